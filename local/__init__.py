@@ -1,0 +1,1 @@
+"""Everything that makes one machine enough; nothing in services or shared imports it."""

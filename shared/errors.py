@@ -1,0 +1,247 @@
+"""Every failure AAM expects. Anything else that escapes is a bug and answers 500.
+
+AamError
+├── NotFound                 404
+├── Invalid                  422   what was sent cannot be meant; `fields` says where
+│   └── TooLarge             413
+├── Conflict                 409
+│   ├── NameTaken
+│   ├── NotActive                  the connection's state does not allow it now
+│   ├── StaleCatalog
+│   └── SyncRunning
+├── Upstream                       Airbyte, or a peer, did not do what was asked
+│   ├── UpstreamRefused      422   a definite no: nothing was done
+│   │   ├── UpstreamMissing        the object is not there (any more)
+│   │   ├── CheckFailed            the source cannot be reached with this credential
+│   │   └── DiscoverFailed         the connector could not list the source's schema
+│   ├── UpstreamDenied       502   our own credentials were refused
+│   ├── UpstreamConflict     409   Airbyte's 409: something runs already, or its database is in trouble
+│   ├── UpstreamUnknown      504   it may have happened
+│   │   └── UpstreamTimeout
+│   └── UpstreamUnreachable  503   the request was never sent
+├── UpstreamMismatch         502   Airbyte said yes and holds something else
+└── Unavailable              503   nothing was recorded: retry freely
+
+A detail names things and numbers. It never quotes what was submitted, nor what an upstream wrote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+from uuid import UUID
+
+
+class AamError(Exception):
+    """An expected failure: an HTTP status, a stable code, a sentence, and facts as members."""
+
+    status: ClassVar[int] = 500
+    title: ClassVar[str] = "Internal error"
+    retryable: bool = False
+    code: str = "internal_error"
+
+    def __init__(self, detail: str, *, code: str | None = None, **members: Any) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.members: dict[str, Any] = members
+        if code is not None:
+            self.code = code
+
+    def problem(self) -> dict[str, Any]:
+        """The failure as an RFC 9457 problem; `request_id` is added where it is sent."""
+        return {
+            "type": f"urn:aam:problem:{self.code}",
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+            "code": self.code,
+            **self.members,
+        }
+
+    @classmethod
+    def _rebuilt(cls, detail: str, code: str, members: Mapping[str, Any]) -> Self:
+        error = cls.__new__(cls)
+        AamError.__init__(error, detail, code=code, **members)
+        return error
+
+
+class NotFound(AamError):
+    """There is no such thing, or it is not the caller's."""
+
+    status = 404
+    title = "Not found"
+    code = "not_found"
+
+
+class Invalid(AamError):
+    """What was sent cannot be meant; `fields` lists where, by declared names only."""
+
+    status = 422
+    title = "Invalid request"
+    code = "invalid_request"
+
+
+class TooLarge(Invalid):
+    """The body is larger than anything this route accepts."""
+
+    status = 413
+    title = "Body too large"
+    code = "body_too_large"
+
+
+class Conflict(AamError):
+    """The thing is in a state that does not allow this now."""
+
+    status = 409
+    title = "Conflict"
+    code = "conflict"
+
+
+class NameTaken(Conflict):
+    """A live connection has this name already."""
+
+    code = "name_taken"
+
+
+class NotActive(Conflict):
+    """The connection's status does not allow this now."""
+
+    code = "not_active"
+
+
+class StaleCatalog(Conflict):
+    """The catalog changed after the caller read it: read again, decide again."""
+
+    code = "stale_catalog"
+
+    def __init__(self, connection_id: UUID, *, expected: int, current: int) -> None:
+        super().__init__(
+            f"Connection {connection_id} is at catalog version {current}, not {expected}.",
+            expected=expected,
+            current=current,
+        )
+
+
+class SyncRunning(Conflict):
+    """A sync of this connection runs already; the members name its job where it is known."""
+
+    code = "sync_running"
+
+
+class Upstream(AamError):
+    """Airbyte, or a peer service, did not do what was asked."""
+
+    status = 502
+    title = "Upstream failed"
+    code = "upstream_failed"
+
+
+class UpstreamRefused(Upstream):
+    """A definite no, for good: nothing was done."""
+
+    status = 422
+    title = "Refused upstream"
+    code = "upstream_rejected"
+
+
+class UpstreamMissing(UpstreamRefused):
+    """Upstream has no such object (any more)."""
+
+    code = "upstream_missing"
+
+
+class CheckFailed(UpstreamRefused):
+    """The source cannot be reached with this credential."""
+
+    code = "check_failed"
+
+
+class DiscoverFailed(UpstreamRefused):
+    """The connector ran and could not list the source's schema."""
+
+    code = "discovery_failed"
+
+
+class UpstreamDenied(Upstream):
+    """Our own credentials were refused upstream."""
+
+    title = "Upstream denied us"
+    code = "upstream_auth"
+
+
+class UpstreamConflict(Upstream):
+    """Airbyte's 409: something runs already, or its database is in trouble. Look before deciding."""
+
+    status = 409
+    title = "Upstream conflict"
+    code = "upstream_conflict"
+    retryable = True
+
+
+class UpstreamUnknown(Upstream):
+    """The request was sent and nobody knows whether it took effect."""
+
+    status = 504
+    title = "Outcome unknown"
+    code = "upstream_unknown"
+    retryable = True
+
+
+class UpstreamTimeout(UpstreamUnknown):
+    """No answer within the deadline; the work may still go on upstream."""
+
+    code = "upstream_timeout"
+
+
+class UpstreamUnreachable(Upstream):
+    """No connection could be opened: the request was not sent, and nothing happened."""
+
+    status = 503
+    title = "Upstream unreachable"
+    code = "upstream_unreachable"
+    retryable = True
+
+
+class UpstreamMismatch(AamError):
+    """Airbyte said yes, and what it holds now is not what was sent."""
+
+    status = 502
+    title = "Upstream mismatch"
+    code = "upstream_mismatch"
+
+
+class Unavailable(AamError):
+    """Something AAM stands on is away; nothing was recorded, retry freely."""
+
+    status = 503
+    title = "Unavailable"
+    code = "unavailable"
+    retryable = True
+
+
+_BY_STATUS: dict[int, type[AamError]] = {
+    404: NotFound,
+    409: Conflict,
+    413: TooLarge,
+    422: Invalid,
+    502: Upstream,
+    503: Unavailable,
+    504: UpstreamUnknown,
+}
+
+
+def _tree(root: type[AamError]) -> dict[tuple[int, str], type[AamError]]:
+    found = {(root.status, root.code): root}
+    for child in root.__subclasses__():
+        found |= _tree(child)
+    return found
+
+
+def from_problem(status: int, problem: Mapping[str, Any]) -> AamError:
+    """The error class a sibling service raised, rebuilt from its problem+json."""
+    code = str(problem.get("code", ""))
+    cls = _tree(AamError).get((status, code)) or _BY_STATUS.get(status, Upstream)
+    told = {"type", "title", "status", "detail", "code", "request_id"}
+    members = {key: value for key, value in problem.items() if key not in told}
+    detail = str(problem.get("detail") or f"The peer answered {status}.")
+    return cls._rebuilt(detail, code or cls.code, members)
