@@ -15,7 +15,7 @@ AamError
 │   │   ├── CheckFailed            the source cannot be reached with this credential
 │   │   └── DiscoverFailed         the connector could not list the source's schema
 │   ├── UpstreamDenied       502   our own credentials were refused
-│   ├── UpstreamConflict     409   Airbyte's 409: something runs already, or its database is in trouble
+│   ├── UpstreamConflict     409   Airbyte's 409: something runs already, or a database error
 │   ├── UpstreamUnknown      504   it may have happened
 │   │   └── UpstreamTimeout
 │   └── UpstreamUnreachable  503   the request was never sent
@@ -170,7 +170,7 @@ class UpstreamDenied(Upstream):
 
 
 class UpstreamConflict(Upstream):
-    """Airbyte's 409: something runs already, or its database is in trouble. Look before deciding."""
+    """Airbyte's 409: something runs already, or a database error in disguise. Look first."""
 
     status = 409
     title = "Upstream conflict"

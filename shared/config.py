@@ -1,0 +1,297 @@
+"""Settings: every environment variable that AAM's services read, and nothing else reads them.
+
+Credentials of sources are not here: only the auth_broker knows them, by its own settings class.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Literal, Self, TypeVar
+from urllib.parse import parse_qsl, unquote
+from uuid import UUID
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    HttpUrl,
+    RedisDsn,
+    Secret,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+SslMode = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]
+_SSL_MODES: tuple[SslMode, ...] = ("disable", "prefer", "require", "verify-ca", "verify-full")
+_TRANSACTION_POOLER_PORT = 6543
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class PostgresAddress:
+    """Where a Postgres is and how to log in, without a driver's dialect.
+
+    `ssl_mode` has libpq's meanings; `ssl_root_cert` is the CA file, None where none was named.
+    """
+
+    host: str
+    port: int
+    user: str
+    password: str
+    database: str
+    ssl_mode: SslMode
+    ssl_root_cert: Path | None = None
+
+    def __repr__(self) -> str:
+        """Tell where, never as whom."""
+        return f"PostgresAddress({self.host}:{self.port}/{self.database})"
+
+
+def postgres_address(url: str) -> PostgresAddress:
+    """Read a Postgres URL as Supabase's dashboard shows it.
+
+    A password may hold `@`, `/` or `#` as pasted; percent escapes are decoded.
+
+    Raises:
+        ValueError: in one sentence, which never quotes the URL.
+    """
+    scheme, found, rest = url.strip().partition("://")
+    if not found or scheme not in ("postgres", "postgresql"):
+        raise ValueError("must start with postgresql://")
+    account, _, place = rest.rpartition("@")
+    user, _, password = account.partition(":")
+    if "[YOUR-PASSWORD]" in password:
+        raise ValueError("still holds the dashboard's placeholder instead of the password")
+    place, _, query = place.partition("?")
+    endpoint, _, database = place.partition("/")
+    host, port = _host_and_port(endpoint)
+    if port == _TRANSACTION_POOLER_PORT:
+        raise ValueError(
+            "names Supabase's transaction pooler (port 6543), which keeps no session; use the "
+            "direct connection or the session pooler, both on port 5432"
+        )
+    options = dict(parse_qsl(query))
+    remote = host.endswith((".supabase.co", ".supabase.com"))
+    ssl_mode = options.get("sslmode", "require" if remote else "prefer")
+    root_cert = options.get("sslrootcert")
+    return PostgresAddress(
+        host=host,
+        port=port,
+        user=unquote(user) or "postgres",
+        password=unquote(password),
+        database=unquote(database) or "postgres",
+        ssl_mode=_ssl_mode(ssl_mode),
+        ssl_root_cert=Path(root_cert) if root_cert else None,
+    )
+
+
+def _host_and_port(endpoint: str) -> tuple[str, int]:
+    host, _, port = endpoint.rpartition(":") if not endpoint.endswith("]") else (endpoint, "", "")
+    if not host:
+        host, port = endpoint, ""
+    host = host.strip("[]")
+    if not host:
+        raise ValueError("names no host")
+    if not port:
+        return host, 5432
+    if not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ValueError("names a port that is not a number from 1 to 65535")
+    return host, int(port)
+
+
+def _ssl_mode(value: str) -> SslMode:
+    for mode in _SSL_MODES:
+        if value == mode:
+            return mode
+    raise ValueError(f"knows no such sslmode; it is one of {', '.join(_SSL_MODES)}")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name means this machine, without asking any resolver."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _empty_is_none(value: object) -> object:
+    return None if value == "" else value
+
+
+T = TypeVar("T")
+Optional = Annotated[T | None, BeforeValidator(_empty_is_none)]
+"""A variable that may be missing, or set to nothing, as compose passes it."""
+
+
+def _number_is_seconds(value: object) -> object:
+    try:
+        return timedelta(seconds=float(value)) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+Seconds = Annotated[timedelta, BeforeValidator(_number_is_seconds), Field(gt=timedelta(0))]
+"""A positive number of seconds in the environment, or an ISO 8601 duration such as PT10M."""
+
+
+class ProcessSettings(BaseSettings):
+    """What every service reads; the environment variable is the field's name in capitals."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
+    )
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """How much is logged; one JSON object a line, on standard output."""
+
+
+class Settings(ProcessSettings):
+    """One instance per process, for the services that use the registry, Redis or Airbyte."""
+
+    supabase_db_url: Secret[str]
+    """The registry, as Supabase's dashboard shows it: direct or session pooler. Required."""
+
+    supabase_db_ca_file: Optional[Path] = None
+    """CA certificate to verify the registry's server with; Supabase's dashboard offers it."""
+
+    redis_url: Secret[RedisDsn] = Secret(RedisDsn("redis://localhost:6379/0"))
+    """Where lifecycle events go. Redis away delays events and nothing else."""
+
+    airbyte_api_url: HttpUrl = HttpUrl("http://localhost:8000/api/v1")
+    """Airbyte's Configuration API."""
+
+    airbyte_api_key: Optional[SecretStr] = None
+    """A bearer token, where you have a lasting one."""
+
+    airbyte_client_id: Optional[str] = None
+    """Application client id (`abctl local credentials`); tokens are fetched and renewed with it."""
+
+    airbyte_client_secret: Optional[SecretStr] = None
+    """The client id's secret."""
+
+    airbyte_username: Optional[str] = None
+    """Basic authentication, for the compose release of Airbyte."""
+
+    airbyte_password: Optional[SecretStr] = None
+    """The user name's password."""
+
+    airbyte_workspace_id: Optional[UUID] = None
+    """Airbyte workspace to work in. Empty: the instance's default workspace."""
+
+    airbyte_destination_id: Optional[UUID] = None
+    """Destination of new connections. Empty: each onboarding names its own."""
+
+    orchestrator_url: HttpUrl = HttpUrl("http://localhost:8001")
+    """Where the orchestrator listens."""
+
+    auth_broker_url: HttpUrl = HttpUrl("http://localhost:8002")
+    """Where the auth_broker listens; internal only."""
+
+    drift_repair_agent_url: HttpUrl = HttpUrl("http://localhost:8003")
+    """Where the drift_repair_agent listens."""
+
+    schema_observer_url: HttpUrl = HttpUrl("http://localhost:8004")
+    """Where the schema_observer listens."""
+
+    rag_engine_url: HttpUrl = HttpUrl("http://localhost:8005")
+    """Where the rag_engine listens."""
+
+    airbyte_timeout: Seconds = timedelta(seconds=60)
+    """Longest wait for one ordinary Airbyte call, from connecting to the last byte. Seconds."""
+
+    check_timeout: Seconds = timedelta(minutes=5)
+    """Longest wait for one connection check; a connector starts inside it. Seconds."""
+
+    discover_timeout: Seconds = timedelta(minutes=10)
+    """Longest wait for one schema discovery; a connector starts inside it. Seconds."""
+
+    peer_timeout: Seconds = timedelta(seconds=15)
+    """Longest wait for a sibling service. Seconds."""
+
+    job_poll_interval: Seconds = timedelta(seconds=2)
+    """How often running syncs are looked at. Seconds."""
+
+    event_relay_interval: Seconds = timedelta(milliseconds=250)
+    """How often the outbox is looked at. Seconds."""
+
+    @model_validator(mode="after")
+    def _pairs_are_whole(self) -> Self:
+        for one, other in (
+            ("airbyte_client_id", "airbyte_client_secret"),
+            ("airbyte_username", "airbyte_password"),
+        ):
+            if (getattr(self, one) is None) != (getattr(self, other) is None):
+                raise ValueError(f"{one.upper()} and {other.upper()} go together: set both or none")
+        return self
+
+    @model_validator(mode="after")
+    def _registry_is_reachable_by_url(self) -> Self:
+        try:
+            self.registry_address  # noqa: B018 - reading it is the check
+        except ValueError as error:
+            raise ValueError(f"SUPABASE_DB_URL {error}") from None
+        if self.supabase_db_ca_file is not None and not self.supabase_db_ca_file.is_file():
+            raise ValueError("SUPABASE_DB_CA_FILE names no file")
+        return self
+
+    @property
+    def registry_address(self) -> PostgresAddress:
+        """The registry's address, with the CA of `SUPABASE_DB_CA_FILE` where it is set."""
+        address = postgres_address(self.supabase_db_url.get_secret_value())
+        if self.supabase_db_ca_file is None:
+            return address
+        return PostgresAddress(
+            host=address.host,
+            port=address.port,
+            user=address.user,
+            password=address.password,
+            database=address.database,
+            ssl_mode=address.ssl_mode,
+            ssl_root_cert=self.supabase_db_ca_file,
+        )
+
+
+S = TypeVar("S", bound=BaseSettings)
+
+
+def load(settings: type[S]) -> S:
+    """The process's settings, or the end of the process with one line.
+
+    The line names the variable and what it must be, never the value that is there.
+
+    Raises:
+        SystemExit: a variable is missing or cannot be meant.
+    """
+    try:
+        return settings()
+    except ValidationError as error:
+        raise SystemExit("; ".join(_told(problem) for problem in error.errors())) from None
+
+
+def _told(problem: ErrorDetails) -> str:
+    name = "_".join(str(part) for part in problem["loc"]).upper()
+    if problem["type"] == "missing":
+        return f"{name} is not set"
+    if problem["type"] == "value_error":
+        return str(problem["ctx"]["error"])
+    return f"{name} is not valid: {_EXPECTED.get(problem['type'], 'see .env.example')}"
+
+
+_EXPECTED = {
+    "uuid_parsing": "it must be a UUID",
+    "url_parsing": "it must be a URL",
+    "url_scheme": "its scheme is not one that is understood here",
+    "literal_error": "it is not one of the allowed words",
+    "time_delta_parsing": "it must be a number of seconds",
+    "greater_than": "it must be greater than 0",
+}
