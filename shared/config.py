@@ -6,6 +6,7 @@ Credentials of sources are not here: only the auth_broker knows them, by its own
 from __future__ import annotations
 
 import ipaddress
+import os
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -267,13 +268,14 @@ S = TypeVar("S", bound=BaseSettings)
 def load(settings: type[S]) -> S:
     """The process's settings, or the end of the process with one line.
 
-    The line names the variable and what it must be, never the value that is there.
+    The line names the variable and what it must be, never the value that is there. A variable may
+    also be a file of that name (in small letters) in the folder that AAM_SETTINGS_DIR names.
 
     Raises:
         SystemExit: a variable is missing or cannot be meant.
     """
     try:
-        return settings()
+        return settings(_secrets_dir=os.environ.get("AAM_SETTINGS_DIR"))
     except ValidationError as error:
         raise SystemExit("; ".join(_told(problem) for problem in error.errors())) from None
 

@@ -1,0 +1,349 @@
+"""create_app: what every service's HTTP side has in common.
+
+Health and readiness, problem+json for every error, a request id on every request, and a limit on
+bodies. Answers never echo what was submitted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+from uuid import uuid4
+
+import orjson
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict
+from pydantic_core import ErrorDetails
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
+
+from shared import logs
+from shared.errors import AamError, Invalid, TooLarge
+from shared.peers import REQUEST_ID_HEADER
+
+log = logs.get(__name__)
+
+PROBLEM_JSON = "application/problem+json"
+ONE_MIB = 1024 * 1024
+
+Check = Callable[[], Awaitable[object]]
+
+
+class Problem(BaseModel):
+    """An error, by RFC 9457. `code` is stable; `detail` is for people and quotes no input."""
+
+    model_config = ConfigDict(
+        extra="allow",
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "urn:aam:problem:not_found",
+                    "title": "Not found",
+                    "status": 404,
+                    "detail": "No connection 7d0c7f4e-6a3c-4b9d-9a57-0f3c1d2b4e5f.",
+                    "code": "not_found",
+                    "request_id": "5d1f0c3e9a7b4f0c8e6d2a1b3c4d5e6f",
+                }
+            ]
+        },
+    )
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str
+
+
+class Health(BaseModel):
+    """The process runs; nothing is said about what it stands on."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"status": "ok"}]})
+
+    status: str = "ok"
+
+
+class Readiness(BaseModel):
+    """Whether the service can do its work now; `checks` says `ok`, or what is missing."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"ready": True, "checks": {"registry": "ok"}}]}
+    )
+
+    ready: bool
+    checks: dict[str, str]
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The error answers of a route, for its OpenAPI description."""
+    content = {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {status: {"description": _TITLES[status], "content": content} for status in statuses}
+
+
+_TITLES = {
+    404: "There is no such thing",
+    409: "Its state does not allow this now",
+    413: "The body is too large",
+    422: "What was sent cannot be meant, or Airbyte refused it",
+    502: "Airbyte did not do what was asked",
+    503: "Something AAM stands on is away; nothing was recorded",
+    504: "Nobody knows whether it took effect; the undo was tried",
+}
+
+
+def create_app(
+    *,
+    service: str,
+    description: str,
+    lifespan: Lifespan[FastAPI] | None = None,
+    ready: Mapping[str, Check] | None = None,
+    max_body_bytes: int = ONE_MIB,
+) -> FastAPI:
+    """A service's application; its routes are added by the caller.
+
+    `ready` maps what the service stands on to a check that raises an AamError while it is away.
+    """
+    app = FastAPI(
+        title=f"AAM {service}",
+        description=description,
+        version="0.1.0",
+        lifespan=lifespan,
+        openapi_url="/openapi.json",
+    )
+    checks = ready or {}
+
+    @app.get("/health", tags=["operations"])
+    async def health() -> Health:
+        """Say that the process runs."""
+        return Health()
+
+    @app.get(
+        "/ready",
+        tags=["operations"],
+        responses={503: {"model": Readiness, "description": "Something is missing"}},
+    )
+    async def readiness(response: Response) -> Readiness:
+        """Say whether what the service stands on is there."""
+        told = await asyncio.gather(*(_told(check) for check in checks.values()))
+        state = Readiness(
+            ready=all(word == "ok" for word in told), checks=dict(zip(checks, told, strict=True))
+        )
+        if not state.ready:
+            response.status_code = 503
+        return state
+
+    app.exception_handler(AamError)(_answer_expected)
+    app.exception_handler(RequestValidationError)(_answer_invalid)
+    app.exception_handler(HTTPException)(_answer_http)
+    app.exception_handler(Exception)(_answer_bug)
+    app.add_middleware(_Requests, service=service, max_body_bytes=max_body_bytes)
+    _describe_problem(app)
+    return app
+
+
+async def _told(check: Check) -> str:
+    try:
+        async with asyncio.timeout(3):
+            await check()
+    except TimeoutError:
+        return "no answer within 3 s"
+    except AamError as error:
+        return error.detail
+    return "ok"
+
+
+def _describe_problem(app: FastAPI) -> None:
+    """Put the Problem schema into the OpenAPI description, which routes refer to."""
+    describe = app.openapi
+
+    def described() -> dict[str, Any]:
+        if app.openapi_schema is not None:
+            return app.openapi_schema
+        schema = describe()
+        schemas = schema.setdefault("components", {}).setdefault("schemas", {})
+        schemas["Problem"] = Problem.model_json_schema()
+        # What FastAPI says about 422 is not what is answered here.
+        schemas.pop("HTTPValidationError", None)
+        schemas.pop("ValidationError", None)
+        for operations in schema["paths"].values():
+            for operation in operations.values():
+                if "422" in operation["responses"]:
+                    operation["responses"]["422"] = problems(422)[422]
+        return schema
+
+    app.openapi = described  # type: ignore[method-assign]  # FastAPI's documented way
+
+
+def _problem(problem: Mapping[str, Any]) -> Response:
+    request_id = structlog.contextvars.get_contextvars().get("request_id", "")
+    return Response(
+        orjson.dumps({**problem, "request_id": request_id}, default=str),
+        status_code=problem["status"],
+        media_type=PROBLEM_JSON,
+        headers={"Retry-After": "1"} if problem["status"] == 503 else None,
+    )
+
+
+async def _answer_expected(_request: Request, error: AamError) -> Response:
+    if error.status >= 500:
+        log.warning("request_failed", code=error.code, detail=error.detail)
+    return _problem(error.problem())
+
+
+async def _answer_invalid(_request: Request, error: RequestValidationError) -> Response:
+    fields = [_field(problem) for problem in error.errors()]
+    named = ", ".join(dict.fromkeys(field["field"] for field in fields))
+    return _problem(Invalid(f"Not valid: {named}.", fields=fields).problem())
+
+
+# Messages of these types come from the schema alone; others may quote what was sent.
+_SAFE_MESSAGES = frozenset(
+    {
+        "bool_parsing",
+        "bool_type",
+        "datetime_type",
+        "dict_type",
+        "enum",
+        "extra_forbidden",
+        "greater_than",
+        "greater_than_equal",
+        "int_type",
+        "less_than",
+        "less_than_equal",
+        "list_type",
+        "literal_error",
+        "missing",
+        "model_attributes_type",
+        "string_pattern_mismatch",
+        "string_too_long",
+        "string_too_short",
+        "string_type",
+        "too_long",
+        "too_short",
+    }
+)
+_MESSAGES = {
+    "uuid_parsing": "Input should be a UUID",
+    "uuid_type": "Input should be a UUID",
+    "int_parsing": "Input should be a whole number",
+    "json_invalid": "The body is not valid JSON",
+}
+
+
+def _field(problem: ErrorDetails | Mapping[str, Any]) -> dict[str, str]:
+    kind = problem["type"]
+    # The last part of an extra field's place is the caller's own word: not repeated.
+    place = problem["loc"][:-1] if kind == "extra_forbidden" else problem["loc"]
+    message = problem["msg"] if kind in _SAFE_MESSAGES else _MESSAGES.get(kind, "Not valid")
+    return {"field": ".".join(str(part) for part in place), "type": kind, "message": message}
+
+
+async def _answer_http(_request: Request, error: HTTPException) -> Response:
+    code = {404: "no_such_route", 405: "method_not_allowed", 413: "body_too_large"}.get(
+        error.status_code, "http_error"
+    )
+    detail = str(error.detail) if error.status_code in (404, 405, 413) else "Not valid."
+    return _problem(
+        {
+            "type": f"urn:aam:problem:{code}",
+            "title": detail,
+            "status": error.status_code,
+            "detail": detail,
+            "code": code,
+        }
+    )
+
+
+async def _answer_bug(_request: Request, _error: Exception) -> Response:
+    return _problem(AamError("This is a bug; the log has it under the request id.").problem())
+
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class _Requests:
+    """Outermost: names each request, limits its body, and logs one line about it."""
+
+    def __init__(self, app: ASGIApp, *, service: str, max_body_bytes: int) -> None:
+        self._app = app
+        self._service = service
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(scope["headers"])
+        started = time.perf_counter()
+        status = 500
+
+        async def named(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [
+                    *message["headers"],
+                    (REQUEST_ID_HEADER.lower().encode(), request_id.encode()),
+                ]
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            if _declared_length(scope["headers"]) > self._max_body_bytes:
+                refusal = _problem(self._too_large().problem())
+                refusal.headers["connection"] = "close"
+                await refusal(scope, receive, named)
+            else:
+                await self._app(scope, self._limited(receive), named)
+            if scope["path"] not in ("/health", "/ready"):
+                log.info(
+                    "request",
+                    method=scope["method"],
+                    path=scope["path"],
+                    status=status,
+                    ms=round((time.perf_counter() - started) * 1000, 1),
+                )
+
+    def _limited(self, receive: Receive) -> Receive:
+        taken = 0
+
+        async def limited() -> Message:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > self._max_body_bytes:
+                # FastAPI passes on only this class from inside its reading of the body.
+                raise HTTPException(413, self._too_large().detail)
+            return message
+
+        return limited
+
+    def _too_large(self) -> TooLarge:
+        return TooLarge(f"The body is larger than {self._max_body_bytes} bytes.")
+
+
+def _request_id(headers: Sequence[tuple[bytes, bytes]]) -> str:
+    for name, value in headers:
+        if name == REQUEST_ID_HEADER.lower().encode() and _REQUEST_ID.fullmatch(
+            value.decode("latin-1")
+        ):
+            return value.decode()
+    return uuid4().hex
+
+
+def _declared_length(headers: Sequence[tuple[bytes, bytes]]) -> int:
+    for name, value in headers:
+        if name == b"content-length" and value.isdigit():
+            return int(value)
+    return 0
+
+
+def raw_json(body: str | bytes, *, status_code: int = 200) -> Response:
+    """An answer that is JSON already: nothing parses or builds it again."""
+    return Response(body, status_code=status_code, media_type="application/json")

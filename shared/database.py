@@ -1,0 +1,183 @@
+"""The registry's engine and transactions: the one way from a process to Postgres."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+from sqlalchemy import URL, text
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import (
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+    create_async_engine,
+)
+
+from shared import logs
+from shared.config import PostgresAddress
+from shared.errors import Unavailable, UpstreamUnknown
+
+log = logs.get(__name__)
+
+_AWAY = "The registry cannot be reached now."
+
+
+class Database:
+    """Transactions on the registry; one instance per process and event loop.
+
+    An asyncpg engine used from a second event loop crashes the process, so each loop makes its own.
+    """
+
+    def __init__(
+        self,
+        sessions: async_sessionmaker[AsyncSession],
+        *,
+        reads: async_sessionmaker[AsyncSession] | None = None,
+        engine: AsyncEngine | None = None,
+    ) -> None:
+        self._sessions = sessions
+        self._reads = reads or sessions
+        self._engine = engine
+
+    @classmethod
+    def at(cls, address: PostgresAddress, *, application: str) -> Database:
+        """Open nothing yet: the first transaction connects."""
+        engine = create_async_engine(
+            sqlalchemy_url(address),
+            connect_args=connect_arguments(address) | {"server_settings": _session(application)},
+            hide_parameters=True,
+            pool_pre_ping=True,
+            pool_size=10,
+            max_overflow=10,
+            pool_timeout=10,
+        )
+        autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+        return cls(
+            async_sessionmaker(engine, expire_on_commit=False),
+            reads=async_sessionmaker(autocommit, expire_on_commit=False),
+            engine=engine,
+        )
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncSession]:
+        """One short transaction, committed at the end of the block; never held over a network call.
+
+        Raises:
+            Unavailable: Postgres is away; nothing was recorded.
+            UpstreamUnknown: the answer to the commit was lost; it may be durable.
+        """
+        async with self._sessions() as session:
+            with _registry_errors():
+                await session.begin()
+                yield session
+            try:
+                await session.commit()
+            except (DBAPIError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                raise UpstreamUnknown(
+                    "The registry's answer to a commit was lost.", code="commit_unknown"
+                ) from _bare(error)
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncSession]:
+        """Single statements without a transaction around them, for reads.
+
+        Raises:
+            Unavailable: Postgres is away.
+        """
+        with _registry_errors():
+            async with self._reads() as session:
+                yield session
+
+    async def ping(self) -> None:
+        """Ask Postgres whether the registry's tables are there.
+
+        Raises:
+            Unavailable: it is away, or not migrated.
+        """
+        async with self.read() as session:
+            migrated = await session.scalar(text("SELECT to_regclass('sync_catalog_versions')"))
+        if migrated is None:
+            raise Unavailable("The registry is not migrated: run `alembic upgrade head`.")
+
+    async def close(self) -> None:
+        """Close every pooled connection."""
+        if self._engine is not None:
+            await self._engine.dispose()
+
+
+class _registry_errors:
+    """Turn 'Postgres is away' into Unavailable, without the driver's text: it may quote values."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, _type: type[BaseException] | None, error: object, _traceback: object
+    ) -> None:
+        if isinstance(error, DBAPIError) and _is_connection_trouble(error):
+            raise Unavailable(_AWAY) from _bare(error)
+        if isinstance(error, PoolTimeoutError):
+            raise Unavailable("Every connection to the registry is in use.") from None
+        if isinstance(
+            error, OSError | asyncpg.PostgresConnectionError | asyncpg.CannotConnectNowError
+        ):
+            raise Unavailable(_AWAY) from _bare(error)
+
+
+def _is_connection_trouble(error: DBAPIError) -> bool:
+    return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
+
+
+def _bare(error: BaseException) -> BaseException:
+    """The kind of a driver's error without its message, which may hold parameters."""
+    return RuntimeError(type(error).__name__)
+
+
+def sqlalchemy_url(address: PostgresAddress) -> URL:
+    """The address in SQLAlchemy's form, for asyncpg."""
+    return URL.create(
+        "postgresql+asyncpg",
+        username=address.user,
+        password=address.password,
+        host=address.host,
+        port=address.port,
+        database=address.database,
+    )
+
+
+_warned: set[str] = set()
+
+
+def connect_arguments(address: PostgresAddress) -> dict[str, Any]:
+    """What asyncpg is told beside the URL: deadlines and TLS.
+
+    With a CA the server is verified, its name too unless sslmode is verify-ca. `require` without a
+    CA encrypts and does not know to whom; that is said once per host.
+    """
+    return {"timeout": 10, "command_timeout": 120, "ssl": _tls(address)}
+
+
+def _tls(address: PostgresAddress) -> ssl.SSLContext | str:
+    if address.ssl_mode == "disable":
+        return "disable"
+    if address.ssl_root_cert is not None:
+        context = ssl.create_default_context(cafile=str(address.ssl_root_cert))
+        context.check_hostname = address.ssl_mode != "verify-ca"
+        return context
+    if address.ssl_mode in ("verify-ca", "verify-full"):
+        context = ssl.create_default_context()
+        context.check_hostname = address.ssl_mode == "verify-full"
+        return context
+    if address.ssl_mode == "require" and address.host not in _warned:
+        _warned.add(address.host)
+        log.warning("registry_tls_unverified", host=address.host, remedy="SUPABASE_DB_CA_FILE")
+    return address.ssl_mode
+
+
+def _session(application: str) -> dict[str, str]:
+    return {"application_name": f"aam-{application}", "timezone": "UTC", "lock_timeout": "10s"}

@@ -1,0 +1,166 @@
+"""Lifecycle events: facts already true in the registry, told on the Redis stream `aam.events`.
+
+An event row is written in the transaction that changes the state and relayed afterwards, so Redis
+being away changes no answer. Delivery is at least once, in order per connection; consumers tell
+doubles by `event_id`. Ids, status, version and code only: no catalog, no text of anybody's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from sqlalchemy import func, select, text, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from shared import logs
+from shared.config import Settings
+from shared.database import Database
+from shared.errors import Unavailable, UpstreamUnknown
+from shared.models import Connection, EventRow
+
+log = logs.get(__name__)
+
+STREAM = "aam.events"
+KEEP = 100_000
+"""About how many events the stream keeps; older ones are trimmed."""
+_BATCH = 500
+_RELAY_LOCK = int.from_bytes(b"aamrelay", "big", signed=True)
+
+
+class EventType(StrEnum):
+    """What can have happened to a connection."""
+
+    CONNECTION_ONBOARDED = "connection.onboarded"
+    CONNECTION_FAILED = "connection.failed"
+    CONNECTION_ARCHIVED = "connection.archived"
+    SYNC_TRIGGERED = "sync.triggered"
+    SYNC_FINISHED = "sync.finished"
+    CATALOG_HEALING = "catalog.healing"
+    CATALOG_APPLIED = "catalog.applied"
+    CATALOG_REFUSED = "catalog.refused"
+
+
+async def record(
+    session: AsyncSession,
+    event: EventType,
+    connection: Connection,
+    *,
+    status: str | None = None,
+    ref: UUID | None = None,
+    code: str | None = None,
+) -> None:
+    """Add an event to the outbox, in the caller's transaction, after its changes to the connection.
+
+    `status` is the connection's, unless the event is about a job. The sequence number is drawn
+    under the connection's row lock: event ids alone are not in commit order.
+    """
+    await session.flush()
+    seq = await session.scalar(
+        update(Connection)
+        .where(Connection.id == connection.id)
+        .values(event_seq=Connection.event_seq + 1, updated_at=Connection.updated_at)
+        .returning(Connection.event_seq)
+        .execution_options(synchronize_session=False)
+    )
+    session.add(
+        EventRow(
+            connection_id=connection.id,
+            seq=seq,
+            type=event,
+            ref=ref,
+            status=status or connection.status,
+            version=connection.catalog_version,
+            code=code,
+        )
+    )
+
+
+def open_redis(settings: Settings) -> Redis:
+    """A client that connects when it is first used. Its answers follow RESP3."""
+    return Redis.from_url(
+        str(settings.redis_url.get_secret_value()),
+        protocol=3,
+        decode_responses=True,
+        socket_timeout=5,
+        socket_connect_timeout=5,
+    )
+
+
+class Relay:
+    """Publishes the outbox, one relay at a time however many replicas run."""
+
+    def __init__(self, db: Database, redis: Redis, *, interval: timedelta) -> None:
+        self._db = db
+        self._redis = redis
+        self._interval = interval.total_seconds()
+
+    async def run(self) -> None:
+        """Relay until cancelled; what cannot be published now is published later."""
+        away = False
+        while True:
+            try:
+                published = await self.publish_pending()
+            except (RedisError, OSError, Unavailable, UpstreamUnknown) as error:
+                if not away:
+                    log.warning("relay_paused", cause=type(error).__name__)
+                away, published = True, 0
+            else:
+                if away:
+                    log.info("relay_resumed")
+                away = False
+            if published < _BATCH:
+                await asyncio.sleep(self._interval)
+
+    async def publish_pending(self) -> int:
+        """Publish the oldest events of the outbox, and return how many.
+
+        The transaction stays open while Redis is written, on purpose: its lock is what makes this
+        relay the only one, and both sides of it have deadlines of seconds.
+        """
+        async with self._db.transaction() as session:
+            alone = await session.scalar(select(func.pg_try_advisory_xact_lock(_RELAY_LOCK)))
+            if not alone:
+                return 0
+            rows = (
+                await session.scalars(
+                    select(EventRow)
+                    .where(EventRow.published_at.is_(None))
+                    .order_by(EventRow.id)
+                    .limit(_BATCH)
+                )
+            ).all()
+            if not rows:
+                return 0
+            pipeline = self._redis.pipeline(transaction=False)
+            for row in rows:
+                pipeline.xadd(STREAM, fields(row), maxlen=KEEP, approximate=True)
+            await pipeline.execute()
+            await session.execute(
+                update(EventRow)
+                .where(EventRow.id.in_([row.id for row in rows]))
+                .values(published_at=text("now()"))
+                .execution_options(synchronize_session=False)
+            )
+        return len(rows)
+
+
+def fields(row: EventRow) -> dict[Any, Any]:
+    """An event as the stream holds it: all text, an absent value as an empty one."""
+    at: datetime = row.at.astimezone(UTC)
+    return {
+        "event_id": str(row.event_id),
+        "seq": str(row.seq),
+        "type": row.type,
+        "connection_id": str(row.connection_id),
+        "ref": str(row.ref or ""),
+        "status": row.status,
+        "version": str(row.version),
+        "code": row.code or "",
+        "at": at.isoformat(timespec="milliseconds"),
+    }

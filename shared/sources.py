@@ -1,0 +1,94 @@
+"""The source types AAM can wire: Airbyte's definition of each, and the configuration it asks for.
+
+A new one is one class and one entry in SOURCE_TYPES. Secrets only pass through here on their way
+from the auth_broker's store to its answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from shared.errors import Invalid
+
+
+class Configuration(BaseModel):
+    """A connector's configuration, under the connector's own names.
+
+    Each field is read from the credential's variable of the same name in capitals.
+    """
+
+    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
+
+
+def _empty_is_absent(value: object) -> object:
+    return None if value == "" else value
+
+
+class Salesforce(Configuration):
+    """airbyte/source-salesforce, by its specification of version 2.10.3."""
+
+    client_id: str = Field(min_length=1)
+    client_secret: str = Field(min_length=1)
+    refresh_token: str = Field(min_length=1)
+    auth_type: Literal["Client"] = "Client"
+    is_sandbox: bool = False
+    start_date: Annotated[
+        str | None,
+        BeforeValidator(_empty_is_absent),
+        Field(pattern=r"^\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}:\d{2}Z)?$"),
+    ] = None
+    """Rows changed on or after it are read; None leaves the connector's last two years."""
+
+
+class HardcodedRecords(Configuration):
+    """airbyte/source-hardcoded-records: fixed rows, no network, no credential."""
+
+    count: int = Field(default=1000, ge=1)
+    """Rows per stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceType:
+    """A kind of source: how callers name it, and what Airbyte runs for it."""
+
+    name: str
+    definition_id: UUID
+    """Airbyte's `sourceDefinitionId`."""
+    configuration: type[Configuration]
+    needs_credential: bool
+
+
+SOURCE_TYPES = {
+    source_type.name: source_type
+    for source_type in (
+        SourceType(
+            name="Salesforce",
+            definition_id=UUID("b117307c-14b6-41aa-9422-947e34922962"),
+            configuration=Salesforce,
+            needs_credential=True,
+        ),
+        SourceType(
+            name="Hardcoded Records",
+            definition_id=UUID("6b2b9d4e-2b1c-4b0e-9c5c-000000000000"),
+            configuration=HardcodedRecords,
+            needs_credential=False,
+        ),
+    )
+}
+
+
+def find(name: str) -> SourceType:
+    """A source type by its name.
+
+    Raises:
+        Invalid: AAM knows no such source type.
+    """
+    found = SOURCE_TYPES.get(name)
+    if found is None:
+        known = ", ".join(sorted(SOURCE_TYPES))
+        raise Invalid(f"Unknown source_type; known are: {known}.", code="unknown_source_type")
+    return found
