@@ -1,0 +1,1 @@
+"""orchestrator: onboards connections, triggers syncs, answers what is and what was."""
