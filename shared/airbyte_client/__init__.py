@@ -1,0 +1,29 @@
+"""Airbyte's Configuration API, as far as AAM needs it; every failure is one of `shared.errors`."""
+
+from shared.airbyte_client._client import AirbyteClient
+from shared.airbyte_client._shapes import (
+    AirbyteConnection,
+    ConnectionStatus,
+    Definition,
+    Destination,
+    Discovered,
+    Instance,
+    Job,
+    NewConnection,
+    Schedule,
+    Source,
+)
+
+__all__ = [
+    "AirbyteClient",
+    "AirbyteConnection",
+    "ConnectionStatus",
+    "Definition",
+    "Destination",
+    "Discovered",
+    "Instance",
+    "Job",
+    "NewConnection",
+    "Schedule",
+    "Source",
+]

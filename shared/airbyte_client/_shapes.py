@@ -1,0 +1,494 @@
+"""What Airbyte's answers mean to AAM, and the parts of its JSON they are read from.
+
+Catalogs stay the bytes that Airbyte wrote: `{"streams": [...]}`. Unknown properties are ignored and
+enums are plain words, since Airbyte adds both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+NO_STREAMS = b'{"streams":[]}'
+
+
+class Source(msgspec.Struct, frozen=True, rename="camel"):
+    """A configured source, without its configuration."""
+
+    source_id: UUID
+    name: str
+    workspace_id: UUID
+    source_definition_id: UUID
+
+
+class Destination(msgspec.Struct, frozen=True, rename="camel"):
+    """A configured destination, without its configuration."""
+
+    destination_id: UUID
+    name: str
+    workspace_id: UUID
+    destination_definition_id: UUID
+
+
+class Definition(msgspec.Struct, frozen=True):
+    """A connector that Airbyte can run."""
+
+    definition_id: UUID
+    name: str
+    docker_repository: str
+    docker_image_tag: str
+
+
+class Discovered(msgspec.Struct, frozen=True):
+    """What a source offers now; equal catalog ids mean equal catalogs."""
+
+    catalog: bytes
+    catalog_id: UUID | None
+    configuration_updated: bool
+    """The connector changed its own configuration (a rotated token): never write an old one."""
+
+
+class Schedule(msgspec.Struct, frozen=True):
+    """When Airbyte syncs by itself: `cron` in its time zone, else every `units` of `time_unit`."""
+
+    cron: str | None = None
+    time_zone: str = "UTC"
+    units: int = 24
+    time_unit: str = "hours"
+
+
+class NewConnection(msgspec.Struct, frozen=True):
+    """A connection to be made; only the selected streams of `sync_catalog` are sent.
+
+    `source_catalog_id` is the discovery that `sync_catalog` came from; without it Airbyte's own
+    view of what changed is wrong for ever. No schedule means that only AAM starts syncs.
+    """
+
+    name: str
+    source_id: UUID
+    destination_id: UUID
+    sync_catalog: bytes
+    source_catalog_id: UUID | None = None
+    schedule: Schedule | None = None
+    namespace_definition: str | None = None
+    namespace_format: str | None = None
+    prefix: str | None = None
+
+
+class AirbyteConnection(msgspec.Struct, frozen=True):
+    """A connection as Airbyte holds it; `sync_catalog` has the selected streams and fields only.
+
+    `status` is active, inactive, locked, or deprecated once it was deleted.
+    """
+
+    connection_id: UUID
+    name: str
+    source_id: UUID
+    destination_id: UUID
+    status: str
+    breaking_change: bool
+    source_catalog_id: UUID | None
+    schedule_type: str | None
+    sync_catalog: bytes
+
+
+class ConnectionStatus(msgspec.Struct, frozen=True):
+    """How a connection is doing; `status` is Airbyte's word (running, failed, paused, synced ...).
+
+    `active_job_id` is None before Airbyte 1.0, which does not tell it.
+    """
+
+    connection_id: UUID
+    status: str | None
+    active_job_id: int | None
+    last_job_id: int | None
+
+
+class Job(msgspec.Struct, frozen=True):
+    """One run of a connection; records and bytes are what was committed, None while unknown."""
+
+    id: int
+    connection_id: UUID | None
+    config_type: str
+    status: str
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    attempts: int
+    records: int | None
+    bytes_: int | None
+    failure_type: str | None
+    failure_origin: str | None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen; `incomplete` means that another attempt follows."""
+        return self.status in _ENDED
+
+
+_ENDED = frozenset({"failed", "succeeded", "cancelled"})
+
+
+class Instance(msgspec.Struct, frozen=True):
+    """Which Airbyte this is; `auth_mode` is none, simple or oidc."""
+
+    version: str
+    auth_mode: str | None
+    default_workspace_id: UUID | None
+
+
+# From here on: Airbyte's JSON.
+
+
+class SourcePage(msgspec.Struct, frozen=True):
+    """Answer of sources/list."""
+
+    sources: list[Source]
+
+
+class DestinationPage(msgspec.Struct, frozen=True):
+    """Answer of destinations/list."""
+
+    destinations: list[Destination]
+
+
+class SourceDefinitionRead(msgspec.Struct, frozen=True, rename="camel"):
+    """One of source_definitions/list_for_workspace."""
+
+    source_definition_id: UUID
+    name: str
+    docker_repository: str
+    docker_image_tag: str
+
+    def told(self) -> Definition:
+        """In AAM's words."""
+        return Definition(
+            self.source_definition_id, self.name, self.docker_repository, self.docker_image_tag
+        )
+
+
+class SourceDefinitions(msgspec.Struct, frozen=True, rename="camel"):
+    """Answer of source_definitions/list_for_workspace."""
+
+    source_definitions: list[SourceDefinitionRead]
+
+
+class DestinationDefinitionRead(msgspec.Struct, frozen=True, rename="camel"):
+    """One of destination_definitions/list_for_workspace."""
+
+    destination_definition_id: UUID
+    name: str
+    docker_repository: str
+    docker_image_tag: str
+
+    def told(self) -> Definition:
+        """In AAM's words."""
+        return Definition(
+            self.destination_definition_id,
+            self.name,
+            self.docker_repository,
+            self.docker_image_tag,
+        )
+
+
+class DestinationDefinitions(msgspec.Struct, frozen=True, rename="camel"):
+    """Answer of destination_definitions/list_for_workspace."""
+
+    destination_definitions: list[DestinationDefinitionRead]
+
+
+class Specification(msgspec.Struct, frozen=True, rename="camel"):
+    """Answer of source_ and destination_definition_specifications/get."""
+
+    connection_specification: msgspec.Raw = msgspec.Raw(b"{}")
+    supported_destination_sync_modes: list[str] = []
+
+
+class FailureReason(msgspec.Struct, frozen=True, rename="camel"):
+    """Why a connector's run failed; its messages are deliberately not read."""
+
+    failure_type: str | None = None
+    failure_origin: str | None = None
+    retryable: bool | None = None
+
+    @property
+    def type(self) -> str | None:
+        """The failure's type, where it is a plain word."""
+        return _word(self.failure_type)
+
+    @property
+    def origin(self) -> str | None:
+        """Who failed, where it is a plain word."""
+        return _word(self.failure_origin)
+
+    @property
+    def passing(self) -> bool:
+        """Whether the same run may succeed later."""
+        if self.retryable is not None:
+            return self.retryable
+        return self.failure_type in {"transient_error", "system_error"}
+
+
+def _word(value: str | None) -> str | None:
+    """Airbyte's enum values are short identifiers; anything else is a message and stays out."""
+    return value if value and len(value) <= 40 and value.isidentifier() else None
+
+
+class SynchronousJob(msgspec.Struct, frozen=True, rename="camel"):
+    """The `jobInfo` of check_connection and discover_schema; one path of discovery omits it."""
+
+    succeeded: bool = True
+    connector_configuration_updated: bool = False
+    failure_reason: FailureReason | None = None
+
+
+class CheckRead(msgspec.Struct, frozen=True, rename="camel"):
+    """Answer of sources/check_connection; no status when the job itself failed."""
+
+    status: str | None = None
+    job_info: SynchronousJob = SynchronousJob()
+
+
+class DiscoverRead(msgspec.Struct, frozen=True, rename="camel"):
+    """Answer of sources/discover_schema."""
+
+    catalog: msgspec.Raw | None = None
+    catalog_id: UUID | None = None
+    job_info: SynchronousJob = SynchronousJob()
+
+
+class DiscoverOutput(msgspec.Struct, frozen=True, rename="camel"):
+    """Answer of commands/output/discover."""
+
+    status: str | None = None
+    catalog: msgspec.Raw | None = None
+    catalog_id: UUID | None = None
+    connector_configuration_updated: bool = False
+    failure_reason: FailureReason | None = None
+
+
+class CommandStatus(msgspec.Struct, frozen=True):
+    """Answer of commands/status; no status when Airbyte has not found the command's workload."""
+
+    status: str | None = None
+
+
+class ConnectionRead(msgspec.Struct, frozen=True, rename="camel"):
+    """Answer of connections/create, get and update, and one of connections/list."""
+
+    connection_id: UUID
+    name: str
+    source_id: UUID
+    destination_id: UUID
+    status: str
+    breaking_change: bool = False
+    source_catalog_id: UUID | None = None
+    schedule_type: str | None = None
+    sync_catalog: msgspec.Raw = msgspec.Raw(NO_STREAMS)
+
+    def told(self) -> AirbyteConnection:
+        """In AAM's words; the catalog is copied, so that the whole answer can be freed."""
+        return AirbyteConnection(
+            self.connection_id,
+            self.name,
+            self.source_id,
+            self.destination_id,
+            self.status,
+            self.breaking_change,
+            self.source_catalog_id,
+            self.schedule_type,
+            bytes(self.sync_catalog),
+        )
+
+
+class Connections(msgspec.Struct, frozen=True):
+    """Answer of connections/list."""
+
+    connections: list[ConnectionRead]
+
+
+class _JobId(msgspec.Struct, frozen=True):
+    id: int
+
+
+class ConnectionStatusRead(msgspec.Struct, frozen=True, rename="camel"):
+    """One of connections/status, of 0.63 (`isRunning`) and later (`connectionSyncStatus`)."""
+
+    connection_id: UUID
+    connection_sync_status: str | None = None
+    active_job: _JobId | None = None
+    last_sync_job_id: int | None = None
+    last_sync_job_status: str | None = None
+    is_running: bool = False
+
+    def told(self) -> ConnectionStatus:
+        """In AAM's words."""
+        before_1_0 = "running" if self.is_running else self.last_sync_job_status
+        return ConnectionStatus(
+            self.connection_id,
+            self.connection_sync_status or before_1_0,
+            self.active_job.id if self.active_job else None,
+            self.last_sync_job_id,
+        )
+
+
+class _Stats(msgspec.Struct, frozen=True, rename="camel"):
+    records_committed: int | None = None
+    bytes_committed: int | None = None
+
+
+class _JobRead(msgspec.Struct, frozen=True, rename="camel"):
+    id: int
+    config_type: str
+    config_id: str
+    created_at: int
+    updated_at: int
+    status: str
+    started_at: int | None = None
+    aggregated_stats: _Stats | None = None
+
+
+class _FailureSummary(msgspec.Struct, frozen=True):
+    failures: list[FailureReason] = []
+
+
+class _AttemptRead(msgspec.Struct, frozen=True, rename="camel"):
+    ended_at: int | None = None
+    bytes_synced: int | None = None
+    records_synced: int | None = None
+    failure_summary: _FailureSummary | None = None
+
+
+class _AttemptInfo(msgspec.Struct, frozen=True):
+    attempt: _AttemptRead
+
+
+class JobInfo(msgspec.Struct, frozen=True):
+    """Answer of jobs/get*, jobs/cancel and connections/sync; jobs/get_light has no attempts."""
+
+    job: _JobRead
+    attempts: list[_AttemptInfo] = []
+
+    def told(self) -> Job:
+        """In AAM's words."""
+        return _job(self.job, [info.attempt for info in self.attempts])
+
+
+class JobWithAttempts(msgspec.Struct, frozen=True):
+    """One of jobs/list, whose attempts are bare."""
+
+    job: _JobRead
+    attempts: list[_AttemptRead] = []
+
+    def told(self) -> Job:
+        """In AAM's words."""
+        return _job(self.job, self.attempts)
+
+
+class Jobs(msgspec.Struct, frozen=True):
+    """Answer of jobs/list."""
+
+    jobs: list[JobWithAttempts]
+
+
+def _job(job: _JobRead, attempts: Sequence[_AttemptRead]) -> Job:
+    stats = job.aggregated_stats or _Stats(
+        _total([attempt.records_synced for attempt in attempts]),
+        _total([attempt.bytes_synced for attempt in attempts]),
+    )
+    last = attempts[-1] if attempts else _AttemptRead()
+    failures = last.failure_summary.failures if last.failure_summary else []
+    failure = failures[0] if failures else FailureReason()
+    ended = job.status in _ENDED
+    return Job(
+        id=job.id,
+        connection_id=_uuid(job.config_id),
+        config_type=job.config_type,
+        status=job.status,
+        created_at=_moment(job.created_at),
+        started_at=None if job.started_at is None else _moment(job.started_at),
+        ended_at=_moment(last.ended_at or job.updated_at) if ended else None,
+        attempts=len(attempts),
+        records=stats.records_committed,
+        bytes_=stats.bytes_committed,
+        failure_type=failure.type,
+        failure_origin=failure.origin,
+    )
+
+
+def _total(counts: Sequence[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None
+
+
+def _moment(epoch_s: int) -> datetime:
+    return datetime.fromtimestamp(epoch_s, UTC)
+
+
+def _uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
+class _Auth(msgspec.Struct, frozen=True):
+    mode: str | None = None
+
+
+class InstanceRead(msgspec.Struct, frozen=True, rename="camel"):
+    """Answer of instance_configuration."""
+
+    version: str
+    auth: _Auth = _Auth()
+    default_workspace_id: UUID | None = None
+
+
+class Health(msgspec.Struct, frozen=True):
+    """Answer of health."""
+
+    available: bool
+
+
+class Token(msgspec.Struct, frozen=True):
+    """Answer of applications/token."""
+
+    access_token: str
+
+
+class _Selection(msgspec.Struct, frozen=True):
+    selected: bool = False
+
+
+class _Selectable(msgspec.Struct, frozen=True):
+    config: _Selection
+
+
+class _Streams(msgspec.Struct, frozen=True):
+    streams: list[_Selectable]
+
+
+class _RawStreams(msgspec.Struct, frozen=True):
+    streams: list[msgspec.Raw]
+
+
+_SELECTION = msgspec.json.Decoder(_Streams)
+_RAW_STREAMS = msgspec.json.Decoder(_RawStreams)
+
+
+def only_selected(catalog: bytes) -> bytes:
+    """The catalog with its selected streams alone; the same object when all are selected.
+
+    Raises:
+        msgspec.DecodeError: it is no catalog.
+    """
+    chosen = [pair.config.selected for pair in _SELECTION.decode(catalog).streams]
+    if all(chosen):
+        return catalog
+    pairs = _RAW_STREAMS.decode(catalog).streams
+    kept: list[Any] = [pair for pair, keep in zip(pairs, chosen, strict=True) if keep]
+    return msgspec.json.encode({"streams": kept})
