@@ -1,0 +1,57 @@
+"""A syncCatalog: read it, check it, tell whether its meaning changed, choose and merge streams.
+
+Documents are `{"streams": [{"stream": {…}, "config": {…}}]}` and may be 42 MB, so they stay bytes:
+a stream is a slice of the document, its jsonSchema a slice of that, and only what a question needs
+is decoded. Every function marked `Stepwise` runs to its end when called, or in short steps through
+`.steps(…)`; `steps.in_slices` runs those without stalling an event loop.
+"""
+
+from shared.domain.catalog._canonical import (
+    canonical_hash,
+    fingerprint,
+    fingerprint_of,
+    raw_hash,
+    same_meaning,
+)
+from shared.domain.catalog._choose import choose
+from shared.domain.catalog._merge import Merged, Note, merge
+from shared.domain.catalog._model import (
+    Catalog,
+    Config,
+    ConfiguredStream,
+    InvalidCatalog,
+    Problem,
+    SelectedField,
+    Stream,
+    StreamId,
+    dump,
+    parse,
+    scan,
+)
+from shared.domain.catalog._rules import MAX_BYTES, MAX_FIELDS, validate
+
+__all__ = [
+    "MAX_BYTES",
+    "MAX_FIELDS",
+    "Catalog",
+    "Config",
+    "ConfiguredStream",
+    "InvalidCatalog",
+    "Merged",
+    "Note",
+    "Problem",
+    "SelectedField",
+    "Stream",
+    "StreamId",
+    "canonical_hash",
+    "choose",
+    "dump",
+    "fingerprint",
+    "fingerprint_of",
+    "merge",
+    "parse",
+    "raw_hash",
+    "same_meaning",
+    "scan",
+    "validate",
+]

@@ -1,0 +1,252 @@
+"""Whether two streams, or two catalogs, mean the same."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from decimal import Context, Decimal, DecimalException
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+import xxhash
+from msgspec import Raw
+
+from shared.domain.catalog._model import (
+    MEMBERS,
+    PAIR,
+    STREAM,
+    Catalog,
+    Config,
+    ConfiguredStream,
+    Document,
+    Path,
+    Stream,
+    StreamId,
+    first_byte,
+)
+from shared.domain.steps import Steps, Stepwise
+
+_ENCODER = msgspec.json.Encoder(order="sorted")
+# Deeper schemas are compared as they are written, key order aside.
+_DEPTH = 60
+_SMALL_BYTES = 1024
+
+_OF_NAMES = frozenset({"properties", "patternProperties", "definitions", "$defs"})
+_OF_SCHEMAS = frozenset({"oneOf", "anyOf", "allOf"})
+_OF_ONE = frozenset({"items", "additionalProperties", "additionalItems", "contains", "not"})
+_OF_VALUES = frozenset({"type", "required", "enum"})
+_STREAM_MEMBERS = frozenset(field.encode_name for field in msgspec.structs.fields(Stream))
+
+
+def raw_hash(slice_: Document) -> bytes:
+    """Sixteen bytes that are equal for equal bytes: the cheap answer to "has anything changed?"."""
+    return xxhash.xxh3_128_digest(slice_)
+
+
+def canonical_hash(slice_: Document) -> bytes:
+    """Sixteen bytes that name what the source offers for one stream, however it is written down.
+
+    The order of keys and of sets, and members that are null or hold Airbyte's default, make no
+    difference; neither does the config beside it. Members of the stream that we do not know do.
+    """
+    definition = PAIR.decode(slice_).stream
+    form = _definition(STREAM.decode(definition), keep=None)
+    for member, value in MEMBERS.decode(definition).items():
+        if member not in _STREAM_MEMBERS and first_byte(value) != b"n":
+            form[member] = canonical(value)
+    return _digest(form)
+
+
+def fingerprint(stream: ConfiguredStream) -> bytes:
+    """Sixteen bytes that are equal for streams that Airbyte keeps as the same.
+
+    Airbyte cuts the jsonSchema down to the selected fields, fills in its defaults, leaves out what
+    is null, and numbers syncs and mappers: none of that makes a difference.
+    """
+    config = stream.config
+    form = _definition(stream.stream, keep=config.selected_names())
+    form["config"] = _filled(
+        syncMode=(config.sync_mode or "").lower(),
+        destinationSyncMode=(config.destination_sync_mode or "").lower(),
+        cursorField=stream.cursor,
+        primaryKey=_set_of_paths(stream.primary_key),
+        namespace=config.namespace,
+        aliasName=_alias(config.alias_name, stream.id),
+        destinationObjectName=config.destination_object_name,
+        includeFiles=config.include_files,
+        fieldSelectionEnabled=config.field_selection_enabled,
+        mappers=_mappers(config),
+    )
+    return _digest(form)
+
+
+@Stepwise
+def fingerprint_of(catalog: Catalog) -> Steps[str]:
+    """The meaning of a catalog's selected streams, in any order, as 32 hexadecimal digits."""
+    prints = []
+    for stream in catalog.streams:
+        if stream.selected:
+            prints.append(fingerprint(stream))
+            yield
+    return blake2b(b"".join(sorted(prints)), digest_size=16).hexdigest()
+
+
+@Stepwise
+def same_meaning(one: Catalog, other: Catalog) -> Steps[bool]:
+    """Whether the fingerprints of both are equal; streams with equal bytes are not looked into."""
+    ours, theirs = one.selected(), other.selected()
+    if len(ours.streams) != len(theirs.streams):
+        return False
+    found = theirs.by_id()
+    if len(found) != len(theirs.streams):
+        return fingerprint_of(one) == fingerprint_of(other)
+    for stream in ours.streams:
+        twin = found.pop(stream.id, None)
+        if twin is None:
+            return False
+        if stream.raw != twin.raw and fingerprint(stream) != fingerprint(twin):
+            return False
+        yield
+    return True
+
+
+def canonical(value: Document) -> Raw:
+    """JSON that is equal for equal values: keys sorted, numbers in one notation."""
+    return Raw(_ENCODER.encode(_DECODER.decode(value)))
+
+
+def canonical_schema(schema: Document, *, keep: Collection[str] | None = None) -> Raw:
+    """A stream's jsonSchema in the one form of all that mean the same, cut down to `keep`."""
+    try:
+        members = MEMBERS.decode(schema)
+    except msgspec.ValidationError:
+        return canonical(schema)
+    form: dict[str, Any] = {}
+    for keyword, value in members.items():
+        if keyword == "properties" and first_byte(value) == b"{":
+            fields = MEMBERS.decode(value)
+            form[keyword] = {
+                name: _field(bytes(memoryview(field)))
+                for name, field in fields.items()
+                if keep is None or name in keep
+            }
+        else:
+            form[keyword] = _keyword(keyword, _DECODER.decode(value), depth=1)
+    return Raw(_ENCODER.encode(form))
+
+
+def _definition(stream: Stream, *, keep: Collection[str] | None) -> dict[str, Any]:
+    schema = stream.json_schema
+    stated = first_byte(schema) not in (b"", b"n")
+    return _filled(
+        name=stream.name,
+        namespace=stream.namespace,
+        jsonSchema=canonical_schema(schema, keep=keep)
+        if first_byte(schema) not in (b"", b"n")
+        else None,
+        supportedSyncModes=sorted({mode.lower() for mode in stream.supported_sync_modes or ()}),
+        sourceDefinedCursor=stream.source_defined_cursor,
+        defaultCursorField=stream.default_cursor_field,
+        sourceDefinedPrimaryKey=_set_of_paths(stream.source_defined_primary_key or ()),
+        isResumable=stream.is_resumable,
+        isFileBased=stream.is_file_based,
+    )
+
+
+def _filled(**members: Any) -> dict[str, Any]:
+    """Only the members that say something: not null, not empty, not false."""
+    return {name: value for name, value in members.items() if _says_something(value)}
+
+
+def _says_something(value: Any) -> bool:
+    return isinstance(value, Raw) or bool(value)
+
+
+def _digest(form: dict[str, Any]) -> bytes:
+    return blake2b(_ENCODER.encode(form), digest_size=16).digest()
+
+
+def _field(schema: bytes) -> Raw:
+    """One field's schema; a big catalog repeats the same few dozens of them."""
+    return _remembered(schema) if len(schema) <= _SMALL_BYTES else _formed(schema)
+
+
+def _formed(schema: bytes) -> Raw:
+    return Raw(_ENCODER.encode(_form(_DECODER.decode(schema), depth=1)))
+
+
+_remembered = lru_cache(maxsize=4096)(_formed)
+
+
+def _form(schema: Any, *, depth: int) -> Any:
+    if not isinstance(schema, dict) or depth > _DEPTH:
+        return schema
+    return {key: _keyword(key, value, depth=depth + 1) for key, value in schema.items()}
+
+
+def _keyword(keyword: str, value: Any, *, depth: int) -> Any:
+    if keyword in _OF_VALUES and isinstance(value, list):
+        values = _set(value)
+        return values[0] if keyword == "type" and len(values) == 1 else values
+    if keyword in _OF_SCHEMAS and isinstance(value, list):
+        return _set(_form(schema, depth=depth) for schema in value)
+    if keyword in _OF_NAMES and isinstance(value, dict):
+        return {name: _form(schema, depth=depth) for name, schema in value.items()}
+    if keyword in _OF_ONE:
+        if isinstance(value, list):
+            return [_form(schema, depth=depth) for schema in value]
+        return _form(value, depth=depth)
+    return value
+
+
+def _set(values: Iterable[Any]) -> list[Raw]:
+    return [Raw(form) for form in sorted({_ENCODER.encode(value) for value in values})]
+
+
+def _set_of_paths(paths: Iterable[Path]) -> list[Path]:
+    return sorted(set(paths))
+
+
+def _alias(alias: str | None, stream: StreamId) -> str | None:
+    """An alias that a person gave; Airbyte's own is the stream's name, or that made plain."""
+    plain = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in stream.name)
+    return None if alias in (stream.name, plain) else alias
+
+
+def _mappers(config: Config) -> list[Raw]:
+    """The mappers in their order, without ids; hashed fields are what hashing mappers replaced."""
+    forms = []
+    for mapper in config.mappers or ():
+        members = _DECODER.decode(mapper)
+        if isinstance(members, dict):
+            members = _without_nulls(members)
+            members.pop("id", None)
+        forms.append(_ENCODER.encode(members))
+    for field in config.hashed_fields or ():
+        target = (field.field_path or ("",))[0]
+        hashing = {"targetField": target, "method": "SHA-256", "fieldNameSuffix": "_hashed"}
+        forms.append(_ENCODER.encode({"type": "hashing", "mapperConfiguration": hashing}))
+    return [Raw(form) for form in dict.fromkeys(forms)]
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
+    if isinstance(value, list):
+        return [_without_nulls(inner) for inner in value]
+    return value
+
+
+def _number(text: str) -> int | Raw:
+    """A number in one notation, as JSONB keeps it: 1.0, 1 and 1e0 are the same, none is rounded."""
+    try:
+        number = Decimal(text).normalize(Context(prec=len(text) + 1))
+        whole = 0 <= number.as_tuple().exponent <= _LONGEST  # type: ignore[operator]  # finite
+        return int(number) if whole else Raw(str(number).encode())
+    except (DecimalException, TypeError):
+        return Raw(text.encode())
+
+
+_LONGEST = 400
+_DECODER = msgspec.json.Decoder(float_hook=_number)

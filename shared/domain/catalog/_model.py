@@ -1,0 +1,314 @@
+"""What a catalog consists of, and how it is read from bytes and written back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any, TypeAlias
+
+import msgspec
+from msgspec import Raw
+
+from shared.domain.steps import Steps, Stepwise
+
+Document: TypeAlias = bytes | bytearray | memoryview
+Path: TypeAlias = tuple[str, ...]
+
+MAX_PROBLEMS = 50
+_SHOWN = 80
+# Postgres cannot keep this character in JSONB; an even run of backslashes before it is plain text.
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+
+
+class StreamId(msgspec.Struct, frozen=True):
+    """What names a stream within its source."""
+
+    namespace: str | None
+    name: str
+
+    def __str__(self) -> str:
+        """The name as an error may show it: printable, and of bounded length."""
+        full = self.name if self.namespace is None else f"{self.namespace}.{self.name}"
+        return shown(full)
+
+    @property
+    def order(self) -> tuple[str, str]:
+        """Sorts streams of all namespaces."""
+        return (self.namespace or "", self.name)
+
+
+class Stream(msgspec.Struct, frozen=True, rename="camel", kw_only=True, eq=False, gc=False):
+    """What the source offers for one stream."""
+
+    name: str
+    namespace: str | None = None
+    json_schema: Raw = Raw()
+    supported_sync_modes: tuple[str, ...] | None = None
+    source_defined_cursor: bool | None = None
+    default_cursor_field: Path | None = None
+    source_defined_primary_key: tuple[Path, ...] | None = None
+    is_resumable: bool | None = None
+    is_file_based: bool | None = None
+
+    def fields(self) -> dict[str, Raw] | None:
+        """The schema of each top-level field; None where the jsonSchema declares none."""
+        try:
+            return _SCHEMA.decode(self.json_schema).properties
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return None
+
+
+class SelectedField(msgspec.Struct, frozen=True, rename="camel", gc=False):
+    """One field that a stream is cut down to."""
+
+    field_path: Path | None = None
+
+
+class Config(msgspec.Struct, frozen=True, rename="camel", kw_only=True, eq=False, gc=False):
+    """How one stream is synced. Modes Airbyte may invent later are read as they are."""
+
+    sync_mode: str | None = None
+    destination_sync_mode: str | None = None
+    cursor_field: Path | None = None
+    primary_key: tuple[Path, ...] | None = None
+    namespace: str | None = None
+    alias_name: str | None = None
+    selected: bool | None = None
+    suggested: bool | None = None
+    destination_object_name: str | None = None
+    include_files: bool | None = None
+    field_selection_enabled: bool | None = None
+    selected_fields: tuple[SelectedField, ...] | None = None
+    hashed_fields: tuple[SelectedField, ...] | None = None
+    mappers: tuple[Raw, ...] | None = None
+
+    def selected_names(self) -> frozenset[str] | None:
+        """The top-level fields this stream is cut down to; None where it is not."""
+        if not self.field_selection_enabled:
+            return None
+        chosen = self.selected_fields or ()
+        return frozenset(field.field_path[0] for field in chosen if field.field_path)
+
+
+class ConfiguredStream(msgspec.Struct, frozen=True, eq=False, gc=False):
+    """One stream of a catalog: its bytes as received, and what they say."""
+
+    raw: bytes
+    id: StreamId
+    stream: Stream
+    config: Config
+
+    @property
+    def selected(self) -> bool:
+        """Whether Airbyte is to sync it: a stream that a person posts without saying is meant."""
+        return self.config.selected is not False
+
+    @property
+    def cursor(self) -> Path:
+        """The cursor in effect: the configured one, else the one that the source defines."""
+        if self.config.cursor_field:
+            return self.config.cursor_field
+        return (self.stream.source_defined_cursor and self.stream.default_cursor_field) or ()
+
+    @property
+    def primary_key(self) -> tuple[Path, ...]:
+        """The key in effect: the configured one, else the one that the source defines."""
+        return self.config.primary_key or self.stream.source_defined_primary_key or ()
+
+
+class Catalog(msgspec.Struct, frozen=True, eq=False, gc=False):
+    """The streams of a syncCatalog, in the order of the document."""
+
+    streams: tuple[ConfiguredStream, ...]
+
+    def selected(self) -> Catalog:
+        """Only what Airbyte is to sync, which is all that Airbyte keeps."""
+        return Catalog(tuple(stream for stream in self.streams if stream.selected))
+
+    def by_id(self) -> dict[StreamId, ConfiguredStream]:
+        """The streams by name; of duplicates, which `validate` refuses, the last."""
+        return {stream.id: stream for stream in self.streams}
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """One reason why a catalog cannot be meant; `field` is its place in the document."""
+
+    stream: StreamId | None
+    field: str
+    code: str
+    message: str
+
+
+class InvalidCatalog(Exception):
+    """The catalog cannot be meant; `problems` has every reason found, `code` is the first one's."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        first, *others = self.problems
+        self.code = first.code
+        super().__init__(first.message + (f" ({len(others)} more problems.)" if others else ""))
+
+    @classmethod
+    def because(
+        cls, code: str, field: str, message: str, *, stream: StreamId | None = None
+    ) -> InvalidCatalog:
+        """The one reason."""
+        return cls([Problem(stream, field, code, message)])
+
+
+class Pair(msgspec.Struct, frozen=True, eq=False, gc=False):
+    """One element of `streams`, its two halves untouched."""
+
+    stream: Raw
+    config: Raw = Raw(b"{}")
+
+
+class Named(msgspec.Struct, frozen=True, gc=False):
+    """As much of a stream as tells which one it is."""
+
+    name: str
+    namespace: str | None = None
+
+
+class _Schema(msgspec.Struct, frozen=True, eq=False, gc=False):
+    properties: dict[str, Raw] | None = None
+
+
+class _Envelope(msgspec.Struct, frozen=True, eq=False, gc=False):
+    streams: list[Raw]
+
+
+_ENVELOPE = msgspec.json.Decoder(_Envelope)
+_SCHEMA = msgspec.json.Decoder(_Schema)
+PAIR = msgspec.json.Decoder(Pair)
+NAMED = msgspec.json.Decoder(Named)
+STREAM = msgspec.json.Decoder(Stream)
+CONFIG = msgspec.json.Decoder(Config)
+MEMBERS = msgspec.json.Decoder(dict[str, Raw])
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+
+def shown(name: str) -> str:
+    """A name as an error may show it: printable, on one line, of bounded length."""
+    return repr(name if len(name) <= _SHOWN else name[:_SHOWN] + "…")
+
+
+def first_byte(raw: Raw) -> bytes:
+    """What kind of JSON this is: `{`, `[`, `"`, `n` of null; empty where it is absent."""
+    return memoryview(raw)[:1].tobytes()
+
+
+def scan(document: Document) -> list[memoryview]:
+    """The bytes of each stream, as views into the document and without a look inside.
+
+    A view keeps the whole document alive: keep `bytes(view)` of what is to last.
+
+    Raises:
+        InvalidCatalog: this is not a JSON object with a list of `streams`.
+    """
+    try:
+        envelope = _ENVELOPE.decode(document)
+    except UNREADABLE as error:
+        raise _unreadable("", error) from None
+    return [memoryview(raw) for raw in envelope.streams]
+
+
+def identify(slice_: Document, position: int) -> tuple[StreamId, Pair]:
+    """Which stream a slice holds, and its two halves.
+
+    Raises:
+        InvalidCatalog: the slice is not a stream with a name.
+    """
+    try:
+        pair = PAIR.decode(slice_)
+        named = NAMED.decode(pair.stream)
+    except UNREADABLE as error:
+        raise _unreadable(f"streams[{position}]", error) from None
+    return StreamId(named.namespace, named.name), pair
+
+
+def read_stream(slice_: Document, position: int = 0) -> ConfiguredStream:
+    """One stream of a document, as `scan` cut it out; `position` is for messages.
+
+    Raises:
+        InvalidCatalog: a member has the wrong type, or holds text that no JSON database can keep.
+    """
+    raw = bytes(slice_)
+    place = f"streams[{position}]"
+    try:
+        pair = PAIR.decode(raw)
+        place += ".stream"
+        stream = STREAM.decode(pair.stream)
+        place = f"streams[{position}].config"
+        config = CONFIG.decode(b"{}" if first_byte(pair.config) == b"n" else pair.config)
+        place = f"streams[{position}]"
+        if not raw.isascii():
+            raw.decode()
+    except UNREADABLE as error:
+        raise _unreadable(place, error) from None
+    if b"\\u0000" in raw and _NUL.search(raw):
+        message = f"{place} holds a NUL character, which Postgres cannot keep in JSON."
+        raise InvalidCatalog.because("invalid_catalog", place, message)
+    return ConfiguredStream(raw, StreamId(stream.namespace, stream.name), stream, config)
+
+
+@Stepwise
+def parse(document: Document) -> Steps[Catalog]:
+    """The catalog that a document holds. Reading is tolerant: what must hold says `validate`.
+
+    Raises:
+        InvalidCatalog: the document is not a catalog; the problems name streams and members.
+    """
+    streams: list[ConfiguredStream] = []
+    problems: list[Problem] = []
+    for position, slice_ in enumerate(scan(document)):
+        try:
+            streams.append(read_stream(slice_, position))
+        except InvalidCatalog as error:
+            problems += error.problems
+            if len(problems) >= MAX_PROBLEMS:
+                break
+        yield
+    if problems:
+        raise InvalidCatalog(problems)
+    return Catalog(tuple(streams))
+
+
+def dump(catalog: Catalog) -> bytes:
+    """The document of a catalog, each stream byte for byte as it was received or made."""
+    return join(stream.raw for stream in catalog.streams)
+
+
+def join(slices: Iterable[Document]) -> bytes:
+    """A document of streams that are JSON already."""
+    return b"".join((b'{"streams":[', b",".join(slices), b"]}"))
+
+
+def encode_pair(definition: Raw, config: Raw | dict[str, Any]) -> bytes:
+    """The bytes of one stream, its definition untouched."""
+    return msgspec.json.encode({"stream": definition, "config": config})
+
+
+def reconfigured(config: Raw, **changes: Any) -> dict[str, Any]:
+    """A stream's config with some members replaced, also those that we do not know kept."""
+    members: dict[str, Any] = {}
+    if first_byte(config) == b"{":
+        members |= MEMBERS.decode(config)
+    return members | changes
+
+
+def _unreadable(place: str, error: Exception) -> InvalidCatalog:
+    """What is wrong where, from the decoder's words on types and declared members only."""
+    if isinstance(error, RecursionError):
+        what, field = "is nested too deeply", place
+    elif isinstance(error, UnicodeDecodeError):
+        what, field = "is not valid UTF-8", place
+    elif isinstance(error, msgspec.ValidationError):
+        reason, _, path = str(error).partition(" - at `$")
+        field = place + path.rstrip("`")
+        what = f"cannot be read: {reason[0].lower()}{reason[1:]}"
+    else:
+        what, field = "is not valid JSON", place
+    field = field.removeprefix(".")
+    message = f"{field or 'The catalog'} {what}."
+    return InvalidCatalog.because("invalid_catalog", field, message)

@@ -1,0 +1,214 @@
+"""What must hold before a catalog goes to Airbyte, with every breach named at once."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from itertools import islice
+
+import msgspec
+from msgspec import Raw
+
+from shared.domain.catalog._model import (
+    MAX_PROBLEMS,
+    Catalog,
+    ConfiguredStream,
+    InvalidCatalog,
+    Path,
+    Problem,
+    Stream,
+    StreamId,
+    first_byte,
+)
+from shared.domain.steps import Steps, Stepwise
+
+MAX_BYTES = 10 * 1024 * 1024
+"""Airbyte's server refuses a larger request body."""
+
+MAX_FIELDS = 20_000
+"""Airbyte's default MAX_FIELDS_PER_CONNECTION: selected top-level fields of all streams."""
+
+SYNC_MODES = frozenset({"full_refresh", "incremental"})
+DESTINATION_SYNC_MODES = frozenset(
+    {"append", "overwrite", "append_dedup", "overwrite_dedup", "update", "soft_delete"}
+)
+DEDUP = frozenset({"append_dedup", "overwrite_dedup"})
+# Airbyte has no such sync: what is read in part cannot replace the whole, and the other way round.
+_CONTRADICTIONS = frozenset(
+    {
+        ("incremental", "overwrite"),
+        ("incremental", "overwrite_dedup"),
+        ("full_refresh", "append_dedup"),
+    }
+)
+_REMEDY = "Name fewer streams, or select fewer fields of them."
+
+
+@Stepwise
+def validate(
+    catalog: Catalog,
+    *,
+    destination_sync_modes: Collection[str] | None = None,
+    max_fields: int = MAX_FIELDS,
+    max_bytes: int = MAX_BYTES,
+) -> Steps[None]:
+    """Refuse a catalog that Airbyte would refuse, or would take and then fail with.
+
+    Streams that are not selected are only asked for distinct names, since Airbyte never sees them.
+    `destination_sync_modes` is what the destination supports; None where nobody knows.
+
+    Raises:
+        InvalidCatalog: with at most 50 problems, in the order of the streams.
+    """
+    if not catalog.streams:
+        message = "streams is empty: a catalog needs at least one stream."
+        raise InvalidCatalog.because("empty_catalog", "streams", message)
+    if not any(stream.selected for stream in catalog.streams):
+        message = f"None of the {len(catalog.streams)} streams is selected."
+        raise InvalidCatalog.because("no_selected_stream", "streams", message)
+
+    problems: list[Problem] = []
+    first_seen: dict[StreamId, int] = {}
+    fields = size = 0
+    for position, stream in enumerate(catalog.streams):
+        earlier = first_seen.setdefault(stream.id, position)
+        if earlier != position:
+            message = f"streams[{position}] is {stream.id} again, after streams[{earlier}]."
+            place = f"streams[{position}].stream.name"
+            problems.append(Problem(stream.id, place, "duplicate_stream", message))
+        if stream.selected:
+            check = _Check(stream, position)
+            problems += islice(check.problems(destination_sync_modes), MAX_PROBLEMS)
+            fields += check.field_count
+            size += len(stream.raw) + 1
+            yield
+        if len(problems) >= MAX_PROBLEMS:
+            raise InvalidCatalog(problems[:MAX_PROBLEMS])
+    if fields > max_fields:
+        message = f"{fields} fields are selected, and Airbyte takes {max_fields}. {_REMEDY}"
+        problems.append(Problem(None, "streams", "catalog_too_large", message))
+    if size > max_bytes:
+        message = f"The selected streams are {size} bytes, and Airbyte takes {max_bytes}. {_REMEDY}"
+        problems.append(Problem(None, "streams", "catalog_too_large", message))
+    if problems:
+        raise InvalidCatalog(problems)
+
+
+class _Check:
+    """The problems of one selected stream."""
+
+    def __init__(self, stream: ConfiguredStream, position: int) -> None:
+        self._stream = stream
+        self._place = f"streams[{position}]"
+        self._fields = stream.stream.fields()
+        self._chosen = stream.config.selected_names()
+        self.field_count = len(self._fields or () if self._chosen is None else self._chosen)
+
+    def problems(self, destination_sync_modes: Collection[str] | None) -> Iterator[Problem]:
+        if not self._stream.stream.name:
+            yield self._problem("invalid_catalog", "stream.name", "needs a name")
+        if first_byte(self._stream.stream.json_schema) != b"{":
+            yield self._problem("invalid_catalog", "stream.jsonSchema", "needs an object here")
+        yield from self._modes(destination_sync_modes)
+        yield from self._cursor()
+        yield from self._key()
+        if self._chosen is not None:
+            yield from self._selection(self._chosen)
+
+    def _modes(self, destination_sync_modes: Collection[str] | None) -> Iterator[Problem]:
+        config = self._stream.config
+        reads, writes = config.sync_mode, config.destination_sync_mode
+        offered = self._stream.stream.supported_sync_modes or SYNC_MODES
+        if reads not in SYNC_MODES:
+            allowed = f"needs one of {_listed(SYNC_MODES)}"
+            yield self._problem("unsupported_sync_mode", "config.syncMode", allowed)
+        elif reads not in offered:
+            only = f"is {reads}, but the source offers only {_listed(SYNC_MODES & set(offered))}"
+            yield self._problem("unsupported_sync_mode", "config.syncMode", only)
+        place = "config.destinationSyncMode"
+        if writes not in DESTINATION_SYNC_MODES:
+            allowed = f"needs one of {_listed(DESTINATION_SYNC_MODES)}"
+            yield self._problem("unsupported_sync_mode", place, allowed)
+        elif destination_sync_modes is not None and writes not in destination_sync_modes:
+            known = _listed(DESTINATION_SYNC_MODES & set(destination_sync_modes))
+            only = f"is {writes}, but the destination supports only {known}"
+            yield self._problem("unsupported_sync_mode", place, only)
+        elif (reads, writes) in _CONTRADICTIONS:
+            yield self._problem("unsupported_sync_mode", place, f"cannot be {writes} with {reads}")
+
+    def _cursor(self) -> Iterator[Problem]:
+        stream, place = self._stream, "config.cursorField"
+        if stream.config.sync_mode != "incremental":
+            return
+        if not stream.cursor:
+            if not stream.stream.source_defined_cursor:
+                need = "needs a cursor, since syncMode is incremental"
+                yield self._problem("missing_cursor", place, need)
+            return
+        defined = bool(stream.stream.source_defined_cursor) and (
+            stream.cursor == stream.stream.default_cursor_field
+        )
+        if not defined and not declared(self._fields, stream.cursor):
+            yield self._problem("unknown_field", place, "is not a field of the stream")
+        if self._chosen is not None and stream.cursor[0] not in self._chosen:
+            yield self._problem("cursor_not_selected", place, "is not among the selected fields")
+
+    def _key(self) -> Iterator[Problem]:
+        stream, place = self._stream, "config.primaryKey"
+        if stream.config.destination_sync_mode not in DEDUP:
+            return
+        if not stream.primary_key:
+            mode = stream.config.destination_sync_mode
+            need = f"needs a key, since destinationSyncMode is {mode}"
+            yield self._problem("missing_primary_key", place, need)
+        for index, path in enumerate(stream.primary_key):
+            part = f"{place}[{index}]"
+            if not path:
+                yield self._problem("missing_primary_key", part, "is an empty path")
+            elif not declared(self._fields, path):
+                yield self._problem("unknown_field", part, "is not a field of the stream")
+            elif self._chosen is not None and path[0] not in self._chosen:
+                yield self._problem("key_not_selected", part, "is not among the selected fields")
+
+    def _selection(self, chosen: frozenset[str]) -> Iterator[Problem]:
+        place, schema = "config.selectedFields", "stream.jsonSchema"
+        fields = self._stream.config.selected_fields
+        if fields is None:
+            need = "is needed, since fieldSelectionEnabled is true"
+            yield self._problem("missing_selected_fields", place, need)
+            return
+        if not chosen:
+            yield self._problem("missing_selected_fields", place, "selects no field")
+        if self._fields is None:
+            need = "needs properties, since fieldSelectionEnabled is true"
+            yield self._problem("invalid_catalog", schema, need)
+        for index, field in enumerate(fields):
+            part = f"{place}[{index}].fieldPath"
+            if not field.field_path:
+                yield self._problem("invalid_selected_field", part, "is an empty path")
+            elif len(field.field_path) > 1:
+                only = "is nested, and Airbyte selects top-level fields only"
+                yield self._problem("nested_selected_field", part, only)
+            elif self._fields is not None and field.field_path[0] not in self._fields:
+                yield self._problem("unknown_field", part, "is not a field of the stream")
+
+    def _problem(self, code: str, field: str, what: str) -> Problem:
+        place = f"{self._place}.{field}"
+        return Problem(self._stream.id, place, code, f"{place} of {self._stream.id} {what}.")
+
+
+def declared(fields: Mapping[str, Raw] | None, path: Path) -> bool:
+    """Whether a schema has a field at this path, as far down as it declares fields at all."""
+    for name in path:
+        if fields is None:
+            return True
+        if name not in fields:
+            return False
+        try:
+            fields = Stream(name="", json_schema=fields[name]).fields()
+        except msgspec.MsgspecError:
+            return True
+    return True
+
+
+def _listed(modes: Collection[str]) -> str:
+    return ", ".join(sorted(modes)) or "none"

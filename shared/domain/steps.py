@@ -1,0 +1,47 @@
+"""Long computations cut into steps, so that an event loop can breathe between them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator
+from datetime import timedelta
+from functools import update_wrapper
+from time import monotonic
+from typing import Generic, ParamSpec, TypeAlias, TypeVar, cast
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+Steps: TypeAlias = Generator[None, None, T]
+
+
+class Stepwise(Generic[P, T]):
+    """A function that runs to its end when called, and step by step through `.steps(…)`."""
+
+    def __init__(self, steps: Callable[P, Steps[T]]) -> None:
+        update_wrapper(self, steps)
+        self.steps = steps
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
+        run = self.steps(*args, **kwargs)
+        while True:
+            try:
+                next(run)
+            except StopIteration as end:
+                return cast(T, end.value)
+
+
+async def in_slices(run: Steps[T], *, at_most: timedelta = timedelta(milliseconds=5)) -> T:
+    """The result of `run`; others have their turn whenever `at_most` has passed.
+
+    One step is never interrupted, so the loop waits for `at_most` and the longest step together.
+    """
+    until = monotonic() + at_most.total_seconds()
+    while True:
+        try:
+            next(run)
+        except StopIteration as end:
+            return cast(T, end.value)
+        if monotonic() >= until:
+            await asyncio.sleep(0)
+            until = monotonic() + at_most.total_seconds()
