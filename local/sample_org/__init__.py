@@ -1,0 +1,1 @@
+"""A small Salesforce org over Salesforce's own API, whose schema can be changed while it runs."""

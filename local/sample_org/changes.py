@@ -1,0 +1,304 @@
+"""Everything that can be changed in a running org: what a change needs, its rules, its effect.
+
+A change is refused whole or done whole. The same classes are the bodies of the HTTP calls, the
+commands, and the entries of the journal from which an org is rebuilt after a restart.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from local.sample_org import fields
+from local.sample_org.org import SYSTEM, Org, SObject
+from local.sample_org.samples import converted
+from shared.errors import Conflict, Invalid, NotFound
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z]\w*$", max_length=80)]
+Scalar = str | int | float | bool | None
+
+_CUSTOM = re.compile(r"[A-Za-z](?:_?[A-Za-z0-9])*__c", re.ASCII)
+_LONGEST_NAME = 43
+_FITS: dict[str, tuple[type, ...]] = {
+    "boolean": (bool,),
+    "int": (int,),
+    "double": (int, float),
+    "currency": (int, float),
+    "percent": (int, float),
+}
+
+
+class Change(BaseModel, ABC):
+    """A change of the org; `apply` says in one sentence what is now different."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @abstractmethod
+    def apply(self, org: Org, *, at: datetime) -> str:
+        """Change the org, or raise and leave it as it was."""
+
+
+class AddField(Change):
+    """Add a custom field with values in the rows, or bring a dropped standard field back."""
+
+    verb: Literal["add_field"] = "add_field"
+    object: Name
+    name: Name
+    type: fields.CustomType = "string"
+    label: str = Field(default="", max_length=80)
+    length: int | None = Field(default=None, ge=1, le=131_072)
+    precision: int = Field(default=18, ge=1, le=18)
+    scale: int | None = Field(default=None, ge=0, le=17)
+    picklist: tuple[str, ...] = Field(default=("Low", "Medium", "High"), max_length=1000)
+    """The entries of a picklist."""
+    reference_to: Name = "Account"
+    """The object that a reference points to."""
+    values: list[Scalar] | None = Field(default=None, min_length=1, max_length=10_000)
+    """Values for existing rows, in turn; invented ones where this is left out."""
+
+    def apply(self, org: Org, *, at: datetime) -> str:
+        """Rows that get a value count as modified, so that an incremental sync brings them."""
+        sobject = find_object(org, self.object)
+        if self.name in sobject.removed:
+            return self._restore(org, sobject)
+        if self.name in sobject.fields:
+            raise Conflict(f"{sobject.name} has a field {self.name} already.", code="field_exists")
+        _require_custom_name(self.name)
+        if self.type == "reference" and org.seen(self.reference_to) is None:
+            raise NotFound(f"There is no object {self.reference_to} to refer to.")
+        picks = self.picklist if self.type in {"picklist", "multipicklist"} else ()
+        new = fields.custom_field(
+            self.name,
+            self.type,
+            label=self.label,
+            length=self.length,
+            precision=self.precision,
+            scale=self.scale,
+            values=picks,
+            targets=(self.reference_to,),
+        )
+        _require_fitting(new, self.values or [])
+        org.adopt(sobject)
+        filled = org.fill(sobject, new, self.values, at=at)
+        sobject.fields[self.name] = new
+        return (
+            f"{sobject.name} has a new field {self.name} ({self.type}); {filled} rows got a value."
+        )
+
+    def _restore(self, org: Org, sobject: SObject) -> str:
+        org.adopt(sobject)
+        sobject.fields[self.name] = sobject.removed.pop(self.name)
+        return f"{sobject.name} shows its standard field {self.name} again."
+
+
+class DropField(Change):
+    """Delete a custom field, or take a standard one from the connected user's sight."""
+
+    verb: Literal["drop_field"] = "drop_field"
+    object: Name
+    name: Name
+
+    def apply(self, org: Org, *, at: datetime) -> str:  # noqa: ARG002 -- no row is modified
+        """A standard field cannot be deleted in Salesforce; its read access can be taken away."""
+        sobject = find_object(org, self.object)
+        old = _field(sobject, self.name)
+        if self.name in SYSTEM:
+            raise Invalid(f"{self.name} is a system field: no object can be without it.")
+        if not old.custom:
+            org.adopt(sobject)
+            sobject.removed[self.name] = sobject.fields.pop(self.name)
+            return f"{sobject.name} no longer shows its standard field {self.name}."
+        org.adopt(sobject)
+        rows = org.rows(sobject)
+        rows[:] = [{key: row[key] for key in row if key != self.name} for row in rows]
+        del sobject.fields[self.name]
+        return f"{sobject.name} no longer has the field {self.name}."
+
+
+class RenameField(Change):
+    """Give a custom field another API name; its values stay."""
+
+    verb: Literal["rename_field"] = "rename_field"
+    object: Name
+    name: Name
+    to: Name
+
+    def apply(self, org: Org, *, at: datetime) -> str:  # noqa: ARG002 -- no row is modified
+        """Rows do not count as modified: Salesforce leaves SystemModstamp alone here."""
+        sobject = find_object(org, self.object)
+        old = _custom_field(sobject, self.name)
+        if self.to in sobject.fields or self.to in sobject.removed:
+            raise Conflict(f"{sobject.name} has a field {self.to} already.", code="field_exists")
+        _require_custom_name(self.to)
+        org.adopt(sobject)
+        rows = org.rows(sobject)
+        rows[:] = [
+            {self.to if key == self.name else key: value for key, value in row.items()}
+            for row in rows
+        ]
+        label = "" if old.label == fields.label_of(old.name) else old.own_label
+        renamed = _copy(old, name=self.to, own_label=label)
+        sobject.fields = {
+            (self.to if key == self.name else key): (renamed if key == self.name else value)
+            for key, value in sobject.fields.items()
+        }
+        return f"The field {self.name} of {sobject.name} is now named {self.to}."
+
+
+class RetypeField(Change):
+    """Give a custom field another type; values that do not fit become empty."""
+
+    verb: Literal["retype_field"] = "retype_field"
+    object: Name
+    name: Name
+    type: fields.CustomType
+
+    def apply(self, org: Org, *, at: datetime) -> str:  # noqa: ARG002 -- no row is modified
+        """Rows do not count as modified: Salesforce leaves SystemModstamp alone here."""
+        sobject = find_object(org, self.object)
+        old = _custom_field(sobject, self.name)
+        if old.type == self.type:
+            raise Conflict(f"{self.name} of {sobject.name} is of type {self.type} already.")
+        picks = old.values or ("Low", "Medium", "High")
+        new = fields.custom_field(
+            self.name,
+            self.type,
+            label=old.own_label,
+            values=picks if self.type in {"picklist", "multipicklist"} else (),
+            targets=("Account",),
+        )
+        org.adopt(sobject)
+        rows = org.rows(sobject)
+        rows[:] = [row | {self.name: converted(row.get(self.name), new)} for row in rows]
+        sobject.fields[self.name] = new
+        return f"{self.name} of {sobject.name} is now of type {self.type}, no longer {old.type}."
+
+
+class AddObject(Change):
+    """Add a custom object with system fields, a name, an owner and a few rows."""
+
+    verb: Literal["add_object"] = "add_object"
+    name: Name
+    label: str = Field(default="", max_length=80)
+    rows: int = Field(default=10, ge=0, le=10_000)
+
+    def apply(self, org: Org, *, at: datetime) -> str:  # noqa: ARG002 -- rows are as old as the org
+        """The name ends in `__c`, as every custom object's."""
+        if org.find(self.name) is not None:
+            raise Conflict(f"There is an object {self.name} already.", code="object_exists")
+        _require_custom_name(self.name)
+        label = self.label or fields.label_of(self.name)
+        org.add(self.name, label=label, rows=self.rows)
+        return f"The org has a new object {self.name} with {self.rows} rows."
+
+
+class HideObject(Change):
+    """Take an object from the connected user's sight."""
+
+    verb: Literal["hide_object"] = "hide_object"
+    object: Name
+
+    def apply(self, org: Org, *, at: datetime) -> str:  # noqa: ARG002 -- no row is modified
+        """Its rows stay, and come back with `show_object`."""
+        sobject = find_object(org, self.object)
+        if sobject.hidden:
+            raise Conflict(f"{sobject.name} is hidden already.")
+        org.adopt(sobject)
+        sobject.hidden = True
+        return f"{sobject.name} is hidden from the connected user."
+
+
+class ShowObject(Change):
+    """Let the connected user see a hidden object again."""
+
+    verb: Literal["show_object"] = "show_object"
+    object: Name
+
+    def apply(self, org: Org, *, at: datetime) -> str:  # noqa: ARG002 -- no row is modified
+        """The object is as it was when it was hidden."""
+        sobject = find_object(org, self.object)
+        if not sobject.hidden:
+            raise Conflict(f"{sobject.name} is not hidden.")
+        sobject.hidden = False
+        return f"{sobject.name} is visible to the connected user again."
+
+
+class Touch(Change):
+    """Count rows as modified now, as an edit in Salesforce would."""
+
+    verb: Literal["touch"] = "touch"
+    object: Name
+    count: int = Field(default=1, ge=1, le=1_000_000)
+
+    def apply(self, org: Org, *, at: datetime) -> str:
+        """The first rows by id are taken."""
+        sobject = find_object(org, self.object)
+        org.adopt(sobject)
+        touched = org.touch(sobject, self.count, at=at)
+        return f"{touched} rows of {sobject.name} have a new SystemModstamp."
+
+
+AnyChange = Annotated[
+    AddField | DropField | RenameField | RetypeField | AddObject | HideObject | ShowObject | Touch,
+    Field(discriminator="verb"),
+]
+
+
+def find_object(org: Org, name: str) -> SObject:
+    """The object of this name, hidden or not.
+
+    Raises:
+        NotFound: there is none.
+    """
+    sobject = org.find(name)
+    if sobject is None:
+        raise NotFound(f"The org has no object {name}.")
+    return sobject
+
+
+def _field(sobject: SObject, name: str) -> fields.Field:
+    field = sobject.fields.get(name)
+    if field is None:
+        raise NotFound(f"{sobject.name} has no field {name}.")
+    return field
+
+
+def _custom_field(sobject: SObject, name: str) -> fields.Field:
+    field = _field(sobject, name)
+    if not field.custom:
+        raise Invalid(f"{name} is a standard field of {sobject.name}: its name and type are fixed.")
+    return field
+
+
+def _require_custom_name(name: str) -> None:
+    if _CUSTOM.fullmatch(name) is None or len(name) > _LONGEST_NAME:
+        raise Invalid(
+            "A custom name is letters, digits and single underscores, ends in __c and has at most "
+            f"{_LONGEST_NAME} characters."
+        )
+
+
+def _require_fitting(field: fields.Field, values: list[Any]) -> None:
+    allowed = _FITS.get(field.type, (str,))
+    for index, value in enumerate(values):
+        odd_bool = isinstance(value, bool) and bool not in allowed
+        misfit = odd_bool or not isinstance(value, allowed) or converted(value, field) is None
+        if value is not None and misfit:
+            raise Invalid(f"Value {index + 1} does not fit a field of type {field.type}.")
+
+
+def _copy(old: fields.Field, *, name: str, own_label: str) -> fields.Field:
+    return fields.Field(
+        name,
+        old.type,
+        length=old.length,
+        precision=old.precision,
+        scale=old.scale,
+        values=old.values,
+        targets=old.targets,
+        own_label=own_label,
+    )

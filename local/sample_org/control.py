@@ -1,0 +1,133 @@
+"""The org's own API, beside Salesforce's: look at the org, change it, tell it how to behave."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Body
+from pydantic import ValidationError
+
+from local.sample_org import changes
+from local.sample_org.live import Behaviour, LiveOrg
+from shared.errors import Invalid
+
+Members = dict[str, Any]
+
+
+def routes(live: LiveOrg) -> APIRouter:
+    """Control over one org. Every change answers `{"changed": sentence}`."""
+    router = APIRouter(prefix="/org", tags=["org"])
+
+    def apply(kind: type[changes.Change], members: Members, **path: str) -> dict[str, str]:
+        taken = members.keys() & {*path, "verb"}
+        if taken:
+            raise Invalid("The path names the object and the field; the body cannot.")
+        try:
+            change = kind.model_validate(members | path)
+        except ValidationError as error:
+            raise _invalid(error) from None
+        return {"changed": live.apply(change)}  # type: ignore[arg-type] # every kind is in AnyChange
+
+    @router.get("")
+    async def show() -> dict[str, Any]:
+        """Objects with their fields and rows, the behaviour, the calls so far, the changes so far."""
+        org = live.org
+        return {
+            "born": org.born,
+            "behaviour": live.behaviour,
+            "calls": dict(live.calls),
+            "changes": live.changes,
+            "generated_objects": org.custom_objects,
+            "objects": {
+                sobject.name: {
+                    "custom": sobject.custom,
+                    "hidden": sobject.hidden,
+                    "rows": len(org.rows(sobject)),
+                    "fields": len(sobject.fields),
+                }
+                for sobject in org.kept()
+            },
+        }
+
+    @router.get("/objects/{name}")
+    async def show_object(name: str) -> dict[str, Any]:
+        """Show one object: its fields with their types, and how many rows it has."""
+        sobject = changes.find_object(live.org, name)
+        return {
+            "name": sobject.name,
+            "hidden": sobject.hidden,
+            "rows": len(live.org.rows(sobject)),
+            "fields": {field.name: field.type for field in sobject.fields.values()},
+        }
+
+    @router.post("/objects", status_code=201)
+    async def add_object(members: Members) -> dict[str, str]:
+        """Add a custom object: `{"name", "label"?, "rows"?}`."""
+        return apply(changes.AddObject, members)
+
+    @router.post("/objects/{name}/hide")
+    async def hide_object(name: str) -> dict[str, str]:
+        """Take an object from the connected user's sight."""
+        return apply(changes.HideObject, {}, object=name)
+
+    @router.post("/objects/{name}/show")
+    async def unhide_object(name: str) -> dict[str, str]:
+        """Let the connected user see a hidden object again."""
+        return apply(changes.ShowObject, {}, object=name)
+
+    @router.post("/objects/{name}/touch")
+    async def touch(name: str, members: Members = Body(default={})) -> dict[str, str]:  # noqa: B008 -- FastAPI's way to make a body optional
+        """Give rows a new SystemModstamp: `{"count"?}`."""
+        return apply(changes.Touch, members, object=name)
+
+    @router.post("/objects/{name}/fields", status_code=201)
+    async def add_field(name: str, members: Members) -> dict[str, str]:
+        """Add a field: `{"name", "type"?, "label"?, "length"?, "values"?, …}`."""
+        return apply(changes.AddField, members, object=name)
+
+    @router.delete("/objects/{name}/fields/{field}")
+    async def drop_field(name: str, field: str) -> dict[str, str]:
+        """Delete a custom field, or hide a standard one."""
+        return apply(changes.DropField, {}, object=name, name=field)
+
+    @router.post("/objects/{name}/fields/{field}/rename")
+    async def rename_field(name: str, field: str, members: Members) -> dict[str, str]:
+        """Rename a custom field: `{"to"}`."""
+        return apply(changes.RenameField, members, object=name, name=field)
+
+    @router.post("/objects/{name}/fields/{field}/retype")
+    async def retype_field(name: str, field: str, members: Members) -> dict[str, str]:
+        """Give a custom field another type: `{"type"}`."""
+        return apply(changes.RetypeField, members, object=name, name=field)
+
+    @router.patch("/settings")
+    async def behave(members: Members) -> Behaviour:
+        """Change how the org behaves; what is left out stays."""
+        try:
+            behaviour = Behaviour.model_validate(live.behaviour.model_dump() | members)
+        except ValidationError as error:
+            raise _invalid(error) from None
+        live.behave(behaviour)
+        return behaviour
+
+    @router.post("/expire-sessions")
+    async def expire() -> dict[str, str]:
+        """Make every access token worthless, as Salesforce does after some hours."""
+        return {"changed": f"{live.close_sessions()} sessions are closed."}
+
+    @router.post("/reset")
+    async def reset() -> dict[str, str]:
+        """Forget every change, setting and rotated token."""
+        live.reset()
+        return {"changed": "The org is as it was born, and born today."}
+
+    return router
+
+
+def _invalid(error: ValidationError) -> Invalid:
+    """Which members are wrong and why, without the values that were sent."""
+    told = [
+        f"{'.'.join(map(str, item['loc'])) or 'body'}: {item['msg']}"
+        for item in error.errors(include_input=False, include_url=False, include_context=False)
+    ]
+    return Invalid(f"{'; '.join(told[:5])}.")

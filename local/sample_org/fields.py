@@ -1,0 +1,211 @@
+"""One field of an object, and the way Salesforce describes it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+CustomType = Literal[
+    "string",
+    "textarea",
+    "boolean",
+    "int",
+    "double",
+    "currency",
+    "percent",
+    "date",
+    "datetime",
+    "picklist",
+    "multipicklist",
+    "email",
+    "phone",
+    "url",
+    "reference",
+]
+"""What a custom field may be. `int` is not on Salesforce's list, and handy for widening tests."""
+
+CUSTOM_TYPES: tuple[str, ...] = get_args(CustomType)
+NUMBERS = frozenset({"int", "double", "currency", "percent"})
+
+_DEFAULT_LENGTH = {"textarea": 32768, "email": 80, "phone": 40, "multipicklist": 4099}
+_SOAP = {
+    "id": "tns:ID",
+    "reference": "tns:ID",
+    "boolean": "xsd:boolean",
+    "int": "xsd:int",
+    "double": "xsd:double",
+    "currency": "xsd:double",
+    "percent": "xsd:double",
+    "date": "xsd:date",
+    "datetime": "xsd:dateTime",
+    "address": "urn:address",
+}
+_NEVER_WRITTEN = frozenset(
+    {"Id", "IsDeleted", "CreatedDate", "CreatedById", "LastModifiedDate", "LastModifiedById"}
+    | {"SystemModstamp", "LastActivityDate", "LastViewedDate", "LastReferencedDate"}
+)
+
+_PLAIN: dict[str, Any] = {
+    "aggregatable": True,
+    "aiPredictionField": False,
+    "autoNumber": False,
+    "byteLength": 0,
+    "calculated": False,
+    "calculatedFormula": None,
+    "cascadeDelete": False,
+    "caseSensitive": False,
+    "compoundFieldName": None,
+    "controllerName": None,
+    "createable": True,
+    "custom": False,
+    "defaultValue": None,
+    "defaultValueFormula": None,
+    "defaultedOnCreate": False,
+    "dependentPicklist": False,
+    "deprecatedAndHidden": False,
+    "digits": 0,
+    "displayLocationInDecimal": False,
+    "encrypted": False,
+    "externalId": False,
+    "extraTypeInfo": None,
+    "filterable": True,
+    "filteredLookupInfo": None,
+    "formulaTreatNullNumberAsZero": False,
+    "groupable": True,
+    "highScaleNumber": False,
+    "htmlFormatted": False,
+    "idLookup": False,
+    "inlineHelpText": None,
+    "label": "",
+    "length": 0,
+    "mask": None,
+    "maskType": None,
+    "name": "",
+    "nameField": False,
+    "namePointing": False,
+    "nillable": True,
+    "permissionable": True,
+    "picklistValues": [],
+    "polymorphicForeignKey": False,
+    "precision": 0,
+    "queryByDistance": False,
+    "referenceTargetField": None,
+    "referenceTo": [],
+    "relationshipName": None,
+    "relationshipOrder": None,
+    "restrictedDelete": False,
+    "restrictedPicklist": False,
+    "scale": 0,
+    "searchPrefilterable": False,
+    "soapType": "xsd:string",
+    "sortable": True,
+    "type": "string",
+    "unique": False,
+    "updateable": True,
+    "writeRequiresMasterRead": False,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field as the org holds it. Its values live in the rows, by the field's name."""
+
+    name: str
+    type: str
+    length: int = 0
+    precision: int = 0
+    scale: int = 0
+    values: tuple[str, ...] = ()
+    """A picklist's entries."""
+    targets: tuple[str, ...] = ()
+    """The objects a reference may point to."""
+    own_label: str = ""
+
+    @property
+    def custom(self) -> bool:
+        """True for what the org's owner added; only such a field can be renamed or retyped."""
+        return self.name.endswith("__c")
+
+    @property
+    def label(self) -> str:
+        """The name as people read it."""
+        return self.own_label or label_of(self.name)
+
+    def describe(self) -> dict[str, Any]:
+        """The field as `sobjects/{X}/describe` lists it: every property Salesforce sends."""
+        text = self.type not in NUMBERS and self.type in {*CUSTOM_TYPES, "id", "combobox"}
+        written = self.name not in _NEVER_WRITTEN
+        long_text = self.type == "textarea" and self.length > 255
+        return _PLAIN | {
+            "aggregatable": not long_text and self.type != "address",
+            "byteLength": self.length * 3 if text else 0,
+            "caseSensitive": self.type == "id",
+            "createable": written,
+            "custom": self.custom,
+            "defaultValue": False if self.type == "boolean" else None,
+            "digits": self.precision if self.type == "int" else 0,
+            "filterable": not long_text,
+            "groupable": self.type not in NUMBERS | {"datetime", "address"} and not long_text,
+            "idLookup": self.name in {"Id", "Name", "Email", "Username"},
+            "label": self.label,
+            "length": self.length,
+            "name": self.name,
+            "nameField": self.name in {"Name", "CaseNumber", "Subject"},
+            "nillable": written and self.type != "boolean",
+            "permissionable": written and self.type != "id",
+            "picklistValues": [
+                {
+                    "active": True,
+                    "defaultValue": False,
+                    "label": value,
+                    "validFor": None,
+                    "value": value,
+                }
+                for value in self.values
+            ],
+            "polymorphicForeignKey": len(self.targets) > 1,
+            "precision": 0 if self.type == "int" else self.precision,
+            "referenceTo": list(self.targets),
+            "relationshipName": self._relationship if self.targets else None,
+            "scale": self.scale,
+            "soapType": _SOAP.get(self.type, "xsd:string"),
+            "sortable": not long_text and self.type != "address",
+            "type": self.type,
+            "updateable": written,
+        }
+
+    @property
+    def _relationship(self) -> str:
+        if self.custom:
+            return f"{self.name.removesuffix('__c')}__r"
+        return self.name.removesuffix("Id")
+
+
+def custom_field(
+    name: str,
+    kind: CustomType,
+    *,
+    label: str = "",
+    length: int | None = None,
+    precision: int = 18,
+    scale: int | None = None,
+    values: tuple[str, ...] = (),
+    targets: tuple[str, ...] = (),
+) -> Field:
+    """A custom field with Salesforce's defaults for what is left out."""
+    if kind in NUMBERS:
+        decimals = (0 if kind == "int" else 2) if scale is None else scale
+        return Field(name, kind, precision=precision, scale=decimals, own_label=label)
+    if kind in {"boolean", "date", "datetime"}:
+        return Field(name, kind, own_label=label)
+    if kind == "reference":
+        return Field(name, kind, length=18, targets=targets, own_label=label)
+    default = _DEFAULT_LENGTH.get(kind, 255)
+    return Field(name, kind, length=length or default, values=values, own_label=label)
+
+
+def label_of(name: str) -> str:
+    """`NumberofLocations__c` as `Numberof Locations`, the way an API name becomes a label."""
+    words = name.removesuffix("__c").removesuffix("Id") or name
+    return re.sub(r"(?<=[a-z])(?=[A-Z0-9])|_", " ", words)

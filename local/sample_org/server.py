@@ -1,0 +1,123 @@
+"""One sample org as a server: the HTTP application, and the two ports it is reached by."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+
+from local.sample_org import api, control
+from local.sample_org.live import LiveOrg
+from local.sample_org.org import SalesforceError
+from local.sample_org.proxy import Authority, Proxy
+from local.sample_org.settings import Settings
+from shared.errors import AamError, Invalid
+
+
+@dataclass(frozen=True)
+class Running:
+    """Where a started org is reached, and the org itself."""
+
+    url: str
+    proxy_url: str
+    ca_bundle: Path
+    live: LiveOrg
+    stopped: asyncio.Task[None]
+
+    @property
+    def connector_environment(self) -> dict[str, str]:
+        """What a connector's process needs beside its own environment to reach this org."""
+        return {"HTTPS_PROXY": self.proxy_url, "REQUESTS_CA_BUNDLE": str(self.ca_bundle.resolve())}
+
+
+def application(live: LiveOrg) -> FastAPI:
+    """Salesforce's API and the org's own, over one org."""
+    app = FastAPI(title="Sample org", description="A small Salesforce org that can be changed.")
+    app.add_exception_handler(SalesforceError, _salesforce_refusal)
+    app.add_exception_handler(AamError, _problem)
+    app.add_exception_handler(RequestValidationError, _unreadable)
+
+    @app.get("/health", tags=["org"])
+    async def health() -> dict[str, str]:
+        """Answers as soon as the org can be used."""
+        return {"status": "ok"}
+
+    app.include_router(control.routes(live))
+    app.include_router(api.routes(live), include_in_schema=False)
+    return app
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Running]:
+    """A sample org on loopback, ready when the block begins and gone when it ends.
+
+    Raises:
+        OSError: a port is taken.
+    """
+    live = LiveOrg(settings)
+    authority = Authority(settings.state_dir)
+    with _listen(settings.port) as door, _listen(settings.proxy_port) as proxy_door:
+        port = door.getsockname()[1]
+        server = uvicorn.Server(
+            uvicorn.Config(
+                application(live),
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                timeout_graceful_shutdown=2,
+            )
+        )
+        serving = asyncio.create_task(server.serve(sockets=[door]))
+        proxy = await asyncio.start_server(Proxy(authority, port=port).accept, sock=proxy_door)
+        try:
+            while not server.started and not serving.done():
+                await asyncio.sleep(0.005)
+            yield Running(
+                url=f"http://127.0.0.1:{port}",
+                proxy_url=f"http://127.0.0.1:{proxy_door.getsockname()[1]}",
+                ca_bundle=authority.bundle,
+                live=live,
+                stopped=serving,
+            )
+        finally:
+            proxy.close()
+            server.should_exit = True
+            await serving
+
+
+def _listen(port: int) -> socket.socket:
+    door = socket.socket()
+    door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        door.bind(("127.0.0.1", port))
+        door.listen(128)
+    except OSError:
+        door.close()
+        raise
+    return door
+
+
+async def _salesforce_refusal(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, SalesforceError)  # noqa: S101 -- registered for this class only
+    return api.refuse(error)
+
+
+async def _problem(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, AamError)  # noqa: S101 -- registered for this class only
+    return JSONResponse(error.problem(), error.status, media_type="application/problem+json")
+
+
+async def _unreadable(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 -- registered for this class only
+    told = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
+    if request.url.path.startswith("/services/"):
+        return api.refuse(SalesforceError(400, "JSON_PARSER_ERROR", told))
+    return await _problem(request, Invalid(f"{told}."))
