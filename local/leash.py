@@ -1,0 +1,115 @@
+"""Ties a process to the one that started it: when the starter is gone, even by kill -9, so is it.
+
+A leash is the write end of a pipe that only the starter holds. This file run as a script is what
+starts: it leaves a watcher on the read end and becomes the command, so the command has the pid that
+the starter knows. The kernel's parent-death signal is not enough: it is tied to a thread, lost on
+setuid, and not there on macOS.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+GRACE_S = 5.0
+"""How long a process whose starter is gone may take to end by itself."""
+
+
+class Leashed:
+    """A running process, in a session of its own, that does not outlive this one."""
+
+    def __init__(  # noqa: PLR0913 (what a process starts with)
+        self,
+        command: Sequence[str],
+        *,
+        log: IO[bytes] | int,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        user: tuple[int, int] | None = None,
+        stop_signal: signal.Signals = signal.SIGTERM,
+    ) -> None:
+        """Start it; `user` is the uid and gid to become, `stop_signal` what asks it to end."""
+        self._stop_signal = stop_signal
+        uid, gid = user or (-1, -1)
+        script = [sys.executable, "-I", "-S", __file__, str(int(stop_signal)), str(uid), str(gid)]
+        self._process = subprocess.Popen(  # noqa: S603 (our own command lines)
+            [*script, *command],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=env,
+            cwd=cwd,
+            start_new_session=True,
+        )
+        self.pid = self._process.pid
+
+    def exit_code(self) -> int | None:
+        """The exit code, negative for a signal; None while it runs."""
+        code = self._process.poll()
+        if code is not None:
+            self._let_go()
+        return code
+
+    def stop(self, *, timeout_s: float = 10.0) -> None:
+        """Ask it to end, insist when it does not in time; return once it is gone."""
+        if self._process.poll() is None:
+            self._process.send_signal(self._stop_signal)
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+        self._let_go()
+
+    def kill(self) -> None:
+        """End it now, as a crash would."""
+        self._process.kill()
+        self._process.wait()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+
+
+def _watch(command: int, stop_signal: int) -> None:
+    """Wait for the leash to end, then end `command` and what it left in its process group."""
+    os.setsid()
+    os.dup2(0, 1)
+    os.dup2(0, 2)
+    while os.read(0, 64):
+        pass
+    if os.getppid() == command:
+        os.kill(command, stop_signal)
+    deadline = time.monotonic() + GRACE_S
+    while os.getppid() == command and time.monotonic() < deadline:
+        time.sleep(0.02)
+    try:
+        os.killpg(command, signal.SIGKILL)
+    except OSError:
+        # Nothing is left in the group, which is how it should be.
+        return
+
+
+def _become(stop_signal: int, uid: int, gid: int, command: list[str]) -> None:
+    for ours in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ours, signal.SIG_DFL)
+    pid = os.getpid()
+    if os.fork() == 0:
+        _watch(pid, stop_signal)
+        os._exit(0)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    if uid >= 0:
+        os.setgroups([])
+        os.setgid(gid)
+        os.setuid(uid)
+    os.execvp(command[0], command)  # noqa: S606 (becoming the command is the purpose)
+
+
+if __name__ == "__main__":
+    _become(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])

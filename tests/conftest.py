@@ -1,0 +1,63 @@
+"""What every test may stand on: a real Postgres and a real Valkey, made for this run alone."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from local import servers
+
+
+@pytest.fixture(scope="session")
+def server_dir() -> Iterator[Path]:
+    """A folder for servers' data that the user Postgres runs as can reach, unlike pytest's own."""
+    folder = Path(tempfile.mkdtemp(prefix="aam-test-"))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def postgres(server_dir: Path) -> Iterator[servers.Postgres]:
+    """The run's Postgres, shared by every test: never stop it."""
+    with servers.start_postgres(server_dir / "postgres", options=servers.THROW_AWAY) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def valkey(server_dir: Path) -> Iterator[servers.Valkey]:
+    """The run's Valkey, shared by every test: never stop it."""
+    with servers.start_valkey(server_dir / "valkey") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_url(postgres: servers.Postgres) -> str:
+    """The empty database `aam` of the run's Postgres, as its superuser."""
+    return postgres.url
+
+
+@pytest.fixture(scope="session")
+def redis_url(valkey: servers.Valkey) -> str:
+    """Database 0 of the run's Valkey."""
+    return valkey.url
+
+
+@pytest.fixture
+def own_postgres(server_dir: Path) -> Iterator[servers.Postgres]:
+    """A Postgres of one test's own, to stop, kill and start again."""
+    folder = Path(tempfile.mkdtemp(dir=server_dir))
+    folder.chmod(0o711)
+    with servers.start_postgres(folder, options=servers.THROW_AWAY) as server:
+        yield server
+
+
+@pytest.fixture
+def own_valkey(server_dir: Path) -> Iterator[servers.Valkey]:
+    """A Valkey of one test's own, to stop, kill and start again."""
+    with servers.start_valkey(Path(tempfile.mkdtemp(dir=server_dir))) as server:
+        yield server

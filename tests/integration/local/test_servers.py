@@ -1,0 +1,147 @@
+"""The embedded servers: guarded, restartable, and gone when their starter is."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import asyncpg
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import AuthenticationError
+
+from local import servers
+
+
+async def _ask(url: str, query: str) -> object:
+    connection = await asyncpg.connect(url)
+    try:
+        return await connection.fetchval(query)
+    finally:
+        await connection.close()
+
+
+async def test_postgres_has_both_databases_and_knows_unicode(postgres: servers.Postgres) -> None:
+    """The registry and the warehouse are there, in UTF-8."""
+    for name in servers.DATABASES:
+        assert await _ask(postgres.url_of(name), "SELECT current_database()") == name
+    assert await _ask(postgres.url, "SELECT lower('ÄÖ')") == "äö"
+
+
+async def test_no_local_user_is_trusted(postgres: servers.Postgres, valkey: servers.Valkey) -> None:
+    """Neither server answers without its password, which only its owner can read."""
+    with pytest.raises(asyncpg.InvalidPasswordError):
+        await _ask(postgres.url.replace(postgres.password, "guess"), "SELECT 1")
+    async with Redis.from_url(valkey.url.replace(valkey.password, "guess")) as redis:
+        with pytest.raises(AuthenticationError):
+            await redis.ping()
+
+
+def test_passwords_are_for_the_owner_alone(
+    postgres: servers.Postgres, valkey: servers.Valkey
+) -> None:
+    """They are in a private file and in no command line."""
+    for server in (postgres, valkey):
+        assert stat.S_IMODE((server.data_dir / "password").stat().st_mode) == 0o600
+        command = Path(f"/proc/{server.pid}/cmdline")
+        if command.exists():
+            assert server.password.encode() not in command.read_bytes()
+
+
+async def test_postgres_keeps_its_data_over_a_stop_and_a_kill(
+    own_postgres: servers.Postgres,
+) -> None:
+    """The same data is there, on the same port, however it ended."""
+    await _ask(own_postgres.url, "CREATE TABLE kept AS SELECT 42 AS n")
+    url = own_postgres.url
+    own_postgres.stop()
+    own_postgres.start()
+    assert await _ask(url, "SELECT n FROM kept") == 42
+    own_postgres.kill()
+    assert own_postgres.exit_code() is None
+    own_postgres.start()
+    assert await _ask(url, "SELECT n FROM kept") == 42
+
+
+async def test_valkey_keeps_its_stream_over_a_stop(own_valkey: servers.Valkey) -> None:
+    """Events told before a restart are there after it."""
+    async with Redis.from_url(own_valkey.url) as redis:
+        await redis.xadd("aam.events", {"type": "connection.onboarded"})
+    own_valkey.stop()
+    own_valkey.start()
+    async with Redis.from_url(own_valkey.url) as redis:
+        assert await redis.xlen("aam.events") == 1
+
+
+def test_postgres_runs_where_its_user_cannot_reach_the_folder(tmp_path: Path) -> None:
+    """A checkout below a private home works too, and nothing of it is left behind."""
+    with servers.start_postgres(tmp_path / "pg", options=servers.THROW_AWAY) as server:
+        assert server.exit_code() is None
+    servers.remove(tmp_path / "pg")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_taken_port_is_seen() -> None:
+    """A listener on loopback or on every address takes the port; a free port is free."""
+    for address in ("127.0.0.1", "0.0.0.0"):  # noqa: S104 (what must be seen)
+        with socket.create_server((address, 0)) as listener:
+            assert servers.is_taken(listener.getsockname()[1])
+    assert not servers.is_taken(servers.free_port())
+
+
+def test_a_server_that_cannot_start_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message names the taken port, or the log of a server that ended."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        pytest.raises(servers.ServerFailed, match=rf"port {listener.getsockname()[1]} is taken"),
+    ):
+        servers.start_valkey(tmp_path, port=listener.getsockname()[1])
+    monkeypatch.setenv("AAM_VALKEY_BIN", "/bin/false")
+    with pytest.raises(servers.ServerFailed, match=r"ended at its start; its log: .*server\.log"):
+        servers.start_valkey(tmp_path)
+
+
+_STARTER = """
+import sys, time
+from pathlib import Path
+from local import servers
+folder = Path(sys.argv[1])
+postgres = servers.start_postgres(folder / "pg", options=servers.THROW_AWAY)
+valkey = servers.start_valkey(folder / "v")
+print(postgres.pid, valkey.pid, postgres.port, flush=True)
+time.sleep(60)
+"""
+
+
+def test_no_server_outlives_a_killed_starter(server_dir: Path) -> None:
+    """After kill -9 of the process that started them, both are gone with all they started."""
+    folder = server_dir / "orphans"
+    folder.mkdir()
+    starter = subprocess.Popen(  # noqa: S603 (our own script)
+        [sys.executable, "-c", _STARTER, str(folder)], stdout=subprocess.PIPE, text=True
+    )
+    with starter:
+        assert starter.stdout is not None
+        postgres, valkey, port = (int(word) for word in starter.stdout.readline().split())
+        starter.kill()
+    deadline = time.monotonic() + 8
+    while any(_is_alive(pid) for pid in (postgres, valkey)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _is_alive(postgres)
+    assert not _is_alive(valkey)
+    assert not servers.is_taken(port)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
