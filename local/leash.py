@@ -24,7 +24,7 @@ GRACE_S = 5.0
 class Leashed:
     """A running process, in a session of its own, that does not outlive this one."""
 
-    def __init__(  # noqa: PLR0913 (what a process starts with)
+    def __init__(
         self,
         command: Sequence[str],
         *,
