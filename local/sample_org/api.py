@@ -308,9 +308,11 @@ def routes(live: LiveOrg) -> APIRouter:  # noqa: PLR0915 -- one nested function 
         end = start + (max_records or live.behaviour.bulk_page_size)
         rows = job.result.rows[start:end]
         more = end < len(job.result.rows)
-        response = Response(_csv(job.result.query.fields, rows), media_type="text/csv")
-        # Clients look these up in Salesforce's own spelling; the framework would lower it.
-        response.raw_headers += [
+        response = Response(_csv(job.result.query.fields, rows))
+        # Spelled as Salesforce spells them: clients look them up so, and the framework lowers them.
+        response.raw_headers = [
+            (b"Content-Type", b"text/csv"),
+            (b"Content-Length", str(len(response.body)).encode()),
             (b"Sforce-Locator", _locator(end) if more else b"null"),
             (b"Sforce-NumberOfRecords", str(len(rows)).encode()),
         ]

@@ -30,7 +30,7 @@ def routes(live: LiveOrg) -> APIRouter:
 
     @router.get("")
     async def show() -> dict[str, Any]:
-        """Objects with their fields and rows, the behaviour, the calls so far, the changes so far."""
+        """Objects with their rows, the behaviour, the calls and the changes so far."""
         org = live.org
         return {
             "born": org.born,

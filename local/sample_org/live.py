@@ -1,7 +1,7 @@
-"""The running org: what is served now, what it costs to ask, and the journal that survives a restart.
+"""The running org: what is served now, how it behaves, and the journal that survives a restart.
 
-The journal is one small file. An org is rebuilt from its day of birth and the changes since, so rows
-are never stored.
+The journal is one small file. An org is rebuilt from its day of birth and the changes since, so
+rows are never stored.
 """
 
 from __future__ import annotations

@@ -17,6 +17,10 @@ from local.sample_org.standard_objects import STANDARD_OBJECTS, SYSTEM_FIELDS, p
 
 SYSTEM = parse_fields(SYSTEM_FIELDS)
 _ROWS_OF_A_GENERATED_OBJECT = 3
+_ALLOWED = (
+    *("createable", "deletable", "layoutable", "mergeable", "queryable", "replicateable"),
+    *("retrieveable", "searchable", "triggerable", "undeletable", "updateable"),
+)
 _GENERATED = re.compile(r"Custom_(\d{4})__c")
 
 
@@ -190,22 +194,7 @@ class Org:
 
 def list_entry(sobject: SObject) -> dict[str, Any]:
     """The object as `sobjects` lists it."""
-    flags = dict.fromkeys(
-        (
-            "createable",
-            "deletable",
-            "layoutable",
-            "mergeable",
-            "queryable",
-            "replicateable",
-            "retrieveable",
-            "searchable",
-            "triggerable",
-            "undeletable",
-            "updateable",
-        ),
-        True,
-    )
+    flags = dict.fromkeys(_ALLOWED, True)
     root = f"/services/data/v62.0/sobjects/{sobject.name}"
     return flags | {
         "activateable": False,

@@ -1,7 +1,7 @@
-"""The way in for an unchanged client: an HTTP proxy that is Salesforce for every salesforce.com host.
+"""The way in for an unchanged client: a proxy that is Salesforce for every salesforce.com host.
 
-It answers CONNECT for such a host, ends TLS with a certificate of its own authority, and passes what
-is inside to the org's port. Any other host is refused: nothing goes out.
+It answers CONNECT for such a host, ends TLS with a certificate of its own authority, and passes
+what is inside to the org's port. Any other host is refused: nothing goes out.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from zlib import crc32
 
-from local.sample_org.fields import Field
+from local.sample_org.fields import Field, label_of
 
 Row = dict[str, Any]
 Reference = Callable[[str, int], str | None]
@@ -96,31 +96,13 @@ def sample(field: Field, seed: str, *, reference: Reference, born: datetime) -> 
     if field.name in _EMPTY_AT_FIRST:
         return None
     dice = _dice(seed)
-    match field.type:
-        case "boolean":
-            return dice % 3 == 0
-        case "int":
-            return dice % 500
-        case "double" | "currency" | "percent":
-            return _number(field, dice)
-        case "date":
-            return (born - timedelta(days=dice % 300)).strftime("%Y-%m-%d")
-        case "datetime":
-            return salesforce_time(born - timedelta(minutes=dice % 400_000))
-        case "picklist":
-            return field.values[dice % len(field.values)] if field.values else None
-        case "multipicklist":
-            return ";".join(field.values[: dice % 3 + 1]) or None
-        case "reference":
-            return reference(field.targets[dice % len(field.targets)], dice >> 3)
-        case "email":
-            return f"{_FIRST[dice % 25]}.{_LAST[dice % 24]}@example.com".lower()
-        case "phone":
-            return f"+1 555 {dice % 900 + 100} {dice % 9000 + 1000}"
-        case "url":
-            return f"https://www.example.com/{field.name.lower()}/{dice % 10_000}"
-        case _:
-            return _text(field, dice)
+    if field.targets:
+        return reference(field.targets[dice % len(field.targets)], dice >> 3)
+    if field.type == "date":
+        return (born - timedelta(days=dice % 300)).strftime("%Y-%m-%d")
+    if field.type == "datetime":
+        return salesforce_time(born - timedelta(minutes=dice % 400_000))
+    return _BY_TYPE.get(field.type, _text)(field, dice)
 
 
 def converted(value: Any, field: Field) -> Any:
@@ -145,9 +127,22 @@ def _dice(seed: str) -> int:
     return crc32(seed.encode())
 
 
-def _number(field: Field, dice: int) -> float:
-    size = {"currency": 250_000, "percent": 100}.get(field.type, 100)
-    return float(dice % (min(size, 10 ** (field.precision - field.scale) - 1) + 1))
+_BY_TYPE: Mapping[str, Callable[[Field, int], Any]] = {
+    "boolean": lambda _field, dice: dice % 3 == 0,
+    "int": lambda _field, dice: dice % 500,
+    "double": lambda field, dice: _number(field, dice, 100),
+    "percent": lambda field, dice: _number(field, dice, 100),
+    "currency": lambda field, dice: _number(field, dice, 250_000),
+    "picklist": lambda field, dice: field.values[dice % len(field.values)],
+    "multipicklist": lambda field, dice: ";".join(field.values[: dice % 3 + 1]),
+    "email": lambda _field, dice: f"{_FIRST[dice % 24]}.{_LAST[dice % 24]}@example.com".lower(),
+    "phone": lambda _field, dice: f"+1 555 {dice % 900 + 100} {dice % 9000 + 1000}",
+    "url": lambda field, dice: f"https://www.example.com/{field.name.lower()}/{dice % 10_000}",
+}
+
+
+def _number(field: Field, dice: int, largest: int) -> float:
+    return float(dice % (min(largest, 10 ** (field.precision - field.scale) - 1) + 1))
 
 
 def _as_number(value: Any, *, whole: bool) -> int | float | None:
@@ -201,29 +196,48 @@ def _address(prefix: str, number: int) -> Row:
 
 def _agreement(sobject: str, made: Row, number: int) -> Row:
     """Fields of one row that have to fit each other."""
-    match sobject:
-        case "Account":
-            return {"Name": f"{_firm(_dice(str(number)))} {number:03}"}
-        case "Contact" | "Lead" | "User":
-            return _person(made, number)
-        case "Opportunity":
-            return _deal(made, number)
-        case "Case":
-            closed = made["Status"] == "Closed"
-            when = made["LastModifiedDate"] if closed else None
-            return {"CaseNumber": f"{number:08}", "IsClosed": closed, "ClosedDate": when}
-        case "Task":
-            closed = made["Status"] == "Completed"
-            when = made["LastModifiedDate"] if closed else None
-            return {"IsClosed": closed, "CompletedDateTime": when}
-        case "OpportunityLineItem":
-            total = made["Quantity"] * made["UnitPrice"]
-            return {"TotalPrice": total, "ListPrice": made["UnitPrice"]}
-        case "Pricebook2":
-            name = "Standard Price Book" if number == 1 else f"Price Book {number}"
-            return {"Name": name, "IsStandard": number == 1, "IsActive": True}
-        case _:
-            return {"Name": f"{sobject.removesuffix('__c')} {number:04}"}
+    if sobject in _AGREEMENTS:
+        return _AGREEMENTS[sobject](made, number)
+    return {"Name": f"{label_of(sobject)} {number:04}"}
+
+
+def _account(_made: Row, number: int) -> Row:
+    return {"Name": f"{_firm(_dice(str(number)))} {number:03}"}
+
+
+def _case(made: Row, number: int) -> Row:
+    closed = made["Status"] == "Closed"
+    when = made["LastModifiedDate"] if closed else None
+    return {"CaseNumber": f"{number:08}", "IsClosed": closed, "ClosedDate": when}
+
+
+def _task(made: Row, _number: int) -> Row:
+    closed = made["Status"] == "Completed"
+    when = made["LastModifiedDate"] if closed else None
+    return {"IsClosed": closed, "CompletedDateTime": when}
+
+
+def _event(made: Row, _number: int) -> Row:
+    starts = datetime.strptime(made["StartDateTime"], "%Y-%m-%dT%H:%M:%S.%f%z")
+    minutes = 15 * (made["DurationInMinutes"] % 8 + 1)
+    ends = starts + timedelta(minutes=minutes)
+    return {
+        "DurationInMinutes": minutes,
+        "ActivityDateTime": made["StartDateTime"],
+        "ActivityDate": made["StartDateTime"][:10],
+        "EndDateTime": salesforce_time(ends),
+        "EndDate": f"{ends:%Y-%m-%d}",
+    }
+
+
+def _line_item(made: Row, _number: int) -> Row:
+    total = made["Quantity"] * made["UnitPrice"]
+    return {"TotalPrice": total, "ListPrice": made["UnitPrice"]}
+
+
+def _price_book(_made: Row, number: int) -> Row:
+    name = "Standard Price Book" if number == 1 else f"Price Book {number}"
+    return {"Name": name, "IsStandard": number == 1, "IsActive": True}
 
 
 def _person(made: Row, number: int) -> Row:
@@ -242,8 +256,8 @@ def _person(made: Row, number: int) -> Row:
 _STAGES: Mapping[str, tuple[int, str]] = {
     "Prospecting": (10, "Pipeline"),
     "Qualification": (10, "Pipeline"),
-    "Needs Analysis": (20, "Pipeline"),
-    "Value Proposition": (50, "Pipeline"),
+    "Proposal": (20, "Pipeline"),
+    "Negotiation": (50, "Pipeline"),
     "Closed Won": (100, "Closed"),
     "Closed Lost": (0, "Omitted"),
 }
@@ -265,3 +279,17 @@ def _deal(made: Row, number: int) -> Row:
         "FiscalQuarter": (int(closes[5:7]) + 2) // 3,
         "Fiscal": f"{closes[:4]} {(int(closes[5:7]) + 2) // 3}",
     }
+
+
+_AGREEMENTS: Mapping[str, Callable[[Row, int], Row]] = {
+    "Account": _account,
+    "Contact": _person,
+    "Lead": _person,
+    "User": _person,
+    "Opportunity": _deal,
+    "Case": _case,
+    "Task": _task,
+    "Event": _event,
+    "OpportunityLineItem": _line_item,
+    "Pricebook2": _price_book,
+}

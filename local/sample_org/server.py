@@ -71,6 +71,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
                 application(live),
                 log_config=None,
                 access_log=False,
+                http="h11",  # the other one lowers the names of headers, which clients look up as spelled
                 lifespan="off",
                 timeout_graceful_shutdown=2,
             )
@@ -78,7 +79,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         serving = asyncio.create_task(server.serve(sockets=[door]))
         proxy = await asyncio.start_server(Proxy(authority, port=port).accept, sock=proxy_door)
         try:
-            while not server.started and not serving.done():
+            while not server.started and not serving.done():  # noqa: ASYNC110 -- uvicorn has a flag, no event
                 await asyncio.sleep(0.005)
             yield Running(
                 url=f"http://127.0.0.1:{port}",

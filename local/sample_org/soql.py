@@ -1,7 +1,7 @@
 """The part of SOQL that a replicating client writes; anything else is refused, never guessed.
 
-`SELECT fields FROM Object [WHERE a AND b …] [ORDER BY f [ASC|DESC], …] [LIMIT n]`, where a condition
-compares a field with a literal or with a list (`IN`). `COUNT()` may stand for the fields.
+`SELECT fields FROM Object [WHERE a AND b …] [ORDER BY f [ASC|DESC], …] [LIMIT n]`, where a
+condition compares a field with a literal or with a list (`IN`). `COUNT()` may stand for the fields.
 """
 
 from __future__ import annotations
@@ -44,9 +44,10 @@ _QUOTED = {"n": "\n", "r": "\r", "t": "\t"}
 
 @dataclass(frozen=True)
 class Literal:
-    """A value as it stands in a query; `kind` is null, boolean, number, string, date or datetime."""
+    """A value as it stands in a query."""
 
     kind: str
+    """null, boolean, number, string, date or datetime."""
     value: Any
 
 
@@ -101,9 +102,10 @@ def run(query: Query, org: Org, *, deleted: bool) -> Result:
         raise SalesforceError(
             400,
             "INVALID_TYPE",
-            f"{_place(query, query.sobject)}sObject type '{query.sobject}' is not supported. If you "
-            "are attempting to use a custom object, be sure to append the '__c' after the entity "
-            "name. Please reference your WSDL or the describe call for the appropriate names.",
+            f"{_place(query, query.sobject)}sObject type '{query.sobject}' is not supported. "
+            "If you are attempting to use a custom object, be sure to append the '__c' after the "
+            "entity name. Please reference your WSDL or the describe call for the appropriate "
+            "names.",
         )
     if query.fields != (COUNT,):
         for name in query.fields:
@@ -301,7 +303,7 @@ def _test(condition: Condition, field: Field) -> Callable[[Row], bool]:
     if condition.operator in {"=", "!=", "<>"}:
         return lambda row: compare(fold(row.get(name)), value)
     if value is None:
-        return lambda row: False
+        return lambda _row: False
     return lambda row: row.get(name) is not None and compare(fold(row[name]), value)
 
 

@@ -1,8 +1,8 @@
 """The standard objects of a developer org: their real fields, types, and how many rows each has.
 
-One line a field: its API name, its type, and in parentheses what the type needs: a length, precision
-and scale, the picklist's values, or the objects a reference points to. The `__c` fields are those
-that Salesforce itself puts into a new developer org.
+One line a field: its API name, its type, and in parentheses what the type needs: a length,
+precision and scale, the picklist's values, or the objects a reference points to. The `__c` fields
+are those that Salesforce itself puts into a new developer org.
 """
 
 from __future__ import annotations
@@ -217,7 +217,7 @@ STANDARD_OBJECTS = [
         IsPrivate boolean
         Name string(120)
         Description textarea(32000)
-        StageName picklist(Prospecting|Qualification|Needs Analysis|Value Proposition|Closed Won|Closed Lost)
+        StageName picklist(Prospecting|Qualification|Proposal|Negotiation|Closed Won|Closed Lost)
         Amount currency(18,2)
         Probability percent(3,0)
         ExpectedRevenue currency(18,2)
@@ -405,7 +405,7 @@ STANDARD_OBJECTS = [
         """
         Name string(80)
         ParentId reference(Campaign)
-        Type picklist(Conference|Webinar|Trade Show|Public Relations|Partners|Referral Program|Other)
+        Type picklist(Conference|Webinar|Trade Show|Partners|Referral Program|Other)
         Status picklist(Planned|In Progress|Completed|Aborted)
         StartDate date
         EndDate date
