@@ -241,7 +241,8 @@ def _field(problem: ErrorDetails | Mapping[str, Any]) -> dict[str, str]:
     kind = problem["type"]
     # The last part of an extra field's place is the caller's own word: not repeated.
     place = problem["loc"][:-1] if kind == "extra_forbidden" else problem["loc"]
-    message = problem["msg"] if kind in _SAFE_MESSAGES else _MESSAGES.get(kind, "Not valid")
+    is_safe = kind in _SAFE_MESSAGES or kind.startswith("aam_")
+    message = problem["msg"] if is_safe else _MESSAGES.get(kind, "Not valid")
     return {"field": ".".join(str(part) for part in place), "type": kind, "message": message}
 
 

@@ -126,14 +126,14 @@ class Connection(Base):
     status: Mapped[ConnectionStatus] = mapped_column(
         Enum(ConnectionStatus, name="connection_status")
     )
-    catalog_version: Mapped[int] = mapped_column(default=0)
+    catalog_version: Mapped[int] = mapped_column(default=0, server_default="0")
     """Number of the head version; 0 until onboarding is done."""
     heal_id: Mapped[UUID | None]
     """The repair that holds the connection while it is HEALING; its writes are fenced by it."""
     healing_since: Mapped[datetime | None]
     failure_code: Mapped[str | None]
     failure_detail: Mapped[str | None]
-    event_seq: Mapped[int] = mapped_column(BigInteger, default=0)
+    event_seq: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
     """Sequence number of its newest event, drawn under this row's lock."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), onupdate=func.now())
@@ -224,7 +224,7 @@ class JobHistory(Base):
     status: Mapped[str]
     catalog_version: Mapped[int]
     """The head version when the job was started."""
-    attempts: Mapped[int] = mapped_column(default=0)
+    attempts: Mapped[int] = mapped_column(default=0, server_default="0")
     records: Mapped[int | None] = mapped_column(BigInteger)
     bytes_: Mapped[int | None] = mapped_column("bytes", BigInteger)
     failure_code: Mapped[str | None]

@@ -43,6 +43,14 @@ class Peer:
         """Close the pooled connections."""
         await self._client.aclose()
 
+    async def health(self) -> None:
+        """Ask whether the peer runs.
+
+        Raises:
+            UpstreamUnreachable: it does not.
+        """
+        await self._once("/health", {})
+
     async def _get(self, path: str, **parameters: str) -> Any:
         """Read from the peer; repeated while that may help, within the deadline.
 

@@ -66,7 +66,9 @@ async def find_connection(session: AsyncSession, connection_id: UUID) -> Connect
     return connection
 
 
-async def lock_connection(session: AsyncSession, connection_id: UUID) -> Connection:
+async def lock_connection(
+    session: AsyncSession, connection_id: UUID, *, even_archived: bool = False
+) -> Connection:
     """A live connection, its row locked until the transaction ends.
 
     Raises:
@@ -78,9 +80,34 @@ async def lock_connection(session: AsyncSession, connection_id: UUID) -> Connect
     )
     if connection is None:
         raise NotFound(f"No connection {connection_id}.")
-    if connection.archived_at is not None:
+    if connection.archived_at is not None and not even_archived:
         raise NotActive(f"Connection {connection_id} is archived.")
     return connection
+
+
+async def begin_heal(session: AsyncSession, connection: Connection, heal_id: UUID) -> None:
+    """Give the locked connection to one repair: HEALING, until that repair ends it."""
+    connection.status = ConnectionStatus.HEALING
+    connection.heal_id = heal_id
+    connection.healing_since = func.now()
+    await session.flush()
+
+
+async def end_heal(
+    session: AsyncSession, connection: Connection, heal_id: UUID, *, status: ConnectionStatus
+) -> None:
+    """Take the locked connection back from its repair.
+
+    Raises:
+        NotActive: another repair has it, or none; the caller's was superseded.
+    """
+    if connection.heal_id != heal_id:
+        raise NotActive(
+            f"Connection {connection.id} is no longer held by this repair.", code="superseded"
+        )
+    connection.status = status
+    connection.heal_id = connection.healing_since = None
+    await session.flush()
 
 
 async def append_version(
@@ -309,13 +336,23 @@ async def find_snapshot(session: AsyncSession, snapshot_id: UUID) -> Snapshot:
 
 
 async def see_snapshot_again(
-    session: AsyncSession, snapshot_id: UUID, *, raw_hashes: bytes, catalog_id: UUID | None
+    session: AsyncSession,
+    snapshot_id: UUID,
+    *,
+    raw_hashes: bytes,
+    stream_hashes: bytes,
+    catalog_id: UUID | None,
 ) -> None:
     """Note that a source still offers what a snapshot holds, in these bytes."""
     await session.execute(
         update(Snapshot)
         .where(Snapshot.id == snapshot_id)
-        .values(seen_at=func.now(), raw_hashes=raw_hashes, airbyte_catalog_id=catalog_id)
+        .values(
+            seen_at=func.now(),
+            raw_hashes=raw_hashes,
+            stream_hashes=stream_hashes,
+            airbyte_catalog_id=catalog_id,
+        )
     )
 
 

@@ -25,6 +25,8 @@ from shared.domain.catalog._model import (
     Stream,
     StreamId,
     dump,
+    identify,
+    join,
     parse,
     scan,
 )
@@ -48,6 +50,8 @@ __all__ = [
     "dump",
     "fingerprint",
     "fingerprint_of",
+    "identify",
+    "join",
     "merge",
     "parse",
     "raw_hash",

@@ -1,0 +1,188 @@
+"""The drift_repair_agent's HTTP side: read, call, answer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+
+from services.drift_repair_agent.service import ApplyOrder, DriftRepairAgent
+from shared import logs
+from shared.airbyte_client import AirbyteClient
+from shared.app import create_app, problems, raw_json
+from shared.config import Settings, load
+from shared.database import Database
+from shared.errors import Invalid
+
+router = APIRouter(tags=["repairs"])
+
+MAX_BODY_BYTES = 16 * 1024 * 1024
+
+_ORDER = msgspec.json.Decoder(ApplyOrder)
+
+
+def _service(request: Request) -> DriftRepairAgent:
+    agent: DriftRepairAgent = request.app.state.service
+    return agent
+
+
+async def _order(request: Request) -> ApplyOrder:
+    """The body, its catalog left as the bytes it came in."""
+    try:
+        return _ORDER.decode(await request.body())
+    except msgspec.ValidationError as error:
+        raise Invalid(f"The order is not valid: {_told(error)}.") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Invalid("The body is not valid JSON.", code="invalid_json") from None
+
+
+def _told(error: msgspec.ValidationError) -> str:
+    """The place, and what was expected there; an unknown field's name is the caller's word."""
+    message = str(error)
+    return "it has an unknown field" if "unknown field" in message else message
+
+
+Service = Annotated[DriftRepairAgent, Depends(_service)]
+Order = Annotated[ApplyOrder, Depends(_order)]
+
+_STREAM: dict[str, Any] = {
+    "stream": {
+        "name": "Account",
+        "jsonSchema": {
+            "type": "object",
+            "properties": {
+                "Id": {"type": ["string", "null"]},
+                "SystemModstamp": {"type": ["string", "null"], "format": "date-time"},
+            },
+        },
+        "supportedSyncModes": ["full_refresh", "incremental"],
+        "sourceDefinedCursor": True,
+        "defaultCursorField": ["SystemModstamp"],
+        "sourceDefinedPrimaryKey": [["Id"]],
+    },
+    "config": {
+        "syncMode": "incremental",
+        "cursorField": ["SystemModstamp"],
+        "destinationSyncMode": "append_dedup",
+        "primaryKey": [["Id"]],
+        "selected": True,
+    },
+}
+_ID = {"type": "string", "format": "uuid"}
+_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "additionalProperties": False,
+                    "required": ["connection_id", "sync_catalog"],
+                    "properties": {
+                        "connection_id": _ID,
+                        "sync_catalog": {
+                            "type": "object",
+                            "required": ["streams"],
+                            "description": "Airbyte's syncCatalog; unselected streams are dropped.",
+                            "properties": {"streams": {"type": "array", "minItems": 1}},
+                        },
+                        "expected_version": {
+                            "type": ["integer", "null"],
+                            "description": "The head you read; another one answers 409.",
+                        },
+                        "snapshot_id": {
+                            **_ID,
+                            "type": ["string", "null"],
+                            "description": "The discovery it was made from, as /discover told it.",
+                        },
+                    },
+                },
+                "example": {
+                    "connection_id": "7d0c7f4e-6a3c-4b9d-9a57-0f3c1d2b4e5f",
+                    "expected_version": 1,
+                    "sync_catalog": {"streams": [_STREAM]},
+                },
+            }
+        },
+    }
+}
+_APPLIED: dict[str, Any] = {
+    "description": "Airbyte holds the catalog, and the registry says so",
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "required": [
+                    "connection_id",
+                    "previous_version",
+                    "version_number",
+                    "status",
+                    "changed",
+                ],
+                "properties": {
+                    "connection_id": _ID,
+                    "previous_version": {"type": "integer"},
+                    "version_number": {"type": "integer"},
+                    "status": {"type": "string", "examples": ["ACTIVE"]},
+                    "changed": {"type": "boolean"},
+                },
+            },
+            "example": {
+                "connection_id": "7d0c7f4e-6a3c-4b9d-9a57-0f3c1d2b4e5f",
+                "previous_version": 1,
+                "version_number": 2,
+                "status": "ACTIVE",
+                "changed": True,
+            },
+        }
+    },
+}
+
+
+@router.post(
+    "/repair/apply_new_catalog",
+    openapi_extra=_BODY,
+    responses={200: _APPLIED, **problems(404, 409, 413, 422, 502, 503, 504)},
+)
+async def apply_new_catalog(order: Order, service: Service) -> Response:
+    """Make a catalog the one that Airbyte syncs, and record it as the connection's next version.
+
+    The body is what the orchestrator's /connections/{id}/discover answers, as it is or edited; up
+    to 16 MiB. The connection is HEALING meanwhile. A catalog that means what the head means
+    changes nothing: `changed` is false. When Airbyte refuses, the old version stays in force.
+    """
+    return raw_json(msgspec.json.encode(await service.apply_new_catalog(order)))
+
+
+def build(settings: Settings) -> FastAPI:
+    """The application for these settings."""
+    logs.set_up("drift_repair_agent", level=settings.log_level)
+    db = Database.at(settings.registry_address, application="drift_repair_agent")
+    airbyte = AirbyteClient.from_settings(settings)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await airbyte.aclose()
+        await db.close()
+
+    app = create_app(
+        service="drift_repair_agent",
+        description="Applies a new catalog to a connection whose source changed.",
+        lifespan=lifespan,
+        ready={"registry": db.ping, "airbyte": airbyte.health},
+        max_body_bytes=MAX_BODY_BYTES,
+    )
+    app.state.service = DriftRepairAgent(db, airbyte)
+    app.include_router(router)
+    return app
+
+
+def __getattr__(name: str) -> FastAPI:
+    """Build `app` when a server asks for it: importing this module reads no environment."""
+    if name != "app":
+        raise AttributeError(name)
+    return build(load(Settings))

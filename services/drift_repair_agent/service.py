@@ -1,0 +1,275 @@
+"""Applying a catalog: HEALING, Airbyte's update, a read-back, the next version, ACTIVE."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID, uuid4
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from shared import events, logs, registry
+from shared.airbyte_client import AirbyteClient, AirbyteConnection
+from shared.database import Database
+from shared.domain import catalog as catalogs
+from shared.domain.catalog import Catalog, InvalidCatalog
+from shared.domain.steps import in_slices
+from shared.errors import (
+    AamError,
+    Invalid,
+    NotActive,
+    NotFound,
+    StaleCatalog,
+    Unavailable,
+    UpstreamConflict,
+    UpstreamMismatch,
+    UpstreamMissing,
+    UpstreamUnknown,
+)
+from shared.events import EventType
+from shared.models import Connection, ConnectionStatus, VersionOrigin
+
+log = logs.get(__name__)
+
+_MAX_TOLD: Final = 50
+_PAUSED_BY_A_CHANGE: Final = ("inactive", "locked")
+
+
+class ApplyOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The order to make a catalog the one that Airbyte syncs."""
+
+    connection_id: UUID
+    sync_catalog: msgspec.Raw
+    expected_version: int | None = None
+    """The head that the caller read; another one means that somebody was faster."""
+    snapshot_id: UUID | None = None
+    """The discovery that the catalog was made from, as /discover told it."""
+
+
+class Applied(msgspec.Struct, frozen=True):
+    """What came of it; `changed` is false where the catalog means what the head means."""
+
+    connection_id: UUID
+    previous_version: int
+    version_number: int
+    status: ConnectionStatus
+    changed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Heal:
+    """A repair under way: whose connection it is, and what to go back to."""
+
+    id: UUID
+    connection_id: UUID
+    airbyte_connection_id: UUID
+    base_version: int
+    base_status: ConnectionStatus
+    source_catalog_id: UUID | None
+
+
+class DriftRepairAgent:
+    """Gives Airbyte new catalogs, and the registry the record of it."""
+
+    def __init__(self, db: Database, airbyte: AirbyteClient) -> None:
+        self._db = db
+        self._airbyte = airbyte
+
+    async def apply_new_catalog(self, order: ApplyOrder) -> Applied:
+        """Make a catalog the one that Airbyte syncs, and record it as the next version.
+
+        Raises:
+            NotFound: there is no such connection.
+            Invalid: the catalog cannot be meant; `problems` names streams and fields.
+            StaleCatalog: the head is not `expected_version`.
+            NotActive: the connection is HEALING, PENDING or archived.
+            UpstreamRefused: Airbyte said no; it still holds the old catalog.
+            UpstreamMismatch: Airbyte said yes and holds something else; the old one was put back.
+            UpstreamUnknown: nobody knows what Airbyte holds; putting the old one back was tried.
+        """
+        catalog = await _readable(order.sync_catalog)
+        wanted = catalog.selected()
+        fingerprint = await in_slices(catalogs.fingerprint_of.steps(wanted))
+        unchanged = await self._unchanged(order, fingerprint)
+        if unchanged is not None:
+            return unchanged
+
+        heal = await self._begin(order)
+        document = catalogs.dump(wanted)
+        try:
+            await self._give(heal, document, wanted)
+        except AamError as error:
+            await self._settle(heal, error)
+            raise
+        except BaseException:
+            await self._settle(heal, AamError("The repair was interrupted."))
+            raise
+        return await self._finish(heal, order, document, fingerprint)
+
+    async def _unchanged(self, order: ApplyOrder, fingerprint: str) -> Applied | None:
+        async with self._db.read() as session:
+            row = await registry.find_connection(session, order.connection_id)
+            _expect_healable(row, order)
+            head = await registry.head_fingerprint(session, row)
+        if row.status is not ConnectionStatus.ACTIVE or head != fingerprint:
+            return None
+        version = row.catalog_version
+        return Applied(row.id, version, version, row.status, changed=False)
+
+    async def _begin(self, order: ApplyOrder) -> _Heal:
+        """Take the connection: ACTIVE, or FAILED with an Airbyte connection, becomes HEALING."""
+        async with self._db.transaction() as session:
+            row = await registry.lock_connection(session, order.connection_id)
+            airbyte_connection_id = _expect_healable(row, order)
+            heal = _Heal(
+                id=uuid4(),
+                connection_id=row.id,
+                airbyte_connection_id=airbyte_connection_id,
+                base_version=row.catalog_version,
+                base_status=row.status,
+                source_catalog_id=await _source_catalog_id(session, row, order.snapshot_id),
+            )
+            await registry.begin_heal(session, row, heal.id)
+            await events.record(session, EventType.CATALOG_HEALING, row, ref=heal.id)
+        return heal
+
+    async def _give(self, heal: _Heal, document: bytes, wanted: Catalog) -> None:
+        """Have Airbyte hold the catalog, and look whether it does."""
+        before = await self._airbyte.get_connection(heal.airbyte_connection_id)
+        try:
+            await self._update(heal, document, before)
+        except (UpstreamUnknown, UpstreamConflict):
+            # An error may come after its effect: what Airbyte holds now decides.
+            if not await self._holds(heal, wanted):
+                raise
+            return
+        if not await self._holds(heal, wanted):
+            raise UpstreamMismatch("Airbyte accepted the catalog and holds a different one.")
+
+    async def _update(self, heal: _Heal, document: bytes, before: AirbyteConnection) -> None:
+        """Send the catalog; where a schema change made Airbyte pause the connection, unpause it."""
+        paused = before.breaking_change and before.status in _PAUSED_BY_A_CHANGE
+        await self._airbyte.update_connection(
+            heal.airbyte_connection_id,
+            document,
+            source_catalog_id=heal.source_catalog_id,
+            status="active" if paused else None,
+            breaking_change=False,
+        )
+
+    async def _holds(self, heal: _Heal, wanted: Catalog) -> bool:
+        """Whether Airbyte's catalog means the wanted one, both cut to their selected fields."""
+        held = await self._airbyte.get_connection(heal.airbyte_connection_id)
+        try:
+            found = await in_slices(catalogs.parse.steps(held.sync_catalog))
+        except InvalidCatalog:
+            return False
+        return await in_slices(catalogs.same_meaning.steps(wanted, found))
+
+    async def _settle(self, heal: _Heal, reason: AamError) -> None:
+        """After a failure: the old version where Airbyte holds it (again), else FAILED."""
+        status, code = heal.base_status, reason.code
+        if isinstance(reason, UpstreamMissing):
+            status = ConnectionStatus.FAILED
+        elif not await self._holds_base(heal):
+            status, code = ConnectionStatus.FAILED, "catalog_unknown"
+        try:
+            async with self._db.transaction() as session:
+                row = await registry.lock_connection(session, heal.connection_id)
+                await registry.end_heal(session, row, heal.id, status=status)
+                if status is ConnectionStatus.FAILED:
+                    row.failure_code, row.failure_detail = code, reason.detail
+                await events.record(
+                    session, EventType.CATALOG_REFUSED, row, ref=heal.id, code=reason.code
+                )
+        except (Unavailable, UpstreamUnknown, NotActive) as error:
+            log.warning("heal_not_settled", connection=str(heal.connection_id), code=error.code)
+
+    async def _holds_base(self, heal: _Heal) -> bool:
+        """Whether Airbyte holds the base version, after putting it back where it does not."""
+        try:
+            async with self._db.read() as session:
+                head = await registry.read_version(session, heal.connection_id, heal.base_version)
+            document = head.sync_catalog.encode()
+            base = await in_slices(catalogs.parse.steps(document))
+            if await self._holds(heal, base):
+                return True
+            await self._airbyte.update_connection(heal.airbyte_connection_id, document)
+            return await self._holds(heal, base)
+        except AamError as error:
+            log.warning("base_not_confirmed", connection=str(heal.connection_id), code=error.code)
+            return False
+
+    async def _finish(
+        self, heal: _Heal, order: ApplyOrder, document: bytes, fingerprint: str
+    ) -> Applied:
+        async with self._db.transaction() as session:
+            row = await registry.lock_connection(session, heal.connection_id)
+            await registry.end_heal(session, row, heal.id, status=ConnectionStatus.ACTIVE)
+            row.failure_code = row.failure_detail = None
+            version = await registry.append_version(
+                session,
+                row,
+                document,
+                expected_version=heal.base_version,
+                fingerprint=fingerprint,
+                origin=VersionOrigin.REPAIR,
+                snapshot_id=order.snapshot_id,
+            )
+            await events.record(session, EventType.CATALOG_APPLIED, row, ref=heal.id)
+        log.info(
+            "catalog_applied",
+            connection=str(heal.connection_id),
+            version=version.version_number,
+        )
+        return Applied(
+            heal.connection_id, heal.base_version, version.version_number, row.status, changed=True
+        )
+
+
+async def _readable(document: msgspec.Raw) -> Catalog:
+    """The catalog, checked; whatever is wrong with it is told at once."""
+    try:
+        catalog = await in_slices(catalogs.parse.steps(bytes(document)))
+        await in_slices(catalogs.validate.steps(catalog))
+    except InvalidCatalog as error:
+        told = [
+            {
+                "stream": None if problem.stream is None else msgspec.to_builtins(problem.stream),
+                "field": problem.field,
+                "code": problem.code,
+                "message": problem.message,
+            }
+            for problem in error.problems[:_MAX_TOLD]
+        ]
+        raise Invalid(str(error), code=error.code, problems=told) from None
+    return catalog
+
+
+def _expect_healable(row: Connection, order: ApplyOrder) -> UUID:
+    """The Airbyte connection to give the catalog to, if that may be done now."""
+    if row.archived_at is not None:
+        raise NotActive(f"Connection {row.id} is archived.")
+    if row.status is ConnectionStatus.HEALING:
+        raise NotActive(f"Connection {row.id} is HEALING already.", code="heal_in_progress")
+    healable = (ConnectionStatus.ACTIVE, ConnectionStatus.FAILED)
+    if row.status not in healable or row.airbyte_connection_id is None:
+        raise NotActive(f"Connection {row.id} is {row.status}; Airbyte does not hold it.")
+    if order.expected_version is not None and order.expected_version != row.catalog_version:
+        raise StaleCatalog(row.id, expected=order.expected_version, current=row.catalog_version)
+    return row.airbyte_connection_id
+
+
+async def _source_catalog_id(
+    session: AsyncSession, row: Connection, snapshot_id: UUID | None
+) -> UUID | None:
+    if snapshot_id is None:
+        return None
+    try:
+        snapshot = await registry.find_snapshot(session, snapshot_id)
+    except NotFound as error:
+        raise Invalid(error.detail, code="unknown_snapshot") from None
+    if snapshot.airbyte_source_id != row.airbyte_source_id:
+        raise Invalid(f"Snapshot {snapshot_id} is of another source.", code="unknown_snapshot")
+    return snapshot.airbyte_catalog_id

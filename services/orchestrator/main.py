@@ -1,0 +1,253 @@
+"""The orchestrator's HTTP side: read, call, answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request, Response
+
+from services.orchestrator.follow import JobFollower
+from services.orchestrator.service import Orchestrator
+from services.orchestrator.shapes import (
+    CatalogDiff,
+    ConnectionPage,
+    ConnectionView,
+    JobView,
+    MergedCatalog,
+    Onboard,
+    SyncStarted,
+    VersionView,
+)
+from shared import events, logs, registry
+from shared.airbyte_client import AirbyteClient
+from shared.app import create_app, problems, raw_json
+from shared.config import Settings, load
+from shared.database import Database
+from shared.models import ConnectionStatus
+from shared.peers import AuthBroker
+
+router = APIRouter(tags=["connections"])
+
+
+def _service(request: Request) -> Orchestrator:
+    orchestrator: Orchestrator = request.app.state.service
+    return orchestrator
+
+
+def _db(request: Request) -> Database:
+    db: Database = request.app.state.db
+    return db
+
+
+Service = Annotated[Orchestrator, Depends(_service)]
+Registry = Annotated[Database, Depends(_db)]
+_VERSION = Path(ge=1, le=2**31 - 1)
+
+
+@router.post(
+    "/connections/onboard",
+    status_code=201,
+    response_model=ConnectionView,
+    responses=problems(409, 413, 422, 502, 503, 504),
+)
+async def onboard(order: Onboard, service: Service, db: Registry) -> Response:
+    """Wire a source to a destination and start tracking its catalog, as version 1.
+
+    Waits for Airbyte to discover the source: seconds, on a big org minutes. When a step fails, what
+    was created in Airbyte is deleted again, the connection is FAILED with the reason, and its name
+    is free.
+    """
+    connection_id = await service.onboard(order)
+    async with db.read() as session:
+        return raw_json(await registry.connection_json(session, connection_id), status_code=201)
+
+
+@router.get("/connections", response_model=ConnectionPage, responses=problems(422, 503))
+async def connections(
+    db: Registry,
+    status: Annotated[ConnectionStatus | None, Query()] = None,
+    name: Annotated[str | None, Query(max_length=200, description="A part of the name")] = None,
+    archived: Annotated[bool, Query(description="Show archived ones instead")] = False,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    after: Annotated[
+        str | None, Query(max_length=200, description="`next` of the page before")
+    ] = None,
+) -> Response:
+    """List connections, newest first."""
+    shown = registry.ConnectionFilter(
+        status=status,
+        name=name,
+        archived=archived,
+        after=registry.read_cursor(after) if after else None,
+    )
+    async with db.read() as session:
+        return raw_json(await registry.page_of_connections(session, shown, limit=limit))
+
+
+@router.get(
+    "/connections/{connection_id}", response_model=ConnectionView, responses=problems(404, 503)
+)
+async def connection(connection_id: UUID, db: Registry) -> Response:
+    """One connection, archived or not."""
+    async with db.read() as session:
+        return raw_json(await registry.connection_json(session, connection_id))
+
+
+@router.delete(
+    "/connections/{connection_id}",
+    status_code=204,
+    responses=problems(404, 409, 502, 503, 504),
+)
+async def archive(connection_id: UUID, service: Service) -> None:
+    """Remove the connection from Airbyte and archive it here, with its history.
+
+    Its source goes too, unless another Airbyte connection uses it. What was synced stays where it
+    is. Asking again changes nothing.
+    """
+    await service.archive(connection_id)
+
+
+@router.post(
+    "/connections/{connection_id}/discover",
+    response_model=MergedCatalog,
+    responses=problems(404, 409, 422, 502, 503, 504),
+)
+async def discover(
+    connection_id: UUID,
+    service: Service,
+    every_stream: Annotated[
+        bool, Query(alias="all", description="Also the streams that are not selected")
+    ] = False,
+) -> Response:
+    """Ask the source now, keep what it offers as a snapshot, and merge the current catalog with it.
+
+    Selected streams keep their settings and get the source's present schema; streams that are gone
+    come last, deselected; a hand-picked list of fields does not grow. Nothing is applied: the
+    answer is the body to post to drift_repair_agent's /repair/apply_new_catalog.
+    """
+    return raw_json(await service.discover(connection_id, every_stream=every_stream))
+
+
+@router.post(
+    "/connections/{connection_id}/sync",
+    status_code=202,
+    responses=problems(404, 409, 422, 502, 503, 504),
+)
+async def sync(connection_id: UUID, service: Service) -> SyncStarted:
+    """Have Airbyte move the data now; the job is followed to its end in /jobs.
+
+    409 `sync_running` names the job that runs already, as `job_id` and `airbyte_job_id`.
+    """
+    job = await service.sync(connection_id)
+    return SyncStarted(job_id=job.id, airbyte_job_id=job.airbyte_job_id, status=job.status)
+
+
+@router.get(
+    "/connections/{connection_id}/jobs",
+    response_model=list[JobView],
+    responses=problems(404, 422, 503),
+)
+async def jobs(
+    connection_id: UUID, db: Registry, limit: Annotated[int, Query(ge=1, le=500)] = 100
+) -> Response:
+    """The connection's syncs, newest first."""
+    async with db.read() as session:
+        await registry.find_connection(session, connection_id)
+        return raw_json(await registry.jobs_json(session, connection_id, limit=limit))
+
+
+@router.get(
+    "/connections/{connection_id}/catalog-versions",
+    response_model=list[VersionView],
+    responses=problems(404, 503),
+)
+async def catalog_versions(connection_id: UUID, db: Registry) -> Response:
+    """The versions of the connection's catalog, newest first, without the catalogs."""
+    async with db.read() as session:
+        await registry.find_connection(session, connection_id)
+        return raw_json(await registry.versions_json(session, connection_id))
+
+
+@router.get(
+    "/connections/{connection_id}/catalog-versions/{version}",
+    responses={
+        200: {"content": {"application/json": {"example": {"streams": []}}}},
+        **problems(404, 422, 503),
+    },
+)
+async def catalog_version(
+    connection_id: UUID, version: Annotated[int, _VERSION], db: Registry
+) -> Response:
+    """One version's syncCatalog, as Airbyte was given it."""
+    async with db.read() as session:
+        found = await registry.read_version(session, connection_id, version)
+    return raw_json(found.sync_catalog)
+
+
+@router.get(
+    "/connections/{connection_id}/catalog-versions/{from_version}/diff/{to_version}",
+    response_model=CatalogDiff,
+    responses=problems(404, 422, 503),
+)
+async def catalog_diff(
+    connection_id: UUID,
+    from_version: Annotated[int, _VERSION],
+    to_version: Annotated[int, _VERSION],
+    service: Service,
+) -> Response:
+    """What changed between two versions, per stream, field and setting."""
+    changes = await service.diff(connection_id, from_version, to_version)
+    return raw_json(msgspec.json.encode(changes))
+
+
+def build(settings: Settings) -> FastAPI:
+    """The application for these settings, with the relay of events and the follower of jobs."""
+    logs.set_up("orchestrator", level=settings.log_level)
+    db = Database.at(settings.registry_address, application="orchestrator")
+    airbyte = AirbyteClient.from_settings(settings)
+    auth_broker = AuthBroker.from_settings(settings)
+    redis = events.open_redis(settings)
+    background = (
+        events.Relay(db, redis, interval=settings.event_relay_interval),
+        JobFollower(db, airbyte, interval=settings.job_poll_interval),
+    )
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        tasks = [asyncio.create_task(one.run()) for one in background]
+        yield
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        await auth_broker.close()
+        await airbyte.aclose()
+        await redis.aclose()
+        await db.close()
+
+    app = create_app(
+        service="orchestrator",
+        description="Onboards connections, triggers syncs, answers what is and what was.",
+        lifespan=lifespan,
+        ready={
+            "registry": db.ping,
+            "airbyte": airbyte.health,
+            "auth_broker": auth_broker.health,
+        },
+    )
+    app.state.db = db
+    app.state.service = Orchestrator(settings, db, airbyte, auth_broker)
+    app.include_router(router)
+    return app
+
+
+def __getattr__(name: str) -> FastAPI:
+    """Build `app` when a server asks for it: importing this module reads no environment."""
+    if name != "app":
+        raise AttributeError(name)
+    return build(load(Settings))

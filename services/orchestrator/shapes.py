@@ -1,0 +1,268 @@
+"""What callers of the orchestrator send and get."""
+
+from __future__ import annotations
+
+import unicodedata
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from shared.models import ConnectionStatus
+
+_ID = "7d0c7f4e-6a3c-4b9d-9a57-0f3c1d2b4e5f"
+_SNAPSHOT_ID = "1c9d8e7f-0a1b-4c2d-8e3f-4a5b6c7d8e9f"
+
+
+def _plain_name(name: str) -> str:
+    name = unicodedata.normalize("NFC", name).strip()
+    if not name or any(unicodedata.category(char).startswith("C") for char in name):
+        raise PydanticCustomError(
+            "aam_plain_name", "Input should be text without control or formatting characters"
+        )
+    if "[aam:" in name:
+        raise PydanticCustomError("aam_plain_name", "Input should not contain AAM's own marker")
+    return name
+
+
+PlainName = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_plain_name)]
+
+
+class Every(BaseModel):
+    """Airbyte syncs by itself at a fixed distance."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    units: int = Field(ge=1, le=10_000)
+    time_unit: Literal["minutes", "hours", "days", "weeks", "months"] = "hours"
+
+
+class Cron(BaseModel):
+    """Airbyte syncs by itself at these times; a Quartz expression, such as `0 0 6 * * ?`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    cron: str = Field(min_length=9, max_length=200)
+    time_zone: str = Field(default="UTC", max_length=64)
+
+
+class Onboard(BaseModel):
+    """The order to wire a source to a destination."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "source_type": "Salesforce",
+                    "connection_name": "Salesforce production",
+                    "credential_id": "salesforce-prod",
+                    "streams": ["Account", "Contact"],
+                }
+            ]
+        },
+    )
+
+    source_type: str = Field(max_length=100, description="`Salesforce`, `Hardcoded Records`.")
+    connection_name: PlainName
+    credential_id: str | None = Field(
+        default=None,
+        pattern=r"^[a-z0-9][a-z0-9-]{0,62}$",
+        description="Where the auth_broker finds the credential; not for sources without one.",
+    )
+    streams: list[Annotated[str, Field(min_length=1, max_length=512)]] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=10_000,
+        description="Which streams to sync. Left out: what Airbyte suggests, else all.",
+    )
+    schedule: Every | Cron | None = Field(
+        default=None, description="When Airbyte syncs by itself. Left out: only when AAM asks."
+    )
+    destination_id: UUID | None = Field(
+        default=None, description="An Airbyte destination. Left out: AIRBYTE_DESTINATION_ID."
+    )
+
+
+class ConnectionView(BaseModel):
+    """A connection: one source kept in step with one destination."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": _ID,
+                    "name": "Salesforce production",
+                    "source_type": "Salesforce",
+                    "status": "ACTIVE",
+                    "credential_id": "salesforce-prod",
+                    "airbyte_source_id": "0b6f3c1e-52a7-4d55-8f7e-3f0c8a6f2f10",
+                    "airbyte_connection_id": "5a1d2c3b-4e5f-4a6b-8c7d-9e0f1a2b3c4d",
+                    "airbyte_destination_id": "9c8b7a6d-5e4f-4d3c-9b2a-1f0e9d8c7b6a",
+                    "catalog_version": 1,
+                    "failure_code": None,
+                    "failure_detail": None,
+                    "created_at": "2026-11-22T09:30:00.123456+00:00",
+                    "updated_at": "2026-11-22T09:30:04.654321+00:00",
+                    "archived_at": None,
+                }
+            ]
+        }
+    )
+
+    id: UUID
+    name: str
+    source_type: str
+    status: ConnectionStatus
+    credential_id: str | None
+    airbyte_source_id: UUID | None
+    airbyte_connection_id: UUID | None
+    airbyte_destination_id: UUID
+    catalog_version: int
+    failure_code: str | None
+    failure_detail: str | None
+    created_at: datetime
+    updated_at: datetime
+    archived_at: datetime | None
+
+
+class ConnectionPage(BaseModel):
+    """Connections, newest first; `next` is `after` of the following page."""
+
+    items: list[ConnectionView]
+    next: str | None
+
+
+class VersionView(BaseModel):
+    """One version of a connection's catalog, without the catalog."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "version_number": 2,
+                    "origin": "repair",
+                    "fingerprint": "9f2c4e1ab3d85c07",
+                    "snapshot_id": _SNAPSHOT_ID,
+                    "streams": 2,
+                    "created_at": "2026-11-22T10:00:00.123456+00:00",
+                }
+            ]
+        }
+    )
+
+    version_number: int
+    origin: str
+    fingerprint: str
+    snapshot_id: UUID | None
+    streams: int
+    created_at: datetime
+
+
+class JobView(BaseModel):
+    """One sync, as far as it has come; `records` and `bytes` are what was committed."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "job_id": "c2a9e4d0-3b1f-4f6e-9d8c-7b6a5f4e3d2c",
+                    "airbyte_job_id": 42,
+                    "status": "succeeded",
+                    "catalog_version": 1,
+                    "attempts": 1,
+                    "records": 700,
+                    "bytes": 181034,
+                    "failure_code": None,
+                    "started_at": "2026-11-22T09:31:00.123456+00:00",
+                    "ended_at": "2026-11-22T09:31:14.654321+00:00",
+                }
+            ]
+        }
+    )
+
+    job_id: UUID
+    airbyte_job_id: int
+    status: str
+    catalog_version: int
+    attempts: int
+    records: int | None
+    bytes: int | None
+    failure_code: str | None
+    started_at: datetime
+    ended_at: datetime | None
+
+
+class SyncStarted(BaseModel):
+    """A sync that Airbyte has taken on."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "job_id": "c2a9e4d0-3b1f-4f6e-9d8c-7b6a5f4e3d2c",
+                    "airbyte_job_id": 42,
+                    "status": "running",
+                }
+            ]
+        }
+    )
+
+    job_id: UUID
+    airbyte_job_id: int
+    status: str
+
+
+class MergedCatalog(BaseModel):
+    """The current catalog merged with what the source offers now.
+
+    Post it to drift_repair_agent's /repair/apply_new_catalog, as it is or edited.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "connection_id": _ID,
+                    "snapshot_id": _SNAPSHOT_ID,
+                    "expected_version": 1,
+                    "sync_catalog": {"streams": [{"stream": {"name": "Account"}, "config": {}}]},
+                }
+            ]
+        }
+    )
+
+    connection_id: UUID
+    snapshot_id: UUID
+    expected_version: int
+    sync_catalog: dict[str, Any]
+
+
+class CatalogDiff(BaseModel):
+    """What changed between two catalog versions, per stream, field and setting."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "from_version": 1,
+                    "to_version": 2,
+                    "schema_changes": [
+                        {
+                            "kind": "field_added",
+                            "stream": {"namespace": None, "name": "Account"},
+                            "path": ["Region__c"],
+                        }
+                    ],
+                    "config_changes": [],
+                }
+            ]
+        }
+    )
+
+    from_version: int
+    to_version: int
+    schema_changes: list[dict[str, Any]]
+    config_changes: list[dict[str, Any]]

@@ -1,0 +1,130 @@
+"""What a source offered, kept once per distinct stream however often it is looked at.
+
+A discovery that found nothing new costs one scan of its bytes and no JSON parse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from uuid import UUID, uuid4
+
+from shared import registry
+from shared.airbyte_client import Discovered
+from shared.database import Database
+from shared.domain.catalog import canonical_hash, identify, join, raw_hash, scan
+from shared.domain.steps import Steps, in_slices
+from shared.models import Snapshot, StreamSchema
+
+_ROWS_AT_ONCE = 200
+"""Stream schemas per insert: a big org's 1,500 would be one statement of 40 MB."""
+
+
+async def keep(db: Database, source_id: UUID, discovered: Discovered) -> UUID:
+    """Store what a source offers now, and return the snapshot's id.
+
+    The newest snapshot's own id is returned while the source still offers the same.
+    """
+    streams = scan(discovered.catalog)
+    raw_hashes = b"".join(await in_slices(_raw_hashes(streams)))
+    async with db.read() as session:
+        last = await registry.latest_snapshot(session, source_id)
+    if last is not None and last.raw_hashes == raw_hashes:
+        await _see_again(db, last, raw_hashes, discovered)
+        return last.id
+
+    known = _known(last)
+    fresh = {
+        raw: stream
+        for raw, stream in zip(_split(raw_hashes), streams, strict=True)
+        if raw not in known
+    }
+    schemas = await in_slices(_schemas(fresh))
+    known |= {raw: schema.hash for raw, schema in schemas.items()}
+    stream_hashes = b"".join(known[raw] for raw in _split(raw_hashes))
+    if last is not None and _same_streams(last.stream_hashes, stream_hashes):
+        await _see_again(db, last, raw_hashes, discovered, stream_hashes=stream_hashes)
+        return last.id
+
+    # A snapshot that fails after this leaves schemas that nothing names: harmless, and found again.
+    rows = list(schemas.values())
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        async with db.transaction() as session:
+            await registry.insert_stream_schemas(session, rows[start : start + _ROWS_AT_ONCE])
+    snapshot = Snapshot(
+        id=uuid4(),
+        airbyte_source_id=source_id,
+        airbyte_catalog_id=discovered.catalog_id,
+        raw_hashes=raw_hashes,
+        stream_hashes=stream_hashes,
+    )
+    async with db.transaction() as session:
+        session.add(snapshot)
+    return snapshot.id
+
+
+async def read(db: Database, snapshot_id: UUID) -> bytes:
+    """The catalog that a snapshot holds, put together again: `{"streams": […]}`.
+
+    Raises:
+        NotFound: there is no such snapshot.
+    """
+    async with db.read() as session:
+        snapshot = await registry.find_snapshot(session, snapshot_id)
+        hashes = list(_split(snapshot.stream_hashes))
+        bodies = await registry.stream_bodies(session, hashes)
+    return join(bodies[hash_].encode() for hash_ in hashes)
+
+
+async def _see_again(
+    db: Database,
+    last: Snapshot,
+    raw_hashes: bytes,
+    discovered: Discovered,
+    *,
+    stream_hashes: bytes | None = None,
+) -> None:
+    async with db.transaction() as session:
+        await registry.see_snapshot_again(
+            session,
+            last.id,
+            raw_hashes=raw_hashes,
+            stream_hashes=stream_hashes or last.stream_hashes,
+            catalog_id=discovered.catalog_id or last.airbyte_catalog_id,
+        )
+
+
+def _split(hashes: bytes) -> Iterator[bytes]:
+    size = registry.HASH_BYTES
+    return (hashes[at : at + size] for at in range(0, len(hashes), size))
+
+
+def _known(last: Snapshot | None) -> dict[bytes, bytes]:
+    if last is None:
+        return {}
+    return dict(zip(_split(last.raw_hashes), _split(last.stream_hashes), strict=True))
+
+
+def _same_streams(one: bytes, other: bytes) -> bool:
+    return sorted(_split(one)) == sorted(_split(other))
+
+
+def _raw_hashes(streams: Sequence[memoryview]) -> Steps[list[bytes]]:
+    hashes = []
+    for stream in streams:
+        hashes.append(raw_hash(stream))
+        yield
+    return hashes
+
+
+def _schemas(streams: dict[bytes, memoryview]) -> Steps[dict[bytes, StreamSchema]]:
+    schemas = {}
+    for position, (raw, stream) in enumerate(streams.items()):
+        stream_id, _ = identify(stream, position)
+        schemas[raw] = StreamSchema(
+            hash=canonical_hash(stream),
+            name=stream_id.name,
+            namespace=stream_id.namespace,
+            body=bytes(stream).decode(),
+        )
+        yield
+    return schemas
