@@ -43,6 +43,7 @@ _TOKEN_TIMEOUT_S = 10.0
 # nginx 75 s), so that no POST is written into a connection that is just being closed.
 _KEEP_IDLE_S = 3.0
 _CONNECTIONS = 200
+_FIRST_PAUSE_S = 0.1
 _TOKEN = msgspec.json.Decoder(Token)
 
 
@@ -159,15 +160,10 @@ class Transport:
         self._base = base_url.rstrip("/") + "/"
         self._credentials = credentials
         self._urls: dict[str, httpx.URL] = {}
-        # The transport verifies TLS; SSL_CERT_FILE and SSL_CERT_DIR name other authorities.
+        # Without an httpx.AsyncClient around it: what that adds (redirects, cookies, timeouts per
+        # read, a log line per call) is what must not happen here, and it is not free.
+        # SSL_CERT_FILE and SSL_CERT_DIR name other authorities than the usual ones.
         self._pool = AiohttpTransport(client=self._session)
-        # No timeout of httpx: its are per read, and every call has a total one of its own.
-        self._client = httpx.AsyncClient(
-            transport=self._pool,
-            timeout=None,  # noqa: S113
-            trust_env=False,
-            follow_redirects=False,
-        )
 
     def _session(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
@@ -179,7 +175,7 @@ class Transport:
 
     async def aclose(self) -> None:
         """Close every connection."""
-        await self._client.aclose()
+        await self._pool.aclose()
 
     async def call(
         self,
@@ -203,10 +199,14 @@ class Transport:
         failure: AamError
         try:
             async with asyncio.timeout(timeout):
-                if not repeat:
+                try:
                     return await self._once(path, body, answer, anonymous=anonymous)
+                except Upstream as error:
+                    if not (repeat and error.retryable):
+                        raise
+                await asyncio.sleep(_FIRST_PAUSE_S)
                 async for attempt in stamina.retry_context(
-                    on=_worth_repeating, attempts=3, timeout=None, wait_max=1.0, wait_jitter=0.2
+                    on=_worth_repeating, attempts=2, timeout=None, wait_max=1.0, wait_jitter=0.2
                 ):
                     with attempt:
                         return await self._once(path, body, answer, anonymous=anonymous)
@@ -255,7 +255,7 @@ class Transport:
         )
         failure: Upstream
         try:
-            response = await self._client.send(request, stream=True)
+            response = await self._pool.handle_async_request(request)
             try:
                 return response.status_code, await _content(response)
             finally:
@@ -273,7 +273,8 @@ async def _content(response: httpx.Response) -> bytes:
     """The decoded body, as long as it stays within the limit."""
     chunks: list[bytes] = []
     size = 0
-    async for chunk in response.aiter_bytes():
+    encoded = response.headers.get("content-encoding", "identity") != "identity"
+    async for chunk in response.aiter_bytes() if encoded else response.aiter_raw():
         size += len(chunk)
         if size > _ANSWER_LIMIT_BYTES:
             raise Unreadable
