@@ -372,8 +372,9 @@ class AirbyteServer:
             "bytesEmitted": bytes,
             "recordsCommitted": records if status == "succeeded" else 0,
             "bytesCommitted": bytes if status == "succeeded" else 0,
-            "recordsRejected": 0,
         }
+        if self._number >= (2, 0):
+            stats["recordsRejected"] = 0
         job.update(status=status, updatedAt=now, aggregatedStats=stats)
         attempt = self.attempts[job_id][-1]
         attempt.update(
@@ -1151,8 +1152,12 @@ class AirbyteServer:
         del self.connections[connection_id]
         self._deleted[connection_id] = {**connection, "status": "deprecated"}
 
-    def _search(self, _: Json) -> Json:
-        return {"sources": [], "connections": []}
+    def _search_sources(self, _: Json) -> Json:
+        """Always empty: by reading, real Airbyte finds nothing either."""
+        return {"sources": []}
+
+    def _search_connections(self, _: Json) -> Json:
+        return {"connections": []}
 
     # Jobs
 
@@ -1316,7 +1321,7 @@ _ROUTES: dict[tuple[str, str], Route] = {
     **_actor_routes(_DESTINATION),
     ("POST", "sources/discover_schema"): AirbyteServer._discover,
     ("POST", "sources/most_recent_source_actor_catalog"): AirbyteServer._most_recent_catalog,
-    ("POST", "sources/search"): AirbyteServer._search,
+    ("POST", "sources/search"): AirbyteServer._search_sources,
     ("POST", "commands/run/discover"): AirbyteServer._run_discover_command,
     ("POST", "commands/run/check"): AirbyteServer._run_check_command,
     ("POST", "commands/status"): AirbyteServer._command_status,
@@ -1327,7 +1332,7 @@ _ROUTES: dict[tuple[str, str], Route] = {
     ("POST", "connections/update"): AirbyteServer._update_connection,
     ("POST", "connections/get"): AirbyteServer._get_connection,
     ("POST", "connections/list"): AirbyteServer._list_connections,
-    ("POST", "connections/search"): AirbyteServer._search,
+    ("POST", "connections/search"): AirbyteServer._search_connections,
     ("POST", "connections/delete"): AirbyteServer._delete_connection,
     ("POST", "connections/sync"): AirbyteServer._sync,
     ("POST", "connections/status"): AirbyteServer._statuses,

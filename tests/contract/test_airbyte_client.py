@@ -1,0 +1,112 @@
+"""Every request that the client sends is one that Airbyte's own API descriptions allow."""
+
+from __future__ import annotations
+
+import inspect
+from uuid import UUID
+
+import msgspec
+import pytest
+
+from shared.airbyte_client import AirbyteClient, NewConnection, Schedule
+from shared.errors import NotFound, SyncRunning, Upstream
+from tests.contract.openapi import VERSIONS, description
+from tests.fakes.airbyte_server import HARDCODED_RECORDS, POSTGRES, WORKSPACE_ID, AirbyteServer
+
+WAREHOUSE = {"host": "db", "port": 5432, "username": "u", "database": "d", "schema": "public"}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_every_request_is_valid(version: str) -> None:
+    """One life of a source, with every method of the client."""
+    async with (
+        AirbyteServer(version=version, auth="none") as airbyte,
+        AirbyteClient(airbyte.url) as client,
+    ):
+        await _use_everything(client, airbyte)
+
+    judge = description(version)
+    wrong = {
+        request.path: found
+        for request in airbyte.requests
+        if (found := judge.about_request(request.method, request.path, request.body))
+    }
+    assert wrong == {}
+
+
+def test_every_method_is_used() -> None:
+    """A new method of the client comes with its place in the life above."""
+    methods = {
+        name
+        for name, of in inspect.getmembers(AirbyteClient, inspect.iscoroutinefunction)
+        if not name.startswith("_") and name != "aclose"
+    }
+    used = {name for name in methods if f"client.{name}(" in inspect.getsource(_use_everything)}
+    assert methods - used == set()
+
+
+async def _use_everything(client: AirbyteClient, airbyte: AirbyteServer) -> None:
+    workspace = UUID(WORKSPACE_ID)
+    assert await client.health()
+    assert (await client.instance()).default_workspace_id == workspace
+    await client.source_definitions(workspace)
+    await client.destination_definitions(workspace)
+    await client.source_specification(UUID(HARDCODED_RECORDS), workspace)
+
+    source = await client.create_source(
+        workspace, {"count": 3}, name="records", source_definition_id=UUID(HARDCODED_RECORDS)
+    )
+    destination = await client.create_destination(
+        workspace, WAREHOUSE, name="warehouse", destination_definition_id=UUID(POSTGRES)
+    )
+    assert await client.get_source(source.source_id) == source
+    assert await client.list_sources(workspace) == [source]
+    assert await client.get_destination(destination.destination_id) == destination
+    assert await client.list_destinations(workspace) == [destination]
+    assert "append_dedup" in await client.destination_sync_modes(destination.destination_id)
+    await client.check_source(source.source_id)
+    found = await client.discover_schema(source.source_id)
+
+    made = [
+        await client.create_connection(
+            NewConnection(
+                name="records to warehouse",
+                source_id=source.source_id,
+                destination_id=destination.destination_id,
+                sync_catalog=found.catalog,
+                source_catalog_id=found.catalog_id,
+                schedule=schedule,
+                namespace_definition="customformat",
+                namespace_format="records",
+                prefix="r_",
+            )
+        )
+        for schedule in (None, Schedule(units=6), Schedule(cron="0 0 * * * ?"))
+    ]
+    connection = made[0].connection_id
+    assert len(await client.list_connections(workspace)) == len(made)
+    held = await client.get_connection(connection)
+    assert msgspec.json.decode(held.sync_catalog)["streams"]
+    await client.update_connection(
+        connection,
+        held.sync_catalog,
+        source_catalog_id=found.catalog_id,
+        status="active",
+        breaking_change=False,
+    )
+    await client.connection_statuses([connection])
+
+    job = await client.trigger_sync(connection)
+    with pytest.raises(SyncRunning):
+        await client.trigger_sync(connection)
+    await client.connection_statuses([connection])
+    airbyte.finish_job(job.id, records=3, bytes=99)
+    assert (await client.get_job(job.id)).records == 3
+    assert [listed.id for listed in await client.list_jobs(connection, limit=5)] == [job.id]
+    running = await client.trigger_sync(connection)
+    assert (await client.cancel_job(running.id)).ended
+
+    await client.delete_connection(connection)
+    await client.delete_source(source.source_id)
+    with pytest.raises((NotFound, Upstream)):
+        await client.get_source(source.source_id)
