@@ -24,6 +24,7 @@ from shared.domain.catalog._model import (
     Stream,
     StreamId,
     first_byte,
+    readable,
 )
 from shared.domain.steps import Steps, Stepwise
 
@@ -50,12 +51,13 @@ def canonical_hash(slice_: Document) -> bytes:
     The order of keys and of sets, and members that are null or hold Airbyte's default, make no
     difference; neither does the config beside it. Members of the stream that we do not know do.
     """
-    definition = PAIR.decode(slice_).stream
-    form = _definition(STREAM.decode(definition), keep=None)
-    for member, value in MEMBERS.decode(definition).items():
-        if member not in _STREAM_MEMBERS and first_byte(value) != b"n":
-            form[member] = canonical(value)
-    return _digest(form)
+    with readable("stream"):
+        definition = PAIR.decode(slice_).stream
+        form = _definition(STREAM.decode(definition), keep=None)
+        for member, value in MEMBERS.decode(definition).items():
+            if member not in _STREAM_MEMBERS and first_byte(value) != b"n":
+                form[member] = canonical(value)
+        return _digest(form)
 
 
 def fingerprint(stream: ConfiguredStream) -> bytes:
@@ -65,18 +67,19 @@ def fingerprint(stream: ConfiguredStream) -> bytes:
     is null, and numbers syncs and mappers: none of that makes a difference.
     """
     config = stream.config
-    form = _definition(stream.stream, keep=config.selected_names())
+    with readable(f"jsonSchema of {stream.id}"):
+        form = _definition(stream.stream, keep=config.selected_names())
     form["config"] = _filled(
         syncMode=(config.sync_mode or "").lower(),
         destinationSyncMode=(config.destination_sync_mode or "").lower(),
         cursorField=stream.cursor,
-        primaryKey=_set_of_paths(stream.primary_key),
+        primaryKey=set_of_paths(stream.primary_key),
         namespace=config.namespace,
         aliasName=_alias(config.alias_name, stream.id),
         destinationObjectName=config.destination_object_name,
         includeFiles=config.include_files,
         fieldSelectionEnabled=config.field_selection_enabled,
-        mappers=_mappers(config),
+        mappers=mappers(config),
     )
     return _digest(form)
 
@@ -113,7 +116,7 @@ def same_meaning(one: Catalog, other: Catalog) -> Steps[bool]:
 
 def canonical(value: Document) -> Raw:
     """JSON that is equal for equal values: keys sorted, numbers in one notation."""
-    return Raw(_ENCODER.encode(_DECODER.decode(value)))
+    return Raw(_ENCODER.encode(decode(value)))
 
 
 def canonical_schema(schema: Document, *, keep: Collection[str] | None = None) -> Raw:
@@ -127,12 +130,12 @@ def canonical_schema(schema: Document, *, keep: Collection[str] | None = None) -
         if keyword == "properties" and first_byte(value) == b"{":
             fields = MEMBERS.decode(value)
             form[keyword] = {
-                name: _field(bytes(memoryview(field)))
+                name: canonical_field(field)
                 for name, field in fields.items()
                 if keep is None or name in keep
             }
         else:
-            form[keyword] = _keyword(keyword, _DECODER.decode(value), depth=1)
+            form[keyword] = _keyword(keyword, decode(value), depth=1)
     return Raw(_ENCODER.encode(form))
 
 
@@ -142,13 +145,11 @@ def _definition(stream: Stream, *, keep: Collection[str] | None) -> dict[str, An
     return _filled(
         name=stream.name,
         namespace=stream.namespace,
-        jsonSchema=canonical_schema(schema, keep=keep)
-        if first_byte(schema) not in (b"", b"n")
-        else None,
+        jsonSchema=canonical_schema(schema, keep=keep) if stated else None,
         supportedSyncModes=sorted({mode.lower() for mode in stream.supported_sync_modes or ()}),
         sourceDefinedCursor=stream.source_defined_cursor,
         defaultCursorField=stream.default_cursor_field,
-        sourceDefinedPrimaryKey=_set_of_paths(stream.source_defined_primary_key or ()),
+        sourceDefinedPrimaryKey=set_of_paths(stream.source_defined_primary_key or ()),
         isResumable=stream.is_resumable,
         isFileBased=stream.is_file_based,
     )
@@ -167,15 +168,17 @@ def _digest(form: dict[str, Any]) -> bytes:
     return blake2b(_ENCODER.encode(form), digest_size=16).digest()
 
 
-def _field(schema: bytes) -> Raw:
-    """One field's schema; a big catalog repeats the same few dozens of them."""
-    return _remembered(schema) if len(schema) <= _SMALL_BYTES else _formed(schema)
+def canonical_field(schema: Raw) -> Raw:
+    """One field's schema in the one form of all that mean the same."""
+    stated = bytes(memoryview(schema))
+    return _remembered(stated) if len(stated) <= _SMALL_BYTES else _formed(stated)
 
 
 def _formed(schema: bytes) -> Raw:
-    return Raw(_ENCODER.encode(_form(_DECODER.decode(schema), depth=1)))
+    return Raw(_ENCODER.encode(_form(decode(schema), depth=1)))
 
 
+# A big catalog has 450,000 fields of the same few dozens of schemas.
 _remembered = lru_cache(maxsize=4096)(_formed)
 
 
@@ -204,7 +207,7 @@ def _set(values: Iterable[Any]) -> list[Raw]:
     return [Raw(form) for form in sorted({_ENCODER.encode(value) for value in values})]
 
 
-def _set_of_paths(paths: Iterable[Path]) -> list[Path]:
+def set_of_paths(paths: Iterable[Path]) -> list[Path]:
     return sorted(set(paths))
 
 
@@ -214,11 +217,11 @@ def _alias(alias: str | None, stream: StreamId) -> str | None:
     return None if alias in (stream.name, plain) else alias
 
 
-def _mappers(config: Config) -> list[Raw]:
+def mappers(config: Config) -> list[Raw]:
     """The mappers in their order, without ids; hashed fields are what hashing mappers replaced."""
     forms = []
     for mapper in config.mappers or ():
-        members = _DECODER.decode(mapper)
+        members = decode(mapper)
         if isinstance(members, dict):
             members = _without_nulls(members)
             members.pop("id", None)
@@ -249,4 +252,4 @@ def _number(text: str) -> int | Raw:
 
 
 _LONGEST = 400
-_DECODER = msgspec.json.Decoder(float_hook=_number)
+decode = msgspec.json.Decoder(float_hook=_number).decode

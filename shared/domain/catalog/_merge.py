@@ -14,6 +14,7 @@ from shared.domain.catalog._model import (
     ConfiguredStream,
     Document,
     Pair,
+    Path,
     StreamId,
     encode_pair,
     identify,
@@ -67,9 +68,9 @@ def merge(configured: Catalog, discovered: Document, *, every_stream: bool) -> S
         stream, pair = identify(slice_, position)
         current = waiting.pop(stream, None)
         if current is not None:
-            merged, found = _renewed(current, read_stream(slice_, position))
-            slices.append(merged)
-            notes += found
+            renewal = _Renewal(current, read_stream(slice_, position))
+            slices.append(renewal.encoded())
+            notes += renewal.notes
         else:
             unselected += 1
             if every_stream:
@@ -92,69 +93,94 @@ def _unselected(slice_: Document, pair: Pair) -> Document:
     return encode_pair(pair.stream, reconfigured(pair.config, selected=False))
 
 
-def _renewed(current: ConfiguredStream, offered: ConfiguredStream) -> tuple[bytes, list[Note]]:
-    stream, config = offered.stream, current.config
-    fields = stream.fields()
-    changes: dict[str, Any] = {}
-    notes: list[Note] = []
+class _Renewal:
+    """One configured stream with its new definition, and what of its config had to follow."""
 
-    def note(code: str, message: str) -> None:
-        notes.append(Note(current.id, code, message))
+    def __init__(self, current: ConfiguredStream, offered: ConfiguredStream) -> None:
+        self._current = current
+        self._offered = offered
+        self._fields = offered.stream.fields()
+        self._changes: dict[str, Any] = {}
+        self.notes: list[Note] = []
 
-    if config.selected is None:
-        changes["selected"] = True
-
-    key = stream.source_defined_primary_key or current.primary_key
-    if set(key) != set(current.primary_key):
-        note("primary_key_replaced", "The source defines another primary key.")
-    if stream.source_defined_primary_key and set(key) != set(config.primary_key or ()):
-        changes["primaryKey"] = key
-
-    offers = stream.supported_sync_modes
-    reads, writes = config.sync_mode, config.destination_sync_mode
-    if offers and reads is not None and reads not in offers:
-        reads, writes = _fallback(offered, destination_sync_mode=writes, keyed=bool(key))
-        changes |= {"syncMode": reads, "destinationSyncMode": writes}
-        note(
-            "sync_mode_replaced",
-            f"The source no longer offers {config.sync_mode}: {reads} with {writes} instead of "
-            f"{config.destination_sync_mode}.",
-        )
-
-    cursor = config.cursor_field or ()
-    if stream.source_defined_cursor:
-        defined = stream.default_cursor_field or cursor
-        if cursor and defined != cursor:
-            changes["cursorField"] = cursor = defined
-            note("cursor_replaced", "The source defines another cursor.")
-    elif reads == "incremental" and not (cursor and declared(fields, cursor)):
-        if stream.default_cursor_field and not cursor:
-            changes["cursorField"] = cursor = stream.default_cursor_field
-        else:
-            note("cursor_gone", "The cursor is no longer a field of the stream: name another.")
-    if writes in DEDUP and not all(path and declared(fields, path) for path in key):
-        note("key_gone", "The primary key is no longer a field of the stream: name another.")
-
-    chosen = config.selected_names()
-    if chosen is not None and fields is not None:
-        kept = [
-            field
-            for field in config.selected_fields or ()
-            if not field.field_path or field.field_path[0] in fields
-        ]
-        lost = len(config.selected_fields or ()) - len(kept)
-        if lost:
-            changes["selectedFields"] = kept
-            note("selected_fields_gone", f"{lost} of the selected fields are gone from the source.")
+        if current.config.selected is None:
+            self._changes["selected"] = True
+        key = self._key()
+        reads, writes = self._modes(keyed=bool(key))
+        cursor = self._cursor(reads)
+        if writes in DEDUP and not all(path and declared(self._fields, path) for path in key):
+            self._note("key_gone", "The primary key is no longer a field of it: name another.")
         needed = {path[0] for path in key if path} if writes in DEDUP else set()
         if reads == "incremental" and cursor:
             needed.add(cursor[0])
-        if needed - chosen:
-            note("key_not_selected", "The cursor or primary key is not among the selected fields.")
+        self._selection(needed)
 
-    kept_config = PAIR.decode(current.raw).config
-    renewed = reconfigured(kept_config, **changes) if changes else kept_config
-    return encode_pair(PAIR.decode(offered.raw).stream, renewed), notes
+    def encoded(self) -> bytes:
+        config = PAIR.decode(self._current.raw).config
+        renewed = reconfigured(config, **self._changes) if self._changes else config
+        return encode_pair(PAIR.decode(self._offered.raw).stream, renewed)
+
+    def _key(self) -> tuple[Path, ...]:
+        defined = self._offered.stream.source_defined_primary_key
+        current = self._current.primary_key
+        if not defined:
+            return current
+        if set(defined) != set(current):
+            self._note("primary_key_replaced", "The source defines another primary key.")
+        if set(defined) != set(self._current.config.primary_key or ()):
+            self._changes["primaryKey"] = defined
+        return defined
+
+    def _modes(self, *, keyed: bool) -> tuple[str | None, str | None]:
+        config = self._current.config
+        offers = self._offered.stream.supported_sync_modes
+        if not offers or config.sync_mode is None or config.sync_mode in offers:
+            return config.sync_mode, config.destination_sync_mode
+        before = config.destination_sync_mode
+        reads, writes = _fallback(self._offered, destination_sync_mode=before, keyed=keyed)
+        self._changes |= {"syncMode": reads, "destinationSyncMode": writes}
+        self._note(
+            "sync_mode_replaced",
+            f"The source offers {reads} only: it is written by {writes} now.",
+        )
+        return reads, writes
+
+    def _cursor(self, reads: str | None) -> Path:
+        stream = self._offered.stream
+        default, current = stream.default_cursor_field or (), self._current.config.cursor_field
+        if stream.source_defined_cursor:
+            if not (current and default) or current == default:
+                return current or default
+            self._note("cursor_replaced", "The source defines another cursor.")
+            self._changes["cursorField"] = default
+            return default
+        if reads != "incremental":
+            return current or ()
+        if default and not current:
+            self._changes["cursorField"] = default
+            return default
+        if not current or not declared(self._fields, current):
+            self._note("cursor_gone", "The cursor is no longer a field of it: name another.")
+        return current or ()
+
+    def _selection(self, needed: set[str]) -> None:
+        config = self._current.config
+        chosen = config.selected_names()
+        if chosen is None or self._fields is None:
+            return
+        listed = config.selected_fields or ()
+        kept = [
+            field for field in listed if not field.field_path or field.field_path[0] in self._fields
+        ]
+        if len(kept) < len(listed):
+            self._changes["selectedFields"] = kept
+            lost = len(listed) - len(kept)
+            self._note("selected_fields_gone", f"{lost} of the selected fields are gone.")
+        if needed - chosen:
+            self._note("key_not_selected", "The cursor or primary key is not a selected field.")
+
+    def _note(self, code: str, message: str) -> None:
+        self.notes.append(Note(self._current.id, code, message))
 
 
 def _fallback(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import msgspec
@@ -54,7 +55,7 @@ class Stream(msgspec.Struct, frozen=True, rename="camel", kw_only=True, eq=False
         """The schema of each top-level field; None where the jsonSchema declares none."""
         try:
             return _SCHEMA.decode(self.json_schema).properties
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except UNREADABLE:
             return None
 
 
@@ -295,6 +296,15 @@ def reconfigured(config: Raw, **changes: Any) -> dict[str, Any]:
     if first_byte(config) == b"{":
         members |= MEMBERS.decode(config)
     return members | changes
+
+
+@contextmanager
+def readable(place: str) -> Iterator[None]:
+    """Turns what a decoder cannot read into the one reason why the catalog is invalid."""
+    try:
+        yield
+    except UNREADABLE as error:
+        raise _unreadable(place, error) from None
 
 
 def _unreadable(place: str, error: Exception) -> InvalidCatalog:

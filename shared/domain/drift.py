@@ -1,0 +1,361 @@
+"""What differs between two looks at a source, and between two catalogs of a connection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+from msgspec import Raw
+
+from shared.domain.catalog import Catalog, ConfiguredStream, StreamId, raw_hash, scan
+from shared.domain.catalog._canonical import (
+    canonical,
+    canonical_field,
+    decode,
+    mappers,
+    set_of_paths,
+)
+from shared.domain.catalog._model import STREAM, Document, Pair, Path, Stream, identify, readable
+from shared.domain.steps import Steps, Stepwise
+
+ITEM = "[]"
+"""The step of a path that goes from an array to its items."""
+
+# A deeper schema is one type: equal or not.
+_DEPTH = 32
+
+Streams: TypeAlias = Document | Catalog | Iterable[Document]
+Kind: TypeAlias = Literal[
+    "stream_added",
+    "stream_removed",
+    "field_added",
+    "field_removed",
+    "field_retyped",
+    "primary_key_changed",
+    "cursor_changed",
+    "sync_modes_changed",
+]
+ConfigKind: TypeAlias = Literal[
+    "stream_selected",
+    "stream_deselected",
+    "sync_mode_changed",
+    "destination_sync_mode_changed",
+    "cursor_changed",
+    "primary_key_changed",
+    "field_selection_changed",
+    "field_selected",
+    "field_deselected",
+    "mappers_changed",
+    "alias_changed",
+    "destination_object_changed",
+    "include_files_changed",
+]
+
+
+class Change(msgspec.Struct, frozen=True):
+    """One difference in what the source offers.
+
+    `path` is empty where the stream itself is meant. Types are JSON Schema's `type`, sorted, with
+    the `format` and `airbyte_type` that make another type of it.
+    """
+
+    kind: Kind
+    stream: StreamId
+    path: Path = ()
+    before: Any = None
+    after: Any = None
+
+
+class ConfigChange(msgspec.Struct, frozen=True):
+    """One difference in what a person, or a repair, has configured."""
+
+    kind: ConfigKind
+    stream: StreamId
+    path: Path = ()
+    before: Any = None
+    after: Any = None
+
+
+@Stepwise
+def diff(before: Streams, after: Streams) -> Steps[list[Change]]:
+    """What a source offers differently now: streams, fields at any depth, types, keys, modes.
+
+    Either side is a document, its slices, or a catalog. The order of keys, streams and sets is no
+    change, nor are descriptions; what is added or removed is told once, without all that is in it.
+    A stream with equal bytes is never decoded. Changes come sorted by stream, then by path.
+
+    Raises:
+        InvalidCatalog: a side is not a catalog.
+    """
+    old, new = _slices(before), _slices(after)
+    known_old, known_new = {raw_hash(s) for s in old}, {raw_hash(s) for s in new}
+    yield
+    ours = yield from _by_id(old, known=known_new)
+    theirs = yield from _by_id(new, known=known_old)
+    changes: list[Change] = []
+    for stream in sorted(ours.keys() | theirs.keys(), key=lambda stream: stream.order):
+        if stream not in theirs:
+            changes.append(Change("stream_removed", stream))
+        elif stream not in ours:
+            changes.append(Change("stream_added", stream))
+        elif memoryview(ours[stream].stream) != memoryview(theirs[stream].stream):
+            with readable(f"stream {stream}"):
+                old_stream = STREAM.decode(ours[stream].stream)
+                new_stream = STREAM.decode(theirs[stream].stream)
+                changes += _stream(stream, old_stream, new_stream)
+        yield
+    return changes
+
+
+@Stepwise
+def diff_config(before: Catalog, after: Catalog) -> Steps[list[ConfigChange]]:
+    """What is configured differently: selection of streams and fields, modes, cursor, key, mappers.
+
+    Cursor and key are compared as they take effect, so writing down the source's own is no change.
+    Of mappers only the types are shown: their configuration may hold an encryption key.
+    """
+    ours, theirs = before.selected().by_id(), after.selected().by_id()
+    changes: list[ConfigChange] = []
+    for stream in sorted(ours.keys() | theirs.keys(), key=lambda stream: stream.order):
+        if stream not in theirs:
+            changes.append(ConfigChange("stream_deselected", stream))
+        elif stream not in ours:
+            changes.append(ConfigChange("stream_selected", stream))
+        else:
+            changes += _config(ours[stream], theirs[stream])
+        yield
+    return changes
+
+
+def _slices(streams: Streams) -> list[Document]:
+    if isinstance(streams, Catalog):
+        return [stream.raw for stream in streams.streams]
+    if isinstance(streams, bytes | bytearray | memoryview):
+        return list(scan(streams))
+    return list(streams)
+
+
+def _by_id(slices: list[Document], *, known: set[bytes]) -> Steps[dict[StreamId, Pair]]:
+    """The streams that the other side does not have byte for byte."""
+    found: dict[StreamId, Pair] = {}
+    for position, slice_ in enumerate(slices):
+        if raw_hash(slice_) not in known:
+            stream, pair = identify(slice_, position)
+            found[stream] = pair
+            yield
+    return found
+
+
+def _stream(id_: StreamId, old: Stream, new: Stream) -> Iterator[Change]:
+    keys = [sorted(set_of_paths(s.source_defined_primary_key or ())) for s in (old, new)]
+    if keys[0] != keys[1]:
+        yield Change("primary_key_changed", id_, before=keys[0], after=keys[1])
+    cursors = [_offered_cursor(old), _offered_cursor(new)]
+    if cursors[0] != cursors[1]:
+        yield Change("cursor_changed", id_, before=cursors[0], after=cursors[1])
+    modes = [sorted(set(s.supported_sync_modes or ())) for s in (old, new)]
+    if modes[0] != modes[1]:
+        yield Change("sync_modes_changed", id_, before=modes[0], after=modes[1])
+    yield from _fields(id_, old.fields() or {}, new.fields() or {})
+
+
+def _offered_cursor(stream: Stream) -> dict[str, Any]:
+    return {
+        "field": stream.default_cursor_field or (),
+        "source_defined": bool(stream.source_defined_cursor),
+    }
+
+
+def _fields(id_: StreamId, old: Mapping[str, Raw], new: Mapping[str, Raw]) -> Iterator[Change]:
+    """The top level, where most fields are equal byte for byte and need no decoding."""
+    for name in sorted(old.keys() | new.keys()):
+        if name not in new:
+            yield Change("field_removed", id_, (name,), before=_node(old[name]).type)
+        elif name not in old:
+            yield Change("field_added", id_, (name,), after=_node(new[name]).type)
+        elif _text(canonical_field(old[name])) != _text(canonical_field(new[name])):
+            yield from _nodes(id_, (name,), _node(old[name]), _node(new[name]))
+
+
+def _nodes(id_: StreamId, path: Path, old: _Node, new: _Node) -> Iterator[Change]:
+    if old.type != new.type:
+        yield Change("field_retyped", id_, path, before=old.type, after=new.type)
+    if len(path) >= _DEPTH:
+        if old.type == new.type and old.deep_form() != new.deep_form():
+            yield Change("field_retyped", id_, path, before=old.type, after=new.type)
+        return
+    # What a retyped field no longer holds, or newly holds, is told by its new type.
+    names = old.children.keys() | new.children.keys()
+    if old.holds != new.holds:
+        names = old.children.keys() & new.children.keys()
+    for name in sorted(names):
+        here = (*path, name)
+        if name not in new.children:
+            yield Change("field_removed", id_, here, before=_Node(*old.children[name]).type)
+        elif name not in old.children:
+            yield Change("field_added", id_, here, after=_Node(*new.children[name]).type)
+        else:
+            yield from _nodes(id_, here, _Node(*old.children[name]), _Node(*new.children[name]))
+
+
+_FACETS = ("format", "airbyte_type", "$ref", "contentEncoding", "contentMediaType")
+
+
+class _Node:
+    """A field: its type, and the fields in it.
+
+    A field may be described by several schemas at once, since each branch of a `oneOf` or `anyOf`
+    may declare it: then its type is any of theirs, and it holds what any of them holds.
+    """
+
+    def __init__(self, *schemas: Any) -> None:
+        self._schemas = schemas
+        self.children: dict[str, list[Any]] = {}
+        self._alternatives: dict[bytes, dict[str, Any]] = {}
+        for schema in schemas:
+            self._take(schema, depth=0)
+        if any(form.get("type") == "array" for form in self._alternatives.values()):
+            self.children.setdefault(ITEM, [{}])
+
+    @property
+    def holds(self) -> frozenset[str]:
+        """Whether this is an object, an array, both or neither."""
+        basic = {str(form.get("type")) for form in self._alternatives.values()}
+        return frozenset(basic & {"object", "array"})
+
+    @property
+    def type(self) -> dict[str, Any]:
+        """The type as one schema where it can be said so, else `anyOf` its alternatives."""
+        forms = [self._alternatives[key] for key in sorted(self._alternatives)]
+        named = [form for form in forms if form.get("type") != "null"]
+        facets = [{k: v for k, v in form.items() if k != "type"} for form in named]
+        if not named or all(
+            facet == facets[0] and "type" in form for facet, form in zip(facets, named, strict=True)
+        ):
+            types = sorted(form["type"] for form in forms)
+            shared = facets[0] if facets else {}
+            return ({"type": types[0] if len(types) == 1 else types} if types else {}) | shared
+        if len(forms) == 1:
+            return dict(forms[0])
+        return {"anyOf": [dict(form) for form in forms]}
+
+    def deep_form(self) -> list[bytes]:
+        """What is equal for schemas that mean the same, down to their ends."""
+        return sorted(_text(canonical_field(Raw(msgspec.json.encode(s)))) for s in self._schemas)
+
+    def _take(
+        self,
+        schema: Any,
+        *,
+        depth: int,
+        types: tuple[str, ...] = (),
+        facets: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        """Add what one schema allows; `types` and `facets` come from the schema around it."""
+        if not isinstance(schema, dict) or depth > _DEPTH:
+            self._alternative({})
+            return
+        for part in _list(schema.get("allOf")):
+            if isinstance(part, dict):
+                self._hold(part)
+                types = _types(part) or types
+                facets = {**facets, **_facets(part)}
+        self._hold(schema)
+        types = _types(schema) or types
+        facets = {**facets, **_facets(schema)}
+        branches = _list(schema.get("oneOf")) + _list(schema.get("anyOf"))
+        for branch in branches:
+            self._take(branch, depth=depth + 1, types=types, facets=facets)
+        if branches:
+            return
+        for basic in types:
+            self._alternative({"type": basic, **({} if basic == "null" else facets)})
+        if not types:
+            self._alternative(dict(facets))
+
+    def _hold(self, schema: Mapping[str, Any]) -> None:
+        properties = schema.get("properties")
+        if isinstance(properties, dict):
+            for name, inner in properties.items():
+                self.children.setdefault(name, []).append(inner)
+        items = schema.get("items")
+        if items is not None:
+            self.children.setdefault(ITEM, []).extend(items if isinstance(items, list) else [items])
+
+    def _alternative(self, form: dict[str, Any]) -> None:
+        self._alternatives[_text(canonical(msgspec.json.encode(form)))] = form
+
+
+@lru_cache(maxsize=2048)
+def _remembered(schema: bytes) -> _Node:
+    return _Node(decode(schema))
+
+
+def _node(schema: Raw) -> _Node:
+    return _remembered(_text(schema))
+
+
+def _text(raw: Raw) -> bytes:
+    return bytes(memoryview(raw))
+
+
+def _facets(schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {facet: schema[facet] for facet in _FACETS if schema.get(facet) is not None}
+
+
+def _types(schema: Mapping[str, Any]) -> tuple[str, ...]:
+    stated = schema.get("type")
+    if isinstance(stated, str):
+        return (stated,)
+    if isinstance(stated, list):
+        return tuple(basic for basic in stated if isinstance(basic, str))
+    if isinstance(schema.get("properties"), dict):
+        return ("object",)
+    return ("array",) if schema.get("items") is not None else ()
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _config(old: ConfiguredStream, new: ConfiguredStream) -> Iterator[ConfigChange]:
+    a, b = old.config, new.config
+    compared: tuple[tuple[ConfigKind, Any, Any], ...] = (
+        ("sync_mode_changed", a.sync_mode, b.sync_mode),
+        ("destination_sync_mode_changed", a.destination_sync_mode, b.destination_sync_mode),
+        ("cursor_changed", old.cursor, new.cursor),
+        ("primary_key_changed", set_of_paths(old.primary_key), set_of_paths(new.primary_key)),
+        ("alias_changed", a.alias_name or old.id.name, b.alias_name or new.id.name),
+        ("destination_object_changed", a.destination_object_name, b.destination_object_name),
+        ("include_files_changed", bool(a.include_files), bool(b.include_files)),
+        (
+            "field_selection_changed",
+            bool(a.field_selection_enabled),
+            bool(b.field_selection_enabled),
+        ),
+    )
+    for kind, before, after in compared:
+        if before != after:
+            yield ConfigChange(kind, old.id, before=before, after=after)
+    if list(map(_text, mappers(a))) != list(map(_text, mappers(b))):
+        types = [_mapper_types(a.mappers), _mapper_types(b.mappers)]
+        yield ConfigChange("mappers_changed", old.id, before=types[0], after=types[1])
+    if a.field_selection_enabled or b.field_selection_enabled:
+        ours, theirs = _synced(old), _synced(new)
+        for name in sorted(ours ^ theirs):
+            kind = "field_selected" if name in theirs else "field_deselected"
+            yield ConfigChange(kind, old.id, (name,))
+
+
+def _synced(stream: ConfiguredStream) -> frozenset[str]:
+    """The top-level fields that a sync carries."""
+    chosen = stream.config.selected_names()
+    return frozenset(stream.stream.fields() or ()) if chosen is None else chosen
+
+
+def _mapper_types(raws: Iterable[Raw] | None) -> list[Any]:
+    members = [decode(raw) for raw in raws or ()]
+    return [mapper.get("type") if isinstance(mapper, dict) else None for mapper in members]
