@@ -149,7 +149,7 @@ class _Check:
         )
         if not defined and not declared(self._fields, stream.cursor):
             yield self._problem("unknown_field", place, "is not a field of the stream")
-        if self._chosen is not None and stream.cursor[0] not in self._chosen:
+        if self._chosen and stream.cursor[0] not in self._chosen:
             yield self._problem("cursor_not_selected", place, "is not among the selected fields")
 
     def _key(self) -> Iterator[Problem]:
@@ -166,7 +166,7 @@ class _Check:
                 yield self._problem("missing_primary_key", part, "is an empty path")
             elif not declared(self._fields, path):
                 yield self._problem("unknown_field", part, "is not a field of the stream")
-            elif self._chosen is not None and path[0] not in self._chosen:
+            elif self._chosen and path[0] not in self._chosen:
                 yield self._problem("key_not_selected", part, "is not among the selected fields")
 
     def _selection(self, chosen: frozenset[str]) -> Iterator[Problem]:

@@ -1,0 +1,143 @@
+"""Catalogs for tests: one stream written by hand, and any stream that a source could offer."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import orjson
+from hypothesis import strategies as st
+
+Json = dict[str, Any]
+
+TEXT: Json = {"type": ["null", "string"]}
+MOMENT: Json = {"type": ["null", "string"], "format": "date-time"}
+
+
+def stream(
+    name: str = "orders",
+    fields: Json | None = None,
+    *,
+    namespace: str | None = None,
+    offer: Json | None = None,
+    **config: Any,
+) -> Json:
+    """A stream with a cursor and a key, selected, incremental, deduplicated; `config` replaces."""
+    definition: Json = {
+        "name": name,
+        "jsonSchema": {
+            "type": "object",
+            "properties": fields or {"id": TEXT, "updated": MOMENT, "total": TEXT},
+        },
+        "supportedSyncModes": ["full_refresh", "incremental"],
+        "sourceDefinedCursor": True,
+        "defaultCursorField": ["updated"],
+        "sourceDefinedPrimaryKey": [["id"]],
+    }
+    if namespace is not None:
+        definition["namespace"] = namespace
+    configured: Json = {
+        "syncMode": "incremental",
+        "destinationSyncMode": "append_dedup",
+        "cursorField": ["updated"],
+        "primaryKey": [["id"]],
+        "aliasName": name,
+        "selected": True,
+        "fieldSelectionEnabled": False,
+        "selectedFields": [],
+    }
+    return {"stream": definition | (offer or {}), "config": configured | config}
+
+
+def picked(*names: str) -> Json:
+    """The config of a stream cut down to these fields."""
+    chosen = [{"fieldPath": [name]} for name in names]
+    return {"fieldSelectionEnabled": True, "selectedFields": chosen}
+
+
+def document(*streams: Json) -> bytes:
+    """The bytes of a syncCatalog."""
+    return orjson.dumps({"streams": list(streams)})
+
+
+def shuffled(value: Any, seed: int) -> Any:
+    """The same JSON with its keys, and what JSON Schema or Airbyte means as a set, in any order."""
+    chance = random.Random(seed)  # noqa: S311  # an order to test with, not a secret
+
+    def walk(inner: Any, key: str | None) -> Any:
+        if isinstance(inner, dict):
+            pairs = [(name, walk(part, name)) for name, part in inner.items()]
+            chance.shuffle(pairs)
+            return dict(pairs)
+        if isinstance(inner, list):
+            parts = [walk(part, None) for part in inner]
+            if key in {"type", "streams", "supportedSyncModes", "selectedFields", "primaryKey"}:
+                chance.shuffle(parts)
+            return parts
+        return inner
+
+    return walk(value, None)
+
+
+NAMES = st.text(min_size=1, max_size=8).filter(lambda name: "\x00" not in name)
+FIELD_NAMES = st.sampled_from(["type", "properties", "required", "items", "[]", "a.b", "é", "x"])
+_BASIC = st.sampled_from(["string", "integer", "number", "boolean"])
+_SCALARS = st.one_of(
+    st.builds(lambda basic: {"type": ["null", basic]}, _BASIC),
+    st.builds(lambda basic: {"type": basic, "description": "some"}, _BASIC),
+    st.sampled_from(
+        [
+            MOMENT,
+            {"type": "string", "format": "date"},
+            MOMENT | {"airbyte_type": "timestamp_without_timezone"},
+            {"enum": ["a", "b"], "type": "string"},
+            {"type": "number", "multipleOf": 0.01},
+            {},
+            True,
+        ]
+    ),
+)
+SCHEMAS = st.recursive(
+    _SCALARS,
+    lambda inner: st.one_of(
+        st.builds(
+            lambda fields: {"type": ["null", "object"], "properties": fields},
+            st.dictionaries(FIELD_NAMES | NAMES, inner, max_size=3),
+        ),
+        st.builds(lambda items: {"type": "array", "items": items}, inner),
+        st.builds(lambda parts: {"oneOf": parts}, st.lists(inner, min_size=1, max_size=3)),
+        st.builds(lambda parts: {"anyOf": [*parts, {"type": "null"}]}, st.lists(inner, max_size=2)),
+    ),
+    max_leaves=5,
+)
+
+
+@st.composite
+def streams(draw: st.DrawFn, *, name: str | None = None) -> Json:
+    """A stream as a source could offer it, configured so that Airbyte takes it."""
+    fields = draw(st.dictionaries(FIELD_NAMES | NAMES, SCHEMAS, max_size=4))
+    fields |= {"id": TEXT, "updated": MOMENT}
+    offer: Json = {}
+    if draw(st.booleans()):
+        offer["isResumable"] = draw(st.booleans())
+    config: Json = {}
+    if draw(st.booleans()):
+        config = picked("id", "updated", *draw(st.sets(st.sampled_from(sorted(fields)))))
+        config["selectedFields"] = list(
+            {field["fieldPath"][0]: field for field in config["selectedFields"]}.values()
+        )
+    return stream(
+        draw(NAMES) if name is None else name,
+        fields,
+        namespace=draw(st.none() | st.sampled_from(["public", "sales"])),
+        offer=offer,
+        **config,
+    )
+
+
+CATALOGS = st.lists(
+    streams(),
+    min_size=1,
+    max_size=4,
+    unique_by=lambda pair: (pair["stream"].get("namespace"), pair["stream"]["name"]),
+)
