@@ -1,7 +1,7 @@
 """What a call through the Airbyte client costs, as a ratio to plain httpx in the same run.
 
-`python -m tests.bench.bench_client`: 100 calls at once, small JSON, loopback. The server is a process
-of its own that answers every request with the same bytes, so that the clients are what is measured.
+`python -m tests.bench.bench_client`: 100 calls at once, small JSON, loopback. The server is a
+process of its own that answers every request with the same bytes: only the clients are measured.
 """
 
 from __future__ import annotations

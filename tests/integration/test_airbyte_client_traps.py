@@ -1,0 +1,415 @@
+"""What the client makes of calls that end badly, on real sockets, after the request was read."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import socket
+import struct
+import time
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID, uuid4
+
+import msgspec
+import pytest
+
+from shared.airbyte_client import AirbyteClient, Source
+from shared.errors import (
+    AamError,
+    Invalid,
+    UpstreamConflict,
+    UpstreamDenied,
+    UpstreamMissing,
+    UpstreamRefused,
+    UpstreamTimeout,
+    UpstreamUnknown,
+    UpstreamUnreachable,
+)
+
+CANARY = "AAMCANARY-refresh-token"
+UPSTREAM_CANARY = "AAMCANARY-in-the-answer"
+SOURCE_ID, WORKSPACE_ID, DEFINITION_ID = uuid4(), uuid4(), uuid4()
+
+Move = Callable[[asyncio.StreamWriter], Awaitable[None]]
+
+
+@dataclass
+class Wire:
+    """A server that reads each request to its end and then makes the next scripted move.
+
+    The last move is repeated. `requests` are the raw requests in order of arrival.
+    """
+
+    moves: list[Move]
+    requests: list[bytes] = field(default_factory=list)
+    port: int = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/api/v1"
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while not writer.is_closing():
+                head = await reader.readuntil(b"\r\n\r\n")
+                _, found, rest = head.lower().partition(b"content-length:")
+                body = await reader.readexactly(int(rest.split(b"\r\n")[0]) if found else 0)
+                self.requests.append(head + body)
+                move = self.moves.pop(0) if len(self.moves) > 1 else self.moves[0]
+                await move(writer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def wire(*moves: Move) -> AsyncIterator[Wire]:
+    """A scripted server on a free loopback port."""
+    script = Wire(list(moves))
+    open_connections: set[asyncio.Task[None]] = set()
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(script.answer(reader, writer))
+        open_connections.add(task)
+        task.add_done_callback(open_connections.discard)
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    script.port = server.sockets[0].getsockname()[1]
+    try:
+        yield script
+    finally:
+        server.close()
+        for task in list(open_connections):
+            task.cancel()
+        await asyncio.gather(*open_connections, return_exceptions=True)
+
+
+def says(
+    status: int,
+    content: bytes | dict[str, Any],
+    *,
+    content_type: str = "application/json",
+    length: int | None = None,
+    headers: str = "",
+) -> Move:
+    """A whole answer; with a `length` larger than its content, a truncated one."""
+    body = content if isinstance(content, bytes) else msgspec.json.encode(content)
+
+    async def move(writer: asyncio.StreamWriter) -> None:
+        head = (
+            f"HTTP/1.1 {status} Some Reason\r\ncontent-type: {content_type}\r\n{headers}"
+            f"content-length: {len(body) if length is None else length}\r\n\r\n"
+        )
+        writer.write(head.encode() + body)
+        await writer.drain()
+        if length is not None:
+            writer.close()
+
+    return move
+
+
+def sends(content: bytes) -> Move:
+    """These bytes, and the end of the connection."""
+
+    async def move(writer: asyncio.StreamWriter) -> None:
+        writer.write(content)
+        await writer.drain()
+        writer.close()
+
+    return move
+
+
+async def close(writer: asyncio.StreamWriter) -> None:
+    """Hang up in good order."""
+    writer.close()
+
+
+async def reset(writer: asyncio.StreamWriter) -> None:
+    """Hang up with a RST."""
+    writer.get_extra_info("socket").setsockopt(
+        socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+    )
+    writer.transport.abort()
+
+
+async def silence(_: asyncio.StreamWriter) -> None:
+    """Say nothing for longer than any test waits."""
+    await asyncio.sleep(30)
+
+
+async def trickle(writer: asyncio.StreamWriter) -> None:
+    """An answer whose every byte comes in time, and whose last one never does."""
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n")
+    for _ in range(1500):
+        writer.write(b" ")
+        await writer.drain()
+        await asyncio.sleep(0.02)
+
+
+SOURCE = {
+    "sourceId": str(SOURCE_ID),
+    "name": "Salesforce",
+    "workspaceId": str(WORKSPACE_ID),
+    "sourceDefinitionId": str(DEFINITION_ID),
+    "connectionConfiguration": {"refresh_token": "**********"},
+    "sourceName": "Salesforce",
+}
+HTML = f"<html><body><h1>Bad Gateway</h1>{UPSTREAM_CANARY}</body></html>".encode()
+HALF = msgspec.json.encode(SOURCE)[:40]
+MESSAGE = {"message": UPSTREAM_CANARY, "exceptionStack": [UPSTREAM_CANARY]}
+ERROR_ID = {"errorId": str(uuid4())}
+PROBLEM = {"status": 400, "type": "about:blank", "title": "bad", "detail": UPSTREAM_CANARY}
+MICRONAUT = {"message": "Bad Request", "_embedded": {"errors": [{"message": UPSTREAM_CANARY}]}}
+
+LOST: list[tuple[str, Move, type[AamError]]] = [
+    ("close", close, UpstreamUnknown),
+    ("reset", reset, UpstreamUnknown),
+    ("truncated by length", says(200, HALF, length=4000), UpstreamUnknown),
+    (
+        "truncated chunks",
+        sends(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nff\r\n" + HALF),
+        UpstreamUnknown,
+    ),
+    ("truncated without a length", sends(b"HTTP/1.1 200 OK\r\n\r\n" + HALF), UpstreamUnknown),
+    ("cut inside the head", sends(b"HTTP/1.1 200 OK\r\ncontent-ty"), UpstreamUnknown),
+    ("garbage", sends(b"\x16\x03\x01 not HTTP \xff\xfe\r\n\r\n"), UpstreamUnknown),
+    (
+        "garbage length",
+        sends(b"HTTP/1.1 200 OK\r\ncontent-length: many\r\n\r\n{}"),
+        UpstreamUnknown,
+    ),
+    ("garbage as gzip", says(200, b"{}", headers="content-encoding: gzip\r\n"), UpstreamUnknown),
+    (
+        "gzip bomb",
+        says(200, gzip.compress(b" " * 70_000_000), headers="content-encoding: gzip\r\n"),
+        UpstreamUnknown,
+    ),
+    ("empty 200", says(200, b""), UpstreamUnknown),
+    ("HTML 200", says(200, HTML, content_type="text/html"), UpstreamUnknown),
+    ("another JSON 200", says(200, {"sourceId": UPSTREAM_CANARY}), UpstreamUnknown),
+    ("bytes 200", says(200, b'{"sourceId": "\xff\xfe"}'), UpstreamUnknown),
+    ("redirect", says(302, b"", headers="location: http://169.254.169.254/\r\n"), UpstreamUnknown),
+    ("HTML 400", says(400, HTML, content_type="text/html"), UpstreamUnknown),
+    ("HTML 404", says(404, HTML, content_type="text/html"), UpstreamUnknown),
+    ("HTML 502", says(502, HTML, content_type="text/html"), UpstreamUnknown),
+    ("HTML 503", says(503, HTML, content_type="text/html"), UpstreamUnknown),
+    ("HTML 504", says(504, HTML, content_type="text/html"), UpstreamTimeout),
+    ("empty 500", says(500, b""), UpstreamUnknown),
+    ("JSON 500", says(500, MESSAGE), UpstreamUnknown),
+    ("JSON 429", says(429, MESSAGE), UpstreamUnknown),
+    ("JSON 408", says(408, PROBLEM), UpstreamTimeout),
+    ("silence", silence, UpstreamTimeout),
+    ("trickle", trickle, UpstreamTimeout),
+]
+
+DEFINITE: list[tuple[str, Move, type[AamError]]] = [
+    *(
+        (f"{status} {style}", says(status, body), UpstreamRefused)
+        for status in (400, 422)
+        for style, body in (
+            ("message", MESSAGE),
+            ("errorId", ERROR_ID),
+            ("problem", PROBLEM),
+            ("micronaut", MICRONAUT),
+        )
+    ),
+    ("404 message", says(404, MESSAGE), UpstreamMissing),
+    ("404 errorId", says(404, ERROR_ID), UpstreamMissing),
+    ("405", says(405, MICRONAUT), UpstreamRefused),
+    ("501", says(501, PROBLEM), UpstreamRefused),
+    ("401", says(401, b""), UpstreamDenied),
+    ("401 HTML", says(401, HTML), UpstreamDenied),
+    ("403", says(403, PROBLEM), UpstreamDenied),
+    ("409", says(409, MESSAGE), UpstreamConflict),
+    ("423", says(423, MESSAGE), UpstreamConflict),
+    ("413 HTML", says(413, HTML), Invalid),
+    ("413 micronaut", says(413, MICRONAUT), Invalid),
+]
+
+
+async def create(client: AirbyteClient) -> Source:
+    """A call that must not be made twice, and that holds a secret."""
+    return await client.create_source(
+        WORKSPACE_ID,
+        {"refresh_token": CANARY},
+        name="Salesforce",
+        source_definition_id=DEFINITION_ID,
+    )
+
+
+@pytest.mark.parametrize(
+    "name,move,error", LOST + DEFINITE, ids=[name for name, _, _ in LOST + DEFINITE]
+)
+async def test_what_goes_wrong_is_told_apart_and_sent_once(
+    name: str,
+    move: Move,
+    error: type[AamError],
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Each ending has its class; a creation is sent once; nothing that was said is quoted."""
+    caplog.set_level("DEBUG")
+    started = time.monotonic()
+    async with wire(move) as server, AirbyteClient(server.url, timeout=0.7) as client:
+        with pytest.raises(AamError) as caught:
+            await create(client)
+        assert len(server.requests) == 1
+        assert CANARY.encode() in server.requests[0]
+
+    assert type(caught.value) is error
+    assert time.monotonic() - started < 5
+    # Nothing hangs on the error: the contexts of httpx and aiohttp hold the request.
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+    shown = "".join(traceback.format_exception(caught.value)) + repr(caught.value.problem())
+    told = shown + caplog.text + "".join(capsys.readouterr())
+    assert "AAMCANARY" not in told
+
+
+async def test_a_refused_connection_is_the_only_not_sent(unused_port: int) -> None:
+    """Nobody listens: nothing happened, and a creation is not tried twice either."""
+    async with AirbyteClient(f"http://127.0.0.1:{unused_port}/api/v1", timeout=5) as client:
+        with pytest.raises(UpstreamUnreachable) as caught:
+            await create(client)
+    assert caught.value.retryable
+    assert caught.value.__context__ is None
+
+
+async def test_a_failed_handshake_is_not_sent() -> None:
+    """TLS that cannot be set up carries no request."""
+    received = bytearray()
+
+    async def speak_plainly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        received.extend(await reader.read(1 << 16))
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(speak_plainly, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, AirbyteClient(f"https://127.0.0.1:{port}/api/v1", timeout=5) as client:
+        with pytest.raises(UpstreamUnreachable):
+            await create(client)
+    assert CANARY.encode() not in received
+
+
+@pytest.mark.parametrize("move", [close, reset, says(502, HTML), says(200, b""), says(429, b"")])
+async def test_a_read_is_repeated_where_that_may_help(move: Move) -> None:
+    """Twice lost, then answered."""
+    async with (
+        wire(move, move, says(200, SOURCE)) as server,
+        AirbyteClient(server.url, timeout=5) as client,
+    ):
+        assert (await client.get_source(SOURCE_ID)).source_id == SOURCE_ID
+        assert len(server.requests) == 3
+
+
+async def test_a_read_is_not_repeated_after_a_definite_no() -> None:
+    """Missing is missing."""
+    async with wire(says(404, ERROR_ID)) as server, AirbyteClient(server.url) as client:
+        with pytest.raises(UpstreamMissing):
+            await client.get_source(SOURCE_ID)
+        assert len(server.requests) == 1
+
+
+async def test_repeating_ends_within_the_deadline() -> None:
+    """The deadline is for the call and not for each of its attempts."""
+    started = time.monotonic()
+    async with (
+        wire(close, close, silence) as server,
+        AirbyteClient(server.url, timeout=1) as client,
+    ):
+        with pytest.raises(UpstreamTimeout):
+            await client.get_source(SOURCE_ID)
+        assert len(server.requests) == 3
+    assert time.monotonic() - started < 2
+
+
+async def test_a_lost_connection_spoils_no_later_call() -> None:
+    """The pool drops what was reset."""
+    async with (
+        wire(says(200, SOURCE), reset, says(200, SOURCE)) as server,
+        AirbyteClient(server.url) as client,
+    ):
+        await create(client)
+        with pytest.raises(UpstreamUnknown):
+            await create(client)
+        assert (await create(client)).name == "Salesforce"
+
+
+async def test_a_cancelled_call_is_cancelled() -> None:
+    """The client's deadline does not swallow somebody else's."""
+    async with wire(silence) as server, AirbyteClient(server.url, timeout=20) as client:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await create(client)
+
+
+async def test_headers_are_those_airbyte_needs() -> None:
+    """JSON with its content type, gzip at most, and no cookie ever comes back."""
+    baked = says(200, SOURCE, headers="set-cookie: session=abc; path=/\r\n")
+    async with wire(baked) as server, AirbyteClient(server.url + "/") as client:
+        await create(client)
+        await create(client)
+        first, second = (request.partition(b"\r\n\r\n")[0].lower() for request in server.requests)
+    assert first.startswith(b"post /api/v1/sources/create http/1.1\r\n")
+    assert b"\r\ncontent-type: application/json\r\n" in first + b"\r\n"
+    assert b"\r\naccept-encoding: gzip\r\n" in first + b"\r\n"
+    assert b"authorization" not in first
+    assert b"cookie" not in second
+
+
+async def test_gzip_is_understood() -> None:
+    """A compressed answer reads like any other."""
+    packed = says(
+        200, gzip.compress(msgspec.json.encode(SOURCE)), headers="content-encoding: gzip\r\n"
+    )
+    async with wire(packed) as server, AirbyteClient(server.url) as client:
+        assert (await create(client)).source_id == SOURCE_ID
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        port: int = bound.getsockname()[1]
+    return port
+
+
+@pytest.mark.parametrize(
+    "move,healthy",
+    [
+        (says(200, {"available": True}), True),
+        (says(200, {"available": False}), False),
+        (says(503, HTML), False),
+        (close, False),
+        (says(401, b""), False),
+    ],
+)
+async def test_health_never_raises(move: Move, healthy: bool) -> None:
+    """Whatever Airbyte does, health is yes or no."""
+    async with wire(move) as server, AirbyteClient(server.url, timeout=2) as client:
+        assert await client.health() is healthy
+
+
+async def test_answers_may_lack_what_airbyte_leaves_out() -> None:
+    """Nulls are omitted and unknown words appear: neither is an error."""
+    connection: dict[str, Any] = {
+        "connectionId": str(uuid4()),
+        "name": "n",
+        "sourceId": str(SOURCE_ID),
+        "destinationId": str(uuid4()),
+        "status": "hibernating",
+        "syncCatalog": {"streams": [{"a": 1}]},
+    }
+    async with wire(says(200, connection)) as server, AirbyteClient(server.url) as client:
+        read = await client.get_connection(UUID(connection["connectionId"]))
+    assert read.status == "hibernating"
+    assert read.source_catalog_id is None
+    assert not read.breaking_change
+    assert read.sync_catalog == b'{"streams":[{"a":1}]}'
