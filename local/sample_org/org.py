@@ -9,9 +9,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
-from local.sample_org.fields import Field, custom_field, label_of
+from local.sample_org.fields import CustomType, Field, custom_field, described, label_of
 from local.sample_org.samples import Row, record_id, row, salesforce_time, sample
 from local.sample_org.standard_objects import STANDARD_OBJECTS, SYSTEM_FIELDS, parse_fields
 
@@ -104,7 +105,7 @@ class Org:
         found = _GENERATED.fullmatch(name)
         if found is None or not 1 <= int(found[1]) <= self.custom_objects:
             return None
-        return self._generated(int(found[1]), _generated_fields(self._fields_per_object))
+        return self._generated(int(found[1]), dict(_generated_fields(self._fields_per_object)))
 
     def seen(self, name: str) -> SObject | None:
         """The object of this name, unless it is hidden."""
@@ -227,7 +228,7 @@ def describe(sobject: SObject) -> dict[str, Any]:
         "actionOverrides": [],
         "childRelationships": [],
         "compactLayoutable": True,
-        "fields": [entry.describe() for entry in sobject.fields.values()],
+        "fields": [described(entry) for entry in sobject.fields.values()],
         "namedLayoutInfos": [],
         "networkScopeFieldName": None,
         "recordTypeInfos": [],
@@ -244,12 +245,16 @@ def _generated_name(number: int) -> str:
     return f"Custom_{number:04}__c"
 
 
+@lru_cache(maxsize=1)
 def _generated_fields(count: int) -> dict[str, Field]:
-    kinds = ("string", "double", "boolean", "date", "datetime", "currency", "picklist", "email")
+    kinds: tuple[CustomType, ...] = (
+        *("string", "double", "boolean", "date"),
+        *("datetime", "currency", "picklist", "email"),
+    )
     fields = SYSTEM | {"Name": Field("Name", "string", length=80)}
     for number in range(1, count - len(fields) + 1):
         kind = kinds[number % len(kinds)]
         name = f"Field_{number:03}__c"
         values = ("Low", "Medium", "High") if kind == "picklist" else ()
-        fields[name] = custom_field(name, kind, values=values)  # type: ignore[arg-type] # a literal tuple above
+        fields[name] = custom_field(name, kind, values=values)
     return fields

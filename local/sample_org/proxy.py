@@ -84,7 +84,9 @@ class Proxy:
     async def _pass_on(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str
     ) -> None:
-        org_reader, org_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        org_reader, org_writer = await asyncio.open_connection(
+            "127.0.0.1", self._port, limit=_CHUNK_BYTES
+        )
         try:
             writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
             await writer.start_tls(self._authority.context(host), ssl_handshake_timeout=10)

@@ -71,7 +71,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
                 application(live),
                 log_config=None,
                 access_log=False,
-                http="h11",  # the other one lowers the names of headers, which clients look up as spelled
+                http="h11",  # httptools would lower the names of headers
                 lifespan="off",
                 timeout_graceful_shutdown=2,
             )
