@@ -1,0 +1,65 @@
+"""`python -m local.airbyte` serves the local plane, `… install NAME` installs a connector."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+import uvicorn
+from pydantic import ValidationError
+
+from local.airbyte.api import app_of
+from local.airbyte.settings import Settings
+from local.airbyte.store import BY_NAME, InstallFailed, Store
+from shared import logs
+
+cli = typer.Typer(add_completion=False, help="AAM's local execution plane.")
+
+
+def _settings() -> Settings:
+    try:
+        return Settings()
+    except ValidationError as error:
+        for fault in error.errors():
+            name = "__".join(str(part) for part in fault["loc"]).upper()
+            typer.echo(f"LOCAL_AIRBYTE_{name}: {fault['msg']}", err=True)
+        sys.exit(2)
+
+
+@cli.callback(invoke_without_command=True)
+def serve(context: typer.Context) -> None:
+    """Answer Airbyte's API on the loopback interface until stopped."""
+    if context.invoked_subcommand is not None:
+        return
+    os.umask(0o077)
+    settings = _settings()
+    logs.set_up("local_airbyte")
+    uvicorn.run(
+        app_of(settings),
+        host="127.0.0.1",
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=5,
+    )
+
+
+@cli.command()
+def install(names: Annotated[list[str], typer.Argument(help="source-salesforce …")]) -> None:
+    """Install connectors into their own environments, each at its pinned version."""
+    for name in names:
+        connector = BY_NAME.get(name)
+        if connector is None:
+            typer.echo(f"No connector {name}; there are {', '.join(sorted(BY_NAME))}.", err=True)
+            sys.exit(2)
+        try:
+            typer.echo(str(Store(_settings().connectors_dir).install(connector)))
+        except InstallFailed as error:
+            typer.echo(str(error), err=True)
+            sys.exit(1)
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,266 @@
+"""What the plane knows, in one SQLite file: sources, connections, catalogs, states, jobs.
+
+Sources' configurations stand in it with their secrets, as they do in Airbyte's own database: the
+directory is 0700 and the file 0600, and both belong to whoever runs the plane. Statements are short
+(well under a millisecond), so they run where they are called; whole catalogs are worth a thread.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import threading
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS actors (
+    id TEXT PRIMARY KEY, kind TEXT NOT NULL, definition_id TEXT NOT NULL, name TEXT NOT NULL,
+    config TEXT NOT NULL, created_at INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS catalogs (id TEXT PRIMARY KEY, protocol BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS discoveries (
+    source_id TEXT NOT NULL REFERENCES actors ON DELETE CASCADE, version TEXT NOT NULL,
+    config_hash TEXT NOT NULL, catalog_id TEXT NOT NULL REFERENCES catalogs,
+    created_at INTEGER NOT NULL, PRIMARY KEY (source_id, version, config_hash));
+CREATE TABLE IF NOT EXISTS connections (
+    id TEXT PRIMARY KEY, source_id TEXT NOT NULL REFERENCES actors ON DELETE CASCADE,
+    destination_id TEXT NOT NULL REFERENCES actors ON DELETE CASCADE,
+    settings TEXT NOT NULL, streams BLOB NOT NULL, created_at INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS states (
+    connection_id TEXT NOT NULL REFERENCES connections ON DELETE CASCADE,
+    kind TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL, state TEXT NOT NULL,
+    PRIMARY KEY (connection_id, kind, namespace, name));
+CREATE TABLE IF NOT EXISTS jobs (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, connection_id TEXT NOT NULL, status TEXT NOT NULL,
+    streams TEXT NOT NULL, created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL,
+    started_at INTEGER);
+CREATE UNIQUE INDEX IF NOT EXISTS one_running_job ON jobs (connection_id)
+    WHERE status IN ('pending', 'running', 'incomplete');
+CREATE INDEX IF NOT EXISTS jobs_of_connection ON jobs (connection_id, id);
+CREATE TABLE IF NOT EXISTS attempts (
+    job_id INTEGER NOT NULL REFERENCES jobs ON DELETE CASCADE, number INTEGER NOT NULL,
+    status TEXT NOT NULL, created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL,
+    ended_at INTEGER, stats TEXT NOT NULL, failure TEXT, PRIMARY KEY (job_id, number));
+CREATE TABLE IF NOT EXISTS commands (
+    id TEXT PRIMARY KEY, kind TEXT NOT NULL, status TEXT NOT NULL, output TEXT NOT NULL,
+    created_at INTEGER NOT NULL);
+"""
+
+OPEN = ("pending", "running", "incomplete")
+Row = dict[str, Any]
+
+
+class InUse(Exception):
+    """Another plane works on this state directory."""
+
+
+class Metadata:
+    """The file and its questions. Rows are dictionaries; JSON columns come back parsed."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        directory.chmod(0o700)
+        self._lock_file = (directory / "lock").open("w")
+        try:
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._lock_file.close()
+            raise InUse(f"Another local Airbyte works in {directory}.") from error
+        path = directory / "metadata.sqlite3"
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        self._lock = threading.RLock()
+        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._db.row_factory = sqlite3.Row
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+            self._db.execute(f"PRAGMA {pragma}")
+        self._db.executescript(SCHEMA)
+
+    def close(self) -> None:
+        """Let the next plane in."""
+        with self._lock:
+            self._db.close()
+        self._lock_file.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All of the block, or nothing."""
+        with self._lock:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+    def one(self, sql: str, *values: Any) -> Row | None:
+        """The first row, or None."""
+        with self._lock:
+            row = self._db.execute(sql, values).fetchone()
+        return None if row is None else _parsed(row)
+
+    def all(self, sql: str, *values: Any) -> list[Row]:
+        """Every row."""
+        with self._lock:
+            return [_parsed(row) for row in self._db.execute(sql, values).fetchall()]
+
+    def write(self, sql: str, *values: Any) -> int:
+        """How many rows changed."""
+        with self._lock:
+            return self._db.execute(sql, values).rowcount
+
+    def keep_catalog(self, catalog_id: UUID, protocol: bytes) -> None:
+        """Store a catalog once, compressed (24 MB become 3)."""
+        known = self.one("SELECT 1 AS known FROM catalogs WHERE id = ?", str(catalog_id))
+        if known is None:
+            packed = zlib.compress(protocol, 6)
+            self.write("INSERT OR IGNORE INTO catalogs VALUES (?, ?)", str(catalog_id), packed)
+
+    def catalog(self, catalog_id: str) -> bytes:
+        """A stored catalog, as the connector wrote it."""
+        row = self.one("SELECT protocol FROM catalogs WHERE id = ?", catalog_id)
+        assert row is not None  # noqa: S101 - discoveries and commands refer to catalogs that exist
+        return zlib.decompress(row["protocol"])
+
+    def begin_job(self, connection_id: str, streams: Sequence[Mapping[str, Any]], now: int) -> int:
+        """A pending job with its first attempt.
+
+        Raises:
+            sqlite3.IntegrityError: another job of this connection is open.
+        """
+        with self.transaction():
+            job_id = self._db.execute(
+                "INSERT INTO jobs (connection_id, status, streams, created_at, updated_at)"
+                " VALUES (?, 'pending', ?, ?, ?)",
+                (connection_id, dump(streams), now, now),
+            ).lastrowid
+            assert job_id is not None  # noqa: S101 - SQLite has just given one
+            self.begin_attempt(job_id, 0, now)
+        return job_id
+
+    def begin_attempt(self, job_id: int, number: int, now: int) -> None:
+        """A running attempt without counts yet."""
+        self.write(
+            "INSERT INTO attempts VALUES (?, ?, 'running', ?, ?, NULL, '{}', NULL)",
+            job_id,
+            number,
+            now,
+            now,
+        )
+
+    def set_job(self, job_id: int, status: str, now: int) -> None:
+        """Move an open job on; a job that ended stays as it ended."""
+        self.write(
+            "UPDATE jobs SET status = ?, updated_at = ?, started_at = CASE WHEN ? = 'running'"
+            " THEN coalesce(started_at, ?) ELSE started_at END"
+            " WHERE id = ? AND status IN ('pending', 'running', 'incomplete')",
+            status,
+            now,
+            status,
+            now,
+            job_id,
+        )
+
+    def count(self, job_id: int, number: int, stats: Mapping[str, Any], now: int) -> None:
+        """Say how far an attempt is."""
+        self.write(
+            "UPDATE attempts SET stats = ?, updated_at = ? WHERE job_id = ? AND number = ?",
+            dump(stats),
+            now,
+            job_id,
+            number,
+        )
+
+    def end_attempt(
+        self, job_id: int, number: int, status: str, failure: Mapping[str, Any] | None, now: int
+    ) -> None:
+        """Say how an attempt ended."""
+        self.write(
+            "UPDATE attempts SET status = ?, failure = ?, updated_at = ?, ended_at = ?"
+            " WHERE job_id = ? AND number = ?",
+            status,
+            None if failure is None else dump(failure),
+            now,
+            now,
+            job_id,
+            number,
+        )
+
+    def save_state(
+        self, connection_id: str, kind: str, states: Mapping[tuple[str | None, str], Any]
+    ) -> None:
+        """Keep states of one kind and forget another kind's: a connection has one."""
+        with self.transaction():
+            self.write(
+                "DELETE FROM states WHERE connection_id = ? AND kind <> ?", connection_id, kind
+            )
+            for (namespace, name), state in states.items():
+                self.write(
+                    "INSERT OR REPLACE INTO states VALUES (?, ?, ?, ?, ?)",
+                    connection_id,
+                    kind,
+                    namespace or "",
+                    name,
+                    dump(state),
+                )
+
+    def states(self, connection_id: str) -> list[Row]:
+        """A connection's states: kind, namespace ("" for none), name, state."""
+        return self.all(
+            "SELECT kind, namespace, name, state FROM states WHERE connection_id = ?"
+            " ORDER BY namespace, name",
+            connection_id,
+        )
+
+    def end_what_was_open(self, failure: Mapping[str, Any], now: int) -> None:
+        """Fail the jobs and commands of a plane that is gone."""
+        with self.transaction():
+            self.write(
+                "UPDATE attempts SET status = 'failed', failure = ?, updated_at = ?, ended_at = ?"
+                " WHERE status = 'running'",
+                dump(failure),
+                now,
+                now,
+            )
+            self.write(
+                "UPDATE jobs SET status = 'failed', updated_at = ?"
+                " WHERE status IN ('pending', 'running', 'incomplete')",
+                now,
+            )
+            self.write(
+                "UPDATE commands SET status = 'completed', output = ?"
+                " WHERE status IN ('pending', 'running')",
+                dump({"status": "failed", "failureReason": failure["failures"][0]}),
+            )
+
+
+_JSON = frozenset({"config", "settings", "state", "stats", "failure", "output"})
+
+
+def _parsed(row: sqlite3.Row) -> Row:
+    found = dict(row)
+    for key in _JSON & found.keys():
+        if found[key] is not None:
+            found[key] = orjson.loads(found[key])
+    if isinstance(found.get("streams"), bytes):
+        found["streams"] = orjson.loads(zlib.decompress(found["streams"]))
+    elif isinstance(found.get("streams"), str):
+        found["streams"] = orjson.loads(found["streams"])
+    return found
+
+
+def packed(streams: Sequence[Mapping[str, Any]]) -> bytes:
+    """A connection's catalog as its column holds it."""
+    return zlib.compress(orjson.dumps(streams), 1)
+
+
+def dump(value: Any) -> str:
+    """A JSON column's text."""
+    return orjson.dumps(value).decode()

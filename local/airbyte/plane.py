@@ -1,0 +1,518 @@
+"""The plane itself: sources, discoveries, connections, commands, as Airbyte treats them.
+
+Nothing here invents an answer: what a source offers, and whether it works, its connector said.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Self
+from uuid import UUID, uuid4
+
+import asyncpg
+import orjson
+
+from local.airbyte import DESTINATION_DEFINITION_ID, DESTINATION_ID, catalog, specification
+from local.airbyte.catalog import DuplicateStreams, InvalidCatalog, NestedSelection, NotWritable
+from local.airbyte.errors import Problem, Refusal, not_found, uncaught
+from local.airbyte.jobs import Jobs, failure_reason, reason_of, renew_config, target_of
+from local.airbyte.metadata import Metadata, Row, dump, packed
+from local.airbyte.runner import ConnectorFailed, Runner
+from local.airbyte.settings import Settings
+from local.airbyte.store import BY_DEFINITION, Connector, Store
+from local.airbyte.verbs import Check, Verbs
+from shared import logs
+
+log = logs.get(__name__)
+
+Json = dict[str, Any]
+
+DESTINATION_SPECIFICATION: Json = {
+    "$schema": "http://json-schema.org/draft-07/schema#",
+    "title": "Postgres, written to by the local plane",
+    "type": "object",
+    "required": ["url"],
+    "additionalProperties": True,
+    "properties": {
+        "url": {
+            "type": "string",
+            "title": "URL",
+            "description": "postgresql:// URL of the warehouse",
+            "airbyte_secret": True,
+            "order": 0,
+        },
+        "schema": {
+            "type": "string",
+            "title": "Default schema",
+            "default": "public",
+            "order": 1,
+        },
+    },
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a check or a discovery ended; exactly what the two API styles are told from."""
+
+    started_at: int
+    ended_at: int
+    renewed: bool
+    check: Check | None = None
+    catalog_id: str | None = None
+    failure: Json | None = None
+
+    @property
+    def succeeded(self) -> bool:
+        """The connector came to its verdict, whatever that was."""
+        return self.failure is None
+
+
+class Plane:
+    """Everything one process of the local Airbyte holds."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.metadata = Metadata(settings.state_dir)
+        runner = Runner(settings.state_dir / "run", asyncio.Semaphore(settings.max_connectors))
+        runner.sweep()
+        self.verbs = Verbs(settings, Store(settings.connectors_dir), runner)
+        self.jobs = Jobs(self.metadata, self.verbs)
+        self._commands: dict[str, asyncio.Task[None]] = {}
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, settings: Settings) -> AsyncIterator[Self]:
+        """The plane with what it knew before; when the block is left, no connector is left."""
+        plane = cls(settings)
+        reason = failure_reason("airbyte_platform", "system_error", "The server restarted.")
+        plane.metadata.end_what_was_open({"failures": [reason]}, _now())
+        if settings.warehouse_url is not None:
+            plane._keep_warehouse(settings.warehouse_url.get_secret_value())
+        try:
+            yield plane
+        finally:
+            await plane.jobs.stop()
+            for task in list(plane._commands.values()):
+                task.cancel()
+            await asyncio.gather(*plane._commands.values(), return_exceptions=True)
+            plane.metadata.close()
+
+    def _keep_warehouse(self, url: str) -> None:
+        self.metadata.write(
+            "INSERT INTO actors VALUES (?, 'destination', ?, 'Local warehouse', ?, ?)"
+            " ON CONFLICT (id) DO UPDATE SET config = excluded.config",
+            str(DESTINATION_ID),
+            str(DESTINATION_DEFINITION_ID),
+            dump({"url": url, "schema": "public"}),
+            _now(),
+        )
+
+    # Actors: sources and destinations
+
+    def actor(self, kind: str, actor_id: UUID) -> Row:
+        """A source or destination.
+
+        Raises:
+            Refusal: 404.
+        """
+        row = self.metadata.one(
+            "SELECT * FROM actors WHERE kind = ? AND id = ?", kind, str(actor_id)
+        )
+        if row is None:
+            raise not_found(f"{kind.upper()}_CONNECTION", str(actor_id))
+        return row
+
+    async def schema_of(self, row: Row) -> Json:
+        """The connection specification of an actor's definition."""
+        if row["kind"] == "destination":
+            return DESTINATION_SPECIFICATION
+        return await self.specification(connector_of(UUID(row["definition_id"])))
+
+    async def specification(self, connector: Connector) -> Json:
+        """A connector's connection specification; the connector is installed when it is not yet.
+
+        Raises:
+            Refusal: 500, the connector did not tell it.
+        """
+        try:
+            spec = await self.verbs.spec(connector)
+        except ConnectorFailed as error:
+            raise uncaught(f"Could not get the specification of {connector.name}.") from error
+        schema: Json = spec["connectionSpecification"]
+        return schema
+
+    async def create_actor(self, kind: str, definition_id: UUID, name: str, config: Json) -> Row:
+        """Add a source or destination; the configuration is validated, not tried.
+
+        Raises:
+            Refusal: 404, 422.
+        """
+        if kind == "source":
+            schema = await self.specification(connector_of(definition_id))
+        elif definition_id == DESTINATION_DEFINITION_ID:
+            schema = DESTINATION_SPECIFICATION
+        else:
+            raise not_found("STANDARD_DESTINATION_DEFINITION", str(definition_id))
+        _validate(config, schema)
+        actor_id = uuid4()
+        self.metadata.write(
+            "INSERT INTO actors VALUES (?, ?, ?, ?, ?, ?)",
+            str(actor_id),
+            kind,
+            str(definition_id),
+            name,
+            dump(config),
+            _now(),
+        )
+        return self.actor(kind, actor_id)
+
+    async def update_actor(self, row: Row, *, name: str | None, config: Json | None) -> Row:
+        """Change a name or the whole configuration; masked values keep the stored secret.
+
+        Raises:
+            Refusal: 422.
+        """
+        if config is not None:
+            schema = await self.schema_of(row)
+            config = specification.unmasked(config, row["config"], schema)
+            _validate(config, schema)
+        self.metadata.write(
+            "UPDATE actors SET name = coalesce(?, name), config = coalesce(?, config) WHERE id = ?",
+            name,
+            None if config is None else dump(config),
+            row["id"],
+        )
+        return self.actor(row["kind"], UUID(row["id"]))
+
+    async def delete_actor(self, row: Row) -> None:
+        """Delete it with every connection it has."""
+        column = f"{row['kind']}_id"
+        for connection in self.metadata.all(
+            f"SELECT id FROM connections WHERE {column} = ?",  # noqa: S608 - one of two words
+            row["id"],
+        ):
+            await self.delete_connection(connection["id"])
+        self.metadata.write("DELETE FROM actors WHERE id = ?", row["id"])
+
+    # Asking connectors
+
+    async def check(self, row: Row) -> Outcome:
+        """Try an actor's configuration."""
+        if row["kind"] == "destination":
+            return await _check_warehouse(row["config"]["url"])
+        return await self._ask(row, self._check)
+
+    async def check_config(self, definition_id: UUID, config: Json) -> Outcome:
+        """Try a configuration that belongs to no source yet."""
+        row = {"id": "", "definition_id": str(definition_id), "config": config}
+        return await self._ask(row, self._check)
+
+    async def discover(self, row: Row) -> Outcome:
+        """Ask the source what it offers; the catalog is kept under the id of its content."""
+        return await self._ask(row, self._discover)
+
+    async def _check(self, connector: Connector, row: Row, renew: Any) -> Json:
+        return {"check": await self.verbs.check(connector, row["config"], renew)}
+
+    async def _discover(self, connector: Connector, row: Row, renew: Any) -> Json:
+        protocol = await self.verbs.discover(connector, row["config"], renew)
+        catalog_id = await asyncio.to_thread(self._keep_catalog, protocol)
+        self.metadata.write(
+            "INSERT OR REPLACE INTO discoveries VALUES (?, ?, ?, ?, ?)",
+            row["id"],
+            connector.version,
+            _config_hash(row["config"]),
+            str(catalog_id),
+            _now(),
+        )
+        return {"catalog_id": str(catalog_id)}
+
+    def _keep_catalog(self, protocol: bytes) -> UUID:
+        catalog_id = catalog.content_id(protocol)
+        self.metadata.keep_catalog(catalog_id, protocol)
+        return catalog_id
+
+    async def _ask(self, row: Row, verb: Any) -> Outcome:
+        connector = connector_of(UUID(row["definition_id"]))
+        schema = await self.specification(connector)
+        started, renewed = _now(), False
+
+        def renew(config: Mapping[str, Any]) -> None:
+            nonlocal renewed
+            renewed = True
+            if row["id"]:
+                renew_config(self.metadata, row["id"], config)
+
+        told: Json = {}
+        try:
+            told = await verb(connector, row, renew)
+        except ConnectorFailed as error:
+            told["failure"] = reason_of(error, specification.secrets(row["config"], schema))
+        return Outcome(started_at=started, ended_at=_now(), renewed=renewed, **told)
+
+    def cached_catalog(self, row: Row) -> str | None:
+        """The catalog of any earlier discovery of this source with this very configuration."""
+        found = self.metadata.one(
+            "SELECT catalog_id FROM discoveries"
+            " WHERE source_id = ? AND version = ? AND config_hash = ?",
+            row["id"],
+            connector_of(UUID(row["definition_id"])).version,
+            _config_hash(row["config"]),
+        )
+        return None if found is None else str(found["catalog_id"])
+
+    async def shown(self, row: Row, catalog_id: str) -> bytes:
+        """A discovered catalog as a syncCatalog, as JSON."""
+        connector = connector_of(UUID(row["definition_id"]))
+
+        def show() -> bytes:
+            return catalog.shown(
+                self.metadata.catalog(catalog_id),
+                suggested=connector.suggested_streams,
+                flavour=self.settings.flavour,
+            )
+
+        return await asyncio.to_thread(show)
+
+    # Commands: the same, in the background, under an id the client chose
+
+    def run_command(
+        self, command_id: str, kind: str, source_id: str | None, work: Coroutine[Any, Any, Outcome]
+    ) -> None:
+        """Start a check or a discovery, unless this id was started before."""
+        created = self.metadata.write(
+            "INSERT OR IGNORE INTO commands VALUES (?, ?, 'pending', ?, ?)",
+            command_id,
+            kind,
+            dump({"sourceId": source_id}),
+            _now(),
+        )
+        if not created:
+            work.close()
+            return
+        self._commands[command_id] = asyncio.create_task(self._command(command_id, source_id, work))
+
+    async def _command(
+        self, command_id: str, source_id: str | None, work: Coroutine[Any, Any, Outcome]
+    ) -> None:
+        self._set_command(command_id, "running", {})
+        try:
+            outcome = await work
+        except asyncio.CancelledError:
+            reason = failure_reason("airbyte_platform", "manual_cancellation", "It was cancelled.")
+            self._set_command(command_id, "cancelled", {"failureReason": reason})
+        except Refusal as refusal:
+            reason = failure_reason("airbyte_platform", "system_error", refusal.message)
+            self._set_command(command_id, "completed", {"failureReason": reason})
+        else:
+            told = {"sourceId": source_id, "connectorConfigurationUpdated": outcome.renewed}
+            if outcome.check is not None:
+                told |= {"succeeded": outcome.check.succeeded, "message": outcome.check.message}
+            if outcome.catalog_id is not None:
+                told |= {"succeeded": True, "catalogId": outcome.catalog_id}
+            self._set_command(command_id, "completed", told | {"failureReason": outcome.failure})
+        finally:
+            del self._commands[command_id]
+
+    def _set_command(self, command_id: str, status: str, output: Json) -> None:
+        self.metadata.write(
+            "UPDATE commands SET status = ?, output = ? WHERE id = ?",
+            status,
+            dump(output),
+            command_id,
+        )
+
+    def command(self, command_id: str) -> Row:
+        """A command and how far it is.
+
+        Raises:
+            Refusal: 403, as Airbyte answers for an unknown id.
+        """
+        row = self.metadata.one("SELECT * FROM commands WHERE id = ?", command_id)
+        if row is None:
+            raise Problem(
+                403,
+                "error:forbidden",
+                "Forbidden",
+                "The command is not known.",
+                message="Forbidden",
+            )
+        return row
+
+    async def cancel_command(self, command_id: str) -> None:
+        """End a command that is still at work."""
+        self.command(command_id)
+        task = self._commands.get(command_id)
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+
+    # Connections
+
+    def connection(self, connection_id: UUID) -> Row:
+        """A connection.
+
+        Raises:
+            Refusal: 404.
+        """
+        row = self.metadata.one("SELECT * FROM connections WHERE id = ?", str(connection_id))
+        if row is None:
+            raise not_found("STANDARD_SYNC", str(connection_id))
+        return row
+
+    async def create_connection(
+        self, source: Row, destination: Row, settings: Json, sync_catalog: Json
+    ) -> Row:
+        """Wire a source to a destination.
+
+        Raises:
+            Refusal: the catalog cannot be meant, or not be written.
+        """
+        streams = await asyncio.to_thread(_kept, sync_catalog, settings, destination)
+        connection_id = uuid4()
+        self.metadata.write(
+            "INSERT INTO connections VALUES (?, ?, ?, ?, ?, ?)",
+            str(connection_id),
+            source["id"],
+            destination["id"],
+            dump(settings),
+            await asyncio.to_thread(packed, streams),
+            _now(),
+        )
+        return self.connection(connection_id)
+
+    async def update_connection(self, row: Row, settings: Json, sync_catalog: Json | None) -> Row:
+        """Change what was given; a catalog replaces the whole catalog.
+
+        A stream whose sync mode changes loses its state.
+
+        Raises:
+            Refusal: the catalog cannot be meant, or not be written.
+        """
+        merged = row["settings"] | settings
+        destination = self.actor("destination", UUID(row["destination_id"]))
+        streams = row["streams"]
+        if sync_catalog is not None:
+            streams = await asyncio.to_thread(_kept, sync_catalog, merged, destination)
+        else:
+            target_of(merged, destination["config"]).refuse_collisions(streams)
+        content = await asyncio.to_thread(packed, streams)
+        with self.metadata.transaction():
+            self.metadata.write(
+                "UPDATE connections SET settings = ?, streams = ? WHERE id = ?",
+                dump(merged),
+                content,
+                row["id"],
+            )
+            for namespace, name in catalog.changed_modes(row["streams"], streams):
+                self.metadata.write(
+                    "DELETE FROM states WHERE connection_id = ? AND namespace = ? AND name = ?",
+                    row["id"],
+                    namespace or "",
+                    name,
+                )
+        return self.connection(UUID(row["id"]))
+
+    async def delete_connection(self, connection_id: str) -> None:
+        """End its job and forget the connection; its tables stay."""
+        job = self.open_job(connection_id)
+        if job is not None:
+            await self.jobs.cancel(job["id"])
+        self.metadata.write("DELETE FROM connections WHERE id = ?", connection_id)
+
+    def open_job(self, connection_id: str) -> Row | None:
+        """The job that is at work for a connection."""
+        return self.metadata.one(
+            "SELECT * FROM jobs WHERE connection_id = ?"
+            " AND status IN ('pending', 'running', 'incomplete')",
+            connection_id,
+        )
+
+    def sync(self, row: Row) -> int:
+        """Start a sync; the job's id.
+
+        Raises:
+            Refusal: 409 while another one is at work, 500 for a connection that is not active.
+        """
+        if row["settings"].get("status") != "active":
+            raise uncaught("Can only sync an active connection")
+        try:
+            return self.jobs.start(row)
+        except sqlite3.IntegrityError as error:
+            told = f"A sync is already running for: {row['id']}"
+            raise Refusal(
+                409, told, exception="io.airbyte.commons.server.errors.ValueConflictKnownException"
+            ) from error
+
+
+def connector_of(definition_id: UUID) -> Connector:
+    """The connector of a source definition.
+
+    Raises:
+        Refusal: 404.
+    """
+    connector = BY_DEFINITION.get(definition_id)
+    if connector is None:
+        raise not_found("STANDARD_SOURCE_DEFINITION", str(definition_id))
+    return connector
+
+
+def _validate(config: Json, schema: Json) -> None:
+    faults = specification.faults(config, schema)
+    if faults:
+        told = ", ".join(faults)
+        raise Refusal(
+            422,
+            f"The provided configuration does not fulfill the specification. Errors: {told}",
+            exception="io.airbyte.validation.json.JsonValidationException",
+        )
+
+
+def _kept(sync_catalog: Json, settings: Json, destination: Row) -> list[Json]:
+    try:
+        streams = catalog.kept(sync_catalog)
+        target_of(settings, destination["config"]).refuse_collisions(streams)
+    except InvalidCatalog as error:
+        raise Refusal(
+            422, str(error), exception="io.airbyte.validation.json.JsonValidationException"
+        ) from error
+    except NotWritable as error:
+        raise Refusal(
+            400, str(error), exception="io.airbyte.commons.server.errors.BadRequestException"
+        ) from error
+    except (DuplicateStreams, NestedSelection) as error:
+        raise uncaught(str(error)) from error
+    return streams
+
+
+async def _check_warehouse(url: str) -> Outcome:
+    started = _now()
+    try:
+        connection = await asyncpg.connect(url, timeout=10)
+        try:
+            may = await connection.fetchval(
+                "SELECT has_database_privilege(current_database(), 'TEMP')"
+            )
+        finally:
+            await connection.close(timeout=5)
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError) as error:
+        verdict = Check(False, f"Could not connect ({type(error).__name__}).")
+    else:
+        verdict = Check(may, None if may else "The user may not make temporary tables.")
+    return Outcome(started_at=started, ended_at=_now(), renewed=False, check=verdict)
+
+
+def _config_hash(config: Json) -> str:
+    text = orjson.dumps(config, option=orjson.OPT_SORT_KEYS)
+    return hashlib.md5(text, usedforsecurity=False).hexdigest()
+
+
+def _now() -> int:
+    return int(time.time())

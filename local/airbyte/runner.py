@@ -1,0 +1,281 @@
+"""Runs one connector process, and reads the Airbyte Protocol from it: lines of JSON.
+
+The configuration goes in through anonymous memory, so it is in no argument and in no file (where
+the system has no such memory: in a 0600 file of a 0700 directory, removed after the run and swept
+at start). Standard error may quote secrets: its tail is kept for a failure's length, never logged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from local.airbyte.settings import Limits
+from shared import logs
+
+log = logs.get(__name__)
+
+CHUNK_BYTES = 256 * 1024
+LONGEST_LINE_BYTES = 512 * 1024 * 1024
+GRACE_SECONDS = 5.0
+LAUNCHER = Path(__file__).parent / "launcher.py"
+PASSED_ON = ("LANG", "LC_ALL", "TZ", "TMPDIR")
+HAS_MEMFD = sys.platform == "linux"
+
+Message = dict[str, Any]
+
+
+class ConnectorFailed(Exception):
+    """The connector could not do it. The message is ours, `external` the connector's."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        kind: str = "system_error",
+        external: str | None = None,
+        internal: str | None = None,
+        stream: Mapping[str, Any] | None = None,
+        from_trace: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.external = external or message
+        self.internal = internal
+        self.stream = stream
+        self.from_trace = from_trace
+
+
+@dataclass
+class Process:
+    """A running connector: iterate its lines, then ask how it ended."""
+
+    process: asyncio.subprocess.Process
+    limits: Limits
+    deadline: float
+    stderr_tail: deque[bytes] = field(default_factory=lambda: deque(maxlen=64))
+
+    async def lines(self) -> AsyncIterator[bytes]:
+        """Every line of standard output, of any length.
+
+        Raises:
+            ConnectorFailed: silent for longer than `idle`, or at work for longer than `total`.
+        """
+        reader = self.process.stdout
+        assert reader is not None  # noqa: S101 - it was opened with a pipe
+        parts: list[bytes] = []
+        size = 0
+        while chunk := await self._read(reader):
+            head, newline, rest = chunk.partition(b"\n")
+            parts.append(head)
+            size += len(head)
+            if size > LONGEST_LINE_BYTES:
+                raise ConnectorFailed(
+                    f"The connector wrote a line over {LONGEST_LINE_BYTES} bytes."
+                )
+            if not newline:
+                continue
+            yield b"".join(parts)
+            *whole, last = rest.split(b"\n")
+            for line in whole:
+                yield line
+            parts, size = [last], len(last)
+        if any(parts):
+            yield b"".join(parts)
+
+    async def _read(self, reader: asyncio.StreamReader) -> bytes:
+        left = self.deadline - _now()
+        idle = self.limits.idle.total_seconds()
+        try:
+            return await asyncio.wait_for(reader.read(CHUNK_BYTES), min(idle, left))
+        except TimeoutError as error:
+            if left <= idle:
+                total = self.limits.total.total_seconds()
+                message = f"The connector was not done after {total:g} s."
+            else:
+                message = f"The connector wrote nothing for {idle:g} s."
+            raise ConnectorFailed(message, kind="heartbeat_timeout") from error
+
+    async def exit_code(self) -> int:
+        """How it ended; waits the grace period for a process that has closed its output."""
+        try:
+            return await asyncio.wait_for(self.process.wait(), GRACE_SECONDS)
+        except TimeoutError:
+            await self.kill()
+            return self.process.returncode or -signal.SIGKILL
+
+    async def kill(self) -> None:
+        """End the whole process group, politely first."""
+        for each in (signal.SIGTERM, signal.SIGKILL):
+            if self.process.returncode is not None:
+                break
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, each)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.process.wait(), GRACE_SECONDS)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)  # what the connector itself had started
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Starts connectors, a few at a time; `directory` holds what a system without memfd needs."""
+
+    directory: Path
+    slots: asyncio.Semaphore
+
+    @asynccontextmanager
+    async def run(
+        self,
+        executable: Path,
+        verb: str,
+        *,
+        documents: Mapping[str, Any],
+        limits: Limits,
+        extra_env: Mapping[str, str],
+    ) -> AsyncIterator[Process]:
+        """The connector at work on `verb`; it is gone when the block is left, however it is left.
+
+        `documents` are its arguments, `{"config": ...}` as JSON values or as JSON bytes.
+        """
+        async with self.slots:
+            with contextlib.ExitStack() as given:
+                arguments, descriptors = self._give(given, documents)
+                command = [str(executable), verb, *arguments]
+                process = await self._start(command, descriptors, executable, extra_env)
+                running = Process(process, limits, _now() + limits.total.total_seconds())
+                drain = asyncio.create_task(_drain(process, running.stderr_tail))
+                given.callback(self._remember(process.pid, executable))
+                try:
+                    yield running
+                finally:
+                    await asyncio.shield(running.kill())
+                    drain.cancel()
+
+    async def _start(
+        self,
+        command: Sequence[str],
+        descriptors: Sequence[int],
+        executable: Path,
+        extra_env: Mapping[str, str],
+    ) -> asyncio.subprocess.Process:
+        home = self.directory / "home"
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-I",
+            "-S",
+            str(LAUNCHER),
+            str(os.getpid()),
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            limit=CHUNK_BYTES,
+            env={
+                "PATH": f"{executable.parent}:/usr/local/bin:/usr/bin:/bin",
+                "HOME": str(home.resolve()),
+                **passed,
+                **extra_env,
+            },
+            cwd=home,
+            pass_fds=descriptors,
+            start_new_session=True,
+        )
+
+    def _give(
+        self, given: contextlib.ExitStack, documents: Mapping[str, Any]
+    ) -> tuple[list[str], list[int]]:
+        """Arguments and descriptors that hand `documents` over; `given` takes them back."""
+        arguments: list[str] = []
+        descriptors: list[int] = []
+        for name, value in documents.items():
+            content = value if isinstance(value, bytes) else orjson.dumps(value)
+            if HAS_MEMFD:
+                file = given.enter_context(os.fdopen(os.memfd_create(name), "wb", buffering=0))
+                descriptors.append(file.fileno())
+                path = f"/proc/self/fd/{file.fileno()}"
+            else:
+                path = str(self.directory / f"{os.urandom(8).hex()}.json")
+                file = os.fdopen(
+                    os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", 0
+                )
+                given.enter_context(file)
+                given.callback(Path(path).unlink, missing_ok=True)
+            _write_all(file, content)
+            arguments += [f"--{name}", path]
+        return arguments, descriptors
+
+    def _remember(self, pid: int, executable: Path) -> Callable[[], None]:
+        if HAS_MEMFD:  # Linux: the kernel ends the connector with us
+            return lambda: None
+        path = self.directory / f"{pid}.pid"
+        path.write_text(str(executable))
+        return path.unlink
+
+    def sweep(self) -> None:
+        """End and forget what a killed plane left behind; call it before the first run."""
+        for path in self.directory.glob("*.pid"):
+            if _command_line(int(path.stem)).find(path.read_text()) >= 0:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(int(path.stem), signal.SIGKILL)
+        shutil.rmtree(self.directory, ignore_errors=True)
+        self.directory.mkdir(parents=True, mode=0o700)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _write_all(file: io.RawIOBase, content: bytes) -> None:
+    left = memoryview(content)
+    while left:
+        left = left[file.write(left) :]
+
+
+def _command_line(pid: int) -> str:
+    asked = ["/bin/ps", "-o", "command=", "-p", str(pid)]
+    return subprocess.run(asked, capture_output=True, text=True, check=False, timeout=5).stdout  # noqa: S603 - a number
+
+
+async def _drain(process: asyncio.subprocess.Process, tail: deque[bytes]) -> None:
+    assert process.stderr is not None  # noqa: S101 - it was opened with a pipe
+    while chunk := await process.stderr.read(CHUNK_BYTES):
+        tail.append(chunk[-1024:])
+
+
+def parse(line: bytes) -> Message | None:
+    """The protocol message of a line, or None where the connector printed something else."""
+    try:
+        message = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+    return message if isinstance(message, dict) and isinstance(message.get("type"), str) else None
+
+
+def failure(trace: Mapping[str, Any]) -> ConnectorFailed:
+    """A TRACE ERROR as the exception it means."""
+    error = trace.get("error") or {}
+    return ConnectorFailed(
+        "The connector reported an error.",
+        kind=error.get("failure_type") or "system_error",
+        external=error.get("message"),
+        internal=error.get("internal_message"),
+        stream=error.get("stream_descriptor"),
+        from_trace=True,
+    )

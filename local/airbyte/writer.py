@@ -1,0 +1,467 @@
+# ruff: noqa: S608 - names are quoted by _quote, values travel by COPY or as parameters
+"""Writes records into Postgres: each stream into its table, whole checkpoints or nothing.
+
+Rows are copied as text into a temporary stage table and published in one transaction, which also
+fits the target table to the stream: a new field becomes a column, a column whose type no longer
+holds what comes is widened, a field that is gone keeps its column and is NULL in the rows that are
+touched. Nothing of a failed or killed sync is ever seen: temporary tables go with their connection.
+
+Overwriting streams, and full refreshes that append, are published when the sync has succeeded;
+incremental streams whenever the source says how far it is. Only then may that state be saved.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self
+from uuid import uuid4
+
+import asyncpg
+import orjson
+
+from local.airbyte.catalog import NotWritable, properties
+
+IDENTIFIER_BYTES = 63
+STAGE_BYTES = 4 * 1024 * 1024
+"""Rows held in memory before they are copied to the stage."""
+
+RAW_ID = "_airbyte_raw_id"
+EXTRACTED_AT = "_airbyte_extracted_at"
+METADATA = {RAW_ID: "text", EXTRACTED_AT: "timestamp with time zone"}
+
+WIDER: dict[tuple[str, str], str] = {
+    ("bigint", "numeric"): "numeric",
+    ("numeric", "bigint"): "numeric",
+    ("date", "timestamp without time zone"): "timestamp without time zone",
+    ("timestamp without time zone", "date"): "timestamp without time zone",
+}
+"""(the column's type, the type that comes) → what holds both; for every other pair it is text."""
+
+Key = tuple[str | None, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """Where a connection's streams go."""
+
+    schema: str
+    """Default schema of the destination."""
+
+    definition: str = "source"
+    """namespaceDefinition: `source`, `destination` or `customformat`."""
+
+    format: str = "${SOURCE_NAMESPACE}"
+    prefix: str = ""
+
+    def table(self, stream: Mapping[str, Any]) -> tuple[str, str]:
+        """Schema and table of a stream, names as Postgres will hold them."""
+        namespace = stream.get("namespace") or self.schema
+        if self.definition == "destination":
+            namespace = self.schema
+        elif self.definition == "customformat":
+            namespace = self.format.replace("${SOURCE_NAMESPACE}", namespace) or self.schema
+        return identifier(namespace), identifier(self.prefix + stream["name"])
+
+    def refuse_collisions(self, streams: Iterable[Mapping[str, Any]]) -> None:
+        """Two names that one table or column would have to share are refused.
+
+        Raises:
+            NotWritable: with both names.
+        """
+        tables: dict[tuple[str, str], str] = {}
+        for pair in streams:
+            stream = pair["stream"]
+            schema, table = self.table(stream)
+            place = (schema.casefold(), table.casefold())
+            if place in tables:
+                raise NotWritable(f"Streams {tables[place]} and {stream['name']} share one table.")
+            tables[place] = stream["name"]
+            columns: dict[str, str] = {name: name for name in METADATA}
+            for name in properties(stream):
+                column = identifier(name).casefold()
+                if column in columns:
+                    raise NotWritable(
+                        f"Stream {stream['name']}: {columns[column]} and {name} share one column."
+                    )
+                columns[column] = name
+
+
+@dataclass
+class Table:
+    """One stream's stage and target."""
+
+    key: Key
+    schema: str
+    name: str
+    columns: dict[str, str]
+    """Field → its type in Postgres, as the catalog declares it."""
+
+    overwrites: bool
+    waits: bool
+    """Published only when the sync has succeeded."""
+
+    primary_key: list[str]
+    cursor: str | None
+    stage: str
+    lines: list[str] = field(default_factory=list)
+    buffered: int = 0
+    staged: int = 0
+    """Rows in the stage or on the way there."""
+
+    widen: set[str] = field(default_factory=set)
+    """Fields whose declared type did not hold a value that came: their column becomes text."""
+
+    @classmethod
+    def of(cls, number: int, pair: Mapping[str, Any], target: Target) -> Self:
+        """The table a configured stream is written to."""
+        stream, config = pair["stream"], pair["config"]
+        schema, name = target.table(stream)
+        columns = {name: column_type(schema) for name, schema in properties(stream).items()}
+        mode = config["destinationSyncMode"]
+        dedups = mode.endswith("dedup")
+        cursor = config["cursorField"] if len(config["cursorField"]) == 1 else [None]
+        return cls(
+            key=(stream.get("namespace") or None, stream["name"]),
+            schema=schema,
+            name=name,
+            columns=columns,
+            overwrites=mode.startswith("overwrite"),
+            waits=mode.startswith("overwrite") or config["syncMode"] == "full_refresh",
+            primary_key=[path[0] for path in config["primaryKey"]] if dedups else [],
+            cursor=cursor[0] if cursor[0] in columns else None,
+            stage=f"stage_{number}",
+        )
+
+    def add(self, record: Mapping[str, Any], emitted_at: float) -> int:
+        """Put one record on its way; the bytes it takes there. Undeclared fields are dropped."""
+        cells = [f"{uuid4()},{_moment(emitted_at)},{self.staged}"]
+        cells += [_cell(record.get(name), kind) for name, kind in self.columns.items()]
+        line = ",".join(cells) + "\n"
+        self.lines.append(line)
+        self.staged += 1
+        self.buffered += len(line)
+        return len(line)
+
+    def staged_as(self, name: str) -> str:
+        """The stage's column of a field: numbered, so that no two names can meet in it."""
+        return f"c{list(self.columns).index(name)}"
+
+
+def _cell(value: Any, kind: str) -> str:
+    """One value as CSV; NULL is empty. An empty text is no number, date or truth value: NULL."""
+    if value is None:
+        return ""
+    if kind == "jsonb":
+        return _quoted(_json(value))
+    if isinstance(value, str):
+        return _quoted(value.replace("\0", "")) if value or kind == "text" else ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return str(int(value)) if kind == "bigint" and value.is_integer() else repr(value)
+    return str(value) if isinstance(value, int) else _quoted(_json(value))
+
+
+def column_type(schema: Any) -> str:
+    """The Postgres type of a field's JSON schema; what has more than one type is jsonb or text."""
+    if not isinstance(schema, Mapping):
+        return "jsonb"
+    declared = schema.get("type")
+    kinds = {declared} if isinstance(declared, str) else set(declared or ())
+    kinds -= {"null"}
+    if kinds == {"integer", "number"}:
+        kinds = {"number"}
+    if len(kinds) != 1:
+        return "jsonb"
+    kind = kinds.pop()
+    if kind == "string":
+        return _text_type(schema)
+    simple = {"integer": "bigint", "number": "numeric", "boolean": "boolean"}
+    if kind == "number" and schema.get("airbyte_type") == "integer":
+        return "bigint"
+    return simple.get(kind, "jsonb")
+
+
+def _text_type(schema: Mapping[str, Any]) -> str:
+    zoned = schema.get("airbyte_type", "").endswith("without_timezone") is False
+    match schema.get("format"):
+        case "date-time":
+            return "timestamp with time zone" if zoned else "timestamp without time zone"
+        case "date":
+            return "date"
+        case "time":
+            return "time with time zone" if zoned else "time without time zone"
+    return "text"
+
+
+class Writer:
+    """One sync's way into the warehouse: add records, publish, finish. One database connection."""
+
+    def __init__(
+        self, connection: asyncpg.Connection[asyncpg.Record], tables: Sequence[Table]
+    ) -> None:
+        self._db = connection
+        self._tables = {table.key: table for table in tables}
+
+    @classmethod
+    async def open(cls, url: str, streams: Iterable[Mapping[str, Any]], target: Target) -> Self:
+        """Connect, and make an empty stage for each stream; the warehouse itself is untouched."""
+        tables = [Table.of(number, pair, target) for number, pair in enumerate(streams)]
+        connection = await asyncpg.connect(url, timeout=30, command_timeout=3600)
+        for table in tables:
+            columns = "".join(f", {table.staged_as(name)} text" for name in table.columns)
+            await connection.execute(
+                f"CREATE TEMPORARY TABLE {table.stage}"
+                f" (raw_id text, extracted_at timestamptz, place bigint{columns})"
+            )
+        return cls(connection, tables)
+
+    async def __aenter__(self) -> Self:
+        """Nothing more to open."""
+        return self
+
+    async def __aexit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        """Forget what was not published."""
+        self._db.terminate()
+
+    def accepts(self, key: Key) -> bool:
+        """Whether this stream is one of the sync's."""
+        return key in self._tables
+
+    def holds_back(self, key: Key) -> bool:
+        """Whether this stream is published at the end only, so that its states say nothing."""
+        return self._tables[key].waits
+
+    async def add(self, key: Key, record: Mapping[str, Any], emitted_at: float) -> int:
+        """Stage one record; the bytes it took."""
+        table = self._tables[key]
+        size = table.add(record, emitted_at)
+        if table.buffered >= STAGE_BYTES:
+            await self._copy(table)
+        return size
+
+    async def _copy(self, table: Table) -> None:
+        if not table.lines:
+            return
+        content = io.BytesIO("".join(table.lines).encode("utf-8", "replace"))
+        table.lines, table.buffered = [], 0
+        await self._db.copy_to_table(table.stage, source=content, format="csv")
+
+    async def publish(self, keys: Iterable[Key] | None = None) -> dict[Key, int]:
+        """Make staged rows of these streams (None: of all that do not wait) visible at once.
+
+        Returns how many rows of each stream were published.
+        """
+        chosen = set(self._tables if keys is None else keys)
+        tables = [
+            table
+            for key, table in self._tables.items()
+            if key in chosen and table.staged and not table.waits
+        ]
+        return await self._publish(tables)
+
+    async def finish(self) -> dict[Key, int]:
+        """The source has told everything: publish all the rest, overwriting what is overwritten."""
+        return await self._publish(list(self._tables.values()))
+
+    async def _publish(self, tables: Sequence[Table]) -> dict[Key, int]:
+        for table in tables:
+            await self._copy(table)
+            await self._judge(table)
+        async with self._db.transaction():
+            for table in tables:
+                await self._publish_one(table)
+            published = {table.key: table.staged for table in tables}
+            for table in tables:
+                await self._db.execute(f"TRUNCATE {table.stage}")
+        for table in tables:
+            table.staged = 0
+        return published
+
+    async def _judge(self, table: Table) -> None:
+        """Find the fields whose declared type does not hold what came: they become text.
+
+        Postgres itself is asked, which it can be since version 16; before, such a value fails
+        the sync.
+        """
+        typed = [
+            (name, kind)
+            for name, kind in table.columns.items()
+            if kind not in {"text", "jsonb"} and name not in table.widen
+        ]
+        if not typed or not table.staged or self._db.get_server_version().major < 16:
+            return
+        tests = ", ".join(
+            f"bool_or(NOT pg_input_is_valid({table.staged_as(name)}, '{kind}'))"
+            for name, kind in typed
+        )
+        verdict = await self._db.fetchrow(f"SELECT {tests} FROM {table.stage}")
+        assert verdict is not None  # noqa: S101 - an aggregate always has its row
+        table.widen.update(name for (name, _), bad in zip(typed, verdict, strict=True) if bad)
+
+    async def _publish_one(self, table: Table) -> None:
+        place = f"{_quote(table.schema)}.{_quote(table.name)}"
+        await self._db.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", place)
+        await self._ensure_schema(table.schema)
+        if table.overwrites:
+            await self._db.execute(f"DROP TABLE IF EXISTS {place}")
+        existing = await self._fit(table, place)
+        if not table.staged:
+            return
+        cast = {
+            name: f"{table.staged_as(name)}::{existing[identifier(name)]}" for name in table.columns
+        }
+        columns = ", ".join([RAW_ID, EXTRACTED_AT, *map(_name, cast)])
+        rows = f"SELECT {', '.join(['raw_id', 'extracted_at', *cast.values()])} FROM {table.stage}"
+        if table.primary_key:
+            rows += f" WHERE place IN ({_latest(table, cast)}) {_replacing(table, existing)}"
+        await self._db.execute(f"INSERT INTO {place} AS held ({columns}) {rows}")
+
+    async def _ensure_schema(self, schema: str) -> None:
+        known = await self._db.fetchval("SELECT 1 FROM pg_namespace WHERE nspname = $1", schema)
+        if not known:
+            await self._db.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", schema)
+            await self._db.execute(f"CREATE SCHEMA IF NOT EXISTS {_quote(schema)}")
+
+    async def _fit(self, table: Table, place: str) -> dict[str, str]:
+        """Make the target table hold what comes; its columns with their types."""
+        coming = METADATA | {
+            identifier(name): "text" if name in table.widen and kind != "jsonb" else kind
+            for name, kind in table.columns.items()
+        }
+        existing = await self._columns(place)
+        if not existing:
+            columns = ", ".join(f"{_quote(name)} {kind}" for name, kind in coming.items())
+            await self._db.execute(f"CREATE TABLE {place} ({columns})")
+            existing = dict(coming)
+        changes = []
+        for name, kind in coming.items():
+            if name not in existing:
+                changes.append(f"ADD COLUMN {_quote(name)} {kind}")
+                existing[name] = kind
+            elif (wider := _wider(existing[name], kind)) != existing[name]:
+                changes.append(
+                    f"ALTER COLUMN {_quote(name)} TYPE {wider} USING {_quote(name)}::{wider}"
+                )
+                existing[name] = wider
+        if changes:
+            await self._db.execute(f"ALTER TABLE {place} {', '.join(changes)}")
+        await self._fit_key(table, place)
+        return existing
+
+    async def _columns(self, place: str) -> dict[str, str]:
+        rows = await self._db.fetch(
+            "SELECT attname, format_type(atttypid, NULL) AS kind FROM pg_attribute"
+            " WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
+            place,
+        )
+        return {row["attname"]: row["kind"] for row in rows}
+
+    async def _fit_key(self, table: Table, place: str) -> None:
+        """A unique index of ours on the key, and none on what was the key before."""
+        told = orjson.dumps([table.schema, table.name, table.primary_key])
+        wanted = f"_airbyte_key_{hashlib.blake2b(told, digest_size=8).hexdigest()}"
+        rows = await self._db.fetch(
+            "SELECT relname FROM pg_index JOIN pg_class ON oid = indexrelid"
+            " WHERE indrelid = to_regclass($1) AND relname LIKE '\\_airbyte\\_key\\_%'",
+            place,
+        )
+        found = {row["relname"] for row in rows}
+        for name in found - ({wanted} if table.primary_key else set()):
+            await self._db.execute(f"DROP INDEX {_quote(table.schema)}.{_quote(name)}")
+        if not table.primary_key or wanted in found:
+            return
+        key = ", ".join(map(_name, table.primary_key))
+        whole = " AND ".join(f"{_name(name)} IS NOT NULL" for name in table.primary_key)
+        by_cursor = f"{_name(table.cursor)} DESC NULLS LAST, " if table.cursor else ""
+        await self._db.execute(
+            f"DELETE FROM {place} WHERE ctid IN (SELECT ctid FROM (SELECT ctid, row_number() OVER"
+            f" (PARTITION BY {key} ORDER BY {by_cursor}{EXTRACTED_AT} DESC) AS place FROM {place}"
+            f" WHERE {whole}) AS ranked WHERE place > 1)"
+        )
+        await self._db.execute(f"CREATE UNIQUE INDEX {_quote(wanted)} ON {place} ({key})")
+
+
+def _latest(table: Table, cast: Mapping[str, str]) -> str:
+    """The staged rows that win among those of one key; rows with a NULL in it all count."""
+    key = [cast[name] for name in table.primary_key]
+    whole = " AND ".join(f"{each} IS NOT NULL" for each in key)
+    order = [
+        *key,
+        *([f"{cast[table.cursor]} DESC NULLS LAST"] if table.cursor else []),
+        "place DESC",
+    ]
+    return (
+        f"SELECT * FROM (SELECT DISTINCT ON ({', '.join(key)}) place FROM {table.stage}"
+        f" WHERE {whole} ORDER BY {', '.join(order)}) AS won"
+        f" UNION ALL SELECT place FROM {table.stage} WHERE NOT ({whole})"
+    )
+
+
+def _replacing(table: Table, existing: Mapping[str, str]) -> str:
+    """A newer row replaces the held one whole: columns that no longer come turn NULL."""
+    key = {identifier(name) for name in table.primary_key}
+    coming = {identifier(name) for name in table.columns} | METADATA.keys()
+    sets = ", ".join(
+        f"{_quote(column)} = {f'EXCLUDED.{_quote(column)}' if column in coming else 'NULL'}"
+        for column in existing
+        if column not in key
+    )
+    newer = ""
+    if table.cursor:
+        held, comes = f"held.{_name(table.cursor)}", f"EXCLUDED.{_name(table.cursor)}"
+        newer = f" WHERE {held} IS NULL OR {comes} IS NULL OR {comes} >= {held}"
+    return f"ON CONFLICT ({', '.join(map(_name, table.primary_key))}) DO UPDATE SET {sets}{newer}"
+
+
+def identifier(name: str) -> str:
+    """The name as Postgres holds it: at most 63 bytes, whole characters, no NUL."""
+    return name.replace("\0", "").encode()[:IDENTIFIER_BYTES].decode(errors="ignore")
+
+
+def _quote(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _name(name: str) -> str:
+    return _quote(identifier(name))
+
+
+def _wider(held: str, comes: str) -> str:
+    if held in (comes, "text"):
+        return held
+    return WIDER.get((held, comes), "text")
+
+
+def _quoted(value: str) -> str:
+    return '"' + value.replace('"', '""') + '"'
+
+
+def _json(value: Any) -> str:
+    text = orjson.dumps(value).decode()
+    return orjson.dumps(_without_nul(value)).decode() if "\\u0000" in text else text
+
+
+def _without_nul(value: Any) -> Any:
+    match value:
+        case str():
+            return value.replace("\0", "")
+        case dict():
+            return {_without_nul(key): _without_nul(each) for key, each in value.items()}
+        case list():
+            return [_without_nul(each) for each in value]
+    return value
+
+
+def _moment(emitted_at: float) -> str:
+    return datetime.fromtimestamp(emitted_at / 1000, UTC).isoformat()
