@@ -66,17 +66,23 @@ def free_port() -> int:
     raise ServerFailed("No free port between 20000 and 32000.")
 
 
+def free_ports(count: int) -> list[int]:
+    """As many different ports that nobody has."""
+    ports: set[int] = set()
+    while len(ports) < count:
+        ports.add(free_port())
+    return list(ports)
+
+
 class Server(ABC):
-    """A server with a data folder and a port of its own; started again, it goes on where it was."""
+    """A process that serves a port on the loopback address; it can be started again and again."""
 
-    name: ClassVar[str]
+    name: str
+    start_attempts: ClassVar[int] = 1
 
-    def __init__(self, data_dir: Path, *, port: int, log: Path | None = None) -> None:
-        data_dir.mkdir(parents=True, exist_ok=True)
-        self.data_dir = data_dir.resolve()
+    def __init__(self, *, port: int, log: Path) -> None:
         self.port = port
-        self.log = log or self.data_dir / "server.log"
-        self.password = _password(self.data_dir / "password")
+        self.log = log
         self._process: Leashed | None = None
 
     @property
@@ -104,8 +110,7 @@ class Server(ABC):
         if is_taken(self.port):
             raise ServerFailed(f"{self.name}: port {self.port} is taken.")
         deadline = time.monotonic() + START_TIMEOUT_S
-        # A predecessor that crashed may hold its shared memory a moment longer: try a few times.
-        for _ in range(4):
+        for _ in range(self.start_attempts):
             with self.log.open("ab") as log:
                 process = self._process = self._spawn(log)
             while process.exit_code() is None:
@@ -114,22 +119,24 @@ class Server(ABC):
                 if time.monotonic() > deadline:
                     self.stop()
                     raise ServerFailed(f"{self.name} was not ready in time; its log: {self.log}")
-                time.sleep(0.01)
+                time.sleep(0.02)
+            if self._process is not process:
+                raise ServerFailed(f"{self.name} was stopped while it started.")
             time.sleep(0.3)
         self._process = None
         raise ServerFailed(f"{self.name} ended at its start; its log: {self.log}")
 
     def stop(self) -> None:
         """End it cleanly and wait until it is gone."""
-        if self._process is not None:
-            self._process.stop()
-            self._process = None
+        process, self._process = self._process, None
+        if process is not None:
+            process.stop()
 
     def kill(self) -> None:
         """End it as a crash would."""
-        if self._process is not None:
-            self._process.kill()
-            self._process = None
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
 
     def __enter__(self) -> Self:
         return self
@@ -148,6 +155,8 @@ class Postgres(Server):
     """Postgres with the databases of `DATABASES`; its superuser is `aam`."""
 
     name = "postgres"
+    # One that crashed may hold its shared memory a moment longer.
+    start_attempts = 4
 
     def __init__(
         self,
@@ -157,7 +166,9 @@ class Postgres(Server):
         log: Path | None = None,
         options: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(data_dir, port=port, log=log)
+        self.data_dir = _made(data_dir)
+        super().__init__(port=port, log=log or self.data_dir / "server.log")
+        self.password = _password(self.data_dir / "password")
         self._options = dict(options or {})
         self._user = _unprivileged_user()
         self._bin = _postgres_bin()
@@ -204,7 +215,7 @@ class Postgres(Server):
             lines = (self._cluster / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:
             return False
-        return len(lines) >= 8 and lines[0] == str(self.pid) and lines[7].strip() == "ready"
+        return len(lines) >= 8 and lines[7].strip() == "ready" and lines[0] == str(self.pid)
 
     def _make_cluster(self, log: IO[bytes]) -> None:
         """Make it aside, so that an interrupted one is never taken for a whole one."""
@@ -264,6 +275,11 @@ class Valkey(Server):
 
     name = "valkey"
 
+    def __init__(self, data_dir: Path, *, port: int, log: Path | None = None) -> None:
+        self.data_dir = _made(data_dir)
+        super().__init__(port=port, log=log or self.data_dir / "server.log")
+        self.password = _password(self.data_dir / "password")
+
     @property
     def url(self) -> str:
         """Its database 0."""
@@ -310,12 +326,24 @@ def start_valkey(data_dir: Path, *, port: int | None = None, log: Path | None = 
     return Valkey(data_dir, port=port or free_port(), log=log).start()
 
 
+def temporary_dir() -> Path:
+    """A new folder that the user whom Postgres runs as can pass through, for data below it."""
+    folder = Path(tempfile.mkdtemp(prefix="aam-"))
+    folder.chmod(0o711)
+    return folder
+
+
 def remove(data_dir: Path) -> None:
     """Delete the data of a stopped server, also where Postgres keeps it elsewhere."""
     elsewhere = data_dir / "elsewhere"
     if elsewhere.is_symlink():
         shutil.rmtree(elsewhere.resolve(), ignore_errors=True)
     shutil.rmtree(data_dir, ignore_errors=True)
+
+
+def _made(data_dir: Path) -> Path:
+    data_dir.mkdir(parents=True, exist_ok=True)
+    return data_dir.resolve()
 
 
 def _password(path: Path) -> str:

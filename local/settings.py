@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -15,13 +18,56 @@ class Settings(BaseSettings):
     )
 
     state_dir: Path = Path(".aam")
-    """Everything that a running mesh keeps: databases, logs, connectors, `env`."""
+    """Everything that a running mesh keeps: databases, logs, `env`."""
+
+    connectors_dir: Path = Path(".aam/connectors")
+    """Installed connectors; throw-away stacks share them."""
+
+    postgres_port: int = Field(default=54329, ge=1, le=65535)
+    """The registry's and the warehouse's server."""
+
+    valkey_port: int = Field(default=63799, ge=1, le=65535)
+    """The server of the lifecycle events."""
+
+    airbyte_port: int = Field(default=8000, ge=1, le=65535)
+    """The local Airbyte's API."""
+
+    orchestrator_port: int = Field(default=8001, ge=1, le=65535)
+    """Each service's own."""
+
+    auth_broker_port: int = Field(default=8002, ge=1, le=65535)
+    """Each service's own."""
+
+    drift_repair_agent_port: int = Field(default=8003, ge=1, le=65535)
+    """Each service's own."""
+
+    schema_observer_port: int = Field(default=8004, ge=1, le=65535)
+    """Each service's own."""
+
+    rag_engine_port: int = Field(default=8005, ge=1, le=65535)
+    """Each service's own."""
+
+    sample_org_port: int = Field(default=8010, ge=1, le=65535)
+    """The sample org's API and its control over HTTP."""
+
+    sample_org_proxy_port: int = Field(default=8011, ge=1, le=65535)
+    """The proxy that the connector reaches the sample org by."""
 
     postgres_bin: Path | None = None
-    """Folder with `initdb` and `postgres` to run instead of the embedded ones."""
+    """Folder with `initdb` and `postgres` (17 or newer) to run instead of the embedded ones."""
 
     valkey_bin: Path | None = None
     """A `valkey-server` or `redis-server` to run instead of the embedded one."""
 
     unprivileged_dir: Path = Path("/var/tmp/aam")  # noqa: S108 (refused unless it is root's alone)
     """For root only: what the unprivileged user of Postgres needs and cannot reach elsewhere."""
+
+    @classmethod
+    def port_names(cls) -> list[str]:
+        """The fields that name a port."""
+        return [name for name in cls.model_fields if name.endswith("_port")]
+
+    def elsewhere(self, state_dir: Path, ports: Sequence[int]) -> Self:
+        """The same settings for one more mesh: its own state and ports, the same connectors."""
+        own = dict(zip(self.port_names(), ports, strict=True))
+        return self.model_copy(update={"state_dir": state_dir, **own})

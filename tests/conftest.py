@@ -11,12 +11,13 @@ import pytest
 
 from local import servers
 
+pytest_plugins = ["tests.fakes.fixtures"]
+
 
 @pytest.fixture(scope="session")
 def server_dir() -> Iterator[Path]:
     """A folder for servers' data that the user Postgres runs as can reach, unlike pytest's own."""
-    folder = Path(tempfile.mkdtemp(prefix="aam-test-"))
-    folder.chmod(0o711)
+    folder = servers.temporary_dir()
     yield folder
     shutil.rmtree(folder)
 
