@@ -73,7 +73,7 @@ SOURCE_TYPES = {
         ),
         SourceType(
             name="Hardcoded Records",
-            definition_id=UUID("6b2b9d4e-2b1c-4b0e-9c5c-000000000000"),
+            definition_id=UUID("084124ab-22db-4019-b36d-630418541bf7"),
             configuration=HardcodedRecords,
             needs_credential=False,
         ),

@@ -321,7 +321,7 @@ class AirbyteClient:
             _DISCOVER,
             timeout=self._discover_timeout,
         )
-        if read.catalog is None or not read.job_info.succeeded:
+        if bytes(read.catalog) == b"null" or not read.job_info.succeeded:
             raise _discover_failed(source_id, read.job_info.failure_reason)
         return Discovered(
             bytes(read.catalog), read.catalog_id, read.job_info.connector_configuration_updated
@@ -341,7 +341,7 @@ class AirbyteClient:
             _DISCOVER_OUTPUT,
             repeat=True,
         )
-        if output.catalog is None or output.status != "succeeded":
+        if bytes(output.catalog) == b"null" or output.status != "succeeded":
             raise _discover_failed(source_id, output.failure_reason)
         return Discovered(
             bytes(output.catalog), output.catalog_id, output.connector_configuration_updated

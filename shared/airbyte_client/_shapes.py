@@ -13,6 +13,8 @@ from uuid import UUID
 
 import msgspec
 
+NOTHING = msgspec.Raw(b"null")
+"""What is absent; `Raw | None` would take nothing but null."""
 NO_STREAMS = b'{"streams":[]}'
 
 
@@ -256,7 +258,7 @@ class CheckRead(msgspec.Struct, frozen=True, rename="camel"):
 class DiscoverRead(msgspec.Struct, frozen=True, rename="camel"):
     """Answer of sources/discover_schema."""
 
-    catalog: msgspec.Raw | None = None
+    catalog: msgspec.Raw = NOTHING
     catalog_id: UUID | None = None
     job_info: SynchronousJob = SynchronousJob()
 
@@ -265,7 +267,7 @@ class DiscoverOutput(msgspec.Struct, frozen=True, rename="camel"):
     """Answer of commands/output/discover."""
 
     status: str | None = None
-    catalog: msgspec.Raw | None = None
+    catalog: msgspec.Raw = NOTHING
     catalog_id: UUID | None = None
     connector_configuration_updated: bool = False
     failure_reason: FailureReason | None = None

@@ -1,0 +1,197 @@
+"""The services over a real registry, real Valkey and the scriptable Airbyte server."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from redis.asyncio import Redis
+
+from local import servers
+from services.auth_broker import main as auth_broker
+from services.auth_broker.service import EnvironmentStore
+from services.drift_repair_agent import main as drift_repair_agent
+from services.orchestrator import main as orchestrator
+from shared.config import ProcessSettings, Settings
+from shared.events import STREAM
+from tests.fakes.airbyte_server import POSTGRES, WORKSPACE_ID, AirbyteServer
+
+REPOSITORY = Path(__file__).parents[2]
+CANARY = "AAMCANARY-salesforce-client-secret"
+CREDENTIALS = {
+    "CREDENTIAL_SALESFORCE_PROD__CLIENT_ID": "AAMCANARY-salesforce-client-id",
+    "CREDENTIAL_SALESFORCE_PROD__CLIENT_SECRET": CANARY,
+    "CREDENTIAL_SALESFORCE_PROD__REFRESH_TOKEN": "AAMCANARY-salesforce-refresh-token",
+}
+DESTINATION_ID = "5f0c6a1e-8f64-4f0b-9a3c-0b1c2d3e4f50"
+_TABLES = "events, job_history, sync_catalog_versions, snapshots, stream_schemas, connections"
+
+
+@pytest.fixture(scope="session")
+def registry_url(postgres_url: str) -> str:
+    """A database with the registry's tables, built by the migrations."""
+    environment = {**os.environ, "SUPABASE_DB_URL": postgres_url}
+    subprocess.run(
+        [sys.executable, "-m", "alembic", "upgrade", "head"],
+        check=True,
+        cwd=REPOSITORY,
+        env=environment,
+        timeout=60,
+    )
+    return postgres_url
+
+
+@pytest.fixture
+async def sql(registry_url: str) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+    """A connection to look at the registry with; its tables are empty at the test's start."""
+    connection = await asyncpg.connect(registry_url)
+    await connection.execute(f"TRUNCATE {_TABLES}")
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
+    """A client of the run's Valkey; the stream is empty at the test's start."""
+    client = Redis.from_url(redis_url, decode_responses=True, protocol=3)
+    await client.delete(STREAM)
+    yield client
+    await client.aclose()
+
+
+@dataclass
+class Mesh:
+    """The services of one test, and what they stand on."""
+
+    orchestrator: httpx.AsyncClient
+    drift_repair_agent: httpx.AsyncClient
+    auth_broker: httpx.AsyncClient
+    airbyte: AirbyteServer
+    sql: asyncpg.Connection[asyncpg.Record]
+    redis: Redis
+    order: dict[str, Any] = field(default_factory=dict)
+
+    async def onboard(self, **changes: Any) -> dict[str, Any]:
+        """A connection of two streams, onboarded."""
+        answer = await self.orchestrator.post(
+            "/connections/onboard", json={**self.order, **changes}
+        )
+        assert answer.status_code == 201, answer.text
+        connection: dict[str, Any] = answer.json()
+        return connection
+
+    async def events(self, count: int) -> list[dict[str, str]]:
+        """The first events of the stream, once there are `count` of them."""
+        async with asyncio.timeout(10):
+            while await self.redis.xlen(STREAM) < count:
+                await asyncio.sleep(0.02)
+        return [fields for _, fields in await self.redis.xrange(STREAM)]
+
+    async def jobs_until_end(self, connection_id: str) -> list[dict[str, Any]]:
+        """The connection's jobs, once the newest has ended."""
+        async with asyncio.timeout(10):
+            while True:
+                jobs = (await self.orchestrator.get(f"/connections/{connection_id}/jobs")).json()
+                if jobs and jobs[0]["ended_at"]:
+                    return list(jobs)
+                await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def serving(app: FastAPI) -> AsyncIterator[str]:
+    """The app behind a real socket; its base URL."""
+    port = servers.free_port()
+    config = uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, lifespan="on")
+    server = uvicorn.Server(config)
+    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]  # the test's own stay
+    task = asyncio.create_task(server.serve())
+    async with asyncio.timeout(10):
+        while not server.started:
+            await asyncio.sleep(0.01)
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    await task
+
+
+def settings_for(
+    airbyte: AirbyteServer, registry_url: str, redis_url: str, **more: Any
+) -> Settings:
+    """What the services of a test are told, quick to poll."""
+    told: dict[str, Any] = {name.lower(): value for name, value in airbyte.environment.items()} | {
+        "supabase_db_url": registry_url,
+        "redis_url": redis_url,
+        "airbyte_destination_id": DESTINATION_ID,
+        "airbyte_timeout": "5",
+        "discover_timeout": "10",
+        "job_poll_interval": "0.05",
+        "event_relay_interval": "0.05",
+        "log_level": "DEBUG",
+        **more,
+    }
+    return Settings(_env_file=None, **told)
+
+
+def add_destination(airbyte: AirbyteServer) -> None:
+    """A Postgres destination, as somebody made it in Airbyte before."""
+    airbyte.destinations[DESTINATION_ID] = {
+        "destinationId": DESTINATION_ID,
+        "destinationDefinitionId": POSTGRES,
+        "workspaceId": WORKSPACE_ID,
+        "name": "Warehouse",
+        "destinationName": "Postgres",
+        "connectionConfiguration": {},
+        "createdAt": 1_700_000_000,
+    }
+
+
+@asynccontextmanager
+async def running(settings: Settings, airbyte: AirbyteServer, **parts: Any) -> AsyncIterator[Mesh]:
+    """The three working services; the broker behind a socket, since its peers call it."""
+    broker = auth_broker.build(
+        ProcessSettings(_env_file=None, log_level="DEBUG"), EnvironmentStore(CREDENTIALS)
+    )
+    async with AsyncExitStack() as stack:
+        broker_url = await stack.enter_async_context(serving(broker))
+        settings = settings.model_copy(update={"auth_broker_url": broker_url})
+        apps = [orchestrator.build(settings), drift_repair_agent.build(settings), broker]
+        clients = []
+        for app in apps:
+            if app is not broker:
+                await stack.enter_async_context(app.router.lifespan_context(app))
+            transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+            client = httpx.AsyncClient(transport=transport, base_url="http://aam", timeout=30)
+            clients.append(await stack.enter_async_context(client))
+        yield Mesh(*clients, airbyte=airbyte, **parts)
+
+
+@pytest.fixture
+async def mesh(
+    airbyte: AirbyteServer,
+    registry_url: str,
+    redis_url: str,
+    sql: asyncpg.Connection[asyncpg.Record],
+    redis: Redis,
+) -> AsyncIterator[Mesh]:
+    """The services over a present-day Airbyte."""
+    add_destination(airbyte)
+    settings = settings_for(airbyte, registry_url, redis_url)
+    order = {
+        "source_type": "Salesforce",
+        "connection_name": "Salesforce production",
+        "credential_id": "salesforce-prod",
+        "streams": ["Account", "Contact"],
+    }
+    async with running(settings, airbyte, sql=sql, redis=redis, order=order) as mesh:
+        yield mesh

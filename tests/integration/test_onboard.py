@@ -1,0 +1,176 @@
+"""Onboarding: what is wired, what is recorded, and that a failure leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.integration.conftest import CANARY, CREDENTIALS, Mesh
+
+
+async def test_onboard_wires_and_records_version_1(mesh: Mesh) -> None:
+    """Source, connection and registry agree, and the connector got the real secrets."""
+    connection = await mesh.onboard()
+
+    assert connection["status"] == "ACTIVE"
+    assert connection["catalog_version"] == 1
+    assert connection["source_type"] == "Salesforce"
+    held = mesh.airbyte.connections[connection["airbyte_connection_id"]]
+    assert held["sourceId"] == connection["airbyte_source_id"]
+    assert held["nonBreakingChangesPreference"] == "ignore"
+    assert held["sourceCatalogId"]
+    assert {one["stream"]["name"] for one in held["syncCatalog"]["streams"]} == {
+        "Account",
+        "Contact",
+    }
+    source = mesh.airbyte.sources[connection["airbyte_source_id"]]
+    assert source["connectionConfiguration"]["client_secret"] == CANARY
+
+    version = await mesh.orchestrator.get(f"/connections/{connection['id']}/catalog-versions/1")
+    assert version.status_code == 200, version.text
+    streams = version.json()["streams"]
+    assert [one["config"]["syncMode"] for one in streams] == ["incremental", "incremental"]
+    assert [one["config"]["destinationSyncMode"] for one in streams] == ["append_dedup"] * 2
+    assert all(one["config"]["selected"] for one in streams)
+
+
+async def test_onboard_is_told_on_redis(mesh: Mesh) -> None:
+    """One event, ids only, in the stream after the commit."""
+    connection = await mesh.onboard()
+
+    (event,) = await mesh.events(1)
+
+    assert event["type"] == "connection.onboarded"
+    assert event["connection_id"] == connection["id"]
+    assert (event["seq"], event["status"], event["version"]) == ("1", "ACTIVE", "1")
+    assert set(event) == {
+        "event_id", "seq", "type", "connection_id", "ref", "status", "version", "code", "at",
+    }  # fmt: skip
+
+
+async def test_failed_discovery_leaves_nothing_behind(mesh: Mesh) -> None:
+    """A source that cannot be read is deleted again, the caller learns why, the name is free."""
+    mesh.airbyte.fail_discovery("config_error", "password authentication failed for bob")
+
+    answer = await mesh.orchestrator.post("/connections/onboard", json=mesh.order)
+
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["code"] == "discovery_failed"
+    assert "bob" not in answer.text
+    assert mesh.airbyte.sources == {}
+    row = await mesh.sql.fetchrow("SELECT * FROM connections")
+    assert row is not None
+    assert (row["status"], row["failure_code"]) == ("FAILED", "discovery_failed")
+    assert "bob" not in row["failure_detail"]
+    assert (await mesh.events(1))[0]["type"] == "connection.failed"
+
+    mesh.airbyte.heal()
+    assert (await mesh.onboard())["status"] == "ACTIVE"
+
+
+@pytest.mark.parametrize(
+    "path, kind, status, code",
+    [
+        ("sources/create", 422, 422, "upstream_rejected"),
+        ("sources/create", 500, 504, "upstream_unknown"),
+        ("connections/create", 400, 422, "upstream_rejected"),
+        ("connections/create", "html_502", 504, "upstream_unknown"),
+        ("connections/create", "reset", 504, "upstream_unknown"),
+        ("connections/create", 403, 502, "upstream_auth"),
+    ],
+)
+@pytest.mark.parametrize("after_effect", [False, True])
+async def test_a_failing_step_is_undone(
+    mesh: Mesh, path: str, kind: int | str, status: int, code: str, after_effect: bool
+) -> None:
+    """Whether or not the step took effect, nothing of it stays in Airbyte."""
+    mesh.airbyte.fault(path, kind, after_effect=after_effect)  # type: ignore[arg-type]
+
+    answer = await mesh.orchestrator.post("/connections/onboard", json=mesh.order)
+
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    if after_effect and status == 422:
+        return  # a refusal means that nothing happened: this server does not lie about it
+    assert mesh.airbyte.sources == {}
+    assert mesh.airbyte.connections == {}
+    assert await mesh.sql.fetchval("SELECT status FROM connections") == "FAILED"
+
+
+async def test_a_name_is_taken_while_its_connection_lives(mesh: Mesh) -> None:
+    """The second of one name is refused before Airbyte hears of it; archiving frees the name."""
+    first = await mesh.onboard()
+
+    second = await mesh.orchestrator.post("/connections/onboard", json=mesh.order)
+    assert (second.status_code, second.json()["code"]) == (409, "name_taken")
+    assert len(mesh.airbyte.sources) == 1
+
+    gone = await mesh.orchestrator.delete(f"/connections/{first['id']}")
+    assert gone.status_code == 204
+    assert mesh.airbyte.sources == {}
+    assert mesh.airbyte.connections == {}
+    assert (await mesh.onboard())["id"] != first["id"]
+
+
+@pytest.mark.parametrize(
+    "changes, code",
+    [
+        ({"source_type": "Oracle"}, "unknown_source_type"),
+        ({"credential_id": None}, "credential_required"),
+        ({"credential_id": "salesforce-test"}, "credential_not_found"),
+        ({"credential_id": "../x"}, "invalid_request"),
+        ({"streams": ["Account", "Nothing"]}, "unknown_stream"),
+        ({"connection_name": " "}, "invalid_request"),
+        ({"connection_name": "a\nb"}, "invalid_request"),
+        ({"connection_name": "x [aam:1]"}, "invalid_request"),
+        ({"status": "ACTIVE"}, "invalid_request"),
+        ({"destination_id": "8a7f1d9e-0000-4000-8000-000000000000"}, "upstream_missing"),
+    ],
+)
+async def test_an_order_that_cannot_be_meant_is_refused(
+    mesh: Mesh, changes: dict[str, object], code: str
+) -> None:
+    """422 with a stable code, nothing in Airbyte, no live connection."""
+    answer = await mesh.orchestrator.post("/connections/onboard", json={**mesh.order, **changes})
+
+    assert (answer.status_code, answer.json()["code"]) == (422, code)
+    assert mesh.airbyte.sources == {}
+    assert await mesh.sql.fetchval("SELECT count(*) FROM connections WHERE status <> 'FAILED'") == 0
+
+
+async def test_a_source_without_a_credential(mesh: Mesh) -> None:
+    """A second source type is one entry: definition and configuration."""
+    connection = await mesh.onboard(
+        source_type="Hardcoded Records", connection_name="Records", credential_id=None
+    )
+
+    source = mesh.airbyte.sources[connection["airbyte_source_id"]]
+    assert source["connectionConfiguration"] == {"count": 1000}
+
+
+async def test_a_schedule_reaches_airbyte(mesh: Mesh) -> None:
+    """Both forms of a schedule, as Airbyte spells them."""
+    every = await mesh.onboard(connection_name="every", schedule={"units": 6, "time_unit": "hours"})
+    cron = await mesh.onboard(connection_name="cron", schedule={"cron": "0 0 6 * * ?"})
+
+    held = mesh.airbyte.connections
+    assert held[every["airbyte_connection_id"]]["scheduleType"] == "basic"
+    assert held[cron["airbyte_connection_id"]]["scheduleType"] == "cron"
+
+
+async def test_secrets_stay_in(mesh: Mesh, caplog: pytest.LogCaptureFixture) -> None:
+    """No canary in answers, logs at DEBUG, registry or events; a failing onboarding included."""
+    connection = await mesh.onboard()
+    mesh.airbyte.fault("sources/create", 422)
+    failed = await mesh.orchestrator.post(
+        "/connections/onboard", json={**mesh.order, "connection_name": "other"}
+    )
+    rows = await mesh.sql.fetch("SELECT to_jsonb(c) AS row FROM connections c")
+    seen = json.dumps(
+        [connection, failed.text, [row["row"] for row in rows], await mesh.events(2)]
+    ) + caplog.text
+
+    assert "connection_onboarded" in seen, "the positive control: logs are captured"
+    for canary in CREDENTIALS.values():
+        assert canary not in seen
