@@ -43,6 +43,10 @@ _CODES = {
 _UNKNOWN = ("UNKNOWN_EXCEPTION", "An unexpected error occurred.")
 
 
+Options = Annotated[str | None, Header(alias="Sforce-Query-Options")]
+"""Where a client says how large a page it wants: `batchSize=500`."""
+
+
 class NewJob(BaseModel):
     """The body that creates a bulk query job."""
 
@@ -210,8 +214,6 @@ def routes(live: LiveOrg) -> APIRouter:  # noqa: PLR0915 -- one nested function 
         asked = re.fullmatch(r"batchSize=(\d{1,6})", options or "")
         size = min(2000, max(200, int(asked[1]))) if asked else live.behaviour.page_size
         return min(size, live.behaviour.page_size)
-
-    Options = Annotated[str | None, Header(alias="Sforce-Query-Options")]
 
     def first_page(request: Request, text: str, options: str | None, *, deleted: bool) -> Answer:
         result = soql.run(soql.parse(text), live.org, deleted=deleted)

@@ -42,7 +42,7 @@ def routes(live: LiveOrg) -> APIRouter:
                 sobject.name: {
                     "custom": sobject.custom,
                     "hidden": sobject.hidden,
-                    "rows": len(org.rows(sobject)),
+                    "rows": sobject.count,
                     "fields": len(sobject.fields),
                 }
                 for sobject in org.kept()
@@ -56,7 +56,7 @@ def routes(live: LiveOrg) -> APIRouter:
         return {
             "name": sobject.name,
             "hidden": sobject.hidden,
-            "rows": len(live.org.rows(sobject)),
+            "rows": sobject.count,
             "fields": {field.name: field.type for field in sobject.fields.values()},
         }
 

@@ -45,7 +45,7 @@ class SObject:
     key_prefix: str
     fields: dict[str, Field]
     count: int
-    """Rows the object is born with."""
+    """Rows the object is born with, and keeps: no change adds or deletes one."""
     hidden: bool = False
     removed: dict[str, Field] = field(default_factory=dict)
     """Standard fields that were taken from sight; their values stay in the rows."""
