@@ -1,0 +1,212 @@
+"""The setup waits for Airbyte, makes the warehouse once, and leaves the ids for the services."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from shared.config import Settings, load
+from tests.fakes.airbyte_server import POSTGRES, WORKSPACE_ID, AirbyteServer
+
+PASSWORD = "AAMCANARY-warehouse-p@ss"
+WAREHOUSE = f"postgresql://loader:{PASSWORD}@postgres:5432/warehouse?sslmode=disable"
+
+
+@pytest.fixture
+async def airbyte(request: pytest.FixtureRequest) -> AirbyteServer:
+    """An Airbyte that the test starts when it wants to."""
+    version, auth = getattr(request, "param", ("2.0.0", "token"))
+    return AirbyteServer(version=version, auth=auth)
+
+
+both_releases = pytest.mark.parametrize(
+    "airbyte", [("0.63.19", "basic"), ("2.0.0", "token")], ids=["0.63.19", "2.0.0"], indirect=True
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The volume that the services share."""
+    (tmp_path / "settings").mkdir()
+    return tmp_path / "settings"
+
+
+async def set_up(
+    airbyte: AirbyteServer, folder: Path, **environment: str
+) -> tuple[int | None, str]:
+    """Run the setup as compose does; its exit status and all that it wrote."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "services.orchestrator.airbyte_setup",
+        env=_environment(airbyte, folder) | environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    async with asyncio.timeout(60):
+        output, _ = await process.communicate()
+    return process.returncode, output.decode()
+
+
+def _environment(airbyte: AirbyteServer, folder: Path) -> dict[str, str]:
+    return {
+        **airbyte.environment,
+        "SUPABASE_DB_URL": "postgresql://aam:x@127.0.0.1:1/aam",
+        "AAM_SETTINGS_DIR": str(folder),
+        "WAREHOUSE_DB_URL": WAREHOUSE,
+        "AIRBYTE_START_POLL": "0.05",
+        "AIRBYTE_START_TIMEOUT": "20",
+    }
+
+
+@both_releases
+async def test_the_warehouse_is_made_once(airbyte: AirbyteServer, folder: Path) -> None:
+    """The second run adopts what the first one made, and no output holds the password."""
+    async with airbyte:
+        first, said = await set_up(airbyte, folder)
+        second, said_again = await set_up(airbyte, folder)
+
+    assert (first, second) == (0, 0), said + said_again
+    [destination] = airbyte.destinations.values()
+    assert destination["name"] == "AAM warehouse"
+    assert destination["destinationDefinitionId"] == POSTGRES
+    assert destination["connectionConfiguration"] == {
+        "host": "postgres",
+        "port": 5432,
+        "database": "warehouse",
+        "schema": "public",
+        "username": "loader",
+        "password": PASSWORD,
+        "ssl": False,
+        "ssl_mode": {"mode": "disable"},
+        "tunnel_method": {"tunnel_method": "NO_TUNNEL"},
+    }
+    assert PASSWORD not in said + said_again
+
+
+async def test_the_services_read_what_it_leaves(
+    airbyte: AirbyteServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ids are files that every service's settings take as variables."""
+    async with airbyte:
+        await set_up(airbyte, folder)
+        [destination_id] = airbyte.destinations
+    monkeypatch.setenv("AAM_SETTINGS_DIR", str(folder))
+    monkeypatch.setenv("SUPABASE_DB_URL", "postgresql://aam:x@127.0.0.1:1/aam")
+
+    settings = load(Settings)
+
+    assert settings.airbyte_destination_id == UUID(destination_id)
+    assert settings.airbyte_workspace_id == UUID(WORKSPACE_ID)
+
+
+async def test_a_named_destination_is_left_alone(airbyte: AirbyteServer, folder: Path) -> None:
+    """Where AIRBYTE_DESTINATION_ID is set, nothing is made and it is not overwritten."""
+    async with airbyte:
+        theirs = airbyte.add_destination("theirs")["destinationId"]
+        status, said = await set_up(airbyte, folder, AIRBYTE_DESTINATION_ID=theirs)
+
+    assert status == 0, said
+    assert list(airbyte.destinations) == [theirs]
+    assert not (folder / "airbyte_destination_id").exists()
+
+
+async def test_a_vanished_warehouse_is_made_again(airbyte: AirbyteServer, folder: Path) -> None:
+    """An id left by an earlier run does not outlive the Airbyte it was of."""
+    async with airbyte:
+        await set_up(airbyte, folder)
+        airbyte.destinations.clear()
+        status, said = await set_up(airbyte, folder)
+
+    assert status == 0, said
+    assert (folder / "airbyte_destination_id").read_text().split() == list(airbyte.destinations)
+
+
+async def test_the_right_page_is_looked_at(airbyte: AirbyteServer, folder: Path) -> None:
+    """Our name is found among more than a page of destinations, and near names are not it."""
+    async with airbyte:
+        for number in range(45):
+            airbyte.add_destination(f"AAM warehouse {number}")
+        ours = airbyte.add_destination("AAM warehouse")["destinationId"]
+        for number in range(45):
+            airbyte.add_destination(f"aam warehouse {number}")
+        status, said = await set_up(airbyte, folder)
+
+    assert status == 0, said
+    assert (folder / "airbyte_destination_id").read_text().strip() == ours
+
+
+async def test_it_waits_for_airbyte(airbyte: AirbyteServer, folder: Path) -> None:
+    """Refused connections and a proxy without its server are a start that is not over."""
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        airbyte.port = reserved.getsockname()[1]
+    running = asyncio.create_task(set_up(airbyte, folder))
+    await asyncio.sleep(1.5)
+    await airbyte.start(airbyte.port)
+    airbyte.fault("instance_configuration", "html_502", times=3)
+    status, said = await running
+    await airbyte.stop()
+
+    assert status == 0, said
+    assert "waiting_for_airbyte" in said
+    assert len(airbyte.called("instance_configuration")) >= 4
+
+
+async def test_it_does_not_wait_for_ever(folder: Path) -> None:
+    """An Airbyte that never comes is one line and exit 1."""
+    absent = AirbyteServer()
+    absent.port = 1
+    status, said = await set_up(absent, folder, AIRBYTE_START_TIMEOUT="0.5")
+
+    assert status == 1
+    assert said.splitlines()[-1] == (
+        "airbyte-setup: Airbyte did not answer at AIRBYTE_API_URL within 0.5 s"
+    )
+
+
+async def test_a_refusal_is_one_line(airbyte: AirbyteServer, folder: Path) -> None:
+    """Airbyte's no ends the run, and its text, which quotes the configuration, stays out."""
+    async with airbyte:
+        refusal = {"message": f"does not fulfill the specification: {PASSWORD}"}
+        airbyte.answer("destinations/create", refusal, status=422, effect=False)
+        status, said = await set_up(airbyte, folder)
+
+    assert status == 1
+    assert said.splitlines()[-1].startswith("airbyte-setup: ")
+    assert "Traceback" not in said
+    assert PASSWORD not in said
+
+
+@both_releases
+async def test_wrong_credentials_end_the_wait(airbyte: AirbyteServer, folder: Path) -> None:
+    """Nothing gets better by asking again with the same password."""
+    async with airbyte:
+        environment = {
+            name: f"{value}-wrong"
+            for name, value in airbyte.environment.items()
+            if name in ("AIRBYTE_PASSWORD", "AIRBYTE_CLIENT_SECRET")
+        }
+        status, said = await set_up(airbyte, folder, **environment)
+
+    assert status == 1
+    assert said.splitlines()[-1].startswith("airbyte-setup: ")
+    assert "-wrong" not in said
+
+
+async def test_a_lost_answer_is_settled_by_the_next_run(
+    airbyte: AirbyteServer, folder: Path
+) -> None:
+    """The destination that was made all the same is adopted, not doubled."""
+    async with airbyte:
+        airbyte.fault("destinations/create", "reset", after_effect=True)
+        first, _ = await set_up(airbyte, folder)
+        second, said = await set_up(airbyte, folder)
+
+    assert (first, second) == (1, 0), said
+    assert len(airbyte.destinations) == 1
