@@ -489,7 +489,7 @@ def only_selected(catalog: bytes) -> bytes:
         msgspec.DecodeError: it is no catalog.
     """
     chosen = [pair.config.selected for pair in _SELECTION.decode(catalog).streams]
-    if all(chosen):
+    if chosen and all(chosen):
         return catalog
     pairs = _RAW_STREAMS.decode(catalog).streams
     kept: list[Any] = [pair for pair, keep in zip(pairs, chosen, strict=True) if keep]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
+from collections.abc import AsyncIterator
 from typing import TypeVar
 
 import aiohttp
@@ -38,6 +39,7 @@ UNSUPPORTED = "upstream_unsupported"
 """Code of the refusal of an Airbyte that has no such endpoint."""
 
 _ANSWER_LIMIT_BYTES = 64 * 1024 * 1024
+_SLICE_BYTES = 256 * 1024
 _TOKEN_TIMEOUT_S = 10.0
 # Shorter than what any server in front of Airbyte keeps an idle connection open for (uvicorn 5 s,
 # nginx 75 s), so that no POST is written into a connection that is just being closed.
@@ -245,13 +247,14 @@ class Transport:
         headers = {"accept": "application/json", "accept-encoding": "gzip"}
         if body is not None:
             headers["content-type"] = "application/json"
+            headers["content-length"] = str(len(body))
         if authorization is not None:
             headers["authorization"] = authorization
         url = self._urls.get(path)
         if url is None:
             url = self._urls[path] = httpx.URL(self._base + path)
         request = httpx.Request(
-            "GET" if body is None else "POST", url, headers=headers, content=body
+            "GET" if body is None else "POST", url, headers=headers, content=_sliced(body)
         )
         failure: Upstream
         try:
@@ -267,6 +270,16 @@ class Transport:
                 f"Airbyte's {path} answered with more than {_ANSWER_LIMIT_BYTES} bytes."
             )
         raise failure
+
+
+def _sliced(body: bytes | None) -> bytes | AsyncIterator[bytes] | None:
+    """A large body in slices, between which the event loop breathes; a small one as it is."""
+    return body if body is None or len(body) <= _SLICE_BYTES else _slices(body)
+
+
+async def _slices(body: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(body), _SLICE_BYTES):
+        yield body[start : start + _SLICE_BYTES]
 
 
 async def _content(response: httpx.Response) -> bytes:
