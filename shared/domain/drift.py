@@ -14,6 +14,7 @@ from shared.domain.catalog import Catalog, ConfiguredStream, StreamId, raw_hash,
 from shared.domain.catalog._canonical import (
     canonical,
     canonical_field,
+    canonical_fields,
     decode,
     mappers,
     set_of_paths,
@@ -90,9 +91,10 @@ def diff(before: Streams, after: Streams) -> Steps[list[Change]]:
     Raises:
         InvalidCatalog: a side is not a catalog.
     """
-    old, new = _slices(before), _slices(after)
-    known_old, known_new = {raw_hash(s) for s in old}, {raw_hash(s) for s in new}
-    yield
+    old = _slices(before)
+    known_old = yield from _hashes(old)
+    new = _slices(after)
+    known_new = yield from _hashes(new)
     ours = yield from _by_id(old, known=known_new)
     theirs = yield from _by_id(new, known=known_old)
     changes: list[Change] = []
@@ -138,6 +140,14 @@ def _slices(streams: Streams) -> list[Document]:
     return list(streams)
 
 
+def _hashes(slices: list[Document]) -> Steps[set[bytes]]:
+    found = set()
+    for slice_ in slices:
+        found.add(raw_hash(slice_))
+        yield
+    return found
+
+
 def _by_id(slices: list[Document], *, known: set[bytes]) -> Steps[dict[StreamId, Pair]]:
     """The streams that the other side does not have byte for byte."""
     found: dict[StreamId, Pair] = {}
@@ -169,14 +179,17 @@ def _offered_cursor(stream: Stream) -> dict[str, Any]:
     }
 
 
-def _fields(id_: StreamId, old: Mapping[str, Raw], new: Mapping[str, Raw]) -> Iterator[Change]:
-    """The top level, where most fields are equal byte for byte and need no decoding."""
+def _fields(id_: StreamId, old: dict[str, Raw], new: dict[str, Raw]) -> Iterator[Change]:
+    """The top level, where nearly all fields are equal and need no closer look."""
+    if old == new:
+        return
+    old_forms, new_forms = canonical_fields(old), canonical_fields(new)
     for name in sorted(old.keys() | new.keys()):
         if name not in new:
             yield Change("field_removed", id_, (name,), before=_node(old[name]).type)
         elif name not in old:
             yield Change("field_added", id_, (name,), after=_node(new[name]).type)
-        elif _text(canonical_field(old[name])) != _text(canonical_field(new[name])):
+        elif old_forms[name] != new_forms[name]:
             yield from _nodes(id_, (name,), _node(old[name]), _node(new[name]))
 
 

@@ -1,0 +1,385 @@
+"""Drift is what a source means differently, told once, in a stable order, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shared.domain import catalog, drift
+from shared.domain.catalog import StreamId
+from tests.unit.catalogs import (
+    CATALOGS,
+    MOMENT,
+    SCHEMAS,
+    TEXT,
+    Json,
+    document,
+    picked,
+    shuffled,
+    stream,
+)
+
+Path = tuple[str, ...]
+ORDERS = StreamId(None, "orders")
+
+
+def told(before: Json, after: Json) -> list[tuple[str, Path]]:
+    """Kind and path of what changed in one stream."""
+    return [(c.kind, c.path) for c in drift.diff(document(before), document(after))]
+
+
+def fields(before: Json, after: Json) -> list[tuple[str, Path]]:
+    """Kind and path of what changed between two sets of fields."""
+    return told(stream(fields=before), stream(fields=after))
+
+
+def retyped(before: Any, after: Any) -> tuple[Any, Any] | None:
+    """The types before and after of one field, or None where its type is the same."""
+    changes = drift.diff(
+        document(stream(fields={"x": before})), document(stream(fields={"x": after}))
+    )
+    if not changes:
+        return None
+    assert [(c.kind, c.path) for c in changes] == [("field_retyped", ("x",))]
+    return changes[0].before, changes[0].after
+
+
+# -- laws
+
+
+@given(CATALOGS, st.integers(0, 99))
+@settings(deadline=None)
+def test_no_change_is_told_where_nothing_changed(pairs: list[Json], seed: int) -> None:
+    """The order of streams, keys and types is none; neither is what somebody configured."""
+    other = shuffled({"streams": pairs}, seed)["streams"]
+    for pair in other:
+        pair["config"] = {"selected": False}
+    assert drift.diff(document(*pairs), document(*other)) == []
+
+
+@given(CATALOGS, CATALOGS, st.integers(0, 99))
+@settings(deadline=None)
+def test_changes_are_stable_and_their_own_reverse(
+    before: list[Json], after: list[Json], seed: int
+) -> None:
+    """The same list whatever the order of the documents; backwards it tells the opposite."""
+    changes = drift.diff(document(*before), document(*after))
+    again = drift.diff(
+        document(*shuffled({"s": before}, seed)["s"]), document(*shuffled({"s": after}, seed)["s"])
+    )
+    back = drift.diff(document(*after), document(*before))
+
+    assert again == changes
+    opposite = {"added": "removed", "removed": "added"}
+    turned = [
+        (c.stream, c.path, "_".join(opposite.get(word, word) for word in c.kind.split("_")))
+        for c in back
+    ]
+    assert sorted(turned, key=repr) == sorted(
+        ((c.stream, c.path, c.kind) for c in changes), key=repr
+    )
+    for c, b in zip(
+        sorted(changes, key=lambda c: repr((c.stream, c.path, c.before, c.after))),
+        sorted(back, key=lambda c: repr((c.stream, c.path, c.after, c.before))),
+        strict=True,
+    ):
+        assert (c.before, c.after) == (b.after, b.before)
+
+
+@given(CATALOGS, CATALOGS)
+@settings(deadline=None)
+def test_changes_are_json(before: list[Json], after: list[Json]) -> None:
+    """A list of changes is encoded as it is, and read back the same."""
+    changes = drift.diff(document(*before), document(*after))
+    body = msgspec.json.encode(changes)
+    assert [set(c) for c in orjson.loads(body)] == [
+        {"kind", "stream", "path", "before", "after"} for _ in changes
+    ]
+
+
+@given(SCHEMAS, SCHEMAS)
+@settings(deadline=None)
+def test_equal_hashes_and_no_drift_agree(one: Any, other: Any) -> None:
+    """A change that is told is always a change of the hash."""
+    before, after = stream(fields={"x": one}), stream(fields={"x": other})
+    hashes = {catalog.canonical_hash(s) for s in catalog.scan(document(before, after))}
+    if told(before, after):
+        assert len(hashes) == 2
+
+
+def test_documents_slices_and_catalogs_are_the_same_streams() -> None:
+    """A snapshot is compared with a catalog without writing either as a document."""
+    before, after = document(stream("a"), stream("b")), document(stream("b"), stream("c"))
+    expected = [
+        drift.Change("stream_removed", StreamId(None, "a")),
+        drift.Change("stream_added", StreamId(None, "c")),
+    ]
+    assert drift.diff(before, after) == expected
+    assert drift.diff(catalog.scan(before), catalog.parse(after)) == expected
+
+
+# -- streams
+
+
+def test_a_stream_is_named_with_its_namespace() -> None:
+    """The same name in another namespace is another stream."""
+    before, after = document(stream(namespace="a")), document(stream(namespace="b"))
+    assert [(c.kind, c.stream.namespace) for c in drift.diff(before, after)] == [
+        ("stream_removed", "a"),
+        ("stream_added", "b"),
+    ]
+
+
+def test_key_cursor_and_modes_of_the_source_are_told() -> None:
+    """What Airbyte itself overlooks; the order of a key's fields is no change."""
+    offer = {
+        "sourceDefinedPrimaryKey": [["total"], ["id"]],
+        "defaultCursorField": ["id"],
+        "supportedSyncModes": ["full_refresh"],
+    }
+    changes = drift.diff(document(stream()), document(stream(offer=offer)))
+    assert [(c.kind, c.before, c.after) for c in changes] == [
+        ("primary_key_changed", [("id",)], [("id",), ("total",)]),
+        (
+            "cursor_changed",
+            {"field": ("updated",), "source_defined": True},
+            {"field": ("id",), "source_defined": True},
+        ),
+        ("sync_modes_changed", ["full_refresh", "incremental"], ["full_refresh"]),
+    ]
+    turned = {"sourceDefinedPrimaryKey": [["id"], ["total"]]}
+    assert told(stream(offer=offer | turned), stream(offer=offer)) == []
+
+
+# -- fields: the traps of real changes
+
+
+def test_renames_are_told_as_what_is_seen() -> None:
+    """Removed and added, never a guess: `deactivated` to `is_active` turned the meaning around."""
+    assert fields(
+        {"deactivated": TEXT, "spent_at": TEXT}, {"is_active": TEXT, "spent_date": TEXT}
+    ) == [
+        ("field_removed", ("deactivated",)),
+        ("field_added", ("is_active",)),
+        ("field_removed", ("spent_at",)),
+        ("field_added", ("spent_date",)),
+    ]
+
+
+def test_fields_inside_fields_have_paths() -> None:
+    """A name with a dot is one step; a field called like a keyword is a field."""
+
+    def inside(**inner: Any) -> Json:
+        return {"story": {"type": ["null", "object"], "properties": inner}, "a.b": TEXT}
+
+    assert fields(inside(instagram_actor_id=TEXT), inside(instagram_user_id=TEXT)) == [
+        ("field_removed", ("story", "instagram_actor_id")),
+        ("field_added", ("story", "instagram_user_id")),
+    ]
+    assert fields(inside(type=TEXT, properties=TEXT), inside(type=MOMENT, items=TEXT)) == [
+        ("field_added", ("story", "items")),
+        ("field_removed", ("story", "properties")),
+        ("field_retyped", ("story", "type")),
+    ]
+
+
+def test_what_moves_with_its_parent_is_told_once() -> None:
+    """`form-submission` became `form-submissions`, with all that is in it."""
+    inner = {"type": "object", "properties": {"a": TEXT, "b": {"properties": {"c": TEXT}}}}
+    assert fields({"form-submission": inner}, {"form-submissions": inner}) == [
+        ("field_removed", ("form-submission",)),
+        ("field_added", ("form-submissions",)),
+    ]
+    up = {"engagement": {"type": "object", "properties": {"engagement_id": TEXT}}}
+    down = {"engagement": {"type": "object"}, "engagement_id": TEXT}
+    assert fields(up, down) == [
+        ("field_removed", ("engagement", "engagement_id")),
+        ("field_added", ("engagement_id",)),
+    ]
+
+
+def test_a_field_that_stops_being_an_object_is_retyped() -> None:
+    """What was in it is not told again."""
+    assert fields({"x": {"type": "object", "properties": {"a": TEXT}}}, {"x": TEXT}) == [
+        ("field_retyped", ("x",))
+    ]
+
+
+def test_items_of_arrays_are_compared() -> None:
+    """Also their fields, and also where the items were not described before."""
+
+    def items(inner: Any) -> Json:
+        return {"x": {"type": "array", "items": inner}}
+
+    assert fields(items({"type": "string"}), items({"type": "integer"})) == [
+        ("field_retyped", ("x", "[]"))
+    ]
+    assert fields(
+        items({"type": "object", "properties": {"a": TEXT}}),
+        items({"type": "object", "properties": {"b": TEXT}}),
+    ) == [("field_removed", ("x", "[]", "a")), ("field_added", ("x", "[]", "b"))]
+    assert fields({"x": {"type": "array"}}, items(TEXT)) == [("field_retyped", ("x", "[]"))]
+
+
+@pytest.mark.parametrize(
+    "one,other",
+    [
+        ({"type": ["null", "string"]}, {"type": ["string", "null"]}),
+        ({"type": "string"}, {"type": ["string"]}),
+        ({"type": "string", "description": "a"}, {"type": "string", "title": "b"}),
+        ({"type": "string", "enum": ["a"]}, {"type": "string", "enum": ["a", "b"]}),
+        ({"anyOf": [{"type": "string"}, {"type": "null"}]}, {"type": ["null", "string"]}),
+        (
+            {"oneOf": [{"type": "string"}, {"type": "integer"}]},
+            {"anyOf": [{"type": "integer"}, {"type": "string"}]},
+        ),
+        ({"allOf": [{"type": "string"}, {"format": "date"}]}, {"type": "string", "format": "date"}),
+        ({"type": "object", "properties": {"a": TEXT}}, {"properties": {"a": TEXT}}),
+        ({}, True),
+        ({"type": "object", "oneOf": [{"required": ["a"]}]}, {"type": "object"}),
+    ],
+)
+def test_what_is_the_same_type(one: Any, other: Any) -> None:
+    """However a connector writes it."""
+    assert retyped(one, other) is None
+
+
+@pytest.mark.parametrize(
+    "one,other",
+    [
+        ({"type": "string"}, {"type": ["null", "string"]}),
+        ({"type": "integer"}, {"type": "number"}),
+        ({"type": "string"}, {"type": "string", "format": "date-time"}),
+        ({"type": "string", "format": "date"}, {"type": "string", "format": "date-time"}),
+        (MOMENT, MOMENT | {"airbyte_type": "timestamp_without_timezone"}),
+        (
+            MOMENT | {"airbyte_type": "timestamp_with_timezone"},
+            MOMENT | {"airbyte_type": "timestamp_without_timezone"},
+        ),
+        ({"$ref": "WellKnownTypes.json#/definitions/String"}, {"type": "string"}),
+        ({"type": "string"}, {}),
+        ({"oneOf": [{"type": "string"}, {"type": "integer"}]}, {"type": "string"}),
+    ],
+)
+def test_what_is_another_type(one: Any, other: Any) -> None:
+    """A format alone took production down (a hint was added): it is a type of its own."""
+    there = retyped(one, other)
+    assert there is not None
+    assert there[0] != there[1]
+    assert retyped(other, one) == there[::-1]
+
+
+def test_types_are_shown_as_json_schema() -> None:
+    """What a person reads in a change."""
+    assert retyped({"type": ["string", "null"]}, MOMENT) == (
+        {"type": ["null", "string"]},
+        {"type": ["null", "string"], "format": "date-time"},
+    )
+    assert retyped({"oneOf": [MOMENT, {"type": "integer"}]}, {}) == (
+        {
+            "anyOf": [
+                {"type": "string", "format": "date-time"},
+                {"type": "integer"},
+                {"type": "null"},
+            ]
+        },
+        {},
+    )
+
+
+def test_a_union_does_not_hide_fields_with_a_like_name() -> None:
+    """A union `foo` says nothing of its sibling `foobar`, and its branches' fields are seen."""
+
+    def union(*names: str) -> Json:
+        return {"oneOf": [{"type": "object", "properties": {name: TEXT}} for name in names]}
+
+    assert fields(
+        {"foo": union("a", "b"), "foobar": TEXT, "food": {"properties": {"x": TEXT}}},
+        {"foo": union("a", "c"), "food": {"properties": {"y": TEXT}}},
+    ) == [
+        ("field_removed", ("foo", "b")),
+        ("field_added", ("foo", "c")),
+        ("field_removed", ("foobar",)),
+        ("field_removed", ("food", "x")),
+        ("field_added", ("food", "y")),
+    ]
+
+
+def test_deep_schemas_end() -> None:
+    """Below the depth that is compared field by field, a difference is a changed type."""
+
+    def deep(inner: Any, levels: int = 100) -> Json:
+        for _ in range(levels):
+            inner = {"type": "object", "properties": {"x": inner}}
+        return {"x": inner}
+
+    changes = fields(deep({"type": "string"}), deep({"type": "integer"}))
+    assert [kind for kind, _ in changes] == ["field_retyped"]
+    assert fields(deep({"type": "string"}, 5), deep({"type": "integer"}, 5)) == [
+        ("field_retyped", ("x",) * 6)
+    ]
+
+
+# -- configuration
+
+
+def settings_told(before: Json, after: Json) -> list[tuple[str, Path, Any, Any]]:
+    """What changed in the configuration of one stream."""
+    changes = drift.diff_config(catalog.parse(document(before)), catalog.parse(document(after)))
+    assert all(c.stream == ORDERS for c in changes)
+    assert msgspec.json.encode(changes)
+    return [(c.kind, c.path, c.before, c.after) for c in changes]
+
+
+@given(CATALOGS, st.integers(0, 99))
+@settings(deadline=None)
+def test_an_equal_configuration_has_no_changes(pairs: list[Json], seed: int) -> None:
+    """In whatever order it is written."""
+    other = shuffled({"streams": pairs}, seed)["streams"]
+    assert drift.diff_config(catalog.parse(document(*pairs)), catalog.parse(document(*other))) == []
+
+
+def test_selected_streams_and_settings_are_told() -> None:
+    """As they take effect: writing the source's own cursor down is no change."""
+    assert settings_told(stream(), stream(selected=False)) == [
+        ("stream_deselected", (), None, None)
+    ]
+    assert settings_told(stream(selected=False), stream()) == [("stream_selected", (), None, None)]
+    assert settings_told(stream(cursorField=[], primaryKey=None, aliasName=None), stream()) == []
+    changed = stream(
+        syncMode="full_refresh",
+        destinationSyncMode="overwrite",
+        cursorField=["id"],
+        primaryKey=[["id"], ["total"]],
+    )
+    assert settings_told(stream(), changed) == [
+        ("sync_mode_changed", (), "incremental", "full_refresh"),
+        ("destination_sync_mode_changed", (), "append_dedup", "overwrite"),
+        ("cursor_changed", (), ("updated",), ("id",)),
+        ("primary_key_changed", (), [("id",)], [("id",), ("total",)]),
+    ]
+
+
+def test_selected_fields_are_told_one_by_one() -> None:
+    """Also where the selection is switched on or off."""
+    assert settings_told(stream(**picked("id", "updated")), stream(**picked("id", "total"))) == [
+        ("field_selected", ("total",), None, None),
+        ("field_deselected", ("updated",), None, None),
+    ]
+    assert settings_told(stream(), stream(**picked("id", "updated"))) == [
+        ("field_selection_changed", (), False, True),
+        ("field_deselected", ("total",), None, None),
+    ]
+
+
+def test_a_mapper_is_told_without_its_configuration() -> None:
+    """An encryption mapper's key is a secret."""
+    mapper = {"type": "encryption", "mapperConfiguration": {"key": "canary", "targetField": "id"}}
+    changes = settings_told(stream(), stream(mappers=[mapper]))
+    assert changes == [("mappers_changed", (), [], ["encryption"])]
+    assert "canary" not in repr(changes)
