@@ -14,7 +14,6 @@ from urllib.parse import quote
 import typer
 
 from local.sample_org.live import Behaviour, Failure
-from local.sample_org.server import running
 from local.sample_org.settings import Settings
 from shared import logs
 
@@ -161,6 +160,8 @@ def reset() -> None:
 
 
 async def _serve(settings: Settings, behaviour: dict[str, Any]) -> None:
+    from local.sample_org.server import running  # noqa: PLC0415 -- a second that only serve needs
+
     async with running(settings) as org:
         if behaviour:
             asked = org.live.behaviour.model_dump() | behaviour

@@ -1,0 +1,169 @@
+"""The commands of the sample org, as a person types them, against a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+COMMAND = [sys.executable, "-m", "local.sample_org"]
+
+
+class Started:
+    """A served org and the environment in which the other commands find it."""
+
+    def __init__(self, state_dir: Path, *options: str, port: int = 0) -> None:
+        self.environment = {
+            **os.environ,
+            "SAMPLE_ORG_STATE_DIR": str(state_dir),
+            "SAMPLE_ORG_PORT": str(port),
+            "SAMPLE_ORG_PROXY_PORT": "0",
+        }
+        self.process = subprocess.Popen(  # noqa: S603 -- our own command
+            [*COMMAND, "serve", *options],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.ready = self._wait()
+        self.environment["SAMPLE_ORG_PORT"] = self.ready["url"].rsplit(":", 1)[1]
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Type a command and wait for it."""
+        return subprocess.run(  # noqa: S603 -- our own command
+            [*COMMAND, *words],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def stop(self) -> int:
+        """Interrupt the server as Ctrl-C does, and wait; answers its exit code."""
+        self.process.send_signal(signal.SIGINT)
+        code = self.process.wait(timeout=20)
+        if self.process.stdout:
+            self.process.stdout.close()
+        return code
+
+    def _wait(self) -> dict[str, str]:
+        assert self.process.stdout is not None
+        deadline = time.monotonic() + 60
+        for line in self.process.stdout:
+            event: dict[str, str] = json.loads(line)
+            if event["event"] == "sample_org_ready":
+                return event
+            if time.monotonic() > deadline:
+                break
+        pytest.fail(f"The sample org did not start: exit code {self.process.poll()}.")
+
+
+@pytest.fixture(scope="module")
+def org(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
+    """One org for all the commands here."""
+    started = Started(tmp_path_factory.mktemp("org"), "--fail", "job:500:2", "--latency-ms", "1")
+    yield started
+    assert started.stop() == 0
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (
+            "add-field Account Region__c --type string --value EMEA --value APAC",
+            "Account has a new field Region__c (string); 200 rows got a value.",
+        ),
+        (
+            "add-field Lead Score__c --type double --value 1.5",
+            "Lead has a new field Score__c (double); 300 rows got a value.",
+        ),
+        (
+            "rename-field Account SLA__c Tier__c",
+            "The field SLA__c of Account is now named Tier__c.",
+        ),
+        (
+            "retype-field Contact Level__c string",
+            "Level__c of Contact is now of type string, no longer picklist.",
+        ),
+        ("drop-field Case Product__c", "Case no longer has the field Product__c."),
+        ("add-object Invoice__c --rows 3", "The org has a new object Invoice__c with 3 rows."),
+        ("hide-object Campaign", "Campaign is hidden from the connected user."),
+        ("show-object Campaign", "Campaign is visible to the connected user again."),
+        ("touch Event --count 4", "4 rows of Event have a new SystemModstamp."),
+        ("expire-sessions", "0 sessions are closed."),
+    ],
+)
+def test_each_command_says_what_is_different(org: Started, words: str, said: str) -> None:
+    """In one line."""
+    done = org.run(*words.split())
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{said}\n", "")
+
+
+def test_status_and_settings_show_how_the_org_stands(org: Started) -> None:
+    """What serve was told, what settings changed, and the objects."""
+    changed = org.run("settings", "--page-size", "500", "--rotate", "--fail", "query:503")
+    assert changed.returncode == 0
+    shown = org.run("status").stdout
+
+    assert '"page_size": 500' in shown
+    assert '"latency_ms": 1' in shown
+    assert '"endpoint": "query", "status": 503, "times": null' in shown
+    assert "Account " in shown
+
+    healed = org.run("settings", "--heal", "--no-rotate", "--latency-ms", "0").stdout
+    assert '"failures": []' in healed
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        ("drop-field Account Id", "Id is a system field: no object can be without it.\n"),
+        ("drop-field Nothing__c X__c", "The org has no object Nothing__c.\n"),
+        ("drop-field ../../health x", "The org answered 404.\n"),
+    ],
+)
+def test_a_refusal_is_one_line_and_exit_code_1(org: Started, words: str, said: str) -> None:
+    """On standard error."""
+    done = org.run(*words.split())
+
+    assert done.returncode == 1
+    assert done.stderr == said
+
+
+def test_a_wrong_option_is_explained(org: Started) -> None:
+    """Before anything is sent."""
+    done = org.run("settings", "--fail", "nonsense")
+
+    assert done.returncode == 2
+    assert "ENDPOINT:STATUS" in done.stderr
+
+
+def test_without_an_org_the_port_is_named(org: Started, tmp_path: Path) -> None:
+    """A taken port and an unanswered one are each one clear line."""
+    taken = org.run("serve")
+    assert taken.returncode == 1
+    assert f"SAMPLE_ORG_PORT {org.environment['SAMPLE_ORG_PORT']}" in taken.stderr
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+        done = subprocess.run(  # noqa: S603 -- our own command
+            [*COMMAND, "status"],
+            env=org.environment | {"SAMPLE_ORG_PORT": port},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == f"No sample org answers on port {port} (SAMPLE_ORG_PORT).\n"
