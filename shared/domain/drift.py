@@ -127,7 +127,8 @@ def diff_config(before: Catalog, after: Catalog) -> Steps[list[ConfigChange]]:
         elif stream not in ours:
             changes.append(ConfigChange("stream_selected", stream))
         else:
-            changes += _config(ours[stream], theirs[stream])
+            with readable(f"config of {stream}"):
+                changes += _config(ours[stream], theirs[stream])
         yield
     return changes
 

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.domain import catalog, drift
@@ -53,7 +53,6 @@ def retyped(before: Any, after: Any) -> tuple[Any, Any] | None:
 
 
 @given(CATALOGS, st.integers(0, 99))
-@settings(deadline=None)
 def test_no_change_is_told_where_nothing_changed(pairs: list[Json], seed: int) -> None:
     """The order of streams, keys and types is none; neither is what somebody configured."""
     other = shuffled({"streams": pairs}, seed)["streams"]
@@ -63,7 +62,6 @@ def test_no_change_is_told_where_nothing_changed(pairs: list[Json], seed: int) -
 
 
 @given(CATALOGS, CATALOGS, st.integers(0, 99))
-@settings(deadline=None)
 def test_changes_are_stable_and_their_own_reverse(
     before: list[Json], after: list[Json], seed: int
 ) -> None:
@@ -92,7 +90,6 @@ def test_changes_are_stable_and_their_own_reverse(
 
 
 @given(CATALOGS, CATALOGS)
-@settings(deadline=None)
 def test_changes_are_json(before: list[Json], after: list[Json]) -> None:
     """A list of changes is encoded as it is, and read back the same."""
     changes = drift.diff(document(*before), document(*after))
@@ -103,7 +100,6 @@ def test_changes_are_json(before: list[Json], after: list[Json]) -> None:
 
 
 @given(SCHEMAS, SCHEMAS)
-@settings(deadline=None)
 def test_equal_hashes_and_no_drift_agree(one: Any, other: Any) -> None:
     """A change that is told is always a change of the hash."""
     before, after = stream(fields={"x": one}), stream(fields={"x": other})
@@ -337,7 +333,6 @@ def settings_told(before: Json, after: Json) -> list[tuple[str, Path, Any, Any]]
 
 
 @given(CATALOGS, st.integers(0, 99))
-@settings(deadline=None)
 def test_an_equal_configuration_has_no_changes(pairs: list[Json], seed: int) -> None:
     """In whatever order it is written."""
     other = shuffled({"streams": pairs}, seed)["streams"]

@@ -16,7 +16,6 @@ from shared.domain.catalog._model import (
     InvalidCatalog,
     Path,
     Problem,
-    Stream,
     StreamId,
     encode_pair,
     identify,
@@ -82,7 +81,6 @@ def choose(
 
     chosen: list[ConfiguredStream] = []
     problems: list[Problem] = []
-    size = 0
     for position in wanted:
         offered = read_stream(slices[position], position)
         config = _config(offered, destination_sync_modes)
@@ -91,11 +89,10 @@ def choose(
             message = f"No sync mode of {offered.id} fits what the destination supports."
             problems.append(Problem(offered.id, place, "unsupported_sync_mode", message))
         else:
-            chosen.append(_configured(offered, config))
-            size += len(chosen[-1].raw)
+            definition = PAIR.decode(offered.raw).stream
+            written = encode_pair(definition, msgspec.Raw(msgspec.json.encode(config)))
+            chosen.append(read_stream(written, position))
         yield
-        if size > max_bytes:
-            break
     if problems:
         raise InvalidCatalog(problems)
     catalog = Catalog(tuple(chosen))
@@ -175,14 +172,3 @@ def _config(offered: ConfiguredStream, destination: Collection[str]) -> _Written
                 suggested=bool(offered.config.suggested),
             )
     return None
-
-
-def _configured(offered: ConfiguredStream, written: _Written) -> ConfiguredStream:
-    config = msgspec.Raw(msgspec.json.encode(written))
-    raw = encode_pair(PAIR.decode(offered.raw).stream, config)
-    return ConfiguredStream(raw, offered.id, _detached(raw), CONFIG.decode(config))
-
-
-def _detached(raw: bytes) -> Stream:
-    """The stream read from its own new bytes, so that the discovered document can be freed."""
-    return read_stream(raw).stream

@@ -123,8 +123,11 @@ class Catalog(msgspec.Struct, frozen=True, eq=False, gc=False):
     streams: tuple[ConfiguredStream, ...]
 
     def selected(self) -> Catalog:
-        """Only what Airbyte is to sync, which is all that Airbyte keeps."""
-        return Catalog(tuple(stream for stream in self.streams if stream.selected))
+        """Only what Airbyte is to sync, which is all that Airbyte keeps, each saying so itself.
+
+        Airbyte's server fails on a stream that does not say whether it is selected.
+        """
+        return Catalog(tuple(_outspoken(stream) for stream in self.streams if stream.selected))
 
     def by_id(self) -> dict[StreamId, ConfiguredStream]:
         """The streams by name; of duplicates, which `validate` refuses, the last."""
@@ -189,6 +192,13 @@ MEMBERS = msgspec.json.Decoder(dict[str, Raw])
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
+def _outspoken(stream: ConfiguredStream) -> ConfiguredStream:
+    if stream.config.selected:
+        return stream
+    pair = PAIR.decode(stream.raw)
+    return read_stream(encode_pair(pair.stream, reconfigured(pair.config, selected=True)))
+
+
 def shown(name: str) -> str:
     """A name as an error may show it: printable, on one line, of bounded length."""
     return repr(name if len(name) <= _SHOWN else name[:_SHOWN] + "…")
@@ -225,7 +235,7 @@ def identify(slice_: Document, position: int) -> tuple[StreamId, Pair]:
         named = NAMED.decode(pair.stream)
     except UNREADABLE as error:
         raise _unreadable(f"streams[{position}]", error) from None
-    return StreamId(named.namespace, named.name), pair
+    return StreamId(named.namespace or None, named.name), pair
 
 
 def read_stream(slice_: Document, position: int = 0) -> ConfiguredStream:
@@ -250,7 +260,7 @@ def read_stream(slice_: Document, position: int = 0) -> ConfiguredStream:
     if b"\\u0000" in raw and _NUL.search(raw):
         message = f"{place} holds a NUL character, which Postgres cannot keep in JSON."
         raise InvalidCatalog.because("invalid_catalog", place, message)
-    return ConfiguredStream(raw, StreamId(stream.namespace, stream.name), stream, config)
+    return ConfiguredStream(raw, StreamId(stream.namespace or None, stream.name), stream, config)
 
 
 @Stepwise
