@@ -13,11 +13,14 @@ from shared.airbyte_client._shapes import (
     Schedule,
     Source,
 )
+from shared.airbyte_client._transport import ClientCredentials, Credentials
 
 __all__ = [
     "AirbyteClient",
     "AirbyteConnection",
+    "ClientCredentials",
     "ConnectionStatus",
+    "Credentials",
     "Definition",
     "Destination",
     "Discovered",

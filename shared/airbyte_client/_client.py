@@ -57,6 +57,7 @@ BODY_LIMIT_BYTES = 10 * 1024 * 1024
 """Airbyte's `max-request-size`; abctl's nginx has the same."""
 
 _COMMANDS_SINCE = (1, 7)
+_HEALTH_TIMEOUT_S = 5.0
 _PAGE = 100
 _SMALLEST_PAGE = 20
 _MOST_PAGES = 1000
@@ -151,7 +152,7 @@ class AirbyteClient:
         Receives: {"available": bool}
         """
         try:
-            return (await self._get("health", _HEALTH)).available
+            return (await self._get("health", _HEALTH, timeout=_HEALTH_TIMEOUT_S)).available
         except Upstream:
             return False
 
@@ -690,9 +691,17 @@ class AirbyteClient:
 
     # How
 
-    async def _get(self, path: str, answer: msgspec.json.Decoder[T], *, repeat: bool = False) -> T:
+    async def _get(
+        self,
+        path: str,
+        answer: msgspec.json.Decoder[T],
+        *,
+        timeout: float | None = None,
+        repeat: bool = False,
+    ) -> T:
+        """Ask what Airbyte tells anybody."""
         return await self._transport.call(
-            path, None, answer, timeout=self._timeout, repeat=repeat, anonymous=True
+            path, None, answer, timeout=timeout or self._timeout, repeat=repeat, anonymous=True
         )
 
     async def _post(
@@ -708,7 +717,7 @@ class AirbyteClient:
             path,
             msgspec.json.encode(order),
             answer,
-            timeout=self._timeout if timeout is None else timeout,
+            timeout=timeout or self._timeout,
             repeat=repeat,
         )
 

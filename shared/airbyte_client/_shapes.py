@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
@@ -16,6 +16,9 @@ import msgspec
 NOTHING = msgspec.Raw(b"null")
 """What is absent; `Raw | None` would take nothing but null."""
 NO_STREAMS = b'{"streams":[]}'
+
+EpochSeconds = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799)]
+"""A moment before the year 10000: milliseconds are no answer."""
 
 
 class Source(msgspec.Struct, frozen=True, rename="camel"):
@@ -347,10 +350,10 @@ class _JobRead(msgspec.Struct, frozen=True, rename="camel"):
     id: int
     config_type: str
     config_id: str
-    created_at: int
-    updated_at: int
+    created_at: EpochSeconds
+    updated_at: EpochSeconds
     status: str
-    started_at: int | None = None
+    started_at: EpochSeconds | None = None
     aggregated_stats: _Stats | None = None
 
 
@@ -359,7 +362,7 @@ class _FailureSummary(msgspec.Struct, frozen=True):
 
 
 class _AttemptRead(msgspec.Struct, frozen=True, rename="camel"):
-    ended_at: int | None = None
+    ended_at: EpochSeconds | None = None
     bytes_synced: int | None = None
     records_synced: int | None = None
     failure_summary: _FailureSummary | None = None

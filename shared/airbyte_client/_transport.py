@@ -58,6 +58,11 @@ class Credentials:
 
     renewable = False
 
+    @property
+    def is_none(self) -> bool:
+        """Whether calls go without."""
+        return self._header is None and not self.renewable
+
     def __init__(self, header: str | None = None) -> None:
         self._header = header
 
@@ -156,10 +161,16 @@ def _renew_at(token: str) -> float:
 
 
 class Transport:
-    """One pool of connections to one Airbyte, for the event loop that uses it first."""
+    """One pool of connections to one Airbyte, for the event loop that uses it first.
+
+    A user name and password inside the URL are taken out of it, and used where there is no other.
+    """
 
     def __init__(self, base_url: str, credentials: Credentials) -> None:
-        self._base = base_url.rstrip("/") + "/"
+        url = httpx.URL(base_url)
+        if url.username and credentials.is_none:
+            credentials = Credentials.basic(url.username, url.password)
+        self._base = str(url.copy_with(userinfo=b"")).rstrip("/") + "/"
         self._credentials = credentials
         self._urls: dict[str, httpx.URL] = {}
         # Without an httpx.AsyncClient around it: what that adds (redirects, cookies, timeouts per
@@ -235,7 +246,7 @@ class Transport:
             raise _refusal(path, status, content)
         try:
             return answer.decode(content or b"null")
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             pass
         raise UpstreamUnknown(
             f"Airbyte's {path} answered {status} with {len(content)} bytes that are not its answer."
@@ -364,6 +375,6 @@ def _is_airbytes(content: bytes) -> bool:
     """
     try:
         body = msgspec.json.decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
     return isinstance(body, dict) and not _ERROR_KEYS.isdisjoint(body)

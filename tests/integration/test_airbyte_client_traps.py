@@ -17,7 +17,7 @@ from uuid import UUID, uuid4
 import msgspec
 import pytest
 
-from shared.airbyte_client import AirbyteClient, Source
+from shared.airbyte_client import AirbyteClient, Credentials, Source
 from shared.errors import (
     AamError,
     Invalid,
@@ -193,6 +193,8 @@ LOST: list[tuple[str, Move, type[AamError]]] = [
     ("HTML 200", says(200, HTML, content_type="text/html"), UpstreamUnknown),
     ("another JSON 200", says(200, {"sourceId": UPSTREAM_CANARY}), UpstreamUnknown),
     ("bytes 200", says(200, b'{"sourceId": "\xff\xfe"}'), UpstreamUnknown),
+    ("deep JSON 200", says(200, b'{"x":' + b"[" * 200_000), UpstreamUnknown),
+    ("deep JSON 500", says(500, b"[" * 200_000), UpstreamUnknown),
     ("redirect", says(302, b"", headers="location: http://169.254.169.254/\r\n"), UpstreamUnknown),
     ("HTML 400", says(400, HTML, content_type="text/html"), UpstreamUnknown),
     ("HTML 404", says(404, HTML, content_type="text/html"), UpstreamUnknown),
@@ -361,6 +363,39 @@ async def test_headers_are_those_airbyte_needs() -> None:
     assert b"\r\naccept-encoding: gzip\r\n" in first + b"\r\n"
     assert b"authorization" not in first
     assert b"cookie" not in second
+
+
+async def test_credentials_inside_the_url_leave_it() -> None:
+    """They become Basic authentication, and no header doubles them."""
+    async with wire(says(200, SOURCE)) as server:
+        url = server.url.replace("127", "user:p%40ss@127", 1)
+        async with AirbyteClient(url) as client:
+            await create(client)
+        async with AirbyteClient(url, Credentials.bearer("key")) as client:
+            await create(client)
+    assert b"\r\nauthorization: Basic dXNlcjpwQHNz\r\n" in server.requests[0]
+    assert b"\r\nauthorization: Bearer key\r\n" in server.requests[1]
+
+
+async def test_a_time_that_cannot_be_is_no_answer() -> None:
+    """Milliseconds where seconds belong are not a date in the year 50,000."""
+    job = {
+        "id": 1,
+        "configType": "sync",
+        "configId": "not-a-uuid",
+        "status": "running",
+        "createdAt": 1_760_000_000,
+        "updatedAt": 1_760_000_000,
+    }
+    late = {**job, "createdAt": 1_760_000_000_000}
+    async with (
+        wire(says(200, {"job": job}), says(200, {"job": late})) as server,
+        AirbyteClient(server.url, timeout=3) as client,
+    ):
+        read = await client.get_job(1)
+        assert (read.connection_id, read.attempts, read.created_at.year) == (None, 0, 2025)
+        with pytest.raises(UpstreamUnknown):
+            await client.get_job(1)
 
 
 async def test_gzip_is_understood() -> None:
