@@ -4,11 +4,50 @@ SHELL := bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Arguments for pytest: make test T="tests/unit -k merge"
+T ?=
 
 help: ## This list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
-.PHONY: help
+up: $(VENV)/.local ## Run the whole mesh on this machine, until Ctrl-C
+	@exec $(BIN)/python -m local up
+
+demo: $(VENV)/.local ## The main job from start to end on a throw-away mesh, each step checked
+	@exec $(BIN)/python -m local demo
+
+test: $(VENV)/.dev install-connectors ## Every test; T="..." passes arguments to pytest
+	@$(BIN)/python -m pytest $(T)
+
+check: $(VENV)/.dev ## Format, lint, types, imports, migrations, compose
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python -m local check-migrations
+	@if docker compose version >/dev/null 2>&1; then docker compose config -q; \
+	else echo "No docker compose here: docker-compose.yml was not checked by it."; fi
+
+fix: $(VENV)/.dev ## Format, and repair what lint can
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: $(VENV)/.dev ## The benchmarks, as ratios to the floor of the same run
+	@for file in tests/bench/bench_*.py; do $(BIN)/python -m "$$(basename "$${file//\//.}" .py)" || exit 1; done
+
+migrate: $(VENV)/.local ## Bring SUPABASE_DB_URL's registry up to date (or the running mesh's)
+	@if [ -z "$$SUPABASE_DB_URL" ] && [ -f .aam/env ]; then source .aam/env; fi; $(BIN)/alembic upgrade head
+
+events: $(VENV)/.local ## Follow the lifecycle events of the running mesh
+	@exec $(BIN)/python -m local events
+
+install-connectors: $(VENV)/.local ## Install the connectors ahead of their first use
+	@$(BIN)/python -m local.airbyte install source-salesforce source-hardcoded-records
+
+clean: ## Delete what a stopped mesh keeps (.aam/)
+	@if [ -e $(VENV)/.local ]; then $(BIN)/python -m local clean; else rm -rf .aam; fi
+
+.PHONY: help up demo test check fix bench migrate events install-connectors clean
 
 # The interpreter is checked before anything is made: the Salesforce connector has no release for 3.14.
 $(BIN)/python:
@@ -16,7 +55,7 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV)
 
 # uv installs the same pins faster where it is there; nothing needs it.
-install = if command -v uv >/dev/null 2>&1; then uv pip install --quiet --python $(BIN)/python --require-hashes -r $(1); \
+install = if command -v uv >/dev/null 2>&1; then uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r $(1); \
 	else $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(1); fi
 
 $(VENV)/.local: local/requirements.txt | $(BIN)/python

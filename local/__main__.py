@@ -1,15 +1,21 @@
-"""`python -m local`: the commands behind `make up`, `make demo`, `make events` and `make clean`."""
+"""`python -m local`: the commands behind `make up`, `make demo`, `make events` and their like."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import Coroutine
 
 import typer
+from dotenv import dotenv_values
 from pydantic import ValidationError
 
+from local import demo as main_job
+from local import events as lifecycle
+from local import servers
 from local import up as mesh
-from local.servers import ServerFailed
 from local.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -26,14 +32,50 @@ def _settings() -> Settings:
 def _finish(work: Coroutine[object, object, None]) -> None:
     try:
         asyncio.run(work)
-    except (mesh.Refused, ServerFailed) as error:
+    except (mesh.Refused, servers.ServerFailed, lifecycle.Unreachable) as error:
         raise SystemExit(str(error)) from None
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        raise SystemExit(130) from None
 
 
 @app.command()
 def up() -> None:
     """Run the whole mesh until Ctrl-C."""
     _finish(mesh.run(_settings()))
+
+
+@app.command()
+def demo() -> None:
+    """Do the main job on a throw-away mesh, each step checked."""
+    _settings()
+    _finish(main_job.run())
+
+
+@app.command()
+def events() -> None:
+    """Follow the lifecycle events of the running mesh, or of REDIS_URL's server."""
+    running = _settings().state_dir / "env"
+    url = os.environ.get("REDIS_URL") or dotenv_values(running).get("REDIS_URL")
+    if not url:
+        raise SystemExit(f"No mesh runs in {running.parent}: make up starts one.")
+    _finish(lifecycle.follow(url))
+
+
+@app.command()
+def check_migrations() -> None:
+    """Build an empty registry, compare it with the models, and take it down again."""
+    folder = servers.temporary_dir()
+    try:
+        with servers.start_postgres(folder, options=servers.THROW_AWAY) as postgres:
+            env = os.environ | {"SUPABASE_DB_URL": f"{postgres.url}?sslmode=disable"}
+            for order in (["upgrade", "head"], ["check"], ["downgrade", "base"]):
+                subprocess.run(  # noqa: S603 (our own command lines)
+                    [sys.executable, "-m", "alembic", *order], env=env, check=True
+                )
+    except subprocess.CalledProcessError as error:
+        raise SystemExit(error.returncode) from None
+    finally:
+        servers.remove(folder)
 
 
 @app.command()

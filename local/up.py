@@ -443,11 +443,13 @@ async def throw_away(
     *,
     settings: Settings | None = None,
     environment: Mapping[str, str] | None = None,
+    keep_logs: Path | None = None,
     say: Callable[[str], None] = lambda _line: None,
 ) -> AsyncIterator[Stack]:
     """A running mesh with a state folder and ports of its own, and nothing left of it after.
 
-    Its Salesforce is the sample org, also where there are a real one's credentials.
+    Its Salesforce is the sample org, also where there are a real one's credentials. When it ends
+    by an exception, its logs are copied to `keep_logs`.
     """
     settings = settings or Settings()
     given = given_environment() if environment is None else environment
@@ -460,6 +462,10 @@ async def throw_away(
             say=say,
         ) as stack:
             yield stack
+    except BaseException:
+        if keep_logs is not None and (folder / "logs").exists():
+            shutil.copytree(folder / "logs", keep_logs, dirs_exist_ok=True)
+        raise
     finally:
         servers.remove(folder / "postgres")
         shutil.rmtree(folder, ignore_errors=True)

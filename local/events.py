@@ -1,0 +1,53 @@
+"""Follows the lifecycle events of the running mesh, a readable line for each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from rich.console import Console
+
+STREAM = "aam.events"
+LATEST = 20
+"""How many earlier events are shown first."""
+
+
+class Unreachable(Exception):
+    """The server of the events does not answer."""
+
+
+async def follow(url: str) -> None:
+    """Print the latest events, then each new one as it comes, until interrupted.
+
+    Raises:
+        Unreachable: Redis is not there, or went away.
+    """
+    console = Console(highlight=False, soft_wrap=True)
+    try:
+        async with Redis.from_url(url, decode_responses=True, socket_timeout=30) as redis:
+            earlier: Any = await redis.xrevrange(STREAM, count=LATEST)
+            last = earlier[0][0] if earlier else "0"
+            for _id, event in reversed(earlier):
+                console.print(line(event), markup=False)
+            while True:
+                told: Any = await redis.xread({STREAM: last}, block=5000)
+                for last, event in told[0][1] if told else ():  # noqa: B007 (read on from there)
+                    console.print(line(event), markup=False)
+    except RedisError as error:
+        raise Unreachable(
+            f"Redis does not answer ({type(error).__name__}); is the mesh up?"
+        ) from error
+
+
+def line(event: Mapping[str, str]) -> str:
+    """One event: when, what, whose, the status and version then, and what it is about."""
+    words = [
+        event["at"][:23],
+        f"{event['type']:<22}",
+        f"{event['connection_id']} #{event['seq']}",
+        f"{event['status']} v{event['version']}",
+    ]
+    words += [f"{name}={event[name]}" for name in ("ref", "code") if event.get(name)]
+    return "  ".join(words)
