@@ -1,0 +1,22 @@
+#!/bin/sh
+# Draws this installation's own database passwords, once. Each is written where it is read:
+# for Postgres one file per role, for the services the URLs that hold it.
+set -eu
+umask 077
+: "${PASSWORDS_DIR:?}" "${AAM_SETTINGS_DIR:?}"
+
+leave() { # path, content: nobody ever sees half of it, and what is there stays
+    [ -s "$1" ] && return
+    printf '%s\n' "$2" >"$1.new"
+    mv "$1.new" "$1"
+}
+
+for role in postgres aam warehouse; do
+    leave "$PASSWORDS_DIR/$role" "$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')"
+    chmod 0444 "$PASSWORDS_DIR/$role" # Postgres runs as another user; only it mounts this folder
+done
+chmod 0755 "$PASSWORDS_DIR"
+leave "$AAM_SETTINGS_DIR/supabase_db_url" \
+    "postgresql://aam:$(cat "$PASSWORDS_DIR/aam")@postgres:5432/aam?sslmode=disable"
+leave "$AAM_SETTINGS_DIR/warehouse_db_url" \
+    "postgresql://warehouse:$(cat "$PASSWORDS_DIR/warehouse")@postgres:5432/warehouse?sslmode=disable"
