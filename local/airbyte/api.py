@@ -29,7 +29,7 @@ from local.airbyte.errors import (
     unreadable,
 )
 from local.airbyte.jobs import failure_reason
-from local.airbyte.metadata import Row
+from local.airbyte.metadata import OPEN, Row
 from local.airbyte.plane import DESTINATION_SPECIFICATION, Outcome, Plane, connector_of
 from local.airbyte.settings import Flavour, Settings
 from local.airbyte.store import BY_DEFINITION, CONNECTORS, Connector
@@ -418,7 +418,7 @@ def _job_info(plane: Plane, kind: str, config_id: str, outcome: Outcome) -> Json
             "endedAt": outcome.ended_at,
             "succeeded": outcome.succeeded,
             "connectorConfigurationUpdated": outcome.renewed,
-            "failureReason": outcome.failure,
+            "failureReason": _reason(plane, outcome.failure),
             **_logs(plane),
         }
     )
@@ -634,46 +634,60 @@ async def _connections_status(plane: Plane, body: Body) -> Answer:
 
 
 def _status(plane: Plane, row: Row) -> Json:
-    jobs = plane.metadata.all(
+    """How a connection fares; the two releases ask and answer this differently."""
+    job = plane.metadata.one(
         "SELECT * FROM jobs WHERE connection_id = ? ORDER BY id DESC LIMIT 1", row["id"]
     )
     succeeded = plane.metadata.one(
         "SELECT max(updated_at) AS at FROM jobs WHERE connection_id = ? AND status = 'succeeded'",
         row["id"],
     )
+    is_open = job is not None and job["status"] in OPEN
     told: Json = {
         "connectionId": row["id"],
-        "connectionSyncStatus": "pending",
         "lastSuccessfulSync": succeeded and succeeded["at"],
-        "scheduleData": row["settings"].get("scheduleData"),
     }
-    if jobs:
-        (job,) = jobs
-        attempts = _attempts(plane, job["id"])
-        failures = (attempts[-1].get("failureSummary") or {}).get("failures") or [None]
-        told |= {
-            "connectionSyncStatus": {
-                "pending": "queued",
-                "succeeded": "synced",
-                "failed": "incomplete",
-                "cancelled": "incomplete",
-                "incomplete": "running",
-            }.get(job["status"], job["status"]),
-            "lastSyncJobId": job["id"],
-            "lastSyncAttemptNumber": attempts[-1]["id"],
-            "lastSyncJobCreatedAt": job["created_at"],
-        }
-        if job["status"] in {"pending", "running", "incomplete"}:
-            told["activeJob"] = _job(plane, job)
-        elif job["status"] == "failed":
-            told["failureReason"] = failures[0]
-            if failures[0] and failures[0]["failureType"] == "config_error":
-                told["connectionSyncStatus"] = "failed"
-    if row["settings"].get("breakingChange"):
-        told["connectionSyncStatus"] = "failed"
-    elif row["settings"]["status"] == "inactive":
-        told["connectionSyncStatus"] = "paused"
+    if job is not None:
+        told["lastSyncJobId"] = job["id"]
+        told |= _last_attempt(plane, job)
+    if plane.settings.flavour is Flavour.SYNCHRONOUS:
+        told |= {"isRunning": is_open, "isLastCompletedJobReset": False}
+        return _present(told | {"lastSyncJobStatus": job and job["status"]})
+    told["scheduleData"] = row["settings"].get("scheduleData")
+    told["connectionSyncStatus"] = _sync_status(row, job, told.get("failureReason"))
+    if job is not None:
+        told["lastSyncJobCreatedAt"] = job["created_at"]
+        told["activeJob"] = _job(plane, job) if is_open else None
     return _present(told)
+
+
+def _last_attempt(plane: Plane, job: Row) -> Json:
+    last = _attempts(plane, job["id"])[-1]
+    failures = last.get("failureSummary", {}).get("failures", [])
+    told: Json = {"lastSyncAttemptNumber": last["id"]}
+    if failures and job["status"] == "failed":
+        told["failureReason"] = failures[0]
+    return told
+
+
+def _sync_status(row: Row, job: Row | None, failure: Json | None) -> str:
+    if row["settings"].get("breakingChange"):
+        return "failed"
+    if row["settings"]["status"] == "inactive":
+        return "paused"
+    if job is None:
+        return "pending"
+    if failure is not None and failure["failureType"] == "config_error":
+        return "failed"
+    told = {
+        "pending": "running",
+        "running": "running",
+        "incomplete": "running",
+        "succeeded": "synced",
+        "failed": "incomplete",
+        "cancelled": "incomplete",
+    }
+    return told[job["status"]]
 
 
 @_post("state/get")
@@ -762,7 +776,7 @@ def _job_and_attempts(plane: Plane, job_id: int) -> Json:
 
 def _job(plane: Plane, row: Row) -> Json:
     last = _attempts(plane, row["id"])[-1]
-    streams = [_flat(each) for each in last["streamStats"]]
+    streams = [{**_flat(each), **_rejected(plane)} for each in last["streamStats"]]
     counted = ("recordsEmitted", "bytesEmitted", "recordsCommitted", "bytesCommitted")
     total = {name: sum(each[name] for each in streams) for name in counted}
     return _present(
@@ -775,7 +789,7 @@ def _job(plane: Plane, row: Row) -> Json:
             "updatedAt": row["updated_at"],
             "startedAt": row["started_at"],
             "status": row["status"],
-            "aggregatedStats": {**total, "recordsRejected": 0},
+            "aggregatedStats": {**total, **_rejected(plane)},
             "streamAggregatedStats": streams,
         }
     )
@@ -783,15 +797,20 @@ def _job(plane: Plane, row: Row) -> Json:
 
 def _flat(stream: Json) -> Json:
     named = {key: value for key, value in stream.items() if key != "stats"}
-    return {**named, **stream["stats"], "recordsRejected": 0}
+    return {**named, **stream["stats"]}
+
+
+def _rejected(plane: Plane) -> Json:
+    """The writer takes every record; the older release did not count these."""
+    return {"recordsRejected": 0} if plane.settings.flavour is Flavour.COMMANDS else {}
 
 
 def _attempts(plane: Plane, job_id: int) -> list[Json]:
     rows = plane.metadata.all("SELECT * FROM attempts WHERE job_id = ? ORDER BY number", job_id)
-    return [_attempt(row) for row in rows]
+    return [_attempt(plane, row) for row in rows]
 
 
-def _attempt(row: Row) -> Json:
+def _attempt(plane: Plane, row: Row) -> Json:
     streams = [
         _present(
             {
@@ -830,9 +849,23 @@ def _attempt(row: Row) -> Json:
                 "stateMessagesEmitted": row["stats"].get("states", 0),
             },
             "streamStats": streams,
-            "failureSummary": row["failure"],
+            "failureSummary": _summary(plane, row["failure"]),
         }
     )
+
+
+def _summary(plane: Plane, failure: Json | None) -> Json | None:
+    if failure is None:
+        return None
+    return {**failure, "failures": [_reason(plane, each) for each in failure["failures"]]}
+
+
+def _reason(plane: Plane, reason: Json | None) -> Json | None:
+    """A FailureReason as the played release knows it."""
+    if reason is None or plane.settings.flavour is Flavour.COMMANDS:
+        return reason
+    newer = ("fromTraceMessage", "streamDescriptor")
+    return {name: value for name, value in reason.items() if name not in newer}
 
 
 def _present(told: Json) -> Json:

@@ -135,12 +135,14 @@ class Jobs:
         if task is None:
             return False
         self._unwanted.add(job_id)
+        await asyncio.sleep(0)  # a task cancelled before its first step would tell nobody
         task.cancel()
         await asyncio.wait([task])
         return True
 
     async def stop(self) -> None:
         """End every job: the plane stops."""
+        await asyncio.sleep(0)
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()

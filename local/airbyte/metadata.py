@@ -67,7 +67,7 @@ class Metadata:
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         directory.chmod(0o700)
-        self._lock_file = (directory / "lock").open("w")
+        self._lock_file = os.fdopen(os.open(directory / "lock", os.O_CREAT | os.O_RDWR, 0o600))
         try:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

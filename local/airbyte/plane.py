@@ -351,6 +351,7 @@ class Plane:
         self.command(command_id)
         task = self._commands.get(command_id)
         if task is not None:
+            await asyncio.sleep(0)  # a task cancelled before its first step would tell nobody
             task.cancel()
             await asyncio.wait([task])
 

@@ -1,0 +1,436 @@
+"""The local Airbyte outlives misbehaving connectors, and connectors do not outlive it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import orjson
+import pytest
+from pydantic import SecretStr
+
+from local.airbyte import WORKSPACE_ID
+from local.airbyte.metadata import InUse, Metadata
+from local.airbyte.settings import Limits, Settings
+from local.servers import free_port
+from tests.integration.local.airbyte_stage import (
+    CONNECTORS,
+    INTEGER,
+    RECORDS,
+    ROOT,
+    TEXT,
+    Api,
+    scripted,
+    serving,
+    stream,
+)
+
+Scripted = Callable[..., AbstractAsyncContextManager[Api]]
+UPSERT = ("incremental", "append_dedup")
+CATALOG = {"streams": [{"name": "s", "json_schema": {}, "supported_sync_modes": ["full_refresh"]}]}
+
+
+@pytest.fixture
+def with_script(tmp_path: Path, postgres_url: str) -> Scripted:
+    """A plane whose connector is the given script."""
+
+    def start(script: str, **settings: Any) -> AbstractAsyncContextManager[Api]:
+        return serving(
+            Settings(
+                state_dir=tmp_path / "state",
+                connectors_dir=scripted(tmp_path / "connectors", script),
+                warehouse_url=SecretStr(postgres_url),
+                retry_delay=timedelta(0),
+                **settings,
+            )
+        )
+
+    return start
+
+
+@pytest.fixture
+async def db(postgres_url: str) -> Any:
+    """A look into the warehouse."""
+    connection = await asyncpg.connect(postgres_url)
+    yield connection
+    await connection.close()
+
+
+async def test_a_line_of_any_length_is_one_message(with_script: Scripted) -> None:
+    """24 MB in one line, where asyncio's own limit is 64 KiB."""
+    script = f"""
+    catalog = {CATALOG!r}
+    catalog["streams"][0]["json_schema"] = {{"description": "x" * 24_000_000}}
+    say(type="CATALOG", catalog=catalog)
+    """
+    async with with_script(script) as api:
+        source = await api.source()
+        told = await api.ask("sources/discover_schema", sourceId=source["sourceId"])
+        assert len(told["catalog"]["streams"][0]["stream"]["jsonSchema"]["description"]) == 24e6
+
+
+async def test_what_is_no_message_is_skipped(with_script: Scripted) -> None:
+    """Prints, blank lines and JSON that is no message do not matter; nor does noise on stderr."""
+    script = f"""
+    print("hello\\n\\n[1]\\n{{}}")
+    sys.stderr.write("noise\\n" * 100_000)
+    say(type="CATALOG", catalog={CATALOG!r})
+    """
+    async with with_script(script) as api:
+        source = await api.source()
+        told = await api.ask("sources/discover_schema", sourceId=source["sourceId"])
+        assert told["jobInfo"]["succeeded"] is True
+
+
+async def test_messages_decide_and_the_exit_code_only_after_them(with_script: Scripted) -> None:
+    """FAILED with exit 0 is a failed check; an error without a verdict is a failed job."""
+    script = """
+    if config["mode"] == "verdict":
+        say(type="TRACE", trace={"type": "ERROR", "error": {"message": "beside the point"}})
+        say(type="CONNECTION_STATUS", connectionStatus={"status": "FAILED", "message": "no entry"})
+    elif config["mode"] == "silent":
+        sys.exit(3)
+    else:
+        fail("cannot reach it with " + config["token"], failure_type="transient_error")
+    """
+    async with with_script(script) as api:
+
+        async def check(mode: str) -> Any:
+            source = await api.source({"mode": mode, "token": "canary-4711"})
+            return await api.ask("sources/check_connection", sourceId=source["sourceId"])
+
+        told = await check("verdict")
+        assert (told["status"], told["message"]) == ("failed", "no entry")
+        assert told["jobInfo"]["succeeded"] is True
+        told = await check("silent")
+        assert "status" not in told
+        assert "exit code 3" in told["jobInfo"]["failureReason"]["externalMessage"]
+        told = await check("error")
+        reason = told["jobInfo"]["failureReason"]
+        assert (reason["failureType"], reason["retryable"]) == ("transient_error", True)
+        assert reason["externalMessage"] == "cannot reach it with **********"
+
+
+@pytest.mark.parametrize("limits, words", [((0.5, 9), "wrote nothing"), ((9, 0.7), "not done")])
+async def test_silence_and_dawdling_have_an_end(
+    with_script: Scripted, limits: tuple[float, float], words: str
+) -> None:
+    """The process is gone when the answer comes."""
+    script = """
+    open(config["pid"], "w").write(str(os.getpid()))
+    time.sleep(60)
+    """
+    idle, total = (timedelta(seconds=each) for each in limits)
+    async with with_script(script, discover=Limits(idle=idle, total=total)) as api:
+        pid_file = api.plane.settings.state_dir / "pid"
+        source = await api.source({"pid": str(pid_file)})
+        told = await api.ask("sources/discover_schema", sourceId=source["sourceId"])
+        assert words in told["jobInfo"]["failureReason"]["externalMessage"]
+        assert not _lives(int(pid_file.read_text()))
+
+
+async def test_secrets_reach_the_connector_by_memory_alone(with_script: Scripted) -> None:
+    """Not by argument, not by environment, not by file; and it sees little of ours."""
+    script = """
+    say(type="CONNECTION_STATUS", connectionStatus={"status": "SUCCEEDED", "message": json.dumps({
+        "argv": sys.argv, "env": dict(os.environ), "parent": os.getppid(), "token": config["token"],
+        "group": os.getpgid(0) == os.getpid()})})
+    """
+    os.environ["CANARY_OF_OURS"] = "visible"
+    extra = {RECORDS.name: {"EXTRA": "given"}}
+    async with with_script(script, connector_env=extra) as api:
+        source = await api.source({"token": "canary-4711"})
+        assert source["connectionConfiguration"] == {"token": "**********"}
+        told = await api.ask("sources/check_connection", sourceId=source["sourceId"])
+        seen = orjson.loads(told["message"])
+        assert seen["token"] == "canary-4711"
+        assert "canary-4711" not in str([seen["argv"], seen["env"]])
+        assert seen["env"]["EXTRA"] == "given"
+        assert "CANARY_OF_OURS" not in seen["env"]
+        assert seen["group"] is True
+        folder = api.plane.settings.state_dir
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        for path in folder.iterdir():
+            if path.is_file():
+                assert not path.stat().st_mode & 0o077, path
+    del os.environ["CANARY_OF_OURS"]
+
+
+async def test_a_renewed_configuration_is_kept_and_never_logged(
+    with_script: Scripted, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """From every verb; masked values of an update are the newest secret."""
+    script = f"""
+    renewed = dict(config, token=config["token"] + "+" + verb)
+    say(type="CONTROL", control={{"type": "CONNECTOR_CONFIG", "emitted_at": 1,
+        "connectorConfig": {{"config": renewed}}}})
+    if verb == "check":
+        say(type="CONNECTION_STATUS", connectionStatus={{"status": "SUCCEEDED"}})
+    if verb == "discover":
+        say(type="CATALOG", catalog={CATALOG!r})
+    """
+    async with with_script(script) as api:
+        source = await api.source({"token": "canary"})
+        asked = {"sourceId": source["sourceId"]}
+        told = await api.ask("sources/check_connection", **asked)
+        assert told["jobInfo"]["connectorConfigurationUpdated"] is True
+        told = await api.ask("sources/discover_schema", **asked)
+        assert told["jobInfo"]["connectorConfigurationUpdated"] is True
+        made = await api.connection(source, [stream("rotated", {"id": TEXT})])
+        await api.synced(made)
+        masked = {"token": "**********", "other": 1}
+        await api.ask("sources/update", **asked, name="x", connectionConfiguration=masked)
+        row = api.plane.metadata.one("SELECT config FROM actors WHERE id = ?", source["sourceId"])
+        assert row is not None
+        assert row["config"] == {"token": "canary+check+discover+read", "other": 1}
+    assert "canary" not in "".join(capfd.readouterr())
+
+
+async def test_a_failed_sync_publishes_nothing_half(
+    with_script: Scripted, db: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    """Overwriting keeps the old rows whole; an incremental stream ends at its last checkpoint."""
+    script = """
+    for number in range(3):
+        record("half_full", {"id": number})
+        record("half_inc", {"id": number})
+    time.sleep(2.1)
+    state("half_inc", {"at": 2})
+    for number in range(3, 6):
+        record("half_full", {"id": number})
+        record("half_inc", {"id": number})
+    if config["mode"] == "break":
+        fail("the connection broke", failure_type="system_error")
+    state("half_inc", {"at": 5})
+    """
+    streams = [
+        stream("half_full", {"id": INTEGER}),
+        stream("half_inc", {"id": INTEGER}, modes=UPSERT, key=["id"]),
+    ]
+    async with with_script(script) as api:
+        source = await api.source({"mode": "break"})
+        made = await api.connection(source, streams)
+        job = await api.synced(made)
+
+        assert job["job"]["status"] == "failed"
+        summary = job["attempts"][0]["attempt"]["failureSummary"]
+        assert summary["partialSuccess"] is True
+        assert job["attempts"][0]["attempt"]["recordsSynced"] == 3
+        assert await db.fetchval("SELECT to_regclass('half_full')") is None
+        assert await db.fetchval("SELECT count(*) FROM half_inc") == 3
+        told = await api.ask("state/get", connectionId=made["connectionId"])
+        assert [each["streamState"] for each in told["streamState"]] == [{"at": 2}]
+
+        await api.ask(
+            "sources/update",
+            sourceId=source["sourceId"],
+            name="x",
+            connectionConfiguration={"mode": "work"},
+        )
+        assert (await api.synced(made))["job"]["status"] == "succeeded"
+        assert await db.fetchval("SELECT count(*) FROM half_full") == 6
+        assert await db.fetchval("SELECT count(*) FROM half_inc") == 6
+        told = await api.ask("state/get", connectionId=made["connectionId"])
+        assert [each["streamState"] for each in told["streamState"]] == [{"at": 5}]
+        await api.ask(
+            "sources/update",
+            sourceId=source["sourceId"],
+            name="x",
+            connectionConfiguration={"mode": "break"},
+        )
+        await api.synced(made)
+        assert await db.fetchval("SELECT count(*) FROM half_full") == 6
+
+
+async def test_transient_failures_are_tried_three_times(with_script: Scripted) -> None:
+    """Each attempt is told of; other failures are not tried again."""
+    script = """
+    fail("come back later", failure_type="transient_error")
+    """
+    async with with_script(script) as api:
+        made = await api.connection(await api.source(), [stream("never", {"id": TEXT})])
+        job = await api.synced(made)
+        assert [each["attempt"]["status"] for each in job["attempts"]] == ["failed"] * 3
+        (status,) = await api.ask("connections/status", connectionIds=[made["connectionId"]])
+        assert status["connectionSyncStatus"] == "incomplete"
+        assert status["failureReason"]["externalMessage"] == "come back later"
+
+
+async def test_state_kinds_come_back_as_they_went(with_script: Scripted) -> None:
+    """A global and a legacy state are told to the connector again, and by state/get."""
+    script = """
+    if config["kind"] == "global":
+        say(type="STATE", state={"type": "GLOBAL", "global": {"shared_state": {"lsn": 7},
+            "stream_states": [
+                {"stream_descriptor": {"name": "kinds"}, "stream_state": {"at": 1}}]}})
+    else:
+        say(type="STATE", state={"type": "LEGACY", "data": {"at": 2}})
+    record("kinds", {"seen": json.dumps(given.get("state"))})
+    """
+    async with with_script(script) as api:
+        streams = [stream("kinds", {"seen": TEXT}, modes=("incremental", "append"))]
+        for kind, told, sent in (
+            ("global", "globalState", {"lsn": 7}),
+            ("legacy", "state", {"at": 2}),
+        ):
+            made = await api.connection(await api.source({"kind": kind}), streams, prefix=kind)
+            await api.synced(made)
+            await api.synced(made)
+            state = await api.ask("state/get", connectionId=made["connectionId"])
+            assert state["stateType"] == kind
+            assert state[told].get("shared_state", state[told]) == sent
+            db = await asyncpg.connect(api.plane.settings.warehouse_url.get_secret_value())  # type: ignore[union-attr]
+            rows = await db.fetch(f"SELECT seen FROM {kind}kinds ORDER BY _airbyte_extracted_at")  # noqa: S608 - ours
+            await db.close()
+            assert [row["seen"] == "null" for row in rows] == [True, False]
+            assert str(next(iter(sent.values()))) in rows[1]["seen"]
+
+
+async def test_changing_a_sync_mode_forgets_that_streams_state(with_script: Scripted) -> None:
+    """Only that one's."""
+    script = """
+    state("one", {"at": 1})
+    state("two", {"at": 2})
+    """
+    append = ("incremental", "append")
+    async with with_script(script) as api:
+        one = stream("one", {"id": TEXT}, modes=append)
+        two = stream("two", {"id": TEXT}, modes=append)
+        made = await api.connection(await api.source(), [one, two])
+        await api.synced(made)
+        asked = {"connectionId": made["connectionId"]}
+        assert len((await api.ask("state/get", **asked))["streamState"]) == 2
+        full = stream("one", {"id": TEXT}, modes=("full_refresh", "append"))
+        await api.ask("connections/update", **asked, syncCatalog={"streams": [full, two]})
+        (left,) = (await api.ask("state/get", **asked))["streamState"]
+        assert left["streamDescriptor"] == {"name": "two"}
+
+
+async def test_the_plane_remembers_across_a_restart(with_script: Scripted) -> None:
+    """Sources with their secrets, catalogs, connections and jobs."""
+    script = f"""
+    if verb == "discover":
+        say(type="CATALOG", catalog={CATALOG!r})
+    """
+    async with with_script(script) as api:
+        source = await api.source({"token": "canary"})
+        found = await api.ask("sources/discover_schema", sourceId=source["sourceId"])
+        made = await api.connection(source, [stream("s", {"id": TEXT})])
+        job = await api.synced(made)
+        with pytest.raises(InUse):
+            Metadata(api.plane.settings.state_dir)
+    async with with_script(script) as api:
+        assert await api.ask("sources/get", sourceId=source["sourceId"]) == source
+        assert await api.ask("connections/get", connectionId=made["connectionId"]) == made
+        assert await api.ask("jobs/get", id=job["job"]["id"]) == job
+        again = await api.ask("sources/discover_schema", sourceId=source["sourceId"])
+        assert again["catalogId"] == found["catalogId"]
+
+
+@pytest.mark.timeout(120)
+async def test_kill_9_leaves_no_connector_and_no_open_job(
+    tmp_path: Path, postgres_url: str
+) -> None:
+    """Real processes: the connector goes with the server; its job is failed when that is back."""
+    port = free_port()
+    env = {
+        **os.environ,
+        "LOCAL_AIRBYTE_PORT": str(port),
+        "LOCAL_AIRBYTE_STATE_DIR": str(tmp_path / "state"),
+        "LOCAL_AIRBYTE_CONNECTORS_DIR": str(CONNECTORS),
+        "LOCAL_AIRBYTE_WAREHOUSE_URL": postgres_url,
+    }
+
+    def start() -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "local.airbyte"]
+        return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL)  # noqa: S603 - ours
+
+    server = start()
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
+        api = _Remote(http)
+        try:
+            await _answers(http)
+            source = await api.ask(
+                "sources/create",
+                workspaceId=str(WORKSPACE_ID),
+                sourceDefinitionId=str(RECORDS.definition_id),
+                name="many",
+                connectionConfiguration={"count": 10_000_000},
+            )
+            made = await Api.connection(api, source, [stream("products", {"make": TEXT})])  # type: ignore[arg-type]
+            job = await api.ask("connections/sync", connectionId=made["connectionId"])
+            connectors = await asyncio.to_thread(_children, server.pid)
+            os.kill(server.pid, signal.SIGKILL)
+            server.wait(10)
+            deadline = time.monotonic() + 5
+            while any(map(_lives, connectors)) and time.monotonic() < deadline:
+                time.sleep(0.05)  # noqa: ASYNC251 - nothing else is at work here
+            assert [pid for pid in connectors if _lives(pid)] == []
+
+            server = start()
+            await _answers(http)
+            told = await api.ask("jobs/get", id=job["job"]["id"])
+            assert told["job"]["status"] == "failed"
+            (attempt,) = told["attempts"]
+            (reason,) = attempt["attempt"]["failureSummary"]["failures"]
+            assert reason["externalMessage"] == "The server restarted."
+        finally:
+            server.terminate()
+            server.wait(20)
+
+
+class _Remote:
+    """The few questions asked of a plane in another process."""
+
+    def __init__(self, http: httpx.AsyncClient) -> None:
+        self.http = http
+
+    async def ask(self, path: str, **body: Any) -> Any:
+        answer = await self.http.post(f"/api/v1/{path}", json=body)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+
+async def _answers(http: httpx.AsyncClient) -> None:
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                await http.get("/api/v1/health")
+            except httpx.ConnectError:
+                await asyncio.sleep(0.05)
+            else:
+                return
+
+
+def _children(pid: int) -> list[int]:
+    """The connector processes of a server, once they are at work."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        asked = ["/bin/ps", "-o", "pid=", "--ppid", str(pid)]
+        told = subprocess.run(asked, capture_output=True, text=True, check=False)  # noqa: S603 - a number
+        if told.stdout.split():
+            time.sleep(2)
+            return [int(each) for each in told.stdout.split()]
+        time.sleep(0.05)
+    raise AssertionError("no connector was started")
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    state = Path(f"/proc/{pid}/stat")
+    return not state.exists() or state.read_text().rpartition(")")[2].split()[0] != "Z"
