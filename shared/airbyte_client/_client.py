@@ -366,7 +366,7 @@ class AirbyteClient:
                     "nothing of it."
                 )
             await asyncio.sleep(wait_s)
-            wait_s = min(wait_s * 1.5, _SLOWEST_POLL_S)
+            wait_s = min(wait_s * 1.25, _SLOWEST_POLL_S)
 
     # Connections
 
@@ -511,7 +511,7 @@ class AirbyteClient:
         except UpstreamTimeout:
             raise
         except UpstreamUnknown:
-            if not await self._is_paused(connection_id):
+            if not await self._is_inactive(connection_id):
                 raise
             raise NotActive(f"Connection {connection_id} is not active in Airbyte.") from None
         raise SyncRunning(
@@ -519,12 +519,11 @@ class AirbyteClient:
             airbyte_job_id=running[0].id,
         )
 
-    async def _is_paused(self, connection_id: UUID) -> bool:
+    async def _is_inactive(self, connection_id: UUID) -> bool:
         try:
-            statuses = await self.connection_statuses([connection_id])
+            return (await self.get_connection(connection_id)).status != "active"
         except Upstream:
             return False
-        return any(status.status == "paused" for status in statuses)
 
     async def get_job(self, job_id: int) -> Job:
         """One job with its attempts, without the logs.

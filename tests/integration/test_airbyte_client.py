@@ -700,11 +700,16 @@ async def test_a_409_with_nothing_running_is_a_conflict(
 async def test_an_inactive_connection_is_not_synced(
     airbyte: AirbyteServer, client: AirbyteClient
 ) -> None:
-    """Airbyte answers 500; from 1.0 on its status tells why, before that nobody knows."""
+    """Airbyte answers 500 and tells nothing; the connection's status does."""
     connection_id = await connection_of(airbyte, client)
     airbyte.connections[str(connection_id)]["status"] = "inactive"
 
-    with pytest.raises(UpstreamUnknown if airbyte.version == "0.63.19" else NotActive):
+    with pytest.raises(NotActive):
+        await client.trigger_sync(connection_id)
+
+    airbyte.connections[str(connection_id)]["status"] = "active"
+    airbyte.fault("connections/sync", 500)
+    with pytest.raises(UpstreamUnknown):
         await client.trigger_sync(connection_id)
 
 
