@@ -1,0 +1,340 @@
+"""What docker-compose.yml promises, read from the file: no container engine is needed."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from shared.config import postgres_address
+
+ROOT = Path(__file__).resolve().parents[2]
+SERVICES = {
+    "orchestrator": 8001,
+    "auth-broker": 8002,
+    "drift-repair-agent": 8003,
+    "schema-observer": 8004,
+    "rag-engine": 8005,
+}
+RUN_ONCE = {"passwords", "migrate", "airbyte-setup"}
+OURS = {*SERVICES, *RUN_ONCE}
+STORES = {"postgres", "redis"}
+UNPUBLISHED = {"auth-broker", *STORES, *RUN_ONCE}
+_VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?P<op>:[-+?])(?P<word>[^}]*)\}")
+
+
+def filled_in(value: Any, **environment: str) -> Any:
+    """The value with its variables replaced as compose does it."""
+    if isinstance(value, dict):
+        return {name: filled_in(of, **environment) for name, of in value.items()}
+    if isinstance(value, list):
+        return [filled_in(of, **environment) for of in value]
+    if not isinstance(value, str):
+        return value
+
+    def replace(found: re.Match[str]) -> str:
+        given = environment.get(found["name"], "")
+        if found["op"] == ":+":
+            return found["word"] if given else ""
+        return given or found["word"]
+
+    return _VARIABLE.sub(replace, value)
+
+
+@pytest.fixture(scope="module")
+def text() -> str:
+    """The file as it stands."""
+    return (ROOT / "docker-compose.yml").read_text()
+
+
+@pytest.fixture(scope="module")
+def compose(text: str) -> dict[str, Any]:
+    """The file with nothing set."""
+    composed: dict[str, Any] = filled_in(yaml.safe_load(text))
+    return composed
+
+
+@pytest.fixture(scope="module")
+def services(compose: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Its services by name."""
+    found: dict[str, dict[str, Any]] = compose["services"]
+    return found
+
+
+def _of_airbyte(services: dict[str, dict[str, Any]]) -> set[str]:
+    return services.keys() - OURS - STORES
+
+
+def _started(service: dict[str, Any], profiles: set[str]) -> bool:
+    """Compose's rule; without COMPOSE_PROFILES the one active profile is the empty one."""
+    wanted = set(service.get("profiles", []))
+    return not wanted or bool(wanted & profiles)
+
+
+def test_everything_starts_with_nothing_set(services: dict[str, dict[str, Any]]) -> None:
+    """The mesh, its stores and the whole of Airbyte."""
+    assert services.keys() >= OURS | STORES
+    assert {name for name, of in services.items() if not _started(of, {""})} == set()
+
+
+@pytest.mark.parametrize(
+    "environment, profiles, with_airbyte",
+    [
+        ({"AIRBYTE_API_URL": "http://elsewhere/api/v1"}, {""}, False),
+        ({"AIRBYTE_API_URL": "http://elsewhere/api/v1"}, {"airbyte"}, True),
+        ({}, {"none"}, False),
+        ({}, {"airbyte"}, True),
+    ],
+)
+def test_airbyte_can_run_elsewhere(
+    text: str, environment: dict[str, str], profiles: set[str], with_airbyte: bool
+) -> None:
+    """Its containers are left out, and nothing of ours waits for one of them."""
+    services = filled_in(yaml.safe_load(text), **environment)["services"]
+    started = {name for name, of in services.items() if _started(of, profiles)}
+    assert started == {*OURS, *STORES, *(_of_airbyte(services) if with_airbyte else ())}
+    for name in started - _of_airbyte(services):
+        assert set(services[name].get("depends_on", {})) <= OURS | STORES
+    for name in ("orchestrator", "drift-repair-agent", "airbyte-setup"):
+        url = services[name]["environment"]["AIRBYTE_API_URL"]
+        assert url == environment.get("AIRBYTE_API_URL", "http://airbyte-proxy:8000/api/v1")
+
+
+def test_published_ports(services: dict[str, dict[str, Any]]) -> None:
+    """Four services of ours and one door of Airbyte's, to this machine only."""
+    published = {name: of["ports"] for name, of in services.items() if "ports" in of}
+    assert published == {
+        "airbyte-proxy": ["127.0.0.1:8000:8000"],
+        **{
+            name: [f"127.0.0.1:{port}:{port}"]
+            for name, port in SERVICES.items()
+            if name not in UNPUBLISHED
+        },
+    }
+
+
+def test_networks(compose: dict[str, Any], services: dict[str, dict[str, Any]]) -> None:
+    """Who holds secrets is on internal networks; the engine's socket is shared with nobody else."""
+    internal = {name for name, of in compose["networks"].items() if of.get("internal")}
+    on = {
+        network: {name for name, of in services.items() if network in of.get("networks", [])}
+        for network in compose["networks"]
+    }
+    assert internal == {"data", "broker", "docker"}
+    assert set(services["auth-broker"]["networks"]) == {"broker"}
+    assert on["broker"] == {"auth-broker", "orchestrator"}
+    assert on["docker"] == {"docker-proxy", "airbyte-worker"}
+    assert set(services["redis"]["networks"]) == {"data"}
+    assert on["warehouse"] == {"postgres"}
+    assert services["passwords"]["network_mode"] == "none"
+    assert not (on["airbyte"] & OURS)
+
+
+def test_connectors_reach_the_warehouse(
+    compose: dict[str, Any], services: dict[str, dict[str, Any]]
+) -> None:
+    """Airbyte starts them in the network, and on the volumes, that it is told by name."""
+    told = services["airbyte-worker"]["environment"]
+    assert told["DOCKER_NETWORK"] == compose["networks"]["warehouse"]["name"]
+    assert told["WORKSPACE_DOCKER_MOUNT"] == compose["volumes"]["airbyte-workspace"]["name"]
+    assert told["LOCAL_DOCKER_MOUNT"] == compose["volumes"]["airbyte-local"]["name"]
+    mounts = services["airbyte-worker"]["volumes"]
+    assert f"airbyte-workspace:{told['WORKSPACE_ROOT']}" in mounts
+    assert f"airbyte-local:{told['LOCAL_ROOT']}" in mounts
+
+
+@pytest.mark.parametrize("name", sorted(OURS))
+def test_ours_can_do_little(services: dict[str, dict[str, Any]], name: str) -> None:
+    """Numeric user, read-only, no capability, nothing new to be gained, no core file."""
+    service = services[name]
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", service["user"])
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["ulimits"] == {"core": 0}
+    assert service["init"] is True
+    assert [of.partition(":")[0] for of in service["tmpfs"]] == ["/tmp"]  # noqa: S108
+    assert "cap_add" not in service
+    assert "privileged" not in service
+
+
+@pytest.mark.parametrize("name", sorted(STORES))
+def test_stores_are_not_root(services: dict[str, dict[str, Any]], name: str) -> None:
+    """Nor can they become it."""
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", services[name]["user"])
+    assert services[name]["cap_drop"] == ["ALL"]
+    assert services[name]["security_opt"] == ["no-new-privileges:true"]
+
+
+def test_health_checks(services: dict[str, dict[str, Any]]) -> None:
+    """Each service is asked on its own port, and each store by its own client."""
+    for name, port in SERVICES.items():
+        assert f"http://127.0.0.1:{port}/health" in services[name]["healthcheck"]["test"][-1]
+        assert f"--port={port}" in services[name]["command"]
+        assert f"services.{name.replace('-', '_')}.main:app" in services[name]["command"]
+    assert "pg_isready" in services["postgres"]["healthcheck"]["test"]
+    assert "valkey-cli" in services["redis"]["healthcheck"]["test"]
+    for name in {*SERVICES, *STORES, "airbyte-db"}:
+        check = services[name]["healthcheck"]
+        assert {"interval", "timeout", "retries", "start_period"} <= check.keys()
+
+
+def test_start_order(services: dict[str, dict[str, Any]]) -> None:
+    """Passwords, Postgres, the tables and the warehouse, then who needs them."""
+    done, healthy = "service_completed_successfully", "service_healthy"
+    after = {
+        name: {one: how["condition"] for one, how in of.get("depends_on", {}).items()}
+        for name, of in services.items()
+    }
+    assert after["postgres"] == {"passwords": done}
+    assert after["migrate"] == {"postgres": healthy}
+    assert after["airbyte-setup"] == {"postgres": healthy}
+    assert after["orchestrator"] == {
+        "migrate": done,
+        "airbyte-setup": done,
+        "auth-broker": healthy,
+        "redis": healthy,
+    }
+    assert after["drift-repair-agent"] == {"migrate": done, "redis": healthy}
+    for name, waits in after.items():
+        for other, condition in waits.items():
+            assert condition != healthy or "healthcheck" in services[other], (name, other)
+
+
+def test_restart_policies(services: dict[str, dict[str, Any]]) -> None:
+    """What serves comes back; what runs once does not run for ever."""
+    once = {*RUN_ONCE, "airbyte-init", "airbyte-bootloader"}
+    for name, service in services.items():
+        if name in once:
+            assert service["restart"] in ("no", "on-failure:5"), name
+        else:
+            assert service["restart"] == "unless-stopped", name
+
+
+def test_images_are_pinned(services: dict[str, dict[str, Any]]) -> None:
+    """A tag with a version in it, and Airbyte's all of one release."""
+    for name, service in services.items():
+        tag = service["image"].rpartition(":")[2]
+        assert re.match(r"\d+\.\d+\.\d+", tag), service["image"]
+        if service["image"].startswith("airbyte/"):
+            assert tag == "0.63.19", name
+    for line in (ROOT / "Dockerfile").read_text().splitlines():
+        if line.startswith("ARG PYTHON="):
+            assert re.search(r":3\.1[123]\.\d+-slim", line)
+
+
+def test_state_is_in_named_volumes(
+    compose: dict[str, Any], services: dict[str, dict[str, Any]]
+) -> None:
+    """Nothing of ours writes to the machine's own folders; settings are written by two alone."""
+    for name in OURS | STORES:
+        for mount in services[name].get("volumes", []):
+            source = mount.partition(":")[0]
+            assert source in compose["volumes"] or mount.endswith(":ro"), mount
+    writers = {
+        name for name in services if "settings:/run/aam" in services[name].get("volumes", [])
+    }
+    assert writers == {"passwords", "airbyte-setup"}
+    assert services["postgres"]["volumes"][0] == "postgres:/var/lib/postgresql/data"
+    assert services["redis"]["volumes"] == ["redis:/data"]
+
+
+def test_no_secret_is_written_down(text: str, services: dict[str, dict[str, Any]]) -> None:
+    """Secrets come from the environment or from a volume; Airbyte's own database is the exception.
+
+    Its network has no door, and 0.63 takes the password in no other way.
+    """
+    secret = re.compile(r"(PASSWORD|SECRET|TOKEN|API_KEY|DB_URL|PWD)$")
+    excepted = (
+        "DATABASE_PASSWORD",
+        "CONFIG_DATABASE_PASSWORD",
+        "POSTGRES_PASSWORD",
+        "POSTGRES_PWD",
+    )
+    for name, service in services.items():
+        for variable, value in service.get("environment", {}).items():
+            if secret.search(variable) and not (name not in OURS and variable in excepted):
+                assert value in (None, ""), (name, variable)
+    assert "://aam:" not in text
+    only_comments = (ROOT / "deploy/credentials.env").read_text().splitlines()
+    assert all(line.startswith("#") for line in only_comments)
+
+
+def test_credentials_reach_the_auth_broker_alone(services: dict[str, dict[str, Any]]) -> None:
+    """No other container has a variable or a file of them, and it has no other secret."""
+    for name, service in services.items():
+        holds = [one for one in service.get("environment", {}) if one.startswith("CREDENTIAL_")]
+        assert bool(holds or "env_file" in service) == (name == "auth-broker")
+    assert "volumes" not in services["auth-broker"]
+    others = services["auth-broker"]["environment"].keys() - {"LOG_LEVEL"}
+    assert all(one.startswith("CREDENTIAL_SALESFORCE_PROD__") for one in others)
+
+
+def test_mounted_files_exist(compose: dict[str, Any], services: dict[str, dict[str, Any]]) -> None:
+    """Compose would make an empty folder of a path that is mistyped."""
+    mounts = [mount for of in services.values() for mount in of.get("volumes", [])]
+    paths = [mount.partition(":")[0] for mount in mounts if mount.startswith("./")]
+    paths += [of["file"] for of in compose["configs"].values()]
+    paths += services["auth-broker"]["env_file"]
+    assert paths
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_telemetry_is_off(services: dict[str, dict[str, Any]]) -> None:
+    """Airbyte reports nothing home."""
+    for name in _of_airbyte(services):
+        told = services[name].get("environment", {})
+        assert told.get("TRACKING_STRATEGY", "logging") == "logging"
+        assert told.get("SEGMENT_WRITE_KEY", "") == ""
+
+
+def test_image_is_not_root_and_holds_no_secret() -> None:
+    """Hashes are required, the last user is a number, and only named folders are copied."""
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    assert [line for line in lines if line.startswith("USER ")] == ["USER 10001:10001"]
+    assert any("--require-hashes" in line for line in lines)
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    allowed = {line[1:] for line in ignored if line.startswith("!")}
+    assert ignored[1] == "*"
+    copied = {
+        word
+        for line in lines
+        if line.startswith("COPY ") and "--from" not in line
+        for word in line.split()[1:-1]
+    }
+    assert copied == allowed
+    assert all((ROOT / name).exists() for name in allowed)
+
+
+def test_passwords_are_drawn_once(tmp_path: Path) -> None:
+    """The second start finds those of the first, and the URLs hold them."""
+    settings, passwords = tmp_path / "settings", tmp_path / "passwords"
+    settings.mkdir()
+    passwords.mkdir()
+    environment = os.environ | {
+        "AAM_SETTINGS_DIR": str(settings),
+        "PASSWORDS_DIR": str(passwords),
+    }
+    drawn = []
+    for _ in range(2):
+        script = ["sh", str(ROOT / "deploy/passwords.sh")]
+        run = subprocess.run(  # noqa: S603 - our own script
+            script, env=environment, check=True, capture_output=True, timeout=20
+        )
+        assert run.stdout + run.stderr == b""
+        drawn.append({path.name: path.read_text() for path in passwords.iterdir()})
+    assert drawn[0] == drawn[1]
+    assert drawn[0].keys() == {"postgres", "aam", "warehouse"}
+    assert len(set(drawn[0].values())) == 3
+    assert all(re.fullmatch(r"[0-9a-f]{48}\n", password) for password in drawn[0].values())
+    for role, name in (("aam", "supabase_db_url"), ("warehouse", "warehouse_db_url")):
+        file = settings / name
+        address = postgres_address(file.read_text())
+        assert (address.host, address.user, address.database) == ("postgres", role, role)
+        assert f"{address.password}\n" == drawn[0][role]
+        assert file.stat().st_mode & 0o077 == 0
