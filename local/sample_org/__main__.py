@@ -8,12 +8,13 @@ import errno
 import http.client
 import json
 import os
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 from urllib.parse import quote
 
 import typer
+from pydantic import ValidationError
 
-from local.sample_org.live import Behaviour, Failure
+from local.sample_org.live import Behaviour, Failure, JournalUnreadable
 from local.sample_org.settings import Settings
 from shared import logs
 
@@ -37,8 +38,7 @@ def serve(
     """Run the org until it is interrupted."""
     logs.set_up("sample_org")
     sizes = {"objects": objects, "fields": fields}
-    given = {key: value for key, value in sizes.items() if value is not None}
-    settings = Settings.model_validate(Settings().model_dump() | given)
+    settings = _settings(**{key: value for key, value in sizes.items() if value is not None})
     behaviour: dict[str, Any] = {}
     if latency_ms is not None:
         behaviour["latency_ms"] = latency_ms
@@ -47,6 +47,8 @@ def serve(
     try:
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(_serve(settings, behaviour))
+    except (JournalUnreadable, ValidationError) as error:
+        _stop(_told(error) if isinstance(error, ValidationError) else str(error))
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise
@@ -181,7 +183,7 @@ def _change(method: str, path: str, members: dict[str, Any] | None = None) -> No
 
 
 def _call(method: str, path: str, members: dict[str, Any] | None = None) -> dict[str, Any]:
-    port = Settings().port
+    port = _settings().port
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     body = None if members is None else json.dumps(members)
     try:
@@ -197,7 +199,20 @@ def _call(method: str, path: str, members: dict[str, Any] | None = None) -> dict
     return content
 
 
-def _stop(sentence: str) -> Any:
+def _settings(**given: int) -> Settings:
+    try:
+        return Settings.model_validate(Settings().model_dump() | given)
+    except ValidationError as error:
+        _stop(_told(error))
+
+
+def _told(error: ValidationError) -> str:
+    """Which settings are wrong and why, without their values."""
+    wrong = error.errors(include_input=False, include_url=False, include_context=False)
+    return "; ".join(f"SAMPLE_ORG_{str(item['loc'][0]).upper()}: {item['msg']}" for item in wrong)
+
+
+def _stop(sentence: str) -> NoReturn:
     typer.echo(sentence, err=True)
     raise typer.Exit(1)
 

@@ -35,7 +35,7 @@ _FITS: dict[str, tuple[type, ...]] = {
 class Change(BaseModel, ABC):
     """A change of the org; `apply` says in one sentence what is now different."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @abstractmethod
     def apply(self, org: Org, *, at: datetime) -> str:
@@ -285,10 +285,16 @@ def _require_custom_name(name: str) -> None:
 def _require_fitting(field: fields.Field, values: list[Any]) -> None:
     allowed = _FITS.get(field.type, (str,))
     for index, value in enumerate(values):
-        odd_bool = isinstance(value, bool) and bool not in allowed
-        misfit = odd_bool or not isinstance(value, allowed) or converted(value, field) is None
-        if value is not None and misfit:
+        if value is not None and not _fits(value, field, allowed):
             raise Invalid(f"Value {index + 1} does not fit a field of type {field.type}.")
+
+
+def _fits(value: Any, field: fields.Field, allowed: tuple[type, ...]) -> bool:
+    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
+        return False
+    if isinstance(value, str) and field.length and len(value) > field.length:
+        return False
+    return field.type == "reference" or converted(value, field) is not None
 
 
 def _copy(old: fields.Field, *, name: str, own_label: str) -> fields.Field:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from local.sample_org.changes import AnyChange
 from local.sample_org.org import Org
@@ -87,10 +87,19 @@ class Journal(BaseModel):
     changes: list[Entry] = Field(default_factory=list)
 
 
+class JournalUnreadable(Exception):
+    """The file of the org's changes is damaged; the org does not start over it."""
+
+
 class LiveOrg:
     """The org that the server serves."""
 
     def __init__(self, settings: Settings) -> None:
+        """Take the org up where it was left.
+
+        Raises:
+            JournalUnreadable: `org.json` is not what the org wrote.
+        """
         self._settings = settings
         self._path = settings.state_dir / "org.json"
         self._journal = _read(self._path) or Journal(born=_today())
@@ -147,9 +156,9 @@ class LiveOrg:
                 continue
             if failure.times is not None:
                 rest = list(self.behaviour.failures)
-                left = failure.times - 1
-                rest[index : index + 1] = [failure.model_copy(update={"times": left})][: left or 0]
-                self.behave(self.behaviour.model_copy(update={"failures": tuple(rest)}))
+                rest[index] = failure.model_copy(update={"times": failure.times - 1})
+                left = tuple(entry for entry in rest if entry.times != 0)
+                self.behave(self.behaviour.model_copy(update={"failures": left}))
             return failure
         return None
 
@@ -230,7 +239,12 @@ def write_private(path: Path, content: bytes) -> None:
 def _read(path: Path) -> Journal | None:
     if not path.exists():
         return None
-    return Journal.model_validate_json(path.read_bytes())
+    try:
+        return Journal.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise JournalUnreadable(
+            f"{path} cannot be read; without it the org starts anew."
+        ) from error
 
 
 def _today() -> datetime:

@@ -12,6 +12,9 @@ from zlib import crc32
 
 from local.sample_org.fields import Field, label_of
 
+LARGEST = 10**15
+"""Numbers are smaller, so that every client reads them exactly."""
+
 Row = dict[str, Any]
 Reference = Callable[[str, int], str | None]
 """The id of some row of an object, chosen by a number; None where the object has no rows."""
@@ -51,7 +54,7 @@ def salesforce_time(moment: datetime) -> str:
 
 def record_id(key_prefix: str, number: int) -> str:
     """An 18-character record id: 15 characters, and three that tell upper from lower case."""
-    short = f"{key_prefix}5f00000{number:05}"
+    short = f"{key_prefix}5f{number:010}"
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ012345"
     suffix = "".join(
         letters[sum(1 << i for i, char in enumerate(short[at : at + 5]) if char.isupper())]
@@ -148,9 +151,11 @@ def _number(field: Field, dice: int, largest: int) -> float:
 def _as_number(value: Any, *, whole: bool) -> int | float | None:
     try:
         number = float(value)
-        return int(number) if whole else number
-    except (ValueError, OverflowError):
+    except ValueError:
         return None
+    if not abs(number) < LARGEST:
+        return None
+    return int(number) if whole else number
 
 
 def _is_time(value: Any, kind: str) -> bool:

@@ -61,6 +61,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
 
     Raises:
         OSError: a port is taken.
+        JournalUnreadable: the state directory holds a damaged journal.
     """
     live = LiveOrg(settings)
     authority = Authority(settings.state_dir)
@@ -73,6 +74,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
                 access_log=False,
                 http="h11",  # httptools would lower the names of headers
                 lifespan="off",
+                timeout_keep_alive=75,  # a client that polls a job keeps its connection meanwhile
                 timeout_graceful_shutdown=2,
             )
         )

@@ -441,6 +441,8 @@ class TestChanges:
             ("POST", "Account/fields", {"name": "Region__c", "values": [1]}, 422),
             ("POST", "Account/fields", {"name": "N__c", "type": "int", "values": [True]}, 422),
             ("POST", "Account/fields", {"name": "D__c", "type": "date", "values": ["x"]}, 422),
+            ("POST", "Account/fields", {"name": "N__c", "type": "int", "values": [10**20]}, 422),
+            ("POST", "Account/fields", {"name": "L__c", "length": 2, "values": ["abc"]}, 422),
             ("POST", "Account/fields", {"name": "SLA__c"}, 409),
             ("POST", "Nothing__c/fields", {"name": "Region__c"}, 404),
             (
@@ -486,9 +488,9 @@ class TestChanges:
         assert (await plain.get("/org")).json()["changes"] == []
 
     async def test_a_body_that_is_no_json_is_refused(self, plain: httpx.AsyncClient) -> None:
-        """So is a list where members are expected."""
-        for content in (b"{", b"[]", b'"x"'):
-            answer = await plain.patch("/org/settings", content=content)
+        """So is a list where members are expected, and half a character."""
+        for content in (b"{", b"[]", b'"x"', b'{"name": "U__c", "values": ["\\ud800"]}'):
+            answer = await plain.post("/org/objects/Account/fields", content=content)
             assert answer.status_code == 422
             assert answer.json()["code"] == "invalid_request"
 
