@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 
 from shared.config import Settings, load
-from tests.fakes.airbyte_server import POSTGRES, WORKSPACE_ID, AirbyteServer
+from tests.fakes.airbyte_server import POSTGRES, WORKSPACE_ID, AirbyteServer, Auth
 
 PASSWORD = "AAMCANARY-warehouse-p@ss"
 WAREHOUSE = f"postgresql://loader:{PASSWORD}@postgres:5432/warehouse?sslmode=disable"
@@ -20,7 +20,8 @@ WAREHOUSE = f"postgresql://loader:{PASSWORD}@postgres:5432/warehouse?sslmode=dis
 @pytest.fixture
 async def airbyte(request: pytest.FixtureRequest) -> AirbyteServer:
     """An Airbyte that the test starts when it wants to."""
-    version, auth = getattr(request, "param", ("2.0.0", "token"))
+    param: tuple[str, Auth] = getattr(request, "param", ("2.0.0", "token"))
+    version, auth = param
     return AirbyteServer(version=version, auth=auth)
 
 
