@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.domain import catalog, drift
-from shared.domain.catalog import StreamId
+from shared.domain.catalog import InvalidCatalog, StreamId
 from tests.unit.catalogs import (
     CATALOGS,
     MOMENT,
@@ -268,6 +268,14 @@ def test_what_is_another_type(one: Any, other: Any) -> None:
     assert there is not None
     assert there[0] != there[1]
     assert retyped(other, one) == there[::-1]
+
+
+def test_a_broken_schema_is_no_lost_fields() -> None:
+    """What cannot be read is said, rather than told as every field removed."""
+    before = document(stream(fields={"xx": TEXT}))
+    with pytest.raises(InvalidCatalog, match="UTF-8"):
+        drift.diff(before, before.replace(b"xx", b"x\xff"))
+    assert told(stream(), stream(offer={"jsonSchema": None}))[0] == ("field_removed", ("id",))
 
 
 def test_types_are_shown_as_json_schema() -> None:

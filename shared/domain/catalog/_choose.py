@@ -8,6 +8,7 @@ import msgspec
 
 from shared.domain.catalog._model import (
     CONFIG,
+    MAX_PROBLEMS,
     PAIR,
     UNREADABLE,
     Catalog,
@@ -94,7 +95,7 @@ def choose(
             chosen.append(read_stream(written, position))
         yield
     if problems:
-        raise InvalidCatalog(problems)
+        raise InvalidCatalog(problems[:MAX_PROBLEMS])
     catalog = Catalog(tuple(chosen))
     yield from validate.steps(
         catalog,
@@ -125,7 +126,7 @@ def _named(names: Sequence[str], ids: Sequence[StreamId]) -> list[int]:
             unknown = f"The source offers no stream {shown(name)}."
             problems.append(Problem(None, f"streams[{index}]", "unknown_stream", unknown))
     if problems:
-        raise InvalidCatalog(problems[:50])
+        raise InvalidCatalog(problems[:MAX_PROBLEMS])
     if not wanted:
         message = "No stream is named."
         raise InvalidCatalog.because("no_selected_stream", "streams", message)

@@ -52,11 +52,20 @@ class Stream(msgspec.Struct, frozen=True, rename="camel", kw_only=True, eq=False
     is_file_based: bool | None = None
 
     def fields(self) -> dict[str, Raw] | None:
-        """The schema of each top-level field; None where the jsonSchema declares none."""
+        """The schema of each top-level field; None where the jsonSchema declares none.
+
+        Raises:
+            InvalidCatalog: the jsonSchema is broken, which is another thing than without fields.
+        """
+        if first_byte(self.json_schema) != b"{":
+            return None
         try:
             return _SCHEMA.decode(self.json_schema).properties
-        except UNREADABLE:
+        except msgspec.ValidationError:
             return None
+        except UNREADABLE as error:
+            place = f"jsonSchema of {StreamId(self.namespace, self.name)}"
+            raise _unreadable(place, error) from None
 
 
 class SelectedField(msgspec.Struct, frozen=True, rename="camel", gc=False):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from itertools import islice
 
-import msgspec
 from msgspec import Raw
 
 from shared.domain.catalog._model import (
@@ -203,10 +202,7 @@ def declared(fields: Mapping[str, Raw] | None, path: Path) -> bool:
             return True
         if name not in fields:
             return False
-        try:
-            fields = Stream(name="", json_schema=fields[name]).fields()
-        except msgspec.MsgspecError:
-            return True
+        fields = Stream(name=name, json_schema=fields[name]).fields()
     return True
 
 
