@@ -142,7 +142,6 @@ def create_app(
     app.exception_handler(AamError)(_answer_expected)
     app.exception_handler(RequestValidationError)(_answer_invalid)
     app.exception_handler(HTTPException)(_answer_http)
-    app.exception_handler(Exception)(_answer_bug)
     app.add_middleware(_Requests, service=service, max_body_bytes=max_body_bytes)
     _describe_problem(app)
     return app
@@ -262,10 +261,6 @@ async def _answer_http(_request: Request, error: HTTPException) -> Response:
     )
 
 
-async def _answer_bug(_request: Request, _error: Exception) -> Response:
-    return _problem(AamError("This is a bug; the log has it under the request id.").problem())
-
-
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -301,7 +296,7 @@ class _Requests:
                 refusal.headers["connection"] = "close"
                 await refusal(scope, receive, named)
             else:
-                await self._app(scope, self._limited(receive), named)
+                await self._answered(scope, self._limited(receive), named)
             if scope["path"] not in ("/health", "/ready"):
                 log.info(
                     "request",
@@ -310,6 +305,15 @@ class _Requests:
                     status=status,
                     ms=round((time.perf_counter() - started) * 1000, 1),
                 )
+
+    async def _answered(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except Exception:  # the outermost loop of a request: logged, answered, over
+            log.exception("bug")
+            bug = AamError("This is a bug; the log has it under the request id.")
+            # Where an answer has begun already, the server drops the connection.
+            await _problem(bug.problem())(scope, receive, send)
 
     def _limited(self, receive: Receive) -> Receive:
         taken = 0

@@ -51,6 +51,7 @@ class Database:
             sqlalchemy_url(address),
             connect_args=connect_arguments(address) | {"server_settings": _session(application)},
             hide_parameters=True,
+            json_deserializer=str,  # models.RawJson: JSON stays text
             pool_pre_ping=True,
             pool_size=10,
             max_overflow=10,

@@ -7,14 +7,14 @@ doubles by `event_id`. Ids, status, version and code only: no catalog, no text o
 
 from __future__ import annotations
 
-import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
+from redis.maint_notifications import MaintNotificationsConfig
 from sqlalchemy import func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -89,33 +89,31 @@ def open_redis(settings: Settings) -> Redis:
         decode_responses=True,
         socket_timeout=5,
         socket_connect_timeout=5,
+        maint_notifications_config=MaintNotificationsConfig(enabled=False),
     )
 
 
 class Relay:
     """Publishes the outbox, one relay at a time however many replicas run."""
 
-    def __init__(self, db: Database, redis: Redis, *, interval: timedelta) -> None:
+    def __init__(self, db: Database, redis: Redis) -> None:
         self._db = db
         self._redis = redis
-        self._interval = interval.total_seconds()
+        self._away = False
 
-    async def run(self) -> None:
-        """Relay until cancelled; what cannot be published now is published later."""
-        away = False
-        while True:
-            try:
-                published = await self.publish_pending()
-            except (RedisError, OSError, Unavailable, UpstreamUnknown) as error:
-                if not away:
-                    log.warning("relay_paused", cause=type(error).__name__)
-                away, published = True, 0
-            else:
-                if away:
-                    log.info("relay_resumed")
-                away = False
-            if published < _BATCH:
-                await asyncio.sleep(self._interval)
+    async def look(self) -> None:
+        """Publish what waits; what cannot be published now is published at a later look."""
+        try:
+            while await self.publish_pending() == _BATCH:
+                pass
+        except (RedisError, OSError, Unavailable, UpstreamUnknown) as error:
+            if not self._away:
+                log.warning("relay_paused", cause=type(error).__name__)
+            self._away = True
+            return
+        if self._away:
+            log.info("relay_resumed")
+        self._away = False
 
     async def publish_pending(self) -> int:
         """Publish the oldest events of the outbox, and return how many.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from shared import events, logs, registry
 from shared.airbyte_client import AirbyteClient, Job
 from shared.database import Database
-from shared.errors import AamError
+from shared.errors import AamError, Unavailable
 from shared.events import EventType
 from shared.models import JobHistory
 
@@ -20,25 +20,19 @@ _AT_ONCE = 10
 class JobFollower:
     """Keeps job_history in step with Airbyte; its cost does not grow with finished jobs."""
 
-    def __init__(self, db: Database, airbyte: AirbyteClient, *, interval: timedelta) -> None:
+    def __init__(self, db: Database, airbyte: AirbyteClient) -> None:
         self._db = db
         self._airbyte = airbyte
-        self._interval = interval.total_seconds()
         self._slots = asyncio.Semaphore(_AT_ONCE)
 
-    async def run(self) -> None:
-        """Follow until cancelled; a look that fails is taken again at the next turn."""
-        while True:
-            try:
-                await self.look()
-            except AamError as error:
-                log.warning("jobs_not_followed", code=error.code)
-            await asyncio.sleep(self._interval)
-
     async def look(self) -> None:
-        """Ask about every running job once."""
-        async with self._db.read() as session:
-            running = await registry.running_jobs(session)
+        """Ask about every running job once; what cannot be asked now is asked at the next look."""
+        try:
+            async with self._db.read() as session:
+                running = await registry.running_jobs(session)
+        except Unavailable as error:
+            log.warning("jobs_not_followed", code=error.code)
+            return
         await asyncio.gather(*(self._look_at(row) for row in running))
 
     async def _look_at(self, row: JobHistory) -> None:

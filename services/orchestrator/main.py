@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Annotated
 from uuid import UUID
 
@@ -23,7 +22,7 @@ from services.orchestrator.shapes import (
     SyncStarted,
     VersionView,
 )
-from shared import events, logs, registry
+from shared import background, events, logs, registry
 from shared.airbyte_client import AirbyteClient
 from shared.app import create_app, problems, raw_json
 from shared.config import Settings, load
@@ -212,19 +211,15 @@ def build(settings: Settings) -> FastAPI:
     airbyte = AirbyteClient.from_settings(settings)
     auth_broker = AuthBroker.from_settings(settings)
     redis = events.open_redis(settings)
-    background = (
-        events.Relay(db, redis, interval=settings.event_relay_interval),
-        JobFollower(db, airbyte, interval=settings.job_poll_interval),
-    )
+    relay, follower = events.Relay(db, redis), JobFollower(db, airbyte)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(one.run()) for one in background]
-        yield
-        for task in tasks:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        async with background.repeating(
+            (relay.look, settings.event_relay_interval),
+            (follower.look, settings.job_poll_interval),
+        ):
+            yield
         await auth_broker.close()
         await airbyte.aclose()
         await redis.aclose()
