@@ -1,0 +1,376 @@
+"""Applying a catalog: Airbyte and the registry end in step, whatever went wrong between them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from tests.fakes.airbyte_server import DEFAULT_CATALOG, catalog, stream
+from tests.integration.conftest import Mesh
+
+Json = dict[str, Any]
+GREW = catalog(
+    stream("Account", {"Id": "string", "Name": "string", "Region__c": "string"}),
+    *[one["stream"] for one in DEFAULT_CATALOG["streams"][1:]],
+)
+
+
+async def discovered(mesh: Mesh, connection: Json, **parameters: str) -> Json:
+    """The order that /discover answers."""
+    answer = await mesh.orchestrator.post(
+        f"/connections/{connection['id']}/discover", params=parameters
+    )
+    assert answer.status_code == 200, answer.text
+    order: Json = answer.json()
+    return order
+
+
+async def apply(mesh: Mesh, order: Json) -> tuple[int, Json]:
+    """Post an order; its status and body."""
+    answer = await mesh.drift_repair_agent.post("/repair/apply_new_catalog", json=order)
+    return answer.status_code, answer.json()
+
+
+def held(mesh: Mesh, connection: Json) -> Json:
+    """The catalog that Airbyte holds, by stream name."""
+    streams = mesh.airbyte.connections[connection["airbyte_connection_id"]]["syncCatalog"][
+        "streams"
+    ]
+    return {one["stream"]["name"]: one for one in streams}
+
+
+async def seen(mesh: Mesh, connection: Json) -> Json:
+    """The connection as its view shows it."""
+    view: Json = (await mesh.orchestrator.get(f"/connections/{connection['id']}")).json()
+    return view
+
+
+async def test_what_discover_answers_can_be_applied(mesh: Mesh) -> None:
+    """A new field reaches Airbyte, as version 2, made from the snapshot."""
+    connection = await mesh.onboard()
+    mesh.airbyte.offers(GREW)
+    order = await discovered(mesh, connection)
+
+    status, applied = await apply(mesh, order)
+
+    assert (status, applied) == (
+        200,
+        {
+            "connection_id": connection["id"],
+            "previous_version": 1,
+            "version_number": 2,
+            "status": "ACTIVE",
+            "changed": True,
+        },
+    )
+    account = held(mesh, connection)["Account"]
+    assert "Region__c" in account["stream"]["jsonSchema"]["properties"]
+    versions = (
+        await mesh.orchestrator.get(f"/connections/{connection['id']}/catalog-versions")
+    ).json()
+    assert [(one["version_number"], one["origin"]) for one in versions] == [
+        (2, "repair"),
+        (1, "onboard"),
+    ]
+    assert versions[0]["snapshot_id"] == order["snapshot_id"] != versions[1]["snapshot_id"]
+    events = await mesh.events(3)
+    assert [one["type"] for one in events] == [
+        "connection.onboarded",
+        "catalog.healing",
+        "catalog.applied",
+    ]
+    assert [one["seq"] for one in events] == ["1", "2", "3"]
+    assert events[1]["ref"] == events[2]["ref"]
+
+
+async def test_the_diff_of_two_versions_names_the_new_field(mesh: Mesh) -> None:
+    """What changed is told per stream and field, in both directions."""
+    connection = await mesh.onboard()
+    mesh.airbyte.offers(GREW)
+    await apply(mesh, await discovered(mesh, connection))
+
+    path = f"/connections/{connection['id']}/catalog-versions"
+    forth = (await mesh.orchestrator.get(f"{path}/1/diff/2")).json()
+    back = (await mesh.orchestrator.get(f"{path}/2/diff/1")).json()
+
+    assert {("field_added", ("Region__c",)), ("field_removed", ("AnnualRevenue",))} == {
+        (one["kind"], tuple(one["path"])) for one in forth["schema_changes"]
+    }
+    assert {one["kind"] for one in back["schema_changes"]} == {"field_added", "field_removed"}
+    assert (await mesh.orchestrator.get(f"{path}/1/diff/9")).status_code == 404
+
+
+async def test_the_same_meaning_changes_nothing(mesh: Mesh) -> None:
+    """200 `changed: false`, no version, and Airbyte is not asked to update."""
+    connection = await mesh.onboard()
+    order = await discovered(mesh, connection)
+    order["sync_catalog"]["streams"].reverse()
+    sent = len(mesh.airbyte.requests)
+
+    status, applied = await apply(mesh, order)
+
+    assert (status, applied["changed"], applied["version_number"]) == (200, False, 1)
+    assert len(mesh.airbyte.requests) == sent
+
+
+async def test_all_shows_every_stream_and_unselected_ones_are_dropped(mesh: Mesh) -> None:
+    """`?all=true` offers the rest deselected; selecting one brings it, leaving one out drops it."""
+    connection = await mesh.onboard()
+    order = await discovered(mesh, connection, all="true")
+    by_name = {one["stream"]["name"]: one["config"] for one in order["sync_catalog"]["streams"]}
+    assert {name for name, config in by_name.items() if config["selected"]} == {
+        "Account",
+        "Contact",
+    }
+    by_name["Case"].update(selected=True)
+    by_name["Contact"].update(selected=False)
+
+    status, _ = await apply(mesh, order)
+
+    assert status == 200
+    assert set(held(mesh, connection)) == {"Account", "Case"}
+
+
+async def test_hand_picked_fields_are_what_airbyte_keeps(mesh: Mesh) -> None:
+    """The read-back compares what Airbyte keeps: schemas cut down to the selected fields."""
+    connection = await mesh.onboard()
+    order = await discovered(mesh, connection)
+    for one in order["sync_catalog"]["streams"]:
+        if one["stream"]["name"] == "Account":
+            one["config"] |= {
+                "fieldSelectionEnabled": True,
+                "selectedFields": [{"fieldPath": [name]} for name in ("Id", "SystemModstamp")],
+            }
+
+    status, applied = await apply(mesh, order)
+
+    assert (status, applied["version_number"]) == (200, 2)
+    mesh.airbyte.offers(GREW)
+    again = await discovered(mesh, connection)
+    account = next(
+        one for one in again["sync_catalog"]["streams"] if one["stream"]["name"] == "Account"
+    )
+    picked = {one["fieldPath"][0] for one in account["config"]["selectedFields"]}
+    assert picked == {"Id", "SystemModstamp"}, "a hand-picked list never grows"
+
+
+@pytest.mark.parametrize(
+    "spoil, code",
+    [
+        (lambda one: one["config"].update(syncMode="sideways"), "unsupported_sync_mode"),
+        (
+            lambda one: (
+                one["config"].update(cursorField=[]),
+                one["stream"].update(sourceDefinedCursor=False, defaultCursorField=[]),
+            ),
+            "missing_cursor",
+        ),
+        (
+            lambda one: (
+                one["config"].update(primaryKey=[]),
+                one["stream"].update(sourceDefinedPrimaryKey=[]),
+            ),
+            "missing_primary_key",
+        ),
+        (lambda one: one["stream"].pop("name"), "invalid_catalog"),
+    ],
+)
+async def test_an_invalid_stream_is_named(
+    mesh: Mesh, spoil: Callable[[Json], object], code: str
+) -> None:
+    """422 with the stream and the field, and nothing changed anywhere."""
+    connection = await mesh.onboard()
+    order = await discovered(mesh, connection)
+    spoil(order["sync_catalog"]["streams"][0])
+    sent = len(mesh.airbyte.requests)
+
+    status, problem = await apply(mesh, order)
+
+    assert (status, problem["code"]) == (422, code)
+    assert problem["problems"][0]["field"].startswith("streams[0]")
+    assert len(mesh.airbyte.requests) == sent
+    assert (await seen(mesh, connection))["status"] == "ACTIVE"
+
+
+@pytest.mark.parametrize(
+    "body, code",
+    [
+        (b"{", "invalid_json"),
+        (b"[]", "invalid_request"),
+        (b'{"connection_id":"x","sync_catalog":{}}', "invalid_request"),
+        (b'{"connection_id":"%s"}', "invalid_request"),
+        (b'{"connection_id":"%s","sync_catalog":{"streams":[]}}', "empty_catalog"),
+        (b'{"connection_id":"%s","sync_catalog":{}}', "invalid_catalog"),
+        (b'{"connection_id":"%s","sync_catalog":null}', "invalid_catalog"),
+        (
+            b'{"connection_id":"%s","sync_catalog":{"streams":[]},"status":"ACTIVE"}',
+            "invalid_request",
+        ),
+    ],
+)
+async def test_an_order_that_cannot_be_read_is_refused(mesh: Mesh, body: bytes, code: str) -> None:
+    """422 with a stable code, and the connection as it was."""
+    connection = await mesh.onboard()
+    body = body.replace(b"%s", connection["id"].encode())
+
+    answer = await mesh.drift_repair_agent.post("/repair/apply_new_catalog", content=body)
+
+    assert (answer.status_code, answer.json()["code"]) == (422, code)
+    assert (await seen(mesh, connection))["catalog_version"] == 1
+
+
+async def test_states_that_do_not_allow_it(mesh: Mesh) -> None:
+    """Unknown, stale, archived and HEALING connections are told apart; nothing is sent."""
+    connection = await mesh.onboard()
+    mesh.airbyte.offers(GREW)
+    order = await discovered(mesh, connection)
+
+    status, problem = await apply(mesh, order | {"connection_id": str(uuid4())})
+    assert (status, problem["code"]) == (404, "not_found")
+    status, problem = await apply(mesh, order | {"expected_version": 7})
+    assert (status, problem["code"], problem["current"]) == (409, "stale_catalog", 1)
+    status, problem = await apply(mesh, order | {"snapshot_id": str(uuid4())})
+    assert (status, problem["code"]) == (422, "unknown_snapshot")
+
+    await mesh.sql.execute("UPDATE connections SET status = 'HEALING', heal_id = $1", uuid4())
+    status, problem = await apply(mesh, order)
+    assert (status, problem["code"]) == (409, "heal_in_progress")
+    await mesh.sql.execute("UPDATE connections SET status = 'ACTIVE', heal_id = NULL")
+
+    await mesh.orchestrator.delete(f"/connections/{connection['id']}")
+    status, problem = await apply(mesh, order)
+    assert (status, problem["code"]) == (409, "not_active")
+
+
+async def test_of_many_at_once_one_wins(mesh: Mesh) -> None:
+    """Twenty callers, two catalogs: versions without gap or double, one update at a time."""
+    connection = await mesh.onboard()
+    mesh.airbyte.offers(GREW)
+    order = await discovered(mesh, connection)
+
+    outcomes = await asyncio.gather(*(apply(mesh, order) for _ in range(20)))
+
+    assert sorted({status for status, _ in outcomes}) in ([200], [200, 409])
+    assert sum(body.get("changed", False) for _, body in outcomes) == 1
+    numbers = await mesh.sql.fetch("SELECT version_number FROM sync_catalog_versions ORDER BY 1")
+    assert [row["version_number"] for row in numbers] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "kind, after_effect, status, code",
+    [
+        (422, False, 422, "upstream_rejected"),
+        (500, False, 504, "upstream_unknown"),
+        ("html_502", False, 504, "upstream_unknown"),
+        ("reset", False, 504, "upstream_unknown"),
+        ("lie", False, 502, "upstream_mismatch"),
+        (409, False, 409, "upstream_conflict"),
+    ],
+)
+async def test_a_refusal_leaves_the_old_version_in_force(
+    mesh: Mesh, kind: Any, after_effect: bool, status: int, code: str
+) -> None:
+    """Airbyte holds version 1, the connection is ACTIVE at it, and the event says refused."""
+    connection = await mesh.onboard()
+    before = deepcopy(held(mesh, connection))
+    mesh.airbyte.offers(GREW)
+    order = await discovered(mesh, connection)
+    mesh.airbyte.fault("connections/update", kind, after_effect=after_effect)
+
+    told, problem = await apply(mesh, order)
+
+    assert (told, problem["code"]) == (status, code)
+    assert held(mesh, connection) == before
+    view = await seen(mesh, connection)
+    assert (view["status"], view["catalog_version"]) == ("ACTIVE", 1)
+    assert (await mesh.events(3))[-1]["type"] == "catalog.refused"
+
+
+@pytest.mark.parametrize("kind", [500, "html_504", "reset", "empty_200", "truncated"])
+async def test_an_error_after_its_effect_is_found_by_the_read_back(mesh: Mesh, kind: Any) -> None:
+    """Airbyte's update is not atomic: what it holds decides, not what it said."""
+    connection = await mesh.onboard()
+    mesh.airbyte.offers(GREW)
+    order = await discovered(mesh, connection)
+    mesh.airbyte.fault("connections/update", kind, after_effect=True)
+
+    status, applied = await apply(mesh, order)
+
+    assert (status, applied["version_number"]) == (200, 2)
+    assert (await seen(mesh, connection))["status"] == "ACTIVE"
+
+
+async def test_a_connection_that_is_gone_upstream_is_failed_and_says_so(mesh: Mesh) -> None:
+    """Somebody deleted it in Airbyte: 422 upstream_missing, FAILED."""
+    connection = await mesh.onboard()
+    mesh.airbyte.offers(GREW)
+    order = await discovered(mesh, connection)
+    del mesh.airbyte.connections[connection["airbyte_connection_id"]]
+
+    status, problem = await apply(mesh, order)
+
+    assert (status, problem["code"]) == (422, "upstream_missing")
+    view = await seen(mesh, connection)
+    assert (view["status"], view["failure_code"]) == ("FAILED", "upstream_missing")
+
+
+async def test_airbyte_away_is_504_or_503_and_can_be_healed_later(mesh: Mesh) -> None:
+    """While it is away nobody knows what it holds: FAILED; a later order heals it."""
+    connection = await mesh.onboard()
+    mesh.airbyte.offers(GREW)
+    order = await discovered(mesh, connection)
+    port = mesh.airbyte.port
+    await mesh.airbyte.stop()
+
+    status, problem = await apply(mesh, order)
+    assert (status, problem["code"]) == (503, "upstream_unreachable")
+    assert (await seen(mesh, connection))["status"] == "FAILED"
+
+    await mesh.airbyte.start(port)
+    status, applied = await apply(mesh, order)
+    assert (status, applied["version_number"], applied["status"]) == (200, 2, "ACTIVE")
+
+
+async def test_a_connection_that_a_change_paused_runs_again(mesh: Mesh) -> None:
+    """Healing a breaking change clears Airbyte's flag and pause; a person's pause stays."""
+    connection = await mesh.onboard()
+    upstream = mesh.airbyte.connections[connection["airbyte_connection_id"]]
+    upstream |= {"status": "inactive", "breakingChange": True}
+    mesh.airbyte.offers(GREW)
+
+    await apply(mesh, await discovered(mesh, connection))
+
+    upstream = mesh.airbyte.connections[connection["airbyte_connection_id"]]
+    assert (upstream["status"], upstream["breakingChange"]) == ("active", False)
+
+    upstream["status"] = "inactive"
+    mesh.airbyte.offers(DEFAULT_CATALOG)
+    await apply(mesh, await discovered(mesh, connection))
+    assert mesh.airbyte.connections[connection["airbyte_connection_id"]]["status"] == "inactive"
+
+
+async def test_bodies_over_16_mib_are_refused(mesh: Mesh) -> None:
+    """413 as a problem, by the declared length and by what arrives."""
+    answer = await mesh.drift_repair_agent.post(
+        "/repair/apply_new_catalog", content=b" " * (16 * 1024 * 1024 + 1)
+    )
+
+    assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
+
+
+async def test_an_unchanged_source_is_stored_once(mesh: Mesh) -> None:
+    """Snapshots are one per difference, stream schemas one per distinct stream."""
+    connection = await mesh.onboard()
+    first = await discovered(mesh, connection)
+    again = await discovered(mesh, connection)
+    mesh.airbyte.offers(GREW)
+    grown = await discovered(mesh, connection)
+
+    assert first["snapshot_id"] == again["snapshot_id"] != grown["snapshot_id"]
+    assert await mesh.sql.fetchval("SELECT count(*) FROM snapshots") == 2
+    assert await mesh.sql.fetchval("SELECT count(*) FROM stream_schemas") == 6

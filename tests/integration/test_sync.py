@@ -1,0 +1,103 @@
+"""Syncs: started once, recorded, followed to their end."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from tests.integration.conftest import Mesh
+
+
+async def test_a_sync_is_recorded_and_followed_to_its_end(mesh: Mesh) -> None:
+    """202 with both ids; the history has what came of it, and two events tell it."""
+    connection = await mesh.onboard()
+    mesh.airbyte.jobs_end_with("succeeded", polls=2, records=700, bytes=181_034)
+
+    answer = await mesh.orchestrator.post(f"/connections/{connection['id']}/sync")
+
+    assert answer.status_code == 202
+    assert set(answer.json()) == {"job_id", "airbyte_job_id", "status"}
+    (job,) = await mesh.jobs_until_end(connection["id"])
+    assert job["job_id"] == answer.json()["job_id"]
+    assert (job["status"], job["records"], job["bytes"]) == ("succeeded", 700, 181_034)
+    assert (job["attempts"], job["catalog_version"], job["failure_code"]) == (1, 1, None)
+    events = await mesh.events(3)
+    assert [one["type"] for one in events[1:]] == ["sync.triggered", "sync.finished"]
+    assert [one["ref"] for one in events[1:]] == [job["job_id"]] * 2
+    assert events[2]["status"] == "succeeded"
+
+
+async def test_a_failed_sync_says_airbytes_failure_type(mesh: Mesh) -> None:
+    """Its type, never its message."""
+    connection = await mesh.onboard()
+    started = await mesh.orchestrator.post(f"/connections/{connection['id']}/sync")
+    mesh.airbyte.finish_job(
+        started.json()["airbyte_job_id"], "failed", failure=("config_error", "token of bob")
+    )
+
+    (job,) = await mesh.jobs_until_end(connection["id"])
+
+    assert (job["status"], job["failure_code"]) == ("failed", "config_error")
+    assert "bob" not in str(job)
+
+
+async def test_a_second_sync_names_the_running_one(mesh: Mesh) -> None:
+    """409 with both ids of the running job, and no second job."""
+    connection = await mesh.onboard()
+    first = await mesh.orchestrator.post(f"/connections/{connection['id']}/sync")
+
+    second = await mesh.orchestrator.post(f"/connections/{connection['id']}/sync")
+
+    assert (second.status_code, second.json()["code"]) == (409, "sync_running")
+    assert second.json()["job_id"] == first.json()["job_id"]
+    assert second.json()["airbyte_job_id"] == first.json()["airbyte_job_id"]
+    assert len(mesh.airbyte.jobs) == 1
+
+
+async def test_of_many_at_once_one_job_starts(mesh: Mesh) -> None:
+    """Ten callers, one job."""
+    connection = await mesh.onboard()
+
+    answers = await asyncio.gather(
+        *(mesh.orchestrator.post(f"/connections/{connection['id']}/sync") for _ in range(10))
+    )
+
+    assert sorted(one.status_code for one in answers) == [202] + [409] * 9
+    assert len(mesh.airbyte.jobs) == 1
+
+
+@pytest.mark.parametrize("kind", ["reset", "html_504", "empty_200"])
+async def test_a_lost_answer_is_settled_from_the_job_list(mesh: Mesh, kind: Any) -> None:
+    """The job that was started is found and recorded; it is not started again."""
+    connection = await mesh.onboard()
+    mesh.airbyte.fault("connections/sync", kind, after_effect=True)
+
+    answer = await mesh.orchestrator.post(f"/connections/{connection['id']}/sync")
+
+    assert answer.status_code == 202
+    assert list(mesh.airbyte.jobs) == [answer.json()["airbyte_job_id"]]
+
+
+async def test_nothing_started_is_504(mesh: Mesh) -> None:
+    """Sent, no answer, and no job in the list: nobody knows."""
+    connection = await mesh.onboard()
+    mesh.airbyte.fault("connections/sync", "reset")
+
+    answer = await mesh.orchestrator.post(f"/connections/{connection['id']}/sync")
+
+    assert (answer.status_code, answer.json()["code"]) == (504, "upstream_unknown")
+    assert mesh.airbyte.jobs == {}
+
+
+async def test_states_that_do_not_allow_it(mesh: Mesh) -> None:
+    """Unknown 404; failed and archived 409."""
+    unknown = await mesh.orchestrator.post("/connections/7d0c7f4e-6a3c-4b9d-9a57-0f3c1d2b4e5f/sync")
+    assert unknown.status_code == 404
+
+    mesh.airbyte.fail_discovery()
+    await mesh.orchestrator.post("/connections/onboard", json=mesh.order)
+    failed = await mesh.sql.fetchval("SELECT id FROM connections")
+    answer = await mesh.orchestrator.post(f"/connections/{failed}/sync")
+    assert (answer.status_code, answer.json()["code"]) == (409, "not_active")
