@@ -1,0 +1,156 @@
+"""The real Salesforce connector, run by the local Airbyte, reads the sample org into Postgres."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from local.airbyte import WORKSPACE_ID
+from local.airbyte.settings import Settings
+from local.airbyte.store import BY_NAME
+from local.sample_org import server as sample_org
+from local.sample_org.settings import Settings as OrgSettings
+from tests.integration.local.airbyte_stage import CONNECTORS, Api, Json, serving
+
+SALESFORCE = BY_NAME["source-salesforce"]
+SUGGESTED = {"Account", "Contact", "Lead", "Opportunity", "Task", "User"}
+
+pytestmark = pytest.mark.timeout(600)  # the connector may have to be installed first
+
+
+@dataclass
+class Stage:
+    """An org, a plane that reaches it, and a look into the warehouse."""
+
+    api: Api
+    org: httpx.AsyncClient
+    db: asyncpg.Connection[asyncpg.Record]
+    prefix: str
+    source: Json
+
+    async def discovered(self, *names: str) -> Json:
+        """A fresh discovery with only these streams selected."""
+        found: Json = await self.api.ask(
+            "sources/discover_schema", sourceId=self.source["sourceId"], disable_cache=True
+        )
+        assert found["jobInfo"]["succeeded"] is True, found
+        for pair in found["catalog"]["streams"]:
+            pair["config"]["selected"] = pair["stream"]["name"] in names
+        return found
+
+    async def count(self, table: str, where: str = "TRUE") -> int:
+        """Rows of a synced table."""
+        asked = f'SELECT count(*) FROM "{self.prefix}{table}" WHERE {where}'  # noqa: S608 - ours
+        counted: int = await self.db.fetchval(asked)
+        return counted
+
+
+@pytest.fixture
+async def stage(tmp_path: Path, postgres_url: str) -> AsyncIterator[Stage]:
+    """All of it, in this process; the connector is not."""
+    org_settings = OrgSettings(port=0, proxy_port=0, state_dir=tmp_path / "org")
+    async with sample_org.running(org_settings) as org:
+        settings = Settings(
+            state_dir=tmp_path / "state",
+            connectors_dir=CONNECTORS,
+            warehouse_url=SecretStr(postgres_url),
+            connector_env={SALESFORCE.name: org.connector_environment},
+        )
+        db = await asyncpg.connect(postgres_url)
+        async with serving(settings) as api, httpx.AsyncClient(base_url=org.url) as http:
+            source = await api.ask(
+                "sources/create",
+                workspaceId=str(WORKSPACE_ID),
+                sourceDefinitionId=str(SALESFORCE.definition_id),
+                name="sample org",
+                connectionConfiguration={
+                    "client_id": org_settings.client_id,
+                    "client_secret": org_settings.client_secret.get_secret_value(),
+                    "refresh_token": org_settings.refresh_token.get_secret_value(),
+                    "start_date": "2000-01-01T00:00:00Z",
+                },
+            )
+            yield Stage(api, http, db, f"sf_{uuid4().hex[:6]}_", source)
+        await db.close()
+
+
+async def test_an_org_is_read_and_its_new_field_too(stage: Stage) -> None:
+    """Discover, sync, the org gains a field, discover again, update, sync: values are there."""
+    told = await stage.api.ask("sources/check_connection", sourceId=stage.source["sourceId"])
+    assert told["status"] == "succeeded"
+
+    first = await stage.api.ask("sources/discover_schema", sourceId=stage.source["sourceId"])
+    suggested = {
+        pair["stream"]["name"]
+        for pair in first["catalog"]["streams"]
+        if pair["config"]["suggested"]
+    }
+    assert suggested == SUGGESTED
+    found = await stage.discovered("Account", "Contact")
+    assert found["catalogId"] == first["catalogId"]
+    made = await stage.api.connection(
+        stage.source,
+        found["catalog"]["streams"],
+        sourceCatalogId=found["catalogId"],
+        prefix=stage.prefix,
+    )
+    job = await stage.api.synced(made)
+    assert job["job"]["status"] == "succeeded", job
+    accounts, contacts = await stage.count("Account"), await stage.count("Contact")
+    assert (accounts > 0, contacts > 0) == (True, True)
+    assert job["attempts"][0]["attempt"]["recordsSynced"] == accounts + contacts
+    state = await stage.api.ask("state/get", connectionId=made["connectionId"])
+    assert {each["streamDescriptor"]["name"] for each in state["streamState"]} == {
+        "Account",
+        "Contact",
+    }
+
+    field = {"name": "Region__c", "type": "string", "values": ["north", "south"]}
+    (await stage.org.post("/org/objects/Account/fields", json=field)).raise_for_status()
+    (await stage.org.post("/org/objects/Account/touch", json={"count": 3})).raise_for_status()
+    changed = await stage.discovered("Account", "Contact")
+    assert changed["catalogId"] != found["catalogId"]
+    await stage.api.ask(
+        "connections/update",
+        connectionId=made["connectionId"],
+        syncCatalog=changed["catalog"],
+        sourceCatalogId=changed["catalogId"],
+    )
+    job = await stage.api.synced(made)
+    assert job["job"]["status"] == "succeeded", job
+    assert await stage.count("Account", "\"Region__c\" IN ('north', 'south')") >= 3
+    assert await stage.count("Account") == accounts
+
+
+async def test_a_rotated_token_survives(stage: Stage) -> None:
+    """The org takes each refresh token once; the plane keeps the one the connector tells."""
+    rotate = {"rotate_refresh_token": True}
+    (await stage.org.patch("/org/settings", json=rotate)).raise_for_status()
+    for _ in range(2):
+        told = await stage.api.ask("sources/check_connection", sourceId=stage.source["sourceId"])
+        assert told["status"] == "succeeded"
+        assert told["jobInfo"]["connectorConfigurationUpdated"] is True
+    assert (await stage.discovered())["jobInfo"]["connectorConfigurationUpdated"] is True
+
+
+async def test_wrong_credentials_are_told_without_secrets(stage: Stage) -> None:
+    """A failed check, and a failed discovery with its reason."""
+    await stage.api.ask(
+        "sources/partial_update",
+        sourceId=stage.source["sourceId"],
+        connectionConfiguration={"refresh_token": "canary-4711"},
+    )
+    asked = {"sourceId": stage.source["sourceId"]}
+    told = await stage.api.ask("sources/check_connection", **asked)
+    assert told["status"] == "failed"
+    found = await stage.api.ask("sources/discover_schema", **asked)
+    assert found["jobInfo"]["succeeded"] is False
+    assert "catalog" not in found
+    assert "canary-4711" not in str([told, found])
