@@ -1,19 +1,21 @@
 """Ties a process to the one that started it: when the starter is gone, even by kill -9, so is it.
 
-A leash is the write end of a pipe that only the starter holds. This file run as a script is what
-starts: it leaves a watcher on the read end and becomes the command, so the command has the pid that
-the starter knows. The kernel's parent-death signal is not enough: it is tied to a thread, lost on
-setuid, and not there on macOS.
+A leash is a pair of sockets, and only the starter holds the one end. This file run as a script is
+what starts: it leaves a watcher on the other end and becomes the command, so the command has the
+pid that the starter knows. The kernel's parent-death signal is not enough: it is tied to a thread,
+lost on setuid, and not there on macOS.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -38,15 +40,17 @@ class Leashed:
         self._stop_signal = stop_signal
         uid, gid = user or (-1, -1)
         script = [sys.executable, "-I", "-S", __file__, str(int(stop_signal)), str(uid), str(gid)]
-        self._process = subprocess.Popen(  # noqa: S603 (our own command lines)
-            [*script, *command],
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=env,
-            cwd=cwd,
-            start_new_session=True,
-        )
+        self._leash, other_end = socket.socketpair()
+        with other_end:
+            self._process = subprocess.Popen(  # noqa: S603 (our own command lines)
+                [*script, *command],
+                stdin=other_end.fileno(),
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=env,
+                cwd=cwd,
+                start_new_session=True,
+            )
         self.pid = self._process.pid
 
     def exit_code(self) -> int | None:
@@ -73,15 +77,21 @@ class Leashed:
         self._let_go()
 
     def _let_go(self) -> None:
-        if self._process.stdin is not None:
-            self._process.stdin.close()
+        """Let the watcher go, and wait until it is gone: it says nothing, so its end is heard."""
+        if self._leash.fileno() == -1:
+            return
+        self._leash.settimeout(GRACE_S)
+        with self._leash, suppress(OSError):
+            self._leash.shutdown(socket.SHUT_WR)
+            self._leash.recv(1)
 
 
 def _watch(command: int, stop_signal: int) -> None:
     """Wait for the leash to end, then end `command` and what it left in its process group."""
     os.setsid()
-    os.dup2(0, 1)
-    os.dup2(0, 2)
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 1)
+    os.dup2(silence, 2)
     while os.read(0, 64):
         pass
     if os.getppid() == command:

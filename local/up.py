@@ -174,7 +174,7 @@ class Stack:
             Refused: another stack has this state folder, or a port is taken. Nothing was started.
             ServerFailed: one of them did not start.
         """
-        crashed = self.take_state()
+        crashed = self._take_state()
         await self._require_free_ports(patience_s=GRACE_S + 1 if crashed else 0)
         self._logs.mkdir(exist_ok=True)
         self.postgres = servers.Postgres(
@@ -214,24 +214,14 @@ class Stack:
             self._lock.close()
             self._lock = None
 
-    def take_state(self) -> bool:
+    def _take_state(self) -> bool:
         """Make the state folder ours; whether the stack before us ended without cleaning up."""
         self._state.mkdir(parents=True, exist_ok=True)
-        lock = (self._state / "lock").open("a+")
-        lock.seek(0)
-        holder = lock.read().strip()
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
-            raise Refused(
-                f"A mesh runs already in {self._state} (pid {holder}): stop it, "
-                "or name another folder with AAM_STATE_DIR."
-            ) from None
-        self._lock = lock
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+        self._lock = _lock(self._state)
+        holder = self._lock.read()
+        self._lock.truncate(0)
+        self._lock.write(str(os.getpid()))
+        self._lock.flush()
         return bool(holder)
 
     async def _require_free_ports(self, *, patience_s: float) -> None:
@@ -532,7 +522,25 @@ def clean(settings: Settings) -> None:
     """
     if not settings.state_dir.exists():
         return
-    stack = Stack(settings)
-    stack.take_state()
-    servers.remove(settings.state_dir.resolve() / "postgres")
-    shutil.rmtree(settings.state_dir)
+    with _lock(settings.state_dir):
+        servers.remove(settings.state_dir.resolve() / "postgres")
+        shutil.rmtree(settings.state_dir)
+
+
+def _lock(state_dir: Path) -> IO[str]:
+    """Hold a state folder until the file is closed; it tells who holds it.
+
+    Raises:
+        Refused: another mesh does.
+    """
+    file = (state_dir / "lock").open("a+")
+    file.seek(0)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        with file:
+            raise Refused(
+                f"A mesh runs already in {state_dir.resolve()} (pid {file.read()}): stop it, "
+                "or name another folder with AAM_STATE_DIR."
+            ) from None
+    return file

@@ -1,0 +1,231 @@
+"""`make up` on real processes: ready, watched, stopped, and gone even when it is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from dotenv import dotenv_values
+
+from local import servers
+from local.settings import Settings
+from local.up import SERVICES
+
+READY_TIMEOUT_S = 90
+
+
+class Up:
+    """One `python -m local up` as a process of its own, with its own ports and state."""
+
+    def __init__(self, folder: Path) -> None:
+        names = Settings.port_names()
+        ports = servers.free_ports(len(names))
+        self.ports = dict(zip(names, ports, strict=True))
+        self.state = folder / "state"
+        self.output = folder / "output"
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("AAM_", "CREDENTIAL_"))}
+        self.environment = (
+            kept
+            | {f"AAM_{name.upper()}": str(port) for name, port in self.ports.items()}
+            | {"AAM_STATE_DIR": str(self.state), "COLUMNS": "200"}
+        )
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.output.open("wb") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "local", "up"],
+                env=self.environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.wait_for("Ready in", READY_TIMEOUT_S)
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None
+        return self._process
+
+    def wait_for(self, words: str, timeout_s: float) -> None:
+        def is_told() -> bool:
+            assert self.process.poll() is None, self.output.read_text()
+            return words in self.output.read_text()
+
+        assert _becomes_true(is_told, timeout_s), self.output.read_text()
+
+    def pid_of(self, name: str) -> int:
+        """The pid that the table shows."""
+        rows = [line.split("│") for line in self.output.read_text().splitlines()]
+        return next(int(row[4]) for row in rows if len(row) == 6 and row[1].strip() == name)
+
+    def run(self, command: str) -> subprocess.CompletedProcess[str]:
+        """Another command of the same mesh."""
+        return subprocess.run(  # noqa: S603 (our own command)
+            [sys.executable, "-m", "local", command],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+
+@pytest.fixture
+def up() -> Iterator[Up]:
+    """A mesh that is not started yet; it is stopped and forgotten when the test ends."""
+    folder = servers.temporary_dir()
+    one = Up(folder)
+    yield one
+    if one._process is not None:
+        one._process.terminate()
+        one._process.wait(30)
+    assert one.run("clean").returncode == 0
+    one.output.unlink(missing_ok=True)
+    folder.rmdir()
+
+
+def test_mesh_is_ready_watched_and_stopped(up: Up) -> None:
+    """It serves, starts again what dies, refuses a second one, and leaves nothing behind."""
+    up.start()
+    told = dotenv_values(up.state / "env")
+    assert stat.S_IMODE((up.state / "env").stat().st_mode) == 0o600
+    for name in SERVICES:
+        address = told[name.upper()]
+        assert address == f"http://127.0.0.1:{up.ports[f'{name}_port']}"
+        with urllib.request.urlopen(f"{address}/ready", timeout=10) as answer:  # noqa: S310
+            assert answer.status == 200
+    family = _family(up.process.pid)
+    assert len(family) > 9
+
+    _assert_secrets_are_where_they_belong(up, family, told)
+
+    second = up.run("up")
+    assert second.returncode == 1
+    assert second.stderr == (
+        f"A mesh runs already in {up.state} (pid {up.process.pid}): stop it, "
+        "or name another folder with AAM_STATE_DIR.\n"
+    )
+    refused = up.run("clean")
+    assert refused.returncode == 1
+    assert "A mesh runs already" in refused.stderr
+
+    os.kill(up.pid_of("schema_observer"), signal.SIGKILL)
+    up.wait_for("schema_observer ended with -9", 10)
+    up.wait_for("schema_observer runs again", 60)
+    with urllib.request.urlopen(f"{told['SCHEMA_OBSERVER']}/health", timeout=10) as answer:  # noqa: S310
+        assert answer.status == 200
+    os.kill(up.pid_of("postgres"), signal.SIGKILL)
+    up.wait_for("postgres ended with -9", 10)
+    up.wait_for("postgres runs again", 30)
+
+    family |= _family(up.process.pid)
+    up.process.send_signal(signal.SIGINT)
+    assert up.process.wait(30) == 0
+    assert "Stopped in" in up.output.read_text()
+    assert _becomes_true(lambda: not any(map(_is_alive, family)), 5)
+    assert not (up.state / "env").exists()
+
+
+def test_killed_mesh_leaves_no_process_and_starts_again(up: Up) -> None:
+    """After kill -9 of the supervisor all are gone; the next `make up` needs no repair."""
+    up.start()
+    family = _family(up.process.pid)
+    assert len(family) > 9
+
+    up.process.kill()
+    up.process.wait(10)
+
+    up.start()
+    assert not any(map(_is_alive, family))
+
+
+def test_taken_port_is_one_line_before_anything_starts(up: Up) -> None:
+    """The line names the port and the variable that changes it."""
+    with socket.create_server(("127.0.0.1", up.ports["orchestrator_port"])):
+        refused = up.run("up")
+
+    assert refused.returncode == 1
+    port = up.ports["orchestrator_port"]
+    assert refused.stderr == f"Port {port} is taken: set AAM_ORCHESTRATOR_PORT to a free one.\n"
+    assert not (up.state / "postgres").exists()
+
+
+def test_bad_setting_is_one_line(up: Up) -> None:
+    """A value that cannot be meant is named by its variable and never shown."""
+    up.environment["AAM_VALKEY_PORT"] = "canary"
+
+    refused = up.run("up")
+
+    up.environment["AAM_VALKEY_PORT"] = str(up.ports["valkey_port"])
+    assert refused.returncode == 1
+    assert refused.stderr == "Not valid: AAM_VALKEY_PORT.\n"
+
+
+def test_events_of_no_mesh_say_what_starts_one(up: Up) -> None:
+    """Following events without a mesh is one clear line."""
+    refused = up.run("events")
+
+    assert refused.returncode == 1
+    assert refused.stderr.endswith("make up starts one.\n")
+
+
+def _assert_secrets_are_where_they_belong(
+    up: Up, family: set[int], told: dict[str, str | None]
+) -> None:
+    """No command line holds a password, and only the auth_broker holds a credential."""
+    passwords = [(up.state / name / "password").read_text() for name in ("postgres", "valkey")]
+    assert told["REDIS_URL"] is not None
+    assert passwords[1] in told["REDIS_URL"]
+    listed = subprocess.run(  # noqa: S603 (ps alone)
+        ["/bin/ps", "-ww", "-o", "args=", "-p", ",".join(map(str, family))],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert not [secret for secret in [*passwords, "CREDENTIAL_"] if secret in listed]
+    if not Path("/proc/self/environ").exists():
+        return
+    for name in (*SERVICES, "airbyte"):
+        holds = b"CREDENTIAL_" in Path(f"/proc/{up.pid_of(name)}/environ").read_bytes()
+        assert holds == (name == "auth_broker"), name
+    broker = Path(f"/proc/{up.pid_of('auth_broker')}/environ").read_bytes()
+    assert passwords[0].encode() not in broker
+
+
+def _family(pid: int) -> set[int]:
+    """A process with all its descendants."""
+    listed = subprocess.run(
+        ["/bin/ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True
+    ).stdout
+    parents = [tuple(map(int, line.split())) for line in listed.splitlines()]
+    found = {pid}
+    while more := {child for child, parent in parents if parent in found} - found:
+        found |= more
+    return found
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _becomes_true(fact: Callable[[], bool], timeout_s: float) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while not fact():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
