@@ -254,7 +254,7 @@ class Transport:
 
     async def _exchange(
         self, path: str, body: bytes | None, authorization: str | None
-    ) -> tuple[int, bytes]:
+    ) -> tuple[int, bytearray]:
         headers = {"accept": "application/json", "accept-encoding": "gzip"}
         if body is not None:
             headers["content-type"] = "application/json"
@@ -293,17 +293,15 @@ async def _slices(body: bytes) -> AsyncIterator[bytes]:
         yield body[start : start + _SLICE_BYTES]
 
 
-async def _content(response: httpx.Response) -> bytes:
+async def _content(response: httpx.Response) -> bytearray:
     """The decoded body, as long as it stays within the limit."""
-    chunks: list[bytes] = []
-    size = 0
+    content = bytearray()
     encoded = response.headers.get("content-encoding", "identity") != "identity"
     async for chunk in response.aiter_bytes() if encoded else response.aiter_raw():
-        size += len(chunk)
-        if size > _ANSWER_LIMIT_BYTES:
+        if len(content) + len(chunk) > _ANSWER_LIMIT_BYTES:
             raise Unreadable
-        chunks.append(chunk)
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        content += chunk
+    return content
 
 
 def _never_connected(error: BaseException) -> bool:
@@ -341,7 +339,7 @@ _BY_STATUS: dict[int, type[Upstream]] = {
 }
 
 
-def _refusal(path: str, status: int, content: bytes) -> AamError:
+def _refusal(path: str, status: int, content: bytearray) -> AamError:
     """The error class of a status that is not a success.
 
     A definite no needs a body that Airbyte wrote; the same status from a proxy proves nothing.
@@ -367,7 +365,7 @@ def _refusal(path: str, status: int, content: bytes) -> AamError:
 _ERROR_KEYS = frozenset({"message", "errorId", "title", "_embedded", "validationErrors"})
 
 
-def _is_airbytes(content: bytes) -> bool:
+def _is_airbytes(content: bytearray) -> bool:
     """Whether an error body is in one of Airbyte's styles.
 
     Those are a message with class names (up to 1.8), an errorId alone (2.0), an RFC 9457 problem,

@@ -22,8 +22,8 @@ import uvloop
 from shared.airbyte_client import AirbyteClient
 
 AT_ONCE = 100
-CALLS = 2_000
-ROUNDS = 5
+CALLS = 1_000
+ROUNDS = 3
 FLOOR = 5.0
 
 _SOURCE_ID = uuid4()
