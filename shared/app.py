@@ -25,7 +25,6 @@ from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
 from shared import logs
 from shared.errors import AamError, Invalid, TooLarge
-from shared.peers import REQUEST_ID_HEADER
 
 log = logs.get(__name__)
 
@@ -286,7 +285,7 @@ class _Requests:
                 status = message["status"]
                 message["headers"] = [
                     *message["headers"],
-                    (REQUEST_ID_HEADER.lower().encode(), request_id.encode()),
+                    (logs.REQUEST_ID_HEADER.lower().encode(), request_id.encode()),
                 ]
             await send(message)
 
@@ -335,7 +334,7 @@ class _Requests:
 
 def _request_id(headers: Sequence[tuple[bytes, bytes]]) -> str:
     for name, value in headers:
-        if name == REQUEST_ID_HEADER.lower().encode() and _REQUEST_ID.fullmatch(
+        if name == logs.REQUEST_ID_HEADER.lower().encode() and _REQUEST_ID.fullmatch(
             value.decode("latin-1")
         ):
             return value.decode()

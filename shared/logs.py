@@ -11,6 +11,9 @@ from typing import Any
 
 import structlog
 
+REQUEST_ID_HEADER = "X-Request-ID"
+"""Carries a request's id from service to service."""
+
 _QUIET = ("httpx", "httpcore", "aiohttp", "asyncio", "sqlalchemy", "alembic", "uvicorn.access")
 
 _SHARED: list[structlog.typing.Processor] = [

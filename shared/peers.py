@@ -12,6 +12,7 @@ import stamina
 import structlog
 from httpx_aiohttp import AiohttpTransport
 
+from shared import logs
 from shared.config import Settings
 from shared.errors import (
     AamError,
@@ -20,8 +21,6 @@ from shared.errors import (
     UpstreamUnreachable,
     from_problem,
 )
-
-REQUEST_ID_HEADER = "X-Request-ID"
 
 
 class Peer:
@@ -66,7 +65,7 @@ class Peer:
 
     async def _once(self, path: str, parameters: dict[str, str]) -> Any:
         request_id = structlog.contextvars.get_contextvars().get("request_id")
-        headers = {REQUEST_ID_HEADER: request_id} if request_id else {}
+        headers = {logs.REQUEST_ID_HEADER: request_id} if request_id else {}
         try:
             async with asyncio.timeout(self._deadline):
                 answer = await self._client.get(path, params=parameters, headers=headers)
