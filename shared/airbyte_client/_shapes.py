@@ -460,9 +460,9 @@ class Health(msgspec.Struct, frozen=True):
 
 
 class Token(msgspec.Struct, frozen=True):
-    """Answer of applications/token."""
+    """Answer of applications/token; anything that cannot stand in a header is no token."""
 
-    access_token: str
+    access_token: Annotated[str, msgspec.Meta(pattern=r"\A[\x21-\x7e]+\Z")]
 
 
 class _Selection(msgspec.Struct, frozen=True):

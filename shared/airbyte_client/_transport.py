@@ -58,18 +58,18 @@ class Credentials:
 
     renewable = False
 
+    def __init__(self, header: str | None = None) -> None:
+        self._header = header
+
     @property
     def is_none(self) -> bool:
         """Whether calls go without."""
         return self._header is None and not self.renewable
 
-    def __init__(self, header: str | None = None) -> None:
-        self._header = header
-
     @classmethod
     def bearer(cls, key: str) -> Credentials:
-        """A lasting API key."""
-        return cls(f"Bearer {key}")
+        """A lasting API key; a line end that its file brought along is no part of it."""
+        return cls(f"Bearer {key.strip()}")
 
     @classmethod
     def basic(cls, username: str, password: str) -> Credentials:
@@ -274,7 +274,8 @@ class Transport:
                 return response.status_code, await _content(response)
             finally:
                 await response.aclose()
-        except (httpx.HTTPError, aiohttp.ClientError) as error:
+        except (httpx.HTTPError, aiohttp.ClientError, UnicodeError) as error:
+            # UnicodeError: the transport stumbles over a reason phrase that is no text.
             failure = _not_sent(path) if _never_connected(error) else _lost(path)
         except Unreadable:
             failure = UpstreamUnknown(

@@ -17,7 +17,7 @@ from uuid import UUID, uuid4
 import msgspec
 import pytest
 
-from shared.airbyte_client import AirbyteClient, Credentials, Source
+from shared.airbyte_client import AirbyteClient, ClientCredentials, Credentials, Source
 from shared.errors import (
     AamError,
     Invalid,
@@ -193,6 +193,33 @@ LOST: list[tuple[str, Move, type[AamError]]] = [
     ("HTML 200", says(200, HTML, content_type="text/html"), UpstreamUnknown),
     ("another JSON 200", says(200, {"sourceId": UPSTREAM_CANARY}), UpstreamUnknown),
     ("bytes 200", says(200, b'{"sourceId": "\xff\xfe"}'), UpstreamUnknown),
+    ("a reason that is no text", sends(b"HTTP/1.1 200 \xff\xfe\r\n\r\n{}"), UpstreamUnknown),
+    ("a status of letters", sends(b"HTTP/1.1 2OO OK\r\n\r\n{}"), UpstreamUnknown),
+    ("a status of 99", sends(b"HTTP/1.1 99 OK\r\ncontent-length: 0\r\n\r\n"), UpstreamUnknown),
+    ("a status of 999", sends(b"HTTP/1.1 999 OK\r\ncontent-length: 0\r\n\r\n"), UpstreamUnknown),
+    ("only continue", sends(b"HTTP/1.1 100 Continue\r\n\r\n"), UpstreamUnknown),
+    ("another protocol", sends(b"HTTP/1.1 101 Go\r\nupgrade: x\r\n\r\n"), UpstreamUnknown),
+    ("a huge header", sends(b"HTTP/1.1 200 OK\r\nx: " + b"y" * 99_999), UpstreamUnknown),
+    ("endless headers", sends(b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 99_999), UpstreamUnknown),
+    ("a header without a colon", sends(b"HTTP/1.1 200 OK\r\nxyz\r\n\r\n{}"), UpstreamUnknown),
+    (
+        "a negative length",
+        sends(b"HTTP/1.1 200 OK\r\ncontent-length: -5\r\n\r\n{}"),
+        UpstreamUnknown,
+    ),
+    (
+        "two lengths",
+        sends(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 9\r\n\r\n{}"),
+        UpstreamUnknown,
+    ),
+    (
+        "bad chunks",
+        sends(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n{}"),
+        UpstreamUnknown,
+    ),
+    ("garbage as zstd", says(200, b"{}x", headers="content-encoding: zstd\r\n"), UpstreamUnknown),
+    ("garbage as br", says(200, b"{}x", headers="content-encoding: br\r\n"), UpstreamUnknown),
+    ("an odd encoding", says(200, b"{}", headers="content-encoding: \xe9\r\n"), UpstreamUnknown),
     ("deep JSON 200", says(200, b'{"x":' + b"[" * 200_000), UpstreamUnknown),
     ("deep JSON 500", says(500, b"[" * 200_000), UpstreamUnknown),
     ("redirect", says(302, b"", headers="location: http://169.254.169.254/\r\n"), UpstreamUnknown),
@@ -396,6 +423,29 @@ async def test_a_time_that_cannot_be_is_no_answer() -> None:
         assert (read.connection_id, read.attempts, read.created_at.year) == (None, 0, 2025)
         with pytest.raises(UpstreamUnknown):
             await client.get_job(1)
+
+
+async def test_a_token_that_cannot_stand_in_a_header_is_none() -> None:
+    """It is neither sent nor shown."""
+    token = f"{UPSTREAM_CANARY}\r\nx-injected: 1"
+    async with (
+        wire(says(200, {"access_token": token})) as server,
+        AirbyteClient(server.url, ClientCredentials("id", "secret")) as client,
+    ):
+        with pytest.raises(UpstreamUnreachable) as caught:
+            await create(client)
+        assert all(b"applications/token" in request for request in server.requests)
+    assert "CANARY" not in "".join(traceback.format_exception(caught.value))
+
+
+async def test_a_key_from_a_file_may_end_its_line() -> None:
+    """A secret that was mounted as a file often does."""
+    async with (
+        wire(says(200, SOURCE)) as server,
+        AirbyteClient(server.url, Credentials.bearer("key\n")) as client,
+    ):
+        await create(client)
+    assert b"\r\nauthorization: Bearer key\r\n" in server.requests[0]
 
 
 async def test_gzip_is_understood() -> None:
