@@ -46,6 +46,8 @@ class SObject:
     fields: dict[str, Field]
     count: int
     """Rows the object is born with, and keeps: no change adds or deletes one."""
+    repeated: int = 1
+    """How often the same values come back under further ids; they count in `count`."""
     hidden: bool = False
     removed: dict[str, Field] = field(default_factory=dict)
     """Standard fields that were taken from sight; their values stay in the rows."""
@@ -79,8 +81,10 @@ class Org:
         system = list(SYSTEM.items())
         for name, label, plural, prefix, count, text in STANDARD_OBJECTS:
             fields = dict(system[:2]) | parse_fields(text) | dict(system[2:])
-            rows = count if name == "User" else count * row_factor
-            self._objects[name] = SObject(name, label, plural, prefix, fields, rows)
+            times = 1 if name == "User" else row_factor
+            self._objects[name] = SObject(
+                name, label, plural, prefix, fields, count * times, repeated=times
+            )
 
     def visible(self) -> Iterator[SObject]:
         """Every object that the connected user may see."""
@@ -130,17 +134,7 @@ class Org:
     def rows(self, sobject: SObject) -> list[Row]:
         """The object's rows, by id."""
         if sobject._rows is None:
-            sobject._rows = [
-                row(
-                    sobject.name,
-                    sobject.fields,
-                    number,
-                    key_prefix=sobject.key_prefix,
-                    reference=self.reference,
-                    born=self.born,
-                )
-                for number in range(1, sobject.count + 1)
-            ]
+            sobject._rows = self._first_rows(sobject)
         return sobject._rows
 
     def fill(self, sobject: SObject, new: Field, values: list[Any] | None, *, at: datetime) -> int:
@@ -180,6 +174,23 @@ class Org:
         if sobject is None or sobject.count == 0:
             return None
         return record_id(sobject.key_prefix, number % sobject.count + 1)
+
+    def _first_rows(self, sobject: SObject) -> list[Row]:
+        distinct = sobject.count // sobject.repeated
+        rows = [
+            row(
+                sobject.name,
+                sobject.fields,
+                number,
+                key_prefix=sobject.key_prefix,
+                reference=self.reference,
+                born=self.born,
+            )
+            for number in range(1, distinct + 1)
+        ]
+        for index in range(distinct, sobject.count):
+            rows.append(rows[index % distinct] | {"Id": record_id(sobject.key_prefix, index + 1)})
+        return rows
 
     def _generated(self, number: int, fields: dict[str, Field]) -> SObject:
         name = _generated_name(number)

@@ -48,4 +48,4 @@ class Settings(BaseSettings):
     """Fields of each generated object, system fields included."""
 
     row_factor: int = Field(default=1, ge=1, le=1000)
-    """Multiplies the rows of every standard object except users."""
+    """Repeats the rows of every standard object except users so often, under other ids."""

@@ -10,6 +10,7 @@ import ssl
 import stat
 import time
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import httpx
 import pytest
 
 from local.sample_org.fields import CUSTOM_TYPES
+from local.sample_org.org import Org
 from local.sample_org.server import Running, running
 from local.sample_org.settings import Settings
 
@@ -702,3 +704,16 @@ async def test_health_and_overview(plain: httpx.AsyncClient) -> None:
     }
     assert json.dumps(shown).count("the-secret") == 0
     assert (await plain.get("/org/objects/Nothing__c")).status_code == 404
+
+
+def test_an_org_with_more_rows_repeats_values_under_ids_of_their_own() -> None:
+    """Cheap enough for tens of thousands; users stay as many as they are."""
+    org = Org(born=datetime(2026, 1, 1, tzinfo=UTC), row_factor=3)
+    account, user = org.find("Account"), org.find("User")
+    assert account is not None
+    assert user is not None
+
+    rows = org.rows(account)
+
+    assert (len(rows), len({row["Id"] for row in rows}), len(org.rows(user))) == (600, 600, 12)
+    assert rows[200] == rows[0] | {"Id": rows[200]["Id"]}
