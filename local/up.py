@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import IO, Self, TypeVar
 
 from dotenv import dotenv_values
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from local import airbyte, servers
 from local.leash import GRACE_S, Leashed
@@ -495,9 +496,11 @@ async def run(settings: Settings) -> None:
 
 
 def _table(stack: Stack) -> Table:
-    table = Table("service", "URL", "docs", "pid")
+    table = Table(
+        "service", "URL", Column("docs", overflow="fold"), "pid", box=SIMPLE_HEAD, pad_edge=False
+    )
     for server in stack.processes:
-        where = server.url.rpartition("@")[2] if "@" in server.url else server.url
+        where = server.url if isinstance(server, Program) else f"127.0.0.1:{server.port}"
         docs = server.docs_url if isinstance(server, Program) else ""
         table.add_row(server.name, where, docs, str(server.pid))
     return table

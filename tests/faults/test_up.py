@@ -36,7 +36,7 @@ class Up:
         self.environment = (
             kept
             | {f"AAM_{name.upper()}": str(port) for name, port in self.ports.items()}
-            | {"AAM_STATE_DIR": str(self.state), "COLUMNS": "200"}
+            | {"AAM_STATE_DIR": str(self.state), "COLUMNS": "80"}
         )
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -65,8 +65,8 @@ class Up:
 
     def pid_of(self, name: str) -> int:
         """The pid that the table shows."""
-        rows = [line.split("│") for line in self.output.read_text().splitlines()]
-        return next(int(row[4]) for row in rows if len(row) == 6 and row[1].strip() == name)
+        rows = [line.split() for line in self.output.read_text().splitlines()]
+        return next(int(row[-1]) for row in rows if row and row[0] == name)
 
     def run(self, command: str) -> subprocess.CompletedProcess[str]:
         """Another command of the same mesh."""
