@@ -1,0 +1,54 @@
+"""The README's commands work by copy and paste against a running mesh."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+
+from local.up import throw_away
+
+REPOSITORY = Path(__file__).parents[2]
+README = (REPOSITORY / "README.md").read_text()
+
+
+async def test_every_command_works_in_order(tmp_path: Path) -> None:
+    """Each `bash` block of "Use it", in one shell, as a person would paste them."""
+    blocks = re.findall(r"^```bash\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    assert len(blocks) >= 7
+    marked = [f"{block}\necho; echo '<<<>>>'" for block in blocks]
+
+    async with throw_away(keep_logs=tmp_path / "logs") as stack:
+        (tmp_path / ".aam").symlink_to(stack.settings.state_dir)
+        run = subprocess.run(  # noqa: ASYNC221 (nothing else is to run meanwhile)
+            ["bash", "-euo", "pipefail", "-c", "\n".join(marked)],
+            cwd=tmp_path,
+            env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
+        )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "urn:aam:problem" not in run.stdout
+    onboarded, _sync, jobs, grown, applied, seen, _gone = (
+        part.strip() for part in run.stdout.split("<<<>>>")[:7]
+    )
+    assert json.loads(onboarded)["status"] == "ACTIVE"
+    (job,) = json.loads(jobs)
+    assert (job["status"], job["records"]) == ("succeeded", 700)
+    assert "Region__c" in grown
+    assert json.loads(applied)["version_number"] == 2
+    assert '"field_added"' in seen
+
+
+def test_every_target_and_variable_it_names_exists() -> None:
+    """No `make` target, variable or file that is not there."""
+    makefile = (REPOSITORY / "Makefile").read_text()
+    for target in set(re.findall(r"`?make ([a-z-]+)", README)):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    example = (REPOSITORY / ".env.example").read_text()
+    for variable in set(re.findall(r"`([A-Z]+_[A-Z_]+)`", README)) - {"AAM_AIRBYTE_PORT"}:
+        assert variable in example, variable
