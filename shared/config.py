@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from dataclasses import dataclass
+import ssl
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self, TypeVar, get_args
 from urllib.parse import parse_qsl, unquote
 from uuid import UUID
 
@@ -27,8 +28,8 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-SslMode = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]
-_SSL_MODES: tuple[SslMode, ...] = ("disable", "prefer", "require", "verify-ca", "verify-full")
+SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
+_SSL_MODES: tuple[SslMode, ...] = get_args(SslMode)
 _TRANSACTION_POOLER_PORT = 6543
 
 
@@ -82,12 +83,19 @@ def postgres_address(url: str) -> PostgresAddress:
     return PostgresAddress(
         host=host,
         port=port,
-        user=unquote(user) or "postgres",
-        password=unquote(password),
-        database=unquote(database) or "postgres",
+        user=_unescaped(user) or "postgres",
+        password=_unescaped(password),
+        database=_unescaped(database) or "postgres",
         ssl_mode=_ssl_mode(ssl_mode),
         ssl_root_cert=Path(root_cert) if root_cert else None,
     )
+
+
+def _unescaped(part: str) -> str:
+    try:
+        return unquote(part, errors="strict")
+    except UnicodeDecodeError:
+        return part  # pasted as it is: what looks like escapes is no text
 
 
 def _host_and_port(endpoint: str) -> tuple[str, int]:
@@ -133,8 +141,16 @@ Optional = Annotated[T | None, BeforeValidator(_empty_is_none)]
 def _number_is_seconds(value: object) -> object:
     try:
         return timedelta(seconds=float(value)) if isinstance(value, str) else value
-    except ValueError:
+    except (ValueError, OverflowError):
         return value
+
+
+def _holds_a_ca(file: Path) -> bool:
+    try:
+        ssl.create_default_context(cafile=file)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 Seconds = Annotated[timedelta, BeforeValidator(_number_is_seconds), Field(gt=timedelta(0))]
@@ -238,11 +254,13 @@ class Settings(ProcessSettings):
     @model_validator(mode="after")
     def _registry_is_reachable_by_url(self) -> Self:
         try:
-            self.registry_address  # noqa: B018 - reading it is the check
+            named = postgres_address(self.supabase_db_url.get_secret_value()).ssl_root_cert
         except ValueError as error:
             raise ValueError(f"SUPABASE_DB_URL {error}") from None
-        if self.supabase_db_ca_file is not None and not self.supabase_db_ca_file.is_file():
-            raise ValueError("SUPABASE_DB_CA_FILE names no file")
+        if self.supabase_db_ca_file is not None and not _holds_a_ca(self.supabase_db_ca_file):
+            raise ValueError("SUPABASE_DB_CA_FILE names no file with a certificate")
+        if self.supabase_db_ca_file is None and named is not None and not _holds_a_ca(named):
+            raise ValueError("SUPABASE_DB_URL names a CA (sslrootcert) that cannot be read")
         return self
 
     @property
@@ -251,15 +269,7 @@ class Settings(ProcessSettings):
         address = postgres_address(self.supabase_db_url.get_secret_value())
         if self.supabase_db_ca_file is None:
             return address
-        return PostgresAddress(
-            host=address.host,
-            port=address.port,
-            user=address.user,
-            password=address.password,
-            database=address.database,
-            ssl_mode=address.ssl_mode,
-            ssl_root_cert=self.supabase_db_ca_file,
-        )
+        return replace(address, ssl_root_cert=self.supabase_db_ca_file)
 
 
 S = TypeVar("S", bound=BaseSettings)
@@ -274,8 +284,11 @@ def load(settings: type[S]) -> S:
     Raises:
         SystemExit: a variable is missing or cannot be meant.
     """
+    folder = os.environ.get("AAM_SETTINGS_DIR") or None
+    if folder is not None and not Path(folder).is_dir():
+        raise SystemExit("AAM_SETTINGS_DIR names no folder")
     try:
-        return settings(_secrets_dir=os.environ.get("AAM_SETTINGS_DIR"))
+        return settings(_secrets_dir=folder)
     except ValidationError as error:
         raise SystemExit("; ".join(_told(problem) for problem in error.errors())) from None
 
