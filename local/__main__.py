@@ -16,7 +16,9 @@ from local import demo as main_job
 from local import events as lifecycle
 from local import servers
 from local import up as mesh
+from local.airbyte.store import InstallFailed
 from local.settings import Settings
+from local.stack import Refused
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -32,7 +34,7 @@ def _settings() -> Settings:
 def _finish(work: Coroutine[object, object, None]) -> None:
     try:
         asyncio.run(work)
-    except (mesh.Refused, servers.ServerFailed, lifecycle.Unreachable) as error:
+    except (Refused, servers.ServerFailed, InstallFailed, lifecycle.Unreachable) as error:
         raise SystemExit(str(error)) from None
     except (KeyboardInterrupt, asyncio.CancelledError):
         raise SystemExit(130) from None
@@ -83,7 +85,7 @@ def clean() -> None:
     """Delete what a stopped mesh keeps."""
     try:
         mesh.clean(_settings())
-    except mesh.Refused as error:
+    except Refused as error:
         raise SystemExit(str(error)) from None
 
 

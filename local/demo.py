@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from rich.markup import escape
 from local.airbyte.store import BY_NAME, InstallFailed, Store
 from local.servers import ServerFailed
 from local.settings import Settings
-from local.up import Refused, Stack, throw_away
+from local.stack import Refused, Stack, throw_away
 
 ORDER = {
     "source_type": "Salesforce",
@@ -255,7 +256,7 @@ async def run() -> None:
             demo.stack = await cleanup.enter_async_context(
                 throw_away(
                     settings=settings,
-                    say=console.print,
+                    say=partial(console.print, markup=False),
                     keep_logs=settings.state_dir / "demo-logs",
                 )
             )

@@ -29,7 +29,7 @@ from local.leash import Leashed
 from local.settings import Settings
 
 DATABASES = ("aam", "warehouse")
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 60.0
 THROW_AWAY = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 """Postgres options for data that nobody will miss."""
 
@@ -105,7 +105,7 @@ class Server(ABC):
         """Start it and wait until it answers.
 
         Raises:
-            ServerFailed: its port is taken, it ended, or was not ready within half a minute.
+            ServerFailed: its port is taken, it ended, or was not ready within a minute.
         """
         if is_taken(self.port):
             raise ServerFailed(f"{self.name}: port {self.port} is taken.")

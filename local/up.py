@@ -1,465 +1,20 @@
-"""Runs the whole mesh on one machine: servers, migrations, Airbyte, a sample org, five services.
-
-Each is a process of its own with only the environment it needs, its output in the state folder's
-`logs/`. One that ends is started again, and said so; none outlives the stack, however that ends.
-"""
+"""`make up`: runs the whole mesh until told to stop, and tells a person where everything is."""
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import http.client
-import json
-import os
-import shlex
 import shutil
 import signal
-import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import IO, Self, TypeVar
 
-from dotenv import dotenv_values
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Column, Table
 
-from local import airbyte, servers
-from local.leash import GRACE_S, Leashed
-from local.sample_org.settings import Settings as SampleOrg
-from local.servers import Server, ServerFailed
+from local import servers
+from local.airbyte.store import CONNECTORS, Store
 from local.settings import Settings
-
-ROOT = Path(__file__).resolve().parent.parent
-SERVICES = ("orchestrator", "auth_broker", "drift_repair_agent", "schema_observer", "rag_engine")
-_CREDENTIAL = "CREDENTIAL_"
-_SALESFORCE = "CREDENTIAL_SALESFORCE_PROD__"
-_OWN = ("CREDENTIAL_", "AIRBYTE_", "SUPABASE_", "REDIS_", "LOCAL_AIRBYTE_", "SAMPLE_ORG_")
-_NOT_HERE = (
-    "AIRBYTE_API_KEY",
-    "AIRBYTE_CLIENT_ID",
-    "AIRBYTE_CLIENT_SECRET",
-    "AIRBYTE_USERNAME",
-    "AIRBYTE_PASSWORD",
-    "SUPABASE_DB_CA_FILE",
-)
-_LONGEST_BACK_OFF_S = 30.0
-_HEALTHY_AFTER_S = 60.0
-
-T = TypeVar("T")
-
-
-class Refused(Exception):
-    """The stack cannot start as things are; the message is the one line that says why."""
-
-
-class Program(Server):
-    """One of our own processes, ready when a path of it answers 200."""
-
-    def __init__(
-        self,
-        name: str,
-        command: Sequence[str],
-        *,
-        port: int,
-        ready: str,
-        env: Mapping[str, str],
-        log: Path,
-        docs: str = "",
-    ) -> None:
-        super().__init__(port=port, log=log)
-        self.name = name
-        self.docs_url = f"{self.url}{docs}" if docs else ""
-        self._command = command
-        self._ready = ready
-        self._env = env
-
-    @property
-    def url(self) -> str:
-        """Where it listens."""
-        return f"http://127.0.0.1:{self.port}"
-
-    def _spawn(self, log: IO[bytes]) -> Leashed:
-        return Leashed([sys.executable, "-m", *self._command], log=log, env=self._env, cwd=ROOT)
-
-    def _is_ready(self) -> bool:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=4)
-        try:
-            connection.request("GET", self._ready)
-            return connection.getresponse().status == 200
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
-
-
-class Stack:
-    """Everything that one machine runs; `async with Stack(settings)` is a running mesh."""
-
-    postgres: servers.Postgres
-    valkey: servers.Valkey
-
-    def __init__(
-        self,
-        settings: Settings,
-        *,
-        environment: Mapping[str, str] | None = None,
-        postgres_options: Mapping[str, str] | None = None,
-        say: Callable[[str], None] = lambda _line: None,
-    ) -> None:
-        """Prepare it.
-
-        `environment` is what the processes inherit from, this process's and `.env` where it is
-        None; `say` is told what a person should know while it runs.
-        """
-        self.settings = settings
-        self._environment = environment if environment is not None else given_environment()
-        self._postgres_options = postgres_options
-        self._say = say
-        self._state = settings.state_dir.resolve()
-        self._logs = self._state / "logs"
-        self._lock: IO[str] | None = None
-        self._started: list[Sequence[Server]] = []
-        self._watching: list[asyncio.Task[None]] = []
-        self._threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix="stack")
-
-    @property
-    def uses_sample_org(self) -> bool:
-        """Whether Salesforce is the sample org: nobody gave a real one's credentials."""
-        return not any(
-            value for name, value in self._environment.items() if name.startswith(_SALESFORCE)
-        )
-
-    @property
-    def processes(self) -> Sequence[Server]:
-        """What runs, in the order of its start."""
-        return [server for group in self._started for server in group]
-
-    def url_of(self, name: str) -> str:
-        """Where a service, `airbyte` or `sample_org` listens."""
-        return f"http://127.0.0.1:{getattr(self.settings, f'{name}_port')}"
-
-    @property
-    def addresses(self) -> dict[str, str]:
-        """What a person at a shell needs to use the mesh; three of them hold local passwords."""
-        named = {name.upper(): self.url_of(name) for name in SERVICES}
-        if self.uses_sample_org:
-            named["SAMPLE_ORG"] = self.url_of("sample_org")
-        return named | {
-            "AIRBYTE_API_URL": f"{self.url_of('airbyte')}/api/v1",
-            "AIRBYTE_WORKSPACE_ID": str(airbyte.WORKSPACE_ID),
-            "AIRBYTE_DESTINATION_ID": str(airbyte.DESTINATION_ID),
-            "SUPABASE_DB_URL": f"{self.postgres.url}?sslmode=disable",
-            "WAREHOUSE_URL": self.postgres.url_of("warehouse"),
-            "REDIS_URL": self.valkey.url,
-        }
-
-    async def __aenter__(self) -> Self:
-        try:
-            await self.start()
-        except BaseException:
-            await self.stop()
-            raise
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.stop()
-
-    async def start(self) -> None:
-        """Start everything and wait until each is ready; `stop` cleans up when this fails.
-
-        Raises:
-            Refused: another stack has this state folder, or a port is taken. Nothing was started.
-            ServerFailed: one of them did not start.
-        """
-        crashed = self._take_state()
-        await self._require_free_ports(patience_s=GRACE_S + 1 if crashed else 0)
-        self._logs.mkdir(exist_ok=True)
-        self.postgres = servers.Postgres(
-            self._state / "postgres",
-            port=self.settings.postgres_port,
-            log=self._logs / "postgres.log",
-            options=self._postgres_options,
-        )
-        self.valkey = servers.Valkey(
-            self._state / "valkey",
-            port=self.settings.valkey_port,
-            log=self._logs / "valkey.log",
-        )
-        await self._start(self.postgres, self.valkey)
-        migrating = asyncio.create_task(self._migrate())
-        try:
-            await self._start(*self._execution_plane())
-            await migrating
-        finally:
-            migrating.cancel()
-        await self._start(*self._services())
-        self._write_env_file()
-        self._watching = [asyncio.create_task(self._keep_up(one)) for one in self.processes]
-
-    async def stop(self) -> None:
-        """Stop everything, newest first, and leave no process."""
-        for task in self._watching:
-            task.cancel()
-        await asyncio.gather(*self._watching, return_exceptions=True)
-        self._watching.clear()
-        while self._started:
-            await asyncio.gather(*(self._in_thread(one.stop) for one in self._started.pop()))
-        self._threads.shutdown()
-        if self._lock is not None:
-            (self._state / "env").unlink(missing_ok=True)
-            self._lock.truncate(0)
-            self._lock.close()
-            self._lock = None
-
-    def _take_state(self) -> bool:
-        """Make the state folder ours; whether the stack before us ended without cleaning up."""
-        self._state.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(self._state)
-        holder = self._lock.read()
-        self._lock.truncate(0)
-        self._lock.write(str(os.getpid()))
-        self._lock.flush()
-        return bool(holder)
-
-    async def _require_free_ports(self, *, patience_s: float) -> None:
-        """Wait for the processes of a stack that crashed to be gone, at most `patience_s`."""
-        unused = () if self.uses_sample_org else ("sample_org_port", "sample_org_proxy_port")
-        fields = [name for name in type(self.settings).port_names() if name not in unused]
-        deadline = time.monotonic() + patience_s
-        while taken := [name for name in fields if servers.is_taken(getattr(self.settings, name))]:
-            if time.monotonic() > deadline:
-                raise Refused(
-                    "; ".join(
-                        f"Port {getattr(self.settings, name)} is taken: "
-                        f"set AAM_{name.upper()} to a free one"
-                        for name in taken
-                    )
-                    + "."
-                )
-            await asyncio.sleep(0.1)
-
-    def _in_thread(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        return asyncio.get_running_loop().run_in_executor(self._threads, work)
-
-    async def _start(self, *group: Server) -> None:
-        self._started.append(group)
-        await self._start_all(group)
-
-    async def _start_all(self, group: Sequence[Server]) -> None:
-        """Start them at once; when one fails, or this is cancelled, none of them goes on."""
-        starts = [self._in_thread(server.start) for server in group]
-        try:
-            done, _ = await asyncio.wait(starts, return_when=asyncio.FIRST_EXCEPTION)
-            for start in done:
-                start.result()
-        except BaseException:
-            waiting = set(starts)
-            while waiting:
-                for server in group:
-                    server.kill()
-                _, waiting = await asyncio.wait(waiting, timeout=0.1)
-            for start in starts:
-                start.exception()
-            raise
-
-    async def _migrate(self) -> None:
-        log = self._logs / "migrate.log"
-        with log.open("ab") as output:
-            process = Leashed(
-                [sys.executable, "-m", "alembic", "upgrade", "head"],
-                log=output,
-                env=self._service_environment("orchestrator"),
-                cwd=ROOT,
-            )
-        try:
-            code = await _end_of(process)
-        finally:
-            process.kill()
-        if code:
-            raise ServerFailed(f"The migrations ended with {code}; their log: {log}")
-
-    async def _keep_up(self, server: Server) -> None:
-        """Start a process again whenever it ends, later each time until it holds."""
-        pause_s, since = 0.5, time.monotonic()
-        while True:
-            code = await _end_of(server)
-            if time.monotonic() - since > _HEALTHY_AFTER_S:
-                pause_s = 0.5
-            self._say(
-                f"{server.name} ended with {code} (its log: {server.log}); "
-                f"starting it again in {pause_s:g} s."
-            )
-            is_back = False
-            while not is_back:
-                await asyncio.sleep(pause_s)
-                pause_s = min(pause_s * 2, _LONGEST_BACK_OFF_S)
-                try:
-                    await self._start_all([server])
-                except ServerFailed as error:
-                    self._say(f"{error}; trying again in {pause_s:g} s.")
-                else:
-                    is_back = True
-            since = time.monotonic()
-            self._say(f"{server.name} runs again (pid {server.pid}).")
-
-    def _execution_plane(self) -> list[Server]:
-        org = SampleOrg()
-        org_dir = self._state / "sample_org"
-        connector_env = {
-            "HTTPS_PROXY": f"http://127.0.0.1:{self.settings.sample_org_proxy_port}",
-            "REQUESTS_CA_BUNDLE": str(org_dir / "ca.pem"),
-        }
-        plane: list[Server] = [
-            Program(
-                "airbyte",
-                ["local.airbyte"],
-                port=self.settings.airbyte_port,
-                ready="/api/v1/health",
-                log=self._logs / "airbyte.log",
-                env=self._inherited("LOCAL_AIRBYTE_")
-                | {
-                    "LOCAL_AIRBYTE_PORT": str(self.settings.airbyte_port),
-                    "LOCAL_AIRBYTE_STATE_DIR": str(self._state / "airbyte"),
-                    "LOCAL_AIRBYTE_CONNECTORS_DIR": str(self.settings.connectors_dir.resolve()),
-                    "LOCAL_AIRBYTE_WAREHOUSE_URL": self.postgres.url_of("warehouse"),
-                    "LOCAL_AIRBYTE_CONNECTOR_ENV": json.dumps(
-                        {"source-salesforce": connector_env} if self.uses_sample_org else {}
-                    ),
-                },
-            )
-        ]
-        if self.uses_sample_org:
-            plane.append(
-                Program(
-                    "sample_org",
-                    ["local.sample_org", "serve"],
-                    port=self.settings.sample_org_port,
-                    ready="/health",
-                    docs="/docs",
-                    log=self._logs / "sample_org.log",
-                    env=self._inherited("SAMPLE_ORG_")
-                    | {
-                        "SAMPLE_ORG_PORT": str(self.settings.sample_org_port),
-                        "SAMPLE_ORG_PROXY_PORT": str(self.settings.sample_org_proxy_port),
-                        "SAMPLE_ORG_STATE_DIR": str(org_dir),
-                        "SAMPLE_ORG_CLIENT_ID": org.client_id,
-                        "SAMPLE_ORG_CLIENT_SECRET": org.client_secret.get_secret_value(),
-                        "SAMPLE_ORG_REFRESH_TOKEN": org.refresh_token.get_secret_value(),
-                    },
-                )
-            )
-        return plane
-
-    def _services(self) -> list[Server]:
-        return [
-            Program(
-                name,
-                [
-                    *("uvicorn", f"services.{name}.main:app"),
-                    *("--host", "127.0.0.1", "--port", str(getattr(self.settings, f"{name}_port"))),
-                    *("--no-access-log", "--timeout-graceful-shutdown", "5"),
-                ],
-                port=getattr(self.settings, f"{name}_port"),
-                ready="/ready",
-                docs="/docs",
-                log=self._logs / f"{name}.log",
-                env=self._service_environment(name),
-            )
-            for name in SERVICES
-        ]
-
-    def _service_environment(self, name: str) -> dict[str, str]:
-        """Only the auth_broker gets credentials, and it gets nothing else that is secret."""
-        if name == "auth_broker":
-            return self._inherited(_CREDENTIAL) | self._sample_credential()
-        peers = {f"{peer.upper()}_URL": self.url_of(peer) for peer in SERVICES}
-        addresses = self.addresses
-        ours = ("AIRBYTE_API_URL", "AIRBYTE_WORKSPACE_ID", "AIRBYTE_DESTINATION_ID")
-        return (
-            {"JOB_POLL_INTERVAL": "0.5"}
-            | self._inherited()
-            # Set to nothing, so that a `.env` for a real Airbyte or Supabase has no say here.
-            | dict.fromkeys(_NOT_HERE, "")
-            | peers
-            | {name: addresses[name] for name in (*ours, "SUPABASE_DB_URL", "REDIS_URL")}
-        )
-
-    def _sample_credential(self) -> dict[str, str]:
-        if not self.uses_sample_org:
-            return {}
-        org = SampleOrg()
-        return {
-            f"{_SALESFORCE}CLIENT_ID": org.client_id,
-            f"{_SALESFORCE}CLIENT_SECRET": org.client_secret.get_secret_value(),
-            f"{_SALESFORCE}REFRESH_TOKEN": org.refresh_token.get_secret_value(),
-        }
-
-    def _inherited(self, *prefixes: str) -> dict[str, str]:
-        """The environment without what is some process's own, except under `prefixes`."""
-        no_proxy = [self._environment.get("NO_PROXY", ""), "127.0.0.1", "localhost"]
-        return {
-            name: value
-            for name, value in self._environment.items()
-            if not name.startswith(_OWN) or (prefixes and name.startswith(prefixes))
-        } | {"NO_PROXY": ",".join(filter(None, no_proxy))}
-
-    def _write_env_file(self) -> None:
-        path = self._state / "env"
-        path.touch(mode=0o600)
-        path.write_text(
-            "".join(
-                f"export {name}={shlex.quote(value)}\n" for name, value in self.addresses.items()
-            )
-        )
-
-
-async def _end_of(process: Server | Leashed) -> int:
-    while (code := process.exit_code()) is None:  # noqa: ASYNC110 (it has a code, no event)
-        await asyncio.sleep(0.1)
-    return code
-
-
-def given_environment() -> dict[str, str]:
-    """The process's environment, over a `.env` file where there is one."""
-    written = dotenv_values(".env")
-    return {name: value for name, value in written.items() if value} | dict(os.environ)
-
-
-@asynccontextmanager
-async def throw_away(
-    *,
-    settings: Settings | None = None,
-    environment: Mapping[str, str] | None = None,
-    keep_logs: Path | None = None,
-    say: Callable[[str], None] = lambda _line: None,
-) -> AsyncIterator[Stack]:
-    """A running mesh with a state folder and ports of its own, and nothing left of it after.
-
-    Its Salesforce is the sample org, also where there are a real one's credentials. When it ends
-    by an exception, its logs are copied to `keep_logs`.
-    """
-    settings = settings or Settings()
-    given = given_environment() if environment is None else environment
-    folder = servers.temporary_dir()
-    try:
-        async with Stack(
-            settings.elsewhere(folder, servers.free_ports(len(settings.port_names()))),
-            environment={k: v for k, v in given.items() if not k.startswith(_SALESFORCE)},
-            postgres_options=servers.THROW_AWAY,
-            say=say,
-        ) as stack:
-            yield stack
-    except BaseException:
-        if keep_logs is not None and (folder / "logs").exists():
-            shutil.copytree(folder / "logs", keep_logs, dirs_exist_ok=True)
-        raise
-    finally:
-        servers.remove(folder / "postgres")
-        shutil.rmtree(folder, ignore_errors=True)
+from local.stack import Program, Stack, hold
 
 
 async def run(settings: Settings) -> None:
@@ -468,15 +23,23 @@ async def run(settings: Settings) -> None:
     Raises:
         Refused: it cannot start as things are.
         ServerFailed: a part of it did not start.
+        InstallFailed: a connector could not be installed.
     """
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True, highlight=False, markup=False)
     asked = asyncio.Event()
     for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(one, asked.set)
-    began = time.monotonic()
     stack = Stack(settings, say=console.print)
-    console.print("Starting ...")
-    starting = asyncio.create_task(stack.start())
+    began = time.monotonic()
+
+    async def start() -> None:
+        nonlocal began
+        await _have_connectors(settings, console)
+        console.print("Starting ...")
+        began = time.monotonic()
+        await stack.start()
+
+    starting = asyncio.create_task(start())
     stopping = asyncio.create_task(asked.wait())
     try:
         await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -493,6 +56,15 @@ async def run(settings: Settings) -> None:
         began = time.monotonic()
         await stack.stop()
     console.print(f"Stopped in {time.monotonic() - began:.1f} s.")
+
+
+async def _have_connectors(settings: Settings, console: Console) -> None:
+    """Install them now, so that the first onboarding does not wait for it."""
+    store = Store(settings.connectors_dir)
+    for connector in CONNECTORS:
+        if not store.is_installed(connector):
+            console.print(f"Installing {connector.package} {connector.version}, this once ...")
+            await asyncio.to_thread(store.install, connector)
 
 
 def _table(stack: Stack) -> Table:
@@ -525,25 +97,6 @@ def clean(settings: Settings) -> None:
     """
     if not settings.state_dir.exists():
         return
-    with _lock(settings.state_dir):
+    with hold(settings.state_dir):
         servers.remove(settings.state_dir.resolve() / "postgres")
         shutil.rmtree(settings.state_dir)
-
-
-def _lock(state_dir: Path) -> IO[str]:
-    """Hold a state folder until the file is closed; it tells who holds it.
-
-    Raises:
-        Refused: another mesh does.
-    """
-    file = (state_dir / "lock").open("a+")
-    file.seek(0)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        with file:
-            raise Refused(
-                f"A mesh runs already in {state_dir.resolve()} (pid {file.read()}): stop it, "
-                "or name another folder with AAM_STATE_DIR."
-            ) from None
-    return file

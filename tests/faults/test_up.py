@@ -18,7 +18,7 @@ from dotenv import dotenv_values
 
 from local import servers
 from local.settings import Settings
-from local.up import SERVICES
+from local.stack import SERVICES
 
 READY_TIMEOUT_S = 90
 
