@@ -149,7 +149,8 @@ def create_app(
 async def _told(check: Check) -> str:
     try:
         async with asyncio.timeout(3):
-            await check()
+            if await check() is False:
+                return "it says that it is not available"
     except TimeoutError:
         return "no answer within 3 s"
     except AamError as error:

@@ -245,6 +245,13 @@ class Orchestrator:
         job = await self._trigger(connection_id, row.airbyte_connection_id)
         async with self._db.transaction() as session:
             row = await registry.lock_connection(session, connection_id)
+            adopted = await registry.find_job(session, connection_id, job.id)
+            if adopted is not None:
+                raise SyncRunning(
+                    f"A sync of connection {connection_id} runs already.",
+                    job_id=adopted.id,
+                    airbyte_job_id=job.id,
+                )
             recorded = JobHistory(
                 id=uuid4(),
                 connection_id=connection_id,
