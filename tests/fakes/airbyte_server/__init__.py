@@ -1,0 +1,33 @@
+"""A scriptable Airbyte server: real HTTP on loopback, so that the real client is what is tested.
+
+It plays the Configuration API of 0.63.19 (lists whole, synchronous discover, stack traces in
+errors) and of 1.7 and later (commands, pages of 20, `{"errorId"}` errors since 2.0), each with the
+authentication that goes with it. State is plain attributes; what went wrong is scripted by verbs.
+It runs no connector: a source offers what the test says it offers.
+"""
+
+from tests.fakes.airbyte_server._actors import WORKSPACE_ID
+from tests.fakes.airbyte_server._airbyte import ORGANIZATION_ID
+from tests.fakes.airbyte_server._answers import MAX_BODY_BYTES
+from tests.fakes.airbyte_server._catalogs import DEFAULT_CATALOG, MAX_FIELDS, catalog, stream
+from tests.fakes.airbyte_server._definitions import HARDCODED_RECORDS, MASK, POSTGRES, SALESFORCE
+from tests.fakes.airbyte_server._faults import Fault
+from tests.fakes.airbyte_server._server import AirbyteServer, Auth, Request
+
+__all__ = [
+    "DEFAULT_CATALOG",
+    "HARDCODED_RECORDS",
+    "MASK",
+    "MAX_BODY_BYTES",
+    "MAX_FIELDS",
+    "ORGANIZATION_ID",
+    "POSTGRES",
+    "SALESFORCE",
+    "WORKSPACE_ID",
+    "AirbyteServer",
+    "Auth",
+    "Fault",
+    "Request",
+    "catalog",
+    "stream",
+]

@@ -1,0 +1,417 @@
+"""The played Airbyte behind real HTTP: logins, what was asked of it, and planned trouble."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, Self
+from uuid import uuid4
+
+import orjson
+from aiohttp import web
+
+from tests.fakes.airbyte_server._actors import WORKSPACE_ID
+from tests.fakes.airbyte_server._airbyte import OFFERED_BY, ORGANIZATION_ID, ROUTES, Airbyte
+from tests.fakes.airbyte_server._answers import (
+    MAX_BODY_BYTES,
+    Answer,
+    Forbidden,
+    Refused,
+    html,
+    micronaut,
+    need,
+    not_found,
+    problem,
+    too_large,
+)
+from tests.fakes.airbyte_server._faults import (
+    CANNED,
+    Fault,
+    PlannedFault,
+    as_bytes,
+    dribble,
+    hang_up,
+)
+
+Json = dict[str, Any]
+Auth = Literal["none", "basic", "token", "bearer"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request as it arrived; `path` is relative to the API, such as `sources/create`."""
+
+    method: str
+    path: str
+    body: Any
+    headers: Mapping[str, str]
+    raw_path: str
+
+
+class AirbyteServer(Airbyte):
+    """One Airbyte instance of a test. `async with AirbyteServer(version="0.63.19") as airbyte: …`.
+
+    Attributes to assert on: `sources`, `destinations`, `connections` by id, as Airbyte holds them
+    (secrets in clear text, catalogs as `connections/get` answers them); `jobs` by number, and their
+    `attempts`; `requests` in order of arrival; `discoveries` counts connector runs by source.
+    """
+
+    def __init__(
+        self,
+        *,
+        version: str = "2.0.0",
+        auth: Auth = "none",
+        error_style: Literal["message", "errorId"] | None = None,
+    ) -> None:
+        super().__init__(version)
+        self.auth = auth
+        self.error_style = error_style or ("errorId" if self._number >= (2, 0) else "message")
+        self.requests: list[Request] = []
+        self.client_id = "aam-client"
+        self.client_secret = "AAMCANARY-airbyte-client-secret"
+        self.username = "airbyte"
+        self.password = "AAMCANARY-airbyte-password"
+        self.api_key = "AAMCANARY-airbyte-api-key"
+        self.token_seconds = 900.0
+        self._faults: list[PlannedFault] = []
+        self._released = asyncio.Event()
+        self._late: set[asyncio.Task[None]] = set()
+        self._token_key = uuid4().bytes
+        self._in_flight: Counter[tuple[str, str]] = Counter()
+        self._peak: Counter[tuple[str, str]] = Counter()
+        self._listener: asyncio.Server | None = None
+        self._web: web.Server | None = None
+        self.port = 0
+
+    async def __aenter__(self) -> Self:
+        """Listen on a free loopback port, of the running loop."""
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Hang up on everybody."""
+        await self.stop()
+
+    async def start(self, port: int = 0) -> None:
+        """Listen; with the port of before, it is the same Airbyte come back with all its state."""
+        self._released = asyncio.Event()
+        self._web = web.Server(self._handle, handler_cancellation=True, access_log=None)
+        self._listener = await asyncio.get_running_loop().create_server(
+            self._web, "127.0.0.1", port, reuse_address=True
+        )
+        self.port = self._listener.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        """Refuse new connections and drop those that are open; state stays."""
+        self._released.set()
+        for task in self._late:
+            task.cancel()
+        if self._listener is not None:
+            self._listener.close()
+        if self._web is not None:
+            await self._web.shutdown(timeout=0.1)
+        self._listener = self._web = None
+
+    @property
+    def url(self) -> str:
+        """What `AIRBYTE_API_URL` is to be."""
+        return f"http://127.0.0.1:{self.port}/api/v1"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment variables of a service that is to use this Airbyte."""
+        return {
+            "AIRBYTE_API_URL": self.url,
+            **{
+                "none": {},
+                "basic": {"AIRBYTE_USERNAME": self.username, "AIRBYTE_PASSWORD": self.password},
+                "token": {
+                    "AIRBYTE_CLIENT_ID": self.client_id,
+                    "AIRBYTE_CLIENT_SECRET": self.client_secret,
+                },
+                "bearer": {"AIRBYTE_API_KEY": self.api_key},
+            }[self.auth],
+        }
+
+    def fault(
+        self,
+        path: str,
+        kind: Fault,
+        *,
+        times: int | None = 1,
+        after_effect: bool = False,
+        seconds: float = 1.0,
+    ) -> None:
+        """Spoil the next `times` answers of a path (`*`: of any); None is until `heal`.
+
+        Without `after_effect` nothing has happened in Airbyte. A number is a status with Airbyte's
+        own error body. `lie` answers a changing call well and keeps nothing of it; `hang` answers
+        never; `slow` and `trickle` take `seconds`; `late` hangs up, and acts `seconds` later.
+        """
+        self._faults.append(PlannedFault(path, kind, times, after_effect, seconds))
+
+    def answer(
+        self, path: str, body: Any, *, status: int = 200, times: int | None = 1, effect: bool = True
+    ) -> None:
+        """Give this body instead of the true one: a dict as JSON, bytes and text as they are."""
+        content_type = "text/html" if isinstance(body, str) else "application/json"
+        self._faults.append(
+            PlannedFault(path, status, times, effect, 0.0, Answer(status, body, content_type))
+        )
+
+    def heal(self) -> None:
+        """Nothing is spoilt any more, and whoever was kept hanging is hung up on."""
+        self._faults.clear()
+        self._failing_checks.clear()
+        self._failing_discoveries.clear()
+        self._released.set()
+        self._released = asyncio.Event()
+
+    def revoke_tokens(self) -> None:
+        """Every token given out so far answers 401 from now on."""
+        self._token_key = uuid4().bytes
+
+    def called(self, path: str) -> list[Any]:
+        """The bodies of the requests that a path received, in order."""
+        return [request.body for request in self.requests if request.path == path]
+
+    def most_at_once(self, path: str) -> int:
+        """How many requests of a path were in flight together for one object, at most."""
+        return max((peak for (at, _), peak in self._peak.items() if at == path), default=0)
+
+    # Answering
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        raw = request.path_qs
+        path = request.path.removeprefix("/api/v1/")
+        length = request.content_length or 0
+        if length > MAX_BODY_BYTES:
+            await _drain(request)
+            return self._sent(too_large(length))
+        content = await request.content.read()
+        if len(content) > MAX_BODY_BYTES:
+            return self._sent(too_large(len(content)))
+        body, broken = _parsed(content)
+        self.requests.append(Request(request.method, path, body, dict(request.headers), raw))
+
+        slot = (path, _object_id(body))
+        self._in_flight[slot] += 1
+        self._peak[slot] = max(self._peak[slot], self._in_flight[slot])
+        try:
+            fault = self._next_fault(path)
+            if fault is None:
+                return self._sent(self._act(request, path, body, broken=broken))
+            return await self._spoil(fault, request, path, body, broken=broken)
+        finally:
+            self._in_flight[slot] -= 1
+
+    def _next_fault(self, path: str) -> PlannedFault | None:
+        for fault in self._faults:
+            if fault.path in (path, "*"):
+                if fault.times is not None:
+                    fault.times -= 1
+                    if fault.times <= 0:
+                        self._faults.remove(fault)
+                return fault
+        return None
+
+    async def _spoil(
+        self, fault: PlannedFault, request: web.BaseRequest, path: str, body: Any, *, broken: bool
+    ) -> web.StreamResponse:
+        true: Answer | None = None
+        if fault.kind == "slow" and not fault.after_effect:
+            await asyncio.sleep(fault.seconds)
+        if fault.kind == "lie":
+            before = self._snapshot()
+            true = self._act(request, path, body, broken=broken)
+            self._restore(before)
+        elif fault.after_effect or fault.kind in ("slow", "trickle"):
+            true = self._act(request, path, body, broken=broken)
+        if fault.kind == "slow" and fault.after_effect:
+            await asyncio.sleep(fault.seconds)
+
+        if fault.answer is not None:
+            return self._sent(fault.answer)
+        if isinstance(fault.kind, int):
+            return self._sent(self._error(Refused(fault.kind, "a fault was planted")))
+        if fault.kind in CANNED:
+            return self._sent(CANNED[fault.kind]())
+        if true is not None and fault.kind in ("lie", "slow"):
+            return self._sent(true)
+        if fault.kind in ("endless", "trickle"):
+            return await dribble(request, true, seconds=fault.seconds)
+        if fault.kind == "late":
+            task = asyncio.create_task(self._act_late(fault, request, path, body))
+            self._late.add(task)
+            task.add_done_callback(self._late.discard)
+        if fault.kind == "hang":
+            await self._released.wait()
+        assert request.transport is not None
+        hang_up(request.transport, fault.kind, as_bytes(true.body) if true else b"")
+        return web.Response()
+
+    async def _act_late(
+        self, fault: PlannedFault, request: web.BaseRequest, path: str, body: Any
+    ) -> None:
+        await asyncio.sleep(fault.seconds)
+        self._act(request, path, body, broken=False)
+
+    def _act(self, request: web.BaseRequest, path: str, body: Any, *, broken: bool) -> Answer:
+        refusal = self._gate(request, path)
+        route = self._route(request.method, path)
+        if refusal is not None or route is None:
+            return refusal or not_found(request.path)
+        if broken:
+            return self._error(Refused(422, "Unable to parse the JSON body."))
+        try:
+            answer = route(body if isinstance(body, dict) else {})
+        except Refused as refused:
+            return self._error(refused)
+        except Forbidden:
+            return problem(403, "forbidden", "Access to this resource is forbidden.")
+        return answer if isinstance(answer, Answer) else Answer(200, answer)
+
+    def _route(self, method: str, path: str) -> Callable[[Json], Any] | None:
+        own = _OWN_ROUTES.get((method, path))
+        if own is not None:
+            return partial(own, self)
+        route = ROUTES.get((method, path))
+        since, until = OFFERED_BY.get(path, ((0,), (999,)))
+        if route is None or not since <= self._number[:2] <= until:
+            return None
+        return partial(route, self)
+
+    def _snapshot(self) -> tuple[Any, ...]:
+        return orjson.loads(orjson.dumps([self.sources, self.destinations, self.connections])), {
+            number: (dict(job), list(self.attempts[number])) for number, job in self.jobs.items()
+        }
+
+    def _restore(self, before: tuple[Any, ...]) -> None:
+        (self.sources, self.destinations, self.connections), jobs = before
+        self.jobs = {number: job for number, (job, _) in jobs.items()}
+        self.attempts = {number: attempts for number, (_, attempts) in jobs.items()}
+
+    def _gate(self, request: web.BaseRequest, path: str) -> Answer | None:
+        given = request.headers.get("Authorization", "")
+        if self.auth == "basic":
+            wanted = base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
+            return None if given == f"Basic {wanted}" else html(401, "401 Authorization Required")
+        if self.auth == "none" or path in _ANONYMOUS:
+            return None
+        token = given.removeprefix("Bearer ")
+        if token == self.api_key or (self.auth == "token" and self._is_valid(token)):
+            return None
+        return self._error(Refused(401, "Unauthorized"))
+
+    def _error(self, refused: Refused) -> Answer:
+        if self.error_style == "message":
+            trace = f"java.lang.RuntimeException: {refused.message}"
+            return Answer(
+                refused.status,
+                {
+                    "message": refused.message,
+                    "exceptionClassName": "java.lang.RuntimeException",
+                    "exceptionStack": [trace, "\tat io.airbyte.server.Handler(Handler.java:42)"],
+                    "validationErrors": [],
+                },
+            )
+        told: Json = {"errorId": str(uuid4())}
+        if refused.known:
+            told["message"] = refused.message
+        return Answer(refused.status, told)
+
+    def _sent(self, answer: Answer) -> web.Response:
+        return web.Response(
+            status=answer.status,
+            body=b"" if answer.body is None else as_bytes(answer.body),
+            headers={"Content-Type": answer.content_type, **answer.headers},
+        )
+
+    # Who it is, and who may ask
+
+    def _instance_configuration(self, _: Json) -> Json:
+        told: Json = {
+            "edition": "community",
+            "version": "dev" if self.version == "head" else self.version,
+            "auth": {"mode": "simple" if self.auth in ("token", "bearer") else "none"},
+            "airbyteUrl": f"http://127.0.0.1:{self.port}",
+            "initialSetupComplete": True,
+            "defaultUserId": ORGANIZATION_ID,
+            "defaultOrganizationId": ORGANIZATION_ID,
+            "defaultOrganizationEmail": "somebody@example.org",
+            "defaultWorkspaceId": WORKSPACE_ID,
+            "trackingStrategy": "logging",
+        }
+        if self._number >= (2, 0):
+            told["licenseStatus"] = "pro"
+        return told
+
+    def _token(self, body: Json) -> Any:
+        if self.auth != "token":
+            raise Refused(404, "Applications are not supported.")
+        wanted = (self.client_id, self.client_secret)
+        if (need(body, "client_id"), need(body, "client_secret")) != wanted:
+            return micronaut(400, "Bad Request", "Invalid client id or token")
+        return {"access_token": self._signed(exp=time.time() + self.token_seconds)}
+
+    def _signed(self, *, exp: float) -> str:
+        claims = {
+            "iss": "http://localhost",
+            "aud": "airbyte-server",
+            "sub": ORGANIZATION_ID,
+            "roles": ["ADMIN"],
+            "exp": int(exp),
+            "jti": str(uuid4()),
+        }
+        said = b".".join(_base64url(orjson.dumps(part)) for part in ({"alg": "HS256"}, claims))
+        return (said + b"." + _base64url(self._mac(said))).decode()
+
+    def _mac(self, said: bytes) -> bytes:
+        return hmac.new(self._token_key, said, hashlib.sha256).digest()
+
+    def _is_valid(self, token: str) -> bool:
+        said, _, signature = token.rpartition(".")
+        if not hmac.compare_digest(signature.encode(), _base64url(self._mac(said.encode()))):
+            return False
+        claims = said.partition(".")[2]
+        told = orjson.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
+        return bool(told["exp"] > time.time())
+
+
+_OWN_ROUTES: dict[tuple[str, str], Callable[[AirbyteServer, Json], Any]] = {
+    ("GET", "instance_configuration"): AirbyteServer._instance_configuration,
+    ("POST", "applications/token"): AirbyteServer._token,
+}
+
+_ANONYMOUS = frozenset({"health", "instance_configuration", "applications/token"})
+
+
+def _parsed(content: bytes) -> tuple[Any, bool]:
+    if not content:
+        return None, False
+    try:
+        return orjson.loads(content), False
+    except orjson.JSONDecodeError:
+        return content, True
+
+
+def _object_id(body: Any) -> str:
+    if not isinstance(body, dict):
+        return ""
+    return str(body.get("connectionId") or body.get("sourceId") or body.get("id") or "")
+
+
+async def _drain(request: web.BaseRequest) -> None:
+    async for _ in request.content.iter_chunked(1 << 16):
+        pass
+
+
+def _base64url(content: bytes) -> bytes:
+    return base64.urlsafe_b64encode(content).rstrip(b"=")
