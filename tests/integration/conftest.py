@@ -95,9 +95,12 @@ class Mesh:
     async def events(self, count: int) -> list[dict[str, str]]:
         """The first events of the stream, once there are `count` of them."""
         async with asyncio.timeout(10):
-            while await self.redis.xlen(STREAM) < count:
+            while len(entries := await self.redis.xrange(STREAM) or []) < count:
                 await asyncio.sleep(0.02)
-        return [fields for _, fields in await self.redis.xrange(STREAM)]
+        return [
+            {str(name): str(value) for name, value in (fields or {}).items()}
+            for _, fields in entries
+        ]
 
     async def jobs_until_end(self, connection_id: str) -> list[dict[str, Any]]:
         """The connection's jobs, once the newest has ended."""
@@ -118,7 +121,7 @@ async def serving(app: FastAPI) -> AsyncIterator[str]:
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]  # the test's own stay
     task = asyncio.create_task(server.serve())
     async with asyncio.timeout(10):
-        while not server.started:
+        while not server.started:  # noqa: ASYNC110 (uvicorn sets a flag, no event)
             await asyncio.sleep(0.01)
     yield f"http://127.0.0.1:{port}"
     server.should_exit = True
@@ -173,7 +176,8 @@ async def running(settings: Settings, airbyte: AirbyteServer, **parts: Any) -> A
             transport = httpx.ASGITransport(app, raise_app_exceptions=False)
             client = httpx.AsyncClient(transport=transport, base_url="http://aam", timeout=30)
             clients.append(await stack.enter_async_context(client))
-        yield Mesh(*clients, airbyte=airbyte, **parts)
+        orchestrating, repairing, brokering = clients
+        yield Mesh(orchestrating, repairing, brokering, airbyte=airbyte, **parts)
 
 
 @pytest.fixture
