@@ -95,7 +95,7 @@ class Mesh:
     async def events(self, count: int) -> list[dict[str, str]]:
         """The first events of the stream, once there are `count` of them."""
         async with asyncio.timeout(10):
-            while len(entries := await self.redis.xrange(STREAM) or []) < count:
+            while len(entries := await self.redis.xrange(STREAM) or []) < count:  # noqa: ASYNC110 (another process's doing)
                 await asyncio.sleep(0.02)
         return [
             {str(name): str(value) for name, value in (fields or {}).items()}

@@ -8,7 +8,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from local.up import throw_away
+from local.stack import throw_away
 
 REPOSITORY = Path(__file__).parents[2]
 README = (REPOSITORY / "README.md").read_text()
@@ -47,7 +47,7 @@ async def test_every_command_works_in_order(tmp_path: Path) -> None:
 def test_every_target_and_variable_it_names_exists() -> None:
     """No `make` target, variable or file that is not there."""
     makefile = (REPOSITORY / "Makefile").read_text()
-    for target in set(re.findall(r"`?make ([a-z-]+)", README)):
+    for target in set(re.findall(r"(?:`|\$ )make ([a-z-]+)", README)):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
     example = (REPOSITORY / ".env.example").read_text()
     for variable in set(re.findall(r"`([A-Z]+_[A-Z_]+)`", README)) - {"AAM_AIRBYTE_PORT"}:
