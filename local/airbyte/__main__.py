@@ -11,6 +11,7 @@ import uvicorn
 from pydantic import ValidationError
 
 from local.airbyte.api import app_of
+from local.airbyte.metadata import InUse, Metadata
 from local.airbyte.settings import Settings
 from local.airbyte.store import BY_NAME, InstallFailed, Store
 from shared import logs
@@ -36,6 +37,11 @@ def serve(context: typer.Context) -> None:
     os.umask(0o077)
     settings = _settings()
     logs.set_up("local_airbyte")
+    try:
+        Metadata(settings.state_dir).close()
+    except InUse as error:
+        typer.echo(f"LOCAL_AIRBYTE_STATE_DIR: {error}", err=True)
+        sys.exit(1)
     uvicorn.run(
         app_of(settings),
         host="127.0.0.1",

@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 
 import orjson
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -30,7 +31,13 @@ from local.airbyte.errors import (
 )
 from local.airbyte.jobs import failure_reason
 from local.airbyte.metadata import OPEN, Row
-from local.airbyte.plane import DESTINATION_SPECIFICATION, Outcome, Plane, connector_of
+from local.airbyte.plane import (
+    DESTINATION_SPECIFICATION,
+    UNIT_SECONDS,
+    Outcome,
+    Plane,
+    connector_of,
+)
 from local.airbyte.settings import Flavour, Settings
 from local.airbyte.store import BY_DEFINITION, CONNECTORS, Connector
 
@@ -560,6 +567,14 @@ def _settings(body: Body) -> Json:
             given[name] = given[name].lower()
             if given[name] not in values:
                 raise unreadable(f"{name} has no such value.")
+    basic = (given["scheduleData"] or {}).get("basicSchedule")
+    if basic is not None and not (
+        isinstance(basic, dict)
+        and basic.get("timeUnit") in UNIT_SECONDS
+        and type(basic.get("units")) is int
+        and basic["units"] > 0
+    ):
+        raise unreadable("basicSchedule takes units, a whole number over 0, and a timeUnit.")
     return _present(given)
 
 
@@ -904,6 +919,19 @@ async def _answer(request: Request) -> Response:
     return _response(200, content, "application/json")
 
 
+async def _no_such_route(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 404
+    told = Micronaut(status, "Not Found", "Page Not Found", request.url.path)
+    return _response(status, orjson.dumps(told.told), "application/json")
+
+
+async def _broken(request: Request, error: Exception) -> Response:
+    """A fault of the plane itself; the server logs it after this answer."""
+    plane: Plane = request.app.state.plane
+    told = uncaught(f"the local plane has a fault ({type(error).__name__}).")
+    return _response(500, orjson.dumps(told.body(plane.settings.errors)), "application/json")
+
+
 def _response(status: int, content: bytes, kind: str | None) -> Response:
     return Response(content, status, headers={"X-Airbyte-Local": "true"}, media_type=kind)
 
@@ -955,4 +983,8 @@ def app_of(settings: Settings) -> Starlette:
             yield
 
     everything = Route("/api/v1/{endpoint:path}", _answer, methods=["GET", "POST"])
-    return Starlette(routes=[everything], lifespan=live)
+    return Starlette(
+        routes=[everything],
+        lifespan=live,
+        exception_handlers={HTTPException: _no_such_route, Exception: _broken},
+    )

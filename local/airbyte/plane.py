@@ -6,6 +6,7 @@ Nothing here invents an answer: what a source offers, and whether it works, its 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import sqlite3
 import time
@@ -32,6 +33,9 @@ from shared import logs
 log = logs.get(__name__)
 
 Json = dict[str, Any]
+
+SCHEDULE_SECONDS = 2.0
+UNIT_SECONDS = {"minutes": 60, "hours": 3600, "days": 86400, "weeks": 604800, "months": 2592000}
 
 DESTINATION_SPECIFICATION: Json = {
     "$schema": "http://json-schema.org/draft-07/schema#",
@@ -95,9 +99,11 @@ class Plane:
         plane.metadata.end_what_was_open({"failures": [reason]}, _now())
         if settings.warehouse_url is not None:
             plane._keep_warehouse(settings.warehouse_url.get_secret_value())
+        schedule = asyncio.create_task(plane._follow_schedules())
         try:
             yield plane
         finally:
+            schedule.cancel()
             await plane.jobs.stop()
             for task in list(plane._commands.values()):
                 task.cancel()
@@ -144,6 +150,7 @@ class Plane:
         try:
             spec = await self.verbs.spec(connector)
         except ConnectorFailed as error:
+            log.warning("connector_unusable", connector=connector.name, reason=str(error))
             raise uncaught(f"Could not get the specification of {connector.name}.") from error
         schema: Json = spec["connectionSpecification"]
         return schema
@@ -451,6 +458,26 @@ class Plane:
             raise Refusal(
                 409, told, exception="io.airbyte.commons.server.errors.ValueConflictKnownException"
             ) from error
+
+    async def _follow_schedules(self) -> None:
+        """Start what a basic schedule says is due; cron schedules are kept, not followed."""
+        while True:
+            for row in self.metadata.all("SELECT id, settings FROM connections"):
+                if self._is_due(row):
+                    with contextlib.suppress(Refusal):  # deleted, or started by somebody, meanwhile
+                        self.sync(self.connection(UUID(row["id"])))
+            await asyncio.sleep(SCHEDULE_SECONDS)
+
+    def _is_due(self, row: Row) -> bool:
+        settings = row["settings"]
+        basic = (settings.get("scheduleData") or {}).get("basicSchedule")
+        if not basic or settings["scheduleType"] != "basic" or settings["status"] != "active":
+            return False
+        last = self.metadata.one(
+            "SELECT max(created_at) AS at FROM jobs WHERE connection_id = ?", row["id"]
+        )
+        interval = basic["units"] * UNIT_SECONDS[basic["timeUnit"]]
+        return last is None or last["at"] is None or last["at"] + interval <= _now()
 
 
 def connector_of(definition_id: UUID) -> Connector:

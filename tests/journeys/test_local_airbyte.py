@@ -74,7 +74,8 @@ async def stage(tmp_path: Path, postgres_url: str) -> AsyncIterator[Stage]:
                     "client_id": org_settings.client_id,
                     "client_secret": org_settings.client_secret.get_secret_value(),
                     "refresh_token": org_settings.refresh_token.get_secret_value(),
-                    "start_date": "2000-01-01T00:00:00Z",
+                    "start_date": "2025-01-01T00:00:00Z",
+                    "stream_slice_step": "P365D",
                 },
             )
             yield Stage(api, http, db, f"sf_{uuid4().hex[:6]}_", source)

@@ -447,3 +447,29 @@ async def test_a_sync_can_be_cancelled(api: Api) -> None:
     assert reason["failureType"] == "manual_cancellation"
     job = await api.ask("connections/sync", connectionId=made["connectionId"])
     await api.ask("jobs/cancel", id=job["job"]["id"])
+
+
+async def test_a_basic_schedule_is_followed(modern: Api) -> None:
+    """The first sync comes by itself; the next one not before its time."""
+    source = await modern.source({"count": 1})
+    hourly = {"basicSchedule": {"timeUnit": "hours", "units": 1}}
+    made = await modern.connection(
+        source, [stream("products", {"make": TEXT})], scheduleType="basic", scheduleData=hourly
+    )
+    asked: Json = {"configTypes": ["sync"], "configId": made["connectionId"]}
+    async with asyncio.timeout(30):
+        while True:
+            told = await modern.ask("jobs/list", **asked)
+            if told["jobs"]:
+                break
+            await asyncio.sleep(0.2)
+    await modern.ended(told["jobs"][0]["job"]["id"])
+    await asyncio.sleep(2.5)
+    assert (await modern.ask("jobs/list", **asked))["totalJobCount"] == 1
+
+
+async def test_what_is_outside_the_api_is_the_frameworks_404(modern: Api) -> None:
+    """With the header, like every answer."""
+    answer = await modern.http.get("/somewhere")
+    assert answer.status_code == 404
+    assert answer.headers["x-airbyte-local"] == "true"

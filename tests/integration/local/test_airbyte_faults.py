@@ -355,7 +355,7 @@ async def test_kill_9_leaves_no_connector_and_no_open_job(
 
     def start() -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "local.airbyte"]
-        return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL)  # noqa: S603 - ours
+        return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL)
 
     server = start()
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
@@ -419,7 +419,7 @@ def _children(pid: int) -> list[int]:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         asked = ["/bin/ps", "-o", "pid=", "--ppid", str(pid)]
-        told = subprocess.run(asked, capture_output=True, text=True, check=False)  # noqa: S603 - a number
+        told = subprocess.run(asked, capture_output=True, text=True, check=False)
         if told.stdout.split():
             time.sleep(2)
             return [int(each) for each in told.stdout.split()]
