@@ -32,8 +32,8 @@ fix: $(VENV)/.dev ## Format, and repair what lint can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: $(VENV)/.dev ## The benchmarks, as ratios to the floor of the same run
-	@for file in tests/bench/bench_*.py; do $(BIN)/python -m "$$(basename "$${file//\//.}" .py)" || exit 1; done
+bench: $(VENV)/.dev ## The benchmarks, as ratios to floors of the same run
+	@$(BIN)/python -m tests.bench
 
 migrate: $(VENV)/.local ## Bring SUPABASE_DB_URL's registry up to date (or the running mesh's)
 	@if [ -z "$$SUPABASE_DB_URL" ] && [ -f .aam/env ]; then source .aam/env; fi; $(BIN)/alembic upgrade head

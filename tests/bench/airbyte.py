@@ -1,0 +1,74 @@
+"""An Airbyte that costs next to nothing: it gives back the catalog bytes that it was sent.
+
+`python -m tests.bench.airbyte PORT`: a process of its own, so that only its callers are measured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Final, cast
+from uuid import UUID
+
+import uvloop
+
+ID: Final = UUID("6f1d0f62-7f3c-4f0a-9a55-6a5a3c1f2b10")
+"""Of everything that it knows."""
+_SOURCE = (
+    f'{{"sourceId":"{ID}","name":"bench","workspaceId":"{ID}","sourceDefinitionId":"{ID}",'
+    '"connectionConfiguration":{},"sourceName":"Bench"}'
+).encode()
+_CONNECTION = (
+    f'{{"connectionId":"{ID}","name":"bench","sourceId":"{ID}","destinationId":"{ID}",'
+    '"status":"active","breakingChange":false,"syncCatalog":'
+).encode()
+_CATALOG = b'"syncCatalog":'
+
+
+class _Connection(asyncio.Protocol):
+    """Answers one whole request after the other."""
+
+    catalog = b'{"streams":[]}'
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._held = bytearray()
+        self._head: tuple[bytes, int] | None = None
+
+    def data_received(self, data: bytes) -> None:
+        self._held += data
+        while True:
+            if self._head is None:
+                end = self._held.find(b"\r\n\r\n")
+                if end < 0:
+                    return
+                head = bytes(self._held[:end])
+                length = head.lower().partition(b"content-length:")[2].split(b"\r\n")[0]
+                self._head = head.split(b" ", 2)[1], int(length or 0)
+                del self._held[: end + 4]
+            path, size = self._head
+            if len(self._held) < size:
+                return
+            body = bytes(self._held[:size])
+            del self._held[:size]
+            self._head = None
+            self._answer(path, body)
+
+    def _answer(self, path: bytes, body: bytes) -> None:
+        if path.endswith(b"/connections/update"):
+            # AAM writes the catalog last; what it wrote is kept as it is.
+            _Connection.catalog = body[body.index(_CATALOG) + len(_CATALOG) : -1]
+        of_catalog = b"/connections/" in path
+        parts = [_CONNECTION, _Connection.catalog, b"}"] if of_catalog else [_SOURCE]
+        length = sum(len(part) for part in parts)
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+        self._transport.writelines([head % length, *parts])
+
+
+async def _serve(port: int) -> None:
+    server = await asyncio.get_running_loop().create_server(_Connection, "127.0.0.1", port)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    uvloop.run(_serve(int(sys.argv[1])))

@@ -1,0 +1,118 @@
+"""What applying a catalog of a big org costs, and whether a large body lets others have a turn."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import asyncpg
+import uvloop
+
+from services.drift_repair_agent.main import MAX_BODY_BYTES
+from shared import snapshots
+from shared.airbyte_client import Discovered
+from shared.config import postgres_address
+from shared.database import Database
+from shared.domain import catalog
+from tests.bench import airbyte, org
+from tests.bench.stage import Http, Stage, timed_ms
+from tests.bench.table import ROUNDS, Line
+
+_PATH = "/repair/apply_new_catalog"
+_CONNECTION = """
+    INSERT INTO connections (id, name, source_type, airbyte_source_id, airbyte_connection_id,
+                             airbyte_destination_id, status, catalog_version)
+    VALUES ($1::uuid, $1::text, 'Salesforce', $2, $2, $2, 'ACTIVE', 1)
+"""
+_VERSION = """
+    INSERT INTO sync_catalog_versions (id, connection_id, version_number, sync_catalog, fingerprint,
+                                       origin)
+    VALUES (gen_random_uuid(), $1, $2, $3, '', 'onboard')
+"""
+
+
+def measure(stage: Stage, document: Path) -> Iterator[Line]:
+    """Best of several applies, in turns with their floor; then the event loop under 16 MiB."""
+    ms, size = uvloop.run(_times(stage, document.read_bytes()))
+    floor, insert = min(ms["floor"]), min(ms["insert"])
+    changed, unchanged = min(ms["changed"]), min(ms["unchanged"])
+    yield Line(
+        job=f"apply {size / 1e6:.1f} MB without the JSONB insert; floor: receive, orjson, send",
+        measured=changed - insert,
+        floor=floor,
+        limit=4,
+    )
+    yield Line(job="JSONB insert of that catalog, by raw asyncpg", measured=insert, floor=floor)
+    yield Line(job="apply, all of it", measured=changed, floor=floor)
+    yield Line(job="apply of what is there already", measured=unchanged, floor=floor)
+    yield Line(
+        job="longest stall of the event loop while a 16 MiB body is handled, median",
+        measured=statistics.median(ms["stall"]),
+        limit=50,
+    )
+    yield Line(job="the same, worst of all rounds", measured=max(ms["stall"]))
+    yield Line(job="apply of the 16 MiB body", measured=min(ms["large"]))
+
+
+async def _times(stage: Stage, document: bytes) -> tuple[dict[str, list[float]], int]:
+    sql = await asyncpg.connect(stage.registry_url)
+    service = await Http.to(stage.serve("tests.bench.watched:app"))
+    floor = await Http.to(stage.serve("tests.bench.floors:app"))
+    snapshot_id = await _snapshot(stage, document)
+    wired, other = uuid4(), uuid4()
+    for connection_id in (wired, other):
+        await sql.execute(_CONNECTION, str(connection_id), airbyte.ID)
+    one = org.selected(document)
+    two = org.drifted(one)
+    await sql.execute(_VERSION, wired, 1, one.decode())
+    ms: dict[str, list[float]] = defaultdict(list)
+    for number in range(ROUNDS):
+        wanted = (two, one)[number % 2]
+        body = _order(wired, snapshot_id, wanted)
+        ms["floor"].append(await timed_ms(floor, "/apply", body))
+        start = time.perf_counter()
+        await sql.execute(_VERSION, other, number + 1, wanted.decode())
+        ms["insert"].append((time.perf_counter() - start) * 1000)
+        ms["changed"].append(await timed_ms(service, _PATH, body))
+        ms["unchanged"].append(await timed_ms(service, _PATH, body))
+    for number in range(ROUNDS):
+        body = _order(wired, snapshot_id, _filled((one, two)[number % 2], document))
+        await service.ask("/bench/watch")
+        ms["large"].append(await timed_ms(service, _PATH, body))
+        ms["stall"].append(float(await service.ask("/bench/longest")))
+    await sql.close()
+    service.close()
+    floor.close()
+    return ms, len(one)
+
+
+async def _snapshot(stage: Stage, document: bytes) -> UUID:
+    """The discovery that the catalogs come from, kept as the orchestrator keeps it."""
+    db = Database.at(postgres_address(stage.registry_url), application="bench")
+    discovered = Discovered(document, catalog_id=airbyte.ID, configuration_updated=False)
+    snapshot_id = await snapshots.keep(db, airbyte.ID, discovered)
+    await db.close()
+    return snapshot_id
+
+
+def _order(connection_id: UUID, snapshot_id: UUID, sync_catalog: bytes) -> bytes:
+    head = f'{{"connection_id":"{connection_id}","snapshot_id":"{snapshot_id}","sync_catalog":'
+    return head.encode() + sync_catalog + b"}"
+
+
+def _filled(chosen: bytes, document: bytes) -> bytes:
+    """A catalog with as many streams beside the selected ones as a body may hold."""
+    streams = list(catalog.scan(chosen))
+    known = {catalog.identify(raw, 0)[0] for raw in streams}
+    left = MAX_BODY_BYTES - len(chosen) - 1024
+    for raw in catalog.scan(document):
+        left -= len(raw) + 1
+        if left < 0:
+            break
+        if catalog.identify(raw, 0)[0] not in known:
+            streams.append(raw)
+    return catalog.join(streams)

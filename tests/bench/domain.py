@@ -1,0 +1,79 @@
+"""What the domain's questions cost on a big org, beside the least that would answer them."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import msgspec
+import orjson
+import xxhash
+
+from shared.domain import catalog, drift
+from shared.domain.steps import Steps
+from tests.bench import org
+from tests.bench.table import Line, best_ms
+
+
+class _Envelope(msgspec.Struct):
+    streams: list[msgspec.Raw]
+
+
+def scan_and_hash(document: bytes) -> list[bytes]:
+    """The floor of looking at a document: cut it into streams, hash each."""
+    streams = msgspec.json.decode(document, type=_Envelope).streams
+    return [xxhash.xxh3_128_digest(raw) for raw in streams]
+
+
+def measure(document: bytes) -> Iterator[Line]:
+    """One line per question, and one for the longest that an event loop would wait for any."""
+    moved = orjson.dumps(orjson.loads(document), option=orjson.OPT_SORT_KEYS)
+    posted = org.selected(document)
+    configured = catalog.parse(posted)
+    gc.freeze()
+    longest = [0.0]
+
+    def whole(job: str, steps: Callable[[], Steps[Any]], *, floor: float) -> Line:
+        longest.append(_longest_ms(steps))
+        return Line(job=job, measured=best_ms(lambda: _to_the_end(steps())), floor=floor)
+
+    floor = best_ms(lambda: scan_and_hash(document))
+    hashes = best_ms(lambda: [catalog.canonical_hash(raw) for raw in catalog.scan(document)])
+    yield Line(job="canonical hash of every stream", measured=hashes, floor=floor)
+    for every in (False, True):
+        steps = partial(catalog.merge.steps, configured, document, every_stream=every)
+        yield whole(f"merge, {'all' if every else 'selected'} streams", steps, floor=floor)
+    others = (("equal", document), ("5 changed", org.drifted(document)), ("reordered", moved))
+    for what, other in others:
+        compare = partial(drift.diff.steps, document, other)
+        yield whole(f"diff of two discoveries, {what}", compare, floor=2 * floor)
+
+    floor = best_ms(lambda: orjson.loads(posted))
+    yield whole("parse of the selected streams", partial(catalog.parse.steps, posted), floor=floor)
+    yield whole("validate", partial(catalog.validate.steps, configured), floor=floor)
+    prints = partial(catalog.fingerprint_of.steps, configured)
+    yield whole("fingerprint", prints, floor=floor)
+    kept = catalog.parse(orjson.dumps(orjson.loads(posted), option=orjson.OPT_SORT_KEYS))
+    same = partial(catalog.same_meaning.steps, configured, kept)
+    yield whole("same meaning, keys reordered", same, floor=floor)
+    yield Line(job="longest single step of all these", measured=max(longest))
+
+
+def _longest_ms(steps: Callable[[], Steps[Any]]) -> float:
+    """The longest single step, which is how long an event loop would stand still."""
+    run, took = steps(), [0.0]
+    while True:
+        start = time.perf_counter()
+        try:
+            next(run)
+        except StopIteration:
+            return max(*took, time.perf_counter() - start) * 1000
+        took.append(time.perf_counter() - start)
+
+
+def _to_the_end(run: Steps[Any]) -> None:
+    for _ in run:
+        pass

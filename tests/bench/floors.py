@@ -1,0 +1,53 @@
+"""The floors as servers: the least that any service doing the job would have to do."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+import httpx
+import orjson
+from httpx_aiohttp import AiohttpTransport
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from shared import registry
+
+_PAGE = registry._PAGE.format(
+    conditions="c.archived_at IS NULL", connection=registry._CONNECTION_JSON
+).replace(":limit", "$1")
+
+
+@asynccontextmanager
+async def _lifespan(app: Starlette) -> AsyncIterator[None]:
+    async with (
+        asyncpg.create_pool(os.environ["SUPABASE_DB_URL"], min_size=10, max_size=10) as pool,
+        httpx.AsyncClient(transport=AiohttpTransport()) as airbyte,
+    ):
+        app.state.pool, app.state.airbyte = pool, airbyte
+        yield
+
+
+async def _apply(request: Request) -> Response:
+    """Receive the body, parse it with orjson, send on what Airbyte would be sent."""
+    body = await request.body()
+    orjson.loads(body)
+    url = os.environ["AIRBYTE_API_URL"] + "/sink"
+    catalog = body[body.index(b'"sync_catalog":') :]
+    answer = await request.app.state.airbyte.post(url, content=catalog)
+    return Response(answer.content, media_type="application/json")
+
+
+async def _page(request: Request) -> Response:
+    """The orchestrator's page of connections, by the same SQL."""
+    page = await request.app.state.pool.fetchval(_PAGE, 100)
+    return Response(page, media_type="application/json")
+
+
+app = Starlette(
+    routes=[Route("/apply", _apply, methods=["POST"]), Route("/page", _page)], lifespan=_lifespan
+)

@@ -1,0 +1,70 @@
+"""What listing connections costs beside the same query by raw asyncpg behind Starlette."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+
+import asyncpg
+import uvloop
+
+from tests.bench.stage import Http, Stage
+from tests.bench.table import Line
+
+CONNECTIONS = 100_000
+REQUESTS = 200
+ROUNDS = 5
+_CONNECTIONS = f"""
+    INSERT INTO connections (id, name, source_type, credential_id, airbyte_source_id,
+        airbyte_connection_id, airbyte_destination_id, status, catalog_version, created_at)
+    SELECT gen_random_uuid(), 'Salesforce ' || n, 'Salesforce', 'salesforce-prod',
+        gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), 'ACTIVE', 1,
+        now() - n * interval '1 second'
+    FROM generate_series(1, {CONNECTIONS}) n
+"""  # noqa: S608 - a number of ours
+
+
+def measure(stage: Stage) -> Iterator[Line]:
+    """One after the other, and ten at once; the best rounds, in turns."""
+    for at_once, (ours, floor) in uvloop.run(_times(stage)).items():
+        yield Line(
+            job=f"page of 100 out of {CONNECTIONS:,}, {at_once} at once",
+            measured=ours,
+            unit="µs",
+            floor=floor,
+            limit=3,
+        )
+
+
+async def _times(stage: Stage) -> dict[int, tuple[float, float]]:
+    """Microseconds per request of the service and of the floor, by how many are under way."""
+    sql = await asyncpg.connect(stage.registry_url)
+    await sql.execute(_CONNECTIONS)
+    await sql.execute("VACUUM ANALYZE connections")
+    await sql.close()
+    service = stage.serve("services.orchestrator.main:app")
+    floor = stage.serve("tests.bench.floors:app")
+    return {at_once: await _in_turns(service, floor, at_once=at_once) for at_once in (1, 10)}
+
+
+async def _in_turns(service: int, floor: int, *, at_once: int) -> tuple[float, float]:
+    ours = [await Http.to(service) for _ in range(at_once)]
+    theirs = [await Http.to(floor) for _ in range(at_once)]
+    took_ours, took_theirs = [], []
+    for _ in range(ROUNDS):
+        took_theirs.append(await _each_us(theirs, "/page"))
+        took_ours.append(await _each_us(ours, "/connections"))
+    for http in (*ours, *theirs):
+        http.close()
+    return min(took_ours), min(took_theirs)
+
+
+async def _each_us(clients: list[Http], path: str) -> float:
+    async def one_after_another(http: Http) -> None:
+        for _ in range(REQUESTS // len(clients)):
+            await http.ask(path)
+
+    start = time.perf_counter()
+    await asyncio.gather(*(one_after_another(http) for http in clients))
+    return (time.perf_counter() - start) * 1e6 / REQUESTS

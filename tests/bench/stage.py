@@ -1,0 +1,131 @@
+"""What the benchmarks run on: a registry of their own, and each server in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from local import servers
+from local.leash import Leashed
+
+REPOSITORY = Path(__file__).parents[2]
+_START_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A migrated registry, an Airbyte that costs nothing, and room for more processes."""
+
+    folder: Path
+    registry_url: str
+    airbyte_url: str
+    environment: dict[str, str]
+    _open: ExitStack
+
+    def serve(self, app: str) -> int:
+        """Run an ASGI application as `make up` does; its port, once it answers."""
+        port = servers.free_port()
+        command = ["uvicorn", app, "--host", "127.0.0.1", "--port", str(port), "--no-access-log"]
+        command += ["--timeout-keep-alive", "60"]  # an idle turn is no reason to hang up
+        self._open.enter_context(
+            _running(command, port, log=self.folder / f"{app}.log", environment=self.environment)
+        )
+        return port
+
+
+@contextmanager
+def stage() -> Iterator[Stage]:
+    """A stage that leaves no process and no file."""
+    with ExitStack() as open_:
+        folder = servers.temporary_dir()
+        open_.callback(servers.remove, folder)
+        postgres = open_.enter_context(
+            servers.start_postgres(folder / "postgres", options=servers.THROW_AWAY)
+        )
+        open_.callback(servers.remove, folder / "postgres")
+        valkey = open_.enter_context(servers.start_valkey(folder / "valkey"))
+        port = servers.free_port()
+        url = f"http://127.0.0.1:{port}/api/v1"
+        environment = os.environ | {
+            "SUPABASE_DB_URL": postgres.url,
+            "REDIS_URL": valkey.url,
+            "AIRBYTE_API_URL": url,
+        }
+        subprocess.run(
+            [sys.executable, "-m", "alembic", "upgrade", "head"],
+            check=True,
+            cwd=REPOSITORY,
+            env=environment,
+            timeout=60,
+        )
+        airbyte = ["tests.bench.airbyte", str(port)]
+        open_.enter_context(
+            _running(airbyte, port, log=folder / "airbyte.log", environment=environment)
+        )
+        yield Stage(folder, postgres.url, url, environment, open_)
+
+
+@contextmanager
+def _running(
+    command: list[str], port: int, *, log: Path, environment: dict[str, str]
+) -> Iterator[None]:
+    with log.open("wb") as out:
+        process = Leashed(
+            [sys.executable, "-m", *command], log=out, env=environment, cwd=REPOSITORY
+        )
+        try:
+            deadline = time.monotonic() + _START_TIMEOUT_S
+            while not servers.is_taken(port):
+                if process.exit_code() is not None or time.monotonic() > deadline:
+                    raise servers.ServerFailed(f"{command[0]} did not start:\n{log.read_text()}")
+                time.sleep(0.05)
+            yield
+        finally:
+            process.stop()
+
+
+class Http:
+    """One kept connection that speaks as little HTTP as will do: its own cost is next to none."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    @classmethod
+    async def to(cls, port: int) -> Http:
+        """Connect."""
+        return cls(*await asyncio.open_connection("127.0.0.1", port, limit=4 * 1024 * 1024))
+
+    async def ask(self, path: str, body: bytes | None = None) -> bytes:
+        """The answer to a GET, or to a POST of a JSON body; anything but a 200 is an error."""
+        head = f"{'GET' if body is None else 'POST'} {path} HTTP/1.1\r\nhost: bench\r\n"
+        if body is not None:
+            head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
+        self._writer.write(head.encode() + b"\r\n")
+        if body is not None:
+            self._writer.write(body)
+        async with asyncio.timeout(30):
+            await self._writer.drain()
+            answer = (await self._reader.readuntil(b"\r\n\r\n")).lower()
+            length = int(answer.partition(b"content-length:")[2].split(b"\r\n")[0])
+            content = await self._reader.readexactly(length)
+        if b" 200 " not in answer[:16]:
+            raise AssertionError(f"{path} answered {answer[9:12]!r}: {content[:500]!r}")
+        return content
+
+    def close(self) -> None:
+        """Hang up."""
+        self._writer.close()
+
+
+async def timed_ms(http: Http, path: str, body: bytes | None = None) -> float:
+    """How long one request takes."""
+    start = time.perf_counter()
+    await http.ask(path, body)
+    return (time.perf_counter() - start) * 1000

@@ -1,0 +1,48 @@
+"""The drift_repair_agent with a heartbeat beside it that tells how long its event loop stood still.
+
+`GET /bench/watch` starts the heartbeat, `GET /bench/longest` ends it and answers milliseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from services.drift_repair_agent import main
+from shared.config import Settings, load
+
+_BEAT_S = 0.001
+
+
+class _Watched:
+    def __init__(self, service: ASGIApp) -> None:
+        self._service = service
+        self._heart: asyncio.Task[None] | None = None
+        self._longest = 0.0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not scope.get("path", "").startswith("/bench/"):
+            await self._service(scope, receive, send)
+            return
+        if self._heart is not None:
+            self._heart.cancel()
+            self._heart = None
+        answer = f"{self._longest * 1000:.2f}"
+        if scope["path"] == "/bench/watch":
+            self._longest = 0.0
+            self._heart = asyncio.create_task(self._beat())
+        await Response(answer)(scope, receive, send)
+
+    async def _beat(self) -> None:
+        before = time.perf_counter()
+        while True:
+            await asyncio.sleep(_BEAT_S)
+            now = time.perf_counter()
+            self._longest = max(self._longest, now - before - _BEAT_S)
+            before = now
+
+
+app = _Watched(main.build(load(Settings)))
