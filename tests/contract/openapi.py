@@ -36,6 +36,21 @@ class Correction:
     reason: str
     versions: tuple[str, ...] = tuple(VERSIONS)
 
+    def changes(self, version: str) -> bool:
+        """Whether the description says something else than this."""
+        schema = _read(VERSIONS[version])["components"]["schemas"].get(self.schema)
+        return schema is not None and self.applied_to(schema) != schema
+
+    def applied_to(self, schema: Json) -> Json:
+        """The schema as it should be; a name with a `+` adds to what is there."""
+        change = {
+            name.removeprefix("+"): {**schema.get(name[1:], {}), **value}
+            if name.startswith("+")
+            else value
+            for name, value in self.change.items()
+        }
+        return {**schema, **change}
+
 
 CORRECTIONS = (
     Correction(
@@ -113,11 +128,7 @@ class Description:
         for correction in CORRECTIONS:
             if self.version in correction.versions and correction.schema in schemas:
                 schema = schemas[correction.schema]
-                for name, value in correction.change.items():
-                    if name.startswith("+"):
-                        schema[name[1:]] = {**schema.get(name[1:], {}), **value}
-                    else:
-                        schema[name] = value
+                schemas[correction.schema] = correction.applied_to(schema)
         composed = _composed(document, set())
         for name, schema in schemas.items():
             if name not in composed:

@@ -9,7 +9,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from tests.contract.openapi import VERSIONS, description
+from tests.contract.openapi import CORRECTIONS, VERSIONS, description
 from tests.fakes.airbyte_server import (
     HARDCODED_RECORDS,
     ORGANIZATION_ID,
@@ -166,3 +166,31 @@ async def test_connections_and_jobs(server: AirbyteServer, ask: Ask) -> None:
     await ask("connections/delete", **by_id, answers=204)
     assert (await ask("connections/get", **by_id))["status"] == "deprecated"
     await ask("connections/update", connectionId=str(uuid4()), answers=404)
+
+
+@pytest.mark.parametrize("version", [one for one in VERSIONS if one != "0.63.19"])
+async def test_token(version: str) -> None:
+    """The one call that needs no token, and two that do not go without."""
+    judge = description(version)
+    async with (
+        AirbyteServer(version=version, auth="token") as server,
+        httpx.AsyncClient(base_url=server.url) as client,
+    ):
+        asked = {"client_id": server.client_id, "client_secret": server.client_secret}
+        told = (await client.post("/applications/token", json=asked)).json()
+        assert judge.about_request("POST", "applications/token", asked) == []
+        assert judge.about_answer("POST", "applications/token", 200, told) == []
+
+        bearer = {"Authorization": f"Bearer {told['access_token']}"}
+        path, body = "/workspaces/get", {"workspaceId": WORKSPACE_ID}
+        assert (await client.post(path, json=body)).status_code == 401
+        assert (await client.post(path, json=body, headers=bearer)).status_code == 200
+        server.revoke_tokens()
+        assert (await client.post(path, json=body, headers=bearer)).status_code == 401
+
+
+def test_corrections_are_needed() -> None:
+    """Each is about a schema that is there, and changes it."""
+    for correction in CORRECTIONS:
+        for version in correction.versions:
+            assert correction.changes(version), (correction.schema, version)
