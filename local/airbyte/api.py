@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import orjson
 from starlette.applications import Starlette
@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from local.airbyte import DESTINATION_DEFINITION_ID, WORKSPACE_ID, catalog, specification
+from local.airbyte import DESTINATION_DEFINITION_ID, WORKSPACE_ID, catalog, reads, specification
 from local.airbyte.errors import (
     Micronaut,
     Problem,
@@ -30,7 +30,7 @@ from local.airbyte.errors import (
     unreadable,
 )
 from local.airbyte.jobs import failure_reason
-from local.airbyte.metadata import OPEN, Row
+from local.airbyte.metadata import Row
 from local.airbyte.plane import (
     DESTINATION_SPECIFICATION,
     UNIT_SECONDS,
@@ -189,7 +189,7 @@ async def _source_specification(plane: Plane, body: Body) -> Json:
         "sourceDefinitionId": str(connector.definition_id),
         "documentationUrl": connector.documentation,
         "connectionSpecification": await plane.specification(connector),
-        "jobInfo": _no_job(plane, "get_spec"),
+        "jobInfo": reads.no_job(plane, "get_spec"),
     }
 
 
@@ -229,7 +229,7 @@ async def _destination_specification(plane: Plane, body: Body) -> Json:
         "destinationDefinitionId": str(DESTINATION_DEFINITION_ID),
         "connectionSpecification": DESTINATION_SPECIFICATION,
         "supportedDestinationSyncModes": list(catalog.DESTINATION_SYNC_MODES),
-        "jobInfo": _no_job(plane, "get_spec"),
+        "jobInfo": reads.no_job(plane, "get_spec"),
     }
 
 
@@ -368,15 +368,12 @@ async def _destinations_check(plane: Plane, body: Body) -> Json:
 
 
 def _checked(plane: Plane, row: Row, outcome: Outcome) -> Json:
-    told: Json = {
-        "jobInfo": _job_info(
-            plane, f"check_connection_{row['kind']}", row["definition_id"], outcome
-        )
-    }
+    kind = f"check_connection_{row['kind']}"
+    told: Json = {"jobInfo": reads.job_info(plane, kind, row["definition_id"], outcome)}
     if outcome.check is not None:
         told["status"] = "succeeded" if outcome.check.succeeded else "failed"
         told["message"] = outcome.check.message
-    return _present(told)
+    return reads.present(told)
 
 
 @_post("sources/discover_schema")
@@ -386,10 +383,10 @@ async def _sources_discover(plane: Plane, body: Body) -> Answer:
         raise _not_here("sources/discover_schema with a connectionId")
     cached = None if body.optional("disable_cache", bool) else plane.cached_catalog(row)
     if cached is not None:
-        job = _no_job(plane, "discover_schema")
+        job = reads.no_job(plane, "discover_schema")
         return _with_catalog(await plane.shown(row, cached), jobInfo=job, catalogId=cached)
     outcome = await plane.discover(row)
-    job = _job_info(plane, "discover_schema", row["definition_id"], outcome)
+    job = reads.job_info(plane, "discover_schema", row["definition_id"], outcome)
     if outcome.catalog_id is None:
         return {"jobInfo": job}
     shown = await plane.shown(row, outcome.catalog_id)
@@ -413,42 +410,6 @@ async def _most_recent(plane: Plane, body: Body) -> Answer:
 def _with_catalog(shown: bytes, **members: Any) -> bytes:
     """A JSON object with a catalog that is JSON already, however big."""
     return b"".join((orjson.dumps(members)[:-1], b',"catalog":', shown, b"}"))
-
-
-def _job_info(plane: Plane, kind: str, config_id: str, outcome: Outcome) -> Json:
-    return _present(
-        {
-            "id": str(uuid4()),
-            "configType": kind,
-            "configId": config_id,
-            "createdAt": outcome.started_at,
-            "endedAt": outcome.ended_at,
-            "succeeded": outcome.succeeded,
-            "connectorConfigurationUpdated": outcome.renewed,
-            "failureReason": _reason(plane, outcome.failure),
-            **_logs(plane),
-        }
-    )
-
-
-def _no_job(plane: Plane, kind: str) -> Json:
-    """What Airbyte tells of a job where none was needed."""
-    return {
-        "id": str(uuid4()),
-        "configType": kind,
-        "configId": "NoConfiguration",
-        "createdAt": 0,
-        "endedAt": 0,
-        "succeeded": True,
-        "connectorConfigurationUpdated": False,
-        **_logs(plane),
-    }
-
-
-def _logs(plane: Plane) -> Json:
-    """Connectors' logs may quote secrets, so there are none to tell."""
-    empty: Json = {"logs": {"logLines": []}}
-    return empty | ({"logType": "formatted"} if plane.settings.flavour is Flavour.COMMANDS else {})
 
 
 # Commands
@@ -516,7 +477,7 @@ def _output(plane: Plane, body: Body, kind: str) -> Json:
     members = ("message", "failureReason", "catalogId") + (
         ("connectorConfigurationUpdated",) if kind == "check" else ()
     )
-    return _present(told | {name: output.get(name) for name in members})
+    return reads.present(told | {name: output.get(name) for name in members})
 
 
 # Connections
@@ -575,7 +536,7 @@ def _settings(body: Body) -> Json:
         and basic["units"] > 0
     ):
         raise unreadable("basicSchedule takes units, a whole number over 0, and a timeUnit.")
-    return _present(given)
+    return reads.present(given)
 
 
 @_post("connections/create")
@@ -622,7 +583,7 @@ async def _connections_delete(plane: Plane, body: Body) -> None:
 @_post("connections/sync")
 async def _connections_sync(plane: Plane, body: Body) -> Json:
     row = plane.connection(body.uuid("connectionId"))
-    return _job_and_attempts(plane, plane.sync(row))
+    return reads.job_and_attempts(plane, plane.sync(row))
 
 
 def _connection(plane: Plane, row: Row) -> Json:
@@ -643,66 +604,9 @@ def _connection(plane: Plane, row: Row) -> Json:
 @_post("connections/status")
 async def _connections_status(plane: Plane, body: Body) -> Answer:
     return [
-        _status(plane, plane.connection(_uuid(each, "connectionIds")))
+        reads.connection_status(plane, plane.connection(_uuid(each, "connectionIds")))
         for each in body.required("connectionIds", list)
     ]
-
-
-def _status(plane: Plane, row: Row) -> Json:
-    """How a connection fares; the two releases ask and answer this differently."""
-    job = plane.metadata.one(
-        "SELECT * FROM jobs WHERE connection_id = ? ORDER BY id DESC LIMIT 1", row["id"]
-    )
-    succeeded = plane.metadata.one(
-        "SELECT max(updated_at) AS at FROM jobs WHERE connection_id = ? AND status = 'succeeded'",
-        row["id"],
-    )
-    is_open = job is not None and job["status"] in OPEN
-    told: Json = {
-        "connectionId": row["id"],
-        "lastSuccessfulSync": succeeded and succeeded["at"],
-    }
-    if job is not None:
-        told["lastSyncJobId"] = job["id"]
-        told |= _last_attempt(plane, job)
-    if plane.settings.flavour is Flavour.SYNCHRONOUS:
-        told |= {"isRunning": is_open, "isLastCompletedJobReset": False}
-        return _present(told | {"lastSyncJobStatus": job and job["status"]})
-    told["scheduleData"] = row["settings"].get("scheduleData")
-    told["connectionSyncStatus"] = _sync_status(row, job, told.get("failureReason"))
-    if job is not None:
-        told["lastSyncJobCreatedAt"] = job["created_at"]
-        told["activeJob"] = _job(plane, job) if is_open else None
-    return _present(told)
-
-
-def _last_attempt(plane: Plane, job: Row) -> Json:
-    last = _attempts(plane, job["id"])[-1]
-    failures = last.get("failureSummary", {}).get("failures", [])
-    told: Json = {"lastSyncAttemptNumber": last["id"]}
-    if failures and job["status"] == "failed":
-        told["failureReason"] = failures[0]
-    return told
-
-
-def _sync_status(row: Row, job: Row | None, failure: Json | None) -> str:
-    if row["settings"].get("breakingChange"):
-        return "failed"
-    if row["settings"]["status"] == "inactive":
-        return "paused"
-    if job is None:
-        return "pending"
-    if failure is not None and failure["failureType"] == "config_error":
-        return "failed"
-    told = {
-        "pending": "running",
-        "running": "running",
-        "incomplete": "running",
-        "succeeded": "synced",
-        "failed": "incomplete",
-        "cancelled": "incomplete",
-    }
-    return told[job["status"]]
 
 
 @_post("state/get")
@@ -712,7 +616,7 @@ async def _state_get(plane: Plane, body: Body) -> Json:
     told: Json = {"connectionId": row["id"], "stateType": "not_set"}
     streams = [
         {
-            "streamDescriptor": _present(
+            "streamDescriptor": reads.present(
                 {"name": each["name"], "namespace": each["namespace"] or None}
             ),
             "streamState": each["state"],
@@ -727,7 +631,9 @@ async def _state_get(plane: Plane, body: Body) -> Json:
         case "stream":
             return told | {"stateType": "stream", "streamState": streams}
         case "global":
-            whole = _present({"shared_state": next(iter(shared), None), "streamStates": streams})
+            whole = reads.present(
+                {"shared_state": next(iter(shared), None), "streamStates": streams}
+            )
             return told | {"stateType": "global", "globalState": whole}
     return told | {"stateType": "legacy", "state": shared[0]}
 
@@ -737,21 +643,21 @@ async def _state_get(plane: Plane, body: Body) -> Json:
 
 @_post("jobs/get", "jobs/get_without_logs")
 async def _jobs_get(plane: Plane, body: Body) -> Json:
-    return _job_and_attempts(plane, body.required("id", int))
+    return reads.job_and_attempts(plane, body.required("id", int))
 
 
 @_post("jobs/get_light")
 async def _jobs_get_light(plane: Plane, body: Body) -> Json:
-    return {"job": _job(plane, _job_row(plane, body.required("id", int)))}
+    return {"job": reads.job_read(plane, reads.job_row(plane, body.required("id", int)))}
 
 
 @_post("jobs/cancel")
 async def _jobs_cancel(plane: Plane, body: Body) -> Json:
     job_id = body.required("id", int)
-    _job_row(plane, job_id)
+    reads.job_row(plane, job_id)
     if not await plane.jobs.cancel(job_id):
         raise uncaught("The job has ended and cannot be cancelled.")
-    return _job_and_attempts(plane, job_id)
+    return reads.job_and_attempts(plane, job_id)
 
 
 @_post("jobs/list")
@@ -768,123 +674,11 @@ async def _jobs_list(plane: Plane, body: Body) -> Json:
     offset, size = pages.get("rowOffset") or 0, pages.get("pageSize") or len(rows)
     return {
         "jobs": [
-            {"job": _job(plane, row), "attempts": _attempts(plane, row["id"])}
+            {"job": reads.job_read(plane, row), "attempts": reads.attempts(plane, row["id"])}
             for row in rows[offset : offset + size]
         ],
         "totalJobCount": len(rows),
     }
-
-
-def _job_row(plane: Plane, job_id: int) -> Row:
-    row = plane.metadata.one("SELECT * FROM jobs WHERE id = ?", job_id)
-    if row is None:
-        raise uncaught(f"Could not find job with id {job_id}")
-    return row
-
-
-def _job_and_attempts(plane: Plane, job_id: int) -> Json:
-    return {
-        "job": _job(plane, _job_row(plane, job_id)),
-        "attempts": [{"attempt": each, **_logs(plane)} for each in _attempts(plane, job_id)],
-    }
-
-
-def _job(plane: Plane, row: Row) -> Json:
-    last = _attempts(plane, row["id"])[-1]
-    streams = [{**_flat(each), **_rejected(plane)} for each in last["streamStats"]]
-    counted = ("recordsEmitted", "bytesEmitted", "recordsCommitted", "bytesCommitted")
-    total = {name: sum(each[name] for each in streams) for name in counted}
-    return _present(
-        {
-            "id": row["id"],
-            "configType": "sync",
-            "configId": row["connection_id"],
-            "enabledStreams": row["streams"],
-            "createdAt": row["created_at"],
-            "updatedAt": row["updated_at"],
-            "startedAt": row["started_at"],
-            "status": row["status"],
-            "aggregatedStats": {**total, **_rejected(plane)},
-            "streamAggregatedStats": streams,
-        }
-    )
-
-
-def _flat(stream: Json) -> Json:
-    named = {key: value for key, value in stream.items() if key != "stats"}
-    return {**named, **stream["stats"]}
-
-
-def _rejected(plane: Plane) -> Json:
-    """The writer takes every record; the older release did not count these."""
-    return {"recordsRejected": 0} if plane.settings.flavour is Flavour.COMMANDS else {}
-
-
-def _attempts(plane: Plane, job_id: int) -> list[Json]:
-    rows = plane.metadata.all("SELECT * FROM attempts WHERE job_id = ? ORDER BY number", job_id)
-    return [_attempt(plane, row) for row in rows]
-
-
-def _attempt(plane: Plane, row: Row) -> Json:
-    streams = [
-        _present(
-            {
-                "streamName": name,
-                "streamNamespace": namespace,
-                "stats": {
-                    "recordsEmitted": records,
-                    "bytesEmitted": size,
-                    "recordsCommitted": committed_records,
-                    "bytesCommitted": committed_size,
-                },
-            }
-        )
-        for namespace, name, records, size, committed_records, committed_size in row["stats"].get(
-            "streams", []
-        )
-    ]
-
-    def total(name: str) -> int:
-        return sum(each["stats"][name] for each in streams)
-
-    return _present(
-        {
-            "id": row["number"],
-            "status": row["status"],
-            "createdAt": row["created_at"],
-            "updatedAt": row["updated_at"],
-            "endedAt": row["ended_at"],
-            "recordsSynced": total("recordsCommitted"),
-            "bytesSynced": total("bytesCommitted"),
-            "totalStats": {
-                "recordsEmitted": total("recordsEmitted"),
-                "bytesEmitted": total("bytesEmitted"),
-                "recordsCommitted": total("recordsCommitted"),
-                "bytesCommitted": total("bytesCommitted"),
-                "stateMessagesEmitted": row["stats"].get("states", 0),
-            },
-            "streamStats": streams,
-            "failureSummary": _summary(plane, row["failure"]),
-        }
-    )
-
-
-def _summary(plane: Plane, failure: Json | None) -> Json | None:
-    if failure is None:
-        return None
-    return {**failure, "failures": [_reason(plane, each) for each in failure["failures"]]}
-
-
-def _reason(plane: Plane, reason: Json | None) -> Json | None:
-    """A FailureReason as the played release knows it."""
-    if reason is None or plane.settings.flavour is Flavour.COMMANDS:
-        return reason
-    newer = ("fromTraceMessage", "streamDescriptor")
-    return {name: value for name, value in reason.items() if name not in newer}
-
-
-def _present(told: Json) -> Json:
-    return {name: value for name, value in told.items() if value is not None}
 
 
 def _uuid(value: Any, name: str) -> UUID:

@@ -1,0 +1,228 @@
+"""What the API tells of jobs and connections, worded as the played release words it."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import uuid4
+
+from local.airbyte.errors import uncaught
+from local.airbyte.metadata import OPEN, Row
+from local.airbyte.plane import Outcome, Plane
+from local.airbyte.settings import Flavour
+
+Json = dict[str, Any]
+
+
+def job_info(plane: Plane, kind: str, config_id: str, outcome: Outcome) -> Json:
+    """The SynchronousJobRead of a connector that was run."""
+    return present(
+        {
+            "id": str(uuid4()),
+            "configType": kind,
+            "configId": config_id,
+            "createdAt": outcome.started_at,
+            "endedAt": outcome.ended_at,
+            "succeeded": outcome.succeeded,
+            "connectorConfigurationUpdated": outcome.renewed,
+            "failureReason": _reason(plane, outcome.failure),
+            **logs_of(plane),
+        }
+    )
+
+
+def no_job(plane: Plane, kind: str) -> Json:
+    """What Airbyte tells of a job where none was needed."""
+    return {
+        "id": str(uuid4()),
+        "configType": kind,
+        "configId": "NoConfiguration",
+        "createdAt": 0,
+        "endedAt": 0,
+        "succeeded": True,
+        "connectorConfigurationUpdated": False,
+        **logs_of(plane),
+    }
+
+
+def logs_of(plane: Plane) -> Json:
+    """Connectors' logs may quote secrets, so there are none to tell."""
+    empty: Json = {"logs": {"logLines": []}}
+    return empty | ({"logType": "formatted"} if plane.settings.flavour is Flavour.COMMANDS else {})
+
+
+def connection_status(plane: Plane, row: Row) -> Json:
+    """How a connection fares; the two releases ask and answer this differently."""
+    job = plane.metadata.one(
+        "SELECT * FROM jobs WHERE connection_id = ? ORDER BY id DESC LIMIT 1", row["id"]
+    )
+    succeeded = plane.metadata.one(
+        "SELECT max(updated_at) AS at FROM jobs WHERE connection_id = ? AND status = 'succeeded'",
+        row["id"],
+    )
+    is_open = job is not None and job["status"] in OPEN
+    told: Json = {
+        "connectionId": row["id"],
+        "lastSuccessfulSync": succeeded and succeeded["at"],
+    }
+    if job is not None:
+        told["lastSyncJobId"] = job["id"]
+        told |= _last_attempt(plane, job)
+    if plane.settings.flavour is Flavour.SYNCHRONOUS:
+        told |= {"isRunning": is_open, "isLastCompletedJobReset": False}
+        return present(told | {"lastSyncJobStatus": job and job["status"]})
+    told["scheduleData"] = row["settings"].get("scheduleData")
+    told["connectionSyncStatus"] = _sync_status(row, job, told.get("failureReason"))
+    if job is not None:
+        told["lastSyncJobCreatedAt"] = job["created_at"]
+        told["activeJob"] = job_read(plane, job) if is_open else None
+    return present(told)
+
+
+def _last_attempt(plane: Plane, job: Row) -> Json:
+    last = attempts(plane, job["id"])[-1]
+    failures = last.get("failureSummary", {}).get("failures", [])
+    told: Json = {"lastSyncAttemptNumber": last["id"]}
+    if failures and job["status"] == "failed":
+        told["failureReason"] = failures[0]
+    return told
+
+
+def _sync_status(row: Row, job: Row | None, failure: Json | None) -> str:
+    if row["settings"].get("breakingChange"):
+        return "failed"
+    if row["settings"]["status"] == "inactive":
+        return "paused"
+    if job is None:
+        return "pending"
+    if failure is not None and failure["failureType"] == "config_error":
+        return "failed"
+    told = {
+        "pending": "running",
+        "running": "running",
+        "incomplete": "running",
+        "succeeded": "synced",
+        "failed": "incomplete",
+        "cancelled": "incomplete",
+    }
+    return told[job["status"]]
+
+
+def job_row(plane: Plane, job_id: int) -> Row:
+    """A job as it is stored.
+
+    Raises:
+        Refusal: 500, as Airbyte answers for an unknown id.
+    """
+    row = plane.metadata.one("SELECT * FROM jobs WHERE id = ?", job_id)
+    if row is None:
+        raise uncaught(f"Could not find job with id {job_id}")
+    return row
+
+
+def job_and_attempts(plane: Plane, job_id: int) -> Json:
+    """A JobInfoRead."""
+    return {
+        "job": job_read(plane, job_row(plane, job_id)),
+        "attempts": [{"attempt": each, **logs_of(plane)} for each in attempts(plane, job_id)],
+    }
+
+
+def job_read(plane: Plane, row: Row) -> Json:
+    """A JobRead, with the counts of its last attempt."""
+    last = attempts(plane, row["id"])[-1]
+    streams = [{**_flat(each), **_rejected(plane)} for each in last["streamStats"]]
+    counted = ("recordsEmitted", "bytesEmitted", "recordsCommitted", "bytesCommitted")
+    total = {name: sum(each[name] for each in streams) for name in counted}
+    return present(
+        {
+            "id": row["id"],
+            "configType": "sync",
+            "configId": row["connection_id"],
+            "enabledStreams": row["streams"],
+            "createdAt": row["created_at"],
+            "updatedAt": row["updated_at"],
+            "startedAt": row["started_at"],
+            "status": row["status"],
+            "aggregatedStats": {**total, **_rejected(plane)},
+            "streamAggregatedStats": streams,
+        }
+    )
+
+
+def _flat(stream: Json) -> Json:
+    named = {key: value for key, value in stream.items() if key != "stats"}
+    return {**named, **stream["stats"]}
+
+
+def _rejected(plane: Plane) -> Json:
+    """The writer takes every record; the older release did not count these."""
+    return {"recordsRejected": 0} if plane.settings.flavour is Flavour.COMMANDS else {}
+
+
+def attempts(plane: Plane, job_id: int) -> list[Json]:
+    """A job's AttemptReads, the first one first; there is always one."""
+    rows = plane.metadata.all("SELECT * FROM attempts WHERE job_id = ? ORDER BY number", job_id)
+    return [_attempt(plane, row) for row in rows]
+
+
+def _attempt(plane: Plane, row: Row) -> Json:
+    streams = [
+        present(
+            {
+                "streamName": name,
+                "streamNamespace": namespace,
+                "stats": {
+                    "recordsEmitted": records,
+                    "bytesEmitted": size,
+                    "recordsCommitted": committed_records,
+                    "bytesCommitted": committed_size,
+                },
+            }
+        )
+        for namespace, name, records, size, committed_records, committed_size in row["stats"].get(
+            "streams", []
+        )
+    ]
+
+    def total(name: str) -> int:
+        return sum(each["stats"][name] for each in streams)
+
+    return present(
+        {
+            "id": row["number"],
+            "status": row["status"],
+            "createdAt": row["created_at"],
+            "updatedAt": row["updated_at"],
+            "endedAt": row["ended_at"],
+            "recordsSynced": total("recordsCommitted"),
+            "bytesSynced": total("bytesCommitted"),
+            "totalStats": {
+                "recordsEmitted": total("recordsEmitted"),
+                "bytesEmitted": total("bytesEmitted"),
+                "recordsCommitted": total("recordsCommitted"),
+                "bytesCommitted": total("bytesCommitted"),
+                "stateMessagesEmitted": row["stats"].get("states", 0),
+            },
+            "streamStats": streams,
+            "failureSummary": _summary(plane, row["failure"]),
+        }
+    )
+
+
+def _summary(plane: Plane, failure: Json | None) -> Json | None:
+    if failure is None:
+        return None
+    return {**failure, "failures": [_reason(plane, each) for each in failure["failures"]]}
+
+
+def _reason(plane: Plane, reason: Json | None) -> Json | None:
+    """A FailureReason as the played release knows it."""
+    if reason is None or plane.settings.flavour is Flavour.COMMANDS:
+        return reason
+    newer = ("fromTraceMessage", "streamDescriptor")
+    return {name: value for name, value in reason.items() if name not in newer}
+
+
+def present(told: Json) -> Json:
+    """Without what is null, as Airbyte leaves it out."""
+    return {name: value for name, value in told.items() if value is not None}
