@@ -76,6 +76,7 @@ class Database:
             with _registry_errors():
                 await session.begin()
                 yield session
+                await session.flush()  # so that the commit is a commit and nothing else
             try:
                 await session.commit()
             except (DBAPIError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
@@ -118,23 +119,45 @@ class _registry_errors:
         return None
 
     def __exit__(
-        self, _type: type[BaseException] | None, error: object, _traceback: object
+        self, _type: type[BaseException] | None, error: BaseException | None, _traceback: object
     ) -> None:
-        if isinstance(error, DBAPIError) and _is_connection_trouble(error):
-            raise Unavailable(_AWAY) from _bare(error)
-        if isinstance(error, PoolTimeoutError):
-            raise Unavailable("Every connection to the registry is in use.") from None
-        if isinstance(
-            error, OSError | asyncpg.PostgresConnectionError | asyncpg.CannotConnectNowError
-        ):
-            raise Unavailable(_AWAY) from _bare(error)
+        told = _trouble(error)
+        if told is not None:
+            raise Unavailable(told) from _bare(error)
 
 
-def _is_connection_trouble(error: DBAPIError) -> bool:
-    return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
+def _trouble(error: object) -> str | None:
+    """What keeps the registry from doing anything now; None for every other error."""
+    if isinstance(error, PoolTimeoutError):
+        return "Every connection to the registry is in use."
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return "The registry's certificate is not one that the CA vouches for."
+    if isinstance(error, OSError):
+        return _AWAY
+    return _trouble_by_sqlstate(error) if isinstance(error, DBAPIError) else None
 
 
-def _bare(error: BaseException) -> BaseException:
+def _trouble_by_sqlstate(error: DBAPIError) -> str | None:
+    sqlstate = getattr(error.orig, "sqlstate", None) or ""
+    if sqlstate.startswith(_NO_LOGIN):
+        return "The registry refuses the user, the password or the database of SUPABASE_DB_URL."
+    if error.connection_invalidated or isinstance(error, OperationalError | InterfaceError):
+        return _AWAY
+    return "The registry cannot do this now." if sqlstate.startswith(_NOT_NOW) else None
+
+
+# Classes of Postgres's SQLSTATE: https://www.postgresql.org/docs/current/errcodes-appendix.html
+_NO_LOGIN = ("28", "3D")
+_NOT_NOW = (
+    "25006",  # a standby, during a failover
+    "40",  # serialization failure, deadlock
+    "53",  # out of connections, disk or memory
+    "55P03",  # lock_timeout
+    "57",  # starting, stopping, statement_timeout
+)
+
+
+def _bare(error: object) -> BaseException:
     """The kind of a driver's error without its message, which may hold parameters."""
     return RuntimeError(type(error).__name__)
 

@@ -1,0 +1,382 @@
+"""The way to Postgres: TLS, what is told while it is away, and a commit whose answer is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import asyncpg
+import pytest
+import trustme
+from sqlalchemy import select, text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+
+from local import servers
+from shared import database, logs, registry
+from shared.config import PostgresAddress, SslMode, postgres_address
+from shared.database import Database, sqlalchemy_url
+from shared.errors import Unavailable, UpstreamUnknown
+from shared.models import EventRow, SyncCatalogVersion, VersionOrigin
+from tests import factories
+
+CANARY = "AAMCANARY-database"
+
+
+@asynccontextmanager
+async def opened(address: PostgresAddress | str) -> AsyncIterator[Database]:
+    """A database that is closed again."""
+    if isinstance(address, str):
+        address = postgres_address(address)
+    db = Database.at(address, application="test")
+    yield db
+    await db.close()
+
+
+async def both_ways(db: Database, statement: str) -> list[Unavailable]:
+    """What a transaction and a read raise; nobody may ever see the driver's words."""
+    raised = []
+    for way in (db.transaction, db.read):
+        with pytest.raises(Unavailable) as caught:
+            async with way() as session:
+                await session.execute(text(statement))
+        assert CANARY not in f"{caught.value.problem()} {caught.value.__cause__!r}"
+        assert caught.value.__suppress_context__
+        raised.append(caught.value)
+    return raised
+
+
+# TLS
+
+
+@pytest.fixture(scope="module")
+def ca() -> trustme.CA:
+    """The authority that signed the TLS server's certificate."""
+    return trustme.CA()
+
+
+class TlsDoor:
+    """Speaks TLS before a Postgres whose build cannot, as a pooler does; or lets through in clear."""
+
+    def __init__(self, upstream: str, issued: trustme.LeafCert) -> None:
+        url = urlsplit(upstream)
+        self._upstream = (url.hostname, url.port)
+        self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        issued.configure_cert(self._context)
+        self.encrypted: list[bool] = []
+        """One entry for each session that got through."""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One session."""
+        first = await reader.readexactly(8)
+        wants_tls = first == struct.pack("!ii", 8, 80877103)
+        if wants_tls:
+            writer.write(b"S")
+            try:
+                await writer.start_tls(self._context)
+                first = await reader.readexactly(8)
+            except (OSError, asyncio.IncompleteReadError):
+                return await hang_up(writer)
+        self.encrypted.append(wants_tls)
+        up_reader, up_writer = await asyncio.open_connection(*self._upstream)
+        up_writer.write(first)
+        await asyncio.wait(
+            {
+                asyncio.create_task(pump(reader, up_writer)),
+                asyncio.create_task(pump(up_reader, writer)),
+            },
+        )
+        return await hang_up(writer, up_writer)
+
+
+async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Hand on until one side ends, then end the other."""
+    with suppress(OSError):
+        while got := await reader.read(65536):
+            writer.write(got)
+    writer.close()
+
+
+async def hang_up(*writers: asyncio.StreamWriter) -> None:
+    """Reset the connections, and wait until they are gone."""
+    for writer in writers:
+        writer.transport.abort()
+        with suppress(OSError):
+            await writer.wait_closed()
+
+
+@pytest.mark.parametrize(
+    "host, mode, authority, is_encrypted",
+    [
+        ("localhost", "require", "ours", True),
+        ("localhost", "prefer", "ours", True),
+        ("localhost", "verify-full", "ours", True),
+        ("127.0.0.1", "verify-ca", "ours", True),
+        ("localhost", "require", None, True),
+        ("localhost", "prefer", None, True),
+        ("localhost", "allow", None, False),
+        ("localhost", "disable", None, False),
+        ("localhost", "disable", "ours", False),
+        ("127.0.0.1", "require", "ours", None),
+        ("127.0.0.1", "verify-full", "ours", None),
+        ("localhost", "require", "other", None),
+        ("localhost", "verify-ca", "other", None),
+        ("localhost", "verify-full", None, None),
+    ],
+)
+async def test_tls(
+    postgres: servers.Postgres,
+    ca: trustme.CA,
+    tmp_path: Path,
+    host: str,
+    mode: SslMode,
+    authority: str | None,
+    is_encrypted: bool | None,
+) -> None:
+    """A CA makes the server prove itself; None in the last column is a connection refused."""
+    (ca if authority == "ours" else trustme.CA()).cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    door = TlsDoor(postgres.url, ca.issue_cert("localhost"))
+    server = await asyncio.start_server(door.serve, "127.0.0.1", 0)
+    address = PostgresAddress(
+        host=host, port=server.sockets[0].getsockname()[1], user="aam", password=postgres.password,
+        database="aam", ssl_mode=mode, ssl_root_cert=tmp_path / "ca.pem" if authority else None,
+    )  # fmt: skip
+    async with server, opened(address) as db:
+        if is_encrypted is None:
+            for raised in await both_ways(db, "SELECT 1"):
+                assert "certificate" in raised.detail
+            assert door.encrypted == []
+        else:
+            async with db.read() as session:
+                assert await session.scalar(text("SELECT 1")) == 1
+            assert door.encrypted == [is_encrypted]
+
+
+async def test_require_is_no_less_where_there_is_no_tls(postgres_url: str) -> None:
+    """Nothing is sent in clear to a server that offers no TLS."""
+    async with opened(f"{postgres_url}?sslmode=require") as db:
+        await both_ways(db, "SELECT 1")
+
+
+def test_unverified_tls_is_said_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One warning per host, however many engines are made."""
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(root, "level", root.level)
+    monkeypatch.setattr(database, "_warned", set())
+    logs.set_up("test")
+    address = postgres_address(f"postgresql://u:{CANARY}@h/d?sslmode=require")
+
+    for _ in range(3):
+        assert database.connect_arguments(address)["ssl"] == "require"
+
+    written = capsys.readouterr().out
+    assert written.count("registry_tls_unverified") == 1
+    assert CANARY not in written
+
+
+def test_a_ca_is_never_a_mere_wish(tmp_path: Path, ca: trustme.CA) -> None:
+    """With a CA the context demands a certificate, whatever sslmode says short of disable."""
+    ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    for mode in ("allow", "prefer", "require", "verify-ca", "verify-full"):
+        address = postgres_address(f"postgresql://h/d?sslmode={mode}&sslrootcert={tmp_path}/ca.pem")
+        context = database.connect_arguments(address)["ssl"]
+        assert context.verify_mode is ssl.CERT_REQUIRED
+        assert context.check_hostname is (mode != "verify-ca")
+
+
+# Away
+
+
+@pytest.mark.parametrize(
+    "url, told",
+    [
+        ("postgresql://aam:AAMCANARY-database@127.0.0.1:{port}/aam", "refuses the user"),
+        ("postgresql://AAMCANARY-database:x@127.0.0.1:{port}/aam", "refuses the user"),
+        ("postgresql://aam:{password}@127.0.0.1:{port}/AAMCANARY-database", "or the database"),
+        ("postgresql://aam:{password}@127.0.0.1:1/AAMCANARY-database", "cannot be reached"),
+        ("postgresql://aam:{password}@AAMCANARY-database.invalid/aam", "cannot be reached"),
+    ],
+)
+async def test_a_registry_that_does_not_let_us_in(
+    postgres: servers.Postgres, url: str, told: str
+) -> None:
+    """Nothing was recorded, and the sentence says which half of the URL to look at."""
+    url = url.format(port=postgres.port, password=postgres.password)
+    async with opened(url) as db:
+        for raised in await both_ways(db, "SELECT 1"):
+            assert told in raised.detail
+
+
+@pytest.mark.parametrize(
+    "sqlstate", ["25006", "40001", "40P01", "53100", "53300", "55P03", "57014"]
+)
+async def test_a_statement_that_cannot_be_done_now(postgres_url: str, sqlstate: str) -> None:
+    """A deadlock, a full disk, a lock held too long: retry freely."""
+    failing = f"DO $$ BEGIN RAISE EXCEPTION '{CANARY}' USING ERRCODE = '{sqlstate}'; END $$"
+    async with opened(postgres_url) as db:
+        await both_ways(db, failing)
+
+
+async def test_sessions_that_were_cut_are_made_again(postgres_url: str) -> None:
+    """The one that was cut fails, the next one works."""
+    async with opened(postgres_url) as db:
+        await both_ways(db, "SELECT pg_terminate_backend(pg_backend_pid())")
+        async with db.transaction() as session:
+            assert await session.scalar(text("SELECT 1")) == 1
+
+
+async def test_postgres_goes_and_comes(own_postgres: servers.Postgres) -> None:
+    """Unavailable while it is away, at once; then as before, without a new engine."""
+    async with opened(own_postgres.url) as db:
+        with pytest.raises(Unavailable, match="not migrated"):
+            await db.ping()
+        own_postgres.stop()
+        async with asyncio.timeout(5):
+            for raised in await both_ways(db, "SELECT 1"):
+                assert raised.detail == "The registry cannot be reached now."
+        own_postgres.start()
+        async with db.read() as session:
+            assert await session.scalar(text("SELECT 1")) == 1
+
+
+async def test_a_mistake_of_ours_is_not_called_unavailable(
+    registry_url: str, sql: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    """A broken constraint is told as itself, also where only the commit sends the statement."""
+    async with opened(registry_url) as db:
+        with pytest.raises(IntegrityError) as caught:
+            async with db.transaction() as session:
+                session.add(
+                    EventRow(connection_id=uuid4(), seq=1, type=CANARY, status="ACTIVE", version=1)
+                )
+        assert CANARY not in str(caught.value)
+
+
+# A commit whose answer is lost
+
+
+class LossyCommit:
+    """Stands before Postgres and cuts the line at the first COMMIT it sees."""
+
+    def __init__(self, upstream: str, *, delivers: bool) -> None:
+        url = urlsplit(upstream)
+        self._upstream = (url.hostname, url.port)
+        self._delivers = delivers
+        self.is_armed = False
+        self.has_cut = asyncio.Event()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One session."""
+        up_reader, up_writer = await asyncio.open_connection(*self._upstream)
+        answers = asyncio.create_task(pump(up_reader, writer))
+        while sent := await reader.read(65536):
+            if self.is_armed and b"COMMIT" in sent:
+                answers.cancel()
+                await asyncio.wait([answers])
+                if self._delivers:
+                    up_writer.write(sent)
+                    await up_reader.readuntil(b"COMMIT\0")
+                break
+            up_writer.write(sent)
+        await hang_up(writer, up_writer)
+        self.has_cut.set()
+
+
+@pytest.mark.parametrize("is_durable", [True, False])
+async def test_a_lost_answer_to_a_commit_is_unknown(
+    registry_url: str, sql: asyncpg.Connection[asyncpg.Record], is_durable: bool
+) -> None:
+    """It may be durable or not; the caller hears the same, and never 'nothing was recorded'."""
+    proxy = LossyCommit(registry_url, delivers=is_durable)
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    lossy = registry_url.replace(str(urlsplit(registry_url).port), str(port))
+    async with server, opened(lossy) as db:
+        with pytest.raises(UpstreamUnknown) as caught:
+            async with db.transaction() as session:
+                session.add(factories.connection(name=CANARY))
+                proxy.is_armed = True
+        await proxy.has_cut.wait()
+
+    assert caught.value.code == "commit_unknown"
+    assert CANARY not in f"{caught.value.problem()} {caught.value.__cause__!r}"
+    assert await sql.fetchval("SELECT count(*) FROM connections") == is_durable
+
+
+# Sessions
+
+
+@pytest.fixture
+async def forgetful(
+    registry_url: str, sql: asyncpg.Connection[asyncpg.Record]
+) -> AsyncIterator[Database]:
+    """A registry that lets code commit, and forgets everything when the test ends."""
+    url = sqlalchemy_url(postgres_address(registry_url))
+    engine = create_async_engine(url, json_deserializer=str)
+    async with engine.connect() as connection:
+        outer = await connection.begin()
+        yield Database(
+            async_sessionmaker(
+                connection, expire_on_commit=False, join_transaction_mode="create_savepoint"
+            )
+        )
+        await outer.rollback()
+    await engine.dispose()
+
+
+async def test_code_may_commit_while_the_test_forgets(
+    forgetful: Database, sql: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    """What one transaction committed the next one sees; what failed is gone; nobody else sees it."""
+    row = factories.connection()
+    async with forgetful.transaction() as session:
+        session.add(row)
+    with pytest.raises(ZeroDivisionError):
+        async with forgetful.transaction() as session:
+            session.add(factories.connection())
+            await session.flush()
+            raise ZeroDivisionError
+
+    async with forgetful.read() as session:
+        assert (await registry.find_connection(session, row.id)).name == row.name
+        assert await session.scalar(text("SELECT count(*) FROM connections")) == 1
+    assert await sql.fetchval("SELECT count(*) FROM connections") == 0
+
+
+@pytest.mark.parametrize("kind", ["pooled", "forgetful"])
+async def test_json_goes_in_and_comes_out_as_text(
+    registry_url: str,
+    forgetful: Database,
+    sql: asyncpg.Connection[asyncpg.Record],
+    kind: str,
+) -> None:
+    """Nothing parses a catalog on its way; Postgres alone decides about spaces and key order."""
+    catalog = b'{"streams":[{"b":1.50,"a":"\xc3\xa4"}]}'
+    async with opened(registry_url) as pooled:
+        db = pooled if kind == "pooled" else forgetful
+        row = factories.connection()
+        async with db.transaction() as session:
+            session.add(row)
+            await session.flush()
+            version = await registry.append_version(
+                session, row, catalog, expected_version=1, fingerprint="f",
+                origin=VersionOrigin.REPAIR, snapshot_id=None,
+            )  # fmt: skip
+        for way in (db.transaction, db.read):
+            async with way() as session:
+                found = await session.scalar(
+                    select(SyncCatalogVersion.sync_catalog).where(
+                        SyncCatalogVersion.id == version.id
+                    )
+                )
+            assert found == '{"streams": [{"a": "ä", "b": 1.50}]}'
