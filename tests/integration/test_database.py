@@ -63,7 +63,7 @@ def ca() -> trustme.CA:
 
 
 class TlsDoor:
-    """Speaks TLS before a Postgres whose build cannot, as a pooler does; or lets through in clear."""
+    """Speaks TLS before a Postgres whose build cannot, as a pooler does; or is passed in clear."""
 
     def __init__(self, upstream: str, issued: trustme.LeafCert) -> None:
         url = urlsplit(upstream)
@@ -302,7 +302,7 @@ async def test_a_lost_answer_to_a_commit_is_unknown(
     port = server.sockets[0].getsockname()[1]
     lossy = registry_url.replace(str(urlsplit(registry_url).port), str(port))
     async with server, opened(lossy) as db:
-        with pytest.raises(UpstreamUnknown) as caught:
+        with pytest.raises(UpstreamUnknown) as caught:  # noqa: PT012 - the commit is the block's end
             async with db.transaction() as session:
                 session.add(factories.connection(name=CANARY))
                 proxy.is_armed = True
@@ -337,11 +337,11 @@ async def forgetful(
 async def test_code_may_commit_while_the_test_forgets(
     forgetful: Database, sql: asyncpg.Connection[asyncpg.Record]
 ) -> None:
-    """What one transaction committed the next one sees; what failed is gone; nobody else sees it."""
+    """What a transaction committed the next one sees; what failed is gone; nobody else sees it."""
     row = factories.connection()
     async with forgetful.transaction() as session:
         session.add(row)
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ZeroDivisionError):  # noqa: PT012 - the rollback is the block's end
         async with forgetful.transaction() as session:
             session.add(factories.connection())
             await session.flush()

@@ -1,0 +1,102 @@
+"""The migrations build an empty database and take it down again, as the models describe it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+from alembic import command
+from alembic.config import Config
+
+from local import servers
+from shared.models import Base
+
+REPOSITORY = Path(__file__).parents[2]
+_LEFT = """
+    SELECT 'relation ' || relname FROM pg_class WHERE relnamespace = 'public'::regnamespace
+    UNION ALL SELECT 'type ' || typname FROM pg_type
+    WHERE typnamespace = 'public'::regnamespace AND typtype IN ('e', 'd')
+    UNION ALL SELECT 'routine ' || proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+"""
+_CONSTRAINTS = """
+    SELECT conrelid::regclass::text, conname, contype FROM pg_constraint
+    WHERE connamespace = 'public'::regnamespace AND contype <> 'n'
+    AND conrelid <> 'alembic_version'::regclass
+"""
+_INDEXES = """
+    SELECT tablename, indexname FROM pg_indexes
+    WHERE schemaname = 'public' AND tablename <> 'alembic_version'
+"""
+_KINDS = {"p": "pk", "u": "uq", "f": "fk", "c": "ck"}
+
+
+@pytest.fixture
+async def database(
+    postgres: servers.Postgres, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+    """An empty database of its own, which SUPABASE_DB_URL names."""
+    maker = await asyncpg.connect(postgres.url_of("postgres"))
+    await maker.execute("CREATE DATABASE migrated")
+    monkeypatch.setenv("SUPABASE_DB_URL", postgres.url_of("migrated"))
+    monkeypatch.chdir(tmp_path)
+    connection = await asyncpg.connect(postgres.url_of("migrated"))
+    yield connection
+    await connection.close()
+    await maker.execute("DROP DATABASE migrated")
+    await maker.close()
+
+
+async def alembic(verb: str, *revision: str) -> None:
+    """Run one of Alembic's commands; migrations/env.py brings an event loop of its own."""
+    config = Config(REPOSITORY / "alembic.ini")
+    await asyncio.to_thread(getattr(command, verb), config, *revision)
+
+
+async def test_up_down_up_and_nothing_to_add(
+    database: asyncpg.Connection[asyncpg.Record],
+) -> None:
+    """Taken down, it leaves only Alembic's own empty table; built, it is what the models say."""
+    for _ in range(2):
+        await alembic("upgrade", "head")
+        await alembic("check")
+        await alembic("downgrade", "base")
+        left = {row[0] for row in await database.fetch(_LEFT)}
+        assert left == {"relation alembic_version", "relation alembic_version_pkc"}
+        assert await database.fetchval("SELECT count(*) FROM alembic_version") == 0
+
+
+async def test_every_constraint_is_named_by_the_convention(
+    database: asyncpg.Connection[asyncpg.Record],
+) -> None:
+    """So that a later migration finds it under the name that the models give it."""
+    await alembic("upgrade", "head")
+
+    constraints = await database.fetch(_CONSTRAINTS)
+    for table, name, kind in constraints:
+        assert re.fullmatch(f"{_KINDS[kind.decode()]}_{table}(_.+)?", name), name
+    for table, name in await database.fetch(_INDEXES):
+        assert re.fullmatch(f"(ix|uq|pk)_{table}(_.+)?", name), name
+    assert {name for _, name, _ in constraints} == {
+        constraint.name
+        for table in Base.metadata.tables.values()
+        for constraint in table.constraints
+    }
+
+
+async def test_two_at_once_take_turns(database: asyncpg.Connection[asyncpg.Record]) -> None:
+    """Replicas that all migrate at their start build the database once."""
+    processes = [
+        await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "alembic", "upgrade", "head", cwd=REPOSITORY
+        )
+        for _ in range(2)
+    ]
+    async with asyncio.timeout(60):
+        assert [await process.wait() for process in processes] == [0, 0]
+
+    assert await database.fetchval("SELECT array_agg(version_num) FROM alembic_version") == ["0001"]
