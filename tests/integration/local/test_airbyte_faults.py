@@ -21,7 +21,7 @@ import orjson
 import pytest
 from pydantic import SecretStr
 
-from local.airbyte import WORKSPACE_ID
+from local.airbyte import WORKSPACE_ID, runner
 from local.airbyte.metadata import InUse, Metadata
 from local.airbyte.settings import Limits, Settings
 from local.servers import free_port
@@ -434,3 +434,42 @@ def _lives(pid: int) -> bool:
         return False
     state = Path(f"/proc/{pid}/stat")
     return not state.exists() or state.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+async def test_where_there_is_no_anonymous_memory(
+    with_script: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The configuration is in a file that only its owner reads, and is gone after the run."""
+    monkeypatch.setattr(runner, "HAS_MEMFD", False)
+    script = """
+    seen = [sys.argv[3], oct(os.stat(sys.argv[3]).st_mode & 0o777)]
+    say(type="CONNECTION_STATUS", connectionStatus={"status": "SUCCEEDED",
+        "message": json.dumps(seen)})
+    """
+    async with with_script(script) as api:
+        source = await api.source({"token": "canary"})
+        told = await api.ask("sources/check_connection", sourceId=source["sourceId"])
+        path, mode = orjson.loads(told["message"])
+        assert path.startswith(str(api.plane.settings.state_dir))
+        assert mode == "0o600"
+        assert stat.S_IMODE((api.plane.settings.state_dir / "run").stat().st_mode) == 0o700
+        assert not list((api.plane.settings.state_dir / "run").glob("*.*"))
+
+
+def test_what_a_killed_plane_left_is_swept(tmp_path: Path) -> None:
+    """Its connector, known by pid and command, and its files; never a stranger with that pid."""
+    left = subprocess.Popen(["/bin/sleep", "60"], start_new_session=True)
+    stranger = subprocess.Popen(["/bin/sleep", "61"], start_new_session=True)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / f"{left.pid}.pid").write_text("sleep 60")
+    (folder / f"{stranger.pid}.pid").write_text("source-salesforce")
+    (folder / "config.json").write_text("canary")
+
+    runner.Runner(folder, asyncio.Semaphore(1)).sweep()
+
+    assert left.wait(5) == -signal.SIGKILL
+    assert stranger.poll() is None
+    assert list(folder.iterdir()) == []
+    stranger.kill()
+    stranger.wait(5)
