@@ -221,10 +221,21 @@ class Stack:
         self._lock.flush()
         return bool(holder)
 
+    def _port_fields(self) -> list[str]:
+        """The settings that name the ports of this stack, each port but once."""
+        unused = () if self.uses_sample_org else ("sample_org_port", "sample_org_proxy_port")
+        fields = [name for name in self.settings.port_names() if name not in unused]
+        owners: dict[int, str] = {}
+        for name in fields:
+            port = getattr(self.settings, name)
+            owner = owners.setdefault(port, name)
+            if owner != name:
+                raise Refused(f"AAM_{owner.upper()} and AAM_{name.upper()} are both {port}.")
+        return fields
+
     async def _require_free_ports(self, *, patience_s: float) -> None:
         """Wait for the processes of a stack that crashed to be gone, at most `patience_s`."""
-        unused = () if self.uses_sample_org else ("sample_org_port", "sample_org_proxy_port")
-        fields = [name for name in type(self.settings).port_names() if name not in unused]
+        fields = self._port_fields()
         deadline = time.monotonic() + patience_s
         while taken := [name for name in fields if servers.is_taken(getattr(self.settings, name))]:
             if time.monotonic() > deadline:
@@ -392,6 +403,9 @@ class Stack:
             f"{_SALESFORCE}CLIENT_ID": org.client_id,
             f"{_SALESFORCE}CLIENT_SECRET": org.client_secret.get_secret_value(),
             f"{_SALESFORCE}REFRESH_TOKEN": org.refresh_token.get_secret_value(),
+            # Set to nothing, so that a `.env` for a real org has no say here.
+            f"{_SALESFORCE}IS_SANDBOX": "",
+            f"{_SALESFORCE}START_DATE": "",
         }
 
     def _inherited(self, *prefixes: str) -> dict[str, str]:

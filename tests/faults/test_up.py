@@ -70,7 +70,7 @@ class Up:
 
     def run(self, command: str) -> subprocess.CompletedProcess[str]:
         """Another command of the same mesh."""
-        return subprocess.run(  # noqa: S603 (our own command)
+        return subprocess.run(
             [sys.executable, "-m", "local", command],
             env=self.environment,
             capture_output=True,
@@ -160,6 +160,19 @@ def test_taken_port_is_one_line_before_anything_starts(up: Up) -> None:
     assert not (up.state / "postgres").exists()
 
 
+def test_one_port_for_two_is_one_line(up: Up) -> None:
+    """Both variables are named."""
+    mine = up.environment["AAM_RAG_ENGINE_PORT"]
+    up.environment["AAM_RAG_ENGINE_PORT"] = up.environment["AAM_AUTH_BROKER_PORT"]
+
+    refused = up.run("up")
+
+    port = up.environment["AAM_AUTH_BROKER_PORT"]
+    up.environment["AAM_RAG_ENGINE_PORT"] = mine
+    assert refused.returncode == 1
+    assert refused.stderr == f"AAM_AUTH_BROKER_PORT and AAM_RAG_ENGINE_PORT are both {port}.\n"
+
+
 def test_bad_setting_is_one_line(up: Up) -> None:
     """A value that cannot be meant is named by its variable and never shown."""
     up.environment["AAM_VALKEY_PORT"] = "canary"
@@ -186,7 +199,7 @@ def _assert_secrets_are_where_they_belong(
     passwords = [(up.state / name / "password").read_text() for name in ("postgres", "valkey")]
     assert told["REDIS_URL"] is not None
     assert passwords[1] in told["REDIS_URL"]
-    listed = subprocess.run(  # noqa: S603 (ps alone)
+    listed = subprocess.run(
         ["/bin/ps", "-ww", "-o", "args=", "-p", ",".join(map(str, family))],
         capture_output=True,
         text=True,
