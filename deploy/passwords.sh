@@ -18,5 +18,9 @@ done
 chmod 0755 "$PASSWORDS_DIR"
 leave "$AAM_SETTINGS_DIR/supabase_db_url" \
     "postgresql://aam:$(cat "$PASSWORDS_DIR/aam")@postgres:5432/aam?sslmode=disable"
-leave "$AAM_SETTINGS_DIR/warehouse_db_url" \
-    "postgresql://warehouse:$(cat "$PASSWORDS_DIR/warehouse")@postgres:5432/warehouse?sslmode=disable"
+if [ -n "${AIRBYTE_ELSEWHERE:-}" ]; then
+    rm -f "$AAM_SETTINGS_DIR/warehouse_db_url" # it does not reach a Postgres that is not published
+else
+    leave "$AAM_SETTINGS_DIR/warehouse_db_url" \
+        "postgresql://warehouse:$(cat "$PASSWORDS_DIR/warehouse")@postgres:5432/warehouse?sslmode=disable"
+fi

@@ -34,7 +34,8 @@ class SetupSettings(Settings):
     """Folder that the services read settings from; what is found out is written there."""
 
     warehouse_db_url: Optional[Secret[str]] = None
-    """The Postgres that Airbyte is to fill, as Airbyte's job containers reach it."""
+    """The Postgres that Airbyte is to fill, as Airbyte's job containers reach it. Empty: none is
+    made, and each onboarding names its own destination."""
 
     warehouse_name: str = "AAM warehouse"
     """Name of the destination in Airbyte; one of exactly this name is adopted."""
@@ -69,6 +70,10 @@ async def ready_airbyte(settings: SetupSettings, client: AirbyteClient) -> None:
         log.info("airbyte_ready", workspace=str(workspace_id), destination=str(given))
         return
     destination_id = await _find_or_create_warehouse(settings, client, workspace_id)
+    if destination_id is None:
+        (folder / "airbyte_destination_id").unlink(missing_ok=True)
+        log.warning("airbyte_has_no_warehouse", wanted="AIRBYTE_DESTINATION_ID, WAREHOUSE_DB_URL")
+        return
     _leave(folder, "airbyte_destination_id", destination_id)
     log.info("airbyte_ready", workspace=str(workspace_id), destination=str(destination_id))
 
@@ -94,8 +99,8 @@ async def _wait_for_airbyte(settings: SetupSettings, client: AirbyteClient) -> I
 
 async def _find_or_create_warehouse(
     settings: SetupSettings, client: AirbyteClient, workspace_id: UUID
-) -> UUID:
-    """The destination of our name, made if it is not there.
+) -> UUID | None:
+    """The destination of our name, made if it is not there; None where there is nothing to fill.
 
     A lost answer to the making raises; the next run finds what came of it by its name.
     """
@@ -106,10 +111,7 @@ async def _find_or_create_warehouse(
         log.info("warehouse_adopted", destination=str(adopted.destination_id), of=len(named))
         return adopted.destination_id
     if settings.warehouse_db_url is None:
-        raise SetupFailed(
-            "neither AIRBYTE_DESTINATION_ID nor WAREHOUSE_DB_URL is set, and Airbyte has no "
-            f"destination named {settings.warehouse_name!r}"
-        )
+        return None
     try:
         address = postgres_address(settings.warehouse_db_url.get_secret_value())
     except ValueError as error:

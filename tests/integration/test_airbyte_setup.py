@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import sys
 from pathlib import Path
@@ -115,6 +116,21 @@ async def test_a_named_destination_is_left_alone(airbyte: AirbyteServer, folder:
     assert status == 0, said
     assert list(airbyte.destinations) == [theirs]
     assert not (folder / "airbyte_destination_id").exists()
+
+
+async def test_without_a_warehouse_onboarding_names_its_own(
+    airbyte: AirbyteServer, folder: Path
+) -> None:
+    """An Airbyte elsewhere need not have a Postgres to fill; what an earlier run left goes."""
+    async with airbyte:
+        await set_up(airbyte, folder)
+        airbyte.destinations.clear()
+        status, said = await set_up(airbyte, folder, WAREHOUSE_DB_URL="")
+
+    assert status == 0, said
+    assert "airbyte_has_no_warehouse" in said
+    assert airbyte.destinations == {}
+    assert os.listdir(folder) == ["airbyte_workspace_id"]
 
 
 async def test_a_vanished_warehouse_is_made_again(airbyte: AirbyteServer, folder: Path) -> None:

@@ -101,6 +101,8 @@ def test_airbyte_can_run_elsewhere(
     for name in started - _of_airbyte(services):
         assert set(services[name].get("depends_on", {})) <= OURS | STORES
     for name in ("orchestrator", "drift-repair-agent", "airbyte-setup"):
+        elsewhere = services["passwords"]["environment"]["AIRBYTE_ELSEWHERE"]
+        assert bool(elsewhere) == ("AIRBYTE_API_URL" in environment)
         url = services[name]["environment"]["AIRBYTE_API_URL"]
         assert url == environment.get("AIRBYTE_API_URL", "http://airbyte-proxy:8000/api/v1")
 
@@ -330,17 +332,29 @@ def test_passwords_are_drawn_once(tmp_path: Path) -> None:
     }
     drawn = []
     for _ in range(2):
-        script = ["sh", str(ROOT / "deploy/passwords.sh")]
-        run = subprocess.run(script, env=environment, check=True, capture_output=True, timeout=20)
-        assert run.stdout + run.stderr == b""
+        _draw(environment)
         drawn.append({path.name: path.read_text() for path in passwords.iterdir()})
     assert drawn[0] == drawn[1]
     assert drawn[0].keys() == {"postgres", "aam", "warehouse"}
     assert len(set(drawn[0].values())) == 3
     assert all(re.fullmatch(r"[0-9a-f]{48}\n", password) for password in drawn[0].values())
+    _draw({**environment, "AIRBYTE_ELSEWHERE": "yes"})
+    assert [path.name for path in settings.iterdir()] == ["supabase_db_url"]
+    _draw(environment)
     for role, name in (("aam", "supabase_db_url"), ("warehouse", "warehouse_db_url")):
         file = settings / name
         address = postgres_address(file.read_text())
         assert (address.host, address.user, address.database) == ("postgres", role, role)
         assert f"{address.password}\n" == drawn[0][role]
         assert file.stat().st_mode & 0o077 == 0
+
+
+def _draw(environment: dict[str, str]) -> None:
+    run = subprocess.run(
+        ["sh", str(ROOT / "deploy/passwords.sh")],
+        env=environment,
+        check=True,
+        capture_output=True,
+        timeout=20,
+    )
+    assert run.stdout + run.stderr == b""
