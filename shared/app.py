@@ -7,6 +7,7 @@ bodies. Answers never echo what was submitted.
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -21,6 +22,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict
 from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
 from shared import logs
@@ -80,6 +82,11 @@ class Readiness(BaseModel):
     checks: dict[str, str]
 
 
+def example(body: object) -> dict[str, Any]:
+    """An answer's example, for its route's OpenAPI description."""
+    return {"content": {"application/json": {"example": body}}}
+
+
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The error answers of a route, for its OpenAPI description."""
     content = {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}}
@@ -136,6 +143,7 @@ def create_app(
         )
         if not state.ready:
             response.status_code = 503
+            response.headers.update(_AGAIN_SOON)
         return state
 
     app.exception_handler(AamError)(_answer_expected)
@@ -143,6 +151,17 @@ def create_app(
     app.exception_handler(HTTPException)(_answer_http)
     app.add_middleware(_Requests, service=service, max_body_bytes=max_body_bytes)
     _describe_problem(app)
+    return app
+
+
+def for_server(app: FastAPI) -> FastAPI:
+    """The application of a process that serves it and nothing else.
+
+    What is loaded by now is never looked through for garbage again: of 130,000 objects that took
+    110 ms, in which the event loop stood still.
+    """
+    gc.collect()
+    gc.freeze()
     return app
 
 
@@ -180,13 +199,16 @@ def _describe_problem(app: FastAPI) -> None:
     app.openapi = described  # type: ignore[method-assign]  # FastAPI's documented way
 
 
-def _problem(problem: Mapping[str, Any]) -> Response:
+_AGAIN_SOON = {"Retry-After": "1"}
+
+
+def _problem(problem: Mapping[str, Any], *, headers: Mapping[str, str] | None = None) -> Response:
     request_id = structlog.contextvars.get_contextvars().get("request_id", "")
     return Response(
         orjson.dumps({**problem, "request_id": request_id}, default=str),
         status_code=problem["status"],
         media_type=PROBLEM_JSON,
-        headers={"Retry-After": "1"} if problem["status"] == 503 else None,
+        headers=_AGAIN_SOON if problem["status"] == 503 else headers,
     )
 
 
@@ -257,7 +279,8 @@ async def _answer_http(_request: Request, error: HTTPException) -> Response:
             "status": error.status_code,
             "detail": detail,
             "code": code,
-        }
+        },
+        headers=error.headers,
     )
 
 
@@ -309,6 +332,8 @@ class _Requests:
     async def _answered(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await self._app(scope, receive, send)
+        except ClientDisconnect:
+            log.info("caller_hung_up")
         except Exception:  # the outermost loop of a request: logged, answered, over
             log.exception("bug")
             bug = AamError("This is a bug; the log has it under the request id.")

@@ -1,0 +1,321 @@
+"""What every service answers alike: problems, request ids, limits, health and readiness."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import logging
+from collections.abc import AsyncIterator, Iterator
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import httpx
+import pytest
+from fastapi import Body, FastAPI, Query, Request
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from shared import logs
+from shared.app import create_app
+from shared.errors import AamError, Invalid, NotFound, Unavailable, UpstreamUnknown
+from tests.integration.conftest import serving
+
+CANARY = "AAMCANARY-app"
+LIMIT = 1000
+
+
+def _refuse(value: str) -> str:
+    raise ValueError(f"no such colour: {value}")
+
+
+class Inner(BaseModel):
+    """A body's inner object."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    count: int
+    mode: Literal["one", "two"] = "one"
+
+
+class Order(BaseModel):
+    """A body with one of everything that can be wrong."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: UUID
+    colour: Annotated[str, AfterValidator(_refuse)] | None = None
+    name: str = Field(default="x", pattern="^x+$", max_length=20)
+    inner: Inner | None = None
+    number: float = 0
+
+
+class Checks:
+    """What the service of a test stands on."""
+
+    def __init__(self) -> None:
+        self.missing: AamError | None = None
+        self.hangs = False
+
+    async def registry(self) -> None:
+        """Say whether it is there."""
+        if self.hangs:
+            await asyncio.Event().wait()
+        if self.missing is not None:
+            raise self.missing
+
+
+@pytest.fixture
+def written() -> Iterator[io.StringIO]:
+    """The log as it is written, at DEBUG; the root logger is as before afterwards."""
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    logs.set_up("test", level="DEBUG")
+    (handler,) = root.handlers
+    assert isinstance(handler, logging.StreamHandler)
+    handler.setStream(buffer := io.StringIO())
+    yield buffer
+    root.handlers = handlers
+    root.setLevel(level)
+
+
+@pytest.fixture
+def checks() -> Checks:
+    """All well, unless the test says otherwise."""
+    return Checks()
+
+
+@pytest.fixture
+def app(checks: Checks, written: object) -> FastAPI:
+    """A service with routes that go wrong in every way."""
+
+    async def fine() -> None:
+        return None
+
+    app = create_app(
+        service="test",
+        description="A test's.",
+        ready={"registry": checks.registry, "airbyte": fine},
+        max_body_bytes=LIMIT,
+    )
+    raised: dict[str, Exception] = {
+        "missing": NotFound("No thing 7."),
+        "incomplete": Invalid("X is missing.", code="credential_incomplete", variable="X"),
+        "away": Unavailable("It is away."),
+        "unknown": UpstreamUnknown("Nobody knows."),
+        "bug": ZeroDivisionError("division"),
+    }
+
+    @app.post("/orders/{number}")
+    async def order(
+        number: int, body: Annotated[Order, Body()], limit: Annotated[int, Query(le=5)] = 1
+    ) -> str:
+        return f"{number} {limit} {body.name}"
+
+    @app.post("/raw")
+    async def raw(request: Request) -> int:
+        return len(await request.body())
+
+    @app.get("/raise/{what}")
+    async def go_wrong(what: str) -> None:
+        raise raised[what]
+
+    return app
+
+
+@pytest.fixture
+async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    """A caller of the service."""
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://aam") as client:
+        yield client
+
+
+def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """The answer as a problem that is whole and tells nothing of what was sent."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    told: dict[str, Any] = answer.json()
+    assert told["status"] == status
+    assert told["code"] == code
+    assert told["type"] == f"urn:aam:problem:{code}"
+    assert told["title"]
+    assert told["detail"]
+    assert told["request_id"] == answer.headers["x-request-id"]
+    assert CANARY not in answer.text
+    return told
+
+
+@pytest.mark.parametrize(
+    "method, path, status, code",
+    [
+        ("GET", f"/{CANARY}", 404, "no_such_route"),
+        ("DELETE", "/raw", 405, "method_not_allowed"),
+        ("GET", "/raise/missing", 404, "not_found"),
+        ("GET", "/raise/incomplete", 422, "credential_incomplete"),
+        ("GET", "/raise/away", 503, "unavailable"),
+        ("GET", "/raise/unknown", 504, "upstream_unknown"),
+        ("GET", "/raise/bug", 500, "internal_error"),
+    ],
+)
+async def test_every_error_is_a_problem(
+    client: httpx.AsyncClient, method: str, path: str, status: int, code: str
+) -> None:
+    """By RFC 9457, with the headers that its status asks for."""
+    answer = await client.request(method, path)
+
+    told = problem(answer, status, code)
+    assert ("retry-after" in answer.headers) is (status == 503)
+    assert answer.headers.get("allow") == ("POST" if status == 405 else None)
+    assert told.get("variable") == ("X" if code == "credential_incomplete" else None)
+
+
+ID = '"7d0c7f4e-6a3c-4b9d-9a57-0f3c1d2b4e5f"'
+
+
+@pytest.mark.parametrize(
+    "body, field",
+    [
+        (f'{{"id": "{CANARY}"}}', "body.id"),
+        (f'{{"id": ["{CANARY}"]}}', "body.id"),
+        (f'{{"id": {ID}, "colour": "{CANARY}"}}', "body.colour"),
+        (f'{{"id": {ID}, "name": "{CANARY}"}}', "body.name"),
+        (f'{{"id": {ID}, "name": "{CANARY * 3}"}}', "body.name"),
+        (f'{{"id": {ID}, "{CANARY}": 1}}', "body"),
+        (f'{{"id": {ID}, "inner": {{"count": "{CANARY}"}}}}', "body.inner.count"),
+        (f'{{"id": {ID}, "inner": {{"count": 1, "mode": "{CANARY}"}}}}', "body.inner.mode"),
+        (f'{{"id": {ID}, "inner": {{"count": 1, "{CANARY}": 1}}}}', "body.inner"),
+        (f'{{"name": "{CANARY}"}}', "body.id"),
+        (f'{{"id": {ID}, "number": "{CANARY}"}}', "body.number"),
+        (f'{{"id": NaN, "name": "{CANARY}"}}', "body.id"),
+        (f'{{"id": "\\ud800{CANARY}"}}', "body.id"),
+        (f'{{"id": {ID}, "\\ud800{CANARY}": 1}}', "body"),
+        (f'{{"id": "{CANARY}', "body"),
+        (f'"{CANARY}"', "body"),
+        ("", "body"),
+    ],
+)
+async def test_an_invalid_body_is_not_echoed(
+    client: httpx.AsyncClient, body: str, field: str
+) -> None:
+    """The field is named as the schema declares it, the value and the caller's keys never."""
+    answer = await client.post(
+        "/orders/1", content=body, headers={"content-type": "application/json"}
+    )
+
+    told = problem(answer, 422, "invalid_request")
+    named = [one["field"] for one in told["fields"]]
+    assert any(name == field or name.startswith(f"{field}.") for name in named), named
+    assert all(one["message"] for one in told["fields"])
+
+
+@pytest.mark.parametrize(
+    "content", [b'{"id": "\xff\xfe' + CANARY.encode(), b"\xed\xa0\x80", b"[" * 900]
+)
+async def test_a_body_that_is_no_text_is_refused(client: httpx.AsyncClient, content: bytes) -> None:
+    """Neither bad UTF-8 nor deep nesting is a bug of ours."""
+    answer = await client.post(
+        "/orders/1", content=content, headers={"content-type": "application/json"}
+    )
+
+    assert answer.status_code in (400, 422)
+    problem(answer, answer.status_code, answer.json()["code"])
+
+
+@pytest.mark.parametrize(
+    "url, field",
+    [
+        (f"/orders/{CANARY}", "path.number"),
+        (f"/orders/1?limit={CANARY}", "query.limit"),
+        ("/orders/1?limit=99999", "query.limit"),
+    ],
+)
+async def test_an_invalid_url_is_not_echoed(
+    client: httpx.AsyncClient, url: str, field: str
+) -> None:
+    """Path and query as little as the body."""
+    answer = await client.post(url, json={"id": json.loads(ID)})
+
+    told = problem(answer, 422, "invalid_request")
+    assert [one["field"] for one in told["fields"]] == [field]
+    assert "99999" not in answer.text
+
+
+@pytest.mark.parametrize("path", ["/raw", "/orders/1"])
+@pytest.mark.parametrize("is_chunked", [False, True])
+async def test_a_large_body_is_refused(
+    client: httpx.AsyncClient, path: str, is_chunked: bool
+) -> None:
+    """By what it declares, and where it declares nothing by what has come."""
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(20):
+            yield b"x" * 100
+
+    content = chunks() if is_chunked else b"x" * (LIMIT + 1)
+    answer = await client.post(path, content=content, headers={"content-type": "application/json"})
+
+    assert str(LIMIT) in problem(answer, 413, "body_too_large")["detail"]
+    exact = await client.post("/raw", content=b"x" * LIMIT)
+    assert exact.json() == LIMIT
+
+
+@pytest.mark.parametrize(
+    "given, is_kept",
+    [("abc-DEF_123", True), ("a" * 64, True), ("a" * 65, False), ("", False),
+     (f"{CANARY} x", False), ("x\xe9", False), (f"{CANARY}\tlog=forged", False)],
+)  # fmt: skip
+async def test_request_ids(client: httpx.AsyncClient, given: str, is_kept: bool) -> None:
+    """A caller's own is kept while it is plain; every other request gets one."""
+    answer = await client.get("/health", headers={b"X-Request-ID": given.encode("latin-1")})
+
+    assert (answer.headers["x-request-id"] == given) is is_kept
+    assert answer.headers["x-request-id"]
+    assert CANARY not in answer.headers["x-request-id"]
+
+
+async def test_a_bug_is_logged_once_under_the_request_id(
+    client: httpx.AsyncClient, written: io.StringIO
+) -> None:
+    """With its traceback, no local variable, and nothing of it in the answer."""
+    answer = await client.get("/raise/bug", headers={"X-Request-ID": "the-bug"})
+
+    assert "division" not in answer.text
+    lines = [json.loads(line) for line in written.getvalue().splitlines()]
+    (bug,) = [line for line in lines if line["level"] == "error"]
+    assert (bug["event"], bug["request_id"]) == ("bug", "the-bug")
+    assert "ZeroDivisionError" in json.dumps(bug["exception"])
+    assert [line["status"] for line in lines if line["event"] == "request"] == [500]
+
+
+async def test_a_caller_who_hangs_up_is_no_bug(app: FastAPI, written: io.StringIO) -> None:
+    """Half a body and then nothing: nobody is there to be answered."""
+    async with serving(app) as url:
+        _, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+        writer.write(b"POST /raw HTTP/1.1\r\nHost: aam\r\nContent-Length: 100\r\n\r\nhalf")
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+    lines = written.getvalue()
+    assert '"level": "error"' not in lines
+    assert '"request"' in lines
+
+
+async def test_health_asks_nobody(client: httpx.AsyncClient, checks: Checks) -> None:
+    """The process runs, whatever it stands on does."""
+    checks.missing = Unavailable("It is away.")
+
+    assert (await client.get("/health")).json() == {"status": "ok"}
+
+
+async def test_readiness_names_what_is_missing(client: httpx.AsyncClient, checks: Checks) -> None:
+    """In the words of the error, with 503; 200 as soon as it is there."""
+    checks.missing = Unavailable("It is away.")
+    away = await client.get("/ready")
+    checks.missing = None
+    there = await client.get("/ready")
+
+    assert (away.status_code, there.status_code) == (503, 200)
+    assert away.json() == {"ready": False, "checks": {"registry": "It is away.", "airbyte": "ok"}}
+    assert away.headers["retry-after"] == "1"
+    assert there.json() == {"ready": True, "checks": {"registry": "ok", "airbyte": "ok"}}
+    assert "retry-after" not in there.headers
