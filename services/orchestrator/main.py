@@ -13,6 +13,8 @@ from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request, Response
 from services.orchestrator.follow import JobFollower
 from services.orchestrator.service import Orchestrator
 from services.orchestrator.shapes import (
+    JOB,
+    VERSION,
     CatalogDiff,
     ConnectionPage,
     ConnectionView,
@@ -24,7 +26,7 @@ from services.orchestrator.shapes import (
 )
 from shared import background, events, logs, registry
 from shared.airbyte_client import AirbyteClient
-from shared.app import create_app, problems, raw_json
+from shared.app import create_app, example, problems, raw_json
 from shared.config import Settings, load
 from shared.database import Database
 from shared.models import ConnectionStatus
@@ -149,7 +151,7 @@ async def sync(connection_id: UUID, service: Service) -> SyncStarted:
 @router.get(
     "/connections/{connection_id}/jobs",
     response_model=list[JobView],
-    responses=problems(404, 422, 503),
+    responses={200: example([JOB]), **problems(404, 422, 503)},
 )
 async def jobs(
     connection_id: UUID, db: Registry, limit: Annotated[int, Query(ge=1, le=500)] = 100
@@ -163,7 +165,7 @@ async def jobs(
 @router.get(
     "/connections/{connection_id}/catalog-versions",
     response_model=list[VersionView],
-    responses=problems(404, 503),
+    responses={200: example([VERSION]), **problems(404, 503)},
 )
 async def catalog_versions(connection_id: UUID, db: Registry) -> Response:
     """The versions of the connection's catalog, newest first, without the catalogs."""
@@ -175,7 +177,7 @@ async def catalog_versions(connection_id: UUID, db: Registry) -> Response:
 @router.get(
     "/connections/{connection_id}/catalog-versions/{version}",
     responses={
-        200: {"content": {"application/json": {"example": {"streams": []}}}},
+        200: example({"streams": [{"stream": {"name": "Account"}, "config": {}}]}),
         **problems(404, 422, 503),
     },
 )

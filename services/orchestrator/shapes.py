@@ -86,113 +86,102 @@ class Onboard(BaseModel):
     )
 
 
+CONNECTION: dict[str, Any] = {
+    "id": _ID,
+    "name": "Salesforce production",
+    "source_type": "Salesforce",
+    "status": "ACTIVE",
+    "credential_id": "salesforce-prod",
+    "airbyte_source_id": "0b6f3c1e-52a7-4d55-8f7e-3f0c8a6f2f10",
+    "airbyte_connection_id": "5a1d2c3b-4e5f-4a6b-8c7d-9e0f1a2b3c4d",
+    "airbyte_destination_id": "9c8b7a6d-5e4f-4d3c-9b2a-1f0e9d8c7b6a",
+    "catalog_version": 1,
+    "created_at": "2026-11-22T09:30:00.123456+00:00",
+    "updated_at": "2026-11-22T09:30:04.654321+00:00",
+}
+
+
 class ConnectionView(BaseModel):
     """A connection: one source kept in step with one destination."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "id": _ID,
-                    "name": "Salesforce production",
-                    "source_type": "Salesforce",
-                    "status": "ACTIVE",
-                    "credential_id": "salesforce-prod",
-                    "airbyte_source_id": "0b6f3c1e-52a7-4d55-8f7e-3f0c8a6f2f10",
-                    "airbyte_connection_id": "5a1d2c3b-4e5f-4a6b-8c7d-9e0f1a2b3c4d",
-                    "airbyte_destination_id": "9c8b7a6d-5e4f-4d3c-9b2a-1f0e9d8c7b6a",
-                    "catalog_version": 1,
-                    "failure_code": None,
-                    "failure_detail": None,
-                    "created_at": "2026-11-22T09:30:00.123456+00:00",
-                    "updated_at": "2026-11-22T09:30:04.654321+00:00",
-                    "archived_at": None,
-                }
-            ]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [CONNECTION]})
 
     id: UUID
     name: str
     source_type: str
     status: ConnectionStatus
-    credential_id: str | None
-    airbyte_source_id: UUID | None
-    airbyte_connection_id: UUID | None
+    credential_id: str | None = None
+    airbyte_source_id: UUID | None = None
+    airbyte_connection_id: UUID | None = None
     airbyte_destination_id: UUID
     catalog_version: int
-    failure_code: str | None
-    failure_detail: str | None
+    failure_code: str | None = None
+    failure_detail: str | None = None
     created_at: datetime
     updated_at: datetime
-    archived_at: datetime | None
+    archived_at: datetime | None = None
 
 
 class ConnectionPage(BaseModel):
     """Connections, newest first; `next` is `after` of the following page."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"items": [CONNECTION]}]})
+
     items: list[ConnectionView]
-    next: str | None
+    next: str | None = None
+
+
+VERSION: dict[str, Any] = {
+    "version_number": 2,
+    "origin": "repair",
+    "fingerprint": "9f2c4e1ab3d85c07",
+    "snapshot_id": _SNAPSHOT_ID,
+    "streams": 2,
+    "created_at": "2026-11-22T10:00:00.123456+00:00",
+}
 
 
 class VersionView(BaseModel):
     """One version of a connection's catalog, without the catalog."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "version_number": 2,
-                    "origin": "repair",
-                    "fingerprint": "9f2c4e1ab3d85c07",
-                    "snapshot_id": _SNAPSHOT_ID,
-                    "streams": 2,
-                    "created_at": "2026-11-22T10:00:00.123456+00:00",
-                }
-            ]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [VERSION]})
 
     version_number: int
     origin: str
     fingerprint: str
-    snapshot_id: UUID | None
+    snapshot_id: UUID | None = None
     streams: int
     created_at: datetime
+
+
+JOB: dict[str, Any] = {
+    "job_id": "c2a9e4d0-3b1f-4f6e-9d8c-7b6a5f4e3d2c",
+    "airbyte_job_id": 42,
+    "status": "succeeded",
+    "catalog_version": 1,
+    "attempts": 1,
+    "records": 700,
+    "bytes": 181034,
+    "started_at": "2026-11-22T09:31:00.123456+00:00",
+    "ended_at": "2026-11-22T09:31:14.654321+00:00",
+}
 
 
 class JobView(BaseModel):
     """One sync, as far as it has come; `records` and `bytes` are what was committed."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "job_id": "c2a9e4d0-3b1f-4f6e-9d8c-7b6a5f4e3d2c",
-                    "airbyte_job_id": 42,
-                    "status": "succeeded",
-                    "catalog_version": 1,
-                    "attempts": 1,
-                    "records": 700,
-                    "bytes": 181034,
-                    "failure_code": None,
-                    "started_at": "2026-11-22T09:31:00.123456+00:00",
-                    "ended_at": "2026-11-22T09:31:14.654321+00:00",
-                }
-            ]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [JOB]})
 
     job_id: UUID
     airbyte_job_id: int
     status: str
     catalog_version: int
     attempts: int
-    records: int | None
-    bytes: int | None
-    failure_code: str | None
+    records: int | None = None
+    bytes: int | None = None
+    failure_code: str | None = None
     started_at: datetime
-    ended_at: datetime | None
+    ended_at: datetime | None = None
 
 
 class SyncStarted(BaseModel):
