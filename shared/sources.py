@@ -39,7 +39,7 @@ class Salesforce(Configuration):
     start_date: Annotated[
         str | None,
         BeforeValidator(_empty_is_absent),
-        Field(pattern=r"^\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}:\d{2}Z)?$"),
+        Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}:[0-9]{2}Z)?$"),
     ] = None
     """Rows changed on or after it are read; None leaves the connector's last two years."""
 

@@ -52,7 +52,8 @@ class EnvironmentStore:
         return {
             name.removeprefix(prefix).lower(): value
             for name, value in self._environment.items()
-            if name.startswith(prefix) and value
+            # What has two underscores later on belongs to a longer id, such as `a--b` beside `a`.
+            if name.startswith(prefix) and "__" not in name[len(prefix) - 1 :] and value
         }
 
 

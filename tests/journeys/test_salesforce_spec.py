@@ -1,0 +1,76 @@
+"""The auth_broker's answer is exactly what the installed Salesforce connector asks for.
+
+The connector is where the local Airbyte installs it, or where AAM_CONNECTOR_SALESFORCE says.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from local.airbyte.store import BY_NAME, Store
+from services.auth_broker.service import AuthBroker, EnvironmentStore
+from shared import sources
+
+CONNECTOR = BY_NAME["source-salesforce"]
+
+
+@pytest.fixture(scope="module")
+def specification() -> dict[str, Any]:
+    """The connection specification that the connector prints."""
+    installed = Store(Path(".aam/connectors")).executable(CONNECTOR)
+    program = Path(os.environ.get("AAM_CONNECTOR_SALESFORCE", installed)).absolute()
+    assert program.exists(), f"The Salesforce connector is not installed at {program}."
+    printed = subprocess.run(
+        [str(program), "spec"],
+        env={"PATH": os.defpath},
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+    messages = [json.loads(line) for line in printed.stdout.splitlines()]
+    (spec,) = [message["spec"] for message in messages if message["type"] == "SPEC"]
+    found: dict[str, Any] = spec["connectionSpecification"]
+    return found
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"IS_SANDBOX": "true"},
+        {"START_DATE": "2024-01-31"},
+        {"START_DATE": "2024-01-31T00:00:00Z"},
+    ],
+)
+def test_the_configuration_is_valid(specification: dict[str, Any], more: dict[str, str]) -> None:
+    """Nothing is missing, nothing is unknown, and every value has the asked type and pattern."""
+    required = {"CLIENT_ID": "i", "CLIENT_SECRET": "s", "REFRESH_TOKEN": "t"}
+    environment = {f"CREDENTIAL_ORG__{name}": value for name, value in (required | more).items()}
+
+    config = AuthBroker(EnvironmentStore(environment)).get_salesforce_config("org")
+
+    jsonschema.Draft7Validator(specification).validate(config)
+    assert config.keys() <= specification["properties"].keys()
+    assert set(specification["required"]) <= config.keys()
+
+
+def test_our_pattern_is_the_connector_s(specification: dict[str, Any]) -> None:
+    """A start date that we accept the connector accepts, and the other way round."""
+    theirs = specification["properties"]["start_date"]["pattern"]
+    for start_date in ("2024-01-31", "2024-01-31T00:00:00Z", "2024-1-1", "2024-01-31T00:00Z", "x"):
+        fields = {"client_id": "i", "client_secret": "s", "refresh_token": "t"}
+        try:
+            sources.Salesforce.model_validate(fields | {"start_date": start_date})
+        except ValueError:
+            is_ours = False
+        else:
+            is_ours = True
+        assert is_ours is bool(re.search(theirs, start_date)), start_date
