@@ -164,6 +164,15 @@ class Stack:
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
+    async def claim(self) -> None:
+        """Make the state folder and the ports ours, before anything is started.
+
+        Raises:
+            Refused: another stack has this state folder, or a port is taken.
+        """
+        crashed = self._take_state()
+        await self._require_free_ports(patience_s=GRACE_S + 1 if crashed else 0)
+
     async def start(self) -> None:
         """Start everything and wait until each is ready; `stop` cleans up when this fails.
 
@@ -171,8 +180,8 @@ class Stack:
             Refused: another stack has this state folder, or a port is taken. Nothing was started.
             ServerFailed: one of them did not start.
         """
-        crashed = self._take_state()
-        await self._require_free_ports(patience_s=GRACE_S + 1 if crashed else 0)
+        if self._lock is None:
+            await self.claim()
         self._logs.mkdir(exist_ok=True)
         self.postgres = servers.Postgres(
             self._state / "postgres",

@@ -34,6 +34,7 @@ async def run(settings: Settings) -> None:
 
     async def start() -> None:
         nonlocal began
+        await stack.claim()
         await _have_connectors(settings, console)
         console.print("Starting ...")
         began = time.monotonic()
