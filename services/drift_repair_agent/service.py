@@ -231,7 +231,7 @@ class DriftRepairAgent:
 async def _readable(document: msgspec.Raw) -> Catalog:
     """The catalog, checked; whatever is wrong with it is told at once."""
     try:
-        catalog = await in_slices(catalogs.parse.steps(bytes(document)))
+        catalog = await in_slices(catalogs.parse.steps(memoryview(document)))
         await in_slices(catalogs.validate.steps(catalog))
     except InvalidCatalog as error:
         told = [
