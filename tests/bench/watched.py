@@ -1,6 +1,7 @@
 """The drift_repair_agent with a heartbeat beside it that tells how long its event loop stood still.
 
-`GET /bench/watch` starts the heartbeat, `GET /bench/longest` ends it and answers milliseconds.
+`GET /bench/watch` starts the heartbeat, `GET /bench/longest` ends it and answers milliseconds;
+`GET /bench/cpu` answers the processor time spent so far, in milliseconds.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.drift_repair_agent import main
-from shared.config import Settings, load
 
 _BEAT_S = 0.001
 
@@ -27,14 +27,14 @@ class _Watched:
         if not scope.get("path", "").startswith("/bench/"):
             await self._service(scope, receive, send)
             return
+        answer = time.process_time() if scope["path"] == "/bench/cpu" else self._longest
         if self._heart is not None:
             self._heart.cancel()
             self._heart = None
-        answer = f"{self._longest * 1000:.2f}"
         if scope["path"] == "/bench/watch":
             self._longest = 0.0
             self._heart = asyncio.create_task(self._beat())
-        await Response(answer)(scope, receive, send)
+        await Response(f"{answer * 1000:.2f}")(scope, receive, send)
 
     async def _beat(self) -> None:
         before = time.perf_counter()
@@ -45,4 +45,4 @@ class _Watched:
             before = now
 
 
-app = _Watched(main.build(load(Settings)))
+app = _Watched(main.app)
