@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Self
+from urllib.parse import quote
 
 import aiohttp
 import httpx
@@ -48,29 +51,40 @@ class Peer:
         Raises:
             UpstreamUnreachable: it does not.
         """
-        await self._once("/health", {})
+        async with self._in_time():
+            await self._once("/health", {})
 
-    async def _get(self, path: str, **parameters: str) -> Any:
+    async def _get(self, path: str, **parameters: str) -> dict[str, Any]:
         """Read from the peer; repeated while that may help, within the deadline.
 
         Raises:
             AamError: what the peer raised, rebuilt from its answer; or that it cannot be reached.
         """
-        async for attempt in stamina.retry_context(
-            on=_worth_repeating, attempts=4, timeout=self._deadline, wait_initial=0.05
-        ):
-            with attempt:
-                return await self._once(path, parameters)
+        async with self._in_time():
+            async for attempt in stamina.retry_context(
+                on=_worth_repeating,
+                attempts=4,
+                timeout=self._deadline,
+                wait_initial=0.05,
+                wait_jitter=0.05,
+            ):
+                with attempt:
+                    return await self._once(path, parameters)
         raise AssertionError("unreachable")  # pragma: no cover
 
-    async def _once(self, path: str, parameters: dict[str, str]) -> Any:
+    @asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(self._deadline):
+                yield
+        except TimeoutError:
+            raise UpstreamTimeout(f"The {self.name} did not answer in time.") from None
+
+    async def _once(self, path: str, parameters: dict[str, str]) -> dict[str, Any]:
         request_id = structlog.contextvars.get_contextvars().get("request_id")
         headers = {logs.REQUEST_ID_HEADER: request_id} if request_id else {}
         try:
-            async with asyncio.timeout(self._deadline):
-                answer = await self._client.get(path, params=parameters, headers=headers)
-        except TimeoutError:
-            raise UpstreamTimeout(f"The {self.name} did not answer in time.") from None
+            answer = await self._client.get(path, params=parameters, headers=headers)
         except (httpx.HTTPError, aiohttp.ClientError) as error:
             if isinstance(error.__cause__, aiohttp.ClientConnectorError):
                 raise UpstreamUnreachable(f"The {self.name} cannot be reached.") from None
@@ -79,14 +93,11 @@ class Peer:
             return self._json(answer)
         raise from_problem(answer.status_code, self._json(answer))
 
-    def _json(self, answer: httpx.Response) -> Any:
-        try:
-            body = orjson.loads(answer.content)
-        except orjson.JSONDecodeError:
-            raise UpstreamUnknown(
-                f"The {self.name} answered {answer.status_code} with no JSON."
-            ) from None
-        return body
+    def _json(self, answer: httpx.Response) -> dict[str, Any]:
+        with suppress(orjson.JSONDecodeError):
+            if isinstance(body := orjson.loads(answer.content), dict):
+                return body
+        raise UpstreamUnknown(f"The {self.name} answered {answer.status_code} with no JSON object.")
 
 
 def _worth_repeating(error: Exception) -> bool:
@@ -111,7 +122,5 @@ class AuthBroker(Peer):
             Invalid: the credential lacks a variable; `variable` names it.
             UpstreamUnreachable: the broker is away.
         """
-        config: dict[str, Any] = await self._get(
-            f"/credentials/{credential_id}/connector-config", source_type=source_type
-        )
-        return config
+        part = quote(credential_id, safe="")
+        return await self._get(f"/credentials/{part}/connector-config", source_type=source_type)

@@ -1,0 +1,198 @@
+"""What a sibling's answer becomes on this side: its own error class, or 'nobody knows'."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+import respx
+import structlog
+
+from local.servers import free_port
+from shared.errors import (
+    AamError,
+    Conflict,
+    Invalid,
+    NameTaken,
+    NotFound,
+    StaleCatalog,
+    TooLarge,
+    Unavailable,
+    Upstream,
+    UpstreamTimeout,
+    UpstreamUnknown,
+    UpstreamUnreachable,
+)
+from shared.peers import AuthBroker
+
+URL = "http://auth-broker:8002"
+CANARY = "AAMCANARY-peer"
+CONFIG = {"client_id": "x"}
+
+
+@pytest.fixture
+async def broker() -> AsyncIterator[AuthBroker]:
+    """A client of an auth_broker that the test plays."""
+    peer = AuthBroker(URL, deadline=0.6)
+    yield peer
+    await peer.close()
+
+
+@pytest.fixture
+def answers() -> Any:
+    """The played auth_broker."""
+    with respx.mock(base_url=URL, using="httpx") as mock:
+        yield mock.get("/credentials/org/connector-config")
+
+
+async def test_an_answer_arrives(broker: AuthBroker, answers: respx.Route) -> None:
+    """Asked for the source type, under the caller's request id."""
+    answers.respond(json=CONFIG)
+
+    with structlog.contextvars.bound_contextvars(request_id="the-request"):
+        assert await broker.connector_config("Salesforce", "org") == CONFIG
+
+    request = answers.calls.last.request
+    assert request.url.params["source_type"] == "Salesforce"
+    assert request.headers["x-request-id"] == "the-request"
+    await broker.connector_config("Salesforce", "org")
+    assert "x-request-id" not in answers.calls.last.request.headers
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        NotFound("No credential org.", code="credential_not_found"),
+        Invalid("X is missing.", code="credential_incomplete", variable="X"),
+        Invalid("Not valid: a.", fields=[{"field": "a"}]),
+        TooLarge("Over."),
+        Conflict("Not now."),
+        NameTaken("Taken."),
+        StaleCatalog(uuid4(), expected=3, current=4),
+        Upstream("No."),
+    ],
+)
+async def test_a_problem_becomes_the_class_that_was_raised(
+    broker: AuthBroker, answers: respx.Route, raised: AamError
+) -> None:
+    """With its sentence, code and members; asked once, since asking again would not help."""
+    answers.respond(raised.status, json={**raised.problem(), "request_id": "theirs"})
+
+    with pytest.raises(AamError) as caught:
+        await broker.connector_config("Salesforce", "org")
+
+    assert type(caught.value) is type(raised)
+    assert caught.value.problem() == raised.problem()
+    assert answers.call_count == 1
+
+
+@pytest.mark.parametrize(
+    "status, content",
+    [
+        (200, b"<html>"), (200, b""), (200, b'{"client_id": '), (200, b"[]"), (200, b'"x"'),
+        (204, b""), (302, b""), (404, b"<html>Not here</html>"), (422, b"[1]"), (500, b"null"),
+        (502, b"<html>"), (503, b""), (599, b"{"),
+    ],
+)  # fmt: skip
+async def test_an_answer_that_is_none_of_ours_is_unknown(
+    broker: AuthBroker, answers: respx.Route, status: int, content: bytes
+) -> None:
+    """A proxy's page, half an answer, another kind of JSON; nothing of it is repeated."""
+    answers.respond(status, content=content + CANARY.encode() if b"<" in content else content)
+
+    with pytest.raises(UpstreamUnknown) as caught:
+        await broker.connector_config("Salesforce", "org")
+
+    assert CANARY not in str(caught.value.problem())
+
+
+@pytest.mark.parametrize(
+    "problem, cls", [({}, Unavailable), ({"code": 7, "detail": None}, Unavailable)]
+)
+async def test_a_bare_problem_is_told_by_its_status(
+    broker: AuthBroker, answers: respx.Route, problem: dict[str, Any], cls: type[AamError]
+) -> None:
+    """Whatever members it has or lacks."""
+    answers.respond(503, json=problem)
+
+    with pytest.raises(cls):
+        await broker.connector_config("Salesforce", "org")
+
+
+async def test_what_may_pass_is_tried_again(broker: AuthBroker, answers: respx.Route) -> None:
+    """A read is repeated while its error says that this may help."""
+    away = Unavailable("Away.").problem()
+    answers.side_effect = [
+        httpx.Response(503, json=away),
+        httpx.Response(502, content=b"<html>"),
+        httpx.Response(200, json=CONFIG),
+    ]
+
+    assert await broker.connector_config("Salesforce", "org") == CONFIG
+
+
+async def test_the_deadline_is_over_all_tries(broker: AuthBroker, answers: respx.Route) -> None:
+    """A first refusal and a second answer that never comes end at the same time as one would."""
+
+    async def slow(_request: httpx.Request) -> httpx.Response:
+        await asyncio.sleep(0.4 if answers.call_count == 0 else 5)
+        return httpx.Response(503, json=Unavailable("Away.").problem())
+
+    answers.side_effect = slow
+    started = time.monotonic()
+    with pytest.raises(UpstreamTimeout):
+        await broker.connector_config("Salesforce", "org")
+    assert time.monotonic() - started < 0.85
+
+
+async def test_an_id_stays_one_part_of_the_path(broker: AuthBroker) -> None:
+    """Whatever is asked for, no other route of the peer is reached."""
+    with respx.mock(base_url=URL, using="httpx") as mock:
+        route = mock.get(url__regex=".*").respond(json=CONFIG)
+        await broker.connector_config("Salesforce", "../health?x=#y")
+    assert route.calls.last.request.url.raw_path.startswith(b"/credentials/..%2Fhealth%3Fx%3D%23y/")
+
+
+# Real sockets
+
+
+@pytest.mark.parametrize("is_heard", [False, True])
+async def test_sent_or_not_sent(is_heard: bool) -> None:
+    """Refused is 'nothing happened'; cut off after the request was read is 'nobody knows'."""
+
+    async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.transport.abort()
+
+    port = free_port()
+    server = await asyncio.start_server(cut, "127.0.0.1", port) if is_heard else None
+    peer = AuthBroker(f"http://127.0.0.1:{port}", deadline=1)
+    with pytest.raises(UpstreamUnknown if is_heard else UpstreamUnreachable):
+        await peer.connector_config("Salesforce", "org")
+    await peer.close()
+    if server is not None:
+        server.close()
+        await server.wait_closed()
+
+
+async def test_a_truncated_answer_on_the_wire() -> None:
+    """Fewer bytes than were announced are no answer."""
+
+    async def half(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"client_id"')
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(half, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    peer = AuthBroker(f"http://127.0.0.1:{port}", deadline=1)
+    async with server:
+        with pytest.raises(UpstreamUnknown):
+            await peer.connector_config("Salesforce", "org")
+        await peer.close()
