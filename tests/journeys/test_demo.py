@@ -1,4 +1,4 @@
-"""The demonstration is true: every step of `make demo` checks itself, and it leaves nothing behind."""
+"""The demonstration is true: each step of `make demo` checks itself, and nothing of it is left."""
 
 from __future__ import annotations
 
