@@ -1,0 +1,163 @@
+"""The registry's own rules, by the database that enforces them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any, TypeAlias
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from sqlalchemy.exc import IntegrityError
+
+from shared import registry
+from shared.config import postgres_address
+from shared.database import Database
+from shared.errors import Invalid, NameTaken, NotActive, NotFound, StaleCatalog
+from shared.models import Connection, ConnectionStatus, SyncCatalogVersion, VersionOrigin
+from tests import factories
+
+SQL: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+NAME = "Salesforce production"
+ARCHIVED = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+async def db(registry_url: str, sql: SQL) -> AsyncIterator[Database]:
+    """The registry, by an engine of the test's own."""
+    db = Database.at(postgres_address(registry_url), application="test")
+    yield db
+    await db.close()
+
+
+async def add(db: Database, *rows: object) -> None:
+    """Commit the rows."""
+    async with db.transaction() as session:
+        session.add_all(rows)
+
+
+async def append(db: Database, connection: Connection, *, expected_version: int) -> None:
+    """The next version, by one who read `expected_version`."""
+    async with db.transaction() as session:
+        locked = await registry.lock_connection(session, connection.id)
+        await registry.append_version(
+            session, locked, b'{"streams": []}', expected_version=expected_version,
+            fingerprint="f", origin=VersionOrigin.REPAIR, snapshot_id=None,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "holder, is_free",
+    [
+        ({}, False),
+        ({"status": ConnectionStatus.PENDING, "airbyte_connection_id": None}, False),
+        ({"status": ConnectionStatus.HEALING, "heal_id": uuid4()}, False),
+        ({"status": ConnectionStatus.FAILED}, False),  # a repair's: Airbyte still has it
+        ({"status": ConnectionStatus.FAILED, "airbyte_connection_id": None}, True),
+        ({"archived_at": ARCHIVED}, True),
+    ],
+)
+async def test_a_name_is_unique_among_the_living(
+    db: Database, holder: dict[str, Any], is_free: bool
+) -> None:
+    """A failed onboarding and an archived connection free theirs."""
+    await add(db, factories.connection(name=NAME, **holder))
+
+    async def take() -> None:
+        async with db.transaction() as session:
+            await registry.insert_pending(session, factories.connection(name=NAME))
+
+    if is_free:
+        await take()
+    with pytest.raises(NameTaken):
+        await take()
+
+
+async def test_one_of_many_gets_the_name(db: Database) -> None:
+    """Ten at once, one connection."""
+
+    async def take() -> None:
+        async with db.transaction() as session:
+            await registry.insert_pending(session, factories.connection(name=NAME))
+
+    ends = await asyncio.gather(*(take() for _ in range(10)), return_exceptions=True)
+
+    assert [type(end) for end in ends].count(NameTaken) == 9
+    assert ends.count(None) == 1
+
+
+async def test_two_versions_with_one_number_are_refused(db: Database) -> None:
+    """Even for code that forgot the lock."""
+    connection = factories.connection()
+    version: dict[str, Any] = {
+        "connection_id": connection.id, "version_number": 2, "sync_catalog": "{}",
+        "fingerprint": "f", "origin": VersionOrigin.REPAIR,
+    }  # fmt: skip
+    await add(db, connection)
+    await add(db, SyncCatalogVersion(**version))
+
+    with pytest.raises(IntegrityError, match="uq_sync_catalog_versions_connection_id_version"):
+        await add(db, SyncCatalogVersion(**version))
+
+
+async def test_of_many_writers_one_appends(db: Database, sql: SQL) -> None:
+    """The others learn at which version the connection is."""
+    connection = factories.connection()
+    await add(db, connection)
+
+    ends = await asyncio.gather(
+        *(append(db, connection, expected_version=1) for _ in range(8)), return_exceptions=True
+    )
+
+    stale = [end for end in ends if isinstance(end, StaleCatalog)]
+    assert (len(stale), ends.count(None)) == (7, 1)
+    assert {tuple(end.members.values()) for end in stale} == {(1, 2)}
+    assert await sql.fetchval("SELECT array_agg(version_number) FROM sync_catalog_versions") == [2]
+    assert await sql.fetchval("SELECT catalog_version FROM connections") == 2
+
+
+async def test_a_superseded_repair_ends_nothing(db: Database) -> None:
+    """Only the repair that holds the connection gives it back."""
+    connection, mine = factories.connection(), uuid4()
+    await add(db, connection)
+    async with db.transaction() as session:
+        locked = await registry.lock_connection(session, connection.id)
+        await registry.begin_heal(session, locked, mine)
+
+    async def end(heal_id: Any) -> None:
+        async with db.transaction() as session:
+            locked = await registry.lock_connection(session, connection.id)
+            await registry.end_heal(session, locked, heal_id, status=ConnectionStatus.ACTIVE)
+
+    with pytest.raises(NotActive):
+        await end(uuid4())
+    await end(mine)
+    with pytest.raises(NotActive):
+        await end(mine)
+
+
+async def test_what_is_not_there(db: Database) -> None:
+    """Nothing by that id; nothing to lock in an archive."""
+    archived = factories.connection(archived_at=ARCHIVED)
+    await add(db, archived)
+    async with db.read() as session:
+        for missing in (
+            registry.find_connection(session, uuid4()),
+            registry.lock_connection(session, uuid4()),
+            registry.connection_json(session, uuid4()),
+            registry.read_version(session, archived.id, 7),
+            registry.find_snapshot(session, uuid4()),
+        ):
+            with pytest.raises(NotFound):
+                await missing
+        with pytest.raises(NotActive):
+            await registry.lock_connection(session, archived.id)
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "%%%", "ä", "MjAyNi0wMS0wMSB4", "A" * 5000])
+def test_a_cursor_that_is_none(cursor: str) -> None:
+    """Refused in one sentence, whatever it is."""
+    with pytest.raises(Invalid):
+        registry.read_cursor(cursor)
