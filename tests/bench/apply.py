@@ -22,7 +22,7 @@ from tests.bench import airbyte, org
 from tests.bench.stage import Http, Stage, timed_ms
 from tests.bench.table import Line
 
-ROUNDS = 25
+ROUNDS = 21
 LARGE_ROUNDS = 9
 _PATH = "/repair/apply_new_catalog"
 _CONNECTION = """

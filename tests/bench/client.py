@@ -16,7 +16,7 @@ from tests.bench.stage import Stage
 from tests.bench.table import Line
 
 AT_ONCE = 100
-CALLS = 1_000
+CALLS = 500
 ROUNDS = 3
 
 

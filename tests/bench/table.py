@@ -72,7 +72,7 @@ def console() -> Console:
     return plain if plain.is_terminal else Console(width=120)
 
 
-def best_ms(work: Callable[[], object], *, rounds: int = 5) -> float:
+def best_ms(work: Callable[[], object], *, rounds: int = 3) -> float:
     """The best of a few rounds, each from a collected heap."""
     times = []
     for _ in range(rounds):
