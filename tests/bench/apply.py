@@ -57,11 +57,12 @@ def measure(stage: Stage, document: Path) -> Iterator[Line]:
         floor=min(ms["floor cpu"]),
     )
     yield Line(
-        job="longest stall of the event loop while a 16 MiB body is handled, median",
-        measured=statistics.median(ms["stall"]),
+        job="16 MiB body: longest stall of the event loop that is our own, worst round",
+        measured=max(ms["stall run"]),
         limit=50,
     )
-    yield Line(job="the same, worst of all rounds", measured=max(ms["stall"]))
+    yield Line(job="the same by the clock, median round", measured=statistics.median(ms["stall"]))
+    yield Line(job="the same by the clock, worst round", measured=max(ms["stall"]))
     yield Line(job="apply of the 16 MiB body", measured=min(ms["large"]))
 
 
@@ -95,7 +96,9 @@ async def _times(stage: Stage, document: bytes) -> tuple[dict[str, list[float]],
         body = _order(wired, snapshot_id, _filled((one, two)[number % 2], document))
         await service.ask("/bench/watch")
         ms["large"].append(await timed_ms(service, _PATH, body))
-        ms["stall"].append(float(await service.ask("/bench/longest")))
+        stall, run = (await service.ask("/bench/longest")).split()
+        ms["stall"].append(float(stall))
+        ms["stall run"].append(float(run))
     await sql.close()
     service.close()
     floor.close()
