@@ -85,17 +85,14 @@ async def lock_connection(
     return connection
 
 
-async def begin_heal(session: AsyncSession, connection: Connection, heal_id: UUID) -> None:
+def begin_heal(connection: Connection, heal_id: UUID) -> None:
     """Give the locked connection to one repair: HEALING, until that repair ends it."""
     connection.status = ConnectionStatus.HEALING
     connection.heal_id = heal_id
     connection.healing_since = func.now()
-    await session.flush()
 
 
-async def end_heal(
-    session: AsyncSession, connection: Connection, heal_id: UUID, *, status: ConnectionStatus
-) -> None:
+def end_heal(connection: Connection, heal_id: UUID, *, status: ConnectionStatus) -> None:
     """Take the locked connection back from its repair.
 
     Raises:
@@ -107,7 +104,6 @@ async def end_heal(
         )
     connection.status = status
     connection.heal_id = connection.healing_since = None
-    await session.flush()
 
 
 async def append_version(

@@ -26,6 +26,7 @@ from shared.errors import (
     UpstreamMismatch,
     UpstreamMissing,
     UpstreamUnknown,
+    UpstreamUnreachable,
 )
 from shared.events import EventType
 from shared.models import Connection, ConnectionStatus, VersionOrigin
@@ -91,11 +92,9 @@ class DriftRepairAgent:
         catalog = await _readable(order.sync_catalog)
         wanted = catalog.selected()
         fingerprint = await in_slices(catalogs.fingerprint_of.steps(wanted))
-        unchanged = await self._unchanged(order, fingerprint)
-        if unchanged is not None:
-            return unchanged
-
-        heal = await self._begin(order)
+        heal = await self._begin(order, fingerprint)
+        if isinstance(heal, Applied):
+            return heal
         document = catalogs.dump(wanted)
         try:
             await self._give(heal, document, wanted)
@@ -107,77 +106,90 @@ class DriftRepairAgent:
             raise
         return await self._finish(heal, order, document, fingerprint)
 
-    async def _unchanged(self, order: ApplyOrder, fingerprint: str) -> Applied | None:
-        async with self._db.read() as session:
-            row = await registry.find_connection(session, order.connection_id)
-            _expect_healable(row, order)
-            head = await registry.head_fingerprint(session, row)
-        if row.status is not ConnectionStatus.ACTIVE or head != fingerprint:
-            return None
-        version = row.catalog_version
-        return Applied(row.id, version, version, row.status, changed=False)
+    async def _begin(self, order: ApplyOrder, fingerprint: str) -> _Heal | Applied:
+        """Take the connection, unless it has this catalog already.
 
-    async def _begin(self, order: ApplyOrder) -> _Heal:
-        """Take the connection: ACTIVE, or FAILED with an Airbyte connection, becomes HEALING."""
+        ACTIVE, or FAILED with an Airbyte connection, becomes HEALING.
+        """
         async with self._db.transaction() as session:
             row = await registry.lock_connection(session, order.connection_id)
             airbyte_connection_id = _expect_healable(row, order)
+            version, status = row.catalog_version, row.status
+            is_active = status is ConnectionStatus.ACTIVE
+            if is_active and await registry.head_fingerprint(session, row) == fingerprint:
+                return Applied(row.id, version, version, status, changed=False)
             heal = _Heal(
                 id=uuid4(),
                 connection_id=row.id,
                 airbyte_connection_id=airbyte_connection_id,
-                base_version=row.catalog_version,
-                base_status=row.status,
+                base_version=version,
+                base_status=status,
                 source_catalog_id=await _source_catalog_id(session, row, order.snapshot_id),
             )
-            await registry.begin_heal(session, row, heal.id)
+            registry.begin_heal(row, heal.id)
             await events.record(session, EventType.CATALOG_HEALING, row, ref=heal.id)
         return heal
 
     async def _give(self, heal: _Heal, document: bytes, wanted: Catalog) -> None:
         """Have Airbyte hold the catalog, and look whether it does."""
-        before = await self._airbyte.get_connection(heal.airbyte_connection_id)
         try:
-            await self._update(heal, document, before)
+            await self._update(heal, document)
         except (UpstreamUnknown, UpstreamConflict):
             # An error may come after its effect: what Airbyte holds now decides.
-            if not await self._holds(heal, wanted):
+            held = await self._held(heal)
+            if not await _means(held, wanted):
                 raise
-            return
-        if not await self._holds(heal, wanted):
-            raise UpstreamMismatch("Airbyte accepted the catalog and holds a different one.")
+        else:
+            held = await self._held(heal)
+            if not await _means(held, wanted):
+                raise UpstreamMismatch("Airbyte accepted the catalog and holds a different one.")
+        if held.breaking_change:
+            # A schema change made Airbyte flag, and perhaps pause, what is healed now. A pause
+            # without the flag is a person's, and stays.
+            paused = held.status in _PAUSED_BY_A_CHANGE
+            await self._update(
+                heal, document, status="active" if paused else None, breaking_change=False
+            )
 
-    async def _update(self, heal: _Heal, document: bytes, before: AirbyteConnection) -> None:
-        """Send the catalog; where a schema change made Airbyte pause the connection, unpause it."""
-        paused = before.breaking_change and before.status in _PAUSED_BY_A_CHANGE
+    async def _update(
+        self,
+        heal: _Heal,
+        document: bytes,
+        *,
+        status: str | None = None,
+        breaking_change: bool | None = None,
+    ) -> None:
         await self._airbyte.update_connection(
             heal.airbyte_connection_id,
             document,
             source_catalog_id=heal.source_catalog_id,
-            status="active" if paused else None,
-            breaking_change=False,
+            status=status,
+            breaking_change=breaking_change,
         )
 
-    async def _holds(self, heal: _Heal, wanted: Catalog) -> bool:
-        """Whether Airbyte's catalog means the wanted one, both cut to their selected fields."""
-        held = await self._airbyte.get_connection(heal.airbyte_connection_id)
+    async def _held(self, heal: _Heal) -> AirbyteConnection:
+        """What Airbyte holds, after it was sent something.
+
+        Raises:
+            UpstreamUnknown: it cannot be asked; so nobody knows.
+        """
         try:
-            found = await in_slices(catalogs.parse.steps(held.sync_catalog))
-        except InvalidCatalog:
-            return False
-        return await in_slices(catalogs.same_meaning.steps(wanted, found))
+            return await self._airbyte.get_connection(heal.airbyte_connection_id)
+        except UpstreamUnreachable:
+            raise UpstreamUnknown("Airbyte went away before it could be looked at.") from None
 
     async def _settle(self, heal: _Heal, reason: AamError) -> None:
         """After a failure: the old version where Airbyte holds it (again), else FAILED."""
         status, code = heal.base_status, reason.code
+        was_sent = not isinstance(reason, UpstreamUnreachable)
         if isinstance(reason, UpstreamMissing):
             status = ConnectionStatus.FAILED
-        elif not await self._holds_base(heal):
+        elif was_sent and not await self._holds_base(heal):
             status, code = ConnectionStatus.FAILED, "catalog_unknown"
         try:
             async with self._db.transaction() as session:
                 row = await registry.lock_connection(session, heal.connection_id)
-                await registry.end_heal(session, row, heal.id, status=status)
+                registry.end_heal(row, heal.id, status=status)
                 if status is ConnectionStatus.FAILED:
                     row.failure_code, row.failure_detail = code, reason.detail
                 await events.record(
@@ -193,10 +205,10 @@ class DriftRepairAgent:
                 head = await registry.read_version(session, heal.connection_id, heal.base_version)
             document = head.sync_catalog.encode()
             base = await in_slices(catalogs.parse.steps(document))
-            if await self._holds(heal, base):
+            if await _means(await self._held(heal), base):
                 return True
             await self._airbyte.update_connection(heal.airbyte_connection_id, document)
-            return await self._holds(heal, base)
+            return await _means(await self._held(heal), base)
         except AamError as error:
             log.warning("base_not_confirmed", connection=str(heal.connection_id), code=error.code)
             return False
@@ -206,7 +218,7 @@ class DriftRepairAgent:
     ) -> Applied:
         async with self._db.transaction() as session:
             row = await registry.lock_connection(session, heal.connection_id)
-            await registry.end_heal(session, row, heal.id, status=ConnectionStatus.ACTIVE)
+            registry.end_heal(row, heal.id, status=ConnectionStatus.ACTIVE)
             row.failure_code = row.failure_detail = None
             version = await registry.append_version(
                 session,
@@ -226,6 +238,15 @@ class DriftRepairAgent:
         return Applied(
             heal.connection_id, heal.base_version, version.version_number, row.status, changed=True
         )
+
+
+async def _means(held: AirbyteConnection, wanted: Catalog) -> bool:
+    """Whether Airbyte's catalog means the wanted one, both cut to their selected fields."""
+    try:
+        found = await in_slices(catalogs.parse.steps(held.sync_catalog))
+    except InvalidCatalog:
+        return False
+    return await in_slices(catalogs.same_meaning.steps(wanted, found))
 
 
 async def _readable(document: msgspec.Raw) -> Catalog:

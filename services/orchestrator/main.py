@@ -26,7 +26,7 @@ from services.orchestrator.shapes import (
 )
 from shared import background, events, logs, registry
 from shared.airbyte_client import AirbyteClient
-from shared.app import create_app, example, problems, raw_json
+from shared.app import create_app, example, for_server, problems, raw_json
 from shared.config import Settings, load
 from shared.database import Database
 from shared.models import ConnectionStatus
@@ -247,4 +247,4 @@ def __getattr__(name: str) -> FastAPI:
     """Build `app` when a server asks for it: importing this module reads no environment."""
     if name != "app":
         raise AttributeError(name)
-    return build(load(Settings))
+    return for_server(build(load(Settings)))
