@@ -268,6 +268,9 @@ def _field(problem: ErrorDetails | Mapping[str, Any]) -> dict[str, str]:
 
 
 async def _answer_http(_request: Request, error: HTTPException) -> Response:
+    if error.status_code == 400:
+        # FastAPI's word for a body that no parser could take.
+        return _problem(Invalid("The body is not valid JSON.", code="invalid_json").problem())
     code = {404: "no_such_route", 405: "method_not_allowed", 413: "body_too_large"}.get(
         error.status_code, "http_error"
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import asyncpg
 from sqlalchemy import URL, text
@@ -25,6 +27,12 @@ from shared.errors import Unavailable, UpstreamUnknown
 log = logs.get(__name__)
 
 _AWAY = "The registry cannot be reached now."
+
+
+T = TypeVar("T")
+
+_INSISTENCE = timedelta(seconds=30)
+_PAUSE_S = 0.25
 
 
 class Database:
@@ -83,6 +91,28 @@ class Database:
                 raise UpstreamUnknown(
                     "The registry's answer to a commit was lost.", code="commit_unknown"
                 ) from _bare(error)
+
+    async def insist(
+        self, write: Callable[[AsyncSession], Awaitable[T]], *, within: timedelta = _INSISTENCE
+    ) -> T:
+        """Record what is already so elsewhere: `write`, repeated while the registry is away.
+
+        `write` finds out by itself whether an earlier commit, whose answer was lost, was durable.
+
+        Raises:
+            Unavailable: the registry did not come back in time.
+            UpstreamUnknown: the same, and an earlier commit may be durable.
+        """
+        clock = asyncio.get_running_loop().time
+        until = clock() + within.total_seconds()
+        while True:
+            try:
+                async with self.transaction() as session:
+                    return await write(session)
+            except (Unavailable, UpstreamUnknown):
+                if clock() > until:
+                    raise
+            await asyncio.sleep(_PAUSE_S)
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncSession]:

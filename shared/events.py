@@ -46,7 +46,7 @@ class EventType(StrEnum):
     CATALOG_REFUSED = "catalog.refused"
 
 
-async def record(
+def record(
     session: AsyncSession,
     event: EventType,
     connection: Connection,
@@ -55,23 +55,16 @@ async def record(
     ref: UUID | None = None,
     code: str | None = None,
 ) -> None:
-    """Add an event to the outbox, in the caller's transaction, after its changes to the connection.
+    """Add an event to the outbox, in the transaction that has locked and changed the connection.
 
     `status` is the connection's, unless the event is about a job. The sequence number is drawn
-    under the connection's row lock: event ids alone are not in commit order.
+    under the row's lock: ids alone are not in commit order.
     """
-    await session.flush()
-    seq = await session.scalar(
-        update(Connection)
-        .where(Connection.id == connection.id)
-        .values(event_seq=Connection.event_seq + 1, updated_at=Connection.updated_at)
-        .returning(Connection.event_seq)
-        .execution_options(synchronize_session=False)
-    )
+    connection.event_seq += 1
     session.add(
         EventRow(
             connection_id=connection.id,
-            seq=seq,
+            seq=connection.event_seq,
             type=event,
             ref=ref,
             status=status or connection.status,

@@ -399,6 +399,15 @@ async def running_jobs(session: AsyncSession) -> Sequence[JobHistory]:
     return rows.all()
 
 
+async def end_running_jobs(session: AsyncSession, connection_id: UUID, *, code: str) -> None:
+    """End a connection's jobs that nobody can follow any more."""
+    await session.execute(
+        update(JobHistory)
+        .where(JobHistory.connection_id == connection_id, JobHistory.ended_at.is_(None))
+        .values(ended_at=func.now(), status="cancelled", failure_code=code)
+    )
+
+
 async def find_job(
     session: AsyncSession, connection_id: UUID, airbyte_job_id: int
 ) -> JobHistory | None:

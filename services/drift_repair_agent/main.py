@@ -16,14 +16,11 @@ from shared.airbyte_client import AirbyteClient
 from shared.app import create_app, for_server, problems, raw_json
 from shared.config import Settings, load
 from shared.database import Database
-from shared.errors import Invalid
 
 router = APIRouter(tags=["repairs"])
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
 _LARGE_BODY_BYTES = 4 * 1024 * 1024
-
-_ORDER = msgspec.json.Decoder(ApplyOrder)
 
 
 def _service(request: Request) -> DriftRepairAgent:
@@ -35,29 +32,19 @@ async def _order(request: Request) -> ApplyOrder:
     """The body, its catalog left as the bytes it came in."""
     body = await request.body()
     await _let_others_in(body)
-    try:
-        order = _ORDER.decode(body)
-    except msgspec.ValidationError as error:
-        raise Invalid(f"The order is not valid: {_told(error)}.") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise Invalid("The body is not valid JSON.", code="invalid_json") from None
+    order = ApplyOrder.read(body)
     await _let_others_in(body)
     return order
 
 
 async def _let_others_in(body: bytes) -> None:
-    """Pause between steps that take 1 ms per MiB: putting it together, reading it, cutting it up.
+    """Pause between two steps that each take a millisecond per MiB.
 
-    A pause without a length would let in only who is ready, not who waits for a timer or a socket.
+    A pause without a length would let in only those who are ready already, not who waits for a
+    timer or a socket.
     """
     if len(body) > _LARGE_BODY_BYTES:
         await asyncio.sleep(0.001)
-
-
-def _told(error: msgspec.ValidationError) -> str:
-    """The place, and what was expected there; an unknown field's name is the caller's word."""
-    message = str(error)
-    return "it has an unknown field" if "unknown field" in message else message
 
 
 Service = Annotated[DriftRepairAgent, Depends(_service)]
@@ -112,6 +99,10 @@ _BODY: dict[str, Any] = {
                             **_ID,
                             "type": ["string", "null"],
                             "description": "The discovery it was made from, as /discover told it.",
+                        },
+                        "notes": {
+                            "type": "array",
+                            "description": "What /discover remarked; not read.",
                         },
                     },
                 },

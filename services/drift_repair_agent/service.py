@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Final, Self
 from uuid import UUID, uuid4
 
 import msgspec
@@ -42,10 +42,32 @@ class ApplyOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     connection_id: UUID
     sync_catalog: msgspec.Raw
-    expected_version: int | None = None
+    expected_version: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] | None = None
     """The head that the caller read; another one means that somebody was faster."""
     snapshot_id: UUID | None = None
     """The discovery that the catalog was made from, as /discover told it."""
+    notes: msgspec.Raw = msgspec.Raw()
+    """What /discover remarked, so that its answer can be posted as it is; not read."""
+
+    @classmethod
+    def read(cls, body: bytes) -> Self:
+        """The order that a body holds, its catalog left as the bytes it came in.
+
+        Raises:
+            Invalid: the body is no JSON, or no order.
+        """
+        try:
+            return msgspec.json.decode(body, type=cls)
+        except msgspec.ValidationError as error:
+            raise Invalid(f"The order is not valid: {_told(error)}.") from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise Invalid("The body is not valid JSON.", code="invalid_json") from None
+
+
+def _told(error: msgspec.ValidationError) -> str:
+    """The place, and what was expected there; an unknown field's name is the caller's word."""
+    message = str(error)
+    return "it has an unknown field" if "unknown field" in message else message
 
 
 class Applied(msgspec.Struct, frozen=True):
@@ -89,20 +111,18 @@ class DriftRepairAgent:
             UpstreamMismatch: Airbyte said yes and holds something else; the old one was put back.
             UpstreamUnknown: nobody knows what Airbyte holds; putting the old one back was tried.
         """
-        catalog = await _readable(order.sync_catalog)
-        wanted = catalog.selected()
-        fingerprint = await in_slices(catalogs.fingerprint_of.steps(wanted))
+        wanted, fingerprint = await _readable(order.sync_catalog)
         heal = await self._begin(order, fingerprint)
         if isinstance(heal, Applied):
             return heal
         document = catalogs.dump(wanted)
         try:
-            await self._give(heal, document, wanted)
+            await self._give(heal, document, fingerprint)
         except AamError as error:
             await self._settle(heal, error)
             raise
         except BaseException:
-            await self._settle(heal, AamError("The repair was interrupted."))
+            await self._settle(heal, AamError("The repair was interrupted.", code="interrupted"))
             raise
         return await self._finish(heal, order, document, fingerprint)
 
@@ -127,45 +147,52 @@ class DriftRepairAgent:
                 source_catalog_id=await _source_catalog_id(session, row, order.snapshot_id),
             )
             registry.begin_heal(row, heal.id)
-            await events.record(session, EventType.CATALOG_HEALING, row, ref=heal.id)
+            events.record(session, EventType.CATALOG_HEALING, row, ref=heal.id)
         return heal
 
-    async def _give(self, heal: _Heal, document: bytes, wanted: Catalog) -> None:
+    async def _give(self, heal: _Heal, document: bytes, fingerprint: str) -> None:
         """Have Airbyte hold the catalog, and look whether it does."""
+        held = await self._send(heal, document, fingerprint)
+        if not held.breaking_change:
+            return
+        # A schema change made Airbyte flag, and perhaps pause, what is healed now. A pause without
+        # the flag is a person's, and stays.
+        status = "active" if held.status in _PAUSED_BY_A_CHANGE else None
         try:
-            await self._update(heal, document)
-        except (UpstreamUnknown, UpstreamConflict):
-            # An error may come after its effect: what Airbyte holds now decides.
-            held = await self._held(heal)
-            if not await _means(held, wanted):
-                raise
-        else:
-            held = await self._held(heal)
-            if not await _means(held, wanted):
-                raise UpstreamMismatch("Airbyte accepted the catalog and holds a different one.")
-        if held.breaking_change:
-            # A schema change made Airbyte flag, and perhaps pause, what is healed now. A pause
-            # without the flag is a person's, and stays.
-            paused = held.status in _PAUSED_BY_A_CHANGE
-            await self._update(
-                heal, document, status="active" if paused else None, breaking_change=False
-            )
+            await self._send(heal, document, fingerprint, status=status, breaking_change=False)
+        except UpstreamUnreachable:
+            raise UpstreamUnknown("Airbyte went away between two requests.") from None
 
-    async def _update(
+    async def _send(
         self,
         heal: _Heal,
         document: bytes,
+        fingerprint: str,
         *,
         status: str | None = None,
         breaking_change: bool | None = None,
-    ) -> None:
-        await self._airbyte.update_connection(
-            heal.airbyte_connection_id,
-            document,
-            source_catalog_id=heal.source_catalog_id,
-            status=status,
-            breaking_change=breaking_change,
-        )
+    ) -> AirbyteConnection:
+        """Update the connection, and return what Airbyte holds then: a catalog of this meaning.
+
+        An error may come after its effect, so what Airbyte holds decides, not what it said.
+        """
+        try:
+            await self._airbyte.update_connection(
+                heal.airbyte_connection_id,
+                document,
+                source_catalog_id=heal.source_catalog_id,
+                status=status,
+                breaking_change=breaking_change,
+            )
+        except (UpstreamUnknown, UpstreamConflict):
+            held = await self._held(heal)
+            if not await _means(held, fingerprint):
+                raise
+            return held
+        held = await self._held(heal)
+        if not await _means(held, fingerprint):
+            raise UpstreamMismatch("Airbyte accepted the catalog and holds a different one.")
+        return held
 
     async def _held(self, heal: _Heal) -> AirbyteConnection:
         """What Airbyte holds, after it was sent something.
@@ -186,15 +213,16 @@ class DriftRepairAgent:
             status = ConnectionStatus.FAILED
         elif was_sent and not await self._holds_base(heal):
             status, code = ConnectionStatus.FAILED, "catalog_unknown"
+
+        async def write(session: AsyncSession) -> None:
+            row = await registry.lock_connection(session, heal.connection_id, even_archived=True)
+            registry.end_heal(row, heal.id, status=status)
+            if status is ConnectionStatus.FAILED:
+                row.failure_code, row.failure_detail = code, reason.detail
+            events.record(session, EventType.CATALOG_REFUSED, row, ref=heal.id, code=reason.code)
+
         try:
-            async with self._db.transaction() as session:
-                row = await registry.lock_connection(session, heal.connection_id)
-                registry.end_heal(row, heal.id, status=status)
-                if status is ConnectionStatus.FAILED:
-                    row.failure_code, row.failure_detail = code, reason.detail
-                await events.record(
-                    session, EventType.CATALOG_REFUSED, row, ref=heal.id, code=reason.code
-                )
+            await self._db.insist(write)
         except (Unavailable, UpstreamUnknown, NotActive) as error:
             log.warning("heal_not_settled", connection=str(heal.connection_id), code=error.code)
 
@@ -203,12 +231,12 @@ class DriftRepairAgent:
         try:
             async with self._db.read() as session:
                 head = await registry.read_version(session, heal.connection_id, heal.base_version)
-            document = head.sync_catalog.encode()
-            base = await in_slices(catalogs.parse.steps(document))
-            if await _means(await self._held(heal), base):
+            if await _means(await self._held(heal), head.fingerprint):
                 return True
-            await self._airbyte.update_connection(heal.airbyte_connection_id, document)
-            return await _means(await self._held(heal), base)
+            await self._airbyte.update_connection(
+                heal.airbyte_connection_id, head.sync_catalog.encode()
+            )
+            return await _means(await self._held(heal), head.fingerprint)
         except AamError as error:
             log.warning("base_not_confirmed", connection=str(heal.connection_id), code=error.code)
             return False
@@ -216,11 +244,20 @@ class DriftRepairAgent:
     async def _finish(
         self, heal: _Heal, order: ApplyOrder, document: bytes, fingerprint: str
     ) -> Applied:
-        async with self._db.transaction() as session:
-            row = await registry.lock_connection(session, heal.connection_id)
+        """Record what Airbyte holds now as the next version.
+
+        Raises:
+            UpstreamUnknown: the registry stayed away; Airbyte holds the new catalog.
+        """
+        number = heal.base_version + 1
+
+        async def write(session: AsyncSession) -> None:
+            row = await registry.lock_connection(session, heal.connection_id, even_archived=True)
+            if row.heal_id is None and row.catalog_version == number:
+                return  # an earlier commit, whose answer was lost
             registry.end_heal(row, heal.id, status=ConnectionStatus.ACTIVE)
             row.failure_code = row.failure_detail = None
-            version = await registry.append_version(
+            await registry.append_version(
                 session,
                 row,
                 document,
@@ -229,31 +266,36 @@ class DriftRepairAgent:
                 origin=VersionOrigin.REPAIR,
                 snapshot_id=order.snapshot_id,
             )
-            await events.record(session, EventType.CATALOG_APPLIED, row, ref=heal.id)
-        log.info(
-            "catalog_applied",
-            connection=str(heal.connection_id),
-            version=version.version_number,
-        )
+            events.record(session, EventType.CATALOG_APPLIED, row, ref=heal.id)
+
+        try:
+            await self._db.insist(write)
+        except Unavailable:
+            raise UpstreamUnknown(
+                "Airbyte holds the new catalog, and the registry went away before it was recorded.",
+                code="not_recorded",
+            ) from None
+        log.info("catalog_applied", connection=str(heal.connection_id), version=number)
         return Applied(
-            heal.connection_id, heal.base_version, version.version_number, row.status, changed=True
+            heal.connection_id, heal.base_version, number, ConnectionStatus.ACTIVE, changed=True
         )
 
 
-async def _means(held: AirbyteConnection, wanted: Catalog) -> bool:
+async def _means(held: AirbyteConnection, fingerprint: str) -> bool:
     """Whether Airbyte's catalog means the wanted one, both cut to their selected fields."""
     try:
-        found = await in_slices(catalogs.parse.steps(held.sync_catalog))
+        return await in_slices(catalogs.meaning_of.steps(held.sync_catalog)) == fingerprint
     except InvalidCatalog:
         return False
-    return await in_slices(catalogs.same_meaning.steps(wanted, found))
 
 
-async def _readable(document: msgspec.Raw) -> Catalog:
-    """The catalog, checked; whatever is wrong with it is told at once."""
+async def _readable(document: msgspec.Raw) -> tuple[Catalog, str]:
+    """The selected streams, checked, and what they mean; what is wrong is told all at once."""
     try:
         catalog = await in_slices(catalogs.parse.steps(memoryview(document)))
         await in_slices(catalogs.validate.steps(catalog))
+        wanted = catalog.selected()
+        return wanted, await in_slices(catalogs.fingerprint_of.steps(wanted))
     except InvalidCatalog as error:
         told = [
             {
@@ -265,7 +307,6 @@ async def _readable(document: msgspec.Raw) -> Catalog:
             for problem in error.problems[:_MAX_TOLD]
         ]
         raise Invalid(str(error), code=error.code, problems=told) from None
-    return catalog
 
 
 def _expect_healable(row: Connection, order: ApplyOrder) -> UUID:

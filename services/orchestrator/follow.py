@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from shared import events, logs, registry
 from shared.airbyte_client import AirbyteClient, Job
 from shared.database import Database
-from shared.errors import AamError, Unavailable
+from shared.errors import AamError, Unavailable, UpstreamMissing
 from shared.events import EventType
 from shared.models import JobHistory
 
@@ -37,12 +37,21 @@ class JobFollower:
 
     async def _look_at(self, row: JobHistory) -> None:
         try:
-            async with self._slots:
-                job = await self._airbyte.get_job(row.airbyte_job_id)
-            if _says_more(job, row):
-                await self._write(row, job)
+            await self._follow(row)
         except AamError as error:
             log.warning("job_not_followed", job=str(row.id), code=error.code)
+
+    async def _follow(self, row: JobHistory) -> None:
+        try:
+            async with self._slots:
+                job = await self._airbyte.get_job(row.airbyte_job_id)
+        except UpstreamMissing:
+            # Airbyte has forgotten it: nobody will ever tell more.
+            async with self._db.transaction() as session:
+                await registry.end_running_jobs(session, row.connection_id, code="job_lost")
+            return
+        if _says_more(job, row):
+            await self._write(row, job)
 
     async def _write(self, row: JobHistory, job: Job) -> None:
         async with self._db.transaction() as session:
@@ -60,7 +69,7 @@ class JobFollower:
             written.ended_at = job.ended_at or datetime.now(UTC)
             if job.status != "succeeded":
                 written.failure_code = job.failure_type or job.status
-            await events.record(
+            events.record(
                 session,
                 EventType.SYNC_FINISHED,
                 connection,

@@ -72,7 +72,10 @@ async def onboard(order: Onboard, service: Service, db: Registry) -> Response:
 async def connections(
     db: Registry,
     status: Annotated[ConnectionStatus | None, Query()] = None,
-    name: Annotated[str | None, Query(max_length=200, description="A part of the name")] = None,
+    name: Annotated[
+        str | None,
+        Query(max_length=200, pattern=r"^[^\x00]*$", description="A part of the name"),
+    ] = None,
     archived: Annotated[bool, Query(description="Show archived ones instead")] = False,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
     after: Annotated[

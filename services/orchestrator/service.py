@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import msgspec
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.orchestrator.shapes import Cron, Onboard
 from shared import events, logs, registry, snapshots, sources
-from shared.airbyte_client import AirbyteClient, Job, NewConnection, Schedule
+from shared.airbyte_client import AirbyteClient, Discovered, Job, NewConnection, Schedule
 from shared.config import Settings
 from shared.database import Database
 from shared.domain import catalog as catalogs
@@ -18,12 +20,14 @@ from shared.domain.steps import Steps, in_slices
 from shared.errors import (
     AamError,
     Conflict,
+    DiscoverFailed,
     Invalid,
     NotActive,
     NotFound,
     SyncRunning,
     Unavailable,
     UpstreamConflict,
+    UpstreamMissing,
     UpstreamUnknown,
 )
 from shared.events import EventType
@@ -43,6 +47,25 @@ class Difference(msgspec.Struct, frozen=True):
     to_version: int
     schema_changes: list[drift.Change]
     config_changes: list[drift.ConfigChange]
+
+
+class MergedOrder(msgspec.Struct, frozen=True):
+    """The order for apply_new_catalog that a discovery makes; `notes` are for the person."""
+
+    connection_id: UUID
+    snapshot_id: UUID
+    expected_version: int
+    notes: tuple[catalogs.Note, ...]
+    sync_catalog: msgspec.Raw
+
+
+@dataclass(frozen=True, slots=True)
+class _Version:
+    """A catalog that is to be recorded, and what it was made from."""
+
+    sync_catalog: bytes
+    fingerprint: str
+    snapshot_id: UUID
 
 
 class Orchestrator:
@@ -86,12 +109,11 @@ class Orchestrator:
         try:
             await self._wire(connection, order, source_type)
         except AamError as error:
-            if await self._became_active(connection.id):
-                return connection.id
             await self._undo(connection, error)
             raise
         except BaseException:
-            await self._undo(connection, AamError("Onboarding was interrupted."))
+            interrupted = AamError("Onboarding was interrupted.", code="interrupted")
+            await self._undo(connection, interrupted)
             raise
         log.info("connection_onboarded", connection=str(connection.id))
         return connection.id
@@ -109,7 +131,7 @@ class Orchestrator:
         )
         connection.airbyte_source_id = source.source_id
         discovered = await self._airbyte.discover_schema(source.source_id)
-        snapshot_id = await snapshots.keep(self._db, source.source_id, discovered)
+        snapshot_id = await self._keep(source.source_id, discovered)
         chosen = await _checked(
             catalogs.choose.steps(
                 discovered.catalog, streams=order.streams, destination_sync_modes=modes
@@ -126,22 +148,46 @@ class Orchestrator:
                 schedule=_schedule(order),
             )
         )
-        fingerprint = await in_slices(catalogs.fingerprint_of.steps(chosen))
-        async with self._db.transaction() as session:
-            row = await registry.lock_connection(session, connection.id)
-            row.airbyte_source_id = source.source_id
-            row.airbyte_connection_id = wired.connection_id
+        await self._activate(
+            connection.id,
+            source.source_id,
+            wired.connection_id,
+            _Version(
+                sync_catalog, await in_slices(catalogs.fingerprint_of.steps(chosen)), snapshot_id
+            ),
+        )
+
+    async def _activate(
+        self, connection_id: UUID, source_id: UUID, airbyte_connection_id: UUID, first: _Version
+    ) -> None:
+        """Record what is wired as ACTIVE at version 1."""
+
+        async def write(session: AsyncSession) -> None:
+            row = await registry.lock_connection(session, connection_id)
+            if row.status is ConnectionStatus.ACTIVE:
+                return  # an earlier commit, whose answer was lost
+            row.airbyte_source_id = source_id
+            row.airbyte_connection_id = airbyte_connection_id
             await registry.append_version(
                 session,
                 row,
-                sync_catalog,
+                first.sync_catalog,
                 expected_version=0,
-                fingerprint=fingerprint,
+                fingerprint=first.fingerprint,
                 origin=VersionOrigin.ONBOARD,
-                snapshot_id=snapshot_id,
+                snapshot_id=first.snapshot_id,
             )
             row.status = ConnectionStatus.ACTIVE
-            await events.record(session, EventType.CONNECTION_ONBOARDED, row, ref=snapshot_id)
+            events.record(session, EventType.CONNECTION_ONBOARDED, row, ref=first.snapshot_id)
+
+        await self._db.insist(write)
+
+    async def _keep(self, source_id: UUID, discovered: Discovered) -> UUID:
+        """Store what a source offers; what nobody could read is a failed discovery."""
+        try:
+            return await snapshots.keep(self._db, source_id, discovered)
+        except catalogs.InvalidCatalog as error:
+            raise _unreadable(error) from None
 
     async def _configuration(
         self, source_type: SourceType, credential_id: str | None
@@ -161,30 +207,33 @@ class Orchestrator:
             raise Unavailable("Airbyte names no default workspace: set AIRBYTE_WORKSPACE_ID.")
         return self._default_workspace
 
-    async def _became_active(self, connection_id: UUID) -> bool:
-        """Whether the last commit was durable although its answer was lost."""
-        try:
-            async with self._db.read() as session:
-                row = await registry.find_connection(session, connection_id)
-        except Unavailable:
-            return False
-        return row.status is ConnectionStatus.ACTIVE
-
     async def _undo(self, connection: Connection, reason: AamError) -> None:
         """Leave nothing behind in Airbyte, the row FAILED, and its name free again."""
+        if reason.code == "commit_unknown":
+            # The connection may be ACTIVE: what it stands on is not taken away.
+            reason.members["left_in_airbyte"] = marker(connection)
+            return
+        left: UUID | None = None
         detail = reason.detail
         try:
             await self._delete_made(connection, reason)
         except AamError as error:
             log.warning("undo_failed", connection=str(connection.id), code=error.code)
+            left = connection.airbyte_source_id
             detail += f" The source marked {marker(connection)} may still be in Airbyte."
             reason.members["left_in_airbyte"] = marker(connection)
+
+        async def write(session: AsyncSession) -> None:
+            row = await registry.lock_connection(session, connection.id)
+            if row.status is not ConnectionStatus.PENDING:
+                return
+            row.status = ConnectionStatus.FAILED
+            row.failure_code, row.failure_detail = reason.code, detail
+            row.airbyte_source_id = left
+            events.record(session, EventType.CONNECTION_FAILED, row, code=reason.code)
+
         try:
-            async with self._db.transaction() as session:
-                row = await registry.lock_connection(session, connection.id)
-                row.status = ConnectionStatus.FAILED
-                row.failure_code, row.failure_detail = reason.code, detail
-                await events.record(session, EventType.CONNECTION_FAILED, row, code=reason.code)
+            await self._db.insist(write)
         except (Unavailable, UpstreamUnknown) as error:
             log.warning("failure_not_recorded", connection=str(connection.id), code=error.code)
 
@@ -214,17 +263,21 @@ class Orchestrator:
         if row.airbyte_source_id is None:
             raise NotActive(f"Connection {connection_id} has no source.")
         discovered = await self._airbyte.discover_schema(row.airbyte_source_id)
-        snapshot_id = await snapshots.keep(self._db, row.airbyte_source_id, discovered)
+        snapshot_id = await self._keep(row.airbyte_source_id, discovered)
         configured = await in_slices(catalogs.parse.steps(head.sync_catalog.encode()))
-        merged = await in_slices(
-            catalogs.merge.steps(configured, discovered.catalog, every_stream=every_stream)
-        )
-        return b"".join(
-            (
-                b'{"connection_id":"%s","snapshot_id":"%s","expected_version":%d,"sync_catalog":'
-                % (str(connection_id).encode(), str(snapshot_id).encode(), head.version_number),
-                merged.catalog,
-                b"}",
+        try:
+            merged = await in_slices(
+                catalogs.merge.steps(configured, discovered.catalog, every_stream=every_stream)
+            )
+        except catalogs.InvalidCatalog as error:
+            raise _unreadable(error) from None
+        return msgspec.json.encode(
+            MergedOrder(
+                connection_id=connection_id,
+                snapshot_id=snapshot_id,
+                expected_version=head.version_number,
+                notes=merged.notes,
+                sync_catalog=msgspec.Raw(merged.catalog),
             )
         )
 
@@ -243,17 +296,22 @@ class Orchestrator:
         if row.status is not ConnectionStatus.ACTIVE or row.airbyte_connection_id is None:
             raise NotActive(f"Connection {connection_id} is {row.status}; it must be ACTIVE.")
         job = await self._trigger(connection_id, row.airbyte_connection_id)
-        async with self._db.transaction() as session:
-            row = await registry.lock_connection(session, connection_id)
-            adopted = await registry.find_job(session, connection_id, job.id)
-            if adopted is not None:
-                raise SyncRunning(
-                    f"A sync of connection {connection_id} runs already.",
-                    job_id=adopted.id,
-                    airbyte_job_id=job.id,
-                )
+        recorded, is_new = await self._record(connection_id, job)
+        if not is_new:
+            raise _sync_running(connection_id, recorded)
+        return recorded
+
+    async def _record(self, connection_id: UUID, job: Job) -> tuple[JobHistory, bool]:
+        """The job's row, and whether this call made it; it is followed to its end from now on."""
+        job_id = uuid4()
+
+        async def write(session: AsyncSession) -> JobHistory:
+            row = await registry.lock_connection(session, connection_id, even_archived=True)
+            known = await registry.find_job(session, connection_id, job.id)
+            if known is not None:
+                return known
             recorded = JobHistory(
-                id=uuid4(),
+                id=job_id,
                 connection_id=connection_id,
                 airbyte_job_id=job.id,
                 status=job.status,
@@ -261,10 +319,13 @@ class Orchestrator:
                 attempts=job.attempts,
             )
             session.add(recorded)
-            await events.record(
+            events.record(
                 session, EventType.SYNC_TRIGGERED, row, status=job.status, ref=recorded.id
             )
-        return recorded
+            return recorded
+
+        recorded = await self._db.insist(write)
+        return recorded, recorded.id == job_id
 
     async def _trigger(self, connection_id: UUID, airbyte_connection_id: UUID) -> Job:
         asked_at = datetime.now(UTC)
@@ -272,19 +333,16 @@ class Orchestrator:
             return await self._airbyte.trigger_sync(airbyte_connection_id)
         except SyncRunning as error:
             airbyte_job_id = error.members.get("airbyte_job_id")
-            if isinstance(airbyte_job_id, int):
-                async with self._db.read() as session:
-                    known = await registry.find_job(session, connection_id, airbyte_job_id)
-                if known is not None:
-                    error.members["job_id"] = known.id
-            raise
+            if not isinstance(airbyte_job_id, int):
+                raise
+            # Also one that Airbyte started by itself, or whose record was lost, is followed.
+            running = await self._airbyte.get_job(airbyte_job_id)
+            recorded, _ = await self._record(connection_id, running)
+            raise _sync_running(connection_id, recorded) from None
         except UpstreamUnknown:
             newest = await self._airbyte.list_jobs(airbyte_connection_id, limit=1)
             if not newest or newest[0].created_at < asked_at - _CLOCKS_DIFFER_BY:
                 raise
-            async with self._db.read() as session:
-                if await registry.find_job(session, connection_id, newest[0].id):
-                    raise
             return newest[0]
 
     async def diff(self, connection_id: UUID, from_version: int, to_version: int) -> Difference:
@@ -326,14 +384,29 @@ class Orchestrator:
             await self._airbyte.delete_connection(row.airbyte_connection_id)
         if row.airbyte_source_id is not None:
             await self._delete_unused_source(row.airbyte_source_id)
-        async with self._db.transaction() as session:
-            row = await registry.lock_connection(session, connection_id)
+
+        async def write(session: AsyncSession) -> None:
+            row = await registry.lock_connection(session, connection_id, even_archived=True)
+            if row.archived_at is not None:
+                return
+            if row.heal_id is not None:
+                # A repair that began meanwhile finds its connection gone, and itself superseded.
+                registry.end_heal(row, row.heal_id, status=ConnectionStatus.FAILED)
+                row.failure_code = "archived"
             row.archived_at = datetime.now(UTC)
-            await events.record(session, EventType.CONNECTION_ARCHIVED, row)
+            await registry.end_running_jobs(session, connection_id, code="connection_archived")
+            events.record(session, EventType.CONNECTION_ARCHIVED, row)
+
+        await self._db.insist(write)
 
     async def _delete_unused_source(self, source_id: UUID) -> None:
         """Delete a source that AAM made, unless somebody has wired it elsewhere meanwhile."""
-        wired = await self._airbyte.list_connections(await self._workspace())
+        try:
+            source = await self._airbyte.get_source(source_id)
+        except UpstreamMissing:
+            return
+        # Its own workspace, whatever today's setting is: another one would show no connections.
+        wired = await self._airbyte.list_connections(source.workspace_id)
         if any(one.source_id == source_id for one in wired):
             log.warning("source_kept", source=str(source_id), reason="other connections use it")
             return
@@ -370,6 +443,18 @@ def _schedule(order: Onboard) -> Schedule | None:
     if isinstance(order.schedule, Cron):
         return Schedule(cron=order.schedule.cron, time_zone=order.schedule.time_zone)
     return Schedule(units=order.schedule.units, time_unit=order.schedule.time_unit)
+
+
+def _sync_running(connection_id: UUID, job: JobHistory) -> SyncRunning:
+    return SyncRunning(
+        f"A sync of connection {connection_id} runs already.",
+        job_id=job.id,
+        airbyte_job_id=job.airbyte_job_id,
+    )
+
+
+def _unreadable(error: catalogs.InvalidCatalog) -> DiscoverFailed:
+    return DiscoverFailed(f"What the source offers cannot be read: {error}")
 
 
 async def _checked(run: Steps[catalogs.Catalog]) -> catalogs.Catalog:

@@ -217,6 +217,7 @@ class MergedCatalog(BaseModel):
                     "connection_id": _ID,
                     "snapshot_id": _SNAPSHOT_ID,
                     "expected_version": 1,
+                    "notes": [],
                     "sync_catalog": {"streams": [{"stream": {"name": "Account"}, "config": {}}]},
                 }
             ]
@@ -226,6 +227,7 @@ class MergedCatalog(BaseModel):
     connection_id: UUID
     snapshot_id: UUID
     expected_version: int
+    notes: list[dict[str, Any]]
     sync_catalog: dict[str, Any]
 
 

@@ -35,6 +35,12 @@ CREDENTIALS = {
     "CREDENTIAL_SALESFORCE_PROD__CLIENT_SECRET": CANARY,
     "CREDENTIAL_SALESFORCE_PROD__REFRESH_TOKEN": "AAMCANARY-salesforce-refresh-token",
 }
+ORDER = {
+    "source_type": "Salesforce",
+    "connection_name": "Salesforce production",
+    "credential_id": "salesforce-prod",
+    "streams": ["Account", "Contact"],
+}
 DESTINATION_ID = "5f0c6a1e-8f64-4f0b-9a3c-0b1c2d3e4f50"
 _TABLES = "events, job_history, sync_catalog_versions, snapshots, stream_schemas, connections"
 
@@ -42,15 +48,19 @@ _TABLES = "events, job_history, sync_catalog_versions, snapshots, stream_schemas
 @pytest.fixture(scope="session")
 def registry_url(postgres_url: str) -> str:
     """A database with the registry's tables, built by the migrations."""
-    environment = {**os.environ, "SUPABASE_DB_URL": postgres_url}
+    migrate(postgres_url)
+    return postgres_url
+
+
+def migrate(url: str) -> None:
+    """Build the registry's tables in an empty database."""
     subprocess.run(
         [sys.executable, "-m", "alembic", "upgrade", "head"],
         check=True,
         cwd=REPOSITORY,
-        env=environment,
+        env={**os.environ, "SUPABASE_DB_URL": url},
         timeout=60,
     )
-    return postgres_url
 
 
 @pytest.fixture
@@ -191,11 +201,5 @@ async def mesh(
     """The services over a present-day Airbyte."""
     add_destination(airbyte)
     settings = settings_for(airbyte, registry_url, redis_url)
-    order = {
-        "source_type": "Salesforce",
-        "connection_name": "Salesforce production",
-        "credential_id": "salesforce-prod",
-        "streams": ["Account", "Contact"],
-    }
-    async with running(settings, airbyte, sql=sql, redis=redis, order=order) as mesh:
+    async with running(settings, airbyte, sql=sql, redis=redis, order=ORDER) as mesh:
         yield mesh

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 import pytest
+from redis.asyncio import Redis
 
-from tests.fakes.airbyte_server import DEFAULT_CATALOG, catalog, stream
-from tests.integration.conftest import Mesh
+from local import servers
+from tests.fakes.airbyte_server import DEFAULT_CATALOG, AirbyteServer, catalog, stream
+from tests.integration.conftest import (
+    ORDER,
+    Mesh,
+    add_destination,
+    migrate,
+    running,
+    settings_for,
+)
 
 Json = dict[str, Any]
 GREW = catalog(
@@ -374,3 +385,80 @@ async def test_an_unchanged_source_is_stored_once(mesh: Mesh) -> None:
     assert first["snapshot_id"] == again["snapshot_id"] != grown["snapshot_id"]
     assert await mesh.sql.fetchval("SELECT count(*) FROM snapshots") == 2
     assert await mesh.sql.fetchval("SELECT count(*) FROM stream_schemas") == 6
+
+
+async def test_a_registry_that_goes_away_while_airbyte_works_is_waited_for(
+    airbyte: AirbyteServer, own_postgres: servers.Postgres, redis_url: str, redis: Redis
+) -> None:
+    """Nothing stays HEALING or PENDING because Postgres was away for a moment."""
+    migrate(own_postgres.url)
+    sql = await asyncpg.connect(own_postgres.url)
+    add_destination(airbyte)
+    settings = settings_for(airbyte, own_postgres.url, redis_url)
+    async with running(settings, airbyte, sql=sql, redis=redis, order=ORDER) as mesh:
+        airbyte.fault("connections/create", "slow", seconds=1)
+        onboarding = asyncio.create_task(mesh.onboard())
+        await asyncio.sleep(0.7)
+        own_postgres.stop()
+        await asyncio.sleep(1)
+        own_postgres.start()
+        connection = await onboarding
+        assert connection["status"] == "ACTIVE"
+
+        airbyte.offers(GREW)
+        order = await discovered(mesh, connection)
+        airbyte.fault("connections/update", "slow", seconds=1)
+        applying = asyncio.create_task(apply(mesh, order))
+        await asyncio.sleep(0.5)
+        own_postgres.stop()
+        await asyncio.sleep(1)
+        own_postgres.start()
+        status, applied = await applying
+        assert (status, applied["version_number"]) == (200, 2)
+        assert (await seen(mesh, connection))["status"] == "ACTIVE"
+    await sql.close()
+
+
+async def test_a_refusal_after_its_effect_is_undone(mesh: Mesh) -> None:
+    """Airbyte says no and holds the new catalog: the old one is put back."""
+    connection = await mesh.onboard()
+    before = deepcopy(held(mesh, connection))
+    mesh.airbyte.offers(GREW)
+    order = await discovered(mesh, connection)
+    mesh.airbyte.fault("connections/update", 422, after_effect=True)
+
+    status, problem = await apply(mesh, order)
+
+    assert (status, problem["code"]) == (422, "upstream_rejected")
+    view = await seen(mesh, connection)
+    assert (view["status"], view["catalog_version"]) == ("ACTIVE", 1)
+    assert held(mesh, connection) == before
+
+
+@pytest.mark.parametrize("number", ["1e999", "9" * 5000])
+async def test_numbers_that_no_parser_takes_are_told(mesh: Mesh, number: str) -> None:
+    """In a posted schema: 422 or 200, never 500, and nothing stays HEALING."""
+    connection = await mesh.onboard()
+    order = await discovered(mesh, connection)
+    body = json.dumps(order).replace('"object"', '"object","maximum":' + number, 1)
+
+    answer = await mesh.drift_repair_agent.post("/repair/apply_new_catalog", content=body)
+
+    assert answer.status_code in (200, 422), answer.text
+    assert (await seen(mesh, connection))["status"] == "ACTIVE"
+
+
+async def test_archiving_ends_a_repair_that_began_meanwhile(mesh: Mesh) -> None:
+    """The repair is superseded; the archived connection is not left HEALING."""
+    connection = await mesh.onboard()
+    mesh.airbyte.offers(GREW)
+    order = await discovered(mesh, connection)
+    mesh.airbyte.fault("connections/delete", "slow", seconds=0.6)
+    archiving = asyncio.create_task(mesh.orchestrator.delete(f"/connections/{connection['id']}"))
+    await asyncio.sleep(0.2)
+    await apply(mesh, order)
+
+    assert (await archiving).status_code == 204
+    view = await seen(mesh, connection)
+    assert view["archived_at"]
+    assert view["status"] != "HEALING"

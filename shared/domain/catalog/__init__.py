@@ -10,8 +10,8 @@ from shared.domain.catalog._canonical import (
     canonical_hash,
     fingerprint,
     fingerprint_of,
+    meaning_of,
     raw_hash,
-    same_meaning,
 )
 from shared.domain.catalog._choose import choose
 from shared.domain.catalog._merge import Merged, Note, merge
@@ -52,10 +52,10 @@ __all__ = [
     "fingerprint_of",
     "identify",
     "join",
+    "meaning_of",
     "merge",
     "parse",
     "raw_hash",
-    "same_meaning",
     "scan",
     "validate",
 ]

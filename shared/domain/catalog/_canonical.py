@@ -22,8 +22,12 @@ from shared.domain.catalog._model import (
     Path,
     Stream,
     StreamId,
+    digest_of,
     first_byte,
+    read_stream,
     readable,
+    remember,
+    scan,
 )
 from shared.domain.steps import Steps, Stepwise
 
@@ -66,10 +70,21 @@ def fingerprint(stream: ConfiguredStream) -> bytes:
 
     Airbyte cuts the jsonSchema down to the selected fields, fills in its defaults, leaves out what
     is null, and numbers syncs and mappers: none of that makes a difference.
+
+    Most streams of a catalog are those of the one before, so the last ones' fingerprints are
+    remembered by their bytes: telling them again costs a hash and no parse.
     """
-    with readable(f"jsonSchema of {stream.id}"):
-        keep = stream.config.selected_names()
-        return _digest(_kept(stream, canonical_schema(stream.stream.json_schema, keep=keep)))
+    known = _fingerprints.get(stream.digest)
+    if known is None:
+        with readable(f"jsonSchema of {stream.id}"):
+            keep = stream.config.selected_names()
+            form = _kept(stream, canonical_schema(stream.stream.json_schema, keep=keep))
+        known = _digest(form)
+        remember(_fingerprints, stream.digest, known)
+    return known
+
+
+_fingerprints: dict[bytes, bytes] = {}
 
 
 def _kept(stream: ConfiguredStream, schema: Raw | None) -> dict[str, Any]:
@@ -99,44 +114,30 @@ def fingerprint_of(catalog: Catalog) -> Steps[str]:
         if stream.selected:
             prints.append(fingerprint(stream))
             yield
-    return blake2b(b"".join(sorted(prints)), digest_size=16).hexdigest()
+    return _together(prints)
 
 
 @Stepwise
-def same_meaning(one: Catalog, other: Catalog) -> Steps[bool]:
-    """Whether the fingerprints of both are equal, told without them where bytes are equal."""
-    ours, theirs = one.selected(), other.selected()
-    if len(ours.streams) != len(theirs.streams):
-        return False
-    found = theirs.by_id()
-    if len(found) != len(theirs.streams):
-        return fingerprint_of(one) == fingerprint_of(other)
-    for stream in ours.streams:
-        twin = found.pop(stream.id, None)
-        if twin is None:
-            return False
-        if stream.raw != twin.raw and not _alike(stream, twin):
-            return False
+def meaning_of(document: Document) -> Steps[str]:
+    """`fingerprint_of` what a document holds, reading only the streams that are not remembered.
+
+    Raises:
+        InvalidCatalog: the document is not a catalog.
+    """
+    prints = []
+    for position, slice_ in enumerate(scan(document)):
+        known = _fingerprints.get(digest_of(slice_))
+        if known is None:
+            stream = read_stream(slice_, position)
+            known = fingerprint(stream) if stream.selected else None
+        if known is not None:
+            prints.append(known)
         yield
-    return True
+    return _together(prints)
 
 
-def _alike(one: ConfiguredStream, other: ConfiguredStream) -> bool:
-    with readable(f"jsonSchema of {one.id}"):
-        if _digest(_kept(one, None)) != _digest(_kept(other, None)):
-            return False
-        ours = _cut(one.stream.json_schema, keep=one.config.selected_names())
-        theirs = _cut(other.stream.json_schema, keep=other.config.selected_names())
-        # Raw compares bytes, so this is one pass in C, whatever the order of the fields.
-        return ours == theirs or _schema_text(ours) == _schema_text(theirs)
-
-
-class _Schema(msgspec.Struct, frozen=True, gc=False):
-    """A jsonSchema opened as far as its fields; `other` where it is no object."""
-
-    members: dict[str, Raw]
-    fields: dict[str, Raw] | None = None
-    other: Raw | None = None
+def _together(prints: list[bytes]) -> str:
+    return blake2b(b"".join(sorted(prints)), digest_size=16).hexdigest()
 
 
 def canonical(value: Document) -> Raw:
@@ -147,6 +148,14 @@ def canonical(value: Document) -> Raw:
 def canonical_schema(schema: Raw, *, keep: Collection[str] | None = None) -> Raw | None:
     """A stream's jsonSchema in the one form of all that mean the same, cut down to `keep`."""
     return _schema_text(_cut(schema, keep=keep))
+
+
+class _Schema(msgspec.Struct, frozen=True, gc=False):
+    """A jsonSchema opened as far as its fields; `other` where it is no object."""
+
+    members: dict[str, Raw]
+    fields: dict[str, Raw] | None = None
+    other: Raw | None = None
 
 
 def _cut(schema: Raw, *, keep: Collection[str] | None) -> _Schema | None:

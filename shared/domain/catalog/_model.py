@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from hashlib import blake2b
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import Raw
@@ -16,6 +17,7 @@ Document: TypeAlias = bytes | bytearray | memoryview
 Path: TypeAlias = tuple[str, ...]
 
 MAX_PROBLEMS = 50
+_MOST_REMEMBERED = 20_000
 _SHOWN = 80
 # Postgres cannot keep this character in JSONB; an even run of backslashes before it is plain text.
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
@@ -107,6 +109,11 @@ class ConfiguredStream(msgspec.Struct, frozen=True, eq=False, gc=False):
     id: StreamId
     stream: Stream
     config: Config
+
+    @property
+    def digest(self) -> bytes:
+        """Sixteen bytes that only these bytes have: what was found out about them is kept by it."""
+        return digest_of(self.raw)
 
     @property
     def selected(self) -> bool:
@@ -208,6 +215,22 @@ def _outspoken(stream: ConfiguredStream) -> ConfiguredStream:
     return read_stream(encode_pair(pair.stream, reconfigured(pair.config, selected=True)))
 
 
+def digest_of(slice_: Document) -> bytes:
+    """Sixteen bytes that only these bytes have, also against who would want others to have them."""
+    return blake2b(slice_, digest_size=16).digest()
+
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+def remember(findings: dict[K, V], key: K, found: V) -> None:
+    """Keep what was found out about a stream; all is forgotten when it becomes too much."""
+    if len(findings) >= _MOST_REMEMBERED:
+        findings.clear()
+    findings[key] = found
+
+
 def shown(name: str) -> str:
     """A name as an error may show it: printable, on one line, of bounded length."""
     return repr(name if len(name) <= _SHOWN else name[:_SHOWN] + "…")
@@ -244,6 +267,10 @@ def identify(slice_: Document, position: int) -> tuple[StreamId, Pair]:
         named = NAMED.decode(pair.stream)
     except UNREADABLE as error:
         raise _unreadable(f"streams[{position}]", error) from None
+    if "\x00" in named.name or "\x00" in (named.namespace or ""):
+        place = f"streams[{position}].stream.name"
+        message = f"{place} holds a NUL character, which Postgres cannot keep."
+        raise InvalidCatalog.because("invalid_catalog", place, message)
     return StreamId(named.namespace or None, named.name), pair
 
 

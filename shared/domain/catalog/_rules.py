@@ -17,6 +17,7 @@ from shared.domain.catalog._model import (
     Stream,
     StreamId,
     first_byte,
+    remember,
 )
 from shared.domain.steps import Steps, Stepwise
 
@@ -39,6 +40,8 @@ _CONTRADICTIONS = frozenset(
         ("full_refresh", "append_dedup"),
     }
 )
+# How many fields those streams select that were found without a problem, by their bytes.
+_sound: dict[tuple[bytes, frozenset[str] | None], int] = {}
 _REMEDY = "Name fewer streams, or select fewer fields of them."
 
 
@@ -65,6 +68,7 @@ def validate(
         message = f"None of the {len(catalog.streams)} streams is selected."
         raise InvalidCatalog.because("no_selected_stream", "streams", message)
 
+    modes = destination_sync_modes
     problems: list[Problem] = []
     first_seen: dict[StreamId, int] = {}
     fields = size = 0
@@ -75,9 +79,16 @@ def validate(
             place = f"streams[{position}].stream.name"
             problems.append(Problem(stream.id, place, "duplicate_stream", message))
         if stream.selected:
-            check = _Check(stream, position)
-            problems += islice(check.problems(destination_sync_modes), MAX_PROBLEMS)
-            fields += check.field_count
+            key = (stream.digest, None if modes is None else frozenset(modes))
+            known = _sound.get(key)
+            if known is None:
+                check = _Check(stream, position)
+                found = list(islice(check.problems(modes), MAX_PROBLEMS))
+                problems += found
+                known = check.field_count
+                if not found:
+                    remember(_sound, key, known)
+            fields += known
             size += len(stream.raw) + 1
             yield
         if len(problems) >= MAX_PROBLEMS:
