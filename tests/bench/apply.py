@@ -75,11 +75,10 @@ async def _times(stage: Stage, document: bytes) -> tuple[dict[str, list[float]],
     for connection_id in (wired, other):
         await sql.execute(_CONNECTION, str(connection_id), airbyte.ID)
     one = org.selected(document)
-    two = org.drifted(one)
     await sql.execute(_VERSION, wired, 1, one.decode())
     ms: dict[str, list[float]] = defaultdict(list)
     for number in range(ROUNDS):
-        wanted = (two, one)[number % 2]
+        wanted = org.drifted(one, number)  # streams that nobody has seen before
         body = _order(wired, snapshot_id, wanted)
         start = time.perf_counter()
         await sql.execute(_VERSION, other, number + 1, wanted.decode())
@@ -93,7 +92,7 @@ async def _times(stage: Stage, document: bytes) -> tuple[dict[str, list[float]],
             ms[what].append(await timed_ms(http, path, body))
             ms[f"{what} cpu"].append(await _spent_ms(http) - spent)
     for number in range(LARGE_ROUNDS):
-        body = _order(wired, snapshot_id, _filled((one, two)[number % 2], document))
+        body = _order(wired, snapshot_id, _filled(org.drifted(one, ROUNDS + number), document))
         await service.ask("/bench/watch")
         ms["large"].append(await timed_ms(service, _PATH, body))
         stall, run = (await service.ask("/bench/longest")).split()

@@ -72,6 +72,7 @@ def selected(document: bytes) -> bytes:
     return catalog.dump(chosen)
 
 
-def drifted(document: bytes) -> bytes:
-    """The same catalog after a field was renamed in `CHANGED` streams."""
-    return document.replace(b'"Custom_Field_007__c":', b'"Renamed_Field_7__c":', CHANGED)
+def drifted(document: bytes, number: int = 7) -> bytes:
+    """The same catalog after a field was renamed in `CHANGED` streams, each number to another."""
+    renamed = b'"Renamed_Field_%d__c":' % number
+    return document.replace(b'"Custom_Field_007__c":', renamed, CHANGED)
