@@ -41,8 +41,8 @@ async def born(db: Database) -> Connection:
 async def tell(db: Database, connection_id: UUID, ref: UUID | None = None) -> None:
     """Record an event of a connection in a transaction of its own."""
     async with db.transaction() as session:
-        connection = await registry.find_connection(session, connection_id)
-        await events.record(session, EventType.SYNC_TRIGGERED, connection, ref=ref)
+        connection = await registry.lock_connection(session, connection_id)
+        events.record(session, EventType.SYNC_TRIGGERED, connection, ref=ref)
 
 
 async def told(redis: Redis) -> list[dict[str, str]]:
@@ -55,9 +55,8 @@ async def test_an_event_is_nine_fields(db: Database, redis: Redis) -> None:
     """All text, an absent value as an empty one, and nothing else."""
     connection, ref = await born(db), uuid4()
     async with db.transaction() as session:
-        await events.record(
-            session, EventType.SYNC_FINISHED, connection, status="failed", ref=ref, code="c"
-        )
+        locked = await registry.lock_connection(session, connection.id)
+        events.record(session, EventType.SYNC_FINISHED, locked, status="failed", ref=ref, code="c")
     await tell(db, connection.id)
     await Relay(db, redis).look()
 
@@ -77,7 +76,9 @@ async def test_no_commit_no_event(db: Database, sql: SQL) -> None:
     connection = await born(db)
     with pytest.raises(ZeroDivisionError):  # noqa: PT012 - the rollback is the block's end
         async with db.transaction() as session:
-            await events.record(session, EventType.CATALOG_HEALING, connection)
+            locked = await registry.lock_connection(session, connection.id)
+            events.record(session, EventType.CATALOG_HEALING, locked)
+            await session.flush()
             raise ZeroDivisionError
     assert await sql.fetchval("SELECT count(*) FROM events") == 0
 

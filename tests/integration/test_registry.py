@@ -124,12 +124,12 @@ async def test_a_superseded_repair_ends_nothing(db: Database) -> None:
     await add(db, connection)
     async with db.transaction() as session:
         locked = await registry.lock_connection(session, connection.id)
-        await registry.begin_heal(session, locked, mine)
+        registry.begin_heal(locked, mine)
 
     async def end(heal_id: Any) -> None:
         async with db.transaction() as session:
             locked = await registry.lock_connection(session, connection.id)
-            await registry.end_heal(session, locked, heal_id, status=ConnectionStatus.ACTIVE)
+            registry.end_heal(locked, heal_id, status=ConnectionStatus.ACTIVE)
 
     with pytest.raises(NotActive):
         await end(uuid4())
