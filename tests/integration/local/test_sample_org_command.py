@@ -30,7 +30,7 @@ class Started:
             "SAMPLE_ORG_PORT": str(port),
             "SAMPLE_ORG_PROXY_PORT": "0",
         }
-        self.process = subprocess.Popen(  # noqa: S603 -- our own command
+        self.process = subprocess.Popen(
             [*COMMAND, "serve", *options],
             env=self.environment,
             stdout=subprocess.PIPE,
@@ -65,7 +65,7 @@ class Started:
 
 def serve_in_vain(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """Start a server that has to give up by itself."""
-    return subprocess.run(  # noqa: S603 -- our own command
+    return subprocess.run(
         [*COMMAND, "serve"],
         env=environment,
         capture_output=True,

@@ -124,7 +124,7 @@ def test_no_server_outlives_a_killed_starter(server_dir: Path) -> None:
     """After kill -9 of the process that started them, both are gone with all they started."""
     folder = server_dir / "orphans"
     folder.mkdir()
-    starter = subprocess.Popen(  # noqa: S603 (our own script)
+    starter = subprocess.Popen(
         [sys.executable, "-c", _STARTER, str(folder)], stdout=subprocess.PIPE, text=True
     )
     with starter:
