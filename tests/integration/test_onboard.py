@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from tests.fakes.airbyte_server import MAX_FIELDS, Fault, catalog, stream
 from tests.integration.conftest import CANARY, CREDENTIALS, Mesh
 
 
@@ -71,28 +72,32 @@ async def test_failed_discovery_leaves_nothing_behind(mesh: Mesh) -> None:
 
 
 @pytest.mark.parametrize(
-    "path, kind, status, code",
+    "path, kind, after_effect, status, code",
     [
-        ("sources/create", 422, 422, "upstream_rejected"),
-        ("sources/create", 500, 504, "upstream_unknown"),
-        ("connections/create", 400, 422, "upstream_rejected"),
-        ("connections/create", "html_502", 504, "upstream_unknown"),
-        ("connections/create", "reset", 504, "upstream_unknown"),
-        ("connections/create", 403, 502, "upstream_auth"),
+        # A refusal means that nothing happened: it is not planted after its effect.
+        ("sources/create", 422, False, 422, "upstream_rejected"),
+        ("connections/create", 400, False, 422, "upstream_rejected"),
+        *(
+            (path, kind, after_effect, status, code)
+            for after_effect in (False, True)
+            for path, kind, status, code in (
+                ("sources/create", 500, 504, "upstream_unknown"),
+                ("connections/create", "html_502", 504, "upstream_unknown"),
+                ("connections/create", "reset", 504, "upstream_unknown"),
+                ("connections/create", 403, 502, "upstream_auth"),
+            )
+        ),
     ],
 )
-@pytest.mark.parametrize("after_effect", [False, True])
 async def test_a_failing_step_is_undone(
-    mesh: Mesh, path: str, kind: int | str, status: int, code: str, after_effect: bool
+    mesh: Mesh, path: str, kind: Fault, after_effect: bool, status: int, code: str
 ) -> None:
     """Whether or not the step took effect, nothing of it stays in Airbyte."""
-    mesh.airbyte.fault(path, kind, after_effect=after_effect)  # type: ignore[arg-type]
+    mesh.airbyte.fault(path, kind, after_effect=after_effect)
 
     answer = await mesh.orchestrator.post("/connections/onboard", json=mesh.order)
 
     assert (answer.status_code, answer.json()["code"]) == (status, code)
-    if after_effect and status == 422:
-        return  # a refusal means that nothing happened: this server does not lie about it
     assert mesh.airbyte.sources == {}
     assert mesh.airbyte.connections == {}
     assert await mesh.sql.fetchval("SELECT status FROM connections") == "FAILED"
@@ -139,6 +144,23 @@ async def test_an_order_that_cannot_be_meant_is_refused(
     assert await mesh.sql.fetchval("SELECT count(*) FROM connections WHERE status <> 'FAILED'") == 0
 
 
+async def test_everything_of_an_org_that_is_too_large(mesh: Mesh) -> None:
+    """422 with what to do about it, nothing left in Airbyte; fewer streams can be had."""
+    fields = [f"Field_{number}__c" for number in range(MAX_FIELDS // 50)]
+    large = catalog(*(stream(f"Object_{number}__c", fields) for number in range(51)))
+    mesh.airbyte.offers(json.dumps(large).encode())
+    everything = {**mesh.order, "streams": None}
+
+    answer = await mesh.orchestrator.post("/connections/onboard", json=everything)
+
+    assert (answer.status_code, answer.json()["code"]) == (422, "catalog_too_large")
+    assert "Name fewer streams" in answer.json()["detail"]
+    assert mesh.airbyte.called("connections/create") == []
+    assert mesh.airbyte.sources == {}
+    assert await mesh.sql.fetchval("SELECT failure_code FROM connections") == "catalog_too_large"
+    assert (await mesh.onboard(streams=["Object_7__c"]))["status"] == "ACTIVE"
+
+
 async def test_a_source_without_a_credential(mesh: Mesh) -> None:
     """A second source type is one entry: definition and configuration."""
     connection = await mesh.onboard(
@@ -167,9 +189,10 @@ async def test_secrets_stay_in(mesh: Mesh, caplog: pytest.LogCaptureFixture) -> 
         "/connections/onboard", json={**mesh.order, "connection_name": "other"}
     )
     rows = await mesh.sql.fetch("SELECT to_jsonb(c) AS row FROM connections c")
-    seen = json.dumps(
-        [connection, failed.text, [row["row"] for row in rows], await mesh.events(2)]
-    ) + caplog.text
+    seen = (
+        json.dumps([connection, failed.text, [row["row"] for row in rows], await mesh.events(2)])
+        + caplog.text
+    )
 
     assert "connection_onboarded" in seen, "the positive control: logs are captured"
     for canary in CREDENTIALS.values():
