@@ -7,14 +7,16 @@ import json
 from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
 from redis.asyncio import Redis
 
 from local import servers
-from tests.fakes.airbyte_server import DEFAULT_CATALOG, AirbyteServer, catalog, stream
+from shared.airbyte_client import AirbyteClient
+from tests import factories
+from tests.fakes.airbyte_server import DEFAULT_CATALOG, AirbyteServer, Auth, catalog, stream
 from tests.integration.conftest import (
     ORDER,
     Mesh,
@@ -462,3 +464,65 @@ async def test_archiving_ends_a_repair_that_began_meanwhile(mesh: Mesh) -> None:
     view = await seen(mesh, connection)
     assert view["archived_at"]
     assert view["status"] != "HEALING"
+
+
+async def test_what_airbyte_does_not_hold_cannot_be_healed(mesh: Mesh) -> None:
+    """409 while it is being onboarded, and when that failed; nothing is sent, nothing changes."""
+    connection = await mesh.onboard()
+    order = await discovered(mesh, connection)
+    del order["snapshot_id"]
+    pending, failed = factories.connection(), factories.connection()
+    await mesh.sql.executemany(
+        "INSERT INTO connections (id, name, source_type, airbyte_destination_id, status)"
+        " VALUES ($1, $2, 'Salesforce', $3, $4)",
+        [
+            (one.id, one.name, one.airbyte_destination_id, status)
+            for one, status in ((pending, "PENDING"), (failed, "FAILED"))
+        ],
+    )
+    sent = len(mesh.airbyte.requests)
+
+    for one in (pending, failed):
+        status, problem = await apply(
+            mesh, order | {"connection_id": str(one.id), "expected_version": 0}
+        )
+        assert (status, problem["code"]) == (409, "not_active")
+
+    assert len(mesh.airbyte.requests) == sent
+    rows = await mesh.sql.fetch(
+        "SELECT id, status FROM connections WHERE id <> $1", connection["id"]
+    )
+    assert {row["id"]: row["status"] for row in rows} == {
+        pending.id: "PENDING",
+        failed.id: "FAILED",
+    }
+
+
+@pytest.mark.parametrize("version, auth", [("2.0.0", "token"), ("0.63.19", "basic")])
+async def test_a_connection_deleted_by_airbyte_s_own_api(
+    version: str,
+    auth: Auth,
+    registry_url: str,
+    redis_url: str,
+    sql: asyncpg.Connection[asyncpg.Record],
+    redis: Redis,
+) -> None:
+    """Airbyte keeps answering for it, as deprecated: 422 upstream_missing, FAILED."""
+    async with AirbyteServer(version=version, auth=auth) as airbyte:
+        add_destination(airbyte)
+        settings = settings_for(airbyte, registry_url, redis_url)
+        async with (
+            running(settings, airbyte, sql=sql, redis=redis, order=ORDER) as mesh,
+            AirbyteClient.from_settings(settings) as somebody,
+        ):
+            connection = await mesh.onboard()
+            airbyte.offers(GREW)
+            order = await discovered(mesh, connection)
+            await somebody.delete_connection(UUID(connection["airbyte_connection_id"]))
+
+            status, problem = await apply(mesh, order)
+
+            assert (status, problem["code"]) == (422, "upstream_missing")
+            view = await seen(mesh, connection)
+            assert (view["status"], view["failure_code"]) == ("FAILED", "upstream_missing")
+            assert view["catalog_version"] == 1
