@@ -144,9 +144,9 @@ def test_killed_mesh_leaves_no_process_and_starts_again(up: Up) -> None:
 
     up.process.kill()
     up.process.wait(10)
+    assert _becomes_true(lambda: not any(map(_is_alive, family)), 10)
 
     up.start()
-    assert not any(map(_is_alive, family))
 
 
 def test_taken_port_is_one_line_before_anything_starts(up: Up) -> None:
