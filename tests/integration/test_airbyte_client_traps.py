@@ -434,6 +434,7 @@ async def test_a_token_that_cannot_stand_in_a_header_is_none() -> None:
     ):
         with pytest.raises(UpstreamUnreachable) as caught:
             await create(client)
+        assert server.requests
         assert all(b"applications/token" in request for request in server.requests)
     assert "CANARY" not in "".join(traceback.format_exception(caught.value))
 

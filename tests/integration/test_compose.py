@@ -225,9 +225,9 @@ def test_images_are_pinned(services: dict[str, dict[str, Any]]) -> None:
         assert re.match(r"\d+\.\d+\.\d+", tag), service["image"]
         if service["image"].startswith("airbyte/"):
             assert tag == "0.63.19", name
-    for line in (ROOT / "Dockerfile").read_text().splitlines():
-        if line.startswith("ARG PYTHON="):
-            assert re.search(r":3\.1[123]\.\d+-slim", line)
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    (python,) = [line for line in lines if line.startswith("ARG PYTHON=")]
+    assert re.search(r":3\.1[123]\.\d+-slim", python)
 
 
 def test_state_is_in_named_volumes(

@@ -47,8 +47,12 @@ async def test_every_command_works_in_order(tmp_path: Path) -> None:
 def test_every_target_and_variable_it_names_exists() -> None:
     """No `make` target, variable or file that is not there."""
     makefile = (REPOSITORY / "Makefile").read_text()
-    for target in set(re.findall(r"(?:`|\$ )make ([a-z-]+)", README)):
+    targets = set(re.findall(r"(?:`|\$ )make ([a-z-]+)", README))
+    assert {"up", "demo", "test"} <= targets
+    for target in targets:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
     example = (REPOSITORY / ".env.example").read_text()
-    for variable in set(re.findall(r"`([A-Z]+_[A-Z_]+)`", README)) - {"AAM_AIRBYTE_PORT"}:
+    variables = set(re.findall(r"`([A-Z]+_[A-Z_]+)`", README)) - {"AAM_AIRBYTE_PORT"}
+    assert variables
+    for variable in variables:
         assert variable in example, variable

@@ -353,6 +353,7 @@ class TestChanges:
         await change(api, "POST", "/org/objects/Case/fields", name="New__c", type=kind)
 
         page = await query(api, "SELECT New__c FROM Case LIMIT 10")
+        assert len(page["records"]) == 10
         assert all(row["New__c"] is not None for row in page["records"])
         job = (await start_job(api, "SELECT New__c FROM Case")).json()
         answer = await api.get(f"{DATA}/jobs/query/{job['id']}/results")
@@ -397,6 +398,7 @@ class TestChanges:
         path = "/org/objects/Account/fields/NumberofLocations__c/retype"
         await change(api, "POST", path, type="string")
         page = await query(api, "SELECT NumberofLocations__c FROM Account LIMIT 3")
+        assert len(page["records"]) == 3
         assert all(isinstance(row["NumberofLocations__c"], str) for row in page["records"])
 
         await change(api, "POST", "/org/objects/Account/fields/SLA__c/retype", type="double")

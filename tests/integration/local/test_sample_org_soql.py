@@ -62,6 +62,7 @@ def test_two_halves_of_a_time_span_hold_every_row_once(org: Org) -> None:
 
     assert len(before) + len(after) == 200
     assert middle in {row["SystemModstamp"] for row in after}
+    assert before
     assert all(row["SystemModstamp"] < middle for row in before)
 
 
