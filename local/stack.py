@@ -249,12 +249,11 @@ class Stack:
         while taken := [name for name in fields if servers.is_taken(getattr(self.settings, name))]:
             if time.monotonic() > deadline:
                 raise Refused(
-                    "; ".join(
+                    "\n".join(
                         f"Port {getattr(self.settings, name)} is taken: "
-                        f"set AAM_{name.upper()} to a free one"
+                        f"set AAM_{name.upper()} to a free one."
                         for name in taken
                     )
-                    + "."
                 )
             await asyncio.sleep(0.1)
 

@@ -34,6 +34,8 @@ async def _run() -> None:
     try:
         async with engine.connect() as connection:
             await connection.run_sync(_migrate)
+    except OSError as error:
+        raise SystemExit(f"The registry does not answer ({type(error).__name__}).") from None
     finally:
         await engine.dispose()
 

@@ -97,7 +97,7 @@ _TITLES = {
     404: "There is no such thing",
     409: "Its state does not allow this now",
     413: "The body is too large",
-    422: "What was sent cannot be meant, or Airbyte refused it",
+    422: "What was sent is not valid, or Airbyte refused it",
     502: "Airbyte did not do what was asked",
     503: "Something AAM stands on is away; nothing was recorded",
     504: "Nobody knows whether it took effect; the undo was tried",
@@ -241,7 +241,6 @@ _SAFE_MESSAGES = frozenset(
         "list_type",
         "literal_error",
         "missing",
-        "model_attributes_type",
         "string_pattern_mismatch",
         "string_too_long",
         "string_too_short",
@@ -255,13 +254,14 @@ _MESSAGES = {
     "uuid_type": "Input should be a UUID",
     "int_parsing": "Input should be a whole number",
     "json_invalid": "The body is not valid JSON",
+    "model_attributes_type": "Input should be a JSON object, with Content-Type: application/json",
 }
 
 
 def _field(problem: ErrorDetails | Mapping[str, Any]) -> dict[str, str]:
     kind = problem["type"]
     # The last part of an extra field's place is the caller's own word: not repeated.
-    place = problem["loc"][:-1] if kind == "extra_forbidden" else problem["loc"]
+    place = problem["loc"][: -1 if kind in ("extra_forbidden", "json_invalid") else None]
     is_safe = kind in _SAFE_MESSAGES or kind.startswith("aam_")
     message = problem["msg"] if is_safe else _MESSAGES.get(kind, "Not valid")
     return {"field": ".".join(str(part) for part in place), "type": kind, "message": message}

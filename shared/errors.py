@@ -2,7 +2,7 @@
 
 AamError
 ├── NotFound                 404
-├── Invalid                  422   what was sent cannot be meant; `fields` says where
+├── Invalid                  422   what was sent is not valid; `fields` says where
 │   └── TooLarge             413
 ├── Conflict                 409
 │   ├── NameTaken

@@ -78,18 +78,6 @@ class VersionOrigin(StrEnum):
     REPAIR = "repair"
 
 
-class JobStatus(StrEnum):
-    """An Airbyte job's status; the last three are its end."""
-
-    PENDING = "pending"
-    QUEUED = "queued"
-    RUNNING = "running"
-    INCOMPLETE = "incomplete"
-    FAILED = "failed"
-    SUCCEEDED = "succeeded"
-    CANCELLED = "cancelled"
-
-
 class Connection(Base):
     """One source kept in step with one destination.
 

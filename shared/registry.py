@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import binascii
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import TextClause, bindparam, func, select, text, update
+from sqlalchemy import TextClause, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -25,7 +25,7 @@ from shared.models import (
     VersionOrigin,
 )
 
-HASH_BYTES = 16
+_HASH_BYTES = 16
 
 
 # Connections
@@ -309,6 +309,11 @@ async def head_fingerprint(session: AsyncSession, connection: Connection) -> str
 # Snapshots
 
 
+def split_hashes(hashes: bytes) -> Iterator[bytes]:
+    """A snapshot's hashes one by one, from the column that holds them in a row."""
+    return (hashes[at : at + _HASH_BYTES] for at in range(0, len(hashes), _HASH_BYTES))
+
+
 async def latest_snapshot(session: AsyncSession, source_id: UUID) -> Snapshot | None:
     """What a source was last seen to offer; None when it was never looked at."""
     return await session.scalar(
@@ -377,15 +382,25 @@ _INSERT_SCHEMAS = text("""
 """)
 
 
-async def stream_bodies(session: AsyncSession, hashes: Sequence[bytes]) -> Mapping[bytes, str]:
-    """The stored streams of these hashes, as JSON text."""
+async def offered_streams(
+    session: AsyncSession, snapshot: Snapshot, *, names: Sequence[str] | None = None
+) -> set[tuple[str | None, str]]:
+    """The streams that a snapshot holds, by namespace and name; only of these names where given."""
     rows = await session.execute(
-        select(StreamSchema.hash, StreamSchema.body).where(
-            StreamSchema.hash == func.any(bindparam("hashes"))
-        ),
-        {"hashes": list(hashes)},
+        _OFFERED,
+        {
+            "hashes": list(split_hashes(snapshot.stream_hashes)),
+            "names": None if names is None else list(names),
+        },
     )
-    return dict(rows.tuples().all())
+    return {(namespace, name) for namespace, name in rows}
+
+
+_OFFERED = text("""
+    SELECT namespace, name FROM stream_schemas
+    WHERE hash = ANY(CAST(:hashes AS bytea[]))
+      AND (CAST(:names AS text[]) IS NULL OR name = ANY(CAST(:names AS text[])))
+""")
 
 
 # Jobs

@@ -5,13 +5,13 @@ A discovery that found nothing new costs one scan of its bytes and no JSON parse
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from uuid import UUID, uuid4
 
 from shared import registry
 from shared.airbyte_client import Discovered
 from shared.database import Database
-from shared.domain.catalog import canonical_hash, identify, join, raw_hash, scan
+from shared.domain.catalog import canonical_hash, identify, raw_hash, scan
 from shared.domain.steps import Steps, in_slices
 from shared.models import Snapshot, StreamSchema
 
@@ -35,12 +35,12 @@ async def keep(db: Database, source_id: UUID, discovered: Discovered) -> UUID:
     known = _known(last)
     fresh = {
         raw: stream
-        for raw, stream in zip(_split(raw_hashes), streams, strict=True)
+        for raw, stream in zip(registry.split_hashes(raw_hashes), streams, strict=True)
         if raw not in known
     }
     schemas = await in_slices(_schemas(fresh))
     known |= {raw: schema.hash for raw, schema in schemas.items()}
-    stream_hashes = b"".join(known[raw] for raw in _split(raw_hashes))
+    stream_hashes = b"".join(known[raw] for raw in registry.split_hashes(raw_hashes))
     if last is not None and _same_streams(last.stream_hashes, stream_hashes):
         await _see_again(db, last, raw_hashes, discovered, stream_hashes=stream_hashes)
         return last.id
@@ -62,19 +62,6 @@ async def keep(db: Database, source_id: UUID, discovered: Discovered) -> UUID:
     return snapshot.id
 
 
-async def read(db: Database, snapshot_id: UUID) -> bytes:
-    """The catalog that a snapshot holds, put together again: `{"streams": […]}`.
-
-    Raises:
-        NotFound: there is no such snapshot.
-    """
-    async with db.read() as session:
-        snapshot = await registry.find_snapshot(session, snapshot_id)
-        hashes = list(_split(snapshot.stream_hashes))
-        bodies = await registry.stream_bodies(session, hashes)
-    return join(bodies[hash_].encode() for hash_ in hashes)
-
-
 async def _see_again(
     db: Database,
     last: Snapshot,
@@ -93,19 +80,20 @@ async def _see_again(
         )
 
 
-def _split(hashes: bytes) -> Iterator[bytes]:
-    size = registry.HASH_BYTES
-    return (hashes[at : at + size] for at in range(0, len(hashes), size))
-
-
 def _known(last: Snapshot | None) -> dict[bytes, bytes]:
     if last is None:
         return {}
-    return dict(zip(_split(last.raw_hashes), _split(last.stream_hashes), strict=True))
+    return dict(
+        zip(
+            registry.split_hashes(last.raw_hashes),
+            registry.split_hashes(last.stream_hashes),
+            strict=True,
+        )
+    )
 
 
 def _same_streams(one: bytes, other: bytes) -> bool:
-    return sorted(_split(one)) == sorted(_split(other))
+    return sorted(registry.split_hashes(one)) == sorted(registry.split_hashes(other))
 
 
 def _raw_hashes(streams: Sequence[memoryview]) -> Steps[list[bytes]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Annotated, Final, Self
 from uuid import UUID, uuid4
 
@@ -13,7 +14,7 @@ from shared import events, logs, registry
 from shared.airbyte_client import AirbyteClient, AirbyteConnection
 from shared.database import Database
 from shared.domain import catalog as catalogs
-from shared.domain.catalog import Catalog, InvalidCatalog
+from shared.domain.catalog import Catalog, InvalidCatalog, StreamId
 from shared.domain.steps import in_slices
 from shared.errors import (
     AamError,
@@ -29,7 +30,7 @@ from shared.errors import (
     UpstreamUnreachable,
 )
 from shared.events import EventType
-from shared.models import Connection, ConnectionStatus, VersionOrigin
+from shared.models import Connection, ConnectionStatus, Snapshot, VersionOrigin
 
 log = logs.get(__name__)
 
@@ -112,7 +113,7 @@ class DriftRepairAgent:
             UpstreamUnknown: nobody knows what Airbyte holds; putting the old one back was tried.
         """
         wanted, fingerprint = await _readable(order.sync_catalog)
-        heal = await self._begin(order, fingerprint)
+        heal = await self._begin(order, wanted, fingerprint)
         if isinstance(heal, Applied):
             return heal
         document = catalogs.dump(wanted)
@@ -126,7 +127,7 @@ class DriftRepairAgent:
             raise
         return await self._finish(heal, order, document, fingerprint)
 
-    async def _begin(self, order: ApplyOrder, fingerprint: str) -> _Heal | Applied:
+    async def _begin(self, order: ApplyOrder, wanted: Catalog, fingerprint: str) -> _Heal | Applied:
         """Take the connection, unless it has this catalog already.
 
         ACTIVE, or FAILED with an Airbyte connection, becomes HEALING.
@@ -144,7 +145,7 @@ class DriftRepairAgent:
                 airbyte_connection_id=airbyte_connection_id,
                 base_version=version,
                 base_status=status,
-                source_catalog_id=await _source_catalog_id(session, row, order.snapshot_id),
+                source_catalog_id=await _source_catalog_id(session, row, order.snapshot_id, wanted),
             )
             registry.begin_heal(row, heal.id)
             events.record(session, EventType.CATALOG_HEALING, row, ref=heal.id)
@@ -324,8 +325,9 @@ def _expect_healable(row: Connection, order: ApplyOrder) -> UUID:
 
 
 async def _source_catalog_id(
-    session: AsyncSession, row: Connection, snapshot_id: UUID | None
+    session: AsyncSession, row: Connection, snapshot_id: UUID | None, wanted: Catalog
 ) -> UUID | None:
+    """Airbyte's id of the discovery that the catalog was made from, if it can be made from it."""
     if snapshot_id is None:
         return None
     try:
@@ -334,4 +336,16 @@ async def _source_catalog_id(
         raise Invalid(error.detail, code="unknown_snapshot") from None
     if snapshot.airbyte_source_id != row.airbyte_source_id:
         raise Invalid(f"Snapshot {snapshot_id} is of another source.", code="unknown_snapshot")
+    names = [stream.id.name for stream in wanted.streams]
+    offered = await registry.offered_streams(session, snapshot, names=names)
+    for stream in wanted.streams:
+        if (stream.id.namespace, stream.id.name) not in offered:
+            raise await _not_offered(session, snapshot, stream.id)
     return snapshot.airbyte_catalog_id
+
+
+async def _not_offered(session: AsyncSession, snapshot: Snapshot, missing: StreamId) -> Invalid:
+    offered = await registry.offered_streams(session, snapshot)
+    alike = get_close_matches(missing.name, [name for _, name in offered], n=1)
+    hint = f" Did you mean {StreamId(None, alike[0])}?" if alike else ""
+    return Invalid(f"The source offers no stream {missing}.{hint}", code="unknown_stream")

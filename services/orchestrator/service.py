@@ -119,7 +119,7 @@ class Orchestrator:
         return connection.id
 
     async def _wire(self, connection: Connection, order: Onboard, source_type: SourceType) -> None:
-        modes = await self._airbyte.destination_sync_modes(connection.airbyte_destination_id)
+        modes = await self._destination_sync_modes(connection.airbyte_destination_id)
         configuration = await self._configuration(source_type, order.credential_id)
         workspace_id = await self._workspace()
 
@@ -189,6 +189,14 @@ class Orchestrator:
         except catalogs.InvalidCatalog as error:
             raise _unreadable(error) from None
 
+    async def _destination_sync_modes(self, destination_id: UUID) -> frozenset[str]:
+        try:
+            return await self._airbyte.destination_sync_modes(destination_id)
+        except UpstreamMissing:
+            raise Invalid(
+                f"Airbyte has no destination {destination_id}.", code="unknown_destination"
+            ) from None
+
     async def _configuration(
         self, source_type: SourceType, credential_id: str | None
     ) -> dict[str, object]:
@@ -209,6 +217,7 @@ class Orchestrator:
 
     async def _undo(self, connection: Connection, reason: AamError) -> None:
         """Leave nothing behind in Airbyte, the row FAILED, and its name free again."""
+        reason.members["connection_id"] = connection.id
         if reason.code == "commit_unknown":
             # The connection may be ACTIVE: what it stands on is not taken away.
             reason.members["left_in_airbyte"] = marker(connection)

@@ -526,3 +526,27 @@ async def test_a_connection_deleted_by_airbyte_s_own_api(
             view = await seen(mesh, connection)
             assert (view["status"], view["failure_code"]) == ("FAILED", "upstream_missing")
             assert view["catalog_version"] == 1
+
+
+async def test_a_stream_that_the_source_does_not_offer_is_named(mesh: Mesh) -> None:
+    """A typo in an edited catalog would stop a stream without a word: 422, with a guess."""
+    connection = await mesh.onboard()
+    order = await discovered(mesh, connection)
+    order["sync_catalog"]["streams"][0]["stream"]["name"] = "Acount"
+
+    status, problem = await apply(mesh, order)
+
+    assert (status, problem["code"]) == (422, "unknown_stream")
+    assert "Acount" in problem["detail"]
+    assert "Did you mean 'Account'?" in problem["detail"]
+
+
+async def test_a_setting_that_airbyte_does_not_know_is_named(mesh: Mesh) -> None:
+    """Airbyte would drop it without a word."""
+    connection = await mesh.onboard()
+    order = await discovered(mesh, connection)
+    order["sync_catalog"]["streams"][0]["config"]["selectd"] = False
+
+    status, problem = await apply(mesh, order)
+
+    assert (status, problem["code"]) == (422, "unknown_setting")

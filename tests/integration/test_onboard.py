@@ -130,7 +130,7 @@ async def test_a_name_is_taken_while_its_connection_lives(mesh: Mesh) -> None:
         ({"connection_name": "a\nb"}, "invalid_request"),
         ({"connection_name": "x [aam:1]"}, "invalid_request"),
         ({"status": "ACTIVE"}, "invalid_request"),
-        ({"destination_id": "8a7f1d9e-0000-4000-8000-000000000000"}, "upstream_missing"),
+        ({"destination_id": "8a7f1d9e-0000-4000-8000-000000000000"}, "unknown_destination"),
     ],
 )
 async def test_an_order_that_cannot_be_meant_is_refused(

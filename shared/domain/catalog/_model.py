@@ -110,6 +110,13 @@ class ConfiguredStream(msgspec.Struct, frozen=True, eq=False, gc=False):
     stream: Stream
     config: Config
 
+    def unknown_settings(self) -> list[str]:
+        """Members of the config that Airbyte does not have: it would drop them without a word."""
+        config = PAIR.decode(self.raw).config
+        if first_byte(config) != b"{":
+            return []
+        return [name for name in MEMBERS.decode(config) if name not in _SETTINGS]
+
     @property
     def digest(self) -> bytes:
         """Sixteen bytes that only these bytes have: what was found out about them is kept by it."""
@@ -220,6 +227,11 @@ def digest_of(slice_: Document) -> bytes:
     return blake2b(slice_, digest_size=16).digest()
 
 
+_SETTINGS = frozenset(Config.__struct_encode_fields__) | {
+    "minimumGenerationId",
+    "generationId",
+    "syncId",
+}
 K = TypeVar("K")
 V = TypeVar("V")
 

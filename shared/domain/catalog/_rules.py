@@ -18,6 +18,7 @@ from shared.domain.catalog._model import (
     StreamId,
     first_byte,
     remember,
+    shown,
 )
 from shared.domain.steps import Steps, Stepwise
 
@@ -118,6 +119,9 @@ class _Check:
             yield self._problem("invalid_catalog", "stream.name", "needs a name")
         if first_byte(self._stream.stream.json_schema) != b"{":
             yield self._problem("invalid_catalog", "stream.jsonSchema", "needs an object here")
+        for setting in self._stream.unknown_settings():
+            place = f"config.{shown(setting)}"
+            yield self._problem("unknown_setting", place, "is no setting that Airbyte knows")
         yield from self._modes(destination_sync_modes)
         yield from self._cursor()
         yield from self._key()
