@@ -60,10 +60,15 @@ async def ready_airbyte(settings: SetupSettings, client: AirbyteClient) -> None:
     """
     folder = settings.aam_settings_dir
     instance = await _wait_for_airbyte(settings, client)
-    workspace_id = settings.airbyte_workspace_id or instance.default_workspace_id
+    # What an earlier run left is of the Airbyte of then; only a setting of somebody's binds.
+    given_workspace = settings.airbyte_workspace_id
+    if given_workspace == _left(folder, "airbyte_workspace_id"):
+        given_workspace = None
+    workspace_id = given_workspace or instance.default_workspace_id
     if workspace_id is None:
         raise SetupFailed("Airbyte names no default workspace: set AIRBYTE_WORKSPACE_ID")
-    _leave(folder, "airbyte_workspace_id", workspace_id)
+    if given_workspace is None:
+        _leave(folder, "airbyte_workspace_id", workspace_id)
 
     given = settings.airbyte_destination_id
     if given is not None and given != _left(folder, "airbyte_destination_id"):

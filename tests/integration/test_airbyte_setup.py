@@ -227,3 +227,17 @@ async def test_a_lost_answer_is_settled_by_the_next_run(
 
     assert (first, second) == (1, 0), said
     assert len(airbyte.destinations) == 1
+
+
+async def test_another_airbyte_has_another_workspace(airbyte: AirbyteServer, folder: Path) -> None:
+    """What an earlier run left is of the Airbyte of then; what somebody set is left alone."""
+    (folder / "airbyte_workspace_id").write_text("11111111-0000-4000-8000-000000000000")
+    async with airbyte:
+        status, said = await set_up(airbyte, folder)
+        assert status == 0, said
+        assert (folder / "airbyte_workspace_id").read_text().strip() == WORKSPACE_ID
+
+        (folder / "airbyte_workspace_id").unlink()
+        status, said = await set_up(airbyte, folder, AIRBYTE_WORKSPACE_ID=WORKSPACE_ID)
+    assert status == 0, said
+    assert not (folder / "airbyte_workspace_id").exists()
