@@ -211,7 +211,7 @@ class Jobs:
         except (OSError, asyncpg.InterfaceError) as error:
             told = f"The warehouse cannot be reached ({type(error).__name__})."
             return failure_reason("destination", "transient_error", told)
-        except Exception as error:
+        except Exception as error:  # the outermost loop of a job: logged, and the job has failed
             log.exception("sync_broke", job=job_id)
             told = f"The local plane has a fault ({type(error).__name__})."
             return failure_reason("airbyte_platform", "system_error", told)

@@ -13,6 +13,7 @@ from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request, Response
 from services.orchestrator.follow import JobFollower
 from services.orchestrator.service import Orchestrator
 from services.orchestrator.shapes import (
+    CATALOG,
     JOB,
     VERSION,
     CatalogDiff,
@@ -180,7 +181,7 @@ async def catalog_versions(connection_id: UUID, db: Registry) -> Response:
 @router.get(
     "/connections/{connection_id}/catalog-versions/{version}",
     responses={
-        200: example({"streams": [{"stream": {"name": "Account"}, "config": {}}]}),
+        200: example(CATALOG),
         **problems(404, 422, 503),
     },
 )

@@ -134,7 +134,7 @@ class ConnectionPage(BaseModel):
 VERSION: dict[str, Any] = {
     "version_number": 2,
     "origin": "repair",
-    "fingerprint": "9f2c4e1ab3d85c07",
+    "fingerprint": "9f2c4e1ab3d85c079f2c4e1ab3d85c07",
     "snapshot_id": _SNAPSHOT_ID,
     "streams": 2,
     "created_at": "2026-11-22T10:00:00.123456+00:00",
@@ -193,7 +193,7 @@ class SyncStarted(BaseModel):
                 {
                     "job_id": "c2a9e4d0-3b1f-4f6e-9d8c-7b6a5f4e3d2c",
                     "airbyte_job_id": 42,
-                    "status": "running",
+                    "status": "pending",
                 }
             ]
         }
@@ -202,6 +202,28 @@ class SyncStarted(BaseModel):
     job_id: UUID
     airbyte_job_id: int
     status: str
+
+
+CATALOG: dict[str, Any] = {
+    "streams": [
+        {
+            "stream": {
+                "name": "Account",
+                "jsonSchema": {
+                    "type": "object",
+                    "properties": {"Id": {"type": ["string", "null"]}},
+                },
+                "supportedSyncModes": ["full_refresh", "incremental"],
+                "sourceDefinedPrimaryKey": [["Id"]],
+            },
+            "config": {
+                "syncMode": "full_refresh",
+                "destinationSyncMode": "overwrite",
+                "selected": True,
+            },
+        }
+    ]
+}
 
 
 class MergedCatalog(BaseModel):
@@ -218,7 +240,7 @@ class MergedCatalog(BaseModel):
                     "snapshot_id": _SNAPSHOT_ID,
                     "expected_version": 1,
                     "notes": [],
-                    "sync_catalog": {"streams": [{"stream": {"name": "Account"}, "config": {}}]},
+                    "sync_catalog": CATALOG,
                 }
             ]
         }
