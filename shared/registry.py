@@ -32,7 +32,7 @@ _HASH_BYTES = 16
 
 
 async def insert_pending(session: AsyncSession, connection: Connection) -> None:
-    """Record that a connection is about to be made, before anything is.
+    """Record that a connection is about to be made, before anything is; twice is once.
 
     Raises:
         NameTaken: a live connection has this name.
@@ -50,7 +50,7 @@ async def insert_pending(session: AsyncSession, connection: Connection) -> None:
         .on_conflict_do_nothing()
         .returning(Connection.id)
     )
-    if inserted is None:
+    if inserted is None and await session.get(Connection, connection.id) is None:
         raise NameTaken("A live connection has this name already.")
 
 

@@ -132,24 +132,35 @@ class DriftRepairAgent:
 
         ACTIVE, or FAILED with an Airbyte connection, becomes HEALING.
         """
-        async with self._db.transaction() as session:
+        heal_id, begun = uuid4(), list[_Heal]()
+
+        async def write(session: AsyncSession) -> _Heal | Applied:
             row = await registry.lock_connection(session, order.connection_id)
+            if row.heal_id == heal_id:
+                return begun[0]  # an earlier commit, whose answer was lost
             airbyte_connection_id = _expect_healable(row, order)
             version, status = row.catalog_version, row.status
             is_active = status is ConnectionStatus.ACTIVE
             if is_active and await registry.head_fingerprint(session, row) == fingerprint:
                 return Applied(row.id, version, version, status, changed=False)
             heal = _Heal(
-                id=uuid4(),
+                id=heal_id,
                 connection_id=row.id,
                 airbyte_connection_id=airbyte_connection_id,
                 base_version=version,
                 base_status=status,
                 source_catalog_id=await _source_catalog_id(session, row, order.snapshot_id, wanted),
             )
-            registry.begin_heal(row, heal.id)
-            events.record(session, EventType.CATALOG_HEALING, row, ref=heal.id)
-        return heal
+            begun[:] = [heal]
+            registry.begin_heal(row, heal_id)
+            events.record(session, EventType.CATALOG_HEALING, row, ref=heal_id)
+            return heal
+
+        try:
+            async with self._db.transaction() as session:
+                return await write(session)
+        except UpstreamUnknown:
+            return await self._db.insist(write)
 
     async def _give(self, heal: _Heal, document: bytes, fingerprint: str) -> None:
         """Have Airbyte hold the catalog, and look whether it does."""

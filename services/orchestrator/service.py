@@ -104,19 +104,30 @@ class Orchestrator:
             credential_id=order.credential_id,
             airbyte_destination_id=destination_id,
         )
-        async with self._db.transaction() as session:
-            await registry.insert_pending(session, connection)
+        await self._announce(connection)
         try:
             await self._wire(connection, order, source_type)
         except AamError as error:
             await self._undo(connection, error)
             raise
         except BaseException:
-            interrupted = AamError("Onboarding was interrupted.", code="interrupted")
+            interrupted = UpstreamUnknown("Onboarding was interrupted.", code="interrupted")
             await self._undo(connection, interrupted)
             raise
         log.info("connection_onboarded", connection=str(connection.id))
         return connection.id
+
+    async def _announce(self, connection: Connection) -> None:
+        """Record what is about to be made; a commit whose answer was lost is looked after."""
+
+        async def write(session: AsyncSession) -> None:
+            await registry.insert_pending(session, connection)
+
+        try:
+            async with self._db.transaction() as session:
+                await write(session)
+        except UpstreamUnknown:
+            await self._db.insist(write)
 
     async def _wire(self, connection: Connection, order: Onboard, source_type: SourceType) -> None:
         modes = await self._destination_sync_modes(connection.airbyte_destination_id)
@@ -180,7 +191,13 @@ class Orchestrator:
             row.status = ConnectionStatus.ACTIVE
             events.record(session, EventType.CONNECTION_ONBOARDED, row, ref=first.snapshot_id)
 
-        await self._db.insist(write)
+        try:
+            await self._db.insist(write)
+        except UpstreamUnknown:
+            raise UpstreamUnknown(
+                "Airbyte is wired, and nobody knows whether the registry recorded it.",
+                code="activation_unknown",
+            ) from None
 
     async def _keep(self, source_id: UUID, discovered: Discovered) -> UUID:
         """Store what a source offers; what nobody could read is a failed discovery."""
@@ -218,7 +235,7 @@ class Orchestrator:
     async def _undo(self, connection: Connection, reason: AamError) -> None:
         """Leave nothing behind in Airbyte, the row FAILED, and its name free again."""
         reason.members["connection_id"] = connection.id
-        if reason.code == "commit_unknown":
+        if reason.code == "activation_unknown":
             # The connection may be ACTIVE: what it stands on is not taken away.
             reason.members["left_in_airbyte"] = marker(connection)
             return

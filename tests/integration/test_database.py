@@ -266,12 +266,13 @@ async def test_a_mistake_of_ours_is_not_called_unavailable(
 
 
 class LossyCommit:
-    """Stands before Postgres and cuts the line at the first COMMIT it sees."""
+    """Stands before Postgres and cuts the line once, at a COMMIT: the one after `spared` others."""
 
-    def __init__(self, upstream: str, *, delivers: bool) -> None:
+    def __init__(self, upstream: str, *, delivers: bool, spared: int = 0) -> None:
         url = urlsplit(upstream)
         self._upstream = (url.hostname, url.port)
         self._delivers = delivers
+        self._spared = spared
         self.is_armed = False
         self.has_cut = asyncio.Event()
 
@@ -280,7 +281,7 @@ class LossyCommit:
         up_reader, up_writer = await asyncio.open_connection(*self._upstream)
         answers = asyncio.create_task(pump(up_reader, writer))
         while sent := await reader.read(65536):
-            if self.is_armed and b"COMMIT" in sent:
+            if b"COMMIT;" in sent and self._cuts():  # not the READ COMMITTED of a BEGIN
                 answers.cancel()
                 await asyncio.wait([answers])
                 if self._delivers:
@@ -290,6 +291,13 @@ class LossyCommit:
             up_writer.write(sent)
         await hang_up(writer, up_writer)
         self.has_cut.set()
+
+    def _cuts(self) -> bool:
+        if not self.is_armed:
+            return False
+        self._spared -= 1
+        self.is_armed = self._spared >= 0
+        return not self.is_armed
 
 
 @pytest.mark.parametrize("is_durable", [True, False])

@@ -1,0 +1,93 @@
+"""Whichever commit of a story loses its answer, the story ends in a true state."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TypeAlias
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+from redis.asyncio import Redis
+
+from tests.fakes.airbyte_server import AirbyteServer
+from tests.integration.conftest import ORDER, Mesh, add_destination, running, settings_for
+from tests.integration.test_apply import GREW, apply, discovered, held, seen
+from tests.integration.test_database import LossyCommit
+
+Sql: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+
+@asynccontextmanager
+async def mesh_behind(
+    proxy: LossyCommit, registry_url: str, airbyte: AirbyteServer, redis_url: str, sql: Sql
+) -> AsyncIterator[Mesh]:
+    """A mesh whose registry is behind the proxy, and whose background looks are long asleep."""
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    url = registry_url.replace(str(urlsplit(registry_url).port), str(port))
+    asleep = {"job_poll_interval": "600", "event_relay_interval": "600"}
+    add_destination(airbyte)
+    redis = Redis.from_url(redis_url)
+    settings = settings_for(airbyte, url, redis_url, **asleep)
+    async with server, running(settings, airbyte, sql=sql, redis=redis, order=ORDER) as mesh:
+        await asyncio.sleep(0.3)  # their first looks, which commit, too
+        yield mesh
+    await redis.aclose()
+
+
+@pytest.mark.parametrize("is_durable", [True, False])
+@pytest.mark.parametrize("spared", [0, 1, 2, 3])
+async def test_onboarding(
+    spared: int,
+    is_durable: bool,
+    airbyte: AirbyteServer,
+    registry_url: str,
+    redis_url: str,
+    sql: Sql,
+) -> None:
+    """ACTIVE with its source in Airbyte, or FAILED with nothing there; never PENDING."""
+    proxy = LossyCommit(registry_url, delivers=is_durable, spared=spared)
+    async with mesh_behind(proxy, registry_url, airbyte, redis_url, sql) as mesh:
+        proxy.is_armed = True
+        answer = await mesh.orchestrator.post("/connections/onboard", json=mesh.order)
+        assert proxy.has_cut.is_set()
+
+    rows = await sql.fetch("SELECT status, airbyte_source_id::text AS source FROM connections")
+    if answer.status_code == 201:
+        assert [(row["status"], row["source"]) for row in rows] == [("ACTIVE", *airbyte.sources)]
+        assert await sql.fetchval("SELECT count(*) FROM sync_catalog_versions") == 1
+    else:
+        assert answer.status_code == 504
+        assert [row["status"] for row in rows] == ["FAILED"]
+        assert airbyte.sources == {}
+
+
+@pytest.mark.parametrize("is_durable", [True, False])
+@pytest.mark.parametrize("spared", [0, 1])
+async def test_applying(
+    spared: int,
+    is_durable: bool,
+    airbyte: AirbyteServer,
+    registry_url: str,
+    redis_url: str,
+    sql: Sql,
+) -> None:
+    """Version 2 once, ACTIVE, in step with Airbyte; never HEALING."""
+    proxy = LossyCommit(registry_url, delivers=is_durable, spared=spared)
+    async with mesh_behind(proxy, registry_url, airbyte, redis_url, sql) as mesh:
+        connection = await mesh.onboard()
+        airbyte.offers(GREW)
+        order = await discovered(mesh, connection)
+        proxy.is_armed = True
+        status, applied = await apply(mesh, order)
+        assert proxy.has_cut.is_set()
+
+        assert (status, applied["version_number"]) == (200, 2)
+        assert (await seen(mesh, connection))["status"] == "ACTIVE"
+        fields = held(mesh, connection)["Account"]["stream"]["jsonSchema"]["properties"]
+        assert "Region__c" in fields
+    versions = await sql.fetch("SELECT version_number FROM sync_catalog_versions ORDER BY 1")
+    assert [row["version_number"] for row in versions] == [1, 2]
