@@ -84,7 +84,7 @@ class Orchestrator:
         """Wire a source to a destination in Airbyte and record it as catalog version 1.
 
         Raises:
-            Invalid: the order cannot be meant; nothing was recorded.
+            Invalid: the order cannot be meant; nothing stays in Airbyte.
             NameTaken: a live connection has this name.
             UpstreamRefused: Airbyte said no; what was created in it is deleted again.
             UpstreamUnknown: nobody knows what happened; the undo was tried.
