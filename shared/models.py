@@ -76,6 +76,25 @@ class VersionOrigin(StrEnum):
 
     ONBOARD = "onboard"
     REPAIR = "repair"
+    IMPORT = "import"
+
+
+class OperationStatus(StrEnum):
+    """How far an operation is."""
+
+    RUNNING = "running"
+    UNDOING = "undoing"
+    """It failed, and what it made is being taken back."""
+    DONE = "done"
+    FAILED = "failed"
+
+
+class JobStarter(StrEnum):
+    """Who had a job started."""
+
+    AAM = "aam"
+    AIRBYTE = "airbyte"
+    """Airbyte's own scheduler, or a person in its pages."""
 
 
 class Connection(Base):
@@ -95,6 +114,13 @@ class Connection(Base):
                 "archived_at IS NULL AND (status <> 'FAILED' OR airbyte_connection_id IS NOT NULL)"
             ),
         ),
+        Index(
+            "uq_connections_airbyte_connection_id_live",
+            "airbyte_connection_id",
+            unique=True,
+            postgresql_where=text("archived_at IS NULL AND airbyte_connection_id IS NOT NULL"),
+        ),
+        Index("ix_connections_airbyte_source_id", "airbyte_source_id"),
         Index("ix_connections_created_at_id", "created_at", "id"),
         CheckConstraint("(status = 'HEALING') = (heal_id IS NOT NULL)", name="healing_has_an_id"),
         CheckConstraint(
@@ -117,10 +143,14 @@ class Connection(Base):
     catalog_version: Mapped[int] = mapped_column(default=0, server_default="0")
     """Number of the head version; 0 until onboarding is done."""
     heal_id: Mapped[UUID | None]
-    """The repair that holds the connection while it is HEALING; its writes are fenced by it."""
+    """The operation that holds the connection while it is HEALING; its writes are fenced by it."""
     healing_since: Mapped[datetime | None]
     failure_code: Mapped[str | None]
     failure_detail: Mapped[str | None]
+    imported: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
+    """Whether somebody else made it in Airbyte: AAM deletes nothing of it there."""
+    drifted_upstream_at: Mapped[datetime | None]
+    """Since when Airbyte has been seen to hold another catalog than the head; None when it does."""
     event_seq: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
     """Sequence number of its newest event, drawn under this row's lock."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -179,7 +209,7 @@ class SyncCatalogVersion(Base):
     __table_args__ = (
         UniqueConstraint("connection_id", "version_number"),
         CheckConstraint("version_number > 0", name="version_number_positive"),
-        CheckConstraint("origin IN ('onboard', 'repair')", name="origin_known"),
+        CheckConstraint("origin IN ('onboard', 'repair', 'import')", name="origin_known"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
@@ -204,6 +234,7 @@ class JobHistory(Base):
         Index("ix_job_history_connection_id_started_at", "connection_id", "started_at"),
         # Only running jobs are looked at, however many have ended.
         Index("ix_job_history_running", "id", postgresql_where=text("ended_at IS NULL")),
+        CheckConstraint("started_by IN ('aam', 'airbyte')", name="started_by_known"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
@@ -212,6 +243,7 @@ class JobHistory(Base):
     status: Mapped[str]
     catalog_version: Mapped[int]
     """The head version when the job was started."""
+    started_by: Mapped[str] = mapped_column(default=JobStarter.AAM, server_default=JobStarter.AAM)
     attempts: Mapped[int] = mapped_column(default=0, server_default="0")
     records: Mapped[int | None] = mapped_column(BigInteger)
     bytes_: Mapped[int | None] = mapped_column("bytes", BigInteger)
@@ -219,6 +251,89 @@ class JobHistory(Base):
     """Airbyte's failure type (config_error, system_error, …); never its message."""
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     ended_at: Mapped[datetime | None]
+
+
+_OPEN = text("status IN ('running', 'undoing')")
+
+
+class OperationRow(Base):
+    """What was begun for a connection, how far it is, and who has it.
+
+    Written by the service that runs it, each write fenced by `owner`. A connection has at most one
+    open operation.
+    """
+
+    __tablename__ = "operations"
+    __table_args__ = (
+        Index(
+            "uq_operations_open_connection", "connection_id", unique=True, postgresql_where=_OPEN
+        ),
+        Index(
+            "uq_operations_idempotency_key",
+            "caller",
+            "route",
+            "idempotency_key",
+            unique=True,
+            postgresql_where=text("idempotency_key IS NOT NULL"),
+        ),
+        Index("ix_operations_open_lease_until", "lease_until", postgresql_where=_OPEN),
+        Index("ix_operations_connection_id_created_at", "connection_id", "created_at"),
+        Index("ix_operations_created_at_id", "created_at", "id"),
+        CheckConstraint("status IN ('running', 'undoing', 'done', 'failed')", name="status_known"),
+        CheckConstraint(
+            "(status IN ('done', 'failed')) = (ended_at IS NOT NULL)", name="ended_or_open"
+        ),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    connection_id: Mapped[UUID] = mapped_column(
+        ForeignKey(Connection.id, deferrable=True, initially="DEFERRED")
+    )
+    status: Mapped[str]
+    request: Mapped[str] = mapped_column(RawJson())
+    """What is to be done, as JSON text; never a secret."""
+    document: Mapped[bytes | None]
+    """The catalog that is to become the next version, while the operation is open."""
+    steps: Mapped[str] = mapped_column(RawJson(), server_default=text("'{}'"))
+    """Small results of the steps done: ids, never documents."""
+    step: Mapped[str]
+    """The step under way, or the last one."""
+    step_since: Mapped[datetime] = mapped_column(server_default=func.now())
+    quiet_at: Mapped[datetime | None]
+    """From when on nothing that the step sent can take effect any more."""
+    waits_for: Mapped[str | None]
+    """The code of what keeps it waiting; None while it works."""
+    owner: Mapped[UUID | None]
+    """Who runs it: a token drawn for each run. Its writes are fenced by it."""
+    lease_until: Mapped[datetime]
+    """From when on anybody may take it over."""
+    deadline: Mapped[datetime]
+    attempts: Mapped[int] = mapped_column(default=1, server_default="1")
+    """How many owners it has had."""
+    failure: Mapped[str | None] = mapped_column(RawJson())
+    """Why it is being undone, or was: a problem as RFC 9457 has it."""
+    answer_status: Mapped[int | None]
+    answer: Mapped[str | None]
+    """The body that was answered, or would have been: JSON text."""
+    caller: Mapped[str | None]
+    route: Mapped[str | None]
+    idempotency_key: Mapped[str | None]
+    fingerprint: Mapped[bytes | None]
+    """Hash of the request that came with the key."""
+    request_id: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    ended_at: Mapped[datetime | None]
+
+
+class Look(Base):
+    """How far something outside has been looked through. Written by whoever looks."""
+
+    __tablename__ = "looks"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    seen_until: Mapped[datetime]
 
 
 class EventRow(Base):
