@@ -18,7 +18,14 @@ _ONE_AT_A_TIME = int.from_bytes(b"aammigra", "big", signed=True)
 def _migrate(connection: Connection) -> None:
     connection.execute(text(f"SELECT pg_advisory_lock({_ONE_AT_A_TIME})"))
     connection.commit()
-    context.configure(connection=connection, target_metadata=Base.metadata, compare_type=True)
+    context.configure(
+        connection=connection,
+        target_metadata=Base.metadata,
+        compare_type=True,
+        include_name=lambda name, kind, _: (
+            kind != "table" or not (name or "").startswith("pgqueuer")
+        ),
+    )
     with context.begin_transaction():
         context.run_migrations()
 

@@ -9,8 +9,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import re
+import signal
+import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 from uuid import uuid4
 
@@ -94,13 +98,14 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 _TITLES = {
+    400: "The Idempotency-Key is none",
     404: "There is no such thing",
     409: "Its state does not allow this now",
     413: "The body is too large",
     422: "What was sent is not valid, or Airbyte refused it",
     502: "Airbyte did not do what was asked",
     503: "Something AAM stands on is away; nothing was recorded",
-    504: "Nobody knows whether it took effect; the undo was tried",
+    504: "It could not be settled by its deadline, or nobody knows whether it was recorded",
 }
 
 
@@ -152,6 +157,35 @@ def create_app(
     app.add_middleware(_Requests, service=service, max_body_bytes=max_body_bytes)
     _describe_problem(app)
     return app
+
+
+@contextmanager
+def told_to_stop(stop: Callable[[], None]) -> Iterator[None]:
+    """Call `stop` as soon as the process is told to end.
+
+    The server's own end comes later: it waits for its requests first, and they may wait for what
+    `stop` ends.
+    """
+    loop = asyncio.get_running_loop()
+    before = {
+        number: handler
+        for number in (signal.SIGTERM, signal.SIGINT)
+        if callable(handler := signal.getsignal(number))
+    }
+    if threading.current_thread() is not threading.main_thread():
+        before = {}
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(stop)
+        before[signal.Signals(number)](number, frame)
+
+    for number in before:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def for_server(app: FastAPI) -> FastAPI:

@@ -5,24 +5,36 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from datetime import timedelta
 
+from sqlalchemy import text
+
 from shared import logs
+from shared.database import Database
+from shared.errors import Unavailable, UpstreamUnknown
 
 log = logs.get(__name__)
 
-Look = Callable[[], Awaitable[object]]
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What is looked at, and how often; `name` where one replica's look does for all of them."""
+
+    take: Callable[[], Awaitable[object]]
+    every: timedelta
+    name: str | None = None
 
 
 @asynccontextmanager
-async def repeating(*looks: tuple[Look, timedelta]) -> AsyncIterator[None]:
+async def repeating(db: Database, *looks: Look) -> AsyncIterator[None]:
     """Take each look, wait, and take it again; at the end, each finishes the one it is taking.
 
     A look handles what it expects. What it does not expect is a bug: logged, and tried again.
     Nothing is cancelled, so that no look ends between its effect and the record of it.
     """
     stop = asyncio.Event()
-    tasks = [asyncio.create_task(_repeat(look, every, stop)) for look, every in looks]
+    tasks = [asyncio.create_task(_repeat(db, look, stop)) for look in looks]
     try:
         yield
     finally:
@@ -30,11 +42,28 @@ async def repeating(*looks: tuple[Look, timedelta]) -> AsyncIterator[None]:
         await asyncio.gather(*tasks)
 
 
-async def _repeat(look: Look, every: timedelta, stop: asyncio.Event) -> None:
+async def _repeat(db: Database, look: Look, stop: asyncio.Event) -> None:
     while not stop.is_set():
         try:
-            await look()
+            if look.name is None or await _is_our_turn(db, look.name, look.every):
+                await look.take()
+        except (Unavailable, UpstreamUnknown) as error:
+            log.warning("look_not_taken", look=look.name, code=error.code)
         except Exception:  # the outermost loop of background work: logged, goes on
             log.exception("bug")
         with suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), every.total_seconds())
+            await asyncio.wait_for(stop.wait(), look.every.total_seconds())
+
+
+async def _is_our_turn(db: Database, name: str, every: timedelta) -> bool:
+    """Whether no replica has taken this look within its time; one that asks at once is the one."""
+    async with db.read() as session:
+        taken = await session.scalar(_TURN, {"name": name, "every": every * 0.9})
+    return taken is not None
+
+
+_TURN = text("""
+    INSERT INTO looks (name, next_at) VALUES (:name, now() + CAST(:every AS interval))
+    ON CONFLICT (name) DO UPDATE SET next_at = excluded.next_at WHERE looks.next_at <= now()
+    RETURNING name
+""")

@@ -168,8 +168,20 @@ class ProcessSettings(BaseSettings):
         use_attribute_docstrings=True,
     )
 
+    aam_env: Literal["production", "test"] = "production"
+    """`test` allows AAM_FAILPOINTS, and nothing else."""
+
+    aam_failpoints: str = ""
+    """Places where a test has this process killed or stopped."""
+
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """How much is logged; one JSON object a line, on standard output."""
+
+    @model_validator(mode="after")
+    def _failpoints_are_for_tests(self) -> Self:
+        if self.aam_failpoints and self.aam_env != "test":
+            raise ValueError("AAM_FAILPOINTS is for tests: it needs AAM_ENV=test")
+        return self
 
 
 class Settings(ProcessSettings):
@@ -235,6 +247,21 @@ class Settings(ProcessSettings):
     peer_timeout: Seconds = timedelta(seconds=15)
     """Longest wait for a sibling service. Seconds."""
 
+    quiet_time: Seconds = timedelta(seconds=90)
+    """How long Airbyte, or a proxy before it, may still act on a request whose answer was lost."""
+
+    operation_deadline: Seconds = timedelta(minutes=30)
+    """When an operation that cannot be settled is given up. Seconds."""
+
+    request_wait: Seconds = timedelta(seconds=55)
+    """How long a request waits for its operation before it answers 202; `?wait=` overrides it."""
+
+    sweep_grace: Seconds = timedelta(minutes=10)
+    """How long after an operation's end what it left in Airbyte may be deleted. Seconds."""
+
+    on_upstream_drift: Literal["report", "reapply"] = "report"
+    """What is done when Airbyte holds another catalog than the head: tell, or also put it back."""
+
     job_poll_interval: Seconds = timedelta(seconds=2)
     """How often running syncs are looked at. Seconds."""
 
@@ -249,6 +276,18 @@ class Settings(ProcessSettings):
         ):
             if (getattr(self, one) is None) != (getattr(self, other) is None):
                 raise ValueError(f"{one.upper()} and {other.upper()} go together: set both or none")
+        return self
+
+    @model_validator(mode="after")
+    def _times_fit_together(self) -> Self:
+        longest = max(self.discover_timeout, 3 * self.airbyte_timeout)
+        if self.operation_deadline < 2 * (longest + self.quiet_time):
+            raise ValueError(
+                "OPERATION_DEADLINE is too short: two tries of the longest step must fit into it, "
+                "2 x (the longer of DISCOVER_TIMEOUT and 3 x AIRBYTE_TIMEOUT, + QUIET_TIME)"
+            )
+        if self.sweep_grace < self.quiet_time:
+            raise ValueError("SWEEP_GRACE must not be shorter than QUIET_TIME")
         return self
 
     @model_validator(mode="after")

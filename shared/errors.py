@@ -89,6 +89,21 @@ class TooLarge(Invalid):
     code = "body_too_large"
 
 
+class KeyReused(Invalid):
+    """The Idempotency-Key came with another request before."""
+
+    title = "Idempotency-Key reused"
+    code = "idempotency_key_reused"
+
+
+class BadKey(AamError):
+    """The Idempotency-Key is none."""
+
+    status = 400
+    title = "Bad Idempotency-Key"
+    code = "bad_idempotency_key"
+
+
 class Conflict(AamError):
     """The thing is in a state that does not allow this now."""
 
@@ -128,12 +143,28 @@ class SyncRunning(Conflict):
     code = "sync_running"
 
 
+class OperationRunning(Conflict):
+    """The operation begun with this Idempotency-Key has not ended; `operation_id` names it."""
+
+    code = "operation_in_progress"
+
+
+class DeadlinePassed(AamError):
+    """An operation could not be settled in its time, and was given up."""
+
+    status = 504
+    title = "Deadline passed"
+    code = "deadline_passed"
+
+
 class Upstream(AamError):
     """Airbyte, or a peer service, did not do what was asked."""
 
     status = 502
     title = "Upstream failed"
     code = "upstream_failed"
+    is_over: bool = False
+    """Whether upstream itself has answered: whatever it did, it does nothing more."""
 
 
 class UpstreamRefused(Upstream):
@@ -220,6 +251,7 @@ class Unavailable(AamError):
 
 
 _BY_STATUS: dict[int, type[AamError]] = {
+    400: BadKey,
     404: NotFound,
     409: Conflict,
     413: TooLarge,

@@ -328,12 +328,15 @@ class OperationRow(Base):
 
 
 class Look(Base):
-    """How far something outside has been looked through. Written by whoever looks."""
+    """A look that one replica takes for all of them. Written by whoever takes it."""
 
     __tablename__ = "looks"
 
     name: Mapped[str] = mapped_column(primary_key=True)
-    seen_until: Mapped[datetime]
+    next_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    """From when on the next one is due."""
+    seen_until: Mapped[datetime | None]
+    """How far the last one saw, where looks go through something that grows."""
 
 
 class EventRow(Base):

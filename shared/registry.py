@@ -19,6 +19,7 @@ from shared.models import (
     Connection,
     ConnectionStatus,
     JobHistory,
+    JobStarter,
     Snapshot,
     StreamSchema,
     SyncCatalogVersion,
@@ -150,6 +151,7 @@ _CONNECTION_JSON = """
         'airbyte_connection_id', c.airbyte_connection_id,
         'airbyte_destination_id', c.airbyte_destination_id, 'catalog_version', c.catalog_version,
         'failure_code', c.failure_code, 'failure_detail', c.failure_detail,
+        'imported', c.imported, 'drifted_upstream_at', c.drifted_upstream_at,
         'created_at', c.created_at, 'updated_at', c.updated_at, 'archived_at', c.archived_at
     )
 """
@@ -253,9 +255,10 @@ _VERSIONS = text("""
 _JOBS = text("""
     SELECT coalesce(json_agg(json_build_object(
         'job_id', j.id, 'airbyte_job_id', j.airbyte_job_id, 'status', j.status,
-        'catalog_version', j.catalog_version, 'attempts', j.attempts, 'records', j.records,
-        'bytes', j.bytes, 'failure_code', j.failure_code, 'started_at', j.started_at,
-        'ended_at', j.ended_at
+        'started_by', j.started_by, 'catalog_version', j.catalog_version,
+        'attempts', j.attempts, 'records', j.records, 'bytes', j.bytes,
+        'failure_code', j.failure_code, 'started_at', j.started_at, 'ended_at', j.ended_at,
+        'duration_seconds', extract(epoch FROM coalesce(j.ended_at, now()) - j.started_at)
     ) ORDER BY j.started_at DESC, j.id DESC), '[]')::text
     FROM (
         SELECT * FROM job_history WHERE connection_id = :id
@@ -412,6 +415,20 @@ async def running_jobs(session: AsyncSession) -> Sequence[JobHistory]:
         select(JobHistory).where(JobHistory.ended_at.is_(None)).order_by(JobHistory.started_at)
     )
     return rows.all()
+
+
+async def jobs_started_by_aam(
+    session: AsyncSession, connection_id: UUID, airbyte_job_ids: Sequence[int]
+) -> set[int]:
+    """Which of these jobs of Airbyte's are recorded as AAM's own."""
+    rows = await session.scalars(
+        select(JobHistory.airbyte_job_id).where(
+            JobHistory.connection_id == connection_id,
+            JobHistory.airbyte_job_id.in_(airbyte_job_ids),
+            JobHistory.started_by == JobStarter.AAM,
+        )
+    )
+    return set(rows)
 
 
 async def end_running_jobs(session: AsyncSession, connection_id: UUID, *, code: str) -> None:

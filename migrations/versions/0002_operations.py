@@ -1,8 +1,8 @@
 """Operations: what was begun, how far it is, and who has it.
 
 Connections tell whether AAM made what they stand on, and when Airbyte was found to hold something
-else than the head; jobs tell who started them; and of each source of looks it is known how far it
-has been looked.
+else than the head; jobs tell who started them; and of each repeated look it is known when the next one
+is due, and how far the last one saw.
 
 Revision ID: 0002
 Revises: 0001
@@ -126,7 +126,8 @@ def upgrade() -> None:
     op.create_table(
         "looks",
         sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("seen_until", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("next_at", sa.DateTime(timezone=True), server_default=_NOW, nullable=False),
+        sa.Column("seen_until", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_looks")),
     )
 

@@ -7,15 +7,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
-import msgspec
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 
 from services.drift_repair_agent.service import ApplyOrder, DriftRepairAgent
-from shared import logs
+from shared import background, logs
 from shared.airbyte_client import AirbyteClient
-from shared.app import create_app, for_server, problems, raw_json
+from shared.app import create_app, for_server, problems, told_to_stop
 from shared.config import Settings, load
 from shared.database import Database
+from shared.jobs import Jobs
+from shared.operations import Operations
+from shared.operations_http import ACCEPTED, GivenKey, Wait, answered, routes
 
 router = APIRouter(tags=["repairs"])
 
@@ -151,16 +153,17 @@ _APPLIED: dict[str, Any] = {
 @router.post(
     "/repair/apply_new_catalog",
     openapi_extra=_BODY,
-    responses={200: _APPLIED, **problems(404, 409, 413, 422, 502, 503, 504)},
+    responses={200: _APPLIED, **ACCEPTED, **problems(400, 404, 409, 413, 422, 502, 503, 504)},
 )
-async def apply_new_catalog(order: Order, service: Service) -> Response:
+async def apply_new_catalog(order: Order, service: Service, key: GivenKey, wait: Wait) -> Response:
     """Make a catalog the one that Airbyte syncs, and record it as the connection's next version.
 
     The body is what the orchestrator's /connections/{id}/discover answers, as it is or edited; up
     to 16 MiB. The connection is HEALING meanwhile. A catalog that means what the head means
-    changes nothing: `changed` is false. When Airbyte refuses, the old version stays in force.
+    changes nothing: `changed` is false. When Airbyte refuses, the old version stays in force. While
+    a sync runs the answer is 409 `sync_running`.
     """
-    return raw_json(msgspec.json.encode(await service.apply_new_catalog(order)))
+    return answered(await service.apply_new_catalog(order, key=key, wait=wait))
 
 
 def build(settings: Settings) -> FastAPI:
@@ -169,9 +172,18 @@ def build(settings: Settings) -> FastAPI:
     db = Database.at(settings.registry_address, application="drift_repair_agent")
     airbyte = AirbyteClient.from_settings(settings)
 
+    jobs = Jobs(settings.registry_address, application="drift_repair_agent")
+    operations = Operations(settings, db, jobs, service="drift_repair_agent")
+
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        yield
+        async with (
+            background.repeating(db, operations.look),
+            jobs.running(),
+            operations.running(),
+        ):
+            with told_to_stop(operations.stop):
+                yield
         await airbyte.aclose()
         await db.close()
 
@@ -182,8 +194,11 @@ def build(settings: Settings) -> FastAPI:
         ready={"registry": db.ping, "airbyte": airbyte.health},
         max_body_bytes=MAX_BODY_BYTES,
     )
-    app.state.service = DriftRepairAgent(db, airbyte)
+    app.state.operations = operations
+    app.state.request_wait_s = settings.request_wait.total_seconds()
+    app.state.service = DriftRepairAgent(settings, db, airbyte, operations)
     app.include_router(router)
+    app.include_router(routes())
     return app
 
 

@@ -27,10 +27,14 @@ from services.orchestrator.shapes import (
 )
 from shared import background, events, logs, registry
 from shared.airbyte_client import AirbyteClient
-from shared.app import create_app, example, for_server, problems, raw_json
+from shared.app import create_app, example, for_server, problems, raw_json, told_to_stop
+from shared.background import Look
 from shared.config import Settings, load
 from shared.database import Database
+from shared.jobs import Jobs
 from shared.models import ConnectionStatus
+from shared.operations import Operations
+from shared.operations_http import ACCEPTED, GivenKey, Wait, answered, routes
 from shared.peers import AuthBroker
 
 router = APIRouter(tags=["connections"])
@@ -55,18 +59,16 @@ _VERSION = Path(ge=1, le=2**31 - 1)
     "/connections/onboard",
     status_code=201,
     response_model=ConnectionView,
-    responses=problems(409, 413, 422, 502, 503, 504),
+    responses={**ACCEPTED, **problems(400, 409, 413, 422, 502, 503, 504)},
 )
-async def onboard(order: Onboard, service: Service, db: Registry) -> Response:
+async def onboard(order: Onboard, service: Service, key: GivenKey, wait: Wait) -> Response:
     """Wire a source to a destination and start tracking its catalog, as version 1.
 
-    Waits for Airbyte to discover the source: seconds, on a big org minutes. When a step fails, what
-    was created in Airbyte is deleted again, the connection is FAILED with the reason, and its name
-    is free.
+    Waits for Airbyte to discover the source: seconds, on a big org minutes; after `wait` seconds
+    the answer is 202 with the operation, which goes on. When Airbyte refuses for good, what was
+    created in it is deleted again, the connection is FAILED with the reason, and its name is free.
     """
-    connection_id = await service.onboard(order)
-    async with db.read() as session:
-        return raw_json(await registry.connection_json(session, connection_id), status_code=201)
+    return answered(await service.onboard(order, key=key, wait=wait))
 
 
 @router.get("/connections", response_model=ConnectionPage, responses=problems(422, 503))
@@ -106,15 +108,15 @@ async def connection(connection_id: UUID, db: Registry) -> Response:
 @router.delete(
     "/connections/{connection_id}",
     status_code=204,
-    responses=problems(404, 409, 502, 503, 504),
+    responses={**ACCEPTED, **problems(404, 409, 502, 503, 504)},
 )
-async def archive(connection_id: UUID, service: Service) -> None:
+async def archive(connection_id: UUID, service: Service, wait: Wait) -> Response:
     """Remove the connection from Airbyte and archive it here, with its history.
 
     Its source goes too, unless another Airbyte connection uses it. What was synced stays where it
-    is. Asking again changes nothing.
+    is. Of an imported connection Airbyte keeps everything. Asking again changes nothing.
     """
-    await service.archive(connection_id)
+    return answered(await service.archive(connection_id, wait=wait))
 
 
 @router.post(
@@ -141,15 +143,16 @@ async def discover(
 @router.post(
     "/connections/{connection_id}/sync",
     status_code=202,
-    responses=problems(404, 409, 422, 502, 503, 504),
+    response_model=SyncStarted,
+    responses=problems(400, 404, 409, 422, 502, 503, 504),
 )
-async def sync(connection_id: UUID, service: Service) -> SyncStarted:
+async def sync(connection_id: UUID, service: Service, key: GivenKey, wait: Wait) -> Response:
     """Have Airbyte move the data now; the job is followed to its end in /jobs.
 
-    409 `sync_running` names the job that runs already, as `job_id` and `airbyte_job_id`.
+    409 `sync_running` names the job that runs already, as `job_id` and `airbyte_job_id`. Without a
+    `job_id` nobody knows yet whether the job started: the operation finds out.
     """
-    job = await service.sync(connection_id)
-    return SyncStarted(job_id=job.id, airbyte_job_id=job.airbyte_job_id, status=job.status)
+    return answered(await service.sync(connection_id, key=key, wait=wait))
 
 
 @router.get(
@@ -217,15 +220,24 @@ def build(settings: Settings) -> FastAPI:
     airbyte = AirbyteClient.from_settings(settings)
     auth_broker = AuthBroker.from_settings(settings)
     redis = events.open_redis(settings)
+    jobs = Jobs(settings.registry_address, application="orchestrator")
+    operations = Operations(settings, db, jobs, service="orchestrator")
     relay, follower = events.Relay(db, redis), JobFollower(db, airbyte)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        async with background.repeating(
-            (relay.look, settings.event_relay_interval),
-            (follower.look, settings.job_poll_interval),
+        async with (
+            background.repeating(
+                db,
+                operations.look,
+                Look(relay.look, settings.event_relay_interval),
+                Look(follower.look, settings.job_poll_interval, name="jobs"),
+            ),
+            jobs.running(),
+            operations.running(),
         ):
-            yield
+            with told_to_stop(operations.stop):
+                yield
         await auth_broker.close()
         await airbyte.aclose()
         await redis.aclose()
@@ -242,8 +254,11 @@ def build(settings: Settings) -> FastAPI:
         },
     )
     app.state.db = db
-    app.state.service = Orchestrator(settings, db, airbyte, auth_broker)
+    app.state.operations = operations
+    app.state.request_wait_s = settings.request_wait.total_seconds()
+    app.state.service = Orchestrator(settings, db, airbyte, auth_broker, operations)
     app.include_router(router)
+    app.include_router(routes())
     return app
 
 

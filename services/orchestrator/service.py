@@ -1,43 +1,38 @@
-"""The orchestrator's stories: onboard, discover, sync, archive."""
+"""What is checked and recorded before an operation runs; and what discovers and compares."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.orchestrator.archiving import Archive, Archiving
+from services.orchestrator.jobs import record_job
+from services.orchestrator.onboarding import Onboarding, Wiring, keep, unreadable
 from services.orchestrator.shapes import Cron, Onboard
-from shared import events, logs, registry, snapshots, sources
-from shared.airbyte_client import AirbyteClient, Discovered, Job, NewConnection, Schedule
+from services.orchestrator.syncing import Syncing, order_for
+from shared import registry, sources
+from shared.airbyte_client import AirbyteClient, Schedule
 from shared.config import Settings
 from shared.database import Database
 from shared.domain import catalog as catalogs
 from shared.domain import drift
-from shared.domain.steps import Steps, in_slices
+from shared.domain.steps import in_slices
 from shared.errors import (
-    AamError,
-    Conflict,
-    DiscoverFailed,
     Invalid,
     NotActive,
-    NotFound,
     SyncRunning,
     Unavailable,
     UpstreamConflict,
     UpstreamMissing,
     UpstreamUnknown,
+    UpstreamUnreachable,
 )
-from shared.events import EventType
-from shared.models import Connection, ConnectionStatus, JobHistory, VersionOrigin
+from shared.models import Connection, ConnectionStatus, JobStarter
+from shared.operations import Answer, Intent, Key, Operations
 from shared.peers import AuthBroker
 from shared.sources import SourceType
-
-log = logs.get(__name__)
-
-_CLOCKS_DIFFER_BY = timedelta(seconds=5)
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -59,36 +54,40 @@ class MergedOrder(msgspec.Struct, frozen=True):
     sync_catalog: msgspec.Raw
 
 
-@dataclass(frozen=True, slots=True)
-class _Version:
-    """A catalog that is to be recorded, and what it was made from."""
-
-    sync_catalog: bytes
-    fingerprint: str
-    snapshot_id: UUID
-
-
 class Orchestrator:
     """Wires sources to destinations in Airbyte, and keeps the registry's record of it."""
 
     def __init__(
-        self, settings: Settings, db: Database, airbyte: AirbyteClient, auth_broker: AuthBroker
+        self,
+        settings: Settings,
+        db: Database,
+        airbyte: AirbyteClient,
+        auth_broker: AuthBroker,
+        operations: Operations,
     ) -> None:
         self._settings = settings
         self._db = db
         self._airbyte = airbyte
-        self._auth_broker = auth_broker
+        self._operations = operations
         self._default_workspace: UUID | None = settings.airbyte_workspace_id
+        self._onboarding = Onboarding(settings, db, airbyte, auth_broker)
+        operations.tell("onboard", self._onboarding)
+        operations.tell("sync", Syncing(settings, db, airbyte))
+        operations.tell("archive", Archiving(settings, db, airbyte))
 
-    async def onboard(self, order: Onboard) -> UUID:
+    async def onboard(self, order: Onboard, *, key: Key | None, wait: float) -> Answer:
         """Wire a source to a destination in Airbyte and record it as catalog version 1.
 
+        What can be found out without leaving anything is found out first.
+
         Raises:
-            Invalid: the order cannot be meant; nothing stays in Airbyte.
+            Invalid: the order cannot be meant.
             NameTaken: a live connection has this name.
-            UpstreamRefused: Airbyte said no; what was created in it is deleted again.
-            UpstreamUnknown: nobody knows what happened; the undo was tried.
+            Unavailable: Airbyte or the registry is away; nothing was recorded.
         """
+        replay = await self._operations.replayed(key)
+        if replay is not None:
+            return replay
         source_type = sources.find(order.source_type)
         _expect_credential(source_type, order.credential_id)
         destination_id = order.destination_id or self._settings.airbyte_destination_id
@@ -97,6 +96,17 @@ class Orchestrator:
                 "No destination: name `destination_id`, or set AIRBYTE_DESTINATION_ID.",
                 code="destination_required",
             )
+        modes = await self._destination_sync_modes(destination_id)
+        wiring = Wiring(
+            name=order.connection_name,
+            source_type=source_type.name,
+            credential_id=order.credential_id,
+            streams=order.streams,
+            schedule=_schedule(order),
+            workspace_id=await self._workspace(),
+            destination_id=destination_id,
+            destination_sync_modes=sorted(modes),
+        )
         connection = Connection(
             id=uuid4(),
             name=order.connection_name,
@@ -104,107 +114,14 @@ class Orchestrator:
             credential_id=order.credential_id,
             airbyte_destination_id=destination_id,
         )
-        await self._announce(connection)
-        try:
-            await self._wire(connection, order, source_type)
-        except AamError as error:
-            await self._undo(connection, error)
-            raise
-        except BaseException:
-            interrupted = UpstreamUnknown("Onboarding was interrupted.", code="interrupted")
-            await self._undo(connection, interrupted)
-            raise
-        log.info("connection_onboarded", connection=str(connection.id))
-        return connection.id
 
-    async def _announce(self, connection: Connection) -> None:
-        """Record what is about to be made; a commit whose answer was lost is looked after."""
-
-        async def write(session: AsyncSession) -> None:
+        async def announce(session: AsyncSession, _operation_id: UUID) -> None:
             await registry.insert_pending(session, connection)
 
-        try:
-            async with self._db.transaction() as session:
-                await write(session)
-        except UpstreamUnknown:
-            await self._db.insist(write)
-
-    async def _wire(self, connection: Connection, order: Onboard, source_type: SourceType) -> None:
-        modes = await self._destination_sync_modes(connection.airbyte_destination_id)
-        configuration = await self._configuration(source_type, order.credential_id)
-        workspace_id = await self._workspace()
-
-        source = await self._airbyte.create_source(
-            workspace_id,
-            configuration,
-            name=marked(connection),
-            source_definition_id=source_type.definition_id,
+        begun = await self._operations.begin(
+            Intent("onboard", connection.id, wiring, key=key), announce
         )
-        connection.airbyte_source_id = source.source_id
-        discovered = await self._airbyte.discover_schema(source.source_id)
-        snapshot_id = await self._keep(source.source_id, discovered)
-        chosen = await _checked(
-            catalogs.choose.steps(
-                discovered.catalog, streams=order.streams, destination_sync_modes=modes
-            )
-        )
-        sync_catalog = catalogs.dump(chosen)
-        wired = await self._airbyte.create_connection(
-            NewConnection(
-                name=marked(connection),
-                source_id=source.source_id,
-                destination_id=connection.airbyte_destination_id,
-                sync_catalog=sync_catalog,
-                source_catalog_id=discovered.catalog_id,
-                schedule=_schedule(order),
-            )
-        )
-        await self._activate(
-            connection.id,
-            source.source_id,
-            wired.connection_id,
-            _Version(
-                sync_catalog, await in_slices(catalogs.fingerprint_of.steps(chosen)), snapshot_id
-            ),
-        )
-
-    async def _activate(
-        self, connection_id: UUID, source_id: UUID, airbyte_connection_id: UUID, first: _Version
-    ) -> None:
-        """Record what is wired as ACTIVE at version 1."""
-
-        async def write(session: AsyncSession) -> None:
-            row = await registry.lock_connection(session, connection_id)
-            if row.status is ConnectionStatus.ACTIVE:
-                return  # an earlier commit, whose answer was lost
-            row.airbyte_source_id = source_id
-            row.airbyte_connection_id = airbyte_connection_id
-            await registry.append_version(
-                session,
-                row,
-                first.sync_catalog,
-                expected_version=0,
-                fingerprint=first.fingerprint,
-                origin=VersionOrigin.ONBOARD,
-                snapshot_id=first.snapshot_id,
-            )
-            row.status = ConnectionStatus.ACTIVE
-            events.record(session, EventType.CONNECTION_ONBOARDED, row, ref=first.snapshot_id)
-
-        try:
-            await self._db.insist(write)
-        except UpstreamUnknown:
-            raise UpstreamUnknown(
-                "Airbyte is wired, and nobody knows whether the registry recorded it.",
-                code="activation_unknown",
-            ) from None
-
-    async def _keep(self, source_id: UUID, discovered: Discovered) -> UUID:
-        """Store what a source offers; what nobody could read is a failed discovery."""
-        try:
-            return await snapshots.keep(self._db, source_id, discovered)
-        except catalogs.InvalidCatalog as error:
-            raise _unreadable(error) from None
+        return await self._operations.outcome(begun, wait=wait)
 
     async def _destination_sync_modes(self, destination_id: UUID) -> frozenset[str]:
         try:
@@ -213,64 +130,19 @@ class Orchestrator:
             raise Invalid(
                 f"Airbyte has no destination {destination_id}.", code="unknown_destination"
             ) from None
-
-    async def _configuration(
-        self, source_type: SourceType, credential_id: str | None
-    ) -> dict[str, object]:
-        if credential_id is None:
-            return source_type.configuration().model_dump(exclude_none=True)
-        try:
-            return await self._auth_broker.connector_config(source_type.name, credential_id)
-        except NotFound as error:
-            raise Invalid(error.detail, code=error.code) from None
+        except _AWAY as error:
+            raise _nothing_recorded(error) from None
 
     async def _workspace(self) -> UUID:
         if self._default_workspace is None:
-            instance = await self._airbyte.instance()
+            try:
+                instance = await self._airbyte.instance()
+            except _AWAY as error:
+                raise _nothing_recorded(error) from None
             self._default_workspace = instance.default_workspace_id
         if self._default_workspace is None:
             raise Unavailable("Airbyte names no default workspace: set AIRBYTE_WORKSPACE_ID.")
         return self._default_workspace
-
-    async def _undo(self, connection: Connection, reason: AamError) -> None:
-        """Leave nothing behind in Airbyte, the row FAILED, and its name free again."""
-        reason.members["connection_id"] = connection.id
-        if reason.code == "activation_unknown":
-            # The connection may be ACTIVE: what it stands on is not taken away.
-            reason.members["left_in_airbyte"] = marker(connection)
-            return
-        left: UUID | None = None
-        detail = reason.detail
-        try:
-            await self._delete_made(connection, reason)
-        except AamError as error:
-            log.warning("undo_failed", connection=str(connection.id), code=error.code)
-            left = connection.airbyte_source_id
-            detail += f" The source marked {marker(connection)} may still be in Airbyte."
-            reason.members["left_in_airbyte"] = marker(connection)
-
-        async def write(session: AsyncSession) -> None:
-            row = await registry.lock_connection(session, connection.id)
-            if row.status is not ConnectionStatus.PENDING:
-                return
-            row.status = ConnectionStatus.FAILED
-            row.failure_code, row.failure_detail = reason.code, detail
-            row.airbyte_source_id = left
-            events.record(session, EventType.CONNECTION_FAILED, row, code=reason.code)
-
-        try:
-            await self._db.insist(write)
-        except (Unavailable, UpstreamUnknown) as error:
-            log.warning("failure_not_recorded", connection=str(connection.id), code=error.code)
-
-    async def _delete_made(self, connection: Connection, reason: AamError) -> None:
-        """Delete the source, and with it, as Airbyte does, its connections."""
-        source_ids = [connection.airbyte_source_id] if connection.airbyte_source_id else []
-        if not source_ids and isinstance(reason, UpstreamUnknown | UpstreamConflict):
-            found = await self._airbyte.list_sources(await self._workspace())
-            source_ids = [one.source_id for one in found if one.name == marked(connection)]
-        for source_id in source_ids:
-            await self._airbyte.delete_source(source_id)
 
     async def discover(self, connection_id: UUID, *, every_stream: bool) -> bytes:
         """Ask the source what it offers now; the current catalog merged with it, ready to apply.
@@ -289,14 +161,14 @@ class Orchestrator:
         if row.airbyte_source_id is None:
             raise NotActive(f"Connection {connection_id} has no source.")
         discovered = await self._airbyte.discover_schema(row.airbyte_source_id)
-        snapshot_id = await self._keep(row.airbyte_source_id, discovered)
+        snapshot_id = await keep(self._db, row.airbyte_source_id, discovered)
         configured = await in_slices(catalogs.parse.steps(head.sync_catalog.encode()))
         try:
             merged = await in_slices(
                 catalogs.merge.steps(configured, discovered.catalog, every_stream=every_stream)
             )
         except catalogs.InvalidCatalog as error:
-            raise _unreadable(error) from None
+            raise unreadable(error) from None
         return msgspec.json.encode(
             MergedOrder(
                 connection_id=connection_id,
@@ -307,69 +179,58 @@ class Orchestrator:
             )
         )
 
-    async def sync(self, connection_id: UUID) -> JobHistory:
-        """Have Airbyte move the data now, and record the job.
+    async def sync(self, connection_id: UUID, *, key: Key | None, wait: float) -> Answer:
+        """Have Airbyte move the data now, by one job, which is followed to its end.
 
         Raises:
             NotFound: there is no such connection.
             NotActive: its status does not allow it now.
             SyncRunning: a sync runs already; the members name its job.
-            UpstreamUnknown: it may have started; a later look at its jobs tells.
+            Unavailable: Airbyte or the registry is away; nothing was recorded.
         """
+        replay = await self._operations.replayed(key)
+        if replay is not None:
+            return replay
         async with self._db.read() as session:
             row = await registry.find_connection(session, connection_id)
-        _expect_wired(row)
-        if row.status is not ConnectionStatus.ACTIVE or row.airbyte_connection_id is None:
-            raise NotActive(f"Connection {connection_id} is {row.status}; it must be ACTIVE.")
-        job = await self._trigger(connection_id, row.airbyte_connection_id)
-        recorded, is_new = await self._record(connection_id, job)
-        if not is_new:
-            raise _sync_running(connection_id, recorded)
-        return recorded
+        airbyte_connection_id = _expect_active(row)
+        await self._expect_no_job(connection_id, airbyte_connection_id)
 
-    async def _record(self, connection_id: UUID, job: Job) -> tuple[JobHistory, bool]:
-        """The job's row, and whether this call made it; it is followed to its end from now on."""
-        job_id = uuid4()
+        async def gate(session: AsyncSession, _operation_id: UUID) -> None:
+            _expect_active(await registry.lock_connection(session, connection_id))
 
-        async def write(session: AsyncSession) -> JobHistory:
-            row = await registry.lock_connection(session, connection_id, even_archived=True)
-            known = await registry.find_job(session, connection_id, job.id)
-            if known is not None:
-                return known
-            recorded = JobHistory(
-                id=job_id,
-                connection_id=connection_id,
+        begun = await self._operations.begin(
+            Intent("sync", connection_id, order_for(airbyte_connection_id), key=key), gate
+        )
+        return await self._operations.outcome(begun, wait=wait)
+
+    async def _expect_no_job(self, connection_id: UUID, airbyte_connection_id: UUID) -> None:
+        """See that Airbyte would take a sync; a job that somebody else started is followed, too."""
+        try:
+            statuses = await self._airbyte.connection_statuses([airbyte_connection_id])
+            status = statuses[0].status if statuses else None
+            if status not in _BUSY:
+                newest = []
+            else:
+                newest = await self._airbyte.list_jobs(airbyte_connection_id, limit=5)
+        except _AWAY as error:
+            raise _nothing_recorded(error) from None
+        if status == "paused":
+            raise NotActive(f"Connection {connection_id} is not active in Airbyte.")
+        job = next((job for job in newest if not job.ended), None)
+        if job is None:
+            return
+        async with self._db.transaction() as session:
+            row = await registry.lock_connection(session, connection_id)
+            known = await record_job(
+                session,
+                row,
+                job_id=uuid4(),
                 airbyte_job_id=job.id,
                 status=job.status,
-                catalog_version=row.catalog_version,
-                attempts=job.attempts,
+                started_by=JobStarter.AIRBYTE,
             )
-            session.add(recorded)
-            events.record(
-                session, EventType.SYNC_TRIGGERED, row, status=job.status, ref=recorded.id
-            )
-            return recorded
-
-        recorded = await self._db.insist(write)
-        return recorded, recorded.id == job_id
-
-    async def _trigger(self, connection_id: UUID, airbyte_connection_id: UUID) -> Job:
-        asked_at = datetime.now(UTC)
-        try:
-            return await self._airbyte.trigger_sync(airbyte_connection_id)
-        except SyncRunning as error:
-            airbyte_job_id = error.members.get("airbyte_job_id")
-            if not isinstance(airbyte_job_id, int):
-                raise
-            # Also one that Airbyte started by itself, or whose record was lost, is followed.
-            running = await self._airbyte.get_job(airbyte_job_id)
-            recorded, _ = await self._record(connection_id, running)
-            raise _sync_running(connection_id, recorded) from None
-        except UpstreamUnknown:
-            newest = await self._airbyte.list_jobs(airbyte_connection_id, limit=1)
-            if not newest or newest[0].created_at < asked_at - _CLOCKS_DIFFER_BY:
-                raise
-            return newest[0]
+        raise _sync_running(connection_id, known.id, known.airbyte_job_id)
 
     async def diff(self, connection_id: UUID, from_version: int, to_version: int) -> Difference:
         """What changed between two catalog versions, in the source's schema and in the settings.
@@ -391,62 +252,41 @@ class Orchestrator:
             found = await registry.read_version(session, connection_id, version)
         return await in_slices(catalogs.parse.steps(found.sync_catalog.encode()))
 
-    async def archive(self, connection_id: UUID) -> None:
+    async def archive(self, connection_id: UUID, *, wait: float) -> Answer:
         """Remove a connection from Airbyte, and its source where nothing else uses it.
 
-        The registry keeps its history; its name is free again. Archiving twice changes nothing.
+        The registry keeps its history; its name is free again. Archiving twice changes nothing. Of
+        a connection that was imported, Airbyte keeps everything.
 
         Raises:
             NotFound: there is no such connection.
-            Conflict: it is being onboarded or healed just now.
+            Conflict: it is being onboarded, healed or archived just now.
         """
         async with self._db.read() as session:
             row = await registry.find_connection(session, connection_id)
-        if row.archived_at is not None:
-            return
-        if row.status in (ConnectionStatus.PENDING, ConnectionStatus.HEALING):
-            raise Conflict(f"Connection {connection_id} is {row.status}: wait for its end.")
-        if row.airbyte_connection_id is not None:
-            await self._airbyte.delete_connection(row.airbyte_connection_id)
-        if row.airbyte_source_id is not None:
-            await self._delete_unused_source(row.airbyte_source_id)
+        made = Archive(
+            None if row.imported else row.airbyte_connection_id,
+            None if row.imported else row.airbyte_source_id,
+        )
 
-        async def write(session: AsyncSession) -> None:
+        async def gate(session: AsyncSession, _operation_id: UUID) -> Answer | None:
             row = await registry.lock_connection(session, connection_id, even_archived=True)
             if row.archived_at is not None:
-                return
-            if row.heal_id is not None:
-                # A repair that began meanwhile finds its connection gone, and itself superseded.
-                registry.end_heal(row, row.heal_id, status=ConnectionStatus.FAILED)
-                row.failure_code = "archived"
-            row.archived_at = datetime.now(UTC)
-            await registry.end_running_jobs(session, connection_id, code="connection_archived")
-            events.record(session, EventType.CONNECTION_ARCHIVED, row)
+                return Answer(204, "")
+            return None
 
-        await self._db.insist(write)
-
-    async def _delete_unused_source(self, source_id: UUID) -> None:
-        """Delete a source that AAM made, unless somebody has wired it elsewhere meanwhile."""
-        try:
-            source = await self._airbyte.get_source(source_id)
-        except UpstreamMissing:
-            return
-        # Its own workspace, whatever today's setting is: another one would show no connections.
-        wired = await self._airbyte.list_connections(source.workspace_id)
-        if any(one.source_id == source_id for one in wired):
-            log.warning("source_kept", source=str(source_id), reason="other connections use it")
-            return
-        await self._airbyte.delete_source(source_id)
+        begun = await self._operations.begin(Intent("archive", connection_id, made), gate)
+        return await self._operations.outcome(begun, wait=wait)
 
 
-def marker(connection: Connection) -> str:
-    """What tells AAM's own objects in Airbyte, whose names are not unique there."""
-    return f"[aam:{connection.id}]"
+_BUSY = frozenset({"running", "queued"})
+_AWAY = (UpstreamUnreachable, UpstreamUnknown, UpstreamConflict)
 
 
-def marked(connection: Connection) -> str:
-    """The name of a connection's objects in Airbyte: its own, and the marker."""
-    return f"{connection.name} {marker(connection)}"
+def _nothing_recorded(
+    error: UpstreamUnreachable | UpstreamUnknown | UpstreamConflict,
+) -> Unavailable:
+    return Unavailable(f"{error.detail} Nothing was recorded.", code=error.code)
 
 
 def _expect_credential(source_type: SourceType, credential_id: str | None) -> None:
@@ -463,6 +303,18 @@ def _expect_wired(row: Connection) -> None:
         raise NotActive(f"Connection {row.id} is {row.status}; Airbyte does not hold it.")
 
 
+def _expect_active(row: Connection) -> UUID:
+    """The Airbyte connection to sync."""
+    _expect_wired(row)
+    if row.status is ConnectionStatus.HEALING:
+        raise NotActive(
+            f"Connection {row.id} is HEALING; ask again when it is ACTIVE.", code="healing"
+        )
+    if row.status is not ConnectionStatus.ACTIVE or row.airbyte_connection_id is None:
+        raise NotActive(f"Connection {row.id} is {row.status}; it must be ACTIVE.")
+    return row.airbyte_connection_id
+
+
 def _schedule(order: Onboard) -> Schedule | None:
     if order.schedule is None:
         return None
@@ -471,21 +323,9 @@ def _schedule(order: Onboard) -> Schedule | None:
     return Schedule(units=order.schedule.units, time_unit=order.schedule.time_unit)
 
 
-def _sync_running(connection_id: UUID, job: JobHistory) -> SyncRunning:
+def _sync_running(connection_id: UUID, job_id: UUID, airbyte_job_id: int) -> SyncRunning:
     return SyncRunning(
         f"A sync of connection {connection_id} runs already.",
-        job_id=job.id,
-        airbyte_job_id=job.airbyte_job_id,
+        job_id=job_id,
+        airbyte_job_id=airbyte_job_id,
     )
-
-
-def _unreadable(error: catalogs.InvalidCatalog) -> DiscoverFailed:
-    return DiscoverFailed(f"What the source offers cannot be read: {error}")
-
-
-async def _checked(run: Steps[catalogs.Catalog]) -> catalogs.Catalog:
-    """Run a step of the domain; what it finds wrong with a catalog becomes a 422."""
-    try:
-        return await in_slices(run)
-    except catalogs.InvalidCatalog as error:
-        raise Invalid(str(error), code=error.code) from None

@@ -10,7 +10,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from shared.models import ConnectionStatus
+from shared.models import ConnectionStatus, JobStarter
 
 _ID = "7d0c7f4e-6a3c-4b9d-9a57-0f3c1d2b4e5f"
 _SNAPSHOT_ID = "1c9d8e7f-0a1b-4c2d-8e3f-4a5b6c7d8e9f"
@@ -117,6 +117,8 @@ class ConnectionView(BaseModel):
     catalog_version: int
     failure_code: str | None = None
     failure_detail: str | None = None
+    imported: bool = False
+    drifted_upstream_at: datetime | None = None
     created_at: datetime
     updated_at: datetime
     archived_at: datetime | None = None
@@ -158,12 +160,14 @@ JOB: dict[str, Any] = {
     "job_id": "c2a9e4d0-3b1f-4f6e-9d8c-7b6a5f4e3d2c",
     "airbyte_job_id": 42,
     "status": "succeeded",
+    "started_by": "aam",
     "catalog_version": 1,
     "attempts": 1,
     "records": 700,
     "bytes": 181034,
     "started_at": "2026-11-22T09:31:00.123456+00:00",
     "ended_at": "2026-11-22T09:31:14.654321+00:00",
+    "duration_seconds": 14.531,
 }
 
 
@@ -175,6 +179,7 @@ class JobView(BaseModel):
     job_id: UUID
     airbyte_job_id: int
     status: str
+    started_by: JobStarter
     catalog_version: int
     attempts: int
     records: int | None = None
@@ -182,10 +187,12 @@ class JobView(BaseModel):
     failure_code: str | None = None
     started_at: datetime
     ended_at: datetime | None = None
+    duration_seconds: float
+    """So far, while it runs."""
 
 
 class SyncStarted(BaseModel):
-    """A sync that Airbyte has taken on."""
+    """A sync that Airbyte has taken on; without `job_id`, one that is still being started."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -194,13 +201,15 @@ class SyncStarted(BaseModel):
                     "job_id": "c2a9e4d0-3b1f-4f6e-9d8c-7b6a5f4e3d2c",
                     "airbyte_job_id": 42,
                     "status": "pending",
+                    "operation_id": "3f8e2d1c-4b5a-4968-8776-a5b4c3d2e1f0",
                 }
             ]
         }
     )
 
-    job_id: UUID
-    airbyte_job_id: int
+    operation_id: UUID
+    job_id: UUID | None = None
+    airbyte_job_id: int | None = None
     status: str
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Self, TypeVar
 from uuid import UUID, uuid4
 
@@ -237,12 +238,14 @@ class AirbyteClient:
             "sources/list", workspace_id, _SOURCES, lambda page: page.sources, _source_id
         )
 
-    async def delete_source(self, source_id: UUID) -> None:
+    async def delete_source(self, source_id: UUID, *, workspace_id: UUID | None = None) -> None:
         """Delete a source and, with it, every connection of it; done already is done.
 
         Endpoint: POST sources/delete
         Sends:    {"sourceId": uuid}
         Receives: 204, empty
+
+        `workspace_id` is its workspace, where the caller knows it: see `_delete`.
         """
 
         async def listed(workspace_id: UUID) -> bool:
@@ -250,7 +253,7 @@ class AirbyteClient:
                 found.source_id == source_id for found in await self.list_sources(workspace_id)
             )
 
-        await self._delete("sources/delete", {"sourceId": source_id}, listed)
+        await self._delete("sources/delete", {"sourceId": source_id}, listed, workspace_id)
 
     async def discover_schema(self, source_id: UUID) -> Discovered:
         """Ask the source itself for its schema, past Airbyte's cache.
@@ -468,12 +471,16 @@ class AirbyteClient:
         )
         return [status.told() for status in read]
 
-    async def delete_connection(self, connection_id: UUID) -> None:
+    async def delete_connection(
+        self, connection_id: UUID, *, workspace_id: UUID | None = None
+    ) -> None:
         """Delete a connection; done already is done.
 
         Endpoint: POST connections/delete
         Sends:    {"connectionId": uuid}
         Receives: 204, empty
+
+        `workspace_id` is its workspace, where the caller knows it: see `_delete`.
         """
 
         async def listed(workspace_id: UUID) -> bool:
@@ -482,7 +489,9 @@ class AirbyteClient:
                 for found in await self.list_connections(workspace_id)
             )
 
-        await self._delete("connections/delete", {"connectionId": connection_id}, listed)
+        await self._delete(
+            "connections/delete", {"connectionId": connection_id}, listed, workspace_id
+        )
 
     # Jobs
 
@@ -543,8 +552,10 @@ class AirbyteClient:
             read = await self._post("jobs/get", {"id": job_id}, _JOB, repeat=True)
         return read.told()
 
-    async def list_jobs(self, connection_id: UUID, *, limit: int) -> list[Job]:
-        """The newest jobs of a connection, newest first.
+    async def list_jobs(
+        self, connection_id: UUID, *, limit: int, created_since: datetime | None = None
+    ) -> list[Job]:
+        """The newest jobs of a connection, newest first; only those created since then.
 
         Endpoint: POST jobs/list
         Sends:    {"configTypes": [...], "configId": str, "pagination": {...}, "orderBy...": ...}
@@ -562,7 +573,8 @@ class AirbyteClient:
             _JOBS,
             repeat=True,
         )
-        return [job.told() for job in read.jobs]
+        jobs = [job.told() for job in read.jobs]
+        return [job for job in jobs if created_since is None or job.created_at >= created_since]
 
     async def cancel_job(self, job_id: int) -> Job:
         """Stop a job.
@@ -746,17 +758,21 @@ class AirbyteClient:
         path: str,
         order: Mapping[str, Any],
         listed: Callable[[UUID], Awaitable[bool]],
+        workspace_id: UUID | None,
     ) -> None:
         """Delete, and where Airbyte is unclear whether there was anything, look.
 
         For an id that it does not know, it answers 404, 403 or 500, as version and login have it.
+        The look is into its own workspace, where that is known, else into the one AAM works in.
         """
         try:
             await self._post(path, order, _ANYTHING, repeat=True)
         except UpstreamMissing:
             return
         except (UpstreamDenied, UpstreamUnknown):
-            workspace_id = self._workspace_id or (await self.instance()).default_workspace_id
+            workspace_id = (
+                workspace_id or self._workspace_id or (await self.instance()).default_workspace_id
+            )
             if workspace_id is None or await listed(workspace_id):
                 raise
 

@@ -347,20 +347,26 @@ def _refusal(path: str, status: int, content: bytearray) -> AamError:
     429 proves nothing either: Airbyte's Configuration API has no rate limit, so a proxy sent it.
     """
     told = f"Airbyte answered {path} with status {status}."
+    is_airbytes = _is_airbytes(content)
     if (known := _BY_STATUS.get(status)) is not None:
-        return known(told)
+        refusal = known(told)
+        refusal.is_over = is_airbytes
+        return refusal
     if status == 413:
         return Invalid(
             f"The body of {path} is larger than Airbyte accepts.", code="catalog_too_large"
         )
-    if not _is_airbytes(content):
+    if not is_airbytes:
         return UpstreamUnknown(told)
     if status in {405, 501}:
         return UpstreamRefused(f"This Airbyte has no {path}.", code=UNSUPPORTED)
     if status == 404:
         return UpstreamMissing(told)
-    definite = 400 <= status < 500 and status not in {425, 429}
-    return UpstreamRefused(told) if definite else UpstreamUnknown(told)
+    if 400 <= status < 500 and status not in {425, 429}:
+        return UpstreamRefused(told)
+    unknown = UpstreamUnknown(told)
+    unknown.is_over = True
+    return unknown
 
 
 _ERROR_KEYS = frozenset({"message", "errorId", "title", "_embedded", "validationErrors"})

@@ -42,7 +42,10 @@ ORDER = {
     "streams": ["Account", "Contact"],
 }
 DESTINATION_ID = "5f0c6a1e-8f64-4f0b-9a3c-0b1c2d3e4f50"
-_TABLES = "events, job_history, sync_catalog_versions, snapshots, stream_schemas, connections"
+_TABLES = (
+    "events, job_history, sync_catalog_versions, snapshots, stream_schemas, operations, looks,"
+    " connections, pgqueuer, pgqueuer_log"
+)
 
 
 @pytest.fixture(scope="session")
@@ -148,6 +151,8 @@ def settings_for(
         "airbyte_destination_id": DESTINATION_ID,
         "airbyte_timeout": "5",
         "discover_timeout": "10",
+        "quiet_time": "0.3",
+        "operation_deadline": "60",
         "job_poll_interval": "0.05",
         "event_relay_interval": "0.05",
         "log_level": "DEBUG",

@@ -275,25 +275,22 @@ async def test_of_many_at_once_one_wins(mesh: Mesh) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind, after_effect, status, code",
+    "kind, times, status, code",
     [
-        (422, False, 422, "upstream_rejected"),
-        (500, False, 504, "upstream_unknown"),
-        ("html_502", False, 504, "upstream_unknown"),
-        ("reset", False, 504, "upstream_unknown"),
-        ("lie", False, 502, "upstream_mismatch"),
-        (409, False, 409, "upstream_conflict"),
+        (422, 1, 422, "upstream_rejected"),
+        (403, 1, 502, "upstream_auth"),
+        ("lie", 3, 502, "upstream_mismatch"),
     ],
 )
 async def test_a_refusal_leaves_the_old_version_in_force(
-    mesh: Mesh, kind: Any, after_effect: bool, status: int, code: str
+    mesh: Mesh, kind: Any, times: int, status: int, code: str
 ) -> None:
     """Airbyte holds version 1, the connection is ACTIVE at it, and the event says refused."""
     connection = await mesh.onboard()
     before = deepcopy(held(mesh, connection))
     mesh.airbyte.offers(GREW)
     order = await discovered(mesh, connection)
-    mesh.airbyte.fault("connections/update", kind, after_effect=after_effect)
+    mesh.airbyte.fault("connections/update", kind, times=times)
 
     told, problem = await apply(mesh, order)
 
@@ -302,6 +299,21 @@ async def test_a_refusal_leaves_the_old_version_in_force(
     view = await seen(mesh, connection)
     assert (view["status"], view["catalog_version"]) == ("ACTIVE", 1)
     assert (await mesh.events(3))[-1]["type"] == "catalog.refused"
+
+
+@pytest.mark.parametrize("kind", [500, "html_502", "reset", 409, "lie"])
+async def test_an_update_that_did_not_land_is_sent_again(mesh: Mesh, kind: Any) -> None:
+    """Nobody said no, and Airbyte holds the old catalog: it is given the new one again."""
+    connection = await mesh.onboard()
+    mesh.airbyte.offers(GREW)
+    order = await discovered(mesh, connection)
+    mesh.airbyte.fault("connections/update", kind)
+
+    status, applied = await apply(mesh, order)
+
+    assert (status, applied["version_number"]) == (200, 2)
+    assert len(mesh.airbyte.called("connections/update")) == 2
+    assert (await seen(mesh, connection))["status"] == "ACTIVE"
 
 
 @pytest.mark.parametrize("kind", [500, "html_504", "reset", "empty_200", "truncated"])

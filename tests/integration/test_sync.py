@@ -18,7 +18,7 @@ async def test_a_sync_is_recorded_and_followed_to_its_end(mesh: Mesh) -> None:
     answer = await mesh.orchestrator.post(f"/connections/{connection['id']}/sync")
 
     assert answer.status_code == 202
-    assert set(answer.json()) == {"job_id", "airbyte_job_id", "status"}
+    assert set(answer.json()) == {"job_id", "airbyte_job_id", "status", "operation_id"}
     (job,) = await mesh.jobs_until_end(connection["id"])
     assert job["job_id"] == answer.json()["job_id"]
     assert (job["status"], job["records"], job["bytes"]) == ("succeeded", 700, 181_034)
@@ -80,15 +80,16 @@ async def test_a_lost_answer_is_settled_from_the_job_list(mesh: Mesh, kind: Any)
     assert list(mesh.airbyte.jobs) == [answer.json()["airbyte_job_id"]]
 
 
-async def test_nothing_started_is_504(mesh: Mesh) -> None:
-    """Sent, no answer, and no job in the list: nobody knows."""
+@pytest.mark.parametrize("kind", ["reset", "html_504", 409, 500])
+async def test_a_sync_that_did_not_start_is_started_once(mesh: Mesh, kind: Any) -> None:
+    """No answer, and no job in the list once Airbyte is quiet: it is asked again."""
     connection = await mesh.onboard()
-    mesh.airbyte.fault("connections/sync", "reset")
+    mesh.airbyte.fault("connections/sync", kind)
 
     answer = await mesh.orchestrator.post(f"/connections/{connection['id']}/sync")
 
-    assert (answer.status_code, answer.json()["code"]) == (504, "upstream_unknown")
-    assert mesh.airbyte.jobs == {}
+    assert answer.status_code == 202
+    assert list(mesh.airbyte.jobs) == [answer.json()["airbyte_job_id"]]
 
 
 async def test_states_that_do_not_allow_it(mesh: Mesh) -> None:

@@ -1,0 +1,242 @@
+"""Applying a catalog, once it is recorded: Airbyte's update, a look, the next version, ACTIVE."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from shared import events, registry
+from shared.airbyte_client import AirbyteClient, AirbyteConnection
+from shared.config import Settings
+from shared.database import Database
+from shared.errors import (
+    UpstreamConflict,
+    UpstreamMismatch,
+    UpstreamMissing,
+    UpstreamUnknown,
+    UpstreamUnreachable,
+)
+from shared.events import EventType
+from shared.heads import means
+from shared.models import ConnectionStatus, VersionOrigin
+from shared.operations import Operation
+
+_TRIES = 3
+"""How often Airbyte may say yes and hold something else."""
+_PAUSED_BY_A_CHANGE = ("inactive", "locked")
+
+
+class Heal(msgspec.Struct, frozen=True):
+    """What is to be applied where; the catalog itself is the operation's document."""
+
+    airbyte_connection_id: UUID
+    fingerprint: str
+    base_version: int
+    base_status: ConnectionStatus
+    snapshot_id: UUID | None
+    source_catalog_id: UUID | None
+
+
+class Applying:
+    """Gives Airbyte a new catalog and records it as the next version; resumable at every line."""
+
+    def __init__(self, settings: Settings, db: Database, airbyte: AirbyteClient) -> None:
+        self._call_s = settings.airbyte_timeout.total_seconds()
+        self._db = db
+        self._airbyte = airbyte
+
+    async def run(self, operation: Operation) -> None:
+        """Update, look whether Airbyte holds it, and record what it holds."""
+        heal = msgspec.json.decode(operation.request, type=Heal)
+        document = operation.document or b""
+        await self._give(operation, heal, document)
+        number = heal.base_version + 1
+        async with self._db.transaction() as session:
+            row = await registry.lock_connection(
+                session, operation.connection_id, even_archived=True
+            )
+            registry.end_heal(row, operation.id, status=ConnectionStatus.ACTIVE)
+            row.failure_code = row.failure_detail = row.drifted_upstream_at = None
+            await registry.append_version(
+                session,
+                row,
+                document,
+                expected_version=heal.base_version,
+                fingerprint=heal.fingerprint,
+                origin=VersionOrigin.REPAIR,
+                snapshot_id=heal.snapshot_id,
+            )
+            events.record(session, EventType.CATALOG_APPLIED, row, ref=operation.id)
+            answer = applied(
+                row.id, heal.base_version, number, ConnectionStatus.ACTIVE, changed=True
+            )
+            await operation.finish(session, status=200, body=answer)
+
+    async def _give(self, operation: Operation, heal: Heal, document: bytes) -> None:
+        """Have Airbyte hold the catalog.
+
+        Raises:
+            UpstreamMismatch: it says that it does, and holds something else.
+        """
+        while not (held := await self._given(operation, heal, document))["as_wanted"]:
+            refused = operation.results.get("mismatches", 0) + 1
+            if refused == _TRIES:
+                raise UpstreamMismatch("Airbyte accepted the catalog and holds a different one.")
+            operation.results["mismatches"] = refused
+            operation.forget("update", "look")
+        if held["breaking_change"]:
+            await self._unpause(operation, heal, document, paused=held["paused"])
+
+    async def _given(self, operation: Operation, heal: Heal, document: bytes) -> dict[str, Any]:
+        async def update() -> bool:
+            await self._update(heal, document)
+            return True
+
+        async def look() -> dict[str, Any]:
+            held = await self._held(heal)
+            return {
+                "as_wanted": await means(held, heal.fingerprint),
+                "breaking_change": held.breaking_change,
+                "paused": held.status in _PAUSED_BY_A_CHANGE,
+            }
+
+        async def holds() -> bool | None:
+            return True if await means(await self._held(heal), heal.fingerprint) else None
+
+        await operation.once("update", update, look=holds, within=2 * self._call_s)
+        held: dict[str, Any] = await operation.once("look", look, within=self._call_s)
+        return held
+
+    async def _unpause(
+        self, operation: Operation, heal: Heal, document: bytes, *, paused: bool
+    ) -> None:
+        """Take back what a schema change made Airbyte flag, and perhaps pause: it is healed now.
+
+        A pause without the flag is a person's, and stays.
+        """
+
+        async def unpause() -> bool:
+            await self._update(
+                heal, document, status="active" if paused else None, breaking_change=False
+            )
+            return await means(await self._held(heal), heal.fingerprint)
+
+        if not await operation.once("unpause", unpause, within=2 * self._call_s):
+            raise UpstreamMismatch("Airbyte accepted the catalog and holds a different one.")
+
+    async def _update(
+        self,
+        heal: Heal,
+        document: bytes,
+        *,
+        status: str | None = None,
+        breaking_change: bool | None = None,
+    ) -> None:
+        """Update the connection; an error after its effect is none.
+
+        Airbyte writes the catalog before it tells its scheduler, so what it holds decides, not what
+        it said (ConnectionsHandler.kt of 310e6cb6ac).
+        """
+        try:
+            await self._airbyte.update_connection(
+                heal.airbyte_connection_id,
+                document,
+                source_catalog_id=heal.source_catalog_id,
+                status=status,
+                breaking_change=breaking_change,
+            )
+        except (UpstreamUnknown, UpstreamConflict):
+            held = await self._held(heal)
+            if not await means(held, heal.fingerprint) or (
+                breaking_change is not None and held.breaking_change is not breaking_change
+            ):
+                raise
+
+    async def _held(self, heal: Heal) -> AirbyteConnection:
+        """What Airbyte holds, after it may have been sent something.
+
+        Raises:
+            UpstreamUnknown: it cannot be asked; so nobody knows.
+        """
+        try:
+            return await self._airbyte.get_connection(heal.airbyte_connection_id)
+        except UpstreamUnreachable:
+            raise UpstreamUnknown("Airbyte went away before it could be looked at.") from None
+
+    async def undo(self, operation: Operation) -> None:
+        """Back to the old version where Airbyte holds it (again), else FAILED."""
+        heal = msgspec.json.decode(operation.request, type=Heal)
+
+        async def put_back() -> str:
+            # Airbyte goes on showing a connection that was deleted, and refuses to update it.
+            if (operation.failure or {}).get("code") == UpstreamMissing.code:
+                return "missing"
+            try:
+                return await self._put_back(operation.connection_id, heal)
+            except UpstreamMissing:
+                return "missing"
+
+        found = await operation.once("undo", put_back, within=4 * self._call_s)
+        if found == "base":
+            await self._settle(operation, heal.base_status, code=None)
+        else:
+            code = "upstream_missing" if found == "missing" else "catalog_unknown"
+            await self._settle(operation, ConnectionStatus.FAILED, code=code)
+
+    async def abandon(self, operation: Operation) -> None:
+        """FAILED: nobody knows what Airbyte holds. It may be healed again from there."""
+        code = (operation.failure or {}).get("code")
+        await self._settle(operation, ConnectionStatus.FAILED, code=code)
+
+    async def _put_back(self, connection_id: UUID, heal: Heal) -> str:
+        """Have Airbyte hold the base version: `base`, or `other` where it holds something else."""
+        async with self._db.read() as session:
+            head = await registry.read_version(session, connection_id, heal.base_version)
+        if await means(await self._held(heal), head.fingerprint):
+            return "base"
+        await self._airbyte.update_connection(
+            heal.airbyte_connection_id, head.sync_catalog.encode()
+        )
+        return "base" if await means(await self._held(heal), head.fingerprint) else "other"
+
+    async def _settle(
+        self, operation: Operation, status: ConnectionStatus, *, code: str | None
+    ) -> None:
+        failure = operation.failure or {}
+        async with self._db.transaction() as session:
+            row = await registry.lock_connection(
+                session, operation.connection_id, even_archived=True
+            )
+            registry.end_heal(row, operation.id, status=status)
+            if status is ConnectionStatus.FAILED and code is not None:
+                row.failure_code, row.failure_detail = code, failure.get("detail")
+            events.record(
+                session,
+                EventType.CATALOG_REFUSED,
+                row,
+                ref=operation.id,
+                code=failure.get("code"),
+            )
+            await operation.finish(session)
+
+
+def applied(
+    connection_id: UUID,
+    previous_version: int,
+    version_number: int,
+    status: ConnectionStatus,
+    *,
+    changed: bool,
+) -> str:
+    """What came of it, as JSON; not `changed` where the catalog means what the head means."""
+    return msgspec.json.encode(
+        {
+            "connection_id": connection_id,
+            "previous_version": previous_version,
+            "version_number": version_number,
+            "status": status,
+            "changed": changed,
+        }
+    ).decode()

@@ -1,0 +1,82 @@
+"""Archiving, once it is recorded: out of Airbyte, kept in the registry."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from uuid import UUID
+
+import msgspec
+
+from shared import events, logs, registry
+from shared.airbyte_client import AirbyteClient
+from shared.config import Settings
+from shared.database import Database
+from shared.errors import UpstreamMissing
+from shared.events import EventType
+from shared.operations import Operation
+
+log = logs.get(__name__)
+
+
+class Archive(msgspec.Struct, frozen=True):
+    """What is to be removed from Airbyte; nothing where somebody else made it there."""
+
+    airbyte_connection_id: UUID | None
+    airbyte_source_id: UUID | None
+
+
+class Archiving:
+    """Removes a connection from Airbyte, and its source where nothing else uses it."""
+
+    def __init__(self, settings: Settings, db: Database, airbyte: AirbyteClient) -> None:
+        self._call_s = settings.airbyte_timeout.total_seconds()
+        self._db = db
+        self._airbyte = airbyte
+
+    async def run(self, operation: Operation) -> None:
+        """Delete the connection, then the source, each until Airbyte has it no more."""
+        made = msgspec.json.decode(operation.request, type=Archive)
+
+        async def delete_connection() -> bool:
+            if made.airbyte_connection_id is not None:
+                await self._airbyte.delete_connection(made.airbyte_connection_id)
+            return True
+
+        async def delete_source() -> bool:
+            if made.airbyte_source_id is not None:
+                await self._delete_unused_source(made.airbyte_source_id)
+            return True
+
+        await operation.once("connection", delete_connection, within=3 * self._call_s)
+        await operation.once("source", delete_source, within=4 * self._call_s)
+        async with self._db.transaction() as session:
+            row = await registry.lock_connection(
+                session, operation.connection_id, even_archived=True
+            )
+            if row.archived_at is None:
+                row.archived_at = datetime.now(UTC)
+                await registry.end_running_jobs(session, row.id, code="connection_archived")
+                events.record(session, EventType.CONNECTION_ARCHIVED, row)
+            await operation.finish(session, status=204)
+
+    async def undo(self, operation: Operation) -> None:
+        """End it: what was deleted stays deleted, and asking again goes on from there."""
+        await self.abandon(operation)
+
+    async def abandon(self, operation: Operation) -> None:
+        """End it: the connection is not archived."""
+        async with self._db.transaction() as session:
+            await operation.finish(session)
+
+    async def _delete_unused_source(self, source_id: UUID) -> None:
+        """Delete a source that AAM made, unless somebody has wired it elsewhere meanwhile."""
+        try:
+            source = await self._airbyte.get_source(source_id)
+        except UpstreamMissing:
+            return
+        # Its own workspace, whatever today's setting is: another one would show no connections.
+        wired = await self._airbyte.list_connections(source.workspace_id)
+        if any(one.source_id == source_id for one in wired):
+            log.warning("source_kept", source=str(source_id), reason="other connections use it")
+            return
+        await self._airbyte.delete_source(source_id, workspace_id=source.workspace_id)

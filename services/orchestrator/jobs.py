@@ -1,0 +1,43 @@
+"""The record of an Airbyte job, whoever started it."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from shared import events, registry
+from shared.events import EventType
+from shared.models import Connection, JobHistory, JobStarter
+
+
+async def record_job(
+    session: AsyncSession,
+    row: Connection,
+    *,
+    job_id: UUID,
+    airbyte_job_id: int,
+    status: str,
+    started_by: JobStarter,
+) -> JobHistory:
+    """The job's row, made where there is none yet; it is followed to its end from now on.
+
+    The connection's row must be locked by this transaction. A job that was first seen in Airbyte
+    and then turns out to be AAM's own is AAM's.
+    """
+    known = await registry.find_job(session, row.id, airbyte_job_id)
+    if known is not None:
+        if started_by is JobStarter.AAM:
+            known.started_by = JobStarter.AAM
+        return known
+    job = JobHistory(
+        id=job_id,
+        connection_id=row.id,
+        airbyte_job_id=airbyte_job_id,
+        status=status,
+        catalog_version=row.catalog_version,
+        started_by=started_by,
+    )
+    session.add(job)
+    events.record(session, EventType.SYNC_TRIGGERED, row, status=status, ref=job.id)
+    return job

@@ -1,0 +1,270 @@
+"""Onboarding, once it is recorded: source, discovery, connection, version 1."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from shared import events, registry, snapshots, sources
+from shared.airbyte_client import (
+    AirbyteClient,
+    Discovered,
+    NewConnection,
+    Schedule,
+)
+from shared.config import Settings
+from shared.database import Database
+from shared.domain import catalog as catalogs
+from shared.domain.steps import Steps, in_slices
+from shared.errors import (
+    DiscoverFailed,
+    Invalid,
+    NotFound,
+    UpstreamMismatch,
+    UpstreamMissing,
+)
+from shared.events import EventType
+from shared.heads import means
+from shared.models import ConnectionStatus, VersionOrigin
+from shared.operations import Operation
+from shared.peers import AuthBroker
+from shared.sources import SourceType
+
+_KEPT_WITHIN_S = 60.0
+"""What storing a snapshot may take beyond its discovery."""
+
+
+class Wiring(msgspec.Struct, frozen=True):
+    """What is to be wired: the caller's order, and what was looked up before it was recorded."""
+
+    name: str
+    source_type: str
+    credential_id: str | None
+    streams: list[str] | None
+    schedule: Schedule | None
+    workspace_id: UUID
+    destination_id: UUID
+    destination_sync_modes: list[str]
+
+
+class Onboarding:
+    """Wires a source to a destination in Airbyte, and records it; resumable at every line."""
+
+    def __init__(
+        self, settings: Settings, db: Database, airbyte: AirbyteClient, auth_broker: AuthBroker
+    ) -> None:
+        self._call_s = settings.airbyte_timeout.total_seconds()
+        self._discover_s = settings.discover_timeout.total_seconds()
+        self._db = db
+        self._airbyte = airbyte
+        self._auth_broker = auth_broker
+        self._fetched: dict[str, dict[str, Any]] = {}
+
+    async def configuration(
+        self, source_type: SourceType, credential_id: str | None
+    ) -> dict[str, Any]:
+        """The connector's configuration; it holds secrets.
+
+        Raises:
+            Invalid: the auth_broker has no such credential, or the credential lacks a variable.
+        """
+        if credential_id is None:
+            return source_type.configuration().model_dump(exclude_none=True)
+        try:
+            return await self._auth_broker.connector_config(source_type.name, credential_id)
+        except NotFound as error:
+            raise Invalid(error.detail, code=error.code) from None
+
+    async def run(self, operation: Operation) -> None:
+        """Find or create the source, discover, find or create the connection, activate."""
+        wiring = msgspec.json.decode(operation.request, type=Wiring)
+        source_id = await self._source(operation, wiring)
+        document = await self._choose(operation, wiring, source_id)
+        fingerprint = await in_slices(catalogs.meaning_of.steps(document))
+        connection_id = await self._connection(operation, wiring, source_id, document)
+        await self._look(operation, connection_id, fingerprint)
+
+        snapshot_id = UUID(operation.results["discover"]["snapshot_id"])
+        async with self._db.transaction() as session:
+            row = await registry.lock_connection(session, operation.connection_id)
+            row.airbyte_source_id = source_id
+            row.airbyte_connection_id = connection_id
+            row.status = ConnectionStatus.ACTIVE
+            await registry.append_version(
+                session,
+                row,
+                document,
+                expected_version=0,
+                fingerprint=fingerprint,
+                origin=VersionOrigin.ONBOARD,
+                snapshot_id=snapshot_id,
+            )
+            events.record(session, EventType.CONNECTION_ONBOARDED, row, ref=snapshot_id)
+            await session.flush()
+            answer = await registry.connection_json(session, row.id)
+            await operation.finish(session, status=201, body=answer)
+
+    async def _source(self, operation: Operation, wiring: Wiring) -> UUID:
+        if "source" in operation.results:
+            return UUID(operation.results["source"])
+        source_type = sources.find(wiring.source_type)
+        configuration = await self.configuration(source_type, wiring.credential_id)
+
+        async def create() -> str:
+            source = await self._airbyte.create_source(
+                wiring.workspace_id,
+                configuration,
+                name=f"{wiring.name} {operation.marker}",
+                source_definition_id=source_type.definition_id,
+            )
+            return str(source.source_id)
+
+        async def look() -> str | None:
+            found = await self._sources_of(operation, wiring)
+            return str(found[0]) if found else None
+
+        return UUID(await operation.once("source", create, look=look, within=3 * self._call_s))
+
+    async def _choose(self, operation: Operation, wiring: Wiring, source_id: UUID) -> bytes:
+        """Discover, and choose what is to be synced: the operation's document from then on."""
+        if operation.document is not None:
+            return operation.document
+        chosen: list[bytes] = []
+
+        async def discover() -> dict[str, str | None]:
+            discovered = await self._airbyte.discover_schema(source_id)
+            snapshot_id = await keep(self._db, source_id, discovered)
+            catalog = await _checked(
+                catalogs.choose.steps(
+                    discovered.catalog,
+                    streams=wiring.streams,
+                    destination_sync_modes=frozenset(wiring.destination_sync_modes),
+                )
+            )
+            chosen.append(catalogs.dump(catalog))
+            catalog_id = discovered.catalog_id
+            return {
+                "snapshot_id": str(snapshot_id),
+                "catalog_id": str(catalog_id) if catalog_id else None,
+            }
+
+        # A process that dies before the next step has kept no catalog, and discovers again.
+        operation.forget("discover")
+        await operation.once("discover", discover, within=self._discover_s + _KEPT_WITHIN_S)
+        operation.keep(chosen[0])
+        return chosen[0]
+
+    async def _connection(
+        self, operation: Operation, wiring: Wiring, source_id: UUID, document: bytes
+    ) -> UUID:
+        catalog_id = operation.results["discover"]["catalog_id"]
+
+        async def create() -> str:
+            made = await self._airbyte.create_connection(
+                NewConnection(
+                    name=f"{wiring.name} {operation.marker}",
+                    source_id=source_id,
+                    destination_id=wiring.destination_id,
+                    sync_catalog=document,
+                    source_catalog_id=UUID(catalog_id) if catalog_id else None,
+                    schedule=wiring.schedule,
+                )
+            )
+            return str(made.connection_id)
+
+        async def look() -> str | None:
+            found = await self._airbyte.list_connections(wiring.workspace_id)
+            for one in found:
+                if one.source_id == source_id and one.name.endswith(operation.marker):
+                    return str(one.connection_id)
+            return None
+
+        return UUID(await operation.once("connection", create, look=look, within=3 * self._call_s))
+
+    async def _look(self, operation: Operation, connection_id: UUID, fingerprint: str) -> None:
+        """See that Airbyte holds what it said it had made.
+
+        Raises:
+            UpstreamMismatch: it does not.
+        """
+
+        async def look() -> bool:
+            try:
+                held = await self._airbyte.get_connection(connection_id)
+            except UpstreamMissing:
+                return False
+            return await means(held, fingerprint)
+
+        if not await operation.once("look", look, within=self._call_s):
+            raise UpstreamMismatch("Airbyte made the connection and holds something else.")
+
+    async def undo(self, operation: Operation) -> None:
+        """Delete what was made, newest first, until Airbyte has none of it."""
+        wiring = msgspec.json.decode(operation.request, type=Wiring)
+
+        async def delete() -> bool:
+            for source_id in await self._sources_of(operation, wiring):
+                await self._delete_connections(source_id, wiring.workspace_id, operation.marker)
+                await self._airbyte.delete_source(source_id, workspace_id=wiring.workspace_id)
+            return not await self._sources_of(operation, wiring)
+
+        await operation.once("undo", delete, within=10 * self._call_s)
+        if not operation.results["undo"]:
+            operation.forget("undo")
+            raise UpstreamMismatch("Airbyte deleted a source and still has it.")
+        await self._record_failure(operation, left=None)
+
+    async def abandon(self, operation: Operation) -> None:
+        """Record the failure; what may be left in Airbyte is the sweeper's."""
+        source_id = operation.results.get("source")
+        await self._record_failure(operation, left=UUID(source_id) if source_id else None)
+
+    async def _record_failure(self, operation: Operation, *, left: UUID | None) -> None:
+        failure = operation.failure or {}
+        async with self._db.transaction() as session:
+            row = await registry.lock_connection(session, operation.connection_id)
+            row.status = ConnectionStatus.FAILED
+            row.failure_code, row.failure_detail = failure.get("code"), failure.get("detail")
+            row.airbyte_source_id = left
+            events.record(session, EventType.CONNECTION_FAILED, row, code=row.failure_code)
+            await operation.finish(session)
+
+    async def _sources_of(self, operation: Operation, wiring: Wiring) -> list[UUID]:
+        found = await self._airbyte.list_sources(wiring.workspace_id)
+        return [one.source_id for one in found if one.name.endswith(operation.marker)]
+
+    async def _delete_connections(self, source_id: UUID, workspace_id: UUID, marker: str) -> None:
+        """Delete a source's connections, as far as they are this operation's.
+
+        Raises:
+            UpstreamMismatch: somebody else has wired the source.
+        """
+        for one in await self._airbyte.list_connections(workspace_id):
+            if one.source_id != source_id:
+                continue
+            if not one.name.endswith(marker):
+                raise UpstreamMismatch("Somebody else has wired the source: it is kept.")
+            await self._airbyte.delete_connection(one.connection_id, workspace_id=workspace_id)
+
+
+async def keep(db: Database, source_id: UUID, discovered: Discovered) -> UUID:
+    """Store what a source offers; what nobody could read is a failed discovery."""
+    try:
+        return await snapshots.keep(db, source_id, discovered)
+    except catalogs.InvalidCatalog as error:
+        raise unreadable(error) from None
+
+
+def unreadable(error: catalogs.InvalidCatalog) -> DiscoverFailed:
+    """What a source offers makes no catalog."""
+    return DiscoverFailed(f"What the source offers cannot be read: {error}")
+
+
+async def _checked(run: Steps[catalogs.Catalog]) -> catalogs.Catalog:
+    """Run a step of the domain; what it finds wrong with a catalog becomes a 422."""
+    try:
+        return await in_slices(run)
+    except catalogs.InvalidCatalog as error:
+        raise Invalid(str(error), code=error.code) from None

@@ -1,0 +1,110 @@
+"""A sync, once it is recorded: one job in Airbyte, whatever answers were lost."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import msgspec
+
+from services.orchestrator.jobs import record_job
+from shared import registry
+from shared.airbyte_client import AirbyteClient, Job
+from shared.config import Settings
+from shared.database import Database
+from shared.errors import SyncRunning
+from shared.models import JobStarter
+from shared.operations import Operation
+
+_CLOCKS_DIFFER_BY = timedelta(seconds=5)
+
+
+class SyncOrder(msgspec.Struct, frozen=True):
+    """What is to be synced, and since when a job of this order can exist."""
+
+    airbyte_connection_id: UUID
+    asked_at: datetime
+
+
+class Syncing:
+    """Starts a job in Airbyte, at most one an operation, and records it."""
+
+    def __init__(self, settings: Settings, db: Database, airbyte: AirbyteClient) -> None:
+        self._call_s = settings.airbyte_timeout.total_seconds()
+        self._db = db
+        self._airbyte = airbyte
+
+    async def run(self, operation: Operation) -> None:
+        """Trigger the sync, or find the job that an earlier try started."""
+        order = msgspec.json.decode(operation.request, type=SyncOrder)
+        was_sent = operation.has_tried("job")
+
+        async def trigger() -> dict[str, Any]:
+            try:
+                job = await self._airbyte.trigger_sync(order.airbyte_connection_id)
+            except SyncRunning as running:
+                # After an earlier try, a job as young as this order is what that try started.
+                job_id = running.members.get("airbyte_job_id")
+                if not was_sent or not isinstance(job_id, int):
+                    raise
+                job = await self._airbyte.get_job(job_id)
+                if not _can_be_ours(job, order):
+                    raise
+            return {"id": job.id, "status": job.status}
+
+        async def look() -> dict[str, Any] | None:
+            since = order.asked_at - _CLOCKS_DIFFER_BY
+            jobs = await self._airbyte.list_jobs(
+                order.airbyte_connection_id, limit=10, created_since=since
+            )
+            ours = [job for job in jobs if _can_be_ours(job, order)]
+            known = await self._known(operation.connection_id, ours)
+            ours = [job for job in ours if job.id not in known]
+            return {"id": ours[-1].id, "status": ours[-1].status} if ours else None
+
+        found = await operation.once("job", trigger, look=look, within=3 * self._call_s)
+        async with self._db.transaction() as session:
+            row = await registry.lock_connection(
+                session, operation.connection_id, even_archived=True
+            )
+            recorded = await record_job(
+                session,
+                row,
+                job_id=uuid4(),
+                airbyte_job_id=found["id"],
+                status=found["status"],
+                started_by=JobStarter.AAM,
+            )
+            answer = {
+                "job_id": recorded.id,
+                "airbyte_job_id": recorded.airbyte_job_id,
+                "status": recorded.status,
+                "operation_id": operation.id,
+            }
+            await operation.finish(session, status=202, body=msgspec.json.encode(answer).decode())
+
+    async def undo(self, operation: Operation) -> None:
+        """End it: a refused sync leaves nothing."""
+        await self.abandon(operation)
+
+    async def abandon(self, operation: Operation) -> None:
+        """End it: a job that started all the same is followed as one of Airbyte's own."""
+        async with self._db.transaction() as session:
+            await operation.finish(session)
+
+    async def _known(self, connection_id: UUID, jobs: list[Job]) -> set[int]:
+        """Which of these jobs an earlier operation recorded as its own."""
+        async with self._db.read() as session:
+            return await registry.jobs_started_by_aam(
+                session, connection_id, [job.id for job in jobs]
+            )
+
+
+def _can_be_ours(job: Job, order: SyncOrder) -> bool:
+    return job.config_type == "sync" and job.created_at >= order.asked_at - _CLOCKS_DIFFER_BY
+
+
+def order_for(airbyte_connection_id: UUID) -> SyncOrder:
+    """The order to sync a connection now."""
+    return SyncOrder(airbyte_connection_id, datetime.now(UTC))

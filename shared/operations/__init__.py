@@ -1,0 +1,11 @@
+"""Operations: what a request began is brought to an end, whoever dies, hangs or loses an answer.
+
+An operation is a row before the first outside effect. Its steps are written down as they are done,
+by an owner whose lease is renewed with each; when the lease ends, another process takes it over and
+goes on. Every write is fenced by the owner, so that one who comes back late writes nothing.
+"""
+
+from shared.operations._operation import Answer, Intent, Key, Operation, Story, marker
+from shared.operations._runner import Operations
+
+__all__ = ["Answer", "Intent", "Key", "Operation", "Operations", "Story", "marker"]

@@ -1,0 +1,460 @@
+"""Begins operations, runs those of this process, and takes over those that others left."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import msgspec
+import structlog
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from shared import failpoints, logs
+from shared.background import Look
+from shared.config import Settings
+from shared.database import Database
+from shared.errors import (
+    AamError,
+    Conflict,
+    DeadlinePassed,
+    KeyReused,
+    NotActive,
+    NotFound,
+    OperationRunning,
+    SyncRunning,
+    Unavailable,
+    UpstreamUnknown,
+)
+from shared.jobs import Jobs
+from shared.models import OperationStatus
+from shared.operations import _sql as sql
+from shared.operations._operation import (
+    FIRST_LEASE,
+    MARGIN,
+    Answer,
+    HandedOver,
+    Host,
+    Intent,
+    Key,
+    Operation,
+    Story,
+    Superseded,
+    may_pass,
+)
+
+log = logs.get(__name__)
+
+_LOST_EVERY = timedelta(seconds=1)
+_AT_ONCE = 500
+_HAND_OVER_WITHIN_S = 7.0
+_FIRST_PAUSE_S = 0.25
+_LONGEST_PAUSE_S = 15.0
+
+
+class Operations:
+    """Begins operations, runs those of this process, and takes over those that others left."""
+
+    def __init__(self, settings: Settings, db: Database, jobs: Jobs, *, service: str) -> None:
+        self._db = db
+        self._deadline = settings.operation_deadline
+        self._jobs = jobs
+        self._entrypoint = f"resume.{service}"
+        self._stories: dict[str, Story] = {}
+        self._tasks: dict[UUID, asyncio.Task[Answer | None]] = {}
+        self._stopping = asyncio.Event()
+        self._host = Host(db, settings.quiet_time, self._stopping)
+        jobs.on(self._entrypoint, self._complete, at_once=10)
+
+    def tell(self, kind: str, story: Story) -> None:
+        """Say what operations of a kind do."""
+        self._stories[kind] = story
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether this process takes no more work."""
+        return self._stopping.is_set()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Operations run within; at the end each is finished or handed over, within seconds."""
+        try:
+            yield
+        finally:
+            self.stop()
+            if self._tasks:
+                _, late = await asyncio.wait(self._tasks.values(), timeout=_HAND_OVER_WITHIN_S)
+                for task in late:
+                    task.cancel()
+                if late:
+                    await asyncio.wait(late, timeout=1)
+
+    @property
+    def look(self) -> Look:
+        """The look for operations that nobody has, whose completer was lost, too."""
+        return Look(self._take_over_lost, _LOST_EVERY)
+
+    def stop(self) -> None:
+        """Take no more work: requests that wait are answered, operations handed over."""
+        self._stopping.set()
+
+    # Beginning
+
+    async def replayed(self, key: Key | None) -> Answer | None:
+        """What was answered to this key before; None where it is new.
+
+        Raises:
+            KeyReused: it came with another request.
+            OperationRunning: its operation has not ended.
+            Unavailable: the registry is away.
+        """
+        if key is None:
+            return None
+        async with self._db.read() as session:
+            return await self._known(session, key)
+
+    async def begin(
+        self, intent: Intent, write: Callable[[AsyncSession, UUID], Awaitable[Answer | None]]
+    ) -> Answer | UUID:
+        """Record what is to be done, together with `write`, and start doing it; its id.
+
+        Where `write` returns an answer, that is all there is to do: with a key the operation is
+        recorded as done, without one not at all. So is the answer that the key had before.
+
+        Raises:
+            KeyReused, OperationRunning: as `replayed`.
+            Conflict: the connection has an open operation; the class and code tell its kind.
+            Unavailable: nothing was recorded.
+            UpstreamUnknown: nobody knows whether it was; its `operation_id` tells later.
+        """
+        if self.is_stopping or len(self._tasks) >= _AT_ONCE:
+            raise Unavailable("This process takes no more operations now.", code="busy")
+        owner = uuid4()
+        row = {
+            "id": intent.id,
+            "kind": intent.kind,
+            "connection_id": intent.connection_id,
+            "request": msgspec.json.encode(intent.request, enc_hook=str).decode(),
+            "document": intent.document,
+            "request_id": structlog.contextvars.get_contextvars().get("request_id", ""),
+        }
+
+        async def record(session: AsyncSession) -> Answer | None:
+            values = {
+                **row,
+                "owner": owner,
+                "lease": FIRST_LEASE,
+                "deadline": self._deadline,
+                **_key_columns(intent.key),
+            }
+            while (await session.execute(sql.INSERT, values)).one_or_none() is None:
+                taken = await self._taken(session, intent, owner)
+                if taken is not None:
+                    return None if isinstance(taken, UUID) else taken
+            answer = await write(session, intent.id)
+            if answer is not None:
+                await session.execute(
+                    sql.END_AT_ONCE if intent.key else sql.DELETE,
+                    {"id": intent.id, "status": answer.status, "answer": answer.body}
+                    if intent.key
+                    else {"id": intent.id},
+                )
+                return answer
+            await self._jobs.enqueue(
+                session, self._entrypoint, str(intent.id), after=FIRST_LEASE + MARGIN
+            )
+            failpoints.at(f"{intent.kind}.intent.before")
+            return None
+
+        try:
+            async with self._db.transaction() as session:
+                answer = await record(session)
+        except UpstreamUnknown:
+            try:
+                answer = await self._db.insist(record)
+            except (Unavailable, UpstreamUnknown):
+                raise UpstreamUnknown(
+                    "Nobody knows whether the registry recorded the operation.",
+                    code="commit_unknown",
+                    operation_id=intent.id,
+                ) from None
+        if answer is not None:
+            return answer
+        failpoints.at(f"{intent.kind}.intent.after")
+        self._start(
+            Operation(
+                self._host,
+                row
+                | {
+                    "steps": "{}",
+                    "failure": None,
+                    "step": "intent",
+                    "quiet_in": None,
+                    "deadline_in": self._deadline.total_seconds(),
+                },
+                owner,
+            )
+        )
+        return intent.id
+
+    async def _taken(
+        self, session: AsyncSession, intent: Intent, owner: UUID
+    ) -> Answer | UUID | None:
+        """Why the row could not be inserted: its own id where it is there already.
+
+        None where what was in the way has ended meanwhile.
+        """
+        earlier = (await session.execute(sql.OWN, {"id": intent.id, "owner": owner})).one_or_none()
+        if earlier is not None:
+            return intent.id  # an earlier commit, whose answer was lost
+        known = None if intent.key is None else await self._known(session, intent.key)
+        if known is not None:
+            return known
+        open_one = (
+            await session.execute(sql.OPEN_OF, {"connection_id": intent.connection_id})
+        ).one_or_none()
+        if open_one is None:
+            return None
+        raise busy_with(open_one.kind, intent.connection_id, operation_id=open_one.id)
+
+    async def _known(self, session: AsyncSession, key: Key) -> Answer | None:
+        found = (
+            await session.execute(
+                sql.BY_KEY, {"caller": key.caller, "route": key.route, "key": key.key}
+            )
+        ).one_or_none()
+        if found is None:
+            return None
+        if found.expired:
+            await session.execute(sql.FREE_KEY, {"id": found.id})
+            return None
+        if found.fingerprint != key.fingerprint:
+            raise KeyReused("This Idempotency-Key came with another request before.")
+        if found.answer_status is None:
+            raise OperationRunning(
+                f"Operation {found.id}, begun with this key, has not ended.",
+                operation_id=found.id,
+            )
+        return Answer(found.answer_status, found.answer, is_replay=True)
+
+    async def outcome(self, begun: Answer | UUID, *, wait: float) -> Answer:
+        """The answer of an operation, or after `wait` seconds 202 with its id; it goes on."""
+        if isinstance(begun, Answer):
+            return begun
+        clock = asyncio.get_running_loop().time
+        until = clock() + wait
+        task = self._tasks.get(begun)
+        if task is not None:
+            stopping = asyncio.create_task(self._stopping.wait())
+            await asyncio.wait({task, stopping}, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+            if task.done() and not task.cancelled() and (answer := task.result()) is not None:
+                return answer
+        # Somebody else has it, or had it: the row tells.
+        while True:
+            try:
+                view = await self._row(begun)
+                if view["answer_status"] is not None:
+                    return Answer(view["answer_status"], view["answer"])
+            except (Unavailable, NotFound):
+                pass
+            if clock() >= until or self.is_stopping:
+                return Answer(202, _accepted(begun))
+            await self._host.sleep(0.25)
+
+    async def _row(self, operation_id: UUID) -> Mapping[Any, Any]:
+        async with self._db.read() as session:
+            found = (await session.execute(sql.READ, {"id": operation_id})).mappings().one_or_none()
+        if found is None:
+            raise NotFound(f"No operation {operation_id}.")
+        return found
+
+    # Running
+
+    def _start(self, operation: Operation) -> None:
+        task = asyncio.create_task(self._drive(operation), name=f"operation {operation.id}")
+        self._tasks[operation.id] = task
+        task.add_done_callback(lambda _: self._tasks.pop(operation.id, None))
+
+    async def _drive(self, operation: Operation) -> Answer | None:
+        """Run an operation to its end; None where another process has it now."""
+        with structlog.contextvars.bound_contextvars(
+            operation=str(operation.id), request_id=operation.request_id
+        ):
+            try:
+                await self._run(operation)
+            except (Superseded, HandedOver) as left:
+                log.info("operation_left", why=type(left).__name__)
+            except asyncio.CancelledError:
+                # The process ends while a call hangs: whoever takes over waits until it is quiet.
+                log.info("operation_left", why="stopped")
+        return operation.answer
+
+    async def _run(self, operation: Operation) -> None:
+        story = self._stories[operation.kind]
+        pause_s = _FIRST_PAUSE_S
+        failure: AamError | None
+        while True:
+            try:
+                if operation.failure is None:
+                    await story.run(operation)
+                else:
+                    await story.undo(operation)
+            except AamError as error:
+                failure = error
+            except (Superseded, HandedOver):
+                raise
+            except Exception:  # the outermost loop of an operation: logged, undone
+                log.exception("bug")
+                failure = AamError("This is a bug; the log has it under the request id.")
+            else:
+                failure = None
+            try:
+                if failure is not None:
+                    await self._after(operation, story, failure, pause_s)
+            except (Unavailable, UpstreamUnknown) as away:
+                # The registry is away: the operation stays in memory, and is tried again.
+                log.warning("operation_waits", code=away.code)
+                await self._host.sleep(pause_s)
+                if self.is_stopping:
+                    raise HandedOver from None
+            if operation.answer is not None:
+                log.info("operation_ended", kind=operation.kind, failed=bool(operation.failure))
+                return
+            pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+
+    async def _after(
+        self, operation: Operation, story: Story, failure: AamError, pause_s: float
+    ) -> None:
+        """Decide on a failure: undo, try again after a pause, or give up."""
+        if operation.failure is None and not may_pass(failure):
+            await operation.fail(failure)
+        elif not operation.deadline_passed:
+            await operation.wait(pause_s * random.uniform(0.8, 1.2), failure.code)  # noqa: S311
+        elif operation.failure is None:
+            await operation.fail(
+                DeadlinePassed(
+                    f"Operation {operation.id} could not be settled by its deadline; "
+                    f"the last it met was {failure.code}.",
+                    code=f"{_DEADLINE_OF.get(operation.kind, operation.kind)}_deadline",
+                )
+            )
+        else:
+            await story.abandon(operation)
+
+    # Taking over
+
+    async def _complete(self, payload: str) -> None:
+        """The completer: go on with an operation whose owner left it, or come back later."""
+        operation_id = UUID(payload)
+        if await self._claim(operation_id) or self.is_stopping:
+            return
+        async with self._db.transaction() as session:
+            left = await session.scalar(sql.LEASE_LEFT, {"id": operation_id})
+            if left is not None:
+                await self._jobs.enqueue(
+                    session, self._entrypoint, payload, after=max(left, timedelta(0)) + MARGIN
+                )
+
+    async def _take_over_lost(self) -> None:
+        """Go on with operations whose lease ended long enough ago for a completer to have come."""
+        async with self._db.read() as session:
+            lost = (
+                await session.scalars(
+                    sql.LOST, {"kinds": list(self._stories), "limit": _AT_ONCE, "since": MARGIN}
+                )
+            ).all()
+        for operation_id in lost:
+            await self._claim(operation_id)
+
+    async def _claim(self, operation_id: UUID) -> bool:
+        """Take an operation whose lease has ended, and go on with it; whether it was taken."""
+        if self.is_stopping or len(self._tasks) >= _AT_ONCE:
+            return False
+        owner = uuid4()
+        async with self._db.transaction() as session:
+            row = (
+                (
+                    await session.execute(
+                        sql.CLAIM, {"id": operation_id, "owner": owner, "lease": FIRST_LEASE}
+                    )
+                )
+                .mappings()
+                .one_or_none()
+            )
+            if row is None:
+                return False
+            await self._jobs.enqueue(
+                session, self._entrypoint, str(operation_id), after=FIRST_LEASE + MARGIN
+            )
+        log.info("operation_taken_over", operation=str(operation_id), attempts=row["attempts"])
+        self._start(Operation(self._host, row, owner))
+        return True
+
+    # Telling
+
+    async def view(self, operation_id: UUID) -> str:
+        """One operation as JSON text.
+
+        Raises:
+            NotFound: there is none.
+        """
+        async with self._db.read() as session:
+            found: str | None = await session.scalar(sql.VIEW, {"id": operation_id})
+        if found is None:
+            raise NotFound(f"No operation {operation_id}.")
+        return found
+
+    async def page(
+        self, *, connection_id: UUID | None, status: OperationStatus | None, limit: int
+    ) -> str:
+        """The newest operations, of one connection or status where it is given: a JSON array."""
+        async with self._db.read() as session:
+            found: str = await session.scalar(
+                sql.PAGE,
+                {
+                    "connection_id": connection_id,
+                    "status": None if status is None else status.value,
+                    "limit": limit,
+                },
+            )
+        return found
+
+
+def busy_with(kind: str, connection_id: UUID, *, operation_id: UUID) -> Conflict:
+    """The refusal of whoever comes while an operation of this kind is open."""
+    if kind == "sync":
+        return SyncRunning(
+            f"A sync of connection {connection_id} is being started.", operation_id=operation_id
+        )
+    code = {"apply": "heal_in_progress", "archive": "archiving"}.get(kind, NotActive.code)
+    told = {"apply": "HEALING", "archive": "being archived"}.get(kind, "PENDING")
+    return NotActive(
+        f"Connection {connection_id} is {told}: wait for the end of operation {operation_id}.",
+        code=code,
+        operation_id=operation_id,
+    )
+
+
+_DEADLINE_OF = {"apply": "heal"}
+
+
+def _accepted(operation_id: UUID) -> str:
+    return msgspec.json.encode(
+        {"operation_id": operation_id, "status": OperationStatus.RUNNING}
+    ).decode()
+
+
+def _key_columns(key: Key | None) -> dict[str, object]:
+    if key is None:
+        return dict.fromkeys(("caller", "route", "key", "fingerprint"))
+    return {
+        "caller": key.caller,
+        "route": key.route,
+        "key": key.key,
+        "fingerprint": key.fingerprint,
+    }

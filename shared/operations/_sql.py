@@ -1,0 +1,130 @@
+"""The statements on the operations table; what an owner writes is fenced by `owner`."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from sqlalchemy import text
+
+KEYS_LAST = timedelta(hours=24)
+"""How long an Idempotency-Key is remembered."""
+
+_IN_FUTURE = "now() + CAST(:{} AS interval)"
+_SECONDS_TO = "CAST(extract(epoch FROM {} - now()) AS float8)"
+_MINE = "id = :id AND owner = :owner AND status IN ('running', 'undoing')"
+_COLUMNS = f"""
+    id, kind, connection_id, CAST(request AS text) AS request, document,
+    CAST(steps AS text) AS steps, step, CAST(failure AS text) AS failure, request_id, attempts,
+    {_SECONDS_TO.format("quiet_at")} AS quiet_in, {_SECONDS_TO.format("deadline")} AS deadline_in
+"""
+
+INSERT = text(f"""
+    INSERT INTO operations (
+        id, kind, connection_id, status, request, document, step, owner, lease_until, deadline,
+        caller, route, idempotency_key, fingerprint, request_id
+    )
+    VALUES (
+        :id, :kind, :connection_id, 'running', CAST(:request AS jsonb), :document, 'intent',
+        :owner, {_IN_FUTURE.format("lease")}, {_IN_FUTURE.format("deadline")},
+        :caller, :route, :key, :fingerprint, :request_id
+    )
+    ON CONFLICT DO NOTHING
+    RETURNING id
+""")  # noqa: S608 - no input
+OWN = text("SELECT id FROM operations WHERE id = :id AND owner = :owner")
+OPEN_OF = text("""
+    SELECT id, kind FROM operations
+    WHERE connection_id = :connection_id AND status IN ('running', 'undoing')
+""")
+DELETE = text("DELETE FROM operations WHERE id = :id")
+END_AT_ONCE = text("""
+    UPDATE operations
+    SET status = 'done', owner = NULL, document = NULL, ended_at = now(), updated_at = now(),
+        answer_status = :status, answer = :answer
+    WHERE id = :id
+""")
+BY_KEY = text(f"""
+    SELECT id, fingerprint, answer_status, answer,
+        created_at < now() - interval '{KEYS_LAST.total_seconds():.0f} s' AS expired
+    FROM operations WHERE caller = :caller AND route = :route AND idempotency_key = :key
+""")  # noqa: S608 - no input
+FREE_KEY = text("UPDATE operations SET idempotency_key = NULL WHERE id = :id")
+READ = text("SELECT answer_status, answer FROM operations WHERE id = :id")
+
+BEGIN = text(f"""
+    UPDATE operations
+    SET step = :step, step_since = now(), steps = CAST(:steps AS jsonb), waits_for = NULL,
+        document = coalesce(:document, document), quiet_at = {_IN_FUTURE.format("quiet")},
+        lease_until = {_IN_FUTURE.format("lease")}, updated_at = now()
+    WHERE {_MINE}
+    RETURNING id
+""")  # noqa: S608 - no input
+WAIT = text(f"""
+    UPDATE operations
+    SET waits_for = :waits_for, steps = CAST(:steps AS jsonb),
+        lease_until = {_IN_FUTURE.format("lease")}, updated_at = now()
+    WHERE {_MINE}
+    RETURNING id
+""")  # noqa: S608 - no input
+FAIL = text(f"""
+    UPDATE operations
+    SET status = 'undoing', failure = CAST(:failure AS jsonb), steps = CAST(:steps AS jsonb),
+        waits_for = NULL, lease_until = {_IN_FUTURE.format("lease")}, updated_at = now()
+    WHERE {_MINE}
+    RETURNING id
+""")  # noqa: S608 - no input
+HAND_OVER = text(f"""
+    UPDATE operations
+    SET owner = NULL, steps = CAST(:steps AS jsonb), lease_until = {_IN_FUTURE.format("lease")},
+        updated_at = now()
+    WHERE {_MINE}
+    RETURNING id
+""")  # noqa: S608 - no input
+FINISH = text(f"""
+    UPDATE operations
+    SET status = :status, owner = NULL, document = NULL, steps = CAST(:steps AS jsonb),
+        waits_for = NULL, answer_status = :answer_status, answer = :answer, ended_at = now(),
+        updated_at = now()
+    WHERE {_MINE}
+    RETURNING id
+""")  # noqa: S608 - no input
+CLAIM = text(f"""
+    UPDATE operations
+    SET owner = :owner, lease_until = {_IN_FUTURE.format("lease")}, attempts = attempts + 1,
+        updated_at = now()
+    WHERE id = (
+        SELECT id FROM operations
+        WHERE id = :id AND status IN ('running', 'undoing') AND lease_until <= now()
+        FOR UPDATE SKIP LOCKED
+    )
+    RETURNING {_COLUMNS}
+""")  # noqa: S608 - no input
+LEASE_LEFT = text("""
+    SELECT lease_until - now() FROM operations
+    WHERE id = :id AND status IN ('running', 'undoing')
+""")
+LOST = text("""
+    SELECT id FROM operations
+    WHERE status IN ('running', 'undoing') AND lease_until < now() - CAST(:since AS interval)
+        AND kind = ANY(CAST(:kinds AS text[]))
+    ORDER BY lease_until LIMIT :limit
+""")
+
+_OPERATION_JSON = """
+    json_build_object(
+        'operation_id', o.id, 'kind', o.kind, 'connection_id', o.connection_id,
+        'status', o.status, 'step', o.step, 'step_since', o.step_since, 'waits_for', o.waits_for,
+        'attempts', o.attempts, 'problem', o.failure, 'answer_status', o.answer_status,
+        'created_at', o.created_at, 'deadline', o.deadline, 'ended_at', o.ended_at
+    )
+"""
+VIEW = text(f"SELECT {_OPERATION_JSON}::text FROM operations o WHERE o.id = :id")  # noqa: S608
+PAGE = text(f"""
+    SELECT coalesce(json_agg({_OPERATION_JSON} ORDER BY o.created_at DESC, o.id DESC), '[]')::text
+    FROM (
+        SELECT * FROM operations
+        WHERE (CAST(:connection_id AS uuid) IS NULL OR connection_id = :connection_id)
+            AND (CAST(:status AS text) IS NULL OR status = :status)
+        ORDER BY created_at DESC, id DESC LIMIT :limit
+    ) o
+""")  # noqa: S608 - no input

@@ -1,0 +1,167 @@
+"""Operations over HTTP: their routes, `wait`, the Idempotency-Key, and how they are answered."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from pydantic import BaseModel, ConfigDict
+
+from shared.app import PROBLEM_JSON, example, problems, raw_json
+from shared.errors import BadKey
+from shared.models import OperationStatus
+from shared.operations import Answer, Key, Operations
+
+_ID = "3f8e2d1c-4b5a-4968-8776-a5b4c3d2e1f0"
+_KEY = re.compile(r"[A-Za-z0-9_-]{16,128}")
+_LONGEST_WAIT_S = 300
+
+
+_EXAMPLE: dict[str, Any] = {
+    "operation_id": _ID,
+    "kind": "onboard",
+    "connection_id": "7d0c7f4e-6a3c-4b9d-9a57-0f3c1d2b4e5f",
+    "status": "running",
+    "step": "discover",
+    "step_since": "2026-11-22T09:30:01.123456+00:00",
+    "waits_for": "upstream_timeout",
+    "attempts": 1,
+    "created_at": "2026-11-22T09:30:00.123456+00:00",
+    "deadline": "2026-11-22T10:00:00.123456+00:00",
+}
+
+
+class Accepted(BaseModel):
+    """It is recorded and goes on; GET /operations/{operation_id} tells how far it is."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"operation_id": _ID, "status": "running"}]}
+    )
+
+    operation_id: UUID
+    status: OperationStatus
+
+
+class OperationView(BaseModel):
+    """What was begun for a connection, and how far it is."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
+
+    operation_id: UUID
+    kind: str
+    connection_id: UUID
+    status: OperationStatus
+    step: str
+    step_since: datetime
+    waits_for: str | None = None
+    """The code of what keeps it waiting."""
+    attempts: int
+    """How many processes have had it in hand."""
+    problem: dict[str, Any] | None = None
+    answer_status: int | None = None
+    created_at: datetime
+    deadline: datetime
+    ended_at: datetime | None = None
+
+
+ACCEPTED: dict[int | str, dict[str, Any]] = {
+    202: {
+        "model": Accepted,
+        "description": "Recorded; it goes on, and GET /operations/{operation_id} tells how far",
+    }
+}
+
+
+def routes() -> APIRouter:
+    """The routes that tell about operations; every service that runs any has them."""
+    router = APIRouter(tags=["operations"])
+
+    @router.get(
+        "/operations/{operation_id}", response_model=OperationView, responses=problems(404, 503)
+    )
+    async def operation(operation_id: UUID, operations: Service) -> Response:
+        """What is under way, since when, at which step, and why it waits."""
+        return raw_json(await operations.view(operation_id))
+
+    @router.get(
+        "/operations",
+        response_model=list[OperationView],
+        responses={200: example([_EXAMPLE]), **problems(422, 503)},
+    )
+    async def operations(
+        operations: Service,
+        connection_id: Annotated[UUID | None, Query()] = None,
+        status: Annotated[OperationStatus | None, Query()] = None,
+        limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    ) -> Response:
+        """The newest operations, of one connection or of one status where it is given."""
+        return raw_json(
+            await operations.page(connection_id=connection_id, status=status, limit=limit)
+        )
+
+    return router
+
+
+def _service(request: Request) -> Operations:
+    operations: Operations = request.app.state.operations
+    return operations
+
+
+async def _key(
+    request: Request,
+    idempotency_key: Annotated[
+        str | None,
+        Header(
+            description="16 to 128 letters, digits, `_` and `-`. The same request with the same "
+            "key has one effect and one answer for 24 hours."
+        ),
+    ] = None,
+) -> Key | None:
+    """The key of a request, scoped to its caller and route; None without one.
+
+    Raises:
+        BadKey: it is too short, too long, holds other characters, or there are two.
+    """
+    if idempotency_key is None:
+        return None
+    given = request.headers.getlist("idempotency-key")
+    # The IETF draft has it as a quoted string; many clients send it bare.
+    key = given[0].strip().removeprefix('"').removesuffix('"')
+    if len(given) > 1 or not _KEY.fullmatch(key):
+        raise BadKey("An Idempotency-Key is one of 16 to 128 letters, digits, `_` and `-`.")
+    digest = hashlib.blake2b(request.url.path.encode() + b"\0", digest_size=16)
+    digest.update(await request.body())
+    route = f"{request.method} {request.scope['route'].path}"
+    return Key(caller="", route=route, key=key, fingerprint=digest.digest())
+
+
+async def _wait(
+    request: Request,
+    wait: Annotated[
+        float | None,
+        Query(ge=0, le=_LONGEST_WAIT_S, description="Seconds to wait before a 202. Default: 55."),
+    ] = None,
+) -> float:
+    default: float = request.app.state.request_wait_s
+    return default if wait is None else wait
+
+
+Service = Annotated[Operations, Depends(_service)]
+GivenKey = Annotated[Key | None, Depends(_key)]
+Wait = Annotated[float, Depends(_wait)]
+
+
+def answered(answer: Answer) -> Response:
+    """The response of an operation's answer."""
+    response = raw_json(answer.body, status_code=answer.status)
+    if answer.status >= 400:
+        response.headers["content-type"] = PROBLEM_JSON
+    if answer.status == 503:
+        response.headers["retry-after"] = "1"
+    if answer.is_replay:
+        response.headers["idempotency-replayed"] = "true"
+    return response
