@@ -65,7 +65,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(
             ["connection_id"],
             ["connections.id"],
-            name=op.f("fk_operations_connection_id_connections"),
+            name=op.f("fk_operations_connection_id"),
             deferrable=True,
             initially="DEFERRED",
         ),

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 
 from services.drift_repair_agent.service import ApplyOrder, DriftRepairAgent
-from shared import background, logs
+from shared import background, failpoints, logs
 from shared.airbyte_client import AirbyteClient
 from shared.app import create_app, for_server, problems, told_to_stop
 from shared.config import Settings, load
@@ -169,6 +169,7 @@ async def apply_new_catalog(order: Order, service: Service, key: GivenKey, wait:
 def build(settings: Settings) -> FastAPI:
     """The application for these settings."""
     logs.set_up("drift_repair_agent", level=settings.log_level)
+    failpoints.arm(settings.aam_failpoints)
     db = Database.at(settings.registry_address, application="drift_repair_agent")
     airbyte = AirbyteClient.from_settings(settings)
 

@@ -25,7 +25,7 @@ from services.orchestrator.shapes import (
     SyncStarted,
     VersionView,
 )
-from shared import background, events, logs, registry
+from shared import background, events, failpoints, logs, registry
 from shared.airbyte_client import AirbyteClient
 from shared.app import create_app, example, for_server, problems, raw_json, told_to_stop
 from shared.background import Look
@@ -216,6 +216,7 @@ async def catalog_diff(
 def build(settings: Settings) -> FastAPI:
     """The application for these settings, with the relay of events and the follower of jobs."""
     logs.set_up("orchestrator", level=settings.log_level)
+    failpoints.arm(settings.aam_failpoints)
     db = Database.at(settings.registry_address, application="orchestrator")
     airbyte = AirbyteClient.from_settings(settings)
     auth_broker = AuthBroker.from_settings(settings)

@@ -362,11 +362,10 @@ def _refusal(path: str, status: int, content: bytearray) -> AamError:
         return UpstreamRefused(f"This Airbyte has no {path}.", code=UNSUPPORTED)
     if status == 404:
         return UpstreamMissing(told)
-    if 400 <= status < 500 and status not in {425, 429}:
-        return UpstreamRefused(told)
-    unknown = UpstreamUnknown(told)
-    unknown.is_over = True
-    return unknown
+    definite = 400 <= status < 500 and status not in {425, 429}
+    error = UpstreamRefused(told) if definite else UpstreamUnknown(told)
+    error.is_over = True
+    return error
 
 
 _ERROR_KEYS = frozenset({"message", "errorId", "title", "_embedded", "validationErrors"})

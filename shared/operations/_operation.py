@@ -110,6 +110,7 @@ class Operation:
             msgspec.json.decode(row["failure"]) if row["failure"] else None
         )
         self.answer: Answer | None = None
+        """What `finish` wrote; it is true once its transaction is committed."""
         self._unwritten: bytes | None = None
         self._host = host
         self._owner = owner

@@ -281,7 +281,7 @@ class Operations:
         task.add_done_callback(lambda _: self._tasks.pop(operation.id, None))
 
     async def _drive(self, operation: Operation) -> Answer | None:
-        """Run an operation to its end; None where another process has it now."""
+        """Run an operation to its end and return its answer; None where another has it now."""
         with structlog.contextvars.bound_contextvars(
             operation=str(operation.id), request_id=operation.request_id
         ):
@@ -292,12 +292,13 @@ class Operations:
             except asyncio.CancelledError:
                 # The process ends while a call hangs: whoever takes over waits until it is quiet.
                 log.info("operation_left", why="stopped")
-        return operation.answer
+            else:
+                return operation.answer
+        return None
 
     async def _run(self, operation: Operation) -> None:
         story = self._stories[operation.kind]
         pause_s = _FIRST_PAUSE_S
-        failure: AamError | None
         while True:
             try:
                 if operation.failure is None:
@@ -312,25 +313,23 @@ class Operations:
                 log.exception("bug")
                 failure = AamError("This is a bug; the log has it under the request id.")
             else:
-                failure = None
+                break
             try:
-                if failure is not None:
-                    await self._after(operation, story, failure, pause_s)
+                if await self._has_ended(operation, story, failure, pause_s):
+                    break
             except (Unavailable, UpstreamUnknown) as away:
                 # The registry is away: the operation stays in memory, and is tried again.
                 log.warning("operation_waits", code=away.code)
                 await self._host.sleep(pause_s)
                 if self.is_stopping:
                     raise HandedOver from None
-            if operation.answer is not None:
-                log.info("operation_ended", kind=operation.kind, failed=bool(operation.failure))
-                return
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+        log.info("operation_ended", kind=operation.kind, failed=operation.failure is not None)
 
-    async def _after(
+    async def _has_ended(
         self, operation: Operation, story: Story, failure: AamError, pause_s: float
-    ) -> None:
-        """Decide on a failure: undo, try again after a pause, or give up."""
+    ) -> bool:
+        """Decide on a failure: undo, try again after a pause, or give up, which ends it."""
         if operation.failure is None and not may_pass(failure):
             await operation.fail(failure)
         elif not operation.deadline_passed:
@@ -345,6 +344,8 @@ class Operations:
             )
         else:
             await story.abandon(operation)
+            return True
+        return False
 
     # Taking over
 

@@ -215,9 +215,9 @@ def test_nothing_is_nothing(bare: pytest.MonkeyPatch) -> None:
 )
 def test_durations(bare: pytest.MonkeyPatch, value: str, seconds: float) -> None:
     """Plain seconds or ISO 8601."""
-    bare.setenv("AIRBYTE_TIMEOUT", value)
+    bare.setenv("PEER_TIMEOUT", value)
 
-    assert load(Settings).airbyte_timeout == timedelta(seconds=seconds)
+    assert load(Settings).peer_timeout == timedelta(seconds=seconds)
 
 
 def test_variables_may_be_files(bare: pytest.MonkeyPatch, tmp_path: Path) -> None:
