@@ -22,8 +22,10 @@ from shared.errors import (
     DiscoverFailed,
     Invalid,
     NotFound,
+    Upstream,
     UpstreamMismatch,
     UpstreamMissing,
+    UpstreamUnreachable,
 )
 from shared.events import EventType
 from shared.heads import means
@@ -57,25 +59,10 @@ class Onboarding:
     ) -> None:
         self._call_s = settings.airbyte_timeout.total_seconds()
         self._discover_s = settings.discover_timeout.total_seconds()
+        self._peer_s = settings.peer_timeout.total_seconds()
         self._db = db
         self._airbyte = airbyte
         self._auth_broker = auth_broker
-        self._fetched: dict[str, dict[str, Any]] = {}
-
-    async def configuration(
-        self, source_type: SourceType, credential_id: str | None
-    ) -> dict[str, Any]:
-        """The connector's configuration; it holds secrets.
-
-        Raises:
-            Invalid: the auth_broker has no such credential, or the credential lacks a variable.
-        """
-        if credential_id is None:
-            return source_type.configuration().model_dump(exclude_none=True)
-        try:
-            return await self._auth_broker.connector_config(source_type.name, credential_id)
-        except NotFound as error:
-            raise Invalid(error.detail, code=error.code) from None
 
     async def run(self, operation: Operation) -> None:
         """Find or create the source, discover, find or create the connection, activate."""
@@ -107,12 +94,10 @@ class Onboarding:
             await operation.finish(session, status=201, body=answer)
 
     async def _source(self, operation: Operation, wiring: Wiring) -> UUID:
-        if "source" in operation.results:
-            return UUID(operation.results["source"])
         source_type = sources.find(wiring.source_type)
-        configuration = await self.configuration(source_type, wiring.credential_id)
 
         async def create() -> str:
+            configuration = await self._configuration(source_type, wiring.credential_id)
             source = await self._airbyte.create_source(
                 wiring.workspace_id,
                 configuration,
@@ -125,7 +110,26 @@ class Onboarding:
             found = await self._sources_of(operation, wiring)
             return str(found[0]) if found else None
 
-        return UUID(await operation.once("source", create, look=look, within=3 * self._call_s))
+        within = self._peer_s + 3 * self._call_s
+        return UUID(await operation.once("source", create, look=look, within=within))
+
+    async def _configuration(
+        self, source_type: SourceType, credential_id: str | None
+    ) -> dict[str, Any]:
+        """The connector's configuration; it holds secrets.
+
+        Raises:
+            Invalid: the auth_broker has no such credential, or the credential lacks a variable.
+            UpstreamUnreachable: it cannot tell now; so nothing was sent to Airbyte.
+        """
+        if credential_id is None:
+            return source_type.configuration().model_dump(exclude_none=True)
+        try:
+            return await self._auth_broker.connector_config(source_type.name, credential_id)
+        except NotFound as error:
+            raise Invalid(error.detail, code=error.code) from None
+        except Upstream as error:
+            raise UpstreamUnreachable(error.detail, code="auth_broker_unavailable") from None
 
     async def _choose(self, operation: Operation, wiring: Wiring, source_id: UUID) -> bytes:
         """Discover, and choose what is to be synced: the operation's document from then on."""
@@ -152,7 +156,8 @@ class Onboarding:
 
         # A process that dies before the next step has kept no catalog, and discovers again.
         operation.forget("discover")
-        await operation.once("discover", discover, within=self._discover_s + _KEPT_WITHIN_S)
+        within = self._discover_s + min(self._discover_s, _KEPT_WITHIN_S)
+        await operation.once("discover", discover, within=within)
         operation.keep(chosen[0])
         return chosen[0]
 

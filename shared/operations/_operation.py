@@ -227,6 +227,7 @@ class Operation:
         if found.one_or_none() is None:
             raise Superseded
         self.answer = Answer(status, str(body or ""))
+        self._at("finish", "before")
 
     async def fail(self, error: AamError) -> None:
         """Write down why it is to be undone, before anything is."""

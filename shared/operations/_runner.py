@@ -324,6 +324,7 @@ class Operations:
                 if self.is_stopping:
                     raise HandedOver from None
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+        failpoints.at(f"{operation.kind}.finish.after")
         log.info("operation_ended", kind=operation.kind, failed=operation.failure is not None)
 
     async def _has_ended(

@@ -42,7 +42,7 @@ ORDER = {
     "streams": ["Account", "Contact"],
 }
 DESTINATION_ID = "5f0c6a1e-8f64-4f0b-9a3c-0b1c2d3e4f50"
-_TABLES = (
+TABLES = (
     "events, job_history, sync_catalog_versions, snapshots, stream_schemas, operations, looks,"
     " connections, pgqueuer, pgqueuer_log"
 )
@@ -70,7 +70,7 @@ def migrate(url: str) -> None:
 async def sql(registry_url: str) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
     """A connection to look at the registry with; its tables are empty at the test's start."""
     connection = await asyncpg.connect(registry_url)
-    await connection.execute(f"TRUNCATE {_TABLES}")
+    await connection.execute(f"TRUNCATE {TABLES}")
     yield connection
     await connection.close()
 

@@ -1,0 +1,29 @@
+"""One world for all cells: what a cell broke is mended, what it wrote is forgotten."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator
+
+import pytest
+
+from local import servers
+from tests.faults.world import World, opened
+
+
+@pytest.fixture(scope="session")
+async def one_world() -> AsyncIterator[World]:
+    """Servers and processes of this run's own."""
+    folder = servers.temporary_dir()
+    try:
+        async with opened(folder) as world:
+            yield world
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+async def world(one_world: World) -> World:
+    """The world, with nothing in it."""
+    await one_world.forget()
+    return one_world

@@ -1,0 +1,25 @@
+"""The fault matrix: real processes, real kill -9, real servers stopped; checked against the world."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.faults.cells import CELLS, Cell
+from tests.faults.world import World
+
+_SAMPLE_EVERY = 7
+_CHOSEN = CELLS if os.environ.get("AAM_FAULTS") == "all" else CELLS[::_SAMPLE_EVERY]
+
+
+@pytest.mark.parametrize("cell", [pytest.param(cell, id=cell.id) for cell in _CHOSEN])
+async def test_cell(world: World, cell: Cell) -> None:
+    """After the fault, and whatever follows it, everything is true again."""
+    await cell.run(world)
+
+
+def test_the_matrix_is_whole() -> None:
+    """No cell is told twice, and there are as many as were promised."""
+    assert len({cell.id for cell in CELLS}) == len(CELLS) >= 130
+    assert sum("-then-" in cell.id for cell in CELLS) >= 20

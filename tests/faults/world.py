@@ -1,0 +1,283 @@
+"""A whole world of one's own to break: real servers, real service processes, a scriptable Airbyte."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+from redis.asyncio import Redis
+
+from local import servers
+from services.auth_broker import main as auth_broker
+from services.auth_broker.service import EnvironmentStore
+from shared.config import ProcessSettings
+from shared.events import STREAM
+from tests.faults import oracles
+from tests.fakes.airbyte_server import AirbyteServer
+from tests.integration.conftest import (
+    CREDENTIALS,
+    DESTINATION_ID,
+    ORDER,
+    REPOSITORY,
+    TABLES,
+    add_destination,
+    migrate,
+    serving,
+)
+
+T_CALL, T_QUIET, T_DEADLINE = 0.5, 0.5, 12.0
+"""Seconds: one Airbyte call, quiet time, an operation's deadline."""
+T_CONVERGED = T_DEADLINE + 8
+TIMES = {
+    "AIRBYTE_TIMEOUT": str(T_CALL),
+    "DISCOVER_TIMEOUT": str(T_CALL),
+    "PEER_TIMEOUT": str(T_CALL),
+    "QUIET_TIME": str(T_QUIET),
+    "OPERATION_DEADLINE": str(T_DEADLINE),
+    "SWEEP_GRACE": "1",
+    "JOB_POLL_INTERVAL": "0.2",
+    "EVENT_RELAY_INTERVAL": "0.1",
+}
+
+
+class Process:
+    """One service process: its pid, its port, and how it ended."""
+
+    def __init__(self, name: str, port: int, log: Path) -> None:
+        self.name, self.port, self.log = name, port, log
+        self.pid = 0
+        self.is_plain = True
+        """Whether it has no failpoints and no settings of one cell's own."""
+        self.code: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal; one that has ended hears nothing."""
+        if not self.code.done():
+            os.kill(self.pid, number)
+
+    async def died(self, *, within: float = 15.0) -> int:
+        """Its exit code, negative for a signal."""
+        async with asyncio.timeout(within):
+            return await asyncio.shield(self.code)
+
+
+class World:
+    """Starts, breaks and looks at everything; between cells it is forgotten, not rebuilt."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._processes: dict[str, Process] = {}
+        self._by_pid: dict[int, Process] = {}
+        self._starting: asyncio.Queue[Process] = asyncio.Queue()
+        self.broker_url = ""
+        self.postgres = servers.Postgres(
+            folder / "postgres",
+            port=servers.free_port(),
+            log=folder / "pg.log",
+            options=servers.THROW_AWAY,
+        )
+        self.valkey = servers.Valkey(
+            folder / "valkey", port=servers.free_port(), log=folder / "v.log"
+        )
+        self.airbyte = AirbyteServer(version="2.0.0")
+        self.airbyte_port = servers.free_port()
+        self.settings: dict[str, str] = {}
+
+    async def open(self) -> None:
+        """Start what every cell stands on."""
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, self.postgres.start)
+        await loop.run_in_executor(None, self.valkey.start)
+        await loop.run_in_executor(None, migrate, self.postgres.url)
+        self._zygote = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "tests.faults.zygote",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            cwd=REPOSITORY,
+        )
+        self._hearing = asyncio.create_task(self._hear())
+        await self.forget()
+
+    async def close(self) -> None:
+        """End everything."""
+        for process in self._processes.values():
+            process.signal(signal.SIGCONT)
+            process.signal(signal.SIGKILL)
+            await process.client.aclose()
+        assert self._zygote.stdin is not None
+        self._zygote.stdin.close()
+        await self._zygote.wait()
+        await self._hearing
+        await self.airbyte.stop()
+        self.valkey.stop()
+        self.postgres.stop()
+
+    async def _hear(self) -> None:
+        assert self._zygote.stdout is not None
+        while line := await self._zygote.stdout.readline():
+            told = json.loads(line)
+            if "code" not in told:
+                process = self._starting.get_nowait()
+                process.pid = told["pid"]
+                self._by_pid[process.pid] = process
+            elif not self._by_pid[told["pid"]].code.done():
+                self._by_pid[told["pid"]].code.set_result(told["code"])
+
+    async def forget(self) -> None:
+        """An empty world: no rows, no events, a new Airbyte with one destination."""
+        await self.airbyte.stop()
+        self.airbyte = AirbyteServer(version="2.0.0")
+        await self.airbyte.start(self.airbyte_port)
+        add_destination(self.airbyte)
+        self.settings = {}
+        async with self.sql() as sql:
+            await sql.execute(f"TRUNCATE {TABLES}")
+        async with self.redis() as redis:
+            await redis.delete(STREAM)
+
+    # Processes
+
+    async def start(self, name: str, *, failpoints: str = "", ready: bool = True) -> Process:
+        """Start a service, `orchestrator` or `orchestrator/2` for a replica of it."""
+        service = name.partition("/")[0]
+        before = self._processes.get(name)
+        port = before.port if before is not None else servers.free_port()
+        if before is not None:
+            await before.client.aclose()
+        process = Process(name, port, self._folder / f"{name.replace('/', '-')}.log")
+        order = {
+            "app": f"services.{service}.main",
+            "port": port,
+            "log": str(process.log),
+            "environment": {
+                **{key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ},
+                **TIMES,
+                "SUPABASE_DB_URL": f"{self.postgres.url}?sslmode=disable",
+                "REDIS_URL": self.valkey.url,
+                "AIRBYTE_API_URL": f"http://127.0.0.1:{self.airbyte_port}/api/v1",
+                "AIRBYTE_DESTINATION_ID": DESTINATION_ID,
+                "AUTH_BROKER_URL": self.broker_url,
+                "AAM_ENV": "test",
+                "AAM_FAILPOINTS": failpoints,
+                **self.settings,
+            },
+        }
+        process.is_plain = not failpoints and not self.settings
+        self._processes[name] = process
+        self._starting.put_nowait(process)
+        assert self._zygote.stdin is not None
+        self._zygote.stdin.write((json.dumps(order) + "\n").encode())
+        if ready:
+            await self._is_up(process)
+        return process
+
+    async def _is_up(self, process: Process) -> None:
+        async with asyncio.timeout(15):
+            while True:
+                if process.code.done():
+                    raise AssertionError(f"{process.name} ended: {self.tail(process)}")
+                with suppress(httpx.TransportError):
+                    if (await process.client.get("/health")).status_code == 200:
+                        return
+                await asyncio.sleep(0.02)
+
+    async def running(self, name: str) -> Process:
+        """The service, started anew where it has died or was a cell's own."""
+        process = self._processes.get(name)
+        if process is None or process.code.done() or not process.is_plain:
+            return await self.replace(name)
+        return process
+
+    async def running_or_armed(self, name: str) -> Process:
+        """The service as the cell has started it; a plain one where it has not."""
+        process = self._processes.get(name)
+        return await self.start(name) if process is None or process.code.done() else process
+
+    async def replace(self, name: str, *, failpoints: str = "") -> Process:
+        """The service, started anew with these failpoints."""
+        await self.end(name)
+        return await self.start(name, failpoints=failpoints)
+
+    async def end(self, name: str) -> None:
+        """Kill a service, if it runs."""
+        process = self._processes.get(name)
+        if process is not None and not process.code.done():
+            process.signal(signal.SIGKILL)
+            await process.died()
+
+    def tail(self, process: Process, lines: int = 25) -> str:
+        """The end of a service's log."""
+        return "\n".join(process.log.read_text().splitlines()[-lines:])
+
+    # Looking
+
+    @asynccontextmanager
+    async def sql(self) -> AsyncIterator[Any]:
+        """A connection to the registry, past everything that is broken."""
+        connection = await asyncpg.connect(self.postgres.url)
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+    @asynccontextmanager
+    async def redis(self) -> AsyncIterator[Redis]:
+        """A client of the stream."""
+        client = Redis.from_url(self.valkey.url, decode_responses=True, protocol=3)
+        try:
+            yield client
+        finally:
+            await client.aclose()
+
+    async def converged(self, *, within: float = T_CONVERGED) -> None:
+        """Wait until everything is true again, and stays so for a moment; else tell what is not."""
+        until = time.monotonic() + within
+        while True:
+            async with self.sql() as sql, self.redis() as redis:
+                wrong = await oracles.violations(sql, self.airbyte, redis)
+            if not wrong:
+                return
+            if time.monotonic() > until:
+                logs = "\n".join(
+                    f"--- {process.name}\n{self.tail(process)}"
+                    for process in self._processes.values()
+                )
+                raise AssertionError("\n".join([*wrong, logs]))
+            await asyncio.sleep(0.1)
+
+    async def fetch(self, query: str) -> list[Any]:
+        """Rows of the registry."""
+        async with self.sql() as sql:
+            return list(await sql.fetch(query))
+
+
+@asynccontextmanager
+async def opened(folder: Path | None = None) -> AsyncIterator[World]:
+    """A world, and nothing left of it after."""
+    broker = auth_broker.build(ProcessSettings(_env_file=None), EnvironmentStore(CREDENTIALS))
+    folder = folder or Path(tempfile.mkdtemp())
+    world = World(folder)
+    async with serving(broker) as broker_url:
+        world.broker_url = broker_url
+        try:
+            await world.open()
+            yield world
+        finally:
+            await world.close()
+
+
+__all__ = ["ORDER", "Process", "World", "opened"]

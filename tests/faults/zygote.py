@@ -1,0 +1,82 @@
+"""Starts services by forking a process that has loaded them already: 0.2 s instead of 2.
+
+What it forks is a real process: kill -9 of it is a real kill -9. It reads one JSON order a line,
+`{"app", "port", "environment", "log"}`, answers `{"pid"}`, and tells `{"pid", "code"}` when one
+ends. When its input ends, so does everything it started.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Any
+
+_MODULES = ("services.orchestrator.main", "services.drift_repair_agent.main")
+_children: set[int] = set()
+
+
+def _tell(**told: int) -> None:
+    os.write(1, (json.dumps(told) + "\n").encode())
+
+
+def _reap(_signal: int, _frame: FrameType | None) -> None:
+    while _children:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        _children.discard(pid)
+        _tell(pid=pid, code=os.waitstatus_to_exitcode(status))
+
+
+def _become(order: dict[str, Any]) -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+    log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.environ.clear()
+    os.environ.update(order["environment"])
+    import uvicorn  # noqa: PLC0415 (after the fork: it is the child's own)
+
+    app = importlib.import_module(order["app"]).app
+    uvicorn.run(
+        app,
+        host="127.0.0.1",
+        port=order["port"],
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=8,
+    )
+
+
+def main() -> None:
+    """Serve orders until there are no more."""
+    for module in (*_MODULES, "uvicorn.protocols.http.httptools_impl", "uvloop", "asyncpg"):
+        importlib.import_module(module)
+    signal.signal(signal.SIGCHLD, _reap)
+    for line in sys.stdin:
+        order = json.loads(line)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+        pid = os.fork()
+        if pid == 0:
+            try:
+                _become(order)
+            finally:
+                os._exit(1)
+        _children.add(pid)
+        _tell(pid=pid)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+    for pid in list(_children):
+        os.kill(pid, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()
