@@ -28,6 +28,9 @@ check: $(VENV)/.dev ## Format, lint, types, imports, migrations, compose
 	@if docker compose version >/dev/null 2>&1; then docker compose config -q; \
 	else echo "No docker compose here: docker-compose.yml was not checked by it."; fi
 
+faults: $(VENV)/.dev ## The whole fault matrix: every step, killed, hung, reset, refused
+	@AAM_FAULTS=all $(BIN)/python -m pytest -q tests/faults $(T)
+
 fix: $(VENV)/.dev ## Format, and repair what lint can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
@@ -38,6 +41,15 @@ bench: $(VENV)/.dev ## The benchmarks, as ratios to floors of the same run
 migrate: $(VENV)/.local ## Bring SUPABASE_DB_URL's registry up to date (or the running mesh's)
 	@if [ -z "$$SUPABASE_DB_URL" ] && [ -f .aam/env ]; then source .aam/env; fi; $(BIN)/alembic upgrade head
 
+# DRY_RUN=1 tells what would be done, and does nothing.
+sweep: $(VENV)/.local ## Delete from Airbyte what ended operations left there (DRY_RUN=1: tell)
+	@if [ -z "$$SUPABASE_DB_URL" ] && [ -f .aam/env ]; then source .aam/env; fi; \
+	exec $(BIN)/python -m services.orchestrator.maintenance sweep $(if $(DRY_RUN),--dry-run)
+
+reconcile: $(VENV)/.local ## Compare every head with what Airbyte holds (DRY_RUN=1: tell)
+	@if [ -z "$$SUPABASE_DB_URL" ] && [ -f .aam/env ]; then source .aam/env; fi; \
+	exec $(BIN)/python -m services.orchestrator.maintenance reconcile $(if $(DRY_RUN),--dry-run)
+
 events: $(VENV)/.local ## Follow the lifecycle events of the running mesh
 	@exec $(BIN)/python -m local events
 
@@ -47,7 +59,8 @@ install-connectors: $(VENV)/.local ## Install the connectors ahead of their firs
 clean: ## Delete what a stopped mesh keeps (.aam/)
 	@if [ -e $(VENV)/.local ]; then $(BIN)/python -m local clean; else rm -rf .aam; fi
 
-.PHONY: help up demo test check fix bench migrate events install-connectors clean
+
+.PHONY: help up demo test check faults fix bench migrate sweep reconcile events install-connectors clean
 
 # The interpreter is checked before anything is made: the Salesforce connector has no release for 3.14.
 $(BIN)/python:

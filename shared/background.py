@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from shared import logs
 from shared.database import Database
-from shared.errors import Unavailable, UpstreamUnknown
+from shared.errors import AamError
 
 log = logs.get(__name__)
 
@@ -47,7 +47,7 @@ async def _repeat(db: Database, look: Look, stop: asyncio.Event) -> None:
         try:
             if look.name is None or await _is_our_turn(db, look.name, look.every):
                 await look.take()
-        except (Unavailable, UpstreamUnknown) as error:
+        except AamError as error:
             log.warning("look_not_taken", look=look.name, code=error.code)
         except Exception:  # the outermost loop of background work: logged, goes on
             log.exception("bug")

@@ -259,6 +259,12 @@ class Settings(ProcessSettings):
     sweep_grace: Seconds = timedelta(minutes=10)
     """How long after an operation's end what it left in Airbyte may be deleted. Seconds."""
 
+    sweep_interval: Seconds = timedelta(minutes=5)
+    """How often Airbyte is looked through for what ended operations left there. Seconds."""
+
+    reconcile_interval: Seconds = timedelta(minutes=5)
+    """How often each connection's head is compared with what Airbyte holds. Seconds."""
+
     on_upstream_drift: Literal["report", "reapply"] = "report"
     """What is done when Airbyte holds another catalog than the head: tell, or also put it back."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -19,10 +20,12 @@ async def record_job(
     airbyte_job_id: int,
     status: str,
     started_by: JobStarter,
+    started_at: datetime | None = None,
 ) -> JobHistory:
     """The job's row, made where there is none yet; it is followed to its end from now on.
 
-    The connection's row must be locked by this transaction. A job that was first seen in Airbyte
+    The connection's row must be locked by this transaction. `started_at` is now where nobody knows
+    better. A job that was first seen in Airbyte
     and then turns out to be AAM's own is AAM's.
     """
     known = await registry.find_job(session, row.id, airbyte_job_id)
@@ -37,6 +40,7 @@ async def record_job(
         status=status,
         catalog_version=row.catalog_version,
         started_by=started_by,
+        **({} if started_at is None else {"started_at": started_at}),
     )
     session.add(job)
     events.record(session, EventType.SYNC_TRIGGERED, row, status=status, ref=job.id)

@@ -11,6 +11,8 @@ import msgspec
 from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request, Response
 
 from services.orchestrator.follow import JobFollower
+from services.orchestrator.importing import Importing
+from services.orchestrator.reconciling import Reconciler
 from services.orchestrator.service import Orchestrator
 from services.orchestrator.shapes import (
     CATALOG,
@@ -19,12 +21,15 @@ from services.orchestrator.shapes import (
     CatalogDiff,
     ConnectionPage,
     ConnectionView,
+    Import,
+    ImportedView,
     JobView,
     MergedCatalog,
     Onboard,
     SyncStarted,
     VersionView,
 )
+from services.orchestrator.sweeping import Sweeper
 from shared import background, events, failpoints, logs, registry
 from shared.airbyte_client import AirbyteClient
 from shared.app import create_app, example, for_server, problems, raw_json, told_to_stop
@@ -50,7 +55,13 @@ def _db(request: Request) -> Database:
     return db
 
 
+def _importing(request: Request) -> Importing:
+    importing: Importing = request.app.state.importing
+    return importing
+
+
 Service = Annotated[Orchestrator, Depends(_service)]
+Importer = Annotated[Importing, Depends(_importing)]
 Registry = Annotated[Database, Depends(_db)]
 _VERSION = Path(ge=1, le=2**31 - 1)
 
@@ -69,6 +80,25 @@ async def onboard(order: Onboard, service: Service, key: GivenKey, wait: Wait) -
     created in it is deleted again, the connection is FAILED with the reason, and its name is free.
     """
     return answered(await service.onboard(order, key=key, wait=wait))
+
+
+@router.post(
+    "/connections/import",
+    response_model=list[ImportedView],
+    responses=problems(404, 409, 422, 502, 503, 504),
+)
+async def import_connections(order: Import, service: Service, importing: Importer) -> Response:
+    """Take over connections that exist in Airbyte: version 1 is what it holds.
+
+    Nothing in Airbyte is changed, now or when the connection is archived here. A whole workspace
+    is only told about, unless `dry_run` is false.
+    """
+    if order.airbyte_connection_id is not None:
+        one = await importing.one(order.airbyte_connection_id, dry_run=bool(order.dry_run))
+        return raw_json(msgspec.json.encode([one]))
+    workspace_id = order.workspace_id or await service.workspace()
+    told = await importing.all_of(workspace_id, dry_run=order.dry_run is not False)
+    return raw_json(msgspec.json.encode(told))
 
 
 @router.get("/connections", response_model=ConnectionPage, responses=problems(422, 503))
@@ -224,6 +254,15 @@ def build(settings: Settings) -> FastAPI:
     jobs = Jobs(settings.registry_address, application="orchestrator")
     operations = Operations(settings, db, jobs, service="orchestrator")
     relay, follower = events.Relay(db, redis), JobFollower(db, airbyte)
+    service = Orchestrator(settings, db, airbyte, auth_broker, operations)
+    sweeper = Sweeper(db, airbyte, grace=settings.sweep_grace)
+    reconciler = Reconciler(settings, db, airbyte, operations)
+
+    async def sweep() -> None:
+        await sweeper.sweep(await service.workspace(), dry_run=False)
+
+    async def reconcile() -> None:
+        await reconciler.reconcile(dry_run=False)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -233,6 +272,8 @@ def build(settings: Settings) -> FastAPI:
                 operations.look,
                 Look(relay.look, settings.event_relay_interval),
                 Look(follower.look, settings.job_poll_interval, name="jobs"),
+                Look(sweep, settings.sweep_interval, name="sweep"),
+                Look(reconcile, settings.reconcile_interval, name="reconcile"),
             ),
             jobs.running(),
             operations.running(),
@@ -257,7 +298,8 @@ def build(settings: Settings) -> FastAPI:
     app.state.db = db
     app.state.operations = operations
     app.state.request_wait_s = settings.request_wait.total_seconds()
-    app.state.service = Orchestrator(settings, db, airbyte, auth_broker, operations)
+    app.state.service = service
+    app.state.importing = Importing(db, airbyte)
     app.include_router(router)
     app.include_router(routes())
     return app

@@ -10,8 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.orchestrator.archiving import Archive, Archiving
 from services.orchestrator.jobs import record_job
 from services.orchestrator.onboarding import Onboarding, Wiring, keep, unreadable
+from services.orchestrator.reconciling import Reapplying
 from services.orchestrator.shapes import Cron, Onboard
 from services.orchestrator.syncing import Syncing, order_for
+from services.orchestrator.workspace import workspace_of
 from shared import registry, sources
 from shared.airbyte_client import AirbyteClient, Schedule
 from shared.config import Settings
@@ -69,11 +71,12 @@ class Orchestrator:
         self._db = db
         self._airbyte = airbyte
         self._operations = operations
-        self._default_workspace: UUID | None = settings.airbyte_workspace_id
+        self._default_workspace: UUID | None = None
         self._onboarding = Onboarding(settings, db, airbyte, auth_broker)
         operations.tell("onboard", self._onboarding)
         operations.tell("sync", Syncing(settings, db, airbyte))
         operations.tell("archive", Archiving(settings, db, airbyte))
+        operations.tell("reapply", Reapplying(settings, db, airbyte))
 
     async def onboard(self, order: Onboard, *, key: Key | None, wait: float) -> Answer:
         """Wire a source to a destination in Airbyte and record it as catalog version 1.
@@ -103,7 +106,7 @@ class Orchestrator:
             credential_id=order.credential_id,
             streams=order.streams,
             schedule=_schedule(order),
-            workspace_id=await self._workspace(),
+            workspace_id=await self.workspace(),
             destination_id=destination_id,
             destination_sync_modes=sorted(modes),
         )
@@ -133,15 +136,13 @@ class Orchestrator:
         except _AWAY as error:
             raise _nothing_recorded(error) from None
 
-    async def _workspace(self) -> UUID:
+    async def workspace(self) -> UUID:
+        """The Airbyte workspace that new sources go to."""
         if self._default_workspace is None:
             try:
-                instance = await self._airbyte.instance()
+                self._default_workspace = await workspace_of(self._settings, self._airbyte)
             except _AWAY as error:
                 raise _nothing_recorded(error) from None
-            self._default_workspace = instance.default_workspace_id
-        if self._default_workspace is None:
-            raise Unavailable("Airbyte names no default workspace: set AIRBYTE_WORKSPACE_ID.")
         return self._default_workspace
 
     async def discover(self, connection_id: UUID, *, every_stream: bool) -> bytes:
@@ -229,6 +230,7 @@ class Orchestrator:
                 airbyte_job_id=job.id,
                 status=job.status,
                 started_by=JobStarter.AIRBYTE,
+                started_at=job.created_at,
             )
         raise _sync_running(connection_id, known.id, known.airbyte_job_id)
 

@@ -124,6 +124,51 @@ class ConnectionView(BaseModel):
     archived_at: datetime | None = None
 
 
+class Import(BaseModel):
+    """The order to take over what exists in Airbyte: one connection, or all of a workspace."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"airbyte_connection_id": "5a1d2c3b-4e5f-4a6b-8c7d-9e0f1a2b3c4d"}]
+        },
+    )
+
+    airbyte_connection_id: UUID | None = Field(
+        default=None, description="One connection of Airbyte's. Left out: all of the workspace."
+    )
+    workspace_id: UUID | None = Field(
+        default=None, description="An Airbyte workspace. Left out: the one AAM works in."
+    )
+    dry_run: bool | None = Field(
+        default=None,
+        description="Only tell what would be imported. Left out: false for one, true for all.",
+    )
+
+
+class ImportedView(BaseModel):
+    """What became of one connection of Airbyte's."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "airbyte_connection_id": "5a1d2c3b-4e5f-4a6b-8c7d-9e0f1a2b3c4d",
+                    "name": "Salesforce production",
+                    "outcome": "imported",
+                    "connection_id": _ID,
+                }
+            ]
+        }
+    )
+
+    airbyte_connection_id: UUID
+    name: str
+    outcome: Literal["imported", "would_import", "known_already", "not_importable"]
+    connection_id: UUID | None = None
+    code: str | None = Field(default=None, description="Why it cannot be imported.")
+
+
 class ConnectionPage(BaseModel):
     """Connections, newest first; `next` is `after` of the following page."""
 

@@ -26,6 +26,7 @@ from shared.airbyte_client._shapes import (
     Discovered,
     Instance,
     Job,
+    ListedConnection,
     NewConnection,
     Schedule,
     Source,
@@ -59,6 +60,7 @@ BODY_LIMIT_BYTES = 10 * 1024 * 1024
 
 _COMMANDS_SINCE = (1, 7)
 _HEALTH_TIMEOUT_S = 5.0
+_LONG_LIST_BYTES = 1024 * 1024 * 1024
 _PAGE = 100
 _SMALLEST_PAGE = 20
 _MOST_PAGES = 1000
@@ -234,9 +236,10 @@ class AirbyteClient:
         Sends:    {"workspaceId": uuid, "pageSize": int, "cursor"?: id of the last one seen}
         Receives: {"sources": [...]}, a page since 1.8, everything before
         """
-        return await self._all_pages(
+        found = await self._all_pages(
             "sources/list", workspace_id, _SOURCES, lambda page: page.sources, _source_id
         )
+        return [one for one in found if one.workspace_id == workspace_id]
 
     async def delete_source(self, source_id: UUID, *, workspace_id: UUID | None = None) -> None:
         """Delete a source and, with it, every connection of it; done already is done.
@@ -447,17 +450,23 @@ class AirbyteClient:
         )
         return read.told()
 
-    async def list_connections(self, workspace_id: UUID) -> list[AirbyteConnection]:
-        """All connections of a workspace, with their catalogs.
+    async def list_connections(self, workspace_id: UUID) -> list[ListedConnection]:
+        """All connections of a workspace, without their catalogs.
 
         Endpoint: POST connections/list
         Sends:    {"workspaceId": uuid}
-        Receives: {"connections": [ConnectionRead]}; no version pages it
+        Receives: {"connections": [ConnectionRead]}; no version pages it, and each read brings its
+                  catalog along, which is skipped; so the answer may be as large as it is
         """
-        read = await self._post(
-            "connections/list", {"workspaceId": workspace_id}, _CONNECTIONS, repeat=True
+        read = await self._transport.call(
+            "connections/list",
+            msgspec.json.encode({"workspaceId": workspace_id}),
+            _CONNECTIONS,
+            timeout=self._timeout,
+            repeat=True,
+            limit_bytes=_LONG_LIST_BYTES,
         )
-        return [connection.told() for connection in read.connections]
+        return [one for one in read.connections if one.workspace_id in (None, workspace_id)]
 
     async def connection_statuses(self, ids: Sequence[UUID]) -> list[ConnectionStatus]:
         """How connections are doing, without their catalogs.
@@ -575,6 +584,33 @@ class AirbyteClient:
         )
         jobs = [job.told() for job in read.jobs]
         return [job for job in jobs if created_since is None or job.created_at >= created_since]
+
+    async def recent_jobs(self, created_since: datetime) -> list[Job]:
+        """The jobs of every connection of the instance that were created since then, oldest first.
+
+        Endpoint: POST jobs/list, without a configId: one call, however many connections there are
+        Sends:    {"configTypes": [...], "createdAtStart": date-time, "pagination": {...}, ...}
+        Receives: as `list_jobs`
+        """
+        found: dict[int, Job] = {}
+        for page in range(_MOST_PAGES):
+            read = await self._post(
+                "jobs/list",
+                {
+                    "configTypes": _JOB_KINDS,
+                    "createdAtStart": created_since.isoformat(timespec="seconds"),
+                    "pagination": {"pageSize": _PAGE, "rowOffset": page * _PAGE},
+                    "orderByField": "createdAt",
+                    "orderByMethod": "ASC",
+                },
+                _JOBS,
+                repeat=True,
+            )
+            jobs = [job.told() for job in read.jobs]
+            found |= {job.id: job for job in jobs if job.created_at >= created_since}
+            if len(jobs) < _PAGE:
+                break
+        return sorted(found.values(), key=lambda job: job.id)
 
     async def cancel_job(self, job_id: int) -> Job:
         """Stop a job.

@@ -28,6 +28,8 @@ class Source(msgspec.Struct, frozen=True, rename="camel"):
     name: str
     workspace_id: UUID
     source_definition_id: UUID
+    source_name: str | None = None
+    """The connector's name."""
 
 
 class Destination(msgspec.Struct, frozen=True, rename="camel"):
@@ -99,6 +101,17 @@ class AirbyteConnection(msgspec.Struct, frozen=True):
     source_catalog_id: UUID | None
     schedule_type: str | None
     sync_catalog: bytes
+
+
+class ListedConnection(msgspec.Struct, frozen=True, rename="camel"):
+    """A connection as a list tells it: without its catalog. `workspace_id` is told since 2.0."""
+
+    connection_id: UUID
+    name: str
+    source_id: UUID
+    destination_id: UUID
+    status: str
+    workspace_id: UUID | None = None
 
 
 class ConnectionStatus(msgspec.Struct, frozen=True):
@@ -313,7 +326,7 @@ class ConnectionRead(msgspec.Struct, frozen=True, rename="camel"):
 class Connections(msgspec.Struct, frozen=True):
     """Answer of connections/list."""
 
-    connections: list[ConnectionRead]
+    connections: list[ListedConnection]
 
 
 class _JobId(msgspec.Struct, frozen=True):

@@ -199,6 +199,7 @@ class Transport:
         timeout: float,
         repeat: bool = False,
         anonymous: bool = False,
+        limit_bytes: int = _ANSWER_LIMIT_BYTES,
     ) -> T:
         """Ask Airbyte once, or, where `repeat` says that this is harmless, a few times.
 
@@ -213,7 +214,7 @@ class Transport:
         try:
             async with asyncio.timeout(timeout):
                 try:
-                    return await self._once(path, body, answer, anonymous=anonymous)
+                    return await self._once(path, body, answer, limit_bytes, anonymous=anonymous)
                 except Upstream as error:
                     if not (repeat and error.retryable):
                         raise
@@ -222,7 +223,9 @@ class Transport:
                     on=_worth_repeating, attempts=2, timeout=None, wait_max=1.0, wait_jitter=0.2
                 ):
                     with attempt:
-                        return await self._once(path, body, answer, anonymous=anonymous)
+                        return await self._once(
+                            path, body, answer, limit_bytes, anonymous=anonymous
+                        )
         except TimeoutError:
             failure = UpstreamTimeout(f"Airbyte's {path} gave no answer within {timeout:g} s.")
         else:
@@ -231,17 +234,23 @@ class Transport:
         raise failure
 
     async def _once(
-        self, path: str, body: bytes | None, answer: msgspec.json.Decoder[T], *, anonymous: bool
+        self,
+        path: str,
+        body: bytes | None,
+        answer: msgspec.json.Decoder[T],
+        limit_bytes: int,
+        *,
+        anonymous: bool,
     ) -> T:
         credentials = self._credentials
         if anonymous and credentials.renewable:
-            status, content = await self._exchange(path, body, None)
+            status, content = await self._exchange(path, body, None, limit_bytes)
         else:
             header = await credentials.header(self)
-            status, content = await self._exchange(path, body, header)
+            status, content = await self._exchange(path, body, header, limit_bytes)
             if status == 401 and credentials.renewable:
                 header = await credentials.header(self, refused=header)
-                status, content = await self._exchange(path, body, header)
+                status, content = await self._exchange(path, body, header, limit_bytes)
         if not 200 <= status < 300:
             raise _refusal(path, status, content)
         try:
@@ -253,7 +262,7 @@ class Transport:
         )
 
     async def _exchange(
-        self, path: str, body: bytes | None, authorization: str | None
+        self, path: str, body: bytes | None, authorization: str | None, limit_bytes: int
     ) -> tuple[int, bytearray]:
         headers = {"accept": "application/json", "accept-encoding": "gzip"}
         if body is not None:
@@ -271,7 +280,7 @@ class Transport:
         try:
             response = await self._pool.handle_async_request(request)
             try:
-                return response.status_code, await _content(response)
+                return response.status_code, await _content(response, limit_bytes)
             finally:
                 await response.aclose()
         except (httpx.HTTPError, aiohttp.ClientError, UnicodeError) as error:
@@ -279,7 +288,7 @@ class Transport:
             failure = _not_sent(path) if _never_connected(error) else _lost(path)
         except Unreadable:
             failure = UpstreamUnknown(
-                f"Airbyte's {path} answered with more than {_ANSWER_LIMIT_BYTES} bytes."
+                f"Airbyte's {path} answered with more than {limit_bytes} bytes."
             )
         raise failure
 
@@ -294,12 +303,12 @@ async def _slices(body: bytes) -> AsyncIterator[bytes]:
         yield body[start : start + _SLICE_BYTES]
 
 
-async def _content(response: httpx.Response) -> bytearray:
+async def _content(response: httpx.Response, limit_bytes: int) -> bytearray:
     """The decoded body, as long as it stays within the limit."""
     content = bytearray()
     encoded = response.headers.get("content-encoding", "identity") != "identity"
     async for chunk in response.aiter_bytes() if encoded else response.aiter_raw():
-        if len(content) + len(chunk) > _ANSWER_LIMIT_BYTES:
+        if len(content) + len(chunk) > limit_bytes:
             raise Unreadable
         content += chunk
     return content

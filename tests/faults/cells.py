@@ -1,4 +1,4 @@
-"""The cells of the fault matrix: one operation, one step, one fault, and what the world is after it.
+"""The cells of the fault matrix: one operation, one step, one fault, and what is true after it.
 
 Outcomes: F it went forward and is done once; B it was taken back and nothing is left; N nothing was
 recorded; R it was refused and everything is as before.
@@ -9,16 +9,18 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import httpx
 
-from tests.faults.world import ORDER, T_CALL, T_QUIET, World
 from tests.fakes.airbyte_server import Fault
+from tests.faults.world import ORDER, T_CALL, T_QUIET, World
 
 Outcome = Literal["F", "B", "N", "R"]
-Kind = Literal["onboard", "apply", "sync"]
+Kind = str
+"""onboard, apply or sync."""
 
 SERVICE: dict[str, str] = {
     "onboard": "orchestrator",
@@ -59,7 +61,7 @@ class Case:
         self.order: dict[str, Any] = {}
 
     async def prepare(self) -> None:
-        """What is there before: for a heal or a sync, a connection; for a heal, a changed source."""
+        """What is there before: a connection for a heal or a sync, a changed source for a heal."""
         await self.world.running("orchestrator")
         if self.kind == "onboard":
             return
@@ -137,10 +139,8 @@ def _killed(kind: Kind, point: str, outcome: Outcome, *, second: str = "") -> Ce
         if point.startswith("undo"):
             world.airbyte.fault(_PATH[f"{kind}.{_UNDONE_AT[kind]}"], 422)
         process = await world.replace(name, failpoints=failpoints)
-        try:
+        with suppress(httpx.TransportError):
             await case.ask()
-        except httpx.TransportError:
-            pass
         assert await process.died() == -signal.SIGKILL
         if second == "airbyte-503":
             world.airbyte.fault("*", 503, times=6)
@@ -220,7 +220,7 @@ def _terms() -> Iterator[Cell]:
         ("sync", ("intent.after", "job.before", "job.after")),
     ):
         for point in points:
-            yield _ended(kind, point)  # type: ignore[arg-type]
+            yield _ended(kind, point)
 
 
 # Airbyte
@@ -285,7 +285,7 @@ def _unclear() -> Iterator[Cell]:
             if (kind, step, name) in _NOT_A_CELL:
                 continue
             yield _faulted(
-                kind,  # type: ignore[arg-type]
+                kind,
                 step,
                 name,
                 fault,
@@ -295,7 +295,7 @@ def _unclear() -> Iterator[Cell]:
                 times=4 if step in ("look", "discover") else 1,
             )
         if step not in ("look", "discover"):
-            yield _faulted(kind, step, "500_twice", 500, "F", times=2)  # type: ignore[arg-type]
+            yield _faulted(kind, step, "500_twice", 500, "F", times=2)
 
 
 _NOT_A_CELL: set[tuple[str, str, str]] = set()
@@ -306,7 +306,7 @@ def _refused() -> Iterator[Cell]:
         kind, step = place.split(".")
         for name, fault, status in _SAYS_NO:
             yield _faulted(
-                kind,  # type: ignore[arg-type]
+                kind,
                 step,
                 name,
                 fault,
@@ -335,7 +335,7 @@ def _database_away(kind: Kind, step: str) -> Cell:
         asking = asyncio.create_task(case.ask(wait=25))
         before = len(world.airbyte.called(path))
         async with asyncio.timeout(10):
-            while len(world.airbyte.called(path)) == before and not asking.done():
+            while len(world.airbyte.called(path)) == before and not asking.done():  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         await loop.run_in_executor(None, world.postgres.stop)
         await asyncio.sleep(T_CALL)
@@ -387,10 +387,8 @@ def _relay_killed() -> Cell:
         case = Case(world, "onboard")
         await case.prepare()
         process = await world.replace("orchestrator", failpoints="relay.added=kill")
-        try:
+        with suppress(httpx.TransportError):
             await case.ask()
-        except httpx.TransportError:
-            pass
         assert await process.died() == -signal.SIGKILL
         await world.replace("orchestrator")
         await case.left("F")
@@ -517,13 +515,11 @@ def _zombie(kind: Kind, point: str) -> Cell:
         zombie = await world.replace(SERVICE[kind], failpoints=f"{kind}.{point}=stop")
         asking = asyncio.create_task(case.ask(wait=20))
         async with asyncio.timeout(10):
-            while not _is_stopped(zombie.pid):
+            while not _is_stopped(zombie.pid):  # noqa: ASYNC110 (the kernel's doing)
                 await asyncio.sleep(0.02)
         await world.running(f"{SERVICE[kind]}/2")
         async with asyncio.timeout(20):
-            while await world.fetch(
-                "SELECT 1 FROM operations WHERE status IN ('running', 'undoing')"
-            ):
+            while await world.fetch(_OPEN):  # noqa: ASYNC110 (another process's doing)
                 await asyncio.sleep(0.1)
         zombie.signal(signal.SIGCONT)
         answer = await asking
@@ -535,8 +531,11 @@ def _zombie(kind: Kind, point: str) -> Cell:
     return Cell(f"{kind}-{point}-zombie", run)
 
 
+_OPEN = "SELECT 1 FROM operations WHERE status IN ('running', 'undoing')"
+
+
 def _is_stopped(pid: int) -> bool:
-    with open(f"/proc/{pid}/stat", encoding="ascii") as file:  # noqa: PTH123 (a line of the kernel's)
+    with open(f"/proc/{pid}/stat", encoding="ascii") as file:
         return file.read().rpartition(")")[2].split()[0] == "T"
 
 
@@ -612,7 +611,7 @@ def _all() -> Iterator[Cell]:
         ("apply", ("update", "look")),
         ("sync", ("job",)),
     ):
-        yield from (_database_away(kind, step) for step in steps)  # type: ignore[arg-type]
+        yield from (_database_away(kind, step) for step in steps)
     for kind in ("onboard", "apply", "sync"):
         yield _database_away_at_the_door(kind)
         yield _redis_away(kind)

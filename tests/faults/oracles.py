@@ -6,7 +6,6 @@ import re
 from collections import defaultdict
 from typing import Any
 
-import asyncpg
 import orjson
 from redis.asyncio import Redis
 

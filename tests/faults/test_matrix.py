@@ -1,4 +1,4 @@
-"""The fault matrix: real processes, real kill -9, real servers stopped; checked against the world."""
+"""The fault matrix: real processes, real kill -9, real servers stopped; the world is looked at."""
 
 from __future__ import annotations
 

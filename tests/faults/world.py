@@ -1,4 +1,4 @@
-"""A whole world of one's own to break: real servers, real service processes, a scriptable Airbyte."""
+"""A world of one's own to break: real servers, real service processes, a scriptable Airbyte."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from services.auth_broker import main as auth_broker
 from services.auth_broker.service import EnvironmentStore
 from shared.config import ProcessSettings
 from shared.events import STREAM
-from tests.faults import oracles
 from tests.fakes.airbyte_server import AirbyteServer
+from tests.faults import oracles
 from tests.integration.conftest import (
     CREDENTIALS,
     DESTINATION_ID,

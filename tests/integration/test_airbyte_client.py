@@ -522,7 +522,9 @@ async def test_a_connection_is_made_as_aam_needs_it(
     assert "namespaceFormat" not in body
     assert (made.status, made.source_catalog_id, made.schedule_type) == ("active", catalog_id, kind)
     assert await client.get_connection(made.connection_id) == made
-    assert await client.list_connections(WORKSPACE) == [made]
+    (listed,) = await client.list_connections(WORKSPACE)
+    assert (listed.connection_id, listed.name) == (made.connection_id, "prod")
+    assert (listed.source_id, listed.status) == (made.source_id, "active")
 
 
 async def test_healing_replaces_the_catalog(airbyte: AirbyteServer, client: AirbyteClient) -> None:

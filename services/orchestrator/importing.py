@@ -1,0 +1,134 @@
+"""Importing: a connection that exists in Airbyte already is kept in step from now on.
+
+Airbyte is read and nothing in it is changed; version 1 is what it holds.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+from uuid import UUID, uuid4
+
+import msgspec
+
+from shared import events, registry
+from shared.airbyte_client import AirbyteClient, AirbyteConnection
+from shared.database import Database
+from shared.domain import catalog as catalogs
+from shared.domain.steps import in_slices
+from shared.errors import Conflict, Invalid, UpstreamDenied, UpstreamMissing
+from shared.events import EventType
+from shared.models import Connection, ConnectionStatus, VersionOrigin
+
+Outcome = Literal["imported", "would_import", "known_already", "not_importable"]
+
+
+class Imported(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What became of one connection of Airbyte's."""
+
+    airbyte_connection_id: UUID
+    name: str
+    outcome: Outcome
+    connection_id: UUID | None = None
+    code: str | None = None
+
+
+class Importing:
+    """Takes over connections that somebody else made in Airbyte."""
+
+    def __init__(self, db: Database, airbyte: AirbyteClient) -> None:
+        self._db = db
+        self._airbyte = airbyte
+
+    async def one(self, airbyte_connection_id: UUID, *, dry_run: bool) -> Imported:
+        """Import a connection by Airbyte's id.
+
+        Raises:
+            Invalid: Airbyte has no such connection, or it holds no catalog that can be kept.
+            Conflict: it is known already, or its name is taken.
+        """
+        told = await self._import(airbyte_connection_id, dry_run=dry_run)
+        if told.outcome == "known_already":
+            raise Conflict(
+                f"Airbyte's connection {airbyte_connection_id} is known already.",
+                code="known_already",
+                connection_id=told.connection_id,
+            )
+        return told
+
+    async def all_of(self, workspace_id: UUID, *, dry_run: bool) -> list[Imported]:
+        """Import every connection of a workspace that can be; the rest is named with the reason."""
+        listed = await self._airbyte.list_connections(workspace_id)
+        told = []
+        for one in listed:
+            if one.status == "deprecated":
+                continue
+            try:
+                told.append(await self._import(one.connection_id, dry_run=dry_run))
+            except (Invalid, Conflict) as error:
+                told.append(
+                    Imported(one.connection_id, one.name, "not_importable", code=error.code)
+                )
+        return told
+
+    async def _import(self, airbyte_connection_id: UUID, *, dry_run: bool) -> Imported:
+        async with self._db.read() as session:
+            known = await registry.connections_in_airbyte(session, [airbyte_connection_id])
+        held = await self._held(airbyte_connection_id)
+        if known:
+            return Imported(
+                airbyte_connection_id, held.name, "known_already", known[airbyte_connection_id]
+            )
+        source = await self._airbyte.get_source(held.source_id)
+        fingerprint = await _fingerprint(held)
+        if dry_run:
+            return Imported(airbyte_connection_id, held.name, "would_import")
+        connection = Connection(
+            id=uuid4(),
+            name=held.name,
+            source_type=source.source_name or str(source.source_definition_id),
+            credential_id=None,
+            airbyte_destination_id=held.destination_id,
+            airbyte_source_id=held.source_id,
+            airbyte_connection_id=airbyte_connection_id,
+            imported=True,
+        )
+        async with self._db.transaction() as session:
+            await registry.insert_pending(session, connection)
+            row = await registry.lock_connection(session, connection.id)
+            row.airbyte_source_id = held.source_id
+            row.airbyte_connection_id = airbyte_connection_id
+            row.imported = True
+            await registry.append_version(
+                session,
+                row,
+                held.sync_catalog,
+                expected_version=0,
+                fingerprint=fingerprint,
+                origin=VersionOrigin.IMPORT,
+                snapshot_id=None,
+            )
+            row.status = ConnectionStatus.ACTIVE
+            events.record(session, EventType.CONNECTION_IMPORTED, row)
+        return Imported(airbyte_connection_id, held.name, "imported", connection.id)
+
+    async def _held(self, airbyte_connection_id: UUID) -> AirbyteConnection:
+        try:
+            held = await self._airbyte.get_connection(airbyte_connection_id)
+        except (UpstreamMissing, UpstreamDenied):
+            held = None
+        if held is None or held.status == "deprecated":
+            raise Invalid(
+                f"Airbyte has no connection {airbyte_connection_id}.",
+                code="unknown_airbyte_connection",
+            )
+        return held
+
+
+async def _fingerprint(held: AirbyteConnection) -> str:
+    try:
+        catalog = await in_slices(catalogs.parse.steps(held.sync_catalog))
+        if not catalog.selected().streams:
+            raise Invalid("It selects no stream.", code="no_selected_stream")
+        return await in_slices(catalogs.meaning_of.steps(held.sync_catalog))
+    except catalogs.InvalidCatalog as error:
+        raise Invalid(str(error), code=error.code) from None

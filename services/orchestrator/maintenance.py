@@ -1,0 +1,63 @@
+"""Sweeping and reconciling by hand: `python -m services.orchestrator.maintenance sweep --dry-run`.
+
+The orchestrator does both by itself, again and again; this is for whoever wants to see first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+
+import msgspec
+
+from services.orchestrator.reconciling import Compared, Reapplying, Reconciler
+from services.orchestrator.sweeping import Sweeper, Swept
+from services.orchestrator.workspace import workspace_of
+from shared import logs
+from shared.airbyte_client import AirbyteClient
+from shared.config import Settings, load
+from shared.database import Database
+from shared.errors import AamError
+from shared.jobs import Jobs
+from shared.operations import Operations
+
+
+async def run(what: str, *, dry_run: bool) -> Swept | Compared:
+    """Sweep or reconcile once."""
+    settings = load(Settings)
+    logs.set_up("maintenance", level="ERROR")
+    db = Database.at(settings.registry_address, application="maintenance")
+    async with AirbyteClient.from_settings(settings) as airbyte:
+        try:
+            if what == "sweep":
+                sweeper = Sweeper(db, airbyte, grace=settings.sweep_grace)
+                workspace_id = await workspace_of(settings, airbyte)
+                return await sweeper.sweep(workspace_id, dry_run=dry_run)
+            jobs = Jobs(settings.registry_address, application="maintenance")
+            operations = Operations(settings, db, jobs, service="orchestrator")
+            operations.tell("reapply", Reapplying(settings, db, airbyte))
+            # What is put back and not done by the end, the orchestrator goes on with.
+            async with operations.running():
+                reconciler = Reconciler(settings, db, airbyte, operations)
+                return await reconciler.reconcile(dry_run=dry_run)
+        finally:
+            await db.close()
+
+
+def main() -> int:
+    """Print what was found and done as JSON; 1 where something is left to look at."""
+    parser = argparse.ArgumentParser(prog="maintenance", description=__doc__)
+    parser.add_argument("what", choices=["sweep", "reconcile"])
+    parser.add_argument("--dry-run", action="store_true", help="tell, and change nothing")
+    given = parser.parse_args()
+    try:
+        told = asyncio.run(run(given.what, dry_run=given.dry_run))
+    except AamError as error:
+        sys.exit(f"{given.what}: {error.detail}")
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(told).decode(), indent=2) + "\n")
+    return 1 if (told.left if isinstance(told, Swept) else told.unknown) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

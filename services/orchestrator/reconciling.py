@@ -1,0 +1,208 @@
+"""The reconciler: compares each ACTIVE connection's head with what Airbyte holds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Literal
+from uuid import UUID
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from shared import events, logs, registry
+from shared.airbyte_client import AirbyteClient
+from shared.config import Settings
+from shared.database import Database
+from shared.errors import (
+    AamError,
+    Conflict,
+    NotActive,
+    UpstreamConflict,
+    UpstreamMismatch,
+    UpstreamMissing,
+    UpstreamUnknown,
+    UpstreamUnreachable,
+)
+from shared.events import EventType
+from shared.heads import means
+from shared.models import Connection, ConnectionStatus
+from shared.operations import Answer, Intent, Operation, Operations
+from shared.registry import Head
+
+log = logs.get(__name__)
+
+_AT_ONCE = 10
+_PAGE = 200
+
+Difference = Literal["catalog_differs", "upstream_missing"]
+
+
+class Compared(msgspec.Struct, frozen=True):
+    """What a run found."""
+
+    dry_run: bool
+    compared: int
+    drifted: dict[UUID, str]
+    """Connections of which Airbyte holds something else, and what it is."""
+    unknown: dict[UUID, str]
+    """Connections that could not be compared, and why."""
+
+
+class Reapply(msgspec.Struct, frozen=True):
+    """The head that Airbyte is to hold again."""
+
+    airbyte_connection_id: UUID
+    version: int
+    fingerprint: str
+
+
+class Reconciler:
+    """Tells where Airbyte has come away from the registry, and puts the head back where told to."""
+
+    def __init__(
+        self, settings: Settings, db: Database, airbyte: AirbyteClient, operations: Operations
+    ) -> None:
+        self._call_s = settings.airbyte_timeout.total_seconds()
+        self._reapplies = settings.on_upstream_drift == "reapply"
+        self._db = db
+        self._airbyte = airbyte
+        self._operations = operations
+        self._slots = asyncio.Semaphore(_AT_ONCE)
+
+    async def reconcile(self, *, dry_run: bool) -> Compared:
+        """Compare every ACTIVE connection, by the fingerprint of its head; a page at a time."""
+        drifted: dict[UUID, str] = {}
+        unknown: dict[UUID, str] = {}
+        compared, after = 0, UUID(int=0)
+        while heads := await self._heads(after):
+            after = heads[-1].connection_id
+            compared += len(heads)
+            told = await asyncio.gather(*(self._compared(head) for head in heads))
+            for head, (difference, failure) in zip(heads, told, strict=True):
+                if failure is not None:
+                    unknown[head.connection_id] = failure
+                elif difference is not None:
+                    drifted[head.connection_id] = difference
+                if failure is None and not dry_run:
+                    await self._settle(head, difference)
+        return Compared(dry_run=dry_run, compared=compared, drifted=drifted, unknown=unknown)
+
+    async def _heads(self, after: UUID) -> Sequence[Head]:
+        async with self._db.read() as session:
+            return await registry.heads(session, after=after, limit=_PAGE)
+
+    async def _compared(self, head: Head) -> tuple[Difference | None, str | None]:
+        """How Airbyte differs, or why that cannot be said."""
+        try:
+            async with self._slots:
+                held = await self._airbyte.get_connection(head.airbyte_connection_id)
+        except UpstreamMissing:
+            return "upstream_missing", None
+        except AamError as error:
+            return None, error.code
+        if held.status == "deprecated":
+            return "upstream_missing", None
+        return None if await means(held, head.fingerprint) else "catalog_differs", None
+
+    async def _settle(self, head: Head, difference: Difference | None) -> None:
+        """Record what was found, unless the connection has moved on meanwhile."""
+        if difference is None and head.drifted_upstream_at is None:
+            return
+        async with self._db.transaction() as session:
+            row = await registry.lock_connection(session, head.connection_id, even_archived=True)
+            if not _is_still(row, head) or await registry.is_busy(session, row.id):
+                return
+            if difference is None:
+                row.drifted_upstream_at = None
+                events.record(session, EventType.CONNECTION_IN_STEP, row)
+            elif row.drifted_upstream_at is None:
+                row.drifted_upstream_at = await registry.now(session)
+                events.record(session, EventType.CONNECTION_DRIFTED, row, code=difference)
+                log.warning("drifted_upstream", connection=str(row.id), code=difference)
+        if difference == "catalog_differs" and self._reapplies:
+            await self._reapply(head)
+
+    async def _reapply(self, head: Head) -> None:
+        async def take(session: AsyncSession, operation_id: UUID) -> Answer | None:
+            row = await registry.lock_connection(session, head.connection_id)
+            if not _is_still(row, head):
+                raise NotActive(f"Connection {row.id} has moved on.")
+            registry.begin_heal(row, operation_id)
+            events.record(session, EventType.CATALOG_HEALING, row, ref=operation_id)
+            return None
+
+        order = Reapply(head.airbyte_connection_id, head.version, head.fingerprint)
+        try:
+            await self._operations.begin(Intent("reapply", head.connection_id, order), take)
+        except Conflict as busy:
+            log.info("not_reapplied", connection=str(head.connection_id), code=busy.code)
+
+
+def _is_still(row: Connection, head: Head) -> bool:
+    return (
+        row.archived_at is None
+        and row.status is ConnectionStatus.ACTIVE
+        and row.catalog_version == head.version
+    )
+
+
+class Reapplying:
+    """Has Airbyte hold the head again; no version comes of it."""
+
+    def __init__(self, settings: Settings, db: Database, airbyte: AirbyteClient) -> None:
+        self._call_s = settings.airbyte_timeout.total_seconds()
+        self._db = db
+        self._airbyte = airbyte
+
+    async def run(self, operation: Operation) -> None:
+        """Update, and look."""
+        order = msgspec.json.decode(operation.request, type=Reapply)
+
+        async def update() -> bool:
+            async with self._db.read() as session:
+                head = await registry.read_version(session, operation.connection_id, order.version)
+            try:
+                await self._airbyte.update_connection(
+                    order.airbyte_connection_id, head.sync_catalog.encode()
+                )
+                return await self._holds(order)
+            except (UpstreamUnknown, UpstreamConflict):
+                if await self._holds(order):
+                    return True
+                raise
+
+        async def look() -> bool | None:
+            return True if await self._holds(order) else None
+
+        if not await operation.once("update", update, look=look, within=3 * self._call_s):
+            raise UpstreamMismatch("Airbyte accepted the catalog and holds a different one.")
+        await self._end(operation, in_step=True)
+
+    async def _holds(self, order: Reapply) -> bool:
+        try:
+            held = await self._airbyte.get_connection(order.airbyte_connection_id)
+        except UpstreamUnreachable:
+            raise UpstreamUnknown("Airbyte went away before it could be looked at.") from None
+        return await means(held, order.fingerprint)
+
+    async def undo(self, operation: Operation) -> None:
+        """ACTIVE as before, and still seen as drifted: the next look finds what is so."""
+        await self._end(operation, in_step=False)
+
+    async def abandon(self, operation: Operation) -> None:
+        """The same: nothing was promised."""
+        await self._end(operation, in_step=False)
+
+    async def _end(self, operation: Operation, *, in_step: bool) -> None:
+        async with self._db.transaction() as session:
+            row = await registry.lock_connection(
+                session, operation.connection_id, even_archived=True
+            )
+            registry.end_heal(row, operation.id, status=ConnectionStatus.ACTIVE)
+            if in_step:
+                row.drifted_upstream_at = None
+            code = (operation.failure or {}).get("code")
+            event = EventType.CONNECTION_IN_STEP if in_step else EventType.CATALOG_REFUSED
+            events.record(session, event, row, ref=operation.id, code=code)
+            await operation.finish(session, status=200, body="{}")

@@ -1,0 +1,24 @@
+"""The Airbyte workspace that AAM works in."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from shared.airbyte_client import AirbyteClient
+from shared.config import Settings
+from shared.errors import Unavailable
+
+
+async def workspace_of(settings: Settings, airbyte: AirbyteClient) -> UUID:
+    """The one that the settings name, else the instance's default.
+
+    Raises:
+        Unavailable: neither names one.
+        Upstream: Airbyte cannot be asked.
+    """
+    if settings.airbyte_workspace_id is not None:
+        return settings.airbyte_workspace_id
+    workspace_id = (await airbyte.instance()).default_workspace_id
+    if workspace_id is None:
+        raise Unavailable("Airbyte names no default workspace: set AIRBYTE_WORKSPACE_ID.")
+    return workspace_id

@@ -1,0 +1,299 @@
+"""Sweeping, reconciling and importing: what AAM finds in Airbyte, and what it does about it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from services.orchestrator.reconciling import Reapplying, Reconciler
+from services.orchestrator.sweeping import AT_MOST, Sweeper
+from shared.airbyte_client import AirbyteClient
+from shared.config import Settings
+from shared.database import Database
+from shared.jobs import Jobs
+from shared.operations import Operations
+from tests.fakes.airbyte_server import WORKSPACE_ID, AirbyteServer
+from tests.integration.conftest import Mesh, settings_for
+
+WORKSPACE = UUID(WORKSPACE_ID)
+
+
+@dataclass
+class Tools:
+    """What maintenance is done with, beside the running mesh."""
+
+    settings: Settings
+    db: Database
+    airbyte: AirbyteClient
+    operations: Operations
+
+    @property
+    def sweeper(self) -> Sweeper:
+        return Sweeper(self.db, self.airbyte, grace=self.settings.sweep_grace)
+
+    def reconciler(self, **changes: str) -> Reconciler:
+        settings = self.settings.model_copy(update=changes)
+        return Reconciler(settings, self.db, self.airbyte, self.operations)
+
+
+@pytest.fixture
+async def tools(mesh: Mesh, registry_url: str, redis_url: str) -> AsyncIterator[Tools]:
+    """Tools over the mesh's registry and Airbyte."""
+    settings = settings_for(mesh.airbyte, registry_url, redis_url, sweep_grace="0.4")
+    db = Database.at(settings.registry_address, application="test")
+    jobs = Jobs(settings.registry_address, application="test")
+    operations = Operations(settings, db, jobs, service="orchestrator")
+    async with AirbyteClient.from_settings(settings) as airbyte:
+        operations.tell("reapply", Reapplying(settings, db, airbyte))
+        async with operations.running():
+            yield Tools(settings, db, airbyte, operations)
+    await db.close()
+
+
+async def ended_operation(mesh: Mesh, *, ago: str = "1 hour") -> UUID:
+    """An operation that failed long ago, and whose left-overs nobody deleted."""
+    connection_id, operation_id = uuid4(), uuid4()
+    await mesh.sql.execute(
+        "INSERT INTO connections (id, name, source_type, airbyte_destination_id, status)"
+        " VALUES ($1, $2, 'Salesforce', $3, 'FAILED')",
+        connection_id,
+        str(connection_id),
+        uuid4(),
+    )
+    await mesh.sql.execute(
+        "INSERT INTO operations (id, kind, connection_id, status, request, step, lease_until,"
+        " deadline, request_id, ended_at) VALUES ($1, 'onboard', $2, 'failed', '{}', 'undo', now(),"
+        " now(), '', now() - CAST($3::text AS interval))",
+        operation_id,
+        connection_id,
+        ago,
+    )
+    return operation_id
+
+
+async def test_the_sweeper_refuses(mesh: Mesh, tools: Tools) -> None:
+    """Of eleven left-overs and six decoys, ten left-overs go, and what is left is said."""
+    live = await mesh.onboard()
+    unmarked = mesh.airbyte.add_source("somebody's")["sourceId"]
+    others = mesh.airbyte.add_source(f"of another installation [aam:{uuid4()}]")["sourceId"]
+    young = mesh.airbyte.add_source(f"young [aam:{await ended_operation(mesh, ago='0 s')}]")
+    elsewhere = mesh.airbyte.add_source(f"elsewhere [aam:{await ended_operation(mesh)}]")
+    elsewhere["workspaceId"] = str(uuid4())
+    wired = mesh.airbyte.add_source(f"wired by a person [aam:{await ended_operation(mesh)}]")
+    person = deepcopy(mesh.airbyte.connections[live["airbyte_connection_id"]])
+    person |= {"connectionId": str(uuid4()), "sourceId": wired["sourceId"], "name": "by hand"}
+    mesh.airbyte.connections[person["connectionId"]] = person
+    orphans = {
+        mesh.airbyte.add_source(f"left {n} [aam:{await ended_operation(mesh)}]")["sourceId"]
+        for n in range(AT_MOST + 1)
+    }
+    kept = {unmarked, others, young["sourceId"], elsewhere["sourceId"], wired["sourceId"]}
+    kept.add(live["airbyte_source_id"])
+    everything = set(mesh.airbyte.sources)
+    assert everything == kept | orphans
+
+    dry = await tools.sweeper.sweep(WORKSPACE, dry_run=True)
+    assert set(mesh.airbyte.sources) == everything
+    assert (len(dry.deleted), len(dry.left)) == (AT_MOST, 1)
+    assert [str(one.id) for one in dry.unknown] == [others]
+
+    swept = await tools.sweeper.sweep(WORKSPACE, dry_run=False)
+    assert len(swept.deleted) == AT_MOST
+    assert len(set(mesh.airbyte.sources) & orphans) == 1
+    assert kept <= set(mesh.airbyte.sources)
+    await tools.sweeper.sweep(WORKSPACE, dry_run=False)
+    assert set(mesh.airbyte.sources) == kept
+
+
+async def test_an_old_registry_deletes_nothing(mesh: Mesh, tools: Tools) -> None:
+    """Restored from before the onboarding, it names what it does not know, and leaves it."""
+    await mesh.onboard()
+    held = set(mesh.airbyte.sources)
+    await mesh.sql.execute(
+        "TRUNCATE events, job_history, sync_catalog_versions, operations, connections"
+    )
+
+    swept = await tools.sweeper.sweep(WORKSPACE, dry_run=False)
+
+    assert swept.deleted == []
+    assert {one.kind for one in swept.unknown} == {"source", "connection"}
+    assert set(mesh.airbyte.sources) == held
+
+
+async def test_a_source_that_comes_late_is_swept(mesh: Mesh, tools: Tools) -> None:
+    """A request that lands after its answer was given up makes a second source: it goes."""
+    mesh.airbyte.fault("sources/create", "late", seconds=1.2)
+    connection = await mesh.onboard()
+    async with asyncio.timeout(10):
+        while len(mesh.airbyte.sources) < 2:  # noqa: ASYNC110 (Airbyte's doing)
+            await asyncio.sleep(0.05)
+    await mesh.sql.execute("UPDATE operations SET ended_at = now() - interval '1 hour'")
+
+    await tools.sweeper.sweep(WORKSPACE, dry_run=False)
+
+    assert list(mesh.airbyte.sources) == [connection["airbyte_source_id"]]
+
+
+def _drop_a_stream(mesh: Mesh, connection: dict[str, Any]) -> None:
+    mesh.airbyte.connections[connection["airbyte_connection_id"]]["syncCatalog"]["streams"].pop()
+
+
+async def test_a_difference_is_told_once_and_told_away(mesh: Mesh, tools: Tools) -> None:
+    """Somebody edits the catalog in Airbyte's pages, and puts it back."""
+    connection = await mesh.onboard()
+    held = mesh.airbyte.connections[connection["airbyte_connection_id"]]
+    before = deepcopy(held["syncCatalog"])
+    _drop_a_stream(mesh, connection)
+
+    dry = await tools.reconciler().reconcile(dry_run=True)
+    assert dry.drifted == {UUID(connection["id"]): "catalog_differs"}
+    assert await _seen_drifted(mesh) is False
+    for _ in range(2):
+        await tools.reconciler().reconcile(dry_run=False)
+    assert await _seen_drifted(mesh) is True
+    assert len(held["syncCatalog"]["streams"]) == 1
+
+    held["syncCatalog"] = before
+    await tools.reconciler().reconcile(dry_run=False)
+    assert await _seen_drifted(mesh) is False
+    events = await mesh.events(3)
+    assert [one["type"] for one in events[1:]] == [
+        "connection.drifted_upstream",
+        "connection.in_step",
+    ]
+    assert events[1]["code"] == "catalog_differs"
+
+
+async def test_a_difference_is_put_back_where_told_to(mesh: Mesh, tools: Tools) -> None:
+    """ON_UPSTREAM_DRIFT=reapply: Airbyte holds the head again, and no version came of it."""
+    connection = await mesh.onboard()
+    held = mesh.airbyte.connections[connection["airbyte_connection_id"]]
+    _drop_a_stream(mesh, connection)
+
+    await tools.reconciler(on_upstream_drift="reapply").reconcile(dry_run=False)
+    async with asyncio.timeout(10):
+        while await _seen_drifted(mesh):  # noqa: ASYNC110 (the operation's doing)
+            await asyncio.sleep(0.05)
+
+    assert len(held["syncCatalog"]["streams"]) == 2
+    row = await mesh.sql.fetchrow("SELECT status, catalog_version FROM connections")
+    assert row is not None
+    assert tuple(row) == ("ACTIVE", 1)
+
+
+async def test_a_connection_deleted_in_airbyte_is_told(mesh: Mesh, tools: Tools) -> None:
+    """Nothing is put back: somebody meant it."""
+    connection = await mesh.onboard()
+    del mesh.airbyte.connections[connection["airbyte_connection_id"]]
+
+    told = await tools.reconciler(on_upstream_drift="reapply").reconcile(dry_run=False)
+
+    assert told.drifted == {UUID(connection["id"]): "upstream_missing"}
+    assert await _seen_drifted(mesh) is True
+    assert mesh.airbyte.called("connections/update") == []
+
+
+async def test_what_cannot_be_asked_is_unknown(mesh: Mesh, tools: Tools) -> None:
+    """Airbyte away is no drift."""
+    connection = await mesh.onboard()
+    mesh.airbyte.fault("connections/get", 500, times=None)
+
+    told = await tools.reconciler().reconcile(dry_run=False)
+
+    assert (told.drifted, told.unknown) == ({}, {UUID(connection["id"]): "upstream_unknown"})
+    assert await _seen_drifted(mesh) is False
+
+
+async def _seen_drifted(mesh: Mesh) -> bool:
+    return bool(await mesh.sql.fetchval("SELECT drifted_upstream_at IS NOT NULL FROM connections"))
+
+
+# Importing
+
+
+def somebodys(airbyte: AirbyteServer, connection: dict[str, Any], name: str) -> dict[str, Any]:
+    """A connection that somebody made in Airbyte's pages."""
+    source = airbyte.add_source(f"source of {name}")
+    held = deepcopy(airbyte.connections[connection["airbyte_connection_id"]])
+    held |= {"connectionId": str(uuid4()), "sourceId": source["sourceId"], "name": name}
+    airbyte.connections[held["connectionId"]] = held
+    return held
+
+
+async def test_importing_takes_over_what_is_there(mesh: Mesh, tools: Tools) -> None:
+    """Version 1 is what Airbyte holds; it can be healed and synced; archiving leaves Airbyte's."""
+    held = somebodys(mesh.airbyte, await mesh.onboard(), "by hand")
+    order = {"airbyte_connection_id": held["connectionId"]}
+
+    dry = await mesh.orchestrator.post("/connections/import", json={**order, "dry_run": True})
+    assert [one["outcome"] for one in dry.json()] == ["would_import"]
+    imported = await mesh.orchestrator.post("/connections/import", json=order)
+    assert imported.status_code == 200, imported.text
+    again = await mesh.orchestrator.post("/connections/import", json=order)
+    assert (again.status_code, again.json()["code"]) == (409, "known_already")
+
+    (told,) = imported.json()
+    path = f"/connections/{told['connection_id']}"
+    view = (await mesh.orchestrator.get(path)).json()
+    assert (view["status"], view["catalog_version"], view["imported"]) == ("ACTIVE", 1, True)
+    assert (await tools.reconciler().reconcile(dry_run=True)).drifted == {}
+    assert (await mesh.orchestrator.post(f"{path}/sync")).status_code == 202
+    (version,) = (await mesh.orchestrator.get(f"{path}/catalog-versions")).json()
+    assert version["origin"] == "import"
+
+    assert (await mesh.orchestrator.delete(path)).status_code == 204
+    assert held["connectionId"] in mesh.airbyte.connections
+    assert held["sourceId"] in mesh.airbyte.sources
+
+
+async def test_importing_a_workspace_is_dry_unless_told(mesh: Mesh) -> None:
+    """Each connection with what became of it; what cannot be kept says why."""
+    ours = await mesh.onboard()
+    good = somebodys(mesh.airbyte, ours, "good")
+    empty = somebodys(mesh.airbyte, ours, "empty")
+    empty["syncCatalog"] = {"streams": []}
+
+    async def outcomes(**order: Any) -> dict[str, str]:
+        answer = await mesh.orchestrator.post("/connections/import", json=order)
+        assert answer.status_code == 200, answer.text
+        return {one["airbyte_connection_id"]: one["outcome"] for one in answer.json()}
+
+    assert await outcomes() == {
+        ours["airbyte_connection_id"]: "known_already",
+        good["connectionId"]: "would_import",
+        empty["connectionId"]: "not_importable",
+    }
+    assert await mesh.sql.fetchval("SELECT count(*) FROM connections") == 1
+    assert (await outcomes(dry_run=False))[good["connectionId"]] == "imported"
+    assert await mesh.sql.fetchval("SELECT count(*) FROM connections") == 2
+
+
+async def test_importing_what_is_not_there(mesh: Mesh) -> None:
+    """422, and nothing is recorded."""
+    answer = await mesh.orchestrator.post(
+        "/connections/import", json={"airbyte_connection_id": str(uuid4())}
+    )
+    assert (answer.status_code, answer.json()["code"]) == (422, "unknown_airbyte_connection")
+    assert await mesh.sql.fetchval("SELECT count(*) FROM connections") == 0
+
+
+# Jobs of Airbyte's own
+
+
+async def test_jobs_that_airbyte_started_are_followed(mesh: Mesh) -> None:
+    """They appear marked as such, by one call a look, and are followed to their end."""
+    connection = await mesh.onboard()
+    job = mesh.airbyte.start_job(connection["airbyte_connection_id"])
+    mesh.airbyte.finish_job(job["id"], records=5, bytes=50)
+
+    (seen,) = await mesh.jobs_until_end(connection["id"])
+
+    assert (seen["airbyte_job_id"], seen["started_by"]) == (job["id"], "airbyte")
+    assert (seen["status"], seen["records"], seen["bytes"]) == ("succeeded", 5, 50)
+    assert seen["duration_seconds"] >= 0
