@@ -20,6 +20,7 @@ from uuid import uuid4
 
 import orjson
 import structlog
+import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
@@ -164,7 +165,8 @@ def told_to_stop(stop: Callable[[], None]) -> Iterator[None]:
     """Call `stop` as soon as the process is told to end.
 
     The server's own end comes later: it waits for its requests first, and they may wait for what
-    `stop` ends.
+    `stop` ends. Its own handler would, at the end, have the process killed by the signal after all;
+    told by its flag, it ends with 0.
     """
     loop = asyncio.get_running_loop()
     before = {
@@ -177,7 +179,12 @@ def told_to_stop(stop: Callable[[], None]) -> Iterator[None]:
 
     def handle(number: int, frame: FrameType | None) -> None:
         loop.call_soon_threadsafe(stop)
-        before[signal.Signals(number)](number, frame)
+        handler = before[signal.Signals(number)]
+        server = getattr(handler, "__self__", None)
+        if isinstance(server, uvicorn.Server) and not server.should_exit:
+            server.should_exit = True
+        else:
+            handler(number, frame)
 
     for number in before:
         signal.signal(number, handle)

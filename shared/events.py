@@ -7,7 +7,8 @@ doubles by `event_id`. Ids, status, version and code only: no catalog, no text o
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import asyncio
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -18,7 +19,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 from sqlalchemy import func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared import logs
+from shared import failpoints, logs
 from shared.config import Settings
 from shared.database import Database
 from shared.errors import Unavailable, UpstreamUnknown
@@ -30,6 +31,10 @@ STREAM = "aam.events"
 KEEP = 100_000
 """About how many events the stream keeps; older ones are trimmed."""
 _BATCH = 500
+_REDIS_WITHIN_S = 5.0
+_KEPT = timedelta(days=7)
+"""How long the outbox keeps what was published, for whoever looks into it after an incident."""
+_PRUNED_AT_ONCE = 1000
 _RELAY_LOCK = int.from_bytes(b"aamrelay", "big", signed=True)
 
 
@@ -104,7 +109,7 @@ class Relay:
         try:
             while await self.publish_pending() == _BATCH:
                 pass
-        except (RedisError, OSError, Unavailable, UpstreamUnknown) as error:
+        except (RedisError, OSError, TimeoutError, Unavailable, UpstreamUnknown) as error:
             if not self._away:
                 log.warning("relay_paused", cause=type(error).__name__)
             self._away = True
@@ -136,7 +141,11 @@ class Relay:
             pipeline = self._redis.pipeline(transaction=False)
             for row in rows:
                 pipeline.xadd(STREAM, fields(row), maxlen=KEEP, approximate=True)
-            await pipeline.execute()
+            # A partial success is sent again from its first event on: consumers see an order with
+            # doubles in it, never one with a gap.
+            async with asyncio.timeout(_REDIS_WITHIN_S):
+                await pipeline.execute()
+            failpoints.at("relay.added")
             await session.execute(
                 update(EventRow)
                 .where(EventRow.id.in_([row.id for row in rows]))
@@ -144,6 +153,19 @@ class Relay:
                 .execution_options(synchronize_session=False)
             )
         return len(rows)
+
+    async def prune(self) -> None:
+        """Forget events that were published long ago, a batch at a time."""
+        async with self._db.transaction() as session:
+            await session.execute(_PRUNE, {"kept": _KEPT, "limit": _PRUNED_AT_ONCE})
+
+
+_PRUNE = text("""
+    DELETE FROM events WHERE id IN (
+        SELECT id FROM events WHERE published_at < now() - CAST(:kept AS interval)
+        ORDER BY id LIMIT :limit
+    )
+""")
 
 
 def fields(row: EventRow) -> dict[Any, Any]:

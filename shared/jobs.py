@@ -17,6 +17,7 @@ from pgqueuer.core.qm import QueueManager
 from pgqueuer.db import AsyncpgDriver
 from pgqueuer.models import Job
 from pgqueuer.queries import Queries
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared import logs
@@ -62,6 +63,10 @@ class Jobs:
         raw = await connection.get_raw_connection()
         driver = AsyncpgDriver(raw.driver_connection)  # type: ignore[arg-type]  # asyncpg's own
         await Queries(driver).enqueue(entrypoint, payload.encode(), execute_after=after)
+
+    async def prune(self, session: AsyncSession) -> None:
+        """Forget PgQueuer's own log of jobs that ended long ago."""
+        await session.execute(_PRUNE, {"kept": _KEPT})
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -138,6 +143,14 @@ class Jobs:
             await asyncio.wait({working}, timeout=1)
             raise OSError("The connection to the registry was lost.")
         await working
+
+
+_PRUNE = text("""
+    WITH statistics AS (
+        DELETE FROM pgqueuer_statistics WHERE created < now() - CAST(:kept AS interval)
+    )
+    DELETE FROM pgqueuer_log WHERE created < now() - CAST(:kept AS interval)
+""")
 
 
 def _executed(handler: Handler) -> Callable[[Job], Awaitable[None]]:

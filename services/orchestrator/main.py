@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Annotated
 from uuid import UUID
 
@@ -63,6 +64,7 @@ def _importing(request: Request) -> Importing:
 Service = Annotated[Orchestrator, Depends(_service)]
 Importer = Annotated[Importing, Depends(_importing)]
 Registry = Annotated[Database, Depends(_db)]
+_PRUNED_EVERY = timedelta(minutes=10)
 _VERSION = Path(ge=1, le=2**31 - 1)
 
 
@@ -264,6 +266,11 @@ def build(settings: Settings) -> FastAPI:
     async def reconcile() -> None:
         await reconciler.reconcile(dry_run=False)
 
+    async def prune() -> None:
+        await relay.prune()
+        async with db.transaction() as session:
+            await jobs.prune(session)
+
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         async with (
@@ -274,6 +281,7 @@ def build(settings: Settings) -> FastAPI:
                 Look(follower.look, settings.job_poll_interval, name="jobs"),
                 Look(sweep, settings.sweep_interval, name="sweep"),
                 Look(reconcile, settings.reconcile_interval, name="reconcile"),
+                Look(prune, _PRUNED_EVERY, name="prune"),
             ),
             jobs.running(),
             operations.running(),

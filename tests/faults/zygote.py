@@ -67,10 +67,12 @@ def main() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
         pid = os.fork()
         if pid == 0:
+            code = 1
             try:
                 _become(order)
+                code = 0
             finally:
-                os._exit(1)
+                os._exit(code)
         _children.add(pid)
         _tell(pid=pid)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
