@@ -234,4 +234,10 @@ def _tls(address: PostgresAddress) -> ssl.SSLContext | str:
 
 
 def _session(application: str) -> dict[str, str]:
-    return {"application_name": f"aam-{application}", "timezone": "UTC", "lock_timeout": "10s"}
+    return {
+        "application_name": f"aam-{application}",
+        "timezone": "UTC",
+        "lock_timeout": "10s",
+        # No transaction waits for anything: one that does is a stopped process's, and holds locks.
+        "idle_in_transaction_session_timeout": "5s",
+    }

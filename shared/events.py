@@ -31,7 +31,7 @@ STREAM = "aam.events"
 KEEP = 100_000
 """About how many events the stream keeps; older ones are trimmed."""
 _BATCH = 500
-_REDIS_WITHIN_S = 5.0
+_REDIS_WITHIN_S = 3.0
 _KEPT = timedelta(days=7)
 """How long the outbox keeps what was published, for whoever looks into it after an incident."""
 _PRUNED_AT_ONCE = 1000

@@ -126,9 +126,9 @@ class Onboarding:
             return source_type.configuration().model_dump(exclude_none=True)
         try:
             return await self._auth_broker.connector_config(source_type.name, credential_id)
-        except NotFound as error:
-            raise Invalid(error.detail, code=error.code) from None
-        except Upstream as error:
+        except (NotFound, Upstream) as error:
+            if error.code == "credential_not_found":
+                raise Invalid(error.detail, code=error.code) from None
             raise UpstreamUnreachable(error.detail, code="auth_broker_unavailable") from None
 
     async def _choose(self, operation: Operation, wiring: Wiring, source_id: UUID) -> bytes:

@@ -157,6 +157,7 @@ class Operation:
         repeated = self._unsettled == step
         await self.be_quiet()
         await self._begin(step, within)
+        until = self._clock() + within
         self._at(step, "before")
         try:
             async with asyncio.timeout(within):
@@ -164,7 +165,7 @@ class Operation:
                 if result is None:
                     # Whatever an earlier try sent was quiet when it was looked for.
                     self._unsettled = None
-                    result = await self._made(step, make)
+                    result = await self._made(step, make, until=until)
         except TimeoutError:
             raise UpstreamTimeout(
                 f"The step {step} of operation {self.id} took more than {within:g} s."
@@ -174,8 +175,13 @@ class Operation:
         self._unsettled = None
         return result
 
-    async def _made(self, step: str, make: Callable[[], Awaitable[Result]]) -> Result:
+    async def _made(
+        self, step: str, make: Callable[[], Awaitable[Result]], *, until: float
+    ) -> Result:
         self._unsettled = step
+        if self._clock() >= until:
+            # A process that was stopped, and is told nothing of it, must not send anything now.
+            raise UpstreamTimeout(f"The step {step} of operation {self.id} began too late.")
         try:
             return await make()
         except AamError as error:

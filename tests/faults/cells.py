@@ -298,7 +298,10 @@ def _unclear() -> Iterator[Cell]:
             yield _faulted(kind, step, "500_twice", 500, "F", times=2)
 
 
-_NOT_A_CELL: set[tuple[str, str, str]] = set()
+_NOT_A_CELL = {
+    # Airbyte says that a job runs, and one does: see `conflict_after_effect`.
+    ("sync", "job", "409_after"),
+}
 
 
 def _refused() -> Iterator[Cell]:
@@ -313,7 +316,7 @@ def _refused() -> Iterator[Cell]:
                 "B" if kind == "onboard" else "R",
                 status=status,
             )
-    yield _faulted("onboard", "source", "lie", "lie", "B", status=422)
+    yield _faulted("onboard", "source", "lie", "lie", "B", status=502)
     yield _faulted("onboard", "connection", "lie", "lie", "B", status=502)
     yield _faulted("apply", "update", "lie", "lie", "F")
     yield _faulted("apply", "update", "lie_always", "lie", "R", times=3, status=502)
@@ -595,6 +598,20 @@ def _states() -> Iterator[Cell]:
         assert world.airbyte.called("connections/update") == []
         await case.left("R")
 
+    async def conflict_after_effect(world: World) -> None:
+        case = Case(world, "sync")
+        await case.prepare()
+        await world.running("orchestrator")
+        world.airbyte.fault("connections/sync", 409, after_effect=True)
+        answer = await case.ask()
+        assert (answer.status_code, answer.json()["code"]) == (409, "sync_running")
+        assert list(world.airbyte.jobs) == [answer.json()["airbyte_job_id"]]
+        async with asyncio.timeout(10):
+            while not await world.fetch("SELECT 1 FROM job_history"):  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        await case.left("F")
+
+    yield Cell("sync-job-409_after", conflict_after_effect)
     yield Cell("sync-gate-healing", sync_while_healing)
     yield Cell("apply-gate-sync_running", heal_while_syncing)
     yield Cell("apply-gate-same_meaning", same_meaning)

@@ -46,6 +46,9 @@ TIMES = {
     "QUIET_TIME": str(T_QUIET),
     "OPERATION_DEADLINE": str(T_DEADLINE),
     "SWEEP_GRACE": "1",
+    "SWEEP_INTERVAL": "1",
+    "RECONCILE_INTERVAL": "1",
+    "ON_UPSTREAM_DRIFT": "reapply",
     "JOB_POLL_INTERVAL": "0.2",
     "EVENT_RELAY_INTERVAL": "0.1",
 }
