@@ -9,6 +9,7 @@ import pytest
 
 from local import servers
 from tests.faults.world import World, opened
+from tests.integration.conftest import migrate
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +21,13 @@ async def one_world() -> AsyncIterator[World]:
             yield world
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def registry_of_faults(postgres: servers.Postgres) -> str:
+    """The run's registry, built where no test has built it before."""
+    migrate(postgres.url)
+    return postgres.url
 
 
 @pytest.fixture

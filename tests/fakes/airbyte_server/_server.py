@@ -186,6 +186,10 @@ class AirbyteServer(Airbyte):
         """How many requests of a path were in flight together for one object, at most."""
         return max((peak for (at, _), peak in self._peak.items() if at == path), default=0)
 
+    def forget_peaks(self) -> None:
+        """Begin anew with `most_at_once`."""
+        self._peak.clear()
+
     # Answering
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:

@@ -1,0 +1,289 @@
+"""Random histories over two replicas with faults, checked; the seed is printed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import asyncpg
+import httpx
+import orjson
+import pytest
+from redis.asyncio import Redis
+
+from services.auth_broker import main as auth_broker
+from services.auth_broker.service import EnvironmentStore
+from services.drift_repair_agent import main as drift_repair_agent
+from services.orchestrator import main as orchestrator
+from shared.config import ProcessSettings
+from tests.faults import oracles
+from tests.faults.histories import Call, Ending, History, anomalies
+from tests.fakes.airbyte_server import AirbyteServer, Fault
+from tests.integration.conftest import (
+    CREDENTIALS,
+    ORDER,
+    TABLES,
+    add_destination,
+    serving,
+    settings_for,
+)
+
+SEED = int(os.environ.get("AAM_SEED", "20261123"))
+HISTORIES = 200 if os.environ.get("AAM_FAULTS") else 12
+CALLS, CALLERS, CONNECTIONS, FAULTY = 30, 4, 2, 0.05
+_TIMES = {
+    "airbyte_timeout": "0.25",
+    "discover_timeout": "0.5",
+    "peer_timeout": "1",
+    "quiet_time": "0.1",
+    "operation_deadline": "15",
+    "job_poll_interval": "0.1",
+    "event_relay_interval": "0.2",
+    "sweep_grace": "0.2",
+    "log_level": "ERROR",
+}
+_PATHS = (
+    "connections/update",
+    "connections/get",
+    "connections/sync",
+    "connections/status",
+    "jobs/list",
+)
+_FAULTS: tuple[tuple[Fault, bool], ...] = (
+    ("hang", False),
+    ("hang", True),
+    ("reset", False),
+    ("reset", True),
+    (500, False),
+    (500, True),
+    ("html_502", False),
+    ("html_502", True),
+    (409, False),
+    ("empty_200", True),
+    ("truncated", True),
+    ("close", False),
+    (422, False),
+)
+
+
+@dataclass
+class Stage:
+    """Two replicas of both services in this process, each with connections of its own."""
+
+    orchestrators: list[httpx.AsyncClient]
+    agents: list[httpx.AsyncClient]
+    airbyte: AirbyteServer
+    sql: Any
+    redis: Redis
+    counted: Counter[str] = field(default_factory=Counter)
+
+
+@pytest.fixture(scope="module")
+async def stage(redis_url: str, registry_of_faults: str) -> AsyncIterator[Stage]:
+    """The stage of all histories; between them it is emptied."""
+    broker = auth_broker.build(
+        ProcessSettings(_env_file=None, log_level="ERROR"), EnvironmentStore(CREDENTIALS)
+    )
+    async with AsyncExitStack() as stack:
+        airbyte = await stack.enter_async_context(AirbyteServer(version="2.0.0"))
+        add_destination(airbyte)
+        broker_url = await stack.enter_async_context(serving(broker))
+        settings = settings_for(airbyte, registry_of_faults, redis_url, **_TIMES)
+        settings = settings.model_copy(update={"auth_broker_url": broker_url})
+
+        async def client(app: Any) -> httpx.AsyncClient:
+            await stack.enter_async_context(app.router.lifespan_context(app))
+            transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+            made = httpx.AsyncClient(transport=transport, base_url="http://aam", timeout=30)
+            return await stack.enter_async_context(made)
+
+        sql = await asyncpg.connect(registry_of_faults)
+        redis = Redis.from_url(redis_url, decode_responses=True, protocol=3)
+        yield Stage(
+            [await client(orchestrator.build(settings)) for _ in range(2)],
+            [await client(drift_repair_agent.build(settings)) for _ in range(2)],
+            airbyte,
+            sql,
+            redis,
+        )
+        await redis.aclose()
+        await sql.close()
+
+
+class Run:
+    """One history: 30 calls of 4 callers over 2 connections, 5 % of them beside a fault."""
+
+    def __init__(self, stage: Stage, seed: int) -> None:
+        self._stage = stage
+        self._random = random.Random(seed)  # noqa: S311 (a history, no secret)
+        self._connections: list[dict[str, Any]] = []
+        self._catalogs: dict[str, Any] = {}
+        self._calls: list[Call] = []
+
+    async def prepare(self) -> None:
+        """Forget the history before, and onboard."""
+        stage = self._stage
+        stage.airbyte.heal()
+        for held in (stage.airbyte.sources, stage.airbyte.connections):
+            held.clear()
+        stage.airbyte.jobs.clear()
+        stage.airbyte.requests.clear()
+        stage.airbyte.forget_peaks()
+        await stage.sql.execute(f"TRUNCATE {TABLES}")
+        for number in range(CONNECTIONS):
+            answer = await stage.orchestrators[0].post(
+                "/connections/onboard", json={**ORDER, "connection_name": f"c{number}"}
+            )
+            assert answer.status_code == 201, answer.text
+            made = answer.json()
+            self._connections.append(made)
+            path = f"/connections/{made['id']}/catalog-versions/1"
+            self._catalogs[made["id"]] = (await stage.orchestrators[0].get(path)).content
+
+    async def play(self) -> None:
+        """All callers at once, each with its share of the calls."""
+        share = [CALLS // CALLERS + (n < CALLS % CALLERS) for n in range(CALLERS)]
+        await asyncio.gather(*(self._caller(n, calls) for n, calls in enumerate(share)))
+
+    async def _caller(self, number: int, calls: int) -> None:
+        for turn in range(calls):
+            connection = self._random.choice(self._connections)["id"]
+            if self._random.random() < FAULTY:
+                kind, after = self._random.choice(_FAULTS)
+                path = self._random.choice(_PATHS)
+                self._stage.airbyte.fault(path, kind, after_effect=after)
+                self._stage.counted["faults"] += 1
+            if self._random.random() < 0.7:
+                await self._apply(connection, f"m_{number}_{turn}")
+            else:
+                await self._sync(connection)
+
+    async def _apply(self, connection: str, mark: str) -> None:
+        catalog = orjson.loads(self._catalogs[connection])
+        catalog["streams"][0]["stream"]["jsonSchema"]["properties"][mark] = {"type": "string"}
+        order: dict[str, Any] = {"connection_id": connection, "sync_catalog": catalog}
+        expected = self._random.choice([None, None, None, 1, 2])
+        if expected is not None:
+            order["expected_version"] = expected
+        began = time.monotonic()
+        agent = self._random.choice(self._stage.agents)
+        answer = await agent.post("/repair/apply_new_catalog?wait=0.3", json=order)
+        told = answer.json()
+        self._calls.append(
+            Call(
+                "apply",
+                connection,
+                began,
+                time.monotonic(),
+                answer.status_code,
+                mark,
+                expected,
+                told["version_number"] if answer.status_code == 200 else None,
+            )
+        )
+
+    async def _sync(self, connection: str) -> None:
+        began = time.monotonic()
+        service = self._random.choice(self._stage.orchestrators)
+        answer = await service.post(f"/connections/{connection}/sync?wait=0.3")
+        job = answer.json().get("airbyte_job_id") if answer.status_code == 202 else None
+        self._calls.append(
+            Call("sync", connection, began, time.monotonic(), answer.status_code, job=job)
+        )
+        if job is not None:
+            await asyncio.sleep(self._random.uniform(0, 0.05))
+            if job in self._stage.airbyte.jobs:
+                self._stage.airbyte.finish_job(job)
+
+    async def end(self) -> History:
+        """Mend everything, wait until nothing is open, and look."""
+        stage = self._stage
+        stage.airbyte.heal()
+        async with asyncio.timeout(25):
+            while await oracles.nothing_is_stuck(stage.sql):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+            while any(job["status"] == "running" for job in stage.airbyte.jobs.values()):
+                for number, job in list(stage.airbyte.jobs.items()):
+                    if job["status"] == "running":
+                        stage.airbyte.finish_job(number)
+                await asyncio.sleep(0.01)
+            # What Airbyte started and nobody heard of is found by the next look.
+            while await self._unrecorded():  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        wrong = await oracles.nothing_is_orphaned(stage.sql, stage.airbyte)
+        for call in self._calls:
+            stage.counted[
+                "done" if call.is_done else "refused" if call.is_refused else "unknown"
+            ] += 1
+        return History(
+            self._calls,
+            {one["id"]: await self._ending(one) for one in self._connections},
+            orphans=wrong,
+        )
+
+    async def _unrecorded(self) -> bool:
+        recorded = await self._stage.sql.fetchval("SELECT count(*) FROM job_history")
+        return bool(recorded < len(self._stage.airbyte.jobs))
+
+    async def _ending(self, connection: dict[str, Any]) -> Ending:
+        sql, airbyte = self._stage.sql, self._stage.airbyte
+        row = await sql.fetchrow("SELECT * FROM connections WHERE id = $1", connection["id"])
+        versions = await sql.fetch(
+            "SELECT version_number, sync_catalog::text AS catalog FROM sync_catalog_versions"
+            " WHERE connection_id = $1 ORDER BY version_number",
+            connection["id"],
+        )
+        jobs = await sql.fetch(
+            "SELECT airbyte_job_id FROM job_history WHERE connection_id = $1", connection["id"]
+        )
+        held = airbyte.connections.get(connection["airbyte_connection_id"])
+        return Ending(
+            versions=[
+                (one["version_number"], _mark(orjson.loads(one["catalog"]))) for one in versions
+            ],
+            head=row["catalog_version"],
+            status=row["status"],
+            held=None if held is None else _mark(held["syncCatalog"]),
+            jobs=[
+                number
+                for number, job in airbyte.jobs.items()
+                if job["configId"] == connection["airbyte_connection_id"]
+            ],
+            recorded_jobs=[job["airbyte_job_id"] for job in jobs],
+            updates_at_once=airbyte.most_at_once("connections/update"),
+        )
+
+
+def _mark(catalog: Any) -> str:
+    marks = [
+        name
+        for stream in catalog["streams"]
+        for name in stream["stream"]["jsonSchema"].get("properties", {})
+        if name.startswith("m_")
+    ]
+    return ",".join(marks)
+
+
+@pytest.mark.timeout(900)
+async def test_random_histories(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    """No anomaly in any of them; what was seen is printed."""
+    wrong: dict[int, list[str]] = {}
+    for seed in range(SEED, SEED + HISTORIES):
+        run = Run(stage, seed)
+        await run.prepare()
+        await run.play()
+        found = anomalies(await run.end())
+        if found:
+            wrong[seed] = found
+    counted = ", ".join(f"{count} {what}" for what, count in sorted(stage.counted.items()))
+    with capsys.disabled():
+        print(f"\n{HISTORIES} histories from seed {SEED}: {HISTORIES * CALLS} calls, {counted}")  # noqa: T201
+    assert wrong == {}
+    assert stage.counted["done"] > HISTORIES * CALLS / 10, "the histories do something"
