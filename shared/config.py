@@ -238,6 +238,9 @@ class Settings(ProcessSettings):
     airbyte_timeout: Seconds = timedelta(seconds=60)
     """Longest wait for one ordinary Airbyte call, from connecting to the last byte. Seconds."""
 
+    airbyte_slow_calls: Annotated[int, Field(gt=0, le=25)] = 10
+    """Most checks, discoveries, creations and syncs that one process asks of Airbyte at once."""
+
     check_timeout: Seconds = timedelta(minutes=5)
     """Longest wait for one connection check; a connector starts inside it. Seconds."""
 

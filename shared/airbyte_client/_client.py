@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, Self, TypeVar
 from uuid import UUID, uuid4
@@ -51,6 +52,7 @@ from shared.errors import (
     UpstreamRefused,
     UpstreamTimeout,
     UpstreamUnknown,
+    UpstreamUnreachable,
 )
 
 T = TypeVar("T")
@@ -93,7 +95,9 @@ _HEALTH = msgspec.json.Decoder(shapes.Health)
 class AirbyteClient:
     """One Airbyte, as AAM uses it; one client per process, used by one event loop.
 
-    All timeouts are seconds, and total: from connecting to the last byte.
+    All timeouts are seconds, and total: from connecting to the last byte. At most `slow_calls` of
+    those that Airbyte runs on one small pool of threads (check, discover, sync, create: 25 of them,
+    `SCHEDULER_TASK_EXECUTOR_THREADS`) are under way at once; one that gets no turn was not sent.
     """
 
     def __init__(
@@ -105,8 +109,11 @@ class AirbyteClient:
         timeout: float = 60.0,
         check_timeout: float = 300.0,
         discover_timeout: float = 600.0,
+        slow_calls: int = 10,
     ) -> None:
         self._transport = Transport(base_url, credentials or Credentials())
+        self._slow_calls = slow_calls
+        self._slots = asyncio.Semaphore(slow_calls)
         self._workspace_id = workspace_id
         self._timeout = timeout
         self._check_timeout = check_timeout
@@ -123,6 +130,7 @@ class AirbyteClient:
             timeout=settings.airbyte_timeout.total_seconds(),
             check_timeout=settings.check_timeout.total_seconds(),
             discover_timeout=settings.discover_timeout.total_seconds(),
+            slow_calls=settings.airbyte_slow_calls,
         )
 
     async def __aenter__(self) -> Self:
@@ -179,16 +187,17 @@ class AirbyteClient:
             UpstreamRefused: the configuration does not fit the connector's specification.
             UpstreamUnknown: it may exist, and names are not unique: look before trying again.
         """
-        return await self._post(
-            "sources/create",
-            {
-                "workspaceId": workspace_id,
-                "sourceDefinitionId": source_definition_id,
-                "name": name,
-                "connectionConfiguration": connection_configuration,
-            },
-            _SOURCE,
-        )
+        async with self._turn("sources/create"):
+            return await self._post(
+                "sources/create",
+                {
+                    "workspaceId": workspace_id,
+                    "sourceDefinitionId": source_definition_id,
+                    "name": name,
+                    "connectionConfiguration": connection_configuration,
+                },
+                _SOURCE,
+            )
 
     async def check_source(self, source_id: UUID) -> None:
         """Let the connector try to reach its source.
@@ -201,12 +210,13 @@ class AirbyteClient:
         Raises:
             CheckFailed: with status 200, but the connector, or its job, failed.
         """
-        check = await self._post(
-            "sources/check_connection",
-            {"sourceId": source_id},
-            _CHECK,
-            timeout=self._check_timeout,
-        )
+        async with self._turn("sources/check_connection"):
+            check = await self._post(
+                "sources/check_connection",
+                {"sourceId": source_id},
+                _CHECK,
+                timeout=self._check_timeout,
+            )
         if check.status == "succeeded":
             return
         reason = check.job_info.failure_reason or shapes.FailureReason()
@@ -280,6 +290,10 @@ class AirbyteClient:
         has_commands = self._has_commands
         if has_commands is None:
             has_commands = self._has_commands = await self._look_for_commands()
+        async with self._turn("sources/discover_schema"):
+            return await self._discover_as_it_can(source_id, has_commands=has_commands)
+
+    async def _discover_as_it_can(self, source_id: UUID, *, has_commands: bool) -> Discovered:
         try:
             return await self._discover(source_id, by_command=has_commands)
         except UpstreamUnknown:
@@ -403,7 +417,8 @@ class AirbyteClient:
                 prefix=config.prefix,
             ),
         }
-        return await self._send_catalog("connections/create", order, config.sync_catalog)
+        async with self._turn("connections/create"):
+            return await self._send_catalog("connections/create", order, config.sync_catalog)
 
     async def update_connection(
         self,
@@ -518,7 +533,8 @@ class AirbyteClient:
             UpstreamUnknown: a job may have started: look with `list_jobs`.
         """
         try:
-            read = await self._post("connections/sync", {"connectionId": connection_id}, _JOB)
+            async with self._turn("connections/sync"):
+                read = await self._post("connections/sync", {"connectionId": connection_id}, _JOB)
             return read.told()
         except UpstreamConflict:
             running = [
@@ -737,6 +753,26 @@ class AirbyteClient:
         return bytes(read.connection_specification)
 
     # How
+
+    @asynccontextmanager
+    async def _turn(self, path: str) -> AsyncIterator[None]:
+        """A turn at Airbyte's small pool of threads.
+
+        Raises:
+            UpstreamUnreachable: none came within the time of an ordinary call; nothing was sent.
+        """
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise UpstreamUnreachable(
+                f"{self._slow_calls} slow calls to Airbyte are under way; {path} was not sent.",
+                code="airbyte_busy",
+            ) from None
+        try:
+            yield
+        finally:
+            self._slots.release()
 
     async def _get(
         self,

@@ -23,14 +23,14 @@ from services.auth_broker.service import EnvironmentStore
 from services.drift_repair_agent import main as drift_repair_agent
 from services.orchestrator import main as orchestrator
 from shared.config import ProcessSettings
+from tests.fakes.airbyte_server import AirbyteServer, Fault
 from tests.faults import oracles
 from tests.faults.histories import Call, Ending, History, anomalies
-from tests.fakes.airbyte_server import AirbyteServer, Fault
 from tests.integration.conftest import (
     CREDENTIALS,
     ORDER,
-    TABLES,
     add_destination,
+    empty,
     serving,
     settings_for,
 )
@@ -136,7 +136,7 @@ class Run:
         stage.airbyte.jobs.clear()
         stage.airbyte.requests.clear()
         stage.airbyte.forget_peaks()
-        await stage.sql.execute(f"TRUNCATE {TABLES}")
+        await empty(stage.sql)
         for number in range(CONNECTIONS):
             answer = await stage.orchestrators[0].post(
                 "/connections/onboard", json={**ORDER, "connection_name": f"c{number}"}

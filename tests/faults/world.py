@@ -30,8 +30,8 @@ from tests.integration.conftest import (
     DESTINATION_ID,
     ORDER,
     REPOSITORY,
-    TABLES,
     add_destination,
+    empty,
     migrate,
     serving,
 )
@@ -148,7 +148,7 @@ class World:
         add_destination(self.airbyte)
         self.settings = {}
         async with self.sql() as sql:
-            await sql.execute(f"TRUNCATE {TABLES}")
+            await empty(sql)
         async with self.redis() as redis:
             await redis.delete(STREAM)
 
