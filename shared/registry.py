@@ -108,7 +108,7 @@ def end_heal(connection: Connection, heal_id: UUID, *, status: ConnectionStatus)
     connection.heal_id = connection.healing_since = None
 
 
-async def append_version(
+def append_version(
     session: AsyncSession,
     connection: Connection,
     sync_catalog: bytes,
@@ -139,7 +139,6 @@ async def append_version(
         snapshot_id=snapshot_id,
     )
     session.add(version)
-    await session.flush()
     return version
 
 

@@ -98,7 +98,7 @@ class Importing:
             row.airbyte_source_id = held.source_id
             row.airbyte_connection_id = airbyte_connection_id
             row.imported = True
-            await registry.append_version(
+            registry.append_version(
                 session,
                 row,
                 held.sync_catalog,

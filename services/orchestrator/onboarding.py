@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -71,7 +72,7 @@ class Onboarding:
         document = await self._choose(operation, wiring, source_id)
         fingerprint = await in_slices(catalogs.meaning_of.steps(document))
         connection_id = await self._connection(operation, wiring, source_id, document)
-        await self._look(operation, connection_id, fingerprint)
+        await self._expect_held(connection_id, fingerprint)
 
         snapshot_id = UUID(operation.results["discover"]["snapshot_id"])
         async with self._db.transaction() as session:
@@ -79,7 +80,7 @@ class Onboarding:
             row.airbyte_source_id = source_id
             row.airbyte_connection_id = connection_id
             row.status = ConnectionStatus.ACTIVE
-            await registry.append_version(
+            registry.append_version(
                 session,
                 row,
                 document,
@@ -186,24 +187,18 @@ class Onboarding:
                     return str(one.connection_id)
             return None
 
-        return UUID(await operation.once("connection", create, look=look, within=3 * self._call_s))
+        return UUID(await operation.once("connection", create, look=look, within=4 * self._call_s))
 
-    async def _look(self, operation: Operation, connection_id: UUID, fingerprint: str) -> None:
+    async def _expect_held(self, connection_id: UUID, fingerprint: str) -> None:
         """See that Airbyte holds what it said it had made.
 
         Raises:
             UpstreamMismatch: it does not.
         """
-
-        async def look() -> bool:
-            try:
-                held = await self._airbyte.get_connection(connection_id)
-            except UpstreamMissing:
-                return False
-            return await means(held, fingerprint)
-
-        if not await operation.once("look", look, within=self._call_s):
-            raise UpstreamMismatch("Airbyte made the connection and holds something else.")
+        with suppress(UpstreamMissing):
+            if await means(await self._airbyte.get_connection(connection_id), fingerprint):
+                return
+        raise UpstreamMismatch("Airbyte made the connection and holds something else.")
 
     async def undo(self, operation: Operation) -> None:
         """Delete what was made, newest first, until Airbyte has none of it."""

@@ -28,7 +28,7 @@ SERVICE: dict[str, str] = {
     "sync": "orchestrator",
 }
 _STEPS = {
-    "onboard": ("source", "discover", "connection", "look", "finish"),
+    "onboard": ("source", "discover", "connection", "finish"),
     "apply": ("update", "look", "finish"),
     "sync": ("job", "finish"),
 }
@@ -213,7 +213,6 @@ def _terms() -> Iterator[Cell]:
                 "source.after",
                 "discover.after",
                 "connection.after",
-                "look.after",
             ),
         ),
         ("apply", ("intent.after", "update.before", "update.after", "look.after")),

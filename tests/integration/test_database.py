@@ -376,7 +376,7 @@ async def test_json_goes_in_and_comes_out_as_text(
         async with db.transaction() as session:
             session.add(row)
             await session.flush()
-            version = await registry.append_version(
+            version = registry.append_version(
                 session, row, catalog, expected_version=1, fingerprint="f",
                 origin=VersionOrigin.REPAIR, snapshot_id=None,
             )  # fmt: skip

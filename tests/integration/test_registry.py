@@ -42,7 +42,7 @@ async def append(db: Database, connection: Connection, *, expected_version: int)
     """The next version, by one who read `expected_version`."""
     async with db.transaction() as session:
         locked = await registry.lock_connection(session, connection.id)
-        await registry.append_version(
+        registry.append_version(
             session, locked, b'{"streams": []}', expected_version=expected_version,
             fingerprint="f", origin=VersionOrigin.REPAIR, snapshot_id=None,
         )  # fmt: skip

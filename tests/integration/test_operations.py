@@ -1,0 +1,174 @@
+"""Operations over HTTP: what is under way, keys, and what waiting means."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import structlog
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+
+from tests.integration.conftest import Mesh
+
+KEY = "a-key-of-one-effect"
+
+
+async def ended(mesh: Mesh, operation_id: str) -> dict[str, Any]:
+    """An operation once it has ended."""
+    async with asyncio.timeout(15):
+        while True:
+            view = (await mesh.orchestrator.get(f"/operations/{operation_id}")).json()
+            if view["ended_at"]:
+                return dict(view)
+            await asyncio.sleep(0.05)
+
+
+async def test_not_waiting_answers_202_and_it_goes_on(mesh: Mesh) -> None:
+    """The operation tells how far it is, and what it would have answered."""
+    answer = await mesh.orchestrator.post("/connections/onboard?wait=0", json=mesh.order)
+    assert (answer.status_code, answer.json()["status"]) == (202, "running")
+    operation_id = answer.json()["operation_id"]
+
+    running = (await mesh.orchestrator.get(f"/operations/{operation_id}")).json()
+    assert (running["kind"], running["attempts"], running["problem"]) == ("onboard", 1, None)
+    done = await ended(mesh, operation_id)
+    assert (done["status"], done["answer_status"]) == ("done", 201)
+
+    (only,) = (
+        await mesh.orchestrator.get(f"/operations?connection_id={done['connection_id']}")
+    ).json()
+    assert only == done
+    assert (await mesh.orchestrator.get("/operations?status=running")).json() == []
+    assert [
+        one["operation_id"] for one in (await mesh.drift_repair_agent.get("/operations")).json()
+    ] == [operation_id]
+    assert (await mesh.orchestrator.get(f"/operations/{uuid4()}")).status_code == 404
+
+
+async def test_what_it_waits_for_is_said(mesh: Mesh) -> None:
+    """The step, and the code of what keeps it from going on."""
+    mesh.airbyte.fault("commands/run/discover", 500, times=8)
+    answer = await mesh.orchestrator.post("/connections/onboard?wait=0.5", json=mesh.order)
+    view = (await mesh.orchestrator.get(f"/operations/{answer.json()['operation_id']}")).json()
+    assert (view["status"], view["step"]) == ("running", "discover")
+    assert view["waits_for"] in ("upstream_unknown", "quiet_time")
+    assert (await ended(mesh, view["operation_id"]))["status"] == "done"
+
+
+async def test_a_failed_one_keeps_its_problem(mesh: Mesh) -> None:
+    """As it was answered, with the request's id."""
+    mesh.airbyte.fail_discovery("config_error", "password of bob")
+    answer = await mesh.orchestrator.post("/connections/onboard", json=mesh.order)
+    operation_id = answer.json()["operation_id"]
+    view = await ended(mesh, operation_id)
+    assert (view["status"], view["answer_status"]) == ("failed", 422)
+    assert view["problem"] == answer.json()
+    assert "bob" not in str(view)
+
+
+# Keys
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["short", "x" * 129, "with space in it ok", "umlaut-äöü-xxxxxxx", "", '"unclosed-quote-x'],
+)
+async def test_a_key_that_is_none(mesh: Mesh, key: str) -> None:
+    """400, and nothing is recorded; but quotes around a good one are the draft's own form."""
+    headers = [(b"Idempotency-Key", key.encode())]
+    answer = await mesh.orchestrator.post("/connections/onboard", json=mesh.order, headers=headers)
+    expected = 201 if key.startswith('"unclosed') else 400
+    assert answer.status_code == expected, answer.text
+    if expected == 400:
+        assert answer.json()["code"] == "bad_idempotency_key"
+        assert await mesh.sql.fetchval("SELECT count(*) FROM operations") == 0
+
+
+async def test_two_keys_are_none(mesh: Mesh) -> None:
+    """Two headers, one request: 400."""
+    headers = [("Idempotency-Key", KEY), ("Idempotency-Key", KEY + "2")]
+    answer = await mesh.orchestrator.post("/connections/onboard", json=mesh.order, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad_idempotency_key")
+
+
+async def test_a_key_is_scoped_to_its_route(mesh: Mesh) -> None:
+    """The same key for an onboarding, a sync and a heal: three effects."""
+    headers = {"Idempotency-Key": KEY}
+    made = await mesh.orchestrator.post("/connections/onboard", json=mesh.order, headers=headers)
+    assert made.status_code == 201
+    path = f"/connections/{made.json()['id']}"
+    synced = await mesh.orchestrator.post(f"{path}/sync", headers=headers)
+    assert synced.status_code == 202
+    again = await mesh.orchestrator.post(f"{path}/sync", headers=headers)
+    assert (again.content, again.headers["idempotency-replayed"]) == (synced.content, "true")
+    mesh.airbyte.finish_job(synced.json()["airbyte_job_id"])
+    await mesh.jobs_until_end(made.json()["id"])
+    catalog = (await mesh.orchestrator.get(f"{path}/catalog-versions/1")).json()
+    order = {"connection_id": made.json()["id"], "sync_catalog": catalog}
+    for _ in range(2):
+        applied = await mesh.drift_repair_agent.post(
+            "/repair/apply_new_catalog", json=order, headers=headers
+        )
+        assert (applied.status_code, applied.json()["changed"]) == (200, False)
+    assert applied.headers["idempotency-replayed"] == "true"
+    assert len(mesh.airbyte.jobs) == 1
+
+
+async def test_a_refusal_is_replayed_too(mesh: Mesh) -> None:
+    """The operation failed: the same key hears the same, word for word, and nothing is tried."""
+    mesh.airbyte.fail_discovery()
+    headers = {"Idempotency-Key": KEY}
+    first = await mesh.orchestrator.post("/connections/onboard", json=mesh.order, headers=headers)
+    mesh.airbyte.heal()
+    again = await mesh.orchestrator.post("/connections/onboard", json=mesh.order, headers=headers)
+    assert (again.status_code, again.content) == (422, first.content)
+    assert again.headers["content-type"] == "application/problem+json"
+    assert mesh.airbyte.sources == {}
+
+
+async def test_what_recorded_nothing_takes_no_key(mesh: Mesh) -> None:
+    """A name that is taken is refused before anything is recorded: the key is free afterwards."""
+    await mesh.onboard()
+    headers = {"Idempotency-Key": KEY}
+    taken = await mesh.orchestrator.post("/connections/onboard", json=mesh.order, headers=headers)
+    assert (taken.status_code, taken.json()["code"]) == (409, "name_taken")
+    other = {**mesh.order, "connection_name": "other"}
+    made = await mesh.orchestrator.post("/connections/onboard", json=other, headers=headers)
+    assert made.status_code == 201
+
+
+async def test_a_key_lasts_a_day(mesh: Mesh) -> None:
+    """After 24 hours it is new again."""
+    headers = {"Idempotency-Key": KEY}
+    await mesh.orchestrator.post("/connections/onboard", json=mesh.order, headers=headers)
+    await mesh.sql.execute(
+        "UPDATE operations SET created_at = now() - interval '24 hours 1 second'"
+    )
+    other = {**mesh.order, "connection_name": "other"}
+    made = await mesh.orchestrator.post("/connections/onboard", json=other, headers=headers)
+    assert made.status_code == 201
+    assert "idempotency-replayed" not in made.headers
+
+
+# Cost
+
+
+async def test_an_onboarding_costs_few_statements(mesh: Mesh) -> None:
+    """At most 15, beside BEGIN and COMMIT, the job that is enqueued among them."""
+    counted: list[str] = []
+
+    def count(_c: Any, _u: Any, statement: str, _p: Any, _x: Any, _m: Any) -> None:
+        # What runs beside the request has no request's id.
+        if structlog.contextvars.get_contextvars().get("request_id"):
+            counted.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", count)
+    try:
+        await mesh.onboard()
+    finally:
+        event.remove(Engine, "before_cursor_execute", count)
+    # PgQueuer's own statement goes past SQLAlchemy.
+    assert 5 < len(counted) + 1 <= 15, "\n".join(counted)
