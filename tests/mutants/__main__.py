@@ -1,0 +1,58 @@
+"""Plants each fault in a copy of the project, and requires the test that it names to turn red.
+
+A test that stays green with its fault planted proves nothing: that is this command's failure.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PATCHES = sorted((ROOT / "tests" / "mutants").glob("*.patch"))
+_TESTS_FAILED = 1
+"""pytest's exit code for that, and nothing else: not for a test that cannot be collected."""
+
+
+def turns_red(patch: Path) -> tuple[bool, str]:
+    """Whether the test that a patch names fails with it, and the last line of the test's run."""
+    tests = patch.read_text().splitlines()[0].removeprefix("Must turn red: ")
+    with tempfile.TemporaryDirectory(prefix="aam-mutant-") as folder:
+        archive = subprocess.run(
+            ["git", "archive", "HEAD"], cwd=ROOT, check=True, capture_output=True
+        )
+        subprocess.run(["tar", "-x", "-C", folder], input=archive.stdout, check=True)
+        subprocess.run(["git", "apply", str(patch)], cwd=folder, check=True)
+        run = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-x", "--timeout", "120", *shlex.split(tests)],
+            cwd=folder,
+            env={**os.environ, "AAM_FAULTS": "all"},
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+    last = next((one for one in reversed(run.stdout.splitlines()) if " in " in one), "")
+    return run.returncode == _TESTS_FAILED, f"{tests}: {last}"
+
+
+def main() -> int:
+    """Every mutant, or those whose name begins as an argument says."""
+    wanted = sys.argv[1:]
+    chosen = [one for one in PATCHES if not wanted or one.stem.startswith(tuple(wanted))]
+    alive = []
+    for patch in chosen:
+        is_red, told = turns_red(patch)
+        print(f"{'red  ' if is_red else 'ALIVE'} {patch.stem}: {told}", flush=True)  # noqa: T201
+        if not is_red:
+            alive.append(patch.stem)
+    print(f"{len(chosen) - len(alive)} of {len(chosen)} mutants turned their test red")  # noqa: T201
+    return 1 if alive else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
