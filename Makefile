@@ -10,8 +10,8 @@ T ?=
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
-up: $(VENV)/.local ## Run the whole mesh on this machine, until Ctrl-C
-	@exec $(BIN)/python -m local up
+up: $(VENV)/.local ## Run the whole mesh on this machine, until Ctrl-C; REPLICAS=2: two of each service
+	@exec env $(if $(REPLICAS),AAM_REPLICAS=$(REPLICAS)) $(BIN)/python -m local up
 
 demo: $(VENV)/.local ## The main job from start to end on a throw-away mesh, each step checked
 	@exec $(BIN)/python -m local demo

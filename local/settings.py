@@ -53,6 +53,9 @@ class Settings(BaseSettings):
     sample_org_proxy_port: int = Field(default=8011, ge=1, le=65535)
     """The proxy that the connector reaches the sample org by."""
 
+    replicas: int = Field(default=1, ge=1, le=4)
+    """How many processes of each service; the ports of the next are a hundred further on."""
+
     postgres_bin: Path | None = None
     """Folder with `initdb` and `postgres` (17 or newer) to run instead of the embedded ones."""
 

@@ -42,6 +42,7 @@ _NOT_HERE = (
     "AIRBYTE_PASSWORD",
     "SUPABASE_DB_CA_FILE",
 )
+_REPLICA_PORTS_APART = 100
 _LONGEST_BACK_OFF_S = 30.0
 _HEALTHY_AFTER_S = 60.0
 
@@ -230,29 +231,39 @@ class Stack:
         self._lock.flush()
         return bool(holder)
 
-    def _port_fields(self) -> list[str]:
-        """The settings that name the ports of this stack, each port but once."""
+    def _ports(self) -> list[tuple[int, str]]:
+        """The ports of this stack, each but once, with the variable that names it."""
         unused = () if self.uses_sample_org else ("sample_org_port", "sample_org_proxy_port")
-        fields = [name for name in self.settings.port_names() if name not in unused]
+        wanted = [
+            (getattr(self.settings, name), f"AAM_{name.upper()}")
+            for name in self.settings.port_names()
+            if name not in unused
+        ]
+        wanted += [
+            (self._port_of(name, replica), f"AAM_{name.upper()}_PORT")
+            for replica in range(2, self.settings.replicas + 1)
+            for name in SERVICES
+        ]
         owners: dict[int, str] = {}
-        for name in fields:
-            port = getattr(self.settings, name)
-            owner = owners.setdefault(port, name)
-            if owner != name:
-                raise Refused(f"AAM_{owner.upper()} and AAM_{name.upper()} are both {port}.")
-        return fields
+        for port, variable in wanted:
+            owner = owners.setdefault(port, variable)
+            if owner != variable:
+                raise Refused(f"{owner} and {variable} are both {port}.")
+        return wanted
+
+    def _port_of(self, service: str, replica: int) -> int:
+        first: int = getattr(self.settings, f"{service}_port")
+        return first + (replica - 1) * _REPLICA_PORTS_APART
 
     async def _require_free_ports(self, *, patience_s: float) -> None:
         """Wait for the processes of a stack that crashed to be gone, at most `patience_s`."""
-        fields = self._port_fields()
+        ports = self._ports()
         deadline = time.monotonic() + patience_s
-        while taken := [name for name in fields if servers.is_taken(getattr(self.settings, name))]:
+        while taken := [(port, name) for port, name in ports if servers.is_taken(port)]:
             if time.monotonic() > deadline:
                 raise Refused(
                     "\n".join(
-                        f"Port {getattr(self.settings, name)} is taken: "
-                        f"set AAM_{name.upper()} to a free one."
-                        for name in taken
+                        f"Port {port} is taken: set {name} to a free one." for port, name in taken
                     )
                 )
             await asyncio.sleep(0.1)
@@ -370,22 +381,29 @@ class Stack:
         return plane
 
     def _services(self) -> list[Server]:
+        """Every replica of every service; peers are called at the first."""
         return [
-            Program(
-                name,
-                [
-                    *("uvicorn", f"services.{name}.main:app"),
-                    *("--host", "127.0.0.1", "--port", str(getattr(self.settings, f"{name}_port"))),
-                    *("--no-access-log", "--timeout-graceful-shutdown", "5"),
-                ],
-                port=getattr(self.settings, f"{name}_port"),
-                ready="/ready",
-                docs="/docs",
-                log=self._logs / f"{name}.log",
-                env=self._service_environment(name),
-            )
+            self._service(name, replica)
+            for replica in range(1, self.settings.replicas + 1)
             for name in SERVICES
         ]
+
+    def _service(self, name: str, replica: int) -> Program:
+        port = self._port_of(name, replica)
+        suffix = "" if replica == 1 else f"-{replica}"
+        return Program(
+            f"{name}{suffix}",
+            [
+                *("uvicorn", f"services.{name}.main:app"),
+                *("--host", "127.0.0.1", "--port", str(port)),
+                *("--no-access-log", "--timeout-graceful-shutdown", "5"),
+            ],
+            port=port,
+            ready="/ready",
+            docs="/docs",
+            log=self._logs / f"{name}{suffix}.log",
+            env=self._service_environment(name),
+        )
 
     def _service_environment(self, name: str) -> dict[str, str]:
         """Only the auth_broker gets credentials, and it gets nothing else that is secret."""

@@ -161,11 +161,11 @@ def create_app(
 
 
 @contextmanager
-def told_to_stop(stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop` as soon as the process is told to end.
+def told_to_stop(*stops: Callable[[], None]) -> Iterator[None]:
+    """Call these as soon as the process is told to end.
 
     The server's own end comes later: it waits for its requests first, and they may wait for what
-    `stop` ends. Its own handler would, at the end, have the process killed by the signal after all;
+    these end. Its own handler would, at the end, have the process killed by the signal after all;
     told by its flag, it ends with 0.
     """
     loop = asyncio.get_running_loop()
@@ -178,7 +178,8 @@ def told_to_stop(stop: Callable[[], None]) -> Iterator[None]:
         before = {}
 
     def handle(number: int, frame: FrameType | None) -> None:
-        loop.call_soon_threadsafe(stop)
+        for stop in stops:
+            loop.call_soon_threadsafe(stop)
         handler = before[signal.Signals(number)]
         server = getattr(handler, "__self__", None)
         if isinstance(server, uvicorn.Server) and not server.should_exit:

@@ -16,6 +16,8 @@ from shared.errors import AamError
 
 log = logs.get(__name__)
 
+_FINISH_WITHIN_S = 1.5
+
 
 @dataclass(frozen=True, slots=True)
 class Look:
@@ -27,19 +29,24 @@ class Look:
 
 
 @asynccontextmanager
-async def repeating(db: Database, *looks: Look) -> AsyncIterator[None]:
-    """Take each look, wait, and take it again; at the end, each finishes the one it is taking.
+async def repeating(db: Database, *looks: Look) -> AsyncIterator[Callable[[], None]]:
+    """Take each look, wait, and take it again; yields what tells them to stop.
 
     A look handles what it expects. What it does not expect is a bug: logged, and tried again.
-    Nothing is cancelled, so that no look ends between its effect and the record of it.
+    At the end each finishes the one it is taking; one that hangs is broken off after a moment, and
+    as every look begins from the rows, nothing is lost with it.
     """
     stop = asyncio.Event()
-    tasks = [asyncio.create_task(_repeat(db, look, stop)) for look in looks]
+    tasks = {asyncio.create_task(_repeat(db, look, stop)) for look in looks}
     try:
-        yield
+        yield stop.set
     finally:
         stop.set()
-        await asyncio.gather(*tasks)
+        _, late = await asyncio.wait(tasks, timeout=_FINISH_WITHIN_S)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=1)
 
 
 async def _repeat(db: Database, look: Look, stop: asyncio.Event) -> None:

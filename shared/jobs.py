@@ -30,7 +30,7 @@ log = logs.get(__name__)
 Handler = Callable[[str], Awaitable[None]]
 
 _AGAIN_AFTER_S = 1.0
-_STOP_WITHIN_S = 3.0
+_STOP_WITHIN_S = 1.5
 _LONGEST_PAUSE = timedelta(seconds=5)
 """How long a worker waits for a notification before it looks whether a job is there."""
 _KEPT = timedelta(days=1)
@@ -75,13 +75,17 @@ class Jobs:
         try:
             yield
         finally:
-            self._stopping.set()
-            if self._manager is not None:
-                self._manager.shutdown.set()
+            self.stop()
             _, late = await asyncio.wait({task}, timeout=_STOP_WITHIN_S)
             for one in late:
                 one.cancel()
                 await asyncio.wait(late, timeout=1)
+
+    def stop(self) -> None:
+        """Take no more jobs."""
+        self._stopping.set()
+        if self._manager is not None:
+            self._manager.shutdown.set()
 
     async def _keep_working(self) -> None:
         """Work until the process stops, also when Postgres is away for a while."""

@@ -179,11 +179,11 @@ def build(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         async with (
-            background.repeating(db, operations.look),
+            background.repeating(db, operations.look) as stop_looking,
             jobs.running(),
             operations.running(),
         ):
-            with told_to_stop(operations.stop):
+            with told_to_stop(operations.stop, jobs.stop, stop_looking):
                 yield
         await airbyte.aclose()
         await db.close()

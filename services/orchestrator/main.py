@@ -282,11 +282,11 @@ def build(settings: Settings) -> FastAPI:
                 Look(sweep, settings.sweep_interval, name="sweep"),
                 Look(reconcile, settings.reconcile_interval, name="reconcile"),
                 Look(prune, _PRUNED_EVERY, name="prune"),
-            ),
+            ) as stop_looking,
             jobs.running(),
             operations.running(),
         ):
-            with told_to_stop(operations.stop):
+            with told_to_stop(operations.stop, jobs.stop, stop_looking):
                 yield
         await auth_broker.close()
         await airbyte.aclose()

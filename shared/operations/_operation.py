@@ -182,15 +182,21 @@ class Operation:
         if self._clock() >= until:
             # A process that was stopped, and is told nothing of it, must not send anything now.
             raise UpstreamTimeout(f"The step {step} of operation {self.id} began too late.")
+        quiet = self._host.quiet_time
         try:
-            return await make()
+            result = await make()
         except AamError as error:
             if _is_settled(error):
                 self._unsettled = None
-            is_over = isinstance(error, Upstream) and error.is_over
-            quiet = timedelta(0) if is_over else self._host.quiet_time
-            self._quiet_at = min(self._quiet_at, self._clock() + quiet.total_seconds())
+            if isinstance(error, Upstream) and error.is_over:
+                quiet = timedelta(0)
             raise
+        else:
+            self._unsettled = None
+            return result
+        finally:
+            # Nobody waits for the answer any more: from now on it is the quiet time that counts.
+            self._quiet_at = min(self._quiet_at, self._clock() + quiet.total_seconds())
 
     def has_tried(self, step: str) -> bool:
         """Whether the outcome of an earlier try of this step is not known."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -51,7 +51,7 @@ log = logs.get(__name__)
 
 _LOST_EVERY = timedelta(seconds=1)
 _AT_ONCE = 500
-_HAND_OVER_WITHIN_S = 7.0
+_HAND_OVER_WITHIN_S = 5.0
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 15.0
 
@@ -67,6 +67,7 @@ class Operations:
         self._stories: dict[str, Story] = {}
         self._tasks: dict[UUID, asyncio.Task[Answer | None]] = {}
         self._stopping = asyncio.Event()
+        self._stop_by = 0.0
         self._host = Host(db, settings.quiet_time, self._stopping)
         jobs.on(self._entrypoint, self._complete, at_once=10)
 
@@ -87,7 +88,8 @@ class Operations:
         finally:
             self.stop()
             if self._tasks:
-                _, late = await asyncio.wait(self._tasks.values(), timeout=_HAND_OVER_WITHIN_S)
+                left = self._stop_by - asyncio.get_running_loop().time()
+                _, late = await asyncio.wait(self._tasks.values(), timeout=max(left, 0.5))
                 for task in late:
                     task.cancel()
                 if late:
@@ -100,6 +102,8 @@ class Operations:
 
     def stop(self) -> None:
         """Take no more work: requests that wait are answered, operations handed over."""
+        if not self._stopping.is_set():
+            self._stop_by = asyncio.get_running_loop().time() + _HAND_OVER_WITHIN_S
         self._stopping.set()
 
     # Beginning
@@ -291,7 +295,9 @@ class Operations:
                 log.info("operation_left", why=type(left).__name__)
             except asyncio.CancelledError:
                 # The process ends while a call hangs: whoever takes over waits until it is quiet.
-                log.info("operation_left", why="stopped")
+                with suppress(Superseded, Unavailable, UpstreamUnknown):
+                    await operation.hand_over()
+                log.info("operation_left", why="broken_off")
             else:
                 return operation.answer
         return None

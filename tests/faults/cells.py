@@ -222,6 +222,30 @@ def _terms() -> Iterator[Cell]:
             yield _ended(kind, point)
 
 
+def _ended_while_it_hangs() -> Cell:
+    async def run(world: World) -> None:
+        case = Case(world, "onboard")
+        world.settings = {
+            "AIRBYTE_TIMEOUT": "30",
+            "DISCOVER_TIMEOUT": "30",
+            "OPERATION_DEADLINE": "90",
+        }
+        process = await world.replace("orchestrator")
+        world.airbyte.fault("connections/create", "hang")
+        asking = asyncio.create_task(case.ask())
+        async with asyncio.timeout(10):
+            while not world.airbyte.called("connections/create"):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        process.signal(signal.SIGTERM)
+        assert (await asking).status_code == 202
+        assert await process.died(within=10) == 0
+        world.settings = {}
+        await world.replace("orchestrator")
+        await case.left("F")
+
+    return Cell("onboard-connection-term_while_it_hangs", run)
+
+
 # Airbyte
 
 _SAYS_NOTHING: tuple[tuple[str, Fault, bool], ...] = (
@@ -620,6 +644,7 @@ def _all() -> Iterator[Cell]:
     yield from _kills()
     yield from _compounds()
     yield from _terms()
+    yield _ended_while_it_hangs()
     yield from _unclear()
     yield from _refused()
     for kind, steps in (

@@ -242,3 +242,29 @@ def _becomes_true(fact: Callable[[], bool], timeout_s: float) -> bool:
             return False
         time.sleep(0.1)
     return True
+
+
+def test_two_replicas_of_every_service(tmp_path: Path) -> None:
+    """Behind ports of their own, on one registry; one killed, the other answers meanwhile."""
+    up = Up(tmp_path)
+    up.environment["AAM_REPLICAS"] = "2"
+    up.start()
+    try:
+        first, second = up.ports["orchestrator_port"], up.ports["orchestrator_port"] + 100
+
+        def lists(port: int) -> bytes:
+            with urllib.request.urlopen(
+                f"http://127.0.0.1:{port}/connections", timeout=5
+            ) as answer:
+                return bytes(answer.read())
+
+        assert lists(first) == lists(second)
+        for name in SERVICES:
+            assert up.pid_of(name) != up.pid_of(f"{name}-2")
+        os.kill(up.pid_of("orchestrator"), signal.SIGKILL)
+        assert lists(second)
+        up.wait_for("orchestrator runs again", 30)
+        assert lists(first) == lists(second)
+    finally:
+        up.process.send_signal(signal.SIGTERM)
+        assert up.process.wait(30) == 0
