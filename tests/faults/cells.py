@@ -524,6 +524,8 @@ def _at_once(kind: Kind, name: str, count: int, *, with_key: bool) -> Cell:
         assert {one.status_code for one in answers} - {200, 201, 202} <= {409}
         if with_key:
             assert len({one.content for one in good}) == 1
+            codes = {one.json()["code"] for one in answers if one.status_code == 409}
+            assert codes <= {"operation_in_progress"}
         else:
             assert len([one for one in good if kind != "apply" or one.json()["changed"]]) == 1
         await case.left("F")
