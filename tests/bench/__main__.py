@@ -10,13 +10,14 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from tests.bench import apply, client, domain, org, page, snapshot
+from tests.bench import apply, client, domain, operation, org, page, snapshot
 from tests.bench.stage import Stage, stage
 from tests.bench.table import Line, console, empty, show
 
 Part = Callable[[Stage, Path], Iterable[Line]]
 PARTS: dict[str, Part] = {
     "apply": apply.measure,
+    "operation": lambda stage, _document: operation.measure(stage),
     "snapshot": snapshot.measure,
     "client": lambda stage, _document: client.measure(stage),
     "page": lambda stage, _document: page.measure(stage),

@@ -103,6 +103,7 @@ class Mesh:
     airbyte: AirbyteServer
     sql: asyncpg.Connection[asyncpg.Record]
     redis: Redis
+    settings: Settings
     order: dict[str, Any] = field(default_factory=dict)
 
     async def onboard(self, **changes: Any) -> dict[str, Any]:
@@ -201,7 +202,7 @@ async def running(settings: Settings, airbyte: AirbyteServer, **parts: Any) -> A
             client = httpx.AsyncClient(transport=transport, base_url="http://aam", timeout=30)
             clients.append(await stack.enter_async_context(client))
         orchestrating, repairing, brokering = clients
-        yield Mesh(orchestrating, repairing, brokering, airbyte=airbyte, **parts)
+        yield Mesh(orchestrating, repairing, brokering, airbyte=airbyte, settings=settings, **parts)
 
 
 @pytest.fixture

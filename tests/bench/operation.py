@@ -1,0 +1,215 @@
+"""What recording every step costs, beside the same calls and rows without operations."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Iterator
+from typing import TypeVar
+from uuid import UUID, uuid4
+
+import asyncpg
+import orjson
+import uvloop
+from redis.asyncio import Redis
+
+from services.orchestrator.onboarding import keep
+from shared import events, registry, sources
+from shared.airbyte_client import AirbyteClient, NewConnection
+from shared.config import Settings
+from shared.database import Database
+from shared.domain import catalog as catalogs
+from shared.events import EventType
+from shared.models import Connection, ConnectionStatus, VersionOrigin
+from shared.peers import AuthBroker
+from tests.bench.stage import Stage
+from tests.bench.table import Line
+from tests.fakes.airbyte_server import WORKSPACE_ID, AirbyteServer
+from tests.integration.conftest import (
+    DESTINATION_ID,
+    ORDER,
+    Mesh,
+    add_destination,
+    running,
+    settings_for,
+)
+
+T = TypeVar("T")
+
+ROUNDS = 40
+_CONFIG = ("Salesforce", "salesforce-prod")
+
+
+def measure(stage: Stage) -> Iterator[Line]:
+    """Medians of onboardings and applies, their Airbyte answering at once.
+
+    In turns with the same without operations, and with Airbyte's and the broker's calls alone.
+    """
+    p50 = {name: statistics.median(times) for name, times in uvloop.run(_times(stage)).items()}
+    for kind, limit in (("onboard", 60), ("apply", 40)):
+        calls = p50[f"{kind} calls"]
+        yield Line(
+            job=f"{kind}, AAM's own time (without {calls:.1f} ms of calls), p50",
+            measured=p50[kind] - calls,
+            limit=limit,
+        )
+        yield Line(
+            job=f"{kind}, all of it; floor: without operations",
+            measured=p50[kind],
+            floor=p50[f"{kind} plain"],
+        )
+
+
+async def _times(stage: Stage) -> dict[str, list[float]]:
+    ms: dict[str, list[float]] = defaultdict(list)
+    redis_url = stage.environment["REDIS_URL"]
+    async with AirbyteServer(version="2.0.0") as airbyte:
+        add_destination(airbyte)
+        settings = settings_for(
+            airbyte, stage.registry_url, redis_url, log_level="ERROR", job_poll_interval="60"
+        )
+        sql = await asyncpg.connect(stage.registry_url)
+        redis = Redis.from_url(redis_url)
+        async with running(settings, airbyte, sql=sql, redis=redis) as mesh:
+            plain = Plain(mesh.settings)
+            for turn in range(ROUNDS):
+                await _turn(mesh, plain, f"c{turn}", ms)
+            await plain.close()
+        await redis.aclose()
+        await sql.close()
+    return ms
+
+
+async def _turn(mesh: Mesh, plain: Plain, name: str, ms: dict[str, list[float]]) -> None:
+    async def timed(what: str, work: Awaitable[T]) -> T:
+        began = time.perf_counter()
+        result = await work
+        ms[what].append((time.perf_counter() - began) * 1000)
+        return result
+
+    order: dict[str, object] = {**ORDER, "connection_name": name}
+    answer = await timed("onboard", mesh.orchestrator.post("/connections/onboard", json=order))
+    assert answer.status_code == 201, answer.text
+    await timed("onboard plain", plain.onboard(f"p{uuid4()}"))
+    await timed("onboard calls", plain.calls(f"x{uuid4()}"))
+
+    made = answer.json()
+    connection_id, held = UUID(made["id"]), UUID(made["airbyte_connection_id"])
+    document, _ = await plain.head(connection_id)
+    order = {"connection_id": made["id"], "sync_catalog": _grown(document)}
+    agent = mesh.drift_repair_agent
+    answer = await timed("apply", agent.post("/repair/apply_new_catalog", json=order))
+    assert answer.status_code == 200, answer.text
+    document, version = await plain.head(connection_id)
+    await timed("apply plain", plain.apply(connection_id, held, version))
+    await timed("apply calls", plain.update(held, document))
+
+
+def _grown(document: bytes) -> object:
+    catalog = orjson.loads(document)
+    fields = catalog["streams"][0]["stream"]["jsonSchema"]["properties"]
+    fields[f"f_{uuid4().hex}"] = {"type": "string"}
+    return catalog
+
+
+class Plain:
+    """The same calls and the same rows, and nothing that would survive a crash between them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._airbyte = AirbyteClient.from_settings(settings)
+        self._auth_broker = AuthBroker.from_settings(settings)
+        self._db = Database.at(settings.registry_address, application="bench")
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._airbyte.aclose()
+        await self._auth_broker.close()
+        await self._db.close()
+
+    async def head(self, connection_id: UUID) -> tuple[bytes, int]:
+        """A connection's head catalog and its number."""
+        async with self._db.read() as session:
+            row = await registry.find_connection(session, connection_id)
+            head = await registry.read_version(session, connection_id, row.catalog_version)
+        return head.sync_catalog.encode(), head.version_number
+
+    async def calls(self, name: str) -> tuple[UUID, UUID, bytes, bytes]:
+        """The calls of an onboarding: the source, the connection, the discovery, the catalog."""
+        modes = await self._airbyte.destination_sync_modes(UUID(DESTINATION_ID))
+        configuration = await self._auth_broker.connector_config(*_CONFIG)
+        source = await self._airbyte.create_source(
+            UUID(WORKSPACE_ID),
+            configuration,
+            name=name,
+            source_definition_id=sources.find("Salesforce").definition_id,
+        )
+        discovered = await self._airbyte.discover_schema(source.source_id)
+        chosen = catalogs.dump(
+            catalogs.choose(
+                discovered.catalog, streams=ORDER["streams"], destination_sync_modes=modes
+            )
+        )
+        made = await self._airbyte.create_connection(
+            NewConnection(name, source.source_id, UUID(DESTINATION_ID), chosen)
+        )
+        await self._airbyte.get_connection(made.connection_id)
+        self._discovered = discovered
+        return source.source_id, made.connection_id, discovered.catalog, chosen
+
+    async def onboard(self, name: str) -> None:
+        """An onboarding without an operation."""
+        connection = Connection(
+            id=uuid4(),
+            name=name,
+            source_type="Salesforce",
+            credential_id=_CONFIG[1],
+            airbyte_destination_id=UUID(DESTINATION_ID),
+        )
+        async with self._db.transaction() as session:
+            await registry.insert_pending(session, connection)
+        source_id, connection_id, _, chosen = await self.calls(name)
+        snapshot_id = await keep(self._db, source_id, self._discovered)
+        async with self._db.transaction() as session:
+            row = await registry.lock_connection(session, connection.id)
+            row.airbyte_source_id, row.airbyte_connection_id = source_id, connection_id
+            row.status = ConnectionStatus.ACTIVE
+            registry.append_version(
+                session,
+                row,
+                chosen,
+                expected_version=0,
+                fingerprint=catalogs.meaning_of(chosen),
+                origin=VersionOrigin.ONBOARD,
+                snapshot_id=snapshot_id,
+            )
+            events.record(session, EventType.CONNECTION_ONBOARDED, row)
+
+    async def update(self, connection_id: UUID, document: bytes) -> None:
+        """The calls of an apply."""
+        await self._airbyte.connection_statuses([connection_id])
+        await self._airbyte.update_connection(connection_id, document)
+        await self._airbyte.get_connection(connection_id)
+
+    async def apply(self, connection_id: UUID, held: UUID, version: int) -> None:
+        """An apply without an operation."""
+        document, _ = await self.head(connection_id)
+        grown = orjson.dumps(_grown(document))
+        async with self._db.transaction() as session:
+            row = await registry.lock_connection(session, connection_id)
+            registry.begin_heal(row, heal_id := uuid4())
+            events.record(session, EventType.CATALOG_HEALING, row)
+        await self.update(held, grown)
+        async with self._db.transaction() as session:
+            row = await registry.lock_connection(session, connection_id)
+            registry.end_heal(row, heal_id, status=ConnectionStatus.ACTIVE)
+            registry.append_version(
+                session,
+                row,
+                grown,
+                expected_version=version,
+                fingerprint=catalogs.meaning_of(grown),
+                origin=VersionOrigin.REPAIR,
+                snapshot_id=None,
+            )
+            events.record(session, EventType.CATALOG_APPLIED, row)
