@@ -22,6 +22,7 @@ _CONNECTION = (
     f'{{"connectionId":"{ID}","name":"bench","sourceId":"{ID}","destinationId":"{ID}",'
     '"status":"active","breakingChange":false,"syncCatalog":'
 ).encode()
+_STATUSES = f'[{{"connectionId":"{ID}","connectionSyncStatus":"synced"}}]'.encode()
 _CATALOG = b'"syncCatalog":'
 
 
@@ -60,6 +61,8 @@ class _Connection(asyncio.Protocol):
             _Connection.catalog = body[body.index(_CATALOG) + len(_CATALOG) : -1]
         of_catalog = b"/connections/" in path
         parts = [_CONNECTION, _Connection.catalog, b"}"] if of_catalog else [_SOURCE]
+        if path.endswith(b"/connections/status"):
+            parts = [_STATUSES]
         length = sum(len(part) for part in parts)
         head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
         self._transport.writelines([head % length, *parts])
