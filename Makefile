@@ -35,6 +35,9 @@ faults: $(VENV)/.dev ## The whole fault matrix and 200 random histories
 	wait $$half; second=$$?; cat .faults.log; rm -f .faults.log; \
 	AAM_FAULTS=all $(BIN)/python -m pytest -q tests/faults/test_histories.py && [ $$first$$second = 00 ]
 
+lossy: $(VENV)/.dev ## The services' tests again, with 5 % of Airbyte's calls lost (AAM_SEED=... for another run)
+	@AAM_FAULT_RATE=0.05 $(BIN)/python -m pytest -q tests/integration --ignore tests/integration/local $(T)
+
 mutants: $(VENV)/.dev ## Plant each known fault in a copy: the test that it names must turn red
 	@$(BIN)/python -m tests.mutants $(M)
 
@@ -67,7 +70,7 @@ clean: ## Delete what a stopped mesh keeps (.aam/)
 	@if [ -e $(VENV)/.local ]; then $(BIN)/python -m local clean; else rm -rf .aam; fi
 
 
-.PHONY: help up demo test check faults mutants fix bench migrate sweep reconcile events install-connectors clean
+.PHONY: help up demo test check faults lossy mutants fix bench migrate sweep reconcile events install-connectors clean
 
 # The interpreter is checked before anything is made: the Salesforce connector has no release for 3.14.
 $(BIN)/python:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -24,7 +25,9 @@ from services.auth_broker import main as auth_broker
 from services.auth_broker.service import EnvironmentStore
 from services.drift_repair_agent import main as drift_repair_agent
 from services.orchestrator import main as orchestrator
+from shared.airbyte_client._transport import Transport
 from shared.config import ProcessSettings, Settings
+from shared.errors import UpstreamUnknown
 from shared.events import STREAM
 from tests.fakes.airbyte_server import POSTGRES, WORKSPACE_ID, AirbyteServer
 
@@ -46,6 +49,37 @@ TABLES = (
     "events, job_history, sync_catalog_versions, snapshots, stream_schemas, operations, looks,"
     " connections, pgqueuer, pgqueuer_log"
 )
+
+
+FAULT_RATE = float(os.environ.get("AAM_FAULT_RATE", "0"))
+FAULT_SEED = int(os.environ.get("AAM_SEED", "20261123"))
+_dice = random.Random(FAULT_SEED)  # noqa: S311 (faults, no secret)
+
+
+def pytest_report_header() -> str | None:
+    """Say with which faults the run is made, and how to make it again."""
+    return f"faults: {FAULT_RATE:.0%} of Airbyte calls, seed {FAULT_SEED}" if FAULT_RATE else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that counts calls, or times them, says so: with faults switched on it is not run."""
+    if FAULT_RATE:
+        items[:] = [item for item in items if item.get_closest_marker("exact") is None]
+
+
+@pytest.fixture(autouse=FAULT_RATE > 0)
+def lossy_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lose requests and answers on the way: half of them before, half after their effect."""
+    exchange = Transport._exchange
+
+    async def lossy(self: Transport, path: str, *rest: Any) -> Any:
+        if _dice.random() >= FAULT_RATE:
+            return await exchange(self, path, *rest)
+        if _dice.random() < 0.5:
+            await exchange(self, path, *rest)
+        raise UpstreamUnknown(f"The connection to Airbyte was lost after {path} was sent.")
+
+    monkeypatch.setattr(Transport, "_exchange", lossy)
 
 
 @pytest.fixture(scope="session")

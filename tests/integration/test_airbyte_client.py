@@ -30,6 +30,8 @@ from shared.errors import (
     UpstreamUnreachable,
 )
 from tests.fakes.airbyte_server import (
+
+pytestmark = pytest.mark.exact
     DEFAULT_CATALOG,
     HARDCODED_RECORDS,
     POSTGRES,

@@ -19,6 +19,8 @@ import pytest
 
 from shared.airbyte_client import AirbyteClient, ClientCredentials, Credentials, Source
 from shared.errors import (
+
+pytestmark = pytest.mark.exact
     AamError,
     Invalid,
     UpstreamConflict,

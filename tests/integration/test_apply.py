@@ -118,6 +118,7 @@ async def test_the_diff_of_two_versions_names_the_new_field(mesh: Mesh) -> None:
     assert (await mesh.orchestrator.get(f"{path}/1/diff/9")).status_code == 404
 
 
+@pytest.mark.exact
 async def test_the_same_meaning_changes_nothing(mesh: Mesh) -> None:
     """200 `changed: false`, no version, and Airbyte is not asked to update."""
     connection = await mesh.onboard()
@@ -274,6 +275,7 @@ async def test_of_many_at_once_one_wins(mesh: Mesh) -> None:
     assert [row["version_number"] for row in numbers] == [1, 2]
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize(
     "kind, times, status, code",
     [

@@ -156,6 +156,7 @@ async def test_a_key_lasts_a_day(mesh: Mesh) -> None:
 # Cost
 
 
+@pytest.mark.exact
 async def test_an_onboarding_costs_few_statements(mesh: Mesh) -> None:
     """At most 15, beside BEGIN and COMMIT, the job that is enqueued among them."""
     counted: list[str] = []
