@@ -30,8 +30,6 @@ from shared.errors import (
     UpstreamUnreachable,
 )
 from tests.fakes.airbyte_server import (
-
-pytestmark = pytest.mark.exact
     DEFAULT_CATALOG,
     HARDCODED_RECORDS,
     POSTGRES,
@@ -42,6 +40,8 @@ pytestmark = pytest.mark.exact
     catalog,
     stream,
 )
+
+pytestmark = pytest.mark.exact
 
 WORKSPACE = UUID(WORKSPACE_ID)
 CONFIGURATION = {

@@ -19,8 +19,6 @@ import pytest
 
 from shared.airbyte_client import AirbyteClient, ClientCredentials, Credentials, Source
 from shared.errors import (
-
-pytestmark = pytest.mark.exact
     AamError,
     Invalid,
     UpstreamConflict,
@@ -31,6 +29,8 @@ pytestmark = pytest.mark.exact
     UpstreamUnknown,
     UpstreamUnreachable,
 )
+
+pytestmark = pytest.mark.exact
 
 CANARY = "AAMCANARY-refresh-token"
 UPSTREAM_CANARY = "AAMCANARY-in-the-answer"
