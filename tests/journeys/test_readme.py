@@ -17,7 +17,7 @@ README = (REPOSITORY / "README.md").read_text()
 async def test_every_command_works_in_order(tmp_path: Path) -> None:
     """Each `bash` block of "Use it", in one shell, as a person would paste them."""
     blocks = re.findall(r"^```bash\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-    assert len(blocks) >= 7
+    assert len(blocks) >= 8
     marked = [f"{block}\necho; echo '<<<>>>'" for block in blocks]
 
     async with throw_away(keep_logs=tmp_path / "logs") as stack:
@@ -33,8 +33,8 @@ async def test_every_command_works_in_order(tmp_path: Path) -> None:
         )
     assert run.returncode == 0, run.stdout + run.stderr
     assert "urn:aam:problem" not in run.stdout
-    onboarded, _sync, jobs, grown, applied, seen, _gone = (
-        part.strip() for part in run.stdout.split("<<<>>>")[:7]
+    onboarded, _sync, jobs, grown, applied, seen, begun, _gone = (
+        part.strip() for part in run.stdout.split("<<<>>>")[:8]
     )
     assert json.loads(onboarded)["status"] == "ACTIVE"
     (job,) = json.loads(jobs)
@@ -42,6 +42,7 @@ async def test_every_command_works_in_order(tmp_path: Path) -> None:
     assert "Region__c" in grown
     assert json.loads(applied)["version_number"] == 2
     assert '"field_added"' in seen
+    assert [one["kind"] for one in json.loads(begun)] == ["apply", "sync", "onboard"]
 
 
 def test_every_target_and_variable_it_names_exists() -> None:
