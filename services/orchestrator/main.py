@@ -17,6 +17,7 @@ from services.orchestrator.reconciling import Reconciler
 from services.orchestrator.service import Orchestrator
 from services.orchestrator.shapes import (
     CATALOG,
+    IMPORTED,
     JOB,
     VERSION,
     CatalogDiff,
@@ -87,7 +88,7 @@ async def onboard(order: Onboard, service: Service, key: GivenKey, wait: Wait) -
 @router.post(
     "/connections/import",
     response_model=list[ImportedView],
-    responses=problems(404, 409, 422, 502, 503, 504),
+    responses={200: example([IMPORTED]), **problems(404, 409, 422, 502, 503, 504)},
 )
 async def import_connections(order: Import, service: Service, importing: Importer) -> Response:
     """Take over connections that exist in Airbyte: version 1 is what it holds.

@@ -146,21 +146,18 @@ class Import(BaseModel):
     )
 
 
+IMPORTED: dict[str, Any] = {
+    "airbyte_connection_id": "5a1d2c3b-4e5f-4a6b-8c7d-9e0f1a2b3c4d",
+    "name": "Salesforce production",
+    "outcome": "imported",
+    "connection_id": _ID,
+}
+
+
 class ImportedView(BaseModel):
     """What became of one connection of Airbyte's."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "airbyte_connection_id": "5a1d2c3b-4e5f-4a6b-8c7d-9e0f1a2b3c4d",
-                    "name": "Salesforce production",
-                    "outcome": "imported",
-                    "connection_id": _ID,
-                }
-            ]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [IMPORTED]})
 
     airbyte_connection_id: UUID
     name: str

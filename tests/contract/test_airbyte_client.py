@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from datetime import UTC, datetime
 from uuid import UUID
 
 import msgspec
@@ -103,6 +104,7 @@ async def _use_everything(client: AirbyteClient, airbyte: AirbyteServer) -> None
     airbyte.finish_job(job.id, records=3, bytes=99)
     assert (await client.get_job(job.id)).records == 3
     assert [listed.id for listed in await client.list_jobs(connection, limit=5)] == [job.id]
+    await client.recent_jobs(datetime.now(UTC))
     running = await client.trigger_sync(connection)
     assert (await client.cancel_job(running.id)).ended
 
