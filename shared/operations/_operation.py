@@ -260,7 +260,7 @@ class Operation:
         """
         # Whoever takes it over does so when the wait is over, and what was sent is quiet.
         lease = max(timedelta(seconds=seconds), self._until_quiet()) + MARGIN
-        await self._write(sql.WAIT, waits_for=reason, lease=lease)
+        await self._write(sql.WAIT, waits_for=reason, quiet=self._until_quiet(), lease=lease)
         await self._host.sleep(seconds)
         await self._hand_over_if_stopping()
 

@@ -62,6 +62,7 @@ BEGIN = text(f"""
 WAIT = text(f"""
     UPDATE operations
     SET waits_for = :waits_for, steps = CAST(:steps AS jsonb),
+        quiet_at = least(quiet_at, {_IN_FUTURE.format("quiet")}),
         lease_until = {_IN_FUTURE.format("lease")}, updated_at = now()
     WHERE {_MINE}
     RETURNING id
@@ -76,7 +77,7 @@ FAIL = text(f"""
 HAND_OVER = text(f"""
     UPDATE operations
     SET owner = NULL, steps = CAST(:steps AS jsonb), lease_until = {_IN_FUTURE.format("lease")},
-        updated_at = now()
+        quiet_at = least(quiet_at, {_IN_FUTURE.format("lease")}), updated_at = now()
     WHERE {_MINE}
     RETURNING id
 """)  # noqa: S608 - no input

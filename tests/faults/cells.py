@@ -17,6 +17,7 @@ import httpx
 
 from tests.fakes.airbyte_server import Fault
 from tests.faults.world import ORDER, T_CALL, T_QUIET, World
+from tests.integration.test_database import LossyCommit
 
 Outcome = Literal["F", "B", "N", "R"]
 Kind = str
@@ -228,7 +229,7 @@ def _ended_while_it_hangs() -> Cell:
         world.settings = {
             "AIRBYTE_TIMEOUT": "30",
             "DISCOVER_TIMEOUT": "30",
-            "OPERATION_DEADLINE": "90",
+            "OPERATION_DEADLINE": "300",
         }
         process = await world.replace("orchestrator")
         world.airbyte.fault("connections/create", "hang")
@@ -389,6 +390,43 @@ def _database_away_at_the_door(kind: Kind) -> Cell:
         await case.left("N" if kind == "onboard" else "R")
 
     return Cell(f"{kind}-intent-database_away", run)
+
+
+def _commit_lost(kind: Kind, spared: int, *, is_durable: bool) -> Cell:
+    """The answer to one of the operation's commits is lost on the line to Postgres."""
+
+    async def run(world: World) -> None:
+        case = Case(world, kind)
+        await case.prepare()
+        proxy = LossyCommit(world.postgres.url, delivers=is_durable, spared=spared)
+        server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        asleep = ("JOB_POLL_INTERVAL", "EVENT_RELAY_INTERVAL", "SWEEP_INTERVAL")
+        url = world.postgres.url.replace(str(world.postgres.port), str(port))
+        world.settings = {
+            **dict.fromkeys((*asleep, "RECONCILE_INTERVAL"), "600"),
+            "SUPABASE_DB_URL": f"{url}?sslmode=disable",
+        }
+        async with server:
+            await world.replace(SERVICE[kind])
+            await asyncio.sleep(0.5)  # its first looks, which commit, too
+            proxy.is_armed = True
+            answer = await case.ask()
+            assert proxy.has_cut.is_set()
+            assert answer.status_code in (200, 201, 202), answer.text
+            world.settings = {}
+            await world.replace(SERVICE[kind])
+        await case.left("F")
+
+    which = f"commit_{spared + 1}_{'durable' if is_durable else 'not_durable'}"
+    return Cell(f"{kind}-{which}-answer_lost", run)
+
+
+def _commits_lost() -> Iterator[Cell]:
+    for kind, commits in (("onboard", 4), ("apply", 2), ("sync", 2)):
+        for spared in range(commits):
+            yield _commit_lost(kind, spared, is_durable=True)
+            yield _commit_lost(kind, spared, is_durable=False)
 
 
 def _redis_away(kind: Kind) -> Cell:
@@ -660,6 +698,7 @@ def _all() -> Iterator[Cell]:
         yield _redis_away(kind)
         yield _same_key(kind)
         yield _key_while_running(kind)
+    yield from _commits_lost()
     yield _relay_killed()
     yield _broker("away", "auth_broker_unavailable")
     yield _broker("wrong", "auth_broker_unavailable")
