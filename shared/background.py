@@ -8,9 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import text
-
-from shared import logs
+from shared import logs, registry
 from shared.database import Database
 from shared.errors import AamError
 
@@ -65,12 +63,4 @@ async def _repeat(db: Database, look: Look, stop: asyncio.Event) -> None:
 async def _is_our_turn(db: Database, name: str, every: timedelta) -> bool:
     """Whether no replica has taken this look within its time; one that asks at once is the one."""
     async with db.read() as session:
-        taken = await session.scalar(_TURN, {"name": name, "every": every * 0.9})
-    return taken is not None
-
-
-_TURN = text("""
-    INSERT INTO looks (name, next_at) VALUES (:name, now() + CAST(:every AS interval))
-    ON CONFLICT (name) DO UPDATE SET next_at = excluded.next_at WHERE looks.next_at <= now()
-    RETURNING name
-""")
+        return await registry.take_turn(session, name, every=every * 0.9)

@@ -408,6 +408,18 @@ async def known_jobs(session: AsyncSession, airbyte_job_ids: Collection[int]) ->
     return set(rows)
 
 
+async def take_turn(session: AsyncSession, look: str, *, every: timedelta) -> bool:
+    """Take a look that is due for all replicas; whether the caller is the one that took it."""
+    return await session.scalar(_TURN, {"name": look, "every": every}) is not None
+
+
+_TURN = text("""
+    INSERT INTO looks (name, next_at) VALUES (:name, now() + CAST(:every AS interval))
+    ON CONFLICT (name) DO UPDATE SET next_at = excluded.next_at WHERE looks.next_at <= now()
+    RETURNING name
+""")
+
+
 async def seen_until(session: AsyncSession, look: str) -> datetime | None:
     """How far a look saw the last time; None before the first."""
     return await session.scalar(select(Look.seen_until).where(Look.name == look))

@@ -63,7 +63,6 @@ class Reconciler:
     def __init__(
         self, settings: Settings, db: Database, airbyte: AirbyteClient, operations: Operations
     ) -> None:
-        self._call_s = settings.airbyte_timeout.total_seconds()
         self._reapplies = settings.on_upstream_drift == "reapply"
         self._db = db
         self._airbyte = airbyte

@@ -122,7 +122,8 @@ class Run:
 
     def __init__(self, stage: Stage, seed: int) -> None:
         self._stage = stage
-        self._random = random.Random(seed)  # noqa: S311 (a history, no secret)
+        # One for each caller, so that what it does hangs on the seed alone.
+        self._randoms = [random.Random(f"{seed}/{n}") for n in range(CALLERS)]  # noqa: S311
         self._connections: list[dict[str, Any]] = []
         self._catalogs: dict[str, Any] = {}
         self._calls: list[Call] = []
@@ -153,27 +154,28 @@ class Run:
         await asyncio.gather(*(self._caller(n, calls) for n, calls in enumerate(share)))
 
     async def _caller(self, number: int, calls: int) -> None:
+        dice = self._randoms[number]
         for turn in range(calls):
-            connection = self._random.choice(self._connections)["id"]
-            if self._random.random() < FAULTY:
-                kind, after = self._random.choice(_FAULTS)
-                path = self._random.choice(_PATHS)
+            connection = dice.choice(self._connections)["id"]
+            if dice.random() < FAULTY:
+                kind, after = dice.choice(_FAULTS)
+                path = dice.choice(_PATHS)
                 self._stage.airbyte.fault(path, kind, after_effect=after)
                 self._stage.counted["faults"] += 1
-            if self._random.random() < 0.7:
-                await self._apply(connection, f"m_{number}_{turn}")
+            if dice.random() < 0.7:
+                await self._apply(dice, connection, f"m_{number}_{turn}")
             else:
-                await self._sync(connection)
+                await self._sync(dice, connection)
 
-    async def _apply(self, connection: str, mark: str) -> None:
+    async def _apply(self, dice: random.Random, connection: str, mark: str) -> None:
         catalog = orjson.loads(self._catalogs[connection])
         catalog["streams"][0]["stream"]["jsonSchema"]["properties"][mark] = {"type": "string"}
         order: dict[str, Any] = {"connection_id": connection, "sync_catalog": catalog}
-        expected = self._random.choice([None, None, None, 1, 2])
+        expected = dice.choice([None, None, None, 1, 2])
         if expected is not None:
             order["expected_version"] = expected
         began = time.monotonic()
-        agent = self._random.choice(self._stage.agents)
+        agent = dice.choice(self._stage.agents)
         answer = await agent.post("/repair/apply_new_catalog?wait=0.3", json=order)
         told = answer.json()
         self._calls.append(
@@ -189,16 +191,16 @@ class Run:
             )
         )
 
-    async def _sync(self, connection: str) -> None:
+    async def _sync(self, dice: random.Random, connection: str) -> None:
         began = time.monotonic()
-        service = self._random.choice(self._stage.orchestrators)
+        service = dice.choice(self._stage.orchestrators)
         answer = await service.post(f"/connections/{connection}/sync?wait=0.3")
         job = answer.json().get("airbyte_job_id") if answer.status_code == 202 else None
         self._calls.append(
             Call("sync", connection, began, time.monotonic(), answer.status_code, job=job)
         )
         if job is not None:
-            await asyncio.sleep(self._random.uniform(0, 0.05))
+            await asyncio.sleep(dice.uniform(0, 0.05))
             if job in self._stage.airbyte.jobs:
                 self._stage.airbyte.finish_job(job)
 

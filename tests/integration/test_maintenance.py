@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import sys
 from collections.abc import AsyncIterator
 from copy import deepcopy
 from dataclasses import dataclass
@@ -19,7 +22,7 @@ from shared.database import Database
 from shared.jobs import Jobs
 from shared.operations import Operations
 from tests.fakes.airbyte_server import WORKSPACE_ID, AirbyteServer
-from tests.integration.conftest import Mesh, settings_for
+from tests.integration.conftest import REPOSITORY, Mesh, settings_for
 
 WORKSPACE = UUID(WORKSPACE_ID)
 
@@ -212,6 +215,37 @@ async def test_what_cannot_be_asked_is_unknown(mesh: Mesh, tools: Tools) -> None
 
 async def _seen_drifted(mesh: Mesh) -> bool:
     return bool(await mesh.sql.fetchval("SELECT drifted_upstream_at IS NOT NULL FROM connections"))
+
+
+async def test_the_commands_tell_what_they_would_do(
+    mesh: Mesh, registry_url: str, redis_url: str
+) -> None:
+    """As JSON, and with a dry run nothing is done."""
+    await mesh.onboard()
+    left = mesh.airbyte.add_source(f"left [aam:{await ended_operation(mesh)}]")["sourceId"]
+    environment = {
+        **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
+        **mesh.airbyte.environment,
+        "SUPABASE_DB_URL": registry_url,
+        "REDIS_URL": redis_url,
+    }
+
+    async def told(*command: str) -> dict[str, Any]:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "services.orchestrator.maintenance", *command),
+            cwd=REPOSITORY,
+            env=environment,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        output, _ = await process.communicate()
+        assert process.returncode == 0, output
+        return dict(json.loads(output))
+
+    assert [one["id"] for one in (await told("sweep", "--dry-run"))["deleted"]] == [left]
+    assert left in mesh.airbyte.sources
+    assert (await told("reconcile", "--dry-run"))["compared"] == 1
+    await told("sweep")
+    assert left not in mesh.airbyte.sources
 
 
 # Importing
