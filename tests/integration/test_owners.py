@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared import registry
+from shared import background, registry
 from shared.config import Settings
 from shared.database import Database
 from shared.errors import SyncRunning, UpstreamRefused, UpstreamUnknown
@@ -91,7 +91,7 @@ async def replica(settings: Settings, *, works: bool = True) -> AsyncIterator[Re
     one = Replica(settings)
     async with one.operations.running():
         if works:
-            async with one.jobs.running():
+            async with background.repeating(one.db, one.operations.look), one.jobs.running():
                 yield one
         else:
             yield one
@@ -123,7 +123,7 @@ async def test_whoever_comes_back_late_writes_nothing(settings: Settings, sql: S
         assert tuple(row) == (ended_at, 2)
 
 
-async def test_a_completer_comes_at_the_leases_end(settings: Settings, sql: Sql) -> None:
+async def test_somebody_comes_at_the_leases_end(settings: Settings, sql: Sql) -> None:
     """An owner that is gone is replaced within two seconds of its lease's end."""
     async with replica(settings, works=False) as gone, replica(settings) as other:
         other.story.go.set()
@@ -136,8 +136,19 @@ async def test_a_completer_comes_at_the_leases_end(settings: Settings, sql: Sql)
         await until(lambda: sql.fetchval("SELECT status = 'done' FROM operations"), within=12)
         row = await sql.fetchrow("SELECT id, ended_at, attempts FROM operations")
         assert (row["id"], row["attempts"]) == (operation_id, 2)
-        # Deferred to the first lease's end, it comes back for the second.
-        assert row["ended_at"] - lease_until < timedelta(seconds=6)
+        assert row["ended_at"] - lease_until < timedelta(seconds=2)
+        gone.story.go.set()
+
+
+async def test_a_completer_is_enough(settings: Settings, sql: Sql) -> None:
+    """Without the look, the job that was enqueued with the operation finds it by itself."""
+    async with replica(settings, works=False) as gone, replica(settings, works=False) as other:
+        other.story.go.set()
+        await gone.begin()
+        await gone.story.began.wait()
+        await sql.execute(LEASE_OVER)
+        async with other.jobs.running():
+            await until(lambda: sql.fetchval("SELECT status = 'done' FROM operations"), within=12)
         gone.story.go.set()
 
 
