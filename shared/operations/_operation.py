@@ -161,10 +161,13 @@ class Operation:
         self._at(step, "before")
         try:
             async with asyncio.timeout(within):
-                result = await look() if repeated and look is not None else None
+                result = None
+                if repeated and look is not None:
+                    # It is quiet already, and a look that fails sends nothing to wait for.
+                    quiet_at, self._quiet_at = self._quiet_at, self._clock()
+                    result = await look()
+                    self._quiet_at = quiet_at
                 if result is None:
-                    # Whatever an earlier try sent was quiet when it was looked for.
-                    self._unsettled = None
                     result = await self._made(step, make, until=until)
         except TimeoutError:
             raise UpstreamTimeout(
@@ -244,12 +247,11 @@ class Operation:
     async def fail(self, error: AamError) -> None:
         """Write down why it is to be undone, before anything is."""
         problem = {**error.problem(), "request_id": self.request_id, "operation_id": self.id}
-        self.failure = msgspec.json.decode(msgspec.json.encode(problem, enc_hook=str))
+        failure = msgspec.json.encode(problem, enc_hook=str)
         await self._write(
-            sql.FAIL,
-            failure=msgspec.json.encode(self.failure).decode(),
-            lease=FIRST_LEASE + self._until_quiet(),
+            sql.FAIL, failure=failure.decode(), lease=FIRST_LEASE + self._until_quiet()
         )
+        self.failure = msgspec.json.decode(failure)
         log.warning("operation_failed", operation=str(self.id), kind=self.kind, code=error.code)
 
     async def wait(self, seconds: float, reason: str) -> None:
