@@ -50,6 +50,7 @@ from shared.operations._operation import (
 log = logs.get(__name__)
 
 _LOST_EVERY = timedelta(seconds=1)
+_LOST_SINCE = timedelta(seconds=0.5)
 _AT_ONCE = 500
 _HAND_OVER_WITHIN_S = 5.0
 _FIRST_PAUSE_S = 0.25
@@ -369,11 +370,12 @@ class Operations:
                 )
 
     async def _take_over_lost(self) -> None:
-        """Go on with operations whose lease ended long enough ago for a completer to have come."""
+        """Go on with operations whose lease has ended, whether or not a completer comes."""
         async with self._db.read() as session:
             lost = (
                 await session.scalars(
-                    sql.LOST, {"kinds": list(self._stories), "limit": _AT_ONCE, "since": MARGIN}
+                    sql.LOST,
+                    {"kinds": list(self._stories), "limit": _AT_ONCE, "since": _LOST_SINCE},
                 )
             ).all()
         for operation_id in lost:
