@@ -16,6 +16,7 @@ from typing import Any, Literal
 import httpx
 
 from tests.fakes.airbyte_server import Fault
+from tests.faults.proxy import Mode, Proxy
 from tests.faults.world import ORDER, T_CALL, T_QUIET, World
 from tests.integration.test_database import LossyCommit
 
@@ -680,6 +681,53 @@ def _states() -> Iterator[Cell]:
     yield Cell("apply-gate-same_meaning", same_meaning)
 
 
+# On the wire
+
+
+def _on_the_wire(kind: Kind, step: str, mode: Mode) -> Cell:
+    """The request or its answer is spoilt by a proxy before Airbyte."""
+
+    async def run(world: World) -> None:
+        case = Case(world, kind)
+        await case.prepare()
+        proxy = Proxy("127.0.0.1", world.airbyte_port)
+        await proxy.start()
+        world.settings = {"AIRBYTE_API_URL": f"http://127.0.0.1:{proxy.port}/api/v1"}
+        try:
+            await world.replace(SERVICE[kind])
+            proxy.spoil(f"api/v1/{_PATH[f'{kind}.{step}']}", mode, seconds=2 * T_CALL)
+            answer = await case.ask()
+            assert proxy.spoilt == 1
+            assert answer.status_code in (200, 201, 202), answer.text
+            if mode == "late_effect":
+                await asyncio.sleep(2 * T_CALL)
+            await case.left("F")
+        finally:
+            world.settings = {}
+            await world.end(SERVICE[kind])
+            await proxy.stop()
+
+    return Cell(f"{kind}-{step}-wire_{mode}", run)
+
+
+def _wires() -> Iterator[Cell]:
+    modes: tuple[Mode, ...] = (
+        "refuse_after_accept",
+        "blackhole",
+        "drop_request_mid",
+        "eat_response",
+        "rst_on_response",
+        "truncate",
+        "slow_response",
+    )
+    for mode in modes:
+        yield _on_the_wire("onboard", "source", mode)
+        yield _on_the_wire("apply", "update", mode)
+    yield from (_on_the_wire("sync", "job", mode) for mode in modes[1:5:3])
+    # One that lands when another source is adopted long since: the sweeper's.
+    yield _on_the_wire("onboard", "source", "late_effect")
+
+
 def _all() -> Iterator[Cell]:
     yield from _kills()
     yield from _compounds()
@@ -713,6 +761,7 @@ def _all() -> Iterator[Cell]:
     yield _zombie("apply", "finish.before")
     yield _heal_deadline()
     yield from _states()
+    yield from _wires()
 
 
 CELLS = list(_all())
