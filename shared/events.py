@@ -35,6 +35,7 @@ _REDIS_WITHIN_S = 3.0
 _KEPT = timedelta(days=7)
 """How long the outbox keeps what was published, for whoever looks into it after an incident."""
 _PRUNED_AT_ONCE = 1000
+_PRUNED_BATCHES = 20
 _RELAY_LOCK = int.from_bytes(b"aamrelay", "big", signed=True)
 
 
@@ -121,6 +122,9 @@ class Relay:
     async def publish_pending(self) -> int:
         """Publish the oldest events of the outbox, and return how many.
 
+        Ids of one connection are drawn under its row's lock, so they are in the order of `seq`, and
+        who sees one sees those before it. A lower id of another connection may still come later.
+
         The transaction stays open while Redis is written, on purpose: its lock is what makes this
         relay the only one, and both sides of it have deadlines of seconds.
         """
@@ -138,7 +142,8 @@ class Relay:
             ).all()
             if not rows:
                 return 0
-            pipeline = self._redis.pipeline(transaction=False)
+            # In a MULTI: at the limit of its memory Redis may refuse one event and take the next.
+            pipeline = self._redis.pipeline(transaction=True)
             for row in rows:
                 pipeline.xadd(STREAM, fields(row), maxlen=KEEP, approximate=True)
             # A partial success is sent again from its first event on: consumers see an order with
@@ -155,16 +160,19 @@ class Relay:
         return len(rows)
 
     async def prune(self) -> None:
-        """Forget events that were published long ago, a batch at a time."""
-        async with self._db.transaction() as session:
-            await session.execute(_PRUNE, {"kept": _KEPT, "limit": _PRUNED_AT_ONCE})
+        """Forget events that were published long ago, in small transactions, so many a look."""
+        for _ in range(_PRUNED_BATCHES):
+            async with self._db.transaction() as session:
+                pruned = await session.execute(_PRUNE, {"kept": _KEPT, "limit": _PRUNED_AT_ONCE})
+            if len(pruned.all()) < _PRUNED_AT_ONCE:
+                return
 
 
+# Only the oldest are looked at: they were published first. The cost does not grow with the rest.
 _PRUNE = text("""
-    DELETE FROM events WHERE id IN (
-        SELECT id FROM events WHERE published_at < now() - CAST(:kept AS interval)
-        ORDER BY id LIMIT :limit
-    )
+    DELETE FROM events WHERE published_at < now() - CAST(:kept AS interval)
+        AND id IN (SELECT id FROM events ORDER BY id LIMIT :limit)
+    RETURNING id
 """)
 
 

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import AsyncIterator
 from typing import Any, TypeAlias
 from uuid import UUID, uuid4
@@ -18,8 +24,26 @@ from shared.database import Database
 from shared.events import STREAM, EventType, Relay
 from shared.models import Connection
 from tests import factories
+from tests.integration.conftest import REPOSITORY
 
 SQL: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+_KILLED = """
+import asyncio, sys
+from redis.asyncio import Redis
+from shared import failpoints
+from shared.config import postgres_address
+from shared.database import Database
+from shared.events import Relay
+
+async def main():
+    registry_url, redis_url = sys.stdin.read().split()
+    db = Database.at(postgres_address(registry_url), application="relay")
+    failpoints.arm("relay.added=kill")
+    await Relay(db, Redis.from_url(redis_url, decode_responses=True, protocol=3)).look()
+
+asyncio.run(main())
+"""
 
 
 @pytest.fixture
@@ -38,17 +62,56 @@ async def born(db: Database) -> Connection:
     return connection
 
 
-async def tell(db: Database, connection_id: UUID, ref: UUID | None = None) -> None:
-    """Record an event of a connection in a transaction of its own."""
+async def tell(db: Database, connection_id: UUID, *, times: int = 1) -> None:
+    """Record so many events of a connection in one transaction of their own."""
     async with db.transaction() as session:
         connection = await registry.lock_connection(session, connection_id)
-        events.record(session, EventType.SYNC_TRIGGERED, connection, ref=ref)
+        for _ in range(times):
+            events.record(session, EventType.SYNC_TRIGGERED, connection)
 
 
 async def told(redis: Redis) -> list[dict[str, str]]:
     """The stream, oldest first."""
     entries: Any = await redis.xrange(STREAM)
     return [fields for _, fields in entries]
+
+
+def unique(stream: list[dict[str, str]]) -> dict[str, dict[str, str]]:
+    """The events of a stream as a consumer sees them: by id, in the order of their first coming."""
+    first: dict[str, dict[str, str]] = {}
+    for event in stream:
+        first.setdefault(event["event_id"], event)
+    return first
+
+
+def heard(stream: list[dict[str, str]], connection_id: UUID) -> list[int]:
+    """The sequence numbers that a consumer sees of a connection."""
+    events_ = unique(stream).values()
+    return [int(one["seq"]) for one in events_ if one["connection_id"] == str(connection_id)]
+
+
+async def waiting(sql: SQL) -> int:
+    """How many events are not known to be told."""
+    return int(await sql.fetchval("SELECT count(*) FROM events WHERE published_at IS NULL"))
+
+
+def told_of(registry_url: str, valkey: servers.Valkey) -> Settings:
+    """Settings of a service with a Redis of its own."""
+    return Settings.model_validate({"supabase_db_url": registry_url, "redis_url": valkey.url})
+
+
+async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Pass on what comes."""
+    while data := await reader.read(65536):
+        writer.write(data)
+
+
+@pytest.fixture
+async def valkey_client(own_valkey: servers.Valkey, registry_url: str) -> AsyncIterator[Redis]:
+    """A service's client of the test's own Valkey."""
+    redis = events.open_redis(told_of(registry_url, own_valkey))
+    yield redis
+    await redis.aclose()
 
 
 async def test_an_event_is_nine_fields(db: Database, redis: Redis) -> None:
@@ -131,33 +194,222 @@ async def test_more_than_a_batch_and_about_so_many_are_kept(
     assert 300 <= len(kept) < 600
 
 
+async def test_two_relays_keep_the_order_while_it_is_written(
+    db: Database, redis: Redis, redis_url: str, registry_url: str
+) -> None:
+    """Five hundred events of twenty connections, two in each transaction, none of them doubled."""
+    connections = [await born(db) for _ in range(20)]
+    others = [Database.at(postgres_address(registry_url), application="relay") for _ in range(2)]
+    clients = [Redis.from_url(redis_url, decode_responses=True, protocol=3) for _ in range(2)]
+    relays = [Relay(other, client) for other, client in zip(others, clients, strict=True)]
+    written = asyncio.Event()
+
+    async def write(connection_id: UUID) -> None:
+        for _ in range(12):
+            await tell(db, connection_id, times=2)
+        await tell(db, connection_id)
+
+    async def publish(relay: Relay) -> None:
+        while not written.is_set():
+            await relay.look()
+
+    async with asyncio.timeout(40):
+        publishing = [asyncio.create_task(publish(relay)) for relay in relays]
+        await asyncio.gather(*(write(connection.id) for connection in connections))
+        written.set()
+        await asyncio.gather(*publishing)
+        await relays[0].look()
+
+    stream = await told(redis)
+    assert len({event["event_id"] for event in stream}) == len(stream) == 500
+    for connection in connections:
+        assert heard(stream, connection.id) == list(range(1, 26))
+    for opened in clients:
+        await opened.aclose()
+    for other in others:
+        await other.close()
+
+
 async def test_redis_goes_and_comes(
-    db: Database, own_valkey: servers.Valkey, sql: SQL, registry_url: str
+    db: Database, valkey_client: Redis, own_valkey: servers.Valkey, sql: SQL
 ) -> None:
     """Recording asks it nothing; what waited arrives in order, each event once by its id."""
-    connection = await born(db)
-    settings = Settings.model_validate(
-        {"supabase_db_url": registry_url, "redis_url": own_valkey.url}
-    )
-    redis = events.open_redis(settings)
-    relay = Relay(db, redis)
-    await tell(db, connection.id)
+    one, other = await born(db), await born(db)
+    relay = Relay(db, valkey_client)
+    await tell(db, one.id)
     await relay.look()
 
     own_valkey.stop()
-    async with asyncio.timeout(5):
-        await tell(db, connection.id)
-        await tell(db, connection.id)
+    begun = time.monotonic()
+    for _ in range(10):
+        await tell(db, one.id)
+        await tell(db, other.id)
+    assert time.monotonic() - begun < 5
     async with asyncio.timeout(20):
         await relay.look()
-    assert await sql.fetchval("SELECT count(*) FROM events WHERE published_at IS NULL") == 2
+    assert await waiting(sql) == 20
 
     own_valkey.start()
     await relay.look()
+    stream = await told(valkey_client)
+    assert heard(stream, one.id) == list(range(1, 12))
+    assert heard(stream, other.id) == list(range(1, 11))
+    assert len(unique(stream)) == 21
+    assert await waiting(sql) == 0
+
+
+async def test_redis_comes_back_empty(
+    db: Database, valkey_client: Redis, own_valkey: servers.Valkey, sql: SQL
+) -> None:
+    """What it had been given is gone with it; what is told after is there, in order."""
+    connection = await born(db)
+    relay = Relay(db, valkey_client)
+    await tell(db, connection.id)
+    await relay.look()
+    own_valkey.stop()
+    shutil.rmtree(own_valkey.data_dir / "appendonlydir")
+    await tell(db, connection.id, times=2)
+    own_valkey.start()
+    await relay.look()
+    assert heard(await told(valkey_client), connection.id) == [2, 3]
+    assert await waiting(sql) == 0
+
+
+async def test_a_full_redis_is_waited_for(
+    db: Database, valkey_client: Redis, sql: SQL, own_valkey: servers.Valkey
+) -> None:
+    """At the limit of its memory it refuses; once there is room, all is told in order."""
+    connection = await born(db)
+    relay = Relay(db, valkey_client)
+    await tell(db, connection.id, times=10)
+    await valkey_client.config_set("maxmemory", "1")
+    await relay.look()
+    await tell(db, connection.id, times=10)
+    await relay.look()
+    assert await waiting(sql) == 20
+    assert await told(valkey_client) == []
+
+    await valkey_client.config_set("maxmemory", "0")
+    await relay.look()
+    assert [int(event["seq"]) for event in await told(valkey_client)] == list(range(1, 21))
+    assert own_valkey.exit_code() is None
+
+
+async def test_what_follows_a_refused_event_is_not_told_before_it(
+    db: Database, valkey_client: Redis, own_valkey: servers.Valkey, sql: SQL
+) -> None:
+    """Memory is short for the first event and there for the next: neither is taken."""
+    connection = await born(db)
+    await tell(db, connection.id, times=4)
+    begun = asyncio.Event()
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", own_valkey.port)
+        back = asyncio.create_task(pump(up_reader, writer))
+        while data := await reader.read(65536):
+            if data.count(b"XADD") == 4 and not begun.is_set():
+                begun.set()
+                middle = data.index(b"XADD", data.index(b"XADD") + 1)
+                await valkey_client.config_set("maxmemory", "1")
+                up_writer.write(data[:middle])
+                await up_writer.drain()
+                await asyncio.sleep(0.2)
+                await valkey_client.config_set("maxmemory", "0")
+                data = data[middle:]
+            up_writer.write(data)
+        back.cancel()
+        for one in (writer, up_writer):
+            one.close()
+
+    async with await asyncio.start_server(pass_on, "127.0.0.1", 0) as proxy:
+        port = proxy.sockets[0].getsockname()[1]
+        url = own_valkey.url.replace(str(own_valkey.port), str(port))
+        async with Redis.from_url(url, decode_responses=True, protocol=3) as spoilt:
+            await Relay(db, spoilt).look()
+    assert begun.is_set()
+    assert await waiting(sql) == 4
+    await Relay(db, valkey_client).look()
+    assert heard(await told(valkey_client), connection.id) == [1, 2, 3, 4]
+
+
+async def test_a_redis_that_hangs_holds_nobody_up(
+    db: Database, registry_url: str, valkey_client: Redis, own_valkey: servers.Valkey, sql: SQL
+) -> None:
+    """A look ends in seconds and frees its lock; meanwhile events are recorded as ever."""
+    connection = await born(db)
+    hanging = events.open_redis(told_of(registry_url, own_valkey))
+    await tell(db, connection.id, times=5)
+    os.kill(own_valkey.pid, signal.SIGSTOP)
+    try:
+        begun = time.monotonic()
+        looking = asyncio.create_task(Relay(db, hanging).look())
+        await asyncio.sleep(0.3)
+        for _ in range(5):
+            await tell(db, connection.id)
+        assert time.monotonic() - begun < 2
+        await looking
+        took = time.monotonic() - begun
+    finally:
+        os.kill(own_valkey.pid, signal.SIGCONT)
+    assert 1 < took < 5
+    held = (
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = ("
+        "SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+    assert await sql.fetchval(held) == 0
+    assert await waiting(sql) == 10
+
+    await Relay(db, hanging).look()
+    assert heard(await told(valkey_client), connection.id) == list(range(1, 11))
+    assert await waiting(sql) == 0
+    await hanging.aclose()
+
+
+async def test_a_relay_killed_between_telling_and_marking(
+    db: Database, redis: Redis, redis_url: str, registry_url: str, sql: SQL
+) -> None:
+    """The next one tells it all again: doubles are equal to the letter, and the order holds."""
+    one, other = await born(db), await born(db)
+    for _ in range(3):
+        await tell(db, one.id)
+        await tell(db, other.id)
+    for _ in range(2):
+        killed = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-c", _KILLED],
+            input=f"{registry_url} {redis_url}".encode(),
+            cwd=REPOSITORY,
+            timeout=30,
+            check=False,
+        )
+        assert killed.returncode == -signal.SIGKILL
+        await tell(db, one.id)
+    assert await waiting(sql) == 8
+    await Relay(db, redis).look()
+
     stream = await told(redis)
-    unique = list({event["event_id"]: event["seq"] for event in stream}.values())
-    assert unique == ["1", "2", "3"]
-    await redis.aclose()
+    assert len(stream) == 6 + 7 + 8
+    assert len(unique(stream)) == 8
+    for event in stream:
+        assert unique(stream)[event["event_id"]] == event
+    assert heard(stream, one.id) == [1, 2, 3, 4, 5]
+    assert heard(stream, other.id) == [1, 2, 3]
+    assert await waiting(sql) == 0
+
+
+async def test_what_was_told_long_ago_is_forgotten(db: Database, redis: Redis, sql: SQL) -> None:
+    """A week after it was published, and never what still waits."""
+    connection = await born(db)
+    await sql.execute(
+        "INSERT INTO events (event_id, connection_id, seq, type, status, version, published_at)"
+        " SELECT gen_random_uuid(), $1, n, 'sync.triggered', 'ACTIVE', 1,"
+        " CASE WHEN n <= 2500 THEN now() - interval '8 days'"
+        " WHEN n <= 2600 THEN now() - interval '6 days' END FROM generate_series(1, 2610) n",
+        connection.id,
+    )
+    await Relay(db, redis).prune()
+    kept = await sql.fetchrow("SELECT min(seq), max(seq), count(*) FROM events")
+    assert tuple(kept or ()) == (2501, 2610, 110)
 
 
 async def test_a_registry_that_is_away_pauses_the_relay(
