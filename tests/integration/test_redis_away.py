@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import asyncpg
@@ -11,9 +15,20 @@ import httpx
 import pytest
 
 from local import servers
-from shared import events
+from shared import events, registry
+from shared.config import postgres_address
+from shared.database import Database
+from tests import factories
 from tests.fakes.airbyte_server import AirbyteServer, catalog, stream
-from tests.integration.conftest import ORDER, Mesh, add_destination, running, settings_for
+from tests.integration.conftest import (
+    DESTINATION_ID,
+    ORDER,
+    REPOSITORY,
+    Mesh,
+    add_destination,
+    running,
+    settings_for,
+)
 
 ANSWERED_WITHIN_S = 3
 TOLD = [
@@ -56,6 +71,21 @@ async def live(mesh: Mesh, name: str) -> str:
     return str(onboarded["id"])
 
 
+@asynccontextmanager
+async def silence() -> AsyncIterator[tuple[str, asyncio.Event]]:
+    """A Redis that takes connections and never says a word: its URL, and when it is called."""
+    called, over = asyncio.Event(), asyncio.Event()
+
+    async def say_nothing(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        called.set()
+        await over.wait()
+        writer.close()
+
+    async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as server:
+        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0", called
+        over.set()
+
+
 @pytest.mark.timeout(60)
 async def test_without_redis_nothing_is_missed(
     airbyte: AirbyteServer,
@@ -90,3 +120,78 @@ async def test_without_redis_nothing_is_missed(
     assert [one["seq"] for one in ours] == [str(number + 1) for number in range(len(TOLD))]
     assert len({one["event_id"] for one in told}) == len(told)
     await redis.aclose()
+
+
+@pytest.mark.timeout(60)
+async def test_a_redis_that_never_answers_delays_no_answer(
+    airbyte: AirbyteServer, registry_url: str, sql: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    """Everything answers in the usual time, and the services end in seconds."""
+    add_destination(airbyte)
+    async with silence() as (url, called):
+        settings = settings_for(airbyte, registry_url, url)
+        redis = events.open_redis(settings)
+        async with running(settings, airbyte, sql=sql, redis=redis, order=ORDER) as mesh:
+            await live(mesh, "first")
+            await live(mesh, "second")
+            assert called.is_set()
+            begun = time.monotonic()
+        assert time.monotonic() - begun < 10
+        await redis.aclose()
+    waiting = "SELECT count(*) FROM events WHERE published_at IS NULL"
+    assert await sql.fetchval(waiting) == 2 * len(TOLD)
+
+
+@pytest.mark.timeout(60)
+async def test_a_process_ends_though_redis_never_answers(
+    airbyte: AirbyteServer, registry_url: str, sql: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    """SIGTERM in the middle of a look of the relay: ended with 0 within ten seconds."""
+    connection = factories.connection()
+    db = Database.at(postgres_address(registry_url), application="test")
+    async with db.transaction() as session:
+        session.add(connection)
+    async with db.transaction() as session:
+        locked = await registry.lock_connection(session, connection.id)
+        events.record(session, events.EventType.SYNC_TRIGGERED, locked)
+    await db.close()
+
+    port = servers.free_port()
+    async with silence() as (url, called):
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "uvicorn", "services.orchestrator.main:app"),
+            *("--port", str(port)),
+            cwd=REPOSITORY,
+            env={
+                "PATH": os.environ["PATH"],
+                **airbyte.environment,
+                "SUPABASE_DB_URL": registry_url,
+                "REDIS_URL": url,
+                "AIRBYTE_DESTINATION_ID": DESTINATION_ID,
+            },
+            stdout=asyncio.subprocess.DEVNULL,
+        )
+        try:
+            async with asyncio.timeout(30):
+                await called.wait()
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+                await answers(client)
+            begun = time.monotonic()
+            process.terminate()
+            async with asyncio.timeout(15):
+                assert await process.wait() == 0
+            assert time.monotonic() - begun < 10
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+
+async def answers(client: httpx.AsyncClient) -> None:
+    """Wait until the service takes requests: its looks begin a moment before."""
+    async with asyncio.timeout(10):
+        while True:
+            with suppress(httpx.TransportError):
+                await asked(client, "GET", "/health")
+                return
+            await asyncio.sleep(0.05)
