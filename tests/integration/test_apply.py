@@ -409,6 +409,13 @@ async def test_an_unchanged_source_is_stored_once(mesh: Mesh) -> None:
     assert await mesh.sql.fetchval("SELECT count(*) FROM stream_schemas") == 6
 
 
+async def until_called(airbyte: AirbyteServer, path: str) -> None:
+    """Wait for the first request of a path."""
+    async with asyncio.timeout(10):
+        while not airbyte.called(path):  # noqa: ASYNC110 (another task's doing)
+            await asyncio.sleep(0.01)
+
+
 async def test_a_registry_that_goes_away_while_airbyte_works_is_waited_for(
     airbyte: AirbyteServer, own_postgres: servers.Postgres, redis_url: str, redis: Redis
 ) -> None:
@@ -420,7 +427,7 @@ async def test_a_registry_that_goes_away_while_airbyte_works_is_waited_for(
     async with running(settings, airbyte, sql=sql, redis=redis, order=ORDER) as mesh:
         airbyte.fault("connections/create", "slow", seconds=1)
         onboarding = asyncio.create_task(mesh.onboard())
-        await asyncio.sleep(0.7)
+        await until_called(airbyte, "connections/create")
         own_postgres.stop()
         await asyncio.sleep(1)
         own_postgres.start()
@@ -431,7 +438,7 @@ async def test_a_registry_that_goes_away_while_airbyte_works_is_waited_for(
         order = await discovered(mesh, connection)
         airbyte.fault("connections/update", "slow", seconds=1)
         applying = asyncio.create_task(apply(mesh, order))
-        await asyncio.sleep(0.5)
+        await until_called(airbyte, "connections/update")
         own_postgres.stop()
         await asyncio.sleep(1)
         own_postgres.start()
