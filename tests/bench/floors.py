@@ -17,10 +17,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from shared import registry
+from shared.registry import _connections
 
-_PAGE = registry._PAGE.format(
-    conditions="c.archived_at IS NULL", connection=registry._CONNECTION_JSON
+_PAGE = _connections._PAGE.format(
+    conditions="c.archived_at IS NULL", connection=_connections._CONNECTION_JSON
 ).replace(":limit", "$1")
 
 

@@ -1,0 +1,108 @@
+"""What sources offered, kept once per distinct stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from uuid import UUID
+
+from sqlalchemy import func, select, text, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from shared.errors import NotFound
+from shared.models import Snapshot, StreamSchema
+
+_HASH_BYTES = 16
+
+
+def split_hashes(hashes: bytes) -> Iterator[bytes]:
+    """A snapshot's hashes one by one, from the column that holds them in a row."""
+    return (hashes[at : at + _HASH_BYTES] for at in range(0, len(hashes), _HASH_BYTES))
+
+
+async def latest_snapshot(session: AsyncSession, source_id: UUID) -> Snapshot | None:
+    """What a source was last seen to offer; None when it was never looked at."""
+    return await session.scalar(
+        select(Snapshot)
+        .where(Snapshot.airbyte_source_id == source_id)
+        .order_by(Snapshot.taken_at.desc())
+        .limit(1)
+    )
+
+
+async def find_snapshot(session: AsyncSession, snapshot_id: UUID) -> Snapshot:
+    """A snapshot by id.
+
+    Raises:
+        NotFound: there is none.
+    """
+    snapshot = await session.get(Snapshot, snapshot_id)
+    if snapshot is None:
+        raise NotFound(f"No snapshot {snapshot_id}.")
+    return snapshot
+
+
+async def see_snapshot_again(
+    session: AsyncSession,
+    snapshot_id: UUID,
+    *,
+    raw_hashes: bytes,
+    stream_hashes: bytes,
+    catalog_id: UUID | None,
+) -> None:
+    """Note that a source still offers what a snapshot holds, in these bytes."""
+    await session.execute(
+        update(Snapshot)
+        .where(Snapshot.id == snapshot_id)
+        .values(
+            seen_at=func.now(),
+            raw_hashes=raw_hashes,
+            stream_hashes=stream_hashes,
+            airbyte_catalog_id=catalog_id,
+        )
+    )
+
+
+async def insert_stream_schemas(session: AsyncSession, schemas: Sequence[StreamSchema]) -> None:
+    """Store what is not stored yet; the rest is left as it is."""
+    if not schemas:
+        return
+    await session.execute(
+        _INSERT_SCHEMAS,
+        {
+            "hashes": [schema.hash for schema in schemas],
+            "names": [schema.name for schema in schemas],
+            "namespaces": [schema.namespace for schema in schemas],
+            "bodies": [schema.body for schema in schemas],
+        },
+    )
+
+
+_INSERT_SCHEMAS = text("""
+    INSERT INTO stream_schemas (hash, name, namespace, body)
+    SELECT * FROM unnest(
+        CAST(:hashes AS bytea[]), CAST(:names AS text[]),
+        CAST(:namespaces AS text[]), CAST(:bodies AS text[])
+    )
+    ON CONFLICT (hash) DO NOTHING
+""")
+
+
+async def offered_streams(
+    session: AsyncSession, snapshot: Snapshot, *, names: Sequence[str] | None = None
+) -> set[tuple[str | None, str]]:
+    """The streams that a snapshot holds, by namespace and name; only of these names where given."""
+    rows = await session.execute(
+        _OFFERED,
+        {
+            "hashes": list(split_hashes(snapshot.stream_hashes)),
+            "names": None if names is None else list(names),
+        },
+    )
+    return {(namespace, name) for namespace, name in rows}
+
+
+_OFFERED = text("""
+    SELECT namespace, name FROM stream_schemas
+    WHERE hash = ANY(CAST(:hashes AS bytea[]))
+      AND (CAST(:names AS text[]) IS NULL OR name = ANY(CAST(:names AS text[])))
+""")

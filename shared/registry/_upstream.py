@@ -1,0 +1,136 @@
+"""What Airbyte is compared with, and how far each look has seen."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import func, select, text
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from shared.models import Connection, JobHistory, Look
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What Airbyte should hold for an ACTIVE connection."""
+
+    connection_id: UUID
+    airbyte_connection_id: UUID
+    version: int
+    fingerprint: str
+    drifted_upstream_at: datetime | None
+
+
+async def heads(session: AsyncSession, *, after: UUID, limit: int) -> Sequence[Head]:
+    """The heads of ACTIVE connections without an open operation, by id, a page of them."""
+    rows = await session.execute(_HEADS, {"after": after, "limit": limit})
+    return [Head(*row) for row in rows]
+
+
+_HEADS = text("""
+    SELECT c.id, c.airbyte_connection_id, c.catalog_version, v.fingerprint, c.drifted_upstream_at
+    FROM connections c
+    JOIN sync_catalog_versions v
+        ON v.connection_id = c.id AND v.version_number = c.catalog_version
+    WHERE c.status = 'ACTIVE' AND c.archived_at IS NULL AND c.id > :after
+        AND NOT EXISTS (
+            SELECT FROM operations o
+            WHERE o.connection_id = c.id AND o.status IN ('running', 'undoing')
+        )
+    ORDER BY c.id LIMIT :limit
+""")
+
+
+async def is_busy(session: AsyncSession, connection_id: UUID) -> bool:
+    """Whether a connection has an open operation."""
+    return bool(await session.scalar(_IS_BUSY, {"id": connection_id}))
+
+
+_IS_BUSY = text("""
+    SELECT EXISTS (
+        SELECT FROM operations WHERE connection_id = :id AND status IN ('running', 'undoing')
+    )
+""")
+
+
+async def now(session: AsyncSession) -> datetime:
+    """The registry's own clock."""
+    return (await session.execute(select(func.now()))).scalar_one()
+
+
+async def operations_over(
+    session: AsyncSession, ids: Collection[UUID], *, before: timedelta
+) -> dict[UUID, bool]:
+    """Which of these operations the registry knows, and whether each ended `before` ago or more."""
+    rows = await session.execute(_OVER, {"ids": list(ids), "before": before})
+    return {id_: bool(is_over) for id_, is_over in rows}
+
+
+_OVER = text("""
+    SELECT id, ended_at IS NOT NULL AND ended_at <= now() - CAST(:before AS interval)
+    FROM operations WHERE id = ANY(CAST(:ids AS uuid[]))
+""")
+
+
+async def used_in_airbyte(session: AsyncSession, ids: Collection[UUID]) -> set[UUID]:
+    """Which of these sources and connections of Airbyte's a live connection stands on."""
+    return set(await session.scalars(_USED, {"ids": list(ids)}))
+
+
+_USED = text("""
+    SELECT id FROM (
+        SELECT unnest(ARRAY[airbyte_source_id, airbyte_connection_id]) AS id FROM connections
+        WHERE archived_at IS NULL AND airbyte_connection_id IS NOT NULL
+    ) live WHERE id = ANY(CAST(:ids AS uuid[]))
+""")
+
+
+async def connections_in_airbyte(
+    session: AsyncSession, airbyte_connection_ids: Collection[UUID]
+) -> dict[UUID, UUID]:
+    """The live connections that stand on these connections of Airbyte's, by Airbyte's id."""
+    rows = await session.execute(
+        select(Connection.airbyte_connection_id, Connection.id).where(
+            Connection.airbyte_connection_id.in_(airbyte_connection_ids),
+            Connection.archived_at.is_(None),
+        )
+    )
+    return {airbyte_id: id_ for airbyte_id, id_ in rows if airbyte_id is not None}
+
+
+async def known_jobs(session: AsyncSession, airbyte_job_ids: Collection[int]) -> set[int]:
+    """Which of these jobs of Airbyte's are recorded."""
+    rows = await session.scalars(
+        select(JobHistory.airbyte_job_id).where(JobHistory.airbyte_job_id.in_(airbyte_job_ids))
+    )
+    return set(rows)
+
+
+async def take_turn(session: AsyncSession, look: str, *, every: timedelta) -> bool:
+    """Take a look that is due for all replicas; whether the caller is the one that took it."""
+    return await session.scalar(_TURN, {"name": look, "every": every}) is not None
+
+
+_TURN = text("""
+    INSERT INTO looks (name, next_at) VALUES (:name, now() + CAST(:every AS interval))
+    ON CONFLICT (name) DO UPDATE SET next_at = excluded.next_at WHERE looks.next_at <= now()
+    RETURNING name
+""")
+
+
+async def seen_until(session: AsyncSession, look: str) -> datetime | None:
+    """How far a look saw the last time; None before the first."""
+    return await session.scalar(select(Look.seen_until).where(Look.name == look))
+
+
+async def see_until(session: AsyncSession, look: str, until: datetime) -> None:
+    """Note how far a look has seen."""
+    await session.execute(
+        insert(Look)
+        .values(name=look, seen_until=until)
+        .on_conflict_do_update(index_elements=[Look.name], set_={"seen_until": until})
+    )
