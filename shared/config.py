@@ -274,6 +274,15 @@ class Settings(ProcessSettings):
     job_poll_interval: Seconds = timedelta(seconds=2)
     """How often running syncs are looked at. Seconds."""
 
+    observe_interval: Seconds = timedelta(minutes=15)
+    """How often each source is looked at, unless a connection says otherwise. Seconds."""
+
+    discoveries_at_once: Annotated[int, Field(gt=0, le=25)] = 4
+    """Most discoveries under way in one Airbyte workspace, over all replicas."""
+
+    repair_expiry: Seconds = timedelta(days=7)
+    """How long a proposed repair waits for a person before it ends by doing nothing."""
+
     event_relay_interval: Seconds = timedelta(milliseconds=250)
     """How often the outbox is looked at. Seconds."""
 

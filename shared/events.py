@@ -55,6 +55,22 @@ class EventType(StrEnum):
     CATALOG_HEALING = "catalog.healing"
     CATALOG_APPLIED = "catalog.applied"
     CATALOG_REFUSED = "catalog.refused"
+    CONNECTION_PAUSED = "connection.paused"
+    """A repair paused it in Airbyte until somebody decides."""
+    CONNECTION_RESUMED = "connection.resumed"
+    DRIFT_DETECTED = "drift.detected"
+    """The source offers something else; `ref` is the drift, `code` its severity."""
+    OBSERVATION_SUSPICIOUS = "observation.suspicious"
+    """What was discovered is not believed; `code` says why. Nothing is repaired by it."""
+    OBSERVATION_RECOVERED = "observation.recovered"
+    REPAIR_PROPOSED = "repair.proposed"
+    """It waits for a person; `ref` is the repair, as in all that follow."""
+    REPAIR_APPLIED = "repair.applied"
+    REPAIR_REJECTED = "repair.rejected"
+    REPAIR_EXPIRED = "repair.expired"
+    REPAIR_SUPERSEDED = "repair.superseded"
+    REPAIR_FAILED = "repair.failed"
+    REPAIR_ROLLED_BACK = "repair.rolled_back"
 
 
 def record(

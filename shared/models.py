@@ -77,6 +77,8 @@ class VersionOrigin(StrEnum):
     ONBOARD = "onboard"
     REPAIR = "repair"
     IMPORT = "import"
+    ROLLBACK = "rollback"
+    """An older version again, appended as the newest."""
 
 
 class OperationStatus(StrEnum):
@@ -87,6 +89,37 @@ class OperationStatus(StrEnum):
     """It failed, and what it made is being taken back."""
     DONE = "done"
     FAILED = "failed"
+
+
+class RepairState(StrEnum):
+    """How far a repair is."""
+
+    PROPOSED = "proposed"
+    """It waits for a person, until `expires_at`."""
+    APPROVED = "approved"
+    """Decided, by a person or by the policy; applied as soon as the connection is free."""
+    APPLYING = "applying"
+    VERIFYING = "verifying"
+    """Applied and read back; a sync with it runs."""
+    ROLLING_BACK = "rolling_back"
+    """That sync failed for a schema reason: the version before is on its way back."""
+    APPLIED = "applied"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+    """Nobody answered: nothing was done."""
+    SUPERSEDED = "superseded"
+    """A newer plan took its place, or what it was made from is gone."""
+    FAILED = "failed"
+    ROLLED_BACK = "rolled_back"
+
+
+class DeliveryState(StrEnum):
+    """How far a webhook's message is."""
+
+    WAITING = "waiting"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    """Given up after the last try."""
 
 
 class JobStarter(StrEnum):
@@ -137,6 +170,8 @@ class Connection(Base):
     airbyte_source_id: Mapped[UUID | None]
     airbyte_connection_id: Mapped[UUID | None]
     airbyte_destination_id: Mapped[UUID]
+    airbyte_workspace_id: Mapped[UUID | None]
+    """Where its source is; None where it was made before this was kept."""
     status: Mapped[ConnectionStatus] = mapped_column(
         Enum(ConnectionStatus, name="connection_status")
     )
@@ -150,7 +185,11 @@ class Connection(Base):
     imported: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
     """Whether somebody else made it in Airbyte: AAM deletes nothing of it there."""
     drifted_upstream_at: Mapped[datetime | None]
-    """Since when Airbyte has been seen to hold another catalog than the head; None when it does."""
+    """Since when Airbyte is seen to hold it otherwise than the registry; None when it does not."""
+    upstream_code: Mapped[str | None]
+    """What is otherwise there: catalog_differs, upstream_missing, paused or breaking_change."""
+    paused_by: Mapped[UUID | None]
+    """The repair that paused it in Airbyte until it is decided; None when it was not AAM."""
     event_seq: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
     """Sequence number of its newest event, drawn under this row's lock."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -209,7 +248,9 @@ class SyncCatalogVersion(Base):
     __table_args__ = (
         UniqueConstraint("connection_id", "version_number"),
         CheckConstraint("version_number > 0", name="version_number_positive"),
-        CheckConstraint("origin IN ('onboard', 'repair', 'import')", name="origin_known"),
+        CheckConstraint(
+            "origin IN ('onboard', 'repair', 'import', 'rollback')", name="origin_known"
+        ),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
@@ -222,6 +263,10 @@ class SyncCatalogVersion(Base):
     origin: Mapped[str]
     snapshot_id: Mapped[UUID | None] = mapped_column(ForeignKey(Snapshot.id))
     """What the source offered when this catalog was made; None where nobody said."""
+    repair_id: Mapped[UUID | None] = mapped_column(ForeignKey("repairs.id"))
+    """The repair that made it; None where a caller gave the catalog."""
+    decided_by: Mapped[str | None]
+    """Who decided: a person's name, or `policy`."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
@@ -363,3 +408,269 @@ class EventRow(Base):
     code: Mapped[str | None]
     at: Mapped[datetime] = mapped_column(server_default=func.now())
     published_at: Mapped[datetime | None]
+
+
+class Observation(Base):
+    """How a source is being looked at: one row a source, however many connections stand on it.
+
+    Written by the schema_observer; a look in progress is fenced by `claimed_by`.
+    """
+
+    __tablename__ = "observations"
+    __table_args__ = (
+        Index("ix_observations_next_at", "next_at"),
+        Index("ix_observations_claimed_until", "claimed_until"),
+        CheckConstraint(
+            "outcome IN ('unchanged', 'changed', 'suspicious', 'failed')", name="outcome_known"
+        ),
+    )
+
+    airbyte_source_id: Mapped[UUID] = mapped_column(primary_key=True)
+    airbyte_workspace_id: Mapped[UUID | None]
+    """Whose share of discoveries it takes; None where no connection of it tells."""
+    next_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    """When it is to be looked at again."""
+    claimed_by: Mapped[UUID | None]
+    claimed_until: Mapped[datetime | None]
+    """When whoever looks at it now is taken for dead."""
+    observed_at: Mapped[datetime | None]
+    """When a look last ended, whatever it found."""
+    outcome: Mapped[str | None]
+    code: Mapped[str | None]
+    """Why it was suspicious, or failed."""
+    detail: Mapped[str | None]
+    """The same in a sentence, with the numbers."""
+    failures: Mapped[int] = mapped_column(default=0, server_default="0")
+    """How many looks in a row were suspicious or failed."""
+    snapshot_id: Mapped[UUID | None] = mapped_column(ForeignKey(Snapshot.id))
+    """What it was last trusted to offer."""
+
+
+class Watch(Base):
+    """How one connection is watched. Written by the schema_observer."""
+
+    __tablename__ = "watches"
+
+    connection_id: Mapped[UUID] = mapped_column(ForeignKey(Connection.id), primary_key=True)
+    interval_seconds: Mapped[int | None]
+    """How often its source is looked at; None for the default of the installation."""
+    compared_snapshot_id: Mapped[UUID | None] = mapped_column(ForeignKey(Snapshot.id))
+    """Up to which snapshot its drifts are recorded."""
+
+
+class Drift(Base):
+    """What a source offers differently, as one connection sees it: a fact, never edited.
+
+    Written by the schema_observer. It is open while no plan or repair has answered it.
+    """
+
+    __tablename__ = "drifts"
+    __table_args__ = (
+        UniqueConstraint("connection_id", "after_snapshot_id"),
+        Index("ix_drifts_connection_id_first_seen_at", "connection_id", "first_seen_at"),
+        Index("ix_drifts_first_seen_at_id", "first_seen_at", "id"),
+        CheckConstraint(
+            "severity IN ('harmless', 'needs_review', 'breaking')", name="severity_known"
+        ),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    connection_id: Mapped[UUID] = mapped_column(ForeignKey(Connection.id))
+    before_snapshot_id: Mapped[UUID | None] = mapped_column(ForeignKey(Snapshot.id))
+    """None where the source was not looked at before: it was compared with the head catalog."""
+    after_snapshot_id: Mapped[UUID] = mapped_column(ForeignKey(Snapshot.id))
+    severity: Mapped[str]
+    """The gravest of its changes."""
+    concerns: Mapped[bool]
+    """Whether any change touches what the connection syncs."""
+    changes: Mapped[str] = mapped_column(RawJson())
+    """An array of changes with their verdicts, as JSON text."""
+    first_seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Policy(Base):
+    """What may happen to a connection without a person, where it differs from the default.
+
+    Written by the drift_repair_agent.
+    """
+
+    __tablename__ = "policies"
+
+    connection_id: Mapped[UUID] = mapped_column(ForeignKey(Connection.id), primary_key=True)
+    policy: Mapped[str] = mapped_column(RawJson())
+    """As PUT /connections/{id}/policy took it: JSON text."""
+    updated_by: Mapped[str | None]
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), onupdate=func.now())
+
+
+class Plan(Base):
+    """What a connection was last planned against. Written by the drift_repair_agent."""
+
+    __tablename__ = "plans"
+
+    connection_id: Mapped[UUID] = mapped_column(ForeignKey(Connection.id), primary_key=True)
+    snapshot_id: Mapped[UUID] = mapped_column(ForeignKey(Snapshot.id))
+    base_version: Mapped[int]
+    planned_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+_REPAIR_OPEN = text("state = 'proposed'")
+_REPAIR_UNDER_WAY = text("state IN ('approved', 'applying', 'verifying', 'rolling_back')")
+
+
+class Repair(Base):
+    """A plan for a connection, what was decided about it, and what came of it.
+
+    Written by the drift_repair_agent. A connection has at most one that waits for a person, and one
+    that is under way.
+    """
+
+    __tablename__ = "repairs"
+    __table_args__ = (
+        Index("uq_repairs_proposed", "connection_id", unique=True, postgresql_where=_REPAIR_OPEN),
+        Index(
+            "uq_repairs_under_way", "connection_id", unique=True, postgresql_where=_REPAIR_UNDER_WAY
+        ),
+        Index("ix_repairs_connection_id_created_at", "connection_id", "created_at"),
+        Index("ix_repairs_created_at_id", "created_at", "id"),
+        Index("ix_repairs_expires_at", "expires_at", postgresql_where=_REPAIR_OPEN),
+        Index("ix_repairs_under_way", "updated_at", postgresql_where=_REPAIR_UNDER_WAY),
+        Index("ix_repairs_operation_id", "operation_id"),
+        CheckConstraint("kind IN ('heal', 'rollback')", name="kind_known"),
+        CheckConstraint(
+            "state IN ('proposed', 'approved', 'applying', 'verifying', 'rolling_back', 'applied',"
+            " 'rejected', 'expired', 'superseded', 'failed', 'rolled_back')",
+            name="state_known",
+        ),
+        CheckConstraint(
+            "(state IN ('proposed', 'approved', 'applying', 'verifying', 'rolling_back'))"
+            " = (ended_at IS NULL)",
+            name="ended_or_open",
+        ),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    connection_id: Mapped[UUID] = mapped_column(ForeignKey(Connection.id))
+    kind: Mapped[str] = mapped_column(default="heal", server_default="heal")
+    state: Mapped[str]
+    drift_id: Mapped[UUID | None] = mapped_column(ForeignKey(Drift.id))
+    """The newest drift that it answers; None for a rollback that a person asked for."""
+    parent_id: Mapped[UUID | None] = mapped_column(ForeignKey("repairs.id"))
+    """The repair that it was split from, when only some of its changes were decided."""
+    superseded_by: Mapped[UUID | None]
+    snapshot_id: Mapped[UUID | None] = mapped_column(ForeignKey(Snapshot.id))
+    """What the source offered when it was planned."""
+    base_version: Mapped[int]
+    """The head that it was planned on; on another one it is stale, and is not applied."""
+    target_version: Mapped[int | None]
+    """Of a rollback: the version that is to be in force again."""
+    changes: Mapped[str] = mapped_column(RawJson())
+    """An array of changes with verdict, reaction, suggestion and decision: JSON text."""
+    decisions: Mapped[str] = mapped_column(RawJson(), server_default=text("'[]'"))
+    """Who decided what, when and why, oldest first: JSON text."""
+    verify_by_sync: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
+    operation_id: Mapped[UUID | None]
+    """The newest operation that works on it."""
+    version_number: Mapped[int | None]
+    """The catalog version that it became."""
+    restored_version: Mapped[int | None]
+    """The version that put the old catalog back, where its sync failed."""
+    job_id: Mapped[UUID | None]
+    """The sync that verifies it."""
+    failure_code: Mapped[str | None]
+    failure_detail: Mapped[str | None]
+    tries: Mapped[int] = mapped_column(default=0, server_default="0")
+    next_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    """When it is looked at again, while it is under way."""
+    is_learned: Mapped[bool] = mapped_column(default=True, server_default=text("true"))
+    """Whether the rag_engine knows what a person decided about it."""
+    expires_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), onupdate=func.now())
+    ended_at: Mapped[datetime | None]
+
+
+class Webhook(Base):
+    """Who is told about repairs. Written by the drift_repair_agent.
+
+    Its signing secret is not here: it is derived from WEBHOOK_SIGNING_KEY, the id and `generation`.
+    """
+
+    __tablename__ = "webhooks"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    url: Mapped[str]
+    events: Mapped[str] = mapped_column(RawJson(), server_default=text("'[]'"))
+    """The event types that it is told of, as a JSON array; all where it is empty."""
+    connection_id: Mapped[UUID | None] = mapped_column(ForeignKey(Connection.id))
+    """The one connection that it is told of; None for every one."""
+    generation: Mapped[int] = mapped_column(default=1, server_default="1")
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    rotated_at: Mapped[datetime | None]
+    deleted_at: Mapped[datetime | None]
+
+
+class WebhookDelivery(Base):
+    """One message to one webhook, and how its delivery went. Written by the drift_repair_agent."""
+
+    __tablename__ = "webhook_deliveries"
+    __table_args__ = (
+        UniqueConstraint("webhook_id", "repair_id", "type"),
+        Index(
+            "ix_webhook_deliveries_waiting",
+            "next_at",
+            postgresql_where=text("state = 'waiting'"),
+        ),
+        Index("ix_webhook_deliveries_webhook_id_created_at", "webhook_id", "created_at"),
+        CheckConstraint("state IN ('waiting', 'delivered', 'failed')", name="state_known"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    """Sent as `webhook-id`: the same on every try."""
+    webhook_id: Mapped[UUID] = mapped_column(ForeignKey(Webhook.id))
+    repair_id: Mapped[UUID | None] = mapped_column(ForeignKey(Repair.id))
+    """None for a test message."""
+    type: Mapped[str]
+    body: Mapped[str]
+    """What is sent: JSON text, the same bytes on every try."""
+    state: Mapped[str] = mapped_column(default=DeliveryState.WAITING, server_default="waiting")
+    attempts: Mapped[int] = mapped_column(default=0, server_default="0")
+    next_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    last_status: Mapped[int | None]
+    """The HTTP status that the last try was answered with; None where there was no answer."""
+    last_code: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    ended_at: Mapped[datetime | None]
+
+
+class Knowledge(Base):
+    """What a person decided about a field or stream that was gone: evidence for the next time.
+
+    Written by the rag_engine.
+    """
+
+    __tablename__ = "knowledge"
+    __table_args__ = (
+        Index("ix_knowledge_source_type_created_at", "source_type", "created_at"),
+        Index("ix_knowledge_created_at_id", "created_at", "id"),
+        CheckConstraint("entity IN ('field', 'stream')", name="entity_known"),
+        CheckConstraint("verdict IN ('accepted', 'rejected')", name="verdict_known"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    """The decision's own id, so that telling it twice is telling it once."""
+    source_type: Mapped[str]
+    entity: Mapped[str]
+    namespace: Mapped[str | None]
+    stream: Mapped[str]
+    removed: Mapped[str] = mapped_column(RawJson())
+    """What was gone: the path as a JSON array."""
+    became: Mapped[str | None] = mapped_column(RawJson())
+    """What it became; None where it became nothing."""
+    verdict: Mapped[str]
+    removed_schema: Mapped[str | None] = mapped_column(RawJson())
+    added_schema: Mapped[str | None] = mapped_column(RawJson())
+    connection_id: Mapped[UUID | None]
+    decided_by: Mapped[str]
+    why: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
