@@ -51,8 +51,11 @@ async def test_not_waiting_answers_202_and_it_goes_on(mesh: Mesh) -> None:
 async def test_what_it_waits_for_is_said(mesh: Mesh) -> None:
     """The step, and the code of what keeps it from going on."""
     mesh.airbyte.fault("commands/run/discover", 500, times=8)
-    answer = await mesh.orchestrator.post("/connections/onboard?wait=0.5", json=mesh.order)
-    view = (await mesh.orchestrator.get(f"/operations/{answer.json()['operation_id']}")).json()
+    answer = await mesh.orchestrator.post("/connections/onboard?wait=0.1", json=mesh.order)
+    path = f"/operations/{answer.json()['operation_id']}"
+    async with asyncio.timeout(10):
+        while not (view := (await mesh.orchestrator.get(path)).json())["waits_for"]:  # noqa: ASYNC110 (another task's doing)
+            await asyncio.sleep(0.01)
     assert (view["status"], view["step"]) == ("running", "discover")
     assert view["waits_for"] in ("upstream_unknown", "quiet_time")
     assert (await ended(mesh, view["operation_id"]))["status"] == "done"
