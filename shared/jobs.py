@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
+from typing import Any
 
 import asyncpg
 from pgqueuer.core.qm import QueueManager
 from pgqueuer.db import AsyncpgDriver
+from pgqueuer.errors import FailingListenerError, RetryRequested
 from pgqueuer.models import Job
 from pgqueuer.queries import Queries
 from sqlalchemy import text
@@ -31,6 +33,7 @@ Handler = Callable[[str], Awaitable[None]]
 
 _AGAIN_AFTER_S = 1.0
 _STOP_WITHIN_S = 1.5
+_BREAK_OFF_WITHIN_S = 0.5
 _LONGEST_PAUSE = timedelta(seconds=5)
 """How long a worker waits for a notification before it looks whether a job is there."""
 _KEPT = timedelta(days=1)
@@ -43,26 +46,39 @@ class Jobs:
         self._address = address
         self._application = application
         self._handlers: dict[str, tuple[Handler, int]] = {}
+        self._under_way: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
-        self._manager: QueueManager | None = None
         logging.getLogger("pgqueuer").setLevel(logging.ERROR)
 
     def on(self, entrypoint: str, handler: Handler, *, at_once: int) -> None:
-        """Have this process run the jobs of an entrypoint; `at_once` is over all replicas."""
+        """Have this process run the jobs of an entrypoint; `at_once` is over all replicas.
+
+        A job whose handler raises is over: it is logged, and what it was to look at is found by the
+        look that goes over the rows, which every entrypoint needs. One that is still under way
+        when its worker ends is broken off, and run again from its start.
+        """
         self._handlers[entrypoint] = (handler, at_once)
 
     async def enqueue(
         self, session: AsyncSession, entrypoint: str, payload: str, *, after: timedelta
     ) -> None:
         """Add a job to the caller's transaction: it rolls back with it. One statement."""
-        # What SQLAlchemy has not begun yet, the raw connection would commit by itself.
-        await session.flush()
-        connection = await session.connection()
-        if not connection.in_transaction():
-            raise RuntimeError("A job is enqueued within a transaction.")
-        raw = await connection.get_raw_connection()
-        driver = AsyncpgDriver(raw.driver_connection)  # type: ignore[arg-type]  # asyncpg's own
-        await Queries(driver).enqueue(entrypoint, payload.encode(), execute_after=after)
+        await self.enqueue_many(session, entrypoint, [payload], after=after)
+
+    async def enqueue_many(
+        self, session: AsyncSession, entrypoint: str, payloads: Sequence[str], *, after: timedelta
+    ) -> None:
+        """Add a job for each payload, as `enqueue` does: one statement, none for no payload."""
+        if not payloads:
+            return
+        count = len(payloads)
+        queries = Queries(_InTransaction(session))  # type: ignore[arg-type]  # all that it uses
+        await queries.enqueue(
+            [entrypoint] * count,
+            [payload.encode() for payload in payloads],
+            [0] * count,
+            [after] * count,
+        )
 
     async def prune(self, session: AsyncSession) -> None:
         """Forget PgQueuer's own log of jobs that ended long ago."""
@@ -76,16 +92,13 @@ class Jobs:
             yield
         finally:
             self.stop()
-            _, late = await asyncio.wait({task}, timeout=_STOP_WITHIN_S)
-            for one in late:
-                one.cancel()
-                await asyncio.wait(late, timeout=1)
+            await asyncio.wait({task}, timeout=_STOP_WITHIN_S + 3 * _BREAK_OFF_WITHIN_S)
+            task.cancel()
+            await asyncio.wait({task}, timeout=_BREAK_OFF_WITHIN_S)
 
     def stop(self) -> None:
         """Take no more jobs."""
         self._stopping.set()
-        if self._manager is not None:
-            self._manager.shutdown.set()
 
     async def _keep_working(self) -> None:
         """Work until the process stops, also when Postgres is away for a while."""
@@ -93,12 +106,19 @@ class Jobs:
         while not self._stopping.is_set():
             try:
                 async with self._connection() as connection:
+                    manager = self._manager(connection)
+                    await manager.verify_structure()
                     if away:
                         log.info("jobs_resumed")
                     away = False
-                    await self._work(connection)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, RuntimeError) as error:
-                # RuntimeError: PgQueuer's word for tables that are not migrated yet.
+                    await self._work(manager, connection)
+            except (
+                OSError,
+                asyncpg.PostgresError,
+                asyncpg.InterfaceError,
+                FailingListenerError,
+                RuntimeError,  # PgQueuer's word for tables that are not migrated yet
+            ) as error:
                 if not away:
                     log.warning("jobs_paused", cause=type(error).__name__)
                 away = True
@@ -123,15 +143,18 @@ class Jobs:
             with suppress(TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
                 await connection.close(timeout=2)
 
-    async def _work(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
-        lost = asyncio.Event()
-        connection.add_termination_listener(lambda _: lost.set())
+    def _manager(self, connection: asyncpg.Connection[asyncpg.Record]) -> QueueManager:
         manager = QueueManager(Queries(AsyncpgDriver(connection)))
         for entrypoint, (handler, at_once) in self._handlers.items():
-            manager.entrypoint(entrypoint, concurrency_limit=at_once)(_executed(handler))
-        self._manager = manager
-        if self._stopping.is_set():
-            return
+            manager.entrypoint(entrypoint, concurrency_limit=at_once)(self._executed(handler))
+        return manager
+
+    async def _work(
+        self, manager: QueueManager, connection: asyncpg.Connection[asyncpg.Record]
+    ) -> None:
+        """Run jobs until the process stops, or the connection is lost."""
+        lost = asyncio.Event()
+        connection.add_termination_listener(lambda _: lost.set())
         working = asyncio.create_task(
             manager.run(
                 dequeue_timeout=_LONGEST_PAUSE,
@@ -139,14 +162,63 @@ class Jobs:
                 shutdown_on_listener_failure=True,
             )
         )
-        gone = asyncio.create_task(lost.wait())
-        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
-        gone.cancel()
-        if not working.done():
-            working.cancel()
-            await asyncio.wait({working}, timeout=1)
-            raise OSError("The connection to the registry was lost.")
-        await working
+        ends = [
+            asyncio.create_task(event.wait()) for event in (lost, self._stopping, manager.shutdown)
+        ]
+        try:
+            await asyncio.wait({working, *ends}, return_when=asyncio.FIRST_COMPLETED)
+            manager.shutdown.set()
+            await asyncio.wait({working}, timeout=_STOP_WITHIN_S)
+            await _break_off(self._under_way)
+            await asyncio.wait({working}, timeout=_BREAK_OFF_WITHIN_S)
+        finally:
+            await _break_off({working, *ends})
+        ended = working.exception() if working.done() and not working.cancelled() else None
+        if lost.is_set():
+            raise OSError("The connection to the registry was lost.") from ended
+        if ended is not None:
+            raise ended
+
+    def _executed(self, handler: Handler) -> Callable[[Job], Awaitable[None]]:
+        async def handle(job: Job) -> None:
+            try:
+                await handler((job.payload or b"").decode())
+            except AamError as error:
+                log.warning("job_failed", entrypoint=job.entrypoint, code=error.code)
+            except Exception:  # the outermost loop of a job: PgQueuer would store the text
+                log.exception("bug", entrypoint=job.entrypoint)
+
+        async def execute(job: Job) -> None:
+            task = asyncio.create_task(handle(job))
+            self._under_way.add(task)
+            try:
+                await task
+            except asyncio.CancelledError:
+                raise RetryRequested(reason="The worker ended.") from None
+            finally:
+                self._under_way.discard(task)
+
+        return execute
+
+
+class _InTransaction:
+    """What of a PgQueuer driver enqueueing needs, by SQLAlchemy: it begins, and names errors."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def fetch(self, query: str, *args: object) -> list[dict[str, object]]:
+        connection = await self._session.connection()
+        found = await connection.exec_driver_sql(query, args)
+        return [dict(row) for row in found.mappings()]
+
+
+async def _break_off(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Cancel tasks, and wait for their ends; not for ever: one may refuse to."""
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=_BREAK_OFF_WITHIN_S)
 
 
 _PRUNE = text("""
@@ -155,14 +227,3 @@ _PRUNE = text("""
     )
     DELETE FROM pgqueuer_log WHERE created < now() - CAST(:kept AS interval)
 """)
-
-
-def _executed(handler: Handler) -> Callable[[Job], Awaitable[None]]:
-    async def execute(job: Job) -> None:
-        try:
-            await handler((job.payload or b"").decode())
-        except AamError as error:
-            # What the job was to look at is found by the schedule that looks for the lost.
-            log.warning("job_failed", entrypoint=job.entrypoint, code=error.code)
-
-    return execute
