@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import asyncpg
@@ -117,6 +117,34 @@ async def stage(redis_url: str, registry_of_faults: str) -> AsyncIterator[Stage]
         await sql.close()
 
 
+@dataclass(frozen=True)
+class Request:
+    """What a caller sends, with a key: sent again it has no effect, and gets the first answer."""
+
+    client: httpx.AsyncClient
+    path: str
+    key: str
+    body: Any = None
+
+    async def send(self) -> httpx.Response:
+        """Send it, waiting but a moment for its answer."""
+        return await self.client.post(
+            f"{self.path}?wait=0.3", json=self.body, headers={"Idempotency-Key": self.key}
+        )
+
+
+def _heard(call: Call, answer: httpx.Response) -> Call:
+    """The call with this answer."""
+    told = answer.json()
+    return replace(
+        call,
+        ended=time.monotonic(),
+        status=answer.status_code,
+        version=told.get("version_number") if answer.status_code == 200 else None,
+        job=told.get("airbyte_job_id") if answer.status_code == 202 else None,
+    )
+
+
 class Run:
     """One history: 30 calls of 4 callers over 2 connections, 5 % of them beside a fault."""
 
@@ -126,7 +154,8 @@ class Run:
         self._randoms = [random.Random(f"{seed}/{n}") for n in range(CALLERS)]  # noqa: S311
         self._connections: list[dict[str, Any]] = []
         self._catalogs: dict[str, Any] = {}
-        self._calls: list[Call] = []
+        self._calls: list[tuple[Call, Request]] = []
+        self._seed = seed
 
     async def prepare(self) -> None:
         """Forget the history before, and onboard."""
@@ -165,7 +194,7 @@ class Run:
             if dice.random() < 0.7:
                 await self._apply(dice, connection, f"m_{number}_{turn}")
             else:
-                await self._sync(dice, connection)
+                await self._sync(dice, connection, f"s_{number}_{turn}")
 
     async def _apply(self, dice: random.Random, connection: str, mark: str) -> None:
         catalog = orjson.loads(self._catalogs[connection])
@@ -174,35 +203,35 @@ class Run:
         expected = dice.choice([None, None, None, 1, 2])
         if expected is not None:
             order["expected_version"] = expected
-        began = time.monotonic()
+        call = Call("apply", connection, time.monotonic(), mark=mark, expected_version=expected)
         agent = dice.choice(self._stage.agents)
-        answer = await agent.post("/repair/apply_new_catalog?wait=0.3", json=order)
-        told = answer.json()
-        self._calls.append(
-            Call(
-                "apply",
-                connection,
-                began,
-                time.monotonic(),
-                answer.status_code,
-                mark,
-                expected,
-                told["version_number"] if answer.status_code == 200 else None,
-            )
-        )
+        await self._call(call, agent, "/repair/apply_new_catalog", mark, order)
 
-    async def _sync(self, dice: random.Random, connection: str) -> None:
-        began = time.monotonic()
+    async def _sync(self, dice: random.Random, connection: str, name: str) -> None:
+        call = Call("sync", connection, time.monotonic())
         service = dice.choice(self._stage.orchestrators)
-        answer = await service.post(f"/connections/{connection}/sync?wait=0.3")
-        job = answer.json().get("airbyte_job_id") if answer.status_code == 202 else None
-        self._calls.append(
-            Call("sync", connection, began, time.monotonic(), answer.status_code, job=job)
-        )
-        if job is not None:
+        heard = await self._call(call, service, f"/connections/{connection}/sync", name)
+        if heard.job is not None:
             await asyncio.sleep(dice.uniform(0, 0.05))
-            if job in self._stage.airbyte.jobs:
-                self._stage.airbyte.finish_job(job)
+            if heard.job in self._stage.airbyte.jobs:
+                self._stage.airbyte.finish_job(heard.job)
+
+    async def _call(
+        self, call: Call, client: httpx.AsyncClient, path: str, name: str, body: Any = None
+    ) -> Call:
+        request = Request(client, path, f"history-{self._seed}-{name}", body)
+        heard = _heard(call, await request.send())
+        self._calls.append((heard, request))
+        return heard
+
+    async def _later(self, call: Call, request: Request) -> Call:
+        """The call with the answer of its operation, where the first was that it goes on."""
+        if call.status != 202 or call.is_done:
+            return call
+        answer = await request.send()
+        assert answer.headers.get("idempotency-replayed") == "true", answer.text
+        self._stage.counted["heard later"] += 1
+        return _heard(call, answer)
 
     async def end(self) -> History:
         """Mend everything, wait until nothing is open, and look."""
@@ -220,12 +249,13 @@ class Run:
             while await self._unrecorded():  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         wrong = await oracles.nothing_is_orphaned(stage.sql, stage.airbyte)
-        for call in self._calls:
+        calls = [await self._later(*one) for one in self._calls]
+        for call in calls:
             stage.counted[
                 "done" if call.is_done else "refused" if call.is_refused else "unknown"
             ] += 1
         return History(
-            self._calls,
+            calls,
             {one["id"]: await self._ending(one) for one in self._connections},
             orphans=wrong,
         )

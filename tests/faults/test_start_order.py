@@ -3,63 +3,77 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from itertools import permutations
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from tests.faults.world import Process, World
+from tests.faults.world import ORDER, Process, World
 
-_ORDERS = [*permutations(("postgres", "valkey", "airbyte"))]
-_SERVICES = ("orchestrator", "drift_repair_agent")
+_PARTS = ("postgres", "valkey", "airbyte", "auth_broker")
+# Each is first, last, and before and after each other.
+_TURNED = [(*_PARTS[turn:], *_PARTS[:turn]) for turn in range(len(_PARTS))]
+_ORDERS = [*_TURNED, *(order[::-1] for order in _TURNED)]
+_CHECK_OF = {"postgres": "registry", "airbyte": "airbyte", "auth_broker": "auth_broker"}
+"""The word of `/ready` for each; Valkey has none, since nobody needs it to answer."""
+
+Parts = dict[str, Callable[[], Awaitable[object]]]
 
 
-async def _ready(process: Process) -> tuple[int, dict[str, str]]:
-    assert (await process.client.get("/health")).status_code == 200
-    answer = await process.client.get("/ready")
-    return answer.status_code, dict(answer.json()["checks"])
-
-
-@pytest.mark.parametrize("order", [pytest.param(one, id="-".join(one)) for one in _ORDERS])
-@pytest.mark.parametrize("services", [_SERVICES, _SERVICES[::-1]], ids=["first", "last"])
-async def test_any_order(world: World, order: tuple[str, ...], services: tuple[str, ...]) -> None:
-    """`/health` is 200 throughout; `/ready` names what is missing, and nothing in the end."""
-    loop = asyncio.get_running_loop()
-    servers: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
-        "postgres": (world.postgres.stop, world.postgres.start),
-        "valkey": (world.valkey.stop, world.valkey.start),
+@pytest.fixture
+async def absent(world: World) -> AsyncIterator[Parts]:
+    """What starts each part; all are away, and those that still are at the end are started."""
+    stopped: Parts = {
+        "postgres": lambda: asyncio.to_thread(world.postgres.start),
+        "valkey": lambda: asyncio.to_thread(world.valkey.start),
+        "airbyte": lambda: world.airbyte.start(world.airbyte_port),
+        "auth_broker": lambda: world.start("auth_broker"),
     }
-    for stop, _ in servers.values():
-        await loop.run_in_executor(None, stop)
+    world.settings = {"AUTH_BROKER_URL": f"http://127.0.0.1:{world.port_of('auth_broker')}"}
+    await asyncio.to_thread(world.postgres.stop)
+    await asyncio.to_thread(world.valkey.stop)
     await world.airbyte.stop()
-    up: list[str] = []
-    try:
-        processes = [await world.replace(name) for name in services]
-        for part in order:
-            for process in processes:
-                status, checks = await _ready(process)
-                assert status == 503
-                assert (checks["registry"] == "ok") is ("postgres" in up)
-                assert (checks["airbyte"] == "ok") is ("airbyte" in up)
-            if part == "airbyte":
-                await world.airbyte.start(world.airbyte_port)
-            else:
-                await loop.run_in_executor(None, servers[part][1])
-            up.append(part)
-            if {"postgres", "airbyte"} <= set(up):
-                break  # Redis away keeps nobody from being ready
-    finally:
-        for part, (_, start) in servers.items():
-            if part not in up:
-                await loop.run_in_executor(None, start)
-        if "airbyte" not in up:
-            await world.airbyte.start(world.airbyte_port)
+    yield stopped
+    for start in stopped.values():
+        await start()
+    await world.end("auth_broker")
+
+
+@pytest.mark.parametrize(
+    "position, order", [pytest.param(n, one, id="-".join(one)) for n, one in enumerate(_ORDERS)]
+)
+async def test_any_order(
+    world: World, absent: Parts, position: int, order: tuple[str, ...]
+) -> None:
+    """`/health` is 200 throughout, `/ready` names what is missing; then an onboarding works."""
+    names = ("orchestrator", "drift_repair_agent")[:: 1 if position % 2 else -1]
+    processes = [await world.replace(name) for name in names]
+    up: set[str] = set()
     for process in processes:
-        await _becomes_ready(process)
+        await _tells(process, up)
+    for part in order:
+        await absent[part]()
+        del absent[part]
+        up.add(part)
+        for process in processes:
+            await _tells(process, up)
+
+    orchestrator = processes[names.index("orchestrator")]
+    answer = await orchestrator.client.post("/connections/onboard", json=ORDER)
+    assert answer.status_code == 201, answer.text
+    await world.converged()
 
 
-async def _becomes_ready(process: Process) -> None:
-    async with asyncio.timeout(15):
-        while (await _ready(process))[0] != 200:  # noqa: ASYNC110 (another process's doing)
+async def _tells(process: Process, up: set[str]) -> None:
+    """Wait until `/ready` says that just these parts are there; those that are not are at once."""
+    async with asyncio.timeout(20):
+        while True:
+            assert (await process.client.get("/health")).status_code == 200
+            answer = await process.client.get("/ready")
+            checks = answer.json()["checks"]
+            here = {part for part, check in _CHECK_OF.items() if checks.get(check) == "ok"}
+            assert here <= up
+            expected = {part for part in up if _CHECK_OF.get(part) in checks}
+            if here == expected:
+                break
             await asyncio.sleep(0.1)
+    assert answer.status_code == (200 if len(here) == len(checks) else 503)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import signal
 import socket
@@ -12,7 +14,9 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
 from dotenv import dotenv_values
 
@@ -245,26 +249,45 @@ def _becomes_true(fact: Callable[[], bool], timeout_s: float) -> bool:
 
 
 def test_two_replicas_of_every_service(tmp_path: Path) -> None:
-    """Behind ports of their own, on one registry; one killed, the other answers meanwhile."""
+    """Behind ports of their own, on one registry; one killed, the other works meanwhile."""
     up = Up(tmp_path)
     up.environment["AAM_REPLICAS"] = "2"
     up.start()
     try:
         first, second = up.ports["orchestrator_port"], up.ports["orchestrator_port"] + 100
+        kept, archived = uuid4(), uuid4()
+        registry_url = dotenv_values(up.state / "env")["SUPABASE_DB_URL"]
+        assert registry_url is not None
+        asyncio.run(_insert_failed_connections(registry_url, kept, archived))
 
-        def lists(port: int) -> bytes:
+        def listed(port: int) -> set[str]:
             with urllib.request.urlopen(
-                f"http://127.0.0.1:{port}/connections", timeout=5
+                f"http://127.0.0.1:{port}/connections", timeout=20
             ) as answer:
-                return bytes(answer.read())
+                return {one["id"] for one in json.load(answer)["items"]}
 
-        assert lists(first) == lists(second)
+        assert listed(first) == listed(second) == {str(kept), str(archived)}
         for name in SERVICES:
             assert up.pid_of(name) != up.pid_of(f"{name}-2")
         os.kill(up.pid_of("orchestrator"), signal.SIGKILL)
-        assert lists(second)
-        up.wait_for("orchestrator runs again", 30)
-        assert lists(first) == lists(second)
+        archiving = urllib.request.Request(
+            f"http://127.0.0.1:{second}/connections/{archived}", method="DELETE"
+        )
+        with urllib.request.urlopen(archiving, timeout=20) as answer:  # noqa: S310
+            assert answer.status == 204
+        up.wait_for("orchestrator runs again", 60)
+        assert listed(first) == listed(second) == {str(kept)}
     finally:
         up.process.send_signal(signal.SIGTERM)
         assert up.process.wait(30) == 0
+
+
+async def _insert_failed_connections(registry_url: str, *ids: UUID) -> None:
+    """Connections as refused onboardings leave them: nothing of them is in Airbyte."""
+    sql = await asyncpg.connect(registry_url)
+    await sql.executemany(
+        "INSERT INTO connections (id, name, source_type, airbyte_destination_id, status)"
+        " VALUES ($1, $2, 'Salesforce', $3, 'FAILED')",
+        [(one, str(one), uuid4()) for one in ids],
+    )
+    await sql.close()

@@ -83,6 +83,7 @@ class World:
         self._folder = folder
         self._processes: dict[str, Process] = {}
         self._by_pid: dict[int, Process] = {}
+        self._ports: dict[str, int] = {}
         self._starting: asyncio.Queue[Process] = asyncio.Queue()
         self.broker_url = ""
         self.postgres = servers.Postgres(
@@ -154,13 +155,19 @@ class World:
 
     # Processes
 
+    def port_of(self, name: str) -> int:
+        """Where a service listens, whether or not it runs."""
+        if name not in self._ports:
+            self._ports[name] = servers.free_port()
+        return self._ports[name]
+
     async def start(self, name: str, *, failpoints: str = "", ready: bool = True) -> Process:
         """Start a service, `orchestrator` or `orchestrator/2` for a replica of it."""
         service = name.partition("/")[0]
         before = self._processes.get(name)
-        port = before.port if before is not None else servers.free_port()
         if before is not None:
             await before.client.aclose()
+        port = self.port_of(name)
         process = Process(name, port, self._folder / f"{name.replace('/', '-')}.log")
         order = {
             "app": f"services.{service}.main",
@@ -177,6 +184,7 @@ class World:
                 "AAM_ENV": "test",
                 "AAM_FAILPOINTS": failpoints,
                 **self.settings,
+                **(CREDENTIALS if service == "auth_broker" else {}),
             },
         }
         process.is_plain = not failpoints and not self.settings

@@ -15,7 +15,11 @@ import sys
 from types import FrameType
 from typing import Any
 
-_MODULES = ("services.orchestrator.main", "services.drift_repair_agent.main")
+_MODULES = (
+    "services.orchestrator.main",
+    "services.drift_repair_agent.main",
+    "services.auth_broker.main",
+)
 _children: set[int] = set()
 
 
