@@ -56,7 +56,10 @@ class Settings:
         self._choices = choices
         self._kinds = {change.kind for change in taken}
         self._id = renewed.id
+        self._is_hand_picked = current.config.selected_names() is not None
 
+        if renewed.id != current.id and current.config.alias_name == current.id.name:
+            self.changes["aliasName"] = renewed.id.name
         if current.config.selected is None:
             self.changes["selected"] = True
         self._reads = current.config.sync_mode
@@ -113,15 +116,25 @@ class Settings:
         return self._set("cursorField", moved, current)
 
     def _defined_cursor(self, before: Path, moved: Path) -> Path:
-        """The cursor where the source has its own, whatever is configured."""
+        """The cursor where the source has its own, whatever is configured.
+
+        It may be no field of the stream; a hand-picked list cannot have it then, and must.
+        """
         current = self._current.config.cursor_field or ()
         default = self._new.default_cursor_field or ()
-        lost = before != default and not declared(self._fields, before)
-        if default == before or not (lost or moved != before or "cursor_changed" in self._kinds):
-            return current
-        if default:
-            self._read_by(default, "follows the rename" if default == moved else "is the source's")
-        return self._set("cursorField", default, current)
+        cursor = current
+        if moved != before:
+            cursor = moved if default in ((), before) else default
+        elif default != before and (
+            "cursor_changed" in self._kinds or not declared(self._fields, before)
+        ):
+            cursor = default
+        read_by = cursor or default
+        if self._is_hand_picked and read_by and read_by[0] not in (self._fields or ()):
+            return self._without_cursor(before)
+        if cursor not in (current, ()):
+            self._read_by(cursor, "follows the rename" if cursor == moved else "is the source's")
+        return self._set("cursorField", cursor, current)
 
     def _without_cursor(self, before: Path) -> Path:
         gone = f"The cursor {self._named(before)} of {self._id} is gone"
