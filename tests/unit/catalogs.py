@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from copy import deepcopy
 from typing import Any
 
 import orjson
@@ -141,3 +142,44 @@ CATALOGS = st.lists(
     max_size=4,
     unique_by=lambda pair: (pair["stream"].get("namespace"), pair["stream"]["name"]),
 )
+
+
+@st.composite
+def evolutions(draw: st.DrawFn, *, name: str) -> tuple[Json, Json]:
+    """A configured stream, and what its source may offer of it later."""
+    before = draw(streams(name=name))
+    definition, config = before["stream"], before["config"]
+    reads = draw(st.sampled_from(["incremental", "incremental", "full_refresh"]))
+    writes = {"incremental": ["append_dedup", "append"], "full_refresh": ["overwrite", "append"]}
+    config |= {"syncMode": reads, "destinationSyncMode": draw(st.sampled_from(writes[reads]))}
+    if draw(st.booleans()):
+        definition |= {"sourceDefinedCursor": False, "sourceDefinedPrimaryKey": []}
+
+    after = deepcopy(before)
+    offer, fields = after["stream"], after["stream"]["jsonSchema"]["properties"]
+    for field in sorted(fields):
+        fate = draw(st.sampled_from(["stays", "stays", "stays", "goes", "changes"]))
+        if fate == "goes":
+            del fields[field]
+        elif fate == "changes":
+            fields[field] = draw(SCHEMAS)
+    fields |= draw(st.dictionaries(FIELD_NAMES | NAMES, SCHEMAS, max_size=2))
+    if draw(st.integers(0, 3)) == 0:
+        offer["supportedSyncModes"] = draw(st.sampled_from([["full_refresh"], ["incremental"], []]))
+    if draw(st.integers(0, 3)) == 0:
+        offer["sourceDefinedCursor"] = draw(st.booleans())
+        offer["defaultCursorField"] = draw(st.sampled_from([["updated"], ["x"], []]))
+    if draw(st.integers(0, 3)) == 0:
+        offer["sourceDefinedPrimaryKey"] = draw(st.sampled_from([[["x"]], [["id"], ["x"]], []]))
+    return before, after
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> tuple[list[Json], list[Json]]:
+    """The streams of a connection, and all that its source may offer later."""
+    pairs = [draw(evolutions(name=name)) for name in "abc"[: draw(st.integers(1, 3))]]
+    before = [pair[0] for pair in pairs]
+    after = [pair[1] for pair in pairs if draw(st.integers(0, 5))]
+    if draw(st.booleans()):
+        after.append(draw(streams(name="new")))
+    return before, draw(st.permutations(after))

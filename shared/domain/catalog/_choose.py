@@ -84,7 +84,7 @@ def choose(
     problems: list[Problem] = []
     for position in wanted:
         offered = read_stream(slices[position], position)
-        config = _config(offered, destination_sync_modes)
+        config = config_for(offered, destination_sync_modes)
         if config is None:
             place = f"streams[{position}].stream.supportedSyncModes"
             message = f"No sync mode of {offered.id} fits what the destination supports."
@@ -141,7 +141,8 @@ def _is_suggested(raw: msgspec.Raw) -> bool:
     return bool(config.suggested or config.selected)
 
 
-def _config(offered: ConfiguredStream, destination: Collection[str]) -> _Written | None:
+def config_for(offered: ConfiguredStream, destination: Collection[str]) -> _Written | None:
+    """How a stream is best synced into a destination with these modes; None where it cannot be."""
     stream = offered.stream
     fields = stream.fields()
     cursor = stream.default_cursor_field or ()

@@ -74,15 +74,15 @@ def merge(configured: Catalog, discovered: Document, *, every_stream: bool) -> S
         else:
             unselected += 1
             if every_stream:
-                slices.append(_unselected(slice_, pair))
+                slices.append(deselected(slice_, pair))
         yield
     for gone in waiting.values():
-        slices.append(_unselected(gone.raw, PAIR.decode(gone.raw)))
+        slices.append(deselected(gone.raw, PAIR.decode(gone.raw)))
         yield
     return Merged(join(slices), tuple(waiting), tuple(notes), unselected)
 
 
-def _unselected(slice_: Document, pair: Pair) -> Document:
+def deselected(slice_: Document, pair: Pair) -> Document:
     """The stream, said not to be selected; as it is where it says so already."""
     try:
         selected = CONFIG.decode(pair.config).selected
@@ -137,7 +137,7 @@ class _Renewal:
         if not offers or config.sync_mode is None or config.sync_mode in offers:
             return config.sync_mode, config.destination_sync_mode
         before = config.destination_sync_mode
-        reads, writes = _fallback(self._offered, destination_sync_mode=before, keyed=keyed)
+        reads, writes = fallback(self._offered, destination_sync_mode=before, keyed=keyed)
         self._changes |= {"syncMode": reads, "destinationSyncMode": writes}
         self._note(
             "sync_mode_replaced",
@@ -183,7 +183,7 @@ class _Renewal:
         self.notes.append(Note(self._current.id, code, message))
 
 
-def _fallback(
+def fallback(
     offered: ConfiguredStream, *, destination_sync_mode: str | None, keyed: bool
 ) -> tuple[str, str]:
     """What Airbyte itself would configure for the stream now, else the nearest that is offered."""
@@ -192,6 +192,10 @@ def _fallback(
     if own.sync_mode in offers and own.destination_sync_mode is not None:
         return str(own.sync_mode), own.destination_sync_mode
     if "full_refresh" in offers:
-        appends = destination_sync_mode == "append"
-        return "full_refresh", "append" if appends else "overwrite"
+        return in_full(destination_sync_mode)
     return "incremental", "append_dedup" if keyed else "append"
+
+
+def in_full(destination_sync_mode: str | None) -> tuple[str, str]:
+    """The modes that read all of a stream each time: what appended goes on so, else it replaces."""
+    return "full_refresh", "append" if destination_sync_mode == "append" else "overwrite"

@@ -91,9 +91,9 @@ def diff(before: Streams, after: Streams) -> Steps[list[Change]]:
     Raises:
         InvalidCatalog: a side is not a catalog.
     """
-    old = _slices(before)
+    old = slices_of(before)
     known_old = yield from _hashes(old)
-    new = _slices(after)
+    new = slices_of(after)
     known_new = yield from _hashes(new)
     ours = yield from _by_id(old, known=known_new)
     theirs = yield from _by_id(new, known=known_old)
@@ -107,7 +107,7 @@ def diff(before: Streams, after: Streams) -> Steps[list[Change]]:
             with readable(f"stream {stream}"):
                 old_stream = STREAM.decode(ours[stream].stream)
                 new_stream = STREAM.decode(theirs[stream].stream)
-                changes += _stream(stream, old_stream, new_stream)
+                changes += changes_of(stream, old_stream, new_stream)
         yield
     return changes
 
@@ -133,7 +133,8 @@ def diff_config(before: Catalog, after: Catalog) -> Steps[list[ConfigChange]]:
     return changes
 
 
-def _slices(streams: Streams) -> list[Document]:
+def slices_of(streams: Streams) -> list[Document]:
+    """The bytes of each stream, however the streams are given."""
     if isinstance(streams, Catalog):
         return [stream.raw for stream in streams.streams]
     if isinstance(streams, bytes | bytearray | memoryview):
@@ -160,7 +161,8 @@ def _by_id(slices: list[Document], *, known: set[bytes]) -> Steps[dict[StreamId,
     return found
 
 
-def _stream(id_: StreamId, old: Stream, new: Stream) -> Iterator[Change]:
+def changes_of(id_: StreamId, old: Stream, new: Stream) -> Iterator[Change]:
+    """What differs in one stream; `diff` says how."""
     keys = [sorted(set_of_paths(s.source_defined_primary_key or ())) for s in (old, new)]
     if keys[0] != keys[1]:
         yield Change("primary_key_changed", id_, before=keys[0], after=keys[1])
@@ -171,6 +173,19 @@ def _stream(id_: StreamId, old: Stream, new: Stream) -> Iterator[Change]:
     if modes[0] != modes[1]:
         yield Change("sync_modes_changed", id_, before=modes[0], after=modes[1])
     yield from _fields(id_, old.fields() or {}, new.fields() or {})
+
+
+def has_field(stream: Stream, path: Path) -> bool:
+    """Whether a change of this stream could be told at this path."""
+    fields = stream.fields() or {}
+    if not path or path[0] not in fields:
+        return False
+    node = _node(fields[path[0]])
+    for name in path[1:]:
+        if name not in node.children:
+            return False
+        node = _Node(*node.children[name])
+    return True
 
 
 def _offered_cursor(stream: Stream) -> dict[str, Any]:

@@ -1,0 +1,36 @@
+"""What differs between two looks at a source, and what that means for a connection.
+
+`diff` tells the facts, `severity` judges one of them by what a connection uses, `relation` says
+whether a type grew, shrank or became another one.
+"""
+
+from shared.domain.drift._diff import (
+    ITEM,
+    Change,
+    ConfigChange,
+    ConfigKind,
+    Kind,
+    Streams,
+    diff,
+    diff_config,
+)
+from shared.domain.drift._severity import Severity, Verdict, severity, worst, written
+from shared.domain.drift._types import Relation, relation
+
+__all__ = [
+    "ITEM",
+    "Change",
+    "ConfigChange",
+    "ConfigKind",
+    "Kind",
+    "Relation",
+    "Severity",
+    "Streams",
+    "Verdict",
+    "diff",
+    "diff_config",
+    "relation",
+    "severity",
+    "worst",
+    "written",
+]

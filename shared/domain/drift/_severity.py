@@ -1,0 +1,315 @@
+"""What a change of a source means for one connection, in words that a person can decide by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from enum import StrEnum
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+from shared.domain.catalog import ConfiguredStream, StreamId
+from shared.domain.catalog._model import Path, shown
+from shared.domain.catalog._rules import DEDUP, SYNC_MODES
+from shared.domain.drift._diff import Change, Kind
+from shared.domain.drift._types import Relation, gained, relation
+
+Entity: TypeAlias = Literal["stream", "field", "type", "key", "cursor", "mode"]
+What: TypeAlias = Literal[
+    "added", "removed", "widened", "narrowed", "clashing", "renamed", "changed", "lost"
+]
+
+
+class Severity(StrEnum):
+    """How much a change asks of a person, in rising order.
+
+    HARMLESS: what the connection syncs goes on as it is. NEEDS_REVIEW: it goes on, but something
+    is lost or takes another form. BREAKING: as configured it fails, or writes wrong rows.
+    """
+
+    HARMLESS = "harmless"
+    NEEDS_REVIEW = "needs_review"
+    BREAKING = "breaking"
+
+    @property
+    def rank(self) -> int:
+        """Zero for harmless; higher is worse."""
+        return list(Severity).index(self)
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What a change means for one connection.
+
+    `concerns` says whether it touches what the connection syncs. `loses` names what is lost, dotted
+    for people; `resets` says in sentences what applying the change destroys or begins anew.
+    """
+
+    severity: Severity
+    entity: Entity
+    what: What
+    concerns: bool
+    reason: str
+    loses: tuple[str, ...] = ()
+    resets: tuple[str, ...] = ()
+
+
+def worst(severities: Iterable[Severity]) -> Severity:
+    """The worst of these; HARMLESS where there is none."""
+    return max(severities, key=lambda severity: severity.rank, default=Severity.HARMLESS)
+
+
+def written(change: Change, verdict: Verdict) -> dict[str, Any]:
+    """A change with its verdict as it is stored and answered: one object of plain JSON values."""
+    told: dict[str, Any] = msgspec.to_builtins(change)
+    judged: dict[str, Any] = msgspec.to_builtins(verdict)
+    return told | judged
+
+
+def severity(change: Change, config: ConfiguredStream | None) -> Verdict:
+    """Judge a change by what a connection uses of the stream; None where it does not sync it.
+
+    All that Airbyte calls breaking is BREAKING: the cursor of an incremental stream or a key field
+    of a deduplicated one is gone, or the source defines another key for a deduplicated one. Airbyte
+    has nothing between that and "non-breaking", and AAM judges more strictly:
+
+    - the stream is gone: BREAKING, since its sync fails or is left out;
+    - a parent of the cursor or of a key field is gone: BREAKING, as the field itself;
+    - cursor or key clashes with its former type: BREAKING, since saved state and written rows hold
+      the former values; a wider or narrower one: NEEDS_REVIEW;
+    - the sync mode in use is no longer offered: BREAKING;
+    - the source no longer defines the cursor or the key: BREAKING where the connection names none
+      of its own, else NEEDS_REVIEW;
+    - the source takes another cursor: NEEDS_REVIEW, since the saved state is the old one's;
+    - a selected field is gone: NEEDS_REVIEW, since its values stop;
+    - a selected field has a narrower or a clashing type: NEEDS_REVIEW;
+    - a selected field may newly hold values of another nature: widened, yet NEEDS_REVIEW, since the
+      column changes with them.
+
+    And less noisily: what happens to fields that are not selected, to a cursor in full refresh or
+    to a key without deduplication does not concern the connection. A change of the stream's own
+    fields tells nothing about others, whatever their names begin with.
+    """
+    if config is None or not config.selected:
+        return _unused(change)
+    return _JUDGED_BY[change.kind](_Judge(change, config))
+
+
+def dotted(path: Path) -> str:
+    """A path as people write it; two different paths may be written the same."""
+    return ".".join(path)
+
+
+_UNUSED: dict[str, tuple[Entity, What]] = {
+    "stream_added": ("stream", "added"),
+    "stream_removed": ("stream", "removed"),
+    "field_added": ("field", "added"),
+    "field_removed": ("field", "removed"),
+    "primary_key_changed": ("key", "changed"),
+    "cursor_changed": ("cursor", "changed"),
+    "sync_modes_changed": ("mode", "changed"),
+}
+_DESELECTED = (
+    "Deselecting it deletes its sync state: if it comes back, all of it is read again.",
+    "Its table stays in the destination with the rows it has.",
+)
+_REREAD = "Its sync state becomes useless: the next sync reads the whole stream again."
+_STATE = "Airbyte deletes the sync state of a stream whose sync mode changes."
+_MIXED = "Rows written so far are not matched with new ones until the stream is refreshed."
+
+
+def _unused(change: Change) -> Verdict:
+    entity, what = _of_type(change) if change.kind == "field_retyped" else _UNUSED[change.kind]
+    reason = f"The connection does not sync {change.stream}."
+    return Verdict(Severity.HARMLESS, entity, what, concerns=False, reason=reason)
+
+
+def _of_type(change: Change) -> tuple[Entity, What]:
+    related = relation(change.before, change.after)
+    return "type", "widened" if related == "equal" else related
+
+
+class _Judge:
+    """One change of a stream that the connection syncs."""
+
+    def __init__(self, change: Change, config: ConfiguredStream) -> None:
+        self._change = change
+        self._config = config
+        self._path = tuple(change.path)
+        self._name = shown(dotted(self._path))
+        self._stream: StreamId = change.stream
+        settings = config.config
+        self._cursor = config.cursor if settings.sync_mode == "incremental" else ()
+        deduplicated = settings.destination_sync_mode in DEDUP
+        self._key = config.primary_key if deduplicated else ()
+        self._picked = settings.selected_names()
+
+    def stream_added(self) -> Verdict:
+        reason = f"The source offers {self._stream} again."
+        return self._concerned(Severity.HARMLESS, "stream", "added", reason)
+
+    def stream_removed(self) -> Verdict:
+        reason = f"The source no longer offers {self._stream}."
+        return self._concerned(
+            Severity.BREAKING, "stream", "removed", reason, (self._stream.name,), _DESELECTED
+        )
+
+    def field_added(self) -> Verdict:
+        if not self._selected:
+            reason = f"{self._name} is new, and the fields of {self._stream} are hand-picked."
+            return self._unconcerned("field", "added", reason)
+        reason = f"{self._name} is new; rows that are not synced again stay without it."
+        return self._concerned(Severity.HARMLESS, "field", "added", reason)
+
+    def field_removed(self) -> Verdict:
+        loses = (dotted(self._path),)
+        if self._cursor and _within(self._cursor, self._path):
+            reason = f"The cursor {shown(dotted(self._cursor))} of {self._stream} is gone."
+            return self._concerned(Severity.BREAKING, "cursor", "lost", reason, loses, (_REREAD,))
+        if any(_within(part, self._path) for part in self._key):
+            reason = f"{self._name} is gone, and rows of {self._stream} are told apart by it."
+            return self._concerned(Severity.BREAKING, "key", "lost", reason, loses, (_MIXED,))
+        if not self._selected:
+            return self._unconcerned("field", "removed", f"{self._name} is not selected.")
+        kept = f"The column of {self._name} keeps what it has and is null in new rows"
+        resets = (f"{kept}; some destinations drop it.",)
+        reason = f"{self._name} is gone from {self._stream}."
+        return self._concerned(Severity.NEEDS_REVIEW, "field", "removed", reason, loses, resets)
+
+    def field_retyped(self) -> Verdict:
+        before, after = self._change.before, self._change.after
+        related = relation(before, after)
+        entity, what = _of_type(self._change)
+        if not self._selected:
+            return self._unconcerned(entity, what, f"{self._name} is not selected.")
+        if related == "equal":
+            reason = f"{self._name} has the same type, written in another way."
+            return self._concerned(Severity.HARMLESS, entity, what, reason)
+        if self._cursor and _within(self._cursor, self._path):
+            return self._base_retyped(related, f"the cursor of {self._stream}", _REREAD)
+        if any(_within(part, self._path) for part in self._key):
+            return self._base_retyped(related, f"in the key of {self._stream}", _MIXED)
+        reason = f"{self._name} has {_TURNS[related]}: {_type(before)} became {_type(after)}."
+        if related == "widened" and not gained(before, after):
+            return self._concerned(Severity.HARMLESS, entity, what, reason)
+        lost = (dotted(self._path),) if related == "clashing" else ()
+        return self._concerned(
+            Severity.NEEDS_REVIEW, entity, what, reason, lost, (_column(self._name, related),)
+        )
+
+    def _base_retyped(self, related: Relation, role: str, resets: str) -> Verdict:
+        entity, what = _of_type(self._change)
+        types = f"{_type(self._change.before)} became {_type(self._change.after)}"
+        reason = f"{self._name}, {role}, has {_TURNS[related]}: {types}."
+        clashes = related == "clashing"
+        grave = Severity.BREAKING if clashes else Severity.NEEDS_REVIEW
+        lost = (dotted(self._path),) if clashes else ()
+        return self._concerned(grave, entity, what, reason, lost, (resets,) if clashes else ())
+
+    def key_changed(self) -> Verdict:
+        after = [tuple(path) for path in self._change.after or ()]
+        if not self._key:
+            reason = f"{self._stream} is not deduplicated by the key that the source defines."
+            return self._unconcerned("key", "changed", reason)
+        names = tuple(dotted(path) for path in self._key)
+        if set(after) == set(self._key):
+            reason = f"The source defines the key that {self._stream} is deduplicated by already."
+            return self._concerned(Severity.HARMLESS, "key", "changed", reason)
+        if after:
+            new = ", ".join(shown(dotted(path)) for path in after)
+            reason = f"The source defines another key of {self._stream}: {new}."
+            return self._concerned(Severity.BREAKING, "key", "changed", reason, names, (_MIXED,))
+        if self._config.config.primary_key:
+            reason = f"The source no longer defines a key of {self._stream}; its own is kept."
+            return self._concerned(Severity.NEEDS_REVIEW, "key", "changed", reason)
+        reason = f"The source no longer defines the key that {self._stream} is deduplicated by."
+        return self._concerned(Severity.BREAKING, "key", "lost", reason, names, (_MIXED,))
+
+    def cursor_changed(self) -> Verdict:
+        after = self._change.after or {}
+        field, defined = tuple(after.get("field") or ()), bool(after.get("source_defined"))
+        own = self._config.config.cursor_field
+        if self._config.config.sync_mode != "incremental":
+            reason = f"{self._stream} is read in full, without a cursor."
+            return self._unconcerned("cursor", "changed", reason)
+        if defined and field == self._cursor:
+            reason = f"The source defines the cursor that {self._stream} is read by already."
+            return self._concerned(Severity.HARMLESS, "cursor", "changed", reason)
+        names = (dotted(self._cursor),) if self._cursor else ()
+        if defined:
+            new = shown(dotted(field)) if field else "one it does not name"
+            reason = f"The source reads {self._stream} by another cursor: {new}."
+            return self._concerned(
+                Severity.NEEDS_REVIEW, "cursor", "changed", reason, names, (_REREAD,)
+            )
+        if not own:
+            reason = f"The source no longer defines a cursor of {self._stream}."
+            return self._concerned(Severity.BREAKING, "cursor", "lost", reason, names, (_REREAD,))
+        if not self._change.before or not dict(self._change.before).get("source_defined"):
+            reason = f"The source suggests another cursor; {self._stream} has its own."
+            return self._unconcerned("cursor", "changed", reason)
+        reason = f"The source no longer defines a cursor of {self._stream}; its own is kept."
+        return self._concerned(Severity.NEEDS_REVIEW, "cursor", "changed", reason)
+
+    def modes_changed(self) -> Verdict:
+        mode = self._config.config.sync_mode
+        before, after = (
+            set(modes) or set(SYNC_MODES)
+            for modes in (self._change.before or (), self._change.after or ())
+        )
+        if mode is not None and mode not in after:
+            reason = f"The source no longer offers {self._stream} in the mode {mode}."
+            return self._concerned(Severity.BREAKING, "mode", "lost", reason, (mode,), (_STATE,))
+        what: What = "removed" if before - after else "added"
+        reason = f"{self._stream} is synced in a mode that the source still offers."
+        return self._unconcerned("mode", what, reason)
+
+    @property
+    def _selected(self) -> bool:
+        return self._picked is None or not self._path or self._path[0] in self._picked
+
+    @staticmethod
+    def _concerned(
+        severity: Severity,
+        entity: Entity,
+        what: What,
+        reason: str,
+        loses: tuple[str, ...] = (),
+        resets: tuple[str, ...] = (),
+    ) -> Verdict:
+        return Verdict(severity, entity, what, True, reason, loses, resets)
+
+    @staticmethod
+    def _unconcerned(entity: Entity, what: What, reason: str) -> Verdict:
+        return Verdict(Severity.HARMLESS, entity, what, concerns=False, reason=reason)
+
+
+_JUDGED_BY: dict[Kind, Callable[[_Judge], Verdict]] = {
+    "stream_added": _Judge.stream_added,
+    "stream_removed": _Judge.stream_removed,
+    "field_added": _Judge.field_added,
+    "field_removed": _Judge.field_removed,
+    "field_retyped": _Judge.field_retyped,
+    "primary_key_changed": _Judge.key_changed,
+    "cursor_changed": _Judge.cursor_changed,
+    "sync_modes_changed": _Judge.modes_changed,
+}
+_TURNS: dict[Relation, str] = {
+    "widened": "a wider type",
+    "narrowed": "a narrower type",
+    "clashing": "another type",
+}
+
+
+def _column(name: str, related: Relation) -> str:
+    if related == "widened":
+        return f"The column of {name} becomes one that holds both, where the destination can."
+    return f"The column of {name} changes its type; the sync fails where the destination cannot."
+
+
+def _within(path: Path, parent: Path) -> bool:
+    return path[: len(parent)] == parent
+
+
+def _type(type_: Any) -> str:
+    """A type in a sentence, cut where it is long."""
+    return shown(msgspec.json.encode(type_).decode()).strip("'")

@@ -1,0 +1,20 @@
+"""What a connection's catalog becomes when its source changed, and whether an older one fits again.
+
+`plan_changes` says what there is to decide, `heal` makes the catalog that the decisions lead to,
+`misfits` says why the source cannot serve a catalog. They change nothing but what they return.
+"""
+
+from shared.domain.repair._heal import heal
+from shared.domain.repair._model import Action, Decision, Effect, Healed, HealImpossible
+from shared.domain.repair._plan import misfits, plan_changes
+
+__all__ = [
+    "Action",
+    "Decision",
+    "Effect",
+    "HealImpossible",
+    "Healed",
+    "heal",
+    "misfits",
+    "plan_changes",
+]

@@ -1,0 +1,355 @@
+"""The catalog that decisions about a source's changes lead to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from shared.domain.catalog import (
+    Catalog,
+    ConfiguredStream,
+    InvalidCatalog,
+    Problem,
+    StreamId,
+    identify,
+    join,
+    validate,
+)
+from shared.domain.catalog._choose import config_for
+from shared.domain.catalog._merge import deselected
+from shared.domain.catalog._model import (
+    MAX_PROBLEMS,
+    PAIR,
+    Document,
+    Path,
+    encode_pair,
+    read_stream,
+    readable,
+    reconfigured,
+    shown,
+)
+from shared.domain.drift import Change, Kind
+from shared.domain.drift._diff import changes_of, has_field, slices_of
+from shared.domain.drift._severity import dotted
+from shared.domain.repair._definition import Blend
+from shared.domain.repair._model import Decision, Effect, Healed, HealImpossible
+from shared.domain.repair._settings import Choices, Settings
+from shared.domain.steps import Steps, Stepwise
+
+_ANY_DESTINATION = frozenset({"append", "overwrite"})
+
+
+@Stepwise
+def heal(
+    configured: Catalog,
+    discovered: Document | Iterable[Document],
+    decisions: Sequence[Decision],
+) -> Steps[Healed]:
+    """The catalog to apply: `configured` after the decided changes that lead to `discovered`.
+
+    A stream without a decision stays byte for byte. One of which every change is applied gets the
+    source's definition byte for byte; where some are, the others stay as they were, also inside of
+    fields. `discovered` may be slices, and hold no more than the streams that decisions are about.
+
+    A hand-picked list of fields never grows, save by the new name of a field on it and by what the
+    cursor or key needs. A renamed cursor or key is followed; a lost cursor becomes the source's
+    own, else the stream is read in full; without its key a stream is no longer deduplicated. Each
+    of these is an effect. A decision on what is so already changes nothing, so healing twice is
+    healing once.
+
+    Raises:
+        HealImpossible: a decision is about another change than there is, or leads to what Airbyte
+            would refuse.
+        InvalidCatalog: `discovered` is not a catalog.
+    """
+    by_stream: dict[StreamId, list[Decision]] = {}
+    for decision in decisions:
+        by_stream.setdefault(decision.change.stream, []).append(decision)
+    wanted = by_stream.keys() | {
+        decision.became for decision in decisions if isinstance(decision.became, StreamId)
+    }
+    offered: dict[StreamId, ConfiguredStream] = {}
+    for position, slice_ in enumerate(slices_of(discovered)):
+        stream_id, _ = identify(slice_, position)
+        if stream_id in wanted:
+            offered[stream_id] = read_stream(slice_, position)
+        yield
+
+    healing = _Healing(configured, offered)
+    for stream in configured.streams:
+        healing.take(stream, by_stream.pop(stream.id, ()))
+        yield
+    for decided in by_stream.values():
+        healing.add(decided)
+    catalog = healing.catalog()
+    try:
+        yield from validate.steps(catalog)
+    except InvalidCatalog as error:
+        raise HealImpossible(error.problems) from error
+    return Healed(join(stream.raw for stream in catalog.streams), tuple(healing.effects))
+
+
+class _Healing:
+    """The catalog while it is made, stream by stream."""
+
+    def __init__(self, configured: Catalog, offered: Mapping[StreamId, ConfiguredStream]) -> None:
+        self.effects: list[Effect] = []
+        self._offered = offered
+        self._before = frozenset(stream.id for stream in configured.streams if stream.selected)
+        self._writes = _ANY_DESTINATION | {
+            stream.config.destination_sync_mode or "" for stream in configured.streams
+        }
+        self._selected: list[ConfiguredStream] = []
+        self._deselected: list[ConfiguredStream] = []
+        self._problems: list[Problem] = []
+
+    def take(self, stream: ConfiguredStream, decisions: Sequence[Decision]) -> None:
+        """Heal one configured stream, or leave it as it is."""
+        if not stream.selected:
+            self._deselected.append(stream)
+            self.add(decisions)
+            return
+        removal = next((d for d in decisions if _follows(d, "stream_removed")), None)
+        if removal is None:
+            self._selected.append(self._healed(stream, decisions) if decisions else stream)
+        elif stream.id in self._offered:
+            self._refuse(removal.change, "decision_outdated", "the source offers it again")
+        elif isinstance(removal.became, StreamId):
+            self._rename(stream, removal.change, removal.became)
+        else:
+            self._deselect(stream)
+            self._tell(
+                stream.id,
+                "stream_deselected",
+                f"{stream.id} is deselected: Airbyte deletes its sync state, and its table stays as"
+                " it is.",
+            )
+
+    def add(self, decisions: Iterable[Decision]) -> None:
+        """Select the streams that are to be, of those that are not."""
+        for decision in decisions:
+            stream = decision.change.stream
+            if not _follows(decision, "stream_added") or decision.action == "exclude":
+                continue
+            offered = self._offered.get(stream)
+            if offered is None:
+                self._refuse(decision.change, "unknown_stream", "the source does not offer it")
+                continue
+            config = config_for(offered, self._writes)
+            if config is None:
+                reason = "none of its sync modes fits what the connection writes"
+                self._refuse(decision.change, "unsupported_sync_mode", reason)
+                continue
+            written = Raw(msgspec.json.encode(config))
+            self._selected.append(_stream(PAIR.decode(offered.raw).stream, written))
+            self._tell(
+                stream,
+                "stream_selected",
+                f"{stream} is selected: it is read by {config.sync_mode} and written by"
+                f" {config.destination_sync_mode}, beginning with all it has.",
+            )
+
+    def catalog(self) -> Catalog:
+        """All streams, those that are not selected last.
+
+        Raises:
+            HealImpossible: something was refused.
+        """
+        if self._problems:
+            raise HealImpossible(self._problems[:MAX_PROBLEMS])
+        selected = {stream.id for stream in self._selected}
+        rest = [stream for stream in self._deselected if stream.id not in selected]
+        return Catalog((*self._selected, *rest))
+
+    def _healed(self, current: ConfiguredStream, decisions: Sequence[Decision]) -> ConfiguredStream:
+        decisions = [
+            d for d in decisions if d.change.kind not in ("stream_added", "stream_removed")
+        ]
+        if all(
+            d.action == "keep" and d.cursor is None and d.primary_key is None for d in decisions
+        ):
+            return current
+        offered = self._offered.get(current.id)
+        if offered is None:
+            self._refuse(decisions[0].change, "unknown_stream", "the source does not offer it")
+            return current
+        with readable(f"stream {current.id}"):
+            changes = list(changes_of(current.id, current.stream, offered.stream))
+        taking = _Taking(decisions, changes, offered)
+        for change, code, reason in taking.refused:
+            self._refuse(change, code, reason)
+        for name in taking.nested:
+            self._tell(
+                current.id,
+                "nested_not_excluded",
+                f"{name} of {current.id} still arrives inside {name.split('.')[0]}: Airbyte selects"
+                " fields of the first level only.",
+            )
+        old, new = PAIR.decode(current.raw).stream, PAIR.decode(offered.raw).stream
+        blend = Blend(old, new, changes=changes, taken=taking.taken)
+        for path in blend.whole:
+            self._tell(
+                current.id,
+                "field_kept_whole",
+                f"{shown(dotted(path))} of {current.id} is described by several schemas: it stays"
+                " as it was until all that changed in it is applied.",
+            )
+        return self._renewed(current, blend.definition, offered, taking.taken, taking.choices())
+
+    def _rename(self, current: ConfiguredStream, change: Change, name: StreamId) -> None:
+        offered = self._offered.get(name)
+        if offered is None:
+            self._refuse(change, "unknown_stream", f"the source offers no {name}")
+        elif name in self._before:
+            self._refuse(change, "stream_already_selected", f"{name} is synced already")
+        else:
+            with readable(f"stream {current.id}"):
+                changes = list(changes_of(name, current.stream, offered.stream))
+            definition = PAIR.decode(offered.raw).stream
+            self._selected.append(self._renewed(current, definition, offered, changes, Choices()))
+            self._deselect(current)
+            self._tell(
+                name,
+                "stream_renamed",
+                f"{current.id} is synced as {name}: all of it is read again, into a table of its"
+                " own; the former one stays as it is.",
+            )
+
+    def _renewed(
+        self,
+        current: ConfiguredStream,
+        definition: Raw,
+        offered: ConfiguredStream,
+        taken: Sequence[Change],
+        choices: Choices,
+    ) -> ConfiguredStream:
+        """The stream by its new definition, with the settings that follow from it."""
+        config = PAIR.decode(current.raw).config
+        renewed = _stream(definition, config)
+        settings = Settings(current, renewed, offered, taken=taken, choices=choices)
+        self._problems += settings.problems
+        self.effects += settings.effects
+        if not settings.changes:
+            same = definition == PAIR.decode(current.raw).stream
+            return current if same else renewed
+        return _stream(definition, reconfigured(config, **settings.changes))
+
+    def _deselect(self, stream: ConfiguredStream) -> None:
+        self._deselected.append(read_stream(deselected(stream.raw, PAIR.decode(stream.raw))))
+
+    def _tell(self, stream: StreamId, code: str, message: str) -> None:
+        self.effects.append(Effect(stream, code, message))
+
+    def _refuse(self, change: Change, code: str, reason: str) -> None:
+        what = f"{change.kind} of {change.stream}"
+        if change.path:
+            what += f" at {shown(dotted(change.path))}"
+        message = f"The decision on {what} cannot be followed: {reason}."
+        self._problems.append(Problem(change.stream, "decisions", code, message))
+
+
+class _Taking:
+    """Which changes of one stream are taken, by the decisions on them."""
+
+    def __init__(
+        self, decisions: Sequence[Decision], changes: Sequence[Change], offered: ConfiguredStream
+    ) -> None:
+        self.refused: list[tuple[Change, str, str]] = []
+        self.nested: list[str] = []
+        self._renamed: dict[Path, Path] = {}
+        self._excluded: set[str] = set()
+        self._decisions = decisions
+        self._offered = offered
+        self._there = {_place(change): change for change in changes}
+        taken: set[tuple[str, Path]] = set()
+        decided: set[tuple[str, Path]] = set()
+        for decision in decisions:
+            place = _place(decision.change)
+            if place in decided:
+                self._refuse(decision, "decided_twice", "there is another decision on it")
+            decided.add(place)
+            if self._is_outdated(decision.change):
+                self._refuse(decision, "decision_outdated", "the source differs otherwise by now")
+            elif self._follow(decision) and place in self._there:
+                taken.add(place)
+        for new in self._renamed.values():
+            taken |= {
+                place
+                for place in self._there
+                if place[0] == "field_added" and new[: len(place[1])] == place[1]
+            }
+        self.taken = [change for change in changes if _place(change) in taken]
+
+    def choices(self) -> Choices:
+        return Choices(
+            renamed=self._renamed,
+            excluded=frozenset(self._excluded),
+            cursor=next((d.cursor for d in self._decisions if d.cursor is not None), None),
+            primary_key=next(
+                (d.primary_key for d in self._decisions if d.primary_key is not None), None
+            ),
+        )
+
+    def _follow(self, decision: Decision) -> bool:
+        """Whether the change is to be taken; notes what else the decision says."""
+        change = decision.change
+        if decision.action == "exclude" and change.kind in ("field_added", "field_retyped"):
+            if len(change.path) > 1:
+                self.nested.append(dotted(change.path))
+                return False
+            self._excluded.add(change.path[0])
+        elif decision.action == "keep":
+            return False
+        elif decision.became is not None and _place(change) in self._there:
+            return self._rename(decision, decision.became)
+        return True
+
+    def _rename(self, decision: Decision, became: Path | StreamId) -> bool:
+        if decision.change.kind != "field_removed" or isinstance(became, StreamId):
+            self._refuse(decision, "not_a_rename", "only what is gone can have become another")
+        elif not has_field(self._offered.stream, became):
+            self._refuse(decision, "unknown_field", f"there is no {shown(dotted(became))}")
+        elif became in self._renamed.values():
+            self._refuse(decision, "renamed_twice", f"{shown(dotted(became))} is another's name")
+        else:
+            self._renamed[decision.change.path] = became
+            return True
+        return False
+
+    def _is_outdated(self, change: Change) -> bool:
+        """Whether the source differs at this place in another way than was decided on.
+
+        Where it does not differ at all, the catalog is as decided already.
+        """
+        found = self._there.get(_place(change))
+        if found is not None:
+            return _values(found) != _values(change)
+        path = change.path
+        gone = change.kind == "field_removed"
+        return bool(path) and any(
+            there and (path[: len(there)] == there or (gone and there[: len(path)] == path))
+            for _, there in self._there
+        )
+
+    def _refuse(self, decision: Decision, code: str, reason: str) -> None:
+        self.refused.append((decision.change, code, reason))
+
+
+def _place(change: Change) -> tuple[str, Path]:
+    return change.kind, change.path
+
+
+def _values(change: Change) -> bytes:
+    """What a change tells, whether it was just found or read back from JSON."""
+    return msgspec.json.encode([change.before, change.after], order="sorted")
+
+
+def _follows(decision: Decision, kind: Kind) -> bool:
+    return decision.change.kind == kind and decision.action != "keep"
+
+
+def _stream(definition: Raw, config: Raw | dict[str, Any]) -> ConfiguredStream:
+    return read_stream(encode_pair(definition, config))

@@ -1,0 +1,99 @@
+"""What there is to decide about a connection, and why a source cannot serve a catalog."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from shared.domain.catalog import Catalog, ConfiguredStream, Problem, StreamId, identify
+from shared.domain.catalog._model import STREAM, Pair, Stream, readable, shown
+from shared.domain.catalog._rules import DEDUP, declared
+from shared.domain.drift import Change, Streams, Verdict, diff, severity
+from shared.domain.drift._diff import slices_of
+from shared.domain.drift._severity import dotted
+from shared.domain.steps import Steps, Stepwise
+
+
+@Stepwise
+def plan_changes(configured: Catalog, discovered: Streams) -> Steps[list[tuple[Change, Verdict]]]:
+    """How the source differs from what the connection syncs, each change judged, as `diff` sorts.
+
+    `discovered` is all that the source offers: a stream that it lacks is told as removed. Streams
+    that the connection does not sync are told as added, whether they are new or not; what changes
+    in them is not. Airbyte cuts a hand-picked stream down to its fields, so that those left out may
+    be told as added each time: none of these concerns the connection.
+
+    Raises:
+        InvalidCatalog: `discovered` is not a catalog.
+    """
+    head = Catalog(tuple(stream for stream in configured.streams if stream.selected))
+    changes = yield from diff.steps(head, discovered)
+    synced = head.by_id()
+    return [(change, severity(change, synced.get(change.stream))) for change in changes]
+
+
+@Stepwise
+def misfits(catalog: Catalog, discovered: Streams) -> Steps[list[Problem]]:
+    """Why the source cannot serve this catalog now, in the order of its streams; none if it fits.
+
+    A stream is gone, or a field that it syncs, its cursor, a part of its key, or its sync mode.
+    Types are not compared: the older ones may be the better description.
+
+    Raises:
+        InvalidCatalog: `discovered` is not a catalog.
+    """
+    wanted = {stream.id for stream in catalog.streams if stream.selected}
+    offered: dict[StreamId, Pair] = {}
+    for position, slice_ in enumerate(slices_of(discovered)):
+        stream, pair = identify(slice_, position)
+        if stream in wanted:
+            offered[stream] = pair
+        yield
+    problems: list[Problem] = []
+    for position, configured in enumerate(catalog.streams):
+        if configured.selected:
+            problems += _misfits(configured, f"streams[{position}]", offered.get(configured.id))
+            yield
+    return problems
+
+
+def _misfits(configured: ConfiguredStream, place: str, pair: Pair | None) -> Iterator[Problem]:
+    def problem(code: str, member: str, message: str) -> Problem:
+        return Problem(configured.id, f"{place}.{member}", code, message)
+
+    name = configured.id
+    if pair is None:
+        yield problem("stream_gone", "stream.name", f"The source offers no {name}.")
+        return
+    with readable(f"stream {name}"):
+        source = STREAM.decode(pair.stream)
+    fields = source.fields()
+    config = configured.config
+    for field in _synced(configured):
+        if fields is None or field not in fields:
+            missing = f"The source has no {shown(field)} in {name}."
+            yield problem("field_gone", "config.selectedFields", missing)
+    offers = source.supported_sync_modes
+    if offers and config.sync_mode is not None and config.sync_mode not in offers:
+        only = f"The source does not offer {name} in the mode {config.sync_mode}."
+        yield problem("unsupported_sync_mode", "config.syncMode", only)
+    if config.sync_mode == "incremental" and not _has_cursor(configured, source):
+        missing = f"The source has no cursor {shown(dotted(configured.cursor))} in {name}."
+        yield problem("cursor_gone", "config.cursorField", missing)
+    if config.destination_sync_mode in DEDUP:
+        for path in configured.primary_key:
+            if not declared(fields, path):
+                missing = f"The source has no {shown(dotted(path))} in {name}, part of its key."
+                yield problem("key_gone", "config.primaryKey", missing)
+
+
+def _synced(configured: ConfiguredStream) -> list[str]:
+    """The top-level fields that a sync carries."""
+    chosen = configured.config.selected_names()
+    return sorted(configured.stream.fields() or ()) if chosen is None else sorted(chosen)
+
+
+def _has_cursor(configured: ConfiguredStream, source: Stream) -> bool:
+    cursor = configured.cursor
+    if source.source_defined_cursor and (not cursor or cursor == source.default_cursor_field):
+        return True
+    return bool(cursor) and declared(source.fields(), cursor)

@@ -1,0 +1,354 @@
+"""How a stream's settings follow its new definition."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Raw
+
+from shared.domain.catalog import ConfiguredStream, Problem
+from shared.domain.catalog._canonical import decode
+from shared.domain.catalog._merge import fallback, in_full
+from shared.domain.catalog._model import Path, SelectedField, shown
+from shared.domain.catalog._rules import DEDUP, declared
+from shared.domain.drift import Change
+from shared.domain.drift._severity import dotted
+from shared.domain.repair._model import Effect
+
+T = TypeVar("T")
+_NAMING = frozenset({"targetField", "originalFieldName", "fieldName"})
+
+
+class Choices(msgspec.Struct, frozen=True, kw_only=True):
+    """What was decided about one stream beside its definition."""
+
+    renamed: Mapping[Path, Path] = MappingProxyType({})
+    excluded: frozenset[str] = frozenset()
+    cursor: Path | None = None
+    primary_key: tuple[Path, ...] | None = None
+
+
+class Settings:
+    """The settings of `current` for the stream that `renewed` is now: `changes` to its config.
+
+    `taken` are the changes that made one of the other. What nothing of this concerns is kept.
+    """
+
+    def __init__(
+        self,
+        current: ConfiguredStream,
+        renewed: ConfiguredStream,
+        offered: ConfiguredStream,
+        *,
+        taken: Iterable[Change],
+        choices: Choices,
+    ) -> None:
+        self.changes: dict[str, Any] = {}
+        self.effects: list[Effect] = []
+        self.problems: list[Problem] = []
+        self._current = current
+        self._new = renewed.stream
+        self._offered = offered
+        self._fields = renewed.stream.fields()
+        self._choices = choices
+        self._kinds = {change.kind for change in taken}
+        self._id = renewed.id
+        self._is_hand_picked = current.config.selected_names() is not None
+
+        if renewed.id != current.id and current.config.alias_name == current.id.name:
+            self.changes["aliasName"] = renewed.id.name
+        if current.config.selected is None:
+            self.changes["selected"] = True
+        self._reads = current.config.sync_mode
+        self._writes = current.config.destination_sync_mode
+        self._mode()
+        cursor = self._cursor()
+        key = self._key()
+        needed = {path[0] for path in key if path} if self._writes in DEDUP else set()
+        if self._reads == "incremental" and cursor:
+            needed.add(cursor[0])
+        self._selection(needed)
+        self._mappers()
+        for old, new in choices.renamed.items():
+            self._tell(
+                "field_renamed",
+                f"{self._named(old)} of {self._id} is synced as {self._named(new)}, into a column"
+                " of its own: the former one keeps what it has.",
+            )
+
+    def _mode(self) -> None:
+        offers = self._new.supported_sync_modes
+        if not offers or self._reads is None or self._reads in offers:
+            return
+        before = self._reads
+        keyed = bool(self._current.primary_key)
+        self._switch(*fallback(self._offered, destination_sync_mode=self._writes, keyed=keyed))
+        self._tell(
+            "sync_mode_fallback",
+            f"{self._id} is no longer offered in the mode {before}: it is read by {self._reads} and"
+            f" written by {self._writes}, and Airbyte deletes its sync state.",
+        )
+
+    def _cursor(self) -> Path:
+        current, before = self._current.config.cursor_field or (), self._current.cursor
+        if self._reads != "incremental":
+            return self._set("cursorField", self._moved(current), current)
+        if self._choices.cursor is not None:
+            chosen = self._choices.cursor
+            if chosen != before:
+                self._read_by(chosen, "was chosen")
+            return self._set("cursorField", chosen, current)
+        moved = self._moved(before)
+        if self._new.source_defined_cursor:
+            return self._defined_cursor(before, moved)
+        if not moved or not declared(self._fields, moved):
+            return self._without_cursor(before)
+        if moved != before:
+            self._read_by(moved, "follows the rename")
+        elif not current:
+            self._tell(
+                "cursor_kept",
+                f"{self._id} goes on by {self._named(before)}: the source defines no cursor now.",
+            )
+        return self._set("cursorField", moved, current)
+
+    def _defined_cursor(self, before: Path, moved: Path) -> Path:
+        """The cursor where the source has its own, whatever is configured.
+
+        It may be no field of the stream; a hand-picked list cannot have it then, and must.
+        """
+        current = self._current.config.cursor_field or ()
+        default = self._new.default_cursor_field or ()
+        cursor = current
+        if moved != before:
+            cursor = moved if default in ((), before) else default
+        elif default != before and (
+            "cursor_changed" in self._kinds or not declared(self._fields, before)
+        ):
+            cursor = default
+        read_by = cursor or default
+        if self._is_hand_picked and read_by and read_by[0] not in (self._fields or ()):
+            return self._without_cursor(before)
+        if cursor not in (current, ()):
+            self._read_by(cursor, "follows the rename" if cursor == moved else "is the source's")
+        return self._set("cursorField", cursor, current)
+
+    def _without_cursor(self, before: Path) -> Path:
+        gone = f"The cursor {self._named(before)} of {self._id} is gone"
+        offers = self._new.supported_sync_modes
+        if offers and "full_refresh" not in offers:
+            message = f"{gone}, and the source offers it only incrementally: choose another cursor."
+            self._refuse("cursor_lost", "cursorField", message)
+            return before
+        self._switch(*in_full(self._writes))
+        how = "adds every row again"
+        if self._writes != "append":
+            how = "replaces the rows, also those that the source no longer has"
+        self._tell(
+            "cursor_fallback",
+            f"{gone}: it is read in full, and each sync {how}. Airbyte deletes its sync state.",
+        )
+        return self._set("cursorField", (), self._current.config.cursor_field or ())
+
+    def _key(self) -> tuple[Path, ...]:
+        configured = self._current.config.primary_key or ()
+        if self._writes not in DEDUP:
+            return self._set("primaryKey", tuple(map(self._moved, configured)), configured)
+        before, defined = self._current.primary_key, self._new.source_defined_primary_key or ()
+        moved = tuple(map(self._moved, before))
+        if self._choices.primary_key is not None:
+            key, how = self._choices.primary_key, "was chosen"
+        elif self._has_all(defined) and (
+            "primary_key_changed" in self._kinds or not self._has_all(moved)
+        ):
+            key, how = defined, "is the source's own"
+        elif self._has_all(moved):
+            key, how = moved, "follows the rename"
+        else:
+            return self._without_key(before)
+        if set(key) != set(before):
+            self._tell(
+                "key_followed",
+                f"{self._id} is deduplicated by {self._listed(key)}, which {how}: rows written"
+                " under the former key stay beside new ones until it is refreshed.",
+            )
+        if set(key) != set(configured or defined):
+            self.changes["primaryKey"] = key
+        return key
+
+    def _without_key(self, before: tuple[Path, ...]) -> tuple[Path, ...]:
+        writes = "append" if self._writes == "append_dedup" else "overwrite"
+        self._switch(self._reads, writes)
+        self._tell(
+            "key_fallback",
+            f"The key {self._listed(before)} of {self._id} is gone: it is written by {writes}, no"
+            " longer deduplicated.",
+        )
+        return self._set("primaryKey", (), self._current.config.primary_key or ())
+
+    def _selection(self, needed: set[str]) -> None:
+        config = self._current.config
+        excluded = set(self._choices.excluded)
+        for name in sorted(excluded & needed):
+            message = f"{shown(name)} of {self._id} cannot be excluded: it is its cursor or key."
+            self._refuse("excluded_field_needed", "selectedFields", message)
+        chosen = config.selected_names()
+        if chosen is None:
+            if excluded & set(self._fields or ()):
+                kept = [name for name in self._fields or () if name not in excluded]
+                self.changes |= {"fieldSelectionEnabled": True, "selectedFields": _fields(kept)}
+                self._tell(
+                    "fields_hand_picked",
+                    f"The fields of {self._id} are hand-picked from now on, without"
+                    f" {_names(sorted(excluded))}: new ones no longer join by themselves.",
+                )
+            return
+        if self._fields is None:
+            return
+        before = [field.field_path for field in config.selected_fields or ()]
+        kept = self._followed([path[0] for path in before if path], needed)
+        kept = [name for name in kept if name not in excluded]
+        for name in sorted((needed - set(kept)) & self._fields.keys()):
+            kept.append(name)
+            self._tell(
+                "field_selected",
+                f"{shown(name)} of {self._id} is selected now, as its cursor or key must be.",
+            )
+        if [(name,) for name in kept] != before:
+            self.changes["selectedFields"] = _fields(kept)
+
+    def _followed(self, names: Sequence[str], needed: Collection[str]) -> list[str]:
+        """The hand-picked fields that are left, new names in the place of the former."""
+        fields = self._fields or {}
+        kept: dict[str, None] = {}
+        gone: list[str] = []
+        for name in names:
+            heirs = [new for old, new in self._choices.renamed.items() if old[0] == name]
+            if name in fields:
+                kept[name] = None
+            elif not any(old == (name,) for old in self._choices.renamed):
+                gone.append(name)
+            for heir in heirs:
+                if len(heir) == 1 or heir[0] in needed or heir[0] in names:
+                    kept[heir[0]] = None
+                else:
+                    self._tell(
+                        "rename_not_selected",
+                        f"{self._named(heir)} of {self._id} can only be selected with all of"
+                        f" {shown(heir[0])}, which was not picked: it is not synced.",
+                    )
+        if gone:
+            self._tell(
+                "selected_fields_gone", f"{_names(gone)} of {self._id} cannot be picked any more."
+            )
+        return list(kept)
+
+    def _mappers(self) -> None:
+        names = {
+            old[0]: new[0]
+            for old, new in self._choices.renamed.items()
+            if len(old) == 1 and len(new) == 1
+        }
+        config = self._current.config
+        if config.hashed_fields:
+            hashed = [_moved_field(field, names) for field in config.hashed_fields]
+            if hashed != list(config.hashed_fields):
+                self.changes["hashedFields"] = hashed
+        mappers = list(config.mappers or ())
+        followed = [_moved_mapper(mapper, names) for mapper in mappers]
+        if followed != mappers:
+            self.changes["mappers"] = followed
+        if "hashedFields" in self.changes or followed != mappers:
+            self._tell("mapper_followed", f"What maps the fields of {self._id} follows the rename.")
+        before = self._current.stream.fields() or {}
+        for mapper in followed:
+            for name in sorted(_mapped(msgspec.json.decode(mapper))):
+                if name in before and self._fields is not None and name not in self._fields:
+                    self._tell(
+                        "mapper_without_field",
+                        f"A mapper of {self._id} still names {shown(name)}, which is gone.",
+                    )
+
+    def _moved(self, path: Path) -> Path:
+        """Where a renamed field, or one in it, is found now."""
+        for length in range(len(path), 0, -1):
+            new = self._choices.renamed.get(path[:length])
+            if new is not None:
+                return (*new, *path[length:])
+        return path
+
+    def _has_all(self, key: tuple[Path, ...]) -> bool:
+        return all(path and declared(self._fields, path) for path in key) and bool(key)
+
+    def _set(self, member: str, value: T, configured: T) -> T:
+        if value != configured:
+            self.changes[member] = value
+        return value
+
+    def _switch(self, reads: str | None, writes: str | None) -> None:
+        self._reads, self._writes = reads, writes
+        self.changes |= {"syncMode": reads, "destinationSyncMode": writes}
+
+    def _read_by(self, cursor: Path, how: str) -> None:
+        self._tell(
+            "cursor_followed",
+            f"{self._id} is read by the cursor {self._named(cursor)}, which {how}: where the saved"
+            " state is of no use for it, all is read again.",
+        )
+
+    def _listed(self, key: tuple[Path, ...]) -> str:
+        return ", ".join(map(self._named, key))
+
+    @staticmethod
+    def _named(path: Path) -> str:
+        return shown(dotted(path))
+
+    def _tell(self, code: str, message: str) -> None:
+        self.effects.append(Effect(self._id, code, message))
+
+    def _refuse(self, code: str, setting: str, message: str) -> None:
+        self.problems.append(Problem(self._id, f"config.{setting}", code, message))
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(map(shown, names))
+
+
+def _fields(names: Iterable[str]) -> list[SelectedField]:
+    return [SelectedField(field_path=(name,)) for name in names]
+
+
+def _moved_field(field: SelectedField, names: Mapping[str, str]) -> SelectedField:
+    path = field.field_path
+    if not path or path[0] not in names:
+        return field
+    return SelectedField(field_path=(names[path[0]], *path[1:]))
+
+
+def _moved_mapper(mapper: Raw, names: Mapping[str, str]) -> Raw:
+    """The mapper with the new names of the fields that it names, wherever its kind has them."""
+
+    def walk(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {
+                key: names.get(inner, inner)
+                if key in _NAMING and isinstance(inner, str)
+                else walk(inner)
+                for key, inner in value.items()
+            }
+        return [walk(inner) for inner in value] if isinstance(value, list) else value
+
+    if not _mapped(msgspec.json.decode(mapper)) & names.keys():
+        return mapper
+    return Raw(msgspec.json.encode(walk(decode(mapper))))
+
+
+def _mapped(value: Any) -> set[str]:
+    """The fields that a mapper names."""
+    if isinstance(value, dict):
+        here = {value[key] for key in _NAMING & value.keys() if isinstance(value[key], str)}
+        return here.union(*map(_mapped, value.values()))
+    return set().union(*map(_mapped, value)) if isinstance(value, list) else set()

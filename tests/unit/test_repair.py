@@ -1,0 +1,638 @@
+"""A heal follows what was decided, leaves the rest alone, and says what comes with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any
+
+import msgspec
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.domain import catalog, drift, repair
+from shared.domain.catalog import InvalidCatalog, StreamId
+from shared.domain.drift import Change
+from shared.domain.repair import Decision, Healed, HealImpossible
+from tests.unit.catalogs import (
+    CATALOGS,
+    MOMENT,
+    TEXT,
+    Json,
+    document,
+    histories,
+    picked,
+    shuffled,
+    stream,
+)
+
+Path = tuple[str, ...]
+ORDERS = StreamId(None, "orders")
+PLAIN: Json = {"sourceDefinedCursor": False, "sourceDefinedPrimaryKey": []}
+FIELDS: Json = {"id": TEXT, "updated": MOMENT, "total": TEXT}
+# What decisions can lead to that Airbyte would refuse: a person has to decide otherwise.
+DEAD_ENDS = {
+    "cursor_lost",
+    "excluded_field_needed",
+    "missing_selected_fields",
+    "no_selected_stream",
+}
+
+
+def decided(before: Sequence[Json], after: Sequence[Json], action: str = "apply") -> list[Decision]:
+    """The same decision on everything that concerns the connection or is new."""
+    changes = drift.diff(document(*before), document(*after))
+    return [msgspec.convert({"change": change, "action": action}, Decision) for change in changes]
+
+
+def healed(
+    before: Json, after: Json, became: dict[Path, Path] | None = None, **choice: Any
+) -> tuple[Json, list[str]]:
+    """One stream after all its changes were applied, and the codes of what came with it."""
+    decisions = [
+        msgspec.structs.replace(decision, became=(became or {}).get(decision.change.path), **choice)
+        for decision in decided([before], [after])
+    ]
+    result = heal([before], [after], decisions)
+    return orjson.loads(result.catalog)["streams"][0], [effect.code for effect in result.effects]
+
+
+def heal(before: Sequence[Json], after: Sequence[Json], decisions: Sequence[Decision]) -> Healed:
+    """The heal of documents; what comes out can be applied."""
+    result = repair.heal(catalog.parse(document(*before)), document(*after), decisions)
+    catalog.validate(catalog.parse(result.catalog))
+    return result
+
+
+def attempt(
+    before: Sequence[Json], after: Sequence[Json], decisions: Sequence[Decision]
+) -> Healed | None:
+    """The heal; None where the decisions lead to one of those dead ends."""
+    try:
+        return heal(before, after, decisions)
+    except HealImpossible as impossible:
+        if {problem.code for problem in impossible.problems} <= DEAD_ENDS:
+            return None
+        raise
+
+
+def refused(before: Sequence[Json], after: Sequence[Json], *decisions: Decision) -> list[str]:
+    """The codes of why these decisions lead nowhere."""
+    with pytest.raises(HealImpossible) as impossible:
+        heal(before, after, decisions)
+    return [problem.code for problem in impossible.value.problems]
+
+
+# -- laws
+
+
+@given(CATALOGS, CATALOGS)
+def test_nothing_decided_is_nothing_changed(before: list[Json], after: list[Json]) -> None:
+    """Byte for byte; the same where everything was decided to be kept."""
+    for decisions in ([], decided(before, after, "keep")):
+        result = heal(before, after, decisions)
+        assert result.catalog == document(*before)
+        assert result.effects == ()
+
+
+@given(histories())
+def test_all_applied_leaves_nothing_to_plan(history: tuple[list[Json], list[Json]]) -> None:
+    """Each stream has the source's definition byte for byte, and what is left is not breaking."""
+    before, after = history
+    head, discovered = catalog.parse(document(*before)), document(*after)
+    decisions = decided(before, after)
+    result = attempt(before, after, decisions)
+    if result is None:
+        return
+    new = catalog.parse(result.catalog)
+
+    offered = {s.id: s for s in catalog.parse(discovered).streams}
+    touched = {decision.change.stream for decision in decisions}
+    assert {s.id for s in new.selected().streams} == offered.keys()
+    for stream_ in new.selected().streams:
+        if stream_.id in touched:
+            definition = offered[stream_.id].raw.split(b',"config":')[0]
+            assert stream_.raw.startswith(definition)
+        else:
+            assert stream_.raw == head.by_id()[stream_.id].raw
+    assert [s.selected for s in new.streams] == sorted(s.selected for s in new.streams)[::-1]
+    assert repair.plan_changes(new, discovered) == []
+    assert repair.misfits(new, discovered) == []
+
+
+@given(histories(), st.data())
+def test_what_is_decided_is_done_and_no_more(
+    history: tuple[list[Json], list[Json]], data: st.DataObject
+) -> None:
+    """Some changes applied, the rest of them left: also within one stream, and within one field."""
+    before, after = history
+    every = decided(before, after)
+    chosen = [d for d in every if data.draw(st.booleans())]
+    result = attempt(before, after, chosen)
+    if result is None:
+        return
+    left = {
+        (c.stream, c.kind, c.path)
+        for c, _ in repair.plan_changes(catalog.parse(result.catalog), document(*after))
+    }
+    open_ = {(d.change.stream, d.change.kind, d.change.path) for d in every if d not in chosen}
+    if any(effect.code == "field_kept_whole" for effect in result.effects):
+        assert left >= open_
+    else:
+        assert left == open_
+    concerned = {decision.change.stream for decision in chosen}
+    kept = {s.id: s.raw for s in catalog.parse(result.catalog).streams}
+    for stream_ in catalog.parse(document(*before)).streams:
+        assert stream_.id in kept, "no stream drops out of the document"
+        if stream_.id not in concerned:
+            assert kept[stream_.id] == stream_.raw
+
+
+@given(histories(), st.data())
+def test_healing_twice_is_healing_once(
+    history: tuple[list[Json], list[Json]], data: st.DataObject
+) -> None:
+    """Also with decisions read back from JSON; nothing changes its arguments."""
+    before, after = history
+    actions = st.sampled_from(["apply", "apply", "keep", "exclude"])
+    decisions = [
+        msgspec.structs.replace(decision, action=data.draw(actions))
+        for decision in decided(before, after)
+    ]
+    once = attempt(before, after, decisions)
+    if once is None:
+        return
+    head, discovered, copy = catalog.parse(document(*before)), document(*after), deepcopy(decisions)
+    assert repair.heal(head, discovered, decisions) == once
+    assert catalog.dump(head) == document(*before)
+    assert discovered == document(*after)
+    assert decisions == copy
+
+    again = msgspec.json.decode(msgspec.json.encode(decisions), type=list[Decision])
+    assert repair.heal(head, discovered, again) == once
+    twice = repair.heal(catalog.parse(once.catalog), discovered, decisions)
+    assert twice.catalog == once.catalog
+
+
+@given(histories())
+def test_hand_picked_fields_never_grow_by_themselves(
+    history: tuple[list[Json], list[Json]],
+) -> None:
+    """A new field may be personal data: only what the cursor or key needs joins, and it is said."""
+    before, after = history
+    head = catalog.parse(document(*before))
+    result = attempt(before, after, decided(before, after))
+    if result is None:
+        return
+    known = head.by_id()
+    for stream_ in catalog.parse(result.catalog).selected().streams:
+        had = stream_.id in known and known[stream_.id].config.selected_names()
+        if not had:
+            continue
+        more = (stream_.config.selected_names() or frozenset()) - had
+        needed = {path[0] for path in (stream_.cursor, *stream_.primary_key) if path}
+        assert more <= needed
+        assert stream_.config.selected_names() is not None, "a list is never switched off"
+        told = [e for e in result.effects if e.code == "field_selected" and e.stream == stream_.id]
+        assert len(told) == len(more)
+
+
+@given(histories(), st.integers(0, 99))
+def test_order_changes_no_heal(history: tuple[list[Json], list[Json]], seed: int) -> None:
+    """The source may answer in any order, and as slices; decisions come in any order too."""
+    before, after = history
+    other = shuffled({"streams": after}, seed)["streams"]
+    decisions = decided(before, after)
+    head = catalog.parse(document(*before))
+
+    def outcome(discovered: Any, some: Sequence[Decision]) -> str:
+        try:
+            result = repair.heal(head, discovered, some)
+        except HealImpossible as impossible:
+            return impossible.code
+        return catalog.meaning_of(result.catalog)
+
+    expected = outcome(document(*after), decisions)
+    assert outcome(document(*other), decisions) == expected
+    assert outcome(catalog.scan(document(*after)), decisions[::-1]) == expected
+
+
+# -- fields
+
+
+def test_fields_are_taken_one_by_one() -> None:
+    """One is added, another stays out; one that is gone stays where that was decided."""
+    grown = {"id": TEXT, "updated": MOMENT, "a": TEXT, "b": TEXT}
+    decisions = [d for d in decided([stream()], [stream(fields=grown)]) if d.change.path != ("b",)]
+    decisions = [
+        msgspec.structs.replace(d, action="keep") if d.change.path == ("total",) else d
+        for d in decisions
+    ]
+    result = heal([stream()], [stream(fields=grown)], decisions)
+    [pair] = orjson.loads(result.catalog)["streams"]
+    assert list(pair["stream"]["jsonSchema"]["properties"]) == ["id", "updated", "total", "a"]
+    assert pair["config"] == stream()["config"]
+
+
+def test_fields_inside_fields_are_taken_one_by_one() -> None:
+    """Through objects and arrays; a union stays as it was until all of it is applied."""
+
+    def story(**inner: Any) -> Json:
+        items = {"type": "array", "items": {"type": "object", "properties": inner}}
+        return stream(fields=FIELDS | {"story": {"type": "object", "properties": {"all": items}}})
+
+    before, after = story(a=TEXT, b=TEXT), story(b=MOMENT, c=TEXT)
+    [gone, retyped, new] = decided([before], [after])
+    assert (gone.change.path, new.change.path) == (
+        ("story", "all", "[]", "a"),
+        ("story", "all", "[]", "c"),
+    )
+    [pair] = orjson.loads(heal([before], [after], [retyped, new]).catalog)["streams"]
+    assert pair == story(a=TEXT, b=MOMENT, c=TEXT)
+
+    def union(*names: str) -> Json:
+        parts = [{"type": "object", "properties": {name: TEXT}} for name in names]
+        return stream(fields=FIELDS | {"foo": {"oneOf": parts}})
+
+    before, after = union("a", "b"), union("a", "c")
+    gone, _ = decided([before], [after])
+    result = heal([before], [after], [gone])
+    assert result.catalog == document(before)
+    assert [effect.code for effect in result.effects] == ["field_kept_whole"]
+
+
+def test_a_type_is_taken_with_what_it_holds() -> None:
+    """Text that became an object brings the object's fields, whose additions nobody told."""
+    inner = {"type": "object", "properties": {"a": TEXT}}
+    before, after = stream(fields=FIELDS | {"x": TEXT}), stream(fields=FIELDS | {"x": inner})
+    assert healed(before, after)[0] == after
+    more: Json = stream(fields=FIELDS | {"x": inner, "y": TEXT})
+    [retyped, _] = decided([before], [more])
+    assert orjson.loads(heal([before], [more], [retyped]).catalog)["streams"] == [after]
+
+
+def test_an_excluded_field_is_never_selected() -> None:
+    """Where all fields were synced they are hand-picked from then on; a list stays without it."""
+    after = stream(fields=FIELDS | {"ssn": TEXT, "city": TEXT})
+    city, ssn = decided([stream()], [after])
+    ssn = msgspec.structs.replace(ssn, action="exclude")
+    result = heal([stream()], [after], [city, ssn])
+    [pair] = orjson.loads(result.catalog)["streams"]
+    assert pair["stream"] == after["stream"]
+    assert pair["config"] == stream(**picked("id", "updated", "total", "city"))["config"]
+    assert [effect.code for effect in result.effects] == ["fields_hand_picked"]
+    assert repair.plan_changes(catalog.parse(result.catalog), document(after)) == []
+
+    before = stream(**picked("id", "updated"))
+    [pair] = orjson.loads(heal([before], [after], [ssn]).catalog)["streams"]
+    assert pair["config"] == before["config"]
+
+
+def test_a_field_in_a_picked_object_cannot_be_excluded() -> None:
+    """Airbyte selects fields of the first level: it stays out of the schema, and that is said."""
+    before, after = (
+        stream(fields=FIELDS | {"who": {"type": "object", "properties": inner}})
+        for inner in ({"a": TEXT}, {"a": TEXT, "ssn": TEXT})
+    )
+    result = heal([before], [after], decided([before], [after], "exclude"))
+    assert result.catalog == document(before)
+    assert [effect.code for effect in result.effects] == ["nested_not_excluded"]
+
+
+def test_a_cursor_or_key_cannot_be_excluded() -> None:
+    """That would be a connection without one."""
+    before = stream(offer=PLAIN, cursorField=["total"])
+    after = stream(offer=PLAIN, fields=FIELDS | {"total": MOMENT})
+    assert refused([before], [after], *decided([before], [after], "exclude")) == [
+        "excluded_field_needed"
+    ]
+
+
+# -- renames
+
+
+def test_a_renamed_field_takes_the_place_of_the_old_one() -> None:
+    """In a hand-picked list, in mappers and in hashed fields."""
+    after = stream(fields={"id": TEXT, "updated": MOMENT, "amount": TEXT, "ssn": TEXT})
+    became: dict[Path, Path] = {("total",): ("amount",)}
+    pair, codes = healed(stream(), after, became)
+    assert (pair, codes) == (after, ["field_renamed"])
+
+    def mapper(name: str) -> Json:
+        conditions = {"type": "EQUAL", "fieldName": name, "comparisonValue": "total"}
+        return {
+            "hashedFields": [{"fieldPath": [name]}],
+            "mappers": [
+                {"type": "hashing", "mapperConfiguration": {"targetField": name, "method": "MD5"}},
+                {"type": "row-filtering", "mapperConfiguration": {"conditions": conditions}},
+                {"type": "hashing", "mapperConfiguration": {"targetField": "id"}},
+            ],
+        }
+
+    pair, codes = healed(
+        stream(**picked("id", "total", "updated"), **mapper("total")), after, became
+    )
+    assert (
+        pair["config"]
+        == (stream(**picked("id", "amount", "updated"), **mapper("amount"))["config"])
+    )
+    assert codes == ["mapper_followed", "field_renamed"]
+    unpicked = stream(**picked("id", "updated"))
+    assert healed(unpicked, after, became)[0]["config"] == unpicked["config"]
+
+
+def test_a_renamed_cursor_and_key_are_followed() -> None:
+    """Whether the source defines them or the connection; also when nothing else is taken."""
+    after = stream(
+        fields={"key": TEXT, "modified": MOMENT, "total": TEXT},
+        offer={"defaultCursorField": ["modified"], "sourceDefinedPrimaryKey": [["key"]]},
+    )
+    became: dict[Path, Path] = {("id",): ("key",), ("updated",): ("modified",)}
+    for before in (stream(), stream(**picked("id", "updated"))):
+        pair, codes = healed(before, after, became)
+        assert pair["config"]["cursorField"] == ["modified"]
+        assert pair["config"]["primaryKey"] == [["key"]]
+        assert {"cursor_followed", "key_followed"} <= set(codes)
+    assert pair["config"]["selectedFields"] == picked("key", "modified")["selectedFields"]
+
+    before, after = (
+        stream(offer=PLAIN),
+        stream(offer=PLAIN, fields=after["stream"]["jsonSchema"]["properties"]),
+    )
+    pair, _ = healed(before, after, became)
+    assert (pair["config"]["cursorField"], pair["config"]["primaryKey"]) == (
+        ["modified"],
+        [["key"]],
+    )
+
+    # Only the renames are decided on: what the source defines stays as it was.
+    after = stream(
+        fields={"key": TEXT, "modified": MOMENT, "total": TEXT},
+        offer={"defaultCursorField": ["modified"], "sourceDefinedPrimaryKey": [["key"]]},
+    )
+    some = [
+        msgspec.structs.replace(d, became=became[d.change.path])
+        for d in decided([stream()], [after])
+        if d.change.kind == "field_removed"
+    ]
+    [pair] = orjson.loads(heal([stream()], [after], some).catalog)["streams"]
+    assert (pair["config"]["cursorField"], pair["config"]["primaryKey"]) == (
+        ["modified"],
+        [["key"]],
+    )
+
+
+def test_a_rename_into_what_is_not_picked_is_not_selected() -> None:
+    """All of `amounts` would come with it; as a cursor it must."""
+    inner = {"type": "object", "properties": {"total": TEXT, "ssn": TEXT}}
+    after = stream(fields={"id": TEXT, "updated": MOMENT, "amounts": inner})
+    pair, codes = healed(
+        stream(**picked("id", "updated", "total")), after, {("total",): ("amounts", "total")}
+    )
+    assert pair["config"]["selectedFields"] == picked("id", "updated")["selectedFields"]
+    assert codes == ["rename_not_selected", "field_renamed"]
+
+    inner = {"type": "object", "properties": {"updated": MOMENT}}
+    after = stream(offer=PLAIN, fields={"id": TEXT, "total": TEXT, "meta": inner})
+    pair, codes = healed(
+        stream(offer=PLAIN, **picked("id", "updated")), after, {("updated",): ("meta", "updated")}
+    )
+    assert pair["config"]["selectedFields"] == picked("id", "meta")["selectedFields"]
+    assert pair["config"]["cursorField"] == ["meta", "updated"]
+
+
+def test_a_mapper_of_a_field_that_is_gone_is_said() -> None:
+    """It stays, since taking a hash away may show what must not be seen."""
+    hashing = {"type": "hashing", "mapperConfiguration": {"targetField": "total"}}
+    before = stream(mappers=[hashing])
+    pair, codes = healed(before, stream(fields={"id": TEXT, "updated": MOMENT}))
+    assert pair["config"] == before["config"]
+    assert codes == ["mapper_without_field"]
+
+
+def test_a_renamed_stream_takes_the_config_along() -> None:
+    """The old one is deselected, not dropped; fields that went leave the list."""
+    before = stream("deals", **picked("id", "updated", "total"))
+    after = stream("opportunities", fields={"id": TEXT, "updated": MOMENT, "ssn": TEXT})
+    gone, _ = decided([before], [after])
+    assert gone.change == Change("stream_removed", StreamId(None, "deals"))
+    renamed = msgspec.structs.replace(gone, became=StreamId(None, "opportunities"))
+    result = heal([before, stream("x")], [after, stream("x")], [renamed])
+    new, other, old = orjson.loads(result.catalog)["streams"]
+    assert new["stream"] == after["stream"]
+    assert new["config"] == stream("opportunities", **picked("id", "updated"))["config"]
+    assert other == stream("x")
+    assert old == stream("deals", selected=False, **picked("id", "updated", "total"))
+    assert [e.code for e in result.effects] == ["selected_fields_gone", "stream_renamed"]
+
+    twice = repair.heal(catalog.parse(result.catalog), document(after, stream("x")), [renamed])
+    assert twice.catalog == result.catalog
+
+
+# -- what was lost
+
+
+def test_a_lost_cursor_becomes_the_sources_own_else_all_is_read() -> None:
+    """The nearest that the source supports, and it is said what that does."""
+    shrunk = {"id": TEXT, "total": TEXT}
+    own = {"defaultCursorField": ["total"]}
+    pair, codes = healed(stream(), stream(fields=shrunk, offer=own))
+    assert (pair["config"]["cursorField"], codes) == (["total"], ["cursor_followed"])
+
+    plain = {"sourceDefinedCursor": False}
+    for writes, instead in (("append_dedup", "overwrite"), ("append", "append")):
+        pair, codes = healed(
+            stream(offer=plain, destinationSyncMode=writes), stream(fields=shrunk, offer=plain)
+        )
+        assert (pair["config"]["syncMode"], pair["config"]["destinationSyncMode"]) == (
+            "full_refresh",
+            instead,
+        )
+        assert codes == ["cursor_fallback"]
+    pair, codes = healed(stream(offer=plain), stream(fields=shrunk, offer=plain), cursor=("total",))
+    assert pair["config"]["cursorField"] == ["total"]
+    assert pair["config"]["syncMode"] == "incremental"
+
+    only = plain | {"supportedSyncModes": ["incremental"]}
+    before, after = stream(offer=only), stream(fields=shrunk, offer=only)
+    assert refused([before], [after], *decided([before], [after])) == ["cursor_lost"]
+
+
+def test_a_cursor_that_the_source_no_longer_defines_is_written_down() -> None:
+    """The connection goes on by it; the same with a key."""
+    before = stream(cursorField=[], primaryKey=[])
+    pair, codes = healed(before, stream(offer=PLAIN))
+    assert (pair["config"]["cursorField"], pair["config"]["primaryKey"]) == (["updated"], [["id"]])
+    assert codes == ["cursor_kept"]
+
+
+def test_a_lost_key_becomes_the_sources_own_else_rows_are_no_longer_told_apart() -> None:
+    """Never a part of the key, which would throw rows away."""
+    before = stream(offer=PLAIN, primaryKey=[["id"], ["total"]])
+    shrunk = {"id": TEXT, "updated": MOMENT}
+    pair, codes = healed(before, stream(fields=shrunk, offer=PLAIN))
+    assert (pair["config"]["destinationSyncMode"], pair["config"]["primaryKey"]) == ("append", [])
+    assert codes == ["key_fallback"]
+
+    pair, codes = healed(before, stream(fields=shrunk, offer=PLAIN), primary_key=(("id",),))
+    assert pair["config"]["primaryKey"] == [["id"]]
+    assert codes == ["key_followed"]
+
+    own = PLAIN | {"sourceDefinedPrimaryKey": [["id"]]}
+    pair, codes = healed(before, stream(fields=shrunk, offer=own))
+    assert pair["config"]["primaryKey"] == [["id"]]
+    assert pair["config"]["destinationSyncMode"] == "append_dedup"
+
+
+def test_another_key_of_the_source_is_taken_and_selected() -> None:
+    """Airbyte refuses a hand-picked list without the key."""
+    after = stream(offer={"sourceDefinedPrimaryKey": [["total"]]})
+    pair, codes = healed(stream(**picked("id", "updated")), after)
+    assert pair["config"]["primaryKey"] == [["total"]]
+    assert pair["config"]["selectedFields"] == picked("id", "updated", "total")["selectedFields"]
+    assert codes == ["key_followed", "field_selected"]
+
+
+def test_a_lost_mode_becomes_one_that_is_offered() -> None:
+    """As when a catalog is merged."""
+    offered = stream(
+        offer={"supportedSyncModes": ["full_refresh"]},
+        syncMode="full_refresh",
+        destinationSyncMode="overwrite",
+    )
+    pair, codes = healed(stream(), offered)
+    assert pair["config"]["syncMode"] == "full_refresh"
+    assert pair["config"]["destinationSyncMode"] == "overwrite"
+    assert codes == ["sync_mode_fallback"]
+
+
+# -- streams
+
+
+def test_a_stream_that_is_gone_is_deselected_not_dropped() -> None:
+    """It stands last, with its config as it was, and applying the document leaves it out."""
+    result = heal(
+        [stream("gone"), stream("stays")],
+        [stream("stays")],
+        decided([stream("gone")], [stream("stays")])[:1],
+    )
+    pairs = orjson.loads(result.catalog)["streams"]
+    assert pairs == [stream("stays"), stream("gone", selected=False)]
+    assert [effect.code for effect in result.effects] == ["stream_deselected"]
+    only = decided([stream("gone")], [stream("new")])[:1]
+    assert refused([stream("gone")], [stream("new")], *only) == ["no_selected_stream"]
+
+
+def test_a_new_stream_is_selected_only_when_decided() -> None:
+    """Then as in a new connection, written in a way that this one writes already."""
+    after = [stream("a"), stream("new", fields={"id": TEXT, "updated": MOMENT})]
+    after[1]["config"] = {"selected": False}
+    [added] = decided([stream("a")], after)
+    result = heal([stream("a")], after, [added])
+    pairs = orjson.loads(result.catalog)["streams"]
+    assert pairs[0] == stream("a")
+    assert pairs[1] == stream("new", fields={"id": TEXT, "updated": MOMENT}, suggested=False)
+    assert [effect.code for effect in result.effects] == ["stream_selected"]
+
+
+def test_a_stream_that_nobody_asked_about_may_be_absent() -> None:
+    """Only the streams of interest need to be given."""
+    before = [stream("a"), stream("b")]
+    after = stream("a", fields=FIELDS | {"new": TEXT})
+    decisions = decided([stream("a")], [after])
+    result = repair.heal(catalog.parse(document(*before)), catalog.scan(document(after)), decisions)
+    assert result.catalog == document(after | {"config": before[0]["config"]}, before[1])
+    assert refused(before, [stream("b")], *decisions) == ["unknown_stream"]
+
+
+# -- decisions that cannot be followed
+
+
+def test_a_decision_on_another_change_is_refused() -> None:
+    """The person saw something else than what would be applied now."""
+    seen = stream(fields=FIELDS | {"new": TEXT})
+    [decision] = decided([stream()], [seen])
+    other = stream(fields=FIELDS | {"new": {"type": "integer"}})
+    assert refused([stream()], [other], decision) == ["decision_outdated"]
+    removed = Decision(Change("stream_removed", ORDERS), "apply")
+    assert refused([stream()], [stream()], removed) == ["decision_outdated"]
+    [gone] = decided([stream()], [stream(fields={"id": TEXT, "updated": MOMENT})])
+    retyped = stream(fields=FIELDS | {"total": MOMENT})
+    assert refused([stream()], [retyped], gone) == ["decision_outdated"]
+    assert refused([stream()], [seen], decision, decision) == ["decided_twice"]
+
+
+def test_a_rename_needs_something_to_have_become() -> None:
+    """A field of the source, and one for each that is gone."""
+    after = stream(fields={"id": TEXT, "updated": MOMENT, "amount": TEXT})
+    added, gone = decided([stream()], [after])
+
+    def become(decision: Decision, name: Any) -> Decision:
+        return msgspec.structs.replace(decision, became=name)
+
+    assert refused([stream()], [after], become(gone, ("nowhere",))) == ["unknown_field"]
+    assert refused([stream()], [after], become(gone, ORDERS)) == ["not_a_rename"]
+    assert refused([stream()], [after], become(added, ("id",))) == ["not_a_rename"]
+    two = stream(fields=FIELDS | {"sum": TEXT})
+    _, sum_, total = decided([two], [after])
+    both = [become(each, ("amount",)) for each in (sum_, total)]
+    assert refused([two], [after], *both) == ["renamed_twice"]
+
+    stream_gone, _ = decided([stream()], [stream("other")])
+    for name, code in (("nowhere", "unknown_stream"), ("b", "stream_already_selected")):
+        renamed = become(stream_gone, StreamId(None, name))
+        assert refused([stream(), stream("b")], [stream("b")], renamed) == [code]
+
+
+def test_what_was_chosen_must_exist() -> None:
+    """A cursor that is no field is refused with its place."""
+    after = stream(fields={"id": TEXT, "total": TEXT}, offer={"sourceDefinedCursor": False})
+    before = stream(offer={"sourceDefinedCursor": False})
+    [gone] = decided([before], [after])
+    chosen = msgspec.structs.replace(gone, cursor=("nowhere",))
+    assert refused([before], [after], chosen) == ["unknown_field"]
+
+
+def test_a_broken_discovery_is_no_heal() -> None:
+    """What the source said is refused, whatever was decided."""
+    with pytest.raises(InvalidCatalog):
+        repair.heal(catalog.parse(document(stream())), b"[]", [])
+
+
+# -- what an older version needs
+
+
+@given(histories())
+def test_what_a_source_offers_fits_it(history: tuple[list[Json], list[Json]]) -> None:
+    """A catalog of its own never misfits; one of a stream that went does."""
+    before, after = history
+    head = catalog.parse(document(*before))
+    assert repair.misfits(head, document(*before)) == []
+    gone = {pair["stream"]["name"] for pair in before} - {p["stream"]["name"] for p in after}
+    misfits = repair.misfits(head, document(*after))
+    assert {p.stream.name for p in misfits if p.stream and p.code == "stream_gone"} == gone
+
+
+def test_misfits_say_what_the_source_no_longer_has() -> None:
+    """Each with its place; a type is none, nor is what the catalog does not use."""
+
+    def misfits(before: Json, after: Json) -> list[tuple[str, str]]:
+        found = repair.misfits(catalog.parse(document(before)), document(after))
+        return [(problem.code, problem.field.removeprefix("streams[0].")) for problem in found]
+
+    shrunk = stream(fields={"total": TEXT}, offer=PLAIN | {"supportedSyncModes": ["full_refresh"]})
+    assert misfits(stream(), shrunk) == [
+        ("field_gone", "config.selectedFields"),
+        ("field_gone", "config.selectedFields"),
+        ("unsupported_sync_mode", "config.syncMode"),
+        ("cursor_gone", "config.cursorField"),
+        ("key_gone", "config.primaryKey"),
+    ]
+    less = stream(fields={"id": TEXT, "updated": MOMENT})
+    assert misfits(stream(), less) == [("field_gone", "config.selectedFields")]
+    assert misfits(stream(**picked("id", "updated")), less) == []
+    assert misfits(stream(), stream(fields=FIELDS | {"total": MOMENT, "new": TEXT})) == []
+    assert misfits(stream(), stream("other")) == [("stream_gone", "stream.name")]
+    assert misfits(stream(selected=False), stream("other")) == []
