@@ -301,14 +301,10 @@ def _configure(stream: Mapping[str, Any], config: Mapping[str, Any]) -> Json:
     }
 
 
-def changed_modes(before: Sequence[Json], after: Sequence[Json]) -> list[tuple[str | None, str]]:
-    """Streams (namespace, name) whose syncMode is another one now: their state is worth nothing."""
-    modes = {_key(pair): pair["config"]["syncMode"] for pair in before}
-    return [
-        _key(pair)
-        for pair in after
-        if modes.get(_key(pair), pair["config"]["syncMode"]) != pair["config"]["syncMode"]
-    ]
+def starting_anew(before: Sequence[Json], after: Sequence[Json]) -> list[tuple[str | None, str]]:
+    """Streams (namespace, name) that are deselected, or have another syncMode: no state is kept."""
+    modes = {_key(pair): pair["config"]["syncMode"] for pair in after}
+    return [_key(pair) for pair in before if modes.get(_key(pair)) != pair["config"]["syncMode"]]
 
 
 def _key(pair: Json) -> tuple[str | None, str]:

@@ -399,7 +399,8 @@ class Plane:
     async def update_connection(self, row: Row, settings: Json, sync_catalog: Json | None) -> Row:
         """Change what was given; a catalog replaces the whole catalog.
 
-        A stream whose sync mode changes loses its state.
+        A stream that is deselected, or whose sync mode changes, loses its state; nothing else is
+        reset, whatever the new catalog or status is.
 
         Raises:
             Refusal: the catalog cannot be meant, or not be written.
@@ -419,7 +420,7 @@ class Plane:
                 content,
                 row["id"],
             )
-            for namespace, name in catalog.changed_modes(row["streams"], streams):
+            for namespace, name in catalog.starting_anew(row["streams"], streams):
                 self.metadata.write(
                     "DELETE FROM states WHERE connection_id = ? AND namespace = ? AND name = ?",
                     row["id"],

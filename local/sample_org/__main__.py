@@ -107,6 +107,18 @@ def retype_field(object_name: ObjectName, field: FieldName, type: str) -> None:
 
 
 @app.command()
+def forbid_field(object_name: ObjectName, field: FieldName) -> None:
+    """Let queries refuse a field that is still described."""
+    _change("POST", f"{_field_path(object_name, field)}/forbid")
+
+
+@app.command()
+def allow_field(object_name: ObjectName, field: FieldName) -> None:
+    """Let queries read a forbidden field again."""
+    _change("POST", f"{_field_path(object_name, field)}/allow")
+
+
+@app.command()
 def add_object(name: ObjectName, rows: int = 10) -> None:
     """Add a custom object."""
     _change("POST", "/org/objects", {"name": name, "rows": rows})

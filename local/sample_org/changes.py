@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -23,6 +24,9 @@ Scalar = str | int | float | bool | None
 
 _CUSTOM = re.compile(r"[A-Za-z](?:_?[A-Za-z0-9])*__c", re.ASCII)
 _LONGEST_NAME = 43
+_TIMES = frozenset({"CreatedDate", "LastModifiedDate", "SystemModstamp"})
+"""System fields that some objects of Salesforce's are without."""
+
 _FITS: dict[str, tuple[type, ...]] = {
     "boolean": (bool,),
     "int": (int,),
@@ -103,10 +107,14 @@ class DropField(Change):
     name: Name
 
     def apply(self, org: Org, *, at: datetime) -> str:  # noqa: ARG002 -- no row is modified
-        """A standard field cannot be deleted in Salesforce; its read access can be taken away."""
+        """A standard field cannot be deleted in Salesforce; its read access can be taken away.
+
+        Salesforce lets nobody hide a record's times. Here they can be, since an object that has
+        none is one that cannot be read by what changed.
+        """
         sobject = find_object(org, self.object)
         old = _field(sobject, self.name)
-        if self.name in SYSTEM:
+        if self.name in SYSTEM and self.name not in _TIMES:
             raise Invalid(f"{self.name} is a system field: no object can be without it.")
         if not old.custom:
             org.adopt(sobject)
@@ -141,7 +149,7 @@ class RenameField(Change):
             for row in rows
         ]
         label = "" if old.label == fields.label_of(old.name) else old.own_label
-        renamed = _copy(old, name=self.to, own_label=label)
+        renamed = replace(old, name=self.to, own_label=label)
         sobject.fields = {
             (self.to if key == self.name else key): (renamed if key == self.name else value)
             for key, value in sobject.fields.items()
@@ -171,11 +179,47 @@ class RetypeField(Change):
             values=picks if self.type in {"picklist", "multipicklist"} else (),
             targets=("Account",),
         )
+        new = replace(new, queryable=old.queryable)
         org.adopt(sobject)
         rows = org.rows(sobject)
         rows[:] = [row | {self.name: converted(row.get(self.name), new)} for row in rows]
         sobject.fields[self.name] = new
         return f"{self.name} of {sobject.name} is now of type {self.type}, no longer {old.type}."
+
+
+class ForbidField(Change):
+    """Let queries refuse a field that is still described."""
+
+    verb: Literal["forbid_field"] = "forbid_field"
+    object: Name
+    name: Name
+
+    def apply(self, org: Org, *, at: datetime) -> str:  # noqa: ARG002 -- no row is modified
+        """As when read access is taken between a describe and the queries made from it."""
+        sobject = find_object(org, self.object)
+        old = _field(sobject, self.name)
+        if not old.queryable:
+            raise Conflict(f"Queries refuse {self.name} of {sobject.name} already.")
+        org.adopt(sobject)
+        sobject.fields[self.name] = replace(old, queryable=False)
+        return f"Queries refuse the field {self.name} of {sobject.name}, which is still described."
+
+
+class AllowField(Change):
+    """Let queries read a forbidden field again."""
+
+    verb: Literal["allow_field"] = "allow_field"
+    object: Name
+    name: Name
+
+    def apply(self, org: Org, *, at: datetime) -> str:  # noqa: ARG002 -- no row is modified
+        """Its values are as they were."""
+        sobject = find_object(org, self.object)
+        old = _field(sobject, self.name)
+        if old.queryable:
+            raise Conflict(f"Queries read {self.name} of {sobject.name} already.")
+        sobject.fields[self.name] = replace(old, queryable=True)
+        return f"Queries read the field {self.name} of {sobject.name} again."
 
 
 class AddObject(Change):
@@ -243,7 +287,16 @@ class Touch(Change):
 
 
 AnyChange = Annotated[
-    AddField | DropField | RenameField | RetypeField | AddObject | HideObject | ShowObject | Touch,
+    AddField
+    | DropField
+    | RenameField
+    | RetypeField
+    | ForbidField
+    | AllowField
+    | AddObject
+    | HideObject
+    | ShowObject
+    | Touch,
     Field(discriminator="verb"),
 ]
 
@@ -295,16 +348,3 @@ def _fits(value: Any, field: fields.Field, allowed: tuple[type, ...]) -> bool:
     if isinstance(value, str) and field.length and len(value) > field.length:
         return False
     return field.type == "reference" or converted(value, field) is not None
-
-
-def _copy(old: fields.Field, *, name: str, own_label: str) -> fields.Field:
-    return fields.Field(
-        name,
-        old.type,
-        length=old.length,
-        precision=old.precision,
-        scale=old.scale,
-        values=old.values,
-        targets=old.targets,
-        own_label=own_label,
-    )

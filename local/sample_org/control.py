@@ -100,6 +100,16 @@ def routes(live: LiveOrg) -> APIRouter:
         """Give a custom field another type: `{"type"}`."""
         return apply(changes.RetypeField, members, object=name, name=field)
 
+    @router.post("/objects/{name}/fields/{field}/forbid")
+    async def forbid_field(name: str, field: str) -> dict[str, str]:
+        """Let queries refuse a field that is still described."""
+        return apply(changes.ForbidField, {}, object=name, name=field)
+
+    @router.post("/objects/{name}/fields/{field}/allow")
+    async def allow_field(name: str, field: str) -> dict[str, str]:
+        """Let queries read a forbidden field again."""
+        return apply(changes.AllowField, {}, object=name, name=field)
+
     @router.patch("/settings")
     async def behave(members: Members) -> Behaviour:
         """Change how the org behaves; what is left out stays."""

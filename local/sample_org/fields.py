@@ -126,6 +126,8 @@ class Field:
     targets: tuple[str, ...] = ()
     """The objects a reference may point to."""
     own_label: str = ""
+    queryable: bool = True
+    """False for what is described, and refused by every query that names it."""
 
     @property
     def custom(self) -> bool:

@@ -267,7 +267,7 @@ def _malformed(why: str) -> SalesforceError:
 
 def _field(query: Query, sobject: SObject, name: str) -> Field:
     field = sobject.fields.get(name)
-    if field is None:
+    if field is None or not field.queryable:
         raise SalesforceError(
             400,
             "INVALID_FIELD",

@@ -146,6 +146,7 @@ async def test_connections_and_jobs(server: AirbyteServer, ask: Ask) -> None:
     assert set(cut) == {"Id", "SystemModstamp"}
     await ask("connections/list", workspaceId=WORKSPACE_ID)
     await ask("connections/status", connectionIds=[made["connectionId"]])
+    assert (await ask("state/get", **by_id))["stateType"] == "not_set"
 
     job_id = (await ask("connections/sync", **by_id))["job"]["id"]
     await ask("connections/sync", **by_id, answers=409)
@@ -157,7 +158,15 @@ async def test_connections_and_jobs(server: AirbyteServer, ask: Ask) -> None:
     await ask("jobs/get_light", id=job_id)
     await ask("jobs/get_without_logs", id=job_id)
     await ask("jobs/list", configTypes=["sync"], configId=made["connectionId"])
+    assert (await ask("state/get", **by_id))["stateType"] == "stream"
+    cleared = server.start_job(made["connectionId"], "clear")
+    await ask("jobs/list", configTypes=["clear"], configId=made["connectionId"])
+    server.finish_job(cleared["id"])
     await ask("connections/status", connectionIds=[made["connectionId"]])
+    server.disable(made["connectionId"])
+    assert (await ask("connections/get", **by_id))["breakingChange"] is True
+    await ask("connections/status", connectionIds=[made["connectionId"]])
+    await ask("connections/update", **by_id, breakingChange=False, status="active")
     job_id = (await ask("connections/sync", **by_id))["job"]["id"]
     await ask("jobs/cancel", id=job_id)
     await ask("jobs/cancel", id=job_id, answers=500)

@@ -116,6 +116,153 @@ async def test_jobs_end_after_some_polls(server: AirbyteServer, http: httpx.Asyn
     assert server.attempts[job["id"]][0]["recordsSynced"] == 7
 
 
+async def _discovered(server: AirbyteServer, http: httpx.AsyncClient, source: str) -> Json:
+    """Each stream that a discovery finds, by name."""
+    order = {"sourceId": source, "disable_cache": True}
+    found = (await http.post("/sources/discover_schema", json=order)).json()
+    return {pair["stream"]["name"]: pair for pair in found["catalog"]["streams"]}
+
+
+async def test_a_source_changes_between_discoveries(
+    server: AirbyteServer, http: httpx.AsyncClient
+) -> None:
+    """As a test says, one source alone, and its own cursor and key go with their fields."""
+    one, other = (server.add_source(name)["sourceId"] for name in ("one", "other"))
+    server.add_field("Account", "Region__c", source=one)
+    server.retype_field("Account", "AnnualRevenue", "string", source=one)
+    server.rename_field("Account", "Id", "AccountKey", source=one)
+    server.rename_field("Contact", "SystemModstamp", "ModifiedAt", source=one)
+    server.drop_field("Opportunity", "SystemModstamp", source=one)
+
+    found = await _discovered(server, http, one)
+
+    fields = found["Account"]["stream"]["jsonSchema"]["properties"]
+    assert list(fields) == ["AccountKey", "Name", "AnnualRevenue", "SystemModstamp", "Region__c"]
+    assert fields["AnnualRevenue"] == {"type": ["string", "null"]}
+    assert found["Account"]["stream"]["sourceDefinedPrimaryKey"] == [["AccountKey"]]
+    assert found["Contact"]["stream"]["defaultCursorField"] == ["ModifiedAt"]
+    assert found["Contact"]["config"]["cursorField"] == ["ModifiedAt"]
+    assert found["Opportunity"]["stream"]["supportedSyncModes"] == ["full_refresh"]
+    assert found["Opportunity"]["config"]["syncMode"] == "full_refresh"
+    untouched = await _discovered(server, http, other)
+    assert "Region__c" not in untouched["Account"]["stream"]["jsonSchema"]["properties"]
+
+
+async def test_hidden_streams_come_back_as_they_were(
+    server: AirbyteServer, http: httpx.AsyncClient
+) -> None:
+    """The same catalog has the same id again."""
+    order = {"sourceId": server.add_source("crm")["sourceId"], "disable_cache": True}
+    before = (await http.post("/sources/discover_schema", json=order)).json()
+    server.hide("Account")
+    hidden = (await http.post("/sources/discover_schema", json=order)).json()
+    server.show("Account")
+    after = (await http.post("/sources/discover_schema", json=order)).json()
+    assert "Account" not in [pair["stream"]["name"] for pair in hidden["catalog"]["streams"]]
+    assert len(hidden["catalog"]["streams"]) == len(before["catalog"]["streams"]) - 1
+    assert hidden["catalogId"] != before["catalogId"] == after["catalogId"]
+
+
+async def test_catalogs_are_found_in_turn(server: AirbyteServer, http: httpx.AsyncClient) -> None:
+    """Each by one discovery, and the last one from then on."""
+    source = server.add_source("crm")["sourceId"]
+    server.offers(*(catalog(stream(name)) for name in ("A", "B", "A", "C")))
+    found = [list(await _discovered(server, http, source)) for _ in range(5)]
+    assert found == [["A"], ["B"], ["A"], ["C"], ["C"]]
+
+
+@pytest.mark.parametrize("version", ["0.63.19", "2.0.0"])
+async def test_discoveries_at_once_are_counted(version: str) -> None:
+    """Over all sources, waited for or followed by their commands."""
+    async with (
+        AirbyteServer(version=version) as server,
+        httpx.AsyncClient(base_url=server.url) as http,
+    ):
+        sources = [server.add_source(str(number))["sourceId"] for number in range(3)]
+        if version == "0.63.19":
+            server.fault("sources/discover_schema", "slow", times=3, seconds=0.2)
+            await asyncio.gather(*(_discovered(server, http, source) for source in sources))
+        else:
+            for source in sources:
+                command = {"id": source}
+                await http.post("/commands/run/discover", json={**command, "actor_id": source})
+            for source in sources:
+                for told in ("running", "completed"):
+                    status = await http.post("/commands/status", json={"id": source})
+                    assert status.json()["status"] == told
+        assert server.most_discoveries_at_once == 3
+        assert server.most_at_once("sources/discover_schema") <= 1
+        server.forget_peaks()
+        assert server.most_discoveries_at_once == 0
+
+
+async def test_a_job_fails_as_scripted_and_the_next_succeeds(
+    server: AirbyteServer, http: httpx.AsyncClient
+) -> None:
+    """With the failure type that the test wants, in the attempt where Airbyte tells it."""
+    made = (await http.post("/connections/create", json=_connection(server, "Account"))).json()
+    server.jobs_end_with("failed", failure=("config_error", "a field is gone"), times=1)
+    order, ended = {"connectionId": made["connectionId"]}, []
+    for _ in range(2):
+        job = (await http.post("/connections/sync", json=order)).json()["job"]
+        ended.append((await http.post("/jobs/get", json={"id": job["id"]})).json())
+    assert [job["job"]["status"] for job in ended] == ["failed", "succeeded"]
+    (failure,) = ended[0]["attempts"][0]["attempt"]["failureSummary"]["failures"]
+    assert (failure["failureType"], failure["failureOrigin"]) == ("config_error", "source")
+    assert "failureSummary" not in ended[1]["attempts"][0]["attempt"]
+
+
+async def test_state_ends_with_the_stream_and_with_its_mode(
+    server: AirbyteServer, http: httpx.AsyncClient
+) -> None:
+    """A sync leaves it, an update that deselects the stream or changes its mode takes it."""
+    made = (await http.post("/connections/create", json=_connection(server, "A", "B", "C"))).json()
+    order = {"connectionId": made["connectionId"]}
+
+    async def kept() -> list[str]:
+        told = (await http.post("/state/get", json=order)).json()
+        return [one["streamDescriptor"]["name"] for one in told.get("streamState", [])]
+
+    assert await kept() == []
+    server.jobs_end_with("succeeded")
+    job = (await http.post("/connections/sync", json=order)).json()["job"]
+    await http.post("/jobs/get", json={"id": job["id"]})
+    assert await kept() == ["A", "B", "C"]
+
+    await http.post("/connections/update", json={**order, "status": "inactive"})
+    assert (await http.post("/connections/sync", json=order)).status_code == 500
+    pairs = made["syncCatalog"]["streams"][:2]
+    pairs[1]["config"].update(syncMode="full_refresh", destinationSyncMode="overwrite")
+    healed = {"syncCatalog": {"streams": pairs}, "status": "active", "breakingChange": False}
+    await http.post("/connections/update", json={**order, **healed})
+    assert await kept() == ["A"]
+
+    cleared = server.start_job(made["connectionId"], "clear")
+    assert await kept() == []
+    listed = {"configTypes": ["clear", "reset_connection"], "configId": made["connectionId"]}
+    (seen,) = (await http.post("/jobs/list", json=listed)).json()["jobs"]
+    assert seen["job"]["id"] == cleared["id"]
+
+
+async def test_airbyte_stops_a_connection_by_itself(
+    server: AirbyteServer, http: httpx.AsyncClient
+) -> None:
+    """It says so in the connection and in its status, and an update makes it run again."""
+    made = (await http.post("/connections/create", json=_connection(server, "Account"))).json()
+    order = {"connectionId": made["connectionId"]}
+    server.disable(made["connectionId"])
+    held = (await http.post("/connections/get", json=order)).json()
+    assert (held["status"], held["breakingChange"]) == ("inactive", True)
+    asked = {"connectionIds": [made["connectionId"]]}
+    (status,) = (await http.post("/connections/status", json=asked)).json()
+    assert status["connectionSyncStatus"] == "failed"
+    healed = {"status": "active", "breakingChange": False, "sourceCatalogId": made["sourceId"]}
+    held = (await http.post("/connections/update", json={**order, **healed})).json()
+    assert {name: held[name] for name in healed} == healed
+    assert held["syncCatalog"] == made["syncCatalog"]
+    assert (await http.post("/connections/sync", json=order)).status_code == 200
+
+
 @pytest.mark.parametrize(
     "spoil, status",
     [

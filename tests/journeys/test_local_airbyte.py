@@ -130,6 +130,70 @@ async def test_an_org_is_read_and_its_new_field_too(stage: Stage) -> None:
     assert await stage.count("Account") == accounts
 
 
+async def test_a_field_that_only_queries_refuse_fails_the_sync(stage: Stage) -> None:
+    """As a configuration error of the source, at once; the state stays for the sync after it."""
+    found = await stage.discovered("Contact")
+    made = await stage.api.connection(
+        stage.source, found["catalog"]["streams"], prefix=stage.prefix
+    )
+    assert (await stage.api.synced(made))["job"]["status"] == "succeeded"
+    asked = {"connectionId": made["connectionId"]}
+    state = await stage.api.ask("state/get", **asked)
+
+    (await stage.org.post("/org/objects/Contact/fields/Title/forbid")).raise_for_status()
+    job = await stage.api.synced(made)
+
+    assert (await stage.discovered("Contact"))["catalogId"] == found["catalogId"]
+    assert job["job"]["status"] == "failed"
+    (attempt,) = job["attempts"]
+    (reason,) = attempt["attempt"]["failureSummary"]["failures"]
+    assert (reason["failureOrigin"], reason["failureType"]) == ("source", "config_error")
+    assert await stage.api.ask("state/get", **asked) == state
+    (await stage.org.post("/org/objects/Contact/fields/Title/allow")).raise_for_status()
+    assert (await stage.api.synced(made))["job"]["status"] == "succeeded"
+    assert await stage.count("Contact") == 500
+
+
+async def test_a_hidden_object_and_a_lost_cursor(stage: Stage) -> None:
+    """Discoveries show both; a sync shows neither, it brings nothing or everything."""
+    found = await stage.discovered("Campaign", "Product2")
+    made = await stage.api.connection(
+        stage.source, found["catalog"]["streams"], prefix=stage.prefix
+    )
+    assert (await stage.api.synced(made))["attempts"][0]["attempt"]["recordsSynced"] == 50
+    (await stage.org.post("/org/objects/Campaign/hide")).raise_for_status()
+    for name in ("SystemModstamp", "LastModifiedDate", "CreatedDate"):
+        answer = await stage.org.delete(f"/org/objects/Product2/fields/{name}")
+        answer.raise_for_status()
+
+    offered = {
+        pair["stream"]["name"]: pair for pair in (await stage.discovered())["catalog"]["streams"]
+    }
+    assert "Campaign" not in offered
+    assert offered["Product2"]["stream"]["supportedSyncModes"] == ["full_refresh"]
+    assert offered["Product2"]["stream"]["defaultCursorField"] == []
+    assert offered["Product2"]["config"]["syncMode"] == "full_refresh"
+    job = await stage.api.synced(made)
+    assert job["job"]["status"] == "succeeded"
+    (attempt,) = job["attempts"]
+    synced = {
+        each["streamName"]: each["stats"]["recordsCommitted"]
+        for each in attempt["attempt"]["streamStats"]
+    }
+    assert synced == {"Campaign": 0, "Product2": 30}
+    state = await stage.api.ask("state/get", connectionId=made["connectionId"])
+    kept = {each["streamDescriptor"]["name"]: each["streamState"] for each in state["streamState"]}
+    assert "slices" in kept["Campaign"]
+    assert "slices" not in kept["Product2"]
+
+    (await stage.org.post("/org/objects/Campaign/show")).raise_for_status()
+    back = await stage.discovered()
+    shown = {pair["stream"]["name"]: pair["stream"] for pair in back["catalog"]["streams"]}
+    before = {pair["stream"]["name"]: pair["stream"] for pair in found["catalog"]["streams"]}
+    assert shown.pop("Product2") != before.pop("Product2")
+    assert shown == before
+
+
 async def test_a_rotated_token_survives(stage: Stage) -> None:
     """The org takes each refresh token once; the plane keeps the one the connector tells."""
     rotate = {"rotate_refresh_token": True}

@@ -21,7 +21,7 @@ from tests.fakes.airbyte_server._answers import (
     need,
     reason,
 )
-from tests.fakes.airbyte_server._catalogs import DEFAULT_CATALOG, configured, played, proposed
+from tests.fakes.airbyte_server._catalogs import configured, played, proposed
 from tests.fakes.airbyte_server._definitions import (
     HARDCODED_RECORDS,
     MASK,
@@ -33,6 +33,7 @@ from tests.fakes.airbyte_server._definitions import (
     source_definition,
     validate,
 )
+from tests.fakes.airbyte_server._offers import Offers
 
 Json = dict[str, Any]
 
@@ -47,10 +48,11 @@ class Kind:
 SOURCE, DESTINATION = Kind("source"), Kind("destination")
 
 
-class Actors:
+class Actors(Offers):
     """What the played Airbyte reads from and writes to."""
 
     def __init__(self, version: str) -> None:
+        super().__init__()
         self.version = version
         self.sources: dict[str, Json] = {}
         self.destinations: dict[str, Json] = {}
@@ -70,9 +72,9 @@ class Actors:
         self.command_statuses: list[str | None] = ["running"]
 
         self._deleted: dict[str, Json] = {}
-        self._offered: dict[str | None, Any] = {None: DEFAULT_CATALOG}
         self._cached: dict[str, tuple[str, Any]] = {}
-        self._failing_discoveries: dict[str | None, Failure] = {}
+        self._open_discoveries: set[str] = set()
+        self._most_open = 0
         self._failing_checks: dict[str | None, Failure] = {}
 
     # Scripting it
@@ -86,27 +88,6 @@ class Actors:
     def version(self, version: str) -> None:
         self._version = version
         self._number = (99,) if version == "head" else _numbers(version)
-
-    def offers(self, offered: Json | bytes, *, source: str | UUID | None = None) -> None:
-        """The catalog that discoveries find from now on, of one source or of all.
-
-        Bytes are a catalog as JSON that goes out untouched: for catalogs of many megabytes.
-        """
-        key = None if source is None else str(source)
-        self._offered[key] = orjson.Fragment(offered) if isinstance(offered, bytes) else offered
-
-    def fail_discovery(
-        self,
-        failure_type: str = "system_error",
-        message: str = "Schema could not be extracted.",
-        *,
-        retryable: bool | None = None,
-        source: str | UUID | None = None,
-        times: int | None = None,
-    ) -> None:
-        """Discoveries end without a catalog, by HTTP 200. `times` None: until `heal`."""
-        key = None if source is None else str(source)
-        self._failing_discoveries[key] = Failure(failure_type, message, retryable, times)
 
     def fail_check(
         self,
@@ -341,7 +322,7 @@ class Actors:
         failure = self._failure(self._failing_discoveries, source_id)
         if failure is not None:
             return failure
-        offered = self._offered.get(source_id, self._offered[None])
+        offered = self._next_offer(source_id)
         found = offered
         if isinstance(offered, dict):
             found = {
@@ -389,6 +370,9 @@ class Actors:
                 "statuses": [*self.command_statuses, "completed"],
                 "outcome": outcome,
             }
+            if kind == "discover":
+                self._open_discoveries.add(command_id)
+                self._most_open = max(self._most_open, len(self._open_discoveries))
         return {"id": command_id}
 
     def _command(self, body: Json) -> Json:
@@ -402,6 +386,8 @@ class Actors:
         status = statuses[0]
         if len(statuses) > 1:
             statuses.pop(0)
+        if status in ("completed", "cancelled"):
+            self._open_discoveries.discard(body["id"])
         return {"id": body["id"]} | ({} if status is None else {"status": status})
 
     def _discover_output(self, body: Json) -> Json:
@@ -436,6 +422,7 @@ class Actors:
 
     def _cancel_command(self, body: Json) -> Json:
         command = self._command(body)
+        self._open_discoveries.discard(body["id"])
         if command["statuses"][0] != "completed":
             command["statuses"] = ["cancelled"]
             message = "The command was cancelled."

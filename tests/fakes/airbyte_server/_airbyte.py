@@ -25,9 +25,11 @@ class Airbyte(Actors):
         super().__init__(version)
         self.jobs: dict[int, Json] = {}
         self.attempts: dict[int, list[Json]] = {}
+        self.states: dict[str, list[Json]] = {}
         self.jobs_finish_after: int | None = None
 
         self._job_outcome: Json = {"status": "succeeded", "records": 0, "bytes": 0}
+        self._outcomes_left: int | None = None
         self._polls: Counter[int] = Counter()
 
     # Scripting it
@@ -70,6 +72,13 @@ class Airbyte(Actors):
                 "failures": [reason(Failure(*failure, retryable=None, times=None))],
                 "partialSuccess": False,
             }
+        held = self.connections.get(job["configId"])
+        if held is not None and status == "succeeded" and job["configType"] == "sync":
+            self.states[job["configId"]] = [
+                {"streamDescriptor": _descriptor(pair["stream"]), "streamState": {"job": job_id}}
+                for pair in held["syncCatalog"]["streams"]
+                if pair["config"]["syncMode"] == "incremental"
+            ]
 
     def jobs_end_with(
         self,
@@ -78,13 +87,32 @@ class Airbyte(Actors):
         polls: int = 1,
         records: int = 0,
         bytes: int = 0,
+        failure: tuple[str, str] | None = None,
+        times: int | None = None,
     ) -> None:
-        """Every job ends by itself once it was asked about `polls` times."""
+        """Jobs end by themselves once they were asked about `polls` times.
+
+        `failure` is the failure type and message of their last attempt. After `times` jobs they
+        succeed again; None: all end so.
+        """
         self.jobs_finish_after = polls
-        self._job_outcome = {"status": status, "records": records, "bytes": bytes}
+        self._job_outcome = {
+            "status": status,
+            "records": records,
+            "bytes": bytes,
+            "failure": failure,
+        }
+        self._outcomes_left = times
+
+    def disable(self, connection_id: str | UUID, *, breaking: bool = True) -> None:
+        """Airbyte stops a connection by itself, as its own discovery does for a breaking change."""
+        self.connections[str(connection_id)].update(status="inactive", breakingChange=breaking)
 
     def start_job(self, connection_id: str | UUID, config_type: str = "sync") -> Json:
-        """Start a job as Airbyte's own scheduler does."""
+        """Start a job as Airbyte's own scheduler does, or, as a person does, one that clears data.
+
+        `clear` and `reset_connection` take the state of every stream with them.
+        """
         job_id, now = len(self.jobs) + 1, epoch_now()
         held = self.connections[str(connection_id)]
         self.jobs[job_id] = {
@@ -100,6 +128,8 @@ class Airbyte(Actors):
             ],
         }
         self.attempts[job_id] = [{"id": 0, "status": "running", "createdAt": now, "updatedAt": now}]
+        if config_type in _CLEARING:
+            self.states.pop(held["connectionId"], None)
         return self.jobs[job_id]
 
     # The instance
@@ -170,6 +200,7 @@ class Airbyte(Actors):
             raise Refused(500, "Internal Server Error: schedule is deprecated.")
         patched = dict(held)
         self._patch(patched, body)
+        self._forget_states(held, patched)
         held.clear()
         held.update(patched)
         return held
@@ -180,6 +211,23 @@ class Airbyte(Actors):
                 held[name] = body[name]
         if body.get("syncCatalog") is not None:
             held["syncCatalog"] = kept_of(body["syncCatalog"], self._number)
+
+    def _forget_states(self, before: Json, after: Json) -> None:
+        """A stream that is deselected, or whose sync mode changed, starts from nothing again."""
+        modes = _sync_modes(before)
+        kept = [name for name, mode in _sync_modes(after).items() if modes.get(name) == mode]
+        connection_id = after["connectionId"]
+        self.states[connection_id] = [
+            state
+            for state in self.states.get(connection_id, [])
+            if _name(state["streamDescriptor"]) in kept
+        ]
+
+    def _get_state(self, body: Json) -> Json:
+        connection_id = self._connection(body)["connectionId"]
+        states = self.states.get(connection_id)
+        told: Json = {"connectionId": connection_id, "stateType": "not_set"}
+        return told | {"stateType": "stream", "streamState": states} if states else told
 
     def _connection(self, body: Json) -> Json:
         connection_id = str(need(body, "connectionId"))
@@ -228,8 +276,13 @@ class Airbyte(Actors):
         if self.jobs_finish_after is None or not _runs(job):
             return
         self._polls[job["id"]] += 1
-        if self._polls[job["id"]] >= self.jobs_finish_after:
-            self.finish_job(job["id"], **self._job_outcome)
+        if self._polls[job["id"]] < self.jobs_finish_after:
+            return
+        self.finish_job(job["id"], **self._job_outcome)
+        if self._outcomes_left is not None:
+            self._outcomes_left -= 1
+            if self._outcomes_left == 0:
+                self.jobs_end_with(polls=self.jobs_finish_after)
 
     def _job(self, body: Json) -> Json:
         job_id = need(body, "id")
@@ -300,7 +353,8 @@ class Airbyte(Actors):
         running = self._running(connection_id)
         if self._number < (1, 0):
             told["isRunning"] = running is not None
-            told["isLastCompletedJobReset"] = False
+            ended = next((job for job in jobs if not _runs(job)), None)
+            told["isLastCompletedJobReset"] = ended is not None and ended["configType"] in _CLEARING
             if jobs:
                 told["lastSyncJobStatus"] = jobs[0]["status"]
             return told
@@ -367,6 +421,7 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("POST", "connections/delete"): Airbyte._delete_connection,
     ("POST", "connections/sync"): Airbyte._sync,
     ("POST", "connections/status"): Airbyte._statuses,
+    ("POST", "state/get"): Airbyte._get_state,
     ("POST", "jobs/get"): Airbyte._get_job,
     ("POST", "jobs/get_light"): Airbyte._get_job_light,
     ("POST", "jobs/get_without_logs"): Airbyte._get_job,
@@ -400,6 +455,20 @@ _CONNECTION_FIELDS = (
     "backfillPreference",
     "tags",
 )
+
+
+_CLEARING = frozenset({"clear", "reset_connection"})
+
+
+def _sync_modes(connection: Json) -> dict[tuple[str | None, str], str]:
+    return {
+        _name(pair["stream"]): pair["config"]["syncMode"]
+        for pair in connection["syncCatalog"]["streams"]
+    }
+
+
+def _name(offered: Json) -> tuple[str | None, str]:
+    return offered.get("namespace"), offered["name"]
 
 
 def _runs(job: Json) -> bool:

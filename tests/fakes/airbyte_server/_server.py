@@ -60,7 +60,8 @@ class AirbyteServer(Airbyte):
 
     Attributes to assert on: `sources`, `destinations`, `connections` by id, as Airbyte holds them
     (secrets in clear text, catalogs as `connections/get` answers them); `jobs` by number, and their
-    `attempts`; `requests` in order of arrival; `discoveries` counts connector runs by source.
+    `attempts`; `states` by connection; `requests` in order of arrival; `discoveries` counts
+    connector runs by source.
     """
 
     def __init__(
@@ -182,13 +183,25 @@ class AirbyteServer(Airbyte):
         """The bodies of the requests that a path received, in order."""
         return [request.body for request in self.requests if request.path == path]
 
-    def most_at_once(self, path: str) -> int:
-        """How many requests of a path were in flight together for one object, at most."""
-        return max((peak for (at, _), peak in self._peak.items() if at == path), default=0)
+    def most_at_once(self, path: str, *, of_one: bool = True) -> int:
+        """How many requests of a path were in flight together, for one object or for any."""
+        if not of_one:
+            return self._peak[path, _ANY]
+        peaks = (peak for (at, name), peak in self._peak.items() if at == path and name != _ANY)
+        return max(peaks, default=0)
+
+    @property
+    def most_discoveries_at_once(self) -> int:
+        """How many discoveries were under way together, at most.
+
+        A command is, until somebody was told of its end; a synchronous one, while it is waited for.
+        """
+        return max(self._most_open, self.most_at_once("sources/discover_schema", of_one=False))
 
     def forget_peaks(self) -> None:
-        """Begin anew with `most_at_once`."""
+        """Begin anew with `most_at_once` and `most_discoveries_at_once`."""
         self._peak.clear()
+        self._most_open = len(self._open_discoveries)
 
     # Answering
 
@@ -205,16 +218,18 @@ class AirbyteServer(Airbyte):
         body, broken = _parsed(content)
         self.requests.append(Request(request.method, path, body, dict(request.headers), raw))
 
-        slot = (path, _object_id(body))
-        self._in_flight[slot] += 1
-        self._peak[slot] = max(self._peak[slot], self._in_flight[slot])
+        slots = ((path, _object_id(body)), (path, _ANY))
+        for slot in slots:
+            self._in_flight[slot] += 1
+            self._peak[slot] = max(self._peak[slot], self._in_flight[slot])
         try:
             fault = self._next_fault(path)
             if fault is None:
                 return self._sent(self._act(request, path, body, broken=broken))
             return await self._spoil(fault, request, path, body, broken=broken)
         finally:
-            self._in_flight[slot] -= 1
+            for slot in slots:
+                self._in_flight[slot] -= 1
 
     def _next_fault(self, path: str) -> PlannedFault | None:
         for fault in self._faults:
@@ -293,12 +308,13 @@ class AirbyteServer(Airbyte):
         return partial(route, self)
 
     def _snapshot(self) -> tuple[Any, ...]:
-        return orjson.loads(orjson.dumps([self.sources, self.destinations, self.connections])), {
+        held = [self.sources, self.destinations, self.connections, self.states]
+        return orjson.loads(orjson.dumps(held)), {
             number: (dict(job), list(self.attempts[number])) for number, job in self.jobs.items()
         }
 
     def _restore(self, before: tuple[Any, ...]) -> None:
-        (self.sources, self.destinations, self.connections), jobs = before
+        (self.sources, self.destinations, self.connections, self.states), jobs = before
         self.jobs = {number: job for number, (job, _) in jobs.items()}
         self.attempts = {number: attempts for number, (_, attempts) in jobs.items()}
 
@@ -394,6 +410,7 @@ _OWN_ROUTES: dict[tuple[str, str], Callable[[AirbyteServer, Json], Any]] = {
     ("POST", "applications/token"): AirbyteServer._token,
 }
 
+_ANY = "*"
 _ANONYMOUS = frozenset({"health", "instance_configuration", "applications/token"})
 
 

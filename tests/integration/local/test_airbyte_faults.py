@@ -23,11 +23,13 @@ from pydantic import SecretStr
 
 from local.airbyte import WORKSPACE_ID, runner
 from local.airbyte.metadata import InUse, Metadata
+from local.airbyte.plane import SCHEDULE_SECONDS
 from local.airbyte.settings import Limits, Settings
 from local.servers import free_port
 from tests.integration.local.airbyte_stage import (
     CONNECTORS,
     INTEGER,
+    NOWHERE,
     RECORDS,
     ROOT,
     TEXT,
@@ -298,24 +300,83 @@ async def test_state_kinds_come_back_as_they_went(with_script: Scripted) -> None
             assert str(next(iter(sent.values()))) in rows[1]["seen"]
 
 
-async def test_changing_a_sync_mode_forgets_that_streams_state(with_script: Scripted) -> None:
-    """Only that one's."""
+async def test_another_sync_mode_or_no_selection_forgets_that_streams_state(
+    with_script: Scripted,
+) -> None:
+    """Only theirs, and for good: a stream that is selected again starts from nothing."""
     script = """
-    state("one", {"at": 1})
-    state("two", {"at": 2})
+    for name in ("one", "two", "three"):
+        state(name, {"at": 1})
     """
     append = ("incremental", "append")
     async with with_script(script) as api:
-        one = stream("one", {"id": TEXT}, modes=append)
-        two = stream("two", {"id": TEXT}, modes=append)
-        made = await api.connection(await api.source(), [one, two])
+        streams = [stream(name, {"id": TEXT}, modes=append) for name in ("one", "two", "three")]
+        made = await api.connection(await api.source(), streams)
         await api.synced(made)
         asked = {"connectionId": made["connectionId"]}
-        assert len((await api.ask("state/get", **asked))["streamState"]) == 2
+        assert len((await api.ask("state/get", **asked))["streamState"]) == 3
         full = stream("one", {"id": TEXT}, modes=("full_refresh", "append"))
-        await api.ask("connections/update", **asked, syncCatalog={"streams": [full, two]})
-        (left,) = (await api.ask("state/get", **asked))["streamState"]
-        assert left["streamDescriptor"] == {"name": "two"}
+        for selected in ([full, streams[1]], [full, *streams[1:]]):
+            await api.ask("connections/update", **asked, syncCatalog={"streams": selected})
+            (left,) = (await api.ask("state/get", **asked))["streamState"]
+            assert left["streamDescriptor"] == {"name": "two"}
+
+
+async def test_a_paused_connection_goes_on_where_it_was(
+    with_script: Scripted, db: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    """Healed and resumed by one update: no state is lost, no row is read or written twice."""
+    script = """
+    done = [s["stream"]["stream_state"]["at"] for s in given.get("state", [])]
+    at = max(done, default=0) + 1
+    record("orders", {"id": str(at), "at": at, "was": at - 1, "name": "n"})
+    state("orders", {"at": at})
+    """
+    append = ("incremental", "append")
+    fields = {"id": TEXT, "at": INTEGER, "was": INTEGER}
+    minutely = {"basicSchedule": {"timeUnit": "minutes", "units": 1}}
+    async with with_script(script) as api:
+        before = stream("orders", fields, modes=append, cursor="at")
+        made = await api.connection(await api.source(), [before], prefix="paused_")
+        await api.synced(made)
+        asked = {"connectionId": made["connectionId"]}
+        state = await api.ask("state/get", **asked)
+
+        await api.ask(
+            "connections/update",
+            **asked,
+            status="inactive",
+            breakingChange=True,
+            scheduleType="basic",
+            scheduleData=minutely,
+        )
+        api.plane.metadata.write("UPDATE jobs SET created_at = created_at - 3600")
+        await asyncio.sleep(SCHEDULE_SECONDS + 0.5)
+        await api.ask("connections/sync", **asked, expect=500)
+        (status,) = await api.ask("connections/status", connectionIds=[made["connectionId"]])
+        assert status["connectionSyncStatus"] == "failed"
+        assert (await api.ask("state/get", **asked)) == state
+
+        grown = stream("orders", {**fields, "name": TEXT}, modes=append, cursor="at")
+        healed = await api.ask(
+            "connections/update",
+            **asked,
+            syncCatalog={"streams": [grown]},
+            sourceCatalogId=str(NOWHERE),
+            status="active",
+            breakingChange=False,
+            scheduleType="manual",
+        )
+        assert (healed["status"], healed["breakingChange"]) == ("active", False)
+        assert healed["sourceCatalogId"] == str(NOWHERE)
+        assert (await api.ask("state/get", **asked)) == state
+        assert (await api.synced(made))["job"]["status"] == "succeeded"
+
+        kinds = ["sync", "reset_connection", "refresh", "clear"]
+        jobs = await api.ask("jobs/list", configTypes=kinds, configId=made["connectionId"])
+        assert [job["job"]["configType"] for job in jobs["jobs"]] == ["sync", "sync"]
+    rows = await db.fetch("SELECT at, was, name FROM paused_orders ORDER BY at")
+    assert [tuple(row) for row in rows] == [(1, 0, None), (2, 1, "n")]
 
 
 async def test_the_plane_remembers_across_a_restart(with_script: Scripted) -> None:

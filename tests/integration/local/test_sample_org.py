@@ -407,6 +407,32 @@ class TestChanges:
         page = await query(api, "SELECT SLA__c FROM Account WHERE SLA__c != null")
         assert page["totalSize"] == 0
 
+    async def test_a_forbidden_field_is_described_and_refused(self, api: httpx.AsyncClient) -> None:
+        """In both ways to query, whatever it is named or typed, until it is allowed again."""
+        path = "/org/objects/Account/fields/NumberofLocations__c"
+        await change(api, "POST", f"{path}/forbid")
+        await change(api, "POST", f"{path}/retype", type="string")
+        await change(api, "POST", f"{path}/rename", to="Sites__c")
+        assert (await fields(api, "Account"))["Sites__c"]["type"] == "string"
+
+        text = "SELECT Sites__c FROM Account"
+        found = await api.get(f"{DATA}/query", params={"q": text})
+        assert code(found) == code(await start_job(api, text)) == (400, "INVALID_FIELD")
+
+        await change(api, "POST", "/org/objects/Account/fields/Sites__c/allow")
+        assert (await query(api, text))["totalSize"] == 200
+
+    async def test_an_object_can_lose_its_times(self, api: httpx.AsyncClient) -> None:
+        """One by one, and they come back with what is in the rows."""
+        times = ("SystemModstamp", "LastModifiedDate", "CreatedDate")
+        for name in times:
+            await change(api, "DELETE", f"/org/objects/Case/fields/{name}")
+        assert set(await fields(api, "Case")).isdisjoint(times)
+        for name in times:
+            await change(api, "POST", "/org/objects/Case/fields", name=name)
+        text = f"SELECT {', '.join(times)} FROM Case"  # noqa: S608 -- SOQL of the test's own
+        assert (await query(api, text))["totalSize"] == 250
+
     async def test_objects_come_hide_and_return(self, api: httpx.AsyncClient) -> None:
         """A hidden object answers as one that does not exist."""
         await change(api, "POST", "/org/objects", name="Invoice__c", rows=4)
@@ -456,7 +482,9 @@ class TestChanges:
                 404,
             ),
             ("DELETE", "Account/fields/Id", None, 422),
-            ("DELETE", "Account/fields/SystemModstamp", None, 422),
+            ("DELETE", "Account/fields/IsDeleted", None, 422),
+            ("POST", "Account/fields/Nothing__c/forbid", None, 404),
+            ("POST", "Account/fields/Name/allow", None, 409),
             ("DELETE", "Account/fields/Nothing__c", None, 404),
             ("POST", "Account/fields/Name/rename", {"to": "Title__c"}, 422),
             ("POST", "Account/fields/SLA__c/rename", {"to": "Active__c"}, 409),

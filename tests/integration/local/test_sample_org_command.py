@@ -106,6 +106,11 @@ def org(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
         ("add-object Invoice__c --rows 3", "The org has a new object Invoice__c with 3 rows."),
         ("hide-object Campaign", "Campaign is hidden from the connected user."),
         ("show-object Campaign", "Campaign is visible to the connected user again."),
+        (
+            "forbid-field Lead Company",
+            "Queries refuse the field Company of Lead, which is still described.",
+        ),
+        ("allow-field Lead Company", "Queries read the field Company of Lead again."),
         ("touch Event --count 4", "4 rows of Event have a new SystemModstamp."),
         ("expire-sessions", "0 sessions are closed."),
     ],

@@ -1,0 +1,484 @@
+"""The life of a connection whose source changes, in steps; each checks that what it tells is true.
+
+Everything is asked for by HTTP, as a person would. Only what arrived is looked up in the warehouse.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import asyncpg
+from redis.asyncio import Redis
+
+from local.stack import Stack
+
+Json = dict[str, Any]
+T = TypeVar("T")
+
+ORDER = {
+    "source_type": "Salesforce",
+    "connection_name": "Salesforce demo",
+    "credential_id": "salesforce-prod",
+    "streams": ["Account", "Contact"],
+}
+REGIONS = ["North", "South", "East", "West"]
+TIMES = ("SystemModstamp", "LastModifiedDate", "CreatedDate")
+"""What a Salesforce object can be read by; without them the connector has no cursor for it."""
+
+PERSON = "Ada"
+LOOKS = 3
+SYNC_TIMEOUT_S = 120.0
+REPAIR_TIMEOUT_S = 60.0
+EVENTS_TIMEOUT_S = 10.0
+POLL_S = 0.2
+
+
+class Untrue(Exception):
+    """A step did not do what it promises; the message says what was found instead."""
+
+
+@dataclass
+class Mesh:
+    """A running mesh, to be asked."""
+
+    stack: Stack
+
+    async def ask(
+        self, name: str, method: str, path: str, body: Any = None, *, expect: int = 200
+    ) -> Any:
+        """The JSON that a process of the stack answers.
+
+        Raises:
+            Untrue: it answers another status, or not at all.
+        """
+        address = self.stack.url_of(name).removeprefix("http://")
+        status, answer = await asyncio.to_thread(_request, address, method, path, body)
+        told = answer.get("detail", "") if isinstance(answer, dict) else ""
+        require(status == expect, f"{name} answered {status} to {method} {path}: {told}")
+        return answer
+
+    async def change(self, method: str, path: str, body: Json | None = None) -> str:
+        """Change the org; the sentence in which it says what is different."""
+        made = method == "POST" and path.endswith(("/fields", "/objects"))
+        told = await self.ask(
+            "sample_org", method, f"/org/objects{path}", body, expect=201 if made else 200
+        )
+        return str(told["changed"])
+
+    async def in_airbyte(self, endpoint: str, **body: Any) -> Any:
+        """What Airbyte itself answers."""
+        return await self.ask("airbyte", "POST", f"/api/v1/{endpoint}", body)
+
+    async def warehouse(self, query: str) -> Any:
+        """One value out of the warehouse."""
+        connection = await asyncpg.connect(self.stack.postgres.url_of("warehouse"), timeout=10)
+        try:
+            return await connection.fetchval(query, timeout=30)
+        finally:
+            await connection.close()
+
+    async def has_column(self, table: str, column: str) -> bool:
+        """Whether the warehouse has it."""
+        return bool(
+            await self.warehouse(
+                "SELECT count(*) FROM information_schema.columns"  # noqa: S608 (names of ours)
+                f" WHERE table_name = '{table}' AND column_name = '{column}'"
+            )
+        )
+
+    async def count(self, table: str, where: str = "TRUE") -> int:
+        """Rows of a synced table."""
+        return int(await self.warehouse(f'SELECT count(*) FROM "{table}" WHERE {where}'))  # noqa: S608 (names of ours)
+
+    async def events(self, connection_id: str) -> list[dict[str, str]]:
+        """What the stream aam.events has told of a connection so far."""
+        async with Redis.from_url(self.stack.valkey.url, decode_responses=True) as redis:
+            entries: Any = await redis.xrange("aam.events")
+        return [event for _id, event in entries if event["connection_id"] == connection_id]
+
+
+@dataclass
+class Wired:
+    """A connection of the mesh, and what a person can ask about it and decide."""
+
+    mesh: Mesh
+    id: str
+
+    @property
+    def path(self) -> str:
+        """Where its routes are."""
+        return f"/connections/{self.id}"
+
+    async def view(self) -> Json:
+        """The connection as the orchestrator shows it."""
+        found: Json = await self.mesh.ask("orchestrator", "GET", self.path)
+        return found
+
+    async def version(self) -> int:
+        """The number of its head catalog."""
+        return int((await self.view())["catalog_version"])
+
+    async def upstream(self) -> Json:
+        """The connection as Airbyte holds it."""
+        airbyte_id = (await self.view())["airbyte_connection_id"]
+        found: Json = await self.mesh.in_airbyte("connections/get", connectionId=airbyte_id)
+        return found
+
+    async def synced(self) -> Json:
+        """The job of a sync that is started now, when it has ended well."""
+        started = await self.mesh.ask("orchestrator", "POST", f"{self.path}/sync", expect=202)
+
+        async def ended() -> Json | None:
+            jobs = await self.mesh.ask("orchestrator", "GET", f"{self.path}/jobs")
+            found = (one for one in jobs if one["job_id"] == started["job_id"] and one["ended_at"])
+            return next(found, None)
+
+        job = await _until(ended, "the job's end", within_s=SYNC_TIMEOUT_S)
+        require(job["status"] == "succeeded", f"the job ended as {job['status']}")
+        return job
+
+    async def observed(self, outcome: str) -> Json:
+        """What a look at the source finds now."""
+        found: Json = await self.mesh.ask("schema_observer", "POST", f"{self.path}/observe", {})
+        told = f"the look ended {found['outcome']} ({found.get('detail')}), not {outcome}"
+        require(found["outcome"] == outcome, told)
+        return found
+
+    async def drifts(self) -> list[Json]:
+        """What was found to differ so far, newest first."""
+        page = await self.mesh.ask("schema_observer", "GET", f"/drifts?connection_id={self.id}")
+        return list(page["items"])
+
+    async def repairs(self) -> list[Json]:
+        """What was planned so far, newest first."""
+        page = await self.mesh.ask("drift_repair_agent", "GET", f"/repairs?connection_id={self.id}")
+        return list(page["items"])
+
+    async def repair(self, drift_id: str, state: str) -> Json:
+        """The repair that answers a drift, once it is in this state."""
+
+        async def reached() -> Json | None:
+            ours = [one for one in await self.repairs() if one["drift_id"] == drift_id]
+            return next((one for one in ours if one["state"] == state), None)
+
+        return await _until(reached, f"a repair that is {state}", within_s=REPAIR_TIMEOUT_S)
+
+    async def proposed(self) -> Json:
+        """Look at the changed source; the repair that waits for a person, whole."""
+        drift_id = (await self.observed("changed"))["drift_id"]
+        waiting = await self.repair(drift_id, "proposed")
+        whole: Json = await self.mesh.ask("drift_repair_agent", "GET", f"/repairs/{waiting['id']}")
+        return whole
+
+    async def decide(self, repair: Json, verdict: str, why: str, **more: Any) -> Json:
+        """Approve or reject a repair as a person; the repair at its end."""
+        order = {"by": PERSON, "why": why, **more}
+        path = f"/repairs/{repair['id']}"
+        await self.mesh.ask("drift_repair_agent", "POST", f"{path}/{verdict}", order)
+        found: Json = await self.mesh.ask("drift_repair_agent", "GET", path)
+        return found
+
+    async def healed(self) -> Json:
+        """Look at the changed source; the repair that was applied without anybody."""
+        drift_id = (await self.observed("changed"))["drift_id"]
+        return await self.repair(drift_id, "applied")
+
+
+@dataclass
+class Journey:
+    """The steps, in their order; each answers the sentence that it has checked."""
+
+    mesh: Mesh = field(init=False)
+    one: Wired = field(init=False)
+    two: Wired = field(init=False)
+    rows: Counter[str] = field(default_factory=Counter)
+
+    async def onboard(self) -> str:
+        """Wire the org to the warehouse."""
+        made = await self.mesh.ask(
+            "orchestrator", "POST", "/connections/onboard", ORDER, expect=201
+        )
+        require(made["status"] == "ACTIVE", f"its status is {made['status']}")
+        require(made["catalog_version"] == 1, f"its version is {made['catalog_version']}")
+        self.one = Wired(self.mesh, made["id"])
+        return f"connection {self.one.id} is ACTIVE at catalog version 1"
+
+    async def sync(self) -> str:
+        """Move the data, and count it where it arrives."""
+        job = await self.one.synced()
+        org = await self.mesh.ask("sample_org", "GET", "/org")
+        for stream in ORDER["streams"]:
+            there, offered = await self.mesh.count(stream), org["objects"][stream]["rows"]
+            require(there == offered > 0, f"{stream}: {there} rows of {offered} arrived")
+            self.rows[stream] = there
+        counts = ", ".join(f"{count} {stream}" for stream, count in self.rows.items())
+        return f"job {job['airbyte_job_id']} succeeded; the warehouse holds {counts} rows"
+
+    async def nothing_changed(self) -> str:
+        """Look at a source that stays as it is: nothing is recorded, nothing told."""
+        before = len(await self.mesh.events(self.one.id))
+        for _ in range(LOOKS):
+            await self.one.observed("unchanged")
+        drifts, repairs = await self.one.drifts(), await self.one.repairs()
+        require(not drifts and not repairs, f"{len(drifts)} drifts, {len(repairs)} repairs")
+        require(await self.one.version() == 1, "there is a new version")
+        told = len(await self.mesh.events(self.one.id)) - before
+        require(told == 0, f"{told} events were told")
+        return f"{LOOKS} looks: no drift, no version, no event"
+
+    async def field_added(self) -> str:
+        """The org gains two fields; the connection follows by itself, and the next sync too."""
+        number = {"name": "Score__c", "type": "int", "values": [1, 2, 3]}
+        text = {"name": "Region__c", "type": "string", "values": REGIONS}
+        for new in (number, text):
+            await self.mesh.change("POST", "/Account/fields", new)
+        repair = await self.one.healed()
+        require(repair["decisions"][0]["by"] == "policy", "somebody decided")
+        await self._expect_diff(repair, "field_added", "Score__c", "Region__c")
+        await self.one.synced()
+        require(await self.mesh.count("Account") == self.rows["Account"], "rows were doubled")
+        found = await self.mesh.warehouse(
+            'SELECT json_object_agg(v, n)::text FROM (SELECT "Region__c" v, count(*) n'
+            ' FROM "Account" GROUP BY 1 HAVING "Region__c" IS NOT NULL) found'
+        )
+        values: dict[str, int] = json.loads(str(found or "{}"))
+        require(sorted(values) == sorted(REGIONS), f"its values are {list(values)}")
+        told = ", ".join(f"{count} {value}" for value, count in sorted(values.items()))
+        return f"version {repair['version_number']} by the policy; the next sync brought {told}"
+
+    async def field_widened(self) -> str:
+        """A whole number becomes any number: nothing can be lost, so nobody is asked."""
+        told = await self.mesh.change("POST", "/Account/fields/Score__c/retype", {"type": "double"})
+        repair = await self.one.healed()
+        (change,) = repair["changes"]
+        named = (change["entity"], change["what"], change["severity"])
+        require(named == ("type", "widened", "harmless"), f"it was judged as {named}")
+        await self._expect_diff(repair, "field_retyped", "Score__c")
+        return f"{told} Version {repair['version_number']} by the policy"
+
+    async def field_dropped(self) -> str:
+        """A field is gone: a person is told what is lost, and decides."""
+        version = await self.one.version()
+        await self.mesh.change("DELETE", "/Account/fields/CustomerPriority__c")
+        repair = await self.one.proposed()
+        (change,) = repair["changes"]
+        require(change["what"] == "removed", f"it was judged as {change['what']}")
+        require("CustomerPriority__c" in change["loses"], f"it loses {change['loses']}")
+        require(await self.one.version() == version, "it was applied before anybody decided")
+        repair = await self.one.decide(repair, "approve", "Nobody uses it.")
+        require(repair["state"] == "applied", f"the repair is {repair['state']}")
+        (decision,) = repair["decisions"]
+        require(decision["by"] == PERSON, f"{decision['by']} decided")
+        await self._expect_diff(repair, "field_removed", "CustomerPriority__c")
+        return f"proposed ({change['reason']}); {PERSON} approved version {version + 1}"
+
+    async def field_renamed(self) -> str:
+        """A field has another name: one suggestion with its evidence, and its values go on."""
+        old, new = "NumberofLocations__c", "LocationCount__c"
+        filled = await self.mesh.count("Account", f'"{old}" IS NOT NULL')
+        await self.mesh.change("POST", f"/Account/fields/{old}/rename", {"to": new})
+        await self.mesh.change("POST", "/Account/touch", {"count": self.rows["Account"]})
+        repair = await self.one.proposed()
+        suggested = [one["suggestion"] for one in repair["changes"] if one["suggestion"]]
+        require(len(suggested) == 1, f"there are {len(suggested)} suggestions")
+        (suggestion,) = suggested
+        require(suggestion["became"] == [new], f"it is said to be {suggestion['became']}")
+        require(bool(suggestion["evidence"]), "there is no evidence")
+        repair = await self.one.decide(repair, "approve", "Renamed in release 12.")
+        require(repair["state"] == "applied", f"the repair is {repair['state']}")
+        await self.one.synced()
+        there = await self.mesh.count("Account", f'"{new}" IS NOT NULL')
+        require(there == filled > 0, f"{there} of {filled} values arrived")
+        kinds = ", ".join(dict.fromkeys(one["kind"] for one in suggestion["evidence"]))
+        sure = f"{suggestion['confidence']:.0%}"
+        return f"{old} became {new}, {sure} sure by {kinds}; all {there} values are in its column"
+
+    async def cursor_lost(self) -> str:
+        """Contact cannot be read by what changed any more: paused, proposed, decided, resumed."""
+        states = await self._states()
+        for name in TIMES:
+            await self.mesh.change("DELETE", f"/Contact/fields/{name}")
+        repair = await self.one.proposed()
+        lost = [one for one in repair["changes"] if one["what"] == "lost"]
+        require(bool(lost), "nothing is said to be lost")
+        held = await self.one.upstream()
+        require(held["status"] == "inactive", f"in Airbyte it is {held['status']}")
+        repair = await self.one.decide(repair, "approve", "Read it whole, it is small.")
+        require(repair["state"] == "applied", f"the repair is {repair['state']}")
+        held = await self.one.upstream()
+        modes = {
+            pair["stream"]["name"]: pair["config"]["syncMode"]
+            for pair in held["syncCatalog"]["streams"]
+        }
+        require(held["status"] == "active", f"in Airbyte it is {held['status']}")
+        require(modes["Contact"] == "full_refresh", f"Contact is read as {modes['Contact']}")
+        kept = (await self._states()).get("Account")
+        require(kept == states["Account"] is not None, "Account's state was not kept")
+        await self.one.synced()
+        for stream, count in self.rows.items():
+            there = await self.mesh.count(stream)
+            require(there == count, f"{stream} holds {there} rows, not {count}")
+        return "paused in Airbyte until decided; resumed with Account's state, Contact read whole"
+
+    async def object_hidden(self) -> str:
+        """A permission is lost: doubted, not believed, and over when it is back."""
+        before = (await self.one.version(), len(await self.one.repairs()))
+        await self.mesh.change("POST", "/Account/hide")
+        look = await self.one.observed("suspicious")
+        require((await self.one.version(), len(await self.one.repairs())) == before, "it was acted")
+        await self.mesh.change("POST", "/Account/show")
+        await self.one.observed("unchanged")
+        require((await self.one.version(), len(await self.one.repairs())) == before, "it was acted")
+        return f"{look['code']}: {look['detail']} Nothing was done, and it is back"
+
+    async def bad_heal(self) -> str:
+        """A new object is taken in, its sync fails, and the version before is restored."""
+        await self.mesh.ask(
+            "drift_repair_agent",
+            "PUT",
+            f"{self.one.path}/policy",
+            {"reactions": {"stream": {"added": "apply"}}, "verify": "sync", "by": PERSON},
+        )
+        version = await self.one.version()
+        before = (await self.one.upstream())["syncCatalog"]
+        await self.mesh.change("POST", "", {"name": "Invoice__c", "rows": 5})
+        await self.mesh.change("POST", "/Invoice__c/fields/Name/forbid")
+        drift_id = (await self.one.observed("changed"))["drift_id"]
+        repair = await self.one.repair(drift_id, "rolled_back")
+        numbers = (repair["version_number"], repair["restored_version"])
+        require(numbers == (version + 1, version + 2), f"the versions are {numbers}")
+        after = (await self.one.upstream())["syncCatalog"]
+        require(after == before, "Airbyte holds another catalog than before")
+        await self.one.synced()
+        return f"version {numbers[0]} failed its sync; {numbers[1]} is as {version} was, and syncs"
+
+    async def two_of_one_source(self) -> str:
+        """A second connection on the source, made by hand: one discovery, two decisions."""
+        held = await self.one.upstream()
+        order = {
+            name: held[name] for name in ("sourceId", "destinationId", "syncCatalog", "status")
+        }
+        made = await self.mesh.in_airbyte(
+            "connections/create", name="By hand", prefix="copy_", scheduleType="manual", **order
+        )
+        (told,) = await self.mesh.ask(
+            "orchestrator",
+            "POST",
+            "/connections/import",
+            {"airbyte_connection_id": made["connectionId"]},
+        )
+        self.two = Wired(self.mesh, told["connection_id"])
+        await self.mesh.change("DELETE", "/Account/fields/SLAExpirationDate__c")
+        versions = [await self.one.version(), await self.two.version()]
+        before = await self._discoveries()
+        first = await self.one.proposed()
+        made_now = await self._discoveries() - before
+        require(made_now == 1, f"there were {made_now} discoveries")
+        (drift,) = await self.two.drifts()
+        second = await self.two.repair(drift["id"], "proposed")
+        await self.one.decide(first, "approve", "It is not needed here.")
+        await self.two.decide(second, "reject", "It comes back next week.")
+        after = [await self.one.version(), await self.two.version()]
+        require(after == [versions[0] + 1, versions[1]], f"the versions are {after}")
+        return "one discovery, a repair for each: approved for the one, rejected for the other"
+
+    async def read_events(self) -> str:
+        """Read what everybody else was told about the connection."""
+
+        async def told() -> list[dict[str, str]] | None:
+            events = await self.mesh.events(self.one.id)
+            return events if events[-1]["type"] == "repair.applied" else None
+
+        events = await _until(told, "the last event", within_s=EVENTS_TIMEOUT_S)
+        numbers = [int(event["seq"]) for event in events]
+        require(numbers == sorted(set(numbers)), f"their order is {numbers}")
+        counts = Counter(event["type"] for event in events)
+        found = {name: counts[name] for name in EVENTS}
+        require(found == EVENTS, f"the stream aam.events tells {dict(counts)}")
+        return f"{len(events)} events on aam.events, in order: {_listed(counts)}"
+
+    async def _expect_diff(self, repair: Json, kind: str, *names: str) -> None:
+        """Version `version_number` differs from the one before by these fields of Account alone."""
+        number = repair["version_number"]
+        diff = await self.mesh.ask(
+            "orchestrator",
+            "GET",
+            f"{self.one.path}/catalog-versions/{repair['base_version']}/diff/{number}",
+        )
+        found = sorted((one["kind"], *one["path"]) for one in diff["schema_changes"])
+        require(found == sorted((kind, name) for name in names), f"it differs in {found}")
+
+    async def _states(self) -> dict[str, Any]:
+        """What Airbyte remembers of each stream's last sync."""
+        airbyte_id = (await self.one.view())["airbyte_connection_id"]
+        told = await self.mesh.in_airbyte("state/get", connectionId=airbyte_id)
+        return {
+            one["streamDescriptor"]["name"]: one["streamState"]
+            for one in told.get("streamState", [])
+        }
+
+    async def _discoveries(self) -> int:
+        """How often the org was asked for the list of its objects: once by each discovery."""
+        return int((await self.mesh.ask("sample_org", "GET", "/org"))["calls"].get("sobjects", 0))
+
+
+EVENTS = {
+    "connection.onboarded": 1,
+    "drift.detected": 7,
+    "observation.suspicious": 1,
+    "observation.recovered": 1,
+    "repair.proposed": 4,
+    "repair.applied": 6,
+    "repair.rolled_back": 1,
+    "repair.failed": 0,
+    "repair.expired": 0,
+}
+"""How often each of these is told of the connection that is onboarded first."""
+
+
+def require(fact: bool, otherwise: str) -> None:
+    """End the step where something is not as it has to be.
+
+    Raises:
+        Untrue: it is not.
+    """
+    if not fact:
+        raise Untrue(otherwise)
+
+
+async def _until(look: Callable[[], Awaitable[T | None]], what: str, *, within_s: float) -> T:
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        found = await look()
+        if found is not None:
+            return found
+        await asyncio.sleep(POLL_S)
+    raise Untrue(f"{what} had not come after {within_s:g} s")
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(name if n == 1 else f"{name} ({n})" for name, n in counts.items())
+
+
+def _request(address: str, method: str, path: str, body: Any) -> tuple[int, Any]:
+    connection = http.client.HTTPConnection(address, timeout=120)
+    try:
+        connection.request(
+            method,
+            path,
+            None if body is None else json.dumps(body),
+            {"Content-Type": "application/json"},
+        )
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+    except (OSError, http.client.HTTPException, json.JSONDecodeError) as error:
+        raise Untrue(f"{method} {path} had no answer: {error!r}") from error
+    finally:
+        connection.close()
