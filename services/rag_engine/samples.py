@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-import orjson
-
-Values: TypeAlias = frozenset[bytes]
+Scalar: TypeAlias = str | int | float | bool | None
+Values: TypeAlias = frozenset[tuple[bool, Scalar]]
 
 _ENOUGH = 10
 _SAME = 0.5
@@ -29,15 +28,16 @@ class Sample:
     """Whether another field would hardly have the same ones by chance."""
 
     @classmethod
-    def of(cls, values: Sequence[Any]) -> Sample:
+    def of(cls, values: Sequence[Scalar]) -> Sample:
         """What can be told from these values.
 
         Not telling are fewer than ten, truth values, numbers that lie as densely as counted ones
         (ids from 1 on, quantities), and dates and times: a row has several that are equal.
         """
-        there = [_plain(value) for value in values if value is not None]
-        distinct = {orjson.dumps(value, option=orjson.OPT_SORT_KEYS) for value in there}
-        return cls(frozenset(distinct), len(there), len(distinct) >= _ENOUGH and _telling(there))
+        there = [value for value in values if value is not None]
+        # True is no 1; 1.0 is, where an integer became a number.
+        distinct = frozenset((isinstance(value, bool), value) for value in there)
+        return cls(distinct, len(there), len(distinct) >= _ENOUGH and _telling(there))
 
     @property
     def is_choice(self) -> bool:
@@ -63,14 +63,10 @@ def are_same(one: Sample, other: Sample, *, rivals: Iterable[float]) -> bool:
     )
 
 
-def _plain(value: Any) -> Any:
-    # 1 became 1.0 where an integer became a number.
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _telling(values: Sequence[Any]) -> bool:
-    if all(isinstance(value, bool) for value in values):
+def _telling(values: Sequence[Scalar]) -> bool:
+    if all(isinstance(value, str) for value in values):
+        return not all(_DATE.match(str(value)) for value in values)
+    numbers = [value for value in values if isinstance(value, int | float)]
+    if len(numbers) < len(values) or all(isinstance(number, bool) for number in numbers):
         return False
-    if all(isinstance(value, int | float) for value in values):
-        return bool(max(values) - min(values) >= _DENSE * len(set(values)))
-    return not all(isinstance(value, str) and _DATE.match(value) for value in values)
+    return max(numbers) - min(numbers) >= _DENSE * len(set(numbers))
