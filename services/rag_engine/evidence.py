@@ -269,13 +269,13 @@ def _identical_decisions(question: Question) -> Iterator[tuple[Pair, Finding]]:
         here = (past.entity, past.namespace, past.stream)
         if here != (question.entity, question.namespace, question.stream):
             continue
-        if past.removed not in ours or (past.removed, past.became) in settled:
-            continue
+        is_newest = (past.removed, past.became) not in settled
         settled.add((past.removed, past.became))
         if past.is_accepted:
-            if past.removed in accepted:
-                continue
+            is_newest = is_newest and past.removed not in accepted
             accepted.add(past.removed)
+        if past.removed not in ours or not is_newest:
+            continue
         i = ours[past.removed]
         if past.became is None and past.is_accepted:
             for j, added in enumerate(question.added):
@@ -378,11 +378,15 @@ class _SimilarDecisions:
         self._names: dict[tuple[str, str], bool] = {}
         self._edits: dict[names.Edit, bool] = {}
         here = (question.entity, question.namespace, question.stream)
+        gone = {element.path for element in question.removed}
         for past in reversed(question.past):  # the newest has the last word
+            is_here = (past.entity, past.namespace, past.stream) == here
             if past.entity != question.entity or past.became is None:
                 continue
+            if is_here and past.removed in gone:
+                continue  # about exactly this
             one, other = past.removed[-1], past.became[-1]
-            if (past.entity, past.namespace, past.stream) != here:
+            if not is_here:
                 self._names[one, other] = past.is_accepted
             if (edit := names.edit(one, other)) is not None:
                 self._edits[edit] = past.is_accepted

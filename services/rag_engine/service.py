@@ -85,7 +85,7 @@ class RagEngine:
         )
         async with self._db.transaction() as session:
             learned = await registry.learn(session, row)
-        log.info("decision_learned", decision=decision.decision_id, is_new=learned)
+        log.info("decision_learned", decision=str(decision.decision_id), is_new=learned)
         return learned
 
     async def _decisions(self, order: Suggest) -> Sequence[Decided]:
@@ -146,8 +146,8 @@ def _told(answer: Answer) -> dict[str, Any]:
     return {
         "suggestions": [
             {
-                "removed": suggestion.removed,
-                "became": suggestion.became,
+                "removed": list(suggestion.removed),
+                "became": list(suggestion.became),
                 "confidence": suggestion.confidence,
                 "more_than_names": suggestion.more_than_names,
                 "evidence": [
@@ -155,13 +155,13 @@ def _told(answer: Answer) -> dict[str, Any]:
                     for each in suggestion.evidence
                 ],
                 "alternatives": [
-                    {"became": each.became, "confidence": each.confidence}
+                    {"became": list(each.became), "confidence": each.confidence}
                     for each in suggestion.alternatives
                 ],
             }
             for suggestion in answer.suggestions
         ],
-        "unmatched": list(answer.unmatched),
+        "unmatched": [list(path) for path in answer.unmatched],
     }
 
 

@@ -97,7 +97,8 @@ _ABOUT = """
 _EQUAL = text(_ABOUT.format(alike="name IN (removed->>-1, became->>-1)"))
 _SIMILAR = text(
     _ABOUT.format(
-        alike="similarity(name, removed->>-1) >= 0.3 OR similarity(name, became->>-1) >= 0.3"
+        # Low, since one word in common is enough to look: `created_on`, `modified_on`.
+        alike="similarity(name, removed->>-1) >= 0.2 OR similarity(name, became->>-1) >= 0.2"
     )
 )
 
