@@ -26,6 +26,8 @@ NOTE_AT_MOST = 0.92
 VALUES_AT_MOST = 0.95
 PAST_AT_MOST = 0.95
 HINT_AT_MOST = 0.98
+INVERSE_AT_MOST = 0.4
+"""A person has to look: applied as a rename, it would turn every value round."""
 
 _PROVEN = 9.0
 """A log weight beside which no look-alike counts."""
@@ -64,6 +66,8 @@ class Finding:
     detail: str
     weight: float = 0.0
     at_most: float = NAMES_AT_MOST
+    never_above: float = 1.0
+    """How sure the pair can be at all, whatever else speaks for it."""
     is_proof: bool = False
     """Whether it is more than names: a declared hint, an identical decision, the same values."""
     is_veto: bool = False
@@ -237,7 +241,7 @@ def _notes(question: Question) -> Iterator[tuple[Pair, Finding]]:
         detail = "A note on what is gone names what is new."
         if pair in earlier:
             detail = "A note on what is new names what is gone."
-        yield pair, Finding(kind="note", score=1, detail=detail, weight=4, at_most=NOTE_AT_MOST)
+        yield pair, Finding(kind="note", score=1, detail=detail, weight=6, at_most=NOTE_AT_MOST)
 
 
 def _descriptions(question: Question) -> Iterator[tuple[Pair, Finding]]:
@@ -335,7 +339,7 @@ def _qualifier(removed: Element, added: Element) -> Iterator[Finding]:
     telling = sorted(more & _QUALIFIERS)
     if telling and set(ours) < set(theirs):
         detail = f"“{telling[0]}” may make another quantity of it."
-        yield Finding(kind="qualifier", score=-0.6, detail=detail, weight=-2)
+        yield Finding(kind="qualifier", score=-0.6, detail=detail, weight=-2.5)
     elif added.name.startswith("_") and not removed.name.startswith("_") and not more:
         detail = "A leading underscore often marks another, internal field."
         yield Finding(kind="qualifier", score=-0.6, detail=detail, weight=-3)
@@ -355,7 +359,9 @@ def _inverse(removed: Element, added: Element) -> Iterator[Finding]:
     )  # fmt: skip
     if turned:
         detail = "The new name says the opposite: values may be inverted."
-        yield Finding(kind="inverse", score=-0.8, detail=detail, weight=-2.5)
+        yield Finding(
+            kind="inverse", score=-0.8, detail=detail, weight=-2.5, never_above=INVERSE_AT_MOST
+        )
 
 
 def _negates(word: str, others: set[str]) -> bool:

@@ -143,23 +143,14 @@ class Pairs:
 
     def confidences(self, parameters: Parameters = FITTED) -> Array:
         """The probabilities, bounded by how sure each pair's evidence can make."""
-        bounds = [
-            REJECTED if _is_vetoed(found) else max([NAMES_AT_MOST, *(f.at_most for f in found)])
-            for found in self.findings
-        ]
-        likely = self.probabilities(parameters)
+        bounds = [_bound(found) for found in self.findings]
         vetoed = np.array([_is_vetoed(found) for found in self.findings], dtype=np.bool_)
-        return np.where(vetoed, REJECTED, np.minimum(likely, bounds))
+        likely = np.minimum(self.probabilities(parameters), bounds)
+        return np.where(vetoed, REJECTED, likely)
 
     def proven(self) -> NDArray[np.bool_]:
         """The pairs with more than names for them, and for no rival of theirs."""
-        told = np.array(
-            [
-                any(finding.is_proof for finding in found) and not _is_vetoed(found)
-                for found in self.findings
-            ],
-            dtype=np.bool_,
-        )
+        told = np.array([_is_proven(found) for found in self.findings], dtype=np.bool_)
         in_row = np.bincount(self.rows, weights=told)
         in_column = np.bincount(self.columns, weights=told)
         alone = (in_row[self.rows] == 1) & (in_column[self.columns] == 1)
@@ -303,6 +294,17 @@ def _close(likely: Array, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> 
 
 def _is_vetoed(found: Sequence[Finding]) -> bool:
     return any(finding.is_veto for finding in found)
+
+
+def _is_proven(found: Sequence[Finding]) -> bool:
+    is_doubted = any(finding.is_veto or finding.never_above < 1 for finding in found)
+    return not is_doubted and any(finding.is_proof for finding in found)
+
+
+def _bound(found: Sequence[Finding]) -> float:
+    """How sure a pair can be: as its best evidence allows, and no more than any does."""
+    reached = max([NAMES_AT_MOST, *(finding.at_most for finding in found)])
+    return min([reached, *(finding.never_above for finding in found)])
 
 
 def _marginals(rows: NDArray[np.intp], columns: NDArray[np.intp], log_odds: Array) -> Array:

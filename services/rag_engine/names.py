@@ -38,7 +38,7 @@ _ROWS_AT_ONCE = 256
 def words(name: str) -> tuple[str, ...]:
     """The words of a name: `privateMetas`, `private_meta` and `Private Meta` have the same."""
     parted = _HUMP.sub("_", _CUSTOM.sub("", name))
-    return tuple(_plain(word.casefold()) for word in _WORD.findall(parted)) or (name.casefold(),)
+    return tuple(_plain(word.lower()) for word in _WORD.findall(parted)) or (name.lower(),)
 
 
 def _plain(word: str) -> str:

@@ -26,7 +26,7 @@ from tests.bench.table import Line
 FILE = Path(
     os.environ.get("AAM_RENAMES") or Path(__file__).parents[3] / "shared" / "renames-dev.json.gz"
 )
-ABSENT = f"No renames are judged: there is no {FILE.name} where AAM_RENAMES says."
+ABSENT = f"there is no {FILE} (AAM_RENAMES says where the declared renames are)."
 THRESHOLDS = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9)
 _BINS = 10
 _FORMATS = ("date", "date-time")
