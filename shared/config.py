@@ -184,14 +184,38 @@ class ProcessSettings(BaseSettings):
         return self
 
 
-class Settings(ProcessSettings):
-    """One instance per process, for the services that use the registry, Redis or Airbyte."""
+class RegistrySettings(ProcessSettings):
+    """What a service reads that stands on the registry."""
 
     supabase_db_url: Secret[str]
     """The registry, as Supabase's dashboard shows it: direct or session pooler. Required."""
 
     supabase_db_ca_file: Optional[Path] = None
     """CA certificate to verify the registry's server with; Supabase's dashboard offers it."""
+
+    @model_validator(mode="after")
+    def _registry_is_reachable_by_url(self) -> Self:
+        try:
+            named = postgres_address(self.supabase_db_url.get_secret_value()).ssl_root_cert
+        except ValueError as error:
+            raise ValueError(f"SUPABASE_DB_URL {error}") from None
+        if self.supabase_db_ca_file is not None and not _holds_a_ca(self.supabase_db_ca_file):
+            raise ValueError("SUPABASE_DB_CA_FILE names no file with a certificate")
+        if self.supabase_db_ca_file is None and named is not None and not _holds_a_ca(named):
+            raise ValueError("SUPABASE_DB_URL names a CA (sslrootcert) that cannot be read")
+        return self
+
+    @property
+    def registry_address(self) -> PostgresAddress:
+        """The registry's address, with the CA of `SUPABASE_DB_CA_FILE` where it is set."""
+        address = postgres_address(self.supabase_db_url.get_secret_value())
+        if self.supabase_db_ca_file is None:
+            return address
+        return replace(address, ssl_root_cert=self.supabase_db_ca_file)
+
+
+class Settings(RegistrySettings):
+    """One instance per process, for the services that use Redis or Airbyte too."""
 
     redis_url: Secret[RedisDsn] = Secret(RedisDsn("redis://localhost:6379/0"))
     """Where lifecycle events go. Redis away delays events and nothing else."""
@@ -308,25 +332,15 @@ class Settings(ProcessSettings):
             raise ValueError("SWEEP_GRACE must not be shorter than QUIET_TIME")
         return self
 
-    @model_validator(mode="after")
-    def _registry_is_reachable_by_url(self) -> Self:
-        try:
-            named = postgres_address(self.supabase_db_url.get_secret_value()).ssl_root_cert
-        except ValueError as error:
-            raise ValueError(f"SUPABASE_DB_URL {error}") from None
-        if self.supabase_db_ca_file is not None and not _holds_a_ca(self.supabase_db_ca_file):
-            raise ValueError("SUPABASE_DB_CA_FILE names no file with a certificate")
-        if self.supabase_db_ca_file is None and named is not None and not _holds_a_ca(named):
-            raise ValueError("SUPABASE_DB_URL names a CA (sslrootcert) that cannot be read")
-        return self
 
-    @property
-    def registry_address(self) -> PostgresAddress:
-        """The registry's address, with the CA of `SUPABASE_DB_CA_FILE` where it is set."""
-        address = postgres_address(self.supabase_db_url.get_secret_value())
-        if self.supabase_db_ca_file is None:
-            return address
-        return replace(address, ssl_root_cert=self.supabase_db_ca_file)
+class RagEngineSettings(RegistrySettings):
+    """What the rag_engine reads."""
+
+    rag_explainer: str = ""
+    """`module:callable` that puts suggestions into words, and decides nothing. Empty: none."""
+
+    rag_explainer_timeout: Seconds = timedelta(seconds=5)
+    """How long an answer waits for the words before it goes without them. Seconds."""
 
 
 S = TypeVar("S", bound=BaseSettings)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Self
+from typing import Any, Literal, NotRequired, Self, TypedDict
 from urllib.parse import quote
 
 import aiohttp
@@ -52,7 +52,7 @@ class Peer:
             UpstreamUnreachable: it does not.
         """
         async with self._in_time():
-            await self._once("/health", {})
+            await self._once("GET", "/health")
 
     async def _get(self, path: str, **parameters: str) -> dict[str, Any]:
         """Read from the peer; repeated while that may help, within the deadline.
@@ -60,6 +60,17 @@ class Peer:
         Raises:
             AamError: what the peer raised, rebuilt from its answer; or that it cannot be reached.
         """
+        return await self._repeated("GET", path, params=parameters)
+
+    async def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Send what may be sent twice; repeated like a read.
+
+        Raises:
+            AamError: what the peer raised, rebuilt from its answer; or that it cannot be reached.
+        """
+        return await self._repeated("POST", path, content=orjson.dumps(body))
+
+    async def _repeated(self, method: str, path: str, **sent: Any) -> dict[str, Any]:
         async with self._in_time():
             async for attempt in stamina.retry_context(
                 on=_worth_repeating,
@@ -69,7 +80,7 @@ class Peer:
                 wait_jitter=0.05,
             ):
                 with attempt:
-                    return await self._once(path, parameters)
+                    return await self._once(method, path, **sent)
         raise AssertionError("unreachable")  # pragma: no cover
 
     @asynccontextmanager
@@ -80,11 +91,13 @@ class Peer:
         except TimeoutError:
             raise UpstreamTimeout(f"The {self.name} did not answer in time.") from None
 
-    async def _once(self, path: str, parameters: dict[str, str]) -> dict[str, Any]:
+    async def _once(self, method: str, path: str, **sent: Any) -> dict[str, Any]:
         request_id = structlog.contextvars.get_contextvars().get("request_id")
         headers = {logs.REQUEST_ID_HEADER: request_id} if request_id else {}
+        if "content" in sent:
+            headers["Content-Type"] = "application/json"
         try:
-            answer = await self._client.get(path, params=parameters, headers=headers)
+            answer = await self._client.request(method, path, headers=headers, **sent)
         except (httpx.HTTPError, aiohttp.ClientError) as error:
             if isinstance(error.__cause__, aiohttp.ClientConnectorError):
                 raise UpstreamUnreachable(f"The {self.name} cannot be reached.") from None
@@ -124,3 +137,106 @@ class AuthBroker(Peer):
         """
         part = quote(credential_id, safe="")
         return await self._get(f"/credentials/{part}/connector-config", source_type=source_type)
+
+
+class Evidence(TypedDict):
+    """One piece of evidence; `score` is from -1, against, to 1, for."""
+
+    kind: str
+    score: float
+    detail: str
+
+
+class Alternative(TypedDict):
+    """What else it may have become."""
+
+    became: list[str]
+    confidence: float
+
+
+class Rename(TypedDict):
+    """What something became, how sure that is, and why; paths as lists of names."""
+
+    removed: list[str]
+    became: list[str]
+    confidence: float
+    more_than_names: bool
+    """Whether a declared hint, a person's identical decision or matching values speak for it."""
+    evidence: list[Evidence]
+    alternatives: list[Alternative]
+
+
+class RenameDecision(TypedDict):
+    """What a person decided that something became, or did not."""
+
+    decision_id: str
+    """A UUID of the decision's own: told twice, it is learned once."""
+    source_type: str
+    entity: Literal["field", "stream"]
+    stream: Mapping[str, Any] | None
+    """Of fields: `{"namespace": ..., "name": ...}`."""
+    removed: Sequence[str]
+    became: Sequence[str] | None
+    """None: nothing."""
+    verdict: Literal["accepted", "rejected"]
+    decided_by: str
+    why: NotRequired[str | None]
+    connection_id: NotRequired[str | None]
+    schemas: NotRequired[Mapping[str, Any] | None]
+    """`{"removed": ..., "added": ...}` as they were."""
+
+
+class RagEngine(Peer):
+    """The rag_engine: what became of fields and streams that are gone."""
+
+    name = "rag_engine"
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """The engine that the settings name."""
+        return cls(str(settings.rag_engine_url), deadline=settings.peer_timeout.total_seconds())
+
+    async def suggest(
+        self,
+        *,
+        source_type: str,
+        entity: Literal["field", "stream"],
+        stream: Mapping[str, Any] | None,
+        removed: Sequence[Mapping[str, Any]],
+        added: Sequence[Mapping[str, Any]],
+        unchanged: Iterable[str] = (),
+        samples: Mapping[str, Any] | None = None,
+    ) -> list[Rename]:
+        """What each removed one became, surest first; none for what it knows nothing of.
+
+        Elements are `{"path": [...], "schema": {...}}`; of fields, `stream` is what they are in,
+        `{"namespace": ..., "name": ...}`. `samples` are values by dotted path, on each side.
+
+        Raises:
+            Invalid: more than 2,000 on a side, or no elements.
+            UpstreamUnreachable: the engine is away.
+        """
+        answer = await self._post(
+            "/suggest",
+            {
+                "source_type": source_type,
+                "entity": entity,
+                "stream": stream,
+                "removed": removed,
+                "added": added,
+                "context": {"unchanged": list(unchanged)},
+                "samples": samples,
+            },
+        )
+        renames: list[Rename] = answer["suggestions"]
+        return renames
+
+    async def learn(self, decision: RenameDecision) -> bool:
+        """Tell what a person decided; False where it is known already.
+
+        Raises:
+            Conflict: another decision has this id.
+            UpstreamUnreachable: the engine is away.
+        """
+        answer = await self._post("/learn", decision)
+        return bool(answer["learned"])

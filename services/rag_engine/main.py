@@ -1,25 +1,114 @@
-"""The rag_engine's HTTP side: health and readiness only, for now."""
+"""The rag_engine's HTTP side: read, call, answer."""
 
 from __future__ import annotations
 
-from fastapi import FastAPI
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated
 
-from shared import logs
-from shared.app import create_app
-from shared.config import ProcessSettings, load
+import orjson
+from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
+
+from services.rag_engine.explaining import Explaining
+from services.rag_engine.service import RagEngine
+from services.rag_engine.shapes import (
+    KNOWLEDGE,
+    KnowledgeView,
+    Learn,
+    Learned,
+    SourceType,
+    Suggest,
+    Suggested,
+)
+from shared import logs, registry
+from shared.app import create_app, example, for_server, problems, raw_json
+from shared.config import RagEngineSettings, load
+from shared.database import Database
+
+router = APIRouter(tags=["renames"])
+
+MAX_BODY_BYTES = 4 * 1024 * 1024
 
 
-def build(settings: ProcessSettings) -> FastAPI:
+def _service(request: Request) -> RagEngine:
+    engine: RagEngine = request.app.state.service
+    return engine
+
+
+def _db(request: Request) -> Database:
+    db: Database = request.app.state.db
+    return db
+
+
+Service = Annotated[RagEngine, Depends(_service)]
+Registry = Annotated[Database, Depends(_db)]
+
+
+@router.post("/suggest", response_model=Suggested, responses=problems(413, 422, 503))
+async def suggest(order: Suggest, service: Service) -> Response:
+    """Say what each field or stream that is gone became, how likely that is, and why.
+
+    At most 2,000 on each side, and 4 MiB. `confidence` is bounded by the evidence: 0.90 for names,
+    types and the rest of what a schema shows, 0.92 with a note in a description, 0.95 with matching
+    values or what a person decided about exactly these before, 0.98 with a hint that the schema
+    declares. What a person rejected comes with 0.05. `samples` are forgotten with the answer.
+    """
+    return raw_json(orjson.dumps(await service.suggest(order)))
+
+
+@router.post("/learn", responses=problems(409, 413, 422, 503, 504))
+async def learn(decision: Learn, service: Service) -> Learned:
+    """Keep what a person decided, as evidence for the next time.
+
+    The same decision told twice is learned once; another one under the same id is refused with 409
+    `decision_differs`. Where decisions contradict each other, the newest about a pair counts.
+    """
+    return Learned(learned=await service.learn(decision))
+
+
+@router.get(
+    "/knowledge",
+    response_model=list[KnowledgeView],
+    responses={200: example([KNOWLEDGE]), **problems(422, 503)},
+)
+async def knowledge(
+    db: Registry,
+    source_type: Annotated[SourceType | None, Query()] = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+) -> Response:
+    """What people decided, newest first."""
+    async with db.read() as session:
+        return raw_json(
+            await registry.knowledge_json(session, source_type=source_type, limit=limit)
+        )
+
+
+def build(settings: RagEngineSettings) -> FastAPI:
     """The application for these settings."""
     logs.set_up("rag_engine", level=settings.log_level)
-    return create_app(
+    db = Database.at(settings.registry_address, application="rag_engine")
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await db.close()
+
+    app = create_app(
         service="rag_engine",
-        description="Says what a vanished field probably became. It has no routes of its own yet.",
+        description="Says what a field or stream that is gone became, and learns from decisions.",
+        lifespan=lifespan,
+        ready={"registry": db.ping},
+        max_body_bytes=MAX_BODY_BYTES,
     )
+    explaining = Explaining.by_name(settings.rag_explainer, timeout=settings.rag_explainer_timeout)
+    app.state.db = db
+    app.state.service = RagEngine(db, explaining)
+    app.include_router(router)
+    return app
 
 
 def __getattr__(name: str) -> FastAPI:
     """Build `app` when a server asks for it: importing this module reads no environment."""
     if name != "app":
         raise AttributeError(name)
-    return build(load(ProcessSettings))
+    return for_server(build(load(RagEngineSettings)))

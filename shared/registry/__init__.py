@@ -22,6 +22,7 @@ from shared.registry._jobs import (
     jobs_started_by_aam,
     running_jobs,
 )
+from shared.registry._knowledge import Decided, decisions_about, knowledge_json, learn
 from shared.registry._snapshots import (
     find_snapshot,
     insert_stream_schemas,
@@ -46,11 +47,13 @@ from shared.registry._upstream import (
 
 __all__ = [
     "ConnectionFilter",
+    "Decided",
     "Head",
     "append_version",
     "begin_heal",
     "connection_json",
     "connections_in_airbyte",
+    "decisions_about",
     "end_heal",
     "end_running_jobs",
     "find_connection",
@@ -63,8 +66,10 @@ __all__ = [
     "is_busy",
     "jobs_json",
     "jobs_started_by_aam",
+    "knowledge_json",
     "known_jobs",
     "latest_snapshot",
+    "learn",
     "lock_connection",
     "now",
     "offered_streams",

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from tests.bench import apply, client, domain, operation, org, page, snapshot
+from tests.bench import apply, client, domain, operation, org, page, renames, snapshot
 from tests.bench.stage import Stage, stage
 from tests.bench.table import Line, console, empty, show
 
@@ -22,6 +22,7 @@ PARTS: dict[str, Part] = {
     "client": lambda stage, _document: client.measure(stage),
     "page": lambda stage, _document: page.measure(stage),
     "domain": lambda _stage, document: domain.measure(document.read_bytes()),
+    "renames": lambda _stage, _document: renames.measure(),
 }
 
 

@@ -1,0 +1,444 @@
+"""What speaks for, and against, that a field or stream that is gone became one that is new."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, TypeAlias
+
+from services.rag_engine import names, schemas
+from services.rag_engine.samples import Sample, are_same, overlap
+from services.rag_engine.schemas import Schema
+
+Path: TypeAlias = tuple[str, ...]
+Entity: TypeAlias = Literal["field", "stream"]
+Pair: TypeAlias = tuple[int, int]
+Kind: TypeAlias = Literal[
+    "name", "type", "choice", "members", "pattern", "qualifier", "inverse", "position",
+    "description", "note", "hint", "past_decision", "values",
+]  # fmt: skip
+
+NAMES_AT_MOST = 0.90
+"""How sure names, types and what else a schema shows can make: docs/decisions/0018 has the data."""
+NOTE_AT_MOST = 0.92
+VALUES_AT_MOST = 0.95
+PAST_AT_MOST = 0.95
+HINT_AT_MOST = 0.98
+INVERSE_AT_MOST = 0.4
+"""A person has to look: applied as a rename, it would turn every value round."""
+
+_PROVEN = 9.0
+"""A log weight beside which no look-alike counts."""
+
+# Words that make another quantity of a name: units, codes, and which one of several is meant.
+_QUALIFIERS = frozenset(
+    {"cent", "code", "hash", "iso", "micro", "milli", "ms", "nano", "percent", "percentage"}
+    | {"count", "max", "maximum", "min", "minimum", "raw", "rounded", "total"}
+    | {"auto", "current", "estimated", "first", "former", "initial", "last", "next", "old"}
+    | {"original", "prev", "previous", "second", "minute", "hour", "week", "month", "year"}
+)
+_OPPOSITES = (
+    {"hidden", "visible"},
+    {"private", "public"},
+    {"open", "closed"},
+    {"enabled", "disabled"},
+    {"allow", "deny"},
+    {"allowed", "blocked"},
+    {"include", "exclude"},
+    {"on", "off"},
+)
+_NEGATIONS = ("non", "dis", "de", "un", "in")
+_NOT = frozenset({"not", "no", "non", "never", "without"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One piece of evidence about a pair, as it is shown and as it counts.
+
+    `score` is from -1, against, to 1, for. `weight` is added to the pair's log odds; `at_most` is
+    how sure the pair can become by it.
+    """
+
+    kind: Kind
+    score: float
+    detail: str
+    weight: float = 0.0
+    at_most: float = NAMES_AT_MOST
+    never_above: float = 1.0
+    """How sure the pair can be at all, whatever else speaks for it."""
+    is_proof: bool = False
+    """Whether it is more than names: a declared hint, an identical decision, the same values."""
+    is_veto: bool = False
+    """Whether a person has said no to exactly this."""
+
+
+@dataclass(frozen=True)
+class Element:
+    """A field, or a stream, of one side. A stream's path is its name, its schema the whole one."""
+
+    path: Path
+    schema: Schema = field(default_factory=dict)
+    position: int | None = None
+    sample: Sample | None = None
+
+    @property
+    def name(self) -> str:
+        """The last part of the path that is a name."""
+        return self._names[-1] if self._names else ""
+
+    @property
+    def parent(self) -> Path:
+        """The names before it."""
+        return self._names[:-1]
+
+    @cached_property
+    def dotted(self) -> str:
+        """The path for people."""
+        return ".".join(self.path)
+
+    @cached_property
+    def kinds(self) -> frozenset[str]:
+        """The types of its values."""
+        return schemas.kinds(self.schema)
+
+    @cached_property
+    def members(self) -> frozenset[str]:
+        """The names of what is in it."""
+        return schemas.members(self.schema)
+
+    @cached_property
+    def _names(self) -> Path:
+        return tuple(part for part in self.path if part != "[]")  # the step into an array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PastDecision:
+    """What a person once decided, newest first wherever there are several."""
+
+    entity: Entity
+    namespace: str | None
+    stream: str
+    removed: Path
+    became: Path | None
+    is_accepted: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What is gone, what is new, and what is known besides.
+
+    `past` are decisions about the same source type, newest first. `unchanged` are the names that
+    both sides have.
+    """
+
+    entity: Entity = "field"
+    namespace: str | None = None
+    stream: str = ""
+    removed: Sequence[Element]
+    added: Sequence[Element]
+    past: Sequence[PastDecision] = ()
+    unchanged: Sequence[str] = ()
+
+    def in_order(self) -> Question:
+        """The same question, however its parts were ordered."""
+        removed, added = (
+            sorted(side, key=lambda element: element.path) for side in (self.removed, self.added)
+        )
+        return Question(
+            entity=self.entity,
+            namespace=self.namespace,
+            stream=self.stream,
+            removed=removed,
+            added=added,
+            past=self.past,
+            unchanged=sorted(self.unchanged),
+        )
+
+
+Findings: TypeAlias = dict[Pair, list[Finding]]
+
+
+def said(question: Question) -> Findings:
+    """What is said about pairs however unlike they look: hints, notes, decisions, values."""
+    found: Findings = defaultdict(list)
+    for source in (_hints, _notes, _descriptions, _identical_decisions, _values):
+        for pair, finding in source(question):
+            found[pair].append(finding)
+    return found
+
+
+def seen(question: Question, pairs: Iterable[Pair]) -> Findings:
+    """What the names and places of pairs show, of those that are alike enough to look closer."""
+    found: Findings = defaultdict(list)
+    similar = _SimilarDecisions(question)
+    for i, j in pairs:
+        removed, added = question.removed[i], question.added[j]
+        found[i, j] += _qualifier(removed, added)
+        found[i, j] += _inverse(removed, added)
+        found[i, j] += _position(removed, added)
+        found[i, j] += similar.about(removed, added)
+    return found
+
+
+# Said
+
+
+def _named(elements: Sequence[Element], *, fold: bool = False) -> dict[str, list[int]]:
+    """Where each name, alone or with the path before it, occurs."""
+    found: dict[str, list[int]] = defaultdict(list)
+    for index, element in enumerate(elements):
+        for name in {element.name, element.dotted}:
+            found[name.casefold() if fold else name].append(index)
+    return found
+
+
+def _hints(question: Question) -> Iterator[tuple[Pair, Finding]]:
+    ours, theirs = _named(question.removed), _named(question.added)
+    for pair in sorted(
+        {
+            (i, j)
+            for j, added in enumerate(question.added)
+            for name in schemas.declared_earlier(added.schema)
+            for i in ours.get(name, ())
+        }
+        | {
+            (i, j)
+            for i, removed in enumerate(question.removed)
+            for name in schemas.declared_later(removed.schema)
+            for j in theirs.get(name, ())
+        }
+    ):
+        yield (
+            pair,
+            Finding(
+                kind="hint",
+                score=1,
+                detail="The schema declares this rename.",
+                weight=_PROVEN,
+                at_most=HINT_AT_MOST,
+                is_proof=True,
+            ),
+        )
+
+
+def _notes(question: Question) -> Iterator[tuple[Pair, Finding]]:
+    ours, theirs = _named(question.removed, fold=True), _named(question.added, fold=True)
+    later = {
+        (i, j)
+        for i, removed in enumerate(question.removed)
+        for name in schemas.noted_later(removed.schema)
+        for j in theirs.get(name.casefold(), ())
+    }
+    earlier = {
+        (i, j)
+        for j, added in enumerate(question.added)
+        for name in schemas.noted_earlier(added.schema)
+        for i in ours.get(name.casefold(), ())
+    }
+    for pair in sorted(later | earlier):
+        detail = "A note on what is gone names what is new."
+        if pair in earlier:
+            detail = "A note on what is new names what is gone."
+        yield pair, Finding(kind="note", score=1, detail=detail, weight=6, at_most=NOTE_AT_MOST)
+
+
+def _descriptions(question: Question) -> Iterator[tuple[Pair, Finding]]:
+    sides: list[dict[str, list[int]]] = [defaultdict(list), defaultdict(list)]
+    for side, elements in zip(sides, (question.removed, question.added), strict=True):
+        for index, element in enumerate(elements):
+            if text := schemas.description(element.schema):
+                side[text].append(index)
+    for text, mine in sorted(sides[0].items()):
+        other = sides[1].get(text, [])
+        if len(mine) == len(other) == 1:
+            detail = "Both have the same description, and nothing else has it."
+            yield (
+                (mine[0], other[0]),
+                Finding(kind="description", score=0.8, detail=detail, weight=2),
+            )
+
+
+def _identical_decisions(question: Question) -> Iterator[tuple[Pair, Finding]]:
+    """What people said about exactly these, in this stream.
+
+    The newest word about a pair counts, and an acceptance ends an older one of something else.
+    """
+    ours = {element.path: index for index, element in enumerate(question.removed)}
+    theirs = {element.path: index for index, element in enumerate(question.added)}
+    settled: set[tuple[Path, Path | None]] = set()
+    accepted: set[Path] = set()
+    for past in question.past:
+        here = (past.entity, past.namespace, past.stream)
+        if here != (question.entity, question.namespace, question.stream):
+            continue
+        is_newest = (past.removed, past.became) not in settled
+        settled.add((past.removed, past.became))
+        if past.is_accepted:
+            is_newest = is_newest and past.removed not in accepted
+            accepted.add(past.removed)
+        if past.removed not in ours or not is_newest:
+            continue
+        i = ours[past.removed]
+        if past.became is None and past.is_accepted:
+            for j, added in enumerate(question.added):
+                if (past.removed, added.path) not in settled:
+                    yield (i, j), _veto("A person decided that it became nothing.")
+        elif past.became in theirs:
+            pair = (i, theirs[past.became])
+            yield pair, _ACCEPTED if past.is_accepted else _veto("A person rejected this.")
+
+
+_ACCEPTED = Finding(
+    kind="past_decision",
+    score=1,
+    detail="A person accepted the same in this stream before.",
+    weight=_PROVEN,
+    at_most=PAST_AT_MOST,
+    is_proof=True,
+)
+
+
+def _veto(detail: str) -> Finding:
+    return Finding(kind="past_decision", score=-1, detail=detail, is_veto=True)
+
+
+def _values(question: Question) -> Iterator[tuple[Pair, Finding]]:
+    ours = {i: e.sample for i, e in enumerate(question.removed) if e.sample is not None}
+    theirs = {j: e.sample for j, e in enumerate(question.added) if e.sample is not None}
+    shares = {(i, j): overlap(a, b) for i, a in ours.items() for j, b in theirs.items()}
+    for (i, j), share in shares.items():
+        rivals = [
+            other for (k, m), other in shares.items() if (k == i) != (m == j) and other > 0
+        ] if share > 0 else []  # fmt: skip
+        if are_same(ours[i], theirs[j], rivals=rivals):
+            yield (
+                (i, j),
+                Finding(
+                    kind="values",
+                    score=share,
+                    detail=f"{share:.0%} of the sampled values are the same, and no others' are.",
+                    weight=4 + 2 * share,
+                    at_most=VALUES_AT_MOST,
+                    is_proof=True,
+                ),
+            )
+        elif share == 0 and ours[i].is_choice and theirs[j].is_choice:
+            detail = "Both take few values, and have none in common."
+            yield (i, j), Finding(kind="values", score=-0.7, detail=detail, weight=-2)
+
+
+# Seen
+
+
+def _qualifier(removed: Element, added: Element) -> Iterator[Finding]:
+    """A look-alike that stands for something else: `balance` → `balance_cents`."""
+    ours, theirs = names.words(removed.name), names.words(added.name)
+    more = set(theirs) - set(ours)
+    telling = sorted(more & _QUALIFIERS)
+    if telling and set(ours) < set(theirs):
+        detail = f"“{telling[0]}” may make another quantity of it."
+        yield Finding(kind="qualifier", score=-0.6, detail=detail, weight=-2.5)
+    elif added.name.startswith("_") and not removed.name.startswith("_") and not more:
+        detail = "A leading underscore often marks another, internal field."
+        yield Finding(kind="qualifier", score=-0.6, detail=detail, weight=-3)
+
+
+def _inverse(removed: Element, added: Element) -> Iterator[Finding]:
+    """A truth value that turned round: `deactivated` → `is_active`."""
+    if not removed.kinds & added.kinds & {"boolean"}:
+        return
+    ours, theirs = set(names.words(removed.name)), set(names.words(added.name))
+    turned = (
+        bool(ours & _NOT) != bool(theirs & _NOT)
+        or any(ours & pair and theirs & pair and ours & pair != theirs & pair
+               for pair in _OPPOSITES)
+        or any(_negates(one, theirs) for one in ours)
+        or any(_negates(one, ours) for one in theirs)
+    )  # fmt: skip
+    if turned:
+        detail = "The new name says the opposite: values may be inverted."
+        yield Finding(
+            kind="inverse", score=-0.8, detail=detail, weight=-2.5, never_above=INVERSE_AT_MOST
+        )
+
+
+def _negates(word: str, others: set[str]) -> bool:
+    rest = (
+        word.removeprefix(no) for no in _NEGATIONS if word.startswith(no) and word not in others
+    )
+    return any(len(left) >= 4 and any(other[:4] == left[:4] for other in others) for left in rest)
+
+
+def _position(removed: Element, added: Element) -> Iterator[Finding]:
+    if removed.position is not None and removed.position == added.position:
+        detail = "It stands at the same place of the schema."
+        yield Finding(kind="position", score=0.3, detail=detail, weight=0.5)
+
+
+class _SimilarDecisions:
+    """What people said about the same names in other streams, or about the same edit of names."""
+
+    def __init__(self, question: Question) -> None:
+        self._names: dict[tuple[str, str], bool] = {}
+        self._edits: dict[names.Edit, bool] = {}
+        here = (question.entity, question.namespace, question.stream)
+        gone = {element.path for element in question.removed}
+        for past in reversed(question.past):  # the newest has the last word
+            is_here = (past.entity, past.namespace, past.stream) == here
+            if past.entity != question.entity or past.became is None:
+                continue
+            if is_here and past.removed in gone:
+                continue  # about exactly this
+            one, other = past.removed[-1], past.became[-1]
+            if not is_here:
+                self._names[one, other] = past.is_accepted
+            if (edit := names.edit(one, other)) is not None:
+                self._edits[edit] = past.is_accepted
+
+    def about(self, removed: Element, added: Element) -> Iterator[Finding]:
+        """At most one finding: it counts a little, and is no proof."""
+        if (said := self._names.get((removed.name, added.name))) is not None:
+            yield _similar(said, "the same names in another stream", weight=1.0)
+        elif self._edits and (edit := names.edit(removed.name, added.name)) in self._edits:
+            yield _similar(self._edits[edit], "the same change of words", weight=0.6)
+
+
+def _similar(is_accepted: bool, what: str, *, weight: float) -> Finding:
+    return Finding(
+        kind="past_decision",
+        score=0.4 if is_accepted else -0.4,
+        detail=f"A person {'accepted' if is_accepted else 'rejected'} {what} before.",
+        weight=weight if is_accepted else -weight,
+    )
+
+
+def patterns(question: Question, pairs: Iterable[Pair]) -> Mapping[Pair, str]:
+    """The pairs whose change of words another pair, of others, has too, with that change in words.
+
+    Whoever renames `total_net` to `total_net_amount` renames `total_gross` in the same breath.
+    """
+    edits: dict[names.Edit, list[Pair]] = defaultdict(list)
+    for i, j in pairs:
+        edit = names.edit(question.removed[i].name, question.added[j].name)
+        if edit is not None and edit != ((), ()):
+            edits[edit].append((i, j))
+    return {
+        (i, j): _shown(edit)
+        for edit, alike in edits.items()
+        for i, j in alike
+        if any(k != i and m != j for k, m in alike)
+    }
+
+
+def _shown(edit: names.Edit) -> str:
+    gone, come = (" ".join(side) for side in edit)
+    if gone and come:
+        return f"“{gone}” → “{come}”"
+    return f"“{gone}” gone" if gone else f"“{come}” added"
+
+
+def shown(value: Any) -> str:
+    """Types for people."""
+    return " or ".join(sorted(value)) or "no stated type"

@@ -1,0 +1,388 @@
+"""Which of what is new each thing that is gone became, and how sure that is.
+
+Every pair has odds. A pair's probability follows from its own odds and those of its rivals, since
+whatever is gone became one thing or none. Pure: values in, values out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from scipy.sparse import csr_array
+
+from services.rag_engine import evidence, names, schemas
+from services.rag_engine.evidence import NAMES_AT_MOST, Element, Finding, Pair, Path, Question
+
+Array: TypeAlias = NDArray[np.float64]
+
+
+class Parameters(NamedTuple):
+    """The log odds of a pair, before its rivals: few, so that 60 cases can carry them."""
+
+    base: float
+    name: float
+    """Times the similarity of names, 0 to 1."""
+    related: float
+    """Where the types are not equal, but values of one can be values of the other."""
+    clashing: float
+    """Where they cannot."""
+    pattern: float
+    """Where another pair changed in the same words."""
+
+
+FITTED = Parameters(base=-0.2, name=4.0, related=-0.3, clashing=-2.8, pattern=1.9)
+"""`tests/bench/renames.py` fits them; rounded, since more digits would claim more than is known."""
+
+SHOWN_FROM = 0.05
+"""What is less likely is told as unmatched."""
+REJECTED = 0.05
+"""How sure a pair is that a person rejected."""
+
+_ALL_PAIRS = 40_000
+_BEST = 20
+_CLOSE = 5
+_MOVED = 0.9
+_SETTLED = 1e-6
+_ROUNDS = 200
+_MEMBERS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """What else it may have become."""
+
+    became: Path
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suggestion:
+    """What it became, how likely that is true, and why."""
+
+    removed: Path
+    became: Path
+    confidence: float
+    more_than_names: bool
+    evidence: Sequence[Finding]
+    alternatives: Sequence[Alternative]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The suggestions, surest first, and what has none."""
+
+    suggestions: Sequence[Suggestion]
+    unmatched: Sequence[Path]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairs:
+    """The pairs that are looked at, as parallel arrays, and what was found about them."""
+
+    question: Question
+    rows: NDArray[np.intp]
+    columns: NDArray[np.intp]
+    alike: Array
+    relation: NDArray[np.int8]
+    """0 equal, 1 related, 2 clashing."""
+    members: Array
+    """The share of members in common; NaN where there are too few to tell."""
+    has_pattern: NDArray[np.bool_]
+    findings: Sequence[Sequence[Finding]]
+
+    @classmethod
+    def of(cls, question: Question) -> Pairs:
+        """All pairs, or where those are too many the likeliest and those that something names."""
+        removed, added = question.removed, question.added
+        alike = _alike(removed, added, question.unchanged)
+        relation = _relations(removed, added)
+        members = _members(removed, added)
+        likely = _log_odds(FITTED, alike, relation, members)
+        said = evidence.said(question)
+        rows, columns = _kept(likely, said)
+        close = _close(likely, rows, columns)
+        seen = evidence.seen(question, close)
+        fitting = [pair for pair in close if relation[pair] < _CLASHING]
+        patterns = evidence.patterns(question, fitting)
+        pairs = list(zip(rows.tolist(), columns.tolist(), strict=True))
+        return cls(
+            question=question,
+            rows=rows,
+            columns=columns,
+            alike=alike[rows, columns],
+            relation=relation[rows, columns],
+            members=members[rows, columns],
+            has_pattern=np.array([pair in patterns for pair in pairs], dtype=np.bool_),
+            findings=[
+                [
+                    *said.get(pair, ()),
+                    *([_pattern(patterns[pair])] if pair in patterns else ()),
+                    *seen.get(pair, ()),
+                ]
+                for pair in pairs
+            ],
+        )
+
+    def probabilities(self, parameters: Parameters = FITTED) -> Array:
+        """How likely each pair is one, before any bound; 0 where a person said no."""
+        odds = _log_odds(parameters, self.alike, self.relation, self.members)
+        odds += parameters.pattern * self.has_pattern
+        # What is gone became one of so many: each of them is the less likely for it.
+        odds -= np.log(max(len(self.question.removed), len(self.question.added)))
+        for index, found in enumerate(self.findings):
+            weight = sum(finding.weight for finding in found)
+            if any(finding.is_proof for finding in found):
+                odds[index] = max(odds[index], 0.0)
+            odds[index] = -np.inf if _is_vetoed(found) else odds[index] + weight
+        return _marginals(self.rows, self.columns, odds)
+
+    def confidences(self, parameters: Parameters = FITTED) -> Array:
+        """The probabilities, bounded by how sure each pair's evidence can make."""
+        bounds = [_bound(found) for found in self.findings]
+        vetoed = np.array([_is_vetoed(found) for found in self.findings], dtype=np.bool_)
+        likely = np.minimum(self.probabilities(parameters), bounds)
+        return np.where(vetoed, REJECTED, likely)
+
+    def proven(self) -> NDArray[np.bool_]:
+        """The pairs with more than names for them, and for no rival of theirs."""
+        told = np.array([_is_proven(found) for found in self.findings], dtype=np.bool_)
+        in_row = np.bincount(self.rows, weights=told)
+        in_column = np.bincount(self.columns, weights=told)
+        alone = (in_row[self.rows] == 1) & (in_column[self.columns] == 1)
+        return np.asarray(told & alone & (self.relation < _CLASHING))
+
+
+def suggest(question: Question, parameters: Parameters = FITTED) -> Answer:
+    """What each removed one became: every added one at most once, whatever the order of either."""
+    question = question.in_order()
+    if not question.removed or not question.added:
+        return Answer([], [element.path for element in question.removed])
+    pairs = Pairs.of(question)
+    confidences = pairs.confidences(parameters)
+    proven = pairs.proven()
+    chosen = _assigned(pairs, confidences)
+    suggestions = [
+        Suggestion(
+            removed=question.removed[pairs.rows[index]].path,
+            became=question.added[pairs.columns[index]].path,
+            confidence=_rounded(confidences[index]),
+            more_than_names=bool(proven[index]),
+            evidence=_evidence(pairs, index),
+            alternatives=_alternatives(pairs, confidences, index),
+        )
+        for index in chosen
+    ]
+    suggestions.sort(key=lambda suggestion: (-suggestion.confidence, suggestion.removed))
+    matched = {suggestion.removed for suggestion in suggestions}
+    unmatched = [element.path for element in question.removed if element.path not in matched]
+    return Answer(suggestions, unmatched)
+
+
+# Odds
+
+_RELATIONS: tuple[schemas.Relation, ...] = ("equal", "related", "clashing")
+_CLASHING = 2
+
+
+def _alike(
+    removed: Sequence[Element], added: Sequence[Element], unchanged: Sequence[str]
+) -> names.Matrix:
+    """The similarity of names; of fields that changed their place, a little less for it."""
+    found = names.similarity(
+        [element.name for element in removed],
+        [element.name for element in added],
+        unchanged=unchanged,
+    )
+    ours, theirs = [[".".join(e.parent) for e in side] for side in (removed, added)]
+    if set(ours) | set(theirs) == {""}:
+        return found
+    here, there = sorted(set(ours)), sorted(set(theirs))
+    near = names.similarity(here, there)
+    for row, one in enumerate(here):
+        for column, other in enumerate(there):
+            moved = 0.5 if not one or not other else near[row, column]
+            near[row, column] = 1 if one == other else _MOVED * (0.7 + 0.3 * moved)
+    rows, columns = [here.index(one) for one in ours], [there.index(one) for one in theirs]
+    return found * near[np.ix_(rows, columns)]
+
+
+def _relations(removed: Sequence[Element], added: Sequence[Element]) -> NDArray[np.int8]:
+    sides = [[element.kinds for element in side] for side in (removed, added)]
+    distinct = [list(dict.fromkeys(side)) for side in sides]
+    table = np.array(
+        [[_RELATIONS.index(schemas.relation(a, b)) for b in distinct[1]] for a in distinct[0]],
+        dtype=np.int8,
+    )
+    places = [{kinds: n for n, kinds in enumerate(side)} for side in distinct]
+    rows, columns = (
+        [place[kinds] for kinds in side] for place, side in zip(places, sides, strict=True)
+    )
+    found: NDArray[np.int8] = table[np.ix_(rows, columns)]
+    return found
+
+
+def _members(removed: Sequence[Element], added: Sequence[Element]) -> names.Matrix:
+    """The share of members that both have among those that either has; NaN for few members."""
+    found = np.full((len(removed), len(added)), np.nan, dtype=np.float64)
+    sides = [
+        [n for n, e in enumerate(side) if len(e.members) >= _MEMBERS] for side in (removed, added)
+    ]
+    if not all(sides):
+        return found
+    ours = [removed[n].members for n in sides[0]]
+    theirs = [added[n].members for n in sides[1]]
+    number = {name: n for n, name in enumerate(sorted(frozenset().union(*ours, *theirs)))}
+    one, other = (_incidence(side, number) for side in (ours, theirs))
+    both = (one @ other.T).toarray()
+    sizes = [np.array([len(part) for part in side]) for side in (ours, theirs)]
+    found[np.ix_(*sides)] = both / (sizes[0][:, None] + sizes[1] - both)
+    return found
+
+
+def _incidence(side: Sequence[frozenset[str]], number: dict[str, int]) -> csr_array:
+    columns = [number[name] for part in side for name in part]
+    ends = np.cumsum([0, *(len(part) for part in side)])
+    ones = np.ones(len(columns), dtype=np.float64)
+    return csr_array((ones, columns, ends), shape=(len(side), len(number)))
+
+
+def _log_odds(
+    parameters: Parameters,
+    alike: Array,
+    relation: NDArray[np.int8],
+    members: Array,
+) -> Array:
+    by_type = np.array([0, parameters.related, parameters.clashing])[relation]
+    # Two streams with the same columns are one, whatever it is called; a third in common is usual.
+    by_members = np.nan_to_num(5 * members - 1.5, nan=0.0)
+    found: Array = parameters.base + parameters.name * alike + by_type + by_members
+    return found
+
+
+def _kept(likely: Array, said: Iterable[Pair]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    if likely.size <= _ALL_PAIRS:
+        every = np.indices(likely.shape)
+        return every[0].ravel(), every[1].ravel()
+    keep = np.zeros(likely.shape, dtype=np.bool_)
+    in_row = np.argsort(-likely, axis=1, kind="stable")[:, :_BEST]
+    in_column = np.argsort(-likely, axis=0, kind="stable")[:_BEST]
+    np.put_along_axis(keep, in_row, True, axis=1)
+    np.put_along_axis(keep, in_column, True, axis=0)
+    for pair in said:
+        keep[pair] = True
+    kept = np.nonzero(keep)
+    return kept[0], kept[1]
+
+
+def _close(likely: Array, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> list[Pair]:
+    """The best few of each row and of each column."""
+    order = np.argsort(-likely[rows, columns], kind="stable")
+    taken = np.zeros((2, max(likely.shape)), dtype=np.intp)
+    found = []
+    for row, column in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
+        if taken[0, row] < _CLOSE or taken[1, column] < _CLOSE:
+            found.append((row, column))
+            taken[0, row] += 1
+            taken[1, column] += 1
+    return found
+
+
+def _is_vetoed(found: Sequence[Finding]) -> bool:
+    return any(finding.is_veto for finding in found)
+
+
+def _is_proven(found: Sequence[Finding]) -> bool:
+    is_doubted = any(finding.is_veto or finding.never_above < 1 for finding in found)
+    return not is_doubted and any(finding.is_proof for finding in found)
+
+
+def _bound(found: Sequence[Finding]) -> float:
+    """How sure a pair can be: as its best evidence allows, and no more than any does."""
+    reached = max([NAMES_AT_MOST, *(finding.at_most for finding in found)])
+    return min([reached, *(finding.never_above for finding in found)])
+
+
+def _marginals(rows: NDArray[np.intp], columns: NDArray[np.intp], log_odds: Array) -> Array:
+    """How likely each pair is, where a thing has one partner or none, by its odds alone.
+
+    Belief propagation for matchings, which has one fixed point: what row and column would each say
+    of the pair if it were not there. Exact where pairs form no circle.
+    """
+    odds = np.exp(np.clip(log_odds, -30, 30)) * (log_odds > -np.inf)
+    from_row = from_column = np.ones_like(odds)
+    for _ in range(_ROUNDS):
+        offered = odds * from_column
+        row = 1 / (1 + np.maximum(np.bincount(rows, offered)[rows] - offered, 0))
+        offered = odds * row
+        column = 1 / (1 + np.maximum(np.bincount(columns, offered)[columns] - offered, 0))
+        moved = max(np.abs(row - from_row).max(), np.abs(column - from_column).max())
+        from_row, from_column = row, column
+        if moved < _SETTLED:
+            break
+    both: Array = odds * from_row * from_column
+    return both / (1 + both)
+
+
+# Answers
+
+
+def _assigned(pairs: Pairs, confidences: Array) -> list[int]:
+    """The pairs that are right together most often: no row and no column twice."""
+    eligible = np.flatnonzero(confidences >= SHOWN_FROM)
+    rows, row_of = np.unique(pairs.rows[eligible], return_inverse=True)
+    columns, column_of = np.unique(pairs.columns[eligible], return_inverse=True)
+    gain = np.zeros((len(rows), len(columns)))
+    gain[row_of, column_of] = confidences[eligible]
+    index = np.full(gain.shape, -1, dtype=np.intp)
+    index[row_of, column_of] = eligible
+    chosen = index[linear_sum_assignment(gain, maximize=True)]
+    return [int(each) for each in chosen if each >= 0]
+
+
+def _alternatives(pairs: Pairs, confidences: Array, index: int) -> list[Alternative]:
+    same_row = np.flatnonzero((pairs.rows == pairs.rows[index]) & (confidences >= SHOWN_FROM))
+    others = [
+        Alternative(pairs.question.added[pairs.columns[other]].path, _rounded(confidences[other]))
+        for other in same_row
+        if other != index
+    ]
+    return sorted(others, key=lambda each: (-each.confidence, each.became))[:3]
+
+
+def _evidence(pairs: Pairs, index: int) -> list[Finding]:
+    """What is known of a pair: its names and types, how many rivals, and whatever was found."""
+    question = pairs.question
+    removed, added = question.removed[pairs.rows[index]], question.added[pairs.columns[index]]
+    alike, relation = _rounded(pairs.alike[index]), int(pairs.relation[index])
+    mine, theirs = (evidence.shown(element.kinds) for element in (removed, added))
+    found = [
+        Finding(kind="name", score=alike, detail=f"The names are {alike:.0%} alike."),
+        Finding(
+            kind="type",
+            score=(1, 0.5, -1)[relation],
+            detail=f"Both are {mine}." if mine == theirs else f"From {mine} to {theirs}.",
+        ),
+        Finding(
+            kind="choice",
+            score=_rounded(1 / max(len(question.removed), len(question.added))),
+            detail=f"{len(question.removed)} gone, {len(question.added)} new.",
+        ),
+    ]
+    if not np.isnan(pairs.members[index]):
+        share = _rounded(pairs.members[index])
+        detail = f"{share:.0%} of what is in either is in both."
+        found.append(Finding(kind="members", score=share, detail=detail))
+    return found + list(pairs.findings[index])
+
+
+def _pattern(change: str) -> Finding:
+    return Finding(kind="pattern", score=0.7, detail=f"Others changed alike: {change}.")
+
+
+def _rounded(value: float) -> float:
+    return round(float(value), 4)

@@ -1,0 +1,186 @@
+"""What a field or stream that is gone became, from evidence and from what people decided before."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from services.rag_engine.evidence import Element, PastDecision, Question
+from services.rag_engine.explaining import Explaining
+from services.rag_engine.matching import Answer, suggest
+from services.rag_engine.samples import Sample
+from services.rag_engine.shapes import ElementShape, Learn, Schemas, StreamName, Suggest
+from shared import logs, registry
+from shared.database import Database
+from shared.errors import Invalid
+from shared.models import Knowledge
+from shared.registry import Decided
+
+log = logs.get(__name__)
+
+_MOST_NAMES = 200
+_MOST_DECISIONS = 1000
+
+
+class RagEngine:
+    """Suggests what became of what is gone, and learns from what people decide."""
+
+    def __init__(self, db: Database, explaining: Explaining | None = None) -> None:
+        self._db = db
+        self._explaining = explaining
+        # A large question takes seconds and 300 MB: those of one process wait for each other.
+        self._turn = asyncio.Semaphore(1)
+
+    async def suggest(self, order: Suggest) -> dict[str, Any]:
+        """Suggestions with evidence, surest first, and what has none.
+
+        Raises:
+            Unavailable: the registry is away; what people rejected must not be suggested again.
+        """
+        past = await self._decisions(order)
+        async with self._turn:
+            answer = await asyncio.to_thread(_answer, order, past)
+        told = _told(answer)
+        if self._explaining is not None:
+            texts = await self._explaining.texts(told["suggestions"])
+            for suggestion, text in zip(told["suggestions"], texts, strict=True):
+                suggestion["explanation"] = text
+        log.info(
+            "renames_suggested",
+            source_type=order.source_type,
+            entity=order.entity,
+            removed=len(order.removed),
+            added=len(order.added),
+            suggestions=len(answer.suggestions),
+        )
+        return told
+
+    async def learn(self, decision: Learn) -> bool:
+        """Keep what a person decided; every decision is kept, the newest about a pair counts.
+
+        Returns whether it was new: told twice, it is learned once.
+
+        Raises:
+            Invalid: a schema holds text that the registry cannot keep.
+            Conflict: another decision has this id.
+        """
+        schemas = decision.schemas or Schemas()
+        row = Knowledge(
+            id=decision.decision_id,
+            source_type=decision.source_type,
+            entity=decision.entity,
+            namespace=decision.stream.namespace if decision.stream else None,
+            stream=_stream_name(decision.entity, decision.stream) or decision.removed[-1],
+            removed=_text(decision.removed),
+            became=None if decision.became is None else _text(decision.became),
+            verdict=decision.verdict,
+            removed_schema=_schema(schemas.removed),
+            added_schema=_schema(schemas.added),
+            connection_id=decision.connection_id,
+            decided_by=decision.decided_by,
+            why=decision.why,
+        )
+        async with self._db.transaction() as session:
+            learned = await registry.learn(session, row)
+        log.info("decision_learned", decision=str(decision.decision_id), is_new=learned)
+        return learned
+
+    async def _decisions(self, order: Suggest) -> Sequence[Decided]:
+        if not order.removed or not order.added:
+            return []
+        names = sorted({element.path[-1] for element in (*order.removed, *order.added)})
+        async with self._db.read() as session:
+            return await registry.decisions_about(
+                session,
+                source_type=order.source_type,
+                entity=order.entity,
+                removed=[_text(element.path) for element in order.removed],
+                # What similar names became says little: of a large question, some names will do.
+                names=names[:_MOST_NAMES],
+                limit=_MOST_DECISIONS,
+            )
+
+
+def _answer(order: Suggest, past: Sequence[Decided]) -> Answer:
+    samples = order.samples
+    return suggest(
+        Question(
+            entity=order.entity,
+            namespace=order.stream.namespace if order.stream else None,
+            stream=_stream_name(order.entity, order.stream),
+            removed=_elements(order.removed, samples.removed if samples else {}),
+            added=_elements(order.added, samples.added if samples else {}),
+            past=[_past(decided) for decided in past],
+            unchanged=order.context.unchanged if order.context else (),
+        )
+    )
+
+
+def _elements(shapes: Sequence[ElementShape], samples: dict[str, Any]) -> list[Element]:
+    return [
+        Element(
+            path=tuple(shape.path),
+            schema=shape.schema_,
+            position=shape.position,
+            sample=Sample.of(values) if (values := samples.get(".".join(shape.path))) else None,
+        )
+        for shape in shapes
+    ]
+
+
+def _past(decided: Decided) -> PastDecision:
+    return PastDecision(
+        entity="stream" if decided.entity == "stream" else "field",
+        namespace=decided.namespace,
+        stream=decided.stream if decided.entity == "field" else "",
+        removed=tuple(orjson.loads(decided.removed)),
+        became=None if decided.became is None else tuple(orjson.loads(decided.became)),
+        is_accepted=decided.verdict == "accepted",
+    )
+
+
+def _told(answer: Answer) -> dict[str, Any]:
+    return {
+        "suggestions": [
+            {
+                "removed": list(suggestion.removed),
+                "became": list(suggestion.became),
+                "confidence": suggestion.confidence,
+                "more_than_names": suggestion.more_than_names,
+                "evidence": [
+                    {"kind": each.kind, "score": each.score, "detail": each.detail}
+                    for each in suggestion.evidence
+                ],
+                "alternatives": [
+                    {"became": list(each.became), "confidence": each.confidence}
+                    for each in suggestion.alternatives
+                ],
+            }
+            for suggestion in answer.suggestions
+        ],
+        "unmatched": [list(path) for path in answer.unmatched],
+    }
+
+
+def _stream_name(entity: str, stream: StreamName | None) -> str:
+    """The stream that fields are of; streams are of none."""
+    return stream.name if stream is not None and entity == "field" else ""
+
+
+def _text(value: Any) -> str:
+    return orjson.dumps(value).decode()
+
+
+def _schema(schema: dict[str, Any] | None) -> str | None:
+    if schema is None:
+        return None
+    try:
+        text = _text(schema)
+    except TypeError:  # half a character, or a number beyond 64 bits
+        text = "\\u0000"
+    if "\\u0000" in text:
+        raise Invalid("A schema holds text that Postgres cannot keep.", code="bad_schema")
+    return text

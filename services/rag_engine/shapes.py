@@ -1,0 +1,275 @@
+"""What callers of the rag_engine send and get."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from services.rag_engine.samples import Scalar
+
+MOST_ELEMENTS = 2000
+"""On each side of a question."""
+
+_STREAM: dict[str, Any] = {"namespace": None, "name": "orders"}
+_TOTAL: dict[str, Any] = {"path": ["total"], "schema": {"type": ["null", "number"]}}
+_AMOUNT: dict[str, Any] = {
+    "path": ["amount"],
+    "schema": {"type": ["null", "number"], "x-renamed-from": "total"},
+}
+
+Text = Annotated[str, Field(max_length=512, pattern=r"^[^\x00]*$")]
+Part = Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\x00]*$")]
+Path = Annotated[list[Part], Field(min_length=1, max_length=64)]
+SourceType = Annotated[
+    str, Field(min_length=1, max_length=100, pattern=r"^[^\x00]*$", examples=["Salesforce"])
+]
+EntityName = Literal["field", "stream"]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class StreamName(_Body):
+    """A stream, as Airbyte names it."""
+
+    namespace: Text | None = None
+    name: Part
+
+
+class ElementShape(_Body):
+    """A field by its path, or a stream by its name, with its JSON schema."""
+
+    path: Path
+    schema_: dict[str, Any] = Field(alias="schema", default_factory=dict)
+    position: int | None = Field(
+        default=None, ge=0, le=100_000, description="Its place in the schema, where that means any."
+    )
+
+
+_Samples = Annotated[
+    dict[str, Annotated[list[Scalar], Field(max_length=1000)]], Field(max_length=200)
+]
+
+
+class Samples(_Body):
+    """Values by dotted path; they are compared, and neither kept nor logged. Hashes will do."""
+
+    removed: _Samples = Field(default_factory=dict)
+    added: _Samples = Field(default_factory=dict)
+
+
+class Context(_Body):
+    """What is known besides."""
+
+    unchanged: list[Text] = Field(
+        default_factory=list,
+        max_length=20_000,
+        description="Names that both sides have: what many share says little about a pair.",
+    )
+
+
+class Suggest(BaseModel):
+    """The question: what is gone, and what is new."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "source_type": "Salesforce",
+                    "stream": _STREAM,
+                    "removed": [_TOTAL],
+                    "added": [_AMOUNT],
+                    "context": {"unchanged": ["id", "placed_at"]},
+                }
+            ]
+        },
+    )
+
+    source_type: SourceType
+    entity: EntityName = "field"
+    stream: StreamName | None = Field(
+        default=None, description="The stream that the fields are of; null for streams."
+    )
+    removed: list[ElementShape] = Field(max_length=MOST_ELEMENTS)
+    added: list[ElementShape] = Field(max_length=MOST_ELEMENTS)
+    samples: Samples | None = None
+    context: Context | None = None
+
+    @model_validator(mode="after")
+    def _each_is_told_once(self) -> Self:
+        paths = [tuple(element.path) for element in (*self.removed, *self.added)]
+        if len(set(paths)) < len(paths):
+            raise PydanticCustomError("aam_path_twice", "A path occurs twice, or on both sides")
+        return self
+
+    @model_validator(mode="after")
+    def _fields_have_a_stream(self) -> Self:
+        _check_stream(self.entity, self.stream)
+        return self
+
+
+def _check_stream(entity: EntityName, stream: StreamName | None) -> None:
+    if entity == "field" and stream is None:
+        raise PydanticCustomError("aam_no_stream", "Fields need the stream that they are of")
+
+
+class EvidenceView(BaseModel):
+    """One piece of evidence; `score` is from -1, against, to 1, for."""
+
+    kind: str
+    score: float
+    detail: str
+
+
+class AlternativeView(BaseModel):
+    """What else it may have become."""
+
+    became: list[str]
+    confidence: float
+
+
+class SuggestionView(BaseModel):
+    """What it became. `confidence` is the share of such suggestions that prove true.
+
+    `more_than_names`: a declared hint, an identical decision of a person or matching values speak
+    for it, and for nothing else. Without that no rename is to be applied unasked.
+    """
+
+    removed: list[str]
+    became: list[str]
+    confidence: float
+    more_than_names: bool
+    evidence: list[EvidenceView]
+    alternatives: list[AlternativeView]
+    explanation: str | None = None
+
+
+class Suggested(BaseModel):
+    """The suggestions, surest first, each new one at most once; and what has none."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "suggestions": [
+                        {
+                            "removed": ["total"],
+                            "became": ["amount"],
+                            "confidence": 0.98,
+                            "more_than_names": True,
+                            "evidence": [
+                                {
+                                    "kind": "hint",
+                                    "score": 1.0,
+                                    "detail": "The schema declares this rename.",
+                                }
+                            ],
+                            "alternatives": [],
+                        }
+                    ],
+                    "unmatched": [],
+                }
+            ]
+        }
+    )
+
+    suggestions: list[SuggestionView]
+    unmatched: list[list[str]]
+
+
+class Schemas(_Body):
+    """The JSON schemas of both sides, as they were when it was decided."""
+
+    removed: dict[str, Any] | None = None
+    added: dict[str, Any] | None = None
+
+
+_DECISION_ID = "0d9f6f0e-1f3e-4a53-9f0b-6a1f2c3d4e5f"
+_CONNECTION_ID = "7d0c7f4e-6a3c-4b9d-9a57-0f3c1d2b4e5f"
+
+
+class Learn(BaseModel):
+    """A person's decision about what something became."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "decision_id": _DECISION_ID,
+                    "source_type": "Salesforce",
+                    "stream": _STREAM,
+                    "removed": ["total"],
+                    "became": ["amount"],
+                    "verdict": "accepted",
+                    "decided_by": "ada@example.com",
+                    "why": "Finance renamed it.",
+                    "connection_id": _CONNECTION_ID,
+                }
+            ]
+        },
+    )
+
+    decision_id: UUID = Field(description="The decision's own id: told twice, it is learned once.")
+    source_type: SourceType
+    entity: EntityName = "field"
+    stream: StreamName | None = None
+    removed: Path
+    became: Path | None = Field(default=None, description="Null: it became nothing.")
+    schemas: Schemas | None = None
+    verdict: Literal["accepted", "rejected"]
+    decided_by: Part
+    why: Annotated[str, Field(max_length=2000, pattern=r"^[^\x00]*$")] | None = None
+    connection_id: UUID | None = None
+
+    @model_validator(mode="after")
+    def _fields_have_a_stream(self) -> Self:
+        _check_stream(self.entity, self.stream)
+        return self
+
+
+class Learned(BaseModel):
+    """Whether it was new."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"learned": True}]})
+
+    learned: bool
+
+
+KNOWLEDGE: dict[str, Any] = {
+    "decision_id": _DECISION_ID,
+    "source_type": "Salesforce",
+    "entity": "field",
+    "stream": _STREAM,
+    "removed": ["total"],
+    "became": ["amount"],
+    "verdict": "accepted",
+    "decided_by": "ada@example.com",
+    "why": "Finance renamed it.",
+    "connection_id": _CONNECTION_ID,
+    "created_at": "2026-11-22T09:31:00.123456+00:00",
+}
+
+
+class KnowledgeView(BaseModel):
+    """What a person decided."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [KNOWLEDGE]})
+
+    decision_id: UUID
+    source_type: str
+    entity: EntityName
+    stream: StreamName
+    removed: list[str]
+    became: list[str] | None
+    verdict: Literal["accepted", "rejected"]
+    decided_by: str
+    why: str | None
+    connection_id: UUID | None
+    created_at: datetime

@@ -1,0 +1,127 @@
+"""What people decided about fields and streams that were gone."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+from sqlalchemy import text
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from shared.errors import Conflict
+from shared.models import Knowledge
+
+
+class Decided(NamedTuple):
+    """A decision as evidence; paths are JSON text."""
+
+    entity: str
+    namespace: str | None
+    stream: str
+    removed: str
+    became: str | None
+    verdict: str
+
+
+async def learn(session: AsyncSession, decision: Knowledge) -> bool:
+    """Keep a decision. False: it is known already.
+
+    Raises:
+        Conflict: another decision has this id.
+    """
+    told = {name: getattr(decision, name) for name in _TOLD}
+    inserted = await session.scalar(
+        insert(Knowledge).values(told).on_conflict_do_nothing().returning(Knowledge.id)
+    )
+    if inserted is not None:
+        return True
+    if not await session.scalar(_IS_THE_SAME, told):
+        raise Conflict(
+            f"Decision {decision.id} was told before, and was another one.",
+            code="decision_differs",
+        )
+    return False
+
+
+_TOLD = (
+    "id", "source_type", "entity", "namespace", "stream", "removed", "became", "verdict",
+    "removed_schema", "added_schema", "connection_id", "decided_by", "why",
+)  # fmt: skip
+_IS_THE_SAME = text("""
+    SELECT EXISTS (
+        SELECT FROM knowledge
+        WHERE id = :id AND source_type = :source_type AND entity = :entity AND stream = :stream
+            AND namespace IS NOT DISTINCT FROM :namespace AND verdict = :verdict
+            AND removed = CAST(:removed AS jsonb)
+            AND became IS NOT DISTINCT FROM CAST(:became AS jsonb)
+    )
+""")
+
+
+async def decisions_about(
+    session: AsyncSession,
+    *,
+    source_type: str,
+    entity: str,
+    removed: Collection[str],
+    names: Sequence[str],
+    limit: int,
+) -> Sequence[Decided]:
+    """The decisions for a source type about these paths, and about names like these; newest first.
+
+    `removed` are paths as JSON text, `names` last parts of paths on either side. Where pg_trgm is
+    not installed, only equal names are like each other.
+    """
+    parameters = {
+        "source_type": source_type,
+        "entity": entity,
+        "removed": list(removed),
+        "names": list(names),
+        "limit": limit,
+    }
+    can_compare = await session.scalar(_CAN_COMPARE)
+    rows = await session.execute(_SIMILAR if can_compare else _EQUAL, parameters)
+    return [Decided(*row) for row in rows]
+
+
+_CAN_COMPARE = text("SELECT to_regprocedure('similarity(text,text)') IS NOT NULL")
+_ABOUT = """
+    SELECT entity, namespace, stream, removed::text, became::text, verdict FROM knowledge
+    WHERE source_type = :source_type AND entity = :entity AND (
+        removed = ANY(CAST(CAST(:removed AS text[]) AS jsonb[]))
+        OR EXISTS (SELECT FROM unnest(CAST(:names AS text[])) name WHERE {alike})
+    )
+    ORDER BY created_at DESC, id DESC LIMIT :limit
+"""
+_EQUAL = text(_ABOUT.format(alike="name IN (removed->>-1, became->>-1)"))
+_SIMILAR = text(
+    _ABOUT.format(
+        # Low, since one word in common is enough to look: `created_on`, `modified_on`.
+        alike="similarity(name, removed->>-1) >= 0.2 OR similarity(name, became->>-1) >= 0.2"
+    )
+)
+
+
+async def knowledge_json(session: AsyncSession, *, source_type: str | None, limit: int) -> str:
+    """What people decided as JSON text, newest first; of one source type or of all."""
+    statement = _KNOWLEDGE if source_type is None else _KNOWLEDGE_OF
+    parameters = {"limit": limit} | ({} if source_type is None else {"source_type": source_type})
+    listed: str = (await session.execute(statement, parameters)).scalar_one()
+    return listed
+
+
+_LISTED = """
+    SELECT coalesce(json_agg(json_build_object(
+        'decision_id', k.id, 'source_type', k.source_type, 'entity', k.entity,
+        'stream', json_build_object('namespace', k.namespace, 'name', k.stream),
+        'removed', k.removed, 'became', k.became, 'verdict', k.verdict,
+        'decided_by', k.decided_by, 'why', k.why, 'connection_id', k.connection_id,
+        'created_at', k.created_at
+    ) ORDER BY k.created_at DESC, k.id DESC), '[]')::text
+    FROM (
+        SELECT * FROM knowledge {condition} ORDER BY created_at DESC, id DESC LIMIT :limit
+    ) k
+"""
+_KNOWLEDGE = text(_LISTED.format(condition=""))
+_KNOWLEDGE_OF = text(_LISTED.format(condition="WHERE source_type = :source_type"))

@@ -1,0 +1,250 @@
+"""How often a suggested rename is one, and whether its confidence means what it says.
+
+Judged by renames that developers declared, pair by pair, beside the plain way: similar letters and
+the same type. Steps without any rename count too: whatever is suggested there is wrong.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import orjson
+from rapidfuzz import fuzz
+from scipy.optimize import linear_sum_assignment, minimize
+
+from services.rag_engine.evidence import NAMES_AT_MOST, Element, Question
+from services.rag_engine.matching import FITTED, Pairs, Parameters, suggest
+from tests.bench.table import Line
+
+FILE = Path(
+    os.environ.get("AAM_RENAMES") or Path(__file__).parents[3] / "shared" / "renames-dev.json.gz"
+)
+ABSENT = f"there is no {FILE} (AAM_RENAMES says where the declared renames are)."
+THRESHOLDS = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9)
+_BINS = 10
+_FORMATS = ("date", "date-time")
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one change of a table removed and added, by name and type, and what became what."""
+
+    repository: str
+    removed: dict[str, str]
+    added: dict[str, str]
+    gold: dict[str, str]
+
+    @property
+    def question(self) -> Question:
+        """The step as it is asked."""
+        removed, added = (
+            [Element((name,), _schema(type_)) for name, type_ in side.items()]
+            for side in (self.removed, self.added)
+        )
+        return Question(removed=removed, added=added)
+
+
+class Told(NamedTuple):
+    """One suggestion of a step: how sure it was, and whether it was true."""
+
+    confidence: float
+    is_true: bool
+
+
+class Score(NamedTuple):
+    """Of what was suggested, how much is true; of what is true, how much was suggested."""
+
+    precision: float
+    recall: float
+
+    @property
+    def f1(self) -> float:
+        """Both in one number."""
+        return 2 * self.precision * self.recall / (self.precision + self.recall or 1)
+
+
+def steps() -> list[Step]:
+    """Every step of the file; none where there is no file."""
+    if not FILE.is_file():
+        return []
+    read = orjson.loads(gzip.decompress(FILE.read_bytes()))
+    return [Step(s["repo"], s["removed"], s["added"], s["gold"]) for s in read]
+
+
+def measure() -> Iterator[Line]:
+    """Precision and recall beside the plain way's, the reliability table, and other repositories.
+
+    The plain way has similarities, not confidences; its best threshold is taken as its floor.
+    """
+    judged = steps()
+    if not judged:
+        yield Line(job=ABSENT, measured=0, unit="steps")
+        return
+    renames = sum(len(step.gold) for step in judged)
+    yield Line(job=f"steps, with {renames} renames in them", measured=len(judged), unit="")
+    ours, plain = told(judged), told(judged, plainly)
+    for at_least in THRESHOLDS:
+        scores = score(ours, renames, at_least), score(plain, renames, at_least)
+        for what, a, b in zip(("precision", "recall"), *scores, strict=True):
+            job = f"{what} at ≥ {at_least} (floor: letters and same type ≥ {at_least})"
+            yield _percent(job, a, b)
+    best, floor = 100 * best_f1(ours, renames), 100 * best_f1(plain, renames)
+    yield Line(job="best F1", measured=best, floor=floor, unit="%", limit=1, at_least=True)
+    yield from _reliability(ours)
+    yield from _elsewhere(judged)
+
+
+def _reliability(ours: Sequence[Told]) -> Iterator[Line]:
+    for lower, of_bin in bins(ours):
+        job = f"true of those at {lower:.1f}-{lower + 0.1:.1f}, n = {len(of_bin)} (floor: as told)"
+        yield _percent(job, _share(of_bin), float(np.mean([each.confidence for each in of_bin])))
+    yield Line(job="expected calibration error", measured=100 * ece(ours), unit="%", limit=15)
+    yield Line(job="Brier score (floor: of one confidence for all)", measured=100 * brier(ours),
+               floor=100 * _share(ours) * (1 - _share(ours)), unit="%", limit=1)  # fmt: skip
+
+
+def _elsewhere(judged: Sequence[Step]) -> Iterator[Line]:
+    """Each repository judged by what was fitted without it."""
+    for repository in sorted({step.repository for step in judged}):
+        here = [step for step in judged if step.repository == repository]
+        fitted = fit(step for step in judged if step.repository != repository)
+        renames = sum(len(step.gold) for step in here)
+        ours, plain = told(here, partial(ask, parameters=fitted)), told(here, plainly)
+        best, floor = best_f1(ours, renames), best_f1(plain, renames)
+        name = repository.partition("+")[0]
+        yield _percent(f"{name}, fitted without it: best F1 ({renames} renames)", best, floor)
+        yield _percent(f"{name}: calibration error", ece(ours))
+    yield Line(job="fitted to all steps: " + _shown(fit(judged)), measured=0, unit="")
+    yield Line(job="in force: " + _shown(FITTED), measured=NAMES_AT_MOST, unit="at most, by names")
+
+
+def _percent(job: str, measured: float, floor: float = 0) -> Line:
+    return Line(job=job, measured=100 * measured, floor=100 * floor or None, unit="%")
+
+
+def _shown(parameters: Parameters) -> str:
+    return ", ".join(f"{k} {v:.2f}" for k, v in parameters._asdict().items())
+
+
+# What is suggested
+
+
+def ask(step: Step, parameters: Parameters = FITTED) -> dict[tuple[str, str], float]:
+    """Our suggestions."""
+    answer = suggest(step.question, parameters)
+    return {(s.removed[0], s.became[0]): s.confidence for s in answer.suggestions}
+
+
+def plainly(step: Step) -> dict[tuple[str, str], float]:
+    """The plain way: the assignment of most similar letters, among those of the same type."""
+    removed, added = sorted(step.removed), sorted(step.added)
+    if not removed or not added:
+        return {}
+    alike = np.array(
+        [
+            [fuzz.ratio(a, b) / 100 * (step.removed[a] == step.added[b]) for b in added]
+            for a in removed
+        ]
+    )
+    rows, columns = linear_sum_assignment(alike, maximize=True)
+    return {
+        (removed[row], added[column]): float(alike[row, column])
+        for row, column in zip(rows, columns, strict=True)
+    }
+
+
+# How good that is
+
+
+def told(
+    judged: Iterable[Step], way: Callable[[Step], dict[tuple[str, str], float]] = ask
+) -> list[Told]:
+    """Every suggestion that a way makes about these steps."""
+    return [
+        Told(confidence, step.gold.get(removed) == became)
+        for step in judged
+        for (removed, became), confidence in way(step).items()
+    ]
+
+
+def score(suggested: Sequence[Told], renames: int, at_least: float) -> Score:
+    """Precision and recall of the suggestions that are this sure."""
+    taken = [each for each in suggested if each.confidence >= at_least]
+    right = sum(each.is_true for each in taken)
+    return Score(right / (len(taken) or 1), right / renames)
+
+
+def best_f1(suggested: Sequence[Told], renames: int) -> float:
+    """The F1 of the threshold that suits best."""
+    return max(score(suggested, renames, at_least).f1 for at_least in THRESHOLDS)
+
+
+def bins(suggested: Sequence[Told]) -> Iterator[tuple[float, list[Told]]]:
+    """The suggestions by tenths of confidence; tenths without any are left out."""
+    for number in range(_BINS):
+        of_bin = [t for t in suggested if min(int(t.confidence * _BINS), _BINS - 1) == number]
+        if of_bin:
+            yield number / _BINS, of_bin
+
+
+def ece(suggested: Sequence[Told]) -> float:
+    """Expected calibration error: how far, on average, what came true is from what was told."""
+    return sum(
+        abs(sum(each.confidence for each in of_bin) - sum(each.is_true for each in of_bin))
+        for _, of_bin in bins(suggested)
+    ) / len(suggested)
+
+
+def brier(suggested: Sequence[Told]) -> float:
+    """Mean squared distance of confidence and truth."""
+    return float(np.mean([(each.confidence - each.is_true) ** 2 for each in suggested]))
+
+
+def _share(suggested: Sequence[Told]) -> float:
+    return float(np.mean([each.is_true for each in suggested]))
+
+
+# Fitting
+
+_EXPECTED = np.array([0, 4, -1, -2.5, 1])
+_SPREAD = np.array([3, 3, 1.5, 1.5, 1])
+
+
+def fit(known: Iterable[Step]) -> Parameters:
+    """The parameters under which these steps are likeliest, held near what one would expect.
+
+    Equal steps count once: twelve tables that renamed `created` in one afternoon are one decision.
+    """
+    distinct = {repr((s.removed, s.added, s.gold)): s for s in known if s.removed and s.added}
+    data = [(pairs := Pairs.of(s.question.in_order()), _truth(s, pairs)) for s in distinct.values()]
+
+    def unlikely(values: Any) -> float:
+        parameters = Parameters(*values)
+        total = 0.5 * float((((values - _EXPECTED) / _SPREAD) ** 2).sum())
+        for pairs, truth in data:
+            p = np.clip(pairs.probabilities(parameters), 1e-6, 1 - 1e-6)
+            total -= float(np.log(np.where(truth, p, 1 - p)).sum())
+        return total
+
+    return Parameters(*minimize(unlikely, _EXPECTED, method="L-BFGS-B").x)
+
+
+def _truth(step: Step, pairs: Pairs) -> Any:
+    removed, added = pairs.question.removed, pairs.question.added
+    return np.array(
+        [
+            step.gold.get(removed[row].path[0]) == added[column].path[0]
+            for row, column in zip(pairs.rows, pairs.columns, strict=True)
+        ]
+    )
+
+
+def _schema(type_: str) -> dict[str, str]:
+    return {"type": "string", "format": type_} if type_ in _FORMATS else {"type": type_}

@@ -1,0 +1,471 @@
+"""What became of what is gone, over HTTP, with what people decided kept in a real Postgres."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any, TypeAlias
+from uuid import uuid4
+
+import asyncpg
+import httpx
+import orjson
+import pytest
+from pydantic import Secret
+
+from services.rag_engine import main
+from services.rag_engine.explaining import Explaining
+from services.rag_engine.service import RagEngine
+from shared.config import RagEngineSettings
+from shared.errors import Conflict
+from shared.peers import RagEngine as Peer
+from tests.integration.conftest import serving
+
+Sql: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+CANARY = "AAMCANARY-sampled-value"
+ORDERS = {"namespace": None, "name": "orders"}
+NUMBER = {"type": ["null", "number"]}
+
+
+def settings_for(registry_url: str, **more: Any) -> RagEngineSettings:
+    """What the service is told."""
+    return RagEngineSettings(
+        _env_file=None, supabase_db_url=Secret(registry_url), log_level="DEBUG", **more
+    )
+
+
+@asynccontextmanager
+async def engine(settings: RagEngineSettings, **parts: Any) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the service; `explainer` is one that no setting can name."""
+    app = main.build(settings)
+    if "explainer" in parts:
+        explaining = Explaining(parts["explainer"], timeout=settings.rag_explainer_timeout)
+        app.state.service = RagEngine(app.state.db, explaining)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://aam", timeout=30) as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+async def rag(registry_url: str, sql: Sql) -> AsyncIterator[httpx.AsyncClient]:
+    """The service over an empty registry."""
+    async with engine(settings_for(registry_url)) as client:
+        yield client
+
+
+def question(removed: dict[str, Any], added: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """What is gone and what is new, by name and schema."""
+    sides = [
+        [{"path": [name], "schema": schema} for name, schema in side.items()]
+        for side in (removed, added)
+    ]
+    asked = {"source_type": "Salesforce", "stream": ORDERS, "removed": sides[0], "added": sides[1]}
+    return {**asked, **more}
+
+
+def decision(removed: str, became: str | None, **more: Any) -> dict[str, Any]:
+    """A decision of a person's."""
+    return {
+        "decision_id": str(uuid4()),
+        "source_type": "Salesforce",
+        "stream": ORDERS,
+        "removed": [removed],
+        "became": None if became is None else [became],
+        "verdict": "accepted",
+        "decided_by": "ada@example.com",
+        **more,
+    }
+
+
+async def suggested(rag: httpx.AsyncClient, asked: dict[str, Any]) -> list[dict[str, Any]]:
+    """The suggestions."""
+    answer = await rag.post("/suggest", json=asked)
+    assert answer.status_code == 200, answer.text
+    told: list[dict[str, Any]] = answer.json()["suggestions"]
+    return told
+
+
+async def learned(rag: httpx.AsyncClient, told: dict[str, Any]) -> None:
+    """The service knows this decision now."""
+    answer = await rag.post("/learn", json=told)
+    assert answer.json() == {"learned": True}, answer.text
+
+
+async def test_it_is_ready_with_a_registry_alone(rag: httpx.AsyncClient) -> None:
+    """No network and no model is needed."""
+    assert (await rag.get("/ready")).json() == {"ready": True, "checks": {"registry": "ok"}}
+
+
+async def test_it_is_not_ready_without_one() -> None:
+    """And a question is answered later rather than without what people rejected."""
+    async with engine(settings_for("postgresql://nobody:x@127.0.0.1:1/aam")) as rag:
+        assert (await rag.get("/ready")).status_code == 503
+        answer = await rag.post("/suggest", json=question({"a": NUMBER}, {"b": NUMBER}))
+        assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+
+
+async def test_a_rename_is_suggested_with_evidence(rag: httpx.AsyncClient) -> None:
+    """By names alone it is never sure enough to be applied unasked."""
+    asked = question({"meta": {"type": "object"}}, {"metadata": {"type": "object"}})
+
+    [rename] = await suggested(rag, asked)
+
+    assert (rename["removed"], rename["became"]) == (["meta"], ["metadata"])
+    assert 0.8 < rename["confidence"] <= 0.9
+    assert rename["more_than_names"] is False
+    assert [each["kind"] for each in rename["evidence"]] == ["name", "type", "choice"]
+
+
+async def test_a_declared_hint_is_more_than_names(rag: httpx.AsyncClient) -> None:
+    """However unlike the names are."""
+    added = {"body": {"type": "string", "x-renamed-from": "comment"}, "note": {"type": "string"}}
+
+    [rename] = await suggested(rag, question({"comment": {"type": "string"}}, added))
+
+    assert (rename["became"], rename["confidence"]) == (["body"], 0.98)
+    assert rename["more_than_names"] is True
+    assert rename["evidence"][-1]["kind"] == "hint"
+
+
+async def test_only_added_or_only_removed_is_no_rename(rag: httpx.AsyncClient) -> None:
+    """Nothing can have become what is new when nothing is gone."""
+    assert await suggested(rag, question({}, {"x": NUMBER, "y": NUMBER})) == []
+    answer = await rag.post("/suggest", json=question({"x": NUMBER, "y": NUMBER}, {}))
+    assert answer.json() == {"suggestions": [], "unmatched": [["x"], ["y"]]}
+
+
+async def test_values_are_compared_and_forgotten(
+    rag: httpx.AsyncClient, sql: Sql, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Neither the answer, a log line nor a row holds one."""
+    values = [f"{CANARY}-{n}" for n in range(30)]
+    asked = question(
+        {"inbox": {"type": "string"}},
+        {"intake": {"type": "string"}, "inbox_name": {"type": "string"}},
+        samples={"removed": {"inbox": values}, "added": {"intake": values[5:]}},
+    )
+
+    answer = await rag.post("/suggest", json=asked)
+
+    [rename] = answer.json()["suggestions"]
+    assert (rename["became"], rename["more_than_names"]) == (["intake"], True)
+    assert rename["confidence"] == 0.95
+    assert CANARY not in answer.text + "".join(capfd.readouterr())
+    assert await sql.fetchval("SELECT count(*) FROM knowledge") == 0
+
+
+async def test_an_accepted_decision_is_known_the_next_time(rag: httpx.AsyncClient) -> None:
+    """In the same stream of the same source type it is more than names; elsewhere a remark."""
+    asked = question({"icon": NUMBER}, {"emoji": NUMBER, "size": NUMBER, "color": NUMBER})
+    [before] = await suggested(rag, asked)
+    assert before["confidence"] < 0.5
+
+    await learned(rag, decision("icon", "emoji"))
+
+    [rename] = await suggested(rag, asked)
+    assert (rename["became"], rename["confidence"]) == (["emoji"], 0.95)
+    assert rename["more_than_names"] is True
+    [elsewhere] = await suggested(rag, {**asked, "stream": {"namespace": None, "name": "users"}})
+    assert (elsewhere["became"], elsewhere["more_than_names"]) == (["emoji"], False)
+    assert before["confidence"] < elsewhere["confidence"] < 0.9
+    assert elsewhere["evidence"][-1]["kind"] == "past_decision"
+    [other_type] = await suggested(rag, {**asked, "source_type": "HubSpot"})
+    assert other_type["confidence"] == before["confidence"]
+
+
+async def test_a_rejected_pair_is_not_suggested_again(rag: httpx.AsyncClient) -> None:
+    """It is shown with a low confidence where there is nothing else, and never chosen over it."""
+    asked = question({"price": NUMBER}, {"price_amount": NUMBER})
+    await learned(rag, decision("price", "price_amount", verdict="rejected"))
+
+    [rename] = await suggested(rag, asked)
+
+    assert (rename["became"], rename["confidence"]) == (["price_amount"], 0.05)
+    assert rename["more_than_names"] is False
+    assert {key: value for key, value in rename["evidence"][-1].items() if key != "detail"} == {
+        "kind": "past_decision",
+        "score": -1.0,
+    }
+    more = question({"price": NUMBER}, {"price_amount": NUMBER, "cost": NUMBER})
+    assert [rename["became"] for rename in await suggested(rag, more)] == [["cost"]]
+
+
+async def test_the_newest_word_counts(rag: httpx.AsyncClient, sql: Sql) -> None:
+    """Every decision is kept: a person may change their mind and change it back."""
+    asked = question({"icon": NUMBER}, {"emoji": NUMBER, "glyph": NUMBER})
+    for verdict, became, sure, chosen in (
+        ("accepted", "emoji", True, "emoji"),
+        ("accepted", "glyph", True, "glyph"),
+        ("rejected", "glyph", False, "emoji"),
+        ("accepted", "emoji", True, "emoji"),
+        ("accepted", None, False, None),
+    ):
+        await learned(rag, decision("icon", became, verdict=verdict))
+        told = (await suggested(rag, asked))[0]
+        assert told["more_than_names"] is sure, (verdict, became)
+        assert told["became"] == [chosen] or (chosen is None and told["confidence"] == 0.05)
+    assert await sql.fetchval("SELECT count(*) FROM knowledge") == 5
+
+
+async def test_a_decision_told_twice_is_learned_once(rag: httpx.AsyncClient) -> None:
+    """Also when both come at the same time; another one under its id is refused."""
+    told = decision("icon", "emoji", why="It was redesigned.", connection_id=str(uuid4()))
+
+    answers = await asyncio.gather(*(rag.post("/learn", json=told) for _ in range(5)))
+
+    assert sorted(answer.json()["learned"] for answer in answers) == [False] * 4 + [True]
+    refused = await rag.post("/learn", json={**told, "became": ["glyph"]})
+    assert (refused.status_code, refused.json()["code"]) == (409, "decision_differs")
+    [known] = (await rag.get("/knowledge")).json()
+    assert known.pop("created_at")
+    assert known == {**told, "entity": "field"}
+
+
+async def test_knowledge_is_listed_newest_first(rag: httpx.AsyncClient) -> None:
+    """Of one source type or of all, so many."""
+    for name in ("a", "b", "c"):
+        await learned(rag, decision(name, None))
+    await learned(rag, decision("d", None, source_type="HubSpot"))
+
+    async def removed(**asked: Any) -> list[str]:
+        rows = (await rag.get("/knowledge", params=asked)).json()
+        return [row["removed"][0] for row in rows]
+
+    assert await removed() == ["d", "c", "b", "a"]
+    assert await removed(source_type="Salesforce", limit=2) == ["c", "b"]
+    assert (await rag.get("/knowledge", params={"limit": 0})).status_code == 422
+
+
+async def test_streams_are_suggested_by_what_is_in_them(rag: httpx.AsyncClient) -> None:
+    """Their names may have nothing in common; a decision about one is found again."""
+    columns = dict.fromkeys(("id", "status", "size", "placed_at", "customer"), NUMBER)
+    invoice = dict.fromkeys(("id", "due_at", "sum", "tax"), NUMBER)
+    asked = question(
+        {"Order": {"properties": columns}},
+        {"Purchase": {"properties": columns | {"note": NUMBER}}, "Bill": {"properties": invoice}},
+        entity="stream",
+        stream=None,
+    )
+    [rename] = await suggested(rag, asked)
+    assert (rename["became"], rename["more_than_names"]) == (["Purchase"], False)
+    assert 0.6 < rename["confidence"] <= 0.9
+
+    await learned(rag, decision("Order", "Purchase", entity="stream", stream=None))
+
+    assert (await suggested(rag, asked))[0]["more_than_names"] is True
+    [known] = (await rag.get("/knowledge")).json()
+    assert known["stream"] == {"namespace": None, "name": "Order"}
+
+
+async def test_without_pg_trgm_equal_names_are_found(registry_url: str, sql: Sql) -> None:
+    """The extension is not to be had everywhere; identical decisions count all the same."""
+    asked = question({"icon": NUMBER}, {"emoji": NUMBER, "size": NUMBER})
+    had_it = await sql.fetchval("SELECT count(*) FROM pg_extension WHERE extname = 'pg_trgm'")
+    await sql.execute("DROP EXTENSION IF EXISTS pg_trgm")
+    try:
+        async with engine(settings_for(registry_url)) as rag:
+            await learned(rag, decision("icon", "emoji"))
+            assert (await suggested(rag, asked))[0]["more_than_names"] is True
+            elsewhere = {**asked, "stream": {"namespace": None, "name": "users"}}
+            [rename] = await suggested(rag, elsewhere)
+            assert rename["evidence"][-1]["kind"] == "past_decision"
+    finally:
+        if had_it:
+            await sql.execute("CREATE EXTENSION pg_trgm")
+
+
+async def test_similar_names_are_found_with_pg_trgm(rag: httpx.AsyncClient, sql: Sql) -> None:
+    """The same change of words, once accepted, speaks a little for it in other names."""
+    assert await sql.fetchval("SELECT count(*) FROM pg_extension WHERE extname = 'pg_trgm'") == 1
+    asked = question({"modified": NUMBER}, {"modified_on": NUMBER, "seen_on": NUMBER})
+    before = (await suggested(rag, asked))[0]
+    await learned(rag, decision("created", "created_on", stream={"name": "users"}))
+
+    after = (await suggested(rag, asked))[0]
+
+    assert after["evidence"][-1]["detail"] == "A person accepted the same change of words before."
+    assert before["confidence"] <= after["confidence"] <= 0.9
+    assert after["more_than_names"] is False
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    "change, field",
+    [
+        ({"stream": None}, "body"),
+        ({"entity": "table"}, "body.entity"),
+        ({"removed": [{"path": []}]}, "body.removed.0.path"),
+        ({"removed": [{"path": ["a\x00"]}]}, "body.removed.0.path.0"),
+        ({"removed": [{"path": ["x"]}, {"path": ["x"]}]}, "body"),
+        ({"removed": [{"path": ["new"]}]}, "body"),
+        ({"removed": [{"path": [str(n)]} for n in range(2001)]}, "body.removed"),
+        ({"samples": {"removed": {"x": [1] * 1001}}}, "body.samples.removed.x"),
+        ({"samples": {"removed": {"x": [{"nested": 1}]}}}, "body.samples.removed.x.0"),
+        ({"surprise": 1}, "body"),
+        ({"source_type": ""}, "body.source_type"),
+    ],
+)
+async def test_a_question_that_cannot_be_meant(
+    rag: httpx.AsyncClient, change: dict[str, Any], field: str
+) -> None:
+    """Is refused with where, and nothing of what was sent."""
+    answer = await rag.post("/suggest", json=question({"gone": NUMBER}, {"new": NUMBER}) | change)
+
+    assert answer.status_code == 422, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert any(told["field"].startswith(field) for told in answer.json()["fields"])
+    assert "nested" not in answer.text
+
+
+async def test_a_body_over_the_limit(rag: httpx.AsyncClient) -> None:
+    """Is refused before it is read."""
+    answer = await rag.post("/suggest", content=b"[" + b" " * main.MAX_BODY_BYTES)
+    assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
+
+
+@pytest.mark.parametrize("text", [rb'"\u0000"', rb'"\ud800"', b"1" + b"0" * 30])
+async def test_a_schema_that_postgres_cannot_keep(
+    rag: httpx.AsyncClient, sql: Sql, text: bytes
+) -> None:
+    """Is refused with the decision, and nothing is learned."""
+    told = orjson.dumps(decision("a", "b", schemas={"removed": {"default": "@"}}))
+    answer = await rag.post(
+        "/learn",
+        content=told.replace(b'"@"', text),
+        headers={"Content-Type": "application/json"},
+    )
+    assert answer.status_code == 422, answer.text
+    assert await sql.fetchval("SELECT count(*) FROM knowledge") == 0
+
+
+async def test_the_largest_question_lets_others_in(rag: httpx.AsyncClient) -> None:
+    """It takes its seconds in a thread: /health is answered meanwhile."""
+    asked = question(
+        {f"field_{n}": NUMBER for n in range(2000)}, {f"column_{n}": NUMBER for n in range(2000)}
+    )
+    asking = asyncio.create_task(rag.post("/suggest", json=asked))
+    waits = []
+    while not asking.done():
+        started = asyncio.get_running_loop().time()
+        assert (await rag.get("/health")).status_code == 200
+        waits.append(asyncio.get_running_loop().time() - started)
+        await asyncio.sleep(0.02)
+    assert (await asking).status_code == 200
+    assert sorted(waits)[len(waits) // 2] < 0.2
+
+
+# Explainers
+
+
+def tells(suggestions: Sequence[dict[str, Any]]) -> list[str]:
+    """Named by a test's setting."""
+    return [f"{s['removed'][0]} is called {s['became'][0]} now." for s in suggestions]
+
+
+def reverses(suggestions: Sequence[dict[str, Any]]) -> list[str]:
+    """Tries to decide: turns the order round and makes itself sure."""
+    assert isinstance(suggestions, list)
+    suggestions.reverse()
+    for suggestion in suggestions:
+        suggestion.update(confidence=1.0, more_than_names=True)
+        suggestion["became"].append("mine")
+    return ["I decide." for _ in suggestions]
+
+
+def fails(_suggestions: Sequence[dict[str, Any]]) -> list[str]:
+    """A model that is away."""
+    raise RuntimeError(CANARY)
+
+
+def rambles(suggestions: Sequence[dict[str, Any]]) -> list[str]:
+    """More texts than there are suggestions."""
+    return ["What is this?"] * (len(suggestions) + 1)
+
+
+TWO = question(
+    {"total_net": NUMBER, "name": {"type": "string"}},
+    {"total_net_amount": NUMBER, "title": {"type": "string"}},
+)
+
+
+async def test_an_explainer_adds_words(registry_url: str, sql: Sql) -> None:
+    """One that a setting names; without it there is no such member."""
+    async with engine(settings_for(registry_url, rag_explainer=f"{__name__}:tells")) as rag:
+        told = await suggested(rag, TWO)
+    assert told[0]["explanation"] == "total_net is called total_net_amount now."
+
+
+@pytest.mark.parametrize("explainer", [reverses, fails, rambles])
+async def test_an_explainer_decides_nothing(
+    registry_url: str, sql: Sql, explainer: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever it does, the rest of the answer is the same; its errors are not quoted."""
+    async with engine(settings_for(registry_url)) as rag:
+        plain = await suggested(rag, TWO)
+    async with engine(settings_for(registry_url), explainer=explainer) as rag:
+        told = await suggested(rag, TWO)
+    explanations = {rename.pop("explanation") for rename in told}
+    assert told == plain
+    assert explanations == ({"I decide."} if explainer is reverses else {None})
+    assert CANARY not in "".join(capfd.readouterr())
+
+
+async def test_a_slow_explainer_is_not_waited_for(registry_url: str, sql: Sql) -> None:
+    """Nor asked again before it is back; then it is."""
+    let_go, asked = threading.Event(), []
+
+    def slow(suggestions: Sequence[dict[str, Any]]) -> list[str]:
+        asked.append(len(suggestions))
+        assert let_go.wait(10)
+        return ["At last." for _ in suggestions]
+
+    settings = settings_for(registry_url, rag_explainer_timeout=timedelta(seconds=0.05))
+    async with engine(settings, explainer=slow) as rag:
+        for _ in range(3):
+            assert {rename["explanation"] for rename in await suggested(rag, TWO)} == {None}
+        assert len(asked) == 1
+        let_go.set()
+        async with asyncio.timeout(5):
+            while (await suggested(rag, TWO))[0]["explanation"] != "At last.":
+                pass
+
+
+@pytest.mark.parametrize("name", ["no.such.module:x", f"{__name__}:nobody", "os:sep", ":", "x"])
+def test_an_explainer_that_is_none_ends_the_start(registry_url: str, name: str) -> None:
+    """With one line that names the variable."""
+    with pytest.raises(SystemExit, match="RAG_EXPLAINER names nothing"):
+        main.build(settings_for(registry_url, rag_explainer=name))
+
+
+# The client
+
+
+async def test_the_client_asks_and_tells(registry_url: str, sql: Sql) -> None:
+    """Over a socket, as the sibling services do."""
+    async with serving(main.build(settings_for(registry_url))) as url:
+        peer = Peer(url, deadline=10)
+        sides = question({"icon": NUMBER}, {"emoji": NUMBER})
+        told = decision("icon", "emoji")
+
+        assert await peer.learn({**told, "entity": "field"}) is True  # type: ignore[typeddict-item]
+        assert await peer.learn({**told, "entity": "field"}) is False  # type: ignore[typeddict-item]
+        [rename] = await peer.suggest(
+            source_type="Salesforce",
+            entity="field",
+            stream=ORDERS,
+            removed=sides["removed"],
+            added=sides["added"],
+            unchanged=["id"],
+        )
+        assert (rename["became"], rename["more_than_names"]) == (["emoji"], True)
+        with pytest.raises(Conflict, match="told before"):
+            await peer.learn({**told, "verdict": "rejected"})  # type: ignore[typeddict-item]
+        await peer.close()

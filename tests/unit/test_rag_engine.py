@@ -1,0 +1,589 @@
+"""What a removed field became: the traps of real data, and what holds for every question."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from services.rag_engine import matching, names, schemas
+from services.rag_engine.evidence import NAMES_AT_MOST, Element, PastDecision, Question
+from services.rag_engine.matching import Answer, Suggestion, suggest
+from services.rag_engine.samples import Sample, are_same, overlap
+from tests.bench import renames
+
+TEXT = {"type": ["null", "string"]}
+NUMBER = {"type": ["null", "number"]}
+YES_NO = {"type": "boolean"}
+
+
+def element(dotted: str, schema: Any = None, values: Any = None, **more: Any) -> Element:
+    """A field by its dotted path."""
+    sample = None if values is None else Sample.of(list(values))
+    return Element(
+        tuple(dotted.split(".")), TEXT if schema is None else schema, sample=sample, **more
+    )
+
+
+def became(removed: Any, added: Any, schema: Any = None, **more: Any) -> Answer:
+    """What is suggested for names, or elements, separated by blanks."""
+    sides = [
+        [element(name, schema) for name in side.split()] if isinstance(side, str) else side
+        for side in (removed, added)
+    ]
+    return suggest(Question(removed=sides[0], added=sides[1], stream="orders", **more))
+
+
+def only(answer: Answer) -> Suggestion:
+    """The one suggestion."""
+    [suggestion] = answer.suggestions
+    return suggestion
+
+
+def kinds_of(suggestion: Suggestion) -> set[str]:
+    """The kinds of evidence."""
+    return {finding.kind for finding in suggestion.evidence}
+
+
+def pairs(answer: Answer) -> dict[str, str]:
+    """What became what."""
+    return {".".join(s.removed): ".".join(s.became) for s in answer.suggestions}
+
+
+# The traps of real data
+
+
+@pytest.mark.parametrize(
+    "gone, new",
+    [
+        ("site", "_site"),
+        ("balance", "balance_cents"),
+        ("currency", "original_currency"),
+        ("last_synced_at", "last_auto_synced_at"),
+        ("language", "language_code"),
+    ],
+)
+def test_a_qualifier_makes_a_look_alike_doubtful(gone: str, new: str) -> None:
+    """The names are more alike than those of many renames, and it is another field."""
+    suggestion = only(became(gone, new, NUMBER))
+    plain = only(became(gone, f"{gone}_at", NUMBER))
+    assert "qualifier" in kinds_of(suggestion)
+    assert suggestion.confidence < 0.75
+    assert plain.confidence > 0.85
+
+
+@pytest.mark.parametrize(
+    "gone, new",
+    [
+        ("deactivated", "is_active"),
+        ("hidden", "is_visible"),
+        ("is_enabled", "is_disabled"),
+        ("unpublished", "published"),
+        ("archived", "not_archived"),
+    ],
+)
+def test_an_inverted_meaning_is_told(gone: str, new: str) -> None:
+    """Applied as a rename, it would turn every value round."""
+    suggestion = only(became(gone, new, YES_NO))
+    assert "inverse" in kinds_of(suggestion)
+    assert suggestion.confidence <= 0.4
+    assert "inverse" not in kinds_of(only(became(gone, new, TEXT)))
+    hinted = only(became([element(gone, YES_NO)], [element(new, YES_NO | {"aliases": [gone]})]))
+    assert (hinted.confidence, hinted.more_than_names) == (0.4, False)
+
+
+def test_one_that_became_three_is_ambiguous() -> None:
+    """`relevance_score` was split into three rankings: none of them is what it became."""
+    three = "quality_ranking engagement_rate_ranking conversion_rate_ranking"
+    suggestion = only(became("relevance_score", three))
+    assert suggestion.confidence < 0.4
+    assert len(suggestion.alternatives) == 2
+
+
+def test_renames_of_one_release_are_told_apart() -> None:
+    """Harvest's second version: each field finds its own, though all are dates or ids."""
+    answer = became("spent_at due_at created_by_id", "spent_date due_date creator_id")
+    assert pairs(answer) == {
+        "spent_at": "spent_date",
+        "due_at": "due_date",
+        "created_by_id": "creator_id",
+    }
+
+
+def test_the_same_change_of_words_reinforces_itself() -> None:
+    """At the top and nested: `instagram_actor_id` → `instagram_user_id`."""
+    answer = became(
+        "instagram_actor_id object_story_spec.instagram_actor_id",
+        "instagram_user_id object_story_spec.instagram_user_id",
+    )
+    assert pairs(answer) == {
+        "instagram_actor_id": "instagram_user_id",
+        "object_story_spec.instagram_actor_id": "object_story_spec.instagram_user_id",
+    }
+    assert all("pattern" in kinds_of(suggestion) for suggestion in answer.suggestions)
+    alone = only(became("instagram_actor_id", "instagram_user_id other_user_id"))
+    assert "pattern" not in kinds_of(alone)
+
+
+def test_a_field_that_moved_up_a_level_is_found() -> None:
+    """`engagement.engagement_id` → `engagement_id`, beside another id."""
+    suggestion = only(became("engagement.engagement_id", "engagement_id owner_id"))
+    assert suggestion.became == ("engagement_id",)
+    assert suggestion.confidence > 0.6
+
+
+def test_an_object_whose_name_changed_is_found() -> None:
+    """All its fields move with it, so that it is told once."""
+    inside = {"type": "object", "properties": dict.fromkeys(("id", "url", "at", "title"), TEXT)}
+    answer = became([element("form-submission", inside)], [element("form-submissions", inside)])
+    assert only(answer).confidence == NAMES_AT_MOST
+    assert "members" in kinds_of(only(answer))
+
+
+@pytest.mark.parametrize(
+    "gone, new",
+    [
+        ("inbox", "intake"),
+        ("comment", "body"),
+        ("display", "name"),
+        ("icon", "emoji"),
+        ("service_account", "app"),
+    ],
+)
+def test_names_with_nothing_alike(gone: str, new: str) -> None:
+    """The only candidate of the same type is likelier than not; one of many is not."""
+    assert 0.4 < only(became(gone, new)).confidence < 0.8
+    answer = became(gone, f"{new} note subject summary footer")
+    assert all(suggestion.confidence < 0.4 for suggestion in answer.suggestions)
+
+
+def test_nothing_gone_or_nothing_new_is_no_rename() -> None:
+    """A rename guessed where fields were only added is a bug others had."""
+    assert became("", "total amount total_net") == Answer([], [])
+    assert became("total amount", "").unmatched == [("amount",), ("total",)]
+
+
+def test_types_that_clash_speak_against_it() -> None:
+    """Related ones hardly do."""
+    same, related, clashing = (
+        only(became([element("total", {"type": "integer"})], [element("total_sum", {"type": to})]))
+        for to in ("integer", "number", "boolean")
+    )
+    assert same.confidence >= related.confidence > clashing.confidence + 0.2
+
+
+def test_words_that_many_names_share_say_little() -> None:
+    """A prefix of every column is no likeness."""
+    unchanged = tuple(f"hs_{name}" for name in ("id", "owner", "stage", "amount", "source"))
+    free = only(became("hs_color", "hs_notes hs_kind"))
+    known = only(became("hs_color", "hs_notes hs_kind", unchanged=unchanged))
+    assert known.confidence < free.confidence
+
+
+# Evidence that is more than names
+
+
+@pytest.mark.parametrize(
+    "of_removed, of_added",
+    [
+        ({}, {"x-renamed-from": "comment"}),
+        ({}, {"renamed_from": ["remark", "comment"]}),
+        ({}, {"aliases": ["comment"]}),
+        ({}, {"x-renamed-from": "thread.comment"}),
+        ({"x-renamed-to": "body"}, {}),
+    ],
+)
+def test_a_declared_hint_decides(of_removed: dict[str, Any], of_added: dict[str, Any]) -> None:
+    """Against names that are more alike."""
+    answer = became(
+        [element("thread.comment", TEXT | of_removed)],
+        [element("thread.body", TEXT | of_added), element("thread.comments")],
+    )
+    assert pairs(answer) == {"thread.comment": "thread.body"}
+    assert (answer.suggestions[0].confidence, answer.suggestions[0].more_than_names) == (0.98, True)
+
+
+def test_hints_that_contradict_each_other_prove_nothing() -> None:
+    """Two say that they were it; or the type is one that its values cannot have."""
+    hinted = TEXT | {"x-renamed-from": "comment"}
+    suggestion = only(became("comment", [element("body", hinted), element("text", hinted)]))
+    assert suggestion.more_than_names is False
+    assert suggestion.confidence < 0.6
+    clashing = only(became("comment", [element("body", {**hinted, "type": "boolean"})]))
+    assert clashing.more_than_names is False
+
+
+@pytest.mark.parametrize(
+    "of_removed, of_added",
+    [
+        ({"description": "Deprecated: use `body` instead."}, {}),
+        ({"description": "DEPRECATED since v3, please see body"}, {}),
+        ({"description": "Use body instead.", "deprecated": True}, {}),
+        ({"deprecationReason": "Renamed to body."}, {}),
+        ({}, {"description": "Formerly known as comment."}),
+        ({}, {"description": "The text (previously called `comment`)"}),
+    ],
+)
+def test_a_note_helps_and_proves_nothing(
+    of_removed: dict[str, Any], of_added: dict[str, Any]
+) -> None:
+    """What is to be used instead need not hold the same."""
+    suggestion = became(
+        [element("comment", TEXT | of_removed)],
+        [element("body", TEXT | of_added), element("commenter")],
+    ).suggestions[0]
+    assert suggestion.became == ("body",)
+    assert 0.8 < suggestion.confidence <= 0.92
+    assert suggestion.more_than_names is False
+
+
+def test_a_note_about_something_else_is_none() -> None:
+    """A word that happens to follow is no name that is new."""
+    assert schemas.noted_later({"description": "Use with care; see body of the mail."}) == set()
+    assert schemas.noted_later({"description": "Deprecated. Use the field `a.b`."}) == {"a.b"}
+
+
+def test_the_same_description_helps() -> None:
+    """Where nothing else has it."""
+    told = TEXT | {"description": "What the customer wrote to us, in their own words."}
+    suggestion = became([element("comment", told)], [element("body", told), element("x")])
+    assert suggestion.suggestions[0].became == ("body",)
+    twice = became([element("comment", told)], [element("body", told), element("x", told)])
+    assert "description" not in kinds_of(twice.suggestions[0])
+
+
+def test_the_same_place_helps_a_little() -> None:
+    """Where the caller says that places mean something."""
+    answer = became(
+        [element("icon", position=3)], [element("emoji", position=3), element("imago", position=9)]
+    )
+    assert answer.suggestions[0].became == ("emoji",)
+
+
+WORDS = [f"word {n}" for n in range(40)]
+
+
+def test_matching_values_decide() -> None:
+    """However unlike the names."""
+    answer = became(
+        [element("inbox", values=WORDS)],
+        [element("intake", values=WORDS[4:]), element("inbox_name", values=["a", "b"] * 9)],
+    )
+    assert pairs(answer) == {"inbox": "intake"}
+    assert answer.suggestions[0].more_than_names is True
+    assert answer.suggestions[0].confidence == 0.95
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        WORDS[:9],
+        [True, False] * 20,
+        list(range(1, 200)),
+        [f"2026-01-{day:02}T00:00:00Z" for day in range(1, 32)],
+        [None] * 50,
+    ],
+    ids=["few", "truth values", "counted ids", "times", "nothing"],
+)
+def test_values_that_other_fields_have_too_prove_nothing(values: list[Any]) -> None:
+    """Two ids from 1 on are the same numbers, and a row was made when it was last changed."""
+    suggestion = only(became([element("a", values=values)], [element("b", values=values)]))
+    assert suggestion.more_than_names is False
+
+
+def test_values_that_two_fields_share_prove_nothing() -> None:
+    """An address to bill and one to ship to."""
+    answer = became(
+        [element("email", values=WORDS)],
+        [element("billing_email", values=WORDS), element("shipping_email", values=WORDS[2:])],
+    )
+    assert only(answer).more_than_names is False
+
+
+def test_choices_with_nothing_in_common_speak_against_it() -> None:
+    """`paid` and `open` are no `EUR`."""
+    states, currencies = ["paid", "open"] * 20, ["EUR", "CHF"] * 20
+    apart = only(became([element("a", values=states)], [element("b", values=currencies)]))
+    assert apart.confidence < only(became("a", "b")).confidence
+
+
+def test_samples_compare_what_they_mean() -> None:
+    """1.0 is 1 where an integer became a number; true is not."""
+    assert overlap(Sample.of([1, 2, None]), Sample.of([1.0, 2.0])) == 1
+    assert overlap(Sample.of([1]), Sample.of([True])) == 0
+    sparse = Sample.of([n * n * 1000 for n in range(20)])
+    assert are_same(sparse, sparse, rivals=[])
+    assert not are_same(sparse, sparse, rivals=[0.9])
+
+
+# What people decided
+
+
+def decided(removed: str, became: str | None, *, accepted: bool = True, **at: Any) -> PastDecision:
+    """A decision in the stream that is asked about, unless told otherwise."""
+    return PastDecision(
+        entity="field",
+        namespace=None,
+        stream=at.get("stream", "orders"),
+        removed=(removed,),
+        became=None if became is None else (became,),
+        is_accepted=accepted,
+    )
+
+
+def test_an_identical_decision_is_more_than_names() -> None:
+    """Not in another stream, and not when the types do not fit any more."""
+    before = only(became("icon", "emoji size color"))
+    here = only(became("icon", "emoji size color", past=[decided("icon", "emoji")]))
+    assert (here.became, here.confidence, here.more_than_names) == (("emoji",), 0.95, True)
+    elsewhere = decided("icon", "emoji", stream="users")
+    there = only(became("icon", "emoji size color", past=[elsewhere]))
+    assert there.more_than_names is False
+    assert before.confidence < there.confidence < 0.9
+    clash = became("icon", [element("emoji", NUMBER)], past=[decided("icon", "emoji")])
+    assert only(clash).more_than_names is False
+
+
+def test_a_rejected_pair_is_suppressed() -> None:
+    """Shown where there is nothing else; a hint does not bring it back."""
+    hinted = [element("price_amount", TEXT | {"x-renamed-from": "price"})]
+    past = [decided("price", "price_amount", accepted=False)]
+    suggestion = only(became("price", hinted, past=past))
+    assert (suggestion.confidence, suggestion.more_than_names) == (matching.REJECTED, False)
+    assert only(became("price", [*hinted, element("cost")], past=past)).became == ("cost",)
+
+
+def test_the_newest_word_counts() -> None:
+    """Newest first: what was accepted later ends what was accepted before."""
+    accepted = [decided("icon", "emoji"), decided("icon", "glyph")]
+    answer = became("icon", "emoji glyph", past=accepted)
+    assert (only(answer).became, only(answer).more_than_names) == (("emoji",), True)
+    answer = became("icon", "emoji glyph", past=[decided("icon", None), *accepted])
+    assert only(answer).confidence == matching.REJECTED
+
+
+def test_a_similar_decision_helps_a_little() -> None:
+    """The same change of words, accepted or rejected for other names."""
+    plain = became("modified", "modified_on seen_on").suggestions[0].confidence
+    for accepted in (True, False):
+        past = [decided("created", "created_on", accepted=accepted, stream="users")]
+        [suggestion] = became("modified", "modified_on seen_on", past=past).suggestions
+        assert (suggestion.confidence > plain) is accepted
+        assert suggestion.more_than_names is False
+        assert suggestion.confidence <= NAMES_AT_MOST
+
+
+# What holds for every question
+
+NAMES = st.text("abcde_", min_size=1, max_size=8) | st.sampled_from(
+    ["created", "created_at", "meta", "metadata", "total_net", "total_net_amount", "is_active"]
+)
+SCHEMAS: st.SearchStrategy[Any] = st.sampled_from(
+    [TEXT, NUMBER, YES_NO, {"type": "string", "format": "date"}, {}]
+)
+
+
+@st.composite
+def questions(draw: st.DrawFn) -> Question:
+    """Up to six fields on each side, of which some have hints."""
+    fields = draw(st.dictionaries(NAMES, SCHEMAS, max_size=12))
+    split = draw(st.integers(0, len(fields)))
+    listed = list(fields.items())
+    gone = [element(name, schema) for name, schema in listed[:split]]
+    new = [
+        element(name, dict(schema) | draw(_hints([name for name, _ in listed[:split]])))
+        for name, schema in listed[split:]
+    ]
+    return Question(removed=gone, added=new, stream="orders")
+
+
+def _hints(gone: list[str]) -> st.SearchStrategy[dict[str, str]]:
+    if not gone:
+        return st.just({})
+    hinted = st.fixed_dictionaries({"x-renamed-from": st.sampled_from(gone)})
+    return st.one_of(st.just({}), st.just({}), hinted)
+
+
+@given(questions())
+def test_every_answer_is_whole(question: Question) -> None:
+    """Each removed one has one suggestion or none, each added one is used at most once."""
+    answer = suggest(question)
+    told = [s.removed for s in answer.suggestions]
+    assert sorted([*told, *answer.unmatched]) == sorted(e.path for e in question.removed)
+    used = [s.became for s in answer.suggestions]
+    assert len(set(used)) == len(used)
+    assert set(used) <= {e.path for e in question.added}
+    for suggestion in answer.suggestions:
+        assert matching.SHOWN_FROM <= suggestion.confidence <= 1
+        others = [each.confidence for each in suggestion.alternatives]
+        assert all(0 <= other <= 1 for other in others)
+        assert all(one >= other for one, other in pairwise(others))
+        assert suggestion.more_than_names <= ("hint" in kinds_of(suggestion))
+        if not kinds_of(suggestion) & {"hint", "note"}:
+            assert suggestion.confidence <= NAMES_AT_MOST
+
+
+@given(questions(), st.randoms(use_true_random=False))
+def test_order_changes_nothing(question: Question, random: Any) -> None:
+    """Nor does asking again."""
+    removed, added = list(question.removed), list(question.added)
+    random.shuffle(removed)
+    random.shuffle(added)
+    shuffled = Question(removed=removed, added=added, stream="orders")
+    assert suggest(shuffled) == suggest(question) == suggest(question)
+
+
+@given(questions(), st.text("xyz", min_size=1, max_size=6), SCHEMAS, st.booleans())
+def test_an_unrelated_field_removes_no_hinted_suggestion(
+    question: Question, name: str, schema: Any, is_added: bool
+) -> None:
+    """Whichever side it is on."""
+    assume(name not in {e.name for e in (*question.removed, *question.added)})
+    more = [element(name, schema)]
+    larger = Question(
+        removed=[*question.removed, *([] if is_added else more)],
+        added=[*question.added, *(more if is_added else [])],
+        stream="orders",
+    )
+    proven = {s.removed: s.became for s in suggest(question).suggestions if s.more_than_names}
+    still = {s.removed: s.became for s in suggest(larger).suggestions if s.more_than_names}
+    assert proven.items() <= still.items()
+
+
+@given(st.lists(st.floats(-6, 6), min_size=1, max_size=6))
+def test_probabilities_of_one_row_are_exact(odds: list[float]) -> None:
+    """One of so many, or none: the sum over all of these is one."""
+    columns = np.arange(len(odds))
+    found = matching._marginals(np.zeros_like(columns), columns, np.array(odds))
+    weights = np.exp(odds)
+    assert np.allclose(found, weights / (1 + weights.sum()), atol=1e-4)
+
+
+@given(st.lists(st.lists(st.floats(-5, 5), min_size=3, max_size=3), min_size=3, max_size=3))
+def test_probabilities_are_near_those_of_all_matchings(odds: list[list[float]]) -> None:
+    """Counted one by one: each of three has one partner of three, or none."""
+    rows, columns = (side.ravel() for side in np.indices((3, 3)))
+    found = matching._marginals(rows, columns, np.array(odds).ravel()).reshape(3, 3)
+    exact, total = np.zeros((3, 3)), 0.0
+    for first in range(-1, 3):
+        for second in range(-1, 3):
+            for third in range(-1, 3):
+                taken = [(r, c) for r, c in enumerate((first, second, third)) if c >= 0]
+                if len({c for _, c in taken}) == len(taken):
+                    weight = float(np.exp(sum(odds[r][c] for r, c in taken)))
+                    total += weight
+                    for pair in taken:
+                        exact[pair] += weight
+    assert np.abs(found - exact / total).max() < 0.15
+    assert found.sum(axis=0).max() <= 1.001
+    assert found.sum(axis=1).max() <= 1.001
+
+
+def test_a_large_question_is_answered_by_its_likeliest_pairs() -> None:
+    """Of 160,000 pairs not all are weighed; those that belong together are, and hints too."""
+    places = [f"{a}{b}" for a in "abcdefghijklmnopqrst" for b in "qwertzuiopasdfghjkly"]
+    gone = [element(f"{place}_total") for place in places]
+    new = [element(f"{place}_total_amount") for place in places[1:]]
+    hinted = element("elsewhere", NUMBER | {"x-renamed-from": f"{places[0]}_total"})
+    answer = became(gone, [*new, hinted])
+    wrong = {
+        one: other
+        for one, other in pairs(answer).items()
+        if other not in (f"{one}_amount", "elsewhere")
+    }
+    assert wrong == {}
+    assert pairs(answer)[f"{places[0]}_total"] == "elsewhere"
+    assert len(answer.suggestions) == len(places)
+
+
+# Parts
+
+
+@pytest.mark.parametrize(
+    "name, parted",
+    [
+        ("privateMeta", ("private", "meta")),
+        ("private_metas", ("private", "meta")),
+        ("Private Meta", ("private", "meta")),
+        ("HTTPStatusCode2", ("http", "status", "code", "2")),
+        ("Region__c", ("region",)),
+        ("order_qty", ("order", "quantity")),
+        ("categories", ("category",)),
+        ("address", ("address",)),
+        ("größeMax", ("größe", "max")),
+        ("$", ("$",)),
+    ],
+)
+def test_words(name: str, parted: tuple[str, ...]) -> None:
+    """Whatever the spelling."""
+    assert names.words(name) == parted
+
+
+def test_similarity_is_that_of_words_and_letters() -> None:
+    """The same words are the same name; an abbreviation is nearly one."""
+    alike = names.similarity(
+        ["createdAt", "order_desc", "total"], ["created_at", "order_description", "icon"]
+    )
+    assert alike[0, 0] == 1
+    assert alike[1, 1] > 0.75
+    assert alike[2, 2] < 0.3
+    assert ((alike >= 0) & (alike <= 1)).all()
+
+
+def test_edits() -> None:
+    """Which words went and came; nothing where no word stayed."""
+    assert names.edit("total_net", "total_net_amount") == ((), ("amount",))
+    assert names.edit("privateMeta", "private_metadata") == (("meta",), ("metadata",))
+    assert names.edit("meta", "metadata") == (("meta",), ("metadata",))
+    assert names.edit("service_account", "app") is None
+
+
+@pytest.mark.parametrize(
+    "schema, kinds",
+    [
+        (TEXT, {"string"}),
+        ({"type": "string", "format": "date-time"}, {"date-time"}),
+        ({"type": "number", "airbyte_type": "integer"}, {"integer"}),
+        (
+            {"oneOf": [{"type": "string"}, {"type": "null"}, {"type": "integer"}]},
+            {"string", "integer"},
+        ),
+        ({"properties": {"a": {}}}, {"object"}),
+        ({"items": {}}, {"array"}),
+        ({}, set()),
+    ],
+)
+def test_kinds(schema: dict[str, Any], kinds: set[str]) -> None:
+    """The types of a field's values."""
+    assert schemas.kinds(schema) == kinds
+
+
+# Renames that developers declared
+
+STEPS = renames.steps()
+
+
+def test_declared_renames_are_found_better_than_the_plain_way() -> None:
+    """By F1, and by recall at every confidence; precision is not paid for it."""
+    total = sum(len(step.gold) for step in STEPS)
+    ours, plain = renames.told(STEPS), renames.told(STEPS, renames.plainly)
+    assert renames.best_f1(ours, total) > renames.best_f1(plain, total)
+    for at_least in (0.3, 0.5, 0.6, 0.7, 0.8):
+        mine, theirs = (renames.score(told, total, at_least) for told in (ours, plain))
+        assert mine.f1 > theirs.f1
+        assert mine.precision >= theirs.precision
+
+
+def test_declared_renames_are_as_sure_as_they_are_true() -> None:
+    """On average within 15 points, by tenths of confidence."""
+    assert renames.ece(renames.told(STEPS)) <= 0.15
+
+
+def test_no_declared_rename_is_more_than_names() -> None:
+    """Nothing in the file is a hint, a decision or a value."""
+    for step in STEPS:
+        assert not any(s.more_than_names for s in suggest(step.question).suggestions)
