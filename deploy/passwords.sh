@@ -1,6 +1,6 @@
 #!/bin/sh
-# Draws this installation's own database passwords, once. Each is written where it is read:
-# for Postgres one file per role, for the services the URLs that hold it.
+# Draws this installation's own database passwords and the key that webhooks are signed with, once. Each is
+# written where it is read: for Postgres one file per role, for the services the URLs that hold it.
 set -eu
 umask 077
 : "${PASSWORDS_DIR:?}" "${AAM_SETTINGS_DIR:?}"
@@ -11,13 +11,18 @@ leave() { # path, content: nobody ever sees half of it, and what is there stays
     mv "$1.new" "$1"
 }
 
+draw() {
+    od -An -N24 -tx1 /dev/urandom | tr -d ' \n'
+}
+
 for role in postgres aam warehouse; do
-    leave "$PASSWORDS_DIR/$role" "$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')"
+    leave "$PASSWORDS_DIR/$role" "$(draw)"
     chmod 0444 "$PASSWORDS_DIR/$role" # Postgres runs as another user; only it mounts this folder
 done
 chmod 0755 "$PASSWORDS_DIR"
 leave "$AAM_SETTINGS_DIR/supabase_db_url" \
     "postgresql://aam:$(cat "$PASSWORDS_DIR/aam")@postgres:5432/aam?sslmode=disable"
+leave "$AAM_SETTINGS_DIR/webhook_signing_key" "$(draw)"
 if [ -n "${AIRBYTE_ELSEWHERE:-}" ]; then
     rm -f "$AAM_SETTINGS_DIR/warehouse_db_url" # it does not reach a Postgres that is not published
 else

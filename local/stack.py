@@ -11,6 +11,7 @@ import fcntl
 import http.client
 import json
 import os
+import secrets
 import shlex
 import shutil
 import sys
@@ -33,7 +34,15 @@ ROOT = Path(__file__).resolve().parent.parent
 SERVICES = ("orchestrator", "auth_broker", "drift_repair_agent", "schema_observer", "rag_engine")
 _CREDENTIAL = "CREDENTIAL_"
 _SALESFORCE = "CREDENTIAL_SALESFORCE_PROD__"
-_OWN = ("CREDENTIAL_", "AIRBYTE_", "SUPABASE_", "REDIS_", "LOCAL_AIRBYTE_", "SAMPLE_ORG_")
+_OWN = (
+    "CREDENTIAL_",
+    "AIRBYTE_",
+    "SUPABASE_",
+    "REDIS_",
+    "WEBHOOK_",
+    "LOCAL_AIRBYTE_",
+    "SAMPLE_ORG_",
+)
 _NOT_HERE = (
     "AIRBYTE_API_KEY",
     "AIRBYTE_CLIENT_ID",
@@ -41,6 +50,7 @@ _NOT_HERE = (
     "AIRBYTE_USERNAME",
     "AIRBYTE_PASSWORD",
     "SUPABASE_DB_CA_FILE",
+    "WEBHOOK_SIGNING_KEY",
 )
 _REPLICA_PORTS_APART = 100
 _LONGEST_BACK_OFF_S = 30.0
@@ -406,20 +416,37 @@ class Stack:
         )
 
     def _service_environment(self, name: str) -> dict[str, str]:
-        """Only the auth_broker gets credentials, and it gets nothing else that is secret."""
+        """Only the auth_broker gets credentials, and it gets nothing else that is secret.
+
+        Only the drift_repair_agent signs webhooks.
+        """
         if name == "auth_broker":
             return self._inherited(_CREDENTIAL) | self._sample_credential()
         peers = {f"{peer.upper()}_URL": self.url_of(peer) for peer in SERVICES}
         addresses = self.addresses
+        signing = {"WEBHOOK_SIGNING_KEY": self._signing_key()}
         ours = ("AIRBYTE_API_URL", "AIRBYTE_WORKSPACE_ID", "AIRBYTE_DESTINATION_ID")
         return (
             {"JOB_POLL_INTERVAL": "0.5"}
             | self._inherited()
             # Set to nothing, so that a `.env` for a real Airbyte or Supabase has no say here.
             | dict.fromkeys(_NOT_HERE, "")
+            | (signing if name == "drift_repair_agent" else {})
             | peers
             | {name: addresses[name] for name in (*ours, "SUPABASE_DB_URL", "REDIS_URL")}
         )
+
+    def _signing_key(self) -> str:
+        """What the secrets of webhooks are derived from: the one given, else drawn, once."""
+        if given := self._environment.get("WEBHOOK_SIGNING_KEY"):
+            return given
+        file = self._state / "webhook_signing_key"
+        if not file.exists():
+            half = file.with_suffix(".new")
+            half.touch(mode=0o600)
+            half.write_text(secrets.token_hex(32))
+            half.replace(file)
+        return file.read_text()
 
     def _sample_credential(self) -> dict[str, str]:
         if not self.uses_sample_org:

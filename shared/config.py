@@ -31,6 +31,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
 _SSL_MODES: tuple[SslMode, ...] = get_args(SslMode)
 _TRANSACTION_POOLER_PORT = 6543
+_SHORTEST_SIGNING_KEY = 32
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -310,6 +311,9 @@ class Settings(RegistrySettings):
     event_relay_interval: Seconds = timedelta(milliseconds=250)
     """How often the outbox is looked at. Seconds."""
 
+    webhook_signing_key: Optional[SecretStr] = None
+    """What the secrets of webhooks are derived from; without it there are no webhooks."""
+
     @model_validator(mode="after")
     def _pairs_are_whole(self) -> Self:
         for one, other in (
@@ -330,6 +334,15 @@ class Settings(RegistrySettings):
             )
         if self.sweep_grace < self.quiet_time:
             raise ValueError("SWEEP_GRACE must not be shorter than QUIET_TIME")
+        return self
+
+    @model_validator(mode="after")
+    def _signing_key_is_no_word(self) -> Self:
+        key = self.webhook_signing_key
+        if key is not None and len(key.get_secret_value()) < _SHORTEST_SIGNING_KEY:
+            raise ValueError(
+                f"WEBHOOK_SIGNING_KEY must have {_SHORTEST_SIGNING_KEY} characters or more"
+            )
         return self
 
 

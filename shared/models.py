@@ -601,13 +601,15 @@ class Webhook(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
     url: Mapped[str]
     events: Mapped[str] = mapped_column(RawJson(), server_default=text("'[]'"))
-    """The event types that it is told of, as a JSON array; all where it is empty."""
+    """The event types that it is told of, as a JSON array."""
     connection_id: Mapped[UUID | None] = mapped_column(ForeignKey(Connection.id))
     """The one connection that it is told of; None for every one."""
     generation: Mapped[int] = mapped_column(default=1, server_default="1")
+    """Which of its secrets is in force; the one before it still signs for a day."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     rotated_at: Mapped[datetime | None]
     deleted_at: Mapped[datetime | None]
+    """When it was deleted, by a person or by its receiver's 410."""
 
 
 class WebhookDelivery(Base):

@@ -9,6 +9,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 
+from services.drift_repair_agent import webhooks
+from services.drift_repair_agent.delivering import Deliveries
+from services.drift_repair_agent.receivers import Receivers
+from services.drift_repair_agent.sending import Sender, Signer
 from services.drift_repair_agent.service import ApplyOrder, DriftRepairAgent
 from shared import background, failpoints, logs
 from shared.airbyte_client import AirbyteClient
@@ -175,11 +179,14 @@ def build(settings: Settings) -> FastAPI:
 
     jobs = Jobs(settings.registry_address, application="drift_repair_agent")
     operations = Operations(settings, db, jobs, service="drift_repair_agent")
+    signer = Signer(settings.webhook_signing_key)
+    deliveries = Deliveries(db, Sender(), signer)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         async with (
-            background.repeating(db, operations.look) as stop_looking,
+            deliveries.running(),
+            background.repeating(db, operations.look, *deliveries.looks) as stop_looking,
             jobs.running(),
             operations.running(),
         ):
@@ -195,10 +202,13 @@ def build(settings: Settings) -> FastAPI:
         ready={"registry": db.ping, "airbyte": airbyte.health},
         max_body_bytes=MAX_BODY_BYTES,
     )
+    app.state.db = db
+    app.state.receivers = Receivers(db, deliveries, signer)
     app.state.operations = operations
     app.state.request_wait_s = settings.request_wait.total_seconds()
     app.state.service = DriftRepairAgent(settings, db, airbyte, operations)
     app.include_router(router)
+    app.include_router(webhooks.router)
     app.include_router(routes())
     return app
 

@@ -251,7 +251,7 @@ def test_no_secret_is_written_down(text: str, services: dict[str, dict[str, Any]
 
     Its network has no door, and 0.63 takes the password in no other way.
     """
-    secret = re.compile(r"(PASSWORD|SECRET|TOKEN|API_KEY|DB_URL|PWD)$")
+    secret = re.compile(r"(PASSWORD|SECRET|TOKEN|API_KEY|SIGNING_KEY|DB_URL|PWD)$")
     excepted = (
         "DATABASE_PASSWORD",
         "CONFIG_DATABASE_PASSWORD",
@@ -335,12 +335,13 @@ def test_passwords_are_drawn_once(tmp_path: Path) -> None:
     for _ in range(2):
         _draw(environment)
         drawn.append({path.name: path.read_text() for path in passwords.iterdir()})
+        drawn[-1]["signing key"] = (settings / "webhook_signing_key").read_text()
     assert drawn[0] == drawn[1]
-    assert drawn[0].keys() == {"postgres", "aam", "warehouse"}
-    assert len(set(drawn[0].values())) == 3
+    assert drawn[0].keys() == {"postgres", "aam", "warehouse", "signing key"}
+    assert len(set(drawn[0].values())) == 4
     assert all(re.fullmatch(r"[0-9a-f]{48}\n", password) for password in drawn[0].values())
     _draw({**environment, "AIRBYTE_ELSEWHERE": "yes"})
-    assert [path.name for path in settings.iterdir()] == ["supabase_db_url"]
+    assert {path.name for path in settings.iterdir()} == {"supabase_db_url", "webhook_signing_key"}
     _draw(environment)
     for role, name in (("aam", "supabase_db_url"), ("warehouse", "warehouse_db_url")):
         file = settings / name
@@ -348,6 +349,7 @@ def test_passwords_are_drawn_once(tmp_path: Path) -> None:
         assert (address.host, address.user, address.database) == ("postgres", role, role)
         assert f"{address.password}\n" == drawn[0][role]
         assert file.stat().st_mode & 0o077 == 0
+    assert (settings / "webhook_signing_key").stat().st_mode & 0o077 == 0
 
 
 def _draw(environment: dict[str, str]) -> None:

@@ -161,6 +161,7 @@ def test_a_registry_url_that_cannot_be_meant(bare: pytest.MonkeyPatch, url: str,
           for value in (CANARY, "0", "-1", "nan", "inf", "1e300", "")),
         ("SUPABASE_DB_CA_FILE", f"/no/such/{CANARY}"),
         ("SUPABASE_DB_CA_FILE", __file__),
+        ("WEBHOOK_SIGNING_KEY", f"{CANARY:.>31}"),
     ],
 )  # fmt: skip
 def test_a_bad_value_ends_the_process_in_one_line(

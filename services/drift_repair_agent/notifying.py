@@ -1,0 +1,129 @@
+"""Who is told of a repair, and what: messages are rows of the transaction that changed it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from shared import registry
+from shared.events import EventType
+from shared.models import Repair
+
+TOLD_BY_DEFAULT: Final = (
+    EventType.REPAIR_PROPOSED,
+    EventType.REPAIR_APPLIED,
+    EventType.REPAIR_FAILED,
+    EventType.REPAIR_ROLLED_BACK,
+    EventType.REPAIR_EXPIRED,
+)
+TEST: Final = "webhook.test"
+
+_MOST_CHANGES: Final = 50
+_MOST_BYTES: Final = 64 * 1024
+_MOST_LOST: Final = 20
+_SEVERITIES: Final = ("harmless", "needs_review", "breaking")
+
+
+class _Suggestion(msgspec.Struct):
+    """What a vanished field or stream became, without the evidence: that may hold values."""
+
+    became: Raw
+    confidence: float
+    removed: Raw | UnsetType = UNSET
+    """The change's own path."""
+
+
+class _Change(msgspec.Struct, omit_defaults=True):
+    """One change of a repair, as far as it is told."""
+
+    kind: str
+    stream: Raw
+    path: Raw
+    severity: str
+    reason: str
+    id: str | UnsetType = UNSET
+    loses: list[str] = []
+    reaction: str | UnsetType = UNSET
+    suggestion: _Suggestion | None = None
+
+
+class _Data(msgspec.Struct, omit_defaults=True):
+    connection_id: str
+    connection_name: str
+    repair_id: str
+    kind: str
+    state: str
+    severity: str | None
+    changes: list[Raw]
+    truncated: int = 0
+    """How many changes more there are; GET /repairs/{id} has them."""
+    version: int | None = None
+    code: str | None = None
+
+
+_CHANGES = msgspec.json.Decoder(list[_Change])
+
+
+async def notify(session: AsyncSession, repair: Repair, event: EventType) -> None:
+    """Add a message about this event of a repair for each webhook that is told of it.
+
+    In the caller's transaction: it rolls back with it, and is sent after it, by whichever replica
+    is free. Told again, the same event of the same repair adds nothing.
+    """
+    told = await registry.webhooks_told_of(session, repair.connection_id, event)
+    if not told:
+        return
+    await session.flush()  # the message refers to the repair's row
+    connection = await registry.find_connection(session, repair.connection_id)
+    body = _body(repair, event, connection_name=connection.name)
+    await registry.add_deliveries(session, told, repair_id=repair.id, event=event, body=body)
+
+
+def _body(repair: Repair, event: EventType, *, connection_name: str) -> str:
+    changes = _CHANGES.decode(repair.changes)
+    told = _told(changes)
+    return _encoded(
+        event,
+        _Data(
+            connection_id=str(repair.connection_id),
+            connection_name=connection_name,
+            repair_id=str(repair.id),
+            kind=repair.kind,
+            state=repair.state,
+            severity=max((one.severity for one in changes), key=_SEVERITIES.index, default=None),
+            changes=told,
+            truncated=len(changes) - len(told),
+            version=repair.restored_version or repair.version_number,
+            code=repair.failure_code,
+        ),
+    )
+
+
+def _told(changes: list[_Change]) -> list[Raw]:
+    """As many changes as a message holds, the first ones."""
+    told: list[Raw] = []
+    left = _MOST_BYTES
+    for change in changes[:_MOST_CHANGES]:
+        change.loses = change.loses[:_MOST_LOST]
+        if change.suggestion is not None:
+            change.suggestion.removed = change.path
+        encoded = msgspec.json.encode(change)
+        left -= len(encoded)
+        if left < 0:
+            break
+        told.append(Raw(encoded))
+    return told
+
+
+def body_of_test() -> str:
+    """A message that says nothing but that messages arrive."""
+    return _encoded(TEST, {})
+
+
+def _encoded(event: str, data: _Data | dict[str, object]) -> str:
+    message = {"type": str(event), "timestamp": datetime.now(UTC), "data": data}
+    return msgspec.json.encode(message).decode()

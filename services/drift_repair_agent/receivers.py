@@ -1,0 +1,162 @@
+"""Webhooks from their making to their end: what their URLs may be, and who gets to see a secret."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from collections.abc import Sequence
+from urllib.parse import SplitResult, urlsplit
+from uuid import UUID
+
+import msgspec
+
+from services.drift_repair_agent.delivering import Deliveries
+from services.drift_repair_agent.notifying import body_of_test
+from services.drift_repair_agent.sending import Outcome, Signer
+from shared import registry
+from shared.config import is_loopback
+from shared.database import Database
+from shared.errors import Invalid, NotFound
+from shared.models import Webhook, WebhookDelivery
+
+_HOST = re.compile(r"[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]")
+_PLAIN = re.compile(r"[!-~]+")
+_METADATA = ipaddress.ip_address("fd00:ec2::254")
+
+
+class Receivers:
+    """Makes webhooks, and ends them."""
+
+    def __init__(self, db: Database, deliveries: Deliveries, signer: Signer) -> None:
+        self._db = db
+        self._deliveries = deliveries
+        self._signer = signer
+
+    async def add(
+        self, url: str, events: Sequence[str], connection_id: UUID | None
+    ) -> tuple[Webhook, str]:
+        """A new webhook, and its secret.
+
+        Raises:
+            Invalid: there is no such connection.
+            Unavailable: there is no key to sign with.
+        """
+        self._signer.require_key()
+        async with self._db.transaction() as session:
+            if connection_id is not None:
+                try:
+                    await registry.find_connection(session, connection_id)
+                except NotFound as error:
+                    raise Invalid(error.detail, code="unknown_connection") from None
+            webhook = Webhook(
+                url=url,
+                events=msgspec.json.encode(events).decode(),
+                connection_id=connection_id,
+            )
+            session.add(webhook)
+        return webhook, self._signer.secret(webhook.id, webhook.generation)
+
+    async def rotate(self, webhook_id: UUID) -> tuple[Webhook, str]:
+        """A webhook and its next secret; the one before it goes on signing for a day.
+
+        Raises:
+            NotFound: there is no such webhook.
+            Conflict: it is deleted.
+            Unavailable: there is no key to sign with.
+        """
+        self._signer.require_key()
+        async with self._db.transaction() as session:
+            webhook = await registry.lock_webhook(session, webhook_id)
+            await registry.rotate_webhook(session, webhook)
+        return webhook, self._signer.secret(webhook.id, webhook.generation)
+
+    async def delete(self, webhook_id: UUID) -> Webhook:
+        """A webhook that is told nothing more, not even what waits. Twice is once.
+
+        Raises:
+            NotFound: there is no such webhook.
+        """
+        async with self._db.transaction() as session:
+            webhook = await registry.find_webhook(session, webhook_id, for_update=True)
+            await registry.delete_webhook(session, webhook_id, code="webhook_deleted")
+            await session.refresh(webhook)
+        return webhook
+
+    async def test(self, webhook_id: UUID) -> Outcome:
+        """Send a message now, and tell how that went.
+
+        Raises:
+            NotFound: there is no such webhook.
+            Conflict: it is deleted.
+            Unavailable: there is no key to sign with.
+        """
+        self._signer.require_key()
+        async with self._db.transaction() as session:
+            webhook = await registry.lock_webhook(session, webhook_id)
+        return await self._deliveries.test(webhook, body_of_test())
+
+    async def retry(self, webhook_id: UUID, delivery_id: UUID) -> WebhookDelivery:
+        """A message that is due now; one that was given up gets one more try.
+
+        Raises:
+            NotFound: there is no such webhook, or no such message of it.
+            Conflict: the webhook is deleted, or the message delivered.
+        """
+        async with self._db.transaction() as session:
+            await registry.lock_webhook(session, webhook_id)
+            return await registry.retry_delivery(session, webhook_id, delivery_id)
+
+
+def expect_meant(url: str) -> None:
+    """See that a URL may be a receiver's, by what is written in it.
+
+    Raises:
+        ValueError: in one sentence, which never quotes the URL.
+    """
+    parts = _parts(url)
+    host = (parts.hostname or "").rstrip(".")
+    address = _address(host)
+    is_here = is_loopback(host) if address is None else address.is_loopback
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_here):
+        raise ValueError("must be https; http is for a receiver on this machine alone")
+    if "@" in parts.netloc:
+        raise ValueError("must hold no user name and no password")
+    if "#" in url:
+        raise ValueError("must hold no fragment")
+    if address is not None and (
+        address.is_link_local
+        or address.is_multicast
+        or address.is_unspecified
+        or address == _METADATA
+    ):
+        raise ValueError("must not name a link-local, multicast or unspecified address")
+
+
+def _parts(url: str) -> SplitResult:
+    if not _PLAIN.fullmatch(url) or "\\" in url:
+        raise ValueError("must be a URL in ASCII, without blanks and backslashes")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ValueError("must be a URL with a host, and a port from 1 to 65535 if any") from None
+    place = parts.netloc.rpartition("@")[2]
+    host = place if port is None else place.rpartition(":")[0]
+    if port == 0 or not _HOST.fullmatch(host):
+        raise ValueError("must be a URL with a host, and a port from 1 to 65535 if any")
+    return parts
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address that a host is, in any of the forms that a resolver takes for one."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        try:
+            # 0xA9FEA9FE, 2852039166 and 169.254.43518 are addresses, too.
+            return ipaddress.IPv4Address(socket.inet_aton(host))
+        except OSError:
+            return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address

@@ -1,0 +1,275 @@
+"""The HTTP side of webhooks: who is told of repairs, and what became of each message."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Literal, TypeAlias
+from uuid import UUID
+
+import msgspec
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from services.drift_repair_agent.notifying import TOLD_BY_DEFAULT
+from services.drift_repair_agent.receivers import Receivers, expect_meant
+from shared import registry
+from shared.app import example, problems
+from shared.database import Database
+from shared.models import Webhook, WebhookDelivery
+
+router = APIRouter(prefix="/webhooks", tags=["webhooks"])
+
+EventName: TypeAlias = Literal[
+    "repair.proposed",
+    "repair.applied",
+    "repair.failed",
+    "repair.rolled_back",
+    "repair.expired",
+    "repair.rejected",
+    "repair.superseded",
+]
+
+_ID = "c0a8f3d2-7b1e-4f6a-9d3c-5e2b1a0f9c8d"
+_DELIVERY_ID = "3e9d1c7a-5b2f-4e8d-a6c1-0f4b7d2e9a53"
+_REPAIR_ID = "91aa6c1e-8f64-4f0b-9a3c-0b1c2d3e4f50"
+_SECRET = "whsec_YW4gZXhhbXBsZSwgd2hpY2ggc2lnbnMgbm90aGluZw=="  # noqa: S105 - it signs nothing
+_WEBHOOK: dict[str, Any] = {
+    "id": _ID,
+    "url": "https://hooks.example.com/aam",
+    "events": list(TOLD_BY_DEFAULT),
+    "connection_id": None,
+    "created_at": "2026-11-22T09:30:00.123456Z",
+    "rotated_at": None,
+    "deleted_at": None,
+}
+_DELIVERY: dict[str, Any] = {
+    "id": _DELIVERY_ID,
+    "repair_id": _REPAIR_ID,
+    "type": "repair.proposed",
+    "state": "delivered",
+    "attempts": 2,
+    "next_at": None,
+    "last_status": 204,
+    "last_code": None,
+    "created_at": "2026-11-22T09:30:00.123456Z",
+    "ended_at": "2026-11-22T09:30:05.654321Z",
+}
+
+
+def _meant(url: str) -> str:
+    try:
+        expect_meant(url)
+    except ValueError as error:
+        raise PydanticCustomError("aam_webhook_url", f"The URL {error}") from None
+    return url
+
+
+class NewWebhook(BaseModel):
+    """The order to tell somebody of repairs."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"url": "https://hooks.example.com/aam"}]},
+    )
+
+    url: Annotated[str, AfterValidator(_meant)] = Field(
+        max_length=2048,
+        description="https, or http on this machine; the messages are posted to it.",
+    )
+    events: list[EventName] = Field(
+        default_factory=lambda: list(TOLD_BY_DEFAULT),  # type: ignore[arg-type]  # its values
+        min_length=1,
+        max_length=7,
+        description="Left out: all but `repair.rejected` and `repair.superseded`.",
+    )
+    connection_id: UUID | None = Field(
+        default=None, description="The one connection to be told of. Left out: every one."
+    )
+
+
+class WebhookView(BaseModel):
+    """Who is told of repairs. The secret that its messages are signed with is not shown again."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_WEBHOOK]})
+
+    id: UUID
+    url: str
+    events: list[str]
+    connection_id: UUID | None = None
+    created_at: datetime
+    rotated_at: datetime | None = Field(
+        default=None,
+        description="When it got the secret in force; the one before it signs for a day more.",
+    )
+    deleted_at: datetime | None = Field(
+        default=None, description="By a person, or because its receiver answered 410."
+    )
+
+
+class WebhookWithSecret(WebhookView):
+    """A webhook, and the secret to verify its messages with, as Standard Webhooks has it."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_WEBHOOK | {"secret": _SECRET}]})
+
+    secret: str
+
+
+class DeliveryView(BaseModel):
+    """One message, and how far it is."""
+
+    model_config = ConfigDict(from_attributes=True, json_schema_extra={"examples": [_DELIVERY]})
+
+    id: UUID = Field(description="The message's `webhook-id`, the same on every try.")
+    repair_id: UUID | None = Field(default=None, description="None for a test message.")
+    type: str
+    state: Literal["waiting", "delivered", "failed"]
+    attempts: int
+    next_at: datetime | None = Field(
+        default=None, description="When it is tried next; None when it has ended."
+    )
+    last_status: int | None = Field(
+        default=None, description="None where the receiver gave no answer."
+    )
+    last_code: str | None = Field(
+        default=None,
+        description="Why the last try failed: `refused`, `redirected`, `gone`, `timeout`,"
+        " `unreachable`, `tls_failed`, `no_answer`, `webhook_deleted`.",
+    )
+    created_at: datetime
+    ended_at: datetime | None = None
+
+
+class Tested(BaseModel):
+    """How a test message went."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"delivered": True, "status": 204, "code": None, "ms": 41.7}]
+        }
+    )
+
+    delivered: bool
+    status: int | None = None
+    code: str | None = Field(default=None, description="As in a delivery's `last_code`.")
+    ms: float
+
+
+def _receivers(request: Request) -> Receivers:
+    receivers: Receivers = request.app.state.receivers
+    return receivers
+
+
+def _db(request: Request) -> Database:
+    db: Database = request.app.state.db
+    return db
+
+
+Story = Annotated[Receivers, Depends(_receivers)]
+Registry = Annotated[Database, Depends(_db)]
+Limit = Annotated[int, Query(ge=1, le=500)]
+
+
+@router.post("", status_code=201, responses=problems(422, 503))
+async def add_webhook(order: NewWebhook, receivers: Story, response: Response) -> WebhookWithSecret:
+    """Tell somebody of repairs from now on.
+
+    The secret is shown here and never again; a lost one is replaced by `/rotate`. Each message is
+    signed by [Standard Webhooks](https://www.standardwebhooks.com), says what changed, comes at
+    least once and in no promised order: `webhook-id` tells doubles. A 2xx takes it; a 410 deletes
+    the webhook; anything else is tried again for three days.
+    """
+    events = sorted(set(order.events))
+    row, secret = await receivers.add(order.url, events, order.connection_id)
+    return _with_secret(row, secret, response)
+
+
+@router.get("", responses={200: example([_WEBHOOK]), **problems(422, 503)})
+async def webhooks(db: Registry, limit: Limit = 100) -> list[WebhookView]:
+    """List the webhooks, newest first, without the deleted ones."""
+    async with db.read() as session:
+        rows = await registry.newest_webhooks(session, limit=limit)
+    return [_shown(row) for row in rows]
+
+
+@router.get("/{webhook_id}", responses=problems(404, 422, 503))
+async def webhook(webhook_id: UUID, db: Registry) -> WebhookView:
+    """Show one webhook, deleted or not."""
+    async with db.read() as session:
+        return _shown(await registry.find_webhook(session, webhook_id))
+
+
+@router.delete("/{webhook_id}", responses=problems(404, 422, 503))
+async def delete_webhook(webhook_id: UUID, receivers: Story) -> WebhookView:
+    """Tell it nothing more, not even what waits for it. Its messages stay to be seen."""
+    return _shown(await receivers.delete(webhook_id))
+
+
+@router.post("/{webhook_id}/rotate", responses=problems(404, 409, 422, 503))
+async def rotate_webhook(
+    webhook_id: UUID, receivers: Story, response: Response
+) -> WebhookWithSecret:
+    """Give it another secret, shown here and never again.
+
+    For 24 hours messages are signed with both, so that the receiver can change over in its time.
+    """
+    row, secret = await receivers.rotate(webhook_id)
+    return _with_secret(row, secret, response)
+
+
+@router.post("/{webhook_id}/test", responses=problems(404, 409, 422, 503))
+async def test_webhook(webhook_id: UUID, receivers: Story) -> Tested:
+    """Send it a signed message of type `webhook.test` now, once, and say how that went.
+
+    Takes at most ten seconds.
+    """
+    outcome = await receivers.test(webhook_id)
+    return Tested(
+        delivered=outcome.code is None,
+        status=outcome.status,
+        code=outcome.code,
+        ms=round(outcome.took / timedelta(milliseconds=1), 1),
+    )
+
+
+@router.get(
+    "/{webhook_id}/deliveries", responses={200: example([_DELIVERY]), **problems(404, 422, 503)}
+)
+async def deliveries(webhook_id: UUID, db: Registry, limit: Limit = 50) -> list[DeliveryView]:
+    """List its messages, newest first; those that ended are kept for 30 days."""
+    async with db.read() as session:
+        await registry.find_webhook(session, webhook_id)
+        rows = await registry.newest_deliveries(session, webhook_id, limit=limit)
+    return [_delivery(row) for row in rows]
+
+
+@router.post(
+    "/{webhook_id}/deliveries/{delivery_id}/retry",
+    status_code=202,
+    responses=problems(404, 409, 422, 503),
+)
+async def retry_delivery(webhook_id: UUID, delivery_id: UUID, receivers: Story) -> DeliveryView:
+    """Try a message again now; one that was given up gets one more try."""
+    return _delivery(await receivers.retry(webhook_id, delivery_id))
+
+
+def _shown(row: Webhook) -> WebhookView:
+    return WebhookView(
+        id=row.id,
+        url=row.url,
+        events=msgspec.json.decode(row.events),
+        connection_id=row.connection_id,
+        created_at=row.created_at,
+        rotated_at=row.rotated_at,
+        deleted_at=row.deleted_at,
+    )
+
+
+def _with_secret(row: Webhook, secret: str, response: Response) -> WebhookWithSecret:
+    response.headers["cache-control"] = "no-store"
+    return WebhookWithSecret(**_shown(row).model_dump(), secret=secret)
+
+
+def _delivery(row: WebhookDelivery) -> DeliveryView:
+    shown = DeliveryView.model_validate(row)
+    return shown if row.ended_at is None else shown.model_copy(update={"next_at": None})

@@ -1,0 +1,275 @@
+"""Webhooks, and the messages that are on their way to them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID, uuid4
+
+from sqlalchemy import delete, func, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from shared.errors import Conflict, NotFound
+from shared.models import DeliveryState, Webhook, WebhookDelivery
+
+
+@dataclass(frozen=True, slots=True)
+class DueDelivery:
+    """One message to be sent now, and what it is signed for."""
+
+    id: UUID
+    webhook_id: UUID
+    type: str
+    body: str
+    attempts: int
+    """Which try this is, from 1."""
+    url: str
+    generation: int
+    rotated_at: datetime | None
+
+
+async def find_webhook(
+    session: AsyncSession, webhook_id: UUID, *, for_update: bool = False
+) -> Webhook:
+    """A webhook by id, deleted or not; its row locked where it is to be changed.
+
+    Raises:
+        NotFound: there is none.
+    """
+    webhook = await session.get(
+        Webhook, webhook_id, with_for_update=for_update, populate_existing=True
+    )
+    if webhook is None:
+        raise NotFound(f"No webhook {webhook_id}.")
+    return webhook
+
+
+async def lock_webhook(session: AsyncSession, webhook_id: UUID) -> Webhook:
+    """A live webhook, its row locked until the transaction ends.
+
+    Raises:
+        NotFound: there is none.
+        Conflict: it is deleted.
+    """
+    webhook = await find_webhook(session, webhook_id, for_update=True)
+    if webhook.deleted_at is not None:
+        raise Conflict(f"Webhook {webhook_id} is deleted.", code="webhook_deleted")
+    return webhook
+
+
+async def newest_webhooks(session: AsyncSession, *, limit: int) -> Sequence[Webhook]:
+    """The webhooks that are told, newest first."""
+    rows = await session.scalars(
+        select(Webhook)
+        .where(Webhook.deleted_at.is_(None))
+        .order_by(Webhook.created_at.desc(), Webhook.id)
+        .limit(limit)
+    )
+    return rows.all()
+
+
+async def rotate_webhook(session: AsyncSession, webhook: Webhook) -> None:
+    """Put the next secret of a locked webhook in force."""
+    webhook.generation += 1
+    webhook.rotated_at = func.now()
+    await session.flush()
+    await session.refresh(webhook)
+
+
+async def delete_webhook(session: AsyncSession, webhook_id: UUID, *, code: str) -> None:
+    """Tell a webhook nothing more: what waits for it fails with `code`. Twice is once."""
+    await session.execute(
+        update(Webhook)
+        .where(Webhook.id == webhook_id, Webhook.deleted_at.is_(None))
+        .values(deleted_at=func.now())
+    )
+    await session.execute(
+        update(WebhookDelivery)
+        .where(
+            WebhookDelivery.webhook_id == webhook_id,
+            WebhookDelivery.state == DeliveryState.WAITING,
+        )
+        .values(state=DeliveryState.FAILED, last_code=code, ended_at=func.now())
+    )
+
+
+async def webhooks_told_of(
+    session: AsyncSession, connection_id: UUID, event: str
+) -> Sequence[UUID]:
+    """The live webhooks that are told of this type of event of this connection.
+
+    They stay live until the transaction ends: one that is deleted meanwhile waits for it, and
+    finds the messages.
+    """
+    rows = await session.scalars(_TOLD_OF, {"connection_id": connection_id, "event": event})
+    return rows.all()
+
+
+_TOLD_OF = text("""
+    SELECT id FROM webhooks
+    WHERE deleted_at IS NULL AND (connection_id IS NULL OR connection_id = :connection_id)
+    AND events @> to_jsonb(CAST(:event AS text))
+    ORDER BY id FOR SHARE
+""")
+
+
+async def add_deliveries(
+    session: AsyncSession,
+    webhook_ids: Collection[UUID],
+    *,
+    repair_id: UUID,
+    event: str,
+    body: str,
+) -> None:
+    """Add one message to each of these webhooks; one that is there already stays as it is."""
+    await session.execute(
+        insert(WebhookDelivery)
+        .values(
+            [
+                {
+                    "id": uuid4(),
+                    "webhook_id": webhook_id,
+                    "repair_id": repair_id,
+                    "type": event,
+                    "body": body,
+                }
+                for webhook_id in webhook_ids
+            ]
+        )
+        .on_conflict_do_nothing(index_elements=["webhook_id", "repair_id", "type"])
+    )
+
+
+async def add_claimed_delivery(
+    session: AsyncSession, webhook: Webhook, *, event: str, body: str, lease: timedelta
+) -> DueDelivery:
+    """Add a message about no repair, whose first try the caller makes at once."""
+    id_ = uuid4()
+    await session.execute(
+        insert(WebhookDelivery).values(
+            id=id_,
+            webhook_id=webhook.id,
+            type=event,
+            body=body,
+            attempts=1,
+            next_at=func.now() + lease,
+        )
+    )
+    return DueDelivery(
+        id=id_,
+        webhook_id=webhook.id,
+        type=event,
+        body=body,
+        attempts=1,
+        url=webhook.url,
+        generation=webhook.generation,
+        rotated_at=webhook.rotated_at,
+    )
+
+
+async def claim_deliveries(
+    session: AsyncSession, *, limit: int, but: Collection[UUID], lease: timedelta
+) -> Sequence[DueDelivery]:
+    """Take messages that are due, at most one a webhook, none of the webhooks in `but`.
+
+    Each counts as tried from here on. Until `lease` is over nobody else takes it, and after it
+    everybody may: who took it is gone.
+    """
+    rows = await session.execute(_CLAIM, {"limit": limit, "but": list(but), "lease": lease})
+    return [DueDelivery(*row) for row in rows]
+
+
+_CLAIM = text("""
+    WITH due AS (
+        SELECT d.id, w.url, w.generation, w.rotated_at FROM webhooks w CROSS JOIN LATERAL (
+            SELECT id, next_at FROM webhook_deliveries
+            WHERE webhook_id = w.id AND state = 'waiting' AND next_at <= now()
+            ORDER BY next_at LIMIT 1 FOR UPDATE SKIP LOCKED
+        ) d
+        WHERE w.deleted_at IS NULL AND w.id <> ALL(CAST(:but AS uuid[]))
+        ORDER BY d.next_at LIMIT :limit
+    )
+    UPDATE webhook_deliveries d
+    SET attempts = d.attempts + 1, next_at = now() + CAST(:lease AS interval)
+    FROM due WHERE d.id = due.id
+    RETURNING
+        d.id, d.webhook_id, d.type, d.body, d.attempts, due.url, due.generation, due.rotated_at
+""")
+
+
+async def record_try(
+    session: AsyncSession,
+    delivery: DueDelivery,
+    *,
+    state: DeliveryState,
+    status: int | None,
+    code: str | None,
+    again_after: timedelta,
+) -> None:
+    """Record how a try went.
+
+    That a message was delivered is so whatever became of it since; every other end counts only
+    while this try is the newest, and the message waits.
+    """
+    conditions = [WebhookDelivery.id == delivery.id]
+    if state is not DeliveryState.DELIVERED:
+        conditions += [
+            WebhookDelivery.state == DeliveryState.WAITING,
+            WebhookDelivery.attempts == delivery.attempts,
+        ]
+    has_ended = state is not DeliveryState.WAITING
+    await session.execute(
+        update(WebhookDelivery)
+        .where(*conditions)
+        .values(
+            state=state,
+            last_status=status,
+            last_code=code,
+            next_at=func.now() + again_after,
+            ended_at=func.now() if has_ended else None,
+        )
+    )
+
+
+async def newest_deliveries(
+    session: AsyncSession, webhook_id: UUID, *, limit: int
+) -> Sequence[WebhookDelivery]:
+    """A webhook's messages, newest first."""
+    rows = await session.scalars(
+        select(WebhookDelivery)
+        .where(WebhookDelivery.webhook_id == webhook_id)
+        .order_by(WebhookDelivery.created_at.desc(), WebhookDelivery.id)
+        .limit(limit)
+    )
+    return rows.all()
+
+
+async def retry_delivery(
+    session: AsyncSession, webhook_id: UUID, delivery_id: UUID
+) -> WebhookDelivery:
+    """Make a message due now, also one that was given up: it gets one more try.
+
+    Raises:
+        NotFound: the webhook has no such message.
+        Conflict: it is delivered.
+    """
+    delivery = await session.get(WebhookDelivery, delivery_id, with_for_update=True)
+    if delivery is None or delivery.webhook_id != webhook_id:
+        raise NotFound(f"Webhook {webhook_id} has no delivery {delivery_id}.")
+    if delivery.state == DeliveryState.DELIVERED:
+        raise Conflict(f"Delivery {delivery_id} is delivered.", code="already_delivered")
+    delivery.state = DeliveryState.WAITING
+    delivery.next_at = func.now()
+    delivery.ended_at = None
+    await session.flush()
+    await session.refresh(delivery)
+    return delivery
+
+
+async def prune_deliveries(session: AsyncSession, *, kept: timedelta) -> None:
+    """Forget messages that ended longer ago than `kept`."""
+    await session.execute(
+        delete(WebhookDelivery).where(WebhookDelivery.ended_at < func.now() - kept)
+    )
