@@ -17,10 +17,10 @@ from services.drift_repair_agent import main as drift_repair_agent
 from services.orchestrator import main as orchestrator
 from services.rag_engine import main as rag_engine
 from services.schema_observer import main as schema_observer
-from shared.config import Settings
+from shared.config import RagEngineSettings, RegistrySettings, Settings
 
 Json = dict[str, Any]
-Build = Callable[[Settings], FastAPI]
+Build = Callable[..., FastAPI]
 METHODS = ("get", "post", "put", "patch", "delete")
 
 
@@ -36,9 +36,8 @@ SERVICES: dict[str, Build] = {
 @pytest.fixture(scope="module", params=list(SERVICES))
 def document(request: pytest.FixtureRequest) -> Json:
     """A service's /openapi.json; nothing is connected to for it."""
-    settings = Settings(
-        supabase_db_url=Secret("postgresql://nobody:x@127.0.0.1:1/aam"), _env_file=None
-    )
+    kind: type[RegistrySettings] = RagEngineSettings if request.param == "rag_engine" else Settings
+    settings = kind(supabase_db_url=Secret("postgresql://nobody:x@127.0.0.1:1/aam"), _env_file=None)
     told: Json = SERVICES[request.param](settings).openapi()
     return told
 
