@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
+
 from services.rag_engine import names, schemas
+from services.rag_engine.names import Matrix
 from services.rag_engine.samples import Sample, are_same, overlap
 from services.rag_engine.schemas import Schema
 
@@ -305,28 +308,39 @@ def _veto(detail: str) -> Finding:
 
 
 def _values(question: Question) -> Iterator[tuple[Pair, Finding]]:
-    ours = {i: e.sample for i, e in enumerate(question.removed) if e.sample is not None}
-    theirs = {j: e.sample for j, e in enumerate(question.added) if e.sample is not None}
-    shares = {(i, j): overlap(a, b) for i, a in ours.items() for j, b in theirs.items()}
-    for (i, j), share in shares.items():
-        rivals = [
-            other for (k, m), other in shares.items() if (k == i) != (m == j) and other > 0
-        ] if share > 0 else []  # fmt: skip
-        if are_same(ours[i], theirs[j], rivals=rivals):
-            yield (
-                (i, j),
-                Finding(
-                    kind="values",
-                    score=share,
-                    detail=f"{share:.0%} of the sampled values are the same, and no others' are.",
-                    weight=4 + 2 * share,
-                    at_most=VALUES_AT_MOST,
-                    is_proof=True,
-                ),
-            )
-        elif share == 0 and ours[i].is_choice and theirs[j].is_choice:
-            detail = "Both take few values, and have none in common."
-            yield (i, j), Finding(kind="values", score=-0.7, detail=detail, weight=-2)
+    ours = [(i, e.sample) for i, e in enumerate(question.removed) if e.sample is not None]
+    theirs = [(j, e.sample) for j, e in enumerate(question.added) if e.sample is not None]
+    if not ours or not theirs:
+        return
+    shares = np.array([[overlap(mine, other) for _, other in theirs] for _, mine in ours])
+    rivals = np.maximum(_best_beside(shares, axis=0), _best_beside(shares, axis=1))
+    for row, (i, mine) in enumerate(ours):
+        for column, (j, other) in enumerate(theirs):
+            share = float(shares[row, column])
+            if are_same(mine, other, share=share, rival=float(rivals[row, column])):
+                yield (i, j), _same_values(share)
+            elif share == 0 and mine.is_choice and other.is_choice:
+                detail = "Both take few values, and have none in common."
+                yield (i, j), Finding(kind="values", score=-0.7, detail=detail, weight=-2)
+
+
+def _best_beside(shares: Matrix, *, axis: int) -> Matrix:
+    """For each number, the greatest other one along the axis; 0 where there is none."""
+    none = np.zeros_like(shares[:1] if axis == 0 else shares[:, :1])
+    ordered = np.sort(np.concatenate([none, shares], axis=axis), axis=axis)
+    second, first = np.split(ordered.take([-2, -1], axis=axis), 2, axis=axis)
+    return np.where(shares == first, second, first)
+
+
+def _same_values(share: float) -> Finding:
+    return Finding(
+        kind="values",
+        score=round(share, 4),
+        detail=f"{share:.0%} of the sampled values are the same, and no others' are.",
+        weight=4 + 2 * share,
+        at_most=VALUES_AT_MOST,
+        is_proof=True,
+    )
 
 
 # Seen

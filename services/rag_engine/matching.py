@@ -43,13 +43,21 @@ SHOWN_FROM = 0.05
 REJECTED = 0.05
 """How sure a pair is that a person rejected."""
 
+# Of more pairs than these, only the best so many of each row and column are weighed; of those, the
+# best few are looked at closely.
 _ALL_PAIRS = 40_000
 _BEST = 20
 _CLOSE = 5
+# How alike names count of fields that changed their parent.
 _MOVED = 0.9
+# From so many members on, those in common tell. Two streams with the same columns are one, whatever
+# it is called; a third in common is usual.
+_MEMBERS = 3
+_BY_MEMBERS = 5.0
+_USUAL_SHARE = 0.3
+# When probabilities are settled, or are settled enough.
 _SETTLED = 1e-6
 _ROUNDS = 200
-_MEMBERS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,8 +266,7 @@ def _log_odds(
     members: Array,
 ) -> Array:
     by_type = np.array([0, parameters.related, parameters.clashing])[relation]
-    # Two streams with the same columns are one, whatever it is called; a third in common is usual.
-    by_members = np.nan_to_num(5 * members - 1.5, nan=0.0)
+    by_members = np.nan_to_num(_BY_MEMBERS * (members - _USUAL_SHARE), nan=0.0)
     found: Array = parameters.base + parameters.name * alike + by_type + by_members
     return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -51,15 +51,13 @@ def overlap(one: Sample, other: Sample) -> float:
     return len(one.values & other.values) / either if either else 0.0
 
 
-def are_same(one: Sample, other: Sample, *, rivals: Iterable[float]) -> bool:
-    """Whether both hold the same values, and no rival's overlap comes near."""
-    shared = overlap(one, other)
+def are_same(one: Sample, other: Sample, *, share: float, rival: float) -> bool:
+    """Whether both hold the same values: `share` is their overlap, `rival` the next best one's."""
     return (
         one.is_telling
         and other.is_telling
-        and shared >= _SAME
+        and share >= max(_SAME, rival + _MARGIN)
         and len(one.values & other.values) >= _ENOUGH
-        and shared >= max(rivals, default=0.0) + _MARGIN
     )
 
 

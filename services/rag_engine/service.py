@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import orjson
@@ -21,6 +22,7 @@ from shared.registry import Decided
 
 log = logs.get(__name__)
 
+_LARGE = 40_000
 _MOST_NAMES = 200
 _MOST_DECISIONS = 1000
 
@@ -31,7 +33,6 @@ class RagEngine:
     def __init__(self, db: Database, explaining: Explaining | None = None) -> None:
         self._db = db
         self._explaining = explaining
-        # A large question takes seconds and 300 MB: those of one process wait for each other.
         self._turn = asyncio.Semaphore(1)
 
     async def suggest(self, order: Suggest) -> dict[str, Any]:
@@ -41,7 +42,9 @@ class RagEngine:
             Unavailable: the registry is away; what people rejected must not be suggested again.
         """
         past = await self._decisions(order)
-        async with self._turn:
+        # A large question takes seconds and 300 MB: those of one process wait for each other.
+        is_large = len(order.removed) * len(order.added) > _LARGE
+        async with self._turn if is_large else nullcontext():
             answer = await asyncio.to_thread(_answer, order, past)
         told = _told(answer)
         if self._explaining is not None:

@@ -28,7 +28,7 @@ from shared.errors import (
     UpstreamUnknown,
     UpstreamUnreachable,
 )
-from shared.peers import AuthBroker
+from shared.peers import AuthBroker, RagEngine
 
 URL = "http://auth-broker:8002"
 CANARY = "AAMCANARY-peer"
@@ -134,6 +134,28 @@ async def test_what_may_pass_is_tried_again(broker: AuthBroker, answers: respx.R
     ]
 
     assert await broker.connector_config("Salesforce", "org") == CONFIG
+
+
+async def test_a_question_is_asked_again_like_a_read() -> None:
+    """It may be sent twice: nothing depends on how often it came."""
+    peer = RagEngine("http://rag-engine:8005", deadline=2)
+    with respx.mock(base_url="http://rag-engine:8005", using="httpx") as mock:
+        route = mock.post("/suggest")
+        route.side_effect = [
+            httpx.Response(503, json=Unavailable("Away.").problem()),
+            httpx.Response(200, json={"suggestions": [], "unmatched": [["a"]]}),
+        ]
+        found = await peer.suggest(
+            source_type="Salesforce",
+            entity="stream",
+            stream=None,
+            removed=[{"path": ["a"]}],
+            added=[{"path": ["b"]}],
+        )
+    await peer.close()
+    assert found == []
+    assert route.call_count == 2
+    assert route.calls.last.request.headers["content-type"] == "application/json"
 
 
 async def test_the_deadline_is_over_all_tries(broker: AuthBroker, answers: respx.Route) -> None:

@@ -316,8 +316,8 @@ def test_samples_compare_what_they_mean() -> None:
     assert overlap(Sample.of([1, 2, None]), Sample.of([1.0, 2.0])) == 1
     assert overlap(Sample.of([1]), Sample.of([True])) == 0
     sparse = Sample.of([n * n * 1000 for n in range(20)])
-    assert are_same(sparse, sparse, rivals=[])
-    assert not are_same(sparse, sparse, rivals=[0.9])
+    assert are_same(sparse, sparse, share=1, rival=0)
+    assert not are_same(sparse, sparse, share=1, rival=0.9)
 
 
 # What people decided
