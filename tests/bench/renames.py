@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
-from rapidfuzz import fuzz
+from rapidfuzz import fuzz, process
 from scipy.optimize import linear_sum_assignment, minimize
 
-from services.rag_engine.evidence import NAMES_AT_MOST, Element, Question
+from services.rag_engine.evidence import Element, Question
 from services.rag_engine.matching import FITTED, Pairs, Parameters, suggest
-from tests.bench.table import Line
+from tests.bench.table import Line, best_ms
 
 FILE = Path(
     os.environ.get("AAM_RENAMES") or Path(__file__).parents[3] / "shared" / "renames-dev.json.gz"
@@ -37,6 +37,7 @@ class Step:
     """What one change of a table removed and added, by name and type, and what became what."""
 
     repository: str
+    application: str
     removed: dict[str, str]
     added: dict[str, str]
     gold: dict[str, str]
@@ -75,7 +76,7 @@ def steps() -> list[Step]:
     if not FILE.is_file():
         return []
     read = orjson.loads(gzip.decompress(FILE.read_bytes()))
-    return [Step(s["repo"], s["removed"], s["added"], s["gold"]) for s in read]
+    return [Step(s["repo"], s["app"], s["removed"], s["added"], s["gold"]) for s in read]
 
 
 def measure() -> Iterator[Line]:
@@ -98,7 +99,14 @@ def measure() -> Iterator[Line]:
     best, floor = 100 * best_f1(ours, renames), 100 * best_f1(plain, renames)
     yield Line(job="best F1", measured=best, floor=floor, unit="%", limit=1, at_least=True)
     yield from _reliability(ours)
+    once = distinct(judged)
+    renames = sum(len(step.gold) for step in once)
+    ours, plain = told(once), told(once, plainly)
+    job = f"equal steps once ({len(once)}, {renames} renames): best F1"
+    yield _percent(job, best_f1(ours, renames), best_f1(plain, renames))
+    yield _percent("equal steps once: calibration error", ece(ours))
     yield from _elsewhere(judged)
+    yield from _times()
 
 
 def _reliability(ours: Sequence[Told]) -> Iterator[Line]:
@@ -111,26 +119,55 @@ def _reliability(ours: Sequence[Told]) -> Iterator[Line]:
 
 
 def _elsewhere(judged: Sequence[Step]) -> Iterator[Line]:
-    """Each repository judged by what was fitted without it."""
+    """What was fitted without a repository, or without one application's tables, judged by it."""
     for repository in sorted({step.repository for step in judged}):
-        here = [step for step in judged if step.repository == repository]
-        fitted = fit(step for step in judged if step.repository != repository)
+        here, ours = _held_back(judged, lambda step: step.repository, repository)
         renames = sum(len(step.gold) for step in here)
-        ours, plain = told(here, partial(ask, parameters=fitted)), told(here, plainly)
-        best, floor = best_f1(ours, renames), best_f1(plain, renames)
-        name = repository.partition("+")[0]
-        yield _percent(f"{name}, fitted without it: best F1 ({renames} renames)", best, floor)
+        name = f"fitted without {repository.partition('+')[0]} ({renames} renames)"
+        floor = best_f1(told(here, plainly), renames)
+        yield _percent(f"{name}: best F1", best_f1(ours, renames), floor)
         yield _percent(f"{name}: calibration error", ece(ours))
-    yield Line(job="fitted to all steps: " + _shown(fit(judged)), measured=0, unit="")
-    yield Line(job="in force: " + _shown(FITTED), measured=NAMES_AT_MOST, unit="at most, by names")
+    applications = sorted({step.application for step in judged if step.gold})
+    parts = [_held_back(judged, lambda step: step.application, one) for one in applications]
+    ours = [each for _, of_part in parts for each in of_part]
+    here = [step for of_part, _ in parts for step in of_part]
+    renames = sum(len(step.gold) for step in here)
+    name = f"fitted without the application judged, {len(applications)} times"
+    floor = best_f1(told(here, plainly), renames)
+    yield _percent(f"{name}: best F1", best_f1(ours, renames), floor)
+    yield _percent(f"{name}: calibration error", ece(ours))
+    for parameter, value in fit(judged)._asdict().items():
+        in_force = FITTED._asdict()[parameter]
+        yield Line(job=f"{parameter}: {in_force} in force; fitted to all", measured=value, unit="")
+
+
+def _held_back(
+    judged: Sequence[Step], part: Callable[[Step], str], value: str
+) -> tuple[list[Step], list[Told]]:
+    here = [step for step in judged if part(step) == value]
+    fitted = fit(step for step in judged if part(step) != value)
+    return here, told(here, partial(ask, parameters=fitted))
+
+
+def _times() -> Iterator[Line]:
+    """What a question costs by its size, beside similar letters and an assignment alone."""
+    for size in (10, 300, 2000):
+        removed, added = (
+            {f"{word}_{n}_total": "number" for n in range(size)} for word in ("net", "gross")
+        )
+        step = Step("", "", removed, added, {})
+        floor = best_ms(partial(_letters, list(removed), list(added)))
+        job = f"{size:,} gone, {size:,} new"
+        yield Line(job=job, measured=best_ms(partial(ask, step)), floor=floor)
+
+
+def _letters(removed: Sequence[str], added: Sequence[str]) -> Any:
+    alike = process.cdist(removed, added, scorer=fuzz.ratio, dtype=np.float64)
+    return linear_sum_assignment(alike, maximize=True)
 
 
 def _percent(job: str, measured: float, floor: float = 0) -> Line:
     return Line(job=job, measured=100 * measured, floor=100 * floor or None, unit="%")
-
-
-def _shown(parameters: Parameters) -> str:
-    return ", ".join(f"{k} {v:.2f}" for k, v in parameters._asdict().items())
 
 
 # What is suggested
@@ -211,6 +248,12 @@ def _share(suggested: Sequence[Told]) -> float:
     return float(np.mean([each.is_true for each in suggested]))
 
 
+def distinct(known: Iterable[Step]) -> list[Step]:
+    """The steps that may hold a rename, equal ones once."""
+    found = {repr((s.removed, s.added, s.gold)): s for s in known if s.removed and s.added}
+    return list(found.values())
+
+
 # Fitting
 
 _EXPECTED = np.array([0, 4, -1, -2.5, 1])
@@ -222,8 +265,7 @@ def fit(known: Iterable[Step]) -> Parameters:
 
     Equal steps count once: twelve tables that renamed `created` in one afternoon are one decision.
     """
-    distinct = {repr((s.removed, s.added, s.gold)): s for s in known if s.removed and s.added}
-    data = [(pairs := Pairs.of(s.question.in_order()), _truth(s, pairs)) for s in distinct.values()]
+    data = [(pairs := Pairs.of(s.question.in_order()), _truth(s, pairs)) for s in distinct(known)]
 
     def unlikely(values: Any) -> float:
         parameters = Parameters(*values)
