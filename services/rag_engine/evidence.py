@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -105,6 +105,11 @@ class Element:
     def kinds(self) -> frozenset[str]:
         """The types of its values."""
         return schemas.kinds(self.schema)
+
+    @property
+    def type_in_words(self) -> str:
+        """The types for people."""
+        return " or ".join(sorted(self.kinds)) or "of no stated type"
 
     @cached_property
     def members(self) -> frozenset[str]:
@@ -451,8 +456,3 @@ def _shown(edit: names.Edit) -> str:
     if gone and come:
         return f"“{gone}” → “{come}”"
     return f"“{gone}” gone" if gone else f"“{come}” added"
-
-
-def shown(value: Any) -> str:
-    """Types for people."""
-    return " or ".join(sorted(value)) or "no stated type"

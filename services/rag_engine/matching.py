@@ -366,7 +366,7 @@ def _evidence(pairs: Pairs, index: int) -> list[Finding]:
     question = pairs.question
     removed, added = question.removed[pairs.rows[index]], question.added[pairs.columns[index]]
     alike, relation = _rounded(pairs.alike[index]), int(pairs.relation[index])
-    mine, theirs = (evidence.shown(element.kinds) for element in (removed, added))
+    mine, theirs = removed.type_in_words, added.type_in_words
     found = [
         Finding(kind="name", score=alike, detail=f"The names are {alike:.0%} alike."),
         Finding(

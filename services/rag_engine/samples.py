@@ -67,4 +67,7 @@ def _telling(values: Sequence[Scalar]) -> bool:
     numbers = [value for value in values if isinstance(value, int | float)]
     if len(numbers) < len(values) or all(isinstance(number, bool) for number in numbers):
         return False
-    return max(numbers) - min(numbers) >= _DENSE * len(set(numbers))
+    try:
+        return max(numbers) - min(numbers) >= _DENSE * len(set(numbers))
+    except OverflowError:  # a float beside a number beyond all floats
+        return True

@@ -39,7 +39,7 @@ def kinds(schema: Schema, *, depth: int = 0) -> frozenset[str]:
                     found |= kinds(branch, depth=depth + 1)
     stated = schema.get("type")
     for basic in [stated] if isinstance(stated, str) else _list(stated):
-        if basic == "string" and schema.get("format") in _TIMES | {"time"}:
+        if basic == "string" and schema.get("format") in ("date", "date-time", "time"):
             found.add(str(schema["format"]))
         elif basic == "number" and schema.get("airbyte_type") in ("integer", "big_integer"):
             found.add("integer")
