@@ -500,11 +500,11 @@ def test_probabilities_of_one_row_are_exact(odds: list[float]) -> None:
     assert np.allclose(found, weights / (1 + weights.sum()), atol=1e-4)
 
 
-@given(st.lists(st.lists(st.floats(-5, 5), min_size=3, max_size=3), min_size=3, max_size=3))
+@given(st.lists(st.lists(st.floats(-3, 3), min_size=3, max_size=3), min_size=3, max_size=3))
 def test_probabilities_are_near_those_of_all_matchings(odds: list[list[float]]) -> None:
     """Counted one by one: each of three has one partner of three, or none.
 
-    In a circle of pairs that are all likely they are less near than elsewhere.
+    They are least near in a circle of likely pairs; where odds are higher, less than here.
     """
     rows, columns = (side.ravel() for side in np.indices((3, 3)))
     found = matching._marginals(rows, columns, np.array(odds).ravel()).reshape(3, 3)
@@ -518,7 +518,7 @@ def test_probabilities_are_near_those_of_all_matchings(odds: list[list[float]]) 
                     total += weight
                     for pair in taken:
                         exact[pair] += weight
-    assert np.abs(found - exact / total).max() < 0.2
+    assert np.abs(found - exact / total).max() < 0.15
     assert found.sum(axis=0).max() <= 1.001
     assert found.sum(axis=1).max() <= 1.001
 
