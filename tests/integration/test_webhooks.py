@@ -13,7 +13,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -32,6 +32,7 @@ from services.drift_repair_agent.delivering import AGAIN_AFTER, Deliveries
 from services.drift_repair_agent.notifying import TOLD_BY_DEFAULT, notify
 from services.drift_repair_agent.receivers import Receivers
 from services.drift_repair_agent.sending import Sender, Signer
+from services.drift_repair_agent.webhooks import EventName
 from shared.config import postgres_address
 from shared.database import Database
 from shared.events import EventType
@@ -390,6 +391,7 @@ async def test_only_who_asked_is_told(
         ("one event", "repair.rejected"),
     }
     assert len(rows) == len(told)
+    assert set(get_args(EventName)) == {event for event in EventType if event[:7] == "repair."}
 
 
 async def test_an_event_is_told_once(
@@ -957,6 +959,7 @@ async def test_urls_that_are_refused(agent: httpx.AsyncClient, sql: SQL, url: st
         "http://127.0.0.1/",
         "http://127.1/",
         "http://[::1]:9000/",
+        "http://[::ffff:127.0.0.1]/",
     ],
 )
 async def test_urls_that_are_taken(agent: httpx.AsyncClient, url: str) -> None:
