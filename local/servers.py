@@ -168,7 +168,7 @@ class Postgres(Server):
     ) -> None:
         self.data_dir = _made(data_dir)
         super().__init__(port=port, log=log or self.data_dir / "server.log")
-        self.password = _password(self.data_dir / "password")
+        self.password = drawn_once(self.data_dir / "password")
         self._options = dict(options or {})
         self._user = _unprivileged_user()
         self._bin = _postgres_bin()
@@ -278,7 +278,7 @@ class Valkey(Server):
     def __init__(self, data_dir: Path, *, port: int, log: Path | None = None) -> None:
         self.data_dir = _made(data_dir)
         super().__init__(port=port, log=log or self.data_dir / "server.log")
-        self.password = _password(self.data_dir / "password")
+        self.password = drawn_once(self.data_dir / "password")
 
     @property
     def url(self) -> str:
@@ -346,7 +346,8 @@ def _made(data_dir: Path) -> Path:
     return data_dir.resolve()
 
 
-def _password(path: Path) -> str:
+def drawn_once(path: Path) -> str:
+    """What is in a file of secret text, drawn now if it is not there; for its owner alone."""
     if path.exists():
         return path.read_text()
     path.touch(mode=0o600)

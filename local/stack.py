@@ -11,7 +11,6 @@ import fcntl
 import http.client
 import json
 import os
-import secrets
 import shlex
 import shutil
 import sys
@@ -424,29 +423,22 @@ class Stack:
             return self._inherited(_CREDENTIAL) | self._sample_credential()
         peers = {f"{peer.upper()}_URL": self.url_of(peer) for peer in SERVICES}
         addresses = self.addresses
-        signing = {"WEBHOOK_SIGNING_KEY": self._signing_key()}
+        signs = name == "drift_repair_agent"
         ours = ("AIRBYTE_API_URL", "AIRBYTE_WORKSPACE_ID", "AIRBYTE_DESTINATION_ID")
         return (
             {"JOB_POLL_INTERVAL": "0.5"}
             | self._inherited()
             # Set to nothing, so that a `.env` for a real Airbyte or Supabase has no say here.
             | dict.fromkeys(_NOT_HERE, "")
-            | (signing if name == "drift_repair_agent" else {})
+            | ({"WEBHOOK_SIGNING_KEY": self._signing_key()} if signs else {})
             | peers
             | {name: addresses[name] for name in (*ours, "SUPABASE_DB_URL", "REDIS_URL")}
         )
 
     def _signing_key(self) -> str:
-        """What the secrets of webhooks are derived from: the one given, else drawn, once."""
-        if given := self._environment.get("WEBHOOK_SIGNING_KEY"):
-            return given
-        file = self._state / "webhook_signing_key"
-        if not file.exists():
-            half = file.with_suffix(".new")
-            half.touch(mode=0o600)
-            half.write_text(secrets.token_hex(32))
-            half.replace(file)
-        return file.read_text()
+        """What the secrets of webhooks are derived from: the one given, else one drawn once."""
+        given = self._environment.get("WEBHOOK_SIGNING_KEY")
+        return given or servers.drawn_once(self._state / "webhook_signing_key")
 
     def _sample_credential(self) -> dict[str, str]:
         if not self.uses_sample_org:

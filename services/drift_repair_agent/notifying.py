@@ -10,6 +10,7 @@ from msgspec import UNSET, Raw, UnsetType
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared import registry
+from shared.domain.drift import Severity, worst
 from shared.events import EventType
 from shared.models import Repair
 
@@ -25,7 +26,6 @@ TEST: Final = "webhook.test"
 _MOST_CHANGES: Final = 50
 _MOST_BYTES: Final = 64 * 1024
 _MOST_LOST: Final = 20
-_SEVERITIES: Final = ("harmless", "needs_review", "breaking")
 
 
 class _Suggestion(msgspec.Struct):
@@ -43,7 +43,7 @@ class _Change(msgspec.Struct, omit_defaults=True):
     kind: str
     stream: Raw
     path: Raw
-    severity: str
+    severity: Severity
     reason: str
     id: str | UnsetType = UNSET
     loses: list[str] = []
@@ -57,7 +57,7 @@ class _Data(msgspec.Struct, omit_defaults=True):
     repair_id: str
     kind: str
     state: str
-    severity: str | None
+    severity: Severity | None
     changes: list[Raw]
     truncated: int = 0
     """How many changes more there are; GET /repairs/{id} has them."""
@@ -94,7 +94,7 @@ def _body(repair: Repair, event: EventType, *, connection_name: str) -> str:
             repair_id=str(repair.id),
             kind=repair.kind,
             state=repair.state,
-            severity=max((one.severity for one in changes), key=_SEVERITIES.index, default=None),
+            severity=worst(one.severity for one in changes) if changes else None,
             changes=told,
             truncated=len(changes) - len(told),
             version=repair.restored_version or repair.version_number,

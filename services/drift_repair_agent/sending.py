@@ -115,8 +115,8 @@ class Sender:
                 with suppress(httpx.HTTPError, aiohttp.ClientError):
                     await response.aclose()
         except TimeoutError:
-            # Also of a receiver that has answered and does not let go: its status stands.
-            code = code if status is not None else "timeout"
+            if status is None:  # else it has answered, and does not let go
+                code = "timeout"
         except (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, UnicodeError) as error:
             # UnicodeError: the transport stumbles over a reason phrase that is no text.
             code = _trouble(error)

@@ -124,22 +124,16 @@ async def add_deliveries(
     body: str,
 ) -> None:
     """Add one message to each of these webhooks; one that is there already stays as it is."""
-    await session.execute(
-        insert(WebhookDelivery)
-        .values(
-            [
-                {
-                    "id": uuid4(),
-                    "webhook_id": webhook_id,
-                    "repair_id": repair_id,
-                    "type": event,
-                    "body": body,
-                }
-                for webhook_id in webhook_ids
-            ]
-        )
-        .on_conflict_do_nothing(index_elements=["webhook_id", "repair_id", "type"])
-    )
+    told = {"ids": list(webhook_ids), "repair_id": repair_id, "event": event, "body": body}
+    await session.execute(_ADD, told)
+
+
+_ADD = text("""
+    INSERT INTO webhook_deliveries (id, webhook_id, repair_id, type, body)
+    SELECT gen_random_uuid(), webhook_id, CAST(:repair_id AS uuid), :event, :body
+    FROM unnest(CAST(:ids AS uuid[])) webhook_id
+    ON CONFLICT (webhook_id, repair_id, type) DO NOTHING
+""")
 
 
 async def add_claimed_delivery(
@@ -188,7 +182,11 @@ _CLAIM = text("""
             WHERE webhook_id = w.id AND state = 'waiting' AND next_at <= now()
             ORDER BY next_at LIMIT 1 FOR UPDATE SKIP LOCKED
         ) d
-        WHERE w.deleted_at IS NULL AND w.id <> ALL(CAST(:but AS uuid[]))
+        WHERE w.deleted_at IS NULL AND w.id IN (
+            SELECT webhook_id FROM webhook_deliveries
+            WHERE state = 'waiting' AND next_at <= now()
+            AND webhook_id <> ALL(CAST(:but AS uuid[]))
+        )
         ORDER BY d.next_at LIMIT :limit
     )
     UPDATE webhook_deliveries d
