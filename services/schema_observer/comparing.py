@@ -149,6 +149,7 @@ def _drift(one: Uncompared, snapshot_id: UUID, judged: Sequence[tuple[Change, Ve
     kept = judged
     if len(judged) > MOST_CHANGES:
         kept = sorted(judged, key=lambda pair: not pair[1].concerns)[:MOST_CHANGES]
+    changes = msgspec.json.encode([drift.written(*pair) for pair in kept]).decode()
     return Drift(
         id=uuid4(),
         connection_id=one.connection_id,
@@ -156,7 +157,8 @@ def _drift(one: Uncompared, snapshot_id: UUID, judged: Sequence[tuple[Change, Ve
         after_snapshot_id=snapshot_id,
         severity=drift.worst(verdict.severity for _, verdict in judged),
         concerns=any(verdict.concerns for _, verdict in judged),
-        changes=msgspec.json.encode([drift.written(*pair) for pair in kept]).decode(),
+        # Postgres keeps no NUL character in JSON; a field's name may hold one.
+        changes=changes.replace("\\u0000", "\\ufffd"),
     )
 
 
