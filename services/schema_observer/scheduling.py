@@ -90,10 +90,8 @@ class Scheduling:
             due = await registry.due_workspaces(
                 session, entrypoint=_ENTRYPOINT, at_once=self._at_once
             )
-            for workspace, slots in due:
-                for _ in range(slots):
-                    payload = str(workspace or "")
-                    await self._jobs.enqueue(session, _ENTRYPOINT, payload, after=timedelta(0))
+            payloads = [str(workspace or "") for workspace, slots in due for _ in range(slots)]
+            await self._jobs.enqueue_many(session, _ENTRYPOINT, payloads, after=timedelta(0))
 
     async def _fill_slot(self, payload: str) -> None:
         """The job: look at what is due in a workspace, one source after the other."""

@@ -119,7 +119,7 @@ async def test_an_old_registry_deletes_nothing(mesh: Mesh, tools: Tools) -> None
     await mesh.onboard()
     held = set(mesh.airbyte.sources)
     await mesh.sql.execute(
-        "TRUNCATE events, job_history, sync_catalog_versions, operations, connections"
+        "TRUNCATE events, job_history, sync_catalog_versions, operations, connections CASCADE"
     )
 
     swept = await tools.sweeper.sweep(WORKSPACE, dry_run=False)
