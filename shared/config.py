@@ -305,6 +305,9 @@ class Settings(RegistrySettings):
     discoveries_at_once: Annotated[int, Field(gt=0, le=25)] = 4
     """Most discoveries under way in one Airbyte workspace, over all replicas."""
 
+    suspicion_time: Seconds = timedelta(hours=6)
+    """How long a source must go on lacking what it had before that is believed. Seconds."""
+
     repair_expiry: Seconds = timedelta(days=7)
     """How long a proposed repair waits for a person before it ends by doing nothing."""
 

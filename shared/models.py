@@ -433,6 +433,8 @@ class Observation(Base):
     claimed_by: Mapped[UUID | None]
     claimed_until: Mapped[datetime | None]
     """When whoever looks at it now is taken for dead."""
+    began_at: Mapped[datetime | None]
+    """When the newest look was begun."""
     observed_at: Mapped[datetime | None]
     """When a look last ended, whatever it found."""
     outcome: Mapped[str | None]
@@ -442,6 +444,10 @@ class Observation(Base):
     """The same in a sentence, with the numbers."""
     failures: Mapped[int] = mapped_column(default=0, server_default="0")
     """How many looks in a row were suspicious or failed."""
+    suspicious_since: Mapped[datetime | None]
+    """Since when it is told as suspicious for this `code`; None when it is not."""
+    is_believed: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
+    """Whether a person has said that what the next look finds is really so."""
     snapshot_id: Mapped[UUID | None] = mapped_column(ForeignKey(Snapshot.id))
     """What it was last trusted to offer."""
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID, uuid4
 
+import msgspec
+
 from shared import registry
 from shared.airbyte_client import Discovered
 from shared.database import Database
@@ -19,17 +21,44 @@ _ROWS_AT_ONCE = 200
 """Stream schemas per insert: a big org's 1,500 would be one statement of 40 MB."""
 
 
+class Offered(msgspec.Struct, frozen=True, eq=False):
+    """What a source offers now, scanned and hashed; the streams are views into the document."""
+
+    streams: list[memoryview]
+    raw_hashes: bytes
+    """As in `snapshots.raw_hashes`."""
+    catalog_id: UUID | None
+
+
+async def offered(discovered: Discovered) -> Offered:
+    """One scan of a discovery's bytes, without a JSON parse.
+
+    Raises:
+        InvalidCatalog: what was discovered makes no catalog.
+    """
+    streams = scan(discovered.catalog)
+    hashes = await in_slices(_raw_hashes(streams))
+    return Offered(streams, b"".join(hashes), discovered.catalog_id)
+
+
 async def keep(db: Database, source_id: UUID, discovered: Discovered) -> UUID:
     """Store what a source offers now, and return the snapshot's id.
 
     The newest snapshot's own id is returned while the source still offers the same.
+
+    Raises:
+        InvalidCatalog: what was discovered makes no catalog.
     """
-    streams = scan(discovered.catalog)
-    raw_hashes = b"".join(await in_slices(_raw_hashes(streams)))
+    return await keep_offered(db, source_id, await offered(discovered))
+
+
+async def keep_offered(db: Database, source_id: UUID, now: Offered) -> UUID:
+    """Store what a source offers, scanned and hashed already; as `keep`."""
+    streams, raw_hashes = now.streams, now.raw_hashes
     async with db.read() as session:
         last = await registry.latest_snapshot(session, source_id)
     if last is not None and last.raw_hashes == raw_hashes:
-        await _see_again(db, last, raw_hashes, discovered)
+        await _see_again(db, last, raw_hashes, now.catalog_id)
         return last.id
 
     known = _known(last)
@@ -42,7 +71,7 @@ async def keep(db: Database, source_id: UUID, discovered: Discovered) -> UUID:
     known |= {raw: schema.hash for raw, schema in schemas.items()}
     stream_hashes = b"".join(known[raw] for raw in registry.split_hashes(raw_hashes))
     if last is not None and _same_streams(last.stream_hashes, stream_hashes):
-        await _see_again(db, last, raw_hashes, discovered, stream_hashes=stream_hashes)
+        await _see_again(db, last, raw_hashes, now.catalog_id, stream_hashes=stream_hashes)
         return last.id
 
     # A snapshot that fails after this leaves schemas that nothing names: harmless, and found again.
@@ -53,7 +82,7 @@ async def keep(db: Database, source_id: UUID, discovered: Discovered) -> UUID:
     snapshot = Snapshot(
         id=uuid4(),
         airbyte_source_id=source_id,
-        airbyte_catalog_id=discovered.catalog_id,
+        airbyte_catalog_id=now.catalog_id,
         raw_hashes=raw_hashes,
         stream_hashes=stream_hashes,
     )
@@ -66,7 +95,7 @@ async def _see_again(
     db: Database,
     last: Snapshot,
     raw_hashes: bytes,
-    discovered: Discovered,
+    catalog_id: UUID | None,
     *,
     stream_hashes: bytes | None = None,
 ) -> None:
@@ -76,7 +105,7 @@ async def _see_again(
             last.id,
             raw_hashes=raw_hashes,
             stream_hashes=stream_hashes or last.stream_hashes,
-            catalog_id=discovered.catalog_id or last.airbyte_catalog_id,
+            catalog_id=catalog_id or last.airbyte_catalog_id,
         )
 
 

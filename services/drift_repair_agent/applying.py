@@ -59,6 +59,7 @@ class Applying:
             )
             registry.end_heal(row, operation.id, status=ConnectionStatus.ACTIVE)
             row.failure_code = row.failure_detail = row.drifted_upstream_at = None
+            row.upstream_code = None
             registry.append_version(
                 session,
                 row,

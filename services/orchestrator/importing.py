@@ -97,6 +97,7 @@ class Importing:
             row = await registry.lock_connection(session, connection.id)
             row.airbyte_source_id = held.source_id
             row.airbyte_connection_id = airbyte_connection_id
+            row.airbyte_workspace_id = source.workspace_id
             row.imported = True
             registry.append_version(
                 session,

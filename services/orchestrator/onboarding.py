@@ -79,6 +79,7 @@ class Onboarding:
             row = await registry.lock_connection(session, operation.connection_id)
             row.airbyte_source_id = source_id
             row.airbyte_connection_id = connection_id
+            row.airbyte_workspace_id = wiring.workspace_id
             row.status = ConnectionStatus.ACTIVE
             registry.append_version(
                 session,

@@ -1,4 +1,4 @@
-"""The reconciler: compares each ACTIVE connection's head with what Airbyte holds."""
+"""The reconciler: compares each ACTIVE connection with what Airbyte holds of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared import events, logs, registry
-from shared.airbyte_client import AirbyteClient
+from shared.airbyte_client import AirbyteClient, AirbyteConnection
 from shared.config import Settings
 from shared.database import Database
 from shared.errors import (
@@ -35,7 +35,8 @@ log = logs.get(__name__)
 _AT_ONCE = 10
 _PAGE = 200
 
-Difference = Literal["catalog_differs", "upstream_missing"]
+Difference = Literal["upstream_missing", "catalog_differs", "breaking_change", "paused"]
+"""The gravest one only. Airbyte itself sets `breakingChange` and with it the status inactive."""
 
 
 class Compared(msgspec.Struct, frozen=True):
@@ -100,25 +101,30 @@ class Reconciler:
             return "upstream_missing", None
         except AamError as error:
             return None, error.code
-        if held.status == "deprecated":
-            return "upstream_missing", None
-        return None if await means(held, head.fingerprint) else "catalog_differs", None
+        return await _difference(held, head), None
 
     async def _settle(self, head: Head, difference: Difference | None) -> None:
         """Record what was found, unless the connection has moved on meanwhile."""
-        if difference is None and head.drifted_upstream_at is None:
+        is_known = (difference is None) == (head.drifted_upstream_at is None)
+        if is_known and difference == head.upstream_code:
+            await self._put_back(head, difference)
             return
         async with self._db.transaction() as session:
             row = await registry.lock_connection(session, head.connection_id, even_archived=True)
             if not _is_still(row, head) or await registry.is_busy(session, row.id):
                 return
+            row.upstream_code = difference
             if difference is None:
                 row.drifted_upstream_at = None
                 events.record(session, EventType.CONNECTION_IN_STEP, row)
-            elif row.drifted_upstream_at is None:
-                row.drifted_upstream_at = await registry.now(session)
+            else:
+                row.drifted_upstream_at = row.drifted_upstream_at or await registry.now(session)
                 events.record(session, EventType.CONNECTION_DRIFTED, row, code=difference)
                 log.warning("drifted_upstream", connection=str(row.id), code=difference)
+        await self._put_back(head, difference)
+
+    async def _put_back(self, head: Head, difference: Difference | None) -> None:
+        """Have Airbyte hold the head again, where told to; who paused it may have had a reason."""
         if difference == "catalog_differs" and self._reapplies:
             await self._reapply(head)
 
@@ -138,11 +144,23 @@ class Reconciler:
             log.info("not_reapplied", connection=str(head.connection_id), code=busy.code)
 
 
+async def _difference(held: AirbyteConnection, head: Head) -> Difference | None:
+    if held.status == "deprecated":
+        return "upstream_missing"
+    if not await means(held, head.fingerprint):
+        return "catalog_differs"
+    if held.breaking_change:
+        return "breaking_change"
+    # What AAM has paused itself waits for a decision, and is as the registry says.
+    return "paused" if held.status != "active" and head.paused_by is None else None
+
+
 def _is_still(row: Connection, head: Head) -> bool:
     return (
         row.archived_at is None
         and row.status is ConnectionStatus.ACTIVE
         and row.catalog_version == head.version
+        and row.paused_by == head.paused_by
     )
 
 
@@ -200,7 +218,7 @@ class Reapplying:
             )
             registry.end_heal(row, operation.id, status=ConnectionStatus.ACTIVE)
             if in_step:
-                row.drifted_upstream_at = None
+                row.drifted_upstream_at = row.upstream_code = None
             code = (operation.failure or {}).get("code")
             event = EventType.CONNECTION_IN_STEP if in_step else EventType.CATALOG_REFUSED
             events.record(session, event, row, ref=operation.id, code=code)

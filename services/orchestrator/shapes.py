@@ -119,6 +119,8 @@ class ConnectionView(BaseModel):
     failure_detail: str | None = None
     imported: bool = False
     drifted_upstream_at: datetime | None = None
+    upstream_code: str | None = None
+    """What Airbyte has otherwise: catalog_differs, upstream_missing, paused or breaking_change."""
     created_at: datetime
     updated_at: datetime
     archived_at: datetime | None = None

@@ -1,1 +1,1 @@
-"""schema_observer: will notice that a source changed; for now it only says that it runs."""
+"""schema_observer: looks at sources, and records what differs. It applies nothing."""

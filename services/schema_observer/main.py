@@ -1,25 +1,212 @@
-"""The schema_observer's HTTP side: health and readiness only, for now."""
+"""The schema_observer's HTTP side: read, call, answer."""
 
 from __future__ import annotations
 
-from fastapi import FastAPI
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Annotated
+from uuid import UUID
 
-from shared import logs
-from shared.app import create_app
-from shared.config import ProcessSettings, load
+import msgspec
+from fastapi import APIRouter, Body, Depends, FastAPI, Query, Request, Response
+
+from services.schema_observer.observing import Observing
+from services.schema_observer.scheduling import Scheduling
+from services.schema_observer.service import SchemaObserver
+from services.schema_observer.shapes import (
+    SNAPSHOT,
+    Ask,
+    DriftPage,
+    DriftView,
+    GoesOn,
+    LookView,
+    ObservationView,
+    SnapshotDiff,
+    SnapshotView,
+    Watched,
+)
+from shared import background, failpoints, logs, registry
+from shared.airbyte_client import AirbyteClient
+from shared.app import create_app, example, for_server, problems, raw_json, told_to_stop
+from shared.config import Settings, load
+from shared.database import Database
+from shared.domain.drift import Severity
+from shared.jobs import Jobs
+from shared.operations_http import Wait
+
+router = APIRouter(tags=["drifts"])
 
 
-def build(settings: ProcessSettings) -> FastAPI:
+def _service(request: Request) -> SchemaObserver:
+    observer: SchemaObserver = request.app.state.service
+    return observer
+
+
+def _db(request: Request) -> Database:
+    db: Database = request.app.state.db
+    return db
+
+
+Service = Annotated[SchemaObserver, Depends(_service)]
+Registry = Annotated[Database, Depends(_db)]
+
+
+@router.post(
+    "/connections/{connection_id}/observe",
+    response_model=LookView,
+    responses={
+        202: {"model": GoesOn, "description": "It takes longer, and goes on"},
+        **problems(404, 409, 422, 503, 504),
+    },
+)
+async def observe(
+    connection_id: UUID,
+    service: Service,
+    wait: Wait,
+    ask: Annotated[Ask | None, Body(examples=[{"believe": False}])] = None,
+) -> Response:
+    """Look at the connection's source now, and record what it offers differently.
+
+    Every connection on the source is compared. `outcome` is `changed` where any sees a drift;
+    `drift_id` and `changes` are this connection's. `suspicious` and `failed` change nothing: `code`
+    says why, and the source is looked at again by itself. With `{"believe": true}` what is missing
+    is believed at once. After `wait` seconds the answer is 202, and the look goes on.
+    """
+    found = await service.observe(connection_id, believe=ask is not None and ask.believe, wait=wait)
+    if isinstance(found, str):
+        return raw_json(found)
+    return raw_json(msgspec.json.encode(found), status_code=202)
+
+
+@router.get(
+    "/connections/{connection_id}/observation",
+    response_model=ObservationView,
+    responses=problems(404, 422, 503),
+)
+async def observation(connection_id: UUID, service: Service) -> Response:
+    """How the connection's source is looked at, when next, and what the newest look found."""
+    return raw_json(await service.observation(connection_id))
+
+
+@router.put(
+    "/connections/{connection_id}/observation",
+    response_model=ObservationView,
+    responses=problems(404, 409, 422, 503, 504),
+)
+async def watch(connection_id: UUID, watched: Watched, service: Service) -> Response:
+    """Say how often the connection's source is looked at; null is the installation's default.
+
+    Of several connections on one source the shortest interval counts.
+    """
+    seconds = watched.interval_seconds
+    interval = None if seconds is None else timedelta(seconds=seconds)
+    return raw_json(await service.watch(connection_id, interval))
+
+
+@router.get(
+    "/connections/{connection_id}/snapshots",
+    response_model=list[SnapshotView],
+    responses={200: example([SNAPSHOT]), **problems(404, 422, 503)},
+)
+async def snapshots(
+    connection_id: UUID, db: Registry, limit: Annotated[int, Query(ge=1, le=500)] = 100
+) -> Response:
+    """What the connection's source offered over time, newest first, without the streams."""
+    async with db.read() as session:
+        row = await registry.find_connection(session, connection_id)
+        return raw_json(await registry.snapshots_json(session, row.airbyte_source_id, limit=limit))
+
+
+@router.get(
+    "/connections/{connection_id}/snapshots/{before}/diff/{after}",
+    response_model=SnapshotDiff,
+    responses=problems(404, 422, 503),
+)
+async def snapshot_diff(
+    connection_id: UUID, before: UUID, after: UUID, service: Service
+) -> Response:
+    """What the source offers differently in any two snapshots, per stream and field."""
+    return raw_json(msgspec.json.encode(await service.diff(connection_id, before, after)))
+
+
+@router.get("/drifts", response_model=DriftPage, responses=problems(404, 422, 503))
+async def drifts(
+    db: Registry,
+    connection_id: Annotated[UUID | None, Query()] = None,
+    is_open: Annotated[
+        bool | None, Query(alias="open", description="Only those that wait, or only the others")
+    ] = None,
+    severity: Annotated[Severity | None, Query()] = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    after: Annotated[
+        str | None, Query(max_length=200, description="`next` of the page before")
+    ] = None,
+) -> Response:
+    """List drifts, newest first, without their changes.
+
+    A drift is `open` while it concerns its connection, and no plan has been made for it or a repair
+    of it is under way.
+    """
+    shown = registry.DriftFilter(
+        connection_id=connection_id,
+        severity=severity,
+        is_open=is_open,
+        after=registry.read_cursor(after) if after else None,
+    )
+    async with db.read() as session:
+        if connection_id is not None:
+            await registry.find_connection(session, connection_id)
+        return raw_json(await registry.page_of_drifts(session, shown, limit=limit))
+
+
+@router.get("/drifts/{drift_id}", response_model=DriftView, responses=problems(404, 422, 503))
+async def drift(drift_id: UUID, db: Registry) -> Response:
+    """One drift: each change with its severity, why, and what would be lost.
+
+    The changes that concern the connection come first where there are more than 2,000; the rest is
+    in the diff of the two snapshots.
+    """
+    async with db.read() as session:
+        return raw_json(await registry.drift_json(session, drift_id))
+
+
+def build(settings: Settings) -> FastAPI:
     """The application for these settings."""
     logs.set_up("schema_observer", level=settings.log_level)
-    return create_app(
+    failpoints.arm(settings.aam_failpoints)
+    db = Database.at(settings.registry_address, application="schema_observer")
+    airbyte = AirbyteClient.from_settings(settings)
+    jobs = Jobs(settings.registry_address, application="schema_observer")
+    scheduling = Scheduling(settings, db, jobs, Observing(settings, db, airbyte, jobs))
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        async with (
+            background.repeating(db, *scheduling.looks) as stop_looking,
+            jobs.running(),
+            scheduling.running(),
+        ):
+            with told_to_stop(scheduling.stop, jobs.stop, stop_looking):
+                yield
+        await airbyte.aclose()
+        await db.close()
+
+    app = create_app(
         service="schema_observer",
-        description="Looks at sources and records what differs. It has no routes of its own yet.",
+        description="Looks at sources, and records what they offer differently.",
+        lifespan=lifespan,
+        ready={"registry": db.ping, "airbyte": airbyte.health},
     )
+    app.state.db = db
+    app.state.request_wait_s = settings.request_wait.total_seconds()
+    app.state.service = SchemaObserver(settings, db, scheduling)
+    app.include_router(router)
+    return app
 
 
 def __getattr__(name: str) -> FastAPI:
     """Build `app` when a server asks for it: importing this module reads no environment."""
     if name != "app":
         raise AttributeError(name)
-    return build(load(ProcessSettings))
+    return for_server(build(load(Settings)))

@@ -136,6 +136,7 @@ _CONNECTION_JSON = """
         'airbyte_destination_id', c.airbyte_destination_id, 'catalog_version', c.catalog_version,
         'failure_code', c.failure_code, 'failure_detail', c.failure_detail,
         'imported', c.imported, 'drifted_upstream_at', c.drifted_upstream_at,
+        'upstream_code', c.upstream_code,
         'created_at', c.created_at, 'updated_at', c.updated_at, 'archived_at', c.archived_at
     )
 """

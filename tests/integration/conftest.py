@@ -25,6 +25,7 @@ from services.auth_broker import main as auth_broker
 from services.auth_broker.service import EnvironmentStore
 from services.drift_repair_agent import main as drift_repair_agent
 from services.orchestrator import main as orchestrator
+from services.schema_observer import main as schema_observer
 from shared.airbyte_client._transport import Transport
 from shared.config import ProcessSettings, Settings
 from shared.errors import UpstreamUnknown
@@ -134,6 +135,7 @@ class Mesh:
 
     orchestrator: httpx.AsyncClient
     drift_repair_agent: httpx.AsyncClient
+    schema_observer: httpx.AsyncClient
     auth_broker: httpx.AsyncClient
     airbyte: AirbyteServer
     sql: asyncpg.Connection[asyncpg.Record]
@@ -221,14 +223,19 @@ def add_destination(airbyte: AirbyteServer) -> None:
 
 @asynccontextmanager
 async def running(settings: Settings, airbyte: AirbyteServer, **parts: Any) -> AsyncIterator[Mesh]:
-    """The three working services; the broker behind a socket, since its peers call it."""
+    """The working services; the broker behind a socket, since its peers call it."""
     broker = auth_broker.build(
         ProcessSettings(_env_file=None, log_level="DEBUG"), EnvironmentStore(CREDENTIALS)
     )
     async with AsyncExitStack() as stack:
         broker_url = await stack.enter_async_context(serving(broker))
         settings = settings.model_copy(update={"auth_broker_url": broker_url})
-        apps = [orchestrator.build(settings), drift_repair_agent.build(settings), broker]
+        apps = [
+            orchestrator.build(settings),
+            drift_repair_agent.build(settings),
+            schema_observer.build(settings),
+            broker,
+        ]
         clients = []
         for app in apps:
             if app is not broker:
@@ -236,8 +243,16 @@ async def running(settings: Settings, airbyte: AirbyteServer, **parts: Any) -> A
             transport = httpx.ASGITransport(app, raise_app_exceptions=False)
             client = httpx.AsyncClient(transport=transport, base_url="http://aam", timeout=30)
             clients.append(await stack.enter_async_context(client))
-        orchestrating, repairing, brokering = clients
-        yield Mesh(orchestrating, repairing, brokering, airbyte=airbyte, settings=settings, **parts)
+        orchestrating, repairing, observing, brokering = clients
+        yield Mesh(
+            orchestrating,
+            repairing,
+            observing,
+            brokering,
+            airbyte=airbyte,
+            settings=settings,
+            **parts,
+        )
 
 
 @pytest.fixture

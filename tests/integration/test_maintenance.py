@@ -119,7 +119,7 @@ async def test_an_old_registry_deletes_nothing(mesh: Mesh, tools: Tools) -> None
     await mesh.onboard()
     held = set(mesh.airbyte.sources)
     await mesh.sql.execute(
-        "TRUNCATE events, job_history, sync_catalog_versions, operations, connections"
+        "TRUNCATE events, job_history, sync_catalog_versions, operations, connections CASCADE"
     )
 
     swept = await tools.sweeper.sweep(WORKSPACE, dry_run=False)
@@ -171,6 +171,65 @@ async def test_a_difference_is_told_once_and_told_away(mesh: Mesh, tools: Tools)
         "connection.in_step",
     ]
     assert events[1]["code"] == "catalog_differs"
+
+
+async def test_what_airbyte_did_by_itself_is_told(mesh: Mesh, tools: Tools) -> None:
+    """Paused by somebody, then marked as broken, then edited: each is told when it is so."""
+    connection = await mesh.onboard()
+    held = mesh.airbyte.connections[connection["airbyte_connection_id"]]
+    path = f"/connections/{connection['id']}"
+    before = deepcopy(held["syncCatalog"])
+
+    async def seen() -> str | None:
+        for _ in range(2):
+            await tools.reconciler(on_upstream_drift="report").reconcile(dry_run=False)
+        shown = (await mesh.orchestrator.get(path)).json()
+        assert (shown["drifted_upstream_at"] is None) == (shown["upstream_code"] is None)
+        code: str | None = shown["upstream_code"]
+        return code
+
+    assert await seen() is None
+    mesh.airbyte.disable(connection["airbyte_connection_id"], breaking=False)
+    assert await seen() == "paused"
+    since = (await mesh.orchestrator.get(path)).json()["drifted_upstream_at"]
+    mesh.airbyte.disable(connection["airbyte_connection_id"])
+    assert await seen() == "breaking_change"
+    assert (await mesh.orchestrator.get(path)).json()["drifted_upstream_at"] == since
+    _drop_a_stream(mesh, connection)
+    assert await seen() == "catalog_differs"
+    held |= {"syncCatalog": before, "status": "active", "breakingChange": False}
+    assert await seen() is None
+
+    told = [(one["type"].split(".")[1], one["code"]) for one in (await mesh.events(5))[1:]]
+    assert told == [
+        ("drifted_upstream", "paused"),
+        ("drifted_upstream", "breaking_change"),
+        ("drifted_upstream", "catalog_differs"),
+        ("in_step", ""),
+    ]
+
+
+async def test_what_aam_has_paused_is_as_it_should_be(mesh: Mesh, tools: Tools) -> None:
+    """It waits for a decision; when Airbyte marks it as broken, that is told all the same."""
+    connection = await mesh.onboard()
+    await mesh.sql.execute("UPDATE connections SET paused_by = gen_random_uuid()")
+    mesh.airbyte.disable(connection["airbyte_connection_id"], breaking=False)
+    assert (await tools.reconciler().reconcile(dry_run=False)).drifted == {}
+    assert await _seen_drifted(mesh) is False
+    mesh.airbyte.disable(connection["airbyte_connection_id"])
+    assert (await tools.reconciler().reconcile(dry_run=False)).drifted == {
+        UUID(connection["id"]): "breaking_change"
+    }
+
+
+async def test_a_paused_connection_is_not_resumed(mesh: Mesh, tools: Tools) -> None:
+    """Whoever paused it may have had a reason: only a catalog is put back."""
+    connection = await mesh.onboard()
+    mesh.airbyte.disable(connection["airbyte_connection_id"])
+
+    await tools.reconciler(on_upstream_drift="reapply").reconcile(dry_run=False)
+
+    assert mesh.airbyte.called("connections/update") == []
 
 
 async def test_a_difference_is_put_back_where_told_to(mesh: Mesh, tools: Tools) -> None:

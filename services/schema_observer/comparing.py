@@ -1,0 +1,175 @@
+"""What a source offers differently, as each connection on it sees it: recorded as drifts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Final
+from uuid import UUID, uuid4
+
+import msgspec
+
+from shared import events, failpoints, logs, registry
+from shared.database import Database
+from shared.domain import catalog as catalogs
+from shared.domain import drift
+from shared.domain.catalog import Catalog, StreamId
+from shared.domain.drift import Change, Verdict
+from shared.domain.steps import in_slices
+from shared.events import EventType
+from shared.jobs import Jobs
+from shared.models import ConnectionStatus, Drift, Snapshot
+from shared.registry import Uncompared
+
+log = logs.get(__name__)
+
+MOST_CHANGES: Final = 2_000
+"""Of one drift; those that concern the connection come first. A snapshot's diff has all of them."""
+
+_PLAN: Final = "plan"
+"""The drift_repair_agent's jobs; their payload is the connection."""
+
+
+class Compared(msgspec.Struct, frozen=True):
+    """What came of comparing the connections of a source."""
+
+    drifts: int = 0
+    is_complete: bool = True
+    """False where a connection is being healed, or was: it is compared at the next look."""
+
+
+class Comparing:
+    """Compares the connections of a source with a snapshot that is trusted."""
+
+    def __init__(self, db: Database, jobs: Jobs) -> None:
+        self._db = db
+        self._jobs = jobs
+
+    async def compare(self, source_id: UUID, snapshot_id: UUID) -> Compared:
+        """Record a drift for each connection that sees one, and up to where each is compared.
+
+        It starts from the rows: what a process left undone, or another took a snapshot of, is found
+        by the next look.
+        """
+        async with self._db.read() as session:
+            waiting = await registry.uncompared(session, source_id, snapshot_id)
+            if not waiting:
+                return Compared()
+            after = await registry.find_snapshot(session, snapshot_id)
+        known: dict[UUID, list[Change]] = {}
+        drifts, is_complete = 0, True
+        for one in waiting:
+            if one.status is not ConnectionStatus.ACTIVE:
+                is_complete = False
+                continue
+            judged = await self._judged(one, after, known)
+            found = await self._record(one, snapshot_id, judged)
+            is_complete = is_complete and found is not None
+            drifts += bool(found)
+            failpoints.at("observe.compared")
+        return Compared(drifts, is_complete)
+
+    async def _judged(
+        self, one: Uncompared, after: Snapshot, known: dict[UUID, list[Change]]
+    ) -> list[tuple[Change, Verdict]]:
+        """What is different, judged by how the connection syncs; many share one comparison."""
+        if one.before_snapshot_id is None:
+            return await self._against_head(one, after)
+        if one.before_snapshot_id not in known:
+            async with self._db.read() as session:
+                before = await registry.find_snapshot(session, one.before_snapshot_id)
+            known[before.id] = await difference(self._db, before, after)
+        changes = known[one.before_snapshot_id]
+        if not changes:
+            return []
+        head = (await self._head(one)).by_id()
+        return [(change, drift.severity(change, head.get(change.stream))) for change in changes]
+
+    async def _against_head(self, one: Uncompared, after: Snapshot) -> list[tuple[Change, Verdict]]:
+        """Against the catalog of a connection whose source was never looked at before.
+
+        Airbyte cuts a catalog down to the selected fields, so only what concerns the connection is
+        a difference.
+        """
+        head = await self._head(one)
+        streams = head.by_id()
+        hashes = list(registry.split_hashes(after.stream_hashes))
+        async with self._db.read() as session:
+            rows = await registry.stream_schemas(
+                session, hashes, names={stream.name for stream in streams}
+            )
+        offered = [r.body.encode() for r in rows if StreamId(r.namespace, r.name) in streams]
+        changes = await in_slices(drift.diff.steps(head, offered))
+        judged = [(change, drift.severity(change, streams[change.stream])) for change in changes]
+        return [(change, verdict) for change, verdict in judged if verdict.concerns]
+
+    async def _head(self, one: Uncompared) -> Catalog:
+        async with self._db.read() as session:
+            head = await registry.read_version(session, one.connection_id, one.catalog_version)
+        return await in_slices(catalogs.parse.steps(head.sync_catalog.encode()))
+
+    async def _record(
+        self, one: Uncompared, snapshot_id: UUID, judged: Sequence[tuple[Change, Verdict]]
+    ) -> Drift | bool | None:
+        """The drift, False without one; None where the connection has moved on meanwhile.
+
+        What does not concern the connection is recorded as a fact, and wakes nobody.
+        """
+        found = _drift(one, snapshot_id, judged) if judged else None
+        async with self._db.transaction() as session:
+            row = await registry.lock_connection(session, one.connection_id, even_archived=True)
+            compared = await registry.compared_snapshot(session, row.id)
+            if compared == snapshot_id:
+                return False
+            if (
+                row.archived_at is not None
+                or (row.status, row.catalog_version) != (one.status, one.catalog_version)
+                or compared != one.compared_snapshot_id
+            ):
+                return None
+            await registry.see_compared(session, row.id, snapshot_id)
+            if found is None or not await registry.insert_drift(session, found):
+                return False
+            if found.concerns:
+                events.record(
+                    session, EventType.DRIFT_DETECTED, row, ref=found.id, code=found.severity
+                )
+                await self._jobs.enqueue(session, _PLAN, str(row.id), after=timedelta(0))
+        log.info(
+            "drift_recorded",
+            connection=str(one.connection_id),
+            drift=str(found.id),
+            changes=len(judged),
+            severity=found.severity,
+        )
+        return found
+
+
+def _drift(one: Uncompared, snapshot_id: UUID, judged: Sequence[tuple[Change, Verdict]]) -> Drift:
+    kept = judged
+    if len(judged) > MOST_CHANGES:
+        kept = sorted(judged, key=lambda pair: not pair[1].concerns)[:MOST_CHANGES]
+    changes = msgspec.json.encode([drift.written(*pair) for pair in kept]).decode()
+    return Drift(
+        id=uuid4(),
+        connection_id=one.connection_id,
+        before_snapshot_id=one.before_snapshot_id,
+        after_snapshot_id=snapshot_id,
+        severity=drift.worst(verdict.severity for _, verdict in judged),
+        concerns=any(verdict.concerns for _, verdict in judged),
+        # Postgres keeps no NUL character in JSON; a field's name may hold one.
+        changes=changes.replace("\\u0000", "\\ufffd"),
+    )
+
+
+async def difference(db: Database, before: Snapshot, after: Snapshot) -> list[Change]:
+    """What two snapshots of a source hold differently; only streams that differ are read."""
+    ours, theirs = (
+        set(registry.split_hashes(snapshot.stream_hashes)) for snapshot in (before, after)
+    )
+    async with db.read() as session:
+        old = await registry.stream_schemas(session, ours - theirs)
+        new = await registry.stream_schemas(session, theirs - ours)
+    return await in_slices(
+        drift.diff.steps([row.body.encode() for row in old], [row.body.encode() for row in new])
+    )

@@ -1,0 +1,165 @@
+"""Whose turn it is: any number of processes share the sources, and a workspace's few discoveries.
+
+A job is a slot: it looks at one source after the other until none of its workspace is due. Claims
+are rows with a lease, so what a process leaves when it dies is due again when the lease is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Final
+from uuid import UUID, uuid4
+
+from services.schema_observer.observing import Observing
+from shared import logs, registry
+from shared.background import Look
+from shared.config import Settings
+from shared.database import Database
+from shared.errors import AamError
+from shared.jobs import Jobs
+from shared.registry import Claim
+
+log = logs.get(__name__)
+
+_ENTRYPOINT: Final = "observe"
+_SLOTS_IN_ALL: Final = 500
+"""Over all workspaces and replicas; what is asked of one workspace is limited by claims."""
+_DUE_EVERY: Final = timedelta(seconds=1)
+_ENROL_EVERY: Final = timedelta(seconds=10)
+_MARGIN: Final = timedelta(minutes=1)
+"""What a look may take beyond its discovery."""
+_BATCH: Final = 16
+_QUICK_S: Final = 1.0
+"""A batch that took longer is followed by a single source: nobody waits behind a slow one."""
+
+
+class Scheduling:
+    """Claims sources for the slots of this process, and has them looked at."""
+
+    def __init__(self, settings: Settings, db: Database, jobs: Jobs, observing: Observing) -> None:
+        self._at_once = settings.discoveries_at_once
+        self._every = settings.observe_interval
+        self._lease = settings.discover_timeout + _MARGIN
+        self._room = asyncio.Semaphore(settings.airbyte_slow_calls)
+        self._db = db
+        self._jobs = jobs
+        self._observing = observing
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = asyncio.Event()
+        jobs.on(_ENTRYPOINT, self._fill_slot, at_once=_SLOTS_IN_ALL)
+
+    @property
+    def looks(self) -> tuple[Look, Look]:
+        """What one replica does for all: who is to be looked at, and slots for what is due."""
+        return (
+            Look(self._enrol, _ENROL_EVERY, name="observe.enrol"),
+            Look(self._nudge, _DUE_EVERY, name="observe"),
+        )
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Looks that were asked for go on within; at the end what is left is given back."""
+        try:
+            yield
+        finally:
+            self.stop()
+            for task in self._tasks:
+                task.cancel()
+            if self._tasks:
+                await asyncio.wait(self._tasks, timeout=2)
+
+    def stop(self) -> None:
+        """Claim nothing more."""
+        self._stopping.set()
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether this process takes no more work."""
+        return self._stopping.is_set()
+
+    async def _enrol(self) -> None:
+        async with self._db.transaction() as session:
+            await registry.enrol_sources(session, every=self._every)
+
+    async def _nudge(self) -> None:
+        async with self._db.transaction() as session:
+            due = await registry.due_workspaces(
+                session, entrypoint=_ENTRYPOINT, at_once=self._at_once
+            )
+            payloads = [str(workspace or "") for workspace, slots in due for _ in range(slots)]
+            await self._jobs.enqueue_many(session, _ENTRYPOINT, payloads, after=timedelta(0))
+
+    async def _fill_slot(self, payload: str) -> None:
+        """The job: look at what is due in a workspace, one source after the other."""
+        workspace = UUID(payload) if payload else None
+        # Without room here the job ends; the next is for whoever has some.
+        if self._room.locked():
+            return
+        async with self._room:
+            slot, size = uuid4(), 1
+            while not self.is_stopping:
+                claims = await self._claim(workspace, slot, limit=size)
+                if not claims:
+                    return
+                is_quick = await self._look_at(claims, slot)
+                size = min(2 * size, _BATCH) if is_quick else 1
+
+    async def _claim(
+        self, workspace: UUID | None, slot: UUID, *, limit: int, source_id: UUID | None = None
+    ) -> list[Claim]:
+        async with self._db.transaction() as session:
+            return await registry.claim_sources(
+                session,
+                workspace,
+                slot=slot,
+                at_once=self._at_once,
+                lease=self._lease,
+                every=self._every,
+                limit=limit,
+                source_id=source_id,
+            )
+
+    async def _look_at(self, claims: list[Claim], slot: UUID) -> bool:
+        """Whether all were looked at, and quickly; those that it came not to are given back."""
+        clock = asyncio.get_running_loop().time
+        slow_at = clock() + _QUICK_S
+        left = deque(claims)
+        try:
+            while left and not self.is_stopping and clock() < slow_at:
+                await self._observing.look(left[0], slot)
+                left.popleft()
+        except (AamError, asyncio.CancelledError):
+            # After any other error, a bug, the source stays claimed until its lease is over.
+            await self._give_back(slot, left)
+            raise
+        if left:
+            await self._give_back(slot, left)
+        return not left and clock() < slow_at
+
+    async def _give_back(self, slot: UUID, claims: deque[Claim]) -> None:
+        async with self._db.transaction() as session:
+            await registry.give_back_sources(session, slot, [claim.source_id for claim in claims])
+
+    async def look_now(self, source_id: UUID, workspace: UUID | None) -> asyncio.Task[None] | None:
+        """Look at one source by a task of this process; None while there is no slot for it."""
+        if self.is_stopping or self._room.locked():
+            return None
+        slot = uuid4()
+        claims = await self._claim(workspace, slot, limit=1, source_id=source_id)
+        if not claims:
+            return None
+        task = asyncio.create_task(self._look_once(claims, slot))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _look_once(self, claims: list[Claim], slot: UUID) -> None:
+        async with self._room:
+            try:
+                await self._look_at(claims, slot)
+            except AamError as error:
+                log.warning("look_not_taken", source=str(claims[0].source_id), code=error.code)

@@ -1,0 +1,265 @@
+"""What the observer's routes take and answer, with examples."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from shared.domain.drift import Severity
+
+_ID = "7d0c7f4e-6a3c-4b9d-9a57-0f3c1d2b4e5f"
+_SOURCE = "0b6f3c1e-52a7-4d55-8f7e-3f0c8a6f2f10"
+_DRIFT = "6f0c2f1e-7a1b-4c3d-8e9f-0a1b2c3d4e5f"
+_BEFORE = "1a2b3c4d-5e6f-4a7b-8c9d-0e1f2a3b4c5d"
+_AFTER = "2b3c4d5e-6f7a-4b8c-9d0e-1f2a3b4c5d6e"
+_AT = "2026-11-24T09:30:00.123456+00:00"
+
+CHANGE: dict[str, Any] = {
+    "kind": "field_removed",
+    "stream": {"namespace": None, "name": "Account"},
+    "path": ["Region__c"],
+    "before": {"type": ["null", "string"]},
+    "after": None,
+}
+JUDGED: dict[str, Any] = {
+    **CHANGE,
+    "severity": "needs_review",
+    "entity": "field",
+    "what": "removed",
+    "concerns": True,
+    "reason": "'Region__c' is gone from 'Account'.",
+    "loses": ["Region__c"],
+    "resets": ["The column of 'Region__c' keeps what it has and is null in new rows."],
+}
+
+Interval = Annotated[int, Field(ge=60, le=604_800)]
+Outcome = Literal["unchanged", "changed", "suspicious", "failed"]
+
+
+def _shown(*examples: dict[str, Any]) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": list(examples)})
+
+
+class StreamView(BaseModel):
+    """What names a stream within its source."""
+
+    namespace: str | None = None
+    name: str
+
+
+class ChangeView(BaseModel):
+    """One difference in what a source offers; `path` is empty where the stream is meant."""
+
+    model_config = _shown(CHANGE)
+
+    kind: str
+    stream: StreamView
+    path: list[str]
+    before: Any = None
+    after: Any = None
+
+
+class JudgedChange(ChangeView):
+    """A difference, and what it means for the connection."""
+
+    model_config = _shown(JUDGED)
+
+    severity: Severity
+    entity: str
+    what: str
+    concerns: bool
+    """Whether it touches what the connection syncs."""
+    reason: str
+    loses: list[str]
+    resets: list[str]
+    """What applying it destroys, or begins anew."""
+
+
+class Ask(BaseModel):
+    """How to look."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"believe": False}]})
+
+    believe: bool = Field(
+        default=False,
+        description="Trust what this look finds, whatever is missing: a person has seen to it.",
+    )
+
+
+LOOK: dict[str, Any] = {
+    "connection_id": _ID,
+    "source_id": _SOURCE,
+    "outcome": "changed",
+    "snapshot_id": _AFTER,
+    "drift_id": _DRIFT,
+    "changes": [JUDGED],
+    "code": None,
+    "detail": None,
+}
+
+
+class LookView(BaseModel):
+    """What a look at a connection's source found."""
+
+    model_config = _shown(LOOK)
+
+    connection_id: UUID
+    source_id: UUID
+    outcome: Outcome
+    snapshot_id: UUID | None = None
+    """What the source is trusted to offer."""
+    drift_id: UUID | None = None
+    changes: list[JudgedChange]
+    code: str | None = None
+    """Why it was suspicious, or failed."""
+    detail: str | None = None
+
+
+class GoesOn(BaseModel):
+    """The look takes longer; GET /connections/{connection_id}/observation tells when it ended."""
+
+    model_config = _shown({"connection_id": _ID, "source_id": _SOURCE, "status": "observing"})
+
+    connection_id: UUID
+    source_id: UUID
+    status: Literal["observing"]
+
+
+class Watched(BaseModel):
+    """How often a connection's source is looked at."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"interval_seconds": 300}]}
+    )
+
+    interval_seconds: Interval | None = Field(
+        description="From a minute to a week. Null: OBSERVE_INTERVAL."
+    )
+
+
+class ObservationView(BaseModel):
+    """How a connection's source is looked at, and what the newest look found."""
+
+    model_config = _shown(
+        {
+            "connection_id": _ID,
+            "source_id": _SOURCE,
+            "interval_seconds": None,
+            "effective_interval_seconds": 900,
+            "next_at": "2026-11-24T09:31:02.123456+00:00",
+            "observing": False,
+            "observed_at": _AT,
+            "outcome": "suspicious",
+            "code": "synced_stream_missing",
+            "detail": "1 of 214 streams are gone, and these are synced: 'Account'.",
+            "failures": 1,
+            "suspicious_since": _AT,
+            "snapshot_id": _BEFORE,
+            "compared_snapshot_id": _BEFORE,
+        }
+    )
+
+    connection_id: UUID
+    source_id: UUID | None = None
+    interval_seconds: int | None = None
+    """As set for this connection; null: the default."""
+    effective_interval_seconds: float | None = None
+    """The shortest of the source's connections; null: it is not looked at."""
+    next_at: datetime | None = None
+    observing: bool
+    observed_at: datetime | None = None
+    outcome: Outcome | None = None
+    code: str | None = None
+    detail: str | None = None
+    failures: int
+    """How many looks in a row were suspicious or failed."""
+    suspicious_since: datetime | None = None
+    snapshot_id: UUID | None = None
+    """What the source is trusted to offer."""
+    compared_snapshot_id: UUID | None = None
+    """Up to which snapshot this connection's drifts are recorded."""
+
+
+DRIFT: dict[str, Any] = {
+    "id": _DRIFT,
+    "connection_id": _ID,
+    "before_snapshot_id": _BEFORE,
+    "after_snapshot_id": _AFTER,
+    "severity": "needs_review",
+    "concerns": True,
+    "open": True,
+    "change_count": 1,
+    "first_seen_at": _AT,
+}
+
+
+class DriftRow(BaseModel):
+    """What a source offers differently, as one connection sees it: a fact, never edited."""
+
+    model_config = _shown(DRIFT)
+
+    id: UUID
+    connection_id: UUID
+    before_snapshot_id: UUID | None = None
+    """Null where the source was not looked at before: it was compared with the catalog."""
+    after_snapshot_id: UUID
+    severity: Severity
+    """The gravest of its changes."""
+    concerns: bool
+    """Whether any change touches what the connection syncs."""
+    open: bool
+    """Whether it still waits for a plan, or for the end of a repair."""
+    change_count: int
+    first_seen_at: datetime
+
+
+class DriftView(DriftRow):
+    """A drift with its changes."""
+
+    model_config = _shown({**DRIFT, "changes": [JUDGED]})
+
+    changes: list[JudgedChange]
+
+
+class DriftPage(BaseModel):
+    """Drifts, newest first; `next` is the `after` of the next page, null on the last."""
+
+    model_config = _shown({"items": [DRIFT], "next": None})
+
+    items: list[DriftRow]
+    next: str | None = None
+
+
+SNAPSHOT: dict[str, Any] = {
+    "snapshot_id": _AFTER,
+    "taken_at": _AT,
+    "seen_at": "2026-11-24T10:45:01.123456+00:00",
+    "streams": 214,
+}
+
+
+class SnapshotView(BaseModel):
+    """What a source offered at a time, without the streams."""
+
+    model_config = _shown(SNAPSHOT)
+
+    snapshot_id: UUID
+    taken_at: datetime
+    seen_at: datetime
+    """When a look last found the source still like this."""
+    streams: int
+
+
+class SnapshotDiff(BaseModel):
+    """What a source offered differently at two times."""
+
+    model_config = _shown(
+        {"before_snapshot_id": _BEFORE, "after_snapshot_id": _AFTER, "changes": [CHANGE]}
+    )
+
+    before_snapshot_id: UUID
+    after_snapshot_id: UUID
+    changes: list[ChangeView]

@@ -1,0 +1,688 @@
+"""How sources are looked at, and what they offered differently."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import TextClause, select, text
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from shared.errors import NotFound
+from shared.models import Connection, ConnectionStatus, Drift, Snapshot, StreamSchema, Watch
+from shared.registry._snapshots import latest_snapshot
+
+# Whose source is looked at. A connection that is HEALING is compared when it is ACTIVE again.
+_LIVE = "c.archived_at IS NULL AND c.status IN ('ACTIVE', 'HEALING')"
+
+_INTERVAL = f"""
+    (SELECT min(coalesce(w.interval_seconds, CAST(:every AS float8)))
+     FROM connections c LEFT JOIN watches w ON w.connection_id = c.id
+     WHERE c.airbyte_source_id = o.airbyte_source_id AND {_LIVE})
+"""  # noqa: S608 - no input
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A source that its holder alone looks at now, and what the looks before have found."""
+
+    source_id: UUID
+    interval: timedelta
+    """How often it is looked at."""
+    outcome: str | None
+    code: str | None
+    failures: int
+    snapshot_id: UUID | None
+    """What it was last trusted to offer."""
+    suspicious_since: datetime | None
+    suspicious_for: timedelta | None
+    is_believed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """How one look at a source ended."""
+
+    outcome: str
+    pause: timedelta
+    """Until the next look."""
+    code: str | None = None
+    detail: str | None = None
+    failures: int = 0
+    snapshot_id: UUID | None = None
+    suspicious_since: datetime | None = None
+    is_newly_suspicious: bool = False
+    """Whether it is told as suspicious since now, instead."""
+    is_believed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Uncompared:
+    """A connection whose drifts are not recorded up to its source's newest snapshot."""
+
+    connection_id: UUID
+    status: ConnectionStatus
+    catalog_version: int
+    compared_snapshot_id: UUID | None
+    before_snapshot_id: UUID | None
+    """What it is compared with; None where its source was not looked at before."""
+
+
+@dataclass(frozen=True, slots=True)
+class DriftFilter:
+    """Which drifts a list shows."""
+
+    connection_id: UUID | None = None
+    severity: str | None = None
+    is_open: bool | None = None
+    after: tuple[datetime, UUID] | None = None
+    """Where the previous page ended."""
+
+
+# Whose turn it is
+
+
+async def enrol_sources(session: AsyncSession, *, every: timedelta) -> None:
+    """Have every source of a live connection looked at, the first time within its interval.
+
+    A source that no connection stands on any more is forgotten.
+    """
+    await session.execute(_ENROL, {"every": every.total_seconds()})
+    await session.execute(_FORGET)
+
+
+_ENROL = text(f"""
+    INSERT INTO observations (airbyte_source_id, airbyte_workspace_id, next_at)
+    SELECT o.airbyte_source_id, o.airbyte_workspace_id,
+        now() + make_interval(secs => random() * {_INTERVAL})
+    FROM (
+        SELECT DISTINCT ON (c.airbyte_source_id) c.airbyte_source_id, c.airbyte_workspace_id
+        FROM connections c
+        WHERE c.airbyte_source_id IS NOT NULL AND {_LIVE} AND NOT EXISTS (
+            SELECT FROM observations known WHERE known.airbyte_source_id = c.airbyte_source_id
+        )
+        ORDER BY c.airbyte_source_id, c.airbyte_workspace_id
+    ) o
+    ON CONFLICT (airbyte_source_id) DO NOTHING
+""")  # noqa: S608 - no input
+_FORGET = text("""
+    DELETE FROM observations o WHERE NOT EXISTS (
+        SELECT FROM connections c
+        WHERE c.airbyte_source_id = o.airbyte_source_id AND c.archived_at IS NULL
+    )
+""")
+
+
+async def due_workspaces(
+    session: AsyncSession, *, entrypoint: str, at_once: int
+) -> list[tuple[UUID | None, int]]:
+    """The workspaces with sources that are due, and how many more slots each has work for.
+
+    A job that waits in the queue is a slot that will be in use.
+    """
+    rows = await session.execute(_DUE, {"entrypoint": entrypoint, "at_once": at_once})
+    return [(workspace, slots) for workspace, slots in rows if slots > 0]
+
+
+_DUE = text(f"""
+    WITH due AS (
+        SELECT o.airbyte_workspace_id AS workspace, count(*) AS sources FROM observations o
+        WHERE o.next_at <= now() AND (o.claimed_until IS NULL OR o.claimed_until <= now())
+            AND EXISTS (
+                SELECT FROM connections c
+                WHERE c.airbyte_source_id = o.airbyte_source_id AND {_LIVE}
+            )
+        GROUP BY o.airbyte_workspace_id
+    )
+    SELECT due.workspace, least(due.sources, CAST(:at_once AS bigint) - (
+        SELECT count(DISTINCT o.claimed_by) FROM observations o
+        WHERE o.claimed_until > now() AND o.airbyte_workspace_id IS NOT DISTINCT FROM due.workspace
+    )) - (
+        SELECT count(*) FROM pgqueuer q
+        WHERE q.entrypoint = :entrypoint AND q.status = 'queued'
+            AND convert_from(q.payload, 'UTF8') = coalesce(CAST(due.workspace AS text), '')
+    ) FROM due
+""")  # noqa: S608 - no input
+
+
+async def claim_sources(
+    session: AsyncSession,
+    workspace: UUID | None,
+    *,
+    slot: UUID,
+    at_once: int,
+    lease: timedelta,
+    every: timedelta,
+    limit: int,
+    source_id: UUID | None = None,
+) -> list[Claim]:
+    """Take sources of a workspace that are due, or the one that is named, for one slot.
+
+    Empty where none is due, or `at_once` other slots are in use. Needs a transaction: claims of one
+    workspace queue up, so that no two take the same last slot.
+    """
+    await session.execute(_ALONE, {"workspace": str(workspace or "")})
+    rows = await session.execute(
+        _CLAIM,
+        {
+            "workspace": workspace,
+            "slot": slot,
+            "at_once": at_once,
+            "lease": lease,
+            "every": every.total_seconds(),
+            "limit": limit,
+            "source": source_id,
+        },
+    )
+    return [Claim(row[0], timedelta(seconds=row[1]), *row[2:]) for row in rows]
+
+
+_ALONE = text("SELECT pg_advisory_xact_lock(hashtextextended('aam.observe ' || :workspace, 0))")
+_CLAIM = text(f"""
+    WITH used AS (
+        SELECT count(DISTINCT claimed_by) AS slots FROM observations
+        WHERE claimed_until > now() AND claimed_by <> CAST(:slot AS uuid)
+            AND airbyte_workspace_id IS NOT DISTINCT FROM CAST(:workspace AS uuid)
+    ), due AS (
+        SELECT o.airbyte_source_id FROM observations o, used
+        WHERE used.slots < CAST(:at_once AS bigint)
+            AND o.airbyte_workspace_id IS NOT DISTINCT FROM CAST(:workspace AS uuid)
+            AND (o.claimed_until IS NULL OR o.claimed_until <= now())
+            AND (o.airbyte_source_id = CAST(:source AS uuid)
+                OR (CAST(:source AS uuid) IS NULL AND o.next_at <= now()))
+            AND EXISTS (
+                SELECT FROM connections c
+                WHERE c.airbyte_source_id = o.airbyte_source_id AND {_LIVE}
+            )
+        ORDER BY o.next_at LIMIT :limit
+        FOR UPDATE OF o SKIP LOCKED
+    )
+    UPDATE observations o
+    SET claimed_by = CAST(:slot AS uuid), claimed_until = now() + CAST(:lease AS interval),
+        began_at = clock_timestamp()
+    FROM due WHERE due.airbyte_source_id = o.airbyte_source_id
+    RETURNING o.airbyte_source_id, {_INTERVAL}, o.outcome, o.code, o.failures, o.snapshot_id,
+        o.suspicious_since, now() - o.suspicious_since, o.is_believed
+""")  # noqa: S608 - no input
+
+
+async def give_back_sources(
+    session: AsyncSession, slot: UUID, sources: Collection[UUID] | None = None
+) -> None:
+    """Let others take what a slot has claimed, or only these of it: they are as due as before."""
+    await session.execute(
+        _GIVE_BACK, {"slot": slot, "sources": None if sources is None else list(sources)}
+    )
+
+
+_GIVE_BACK = text("""
+    UPDATE observations SET claimed_by = NULL, claimed_until = NULL
+    WHERE claimed_by = :slot AND (
+        CAST(:sources AS uuid[]) IS NULL OR airbyte_source_id = ANY(CAST(:sources AS uuid[]))
+    )
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A source that somebody wants looked at now."""
+
+    workspace_id: UUID | None
+    since: datetime
+    """A look that began then, or later, answers the question."""
+
+
+async def ask_for_source(
+    session: AsyncSession, connection: Connection, *, is_believed: bool, joins_within: timedelta
+) -> Asked:
+    """Have a connection's source looked at before all others.
+
+    A look that is under way and began less than `joins_within` ago is joined, unless what it finds
+    is to be believed: it does not know that.
+    """
+    rows = await session.execute(
+        _ASK,
+        {
+            "source": connection.airbyte_source_id,
+            "workspace": connection.airbyte_workspace_id,
+            "believed": is_believed,
+            "within": joins_within,
+        },
+    )
+    return Asked(*rows.one())
+
+
+_ASK = text("""
+    INSERT INTO observations AS o
+        (airbyte_source_id, airbyte_workspace_id, next_at, is_believed)
+    VALUES (:source, :workspace, to_timestamp(0), :believed)
+    ON CONFLICT (airbyte_source_id) DO UPDATE
+    SET is_believed = o.is_believed OR excluded.is_believed, next_at = to_timestamp(0)
+    RETURNING o.airbyte_workspace_id, CASE
+        WHEN o.claimed_until > now() AND o.began_at > now() - CAST(:within AS interval)
+            AND NOT CAST(:believed AS boolean)
+        THEN o.began_at ELSE now() END
+""")
+
+
+async def answered_since(session: AsyncSession, source_id: UUID, since: datetime) -> bool:
+    """Whether a look at a source that began then or later has ended, and none is under way."""
+    return bool(await session.scalar(_ANSWERED, {"source": source_id, "since": since}))
+
+
+_ANSWERED = text("""
+    SELECT began_at >= :since AND observed_at >= began_at FROM observations
+    WHERE airbyte_source_id = :source
+""")
+
+
+# What a look found
+
+
+async def see_unchanged(
+    session: AsyncSession,
+    claim: Claim,
+    *,
+    slot: UUID,
+    raw_hashes: bytes,
+    catalog_id: UUID | None,
+    pause: timedelta,
+) -> bool:
+    """End a look whose source offers, byte for byte, what it was last trusted to; one statement.
+
+    False, and nothing is done, where it does not, or a connection is not compared with it yet.
+    """
+    found = await session.scalar(
+        _UNCHANGED,
+        {
+            "source": claim.source_id,
+            "slot": slot,
+            "snapshot": claim.snapshot_id,
+            "raw": raw_hashes,
+            "catalog": catalog_id,
+            "pause": pause,
+        },
+    )
+    return found is not None
+
+
+_UNCHANGED = text(f"""
+    WITH newest AS (
+        SELECT id FROM snapshots WHERE airbyte_source_id = :source
+        ORDER BY taken_at DESC LIMIT 1
+    ), same AS (
+        UPDATE snapshots s SET seen_at = now(),
+            airbyte_catalog_id = coalesce(CAST(:catalog AS uuid), s.airbyte_catalog_id)
+        FROM newest
+        WHERE s.id = newest.id AND s.id = CAST(:snapshot AS uuid) AND s.raw_hashes = :raw
+        RETURNING s.id
+    )
+    UPDATE observations o
+    SET outcome = 'unchanged', observed_at = clock_timestamp(), is_believed = false,
+        next_at = now() + CAST(:pause AS interval), claimed_by = NULL, claimed_until = NULL
+    FROM same
+    WHERE o.airbyte_source_id = :source AND o.claimed_by = :slot AND NOT EXISTS (
+        SELECT FROM connections c LEFT JOIN watches w ON w.connection_id = c.id
+        WHERE c.airbyte_source_id = :source AND {_LIVE}
+            AND w.compared_snapshot_id IS DISTINCT FROM CAST(:snapshot AS uuid)
+    )
+    RETURNING o.airbyte_source_id
+""")  # noqa: S608 - no input
+
+
+async def end_look(session: AsyncSession, claim: Claim, seen: Seen, *, slot: UUID) -> bool:
+    """Record how a look ended; False, and nothing is done, where its claim has run out."""
+    found = await session.scalar(
+        _END,
+        {
+            "source": claim.source_id,
+            "slot": slot,
+            "outcome": seen.outcome,
+            "code": seen.code,
+            "detail": seen.detail,
+            "failures": seen.failures,
+            "snapshot": seen.snapshot_id,
+            "since": seen.suspicious_since,
+            "newly": seen.is_newly_suspicious,
+            "believed": seen.is_believed,
+            "pause": seen.pause,
+        },
+    )
+    return found is not None
+
+
+_END = text("""
+    UPDATE observations
+    SET outcome = :outcome, code = :code, detail = :detail, failures = :failures,
+        snapshot_id = :snapshot, is_believed = :believed,
+        suspicious_since = CASE WHEN CAST(:newly AS boolean) THEN now()
+            ELSE CAST(:since AS timestamptz) END,
+        observed_at = clock_timestamp(), next_at = now() + CAST(:pause AS interval),
+        claimed_by = NULL, claimed_until = NULL
+    WHERE airbyte_source_id = :source AND claimed_by = :slot
+    RETURNING airbyte_source_id
+""")
+
+
+async def trusted_snapshot(session: AsyncSession, claim: Claim) -> Snapshot | None:
+    """What a source was last trusted to offer, at the least by whoever took its first snapshot."""
+    if claim.snapshot_id is None:
+        return await latest_snapshot(session, claim.source_id)
+    return await session.get(Snapshot, claim.snapshot_id)
+
+
+async def connections_of_source(session: AsyncSession, source_id: UUID) -> Sequence[UUID]:
+    """The live connections that stand on a source, by id."""
+    return (await session.scalars(_OF_SOURCE, {"source": source_id})).all()
+
+
+_OF_SOURCE = text(f"""
+    SELECT c.id FROM connections c WHERE c.airbyte_source_id = :source AND {_LIVE} ORDER BY c.id
+""")  # noqa: S608 - no input
+
+
+async def synced_streams(session: AsyncSession, source_id: UUID) -> set[tuple[str | None, str]]:
+    """The streams that live connections sync from a source, by namespace and name."""
+    rows = await session.execute(_SYNCED, {"source": source_id})
+    return {(namespace, name) for namespace, name in rows}
+
+
+_SYNCED = text(f"""
+    SELECT DISTINCT nullif(s->'stream'->>'namespace', ''), s->'stream'->>'name'
+    FROM connections c
+    JOIN sync_catalog_versions v
+        ON v.connection_id = c.id AND v.version_number = c.catalog_version
+    CROSS JOIN jsonb_array_elements(v.sync_catalog->'streams') s
+    WHERE c.airbyte_source_id = :source AND {_LIVE}
+""")  # noqa: S608 - no input
+
+
+async def uncompared(
+    session: AsyncSession, source_id: UUID, snapshot_id: UUID
+) -> Sequence[Uncompared]:
+    """The live connections of a source that are not compared with a snapshot yet, by id.
+
+    One that was never compared is compared with what its newest version was made from.
+    """
+    rows = await session.execute(_UNCOMPARED, {"source": source_id, "snapshot": snapshot_id})
+    return [Uncompared(id_, ConnectionStatus(status), *rest) for id_, status, *rest in rows]
+
+
+_UNCOMPARED = text(f"""
+    SELECT c.id, c.status, c.catalog_version, w.compared_snapshot_id,
+        coalesce(w.compared_snapshot_id, (
+            SELECT v.snapshot_id FROM sync_catalog_versions v
+            JOIN snapshots s ON s.id = v.snapshot_id AND s.airbyte_source_id = c.airbyte_source_id
+            WHERE v.connection_id = c.id ORDER BY v.version_number DESC LIMIT 1
+        ))
+    FROM connections c LEFT JOIN watches w ON w.connection_id = c.id
+    WHERE c.airbyte_source_id = :source AND {_LIVE}
+        AND w.compared_snapshot_id IS DISTINCT FROM CAST(:snapshot AS uuid)
+    ORDER BY c.id
+""")  # noqa: S608 - no input
+
+
+async def compared_snapshot(session: AsyncSession, connection_id: UUID) -> UUID | None:
+    """Up to which snapshot a connection's drifts are recorded; None before the first."""
+    return await session.scalar(
+        select(Watch.compared_snapshot_id).where(Watch.connection_id == connection_id)
+    )
+
+
+async def see_compared(session: AsyncSession, connection_id: UUID, snapshot_id: UUID) -> None:
+    """Note up to which snapshot a connection's drifts are recorded."""
+    await session.execute(
+        insert(Watch)
+        .values(connection_id=connection_id, compared_snapshot_id=snapshot_id)
+        .on_conflict_do_update(
+            index_elements=[Watch.connection_id], set_={"compared_snapshot_id": snapshot_id}
+        )
+    )
+
+
+async def insert_drift(session: AsyncSession, drift: Drift) -> bool:
+    """Record a drift; False where this connection has one for this snapshot."""
+    inserted = await session.scalar(
+        insert(Drift)
+        .values(
+            id=drift.id,
+            connection_id=drift.connection_id,
+            before_snapshot_id=drift.before_snapshot_id,
+            after_snapshot_id=drift.after_snapshot_id,
+            severity=drift.severity,
+            concerns=drift.concerns,
+            changes=drift.changes,
+        )
+        .on_conflict_do_nothing()
+        .returning(Drift.id)
+    )
+    return inserted is not None
+
+
+async def stream_schemas(
+    session: AsyncSession, hashes: Collection[bytes], *, names: Collection[str] | None = None
+) -> Sequence[StreamSchema]:
+    """These stream schemas, in no order; only of streams with these names where given."""
+    found = select(StreamSchema).where(StreamSchema.hash.in_(hashes))
+    if names is not None:
+        found = found.where(StreamSchema.name.in_(names))
+    return (await session.scalars(found)).all()
+
+
+async def stream_names(
+    session: AsyncSession, hashes: Collection[bytes]
+) -> set[tuple[str | None, str]]:
+    """Which streams these schemas are of, by namespace and name."""
+    rows = await session.execute(
+        select(StreamSchema.namespace, StreamSchema.name).where(StreamSchema.hash.in_(hashes))
+    )
+    return {(namespace, name) for namespace, name in rows}
+
+
+# How often
+
+
+async def watch(session: AsyncSession, connection_id: UUID, interval: timedelta | None) -> None:
+    """Say how often a connection's source is looked at; None for the installation's default."""
+    seconds = None if interval is None else int(interval.total_seconds())
+    await session.execute(
+        insert(Watch)
+        .values(connection_id=connection_id, interval_seconds=seconds)
+        .on_conflict_do_update(
+            index_elements=[Watch.connection_id], set_={"interval_seconds": seconds}
+        )
+    )
+
+
+async def hurry_source(session: AsyncSession, source_id: UUID, *, every: timedelta) -> None:
+    """Have the next look no later than its interval says now."""
+    await session.execute(_HURRY, {"source": source_id, "every": every.total_seconds()})
+
+
+_HURRY = text(f"""
+    UPDATE observations o SET next_at = least(
+        o.next_at, coalesce(o.observed_at, now()) + make_interval(secs => {_INTERVAL})
+    )
+    WHERE o.airbyte_source_id = :source
+""")  # noqa: S608 - no input
+
+
+# What is told
+
+
+async def observation_json(session: AsyncSession, connection_id: UUID, *, every: timedelta) -> str:
+    """How a connection's source is looked at, as JSON text.
+
+    Raises:
+        NotFound: there is no such connection.
+    """
+    found: str | None = await session.scalar(
+        _OBSERVATION, {"id": connection_id, "every": every.total_seconds()}
+    )
+    if found is None:
+        raise NotFound(f"No connection {connection_id}.")
+    return found
+
+
+# Who asked for a look has put it before all others, by a time long past.
+_OBSERVATION = text(f"""
+    SELECT json_build_object(
+        'connection_id', k.id, 'source_id', k.airbyte_source_id,
+        'interval_seconds', n.interval_seconds, 'effective_interval_seconds', {_INTERVAL},
+        'next_at', greatest(o.next_at, o.observed_at),
+        'observing', coalesce(o.claimed_until > now(), false), 'observed_at', o.observed_at,
+        'outcome', o.outcome, 'code', o.code, 'detail', o.detail,
+        'failures', coalesce(o.failures, 0), 'suspicious_since', o.suspicious_since,
+        'snapshot_id', o.snapshot_id, 'compared_snapshot_id', n.compared_snapshot_id
+    )::text
+    FROM connections k
+    LEFT JOIN watches n ON n.connection_id = k.id
+    LEFT JOIN observations o ON o.airbyte_source_id = k.airbyte_source_id
+    WHERE k.id = :id
+""")  # noqa: S608 - no input
+
+
+async def look_json(session: AsyncSession, connection_id: UUID) -> str:
+    """What the newest look at a connection's source found, and its drift where it found one."""
+    found: str = (await session.execute(_LOOK, {"id": connection_id})).scalar_one()
+    return found
+
+
+_LOOK = text("""
+    SELECT json_build_object(
+        'connection_id', c.id, 'source_id', c.airbyte_source_id, 'outcome', o.outcome,
+        'snapshot_id', o.snapshot_id, 'drift_id', d.id, 'changes', coalesce(d.changes, '[]'),
+        'code', o.code, 'detail', o.detail
+    )::text
+    FROM connections c
+    JOIN observations o ON o.airbyte_source_id = c.airbyte_source_id
+    LEFT JOIN drifts d ON d.connection_id = c.id AND d.after_snapshot_id = o.snapshot_id
+        AND o.outcome = 'changed'
+    WHERE c.id = :id
+""")
+
+# Open: it asks for something, a repair of it or of what came after is still under way, or no plan
+# has been made since. A plan that found nothing to do, or whose repair has ended, has answered it.
+_IS_OPEN = """
+    d.concerns AND EXISTS (
+        SELECT FROM connections c WHERE c.id = d.connection_id AND c.archived_at IS NULL
+    ) AND (
+        EXISTS (
+            SELECT FROM repairs r JOIN snapshots s ON s.id = r.snapshot_id
+            WHERE r.connection_id = d.connection_id AND r.ended_at IS NULL
+                AND s.taken_at >= a.taken_at
+        ) OR NOT EXISTS (
+            SELECT FROM plans p JOIN snapshots s ON s.id = p.snapshot_id
+            WHERE p.connection_id = d.connection_id AND s.taken_at >= a.taken_at
+        )
+    )
+"""
+_DRIFT_MEMBERS = f"""
+    'id', d.id, 'connection_id', d.connection_id, 'before_snapshot_id', d.before_snapshot_id,
+    'after_snapshot_id', d.after_snapshot_id, 'severity', d.severity, 'concerns', d.concerns,
+    'open', ({_IS_OPEN}), 'change_count', jsonb_array_length(d.changes),
+    'first_seen_at', d.first_seen_at
+"""
+_DRIFTS = """
+    WITH page AS (
+        SELECT d.* FROM drifts d JOIN snapshots a ON a.id = d.after_snapshot_id
+        WHERE {conditions}
+        ORDER BY d.first_seen_at DESC, d.id DESC
+        LIMIT :limit + 1
+    ), kept AS (
+        SELECT d.* FROM page d ORDER BY d.first_seen_at DESC, d.id DESC LIMIT :limit
+    )
+    SELECT json_build_object(
+        'items', coalesce((
+            SELECT json_agg(
+                json_build_object({members}) ORDER BY d.first_seen_at DESC, d.id DESC
+            )
+            FROM kept d JOIN snapshots a ON a.id = d.after_snapshot_id
+        ), '[]'),
+        'next', CASE WHEN (SELECT count(*) FROM page) > :limit THEN (
+            SELECT translate(encode(convert_to(concat_ws(' ',
+                to_char(d.first_seen_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US'), d.id
+            ), 'UTF8'), 'base64'), E'+/=\\n', '-_')
+            FROM kept d ORDER BY d.first_seen_at, d.id LIMIT 1) END
+    )::text
+"""
+
+
+async def page_of_drifts(session: AsyncSession, shown: DriftFilter, *, limit: int) -> str:
+    """A page as JSON text, newest first, without the changes: `{"items": […], "next": …}`."""
+    conditions = ["true"]
+    parameters: dict[str, object] = {"limit": limit}
+    if shown.connection_id is not None:
+        conditions.append("d.connection_id = :connection")
+        parameters["connection"] = shown.connection_id
+    if shown.severity is not None:
+        conditions.append("d.severity = :severity")
+        parameters["severity"] = shown.severity
+    if shown.is_open is not None:
+        conditions.append(f"({_IS_OPEN})" if shown.is_open else f"NOT ({_IS_OPEN})")
+    if shown.after is not None:
+        conditions.append("(d.first_seen_at, d.id) < (:after_at, :after_id)")
+        parameters["after_at"], parameters["after_id"] = shown.after
+    page: str = (
+        await session.execute(_drifts_statement(" AND ".join(conditions)), parameters)
+    ).scalar_one()
+    return page
+
+
+@functools.cache
+def _drifts_statement(conditions: str) -> TextClause:
+    return text(_DRIFTS.format(conditions=conditions, members=_DRIFT_MEMBERS))
+
+
+async def drift_json(session: AsyncSession, drift_id: UUID) -> str:
+    """One drift with its changes, as JSON text.
+
+    Raises:
+        NotFound: there is none.
+    """
+    found: str | None = await session.scalar(_DRIFT, {"id": drift_id})
+    if found is None:
+        raise NotFound(f"No drift {drift_id}.")
+    return found
+
+
+_DRIFT = text(f"""
+    SELECT json_build_object({_DRIFT_MEMBERS}, 'changes', d.changes)::text
+    FROM drifts d JOIN snapshots a ON a.id = d.after_snapshot_id WHERE d.id = :id
+""")  # noqa: S608 - no input
+
+
+async def snapshots_json(session: AsyncSession, source_id: UUID | None, *, limit: int) -> str:
+    """A source's newest snapshots, newest first: a JSON array."""
+    found: str = (
+        await session.execute(_SNAPSHOTS, {"source": source_id, "limit": limit})
+    ).scalar_one()
+    return found
+
+
+_SNAPSHOTS = text("""
+    SELECT coalesce(json_agg(json_build_object(
+        'snapshot_id', s.id, 'taken_at', s.taken_at, 'seen_at', s.seen_at,
+        'streams', length(s.stream_hashes) / 16
+    ) ORDER BY s.taken_at DESC), '[]')::text
+    FROM (
+        SELECT * FROM snapshots WHERE airbyte_source_id = CAST(:source AS uuid)
+        ORDER BY taken_at DESC LIMIT :limit
+    ) s
+""")
+
+
+async def snapshot_of(session: AsyncSession, connection: Connection, snapshot_id: UUID) -> Snapshot:
+    """A snapshot of a connection's source.
+
+    Raises:
+        NotFound: its source has no such snapshot.
+    """
+    snapshot = await session.get(Snapshot, snapshot_id)
+    if snapshot is None or snapshot.airbyte_source_id != connection.airbyte_source_id:
+        raise NotFound(f"The source of connection {connection.id} has no snapshot {snapshot_id}.")
+    return snapshot

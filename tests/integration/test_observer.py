@@ -1,0 +1,451 @@
+"""Looking at sources: what is recorded when one offers something else, and when it does not."""
+
+from __future__ import annotations
+
+import asyncio
+from copy import deepcopy
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from tests.fakes.airbyte_server import stream
+from tests.integration.conftest import FAULT_RATE, Mesh
+
+Json = dict[str, Any]
+
+
+async def observe(mesh: Mesh, connection: Json, **body: bool) -> Json:
+    """Look now, and wait for what was found; again where faults are planted in every call."""
+    while True:
+        answer = await mesh.schema_observer.post(
+            f"/connections/{connection['id']}/observe", json=body or None
+        )
+        assert answer.status_code == 200, answer.text
+        found: Json = answer.json()
+        if not FAULT_RATE or found["outcome"] != "failed":
+            return found
+
+
+async def told(mesh: Mesh, path: str, **parameters: Any) -> Any:
+    """What the observer answers to a GET."""
+    answer = await mesh.schema_observer.get(path, params=parameters)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+async def counts(mesh: Mesh) -> dict[str, int]:
+    """How many rows there are of what a look may add."""
+    tables = ("events", "sync_catalog_versions", "drifts", "snapshots", "stream_schemas")
+    return {
+        table: await mesh.sql.fetchval(f"SELECT count(*) FROM {table}")  # noqa: S608 - no input
+        for table in tables
+    }
+
+
+async def planned(mesh: Mesh) -> list[str]:
+    """The connections that the drift_repair_agent is to plan for."""
+    jobs = await mesh.sql.fetch("SELECT payload FROM pgqueuer WHERE entrypoint = 'plan'")
+    return [job["payload"].decode() for job in jobs]
+
+
+async def by_hand(mesh: Mesh, connection: Json, name: str = "by hand") -> Json:
+    """A second connection on the same source, made in Airbyte and imported."""
+    held = deepcopy(mesh.airbyte.connections[connection["airbyte_connection_id"]])
+    held |= {"connectionId": str(uuid4()), "name": name}
+    mesh.airbyte.connections[held["connectionId"]] = held
+    answer = await mesh.orchestrator.post(
+        "/connections/import", json={"airbyte_connection_id": held["connectionId"]}
+    )
+    assert answer.status_code == 200, answer.text
+    return {"id": answer.json()[0]["connection_id"], "airbyte_connection_id": held["connectionId"]}
+
+
+# What becomes a drift
+
+
+async def test_a_new_field_becomes_a_drift(mesh: Mesh) -> None:
+    """It is told with its verdict, evented, planned, and found again in the lists."""
+    connection = await mesh.onboard()
+    mesh.airbyte.add_field("Account", "Region__c")
+
+    found = await observe(mesh, connection)
+
+    assert found["outcome"] == "changed"
+    (change,) = found["changes"]
+    assert (change["kind"], change["path"]) == ("field_added", ["Region__c"])
+    assert (change["severity"], change["concerns"]) == ("harmless", True)
+    drift = await told(mesh, f"/drifts/{found['drift_id']}")
+    assert drift["changes"] == found["changes"]
+    assert drift["open"] is True
+    assert drift["after_snapshot_id"] == found["snapshot_id"]
+    assert drift["before_snapshot_id"] == await mesh.sql.fetchval(
+        "SELECT snapshot_id::text FROM sync_catalog_versions"
+    )
+    event = (await mesh.events(2))[-1]
+    assert (event["type"], event["ref"], event["code"]) == (
+        "drift.detected",
+        found["drift_id"],
+        "harmless",
+    )
+    assert await planned(mesh) == [connection["id"]]
+
+
+async def test_seeing_it_again_adds_nothing(mesh: Mesh) -> None:
+    """Fifty looks at what stays the same leave no event, no version, no drift and no snapshot."""
+    connection = await mesh.onboard()
+    before = await counts(mesh)
+
+    for _ in range(50):
+        found = await observe(mesh, connection)
+        assert (found["outcome"], found["drift_id"], found["changes"]) == ("unchanged", None, [])
+
+    assert await counts(mesh) == before
+    assert before["drifts"] == 0
+    assert await planned(mesh) == []
+
+
+async def test_a_drift_seen_again_is_the_same(mesh: Mesh) -> None:
+    """It is told by the look that found it, and not by the next."""
+    connection = await mesh.onboard()
+    mesh.airbyte.drop_field("Account", "Name")
+    found = await observe(mesh, connection)
+    assert found["changes"][0]["severity"] == "needs_review"
+    before = await counts(mesh)
+
+    again = await observe(mesh, connection)
+
+    assert (again["outcome"], again["drift_id"]) == ("unchanged", None)
+    assert again["snapshot_id"] == found["snapshot_id"]
+    assert await counts(mesh) == before
+
+
+async def test_there_and_back_are_two_drifts(mesh: Mesh) -> None:
+    """What is as it was is a change all the same."""
+    connection = await mesh.onboard()
+    as_it_was = mesh.airbyte._offered[None][0]
+    mesh.airbyte.retype_field("Account", "AnnualRevenue", "string")
+    there = await observe(mesh, connection)
+    mesh.airbyte.offers(as_it_was)
+    back = await observe(mesh, connection)
+
+    assert [one["changes"][0]["kind"] for one in (there, back)] == ["field_retyped"] * 2
+    assert there["changes"][0]["before"] == back["changes"][0]["after"]
+    drifts = await told(mesh, "/drifts", connection_id=connection["id"])
+    assert [one["id"] for one in drifts["items"]] == [back["drift_id"], there["drift_id"]]
+    snapshots = await told(mesh, f"/connections/{connection['id']}/snapshots")
+    assert len(snapshots) == 3
+    same = await told(
+        mesh,
+        f"/connections/{connection['id']}/snapshots/{snapshots[2]['snapshot_id']}"
+        f"/diff/{snapshots[0]['snapshot_id']}",
+    )
+    assert same["changes"] == []
+
+
+async def test_what_nobody_syncs_wakes_nobody(mesh: Mesh) -> None:
+    """A new object is recorded as a fact: no event, no plan, and the drift is not open."""
+    connection = await mesh.onboard()
+    await mesh.events(1)
+    offered = mesh.airbyte._offered[None][0]
+    mesh.airbyte.offers({"streams": [*offered["streams"], {"stream": stream("Invoice__c")}]})
+
+    found = await observe(mesh, connection)
+
+    (change,) = found["changes"]
+    assert (change["kind"], change["concerns"]) == ("stream_added", False)
+    drift = await told(mesh, f"/drifts/{found['drift_id']}")
+    assert (drift["concerns"], drift["open"], drift["severity"]) == (False, False, "harmless")
+    assert await planned(mesh) == []
+    assert (await counts(mesh))["events"] == 1
+
+
+async def test_what_has_no_meaning_is_no_drift(mesh: Mesh) -> None:
+    """A description is another snapshot at most."""
+    connection = await mesh.onboard()
+
+    def describe(offered: Json) -> None:
+        offered["jsonSchema"]["properties"]["Name"]["description"] = "What it is called."
+
+    mesh.airbyte.reshape("Account", describe)
+    found = await observe(mesh, connection)
+
+    assert (found["outcome"], found["drift_id"]) == ("unchanged", None)
+    observation = await told(mesh, f"/connections/{connection['id']}/observation")
+    assert observation["compared_snapshot_id"] == found["snapshot_id"]
+
+
+async def test_a_name_that_postgres_cannot_keep(mesh: Mesh) -> None:
+    """A NUL in a field's name is shown as what cannot be shown."""
+    connection = await mesh.onboard()
+    mesh.airbyte.add_field("Account", "a\x00b")
+
+    found = await observe(mesh, connection)
+
+    assert found["changes"][0]["path"] == ["a\ufffdb"]
+
+
+# Who is compared with what
+
+
+@pytest.mark.exact
+async def test_two_connections_share_a_discovery(mesh: Mesh) -> None:
+    """One discovery, two drifts; the imported one is first compared with its own catalog."""
+    connection = await mesh.onboard()
+    other = await by_hand(mesh, connection)
+    mesh.airbyte.discoveries.clear()
+    mesh.airbyte.add_field("Contact", "Nickname__c")
+
+    found = await observe(mesh, connection)
+
+    assert sum(mesh.airbyte.discoveries.values()) == 1
+    drifts = (await told(mesh, "/drifts"))["items"]
+    by_connection = {one["connection_id"]: one for one in drifts}
+    assert by_connection.keys() == {connection["id"], other["id"]}
+    assert by_connection[connection["id"]]["id"] == found["drift_id"]
+    assert by_connection[other["id"]]["before_snapshot_id"] is None
+    assert {one["change_count"] for one in drifts} == {1}
+    assert sorted(await planned(mesh)) == sorted([connection["id"], other["id"]])
+    mesh.airbyte.add_field("Contact", "Height__c")
+    await observe(mesh, other)
+    third = (await told(mesh, "/drifts", connection_id=other["id"]))["items"][0]
+    assert third["before_snapshot_id"] == by_connection[other["id"]]["after_snapshot_id"]
+
+
+async def test_an_imported_one_that_is_in_step_has_no_drift(mesh: Mesh) -> None:
+    """Streams and fields that it does not select are none of its business."""
+    connection = await mesh.onboard()
+    other = await by_hand(mesh, connection)
+
+    found = await observe(mesh, other)
+
+    assert (found["outcome"], found["drift_id"]) == ("unchanged", None)
+    assert (await counts(mesh))["drifts"] == 0
+    observation = await told(mesh, f"/connections/{other['id']}/observation")
+    assert observation["compared_snapshot_id"] == found["snapshot_id"]
+
+
+async def test_one_that_is_being_healed_keeps_its_place(mesh: Mesh) -> None:
+    """It is compared when it is ACTIVE again, soon."""
+    connection = await mesh.onboard()
+    mesh.airbyte.add_field("Account", "Region__c")
+    await mesh.sql.execute("UPDATE connections SET status = 'HEALING', heal_id = gen_random_uuid()")
+    found = await observe(mesh, connection)
+    assert (found["outcome"], found["drift_id"]) == ("unchanged", None)
+    await mesh.sql.execute("UPDATE connections SET status = 'ACTIVE', heal_id = NULL")
+    soon = await mesh.sql.fetchval("SELECT next_at < now() + interval '70 s' FROM observations")
+    assert soon is True
+
+    found = await observe(mesh, connection)
+
+    assert (found["outcome"], len(found["changes"])) == ("changed", 1)
+
+
+async def test_what_a_dead_process_left_is_found(mesh: Mesh) -> None:
+    """It had kept the snapshot, and recorded no drift; its lease ran out."""
+    connection = await mesh.onboard()
+    await observe(mesh, connection)
+    mesh.airbyte.drop_field("Account", "AnnualRevenue")
+    discovered = await mesh.orchestrator.post(f"/connections/{connection['id']}/discover")
+    assert discovered.status_code == 200
+    await mesh.sql.execute(
+        "UPDATE observations SET claimed_by = gen_random_uuid(), began_at = now() - interval '1 h',"
+        " claimed_until = now() - interval '1 s', next_at = now() - interval '1 h'"
+    )
+
+    async with asyncio.timeout(10):
+        while not (drifts := (await told(mesh, "/drifts"))["items"]):  # noqa: ASYNC110 (a job's doing)
+            await asyncio.sleep(0.05)
+
+    assert drifts[0]["after_snapshot_id"] == discovered.json()["snapshot_id"]
+    assert len(drifts) == 1
+
+
+# Asking
+
+
+@pytest.mark.exact
+async def test_requests_at_once_share_a_discovery(mesh: Mesh) -> None:
+    """Both are told the same drift."""
+    connection = await mesh.onboard()
+    mesh.airbyte.discoveries.clear()
+    mesh.airbyte.add_field("Account", "Region__c")
+    mesh.airbyte.fault("commands/run/discover", "slow", seconds=0.5, times=None)
+
+    found = await asyncio.gather(*(observe(mesh, connection) for _ in range(3)))
+
+    assert sum(mesh.airbyte.discoveries.values()) == 1
+    assert len({one["drift_id"] for one in found}) == 1
+    assert found[0]["drift_id"] is not None
+
+
+@pytest.mark.exact
+async def test_a_question_is_not_answered_by_an_older_look(mesh: Mesh) -> None:
+    """What changed after a look had read the source is found by one that begins now."""
+    connection = await mesh.onboard()
+    mesh.airbyte.fault("commands/output/discover", "slow", seconds=1.5, after_effect=True)
+    older = asyncio.create_task(observe(mesh, connection))
+    await asyncio.sleep(1.2)
+    mesh.airbyte.add_field("Account", "Region__c")
+
+    found = await observe(mesh, connection)
+
+    assert (await older)["outcome"] == "unchanged"
+    assert found["outcome"] == "changed"
+
+
+@pytest.mark.exact
+async def test_what_takes_longer_goes_on(mesh: Mesh) -> None:
+    """202, and the drift is there soon after."""
+    connection = await mesh.onboard()
+    mesh.airbyte.add_field("Account", "Region__c")
+    mesh.airbyte.fault("commands/run/discover", "slow", seconds=0.5)
+
+    answer = await mesh.schema_observer.post(
+        f"/connections/{connection['id']}/observe", params={"wait": 0.1}
+    )
+
+    assert answer.status_code == 202
+    assert answer.json()["status"] == "observing"
+    assert (await told(mesh, f"/connections/{connection['id']}/observation"))["observing"] is True
+    async with asyncio.timeout(10):
+        while not (await told(mesh, "/drifts"))["items"]:  # noqa: ASYNC110 (a task's doing)
+            await asyncio.sleep(0.05)
+
+
+async def test_what_is_not_looked_at_says_so(mesh: Mesh) -> None:
+    """Unknown, archived, and not there in Airbyte."""
+    unknown = await mesh.schema_observer.post(f"/connections/{uuid4()}/observe")
+    assert (unknown.status_code, unknown.json()["code"]) == (404, "not_found")
+    connection = await mesh.onboard()
+    await mesh.sql.execute("UPDATE connections SET status = 'FAILED'")
+    failed = await mesh.schema_observer.post(f"/connections/{connection['id']}/observe")
+    assert (failed.status_code, failed.json()["code"]) == (409, "not_active")
+    await mesh.sql.execute("UPDATE connections SET status = 'ACTIVE', archived_at = now()")
+    archived = await mesh.schema_observer.post(f"/connections/{connection['id']}/observe")
+    assert (archived.status_code, archived.json()["code"]) == (409, "not_active")
+    assert await mesh.sql.fetchval("SELECT count(*) FROM observations") == 0
+
+
+# Lists
+
+
+async def test_pages_and_filters(mesh: Mesh) -> None:
+    """Newest first, each drift once, by severity and by whether it is open."""
+    connection = await mesh.onboard()
+    ids = []
+    for field in ("One", "Two", "Three"):
+        mesh.airbyte.add_field("Account", field)
+        ids.append((await observe(mesh, connection))["drift_id"])
+    mesh.airbyte.drop_field("Account", "One")
+    ids.append((await observe(mesh, connection))["drift_id"])
+
+    seen: list[str] = []
+    after: dict[str, str] = {}
+    while True:
+        page = await told(mesh, "/drifts", limit=3, **after)
+        seen += [one["id"] for one in page["items"]]
+        if page["next"] is None:
+            break
+        after = {"after": page["next"]}
+    assert seen == ids[::-1]
+    review = await told(mesh, "/drifts", severity="needs_review")
+    assert [one["id"] for one in review["items"]] == ids[3:]
+    other = await mesh.schema_observer.get("/drifts", params={"connection_id": str(uuid4())})
+    assert other.status_code == 404
+    bad = await mesh.schema_observer.get("/drifts", params={"after": "nonsense"})
+    assert (bad.status_code, bad.json()["code"]) == (422, "bad_cursor")
+    unknown = await mesh.schema_observer.get(f"/drifts/{uuid4()}")
+    assert (unknown.status_code, unknown.json()["code"]) == (404, "not_found")
+
+
+async def test_a_drift_is_open_until_it_is_answered(mesh: Mesh) -> None:
+    """By a plan that found nothing, or whose repair has ended; an older plan answers nothing."""
+    connection = await mesh.onboard()
+    mesh.airbyte.drop_field("Account", "Name")
+    first = await observe(mesh, connection)
+    mesh.airbyte.drop_field("Account", "AnnualRevenue")
+    second = await observe(mesh, connection)
+
+    async def are_open() -> set[str]:
+        page = await told(mesh, "/drifts", open=True)
+        closed = await told(mesh, "/drifts", open=False)
+        assert {one["open"] for one in page["items"]} <= {True}
+        assert {one["open"] for one in closed["items"]} <= {False}
+        return {one["id"] for one in page["items"]}
+
+    async def plan(snapshot_id: str) -> None:
+        await mesh.sql.execute(
+            "INSERT INTO plans (connection_id, snapshot_id, base_version) VALUES ($1, $2, 1)"
+            " ON CONFLICT (connection_id) DO UPDATE SET snapshot_id = excluded.snapshot_id",
+            connection["id"],
+            snapshot_id,
+        )
+
+    assert await are_open() == {first["drift_id"], second["drift_id"]}
+    await plan(first["snapshot_id"])
+    assert await are_open() == {second["drift_id"]}
+    await plan(second["snapshot_id"])
+    assert await are_open() == set()
+    repair = uuid4()
+    await mesh.sql.execute(
+        "INSERT INTO repairs (id, connection_id, state, snapshot_id, base_version, changes)"
+        " VALUES ($1, $2, 'proposed', $3, 1, '[]')",
+        repair,
+        connection["id"],
+        second["snapshot_id"],
+    )
+    assert await are_open() == {first["drift_id"], second["drift_id"]}
+    await mesh.sql.execute("UPDATE repairs SET state = 'rejected', ended_at = now()")
+    assert await are_open() == set()
+
+
+async def test_any_two_snapshots_are_compared(mesh: Mesh) -> None:
+    """Of this connection's source only."""
+    connection = await mesh.onboard()
+    for field in ("One", "Two"):
+        mesh.airbyte.add_field("Account", field)
+        await observe(mesh, connection)
+    path = f"/connections/{connection['id']}/snapshots"
+    newest, middle, oldest = await told(mesh, path)
+    assert {one["streams"] for one in (newest, middle, oldest)} == {5}
+
+    across = await told(mesh, f"{path}/{oldest['snapshot_id']}/diff/{newest['snapshot_id']}")
+    back = await told(mesh, f"{path}/{newest['snapshot_id']}/diff/{middle['snapshot_id']}")
+
+    assert [(one["kind"], one["path"]) for one in across["changes"]] == [
+        ("field_added", ["One"]),
+        ("field_added", ["Two"]),
+    ]
+    assert [(one["kind"], one["path"]) for one in back["changes"]] == [("field_removed", ["Two"])]
+    await mesh.sql.execute(
+        "UPDATE snapshots SET airbyte_source_id = $1 WHERE id = $2", uuid4(), middle["snapshot_id"]
+    )
+    other = await mesh.schema_observer.get(
+        f"{path}/{oldest['snapshot_id']}/diff/{middle['snapshot_id']}"
+    )
+    assert (other.status_code, other.json()["code"]) == (404, "not_found")
+
+
+async def test_how_often_is_settable(mesh: Mesh) -> None:
+    """The next look comes as early as the shortest interval says; null is the default again."""
+    connection = await mesh.onboard()
+    await observe(mesh, connection)
+    path = f"/connections/{connection['id']}/observation"
+    before = await told(mesh, path)
+    assert (before["interval_seconds"], before["effective_interval_seconds"]) == (None, 900)
+
+    changed = (await mesh.schema_observer.put(path, json={"interval_seconds": 60})).json()
+
+    assert (changed["interval_seconds"], changed["effective_interval_seconds"]) == (60, 60)
+    assert changed["next_at"] < before["next_at"]
+    for seconds in (59, 604_801, "often", None):
+        answer = await mesh.schema_observer.put(path, json={"interval_seconds": seconds})
+        assert answer.status_code == (200 if seconds is None else 422), answer.text
+    assert (await told(mesh, path))["interval_seconds"] is None
+    empty = await mesh.schema_observer.put(path, json={})
+    assert empty.status_code == 422
+    unknown = await mesh.schema_observer.put(
+        f"/connections/{uuid4()}/observation", json={"interval_seconds": 60}
+    )
+    assert unknown.status_code == 404

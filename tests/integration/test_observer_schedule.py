@@ -1,0 +1,325 @@
+"""Who looks at which source when: by jobs, shared by any number of processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from copy import deepcopy
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from services.schema_observer import main as schema_observer
+from services.schema_observer.observing import Observing
+from services.schema_observer.scheduling import Scheduling
+from shared import registry
+from shared.airbyte_client import AirbyteClient
+from shared.database import Database
+from shared.jobs import Jobs
+from tests.fakes.airbyte_server import WORKSPACE_ID
+from tests.integration.conftest import REPOSITORY, Mesh
+from tests.integration.test_observer import by_hand, counts, observe, told
+
+Json = dict[str, Any]
+
+EVERY = timedelta(minutes=15)
+
+pytestmark = pytest.mark.exact
+
+
+@asynccontextmanager
+async def another_observer(mesh: Mesh, **settings: Any) -> AsyncIterator[None]:
+    """One more replica of the service."""
+    app = schema_observer.build(mesh.settings.model_copy(update=settings))
+    async with app.router.lifespan_context(app):
+        yield
+
+
+async def many_sources(mesh: Mesh, count: int) -> list[str]:
+    """So many connections, each on a source of its own, due to be looked at; the sources."""
+    connection = await mesh.onboard()
+    held = mesh.airbyte.connections[connection["airbyte_connection_id"]]
+    for number in range(count - 1):
+        source = mesh.airbyte.add_source(f"Org {number}")
+        copy = deepcopy(held) | {
+            "connectionId": str(uuid4()),
+            "name": f"Org {number}",
+            "sourceId": source["sourceId"],
+        }
+        mesh.airbyte.connections[copy["connectionId"]] = copy
+    answer = await mesh.orchestrator.post("/connections/import", json={"dry_run": False})
+    assert answer.status_code == 200, answer.text
+    db = Database.at(mesh.settings.registry_address, application="test")
+    async with db.transaction() as session:
+        await registry.enrol_sources(session, every=EVERY)
+    await db.close()
+    rows = await mesh.sql.fetch("SELECT airbyte_source_id::text AS id FROM observations")
+    assert len(rows) == count
+    return [row["id"] for row in rows]
+
+
+async def all_due(mesh: Mesh) -> None:
+    await mesh.sql.execute("UPDATE observations SET next_at = now()")
+
+
+async def until_all_are_observed(mesh: Mesh) -> None:
+    async with asyncio.timeout(20):
+        while await mesh.sql.fetchval(  # noqa: ASYNC110 (the jobs' doing)
+            "SELECT EXISTS (SELECT FROM observations WHERE next_at <= now()"
+            " OR observed_at IS NULL OR claimed_by IS NOT NULL)"
+        ):
+            await asyncio.sleep(0.05)
+
+
+async def test_what_is_due_is_looked_at(mesh: Mesh) -> None:
+    """Without anybody asking; the next look is due about an interval later."""
+    await many_sources(mesh, 3)
+    mesh.airbyte.add_field("Account", "Region__c")
+    await all_due(mesh)
+
+    await until_all_are_observed(mesh)
+
+    assert len((await told(mesh, "/drifts"))["items"]) == 3
+    pauses = await mesh.sql.fetch(
+        "SELECT extract(epoch FROM next_at - observed_at)::float8 AS s FROM observations"
+    )
+    assert all(0.89 * 900 <= row["s"] <= 1.11 * 900 for row in pauses)
+    assert len({round(row["s"]) for row in pauses}) > 1
+
+
+async def test_replicas_share_the_sources_and_the_limit(mesh: Mesh) -> None:
+    """Each source is asked once, by either; never more than four of a workspace at once."""
+    await many_sources(mesh, 16)
+    mesh.airbyte.discoveries.clear()
+    mesh.airbyte.forget_peaks()
+    mesh.airbyte.fault("commands/status", "slow", seconds=0.2, times=None)
+    async with another_observer(mesh), another_observer(mesh):
+        await all_due(mesh)
+        asked = asyncio.gather(
+            *(
+                mesh.schema_observer.post(f"/connections/{row['id']}/observe")
+                for row in await mesh.sql.fetch("SELECT id FROM connections LIMIT 6")
+            )
+        )
+        await until_all_are_observed(mesh)
+        assert {answer.status_code for answer in await asked} == {200}
+
+    assert mesh.airbyte.most_discoveries_at_once == 4
+    assert set(mesh.airbyte.discoveries.values()) <= {1, 2}
+    assert sum(mesh.airbyte.discoveries.values()) <= 16 + 6
+
+
+async def test_each_source_is_asked_once(mesh: Mesh) -> None:
+    """Three replicas, and nobody looks at what another has."""
+    sources = await many_sources(mesh, 12)
+    mesh.airbyte.discoveries.clear()
+    async with another_observer(mesh), another_observer(mesh):
+        await all_due(mesh)
+        await until_all_are_observed(mesh)
+
+    assert mesh.airbyte.discoveries == dict.fromkeys(sources, 1)
+
+
+async def test_who_was_asked_for_comes_first(mesh: Mesh) -> None:
+    """While every slot is taken and others have been due for longer."""
+    await many_sources(mesh, 24)
+    mesh.airbyte.fault("commands/status", "slow", seconds=0.15, times=None)
+    await mesh.sql.execute("UPDATE observations SET next_at = now() - interval '1 day'")
+    async with asyncio.timeout(10):
+        while await mesh.sql.fetchval(  # noqa: ASYNC110 (the jobs' doing)
+            "SELECT count(DISTINCT claimed_by) < 4 FROM observations"
+        ):
+            await asyncio.sleep(0.02)
+    asked = await mesh.sql.fetchrow(
+        "SELECT c.id FROM connections c JOIN observations o USING (airbyte_source_id)"
+        " WHERE o.claimed_by IS NULL AND o.observed_at IS NULL ORDER BY o.airbyte_source_id DESC"
+    )
+    assert asked is not None
+
+    found = await observe(mesh, {"id": str(asked["id"])})
+
+    assert found["outcome"] == "unchanged"
+    assert await mesh.sql.fetchval("SELECT count(*) FROM observations WHERE observed_at IS NULL")
+    await until_all_are_observed(mesh)
+
+
+async def test_only_what_a_live_connection_stands_on(mesh: Mesh) -> None:
+    """It is enrolled once, within its interval, and forgotten with the last connection."""
+    connection = await mesh.onboard()
+    await by_hand(mesh, connection)
+    db = Database.at(mesh.settings.registry_address, application="test")
+
+    async def enrol() -> None:
+        async with db.transaction() as session:
+            await registry.enrol_sources(session, every=EVERY)
+
+    for _ in range(2):
+        await enrol()
+    rows = await mesh.sql.fetch(
+        "SELECT airbyte_workspace_id, next_at BETWEEN now() AND now() + interval '15 minutes' AS ok"
+        " FROM observations"
+    )
+    assert [tuple(row) for row in rows] == [(UUID(WORKSPACE_ID), True)]
+
+    await mesh.sql.execute("UPDATE connections SET status = 'FAILED'")
+    await all_due(mesh)
+    async with db.transaction() as session:
+        assert await registry.due_workspaces(session, entrypoint="observe", at_once=4) == []
+    await mesh.sql.execute("UPDATE connections SET archived_at = now()")
+    await enrol()
+    assert await mesh.sql.fetchval("SELECT count(*) FROM observations") == 0
+    await db.close()
+
+
+async def test_sources_of_an_unknown_workspace_share_one_limit(mesh: Mesh) -> None:
+    """They may all be in the same one."""
+    await many_sources(mesh, 6)
+    await mesh.sql.execute("UPDATE observations SET airbyte_workspace_id = NULL")
+    db = Database.at(mesh.settings.registry_address, application="test")
+    await all_due(mesh)
+
+    async def claim(limit: int = 1) -> int:
+        async with db.transaction() as session:
+            claims = await registry.claim_sources(
+                session,
+                None,
+                slot=uuid4(),
+                at_once=2,
+                lease=timedelta(minutes=1),
+                every=EVERY,
+                limit=limit,
+            )
+        return len(claims)
+
+    await mesh.sql.execute("UPDATE looks SET next_at = now() + interval '1 minute'")
+    assert [await claim(), await claim(limit=3), await claim()] == [1, 3, 0]
+    await mesh.sql.execute("UPDATE observations SET claimed_until = now() - interval '1 s'")
+    assert await claim() == 1
+    await db.close()
+
+
+async def test_claims_are_given_back_at_a_stop(mesh: Mesh) -> None:
+    """Also the one that is being looked at: another looks at it at once."""
+    await many_sources(mesh, 2)
+    db = Database.at(mesh.settings.registry_address, application="test")
+    jobs = Jobs(mesh.settings.registry_address, application="test")
+    await mesh.sql.execute("UPDATE looks SET next_at = now() + interval '1 minute'")
+    mesh.airbyte.fault("commands/run/discover", "hang")
+    async with AirbyteClient.from_settings(mesh.settings) as airbyte:
+        scheduling = Scheduling(
+            mesh.settings, db, jobs, Observing(mesh.settings, db, airbyte, jobs)
+        )
+        row = await mesh.sql.fetchrow("SELECT * FROM observations LIMIT 1")
+        assert row is not None
+        async with scheduling.running():
+            task = await scheduling.look_now(row["airbyte_source_id"], row["airbyte_workspace_id"])
+            assert task is not None
+            await asyncio.sleep(0.2)
+            claimed = "SELECT count(claimed_by) FROM observations"
+            assert await mesh.sql.fetchval(claimed) == 1
+        assert await mesh.sql.fetchval(claimed) == 0
+        assert (await scheduling.look_now(row["airbyte_source_id"], None)) is None
+    await db.close()
+    mesh.airbyte.heal()
+
+
+async def test_a_look_that_lost_its_claim_records_nothing(mesh: Mesh) -> None:
+    """Its lease ran out and another has the source: only drifts, which are facts, stay."""
+    connection = await mesh.onboard()
+    mesh.airbyte.hide("Account")
+    mesh.airbyte.fault("commands/run/discover", "slow", seconds=0.6)
+    before = await counts(mesh)
+    asking = asyncio.create_task(
+        mesh.schema_observer.post(f"/connections/{connection['id']}/observe", params={"wait": 1})
+    )
+    await asyncio.sleep(0.3)
+    await mesh.sql.execute(
+        "UPDATE observations SET claimed_by = gen_random_uuid(),"
+        " claimed_until = now() + interval '1 minute'"
+    )
+
+    answer = await asking
+
+    assert answer.status_code == 202
+    assert await counts(mesh) == before
+    row = await mesh.sql.fetchrow("SELECT outcome, observed_at FROM observations")
+    assert row is not None
+    assert tuple(row) == (None, None)
+
+
+@pytest.mark.parametrize("place", ["observe.kept", "observe.compared"])
+async def test_a_process_that_is_killed_doubles_nothing(mesh: Mesh, place: str) -> None:
+    """Killed after the snapshot, or after the drift: the next look finds what is left to do."""
+    await mesh.onboard()
+    db = Database.at(mesh.settings.registry_address, application="test")
+    async with db.transaction() as session:
+        await registry.enrol_sources(session, every=EVERY)
+    await db.close()
+    await mesh.sql.execute("UPDATE looks SET next_at = now() + interval '1 minute'")
+    mesh.airbyte.drop_field("Account", "Name")
+    environment = {
+        **os.environ,
+        **mesh.airbyte.environment,
+        "SUPABASE_DB_URL": mesh.settings.supabase_db_url.get_secret_value(),
+        "AAM_ENV": "test",
+        "AAM_FAILPOINTS": f"{place}=kill",
+    }
+    killed = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _ONE_LOOK, cwd=REPOSITORY, env=environment, stdout=subprocess.DEVNULL
+    )
+    async with asyncio.timeout(30):
+        assert await killed.wait() == -signal.SIGKILL
+    snapshots = "SELECT count(*) FROM snapshots"
+    assert await mesh.sql.fetchval(snapshots) == 2
+    assert (await counts(mesh))["drifts"] == (place == "observe.compared")
+    await mesh.sql.execute(
+        "UPDATE observations SET claimed_until = now() - interval '1 s', next_at = now()"
+    )
+    await mesh.sql.execute("UPDATE looks SET next_at = now()")
+
+    await until_all_are_observed(mesh)
+
+    assert len((await told(mesh, "/drifts"))["items"]) == 1
+    assert await mesh.sql.fetchval(snapshots) == 2
+    drifts = "SELECT count(*) FROM events WHERE type = 'drift.detected'"
+    assert await mesh.sql.fetchval(drifts) == 1
+
+
+_ONE_LOOK = """
+import asyncio
+from datetime import timedelta
+from uuid import uuid4
+
+from services.schema_observer.observing import Observing
+from shared import failpoints, registry
+from shared.airbyte_client import AirbyteClient
+from shared.config import Settings, load
+from shared.database import Database
+from shared.jobs import Jobs
+
+
+async def look():
+    settings = load(Settings)
+    failpoints.arm(settings.aam_failpoints)
+    db = Database.at(settings.registry_address, application="test")
+    jobs = Jobs(settings.registry_address, application="test")
+    slot, day = uuid4(), timedelta(days=1)
+    async with AirbyteClient.from_settings(settings) as airbyte:
+        async with db.transaction() as session:
+            due = "UPDATE observations SET next_at = now() RETURNING airbyte_workspace_id"
+            workspace = await session.scalar(__import__("sqlalchemy").text(due))
+            (claim,) = await registry.claim_sources(
+                session, workspace, slot=slot, at_once=4, lease=day, every=day, limit=1
+            )
+        await Observing(settings, db, airbyte, jobs).look(claim, slot)
+
+
+asyncio.run(look())
+"""

@@ -1,0 +1,253 @@
+"""Discoveries that are not believed, or fail: told once, tried again, and nothing comes of them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from tests.fakes.airbyte_server import catalog, stream
+from tests.integration.conftest import Mesh
+from tests.integration.test_observer import by_hand, counts, observe, planned, told
+
+Json = dict[str, Any]
+
+pytestmark = pytest.mark.exact
+
+
+async def kinds(mesh: Mesh, connection: Json) -> list[tuple[str, str | None]]:
+    """The connection's events about its observation, and their codes, oldest first."""
+    rows = await mesh.sql.fetch(
+        "SELECT type, code FROM events WHERE connection_id = $1 AND type LIKE 'observation.%'"
+        " ORDER BY seq",
+        connection["id"],
+    )
+    return [(row["type"].removeprefix("observation."), row["code"]) for row in rows]
+
+
+async def until_due_s(mesh: Mesh) -> float:
+    """Seconds from the newest look to the next."""
+    pause: float = await mesh.sql.fetchval(
+        "SELECT extract(epoch FROM next_at - observed_at)::float8 FROM observations"
+    )
+    return pause
+
+
+async def age(mesh: Mesh, interval: str) -> None:
+    """Let the suspicion have begun so long ago."""
+    await mesh.sql.execute(
+        "UPDATE observations SET suspicious_since = now() - CAST($1::text AS interval)", interval
+    )
+
+
+async def test_a_hidden_object_is_suspicious_until_it_is_back(mesh: Mesh) -> None:
+    """A permission is lost: nothing is applied, each connection is told once, and it recovers."""
+    connection = await mesh.onboard()
+    other = await by_hand(mesh, connection)
+    first = await observe(mesh, connection)
+    before = await counts(mesh)
+    mesh.airbyte.hide("Account")
+
+    for _ in range(3):
+        found = await observe(mesh, connection)
+        assert (found["outcome"], found["code"]) == ("suspicious", "synced_stream_missing")
+        assert found["detail"] == "1 of 5 streams are gone, and these are synced: 'Account'."
+        assert (found["drift_id"], found["changes"]) == (None, [])
+        assert found["snapshot_id"] == first["snapshot_id"]
+    observation = await told(mesh, f"/connections/{connection['id']}/observation")
+    assert observation["failures"] == 3
+    assert observation["suspicious_since"] is not None
+    mesh.airbyte.show("Account")
+    found = await observe(mesh, connection)
+
+    assert (found["outcome"], found["code"]) == ("unchanged", None)
+    assert await counts(mesh) == before | {"events": before["events"] + 4}
+    expected = [("suspicious", "synced_stream_missing"), ("recovered", None)]
+    assert await kinds(mesh, connection) == expected
+    assert await kinds(mesh, other) == expected
+    assert await planned(mesh) == []
+
+
+@pytest.mark.parametrize(
+    "offered, code",
+    [
+        ([], "no_streams"),
+        ([stream("Account"), stream("Contact")], "streams_missing"),
+        ([stream("Account")], "synced_stream_missing"),
+    ],
+)
+async def test_what_is_not_believed(mesh: Mesh, offered: list[Json], code: str) -> None:
+    """No streams, far fewer than before, or without one that is synced."""
+    connection = await mesh.onboard()
+    before = await counts(mesh)
+    mesh.airbyte.offers(catalog(*offered))
+
+    found = await observe(mesh, connection)
+
+    assert (found["outcome"], found["code"]) == ("suspicious", code)
+    assert await counts(mesh) == before | {"events": before["events"] + 1}
+
+
+async def test_another_reason_is_told_again(mesh: Mesh) -> None:
+    """From one synced stream missing to no streams at all."""
+    connection = await mesh.onboard()
+    mesh.airbyte.hide("Account")
+    await observe(mesh, connection)
+    mesh.airbyte.offers(catalog())
+    await observe(mesh, connection)
+
+    assert [code for _, code in await kinds(mesh, connection)] == [
+        "synced_stream_missing",
+        "no_streams",
+    ]
+
+
+async def test_a_person_can_say_that_it_is_so(mesh: Mesh) -> None:
+    """The next look makes a drift of it, which breaks the connection as it is configured."""
+    connection = await mesh.onboard()
+    mesh.airbyte.hide("Account")
+    await observe(mesh, connection)
+
+    found = await observe(mesh, connection, believe=True)
+
+    assert found["outcome"] == "changed"
+    (change,) = found["changes"]
+    assert (change["kind"], change["severity"]) == ("stream_removed", "breaking")
+    assert await planned(mesh) == [connection["id"]]
+    assert [kind for kind, _ in await kinds(mesh, connection)] == ["suspicious", "recovered"]
+    again = await observe(mesh, connection)
+    assert again["outcome"] == "unchanged"
+
+
+async def test_belief_is_for_one_look(mesh: Mesh) -> None:
+    """What goes missing afterwards is doubted again; a look that fails does not use it up."""
+    connection = await mesh.onboard()
+    mesh.airbyte.fail_discovery(times=1)
+    failed = await observe(mesh, connection, believe=True)
+    assert failed["outcome"] == "failed"
+    mesh.airbyte.hide("Account")
+    assert (await observe(mesh, connection))["outcome"] == "changed"
+    mesh.airbyte.hide("Contact")
+    assert (await observe(mesh, connection))["outcome"] == "suspicious"
+
+
+async def test_what_stays_missing_is_believed_in_time(mesh: Mesh) -> None:
+    """Only after SUSPICION_TIME of the same, and never at the first sight."""
+    connection = await mesh.onboard()
+    mesh.airbyte.hide("Account")
+    await observe(mesh, connection)
+    await age(mesh, "5 hours 59 minutes")
+    assert (await observe(mesh, connection))["outcome"] == "suspicious"
+    await age(mesh, "6 hours 1 minute")
+
+    found = await observe(mesh, connection)
+
+    assert found["outcome"] == "changed"
+    assert found["changes"][0]["kind"] == "stream_removed"
+
+
+async def test_a_failing_connector_proves_nothing_missing(mesh: Mesh) -> None:
+    """However long it has failed: what is missing then is seen for the first time."""
+    connection = await mesh.onboard()
+    mesh.airbyte.fail_discovery("config_error", "password authentication failed for bob", times=1)
+    failed = await observe(mesh, connection)
+    assert (failed["outcome"], failed["code"]) == ("failed", "discovery_failed")
+    assert "bob" not in failed["detail"]
+    await age(mesh, "2 days")
+    mesh.airbyte.hide("Account")
+
+    assert (await observe(mesh, connection))["outcome"] == "suspicious"
+    assert [code for _, code in await kinds(mesh, connection)] == [
+        "discovery_failed",
+        "synced_stream_missing",
+    ]
+
+
+async def test_airbyte_away_says_nothing_about_the_source(mesh: Mesh) -> None:
+    """It is recorded and tried again; no connection is told, and no snapshot is lost."""
+    connection = await mesh.onboard()
+    await observe(mesh, connection)
+    before = await counts(mesh)
+    mesh.airbyte.fault("commands/run/discover", 500, times=None)
+
+    found = await observe(mesh, connection)
+
+    assert found["outcome"] == "failed"
+    assert found["code"].startswith("upstream_")
+    mesh.airbyte.heal()
+    found = await observe(mesh, connection)
+    assert found["outcome"] == "unchanged"
+    assert await counts(mesh) == before
+
+
+async def test_what_cannot_be_read_is_no_catalog(mesh: Mesh) -> None:
+    """A stream without a name."""
+    connection = await mesh.onboard()
+    before = await counts(mesh)
+    mesh.airbyte.offers(b'{"streams":[{"stream":{"jsonSchema":{}},"config":{}}]}')
+
+    found = await observe(mesh, connection)
+
+    assert (found["outcome"], found["code"]) == ("failed", "unreadable_catalog")
+    assert await counts(mesh) == before | {"events": before["events"] + 1}
+
+
+async def test_it_is_tried_again_ever_less_often(mesh: Mesh) -> None:
+    """After a minute, doubled each time, with jitter, and never less often than its interval."""
+    connection = await mesh.onboard()
+    mesh.airbyte.hide("Account")
+    pauses = []
+    for _ in range(6):
+        await observe(mesh, connection)
+        pauses.append(await until_due_s(mesh))
+
+    for pause, expected in zip(pauses, (60, 120, 240, 480, 900, 900), strict=True):
+        assert expected * 0.89 <= pause <= expected * 1.11, pauses
+    assert len({round(pause, 3) for pause in pauses[-2:]}) == 2
+    mesh.airbyte.show("Account")
+    await observe(mesh, connection)
+    assert 0.89 * 900 <= await until_due_s(mesh) <= 1.11 * 900
+
+
+async def test_a_source_that_is_gone_is_told(mesh: Mesh) -> None:
+    """Somebody deleted it in Airbyte."""
+    connection = await mesh.onboard()
+    await observe(mesh, connection)
+    del mesh.airbyte.sources[connection["airbyte_source_id"]]
+
+    found = await observe(mesh, connection)
+
+    assert found["outcome"] == "failed"
+    assert len(await kinds(mesh, connection)) == (found["code"] == "upstream_missing")
+
+
+async def test_an_imported_connection_is_doubted_by_its_own_catalog(mesh: Mesh) -> None:
+    """Its source was never looked at: what it syncs must be there."""
+    connection = await mesh.onboard()
+    other = await by_hand(mesh, connection)
+    await mesh.sql.execute(
+        "UPDATE connections SET archived_at = now() WHERE id = $1", connection["id"]
+    )
+    await mesh.sql.execute("UPDATE sync_catalog_versions SET snapshot_id = NULL")
+    await mesh.sql.execute("DELETE FROM snapshots")
+    mesh.airbyte.hide("Contact")
+
+    found = await observe(mesh, other)
+
+    assert (found["outcome"], found["code"]) == ("suspicious", "synced_stream_missing")
+    assert found["snapshot_id"] is None
+    mesh.airbyte.show("Contact")
+    assert (await observe(mesh, other))["outcome"] == "unchanged"
+
+
+async def test_suspicion_is_about_the_source_only(mesh: Mesh) -> None:
+    """Another source of the same kind goes on."""
+    one = await mesh.onboard()
+    two = await mesh.onboard(connection_name="Another org")
+    mesh.airbyte.hide("Account", source=one["airbyte_source_id"])
+
+    found = await asyncio.gather(observe(mesh, one), observe(mesh, two))
+
+    assert [look["outcome"] for look in found] == ["suspicious", "unchanged"]
+    assert await kinds(mesh, two) == []
