@@ -33,6 +33,7 @@ from services.drift_repair_agent.notifying import TOLD_BY_DEFAULT, notify
 from services.drift_repair_agent.receivers import Receivers
 from services.drift_repair_agent.sending import Sender, Signer
 from services.drift_repair_agent.webhooks import EventName
+from shared import registry
 from shared.config import postgres_address
 from shared.database import Database
 from shared.events import EventType
@@ -113,10 +114,18 @@ class Receiver:
             while len(self.got) < count:  # noqa: ASYNC110 (another process's doing)
                 await asyncio.sleep(0.01)
 
-    async def hang(self, _request: web.Request) -> web.StreamResponse:
+    async def hang(self, request: web.Request) -> web.StreamResponse:
         """Say nothing until the test is over."""
-        await self.over.wait()
-        return web.Response()
+        return await self.held(status(204))(request)
+
+    def held(self, answer: Answer) -> Answer:
+        """Answer so when it is over."""
+
+        async def hold(request: web.Request) -> web.StreamResponse:
+            await self.over.wait()
+            return await answer(request)
+
+        return hold
 
     async def never_end(self, request: web.Request) -> web.StreamResponse:
         """Answer 200 at once, and go on answering."""
@@ -166,9 +175,9 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 
 class Replica:
-    """One process's webhooks, with a shorter patience than the services have."""
+    """One process's webhooks, which look when they are told to."""
 
-    def __init__(self, registry_url: str, *, deadline: float = 0.5) -> None:
+    def __init__(self, registry_url: str, *, deadline: float = 5) -> None:
         self.db = Database.at(postgres_address(registry_url), application="test")
         signer = Signer(SecretStr(KEY))
         self.deliveries = Deliveries(self.db, Sender(deadline=timedelta(seconds=deadline)), signer)
@@ -560,23 +569,29 @@ async def test_a_redirect_is_not_followed(
 
 
 @pytest.mark.parametrize(
-    "kind, told",
+    "kind, deadline, told",
     [
-        ("hang", ("waiting", None, "timeout")),
-        ("stall", ("delivered", 200, None)),
-        ("never_end", ("delivered", 200, None)),
+        ("hang", 0.5, ("waiting", None, "timeout")),
+        ("stall", 30, ("delivered", 200, None)),
+        ("never_end", 30, ("delivered", 200, None)),
     ],
 )
 async def test_a_receiver_holds_nobody(
-    db: Database, sql: SQL, replica: Replica, receiver: Receiver, kind: str, told: tuple[Any, ...]
+    registry_url: str,
+    db: Database,
+    sql: SQL,
+    receiver: Receiver,
+    kind: str,
+    deadline: float,
+    told: tuple[Any, ...],
 ) -> None:
     """A try has an end, and of an answer nothing is read but its status."""
-    await replica.add(receiver.url)
     receiver.always = getattr(receiver, kind)
-    await tell(db, await a_repair(db))
-
-    async with asyncio.timeout(2):
-        await replica.deliver()
+    async with Replica(registry_url, deadline=deadline).running() as replica:
+        await replica.add(receiver.url)
+        await tell(db, await a_repair(db))
+        async with asyncio.timeout(15):
+            await replica.deliver()
 
     row = await one(sql)
     assert (row["state"], row["last_status"], row["last_code"]) == told
@@ -675,6 +690,7 @@ async def test_a_slow_receiver_is_slow_alone(
         looking = asyncio.create_task(replica.deliver())
         await receiver.hears(15)
         assert len(slow.got) == 1
+        slow.over.set()
         await looking
 
 
@@ -695,23 +711,44 @@ async def test_replicas_share_the_work(
     assert await sql.fetchval("SELECT count(*) FROM webhook_deliveries WHERE attempts = 1") == 40
 
 
+async def test_nobody_waits_for_another_claim(
+    db: Database, sql: SQL, replica: Replica, receiver: Receiver
+) -> None:
+    """A message that somebody is just taking is passed over, not waited for."""
+    await replica.add(receiver.url)
+    for _ in range(3):
+        await tell(db, await a_repair(db))
+
+    async with sql.transaction():
+        held = await sql.fetchval(
+            "SELECT id FROM webhook_deliveries ORDER BY next_at LIMIT 1 FOR UPDATE"
+        )
+        async with asyncio.timeout(5):
+            await replica.deliver()
+        assert len(receiver.got) == 2
+        assert str(held) not in receiver.ids
+    await replica.deliver()
+    assert receiver.ids[2] == str(held)
+
+
 async def test_a_late_failure_changes_nothing(
     registry_url: str, db: Database, sql: SQL, replica: Replica, receiver: Receiver
 ) -> None:
     """Who is overtaken while sending has no say any more."""
     await replica.add(receiver.url)
     await tell(db, await a_repair(db))
-    receiver.answers = [receiver.hang, status(500)]
+    receiver.answers = [receiver.held(status(500)), status(503)]
     late = asyncio.create_task(replica.deliver())
     await receiver.hears()
     await hurry(sql)
 
     async with Replica(registry_url).running() as other:
         await other.deliver()
+    receiver.over.set()
     await late
 
     row = await one(sql)
-    assert (row["attempts"], row["last_status"], row["last_code"]) == (2, 500, "refused")
+    assert (row["attempts"], row["last_status"], row["last_code"]) == (2, 503, "refused")
 
 
 async def test_a_late_success_is_one(
@@ -720,8 +757,8 @@ async def test_a_late_success_is_one(
     """That a message was taken is so whenever its sender gets to record it."""
     await replica.add(receiver.url)
     await tell(db, await a_repair(db))
-    receiver.answers = [receiver.hang, status(500)]
-    async with Replica(registry_url, deadline=5).running() as slow:
+    receiver.answers = [receiver.held(status(200)), status(500)]
+    async with Replica(registry_url).running() as slow:
         late = asyncio.create_task(slow.deliver())
         await receiver.hears()
         await hurry(sql)
@@ -1019,10 +1056,11 @@ async def test_deleting_waits_for_what_is_being_told(
     webhook_id, _ = await replica.add(receiver.url)
     repair = await a_repair(db)
     async with db.transaction() as session:
-        await notify(session, repair, EventType.REPAIR_PROPOSED)
+        await registry.webhooks_told_of(session, repair.connection_id, "repair.proposed")
         deleting = asyncio.create_task(replica.receivers.delete(webhook_id))
         _, pending = await asyncio.wait({deleting}, timeout=0.3)
         assert pending
+        await notify(session, repair, EventType.REPAIR_PROPOSED)
     await deleting
 
     row = await one(sql)
