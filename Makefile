@@ -38,7 +38,7 @@ faults: $(VENV)/.dev ## The whole fault matrix and 200 random histories
 lossy: $(VENV)/.dev ## The services' tests again, with 5 % of Airbyte's calls lost (AAM_SEED=... for another run)
 	@AAM_FAULT_RATE=0.05 $(BIN)/python -m pytest -q tests/integration --ignore tests/integration/local $(T)
 
-corpus: $(VENV)/.dev ## Diff, judge and heal every step between releases of eight real connectors (fetched)
+corpus: $(VENV)/.dev ## Diff, judge and heal every step between releases of seven real connectors (fetched)
 	@$(BIN)/python -m tests.corpus
 
 mutants: $(VENV)/.dev ## Plant each known fault in a copy: the test that it names must turn red

@@ -21,10 +21,7 @@ PACKAGES: dict[str, str] = {
         "3.3.20 3.3.35 3.4.0 3.5.0 4.0.0 4.1.0 4.2.0 5.0.0 5.1.0 5.2.14 6.0.0 6.1.9"
     ),
     "airbyte-source-github": (
-        "1.8.26 1.8.42 1.9.0 2.0.0 2.1.0 2.1.10 2.1.42 2.2.0 2.3.0 2.5.0 2.6.0 2.7.1"
-    ),
-    "airbyte-source-asana": (
-        "0.6.1 1.0.0 1.0.9 1.1.0 1.2.0 1.2.14 1.3.0 1.3.10 1.4.0 1.5.0 1.6.0 1.7.2"
+        "1.8.26 1.8.42 1.9.0 2.0.0 2.1.0 2.1.10 2.1.42 2.2.0 2.3.0 2.5.0 2.6.0 2.6.1"
     ),
     "airbyte-source-jira": (
         "1.0.1 1.1.0 1.2.0 2.0.0 2.0.3 3.0.0 3.0.14 3.1.0 3.2.0 3.3.1 3.5.0 4.0.0"
@@ -45,7 +42,7 @@ def schemas(package: str, version: str) -> dict[str, dict[str, Any]]:
     """The schemas that this release ships as files, each by its place in the folder of schemas.
 
     A `$ref` to another file stays what it is: that file is one of the schemas. Streams that a
-    connector only makes while it runs are not in it.
+    connector only makes while it runs are not in it; one that moved into its manifest is gone.
 
     Raises:
         CalledProcessError: the release cannot be had.
