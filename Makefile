@@ -38,6 +38,9 @@ faults: $(VENV)/.dev ## The whole fault matrix and 200 random histories
 lossy: $(VENV)/.dev ## The services' tests again, with 5 % of Airbyte's calls lost (AAM_SEED=... for another run)
 	@AAM_FAULT_RATE=0.05 $(BIN)/python -m pytest -q tests/integration --ignore tests/integration/local $(T)
 
+corpus: $(VENV)/.dev ## Diff, judge and heal every step between releases of seven real connectors (fetched)
+	@$(BIN)/python -m tests.corpus
+
 mutants: $(VENV)/.dev ## Plant each known fault in a copy: the test that it names must turn red
 	@$(BIN)/python -m tests.mutants $(M)
 
@@ -70,7 +73,7 @@ clean: ## Delete what a stopped mesh keeps (.aam/)
 	@if [ -e $(VENV)/.local ]; then $(BIN)/python -m local clean; else rm -rf .aam; fi
 
 
-.PHONY: help up demo test check faults lossy mutants fix bench migrate sweep reconcile events install-connectors clean
+.PHONY: help up demo test check faults lossy corpus mutants fix bench migrate sweep reconcile events install-connectors clean
 
 # The interpreter is checked before anything is made: the Salesforce connector has no release for 3.14.
 $(BIN)/python:

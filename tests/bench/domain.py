@@ -11,11 +11,15 @@ from typing import Any
 import msgspec
 import orjson
 import xxhash
+from deepdiff import DeepDiff
 
 from shared.domain import catalog, drift
 from shared.domain.steps import Steps
 from tests.bench import org
 from tests.bench.table import Line, best_ms
+
+# In all 1,500 streams deepdiff takes minutes.
+_SMALL = 30
 
 
 class _Envelope(msgspec.Struct):
@@ -51,6 +55,8 @@ def measure(document: bytes) -> Iterator[Line]:
         compare = partial(drift.diff.steps, document, other)
         yield whole(f"diff of two discoveries, {what}", compare, floor=2 * floor)
 
+    yield from _others(document)
+
     gc.disable()  # the collector triples what orjson takes
     floor = best_ms(lambda: orjson.loads(posted))
     gc.enable()
@@ -59,6 +65,31 @@ def measure(document: bytes) -> Iterator[Line]:
     prints = partial(catalog.fingerprint_of.steps, configured)
     yield whole("fingerprint, all of it remembered", prints, floor=floor)
     yield Line(job="longest single step of all these", measured=max(longest))
+
+
+def _others(document: bytes) -> Iterator[Line]:
+    """The same answer by parsing and comparing, and by deepdiff; beside them, floors, ours."""
+    changed = org.drifted(document)
+    ours = best_ms(lambda: drift.diff(document, changed))
+    plain = best_ms(lambda: _parse_and_compare(document, changed), rounds=1)
+    yield Line(job="parse both and compare, 5 changed", measured=plain, floor=ours)
+
+    small = org.discovered(streams=_SMALL)
+    changed = org.drifted(small)
+    ours = best_ms(lambda: drift.diff(small, changed))
+    deep = best_ms(
+        lambda: DeepDiff(orjson.loads(small), orjson.loads(changed), ignore_order=True), rounds=1
+    )
+    yield Line(job=f"deepdiff of {_SMALL} streams, 5 changed", measured=deep, floor=ours)
+
+
+def _parse_and_compare(before: bytes, after: bytes) -> list[str]:
+    """The names of the streams that differ, by the shortest program that tells them."""
+    old, new = (
+        {pair["stream"]["name"]: pair["stream"] for pair in orjson.loads(document)["streams"]}
+        for document in (before, after)
+    )
+    return [name for name in old.keys() | new.keys() if old.get(name) != new.get(name)]
 
 
 def _longest_ms(steps: Callable[[], Steps[Any]]) -> float:

@@ -56,7 +56,9 @@ class Settings:
         self._choices = choices
         self._kinds = {change.kind for change in taken}
         self._id = renewed.id
-        self._is_hand_picked = current.config.selected_names() is not None
+        self._is_hand_picked = current.config.selected_names() is not None or bool(
+            choices.excluded & (self._fields or {}).keys()
+        )
 
         if renewed.id != current.id and current.config.alias_name == current.id.name:
             self.changes["aliasName"] = renewed.id.name

@@ -1,0 +1,1 @@
+"""Schemas as real connectors published them, version after version."""
