@@ -23,7 +23,7 @@ from shared.registry import Decided
 log = logs.get(__name__)
 
 _LARGE = 40_000
-_MOST_NAMES = 200
+_MOST_NAMES = 40
 _MOST_DECISIONS = 1000
 
 

@@ -70,8 +70,9 @@ async def decisions_about(
 ) -> Sequence[Decided]:
     """The decisions for a source type about these paths, and about names like these; newest first.
 
-    `removed` are paths as JSON text, `names` last parts of paths on either side. Where pg_trgm is
-    not installed, only equal names are like each other.
+    `removed` are paths as JSON text, `names` last parts of paths on either side. Names are compared
+    with those of the newest 500 decisions, by pg_trgm; where that is not installed, only equal
+    names are like each other.
     """
     parameters = {
         "source_type": source_type,
@@ -85,20 +86,27 @@ async def decisions_about(
     return [Decided(*row) for row in rows]
 
 
-_CAN_COMPARE = text("SELECT to_regprocedure('similarity(text,text)') IS NOT NULL")
+_CAN_COMPARE = text("SELECT to_regprocedure('word_similarity(text,text)') IS NOT NULL")
 _ABOUT = """
-    SELECT entity, namespace, stream, removed::text, became::text, verdict FROM knowledge
-    WHERE source_type = :source_type AND entity = :entity AND (
-        removed = ANY(CAST(CAST(:removed AS text[]) AS jsonb[]))
-        OR EXISTS (SELECT FROM unnest(CAST(:names AS text[])) name WHERE {alike})
-    )
+    WITH of_type AS NOT MATERIALIZED (
+        SELECT id, entity, namespace, stream, removed, became, verdict, created_at FROM knowledge
+        WHERE source_type = :source_type AND entity = :entity
+    ), newest AS (SELECT * FROM of_type ORDER BY created_at DESC, id DESC LIMIT 500)
+    SELECT entity, namespace, stream, removed::text, became::text, verdict FROM (
+        SELECT * FROM of_type WHERE removed = ANY(CAST(CAST(:removed AS text[]) AS jsonb[]))
+        UNION
+        SELECT * FROM newest WHERE {alike}
+    ) about
     ORDER BY created_at DESC, id DESC LIMIT :limit
 """
-_EQUAL = text(_ABOUT.format(alike="name IN (removed->>-1, became->>-1)"))
+_NAMES = "CAST(:names AS text[])"
+_EQUAL = text(_ABOUT.format(alike=f"removed->>-1 = ANY({_NAMES}) OR became->>-1 = ANY({_NAMES})"))
+# Low, since one word in common is enough to look: `created_on`, `modified_on`.
+_JOINED = f"array_to_string({_NAMES}, ' ')"
 _SIMILAR = text(
     _ABOUT.format(
-        # Low, since one word in common is enough to look: `created_on`, `modified_on`.
-        alike="similarity(name, removed->>-1) >= 0.2 OR similarity(name, became->>-1) >= 0.2"
+        alike=f"word_similarity(removed->>-1, {_JOINED}) >= 0.3"
+        f" OR word_similarity(became->>-1, {_JOINED}) >= 0.3"
     )
 )
 

@@ -294,6 +294,21 @@ async def test_similar_names_are_found_with_pg_trgm(rag: httpx.AsyncClient, sql:
     assert after["more_than_names"] is False
 
 
+async def test_an_old_decision_is_found_among_many(rag: httpx.AsyncClient, sql: Sql) -> None:
+    """Names are compared with the newest decisions; what is about exactly this is found always."""
+    await learned(rag, decision("icon", "emoji"))
+    await sql.execute("""
+        INSERT INTO knowledge
+            (id, source_type, entity, stream, removed, became, verdict, decided_by)
+        SELECT gen_random_uuid(), 'Salesforce', 'field', 'orders', to_jsonb(ARRAY['a' || n]),
+            to_jsonb(ARRAY['b' || n]), 'accepted', 'ada@example.com'
+        FROM generate_series(1, 2000) n
+    """)
+    asked = question({"icon": NUMBER}, {"emoji": NUMBER, "size": NUMBER})
+
+    assert (await suggested(rag, asked))[0]["more_than_names"] is True
+
+
 # What is refused
 
 
