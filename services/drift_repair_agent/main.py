@@ -14,6 +14,7 @@ from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from services.drift_repair_agent import webhooks
 from services.drift_repair_agent.carrying_out import Carrier
 from services.drift_repair_agent.delivering import Deliveries
+from services.drift_repair_agent.expiring import Expiring
 from services.drift_repair_agent.planning import Planner
 from services.drift_repair_agent.policies import Policies
 from services.drift_repair_agent.receivers import Receivers
@@ -32,6 +33,7 @@ from services.drift_repair_agent.shapes import (
     Unchanged,
 )
 from services.drift_repair_agent.suggesting import Suggesting
+from services.drift_repair_agent.verifying import Verifying
 from shared import background, failpoints, logs, registry
 from shared.airbyte_client import AirbyteClient
 from shared.app import create_app, for_server, problems, raw_json, told_to_stop
@@ -42,11 +44,15 @@ from shared.jobs import Jobs
 from shared.models import RepairState
 from shared.operations import Operations
 from shared.operations_http import ACCEPTED, GivenKey, Wait, answered, routes
+from shared.peers import Orchestrator, RagEngine
 
 router = APIRouter(tags=["repairs"])
 
 _PLANS_AT_ONCE = 4
 _PLANNED_EVERY = timedelta(seconds=5)
+_EXPIRED_EVERY = timedelta(seconds=5)
+_ASKED_EVERY = timedelta(seconds=30)
+_TOLD_EVERY = timedelta(seconds=5)
 MAX_BODY_BYTES = 16 * 1024 * 1024
 _LARGE_BODY_BYTES = 4 * 1024 * 1024
 
@@ -318,7 +324,10 @@ def build(settings: Settings) -> FastAPI:
 
     service = DriftRepairAgent(settings, db, airbyte, operations)
     carrier = Carrier(db, airbyte, operations)
-    planner = Planner(settings, db, airbyte, operations, Suggesting(), carrier)
+    orchestrator, rag = Orchestrator.from_settings(settings), RagEngine.from_settings(settings)
+    carrier.verify_with(Verifying(db, orchestrator).step)
+    suggesting = Suggesting(db, rag)
+    planner = Planner(settings, db, airbyte, operations, suggesting, carrier)
     jobs.on("plan", planner.job, at_once=_PLANS_AT_ONCE)
 
     @asynccontextmanager
@@ -331,12 +340,17 @@ def build(settings: Settings) -> FastAPI:
                 *deliveries.looks,
                 Look(planner.look, _PLANNED_EVERY, name="plan"),
                 Look(carrier.look, settings.job_poll_interval),
+                Look(Expiring(db).look, _EXPIRED_EVERY, name="expire"),
+                Look(planner.ask_again, _ASKED_EVERY, name="ask_again"),
+                Look(suggesting.learn, _TOLD_EVERY, name="learn"),
             ) as stop_looking,
             jobs.running(),
             operations.running(),
         ):
             with told_to_stop(operations.stop, jobs.stop, stop_looking):
                 yield
+        await orchestrator.close()
+        await rag.close()
         await airbyte.aclose()
         await db.close()
 

@@ -84,6 +84,7 @@ async def carried_out(
     if repair.state == RepairState.ROLLING_BACK:
         repair.restored_version = number
         end(repair, RepairState.ROLLED_BACK)
+        repair.failure_code = SYNC_FAILED
         await told(session, row, repair, EventType.REPAIR_ROLLED_BACK, SYNC_FAILED)
         return
     repair.version_number = number
@@ -96,6 +97,13 @@ async def carried_out(
     else:
         await applied(session, row, repair)
     await _rebase(session, repair, base, number)
+
+
+def roll_back(repair: Repair, code: str | None) -> None:
+    """Note that the sync with a repair failed, and why: the version before is to be restored."""
+    repair.state = RepairState.ROLLING_BACK
+    repair.operation_id, repair.failure_detail = None, code
+    repair.failure_code, repair.tries, repair.next_at = None, 0, func.now()
 
 
 async def applied(

@@ -22,12 +22,12 @@ from services.drift_repair_agent.items import BY_POLICY, Item, Made, Suggestion,
 from services.drift_repair_agent.pausing import Pause, Pausing
 from services.drift_repair_agent.policy import Policy, Reaction
 from services.drift_repair_agent.situation import Situation
-from services.drift_repair_agent.suggesting import Asked, Suggesting
+from services.drift_repair_agent.suggesting import Asked, Known, Suggesting
 from shared import failpoints, logs, registry
 from shared.airbyte_client import AirbyteClient
 from shared.config import Settings
 from shared.database import Database
-from shared.domain.catalog import StreamId
+from shared.domain.catalog import StreamId, read_stream
 from shared.domain.drift import Change, Verdict
 from shared.errors import AamError, Conflict
 from shared.models import Connection, ConnectionStatus, Drift, Repair, RepairState, Snapshot
@@ -44,6 +44,8 @@ class _Basis:
 
     situation: Situation
     snapshot: Snapshot
+    before: Snapshot | None
+    """What the source offered when the connection was last planned for."""
     drift: Drift
     policy: Policy
     proposed: Repair | None
@@ -84,6 +86,17 @@ class Planner:
         """Plan for the connection that a drift was recorded for."""
         await self.plan(UUID(payload))
 
+    async def ask_again(self) -> None:
+        """Plan again where the rag_engine could not be asked, once it is there."""
+        async with self._db.read() as session:
+            waiting = await registry.unsuggested(session, limit=_AT_ONCE)
+        if not waiting or not await self._suggesting.is_there():
+            return
+        for connection_id in waiting:
+            async with self._db.transaction() as session:
+                await registry.forget_plan(session, connection_id)
+            await self.plan(connection_id)
+
     async def plan(self, connection_id: UUID) -> None:
         """Compare, judge, ask what became of what is gone, and record what is to be done.
 
@@ -98,7 +111,8 @@ class Planner:
         if basis is None:
             return
         changes = await basis.situation.changes()
-        asked = await self._suggesting.ask(basis.situation, changes)
+        known = await self._known(basis, changes)
+        asked = await self._suggesting.ask(basis.situation, changes, known=known)
         planned = weigh(changes, asked, basis.policy, basis.refused)
         failpoints.at("repair.weighed")
         safe_id = await self._record(basis, planned)
@@ -115,36 +129,63 @@ class Planner:
             refused = await registry.refused_changes(session, connection_id)
             if drift is None or row.airbyte_source_id is None:
                 return None
-            new = await self._new_streams(session, row, drift, proposed)
+            before = await self._before(session, row, drift)
+            new = await self._new_streams(session, row, before)
+        known = [] if proposed is None else changes_of.read(proposed.changes)
+        new |= {item.change.stream for item in known if item.change.kind == "stream_added"}
         now = await situation.read(self._db, connection_id, also=new)
         if now.snapshot is None:
             return None
         return _Basis(
             now,
             now.snapshot,
+            before,
             drift,
             Policy.read(None if policy is None else policy.policy),
             proposed,
             frozenset(item.identity for text in refused for item in changes_of.read(text)),
         )
 
-    async def _new_streams(
-        self, session: AsyncSession, row: Connection, drift: Drift, proposed: Repair | None
-    ) -> set[StreamId]:
-        """The streams that the source offers since the last plan, or that a proposal is about."""
-        newest = await registry.latest_snapshot(session, drift_source(row))
+    async def _known(self, basis: _Basis, changes: Sequence[tuple[Change, Verdict]]) -> Known:
+        """The fields that hand-picked streams had before; their head lacks what was left out."""
+        gone = {
+            c.stream for c, verdict in changes if c.kind == "field_removed" and verdict.concerns
+        }
+        picked = [
+            stream.id
+            for stream in basis.situation.configured.streams
+            if stream.id in gone and stream.config.selected_names() is not None
+        ]
+        if not picked or basis.before is None:
+            return {}
+        names = [stream.name for stream in picked]
+        async with self._db.read() as session:
+            bodies = await registry.stream_bodies(session, basis.before, names=names)
+        streams = [read_stream(body) for body in bodies]
+        return {one.id: frozenset(one.stream.fields() or ()) for one in streams}
+
+    async def _before(
+        self, session: AsyncSession, row: Connection, drift: Drift
+    ) -> Snapshot | None:
+        """What the source offered when the connection was last planned for."""
         plan = await registry.find_plan(session, row.id)
-        before_id = drift.before_snapshot_id if plan is None else plan.snapshot_id
-        if newest is None or before_id is None:
+        newest = await registry.latest_snapshot(session, source_of(row))
+        is_again = plan is None or newest is None or plan.snapshot_id == newest.id
+        before_id = drift.before_snapshot_id if plan is None or is_again else plan.snapshot_id
+        return None if before_id is None else await registry.find_snapshot(session, before_id)
+
+    async def _new_streams(
+        self, session: AsyncSession, row: Connection, before: Snapshot | None
+    ) -> set[StreamId]:
+        """The streams that the source offers since the last plan."""
+        newest = await registry.latest_snapshot(session, source_of(row))
+        if newest is None or before is None or newest.id == before.id:
             return set()
-        before = await registry.find_snapshot(session, before_id)
-        new = {
+        return {
             StreamId(*offered)
             for offered in await registry.offered_streams(session, newest)
             - await registry.offered_streams(session, before)
         }
-        known = [] if proposed is None else changes_of.read(proposed.changes)
-        return new | {item.change.stream for item in known if item.change.kind == "stream_added"}
 
     async def _record(self, basis: _Basis, planned: Sequence[Item]) -> UUID | None:
         """Write the plan down, with an operation that pauses or resumes where that is needed.
@@ -192,7 +233,7 @@ class Planner:
         held = basis.situation.row
         row = await registry.lock_connection(session, held.id)
         proposed = await registry.proposed_repair(session, row.id)
-        newest = await registry.latest_snapshot(session, drift_source(row))
+        newest = await registry.latest_snapshot(session, source_of(row))
         is_still = (
             row.status is ConnectionStatus.ACTIVE
             and row.catalog_version == held.catalog_version
@@ -394,7 +435,7 @@ def _id(repair: Repair | None) -> UUID | None:
     return None if repair is None else repair.id
 
 
-def drift_source(row: Connection) -> UUID:
+def source_of(row: Connection) -> UUID:
     """The source whose drifts a connection has."""
     if row.airbyte_source_id is None:
         raise Conflict(f"Connection {row.id} has no source.")

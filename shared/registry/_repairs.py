@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import TextClause, delete, func, select, text, update
+from sqlalchemy import TextClause, delete, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.errors import NotFound
-from shared.models import Drift, Plan, Policy, Repair, RepairState
+from shared.models import Connection, Drift, Plan, Policy, Repair, RepairState
 
 UNDER_WAY = (
     RepairState.APPROVED,
@@ -191,11 +191,24 @@ async def wait_on(session: AsyncSession, repair_id: UUID, *, code: str, seconds:
     )
 
 
+async def verify_by_job(session: AsyncSession, repair_id: UUID, job_id: UUID) -> None:
+    """Note which sync verifies a repair."""
+    await session.execute(
+        update(Repair)
+        .where(Repair.id == repair_id, Repair.state == RepairState.VERIFYING)
+        .values(job_id=job_id)
+    )
+
+
 async def expired_repairs(session: AsyncSession, *, limit: int) -> Sequence[tuple[UUID, UUID]]:
-    """Proposed repairs whose time is over, with their connections."""
+    """Proposed repairs whose time is over, or whose connection is archived; with that one's id."""
     rows = await session.execute(
         select(Repair.id, Repair.connection_id)
-        .where(Repair.state == RepairState.PROPOSED, Repair.expires_at <= func.now())
+        .join(Connection, Connection.id == Repair.connection_id)
+        .where(
+            Repair.state == RepairState.PROPOSED,
+            or_(Repair.expires_at <= func.now(), Connection.archived_at.is_not(None)),
+        )
         .order_by(Repair.expires_at)
         .limit(limit)
     )
@@ -210,15 +223,20 @@ async def unlearned_repairs(session: AsyncSession, *, limit: int) -> Sequence[Re
     return rows.all()
 
 
-async def unsuggested_repairs(session: AsyncSession, *, limit: int) -> Sequence[UUID]:
-    """Connections with a proposal for which the rag_engine could not be asked."""
+async def see_learned(session: AsyncSession, repair_id: UUID) -> None:
+    """Note that the rag_engine knows what was decided."""
+    await session.execute(update(Repair).where(Repair.id == repair_id).values(is_learned=True))
+
+
+async def unsuggested(session: AsyncSession, *, limit: int) -> Sequence[UUID]:
+    """Connections with a proposal of which the rag_engine could not be asked."""
     return (await session.scalars(_UNSUGGESTED, {"limit": limit})).all()
 
 
 _UNSUGGESTED = text("""
     SELECT connection_id FROM repairs
     WHERE state = 'proposed' AND changes @? '$[*] ? (@.suggestion_missing == true)'
-    ORDER BY created_at LIMIT :limit
+    ORDER BY updated_at LIMIT :limit
 """)
 
 
