@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Literal, NotRequired, Self, TypedDict
 from urllib.parse import quote
+from uuid import UUID
 
 import aiohttp
 import httpx
@@ -94,6 +95,7 @@ class Peer:
     async def _once(self, method: str, path: str, **sent: Any) -> dict[str, Any]:
         request_id = structlog.contextvars.get_contextvars().get("request_id")
         headers = {logs.REQUEST_ID_HEADER: request_id} if request_id else {}
+        headers |= sent.pop("headers", {})
         if "content" in sent:
             headers["Content-Type"] = "application/json"
         try:
@@ -137,6 +139,37 @@ class AuthBroker(Peer):
         """
         part = quote(credential_id, safe="")
         return await self._get(f"/credentials/{part}/connector-config", source_type=source_type)
+
+
+class Orchestrator(Peer):
+    """The orchestrator: has Airbyte sync a connection."""
+
+    name = "orchestrator"
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """The orchestrator that the settings name."""
+        return cls(str(settings.orchestrator_url), deadline=settings.peer_timeout.total_seconds())
+
+    async def sync(self, connection_id: UUID, *, key: str) -> UUID:
+        """Have Airbyte move the data now, once for each Idempotency-Key; the job's id.
+
+        Raises:
+            SyncRunning: one runs already; `job_id` names it where it is known.
+            NotActive: the connection's status does not allow it, here or in Airbyte.
+            UpstreamUnknown: it is not known yet whether a job was started: ask again.
+            UpstreamUnreachable: the orchestrator is away.
+        """
+        wait = self._deadline / 2
+        answer = await self._repeated(
+            "POST",
+            f"/connections/{connection_id}/sync",
+            params={"wait": f"{wait:g}"},
+            headers={"Idempotency-Key": key},
+        )
+        if "job_id" not in answer:
+            raise UpstreamUnknown("The orchestrator does not know yet whether a sync was started.")
+        return UUID(answer["job_id"])
 
 
 class Evidence(TypedDict):

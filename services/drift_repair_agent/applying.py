@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.drift_repair_agent import outcomes
 from shared import events, registry
 from shared.airbyte_client import AirbyteClient, AirbyteConnection
 from shared.config import Settings
@@ -20,7 +22,7 @@ from shared.errors import (
 )
 from shared.events import EventType
 from shared.heads import means
-from shared.models import ConnectionStatus, VersionOrigin
+from shared.models import Connection, ConnectionStatus, VersionOrigin
 from shared.operations import Operation
 
 _TRIES = 3
@@ -37,6 +39,14 @@ class Heal(msgspec.Struct, frozen=True):
     base_status: ConnectionStatus
     snapshot_id: UUID | None
     source_catalog_id: UUID | None
+    origin: VersionOrigin = VersionOrigin.REPAIR
+    repair_id: UUID | None = None
+    """The repair that is carried out; None where a caller gave the catalog."""
+    decided_by: str | None = None
+    is_paused: bool = False
+    """Whether AAM has paused it: what waits for a decision may be why Airbyte flags it."""
+    afterwards: Literal["as_it_is", "resumed", "paused"] = "as_it_is"
+    """What AAM makes of the connection in Airbyte once it holds the catalog."""
 
 
 class Applying:
@@ -60,16 +70,22 @@ class Applying:
             registry.end_heal(row, operation.id, status=ConnectionStatus.ACTIVE)
             row.failure_code = row.failure_detail = row.drifted_upstream_at = None
             row.upstream_code = None
-            registry.append_version(
+            version = registry.append_version(
                 session,
                 row,
                 document,
                 expected_version=heal.base_version,
                 fingerprint=heal.fingerprint,
-                origin=VersionOrigin.REPAIR,
+                origin=heal.origin,
                 snapshot_id=heal.snapshot_id,
             )
+            version.repair_id, version.decided_by = heal.repair_id, heal.decided_by
             events.record(session, EventType.CATALOG_APPLIED, row, ref=operation.id)
+            self._note_pause(session, row, heal)
+            if heal.repair_id is not None:
+                await outcomes.carried_out(
+                    session, row, heal.repair_id, base=heal.base_version, number=number
+                )
             answer = applied(
                 row.id, heal.base_version, number, ConnectionStatus.ACTIVE, changed=True
             )
@@ -87,8 +103,14 @@ class Applying:
                 raise UpstreamMismatch("Airbyte accepted the catalog and holds a different one.")
             operation.results["mismatches"] = refused
             operation.forget("update", "look")
-        if held["breaking_change"]:
-            await self._unpause(operation, heal, document, paused=held["paused"])
+        if heal.afterwards == "paused":
+            await self._set(operation, heal, document, status="inactive", breaking_change=None)
+        elif heal.afterwards == "resumed":
+            await self._set(operation, heal, document, status="active", breaking_change=False)
+        elif held["breaking_change"] and not heal.is_paused:
+            # A pause without the flag is a person's, and stays.
+            status = "active" if held["paused"] else None
+            await self._set(operation, heal, document, status=status, breaking_change=False)
 
     async def _given(self, operation: Operation, heal: Heal, document: bytes) -> dict[str, Any]:
         async def update() -> bool:
@@ -110,21 +132,22 @@ class Applying:
         held: dict[str, Any] = await operation.once("look", look, within=self._call_s)
         return held
 
-    async def _unpause(
-        self, operation: Operation, heal: Heal, document: bytes, *, paused: bool
+    async def _set(
+        self,
+        operation: Operation,
+        heal: Heal,
+        document: bytes,
+        *,
+        status: str | None,
+        breaking_change: bool | None,
     ) -> None:
-        """Take back what a schema change made Airbyte flag, and perhaps pause: it is healed now.
+        """Pause or resume the connection, and take back what a schema change made Airbyte flag."""
 
-        A pause without the flag is a person's, and stays.
-        """
-
-        async def unpause() -> bool:
-            await self._update(
-                heal, document, status="active" if paused else None, breaking_change=False
-            )
+        async def set_() -> bool:
+            await self._update(heal, document, status=status, breaking_change=breaking_change)
             return await means(await self._held(heal), heal.fingerprint)
 
-        if not await operation.once("unpause", unpause, within=2 * self._call_s):
+        if not await operation.once("unpause", set_, within=2 * self._call_s):
             raise UpstreamMismatch("Airbyte accepted the catalog and holds a different one.")
 
     async def _update(
@@ -150,8 +173,10 @@ class Applying:
             )
         except (UpstreamUnknown, UpstreamConflict):
             held = await self._held(heal)
-            if not await means(held, heal.fingerprint) or (
-                breaking_change is not None and held.breaking_change is not breaking_change
+            if (
+                not await means(held, heal.fingerprint)
+                or (breaking_change is not None and held.breaking_change is not breaking_change)
+                or (status is not None and held.status != status)
             ):
                 raise
 
@@ -165,6 +190,15 @@ class Applying:
             return await self._airbyte.get_connection(heal.airbyte_connection_id)
         except UpstreamUnreachable:
             raise UpstreamUnknown("Airbyte went away before it could be looked at.") from None
+
+    @staticmethod
+    def _note_pause(session: AsyncSession, row: Connection, heal: Heal) -> None:
+        if heal.afterwards == "resumed":
+            row.paused_by = None
+            events.record(session, EventType.CONNECTION_RESUMED, row, ref=heal.repair_id)
+        elif heal.afterwards == "paused":
+            row.paused_by = heal.repair_id
+            events.record(session, EventType.CONNECTION_PAUSED, row, ref=heal.repair_id)
 
     async def undo(self, operation: Operation) -> None:
         """Back to the old version where Airbyte holds it (again), else FAILED."""
@@ -198,13 +232,16 @@ class Applying:
         if await means(await self._held(heal), head.fingerprint):
             return "base"
         await self._airbyte.update_connection(
-            heal.airbyte_connection_id, head.sync_catalog.encode()
+            heal.airbyte_connection_id,
+            head.sync_catalog.encode(),
+            status="inactive" if heal.afterwards == "resumed" else None,
         )
         return "base" if await means(await self._held(heal), head.fingerprint) else "other"
 
     async def _settle(
         self, operation: Operation, status: ConnectionStatus, *, code: str | None
     ) -> None:
+        heal = msgspec.json.decode(operation.request, type=Heal)
         failure = operation.failure or {}
         async with self._db.transaction() as session:
             row = await registry.lock_connection(
@@ -220,6 +257,8 @@ class Applying:
                 ref=operation.id,
                 code=failure.get("code"),
             )
+            if heal.repair_id is not None:
+                await outcomes.not_carried_out(session, row, heal.repair_id, failure)
             await operation.finish(session)
 
 

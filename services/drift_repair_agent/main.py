@@ -5,26 +5,54 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Annotated, Any
+from uuid import UUID
 
-from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 
 from services.drift_repair_agent import webhooks
+from services.drift_repair_agent.carrying_out import Carrier
 from services.drift_repair_agent.delivering import Deliveries
+from services.drift_repair_agent.expiring import Expiring
+from services.drift_repair_agent.planning import Planner
+from services.drift_repair_agent.policies import Policies
 from services.drift_repair_agent.receivers import Receivers
+from services.drift_repair_agent.repairs import Repairs
 from services.drift_repair_agent.sending import Sender, Signer
 from services.drift_repair_agent.service import ApplyOrder, DriftRepairAgent
-from shared import background, failpoints, logs
+from services.drift_repair_agent.shapes import (
+    Approve,
+    Decide,
+    PolicyOrder,
+    PolicyView,
+    RepairDetail,
+    RepairPage,
+    RepairView,
+    RollBack,
+    Unchanged,
+)
+from services.drift_repair_agent.suggesting import Suggesting
+from services.drift_repair_agent.verifying import Verifying
+from shared import background, failpoints, logs, registry
 from shared.airbyte_client import AirbyteClient
-from shared.app import create_app, for_server, problems, told_to_stop
+from shared.app import create_app, for_server, problems, raw_json, told_to_stop
+from shared.background import Look
 from shared.config import Settings, load
 from shared.database import Database
 from shared.jobs import Jobs
+from shared.models import RepairState
 from shared.operations import Operations
 from shared.operations_http import ACCEPTED, GivenKey, Wait, answered, routes
+from shared.peers import Orchestrator, RagEngine
 
 router = APIRouter(tags=["repairs"])
 
+_PLANS_AT_ONCE = 4
+_PLANNED_EVERY = timedelta(seconds=5)
+_EXPIRED_EVERY = timedelta(seconds=5)
+_ASKED_EVERY = timedelta(seconds=30)
+_TOLD_EVERY = timedelta(seconds=5)
 MAX_BODY_BYTES = 16 * 1024 * 1024
 _LARGE_BODY_BYTES = 4 * 1024 * 1024
 
@@ -53,7 +81,25 @@ async def _let_others_in(body: bytes) -> None:
         await asyncio.sleep(0.001)
 
 
+def _repairs(request: Request) -> Repairs:
+    repairs: Repairs = request.app.state.repairs
+    return repairs
+
+
+def _policies(request: Request) -> Policies:
+    policies: Policies = request.app.state.policies
+    return policies
+
+
+def _db(request: Request) -> Database:
+    db: Database = request.app.state.db
+    return db
+
+
 Service = Annotated[DriftRepairAgent, Depends(_service)]
+Decisions = Annotated[Repairs, Depends(_repairs)]
+PolicyStore = Annotated[Policies, Depends(_policies)]
+Registry = Annotated[Database, Depends(_db)]
 Order = Annotated[ApplyOrder, Depends(_order)]
 
 _STREAM: dict[str, Any] = {
@@ -170,6 +216,100 @@ async def apply_new_catalog(order: Order, service: Service, key: GivenKey, wait:
     return answered(await service.apply_new_catalog(order, key=key, wait=wait))
 
 
+_WAITS: dict[int | str, dict[str, Any]] = {
+    200: {"model": RepairView, "description": "It is decided, and over"},
+    202: {"model": RepairView, "description": "It is decided; GET /repairs/{repair_id} tells more"},
+}
+
+
+@router.get("/repairs", response_model=RepairPage, responses=problems(422, 503))
+async def repairs(
+    db: Registry,
+    state: Annotated[list[RepairState] | None, Query()] = None,
+    connection_id: Annotated[UUID | None, Query()] = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    after: Annotated[
+        str | None, Query(max_length=200, description="`next` of the page before")
+    ] = None,
+) -> Response:
+    """List repairs, newest first; `state=proposed` are those that wait for a person."""
+    shown = registry.RepairFilter(
+        connection_id=connection_id,
+        states=state or (),
+        after=registry.read_cursor(after) if after else None,
+    )
+    async with db.read() as session:
+        return raw_json(await registry.page_of_repairs(session, shown, limit=limit))
+
+
+@router.get("/repairs/{repair_id}", response_model=RepairDetail, responses=problems(404, 503))
+async def repair(repair_id: UUID, repairs: Decisions) -> Response:
+    """One repair: its changes, what each destroys or resets, and the catalog before and after."""
+    return raw_json(await repairs.view(repair_id))
+
+
+@router.post(
+    "/repairs/{repair_id}/approve",
+    response_model=RepairView,
+    responses={**_WAITS, **problems(400, 404, 409, 422, 503, 504)},
+)
+async def approve(
+    repair_id: UUID, order: Approve, repairs: Decisions, key: GivenKey, wait: Wait
+) -> Response:
+    """Approve a repair, or some of its changes; it is applied, or waits for the end of a sync.
+
+    With `changes` these are split off into a repair of their own, which is answered; the rest stays
+    open under its id. A removed field is taken as renamed where that is suggested; `choices` say
+    otherwise. 409 `stale_plan`: the catalog or the source has changed; `newer` is the repair to
+    look at. 409 `not_proposed`: it is decided already, or over.
+    """
+    return answered(await repairs.approve(repair_id, order, key=key, wait=wait))
+
+
+@router.post(
+    "/repairs/{repair_id}/reject",
+    response_model=RepairView,
+    responses=problems(400, 404, 409, 422, 503, 504),
+)
+async def reject(repair_id: UUID, order: Decide, repairs: Decisions, key: GivenKey) -> Response:
+    """Reject a repair, or some of its changes: nothing is done about them.
+
+    A connection that is paused until then stays paused.
+    """
+    return answered(await repairs.reject(repair_id, order, key=key))
+
+
+@router.post(
+    "/connections/{connection_id}/rollback",
+    response_model=RepairView | Unchanged,
+    responses={**_WAITS, **problems(400, 404, 409, 422, 503, 504)},
+)
+async def roll_back(
+    connection_id: UUID, order: RollBack, repairs: Decisions, key: GivenKey, wait: Wait
+) -> Response:
+    """Put an older catalog version in force again: it is appended as the newest one.
+
+    409 `rollback_impossible` where the source no longer has what that version needs; `problems`
+    says what. What it takes back is not applied again without a person.
+    """
+    return answered(await repairs.roll_back(connection_id, order, key=key, wait=wait))
+
+
+@router.get("/connections/{connection_id}/policy", responses=problems(404, 503))
+async def policy(connection_id: UUID, policies: PolicyStore) -> PolicyView:
+    """What may happen to the connection without a person: the policy in effect."""
+    return await policies.view(connection_id)
+
+
+@router.put("/connections/{connection_id}/policy", responses=problems(404, 409, 422, 503))
+async def put_policy(connection_id: UUID, order: PolicyOrder, policies: PolicyStore) -> PolicyView:
+    """Change the policy where the order says so; null is the default again.
+
+    What waits for a person is planned again by the new policy.
+    """
+    return await policies.put(connection_id, order)
+
+
 def build(settings: Settings) -> FastAPI:
     """The application for these settings."""
     logs.set_up("drift_repair_agent", level=settings.log_level)
@@ -182,22 +322,41 @@ def build(settings: Settings) -> FastAPI:
     signer = Signer(settings.webhook_signing_key)
     deliveries = Deliveries(db, Sender(), signer)
 
+    service = DriftRepairAgent(settings, db, airbyte, operations)
+    carrier = Carrier(db, airbyte, operations)
+    orchestrator, rag = Orchestrator.from_settings(settings), RagEngine.from_settings(settings)
+    carrier.verify_with(Verifying(db, orchestrator).step)
+    suggesting = Suggesting(db, rag)
+    planner = Planner(settings, db, airbyte, operations, suggesting, carrier)
+    jobs.on("plan", planner.job, at_once=_PLANS_AT_ONCE)
+
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         async with (
             deliveries.running(),
-            background.repeating(db, operations.look, *deliveries.looks) as stop_looking,
+            background.repeating(
+                db,
+                operations.look,
+                *deliveries.looks,
+                Look(planner.look, _PLANNED_EVERY, name="plan"),
+                Look(carrier.look, settings.job_poll_interval),
+                Look(Expiring(db).look, _EXPIRED_EVERY, name="expire"),
+                Look(planner.ask_again, _ASKED_EVERY, name="ask_again"),
+                Look(suggesting.learn, _TOLD_EVERY, name="learn"),
+            ) as stop_looking,
             jobs.running(),
             operations.running(),
         ):
             with told_to_stop(operations.stop, jobs.stop, stop_looking):
                 yield
+        await orchestrator.close()
+        await rag.close()
         await airbyte.aclose()
         await db.close()
 
     app = create_app(
         service="drift_repair_agent",
-        description="Applies a new catalog to a connection whose source changed.",
+        description="Plans, decides, applies, verifies and takes back what a changed source needs.",
         lifespan=lifespan,
         ready={"registry": db.ping, "airbyte": airbyte.health},
         max_body_bytes=MAX_BODY_BYTES,
@@ -206,7 +365,9 @@ def build(settings: Settings) -> FastAPI:
     app.state.receivers = Receivers(db, deliveries, signer)
     app.state.operations = operations
     app.state.request_wait_s = settings.request_wait.total_seconds()
-    app.state.service = DriftRepairAgent(settings, db, airbyte, operations)
+    app.state.service = service
+    app.state.repairs = Repairs(db, operations, carrier)
+    app.state.policies = Policies(db, jobs)
     app.include_router(router)
     app.include_router(webhooks.router)
     app.include_router(routes())

@@ -3,39 +3,24 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import Annotated, Final, Self
+from typing import Annotated, Self
 from uuid import UUID
 
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.drift_repair_agent.applying import Applying, Heal, applied
+from services.drift_repair_agent.preflight import expect_healable, expect_no_sync, readable
 from shared import events, registry
 from shared.airbyte_client import AirbyteClient
 from shared.config import Settings
 from shared.database import Database
 from shared.domain import catalog as catalogs
-from shared.domain.catalog import Catalog, InvalidCatalog, StreamId
-from shared.domain.steps import in_slices
-from shared.errors import (
-    Invalid,
-    NotActive,
-    NotFound,
-    StaleCatalog,
-    SyncRunning,
-    Unavailable,
-    UpstreamConflict,
-    UpstreamDenied,
-    UpstreamRefused,
-    UpstreamUnknown,
-    UpstreamUnreachable,
-)
+from shared.domain.catalog import Catalog, StreamId
+from shared.errors import Invalid, NotFound, StaleCatalog
 from shared.events import EventType
 from shared.models import Connection, ConnectionStatus, Snapshot
 from shared.operations import Answer, Intent, Key, Operations
-
-_MAX_TOLD: Final = 50
-_SYNCING: Final = frozenset({"running", "queued"})
 
 
 class ApplyOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -99,14 +84,14 @@ class DriftRepairAgent:
         replay = await self._operations.replayed(key)
         if replay is not None:
             return replay
-        wanted, fingerprint = await _readable(order.sync_catalog)
+        wanted, fingerprint = await readable(memoryview(order.sync_catalog))
         async with self._db.read() as session:
             row = await registry.find_connection(session, order.connection_id)
-            airbyte_connection_id = _expect_healable(row, order)
+            airbyte_connection_id = expect_healable(row, order.expected_version)
             source_catalog_id = await _source_catalog_id(session, row, order.snapshot_id, wanted)
             is_new = await registry.head_fingerprint(session, row) != fingerprint
         if is_new:
-            await self._expect_no_sync(row.id, airbyte_connection_id)
+            await expect_no_sync(self._airbyte, row.id, airbyte_connection_id)
         heal = Heal(
             airbyte_connection_id=airbyte_connection_id,
             fingerprint=fingerprint,
@@ -114,11 +99,12 @@ class DriftRepairAgent:
             base_status=row.status,
             snapshot_id=order.snapshot_id,
             source_catalog_id=source_catalog_id,
+            afterwards="as_it_is" if row.paused_by is None else "resumed",
         )
 
         async def take(session: AsyncSession, operation_id: UUID) -> Answer | None:
             row = await registry.lock_connection(session, order.connection_id)
-            _expect_healable(row, order)
+            expect_healable(row, order.expected_version)
             version, status = row.catalog_version, row.status
             if (version, status) != (heal.base_version, heal.base_status):
                 raise StaleCatalog(row.id, expected=heal.base_version, current=version)
@@ -133,55 +119,6 @@ class DriftRepairAgent:
             Intent("apply", order.connection_id, heal, catalogs.dump(wanted), key), take
         )
         return await self._operations.outcome(begun, wait=wait)
-
-    async def _expect_no_sync(self, connection_id: UUID, airbyte_connection_id: UUID) -> None:
-        """See that no sync runs, by whoever started it."""
-        try:
-            statuses = await self._airbyte.connection_statuses([airbyte_connection_id])
-        except (UpstreamRefused, UpstreamDenied):
-            return  # what is wrong with the connection is found, and recorded, by the operation
-        except (UpstreamUnreachable, UpstreamUnknown, UpstreamConflict) as error:
-            raise Unavailable(f"{error.detail} Nothing was recorded.", code=error.code) from None
-        for status in statuses:
-            if status.status in _SYNCING:
-                raise SyncRunning(
-                    f"A sync of connection {connection_id} runs: apply the catalog at its end.",
-                    airbyte_job_id=status.active_job_id,
-                )
-
-
-async def _readable(document: msgspec.Raw) -> tuple[Catalog, str]:
-    """The selected streams, checked, and what they mean; what is wrong is told all at once."""
-    try:
-        catalog = await in_slices(catalogs.parse.steps(memoryview(document)))
-        await in_slices(catalogs.validate.steps(catalog))
-        wanted = catalog.selected()
-        return wanted, await in_slices(catalogs.fingerprint_of.steps(wanted))
-    except InvalidCatalog as error:
-        told = [
-            {
-                "stream": None if problem.stream is None else msgspec.to_builtins(problem.stream),
-                "field": problem.field,
-                "code": problem.code,
-                "message": problem.message,
-            }
-            for problem in error.problems[:_MAX_TOLD]
-        ]
-        raise Invalid(str(error), code=error.code, problems=told) from None
-
-
-def _expect_healable(row: Connection, order: ApplyOrder) -> UUID:
-    """The Airbyte connection to give the catalog to, if that may be done now."""
-    if row.archived_at is not None:
-        raise NotActive(f"Connection {row.id} is archived.")
-    if row.status is ConnectionStatus.HEALING:
-        raise NotActive(f"Connection {row.id} is HEALING already.", code="heal_in_progress")
-    healable = (ConnectionStatus.ACTIVE, ConnectionStatus.FAILED)
-    if row.status not in healable or row.airbyte_connection_id is None:
-        raise NotActive(f"Connection {row.id} is {row.status}; Airbyte does not hold it.")
-    if order.expected_version is not None and order.expected_version != row.catalog_version:
-        raise StaleCatalog(row.id, expected=order.expected_version, current=row.catalog_version)
-    return row.airbyte_connection_id
 
 
 async def _source_catalog_id(

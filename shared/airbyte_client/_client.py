@@ -450,6 +450,20 @@ class AirbyteClient:
         }
         return await self._send_catalog("connections/update", order, sync_catalog)
 
+    async def set_status(self, connection_id: UUID, status: str) -> None:
+        """Pause (`inactive`) or resume (`active`) a connection; all else stays as it is.
+
+        Endpoint: POST connections/update
+        Sends:    {"connectionId", "status"}
+        Receives: ConnectionRead
+
+        Raises:
+            UpstreamUnknown: it may have been set: read it back.
+        """
+        await self._post(
+            "connections/update", {"connectionId": connection_id, "status": status}, _CONNECTION
+        )
+
     async def get_connection(self, connection_id: UUID) -> AirbyteConnection:
         """One connection; its catalog holds the selected streams and selected fields only.
 

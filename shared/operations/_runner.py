@@ -206,6 +206,40 @@ class Operations:
         )
         return intent.id
 
+    async def at_once(
+        self, intent: Intent, write: Callable[[AsyncSession], Awaitable[Answer]]
+    ) -> Answer:
+        """Record what is done in one transaction, with its answer where the intent has a key.
+
+        Such an operation is over when it is recorded: it may be while another one is open.
+
+        Raises:
+            KeyReused: the key came with another request.
+            Unavailable: nothing was recorded.
+            UpstreamUnknown: nobody knows whether it was; the same key tells later.
+        """
+        async with self._db.transaction() as session:
+            if intent.key is None:
+                return await write(session)
+            values = {
+                "id": intent.id,
+                "kind": intent.kind,
+                "connection_id": intent.connection_id,
+                "request": msgspec.json.encode(intent.request, enc_hook=str).decode(),
+                "request_id": structlog.contextvars.get_contextvars().get("request_id", ""),
+                **_key_columns(intent.key),
+            }
+            while (await session.execute(sql.INSERT_ENDED, values)).one_or_none() is None:
+                known = await self._known(session, intent.key)
+                if known is not None:
+                    return known
+            answer = await write(session)
+            await session.execute(
+                sql.END_AT_ONCE,
+                {"id": intent.id, "status": answer.status, "answer": answer.body},
+            )
+            return answer
+
     async def _taken(
         self, session: AsyncSession, intent: Intent, owner: UUID
     ) -> Answer | UUID | None:

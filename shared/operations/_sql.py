@@ -31,6 +31,18 @@ INSERT = text(f"""
     ON CONFLICT DO NOTHING
     RETURNING id
 """)  # noqa: S608 - no input
+INSERT_ENDED = text("""
+    INSERT INTO operations (
+        id, kind, connection_id, status, request, step, lease_until, deadline, ended_at,
+        caller, route, idempotency_key, fingerprint, request_id
+    )
+    VALUES (
+        :id, :kind, :connection_id, 'done', CAST(:request AS jsonb), 'intent', now(), now(), now(),
+        :caller, :route, :key, :fingerprint, :request_id
+    )
+    ON CONFLICT DO NOTHING
+    RETURNING id
+""")
 OWN = text("SELECT id FROM operations WHERE id = :id AND owner = :owner")
 OPEN_OF = text("""
     SELECT id, kind FROM operations

@@ -106,3 +106,20 @@ _OFFERED = text("""
     WHERE hash = ANY(CAST(:hashes AS bytea[]))
       AND (CAST(:names AS text[]) IS NULL OR name = ANY(CAST(:names AS text[])))
 """)
+
+
+async def stream_bodies(
+    session: AsyncSession, snapshot: Snapshot, *, names: Sequence[str]
+) -> list[bytes]:
+    """The streams of these names that a snapshot holds, as the discovery gave them."""
+    rows = await session.scalars(
+        _BODIES, {"hashes": list(split_hashes(snapshot.stream_hashes)), "names": list(names)}
+    )
+    return [body.encode() for body in rows]
+
+
+_BODIES = text("""
+    SELECT body FROM stream_schemas
+    WHERE hash = ANY(CAST(:hashes AS bytea[])) AND name = ANY(CAST(:names AS text[]))
+    ORDER BY name, namespace
+""")

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import asyncpg
 import httpx
@@ -25,9 +25,10 @@ from services.auth_broker import main as auth_broker
 from services.auth_broker.service import EnvironmentStore
 from services.drift_repair_agent import main as drift_repair_agent
 from services.orchestrator import main as orchestrator
+from services.rag_engine import main as rag_engine
 from services.schema_observer import main as schema_observer
 from shared.airbyte_client._transport import Transport
-from shared.config import ProcessSettings, Settings
+from shared.config import ProcessSettings, RagEngineSettings, Settings
 from shared.errors import UpstreamUnknown
 from shared.events import STREAM
 from tests.fakes.airbyte_server import POSTGRES, WORKSPACE_ID, AirbyteServer
@@ -173,10 +174,10 @@ class Mesh:
 
 
 @asynccontextmanager
-async def serving(app: FastAPI) -> AsyncIterator[str]:
-    """The app behind a real socket; its base URL."""
+async def serving(app: FastAPI, *, lifespan: Literal["on", "off"] = "on") -> AsyncIterator[str]:
+    """The app behind a real socket; its base URL. `off` where its parts run already."""
     port = servers.free_port()
-    config = uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, lifespan="on")
+    config = uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, lifespan=lifespan)
     server = uvicorn.Server(config)
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]  # the test's own stay
     task = asyncio.create_task(server.serve())
@@ -230,8 +231,21 @@ async def running(settings: Settings, airbyte: AirbyteServer, **parts: Any) -> A
     async with AsyncExitStack() as stack:
         broker_url = await stack.enter_async_context(serving(broker))
         settings = settings.model_copy(update={"auth_broker_url": broker_url})
+        orchestrating_app = orchestrator.build(settings)
+        suggesting = rag_engine.build(
+            RagEngineSettings(_env_file=None, supabase_db_url=settings.supabase_db_url)
+        )
+        peers = {
+            "orchestrator_url": await stack.enter_async_context(
+                serving(orchestrating_app, lifespan="off")
+            ),
+            "rag_engine_url": await stack.enter_async_context(serving(suggesting)),
+        }
+        # What a test says about a peer's address stands: it may be away.
+        told = {name: url for name, url in peers.items() if name not in settings.model_fields_set}
+        settings = settings.model_copy(update=told)
         apps = [
-            orchestrator.build(settings),
+            orchestrating_app,
             drift_repair_agent.build(settings),
             schema_observer.build(settings),
             broker,

@@ -28,6 +28,7 @@ from shared.domain.catalog._model import (
     identify,
     join,
     parse,
+    read_stream,
     scan,
 )
 from shared.domain.catalog._rules import MAX_BYTES, MAX_FIELDS, validate
@@ -56,6 +57,7 @@ __all__ = [
     "merge",
     "parse",
     "raw_hash",
+    "read_stream",
     "scan",
     "validate",
 ]

@@ -1,0 +1,232 @@
+"""Carrying out what is decided: each step from a row to the next, by whichever replica looks."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Literal
+from uuid import UUID
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.drift_repair_agent import items as changes_of
+from services.drift_repair_agent import outcomes, situation
+from services.drift_repair_agent.applying import Heal
+from services.drift_repair_agent.preflight import expect_healable, expect_no_sync, readable
+from services.drift_repair_agent.situation import Situation
+from shared import events, failpoints, logs, registry
+from shared.airbyte_client import AirbyteClient
+from shared.database import Database
+from shared.domain import catalog as catalogs
+from shared.domain.catalog import Catalog, InvalidCatalog, StreamId
+from shared.domain.repair import heal
+from shared.domain.steps import in_slices
+from shared.errors import AamError, Invalid, NotActive, NotFound
+from shared.events import EventType
+from shared.models import Connection, Repair, RepairState, VersionOrigin
+from shared.operations import Answer, Intent, Operations
+
+log = logs.get(__name__)
+
+_AT_ONCE = 20
+_AGAIN_AFTER = timedelta(seconds=10)
+_FIRST_PAUSE_S = 0.25
+_LONGEST_PAUSE_S = 30.0
+
+
+class Stale(Exception):
+    """What was decided is about a catalog, or a source, that is not so any more."""
+
+
+class Carrier:
+    """Takes decided repairs to their end; every step begins from the row, and may be repeated."""
+
+    def __init__(self, db: Database, airbyte: AirbyteClient, operations: Operations) -> None:
+        self._db = db
+        self._airbyte = airbyte
+        self._operations = operations
+        self._verify: Callable[[Repair], Awaitable[None]] | None = None
+
+    def verify_with(self, verify: Callable[[Repair], Awaitable[None]]) -> None:
+        """Say what takes a repair on that waits for its sync."""
+        self._verify = verify
+
+    async def look(self) -> None:
+        """Take every decided repair one step on, whoever left it."""
+        async with self._db.transaction() as session:
+            due = await registry.claim_repairs(session, limit=_AT_ONCE, again_after=_AGAIN_AFTER)
+        for repair_id in due:
+            await self.step(repair_id)
+
+    async def step(self, repair_id: UUID) -> UUID | None:
+        """Take a repair one step on; the operation that was begun for it, if one was."""
+        async with self._db.read() as session:
+            repair = await registry.find_repair(session, repair_id)
+        try:
+            if repair.state == RepairState.VERIFYING and self._verify is not None:
+                await self._verify(repair)
+                return None
+            if repair.state not in (RepairState.APPROVED, RepairState.ROLLING_BACK):
+                return None
+            return await self._begin(repair)
+        except Stale:
+            await self._supersede(repair)
+        except (Invalid, NotFound) as error:
+            await self._fail(repair, error)
+        except AamError as error:
+            await self._wait(repair, error)
+        return None
+
+    async def _begin(self, repair: Repair) -> UUID | None:
+        """Begin the operation that gives Airbyte what was decided.
+
+        Raises:
+            Stale: the connection, or its source, has moved on.
+            Invalid: it leads to no catalog that Airbyte would take.
+            AamError: it cannot be begun now.
+        """
+        if repair.state == RepairState.ROLLING_BACK:
+            number, origin = repair.base_version, VersionOrigin.ROLLBACK
+        elif repair.target_version is not None:
+            number, origin = repair.target_version, VersionOrigin.ROLLBACK
+        else:
+            number, origin = None, VersionOrigin.REPAIR
+        now = await situation.read(self._db, repair.connection_id, also=streams_of(repair))
+        is_restoring = repair.state == RepairState.ROLLING_BACK
+        base = repair.version_number if is_restoring else repair.base_version
+        if now.row.catalog_version != base:
+            raise Stale
+        if now.row.archived_at is not None:
+            raise Invalid(f"Connection {now.row.id} is archived.", code=NotActive.code)
+        airbyte_connection_id = expect_healable(now.row, None)
+        if number is None:
+            document = await self._healed(repair, now)
+        else:
+            document = await self._version(repair.connection_id, number)
+        wanted, fingerprint = await readable(document)
+        afterwards = await self._afterwards(repair, now.row)
+        if fingerprint == now.head.fingerprint and afterwards == "as_it_is":
+            await self._end_unchanged(repair)
+            return None
+        await expect_no_sync(self._airbyte, now.row.id, airbyte_connection_id)
+        order = Heal(
+            airbyte_connection_id=airbyte_connection_id,
+            fingerprint=fingerprint,
+            base_version=now.row.catalog_version,
+            base_status=now.row.status,
+            snapshot_id=None if now.snapshot is None else now.snapshot.id,
+            source_catalog_id=None if now.snapshot is None else now.snapshot.airbyte_catalog_id,
+            origin=origin,
+            repair_id=repair.id,
+            decided_by=decided_by(repair),
+            is_paused=now.row.paused_by is not None,
+            afterwards=afterwards,
+        )
+        return await self._begun(repair, order, wanted)
+
+    async def _begun(self, repair: Repair, order: Heal, wanted: Catalog) -> UUID | None:
+        expected = repair.state
+
+        async def take(session: AsyncSession, operation_id: UUID) -> Answer | None:
+            row = await registry.lock_connection(session, repair.connection_id)
+            held = await registry.find_repair(session, repair.id, lock=True)
+            if held.state != expected:
+                return Answer(409, "")
+            expect_healable(row, order.base_version)
+            outcomes.begin(held, operation_id)
+            registry.begin_heal(row, operation_id)
+            events.record(session, EventType.CATALOG_HEALING, row, ref=operation_id)
+            return None
+
+        failpoints.at("repair.approved")
+        begun = await self._operations.begin(
+            Intent("apply", repair.connection_id, order, catalogs.dump(wanted)), take
+        )
+        return begun if isinstance(begun, UUID) else None
+
+    async def _healed(self, repair: Repair, now: Situation) -> bytes:
+        """The catalog that the decisions lead to."""
+        items = changes_of.read(repair.changes)
+        newest = None if now.snapshot is None else now.snapshot.id
+        if newest != repair.snapshot_id and not await now.has_all(items):
+            raise Stale
+        try:
+            healed = await in_slices(
+                heal.steps(now.configured, now.offered.values(), changes_of.decisions(items))
+            )
+        except InvalidCatalog as error:
+            raise Invalid(str(error), code="heal_impossible") from None
+        return healed.catalog
+
+    async def _version(self, connection_id: UUID, number: int) -> bytes:
+        async with self._db.read() as session:
+            version = await registry.read_version(session, connection_id, number)
+        return version.sync_catalog.encode()
+
+    async def _afterwards(
+        self, repair: Repair, row: Connection
+    ) -> Literal["as_it_is", "resumed", "paused"]:
+        """Resumed where AAM has paused it and nothing that is still open keeps it paused."""
+        items = changes_of.read(repair.changes)
+        if repair.state == RepairState.ROLLING_BACK:
+            return "paused" if changes_of.pauses(items) else "as_it_is"
+        if row.paused_by is None:
+            return "as_it_is"
+        async with self._db.read() as session:
+            rest = await registry.proposed_repair(session, row.id)
+        if rest is not None and changes_of.pauses(changes_of.read(rest.changes)):
+            return "as_it_is"
+        return "resumed"
+
+    async def _supersede(self, repair: Repair) -> None:
+        async with self._db.transaction() as session:
+            row, held = await self._lock(session, repair)
+            if held.state == repair.state:
+                await outcomes.superseded(session, row, held, by=None)
+                await registry.forget_plan(session, row.id)
+
+    async def _fail(self, repair: Repair, error: AamError) -> None:
+        async with self._db.transaction() as session:
+            row, held = await self._lock(session, repair)
+            if held.state == repair.state:
+                await outcomes.failed(session, row, held, code=error.code, detail=error.detail)
+
+    async def _end_unchanged(self, repair: Repair) -> None:
+        """End a repair that leads to what the head means already."""
+        async with self._db.transaction() as session:
+            row, held = await self._lock(session, repair)
+            if held.state == repair.state:
+                await outcomes.applied(session, row, held)
+
+    @staticmethod
+    async def _lock(session: AsyncSession, repair: Repair) -> tuple[Connection, Repair]:
+        row = await registry.lock_connection(session, repair.connection_id, even_archived=True)
+        return row, await registry.find_repair(session, repair.id, lock=True)
+
+    async def _wait(self, repair: Repair, error: AamError) -> None:
+        pause_s = min(_FIRST_PAUSE_S * 2 ** min(repair.tries, 10), _LONGEST_PAUSE_S)
+        pause_s *= random.uniform(0.8, 1.2)  # noqa: S311
+        async with self._db.transaction() as session:
+            await registry.wait_on(session, repair.id, code=error.code, seconds=pause_s)
+        log.info("repair_waits", repair=str(repair.id), code=error.code)
+
+
+def decided_by(repair: Repair) -> str:
+    """Who decided a repair last: a person's name, or `policy`."""
+    if repair.state == RepairState.ROLLING_BACK:
+        return changes_of.BY_POLICY
+    decisions = msgspec.json.decode(repair.decisions)
+    return str(decisions[-1]["by"])
+
+
+def streams_of(repair: Repair) -> set[StreamId]:
+    """The streams that a repair is about, also those that the connection does not sync."""
+    streams = set()
+    for item in changes_of.read(repair.changes):
+        stream = item.change.stream
+        streams.add(stream)
+        if item.change.kind == "stream_removed" and item.decision and item.decision.became:
+            streams.add(StreamId(stream.namespace, item.decision.became[-1]))
+    return streams

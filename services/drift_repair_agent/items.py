@@ -1,0 +1,161 @@
+"""The changes of a repair as they are stored: what differs, how grave, what is done about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from services.drift_repair_agent.policy import Reaction
+from shared.domain import drift
+from shared.domain.catalog import StreamId
+from shared.domain.drift import Change, Severity, Verdict
+from shared.domain.repair import Action, Decision
+
+Path = tuple[str, ...]
+
+BY_POLICY = "policy"
+"""Who decided where no person did."""
+
+
+class Suggestion(msgspec.Struct, frozen=True):
+    """What a removed field or stream probably became, by the rag_engine."""
+
+    became: Path
+    confidence: float
+    more_than_names: bool = False
+    evidence: tuple[dict[str, Any], ...] = ()
+    alternatives: tuple[dict[str, Any], ...] = ()
+
+
+class Made(msgspec.Struct, frozen=True):
+    """A decision about one change: who, when and why, and what was chosen."""
+
+    action: Action
+    by: str
+    at: datetime
+    became: Path | None = None
+    cursor: Path | None = None
+    primary_key: tuple[Path, ...] | None = None
+    why: str | None = None
+
+
+class Item(msgspec.Struct, frozen=True, kw_only=True):
+    """One change of a repair. `pair` names the change that it is decided with: a rename's half."""
+
+    id: str
+    change: Change
+    verdict: Verdict
+    reaction: Reaction
+    excluded: bool = False
+    """A new field that is never selected, whoever approves the change."""
+    pair: str | None = None
+    suggestion: Suggestion | None = None
+    suggestion_missing: bool = False
+    """The rag_engine could not be asked; it is asked again."""
+    decision: Made | None = None
+
+    @property
+    def is_removal(self) -> bool:
+        """Whether something is gone that may have become something else."""
+        return self.change.kind in ("field_removed", "stream_removed")
+
+    @property
+    def identity(self) -> str:
+        """What is equal for the same change, whenever it is found."""
+        return identity(self.change)
+
+    def decided(self, made: Made) -> Item:
+        """The same, decided."""
+        return replace(self, decision=made)
+
+
+def identity(change: Change) -> str:
+    """What is equal for the same change, whenever it is found."""
+    return msgspec.json.encode(change, order="sorted").decode()
+
+
+def read(stored: str) -> list[Item]:
+    """The changes of a repair, from its row."""
+    return [
+        Item(
+            change=msgspec.convert(one, type=Change),
+            verdict=msgspec.convert(one, type=Verdict),
+            **msgspec.structs.asdict(msgspec.convert(one, type=_Rest)),
+        )
+        for one in msgspec.json.decode(stored)
+    ]
+
+
+def write(items: Iterable[Item]) -> str:
+    """The changes of a repair, for its row and for whoever reads it: a JSON array."""
+    return msgspec.json.encode([told(item) for item in items]).decode()
+
+
+def told(item: Item) -> dict[str, Any]:
+    """A change as it is answered: with its verdict, in one object."""
+    rest = _Rest(*(getattr(item, name) for name in _Rest.__struct_fields__))
+    beside: dict[str, Any] = msgspec.to_builtins(rest)
+    return {"id": item.id} | drift.written(item.change, item.verdict) | beside
+
+
+class _Rest(msgspec.Struct, frozen=True):
+    """What an item has beside its change and its verdict."""
+
+    id: str
+    reaction: Reaction
+    excluded: bool = False
+    pair: str | None = None
+    suggestion: Suggestion | None = None
+    suggestion_missing: bool = False
+    decision: Made | None = None
+
+
+def decisions(items: Sequence[Item]) -> list[Decision]:
+    """What is to be done about the decided ones, as `heal` takes it.
+
+    A stream that another one became is selected by that.
+    """
+    told = [_decision(item, item.decision) for item in items if item.decision is not None]
+    new_names = {decision.became for decision in told if isinstance(decision.became, StreamId)}
+    return [
+        decision
+        for decision in told
+        if decision.change.kind != "stream_added" or decision.change.stream not in new_names
+    ]
+
+
+def _decision(item: Item, made: Made) -> Decision:
+    became: Path | StreamId | None = made.became
+    if made.became is not None and item.change.kind == "stream_removed":
+        became = StreamId(item.change.stream.namespace, made.became[-1])
+    return Decision(
+        change=item.change,
+        action=made.action,
+        became=became,
+        cursor=made.cursor,
+        primary_key=made.primary_key,
+    )
+
+
+def teaches(items: Iterable[Item]) -> bool:
+    """Whether a person's decision says something about what a removed field or stream became."""
+    return any(
+        item.is_removal
+        and item.decision is not None
+        and (item.suggestion is not None or item.decision.action != "keep")
+        for item in items
+    )
+
+
+def worst(items: Iterable[Item]) -> Severity:
+    """The gravest of their severities."""
+    return drift.worst(item.verdict.severity for item in items)
+
+
+def pauses(items: Iterable[Item]) -> bool:
+    """Whether the connection is to stand still until these are decided."""
+    return any(item.reaction is Reaction.PAUSE for item in items)

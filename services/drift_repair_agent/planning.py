@@ -1,0 +1,442 @@
+"""Planning: what is to be done about how a source differs from its connection's head catalog.
+
+A plan is made for the newest snapshot, whatever drifts led to it. What is safe by the policy
+becomes a repair that is applied at once; the rest becomes one that waits for a person.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID, uuid4
+
+import msgspec
+from msgspec.structs import replace
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.drift_repair_agent import items as changes_of
+from services.drift_repair_agent import outcomes, situation
+from services.drift_repair_agent.carrying_out import Carrier
+from services.drift_repair_agent.items import BY_POLICY, Item, Made, Suggestion, identity
+from services.drift_repair_agent.pausing import Pause, Pausing
+from services.drift_repair_agent.policy import Policy, Reaction
+from services.drift_repair_agent.situation import Situation
+from services.drift_repair_agent.suggesting import Asked, Known, Suggesting
+from shared import failpoints, logs, registry
+from shared.airbyte_client import AirbyteClient
+from shared.config import Settings
+from shared.database import Database
+from shared.domain.catalog import StreamId, read_stream
+from shared.domain.drift import Change, Verdict
+from shared.errors import AamError, Conflict
+from shared.models import Connection, ConnectionStatus, Drift, Repair, RepairState, Snapshot
+from shared.operations import Answer, Intent, Operations
+
+log = logs.get(__name__)
+
+_AT_ONCE = 50
+
+
+@dataclass(frozen=True, slots=True)
+class _Basis:
+    """What a plan is made from."""
+
+    situation: Situation
+    snapshot: Snapshot
+    before: Snapshot | None
+    """What the source offered when the connection was last planned for."""
+    drift: Drift
+    policy: Policy
+    proposed: Repair | None
+    refused: frozenset[str]
+    """The changes of this connection that are not applied without a person any more."""
+
+
+class Planner:
+    """Makes the plan of a connection whose source has changed, once however many replicas look."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        db: Database,
+        airbyte: AirbyteClient,
+        operations: Operations,
+        suggesting: Suggesting,
+        carrier: Carrier,
+    ) -> None:
+        self._expiry = settings.repair_expiry
+        self._db = db
+        self._operations = operations
+        self._suggesting = suggesting
+        self._carrier = carrier
+        operations.tell("pause", Pausing(settings, db, airbyte))
+
+    async def look(self) -> None:
+        """Plan for every connection that needs it, whether or not a job came."""
+        async with self._db.read() as session:
+            due = await registry.plans_due(session, limit=_AT_ONCE)
+        for connection_id in due:
+            try:
+                await self.plan(connection_id)
+            except AamError as error:
+                log.warning("not_planned", connection=str(connection_id), code=error.code)
+
+    async def job(self, payload: str) -> None:
+        """Plan for the connection that a drift was recorded for."""
+        await self.plan(UUID(payload))
+
+    async def ask_again(self) -> None:
+        """Plan again where the rag_engine could not be asked, once it is there."""
+        async with self._db.read() as session:
+            waiting = await registry.unsuggested(session, limit=_AT_ONCE)
+        if not waiting or not await self._suggesting.is_there():
+            return
+        for connection_id in waiting:
+            async with self._db.transaction() as session:
+                await registry.forget_plan(session, connection_id)
+            await self.plan(connection_id)
+
+    async def plan(self, connection_id: UUID) -> None:
+        """Compare, judge, ask what became of what is gone, and record what is to be done.
+
+        Raises:
+            Conflict: an operation of the connection is open; it is planned for afterwards.
+            Unavailable: nothing was recorded.
+        """
+        async with self._db.read() as session:
+            if not await registry.is_plan_due(session, connection_id):
+                return
+        basis = await self._basis(connection_id)
+        if basis is None:
+            return
+        changes = await basis.situation.changes()
+        known = await self._known(basis, changes)
+        asked = await self._suggesting.ask(basis.situation, changes, known=known)
+        planned = weigh(changes, asked, basis.policy, basis.refused)
+        failpoints.at("repair.weighed")
+        safe_id = await self._record(basis, planned)
+        if safe_id is not None:
+            failpoints.at("repair.recorded")
+            await self._carrier.step(safe_id)
+
+    async def _basis(self, connection_id: UUID) -> _Basis | None:
+        async with self._db.read() as session:
+            row = await registry.find_connection(session, connection_id)
+            drift = await registry.newest_drift(session, connection_id)
+            policy = await registry.find_policy(session, connection_id)
+            proposed = await registry.proposed_repair(session, connection_id)
+            refused = await registry.refused_changes(session, connection_id)
+            if drift is None or row.airbyte_source_id is None:
+                return None
+            before = await self._before(session, row, drift)
+            new = await self._new_streams(session, row, before)
+        known = [] if proposed is None else changes_of.read(proposed.changes)
+        new |= {item.change.stream for item in known if item.change.kind == "stream_added"}
+        now = await situation.read(self._db, connection_id, also=new)
+        if now.snapshot is None:
+            return None
+        return _Basis(
+            now,
+            now.snapshot,
+            before,
+            drift,
+            Policy.read(None if policy is None else policy.policy),
+            proposed,
+            frozenset(item.identity for text in refused for item in changes_of.read(text)),
+        )
+
+    async def _known(self, basis: _Basis, changes: Sequence[tuple[Change, Verdict]]) -> Known:
+        """The fields that hand-picked streams had before; their head lacks what was left out."""
+        gone = {
+            c.stream for c, verdict in changes if c.kind == "field_removed" and verdict.concerns
+        }
+        picked = [
+            stream.id
+            for stream in basis.situation.configured.streams
+            if stream.id in gone and stream.config.selected_names() is not None
+        ]
+        if not picked or basis.before is None:
+            return {}
+        names = [stream.name for stream in picked]
+        async with self._db.read() as session:
+            bodies = await registry.stream_bodies(session, basis.before, names=names)
+        streams = [read_stream(body) for body in bodies]
+        return {one.id: frozenset(one.stream.fields() or ()) for one in streams}
+
+    async def _before(
+        self, session: AsyncSession, row: Connection, drift: Drift
+    ) -> Snapshot | None:
+        """What the source offered when the connection was last planned for."""
+        plan = await registry.find_plan(session, row.id)
+        newest = await registry.latest_snapshot(session, source_of(row))
+        is_again = plan is None or newest is None or plan.snapshot_id == newest.id
+        before_id = drift.before_snapshot_id if plan is None or is_again else plan.snapshot_id
+        return None if before_id is None else await registry.find_snapshot(session, before_id)
+
+    async def _new_streams(
+        self, session: AsyncSession, row: Connection, before: Snapshot | None
+    ) -> set[StreamId]:
+        """The streams that the source offers since the last plan."""
+        newest = await registry.latest_snapshot(session, source_of(row))
+        if newest is None or before is None or newest.id == before.id:
+            return set()
+        return {
+            StreamId(*offered)
+            for offered in await registry.offered_streams(session, newest)
+            - await registry.offered_streams(session, before)
+        }
+
+    async def _record(self, basis: _Basis, planned: Sequence[Item]) -> UUID | None:
+        """Write the plan down, with an operation that pauses or resumes where that is needed.
+
+        The id of the repair that is to be carried out now; None where there is none, or where the
+        plan was overtaken: whoever looks next makes another.
+        """
+        safe_id: UUID | None = None
+        held = basis.situation.row
+        pauses = changes_of.pauses(planned)
+        safe = any(item.reaction is Reaction.APPLY for item in planned)
+        wants = "inactive" if pauses and held.paused_by is None else None
+        if held.paused_by is not None and not pauses and not safe:
+            wants = "active"
+        if wants is None or held.airbyte_connection_id is None:
+            async with self._db.transaction() as session:
+                _, safe_id = await self._write(session, basis, planned)
+            return safe_id
+
+        rest_id = uuid4()
+
+        async def take(session: AsyncSession, _operation_id: UUID) -> Answer | None:
+            nonlocal safe_id
+            is_written, safe_id = await self._write(session, basis, planned, rest_id=rest_id)
+            return None if is_written else Answer(409, "")
+
+        pause = Pause(
+            held.airbyte_connection_id,
+            "active" if wants == "active" else "inactive",
+            rest_id if wants == "inactive" else held.paused_by,
+        )
+        begun = await self._operations.begin(Intent("pause", held.id, pause), take)
+        await self._operations.outcome(begun, wait=0)
+        return safe_id
+
+    async def _write(
+        self,
+        session: AsyncSession,
+        basis: _Basis,
+        planned: Sequence[Item],
+        *,
+        rest_id: UUID | None = None,
+    ) -> tuple[bool, UUID | None]:
+        """Whether the plan was written, and the id of the repair to carry out now."""
+        held = basis.situation.row
+        row = await registry.lock_connection(session, held.id)
+        proposed = await registry.proposed_repair(session, row.id)
+        newest = await registry.latest_snapshot(session, source_of(row))
+        is_still = (
+            row.status is ConnectionStatus.ACTIVE
+            and row.catalog_version == held.catalog_version
+            and row.paused_by == held.paused_by
+            and newest is not None
+            and newest.id == basis.snapshot.id
+            and _id(proposed) == _id(basis.proposed)
+            and (proposed is None or proposed.changes == (basis.proposed or proposed).changes)
+            and await registry.is_plan_due(session, row.id)
+        )
+        if not is_still:
+            return False, None
+        await registry.keep_plan(
+            session, row.id, basis.snapshot.id, base_version=row.catalog_version
+        )
+        safe = [item for item in planned if item.reaction is Reaction.APPLY]
+        rest = [item for item in planned if item.reaction is not Reaction.APPLY]
+        if proposed is not None and _are_same(rest, changes_of.read(proposed.changes)):
+            proposed.snapshot_id, proposed.drift_id = basis.snapshot.id, basis.drift.id
+            proposed.base_version = row.catalog_version
+            proposed.changes = changes_of.write(rest)
+            rest_repair: Repair | None = proposed
+        else:
+            rest_repair = self._proposal(basis, rest, rest_id or uuid4()) if rest else None
+            if proposed is not None:
+                await outcomes.superseded(session, row, proposed, by=_id(rest_repair))
+                await session.flush()
+        now = await registry.now(session)
+        if rest_repair is not None and rest_repair is not proposed:
+            rest_repair.expires_at = now + self._expiry
+            session.add(rest_repair)
+            await session.flush()
+            await outcomes.proposed(session, row, rest_repair)
+        if row.paused_by is not None and rest_repair is not None and changes_of.pauses(rest):
+            row.paused_by = rest_repair.id
+        if not safe:
+            return True, None
+        repair = self._approved(basis, safe, now, parent_id=_id(rest_repair))
+        session.add(repair)
+        return True, repair.id
+
+    def _proposal(self, basis: _Basis, rest: Sequence[Item], repair_id: UUID) -> Repair:
+        return Repair(
+            id=repair_id,
+            connection_id=basis.situation.row.id,
+            state=RepairState.PROPOSED,
+            drift_id=basis.drift.id,
+            snapshot_id=basis.snapshot.id,
+            base_version=basis.situation.row.catalog_version,
+            changes=changes_of.write(rest),
+            verify_by_sync=basis.policy.verify == "sync",
+        )
+
+    def _approved(
+        self, basis: _Basis, safe: Sequence[Item], now: datetime, *, parent_id: UUID | None
+    ) -> Repair:
+        """A repair that the policy has decided."""
+        decided = [item.decided(_by_policy(item, now)) for item in safe]
+        decision = {"verdict": "approved", "changes": [i.id for i in safe], "by": BY_POLICY}
+        return Repair(
+            id=uuid4(),
+            connection_id=basis.situation.row.id,
+            state=RepairState.APPROVED,
+            drift_id=basis.drift.id,
+            parent_id=parent_id,
+            snapshot_id=basis.snapshot.id,
+            base_version=basis.situation.row.catalog_version,
+            changes=changes_of.write(decided),
+            decisions=msgspec.json.encode([decision | {"at": now, "why": None}]).decode(),
+            verify_by_sync=basis.policy.verify == "sync",
+        )
+
+
+def weigh(
+    changes: Sequence[tuple[Change, Verdict]],
+    asked: Asked,
+    policy: Policy,
+    refused: Collection[str],
+) -> list[Item]:
+    """What is done about each change that concerns the connection, in the order given.
+
+    A rename is applied without a person only on more than names. What was refused, taken back or
+    failed before is proposed at most. What came beside something that is gone waits with it until
+    the rag_engine has said whether it is its new name.
+    """
+    ids = {identity(change): f"c{number}" for number, (change, _) in enumerate(changes, start=1)}
+    pairs = _pairs(changes, asked, policy)
+    planned: dict[str, Item] = {}
+    for change, verdict in changes:
+        mark = identity(change)
+        is_new_field = change.kind == "field_added"
+        item = Item(
+            id=ids[mark],
+            change=change,
+            verdict=verdict,
+            reaction=policy.reaction(verdict),
+            excluded=is_new_field and any(policy.excludes(name) for name in change.path),
+            suggestion_missing=change.stream in asked.unanswered and _is_open(change, verdict),
+        )
+        if mark in pairs:
+            suggestion = pairs[mark]
+            other = ids[identity(suggestion.change)]
+            item = replace(item, pair=other)
+            if item.is_removal:
+                item = replace(item, suggestion=suggestion.told)
+        elif not verdict.concerns and change.kind != "stream_added":
+            continue
+        if item.reaction is Reaction.APPLY and (item.suggestion_missing or mark in refused):
+            item = replace(item, reaction=Reaction.PROPOSE)
+        planned[item.id] = item
+    for item in [item for item in planned.values() if item.suggestion is not None]:
+        other_half = planned[item.pair or ""]
+        reaction = _of_rename(item, other_half, policy, refused)
+        planned[item.id] = replace(item, reaction=reaction)
+        planned[other_half.id] = replace(other_half, reaction=reaction)
+    return [item for item in planned.values() if item.reaction is not Reaction.IGNORE]
+
+
+@dataclass(frozen=True, slots=True)
+class _Half:
+    """The other half of a rename, and what was told about it."""
+
+    change: Change
+    told: Suggestion
+
+
+def _pairs(
+    changes: Sequence[tuple[Change, Verdict]], asked: Asked, policy: Policy
+) -> dict[str, _Half]:
+    """Both halves of each rename that is suggested and may be, by their identities."""
+    pairs: dict[str, _Half] = {}
+    by_place: dict[tuple[str, StreamId, tuple[str, ...]], Change] = {
+        (change.kind, change.stream, tuple(change.path)): change for change, _ in changes
+    }
+    for change, _ in changes:
+        suggestion = asked.suggestions.get(identity(change))
+        if suggestion is None or any(policy.excludes(name) for name in suggestion.became):
+            continue
+        is_field = change.kind == "field_removed"
+        if policy.named("field" if is_field else "stream", "renamed") is Reaction.IGNORE:
+            continue
+        place = (
+            ("field_added", change.stream, suggestion.became)
+            if is_field
+            else ("stream_added", StreamId(change.stream.namespace, suggestion.became[-1]), ())
+        )
+        added = by_place.get(place)
+        if added is not None:
+            pairs[identity(change)] = _Half(added, suggestion)
+            pairs[identity(added)] = _Half(change, suggestion)
+    return pairs
+
+
+def _is_open(change: Change, verdict: Verdict) -> bool:
+    """Whether a change may be half of a rename."""
+    return change.kind == "field_added" or (
+        verdict.concerns and change.kind in ("field_removed", "stream_removed")
+    )
+
+
+def _of_rename(gone: Item, new: Item, policy: Policy, refused: Collection[str]) -> Reaction:
+    """What is done about both halves of a suggested rename."""
+    wanted = policy.named("field" if gone.change.path else "stream", "renamed")
+    suggestion = gone.suggestion
+    is_certain = (
+        suggestion is not None
+        and suggestion.more_than_names
+        and suggestion.confidence >= policy.rename_min_confidence
+        and gone.identity not in refused
+        and new.identity not in refused
+    )
+    if wanted is Reaction.APPLY and is_certain:
+        return Reaction.APPLY
+    if Reaction.PAUSE in (wanted, gone.reaction):
+        return Reaction.PAUSE
+    return Reaction.PROPOSE
+
+
+def _by_policy(item: Item, now: datetime) -> Made:
+    return Made(
+        action="exclude" if item.excluded else "apply",
+        by=BY_POLICY,
+        at=now,
+        became=None if item.suggestion is None else item.suggestion.became,
+    )
+
+
+def _are_same(one: Sequence[Item], other: Sequence[Item]) -> bool:
+    """Whether a person would read the same proposal: nothing is told again for it."""
+    return {_read(item) for item in one} == {_read(item) for item in other}
+
+
+def _read(item: Item) -> tuple[str, Reaction, object]:
+    became = None if item.suggestion is None else item.suggestion.became
+    return item.identity, item.reaction, became
+
+
+def _id(repair: Repair | None) -> UUID | None:
+    return None if repair is None else repair.id
+
+
+def source_of(row: Connection) -> UUID:
+    """The source whose drifts a connection has."""
+    if row.airbyte_source_id is None:
+        raise Conflict(f"Connection {row.id} has no source.")
+    return row.airbyte_source_id

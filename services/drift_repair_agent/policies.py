@@ -1,0 +1,71 @@
+"""Reading and setting a connection's policy."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import UUID
+
+import msgspec
+
+from services.drift_repair_agent.policy import DEFAULT, Own, Policy, changed
+from services.drift_repair_agent.shapes import PolicyOrder, PolicyView
+from shared import registry
+from shared.database import Database
+from shared.errors import Invalid
+from shared.jobs import Jobs
+
+
+class Policies:
+    """The policies of connections, as the registry has them."""
+
+    def __init__(self, db: Database, jobs: Jobs) -> None:
+        self._db = db
+        self._jobs = jobs
+
+    async def view(self, connection_id: UUID) -> PolicyView:
+        """The policy in effect.
+
+        Raises:
+            NotFound: there is no such connection.
+        """
+        async with self._db.read() as session:
+            await registry.find_connection(session, connection_id)
+            stored = await registry.find_policy(session, connection_id)
+        policy = Policy.read(None if stored is None else stored.policy)
+        return PolicyView(
+            connection_id=connection_id,
+            reactions=policy.reactions,
+            never_select=list(policy.never_select),
+            verify=policy.verify,
+            rename_min_confidence=policy.rename_min_confidence,
+            own=msgspec.to_builtins(policy.own),
+            updated_by=None if stored is None else stored.updated_by,
+            updated_at=None if stored is None else stored.updated_at,
+        )
+
+    async def put(self, connection_id: UUID, order: PolicyOrder) -> PolicyView:
+        """Change what the order names; what waits for a person is planned again by it.
+
+        Raises:
+            NotFound: there is no such connection.
+            NotActive: it is archived.
+            Invalid: the matrix has no such entry.
+        """
+        for entity, whats in order.reactions.items():
+            if entity not in DEFAULT or not DEFAULT[entity].keys() >= whats.keys():
+                known = "; ".join(f"{one}: {', '.join(of)}" for one, of in DEFAULT.items())
+                raise Invalid(
+                    f"The policy has no such entry; it has {known}.", code="unknown_policy_entry"
+                )
+        told = order.model_dump(mode="json", exclude_unset=True, exclude={"by"})
+        async with self._db.transaction() as session:
+            row = await registry.lock_connection(session, connection_id)
+            stored = await registry.find_policy(session, connection_id)
+            own = Own() if stored is None else msgspec.json.decode(stored.policy, type=Own)
+            new = changed(own, told)
+            if new != own or stored is None:
+                policy = msgspec.json.encode(new).decode()
+                await registry.put_policy(session, row.id, policy, by=order.by)
+                await registry.forget_plan(session, row.id)
+                await self._jobs.enqueue(session, "plan", str(row.id), after=timedelta(0))
+        return await self.view(connection_id)

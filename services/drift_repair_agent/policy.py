@@ -1,0 +1,129 @@
+"""What may happen to a connection without a person: a matrix, and fields never to be selected."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from typing import Final, Literal
+
+import msgspec
+
+from shared.domain.drift import Severity, Verdict
+
+
+class Reaction(StrEnum):
+    """What is done about a change."""
+
+    APPLY = "apply"
+    """Follow the source at once."""
+    PROPOSE = "propose"
+    """Ask a person; the catalog stays as it is until then."""
+    IGNORE = "ignore"
+    """Leave the catalog as it is, and tell nobody."""
+    PAUSE = "pause"
+    """Pause the connection in Airbyte, and ask a person."""
+
+
+Verify = Literal["read_back", "sync"]
+Reactions = Mapping[str, Mapping[str, Reaction]]
+
+DEFAULT: Final[dict[str, dict[str, Reaction]]] = {
+    "stream": {
+        "added": Reaction.IGNORE,
+        "removed": Reaction.PROPOSE,
+        "renamed": Reaction.PROPOSE,
+    },
+    "field": {
+        "added": Reaction.APPLY,
+        "removed": Reaction.PROPOSE,
+        "renamed": Reaction.PROPOSE,
+    },
+    "type": {
+        "widened": Reaction.APPLY,
+        "narrowed": Reaction.PROPOSE,
+        "clashing": Reaction.PROPOSE,
+    },
+    "key": {"changed": Reaction.PROPOSE, "lost": Reaction.PAUSE},
+    "cursor": {"changed": Reaction.PROPOSE, "lost": Reaction.PAUSE},
+    "mode": {"lost": Reaction.PAUSE},
+}
+"""By entity, then by what happened to it."""
+NEVER_SELECT: Final = ("*ssn*", "*password*", "*passwd*")
+RENAME_MIN_CONFIDENCE: Final = 0.9
+
+
+class Own(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a connection's policy says differently from the default, as it is stored."""
+
+    reactions: dict[str, dict[str, Reaction]] = {}
+    never_select: tuple[str, ...] | None = None
+    verify: Verify | None = None
+    rename_min_confidence: float | None = None
+
+
+class Policy:
+    """The policy in effect: a connection's own entries over the default."""
+
+    def __init__(self, own: Own) -> None:
+        self.own = own
+        self.reactions: dict[str, dict[str, Reaction]] = {
+            entity: whats | own.reactions.get(entity, {}) for entity, whats in DEFAULT.items()
+        }
+        self.never_select = NEVER_SELECT if own.never_select is None else own.never_select
+        self.verify: Verify = own.verify or "read_back"
+        self.rename_min_confidence = (
+            RENAME_MIN_CONFIDENCE
+            if own.rename_min_confidence is None
+            else own.rename_min_confidence
+        )
+
+    @classmethod
+    def read(cls, stored: str | None) -> Policy:
+        """The policy whose own entries are this JSON text; None where there are none."""
+        return cls(Own() if stored is None else msgspec.json.decode(stored, type=Own))
+
+    def reaction(self, verdict: Verdict) -> Reaction:
+        """What is done about a change.
+
+        An entry of the connection's own is meant as it stands. The default is for the usual case:
+        what is harmless is applied rather than proposed, and what is not is proposed, not applied.
+        """
+        told = self.named(verdict.entity, verdict.what)
+        if verdict.what in self.own.reactions.get(verdict.entity, {}):
+            return told
+        harmless = verdict.severity is Severity.HARMLESS
+        if told is Reaction.APPLY and not harmless:
+            return Reaction.PROPOSE
+        if told is Reaction.PROPOSE and harmless:
+            return Reaction.APPLY
+        return told
+
+    def named(self, entity: str, what: str) -> Reaction:
+        """The matrix's entry; what has none is proposed."""
+        return self.reactions.get(entity, {}).get(what, Reaction.PROPOSE)
+
+    def excludes(self, name: str) -> bool:
+        """Whether a field of this name is never selected, in whatever case it is written."""
+        return any(fnmatchcase(name.lower(), pattern.lower()) for pattern in self.never_select)
+
+
+def changed(own: Own, order: Mapping[str, object]) -> Own:
+    """A connection's own entries after an order; what it leaves out stays, null is the default.
+
+    `order` has been checked: its reactions are entries of the matrix.
+    """
+    settings = msgspec.to_builtins(own)
+    reactions = {entity: dict(whats) for entity, whats in own.reactions.items()}
+    for name, value in order.items():
+        if name == "reactions":
+            for entity, whats in (value or {}).items():  # type: ignore[attr-defined]
+                reactions.setdefault(entity, {}).update(whats)
+        else:
+            settings[name] = value
+    kept = {
+        entity: {what: told for what, told in whats.items() if told is not None}
+        for entity, whats in reactions.items()
+    }
+    settings["reactions"] = {entity: whats for entity, whats in kept.items() if whats}
+    return msgspec.convert(settings, type=Own)

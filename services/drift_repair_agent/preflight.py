@@ -1,0 +1,104 @@
+"""What is checked before a catalog is given to Airbyte; nothing is recorded here."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+
+from shared.airbyte_client import AirbyteClient
+from shared.domain import catalog as catalogs
+from shared.domain.catalog import Catalog, InvalidCatalog
+from shared.domain.steps import in_slices
+from shared.errors import (
+    Invalid,
+    NotActive,
+    StaleCatalog,
+    SyncRunning,
+    Unavailable,
+    UpstreamConflict,
+    UpstreamDenied,
+    UpstreamRefused,
+    UpstreamUnknown,
+    UpstreamUnreachable,
+)
+from shared.models import Connection, ConnectionStatus
+
+_MAX_TOLD: Final = 50
+_SYNCING: Final = frozenset({"running", "queued"})
+
+
+async def readable(document: bytes | memoryview) -> tuple[Catalog, str]:
+    """The selected streams of a catalog, checked, and what they mean.
+
+    Raises:
+        Invalid: it cannot be meant; `problems` tells all that is wrong at once.
+    """
+    try:
+        catalog = await in_slices(catalogs.parse.steps(document))
+        await in_slices(catalogs.validate.steps(catalog))
+        wanted = catalog.selected()
+        return wanted, await in_slices(catalogs.fingerprint_of.steps(wanted))
+    except InvalidCatalog as error:
+        raise invalid(error) from None
+
+
+def invalid(error: InvalidCatalog, *, code: str | None = None) -> Invalid:
+    """The refusal of a catalog, with its problems by stream and field."""
+    return Invalid(str(error), code=code or error.code, problems=problems(error))
+
+
+def problems(error: InvalidCatalog) -> list[dict[str, Any]]:
+    """What is wrong, by stream and field, as it is answered."""
+    return [
+        {
+            "stream": None if problem.stream is None else msgspec.to_builtins(problem.stream),
+            "field": problem.field,
+            "code": problem.code,
+            "message": problem.message,
+        }
+        for problem in error.problems[:_MAX_TOLD]
+    ]
+
+
+def expect_healable(row: Connection, expected_version: int | None) -> UUID:
+    """The Airbyte connection to give a catalog to, if that may be done now.
+
+    Raises:
+        NotActive: the connection is archived, HEALING, PENDING, or not in Airbyte.
+        StaleCatalog: its head is not `expected_version`.
+    """
+    if row.archived_at is not None:
+        raise NotActive(f"Connection {row.id} is archived.")
+    if row.status is ConnectionStatus.HEALING:
+        raise NotActive(f"Connection {row.id} is HEALING already.", code="heal_in_progress")
+    healable = (ConnectionStatus.ACTIVE, ConnectionStatus.FAILED)
+    if row.status not in healable or row.airbyte_connection_id is None:
+        raise NotActive(f"Connection {row.id} is {row.status}; Airbyte does not hold it.")
+    if expected_version is not None and expected_version != row.catalog_version:
+        raise StaleCatalog(row.id, expected=expected_version, current=row.catalog_version)
+    return row.airbyte_connection_id
+
+
+async def expect_no_sync(
+    airbyte: AirbyteClient, connection_id: UUID, airbyte_connection_id: UUID
+) -> None:
+    """See that no sync runs, by whoever started it.
+
+    Raises:
+        SyncRunning: one does; it would go on with half of the old catalog.
+        Unavailable: Airbyte cannot be asked.
+    """
+    try:
+        statuses = await airbyte.connection_statuses([airbyte_connection_id])
+    except (UpstreamRefused, UpstreamDenied):
+        return  # what is wrong with the connection is found, and recorded, by the operation
+    except (UpstreamUnreachable, UpstreamUnknown, UpstreamConflict) as error:
+        raise Unavailable(f"{error.detail} Nothing was recorded.", code=error.code) from None
+    for status in statuses:
+        if status.status in _SYNCING:
+            raise SyncRunning(
+                f"A sync of connection {connection_id} runs: apply the catalog at its end.",
+                airbyte_job_id=status.active_job_id,
+            )

@@ -1,0 +1,528 @@
+"""What people decide about repairs: approve, reject, roll back; each in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import msgspec
+from msgspec.structs import replace
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.drift_repair_agent import items as changes_of
+from services.drift_repair_agent import outcomes, preflight, situation
+from services.drift_repair_agent.carrying_out import Carrier, streams_of
+from services.drift_repair_agent.items import Item, Made, identity
+from services.drift_repair_agent.policy import Reaction
+from services.drift_repair_agent.shapes import Approve, Choice, Decide, RollBack
+from services.drift_repair_agent.situation import Situation
+from shared import failpoints, registry
+from shared.database import Database
+from shared.domain import catalog as catalogs
+from shared.domain import drift
+from shared.domain.catalog import Catalog, InvalidCatalog, StreamId
+from shared.domain.repair import Healed, heal, misfits
+from shared.domain.steps import in_slices
+from shared.errors import Conflict, Invalid
+from shared.events import EventType
+from shared.models import Connection, Repair, RepairState
+from shared.operations import Answer, Intent, Key, Operations
+
+
+class NotProposed(Conflict):
+    """The repair does not wait for a decision any more; `state` says what became of it."""
+
+    code = "not_proposed"
+
+
+class StalePlan(Conflict):
+    """What the repair is about is not so any more; `newer` names the repair that took its place."""
+
+    code = "stale_plan"
+
+
+class Repairs:
+    """Records decisions, and has them carried out."""
+
+    def __init__(self, db: Database, operations: Operations, carrier: Carrier) -> None:
+        self._db = db
+        self._operations = operations
+        self._carrier = carrier
+
+    async def approve(
+        self, repair_id: UUID, order: Approve, *, key: Key | None, wait: float
+    ) -> Answer:
+        """Approve a repair, or some of its changes: those are split off, the rest stays open.
+
+        Raises:
+            NotFound: there is no such repair.
+            NotProposed: it is decided, or over.
+            StalePlan: the catalog or the source has changed since.
+            Invalid: the changes, or what was chosen for them, cannot be meant.
+            Conflict: another repair of the connection is under way.
+        """
+        replay = await self._operations.replayed(key)
+        if replay is not None:
+            return await self._answer(UUID(replay.body), is_replay=True)
+        async with self._db.read() as session:
+            repair = await registry.find_repair(session, repair_id)
+            at = await registry.now(session)
+        _expect_proposed(repair)
+        items = changes_of.read(repair.changes)
+        now = await self._current(repair, items, order)
+        decided = await _approved(items, order, now, at)
+        await _expect_possible(now, decided)
+
+        async def write(session: AsyncSession) -> Answer:
+            row, held = await self._lock(session, repair, now)
+            joined = await self._joined(session, row, held, decided)
+            one = await _split(session, held, joined, order, RepairState.APPROVED, at)
+            one.snapshot_id = None if now.snapshot is None else now.snapshot.id
+            one.base_version = row.catalog_version
+            one.is_learned = not changes_of.teaches(decided)
+            return Answer(202, str(one.id))
+
+        answer = await self._operations.at_once(
+            Intent("approve", repair.connection_id, {"repair_id": repair_id}, key=key), write
+        )
+        failpoints.at("repair.decided")
+        return await self._carried_out(answer, wait=wait)
+
+    async def reject(self, repair_id: UUID, order: Decide, *, key: Key | None) -> Answer:
+        """Reject a repair, or some of its changes: nothing is done about them.
+
+        Raises:
+            NotFound, NotProposed, Invalid: as `approve`.
+        """
+        async with self._db.read() as session:
+            repair = await registry.find_repair(session, repair_id)
+            at = await registry.now(session)
+        made = Made(action="keep", by=order.by, at=at, why=order.why)
+        decided = [item.decided(made) for item in _chosen(changes_of.read(repair.changes), order)]
+
+        async def write(session: AsyncSession) -> Answer:
+            row = await registry.lock_connection(session, repair.connection_id, even_archived=True)
+            held = await registry.find_repair(session, repair.id, lock=True)
+            _expect_proposed(held)
+            _expect_same(held, repair)
+            one = await _split(session, held, decided, order, RepairState.REJECTED, at)
+            one.is_learned = not changes_of.teaches(decided)
+            await outcomes.told(session, row, one, EventType.REPAIR_REJECTED)
+            return Answer(200, str(one.id))
+
+        answer = await self._operations.at_once(
+            Intent("reject", repair.connection_id, {"repair_id": repair_id}, key=key), write
+        )
+        return await self._answer(UUID(answer.body), is_replay=answer.is_replay)
+
+    async def roll_back(
+        self, connection_id: UUID, order: RollBack, *, key: Key | None, wait: float
+    ) -> Answer:
+        """Put an older version in force again, as a new one.
+
+        Raises:
+            NotFound: there is no such connection, or it has no such version.
+            Conflict: the source no longer has what that version needs, and `problems` says what;
+                or another repair is under way, or the connection's status does not allow it.
+        """
+        replay = await self._operations.replayed(key)
+        if replay is not None:
+            return await self._answer(UUID(replay.body), is_replay=True)
+        async with self._db.read() as session:
+            await registry.find_connection(session, connection_id)
+            target = await registry.read_version(session, connection_id, order.version)
+            at = await registry.now(session)
+        wanted = await in_slices(catalogs.parse.steps(target.sync_catalog.encode()))
+        also = [stream.id for stream in wanted.streams]
+        now = await situation.read(self._db, connection_id, also=also)
+        preflight.expect_healable(now.row, None)
+        if target.fingerprint == now.head.fingerprint:
+            unchanged = {"connection_id": connection_id, "changed": False}
+            return Answer(200, msgspec.json.encode(unchanged).decode())
+        await _expect_fits(wanted, now, version=order.version)
+        undone = await _undone(wanted, now.configured)
+        decision = _decision("rolled_back", undone, order, at)
+
+        async def write(session: AsyncSession) -> Answer:
+            row = await registry.lock_connection(session, connection_id)
+            preflight.expect_healable(row, now.row.catalog_version)
+            _expect_none_under_way(await registry.repair_under_way(session, connection_id))
+            repair = Repair(
+                id=uuid4(),
+                connection_id=connection_id,
+                kind="rollback",
+                state=RepairState.APPROVED,
+                snapshot_id=None if now.snapshot is None else now.snapshot.id,
+                base_version=row.catalog_version,
+                target_version=order.version,
+                changes=changes_of.write(undone),
+                decisions=msgspec.json.encode([decision]).decode(),
+            )
+            proposed = await registry.proposed_repair(session, connection_id)
+            if proposed is not None:
+                await outcomes.superseded(session, row, proposed, by=repair.id)
+            if now.snapshot is not None:
+                # What the source offers now is what the person has seen: no plan for it again.
+                await registry.keep_plan(
+                    session, row.id, now.snapshot.id, base_version=row.catalog_version + 1
+                )
+            session.add(repair)
+            return Answer(202, str(repair.id))
+
+        answer = await self._operations.at_once(
+            Intent("rollback", connection_id, {"version": order.version}, key=key), write
+        )
+        return await self._carried_out(answer, wait=wait)
+
+    async def _carried_out(self, decided: Answer, *, wait: float) -> Answer:
+        """Begin what was decided now; what cannot be begun now is begun later."""
+        repair_id = UUID(decided.body)
+        if not decided.is_replay:
+            operation_id = await self._carrier.step(repair_id)
+            if operation_id is not None:
+                await self._operations.outcome(operation_id, wait=wait)
+        return await self._answer(repair_id, is_replay=decided.is_replay)
+
+    async def _answer(self, repair_id: UUID, *, is_replay: bool = False) -> Answer:
+        """The repair as it is now: 200 once it has ended, 202 while it goes on."""
+        async with self._db.read() as session:
+            repair = await registry.find_repair(session, repair_id)
+            text = await registry.repair_json(session, repair_id)
+        return Answer(202 if repair.ended_at is None else 200, text, is_replay=is_replay)
+
+    async def _current(self, repair: Repair, items: Sequence[Item], order: Approve) -> Situation:
+        """Where the connection stands, if the repair is still about that.
+
+        Raises:
+            StalePlan: it is not.
+        """
+        also = streams_of(repair) | _named(items, order)
+        now = await situation.read(self._db, repair.connection_id, also=also)
+        newest = None if now.snapshot is None else now.snapshot.id
+        is_still = now.row.catalog_version == repair.base_version and (
+            newest == repair.snapshot_id or await now.has_all(_chosen(items, order))
+        )
+        if not is_still:
+            raise await self._stale(repair)
+        return now
+
+    async def _stale(self, repair: Repair) -> StalePlan:
+        async with self._db.read() as session:
+            newer = await registry.proposed_repair(session, repair.connection_id)
+        newer_id = None if newer is None or newer.id == repair.id else newer.id
+        return StalePlan(
+            f"Repair {repair.id} was planned for a catalog or a source that has changed since.",
+            newer=newer_id,
+        )
+
+    async def _lock(
+        self, session: AsyncSession, repair: Repair, now: Situation
+    ) -> tuple[Connection, Repair]:
+        """The connection and the repair, locked and still as they were read."""
+        row = await registry.lock_connection(session, repair.connection_id)
+        held = await registry.find_repair(session, repair.id, lock=True)
+        _expect_proposed(held)
+        _expect_same(held, repair)
+        newest = (
+            None
+            if row.airbyte_source_id is None
+            else await registry.latest_snapshot(session, row.airbyte_source_id)
+        )
+        read = None if now.snapshot is None else now.snapshot.id
+        if row.catalog_version != now.row.catalog_version or (newest and newest.id) != read:
+            raise StalePlan(
+                f"Connection {row.id} changed while repair {repair.id} was decided.", newer=None
+            )
+        return row, held
+
+    async def _joined(
+        self, session: AsyncSession, row: Connection, held: Repair, decided: list[Item]
+    ) -> list[Item]:
+        """What was decided, and what the policy had decided and nobody has begun yet.
+
+        Raises:
+            Conflict: another repair is under way.
+        """
+        other = await registry.repair_under_way(session, row.id)
+        if other is None:
+            return decided
+        other = await registry.find_repair(session, other.id, lock=True)
+        is_waiting = other.state == RepairState.APPROVED and other.kind == "heal"
+        if not is_waiting or other.base_version != row.catalog_version:
+            _expect_none_under_way(other)
+        await outcomes.superseded(session, row, other, by=held.id)
+        await session.flush()
+        known = {item.id for item in decided}
+        waiting = changes_of.read(other.changes)
+        return decided + [
+            replace(item, id=f"{item.id}w") if item.id in known else item for item in waiting
+        ]
+
+    async def view(self, repair_id: UUID) -> bytes:
+        """One repair as JSON, with what differs between the catalog before and after it.
+
+        Raises:
+            NotFound: there is none.
+        """
+        async with self._db.read() as session:
+            text = await registry.repair_json(session, repair_id)
+            repair = await registry.find_repair(session, repair_id)
+        catalog = msgspec.json.encode(await self._catalog(repair))
+        return text.rstrip().removesuffix("}").encode() + b', "catalog": ' + catalog + b"}"
+
+    async def _catalog(self, repair: Repair) -> dict[str, Any] | None:
+        """What the catalog would become, or became; None where neither can be said."""
+        if repair.version_number is not None:
+            before = await self._version(repair.connection_id, repair.version_number - 1)
+            after = await self._version(repair.connection_id, repair.version_number)
+            return await _difference(before, after)
+        if repair.kind == "rollback" or repair.ended_at is not None:
+            return None
+        now = await situation.read(self._db, repair.connection_id, also=streams_of(repair))
+        items = changes_of.read(repair.changes)
+        decided = [
+            item if item.decision else item.decided(_as_suggested(item, "", repair.created_at))
+            for item in items
+        ]
+        try:
+            healed = await _healed(now, decided)
+            after = await in_slices(catalogs.parse.steps(healed.catalog))
+        except InvalidCatalog as error:
+            return _NO_DIFFERENCE | {"problems": preflight.problems(error)}
+        effects = msgspec.to_builtins(healed.effects)
+        return await _difference(now.configured, after) | {"effects": effects}
+
+    async def _version(self, connection_id: UUID, number: int) -> Catalog:
+        async with self._db.read() as session:
+            version = await registry.read_version(session, connection_id, number)
+        return await in_slices(catalogs.parse.steps(version.sync_catalog.encode()))
+
+
+_NO_DIFFERENCE: dict[str, Any] = {
+    "schema_changes": [],
+    "config_changes": [],
+    "effects": [],
+    "problems": [],
+}
+
+
+async def _difference(before: Catalog, after: Catalog) -> dict[str, Any]:
+    """What differs between two catalogs: of whole catalogs nothing else is told."""
+    return _NO_DIFFERENCE | {
+        "schema_changes": await in_slices(drift.diff.steps(before, after.selected())),
+        "config_changes": await in_slices(drift.diff_config.steps(before, after)),
+    }
+
+
+async def _healed(now: Situation, items: Sequence[Item]) -> Healed:
+    decisions = changes_of.decisions(items)
+    return await in_slices(heal.steps(now.configured, now.offered.values(), decisions))
+
+
+async def _expect_possible(now: Situation, decided: Sequence[Item]) -> None:
+    """See that the decisions lead to a catalog that Airbyte would take."""
+    try:
+        healed = await _healed(now, decided)
+    except InvalidCatalog as error:
+        raise preflight.invalid(error, code="heal_impossible") from None
+    await preflight.readable(healed.catalog)
+
+
+async def _expect_fits(wanted: Catalog, now: Situation, *, version: int) -> None:
+    if now.snapshot is None:
+        return
+    found = await in_slices(misfits.steps(wanted, now.offered.values()))
+    if found:
+        raise Conflict(
+            f"The source no longer has what version {version} of connection {now.row.id} needs.",
+            code="rollback_impossible",
+            problems=preflight.problems(InvalidCatalog(found)),
+        )
+
+
+async def _undone(target: Catalog, head: Catalog) -> list[Item]:
+    """What a rollback takes back: the changes that led from the target to the head."""
+    synced = target.by_id()
+    return [
+        Item(
+            id=f"c{number}",
+            change=change,
+            verdict=drift.severity(change, synced.get(change.stream)),
+            reaction=Reaction.PROPOSE,
+        )
+        for number, change in enumerate(await in_slices(drift.diff.steps(target, head)), start=1)
+    ]
+
+
+def _expect_proposed(repair: Repair) -> None:
+    if repair.state != RepairState.PROPOSED:
+        raise NotProposed(
+            f"Repair {repair.id} is {repair.state}; it waits for no decision.",
+            state=repair.state,
+            newer=repair.superseded_by,
+        )
+
+
+def _expect_same(held: Repair, read: Repair) -> None:
+    if held.changes != read.changes or held.base_version != read.base_version:
+        raise StalePlan(f"Repair {read.id} changed while it was decided.", newer=None)
+
+
+def _expect_none_under_way(other: Repair | None) -> None:
+    if other is not None:
+        raise Conflict(
+            f"Repair {other.id} of connection {other.connection_id} is {other.state}: wait for its"
+            " end.",
+            code="repair_under_way",
+            repair_id=other.id,
+        )
+
+
+def _chosen(items: Sequence[Item], order: Decide) -> list[Item]:
+    """The changes that an order is about, with the other halves of what is decided with them."""
+    known = {item.id: item for item in items}
+    if order.changes is None:
+        return list(items)
+    if not known.keys() >= set(order.changes):
+        raise Invalid(
+            f"The repair has no such change; its changes are: {', '.join(known)}.",
+            code="unknown_change",
+        )
+    ids = set(order.changes)
+    for item in items:
+        # A removal takes its new name along; a new name may be decided alone.
+        if item.id in ids and item.is_removal and item.pair in known:
+            ids.add(item.pair)
+    return [item for item in items if item.id in ids]
+
+
+async def _approved(
+    items: Sequence[Item], order: Approve, now: Situation, at: datetime
+) -> list[Item]:
+    """The chosen changes with what is done about them; a chosen new name is among them."""
+    chosen = _chosen(items, order)
+    if not {item.id for item in chosen} >= order.choices.keys():
+        raise Invalid("A choice is about a change that is not decided.", code="unknown_change")
+    decided = {
+        item.id: item.decided(
+            _as_suggested(item, order.by, at, why=order.why, choice=order.choices.get(item.id))
+        )
+        for item in chosen
+    }
+    taken = {(item.change.stream, tuple(item.change.path)) for item in decided.values()}
+    for item in list(decided.values()):
+        became = item.decision.became if item.decision else None
+        place = (item.change.stream, became)
+        if became is None or item.change.kind != "field_removed" or place in taken:
+            continue
+        # The new name was not part of the plan: it may have been left to the person.
+        for change, verdict in await now.changes():
+            if change.kind == "field_added" and (change.stream, tuple(change.path)) == place:
+                half = next(
+                    (one for one in items if one.identity == identity(change)), None
+                ) or Item(
+                    id=f"{item.id}n", change=change, verdict=verdict, reaction=Reaction.PROPOSE
+                )
+                decided[half.id] = half.decided(_as_suggested(half, order.by, at, why=order.why))
+    return list(decided.values())
+
+
+def _as_suggested(
+    item: Item,
+    by: str,
+    at: datetime,
+    *,
+    why: str | None = None,
+    choice: Choice | None = None,
+) -> Made:
+    """The decision to follow the source, by what was chosen, else by what is suggested."""
+    became = None if item.suggestion is None else item.suggestion.became
+    if choice is not None and "became" in choice.model_fields_set:
+        became = None if choice.became is None else tuple(choice.became)
+    cursor = choice.cursor if choice else None
+    key = choice.primary_key if choice else None
+    return Made(
+        action="exclude" if item.excluded else "apply",
+        by=by,
+        at=at,
+        became=became,
+        cursor=None if cursor is None else tuple(cursor),
+        primary_key=None if key is None else tuple(tuple(path) for path in key),
+        why=why,
+    )
+
+
+def _named(items: Sequence[Item], order: Approve) -> set[StreamId]:
+    """The streams that were chosen as new names."""
+    known = {item.id: item.change for item in items}
+    return {
+        StreamId(known[id_].stream.namespace, choice.became[-1])
+        for id_, choice in order.choices.items()
+        if id_ in known and choice.became and known[id_].kind == "stream_removed"
+    }
+
+
+async def _split(
+    session: AsyncSession,
+    held: Repair,
+    decided: Sequence[Item],
+    order: Decide,
+    state: RepairState,
+    at: datetime,
+) -> Repair:
+    """The repair that holds what was decided: the whole one, or a child; the rest stays open."""
+    verdict = "approved" if state == RepairState.APPROVED else "rejected"
+    decision = _decision(verdict, decided, order, at)
+    ids = {item.id for item in decided}
+    rest = [item for item in changes_of.read(held.changes) if item.id not in ids]
+    if not rest:
+        held.changes = changes_of.write(decided)
+        held.decisions = _with(held.decisions, decision)
+        held.next_at = at
+        _into(held, state)
+        return held
+    left = {item.id for item in rest}
+    held.changes = changes_of.write(
+        item if item.pair in left else replace(item, pair=None, suggestion=None) for item in rest
+    )
+    child = Repair(
+        id=uuid4(),
+        connection_id=held.connection_id,
+        drift_id=held.drift_id,
+        parent_id=held.id,
+        snapshot_id=held.snapshot_id,
+        base_version=held.base_version,
+        changes=changes_of.write(decided),
+        decisions=msgspec.json.encode([decision]).decode(),
+        verify_by_sync=held.verify_by_sync,
+        tries=0,
+    )
+    _into(child, state)
+    held.decisions = _with(held.decisions, decision | {"repair_id": child.id})
+    session.add(child)
+    return child
+
+
+def _into(repair: Repair, state: RepairState) -> None:
+    if state == RepairState.REJECTED:
+        outcomes.end(repair, state)
+    else:
+        repair.state = state
+
+
+def _decision(
+    verdict: str, decided: Sequence[Item], order: Decide | RollBack, at: datetime
+) -> dict[str, Any]:
+    return {
+        "verdict": verdict,
+        "changes": [item.id for item in decided],
+        "by": order.by,
+        "at": at,
+        "why": order.why,
+    }
+
+
+def _with(decisions: str, decision: Mapping[str, Any]) -> str:
+    return msgspec.json.encode([*msgspec.json.decode(decisions), decision]).decode()

@@ -1,0 +1,290 @@
+"""What callers send about policies and repairs, and what they get."""
+
+from __future__ import annotations
+
+import unicodedata
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from services.drift_repair_agent.policy import Reaction
+from shared.models import RepairState
+
+_ID = "91aa4c0e-7d3b-4f5a-8e21-6c0b9a8d7e6f"
+_CONNECTION_ID = "7d0c7f4e-6a3c-4b9d-9a57-0f3c1d2b4e5f"
+_SNAPSHOT_ID = "1c9d8e7f-0a1b-4c2d-8e3f-4a5b6c7d8e9f"
+_AT = "2026-11-24T09:30:00.123456+00:00"
+
+
+def _plain(text: str) -> str:
+    text = unicodedata.normalize("NFC", text).strip()
+    if not text or any(unicodedata.category(char).startswith("C") for char in text):
+        raise PydanticCustomError(
+            "aam_plain_text", "Input should be text without control or formatting characters"
+        )
+    return text
+
+
+Person = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_plain)]
+Why = Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(_plain)]
+Part = Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\x00]*$")]
+FieldPath = Annotated[list[Part], Field(min_length=1, max_length=32)]
+
+
+class Choice(BaseModel):
+    """What a person chooses about one change."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    became: FieldPath | None = None
+    """What a removed field or stream is called now; null: it is gone. Left out: as suggested."""
+    cursor: FieldPath | None = None
+    """The cursor that the stream is read by from now on."""
+    primary_key: Annotated[list[FieldPath], Field(min_length=1, max_length=100)] | None = None
+    """The key that the stream is deduplicated by from now on."""
+
+
+class Decide(BaseModel):
+    """The order to reject a repair, or some of its changes."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"by": "Ada", "why": "It comes back."}]}
+    )
+
+    by: Person
+    """Who decides."""
+    why: Why | None = None
+    changes: Annotated[list[str], Field(min_length=1, max_length=10_000)] | None = None
+    """Ids of the changes that are decided; the rest stays open. Left out: all."""
+
+
+class Approve(Decide):
+    """The order to approve a repair, or some of its changes."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "by": "Ada",
+                    "why": "Renamed in release 12.",
+                    "changes": ["c1"],
+                    "choices": {"c1": {"became": ["amount"]}},
+                }
+            ]
+        },
+    )
+
+    choices: Annotated[dict[str, Choice], Field(max_length=10_000)] = {}
+    """What is chosen, by the id of a change."""
+
+
+class RollBack(BaseModel):
+    """The order to put an older catalog version in force again."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"version": 2, "by": "Ada", "why": "Rows were doubled."}]},
+    )
+
+    version: int = Field(ge=1, le=2**31 - 1)
+    by: Person
+    why: Why | None = None
+
+
+class PolicyOrder(BaseModel):
+    """What is to be different in a connection's policy; what is left out stays as it is."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "reactions": {"field": {"added": "propose", "renamed": None}},
+                    "never_select": ["*ssn*", "*password*", "*birth*"],
+                    "verify": "sync",
+                    "by": "Ada",
+                }
+            ]
+        },
+    )
+
+    reactions: dict[str, dict[str, Reaction | None]] = {}
+    """By entity, then by what happened to it; null is the default again."""
+    never_select: (
+        Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=200)]
+        | None
+    ) = None
+    """Patterns of fields that are never selected, in any case of letters; null is the default."""
+    verify: Literal["read_back", "sync"] | None = None
+    """How an applied repair is verified; null is the default."""
+    rename_min_confidence: Annotated[float, Field(ge=0, le=1)] | None = None
+    """From which confidence on a rename may be applied without a person; null is the default."""
+    by: Person | None = None
+
+
+class PolicyView(BaseModel):
+    """The policy in effect; `own` is what differs from the default."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "connection_id": _CONNECTION_ID,
+                    "reactions": {
+                        "stream": {"added": "ignore", "removed": "propose", "renamed": "propose"},
+                        "field": {"added": "propose", "removed": "propose", "renamed": "propose"},
+                        "type": {"widened": "apply", "narrowed": "propose", "clashing": "propose"},
+                        "key": {"changed": "propose", "lost": "pause"},
+                        "cursor": {"changed": "propose", "lost": "pause"},
+                        "mode": {"lost": "pause"},
+                    },
+                    "never_select": ["*ssn*", "*password*", "*passwd*"],
+                    "verify": "read_back",
+                    "rename_min_confidence": 0.9,
+                    "own": {"reactions": {"field": {"added": "propose"}}},
+                    "updated_by": "Ada",
+                    "updated_at": _AT,
+                }
+            ]
+        }
+    )
+
+    connection_id: UUID
+    reactions: dict[str, dict[str, Reaction]]
+    never_select: list[str]
+    verify: Literal["read_back", "sync"]
+    rename_min_confidence: float
+    own: dict[str, Any]
+    updated_by: str | None
+    updated_at: datetime | None
+
+
+_CHANGE: dict[str, Any] = {
+    "id": "c1",
+    "kind": "field_removed",
+    "stream": {"namespace": None, "name": "Account"},
+    "path": ["Total__c"],
+    "before": {"type": ["null", "number"]},
+    "after": None,
+    "severity": "needs_review",
+    "entity": "field",
+    "what": "removed",
+    "concerns": True,
+    "reason": "'Total__c' is gone from 'Account'.",
+    "loses": ["Total__c"],
+    "resets": ["The column of 'Total__c' keeps what it has and is null in new rows."],
+    "reaction": "propose",
+    "excluded": False,
+    "pair": "c2",
+    "suggestion": {
+        "became": ["Amount__c"],
+        "confidence": 0.81,
+        "more_than_names": False,
+        "evidence": [{"kind": "type", "score": 1.0, "detail": "Both are numbers."}],
+        "alternatives": [],
+    },
+    "suggestion_missing": False,
+    "decision": None,
+}
+REPAIR: dict[str, Any] = {
+    "id": _ID,
+    "connection_id": _CONNECTION_ID,
+    "kind": "heal",
+    "state": "proposed",
+    "drift_id": "2f0c9d1e-5b4a-4c3d-9e8f-7a6b5c4d3e2f",
+    "parent_id": None,
+    "superseded_by": None,
+    "snapshot_id": _SNAPSHOT_ID,
+    "base_version": 2,
+    "target_version": None,
+    "changes": [_CHANGE],
+    "decisions": [],
+    "verify": "read_back",
+    "operation_id": None,
+    "version_number": None,
+    "restored_version": None,
+    "job_id": None,
+    "suggestions_missing": False,
+    "waits_for": None,
+    "failure_code": None,
+    "failure_detail": None,
+    "paused": False,
+    "expires_at": "2026-12-01T09:30:00.123456+00:00",
+    "created_at": _AT,
+    "updated_at": _AT,
+    "ended_at": None,
+}
+_DIFF: dict[str, Any] = {
+    "schema_changes": [{**{k: _CHANGE[k] for k in ("kind", "stream", "path", "before", "after")}}],
+    "config_changes": [],
+    "effects": [],
+    "problems": [],
+}
+
+
+class RepairView(BaseModel):
+    """A plan for a connection, what was decided about it, and what came of it."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [REPAIR]})
+
+    id: UUID
+    connection_id: UUID
+    kind: Literal["heal", "rollback"]
+    state: RepairState
+    drift_id: UUID | None
+    parent_id: UUID | None
+    """The repair that it was split from."""
+    superseded_by: UUID | None
+    snapshot_id: UUID | None
+    base_version: int
+    target_version: int | None
+    changes: list[dict[str, Any]]
+    decisions: list[dict[str, Any]]
+    """Who decided what, when and why, oldest first."""
+    verify: Literal["read_back", "sync"]
+    operation_id: UUID | None
+    version_number: int | None
+    restored_version: int | None
+    job_id: UUID | None
+    suggestions_missing: bool
+    """Whether the rag_engine could not be asked yet."""
+    waits_for: str | None
+    """The code of what keeps a decided repair waiting."""
+    failure_code: str | None
+    failure_detail: str | None
+    paused: bool
+    """Whether the connection is paused in Airbyte until this is decided."""
+    expires_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+    ended_at: datetime | None
+
+
+class RepairDetail(RepairView):
+    """The same, with the catalog before and after it: what differs, never the whole."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [REPAIR | {"catalog": _DIFF}]})
+
+    catalog: dict[str, Any] | None
+    """`schema_changes` and `config_changes` between the catalog before and after, the `effects` of
+    applying it in words, and the `problems` that would keep it from being applied."""
+
+
+class RepairPage(BaseModel):
+    """Repairs, newest first; `next` is the next page's `after`."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"items": [REPAIR], "next": None}]})
+
+    items: list[RepairView]
+    next: str | None
+
+
+class Unchanged(BaseModel):
+    """The version means what the head means: nothing was done."""
+
+    connection_id: UUID
+    changed: Literal[False] = False

@@ -1,0 +1,66 @@
+"""Where a connection stands: its head catalog, and what its source offers of it now."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from uuid import UUID
+
+from services.drift_repair_agent.items import Item, identity
+from shared import registry
+from shared.database import Database
+from shared.domain import catalog as catalogs
+from shared.domain.catalog import Catalog, StreamId, identify
+from shared.domain.drift import Change, Verdict
+from shared.domain.repair import plan_changes
+from shared.domain.steps import in_slices
+from shared.models import Connection, Snapshot, SyncCatalogVersion
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What was read, at one time; whoever acts on it compares ids again under the row's lock."""
+
+    row: Connection
+    head: SyncCatalogVersion
+    configured: Catalog
+    snapshot: Snapshot | None
+    """The newest one of the source; None where nobody has looked at it."""
+    offered: dict[StreamId, bytes]
+    """What the source offers of the configured streams, and of those that were asked for."""
+
+    async def changes(self) -> list[tuple[Change, Verdict]]:
+        """How the source differs from the head, judged for this connection."""
+        return await in_slices(plan_changes.steps(self.configured, self.offered.values()))
+
+    async def has_all(self, items: Iterable[Item]) -> bool:
+        """Whether the source still differs from the head in these changes."""
+        now = {identity(change) for change, _ in await self.changes()}
+        return all(item.identity in now for item in items)
+
+
+async def read(db: Database, connection_id: UUID, *, also: Collection[StreamId] = ()) -> Situation:
+    """Where a connection stands; of streams it does not sync, `also` these.
+
+    Raises:
+        NotFound: there is no such connection, or it has no version yet.
+    """
+    async with db.read() as session:
+        row = await registry.find_connection(session, connection_id)
+        head = await registry.read_version(session, connection_id, row.catalog_version)
+        snapshot = (
+            None
+            if row.airbyte_source_id is None
+            else await registry.latest_snapshot(session, row.airbyte_source_id)
+        )
+    configured = await in_slices(catalogs.parse.steps(head.sync_catalog.encode()))
+    wanted = {stream.id for stream in configured.streams} | set(also)
+    bodies: list[bytes] = []
+    if snapshot is not None:
+        async with db.read() as session:
+            bodies = await registry.stream_bodies(
+                session, snapshot, names=sorted({stream.name for stream in wanted})
+            )
+    by_id = {identify(body, position)[0]: body for position, body in enumerate(bodies)}
+    offered = {stream: body for stream, body in by_id.items() if stream in wanted}
+    return Situation(row, head, configured, snapshot, offered)

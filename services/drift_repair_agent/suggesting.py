@@ -1,0 +1,194 @@
+"""Asking the rag_engine what became of what is gone, and telling it what a person decided.
+
+Without an answer a plan goes on: what may be half of a rename waits for a person, and is asked
+about again.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from uuid import uuid5
+
+import msgspec
+
+from services.drift_repair_agent import items as changes_of
+from services.drift_repair_agent.items import BY_POLICY, Item, Suggestion, identity
+from services.drift_repair_agent.situation import Situation
+from shared import logs, registry
+from shared.database import Database
+from shared.domain.catalog import StreamId
+from shared.domain.drift import ITEM, Change, Verdict
+from shared.errors import AamError, Conflict, Invalid
+from shared.models import Repair
+from shared.peers import RagEngine, Rename, RenameDecision
+
+log = logs.get(__name__)
+
+_AT_ONCE = 20
+Known = Mapping[StreamId, Collection[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What was answered."""
+
+    suggestions: Mapping[str, Suggestion] = field(default_factory=dict)
+    """By the identity of the removal."""
+    unanswered: frozenset[StreamId] = frozenset()
+    """Streams of which nobody could be asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What is gone of one stream, or from the streams, and what is new there."""
+
+    stream: StreamId | None
+    removed: Sequence[Change]
+    added: Sequence[Change]
+
+
+class Suggesting:
+    """Asks and tells the rag_engine."""
+
+    def __init__(self, db: Database, rag: RagEngine) -> None:
+        self._db = db
+        self._rag = rag
+
+    async def ask(
+        self, now: Situation, changes: Sequence[tuple[Change, Verdict]], *, known: Known
+    ) -> Asked:
+        """What the removed fields and streams probably became.
+
+        `known` are fields of a stream that are not new, though its hand-picked head lacks them.
+        Once the engine does not answer, it is not asked about the other streams either.
+        """
+        suggestions: dict[str, Suggestion] = {}
+        unanswered: set[StreamId] = set()
+        away = False
+        for question in _questions(changes, known):
+            try:
+                told = [] if away else await self._asked(now, question)
+            except Invalid as error:
+                # It never answers this one: too many fields, say.
+                log.warning("not_suggested", connection=str(now.row.id), code=error.code)
+                continue
+            except AamError as error:
+                log.warning("rag_engine_away", connection=str(now.row.id), code=error.code)
+                away = True
+            if away:
+                unanswered |= {change.stream for change in (*question.removed, *question.added)}
+                continue
+            removed = {_path(change): change for change in question.removed}
+            for rename in told:
+                change = removed.get(tuple(rename["removed"]))
+                if change is not None:
+                    suggestions[identity(change)] = msgspec.convert(rename, type=Suggestion)
+        return Asked(suggestions, frozenset(unanswered))
+
+    async def _asked(self, now: Situation, question: _Question) -> list[Rename]:
+        head = {stream.id: stream.raw for stream in now.configured.streams}
+        stream = question.stream
+        return await self._rag.suggest(
+            source_type=now.row.source_type,
+            entity="stream" if stream is None else "field",
+            stream=None if stream is None else msgspec.to_builtins(stream),
+            removed=[_element(change, head[change.stream]) for change in question.removed],
+            added=[_element(change, now.offered[change.stream]) for change in question.added],
+            unchanged=[] if stream is None else sorted(_unchanged(head[stream], question.removed)),
+        )
+
+    async def is_there(self) -> bool:
+        """Whether the engine can be asked at all."""
+        try:
+            await self._rag.health()
+        except AamError:
+            return False
+        return True
+
+    async def learn(self) -> None:
+        """Tell what people decided, until the engine knows; told twice it is learned once."""
+        async with self._db.read() as session:
+            waiting = await registry.unlearned_repairs(session, limit=_AT_ONCE)
+        for repair in waiting:
+            try:
+                await self._tell(repair)
+            except (Conflict, Invalid) as error:
+                log.warning("not_learned", repair=str(repair.id), code=error.code)
+            async with self._db.transaction() as session:
+                await registry.see_learned(session, repair.id)
+
+    async def _tell(self, repair: Repair) -> None:
+        async with self._db.read() as session:
+            row = await registry.find_connection(session, repair.connection_id)
+        for item in changes_of.read(repair.changes):
+            for decision in _decisions(repair, item, source_type=row.source_type):
+                await self._rag.learn(decision)
+
+
+def _questions(changes: Sequence[tuple[Change, Verdict]], known: Known) -> list[_Question]:
+    """One for each stream of which fields are gone and new, and one for the streams."""
+    gone: dict[StreamId | None, list[Change]] = defaultdict(list)
+    new: dict[StreamId | None, list[Change]] = defaultdict(list)
+    for change, verdict in changes:
+        if change.kind == "field_removed" and verdict.concerns:
+            gone[change.stream].append(change)
+        elif change.kind == "field_added" and change.path[0] not in known.get(change.stream, ()):
+            new[change.stream].append(change)
+        elif change.kind == "stream_removed" and verdict.concerns:
+            gone[None].append(change)
+        elif change.kind == "stream_added":
+            new[None].append(change)
+    return [_Question(place, gone[place], new[place]) for place in gone if new[place]]
+
+
+def _path(change: Change) -> tuple[str, ...]:
+    return tuple(change.path) or (change.stream.name,)
+
+
+def _element(change: Change, pair: bytes) -> dict[str, Any]:
+    """A field, or a stream, with its schema as its own side has it."""
+    schema = msgspec.json.decode(pair)["stream"].get("jsonSchema") or {}
+    told: dict[str, Any] = {"path": list(_path(change))}
+    if len(change.path) == 1 and change.path[0] in schema.get("properties", {}):
+        told["position"] = list(schema["properties"]).index(change.path[0])
+    for step in change.path:
+        inner = schema.get("items") if step == ITEM else schema.get("properties", {}).get(step)
+        schema = inner if isinstance(inner, dict) else {}
+    return told | {"schema": schema}
+
+
+def _unchanged(pair: bytes, removed: Sequence[Change]) -> set[str]:
+    fields = (msgspec.json.decode(pair)["stream"].get("jsonSchema") or {}).get("properties") or {}
+    return fields.keys() - {change.path[0] for change in removed}
+
+
+def _decisions(repair: Repair, item: Item, *, source_type: str) -> list[RenameDecision]:
+    """What a person's decision about a removal says: what it became, and what it did not."""
+    made = item.decision
+    if made is None or made.by == BY_POLICY or not item.is_removal:
+        return []
+    suggested = None if item.suggestion is None else item.suggestion.became
+    followed = made.action != "keep"
+    told: list[tuple[str, tuple[str, ...] | None, Literal["accepted", "rejected"]]] = []
+    if followed:
+        told.append((item.id, made.became, "accepted"))
+    if suggested is not None and (not followed or made.became != suggested):
+        told.append((f"{item.id} not", suggested, "rejected"))
+    return [
+        {
+            "decision_id": str(uuid5(repair.id, name)),
+            "source_type": source_type,
+            "entity": "field" if item.change.kind == "field_removed" else "stream",
+            "stream": msgspec.to_builtins(item.change.stream),
+            "removed": list(_path(item.change)),
+            "became": None if became is None else list(became),
+            "verdict": verdict,
+            "decided_by": made.by,
+            "why": made.why,
+            "connection_id": str(repair.connection_id),
+        }
+        for name, became, verdict in told
+    ]

@@ -1,0 +1,120 @@
+"""Verifying an applied repair by a sync: followed to its end, and taken back if it fails."""
+
+from __future__ import annotations
+
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.drift_repair_agent import outcomes
+from shared import failpoints, logs, registry
+from shared.database import Database
+from shared.errors import AamError, Invalid, NotActive, SyncRunning, UpstreamRefused
+from shared.models import Connection, JobHistory, Repair, RepairState
+from shared.peers import Orchestrator
+
+log = logs.get(__name__)
+
+SCHEMA_REASONS: Final = frozenset({"refresh_schema", "config_error", "system_error"})
+"""Airbyte's failure types that a catalog can be the reason of; of the others it cannot be."""
+INCONCLUSIVE: Final = "verification_inconclusive"
+
+
+class StillRunning(AamError):
+    """The sync that is waited for has not ended."""
+
+    code = "sync_running"
+
+
+class Verifying:
+    """Takes a repair on that waits for its sync; each step begins from the row."""
+
+    def __init__(self, db: Database, orchestrator: Orchestrator) -> None:
+        self._db = db
+        self._orchestrator = orchestrator
+
+    async def step(self, repair: Repair) -> None:
+        """Start the sync, or look how it ended.
+
+        Raises:
+            AamError: it is too early to tell; why, is its code.
+        """
+        if repair.job_id is None:
+            await self._start(repair)
+            return
+        async with self._db.read() as session:
+            job = await session.get(JobHistory, repair.job_id)
+        if job is not None and job.ended_at is None:
+            raise StillRunning(f"Job {job.id} runs.")
+        if job is None:
+            await self._inconclusive(repair)
+        elif job.status == "succeeded":
+            await self._settle(repair, note=None)
+        elif job.failure_code in SCHEMA_REASONS:
+            await self._take_back(repair, job.failure_code)
+        else:
+            await self._inconclusive(repair)
+
+    async def _start(self, repair: Repair) -> None:
+        """Have the orchestrator sync; a sync that began with the new catalog will do, too."""
+        # A refusal is remembered with its key, so that a later try needs another.
+        key = f"verify-{repair.id}-{repair.tries}"
+        try:
+            job_id = await self._orchestrator.sync(repair.connection_id, key=key)
+        except SyncRunning as running:
+            found = await self._running(repair, running)
+            if found is None:
+                raise
+            job_id = found
+        except NotActive as refused:
+            if refused.code != NotActive.code:
+                raise
+            await self._inconclusive(repair)
+            return
+        except (UpstreamRefused, Invalid):
+            await self._inconclusive(repair)
+            return
+        failpoints.at("repair.sync_started")
+        async with self._db.transaction() as session:
+            await registry.verify_by_job(session, repair.id, job_id)
+        raise StillRunning(f"Job {job_id} runs.")
+
+    async def _running(self, repair: Repair, running: SyncRunning) -> UUID | None:
+        """The job that runs, if it began with what is to be verified."""
+        found = running.members.get("job_id")
+        if not isinstance(found, str):
+            return None
+        async with self._db.read() as session:
+            job = await session.get(JobHistory, UUID(found))
+        if job is None or job.catalog_version != repair.version_number:
+            return None
+        return job.id
+
+    async def _inconclusive(self, repair: Repair) -> None:
+        await self._settle(repair, note=INCONCLUSIVE)
+
+    async def _settle(self, repair: Repair, *, note: str | None) -> None:
+        async with self._db.transaction() as session:
+            row, held = await self._lock(session, repair)
+            if held.state == RepairState.VERIFYING:
+                await outcomes.applied(session, row, held, note=note)
+
+    async def _take_back(self, repair: Repair, code: str | None) -> None:
+        """Have the version before restored; once, since a restored repair is over."""
+        async with self._db.transaction() as session:
+            row, held = await self._lock(session, repair)
+            if held.state != RepairState.VERIFYING:
+                return
+            if row.catalog_version != held.version_number:
+                # Somebody has applied another catalog meanwhile: that one is not to be touched.
+                await outcomes.applied(session, row, held, note=INCONCLUSIVE)
+                return
+            outcomes.roll_back(held, code)
+        log.warning("repair_taken_back", repair=str(repair.id), code=code)
+        failpoints.at("repair.taken_back")
+
+    @staticmethod
+    async def _lock(session: AsyncSession, repair: Repair) -> tuple[Connection, Repair]:
+        row = await registry.lock_connection(session, repair.connection_id, even_archived=True)
+        return row, await registry.find_repair(session, repair.id, lock=True)

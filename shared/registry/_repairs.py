@@ -1,0 +1,328 @@
+"""Policies, plans and repairs of connections."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import TextClause, delete, func, or_, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from shared.errors import NotFound
+from shared.models import Connection, Drift, Plan, Policy, Repair, RepairState
+
+UNDER_WAY = (
+    RepairState.APPROVED,
+    RepairState.APPLYING,
+    RepairState.VERIFYING,
+    RepairState.ROLLING_BACK,
+)
+_REFUSALS_READ = 200
+
+
+async def find_policy(session: AsyncSession, connection_id: UUID) -> Policy | None:
+    """What a connection's policy says differently; None where it is the default."""
+    return await session.get(Policy, connection_id)
+
+
+async def put_policy(
+    session: AsyncSession, connection_id: UUID, policy: str, *, by: str | None
+) -> None:
+    """Store a connection's policy, as JSON text, in place of the one before."""
+    written = {"policy": policy, "updated_by": by, "updated_at": func.now()}
+    await session.execute(
+        insert(Policy)
+        .values(connection_id=connection_id, **written)
+        .on_conflict_do_update(index_elements=[Policy.connection_id], set_=written)
+    )
+
+
+async def newest_drift(session: AsyncSession, connection_id: UUID) -> Drift | None:
+    """The newest drift of a connection."""
+    return await session.scalar(
+        select(Drift)
+        .where(Drift.connection_id == connection_id)
+        .order_by(Drift.first_seen_at.desc())
+        .limit(1)
+    )
+
+
+async def find_plan(session: AsyncSession, connection_id: UUID) -> Plan | None:
+    """What a connection was last planned against; None when it never was."""
+    return await session.get(Plan, connection_id)
+
+
+async def keep_plan(
+    session: AsyncSession, connection_id: UUID, snapshot_id: UUID, *, base_version: int
+) -> None:
+    """Note that a connection was planned against a snapshot."""
+    written = {"snapshot_id": snapshot_id, "base_version": base_version, "planned_at": func.now()}
+    await session.execute(
+        insert(Plan)
+        .values(connection_id=connection_id, **written)
+        .on_conflict_do_update(index_elements=[Plan.connection_id], set_=written)
+    )
+
+
+async def forget_plan(session: AsyncSession, connection_id: UUID) -> None:
+    """Have a connection planned again, though its source has not changed."""
+    await session.execute(delete(Plan).where(Plan.connection_id == connection_id))
+
+
+async def is_plan_due(session: AsyncSession, connection_id: UUID) -> bool:
+    """Whether a connection has a drift that no plan has seen, or a proposal on an older version."""
+    return bool(await session.scalar(_plan_due("c.id = :id"), {"id": connection_id, "limit": 1}))
+
+
+async def plans_due(session: AsyncSession, *, limit: int) -> Sequence[UUID]:
+    """The connections to plan for, see `is_plan_due`; those that wait longest first."""
+    return (await session.scalars(_plan_due("true"), {"limit": limit})).all()
+
+
+# A connection that is HEALING, or whose repair is under way, is planned for afterwards.
+@functools.cache
+def _plan_due(condition: str) -> TextClause:
+    return text(f"""
+        SELECT c.id FROM connections c
+        JOIN LATERAL (
+            SELECT after_snapshot_id, first_seen_at FROM drifts WHERE connection_id = c.id
+            ORDER BY first_seen_at DESC LIMIT 1
+        ) d ON true
+        JOIN snapshots seen ON seen.id = d.after_snapshot_id
+        LEFT JOIN plans p ON p.connection_id = c.id
+        LEFT JOIN snapshots planned ON planned.id = p.snapshot_id
+        WHERE {condition} AND c.status = 'ACTIVE' AND c.archived_at IS NULL
+            AND (
+                planned.taken_at IS NULL OR planned.taken_at < seen.taken_at
+                OR EXISTS (
+                    SELECT FROM repairs r WHERE r.connection_id = c.id
+                        AND r.state = 'proposed' AND r.base_version <> c.catalog_version
+                )
+            )
+            AND NOT EXISTS (
+                SELECT FROM repairs r WHERE r.connection_id = c.id
+                    AND r.state IN ('approved', 'applying', 'verifying', 'rolling_back')
+            )
+        ORDER BY d.first_seen_at LIMIT :limit
+    """)  # noqa: S608 - no input
+
+
+async def find_repair(session: AsyncSession, repair_id: UUID, *, lock: bool = False) -> Repair:
+    """A repair by id; with `lock` its row is locked, after its connection's.
+
+    Raises:
+        NotFound: there is none.
+    """
+    repair = await session.get(
+        Repair, repair_id, with_for_update=lock or None, populate_existing=True
+    )
+    if repair is None:
+        raise NotFound(f"No repair {repair_id}.")
+    return repair
+
+
+async def proposed_repair(session: AsyncSession, connection_id: UUID) -> Repair | None:
+    """The repair of a connection that waits for a person."""
+    return await session.scalar(
+        select(Repair)
+        .where(Repair.connection_id == connection_id, Repair.state == RepairState.PROPOSED)
+        .execution_options(populate_existing=True)
+    )
+
+
+async def repair_under_way(session: AsyncSession, connection_id: UUID) -> Repair | None:
+    """The repair of a connection that is decided and has not ended."""
+    return await session.scalar(
+        select(Repair)
+        .where(Repair.connection_id == connection_id, Repair.state.in_(UNDER_WAY))
+        .execution_options(populate_existing=True)
+    )
+
+
+async def refused_changes(session: AsyncSession, connection_id: UUID) -> Sequence[str]:
+    """The changes of repairs that a person refused or took back, or that failed; JSON arrays."""
+    rows = await session.scalars(_REFUSED, {"id": connection_id, "limit": _REFUSALS_READ})
+    return rows.all()
+
+
+_REFUSED = text("""
+    SELECT changes::text FROM repairs
+    WHERE connection_id = :id AND (
+        state IN ('rejected', 'failed', 'rolled_back')
+        OR kind = 'rollback' AND state = 'applied'
+    )
+    ORDER BY created_at DESC LIMIT :limit
+""")
+
+
+async def claim_repairs(
+    session: AsyncSession, *, limit: int, again_after: timedelta
+) -> Sequence[UUID]:
+    """Take the decided repairs that are due; another replica sees them `again_after` this."""
+    rows = await session.scalars(_CLAIM, {"limit": limit, "again_after": again_after})
+    return rows.all()
+
+
+_CLAIM = text("""
+    UPDATE repairs SET next_at = now() + CAST(:again_after AS interval)
+    WHERE id IN (
+        SELECT id FROM repairs
+        WHERE state IN ('approved', 'verifying', 'rolling_back') AND next_at <= now()
+        ORDER BY next_at LIMIT :limit FOR UPDATE SKIP LOCKED
+    )
+    RETURNING id
+""")
+
+
+async def wait_on(session: AsyncSession, repair_id: UUID, *, code: str, seconds: float) -> None:
+    """Note what keeps a decided repair waiting, and when it is looked at again."""
+    await session.execute(
+        update(Repair)
+        .where(Repair.id == repair_id, Repair.state.in_(UNDER_WAY))
+        .values(
+            failure_code=code,
+            tries=Repair.tries + 1,
+            next_at=func.now() + timedelta(seconds=seconds),
+        )
+    )
+
+
+async def verify_by_job(session: AsyncSession, repair_id: UUID, job_id: UUID) -> None:
+    """Note which sync verifies a repair."""
+    await session.execute(
+        update(Repair)
+        .where(Repair.id == repair_id, Repair.state == RepairState.VERIFYING)
+        .values(job_id=job_id)
+    )
+
+
+async def expired_repairs(session: AsyncSession, *, limit: int) -> Sequence[tuple[UUID, UUID]]:
+    """Proposed repairs whose time is over, or whose connection is archived; with that one's id."""
+    rows = await session.execute(
+        select(Repair.id, Repair.connection_id)
+        .join(Connection, Connection.id == Repair.connection_id)
+        .where(
+            Repair.state == RepairState.PROPOSED,
+            or_(Repair.expires_at <= func.now(), Connection.archived_at.is_not(None)),
+        )
+        .order_by(Repair.expires_at)
+        .limit(limit)
+    )
+    return [(repair_id, connection_id) for repair_id, connection_id in rows]
+
+
+async def unlearned_repairs(session: AsyncSession, *, limit: int) -> Sequence[Repair]:
+    """Repairs of which the rag_engine does not know yet what a person decided."""
+    rows = await session.scalars(
+        select(Repair).where(Repair.is_learned.is_(False)).order_by(Repair.created_at).limit(limit)
+    )
+    return rows.all()
+
+
+async def see_learned(session: AsyncSession, repair_id: UUID) -> None:
+    """Note that the rag_engine knows what was decided."""
+    await session.execute(update(Repair).where(Repair.id == repair_id).values(is_learned=True))
+
+
+async def unsuggested(session: AsyncSession, *, limit: int) -> Sequence[UUID]:
+    """Connections with a proposal of which the rag_engine could not be asked."""
+    return (await session.scalars(_UNSUGGESTED, {"limit": limit})).all()
+
+
+_UNSUGGESTED = text("""
+    SELECT connection_id FROM repairs
+    WHERE state = 'proposed' AND changes @? '$[*] ? (@.suggestion_missing == true)'
+    ORDER BY updated_at LIMIT :limit
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class RepairFilter:
+    """Which repairs a list shows."""
+
+    connection_id: UUID | None = None
+    states: Collection[RepairState] = ()
+    """All where it is empty."""
+    after: tuple[datetime, UUID] | None = None
+    """Where the previous page ended."""
+
+
+_REPAIR_JSON = """
+    json_build_object(
+        'id', r.id, 'connection_id', r.connection_id, 'kind', r.kind, 'state', r.state,
+        'drift_id', r.drift_id, 'parent_id', r.parent_id, 'superseded_by', r.superseded_by,
+        'snapshot_id', r.snapshot_id, 'base_version', r.base_version,
+        'target_version', r.target_version, 'changes', r.changes, 'decisions', r.decisions,
+        'verify', CASE WHEN r.verify_by_sync THEN 'sync' ELSE 'read_back' END,
+        'operation_id', r.operation_id, 'version_number', r.version_number,
+        'restored_version', r.restored_version, 'job_id', r.job_id,
+        'suggestions_missing', r.changes @? '$[*] ? (@.suggestion_missing == true)',
+        'waits_for', CASE WHEN r.ended_at IS NULL THEN r.failure_code END,
+        'failure_code', CASE WHEN r.ended_at IS NOT NULL THEN r.failure_code END,
+        'failure_detail', r.failure_detail,
+        'paused', EXISTS (SELECT FROM connections c WHERE c.paused_by = r.id),
+        'expires_at', CASE WHEN r.state = 'proposed' THEN r.expires_at END,
+        'created_at', r.created_at, 'updated_at', r.updated_at, 'ended_at', r.ended_at
+    )
+"""
+
+
+async def repair_json(session: AsyncSession, repair_id: UUID) -> str:
+    """One repair as JSON text.
+
+    Raises:
+        NotFound: there is none.
+    """
+    found: str | None = await session.scalar(_REPAIR, {"id": repair_id})
+    if found is None:
+        raise NotFound(f"No repair {repair_id}.")
+    return found
+
+
+_REPAIR = text(f"SELECT {_REPAIR_JSON}::text FROM repairs r WHERE r.id = :id")  # noqa: S608 - no input
+
+_PAGE = f"""
+    WITH page AS (
+        SELECT * FROM repairs r WHERE {{conditions}}
+        ORDER BY r.created_at DESC, r.id DESC LIMIT :limit + 1
+    ), kept AS (
+        SELECT * FROM page r ORDER BY r.created_at DESC, r.id DESC LIMIT :limit
+    )
+    SELECT json_build_object(
+        'items', coalesce(
+            (SELECT json_agg({_REPAIR_JSON} ORDER BY r.created_at DESC, r.id DESC) FROM kept r),
+            '[]'
+        ),
+        'next', CASE WHEN (SELECT count(*) FROM page) > :limit THEN (
+            SELECT translate(encode(convert_to(concat_ws(' ',
+                to_char(r.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US'), r.id
+            ), 'UTF8'), 'base64'), E'+/=\\n', '-_')
+            FROM kept r ORDER BY r.created_at, r.id LIMIT 1) END
+    )::text
+"""  # noqa: S608 - no input
+
+
+async def page_of_repairs(session: AsyncSession, shown: RepairFilter, *, limit: int) -> str:
+    """A page as JSON text, newest first: `{"items": […], "next": cursor or null}`."""
+    conditions = ["true"]
+    parameters: dict[str, object] = {"limit": limit}
+    if shown.connection_id is not None:
+        conditions.append("r.connection_id = :connection_id")
+        parameters["connection_id"] = shown.connection_id
+    if shown.states:
+        conditions.append("r.state = ANY(CAST(:states AS text[]))")
+        parameters["states"] = [state.value for state in shown.states]
+    if shown.after is not None:
+        conditions.append("(r.created_at, r.id) < (:after_at, :after_id)")
+        parameters["after_at"], parameters["after_id"] = shown.after
+    found: str = await session.scalar(_page(" AND ".join(conditions)), parameters)
+    return found
+
+
+@functools.cache
+def _page(conditions: str) -> TextClause:
+    return text(_PAGE.format(conditions=conditions))

@@ -1,0 +1,105 @@
+"""A source that changes, and what the schema_observer then records, for tests of what follows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+from shared.database import Database
+from shared.jobs import Jobs
+from shared.models import Drift
+from tests.fakes.airbyte_server import DEFAULT_CATALOG, catalog, stream
+from tests.integration.conftest import Mesh
+
+Json = dict[str, Any]
+OPEN = ("approved", "applying", "verifying", "rolling_back")
+ACCOUNT = {"Id": "string", "Name": "string", "AnnualRevenue": "number"}
+
+
+def offering(account: Json, **settings: Any) -> Json:
+    """What the source offers with these fields of Account; the rest as by default."""
+    rest = [
+        one["stream"] for one in DEFAULT_CATALOG["streams"] if one["stream"]["name"] != "Account"
+    ]
+    return catalog(stream("Account", account, **settings), *rest)
+
+
+async def drift(mesh: Mesh, connection: Json, offered: Json, *, nudge: bool = True) -> str:
+    """Let the source offer this, and record that it does; the id of the drift."""
+    mesh.airbyte.offers(offered)
+    before = await mesh.sql.fetchval(
+        "SELECT id FROM snapshots WHERE airbyte_source_id = $1 ORDER BY taken_at DESC LIMIT 1",
+        UUID(connection["airbyte_source_id"]),
+    )
+    answer = await mesh.orchestrator.post(f"/connections/{connection['id']}/discover")
+    assert answer.status_code == 200, answer.text
+    address = mesh.settings.registry_address
+    db = Database.at(address, application="test")
+    drift_id = uuid4()
+    async with db.transaction() as session:
+        session.add(
+            Drift(
+                id=drift_id,
+                connection_id=UUID(connection["id"]),
+                before_snapshot_id=before,
+                after_snapshot_id=UUID(answer.json()["snapshot_id"]),
+                severity="harmless",
+                concerns=True,
+                changes="[]",
+            )
+        )
+        if nudge:
+            jobs = Jobs(address, application="test")
+            await jobs.enqueue(session, "plan", connection["id"], after=timedelta(0))
+    await db.close()
+    return str(drift_id)
+
+
+async def repairs(mesh: Mesh, connection: Json, **parameters: Any) -> list[Json]:
+    """The connection's repairs, newest first."""
+    answer = await mesh.drift_repair_agent.get(
+        "/repairs", params={"connection_id": connection["id"], **parameters}
+    )
+    assert answer.status_code == 200, answer.text
+    items: list[Json] = answer.json()["items"]
+    return items
+
+
+async def repairs_until(
+    mesh: Mesh, connection: Json, states: Collection[str], *, within: float = 15
+) -> list[Json]:
+    """The connection's repairs, once these are their states, oldest first."""
+    found: list[Json] = []
+    try:
+        async with asyncio.timeout(within):
+            while [one["state"] for one in found] != list(states):
+                await asyncio.sleep(0.05)
+                found = (await repairs(mesh, connection))[::-1]
+    except TimeoutError:
+        raise AssertionError([(one["state"], one["waits_for"]) for one in found]) from None
+    return found
+
+
+async def planned(mesh: Mesh, connection: Json, drift_id: str, *, within: float = 15) -> None:
+    """Wait until the connection is planned for this drift."""
+    async with asyncio.timeout(within):
+        while True:
+            found = await mesh.sql.fetchval(
+                "SELECT p.connection_id FROM plans p JOIN drifts d"
+                " ON d.after_snapshot_id = p.snapshot_id WHERE d.id = $1 AND p.connection_id = $2",
+                UUID(drift_id),
+                UUID(connection["id"]),
+            )
+            if found is not None:
+                return
+            await asyncio.sleep(0.05)
+
+
+async def post(mesh: Mesh, path: str, body: Json, **headers: str) -> tuple[int, Json]:
+    """Post to the drift_repair_agent; its status and body."""
+    told = {name.replace("_", "-"): value for name, value in headers.items()}
+    answer = await mesh.drift_repair_agent.post(path, json=body, headers=told)
+    return answer.status_code, answer.json()

@@ -1,0 +1,487 @@
+"""Repairs: what a changed source needs is done by itself where it is safe, else by a decision."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from tests.fakes.airbyte_server import catalog, stream
+from tests.integration.conftest import Mesh
+from tests.integration.drifting import (
+    ACCOUNT,
+    drift,
+    offering,
+    planned,
+    post,
+    repairs,
+    repairs_until,
+)
+from tests.integration.test_apply import held, seen
+
+Json = dict[str, Any]
+LESS = {"Id": "string", "Name": "string"}
+KEYED = {"Id": "string", "Email": "string", "Name": "string"}
+
+
+def upstream(mesh: Mesh, connection: Json) -> Json:
+    """The connection as Airbyte has it."""
+    found: Json = mesh.airbyte.connections[connection["airbyte_connection_id"]]
+    return found
+
+
+def fields(mesh: Mesh, connection: Json) -> set[str]:
+    """The fields of Account that Airbyte holds."""
+    return set(held(mesh, connection)["Account"]["stream"]["jsonSchema"]["properties"])
+
+
+def nothing_was_reset(mesh: Mesh) -> bool:
+    """Whether Airbyte ran no job that resets, clears or refreshes anything."""
+    return {job["configType"] for job in mesh.airbyte.jobs.values()} <= {"sync"}
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """Wait for something that another task does."""
+    async with asyncio.timeout(10):
+        while not is_so():  # noqa: ASYNC110 (Airbyte's doing)
+            await asyncio.sleep(0.02)
+
+
+async def proposal(mesh: Mesh, connection: Json, offered: Json, **more: Any) -> Json:
+    """Let the source change; the repair that then waits for a person."""
+    await drift(mesh, connection, offered, **more)
+    return (await repairs_until(mesh, connection, ["proposed"]))[-1]
+
+
+async def approve(mesh: Mesh, repair: Json, **order: Any) -> tuple[int, Json]:
+    """Approve it; the answer's status and body."""
+    return await post(mesh, f"/repairs/{repair['id']}/approve", {"by": "Ada", **order})
+
+
+async def types(mesh: Mesh, count: int) -> list[str]:
+    """The types of the first events after the onboarding."""
+    return [one["type"] for one in await mesh.events(count + 1)][1:]
+
+
+async def test_a_new_field_is_applied_by_itself(mesh: Mesh) -> None:
+    """A field was added: the policy decides, Airbyte holds it, the version says who decided."""
+    connection = await mesh.onboard()
+
+    drift_id = await drift(mesh, connection, offering(ACCOUNT | {"Region__c": "string"}))
+
+    (repair,) = await repairs_until(mesh, connection, ["applied"])
+    assert (repair["drift_id"], repair["version_number"]) == (drift_id, 2)
+    (change,) = repair["changes"]
+    assert (change["kind"], change["path"]) == ("field_added", ["Region__c"])
+    assert (change["reaction"], change["decision"]["by"]) == ("apply", "policy")
+    assert "Region__c" in fields(mesh, connection)
+    version = await mesh.sql.fetchrow(
+        "SELECT repair_id::text, decided_by, origin, snapshot_id::text FROM sync_catalog_versions"
+        " WHERE version_number = 2"
+    )
+    assert version is not None
+    assert tuple(version) == (repair["id"], "policy", "repair", repair["snapshot_id"])
+    snapshot = await mesh.sql.fetchval("SELECT airbyte_catalog_id FROM snapshots ORDER BY taken_at")
+    newest = await mesh.sql.fetchval(
+        "SELECT airbyte_catalog_id FROM snapshots ORDER BY taken_at DESC LIMIT 1"
+    )
+    assert upstream(mesh, connection)["sourceCatalogId"] == str(newest) != str(snapshot)
+    assert await types(mesh, 3) == ["catalog.healing", "catalog.applied", "repair.applied"]
+    assert nothing_was_reset(mesh)
+
+
+async def test_a_dropped_field_waits_for_a_person(mesh: Mesh) -> None:
+    """A field is gone: nothing is done until somebody approves, and then it is gone."""
+    connection = await mesh.onboard()
+    repair = await proposal(mesh, connection, offering(LESS))
+    assert repair["changes"][0]["loses"] == ["AnnualRevenue"]
+    assert (await seen(mesh, connection))["catalog_version"] == 1
+    assert "AnnualRevenue" in fields(mesh, connection)
+
+    shown = (await mesh.drift_repair_agent.get(f"/repairs/{repair['id']}")).json()
+    assert [one["kind"] for one in shown["catalog"]["schema_changes"]] == ["field_removed"]
+    assert shown["expires_at"] > shown["created_at"]
+
+    status, decided = await approve(mesh, repair, why="It is not needed.")
+
+    assert (status, decided["state"], decided["version_number"]) == (200, "applied", 2)
+    (decision,) = decided["decisions"]
+    assert (decision["by"], decision["why"], decision["changes"]) == (
+        "Ada",
+        "It is not needed.",
+        ["c1"],
+    )
+    assert fields(mesh, connection) == {"Id", "Name", "SystemModstamp"}
+    assert await types(mesh, 4) == [
+        "repair.proposed",
+        "catalog.healing",
+        "catalog.applied",
+        "repair.applied",
+    ]
+    assert nothing_was_reset(mesh)
+
+
+async def test_what_is_safe_does_not_wait_for_the_rest(mesh: Mesh) -> None:
+    """A widened type is applied; a narrowed one beside it waits, on the new version."""
+    connection = await mesh.onboard()
+    offered = offering({"Id": "string", "Name": "integer", "AnnualRevenue": "number"})
+    offered["streams"][1]["stream"]["jsonSchema"]["properties"]["Extra"] = {"type": "string"}
+
+    await drift(mesh, connection, offered)
+
+    proposed, applied = await repairs_until(mesh, connection, ["proposed", "applied"])
+    assert applied["parent_id"] == proposed["id"]
+    assert (applied["base_version"], applied["version_number"]) == (1, 2)
+    assert proposed["base_version"] == 2
+    status, decided = await approve(mesh, proposed)
+    assert (status, decided["version_number"]) == (200, 3)
+    name = held(mesh, connection)["Account"]["stream"]["jsonSchema"]["properties"]["Name"]
+    assert "integer" in name["type"]
+
+
+async def test_some_changes_are_approved_and_the_rest_stays_open(mesh: Mesh) -> None:
+    """The chosen ones are split off and applied; the rest goes on, from the new version."""
+    connection = await mesh.onboard()
+    repair = await proposal(mesh, connection, offering({"Id": "string"}))
+    assert [one["path"] for one in repair["changes"]] == [["AnnualRevenue"], ["Name"]]
+
+    status, child = await approve(mesh, repair, changes=["c1"])
+
+    assert (status, child["state"], child["parent_id"]) == (200, "applied", repair["id"])
+    assert [one["path"] for one in child["changes"]] == [["AnnualRevenue"]]
+    assert fields(mesh, connection) == {"Id", "Name", "SystemModstamp"}
+    (rest,) = await repairs(mesh, connection, state="proposed")
+    assert (rest["id"], rest["base_version"]) == (repair["id"], 2)
+    assert [one["path"] for one in rest["changes"]] == [["Name"]]
+    assert rest["decisions"][0]["repair_id"] == child["id"]
+
+    status, whole = await approve(mesh, rest)
+    assert (status, whole["version_number"]) == (200, 3)
+    assert fields(mesh, connection) == {"Id", "SystemModstamp"}
+
+
+async def test_a_rejected_repair_does_nothing(mesh: Mesh) -> None:
+    """Nothing is sent, the event says so, and it cannot be approved any more."""
+    connection = await mesh.onboard()
+    repair = await proposal(mesh, connection, offering(LESS))
+    before = deepcopy(upstream(mesh, connection))
+
+    path = f"/repairs/{repair['id']}"
+    status, rejected = await post(mesh, f"{path}/reject", {"by": "Ada", "why": "It comes back."})
+
+    assert (status, rejected["state"]) == (200, "rejected")
+    assert rejected["decisions"][0]["verdict"] == "rejected"
+    status, problem = await approve(mesh, repair)
+    assert (status, problem["code"], problem["state"]) == (409, "not_proposed", "rejected")
+    assert upstream(mesh, connection) == before
+    assert await types(mesh, 2) == ["repair.proposed", "repair.rejected"]
+
+
+async def test_a_rejected_change_is_not_applied_by_itself_later(mesh: Mesh) -> None:
+    """A person said no to a change that the policy would apply now: it is proposed at most."""
+    connection = await mesh.onboard()
+    path = f"/connections/{connection['id']}/policy"
+    ask = {"reactions": {"field": {"added": "propose"}}}
+    assert (await mesh.drift_repair_agent.put(path, json=ask)).status_code == 200
+    one = ACCOUNT | {"Region__c": "string"}
+    repair = await proposal(mesh, connection, offering(one))
+    await post(mesh, f"/repairs/{repair['id']}/reject", {"by": "Ada"})
+    dont_ask = {"reactions": {"field": {"added": None}}}
+    assert (await mesh.drift_repair_agent.put(path, json=dont_ask)).status_code == 200
+
+    await drift(mesh, connection, offering(one | {"Zone__c": "string"}))
+
+    _, again, applied = await repairs_until(mesh, connection, ["rejected", "proposed", "applied"])
+    assert [c["path"] for c in again["changes"]] == [["Region__c"]]
+    assert [c["path"] for c in applied["changes"]] == [["Zone__c"]]
+
+
+async def test_a_newer_drift_supersedes_what_is_open(mesh: Mesh) -> None:
+    """The older proposal ends and names the newer; to approve it is refused with that name."""
+    connection = await mesh.onboard()
+    first = await proposal(mesh, connection, offering(LESS))
+
+    await drift(mesh, connection, offering({"Id": "string"}))
+
+    old, new = await repairs_until(mesh, connection, ["superseded", "proposed"])
+    assert (old["id"], old["superseded_by"]) == (first["id"], new["id"])
+    status, problem = await approve(mesh, first)
+    assert (status, problem["code"], problem["newer"]) == (409, "not_proposed", new["id"])
+    assert await types(mesh, 3) == ["repair.proposed", "repair.superseded", "repair.proposed"]
+
+
+async def test_a_source_that_is_as_before_ends_the_proposal(mesh: Mesh) -> None:
+    """The field is back: what waited is superseded by nothing, and no version came of it."""
+    connection = await mesh.onboard()
+    await proposal(mesh, connection, offering(LESS))
+
+    await drift(mesh, connection, offering(ACCOUNT))
+
+    (over,) = await repairs_until(mesh, connection, ["superseded"])
+    assert over["superseded_by"] is None
+    assert (await seen(mesh, connection))["catalog_version"] == 1
+
+
+async def test_the_same_proposal_is_told_once(mesh: Mesh) -> None:
+    """A newer drift that changes nothing for the proposal moves it to the newer snapshot."""
+    connection = await mesh.onboard()
+    first = await proposal(mesh, connection, offering(LESS))
+    unsynced = offering(LESS)
+    unsynced["streams"].append(catalog(stream("Lead"))["streams"][0])
+
+    newer = await drift(mesh, connection, unsynced)
+
+    await planned(mesh, connection, newer)
+    (repair,) = await repairs(mesh, connection)
+    assert (repair["id"], repair["state"]) == (first["id"], "proposed")
+    assert repair["drift_id"] == newer
+    assert repair["snapshot_id"] != first["snapshot_id"]
+    assert await types(mesh, 1) == ["repair.proposed"]
+    status, decided = await approve(mesh, repair)
+    assert (status, decided["state"]) == (200, "applied")
+
+
+async def test_nothing_to_do_is_a_plan_and_nothing_else(mesh: Mesh) -> None:
+    """What the connection does not sync makes no repair and no event."""
+    connection = await mesh.onboard()
+    offered = offering(ACCOUNT)
+    offered["streams"].append(catalog(stream("Lead"))["streams"][0])
+
+    await planned(mesh, connection, await drift(mesh, connection, offered))
+
+    assert await repairs(mesh, connection) == []
+    assert len(await mesh.events(1)) == 1
+
+
+async def test_a_stale_proposal_cannot_be_applied(mesh: Mesh) -> None:
+    """The source changed again, or somebody applied a catalog: 409 `stale_plan`, nothing sent."""
+    connection = await mesh.onboard()
+    repair = await proposal(mesh, connection, offering(LESS))
+    # The source has the field again, and no plan has seen it yet.
+    mesh.airbyte.offers(offering(ACCOUNT))
+    await mesh.orchestrator.post(f"/connections/{connection['id']}/discover")
+
+    status, problem = await approve(mesh, repair)
+
+    assert (status, problem["code"]) == (409, "stale_plan")
+    assert (await seen(mesh, connection))["catalog_version"] == 1
+    assert (await repairs(mesh, connection))[0]["state"] == "proposed"
+
+
+async def test_a_lost_cursor_pauses_the_connection_until_it_is_decided(mesh: Mesh) -> None:
+    """Paused in Airbyte, proposed, approved with a fall-back, resumed; no data is reset."""
+    connection = await mesh.onboard()
+    await drift(mesh, connection, offering(ACCOUNT, cursor=None))
+    await until(lambda: upstream(mesh, connection)["status"] == "inactive")
+    (repair,) = await repairs_until(mesh, connection, ["proposed"])
+    lost = next(one for one in repair["changes"] if one["reaction"] == "pause")
+    assert (lost["entity"], lost["what"]) == ("cursor", "lost")
+
+    refused = await mesh.orchestrator.post(f"/connections/{connection['id']}/sync")
+    assert (refused.status_code, refused.json()["code"]) == (409, "not_active")
+    (repair,) = await repairs(mesh, connection)
+    assert repair["paused"] is True
+
+    status, decided = await approve(mesh, repair)
+
+    assert (status, decided["state"], decided["paused"]) == (200, "applied", False)
+    assert upstream(mesh, connection)["status"] == "active"
+    config = held(mesh, connection)["Account"]["config"]
+    assert config["syncMode"] == "full_refresh"
+    assert await types(mesh, 6) == [
+        "repair.proposed",
+        "connection.paused",
+        "catalog.healing",
+        "catalog.applied",
+        "connection.resumed",
+        "repair.applied",
+    ]
+    assert nothing_was_reset(mesh)
+
+
+async def test_a_cursor_that_comes_back_resumes_the_connection(mesh: Mesh) -> None:
+    """Nothing is left to decide: the proposal is superseded and the connection goes on."""
+    connection = await mesh.onboard()
+    await drift(mesh, connection, offering(ACCOUNT, cursor=None))
+    await until(lambda: upstream(mesh, connection)["status"] == "inactive")
+
+    await drift(mesh, connection, offering(ACCOUNT))
+
+    await repairs_until(mesh, connection, ["superseded"])
+    await until(lambda: upstream(mesh, connection)["status"] == "active")
+    resumed = await mesh.events(6)
+    assert resumed[-1]["type"] == "connection.resumed"
+    assert await mesh.sql.fetchval("SELECT paused_by FROM connections") is None
+    assert (await seen(mesh, connection))["catalog_version"] == 1
+
+
+async def test_a_persons_own_pause_stays(mesh: Mesh) -> None:
+    """Somebody paused it in Airbyte: a heal changes the catalog and leaves the pause."""
+    connection = await mesh.onboard()
+    upstream(mesh, connection)["status"] = "inactive"
+
+    await drift(mesh, connection, offering(ACCOUNT | {"Region__c": "string"}))
+
+    await repairs_until(mesh, connection, ["applied"])
+    assert upstream(mesh, connection)["status"] == "inactive"
+
+
+async def test_what_airbyte_flagged_is_taken_back_by_the_heal(mesh: Mesh) -> None:
+    """Airbyte found the change breaking and paused the connection: the heal resumes it."""
+    connection = await mesh.onboard()
+    upstream(mesh, connection).update(status="inactive", breakingChange=True)
+    repair = await proposal(mesh, connection, offering(LESS))
+
+    status, decided = await approve(mesh, repair)
+
+    assert (status, decided["state"]) == (200, "applied")
+    assert upstream(mesh, connection)["status"] == "active"
+    assert upstream(mesh, connection)["breakingChange"] is False
+
+
+async def test_a_repair_is_decided_while_a_sync_runs_and_applied_at_its_end(mesh: Mesh) -> None:
+    """202, waiting for the sync; then it is applied by itself."""
+    connection = await mesh.onboard()
+    repair = await proposal(mesh, connection, offering(LESS))
+    job = mesh.airbyte.start_job(connection["airbyte_connection_id"])
+
+    status, decided = await approve(mesh, repair)
+
+    assert (status, decided["state"], decided["waits_for"]) == (202, "approved", "sync_running")
+    assert "AnnualRevenue" in fields(mesh, connection)
+    mesh.airbyte.finish_job(job["id"])
+    (over,) = await repairs_until(mesh, connection, ["applied"])
+    assert (over["id"], over["waits_for"]) == (repair["id"], None)
+    assert "AnnualRevenue" not in fields(mesh, connection)
+
+
+async def test_a_decision_joins_what_waits_for_a_sync(mesh: Mesh) -> None:
+    """The safe part waits for a sync's end: what a person approves meanwhile goes with it."""
+    connection = await mesh.onboard()
+    job = mesh.airbyte.start_job(connection["airbyte_connection_id"])
+    offered = offering({"Id": "string", "Name": "integer", "AnnualRevenue": "number"})
+    offered["streams"][1]["stream"]["jsonSchema"]["properties"]["Extra"] = {"type": "string"}
+    await drift(mesh, connection, offered)
+    proposed, _ = await repairs_until(mesh, connection, ["proposed", "approved"])
+
+    status, decided = await approve(mesh, proposed)
+
+    assert (status, decided["state"]) == (202, "approved")
+    mesh.airbyte.finish_job(job["id"])
+    applied, safe = await repairs_until(mesh, connection, ["applied", "superseded"])
+    assert safe["superseded_by"] == applied["id"]
+    assert {one["decision"]["by"] for one in applied["changes"]} == {"Ada", "policy"}
+    assert applied["version_number"] == 2
+
+
+async def test_of_two_approvals_one_counts(mesh: Mesh) -> None:
+    """The second is told that it is decided; with the same key it is the first one's answer."""
+    connection = await mesh.onboard()
+    repair = await proposal(mesh, connection, offering(LESS))
+    path, order = f"/repairs/{repair['id']}/approve", {"by": "Ada"}
+    key = f"approve-{uuid4()}"
+
+    answers = await asyncio.gather(*(approve(mesh, repair) for _ in range(8)))
+
+    assert sorted({status for status, _ in answers}) == [200, 409]
+    assert sum(status == 200 for status, _ in answers) == 1
+    assert (await mesh.sql.fetchval("SELECT count(*) FROM sync_catalog_versions")) == 2
+
+    second = await proposal_after(mesh, connection, offering({"Id": "string"}), ["applied"])
+    path = f"/repairs/{second['id']}/approve"
+    status, first = await post(mesh, path, order, idempotency_key=key)
+    assert (status, first["state"]) == (200, "applied")
+    again = await mesh.drift_repair_agent.post(path, json=order, headers={"Idempotency-Key": key})
+    assert again.headers["idempotency-replayed"] == "true"
+    assert (again.status_code, again.json()["id"]) == (200, first["id"])
+    assert (await mesh.sql.fetchval("SELECT count(*) FROM sync_catalog_versions")) == 3
+
+
+async def proposal_after(mesh: Mesh, connection: Json, offered: Json, before: list[str]) -> Json:
+    """Let the source change; the repair that waits for a person after those before."""
+    await drift(mesh, connection, offered)
+    return (await repairs_until(mesh, connection, [*before, "proposed"]))[-1]
+
+
+async def test_airbyte_refuses_and_the_repair_says_so(mesh: Mesh) -> None:
+    """The old version stays in force, the repair has failed with the code, and is not repeated."""
+    connection = await mesh.onboard()
+    mesh.airbyte.fault("connections/update", 422)
+
+    await drift(mesh, connection, offering(ACCOUNT | {"Region__c": "string"}))
+
+    (repair,) = await repairs_until(mesh, connection, ["failed"])
+    assert repair["failure_code"] == "upstream_rejected"
+    view = await seen(mesh, connection)
+    assert (view["status"], view["catalog_version"]) == ("ACTIVE", 1)
+    assert (await types(mesh, 3))[-1] == "repair.failed"
+
+    # A newer drift brings the same change again: now a person is asked.
+    again = await proposal_after(
+        mesh, connection, offering(ACCOUNT | {"Region__c": "string"}, key=None), ["failed"]
+    )
+    assert ["Region__c"] in [one["path"] for one in again["changes"]]
+
+
+async def test_an_unanswered_repair_expires_by_doing_nothing(mesh: Mesh) -> None:
+    """Its time is over: nothing is sent, an event says so, and it is not to be approved."""
+    connection = await mesh.onboard()
+    repair = await proposal(mesh, connection, offering(LESS))
+    await mesh.sql.execute("UPDATE repairs SET expires_at = now() - interval '1 s'")
+
+    (over,) = await repairs_until(mesh, connection, ["expired"])
+
+    assert over["id"] == repair["id"]
+    status, problem = await approve(mesh, repair)
+    assert (status, problem["code"]) == (409, "not_proposed")
+    assert await types(mesh, 2) == ["repair.proposed", "repair.expired"]
+    assert "AnnualRevenue" in fields(mesh, connection)
+
+
+@pytest.mark.parametrize(
+    "order, code",
+    [
+        ({}, "invalid_request"),
+        ({"by": ""}, "invalid_request"),
+        ({"by": "Ada\x00"}, "invalid_request"),
+        ({"by": "a" * 201}, "invalid_request"),
+        ({"by": "Ada", "changes": []}, "invalid_request"),
+        ({"by": "Ada", "changes": ["c9"]}, "unknown_change"),
+        ({"by": "Ada", "choices": {"c9": {}}}, "unknown_change"),
+        ({"by": "Ada", "choices": {"c1": {"became": ["Nowhere"]}}}, "heal_impossible"),
+        ({"by": "Ada", "surprise": 1}, "invalid_request"),
+    ],
+)
+async def test_a_decision_that_cannot_be_meant_is_refused(
+    mesh: Mesh, order: Json, code: str
+) -> None:
+    """422 with a stable code; the repair waits as before."""
+    connection = await mesh.onboard()
+    repair = await proposal(mesh, connection, offering(LESS))
+
+    status, problem = await post(mesh, f"/repairs/{repair['id']}/approve", order)
+
+    assert (status, problem["code"]) == (422, code)
+    assert (await repairs(mesh, connection))[0]["state"] == "proposed"
+    assert "Nowhere" not in (problem["detail"] if code != "heal_impossible" else "")
+
+
+async def test_lists_and_unknown_repairs(mesh: Mesh) -> None:
+    """Pages, states and what is not there."""
+    connection = await mesh.onboard()
+    await proposal(mesh, connection, offering(LESS))
+    await drift(mesh, connection, offering({"Id": "string"}))
+    await repairs_until(mesh, connection, ["superseded", "proposed"])
+
+    page = (await mesh.drift_repair_agent.get("/repairs", params={"limit": 1})).json()
+    rest = (await mesh.drift_repair_agent.get("/repairs", params={"after": page["next"]})).json()
+    assert [one["state"] for one in page["items"] + rest["items"]] == ["proposed", "superseded"]
+    assert rest["next"] is None
+    assert (await mesh.drift_repair_agent.get(f"/repairs/{uuid4()}")).status_code == 404
+    assert (await mesh.drift_repair_agent.get("/repairs?state=unheard")).status_code == 422
+    status, problem = await post(mesh, f"/repairs/{uuid4()}/approve", {"by": "Ada"})
+    assert (status, problem["code"]) == (404, "not_found")
