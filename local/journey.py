@@ -66,9 +66,9 @@ class Mesh:
 
     async def change(self, method: str, path: str, body: Json | None = None) -> str:
         """Change the org; the sentence in which it says what is different."""
-        made = method == "POST" and path.endswith(("/fields", "/objects"))
+        is_new = method == "POST" and (not path or path.endswith("/fields"))
         told = await self.ask(
-            "sample_org", method, f"/org/objects{path}", body, expect=201 if made else 200
+            "sample_org", method, f"/org/objects{path}", body, expect=201 if is_new else 200
         )
         return str(told["changed"])
 
@@ -340,12 +340,7 @@ class Journey:
 
     async def bad_heal(self) -> str:
         """A new object is taken in, its sync fails, and the version before is restored."""
-        await self.mesh.ask(
-            "drift_repair_agent",
-            "PUT",
-            f"{self.one.path}/policy",
-            {"reactions": {"stream": {"added": "apply"}}, "verify": "sync", "by": PERSON},
-        )
+        await self._policy(added_streams="apply", verify="sync")
         version = await self.one.version()
         before = (await self.one.upstream())["syncCatalog"]
         await self.mesh.change("POST", "", {"name": "Invoice__c", "rows": 5})
@@ -357,6 +352,7 @@ class Journey:
         after = (await self.one.upstream())["syncCatalog"]
         require(after == before, "Airbyte holds another catalog than before")
         await self.one.synced()
+        await self._policy(added_streams=None, verify=None)
         return f"version {numbers[0]} failed its sync; {numbers[1]} is as {version} was, and syncs"
 
     async def two_of_one_source(self) -> str:
@@ -414,6 +410,11 @@ class Journey:
         )
         found = sorted((one["kind"], *one["path"]) for one in diff["schema_changes"])
         require(found == sorted((kind, name) for name in names), f"it differs in {found}")
+
+    async def _policy(self, *, added_streams: str | None, verify: str | None) -> None:
+        """Say what happens to new streams, and how a repair is verified; None for the default."""
+        order = {"reactions": {"stream": {"added": added_streams}}, "verify": verify, "by": PERSON}
+        await self.mesh.ask("drift_repair_agent", "PUT", f"{self.one.path}/policy", order)
 
     async def _states(self) -> dict[str, Any]:
         """What Airbyte remembers of each stream's last sync."""
