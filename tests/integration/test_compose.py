@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from shared.config import Settings, postgres_address
+from shared.config import RagEngineSettings, Settings, postgres_address
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVICES = {
@@ -203,6 +203,8 @@ def test_start_order(services: dict[str, dict[str, Any]]) -> None:
         "redis": healthy,
     }
     assert after["drift-repair-agent"] == {"migrate": done, "redis": healthy}
+    assert after["schema-observer"] == {"migrate": done, "redis": healthy}
+    assert after["rag-engine"] == {"migrate": done}
     for name, waits in after.items():
         for other, condition in waits.items():
             assert condition != healthy or "healthcheck" in services[other], (name, other)
@@ -270,8 +272,12 @@ def test_no_secret_is_written_down(text: str, services: dict[str, dict[str, Any]
 def test_every_setting_can_be_set(services: dict[str, dict[str, Any]]) -> None:
     """A variable in .env reaches the services, but for tests' own and the CA file's."""
     not_here = {"SUPABASE_DB_CA_FILE", "AAM_ENV", "AAM_FAILPOINTS"}
-    settable = {name.upper() for name in Settings.model_fields} - not_here
-    for name in ("orchestrator", "drift-repair-agent", "migrate", "airbyte-setup"):
+    read = dict.fromkeys(
+        ("orchestrator", "drift-repair-agent", "schema-observer", "migrate", "airbyte-setup"),
+        Settings.model_fields,
+    ) | {"rag-engine": RagEngineSettings.model_fields}
+    for name, fields in read.items():
+        settable = {field.upper() for field in fields} - not_here
         assert settable - services[name]["environment"].keys() == set()
         assert services[name]["environment"]["AAM_SETTINGS_DIR"] == "/run/aam"
 
