@@ -13,7 +13,7 @@ import orjson
 import xxhash
 from deepdiff import DeepDiff
 
-from shared.domain import catalog, drift
+from shared.domain import catalog, drift, repair
 from shared.domain.steps import Steps
 from tests.bench import org
 from tests.bench.table import Line, best_ms
@@ -55,9 +55,16 @@ def measure(document: bytes) -> Iterator[Line]:
         compare = partial(drift.diff.steps, document, other)
         yield whole(f"diff of two discoveries, {what}", compare, floor=2 * floor)
 
-    yield from _others(document)
+    changed = org.drifted(document)
+    plan = partial(repair.plan_changes.steps, configured, changed)
+    yield whole("plan of a connection, 5 changed", plan, floor=floor)
+    judged = repair.plan_changes(configured, changed)
+    decisions = [repair.Decision(c, "apply") for c, verdict in judged if verdict.concerns]
+    heal = partial(repair.heal.steps, configured, changed, decisions)
+    yield whole(f"heal of a connection, {len(decisions)} decisions", heal, floor=floor)
 
     gc.disable()  # the collector triples what orjson takes
+    yield from _others(document)
     floor = best_ms(lambda: orjson.loads(posted))
     gc.enable()
     yield whole("parse of the selected streams", partial(catalog.parse.steps, posted), floor=floor)

@@ -73,6 +73,8 @@ def heal(
     }
     offered: dict[StreamId, ConfiguredStream] = {}
     for position, slice_ in enumerate(slices_of(discovered)):
+        if len(offered) == len(wanted):
+            break
         stream_id, _ = identify(slice_, position)
         if stream_id in wanted:
             offered[stream_id] = read_stream(slice_, position)
