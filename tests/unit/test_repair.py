@@ -273,6 +273,32 @@ def test_a_type_is_taken_with_what_it_holds() -> None:
     assert orjson.loads(heal([before], [more], [retyped]).catalog)["streams"] == [after]
 
 
+def test_a_type_is_taken_without_what_changed_in_it() -> None:
+    """What was an array too, and is an object only: its fields are the new ones, but for one."""
+    old = {"type": ["array", "object"], "properties": {"a": TEXT, "c": TEXT}}
+    new = {"type": "object", "properties": {"a": MOMENT, "d": TEXT}}
+    before, after = stream(fields=FIELDS | {"x": old}), stream(fields=FIELDS | {"x": new})
+    whole, inner = decided([before], [after])
+    assert (whole.change.path, inner.change.path) == (("x",), ("x", "a"))
+    for taken, expected in (
+        (whole, {"type": "object", "properties": {"a": TEXT, "d": TEXT}}),
+        (inner, {"type": ["array", "object"], "properties": {"a": MOMENT, "c": TEXT}}),
+    ):
+        [pair] = orjson.loads(heal([before], [after], [taken]).catalog)["streams"]
+        assert pair == stream(fields=FIELDS | {"x": expected})
+
+
+def test_what_the_source_no_longer_says_is_taken_alone() -> None:
+    """A key that it defines no more is not in the definition, and a new field still is not."""
+    after = stream(fields=FIELDS | {"new": TEXT})
+    del after["stream"]["sourceDefinedPrimaryKey"]
+    [key] = [d for d in decided([stream()], [after]) if d.change.kind == "primary_key_changed"]
+    [pair] = orjson.loads(heal([stream()], [after], [key]).catalog)["streams"]
+    expected = stream()
+    del expected["stream"]["sourceDefinedPrimaryKey"]
+    assert pair == expected
+
+
 def test_an_excluded_field_is_never_selected() -> None:
     """Where all fields were synced they are hand-picked from then on; a list stays without it."""
     after = stream(fields=FIELDS | {"ssn": TEXT, "city": TEXT})
@@ -288,6 +314,14 @@ def test_an_excluded_field_is_never_selected() -> None:
     before = stream(**picked("id", "updated"))
     [pair] = orjson.loads(heal([before], [after], [ssn]).catalog)["streams"]
     assert pair["config"] == before["config"]
+
+    before, after = (
+        stream(**picked("id", "updated", "total")),
+        stream(fields=FIELDS | {"total": {}}),
+    )
+    decisions = decided([before], [after], "exclude")
+    [pair] = orjson.loads(heal([before], [after], decisions).catalog)["streams"]
+    assert pair["config"] == stream(**picked("id", "updated"))["config"]
 
 
 def test_a_field_in_a_picked_object_cannot_be_excluded() -> None:
@@ -480,6 +514,12 @@ def test_a_lost_key_becomes_the_sources_own_else_rows_are_no_longer_told_apart()
     assert pair["config"]["primaryKey"] == [["id"]]
     assert codes == ["key_followed"]
 
+    anew: Json = {"syncMode": "full_refresh", "destinationSyncMode": "overwrite_dedup"}
+    pair, codes = healed(
+        stream(offer=PLAIN, primaryKey=[["total"]], **anew), stream(fields=shrunk, offer=PLAIN)
+    )
+    assert (pair["config"]["destinationSyncMode"], codes) == ("overwrite", ["key_fallback"])
+
     own = PLAIN | {"sourceDefinedPrimaryKey": [["id"]]}
     pair, codes = healed(before, stream(fields=shrunk, offer=own))
     assert pair["config"]["primaryKey"] == [["id"]]
@@ -562,6 +602,12 @@ def test_a_decision_on_another_change_is_refused() -> None:
     retyped = stream(fields=FIELDS | {"total": MOMENT})
     assert refused([stream()], [retyped], gone) == ["decision_outdated"]
     assert refused([stream()], [seen], decision, decision) == ["decided_twice"]
+
+    def story(**inner: Any) -> Json:
+        return stream(fields=FIELDS | {"story": {"type": "object", "properties": inner}})
+
+    [gone] = decided([story(a=TEXT)], [stream()])
+    assert refused([story(a=TEXT)], [story(b=TEXT)], gone) == ["decision_outdated"]
 
 
 def test_a_rename_needs_something_to_have_become() -> None:
