@@ -610,11 +610,11 @@ def _heal_deadline() -> Cell:
     async def run(world: World) -> None:
         case = Case(world, "apply")
         await case.prepare()
-        world.settings = {"OPERATION_DEADLINE": "3"}
+        world.settings = {"OPERATION_DEADLINE": "5"}
         await world.replace("drift_repair_agent")
         world.airbyte.fault("connections/update", "hang", times=None)
         world.airbyte.fault("connections/get", "hang", times=None)
-        answer = await case.ask(wait=15)
+        answer = await case.ask(wait=20)
         assert (answer.status_code, answer.json()["code"]) == (504, "heal_deadline")
         rows = await world.fetch("SELECT status, failure_code FROM connections")
         assert [tuple(row) for row in rows] == [("FAILED", "heal_deadline")]

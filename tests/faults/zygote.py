@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import sys
+import traceback
 from types import FrameType
 from typing import Any
 
@@ -75,6 +76,8 @@ def main() -> None:
             try:
                 _become(order)
                 code = 0
+            except BaseException:  # noqa: BLE001 (whatever it ends by, its log has it)
+                traceback.print_exc()
             finally:
                 os._exit(code)
         _children.add(pid)

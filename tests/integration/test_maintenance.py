@@ -22,7 +22,7 @@ from shared.database import Database
 from shared.jobs import Jobs
 from shared.operations import Operations
 from tests.fakes.airbyte_server import WORKSPACE_ID, AirbyteServer
-from tests.integration.conftest import REPOSITORY, Mesh, settings_for
+from tests.integration.conftest import REPOSITORY, Mesh, empty, settings_for
 
 WORKSPACE = UUID(WORKSPACE_ID)
 
@@ -48,7 +48,7 @@ class Tools:
 @pytest.fixture
 async def tools(mesh: Mesh, registry_url: str, redis_url: str) -> AsyncIterator[Tools]:
     """Tools over the mesh's registry and Airbyte."""
-    settings = settings_for(mesh.airbyte, registry_url, redis_url, sweep_grace="0.4")
+    settings = settings_for(mesh.airbyte, registry_url, redis_url, sweep_grace="600")
     db = Database.at(settings.registry_address, application="test")
     jobs = Jobs(settings.registry_address, application="test")
     operations = Operations(settings, db, jobs, service="orchestrator")
@@ -118,9 +118,7 @@ async def test_an_old_registry_deletes_nothing(mesh: Mesh, tools: Tools) -> None
     """Restored from before the onboarding, it names what it does not know, and leaves it."""
     await mesh.onboard()
     held = set(mesh.airbyte.sources)
-    await mesh.sql.execute(
-        "TRUNCATE events, job_history, sync_catalog_versions, operations, connections CASCADE"
-    )
+    await empty(mesh.sql)
 
     swept = await tools.sweeper.sweep(WORKSPACE, dry_run=False)
 

@@ -19,7 +19,7 @@ _TESTS_FAILED = 1
 
 
 def turns_red(patch: Path) -> tuple[bool, str]:
-    """Whether the test that a patch names fails with it, and the last line of the test's run."""
+    """Whether the test that a patch names fails with it, and pytest's line of it."""
     tests = patch.read_text().splitlines()[0].removeprefix("Must turn red: ")
     with tempfile.TemporaryDirectory(prefix="aam-mutant-") as folder:
         archive = subprocess.run(
@@ -36,8 +36,8 @@ def turns_red(patch: Path) -> tuple[bool, str]:
             timeout=600,
             check=False,
         )
-    last = next((one for one in reversed(run.stdout.splitlines()) if " in " in one), "")
-    return run.returncode == _TESTS_FAILED, f"{tests}: {last}"
+    failed = [line for line in run.stdout.splitlines() if line.startswith("FAILED ")]
+    return run.returncode == _TESTS_FAILED and bool(failed), (failed or [tests])[0]
 
 
 def main() -> int:
