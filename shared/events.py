@@ -47,7 +47,7 @@ class EventType(StrEnum):
     CONNECTION_ARCHIVED = "connection.archived"
     CONNECTION_IMPORTED = "connection.imported"
     CONNECTION_DRIFTED = "connection.drifted_upstream"
-    """Airbyte holds it otherwise than the registry; `code` says how, and is told when it changes."""
+    """Airbyte holds it otherwise than the registry; `code` says how, each time it changes."""
     CONNECTION_IN_STEP = "connection.in_step"
     """Airbyte holds it as the registry says again."""
     SYNC_TRIGGERED = "sync.triggered"

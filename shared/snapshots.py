@@ -28,6 +28,8 @@ class Offered(msgspec.Struct, frozen=True, eq=False):
     raw_hashes: bytes
     """As in `snapshots.raw_hashes`."""
     catalog_id: UUID | None
+    size: int
+    """Bytes of the document."""
 
 
 async def offered(discovered: Discovered) -> Offered:
@@ -38,7 +40,7 @@ async def offered(discovered: Discovered) -> Offered:
     """
     streams = scan(discovered.catalog)
     hashes = await in_slices(_raw_hashes(streams))
-    return Offered(streams, b"".join(hashes), discovered.catalog_id)
+    return Offered(streams, b"".join(hashes), discovered.catalog_id, len(discovered.catalog))
 
 
 async def keep(db: Database, source_id: UUID, discovered: Discovered) -> UUID:

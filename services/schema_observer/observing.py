@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 from uuid import UUID
+
+import msgspec
 
 from services.schema_observer import trust
 from services.schema_observer.comparing import Comparing
@@ -29,6 +32,13 @@ _MOST_DOUBLED: Final = 20
 _JITTER: Final = 0.1
 
 
+class Look(msgspec.Struct, frozen=True, eq=False):
+    """A look whose discovery is over: what the source offers, not judged yet."""
+
+    claim: Claim
+    offered: Offered
+
+
 class Observing:
     """Looks at sources; what a look found is recorded in the end, whatever it is."""
 
@@ -40,39 +50,60 @@ class Observing:
         self._airbyte = airbyte
         self._comparing = Comparing(db, jobs)
 
-    async def look(self, claim: Claim, slot: UUID) -> None:
-        """Ask a source what it offers now, and record what that means for its connections.
+    async def discover(self, claim: Claim, slot: UUID) -> Look | None:
+        """Ask a source what it offers now; None where it does not say, which is recorded.
 
         The discovery goes past Airbyte's cache and names no connection, so that Airbyte disables
-        none: see `AirbyteClient.discover_schema`. While it runs, no transaction is open. A source
-        that offers the same, byte for byte, costs a scan and one statement.
+        none: see `AirbyteClient.discover_schema`. While it runs, no transaction is open.
 
         Raises:
             Unavailable: the registry is away; the claim is to be given back.
         """
         try:
             discovered = await self._airbyte.discover_schema(claim.source_id)
-            await self._take(claim, slot, await snapshots.offered(discovered))
+            return Look(claim, await snapshots.offered(discovered))
         except InvalidCatalog as error:
-            told = f"What the source offers cannot be read: {error}"
-            await self._distrust(claim, slot, "failed", "unreadable_catalog", told, is_told=True)
+            await self._unreadable(claim, slot, error)
         except Upstream as error:
             # Airbyte being away says nothing about the source.
             is_told = isinstance(error, DiscoverFailed | UpstreamMissing)
             await self._distrust(claim, slot, "failed", error.code, error.detail, is_told=is_told)
+        return None
 
-    async def _take(self, claim: Claim, slot: UUID, offered: Offered) -> None:
-        if claim.suspicious_since is None and claim.failures == 0:
+    async def take(self, looks: Sequence[Look], slot: UUID) -> None:
+        """Record what the discoveries of one slot mean for the connections.
+
+        Of sources that offer the same as before, byte for byte, by one statement for all of them.
+
+        Raises:
+            Unavailable: the registry is away; the claims are to be given back.
+        """
+        ended: set[UUID] = set()
+        calm = [look for look in looks if not look.claim.failures]
+        if calm:
             async with self._db.read() as session:
-                if await registry.see_unchanged(
+                ended = await registry.see_unchanged(
                     session,
-                    claim,
+                    [
+                        registry.Unchanged(
+                            look.claim.source_id,
+                            look.claim.snapshot_id,
+                            look.offered.raw_hashes,
+                            look.offered.catalog_id,
+                            _about(look.claim.interval),
+                        )
+                        for look in calm
+                    ],
                     slot=slot,
-                    raw_hashes=offered.raw_hashes,
-                    catalog_id=offered.catalog_id,
-                    pause=_about(claim.interval),
-                ):
-                    return
+                )
+        for look in looks:
+            if look.claim.source_id not in ended:
+                try:
+                    await self._judge(look.claim, slot, look.offered)
+                except InvalidCatalog as error:
+                    await self._unreadable(look.claim, slot, error)
+
+    async def _judge(self, claim: Claim, slot: UUID, offered: Offered) -> None:
         doubt = None if claim.is_believed else await self._doubt(claim, offered)
         if doubt is not None and not self._is_believed_by_now(claim, doubt):
             await self._distrust(claim, slot, "suspicious", doubt.code, doubt.detail, is_told=True)
@@ -122,6 +153,10 @@ class Observing:
             and claim.suspicious_for is not None
             and claim.suspicious_for >= self._suspicion_time
         )
+
+    async def _unreadable(self, claim: Claim, slot: UUID, error: InvalidCatalog) -> None:
+        told = f"What the source offers cannot be read: {error}"
+        await self._distrust(claim, slot, "failed", "unreadable_catalog", told, is_told=True)
 
     async def _distrust(
         self, claim: Claim, slot: UUID, outcome: str, code: str, detail: str, *, is_told: bool
