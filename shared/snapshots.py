@@ -76,11 +76,7 @@ async def keep_offered(db: Database, source_id: UUID, now: Offered) -> UUID:
         await _see_again(db, last, raw_hashes, now.catalog_id, stream_hashes=stream_hashes)
         return last.id
 
-    # A snapshot that fails after this leaves schemas that nothing names: harmless, and found again.
     rows = list(schemas.values())
-    for start in range(0, len(rows), _ROWS_AT_ONCE):
-        async with db.transaction() as session:
-            await registry.insert_stream_schemas(session, rows[start : start + _ROWS_AT_ONCE])
     snapshot = Snapshot(
         id=uuid4(),
         airbyte_source_id=source_id,
@@ -88,7 +84,13 @@ async def keep_offered(db: Database, source_id: UUID, now: Offered) -> UUID:
         raw_hashes=raw_hashes,
         stream_hashes=stream_hashes,
     )
+    # A snapshot that fails after these leaves schemas that nothing names: harmless, found again.
+    while len(rows) > _ROWS_AT_ONCE:
+        async with db.transaction() as session:
+            await registry.insert_stream_schemas(session, rows[:_ROWS_AT_ONCE])
+        rows = rows[_ROWS_AT_ONCE:]
     async with db.transaction() as session:
+        await registry.insert_stream_schemas(session, rows)
         session.add(snapshot)
     return snapshot.id
 

@@ -79,8 +79,12 @@ class Observing:
             Unavailable: the registry is away; the claims are to be given back.
         """
         ended: set[UUID] = set()
-        calm = [look for look in looks if not look.claim.failures]
-        if calm:
+        same = [
+            look
+            for look in looks
+            if look.claim.raw_hashes == look.offered.raw_hashes and not look.claim.failures
+        ]
+        if same:
             async with self._db.read() as session:
                 ended = await registry.see_unchanged(
                     session,
@@ -92,7 +96,7 @@ class Observing:
                             look.offered.catalog_id,
                             _about(look.claim.interval),
                         )
-                        for look in calm
+                        for look in same
                     ],
                     slot=slot,
                 )
@@ -120,31 +124,29 @@ class Observing:
         await self._end(claim, slot, seen, recovered)
 
     async def _doubt(self, claim: Claim, offered: Offered) -> Doubt | None:
-        """Compare which streams there are, reading the names of those only that differ."""
+        """Compare which streams there are, by the names of those only that differ."""
         now = list(registry.split_hashes(offered.raw_hashes))
-        same = set(now)
         async with self._db.read() as session:
             last = await registry.trusted_snapshot(session, claim)
-            if last is not None and last.raw_hashes == offered.raw_hashes and now:
-                return None
-            synced = _ids(await registry.synced_streams(session, claim.source_id))
-            was: dict[bytes, bytes] = {}
-            before = synced
-            if last is not None:
-                raws, hashes = (
-                    registry.split_hashes(of) for of in (last.raw_hashes, last.stream_hashes)
-                )
+            if last is None:
+                was: dict[bytes, bytes] = {}
+                before = _ids(await registry.synced_streams(session, claim.source_id))
+            else:
+                raws, hashes = map(registry.split_hashes, (last.raw_hashes, last.stream_hashes))
                 was = dict(zip(raws, hashes, strict=True))
-                left = [hash_ for raw, hash_ in was.items() if raw not in same]
-                before = _ids(await registry.stream_names(session, left))
+                left = [was[raw] for raw in was.keys() - set(now)]
+                before = _ids(await registry.stream_names(session, left)) if left else set()
         fresh = {
             identify(stream, position)[0]
             for position, (raw, stream) in enumerate(zip(now, offered.streams, strict=True))
             if raw not in was
         }
-        return trust.doubt(
-            before=len(was) or len(synced), now=len(now), gone=before - fresh, synced=synced
-        )
+        gone = before - fresh
+        if now and not gone:
+            return None
+        async with self._db.read() as session:
+            synced = _ids(await registry.synced_streams(session, claim.source_id))
+        return trust.doubt(before=len(was or before), now=len(now), gone=gone, synced=synced)
 
     def _is_believed_by_now(self, claim: Claim, doubt: Doubt) -> bool:
         """Whether every look has found the same, and nothing else, for long enough."""

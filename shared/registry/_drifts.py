@@ -38,6 +38,8 @@ class Claim:
     failures: int
     snapshot_id: UUID | None
     """What it was last trusted to offer."""
+    raw_hashes: bytes | None
+    """Of that snapshot."""
     suspicious_since: datetime | None
     suspicious_for: timedelta | None
     is_believed: bool
@@ -217,7 +219,8 @@ _CLAIM = """
         began_at = clock_timestamp()
     FROM first WHERE first.airbyte_source_id = o.airbyte_source_id AND {due}
     RETURNING o.airbyte_source_id, {interval}, o.outcome, o.code, o.failures, o.snapshot_id,
-        o.suspicious_since, now() - o.suspicious_since, o.is_believed
+        (SELECT s.raw_hashes FROM snapshots s WHERE s.id = o.snapshot_id), o.suspicious_since,
+        now() - o.suspicious_since, o.is_believed
 """
 _CLAIM_DUE = text(
     _CLAIM.format(which="true", due="first.next_at <= now()", live=_LIVE, interval=_INTERVAL)
@@ -413,6 +416,35 @@ _SYNCED = text(f"""
     CROSS JOIN jsonb_array_elements(v.sync_catalog->'streams') s
     WHERE c.airbyte_source_id = :source AND {_LIVE}
 """)  # noqa: S608 - no input
+
+
+async def configured_streams(
+    session: AsyncSession,
+    connection_id: UUID,
+    version_number: int,
+    *,
+    names: Collection[str] | None = None,
+) -> list[bytes]:
+    """The streams of a catalog version as JSON; only of these names where given."""
+    rows = await session.scalars(
+        _CONFIGURED,
+        {
+            "id": connection_id,
+            "version": version_number,
+            "names": None if names is None else list(names),
+        },
+    )
+    return [stream.encode() for stream in rows]
+
+
+_CONFIGURED = text("""
+    SELECT stream::text FROM sync_catalog_versions v
+    CROSS JOIN jsonb_array_elements(v.sync_catalog->'streams') stream
+    WHERE v.connection_id = :id AND v.version_number = :version AND (
+        CAST(:names AS text[]) IS NULL
+        OR stream->'stream'->>'name' = ANY(CAST(:names AS text[]))
+    )
+""")
 
 
 async def uncompared(
