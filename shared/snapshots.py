@@ -28,6 +28,8 @@ class Offered(msgspec.Struct, frozen=True, eq=False):
     raw_hashes: bytes
     """As in `snapshots.raw_hashes`."""
     catalog_id: UUID | None
+    size: int
+    """Bytes of the document."""
 
 
 async def offered(discovered: Discovered) -> Offered:
@@ -38,7 +40,7 @@ async def offered(discovered: Discovered) -> Offered:
     """
     streams = scan(discovered.catalog)
     hashes = await in_slices(_raw_hashes(streams))
-    return Offered(streams, b"".join(hashes), discovered.catalog_id)
+    return Offered(streams, b"".join(hashes), discovered.catalog_id, len(discovered.catalog))
 
 
 async def keep(db: Database, source_id: UUID, discovered: Discovered) -> UUID:
@@ -74,11 +76,7 @@ async def keep_offered(db: Database, source_id: UUID, now: Offered) -> UUID:
         await _see_again(db, last, raw_hashes, now.catalog_id, stream_hashes=stream_hashes)
         return last.id
 
-    # A snapshot that fails after this leaves schemas that nothing names: harmless, and found again.
     rows = list(schemas.values())
-    for start in range(0, len(rows), _ROWS_AT_ONCE):
-        async with db.transaction() as session:
-            await registry.insert_stream_schemas(session, rows[start : start + _ROWS_AT_ONCE])
     snapshot = Snapshot(
         id=uuid4(),
         airbyte_source_id=source_id,
@@ -86,7 +84,13 @@ async def keep_offered(db: Database, source_id: UUID, now: Offered) -> UUID:
         raw_hashes=raw_hashes,
         stream_hashes=stream_hashes,
     )
+    # A snapshot that fails after these leaves schemas that nothing names: harmless, found again.
+    while len(rows) > _ROWS_AT_ONCE:
+        async with db.transaction() as session:
+            await registry.insert_stream_schemas(session, rows[:_ROWS_AT_ONCE])
+        rows = rows[_ROWS_AT_ONCE:]
     async with db.transaction() as session:
+        await registry.insert_stream_schemas(session, rows)
         session.add(snapshot)
     return snapshot.id
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import Final
 from uuid import UUID, uuid4
 
 import msgspec
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared import events, failpoints, logs, registry
 from shared.database import Database
@@ -76,14 +77,18 @@ class Comparing:
         if one.before_snapshot_id is None:
             return await self._against_head(one, after)
         if one.before_snapshot_id not in known:
-            async with self._db.read() as session:
-                before = await registry.find_snapshot(session, one.before_snapshot_id)
-            known[before.id] = await difference(self._db, before, after)
+            known[one.before_snapshot_id] = await self._changes(one.before_snapshot_id, after)
         changes = known[one.before_snapshot_id]
         if not changes:
             return []
-        head = (await self._head(one)).by_id()
+        head = (await self._head(one, {change.stream.name for change in changes})).by_id()
         return [(change, drift.severity(change, head.get(change.stream))) for change in changes]
+
+    async def _changes(self, before_id: UUID, after: Snapshot) -> list[Change]:
+        async with self._db.read() as session:
+            before = await registry.find_snapshot(session, before_id)
+            old, new = await _differing(session, before, after)
+        return await in_slices(drift.diff.steps(old, new))
 
     async def _against_head(self, one: Uncompared, after: Snapshot) -> list[tuple[Change, Verdict]]:
         """Against the catalog of a connection whose source was never looked at before.
@@ -103,10 +108,13 @@ class Comparing:
         judged = [(change, drift.severity(change, streams[change.stream])) for change in changes]
         return [(change, verdict) for change, verdict in judged if verdict.concerns]
 
-    async def _head(self, one: Uncompared) -> Catalog:
+    async def _head(self, one: Uncompared, names: Collection[str] | None = None) -> Catalog:
+        """How the connection syncs, or only its streams of these names."""
         async with self._db.read() as session:
-            head = await registry.read_version(session, one.connection_id, one.catalog_version)
-        return await in_slices(catalogs.parse.steps(head.sync_catalog.encode()))
+            slices = await registry.configured_streams(
+                session, one.connection_id, one.catalog_version, names=names
+            )
+        return await in_slices(catalogs.parse.steps(catalogs.join(slices)))
 
     async def _record(
         self, one: Uncompared, snapshot_id: UUID, judged: Sequence[tuple[Change, Verdict]]
@@ -164,12 +172,20 @@ def _drift(one: Uncompared, snapshot_id: UUID, judged: Sequence[tuple[Change, Ve
 
 async def difference(db: Database, before: Snapshot, after: Snapshot) -> list[Change]:
     """What two snapshots of a source hold differently; only streams that differ are read."""
+    async with db.read() as session:
+        old, new = await _differing(session, before, after)
+    return await in_slices(drift.diff.steps(old, new))
+
+
+async def _differing(
+    session: AsyncSession, before: Snapshot, after: Snapshot
+) -> tuple[list[bytes], list[bytes]]:
+    """The streams of each that the other does not hold."""
     ours, theirs = (
         set(registry.split_hashes(snapshot.stream_hashes)) for snapshot in (before, after)
     )
-    async with db.read() as session:
-        old = await registry.stream_schemas(session, ours - theirs)
-        new = await registry.stream_schemas(session, theirs - ours)
-    return await in_slices(
-        drift.diff.steps([row.body.encode() for row in old], [row.body.encode() for row in new])
+    either = await registry.stream_schemas(session, ours ^ theirs)
+    return (
+        [row.body.encode() for row in either if row.hash in ours],
+        [row.body.encode() for row in either if row.hash in theirs],
     )

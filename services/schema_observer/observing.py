@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 from uuid import UUID
+
+import msgspec
 
 from services.schema_observer import trust
 from services.schema_observer.comparing import Comparing
@@ -29,6 +32,13 @@ _MOST_DOUBLED: Final = 20
 _JITTER: Final = 0.1
 
 
+class Look(msgspec.Struct, frozen=True, eq=False):
+    """A look whose discovery is over: what the source offers, not judged yet."""
+
+    claim: Claim
+    offered: Offered
+
+
 class Observing:
     """Looks at sources; what a look found is recorded in the end, whatever it is."""
 
@@ -40,39 +50,64 @@ class Observing:
         self._airbyte = airbyte
         self._comparing = Comparing(db, jobs)
 
-    async def look(self, claim: Claim, slot: UUID) -> None:
-        """Ask a source what it offers now, and record what that means for its connections.
+    async def discover(self, claim: Claim, slot: UUID) -> Look | None:
+        """Ask a source what it offers now; None where it does not say, which is recorded.
 
         The discovery goes past Airbyte's cache and names no connection, so that Airbyte disables
-        none: see `AirbyteClient.discover_schema`. While it runs, no transaction is open. A source
-        that offers the same, byte for byte, costs a scan and one statement.
+        none: see `AirbyteClient.discover_schema`. While it runs, no transaction is open.
 
         Raises:
             Unavailable: the registry is away; the claim is to be given back.
         """
         try:
             discovered = await self._airbyte.discover_schema(claim.source_id)
-            await self._take(claim, slot, await snapshots.offered(discovered))
+            return Look(claim, await snapshots.offered(discovered))
         except InvalidCatalog as error:
-            told = f"What the source offers cannot be read: {error}"
-            await self._distrust(claim, slot, "failed", "unreadable_catalog", told, is_told=True)
+            await self._unreadable(claim, slot, error)
         except Upstream as error:
             # Airbyte being away says nothing about the source.
             is_told = isinstance(error, DiscoverFailed | UpstreamMissing)
             await self._distrust(claim, slot, "failed", error.code, error.detail, is_told=is_told)
+        return None
 
-    async def _take(self, claim: Claim, slot: UUID, offered: Offered) -> None:
-        if claim.suspicious_since is None and claim.failures == 0:
+    async def take(self, looks: Sequence[Look], slot: UUID) -> None:
+        """Record what the discoveries of one slot mean for the connections.
+
+        Of sources that offer the same as before, byte for byte, by one statement for all of them.
+
+        Raises:
+            Unavailable: the registry is away; the claims are to be given back.
+        """
+        ended: set[UUID] = set()
+        same = [
+            look
+            for look in looks
+            if look.claim.raw_hashes == look.offered.raw_hashes and not look.claim.failures
+        ]
+        if same:
             async with self._db.read() as session:
-                if await registry.see_unchanged(
+                ended = await registry.see_unchanged(
                     session,
-                    claim,
+                    [
+                        registry.Unchanged(
+                            look.claim.source_id,
+                            look.claim.snapshot_id,
+                            look.offered.raw_hashes,
+                            look.offered.catalog_id,
+                            _about(look.claim.interval),
+                        )
+                        for look in same
+                    ],
                     slot=slot,
-                    raw_hashes=offered.raw_hashes,
-                    catalog_id=offered.catalog_id,
-                    pause=_about(claim.interval),
-                ):
-                    return
+                )
+        for look in looks:
+            if look.claim.source_id not in ended:
+                try:
+                    await self._judge(look.claim, slot, look.offered)
+                except InvalidCatalog as error:
+                    await self._unreadable(look.claim, slot, error)
+
+    async def _judge(self, claim: Claim, slot: UUID, offered: Offered) -> None:
         doubt = None if claim.is_believed else await self._doubt(claim, offered)
         if doubt is not None and not self._is_believed_by_now(claim, doubt):
             await self._distrust(claim, slot, "suspicious", doubt.code, doubt.detail, is_told=True)
@@ -89,31 +124,29 @@ class Observing:
         await self._end(claim, slot, seen, recovered)
 
     async def _doubt(self, claim: Claim, offered: Offered) -> Doubt | None:
-        """Compare which streams there are, reading the names of those only that differ."""
+        """Compare which streams there are, by the names of those only that differ."""
         now = list(registry.split_hashes(offered.raw_hashes))
-        same = set(now)
         async with self._db.read() as session:
             last = await registry.trusted_snapshot(session, claim)
-            if last is not None and last.raw_hashes == offered.raw_hashes and now:
-                return None
-            synced = _ids(await registry.synced_streams(session, claim.source_id))
-            was: dict[bytes, bytes] = {}
-            before = synced
-            if last is not None:
-                raws, hashes = (
-                    registry.split_hashes(of) for of in (last.raw_hashes, last.stream_hashes)
-                )
+            if last is None:
+                was: dict[bytes, bytes] = {}
+                before = _ids(await registry.synced_streams(session, claim.source_id))
+            else:
+                raws, hashes = map(registry.split_hashes, (last.raw_hashes, last.stream_hashes))
                 was = dict(zip(raws, hashes, strict=True))
-                left = [hash_ for raw, hash_ in was.items() if raw not in same]
-                before = _ids(await registry.stream_names(session, left))
+                left = [was[raw] for raw in was.keys() - set(now)]
+                before = _ids(await registry.stream_names(session, left)) if left else set()
         fresh = {
             identify(stream, position)[0]
             for position, (raw, stream) in enumerate(zip(now, offered.streams, strict=True))
             if raw not in was
         }
-        return trust.doubt(
-            before=len(was) or len(synced), now=len(now), gone=before - fresh, synced=synced
-        )
+        gone = before - fresh
+        if now and not gone:
+            return None
+        async with self._db.read() as session:
+            synced = _ids(await registry.synced_streams(session, claim.source_id))
+        return trust.doubt(before=len(was or before), now=len(now), gone=gone, synced=synced)
 
     def _is_believed_by_now(self, claim: Claim, doubt: Doubt) -> bool:
         """Whether every look has found the same, and nothing else, for long enough."""
@@ -122,6 +155,10 @@ class Observing:
             and claim.suspicious_for is not None
             and claim.suspicious_for >= self._suspicion_time
         )
+
+    async def _unreadable(self, claim: Claim, slot: UUID, error: InvalidCatalog) -> None:
+        told = f"What the source offers cannot be read: {error}"
+        await self._distrust(claim, slot, "failed", "unreadable_catalog", told, is_told=True)
 
     async def _distrust(
         self, claim: Claim, slot: UUID, outcome: str, code: str, detail: str, *, is_told: bool

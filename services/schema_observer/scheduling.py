@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Final
 from uuid import UUID, uuid4
 
+from services.schema_observer.observing import Look as SourceLook
 from services.schema_observer.observing import Observing
 from shared import logs, registry
 from shared.background import Look
@@ -32,9 +33,11 @@ _DUE_EVERY: Final = timedelta(seconds=1)
 _ENROL_EVERY: Final = timedelta(seconds=10)
 _MARGIN: Final = timedelta(minutes=1)
 """What a look may take beyond its discovery."""
-_BATCH: Final = 16
+_BATCH: Final = 32
 _QUICK_S: Final = 1.0
-"""A batch that took longer is followed by a single source: nobody waits behind a slow one."""
+"""A batch that takes longer ends, and a single source follows: nobody waits behind a slow one."""
+_LARGE_BYTES: Final = 1024 * 1024
+"""The same for one that holds more in memory."""
 
 
 class Scheduling:
@@ -123,26 +126,36 @@ class Scheduling:
                 source_id=source_id,
             )
 
-    async def _look_at(self, claims: list[Claim], slot: UUID) -> bool:
-        """Whether all were looked at, and quickly; those that it came not to are given back."""
+    async def _look_at(self, claims: Sequence[Claim], slot: UUID) -> bool:
+        """Whether all were looked at, and easily; those that it came not to are given back.
+
+        After an error that is a bug they stay claimed until the lease is over, so that a source
+        which brings it about is not looked at all the time.
+        """
         clock = asyncio.get_running_loop().time
-        slow_at = clock() + _QUICK_S
+        slow_at, looks, held = clock() + _QUICK_S, list[SourceLook](), 0
         left = deque(claims)
+
+        def is_easy() -> bool:
+            return clock() < slow_at and held < _LARGE_BYTES
+
         try:
-            while left and not self.is_stopping and clock() < slow_at:
-                await self._observing.look(left[0], slot)
-                left.popleft()
+            while left and is_easy() and not self.is_stopping:
+                look = await self._observing.discover(left.popleft(), slot)
+                if look is not None:
+                    looks.append(look)
+                    held += look.offered.size
+            await self._observing.take(looks, slot)
         except (AamError, asyncio.CancelledError):
-            # After any other error, a bug, the source stays claimed until its lease is over.
-            await self._give_back(slot, left)
+            await self._give_back(slot)
             raise
         if left:
-            await self._give_back(slot, left)
-        return not left and clock() < slow_at
+            await self._give_back(slot)
+        return not left and is_easy()
 
-    async def _give_back(self, slot: UUID, claims: deque[Claim]) -> None:
+    async def _give_back(self, slot: UUID) -> None:
         async with self._db.transaction() as session:
-            await registry.give_back_sources(session, slot, [claim.source_id for claim in claims])
+            await registry.give_back_sources(session, slot)
 
     async def look_now(self, source_id: UUID, workspace: UUID | None) -> asyncio.Task[None] | None:
         """Look at one source by a task of this process; None while there is no slot for it."""

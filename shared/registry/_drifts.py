@@ -38,9 +38,25 @@ class Claim:
     failures: int
     snapshot_id: UUID | None
     """What it was last trusted to offer."""
+    raw_hashes: bytes | None
+    """Of that snapshot."""
     suspicious_since: datetime | None
     suspicious_for: timedelta | None
     is_believed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """A look that seems to have found what was there before."""
+
+    source_id: UUID
+    snapshot_id: UUID | None
+    """What the source was last trusted to offer."""
+    raw_hashes: bytes
+    """Of what it offers now."""
+    catalog_id: UUID | None
+    pause: timedelta
+    """Until the next look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +136,12 @@ _FORGET = text("""
 async def due_workspaces(
     session: AsyncSession, *, entrypoint: str, at_once: int
 ) -> list[tuple[UUID | None, int]]:
-    """The workspaces with sources that are due, and how many more slots each has work for.
+    """The workspaces with sources that are due, and how many more jobs each has work for.
 
-    A job that waits in the queue is a slot that will be in use.
+    A job is a slot for as long as it is in the queue, under way or not.
     """
     rows = await session.execute(_DUE, {"entrypoint": entrypoint, "at_once": at_once})
-    return [(workspace, slots) for workspace, slots in rows if slots > 0]
+    return [(workspace, jobs) for workspace, jobs in rows if jobs > 0]
 
 
 _DUE = text(f"""
@@ -137,15 +153,12 @@ _DUE = text(f"""
                 WHERE c.airbyte_source_id = o.airbyte_source_id AND {_LIVE}
             )
         GROUP BY o.airbyte_workspace_id
+    ), jobs AS (
+        SELECT convert_from(payload, 'UTF8') AS workspace, count(*) AS slots FROM pgqueuer
+        WHERE entrypoint = :entrypoint AND status IN ('queued', 'picked') GROUP BY payload
     )
-    SELECT due.workspace, least(due.sources, CAST(:at_once AS bigint) - (
-        SELECT count(DISTINCT o.claimed_by) FROM observations o
-        WHERE o.claimed_until > now() AND o.airbyte_workspace_id IS NOT DISTINCT FROM due.workspace
-    )) - (
-        SELECT count(*) FROM pgqueuer q
-        WHERE q.entrypoint = :entrypoint AND q.status = 'queued'
-            AND convert_from(q.payload, 'UTF8') = coalesce(CAST(due.workspace AS text), '')
-    ) FROM due
+    SELECT due.workspace, least(due.sources, CAST(:at_once AS bigint) - coalesce(jobs.slots, 0))
+    FROM due LEFT JOIN jobs ON jobs.workspace = coalesce(CAST(due.workspace AS text), '')
 """)  # noqa: S608 - no input
 
 
@@ -166,64 +179,64 @@ async def claim_sources(
     workspace queue up, so that no two take the same last slot.
     """
     await session.execute(_ALONE, {"workspace": str(workspace or "")})
-    rows = await session.execute(
-        _CLAIM,
-        {
-            "workspace": workspace,
-            "slot": slot,
-            "at_once": at_once,
-            "lease": lease,
-            "every": every.total_seconds(),
-            "limit": limit,
-            "source": source_id,
-        },
-    )
+    parameters = {
+        "workspace": workspace,
+        "slot": slot,
+        "at_once": at_once,
+        "lease": lease,
+        "every": every.total_seconds(),
+        "limit": limit,
+    }
+    if source_id is None:
+        rows = await session.execute(_CLAIM_DUE, parameters)
+    else:
+        rows = await session.execute(_CLAIM_ONE, parameters | {"source": source_id})
     return [Claim(row[0], timedelta(seconds=row[1]), *row[2:]) for row in rows]
 
 
 _ALONE = text("SELECT pg_advisory_xact_lock(hashtextextended('aam.observe ' || :workspace, 0))")
-_CLAIM = text(f"""
+# The first in the order of the index, and then whether they are due: a plan that begins with what
+# is due sorts all of it each time, since statistics are never as fresh as `next_at`.
+_CLAIM = """
     WITH used AS (
         SELECT count(DISTINCT claimed_by) AS slots FROM observations
         WHERE claimed_until > now() AND claimed_by <> CAST(:slot AS uuid)
             AND airbyte_workspace_id IS NOT DISTINCT FROM CAST(:workspace AS uuid)
-    ), due AS (
-        SELECT o.airbyte_source_id FROM observations o, used
-        WHERE used.slots < CAST(:at_once AS bigint)
+    ), first AS (
+        SELECT o.airbyte_source_id, o.next_at FROM observations o
+        WHERE (SELECT slots FROM used) < CAST(:at_once AS bigint) AND {which}
             AND o.airbyte_workspace_id IS NOT DISTINCT FROM CAST(:workspace AS uuid)
             AND (o.claimed_until IS NULL OR o.claimed_until <= now())
-            AND (o.airbyte_source_id = CAST(:source AS uuid)
-                OR (CAST(:source AS uuid) IS NULL AND o.next_at <= now()))
-            AND EXISTS (
-                SELECT FROM connections c
-                WHERE c.airbyte_source_id = o.airbyte_source_id AND {_LIVE}
+            AND (
+                SELECT true FROM connections c
+                WHERE c.airbyte_source_id = o.airbyte_source_id AND {live} LIMIT 1
             )
         ORDER BY o.next_at LIMIT :limit
-        FOR UPDATE OF o SKIP LOCKED
+        FOR UPDATE SKIP LOCKED
     )
     UPDATE observations o
     SET claimed_by = CAST(:slot AS uuid), claimed_until = now() + CAST(:lease AS interval),
         began_at = clock_timestamp()
-    FROM due WHERE due.airbyte_source_id = o.airbyte_source_id
-    RETURNING o.airbyte_source_id, {_INTERVAL}, o.outcome, o.code, o.failures, o.snapshot_id,
-        o.suspicious_since, now() - o.suspicious_since, o.is_believed
-""")  # noqa: S608 - no input
+    FROM first WHERE first.airbyte_source_id = o.airbyte_source_id AND {due}
+    RETURNING o.airbyte_source_id, {interval}, o.outcome, o.code, o.failures, o.snapshot_id,
+        (SELECT s.raw_hashes FROM snapshots s WHERE s.id = o.snapshot_id), o.suspicious_since,
+        now() - o.suspicious_since, o.is_believed
+"""
+_CLAIM_DUE = text(
+    _CLAIM.format(which="true", due="first.next_at <= now()", live=_LIVE, interval=_INTERVAL)
+)
+_CLAIM_ONE = text(
+    _CLAIM.format(which="o.airbyte_source_id = :source", due="true", live=_LIVE, interval=_INTERVAL)
+)
 
 
-async def give_back_sources(
-    session: AsyncSession, slot: UUID, sources: Collection[UUID] | None = None
-) -> None:
-    """Let others take what a slot has claimed, or only these of it: they are as due as before."""
-    await session.execute(
-        _GIVE_BACK, {"slot": slot, "sources": None if sources is None else list(sources)}
-    )
+async def give_back_sources(session: AsyncSession, slot: UUID) -> None:
+    """Let others take what a slot has claimed and not ended: it is as due as before."""
+    await session.execute(_GIVE_BACK, {"slot": slot})
 
 
 _GIVE_BACK = text("""
-    UPDATE observations SET claimed_by = NULL, claimed_until = NULL
-    WHERE claimed_by = :slot AND (
-        CAST(:sources AS uuid[]) IS NULL OR airbyte_source_id = ANY(CAST(:sources AS uuid[]))
-    )
+    UPDATE observations SET claimed_by = NULL, claimed_until = NULL WHERE claimed_by = :slot
 """)
 
 
@@ -284,52 +297,56 @@ _ANSWERED = text("""
 
 
 async def see_unchanged(
-    session: AsyncSession,
-    claim: Claim,
-    *,
-    slot: UUID,
-    raw_hashes: bytes,
-    catalog_id: UUID | None,
-    pause: timedelta,
-) -> bool:
-    """End a look whose source offers, byte for byte, what it was last trusted to; one statement.
+    session: AsyncSession, looks: Sequence[Unchanged], *, slot: UUID
+) -> set[UUID]:
+    """End the looks whose sources offer, byte for byte, what they were last trusted to.
 
-    False, and nothing is done, where it does not, or a connection is not compared with it yet.
+    One statement; the sources of which that is so. Nothing is done for the others, nor for one that
+    a connection is not compared with yet.
     """
-    found = await session.scalar(
-        _UNCHANGED,
-        {
-            "source": claim.source_id,
-            "slot": slot,
-            "snapshot": claim.snapshot_id,
-            "raw": raw_hashes,
-            "catalog": catalog_id,
-            "pause": pause,
-        },
+    return set(
+        await session.scalars(
+            _UNCHANGED,
+            {
+                "slot": slot,
+                "sources": [look.source_id for look in looks],
+                "snapshots": [look.snapshot_id for look in looks],
+                "raws": [look.raw_hashes for look in looks],
+                "catalogs": [look.catalog_id for look in looks],
+                "pauses": [look.pause.total_seconds() for look in looks],
+            },
+        )
     )
-    return found is not None
 
 
 _UNCHANGED = text(f"""
-    WITH newest AS (
-        SELECT id FROM snapshots WHERE airbyte_source_id = :source
-        ORDER BY taken_at DESC LIMIT 1
+    WITH look AS (
+        SELECT * FROM unnest(
+            CAST(:sources AS uuid[]), CAST(:snapshots AS uuid[]), CAST(:raws AS bytea[]),
+            CAST(:catalogs AS uuid[]), CAST(:pauses AS float8[])
+        ) AS look (source, snapshot, raw, catalog, pause)
     ), same AS (
         UPDATE snapshots s SET seen_at = now(),
-            airbyte_catalog_id = coalesce(CAST(:catalog AS uuid), s.airbyte_catalog_id)
-        FROM newest
-        WHERE s.id = newest.id AND s.id = CAST(:snapshot AS uuid) AND s.raw_hashes = :raw
-        RETURNING s.id
+            airbyte_catalog_id = coalesce(look.catalog, s.airbyte_catalog_id)
+        FROM look
+        WHERE s.id = look.snapshot AND s.raw_hashes = look.raw
+            AND s.id = (
+                SELECT newest.id FROM snapshots newest WHERE newest.airbyte_source_id = look.source
+                ORDER BY newest.taken_at DESC LIMIT 1
+            )
+            AND NOT EXISTS (
+                SELECT FROM connections c LEFT JOIN watches w ON w.connection_id = c.id
+                WHERE c.airbyte_source_id = look.source AND {_LIVE}
+                    AND w.compared_snapshot_id IS DISTINCT FROM look.snapshot
+            )
+        RETURNING look.source, look.pause
     )
     UPDATE observations o
     SET outcome = 'unchanged', observed_at = clock_timestamp(), is_believed = false,
-        next_at = now() + CAST(:pause AS interval), claimed_by = NULL, claimed_until = NULL
+        next_at = now() + make_interval(secs => same.pause),
+        claimed_by = NULL, claimed_until = NULL
     FROM same
-    WHERE o.airbyte_source_id = :source AND o.claimed_by = :slot AND NOT EXISTS (
-        SELECT FROM connections c LEFT JOIN watches w ON w.connection_id = c.id
-        WHERE c.airbyte_source_id = :source AND {_LIVE}
-            AND w.compared_snapshot_id IS DISTINCT FROM CAST(:snapshot AS uuid)
-    )
+    WHERE o.airbyte_source_id = same.source AND o.claimed_by = :slot
     RETURNING o.airbyte_source_id
 """)  # noqa: S608 - no input
 
@@ -399,6 +416,35 @@ _SYNCED = text(f"""
     CROSS JOIN jsonb_array_elements(v.sync_catalog->'streams') s
     WHERE c.airbyte_source_id = :source AND {_LIVE}
 """)  # noqa: S608 - no input
+
+
+async def configured_streams(
+    session: AsyncSession,
+    connection_id: UUID,
+    version_number: int,
+    *,
+    names: Collection[str] | None = None,
+) -> list[bytes]:
+    """The streams of a catalog version as JSON; only of these names where given."""
+    rows = await session.scalars(
+        _CONFIGURED,
+        {
+            "id": connection_id,
+            "version": version_number,
+            "names": None if names is None else list(names),
+        },
+    )
+    return [stream.encode() for stream in rows]
+
+
+_CONFIGURED = text("""
+    SELECT stream::text FROM sync_catalog_versions v
+    CROSS JOIN jsonb_array_elements(v.sync_catalog->'streams') stream
+    WHERE v.connection_id = :id AND v.version_number = :version AND (
+        CAST(:names AS text[]) IS NULL
+        OR stream->'stream'->>'name' = ANY(CAST(:names AS text[]))
+    )
+""")
 
 
 async def uncompared(

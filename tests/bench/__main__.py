@@ -10,7 +10,18 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from tests.bench import apply, client, domain, operation, org, page, renames, snapshot
+from tests.bench import (
+    apply,
+    client,
+    domain,
+    fleet,
+    observe,
+    operation,
+    org,
+    page,
+    renames,
+    snapshot,
+)
 from tests.bench.stage import Stage, stage
 from tests.bench.table import Line, console, empty, show
 
@@ -19,6 +30,8 @@ PARTS: dict[str, Part] = {
     "apply": apply.measure,
     "operation": lambda stage, _document: operation.measure(stage),
     "snapshot": snapshot.measure,
+    "observe": observe.measure,
+    "fleet": lambda stage, _document: fleet.measure(stage),
     "client": lambda stage, _document: client.measure(stage),
     "page": lambda stage, _document: page.measure(stage),
     "domain": lambda _stage, document: domain.measure(document.read_bytes()),

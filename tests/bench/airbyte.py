@@ -24,6 +24,24 @@ _CONNECTION = (
 ).encode()
 _STATUSES = f'[{{"connectionId":"{ID}","connectionSyncStatus":"synced"}}]'.encode()
 _CATALOG = b'"syncCatalog":'
+_OFFERED: Final = b"""{"streams":[{"stream":{"name":"Account","jsonSchema":{"type":"object",
+"properties":{"Id":{"type":["string","null"]},"Name":{"type":["string","null"]},
+"SystemModstamp":{"type":["string","null"],"format":"date-time"}}},
+"supportedSyncModes":["full_refresh","incremental"],"sourceDefinedCursor":true,
+"defaultCursorField":["SystemModstamp"],"sourceDefinedPrimaryKey":[["Id"]]},
+"config":{"syncMode":"incremental","cursorField":["SystemModstamp"],
+"destinationSyncMode":"append_dedup","primaryKey":[["Id"]],"selected":true}}]}"""
+_ANSWERS = {
+    b"/api/v1/instance_configuration": b'{"version":"2.0.0"}',
+    b"/api/v1/health": b'{"available":true}',
+    b"/api/v1/connections/status": _STATUSES,
+    b"/api/v1/commands/run/discover": b'{"id":"1"}',
+    b"/api/v1/commands/status": b'{"id":"1","status":"completed"}',
+    b"/api/v1/commands/output/discover": (
+        b'{"id":"1","status":"succeeded","catalogId":"%s","catalog":%s}'
+        % (str(ID).encode(), _OFFERED)
+    ),
+}
 
 
 class _Connection(asyncio.Protocol):
@@ -61,8 +79,8 @@ class _Connection(asyncio.Protocol):
             _Connection.catalog = body[body.index(_CATALOG) + len(_CATALOG) : -1]
         of_catalog = b"/connections/" in path
         parts = [_CONNECTION, _Connection.catalog, b"}"] if of_catalog else [_SOURCE]
-        if path.endswith(b"/connections/status"):
-            parts = [_STATUSES]
+        if path in _ANSWERS:
+            parts = [_ANSWERS[path]]
         length = sum(len(part) for part in parts)
         head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
         self._transport.writelines([head % length, *parts])

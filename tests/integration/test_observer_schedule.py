@@ -318,7 +318,8 @@ async def look():
             (claim,) = await registry.claim_sources(
                 session, workspace, slot=slot, at_once=4, lease=day, every=day, limit=1
             )
-        await Observing(settings, db, airbyte, jobs).look(claim, slot)
+        observing = Observing(settings, db, airbyte, jobs)
+        await observing.take([await observing.discover(claim, slot)], slot)
 
 
 asyncio.run(look())

@@ -1,0 +1,187 @@
+"""What a look at a big org costs beyond its discovery, and what a hundred changes take on disk."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, cast
+from uuid import UUID, uuid4
+
+import asyncpg
+import orjson
+import uvloop
+from deepdiff import DeepDiff
+
+from services.schema_observer.observing import Observing
+from shared import registry, snapshots
+from shared.airbyte_client import AirbyteClient, Discovered
+from shared.config import Settings
+from shared.database import Database
+from shared.domain import drift
+from shared.jobs import Jobs
+from shared.models import Connection, ConnectionStatus, VersionOrigin
+from tests.bench import org
+from tests.bench.airbyte import ID
+from tests.bench.domain import scan_and_hash
+from tests.bench.stage import Stage
+from tests.bench.table import Line, best_ms
+
+ROUNDS = 5
+SNAPSHOTS = 100
+_FIELD = b'"Custom_Field_007__c":'
+_LEASE = timedelta(minutes=10)
+
+
+def measure(stage: Stage, document: Path) -> Iterator[Line]:
+    """Unchanged, 5 streams changed, each beside the scan and hash; then others' ways; then disk."""
+    discovered = document.read_bytes()
+    settings = Settings(_env_file=None, supabase_db_url=stage.registry_url)
+    times = uvloop.run(_looks(settings, discovered))
+    for what, limit in (("nothing changed", 2), ("5 streams changed, one drift recorded", 3)):
+        yield Line(
+            job=f"look at 30 MB, {what}; floor: raw scan and hash",
+            measured=times[what],
+            floor=times["floor"],
+            limit=limit,
+        )
+    yield Line(
+        job="plain parse of both and compare, 5 streams changed; floor: the same",
+        measured=best_ms(lambda: _plain(discovered, org.drifted(discovered)), rounds=1),
+        floor=times["floor"],
+    )
+    yield from _small()
+    megabytes = uvloop.run(_on_disk(settings, discovered))
+    yield Line(
+        job=f"{SNAPSHOTS} snapshots, one field changed in each, on disk",
+        measured=megabytes,
+        unit="MB",
+        limit=25,
+    )
+
+
+def _small() -> Iterator[Line]:
+    """What only small documents can be compared with in bearable time."""
+    before = org.discovered(streams=20, fields=40)
+    after = org.drifted(before)
+    ours = best_ms(lambda: drift.diff(before, after))
+    slow: dict[str, Callable[[], object]] = {
+        "plain parse and compare": lambda: _plain(before, after),
+        "deepdiff": lambda: DeepDiff(orjson.loads(before), orjson.loads(after)),
+    }
+    for name, compare in slow.items():
+        yield Line(
+            job=f"20 x 40 fields, 5 changed: {name}; floor: diff",
+            measured=best_ms(compare),
+            floor=ours,
+        )
+
+
+def _plain(before: bytes, after: bytes) -> bool:
+    equal: bool = orjson.loads(before) == orjson.loads(after)
+    return equal
+
+
+class _Given:
+    """A source whose discovery costs nothing."""
+
+    def __init__(self, document: bytes) -> None:
+        self.document = document
+
+    async def discover_schema(self, _source_id: UUID) -> Discovered:
+        return Discovered(self.document, ID, configuration_updated=False)
+
+
+async def _looks(settings: Settings, document: bytes) -> dict[str, float]:
+    """Milliseconds: the best of a few looks of each kind, and of the floor between them."""
+    db = Database.at(settings.registry_address, application="bench")
+    jobs = Jobs(settings.registry_address, application="bench")
+    given = _Given(document)
+    observing = Observing(settings, db, cast(AirbyteClient, given), jobs)
+    source_id = uuid4()
+    await _watched(db, source_id, document)
+    await _look(db, observing, source_id)
+    times: dict[str, list[float]] = {"floor": [], "nothing changed": []}
+    changed = times.setdefault("5 streams changed, one drift recorded", [])
+    for number in range(ROUNDS):
+        times["floor"].append(best_ms(lambda: scan_and_hash(given.document), rounds=1))
+        times["nothing changed"].append(await _look(db, observing, source_id))
+        given.document = org.drifted(document, number)
+        changed.append(await _look(db, observing, source_id))
+    await db.close()
+    return {what: min(taken) for what, taken in times.items()}
+
+
+async def _watched(db: Database, source_id: UUID, document: bytes) -> None:
+    """A connection of 50 streams whose source was looked at once."""
+    snapshot_id = await snapshots.keep(db, source_id, Discovered(document, ID, False))
+    connection = Connection(
+        id=uuid4(), name=f"bench {source_id}", source_type="Bench", airbyte_destination_id=ID
+    )
+    async with db.transaction() as session:
+        await registry.insert_pending(session, connection)
+        row = await registry.lock_connection(session, connection.id)
+        row.airbyte_source_id, row.airbyte_connection_id = source_id, uuid4()
+        registry.append_version(
+            session,
+            row,
+            org.selected(document),
+            expected_version=0,
+            fingerprint="bench",
+            origin=VersionOrigin.ONBOARD,
+            snapshot_id=snapshot_id,
+        )
+        row.status = ConnectionStatus.ACTIVE
+        await session.flush()
+        await registry.ask_for_source(session, row, is_believed=False, joins_within=_LEASE)
+
+
+async def _look(db: Database, observing: Observing, source_id: UUID) -> float:
+    """Milliseconds of one look, its claim apart."""
+    slot = uuid4()
+    async with db.transaction() as session:
+        (claim,) = await registry.claim_sources(
+            session,
+            None,
+            slot=slot,
+            at_once=25,
+            lease=_LEASE,
+            every=_LEASE,
+            limit=1,
+            source_id=source_id,
+        )
+    start = time.perf_counter()
+    look = await observing.discover(claim, slot)
+    assert look is not None
+    await observing.take([look], slot)
+    return (time.perf_counter() - start) * 1000
+
+
+async def _on_disk(settings: Settings, document: bytes) -> float:
+    """Megabytes that the snapshots of a changing source add."""
+    db = Database.at(settings.registry_address, application="bench")
+    source_id = uuid4()
+    sql = await asyncpg.connect(settings.supabase_db_url.get_secret_value())
+    before = await _size(sql)
+    for number in range(SNAPSHOTS):
+        # Each in another stream, and in one that no other part of the benchmarks has stored.
+        document = document.replace(
+            _FIELD, b'"Field_%d_of_%s":' % (number, source_id.hex.encode()), 1
+        )
+        await snapshots.keep(db, source_id, Discovered(document, ID, False))
+    taken = await sql.fetchval(
+        "SELECT count(*) FROM snapshots WHERE airbyte_source_id = $1", source_id
+    )
+    assert taken == SNAPSHOTS, taken
+    after = await _size(sql)
+    await sql.close()
+    await db.close()
+    return (after - before) / 1e6
+
+
+async def _size(sql: Any) -> int:
+    size: int = await sql.fetchval(
+        "SELECT pg_total_relation_size('snapshots') + pg_total_relation_size('stream_schemas')"
+    )
+    return size
