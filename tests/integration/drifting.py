@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
+from copy import deepcopy
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -24,7 +25,7 @@ def offering(account: Json, **settings: Any) -> Json:
     rest = [
         one["stream"] for one in DEFAULT_CATALOG["streams"] if one["stream"]["name"] != "Account"
     ]
-    return catalog(stream("Account", account, **settings), *rest)
+    return deepcopy(catalog(stream("Account", account, **settings), *rest))
 
 
 async def drift(mesh: Mesh, connection: Json, offered: Json, *, nudge: bool = True) -> str:
@@ -71,16 +72,19 @@ async def repairs(mesh: Mesh, connection: Json, **parameters: Any) -> list[Json]
 async def repairs_until(
     mesh: Mesh, connection: Json, states: Collection[str], *, within: float = 15
 ) -> list[Json]:
-    """The connection's repairs, once these are their states, oldest first."""
+    """The connection's repairs in the order of these states, once they have them and no others."""
     found: list[Json] = []
     try:
         async with asyncio.timeout(within):
-            while [one["state"] for one in found] != list(states):
+            while sorted(one["state"] for one in found) != sorted(states):
                 await asyncio.sleep(0.05)
                 found = (await repairs(mesh, connection))[::-1]
     except TimeoutError:
         raise AssertionError([(one["state"], one["waits_for"]) for one in found]) from None
-    return found
+    return [
+        found.pop(next(at for at, one in enumerate(found) if one["state"] == state))
+        for state in states
+    ]
 
 
 async def planned(mesh: Mesh, connection: Json, drift_id: str, *, within: float = 15) -> None:
