@@ -22,9 +22,8 @@ ACCOUNT = {"Id": "string", "Name": "string", "AnnualRevenue": "number"}
 
 def offering(account: Json, **settings: Any) -> Json:
     """What the source offers with these fields of Account; the rest as by default."""
-    rest = [
-        one["stream"] for one in DEFAULT_CATALOG["streams"] if one["stream"]["name"] != "Account"
-    ]
+    others = [one["stream"] for one in DEFAULT_CATALOG["streams"]]
+    rest = [one for one in others if one["name"] != "Account"]
     return deepcopy(catalog(stream("Account", account, **settings), *rest))
 
 
