@@ -32,6 +32,8 @@ log = logs.get(__name__)
 
 _AT_ONCE = 20
 _AGAIN_AFTER = timedelta(seconds=10)
+SOON = timedelta(seconds=3)
+"""When whoever looks takes over what its decider was about to begin."""
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 30.0
 

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.drift_repair_agent import items as changes_of
 from services.drift_repair_agent import outcomes, situation
-from services.drift_repair_agent.carrying_out import Carrier
+from services.drift_repair_agent.carrying_out import SOON, Carrier
 from services.drift_repair_agent.items import BY_POLICY, Item, Made, Suggestion, identity
 from services.drift_repair_agent.pausing import Pause, Pausing
 from services.drift_repair_agent.policy import Policy, Reaction
@@ -107,6 +107,8 @@ class Planner:
         async with self._db.read() as session:
             if not await registry.is_plan_due(session, connection_id):
                 return
+            if await registry.is_busy(session, connection_id):
+                return  # it may be about to be paused: the look comes back
         basis = await self._basis(connection_id)
         if basis is None:
             return
@@ -202,6 +204,9 @@ class Planner:
             wants = "active"
         if wants is None or held.airbyte_connection_id is None:
             async with self._db.transaction() as session:
+                await registry.lock_connection(session, held.id)
+                if await registry.is_busy(session, held.id):
+                    return None
                 _, safe_id = await self._write(session, basis, planned)
             return safe_id
 
@@ -304,6 +309,7 @@ class Planner:
             changes=changes_of.write(decided),
             decisions=msgspec.json.encode([decision | {"at": now, "why": None}]).decode(),
             verify_by_sync=basis.policy.verify == "sync",
+            next_at=now + SOON,
         )
 
 

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.drift_repair_agent import items as changes_of
 from services.drift_repair_agent import outcomes, preflight, situation
-from services.drift_repair_agent.carrying_out import Carrier, streams_of
+from services.drift_repair_agent.carrying_out import SOON, Carrier, streams_of
 from services.drift_repair_agent.items import Item, Made, identity
 from services.drift_repair_agent.policy import Reaction
 from services.drift_repair_agent.shapes import Approve, Choice, Decide, RollBack
@@ -159,6 +159,7 @@ class Repairs:
                 target_version=order.version,
                 changes=changes_of.write(undone),
                 decisions=msgspec.json.encode([decision]).decode(),
+                next_at=at + SOON,
             )
             proposed = await registry.proposed_repair(session, connection_id)
             if proposed is not None:
@@ -480,7 +481,7 @@ async def _split(
     if not rest:
         held.changes = changes_of.write(decided)
         held.decisions = _with(held.decisions, decision)
-        held.next_at = at
+        held.next_at = at + SOON
         _into(held, state)
         return held
     left = {item.id for item in rest}
@@ -497,7 +498,7 @@ async def _split(
         changes=changes_of.write(decided),
         decisions=msgspec.json.encode([decision]).decode(),
         verify_by_sync=held.verify_by_sync,
-        tries=0,
+        next_at=at + SOON,
     )
     _into(child, state)
     held.decisions = _with(held.decisions, decision | {"repair_id": child.id})

@@ -1,60 +1,36 @@
-"""A source that changes, and what the schema_observer then records, for tests of what follows."""
+"""A source that changes and is looked at, for tests of what follows from that."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
-from datetime import timedelta
+from copy import deepcopy
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
-from shared.database import Database
-from shared.jobs import Jobs
-from shared.models import Drift
 from tests.fakes.airbyte_server import DEFAULT_CATALOG, catalog, stream
 from tests.integration.conftest import Mesh
 
 Json = dict[str, Any]
-OPEN = ("approved", "applying", "verifying", "rolling_back")
 ACCOUNT = {"Id": "string", "Name": "string", "AnnualRevenue": "number"}
 
 
 def offering(account: Json, **settings: Any) -> Json:
     """What the source offers with these fields of Account; the rest as by default."""
-    rest = [
-        one["stream"] for one in DEFAULT_CATALOG["streams"] if one["stream"]["name"] != "Account"
-    ]
-    return catalog(stream("Account", account, **settings), *rest)
+    others = [one["stream"] for one in DEFAULT_CATALOG["streams"]]
+    rest = [one for one in others if one["name"] != "Account"]
+    return deepcopy(catalog(stream("Account", account, **settings), *rest))
 
 
-async def drift(mesh: Mesh, connection: Json, offered: Json, *, nudge: bool = True) -> str:
-    """Let the source offer this, and record that it does; the id of the drift."""
+async def drift(mesh: Mesh, connection: Json, offered: Json) -> str:
+    """Let the source offer this, and have it looked at; the id of the drift."""
     mesh.airbyte.offers(offered)
-    before = await mesh.sql.fetchval(
-        "SELECT id FROM snapshots WHERE airbyte_source_id = $1 ORDER BY taken_at DESC LIMIT 1",
-        UUID(connection["airbyte_source_id"]),
+    answer = await mesh.schema_observer.post(
+        f"/connections/{connection['id']}/observe", json={"believe": True}
     )
-    answer = await mesh.orchestrator.post(f"/connections/{connection['id']}/discover")
     assert answer.status_code == 200, answer.text
-    address = mesh.settings.registry_address
-    db = Database.at(address, application="test")
-    drift_id = uuid4()
-    async with db.transaction() as session:
-        session.add(
-            Drift(
-                id=drift_id,
-                connection_id=UUID(connection["id"]),
-                before_snapshot_id=before,
-                after_snapshot_id=UUID(answer.json()["snapshot_id"]),
-                severity="harmless",
-                concerns=True,
-                changes="[]",
-            )
-        )
-        if nudge:
-            jobs = Jobs(address, application="test")
-            await jobs.enqueue(session, "plan", connection["id"], after=timedelta(0))
-    await db.close()
+    drift_id = answer.json()["drift_id"]
+    assert drift_id is not None, answer.text
     return str(drift_id)
 
 
@@ -71,16 +47,19 @@ async def repairs(mesh: Mesh, connection: Json, **parameters: Any) -> list[Json]
 async def repairs_until(
     mesh: Mesh, connection: Json, states: Collection[str], *, within: float = 15
 ) -> list[Json]:
-    """The connection's repairs, once these are their states, oldest first."""
+    """The connection's repairs in the order of these states, once they have them and no others."""
     found: list[Json] = []
     try:
         async with asyncio.timeout(within):
-            while [one["state"] for one in found] != list(states):
+            while sorted(one["state"] for one in found) != sorted(states):
                 await asyncio.sleep(0.05)
                 found = (await repairs(mesh, connection))[::-1]
     except TimeoutError:
         raise AssertionError([(one["state"], one["waits_for"]) for one in found]) from None
-    return found
+    return [
+        found.pop(next(at for at, one in enumerate(found) if one["state"] == state))
+        for state in states
+    ]
 
 
 async def planned(mesh: Mesh, connection: Json, drift_id: str, *, within: float = 15) -> None:

@@ -1,0 +1,170 @@
+"""The policy: what may happen to a connection without a person."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from tests.fakes.airbyte_server import catalog, stream
+from tests.integration.conftest import Mesh
+from tests.integration.drifting import ACCOUNT, drift, offering, planned, repairs, repairs_until
+from tests.integration.test_apply import held, seen
+
+Json = dict[str, Any]
+
+
+async def put(mesh: Mesh, connection: Json, order: Json) -> tuple[int, Json]:
+    """Change a connection's policy; the answer's status and body."""
+    answer = await mesh.drift_repair_agent.put(
+        f"/connections/{connection['id']}/policy", json=order
+    )
+    return answer.status_code, answer.json()
+
+
+async def test_the_default_loses_nothing(mesh: Mesh) -> None:
+    """Additions and widenings are applied, what loses is proposed, what stops a sync pauses."""
+    connection = await mesh.onboard()
+
+    answer = await mesh.drift_repair_agent.get(f"/connections/{connection['id']}/policy")
+
+    policy = answer.json()
+    by_reaction: dict[str, set[str]] = {}
+    for entity, whats in policy["reactions"].items():
+        for what, reaction in whats.items():
+            by_reaction.setdefault(reaction, set()).add(f"{entity}.{what}")
+    assert by_reaction == {
+        "apply": {"field.added", "type.widened"},
+        "ignore": {"stream.added"},
+        "pause": {"cursor.lost", "key.lost", "mode.lost"},
+        "propose": {
+            "stream.removed",
+            "stream.renamed",
+            "field.removed",
+            "field.renamed",
+            "type.narrowed",
+            "type.clashing",
+            "key.changed",
+            "cursor.changed",
+        },
+    }
+    assert (policy["own"], policy["verify"], policy["updated_by"]) == ({}, "read_back", None)
+
+
+async def test_an_order_changes_what_it_names_and_null_is_the_default_again(mesh: Mesh) -> None:
+    """Entries that are left out stay; what is null goes back."""
+    connection = await mesh.onboard()
+    order = {
+        "reactions": {"field": {"added": "propose", "removed": "apply"}},
+        "never_select": ["*birth*"],
+        "verify": "sync",
+        "rename_min_confidence": 0.5,
+        "by": "Ada",
+    }
+    status, policy = await put(mesh, connection, order)
+    assert (status, policy["reactions"]["field"]["added"]) == (200, "propose")
+    assert (policy["never_select"], policy["verify"]) == (["*birth*"], "sync")
+    assert policy["updated_by"] == "Ada"
+
+    status, policy = await put(
+        mesh, connection, {"reactions": {"field": {"added": None}}, "never_select": None}
+    )
+
+    assert policy["own"] == {
+        "reactions": {"field": {"removed": "apply"}},
+        "verify": "sync",
+        "rename_min_confidence": 0.5,
+    }
+    assert policy["reactions"]["field"] == {
+        "added": "apply",
+        "removed": "apply",
+        "renamed": "propose",
+    }
+
+
+@pytest.mark.parametrize(
+    "order, code",
+    [
+        ({"reactions": {"table": {"added": "apply"}}}, "unknown_policy_entry"),
+        ({"reactions": {"mode": {"renamed": "apply"}}}, "unknown_policy_entry"),
+        ({"reactions": {"field": {"added": "perhaps"}}}, "invalid_request"),
+        ({"verify": "twice"}, "invalid_request"),
+        ({"rename_min_confidence": 1.5}, "invalid_request"),
+        ({"never_select": [""]}, "invalid_request"),
+        ({"unheard": True}, "invalid_request"),
+    ],
+)
+async def test_an_order_that_cannot_be_meant_changes_nothing(
+    mesh: Mesh, order: Json, code: str
+) -> None:
+    """422 with a stable code."""
+    connection = await mesh.onboard()
+
+    status, problem = await put(mesh, connection, order)
+
+    assert (status, problem["code"]) == (422, code)
+    assert "perhaps" not in str(problem)
+    assert await mesh.sql.fetchval("SELECT count(*) FROM policies") == 0
+
+
+async def test_an_unknown_connection_has_no_policy(mesh: Mesh) -> None:
+    """404, reading and writing."""
+    nobody = {"id": str(uuid4())}
+    assert (await put(mesh, nobody, {}))[0] == 404
+    answer = await mesh.drift_repair_agent.get(f"/connections/{nobody['id']}/policy")
+    assert answer.status_code == 404
+
+
+async def test_what_waits_is_planned_again_by_a_new_policy(mesh: Mesh) -> None:
+    """A proposal that the policy now applies is applied, without a newer drift."""
+    connection = await mesh.onboard()
+    await drift(mesh, connection, offering({"Id": "string", "Name": "string"}))
+    await repairs_until(mesh, connection, ["proposed"])
+
+    status, _ = await put(mesh, connection, {"reactions": {"field": {"removed": "apply"}}})
+
+    assert status == 200
+    _, applied = await repairs_until(mesh, connection, ["superseded", "applied"])
+    assert applied["changes"][0]["path"] == ["AnnualRevenue"]
+    assert (await seen(mesh, connection))["catalog_version"] == 2
+
+
+async def test_what_is_ignored_is_planned_and_not_told(mesh: Mesh) -> None:
+    """`ignore` leaves the catalog as it is, without a repair."""
+    connection = await mesh.onboard()
+    await put(mesh, connection, {"reactions": {"field": {"added": "ignore"}}})
+
+    drift_id = await drift(mesh, connection, offering(ACCOUNT | {"Region__c": "string"}))
+
+    await planned(mesh, connection, drift_id)
+    assert await repairs(mesh, connection) == []
+    assert (await seen(mesh, connection))["catalog_version"] == 1
+
+
+async def test_a_field_that_is_never_selected_is_left_out(mesh: Mesh) -> None:
+    """A new password arrives: the stream is cut down to its other fields, and says why."""
+    connection = await mesh.onboard()
+
+    await drift(mesh, connection, offering(ACCOUNT | {"Portal_Password__c": "string"}))
+
+    (repair,) = await repairs_until(mesh, connection, ["applied"])
+    (change,) = repair["changes"]
+    assert (change["excluded"], change["decision"]["action"]) == (True, "exclude")
+    account = held(mesh, connection)["Account"]
+    picked = {one["fieldPath"][0] for one in account["config"]["selectedFields"]}
+    assert picked == {"Id", "Name", "AnnualRevenue", "SystemModstamp"}
+    assert "Portal_Password__c" not in account["stream"]["jsonSchema"]["properties"]
+
+
+async def test_a_new_stream_is_selected_where_the_policy_says_so(mesh: Mesh) -> None:
+    """`stream.added: apply` takes what is new, and not what nobody selected before."""
+    connection = await mesh.onboard()
+    await put(mesh, connection, {"reactions": {"stream": {"added": "apply"}}})
+    offered = offering(ACCOUNT)
+    offered["streams"].append(catalog(stream("Invoice"), stream("Other"))["streams"][0])
+
+    await drift(mesh, connection, offered)
+
+    await repairs_until(mesh, connection, ["applied"])
+    assert set(held(mesh, connection)) == {"Account", "Contact", "Invoice"}

@@ -1,0 +1,273 @@
+"""Taking back: by a person to any older version that still fits, by itself when a sync fails."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from tests.integration.conftest import Mesh
+from tests.integration.drifting import ACCOUNT, drift, offering, planned, post, repairs_until
+from tests.integration.test_apply import held, seen
+from tests.integration.test_policy import put
+from tests.integration.test_repairs import (
+    approve,
+    fields,
+    nothing_was_reset,
+    types,
+    until,
+    upstream,
+)
+
+Json = dict[str, Any]
+MORE = ACCOUNT | {"Region__c": "string"}
+
+
+async def roll_back(mesh: Mesh, connection: Json, version: int) -> tuple[int, Json]:
+    """Ask for an older version; the answer's status and body."""
+    order = {"version": version, "by": "Ada", "why": "It was better."}
+    return await post(mesh, f"/connections/{connection['id']}/rollback", order)
+
+
+async def grown(mesh: Mesh) -> Json:
+    """A connection whose source grew a field, at version 2."""
+    connection = await mesh.onboard()
+    await drift(mesh, connection, offering(MORE))
+    await repairs_until(mesh, connection, ["applied"])
+    return connection
+
+
+async def synced(mesh: Mesh, connection: Json) -> int:
+    """The Airbyte job that verifies a repair, once it runs."""
+    await until(lambda: bool(mesh.airbyte.jobs))
+    return max(mesh.airbyte.jobs)
+
+
+async def test_an_older_version_is_appended_as_the_newest(mesh: Mesh) -> None:
+    """Version 3 is version 1 again; who asked and why is kept, and nothing is re-applied."""
+    connection = await grown(mesh)
+
+    status, repair = await roll_back(mesh, connection, 1)
+
+    assert (status, repair["kind"], repair["state"]) == (200, "rollback", "applied")
+    assert (repair["target_version"], repair["version_number"]) == (1, 3)
+    assert (repair["decisions"][0]["by"], repair["decisions"][0]["why"]) == (
+        "Ada",
+        "It was better.",
+    )
+    assert "Region__c" not in fields(mesh, connection)
+    rows = await mesh.sql.fetch(
+        "SELECT origin, decided_by, fingerprint FROM sync_catalog_versions ORDER BY version_number"
+    )
+    assert [row["origin"] for row in rows] == ["onboard", "repair", "rollback"]
+    assert rows[2]["decided_by"] == "Ada"
+    assert rows[2]["fingerprint"] == rows[0]["fingerprint"]
+    assert (await types(mesh, 6))[3:] == [
+        "catalog.healing",
+        "catalog.applied",
+        "repair.rolled_back",
+    ]
+    assert nothing_was_reset(mesh)
+
+    # The source still has the field; a newer drift brings it up again, for a person to decide.
+    newer = await drift(mesh, connection, offering(MORE | {"Zone__c": "string"}))
+    await planned(mesh, connection, newer)
+    found = await repairs_until(mesh, connection, ["applied", "applied", "proposed", "applied"])
+    assert [one["path"] for one in found[2]["changes"]] == [["Region__c"]]
+    assert {"Zone__c"} == fields(mesh, connection) - {"SystemModstamp"} - set(ACCOUNT)
+
+
+async def test_a_version_that_the_source_cannot_serve_is_refused_with_the_reasons(
+    mesh: Mesh,
+) -> None:
+    """409 `rollback_impossible`: version 2 needs a field that is gone by now."""
+    connection = await grown(mesh)
+    await drift(mesh, connection, offering(ACCOUNT))
+    repair = (await repairs_until(mesh, connection, ["applied", "proposed"]))[1]
+    status, _ = await approve(mesh, repair)
+    assert status == 200
+
+    status, problem = await roll_back(mesh, connection, 2)
+
+    assert (status, problem["code"]) == (409, "rollback_impossible")
+    (reason,) = problem["problems"]
+    assert (reason["stream"]["name"], reason["code"]) == ("Account", "field_gone")
+    assert (await seen(mesh, connection))["catalog_version"] == 3
+
+
+async def test_the_head_again_changes_nothing_and_unknown_ones_are_told(mesh: Mesh) -> None:
+    """`changed` is false; 404 for versions and connections that are not there."""
+    connection = await grown(mesh)
+
+    assert await roll_back(mesh, connection, 2) == (
+        200,
+        {"connection_id": connection["id"], "changed": False},
+    )
+    assert (await roll_back(mesh, connection, 9))[1]["code"] == "not_found"
+    assert (await roll_back(mesh, {"id": str(uuid4())}, 1))[0] == 404
+    status, _ = await post(mesh, f"/connections/{connection['id']}/rollback", {"version": 1})
+    assert status == 422
+    assert (await seen(mesh, connection))["catalog_version"] == 2
+
+
+async def test_a_rollback_supersedes_what_is_open(mesh: Mesh) -> None:
+    """Whoever rolls back has seen the source as it is: the open proposal ends with it."""
+    connection = await grown(mesh)
+    await drift(mesh, connection, offering({"Id": "string", "Region__c": "string"}))
+    await repairs_until(mesh, connection, ["applied", "proposed"])
+    await mesh.sql.execute("UPDATE sync_catalog_versions SET fingerprint = fingerprint")
+    path = f"/connections/{connection['id']}/rollback"
+    # Version 1 needs two fields that are gone: it cannot be, and the proposal stays.
+    status, problem = await post(mesh, path, {"version": 1, "by": "Ada"})
+    assert (status, problem["code"]) == (409, "rollback_impossible")
+    mesh.airbyte.offers(offering(MORE))
+    await mesh.orchestrator.post(f"/connections/{connection['id']}/discover")
+
+    status, repair = await post(mesh, path, {"version": 1, "by": "Ada"})
+
+    assert (status, repair["state"]) == (200, "applied")
+    found = await repairs_until(mesh, connection, ["applied", "superseded", "applied"])
+    assert found[1]["superseded_by"] == repair["id"]
+
+
+async def test_a_sync_that_succeeds_verifies_the_repair(mesh: Mesh) -> None:
+    """The policy asks for a sync: the repair is applied at its end, and told then."""
+    connection = await mesh.onboard()
+    await put(mesh, connection, {"verify": "sync"})
+    await drift(mesh, connection, offering(MORE))
+    job = await synced(mesh, connection)
+    (repair,) = await repairs_until(mesh, connection, ["verifying"])
+    assert repair["version_number"] == 2
+
+    mesh.airbyte.finish_job(job, records=5)
+
+    (repair,) = await repairs_until(mesh, connection, ["applied"])
+    assert (repair["failure_code"], repair["verify"]) == (None, "sync")
+    recorded = await mesh.sql.fetchrow("SELECT id, catalog_version FROM job_history")
+    assert recorded is not None
+    assert (str(recorded["id"]), recorded["catalog_version"]) == (repair["job_id"], 2)
+
+
+@pytest.mark.parametrize("reason", ["config_error", "system_error", "refresh_schema"])
+async def test_a_sync_that_fails_for_the_schema_restores_the_version_before(
+    mesh: Mesh, reason: str
+) -> None:
+    """Once, by itself; the repair says so, and the same change is not applied by itself again."""
+    connection = await mesh.onboard()
+    await put(mesh, connection, {"verify": "sync"})
+    await drift(mesh, connection, offering(MORE))
+    job = await synced(mesh, connection)
+
+    mesh.airbyte.finish_job(job, "failed", failure=(reason, "The column does not exist."))
+
+    (repair,) = await repairs_until(mesh, connection, ["rolled_back"])
+    assert (repair["version_number"], repair["restored_version"]) == (2, 3)
+    assert (repair["failure_code"], repair["failure_detail"]) == ("sync_failed", reason)
+    assert "Region__c" not in fields(mesh, connection)
+    rows = await mesh.sql.fetch(
+        "SELECT origin, decided_by, repair_id FROM sync_catalog_versions ORDER BY version_number"
+    )
+    assert [(row["origin"], row["decided_by"]) for row in rows[1:]] == [
+        ("repair", "policy"),
+        ("rollback", "policy"),
+    ]
+    assert {row["repair_id"] for row in rows[1:]} == {UUID(repair["id"])}
+    assert len(mesh.airbyte.jobs) == 1
+
+    await drift(mesh, connection, offering(MORE | {"Zone__c": "string"}))
+    await until(lambda: len(mesh.airbyte.jobs) == 2)
+    mesh.airbyte.finish_job(2)
+    found = await repairs_until(mesh, connection, ["rolled_back", "proposed", "applied"])
+    assert [one["path"] for one in found[1]["changes"]] == [["Region__c"]]
+
+
+@pytest.mark.parametrize("reason", ["transient_error", "heartbeat_timeout", "destination_timeout"])
+async def test_a_sync_that_fails_for_another_reason_says_nothing_about_the_repair(
+    mesh: Mesh, reason: str
+) -> None:
+    """The repair stays applied, with a note."""
+    connection = await mesh.onboard()
+    await put(mesh, connection, {"verify": "sync"})
+    await drift(mesh, connection, offering(MORE))
+    job = await synced(mesh, connection)
+
+    mesh.airbyte.finish_job(job, "failed", failure=(reason, "It is over."))
+
+    (repair,) = await repairs_until(mesh, connection, ["applied"])
+    assert repair["failure_code"] == "verification_inconclusive"
+    assert "Region__c" in fields(mesh, connection)
+
+
+async def test_a_paused_connection_is_paused_again_when_its_heal_is_taken_back(mesh: Mesh) -> None:
+    """The lost cursor was decided, the sync failed: it stands still at the version before."""
+    connection = await mesh.onboard()
+    await put(mesh, connection, {"verify": "sync"})
+    await drift(mesh, connection, offering(ACCOUNT, cursor=None))
+    await until(lambda: upstream(mesh, connection)["status"] == "inactive")
+    (repair,) = await repairs_until(mesh, connection, ["proposed"])
+    status, _ = await approve(mesh, repair)
+    assert status == 202
+    job = await synced(mesh, connection)
+    assert upstream(mesh, connection)["status"] == "active"
+
+    mesh.airbyte.finish_job(job, "failed", failure=("config_error", "No."))
+
+    (repair,) = await repairs_until(mesh, connection, ["rolled_back"])
+    assert upstream(mesh, connection)["status"] == "inactive"
+    assert held(mesh, connection)["Account"]["config"]["syncMode"] == "incremental"
+    assert await mesh.sql.fetchval("SELECT paused_by FROM connections") == UUID(repair["id"])
+
+
+async def test_a_rollback_that_airbyte_refuses_says_so(mesh: Mesh) -> None:
+    """The repair has failed with its code; the connection is as it was."""
+    connection = await grown(mesh)
+    mesh.airbyte.fault("connections/update", 422)
+
+    status, repair = await roll_back(mesh, connection, 1)
+
+    assert (status, repair["state"], repair["failure_code"]) == (
+        200,
+        "failed",
+        "upstream_rejected",
+    )
+    assert (await seen(mesh, connection))["catalog_version"] == 2
+
+
+async def test_while_a_repair_is_under_way_no_rollback_begins(mesh: Mesh) -> None:
+    """409 `repair_under_way` names it; afterwards it may."""
+    connection = await grown(mesh)
+    job = mesh.airbyte.start_job(connection["airbyte_connection_id"])
+    repair = await proposal_of(mesh, connection)
+    status, decided = await approve(mesh, repair)
+    assert (status, decided["state"]) == (202, "approved")
+
+    status, problem = await roll_back(mesh, connection, 1)
+
+    assert (status, problem["code"], problem["repair_id"]) == (
+        409,
+        "repair_under_way",
+        repair["id"],
+    )
+    mesh.airbyte.finish_job(job["id"])
+    await repairs_until(mesh, connection, ["applied", "applied"])
+
+
+async def proposal_of(mesh: Mesh, connection: Json) -> Json:
+    """A dropped field that waits for a person."""
+    await drift(mesh, connection, offering(ACCOUNT))
+    return (await repairs_until(mesh, connection, ["applied", "proposed"]))[1]
+
+
+async def test_of_two_rollbacks_at_once_one_counts(mesh: Mesh) -> None:
+    """The other one is told that a repair is under way, or that nothing changed."""
+    connection = await grown(mesh)
+
+    answers = await asyncio.gather(*(roll_back(mesh, connection, 1) for _ in range(6)))
+
+    applied = [body for _, body in answers if body.get("state") == "applied"]
+    assert len(applied) == 1
+    codes = {body.get("code", body.get("changed")) for _, body in answers if "state" not in body}
+    assert codes <= {"repair_under_way", "stale_catalog", "heal_in_progress", False}
+    assert await mesh.sql.fetchval("SELECT count(*) FROM sync_catalog_versions") == 3
