@@ -309,6 +309,8 @@ class Journey:
         require(bool(lost), "nothing is said to be lost")
         held = await self.one.upstream()
         require(held["status"] == "inactive", f"in Airbyte it is {held['status']}")
+        refused = await self.mesh.ask("orchestrator", "POST", f"{self.one.path}/sync", expect=409)
+        require(refused["code"] == "not_active", f"a sync is refused as {refused['code']}")
         repair = await self.one.decide(repair, "approve", "Read it whole, it is small.")
         require(repair["state"] == "applied", f"the repair is {repair['state']}")
         held = await self.one.upstream()

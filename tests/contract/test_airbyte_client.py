@@ -95,6 +95,9 @@ async def _use_everything(client: AirbyteClient, airbyte: AirbyteServer) -> None
         status="active",
         breaking_change=False,
     )
+    for status in ("inactive", "active"):
+        await client.set_status(connection, status)
+        assert (await client.get_connection(connection)).status == status
     await client.connection_statuses([connection])
 
     job = await client.trigger_sync(connection)
