@@ -17,7 +17,7 @@ README = (REPOSITORY / "README.md").read_text()
 async def test_every_command_works_in_order(tmp_path: Path) -> None:
     """Each `bash` block of "Use it", in one shell, as a person would paste them."""
     blocks = re.findall(r"^```bash\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-    assert len(blocks) >= 8
+    assert len(blocks) == 17
     marked = [f"{block}\necho; echo '<<<>>>'" for block in blocks]
 
     async with throw_away(keep_logs=tmp_path / "logs") as stack:
@@ -33,16 +33,29 @@ async def test_every_command_works_in_order(tmp_path: Path) -> None:
         )
     assert run.returncode == 0, run.stdout + run.stderr
     assert "urn:aam:problem" not in run.stdout
-    onboarded, _sync, jobs, grown, applied, seen, begun, _gone = (
-        part.strip() for part in run.stdout.split("<<<>>>")[:8]
-    )
+    told = [part.strip() for part in run.stdout.split("<<<>>>")]
+    onboarded, _sync, jobs, grown, looked, healed, asked, approved, applied, restored = told[:10]
+    _policy, suggested, _webhooks, seen, drifted, begun, _gone = told[10:17]
     assert json.loads(onboarded)["status"] == "ACTIVE"
     (job,) = json.loads(jobs)
     assert (job["status"], job["records"]) == ("succeeded", 700)
     assert "Region__c" in grown
-    assert json.loads(applied)["version_number"] == 2
+    (change,) = json.loads(looked)["changes"]
+    assert (change["kind"], change["severity"]) == ("field_added", "harmless")
+    (repair,) = json.loads(healed)["items"]
+    assert (repair["state"], repair["version_number"]) == ("applied", 2)
+    proposed = json.loads("{" + asked.partition("}{")[2])
+    assert (proposed["state"], proposed["changes"][0]["loses"]) == ("proposed", ["Region__c"])
+    decided = json.loads(approved)
+    assert (decided["state"], decided["version_number"]) == ("applied", 3)
+    assert json.loads(applied)["version_number"] == 4
+    rolled_back = json.loads(restored)
+    assert (rolled_back["state"], rolled_back["version_number"]) == ("applied", 5)
+    assert '"became":["Sales_Region__c"]' in suggested
     assert '"field_added"' in seen
-    assert [one["kind"] for one in json.loads(begun)] == ["apply", "sync", "onboard"]
+    assert "needs_review" in drifted
+    kinds = ["apply", "apply", "apply", "apply", "sync", "onboard"]
+    assert [one["kind"] for one in json.loads(begun) if one["kind"] != "rollback"] == kinds
 
 
 def test_every_target_and_variable_it_names_exists() -> None:
