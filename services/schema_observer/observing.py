@@ -82,7 +82,9 @@ class Observing:
         same = [
             look
             for look in looks
-            if look.claim.raw_hashes == look.offered.raw_hashes and not look.claim.failures
+            if look.claim.raw_hashes == look.offered.raw_hashes
+            and not look.claim.failures
+            and not look.claim.is_believed
         ]
         if same:
             async with self._db.read() as session:
@@ -119,6 +121,7 @@ class Observing:
             "changed" if compared.drifts else "unchanged",
             _about(claim.interval if compared.is_complete else _again(claim, 1)),
             snapshot_id=snapshot_id,
+            uses_belief=claim.is_believed,
         )
         recovered = None if claim.suspicious_since is None else EventType.OBSERVATION_RECOVERED
         await self._end(claim, slot, seen, recovered)
@@ -176,7 +179,6 @@ class Observing:
             snapshot_id=claim.snapshot_id,
             suspicious_since=claim.suspicious_since,
             is_newly_suspicious=is_new,
-            is_believed=claim.is_believed and outcome == "failed",
         )
         await self._end(claim, slot, seen, EventType.OBSERVATION_SUSPICIOUS if is_new else None)
 

@@ -33,7 +33,7 @@ class Difference(msgspec.Struct, frozen=True):
     changes: list[Change]
 
 
-class Goes(msgspec.Struct, frozen=True):
+class StillLooking(msgspec.Struct, frozen=True):
     """The look that was asked for goes on."""
 
     connection_id: UUID
@@ -49,7 +49,9 @@ class SchemaObserver:
         self._db = db
         self._scheduling = scheduling
 
-    async def observe(self, connection_id: UUID, *, believe: bool, wait: float) -> str | Goes:
+    async def observe(
+        self, connection_id: UUID, *, believe: bool, wait: float
+    ) -> str | StillLooking:
         """Look at a connection's source now; what was found, as JSON, or that it takes longer.
 
         Here, if the workspace has a slot free; else the source is the next that anybody looks at.
@@ -68,7 +70,7 @@ class SchemaObserver:
                 session, row, is_believed=believe, joins_within=_JOINS_WITHIN
             )
         if not await self._is_looked_at(source_id, asked, wait=wait):
-            return Goes(connection_id, source_id)
+            return StillLooking(connection_id, source_id)
         async with self._db.read() as session:
             return await registry.look_json(session, connection_id)
 
@@ -85,6 +87,8 @@ class SchemaObserver:
                 return False
             if task is not None:
                 await asyncio.wait({task}, timeout=left)
+                if task.done() and not task.cancelled():
+                    task.result()  # a bug is the caller's to see
             else:
                 await asyncio.sleep(min(pause, left))
                 pause = min(2 * pause, _SLOWEST_POLL_S)
@@ -115,7 +119,9 @@ class SchemaObserver:
         async with self._db.transaction() as session:
             row = await registry.lock_connection(session, connection_id)
             await registry.watch(session, connection_id, interval)
-            if row.airbyte_source_id is not None:
+        if row.airbyte_source_id is not None:
+            # Apart: the end of a look locks the source before its connections.
+            async with self._db.transaction() as session:
                 await registry.hurry_source(session, row.airbyte_source_id, every=self._every)
         return await self.observation(connection_id)
 

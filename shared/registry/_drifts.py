@@ -73,7 +73,8 @@ class Seen:
     suspicious_since: datetime | None = None
     is_newly_suspicious: bool = False
     """Whether it is told as suspicious since now, instead."""
-    is_believed: bool = False
+    uses_belief: bool = False
+    """Whether it was believed because a person said so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +217,7 @@ _CLAIM = """
     )
     UPDATE observations o
     SET claimed_by = CAST(:slot AS uuid), claimed_until = now() + CAST(:lease AS interval),
-        began_at = clock_timestamp()
+        began_at = clock_timestamp(), next_at = greatest(o.next_at, to_timestamp(1))
     FROM first WHERE first.airbyte_source_id = o.airbyte_source_id AND {due}
     RETURNING o.airbyte_source_id, {interval}, o.outcome, o.code, o.failures, o.snapshot_id,
         (SELECT s.raw_hashes FROM snapshots s WHERE s.id = o.snapshot_id), o.suspicious_since,
@@ -269,16 +270,22 @@ async def ask_for_source(
     return Asked(*rows.one())
 
 
+# Time 0 says that a look is asked for, which goes before all that is due; 1, that it has begun, so
+# that one asked for meanwhile is another, and is left to be taken at the end of this one.
 _ASK = text("""
     INSERT INTO observations AS o
         (airbyte_source_id, airbyte_workspace_id, next_at, is_believed)
     VALUES (:source, :workspace, to_timestamp(0), :believed)
     ON CONFLICT (airbyte_source_id) DO UPDATE
-    SET is_believed = o.is_believed OR excluded.is_believed, next_at = to_timestamp(0)
-    RETURNING o.airbyte_workspace_id, CASE
-        WHEN o.claimed_until > now() AND o.began_at > now() - CAST(:within AS interval)
+    SET is_believed = o.is_believed OR excluded.is_believed,
+        next_at = CASE WHEN (
+            o.claimed_until > now() AND o.began_at > now() - CAST(:within AS interval)
             AND NOT CAST(:believed AS boolean)
-        THEN o.began_at ELSE now() END
+        ) THEN o.next_at ELSE to_timestamp(0) END
+    RETURNING o.airbyte_workspace_id, CASE WHEN (
+            o.claimed_until > now() AND o.began_at > now() - CAST(:within AS interval)
+            AND NOT CAST(:believed AS boolean)
+        ) THEN o.began_at ELSE now() END
 """)
 
 
@@ -342,8 +349,9 @@ _UNCHANGED = text(f"""
         RETURNING look.source, look.pause
     )
     UPDATE observations o
-    SET outcome = 'unchanged', observed_at = clock_timestamp(), is_believed = false,
-        next_at = now() + make_interval(secs => same.pause),
+    SET outcome = 'unchanged', observed_at = clock_timestamp(),
+        next_at = CASE WHEN o.next_at = to_timestamp(0) THEN o.next_at
+            ELSE now() + make_interval(secs => same.pause) END,
         claimed_by = NULL, claimed_until = NULL
     FROM same
     WHERE o.airbyte_source_id = same.source AND o.claimed_by = :slot
@@ -365,7 +373,7 @@ async def end_look(session: AsyncSession, claim: Claim, seen: Seen, *, slot: UUI
             "snapshot": seen.snapshot_id,
             "since": seen.suspicious_since,
             "newly": seen.is_newly_suspicious,
-            "believed": seen.is_believed,
+            "uses_belief": seen.uses_belief,
             "pause": seen.pause,
         },
     )
@@ -375,10 +383,12 @@ async def end_look(session: AsyncSession, claim: Claim, seen: Seen, *, slot: UUI
 _END = text("""
     UPDATE observations
     SET outcome = :outcome, code = :code, detail = :detail, failures = :failures,
-        snapshot_id = :snapshot, is_believed = :believed,
+        snapshot_id = :snapshot, is_believed = is_believed AND NOT CAST(:uses_belief AS boolean),
         suspicious_since = CASE WHEN CAST(:newly AS boolean) THEN now()
             ELSE CAST(:since AS timestamptz) END,
-        observed_at = clock_timestamp(), next_at = now() + CAST(:pause AS interval),
+        observed_at = clock_timestamp(),
+        next_at = CASE WHEN next_at = to_timestamp(0) THEN next_at
+            ELSE now() + CAST(:pause AS interval) END,
         claimed_by = NULL, claimed_until = NULL
     WHERE airbyte_source_id = :source AND claimed_by = :slot
     RETURNING airbyte_source_id

@@ -270,7 +270,7 @@ async def test_requests_at_once_share_a_discovery(mesh: Mesh) -> None:
     connection = await mesh.onboard()
     mesh.airbyte.discoveries.clear()
     mesh.airbyte.add_field("Account", "Region__c")
-    mesh.airbyte.fault("commands/run/discover", "slow", seconds=0.5, times=None)
+    mesh.airbyte.fault("commands/run/discover", "slow", seconds=2, times=None)
 
     found = await asyncio.gather(*(observe(mesh, connection) for _ in range(3)))
 
@@ -279,19 +279,49 @@ async def test_requests_at_once_share_a_discovery(mesh: Mesh) -> None:
     assert found[0]["drift_id"] is not None
 
 
+async def read_a_while_ago(mesh: Mesh, connection: Json) -> None:
+    """A look is under way that began a while ago, and the source has answered already."""
+    mesh.airbyte.discoveries.clear()
+    mesh.airbyte.fault("commands/output/discover", "slow", seconds=2, after_effect=True)
+    answer = await mesh.schema_observer.post(
+        f"/connections/{connection['id']}/observe", params={"wait": 0}
+    )
+    assert answer.status_code == 202
+    async with asyncio.timeout(10):
+        while not mesh.airbyte.discoveries:  # noqa: ASYNC110 (a task's doing)
+            await asyncio.sleep(0.02)
+    await mesh.sql.execute("UPDATE observations SET began_at = began_at - interval '5 s'")
+
+
 @pytest.mark.exact
 async def test_a_question_is_not_answered_by_an_older_look(mesh: Mesh) -> None:
     """What changed after a look had read the source is found by one that begins now."""
     connection = await mesh.onboard()
-    mesh.airbyte.fault("commands/output/discover", "slow", seconds=1.5, after_effect=True)
-    older = asyncio.create_task(observe(mesh, connection))
-    await asyncio.sleep(1.2)
+    await read_a_while_ago(mesh, connection)
     mesh.airbyte.add_field("Account", "Region__c")
 
     found = await observe(mesh, connection)
 
-    assert (await older)["outcome"] == "unchanged"
     assert found["outcome"] == "changed"
+    assert sum(mesh.airbyte.discoveries.values()) == 2
+
+
+@pytest.mark.exact
+async def test_asked_during_an_older_look_is_another_look(mesh: Mesh) -> None:
+    """Also where nobody waits for it any more: it follows by itself."""
+    connection = await mesh.onboard()
+    await read_a_while_ago(mesh, connection)
+    mesh.airbyte.hide("Account")
+
+    answer = await mesh.schema_observer.post(
+        f"/connections/{connection['id']}/observe", params={"wait": 0}, json={"believe": True}
+    )
+
+    assert answer.status_code == 202
+    async with asyncio.timeout(10):
+        while not (drifts := (await told(mesh, "/drifts"))["items"]):  # noqa: ASYNC110 (a job's)
+            await asyncio.sleep(0.05)
+    assert drifts[0]["severity"] == "breaking"
 
 
 @pytest.mark.exact
