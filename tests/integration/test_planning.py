@@ -1,0 +1,245 @@
+"""Planning: what becomes of a change, with the rag_engine's word or without it."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from typing import Any
+
+import asyncpg
+import httpx
+from redis.asyncio import Redis
+
+from services.drift_repair_agent import main as drift_repair_agent
+from services.rag_engine import main as rag_engine
+from shared.config import RagEngineSettings
+from tests.fakes.airbyte_server import AirbyteServer
+from tests.integration.conftest import (
+    ORDER,
+    Mesh,
+    add_destination,
+    running,
+    serving,
+    settings_for,
+)
+from tests.integration.drifting import ACCOUNT, drift, offering, planned, post, repairs_until
+from tests.integration.test_apply import held, seen
+from tests.integration.test_policy import put
+from tests.integration.test_repairs import approve, fields, nothing_was_reset, proposal
+
+Json = dict[str, Any]
+TOTAL = {"Id": "string", "Name": "string", "Total_Amount__c": "number"}
+RENAMED = {"Id": "string", "Name": "string", "TotalAmount__c": "number"}
+HINTED: Json = {
+    "Id": "string",
+    "Name": "string",
+    "Sum__c": {"type": ["number", "null"], "x-renamed-from": "Total_Amount__c"},
+}
+
+
+async def wired(mesh: Mesh, offered: Json) -> Json:
+    """A connection whose source offers this from the start."""
+    mesh.airbyte.offers(offered)
+    return await mesh.onboard()
+
+
+async def knowledge(mesh: Mesh, count: int) -> list[Json]:
+    """What people decided, once the rag_engine knows so much."""
+    query = "SELECT removed::text, became::text, verdict, decided_by, why FROM knowledge"
+    async with asyncio.timeout(15):
+        while len(rows := await mesh.sql.fetch(query)) < count:  # noqa: ASYNC110 (another's doing)
+            await asyncio.sleep(0.05)
+    return [dict(row) for row in rows]
+
+
+async def test_a_renamed_field_is_one_suggestion_with_evidence(mesh: Mesh) -> None:
+    """Gone and new become one proposal; approved, the new name takes the old one's place."""
+    connection = await wired(mesh, offering(TOTAL))
+
+    repair = await proposal(mesh, connection, offering(RENAMED))
+
+    gone, new = sorted(repair["changes"], key=lambda one: one["kind"], reverse=True)
+    assert (gone["path"], new["path"]) == (["Total_Amount__c"], ["TotalAmount__c"])
+    assert (gone["pair"], new["pair"]) == (new["id"], gone["id"])
+    suggestion = gone["suggestion"]
+    assert suggestion["became"] == ["TotalAmount__c"]
+    assert 0 < suggestion["confidence"] <= 1
+    assert {one["kind"] for one in suggestion["evidence"]} >= {"name", "type"}
+    assert repair["suggestions_missing"] is False
+
+    status, decided = await approve(mesh, repair, changes=[gone["id"]])
+
+    assert (status, decided["state"], len(decided["changes"])) == (200, "applied", 2)
+    assert fields(mesh, connection) == {"Id", "Name", "TotalAmount__c", "SystemModstamp"}
+    (known,) = await knowledge(mesh, 1)
+    assert (known["removed"], known["became"]) == ('["Total_Amount__c"]', '["TotalAmount__c"]')
+    assert (known["verdict"], known["decided_by"]) == ("accepted", "Ada")
+    assert nothing_was_reset(mesh)
+
+
+async def test_a_person_may_say_that_it_became_nothing(mesh: Mesh) -> None:
+    """`became: null`: it is gone, the new one is another; both are learned."""
+    connection = await wired(mesh, offering(TOTAL))
+    repair = await proposal(mesh, connection, offering(RENAMED))
+    gone = next(one for one in repair["changes"] if one["kind"] == "field_removed")
+
+    status, decided = await approve(mesh, repair, choices={gone["id"]: {"became": None}})
+
+    assert (status, decided["state"]) == (200, "applied")
+    assert fields(mesh, connection) == {"Id", "Name", "TotalAmount__c", "SystemModstamp"}
+    verdicts = {(one["became"], one["verdict"]) for one in await knowledge(mesh, 2)}
+    assert verdicts == {(None, "accepted"), ('["TotalAmount__c"]', "rejected")}
+
+
+async def test_a_rejected_rename_is_learned(mesh: Mesh) -> None:
+    """What a person said no to is evidence against it the next time."""
+    connection = await wired(mesh, offering(TOTAL))
+    repair = await proposal(mesh, connection, offering(RENAMED))
+
+    await post(mesh, f"/repairs/{repair['id']}/reject", {"by": "Ada", "why": "Another field."})
+
+    (known,) = await knowledge(mesh, 1)
+    assert (known["verdict"], known["why"]) == ("rejected", "Another field.")
+
+
+async def test_a_hand_picked_field_is_followed_to_its_new_name(mesh: Mesh) -> None:
+    """The list of fields holds the new name in the old one's place, and nothing else is added."""
+    connection = await wired(mesh, offering(TOTAL | {"Other__c": "string"}))
+    order = (await mesh.orchestrator.post(f"/connections/{connection['id']}/discover")).json()
+    for one in order["sync_catalog"]["streams"]:
+        if one["stream"]["name"] == "Account":
+            picked = ("Id", "Total_Amount__c", "SystemModstamp")
+            one["config"] |= {
+                "fieldSelectionEnabled": True,
+                "selectedFields": [{"fieldPath": [name]} for name in picked],
+            }
+    status, _ = await post(mesh, "/repair/apply_new_catalog", order)
+    assert status == 200
+
+    repair = await proposal(mesh, connection, offering(RENAMED | {"Other__c": "string"}))
+    status, _ = await approve(mesh, repair)
+
+    assert status == 200
+    account = held(mesh, connection)["Account"]
+    chosen = {one["fieldPath"][0] for one in account["config"]["selectedFields"]}
+    assert chosen == {"Id", "TotalAmount__c", "SystemModstamp"}
+
+
+async def test_a_declared_rename_is_applied_where_the_policy_says_so(mesh: Mesh) -> None:
+    """`field.renamed: apply` and more than names: nobody is asked."""
+    connection = await wired(mesh, offering(TOTAL))
+    await put(mesh, connection, {"reactions": {"field": {"renamed": "apply"}}})
+
+    await drift(mesh, connection, offering(HINTED))
+
+    (repair,) = await repairs_until(mesh, connection, ["applied"])
+    gone = next(one for one in repair["changes"] if one["kind"] == "field_removed")
+    assert gone["suggestion"]["more_than_names"] is True
+    assert gone["decision"]["became"] == ["Sum__c"]
+    assert gone["decision"]["by"] == "policy"
+    assert fields(mesh, connection) == {"Id", "Name", "Sum__c", "SystemModstamp"}
+
+
+async def test_names_alone_never_rename_without_a_person(mesh: Mesh) -> None:
+    """The policy would, and asks for no confidence at all: it is proposed all the same."""
+    connection = await wired(mesh, offering(TOTAL))
+    order = {"reactions": {"field": {"renamed": "apply"}}, "rename_min_confidence": 0}
+    await put(mesh, connection, order)
+
+    repair = await proposal(mesh, connection, offering(RENAMED))
+
+    assert {one["reaction"] for one in repair["changes"]} == {"propose"}
+    assert (await seen(mesh, connection))["catalog_version"] == 1
+
+
+async def test_without_the_rag_engine_a_rename_waits_and_is_asked_about_again(
+    airbyte: AirbyteServer,
+    registry_url: str,
+    redis_url: str,
+    sql: asyncpg.Connection[asyncpg.Record],
+    redis: Redis,
+    monkeypatch: Any,
+) -> None:
+    """`suggestions_missing`; what may be a new name is not applied; later the answer comes."""
+    monkeypatch.setattr(drift_repair_agent, "_ASKED_EVERY", drift_repair_agent._EXPIRED_EVERY / 10)
+    add_destination(airbyte)
+    async with AsyncExitStack() as stack:
+        # An engine whose registry is away: it answers 503, and then it is there.
+        told = RagEngineSettings(_env_file=None, supabase_db_url=registry_url, log_level="DEBUG")
+        engine = rag_engine.build(told)
+        away = True
+
+        async def door(scope: Any, receive: Any, send: Any) -> None:
+            if away and scope["type"] == "http":
+                await httpx_answer(send, 503)
+                return
+            await engine(scope, receive, send)
+
+        url = await stack.enter_async_context(serving(door))  # type: ignore[arg-type]
+        settings = settings_for(airbyte, registry_url, redis_url, rag_engine_url=url)
+        mesh = await stack.enter_async_context(
+            running(settings, airbyte, sql=sql, redis=redis, order=ORDER)
+        )
+        connection = await wired(mesh, offering(TOTAL))
+
+        repair = await proposal(mesh, connection, offering(RENAMED))
+
+        assert repair["suggestions_missing"] is True
+        assert {one["reaction"] for one in repair["changes"]} == {"propose"}
+        assert (await seen(mesh, connection))["catalog_version"] == 1
+        away = False
+        _, again = await repairs_until(mesh, connection, ["superseded", "proposed"])
+        assert again["suggestions_missing"] is False
+        assert any(one["suggestion"] for one in again["changes"])
+
+
+async def httpx_answer(send: Any, status: int) -> None:
+    """An answer of this status, a problem without a word."""
+    headers = [(b"content-type", b"application/problem+json")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": b'{"code": "unavailable"}'})
+
+
+async def test_a_plan_is_made_without_any_job(mesh: Mesh) -> None:
+    """The job was lost: the look finds the drift."""
+    connection = await mesh.onboard()
+    await mesh.sql.execute(_LOSE_PLANS)
+    try:
+        drift_id = await drift(mesh, connection, offering(ACCOUNT | {"Region__c": "string"}))
+        await planned(mesh, connection, drift_id)
+    finally:
+        await mesh.sql.execute("DROP TRIGGER lost ON pgqueuer; DROP FUNCTION lose")
+    await repairs_until(mesh, connection, ["applied"])
+
+
+_LOSE_PLANS = """
+    CREATE FUNCTION lose() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+    CREATE TRIGGER lost BEFORE INSERT ON pgqueuer FOR EACH ROW
+        WHEN (NEW.entrypoint = 'plan') EXECUTE FUNCTION lose()
+"""
+
+
+async def test_two_replicas_plan_and_apply_once(mesh: Mesh) -> None:
+    """Two agents look at everything at once: one plan, one repair, one version, per drift."""
+    connection = await mesh.onboard()
+    second = drift_repair_agent.build(mesh.settings)
+    async with second.router.lifespan_context(second):
+        names = []
+        for number in range(4):
+            names.append(f"Field{number}__c")
+            more = dict.fromkeys(names, "string")
+            await drift(mesh, connection, offering(ACCOUNT | more))
+            await repairs_until(mesh, connection, ["applied"] * len(names))
+        repair = None
+        await drift(mesh, connection, offering({"Id": "string"} | more))
+        *_, repair = await repairs_until(mesh, connection, ["applied"] * 4 + ["proposed"])
+        transport = httpx.ASGITransport(second, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://aam") as other:
+            path, order = f"/repairs/{repair['id']}/approve", {"by": "Ada"}
+            answers = await asyncio.gather(
+                *(client.post(path, json=order) for client in (mesh.drift_repair_agent, other) * 3)
+            )
+    assert sorted({answer.status_code for answer in answers}) in ([200, 409], [200, 202, 409])
+    assert sum(answer.status_code < 300 for answer in answers) == 1
+    numbers = await mesh.sql.fetch("SELECT version_number FROM sync_catalog_versions ORDER BY 1")
+    assert [row["version_number"] for row in numbers] == [1, 2, 3, 4, 5, 6]
