@@ -16,7 +16,7 @@ def test_the_demo_runs_to_its_end() -> None:
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=480,
         check=False,
     )
 
