@@ -560,7 +560,9 @@ def _at_once(kind: Kind, name: str, count: int, *, with_key: bool) -> Cell:
             *(case.ask(headers=headers, replica="/2" if n % 2 else "") for n in range(count))
         )
         good = [one for one in answers if one.status_code < 300]
-        assert {one.status_code for one in answers} - {200, 201, 202} <= {409}
+        # 503: too much at once for a deadline of this matrix; then nothing was recorded.
+        told = {(one.status_code, one.json()["code"]) for one in answers if one not in good}
+        assert {status for status, _ in told} <= {409, 503}, told
         if with_key:
             assert len({one.content for one in good}) == 1
             codes = {one.json()["code"] for one in answers if one.status_code == 409}
