@@ -69,6 +69,18 @@ async def all_due(mesh: Mesh) -> None:
     await mesh.sql.execute("UPDATE observations SET next_at = now()")
 
 
+async def nobody_looks(mesh: Mesh) -> None:
+    """No replica sees what is due, until `everybody_looks`."""
+    await mesh.sql.execute(
+        "INSERT INTO looks (name, next_at) VALUES ('observe', now() + interval '1 hour')"
+        " ON CONFLICT (name) DO UPDATE SET next_at = excluded.next_at"
+    )
+
+
+async def everybody_looks(mesh: Mesh) -> None:
+    await mesh.sql.execute("UPDATE looks SET next_at = now()")
+
+
 async def until_all_are_observed(mesh: Mesh) -> None:
     async with asyncio.timeout(20):
         while await mesh.sql.fetchval(  # noqa: ASYNC110 (the jobs' doing)
@@ -180,6 +192,7 @@ async def test_only_what_a_live_connection_stands_on(mesh: Mesh) -> None:
 
 async def test_sources_of_an_unknown_workspace_share_one_limit(mesh: Mesh) -> None:
     """They may all be in the same one."""
+    await nobody_looks(mesh)
     await many_sources(mesh, 6)
     await mesh.sql.execute("UPDATE observations SET airbyte_workspace_id = NULL")
     db = Database.at(mesh.settings.registry_address, application="test")
@@ -198,7 +211,6 @@ async def test_sources_of_an_unknown_workspace_share_one_limit(mesh: Mesh) -> No
             )
         return len(claims)
 
-    await mesh.sql.execute("UPDATE looks SET next_at = now() + interval '1 minute'")
     assert [await claim(), await claim(limit=3), await claim()] == [1, 3, 0]
     await mesh.sql.execute("UPDATE observations SET claimed_until = now() - interval '1 s'")
     assert await claim() == 1
@@ -207,10 +219,10 @@ async def test_sources_of_an_unknown_workspace_share_one_limit(mesh: Mesh) -> No
 
 async def test_claims_are_given_back_at_a_stop(mesh: Mesh) -> None:
     """Also the one that is being looked at: another looks at it at once."""
+    await nobody_looks(mesh)
     await many_sources(mesh, 2)
     db = Database.at(mesh.settings.registry_address, application="test")
     jobs = Jobs(mesh.settings.registry_address, application="test")
-    await mesh.sql.execute("UPDATE looks SET next_at = now() + interval '1 minute'")
     mesh.airbyte.fault("commands/run/discover", "hang")
     async with AirbyteClient.from_settings(mesh.settings) as airbyte:
         scheduling = Scheduling(
@@ -257,12 +269,8 @@ async def test_a_look_that_lost_its_claim_records_nothing(mesh: Mesh) -> None:
 @pytest.mark.parametrize("place", ["observe.kept", "observe.compared"])
 async def test_a_process_that_is_killed_doubles_nothing(mesh: Mesh, place: str) -> None:
     """Killed after the snapshot, or after the drift: the next look finds what is left to do."""
-    await mesh.onboard()
-    db = Database.at(mesh.settings.registry_address, application="test")
-    async with db.transaction() as session:
-        await registry.enrol_sources(session, every=EVERY)
-    await db.close()
-    await mesh.sql.execute("UPDATE looks SET next_at = now() + interval '1 minute'")
+    await nobody_looks(mesh)
+    await many_sources(mesh, 1)
     mesh.airbyte.drop_field("Account", "Name")
     environment = {
         **os.environ,
@@ -282,7 +290,7 @@ async def test_a_process_that_is_killed_doubles_nothing(mesh: Mesh, place: str) 
     await mesh.sql.execute(
         "UPDATE observations SET claimed_until = now() - interval '1 s', next_at = now()"
     )
-    await mesh.sql.execute("UPDATE looks SET next_at = now()")
+    await everybody_looks(mesh)
 
     await until_all_are_observed(mesh)
 
