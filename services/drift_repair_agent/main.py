@@ -91,6 +91,11 @@ def _policies(request: Request) -> Policies:
     return policies
 
 
+def _planner(request: Request) -> Planner:
+    planner: Planner = request.app.state.planner
+    return planner
+
+
 def _db(request: Request) -> Database:
     db: Database = request.app.state.db
     return db
@@ -98,6 +103,7 @@ def _db(request: Request) -> Database:
 
 Service = Annotated[DriftRepairAgent, Depends(_service)]
 Decisions = Annotated[Repairs, Depends(_repairs)]
+Plans = Annotated[Planner, Depends(_planner)]
 PolicyStore = Annotated[Policies, Depends(_policies)]
 Registry = Annotated[Database, Depends(_db)]
 Order = Annotated[ApplyOrder, Depends(_order)]
@@ -295,6 +301,23 @@ async def roll_back(
     return answered(await repairs.roll_back(connection_id, order, key=key, wait=wait))
 
 
+@router.post(
+    "/connections/{connection_id}/plan",
+    response_model=RepairPage,
+    responses=problems(404, 409, 422, 503, 504),
+)
+async def plan(connection_id: UUID, planner: Plans, db: Registry) -> Response:
+    """Plan again now, whatever was decided before: what expired or was rejected is proposed again.
+
+    The answer are the repairs of the connection that are open then. A source that has not changed
+    since the connection was made has nothing to plan for.
+    """
+    await planner.again(connection_id)
+    shown = registry.RepairFilter(connection_id=connection_id, states=registry.OPEN_STATES)
+    async with db.read() as session:
+        return raw_json(await registry.page_of_repairs(session, shown, limit=10))
+
+
 @router.get("/connections/{connection_id}/policy", responses=problems(404, 503))
 async def policy(connection_id: UUID, policies: PolicyStore) -> PolicyView:
     """What may happen to the connection without a person: the policy in effect."""
@@ -367,6 +390,7 @@ def build(settings: Settings) -> FastAPI:
     app.state.request_wait_s = settings.request_wait.total_seconds()
     app.state.service = service
     app.state.repairs = Repairs(db, operations, carrier)
+    app.state.planner = planner
     app.state.policies = Policies(db, jobs)
     app.include_router(router)
     app.include_router(webhooks.router)

@@ -29,7 +29,7 @@ from shared.config import Settings
 from shared.database import Database
 from shared.domain.catalog import StreamId, read_stream
 from shared.domain.drift import Change, Verdict
-from shared.errors import AamError, Conflict
+from shared.errors import AamError, Conflict, NotActive
 from shared.models import Connection, ConnectionStatus, Drift, Repair, RepairState, Snapshot
 from shared.operations import Answer, Intent, Operations
 
@@ -85,6 +85,28 @@ class Planner:
     async def job(self, payload: str) -> None:
         """Plan for the connection that a drift was recorded for."""
         await self.plan(UUID(payload))
+
+    async def again(self, connection_id: UUID) -> None:
+        """Plan for a connection though its source is as at the last plan.
+
+        Raises:
+            NotFound: there is no such connection.
+            NotActive: it is archived, or not ACTIVE.
+            Conflict: a repair or an operation of it is under way.
+        """
+        async with self._db.transaction() as session:
+            row = await registry.lock_connection(session, connection_id)
+            if row.status is not ConnectionStatus.ACTIVE:
+                raise NotActive(f"Connection {row.id} is {row.status}; it must be ACTIVE.")
+            under_way = await registry.repair_under_way(session, row.id)
+            if under_way is not None or await registry.is_busy(session, row.id):
+                raise Conflict(
+                    f"A repair of connection {row.id} is under way: wait for its end.",
+                    code="repair_under_way",
+                    repair_id=_id(under_way),
+                )
+            await registry.forget_plan(session, row.id)
+        await self.plan(connection_id)
 
     async def ask_again(self) -> None:
         """Plan again where the rag_engine could not be asked, once it is there."""

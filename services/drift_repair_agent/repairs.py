@@ -25,7 +25,7 @@ from shared.domain import drift
 from shared.domain.catalog import Catalog, InvalidCatalog, StreamId
 from shared.domain.repair import Healed, heal, misfits
 from shared.domain.steps import in_slices
-from shared.errors import Conflict, Invalid
+from shared.errors import Conflict, Invalid, Unavailable, UpstreamUnknown
 from shared.events import EventType
 from shared.models import Connection, Repair, RepairState
 from shared.operations import Answer, Intent, Key, Operations
@@ -178,13 +178,24 @@ class Repairs:
         return await self._carried_out(answer, wait=wait)
 
     async def _carried_out(self, decided: Answer, *, wait: float) -> Answer:
-        """Begin what was decided now; what cannot be begun now is begun later."""
+        """Begin what was decided now; what cannot be begun now is begun later.
+
+        Raises:
+            UpstreamUnknown: it is decided, and nobody can tell now how far it is.
+        """
         repair_id = UUID(decided.body)
-        if not decided.is_replay:
-            operation_id = await self._carrier.step(repair_id)
-            if operation_id is not None:
-                await self._operations.outcome(operation_id, wait=wait)
-        return await self._answer(repair_id, is_replay=decided.is_replay)
+        try:
+            if not decided.is_replay:
+                operation_id = await self._carrier.step(repair_id)
+                if operation_id is not None:
+                    await self._operations.outcome(operation_id, wait=wait)
+            return await self._answer(repair_id, is_replay=decided.is_replay)
+        except Unavailable:
+            raise UpstreamUnknown(
+                f"Repair {repair_id} is decided; the registry cannot be asked how far it is.",
+                code="outcome_unknown",
+                repair_id=repair_id,
+            ) from None
 
     async def _answer(self, repair_id: UUID, *, is_replay: bool = False) -> Answer:
         """The repair as it is now: 200 once it has ended, 202 while it goes on."""

@@ -159,8 +159,8 @@ class PolicyView(BaseModel):
     verify: Literal["read_back", "sync"]
     rename_min_confidence: float
     own: dict[str, Any]
-    updated_by: str | None
-    updated_at: datetime | None
+    updated_by: str | None = None
+    updated_at: datetime | None = None
 
 
 _CHANGE: dict[str, Any] = {
@@ -235,33 +235,33 @@ class RepairView(BaseModel):
     connection_id: UUID
     kind: Literal["heal", "rollback"]
     state: RepairState
-    drift_id: UUID | None
-    parent_id: UUID | None
+    drift_id: UUID | None = None
+    parent_id: UUID | None = None
     """The repair that it was split from."""
-    superseded_by: UUID | None
-    snapshot_id: UUID | None
+    superseded_by: UUID | None = None
+    snapshot_id: UUID | None = None
     base_version: int
-    target_version: int | None
+    target_version: int | None = None
     changes: list[dict[str, Any]]
     decisions: list[dict[str, Any]]
     """Who decided what, when and why, oldest first."""
     verify: Literal["read_back", "sync"]
-    operation_id: UUID | None
-    version_number: int | None
-    restored_version: int | None
-    job_id: UUID | None
+    operation_id: UUID | None = None
+    version_number: int | None = None
+    restored_version: int | None = None
+    job_id: UUID | None = None
     suggestions_missing: bool
     """Whether the rag_engine could not be asked yet."""
-    waits_for: str | None
+    waits_for: str | None = None
     """The code of what keeps a decided repair waiting."""
-    failure_code: str | None
-    failure_detail: str | None
+    failure_code: str | None = None
+    failure_detail: str | None = None
     paused: bool
     """Whether the connection is paused in Airbyte until this is decided."""
-    expires_at: datetime | None
+    expires_at: datetime | None = None
     created_at: datetime
     updated_at: datetime
-    ended_at: datetime | None
+    ended_at: datetime | None = None
 
 
 class RepairDetail(RepairView):
@@ -269,7 +269,7 @@ class RepairDetail(RepairView):
 
     model_config = ConfigDict(json_schema_extra={"examples": [REPAIR | {"catalog": _DIFF}]})
 
-    catalog: dict[str, Any] | None
+    catalog: dict[str, Any] | None = None
     """`schema_changes` and `config_changes` between the catalog before and after, the `effects` of
     applying it in words, and the `problems` that would keep it from being applied."""
 
@@ -280,11 +280,15 @@ class RepairPage(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [{"items": [REPAIR], "next": None}]})
 
     items: list[RepairView]
-    next: str | None
+    next: str | None = None
 
 
 class Unchanged(BaseModel):
     """The version means what the head means: nothing was done."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"connection_id": _CONNECTION_ID, "changed": False}]}
+    )
 
     connection_id: UUID
     changed: Literal[False] = False

@@ -58,6 +58,7 @@ from shared.registry._jobs import (
 )
 from shared.registry._knowledge import Decided, decisions_about, knowledge_json, learn
 from shared.registry._repairs import (
+    OPEN_STATES,
     RepairFilter,
     claim_repairs,
     expired_repairs,
@@ -121,6 +122,7 @@ from shared.registry._webhooks import (
 )
 
 __all__ = [
+    "OPEN_STATES",
     "Asked",
     "Claim",
     "ConnectionFilter",

@@ -21,6 +21,7 @@ UNDER_WAY = (
     RepairState.VERIFYING,
     RepairState.ROLLING_BACK,
 )
+OPEN_STATES = (RepairState.PROPOSED, *UNDER_WAY)
 _REFUSALS_READ = 200
 
 

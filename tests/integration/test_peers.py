@@ -21,6 +21,7 @@ from shared.errors import (
     NameTaken,
     NotFound,
     StaleCatalog,
+    SyncRunning,
     TooLarge,
     Unavailable,
     Upstream,
@@ -28,7 +29,7 @@ from shared.errors import (
     UpstreamUnknown,
     UpstreamUnreachable,
 )
-from shared.peers import AuthBroker, RagEngine
+from shared.peers import AuthBroker, Orchestrator, RagEngine
 
 URL = "http://auth-broker:8002"
 CANARY = "AAMCANARY-peer"
@@ -156,6 +157,29 @@ async def test_a_question_is_asked_again_like_a_read() -> None:
     assert found == []
     assert route.call_count == 2
     assert route.calls.last.request.headers["content-type"] == "application/json"
+
+
+async def test_a_sync_is_asked_for_with_a_key_of_ones_own() -> None:
+    """The same key on every try; a job that runs is told with its id, one unknown as unknown."""
+    job_id, running = uuid4(), uuid4()
+    peer = Orchestrator("http://orchestrator:8001", deadline=2)
+    with respx.mock(base_url="http://orchestrator:8001", using="httpx") as mock:
+        route = mock.post(url__regex="/connections/.*/sync")
+        route.side_effect = [
+            httpx.Response(503, json=Unavailable("Away.").problem()),
+            httpx.Response(202, json={"job_id": str(job_id), "status": "running"}),
+            httpx.Response(202, json={"operation_id": str(uuid4()), "status": "running"}),
+            httpx.Response(409, json=SyncRunning("It runs.", job_id=str(running)).problem()),
+        ]
+        assert await peer.sync(uuid4(), key="verify-1") == job_id
+        keys = {call.request.headers["idempotency-key"] for call in route.calls}
+        with pytest.raises(UpstreamUnknown):
+            await peer.sync(uuid4(), key="verify-2")
+        with pytest.raises(SyncRunning) as refused:
+            await peer.sync(uuid4(), key="verify-3")
+    await peer.close()
+    assert keys == {"verify-1"}
+    assert refused.value.members["job_id"] == str(running)
 
 
 async def test_the_deadline_is_over_all_tries(broker: AuthBroker, answers: respx.Route) -> None:

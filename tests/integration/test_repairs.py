@@ -10,6 +10,8 @@ from uuid import uuid4
 
 import pytest
 
+from services.drift_repair_agent.expiring import Expiring
+from shared.database import Database
 from tests.fakes.airbyte_server import catalog, stream
 from tests.integration.conftest import Mesh
 from tests.integration.drifting import (
@@ -493,3 +495,45 @@ async def test_lists_and_unknown_repairs(mesh: Mesh) -> None:
     assert (await mesh.drift_repair_agent.get("/repairs?state=unheard")).status_code == 422
     status, problem = await post(mesh, f"/repairs/{uuid4()}/approve", {"by": "Ada"})
     assert (status, problem["code"]) == (404, "not_found")
+
+
+async def test_what_expired_or_was_rejected_is_proposed_again_on_demand(mesh: Mesh) -> None:
+    """A plan is made now, though the source is as it was; what is the same is told once."""
+    connection = await mesh.onboard()
+    path = f"/connections/{connection['id']}/plan"
+    assert await post(mesh, path, {}) == (200, {"items": [], "next": None})
+    repair = await proposal(mesh, connection, offering(LESS))
+    await post(mesh, f"/repairs/{repair['id']}/reject", {"by": "Ada"})
+
+    status, found = await post(mesh, path, {})
+
+    (again,) = found["items"]
+    assert (status, again["state"]) == (200, "proposed")
+    assert again["id"] != repair["id"]
+    _, same = await post(mesh, path, {})
+    assert [one["id"] for one in same["items"]] == [again["id"]]
+    assert (await post(mesh, f"/connections/{uuid4()}/plan", {}))[0] == 404
+
+
+async def test_a_decision_and_its_expiry_exclude_each_other(mesh: Mesh) -> None:
+    """Whichever is first counts: never applied and expired, whatever the order."""
+    connection = await mesh.onboard()
+    repair = await proposal(mesh, connection, offering(LESS))
+    db = Database.at(mesh.settings.registry_address, application="test")
+    await mesh.sql.execute("UPDATE repairs SET expires_at = now()")
+
+    approving = asyncio.create_task(approve(mesh, repair))
+    await asyncio.gather(*(Expiring(db).look() for _ in range(3)))
+    status, body = await approving
+    await db.close()
+
+    (over,) = await repairs(mesh, connection)
+    told = [one["type"] for one in await mesh.events(4)]
+    if status == 200:
+        assert over["state"] == "applied"
+        assert "repair.expired" not in told
+    else:
+        assert (status, body["code"], over["state"]) == (409, "not_proposed", "expired")
+        assert told.count("repair.expired") == 1
+    versions = await mesh.sql.fetchval("SELECT count(*) FROM sync_catalog_versions")
+    assert versions == (2 if status == 200 else 1)

@@ -1,0 +1,131 @@
+"""Weighing: what the policy, a suggestion and earlier refusals make of a source's changes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from services.drift_repair_agent import items
+from services.drift_repair_agent.items import Item, Made, Suggestion, identity
+from services.drift_repair_agent.planning import weigh
+from services.drift_repair_agent.policy import Own, Policy, Reaction, changed
+from services.drift_repair_agent.suggesting import Asked
+from shared.domain.catalog import StreamId
+from shared.domain.drift import Change, Severity, Verdict
+
+ORDERS = StreamId("shop", "orders")
+NUMBER = {"type": ["null", "number"]}
+GONE = Change("field_removed", ORDERS, ("total",), before=NUMBER)
+NEW = Change("field_added", ORDERS, ("amount",), after=NUMBER)
+LOSS = Verdict(Severity.NEEDS_REVIEW, "field", "removed", True, "It is gone.", ("total",))
+GAIN = Verdict(Severity.HARMLESS, "field", "added", True, "It is new.")
+BOTH = [(GONE, LOSS), (NEW, GAIN)]
+
+
+def suggested(**told: Any) -> Asked:
+    """The rag_engine's word that the one became the other."""
+    word: dict[str, Any] = {"became": ("amount",), "confidence": 0.95, "more_than_names": True} | told
+    return Asked({identity(GONE): Suggestion(**word)})
+
+
+def renaming(**more: Any) -> Policy:
+    """A policy under which renames are applied."""
+    return Policy(Own(reactions={"field": {"renamed": Reaction.APPLY}}, **more))
+
+
+def reactions(planned: list[Item]) -> list[str]:
+    """What is done about each."""
+    return [item.reaction.value for item in planned]
+
+
+@pytest.mark.parametrize(
+    "asked, policy, expected",
+    [
+        (Asked(), Policy(Own()), ["propose", "apply"]),
+        (suggested(), Policy(Own()), ["propose", "propose"]),
+        (suggested(), renaming(), ["apply", "apply"]),
+        (suggested(more_than_names=False), renaming(), ["propose", "propose"]),
+        (suggested(confidence=0.89), renaming(), ["propose", "propose"]),
+        (suggested(confidence=0.89), renaming(rename_min_confidence=0.8), ["apply", "apply"]),
+        (suggested(became=("elsewhere",)), renaming(), ["propose", "apply"]),
+        (suggested(), renaming(never_select=("*amount*",)), ["propose", "apply"]),
+        (Asked(unanswered=frozenset({ORDERS})), Policy(Own()), ["propose", "propose"]),
+    ],
+)
+def test_what_is_gone_and_what_is_new_are_weighed_together(
+    asked: Asked, policy: Policy, expected: list[str]
+) -> None:
+    """A rename needs more than names and its confidence; an unanswered one waits whole."""
+    assert reactions(weigh(BOTH, asked, policy, frozenset())) == expected
+
+
+@pytest.mark.parametrize("refused", [GONE, NEW])
+def test_what_was_refused_before_is_proposed_at_most(refused: Change) -> None:
+    """Either half of a rename keeps it from being applied; so does an addition on its own."""
+    mark = frozenset({identity(refused)})
+    assert reactions(weigh(BOTH, suggested(), renaming(), mark)) == ["propose", "propose"]
+    alone = reactions(weigh([(NEW, GAIN)], Asked(), Policy(Own()), mark))
+    assert alone == (["propose"] if refused is NEW else ["apply"])
+
+
+def test_what_does_not_concern_the_connection_is_not_told() -> None:
+    """Unselected fields are dropped, unless they are a lost one's new name."""
+    unpicked = Verdict(Severity.HARMLESS, "field", "added", concerns=False, reason="Not picked.")
+    changes = [(GONE, LOSS), (NEW, unpicked)]
+    assert len(weigh(changes, Asked(), Policy(Own()), frozenset())) == 1
+    assert len(weigh(changes, suggested(), Policy(Own()), frozenset())) == 2
+
+
+@pytest.mark.parametrize(
+    "severity, entity, what, expected",
+    [
+        (Severity.HARMLESS, "type", "widened", "apply"),
+        (Severity.NEEDS_REVIEW, "type", "widened", "propose"),
+        (Severity.HARMLESS, "cursor", "changed", "apply"),
+        (Severity.NEEDS_REVIEW, "cursor", "changed", "propose"),
+        (Severity.BREAKING, "cursor", "lost", "pause"),
+        (Severity.BREAKING, "stream", "removed", "propose"),
+        (Severity.HARMLESS, "stream", "added", "ignore"),
+        (Severity.HARMLESS, "mode", "added", "apply"),
+    ],
+)
+def test_the_default_is_for_the_usual_case(
+    severity: Severity, entity: Any, what: Any, expected: str
+) -> None:
+    """What is harmless is not asked about, and what is not is not applied unasked."""
+    verdict = Verdict(severity, entity, what, True, "So it is.")
+    assert Policy(Own()).reaction(verdict).value == expected
+
+
+def test_an_entry_of_ones_own_is_meant_as_it_stands() -> None:
+    """`apply` applies also what needs review."""
+    verdict = Verdict(Severity.NEEDS_REVIEW, "type", "widened", True, "So it is.")
+    own = Policy(Own(reactions={"type": {"widened": Reaction.APPLY}}))
+    assert own.reaction(verdict) is Reaction.APPLY
+
+
+@pytest.mark.parametrize(
+    "name, is_excluded",
+    [("Password__c", True), ("customer_SSN", True), ("pass", False), ("amount", False)],
+)
+def test_patterns_match_in_any_case(name: str, is_excluded: bool) -> None:
+    """Whatever the letters' case."""
+    assert Policy(Own()).excludes(name) is is_excluded
+
+
+def test_an_order_that_takes_everything_back_is_the_default() -> None:
+    """Null entries leave nothing behind."""
+    own = changed(Own(), {"reactions": {"field": {"added": "propose"}}, "verify": "sync"})
+    assert own == Own(reactions={"field": {"added": Reaction.PROPOSE}}, verify="sync")
+    assert changed(own, {"reactions": {"field": {"added": None}}, "verify": None}) == Own()
+
+
+def test_items_are_read_as_they_were_written() -> None:
+    """Also with a suggestion and a decision; a change found again is the same one."""
+    made = Made(action="apply", by="Ada", at="2026-11-24T09:30:00Z", became=("amount",))  # type: ignore[arg-type]
+    planned = weigh(BOTH, suggested(), Policy(Own()), frozenset())
+    decided = [item.decided(made) for item in planned]
+    read = items.read(items.write(decided))
+    assert items.write(read) == items.write(decided)
+    assert [item.identity for item in read] == [identity(GONE), identity(NEW)]
