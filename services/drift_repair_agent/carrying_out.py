@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -59,8 +60,8 @@ class Carrier:
         """Take every decided repair one step on, whoever left it."""
         async with self._db.transaction() as session:
             due = await registry.claim_repairs(session, limit=_AT_ONCE, again_after=_AGAIN_AFTER)
-        for repair_id in due:
-            await self.step(repair_id)
+        # Side by side: one that meets a bug keeps no other from its turn.
+        await asyncio.gather(*(self.step(repair_id) for repair_id in due))
 
     async def step(self, repair_id: UUID) -> UUID | None:
         """Take a repair one step on; the operation that was begun for it, if one was."""

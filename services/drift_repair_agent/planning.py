@@ -6,6 +6,7 @@ becomes a repair that is applied at once; the rest becomes one that waits for a 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -36,6 +37,7 @@ from shared.operations import Answer, Intent, Operations
 log = logs.get(__name__)
 
 _AT_ONCE = 50
+_SIDE_BY_SIDE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +72,18 @@ class Planner:
         self._operations = operations
         self._suggesting = suggesting
         self._carrier = carrier
+        self._slots = asyncio.Semaphore(_SIDE_BY_SIDE)
         operations.tell("pause", Pausing(settings, db, airbyte))
 
     async def look(self) -> None:
         """Plan for every connection that needs it, whether or not a job came."""
         async with self._db.read() as session:
             due = await registry.plans_due(session, limit=_AT_ONCE)
-        for connection_id in due:
+        # Side by side: one that meets a bug keeps no other from its turn.
+        await asyncio.gather(*(self._planned(connection_id) for connection_id in due))
+
+    async def _planned(self, connection_id: UUID) -> None:
+        async with self._slots:
             try:
                 await self.plan(connection_id)
             except AamError as error:

@@ -22,7 +22,15 @@ from tests.integration.conftest import (
     serving,
     settings_for,
 )
-from tests.integration.drifting import ACCOUNT, drift, offering, planned, post, repairs_until
+from tests.integration.drifting import (
+    ACCOUNT,
+    drift,
+    offering,
+    planned,
+    post,
+    repairs,
+    repairs_until,
+)
 from tests.integration.test_apply import held, seen
 from tests.integration.test_policy import put
 from tests.integration.test_repairs import approve, fields, nothing_was_reset, proposal
@@ -243,3 +251,96 @@ async def test_two_replicas_plan_and_apply_once(mesh: Mesh) -> None:
     assert sum(answer.status_code < 300 for answer in answers) == 1
     numbers = await mesh.sql.fetch("SELECT version_number FROM sync_catalog_versions ORDER BY 1")
     assert [row["version_number"] for row in numbers] == [1, 2, 3, 4, 5, 6]
+
+
+async def test_a_new_name_may_be_approved_alone(mesh: Mesh) -> None:
+    """The new field joins; what is gone stays open, no longer as its former name."""
+    connection = await wired(mesh, offering(TOTAL))
+    repair = await proposal(mesh, connection, offering(RENAMED))
+    new = next(one for one in repair["changes"] if one["kind"] == "field_added")
+
+    status, child = await approve(mesh, repair, changes=[new["id"]])
+
+    assert (status, child["state"], len(child["changes"])) == (200, "applied", 1)
+    assert {"Total_Amount__c", "TotalAmount__c"} < fields(mesh, connection)
+    (rest,) = [one for one in await repairs(mesh, connection) if one["state"] == "proposed"]
+    (gone,) = rest["changes"]
+    assert (gone["suggestion"], gone["pair"]) == (None, None)
+
+
+async def test_a_removed_stream_is_deselected_once_it_is_decided(mesh: Mesh) -> None:
+    """What it will destroy is said before; then Airbyte syncs the rest."""
+    connection = await mesh.onboard()
+    without = offering(ACCOUNT)
+    without["streams"] = [one for one in without["streams"] if one["stream"]["name"] != "Contact"]
+
+    repair = await proposal(mesh, connection, without)
+
+    (gone,) = repair["changes"]
+    assert (gone["kind"], gone["severity"]) == ("stream_removed", "breaking")
+    assert any("sync state" in sentence for sentence in gone["resets"])
+    shown = (await mesh.drift_repair_agent.get(f"/repairs/{repair['id']}")).json()
+    assert {one["code"] for one in shown["catalog"]["effects"]} == {"stream_deselected"}
+    assert {one["kind"] for one in shown["catalog"]["config_changes"]} == {"stream_deselected"}
+    status, _ = await approve(mesh, repair)
+    assert status == 200
+    assert set(held(mesh, connection)) == {"Account"}
+    assert nothing_was_reset(mesh)
+
+
+async def test_a_renamed_stream_is_followed_with_its_settings(mesh: Mesh) -> None:
+    """One gone, one new: a person says which it is, and the new one is synced as the old was."""
+    connection = await mesh.onboard()
+    renamed = offering(ACCOUNT)
+    for one in renamed["streams"]:
+        if one["stream"]["name"] == "Contact":
+            one["stream"]["name"] = "Contacts"
+            one["config"]["aliasName"] = "Contacts"
+
+    repair = await proposal(mesh, connection, renamed)
+    gone = next(one for one in repair["changes"] if one["kind"] == "stream_removed")
+    choices = {gone["id"]: {"became": ["Contacts"]}}
+    status, decided = await approve(mesh, repair, choices=choices)
+
+    assert (status, decided["state"]) == (200, "applied")
+    assert set(held(mesh, connection)) == {"Account", "Contacts"}
+    (known,) = await knowledge(mesh, 1)
+    assert (known["removed"], known["became"]) == ('["Contact"]', '["Contacts"]')
+
+
+async def test_a_person_chooses_the_cursor_in_place_of_a_lost_one(mesh: Mesh) -> None:
+    """A cursor of the source's own is gone: the one that was chosen is read by from now on."""
+    kinds = {"Id": "string", "Changed": "string", "Created": "string"}
+    before = offering(kinds, cursor="Changed")
+    before["streams"][0]["stream"]["sourceDefinedCursor"] = False
+    connection = await wired(mesh, before)
+    assert held(mesh, connection)["Account"]["config"]["syncMode"] == "incremental"
+    after = offering({"Id": "string", "Created": "string"}, cursor="Created")
+    after["streams"][0]["stream"] |= {"sourceDefinedCursor": False, "defaultCursorField": []}
+
+    await drift(mesh, connection, after)
+    (repair,) = await repairs_until(mesh, connection, ["proposed"])
+    lost = next(one for one in repair["changes"] if one["what"] == "lost")
+    choices = {lost["id"]: {"cursor": ["Created"], "became": None}}
+    status, decided = await approve(mesh, repair, choices=choices)
+
+    assert status in (200, 202), decided
+    await repairs_until(mesh, connection, ["applied"])
+    config = held(mesh, connection)["Account"]["config"]
+    assert (config["syncMode"], config["cursorField"]) == ("incremental", ["Created"])
+
+
+async def test_who_listens_is_told_what_changed(mesh: Mesh) -> None:
+    """Each step that people are told of is a message, in the transaction that made it true."""
+    connection = await mesh.onboard()
+    await mesh.sql.execute(
+        "INSERT INTO webhooks (id, url, events) VALUES (gen_random_uuid(),"
+        """ 'http://127.0.0.1:9/told', '["repair.proposed", "repair.applied"]')"""
+    )
+    repair = await proposal(mesh, connection, offering({"Id": "string", "Name": "string"}))
+    await approve(mesh, repair)
+
+    rows = await mesh.sql.fetch("SELECT type, body FROM webhook_deliveries ORDER BY created_at")
+
+    assert [row["type"] for row in rows] == ["repair.proposed", "repair.applied"]
+    assert '"path":["AnnualRevenue"]' in rows[0]["body"].replace(" ", "")

@@ -25,8 +25,8 @@ BOTH = [(GONE, LOSS), (NEW, GAIN)]
 
 def suggested(**told: Any) -> Asked:
     """The rag_engine's word that the one became the other."""
-    word: dict[str, Any] = {"became": ("amount",), "confidence": 0.95, "more_than_names": True} | told
-    return Asked({identity(GONE): Suggestion(**word)})
+    word: dict[str, Any] = {"became": ("amount",), "confidence": 0.95, "more_than_names": True}
+    return Asked({identity(GONE): Suggestion(**(word | told))})
 
 
 def renaming(**more: Any) -> Policy:
