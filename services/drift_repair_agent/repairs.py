@@ -14,18 +14,19 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.drift_repair_agent import items as changes_of
 from services.drift_repair_agent import outcomes, preflight, situation
 from services.drift_repair_agent.carrying_out import SOON, Carrier, streams_of
-from services.drift_repair_agent.items import Item, Made, identity
+from services.drift_repair_agent.choosing import approved, as_suggested, chosen, new_names
+from services.drift_repair_agent.items import Item, Made
 from services.drift_repair_agent.policy import Reaction
-from services.drift_repair_agent.shapes import Approve, Choice, Decide, RollBack
+from services.drift_repair_agent.shapes import Approve, Decide, RollBack
 from services.drift_repair_agent.situation import Situation
 from shared import failpoints, registry
 from shared.database import Database
 from shared.domain import catalog as catalogs
 from shared.domain import drift
-from shared.domain.catalog import Catalog, InvalidCatalog, StreamId
+from shared.domain.catalog import Catalog, InvalidCatalog
 from shared.domain.repair import Healed, heal, misfits
 from shared.domain.steps import in_slices
-from shared.errors import Conflict, Invalid, Unavailable, UpstreamUnknown
+from shared.errors import Conflict, Unavailable, UpstreamUnknown
 from shared.events import EventType
 from shared.models import Connection, Repair, RepairState
 from shared.operations import Answer, Intent, Key, Operations
@@ -72,7 +73,7 @@ class Repairs:
         _expect_proposed(repair)
         items = changes_of.read(repair.changes)
         now = await self._current(repair, items, order)
-        decided = await _approved(items, order, now, at)
+        decided = await approved(items, order, now, at)
         await _expect_possible(now, decided)
 
         async def write(session: AsyncSession) -> Answer:
@@ -100,7 +101,7 @@ class Repairs:
             repair = await registry.find_repair(session, repair_id)
             at = await registry.now(session)
         made = Made(action="keep", by=order.by, at=at, why=order.why)
-        decided = [item.decided(made) for item in _chosen(changes_of.read(repair.changes), order)]
+        decided = [item.decided(made) for item in chosen(changes_of.read(repair.changes), order)]
 
         async def write(session: AsyncSession) -> Answer:
             row = await registry.lock_connection(session, repair.connection_id, even_archived=True)
@@ -210,11 +211,11 @@ class Repairs:
         Raises:
             StalePlan: it is not.
         """
-        also = streams_of(repair) | _named(items, order)
+        also = streams_of(repair) | new_names(items, order)
         now = await situation.read(self._db, repair.connection_id, also=also)
         newest = None if now.snapshot is None else now.snapshot.id
         is_still = now.row.catalog_version == repair.base_version and (
-            newest == repair.snapshot_id or await now.has_all(_chosen(items, order))
+            newest == repair.snapshot_id or await now.has_all(chosen(items, order))
         )
         if not is_still:
             raise await self._stale(repair)
@@ -295,7 +296,7 @@ class Repairs:
         now = await situation.read(self._db, repair.connection_id, also=streams_of(repair))
         items = changes_of.read(repair.changes)
         decided = [
-            item if item.decision else item.decided(_as_suggested(item, "", repair.created_at))
+            item if item.decision else item.decided(as_suggested(item, "", repair.created_at))
             for item in items
         ]
         try:
@@ -390,90 +391,6 @@ def _expect_none_under_way(other: Repair | None) -> None:
             code="repair_under_way",
             repair_id=other.id,
         )
-
-
-def _chosen(items: Sequence[Item], order: Decide) -> list[Item]:
-    """The changes that an order is about, with the other halves of what is decided with them."""
-    known = {item.id: item for item in items}
-    if order.changes is None:
-        return list(items)
-    if not known.keys() >= set(order.changes):
-        raise Invalid(
-            f"The repair has no such change; its changes are: {', '.join(known)}.",
-            code="unknown_change",
-        )
-    ids = set(order.changes)
-    for item in items:
-        # A removal takes its new name along; a new name may be decided alone.
-        if item.id in ids and item.is_removal and item.pair in known:
-            ids.add(item.pair)
-    return [item for item in items if item.id in ids]
-
-
-async def _approved(
-    items: Sequence[Item], order: Approve, now: Situation, at: datetime
-) -> list[Item]:
-    """The chosen changes with what is done about them; a chosen new name is among them."""
-    chosen = _chosen(items, order)
-    if not {item.id for item in chosen} >= order.choices.keys():
-        raise Invalid("A choice is about a change that is not decided.", code="unknown_change")
-    decided = {
-        item.id: item.decided(
-            _as_suggested(item, order.by, at, why=order.why, choice=order.choices.get(item.id))
-        )
-        for item in chosen
-    }
-    taken = {(item.change.stream, tuple(item.change.path)) for item in decided.values()}
-    for item in list(decided.values()):
-        became = item.decision.became if item.decision else None
-        place = (item.change.stream, became)
-        if became is None or item.change.kind != "field_removed" or place in taken:
-            continue
-        # The new name was not part of the plan: it may have been left to the person.
-        for change, verdict in await now.changes():
-            if change.kind == "field_added" and (change.stream, tuple(change.path)) == place:
-                half = next(
-                    (one for one in items if one.identity == identity(change)), None
-                ) or Item(
-                    id=f"{item.id}n", change=change, verdict=verdict, reaction=Reaction.PROPOSE
-                )
-                decided[half.id] = half.decided(_as_suggested(half, order.by, at, why=order.why))
-    return list(decided.values())
-
-
-def _as_suggested(
-    item: Item,
-    by: str,
-    at: datetime,
-    *,
-    why: str | None = None,
-    choice: Choice | None = None,
-) -> Made:
-    """The decision to follow the source, by what was chosen, else by what is suggested."""
-    became = None if item.suggestion is None else item.suggestion.became
-    if choice is not None and "became" in choice.model_fields_set:
-        became = None if choice.became is None else tuple(choice.became)
-    cursor = choice.cursor if choice else None
-    key = choice.primary_key if choice else None
-    return Made(
-        action="exclude" if item.excluded else "apply",
-        by=by,
-        at=at,
-        became=became,
-        cursor=None if cursor is None else tuple(cursor),
-        primary_key=None if key is None else tuple(tuple(path) for path in key),
-        why=why,
-    )
-
-
-def _named(items: Sequence[Item], order: Approve) -> set[StreamId]:
-    """The streams that were chosen as new names."""
-    known = {item.id: item.change for item in items}
-    return {
-        StreamId(known[id_].stream.namespace, choice.became[-1])
-        for id_, choice in order.choices.items()
-        if id_ in known and choice.became and known[id_].kind == "stream_removed"
-    }
 
 
 async def _split(

@@ -8,12 +8,22 @@ from copy import deepcopy
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 import pytest
+from redis.asyncio import Redis
 
+from local import servers
 from services.drift_repair_agent.expiring import Expiring
 from shared.database import Database
-from tests.fakes.airbyte_server import catalog, stream
-from tests.integration.conftest import Mesh
+from tests.fakes.airbyte_server import AirbyteServer, catalog, stream
+from tests.integration.conftest import (
+    ORDER,
+    Mesh,
+    add_destination,
+    migrate,
+    running,
+    settings_for,
+)
 from tests.integration.drifting import (
     ACCOUNT,
     drift,
@@ -537,3 +547,35 @@ async def test_a_decision_and_its_expiry_exclude_each_other(mesh: Mesh) -> None:
         assert told.count("repair.expired") == 1
     versions = await mesh.sql.fetchval("SELECT count(*) FROM sync_catalog_versions")
     assert versions == (2 if status == 200 else 1)
+
+
+async def test_a_registry_that_goes_away_loses_no_decision(
+    airbyte: AirbyteServer, own_postgres: servers.Postgres, redis_url: str, redis: Redis
+) -> None:
+    """Away before: 503, nothing is decided. Away while it is applied: it is applied after all."""
+    migrate(own_postgres.url)
+    sql = await asyncpg.connect(own_postgres.url)
+    add_destination(airbyte)
+    settings = settings_for(airbyte, own_postgres.url, redis_url)
+    async with running(settings, airbyte, sql=sql, redis=redis, order=ORDER) as mesh:
+        connection = await mesh.onboard()
+        repair = await proposal(mesh, connection, offering(LESS))
+        own_postgres.stop()
+        status, problem = await approve(mesh, repair)
+        assert (status, problem["code"]) == (503, "unavailable")
+        own_postgres.start()
+        (still,) = await repairs_until(mesh, connection, ["proposed"])
+        assert still["decisions"] == []
+
+        airbyte.fault("connections/update", "slow", seconds=1)
+        approving = asyncio.create_task(approve(mesh, repair))
+        await until(lambda: bool(airbyte.called("connections/update")))
+        own_postgres.stop()
+        await asyncio.sleep(1)
+        own_postgres.start()
+        status, _ = await approving
+        assert status in (200, 504)
+        (applied,) = await repairs_until(mesh, connection, ["applied"])
+        assert applied["version_number"] == 2
+        assert "AnnualRevenue" not in fields(mesh, connection)
+    await sql.close()

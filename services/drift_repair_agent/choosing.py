@@ -1,0 +1,97 @@
+"""What a person's order makes of a repair's changes: which are decided, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from services.drift_repair_agent.items import Item, Made, identity
+from services.drift_repair_agent.policy import Reaction
+from services.drift_repair_agent.shapes import Approve, Choice, Decide
+from services.drift_repair_agent.situation import Situation
+from shared.domain.catalog import StreamId
+from shared.errors import Invalid
+
+
+def chosen(items: Sequence[Item], order: Decide) -> list[Item]:
+    """The changes that an order is about, with the other halves of what is decided with them."""
+    known = {item.id: item for item in items}
+    if order.changes is None:
+        return list(items)
+    if not known.keys() >= set(order.changes):
+        raise Invalid(
+            f"The repair has no such change; its changes are: {', '.join(known)}.",
+            code="unknown_change",
+        )
+    ids = set(order.changes)
+    for item in items:
+        # A removal takes its new name along; a new name may be decided alone.
+        if item.id in ids and item.is_removal and item.pair in known:
+            ids.add(item.pair)
+    return [item for item in items if item.id in ids]
+
+
+async def approved(
+    items: Sequence[Item], order: Approve, now: Situation, at: datetime
+) -> list[Item]:
+    """The chosen changes with what is done about them; a chosen new name is among them."""
+    about = chosen(items, order)
+    if not {item.id for item in about} >= order.choices.keys():
+        raise Invalid("A choice is about a change that is not decided.", code="unknown_change")
+    decided = {
+        item.id: item.decided(
+            as_suggested(item, order.by, at, why=order.why, choice=order.choices.get(item.id))
+        )
+        for item in about
+    }
+    taken = {(item.change.stream, tuple(item.change.path)) for item in decided.values()}
+    for item in list(decided.values()):
+        became = item.decision.became if item.decision else None
+        place = (item.change.stream, became)
+        if became is None or item.change.kind != "field_removed" or place in taken:
+            continue
+        # The new name was not part of the plan: it may have been left to the person.
+        for change, verdict in await now.changes():
+            if change.kind == "field_added" and (change.stream, tuple(change.path)) == place:
+                half = next(
+                    (one for one in items if one.identity == identity(change)), None
+                ) or Item(
+                    id=f"{item.id}n", change=change, verdict=verdict, reaction=Reaction.PROPOSE
+                )
+                decided[half.id] = half.decided(as_suggested(half, order.by, at, why=order.why))
+    return list(decided.values())
+
+
+def as_suggested(
+    item: Item,
+    by: str,
+    at: datetime,
+    *,
+    why: str | None = None,
+    choice: Choice | None = None,
+) -> Made:
+    """The decision to follow the source, by what was chosen, else by what is suggested."""
+    became = None if item.suggestion is None else item.suggestion.became
+    if choice is not None and "became" in choice.model_fields_set:
+        became = None if choice.became is None else tuple(choice.became)
+    cursor = choice.cursor if choice else None
+    key = choice.primary_key if choice else None
+    return Made(
+        action="exclude" if item.excluded else "apply",
+        by=by,
+        at=at,
+        became=became,
+        cursor=None if cursor is None else tuple(cursor),
+        primary_key=None if key is None else tuple(tuple(path) for path in key),
+        why=why,
+    )
+
+
+def new_names(items: Sequence[Item], order: Approve) -> set[StreamId]:
+    """The streams that were chosen as new names."""
+    known = {item.id: item.change for item in items}
+    return {
+        StreamId(known[id_].stream.namespace, choice.became[-1])
+        for id_, choice in order.choices.items()
+        if id_ in known and choice.became and known[id_].kind == "stream_removed"
+    }
