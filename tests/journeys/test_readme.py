@@ -8,7 +8,14 @@ import re
 import subprocess
 from pathlib import Path
 
+from pydantic import Secret
+
 from local.stack import throw_away
+from services.drift_repair_agent import main as drift_repair_agent
+from services.orchestrator import main as orchestrator
+from services.rag_engine import main as rag_engine
+from services.schema_observer import main as schema_observer
+from shared.config import RagEngineSettings, Settings
 
 REPOSITORY = Path(__file__).parents[2]
 README = (REPOSITORY / "README.md").read_text()
@@ -70,3 +77,31 @@ def test_every_target_and_variable_it_names_exists() -> None:
     assert variables
     for variable in variables:
         assert variable in example, variable
+
+
+def test_every_endpoint_has_its_curl_line() -> None:
+    """In the README, whatever the ids in it are called; the addresses are those of `.aam/env`."""
+    registry = Secret("postgresql://nobody:x@127.0.0.1:1/aam")
+    settings = Settings(supabase_db_url=registry, _env_file=None)
+    suggesting = RagEngineSettings(supabase_db_url=registry, _env_file=None)
+    apps = {
+        "ORCHESTRATOR": orchestrator.build(settings),
+        "DRIFT_REPAIR_AGENT": drift_repair_agent.build(settings),
+        "SCHEMA_OBSERVER": schema_observer.build(settings),
+        "RAG_ENGINE": rag_engine.build(suggesting),
+    }
+    shared = ("/health", "/ready", "/operations", "/operations/{operation_id}")
+    lines = {line for line in README.splitlines() if "curl " in line}
+    missing = []
+    for address, app in apps.items():
+        for path, methods in app.openapi()["paths"].items():
+            if path in shared and address != "ORCHESTRATOR":
+                continue
+            pattern = re.escape(f"${address}") + re.sub(r"\{[a-z_]+\}", r"[$\\w]+", path)
+            pattern += r"(?![/\w$])"
+            for method in methods:
+                verb = rf"-X {method.upper()} " if method != "get" else r"(?!.*-X )"
+                wanted = re.compile(rf"curl -sS {verb}\"?{pattern}")
+                if not any(wanted.search(line) for line in lines) and path != "/health":
+                    missing.append(f"{method.upper()} {address}{path}")
+    assert missing == []
