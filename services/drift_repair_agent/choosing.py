@@ -47,19 +47,31 @@ async def approved(
     taken = {(item.change.stream, tuple(item.change.path)) for item in decided.values()}
     for item in list(decided.values()):
         became = item.decision.became if item.decision else None
-        place = (item.change.stream, became)
-        if became is None or item.change.kind != "field_removed" or place in taken:
+        if became is None or item.change.kind != "field_removed":
             continue
-        # The new name was not part of the plan: it may have been left to the person.
-        for change, verdict in await now.changes():
-            if change.kind == "field_added" and (change.stream, tuple(change.path)) == place:
-                half = next(
-                    (one for one in items if one.identity == identity(change)), None
-                ) or Item(
-                    id=f"{item.id}n", change=change, verdict=verdict, reaction=Reaction.PROPOSE
-                )
-                decided[half.id] = half.decided(as_suggested(half, order.by, at, why=order.why))
+        if (item.change.stream, became) in taken:
+            continue
+        half = await _new_half(items, item, became, now)
+        if half is not None:
+            decided[half.id] = half.decided(as_suggested(half, order.by, at, why=order.why))
     return list(decided.values())
+
+
+async def _new_half(
+    items: Sequence[Item], gone: Item, became: tuple[str, ...], now: Situation
+) -> Item | None:
+    """The new field that a person names; a plan leaves out what a hand-picked stream does not take.
+
+    None where the catalog has it already, or there is none: `heal` tells which.
+    """
+    place = (gone.change.stream, became)
+    for change, verdict in await now.changes():
+        if change.kind == "field_added" and (change.stream, tuple(change.path)) == place:
+            known = next((item for item in items if item.identity == identity(change)), None)
+            return known or Item(
+                id=f"{gone.id}n", change=change, verdict=verdict, reaction=Reaction.PROPOSE
+            )
+    return None
 
 
 def as_suggested(
