@@ -223,8 +223,13 @@ def add_destination(airbyte: AirbyteServer) -> None:
 
 
 @asynccontextmanager
-async def running(settings: Settings, airbyte: AirbyteServer, **parts: Any) -> AsyncIterator[Mesh]:
-    """The working services; the broker behind a socket, since its peers call it."""
+async def running(
+    settings: Settings, airbyte: AirbyteServer, *, repairs: bool = True, **parts: Any
+) -> AsyncIterator[Mesh]:
+    """The working services; the broker behind a socket, since its peers call it.
+
+    Without `repairs` the drift_repair_agent answers requests and does nothing by itself.
+    """
     broker = auth_broker.build(
         ProcessSettings(_env_file=None, log_level="DEBUG"), EnvironmentStore(CREDENTIALS)
     )
@@ -244,15 +249,12 @@ async def running(settings: Settings, airbyte: AirbyteServer, **parts: Any) -> A
         # What a test says about a peer's address stands: it may be away.
         told = {name: url for name, url in peers.items() if name not in settings.model_fields_set}
         settings = settings.model_copy(update=told)
-        apps = [
-            orchestrating_app,
-            drift_repair_agent.build(settings),
-            schema_observer.build(settings),
-            broker,
-        ]
+        repairing_app = drift_repair_agent.build(settings)
+        apps = [orchestrating_app, repairing_app, schema_observer.build(settings), broker]
+        idle = [broker] if repairs else [broker, repairing_app]
         clients = []
         for app in apps:
-            if app is not broker:
+            if app not in idle:
                 await stack.enter_async_context(app.router.lifespan_context(app))
             transport = httpx.ASGITransport(app, raise_app_exceptions=False)
             client = httpx.AsyncClient(transport=transport, base_url="http://aam", timeout=30)
@@ -270,7 +272,14 @@ async def running(settings: Settings, airbyte: AirbyteServer, **parts: Any) -> A
 
 
 @pytest.fixture
+def repairs() -> bool:
+    """Whether the mesh plans and applies by itself; a module that looks at drifts says no."""
+    return True
+
+
+@pytest.fixture
 async def mesh(
+    repairs: bool,
     airbyte: AirbyteServer,
     registry_url: str,
     redis_url: str,
@@ -280,5 +289,7 @@ async def mesh(
     """The services over a present-day Airbyte."""
     add_destination(airbyte)
     settings = settings_for(airbyte, registry_url, redis_url)
-    async with running(settings, airbyte, sql=sql, redis=redis, order=ORDER) as mesh:
+    async with running(
+        settings, airbyte, repairs=repairs, sql=sql, redis=redis, order=ORDER
+    ) as mesh:
         yield mesh

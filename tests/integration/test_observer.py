@@ -15,6 +15,12 @@ from tests.integration.conftest import FAULT_RATE, Mesh
 Json = dict[str, Any]
 
 
+@pytest.fixture
+def repairs() -> bool:
+    """What is found stays as it is: nobody plans for it."""
+    return False
+
+
 async def observe(mesh: Mesh, connection: Json, **body: bool) -> Json:
     """Look now, and wait for what was found; again where faults are planted in every call."""
     while True:

@@ -34,6 +34,12 @@ EVERY = timedelta(minutes=15)
 pytestmark = pytest.mark.exact
 
 
+@pytest.fixture
+def repairs() -> bool:
+    """What is found stays as it is: nobody plans for it."""
+    return False
+
+
 @asynccontextmanager
 async def another_observer(mesh: Mesh, **settings: Any) -> AsyncIterator[None]:
     """One more replica of the service."""

@@ -16,6 +16,12 @@ Json = dict[str, Any]
 pytestmark = pytest.mark.exact
 
 
+@pytest.fixture
+def repairs() -> bool:
+    """What is found stays as it is: nobody plans for it."""
+    return False
+
+
 async def kinds(mesh: Mesh, connection: Json) -> list[tuple[str, str | None]]:
     """The connection's events about its observation, and their codes, oldest first."""
     rows = await mesh.sql.fetch(
