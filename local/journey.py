@@ -32,6 +32,9 @@ REGIONS = ["North", "South", "East", "West"]
 TIMES = ("SystemModstamp", "LastModifiedDate", "CreatedDate")
 """What a Salesforce object can be read by; without them the connector has no cursor for it."""
 
+LOOKED_AT_WHEN_ASKED = {"OBSERVE_INTERVAL": str(7 * 86400)}
+"""Setting of a mesh in which no look comes by itself meanwhile: each step sees what it did."""
+
 PERSON = "Ada"
 LOOKS = 3
 SYNC_TIMEOUT_S = 120.0
