@@ -19,10 +19,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from local.airbyte.store import BY_NAME, InstallFailed, Store
-from local.journey import Journey, Mesh, Untrue, require
+from local.journey import LOOKED_AT_WHEN_ASKED, Journey, Mesh, Untrue, require
 from local.servers import ServerFailed
 from local.settings import Settings
-from local.stack import Refused, throw_away
+from local.stack import Refused, given_environment, throw_away
 
 
 class Steps:
@@ -79,6 +79,7 @@ async def run() -> None:
             stack = await cleanup.enter_async_context(
                 throw_away(
                     settings=settings,
+                    environment=given_environment() | LOOKED_AT_WHEN_ASKED,
                     say=partial(console.print, markup=False),
                     keep_logs=settings.state_dir / "demo-logs",
                 )

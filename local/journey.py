@@ -32,6 +32,9 @@ REGIONS = ["North", "South", "East", "West"]
 TIMES = ("SystemModstamp", "LastModifiedDate", "CreatedDate")
 """What a Salesforce object can be read by; without them the connector has no cursor for it."""
 
+LOOKED_AT_WHEN_ASKED = {"OBSERVE_INTERVAL": str(7 * 86400)}
+"""Setting of a mesh in which no look comes by itself meanwhile: each step sees what it did."""
+
 PERSON = "Ada"
 LOOKS = 3
 SYNC_TIMEOUT_S = 120.0
@@ -161,19 +164,19 @@ class Wired:
         page = await self.mesh.ask("drift_repair_agent", "GET", f"/repairs?connection_id={self.id}")
         return list(page["items"])
 
-    async def repair(self, drift_id: str, state: str) -> Json:
-        """The repair that answers a drift, once it is in this state."""
+    async def repair(self, snapshot_id: str, state: str) -> Json:
+        """The repair that was planned for what a look saw, once it is in this state."""
 
         async def reached() -> Json | None:
-            ours = [one for one in await self.repairs() if one["drift_id"] == drift_id]
+            ours = [one for one in await self.repairs() if one["snapshot_id"] == snapshot_id]
             return next((one for one in ours if one["state"] == state), None)
 
         return await _until(reached, f"a repair that is {state}", within_s=REPAIR_TIMEOUT_S)
 
     async def proposed(self) -> Json:
         """Look at the changed source; the repair that waits for a person, whole."""
-        drift_id = (await self.observed("changed"))["drift_id"]
-        waiting = await self.repair(drift_id, "proposed")
+        seen = (await self.observed("changed"))["snapshot_id"]
+        waiting = await self.repair(seen, "proposed")
         whole: Json = await self.mesh.ask("drift_repair_agent", "GET", f"/repairs/{waiting['id']}")
         return whole
 
@@ -187,8 +190,8 @@ class Wired:
 
     async def healed(self) -> Json:
         """Look at the changed source; the repair that was applied without anybody."""
-        drift_id = (await self.observed("changed"))["drift_id"]
-        return await self.repair(drift_id, "applied")
+        seen = (await self.observed("changed"))["snapshot_id"]
+        return await self.repair(seen, "applied")
 
 
 @dataclass
@@ -346,8 +349,8 @@ class Journey:
         before = (await self.one.upstream())["syncCatalog"]
         await self.mesh.change("POST", "", {"name": "Invoice__c", "rows": 5})
         await self.mesh.change("POST", "/Invoice__c/fields/Name/forbid")
-        drift_id = (await self.one.observed("changed"))["drift_id"]
-        repair = await self.one.repair(drift_id, "rolled_back")
+        seen = (await self.one.observed("changed"))["snapshot_id"]
+        repair = await self.one.repair(seen, "rolled_back")
         numbers = (repair["version_number"], repair["restored_version"])
         require(numbers == (version + 1, version + 2), f"the versions are {numbers}")
         after = (await self.one.upstream())["syncCatalog"]
@@ -378,8 +381,9 @@ class Journey:
         first = await self.one.proposed()
         made_now = await self._discoveries() - before
         require(made_now == 1, f"there were {made_now} discoveries")
-        (drift,) = await self.two.drifts()
-        second = await self.two.repair(drift["id"], "proposed")
+        drifts = await self.two.drifts()
+        require(len(drifts) == 1, f"the second connection has {len(drifts)} drifts")
+        second = await self.two.repair(first["snapshot_id"], "proposed")
         await self.one.decide(first, "approve", "It is not needed here.")
         await self.two.decide(second, "reject", "It comes back next week.")
         after = [await self.one.version(), await self.two.version()]

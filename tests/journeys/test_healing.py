@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from local.journey import ORDER, Mesh, Untrue, Wired
-from local.stack import throw_away
+from local.journey import LOOKED_AT_WHEN_ASKED, ORDER, Mesh, Untrue, Wired
+from local.stack import given_environment, throw_away
 
 Json = dict[str, Any]
 
@@ -21,7 +21,8 @@ pytestmark = pytest.mark.timeout(600)  # the connector may have to be installed 
 
 async def test_a_connection_is_healed_as_its_people_want(tmp_path: Path) -> None:
     """One mesh for all turns: it takes longer to start than most of them to take."""
-    async with throw_away(keep_logs=tmp_path / "logs") as stack:
+    environment = given_environment() | LOOKED_AT_WHEN_ASKED
+    async with throw_away(environment=environment, keep_logs=tmp_path / "logs") as stack:
         mesh = Mesh(stack)
         made = await mesh.ask("orchestrator", "POST", "/connections/onboard", ORDER, expect=201)
         one = Wired(mesh, made["id"])
