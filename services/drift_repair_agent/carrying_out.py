@@ -96,7 +96,9 @@ class Carrier:
             number, origin = repair.target_version, VersionOrigin.ROLLBACK
         else:
             number, origin = None, VersionOrigin.REPAIR
-        now = await situation.read(self._db, repair.connection_id, also=streams_of(repair))
+        now = await situation.read(
+            self._db, repair.connection_id, also=streams_of(repair), is_trusted=True
+        )
         is_restoring = repair.state == RepairState.ROLLING_BACK
         base = repair.version_number if is_restoring else repair.base_version
         if now.row.catalog_version != base:

@@ -144,7 +144,12 @@ class Planner:
         changes = await basis.situation.changes()
         known = await self._known(basis, changes)
         asked = await self._suggesting.ask(basis.situation, changes, known=known)
-        planned = weigh(changes, asked, basis.policy, basis.refused)
+        hiding = {
+            identity(change)
+            for change, _ in changes
+            if any(map(basis.policy.excludes, basis.situation.names_within(change)))
+        }
+        planned = weigh(changes, asked, basis.policy, basis.refused, hiding=hiding)
         failpoints.at("repair.weighed")
         safe_id = await self._record(basis, planned)
         if safe_id is not None:
@@ -161,12 +166,12 @@ class Planner:
             if drift is None or row.airbyte_source_id is None:
                 return None
             before = await self._before(session, row, drift)
-            new = await self._new_streams(session, row, before)
+            new = await self._new_streams(session, drift, before)
         known = [] if proposed is None else changes_of.read(proposed.changes)
         new |= {item.change.stream for item in known if item.change.kind == "stream_added"}
-        now = await situation.read(self._db, connection_id, also=new)
-        if now.snapshot is None:
-            return None
+        now = await situation.read(self._db, connection_id, also=new, is_trusted=True)
+        if now.snapshot is None or now.snapshot.id != drift.after_snapshot_id:
+            return None  # a newer drift has been recorded: the look comes back
         return _Basis(
             now,
             now.snapshot,
@@ -200,18 +205,17 @@ class Planner:
     ) -> Snapshot | None:
         """What the source offered when the connection was last planned for."""
         plan = await registry.find_plan(session, row.id)
-        newest = await registry.latest_snapshot(session, source_of(row))
-        is_again = plan is None or newest is None or plan.snapshot_id == newest.id
+        is_again = plan is None or plan.snapshot_id == drift.after_snapshot_id
         before_id = drift.before_snapshot_id if plan is None or is_again else plan.snapshot_id
         return None if before_id is None else await registry.find_snapshot(session, before_id)
 
     async def _new_streams(
-        self, session: AsyncSession, row: Connection, before: Snapshot | None
+        self, session: AsyncSession, drift: Drift, before: Snapshot | None
     ) -> set[StreamId]:
         """The streams that the source offers since the last plan."""
-        newest = await registry.latest_snapshot(session, source_of(row))
-        if newest is None or before is None or newest.id == before.id:
+        if before is None or drift.after_snapshot_id == before.id:
             return set()
+        newest = await registry.find_snapshot(session, drift.after_snapshot_id)
         return {
             StreamId(*offered)
             for offered in await registry.offered_streams(session, newest)
@@ -267,13 +271,13 @@ class Planner:
         held = basis.situation.row
         row = await registry.lock_connection(session, held.id)
         proposed = await registry.proposed_repair(session, row.id)
-        newest = await registry.latest_snapshot(session, source_of(row))
+        newest = await registry.newest_drift(session, row.id)
         is_still = (
             row.status is ConnectionStatus.ACTIVE
             and row.catalog_version == held.catalog_version
             and row.paused_by == held.paused_by
             and newest is not None
-            and newest.id == basis.snapshot.id
+            and newest.id == basis.drift.id
             and _id(proposed) == _id(basis.proposed)
             and (proposed is None or proposed.changes == (basis.proposed or proposed).changes)
             and await registry.is_plan_due(session, row.id)
@@ -347,12 +351,16 @@ def weigh(
     asked: Asked,
     policy: Policy,
     refused: Collection[str],
+    *,
+    hiding: Collection[str] = (),
 ) -> list[Item]:
     """What is done about each change that concerns the connection, in the order given.
 
-    A rename is applied without a person only on more than names. What was refused, taken back or
-    failed before is proposed at most. What came beside something that is gone waits with it until
-    the rag_engine has said whether it is its new name.
+    `hiding` are new fields that hold one which is never selected: Airbyte selects fields of the
+    first level only, so that they are left out whole. A rename is applied without a person only on
+    more than names. What was refused, taken back or failed before is proposed at most. What came
+    beside something that is gone waits with it until the rag_engine has said whether it is its new
+    name.
     """
     ids = {identity(change): f"c{number}" for number, (change, _) in enumerate(changes, start=1)}
     pairs = _pairs(changes, asked, policy)
@@ -365,7 +373,7 @@ def weigh(
             change=change,
             verdict=verdict,
             reaction=policy.reaction(verdict),
-            excluded=is_new_field and any(policy.excludes(name) for name in change.path),
+            excluded=mark in hiding or (is_new_field and any(map(policy.excludes, change.path))),
             suggestion_missing=change.stream in asked.unanswered and _is_open(change, verdict),
         )
         if mark in pairs:
@@ -405,7 +413,7 @@ def _pairs(
     }
     for change, _ in changes:
         suggestion = asked.suggestions.get(identity(change))
-        if suggestion is None or any(policy.excludes(name) for name in suggestion.became):
+        if suggestion is None or any(map(policy.excludes, suggestion.became)):
             continue
         is_field = change.kind == "field_removed"
         if policy.named("field" if is_field else "stream", "renamed") is Reaction.IGNORE:
@@ -468,10 +476,3 @@ def _read(item: Item) -> tuple[str, Reaction, object]:
 
 def _id(repair: Repair | None) -> UUID | None:
     return None if repair is None else repair.id
-
-
-def source_of(row: Connection) -> UUID:
-    """The source whose drifts a connection has."""
-    if row.airbyte_source_id is None:
-        raise Conflict(f"Connection {row.id} has no source.")
-    return row.airbyte_source_id

@@ -16,7 +16,7 @@ from services.drift_repair_agent import outcomes, preflight, situation
 from services.drift_repair_agent.carrying_out import SOON, Carrier, streams_of
 from services.drift_repair_agent.choosing import approved, as_suggested, chosen, new_names
 from services.drift_repair_agent.items import Item, Made
-from services.drift_repair_agent.policy import Reaction
+from services.drift_repair_agent.policy import Policy, Reaction
 from services.drift_repair_agent.shapes import Approve, Decide, RollBack
 from services.drift_repair_agent.situation import Situation
 from shared import failpoints, registry
@@ -26,7 +26,7 @@ from shared.domain import drift
 from shared.domain.catalog import Catalog, InvalidCatalog
 from shared.domain.repair import Healed, heal, misfits
 from shared.domain.steps import in_slices
-from shared.errors import Conflict, Unavailable, UpstreamUnknown
+from shared.errors import Conflict, Invalid, Unavailable, UpstreamUnknown
 from shared.events import EventType
 from shared.models import Connection, Repair, RepairState
 from shared.operations import Answer, Intent, Key, Operations
@@ -69,8 +69,10 @@ class Repairs:
             return await self._answer(UUID(replay.body), is_replay=True)
         async with self._db.read() as session:
             repair = await registry.find_repair(session, repair_id)
+            policy = await registry.find_policy(session, repair.connection_id)
             at = await registry.now(session)
         _expect_proposed(repair)
+        _expect_allowed(order, Policy.read(None if policy is None else policy.policy))
         items = changes_of.read(repair.changes)
         now = await self._current(repair, items, order)
         decided = await approved(items, order, now, at)
@@ -367,6 +369,16 @@ async def _undone(target: Catalog, head: Catalog) -> list[Item]:
         )
         for number, change in enumerate(await in_slices(drift.diff.steps(target, head)), start=1)
     ]
+
+
+def _expect_allowed(order: Approve, policy: Policy) -> None:
+    """See that nobody selects by a new name what the policy never selects."""
+    for change_id, choice in order.choices.items():
+        if any(map(policy.excludes, choice.became or ())):
+            raise Invalid(
+                f"What is chosen for {change_id} is never selected: so the policy says.",
+                code="never_selected",
+            )
 
 
 def _expect_proposed(repair: Repair) -> None:

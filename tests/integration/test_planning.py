@@ -344,3 +344,20 @@ async def test_who_listens_is_told_what_changed(mesh: Mesh) -> None:
 
     assert [row["type"] for row in rows] == ["repair.proposed", "repair.applied"]
     assert '"path":["AnnualRevenue"]' in rows[0]["body"].replace(" ", "")
+
+
+async def test_what_only_a_persons_discovery_lacks_is_not_planned_for(mesh: Mesh) -> None:
+    """A hidden stream is doubted by the observer; nobody else's look makes a repair of it."""
+    connection = await mesh.onboard()
+    await drift(mesh, connection, offering(ACCOUNT | {"Region__c": "string"}))
+    await repairs_until(mesh, connection, ["applied"])
+    mesh.airbyte.hide("Contact")
+
+    discovered = await mesh.orchestrator.post(f"/connections/{connection['id']}/discover")
+    assert discovered.status_code == 200, discovered.text
+    path = f"/connections/{connection['id']}"
+    looked = await mesh.schema_observer.post(f"{path}/observe")
+    assert looked.json()["outcome"] == "suspicious"
+    answer = await mesh.drift_repair_agent.post(f"{path}/plan")
+    assert answer.status_code < 300, answer.text
+    assert len(await repairs(mesh, connection)) == 1

@@ -157,6 +157,37 @@ async def test_a_field_that_is_never_selected_is_left_out(mesh: Mesh) -> None:
     assert "Portal_Password__c" not in account["stream"]["jsonSchema"]["properties"]
 
 
+async def test_a_new_object_that_holds_such_a_field_is_left_out_whole(mesh: Mesh) -> None:
+    """Airbyte selects fields of the first level only."""
+    connection = await mesh.onboard()
+    offered = offering(ACCOUNT)
+    (account,) = [one["stream"] for one in offered["streams"] if one["stream"]["name"] == "Account"]
+    account["jsonSchema"]["properties"]["Portal__c"] = {
+        "type": ["null", "object"],
+        "properties": {"logins": {"type": "array", "items": {"properties": {"Password": {}}}}},
+    }
+
+    await drift(mesh, connection, offered)
+
+    (repair,) = await repairs_until(mesh, connection, ["applied"])
+    assert [change["excluded"] for change in repair["changes"]] == [True]
+    assert (
+        "Portal__c" not in held(mesh, connection)["Account"]["stream"]["jsonSchema"]["properties"]
+    )
+
+
+async def test_nobody_renames_a_field_to_one_that_is_never_selected(mesh: Mesh) -> None:
+    """Whoever approves it."""
+    connection = await mesh.onboard()
+    fields = {name: kind for name, kind in ACCOUNT.items() if name != "AnnualRevenue"}
+    await drift(mesh, connection, offering(fields | {"Password__c": "string"}))
+    (waiting, _) = await repairs_until(mesh, connection, ["proposed", "applied"])
+    (change,) = [one for one in waiting["changes"] if one["kind"] == "field_removed"]
+    order = {"by": "Ada", "choices": {change["id"]: {"became": ["Password__c"]}}}
+    answer = await mesh.drift_repair_agent.post(f"/repairs/{waiting['id']}/approve", json=order)
+    assert (answer.status_code, answer.json()["code"]) == (422, "never_selected")
+
+
 async def test_a_new_stream_is_selected_where_the_policy_says_so(mesh: Mesh) -> None:
     """`stream.added: apply` takes what is new, and not what nobody selected before."""
     connection = await mesh.onboard()

@@ -107,10 +107,21 @@ def test_an_entry_of_ones_own_is_meant_as_it_stands() -> None:
 
 @pytest.mark.parametrize(
     "name, is_excluded",
-    [("Password__c", True), ("customer_SSN", True), ("pass", False), ("amount", False)],
+    [
+        ("Password__c", True),
+        ("PassWord", True),
+        ("customer_SSN", True),
+        ("customerSsn__c", True),
+        ("SSNLast4", True),
+        ("custssn", True),
+        ("businessName", False),
+        ("Process_Number__c", False),
+        ("pass", False),
+        ("amount", False),
+    ],
 )
 def test_patterns_match_in_any_case(name: str, is_excluded: bool) -> None:
-    """Whatever the letters' case."""
+    """Whatever the letters' case; a short one where words begin, as far as the name tells."""
     assert Policy(Own()).excludes(name) is is_excluded
 
 
