@@ -16,8 +16,12 @@ up: $(VENV)/.local ## Run the whole mesh on this machine, until Ctrl-C; REPLICAS
 demo: $(VENV)/.local ## The main job from start to end on a throw-away mesh, each step checked
 	@exec $(BIN)/python -m local demo
 
+# They mostly wait, so two halves run side by side; with arguments it is one run.
 test: $(VENV)/.dev install-connectors ## Every test; T="..." passes arguments to pytest
-	@$(BIN)/python -m pytest $(T)
+	@if [ -n "$(T)" ]; then exec $(BIN)/python -m pytest $(T); fi; \
+	AAM_FREE_PORTS=20000-26000 $(BIN)/python -m pytest tests/faults tests/journeys > .tests.log 2>&1 & half=$$!; \
+	AAM_FREE_PORTS=26000-32000 $(BIN)/python -m pytest --ignore tests/faults --ignore tests/journeys; first=$$?; \
+	wait $$half; second=$$?; cat .tests.log; rm -f .tests.log; [ $$first$$second = 00 ]
 
 check: $(VENV)/.dev ## Format, lint, types, imports, migrations, compose
 	@$(BIN)/ruff format --check .
@@ -30,8 +34,8 @@ check: $(VENV)/.dev ## Format, lint, types, imports, migrations, compose
 
 # Its cells mostly wait, so two halves run side by side.
 faults: $(VENV)/.dev ## The whole fault matrix and 200 random histories
-	@AAM_FAULTS=2/2 $(BIN)/python -m pytest -q tests/faults/test_matrix.py > .faults.log 2>&1 & half=$$!; \
-	AAM_FAULTS=1/2 $(BIN)/python -m pytest -q tests/faults/test_matrix.py; first=$$?; \
+	@AAM_FREE_PORTS=20000-26000 AAM_FAULTS=2/2 $(BIN)/python -m pytest -q tests/faults/test_matrix.py > .faults.log 2>&1 & half=$$!; \
+	AAM_FREE_PORTS=26000-32000 AAM_FAULTS=1/2 $(BIN)/python -m pytest -q tests/faults/test_matrix.py; first=$$?; \
 	wait $$half; second=$$?; cat .faults.log; rm -f .faults.log; \
 	AAM_FAULTS=all $(BIN)/python -m pytest -q tests/faults/test_histories.py && [ $$first$$second = 00 ]
 

@@ -59,11 +59,13 @@ def free_port() -> int:
 
     So that a server that is stopped finds it free when it is started again.
     """
+    wanted = Settings().free_ports
+    first, last = map(int, wanted.split("-"))
     for _ in range(200):
-        port = random.randrange(20_000, 32_000)  # noqa: S311 (no secret)
+        port = random.randrange(first, last)  # noqa: S311 (no secret)
         if not is_taken(port):
             return port
-    raise ServerFailed("No free port between 20000 and 32000.")
+    raise ServerFailed(f"No free port among {wanted}.")
 
 
 def free_ports(count: int) -> list[int]:

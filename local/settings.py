@@ -23,6 +23,9 @@ class Settings(BaseSettings):
     connectors_dir: Path = Path(".aam/connectors")
     """Installed connectors; throw-away stacks share them."""
 
+    free_ports: str = Field(default="20000-32000", pattern=r"^\d{4,5}-\d{4,5}$")
+    """From where throw-away servers take their ports; tests side by side each have their own."""
+
     postgres_port: int = Field(default=54329, ge=1, le=65535)
     """The registry's and the warehouse's server."""
 
