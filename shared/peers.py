@@ -25,6 +25,7 @@ from shared.errors import (
     UpstreamUnreachable,
     from_problem,
 )
+from shared.trust import authorities
 
 
 class Peer:
@@ -36,7 +37,7 @@ class Peer:
         self._deadline = deadline
         self._client = httpx.AsyncClient(
             base_url=base_url,
-            transport=AiohttpTransport(),
+            transport=AiohttpTransport(verify=authorities()),
             timeout=deadline,
             follow_redirects=False,
             trust_env=False,

@@ -26,6 +26,7 @@ from pydantic import SecretStr
 from standardwebhooks import Webhook as Signature
 
 from shared.errors import Unavailable
+from shared.trust import authorities
 
 DEADLINE = timedelta(seconds=10)
 _USER_AGENT = "AAM/0.1.0"
@@ -88,7 +89,7 @@ class Sender:
         self.deadline = deadline
         # Without an httpx.AsyncClient around it, as in shared/airbyte_client: no redirects, no
         # cookies, no time limit but the total one, and no log line with the URL.
-        self._pool = AiohttpTransport(client=self._session)
+        self._pool = AiohttpTransport(client=self._session, verify=authorities())
 
     def _session(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(

@@ -32,6 +32,7 @@ from shared.errors import (
     UpstreamUnknown,
     UpstreamUnreachable,
 )
+from shared.trust import authorities
 
 T = TypeVar("T")
 
@@ -175,8 +176,7 @@ class Transport:
         self._urls: dict[str, httpx.URL] = {}
         # Without an httpx.AsyncClient around it: what that adds (redirects, cookies, timeouts per
         # read, a log line per call) is what must not happen here, and it is not free.
-        # SSL_CERT_FILE and SSL_CERT_DIR name other authorities than the usual ones.
-        self._pool = AiohttpTransport(client=self._session)
+        self._pool = AiohttpTransport(client=self._session, verify=authorities())
 
     def _session(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(

@@ -178,15 +178,13 @@ async def serving(app: FastAPI, *, lifespan: Literal["on", "off"] = "on") -> Asy
     """The app behind a real socket; its base URL. `off` where its parts run already."""
     port = servers.free_port()
     config = uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, lifespan=lifespan)
+    # As uvicorn serves, without the tenth of a second in which it looks whether it is to end.
+    config.load()
     server = uvicorn.Server(config)
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]  # the test's own stay
-    task = asyncio.create_task(server.serve())
-    async with asyncio.timeout(10):
-        while not server.started:  # noqa: ASYNC110 (uvicorn sets a flag, no event)
-            await asyncio.sleep(0.01)
+    server.lifespan = config.lifespan_class(config)
+    await server.startup()
     yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    await task
+    await server.shutdown()
 
 
 def settings_for(
