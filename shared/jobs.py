@@ -34,6 +34,7 @@ Handler = Callable[[str], Awaitable[None]]
 _AGAIN_AFTER_S = 1.0
 _STOP_WITHIN_S = 1.5
 _BREAK_OFF_WITHIN_S = 0.5
+_CLOSED_WITHIN_S = 0.25
 _LONGEST_PAUSE = timedelta(seconds=5)
 """How long a worker waits for a notification before it looks whether a job is there."""
 _KEPT = timedelta(days=1)
@@ -153,8 +154,6 @@ class Jobs:
         self, manager: QueueManager, connection: asyncpg.Connection[asyncpg.Record]
     ) -> None:
         """Run jobs until the process stops, or the connection is lost."""
-        lost = asyncio.Event()
-        connection.add_termination_listener(lambda _: lost.set())
         working = asyncio.create_task(
             manager.run(
                 dequeue_timeout=_LONGEST_PAUSE,
@@ -163,7 +162,8 @@ class Jobs:
             )
         )
         ends = [
-            asyncio.create_task(event.wait()) for event in (lost, self._stopping, manager.shutdown)
+            asyncio.create_task(end)
+            for end in (_closed(connection), self._stopping.wait(), manager.shutdown.wait())
         ]
         try:
             await asyncio.wait({working, *ends}, return_when=asyncio.FIRST_COMPLETED)
@@ -174,7 +174,7 @@ class Jobs:
         finally:
             await _break_off({working, *ends})
         ended = working.exception() if working.done() and not working.cancelled() else None
-        if lost.is_set():
+        if connection.is_closed():
             raise OSError("The connection to the registry was lost.") from ended
         if ended is not None:
             raise ended
@@ -211,6 +211,12 @@ class _InTransaction:
         connection = await self._session.connection()
         found = await connection.exec_driver_sql(query, args)
         return [dict(row) for row in found.mappings()]
+
+
+async def _closed(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    """Wait until a connection is lost: asyncpg does not tell its listeners of every loss."""
+    while not connection.is_closed():  # noqa: ASYNC110 (asyncpg has a flag for it, no event)
+        await asyncio.sleep(_CLOSED_WITHIN_S)
 
 
 async def _break_off(tasks: Collection[asyncio.Task[Any]]) -> None:

@@ -39,7 +39,7 @@ async def mesh_behind(
 
 
 @pytest.mark.parametrize("is_durable", [True, False])
-@pytest.mark.parametrize("spared", [0, 1, 2, 3])
+@pytest.mark.parametrize("spared", [0, 1, 2])
 async def test_onboarding(
     spared: int,
     is_durable: bool,
