@@ -120,6 +120,8 @@ class ConnectionView(BaseModel):
     imported: bool = False
     drifted_upstream_at: datetime | None = None
     upstream_code: str | None = None
+    paused_by: UUID | None = None
+    """The repair that paused it in Airbyte until it is decided; None where it was not AAM."""
     """What Airbyte has otherwise: catalog_differs, upstream_missing, paused or breaking_change."""
     created_at: datetime
     updated_at: datetime
@@ -183,6 +185,8 @@ VERSION: dict[str, Any] = {
     "fingerprint": "9f2c4e1ab3d85c079f2c4e1ab3d85c07",
     "snapshot_id": _SNAPSHOT_ID,
     "streams": 2,
+    "repair_id": "91aa4c0e-7d3b-4f5a-8e21-6c0b9a8d7e6f",
+    "decided_by": "Ada",
     "created_at": "2026-11-22T10:00:00.123456+00:00",
 }
 
@@ -197,6 +201,10 @@ class VersionView(BaseModel):
     fingerprint: str
     snapshot_id: UUID | None = None
     streams: int
+    repair_id: UUID | None = None
+    """The repair that made it; None where a caller gave the catalog."""
+    decided_by: str | None = None
+    """Who decided: a person, or `policy`."""
     created_at: datetime
 
 

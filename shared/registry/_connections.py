@@ -136,7 +136,7 @@ _CONNECTION_JSON = """
         'airbyte_destination_id', c.airbyte_destination_id, 'catalog_version', c.catalog_version,
         'failure_code', c.failure_code, 'failure_detail', c.failure_detail,
         'imported', c.imported, 'drifted_upstream_at', c.drifted_upstream_at,
-        'upstream_code', c.upstream_code,
+        'upstream_code', c.upstream_code, 'paused_by', c.paused_by,
         'created_at', c.created_at, 'updated_at', c.updated_at, 'archived_at', c.archived_at
     )
 """
@@ -232,7 +232,7 @@ _VERSIONS = text("""
     SELECT coalesce(json_agg(json_build_object(
         'version_number', v.version_number, 'origin', v.origin, 'fingerprint', v.fingerprint,
         'snapshot_id', v.snapshot_id, 'streams', jsonb_array_length(v.sync_catalog->'streams'),
-        'created_at', v.created_at
+        'repair_id', v.repair_id, 'decided_by', v.decided_by, 'created_at', v.created_at
     ) ORDER BY v.version_number DESC), '[]')::text
     FROM sync_catalog_versions v WHERE v.connection_id = :id
 """)

@@ -100,12 +100,10 @@ async def test_a_new_field_is_applied_by_itself(mesh: Mesh) -> None:
     assert (change["kind"], change["path"]) == ("field_added", ["Region__c"])
     assert (change["reaction"], change["decision"]["by"]) == ("apply", "policy")
     assert "Region__c" in fields(mesh, connection)
-    version = await mesh.sql.fetchrow(
-        "SELECT repair_id::text, decided_by, origin, snapshot_id::text FROM sync_catalog_versions"
-        " WHERE version_number = 2"
-    )
-    assert version is not None
-    assert tuple(version) == (repair["id"], "policy", "repair", repair["snapshot_id"])
+    path = f"/connections/{connection['id']}/catalog-versions"
+    version = (await mesh.orchestrator.get(path)).json()[0]
+    told = [version[name] for name in ("repair_id", "decided_by", "origin", "snapshot_id")]
+    assert told == [repair["id"], "policy", "repair", repair["snapshot_id"]]
     snapshot = await mesh.sql.fetchval("SELECT airbyte_catalog_id FROM snapshots ORDER BY taken_at")
     newest = await mesh.sql.fetchval(
         "SELECT airbyte_catalog_id FROM snapshots ORDER BY taken_at DESC LIMIT 1"
@@ -306,6 +304,7 @@ async def test_a_lost_cursor_pauses_the_connection_until_it_is_decided(mesh: Mes
     assert (refused.status_code, refused.json()["code"]) == (409, "not_active")
     (repair,) = await repairs(mesh, connection)
     assert repair["paused"] is True
+    assert (await seen(mesh, connection))["paused_by"] == repair["id"]
 
     status, decided = await approve(mesh, repair)
 
