@@ -266,9 +266,15 @@ async def test_a_mistake_of_ours_is_not_called_unavailable(
 
 
 class LossyCommit:
-    """Stands before Postgres and cuts the line once, at a COMMIT: the one after `spared` others."""
+    """Stands before Postgres and cuts the line once, at a COMMIT: the one after `spared` others.
 
-    def __init__(self, upstream: str, *, delivers: bool, spared: int = 0) -> None:
+    With `application` only its sessions are counted, as they name themselves when they begin.
+    """
+
+    def __init__(
+        self, upstream: str, *, delivers: bool, spared: int = 0, application: str = ""
+    ) -> None:
+        self._named = f"aam-{application}\0".encode() if application else b""
         url = urlsplit(upstream)
         self._upstream = (url.hostname, url.port)
         self._delivers = delivers
@@ -280,8 +286,11 @@ class LossyCommit:
         """One session."""
         up_reader, up_writer = await asyncio.open_connection(*self._upstream)
         answers = asyncio.create_task(pump(up_reader, writer))
+        is_counted = False
         while sent := await reader.read(65536):
-            if b"COMMIT;" in sent and self._cuts():  # not the READ COMMITTED of a BEGIN
+            is_counted = is_counted or self._named in sent
+            if is_counted and b"COMMIT;" in sent and self._cuts():  # no READ COMMITTED of a BEGIN
+                self.has_cut.set()
                 answers.cancel()
                 await asyncio.wait([answers])
                 if self._delivers:
@@ -290,7 +299,6 @@ class LossyCommit:
                 break
             up_writer.write(sent)
         await hang_up(writer, up_writer)
-        self.has_cut.set()
 
     def _cuts(self) -> bool:
         if not self.is_armed:

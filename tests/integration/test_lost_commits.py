@@ -49,13 +49,16 @@ async def test_onboarding(
     sql: Sql,
 ) -> None:
     """ACTIVE with its source in Airbyte, or FAILED with nothing there; never PENDING."""
-    proxy = LossyCommit(registry_url, delivers=is_durable, spared=spared)
+    proxy = LossyCommit(
+        registry_url, delivers=is_durable, spared=spared, application="orchestrator"
+    )
     async with mesh_behind(proxy, registry_url, airbyte, redis_url, sql) as mesh:
         proxy.is_armed = True
         answer = await mesh.orchestrator.post("/connections/onboard", json=mesh.order)
         assert proxy.has_cut.is_set()
+        # At once: an answer is true when it is given, and not only when somebody has mended it.
+        rows = await sql.fetch("SELECT status, airbyte_source_id::text AS source FROM connections")
 
-    rows = await sql.fetch("SELECT status, airbyte_source_id::text AS source FROM connections")
     if answer.status_code == 201:
         assert [(row["status"], row["source"]) for row in rows] == [("ACTIVE", *airbyte.sources)]
         assert await sql.fetchval("SELECT count(*) FROM sync_catalog_versions") == 1
@@ -76,7 +79,9 @@ async def test_applying(
     sql: Sql,
 ) -> None:
     """Version 2 once, ACTIVE, in step with Airbyte; never HEALING."""
-    proxy = LossyCommit(registry_url, delivers=is_durable, spared=spared)
+    proxy = LossyCommit(
+        registry_url, delivers=is_durable, spared=spared, application="drift_repair_agent"
+    )
     async with mesh_behind(proxy, registry_url, airbyte, redis_url, sql) as mesh:
         connection = await mesh.onboard()
         airbyte.offers(GREW)
