@@ -18,7 +18,7 @@ import httpx
 from tests.fakes.airbyte_server import Fault
 from tests.faults.proxy import Mode, Proxy
 from tests.faults.world import ORDER, T_CALL, T_QUIET, World
-from tests.integration.test_database import LossyCommit
+from tests.integration.test_database import STORY, LossyCommit
 
 Outcome = Literal["F", "B", "N", "R"]
 Kind = str
@@ -399,7 +399,7 @@ def _commit_lost(kind: Kind, spared: int, *, is_durable: bool) -> Cell:
     async def run(world: World) -> None:
         case = Case(world, kind)
         await case.prepare()
-        proxy = LossyCommit(world.postgres.url, delivers=is_durable, spared=spared)
+        proxy = LossyCommit(world.postgres.url, delivers=is_durable, spared=spared, about=STORY)
         server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         asleep = ("JOB_POLL_INTERVAL", "EVENT_RELAY_INTERVAL", "SWEEP_INTERVAL")

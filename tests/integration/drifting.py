@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from tests.fakes.airbyte_server import DEFAULT_CATALOG, catalog, stream
-from tests.integration.conftest import Mesh
+from tests.integration.conftest import FAULT_RATE, Mesh
 
 Json = dict[str, Any]
 ACCOUNT = {"Id": "string", "Name": "string", "AnnualRevenue": "number"}
@@ -25,10 +25,13 @@ def offering(account: Json, **settings: Any) -> Json:
 async def drift(mesh: Mesh, connection: Json, offered: Json) -> str:
     """Let the source offer this, and have it looked at; the id of the drift."""
     mesh.airbyte.offers(offered)
-    answer = await mesh.schema_observer.post(
-        f"/connections/{connection['id']}/observe", json={"believe": True}
-    )
-    assert answer.status_code == 200, answer.text
+    path = f"/connections/{connection['id']}/observe"
+    while True:
+        answer = await mesh.schema_observer.post(path, json={"believe": True})
+        assert answer.status_code == 200, answer.text
+        # Where faults are planted in every call, a look may fail, and is taken again.
+        if not FAULT_RATE or answer.json()["outcome"] != "failed":
+            break
     drift_id = answer.json()["drift_id"]
     assert drift_id is not None, answer.text
     return str(drift_id)

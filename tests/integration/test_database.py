@@ -6,7 +6,7 @@ import asyncio
 import logging
 import ssl
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -265,20 +265,25 @@ async def test_a_mistake_of_ours_is_not_called_unavailable(
 # A commit whose answer is lost
 
 
+STORY = (b"INSERT INTO operations", b"INSERT INTO snapshots", b"owner = NULL, document = NULL")
+"""What the transactions of an operation say: its intent, what it found, its end."""
+
+
 class LossyCommit:
     """Stands before Postgres and cuts the line once, at a COMMIT: the one after `spared` others.
 
-    With `application` only its sessions are counted, as they name themselves when they begin.
+    With `about` only transactions are counted whose statements hold one of these texts; a session
+    sends the text of each statement once, when it prepares it.
     """
 
     def __init__(
-        self, upstream: str, *, delivers: bool, spared: int = 0, application: str = ""
+        self, upstream: str, *, delivers: bool, spared: int = 0, about: Collection[bytes] = (b"",)
     ) -> None:
-        self._named = f"aam-{application}\0".encode() if application else b""
         url = urlsplit(upstream)
         self._upstream = (url.hostname, url.port)
         self._delivers = delivers
         self._spared = spared
+        self._about = about
         self.is_armed = False
         self.has_cut = asyncio.Event()
 
@@ -286,17 +291,20 @@ class LossyCommit:
         """One session."""
         up_reader, up_writer = await asyncio.open_connection(*self._upstream)
         answers = asyncio.create_task(pump(up_reader, writer))
-        is_counted = False
+        said = b""
         while sent := await reader.read(65536):
-            is_counted = is_counted or self._named in sent
-            if is_counted and b"COMMIT;" in sent and self._cuts():  # no READ COMMITTED of a BEGIN
-                self.has_cut.set()
-                answers.cancel()
-                await asyncio.wait([answers])
-                if self._delivers:
-                    up_writer.write(sent)
-                    await up_reader.readuntil(b"COMMIT\0")
-                break
+            said += sent
+            if b"COMMIT;" in sent:  # not the READ COMMITTED of a BEGIN
+                is_counted = any(text in said for text in self._about)
+                said = b""
+                if is_counted and self._cuts():
+                    self.has_cut.set()
+                    answers.cancel()
+                    await asyncio.wait([answers])
+                    if self._delivers:
+                        up_writer.write(sent)
+                        await up_reader.readuntil(b"COMMIT\0")
+                    break
             up_writer.write(sent)
         await hang_up(writer, up_writer)
 

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from tests.fakes.airbyte_server import AirbyteServer
 from tests.integration.conftest import ORDER, Mesh, add_destination, running, settings_for
 from tests.integration.test_apply import GREW, apply, discovered, held, seen
-from tests.integration.test_database import LossyCommit
+from tests.integration.test_database import STORY, LossyCommit
 
 Sql: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -49,9 +49,7 @@ async def test_onboarding(
     sql: Sql,
 ) -> None:
     """ACTIVE with its source in Airbyte, or FAILED with nothing there; never PENDING."""
-    proxy = LossyCommit(
-        registry_url, delivers=is_durable, spared=spared, application="orchestrator"
-    )
+    proxy = LossyCommit(registry_url, delivers=is_durable, spared=spared, about=STORY)
     async with mesh_behind(proxy, registry_url, airbyte, redis_url, sql) as mesh:
         proxy.is_armed = True
         answer = await mesh.orchestrator.post("/connections/onboard", json=mesh.order)
@@ -79,9 +77,7 @@ async def test_applying(
     sql: Sql,
 ) -> None:
     """Version 2 once, ACTIVE, in step with Airbyte; never HEALING."""
-    proxy = LossyCommit(
-        registry_url, delivers=is_durable, spared=spared, application="drift_repair_agent"
-    )
+    proxy = LossyCommit(registry_url, delivers=is_durable, spared=spared, about=STORY)
     async with mesh_behind(proxy, registry_url, airbyte, redis_url, sql) as mesh:
         connection = await mesh.onboard()
         airbyte.offers(GREW)
