@@ -17,9 +17,23 @@ from shared.registry._connections import (
     versions_json,
 )
 from shared.registry._drifts import (
+    DriftFilter,
+    drift_json,
+    insert_drift,
+    page_of_drifts,
+    snapshot_of,
+    snapshots_json,
+)
+from shared.registry._jobs import (
+    end_running_jobs,
+    find_job,
+    jobs_started_by_aam,
+    running_jobs,
+)
+from shared.registry._knowledge import Decided, decisions_about, knowledge_json, learn
+from shared.registry._observations import (
     Asked,
     Claim,
-    DriftFilter,
     Seen,
     Unchanged,
     Uncompared,
@@ -29,20 +43,15 @@ from shared.registry._drifts import (
     compared_snapshot,
     configured_streams,
     connections_of_source,
-    drift_json,
     due_workspaces,
     end_look,
     enrol_sources,
     give_back_sources,
     hurry_source,
-    insert_drift,
     look_json,
     observation_json,
-    page_of_drifts,
     see_compared,
     see_unchanged,
-    snapshot_of,
-    snapshots_json,
     stream_names,
     stream_schemas,
     synced_streams,
@@ -50,13 +59,6 @@ from shared.registry._drifts import (
     uncompared,
     watch,
 )
-from shared.registry._jobs import (
-    end_running_jobs,
-    find_job,
-    jobs_started_by_aam,
-    running_jobs,
-)
-from shared.registry._knowledge import Decided, decisions_about, knowledge_json, learn
 from shared.registry._repairs import (
     OPEN_STATES,
     RepairFilter,

@@ -1,0 +1,591 @@
+"""How sources are looked at: whose turn it is, what a look found, how far each is compared."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import select, text
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from shared.errors import NotFound
+from shared.models import Connection, ConnectionStatus, Snapshot, StreamSchema, Watch
+from shared.registry._snapshots import latest_snapshot
+
+# Whose source is looked at. A connection that is HEALING is compared when it is ACTIVE again.
+_LIVE = "c.archived_at IS NULL AND c.status IN ('ACTIVE', 'HEALING')"
+
+_INTERVAL = f"""
+    (SELECT min(coalesce(w.interval_seconds, CAST(:every AS float8)))
+     FROM connections c LEFT JOIN watches w ON w.connection_id = c.id
+     WHERE c.airbyte_source_id = o.airbyte_source_id AND {_LIVE})
+"""  # noqa: S608 - no input
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A source that its holder alone looks at now, and what the looks before have found."""
+
+    source_id: UUID
+    interval: timedelta
+    """How often it is looked at."""
+    outcome: str | None
+    code: str | None
+    failures: int
+    snapshot_id: UUID | None
+    """What it was last trusted to offer."""
+    raw_hashes: bytes | None
+    """Of that snapshot."""
+    suspicious_since: datetime | None
+    suspicious_for: timedelta | None
+    is_believed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """A look that seems to have found what was there before."""
+
+    source_id: UUID
+    snapshot_id: UUID | None
+    """What the source was last trusted to offer."""
+    raw_hashes: bytes
+    """Of what it offers now."""
+    catalog_id: UUID | None
+    pause: timedelta
+    """Until the next look."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """How one look at a source ended."""
+
+    outcome: str
+    pause: timedelta
+    """Until the next look."""
+    code: str | None = None
+    detail: str | None = None
+    failures: int = 0
+    snapshot_id: UUID | None = None
+    suspicious_since: datetime | None = None
+    is_newly_suspicious: bool = False
+    """Whether it is told as suspicious since now, instead."""
+    uses_belief: bool = False
+    """Whether it was believed because a person said so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Uncompared:
+    """A connection whose drifts are not recorded up to its source's newest snapshot."""
+
+    connection_id: UUID
+    status: ConnectionStatus
+    catalog_version: int
+    compared_snapshot_id: UUID | None
+    before_snapshot_id: UUID | None
+    """What it is compared with; None where its source was not looked at before."""
+
+
+# Whose turn it is
+
+
+async def enrol_sources(session: AsyncSession, *, every: timedelta) -> None:
+    """Have every source of a live connection looked at, the first time within its interval.
+
+    A source that no connection stands on any more is forgotten.
+    """
+    await session.execute(_ENROL, {"every": every.total_seconds()})
+    await session.execute(_FORGET)
+
+
+_ENROL = text(f"""
+    INSERT INTO observations (airbyte_source_id, airbyte_workspace_id, next_at)
+    SELECT o.airbyte_source_id, o.airbyte_workspace_id,
+        now() + make_interval(secs => random() * {_INTERVAL})
+    FROM (
+        SELECT DISTINCT ON (c.airbyte_source_id) c.airbyte_source_id, c.airbyte_workspace_id
+        FROM connections c
+        WHERE c.airbyte_source_id IS NOT NULL AND {_LIVE} AND NOT EXISTS (
+            SELECT FROM observations known WHERE known.airbyte_source_id = c.airbyte_source_id
+        )
+        ORDER BY c.airbyte_source_id, c.airbyte_workspace_id
+    ) o
+    ON CONFLICT (airbyte_source_id) DO NOTHING
+""")  # noqa: S608 - no input
+_FORGET = text("""
+    DELETE FROM observations o WHERE NOT EXISTS (
+        SELECT FROM connections c
+        WHERE c.airbyte_source_id = o.airbyte_source_id AND c.archived_at IS NULL
+    )
+""")
+
+
+async def due_workspaces(
+    session: AsyncSession, *, entrypoint: str, at_once: int
+) -> list[tuple[UUID | None, int]]:
+    """The workspaces with sources that are due, and how many more jobs each has work for.
+
+    A job is a slot for as long as it is in the queue, under way or not.
+    """
+    rows = await session.execute(_DUE, {"entrypoint": entrypoint, "at_once": at_once})
+    return [(workspace, jobs) for workspace, jobs in rows if jobs > 0]
+
+
+_DUE = text(f"""
+    WITH due AS (
+        SELECT o.airbyte_workspace_id AS workspace, count(*) AS sources FROM observations o
+        WHERE o.next_at <= now() AND (o.claimed_until IS NULL OR o.claimed_until <= now())
+            AND EXISTS (
+                SELECT FROM connections c
+                WHERE c.airbyte_source_id = o.airbyte_source_id AND {_LIVE}
+            )
+        GROUP BY o.airbyte_workspace_id
+    ), jobs AS (
+        SELECT convert_from(payload, 'UTF8') AS workspace, count(*) AS slots FROM pgqueuer
+        WHERE entrypoint = :entrypoint AND status IN ('queued', 'picked') GROUP BY payload
+    )
+    SELECT due.workspace, least(due.sources, CAST(:at_once AS bigint) - coalesce(jobs.slots, 0))
+    FROM due LEFT JOIN jobs ON jobs.workspace = coalesce(CAST(due.workspace AS text), '')
+""")  # noqa: S608 - no input
+
+
+async def claim_sources(
+    session: AsyncSession,
+    workspace: UUID | None,
+    *,
+    slot: UUID,
+    at_once: int,
+    lease: timedelta,
+    every: timedelta,
+    limit: int,
+    source_id: UUID | None = None,
+) -> list[Claim]:
+    """Take sources of a workspace that are due, or the one that is named, for one slot.
+
+    Empty where none is due, or `at_once` other slots are in use. Needs a transaction: claims of one
+    workspace queue up, so that no two take the same last slot.
+    """
+    await session.execute(_ALONE, {"workspace": str(workspace or "")})
+    parameters = {
+        "workspace": workspace,
+        "slot": slot,
+        "at_once": at_once,
+        "lease": lease,
+        "every": every.total_seconds(),
+        "limit": limit,
+    }
+    if source_id is None:
+        rows = await session.execute(_CLAIM_DUE, parameters)
+    else:
+        rows = await session.execute(_CLAIM_ONE, parameters | {"source": source_id})
+    return [Claim(row[0], timedelta(seconds=row[1]), *row[2:]) for row in rows]
+
+
+_ALONE = text("SELECT pg_advisory_xact_lock(hashtextextended('aam.observe ' || :workspace, 0))")
+# The first in the order of the index, and then whether they are due: a plan that begins with what
+# is due sorts all of it each time, since statistics are never as fresh as `next_at`.
+_CLAIM = """
+    WITH used AS (
+        SELECT count(DISTINCT claimed_by) AS slots FROM observations
+        WHERE claimed_until > now() AND claimed_by <> CAST(:slot AS uuid)
+            AND airbyte_workspace_id IS NOT DISTINCT FROM CAST(:workspace AS uuid)
+    ), first AS (
+        SELECT o.airbyte_source_id, o.next_at FROM observations o
+        WHERE (SELECT slots FROM used) < CAST(:at_once AS bigint) AND {which}
+            AND o.airbyte_workspace_id IS NOT DISTINCT FROM CAST(:workspace AS uuid)
+            AND (o.claimed_until IS NULL OR o.claimed_until <= now())
+            AND (
+                SELECT true FROM connections c
+                WHERE c.airbyte_source_id = o.airbyte_source_id AND {live} LIMIT 1
+            )
+        ORDER BY o.next_at LIMIT :limit
+        FOR UPDATE SKIP LOCKED
+    )
+    UPDATE observations o
+    SET claimed_by = CAST(:slot AS uuid), claimed_until = now() + CAST(:lease AS interval),
+        began_at = clock_timestamp(), next_at = greatest(o.next_at, to_timestamp(1))
+    FROM first WHERE first.airbyte_source_id = o.airbyte_source_id AND {due}
+    RETURNING o.airbyte_source_id, {interval}, o.outcome, o.code, o.failures, o.snapshot_id,
+        (SELECT s.raw_hashes FROM snapshots s WHERE s.id = o.snapshot_id), o.suspicious_since,
+        now() - o.suspicious_since, o.is_believed
+"""
+_CLAIM_DUE = text(
+    _CLAIM.format(which="true", due="first.next_at <= now()", live=_LIVE, interval=_INTERVAL)
+)
+_CLAIM_ONE = text(
+    _CLAIM.format(which="o.airbyte_source_id = :source", due="true", live=_LIVE, interval=_INTERVAL)
+)
+
+
+async def give_back_sources(session: AsyncSession, slot: UUID) -> None:
+    """Let others take what a slot has claimed and not ended: it is as due as before."""
+    await session.execute(_GIVE_BACK, {"slot": slot})
+
+
+_GIVE_BACK = text("""
+    UPDATE observations SET claimed_by = NULL, claimed_until = NULL WHERE claimed_by = :slot
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A source that somebody wants looked at now."""
+
+    workspace_id: UUID | None
+    since: datetime
+    """A look that began then, or later, answers the question."""
+
+
+async def ask_for_source(
+    session: AsyncSession, connection: Connection, *, is_believed: bool, joins_within: timedelta
+) -> Asked:
+    """Have a connection's source looked at before all others.
+
+    A look that is under way and began less than `joins_within` ago is joined, unless what it finds
+    is to be believed: it does not know that.
+    """
+    rows = await session.execute(
+        _ASK,
+        {
+            "source": connection.airbyte_source_id,
+            "workspace": connection.airbyte_workspace_id,
+            "believed": is_believed,
+            "within": joins_within,
+        },
+    )
+    return Asked(*rows.one())
+
+
+# Time 0 says that a look is asked for, which goes before all that is due; 1, that it has begun, so
+# that one asked for meanwhile is another, and is left to be taken at the end of this one.
+_ASK = text("""
+    INSERT INTO observations AS o
+        (airbyte_source_id, airbyte_workspace_id, next_at, is_believed)
+    VALUES (:source, :workspace, to_timestamp(0), :believed)
+    ON CONFLICT (airbyte_source_id) DO UPDATE
+    SET is_believed = o.is_believed OR excluded.is_believed,
+        next_at = CASE WHEN (
+            o.claimed_until > now() AND o.began_at > now() - CAST(:within AS interval)
+            AND NOT CAST(:believed AS boolean)
+        ) THEN o.next_at ELSE to_timestamp(0) END
+    RETURNING o.airbyte_workspace_id, CASE WHEN (
+            o.claimed_until > now() AND o.began_at > now() - CAST(:within AS interval)
+            AND NOT CAST(:believed AS boolean)
+        ) THEN o.began_at ELSE now() END
+""")
+
+
+async def answered_since(session: AsyncSession, source_id: UUID, since: datetime) -> bool:
+    """Whether a look at a source that began then or later has ended, and none is under way."""
+    return bool(await session.scalar(_ANSWERED, {"source": source_id, "since": since}))
+
+
+_ANSWERED = text("""
+    SELECT began_at >= :since AND observed_at >= began_at FROM observations
+    WHERE airbyte_source_id = :source
+""")
+
+
+# What a look found
+
+
+async def see_unchanged(
+    session: AsyncSession, looks: Sequence[Unchanged], *, slot: UUID
+) -> set[UUID]:
+    """End the looks whose sources offer, byte for byte, what they were last trusted to.
+
+    One statement; the sources of which that is so. Nothing is done for the others, nor for one that
+    a connection is not compared with yet.
+    """
+    return set(
+        await session.scalars(
+            _UNCHANGED,
+            {
+                "slot": slot,
+                "sources": [look.source_id for look in looks],
+                "snapshots": [look.snapshot_id for look in looks],
+                "raws": [look.raw_hashes for look in looks],
+                "catalogs": [look.catalog_id for look in looks],
+                "pauses": [look.pause.total_seconds() for look in looks],
+            },
+        )
+    )
+
+
+_UNCHANGED = text(f"""
+    WITH look AS (
+        SELECT * FROM unnest(
+            CAST(:sources AS uuid[]), CAST(:snapshots AS uuid[]), CAST(:raws AS bytea[]),
+            CAST(:catalogs AS uuid[]), CAST(:pauses AS float8[])
+        ) AS look (source, snapshot, raw, catalog, pause)
+    ), same AS (
+        UPDATE snapshots s SET seen_at = now(),
+            airbyte_catalog_id = coalesce(look.catalog, s.airbyte_catalog_id)
+        FROM look
+        WHERE s.id = look.snapshot AND s.raw_hashes = look.raw
+            AND s.id = (
+                SELECT newest.id FROM snapshots newest WHERE newest.airbyte_source_id = look.source
+                ORDER BY newest.taken_at DESC LIMIT 1
+            )
+            AND NOT EXISTS (
+                SELECT FROM connections c LEFT JOIN watches w ON w.connection_id = c.id
+                WHERE c.airbyte_source_id = look.source AND {_LIVE}
+                    AND w.compared_snapshot_id IS DISTINCT FROM look.snapshot
+            )
+        RETURNING look.source, look.pause
+    )
+    UPDATE observations o
+    SET outcome = 'unchanged', observed_at = clock_timestamp(),
+        next_at = CASE WHEN o.next_at = to_timestamp(0) THEN o.next_at
+            ELSE now() + make_interval(secs => same.pause) END,
+        claimed_by = NULL, claimed_until = NULL
+    FROM same
+    WHERE o.airbyte_source_id = same.source AND o.claimed_by = :slot
+    RETURNING o.airbyte_source_id
+""")  # noqa: S608 - no input
+
+
+async def end_look(session: AsyncSession, claim: Claim, seen: Seen, *, slot: UUID) -> bool:
+    """Record how a look ended; False, and nothing is done, where its claim has run out."""
+    found = await session.scalar(
+        _END,
+        {
+            "source": claim.source_id,
+            "slot": slot,
+            "outcome": seen.outcome,
+            "code": seen.code,
+            "detail": seen.detail,
+            "failures": seen.failures,
+            "snapshot": seen.snapshot_id,
+            "since": seen.suspicious_since,
+            "newly": seen.is_newly_suspicious,
+            "uses_belief": seen.uses_belief,
+            "pause": seen.pause,
+        },
+    )
+    return found is not None
+
+
+_END = text("""
+    UPDATE observations
+    SET outcome = :outcome, code = :code, detail = :detail, failures = :failures,
+        snapshot_id = :snapshot, is_believed = is_believed AND NOT CAST(:uses_belief AS boolean),
+        suspicious_since = CASE WHEN CAST(:newly AS boolean) THEN now()
+            ELSE CAST(:since AS timestamptz) END,
+        observed_at = clock_timestamp(),
+        next_at = CASE WHEN next_at = to_timestamp(0) THEN next_at
+            ELSE now() + CAST(:pause AS interval) END,
+        claimed_by = NULL, claimed_until = NULL
+    WHERE airbyte_source_id = :source AND claimed_by = :slot
+    RETURNING airbyte_source_id
+""")
+
+
+async def trusted_snapshot(session: AsyncSession, claim: Claim) -> Snapshot | None:
+    """What a source was last trusted to offer, at the least by whoever took its first snapshot."""
+    if claim.snapshot_id is None:
+        return await latest_snapshot(session, claim.source_id)
+    return await session.get(Snapshot, claim.snapshot_id)
+
+
+async def connections_of_source(session: AsyncSession, source_id: UUID) -> Sequence[UUID]:
+    """The live connections that stand on a source, by id."""
+    return (await session.scalars(_OF_SOURCE, {"source": source_id})).all()
+
+
+_OF_SOURCE = text(f"""
+    SELECT c.id FROM connections c WHERE c.airbyte_source_id = :source AND {_LIVE} ORDER BY c.id
+""")  # noqa: S608 - no input
+
+
+async def synced_streams(session: AsyncSession, source_id: UUID) -> set[tuple[str | None, str]]:
+    """The streams that live connections sync from a source, by namespace and name."""
+    rows = await session.execute(_SYNCED, {"source": source_id})
+    return {(namespace, name) for namespace, name in rows}
+
+
+_SYNCED = text(f"""
+    SELECT DISTINCT nullif(s->'stream'->>'namespace', ''), s->'stream'->>'name'
+    FROM connections c
+    JOIN sync_catalog_versions v
+        ON v.connection_id = c.id AND v.version_number = c.catalog_version
+    CROSS JOIN jsonb_array_elements(v.sync_catalog->'streams') s
+    WHERE c.airbyte_source_id = :source AND {_LIVE}
+""")  # noqa: S608 - no input
+
+
+async def configured_streams(
+    session: AsyncSession,
+    connection_id: UUID,
+    version_number: int,
+    *,
+    names: Collection[str] | None = None,
+) -> list[bytes]:
+    """The streams of a catalog version as JSON; only of these names where given."""
+    rows = await session.scalars(
+        _CONFIGURED,
+        {
+            "id": connection_id,
+            "version": version_number,
+            "names": None if names is None else list(names),
+        },
+    )
+    return [stream.encode() for stream in rows]
+
+
+_CONFIGURED = text("""
+    SELECT stream::text FROM sync_catalog_versions v
+    CROSS JOIN jsonb_array_elements(v.sync_catalog->'streams') stream
+    WHERE v.connection_id = :id AND v.version_number = :version AND (
+        CAST(:names AS text[]) IS NULL
+        OR stream->'stream'->>'name' = ANY(CAST(:names AS text[]))
+    )
+""")
+
+
+async def uncompared(
+    session: AsyncSession, source_id: UUID, snapshot_id: UUID
+) -> Sequence[Uncompared]:
+    """The live connections of a source that are not compared with a snapshot yet, by id.
+
+    One that was never compared is compared with what its newest version was made from.
+    """
+    rows = await session.execute(_UNCOMPARED, {"source": source_id, "snapshot": snapshot_id})
+    return [Uncompared(id_, ConnectionStatus(status), *rest) for id_, status, *rest in rows]
+
+
+_UNCOMPARED = text(f"""
+    SELECT c.id, c.status, c.catalog_version, w.compared_snapshot_id,
+        coalesce(w.compared_snapshot_id, (
+            SELECT v.snapshot_id FROM sync_catalog_versions v
+            JOIN snapshots s ON s.id = v.snapshot_id AND s.airbyte_source_id = c.airbyte_source_id
+            WHERE v.connection_id = c.id ORDER BY v.version_number DESC LIMIT 1
+        ))
+    FROM connections c LEFT JOIN watches w ON w.connection_id = c.id
+    WHERE c.airbyte_source_id = :source AND {_LIVE}
+        AND w.compared_snapshot_id IS DISTINCT FROM CAST(:snapshot AS uuid)
+    ORDER BY c.id
+""")  # noqa: S608 - no input
+
+
+async def compared_snapshot(session: AsyncSession, connection_id: UUID) -> UUID | None:
+    """Up to which snapshot a connection's drifts are recorded; None before the first."""
+    return await session.scalar(
+        select(Watch.compared_snapshot_id).where(Watch.connection_id == connection_id)
+    )
+
+
+async def see_compared(session: AsyncSession, connection_id: UUID, snapshot_id: UUID) -> None:
+    """Note up to which snapshot a connection's drifts are recorded."""
+    await session.execute(
+        insert(Watch)
+        .values(connection_id=connection_id, compared_snapshot_id=snapshot_id)
+        .on_conflict_do_update(
+            index_elements=[Watch.connection_id], set_={"compared_snapshot_id": snapshot_id}
+        )
+    )
+
+
+async def stream_schemas(
+    session: AsyncSession, hashes: Collection[bytes], *, names: Collection[str] | None = None
+) -> Sequence[StreamSchema]:
+    """These stream schemas, in no order; only of streams with these names where given."""
+    found = select(StreamSchema).where(StreamSchema.hash.in_(hashes))
+    if names is not None:
+        found = found.where(StreamSchema.name.in_(names))
+    return (await session.scalars(found)).all()
+
+
+async def stream_names(
+    session: AsyncSession, hashes: Collection[bytes]
+) -> set[tuple[str | None, str]]:
+    """Which streams these schemas are of, by namespace and name."""
+    rows = await session.execute(
+        select(StreamSchema.namespace, StreamSchema.name).where(StreamSchema.hash.in_(hashes))
+    )
+    return {(namespace, name) for namespace, name in rows}
+
+
+# How often
+
+
+async def watch(session: AsyncSession, connection_id: UUID, interval: timedelta | None) -> None:
+    """Say how often a connection's source is looked at; None for the installation's default."""
+    seconds = None if interval is None else int(interval.total_seconds())
+    await session.execute(
+        insert(Watch)
+        .values(connection_id=connection_id, interval_seconds=seconds)
+        .on_conflict_do_update(
+            index_elements=[Watch.connection_id], set_={"interval_seconds": seconds}
+        )
+    )
+
+
+async def hurry_source(session: AsyncSession, source_id: UUID, *, every: timedelta) -> None:
+    """Have the next look no later than its interval says now."""
+    await session.execute(_HURRY, {"source": source_id, "every": every.total_seconds()})
+
+
+_HURRY = text(f"""
+    UPDATE observations o SET next_at = least(
+        o.next_at, coalesce(o.observed_at, now()) + make_interval(secs => {_INTERVAL})
+    )
+    WHERE o.airbyte_source_id = :source
+""")  # noqa: S608 - no input
+
+
+# What is told
+
+
+async def observation_json(session: AsyncSession, connection_id: UUID, *, every: timedelta) -> str:
+    """How a connection's source is looked at, as JSON text.
+
+    Raises:
+        NotFound: there is no such connection.
+    """
+    found: str | None = await session.scalar(
+        _OBSERVATION, {"id": connection_id, "every": every.total_seconds()}
+    )
+    if found is None:
+        raise NotFound(f"No connection {connection_id}.")
+    return found
+
+
+# Who asked for a look has put it before all others, by a time long past.
+_OBSERVATION = text(f"""
+    SELECT json_build_object(
+        'connection_id', k.id, 'source_id', k.airbyte_source_id,
+        'interval_seconds', n.interval_seconds, 'effective_interval_seconds', {_INTERVAL},
+        'next_at', greatest(o.next_at, o.observed_at),
+        'observing', coalesce(o.claimed_until > now(), false), 'observed_at', o.observed_at,
+        'outcome', o.outcome, 'code', o.code, 'detail', o.detail,
+        'failures', coalesce(o.failures, 0), 'suspicious_since', o.suspicious_since,
+        'snapshot_id', o.snapshot_id, 'compared_snapshot_id', n.compared_snapshot_id
+    )::text
+    FROM connections k
+    LEFT JOIN watches n ON n.connection_id = k.id
+    LEFT JOIN observations o ON o.airbyte_source_id = k.airbyte_source_id
+    WHERE k.id = :id
+""")  # noqa: S608 - no input
+
+
+async def look_json(session: AsyncSession, connection_id: UUID) -> str:
+    """What the newest look at a connection's source found, and its drift where it found one."""
+    found: str = (await session.execute(_LOOK, {"id": connection_id})).scalar_one()
+    return found
+
+
+_LOOK = text("""
+    SELECT json_build_object(
+        'connection_id', c.id, 'source_id', c.airbyte_source_id, 'outcome', o.outcome,
+        'snapshot_id', o.snapshot_id, 'drift_id', d.id, 'changes', coalesce(d.changes, '[]'),
+        'code', o.code, 'detail', o.detail
+    )::text
+    FROM connections c
+    JOIN observations o ON o.airbyte_source_id = c.airbyte_source_id
+    LEFT JOIN drifts d ON d.connection_id = c.id AND d.after_snapshot_id = o.snapshot_id
+        AND o.outcome = 'changed'
+    WHERE c.id = :id
+""")
