@@ -69,11 +69,17 @@ def free_port() -> int:
 
 
 def free_ports(count: int) -> list[int]:
-    """As many different ports that nobody has."""
-    ports: set[int] = set()
+    """As many different ports that nobody has, at most a hundred.
+
+    No two end in the same two digits, so that the ports of replicas, which lie whole
+    hundreds further on, are never each other's. The first replica's are free as well.
+    """
+    ports: dict[int, int] = {}
     while len(ports) < count:
-        ports.add(free_port())
-    return list(ports)
+        port = free_port()
+        if not is_taken(port + 100):
+            ports.setdefault(port % 100, port)
+    return list(ports.values())
 
 
 class Server(ABC):
