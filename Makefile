@@ -58,6 +58,12 @@ bench: $(VENV)/.dev ## The benchmarks, as ratios to floors of the same run
 migrate: $(VENV)/.local ## Bring SUPABASE_DB_URL's registry up to date (or the running mesh's)
 	@if [ -z "$$SUPABASE_DB_URL" ] && [ -f .aam/env ]; then source .aam/env; fi; $(BIN)/alembic upgrade head
 
+# SCOPES="connections:read repairs:decide" says what it may; without, everything.
+key: $(VENV)/.local ## Make a key for a caller, OWNER=ada@example.com, and print it once
+	@if [ -z "$(OWNER)" ]; then echo 'Whose is it? make key OWNER=ada@example.com [SCOPES="connections:read ..."]'; exit 2; fi; \
+	if [ -z "$$SUPABASE_DB_URL" ] && [ -f .aam/env ]; then source .aam/env; fi; \
+	exec $(BIN)/python -m services.orchestrator.access_setup make --owner "$(OWNER)" $(foreach scope,$(SCOPES),--scope $(scope))
+
 # DRY_RUN=1 tells what would be done, and does nothing.
 sweep: $(VENV)/.local ## Delete from Airbyte what ended operations left there (DRY_RUN=1: tell)
 	@if [ -z "$$SUPABASE_DB_URL" ] && [ -f .aam/env ]; then source .aam/env; fi; \
@@ -77,7 +83,7 @@ clean: ## Delete what a stopped mesh keeps (.aam/)
 	@if [ -e $(VENV)/.local ]; then $(BIN)/python -m local clean; else rm -rf .aam; fi
 
 
-.PHONY: help up demo test check faults lossy corpus mutants fix bench migrate sweep reconcile events install-connectors clean
+.PHONY: help up key demo test check faults lossy corpus mutants fix bench migrate sweep reconcile events install-connectors clean
 
 # The interpreter is checked before anything is made: the Salesforce connector has no release for 3.14.
 $(BIN)/python:

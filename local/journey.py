@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import asyncpg
 from redis.asyncio import Redis
 
-from local.stack import Stack
+from local.stack import SERVICES, Stack
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -62,7 +62,11 @@ class Mesh:
             Untrue: it answers another status, or not at all.
         """
         address = self.stack.url_of(name).removeprefix("http://")
-        status, answer = await asyncio.to_thread(_request, address, method, path, body)
+        headers = {"Content-Type": "application/json"}
+        if name in SERVICES:
+            header, _, value = self.stack.auth_file.read_text().strip().partition(": ")
+            headers[header] = value
+        status, answer = await asyncio.to_thread(_request, address, method, path, body, headers)
         told = answer.get("detail", "") if isinstance(answer, dict) else ""
         require(status == expect, f"{name} answered {status} to {method} {path}: {told}")
         return answer
@@ -480,14 +484,16 @@ def _listed(counts: Counter[str]) -> str:
     return ", ".join(name if n == 1 else f"{name} ({n})" for name, n in counts.items())
 
 
-def _request(address: str, method: str, path: str, body: Any) -> tuple[int, Any]:
+def _request(
+    address: str, method: str, path: str, body: Any, headers: dict[str, str]
+) -> tuple[int, Any]:
     connection = http.client.HTTPConnection(address, timeout=120)
     try:
         connection.request(
             method,
             path,
             None if body is None else json.dumps(body),
-            {"Content-Type": "application/json"},
+            headers,
         )
         answer = connection.getresponse()
         return answer.status, json.loads(answer.read())

@@ -38,6 +38,7 @@ _OWN = (
     "AIRBYTE_",
     "SUPABASE_",
     "REDIS_",
+    "SERVICE_",
     "WEBHOOK_",
     "LOCAL_AIRBYTE_",
     "SAMPLE_ORG_",
@@ -51,6 +52,7 @@ _NOT_HERE = (
     "SUPABASE_DB_CA_FILE",
     "WEBHOOK_SIGNING_KEY",
 )
+_KEY_ENVIRONMENT = "local"
 _REPLICA_PORTS_APART = 100
 _LONGEST_BACK_OFF_S = 30.0
 _HEALTHY_AFTER_S = 60.0
@@ -149,6 +151,11 @@ class Stack:
         return f"http://127.0.0.1:{getattr(self.settings, f'{name}_port')}"
 
     @property
+    def auth_file(self) -> Path:
+        """The first key, as the header that `curl -H @<file>` sends."""
+        return self._state / "auth"
+
+    @property
     def addresses(self) -> dict[str, str]:
         """What a person at a shell needs to use the mesh; three of them hold local passwords."""
         named = {name.upper(): self.url_of(name) for name in SERVICES}
@@ -161,6 +168,7 @@ class Stack:
             "SUPABASE_DB_URL": f"{self.postgres.url}?sslmode=disable",
             "WAREHOUSE_URL": self.postgres.url_of("warehouse"),
             "REDIS_URL": self.valkey.url,
+            "KEY_ENVIRONMENT": _KEY_ENVIRONMENT,
         }
 
     async def __aenter__(self) -> Self:
@@ -211,6 +219,7 @@ class Stack:
             await migrating
         finally:
             migrating.cancel()
+        await self._run("access", self._access_setup())
         await self._start(*self._services())
         self._write_env_file()
         self._watching = [asyncio.create_task(self._keep_up(one)) for one in self.processes]
@@ -302,10 +311,27 @@ class Stack:
             raise
 
     async def _migrate(self) -> None:
-        log = self._logs / "migrate.log"
+        await self._run("migrate", ["alembic", "upgrade", "head"])
+
+    def _access_setup(self) -> list[str]:
+        """Makes the services' keys and the first caller's, where they are missing."""
+        keys = self._state / "keys"
+        return [
+            *("services.orchestrator.access_setup", "set-up"),
+            *("--private", str(keys), "--public", str(keys / "public")),
+            *("--first-key", str(self.auth_file)),
+        ]
+
+    async def _run(self, name: str, command: Sequence[str]) -> None:
+        """Run a command of ours to its end.
+
+        Raises:
+            ServerFailed: it ends with an error; the message names its log.
+        """
+        log = self._logs / f"{name}.log"
         with log.open("ab") as output:
             process = Leashed(
-                [sys.executable, "-m", "alembic", "upgrade", "head"],
+                [sys.executable, "-m", *command],
                 log=output,
                 env=self._service_environment("orchestrator"),
                 cwd=ROOT,
@@ -315,7 +341,7 @@ class Stack:
         finally:
             process.kill()
         if code:
-            raise ServerFailed(f"The migrations ended with {code}; their log: {log}")
+            raise ServerFailed(f"{name} ended with {code}; its log: {log}")
 
     async def _keep_up(self, server: Server) -> None:
         """Start a process again whenever it ends, later each time until it holds."""
@@ -419,17 +445,23 @@ class Stack:
 
         Only the drift_repair_agent signs webhooks.
         """
+        keys = self._state / "keys"
+        known = {
+            "SERVICE_PRIVATE_KEY_DIR": str(keys / name),
+            "SERVICE_PUBLIC_KEYS_DIR": str(keys / "public"),
+        }
         if name == "auth_broker":
-            return self._inherited(_CREDENTIAL) | self._sample_credential()
+            return self._inherited(_CREDENTIAL) | self._sample_credential() | known
         peers = {f"{peer.upper()}_URL": self.url_of(peer) for peer in SERVICES}
         addresses = self.addresses
         signs = name == "drift_repair_agent"
         ours = ("AIRBYTE_API_URL", "AIRBYTE_WORKSPACE_ID", "AIRBYTE_DESTINATION_ID")
         return (
-            {"JOB_POLL_INTERVAL": "0.5"}
+            {"JOB_POLL_INTERVAL": "0.5", "KEY_ENVIRONMENT": _KEY_ENVIRONMENT}
             | self._inherited()
             # Set to nothing, so that a `.env` for a real Airbyte or Supabase has no say here.
             | dict.fromkeys(_NOT_HERE, "")
+            | known
             | ({"WEBHOOK_SIGNING_KEY": self._signing_key()} if signs else {})
             | peers
             | {name: addresses[name] for name in (*ours, "SUPABASE_DB_URL", "REDIS_URL")}

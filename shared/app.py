@@ -12,8 +12,8 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from types import FrameType
 from typing import Any
 from uuid import uuid4
@@ -31,7 +31,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
 from shared import logs
-from shared.errors import AamError, Invalid, TooLarge
+from shared.errors import AamError, Invalid, TooLarge, Unavailable
+from shared.gate import Access, Gate, NobodyCanCall, requirements
 
 log = logs.get(__name__)
 
@@ -100,6 +101,8 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 _TITLES = {
     400: "The Idempotency-Key is none",
+    401: "Nobody knows who asks",
+    403: "Who asks may not",
     404: "There is no such thing",
     409: "Its state does not allow this now",
     413: "The body is too large",
@@ -114,22 +117,26 @@ def create_app(
     *,
     service: str,
     description: str,
+    access: Access,
     lifespan: Lifespan[FastAPI] | None = None,
     ready: Mapping[str, Check] | None = None,
     max_body_bytes: int = ONE_MIB,
 ) -> FastAPI:
     """A service's application; its routes are added by the caller.
 
-    `ready` maps what the service stands on to a check that raises an AamError while it is away.
+    `access` is how callers are known. `ready` maps what the service stands on to a check that
+    raises an AamError while it is away.
     """
     app = FastAPI(
         title=f"AAM {service}",
         description=description,
         version="0.1.0",
-        lifespan=lifespan,
-        openapi_url="/openapi.json",
+        lifespan=_with_callers(access, lifespan),
+        openapi_url="/openapi.json" if access.docs_are_open else None,
     )
-    checks = ready or {}
+    checks = {**(ready or {})}
+    if access.anybody is not None:
+        checks["access"] = access.require_anybody
 
     @app.get("/health", tags=["operations"])
     async def health() -> Health:
@@ -155,9 +162,33 @@ def create_app(
     app.exception_handler(AamError)(_answer_expected)
     app.exception_handler(RequestValidationError)(_answer_invalid)
     app.exception_handler(HTTPException)(_answer_http)
+    app.add_middleware(Gate, known=access, routes=app.routes, answer=_refusal)
     app.add_middleware(_Requests, service=service, max_body_bytes=max_body_bytes)
     _describe_problem(app)
     return app
+
+
+def _with_callers(access: Access, lifespan: Lifespan[FastAPI] | None) -> Lifespan[FastAPI]:
+    """The service's life; it does not begin where nobody could call, or anybody could.
+
+    While the registry is away nobody knows whether there are keys: the service starts, answers
+    503, and is ready when both are there.
+    """
+
+    @asynccontextmanager
+    async def guarded(app: FastAPI) -> AsyncIterator[Mapping[str, Any] | None]:
+        requirements(app.routes)
+        try:
+            await access.require_anybody()
+        except NobodyCanCall as error:
+            log.error("nobody_can_call", detail=error.detail)  # noqa: TRY400 (no trace is needed)
+            raise
+        except Unavailable as error:
+            log.warning("callers_unknown", detail=error.detail)
+        async with lifespan(app) if lifespan else nullcontext() as state:
+            yield state
+
+    return guarded  # type: ignore[return-value]  # a state is optional
 
 
 @contextmanager
@@ -236,11 +267,14 @@ def _describe_problem(app: FastAPI) -> None:
             for operation in operations.values():
                 if "422" in operation["responses"]:
                     operation["responses"]["422"] = problems(422)[422]
+                if "security" in operation:
+                    operation["responses"] |= _REFUSALS
         return schema
 
     app.openapi = described  # type: ignore[method-assign]  # FastAPI's documented way
 
 
+_REFUSALS = {str(status): answer for status, answer in problems(401, 403).items()}
 _AGAIN_SOON = {"Retry-After": "1"}
 
 
@@ -252,6 +286,10 @@ def _problem(problem: Mapping[str, Any], *, headers: Mapping[str, str] | None = 
         media_type=PROBLEM_JSON,
         headers=_AGAIN_SOON if problem["status"] == 503 else headers,
     )
+
+
+def _refusal(error: AamError) -> Response:
+    return _problem(error.problem())
 
 
 async def _answer_expected(_request: Request, error: AamError) -> Response:
@@ -371,6 +409,7 @@ class _Requests:
                     method=scope["method"],
                     path=scope["path"],
                     status=status,
+                    caller=getattr(scope.get("state", {}).get("caller"), "id", None),
                     ms=round((time.perf_counter() - started) * 1000, 1),
                 )
 

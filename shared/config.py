@@ -178,6 +178,18 @@ class ProcessSettings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """How much is logged; one JSON object a line, on standard output."""
 
+    aam_docs: Literal["on", "off"] = "on"
+    """Whether the pages that describe the API can be read without a key."""
+
+    service_public_keys_dir: Optional[Path] = None
+    """Folder with the services' public keys, each as `<service>.<kid>.pem`."""
+
+    service_private_key_dir: Optional[Path] = None
+    """Folder with the service's own key, `<service>.pem`; it signs what it asks of others by it."""
+
+    key_environment: Annotated[str, Field(pattern=r"^[a-z0-9]{1,16}$")] = "live"
+    """A word in new keys, `aam_<word>_...`, by which people tell where one belongs."""
+
     @model_validator(mode="after")
     def _failpoints_are_for_tests(self) -> Self:
         if self.aam_failpoints and self.aam_env != "test":

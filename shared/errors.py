@@ -1,6 +1,8 @@
 """Every failure AAM expects. Anything else that escapes is a bug and answers 500.
 
 AamError
+├── Unauthenticated          401   nobody knows who asks
+├── Forbidden                403   who asks may not; `scope` names what would be needed
 ├── NotFound                 404
 ├── Invalid                  422   what was sent is not valid; `fields` says where
 │   └── TooLarge             413
@@ -63,6 +65,22 @@ class AamError(Exception):
         error = cls.__new__(cls)
         AamError.__init__(error, detail, code=code, **members)
         return error
+
+
+class Unauthenticated(AamError):
+    """The credentials are missing, or prove nothing; which of it is not told."""
+
+    status = 401
+    title = "Not authenticated"
+    code = "unauthenticated"
+
+
+class Forbidden(AamError):
+    """The caller is known, and may not do this."""
+
+    status = 403
+    title = "Forbidden"
+    code = "forbidden"
 
 
 class NotFound(AamError):
@@ -252,6 +270,8 @@ class Unavailable(AamError):
 
 _BY_STATUS: dict[int, type[AamError]] = {
     400: BadKey,
+    401: Unauthenticated,
+    403: Forbidden,
     404: NotFound,
     409: Conflict,
     413: TooLarge,

@@ -267,7 +267,9 @@ class SyncCatalogVersion(Base):
     repair_id: Mapped[UUID | None] = mapped_column(ForeignKey("repairs.id"))
     """The repair that made it; None where a caller gave the catalog."""
     decided_by: Mapped[str | None]
-    """Who decided: a person's name, or `policy`."""
+    """Who decided: a person's name as it was told, or `policy`."""
+    asked_by: Mapped[str | None]
+    """Whose credentials asked for it; None where AAM made it by itself."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 

@@ -11,6 +11,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import BaseModel, ConfigDict
 
+from shared.access import Scope, caller_of, may
 from shared.app import PROBLEM_JSON, example, problems, raw_json
 from shared.errors import BadKey
 from shared.models import OperationStatus
@@ -30,6 +31,7 @@ _EXAMPLE: dict[str, Any] = {
     "step_since": "2026-11-22T09:30:01.123456+00:00",
     "waits_for": "upstream_timeout",
     "attempts": 1,
+    "asked_by": "ada@example.com (key ab12cd34)",
     "created_at": "2026-11-22T09:30:00.123456+00:00",
     "deadline": "2026-11-22T10:00:00.123456+00:00",
 }
@@ -61,6 +63,8 @@ class OperationView(BaseModel):
     """The code of what keeps it waiting."""
     attempts: int
     """How many processes have had it in hand."""
+    asked_by: str | None = None
+    """Whose credentials had it begun; null where AAM did by itself."""
     problem: dict[str, Any] | None = None
     answer_status: int | None = None
     created_at: datetime
@@ -81,7 +85,10 @@ def routes() -> APIRouter:
     router = APIRouter(tags=["operations"])
 
     @router.get(
-        "/operations/{operation_id}", response_model=OperationView, responses=problems(404, 503)
+        "/operations/{operation_id}",
+        dependencies=[may(Scope.CONNECTIONS_READ)],
+        response_model=OperationView,
+        responses=problems(404, 503),
     )
     async def operation(operation_id: UUID, operations: Service) -> Response:
         """What is under way, since when, at which step, and why it waits."""
@@ -89,6 +96,7 @@ def routes() -> APIRouter:
 
     @router.get(
         "/operations",
+        dependencies=[may(Scope.CONNECTIONS_READ)],
         response_model=list[OperationView],
         responses={200: example([_EXAMPLE]), **problems(422, 503)},
     )
@@ -136,7 +144,7 @@ async def _key(
     digest = hashlib.blake2b(request.url.path.encode() + b"\0", digest_size=16)
     digest.update(await request.body())
     route = f"{request.method} {request.scope['route'].path}"
-    return Key(caller="", route=route, key=key, fingerprint=digest.digest())
+    return Key(caller=caller_of(request).id, route=route, key=key, fingerprint=digest.digest())
 
 
 async def _wait(

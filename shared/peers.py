@@ -17,6 +17,7 @@ import structlog
 from httpx_aiohttp import AiohttpTransport
 
 from shared import logs
+from shared.access import Scope
 from shared.config import Settings
 from shared.errors import (
     AamError,
@@ -25,6 +26,7 @@ from shared.errors import (
     UpstreamUnreachable,
     from_problem,
 )
+from shared.tokens import Signer
 from shared.trust import authorities
 
 
@@ -33,7 +35,8 @@ class Peer:
 
     name: str
 
-    def __init__(self, base_url: str, *, deadline: float) -> None:
+    def __init__(self, base_url: str, *, signer: Signer, deadline: float) -> None:
+        self._signer = signer
         self._deadline = deadline
         self._client = httpx.AsyncClient(
             base_url=base_url,
@@ -56,23 +59,23 @@ class Peer:
         async with self._in_time():
             await self._once("GET", "/health")
 
-    async def _get(self, path: str, **parameters: str) -> dict[str, Any]:
-        """Read from the peer; repeated while that may help, within the deadline.
-
-        Raises:
-            AamError: what the peer raised, rebuilt from its answer; or that it cannot be reached.
-        """
-        return await self._repeated("GET", path, params=parameters)
-
-    async def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    async def _post(self, path: str, scope: Scope, body: Mapping[str, Any]) -> dict[str, Any]:
         """Send what may be sent twice; repeated like a read.
 
         Raises:
             AamError: what the peer raised, rebuilt from its answer; or that it cannot be reached.
         """
-        return await self._repeated("POST", path, content=orjson.dumps(body))
+        return await self._repeated("POST", path, scope=scope, content=orjson.dumps(body))
 
-    async def _repeated(self, method: str, path: str, **sent: Any) -> dict[str, Any]:
+    async def _repeated(
+        self,
+        method: str,
+        path: str,
+        *,
+        scope: Scope,
+        credential_id: str | None = None,
+        **sent: Any,
+    ) -> dict[str, Any]:
         async with self._in_time():
             async for attempt in stamina.retry_context(
                 on=_worth_repeating,
@@ -82,7 +85,11 @@ class Peer:
                 wait_jitter=0.05,
             ):
                 with attempt:
-                    return await self._once(method, path, **sent)
+                    # Each try has a token of its own: the broker takes none twice.
+                    token = self._signer.token(
+                        self.name, scope, request_id=_request_id(), credential_id=credential_id
+                    )
+                    return await self._once(method, path, token=token, **sent)
         raise AssertionError("unreachable")  # pragma: no cover
 
     @asynccontextmanager
@@ -93,10 +100,13 @@ class Peer:
         except TimeoutError:
             raise UpstreamTimeout(f"The {self.name} did not answer in time.") from None
 
-    async def _once(self, method: str, path: str, **sent: Any) -> dict[str, Any]:
-        request_id = structlog.contextvars.get_contextvars().get("request_id")
-        headers = {logs.REQUEST_ID_HEADER: request_id} if request_id else {}
+    async def _once(
+        self, method: str, path: str, *, token: str | None = None, **sent: Any
+    ) -> dict[str, Any]:
+        headers = {logs.REQUEST_ID_HEADER: _request_id()} if _request_id() else {}
         headers |= sent.pop("headers", {})
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
         if "content" in sent:
             headers["Content-Type"] = "application/json"
         try:
@@ -116,6 +126,10 @@ class Peer:
         raise UpstreamUnknown(f"The {self.name} answered {answer.status_code} with no JSON object.")
 
 
+def _request_id() -> str:
+    return str(structlog.contextvars.get_contextvars().get("request_id", ""))
+
+
 def _worth_repeating(error: Exception) -> bool:
     return isinstance(error, AamError) and error.retryable
 
@@ -126,9 +140,10 @@ class AuthBroker(Peer):
     name = "auth_broker"
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> Self:
+    def from_settings(cls, settings: Settings, signer: Signer) -> Self:
         """The broker that the settings name."""
-        return cls(str(settings.auth_broker_url), deadline=settings.peer_timeout.total_seconds())
+        deadline = settings.peer_timeout.total_seconds()
+        return cls(str(settings.auth_broker_url), signer=signer, deadline=deadline)
 
     async def connector_config(self, source_type: str, credential_id: str) -> dict[str, Any]:
         """The configuration of a source type's connector. It holds secrets: never log or store it.
@@ -139,7 +154,13 @@ class AuthBroker(Peer):
             UpstreamUnreachable: the broker is away.
         """
         part = quote(credential_id, safe="")
-        return await self._get(f"/credentials/{part}/connector-config", source_type=source_type)
+        return await self._repeated(
+            "GET",
+            f"/credentials/{part}/connector-config",
+            scope=Scope.CREDENTIALS_READ,
+            credential_id=credential_id,
+            params={"source_type": source_type},
+        )
 
 
 class Orchestrator(Peer):
@@ -148,9 +169,10 @@ class Orchestrator(Peer):
     name = "orchestrator"
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> Self:
+    def from_settings(cls, settings: Settings, signer: Signer) -> Self:
         """The orchestrator that the settings name."""
-        return cls(str(settings.orchestrator_url), deadline=settings.peer_timeout.total_seconds())
+        deadline = settings.peer_timeout.total_seconds()
+        return cls(str(settings.orchestrator_url), signer=signer, deadline=deadline)
 
     async def sync(self, connection_id: UUID, *, key: str) -> UUID:
         """Have Airbyte move the data now, once for each Idempotency-Key; the job's id.
@@ -165,6 +187,7 @@ class Orchestrator(Peer):
         answer = await self._repeated(
             "POST",
             f"/connections/{connection_id}/sync",
+            scope=Scope.CONNECTIONS_SYNC,
             params={"wait": f"{wait:g}"},
             headers={"Idempotency-Key": key},
         )
@@ -226,9 +249,10 @@ class RagEngine(Peer):
     name = "rag_engine"
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> Self:
+    def from_settings(cls, settings: Settings, signer: Signer) -> Self:
         """The engine that the settings name."""
-        return cls(str(settings.rag_engine_url), deadline=settings.peer_timeout.total_seconds())
+        deadline = settings.peer_timeout.total_seconds()
+        return cls(str(settings.rag_engine_url), signer=signer, deadline=deadline)
 
     async def suggest(
         self,
@@ -252,6 +276,7 @@ class RagEngine(Peer):
         """
         answer = await self._post(
             "/suggest",
+            Scope.CONNECTIONS_READ,
             {
                 "source_type": source_type,
                 "entity": entity,
@@ -272,5 +297,5 @@ class RagEngine(Peer):
             Conflict: another decision has this id.
             UpstreamUnreachable: the engine is away.
         """
-        answer = await self._post("/learn", decision)
+        answer = await self._post("/learn", Scope.REPAIRS_DECIDE, decision)
         return bool(answer["learned"])

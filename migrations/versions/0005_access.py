@@ -51,11 +51,13 @@ def upgrade() -> None:
         op.f("ix_credential_audit_credential_id_at"), "credential_audit", ["credential_id", "at"]
     )
     op.add_column("operations", sa.Column("asked_by", sa.Text(), nullable=True))
+    op.add_column("sync_catalog_versions", sa.Column("asked_by", sa.Text(), nullable=True))
     op.add_column("job_history", sa.Column("asked_by", sa.Text(), nullable=True))
 
 
 def downgrade() -> None:
     op.drop_column("job_history", "asked_by")
+    op.drop_column("sync_catalog_versions", "asked_by")
     op.drop_column("operations", "asked_by")
     op.drop_table("credential_audit")
     op.drop_table("api_keys")

@@ -13,8 +13,10 @@ from services.auth_broker.service import (
     EnvironmentStore,
 )
 from shared import logs
+from shared.access import Scope, may
 from shared.app import create_app, problems
 from shared.config import ProcessSettings, load
+from shared.gate import access_for
 
 router = APIRouter(tags=["credentials"])
 
@@ -51,6 +53,7 @@ _EXAMPLE: dict[str, Any] = {
 
 @router.get(
     "/credentials/{credential_id}/connector-config",
+    dependencies=[may(Scope.CREDENTIALS_READ)],
     responses={200: _EXAMPLE, **problems(404, 422)},
 )
 async def connector_config(
@@ -74,6 +77,7 @@ def build(settings: ProcessSettings, store: CredentialStore | None = None) -> Fa
     app = create_app(
         service="auth_broker",
         description="Turns a credential id into a connector's configuration. Internal only.",
+        access=access_for("auth_broker", settings),
     )
     app.state.service = AuthBroker(store or EnvironmentStore.from_process())
     app.include_router(router)

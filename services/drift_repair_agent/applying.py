@@ -78,6 +78,7 @@ class Applying:
                 fingerprint=heal.fingerprint,
                 origin=heal.origin,
                 snapshot_id=heal.snapshot_id,
+                asked_by=operation.asked_by,
             )
             version.repair_id, version.decided_by = heal.repair_id, heal.decided_by
             events.record(session, EventType.CATALOG_APPLIED, row, ref=operation.id)

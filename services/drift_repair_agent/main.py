@@ -35,11 +35,13 @@ from services.drift_repair_agent.shapes import (
 from services.drift_repair_agent.suggesting import Suggesting
 from services.drift_repair_agent.verifying import Verifying
 from shared import background, failpoints, logs, registry
+from shared.access import Scope, may
 from shared.airbyte_client import AirbyteClient
 from shared.app import create_app, for_server, problems, raw_json, told_to_stop
 from shared.background import Look
 from shared.config import Settings, load
 from shared.database import Database
+from shared.gate import access_for, signer_for
 from shared.jobs import Jobs
 from shared.models import RepairState
 from shared.operations import Operations
@@ -208,6 +210,7 @@ _APPLIED: dict[str, Any] = {
 
 @router.post(
     "/repair/apply_new_catalog",
+    dependencies=[may(Scope.CATALOGS_HEAL)],
     openapi_extra=_BODY,
     responses={200: _APPLIED, **ACCEPTED, **problems(400, 404, 409, 413, 422, 502, 503, 504)},
 )
@@ -228,7 +231,12 @@ _WAITS: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.get("/repairs", response_model=RepairPage, responses=problems(422, 503))
+@router.get(
+    "/repairs",
+    dependencies=[may(Scope.CONNECTIONS_READ)],
+    response_model=RepairPage,
+    responses=problems(422, 503),
+)
 async def repairs(
     db: Registry,
     state: Annotated[list[RepairState] | None, Query()] = None,
@@ -248,7 +256,12 @@ async def repairs(
         return raw_json(await registry.page_of_repairs(session, shown, limit=limit))
 
 
-@router.get("/repairs/{repair_id}", response_model=RepairDetail, responses=problems(404, 503))
+@router.get(
+    "/repairs/{repair_id}",
+    dependencies=[may(Scope.CONNECTIONS_READ)],
+    response_model=RepairDetail,
+    responses=problems(404, 503),
+)
 async def repair(repair_id: UUID, repairs: Decisions) -> Response:
     """One repair: its changes, what each destroys or resets, and the catalog before and after."""
     return raw_json(await repairs.view(repair_id))
@@ -256,6 +269,7 @@ async def repair(repair_id: UUID, repairs: Decisions) -> Response:
 
 @router.post(
     "/repairs/{repair_id}/approve",
+    dependencies=[may(Scope.REPAIRS_DECIDE)],
     response_model=RepairView,
     responses={**_WAITS, **problems(400, 404, 409, 422, 503, 504)},
 )
@@ -274,6 +288,7 @@ async def approve(
 
 @router.post(
     "/repairs/{repair_id}/reject",
+    dependencies=[may(Scope.REPAIRS_DECIDE)],
     response_model=RepairView,
     responses=problems(400, 404, 409, 422, 503, 504),
 )
@@ -287,6 +302,7 @@ async def reject(repair_id: UUID, order: Decide, repairs: Decisions, key: GivenK
 
 @router.post(
     "/connections/{connection_id}/rollback",
+    dependencies=[may(Scope.CATALOGS_HEAL)],
     response_model=RepairView | Unchanged,
     responses={**_WAITS, **problems(400, 404, 409, 422, 503, 504)},
 )
@@ -303,6 +319,7 @@ async def roll_back(
 
 @router.post(
     "/connections/{connection_id}/plan",
+    dependencies=[may(Scope.CONNECTIONS_WRITE)],
     response_model=RepairPage,
     responses=problems(404, 409, 422, 503, 504),
 )
@@ -318,13 +335,21 @@ async def plan(connection_id: UUID, planner: Plans, db: Registry) -> Response:
         return raw_json(await registry.page_of_repairs(session, shown, limit=10))
 
 
-@router.get("/connections/{connection_id}/policy", responses=problems(404, 503))
+@router.get(
+    "/connections/{connection_id}/policy",
+    dependencies=[may(Scope.CONNECTIONS_READ)],
+    responses=problems(404, 503),
+)
 async def policy(connection_id: UUID, policies: PolicyStore) -> PolicyView:
     """What may happen to the connection without a person: the policy in effect."""
     return await policies.view(connection_id)
 
 
-@router.put("/connections/{connection_id}/policy", responses=problems(404, 409, 422, 503))
+@router.put(
+    "/connections/{connection_id}/policy",
+    dependencies=[may(Scope.CONNECTIONS_WRITE)],
+    responses=problems(404, 409, 422, 503),
+)
 async def put_policy(connection_id: UUID, order: PolicyOrder, policies: PolicyStore) -> PolicyView:
     """Change the policy where the order says so; null is the default again.
 
@@ -347,7 +372,9 @@ def build(settings: Settings) -> FastAPI:
 
     service = DriftRepairAgent(settings, db, airbyte, operations)
     carrier = Carrier(db, airbyte, operations)
-    orchestrator, rag = Orchestrator.from_settings(settings), RagEngine.from_settings(settings)
+    own_key = signer_for("drift_repair_agent", settings)
+    orchestrator = Orchestrator.from_settings(settings, own_key)
+    rag = RagEngine.from_settings(settings, own_key)
     carrier.verify_with(Verifying(db, orchestrator).step)
     suggesting = Suggesting(db, rag)
     planner = Planner(settings, db, airbyte, operations, suggesting, carrier)
@@ -380,6 +407,7 @@ def build(settings: Settings) -> FastAPI:
     app = create_app(
         service="drift_repair_agent",
         description="Plans, decides, applies, verifies and takes back what a changed source needs.",
+        access=access_for("drift_repair_agent", settings, db),
         lifespan=lifespan,
         ready={"registry": db.ping, "airbyte": airbyte.health},
         max_body_bytes=MAX_BODY_BYTES,

@@ -9,7 +9,7 @@ import msgspec
 
 from services.drift_repair_agent.policy import DEFAULT, Own, Policy, changed
 from services.drift_repair_agent.shapes import PolicyOrder, PolicyView
-from shared import registry
+from shared import access, registry
 from shared.database import Database
 from shared.errors import Invalid
 from shared.jobs import Jobs
@@ -65,7 +65,7 @@ class Policies:
             new = changed(own, told)
             if new != own or stored is None:
                 policy = msgspec.json.encode(new).decode()
-                await registry.put_policy(session, row.id, policy, by=order.by)
+                await registry.put_policy(session, row.id, policy, by=order.by or access.asked_by())
                 await registry.forget_plan(session, row.id)
                 await self._jobs.enqueue(session, "plan", str(row.id), after=timedelta(0))
         return await self.view(connection_id)

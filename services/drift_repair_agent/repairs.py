@@ -19,7 +19,7 @@ from services.drift_repair_agent.items import Item, Made
 from services.drift_repair_agent.policy import Policy, Reaction
 from services.drift_repair_agent.shapes import Approve, Decide, RollBack
 from services.drift_repair_agent.situation import Situation
-from shared import failpoints, registry
+from shared import access, failpoints, registry
 from shared.database import Database
 from shared.domain import catalog as catalogs
 from shared.domain import drift
@@ -460,6 +460,7 @@ def _decision(
         "verdict": verdict,
         "changes": [item.id for item in decided],
         "by": order.by,
+        "asked_by": access.asked_by(),
         "at": at,
         "why": order.why,
     }

@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 from services.drift_repair_agent.notifying import TOLD_BY_DEFAULT
 from services.drift_repair_agent.receivers import Receivers, expect_meant
 from shared import registry
+from shared.access import Scope, may
 from shared.app import example, problems
 from shared.database import Database
 from shared.models import Webhook, WebhookDelivery
@@ -170,7 +171,9 @@ Registry = Annotated[Database, Depends(_db)]
 Limit = Annotated[int, Query(ge=1, le=500)]
 
 
-@router.post("", status_code=201, responses=problems(422, 503))
+@router.post(
+    "", dependencies=[may(Scope.CONNECTIONS_WRITE)], status_code=201, responses=problems(422, 503)
+)
 async def add_webhook(order: NewWebhook, receivers: Story, response: Response) -> WebhookWithSecret:
     """Tell somebody of repairs from now on.
 
@@ -184,7 +187,11 @@ async def add_webhook(order: NewWebhook, receivers: Story, response: Response) -
     return _with_secret(row, secret, response)
 
 
-@router.get("", responses={200: example([_WEBHOOK]), **problems(422, 503)})
+@router.get(
+    "",
+    dependencies=[may(Scope.CONNECTIONS_READ)],
+    responses={200: example([_WEBHOOK]), **problems(422, 503)},
+)
 async def webhooks(db: Registry, limit: Limit = 100) -> list[WebhookView]:
     """List the webhooks, newest first, without the deleted ones."""
     async with db.read() as session:
@@ -192,20 +199,28 @@ async def webhooks(db: Registry, limit: Limit = 100) -> list[WebhookView]:
     return [_shown(row) for row in rows]
 
 
-@router.get("/{webhook_id}", responses=problems(404, 422, 503))
+@router.get(
+    "/{webhook_id}", dependencies=[may(Scope.CONNECTIONS_READ)], responses=problems(404, 422, 503)
+)
 async def webhook(webhook_id: UUID, db: Registry) -> WebhookView:
     """Show one webhook, deleted or not."""
     async with db.read() as session:
         return _shown(await registry.find_webhook(session, webhook_id))
 
 
-@router.delete("/{webhook_id}", responses=problems(404, 422, 503))
+@router.delete(
+    "/{webhook_id}", dependencies=[may(Scope.CONNECTIONS_WRITE)], responses=problems(404, 422, 503)
+)
 async def delete_webhook(webhook_id: UUID, receivers: Story) -> WebhookView:
     """Tell it nothing more, not even what waits for it. Its messages stay to be seen."""
     return _shown(await receivers.delete(webhook_id))
 
 
-@router.post("/{webhook_id}/rotate", responses=problems(404, 409, 422, 503))
+@router.post(
+    "/{webhook_id}/rotate",
+    dependencies=[may(Scope.CONNECTIONS_WRITE)],
+    responses=problems(404, 409, 422, 503),
+)
 async def rotate_webhook(
     webhook_id: UUID, receivers: Story, response: Response
 ) -> WebhookWithSecret:
@@ -217,7 +232,11 @@ async def rotate_webhook(
     return _with_secret(row, secret, response)
 
 
-@router.post("/{webhook_id}/test", responses=problems(404, 409, 422, 503))
+@router.post(
+    "/{webhook_id}/test",
+    dependencies=[may(Scope.CONNECTIONS_WRITE)],
+    responses=problems(404, 409, 422, 503),
+)
 async def test_webhook(webhook_id: UUID, receivers: Story) -> Tested:
     """Send it a signed message of type `webhook.test` now, once, and say how that went.
 
@@ -233,7 +252,9 @@ async def test_webhook(webhook_id: UUID, receivers: Story) -> Tested:
 
 
 @router.get(
-    "/{webhook_id}/deliveries", responses={200: example([_DELIVERY]), **problems(404, 422, 503)}
+    "/{webhook_id}/deliveries",
+    dependencies=[may(Scope.CONNECTIONS_WRITE)],
+    responses={200: example([_DELIVERY]), **problems(404, 422, 503)},
 )
 async def deliveries(webhook_id: UUID, db: Registry, limit: Limit = 50) -> list[DeliveryView]:
     """List its messages, newest first; those that ended are kept for 30 days."""
@@ -245,6 +266,7 @@ async def deliveries(webhook_id: UUID, db: Registry, limit: Limit = 50) -> list[
 
 @router.post(
     "/{webhook_id}/deliveries/{delivery_id}/retry",
+    dependencies=[may(Scope.CONNECTIONS_WRITE)],
     status_code=202,
     responses=problems(404, 409, 422, 503),
 )

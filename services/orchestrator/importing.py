@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 
 import msgspec
 
-from shared import events, registry
+from shared import access, events, registry
 from shared.airbyte_client import AirbyteClient, AirbyteConnection
 from shared.database import Database
 from shared.domain import catalog as catalogs
@@ -107,6 +107,7 @@ class Importing:
                 fingerprint=fingerprint,
                 origin=VersionOrigin.IMPORT,
                 snapshot_id=None,
+                asked_by=access.asked_by(),
             )
             row.status = ConnectionStatus.ACTIVE
             events.record(session, EventType.CONNECTION_IMPORTED, row)

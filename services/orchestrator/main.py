@@ -11,6 +11,7 @@ from uuid import UUID
 import msgspec
 from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request, Response
 
+from services.orchestrator import keys
 from services.orchestrator.follow import JobFollower
 from services.orchestrator.importing import Importing
 from services.orchestrator.reconciling import Reconciler
@@ -33,11 +34,13 @@ from services.orchestrator.shapes import (
 )
 from services.orchestrator.sweeping import Sweeper
 from shared import background, events, failpoints, logs, registry
+from shared.access import Scope, may
 from shared.airbyte_client import AirbyteClient
 from shared.app import create_app, example, for_server, problems, raw_json, told_to_stop
 from shared.background import Look
 from shared.config import Settings, load
 from shared.database import Database
+from shared.gate import access_for, signer_for
 from shared.jobs import Jobs
 from shared.models import ConnectionStatus
 from shared.operations import Operations
@@ -71,6 +74,7 @@ _VERSION = Path(ge=1, le=2**31 - 1)
 
 @router.post(
     "/connections/onboard",
+    dependencies=[may(Scope.CONNECTIONS_WRITE)],
     status_code=201,
     response_model=ConnectionView,
     responses={**ACCEPTED, **problems(400, 409, 413, 422, 502, 503, 504)},
@@ -87,6 +91,7 @@ async def onboard(order: Onboard, service: Service, key: GivenKey, wait: Wait) -
 
 @router.post(
     "/connections/import",
+    dependencies=[may(Scope.CONNECTIONS_WRITE)],
     response_model=list[ImportedView],
     responses={200: example([IMPORTED]), **problems(404, 409, 422, 502, 503, 504)},
 )
@@ -104,7 +109,12 @@ async def import_connections(order: Import, service: Service, importing: Importe
     return raw_json(msgspec.json.encode(told))
 
 
-@router.get("/connections", response_model=ConnectionPage, responses=problems(422, 503))
+@router.get(
+    "/connections",
+    dependencies=[may(Scope.CONNECTIONS_READ)],
+    response_model=ConnectionPage,
+    responses=problems(422, 503),
+)
 async def connections(
     db: Registry,
     status: Annotated[ConnectionStatus | None, Query()] = None,
@@ -130,7 +140,10 @@ async def connections(
 
 
 @router.get(
-    "/connections/{connection_id}", response_model=ConnectionView, responses=problems(404, 503)
+    "/connections/{connection_id}",
+    dependencies=[may(Scope.CONNECTIONS_READ)],
+    response_model=ConnectionView,
+    responses=problems(404, 503),
 )
 async def connection(connection_id: UUID, db: Registry) -> Response:
     """One connection, archived or not."""
@@ -140,6 +153,7 @@ async def connection(connection_id: UUID, db: Registry) -> Response:
 
 @router.delete(
     "/connections/{connection_id}",
+    dependencies=[may(Scope.CONNECTIONS_WRITE)],
     status_code=204,
     responses={**ACCEPTED, **problems(404, 409, 502, 503, 504)},
 )
@@ -154,6 +168,7 @@ async def archive(connection_id: UUID, service: Service, wait: Wait) -> Response
 
 @router.post(
     "/connections/{connection_id}/discover",
+    dependencies=[may(Scope.CONNECTIONS_READ)],
     response_model=MergedCatalog,
     responses=problems(404, 409, 422, 502, 503, 504),
 )
@@ -175,6 +190,7 @@ async def discover(
 
 @router.post(
     "/connections/{connection_id}/sync",
+    dependencies=[may(Scope.CONNECTIONS_SYNC)],
     status_code=202,
     response_model=SyncStarted,
     responses=problems(400, 404, 409, 422, 502, 503, 504),
@@ -190,6 +206,7 @@ async def sync(connection_id: UUID, service: Service, key: GivenKey, wait: Wait)
 
 @router.get(
     "/connections/{connection_id}/jobs",
+    dependencies=[may(Scope.CONNECTIONS_READ)],
     response_model=list[JobView],
     responses={200: example([JOB]), **problems(404, 422, 503)},
 )
@@ -204,6 +221,7 @@ async def jobs(
 
 @router.get(
     "/connections/{connection_id}/catalog-versions",
+    dependencies=[may(Scope.CONNECTIONS_READ)],
     response_model=list[VersionView],
     responses={200: example([VERSION]), **problems(404, 503)},
 )
@@ -216,6 +234,7 @@ async def catalog_versions(connection_id: UUID, db: Registry) -> Response:
 
 @router.get(
     "/connections/{connection_id}/catalog-versions/{version}",
+    dependencies=[may(Scope.CONNECTIONS_READ)],
     responses={
         200: example(CATALOG),
         **problems(404, 422, 503),
@@ -232,6 +251,7 @@ async def catalog_version(
 
 @router.get(
     "/connections/{connection_id}/catalog-versions/{from_version}/diff/{to_version}",
+    dependencies=[may(Scope.CONNECTIONS_READ)],
     response_model=CatalogDiff,
     responses=problems(404, 422, 503),
 )
@@ -252,7 +272,7 @@ def build(settings: Settings) -> FastAPI:
     failpoints.arm(settings.aam_failpoints)
     db = Database.at(settings.registry_address, application="orchestrator")
     airbyte = AirbyteClient.from_settings(settings)
-    auth_broker = AuthBroker.from_settings(settings)
+    auth_broker = AuthBroker.from_settings(settings, signer_for("orchestrator", settings))
     redis = events.open_redis(settings)
     jobs = Jobs(settings.registry_address, application="orchestrator")
     operations = Operations(settings, db, jobs, service="orchestrator")
@@ -297,6 +317,7 @@ def build(settings: Settings) -> FastAPI:
     app = create_app(
         service="orchestrator",
         description="Onboards connections, triggers syncs, answers what is and what was.",
+        access=access_for("orchestrator", settings, db),
         lifespan=lifespan,
         ready={
             "registry": db.ping,
@@ -309,7 +330,9 @@ def build(settings: Settings) -> FastAPI:
     app.state.request_wait_s = settings.request_wait.total_seconds()
     app.state.service = service
     app.state.importing = Importing(db, airbyte)
+    app.state.key_environment = settings.key_environment
     app.include_router(router)
+    app.include_router(keys.router)
     app.include_router(routes())
     return app
 

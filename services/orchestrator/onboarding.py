@@ -89,6 +89,7 @@ class Onboarding:
                 fingerprint=fingerprint,
                 origin=VersionOrigin.ONBOARD,
                 snapshot_id=snapshot_id,
+                asked_by=operation.asked_by,
             )
             events.record(session, EventType.CONNECTION_ONBOARDED, row, ref=snapshot_id)
             await session.flush()

@@ -187,6 +187,7 @@ VERSION: dict[str, Any] = {
     "streams": 2,
     "repair_id": "91aa4c0e-7d3b-4f5a-8e21-6c0b9a8d7e6f",
     "decided_by": "Ada",
+    "asked_by": "ada@example.com (key ab12cd34)",
     "created_at": "2026-11-22T10:00:00.123456+00:00",
 }
 
@@ -204,6 +205,9 @@ class VersionView(BaseModel):
     repair_id: UUID | None = None
     """The repair that made it; None where a caller gave the catalog."""
     decided_by: str | None = None
+    """Who decided, as it was told; `policy` where nobody had to."""
+    asked_by: str | None = None
+    """Whose credentials asked for it; null where AAM made it by itself."""
     """Who decided: a person, or `policy`."""
     created_at: datetime
 
@@ -213,6 +217,7 @@ JOB: dict[str, Any] = {
     "airbyte_job_id": 42,
     "status": "succeeded",
     "started_by": "aam",
+    "asked_by": "ada@example.com (key ab12cd34)",
     "catalog_version": 1,
     "attempts": 1,
     "records": 700,
@@ -232,6 +237,8 @@ class JobView(BaseModel):
     airbyte_job_id: int
     status: str
     started_by: JobStarter
+    asked_by: str | None = None
+    """Whose credentials asked AAM for it."""
     catalog_version: int
     attempts: int
     records: int | None = None

@@ -75,6 +75,7 @@ class Syncing:
                 airbyte_job_id=found["id"],
                 status=found["status"],
                 started_by=JobStarter.AAM,
+                asked_by=operation.asked_by,
             )
             answer = {
                 "job_id": recorded.id,

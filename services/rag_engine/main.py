@@ -21,9 +21,11 @@ from services.rag_engine.shapes import (
     Suggested,
 )
 from shared import logs, registry
+from shared.access import Scope, may
 from shared.app import create_app, example, for_server, problems, raw_json
 from shared.config import RagEngineSettings, load
 from shared.database import Database
+from shared.gate import access_for
 
 router = APIRouter(tags=["renames"])
 
@@ -44,7 +46,12 @@ Service = Annotated[RagEngine, Depends(_service)]
 Registry = Annotated[Database, Depends(_db)]
 
 
-@router.post("/suggest", response_model=Suggested, responses=problems(413, 422, 503))
+@router.post(
+    "/suggest",
+    dependencies=[may(Scope.CONNECTIONS_READ)],
+    response_model=Suggested,
+    responses=problems(413, 422, 503),
+)
 async def suggest(order: Suggest, service: Service) -> Response:
     """Say what each field or stream that is gone became, how likely that is, and why.
 
@@ -56,7 +63,9 @@ async def suggest(order: Suggest, service: Service) -> Response:
     return raw_json(orjson.dumps(await service.suggest(order)))
 
 
-@router.post("/learn", responses=problems(409, 413, 422, 503, 504))
+@router.post(
+    "/learn", dependencies=[may(Scope.REPAIRS_DECIDE)], responses=problems(409, 413, 422, 503, 504)
+)
 async def learn(decision: Learn, service: Service) -> Learned:
     """Keep what a person decided, as evidence for the next time.
 
@@ -68,6 +77,7 @@ async def learn(decision: Learn, service: Service) -> Learned:
 
 @router.get(
     "/knowledge",
+    dependencies=[may(Scope.CONNECTIONS_READ)],
     response_model=list[KnowledgeView],
     responses={200: example([KNOWLEDGE]), **problems(422, 503)},
 )
@@ -96,6 +106,7 @@ def build(settings: RagEngineSettings) -> FastAPI:
     app = create_app(
         service="rag_engine",
         description="Says what a field or stream that is gone became, and learns from decisions.",
+        access=access_for("rag_engine", settings, db),
         lifespan=lifespan,
         ready={"registry": db.ping},
         max_body_bytes=MAX_BODY_BYTES,

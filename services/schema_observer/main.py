@@ -27,11 +27,13 @@ from services.schema_observer.shapes import (
     Watched,
 )
 from shared import background, failpoints, logs, registry
+from shared.access import Scope, may
 from shared.airbyte_client import AirbyteClient
 from shared.app import create_app, example, for_server, problems, raw_json, told_to_stop
 from shared.config import Settings, load
 from shared.database import Database
 from shared.domain.drift import Severity
+from shared.gate import access_for
 from shared.jobs import Jobs
 from shared.operations_http import Wait
 
@@ -54,6 +56,7 @@ Registry = Annotated[Database, Depends(_db)]
 
 @router.post(
     "/connections/{connection_id}/observe",
+    dependencies=[may(Scope.CONNECTIONS_WRITE)],
     response_model=LookView,
     responses={
         202: {"model": GoesOn, "description": "It takes longer, and goes on"},
@@ -81,6 +84,7 @@ async def observe(
 
 @router.get(
     "/connections/{connection_id}/observation",
+    dependencies=[may(Scope.CONNECTIONS_READ)],
     response_model=ObservationView,
     responses=problems(404, 422, 503),
 )
@@ -91,6 +95,7 @@ async def observation(connection_id: UUID, service: Service) -> Response:
 
 @router.put(
     "/connections/{connection_id}/observation",
+    dependencies=[may(Scope.CONNECTIONS_WRITE)],
     response_model=ObservationView,
     responses=problems(404, 409, 422, 503, 504),
 )
@@ -106,6 +111,7 @@ async def watch(connection_id: UUID, watched: Watched, service: Service) -> Resp
 
 @router.get(
     "/connections/{connection_id}/snapshots",
+    dependencies=[may(Scope.CONNECTIONS_READ)],
     response_model=list[SnapshotView],
     responses={200: example([SNAPSHOT]), **problems(404, 422, 503)},
 )
@@ -120,6 +126,7 @@ async def snapshots(
 
 @router.get(
     "/connections/{connection_id}/snapshots/{before}/diff/{after}",
+    dependencies=[may(Scope.CONNECTIONS_READ)],
     response_model=SnapshotDiff,
     responses=problems(404, 422, 503),
 )
@@ -130,7 +137,12 @@ async def snapshot_diff(
     return raw_json(msgspec.json.encode(await service.diff(connection_id, before, after)))
 
 
-@router.get("/drifts", response_model=DriftPage, responses=problems(404, 422, 503))
+@router.get(
+    "/drifts",
+    dependencies=[may(Scope.CONNECTIONS_READ)],
+    response_model=DriftPage,
+    responses=problems(404, 422, 503),
+)
 async def drifts(
     db: Registry,
     connection_id: Annotated[UUID | None, Query()] = None,
@@ -160,7 +172,12 @@ async def drifts(
         return raw_json(await registry.page_of_drifts(session, shown, limit=limit))
 
 
-@router.get("/drifts/{drift_id}", response_model=DriftView, responses=problems(404, 422, 503))
+@router.get(
+    "/drifts/{drift_id}",
+    dependencies=[may(Scope.CONNECTIONS_READ)],
+    response_model=DriftView,
+    responses=problems(404, 422, 503),
+)
 async def drift(drift_id: UUID, db: Registry) -> Response:
     """One drift: each change with its severity, why, and what would be lost.
 
@@ -195,6 +212,7 @@ def build(settings: Settings) -> FastAPI:
     app = create_app(
         service="schema_observer",
         description="Looks at sources, and records what they offer differently.",
+        access=access_for("schema_observer", settings, db),
         lifespan=lifespan,
         ready={"registry": db.ping, "airbyte": airbyte.health},
     )

@@ -105,6 +105,8 @@ class Operation:
         self.request: bytes = row["request"].encode()
         self.document: bytes | None = row["document"]
         self.request_id: str = row["request_id"]
+        self.asked_by: str | None = row["asked_by"]
+        """Who had it begun; None where AAM did by itself."""
         self.results: dict[str, Result] = msgspec.json.decode(row["steps"])
         self.failure: dict[str, Any] | None = (
             msgspec.json.decode(row["failure"]) if row["failure"] else None

@@ -14,7 +14,7 @@ import msgspec
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared import failpoints, logs
+from shared import access, failpoints, logs
 from shared.background import Look
 from shared.config import Settings
 from shared.database import Database
@@ -146,6 +146,7 @@ class Operations:
             "request": msgspec.json.encode(intent.request, enc_hook=str).decode(),
             "document": intent.document,
             "request_id": structlog.contextvars.get_contextvars().get("request_id", ""),
+            "asked_by": access.asked_by(),
         }
 
         async def record(session: AsyncSession) -> Answer | None:
@@ -227,6 +228,7 @@ class Operations:
                 "connection_id": intent.connection_id,
                 "request": msgspec.json.encode(intent.request, enc_hook=str).decode(),
                 "request_id": structlog.contextvars.get_contextvars().get("request_id", ""),
+                "asked_by": access.asked_by(),
                 **_key_columns(intent.key),
             }
             while (await session.execute(sql.INSERT_ENDED, values)).one_or_none() is None:

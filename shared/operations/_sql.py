@@ -14,19 +14,20 @@ _SECONDS_TO = "CAST(extract(epoch FROM {} - now()) AS float8)"
 _MINE = "id = :id AND owner = :owner AND status IN ('running', 'undoing')"
 _COLUMNS = f"""
     id, kind, connection_id, CAST(request AS text) AS request, document,
-    CAST(steps AS text) AS steps, step, CAST(failure AS text) AS failure, request_id, attempts,
+    CAST(steps AS text) AS steps, step, CAST(failure AS text) AS failure, request_id, asked_by,
+    attempts,
     {_SECONDS_TO.format("quiet_at")} AS quiet_in, {_SECONDS_TO.format("deadline")} AS deadline_in
 """
 
 INSERT = text(f"""
     INSERT INTO operations (
         id, kind, connection_id, status, request, document, step, owner, lease_until, deadline,
-        caller, route, idempotency_key, fingerprint, request_id
+        caller, route, idempotency_key, fingerprint, request_id, asked_by
     )
     VALUES (
         :id, :kind, :connection_id, 'running', CAST(:request AS jsonb), :document, 'intent',
         :owner, {_IN_FUTURE.format("lease")}, {_IN_FUTURE.format("deadline")},
-        :caller, :route, :key, :fingerprint, :request_id
+        :caller, :route, :key, :fingerprint, :request_id, :asked_by
     )
     ON CONFLICT DO NOTHING
     RETURNING id
@@ -34,11 +35,11 @@ INSERT = text(f"""
 INSERT_ENDED = text("""
     INSERT INTO operations (
         id, kind, connection_id, status, request, step, lease_until, deadline, ended_at,
-        caller, route, idempotency_key, fingerprint, request_id
+        caller, route, idempotency_key, fingerprint, request_id, asked_by
     )
     VALUES (
         :id, :kind, :connection_id, 'done', CAST(:request AS jsonb), 'intent', now(), now(), now(),
-        :caller, :route, :key, :fingerprint, :request_id
+        :caller, :route, :key, :fingerprint, :request_id, :asked_by
     )
     ON CONFLICT DO NOTHING
     RETURNING id
@@ -127,7 +128,8 @@ _OPERATION_JSON = """
     json_build_object(
         'operation_id', o.id, 'kind', o.kind, 'connection_id', o.connection_id,
         'status', o.status, 'step', o.step, 'step_since', o.step_since, 'waits_for', o.waits_for,
-        'attempts', o.attempts, 'problem', o.failure, 'answer_status', o.answer_status,
+        'attempts', o.attempts, 'asked_by', o.asked_by, 'problem', o.failure,
+        'answer_status', o.answer_status,
         'created_at', o.created_at, 'deadline', o.deadline, 'ended_at', o.ended_at
     )
 """

@@ -101,6 +101,7 @@ def append_version(
     fingerprint: str,
     origin: VersionOrigin,
     snapshot_id: UUID | None,
+    asked_by: str | None,
 ) -> SyncCatalogVersion:
     """Add the next catalog version, unless somebody else was faster.
 
@@ -121,6 +122,7 @@ def append_version(
         fingerprint=fingerprint,
         origin=origin,
         snapshot_id=snapshot_id,
+        asked_by=asked_by,
     )
     session.add(version)
     return version
@@ -232,7 +234,8 @@ _VERSIONS = text("""
     SELECT coalesce(json_agg(json_build_object(
         'version_number', v.version_number, 'origin', v.origin, 'fingerprint', v.fingerprint,
         'snapshot_id', v.snapshot_id, 'streams', jsonb_array_length(v.sync_catalog->'streams'),
-        'repair_id', v.repair_id, 'decided_by', v.decided_by, 'created_at', v.created_at
+        'repair_id', v.repair_id, 'decided_by', v.decided_by, 'asked_by', v.asked_by,
+        'created_at', v.created_at
     ) ORDER BY v.version_number DESC), '[]')::text
     FROM sync_catalog_versions v WHERE v.connection_id = :id
 """)
@@ -240,7 +243,7 @@ _VERSIONS = text("""
 _JOBS = text("""
     SELECT coalesce(json_agg(json_build_object(
         'job_id', j.id, 'airbyte_job_id', j.airbyte_job_id, 'status', j.status,
-        'started_by', j.started_by, 'catalog_version', j.catalog_version,
+        'started_by', j.started_by, 'asked_by', j.asked_by, 'catalog_version', j.catalog_version,
         'attempts', j.attempts, 'records', j.records, 'bytes', j.bytes,
         'failure_code', j.failure_code, 'started_at', j.started_at, 'ended_at', j.ended_at,
         'duration_seconds', extract(epoch FROM coalesce(j.ended_at, now()) - j.started_at)

@@ -23,6 +23,7 @@ from shared.domain import catalog as catalogs
 from shared.events import EventType
 from shared.models import Connection, ConnectionStatus, VersionOrigin
 from shared.peers import AuthBroker
+from tests import access
 from tests.bench.stage import Stage
 from tests.bench.table import Line
 from tests.fakes.airbyte_server import WORKSPACE_ID, AirbyteServer
@@ -118,7 +119,7 @@ class Plain:
 
     def __init__(self, settings: Settings) -> None:
         self._airbyte = AirbyteClient.from_settings(settings)
-        self._auth_broker = AuthBroker.from_settings(settings)
+        self._auth_broker = AuthBroker.from_settings(settings, access.signer("orchestrator"))
         self._db = Database.at(settings.registry_address, application="bench")
 
     async def close(self) -> None:
@@ -182,6 +183,7 @@ class Plain:
                 fingerprint=catalogs.meaning_of(chosen),
                 origin=VersionOrigin.ONBOARD,
                 snapshot_id=snapshot_id,
+                asked_by=None,
             )
             events.record(session, EventType.CONNECTION_ONBOARDED, row)
 
@@ -211,5 +213,6 @@ class Plain:
                 fingerprint=catalogs.meaning_of(grown),
                 origin=VersionOrigin.REPAIR,
                 snapshot_id=None,
+                asked_by=None,
             )
             events.record(session, EventType.CATALOG_APPLIED, row)

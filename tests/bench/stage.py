@@ -14,6 +14,7 @@ from pathlib import Path
 
 from local import servers
 from local.leash import Leashed
+from tests import access
 
 REPOSITORY = Path(__file__).parents[2]
 _START_TIMEOUT_S = 30.0
@@ -57,6 +58,7 @@ def stage() -> Iterator[Stage]:
             "SUPABASE_DB_URL": postgres.url,
             "REDIS_URL": valkey.url,
             "AIRBYTE_API_URL": url,
+            **access.environment(),
         }
         subprocess.run(
             [sys.executable, "-m", "alembic", "upgrade", "head"],
@@ -65,6 +67,7 @@ def stage() -> Iterator[Stage]:
             env=environment,
             timeout=60,
         )
+        access.let_in(postgres.url)
         airbyte = ["tests.bench.airbyte", str(port)]
         open_.enter_context(
             _running(airbyte, port, log=folder / "airbyte.log", environment=environment)
@@ -105,6 +108,7 @@ class Http:
     async def ask(self, path: str, body: bytes | None = None) -> bytes:
         """The answer to a GET, or to a POST of a JSON body; anything but a 200 is an error."""
         head = f"{'GET' if body is None else 'POST'} {path} HTTP/1.1\r\nhost: bench\r\n"
+        head += f"authorization: {access.HEADERS['Authorization']}\r\n"
         if body is not None:
             head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
         self._writer.write(head.encode() + b"\r\n")

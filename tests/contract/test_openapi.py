@@ -18,6 +18,7 @@ from services.orchestrator import main as orchestrator
 from services.rag_engine import main as rag_engine
 from services.schema_observer import main as schema_observer
 from shared.config import RagEngineSettings, RegistrySettings, Settings
+from tests import access
 
 Json = dict[str, Any]
 Build = Callable[..., FastAPI]
@@ -37,7 +38,8 @@ SERVICES: dict[str, Build] = {
 def document(request: pytest.FixtureRequest) -> Json:
     """A service's /openapi.json; nothing is connected to for it."""
     kind: type[RegistrySettings] = RagEngineSettings if request.param == "rag_engine" else Settings
-    settings = kind(supabase_db_url=Secret("postgresql://nobody:x@127.0.0.1:1/aam"), _env_file=None)
+    registry = Secret("postgresql://nobody:x@127.0.0.1:1/aam")
+    settings = kind(supabase_db_url=registry, _env_file=None, **access.service_keys())
     told: Json = SERVICES[request.param](settings).openapi()
     return told
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import httpx
 
+from tests import access
 from tests.fakes.airbyte_server import Fault
 from tests.faults.proxy import Mode, Proxy
 from tests.faults.world import ORDER, T_CALL, T_QUIET, World
@@ -406,6 +407,7 @@ def _commit_lost(kind: Kind, spared: int, *, is_durable: bool) -> Cell:
         url = world.postgres.url.replace(str(world.postgres.port), str(port))
         world.settings = {
             **dict.fromkeys((*asleep, "RECONCILE_INTERVAL"), "600"),
+            **access.environment(),
             "SUPABASE_DB_URL": f"{url}?sslmode=disable",
         }
         async with server:

@@ -23,6 +23,7 @@ from services.auth_broker.service import EnvironmentStore
 from services.drift_repair_agent import main as drift_repair_agent
 from services.orchestrator import main as orchestrator
 from shared.config import ProcessSettings
+from tests import access
 from tests.fakes.airbyte_server import AirbyteServer, Fault
 from tests.faults import oracles
 from tests.faults.histories import Call, Ending, History, anomalies
@@ -89,7 +90,8 @@ class Stage:
 async def stage(redis_url: str, registry_of_faults: str) -> AsyncIterator[Stage]:
     """The stage of all histories; between them it is emptied."""
     broker = auth_broker.build(
-        ProcessSettings(_env_file=None, log_level="ERROR"), EnvironmentStore(CREDENTIALS)
+        ProcessSettings(_env_file=None, log_level="ERROR", **access.service_keys()),
+        EnvironmentStore(CREDENTIALS),
     )
     async with AsyncExitStack() as stack:
         airbyte = await stack.enter_async_context(AirbyteServer(version="2.0.0"))
@@ -101,7 +103,7 @@ async def stage(redis_url: str, registry_of_faults: str) -> AsyncIterator[Stage]
         async def client(app: Any) -> httpx.AsyncClient:
             await stack.enter_async_context(app.router.lifespan_context(app))
             transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-            made = httpx.AsyncClient(transport=transport, base_url="http://aam", timeout=30)
+            made = access.client(transport=transport, timeout=30)
             return await stack.enter_async_context(made)
 
         sql = await asyncpg.connect(registry_of_faults)

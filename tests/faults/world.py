@@ -23,6 +23,7 @@ from services.auth_broker import main as auth_broker
 from services.auth_broker.service import EnvironmentStore
 from shared.config import ProcessSettings
 from shared.events import STREAM
+from tests import access
 from tests.fakes.airbyte_server import AirbyteServer
 from tests.faults import oracles
 from tests.integration.conftest import (
@@ -63,7 +64,7 @@ class Process:
         self.is_plain = True
         """Whether it has no failpoints and no settings of one cell's own."""
         self.code: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self.client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30)
+        self.client = access.client(f"http://127.0.0.1:{port}", timeout=30)
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal; one that has ended hears nothing."""
@@ -183,6 +184,7 @@ class World:
                 "AUTH_BROKER_URL": self.broker_url,
                 "AAM_ENV": "test",
                 "AAM_FAILPOINTS": failpoints,
+                **access.environment(),
                 **self.settings,
                 **(CREDENTIALS if service == "auth_broker" else {}),
             },
@@ -279,7 +281,9 @@ class World:
 @asynccontextmanager
 async def opened(folder: Path | None = None) -> AsyncIterator[World]:
     """A world, and nothing left of it after."""
-    broker = auth_broker.build(ProcessSettings(_env_file=None), EnvironmentStore(CREDENTIALS))
+    broker = auth_broker.build(
+        ProcessSettings(_env_file=None, **access.service_keys()), EnvironmentStore(CREDENTIALS)
+    )
     folder = folder or Path(tempfile.mkdtemp())
     world = World(folder)
     async with serving(broker) as broker_url:

@@ -31,6 +31,7 @@ from shared.airbyte_client._transport import Transport
 from shared.config import ProcessSettings, RagEngineSettings, Settings
 from shared.errors import UpstreamUnknown
 from shared.events import STREAM
+from tests import access
 from tests.fakes.airbyte_server import POSTGRES, WORKSPACE_ID, AirbyteServer
 
 REPOSITORY = Path(__file__).parents[2]
@@ -101,6 +102,7 @@ def migrate(url: str) -> None:
         env={**os.environ, "SUPABASE_DB_URL": url},
         timeout=60,
     )
+    access.let_in(url)
 
 
 @pytest.fixture
@@ -202,6 +204,7 @@ def settings_for(
         "job_poll_interval": "0.05",
         "event_relay_interval": "0.05",
         "log_level": "DEBUG",
+        **access.service_keys(),
         **more,
     }
     return Settings(_env_file=None, **told)
@@ -229,14 +232,17 @@ async def running(
     Without `repairs` the drift_repair_agent answers requests and does nothing by itself.
     """
     broker = auth_broker.build(
-        ProcessSettings(_env_file=None, log_level="DEBUG"), EnvironmentStore(CREDENTIALS)
+        ProcessSettings(_env_file=None, log_level="DEBUG", **access.service_keys()),
+        EnvironmentStore(CREDENTIALS),
     )
     async with AsyncExitStack() as stack:
         broker_url = await stack.enter_async_context(serving(broker))
         settings = settings.model_copy(update={"auth_broker_url": broker_url})
         orchestrating_app = orchestrator.build(settings)
         suggesting = rag_engine.build(
-            RagEngineSettings(_env_file=None, supabase_db_url=settings.supabase_db_url)
+            RagEngineSettings(
+                _env_file=None, supabase_db_url=settings.supabase_db_url, **access.service_keys()
+            )
         )
         peers = {
             "orchestrator_url": await stack.enter_async_context(
@@ -255,7 +261,7 @@ async def running(
             if app not in idle:
                 await stack.enter_async_context(app.router.lifespan_context(app))
             transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-            client = httpx.AsyncClient(transport=transport, base_url="http://aam", timeout=30)
+            client = access.client(transport=transport, timeout=30)
             clients.append(await stack.enter_async_context(client))
         orchestrating, repairing, observing, brokering = clients
         yield Mesh(

@@ -16,8 +16,11 @@ from fastapi import Body, FastAPI, Query, Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from shared import logs
+from shared.access import Scope, may
 from shared.app import create_app
 from shared.errors import AamError, Invalid, NotFound, Unavailable, UpstreamUnknown
+from shared.gate import Access
+from tests import access
 from tests.integration.conftest import serving
 
 CANARY = "AAMCANARY-app"
@@ -94,6 +97,7 @@ def app(checks: Checks, written: object) -> FastAPI:
     app = create_app(
         service="test",
         description="A test's.",
+        access=Access([access.Everybody()]),
         ready={"registry": checks.registry, "airbyte": fine},
         max_body_bytes=LIMIT,
     )
@@ -105,17 +109,17 @@ def app(checks: Checks, written: object) -> FastAPI:
         "bug": ZeroDivisionError("division"),
     }
 
-    @app.post("/orders/{number}")
+    @app.post("/orders/{number}", dependencies=[may(Scope.ADMIN)])
     async def order(
         number: int, body: Annotated[Order, Body()], limit: Annotated[int, Query(le=5)] = 1
     ) -> str:
         return f"{number} {limit} {body.name}"
 
-    @app.post("/raw")
+    @app.post("/raw", dependencies=[may(Scope.ADMIN)])
     async def raw(request: Request) -> int:
         return len(await request.body())
 
-    @app.get("/raise/{what}")
+    @app.get("/raise/{what}", dependencies=[may(Scope.ADMIN)])
     async def go_wrong(what: str) -> None:
         raise raised[what]
 
@@ -126,7 +130,7 @@ def app(checks: Checks, written: object) -> FastAPI:
 async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     """A caller of the service."""
     transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://aam") as client:
+    async with access.client(transport=transport) as client:
         yield client
 
 

@@ -14,6 +14,7 @@ from services.auth_broker import main
 from services.auth_broker.service import AuthBroker, EnvironmentStore, variable_prefix
 from shared.config import ProcessSettings
 from shared.errors import Invalid, NotFound
+from tests import access
 
 PREFIX = "CREDENTIAL_SALESFORCE_PROD__"
 CANARY = "AAMCANARY-broker"
@@ -38,7 +39,7 @@ def broker(environment: Mapping[str, str]) -> AuthBroker:
 
 def service(environment: Mapping[str, str]) -> FastAPI:
     """The whole service, logging all it can."""
-    settings = ProcessSettings(_env_file=None, log_level="DEBUG")
+    settings = ProcessSettings(_env_file=None, log_level="DEBUG", **access.service_keys())
     return main.build(settings, EnvironmentStore(environment))
 
 

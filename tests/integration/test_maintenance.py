@@ -21,6 +21,7 @@ from shared.config import Settings
 from shared.database import Database
 from shared.jobs import Jobs
 from shared.operations import Operations
+from tests import access
 from tests.fakes.airbyte_server import WORKSPACE_ID, AirbyteServer
 from tests.integration.conftest import REPOSITORY, Mesh, empty, settings_for
 
@@ -283,6 +284,7 @@ async def test_the_commands_tell_what_they_would_do(
     environment = {
         **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
         **mesh.airbyte.environment,
+        **access.environment(),
         "SUPABASE_DB_URL": registry_url,
         "REDIS_URL": redis_url,
     }

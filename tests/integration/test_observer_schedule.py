@@ -23,6 +23,7 @@ from shared import registry
 from shared.airbyte_client import AirbyteClient
 from shared.database import Database
 from shared.jobs import Jobs
+from tests import access
 from tests.fakes.airbyte_server import WORKSPACE_ID
 from tests.integration.conftest import REPOSITORY, Mesh
 from tests.integration.test_observer import by_hand, counts, observe, told
@@ -281,6 +282,7 @@ async def test_a_process_that_is_killed_doubles_nothing(mesh: Mesh, place: str) 
     environment = {
         **os.environ,
         **mesh.airbyte.environment,
+        **access.environment(),
         "SUPABASE_DB_URL": mesh.settings.supabase_db_url.get_secret_value(),
         "AAM_ENV": "test",
         "AAM_FAILPOINTS": f"{place}=kill",

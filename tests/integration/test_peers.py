@@ -30,6 +30,7 @@ from shared.errors import (
     UpstreamUnreachable,
 )
 from shared.peers import AuthBroker, Orchestrator, RagEngine
+from tests import access
 
 URL = "http://auth-broker:8002"
 CANARY = "AAMCANARY-peer"
@@ -39,7 +40,7 @@ CONFIG = {"client_id": "x"}
 @pytest.fixture
 async def broker() -> AsyncIterator[AuthBroker]:
     """A client of an auth_broker that the test plays."""
-    peer = AuthBroker(URL, deadline=0.6)
+    peer = AuthBroker(URL, signer=access.signer("orchestrator"), deadline=0.6)
     yield peer
     await peer.close()
 
@@ -139,7 +140,9 @@ async def test_what_may_pass_is_tried_again(broker: AuthBroker, answers: respx.R
 
 async def test_a_question_is_asked_again_like_a_read() -> None:
     """It may be sent twice: nothing depends on how often it came."""
-    peer = RagEngine("http://rag-engine:8005", deadline=2)
+    peer = RagEngine(
+        "http://rag-engine:8005", signer=access.signer("drift_repair_agent"), deadline=2
+    )
     with respx.mock(base_url="http://rag-engine:8005", using="httpx") as mock:
         route = mock.post("/suggest")
         route.side_effect = [
@@ -162,7 +165,9 @@ async def test_a_question_is_asked_again_like_a_read() -> None:
 async def test_a_sync_is_asked_for_with_a_key_of_ones_own() -> None:
     """The same key on every try; a job that runs is told with its id, one unknown as unknown."""
     job_id, running = uuid4(), uuid4()
-    peer = Orchestrator("http://orchestrator:8001", deadline=2)
+    peer = Orchestrator(
+        "http://orchestrator:8001", signer=access.signer("drift_repair_agent"), deadline=2
+    )
     with respx.mock(base_url="http://orchestrator:8001", using="httpx") as mock:
         route = mock.post(url__regex="/connections/.*/sync")
         route.side_effect = [
@@ -217,7 +222,7 @@ async def test_sent_or_not_sent(is_heard: bool) -> None:
 
     port = free_port()
     server = await asyncio.start_server(cut, "127.0.0.1", port) if is_heard else None
-    peer = AuthBroker(f"http://127.0.0.1:{port}", deadline=1)
+    peer = AuthBroker(f"http://127.0.0.1:{port}", signer=access.signer("orchestrator"), deadline=1)
     with pytest.raises(UpstreamUnknown if is_heard else UpstreamUnreachable):
         await peer.connector_config("Salesforce", "org")
     await peer.close()
@@ -237,7 +242,7 @@ async def test_a_truncated_answer_on_the_wire() -> None:
 
     server = await asyncio.start_server(half, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    peer = AuthBroker(f"http://127.0.0.1:{port}", deadline=1)
+    peer = AuthBroker(f"http://127.0.0.1:{port}", signer=access.signer("orchestrator"), deadline=1)
     async with server:
         with pytest.raises(UpstreamUnknown):
             await peer.connector_config("Salesforce", "org")

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from services.drift_repair_agent import main as drift_repair_agent
 from services.rag_engine import main as rag_engine
 from shared.config import RagEngineSettings
+from tests import access
 from tests.fakes.airbyte_server import AirbyteServer
 from tests.integration.conftest import (
     ORDER,
@@ -173,7 +174,9 @@ async def test_without_the_rag_engine_a_rename_waits_and_is_asked_about_again(
     add_destination(airbyte)
     async with AsyncExitStack() as stack:
         # An engine whose registry is away: it answers 503, and then it is there.
-        told = RagEngineSettings(_env_file=None, supabase_db_url=registry_url, log_level="DEBUG")
+        told = RagEngineSettings(
+            _env_file=None, supabase_db_url=registry_url, **access.service_keys()
+        )
         engine = rag_engine.build(told)
         away = True
 
@@ -242,7 +245,7 @@ async def test_two_replicas_plan_and_apply_once(mesh: Mesh) -> None:
         await drift(mesh, connection, offering({"Id": "string"} | more))
         *_, repair = await repairs_until(mesh, connection, ["applied"] * 4 + ["proposed"])
         transport = httpx.ASGITransport(second, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://aam") as other:
+        async with access.client(transport=transport) as other:
             path, order = f"/repairs/{repair['id']}/approve", {"by": "Ada"}
             answers = await asyncio.gather(
                 *(client.post(path, json=order) for client in (mesh.drift_repair_agent, other) * 3)

@@ -22,6 +22,7 @@ from services.rag_engine.service import RagEngine
 from shared.config import RagEngineSettings
 from shared.errors import Conflict
 from shared.peers import RagEngine as Peer
+from tests import access
 from tests.integration.conftest import serving
 
 Sql: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -33,7 +34,11 @@ NUMBER = {"type": ["null", "number"]}
 def settings_for(registry_url: str, **more: Any) -> RagEngineSettings:
     """What the service is told."""
     return RagEngineSettings(
-        _env_file=None, supabase_db_url=Secret(registry_url), log_level="DEBUG", **more
+        _env_file=None,
+        supabase_db_url=Secret(registry_url),
+        log_level="DEBUG",
+        **access.service_keys(),
+        **more,
     )
 
 
@@ -47,7 +52,7 @@ async def engine(settings: RagEngineSettings, **parts: Any) -> AsyncIterator[htt
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://aam", timeout=30) as client,
+        access.client(transport=transport, timeout=30) as client,
     ):
         yield client
 
@@ -99,7 +104,8 @@ async def learned(rag: httpx.AsyncClient, told: dict[str, Any]) -> None:
 
 async def test_it_is_ready_with_a_registry_alone(rag: httpx.AsyncClient) -> None:
     """No network and no model is needed."""
-    assert (await rag.get("/ready")).json() == {"ready": True, "checks": {"registry": "ok"}}
+    checks = {"registry": "ok", "access": "ok"}
+    assert (await rag.get("/ready")).json() == {"ready": True, "checks": checks}
 
 
 async def test_it_is_not_ready_without_one() -> None:
@@ -466,7 +472,7 @@ def test_an_explainer_that_is_none_ends_the_start(registry_url: str, name: str) 
 async def test_the_client_asks_and_tells(registry_url: str, sql: Sql) -> None:
     """Over a socket, as the sibling services do."""
     async with serving(main.build(settings_for(registry_url))) as url:
-        peer = Peer(url, deadline=10)
+        peer = Peer(url, signer=access.signer("drift_repair_agent"), deadline=10)
         sides = question({"icon": NUMBER}, {"emoji": NUMBER})
         told = decision("icon", "emoji")
 

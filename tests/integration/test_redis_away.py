@@ -18,7 +18,7 @@ from local import servers
 from shared import events, registry
 from shared.config import postgres_address
 from shared.database import Database
-from tests import factories
+from tests import access, factories
 from tests.fakes.airbyte_server import AirbyteServer, catalog, stream
 from tests.integration.conftest import (
     DESTINATION_ID,
@@ -165,6 +165,7 @@ async def test_a_process_ends_though_redis_never_answers(
             env={
                 "PATH": os.environ["PATH"],
                 **airbyte.environment,
+                **access.environment(),
                 "SUPABASE_DB_URL": registry_url,
                 "REDIS_URL": url,
                 "AIRBYTE_DESTINATION_ID": DESTINATION_ID,
@@ -174,7 +175,7 @@ async def test_a_process_ends_though_redis_never_answers(
         try:
             async with asyncio.timeout(30):
                 await called.wait()
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            async with access.client(f"http://127.0.0.1:{port}") as client:
                 await answers(client)
             begun = time.monotonic()
             process.terminate()

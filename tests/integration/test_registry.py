@@ -43,9 +43,15 @@ async def append(db: Database, connection: Connection, *, expected_version: int)
     async with db.transaction() as session:
         locked = await registry.lock_connection(session, connection.id)
         registry.append_version(
-            session, locked, b'{"streams": []}', expected_version=expected_version,
-            fingerprint="f", origin=VersionOrigin.REPAIR, snapshot_id=None,
-        )  # fmt: skip
+            session,
+            locked,
+            b'{"streams": []}',
+            expected_version=expected_version,
+            fingerprint="f",
+            origin=VersionOrigin.REPAIR,
+            snapshot_id=None,
+            asked_by=None,
+        )
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,7 @@ class RegistryMachine(RuleBasedStateMachine):
                 fingerprint="",
                 origin=VersionOrigin.REPAIR,
                 snapshot_id=None,
+                asked_by=None,
             )
             row.status = ConnectionStatus.ACTIVE
             events.record(session, EventType.CATALOG_APPLIED, row)

@@ -38,7 +38,7 @@ from shared.config import postgres_address
 from shared.database import Database
 from shared.events import EventType
 from shared.models import Connection, Repair
-from tests import factories
+from tests import access, factories
 from tests.fakes.airbyte_server import AirbyteServer
 from tests.integration.conftest import REPOSITORY, TABLES, settings_for
 
@@ -225,9 +225,7 @@ async def agent(
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(app.router.lifespan_context(app))
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-        yield await stack.enter_async_context(
-            httpx.AsyncClient(transport=transport, base_url="http://aam", timeout=30)
-        )
+        yield await stack.enter_async_context(access.client(transport=transport, timeout=30))
 
 
 async def a_repair(db: Database, *changes: dict[str, Any], **columns: Any) -> Repair:
@@ -793,6 +791,7 @@ async def test_a_process_that_dies_loses_nothing(
         env={
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(REPOSITORY),
+            **access.environment(),
             "SUPABASE_DB_URL": registry_url,
             "REDIS_URL": redis_url,
             "AIRBYTE_API_URL": str(settings.airbyte_api_url),
@@ -909,7 +908,7 @@ async def test_without_a_key_there_are_no_webhooks(
     app = drift_repair_agent.build(settings_for(airbyte, registry_url, redis_url))
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://aam") as agent:
+        async with access.client(transport=transport) as agent:
             await tell(db, await a_repair(db))
             for path, body in (
                 ("/webhooks", {"url": receiver.url}),

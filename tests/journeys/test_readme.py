@@ -16,6 +16,7 @@ from services.orchestrator import main as orchestrator
 from services.rag_engine import main as rag_engine
 from services.schema_observer import main as schema_observer
 from shared.config import RagEngineSettings, Settings
+from tests import access
 
 REPOSITORY = Path(__file__).parents[2]
 README = (REPOSITORY / "README.md").read_text()
@@ -82,8 +83,10 @@ def test_every_target_and_variable_it_names_exists() -> None:
 def test_every_endpoint_has_its_curl_line() -> None:
     """In the README, whatever the ids in it are called; the addresses are those of `.aam/env`."""
     registry = Secret("postgresql://nobody:x@127.0.0.1:1/aam")
-    settings = Settings(supabase_db_url=registry, _env_file=None)
-    suggesting = RagEngineSettings(supabase_db_url=registry, _env_file=None)
+    settings = Settings(supabase_db_url=registry, _env_file=None, **access.service_keys())
+    suggesting = RagEngineSettings(
+        supabase_db_url=registry, _env_file=None, **access.service_keys()
+    )
     apps = {
         "ORCHESTRATOR": orchestrator.build(settings),
         "DRIFT_REPAIR_AGENT": drift_repair_agent.build(settings),

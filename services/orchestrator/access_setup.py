@@ -1,0 +1,139 @@
+"""Who may call, by hand: `python -m services.orchestrator.access_setup make --owner Ada`.
+
+`make`, `list` and `revoke` are for people. `set-up` readies an installation, once: the keys that
+services sign with, and the first key of a caller. What is there already stays.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from shared import logs, registry
+from shared.access import KEY_SCOPES, SERVICE_CALLS
+from shared.config import Settings, load
+from shared.database import Database
+from shared.errors import AamError
+from shared.keys import make_key
+from shared.tokens import BadKey, make_pair
+
+BY_HAND = "access_setup"
+
+
+async def _in_registry(work: Callable[[AsyncSession, Settings], Awaitable[str]]) -> str:
+    settings = load(Settings)
+    logs.set_up("access_setup", level="ERROR")
+    db = Database.at(settings.registry_address, application="access_setup")
+    try:
+        async with db.transaction() as session:
+            return await work(session, settings)
+    finally:
+        await db.close()
+
+
+async def _make(given: argparse.Namespace) -> str:
+    async def make(session: AsyncSession, settings: Settings) -> str:
+        days = given.expires_in_days
+        made = await make_key(
+            session,
+            environment=settings.key_environment,
+            owner=given.owner,
+            scopes=sorted(set(given.scope or KEY_SCOPES)),
+            created_by=BY_HAND,
+            expires_at=None if days is None else datetime.now(UTC) + timedelta(days=days),
+        )
+        return made.key
+
+    return await _in_registry(make)
+
+
+async def _list(given: argparse.Namespace) -> str:
+    async def keys(session: AsyncSession, _settings: Settings) -> str:
+        return msgspec.json.format(await registry.keys_json(session, revoked=given.all), indent=2)
+
+    return await _in_registry(keys)
+
+
+async def _revoke(given: argparse.Namespace) -> str:
+    async def revoke(session: AsyncSession, _settings: Settings) -> str:
+        await registry.revoke_key(session, given.id)
+        return f"{given.id} is revoked; every service refuses it within five seconds."
+
+    return await _in_registry(revoke)
+
+
+async def _set_up(given: argparse.Namespace) -> str:
+    """Make what an installation lacks: the services' own keys, and the first key of a caller."""
+    for service in sorted({caller for caller, _ in SERVICE_CALLS}):
+        make_pair(service, given.private / service / f"{service}.pem", given.public)
+
+    async def first(session: AsyncSession, settings: Settings) -> str:
+        if await registry.any_key(session):
+            return "There is a key already."
+        made = await make_key(
+            session,
+            environment=settings.key_environment,
+            owner="first",
+            scopes=KEY_SCOPES,
+            created_by=BY_HAND,
+        )
+        # Before the commit: a key that nobody has would keep the next run from making one.
+        _leave(given.first_key, f"Authorization: Bearer {made.key}\n")
+        return f"The first key is in {given.first_key}."
+
+    return await _in_registry(first)
+
+
+def _leave(file: Path, text: str) -> None:
+    """Write a file that only we can read, and that nobody ever sees half of."""
+    half_done = file.with_suffix(".new")
+    half_done.unlink(missing_ok=True)
+    with os.fdopen(os.open(half_done, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
+        out.write(text)
+    half_done.rename(file)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="access_setup", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+    make = commands.add_parser("make", help="make a key and print it, once")
+    make.add_argument("--owner", required=True, help="whose it is")
+    make.add_argument("--scope", action="append", choices=[*KEY_SCOPES], help="default: all")
+    make.add_argument("--expires-in-days", type=int, help="default: never")
+    make.set_defaults(run=_make)
+    listed = commands.add_parser("list", help="list the keys")
+    listed.add_argument("--all", action="store_true", help="revoked ones as well")
+    listed.set_defaults(run=_list)
+    revoke = commands.add_parser("revoke", help="end a key for good")
+    revoke.add_argument("id", help="its eight characters in the middle")
+    revoke.set_defaults(run=_revoke)
+    set_up = commands.add_parser("set-up", help="make what an installation lacks, once")
+    set_up.add_argument("--private", type=Path, required=True, help="for the services' own keys")
+    set_up.add_argument("--public", type=Path, required=True, help="for their public halves")
+    set_up.add_argument("--first-key", type=Path, required=True, help="for a header with the key")
+    set_up.set_defaults(run=_set_up)
+    return parser
+
+
+def main() -> None:
+    """Do it and say so in one line, or end with one that says why not."""
+    given = _parser().parse_args()
+    try:
+        told = asyncio.run(given.run(given))
+    except (AamError, BadKey) as error:
+        sys.exit(f"access_setup: {error}")
+    except OSError as error:
+        sys.exit(f"access_setup: {error.filename} cannot be written: {error.strerror}")
+    sys.stdout.write(f"{told}\n")
+
+
+if __name__ == "__main__":
+    main()

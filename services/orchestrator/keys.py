@@ -1,0 +1,147 @@
+"""Keys of callers over HTTP: made, listed, revoked. The key itself is told once."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field, FutureDatetime
+
+from services.orchestrator.shapes import PlainName
+from shared import registry
+from shared.access import KEY_SCOPES, Scope, caller_of, may
+from shared.app import example, problems, raw_json
+from shared.database import Database
+from shared.errors import Invalid
+from shared.keys import make_key
+
+_VIEW: dict[str, Any] = {
+    "id": "ab12cd34",
+    "owner": "ada@example.com",
+    "scopes": ["connections:read", "repairs:decide"],
+    "created_by": "first (key 0f1e2d3c)",
+    "created_at": "2026-11-25T09:30:00.123456+00:00",
+    "expires_at": "2027-02-23T00:00:00+00:00",
+    "last_used_at": None,
+    "revoked_at": None,
+}
+
+
+class NewKey(BaseModel):
+    """The order to make a key."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "owner": "ada@example.com",
+                    "scopes": ["connections:read", "repairs:decide"],
+                    "expires_at": "2037-02-23T00:00:00Z",
+                }
+            ]
+        },
+    )
+
+    owner: PlainName
+    """Whose it is: a person or a system. It is shown beside what is done with the key."""
+    scopes: Annotated[list[Scope], Field(min_length=1, max_length=len(KEY_SCOPES))]
+    expires_at: FutureDatetime | None = None
+    """When it ends; null for never."""
+
+
+class KeyView(BaseModel):
+    """A key, without what would let anybody use it."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_VIEW]})
+
+    id: str
+    owner: str
+    scopes: list[str]
+    created_by: str
+    created_at: datetime
+    expires_at: datetime | None = None
+    last_used_at: datetime | None = None
+    """To the minute."""
+    revoked_at: datetime | None = None
+
+
+class KeyWithSecret(BaseModel):
+    """A new key, in clear: it is not kept and cannot be shown again."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"id": "ab12cd34", "key": "aam_live_ab12cd34_<43 characters>"}]
+        }
+    )
+
+    id: str
+    key: str
+
+
+router = APIRouter(prefix="/api-keys", tags=["keys"])
+KeyId = Annotated[str, Path(pattern=r"^[a-z0-9]{8}$", examples=["ab12cd34"])]
+
+
+def _db(request: Request) -> Database:
+    db: Database = request.app.state.db
+    return db
+
+
+def _environment(request: Request) -> str:
+    word: str = request.app.state.key_environment
+    return word
+
+
+Registry = Annotated[Database, Depends(_db)]
+_ADMIN = [may(Scope.ADMIN)]
+
+
+@router.post("", status_code=201, dependencies=_ADMIN, responses=problems(413, 422, 503, 504))
+async def make_api_key(
+    order: NewKey,
+    request: Request,
+    response: Response,
+    db: Registry,
+    environment: Annotated[str, Depends(_environment)],
+) -> KeyWithSecret:
+    """Make a key. It is shown here and never again: what is kept cannot be turned back into it."""
+    if Scope.CREDENTIALS_READ in order.scopes:
+        raise Invalid("Only services read credentials: no key has the scope credentials:read.")
+    async with db.transaction() as session:
+        made = await make_key(
+            session,
+            environment=environment,
+            owner=order.owner,
+            scopes=sorted(set(order.scopes)),
+            created_by=caller_of(request).name,
+            expires_at=order.expires_at and order.expires_at.astimezone(UTC),
+        )
+    response.headers["Cache-Control"] = "no-store"
+    return KeyWithSecret(id=made.id, key=made.key)
+
+
+@router.get(
+    "",
+    dependencies=_ADMIN,
+    response_model=list[KeyView],
+    responses={200: example([_VIEW]), **problems(422, 503)},
+)
+async def api_keys(
+    db: Registry,
+    revoked: Annotated[bool, Query(description="Show revoked ones as well")] = False,
+) -> Response:
+    """List the keys, newest first: whose they are, what they may, when they were used."""
+    async with db.read() as session:
+        return raw_json(await registry.keys_json(session, revoked=revoked))
+
+
+@router.delete(
+    "/{key_id}", dependencies=_ADMIN, response_model=KeyView, responses=problems(404, 422, 503, 504)
+)
+async def revoke_api_key(key_id: KeyId, db: Registry) -> Response:
+    """End a key, for good; every service refuses it within five seconds."""
+    async with db.transaction() as session:
+        await registry.revoke_key(session, key_id)
+        return raw_json(await registry.key_json(session, key_id))

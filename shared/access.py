@@ -1,0 +1,116 @@
+"""Who calls, and what that allows: the words of it, and how a route declares what it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from fastapi import Security
+from fastapi.openapi.models import HTTPBearer
+from fastapi.requests import HTTPConnection
+from fastapi.security.base import SecurityBase
+
+
+class Scope(StrEnum):
+    """What a caller may do. No scope holds another: who may do two things has two scopes."""
+
+    CONNECTIONS_READ = "connections:read"
+    """See connections, catalogs, jobs, drifts, repairs and operations."""
+    CONNECTIONS_WRITE = "connections:write"
+    """Onboard, import and archive connections; say how they are watched and repaired."""
+    CONNECTIONS_SYNC = "connections:sync"
+    """Have Airbyte move data now."""
+    CATALOGS_HEAL = "catalogs:heal"
+    """Apply a catalog, and roll one back."""
+    REPAIRS_DECIDE = "repairs:decide"
+    """Approve and reject repairs, and say what a field became."""
+    ADMIN = "admin"
+    """Make and revoke keys, rotate credentials."""
+    CREDENTIALS_READ = "credentials:read"
+    """Read one credential; no key has it, only a service."""
+
+
+KEY_SCOPES = tuple(scope for scope in Scope if scope is not Scope.CREDENTIALS_READ)
+"""The scopes that a key can have."""
+
+SERVICE_CALLS: dict[tuple[str, str], frozenset[Scope]] = {
+    ("orchestrator", "auth_broker"): frozenset({Scope.CREDENTIALS_READ}),
+    ("drift_repair_agent", "orchestrator"): frozenset({Scope.CONNECTIONS_SYNC}),
+    ("drift_repair_agent", "rag_engine"): frozenset({Scope.CONNECTIONS_READ, Scope.REPAIRS_DECIDE}),
+}
+"""What a service, first, may ask of another; whatever else its token says counts for nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who a request comes from, as its credentials prove."""
+
+    id: str
+    """`key:ab12cd34`, `service:orchestrator` or `oidc:<subject>`: for logs and comparisons."""
+    name: str
+    """For people, and for what is recorded: `ada@example.com (key ab12cd34)`."""
+    scopes: frozenset[str]
+    credential_id: str | None = None
+    """The one credential that a service's token is for."""
+    token_id: str | None = None
+    """The `jti` of a service's token."""
+
+
+_current: ContextVar[Caller | None] = ContextVar("caller", default=None)
+
+
+@contextmanager
+def acting(caller: Caller) -> Iterator[None]:
+    """Within the block, and in tasks begun in it, things are done for this caller."""
+    token = _current.set(caller)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def asked_by() -> str | None:
+    """The name of whom this is done for; None where AAM does it by itself."""
+    caller = _current.get()
+    return None if caller is None else caller.name
+
+
+def caller_of(request: HTTPConnection) -> Caller:
+    """Who the request comes from; on a route that the gate guards there always is one."""
+    caller: Caller = request.state.caller
+    return caller
+
+
+class _Bearer(SecurityBase):
+    """What the OpenAPI description says of credentials; the gate has checked them before."""
+
+    def __init__(self) -> None:
+        self.model = HTTPBearer(
+            bearerFormat="aam_<env>_<id>_<secret>",
+            description="A key, as `make key` or POST /api-keys told it once.",
+        )
+        self.scheme_name = "key"
+
+    async def __call__(self, request: HTTPConnection) -> Caller:
+        return caller_of(request)
+
+
+_bearer = _Bearer()
+
+
+def may(scope: Scope) -> Any:
+    """What a route needs of its caller, for its `dependencies`; the gate enforces it.
+
+    FastAPI reads the body before it looks at dependencies, so nothing is checked in one.
+    """
+    return Security(_bearer, scopes=[scope.value])
+
+
+def declared(dependencies: Sequence[Any]) -> frozenset[str] | None:
+    """The scopes that a route's dependencies declare; None where they declare nothing."""
+    found = [one for one in dependencies if getattr(one, "dependency", None) is _bearer]
+    return frozenset(scope for one in found for scope in one.scopes) if found else None

@@ -1,0 +1,214 @@
+"""The gate before every service: who asks is known before a byte of the body is read.
+
+What each route needs is what it declares (`access.may`); a route that declares nothing keeps the
+service from starting.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+from fastapi.routing import iter_route_contexts
+from starlette.responses import Response
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from shared import access, logs
+from shared.access import SERVICE_CALLS, Caller
+from shared.config import ProcessSettings
+from shared.database import Database
+from shared.errors import AamError, Forbidden, Unauthenticated, Unavailable
+from shared.keys import KeyRing
+from shared.tokens import BadKey, BadToken, Signer, Verifier, read_public_keys
+
+log = logs.get(__name__)
+
+_LONGEST = 8192
+_PRESENTED = re.compile(rb"[Bb]earer +([A-Za-z0-9._~+/=-]+)")
+OPEN = frozenset({"/health", "/ready"})
+DOCS = frozenset({"/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
+
+Answer = Callable[[AamError], Response]
+
+
+class NobodyCanCall(Unavailable):
+    """There is no way to be a caller: no key was made yet, or all were revoked."""
+
+    retryable = False
+    code = "nobody_can_call"
+
+
+class Proof(Protocol):
+    """One way to know a caller; None where it is not one of these, or proves nothing."""
+
+    async def caller(self, presented: str) -> Caller | None:
+        """Whose this is.
+
+        Raises:
+            Unavailable: nobody can tell now.
+        """
+
+
+class Services:
+    """The siblings of a service, by their tokens."""
+
+    def __init__(self, service: str, verifier: Verifier) -> None:
+        self._service = service
+        self._verifier = verifier
+
+    async def caller(self, presented: str) -> Caller | None:
+        """Which service it is, with the scopes that it may have here."""
+        try:
+            claims = self._verifier.claims(presented)
+        except BadToken as error:
+            log.info("token_refused", reason=str(error))
+            return None
+        allowed = SERVICE_CALLS.get((claims.service, self._service), frozenset())
+        return Caller(
+            f"service:{claims.service}",
+            f"service {claims.service}",
+            claims.scopes & allowed,
+            credential_id=claims.credential_id,
+            token_id=claims.token_id,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How a service knows its callers, and whether anybody can be one."""
+
+    proofs: Sequence[Proof]
+    anybody: Callable[[], Awaitable[bool]] | None = None
+    """Whether there is a key at all; None where callers need none, such as at the broker."""
+    docs_are_open: bool = True
+
+    async def require_anybody(self) -> None:
+        """See that somebody can call.
+
+        Raises:
+            NobodyCanCall: there is no key.
+            Unavailable: the registry is away.
+        """
+        if self.anybody is not None and not await self.anybody():
+            raise NobodyCanCall("Nobody can call: there is no key. `make key` makes one.")
+
+
+def access_for(service: str, settings: ProcessSettings, db: Database | None = None) -> Access:
+    """How a service knows its callers: by its siblings' tokens and, with a registry, by keys.
+
+    Raises:
+        SystemExit: SERVICE_PUBLIC_KEYS_DIR names no folder with the keys of services.
+    """
+    proofs: list[Proof] = []
+    if db is not None:
+        proofs.append(ring := KeyRing(db))
+    if any(called == service for _, called in SERVICE_CALLS):
+        folder = settings.service_public_keys_dir
+        if folder is None or not read_public_keys(folder):
+            raise SystemExit("SERVICE_PUBLIC_KEYS_DIR names no folder with the services' keys")
+        proofs.append(Services(service, Verifier(service, folder)))
+    return Access(
+        proofs,
+        anybody=None if db is None else ring.any,
+        docs_are_open=settings.aam_docs == "on",
+    )
+
+
+def signer_for(service: str, settings: ProcessSettings) -> Signer:
+    """What a service signs its calls with.
+
+    Raises:
+        SystemExit: SERVICE_PRIVATE_KEY_DIR has none.
+    """
+    if settings.service_private_key_dir is None:
+        raise SystemExit("SERVICE_PRIVATE_KEY_DIR is not set")
+    try:
+        return Signer(service, settings.service_private_key_dir / f"{service}.pem")
+    except BadKey as error:
+        raise SystemExit(f"{service}.pem in SERVICE_PRIVATE_KEY_DIR {error}") from None
+
+
+class UndeclaredRoute(RuntimeError):
+    """A route says nothing about who may call it."""
+
+
+class Gate:
+    """Answers 401 and 403 by the request's head alone, and tells the rest who asks."""
+
+    def __init__(
+        self, app: ASGIApp, *, known: Access, routes: Sequence[BaseRoute], answer: Answer
+    ) -> None:
+        self._app = app
+        self._known = known
+        self._routes = routes
+        self._answer = answer
+        self._table: list[tuple[re.Pattern[str], frozenset[str], frozenset[str]]] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan" or self._is_open(scope):
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            raise UndeclaredRoute("There is no route for WebSockets.")
+        try:
+            caller = await self._caller(scope)
+            self._require(caller, scope)
+        except AamError as error:
+            refusal = self._answer(error)
+            refusal.headers["connection"] = "close"  # its body is not read
+            if error.status == Unauthenticated.status:
+                refusal.headers["www-authenticate"] = "Bearer"
+            await refusal(scope, receive, send)
+            return
+        scope.setdefault("state", {})["caller"] = caller
+        with access.acting(caller), structlog.contextvars.bound_contextvars(caller=caller.id):
+            await self._app(scope, receive, send)
+
+    def _is_open(self, scope: Scope) -> bool:
+        path, method = scope.get("path"), scope.get("method")
+        if path in OPEN and method in ("GET", "HEAD"):
+            return True
+        return self._known.docs_are_open and path in DOCS and method in ("GET", "HEAD")
+
+    async def _caller(self, scope: Scope) -> Caller:
+        given = [value for name, value in scope["headers"] if name == b"authorization"]
+        if len(given) == 1 and len(given[0]) <= _LONGEST:
+            presented = _PRESENTED.fullmatch(given[0])
+            told = presented[1].decode("ascii") if presented else ""
+            for proof in self._known.proofs if told else ():
+                if (caller := await proof.caller(told)) is not None:
+                    return caller
+        raise Unauthenticated("Send a key: `Authorization: Bearer aam_...`.")
+
+    def _require(self, caller: Caller, scope: Scope) -> None:
+        if self._table is None:
+            self._table = requirements(self._routes)
+        for path, methods, needed in self._table:
+            if scope["method"] in methods and path.match(scope["path"]):
+                lacking = sorted(needed - caller.scopes)
+                if lacking:
+                    raise Forbidden(f"This needs the scope {lacking[0]}.", scope=lacking[0])
+                return
+
+
+def requirements(
+    routes: Sequence[BaseRoute],
+) -> list[tuple[re.Pattern[str], frozenset[str], frozenset[str]]]:
+    """What each route needs, in their order: its path, its methods, the scopes.
+
+    Raises:
+        UndeclaredRoute: one declares nothing and is not open to all.
+    """
+    table = []
+    for route in iter_route_contexts(routes):
+        if route.path in OPEN or route.path in DOCS:
+            continue
+        scopes = access.declared(getattr(route, "dependencies", None) or ())
+        if not scopes or not route.methods:
+            raise UndeclaredRoute(f"{route.path} declares no scope: who may call it?")
+        table.append((route.path_regex, frozenset(route.methods), scopes))
+    return table

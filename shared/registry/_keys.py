@@ -1,0 +1,124 @@
+"""The keys of callers: their digests, and what is told about them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from shared.errors import NotFound
+from shared.models import ApiKey
+
+
+@dataclass(frozen=True, slots=True)
+class LiveKey:
+    """A key that is neither revoked nor expired."""
+
+    digest: bytes
+    owner: str
+    scopes: frozenset[str]
+    expires_in: float | None
+    """Seconds; None for a key without an end."""
+    is_used_lately: bool
+    """Whether its last use is recorded to the minute already."""
+
+
+_FIND = text("""
+    SELECT digest, owner, scopes, CAST(extract(epoch FROM expires_at - now()) AS float8) AS left_s,
+        coalesce(last_used_at > now() - interval '1 minute', false) AS lately
+    FROM api_keys
+    WHERE id = :id AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+""")
+_USE = text("""
+    UPDATE api_keys SET last_used_at = now()
+    WHERE id = :id AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')
+""")
+_ANY = text("""
+    SELECT EXISTS (
+        SELECT FROM api_keys WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+    )
+""")
+_VIEW = """json_build_object(
+    'id', id, 'owner', owner, 'scopes', scopes, 'created_by', created_by, 'created_at', created_at,
+    'expires_at', expires_at, 'last_used_at', last_used_at, 'revoked_at', revoked_at
+)"""
+_LIST = text(f"""
+    SELECT CAST(coalesce(json_agg({_VIEW} ORDER BY created_at DESC, id), '[]') AS text)
+    FROM api_keys WHERE :revoked OR revoked_at IS NULL
+""")  # noqa: S608 - no input
+_READ = text(f"SELECT CAST({_VIEW} AS text) FROM api_keys WHERE id = :id")  # noqa: S608 - no input
+_REVOKE = text("""
+    UPDATE api_keys SET revoked_at = coalesce(revoked_at, now()) WHERE id = :id RETURNING id
+""")
+
+
+async def find_key(session: AsyncSession, id_: str) -> LiveKey | None:
+    """A live key by its id."""
+    row = (await session.execute(_FIND, {"id": id_})).one_or_none()
+    if row is None:
+        return None
+    return LiveKey(row.digest, row.owner, frozenset(row.scopes), row.left_s, row.lately)
+
+
+async def use_key(session: AsyncSession, id_: str) -> None:
+    """Record that a key was used, to the minute."""
+    await session.execute(_USE, {"id": id_})
+
+
+async def any_key(session: AsyncSession) -> bool:
+    """Whether anybody can call at all."""
+    return bool(await session.scalar(_ANY))
+
+
+async def insert_key(
+    session: AsyncSession,
+    *,
+    id_: str,
+    digest: bytes,
+    owner: str,
+    scopes: Sequence[str],
+    created_by: str,
+    expires_at: datetime | None,
+) -> None:
+    """Record a new key."""
+    session.add(
+        ApiKey(
+            id=id_,
+            digest=digest,
+            owner=owner,
+            scopes=list(scopes),
+            created_by=created_by,
+            expires_at=expires_at,
+        )
+    )
+    await session.flush()
+
+
+async def keys_json(session: AsyncSession, *, revoked: bool) -> str:
+    """The keys, newest first, as JSON; never a digest."""
+    return str(await session.scalar(_LIST, {"revoked": revoked}))
+
+
+async def key_json(session: AsyncSession, id_: str) -> str:
+    """One key, as JSON.
+
+    Raises:
+        NotFound: there is none.
+    """
+    found = await session.scalar(_READ, {"id": id_})
+    if found is None:
+        raise NotFound("No key has this id.")
+    return str(found)
+
+
+async def revoke_key(session: AsyncSession, id_: str) -> None:
+    """End a key for good; one that is revoked already stays as it is.
+
+    Raises:
+        NotFound: there is none.
+    """
+    if await session.scalar(_REVOKE, {"id": id_}) is None:
+        raise NotFound("No key has this id.")

@@ -1,0 +1,221 @@
+"""Tokens between services: Ed25519 JWTs, for one audience, a minute at most.
+
+Each service signs with a key of its own and knows the others' public keys, so that none can speak
+for another. Claims follow SPIFFE's JWT-SVID (one audience, an expiry always) and RFC 9068 (`typ`).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+LIFETIME_S = 30
+LONGEST_S = 60
+_LEEWAY_S = 5
+_READ_AGAIN_S = 5.0
+_TYPE = "at+jwt"
+_HEADERS = {"alg", "kid", "typ"}
+_REQUIRED = ["exp", "iat", "nbf", "aud", "iss", "sub", "jti"]
+_JTI = re.compile(r"[A-Za-z0-9_-]{16,64}")
+_PUBLIC_FILE = re.compile(r"([a-z_]{1,40})\.([A-Za-z0-9_-]{16})\.pem")
+
+
+class BadToken(Exception):
+    """The token is none of ours, not for us, or not for now; the message names the rule."""
+
+
+class BadKey(ValueError):
+    """A key's file cannot be used; the message says why and never what is in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a token that was checked says."""
+
+    service: str
+    scopes: frozenset[str]
+    token_id: str
+    credential_id: str | None
+
+
+def key_id(key: Ed25519PublicKey) -> str:
+    """What a key is called: the start of its public half's SHA-256, as base64url."""
+    raw = key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+    return base64.urlsafe_b64encode(hashlib.sha256(raw).digest()).decode()[:16]
+
+
+def make_pair(service: str, private_file: Path, public_dir: Path) -> None:
+    """Make a service's key where it has none, and put its public half where the others look."""
+    private_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    public_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+    if not private_file.exists():
+        pem = Ed25519PrivateKey.generate().private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        half_done = private_file.with_suffix(".new")
+        half_done.unlink(missing_ok=True)
+        with os.fdopen(os.open(half_done, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400), "wb") as f:
+            f.write(pem)
+        half_done.rename(private_file)
+    public = _private_key(private_file).public_key()
+    pem = public.public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    target = public_dir / f"{service}.{key_id(public)}.pem"
+    half_done = target.with_suffix(".new")
+    half_done.write_bytes(pem)
+    half_done.chmod(0o444)
+    half_done.rename(target)
+
+
+def _private_key(file: Path) -> Ed25519PrivateKey:
+    try:
+        if file.stat().st_mode & 0o007:
+            raise BadKey("may be read by everybody on this machine")
+        key = serialization.load_pem_private_key(file.read_bytes(), password=None)
+    except OSError:
+        raise BadKey("cannot be read") from None
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise BadKey("holds no private key in PEM") from None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise BadKey("holds a key that is not Ed25519")
+    return key
+
+
+class Signer:
+    """A service's own key: what it says to its peers is signed with it."""
+
+    def __init__(self, service: str, key_file: Path) -> None:
+        """Read the key.
+
+        Raises:
+            BadKey: the file holds no Ed25519 key, or everybody may read it.
+        """
+        self._service = service
+        self._key = _private_key(key_file)
+        self._headers = {"typ": _TYPE, "kid": key_id(self._key.public_key())}
+
+    def token(
+        self, audience: str, scope: str, *, request_id: str = "", credential_id: str | None = None
+    ) -> str:
+        """A token for one call; the broker takes it once, and for this credential alone."""
+        now = int(time.time())
+        claims = {
+            "iss": self._service,
+            "sub": self._service,
+            "aud": audience,
+            "iat": now,
+            "nbf": now,
+            "exp": now + LIFETIME_S,
+            "jti": uuid4().hex,
+            "scope": scope,
+            "rid": request_id,
+        }
+        if credential_id is not None:
+            claims["cid"] = credential_id
+        return jwt.encode(claims, self._key, algorithm="EdDSA", headers=self._headers)
+
+
+class Verifier:
+    """Whether a token is a sibling's and for this service; keys are read again while it runs.
+
+    A folder holds `<service>.<kid>.pem`: of a service whose key is being changed, two.
+    """
+
+    def __init__(self, audience: str, keys_dir: Path) -> None:
+        self._audience = audience
+        self._dir = keys_dir
+        self._keys: dict[str, tuple[str, Ed25519PublicKey]] = {}
+        self._read_at = -_READ_AGAIN_S
+
+    def claims(self, token: str) -> Claims:
+        """Check a token and say what it claims.
+
+        Raises:
+            BadToken: any rule is broken.
+        """
+        try:
+            header = jwt.get_unverified_header(token)
+        except jwt.PyJWTError:
+            raise BadToken("it cannot be read") from None
+        if set(header) != _HEADERS or header["alg"] != "EdDSA" or header["typ"] != _TYPE:
+            raise BadToken("its header is not one of ours")
+        service, key = self._key(header["kid"])
+        try:
+            claims = jwt.decode(
+                token,
+                key,
+                algorithms=["EdDSA"],
+                audience=self._audience,
+                issuer=service,
+                leeway=_LEEWAY_S,
+                options={"require": _REQUIRED, "strict_aud": True},
+            )
+        except jwt.PyJWTError as error:
+            raise BadToken(_RULES.get(type(error), "it is not signed by who it says")) from None
+        return _checked(service, claims)
+
+    def _key(self, kid: object) -> tuple[str, Ed25519PublicKey]:
+        if time.monotonic() - self._read_at >= _READ_AGAIN_S:
+            self._keys, self._read_at = read_public_keys(self._dir), time.monotonic()
+        if not isinstance(kid, str) or kid not in self._keys:
+            raise BadToken("nobody here has that key")
+        return self._keys[kid]
+
+
+_RULES: dict[type[Exception], str] = {
+    jwt.ExpiredSignatureError: "it has expired",
+    jwt.ImmatureSignatureError: "it is not valid yet",
+    jwt.InvalidAudienceError: "it is for another service",
+    jwt.InvalidIssuerError: "its issuer has another key",
+    jwt.MissingRequiredClaimError: "a claim is missing",
+}
+
+
+def _checked(service: str, claims: dict[str, object]) -> Claims:
+    """The rules that the library has not."""
+    issued, expires = claims["iat"], claims["exp"]
+    if not isinstance(issued, int) or not isinstance(expires, int):
+        raise BadToken("its times are no whole seconds")
+    if expires - issued > LONGEST_S:
+        raise BadToken("it lasts longer than a minute")
+    if claims["sub"] != service:
+        raise BadToken("its subject is not its issuer")
+    token_id, scope, credential_id = claims["jti"], claims.get("scope"), claims.get("cid")
+    if not isinstance(token_id, str) or not _JTI.fullmatch(token_id):
+        raise BadToken("its id is none")
+    if not isinstance(scope, str) or not isinstance(credential_id, str | None):
+        raise BadToken("its scope is none")
+    return Claims(service, frozenset(scope.split()), token_id, credential_id)
+
+
+def read_public_keys(folder: Path) -> dict[str, tuple[str, Ed25519PublicKey]]:
+    """The public keys of a folder by `kid`, each with the service whose it is.
+
+    A file whose name is not its own key's is left out: a name says who may speak with it.
+    """
+    found = {}
+    for file in sorted(folder.glob("*.pem")):
+        named = _PUBLIC_FILE.fullmatch(file.name)
+        if named is None:
+            continue
+        try:
+            key = serialization.load_pem_public_key(file.read_bytes())
+        except (OSError, ValueError, UnsupportedAlgorithm):
+            continue
+        if isinstance(key, Ed25519PublicKey) and key_id(key) == named[2]:
+            found[named[2]] = (named[1], key)
+    return found

@@ -1,0 +1,84 @@
+"""Who calls in the tests: a key that may everything, and the keys that services sign with."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+
+from shared.access import KEY_SCOPES, SERVICE_CALLS, Caller
+from shared.keys import new_key
+from shared.tokens import Signer, make_pair
+
+KEY = new_key("test")
+"""Of this run alone; `let_in` makes a registry know it."""
+NAME = f"tests (key {KEY.id})"
+HEADERS = {"Authorization": f"Bearer {KEY.key}"}
+
+
+async def let_in_now(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    """Have a registry know the key."""
+    await connection.execute(
+        "INSERT INTO api_keys (id, digest, scopes, owner, created_by)"
+        " VALUES ($1, $2, $3, 'tests', 'tests') ON CONFLICT DO NOTHING",
+        KEY.id,
+        KEY.digest,
+        [*KEY_SCOPES],
+    )
+
+
+def let_in(url: str) -> None:
+    """Have the registry at this URL know the key."""
+
+    async def insert() -> None:
+        connection = await asyncpg.connect(url)
+        try:
+            await let_in_now(connection)
+        finally:
+            await connection.close()
+
+    asyncio.run(insert())
+
+
+@cache
+def service_keys() -> dict[str, Any]:
+    """Where services find their keys, by the names of the settings."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for service in {caller for caller, _ in SERVICE_CALLS}:
+        make_pair(service, folder / "private" / f"{service}.pem", folder / "public")
+    return {
+        "service_private_key_dir": folder / "private",
+        "service_public_keys_dir": folder / "public",
+    }
+
+
+def signer(service: str) -> Signer:
+    """What a service signs with."""
+    return Signer(service, service_keys()["service_private_key_dir"] / f"{service}.pem")
+
+
+def environment() -> dict[str, str]:
+    """The same as a process is told."""
+    return {name.upper(): str(path) for name, path in service_keys().items()}
+
+
+def client(url: str = "http://aam", **told: Any) -> httpx.AsyncClient:
+    """A caller with the key."""
+    return httpx.AsyncClient(base_url=url, headers=HEADERS, **told)
+
+
+class Everybody:
+    """Lets the key in without asking a registry: for an application without one."""
+
+    async def caller(self, presented: str) -> Caller | None:
+        """The tests' caller, by the key."""
+        scopes = frozenset(KEY_SCOPES)
+        return Caller(f"key:{KEY.id}", NAME, scopes) if presented == KEY.key else None
