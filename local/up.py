@@ -81,9 +81,11 @@ def _table(stack: Stack) -> Table:
 
 def _next_steps(stack: Stack, *, took_s: float) -> str:
     state = stack.settings.state_dir
+    key = stack.auth_file.read_text().strip().rpartition(" ")[2]
     org = "the sample org" if stack.uses_sample_org else "the org of CREDENTIAL_SALESFORCE_PROD__…"
     return (
         f"Ready in {took_s:.1f} s. Salesforce is {org}; logs are in {state}/logs.\n"
+        f"The key of every call, for the docs pages' Authorize too: {key}\n"
         f"Next, in another shell: source {state}/env, then README's commands; "
         "make events shows what happens.\n"
         "Ctrl-C stops everything."

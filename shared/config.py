@@ -187,9 +187,6 @@ class ProcessSettings(BaseSettings):
     service_private_key_dir: Optional[Path] = None
     """Folder with the service's own key, `<service>.pem`; it signs what it asks of others by it."""
 
-    key_environment: Annotated[str, Field(pattern=r"^[a-z0-9]{1,16}$")] = "live"
-    """A word in new keys, `aam_<word>_...`, by which people tell where one belongs."""
-
     @model_validator(mode="after")
     def _failpoints_are_for_tests(self) -> Self:
         if self.aam_failpoints and self.aam_env != "test":
@@ -325,6 +322,9 @@ class Settings(RegistrySettings):
 
     event_relay_interval: Seconds = timedelta(milliseconds=250)
     """How often the outbox is looked at. Seconds."""
+
+    key_environment: Annotated[str, Field(pattern=r"^[a-z0-9]{1,16}$")] = "live"
+    """A word in new keys, `aam_<word>_...`, by which people tell where one belongs."""
 
     webhook_signing_key: Optional[SecretStr] = None
     """What the secrets of webhooks are derived from; without it there are no webhooks."""

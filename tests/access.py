@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import shutil
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,8 @@ def let_in(url: str) -> None:
         finally:
             await connection.close()
 
-    asyncio.run(insert())
+    with ThreadPoolExecutor(1) as other:  # a test may have a loop of its own in this thread
+        other.submit(asyncio.run, insert()).result()
 
 
 @cache
