@@ -260,10 +260,12 @@ def test_two_replicas_of_every_service(tmp_path: Path) -> None:
         assert registry_url is not None
         asyncio.run(_insert_failed_connections(registry_url, kept, archived))
 
+        name, _, value = (up.state / "auth").read_text().strip().partition(": ")
+        key = {name: value}
+
         def listed(port: int) -> set[str]:
-            with urllib.request.urlopen(
-                f"http://127.0.0.1:{port}/connections", timeout=20
-            ) as answer:
+            asked = urllib.request.Request(f"http://127.0.0.1:{port}/connections", headers=key)
+            with urllib.request.urlopen(asked, timeout=20) as answer:  # noqa: S310
                 return {one["id"] for one in json.load(answer)["items"]}
 
         assert listed(first) == listed(second) == {str(kept), str(archived)}
@@ -271,7 +273,7 @@ def test_two_replicas_of_every_service(tmp_path: Path) -> None:
             assert up.pid_of(name) != up.pid_of(f"{name}-2")
         os.kill(up.pid_of("orchestrator"), signal.SIGKILL)
         archiving = urllib.request.Request(
-            f"http://127.0.0.1:{second}/connections/{archived}", method="DELETE"
+            f"http://127.0.0.1:{second}/connections/{archived}", method="DELETE", headers=key
         )
         with urllib.request.urlopen(archiving, timeout=20) as answer:  # noqa: S310
             assert answer.status == 204

@@ -25,7 +25,7 @@ README = (REPOSITORY / "README.md").read_text()
 async def test_every_command_works_in_order(tmp_path: Path) -> None:
     """Each `bash` block of "Use it", in one shell, as a person would paste them."""
     blocks = re.findall(r"^```bash\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 17
+    assert len(blocks) == 18
     marked = [f"{block}\necho; echo '<<<>>>'" for block in blocks]
 
     async with throw_away(keep_logs=tmp_path / "logs") as stack:
@@ -43,7 +43,7 @@ async def test_every_command_works_in_order(tmp_path: Path) -> None:
     assert "urn:aam:problem" not in run.stdout
     told = [part.strip() for part in run.stdout.split("<<<>>>")]
     onboarded, _sync, jobs, grown, looked, healed, asked, approved, applied, restored = told[:10]
-    _policy, suggested, _webhooks, seen, drifted, begun, _gone = told[10:17]
+    _policy, suggested, _webhooks, seen, drifted, begun, keys, _gone = told[10:18]
     assert json.loads(onboarded)["status"] == "ACTIVE"
     (job,) = json.loads(jobs)
     assert (job["status"], job["records"]) == ("succeeded", 700)
@@ -62,6 +62,8 @@ async def test_every_command_works_in_order(tmp_path: Path) -> None:
     assert '"became":["Sales_Region__c"]' in suggested
     assert '"field_added"' in seen
     assert "needs_review" in drifted
+    assert '"owner" : "ada@example.com"' in keys
+    assert "aam_" not in keys
     kinds = ["apply", "apply", "apply", "apply", "sync", "onboard"]
     assert [one["kind"] for one in json.loads(begun) if one["kind"] != "rollback"] == kinds
 
