@@ -69,7 +69,9 @@ def check_migrations() -> None:
     folder = servers.temporary_dir()
     try:
         with servers.start_postgres(folder, options=servers.THROW_AWAY) as postgres:
-            env = os.environ | {"SUPABASE_DB_URL": f"{postgres.url}?sslmode=disable"}
+            env = os.environ | dict.fromkeys(
+                ("SUPABASE_DB_URL", "MIGRATION_DB_URL"), f"{postgres.url}?sslmode=disable"
+            )
             for order in (["upgrade", "head"], ["check"], ["downgrade", "base"]):
                 subprocess.run(  # noqa: S603 (our own command lines)
                     [sys.executable, "-m", "alembic", *order], env=env, check=True

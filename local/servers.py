@@ -33,6 +33,8 @@ START_TIMEOUT_S = 60.0
 THROW_AWAY = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 """Postgres options for data that nobody will miss."""
 
+_HAS_LOGIN = "aam_mesh.made"
+
 _ENV = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 
 
@@ -160,7 +162,10 @@ class Server(ABC):
 
 
 class Postgres(Server):
-    """Postgres with the databases of `DATABASES`; its superuser is `aam`."""
+    """Postgres with the databases of `DATABASES`; its superuser is `aam`.
+
+    The services of the mesh log in as `aam_mesh`, which owns nothing and may enter `aam` alone.
+    """
 
     name = "postgres"
     # One that crashed may hold its shared memory a moment longer.
@@ -177,6 +182,7 @@ class Postgres(Server):
         self.data_dir = _made(data_dir)
         super().__init__(port=port, log=log or self.data_dir / "server.log")
         self.password = drawn_once(self.data_dir / "password")
+        self.services_password = drawn_once(self.data_dir / "services_password")
         self._options = dict(options or {})
         self._user = _unprivileged_user()
         self._bin = _postgres_bin()
@@ -192,9 +198,17 @@ class Postgres(Server):
         """One of its databases, as the superuser."""
         return f"postgresql://aam:{self.password}@127.0.0.1:{self.port}/{database}"
 
+    @property
+    def services_url(self) -> str:
+        """The database `aam`, as the services of the mesh."""
+        return f"postgresql://aam_mesh:{self.services_password}@127.0.0.1:{self.port}/aam"
+
     def _spawn(self, log: IO[bytes]) -> Leashed:
         if not self._cluster.exists():
             self._make_cluster(log)
+        elif not (self._cluster / _HAS_LOGIN).exists():
+            self._tell(self._cluster, self._services_login(), log=log)
+            (self._cluster / _HAS_LOGIN).touch()
         options = {
             "listen_addresses": "127.0.0.1",
             "port": str(self.port),
@@ -252,12 +266,28 @@ class Postgres(Server):
             log=log,
         )
         password.unlink()
-        self._run(
-            [str(self._bin / "postgres"), "--single", "-D", str(draft), "postgres"],
-            log=log,
-            say="".join(f"CREATE DATABASE {name}\n" for name in DATABASES),
-        )
+        databases = [f"CREATE DATABASE {name}" for name in DATABASES]
+        self._tell(draft, [*databases, *self._services_login()], log=log)
+        (draft / _HAS_LOGIN).touch()
         draft.rename(self._cluster)
+
+    def _services_login(self) -> Sequence[str]:
+        """The statements that make it; said again they change nothing but the password."""
+        return [
+            "DO $$ BEGIN CREATE ROLE aam_services NOLOGIN; CREATE ROLE aam_mesh IN ROLE aam_services;"
+            " EXCEPTION WHEN duplicate_object THEN NULL; END $$",
+            f"ALTER ROLE aam_mesh LOGIN PASSWORD '{self.services_password}'",
+            f"REVOKE ALL ON DATABASE {', '.join(DATABASES)}, postgres FROM PUBLIC",
+            "GRANT CONNECT ON DATABASE aam TO aam_services",
+        ]
+
+    def _tell(self, cluster: Path, statements: Sequence[str], *, log: IO[bytes]) -> None:
+        """Have statements run on a cluster that no server runs on."""
+        self._run(
+            [str(self._bin / "postgres"), "--single", "-D", str(cluster), "postgres"],
+            log=log,
+            say="".join(f"{statement}\n" for statement in statements),
+        )
 
     def _run(self, command: Sequence[str], *, log: IO[bytes], say: str = "") -> None:
         uid, gid = self._user or (None, None)

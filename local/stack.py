@@ -37,6 +37,7 @@ _OWN = (
     "CREDENTIAL_",
     "AIRBYTE_",
     "SUPABASE_",
+    "MIGRATION_",
     "REDIS_",
     "SERVICE_",
     "WEBHOOK_",
@@ -157,7 +158,7 @@ class Stack:
 
     @property
     def addresses(self) -> dict[str, str]:
-        """What a person at a shell needs to use the mesh; three of them hold local passwords."""
+        """What a person at a shell needs to use the mesh; four of them hold local passwords."""
         named = {name.upper(): self.url_of(name) for name in SERVICES}
         if self.uses_sample_org:
             named["SAMPLE_ORG"] = self.url_of("sample_org")
@@ -165,7 +166,8 @@ class Stack:
             "AIRBYTE_API_URL": f"{self.url_of('airbyte')}/api/v1",
             "AIRBYTE_WORKSPACE_ID": str(airbyte.WORKSPACE_ID),
             "AIRBYTE_DESTINATION_ID": str(airbyte.DESTINATION_ID),
-            "SUPABASE_DB_URL": f"{self.postgres.url}?sslmode=disable",
+            "SUPABASE_DB_URL": f"{self.postgres.services_url}?sslmode=disable",
+            "MIGRATION_DB_URL": f"{self.postgres.url}?sslmode=disable",
             "WAREHOUSE_URL": self.postgres.url_of("warehouse"),
             "REDIS_URL": self.valkey.url,
             "KEY_ENVIRONMENT": _KEY_ENVIRONMENT,
@@ -333,7 +335,9 @@ class Stack:
             process = Leashed(
                 [sys.executable, "-m", *command],
                 log=output,
-                env=self._service_environment("orchestrator"),
+                env=self._inherited()
+                | {name: self.addresses[name] for name in ("SUPABASE_DB_URL", "MIGRATION_DB_URL")}
+                | {"SUPABASE_DB_CA_FILE": ""},
                 cwd=ROOT,
             )
         try:

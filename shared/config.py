@@ -205,23 +205,43 @@ class RegistrySettings(ProcessSettings):
 
     @model_validator(mode="after")
     def _registry_is_reachable_by_url(self) -> Self:
+        variable, url = self._login
         try:
-            named = postgres_address(self.supabase_db_url.get_secret_value()).ssl_root_cert
+            named = postgres_address(url.get_secret_value()).ssl_root_cert
         except ValueError as error:
-            raise ValueError(f"SUPABASE_DB_URL {error}") from None
+            raise ValueError(f"{variable} {error}") from None
         if self.supabase_db_ca_file is not None and not _holds_a_ca(self.supabase_db_ca_file):
             raise ValueError("SUPABASE_DB_CA_FILE names no file with a certificate")
         if self.supabase_db_ca_file is None and named is not None and not _holds_a_ca(named):
-            raise ValueError("SUPABASE_DB_URL names a CA (sslrootcert) that cannot be read")
+            raise ValueError(f"{variable} names a CA (sslrootcert) that cannot be read")
         return self
+
+    @property
+    def _login(self) -> tuple[str, Secret[str]]:
+        """The URL that is used, after the variable that it comes from."""
+        return "SUPABASE_DB_URL", self.supabase_db_url
 
     @property
     def registry_address(self) -> PostgresAddress:
         """The registry's address, with the CA of `SUPABASE_DB_CA_FILE` where it is set."""
-        address = postgres_address(self.supabase_db_url.get_secret_value())
+        _, url = self._login
+        address = postgres_address(url.get_secret_value())
         if self.supabase_db_ca_file is None:
             return address
         return replace(address, ssl_root_cert=self.supabase_db_ca_file)
+
+
+class MigrationSettings(RegistrySettings):
+    """What the migrations read, which no service is told: the login of the tables' owner."""
+
+    migration_db_url: Optional[Secret[str]] = None
+    """The registry as the owner of its tables. Empty: as SUPABASE_DB_URL says."""
+
+    @property
+    def _login(self) -> tuple[str, Secret[str]]:
+        if self.migration_db_url is None:
+            return super()._login
+        return "MIGRATION_DB_URL", self.migration_db_url
 
 
 class Settings(RegistrySettings):

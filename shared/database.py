@@ -27,6 +27,8 @@ from shared.errors import Unavailable, UpstreamUnknown
 log = logs.get(__name__)
 
 _AWAY = "The registry cannot be reached now."
+_NOT_GRANTED = "The login of SUPABASE_DB_URL may not use the registry: make it one of aam_services."
+_MAY_WRITE = text("SELECT has_table_privilege(to_regclass('sync_catalog_versions'), 'INSERT')")
 
 
 T = TypeVar("T")
@@ -57,7 +59,8 @@ class Database:
         """Open nothing yet: the first transaction connects."""
         engine = create_async_engine(
             sqlalchemy_url(address),
-            connect_args=connect_arguments(address) | {"server_settings": _session(application)},
+            connect_args=connect_arguments(address)
+            | {"server_settings": session_settings(application)},
             hide_parameters=True,
             json_deserializer=str,  # models.RawJson: JSON stays text
             pool_pre_ping=True,
@@ -126,15 +129,17 @@ class Database:
                 yield session
 
     async def ping(self) -> None:
-        """Ask Postgres whether the registry's tables are there.
+        """Ask Postgres whether the registry's tables are there, and may be used.
 
         Raises:
-            Unavailable: it is away, or not migrated.
+            Unavailable: it is away, not migrated, or not granted to this login.
         """
         async with self.read() as session:
-            migrated = await session.scalar(text("SELECT to_regclass('sync_catalog_versions')"))
-        if migrated is None:
+            may_write = await session.scalar(_MAY_WRITE)
+        if may_write is None:
             raise Unavailable("The registry is not migrated: run `alembic upgrade head`.")
+        if not may_write:
+            raise Unavailable(_NOT_GRANTED)
 
     async def close(self) -> None:
         """Close every pooled connection."""
@@ -171,6 +176,8 @@ def _trouble_by_sqlstate(error: DBAPIError) -> str | None:
     sqlstate = getattr(error.orig, "sqlstate", None) or ""
     if sqlstate.startswith(_NO_LOGIN):
         return "The registry refuses the user, the password or the database of SUPABASE_DB_URL."
+    if sqlstate == _NO_PRIVILEGE:
+        return _NOT_GRANTED
     if error.connection_invalidated or isinstance(error, OperationalError | InterfaceError):
         return _AWAY
     return "The registry cannot do this now." if sqlstate.startswith(_NOT_NOW) else None
@@ -178,6 +185,7 @@ def _trouble_by_sqlstate(error: DBAPIError) -> str | None:
 
 # Classes of Postgres's SQLSTATE: https://www.postgresql.org/docs/current/errcodes-appendix.html
 _NO_LOGIN = ("28", "3D")
+_NO_PRIVILEGE = "42501"
 _NOT_NOW = (
     "25006",  # a standby, during a failover
     "40",  # serialization failure, deadlock
@@ -233,10 +241,12 @@ def _tls(address: PostgresAddress) -> ssl.SSLContext | str:
     return address.ssl_mode
 
 
-def _session(application: str) -> dict[str, str]:
+def session_settings(application: str) -> dict[str, str]:
+    """What every session of a service asks of Postgres: no statement, lock or pause is endless."""
     return {
         "application_name": f"aam-{application}",
         "timezone": "UTC",
+        "statement_timeout": "60s",
         "lock_timeout": "10s",
         # No transaction waits for anything: one that does is a stopped process's, and holds locks.
         "idle_in_transaction_session_timeout": "5s",

@@ -24,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared import logs
 from shared.config import PostgresAddress
-from shared.database import connect_arguments
+from shared.database import connect_arguments, session_settings
 from shared.errors import AamError
 
 log = logs.get(__name__)
@@ -135,7 +135,7 @@ class Jobs:
             user=self._address.user,
             password=self._address.password,
             database=self._address.database,
-            server_settings={"application_name": f"aam-{self._application}-jobs"},
+            server_settings=session_settings(f"{self._application}-jobs"),
             **connect_arguments(self._address),
         )
         try:

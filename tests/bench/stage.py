@@ -26,6 +26,7 @@ class Stage:
 
     folder: Path
     registry_url: str
+    """As its owner; the processes in `environment` are told of their own login."""
     airbyte_url: str
     environment: dict[str, str]
     _open: ExitStack
@@ -55,7 +56,8 @@ def stage() -> Iterator[Stage]:
         port = servers.free_port()
         url = f"http://127.0.0.1:{port}/api/v1"
         environment = os.environ | {
-            "SUPABASE_DB_URL": postgres.url,
+            "SUPABASE_DB_URL": postgres.services_url,
+            "MIGRATION_DB_URL": postgres.url,
             "REDIS_URL": valkey.url,
             "AIRBYTE_API_URL": url,
             **access.environment(),

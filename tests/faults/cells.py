@@ -400,11 +400,12 @@ def _commit_lost(kind: Kind, spared: int, *, is_durable: bool) -> Cell:
     async def run(world: World) -> None:
         case = Case(world, kind)
         await case.prepare()
-        proxy = LossyCommit(world.postgres.url, delivers=is_durable, spared=spared, about=STORY)
+        url = world.postgres.services_url
+        proxy = LossyCommit(url, delivers=is_durable, spared=spared, about=STORY)
         server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         asleep = ("JOB_POLL_INTERVAL", "EVENT_RELAY_INTERVAL", "SWEEP_INTERVAL")
-        url = world.postgres.url.replace(str(world.postgres.port), str(port))
+        url = url.replace(str(world.postgres.port), str(port))
         world.settings = {
             **dict.fromkeys((*asleep, "RECONCILE_INTERVAL"), "600"),
             **access.environment(),

@@ -25,9 +25,9 @@ async def one_world() -> AsyncIterator[World]:
 
 @pytest.fixture(scope="session")
 def registry_of_faults(postgres: servers.Postgres) -> str:
-    """The run's registry, built where no test has built it before."""
+    """The run's registry as the services log in, built where no test has built it before."""
     migrate(postgres.url)
-    return postgres.url
+    return postgres.services_url
 
 
 @pytest.fixture

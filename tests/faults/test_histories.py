@@ -87,7 +87,9 @@ class Stage:
 
 
 @pytest.fixture(scope="module")
-async def stage(redis_url: str, registry_of_faults: str) -> AsyncIterator[Stage]:
+async def stage(
+    redis_url: str, postgres_url: str, registry_of_faults: str
+) -> AsyncIterator[Stage]:
     """The stage of all histories; between them it is emptied."""
     broker = auth_broker.build(
         ProcessSettings(_env_file=None, log_level="ERROR", **access.service_keys()),
@@ -106,7 +108,7 @@ async def stage(redis_url: str, registry_of_faults: str) -> AsyncIterator[Stage]
             made = access.client(transport=transport, timeout=30)
             return await stack.enter_async_context(made)
 
-        sql = await asyncpg.connect(registry_of_faults)
+        sql = await asyncpg.connect(postgres_url)
         redis = Redis.from_url(redis_url, decode_responses=True, protocol=3)
         yield Stage(
             [await client(orchestrator.build(settings)) for _ in range(2)],

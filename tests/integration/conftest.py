@@ -87,10 +87,13 @@ def lossy_client(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def registry_url(postgres_url: str) -> str:
-    """A database with the registry's tables, built by the migrations."""
-    migrate(postgres_url)
-    return postgres_url
+def registry_url(postgres: servers.Postgres) -> str:
+    """The registry as the services log in, its tables built by the migrations.
+
+    So every test of theirs also proves that they need no more than they are granted.
+    """
+    migrate(postgres.url)
+    return postgres.services_url
 
 
 def migrate(url: str) -> None:
@@ -99,16 +102,18 @@ def migrate(url: str) -> None:
         [sys.executable, "-m", "alembic", "upgrade", "head"],
         check=True,
         cwd=REPOSITORY,
-        env={**os.environ, "SUPABASE_DB_URL": url},
+        env={**os.environ, "SUPABASE_DB_URL": url, "MIGRATION_DB_URL": ""},
         timeout=60,
     )
     access.let_in(url)
 
 
 @pytest.fixture
-async def sql(registry_url: str) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
-    """A connection to look at the registry with; its tables are empty at the test's start."""
-    connection = await asyncpg.connect(registry_url)
+async def sql(
+    postgres_url: str, registry_url: str
+) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+    """The owner's connection to look at the registry with; it is empty at the test's start."""
+    connection = await asyncpg.connect(postgres_url)
     await empty(connection)
     yield connection
     await connection.close()

@@ -423,7 +423,7 @@ async def test_a_registry_that_goes_away_while_airbyte_works_is_waited_for(
     migrate(own_postgres.url)
     sql = await asyncpg.connect(own_postgres.url)
     add_destination(airbyte)
-    settings = settings_for(airbyte, own_postgres.url, redis_url)
+    settings = settings_for(airbyte, own_postgres.services_url, redis_url)
     async with running(settings, airbyte, sql=sql, redis=redis, order=ORDER) as mesh:
         airbyte.fault("connections/create", "slow", seconds=1)
         onboarding = asyncio.create_task(mesh.onboard())

@@ -169,8 +169,8 @@ async def test_a_registry_that_is_not_migrated_is_said_once(
         await verify(manager)
 
     monkeypatch.setattr(QueueManager, "verify_structure", counted)
-    db = Database.at(postgres_address(own_postgres.url), application="test")
-    async with queue(own_postgres.url, seen=seen).running():
+    db = Database.at(postgres_address(own_postgres.services_url), application="test")
+    async with queue(own_postgres.services_url, seen=seen).running():
         await until(lambda: looks > 3)
         assert events(logged) == ["jobs_paused"]
         await asyncio.to_thread(migrate, own_postgres.url)
@@ -190,6 +190,7 @@ async def deaf(sql: Sql) -> AsyncIterator[None]:
     """Sessions that begin within get no notification: another pg_notify takes theirs."""
     name = await sql.fetchval("SELECT current_database()")
     await sql.execute("CREATE SCHEMA deaf")
+    await sql.execute("GRANT USAGE ON SCHEMA deaf TO PUBLIC")
     await sql.execute(
         "CREATE FUNCTION deaf.pg_notify(text, text) RETURNS void LANGUAGE sql AS 'SELECT'"
     )

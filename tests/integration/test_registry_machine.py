@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -36,6 +37,7 @@ class RegistryMachine(RuleBasedStateMachine):
     """Connections that are announced, healed, failed and archived, and a model of them."""
 
     url = ""
+    owner_url = ""
     connections = Bundle("connections")
 
     def __init__(self) -> None:
@@ -47,7 +49,12 @@ class RegistryMachine(RuleBasedStateMachine):
         self.heads: dict[UUID, int] = {}
         self.heals: dict[UUID, UUID] = {}
         self.events: dict[UUID, int] = {}
-        self._sql("TRUNCATE connections CASCADE")
+        self.loop.run_until_complete(self._forget())
+
+    async def _forget(self) -> None:
+        sql = await asyncpg.connect(self.owner_url)
+        await sql.execute("TRUNCATE connections CASCADE")
+        await sql.close()
 
     def teardown(self) -> None:
         self.loop.run_until_complete(self.db.close())
@@ -198,9 +205,9 @@ class RegistryMachine(RuleBasedStateMachine):
             assert (seqs or []) == list(range(1, seq + 1))
 
 
-def test_the_registry_keeps_its_promises(registry_url: str) -> None:
+def test_the_registry_keeps_its_promises(registry_url: str, postgres_url: str) -> None:
     """40 random lives of up to 30 steps."""
-    RegistryMachine.url = registry_url
+    RegistryMachine.url, RegistryMachine.owner_url = registry_url, postgres_url
     run_state_machine_as_test(
         RegistryMachine,
         settings=settings(

@@ -555,7 +555,7 @@ async def test_a_registry_that_goes_away_loses_no_decision(
     migrate(own_postgres.url)
     sql = await asyncpg.connect(own_postgres.url)
     add_destination(airbyte)
-    settings = settings_for(airbyte, own_postgres.url, redis_url)
+    settings = settings_for(airbyte, own_postgres.services_url, redis_url)
     async with running(settings, airbyte, sql=sql, redis=redis, order=ORDER) as mesh:
         connection = await mesh.onboard()
         repair = await proposal(mesh, connection, offering(LESS))
