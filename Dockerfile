@@ -13,7 +13,7 @@ ENV PATH=/opt/aam/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 # A named volume takes over the owner of the folder it is mounted on.
-RUN install -d -o 10001 -g 10001 -m 0700 /run/aam /run/passwords
+RUN install -d -o 10001 -g 10001 -m 0700 /run/aam /run/passwords /run/migration
 WORKDIR /app
 COPY --from=dependencies /opt/aam /opt/aam
 COPY alembic.ini ./

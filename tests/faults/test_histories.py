@@ -87,9 +87,7 @@ class Stage:
 
 
 @pytest.fixture(scope="module")
-async def stage(
-    redis_url: str, postgres_url: str, registry_of_faults: str
-) -> AsyncIterator[Stage]:
+async def stage(redis_url: str, postgres_url: str, registry_of_faults: str) -> AsyncIterator[Stage]:
     """The stage of all histories; between them it is emptied."""
     broker = auth_broker.build(
         ProcessSettings(_env_file=None, log_level="ERROR", **access.service_keys()),
