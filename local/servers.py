@@ -274,8 +274,9 @@ class Postgres(Server):
     def _services_login(self) -> Sequence[str]:
         """The statements that make it; said again they change nothing but the password."""
         return [
-            "DO $$ BEGIN CREATE ROLE aam_services NOLOGIN; CREATE ROLE aam_mesh IN ROLE aam_services;"
+            "DO $$ BEGIN CREATE ROLE aam_services NOLOGIN; CREATE ROLE aam_mesh;"
             " EXCEPTION WHEN duplicate_object THEN NULL; END $$",
+            "GRANT aam_services TO aam_mesh",
             f"ALTER ROLE aam_mesh LOGIN PASSWORD '{self.services_password}'",
             f"REVOKE ALL ON DATABASE {', '.join(DATABASES)}, postgres FROM PUBLIC",
             "GRANT CONNECT ON DATABASE aam TO aam_services",

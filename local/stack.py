@@ -313,7 +313,8 @@ class Stack:
             raise
 
     async def _migrate(self) -> None:
-        await self._run("migrate", ["alembic", "upgrade", "head"])
+        owner = {"MIGRATION_DB_URL": self.addresses["MIGRATION_DB_URL"]}
+        await self._run("migrate", ["alembic", "upgrade", "head"], beside=owner)
 
     def _access_setup(self) -> list[str]:
         """Makes the services' keys and the first caller's, where they are missing."""
@@ -324,8 +325,10 @@ class Stack:
             *("--first-key", str(self.auth_file)),
         ]
 
-    async def _run(self, name: str, command: Sequence[str]) -> None:
-        """Run a command of ours to its end.
+    async def _run(
+        self, name: str, command: Sequence[str], *, beside: Mapping[str, str] | None = None
+    ) -> None:
+        """Run a command of ours to its end, told what the orchestrator is told and `beside`.
 
         Raises:
             ServerFailed: it ends with an error; the message names its log.
@@ -335,9 +338,7 @@ class Stack:
             process = Leashed(
                 [sys.executable, "-m", *command],
                 log=output,
-                env=self._inherited()
-                | {name: self.addresses[name] for name in ("SUPABASE_DB_URL", "MIGRATION_DB_URL")}
-                | {"SUPABASE_DB_CA_FILE": ""},
+                env=self._service_environment("orchestrator") | dict(beside or {}),
                 cwd=ROOT,
             )
         try:

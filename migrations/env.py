@@ -20,9 +20,9 @@ from shared.models import Base
 _ONE_AT_A_TIME = int.from_bytes(b"aammigra", "big", signed=True)
 _PRIVILEGES = Path(__file__).with_name("privileges.sql")
 _NO_ROLE = """\
-The role aam_services is missing, and this login may not make it: nothing was granted to the services.
-Until somebody who may has said `CREATE ROLE aam_services NOLOGIN` and this was run again, the services
-need the login of the tables' owner.
+Nothing was granted to the services: the role aam_services is missing, and this login may not make
+it. Have `CREATE ROLE aam_services NOLOGIN` said by one that may, and run this again; until then the
+services need the login of the tables' owner.
 """
 
 

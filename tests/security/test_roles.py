@@ -1,4 +1,4 @@
-"""What the services' login may do in the registry: what it needs, and nothing that undoes a record."""
+"""What the services' login may do in the registry: what it needs, and undo no record."""
 
 from __future__ import annotations
 
