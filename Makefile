@@ -4,6 +4,8 @@ SHELL := bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# It pins other versions of what AAM pins, so it has an environment of its own.
+SEMGREP := .venv-semgrep
 # Arguments for pytest: make test T="tests/unit -k merge"
 T ?=
 
@@ -23,11 +25,12 @@ test: $(VENV)/.dev install-connectors ## Every test; T="..." passes arguments to
 	AAM_FREE_PORTS=26000-32000 $(BIN)/python -m pytest --ignore tests/faults --ignore tests/journeys; first=$$?; \
 	wait $$half; second=$$?; cat .tests.log; rm -f .tests.log; [ $$first$$second = 00 ]
 
-check: $(VENV)/.dev ## Format, lint, types, imports, migrations, compose
+check: $(VENV)/.dev $(SEMGREP)/.made ## Format, lint, types, imports, own rules, migrations, compose
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python -m tests.semgrep $(SEMGREP)/bin/semgrep
 	@$(BIN)/python -m local check-migrations
 	@if docker compose version >/dev/null 2>&1; then docker compose config -q; \
 	else echo "No docker compose here: docker-compose.yml was not checked by it."; fi
@@ -47,6 +50,9 @@ corpus: $(VENV)/.dev ## Diff, judge and heal every step between releases of seve
 
 mutants: $(VENV)/.dev ## Plant each known fault in a copy: the test that it names must turn red
 	@$(BIN)/python -m tests.mutants $(M)
+
+sbom: $(VENV)/.dev ## The bill of materials of what is shipped: sbom.json, CycloneDX
+	@$(BIN)/cyclonedx-py requirements requirements.txt --pyproject pyproject.toml --sv 1.6 --output-reproducible -o sbom.json
 
 fix: $(VENV)/.dev ## Format, and repair what lint can
 	@$(BIN)/ruff check --fix .
@@ -83,7 +89,7 @@ clean: ## Delete what a stopped mesh keeps (.aam/)
 	@if [ -e $(VENV)/.local ]; then $(BIN)/python -m local clean; else rm -rf .aam; fi
 
 
-.PHONY: help up key demo test check faults lossy corpus mutants fix bench migrate sweep reconcile events install-connectors clean
+.PHONY: help up key demo test check faults lossy corpus mutants sbom fix bench migrate sweep reconcile events install-connectors clean
 
 # The interpreter is checked before anything is made: the Salesforce connector has no release for 3.14.
 $(BIN)/python:
@@ -91,11 +97,14 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV)
 
 # uv installs the same pins faster where it is there; nothing needs it.
-install = if command -v uv >/dev/null 2>&1; then uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r $(1); \
-	else $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(1); fi
+install = if command -v uv >/dev/null 2>&1; then uv pip install --quiet --compile-bytecode --python $(1)/bin/python --require-hashes -r $(2); \
+	else $(1)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(2); fi
 
 $(VENV)/.local: local/requirements.txt | $(BIN)/python
-	@echo "Installing what runs ..." && $(call install,$<) && touch $@
+	@echo "Installing what runs ..." && $(call install,$(VENV),$<) && touch $@
 
 $(VENV)/.dev: requirements-dev.txt | $(BIN)/python
-	@echo "Installing what runs and what checks ..." && $(call install,$<) && touch $@ $(VENV)/.local
+	@echo "Installing what runs and what checks ..." && $(call install,$(VENV),$<) && touch $@ $(VENV)/.local
+
+$(SEMGREP)/.made: tests/semgrep/requirements.txt | $(BIN)/python
+	@echo "Installing semgrep ..." && $(BIN)/python -m venv $(SEMGREP) && $(call install,$(SEMGREP),$<) && touch $@

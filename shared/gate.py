@@ -65,6 +65,7 @@ class Services:
         try:
             claims = self._verifier.claims(presented)
         except BadToken as error:
+            # nosemgrep: logged-exception-text - fixed sentences, none quotes the token
             log.info("token_refused", reason=str(error))
             return None
         allowed = SERVICE_CALLS.get((claims.service, self._service), frozenset())
