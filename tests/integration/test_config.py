@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 import services
 from services.orchestrator.airbyte_setup import SetupSettings
 from shared.config import (
+    MigrationSettings,
     PostgresAddress,
     ProcessSettings,
     Settings,
@@ -179,6 +180,22 @@ def test_every_bad_variable_is_named_at_once(bare: pytest.MonkeyPatch) -> None:
     bare.setenv("LOG_LEVEL", CANARY)
 
     assert re.fullmatch("LOG_LEVEL is [^;]+; AIRBYTE_WORKSPACE_ID is [^;]+", refusal())
+
+
+def test_the_migrations_have_a_login_of_their_own(bare: pytest.MonkeyPatch) -> None:
+    """MIGRATION_DB_URL where it is set, else SUPABASE_DB_URL; the services do not read it."""
+    bare.setenv("MIGRATION_DB_URL", "")
+    assert load(MigrationSettings).registry_address == load(Settings).registry_address
+
+    bare.setenv("MIGRATION_DB_URL", URL.replace("postgres:", "owner:", 1))
+    bare.setenv("SUPABASE_DB_URL", URL.replace("postgres:", "aam_mesh:", 1))
+    settings = load(Settings)
+    assert load(MigrationSettings).registry_address.user == "owner"
+    assert settings.registry_address.user == "aam_mesh"
+    assert not hasattr(settings, "migration_db_url")
+
+    bare.setenv("MIGRATION_DB_URL", f"postgresql://u:{CANARY}@h:6543/d")
+    assert refusal(MigrationSettings).startswith("MIGRATION_DB_URL names Supabase's transaction")
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ async def database(
     maker = await asyncpg.connect(postgres.url_of("postgres"))
     await maker.execute("CREATE DATABASE migrated")
     monkeypatch.setenv("SUPABASE_DB_URL", postgres.url_of("migrated"))
+    monkeypatch.setenv("MIGRATION_DB_URL", "")
     monkeypatch.chdir(tmp_path)
     connection = await asyncpg.connect(postgres.url_of("migrated"))
     yield connection

@@ -38,7 +38,7 @@ _IS_ROOT = os.geteuid() == 0
 
 @dataclass(frozen=True)
 class Image:
-    """A tree as the image has it, a folder for what volumes hold, and how a command is run in it."""
+    """A tree as the image has it, a folder for what volumes hold, and how it runs commands."""
 
     app: Path
     volume: Path

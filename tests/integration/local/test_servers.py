@@ -33,6 +33,34 @@ async def test_postgres_has_both_databases_and_knows_unicode(postgres: servers.P
     assert await _ask(postgres.url, "SELECT lower('ÄÖ')") == "äö"
 
 
+async def test_the_services_log_in_with_little(postgres: servers.Postgres) -> None:
+    """Into the registry alone, with a password that only the owner of the folder can read."""
+    assert await _ask(postgres.services_url, "SELECT current_user") == "aam_mesh"
+    for name in ("warehouse", "postgres"):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await _ask(f"{postgres.services_url.removesuffix('/aam')}/{name}", "SELECT 1")
+    password = postgres.data_dir / "services_password"
+    assert stat.S_IMODE(password.stat().st_mode) == 0o600
+    assert password.read_text() != postgres.password
+    assert password.read_text() not in postgres.log.read_text()
+
+
+async def test_a_cluster_from_before_gets_the_login(own_postgres: servers.Postgres) -> None:
+    """At its next start; and where that was interrupted, at the one after."""
+    for statement in (
+        "DROP ROLE aam_mesh",
+        "REVOKE ALL ON DATABASE aam FROM aam_services",
+        "DROP ROLE aam_services",
+    ):
+        await _ask(own_postgres.url, statement)
+    for _ in range(2):
+        own_postgres.stop()
+        (own_postgres._cluster / servers._HAS_LOGIN).unlink()
+        own_postgres.start()
+        assert await _ask(own_postgres.services_url, "SELECT current_user") == "aam_mesh"
+    assert own_postgres.services_password not in own_postgres.log.read_text()
+
+
 async def test_no_local_user_is_trusted(postgres: servers.Postgres, valkey: servers.Valkey) -> None:
     """Neither server answers without its password, which only its owner can read."""
     with pytest.raises(asyncpg.InvalidPasswordError):
