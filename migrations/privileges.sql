@@ -36,6 +36,7 @@ BEGIN
             ('policies',              'SELECT, INSERT, UPDATE'),
             ('repairs',               'SELECT, INSERT, UPDATE'),
             ('snapshots',             'SELECT, INSERT, UPDATE'),
+            ('source_credentials',    'SELECT, INSERT, UPDATE'),
             ('stream_schemas',        'SELECT, INSERT'),
             ('sync_catalog_versions', 'SELECT, INSERT'),
             ('watches',               'SELECT, INSERT, UPDATE'),

@@ -128,7 +128,8 @@ def test_networks(compose: dict[str, Any], services: dict[str, dict[str, Any]]) 
         for network in compose["networks"]
     }
     assert internal == {"data", "broker", "docker"}
-    assert set(services["auth-broker"]["networks"]) == {"broker"}
+    assert set(services["auth-broker"]["networks"]) == {"broker", "audit"}
+    assert on["audit"] == {"auth-broker", "postgres"}
     assert on["broker"] == {"auth-broker", "orchestrator"}
     assert on["docker"] == {"docker-proxy", "airbyte-worker"}
     assert set(services["redis"]["networks"]) == {"data"}
