@@ -187,6 +187,9 @@ class ProcessSettings(BaseSettings):
     service_private_key_dir: Optional[Path] = None
     """Folder with the service's own key, `<service>.pem`; it signs what it asks of others by it."""
 
+    body_deadline: Seconds = timedelta(seconds=30)
+    """How long the body of a request may take to arrive. Seconds."""
+
     @model_validator(mode="after")
     def _failpoints_are_for_tests(self) -> Self:
         if self.aam_failpoints and self.aam_env != "test":

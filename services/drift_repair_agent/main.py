@@ -42,6 +42,7 @@ from shared.background import Look
 from shared.config import Settings, load
 from shared.database import Database
 from shared.gate import access_for, signer_for
+from shared.input import CATALOG
 from shared.jobs import Jobs
 from shared.models import RepairState
 from shared.operations import Operations
@@ -55,7 +56,6 @@ _PLANNED_EVERY = timedelta(seconds=5)
 _EXPIRED_EVERY = timedelta(seconds=5)
 _ASKED_EVERY = timedelta(seconds=30)
 _TOLD_EVERY = timedelta(seconds=5)
-MAX_BODY_BYTES = 16 * 1024 * 1024
 _LARGE_BODY_BYTES = 4 * 1024 * 1024
 
 
@@ -410,7 +410,8 @@ def build(settings: Settings) -> FastAPI:
         access=access_for("drift_repair_agent", settings, db),
         lifespan=lifespan,
         ready={"registry": db.ping, "airbyte": airbyte.health},
-        max_body_bytes=MAX_BODY_BYTES,
+        limits=CATALOG,
+        body_deadline=settings.body_deadline,
     )
     app.state.db = db
     app.state.receivers = Receivers(db, deliveries, signer)

@@ -312,15 +312,21 @@ def read_stream(slice_: Document, position: int = 0) -> ConfiguredStream:
 
 
 @Stepwise
-def parse(document: Document) -> Steps[Catalog]:
+def parse(document: Document, *, max_streams: int | None = None) -> Steps[Catalog]:
     """The catalog that a document holds. Reading is tolerant: what must hold says `validate`.
+
+    `max_streams` is for a document of a caller's, who could have each of a million looked at.
 
     Raises:
         InvalidCatalog: the document is not a catalog; the problems name streams and members.
     """
     streams: list[ConfiguredStream] = []
     problems: list[Problem] = []
-    for position, slice_ in enumerate(scan(document)):
+    slices = scan(document)
+    if max_streams is not None and len(slices) > max_streams:
+        message = f"The catalog has {len(slices)} streams, and AAM takes {max_streams}."
+        raise InvalidCatalog.because("catalog_too_large", "streams", message)
+    for position, slice_ in enumerate(slices):
         try:
             streams.append(read_stream(slice_, position))
         except InvalidCatalog as error:
