@@ -19,7 +19,6 @@
 | a name, a person                | 1 to 200 characters       | `Name`                       |
 | a reason                        | 1 to 2,000 characters     | `Why`                        |
 | an answer of Airbyte's, decoded | 64 MiB                    | `shared.airbyte_client`      |
-| an answer of a peer's, decoded  | 16 MiB                    | `shared.peers`               |
 
 A refusal tells what is wrong and the limit, never what was sent.
 """
@@ -37,6 +36,7 @@ from typing import Annotated, Any, NoReturn
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
+from shared.domain.characters import holds_unkept, without_escaped_backslashes
 from shared.errors import AamError, Invalid, NotJson
 
 _MIB = 1024 * 1024
@@ -67,12 +67,6 @@ _TOO_DEEP = b"[" * (DEPTH + 1)
 _MANY_MEMBERS = b":," * MEMBERS
 _STRING = re.compile(rb'"[^"]*"')
 _STRINGS_AT_ONCE = 100_000
-# No character, or half of one; where each escaped backslash has been taken out before.
-_NO_CHARACTER = re.compile(
-    rb"\\u(?:0000"
-    rb"|[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
-    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2}\\u)[dD][c-fC-F])"
-)
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -135,8 +129,8 @@ def _structure(body: bytes, limits: Limits) -> bytes:
     """
     plain = body
     if b"\\" in body:
-        plain = body.replace(b"\\\\", b"__")
-        if _NO_CHARACTER.search(plain):
+        plain = without_escaped_backslashes(body)
+        if holds_unkept(plain):
             raise Invalid(
                 "A string holds a NUL character or half a character, which Postgres cannot keep.",
                 code="forbidden_character",

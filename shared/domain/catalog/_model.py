@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
@@ -11,6 +10,7 @@ from typing import Any, TypeAlias, TypeVar
 import msgspec
 from msgspec import Raw
 
+from shared.domain.characters import holds_unkept, without_escaped_backslashes
 from shared.domain.steps import Steps, Stepwise
 
 Document: TypeAlias = bytes | bytearray | memoryview
@@ -19,8 +19,6 @@ Path: TypeAlias = tuple[str, ...]
 MAX_PROBLEMS = 50
 _MOST_REMEMBERED = 20_000
 _SHOWN = 80
-# Postgres cannot keep this character in JSONB; an even run of backslashes before it is plain text.
-_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
 class StreamId(msgspec.Struct, frozen=True):
@@ -305,8 +303,8 @@ def read_stream(slice_: Document, position: int = 0) -> ConfiguredStream:
             raw.decode()
     except UNREADABLE as error:
         raise _unreadable(place, error) from None
-    if b"\\u0000" in raw and _NUL.search(raw):
-        message = f"{place} holds a NUL character, which Postgres cannot keep in JSON."
+    if b"\\u" in raw and holds_unkept(without_escaped_backslashes(raw)):
+        message = f"{place} holds a NUL or half a character, which Postgres cannot keep in JSON."
         raise InvalidCatalog.because("invalid_catalog", place, message)
     return ConfiguredStream(raw, StreamId(stream.namespace or None, stream.name), stream, config)
 
