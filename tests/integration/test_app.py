@@ -267,7 +267,8 @@ async def test_a_body_that_does_not_come_is_not_waited_for(app: FastAPI) -> None
         reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
         writer.write(
             b"POST /raw HTTP/1.1\r\nHost: aam\r\nContent-Type: application/json\r\n"
-            b"Content-Length: 100\r\n\r\n"
+            b"Authorization: %s\r\nContent-Length: 100\r\n\r\n"
+            % access.HEADERS["Authorization"].encode()
         )
         async with asyncio.timeout(5):
             answer = await reader.read()
