@@ -436,6 +436,8 @@ class Stack:
             [
                 *("uvicorn", f"services.{name}.main:app"),
                 *("--host", "127.0.0.1", "--port", str(port)),
+                *("--http", "shared.http_protocol:Http", "--ws", "none"),
+                *("--limit-concurrency", "1000"),
                 *("--no-access-log", "--timeout-graceful-shutdown", "5"),
             ],
             port=port,
@@ -459,7 +461,6 @@ class Stack:
             return self._inherited(_CREDENTIAL) | self._sample_credential() | known
         peers = {f"{peer.upper()}_URL": self.url_of(peer) for peer in SERVICES}
         addresses = self.addresses
-        signs = name == "drift_repair_agent"
         ours = ("AIRBYTE_API_URL", "AIRBYTE_WORKSPACE_ID", "AIRBYTE_DESTINATION_ID")
         return (
             {"JOB_POLL_INTERVAL": "0.5", "KEY_ENVIRONMENT": _KEY_ENVIRONMENT}
@@ -467,10 +468,18 @@ class Stack:
             # Set to nothing, so that a `.env` for a real Airbyte or Supabase has no say here.
             | dict.fromkeys(_NOT_HERE, "")
             | known
-            | ({"WEBHOOK_SIGNING_KEY": self._signing_key()} if signs else {})
+            | (self._webhooks() if name == "drift_repair_agent" else {})
             | peers
             | {name: addresses[name] for name in (*ours, "SUPABASE_DB_URL", "REDIS_URL")}
         )
+
+    def _webhooks(self) -> dict[str, str]:
+        """Receivers may be on this machine, which is where this mesh is used."""
+        given = self._environment.get("WEBHOOK_NETWORKS")
+        return {
+            "WEBHOOK_SIGNING_KEY": self._signing_key(),
+            "WEBHOOK_NETWORKS": given or "127.0.0.0/8, ::1/128",
+        }
 
     def _signing_key(self) -> str:
         """What the secrets of webhooks are derived from: the one given, else one drawn once."""

@@ -1,6 +1,6 @@
 """create_app: what every service's HTTP side has in common.
 
-Health and readiness, problem+json for every error, a request id on every request, and a limit on
+Health and readiness, problem+json for every error, a request id on every request, and checked
 bodies. Answers never echo what was submitted.
 """
 
@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext
+from datetime import timedelta
 from types import FrameType
 from typing import Any
 from uuid import uuid4
@@ -31,13 +32,15 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
 from shared import logs
-from shared.errors import AamError, Invalid, TooLarge, Unavailable
+from shared.bodies import Bodies
+from shared.errors import AamError, Invalid, Unavailable
 from shared.gate import Access, Gate, NobodyCanCall, requirements
+from shared.input import ORDER, Limits
 
 log = logs.get(__name__)
 
 PROBLEM_JSON = "application/problem+json"
-ONE_MIB = 1024 * 1024
+BODY_DEADLINE = timedelta(seconds=30)
 
 Check = Callable[[], Awaitable[object]]
 
@@ -100,12 +103,14 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 _TITLES = {
-    400: "The Idempotency-Key is none",
+    400: "The Idempotency-Key is none, or the body no UTF-8",
     401: "Nobody knows who asks",
     403: "Who asks may not",
     404: "There is no such thing",
+    408: "The body did not arrive in time",
     409: "Its state does not allow this now",
     413: "The body is too large",
+    415: "The body is not JSON, or encoded",
     422: "What was sent is not valid, or Airbyte refused it",
     502: "Airbyte did not do what was asked",
     503: "Something AAM stands on is away; nothing was recorded",
@@ -120,7 +125,8 @@ def create_app(
     access: Access,
     lifespan: Lifespan[FastAPI] | None = None,
     ready: Mapping[str, Check] | None = None,
-    max_body_bytes: int = ONE_MIB,
+    limits: Limits = ORDER,
+    body_deadline: timedelta = BODY_DEADLINE,
 ) -> FastAPI:
     """A service's application; its routes are added by the caller.
 
@@ -162,8 +168,10 @@ def create_app(
     app.exception_handler(AamError)(_answer_expected)
     app.exception_handler(RequestValidationError)(_answer_invalid)
     app.exception_handler(HTTPException)(_answer_http)
+    # The last one added is the outermost.
+    app.add_middleware(Bodies, limits=limits, deadline=body_deadline)
     app.add_middleware(Gate, known=access, routes=app.routes, answer=_refusal)
-    app.add_middleware(_Requests, service=service, max_body_bytes=max_body_bytes)
+    app.add_middleware(_Requests, service=service)
     _describe_problem(app)
     return app
 
@@ -269,6 +277,9 @@ def _describe_problem(app: FastAPI) -> None:
                     operation["responses"]["422"] = problems(422)[422]
                 if "security" in operation:
                     operation["responses"] |= _REFUSALS
+                if "requestBody" in operation:
+                    for status, answer in problems(400, 408, 413, 415, 422).items():
+                        operation["responses"].setdefault(str(status), answer)
         return schema
 
     app.openapi = described  # type: ignore[method-assign]  # FastAPI's documented way
@@ -333,28 +344,22 @@ _MESSAGES = {
     "uuid_parsing": "Input should be a UUID",
     "uuid_type": "Input should be a UUID",
     "int_parsing": "Input should be a whole number",
-    "json_invalid": "The body is not valid JSON",
-    "model_attributes_type": "Input should be a JSON object, with Content-Type: application/json",
+    "model_attributes_type": "Input should be a JSON object",
 }
 
 
 def _field(problem: ErrorDetails | Mapping[str, Any]) -> dict[str, str]:
     kind = problem["type"]
     # The last part of an extra field's place is the caller's own word: not repeated.
-    place = problem["loc"][: -1 if kind in ("extra_forbidden", "json_invalid") else None]
+    place = problem["loc"][: -1 if kind == "extra_forbidden" else None]
     is_safe = kind in _SAFE_MESSAGES or kind.startswith("aam_")
     message = problem["msg"] if is_safe else _MESSAGES.get(kind, "Not valid")
     return {"field": ".".join(str(part) for part in place), "type": kind, "message": message}
 
 
 async def _answer_http(_request: Request, error: HTTPException) -> Response:
-    if error.status_code == 400:
-        # FastAPI's word for a body that no parser could take.
-        return _problem(Invalid("The body is not valid JSON.", code="invalid_json").problem())
-    code = {404: "no_such_route", 405: "method_not_allowed", 413: "body_too_large"}.get(
-        error.status_code, "http_error"
-    )
-    detail = str(error.detail) if error.status_code in (404, 405, 413) else "Not valid."
+    code = {404: "no_such_route", 405: "method_not_allowed"}.get(error.status_code, "http_error")
+    detail = str(error.detail) if error.status_code in (404, 405) else "Not valid."
     return _problem(
         {
             "type": f"urn:aam:problem:{code}",
@@ -371,12 +376,11 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class _Requests:
-    """Outermost: names each request, limits its body, and logs one line about it."""
+    """Outermost: names each request, answers for the layers below, and logs one line about it."""
 
-    def __init__(self, app: ASGIApp, *, service: str, max_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, service: str) -> None:
         self._app = app
         self._service = service
-        self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -397,12 +401,7 @@ class _Requests:
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
-            if _declared_length(scope["headers"]) > self._max_body_bytes:
-                refusal = _problem(self._too_large().problem())
-                refusal.headers["connection"] = "close"
-                await refusal(scope, receive, named)
-            else:
-                await self._answered(scope, self._limited(receive), named)
+            await self._answered(scope, receive, named)
             if scope["path"] not in ("/health", "/ready"):
                 log.info(
                     "request",
@@ -418,28 +417,16 @@ class _Requests:
             await self._app(scope, receive, send)
         except ClientDisconnect:
             log.info("caller_hung_up")
+        except AamError as refusal:  # of a layer between here and FastAPI
+            response = _problem(refusal.problem())
+            # The body may be on its way still; so it is not taken for the next request.
+            response.headers["connection"] = "close"
+            await response(scope, receive, send)
         except Exception:  # the outermost loop of a request: logged, answered, over
             log.exception("bug")
             bug = AamError("This is a bug; the log has it under the request id.")
             # Where an answer has begun already, the server drops the connection.
             await _problem(bug.problem())(scope, receive, send)
-
-    def _limited(self, receive: Receive) -> Receive:
-        taken = 0
-
-        async def limited() -> Message:
-            nonlocal taken
-            message = await receive()
-            taken += len(message.get("body", b""))
-            if taken > self._max_body_bytes:
-                # FastAPI passes on only this class from inside its reading of the body.
-                raise HTTPException(413, self._too_large().detail)
-            return message
-
-        return limited
-
-    def _too_large(self) -> TooLarge:
-        return TooLarge(f"The body is larger than {self._max_body_bytes} bytes.")
 
 
 def _request_id(headers: Sequence[tuple[bytes, bytes]]) -> str:
@@ -449,13 +436,6 @@ def _request_id(headers: Sequence[tuple[bytes, bytes]]) -> str:
         ):
             return value.decode()
     return uuid4().hex
-
-
-def _declared_length(headers: Sequence[tuple[bytes, bytes]]) -> int:
-    for name, value in headers:
-        if name == b"content-length" and value.isdigit():
-            return int(value)
-    return 0
 
 
 def raw_json(body: str | bytes, *, status_code: int = 200) -> Response:

@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl, unquote
 from uuid import UUID
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     HttpUrl,
@@ -154,6 +155,23 @@ def _holds_a_ca(file: Path) -> bool:
     return True
 
 
+def _networks_only(value: str) -> str:
+    try:
+        networks(value)
+    except ValueError:
+        raise ValueError("WEBHOOK_NETWORKS must be networks, such as 10.0.0.0/8") from None
+    return value
+
+
+def networks(value: str) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    """Networks in CIDR, with commas between.
+
+    Raises:
+        ValueError: one is none.
+    """
+    return [ipaddress.ip_network(one.strip()) for one in value.split(",") if one.strip()]
+
+
 Seconds = Annotated[timedelta, BeforeValidator(_number_is_seconds), Field(gt=timedelta(0))]
 """A positive number of seconds in the environment, or an ISO 8601 duration such as PT10M."""
 
@@ -186,6 +204,9 @@ class ProcessSettings(BaseSettings):
 
     service_private_key_dir: Optional[Path] = None
     """Folder with the service's own key, `<service>.pem`; it signs what it asks of others by it."""
+
+    body_deadline: Seconds = timedelta(seconds=30)
+    """How long the body of a request may take to arrive. Seconds."""
 
     @model_validator(mode="after")
     def _failpoints_are_for_tests(self) -> Self:
@@ -289,6 +310,12 @@ class Settings(RegistrySettings):
     rag_engine_url: HttpUrl = HttpUrl("http://localhost:8005")
     """Where the rag_engine listens."""
 
+    plain_http_hosts: str = ""
+    """Hosts other than this machine that may be called by http, without TLS; with commas between.
+
+    Of Airbyte and of the siblings; names of a network that nobody else is in.
+    """
+
     airbyte_timeout: Seconds = timedelta(seconds=60)
     """Longest wait for one ordinary Airbyte call, from connecting to the last byte. Seconds."""
 
@@ -348,6 +375,27 @@ class Settings(RegistrySettings):
 
     webhook_signing_key: Optional[SecretStr] = None
     """What the secrets of webhooks are derived from; without it there are no webhooks."""
+
+    webhook_networks: Annotated[str, AfterValidator(_networks_only)] = ""
+    """Networks that receivers may be in besides the public one: `10.0.0.0/8, 127.0.0.1/32`.
+
+    Link-local addresses, where clouds keep their metadata, are never called.
+    """
+
+    @model_validator(mode="after")
+    def _others_are_called_by_tls(self) -> Self:
+        plain = {host.strip().lower() for host in self.plain_http_hosts.split(",")}
+        for name in (field for field in type(self).model_fields if field.endswith("_url")):
+            url = getattr(self, name)
+            if not isinstance(url, HttpUrl) or url.scheme == "https":
+                continue
+            host = (url.host or "").strip("[]")
+            if not is_loopback(host) and host not in plain:
+                raise ValueError(
+                    f"{name.upper()} must be https, or its host in PLAIN_HTTP_HOSTS: what is sent "
+                    "there could be read on the way"
+                )
+        return self
 
     @model_validator(mode="after")
     def _pairs_are_whole(self) -> Self:

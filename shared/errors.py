@@ -6,6 +6,9 @@ AamError
 ├── NotFound                 404
 ├── Invalid                  422   what was sent is not valid; `fields` says where
 │   └── TooLarge             413
+├── NotJson                  400   the body is no JSON text
+├── UnsupportedMedia         415   the body is said to be something else than plain JSON
+├── BodyTimeout              408   the body did not arrive in time
 ├── Conflict                 409
 │   ├── NameTaken
 │   ├── NotActive                  the connection's state does not allow it now
@@ -105,6 +108,30 @@ class TooLarge(Invalid):
     status = 413
     title = "Body too large"
     code = "body_too_large"
+
+
+class NotJson(AamError):
+    """The body's bytes are no JSON text: it is not UTF-8, or begins with a byte order mark."""
+
+    status = 400
+    title = "Not JSON"
+    code = "not_json"
+
+
+class UnsupportedMedia(AamError):
+    """The body is said to be something else than JSON in UTF-8, or to be compressed."""
+
+    status = 415
+    title = "Unsupported media type"
+    code = "unsupported_media_type"
+
+
+class BodyTimeout(AamError):
+    """The body did not arrive in its time; nothing was done."""
+
+    status = 408
+    title = "Body timeout"
+    code = "body_timeout"
 
 
 class KeyReused(Invalid):

@@ -78,6 +78,7 @@ def build(settings: ProcessSettings, store: CredentialStore | None = None) -> Fa
         service="auth_broker",
         description="Turns a credential id into a connector's configuration. Internal only.",
         access=access_for("auth_broker", settings),
+        body_deadline=settings.body_deadline,
     )
     app.state.service = AuthBroker(store or EnvironmentStore.from_process())
     app.include_router(router)

@@ -12,6 +12,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 
 from services.drift_repair_agent import webhooks
+from services.drift_repair_agent.addresses import Reach
 from services.drift_repair_agent.carrying_out import Carrier
 from services.drift_repair_agent.delivering import Deliveries
 from services.drift_repair_agent.expiring import Expiring
@@ -39,9 +40,10 @@ from shared.access import Scope, may
 from shared.airbyte_client import AirbyteClient
 from shared.app import create_app, for_server, problems, raw_json, told_to_stop
 from shared.background import Look
-from shared.config import Settings, load
+from shared.config import Settings, load, networks
 from shared.database import Database
 from shared.gate import access_for, signer_for
+from shared.input import CATALOG
 from shared.jobs import Jobs
 from shared.models import RepairState
 from shared.operations import Operations
@@ -55,7 +57,6 @@ _PLANNED_EVERY = timedelta(seconds=5)
 _EXPIRED_EVERY = timedelta(seconds=5)
 _ASKED_EVERY = timedelta(seconds=30)
 _TOLD_EVERY = timedelta(seconds=5)
-MAX_BODY_BYTES = 16 * 1024 * 1024
 _LARGE_BODY_BYTES = 4 * 1024 * 1024
 
 
@@ -368,7 +369,8 @@ def build(settings: Settings) -> FastAPI:
     jobs = Jobs(settings.registry_address, application="drift_repair_agent")
     operations = Operations(settings, db, jobs, service="drift_repair_agent")
     signer = Signer(settings.webhook_signing_key)
-    deliveries = Deliveries(db, Sender(), signer)
+    reach = Reach(networks(settings.webhook_networks))
+    deliveries = Deliveries(db, Sender(reach), signer)
 
     service = DriftRepairAgent(settings, db, airbyte, operations)
     carrier = Carrier(db, airbyte, operations)
@@ -410,7 +412,8 @@ def build(settings: Settings) -> FastAPI:
         access=access_for("drift_repair_agent", settings, db),
         lifespan=lifespan,
         ready={"registry": db.ping, "airbyte": airbyte.health},
-        max_body_bytes=MAX_BODY_BYTES,
+        limits=CATALOG,
+        body_deadline=settings.body_deadline,
     )
     app.state.db = db
     app.state.receivers = Receivers(db, deliveries, signer)

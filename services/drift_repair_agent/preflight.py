@@ -9,7 +9,7 @@ import msgspec
 
 from shared.airbyte_client import AirbyteClient
 from shared.domain import catalog as catalogs
-from shared.domain.catalog import Catalog, InvalidCatalog
+from shared.domain.catalog import MAX_STREAMS, Catalog, InvalidCatalog
 from shared.domain.steps import in_slices
 from shared.errors import (
     Invalid,
@@ -36,7 +36,7 @@ async def readable(document: bytes | memoryview) -> tuple[Catalog, str]:
         Invalid: it cannot be meant; `problems` tells all that is wrong at once.
     """
     try:
-        catalog = await in_slices(catalogs.parse.steps(document))
+        catalog = await in_slices(catalogs.parse.steps(document, max_streams=MAX_STREAMS))
         await in_slices(catalogs.validate.steps(catalog))
         wanted = catalog.selected()
         return wanted, await in_slices(catalogs.fingerprint_of.steps(wanted))

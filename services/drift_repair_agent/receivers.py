@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
-import socket
 from collections.abc import Sequence
 from urllib.parse import SplitResult, urlsplit
 from uuid import UUID
 
 import msgspec
 
+from services.drift_repair_agent.addresses import is_never_called, written
 from services.drift_repair_agent.delivering import Deliveries
 from services.drift_repair_agent.notifying import body_of_test
 from services.drift_repair_agent.sending import Outcome, Signer
@@ -22,7 +21,6 @@ from shared.models import Webhook, WebhookDelivery
 
 _HOST = re.compile(r"[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]")
 _PLAIN = re.compile(r"[!-~]+")
-_METADATA = ipaddress.ip_address("fd00:ec2::254")
 
 
 class Receivers:
@@ -109,14 +107,14 @@ class Receivers:
 
 
 def expect_meant(url: str) -> None:
-    """See that a URL may be a receiver's, by what is written in it.
+    """See that a URL may be a receiver's, by what is written in it; names are resolved later.
 
     Raises:
         ValueError: in one sentence, which never quotes the URL.
     """
     parts = _parts(url)
     host = (parts.hostname or "").rstrip(".")
-    address = _address(host)
+    address = written(host)
     is_here = is_loopback(host) if address is None else address.is_loopback
     if parts.scheme != "https" and not (parts.scheme == "http" and is_here):
         raise ValueError("must be https; http is for a receiver on this machine alone")
@@ -124,12 +122,7 @@ def expect_meant(url: str) -> None:
         raise ValueError("must hold no user name and no password")
     if "#" in url:
         raise ValueError("must hold no fragment")
-    if address is not None and (
-        address.is_link_local
-        or address.is_multicast
-        or address.is_unspecified
-        or address == _METADATA
-    ):
+    if address is not None and is_never_called(address):
         raise ValueError("must not name a link-local, multicast or unspecified address")
 
 
@@ -146,17 +139,3 @@ def _parts(url: str) -> SplitResult:
     if port == 0 or not _HOST.fullmatch(host):
         raise ValueError("must be a URL with a host, and a port from 1 to 65535 if any")
     return parts
-
-
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The address that a host is, in any of the forms that a resolver takes for one."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        try:
-            # 0xA9FEA9FE, 2852039166 and 169.254.43518 are addresses, too.
-            return ipaddress.IPv4Address(socket.inet_aton(host))
-        except OSError:
-            return None
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return mapped or address

@@ -1,8 +1,7 @@
 """One signed message to one webhook, as Standard Webhooks has it. The receiver is not trusted.
 
-No redirect is followed, no answer read, no proxy of the environment used. That a host name resolves
-to an address that is not meant to be reached is not looked at here: the URL's rules are in
-`webhooks.py`, and see names alone.
+No redirect is followed, no answer read, no proxy of the environment used. What a host's name
+resolves to is looked at before it is called, and is what is called.
 """
 
 from __future__ import annotations
@@ -25,11 +24,13 @@ from httpx_aiohttp import AiohttpTransport
 from pydantic import SecretStr
 from standardwebhooks import Webhook as Signature
 
+from services.drift_repair_agent.addresses import AddressRefused, Reach, ReachableOnly, written
 from shared.errors import Unavailable
 from shared.trust import authorities
 
 DEADLINE = timedelta(seconds=10)
 _USER_AGENT = "AAM/0.1.0"
+_REFUSED_ADDRESS = "address_refused"
 
 
 class Signer:
@@ -84,9 +85,10 @@ class Outcome:
 class Sender:
     """A client for receivers; one connection a message."""
 
-    def __init__(self, *, deadline: timedelta = DEADLINE) -> None:
+    def __init__(self, reach: Reach, *, deadline: timedelta = DEADLINE) -> None:
         """Open nothing yet; `deadline` is a try's whole time, from the name to the status."""
         self.deadline = deadline
+        self._reach = reach
         # Without an httpx.AsyncClient around it, as in shared/airbyte_client: no redirects, no
         # cookies, no time limit but the total one, and no log line with the URL.
         self._pool = AiohttpTransport(client=self._session, verify=authorities())
@@ -94,7 +96,12 @@ class Sender:
     def _session(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
             # A kept connection might be closed by the receiver just as the next message is written.
-            connector=aiohttp.TCPConnector(force_close=True, ssl=self._pool.ssl_context),
+            connector=aiohttp.TCPConnector(
+                force_close=True,
+                ssl=self._pool.ssl_context,
+                resolver=ReachableOnly(self._reach),
+                use_dns_cache=False,
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
         )
 
@@ -107,10 +114,11 @@ class Sender:
         began = time.monotonic()
         status, code, retry_after = None, None, timedelta(0)
         try:
+            request = _request(url, message_id, body, secrets)
+            if (address := written(request.url.host)) is not None:
+                self._reach.expect(address)  # which no resolver is asked for
             async with asyncio.timeout(self.deadline.total_seconds()):
-                response = await self._pool.handle_async_request(
-                    _request(url, message_id, body, secrets)
-                )
+                response = await self._pool.handle_async_request(request)
                 status, retry_after = response.status_code, _retry_after(response)
                 code = _code(status)
                 with suppress(httpx.HTTPError, aiohttp.ClientError):
@@ -118,6 +126,8 @@ class Sender:
         except TimeoutError:
             if status is None:  # else it has answered, and does not let go
                 code = "timeout"
+        except AddressRefused:
+            code = _REFUSED_ADDRESS
         except (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, UnicodeError) as error:
             # UnicodeError: the transport stumbles over a reason phrase that is no text.
             code = _trouble(error)
@@ -170,6 +180,10 @@ def _trouble(error: BaseException) -> str:
     while cause is not None:
         if isinstance(cause, aiohttp.ClientSSLError):
             return "tls_failed"
+        if isinstance(cause, aiohttp.ClientConnectorDNSError):
+            return (
+                _REFUSED_ADDRESS if isinstance(cause.__cause__, AddressRefused) else "unreachable"
+            )
         if isinstance(cause, aiohttp.ClientConnectorError):
             return "unreachable"
         cause = cause.__cause__

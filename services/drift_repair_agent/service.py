@@ -37,16 +37,16 @@ class ApplyOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @classmethod
     def read(cls, body: bytes) -> Self:
-        """The order that a body holds, its catalog left as the bytes it came in.
+        """The order that a checked body holds, its catalog left as the bytes it came in.
 
         Raises:
-            Invalid: the body is no JSON, or no order.
+            Invalid: the body is empty, or no order.
         """
         try:
             return msgspec.json.decode(body, type=cls)
         except msgspec.ValidationError as error:
             raise Invalid(f"The order is not valid: {_told(error)}.") from None
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except msgspec.DecodeError:
             raise Invalid("The body is not valid JSON.", code="invalid_json") from None
 
 

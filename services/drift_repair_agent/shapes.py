@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import unicodedata
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field
 
 from services.drift_repair_agent.policy import Reaction
+from shared.input import Name, Why
 from shared.models import RepairState
 
 _ID = "91aa4c0e-7d3b-4f5a-8e21-6c0b9a8d7e6f"
@@ -19,18 +18,7 @@ _SNAPSHOT_ID = "1c9d8e7f-0a1b-4c2d-8e3f-4a5b6c7d8e9f"
 _AT = "2026-11-24T09:30:00.123456+00:00"
 
 
-def _plain(text: str) -> str:
-    text = unicodedata.normalize("NFC", text).strip()
-    if not text or any(unicodedata.category(char).startswith("C") for char in text):
-        raise PydanticCustomError(
-            "aam_plain_text", "Input should be text without control or formatting characters"
-        )
-    return text
-
-
-Person = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_plain)]
-Why = Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(_plain)]
-Part = Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\x00]*$")]
+Part = Annotated[str, Field(min_length=1, max_length=512)]
 FieldPath = Annotated[list[Part], Field(min_length=1, max_length=32)]
 
 
@@ -54,7 +42,7 @@ class Decide(BaseModel):
         extra="forbid", json_schema_extra={"examples": [{"by": "Ada", "why": "It comes back."}]}
     )
 
-    by: Person
+    by: Name
     """Who decides."""
     why: Why | None = None
     changes: Annotated[list[str], Field(min_length=1, max_length=10_000)] | None = None
@@ -91,7 +79,7 @@ class RollBack(BaseModel):
     )
 
     version: int = Field(ge=1, le=2**31 - 1)
-    by: Person
+    by: Name
     why: Why | None = None
 
 
@@ -123,7 +111,7 @@ class PolicyOrder(BaseModel):
     """How an applied repair is verified; null is the default."""
     rename_min_confidence: Annotated[float, Field(ge=0, le=1)] | None = None
     """From which confidence on a rename may be applied without a person; null is the default."""
-    by: Person | None = None
+    by: Name | None = None
 
 
 class PolicyView(BaseModel):

@@ -8,12 +8,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, FutureDatetime
 
-from services.orchestrator.shapes import PlainName
 from shared import registry
 from shared.access import KEY_SCOPES, Scope, caller_of, may
 from shared.app import example, problems, raw_json
 from shared.database import Database
 from shared.errors import Invalid
+from shared.input import Name
 from shared.keys import make_key
 
 _VIEW: dict[str, Any] = {
@@ -44,7 +44,7 @@ class NewKey(BaseModel):
         },
     )
 
-    owner: PlainName
+    owner: Name
     """Whose it is: a person or a system. It is shown beside what is done with the key."""
     scopes: Annotated[list[Scope], Field(min_length=1, max_length=len(KEY_SCOPES))]
     expires_at: FutureDatetime | None = None

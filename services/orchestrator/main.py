@@ -324,6 +324,7 @@ def build(settings: Settings) -> FastAPI:
             "airbyte": airbyte.health,
             "auth_broker": auth_broker.health,
         },
+        body_deadline=settings.body_deadline,
     )
     app.state.db = db
     app.state.operations = operations

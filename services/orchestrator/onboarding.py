@@ -107,6 +107,8 @@ class Onboarding:
                 name=f"{wiring.name} {operation.marker}",
                 source_definition_id=source_type.definition_id,
             )
+            if source.workspace_id != wiring.workspace_id:
+                raise UpstreamMismatch("Airbyte made the source in another workspace.")
             return str(source.source_id)
 
         async def look() -> str | None:
@@ -180,6 +182,8 @@ class Onboarding:
                     schedule=wiring.schedule,
                 )
             )
+            if made.source_id != source_id:
+                raise UpstreamMismatch("Airbyte made the connection of another source.")
             return str(made.connection_id)
 
         async def look() -> str | None:
@@ -269,4 +273,6 @@ async def _checked(run: Steps[catalogs.Catalog]) -> catalogs.Catalog:
     try:
         return await in_slices(run)
     except catalogs.InvalidCatalog as error:
+        if error.code == "invalid_catalog":  # the source's doing, and not the order's
+            raise unreadable(error) from None
         raise Invalid(str(error), code=error.code) from None

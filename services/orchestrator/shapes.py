@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -10,24 +9,20 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from shared.input import Name
 from shared.models import ConnectionStatus, JobStarter
 
 _ID = "7d0c7f4e-6a3c-4b9d-9a57-0f3c1d2b4e5f"
 _SNAPSHOT_ID = "1c9d8e7f-0a1b-4c2d-8e3f-4a5b6c7d8e9f"
 
 
-def _plain_name(name: str) -> str:
-    name = unicodedata.normalize("NFC", name).strip()
-    if not name or any(unicodedata.category(char).startswith("C") for char in name):
-        raise PydanticCustomError(
-            "aam_plain_name", "Input should be text without control or formatting characters"
-        )
+def _unmarked(name: str) -> str:
     if "[aam:" in name:
         raise PydanticCustomError("aam_plain_name", "Input should not contain AAM's own marker")
     return name
 
 
-PlainName = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_plain_name)]
+ConnectionName = Annotated[Name, AfterValidator(_unmarked)]
 
 
 class Every(BaseModel):
@@ -66,7 +61,7 @@ class Onboard(BaseModel):
     )
 
     source_type: str = Field(max_length=100, description="`Salesforce`, `Hardcoded Records`.")
-    connection_name: PlainName
+    connection_name: ConnectionName
     credential_id: str | None = Field(
         default=None,
         pattern=r"^[a-z0-9][a-z0-9-]{0,62}$",

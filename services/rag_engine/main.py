@@ -26,10 +26,9 @@ from shared.app import create_app, example, for_server, problems, raw_json
 from shared.config import RagEngineSettings, load
 from shared.database import Database
 from shared.gate import access_for
+from shared.input import QUESTION
 
 router = APIRouter(tags=["renames"])
-
-MAX_BODY_BYTES = 4 * 1024 * 1024
 
 
 def _service(request: Request) -> RagEngine:
@@ -109,7 +108,8 @@ def build(settings: RagEngineSettings) -> FastAPI:
         access=access_for("rag_engine", settings, db),
         lifespan=lifespan,
         ready={"registry": db.ping},
-        max_body_bytes=MAX_BODY_BYTES,
+        limits=QUESTION,
+        body_deadline=settings.body_deadline,
     )
     explaining = Explaining.by_name(settings.rag_explainer, timeout=settings.rag_explainer_timeout)
     app.state.db = db

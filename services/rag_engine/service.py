@@ -16,7 +16,6 @@ from services.rag_engine.samples import Sample
 from services.rag_engine.shapes import ElementShape, Learn, Schemas, StreamName, Suggest
 from shared import logs, registry
 from shared.database import Database
-from shared.errors import Invalid
 from shared.models import Knowledge
 from shared.registry import Decided
 
@@ -178,12 +177,4 @@ def _text(value: Any) -> str:
 
 
 def _schema(schema: dict[str, Any] | None) -> str | None:
-    if schema is None:
-        return None
-    try:
-        text = _text(schema)
-    except TypeError:  # half a character, or a number beyond 64 bits
-        text = "\\u0000"
-    if "\\u0000" in text:
-        raise Invalid("A schema holds text that Postgres cannot keep.", code="bad_schema")
-    return text
+    return None if schema is None else _text(schema)

@@ -21,8 +21,8 @@ _AMOUNT: dict[str, Any] = {
     "schema": {"type": ["null", "number"], "x-renamed-from": "total"},
 }
 
-Text = Annotated[str, Field(max_length=512, pattern=r"^[^\x00]*$")]
-Part = Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\x00]*$")]
+Text = Annotated[str, Field(max_length=512)]
+Part = Annotated[str, Field(min_length=1, max_length=512)]
 Path = Annotated[list[Part], Field(min_length=1, max_length=64)]
 SourceType = Annotated[
     str, Field(min_length=1, max_length=100, pattern=r"^[^\x00]*$", examples=["Salesforce"])
@@ -225,7 +225,7 @@ class Learn(BaseModel):
     schemas: Schemas | None = None
     verdict: Literal["accepted", "rejected"]
     decided_by: Part
-    why: Annotated[str, Field(max_length=2000, pattern=r"^[^\x00]*$")] | None = None
+    why: Annotated[str, Field(max_length=2000)] | None = None
     connection_id: UUID | None = None
 
     @model_validator(mode="after")

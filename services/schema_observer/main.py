@@ -215,6 +215,7 @@ def build(settings: Settings) -> FastAPI:
         access=access_for("schema_observer", settings, db),
         lifespan=lifespan,
         ready={"registry": db.ping, "airbyte": airbyte.health},
+        body_deadline=settings.body_deadline,
     )
     app.state.db = db
     app.state.request_wait_s = settings.request_wait.total_seconds()

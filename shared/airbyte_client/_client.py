@@ -237,7 +237,9 @@ class AirbyteClient:
         Raises:
             UpstreamMissing: there is none; some versions answer 403 (UpstreamDenied) or 500.
         """
-        return await self._post("sources/get", {"sourceId": source_id}, _SOURCE, repeat=True)
+        read = await self._post("sources/get", {"sourceId": source_id}, _SOURCE, repeat=True)
+        _expect_asked("sources/get", read.source_id, source_id)
+        return read
 
     async def list_sources(self, workspace_id: UUID) -> list[Source]:
         """All sources of a workspace.
@@ -477,6 +479,7 @@ class AirbyteClient:
         read = await self._post(
             "connections/get", {"connectionId": connection_id}, _CONNECTION, repeat=True
         )
+        _expect_asked("connections/get", read.connection_id, connection_id)
         return read.told()
 
     async def list_connections(self, workspace_id: UUID) -> list[ListedConnection]:
@@ -894,6 +897,16 @@ class AirbyteClient:
 
 
 Item = TypeVar("Item")
+
+
+def _expect_asked(path: str, told: UUID, asked: UUID) -> None:
+    """See that an answer is about what was asked for.
+
+    Raises:
+        UpstreamUnknown: it is about another object.
+    """
+    if told != asked:
+        raise UpstreamUnknown(f"Airbyte's {path} answered with another object.")
 
 
 def _source_id(source: Source) -> UUID:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
+import zlib
 from collections.abc import AsyncIterator
 from typing import TypeVar
 
@@ -51,7 +52,7 @@ _TOKEN = msgspec.json.Decoder(Token)
 
 
 class Unreadable(Exception):
-    """Internal: an answer is over the limit."""
+    """Internal: an answer is over the limit, or encoded in a way that was not asked for."""
 
 
 class Credentials:
@@ -286,10 +287,8 @@ class Transport:
         except (httpx.HTTPError, aiohttp.ClientError, UnicodeError) as error:
             # UnicodeError: the transport stumbles over a reason phrase that is no text.
             failure = _not_sent(path) if _never_connected(error) else _lost(path)
-        except Unreadable:
-            failure = UpstreamUnknown(
-                f"Airbyte's {path} answered with more than {limit_bytes} bytes."
-            )
+        except Unreadable as error:
+            failure = UpstreamUnknown(f"Airbyte's {path} answered with {error}.")
         raise failure
 
 
@@ -304,13 +303,24 @@ async def _slices(body: bytes) -> AsyncIterator[bytes]:
 
 
 async def _content(response: httpx.Response, limit_bytes: int) -> bytearray:
-    """The decoded body, as long as it stays within the limit."""
+    """The decoded body, as long as it stays within the limit.
+
+    httpx would decode each piece that comes as a whole, and one encoding within another.
+    """
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("identity", "gzip"):
+        raise Unreadable("an encoding that it was not asked for")
+    inflate = zlib.decompressobj(wbits=31).decompress if encoding == "gzip" else None
     content = bytearray()
-    encoded = response.headers.get("content-encoding", "identity") != "identity"
-    async for chunk in response.aiter_bytes() if encoded else response.aiter_raw():
-        if len(content) + len(chunk) > limit_bytes:
-            raise Unreadable
-        content += chunk
+    async for chunk in response.aiter_raw():
+        left = limit_bytes - len(content)
+        try:
+            piece = chunk if inflate is None else inflate(chunk, left + 1)
+        except zlib.error:
+            raise Unreadable("what is no gzip") from None
+        if len(piece) > left:
+            raise Unreadable(f"more than {limit_bytes} bytes")
+        content += piece
     return content
 
 

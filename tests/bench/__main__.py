@@ -15,6 +15,7 @@ from tests.bench import (
     client,
     domain,
     fleet,
+    guard,
     heal,
     observe,
     operation,
@@ -29,6 +30,7 @@ from tests.bench.table import Line, console, empty, show
 Part = Callable[[Stage, Path], Iterable[Line]]
 PARTS: dict[str, Part] = {
     "apply": apply.measure,
+    "guard": guard.measure,
     "operation": lambda stage, _document: operation.measure(stage),
     "snapshot": snapshot.measure,
     "observe": observe.measure,

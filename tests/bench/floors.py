@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from shared.input import CATALOG, check
 from shared.registry import _connections
 
 _PAGE = _connections._PAGE.format(
@@ -36,8 +37,9 @@ async def _lifespan(app: Starlette) -> AsyncIterator[None]:
 
 
 async def _apply(request: Request) -> Response:
-    """Receive the body, parse it with orjson, send on what Airbyte would be sent."""
+    """Receive the body, see that it means one thing, parse it, send on what Airbyte gets."""
     body = await request.body()
+    check(body, CATALOG)
     orjson.loads(body)
     url = os.environ["AIRBYTE_API_URL"] + "/sink"
     catalog = body[body.index(b'"sync_catalog":') :]

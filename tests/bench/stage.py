@@ -35,6 +35,7 @@ class Stage:
         """Run an ASGI application as `make up` does; its port, once it answers."""
         port = servers.free_port()
         command = ["uvicorn", app, "--host", "127.0.0.1", "--port", str(port), "--no-access-log"]
+        command += ["--http", "shared.http_protocol:Http"]
         command += ["--timeout-keep-alive", "60"]  # an idle turn is no reason to hang up
         self._open.enter_context(
             _running(command, port, log=self.folder / f"{app}.log", environment=self.environment)
@@ -107,8 +108,8 @@ class Http:
         """Connect."""
         return cls(*await asyncio.open_connection("127.0.0.1", port, limit=4 * 1024 * 1024))
 
-    async def ask(self, path: str, body: bytes | None = None) -> bytes:
-        """The answer to a GET, or to a POST of a JSON body; anything but a 200 is an error."""
+    async def ask(self, path: str, body: bytes | None = None, *, expected: int = 200) -> bytes:
+        """The answer to a GET, or to a POST of a JSON body; another status is an error."""
         head = f"{'GET' if body is None else 'POST'} {path} HTTP/1.1\r\nhost: bench\r\n"
         head += f"authorization: {access.HEADERS['Authorization']}\r\n"
         if body is not None:
@@ -121,7 +122,7 @@ class Http:
             answer = (await self._reader.readuntil(b"\r\n\r\n")).lower()
             length = int(answer.partition(b"content-length:")[2].split(b"\r\n")[0])
             content = await self._reader.readexactly(length)
-        if b" 200 " not in answer[:16]:
+        if b" %d " % expected not in answer[:16]:
             raise AssertionError(f"{path} answered {answer[9:12]!r}: {content[:500]!r}")
         return content
 

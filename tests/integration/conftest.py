@@ -210,6 +210,7 @@ def settings_for(
         "event_relay_interval": "0.05",
         "log_level": "DEBUG",
         **access.service_keys(),
+        "webhook_networks": "127.0.0.0/8, ::1/128",
         **more,
     }
     return Settings(_env_file=None, **told)

@@ -238,7 +238,9 @@ async def test_an_order_that_cannot_be_read_is_refused(mesh: Mesh, body: bytes, 
     connection = await mesh.onboard()
     body = body.replace(b"%s", connection["id"].encode())
 
-    answer = await mesh.drift_repair_agent.post("/repair/apply_new_catalog", content=body)
+    answer = await mesh.drift_repair_agent.post(
+        "/repair/apply_new_catalog", content=body, headers={"Content-Type": "application/json"}
+    )
 
     assert (answer.status_code, answer.json()["code"]) == (422, code)
     assert (await seen(mesh, connection))["catalog_version"] == 1
@@ -390,7 +392,9 @@ async def test_a_connection_that_a_change_paused_runs_again(mesh: Mesh) -> None:
 async def test_bodies_over_16_mib_are_refused(mesh: Mesh) -> None:
     """413 as a problem, by the declared length and by what arrives."""
     answer = await mesh.drift_repair_agent.post(
-        "/repair/apply_new_catalog", content=b" " * (16 * 1024 * 1024 + 1)
+        "/repair/apply_new_catalog",
+        content=b" " * (16 * 1024 * 1024 + 1),
+        headers={"Content-Type": "application/json"},
     )
 
     assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
@@ -471,7 +475,9 @@ async def test_numbers_that_no_parser_takes_are_told(mesh: Mesh, number: str) ->
     order = await discovered(mesh, connection)
     body = json.dumps(order).replace('"object"', '"object","maximum":' + number, 1)
 
-    answer = await mesh.drift_repair_agent.post("/repair/apply_new_catalog", content=body)
+    answer = await mesh.drift_repair_agent.post(
+        "/repair/apply_new_catalog", content=body, headers={"Content-Type": "application/json"}
+    )
 
     assert answer.status_code in (200, 422), answer.text
     assert (await seen(mesh, connection))["status"] == "ACTIVE"

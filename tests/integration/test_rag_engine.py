@@ -21,6 +21,7 @@ from services.rag_engine.explaining import Explaining
 from services.rag_engine.service import RagEngine
 from shared.config import RagEngineSettings
 from shared.errors import Conflict
+from shared.input import QUESTION
 from shared.peers import RagEngine as Peer
 from tests import access
 from tests.integration.conftest import serving
@@ -324,7 +325,6 @@ async def test_an_old_decision_is_found_among_many(rag: httpx.AsyncClient, sql: 
         ({"stream": None}, "body"),
         ({"entity": "table"}, "body.entity"),
         ({"removed": [{"path": []}]}, "body.removed.0.path"),
-        ({"removed": [{"path": ["a\x00"]}]}, "body.removed.0.path.0"),
         ({"removed": [{"path": ["x"]}, {"path": ["x"]}]}, "body"),
         ({"removed": [{"path": ["new"]}]}, "body"),
         ({"removed": [{"path": [str(n)]} for n in range(2001)]}, "body.removed"),
@@ -348,7 +348,11 @@ async def test_a_question_that_cannot_be_meant(
 
 async def test_a_body_over_the_limit(rag: httpx.AsyncClient) -> None:
     """Is refused before it is read."""
-    answer = await rag.post("/suggest", content=b"[" + b" " * main.MAX_BODY_BYTES)
+    answer = await rag.post(
+        "/suggest",
+        content=b"[" + b" " * QUESTION.body_bytes,
+        headers={"Content-Type": "application/json"},
+    )
     assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
 
 

@@ -466,7 +466,8 @@ async def test_an_unanswered_repair_expires_by_doing_nothing(mesh: Mesh) -> None
     [
         ({}, "invalid_request"),
         ({"by": ""}, "invalid_request"),
-        ({"by": "Ada\x00"}, "invalid_request"),
+        ({"by": "Ada\x00"}, "forbidden_character"),
+        ({"by": "Ada\u202e"}, "invalid_request"),
         ({"by": "a" * 201}, "invalid_request"),
         ({"by": "Ada", "changes": []}, "invalid_request"),
         ({"by": "Ada", "changes": ["c9"]}, "unknown_change"),

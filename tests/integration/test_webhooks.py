@@ -28,13 +28,14 @@ from standardwebhooks import WebhookVerificationError
 
 from local import servers
 from services.drift_repair_agent import main as drift_repair_agent
+from services.drift_repair_agent.addresses import Reach
 from services.drift_repair_agent.delivering import AGAIN_AFTER, Deliveries
 from services.drift_repair_agent.notifying import TOLD_BY_DEFAULT, notify
 from services.drift_repair_agent.receivers import Receivers
 from services.drift_repair_agent.sending import Sender, Signer
 from services.drift_repair_agent.webhooks import EventName
 from shared import registry
-from shared.config import postgres_address
+from shared.config import networks, postgres_address
 from shared.database import Database
 from shared.events import EventType
 from shared.models import Connection, Repair
@@ -43,6 +44,7 @@ from tests.fakes.airbyte_server import AirbyteServer
 from tests.integration.conftest import REPOSITORY, TABLES, settings_for
 
 SQL: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+HERE = Reach(networks("127.0.0.0/8, ::1/128"))
 KEY = "AAMCANARY-webhook-signing-key-0123456789"
 CHANGE: dict[str, Any] = {
     "id": "c1",
@@ -180,7 +182,8 @@ class Replica:
     def __init__(self, registry_url: str, *, deadline: float = 5) -> None:
         self.db = Database.at(postgres_address(registry_url), application="test")
         signer = Signer(SecretStr(KEY))
-        self.deliveries = Deliveries(self.db, Sender(deadline=timedelta(seconds=deadline)), signer)
+        sender = Sender(HERE, deadline=timedelta(seconds=deadline))
+        self.deliveries = Deliveries(self.db, sender, signer)
         self.receivers = Receivers(self.db, self.deliveries, signer)
 
     async def add(self, url: str, connection_id: UUID | None = None) -> tuple[UUID, str]:
@@ -796,6 +799,7 @@ async def test_a_process_that_dies_loses_nothing(
             "REDIS_URL": redis_url,
             "AIRBYTE_API_URL": str(settings.airbyte_api_url),
             "WEBHOOK_SIGNING_KEY": KEY,
+            "WEBHOOK_NETWORKS": "127.0.0.0/8",
             "AAM_ENV": "test",
             "AAM_FAILPOINTS": f"webhook.send.{place}=kill",
         },

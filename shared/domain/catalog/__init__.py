@@ -31,11 +31,19 @@ from shared.domain.catalog._model import (
     read_stream,
     scan,
 )
-from shared.domain.catalog._rules import MAX_BYTES, MAX_FIELDS, validate
+from shared.domain.catalog._rules import (
+    MAX_BYTES,
+    MAX_FIELDS,
+    MAX_NAME,
+    MAX_STREAMS,
+    validate,
+)
 
 __all__ = [
     "MAX_BYTES",
     "MAX_FIELDS",
+    "MAX_NAME",
+    "MAX_STREAMS",
     "Catalog",
     "Config",
     "ConfiguredStream",

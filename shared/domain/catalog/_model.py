@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
@@ -11,6 +10,7 @@ from typing import Any, TypeAlias, TypeVar
 import msgspec
 from msgspec import Raw
 
+from shared.domain.characters import holds_unkept, without_escaped_backslashes
 from shared.domain.steps import Steps, Stepwise
 
 Document: TypeAlias = bytes | bytearray | memoryview
@@ -19,8 +19,6 @@ Path: TypeAlias = tuple[str, ...]
 MAX_PROBLEMS = 50
 _MOST_REMEMBERED = 20_000
 _SHOWN = 80
-# Postgres cannot keep this character in JSONB; an even run of backslashes before it is plain text.
-_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
 class StreamId(msgspec.Struct, frozen=True):
@@ -305,22 +303,28 @@ def read_stream(slice_: Document, position: int = 0) -> ConfiguredStream:
             raw.decode()
     except UNREADABLE as error:
         raise _unreadable(place, error) from None
-    if b"\\u0000" in raw and _NUL.search(raw):
-        message = f"{place} holds a NUL character, which Postgres cannot keep in JSON."
+    if b"\\u" in raw and holds_unkept(without_escaped_backslashes(raw)):
+        message = f"{place} holds a NUL or half a character, which Postgres cannot keep in JSON."
         raise InvalidCatalog.because("invalid_catalog", place, message)
     return ConfiguredStream(raw, StreamId(stream.namespace or None, stream.name), stream, config)
 
 
 @Stepwise
-def parse(document: Document) -> Steps[Catalog]:
+def parse(document: Document, *, max_streams: int | None = None) -> Steps[Catalog]:
     """The catalog that a document holds. Reading is tolerant: what must hold says `validate`.
+
+    `max_streams` is for a document of a caller's, who could have each of a million looked at.
 
     Raises:
         InvalidCatalog: the document is not a catalog; the problems name streams and members.
     """
     streams: list[ConfiguredStream] = []
     problems: list[Problem] = []
-    for position, slice_ in enumerate(scan(document)):
+    slices = scan(document)
+    if max_streams is not None and len(slices) > max_streams:
+        message = f"The catalog has {len(slices)} streams, and AAM takes {max_streams}."
+        raise InvalidCatalog.because("catalog_too_large", "streams", message)
+    for position, slice_ in enumerate(slices):
         try:
             streams.append(read_stream(slice_, position))
         except InvalidCatalog as error:

@@ -28,6 +28,12 @@ MAX_BYTES = 10 * 1024 * 1024
 MAX_FIELDS = 20_000
 """Airbyte's default MAX_FIELDS_PER_CONNECTION: selected top-level fields of all streams."""
 
+MAX_STREAMS = 10_000
+"""Of a catalog that a caller gives, selected or not."""
+
+MAX_NAME = 512
+"""Characters of a stream's name."""
+
 SYNC_MODES = frozenset({"full_refresh", "incremental"})
 DESTINATION_SYNC_MODES = frozenset(
     {"append", "overwrite", "append_dedup", "overwrite_dedup", "update", "soft_delete"}
@@ -117,6 +123,9 @@ class _Check:
     def problems(self, destination_sync_modes: Collection[str] | None) -> Iterator[Problem]:
         if not self._stream.stream.name:
             yield self._problem("invalid_catalog", "stream.name", "needs a name")
+        if len(self._stream.stream.name) > MAX_NAME:
+            longest = f"has more than {MAX_NAME} characters"
+            yield self._problem("invalid_catalog", "stream.name", longest)
         if first_byte(self._stream.stream.json_schema) != b"{":
             yield self._problem("invalid_catalog", "stream.jsonSchema", "needs an object here")
         for setting in self._stream.unknown_settings():

@@ -1,0 +1,135 @@
+"""The HTTP that the services speak: uvicorn's, with limits on a request's head.
+
+uvicorn waits for the end of a head for ever, and takes one of any size. This is named on its
+command line, as `--http shared.http_protocol:Http`. What a server in front still has to do is in
+docs/decisions/0031.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, ClassVar
+from uuid import uuid4
+
+import orjson
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+HEAD_BYTES = 64 * 1024
+HEADERS = 100
+
+
+class _Refused(Exception):
+    """Ends the parsing of a head."""
+
+
+class Http(HttpToolsProtocol):
+    """One connection: a head arrives in time, is no larger than the limits, and names one host."""
+
+    head_deadline_s: ClassVar[float] = 10.0
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """As uvicorn calls it."""
+        super().__init__(*args, **kwargs)
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._awaits_head = True
+        self._unparsed_bytes = 0
+        self._head_bytes = 0
+        self._refusal = (400, "invalid_http", "The request is not valid HTTP.")
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A connection without a request is given no more time than a head."""
+        super().connection_made(transport)
+        self._begin_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the deadline."""
+        self._end_head()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came, within what is left of the head's limits."""
+        if self._awaits_head:
+            self._begin_head()
+            self._unparsed_bytes += len(data)
+        super().data_received(data)
+        # A header without an end is not told of before it ends.
+        if self._awaits_head and self._unparsed_bytes > HEAD_BYTES:
+            self._refuse_size()
+            self.send_400_response("")
+
+    def on_message_begin(self) -> None:
+        """Count from here."""
+        super().on_message_begin()
+        self._head_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        """Take a part of the target, if it fits."""
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header, if it fits."""
+        self._count(len(name) + len(value))
+        super().on_header(name, value)
+        if len(self.headers) > HEADERS:
+            self._refuse_size()
+            raise _Refused
+
+    def on_headers_complete(self) -> None:
+        """The head is whole: from here on the body's deadline counts."""
+        self._end_head()
+        self._awaits_head = False
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() != "1.0"):
+            raise _Refused
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """What comes now is the next head."""
+        super().on_message_complete()
+        self._awaits_head = True
+        self._unparsed_bytes = 0
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer with a problem instead of uvicorn's text, and hang up."""
+        del msg
+        self._end_head()
+        if self.transport.is_closing():
+            return
+        status, code, detail = self._refusal
+        body = orjson.dumps(
+            {
+                "type": f"urn:aam:problem:{code}",
+                "title": detail,
+                "status": status,
+                "detail": detail,
+                "code": code,
+                "request_id": uuid4().hex,
+            }
+        )
+        head = b"content-type: application/problem+json\r\nconnection: close\r\ncontent-length: %d"
+        self.transport.write(STATUS_LINE[status] + head % len(body) + b"\r\n\r\n" + body)
+        self.transport.close()
+
+    def _begin_head(self) -> None:
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(self.head_deadline_s, self._give_up)
+
+    def _end_head(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _give_up(self) -> None:
+        self._refusal = (408, "head_timeout", "The request's head did not arrive in time.")
+        self.send_400_response("")
+
+    def _count(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > HEAD_BYTES:
+            self._refuse_size()
+            raise _Refused
+
+    def _refuse_size(self) -> None:
+        told = f"The request's head is larger than {HEAD_BYTES} bytes or {HEADERS} headers."
+        self._refusal = (431, "head_too_large", told)

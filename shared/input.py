@@ -1,0 +1,214 @@
+"""What AAM takes as input: the limits, and a reader that refuses JSON with more than one meaning.
+
+| limit                           | value                     | where it is held             |
+| ------------------------------- | ------------------------- | ---------------------------- |
+| body                            | 1 MiB                     | `ORDER`                      |
+| body of a question about names  | 4 MiB                     | `QUESTION`                   |
+| body with a catalog             | 16 MiB                    | `CATALOG`                    |
+| time for a body to arrive       | BODY_DEADLINE, 30 s       | `shared.bodies`              |
+| time for a request's head       | 10 s, 64 KiB, 100 headers | `shared.http_protocol`       |
+| depth of JSON                   | 64                        | `DEPTH`                      |
+| values in a body, with brackets | 500,000; catalogs 1.5 mil.| `Limits.nodes`               |
+| characters of a member's name   | 2,048                     | `MEMBER_CHARS`               |
+| members of an object, in a row  | 20,000 that are no object | `MEMBERS`                    |
+| integers                        | 64 bits, signed           | `check`                      |
+| streams of a catalog            | 10,000                    | `domain.catalog.MAX_STREAMS` |
+| selected fields of a catalog    | 20,000                    | `domain.catalog.MAX_FIELDS`  |
+| bytes of the selected streams   | 10 MiB                    | `domain.catalog.MAX_BYTES`   |
+| characters of a stream's name   | 512                       | `domain.catalog.MAX_NAME`    |
+| a name, a person                | 1 to 200 characters       | `Name`                       |
+| a reason                        | 1 to 2,000 characters     | `Why`                        |
+| an answer of Airbyte's, decoded | 64 MiB                    | `shared.airbyte_client`      |
+
+A refusal tells what is wrong and the limit, never what was sent.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import math
+import re
+import unicodedata
+from dataclasses import dataclass
+from typing import Annotated, Any, NoReturn
+
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
+
+from shared.domain.characters import holds_unkept, without_escaped_backslashes
+from shared.errors import AamError, Invalid, NotJson
+
+_MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a body may be: in bytes, and in values."""
+
+    body_bytes: int = _MIB
+    nodes: int = 500_000
+
+
+ORDER = Limits()
+"""What a service takes that says nothing else."""
+QUESTION = Limits(body_bytes=4 * _MIB)
+CATALOG = Limits(body_bytes=16 * _MIB, nodes=1_500_000)
+"""A big org's catalog has 13 bytes a value, so that it fills the bytes before the values."""
+
+DEPTH = 64
+MEMBERS = 20_000
+MEMBER_CHARS = 2048
+
+_STRUCTURE = b'{}[]",:'
+_REST = bytes(byte for byte in range(256) if byte not in _STRUCTURE)
+_ALL_SQUARE = bytes.maketrans(b"{}", b"[]")
+_TOO_DEEP = b"[" * (DEPTH + 1)
+_MANY_MEMBERS = b":," * MEMBERS
+_STRING = re.compile(rb'"[^"]*"')
+_STRINGS_AT_ONCE = 100_000
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+def check(body: bytes, limits: Limits) -> None:
+    """See that a body is JSON which every parser and Postgres read alike, within the limits.
+
+    Nothing is built: the standard parser goes through the text, and each object is counted and
+    forgotten. It costs less than `json.loads`, a few milliseconds a MiB.
+
+    Raises:
+        NotJson: it is no UTF-8, or begins with a byte order mark.
+        Invalid: it is no JSON, or JSON that cannot be taken; the code says why.
+    """
+    text = _text(body)
+    structure = _structure(body, limits)
+    if structure.count(b",") + structure.count(b"[") + 1 > limits.nodes:
+        raise _too_many(limits)
+    # Where no object is among them, the parser takes the members of one without letting others in.
+    if _MANY_MEMBERS in structure.replace(b"[]", b""):
+        raise Invalid(f"An object has more than {MEMBERS} members.", code="too_many_members")
+    _check_depth(structure.translate(None, b",:"))
+    members = 0
+
+    def forget(one: dict[str, Any]) -> None:
+        nonlocal members
+        members += len(one)
+        if len("".join(one)) > MEMBER_CHARS:
+            _check_names(one)
+
+    try:
+        json.loads(
+            text,
+            object_hook=forget,
+            parse_int=_check_integer,
+            parse_float=_check_real,
+            parse_constant=_refuse_constant,
+        )
+    except json.JSONDecodeError:
+        raise _invalid() from None
+    # One colon a member, so where there are more of them, an object told a name twice.
+    if members != structure.count(b":"):
+        raise Invalid("An object has a member twice.", code="duplicate_key")
+
+
+def _text(body: bytes) -> str:
+    if body.startswith(codecs.BOM_UTF8):
+        raise NotJson("The body begins with a byte order mark.", code="bom")
+    if body.startswith(_UTF_16) or b"\0" in body:
+        raise NotJson("The body is not UTF-8.", code="not_utf8")
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        raise NotJson("The body is not UTF-8.", code="not_utf8") from None
+
+
+def _structure(body: bytes, limits: Limits) -> bytes:
+    """The brackets, commas and colons between strings, each bracket a square one.
+
+    Of what is no JSON it is that up to the first mistake, and anything after it.
+    """
+    plain = body
+    if b"\\" in body:
+        plain = without_escaped_backslashes(body)
+        if holds_unkept(plain):
+            raise Invalid(
+                "A string holds a NUL character or half a character, which Postgres cannot keep.",
+                code="forbidden_character",
+            )
+        plain = plain.replace(b'\\"', b"__")
+    # A string is a value, or the name of one.
+    if plain.count(b'"') > 4 * limits.nodes:
+        raise _too_many(limits)
+    bare = plain.translate(_ALL_SQUARE, _REST).replace(b'""', b"")
+    # Some at once: the expression engine lets no other thread in while it works.
+    while b'"' in bare:
+        bare, found = _STRING.subn(b"", bare, _STRINGS_AT_ONCE)
+        if not found:
+            raise _invalid()
+    return bare
+
+
+def _too_many(limits: Limits) -> AamError:
+    return Invalid(f"The body holds more than {limits.nodes} values.", code="too_many_nodes")
+
+
+def _check_depth(brackets: bytes) -> None:
+    """Take out the innermost pairs, again and again: as often as the text is deep."""
+    for _ in range(DEPTH + 1):
+        if _TOO_DEEP in brackets:
+            break
+        fewer = brackets.replace(b"[]", b"")
+        if len(fewer) == len(brackets):
+            if brackets:
+                raise _invalid()
+            return
+        brackets = fewer
+    raise Invalid(f"The body is nested more than {DEPTH} deep.", code="too_deep")
+
+
+def _check_names(one: dict[str, Any]) -> None:
+    if any(len(name) > MEMBER_CHARS for name in one):
+        raise Invalid(
+            f"A member's name has more than {MEMBER_CHARS} characters.", code="name_too_long"
+        )
+
+
+def _check_integer(digits: str) -> None:
+    # The length first: reading a long one takes the square of it.
+    if len(digits) > 20 or not -(2**63) <= int(digits) < 2**63:
+        raise Invalid("An integer has more than 64 bits.", code="integer_out_of_range")
+
+
+def _check_real(digits: str) -> None:
+    if math.isinf(float(digits)):
+        _refuse_constant(digits)
+
+
+def _refuse_constant(_name: str) -> NoReturn:
+    raise Invalid("A number is infinite, or none.", code="non_finite_number")
+
+
+def _invalid() -> AamError:
+    return Invalid("The body is not valid JSON.", code="invalid_json")
+
+
+def plain(text: str) -> str:
+    """A text of people's, composed, without blanks around it, and on one line.
+
+    Raises:
+        PydanticCustomError: it is empty, or holds a control or formatting character.
+    """
+    text = unicodedata.normalize("NFC", text).strip()
+    if not text or any(unicodedata.category(char) in _INVISIBLE for char in text):
+        raise PydanticCustomError(
+            "aam_plain_text", "Input should be text without control or formatting characters"
+        )
+    return text
+
+
+_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+
+Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(plain)]
+"""What people call something, or somebody."""
+Why = Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(plain)]
+"""Why somebody did something."""

@@ -1,0 +1,85 @@
+"""What reading a body strictly costs beside parsing it, and whether others are served meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+
+import uvloop
+
+from shared.domain import catalog
+from shared.input import CATALOG, check
+from tests.bench.stage import Http, Stage, timed_ms
+from tests.bench.table import Line, best_ms
+
+BYTES = 10_000_000
+BODIES = 20
+_NO_ROUTE = "/bench"
+
+
+def measure(stage: Stage, document: Path) -> Iterator[Line]:
+    """Both on one catalog, in turns; then /health of a service that is sent it again and again.
+
+    Without the collector, which makes what builds a tree several times slower.
+    """
+    body = _body(document.read_bytes())
+    strict, plain = [], []
+    gc.disable()
+    for _ in range(5):
+        plain.append(best_ms(lambda: json.loads(body), rounds=1))
+        strict.append(best_ms(lambda: check(body, CATALOG), rounds=1))
+    gc.enable()
+    yield Line(
+        job=f"strict reading of {len(body) / 1e6:.1f} MB; floor: json.loads",
+        measured=min(strict),
+        floor=min(plain),
+        limit=2.5,
+    )
+    times, alone = uvloop.run(_health_ms(stage, body))
+    yield Line(
+        job=f"/health while it reads such bodies, p99 of {len(times)}",
+        measured=_p99(times),
+        limit=100,
+    )
+    yield Line(job="the same, p50", measured=statistics.median(times))
+    yield Line(job="/health of the idle service, p99", measured=_p99(alone))
+
+
+def _body(document: bytes) -> bytes:
+    streams: list[memoryview] = []
+    size = 0
+    for raw in catalog.scan(document):
+        size += len(raw) + 1
+        if size > BYTES:
+            break
+        streams.append(raw)
+    return b'{"sync_catalog":' + catalog.join(streams) + b"}"
+
+
+async def _health_ms(stage: Stage, body: bytes) -> tuple[list[float], list[float]]:
+    port = stage.serve("tests.bench.watched:app")
+    asking, sending = await Http.to(port), await Http.to(port)
+    await asking.ask("/health")
+    alone = [await timed_ms(asking, "/health") for _ in range(200)]
+
+    async def send() -> None:
+        for _ in range(BODIES):
+            await sending.ask(_NO_ROUTE, body, expected=404)  # read, and then nobody's
+
+    under_way = asyncio.create_task(send())
+    times = []
+    while not under_way.done():
+        times.append(await timed_ms(asking, "/health"))
+        await asyncio.sleep(0.002)
+    under_way.result()
+    asking.close()
+    sending.close()
+    return times, alone
+
+
+def _p99(times: list[float]) -> float:
+    return statistics.quantiles(times, n=100)[98]

@@ -1,0 +1,93 @@
+"""What hostile input is sent to: the whole mesh, and one service as a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+import pytest
+from redis.asyncio import Redis
+
+from local import servers
+from local.leash import Leashed
+from shared.events import STREAM
+from tests import access
+from tests.fakes.airbyte_server import AirbyteServer
+from tests.hostile.attempts import World
+from tests.integration.conftest import (
+    ORDER,
+    REPOSITORY,
+    add_destination,
+    empty,
+    mesh,
+    redis,
+    registry_url,
+    repairs,
+    running,
+    settings_for,
+    sql,
+)
+
+__all__ = ["mesh", "redis", "registry_url", "repairs", "sql"]
+
+
+@pytest.fixture(scope="module")
+async def world(registry_url: str, redis_url: str) -> AsyncIterator[World]:
+    """One mesh with one connection for a whole module, since no attempt may change it."""
+    sql = await asyncpg.connect(registry_url)
+    await empty(sql)
+    redis = Redis.from_url(redis_url, decode_responses=True, protocol=3)
+    await redis.delete(STREAM)
+    async with AirbyteServer(version="2.0.0", auth="token") as airbyte:
+        add_destination(airbyte)
+        settings = settings_for(airbyte, registry_url, redis_url)
+        parts = {"sql": sql, "redis": redis, "order": ORDER}
+        async with running(settings, airbyte, repairs=False, **parts) as mesh:
+            yield await World.of(mesh)
+    await redis.aclose()
+    await sql.close()
+
+
+@dataclass(frozen=True)
+class Process:
+    """A drift_repair_agent as it is run, but for its patience."""
+
+    pid: int
+    port: int
+    log: Path
+
+
+@pytest.fixture(scope="session")
+def process(server_dir: Path, registry_url: str, redis_url: str) -> Iterator[Process]:
+    """One for the whole run: what is sent to it must not end it."""
+    port, log = servers.free_port(), server_dir / "hostile.log"
+    command = ["uvicorn", "services.drift_repair_agent.main:app"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--no-access-log"]
+    command += ["--http", "tests.hostile.quick:Http", "--ws", "none", "--limit-concurrency", "1000"]
+    environment = os.environ | {
+        "SUPABASE_DB_URL": registry_url,
+        "REDIS_URL": redis_url,
+        "AIRBYTE_API_URL": "http://127.0.0.1:9/api/v1",
+        "BODY_DEADLINE": "1",
+        **access.environment(),
+    }
+    with log.open("wb") as out:
+        running = Leashed(
+            [sys.executable, "-m", *command], log=out, env=environment, cwd=REPOSITORY
+        )
+    try:
+        deadline = time.monotonic() + 30
+        while not servers.is_taken(port):
+            if running.exit_code() is not None or time.monotonic() > deadline:
+                raise subprocess.SubprocessError(log.read_text())
+            time.sleep(0.05)
+        yield Process(running.pid, port, log)
+        assert running.exit_code() is None, "A hostile input has ended the process."
+    finally:
+        running.stop()
