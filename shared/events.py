@@ -166,8 +166,9 @@ class Relay:
                 pipeline.xadd(STREAM, fields(row), maxlen=KEEP, approximate=True)
             # A partial success is sent again from its first event on: consumers see an order with
             # doubles in it, never one with a gap.
-            async with asyncio.timeout(_REDIS_WITHIN_S):
-                await pipeline.execute()
+            with telemetry.span("relay events"):
+                async with asyncio.timeout(_REDIS_WITHIN_S):
+                    await pipeline.execute()
             failpoints.at("relay.added")
             await session.execute(
                 update(EventRow)

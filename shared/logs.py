@@ -93,6 +93,10 @@ _EVENT: Final = re.compile(r"[a-z][a-z0-9_.]{0,60}")
 _URL: Final = re.compile(r"([a-zA-Z][\w+.-]*://)(?:[^\s/?#@]*@)?([^\s?#]*)[?#]?\S*")
 _LONGEST: Final = 500
 _MOST_FRAMES: Final = 20
+_LAST_FRAMES: Final = 5
+_LIBRARIES: Final = frozenset(
+    {"site-packages", f"python{sys.version_info[0]}.{sys.version_info[1]}"}
+)
 _MOST_ERRORS: Final = 10
 
 
@@ -254,21 +258,29 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _one(error: BaseException) -> dict[str, object]:
-    frames: list[str] = []
-    traceback = error.__traceback__
-    while traceback is not None:
-        code = traceback.tb_frame.f_code
-        frames.append(_frame(code.co_filename, traceback.tb_lineno, code.co_name))
-        traceback = traceback.tb_next
     told: dict[str, object] = {
         "type": f"{type(error).__module__}.{type(error).__qualname__}",
-        "frames": frames[-_MOST_FRAMES:],
+        "frames": _frames(error.__traceback__),
     }
     if isinstance(error, AamError):
         told |= {"code": error.code, "detail": error.detail}
     elif isinstance(error, OSError) and error.errno is not None:
         told["code"] = errno.errorcode.get(error.errno, str(error.errno))
     return told
+
+
+def _frames(traceback: TracebackType | None) -> list[str]:
+    """Where it came from: every frame of ours, and the last few of the libraries'."""
+    frames: list[tuple[bool, str]] = []
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
+        path = Path(code.co_filename)
+        is_ours = path.is_absolute() and _LIBRARIES.isdisjoint(path.parts)
+        frames.append((is_ours, _frame(code.co_filename, traceback.tb_lineno, code.co_name)))
+        traceback = traceback.tb_next
+    last = len(frames) - _LAST_FRAMES
+    kept = [told for at, (is_ours, told) in enumerate(frames) if is_ours or at >= last]
+    return kept[-_MOST_FRAMES:]
 
 
 def _frame(file: str, line: int, function: str | None) -> str:
