@@ -50,6 +50,21 @@ class Settings(BaseSettings):
     rag_engine_port: int = Field(default=8005, ge=1, le=65535)
     """Each service's own."""
 
+    orchestrator_metrics_port: int = Field(default=8021, ge=1, le=65535)
+    """What Prometheus scrapes of it."""
+
+    auth_broker_metrics_port: int = Field(default=8022, ge=1, le=65535)
+    """What Prometheus scrapes of it."""
+
+    drift_repair_agent_metrics_port: int = Field(default=8023, ge=1, le=65535)
+    """What Prometheus scrapes of it."""
+
+    schema_observer_metrics_port: int = Field(default=8024, ge=1, le=65535)
+    """What Prometheus scrapes of it."""
+
+    rag_engine_metrics_port: int = Field(default=8025, ge=1, le=65535)
+    """What Prometheus scrapes of it."""
+
     sample_org_port: int = Field(default=8010, ge=1, le=65535)
     """The sample org's API and its control over HTTP."""
 

@@ -160,6 +160,10 @@ class Stack:
     def addresses(self) -> dict[str, str]:
         """What a person at a shell needs to use the mesh; four of them hold local passwords."""
         named = {name.upper(): self.url_of(name) for name in SERVICES}
+        named |= {
+            f"{name.upper()}_METRICS": f"{self.url_of(f'{name}_metrics')}/metrics"
+            for name in SERVICES
+        }
         if self.uses_sample_org:
             named["SAMPLE_ORG"] = self.url_of("sample_org")
         return named | {
@@ -262,7 +266,8 @@ class Stack:
         wanted += [
             (self._port_of(name, replica), f"AAM_{name.upper()}_PORT")
             for replica in range(2, self.settings.replicas + 1)
-            for name in SERVICES
+            for service in SERVICES
+            for name in (service, f"{service}_metrics")
         ]
         owners: dict[int, str] = {}
         for port, variable in wanted:
@@ -444,7 +449,8 @@ class Stack:
             ready="/ready",
             docs="/docs",
             log=self._logs / f"{name}{suffix}.log",
-            env=self._service_environment(name),
+            env=self._service_environment(name)
+            | {"METRICS_PORT": str(self._port_of(f"{name}_metrics", replica))},
         )
 
     def _service_environment(self, name: str) -> dict[str, str]:

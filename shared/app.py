@@ -20,7 +20,6 @@ from typing import Any
 from uuid import uuid4
 
 import orjson
-import structlog
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -31,7 +30,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
-from shared import logs
+from shared import logs, telemetry
 from shared.bodies import Bodies
 from shared.errors import AamError, Invalid, Unavailable
 from shared.gate import Access, Gate, NobodyCanCall, requirements
@@ -139,6 +138,8 @@ def create_app(
         version="0.1.0",
         lifespan=_with_callers(access, lifespan),
         openapi_url="/openapi.json" if access.docs_are_open else None,
+        # FastAPI's own would tell on its own terms; ours is shared.telemetry.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     checks = {**(ready or {})}
     if access.anybody is not None:
@@ -185,18 +186,28 @@ def _with_callers(access: Access, lifespan: Lifespan[FastAPI] | None) -> Lifespa
 
     @asynccontextmanager
     async def guarded(app: FastAPI) -> AsyncIterator[Mapping[str, Any] | None]:
-        requirements(app.routes)
         try:
-            await access.require_anybody()
-        except NobodyCanCall as error:
-            log.error("nobody_can_call", detail=error.detail)  # noqa: TRY400 (no trace is needed)
+            requirements(app.routes)
+            await _require_callers(access)
+            async with lifespan(app) if lifespan else nullcontext() as state:
+                yield state
+        except NobodyCanCall:
             raise
-        except Unavailable as error:
-            log.warning("callers_unknown", detail=error.detail)
-        async with lifespan(app) if lifespan else nullcontext() as state:
-            yield state
+        except Exception:  # the outermost loop of a service's life: servers would log its text
+            log.exception("bug")
+            raise
 
     return guarded  # type: ignore[return-value]  # a state is optional
+
+
+async def _require_callers(access: Access) -> None:
+    try:
+        await access.require_anybody()
+    except NobodyCanCall as error:
+        log.error("nobody_can_call", detail=error.detail)  # noqa: TRY400 (no trace is needed)
+        raise
+    except Unavailable as error:
+        log.warning("callers_unknown", detail=error.detail)
 
 
 @contextmanager
@@ -290,9 +301,8 @@ _AGAIN_SOON = {"Retry-After": "1"}
 
 
 def _problem(problem: Mapping[str, Any], *, headers: Mapping[str, str] | None = None) -> Response:
-    request_id = structlog.contextvars.get_contextvars().get("request_id", "")
     return Response(
-        orjson.dumps({**problem, "request_id": request_id}, default=str),
+        orjson.dumps({**problem, "request_id": logs.request_id()}, default=str),
         status_code=problem["status"],
         media_type=PROBLEM_JSON,
         headers=_AGAIN_SOON if problem["status"] == 503 else headers,
@@ -372,6 +382,8 @@ async def _answer_http(_request: Request, error: HTTPException) -> Response:
     )
 
 
+_HUNG_UP = 499
+"""What nginx calls it that a caller has left before there was an answer."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -388,7 +400,7 @@ class _Requests:
             return
         request_id = _request_id(scope["headers"])
         started = time.perf_counter()
-        status = 500
+        status = _HUNG_UP
 
         async def named(message: Message) -> None:
             nonlocal status
@@ -400,8 +412,10 @@ class _Requests:
                 ]
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
+        with logs.caused_by(request_id), telemetry.answering(scope) as answered:
             await self._answered(scope, receive, named)
+            seconds = time.perf_counter() - started
+            answered(status, seconds)
             if scope["path"] not in ("/health", "/ready"):
                 log.info(
                     "request",
@@ -409,7 +423,7 @@ class _Requests:
                     path=scope["path"],
                     status=status,
                     caller=getattr(scope.get("state", {}).get("caller"), "id", None),
-                    ms=round((time.perf_counter() - started) * 1000, 1),
+                    ms=round(seconds * 1000, 1),
                 )
 
     async def _answered(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -49,13 +49,14 @@ async def repeating(db: Database, *looks: Look) -> AsyncIterator[Callable[[], No
 
 async def _repeat(db: Database, look: Look, stop: asyncio.Event) -> None:
     while not stop.is_set():
-        try:
-            if look.name is None or await _is_our_turn(db, look.name, look.every):
-                await look.take()
-        except AamError as error:
-            log.warning("look_not_taken", look=look.name, code=error.code)
-        except Exception:  # the outermost loop of background work: logged, goes on
-            log.exception("bug")
+        with logs.caused_by(None):
+            try:
+                if look.name is None or await _is_our_turn(db, look.name, look.every):
+                    await look.take()
+            except AamError as error:
+                log.warning("look_not_taken", look=look.name, code=error.code)
+            except Exception:  # the outermost loop of background work: logged, goes on
+                log.exception("bug")
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), look.every.total_seconds())
 

@@ -208,6 +208,15 @@ class ProcessSettings(BaseSettings):
     body_deadline: Seconds = timedelta(seconds=30)
     """How long the body of a request may take to arrive. Seconds."""
 
+    metrics_port: Optional[Annotated[int, Field(ge=1, le=65535)]] = None
+    """Where Prometheus finds /metrics, which asks for no key. Empty: nowhere, and none are kept."""
+
+    metrics_host: str = "127.0.0.1"
+    """The address that METRICS_PORT is of."""
+
+    otel_exporter_otlp_endpoint: Optional[HttpUrl] = None
+    """A collector of OpenTelemetry traces, over HTTP. Empty: nothing is traced."""
+
     @model_validator(mode="after")
     def _failpoints_are_for_tests(self) -> Self:
         if self.aam_failpoints and self.aam_env != "test":

@@ -172,7 +172,9 @@ class Consumer:
             return 1
         try:
             async with asyncio.timeout(self._idle_ms * 0.8 / 1000):
-                await self._handle(event)
+                # An event tells no request: what it causes goes by the event's own id.
+                with logs.caused_by(event.get("event_id")):
+                    await self._handle(event)
         except AamError as error:
             await self._failed(entry_id, event, error.code)
         except TimeoutError:

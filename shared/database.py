@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 
-from shared import logs
+from shared import logs, telemetry
 from shared.config import PostgresAddress
 from shared.errors import Unavailable, UpstreamUnknown
 
@@ -68,6 +68,7 @@ class Database:
             max_overflow=10,
             pool_timeout=10,
         )
+        telemetry.trace_engine(engine)
         autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
         return cls(
             async_sessionmaker(engine, expire_on_commit=False),

@@ -19,7 +19,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 from sqlalchemy import func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared import failpoints, logs
+from shared import failpoints, logs, metrics, telemetry
 from shared.config import Settings
 from shared.database import Database
 from shared.errors import Unavailable, UpstreamUnknown
@@ -103,7 +103,7 @@ def record(
 
 def open_redis(settings: Settings) -> Redis:
     """A client that connects when it is first used. Its answers follow RESP3."""
-    return Redis.from_url(
+    redis: Redis = Redis.from_url(
         str(settings.redis_url.get_secret_value()),
         protocol=3,
         decode_responses=True,
@@ -111,6 +111,8 @@ def open_redis(settings: Settings) -> Redis:
         socket_connect_timeout=5,
         maint_notifications_config=MaintNotificationsConfig(enabled=False),
     )
+    telemetry.trace_redis(redis)
+    return redis
 
 
 class Relay:
@@ -164,8 +166,9 @@ class Relay:
                 pipeline.xadd(STREAM, fields(row), maxlen=KEEP, approximate=True)
             # A partial success is sent again from its first event on: consumers see an order with
             # doubles in it, never one with a gap.
-            async with asyncio.timeout(_REDIS_WITHIN_S):
-                await pipeline.execute()
+            with telemetry.span("relay events"):
+                async with asyncio.timeout(_REDIS_WITHIN_S):
+                    await pipeline.execute()
             failpoints.at("relay.added")
             await session.execute(
                 update(EventRow)
@@ -173,6 +176,9 @@ class Relay:
                 .values(published_at=text("now()"))
                 .execution_options(synchronize_session=False)
             )
+        # Each is counted here, once: it is committed, and this relay was the only one.
+        for row in rows:
+            _count(row)
         return len(rows)
 
     async def prune(self) -> None:
@@ -182,6 +188,18 @@ class Relay:
                 pruned = await session.execute(_PRUNE, {"kept": _KEPT, "limit": _PRUNED_AT_ONCE})
             if len(pruned.all()) < _PRUNED_AT_ONCE:
                 return
+
+
+def _count(row: EventRow) -> None:
+    """Have the metrics know what has happened."""
+    if row.type == EventType.SYNC_FINISHED:
+        metrics.SYNCS.add(outcome=row.status)
+    elif row.type == EventType.DRIFT_DETECTED:
+        metrics.DRIFTS.add(severity=row.code or metrics.OTHER)
+    elif row.type in (EventType.CATALOG_APPLIED, EventType.CATALOG_REFUSED):
+        metrics.HEALS.add(outcome=row.type.partition(".")[2])
+    elif row.type.startswith("repair."):
+        metrics.REPAIRS.add(outcome=row.type.partition(".")[2])
 
 
 # Only the oldest are looked at: they were published first. The cost does not grow with the rest.

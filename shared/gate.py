@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from shared import access, logs
+from shared import access, logs, metrics
 from shared.access import SERVICE_CALLS, Caller
 from shared.config import ProcessSettings
 from shared.database import Database
@@ -159,6 +159,7 @@ class Gate:
             caller = await self._caller(scope)
             self._require(caller, scope)
         except AamError as error:
+            _count(error, scope)
             refusal = self._answer(error)
             refusal.headers["connection"] = "close"  # its body is not read
             if error.status == Unauthenticated.status:
@@ -194,6 +195,15 @@ class Gate:
                 if lacking:
                     raise Forbidden(f"This needs the scope {lacking[0]}.", scope=lacking[0])
                 return
+
+
+def _count(error: AamError, scope: Scope) -> None:
+    """Have the metrics know of a refusal; nobody can tell a forged key from one of yesterday."""
+    if isinstance(error, Forbidden):
+        metrics.REFUSALS.add(reason="scope")
+    elif isinstance(error, Unauthenticated):
+        has_any = any(name == b"authorization" for name, _ in scope["headers"])
+        metrics.REFUSALS.add(reason="not_valid" if has_any else "missing")
 
 
 def requirements(

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
 import asyncpg
+from opentelemetry.trace import SpanKind
 from pgqueuer.core.qm import QueueManager
 from pgqueuer.db import AsyncpgDriver
 from pgqueuer.errors import FailingListenerError, RetryRequested
@@ -22,7 +24,7 @@ from pgqueuer.queries import Queries
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared import logs
+from shared import logs, metrics, telemetry
 from shared.config import PostgresAddress
 from shared.database import connect_arguments, session_settings
 from shared.errors import AamError
@@ -79,6 +81,7 @@ class Jobs:
             [payload.encode() for payload in payloads],
             [0] * count,
             [after] * count,
+            headers=[_cause()] * count,
         )
 
     async def prune(self, session: AsyncSession) -> None:
@@ -181,12 +184,27 @@ class Jobs:
 
     def _executed(self, handler: Handler) -> Callable[[Job], Awaitable[None]]:
         async def handle(job: Job) -> None:
-            try:
-                await handler((job.payload or b"").decode())
-            except AamError as error:
-                log.warning("job_failed", entrypoint=job.entrypoint, code=error.code)
-            except Exception:  # the outermost loop of a job: PgQueuer would store the text
-                log.exception("bug", entrypoint=job.entrypoint)
+            cause = {name: str(value) for name, value in (job.headers or {}).items()}
+            began, outcome = time.perf_counter(), "done"
+            with (
+                logs.caused_by(cause.get("request_id")),
+                telemetry.span(
+                    f"job {job.entrypoint}",
+                    kind=SpanKind.CONSUMER,
+                    parent=cause,
+                    request_id=logs.request_id(),
+                ),
+            ):
+                try:
+                    await handler((job.payload or b"").decode())
+                except AamError as error:
+                    outcome = "failed"
+                    log.warning("job_failed", entrypoint=job.entrypoint, code=error.code)
+                except Exception:  # the outermost loop of a job: PgQueuer would store the text
+                    outcome = "bug"
+                    log.exception("bug", entrypoint=job.entrypoint)
+            seconds = time.perf_counter() - began
+            metrics.JOBS.record(seconds, entrypoint=job.entrypoint, outcome=outcome)
 
         async def execute(job: Job) -> None:
             task = asyncio.create_task(handle(job))
@@ -199,6 +217,12 @@ class Jobs:
                 self._under_way.discard(task)
 
         return execute
+
+
+def _cause() -> dict[str, str]:
+    """What has a job added, for its headers: the id of the request, and its trace."""
+    request_id = logs.request_id()
+    return ({"request_id": request_id} if request_id else {}) | telemetry.traceparent()
 
 
 class _InTransaction:

@@ -1,51 +1,139 @@
-"""Structured logs, set up once per process: events with fields, a request and a connection bound.
+"""Structured logs, set up once per process: one JSON object a line, of events with known fields.
 
-Never logged: request bodies, URLs with queries, local variables, exceptions of drivers with values.
+What is not on a list here is not written: a field by its name, a library's message by its text.
+Exceptions are told by their classes and frames, never by their messages or variables, since a
+driver's message quotes what it was given; an AamError's detail is ours, and is told.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
+import re
 import sys
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+from uuid import uuid4
 
 import structlog
+from structlog.typing import EventDict
+
+from shared.errors import AamError
 
 REQUEST_ID_HEADER = "X-Request-ID"
 """Carries a request's id from service to service."""
 
-_QUIET = ("httpx", "httpcore", "aiohttp", "asyncio", "sqlalchemy", "alembic", "uvicorn.access")
+FIELDS: Final = frozenset(
+    {
+        # of every line, or bound to what is being done
+        "event", "level", "logger", "timestamp", "service", "exception", "at", "dropped",
+        "request_id", "trace_id", "caller", "operation", "event_id",
+        # what something is about: ids and names that AAM gave
+        "connection", "connector", "credential", "decision", "delivery", "destination", "drift",
+        "entrypoint", "group", "id", "job", "repair", "source", "webhook", "workspace",
+        # what it is, and how it went
+        "attempt", "attempts", "cancelled", "cause", "changes", "code", "deleted", "detail",
+        "entity", "error", "failed", "is_new", "kind", "left", "look", "looks",
+        "method", "ms", "of", "path", "reason", "removed", "added", "retry_num", "seconds",
+        "severity", "source_type", "status", "suggestions", "tries", "type", "verb", "wait_for",
+        "waited_so_far", "why",
+        # what a person is to do about it
+        "host", "remedy", "wanted", "url", "proxy", "ca_bundle",
+    }
+)  # fmt: skip
+"""Every field that may be written; others are left out, and named in `dropped`."""
 
-_SHARED: list[structlog.typing.Processor] = [
-    structlog.contextvars.merge_contextvars,
-    structlog.stdlib.add_logger_name,
-    structlog.stdlib.add_log_level,
-    structlog.processors.TimeStamper(fmt="iso", utc=True),
-    structlog.processors.ExceptionRenderer(
-        structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=20)
-    ),
-]
+_QUIET: Final = (
+    "aiohttp",
+    "alembic",
+    "asyncio",
+    "asyncpg",
+    "httpcore",
+    "httpx",
+    "hvac",
+    "opentelemetry",
+    "pgqueuer",
+    "redis",
+    "requests",
+    "sqlalchemy",
+    "urllib3",
+    "uvicorn.access",
+)
+"""Libraries of which nothing below WARNING is written, whatever the level."""
+
+_TEXTS: Final = frozenset(
+    {
+        "ASGI callable returned without completing response.",
+        "ASGI callable returned without starting response.",
+        "Application shutdown complete.",
+        "Application shutdown failed. Exiting.",
+        "Application startup complete.",
+        "Application startup failed. Exiting.",
+        "Cancel %s running task(s), timeout graceful shutdown exceeded",
+        "Exceeded concurrency limit.",
+        "Finished server process [%d]",
+        "Invalid HTTP request received.",
+        "Shutting down",
+        "Started server process [%d]",
+        "Unsupported upgrade request.",
+        "Uvicorn running on %s://%s:%d (Press CTRL+C to quit)",
+        "Uvicorn running on %s://[%s]:%d (Press CTRL+C to quit)",
+        "Waiting for application shutdown.",
+        "Waiting for application startup.",
+        "Waiting for background tasks to complete. (CTRL+C to force quit)",
+        "Waiting for connections to close. (CTRL+C to force quit)",
+    }
+)
+"""Messages of uvicorn's that are written as they are; their arguments are the server's own."""
+
+_EVENT: Final = re.compile(r"[a-z][a-z0-9_.]{0,60}")
+_URL: Final = re.compile(r"([a-zA-Z][\w+.-]*://)(?:[^\s/?#@]*@)?([^\s?#]*)[?#]?\S*")
+_LONGEST: Final = 500
+_MOST_FRAMES: Final = 20
+_LAST_FRAMES: Final = 5
+_LIBRARIES: Final = frozenset(
+    {"site-packages", f"python{sys.version_info[0]}.{sys.version_info[1]}"}
+)
+_MOST_ERRORS: Final = 10
 
 
 def set_up(service: str, *, level: str = "INFO") -> None:
     """One JSON object a line on standard output, for our own events and for the libraries'."""
+
+    def name_service(_logger: Any, _method: str, event: EventDict) -> EventDict:
+        event["service"] = service
+        return event
+
     structlog.configure(
-        processors=[*_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.stdlib.add_logger_name,
+            structlog.stdlib.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _allowed,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
         wrapper_class=structlog.stdlib.BoundLogger,
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
-
-    def name_service(
-        _logger: Any, _method: str, event: structlog.typing.EventDict
-    ) -> structlog.typing.EventDict:
-        event["service"] = service
-        return event
-
     handler = logging.StreamHandler(sys.stdout)
+    handler.addFilter(_is_loud_enough)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=_SHARED,
+            use_get_message=False,
+            pass_foreign_args=True,
+            foreign_pre_chain=[
+                structlog.contextvars.merge_contextvars,
+                structlog.stdlib.add_logger_name,
+                structlog.stdlib.add_log_level,
+                structlog.processors.TimeStamper(fmt="iso", utc=True),
+                _foreign,
+                _allowed,
+            ],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 name_service,
@@ -61,9 +149,141 @@ def set_up(service: str, *, level: str = "INFO") -> None:
         logger.handlers, logger.propagate = [], True
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+    # A message that cannot be formatted would be printed with its arguments.
+    logging.raiseExceptions = False
+    sys.excepthook = _crashed
 
 
 def get(name: str) -> structlog.stdlib.BoundLogger:
     """The logger of one module."""
     logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
     return logger
+
+
+def request_id() -> str:
+    """The id of the request, or of what else caused what is being done; empty where nothing did."""
+    return str(structlog.contextvars.get_contextvars().get("request_id", ""))
+
+
+@contextmanager
+def caused_by(request_id: str | None, **bound: str) -> Iterator[None]:
+    """Log, ask peers and begin operations under this id, or under a new one where there is none."""
+    with structlog.contextvars.bound_contextvars(request_id=request_id or uuid4().hex, **bound):
+        yield
+
+
+def _is_loud_enough(record: logging.LogRecord) -> bool:
+    """Whether a record is to be written; a child of a quiet logger may have a level of its own."""
+    return record.levelno >= logging.WARNING or not any(
+        record.name == name or record.name.startswith(f"{name}.") for name in _QUIET
+    )
+
+
+def _crashed(
+    _type: type[BaseException], error: BaseException, _traceback: TracebackType | None
+) -> None:
+    if isinstance(error, KeyboardInterrupt):
+        return
+    get(__name__).critical("crashed", exc_info=error)
+
+
+def _foreign(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    """A library's record: its place in the library's code, and its text where that is known."""
+    record: logging.LogRecord = event["_record"]
+    arguments = event.pop("positional_args")
+    if record.name == "uvicorn.error" and record.msg in _TEXTS:
+        event["event"] = record.msg % arguments
+        return event
+    event["event"] = "library"
+    event["at"] = _frame(record.pathname, record.lineno, record.funcName)
+    if isinstance(record.msg, BaseException):
+        event.setdefault("exc_info", record.msg)
+    return event
+
+
+def _allowed(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    """What may be written of an event."""
+    kept: EventDict = {}
+    dropped: list[str] = []
+    error = event.pop("exc_info", None)
+    is_ours = event.get("_from_structlog", True)
+    for name, value in event.items():
+        if name in FIELDS:
+            kept[name] = _plain(value)
+        elif name.startswith("_"):
+            kept[name] = value  # structlog's own, which its formatter takes away again
+        else:
+            dropped.append(name if _EVENT.fullmatch(name) else "?")
+    if is_ours and not _EVENT.fullmatch(str(kept.get("event"))):
+        kept["event"] = "unnamed_event"
+    if dropped:
+        kept["dropped"] = sorted(dropped)[:_LONGEST]
+    if told := _told(error):
+        kept["exception"] = told
+    return kept
+
+
+def _plain(value: object) -> object:
+    """A value as it may be written: numbers, words, and lists of them; else its class alone."""
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, str):
+        cut = value if len(value) <= _LONGEST else f"{value[:_LONGEST]}…"
+        return _URL.sub(r"\1\2", cut) if "://" in cut else cut
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(one) for one in list(value)[:_MOST_FRAMES]]
+    return f"<{type(value).__name__}>"
+
+
+def _told(given: object) -> list[dict[str, object]]:
+    """An exception and what led to it, newest first: classes and frames, no messages."""
+    if given is True:
+        given = sys.exc_info()[1]
+    if isinstance(given, tuple):
+        given = given[1]
+    if not isinstance(given, BaseException):
+        return []
+    return [_one(error) for error, _ in zip(_chain(given), range(_MOST_ERRORS), strict=False)]
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        if isinstance(error, BaseExceptionGroup):
+            for inner in error.exceptions:
+                yield from _chain(inner)
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def _one(error: BaseException) -> dict[str, object]:
+    told: dict[str, object] = {
+        "type": f"{type(error).__module__}.{type(error).__qualname__}",
+        "frames": _frames(error.__traceback__),
+    }
+    if isinstance(error, AamError):
+        told |= {"code": error.code, "detail": error.detail}
+    elif isinstance(error, OSError) and error.errno is not None:
+        told["code"] = errno.errorcode.get(error.errno, str(error.errno))
+    return told
+
+
+def _frames(traceback: TracebackType | None) -> list[str]:
+    """Where it came from: every frame of ours, and the last few of the libraries'."""
+    frames: list[tuple[bool, str]] = []
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
+        path = Path(code.co_filename)
+        is_ours = path.is_absolute() and _LIBRARIES.isdisjoint(path.parts)
+        frames.append((is_ours, _frame(code.co_filename, traceback.tb_lineno, code.co_name)))
+        traceback = traceback.tb_next
+    last = len(frames) - _LAST_FRAMES
+    kept = [told for at, (is_ours, told) in enumerate(frames) if is_ours or at >= last]
+    return kept[-_MOST_FRAMES:]
+
+
+def _frame(file: str, line: int, function: str | None) -> str:
+    parts = Path(file).parts
+    start = parts.index("site-packages") + 1 if "site-packages" in parts else len(parts) - 3
+    return f"{'/'.join(parts[max(start, 0) :])}:{line} {function}"

@@ -13,10 +13,9 @@ import aiohttp
 import httpx
 import orjson
 import stamina
-import structlog
 from httpx_aiohttp import AiohttpTransport
 
-from shared import logs
+from shared import logs, telemetry
 from shared.access import Scope
 from shared.config import Settings
 from shared.errors import (
@@ -40,7 +39,7 @@ class Peer:
         self._deadline = deadline
         self._client = httpx.AsyncClient(
             base_url=base_url,
-            transport=AiohttpTransport(verify=authorities()),
+            transport=telemetry.traced_transport(AiohttpTransport(verify=authorities())),
             timeout=deadline,
             follow_redirects=False,
             trust_env=False,
@@ -87,7 +86,7 @@ class Peer:
                 with attempt:
                     # Each try has a token of its own: the broker takes none twice.
                     token = self._signer.token(
-                        self.name, scope, request_id=_request_id(), credential_id=credential_id
+                        self.name, scope, request_id=logs.request_id(), credential_id=credential_id
                     )
                     return await self._once(method, path, token=token, **sent)
         raise AssertionError("unreachable")  # pragma: no cover
@@ -103,7 +102,8 @@ class Peer:
     async def _once(
         self, method: str, path: str, *, token: str | None = None, **sent: Any
     ) -> dict[str, Any]:
-        headers = {logs.REQUEST_ID_HEADER: _request_id()} if _request_id() else {}
+        request_id = logs.request_id()
+        headers = {logs.REQUEST_ID_HEADER: request_id} if request_id else {}
         headers |= sent.pop("headers", {})
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
@@ -124,10 +124,6 @@ class Peer:
             if isinstance(body := orjson.loads(answer.content), dict):
                 return body
         raise UpstreamUnknown(f"The {self.name} answered {answer.status_code} with no JSON object.")
-
-
-def _request_id() -> str:
-    return str(structlog.contextvars.get_contextvars().get("request_id", ""))
 
 
 def _worth_repeating(error: Exception) -> bool:

@@ -12,7 +12,7 @@ from services.auth_broker.service import (
     CredentialStore,
     EnvironmentStore,
 )
-from shared import logs
+from shared import logs, telemetry
 from shared.access import Scope, may
 from shared.app import create_app, problems
 from shared.config import ProcessSettings, load
@@ -74,6 +74,7 @@ async def connector_config(
 def build(settings: ProcessSettings, store: CredentialStore | None = None) -> FastAPI:
     """The application for these settings; credentials come from the environment unless told."""
     logs.set_up("auth_broker", level=settings.log_level)
+    telemetry.set_up("auth_broker", settings)
     app = create_app(
         service="auth_broker",
         description="Turns a credential id into a connector's configuration. Internal only.",

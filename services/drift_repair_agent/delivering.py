@@ -15,11 +15,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
+from opentelemetry.trace import SpanKind
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.drift_repair_agent.notifying import TEST
 from services.drift_repair_agent.sending import Outcome, Sender, Signer
-from shared import failpoints, logs, registry
+from shared import failpoints, logs, metrics, registry, telemetry
 from shared.background import Look
 from shared.database import Database
 from shared.models import DeliveryState, Webhook
@@ -108,11 +109,29 @@ class Deliveries:
         """Send a live webhook a message now, once."""
         async with self._db.transaction() as session:
             due = await registry.add_claimed_delivery(
-                session, webhook, event=TEST, body=body, lease=self._lease
+                session,
+                webhook,
+                event=TEST,
+                body=body,
+                lease=self._lease,
+                request_id=logs.request_id(),
             )
         return await self._deliver(due)
 
     async def _deliver(self, due: DueDelivery) -> Outcome:
+        with (
+            logs.caused_by(due.request_id or logs.request_id()),
+            telemetry.span(
+                "webhook",
+                kind=SpanKind.PRODUCER,
+                parent={},
+                webhook=str(due.webhook_id),
+                request_id=logs.request_id(),
+            ),
+        ):
+            return await self._tried(due)
+
+    async def _tried(self, due: DueDelivery) -> Outcome:
         failpoints.at("webhook.send.before")
         outcome = await self._sender.send(due.url, due.id, due.body, self._secrets(due))
         failpoints.at("webhook.send.after")
@@ -133,6 +152,7 @@ class Deliveries:
                 await registry.delete_webhook(session, due.webhook_id, code="gone")
 
         await self._db.insist(record, within=_RECORD_WITHIN)
+        metrics.DELIVERIES.add(outcome=outcome.code or "delivered")
         log.info(
             "webhook_tried",
             webhook=str(due.webhook_id),

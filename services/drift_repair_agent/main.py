@@ -35,7 +35,7 @@ from services.drift_repair_agent.shapes import (
 )
 from services.drift_repair_agent.suggesting import Suggesting
 from services.drift_repair_agent.verifying import Verifying
-from shared import background, failpoints, logs, registry
+from shared import background, failpoints, logs, registry, telemetry
 from shared.access import Scope, may
 from shared.airbyte_client import AirbyteClient
 from shared.app import create_app, for_server, problems, raw_json, told_to_stop
@@ -43,6 +43,7 @@ from shared.background import Look
 from shared.config import Settings, load, networks
 from shared.database import Database
 from shared.gate import access_for, signer_for
+from shared.gauges import Gauges
 from shared.input import CATALOG
 from shared.jobs import Jobs
 from shared.models import RepairState
@@ -362,6 +363,7 @@ async def put_policy(connection_id: UUID, order: PolicyOrder, policies: PolicySt
 def build(settings: Settings) -> FastAPI:
     """The application for these settings."""
     logs.set_up("drift_repair_agent", level=settings.log_level)
+    telemetry.set_up("drift_repair_agent", settings)
     failpoints.arm(settings.aam_failpoints)
     db = Database.at(settings.registry_address, application="drift_repair_agent")
     airbyte = AirbyteClient.from_settings(settings)
@@ -395,6 +397,7 @@ def build(settings: Settings) -> FastAPI:
                 Look(Expiring(db).look, _EXPIRED_EVERY, name="expire"),
                 Look(planner.ask_again, _ASKED_EVERY, name="ask_again"),
                 Look(suggesting.learn, _TOLD_EVERY, name="learn"),
+                *Gauges(db, "repairs", "messages").looks,
             ) as stop_looking,
             jobs.running(),
             operations.running(),

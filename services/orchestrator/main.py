@@ -33,7 +33,7 @@ from services.orchestrator.shapes import (
     VersionView,
 )
 from services.orchestrator.sweeping import Sweeper
-from shared import background, events, failpoints, logs, registry
+from shared import background, events, failpoints, logs, registry, telemetry
 from shared.access import Scope, may
 from shared.airbyte_client import AirbyteClient
 from shared.app import create_app, example, for_server, problems, raw_json, told_to_stop
@@ -41,6 +41,7 @@ from shared.background import Look
 from shared.config import Settings, load
 from shared.database import Database
 from shared.gate import access_for, signer_for
+from shared.gauges import Gauges
 from shared.jobs import Jobs
 from shared.models import ConnectionStatus
 from shared.operations import Operations
@@ -269,6 +270,7 @@ async def catalog_diff(
 def build(settings: Settings) -> FastAPI:
     """The application for these settings, with the relay of events and the follower of jobs."""
     logs.set_up("orchestrator", level=settings.log_level)
+    telemetry.set_up("orchestrator", settings)
     failpoints.arm(settings.aam_failpoints)
     db = Database.at(settings.registry_address, application="orchestrator")
     airbyte = AirbyteClient.from_settings(settings)
@@ -303,6 +305,7 @@ def build(settings: Settings) -> FastAPI:
                 Look(sweep, settings.sweep_interval, name="sweep"),
                 Look(reconcile, settings.reconcile_interval, name="reconcile"),
                 Look(prune, _PRUNED_EVERY, name="prune"),
+                *Gauges(db, "operations", "events", "jobs").looks,
             ) as stop_looking,
             jobs.running(),
             operations.running(),

@@ -20,7 +20,7 @@ from services.rag_engine.shapes import (
     Suggest,
     Suggested,
 )
-from shared import logs, registry
+from shared import logs, registry, telemetry
 from shared.access import Scope, may
 from shared.app import create_app, example, for_server, problems, raw_json
 from shared.config import RagEngineSettings, load
@@ -95,6 +95,7 @@ async def knowledge(
 def build(settings: RagEngineSettings) -> FastAPI:
     """The application for these settings."""
     logs.set_up("rag_engine", level=settings.log_level)
+    telemetry.set_up("rag_engine", settings)
     db = Database.at(settings.registry_address, application="rag_engine")
 
     @asynccontextmanager

@@ -26,7 +26,7 @@ from services.schema_observer.shapes import (
     SnapshotView,
     Watched,
 )
-from shared import background, failpoints, logs, registry
+from shared import background, failpoints, logs, registry, telemetry
 from shared.access import Scope, may
 from shared.airbyte_client import AirbyteClient
 from shared.app import create_app, example, for_server, problems, raw_json, told_to_stop
@@ -34,6 +34,7 @@ from shared.config import Settings, load
 from shared.database import Database
 from shared.domain.drift import Severity
 from shared.gate import access_for
+from shared.gauges import Gauges
 from shared.jobs import Jobs
 from shared.operations_http import Wait
 
@@ -191,6 +192,7 @@ async def drift(drift_id: UUID, db: Registry) -> Response:
 def build(settings: Settings) -> FastAPI:
     """The application for these settings."""
     logs.set_up("schema_observer", level=settings.log_level)
+    telemetry.set_up("schema_observer", settings)
     failpoints.arm(settings.aam_failpoints)
     db = Database.at(settings.registry_address, application="schema_observer")
     airbyte = AirbyteClient.from_settings(settings)
@@ -200,7 +202,9 @@ def build(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         async with (
-            background.repeating(db, *scheduling.looks) as stop_looking,
+            background.repeating(
+                db, *scheduling.looks, *Gauges(db, "sources", "drifts").looks
+            ) as stop_looking,
             jobs.running(),
             scheduling.running(),
         ):

@@ -20,6 +20,7 @@ import msgspec
 import stamina
 from httpx_aiohttp import AiohttpTransport
 
+from shared import logs, telemetry
 from shared.airbyte_client._shapes import Token
 from shared.errors import (
     AamError,
@@ -211,6 +212,28 @@ class Transport:
             Upstream: of the kind that fits.
             Invalid: Airbyte, or a proxy before it, takes no body as large as this one.
         """
+        with telemetry.asking_airbyte(path):
+            return await self._insist(
+                path,
+                body,
+                answer,
+                timeout=timeout,
+                repeat=repeat,
+                anonymous=anonymous,
+                limit_bytes=limit_bytes,
+            )
+
+    async def _insist(
+        self,
+        path: str,
+        body: bytes | None,
+        answer: msgspec.json.Decoder[T],
+        *,
+        timeout: float,
+        repeat: bool,
+        anonymous: bool,
+        limit_bytes: int,
+    ) -> T:
         failure: AamError
         try:
             async with asyncio.timeout(timeout):
@@ -266,6 +289,8 @@ class Transport:
         self, path: str, body: bytes | None, authorization: str | None, limit_bytes: int
     ) -> tuple[int, bytearray]:
         headers = {"accept": "application/json", "accept-encoding": "gzip"}
+        if request_id := logs.request_id():
+            headers[logs.REQUEST_ID_HEADER] = request_id
         if body is not None:
             headers["content-type"] = "application/json"
             headers["content-length"] = str(len(body))

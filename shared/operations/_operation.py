@@ -118,6 +118,7 @@ class Operation:
         self._owner = owner
         clock: Callable[[], float] = asyncio.get_running_loop().time
         self._clock = clock
+        self._begun_at: float = clock() - row["age"]
         self._deadline: float = clock() + row["deadline_in"]
         is_unsettled = row["quiet_in"] is not None and row["step"] not in self.results
         self._unsettled: str | None = row["step"] if is_unsettled else None
@@ -128,6 +129,11 @@ class Operation:
     def marker(self) -> str:
         """What tells this operation's objects in Airbyte, whose names are not unique there."""
         return marker(self.id)
+
+    @property
+    def age(self) -> float:
+        """For how many seconds it has been under way, whoever had it."""
+        return self._clock() - self._begun_at
 
     @property
     def deadline_passed(self) -> bool:

@@ -14,7 +14,7 @@ import msgspec
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared import access, failpoints, logs
+from shared import access, failpoints, logs, metrics, telemetry
 from shared.background import Look
 from shared.config import Settings
 from shared.database import Database
@@ -145,7 +145,7 @@ class Operations:
             "connection_id": intent.connection_id,
             "request": msgspec.json.encode(intent.request, enc_hook=str).decode(),
             "document": intent.document,
-            "request_id": structlog.contextvars.get_contextvars().get("request_id", ""),
+            "request_id": logs.request_id(),
             "asked_by": access.asked_by(),
         }
 
@@ -199,6 +199,7 @@ class Operations:
                     "steps": "{}",
                     "failure": None,
                     "step": "intent",
+                    "age": 0.0,
                     "quiet_in": None,
                     "deadline_in": self._deadline.total_seconds(),
                 },
@@ -227,7 +228,7 @@ class Operations:
                 "kind": intent.kind,
                 "connection_id": intent.connection_id,
                 "request": msgspec.json.encode(intent.request, enc_hook=str).decode(),
-                "request_id": structlog.contextvars.get_contextvars().get("request_id", ""),
+                "request_id": logs.request_id(),
                 "asked_by": access.asked_by(),
                 **_key_columns(intent.key),
             }
@@ -323,8 +324,12 @@ class Operations:
 
     async def _drive(self, operation: Operation) -> Answer | None:
         """Run an operation to its end and return its answer; None where another has it now."""
-        with structlog.contextvars.bound_contextvars(
-            operation=str(operation.id), request_id=operation.request_id
+        operation_id, request_id = str(operation.id), operation.request_id
+        with (
+            structlog.contextvars.bound_contextvars(operation=operation_id, request_id=request_id),
+            telemetry.span(
+                f"operation {operation.kind}", operation=operation_id, request_id=request_id
+            ),
         ):
             try:
                 await self._run(operation)
@@ -368,7 +373,11 @@ class Operations:
                     raise HandedOver from None
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
         failpoints.at(f"{operation.kind}.finish.after")
-        log.info("operation_ended", kind=operation.kind, failed=operation.failure is not None)
+        failed = operation.failure is not None
+        metrics.OPERATIONS.record(
+            operation.age, kind=operation.kind, outcome="failed" if failed else "done"
+        )
+        log.info("operation_ended", kind=operation.kind, failed=failed)
 
     async def _has_ended(
         self, operation: Operation, story: Story, failure: AamError, pause_s: float

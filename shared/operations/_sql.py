@@ -16,6 +16,7 @@ _COLUMNS = f"""
     id, kind, connection_id, CAST(request AS text) AS request, document,
     CAST(steps AS text) AS steps, step, CAST(failure AS text) AS failure, request_id, asked_by,
     attempts,
+    -{_SECONDS_TO.format("created_at")} AS age,
     {_SECONDS_TO.format("quiet_at")} AS quiet_in, {_SECONDS_TO.format("deadline")} AS deadline_in
 """
 

@@ -116,6 +116,7 @@ from shared.registry._upstream import (
     take_turn,
     used_in_airbyte,
 )
+from shared.registry._waiting import waiting
 from shared.registry._webhooks import (
     DueDelivery,
     add_claimed_delivery,
@@ -249,6 +250,7 @@ __all__ = [
     "verify_by_job",
     "versions_json",
     "wait_on",
+    "waiting",
     "watch",
     "webhooks_told_of",
 ]

@@ -47,7 +47,7 @@ async def insert_drift(session: AsyncSession, drift: Drift) -> bool:
 
 # Open: it asks for something, a repair of it or of what came after is still under way, or no plan
 # has been made since. A plan that found nothing to do, or whose repair has ended, has answered it.
-_IS_OPEN = """
+IS_OPEN = """
     d.concerns AND EXISTS (
         SELECT FROM connections c WHERE c.id = d.connection_id AND c.archived_at IS NULL
     ) AND (
@@ -64,7 +64,7 @@ _IS_OPEN = """
 _DRIFT_MEMBERS = f"""
     'id', d.id, 'connection_id', d.connection_id, 'before_snapshot_id', d.before_snapshot_id,
     'after_snapshot_id', d.after_snapshot_id, 'severity', d.severity, 'concerns', d.concerns,
-    'open', ({_IS_OPEN}), 'change_count', jsonb_array_length(d.changes),
+    'open', ({IS_OPEN}), 'change_count', jsonb_array_length(d.changes),
     'first_seen_at', d.first_seen_at
 """
 _DRIFTS = """
@@ -103,7 +103,7 @@ async def page_of_drifts(session: AsyncSession, shown: DriftFilter, *, limit: in
         conditions.append("d.severity = :severity")
         parameters["severity"] = shown.severity
     if shown.is_open is not None:
-        conditions.append(f"({_IS_OPEN})" if shown.is_open else f"NOT ({_IS_OPEN})")
+        conditions.append(f"({IS_OPEN})" if shown.is_open else f"NOT ({IS_OPEN})")
     if shown.after is not None:
         conditions.append("(d.first_seen_at, d.id) < (:after_at, :after_id)")
         parameters["after_at"], parameters["after_id"] = shown.after

@@ -16,12 +16,12 @@ from shared.models import Connection, ConnectionStatus, Snapshot, StreamSchema, 
 from shared.registry._snapshots import latest_snapshot
 
 # Whose source is looked at. A connection that is HEALING is compared when it is ACTIVE again.
-_LIVE = "c.archived_at IS NULL AND c.status IN ('ACTIVE', 'HEALING')"
+LIVE = "c.archived_at IS NULL AND c.status IN ('ACTIVE', 'HEALING')"
 
 _INTERVAL = f"""
     (SELECT min(coalesce(w.interval_seconds, CAST(:every AS float8)))
      FROM connections c LEFT JOIN watches w ON w.connection_id = c.id
-     WHERE c.airbyte_source_id = o.airbyte_source_id AND {_LIVE})
+     WHERE c.airbyte_source_id = o.airbyte_source_id AND {LIVE})
 """  # noqa: S608 - no input
 
 
@@ -107,7 +107,7 @@ _ENROL = text(f"""
     FROM (
         SELECT DISTINCT ON (c.airbyte_source_id) c.airbyte_source_id, c.airbyte_workspace_id
         FROM connections c
-        WHERE c.airbyte_source_id IS NOT NULL AND {_LIVE} AND NOT EXISTS (
+        WHERE c.airbyte_source_id IS NOT NULL AND {LIVE} AND NOT EXISTS (
             SELECT FROM observations known WHERE known.airbyte_source_id = c.airbyte_source_id
         )
         ORDER BY c.airbyte_source_id, c.airbyte_workspace_id
@@ -139,7 +139,7 @@ _DUE = text(f"""
         WHERE o.next_at <= now() AND (o.claimed_until IS NULL OR o.claimed_until <= now())
             AND EXISTS (
                 SELECT FROM connections c
-                WHERE c.airbyte_source_id = o.airbyte_source_id AND {_LIVE}
+                WHERE c.airbyte_source_id = o.airbyte_source_id AND {LIVE}
             )
         GROUP BY o.airbyte_workspace_id
     ), jobs AS (
@@ -212,10 +212,10 @@ _CLAIM = """
         now() - o.suspicious_since, o.is_believed
 """
 _CLAIM_DUE = text(
-    _CLAIM.format(which="true", due="first.next_at <= now()", live=_LIVE, interval=_INTERVAL)
+    _CLAIM.format(which="true", due="first.next_at <= now()", live=LIVE, interval=_INTERVAL)
 )
 _CLAIM_ONE = text(
-    _CLAIM.format(which="o.airbyte_source_id = :source", due="true", live=_LIVE, interval=_INTERVAL)
+    _CLAIM.format(which="o.airbyte_source_id = :source", due="true", live=LIVE, interval=_INTERVAL)
 )
 
 
@@ -331,7 +331,7 @@ _UNCHANGED = text(f"""
             )
             AND NOT EXISTS (
                 SELECT FROM connections c LEFT JOIN watches w ON w.connection_id = c.id
-                WHERE c.airbyte_source_id = look.source AND {_LIVE}
+                WHERE c.airbyte_source_id = look.source AND {LIVE}
                     AND w.compared_snapshot_id IS DISTINCT FROM look.snapshot
             )
         RETURNING look.source, look.pause
@@ -396,7 +396,7 @@ async def connections_of_source(session: AsyncSession, source_id: UUID) -> Seque
 
 
 _OF_SOURCE = text(f"""
-    SELECT c.id FROM connections c WHERE c.airbyte_source_id = :source AND {_LIVE} ORDER BY c.id
+    SELECT c.id FROM connections c WHERE c.airbyte_source_id = :source AND {LIVE} ORDER BY c.id
 """)  # noqa: S608 - no input
 
 
@@ -412,7 +412,7 @@ _SYNCED = text(f"""
     JOIN sync_catalog_versions v
         ON v.connection_id = c.id AND v.version_number = c.catalog_version
     CROSS JOIN jsonb_array_elements(v.sync_catalog->'streams') s
-    WHERE c.airbyte_source_id = :source AND {_LIVE}
+    WHERE c.airbyte_source_id = :source AND {LIVE}
 """)  # noqa: S608 - no input
 
 
@@ -464,7 +464,7 @@ _UNCOMPARED = text(f"""
             WHERE v.connection_id = c.id ORDER BY v.version_number DESC LIMIT 1
         ))
     FROM connections c LEFT JOIN watches w ON w.connection_id = c.id
-    WHERE c.airbyte_source_id = :source AND {_LIVE}
+    WHERE c.airbyte_source_id = :source AND {LIVE}
         AND w.compared_snapshot_id IS DISTINCT FROM CAST(:snapshot AS uuid)
     ORDER BY c.id
 """)  # noqa: S608 - no input

@@ -28,6 +28,8 @@ class DueDelivery:
     url: str
     generation: int
     rotated_at: datetime | None
+    request_id: str | None
+    """Of what carried the repair out; None where nobody knows."""
 
 
 async def find_webhook(
@@ -137,7 +139,13 @@ _ADD = text("""
 
 
 async def add_claimed_delivery(
-    session: AsyncSession, webhook: Webhook, *, event: str, body: str, lease: timedelta
+    session: AsyncSession,
+    webhook: Webhook,
+    *,
+    event: str,
+    body: str,
+    lease: timedelta,
+    request_id: str,
 ) -> DueDelivery:
     """Add a message about no repair, whose first try the caller makes at once."""
     id_ = uuid4()
@@ -160,6 +168,7 @@ async def add_claimed_delivery(
         url=webhook.url,
         generation=webhook.generation,
         rotated_at=webhook.rotated_at,
+        request_id=request_id,
     )
 
 
@@ -193,7 +202,11 @@ _CLAIM = text("""
     SET attempts = d.attempts + 1, next_at = now() + CAST(:lease AS interval)
     FROM due WHERE d.id = due.id
     RETURNING
-        d.id, d.webhook_id, d.type, d.body, d.attempts, due.url, due.generation, due.rotated_at
+        d.id, d.webhook_id, d.type, d.body, d.attempts, due.url, due.generation, due.rotated_at,
+        (
+            SELECT o.request_id FROM repairs r JOIN operations o ON o.id = r.operation_id
+            WHERE r.id = d.repair_id
+        )
 """)
 
 

@@ -292,7 +292,14 @@ def test_credentials_reach_the_auth_broker_alone(services: dict[str, dict[str, A
         holds = [one for one in service.get("environment", {}) if one.startswith("CREDENTIAL_")]
         assert bool(holds or "env_file" in service) == (name == "auth-broker")
     assert "volumes" not in services["auth-broker"]
-    others = services["auth-broker"]["environment"].keys() - {"LOG_LEVEL", "BODY_DEADLINE"}
+    told = {
+        "LOG_LEVEL",
+        "BODY_DEADLINE",
+        "METRICS_PORT",
+        "METRICS_HOST",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+    }
+    others = services["auth-broker"]["environment"].keys() - told
     assert all(one.startswith("CREDENTIAL_SALESFORCE_PROD__") for one in others)
 
 

@@ -1,0 +1,344 @@
+"""What is counted and measured, for Prometheus: every metric, its labels, and their values.
+
+A label's values are a fixed set, and whatever is not in it is told as `other`: no id, path or name
+that came from outside becomes a time series. Nothing is kept, and next to nothing costs, until
+`serve` is called. docs/metrics.md has the same as a table.
+"""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import ClassVar, Final
+
+from opentelemetry.metrics import CallbackOptions, Counter, Histogram, Meter, Observation
+
+OTHER: Final = "other"
+FIXED_BY_CODE: Final = None
+"""In place of a label's values: it is only ever given words that stand in the code."""
+
+
+class Metric(ABC):
+    """One metric; `exposed` is its name in Prometheus."""
+
+    suffix: ClassVar[str]
+    all: ClassVar[list[Metric]] = []
+    """Every metric there is."""
+
+    def __init__(
+        self, name: str, about: str, labels: Mapping[str, Collection[str] | None] | None = None
+    ) -> None:
+        """Declare it; `labels` maps each label to the values it may have."""
+        self.name = name
+        self.about = about
+        self.labels: dict[str, frozenset[str] | None] = {
+            label: None if values is None else frozenset(values)
+            for label, values in (labels or {}).items()
+        }
+        self.all.append(self)
+
+    @property
+    def exposed(self) -> str:
+        """Its name in Prometheus, to which a histogram adds `_bucket`, `_count` and `_sum`."""
+        return self.name + self.suffix
+
+    @abstractmethod
+    def made(self, meter: Meter) -> None:
+        """Begin to keep it."""
+
+    def _bounded(self, labels: Mapping[str, str]) -> dict[str, str]:
+        return {
+            name: value if (known := self.labels[name]) is None or value in known else OTHER
+            for name, value in labels.items()
+        }
+
+
+class Count(Metric):
+    """How often something happened."""
+
+    suffix = "_total"
+    _instrument: Counter | None = None
+
+    def made(self, meter: Meter) -> None:
+        """Begin to keep it, at 0 for every value, so that the first increase can be seen."""
+        self._instrument = meter.create_counter(self.name, description=self.about)
+        values = [known or () for known in self.labels.values()]
+        for combination in itertools.product(*values):
+            self._instrument.add(0, dict(zip(self.labels, combination, strict=True)))
+
+    def add(self, **labels: str) -> None:
+        """Count one more."""
+        if self._instrument is not None:
+            self._instrument.add(1, self._bounded(labels))
+
+
+class Duration(Metric):
+    """How long something took, in seconds, as a histogram."""
+
+    suffix = "_seconds"
+    _instrument: Histogram | None = None
+
+    def __init__(
+        self,
+        name: str,
+        about: str,
+        labels: Mapping[str, Collection[str] | None],
+        *,
+        bounds: Sequence[float],
+    ) -> None:
+        """Declare it; `bounds` are the upper ends of its buckets, in seconds."""
+        super().__init__(name, about, labels)
+        self.bounds = bounds
+
+    def made(self, meter: Meter) -> None:
+        """Begin to keep it."""
+        self._instrument = meter.create_histogram(
+            self.name,
+            unit="s",
+            description=self.about,
+            explicit_bucket_boundaries_advisory=self.bounds,
+        )
+
+    def record(self, seconds: float, **labels: str) -> None:
+        """Add one that took so long."""
+        if self._instrument is not None:
+            self._instrument.record(seconds, self._bounded(labels))
+
+
+class Level(Metric):
+    """How much of something there is, as the registry said when it was last read."""
+
+    suffix = ""
+    _values: Mapping[str, float] | None = None
+
+    def __init__(
+        self, name: str, about: str, label: str | None, values: Collection[str], *, unit: str = ""
+    ) -> None:
+        """Declare it, with one label or with none."""
+        super().__init__(name, about, {} if label is None else {label: values})
+        self._label = label
+        self._unit = unit
+
+    @property
+    def exposed(self) -> str:
+        """Its name in Prometheus."""
+        return f"{self.name}_seconds" if self._unit == "s" else self.name
+
+    def made(self, meter: Meter) -> None:
+        """Begin to keep it."""
+        meter.create_observable_gauge(
+            self.name, [self._observed], unit=self._unit, description=self.about
+        )
+
+    def tell(self, values: Mapping[str, float] | None) -> None:
+        """Say what it is now by its label's values, 0 for each that is left out; None: unknown."""
+        self._values = values
+
+    def _observed(self, _options: CallbackOptions) -> Iterable[Observation]:
+        if self._values is None:
+            return []
+        if self._label is None:
+            return [Observation(sum(self._values.values()))]
+        told = dict.fromkeys(self.labels[self._label] or (), 0.0)
+        for name, value in self._values.items():
+            key = name if name in told else OTHER
+            told[key] = told.get(key, 0.0) + value
+        return [Observation(value, {self._label: name}) for name, value in told.items()]
+
+
+class Backlog:
+    """What waits for something: how much, and for how long the first of it."""
+
+    def __init__(
+        self,
+        name: str,
+        about: str,
+        label: str | None = None,
+        values: Collection[str] = (),
+        *,
+        age: str,
+    ) -> None:
+        """Declare both of its levels."""
+        self._count = Level(name, about, label, values)
+        self._age = Level(
+            age, "For how long the first of them has waited.", label, values, unit="s"
+        )
+
+    def tell(self, rows: Iterable[tuple[str, int, float]] | None) -> None:
+        """Say what waits by name: how many, and for how many seconds; None where nobody knows."""
+        known = None if rows is None else list(rows)
+        self._count.tell(None if known is None else {name: count for name, count, _ in known})
+        self._age.tell(None if known is None else {name: age for name, _, age in known})
+
+
+_QUICK: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
+_SLOW: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600, 1800)
+
+_KINDS: Final = ("onboard", "sync", "apply", "archive", "pause", "reapply", "rotate")
+_ENTRYPOINTS: Final = ("plan", "observe", "resume.orchestrator", "resume.drift_repair_agent")
+_UPSTREAM: Final = (
+    "ok",
+    "cancelled",
+    "catalog_too_large",
+    "upstream_auth",
+    "upstream_conflict",
+    "upstream_failed",
+    "upstream_missing",
+    "upstream_rejected",
+    "upstream_timeout",
+    "upstream_unknown",
+    "upstream_unreachable",
+    "upstream_unsupported",
+)
+_SEVERITIES: Final = ("harmless", "needs_review", "breaking")
+
+REQUESTS: Final = Duration(
+    "aam_http_request_duration",
+    "Requests by their route's template; status 499 where the caller left.",
+    {
+        "method": ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"),
+        "route": FIXED_BY_CODE,
+        "status": FIXED_BY_CODE,
+    },
+    bounds=_QUICK,
+)
+REFUSALS: Final = Count(
+    "aam_auth_refusals",
+    "Requests that were answered 401 or 403.",
+    {"reason": ("missing", "not_valid", "scope")},
+)
+OPERATIONS: Final = Duration(
+    "aam_operation_duration",
+    "Operations that ended, from the request that began them.",
+    {"kind": _KINDS, "outcome": ("done", "failed")},
+    bounds=_SLOW,
+)
+JOBS: Final = Duration(
+    "aam_job_duration",
+    "Background jobs; what failed is found again by the look over the rows.",
+    {"entrypoint": _ENTRYPOINTS, "outcome": ("done", "failed", "bug")},
+    bounds=_SLOW,
+)
+AIRBYTE: Final = Duration(
+    "aam_airbyte_request_duration",
+    "Calls of Airbyte with their repetitions; the outcome is `ok` or the error's code.",
+    {"endpoint": FIXED_BY_CODE, "outcome": _UPSTREAM},
+    bounds=_SLOW,
+)
+SYNCS: Final = Count(
+    "aam_syncs", "Syncs that ended.", {"outcome": ("succeeded", "failed", "cancelled")}
+)
+HEALS: Final = Count(
+    "aam_heals",
+    "Catalogs that Airbyte was given: applied, or refused.",
+    {"outcome": ("applied", "refused")},
+)
+DRIFTS: Final = Count(
+    "aam_drifts",
+    "Drifts that concern a connection, by their gravest change.",
+    {"severity": _SEVERITIES},
+)
+REPAIRS: Final = Count(
+    "aam_repairs",
+    "What became of repairs; `proposed` waits for a person.",
+    {
+        "outcome": (
+            *("proposed", "applied", "rejected", "expired"),
+            *("superseded", "failed", "rolled_back"),
+        )
+    },
+)
+DELIVERIES: Final = Count(
+    "aam_webhook_deliveries",
+    "Tries to deliver a message; the outcome is `delivered` or why it was not.",
+    {
+        "outcome": (
+            *("delivered", "refused", "gone", "redirected"),
+            *("timeout", "unreachable", "tls_failed", "no_answer"),
+        )
+    },
+)
+
+BACKLOGS: Final = {
+    "operations": Backlog(
+        "aam_operations_open",
+        "Operations that have not ended.",
+        "kind",
+        _KINDS,
+        age="aam_operations_oldest_age",
+    ),
+    "events": Backlog(
+        "aam_events_waiting",
+        "Events that are not on the stream yet; 10,000 stands for more.",
+        age="aam_events_oldest_age",
+    ),
+    "jobs": Backlog(
+        "aam_jobs_waiting",
+        "Jobs that are due and not taken.",
+        "entrypoint",
+        _ENTRYPOINTS,
+        age="aam_jobs_oldest_age",
+    ),
+    "sources": Backlog(
+        "aam_sources_overdue",
+        "Sources that are due to be looked at, and are not.",
+        age="aam_sources_oldest_age",
+    ),
+    "drifts": Backlog(
+        "aam_drifts_open",
+        "Connections by the severity of their newest drift, while it is open.",
+        "severity",
+        _SEVERITIES,
+        age="aam_drifts_oldest_age",
+    ),
+    "repairs": Backlog(
+        "aam_repairs_open",
+        "Repairs that have not ended.",
+        "state",
+        ("proposed", "approved", "applying", "verifying", "rolling_back"),
+        age="aam_repairs_oldest_age",
+    ),
+    "messages": Backlog(
+        "aam_webhook_messages_waiting",
+        "Messages that are neither delivered nor given up.",
+        age="aam_webhook_messages_oldest_age",
+    ),
+}
+"""What `registry.waiting` knows of, by its names there."""
+
+_served: Final[set[tuple[str, int]]] = set()
+
+
+def are_kept() -> bool:
+    """Whether anybody can read them."""
+    return bool(_served)
+
+
+def serve(host: str, port: int) -> None:
+    """Keep the metrics, and serve them at http://host:port/metrics by a thread of their own.
+
+    Raises:
+        SystemExit: the port is taken.
+    """
+    if (host, port) in _served:
+        return
+    # Imported here: most of what these bring is for a process whose metrics somebody reads.
+    from opentelemetry.exporter.prometheus import PrometheusMetricReader  # noqa: PLC0415
+    from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415
+    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
+    from prometheus_client import REGISTRY, start_http_server  # noqa: PLC0415
+
+    try:
+        start_http_server(port, addr=host)
+    except OSError:
+        raise SystemExit(f"METRICS_PORT: port {port} of {host} cannot be had") from None
+    if not _served:
+        reader = PrometheusMetricReader(
+            disable_target_info=True, scope_info_enabled=False, registry=REGISTRY
+        )
+        provider = MeterProvider([reader], resource=Resource({}), shutdown_on_exit=False)
+        meter = provider.get_meter("aam")
+        for metric in Metric.all:
+            metric.made(meter)
+    _served.add((host, port))

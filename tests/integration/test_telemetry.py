@@ -1,0 +1,271 @@
+"""One id and one trace through all services; spans that tell no secret."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import logging
+import re
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any
+from uuid import UUID
+
+import pytest
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from redis.asyncio import Redis
+
+from shared import logs, spans, telemetry
+from shared.consumer import Consumer
+from shared.events import STREAM
+from tests.fakes.airbyte_server import AirbyteServer
+from tests.integration.conftest import CREDENTIALS, Mesh
+from tests.integration.drifting import ACCOUNT, offering, post, repairs_until
+from tests.integration.test_webhooks import Receiver, receiver
+
+__all__ = ["receiver"]
+
+Line = dict[str, Any]
+SECRETS = (*CREDENTIALS.values(), "AAMCANARY")
+
+
+@pytest.fixture
+def written(mesh: Mesh) -> Iterator[io.StringIO]:
+    """What the services log from here on, at DEBUG."""
+    (handler,) = [one for one in logging.getLogger().handlers if _is_ours(one)]
+    assert isinstance(handler, logging.StreamHandler)
+    before = handler.setStream(buffer := io.StringIO())
+    yield buffer
+    handler.setStream(before)
+
+
+def _is_ours(handler: logging.Handler) -> bool:
+    return type(handler) is logging.StreamHandler
+
+
+def lines(written: io.StringIO) -> list[Line]:
+    """The log; each line is an object of known fields."""
+    parsed = [json.loads(line) for line in written.getvalue().splitlines()]
+    assert all(line.keys() <= logs.FIELDS for line in parsed)
+    return parsed
+
+
+async def test_one_id_from_the_request_to_airbyte(mesh: Mesh, written: io.StringIO) -> None:
+    """The orchestrator, the auth_broker, the operation's row and Airbyte see the caller's id."""
+    mesh.airbyte.requests.clear()
+
+    answer = await mesh.orchestrator.post(
+        "/connections/onboard?wait=50", json=mesh.order, headers={logs.REQUEST_ID_HEADER: "mine-1"}
+    )
+
+    assert (answer.status_code, answer.headers[logs.REQUEST_ID_HEADER]) == (201, "mine-1")
+    assert await mesh.sql.fetchval("SELECT request_id FROM operations") == "mine-1"
+    asked = {
+        request.path: request.headers.get(logs.REQUEST_ID_HEADER)
+        for request in mesh.airbyte.requests
+    }
+    assert {asked[path] for path in ("sources/create", "connections/create")} == {"mine-1"}
+    mine = [line for line in lines(written) if line.get("request_id") == "mine-1"]
+    told = {(line["event"], line.get("path"), line.get("caller")) for line in mine}
+    key = mine[-1]["caller"]
+    assert key.startswith("key:")
+    assert ("request", "/connections/onboard", key) in told
+    assert (
+        "request",
+        "/credentials/salesforce-prod/connector-config",
+        "service:orchestrator",
+    ) in told
+    assert any(line["event"] == "operation_ended" for line in mine)
+    assert not any(secret in written.getvalue() for secret in SECRETS)
+
+
+async def test_the_look_that_found_it_is_the_cause_of_the_heal_and_its_message(
+    mesh: Mesh, written: io.StringIO, receiver: Receiver
+) -> None:
+    """From a request to the observer, by a job, to the repair's operation and its webhook."""
+    await post(mesh, "/webhooks", {"url": receiver.url})
+    connection = await mesh.onboard()
+    mesh.airbyte.offers(offering({**ACCOUNT, "Region": "string"}))
+
+    looked = await mesh.schema_observer.post(
+        f"/connections/{connection['id']}/observe",
+        json={"believe": True},
+        headers={logs.REQUEST_ID_HEADER: "mine-2"},
+    )
+    assert looked.status_code == 200, looked.text
+    await repairs_until(mesh, connection, ["applied"])
+    await receiver.hears(1)
+    async with asyncio.timeout(10):
+        while "webhook_tried" not in written.getvalue():  # noqa: ASYNC110 (another task's doing)
+            await asyncio.sleep(0.02)
+
+    begun = await mesh.sql.fetchval("SELECT request_id FROM operations WHERE kind = 'apply'")
+    assert begun == "mine-2"
+    mine = {line["event"] for line in lines(written) if line.get("request_id") == "mine-2"}
+    assert mine >= {"drift_recorded", "operation_ended", "webhook_tried", "request"}
+
+
+async def test_what_nothing_caused_has_an_id_of_its_own(mesh: Mesh, written: io.StringIO) -> None:
+    """Each look, so that its lines, and what it begins, are told from the next one's."""
+    mesh.airbyte.fail("jobs/list", status=500, times=3)
+    async with asyncio.timeout(10):
+        while written.getvalue().count("new_jobs_not_found") < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+    ids = [line["request_id"] for line in lines(written) if line["event"] == "new_jobs_not_found"]
+    assert len(set(ids)) == len(ids)
+    assert all(re.fullmatch(r"[0-9a-f]{32}", one) for one in ids)
+
+
+async def test_an_event_is_the_cause_of_what_its_consumer_does(redis: Redis) -> None:
+    """Events tell ids alone; the event's own goes on."""
+    seen: list[str] = []
+
+    async def handle(_event: object) -> None:
+        seen.append(logs.request_id())
+
+    consumer = Consumer(redis, "group", "name", handle, block_ms=10)
+    await redis.xadd(STREAM, {"event_id": "e-1", "type": "sync.finished"})
+    async with asyncio.timeout(10):
+        while not seen:
+            await consumer.look()
+
+    assert seen == ["e-1"]
+    assert logs.request_id() == ""
+
+
+# Traces
+
+
+@pytest.fixture
+def exported() -> Iterator[InMemorySpanExporter]:
+    """What a collector would get; asked for before the mesh, whose parts are instrumented then."""
+    exporter = InMemorySpanExporter()
+    telemetry.trace_to(exporter, "mesh")
+    yield exporter
+    telemetry.trace_to(None)
+
+
+@pytest.fixture
+async def traced(exported: InMemorySpanExporter, mesh: Mesh) -> AsyncIterator[Mesh]:
+    """The mesh, whose parts know of the collector."""
+    yield mesh
+
+
+async def collected(exporter: InMemorySpanExporter, *names: str) -> Sequence[ReadableSpan]:
+    """Every span so far, once there is one of each of these names."""
+    async with asyncio.timeout(15):
+        while True:
+            await asyncio.to_thread(telemetry.flush)
+            found = exporter.get_finished_spans()
+            if {span.name for span in found} >= set(names):
+                return found
+            await asyncio.sleep(0.1)
+
+
+def _of(found: Sequence[ReadableSpan], name: str) -> list[ReadableSpan]:
+    return [span for span in found if span.name == name]
+
+
+def _trace(span: ReadableSpan) -> int:
+    context = span.get_span_context()
+    assert context is not None
+    return int(context.trace_id)
+
+
+async def test_one_trace_through_http_sql_redis_and_jobs(
+    exported: InMemorySpanExporter, traced: Mesh, written: io.StringIO
+) -> None:
+    """From the caller's traceparent to both services, the registry, Airbyte, the job and Redis."""
+    mesh, trace_id = traced, "0af7651916cd43dd8448eb211c80319c"
+    mesh.airbyte.requests.clear()
+    answer = await mesh.orchestrator.post(
+        "/connections/onboard?wait=50",
+        json=mesh.order,
+        headers={"traceparent": f"00-{trace_id}-b7ad6b7169203331-01"},
+    )
+    connection = answer.json()
+    mesh.airbyte.offers(offering({**ACCOUNT, "Region": "string"}))
+    await mesh.schema_observer.post(
+        f"/connections/{connection['id']}/observe", json={"believe": True}
+    )
+    await repairs_until(mesh, connection, ["applied"])
+
+    found = await collected(
+        exported,
+        "POST /connections/onboard",
+        "GET /credentials/{credential_id}/connector-config",
+        "operation onboard",
+        "airbyte sources/create",
+        "POST /connections/{connection_id}/observe",
+        "job plan",
+        "operation apply",
+        "airbyte connections/update",
+        "relay events",
+    )
+    mine = [span for span in found if f"{_trace(span):032x}" == trace_id]
+    names = {span.name for span in mine}
+    assert names >= {
+        "POST /connections/onboard",
+        "operation onboard",
+        "GET /credentials/{credential_id}/connector-config",
+        "airbyte sources/create",
+        "airbyte sources/discover_schema",
+        "GET",  # the call of the auth_broker, as it is seen by who makes it
+        "INSERT aam",
+    }
+    (observed,) = _of(found, "POST /connections/{connection_id}/observe")
+    (planned,) = _of(found, "job plan")
+    (applied,) = _of(found, "operation apply")
+    assert _trace(observed) == _trace(planned) == _trace(applied) != int(trace_id, 16)
+    relayed = {_trace(span) for span in _of(found, "relay events")}
+    assert any("XADD" in span.name and _trace(span) in relayed for span in found)
+    statements = [
+        span for span in found if (span.attributes or {}).get("db.system") == "postgresql"
+    ]
+    assert all(span.parent is not None for span in statements)
+    assert any("$1" in str((span.attributes or {})["db.statement"]) for span in statements)
+    assert all("traceparent" not in request.headers for request in mesh.airbyte.requests)
+    requests = [line for line in lines(written) if line["event"] == "request"]
+    assert trace_id in {line.get("trace_id") for line in requests}
+
+
+async def test_no_span_tells_a_secret_or_a_query(
+    exported: InMemorySpanExporter, traced: Mesh, receiver: Receiver, airbyte: AirbyteServer
+) -> None:
+    """Attributes are those of the list; values that were sent, or came back, are in none."""
+    mesh = traced
+    await post(mesh, "/webhooks", {"url": receiver.url})
+    connection = await mesh.onboard(connection_name="AAMCANARY-name")
+    await mesh.orchestrator.get("/connections?name=AAMCANARY-query")
+    await mesh.orchestrator.get("/connections/AAMCANARY-path?x=AAMCANARY-query")
+    mesh.airbyte.fail_discovery("config_error", "AAMCANARY-upstream")
+    await mesh.orchestrator.post(f"/connections/{connection['id']}/discover?all=true")
+    failed = await mesh.orchestrator.post(
+        "/connections/onboard",
+        json={**mesh.order, "connection_name": "other", "credential_id": "nobody"},
+    )
+    assert failed.status_code == 404
+    found = await collected(exported, "GET /connections", "GET", "airbyte sources/discover_schema")
+
+    for span in found:
+        attributes = [dict(span.attributes or {}), *(dict(e.attributes or {}) for e in span.events)]
+        told = json.dumps([span.name, attributes, span.status.description], default=str)
+        assert "AAMCANARY" not in told
+        for one in attributes:
+            assert one.keys() <= spans.ATTRIBUTES
+            for name in one.keys() & {"http.url", "url.full"}:
+                assert "?" not in str(one[name])
+        assert span.status.description is None
+    assert any("/credentials/" in str((span.attributes or {}).get("http.url")) for span in found)
+    unknown = [s for s in found if (s.attributes or {}).get("http.response.status_code") == 422]
+    assert {span.name for span in unknown} >= {"GET /connections/{connection_id}"}
+
+
+def test_uuids_are_not_needed() -> None:
+    """A request id may be anything that its pattern allows."""
+    with logs.caused_by("a-b_c", operation=str(UUID(int=1))):
+        assert logs.request_id() == "a-b_c"
+    with logs.caused_by(None):
+        assert re.fullmatch(r"[0-9a-f]{32}", logs.request_id())
