@@ -13,7 +13,8 @@ ENV PATH=/opt/aam/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 # A named volume takes over the owner of the folder it is mounted on.
-RUN install -d -o 10001 -g 10001 -m 0700 /run/aam /run/passwords /run/migration
+RUN install -d -o 10001 -g 10001 -m 0700 /run/aam /run/passwords /run/migration \
+        /run/keys/orchestrator /run/keys/drift_repair_agent /run/keys/public /run/key /run/first-key
 WORKDIR /app
 COPY --from=dependencies /opt/aam /opt/aam
 COPY alembic.ini ./

@@ -21,7 +21,7 @@ SERVICES = {
     "schema-observer": 8004,
     "rag-engine": 8005,
 }
-RUN_ONCE = {"passwords", "migrate", "airbyte-setup"}
+RUN_ONCE = {"passwords", "migrate", "keys", "airbyte-setup"}
 OURS = {*SERVICES, *RUN_ONCE}
 STORES = {"postgres", "redis"}
 UNPUBLISHED = {"auth-broker", *STORES, *RUN_ONCE}
@@ -187,14 +187,15 @@ def test_start_order(services: dict[str, dict[str, Any]]) -> None:
     assert after["migrate"] == {"postgres": healthy}
     assert after["airbyte-setup"] == {"postgres": healthy}
     assert after["orchestrator"] == {
-        "migrate": done,
+        "keys": done,
         "airbyte-setup": done,
         "auth-broker": healthy,
         "redis": healthy,
     }
-    assert after["drift-repair-agent"] == {"migrate": done, "redis": healthy}
-    assert after["schema-observer"] == {"migrate": done, "redis": healthy}
-    assert after["rag-engine"] == {"migrate": done}
+    assert after["drift-repair-agent"] == {"keys": done, "redis": healthy}
+    assert after["schema-observer"] == {"keys": done, "redis": healthy}
+    assert after["rag-engine"] == {"keys": done}
+    assert after["keys"] == {"migrate": done}
     for name, waits in after.items():
         for other, condition in waits.items():
             assert condition != healthy or "healthcheck" in services[other], (name, other)
@@ -291,8 +292,11 @@ def test_credentials_reach_the_auth_broker_alone(services: dict[str, dict[str, A
     for name, service in services.items():
         holds = [one for one in service.get("environment", {}) if one.startswith("CREDENTIAL_")]
         assert bool(holds or "env_file" in service) == (name == "auth-broker")
-    assert "volumes" not in services["auth-broker"]
+    assert services["auth-broker"]["volumes"] == ["keys-public:/run/keys/public:ro"]
     told = {
+        "AAM_DOCS",
+        "SERVICE_PUBLIC_KEYS_DIR",
+        "SERVICE_PRIVATE_KEY_DIR",
         "LOG_LEVEL",
         "BODY_DEADLINE",
         "METRICS_PORT",
@@ -301,6 +305,17 @@ def test_credentials_reach_the_auth_broker_alone(services: dict[str, dict[str, A
     }
     others = services["auth-broker"]["environment"].keys() - told
     assert all(one.startswith("CREDENTIAL_SALESFORCE_PROD__") for one in others)
+
+
+def test_each_service_has_its_own_key_alone(services: dict[str, dict[str, Any]]) -> None:
+    """Only the one that makes them sees all; the first caller's key reaches no service."""
+    for name, service in services.items():
+        mounted = {mount.split(":")[0]: mount for mount in service.get("volumes", [])}
+        keys = {one for one in mounted if one.startswith("key-") or one == "first-key"}
+        own = {f"key-{name}"} if f"key-{name}" in mounted else set()
+        assert name == "keys" or keys == own
+        if own:
+            assert mounted[f"key-{name}"] == f"key-{name}:/run/key:ro"
 
 
 def test_mounted_files_exist(compose: dict[str, Any], services: dict[str, dict[str, Any]]) -> None:
