@@ -227,5 +227,6 @@ async def test_the_migrations_make_the_role_where_they_may(own_postgres: servers
         await superuser.execute("CREATE ROLE services LOGIN PASSWORD 's'")
         assert "make it one of aam_services" in await ready(services)
         await superuser.execute("GRANT aam_services TO services")
+        await superuser.execute("ALTER ROLE owner NOCREATEROLE")  # as in compose
         assert migrated(owner, SUPABASE_DB_URL=services) == ""
         assert await ready(services) == ""
