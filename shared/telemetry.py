@@ -21,7 +21,6 @@ from opentelemetry.trace import (
     Status,
     StatusCode,
     Tracer,
-    TracerProvider,
     format_trace_id,
 )
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -32,6 +31,7 @@ from shared.errors import AamError
 
 if TYPE_CHECKING:
     import httpx
+    from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SpanExporter
     from redis.asyncio import Redis
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -69,13 +69,18 @@ def set_up(service: str, settings: ProcessSettings) -> None:
         )
 
 
-def trace_to(exporter: SpanExporter | None, service: str = "") -> TracerProvider | None:
-    """Trace to an exporter from now on, or no more; what was made before stays as it is."""
+def trace_to(exporter: SpanExporter, service: str) -> TracerProvider:
+    """Trace to an exporter from now on; what was made before stays as it is."""
     from shared import spans  # noqa: PLC0415
 
-    _Tracing.provider = None if exporter is None else spans.provider(exporter, service)
-    _Tracing.tracer = None if _Tracing.provider is None else _Tracing.provider.get_tracer("aam")
-    return _Tracing.provider
+    _Tracing.provider = provider = spans.provider(exporter, service)
+    _Tracing.tracer = provider.get_tracer("aam")
+    return provider
+
+
+def trace_no_more() -> None:
+    """Trace nothing from now on; what was made before stays as it is."""
+    _Tracing.provider = _Tracing.tracer = None
 
 
 # What OpenTelemetry's own packages instrument

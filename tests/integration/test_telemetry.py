@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -20,14 +21,35 @@ from shared import logs, spans, telemetry
 from shared.consumer import Consumer
 from shared.events import STREAM
 from tests.fakes.airbyte_server import AirbyteServer
-from tests.integration.conftest import CREDENTIALS, Mesh
+from tests.integration.conftest import (
+    CREDENTIALS,
+    ORDER,
+    Mesh,
+    add_destination,
+    running,
+    settings_for,
+)
 from tests.integration.drifting import ACCOUNT, offering, post, repairs_until
-from tests.integration.test_webhooks import Receiver, receiver
-
-__all__ = ["receiver"]
+from tests.integration.test_webhooks import KEY, Receiver, receiving
 
 Line = dict[str, Any]
+pytestmark = pytest.mark.exact
 SECRETS = (*CREDENTIALS.values(), "AAMCANARY")
+
+
+@pytest.fixture
+async def mesh(
+    airbyte: AirbyteServer,
+    registry_url: str,
+    redis_url: str,
+    sql: asyncpg.Connection[asyncpg.Record],
+    redis: Redis,
+) -> AsyncIterator[Mesh]:
+    """The services, with webhooks."""
+    add_destination(airbyte)
+    settings = settings_for(airbyte, registry_url, redis_url, webhook_signing_key=KEY)
+    async with running(settings, airbyte, sql=sql, redis=redis, order=ORDER) as mesh:
+        yield mesh
 
 
 @pytest.fixture
@@ -37,6 +59,7 @@ def written(mesh: Mesh) -> Iterator[io.StringIO]:
     assert isinstance(handler, logging.StreamHandler)
     before = handler.setStream(buffer := io.StringIO())
     yield buffer
+    assert before is not None
     handler.setStream(before)
 
 
@@ -49,6 +72,13 @@ def lines(written: io.StringIO) -> list[Line]:
     parsed = [json.loads(line) for line in written.getvalue().splitlines()]
     assert all(line.keys() <= logs.FIELDS for line in parsed)
     return parsed
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    """Whom the webhooks tell."""
+    async with receiving() as receiver:
+        yield receiver
 
 
 async def test_one_id_from_the_request_to_airbyte(mesh: Mesh, written: io.StringIO) -> None:
@@ -108,7 +138,7 @@ async def test_the_look_that_found_it_is_the_cause_of_the_heal_and_its_message(
 
 async def test_what_nothing_caused_has_an_id_of_its_own(mesh: Mesh, written: io.StringIO) -> None:
     """Each look, so that its lines, and what it begins, are told from the next one's."""
-    mesh.airbyte.fail("jobs/list", status=500, times=3)
+    mesh.airbyte.fault("jobs/list", "html_502", times=None)
     async with asyncio.timeout(10):
         while written.getvalue().count("new_jobs_not_found") < 2:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
@@ -138,30 +168,29 @@ async def test_an_event_is_the_cause_of_what_its_consumer_does(redis: Redis) -> 
 # Traces
 
 
-@pytest.fixture
-def exported() -> Iterator[InMemorySpanExporter]:
-    """What a collector would get; asked for before the mesh, whose parts are instrumented then."""
-    exporter = InMemorySpanExporter()
-    telemetry.trace_to(exporter, "mesh")
-    yield exporter
-    telemetry.trace_to(None)
+class Collector:
+    """Gets what a process exports."""
+
+    def __init__(self) -> None:
+        self._exporter = InMemorySpanExporter()
+        self._provider = telemetry.trace_to(self._exporter, "mesh")
+
+    async def has(self, *names: str) -> Sequence[ReadableSpan]:
+        """Every span so far, once there is one of each of these names."""
+        async with asyncio.timeout(15):
+            while True:
+                await asyncio.to_thread(self._provider.force_flush)
+                found = self._exporter.get_finished_spans()
+                if {span.name for span in found} >= set(names):
+                    return found
+                await asyncio.sleep(0.1)
 
 
 @pytest.fixture
-async def traced(exported: InMemorySpanExporter, mesh: Mesh) -> AsyncIterator[Mesh]:
-    """The mesh, whose parts know of the collector."""
-    yield mesh
-
-
-async def collected(exporter: InMemorySpanExporter, *names: str) -> Sequence[ReadableSpan]:
-    """Every span so far, once there is one of each of these names."""
-    async with asyncio.timeout(15):
-        while True:
-            await asyncio.to_thread(telemetry.flush)
-            found = exporter.get_finished_spans()
-            if {span.name for span in found} >= set(names):
-                return found
-            await asyncio.sleep(0.1)
+def collector() -> Iterator[Collector]:
+    """A collector of traces; a test asks for it before the mesh, whose parts look for it."""
+    yield Collector()
+    telemetry.trace_no_more()
 
 
 def _of(found: Sequence[ReadableSpan], name: str) -> list[ReadableSpan]:
@@ -175,10 +204,10 @@ def _trace(span: ReadableSpan) -> int:
 
 
 async def test_one_trace_through_http_sql_redis_and_jobs(
-    exported: InMemorySpanExporter, traced: Mesh, written: io.StringIO
+    collector: Collector, mesh: Mesh, written: io.StringIO
 ) -> None:
     """From the caller's traceparent to both services, the registry, Airbyte, the job and Redis."""
-    mesh, trace_id = traced, "0af7651916cd43dd8448eb211c80319c"
+    trace_id = "0af7651916cd43dd8448eb211c80319c"
     mesh.airbyte.requests.clear()
     answer = await mesh.orchestrator.post(
         "/connections/onboard?wait=50",
@@ -192,8 +221,7 @@ async def test_one_trace_through_http_sql_redis_and_jobs(
     )
     await repairs_until(mesh, connection, ["applied"])
 
-    found = await collected(
-        exported,
+    found = await collector.has(
         "POST /connections/onboard",
         "GET /credentials/{credential_id}/connector-config",
         "operation onboard",
@@ -211,9 +239,9 @@ async def test_one_trace_through_http_sql_redis_and_jobs(
         "operation onboard",
         "GET /credentials/{credential_id}/connector-config",
         "airbyte sources/create",
-        "airbyte sources/discover_schema",
+        "airbyte commands/run/discover",
         "GET",  # the call of the auth_broker, as it is seen by who makes it
-        "INSERT aam",
+        "INSERT",
     }
     (observed,) = _of(found, "POST /connections/{connection_id}/observe")
     (planned,) = _of(found, "job plan")
@@ -232,10 +260,9 @@ async def test_one_trace_through_http_sql_redis_and_jobs(
 
 
 async def test_no_span_tells_a_secret_or_a_query(
-    exported: InMemorySpanExporter, traced: Mesh, receiver: Receiver, airbyte: AirbyteServer
+    collector: Collector, mesh: Mesh, receiver: Receiver
 ) -> None:
     """Attributes are those of the list; values that were sent, or came back, are in none."""
-    mesh = traced
     await post(mesh, "/webhooks", {"url": receiver.url})
     connection = await mesh.onboard(connection_name="AAMCANARY-name")
     await mesh.orchestrator.get("/connections?name=AAMCANARY-query")
@@ -246,8 +273,8 @@ async def test_no_span_tells_a_secret_or_a_query(
         "/connections/onboard",
         json={**mesh.order, "connection_name": "other", "credential_id": "nobody"},
     )
-    assert failed.status_code == 404
-    found = await collected(exported, "GET /connections", "GET", "airbyte sources/discover_schema")
+    assert failed.status_code == 422
+    found = await collector.has("GET /connections", "GET", "airbyte commands/run/discover")
 
     for span in found:
         attributes = [dict(span.attributes or {}), *(dict(e.attributes or {}) for e in span.events)]

@@ -1,0 +1,310 @@
+"""What Prometheus finds at five processes after some traffic, and what is built on it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shutil
+import socket
+import urllib.request
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+
+from local import servers
+from local.stack import SERVICES
+from shared import metrics
+from shared.metrics import OTHER, Duration, Metric
+from tests import access
+from tests.fakes.airbyte_server import AirbyteServer
+from tests.faults.world import World, opened
+from tests.integration.conftest import ORDER
+from tests.integration.drifting import ACCOUNT, offering
+
+ROOT = Path(__file__).resolve().parents[2]
+SIGNING_KEY = "AAMCANARY-webhook-signing-key-0123456789"
+ROUTES_OF_ALL = {"none", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
+
+pytestmark = pytest.mark.exact
+
+
+@dataclass
+class Mesh:
+    """Five processes with metrics, and a way to call them."""
+
+    world: World
+    clients: dict[str, httpx.AsyncClient]
+    ports: dict[str, int]
+
+    def scraped(self, service: str) -> list[Sample]:
+        """What Prometheus would keep of it now."""
+        url = f"http://127.0.0.1:{self.ports[service]}/metrics"
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            text = answer.read().decode()
+        return [
+            sample
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name.startswith("aam_") and not sample.name.endswith("_created")
+        ]
+
+    def everything(self) -> list[Sample]:
+        """Of all of them."""
+        return [sample for service in SERVICES for sample in self.scraped(service)]
+
+    async def until(self, is_so: Callable[[list[Sample]], bool], *, within: float = 25) -> None:
+        """Wait until what is scraped is so."""
+        async with asyncio.timeout(within):
+            while not is_so(await asyncio.to_thread(self.everything)):  # noqa: ASYNC110 (others')
+                await asyncio.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+async def mesh() -> AsyncIterator[Mesh]:
+    """A mesh of processes that has onboarded, synced, healed, asked, told and refused."""
+    folder = servers.temporary_dir()
+    try:
+        async with opened(folder) as world:
+            ports = dict(zip(SERVICES, servers.free_ports(len(SERVICES)), strict=True))
+            clients = {}
+            for service in SERVICES:
+                world.settings = {
+                    "METRICS_PORT": str(ports[service]),
+                    "WEBHOOK_SIGNING_KEY": SIGNING_KEY,
+                    "AUTH_BROKER_URL": f"http://127.0.0.1:{world.port_of('auth_broker')}",
+                    "DISCOVER_TIMEOUT": "3",
+                    "AIRBYTE_TIMEOUT": "1",
+                    "OPERATION_DEADLINE": "20",
+                }
+                process = await world.start(service)
+                clients[service] = access.client(f"http://127.0.0.1:{process.port}", timeout=30)
+            mesh = Mesh(world, clients, ports)
+            await traffic(mesh, world.airbyte)
+            yield mesh
+            for client in clients.values():
+                await client.aclose()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+async def traffic(mesh: Mesh, airbyte: AirbyteServer) -> None:
+    """Something of everything that is counted."""
+    orchestrator, agent = mesh.clients["orchestrator"], mesh.clients["drift_repair_agent"]
+    observer = mesh.clients["schema_observer"]
+    receiver = f"http://127.0.0.1:{servers.free_port()}/aam"
+    webhook = (await agent.post("/webhooks", json={"url": receiver})).json()
+    assert (await agent.post(f"/webhooks/{webhook['id']}/test")).status_code == 200
+
+    onboarded = await orchestrator.post("/connections/onboard?wait=25", json=ORDER)
+    assert onboarded.status_code == 201, onboarded.text
+    connection = onboarded.json()["id"]
+    for offered in ({**ACCOUNT, "Region": "string"}, {"Id": "string", "Region": "string"}):
+        airbyte.offers(offering(offered))
+        looked = await observer.post(f"/connections/{connection}/observe", json={"believe": True})
+        assert looked.status_code == 200, looked.text
+        await mesh.until(_has("aam_repairs_total", outcome="applied"))
+    await mesh.until(_has("aam_repairs_total", outcome="proposed"))
+    airbyte.jobs_end_with("succeeded", polls=1, records=7, bytes=700)
+    synced = await orchestrator.post(f"/connections/{connection}/sync?wait=20")
+    assert synced.status_code == 202, synced.text
+    await mesh.until(_has("aam_syncs_total", outcome="succeeded"))
+    for _ in range(3):
+        await orchestrator.get(f"/connections/{connection}")
+        await orchestrator.get(f"/nowhere/{connection}")
+        await orchestrator.request("PROPFIND", "/connections")
+    assert (await orchestrator.get("/connections", headers={"Authorization": ""})).is_client_error
+    assert (await orchestrator.get("/connections", headers={"Authorization": "x"})).is_client_error
+    await mesh.clients["rag_engine"].get("/knowledge?source_type=AAMCANARY-source")
+    # The levels are read every 15 seconds; a proposal has been there for one reading.
+    await mesh.until(_has("aam_repairs_open", state="proposed"))
+    await mesh.until(_has("aam_job_duration_seconds_count", entrypoint="plan"))
+
+
+def _has(name: str, **labels: str) -> Callable[[list[Sample]], bool]:
+    """Whether there is more than 0 of something."""
+
+    def is_so(samples: list[Sample]) -> bool:
+        return any(
+            sample.name == name and sample.value > 0 and labels.items() <= sample.labels.items()
+            for sample in samples
+        )
+
+    return is_so
+
+
+def _names(metric: Metric) -> set[str]:
+    suffixes = ("_bucket", "_count", "_sum") if isinstance(metric, Duration) else ("",)
+    return {metric.exposed + suffix for suffix in suffixes}
+
+
+async def _fixed_by_code(mesh: Mesh) -> dict[str, set[str]]:
+    """The values of the labels that are declared as words of the code."""
+    client = "".join(
+        (ROOT / f"shared/airbyte_client/{name}.py").read_text()
+        for name in ("_client", "_transport")
+    )
+    routes = set(ROUTES_OF_ALL)
+    for one in mesh.clients.values():
+        routes |= (await one.get("/openapi.json")).json()["paths"].keys()
+    return {
+        "endpoint": set(re.findall(r'"([a-z_]+(?:/[a-z_]+)*)"', client)),
+        "route": routes,
+    }
+
+
+async def test_every_metric_is_there_with_the_labels_that_are_declared(mesh: Mesh) -> None:
+    """No other metric, no other label, no other value."""
+    declared = {name: metric for metric in Metric.all for name in _names(metric)}
+    words = await _fixed_by_code(mesh)
+    told = await asyncio.to_thread(mesh.everything)
+    assert {sample.name for sample in told} == declared.keys()
+    for sample in told:
+        labels = {name: value for name, value in sample.labels.items() if name != "le"}
+        assert labels.keys() == declared[sample.name].labels.keys(), sample
+        for label, value in labels.items():
+            known = declared[sample.name].labels[label]
+            if label == "status":
+                assert re.fullmatch(r"[1-5]\d\d", value), sample
+            elif label == "method":
+                assert value in known | {OTHER}  # type: ignore[operator]
+            else:
+                assert value in (words[label] if known is None else known), sample
+        assert "AAMCANARY" not in str(sample)
+
+
+async def test_what_happened_was_counted(mesh: Mesh) -> None:
+    """Once each, however many processes know of it."""
+    told = await asyncio.to_thread(mesh.everything)
+
+    def total(name: str, **labels: str) -> float:
+        return sum(
+            sample.value
+            for sample in told
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
+
+    assert total("aam_operation_duration_seconds_count", kind="onboard", outcome="done") == 1
+    assert total("aam_operation_duration_seconds_count", kind="sync", outcome="done") == 1
+    assert total("aam_heals_total", outcome="applied") == 1
+    assert total("aam_syncs_total", outcome="succeeded") == 1
+    assert total("aam_drifts_total") == 2
+    assert total("aam_repairs_total", outcome="applied") == 1
+    assert total("aam_repairs_open", state="proposed") == 1
+    assert total("aam_webhook_deliveries_total", outcome="unreachable") >= 1
+    assert total("aam_auth_refusals_total", reason="not_valid") == 2
+    asked = {"method": "GET", "route": "/connections/{connection_id}", "status": "200"}
+    assert total("aam_http_request_duration_seconds_count", **asked) == 3
+    assert total("aam_http_request_duration_seconds_count", route="none", status="404") == 3
+    assert total("aam_http_request_duration_seconds_count", method=OTHER) == 3
+    created = {"endpoint": "sources/create", "outcome": "ok"}
+    assert total("aam_airbyte_request_duration_seconds_count", **created) == 1
+    assert total("aam_events_waiting") == 0
+
+
+async def test_metrics_are_on_a_port_of_their_own(mesh: Mesh) -> None:
+    """Of this machine alone; the service's port does not have them, and its docs do not say so."""
+    for service, client in mesh.clients.items():
+        assert (await client.get("/metrics")).status_code in (401, 404)
+        assert "/metrics" not in (await client.get("/openapi.json")).text
+        assert mesh.ports[service] != client.base_url.port
+    listening = await asyncio.to_thread(Path("/proc/net/tcp").read_text)
+    for port in mesh.ports.values():
+        assert re.search(rf" 0100007F:{port:04X} ", listening)
+        assert not re.search(rf" 00000000:{port:04X} ", listening)
+
+
+_METRIC = re.compile(r"\baam_[a-z_]+\b")
+
+
+def _queries() -> Iterator[tuple[str, str]]:
+    """Every query of the dashboard and of the alerts, with where it is."""
+    board: dict[str, Any] = json.loads((ROOT / "deploy/grafana/aam.json").read_text())
+    for panel in board["panels"]:
+        for target in panel.get("targets", []):
+            yield f"panel {panel['title']}", target["expr"]
+    alerts = yaml.safe_load((ROOT / "deploy/prometheus/alerts.yml").read_text())
+    for group in alerts["groups"]:
+        for rule in group["rules"]:
+            yield f"alert {rule['alert']}", rule["expr"]
+
+
+async def test_dashboard_and_alerts_ask_for_what_is_there(mesh: Mesh) -> None:
+    """Each name is one that a process exposes, each label value one that it may have."""
+    told = await asyncio.to_thread(mesh.everything)
+    names = {sample.name for sample in told}
+    declared = {name: metric for metric in Metric.all for name in _names(metric)}
+    asked = set()
+    for where, query in _queries():
+        used = set(_METRIC.findall(query))
+        assert used, where
+        assert used <= names, (where, used - names)
+        asked |= {declared[name] for name in used}
+        selectors = re.findall(r"(aam_[a-z_]+)\{([^}]*)\}", query)
+        for name, selector in selectors:
+            for label, operator, value in re.findall(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"', selector):
+                known = declared[name].labels[label]
+                if known is not None and operator in ("=", "!="):
+                    assert value in known, (where, label, value)
+    assert asked == set(Metric.all), [one.exposed for one in set(Metric.all) - asked]
+
+
+def test_alerts_say_what_to_do() -> None:
+    """Each has a severity, how long it must be so, a summary and a runbook line."""
+    alerts = yaml.safe_load((ROOT / "deploy/prometheus/alerts.yml").read_text())
+    rules = [rule for group in alerts["groups"] for rule in group["rules"]]
+    assert len({rule["alert"] for rule in rules}) == len(rules) >= 10
+    for rule in rules:
+        assert rule["labels"]["severity"] in ("page", "ticket")
+        assert re.fullmatch(r"\d+[smh]", rule["for"])
+        assert rule["annotations"].keys() == {"summary", "runbook"}
+        assert len(rule["annotations"]["runbook"]) > 40
+
+
+def test_the_dashboard_is_one_that_grafana_loads() -> None:
+    """Ids are unique, panels do not overlap, and its data source is chosen where it is loaded."""
+    board = json.loads((ROOT / "deploy/grafana/aam.json").read_text())
+    assert board["schemaVersion"] >= 39
+    assert (board["title"], board["uid"]) == ("Adaptive API Mesh", "aam")
+    assert board["templating"]["list"][0]["type"] == "datasource"
+    panels = board["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    taken: set[tuple[int, int]] = set()
+    for panel in panels:
+        at = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(at["x"], at["x"] + at["w"])
+            for y in range(at["y"], at["y"] + at["h"])
+        }
+        assert not cells & taken, panel["title"]
+        assert max(x for x, _ in cells) < 24
+        taken |= cells
+        if panel["type"] != "row":
+            assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+
+
+def test_the_page_of_metrics_lists_them_all() -> None:
+    """docs/metrics.md has each metric with its labels, and no other."""
+    rows = re.findall(
+        r"^\| `(aam_\w+)` \| ([^|]*) \|", (ROOT / "docs/metrics.md").read_text(), re.M
+    )
+    told = {name: set(re.findall(r"`(\w+)`:", labels)) for name, labels in rows}
+    assert told == {metric.exposed: set(metric.labels) for metric in Metric.all}
+
+
+def test_a_taken_port_is_one_line() -> None:
+    """The variable is named."""
+    port = servers.free_port()
+    with (
+        socket.create_server(("127.0.0.1", port)),
+        pytest.raises(SystemExit, match=rf"METRICS_PORT.*{port}"),
+    ):
+        metrics.serve("127.0.0.1", port)
