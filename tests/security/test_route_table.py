@@ -23,6 +23,7 @@ from shared.access import KEY_SCOPES, SERVICE_CALLS
 from shared.access import Scope as May
 from shared.app import create_app
 from shared.gate import DOCS, OPEN, Access, UndeclaredRoute
+from shared.keys import new_key
 from tests import access
 from tests.fakes.airbyte_server import AirbyteServer
 from tests.integration.conftest import serving
@@ -88,7 +89,7 @@ async def credentials(sql: Sql) -> dict[str, tuple[Headers, str]]:
         "empty": [("authorization", "")],
         "nothing after the scheme": [("authorization", "Bearer ")],
         "garbage": [bearer("garbage")],
-        "the form of a key": [bearer(access.new_key("test").key)],
+        "the form of a key": [bearer(new_key("test").key)],
         "another's secret": [bearer(key.key[:-1] + ("A" if key.key[-1] != "A" else "B"))],
         "another's id": [bearer(key.key.replace(key.id, revoked.id))],
         "only the id": [bearer(key.id)],

@@ -352,7 +352,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock by which folders are read again."""
     clock = Clock()
-    monkeypatch.setattr(tokens.time, "monotonic", clock.monotonic)
+    monkeypatch.setattr("shared.tokens.time.monotonic", clock.monotonic)
     return clock
 
 
