@@ -59,6 +59,11 @@ class Caller:
     token_id: str | None = None
     """The `jti` of a service's token."""
 
+    @property
+    def is_service(self) -> bool:
+        """Whether it is a sibling, and not somebody from outside."""
+        return self.id.startswith("service:")
+
 
 _current: ContextVar[Caller | None] = ContextVar("caller", default=None)
 

@@ -111,6 +111,7 @@ _TITLES = {
     413: "The body is too large",
     415: "The body is not JSON, or encoded",
     422: "What was sent is not valid, or Airbyte refused it",
+    429: "This caller asks too often: Retry-After says when again",
     502: "Airbyte did not do what was asked",
     503: "Something AAM stands on is away; nothing was recorded",
     504: "It could not be settled by its deadline, or nobody knows whether it was recorded",
@@ -296,7 +297,7 @@ def _describe_problem(app: FastAPI) -> None:
     app.openapi = described  # type: ignore[method-assign]  # FastAPI's documented way
 
 
-_REFUSALS = {str(status): answer for status, answer in problems(401, 403).items()}
+_REFUSALS = {str(status): answer for status, answer in problems(401, 403, 429).items()}
 _AGAIN_SOON = {"Retry-After": "1"}
 
 
@@ -346,6 +347,7 @@ _SAFE_MESSAGES = frozenset(
         "string_too_long",
         "string_too_short",
         "string_type",
+        "timezone_aware",
         "too_long",
         "too_short",
     }

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar, get_args
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl, unquote, urlsplit
 from uuid import UUID
 
 from pydantic import (
@@ -131,6 +131,18 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def stays_private(url: str) -> bool:
+    """Whether what is fetched from a URL comes by TLS, or from this machine."""
+    try:
+        parts = urlsplit(url)
+        host, _port = parts.hostname or "", parts.port
+    except ValueError:
+        return False
+    return bool(host) and (
+        parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))
+    )
+
+
 def _empty_is_none(value: object) -> object:
     return None if value == "" else value
 
@@ -216,6 +228,26 @@ class ProcessSettings(BaseSettings):
 
     otel_exporter_otlp_endpoint: Optional[HttpUrl] = None
     """A collector of OpenTelemetry traces, over HTTP. Empty: nothing is traced."""
+
+    requests_per_second: Annotated[float, Field(gt=0)] = 100
+    """How often one caller may ask one process; twice as many at once. Services are not counted."""
+
+    oidc_issuer: Optional[str] = None
+    """Whose tokens are taken beside keys: an OpenID Connect issuer, as in its tokens' `iss`."""
+
+    oidc_audience: Optional[str] = None
+    """What the `aud` of such a token must be or hold: the name that the issuer has for AAM."""
+
+    oidc_scope_claim: str = "scope"
+    """The claim with what such a caller may do: words as keys have them, in a text or a list."""
+
+    @model_validator(mode="after")
+    def _an_issuer_can_be_believed(self) -> Self:
+        if (self.oidc_issuer is None) != (self.oidc_audience is None):
+            raise ValueError("OIDC_ISSUER and OIDC_AUDIENCE go together: set both or none")
+        if self.oidc_issuer is not None and not stays_private(self.oidc_issuer):
+            raise ValueError("OIDC_ISSUER must be an https URL")
+        return self
 
     @model_validator(mode="after")
     def _failpoints_are_for_tests(self) -> Self:

@@ -29,6 +29,7 @@ log = logs.get(__name__)
 _AWAY = "The registry cannot be reached now."
 _NOT_GRANTED = "The login of SUPABASE_DB_URL may not use the registry: make it one of aam_services."
 _MAY_WRITE = text("SELECT has_table_privilege(to_regclass('sync_catalog_versions'), 'INSERT')")
+_NOT_MIGRATED = "The registry is not migrated: run `alembic upgrade head`."
 
 
 T = TypeVar("T")
@@ -138,7 +139,7 @@ class Database:
         async with self.read() as session:
             may_write = await session.scalar(_MAY_WRITE)
         if may_write is None:
-            raise Unavailable("The registry is not migrated: run `alembic upgrade head`.")
+            raise Unavailable(_NOT_MIGRATED)
         if not may_write:
             raise Unavailable(_NOT_GRANTED)
 
@@ -179,6 +180,8 @@ def _trouble_by_sqlstate(error: DBAPIError) -> str | None:
         return "The registry refuses the user, the password or the database of SUPABASE_DB_URL."
     if sqlstate == _NO_PRIVILEGE:
         return _NOT_GRANTED
+    if sqlstate.startswith(_OLDER):
+        return _NOT_MIGRATED
     if error.connection_invalidated or isinstance(error, OperationalError | InterfaceError):
         return _AWAY
     return "The registry cannot do this now." if sqlstate.startswith(_NOT_NOW) else None
@@ -187,6 +190,7 @@ def _trouble_by_sqlstate(error: DBAPIError) -> str | None:
 # Classes of Postgres's SQLSTATE: https://www.postgresql.org/docs/current/errcodes-appendix.html
 _NO_LOGIN = ("28", "3D")
 _NO_PRIVILEGE = "42501"
+_OLDER = ("42P01", "42703")  # a table or a column is not there
 _NOT_NOW = (
     "25006",  # a standby, during a failover
     "40",  # serialization failure, deadlock

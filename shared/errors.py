@@ -4,6 +4,7 @@ AamError
 ├── Unauthenticated          401   nobody knows who asks
 ├── Forbidden                403   who asks may not; `scope` names what would be needed
 ├── NotFound                 404
+├── TooManyRequests          429   the caller asks more often than it may
 ├── Invalid                  422   what was sent is not valid; `fields` says where
 │   └── TooLarge             413
 ├── NotJson                  400   the body is no JSON text
@@ -84,6 +85,15 @@ class Forbidden(AamError):
     status = 403
     title = "Forbidden"
     code = "forbidden"
+
+
+class TooManyRequests(AamError):
+    """The caller asks more often than it may; nothing was done."""
+
+    status = 429
+    title = "Too many requests"
+    retryable = True
+    code = "too_many_requests"
 
 
 class NotFound(AamError):

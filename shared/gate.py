@@ -6,6 +6,7 @@ service from starting.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Protocol
 
 import structlog
 from fastapi.routing import iter_route_contexts
+from starlette._utils import get_route_path
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -21,15 +23,18 @@ from shared import access, logs, metrics
 from shared.access import SERVICE_CALLS, Caller
 from shared.config import ProcessSettings
 from shared.database import Database
-from shared.errors import AamError, Forbidden, Unauthenticated, Unavailable
+from shared.errors import AamError, Forbidden, TooManyRequests, Unauthenticated, Unavailable
 from shared.keys import KeyRing
+from shared.oidc import Issuer
+from shared.rates import Rates
 from shared.tokens import BadKey, BadToken, Signer, Verifier, read_public_keys
 
 log = logs.get(__name__)
 
 _LONGEST = 8192
-_PRESENTED = re.compile(rb"[Bb]earer +([A-Za-z0-9._~+/=-]+)")
+_PRESENTED = re.compile(rb"(?i:bearer) +([A-Za-z0-9._~+/=-]+)")
 OPEN = frozenset({"/health", "/ready"})
+_LOOKS = frozenset({"GET", "HEAD"})
 DOCS = frozenset({"/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
 
 Answer = Callable[[AamError], Response]
@@ -84,7 +89,9 @@ class Access:
 
     proofs: Sequence[Proof]
     anybody: Callable[[], Awaitable[bool]] | None = None
-    """Whether there is a key at all; None where callers need none, such as at the broker."""
+    """Whether there is a key at all; None where callers need none: at the broker, with OIDC."""
+    rates: Rates | None = None
+    """How often each may ask; None for as often as they like."""
     docs_are_open: bool = True
 
     async def require_anybody(self) -> None:
@@ -99,7 +106,9 @@ class Access:
 
 
 def access_for(service: str, settings: ProcessSettings, db: Database | None = None) -> Access:
-    """How a service knows its callers: by its siblings' tokens and, with a registry, by keys.
+    """How a service knows its callers: by its siblings' tokens; with a registry also by keys.
+
+    And, where OIDC_ISSUER is set, by that issuer's tokens; then nobody needs a key.
 
     Raises:
         SystemExit: SERVICE_PUBLIC_KEYS_DIR names no folder with the keys of services.
@@ -107,6 +116,14 @@ def access_for(service: str, settings: ProcessSettings, db: Database | None = No
     proofs: list[Proof] = []
     if db is not None:
         proofs.append(ring := KeyRing(db))
+        if settings.oidc_issuer is not None and settings.oidc_audience is not None:
+            proofs.append(
+                Issuer(
+                    settings.oidc_issuer,
+                    audience=settings.oidc_audience,
+                    scope_claim=settings.oidc_scope_claim,
+                )
+            )
     if any(called == service for _, called in SERVICE_CALLS):
         folder = settings.service_public_keys_dir
         if folder is None or not read_public_keys(folder):
@@ -114,7 +131,8 @@ def access_for(service: str, settings: ProcessSettings, db: Database | None = No
         proofs.append(Services(service, Verifier(service, folder)))
     return Access(
         proofs,
-        anybody=None if db is None else ring.any,
+        anybody=None if db is None or settings.oidc_issuer is not None else ring.any,
+        rates=Rates(settings.requests_per_second),
         docs_are_open=settings.aam_docs == "on",
     )
 
@@ -153,10 +171,12 @@ class Gate:
         if scope["type"] == "lifespan" or self._is_open(scope):
             await self._app(scope, receive, send)
             return
-        if scope["type"] != "http":
-            raise UndeclaredRoute("There is no route for WebSockets.")
+        if scope["type"] != "http":  # there is no route for WebSockets
+            await send({"type": "websocket.close", "code": 1008})
+            return
         try:
             caller = await self._caller(scope)
+            self._count(caller)
             self._require(caller, scope)
         except AamError as error:
             _count(error, scope)
@@ -164,6 +184,8 @@ class Gate:
             refusal.headers["connection"] = "close"  # its body is not read
             if error.status == Unauthenticated.status:
                 refusal.headers["www-authenticate"] = "Bearer"
+            if isinstance(error, TooManyRequests):
+                refusal.headers["retry-after"] = f"{math.ceil(error.members['wait_s'])}"
             await refusal(scope, receive, send)
             return
         scope.setdefault("state", {})["caller"] = caller
@@ -171,10 +193,10 @@ class Gate:
             await self._app(scope, receive, send)
 
     def _is_open(self, scope: Scope) -> bool:
-        path, method = scope.get("path"), scope.get("method")
-        if path in OPEN and method in ("GET", "HEAD"):
-            return True
-        return self._known.docs_are_open and path in DOCS and method in ("GET", "HEAD")
+        if scope["type"] != "http" or scope["method"] not in _LOOKS:
+            return False
+        path = get_route_path(scope)
+        return path in OPEN or (self._known.docs_are_open and path in DOCS)
 
     async def _caller(self, scope: Scope) -> Caller:
         given = [value for name, value in scope["headers"] if name == b"authorization"]
@@ -186,11 +208,19 @@ class Gate:
                     return caller
         raise Unauthenticated("Send a key: `Authorization: Bearer aam_...`.")
 
+    def _count(self, caller: Caller) -> None:
+        if self._known.rates is None or caller.is_service:
+            return
+        wait_s = self._known.rates.wait_s(caller.id)
+        if wait_s:
+            raise TooManyRequests("This caller asks too often.", wait_s=round(wait_s, 3))
+
     def _require(self, caller: Caller, scope: Scope) -> None:
         if self._table is None:
             self._table = requirements(self._routes)
-        for path, methods, needed in self._table:
-            if scope["method"] in methods and path.match(scope["path"]):
+        path = get_route_path(scope)
+        for pattern, methods, needed in self._table:
+            if scope["method"] in methods and pattern.match(path):
                 lacking = sorted(needed - caller.scopes)
                 if lacking:
                     raise Forbidden(f"This needs the scope {lacking[0]}.", scope=lacking[0])
@@ -216,10 +246,11 @@ def requirements(
     """
     table = []
     for route in iter_route_contexts(routes):
-        if route.path in OPEN or route.path in DOCS:
+        methods = frozenset(getattr(route, "methods", None) or ())
+        if route.path in OPEN | DOCS and methods and methods <= _LOOKS:
             continue
         scopes = access.declared(getattr(route, "dependencies", None) or ())
-        if not scopes or not route.methods:
+        if not scopes or not methods:
             raise UndeclaredRoute(f"{route.path} declares no scope: who may call it?")
-        table.append((route.path_regex, frozenset(route.methods), scopes))
+        table.append((route.path_regex, methods, scopes))
     return table

@@ -108,6 +108,7 @@ class KeyRing:
         until, known = self._seen.get(id_, (0.0, None))
         if monotonic() < until:
             return known
+        asked_at = monotonic()  # what is remembered is as old as the question
         async with self._db.read() as session:
             known = await registry.find_key(session, id_)
         self._seen.pop(id_, None)
@@ -116,7 +117,7 @@ class KeyRing:
         if len(self._seen) >= _MOST_REMEMBERED:
             self._seen.clear()
         left_s = _REMEMBERED_S if known.expires_in is None else known.expires_in
-        self._seen[id_] = (monotonic() + min(_REMEMBERED_S, left_s), known)
+        self._seen[id_] = (asked_at + min(_REMEMBERED_S, left_s), known)
         return known
 
     async def _used(self, id_: str, known: registry.LiveKey) -> None:

@@ -10,7 +10,9 @@ import base64
 import hashlib
 import os
 import re
+import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -65,29 +67,35 @@ def make_pair(service: str, private_file: Path, public_dir: Path) -> None:
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
         )
-        half_done = private_file.with_suffix(".new")
-        half_done.unlink(missing_ok=True)
-        with os.fdopen(os.open(half_done, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400), "wb") as f:
-            f.write(pem)
-        half_done.rename(private_file)
+        # Only we can read it, and nobody sees half of it; of two at once the first one's stays.
+        with tempfile.NamedTemporaryFile(dir=private_file.parent) as whole:
+            whole.write(pem)
+            whole.flush()
+            os.fchmod(whole.fileno(), 0o400)
+            with suppress(FileExistsError):
+                os.link(whole.name, private_file)
     public = _private_key(private_file).public_key()
     pem = public.public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
     target = public_dir / f"{service}.{key_id(public)}.pem"
-    half_done = target.with_suffix(".new")
-    half_done.write_bytes(pem)
-    half_done.chmod(0o444)
-    half_done.rename(target)
+    with tempfile.NamedTemporaryFile(dir=public_dir) as whole:
+        whole.write(pem)
+        whole.flush()
+        os.fchmod(whole.fileno(), 0o444)
+        with suppress(FileExistsError):
+            os.link(whole.name, target)
 
 
 def _private_key(file: Path) -> Ed25519PrivateKey:
     try:
-        if file.stat().st_mode & 0o007:
-            raise BadKey("may be read by everybody on this machine")
-        key = serialization.load_pem_private_key(file.read_bytes(), password=None)
+        is_open_to_all, pem = file.stat().st_mode & 0o007, file.read_bytes()
     except OSError:
         raise BadKey("cannot be read") from None
+    if is_open_to_all:
+        raise BadKey("may be read by everybody on this machine")
+    try:
+        key = serialization.load_pem_private_key(pem, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise BadKey("holds no private key in PEM") from None
     if not isinstance(key, Ed25519PrivateKey):
@@ -164,7 +172,7 @@ class Verifier:
                 leeway=_LEEWAY_S,
                 options={"require": _REQUIRED, "strict_aud": True},
             )
-        except jwt.PyJWTError as error:
+        except (jwt.PyJWTError, OverflowError) as error:
             raise BadToken(_RULES.get(type(error), "it is not signed by who it says")) from None
         return _checked(service, claims)
 

@@ -51,7 +51,7 @@ def let_in(url: str) -> None:
 
 @cache
 def service_keys() -> dict[str, Any]:
-    """Where services find their keys, by the names of the settings."""
+    """What services are told of who calls: where keys are; and tests ask as often as they like."""
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for service in {caller for caller, _ in SERVICE_CALLS}:
@@ -59,6 +59,7 @@ def service_keys() -> dict[str, Any]:
     return {
         "service_private_key_dir": folder / "private",
         "service_public_keys_dir": folder / "public",
+        "requests_per_second": 1_000_000,
     }
 
 

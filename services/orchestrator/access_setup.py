@@ -15,8 +15,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
+from pydantic import TypeAdapter
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.orchestrator.shapes import PlainName
 from shared import logs, registry
 from shared.access import KEY_SCOPES, SERVICE_CALLS
 from shared.config import Settings, load
@@ -26,6 +28,7 @@ from shared.keys import make_key
 from shared.tokens import BadKey, make_pair
 
 BY_HAND = "access_setup"
+_MOST_DAYS = 36_500
 
 
 async def _in_registry(work: Callable[[AsyncSession, Settings], Awaitable[str]]) -> str:
@@ -76,6 +79,7 @@ async def _set_up(given: argparse.Namespace) -> str:
         make_pair(service, given.private / service / f"{service}.pem", given.public)
 
     async def first(session: AsyncSession, settings: Settings) -> str:
+        await registry.make_keys_alone(session)
         if await registry.any_key(session):
             return "There is a key already."
         made = await make_key(
@@ -101,13 +105,24 @@ def _leave(file: Path, text: str) -> None:
     half_done.rename(file)
 
 
+def _owner(given: str) -> str:
+    return TypeAdapter(PlainName).validate_python(given)
+
+
+def _days(given: str) -> int:
+    days = int(given)
+    if not 0 < days <= _MOST_DAYS:
+        raise ValueError
+    return days
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="access_setup", description=__doc__)
     commands = parser.add_subparsers(required=True)
     make = commands.add_parser("make", help="make a key and print it, once")
-    make.add_argument("--owner", required=True, help="whose it is")
+    make.add_argument("--owner", type=_owner, required=True, help="whose it is")
     make.add_argument("--scope", action="append", choices=[*KEY_SCOPES], help="default: all")
-    make.add_argument("--expires-in-days", type=int, help="default: never")
+    make.add_argument("--expires-in-days", type=_days, help="default: never")
     make.set_defaults(run=_make)
     listed = commands.add_parser("list", help="list the keys")
     listed.add_argument("--all", action="store_true", help="revoked ones as well")

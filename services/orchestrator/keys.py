@@ -6,13 +6,14 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, FutureDatetime
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from shared import registry
 from shared.access import KEY_SCOPES, Scope, caller_of, may
 from shared.app import example, problems, raw_json
 from shared.database import Database
-from shared.errors import Invalid
+from shared.errors import Forbidden
 from shared.input import Name
 from shared.keys import make_key
 
@@ -26,6 +27,16 @@ _VIEW: dict[str, Any] = {
     "last_used_at": None,
     "revoked_at": None,
 }
+
+
+def _to_come(moment: datetime) -> datetime:
+    try:
+        moment = moment.astimezone(UTC)
+    except OverflowError:
+        moment = datetime.max.replace(tzinfo=UTC)
+    if moment <= datetime.now(UTC):
+        raise PydanticCustomError("aam_to_come", "Input should be in the future")
+    return moment
 
 
 class NewKey(BaseModel):
@@ -47,7 +58,7 @@ class NewKey(BaseModel):
     owner: Name
     """Whose it is: a person or a system. It is shown beside what is done with the key."""
     scopes: Annotated[list[Scope], Field(min_length=1, max_length=len(KEY_SCOPES))]
-    expires_at: FutureDatetime | None = None
+    expires_at: Annotated[AwareDatetime, AfterValidator(_to_come)] | None = None
     """When it ends; null for never."""
 
 
@@ -106,17 +117,22 @@ async def make_api_key(
     db: Registry,
     environment: Annotated[str, Depends(_environment)],
 ) -> KeyWithSecret:
-    """Make a key. It is shown here and never again: what is kept cannot be turned back into it."""
-    if Scope.CREDENTIALS_READ in order.scopes:
-        raise Invalid("Only services read credentials: no key has the scope credentials:read.")
+    """Make a key. It is shown here and never again: what is kept cannot be turned back into it.
+
+    It may only what the caller itself may; `make key`, on the machine, makes any.
+    """
+    caller = caller_of(request)
+    lacking = sorted(set(order.scopes) - caller.scopes)
+    if lacking:
+        raise Forbidden(f"Who gives the scope {lacking[0]} must have it.", scope=lacking[0])
     async with db.transaction() as session:
         made = await make_key(
             session,
             environment=environment,
             owner=order.owner,
             scopes=sorted(set(order.scopes)),
-            created_by=caller_of(request).name,
-            expires_at=order.expires_at and order.expires_at.astimezone(UTC),
+            created_by=caller.name,
+            expires_at=order.expires_at,
         )
     response.headers["Cache-Control"] = "no-store"
     return KeyWithSecret(id=made.id, key=made.key)

@@ -37,6 +37,7 @@ from shared.registry._keys import (
     insert_key,
     key_json,
     keys_json,
+    make_keys_alone,
     revoke_key,
     use_key,
 )
@@ -203,6 +204,7 @@ __all__ = [
     "lock_connection",
     "lock_webhook",
     "look_json",
+    "make_keys_alone",
     "newest_deliveries",
     "newest_drift",
     "newest_webhooks",

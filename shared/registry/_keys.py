@@ -36,6 +36,7 @@ _USE = text("""
     UPDATE api_keys SET last_used_at = now()
     WHERE id = :id AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')
 """)
+_ALONE = text("SELECT pg_advisory_xact_lock(hashtext('aam api_keys'))")
 _ANY = text("""
     SELECT EXISTS (
         SELECT FROM api_keys WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
@@ -66,6 +67,11 @@ async def find_key(session: AsyncSession, id_: str) -> LiveKey | None:
 async def use_key(session: AsyncSession, id_: str) -> None:
     """Record that a key was used, to the minute."""
     await session.execute(_USE, {"id": id_})
+
+
+async def make_keys_alone(session: AsyncSession) -> None:
+    """Until the transaction ends, nobody else makes the first key."""
+    await session.execute(_ALONE)
 
 
 async def any_key(session: AsyncSession) -> bool:

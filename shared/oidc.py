@@ -1,0 +1,216 @@
+"""Callers whom an OpenID Connect issuer vouches for, by its discovery document and its keys."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import aiohttp
+import httpx
+import jwt
+import orjson
+from httpx_aiohttp import AiohttpTransport
+
+from shared import logs
+from shared.access import KEY_SCOPES, Caller
+from shared.config import stays_private
+from shared.errors import Unavailable
+from shared.trust import authorities
+
+log = logs.get(__name__)
+
+_ALGORITHMS = {("RSA", None): "RS256", ("EC", "P-256"): "ES256", ("OKP", "Ed25519"): "EdDSA"}
+"""What a key signs with, by its `kty` and `crv`."""
+_REQUIRED = ["exp", "iss", "aud", "sub"]
+_LEEWAY_S = 5
+_FRESH_S = 600.0
+_USED_ON_S = 3600.0
+_ASKED_EVERY_S = 30.0
+_FIRST_ASKED_EVERY_S = 1.0
+_DEADLINE_S = 5.0
+_LARGEST_BYTES = 256 * 1024
+_MOST_KEYS = 100
+_LONGEST_NAME = 200
+
+
+class IssuerAway(Exception):
+    """The issuer's keys cannot be had now; the message says why and quotes nothing of it."""
+
+
+class Issuer:
+    """An issuer's tokens, checked by its keys.
+
+    Its keys are fetched when a token comes that needs them, and again after ten minutes, or at an
+    unknown key every 30 seconds at most. While it is away they are used on for an hour.
+    """
+
+    def __init__(
+        self,
+        issuer: str,
+        *,
+        audience: str,
+        scope_claim: str = "scope",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._issuer = issuer
+        self._audience = audience
+        self._scope_claim = scope_claim
+        self._clock = clock
+        self._keys: dict[str, jwt.PyJWK] = {}
+        self._fetched_at = self._asked_at = float("-inf")
+        self._asking = asyncio.Lock()
+
+    async def caller(self, presented: str) -> Caller | None:
+        """Whom the issuer vouches for; None where the token is not its, not for us or not for now.
+
+        Raises:
+            Unavailable: the issuer's keys cannot be had, and none are known that may still be used.
+        """
+        try:
+            header = jwt.get_unverified_header(presented)
+            said = jwt.decode(presented, options={"verify_signature": False})
+        except (jwt.PyJWTError, OverflowError):
+            return None
+        if said.get("iss") != self._issuer or "crit" in header:
+            return None
+        key = await self._key(header.get("kid"))
+        if key is None:
+            log.info("oidc_refused", reason="the issuer has no such key")
+            return None
+        try:
+            claims = jwt.decode(
+                presented,
+                key,
+                algorithms=[*_ALGORITHMS.values()],
+                audience=self._audience,
+                issuer=self._issuer,
+                leeway=_LEEWAY_S,
+                options={"require": _REQUIRED},
+            )
+        except (jwt.PyJWTError, OverflowError) as error:
+            log.info("oidc_refused", reason=type(error).__name__)
+            return None
+        return self._caller(claims)
+
+    def _caller(self, claims: Mapping[str, Any]) -> Caller | None:
+        subject = _plain(claims["sub"])
+        if subject is None:
+            return None
+        told = _plain(claims.get("email")) or _plain(claims.get("preferred_username"))
+        granted = claims.get(self._scope_claim)
+        words = granted.split() if isinstance(granted, str) else granted
+        scopes = frozenset(
+            scope.value for scope in KEY_SCOPES if isinstance(words, list) and scope in words
+        )
+        name = subject if told is None else f"{told} (oidc {subject})"
+        return Caller(f"oidc:{subject}", name, scopes)
+
+    async def _key(self, kid: object) -> jwt.PyJWK | None:
+        """The issuer's key of this name, fetched where that may be needed."""
+        if not isinstance(kid, str):
+            return None
+        if kid not in self._keys or self._age_s() >= _FRESH_S:
+            may_wait = kid not in self._keys or self._age_s() >= _USED_ON_S
+            if may_wait or not self._asking.locked():
+                await self._ask()
+        if self._age_s() >= _USED_ON_S:
+            raise Unavailable("The issuer of OIDC_ISSUER cannot be asked for its keys now.")
+        return self._keys.get(kid)
+
+    def _age_s(self) -> float:
+        return self._clock() - self._fetched_at
+
+    async def _ask(self) -> None:
+        async with self._asking:  # who waited for another's answer finds that it was just asked
+            pause_s = _ASKED_EVERY_S if self._keys else _FIRST_ASKED_EVERY_S
+            if self._clock() - self._asked_at < pause_s:
+                return
+            self._asked_at = self._clock()
+            try:
+                async with asyncio.timeout(_DEADLINE_S):
+                    self._keys = await _fetch_keys(self._issuer)
+            except TimeoutError:
+                log.warning("oidc_issuer_away", reason="it did not answer in time")
+            except IssuerAway as error:
+                log.warning("oidc_issuer_away", reason=str(error))
+            else:
+                self._fetched_at = self._clock()
+
+
+def _plain(text: object) -> str | None:
+    """A name from a token, where it can stand in a log and in a row."""
+    if isinstance(text, str) and 0 < len(text) <= _LONGEST_NAME and text.isprintable():
+        return text
+    return None
+
+
+async def _fetch_keys(issuer: str) -> dict[str, jwt.PyJWK]:
+    """Ask the issuer where its keys are, and fetch them.
+
+    Endpoint: GET <issuer>/.well-known/openid-configuration, then GET its `jwks_uri`
+    Receives: {"issuer": str, "jwks_uri": str}; {"keys": [{"kty": str, "kid": str, ...}]}
+    Source:   OpenID Connect Discovery 1.0, section 4; RFC 7517
+
+    Raises:
+        IssuerAway: one of them is not there, or not what it should be.
+    """
+    async with httpx.AsyncClient(
+        transport=AiohttpTransport(verify=authorities()),
+        headers={"Accept": "application/json", "Accept-Encoding": "identity"},
+        timeout=_DEADLINE_S,
+        follow_redirects=False,
+        trust_env=False,
+    ) as client:
+        told = await _fetch(client, f"{issuer.rstrip('/')}/.well-known/openid-configuration")
+        place = told.get("jwks_uri")
+        if told.get("issuer") != issuer:
+            raise IssuerAway("its discovery document is another issuer's")
+        if not isinstance(place, str) or not stays_private(place):
+            raise IssuerAway("its discovery document names no https URL for its keys")
+        found = (await _fetch(client, place)).get("keys")
+    if not isinstance(found, list) or len(found) > _MOST_KEYS:
+        raise IssuerAway("its keys are no list of keys")
+    return {kid: key for kid, key in map(_read, found) if key is not None}
+
+
+async def _fetch(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
+    """A JSON object from a URL, as it is there: no redirect, no encoding, within a limit."""
+    body = b""
+    try:
+        async with client.stream("GET", url) as answer:
+            if answer.status_code != 200 or "content-encoding" in answer.headers:
+                raise IssuerAway(f"it answered {answer.status_code}, or encoded")
+            async for part in answer.aiter_raw():
+                body += part
+                if len(body) > _LARGEST_BYTES:
+                    raise IssuerAway("its answer is too large")
+    except (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError):
+        raise IssuerAway("it cannot be reached") from None
+    try:
+        told = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise IssuerAway("its answer is not JSON") from None
+    if not isinstance(told, dict):
+        raise IssuerAway("its answer is no JSON object")
+    return told
+
+
+def _read(told: object) -> tuple[str, jwt.PyJWK | None]:
+    """A key with its name; without one where it is for other uses than to sign what we take."""
+    if not isinstance(told, dict):
+        return "", None
+    kid = told.get("kid")
+    signs = [by for kind, by in _ALGORITHMS.items() if kind == (told.get("kty"), told.get("crv"))]
+    if not isinstance(kid, str) or not signs:
+        return "", None
+    (algorithm,) = signs
+    if told.get("use", "sig") != "sig" or told.get("alg", algorithm) != algorithm:
+        return kid, None
+    try:
+        key = jwt.PyJWK(told, algorithm=algorithm)
+        too_short = key.Algorithm.check_key_length(key.Algorithm.prepare_key(key.key))
+    except (jwt.PyJWTError, ValueError, TypeError):
+        return kid, None
+    return kid, None if too_short else key

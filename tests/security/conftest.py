@@ -1,0 +1,153 @@
+"""The five services as they are built, asked without a server between: what is read, is counted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, get_type_hints
+
+import asyncpg
+import pytest
+from fastapi import FastAPI
+from redis.asyncio import Redis
+from starlette.types import Message
+
+from shared.keys import NewKey, new_key
+from tests import access
+from tests.fakes.airbyte_server import AirbyteServer
+from tests.integration.conftest import redis, registry_url, sql
+
+__all__ = ["redis", "registry_url", "sql"]
+
+SERVICES = ("orchestrator", "auth_broker", "drift_repair_agent", "schema_observer", "rag_engine")
+BEHIND_KEYS = tuple(name for name in SERVICES if name != "auth_broker")
+Headers = Sequence[tuple[str, str | bytes]]
+
+
+@dataclass
+class Answer:
+    """What came back, and whether the body of the request was asked for."""
+
+    status: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    body_was_read: bool = False
+
+    def json(self) -> Any:
+        """The body as JSON."""
+        return json.loads(self.body)
+
+
+async def ask(
+    app: FastAPI,
+    method: str,
+    path: str,
+    headers: Headers = (),
+    *,
+    query: str = "",
+    body: bytes = b"",
+) -> Answer:
+    """One request, straight to the application."""
+    answer = Answer()
+
+    async def receive() -> Message:
+        answer.body_was_read = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            answer.status = message["status"]
+            answer.headers = {n.decode(): v.decode() for n, v in message["headers"]}
+        else:
+            answer.body += message.get("body", b"")
+
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": query.encode(),
+        "root_path": "",
+        "headers": [
+            (name.encode(), value if isinstance(value, bytes) else value.encode())
+            for name, value in headers
+        ],
+        "client": ("127.0.0.1", 1),
+        "server": ("aam", 80),
+    }
+    await app(scope, receive, send)
+    return answer
+
+
+def bearer(told: str) -> tuple[str, str]:
+    """The header that presents it."""
+    return ("authorization", f"Bearer {told}")
+
+
+def build(service: str, registry: str, **more: Any) -> FastAPI:
+    """A service's application, with the settings class that it asks for."""
+    make = import_module(f"services.{service}.main").build
+    told: dict[str, Any] = {"supabase_db_url": registry, "log_level": "ERROR"}
+    settings = get_type_hints(make)["settings"](
+        _env_file=None, **told, **{**access.service_keys(), **more}
+    )
+    app: FastAPI = make(settings)
+    return app
+
+
+async def close(app: FastAPI) -> None:
+    """Let go of the registry."""
+    if (db := getattr(app.state, "db", None)) is not None:
+        await db.close()
+
+
+@pytest.fixture
+async def apps(
+    registry_url: str,
+    redis_url: str,
+    airbyte: AirbyteServer,
+    sql: asyncpg.Connection[asyncpg.Record],
+    redis: Redis,
+) -> AsyncIterator[dict[str, FastAPI]]:
+    """The services over an empty registry; they answer, and do nothing by themselves."""
+    told = {name.lower(): value for name, value in airbyte.environment.items()}
+    built = {
+        name: build(
+            name,
+            registry_url,
+            **told,
+            redis_url=redis_url,
+            request_wait="1",
+            webhook_signing_key="for the tests of this run and no other",
+        )
+        for name in SERVICES
+    }
+    yield built
+    for app in built.values():
+        await close(app)
+
+
+async def insert_key(
+    sql: asyncpg.Connection[asyncpg.Record],
+    *scopes: str,
+    expires_in_s: float | None = None,
+    is_revoked: bool = False,
+) -> NewKey:
+    """A key in the registry."""
+    made = new_key("test")
+    await sql.execute(
+        "INSERT INTO api_keys (id, digest, scopes, owner, created_by, expires_at, revoked_at)"
+        " VALUES ($1, $2, $3, 'ada', 'tests', now() + make_interval(secs => $4),"
+        " CASE WHEN $5 THEN now() END)",
+        made.id,
+        made.digest,
+        list(scopes),
+        expires_in_s,
+        is_revoked,
+    )
+    return made

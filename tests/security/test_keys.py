@@ -1,0 +1,410 @@
+"""Keys of callers: told once, kept as digests, ended within five seconds; and who makes them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import asyncpg
+import pytest
+from fastapi import FastAPI
+
+from services.orchestrator import access_setup
+from shared import keys, registry
+from shared.access import KEY_SCOPES, SERVICE_CALLS, Scope
+from shared.keys import FORM, KeyRing, new_key
+from shared.tokens import Signer, read_public_keys
+from tests import access
+from tests.integration.conftest import REPOSITORY
+from tests.security.conftest import Answer, ask, bearer, build, close, insert_key
+
+Sql: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+JSON = ("content-type", "application/json")
+
+
+async def order(app: FastAPI, by: str, **order: Any) -> Answer:
+    """POST /api-keys."""
+    body = json.dumps({"owner": "Ada", "scopes": ["connections:read"], **order}).encode()
+    length = ("content-length", str(len(body)))
+    return await ask(app, "POST", "/api-keys", [bearer(by), JSON, length], body=body)
+
+
+async def status(app: FastAPI, key: str) -> int:
+    """How a key is answered where it may."""
+    return (await ask(app, "GET", "/connections", [bearer(key)])).status
+
+
+@pytest.fixture
+def orchestrator(apps: dict[str, FastAPI]) -> FastAPI:
+    """The service that makes keys."""
+    return apps["orchestrator"]
+
+
+async def test_a_key_is_told_once(orchestrator: FastAPI, sql: Sql) -> None:
+    """Nothing may store the answer; neither the registry nor a later answer holds the secret."""
+    answer = await order(orchestrator, access.KEY.key, owner="  Ada  ")
+
+    assert answer.status == 201
+    assert answer.headers["cache-control"] == "no-store"
+    made = answer.json()
+    form = FORM.fullmatch(made["key"])
+    assert form is not None
+    assert form[1] == made["id"]
+    row = await sql.fetchrow("SELECT * FROM api_keys WHERE id = $1", made["id"])
+    assert row is not None
+    assert (row["owner"], row["created_by"]) == ("Ada", access.NAME)
+    secret = made["key"].rpartition(f"_{made['id']}_")[2]
+    tables = await sql.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    kept = [
+        str(await sql.fetchval(f"SELECT string_agg(t::text, '') FROM {name} t"))  # noqa: S608
+        for (name,) in tables
+    ]
+    listed = await ask(orchestrator, "GET", "/api-keys", [bearer(access.KEY.key)])
+    gone = await ask(orchestrator, "DELETE", f"/api-keys/{made['id']}", [bearer(access.KEY.key)])
+    for text in (*kept, listed.body.decode(), gone.body.decode()):
+        assert secret not in text
+        assert secret[:8] not in text
+    for body in (listed.body, gone.body):
+        assert row["digest"].hex().encode() not in body
+        assert b"digest" not in body
+    assert await sql.fetchval("SELECT count(*) FROM events") == 0
+
+
+def test_keys_are_drawn() -> None:
+    """43 characters of 256 random bits, no two alike; what holds one does not show it."""
+    drawn = [new_key("test") for _ in range(1000)]
+
+    assert len({one.id for one in drawn}) == len({one.key for one in drawn}) == 1000
+    assert all(FORM.fullmatch(one.key) for one in drawn)
+    assert all(one.key not in repr(one) for one in drawn)
+
+
+@pytest.mark.exact
+async def test_a_revoked_key_ends_everywhere(
+    orchestrator: FastAPI, registry_url: str, sql: Sql
+) -> None:
+    """Within five seconds, also on the replica that was not told; ended again, it ended before."""
+    other = build("orchestrator", registry_url)
+    key = await insert_key(sql, *KEY_SCOPES)
+    assert [await status(app, key.key) for app in (orchestrator, other)] == [200, 200]
+
+    for _ in range(2):
+        told = await ask(orchestrator, "DELETE", f"/api-keys/{key.id}", [bearer(access.KEY.key)])
+        assert (told.status, told.json()["id"]) == (200, key.id)
+    began = time.monotonic()
+    for app in (orchestrator, other):
+        while await status(app, key.key) != 401:
+            assert time.monotonic() - began < 5
+            await asyncio.sleep(0.05)
+    first = told.json()["revoked_at"]
+    again = await ask(orchestrator, "DELETE", f"/api-keys/{key.id}", [bearer(access.KEY.key)])
+    assert again.json()["revoked_at"] == first
+    await close(other)
+
+
+async def test_what_is_remembered_is_as_old_as_the_question(
+    orchestrator: FastAPI, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A registry that answers late does not let a key live longer."""
+    key = await insert_key(sql, "admin")
+    now = 1000.0
+    asked = 0
+    find = registry.find_key
+
+    async def slowly(*given: Any) -> Any:
+        nonlocal now, asked
+        asked += 1
+        found = await find(*given)
+        now += 3
+        return found
+
+    monkeypatch.setattr(registry, "find_key", slowly)
+    monkeypatch.setattr(keys, "monotonic", lambda: now)
+    ring = KeyRing(orchestrator.state.db)
+    assert await ring.caller(key.key) is not None
+    now += 0.9
+    assert await ring.caller(key.key) is not None
+    assert asked == 1
+    now += 0.2
+    await sql.execute("UPDATE api_keys SET revoked_at = now() WHERE id = $1", key.id)
+    assert await ring.caller(key.key) is None
+    assert asked == 2
+
+
+@pytest.mark.exact
+async def test_a_key_expires_to_the_moment(orchestrator: FastAPI, sql: Sql) -> None:
+    """Though it was just taken for good."""
+    key = await insert_key(sql, *KEY_SCOPES, expires_in_s=0.5)
+    assert await status(orchestrator, key.key) == 200
+
+    await asyncio.sleep(0.6)
+
+    assert await status(orchestrator, key.key) == 401
+
+
+async def test_the_last_use_is_kept_to_the_minute(
+    orchestrator: FastAPI, registry_url: str, sql: Sql
+) -> None:
+    """Written once a minute, by whoever is asked; never for a secret that is wrong."""
+
+    async def used() -> Any:
+        return await sql.fetchval("SELECT last_used_at FROM api_keys WHERE id = $1", key.id)
+
+    key = await insert_key(sql, *KEY_SCOPES)
+    assert await status(orchestrator, f"{key.key[:-1]}{'A' if key.key[-1] != 'A' else 'B'}") == 401
+    assert await used() is None
+    await status(orchestrator, key.key)
+    first = await used()
+    assert first is not None
+    other = build("orchestrator", registry_url)
+    await status(other, key.key)
+    assert await used() == first
+    await sql.execute(
+        "UPDATE api_keys SET last_used_at = now() - interval '61 s' WHERE id = $1", key.id
+    )
+    await close(other)
+    other = build("orchestrator", registry_url)
+    await status(other, key.key)
+    assert await used() > first
+    await close(other)
+
+
+async def test_without_a_registry_nobody_can_tell() -> None:
+    """503 for what may be a key, 401 for what cannot; nobody is let in."""
+    app = build("orchestrator", "postgresql://nobody:x@127.0.0.1:1/aam")
+
+    answer = await ask(app, "GET", "/connections", [bearer(new_key("test").key)])
+
+    assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+    assert await status(app, "garbage") == 401
+    await close(app)
+
+
+@pytest.mark.parametrize("scope", [scope for scope in Scope if scope is not Scope.ADMIN])
+async def test_nobody_gives_what_they_have_not(
+    orchestrator: FastAPI, sql: Sql, scope: Scope
+) -> None:
+    """A key that may make keys makes none that may more than itself."""
+    admin = await insert_key(sql, Scope.ADMIN)
+    before = await sql.fetchval("SELECT count(*) FROM api_keys")
+
+    answer = await order(orchestrator, admin.key, scopes=["admin", scope])
+
+    assert (answer.status, answer.json()["scope"]) == (403, scope)
+    assert await sql.fetchval("SELECT count(*) FROM api_keys") == before
+    assert (await order(orchestrator, admin.key, scopes=["admin", "admin"])).status == 201
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"scopes": []},
+        {"scopes": ["everything"]},
+        {"scopes": "admin"},
+        {"scopes": ["admin"] * 50},
+        {"owner": ""},
+        {"owner": " "},
+        {"owner": "a\x00b"},
+        {"owner": "a\nb"},
+        {"owner": "a" * 201},
+        {"id": "ab12cd34"},
+        {"key": "aam_x"},
+        {"created_by": "somebody else"},
+        {"expires_at": "2020-01-01T00:00:00Z"},
+        {"expires_at": "2037-01-01T00:00:00"},
+        {"expires_at": "soon"},
+    ],
+)
+async def test_an_order_that_cannot_be_meant(
+    orchestrator: FastAPI, sql: Sql, changes: dict[str, Any]
+) -> None:
+    """Is refused, and makes nothing."""
+    before = await sql.fetchval("SELECT count(*) FROM api_keys")
+
+    answer = await order(orchestrator, access.KEY.key, **changes)
+
+    assert answer.status == 422, answer.body
+    assert await sql.fetchval("SELECT count(*) FROM api_keys") == before
+
+
+@pytest.mark.parametrize("end", ["9999-12-31T23:59:59-23:59", "2037-01-01T00:00:00+14:00"])
+async def test_an_end_far_away(orchestrator: FastAPI, end: str) -> None:
+    """At whatever distance, and in whatever zone."""
+    answer = await order(orchestrator, access.KEY.key, expires_at=end)
+
+    assert answer.status == 201, answer.body
+    assert await status(orchestrator, answer.json()["key"]) == 200
+
+
+@pytest.mark.parametrize("id_", ["ab12cd3", "AB12CD34", "ab12cd345", "%00b12cd34", "..%2f..%2f."])
+async def test_what_is_no_id(orchestrator: FastAPI, id_: str) -> None:
+    """Is none; and one that nobody has is not there."""
+    bad = await ask(orchestrator, "DELETE", f"/api-keys/{id_}", [bearer(access.KEY.key)])
+    none = await ask(orchestrator, "DELETE", "/api-keys/zzzzzzzz", [bearer(access.KEY.key)])
+
+    assert (bad.status, none.status) == (422, 404)
+
+
+# By hand
+
+
+@pytest.fixture
+async def keyless(registry_url: str, sql: Sql) -> AsyncIterator[Sql]:
+    """The registry as it is migrated, with nobody in it."""
+    await sql.execute("DELETE FROM api_keys")
+    yield sql
+    await sql.execute("DELETE FROM api_keys")
+    await access.let_in_now(sql)
+
+
+async def by_hand(registry_url: str, *arguments: str) -> tuple[int, str, str]:
+    """`python -m services.orchestrator.access_setup …`: exit code and both outputs."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "services.orchestrator.access_setup", *arguments),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "SUPABASE_DB_URL": registry_url, "KEY_ENVIRONMENT": "byhand"},
+        cwd=REPOSITORY,
+    )
+    async with asyncio.timeout(60):
+        out, error = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), error.decode()
+
+
+async def test_a_key_is_made_by_hand(
+    orchestrator: FastAPI, registry_url: str, keyless: Sql
+) -> None:
+    """Printed once, alone on its line, so that a script can take it; listed and revoked as well."""
+    code, out, error = await by_hand(
+        registry_url, "make", "--owner", "Ada", "--scope", "connections:read"
+    )
+    assert (code, error) == (0, "")
+    key = out.removesuffix("\n")
+    form = FORM.fullmatch(key)
+    assert form is not None
+    assert key.startswith("aam_byhand_")
+    assert await status(orchestrator, key) == 200
+    assert (await order(orchestrator, key)).status == 403
+
+    code, out, _ = await by_hand(registry_url, "list")
+    (listed,) = json.loads(out)
+    assert (code, listed["id"], listed["owner"]) == (0, form[1], "Ada")
+    assert listed["created_by"] == "access_setup"
+    assert key not in out
+
+    code, out, _ = await by_hand(registry_url, "revoke", form[1])
+    assert (code, out) == (
+        0,
+        f"{form[1]} is revoked; every service refuses it within five seconds.\n",
+    )
+    assert await keyless.fetchval("SELECT count(*) FROM api_keys WHERE revoked_at IS NULL") == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--owner", ""),
+        ("--owner", "a\nb"),
+        ("--scope", "credentials:read"),
+        ("--expires-in-days", "0"),
+        ("--expires-in-days", "99999999999"),
+        ("--expires-in-days", "soon"),
+    ],
+)
+def test_what_cannot_be_meant_by_hand(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: tuple[str, str]
+) -> None:
+    """The argument is named, and nothing is asked of a registry."""
+    monkeypatch.setattr(sys, "argv", ["access_setup", "make", "--owner", "Ada", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        access_setup.main()
+
+    assert ended.value.code == 2
+    assert f"argument {arguments[0]}: " in capsys.readouterr().err
+
+
+async def test_a_key_that_is_not_there_is_not_revoked(registry_url: str, sql: Sql) -> None:
+    """One line says so."""
+    told = await by_hand(registry_url, "revoke", "zzzzzzzz")
+
+    assert told == (1, "", "access_setup: No key has this id.\n")
+
+
+async def set_up(registry_url: str, folder: Path) -> tuple[int, str, str]:
+    """Ready an installation that keeps its keys here."""
+    places = ("--private", str(folder / "own"), "--public", str(folder / "public"))
+    return await by_hand(registry_url, "set-up", *places, "--first-key", str(folder / "auth"))
+
+
+def first_key(folder: Path) -> str:
+    """The key in the file that curl takes a header from."""
+    file = folder / "auth"
+    assert file.stat().st_mode & 0o777 == 0o600
+    name, _, value = file.read_text().rstrip("\n").partition(": ")
+    assert name == "Authorization"
+    return value.removeprefix("Bearer ")
+
+
+def files(folder: Path) -> dict[Path, bytes]:
+    """All that a folder holds, however deep."""
+    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+async def test_an_installation_is_set_up_once(
+    orchestrator: FastAPI, registry_url: str, keyless: Sql, tmp_path: Path
+) -> None:
+    """Two at once make one set of keys, and one more run makes none."""
+    ended = await asyncio.gather(*(set_up(registry_url, tmp_path) for _ in range(2)))
+    made = files(tmp_path)
+    ended.append(await set_up(registry_url, tmp_path))
+
+    assert [code for code, _, _ in ended] == [0, 0, 0], ended
+    assert sorted(out for _, out, _ in ended) == [
+        f"The first key is in {tmp_path / 'auth'}.\n",
+        *["There is a key already.\n"] * 2,
+    ]
+    assert files(tmp_path) == made
+    services = {caller for caller, _ in SERVICE_CALLS}
+    known = read_public_keys(tmp_path / "public")
+    assert sorted(name for name, _ in known.values()) == sorted(services)
+    for name in services:
+        Signer(name, tmp_path / "own" / name / f"{name}.pem")
+    assert len(made) == 2 * len(services) + 1
+    assert await keyless.fetchval("SELECT count(*) FROM api_keys") == 1
+    assert await status(orchestrator, first_key(tmp_path)) == 200
+
+
+async def test_a_set_up_that_fails_at_its_commit_is_run_again(
+    orchestrator: FastAPI, registry_url: str, keyless: Sql, tmp_path: Path
+) -> None:
+    """The file is written before: it holds a key that nobody knows, until the next run."""
+    await keyless.execute(
+        """
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql
+        AS $$ BEGIN RAISE EXCEPTION 'not now' USING ERRCODE = '57P01'; END $$;
+        CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON api_keys
+        DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse();
+        """
+    )
+    try:
+        code, _, error = await set_up(registry_url, tmp_path)
+    finally:
+        await keyless.execute("DROP FUNCTION refuse CASCADE")
+    lost = first_key(tmp_path)
+    assert (code, error) == (1, "access_setup: The registry's answer to a commit was lost.\n")
+    assert await status(orchestrator, lost) == 401
+
+    code, _, _ = await set_up(registry_url, tmp_path)
+
+    assert code == 0
+    assert first_key(tmp_path) != lost
+    assert await status(orchestrator, first_key(tmp_path)) == 200
+    assert await keyless.fetchval("SELECT count(*) FROM api_keys") == 1
