@@ -197,7 +197,7 @@ def test_half_a_store_is_refused(registry_url: str, told: dict[str, str], refusa
     with pytest.raises(ValueError, match=refusal):
         BrokerSettings(
             _env_file=None,
-            supabase_db_url=registry_url,  # type: ignore[arg-type]
+            supabase_db_url=registry_url,
             **access.service_keys(),
             **told,  # type: ignore[arg-type]
         )
