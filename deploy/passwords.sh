@@ -1,7 +1,7 @@
 #!/bin/sh
-# Draws this installation's own database passwords and the key that webhooks are signed with, once. Each is
-# written where it is read: for Postgres one file per role, for the services the URLs that hold it, and the
-# tables' owner's for the migrations alone.
+# Draws this installation's own database passwords, the key that webhooks are signed with and the one that
+# credentials are told apart with, once. Each is written where it is read: for Postgres one file per role, for the
+# services the URLs that hold it, and the tables' owner's for the migrations alone.
 set -eu
 umask 077
 : "${PASSWORDS_DIR:?}" "${AAM_SETTINGS_DIR:?}" "${MIGRATION_DIR:?}"
@@ -26,6 +26,7 @@ leave "$MIGRATION_DIR/supabase_db_url" \
 leave "$AAM_SETTINGS_DIR/supabase_db_url" \
     "postgresql://aam_mesh:$(cat "$PASSWORDS_DIR/aam_mesh")@postgres:5432/aam?sslmode=disable"
 leave "$AAM_SETTINGS_DIR/webhook_signing_key" "$(draw)"
+leave "$AAM_SETTINGS_DIR/rotation_digest_key" "$(draw)"
 if [ -n "${AIRBYTE_ELSEWHERE:-}" ]; then
     rm -f "$AAM_SETTINGS_DIR/warehouse_db_url" # it does not reach a Postgres that is not published
 else

@@ -31,15 +31,16 @@ from local.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVICES = ("orchestrator", "auth_broker", "drift_repair_agent", "schema_observer", "rag_engine")
-_CREDENTIAL = "CREDENTIAL_"
+_OF_CREDENTIALS = ("CREDENTIAL_", "CREDENTIALS_", "VAULT_")
 _SALESFORCE = "CREDENTIAL_SALESFORCE_PROD__"
 _OWN = (
-    "CREDENTIAL_",
+    *_OF_CREDENTIALS,
     "AIRBYTE_",
     "SUPABASE_",
     "MIGRATION_",
     "REDIS_",
     "SERVICE_",
+    "ROTATION_",
     "WEBHOOK_",
     "LOCAL_AIRBYTE_",
     "SAMPLE_ORG_",
@@ -51,6 +52,7 @@ _NOT_HERE = (
     "AIRBYTE_USERNAME",
     "AIRBYTE_PASSWORD",
     "SUPABASE_DB_CA_FILE",
+    "ROTATION_DIGEST_KEY",
     "WEBHOOK_SIGNING_KEY",
 )
 _KEY_ENVIRONMENT = "local"
@@ -454,9 +456,9 @@ class Stack:
         )
 
     def _service_environment(self, name: str) -> dict[str, str]:
-        """Only the auth_broker gets credentials, and it gets nothing else that is secret.
+        """Only the auth_broker gets credentials, and of the rest the registry's address alone.
 
-        Only the drift_repair_agent signs webhooks.
+        Only the drift_repair_agent signs webhooks, only the orchestrator rotates.
         """
         keys = self._state / "keys"
         known = {
@@ -464,7 +466,14 @@ class Stack:
             "SERVICE_PUBLIC_KEYS_DIR": str(keys / "public"),
         }
         if name == "auth_broker":
-            return self._inherited(_CREDENTIAL) | self._sample_credential() | known
+            registry = {"SUPABASE_DB_URL": self.addresses["SUPABASE_DB_URL"]}
+            return (
+                self._inherited(*_OF_CREDENTIALS)
+                | dict.fromkeys(_NOT_HERE, "")
+                | self._sample_credential()
+                | known
+                | registry
+            )
         peers = {f"{peer.upper()}_URL": self.url_of(peer) for peer in SERVICES}
         addresses = self.addresses
         ours = ("AIRBYTE_API_URL", "AIRBYTE_WORKSPACE_ID", "AIRBYTE_DESTINATION_ID")
@@ -475,6 +484,7 @@ class Stack:
             | dict.fromkeys(_NOT_HERE, "")
             | known
             | (self._webhooks() if name == "drift_repair_agent" else {})
+            | (self._drawn("ROTATION_DIGEST_KEY") if name == "orchestrator" else {})
             | peers
             | {name: addresses[name] for name in (*ours, "SUPABASE_DB_URL", "REDIS_URL")}
         )
@@ -482,15 +492,14 @@ class Stack:
     def _webhooks(self) -> dict[str, str]:
         """Receivers may be on this machine, which is where this mesh is used."""
         given = self._environment.get("WEBHOOK_NETWORKS")
-        return {
-            "WEBHOOK_SIGNING_KEY": self._signing_key(),
-            "WEBHOOK_NETWORKS": given or "127.0.0.0/8, ::1/128",
+        return self._drawn("WEBHOOK_SIGNING_KEY") | {
+            "WEBHOOK_NETWORKS": given or "127.0.0.0/8, ::1/128"
         }
 
-    def _signing_key(self) -> str:
-        """What the secrets of webhooks are derived from: the one given, else one drawn once."""
-        given = self._environment.get("WEBHOOK_SIGNING_KEY")
-        return given or servers.drawn_once(self._state / "webhook_signing_key")
+    def _drawn(self, key: str) -> dict[str, str]:
+        """A key of one service's own: the one given, else one drawn once."""
+        given = self._environment.get(key)
+        return {key: given or servers.drawn_once(self._state / key.lower())}
 
     def _sample_credential(self) -> dict[str, str]:
         if not self.uses_sample_org:

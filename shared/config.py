@@ -32,7 +32,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
 _SSL_MODES: tuple[SslMode, ...] = get_args(SslMode)
 _TRANSACTION_POOLER_PORT = 6543
-_SHORTEST_SIGNING_KEY = 32
+_SHORTEST_KEY = 32
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -417,6 +417,9 @@ class Settings(RegistrySettings):
     webhook_signing_key: Optional[SecretStr] = None
     """What the secrets of webhooks are derived from; without it there are no webhooks."""
 
+    rotation_digest_key: Optional[SecretStr] = None
+    """Tells whether a credential changed since Airbyte was given it; without it none is rotated."""
+
     webhook_networks: Annotated[str, AfterValidator(_networks_only)] = ""
     """Networks that receivers may be in besides the public one: `10.0.0.0/8, 127.0.0.1/32`.
 
@@ -461,12 +464,11 @@ class Settings(RegistrySettings):
         return self
 
     @model_validator(mode="after")
-    def _signing_key_is_no_word(self) -> Self:
-        key = self.webhook_signing_key
-        if key is not None and len(key.get_secret_value()) < _SHORTEST_SIGNING_KEY:
-            raise ValueError(
-                f"WEBHOOK_SIGNING_KEY must have {_SHORTEST_SIGNING_KEY} characters or more"
-            )
+    def _keys_are_no_words(self) -> Self:
+        for name in ("webhook_signing_key", "rotation_digest_key"):
+            key = getattr(self, name)
+            if key is not None and len(key.get_secret_value()) < _SHORTEST_KEY:
+                raise ValueError(f"{name.upper()} must have {_SHORTEST_KEY} characters or more")
         return self
 
 

@@ -50,6 +50,8 @@ class EventType(StrEnum):
     """Airbyte holds it otherwise than the registry; `code` says how; another code is told, too."""
     CONNECTION_IN_STEP = "connection.in_step"
     """Airbyte holds it as the registry says again."""
+    CREDENTIAL_ROTATED = "credential.rotated"
+    """Its source was given what changed in the store; `ref` is the operation."""
     SYNC_TRIGGERED = "sync.triggered"
     SYNC_FINISHED = "sync.finished"
     CATALOG_HEALING = "catalog.healing"

@@ -168,6 +168,9 @@ class Connection(Base):
     name: Mapped[str]
     source_type: Mapped[str]
     credential_id: Mapped[str | None]
+    """The credential's reference, as the auth_broker reads it."""
+    credential_digests: Mapped[str | None] = mapped_column(RawJson())
+    """What its source was given last: each field's HMAC by a key that is not in the registry."""
     airbyte_source_id: Mapped[UUID | None]
     airbyte_connection_id: Mapped[UUID | None]
     airbyte_destination_id: Mapped[UUID]

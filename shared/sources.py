@@ -14,6 +14,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from shared.errors import Invalid
 
+CREDENTIAL_REFERENCE = r"^(?:(?:env|file|vault):)?[a-z0-9][a-z0-9-]{0,62}$"
+"""A credential's id, with the store that it is in where that is not the auth_broker's default.
+
+No underscore, so that no two ids share a variable: `a-b` is A_B, and `a_b` is no id.
+"""
+
 
 class Configuration(BaseModel):
     """A connector's configuration, under the connector's own names.

@@ -361,6 +361,14 @@ async def _sources_check(plane: Plane, body: Body) -> Json:
     return _checked(plane, row, await plane.check(row))
 
 
+@_post("sources/check_connection_for_update")
+async def _sources_check_for_update(plane: Plane, body: Body) -> Json:
+    row = plane.actor("source", body.uuid("sourceId"))
+    body.text("name")
+    config = body.required("connectionConfiguration", dict)
+    return _checked(plane, row, await plane.check_update(row, config))
+
+
 @_post("destinations/check_connection")
 async def _destinations_check(plane: Plane, body: Body) -> Json:
     row = plane.actor("destination", body.uuid("destinationId"))

@@ -216,6 +216,19 @@ class Plane:
             return await _check_warehouse(row["config"]["url"])
         return await self._ask(row, self._check)
 
+    async def check_update(self, row: Row, config: Json) -> Outcome:
+        """Try what a source might be configured with; a mask means the secret that is stored.
+
+        What the connector renews meanwhile is kept, as real Airbyte keeps it.
+
+        Raises:
+            Refusal: 422.
+        """
+        schema = await self.schema_of(row)
+        _validate(config, schema)
+        whole = specification.unmasked(config, row["config"], schema)
+        return await self._ask({**row, "config": whole}, self._check)
+
     async def check_config(self, definition_id: UUID, config: Json) -> Outcome:
         """Try a configuration that belongs to no source yet."""
         row = {"id": "", "definition_id": str(definition_id), "config": config}

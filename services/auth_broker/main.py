@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request, Response
 
-from services.auth_broker.service import (
-    CREDENTIAL_ID,
-    AuthBroker,
-    CredentialStore,
-    EnvironmentStore,
-)
+from services.auth_broker.process import keep_to_itself
+from services.auth_broker.service import AuthBroker
+from services.auth_broker.settings import BrokerSettings, StoreName
+from services.auth_broker.stores import CredentialStore, EnvironmentStore, FileStore
+from services.auth_broker.vault import LoginRefused, VaultStore
 from shared import logs, telemetry
-from shared.access import Scope, may
-from shared.app import create_app, problems
-from shared.config import ProcessSettings, load
+from shared.access import Scope, caller_of, may
+from shared.app import Check, create_app, problems
+from shared.config import load
+from shared.database import Database
+from shared.errors import Unavailable
 from shared.gate import access_for
+from shared.sources import CREDENTIAL_REFERENCE
 
+log = logs.get(__name__)
 router = APIRouter(tags=["credentials"])
 
 
@@ -30,8 +36,9 @@ Service = Annotated[AuthBroker, Depends(_service)]
 CredentialId = Annotated[
     str,
     Path(
-        pattern=CREDENTIAL_ID,
-        description="Which credential; `salesforce-prod` reads CREDENTIAL_SALESFORCE_PROD__…",
+        pattern=CREDENTIAL_REFERENCE,
+        description="Which credential: `salesforce-prod` is in the default store, "
+        "`vault:salesforce-prod` in the one it names.",
         examples=["salesforce-prod"],
     ),
 ]
@@ -54,40 +61,86 @@ _EXAMPLE: dict[str, Any] = {
 @router.get(
     "/credentials/{credential_id}/connector-config",
     dependencies=[may(Scope.CREDENTIALS_READ)],
-    responses={200: _EXAMPLE, **problems(404, 422)},
+    responses={200: _EXAMPLE, **problems(404, 422, 502, 503, 504)},
 )
 async def connector_config(
     credential_id: CredentialId,
+    request: Request,
     service: Service,
     response: Response,
     source_type: Annotated[str, Query(max_length=100, examples=["Salesforce"])] = "Salesforce",
 ) -> dict[str, Any]:
     """The configuration that the source type's connector asks for, secrets in clear.
 
-    404 `credential_not_found`: no variable of this credential is set. 422 `credential_incomplete`:
-    `variable` names the one that is missing.
+    Taken once, for a token that names this credential: 403 `wrong_credential` and 401
+    `token_replayed` otherwise. Who asked is recorded first; 503 when that, or the store, is away.
+    404 `credential_not_found`: nothing of this credential is in the store. 422
+    `credential_incomplete`: `variable` names the one that is missing.
     """
     response.headers["Cache-Control"] = "no-store"
-    return service.connector_config(source_type, credential_id)
+    return await service.connector_config(caller_of(request), source_type, credential_id)
 
 
-def build(settings: ProcessSettings, store: CredentialStore | None = None) -> FastAPI:
-    """The application for these settings; credentials come from the environment unless told."""
+def build(settings: BrokerSettings, environment: EnvironmentStore | None = None) -> FastAPI:
+    """The application for these settings; `environment` stands in for the process's own.
+
+    Raises:
+        SystemExit: the vault refuses the login for good.
+    """
     logs.set_up("auth_broker", level=settings.log_level)
     telemetry.set_up("auth_broker", settings)
+    db = Database.at(settings.registry_address, application="auth_broker")
+    stores: dict[StoreName, CredentialStore] = {
+        "env": environment or EnvironmentStore.from_process()
+    }
+    if settings.credentials_dir is not None:
+        stores["file"] = FileStore(settings.credentials_dir)
+    vault = None if settings.vault_addr is None else VaultStore(settings)
+    if vault is not None:
+        stores["vault"] = vault
+        _log_in(vault)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        renewing = None if vault is None else asyncio.create_task(vault.keep_logged_in())
+        yield
+        if renewing is not None:
+            renewing.cancel()
+            with suppress(asyncio.CancelledError):
+                await renewing
+        await db.close()
+
+    checks: dict[str, Check] = {name: store.ping for name, store in stores.items()}
     app = create_app(
         service="auth_broker",
         description="Turns a credential id into a connector's configuration. Internal only.",
         access=access_for("auth_broker", settings),
         body_deadline=settings.body_deadline,
+        lifespan=lifespan,
+        ready={"registry": db.ping, **checks},
     )
-    app.state.service = AuthBroker(store or EnvironmentStore.from_process())
+    app.state.service = AuthBroker(stores, settings.credential_store, db)
     app.include_router(router)
     return app
+
+
+def _log_in(vault: VaultStore) -> None:
+    """Log in to the vault now; one that is away is asked again when it is needed.
+
+    Raises:
+        SystemExit: it is there, and refuses.
+    """
+    try:
+        vault.log_in()
+    except LoginRefused as error:
+        raise SystemExit(error.detail) from None
+    except Unavailable as error:
+        log.warning("vault_away_at_start", detail=error.detail)
 
 
 def __getattr__(name: str) -> FastAPI:
     """Build `app` when a server asks for it: importing this module reads no environment."""
     if name != "app":
         raise AttributeError(name)
-    return build(load(ProcessSettings))
+    keep_to_itself()
+    return build(load(BrokerSettings))

@@ -1,101 +1,137 @@
-"""Credentials by id, from a store, as the configuration that a connector's specification asks for.
+"""Credentials by reference, as the configuration that a connector's specification asks for.
 
-The values never leave by another way than the answer: no log, no error, no event holds one.
+The values never leave by another way than the answer: no log, no error, no event holds one. And
+none leaves before it is written down who asked for it.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from dotenv import dotenv_values
+import structlog
 from pydantic import ValidationError
 
-from shared import logs, sources
-from shared.errors import Invalid, NotFound
+from services.auth_broker.settings import StoreName
+from services.auth_broker.stores import CredentialStore
+from shared import logs, registry, sources
+from shared.access import Caller
+from shared.database import Database
+from shared.errors import AamError, Forbidden, Invalid, NotFound, Unauthenticated
+from shared.sources import CREDENTIAL_REFERENCE
 
 log = logs.get(__name__)
 
-CREDENTIAL_ID = r"^[a-z0-9][a-z0-9-]{0,62}$"
-"""No underscore, so that no two ids share a variable: `a-b` is A_B, and `a_b` is no id."""
 
+class TokenReplayed(Unauthenticated):
+    """The token was taken before: somebody may have read it on its way."""
 
-class CredentialStore(Protocol):
-    """Where credentials live: the environment, files, a vault."""
-
-    def variables(self, credential_id: str) -> Mapping[str, str]:
-        """The credential's variables by name in small letters; empty when there is no such one."""
-
-
-class EnvironmentStore:
-    """Credentials from `CREDENTIAL_<ID>__<VARIABLE>`, standing in for a vault.
-
-    The id `salesforce-prod` reads CREDENTIAL_SALESFORCE_PROD__CLIENT_ID and its siblings.
-    """
-
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        self._environment = environment
-
-    @classmethod
-    def from_process(cls) -> EnvironmentStore:
-        """The process's environment, over a `.env` file where there is one."""
-        file = Path(".env")
-        written = dotenv_values(file) if file.is_file() else {}
-        return cls({name: value for name, value in written.items() if value} | dict(os.environ))
-
-    def variables(self, credential_id: str) -> Mapping[str, str]:
-        """The credential's variables; one that is set to nothing counts as missing."""
-        prefix = variable_prefix(credential_id)
-        return {
-            name.removeprefix(prefix).lower(): value
-            for name, value in self._environment.items()
-            # What has two underscores later on belongs to a longer id, such as `a--b` beside `a`.
-            if name.startswith(prefix) and "__" not in name[len(prefix) - 1 :] and value
-        }
-
-
-def variable_prefix(credential_id: str) -> str:
-    """What the names of a credential's variables start with."""
-    return f"CREDENTIAL_{credential_id.upper().replace('-', '_')}__"
+    code = "token_replayed"
 
 
 class AuthBroker:
-    """Turns a credential id into a connector's configuration."""
+    """Turns a credential's reference into a connector's configuration."""
 
-    def __init__(self, store: CredentialStore) -> None:
-        self._store = store
+    def __init__(
+        self, stores: Mapping[StoreName, CredentialStore], default: StoreName, db: Database
+    ) -> None:
+        self._stores = stores
+        self._default = default
+        self._db = db
 
-    def connector_config(self, source_type_name: str, credential_id: str) -> dict[str, Any]:
-        """The configuration of a source type's connector, secrets in clear.
+    async def connector_config(
+        self, caller: Caller, source_type_name: str, reference: str
+    ) -> dict[str, Any]:
+        """The configuration of a source type's connector, secrets in clear, once that is recorded.
+
+        What is refused is recorded, too.
 
         Raises:
+            Forbidden: the caller's token is not for this credential.
+            TokenReplayed: it came before.
             NotFound: there is no such credential.
             Invalid: the source type is unknown, or the credential is incomplete: `variable` names
                 what is missing or cannot be meant.
+            UpstreamDenied: the store does not show it to the broker.
+            Unavailable: the store, or the registry, is away.
         """
+        try:
+            _expect_meant(caller, reference)
+            configuration = await self._configuration(source_type_name, reference)
+        except AamError as error:
+            await self._record(caller, source_type_name, reference, error.code)
+            raise
+        await self._record(caller, source_type_name, reference, "granted")
+        return configuration
+
+    async def get_salesforce_config(self, credential_id: str) -> dict[str, Any]:
+        """The Salesforce connector's configuration, for the broker itself: recorded nowhere."""
+        return await self._configuration("Salesforce", credential_id)
+
+    async def _configuration(self, source_type_name: str, reference: str) -> dict[str, Any]:
         source_type = sources.find(source_type_name)
-        if not re.fullmatch(CREDENTIAL_ID, credential_id):
-            raise Invalid("A credential id matches [a-z0-9][a-z0-9-]*.", code="bad_credential_id")
-        variables = self._store.variables(credential_id)
+        name, credential_id = self._split(reference)
+        store = self._stores.get(name)
+        if store is None:
+            raise Invalid(f"The auth_broker has no store {name}.", code="store_not_configured")
+        variables = await store.variables(credential_id)
         if not variables:
-            raise NotFound(f"No credential {credential_id}.", code="credential_not_found")
+            raise NotFound(f"No credential {reference}.", code="credential_not_found")
         try:
             configuration = source_type.configuration.model_validate(variables)
         except ValidationError as error:
             problem = error.errors()[0]
-            variable = variable_prefix(credential_id) + str(problem["loc"][0]).upper()
+            variable = store.name_of(credential_id, str(problem["loc"][0]))
             is_missing = problem["type"] == "missing"
             raise Invalid(
                 f"{variable} is {'missing' if is_missing else 'not valid'}.",
                 code="credential_incomplete" if is_missing else "credential_invalid",
                 variable=variable,
             ) from None
-        log.info("credential_read", credential=credential_id, source_type=source_type.name)
         return configuration.model_dump(exclude_none=True)
 
-    def get_salesforce_config(self, credential_id: str) -> dict[str, Any]:
-        """The Salesforce connector's configuration; see `connector_config`."""
-        return self.connector_config("Salesforce", credential_id)
+    def _split(self, reference: str) -> tuple[StoreName, str]:
+        """The store and the id of `salesforce-prod` or `vault:salesforce-prod`."""
+        found = re.fullmatch(CREDENTIAL_REFERENCE, reference)
+        if found is None:
+            raise Invalid("A credential id matches [a-z0-9][a-z0-9-]*.", code="bad_credential_id")
+        store, _, credential_id = reference.rpartition(":")
+        for name in _STORES:
+            if store == name:
+                return name, credential_id
+        return self._default, credential_id
+
+    async def _record(
+        self, caller: Caller, source_type_name: str, reference: str, result: str
+    ) -> None:
+        """Write down who asked for what, before anything is answered.
+
+        Raises:
+            TokenReplayed: the token was written down before.
+            Unavailable: the registry is away.
+        """
+        request_id = structlog.contextvars.get_contextvars().get("request_id", "")
+        known = source_type_name in sources.SOURCE_TYPES
+        async with self._db.transaction() as session:
+            is_new = await registry.record_credential_read(
+                session,
+                caller=caller.name,
+                token_id=caller.token_id or "",
+                credential_id=reference,
+                source_type=source_type_name if known else "unknown",
+                result=result,
+                request_id=request_id,
+            )
+        log.info("credential_asked_for", credential=reference, result=result, is_new=is_new)
+        if not is_new:
+            raise TokenReplayed("This token was taken before.")
+
+
+_STORES: tuple[StoreName, ...] = ("env", "file", "vault")
+
+
+def _expect_meant(caller: Caller, reference: str) -> None:
+    """See that the caller's token is for this credential alone."""
+    if caller.token_id is None or caller.credential_id != reference:
+        raise Forbidden("The token is not for this credential.", code="wrong_credential")

@@ -18,12 +18,12 @@ import msgspec
 from pydantic import TypeAdapter
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.orchestrator.shapes import PlainName
 from shared import logs, registry
 from shared.access import KEY_SCOPES, SERVICE_CALLS
 from shared.config import Settings, load
 from shared.database import Database
 from shared.errors import AamError
+from shared.input import Name
 from shared.keys import make_key
 from shared.tokens import BadKey, make_pair
 
@@ -106,7 +106,8 @@ def _leave(file: Path, text: str) -> None:
 
 
 def _owner(given: str) -> str:
-    return TypeAdapter(PlainName).validate_python(given)
+    owner: str = TypeAdapter(Name).validate_python(given)
+    return owner
 
 
 def _days(given: str) -> int:

@@ -12,14 +12,17 @@ import msgspec
 from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request, Response
 
 from services.orchestrator import keys
+from services.orchestrator.credentials import Digests
 from services.orchestrator.follow import JobFollower
 from services.orchestrator.importing import Importing
 from services.orchestrator.reconciling import Reconciler
+from services.orchestrator.rotating import Rotator
 from services.orchestrator.service import Orchestrator
 from services.orchestrator.shapes import (
     CATALOG,
     IMPORTED,
     JOB,
+    ROTATION,
     VERSION,
     CatalogDiff,
     ConnectionPage,
@@ -29,6 +32,7 @@ from services.orchestrator.shapes import (
     JobView,
     MergedCatalog,
     Onboard,
+    RotationView,
     SyncStarted,
     VersionView,
 )
@@ -47,6 +51,7 @@ from shared.models import ConnectionStatus
 from shared.operations import Operations
 from shared.operations_http import ACCEPTED, GivenKey, Wait, answered, routes
 from shared.peers import AuthBroker
+from shared.sources import CREDENTIAL_REFERENCE
 
 router = APIRouter(tags=["connections"])
 
@@ -66,8 +71,14 @@ def _importing(request: Request) -> Importing:
     return importing
 
 
+def _rotator(request: Request) -> Rotator:
+    rotator: Rotator = request.app.state.rotator
+    return rotator
+
+
 Service = Annotated[Orchestrator, Depends(_service)]
 Importer = Annotated[Importing, Depends(_importing)]
+Rotation = Annotated[Rotator, Depends(_rotator)]
 Registry = Annotated[Database, Depends(_db)]
 _PRUNED_EVERY = timedelta(minutes=10)
 _VERSION = Path(ge=1, le=2**31 - 1)
@@ -267,6 +278,32 @@ async def catalog_diff(
     return raw_json(msgspec.json.encode(changes))
 
 
+@router.post(
+    "/credentials/{credential_id}/rotate",
+    dependencies=[may(Scope.ADMIN)],
+    response_model=RotationView,
+    responses={
+        200: example(ROTATION),
+        202: {"model": RotationView, "description": "Some are `running`: their operations go on"},
+        **problems(404, 409, 422, 502, 503, 504),
+    },
+)
+async def rotate(
+    credential_id: Annotated[str, Path(pattern=CREDENTIAL_REFERENCE, examples=["salesforce-prod"])],
+    rotator: Rotation,
+    wait: Wait,
+) -> Response:
+    """Give every source that uses a credential what is new in the credential's store.
+
+    No secret comes this way: put the new one into the store, then ask. It is checked against each
+    source first: when a check fails, the answer is 422 `check_failed` and nothing is changed
+    anywhere. Sources are updated as they are; a token that the connector renewed by itself stays.
+    Asking again is safe, and goes on where something was `busy`, `failed` or `unknown`;
+    `connections` tells of each, in problems too.
+    """
+    return answered(await rotator.rotate(credential_id, wait=wait))
+
+
 def build(settings: Settings) -> FastAPI:
     """The application for these settings, with the relay of events and the follower of jobs."""
     logs.set_up("orchestrator", level=settings.log_level)
@@ -279,7 +316,10 @@ def build(settings: Settings) -> FastAPI:
     jobs = Jobs(settings.registry_address, application="orchestrator")
     operations = Operations(settings, db, jobs, service="orchestrator")
     relay, follower = events.Relay(db, redis), JobFollower(db, airbyte)
-    service = Orchestrator(settings, db, airbyte, auth_broker, operations)
+    key = settings.rotation_digest_key
+    digests = None if key is None else Digests(key)
+    service = Orchestrator(settings, db, airbyte, auth_broker, operations, digests)
+    rotator = Rotator(settings, db, airbyte, auth_broker, operations, digests)
     sweeper = Sweeper(db, airbyte, grace=settings.sweep_grace)
     reconciler = Reconciler(settings, db, airbyte, operations)
 
@@ -334,6 +374,7 @@ def build(settings: Settings) -> FastAPI:
     app.state.request_wait_s = settings.request_wait.total_seconds()
     app.state.service = service
     app.state.importing = Importing(db, airbyte)
+    app.state.rotator = rotator
     app.state.key_environment = settings.key_environment
     app.include_router(router)
     app.include_router(keys.router)

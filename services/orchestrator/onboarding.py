@@ -8,6 +8,7 @@ from uuid import UUID
 
 import msgspec
 
+from services.orchestrator.credentials import Digests, fetch
 from shared import events, registry, snapshots, sources
 from shared.airbyte_client import (
     AirbyteClient,
@@ -22,11 +23,8 @@ from shared.domain.steps import Steps, in_slices
 from shared.errors import (
     DiscoverFailed,
     Invalid,
-    NotFound,
-    Upstream,
     UpstreamMismatch,
     UpstreamMissing,
-    UpstreamUnreachable,
 )
 from shared.events import EventType
 from shared.heads import means
@@ -56,7 +54,12 @@ class Onboarding:
     """Wires a source to a destination in Airbyte, and records it; resumable at every line."""
 
     def __init__(
-        self, settings: Settings, db: Database, airbyte: AirbyteClient, auth_broker: AuthBroker
+        self,
+        settings: Settings,
+        db: Database,
+        airbyte: AirbyteClient,
+        auth_broker: AuthBroker,
+        digests: Digests | None,
     ) -> None:
         self._call_s = settings.airbyte_timeout.total_seconds()
         self._discover_s = settings.discover_timeout.total_seconds()
@@ -64,6 +67,7 @@ class Onboarding:
         self._db = db
         self._airbyte = airbyte
         self._auth_broker = auth_broker
+        self._digests = digests
 
     async def run(self, operation: Operation) -> None:
         """Find or create the source, discover, find or create the connection, activate."""
@@ -81,6 +85,8 @@ class Onboarding:
             row.airbyte_connection_id = connection_id
             row.airbyte_workspace_id = wiring.workspace_id
             row.status = ConnectionStatus.ACTIVE
+            if "given" in operation.results:
+                registry.keep_digests(row, operation.results["given"])
             registry.append_version(
                 session,
                 row,
@@ -100,7 +106,7 @@ class Onboarding:
         source_type = sources.find(wiring.source_type)
 
         async def create() -> str:
-            configuration = await self._configuration(source_type, wiring.credential_id)
+            configuration = await self._configuration(operation, source_type, wiring.credential_id)
             source = await self._airbyte.create_source(
                 wiring.workspace_id,
                 configuration,
@@ -119,22 +125,15 @@ class Onboarding:
         return UUID(await operation.once("source", create, look=look, within=within))
 
     async def _configuration(
-        self, source_type: SourceType, credential_id: str | None
+        self, operation: Operation, source_type: SourceType, credential_id: str | None
     ) -> dict[str, Any]:
-        """The connector's configuration; it holds secrets.
-
-        Raises:
-            Invalid: the auth_broker has no such credential, or the credential lacks a variable.
-            UpstreamUnreachable: it cannot tell now; so nothing was sent to Airbyte.
-        """
+        """The connector's configuration; it holds secrets, of which the operation keeps digests."""
         if credential_id is None:
             return source_type.configuration().model_dump(exclude_none=True)
-        try:
-            return await self._auth_broker.connector_config(source_type.name, credential_id)
-        except (NotFound, Upstream) as error:
-            if error.code == "credential_not_found":
-                raise Invalid(error.detail, code=error.code) from None
-            raise UpstreamUnreachable(error.detail, code="auth_broker_unavailable") from None
+        configuration = await fetch(self._auth_broker, source_type, credential_id)
+        if self._digests is not None:
+            operation.results["given"] = self._digests.of(credential_id, configuration)
+        return configuration
 
     async def _choose(self, operation: Operation, wiring: Wiring, source_id: UUID) -> bytes:
         """Discover, and choose what is to be synced: the operation's document from then on."""

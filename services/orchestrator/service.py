@@ -8,6 +8,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.orchestrator.archiving import Archive, Archiving
+from services.orchestrator.credentials import Digests
 from services.orchestrator.jobs import record_job
 from services.orchestrator.onboarding import Onboarding, Wiring, keep, unreadable
 from services.orchestrator.reconciling import Reapplying
@@ -66,13 +67,14 @@ class Orchestrator:
         airbyte: AirbyteClient,
         auth_broker: AuthBroker,
         operations: Operations,
+        digests: Digests | None,
     ) -> None:
         self._settings = settings
         self._db = db
         self._airbyte = airbyte
         self._operations = operations
         self._default_workspace: UUID | None = None
-        self._onboarding = Onboarding(settings, db, airbyte, auth_broker)
+        self._onboarding = Onboarding(settings, db, airbyte, auth_broker, digests)
         operations.tell("onboard", self._onboarding)
         operations.tell("sync", Syncing(settings, db, airbyte))
         operations.tell("archive", Archiving(settings, db, airbyte))

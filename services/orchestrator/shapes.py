@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from shared.input import Name
 from shared.models import ConnectionStatus, JobStarter
+from shared.sources import CREDENTIAL_REFERENCE
 
 _ID = "7d0c7f4e-6a3c-4b9d-9a57-0f3c1d2b4e5f"
 _SNAPSHOT_ID = "1c9d8e7f-0a1b-4c2d-8e3f-4a5b6c7d8e9f"
@@ -64,8 +65,9 @@ class Onboard(BaseModel):
     connection_name: ConnectionName
     credential_id: str | None = Field(
         default=None,
-        pattern=r"^[a-z0-9][a-z0-9-]{0,62}$",
-        description="Where the auth_broker finds the credential; not for sources without one.",
+        pattern=CREDENTIAL_REFERENCE,
+        description="Where the auth_broker finds the credential: `salesforce-prod` in its default "
+        "store, `env:…`, `file:…` or `vault:…` in that one. Not for sources without one.",
     )
     streams: list[Annotated[str, Field(min_length=1, max_length=512)]] | None = Field(
         default=None,
@@ -163,6 +165,50 @@ class ImportedView(BaseModel):
     outcome: Literal["imported", "would_import", "known_already", "not_importable"]
     connection_id: UUID | None = None
     code: str | None = Field(default=None, description="Why it cannot be imported.")
+
+
+ROTATION: dict[str, Any] = {
+    "credential_id": "salesforce-prod",
+    "connections": [
+        {
+            "connection_id": _ID,
+            "name": "Salesforce production",
+            "airbyte_source_id": "0b6f3c1e-52a7-4d55-8f7e-3f0c8a6f2f10",
+            "outcome": "updated",
+            "operation_id": "3f8e2d1c-4b5a-4968-8776-a5b4c3d2e1f0",
+        }
+    ],
+}
+
+
+class RotatedView(BaseModel):
+    """What became of one connection that uses the credential, or stands on a source that does."""
+
+    connection_id: UUID
+    name: str
+    airbyte_source_id: UUID | None
+    outcome: Literal[
+        "updated",
+        "unchanged",
+        "running",
+        "busy",
+        "check_failed",
+        "unchecked",
+        "not_tried",
+        "failed",
+        "unknown",
+    ]
+    code: str | None = Field(default=None, description="Why it is not updated.")
+    operation_id: UUID | None = None
+
+
+class RotationView(BaseModel):
+    """What became of every connection that uses a credential."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [ROTATION]})
+
+    credential_id: str
+    connections: list[RotatedView]
 
 
 class ConnectionPage(BaseModel):

@@ -2,7 +2,9 @@
 
 from shared.airbyte_client._client import AirbyteClient
 from shared.airbyte_client._shapes import (
+    MASK,
     AirbyteConnection,
+    ConfiguredSource,
     ConnectionStatus,
     Definition,
     Destination,
@@ -17,9 +19,11 @@ from shared.airbyte_client._shapes import (
 from shared.airbyte_client._transport import ClientCredentials, Credentials
 
 __all__ = [
+    "MASK",
     "AirbyteClient",
     "AirbyteConnection",
     "ClientCredentials",
+    "ConfiguredSource",
     "ConnectionStatus",
     "Credentials",
     "Definition",

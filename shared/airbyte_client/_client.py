@@ -21,6 +21,7 @@ import msgspec
 from shared.airbyte_client import _shapes as shapes
 from shared.airbyte_client._shapes import (
     AirbyteConnection,
+    ConfiguredSource,
     ConnectionStatus,
     Definition,
     Destination,
@@ -73,6 +74,7 @@ _JOB_KINDS = ["sync", "reset_connection", "refresh", "clear"]
 
 _ANYTHING = msgspec.json.Decoder(Any)
 _SOURCE = msgspec.json.Decoder(Source)
+_CONFIGURED_SOURCE = msgspec.json.Decoder(ConfiguredSource)
 _SOURCES = msgspec.json.Decoder(shapes.SourcePage)
 _DESTINATION = msgspec.json.Decoder(Destination)
 _DESTINATIONS = msgspec.json.Decoder(shapes.DestinationPage)
@@ -210,15 +212,39 @@ class AirbyteClient:
         Raises:
             CheckFailed: with status 200, but the connector, or its job, failed.
         """
-        async with self._turn("sources/check_connection"):
-            check = await self._post(
-                "sources/check_connection",
-                {"sourceId": source_id},
-                _CHECK,
-                timeout=self._check_timeout,
-            )
+        await self._check("sources/check_connection", source_id, {"sourceId": source_id})
+
+    async def check_source_update(
+        self, source_id: UUID, connection_configuration: Mapping[str, Any], *, name: str
+    ) -> bool:
+        """Let the connector try to reach its source with another configuration, before it is one.
+
+        Endpoint: POST sources/check_connection_for_update
+        Sends:    {"sourceId", "name", "connectionConfiguration": {...}}, a mask for what stays
+        Receives: as `check_source`
+        Time:     as `check_source`
+
+        Whether the connector changed the configuration while it checked (a rotated token): then
+        Airbyte has kept the whole of it for the source already.
+
+        Raises:
+            CheckFailed: with status 200, but the connector, or its job, failed.
+            UpstreamRefused: the configuration does not fit the connector's specification.
+        """
+        check = await self._check(
+            "sources/check_connection_for_update",
+            source_id,
+            _source_update(source_id, connection_configuration, name),
+        )
+        return check.job_info.connector_configuration_updated
+
+    async def _check(
+        self, path: str, source_id: UUID, order: Mapping[str, Any]
+    ) -> shapes.CheckRead:
+        async with self._turn(path):
+            check = await self._post(path, order, _CHECK, timeout=self._check_timeout)
         if check.status == "succeeded":
-            return
+            return check
         reason = check.job_info.failure_reason or shapes.FailureReason()
         failed = CheckFailed(
             f"Source {source_id} cannot be reached with its configuration.",
@@ -227,6 +253,25 @@ class AirbyteClient:
         )
         failed.retryable = reason.passing
         raise failed
+
+    async def update_source(
+        self, source_id: UUID, connection_configuration: Mapping[str, Any], *, name: str
+    ) -> None:
+        """Change a source's configuration and its name, both or neither; its id stays.
+
+        Endpoint: POST sources/update
+        Sends:    {"sourceId", "name", "connectionConfiguration": {...}}, a mask for what stays
+        Receives: as `get_source`
+
+        Raises:
+            UpstreamRefused: the configuration does not fit the connector's specification.
+            UpstreamUnknown: it may be changed; the name tells.
+        """
+        await self._post(
+            "sources/update",
+            _source_update(source_id, connection_configuration, name),
+            _SOURCE,
+        )
 
     async def get_source(self, source_id: UUID) -> Source:
         """One source.
@@ -240,6 +285,19 @@ class AirbyteClient:
         read = await self._post("sources/get", {"sourceId": source_id}, _SOURCE, repeat=True)
         _expect_asked("sources/get", read.source_id, source_id)
         return read
+
+    async def get_configured_source(self, source_id: UUID) -> ConfiguredSource:
+        """One source with its configuration, secrets masked.
+
+        Endpoint: POST sources/get
+        Sends:    {"sourceId": uuid}
+
+        Raises:
+            UpstreamMissing: as `get_source`.
+        """
+        return await self._post(
+            "sources/get", {"sourceId": source_id}, _CONFIGURED_SOURCE, repeat=True
+        )
 
     async def list_sources(self, workspace_id: UUID) -> list[Source]:
         """All sources of a workspace.
@@ -911,6 +969,12 @@ def _expect_asked(path: str, told: UUID, asked: UUID) -> None:
 
 def _source_id(source: Source) -> UUID:
     return source.source_id
+
+
+def _source_update(
+    source_id: UUID, configuration: Mapping[str, Any], name: str
+) -> dict[str, object]:
+    return {"sourceId": source_id, "name": name, "connectionConfiguration": configuration}
 
 
 def _destination_id(destination: Destination) -> UUID:

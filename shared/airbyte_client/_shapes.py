@@ -32,6 +32,16 @@ class Source(msgspec.Struct, frozen=True, rename="camel"):
     """The connector's name."""
 
 
+MASK = "**********"
+"""What Airbyte tells in the place of a secret; sent back, it means that the secret stays."""
+
+
+class ConfiguredSource(Source, frozen=True, rename="camel", kw_only=True):
+    """A source with its configuration, secrets masked."""
+
+    connection_configuration: dict[str, Any]
+
+
 class Destination(msgspec.Struct, frozen=True, rename="camel"):
     """A configured destination, without its configuration."""
 

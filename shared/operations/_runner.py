@@ -486,8 +486,16 @@ def busy_with(kind: str, connection_id: UUID, *, operation_id: UUID) -> Conflict
         return SyncRunning(
             f"A sync of connection {connection_id} is being started.", operation_id=operation_id
         )
-    code = {"apply": "heal_in_progress", "archive": "archiving"}.get(kind, NotActive.code)
-    told = {"apply": "HEALING", "archive": "being archived"}.get(kind, "PENDING")
+    code = {
+        "apply": "heal_in_progress",
+        "archive": "archiving",
+        "rotate": "rotating",
+    }.get(kind, NotActive.code)
+    told = {
+        "apply": "HEALING",
+        "archive": "being archived",
+        "rotate": "being given its credential",
+    }.get(kind, "PENDING")
     return NotActive(
         f"Connection {connection_id} is {told}: wait for the end of operation {operation_id}.",
         code=code,

@@ -16,6 +16,13 @@ from shared.registry._connections import (
     read_version,
     versions_json,
 )
+from shared.registry._credentials import (
+    UseOfCredential,
+    digests_given,
+    keep_digests,
+    record_credential_read,
+    uses_of_credential,
+)
 from shared.registry._drifts import (
     DriftFilter,
     drift_json,
@@ -149,6 +156,7 @@ __all__ = [
     "Seen",
     "Unchanged",
     "Uncompared",
+    "UseOfCredential",
     "add_claimed_delivery",
     "add_deliveries",
     "answered_since",
@@ -166,6 +174,7 @@ __all__ = [
     "connections_of_source",
     "decisions_about",
     "delete_webhook",
+    "digests_given",
     "drift_json",
     "due_workspaces",
     "end_heal",
@@ -194,6 +203,7 @@ __all__ = [
     "is_plan_due",
     "jobs_json",
     "jobs_started_by_aam",
+    "keep_digests",
     "keep_plan",
     "key_json",
     "keys_json",
@@ -221,6 +231,7 @@ __all__ = [
     "put_policy",
     "read_cursor",
     "read_version",
+    "record_credential_read",
     "record_try",
     "refused_changes",
     "repair_json",
@@ -249,6 +260,7 @@ __all__ = [
     "unsuggested",
     "use_key",
     "used_in_airbyte",
+    "uses_of_credential",
     "verify_by_job",
     "versions_json",
     "wait_on",

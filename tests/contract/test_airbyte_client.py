@@ -66,6 +66,10 @@ async def _use_everything(client: AirbyteClient, airbyte: AirbyteServer) -> None
     assert await client.list_destinations(workspace) == [destination]
     assert "append_dedup" in await client.destination_sync_modes(destination.destination_id)
     await client.check_source(source.source_id)
+    configured = await client.get_configured_source(source.source_id)
+    assert configured.connection_configuration == {"count": 3}
+    assert not await client.check_source_update(source.source_id, {"count": 4}, name="records")
+    await client.update_source(source.source_id, {"count": 4}, name="records")
     found = await client.discover_schema(source.source_id)
 
     made = [

@@ -82,6 +82,12 @@ async def test_sources_and_destinations(server: AirbyteServer, ask: Ask) -> None
         await ask(f"{word}s/update", **by_id, name="two", connectionConfiguration=config)
         await ask(f"{word}s/partial_update", **by_id, name="three")
         await ask(f"{word}s/check_connection", **by_id)
+        await ask(
+            f"{word}s/check_connection_for_update",
+            **by_id,
+            name="two",
+            connectionConfiguration=config,
+        )
         server.fail_check("no such host", times=1)
         assert (await ask(f"{word}s/check_connection", **by_id))["status"] == "failed"
         server.fail_check(job=True, times=1)

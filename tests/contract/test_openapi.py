@@ -13,6 +13,7 @@ from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
 from services.auth_broker import main as auth_broker
+from services.auth_broker.settings import BrokerSettings
 from services.drift_repair_agent import main as drift_repair_agent
 from services.orchestrator import main as orchestrator
 from services.rag_engine import main as rag_engine
@@ -34,10 +35,16 @@ SERVICES: dict[str, Build] = {
 }
 
 
+SETTINGS: dict[str, type[RegistrySettings]] = {
+    "auth_broker": BrokerSettings,
+    "rag_engine": RagEngineSettings,
+}
+
+
 @pytest.fixture(scope="module", params=list(SERVICES))
 def document(request: pytest.FixtureRequest) -> Json:
     """A service's /openapi.json; nothing is connected to for it."""
-    kind: type[RegistrySettings] = RagEngineSettings if request.param == "rag_engine" else Settings
+    kind = SETTINGS.get(request.param, Settings)
     registry = Secret("postgresql://nobody:x@127.0.0.1:1/aam")
     settings = kind(supabase_db_url=registry, _env_file=None, **access.service_keys())
     told: Json = SERVICES[request.param](settings).openapi()

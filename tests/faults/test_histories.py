@@ -18,19 +18,16 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
-from services.auth_broker import main as auth_broker
-from services.auth_broker.service import EnvironmentStore
 from services.drift_repair_agent import main as drift_repair_agent
 from services.orchestrator import main as orchestrator
-from shared.config import ProcessSettings
 from tests import access
 from tests.fakes.airbyte_server import AirbyteServer, Fault
 from tests.faults import oracles
 from tests.faults.histories import Call, Ending, History, anomalies
 from tests.integration.conftest import (
-    CREDENTIALS,
     ORDER,
     add_destination,
+    broker_for,
     empty,
     serving,
     settings_for,
@@ -89,10 +86,7 @@ class Stage:
 @pytest.fixture(scope="module")
 async def stage(redis_url: str, postgres_url: str, registry_of_faults: str) -> AsyncIterator[Stage]:
     """The stage of all histories; between them it is emptied."""
-    broker = auth_broker.build(
-        ProcessSettings(_env_file=None, log_level="ERROR", **access.service_keys()),
-        EnvironmentStore(CREDENTIALS),
-    )
+    broker = broker_for(registry_of_faults, log_level="ERROR")
     async with AsyncExitStack() as stack:
         airbyte = await stack.enter_async_context(AirbyteServer(version="2.0.0"))
         add_destination(airbyte)

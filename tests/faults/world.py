@@ -19,9 +19,6 @@ import httpx
 from redis.asyncio import Redis
 
 from local import servers
-from services.auth_broker import main as auth_broker
-from services.auth_broker.service import EnvironmentStore
-from shared.config import ProcessSettings
 from shared.events import STREAM
 from tests import access
 from tests.fakes.airbyte_server import AirbyteServer
@@ -32,6 +29,7 @@ from tests.integration.conftest import (
     ORDER,
     REPOSITORY,
     add_destination,
+    broker_for,
     empty,
     migrate,
     serving,
@@ -281,18 +279,16 @@ class World:
 @asynccontextmanager
 async def opened(folder: Path | None = None) -> AsyncIterator[World]:
     """A world, and nothing left of it after."""
-    broker = auth_broker.build(
-        ProcessSettings(_env_file=None, **access.service_keys()), EnvironmentStore(CREDENTIALS)
-    )
     folder = folder or Path(tempfile.mkdtemp())
     world = World(folder)
-    async with serving(broker) as broker_url:
-        world.broker_url = broker_url
-        try:
-            await world.open()
+    try:
+        await world.open()
+        broker = broker_for(f"{world.postgres.url}?sslmode=disable", log_level="INFO")
+        async with serving(broker) as broker_url:
+            world.broker_url = broker_url
             yield world
-        finally:
-            await world.close()
+    finally:
+        await world.close()
 
 
 __all__ = ["ORDER", "Process", "World", "opened"]

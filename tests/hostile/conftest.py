@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -47,7 +48,7 @@ async def world(registry_url: str, redis_url: str) -> AsyncIterator[World]:
     async with AirbyteServer(version="2.0.0", auth="token") as airbyte:
         add_destination(airbyte)
         settings = settings_for(airbyte, registry_url, redis_url)
-        parts = {"sql": sql, "redis": redis, "order": ORDER}
+        parts: dict[str, Any] = {"sql": sql, "redis": redis, "order": ORDER}
         async with running(settings, airbyte, repairs=False, **parts) as mesh:
             yield await World.of(mesh)
     await redis.aclose()

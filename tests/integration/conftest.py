@@ -7,7 +7,7 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,13 +22,14 @@ from redis.asyncio import Redis
 
 from local import servers
 from services.auth_broker import main as auth_broker
-from services.auth_broker.service import EnvironmentStore
+from services.auth_broker.settings import BrokerSettings
+from services.auth_broker.stores import EnvironmentStore
 from services.drift_repair_agent import main as drift_repair_agent
 from services.orchestrator import main as orchestrator
 from services.rag_engine import main as rag_engine
 from services.schema_observer import main as schema_observer
 from shared.airbyte_client._transport import Transport
-from shared.config import ProcessSettings, RagEngineSettings, Settings
+from shared.config import RagEngineSettings, Settings
 from shared.errors import UpstreamUnknown
 from shared.events import STREAM
 from tests import access
@@ -51,7 +52,7 @@ DESTINATION_ID = "5f0c6a1e-8f64-4f0b-9a3c-0b1c2d3e4f50"
 TABLES = (
     "events, job_history, sync_catalog_versions, snapshots, stream_schemas, operations, looks,"
     " connections, pgqueuer, pgqueuer_log, observations, watches, drifts, policies, plans, repairs,"
-    " webhooks, webhook_deliveries, knowledge"
+    " webhooks, webhook_deliveries, knowledge, credential_audit"
 )
 
 
@@ -208,12 +209,26 @@ def settings_for(
         "operation_deadline": "60",
         "job_poll_interval": "0.05",
         "event_relay_interval": "0.05",
+        "rotation_digest_key": "for the tests of this run and no other",
         "log_level": "DEBUG",
         **access.service_keys(),
         "webhook_networks": "127.0.0.0/8, ::1/128",
         **more,
     }
     return Settings(_env_file=None, **told)
+
+
+def broker_for(
+    registry_url: str, credentials: Mapping[str, str] = CREDENTIALS, **more: Any
+) -> FastAPI:
+    """The auth_broker with these variables as its environment."""
+    told = {
+        "supabase_db_url": registry_url,
+        "log_level": "DEBUG",
+        **access.service_keys(),
+        **more,
+    }
+    return auth_broker.build(BrokerSettings(_env_file=None, **told), EnvironmentStore(credentials))
 
 
 def add_destination(airbyte: AirbyteServer) -> None:
@@ -231,16 +246,18 @@ def add_destination(airbyte: AirbyteServer) -> None:
 
 @asynccontextmanager
 async def running(
-    settings: Settings, airbyte: AirbyteServer, *, repairs: bool = True, **parts: Any
+    settings: Settings,
+    airbyte: AirbyteServer,
+    *,
+    repairs: bool = True,
+    credentials: Mapping[str, str] = CREDENTIALS,
+    **parts: Any,
 ) -> AsyncIterator[Mesh]:
     """The working services; the broker behind a socket, since its peers call it.
 
     Without `repairs` the drift_repair_agent answers requests and does nothing by itself.
     """
-    broker = auth_broker.build(
-        ProcessSettings(_env_file=None, log_level="DEBUG", **access.service_keys()),
-        EnvironmentStore(CREDENTIALS),
-    )
+    broker = broker_for(settings.supabase_db_url.get_secret_value(), credentials)
     async with AsyncExitStack() as stack:
         broker_url = await stack.enter_async_context(serving(broker))
         settings = settings.model_copy(update={"auth_broker_url": broker_url})

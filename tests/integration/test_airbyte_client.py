@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from shared.airbyte_client import AirbyteClient, NewConnection, Schedule, Source
+from shared.airbyte_client import MASK, AirbyteClient, NewConnection, Schedule, Source
 from shared.airbyte_client._client import BODY_LIMIT_BYTES
 from shared.config import Settings
 from shared.errors import (
@@ -333,6 +333,33 @@ async def test_check(airbyte: AirbyteServer, client: AirbyteClient) -> None:
     assert caught.value.members == {"failure_type": "transient_error", "retryable": True}
     assert caught.value.retryable
     assert "CANARY" not in repr(caught.value.problem())
+
+
+async def test_an_update_of_a_source(airbyte: AirbyteServer, client: AirbyteClient) -> None:
+    """Checked first, changed at once with its name; a mask leaves the secret as it is."""
+    source_id = source_of(airbyte)
+    given = {"client_id": "i", "client_secret": "new", "refresh_token": "t"}
+    assert not await client.check_source_update(source_id, given, name="x")
+    await client.update_source(source_id, given, name="x")
+    read = await client.get_configured_source(source_id)
+    assert read.name == "x"
+    assert read.connection_configuration == given | dict.fromkeys(
+        ("client_secret", "refresh_token"), MASK
+    )
+
+    airbyte.renew_on_check(refresh_token="renewed")
+    masked = {**read.connection_configuration, "client_id": "other"}
+    assert await client.check_source_update(source_id, masked, name="x")
+    await client.update_source(source_id, masked, name="y")
+    kept = airbyte.sources[str(source_id)]["connectionConfiguration"]
+    assert kept == {"client_id": "other", "client_secret": "new", "refresh_token": "renewed"}
+
+    airbyte.fail_check("AAMCANARY-message", times=1)
+    with pytest.raises(CheckFailed) as caught:
+        await client.check_source_update(source_id, given, name="x")
+    assert "CANARY" not in repr(caught.value.problem())
+    with pytest.raises(UpstreamRefused):
+        await client.check_source_update(source_id, {"client_secret": "AAMCANARY"}, name="x")
 
 
 # Discovering

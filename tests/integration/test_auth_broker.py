@@ -1,20 +1,33 @@
-"""Credentials from the environment, as the configuration that a connector asks for."""
+"""Credentials as the configuration that a connector asks for; who asked is written down first."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Mapping
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from typing import Any, TypeAlias
 
+import asyncpg
 import httpx
 import pytest
 from fastapi import FastAPI
 
-from services.auth_broker import main
-from services.auth_broker.service import AuthBroker, EnvironmentStore, variable_prefix
-from shared.config import ProcessSettings
+from local import servers
+from services.auth_broker.service import AuthBroker
+from services.auth_broker.stores import EnvironmentStore, variable_prefix
+from shared.access import Scope
+from shared.config import postgres_address
+from shared.database import Database
 from shared.errors import Invalid, NotFound
+from shared.tokens import Signer
 from tests import access
+from tests.integration.conftest import REPOSITORY, broker_for, migrate
+
+Sql: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 PREFIX = "CREDENTIAL_SALESFORCE_PROD__"
 CANARY = "AAMCANARY-broker"
@@ -32,22 +45,50 @@ ANSWER = {
 }
 
 
-def broker(environment: Mapping[str, str]) -> AuthBroker:
-    """A broker whose vault is this environment."""
-    return AuthBroker(EnvironmentStore(environment))
+@pytest.fixture
+async def db(registry_url: str) -> AsyncIterator[Database]:
+    """The registry that reads are recorded in."""
+    database = Database.at(postgres_address(registry_url), application="test")
+    yield database
+    await database.close()
 
 
-def service(environment: Mapping[str, str]) -> FastAPI:
-    """The whole service, logging all it can."""
-    settings = ProcessSettings(_env_file=None, log_level="DEBUG", **access.service_keys())
-    return main.build(settings, EnvironmentStore(environment))
+async def config(
+    db: Database, environment: Mapping[str, str], credential_id: str = "salesforce-prod"
+) -> dict[str, Any]:
+    """What a broker with this environment makes of a credential."""
+    broker = AuthBroker({"env": EnvironmentStore(environment)}, "env", db)
+    return await broker.get_salesforce_config(credential_id)
 
 
-async def ask(of: FastAPI | Mapping[str, str], path: str) -> httpx.Response:
-    """The answer over HTTP, of a service or of one with this environment."""
-    transport = httpx.ASGITransport(of if isinstance(of, FastAPI) else service(of))
+def token(
+    credential_id: str | None = "salesforce-prod",
+    *,
+    audience: str = "auth_broker",
+    scope: str = Scope.CREDENTIALS_READ,
+    service: str = "orchestrator",
+) -> str:
+    """A token as a service makes one for each call."""
+    key = access.service_keys()["service_private_key_dir"] / f"{service}.pem"
+    return Signer(service, key).token(audience, scope, credential_id=credential_id)
+
+
+async def ask(
+    app: FastAPI, credential_id: str = "salesforce-prod", *, more: str = "", bearer: str = ""
+) -> httpx.Response:
+    """The answer to the orchestrator, with a token for this credential unless told otherwise."""
+    transport = httpx.ASGITransport(app)
+    headers = {"Authorization": f"Bearer {bearer or token(credential_id)}"}
     async with httpx.AsyncClient(transport=transport, base_url="http://aam") as client:
-        return await client.get(path)
+        return await client.get(
+            f"/credentials/{credential_id}/connector-config{more}", headers=headers
+        )
+
+
+async def audited(sql: Sql) -> list[tuple[str, str, str]]:
+    """Who asked for what, and what was answered, oldest first."""
+    rows = await sql.fetch("SELECT caller, credential_id, result FROM credential_audit ORDER BY id")
+    return [tuple(row) for row in rows]
 
 
 @pytest.mark.parametrize(
@@ -64,27 +105,32 @@ async def ask(of: FastAPI | Mapping[str, str], path: str) -> httpx.Response:
         ({"NOTE": "for nobody"}, {}),
     ],
 )
-def test_a_whole_credential(more: dict[str, str], answered: dict[str, object]) -> None:
+async def test_a_whole_credential(
+    db: Database, more: dict[str, str], answered: dict[str, object]
+) -> None:
     """What is not set is left to the connector; what no connector asks for is left out."""
     environment = WHOLE | {PREFIX + name: value for name, value in more.items()}
 
-    assert broker(environment).get_salesforce_config("salesforce-prod") == ANSWER | answered
+    assert await config(db, environment) == ANSWER | answered
 
 
 @pytest.mark.parametrize("name", ["CLIENT_ID", "CLIENT_SECRET", "REFRESH_TOKEN"])
 @pytest.mark.parametrize("is_empty", [False, True])
-async def test_an_incomplete_credential_names_the_variable(name: str, is_empty: bool) -> None:
+async def test_an_incomplete_credential_names_the_variable(
+    sql: Sql, registry_url: str, name: str, is_empty: bool
+) -> None:
     """Set to nothing is missing, too; the other variables are not shown."""
     environment = {key: value for key, value in WHOLE.items() if key != PREFIX + name}
     if is_empty:
         environment[PREFIX + name] = ""
 
-    answer = await ask(environment, "/credentials/salesforce-prod/connector-config")
+    answer = await ask(broker_for(registry_url, environment))
 
     assert answer.status_code == 422
     assert answer.json()["code"] == "credential_incomplete"
     assert answer.json()["variable"] == PREFIX + name
     assert CANARY not in answer.text
+    assert [row[2] for row in await audited(sql)] == ["credential_incomplete"]
 
 
 @pytest.mark.parametrize(
@@ -99,10 +145,12 @@ async def test_an_incomplete_credential_names_the_variable(name: str, is_empty: 
         ("AUTH_TYPE", CANARY),
     ],
 )
-def test_a_value_that_cannot_be_meant_is_not_shown(name: str, value: str) -> None:
+async def test_a_value_that_cannot_be_meant_is_not_shown(
+    db: Database, name: str, value: str
+) -> None:
     """The variable is named."""
     with pytest.raises(Invalid) as caught:
-        broker(WHOLE | {PREFIX + name: value}).get_salesforce_config("salesforce-prod")
+        await config(db, WHOLE | {PREFIX + name: value})
 
     assert caught.value.code == "credential_invalid"
     assert caught.value.members == {"variable": PREFIX + name}
@@ -111,67 +159,234 @@ def test_a_value_that_cannot_be_meant_is_not_shown(name: str, value: str) -> Non
 
 
 @pytest.mark.parametrize("environment", [{}, WHOLE, {f"{variable_prefix('other')}CLIENT_ID": ""}])
-async def test_an_unknown_credential(environment: dict[str, str]) -> None:
-    """404: no variable of its is set, or each to nothing."""
-    answer = await ask(environment, "/credentials/other/connector-config")
+async def test_an_unknown_credential(
+    sql: Sql, registry_url: str, environment: dict[str, str]
+) -> None:
+    """404: no variable of its is set, or each to nothing; that somebody asked is recorded."""
+    answer = await ask(broker_for(registry_url, environment), "other")
 
     assert (answer.status_code, answer.json()["code"]) == (404, "credential_not_found")
+    assert await audited(sql) == [("service orchestrator", "other", "credential_not_found")]
 
 
 @pytest.mark.parametrize(
     "credential_id",
     ["Salesforce-prod", "salesforce_prod", "-prod", "salesforce prod", "sälesforce", "a" * 64,
-     "salesforce-prod\n", "salesforce.prod"],
+     "salesforce-prod\n", "salesforce.prod", "../../sys/policy", "..%2f..", "a/b", "a?x", "a#b",
+     "a" * 1000, "s3:salesforce-prod", "env:", ":salesforce-prod", "file:../x", "vault:a/b",
+     "env:env:x", "ENV:x", "file:..%2fx"],
 )  # fmt: skip
-async def test_an_id_that_is_none(credential_id: str) -> None:
-    """Refused before anything is looked up."""
+async def test_an_id_that_is_none(
+    sql: Sql, db: Database, registry_url: str, credential_id: str
+) -> None:
+    """Refused before anything is looked up: no path leads anywhere."""
     with pytest.raises(Invalid):
-        broker(WHOLE).get_salesforce_config(credential_id)
-    path = httpx.URL(f"/credentials/{credential_id.strip()}/connector-config")
-    if credential_id == credential_id.strip():
-        assert (await ask(WHOLE, str(path))).status_code == 422
+        await config(db, WHOLE, credential_id)
+    told = httpx.URL("/", params={"x": credential_id}).query.decode()[2:].replace("+", "%20")
+    answer = await ask(broker_for(registry_url, WHOLE), told, bearer=token(credential_id))
+    # A slash makes it another path, of which there is none.
+    assert answer.status_code == (404 if "/" in credential_id else 422)
+    assert await audited(sql) == []
 
 
-def test_no_two_ids_share_a_variable() -> None:
+async def test_no_two_ids_share_a_variable(db: Database) -> None:
     """Not even where one id begins as another."""
     environment = {f"{variable_prefix('a--b')}CLIENT_ID": "x"}
     with pytest.raises(NotFound):
-        broker(environment).get_salesforce_config("a")
+        await config(db, environment, "a")
     with pytest.raises(NotFound):
-        broker({f"{variable_prefix('a-b')}CLIENT_ID": "x"}).get_salesforce_config("a")
+        await config(db, {f"{variable_prefix('a-b')}CLIENT_ID": "x"}, "a")
+
+
+async def test_a_reference_may_name_its_store(db: Database) -> None:
+    """`env:` is the default here; a store that is not set up is told by name."""
+    assert await config(db, WHOLE, "env:salesforce-prod") == ANSWER
+    with pytest.raises(Invalid) as caught:
+        await config(db, WHOLE, "vault:salesforce-prod")
+    assert caught.value.code == "store_not_configured"
 
 
 async def test_a_secret_is_in_the_answer_and_nowhere_else(
-    caplog: pytest.LogCaptureFixture,
+    sql: Sql, registry_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The answer is not to be kept by anybody between; the log at DEBUG has the id alone."""
-    app = service(WHOLE)
+    """The answer is not to be kept by anybody between; log and audit have the id alone."""
+    app = broker_for(registry_url, WHOLE)
     logging.getLogger().addHandler(caplog.handler)  # building the service set logging up anew
-    answer = await ask(app, "/credentials/salesforce-prod/connector-config")
+    answer = await ask(app)
 
     assert answer.json() == ANSWER
     assert answer.headers["cache-control"] == "no-store"
-    assert "credential_read" in caplog.text
+    assert "credential_asked_for" in caplog.text
     assert CANARY not in caplog.text
+    (row,) = await sql.fetch("SELECT * FROM credential_audit")
+    assert CANARY not in str(dict(row))
+    assert row["caller"] == "service orchestrator"
+    assert (row["credential_id"], row["source_type"]) == ("salesforce-prod", "Salesforce")
+    assert (row["result"], row["request_id"]) == ("granted", answer.headers["x-request-id"])
 
 
-async def test_the_source_type_decides_what_is_asked_for() -> None:
-    """Another one, another configuration; an unknown one is refused."""
-    environment = {f"{variable_prefix('rows')}COUNT": "7"}
-    path = "/credentials/rows/connector-config?source_type="
+async def test_the_source_type_decides_what_is_asked_for(sql: Sql, registry_url: str) -> None:
+    """Another one, another configuration; an unknown one is refused, and not quoted anywhere."""
+    app = broker_for(registry_url, {f"{variable_prefix('rows')}COUNT": "7"})
 
-    assert (await ask(environment, f"{path}Hardcoded Records")).json() == {"count": 7}
-    unknown = await ask(environment, f"{path}{CANARY}")
+    assert (await ask(app, "rows", more="?source_type=Hardcoded Records")).json() == {"count": 7}
+    unknown = await ask(app, "rows", more=f"?source_type={CANARY}%00")
     assert (unknown.status_code, unknown.json()["code"]) == (422, "unknown_source_type")
     assert CANARY not in unknown.text
+    assert [row[0] for row in await sql.fetch("SELECT source_type FROM credential_audit")] == [
+        "Hardcoded Records",
+        "unknown",
+    ]
 
 
-def test_the_process_s_own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_the_process_s_own_environment(
+    db: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Over what stands in `.env`."""
     (tmp_path / ".env").write_text("".join(f"{name}=from-file\n" for name in WHOLE))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(f"{PREFIX}CLIENT_ID", "from-process")
 
-    config = AuthBroker(EnvironmentStore.from_process()).get_salesforce_config("salesforce-prod")
+    broker = AuthBroker({"env": EnvironmentStore.from_process()}, "env", db)
+    found = await broker.get_salesforce_config("salesforce-prod")
 
-    assert (config["client_id"], config["client_secret"]) == ("from-process", "from-file")
+    assert (found["client_id"], found["client_secret"]) == ("from-process", "from-file")
+
+
+# Who asks
+
+
+@pytest.mark.parametrize("named", [None, "other", "env:salesforce-prod", "salesforce-prod2"])
+async def test_a_token_for_another_credential_is_refused_and_recorded(
+    sql: Sql, registry_url: str, named: str | None
+) -> None:
+    """It must name the very reference that is asked for."""
+    answer = await ask(broker_for(registry_url, WHOLE), bearer=token(named))
+
+    assert (answer.status_code, answer.json()["code"]) == (403, "wrong_credential")
+    assert CANARY not in answer.text
+    assert await audited(sql) == [("service orchestrator", "salesforce-prod", "wrong_credential")]
+
+
+async def test_a_token_is_taken_once(sql: Sql, registry_url: str) -> None:
+    """Whether it was granted or refused before; the second time is another's."""
+    app, granted, refused = broker_for(registry_url, WHOLE), token(), token("other")
+    assert (await ask(app, bearer=granted)).status_code == 200
+    assert (await ask(app, bearer=refused)).status_code == 403
+
+    for bearer in (granted, refused):
+        again = await ask(app, bearer=bearer)
+        assert (again.status_code, again.json()["code"]) == (401, "token_replayed")
+        assert CANARY not in again.text
+    # Another replica refuses it, too: what it knows is in the registry.
+    assert (await ask(broker_for(registry_url, WHOLE), bearer=granted)).status_code == 401
+    assert [row[2] for row in await audited(sql)] == ["granted", "wrong_credential"]
+
+
+@pytest.mark.parametrize(
+    "bearer, status",
+    [
+        ({"audience": "orchestrator"}, 401),
+        ({"scope": Scope.CONNECTIONS_READ}, 403),
+        ({"service": "drift_repair_agent"}, 403),
+    ],
+)
+async def test_another_s_token_gets_nothing(
+    sql: Sql, registry_url: str, bearer: dict[str, str], status: int
+) -> None:
+    """Another audience, another scope, another service: refused at the gate."""
+    answer = await ask(broker_for(registry_url, WHOLE), bearer=token(**bearer))
+
+    assert answer.status_code == status
+    assert CANARY not in answer.text
+
+
+async def test_a_caller_s_key_gets_nothing(registry_url: str) -> None:
+    """Not even one that may everything: the broker is for services alone."""
+    answer = await ask(broker_for(registry_url, WHOLE), bearer=access.KEY.key)
+
+    assert answer.status_code == 401
+    assert CANARY not in answer.text
+
+
+async def test_no_record_no_secret(own_postgres: servers.Postgres) -> None:
+    """With the registry away the answer is 503, and the same token is good when it is back."""
+    await asyncio.to_thread(migrate, own_postgres.url)
+    app, bearer = broker_for(own_postgres.url, WHOLE), token()
+    own_postgres.stop()
+
+    away = await ask(app, bearer=bearer)
+
+    assert away.status_code == 503
+    assert CANARY not in away.text
+    own_postgres.start()
+    assert (await ask(app, bearer=bearer)).json() == ANSWER
+
+
+async def test_what_cannot_be_recorded_is_not_answered(sql: Sql, registry_url: str) -> None:
+    """The row is committed before the secret leaves: held up, the answer is held up."""
+    app = broker_for(registry_url, WHOLE)
+    transaction = sql.transaction()
+    await transaction.start()
+    await sql.execute("LOCK TABLE credential_audit IN ACCESS EXCLUSIVE MODE")
+    try:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await ask(app)
+    finally:
+        await transaction.rollback()
+    assert (await ask(app)).json() == ANSWER
+
+
+# Its process
+
+
+_AS_NOBODY = """
+import ctypes, os, sys, time
+from services.auth_broker.process import keep_to_itself
+if os.getuid() == 0:  # root may look anywhere
+    os.setgroups([]), os.setgid(65534), os.setuid(65534)
+    ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # as it is after exec; a change of user takes it away
+"""
+_SERVED = f"""{_AS_NOBODY}
+if sys.argv[1] == "hardened":
+    keep_to_itself()
+print("ready", flush=True)
+time.sleep(60)
+"""
+_LOOKING = f"""{_AS_NOBODY}
+for name in ("environ", "mem"):
+    try:
+        open(f"/proc/{{sys.argv[1]}}/{{name}}", "rb").read(1)
+        print("readable")
+    except PermissionError:
+        print("denied")
+    except OSError:
+        print("readable")  # opened: only that address 0 holds nothing
+"""
+
+
+@pytest.mark.parametrize(
+    "how, seen", [("hardened", ["denied", "denied"]), ("plain", ["readable", "readable"])]
+)
+def test_another_process_of_the_same_user_cannot_look_in(how: str, seen: list[str]) -> None:
+    """Neither at its environment nor its memory, which it could otherwise; no core file is left."""
+    run: dict[str, Any] = {
+        "env": {"PATH": os.environ["PATH"], "X": CANARY},
+        "cwd": REPOSITORY,
+        "stdout": subprocess.PIPE,
+        "text": True,
+    }
+    with subprocess.Popen([sys.executable, "-c", _SERVED, how], **run) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            looking = [sys.executable, "-c", _LOOKING, str(process.pid)]
+            looked = subprocess.run(looking, check=True, timeout=30, **run)
+            limits = Path(f"/proc/{process.pid}/limits").read_text()
+        finally:
+            process.kill()
+    assert looked.stdout.split() == seen
+    if how == "hardened":
+        core = next(line for line in limits.splitlines() if line.startswith("Max core file size"))
+        assert core.split()[4:6] == ["0", "0"]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from services.auth_broker.settings import BrokerSettings
 from shared.config import MigrationSettings, RagEngineSettings, Settings, postgres_address
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -279,6 +280,7 @@ def test_every_setting_can_be_set(services: dict[str, dict[str, Any]]) -> None:
     ) | {
         "migrate": MigrationSettings.model_fields,
         "rag-engine": RagEngineSettings.model_fields,
+        "auth-broker": BrokerSettings.model_fields,
     }
     for name, fields in read.items():
         settable = {field.upper() for field in fields} - not_here
@@ -290,20 +292,14 @@ def test_every_setting_can_be_set(services: dict[str, dict[str, Any]]) -> None:
 def test_credentials_reach_the_auth_broker_alone(services: dict[str, dict[str, Any]]) -> None:
     """No other container has a variable or a file of them, and it has no other secret."""
     for name, service in services.items():
-        holds = [one for one in service.get("environment", {}) if one.startswith("CREDENTIAL_")]
+        holds = [
+            one
+            for one in service.get("environment", {})
+            if one.startswith(("CREDENTIAL_", "CREDENTIALS_", "VAULT_"))
+        ]
         assert bool(holds or "env_file" in service) == (name == "auth-broker")
-    assert services["auth-broker"]["volumes"] == ["keys-public:/run/keys/public:ro"]
-    told = {
-        "AAM_DOCS",
-        "SERVICE_PUBLIC_KEYS_DIR",
-        "SERVICE_PRIVATE_KEY_DIR",
-        "LOG_LEVEL",
-        "BODY_DEADLINE",
-        "METRICS_PORT",
-        "METRICS_HOST",
-        "OTEL_EXPORTER_OTLP_ENDPOINT",
-    }
-    others = services["auth-broker"]["environment"].keys() - told
+    ours = {field.upper() for field in BrokerSettings.model_fields} | {"AAM_SETTINGS_DIR"}
+    others = services["auth-broker"]["environment"].keys() - ours
     assert all(one.startswith("CREDENTIAL_SALESFORCE_PROD__") for one in others)
 
 
@@ -368,13 +364,15 @@ def test_passwords_are_drawn_once(tmp_path: Path) -> None:
     for _ in range(2):
         _draw(environment)
         drawn.append({path.name: path.read_text() for path in passwords.iterdir()})
-        drawn[-1]["signing key"] = (settings / "webhook_signing_key").read_text()
+        for key in ("webhook_signing_key", "rotation_digest_key"):
+            drawn[-1][key] = (settings / key).read_text()
     assert drawn[0] == drawn[1]
-    assert drawn[0].keys() == {"postgres", "aam", "aam_mesh", "warehouse", "signing key"}
-    assert len(set(drawn[0].values())) == 5
+    drawn_keys = {"webhook_signing_key", "rotation_digest_key"}
+    assert drawn[0].keys() == {"postgres", "aam", "aam_mesh", "warehouse"} | drawn_keys
+    assert len(set(drawn[0].values())) == 6
     assert all(re.fullmatch(r"[0-9a-f]{48}\n", password) for password in drawn[0].values())
     _draw({**environment, "AIRBYTE_ELSEWHERE": "yes"})
-    assert {path.name for path in settings.iterdir()} == {"supabase_db_url", "webhook_signing_key"}
+    assert {path.name for path in settings.iterdir()} == {"supabase_db_url"} | drawn_keys
     _draw(environment)
     for role, database, file in (
         ("aam", "aam", migration / "supabase_db_url"),
@@ -385,7 +383,7 @@ def test_passwords_are_drawn_once(tmp_path: Path) -> None:
         assert (address.host, address.user, address.database) == ("postgres", role, database)
         assert f"{address.password}\n" == drawn[0][role]
         assert file.stat().st_mode & 0o077 == 0
-    assert (settings / "webhook_signing_key").stat().st_mode & 0o077 == 0
+    assert all((settings / key).stat().st_mode & 0o077 == 0 for key in drawn_keys)
 
 
 def _draw(environment: dict[str, str]) -> None:

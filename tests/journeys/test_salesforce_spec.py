@@ -16,7 +16,7 @@ import jsonschema
 import pytest
 
 from local.airbyte.store import BY_NAME, Store
-from services.auth_broker.service import AuthBroker, EnvironmentStore
+from services.auth_broker.stores import EnvironmentStore
 from shared import sources
 
 CONNECTOR = BY_NAME["source-salesforce"]
@@ -50,12 +50,15 @@ def specification() -> dict[str, Any]:
         {"START_DATE": "2024-01-31T00:00:00Z"},
     ],
 )
-def test_the_configuration_is_valid(specification: dict[str, Any], more: dict[str, str]) -> None:
+async def test_the_configuration_is_valid(
+    specification: dict[str, Any], more: dict[str, str]
+) -> None:
     """Nothing is missing, nothing is unknown, and every value has the asked type and pattern."""
     required = {"CLIENT_ID": "i", "CLIENT_SECRET": "s", "REFRESH_TOKEN": "t"}
     environment = {f"CREDENTIAL_ORG__{name}": value for name, value in (required | more).items()}
 
-    config = AuthBroker(EnvironmentStore(environment)).get_salesforce_config("org")
+    variables = await EnvironmentStore(environment).variables("org")
+    config = sources.Salesforce.model_validate(variables).model_dump(exclude_none=True)
 
     jsonschema.Draft7Validator(specification).validate(config)
     assert config.keys() <= specification["properties"].keys()

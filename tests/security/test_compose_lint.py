@@ -130,7 +130,10 @@ def no_secret_values(services: Services) -> Iterator[str]:
         for variable, value in of.get("environment", {}).items():
             if _SECRET.search(variable) and value and not str(value).startswith("/run/"):
                 yield f"{name} is given a value for {variable}"
-        if _SECRET.search(" ".join(map(str, of.get("command", [])))) and name not in ("passwords", "keys"):
+        if _SECRET.search(" ".join(map(str, of.get("command", [])))) and name not in (
+            "passwords",
+            "keys",
+        ):
             yield f"{name} has a secret in its command line"
 
 

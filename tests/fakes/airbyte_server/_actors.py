@@ -24,13 +24,13 @@ from tests.fakes.airbyte_server._answers import (
 from tests.fakes.airbyte_server._catalogs import configured, played, proposed
 from tests.fakes.airbyte_server._definitions import (
     HARDCODED_RECORDS,
-    MASK,
     POSTGRES,
     SALESFORCE,
     destination_definition,
     masked,
     public,
     source_definition,
+    unmasked,
     validate,
 )
 from tests.fakes.airbyte_server._offers import Offers
@@ -76,6 +76,8 @@ class Actors(Offers):
         self._open_discoveries: set[str] = set()
         self._most_open = 0
         self._failing_checks: dict[str | None, Failure] = {}
+        self._accepted: Json = {}
+        self._renewed: Json = {}
 
     # Scripting it
 
@@ -101,6 +103,19 @@ class Actors(Offers):
         """Checks answer `failed`; with `job` the check could not even run, and has no status."""
         key = None if source is None else str(source)
         self._failing_checks[key] = Failure(failure_type, message, None, times, job)
+
+    def accept_only(self, **fields: Any) -> None:
+        """Checks succeed with these values in the configuration alone."""
+        self._accepted = fields
+
+    def renew(self, source_id: str | UUID, **fields: Any) -> None:
+        """A connector renewed a token while it worked: Airbyte keeps the new one for the source."""
+        held = self.sources[str(source_id)]
+        held["connectionConfiguration"] = held["connectionConfiguration"] | fields
+
+    def renew_on_check(self, **fields: Any) -> None:
+        """The next check that succeeds renews these; the source knows only the new ones then."""
+        self._renewed = fields
 
     def add_source(self, name: str, definition_id: str = SALESFORCE, **configuration: Any) -> Json:
         """Somebody made a source by hand."""
@@ -206,12 +221,9 @@ class Actors(Offers):
         held = self._actor(kind, body)
         definition = self._definition(kind, held[f"{kind.word}DefinitionId"])
         configuration = need(body, "connectionConfiguration")
+        validate(configuration, definition["_specification"])
         kept = held["connectionConfiguration"]
-        whole = {
-            name: kept.get(name, value) if value == MASK else value
-            for name, value in configuration.items()
-        }
-        validate(whole, definition["_specification"])
+        whole = unmasked(configuration, kept, definition["_specification"])
         held.update(connectionConfiguration=whole, name=need(body, "name"))
         return self._read_actor(kind, held)
 
@@ -268,12 +280,32 @@ class Actors(Offers):
         del self.connections[connection_id]
         self._deleted[connection_id] = {**connection, "status": "deprecated"}
 
+    def _check_actor_update(self, kind: Kind, body: Json) -> Json:
+        held = self._actor(kind, body)
+        need(body, "name")
+        specification = self._definition(kind, held[f"{kind.word}DefinitionId"])["_specification"]
+        given = need(body, "connectionConfiguration")
+        validate(given, specification)
+        whole = unmasked(given, held["connectionConfiguration"], specification)
+        return self._check(kind, held, whole)
+
     def _check_actor(self, kind: Kind, body: Json) -> Json:
         held = self._actor(kind, body)
+        return self._check(kind, held, held["connectionConfiguration"])
+
+    def _check(self, kind: Kind, held: Json, configuration: Json) -> Json:
         failure = self._failure(self._failing_checks, held[f"{kind.word}Id"])
+        if failure is None and not self._accepted.items() <= configuration.items():
+            failure = Failure("config_error", "invalid_grant", None, None)
         config_type = f"check_connection_{kind.word}"
         if failure is None:
-            return {"status": "succeeded", "jobInfo": job_info(config_type, succeeded=True)}
+            info = job_info(config_type, succeeded=True)
+            if self._renewed:
+                # Airbyte keeps the whole configuration that the connector hands back.
+                held["connectionConfiguration"] = {**configuration, **self._renewed}
+                self._accepted, self._renewed = self._accepted | self._renewed, {}
+                info["connectorConfigurationUpdated"] = True
+            return {"status": "succeeded", "jobInfo": info}
         if failure.job:
             return {"jobInfo": job_info(config_type, succeeded=False, failure=failure)}
         return {

@@ -382,6 +382,7 @@ def _actor_routes(kind: Kind) -> dict[tuple[str, str], Route]:
         "partial_update": Airbyte._patch_actor,
         "delete": Airbyte._delete_actor,
         "check_connection": Airbyte._check_actor,
+        "check_connection_for_update": Airbyte._check_actor_update,
     }
     return {("POST", f"{kind.word}s/{verb}"): _of(kind, act) for verb, act in methods.items()}
 

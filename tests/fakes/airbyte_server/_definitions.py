@@ -77,12 +77,25 @@ def public(definition: Json) -> Json:
 
 
 def masked(configuration: Json, specification: Json) -> Json:
-    secret = {
+    secret = _secrets(specification)
+    return {name: MASK if name in secret else value for name, value in configuration.items()}
+
+
+def unmasked(configuration: Json, kept: Json, specification: Json) -> Json:
+    """A mask in the place of a secret means the one that is kept; elsewhere it means itself."""
+    secret = _secrets(specification) & kept.keys()
+    return {
+        name: kept[name] if name in secret and value == MASK else value
+        for name, value in configuration.items()
+    }
+
+
+def _secrets(specification: Json) -> set[str]:
+    return {
         name
         for name, of in specification.get("properties", {}).items()
         if of.get("airbyte_secret") is True
     }
-    return {name: MASK if name in secret else value for name, value in configuration.items()}
 
 
 @cache

@@ -200,6 +200,43 @@ async def test_a_renewed_configuration_is_kept_and_never_logged(
     assert "canary" not in "".join(capfd.readouterr())
 
 
+async def test_an_update_is_checked_before_it_is_one(with_script: Scripted) -> None:
+    """With what it would be, masks being the stored secrets; what is renewed meanwhile is kept."""
+    script = """
+    if config["token"] == "works once":
+        say(type="CONTROL", control={"type": "CONNECTOR_CONFIG", "emitted_at": 1,
+            "connectorConfig": {"config": dict(config, token="renewed")}})
+    works = config["token"] in ("works", "works once")
+    say(type="CONNECTION_STATUS",
+        connectionStatus={"status": "SUCCEEDED" if works else "FAILED", "message": "no"})
+    """
+    async with with_script(script) as api:
+        source = await api.source({"token": "works"})
+
+        async def check(**configuration: Any) -> tuple[str, bool]:
+            told = await api.ask(
+                "sources/check_connection_for_update",
+                sourceId=source["sourceId"],
+                name="x",
+                connectionConfiguration=configuration,
+            )
+            return told["status"], told["jobInfo"]["connectorConfigurationUpdated"]
+
+        def stored() -> Any:
+            row = api.plane.metadata.one(
+                "SELECT config, name FROM actors WHERE id = ?", source["sourceId"]
+            )
+            assert row is not None
+            assert row["name"] != "x"
+            return row["config"]
+
+        assert await check(token="wrong") == ("failed", False)
+        assert await check(token="**********", other=1) == ("succeeded", False)
+        assert stored() == {"token": "works"}
+        assert await check(token="works once", other=2) == ("succeeded", True)
+        assert stored() == {"token": "renewed", "other": 2}
+
+
 async def test_a_failed_sync_publishes_nothing_half(
     with_script: Scripted, db: asyncpg.Connection[asyncpg.Record]
 ) -> None:

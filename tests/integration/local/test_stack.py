@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from local import servers
 from local.settings import Settings
 from local.stack import SERVICES, Stack
@@ -20,21 +22,25 @@ def prepared(folder: Path, environment: dict[str, str]) -> Stack:
     return stack
 
 
-def keys(stack: Stack) -> dict[str, str]:
-    """The signing key that each service is told."""
-    return {
-        name: stack._service_environment(name).get("WEBHOOK_SIGNING_KEY", "") for name in SERVICES
-    }
+def keys(stack: Stack, key: str) -> dict[str, str]:
+    """What each service is told of a key."""
+    return {name: stack._service_environment(name).get(key, "") for name in SERVICES}
 
 
-def test_the_signing_key_is_drawn_once_for_who_signs(server_dir: Path) -> None:
+@pytest.mark.parametrize(
+    "key, service",
+    [("WEBHOOK_SIGNING_KEY", "drift_repair_agent"), ("ROTATION_DIGEST_KEY", "orchestrator")],
+)
+def test_a_key_is_drawn_once_for_the_one_who_uses_it(
+    server_dir: Path, key: str, service: str
+) -> None:
     """It stays in the state folder, for its owner alone; the one that was given goes before."""
-    first = keys(prepared(server_dir / "stack", {}))
-    drawn = first.pop("drift_repair_agent")
+    first = keys(prepared(server_dir / "stack", {}), key)
+    drawn = first.pop(service)
 
     assert len(drawn) >= 32
     assert set(first.values()) == {""}
-    assert (server_dir / "stack/webhook_signing_key").stat().st_mode & 0o777 == 0o600
-    assert keys(prepared(server_dir / "stack", {}))["drift_repair_agent"] == drawn
-    given = keys(prepared(server_dir / "stack", {"WEBHOOK_SIGNING_KEY": GIVEN}))
-    assert given == dict.fromkeys(first, "") | {"drift_repair_agent": GIVEN}
+    assert (server_dir / "stack" / key.lower()).stat().st_mode & 0o777 == 0o600
+    assert keys(prepared(server_dir / "stack", {}), key)[service] == drawn
+    given = keys(prepared(server_dir / "stack", {key: GIVEN}), key)
+    assert given == dict.fromkeys(first, "") | {service: GIVEN}

@@ -1,0 +1,23 @@
+"""What the broker's process does so that no other can read its memory or environment."""
+
+from __future__ import annotations
+
+import ctypes
+import resource
+import sys
+
+from shared import logs
+
+log = logs.get(__name__)
+
+_PR_SET_DUMPABLE = 4
+"""prctl(2): without it `/proc/PID/environ` and `/proc/PID/mem` are root's alone."""
+
+
+def keep_to_itself() -> None:
+    """No core dumps, and on Linux no look into this process by others of the same user."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if not sys.platform.startswith("linux"):
+        return
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+        log.warning("process_is_readable", errno=ctypes.get_errno())

@@ -1,0 +1,79 @@
+"""The auth_broker's own settings: which stores it reads, and how it logs in there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, HttpUrl, model_validator
+
+from shared.config import Optional, RegistrySettings, is_loopback
+
+StoreName = Literal["env", "file", "vault"]
+_PATH = r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$"
+
+
+class BrokerSettings(RegistrySettings):
+    """What the auth_broker reads; no other process ever loads a credential."""
+
+    credential_store: StoreName = "env"
+    """Where a credential is whose id names no store: `env`, `file` or `vault`."""
+
+    credentials_dir: Optional[Path] = None
+    """Folder of the store `file`: a folder for each credential, a file for each variable in it."""
+
+    vault_addr: Optional[HttpUrl] = None
+    """Where HashiCorp Vault or OpenBao listens, for the store `vault`; https unless it is here."""
+
+    vault_ca_file: Optional[Path] = None
+    """CA certificate to verify Vault's server with. Empty: those that the machine trusts."""
+
+    vault_namespace: Optional[str] = None
+    """Vault's namespace, where there are any."""
+
+    vault_mount: str = Field(default="secret", pattern=_PATH)
+    """Where the KV version 2 engine is mounted."""
+
+    vault_path: str = Field(default="aam", pattern=_PATH)
+    """Below which path of it the credentials are: `aam/salesforce-prod`."""
+
+    vault_approle: str = Field(default="approle", pattern=_PATH)
+    """Where the AppRole login is mounted."""
+
+    vault_role: Optional[str] = Field(default=None, pattern=_PATH)
+    """Name of the role whose secret id is expected."""
+
+    vault_role_id: Optional[str] = None
+    """The role's id, which is no secret by itself."""
+
+    vault_secret_id_file: Optional[Path] = None
+    """File with the wrapping token of a one-use secret id: `-wrap-ttl=… role/<role>/secret-id`."""
+
+    @model_validator(mode="after")
+    def _stores_are_whole(self) -> Self:
+        if self.credentials_dir is not None and not self.credentials_dir.is_dir():
+            raise ValueError("CREDENTIALS_DIR names no folder")
+        told = (self.vault_addr, self.vault_role, self.vault_role_id, self.vault_secret_id_file)
+        if any(told) and not all(told):
+            raise ValueError(
+                "VAULT_ADDR, VAULT_ROLE, VAULT_ROLE_ID and VAULT_SECRET_ID_FILE go together: "
+                "set all or none"
+            )
+        if self.credential_store == "file" and self.credentials_dir is None:
+            raise ValueError("CREDENTIAL_STORE is file: it needs CREDENTIALS_DIR")
+        if self.credential_store == "vault" and self.vault_addr is None:
+            raise ValueError("CREDENTIAL_STORE is vault: it needs VAULT_ADDR")
+        return self
+
+    @model_validator(mode="after")
+    def _vault_is_who_it_says(self) -> Self:
+        if self.vault_ca_file is not None and not self.vault_ca_file.is_file():
+            raise ValueError("VAULT_CA_FILE names no file")
+        address = self.vault_addr
+        if address is not None and address.scheme != "https" and not is_loopback(_host(address)):
+            raise ValueError("VAULT_ADDR must be https: it is not on this machine")
+        return self
+
+
+def _host(address: HttpUrl) -> str:
+    return (address.host or "").strip("[]")

@@ -1,0 +1,213 @@
+"""Credentials from HashiCorp Vault or OpenBao: KV version 2, by an AppRole.
+
+The secret id of the login is used once, and comes wrapped: whoever read it on its way has used it
+up, so that the broker's own login fails and somebody notices. The token that the login gives lives
+for minutes and is renewed while the process runs; secrets are never kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import hvac
+import requests
+from hvac import exceptions
+
+from services.auth_broker.settings import BrokerSettings
+from shared import logs
+from shared.errors import AamError, Unavailable, UpstreamDenied
+
+log = logs.get(__name__)
+
+_WITHIN_S = 5.0
+"""The longest wait for one answer of Vault's."""
+_SHORTEST_PAUSE_S = 1.0
+_LONGEST_PAUSE_S = 60.0
+_AGAIN_AFTER_S = 5.0
+"""How often a login is tried while there is none; who asks for a credential tries one at once."""
+
+
+class LoginRefused(AamError):
+    """Vault refuses the login for good: somebody must look, and bring another secret id."""
+
+    status = 503
+    title = "Unavailable"
+    code = "store_unavailable"
+
+
+class VaultStore:
+    """Credentials from a vault; reads are passed on, never kept."""
+
+    def __init__(self, settings: BrokerSettings) -> None:
+        """Prepare it; nothing is sent before `log_in`."""
+        self._mount = settings.vault_mount
+        self._path = settings.vault_path
+        self._approle = settings.vault_approle
+        self._role_id = settings.vault_role_id
+        self._secret_id_file = settings.vault_secret_id_file
+        self._creation_path = f"auth/{self._approle}/role/{settings.vault_role}/secret-id"
+        session = requests.Session()
+        session.trust_env = False
+        self._vault = hvac.Client(
+            url=str(settings.vault_addr).rstrip("/"),
+            token="",  # None would look for one in the environment and in the home folder
+            verify=str(settings.vault_ca_file) if settings.vault_ca_file else True,
+            timeout=_WITHIN_S,
+            allow_redirects=False,
+            session=session,
+            namespace=settings.vault_namespace,
+        )
+        self._logging_in = threading.Lock()
+        self._is_logged_in = False
+        self._lease_s = 0.0
+        self._taken = ""
+        """The wrapping token that was tried last: it is good for nothing any more."""
+
+    async def variables(self, credential_id: str) -> Mapping[str, str]:
+        """The credential's variables, as they are in the vault now.
+
+        Raises:
+            Unavailable: the vault is away, sealed, or its token has come to its end.
+            UpstreamDenied: the role's policy does not let it read this credential.
+        """
+        return await asyncio.to_thread(self._read, credential_id)
+
+    def name_of(self, credential_id: str, variable: str) -> str:
+        """The key, below the mount."""
+        return f"{self._path}/{credential_id}#{variable}"
+
+    async def ping(self) -> None:
+        """See that the vault answers, is not sealed, and takes our token."""
+        await asyncio.to_thread(self._ping)
+
+    async def keep_logged_in(self) -> None:
+        """Renew the token for as long as the process runs; a new wrapped secret id is taken up."""
+        while True:
+            lease_s = min(max(self._lease_s / 2, _SHORTEST_PAUSE_S), _LONGEST_PAUSE_S)
+            await asyncio.sleep(lease_s if self._is_logged_in else _AGAIN_AFTER_S)
+            try:
+                await asyncio.to_thread(self._renew)
+            except AamError as error:
+                log.warning("vault_token_not_renewed", code=error.code, detail=error.detail)
+
+    def log_in(self) -> None:
+        """Unwrap the secret id, see where it comes from, and log in with it.
+
+        Raises:
+            LoginRefused: there is no wrapping token, it is used up, or came from elsewhere.
+            Unavailable: the vault is away or sealed; the wrapping token is as it was.
+        """
+        with self._logging_in:
+            if self._is_logged_in:
+                return
+            token = self._wrapping_token()
+            with _away_is_unavailable():
+                self._expect_made_by_our_role(token)
+                self._taken = self._vault.token = token
+                try:
+                    secret_id = self._vault.sys.unwrap()["data"]["secret_id"]
+                    login = self._vault.auth.approle.login(
+                        self._role_id, secret_id, mount_point=self._approle
+                    )
+                except (exceptions.InvalidRequest, exceptions.Forbidden, KeyError):
+                    raise LoginRefused("Vault refuses the AppRole login.") from None
+            self._lease_s = float(login["auth"]["lease_duration"])
+            self._is_logged_in = True
+            log.info("vault_logged_in", lease_seconds=self._lease_s)
+
+    def _wrapping_token(self) -> str:
+        try:
+            token = self._secret_id_file.read_text().strip() if self._secret_id_file else ""
+        except (OSError, UnicodeDecodeError):
+            token = ""
+        if not token:
+            raise LoginRefused("VAULT_SECRET_ID_FILE cannot be read, or holds nothing.")
+        if token == self._taken:
+            raise LoginRefused("VAULT_SECRET_ID_FILE still holds what was used up.")
+        return token
+
+    def _expect_made_by_our_role(self, token: str) -> None:
+        """See, before it is used up, that the token wraps what it should."""
+        try:
+            found = self._vault.adapter.post("/v1/sys/wrapping/lookup", json={"token": token})
+            made_by = found["data"]["creation_path"]
+        except (exceptions.InvalidRequest, exceptions.Forbidden, KeyError):
+            raise LoginRefused(
+                "Vault knows no such wrapping token as VAULT_SECRET_ID_FILE holds: it has expired, "
+                "or was unwrapped before, here or by somebody who should not have it."
+            ) from None
+        if made_by != self._creation_path:
+            raise LoginRefused(
+                f"What VAULT_SECRET_ID_FILE holds was not made by {self._creation_path}: somebody "
+                "may have put another in its place."
+            )
+
+    def _read(self, credential_id: str) -> Mapping[str, str]:
+        with _away_is_unavailable():
+            self.log_in()
+            try:
+                found = self._vault.secrets.kv.v2.read_secret_version(
+                    f"{self._path}/{credential_id}",
+                    mount_point=self._mount,
+                    raise_on_deleted_version=True,
+                )
+            except exceptions.InvalidPath:
+                return {}
+            except exceptions.Forbidden:
+                self._expect_live_token()
+                raise UpstreamDenied(
+                    f"The vault does not let the auth_broker read credential {credential_id}.",
+                    code="store_denied",
+                ) from None
+        data: Mapping[str, Any] = found["data"]["data"]
+        return {
+            name.lower(): _text(value) for name, value in data.items() if value not in ("", None)
+        }
+
+    def _ping(self) -> None:
+        with _away_is_unavailable():
+            self.log_in()
+            self._expect_live_token()
+
+    def _expect_live_token(self) -> None:
+        """See whether it is our token that is refused, rather than what was asked with it."""
+        try:
+            self._vault.auth.token.lookup_self()
+        except exceptions.Forbidden:
+            self._is_logged_in = False
+            raise Unavailable(
+                "The vault's token has come to its end.", code="store_unavailable"
+            ) from None
+
+    def _renew(self) -> None:
+        with _away_is_unavailable():
+            if not self._is_logged_in:
+                self.log_in()
+                return
+            try:
+                renewed = self._vault.auth.token.renew_self()
+            except (exceptions.Forbidden, exceptions.InvalidRequest):
+                self._expect_live_token()
+                return
+        self._lease_s = float(renewed["auth"]["lease_duration"])
+
+
+def _text(value: Any) -> str:
+    """A value as the environment would hold it."""
+    return value if isinstance(value, str) else str(value).lower()
+
+
+@contextmanager
+def _away_is_unavailable() -> Iterator[None]:
+    """What keeps the vault from answering; its own words are not passed on."""
+    try:
+        yield
+    except exceptions.VaultDown:
+        raise Unavailable("The vault is sealed.", code="store_unavailable") from None
+    except (exceptions.VaultError, requests.RequestException) as error:
+        log.warning("vault_away", cause=type(error).__name__)
+        raise Unavailable("The vault cannot be read now.", code="store_unavailable") from None

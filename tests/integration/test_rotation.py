@@ -1,0 +1,475 @@
+"""A credential that changed in its store is checked, then given to the sources that use it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from redis.asyncio import Redis
+
+from tests.fakes.airbyte_server import AirbyteServer, Fault
+from tests.integration.conftest import (
+    CREDENTIALS,
+    ORDER,
+    Mesh,
+    add_destination,
+    running,
+    settings_for,
+)
+
+CANARY = "AAMCANARY"
+PATH = "/credentials/salesforce-prod/rotate"
+SECRET, TOKEN = (
+    f"CREDENTIAL_SALESFORCE_PROD__{name}" for name in ("CLIENT_SECRET", "REFRESH_TOKEN")
+)
+DATE = "CREDENTIAL_SALESFORCE_PROD__START_DATE"
+UPDATE, CHECK = "sources/update", "sources/check_connection_for_update"
+
+pytestmark = pytest.mark.exact
+
+
+@pytest.fixture
+def store() -> dict[str, str]:
+    """What the broker's environment holds; whoever keeps it changes it."""
+    return dict(CREDENTIALS)
+
+
+@pytest.fixture
+async def mesh(
+    store: dict[str, str],
+    airbyte: AirbyteServer,
+    registry_url: str,
+    redis_url: str,
+    sql: asyncpg.Connection[asyncpg.Record],
+    redis: Redis,
+) -> AsyncIterator[Mesh]:
+    """The services, with credentials that can be changed."""
+    add_destination(airbyte)
+    settings = settings_for(airbyte, registry_url, redis_url, airbyte_timeout="2")
+    parts: dict[str, Any] = {"sql": sql, "redis": redis, "order": ORDER}
+    async with running(settings, airbyte, repairs=False, credentials=store, **parts) as mesh:
+        yield mesh
+
+
+async def rotate(mesh: Mesh, *, status: int = 200, wait: float = 20) -> list[dict[str, Any]]:
+    """What became of each connection, in the order of their names; no secret is in the answer."""
+    answer = await mesh.orchestrator.post(PATH, params={"wait": wait})
+    assert answer.status_code == status, answer.text
+    assert CANARY not in answer.text
+    connections: list[dict[str, Any]] = answer.json()["connections"]
+    return sorted(connections, key=lambda one: str(one["name"]))
+
+
+def outcomes(connections: list[dict[str, Any]]) -> list[str]:
+    """In the order of their names."""
+    return [one["outcome"] for one in connections]
+
+
+def held(mesh: Mesh, connection: dict[str, Any]) -> dict[str, Any]:
+    """What Airbyte configured the connection's source with."""
+    source = mesh.airbyte.sources[connection["airbyte_source_id"]]
+    configuration: dict[str, Any] = source["connectionConfiguration"]
+    return configuration
+
+
+async def two(mesh: Mesh) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Two connections that use the credential, each with a source of its own."""
+    return await mesh.onboard(connection_name="A"), await mesh.onboard(connection_name="B")
+
+
+async def test_what_changed_is_given_to_every_source_in_place(
+    mesh: Mesh, store: dict[str, str]
+) -> None:
+    """The same sources, each by one update after one check; asking again changes nothing."""
+    connections = await two(mesh)
+    sources = set(mesh.airbyte.sources)
+    before = {**held(mesh, connections[0])}
+    assert outcomes(await rotate(mesh)) == ["unchanged", "unchanged"]
+    assert mesh.airbyte.called(CHECK) == []
+
+    store[SECRET] = "AAMCANARY-new-secret"
+    told = await rotate(mesh)
+
+    assert outcomes(told) == ["updated", "updated"]
+    assert set(mesh.airbyte.sources) == sources
+    for connection in connections:
+        assert held(mesh, connection) == before | {"client_secret": "AAMCANARY-new-secret"}
+    assert len(mesh.airbyte.called(UPDATE)) == len(mesh.airbyte.called(CHECK)) == 2
+    # What did not change was not sent at all: Airbyte keeps its own.
+    for sent in mesh.airbyte.called(UPDATE):
+        assert sent["connectionConfiguration"]["refresh_token"] == "**********"
+    assert outcomes(await rotate(mesh)) == ["unchanged", "unchanged"]
+    assert len(mesh.airbyte.called(UPDATE)) == 2
+
+
+async def test_each_connection_has_an_operation_and_an_event(
+    mesh: Mesh, store: dict[str, str]
+) -> None:
+    """Who asked is on the operation; neither they nor the registry hold a secret."""
+    connection = await mesh.onboard()
+    store[TOKEN] = "AAMCANARY-new-token"
+
+    (told,) = await rotate(mesh)
+
+    path = f"/operations/{told['operation_id']}"
+    operation = (await mesh.orchestrator.get(path)).json()
+    assert (operation["kind"], operation["status"]) == ("rotate", "done")
+    assert operation["connection_id"] == told["connection_id"] == connection["id"]
+    assert operation["asked_by"].startswith("tests")
+    event = (await mesh.events(2))[1]
+    assert (event["type"], event["ref"]) == ("credential.rotated", told["operation_id"])
+    rows = await mesh.sql.fetch("SELECT o::text FROM operations o UNION ALL"
+                                " SELECT c::text FROM connections c")  # fmt: skip
+    assert len(rows) == 3
+    assert not [row for row in rows if CANARY in row[0]]
+
+
+async def test_a_refused_check_changes_nothing_anywhere(mesh: Mesh, store: dict[str, str]) -> None:
+    """422 with each connection's outcome; when the store is put right, all are given it."""
+    a, b = await two(mesh)
+    before = [{**held(mesh, one)} for one in (a, b)]
+    store[TOKEN] = "AAMCANARY-mistyped"
+    mesh.airbyte.fail_check("invalid_grant", source=b["airbyte_source_id"])
+
+    refused = await mesh.orchestrator.post(PATH)
+
+    assert (refused.status_code, refused.json()["code"]) == (422, "check_failed")
+    assert refused.json()["credential_id"] == "salesforce-prod"
+    assert "invalid_grant" not in refused.text
+    assert outcomes(await rotate(mesh, status=422)) == ["not_tried", "check_failed"]
+    assert [held(mesh, one) for one in (a, b)] == before
+    assert mesh.airbyte.called(UPDATE) == []
+    assert await mesh.sql.fetchval("SELECT count(*) FROM operations WHERE kind = 'rotate'") == 0
+
+    mesh.airbyte.heal()
+    assert outcomes(await rotate(mesh)) == ["updated", "updated"]
+
+
+async def test_what_does_not_fit_the_connector_is_refused_the_same_way(
+    mesh: Mesh, store: dict[str, str]
+) -> None:
+    """Airbyte's own 422 on the check is a check that failed; its words stay out."""
+    await mesh.onboard()
+    store[TOKEN] = "AAMCANARY-new"
+    mesh.airbyte.answer(CHECK, {"message": "AAMCANARY is not a string"}, status=422, times=None)
+
+    (told,) = await rotate(mesh, status=422)
+
+    assert (told["outcome"], told["code"]) == ("check_failed", "upstream_rejected")
+
+
+async def test_a_token_that_the_connector_renewed_is_never_overwritten(
+    mesh: Mesh, store: dict[str, str]
+) -> None:
+    """The store still has the one of before: only what is new there is given."""
+    connection = await mesh.onboard()
+    mesh.airbyte.renew(connection["airbyte_source_id"], refresh_token="renewed")
+    assert outcomes(await rotate(mesh)) == ["unchanged"]
+    assert held(mesh, connection)["refresh_token"] == "renewed"
+
+    store[SECRET] = "new secret"
+    mesh.airbyte.accept_only(client_secret="new secret", refresh_token="renewed")
+    assert outcomes(await rotate(mesh)) == ["updated"]
+    found = held(mesh, connection)
+    assert (found["client_secret"], found["refresh_token"]) == ("new secret", "renewed")
+
+    # One that the store was given since is newer than what the connector has.
+    store[TOKEN] = "granted anew"
+    mesh.airbyte.accept_only(refresh_token="granted anew")
+    assert outcomes(await rotate(mesh)) == ["updated"]
+    assert held(mesh, connection)["refresh_token"] == "granted anew"
+
+
+async def test_a_token_that_is_renewed_by_the_check_itself_stays(
+    mesh: Mesh, store: dict[str, str]
+) -> None:
+    """The check has used up the store's token; Airbyte has kept what came of it."""
+    connection = await mesh.onboard()
+    store[SECRET], store[TOKEN] = "new secret", "used once"
+    mesh.airbyte.accept_only(client_secret="new secret", refresh_token="used once")
+    mesh.airbyte.renew_on_check(refresh_token="renewed")
+
+    assert outcomes(await rotate(mesh)) == ["updated"]
+    found = held(mesh, connection)
+    assert (found["client_secret"], found["refresh_token"]) == ("new secret", "renewed")
+    assert outcomes(await rotate(mesh)) == ["unchanged"]
+
+
+async def test_what_a_check_has_renewed_is_in_force_though_another_check_fails(
+    mesh: Mesh, store: dict[str, str]
+) -> None:
+    """It cannot be taken back, so it is told as it is, and written down."""
+    a, b = await two(mesh)
+    store[TOKEN] = "used once"
+    mesh.airbyte.renew_on_check(refresh_token="renewed")
+    mesh.airbyte.fail_check(source=b["airbyte_source_id"])
+
+    told = await rotate(mesh, status=422)
+
+    assert outcomes(told) == ["updated", "check_failed"]
+    assert held(mesh, a)["refresh_token"] == "renewed"
+    assert held(mesh, b)["refresh_token"] == CREDENTIALS[TOKEN]
+
+
+async def test_without_a_record_everything_is_checked_before_it_is_given(
+    mesh: Mesh, store: dict[str, str]
+) -> None:
+    """A source of before, whose token the connector has renewed: the old one fails the check."""
+    connection = await mesh.onboard()
+    await mesh.sql.execute("UPDATE connections SET credential_digests = NULL")
+    mesh.airbyte.renew(connection["airbyte_source_id"], refresh_token="renewed")
+    mesh.airbyte.accept_only(refresh_token="renewed")
+
+    assert outcomes(await rotate(mesh, status=422)) == ["check_failed"]
+    assert held(mesh, connection)["refresh_token"] == "renewed"
+
+    mesh.airbyte.accept_only(refresh_token=CREDENTIALS[TOKEN])
+    assert outcomes(await rotate(mesh)) == ["updated"]
+    assert outcomes(await rotate(mesh)) == ["unchanged"]
+
+
+async def test_what_somebody_set_in_airbyte_stays(mesh: Mesh, store: dict[str, str]) -> None:
+    """Fields that the store never had are no business of it; what it has no more goes."""
+    store[DATE] = "2024-01-01"
+    connection = await mesh.onboard()
+    mesh.airbyte.renew(connection["airbyte_source_id"], streams_criteria=["by hand"])
+    del store[DATE]
+    store[SECRET] = "new secret"
+
+    assert outcomes(await rotate(mesh)) == ["updated"]
+
+    found = held(mesh, connection)
+    assert found["streams_criteria"] == ["by hand"]
+    assert "start_date" not in found
+
+
+async def test_a_source_with_more_than_one_connection_is_given_it_once(
+    mesh: Mesh, store: dict[str, str]
+) -> None:
+    """Whoever stands on it is told, also what was imported."""
+    connection = await mesh.onboard(connection_name="A")
+    wired = mesh.airbyte.connections[connection["airbyte_connection_id"]]
+    by_hand = str(uuid4())
+    mesh.airbyte.connections[by_hand] = {**wired, "connectionId": by_hand, "name": "B"}
+    order = {"airbyte_connection_id": by_hand}
+    imported = await mesh.orchestrator.post("/connections/import", json=order)
+    assert imported.status_code == 200, imported.text
+    store[SECRET] = "new secret"
+
+    told = await rotate(mesh)
+
+    assert [(one["name"], one["outcome"]) for one in told] == [("A", "updated"), ("B", "updated")]
+    assert len(mesh.airbyte.called(UPDATE)) == 1
+    rotated = [event["connection_id"] for event in await mesh.events(4)
+               if event["type"] == "credential.rotated"]  # fmt: skip
+    assert sorted(rotated) == sorted(one["connection_id"] for one in told)
+
+
+@pytest.mark.parametrize("after_effect", [True, False])
+@pytest.mark.parametrize("kind", ["reset", "hang", 500])
+async def test_a_lost_update_is_found_out(
+    mesh: Mesh, store: dict[str, str], kind: Fault, after_effect: bool
+) -> None:
+    """The name in Airbyte tells whether it arrived: what did is not sent again, what did not is."""
+    connection = await mesh.onboard()
+    store[TOKEN] = "new token"
+    mesh.airbyte.fault(UPDATE, kind, after_effect=after_effect)
+
+    assert outcomes(await rotate(mesh)) == ["updated"]
+
+    assert held(mesh, connection)["refresh_token"] == "new token"
+    assert len(mesh.airbyte.called(UPDATE)) == (1 if after_effect else 2)
+
+
+async def test_what_arrived_and_was_renewed_since_is_not_sent_again(
+    mesh: Mesh, store: dict[str, str]
+) -> None:
+    """While nobody knew, a sync had the connector renew the token that had arrived."""
+    connection = await mesh.onboard()
+    store[TOKEN] = "new token"
+    mesh.airbyte.fault(UPDATE, "reset", after_effect=True)
+
+    assert outcomes(await rotate(mesh, status=202, wait=0)) == ["running"]
+    async with asyncio.timeout(10):
+        while held(mesh, connection)["refresh_token"] != "new token":  # noqa: ASYNC110 (a server's)
+            await asyncio.sleep(0.01)
+    mesh.airbyte.renew(connection["airbyte_source_id"], refresh_token="renewed")
+
+    async with asyncio.timeout(10):
+        while outcomes(await rotate_or_busy(mesh)) != ["unchanged"]:  # noqa: ASYNC110 (as above)
+            await asyncio.sleep(0.1)
+    assert held(mesh, connection)["refresh_token"] == "renewed"
+
+
+async def rotate_or_busy(mesh: Mesh) -> list[dict[str, Any]]:
+    """What a rotation tells while another may be under way."""
+    told: list[dict[str, Any]] = (await mesh.orchestrator.post(PATH)).json()["connections"]
+    return told
+
+
+async def test_an_update_that_airbyte_only_says_it_did_is_no_update(
+    mesh: Mesh, store: dict[str, str]
+) -> None:
+    """502, nothing is written down, and asking again gives it."""
+    connection = await mesh.onboard()
+    store[TOKEN] = "new token"
+    mesh.airbyte.fault(UPDATE, "lie")
+
+    (told,) = await rotate(mesh, status=502)
+    assert (told["outcome"], told["code"]) == ("failed", "upstream_mismatch")
+    assert held(mesh, connection)["refresh_token"] == CREDENTIALS[TOKEN]
+
+    assert outcomes(await rotate(mesh)) == ["updated"]
+
+
+async def test_one_that_is_refused_does_not_keep_the_others(
+    mesh: Mesh, store: dict[str, str]
+) -> None:
+    """A source that somebody deleted in Airbyte is told; the rest is given it."""
+    a, b = await two(mesh)
+    del mesh.airbyte.sources[a["airbyte_source_id"]]
+    store[TOKEN] = "new token"
+
+    told = await rotate(mesh, status=502)
+
+    assert [(one["outcome"], one.get("code")) for one in told] == [
+        ("failed", "upstream_missing"),
+        ("updated", None),
+    ]
+    assert held(mesh, b)["refresh_token"] == "new token"
+
+
+@pytest.mark.parametrize("path", ["sources/get", CHECK])
+async def test_airbyte_away_changes_nothing(mesh: Mesh, store: dict[str, str], path: str) -> None:
+    """503, since nothing was recorded."""
+    await mesh.onboard()
+    store[TOKEN] = "new token"
+    mesh.airbyte.fault(path, "reset", times=None)
+
+    assert outcomes(await rotate(mesh, status=503)) == ["unchecked"]
+
+    assert mesh.airbyte.called(UPDATE) == []
+    mesh.airbyte.heal()
+    assert outcomes(await rotate(mesh)) == ["updated"]
+
+
+async def test_what_changes_between_check_and_update_is_not_given(
+    mesh: Mesh, store: dict[str, str]
+) -> None:
+    """Only what was checked: the story is refused, and asking again checks the newest."""
+    connection = await mesh.onboard()
+    store[TOKEN] = "checked"
+    mesh.airbyte.fault(CHECK, "slow", seconds=0.5)
+    rotating = asyncio.create_task(rotate(mesh, status=502))
+    async with asyncio.timeout(10):
+        while not mesh.airbyte.called(CHECK):  # noqa: ASYNC110 (a server's doing)
+            await asyncio.sleep(0.01)
+    store[TOKEN] = "never checked"
+
+    (told,) = await rotating
+
+    assert (told["outcome"], told["code"]) == ("failed", "credential_changed")
+    assert held(mesh, connection)["refresh_token"] == CREDENTIALS[TOKEN]
+    assert outcomes(await rotate(mesh)) == ["updated"]
+    assert held(mesh, connection)["refresh_token"] == "never checked"
+
+
+async def test_rotations_at_once_give_it_once(mesh: Mesh, store: dict[str, str]) -> None:
+    """One of them does it; the others find it done, or the connection busy with it."""
+    connection = await mesh.onboard()
+    store[TOKEN] = "new token"
+
+    answers = await asyncio.gather(*(mesh.orchestrator.post(PATH) for _ in range(6)))
+
+    told = [answer.json()["connections"][0] for answer in answers]
+    assert {one["outcome"] for one in told} <= {"updated", "busy", "unchanged"}
+    assert {one.get("code") for one in told if one["outcome"] == "busy"} <= {"rotating"}
+    assert mesh.airbyte.most_at_once(UPDATE) == 1
+    assert held(mesh, connection)["refresh_token"] == "new token"
+    assert outcomes(await rotate(mesh)) == ["unchanged"]
+
+
+async def test_what_was_given_since_it_was_compared_is_not_given_again(
+    mesh: Mesh, store: dict[str, str]
+) -> None:
+    """A rotation whose check took longer than a whole other one, and a renewal after it."""
+    connection = await mesh.onboard()
+    store[TOKEN] = "new token"
+    mesh.airbyte.fault(CHECK, "slow", seconds=1.0)
+    slow = asyncio.create_task(rotate(mesh, status=409))
+    async with asyncio.timeout(10):
+        while not mesh.airbyte.called(CHECK):  # noqa: ASYNC110 (a server's doing)
+            await asyncio.sleep(0.01)
+
+    assert outcomes(await rotate(mesh)) == ["updated"]
+    mesh.airbyte.renew(connection["airbyte_source_id"], refresh_token="renewed")
+
+    (told,) = await slow
+    assert (told["outcome"], told["code"]) == ("busy", "rotating")
+    assert held(mesh, connection)["refresh_token"] == "renewed"
+    assert outcomes(await rotate(mesh)) == ["unchanged"]
+
+
+async def test_a_connection_that_is_being_onboarded_is_told(
+    mesh: Mesh, store: dict[str, str]
+) -> None:
+    """It may have been given the one of before: 409, ask again when it is there."""
+    await mesh.onboard(connection_name="A")
+    mesh.airbyte.fault("commands/run/discover", "hang")
+    order = {**ORDER, "connection_name": "B"}
+    await mesh.orchestrator.post("/connections/onboard", params={"wait": 0}, json=order)
+    store[TOKEN] = "new token"
+
+    told = await rotate(mesh, status=409)
+
+    assert [(one["name"], one["outcome"]) for one in told] == [("A", "updated"), ("B", "busy")]
+    mesh.airbyte.heal()
+
+
+@pytest.mark.parametrize(
+    "path, status, code",
+    [
+        ("/credentials/nobody-s/rotate", 404, "credential_unused"),
+        ("/credentials/env:salesforce-prod/rotate", 404, "credential_unused"),
+        ("/credentials/salesforce_prod/rotate", 422, "invalid_request"),
+        ("/credentials/..%2f..%2fx/rotate", 404, "no_such_route"),
+    ],
+)
+async def test_what_cannot_be_meant(mesh: Mesh, path: str, status: int, code: str) -> None:
+    """A reference that no connection uses, or that is none."""
+    answer = await mesh.orchestrator.post(path)
+
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+
+
+async def test_a_store_without_it_changes_nothing(mesh: Mesh, store: dict[str, str]) -> None:
+    """The store's own refusal is passed on, with the variable's name."""
+    await mesh.onboard()
+    del store[TOKEN]
+    answer = await mesh.orchestrator.post(PATH)
+    assert (answer.status_code, answer.json()["code"]) == (422, "credential_incomplete")
+    store.clear()
+    answer = await mesh.orchestrator.post(PATH)
+    assert (answer.status_code, answer.json()["code"]) == (422, "credential_not_found")
+    assert mesh.airbyte.called(UPDATE) == []
+
+
+async def test_without_a_key_nothing_is_rotated(
+    airbyte: AirbyteServer,
+    registry_url: str,
+    redis_url: str,
+    sql: asyncpg.Connection[asyncpg.Record],
+    redis: Redis,
+) -> None:
+    """Nobody could tell a token that the connector renewed from one that is new in the store."""
+    add_destination(airbyte)
+    settings = settings_for(airbyte, registry_url, redis_url, rotation_digest_key=None)
+    async with running(settings, airbyte, sql=sql, redis=redis, order=ORDER) as mesh:
+        await mesh.onboard()
+        answer = await mesh.orchestrator.post(PATH)
+    assert (answer.status_code, answer.json()["code"]) == (409, "no_digest_key")
+    assert await sql.fetchval("SELECT credential_digests FROM connections") is None

@@ -1,0 +1,310 @@
+"""Credentials in a vault: a real OpenBao, an AppRole, a wrapped secret id that is used once."""
+
+# ruff: noqa: ASYNC240 - a test's own small files
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from services.auth_broker.vault import VaultStore
+from shared.errors import AamError
+from tests import access
+from tests.integration.conftest import REPOSITORY, broker_for
+from tests.integration.openbao import ROLE, OpenBao
+from tests.integration.test_auth_broker import Sql, ask, audited, token
+
+CANARY = "AAMCANARY-vault"
+FIELDS = {
+    "client_id": f"{CANARY}-id",
+    "client_secret": f"{CANARY}-secret",
+    "refresh_token": f"{CANARY}-token",
+}
+ANSWER = {**FIELDS, "auth_type": "Client", "is_sandbox": False}
+REFERENCE = "vault:salesforce-prod"
+
+
+@pytest.fixture(scope="module")
+def bao(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenBao]:
+    """One that every test shares, and that no test seals or ends."""
+    server = OpenBao(tmp_path_factory.mktemp("bao"))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture
+def own_bao(tmp_path: Path) -> Iterator[OpenBao]:
+    """One of a test's own, not started yet."""
+    server = OpenBao(tmp_path)
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def secret_id_file(tmp_path: Path) -> Path:
+    """Where the wrapping token is put."""
+    return tmp_path / "secret-id"
+
+
+@asynccontextmanager
+async def serving(registry_url: str, told: dict[str, Any]) -> AsyncIterator[FastAPI]:
+    """A broker that keeps itself logged in."""
+    app = broker_for(registry_url, {}, **told)
+    async with app.router.lifespan_context(app):
+        yield app
+
+
+async def ready(app: FastAPI) -> dict[str, Any]:
+    """What it says of itself."""
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://aam") as it:
+        told: dict[str, Any] = (await it.get("/ready")).json()
+    return told
+
+
+async def test_a_credential_is_read_anew_each_time(
+    bao: OpenBao,
+    sql: Sql,
+    registry_url: str,
+    secret_id_file: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What is changed or deleted in the vault counts at once; nothing of it is logged or kept."""
+    bao.put("salesforce-prod", **FIELDS)
+    wrapped = bao.wrapped_secret_id()
+    async with serving(registry_url, bao.settings(secret_id_file, wrapped)) as app:
+        logging.getLogger().addHandler(caplog.handler)
+        assert (await ready(app))["checks"]["vault"] == "ok"
+        assert (await ask(app, REFERENCE)).json() == ANSWER
+
+        bao.put(
+            "salesforce-prod", **FIELDS | {"refresh_token": f"{CANARY}-new", "IS_SANDBOX": True}
+        )
+        changed = (await ask(app, REFERENCE)).json()
+        assert changed == ANSWER | {"refresh_token": f"{CANARY}-new", "is_sandbox": True}
+
+        bao.delete("salesforce-prod")
+        gone = await ask(app, REFERENCE)
+        assert (gone.status_code, gone.json()["code"]) == (404, "credential_not_found")
+        assert (await ask(app, "vault:nobody-s")).status_code == 404
+    assert [row[1:] for row in await audited(sql)] == [
+        (REFERENCE, "granted"),
+        (REFERENCE, "granted"),
+        (REFERENCE, "credential_not_found"),
+        ("vault:nobody-s", "credential_not_found"),
+    ]
+    assert CANARY not in caplog.text
+    assert wrapped not in caplog.text
+
+
+async def test_the_default_store_may_be_the_vault(
+    bao: OpenBao, sql: Sql, registry_url: str, secret_id_file: Path
+) -> None:
+    """An id that names no store is read there; an incomplete one is told by its key."""
+    bao.put("salesforce-prod", **FIELDS | {"client_secret": ""})
+    told = bao.settings(secret_id_file) | {"credential_store": "vault"}
+    async with serving(registry_url, told) as app:
+        answer = await ask(app, "salesforce-prod")
+
+    assert answer.json()["code"] == "credential_incomplete"
+    assert answer.json()["variable"] == "aam/salesforce-prod#client_secret"
+    assert CANARY not in answer.text
+
+
+async def test_what_the_policy_denies_is_told_as_that(
+    bao: OpenBao, sql: Sql, registry_url: str, secret_id_file: Path
+) -> None:
+    """It is no fault that passes, and no credential that is missing."""
+    bao.put("not-for-us", **FIELDS)
+    async with serving(registry_url, bao.settings(secret_id_file)) as app:
+        answer = await ask(app, "vault:not-for-us")
+
+    assert (answer.status_code, answer.json()["code"]) == (502, "store_denied")
+    assert CANARY not in answer.text
+    assert [row[2] for row in await audited(sql)] == ["store_denied"]
+
+
+async def test_a_wrapped_secret_id_is_good_for_one_start(
+    bao: OpenBao, registry_url: str, secret_id_file: Path
+) -> None:
+    """The second start refuses, and so does one after somebody else has unwrapped it."""
+    told = bao.settings(secret_id_file)
+    broker_for(registry_url, {}, **told)
+    with pytest.raises(SystemExit) as again:
+        broker_for(registry_url, {}, **told)
+
+    stolen = bao.wrapped_secret_id()
+    bao.root.sys.unwrap(stolen)
+    with pytest.raises(SystemExit) as after:
+        broker_for(registry_url, {}, **bao.settings(secret_id_file, stolen))
+
+    for refusal in (again, after):
+        assert "was unwrapped before" in str(refusal.value)
+        assert "\n" not in str(refusal.value)
+    assert stolen not in str(after.value)
+
+
+async def test_what_was_wrapped_by_another_is_not_unwrapped(
+    bao: OpenBao, registry_url: str, secret_id_file: Path
+) -> None:
+    """A token put in the place of ours would have the broker log in as somebody else's role."""
+    wrapped = bao.root.sys.wrap({"secret_id": "theirs"}, ttl=60)["wrap_info"]["token"]
+
+    with pytest.raises(SystemExit) as refused:
+        broker_for(registry_url, {}, **bao.settings(secret_id_file, wrapped))
+
+    assert f"not made by auth/approle/role/{ROLE}/secret-id" in str(refused.value)
+    assert bao.root.sys.unwrap(wrapped)["data"] == {"secret_id": "theirs"}
+
+
+def test_a_refused_start_is_one_line(
+    bao: OpenBao, registry_url: str, secret_id_file: Path, tmp_path: Path
+) -> None:
+    """No traceback, a failing exit code, and the wrapping token is not in it."""
+    wrapped = bao.wrapped_secret_id()
+    told = bao.settings(secret_id_file, wrapped)
+    bao.root.sys.unwrap(wrapped)
+
+    process = subprocess.run(
+        [sys.executable, "-m", "uvicorn", "services.auth_broker.main:app", "--port", "0"],
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(REPOSITORY),
+            "SUPABASE_DB_URL": registry_url,
+            **access.environment(),
+            **{name.upper(): str(value) for name, value in told.items()},
+        },
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert process.returncode == 1
+    assert process.stderr.startswith("Vault knows no such wrapping token")
+    assert process.stderr.count("\n") == 1
+    assert wrapped not in process.stdout + process.stderr
+
+
+async def test_the_token_is_renewed_while_the_broker_runs(
+    bao: OpenBao, sql: Sql, registry_url: str, secret_id_file: Path
+) -> None:
+    """It lives for two seconds, and is read with after five."""
+    bao.put("salesforce-prod", **FIELDS)
+    bao.allow(token_period="2s")
+    try:
+        async with serving(registry_url, bao.settings(secret_id_file)) as app:
+            await asyncio.sleep(5)
+            assert (await ask(app, REFERENCE)).json() == ANSWER
+    finally:
+        bao.allow()
+
+
+async def test_a_token_that_was_revoked_shows_nothing_until_there_is_a_new_secret_id(
+    bao: OpenBao, sql: Sql, registry_url: str, secret_id_file: Path
+) -> None:
+    """503, never what was read before; another wrapped secret id is taken up without a restart."""
+    bao.put("salesforce-prod", **FIELDS)
+    async with serving(registry_url, bao.settings(secret_id_file)) as app:
+        assert (await ask(app, REFERENCE)).status_code == 200
+        bao.revoke_logins()
+
+        for _ in range(2):
+            refused = await ask(app, REFERENCE)
+            assert (refused.status_code, refused.json()["code"]) == (503, "store_unavailable")
+            assert CANARY not in refused.text
+        assert "used up" in (await ready(app))["checks"]["vault"]
+
+        secret_id_file.write_text(bao.wrapped_secret_id())
+        assert (await ask(app, REFERENCE)).json() == ANSWER
+
+
+async def test_sealed_or_gone_it_shows_nothing(
+    own_bao: OpenBao, sql: Sql, registry_url: str, secret_id_file: Path
+) -> None:
+    """503 and recorded, while other stores go on; unsealed it is as before."""
+    own_bao.start()
+    own_bao.put("salesforce-prod", **FIELDS)
+    async with serving(registry_url, own_bao.settings(secret_id_file)) as app:
+        assert (await ask(app, REFERENCE)).status_code == 200
+
+        own_bao.seal()
+        sealed = await ask(app, REFERENCE)
+        assert (sealed.status_code, sealed.json()["code"]) == (503, "store_unavailable")
+        assert (await ready(app))["checks"]["vault"] == "The vault is sealed."
+        own_bao.unseal()
+        assert (await ask(app, REFERENCE)).json() == ANSWER
+
+        own_bao.kill()
+        gone = await ask(app, REFERENCE)
+        assert (gone.status_code, gone.json()["code"]) == (503, "store_unavailable")
+        assert CANARY not in gone.text + sealed.text
+        assert (await ask(app, "env:nobody-s")).status_code == 404
+    assert [row[2] for row in await audited(sql)] == [
+        "granted",
+        "store_unavailable",
+        "granted",
+        "store_unavailable",
+        "credential_not_found",
+    ]
+
+
+async def test_a_vault_that_comes_later_is_logged_in_to_then(
+    own_bao: OpenBao, sql: Sql, registry_url: str, secret_id_file: Path
+) -> None:
+    """Which starts first does not matter: away is not refused."""
+    secret_id_file.write_text("not yet")
+    told = {"vault_addr": own_bao.url, "vault_role": ROLE, "vault_secret_id_file": secret_id_file}
+    # The role's id is known beforehand in life; here it is drawn at each start.
+    async with serving(registry_url, told | {"vault_role_id": "not yet"}) as app:
+        assert (await ask(app, REFERENCE)).status_code == 503
+        await asyncio.to_thread(own_bao.start)
+        own_bao.root.auth.approle.update_role_id(ROLE, "not yet")
+        own_bao.put("salesforce-prod", **FIELDS)
+        secret_id_file.write_text(own_bao.wrapped_secret_id())
+        assert (await ask(app, REFERENCE)).json() == ANSWER
+
+
+async def test_readers_at_once_log_in_once(
+    own_bao: OpenBao, sql: Sql, registry_url: str, secret_id_file: Path
+) -> None:
+    """Of many that find no login, one unwraps; the others wait for it."""
+    secret_id_file.write_text("not yet")
+    told = {"vault_addr": own_bao.url, "vault_role": ROLE, "vault_secret_id_file": secret_id_file}
+    app = broker_for(registry_url, {}, **told, vault_role_id="not yet")
+    await asyncio.to_thread(own_bao.start)
+    own_bao.root.auth.approle.update_role_id(ROLE, "not yet")
+    own_bao.put("salesforce-prod", **FIELDS)
+    secret_id_file.write_text(own_bao.wrapped_secret_id())
+
+    answers = await asyncio.gather(*(ask(app, REFERENCE) for _ in range(10)))
+
+    assert [answer.status_code for answer in answers] == [200] * 10
+    assert isinstance(app.state.service._stores["vault"], VaultStore)
+
+
+@pytest.mark.parametrize("path", ["../../sys/policy", "a/b", "a?x=1", "a#b", "..%2f.."])
+async def test_no_path_reaches_the_vault(
+    bao: OpenBao, sql: Sql, registry_url: str, secret_id_file: Path, path: str
+) -> None:
+    """What is no reference is refused before anything is asked."""
+    async with serving(registry_url, bao.settings(secret_id_file)) as app:
+        service = app.state.service
+        with pytest.raises(AamError) as refused:
+            await service.get_salesforce_config(f"vault:{path}")
+        assert refused.value.code == "bad_credential_id"
+        quoted = f"vault:{path}".replace("#", "%23").replace("?", "%3F")
+        assert (await ask(app, quoted, bearer=token(f"vault:{path}"))).status_code in (404, 422)

@@ -1,0 +1,63 @@
+"""Rotation with the real connector, and an org whose refresh token is new after every login."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local.journey import LOOKED_AT_WHEN_ASKED, ORDER, Mesh, Wired
+from local.sample_org.settings import Settings as SampleOrg
+from local.stack import given_environment, throw_away
+
+REFERENCE = "file:salesforce-prod"
+
+pytestmark = pytest.mark.timeout(600)  # the connector may have to be installed first
+
+
+async def test_what_the_connector_renewed_outlives_every_rotation(tmp_path: Path) -> None:
+    """The store's own token has been worthless since the first login; what is new in it arrives."""
+    org, folder = SampleOrg(), tmp_path / "credentials"
+    write(
+        folder,
+        client_id=org.client_id,
+        client_secret=org.client_secret.get_secret_value(),
+        refresh_token=org.refresh_token.get_secret_value(),
+    )
+    environment = given_environment() | LOOKED_AT_WHEN_ASKED | {"CREDENTIALS_DIR": str(folder)}
+    async with throw_away(environment=environment, keep_logs=tmp_path / "logs") as stack:
+        mesh = Mesh(stack)
+        await mesh.ask("sample_org", "PATCH", "/org/settings", {"rotate_refresh_token": True})
+        order = {**ORDER, "credential_id": REFERENCE}
+        made = await mesh.ask("orchestrator", "POST", "/connections/onboard", order, expect=201)
+        one = Wired(mesh, made["id"])
+        await one.synced()
+        assert await rotated(mesh) == "unchanged"
+
+        await asyncio.to_thread(write, folder, client_secret="AAMCANARY-mistyped")
+        assert await rotated(mesh, expect=422) is None
+        await one.synced()
+
+        secret = org.client_secret.get_secret_value()
+        await asyncio.to_thread(write, folder, client_secret=secret, start_date="2020-01-01")
+        assert await rotated(mesh) == "updated"
+        held = await mesh.in_airbyte("sources/get", sourceId=made["airbyte_source_id"])
+        assert held["connectionConfiguration"]["start_date"] == "2020-01-01"
+        await one.synced()
+        assert await rotated(mesh) == "unchanged"
+
+
+def write(folder: Path, **fields: str) -> None:
+    """Put fields of the credential into the store."""
+    (folder / "salesforce-prod").mkdir(parents=True, exist_ok=True)
+    for name, value in fields.items():
+        (folder / "salesforce-prod" / name).write_text(value)
+
+
+async def rotated(mesh: Mesh, *, expect: int = 200) -> Any:
+    """What became of the one connection; None where the answer is a problem."""
+    path = f"/credentials/{REFERENCE}/rotate"
+    told = await mesh.ask("orchestrator", "POST", path, expect=expect)
+    return told["connections"][0]["outcome"] if expect == 200 and told else None
