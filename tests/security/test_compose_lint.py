@@ -21,7 +21,7 @@ PRIVATE = {"auth-broker", "postgres", "redis"}
 THE_ENGINES = {"docker-proxy"}
 """Who holds the container engine's socket: Airbyte 0.63 starts connectors by it."""
 _NUMERIC = re.compile(r"[1-9]\d*:[1-9]\d*")
-_SECRET = re.compile(r"(?i)(passw|secret|token|api_?key|credential|private)")
+_SECRET = re.compile(r"(?i)(passw|secret|token|api_?key|credential(?!_store)|private)")
 _VERSION = re.compile(r"(@sha256:[0-9a-f]{64}|:v?\d+\.\d+\.\d+[-.\w]*)$")
 
 
