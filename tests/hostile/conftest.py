@@ -35,9 +35,9 @@ __all__ = ["registry_url"]
 
 
 @pytest.fixture(scope="module")
-async def world(registry_url: str, redis_url: str) -> AsyncIterator[World]:
+async def world(postgres_url: str, registry_url: str, redis_url: str) -> AsyncIterator[World]:
     """One mesh with one connection for a whole module, since no attempt may change it."""
-    sql = await asyncpg.connect(registry_url)
+    sql = await asyncpg.connect(postgres_url)
     await empty(sql)
     redis = Redis.from_url(redis_url, decode_responses=True, protocol=3)
     await redis.delete(STREAM)

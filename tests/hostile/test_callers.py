@@ -251,6 +251,28 @@ async def test_c21_tokens_out_of_time(world: World) -> None:
         await refused(world, signed(changes), str(changes))
 
 
+async def test_c21_replayed_tokens(world: World) -> None:
+    """A token is good once, also where the first time was refused, and each time is recorded."""
+    token = signed({})
+    headers = {"Authorization": f"Bearer {token}"}
+    async with without_key(world.mesh.auth_broker) as client:
+        assert (await client.get(SECRET, headers=headers)).status_code == 200
+    await refused(world, token, "replayed", (401, "token_replayed"))
+
+
+async def test_c22_another_credential(world: World) -> None:
+    """A token names the one credential that it is for; whoever asks for another is recorded."""
+    for named in ("other", None, "salesforce-prod-2", "SALESFORCE-PROD", ""):
+        token = signed({"cid": named})
+        await refused(world, token, str(named), (403, "wrong_credential"))
+        jti = jwt.decode(token, options={"verify_signature": False})["jti"]
+        row = await world.mesh.sql.fetchrow(
+            "SELECT caller, result FROM credential_audit WHERE jti = $1", jti
+        )
+        assert row is not None
+        assert tuple(row) == ("service orchestrator", "wrong_credential")
+
+
 async def test_c22_who_may_not(world: World) -> None:
     """A sibling that is who it says, without the scope, is told so."""
     forbidden = (403, "forbidden")
