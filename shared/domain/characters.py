@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 
-_UNKEPT = re.compile(
-    rb"\\u(?:0000"
-    rb"|[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
-    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2}\\u)[dD][c-fC-F])"
+_HALF = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
+    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F]"
 )
 
 
@@ -18,4 +17,7 @@ def without_escaped_backslashes(json: bytes) -> bytes:
 
 def holds_unkept(json: bytes) -> bool:
     """Whether a string of JSON text holds one; escaped backslashes have been taken out of it."""
-    return b"\\u" in json and _UNKEPT.search(json) is not None
+    if b"\\u0000" in json:
+        return True
+    may_hold_half = b"\\ud" in json or b"\\uD" in json
+    return may_hold_half and _HALF.search(json) is not None

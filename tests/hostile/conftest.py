@@ -26,28 +26,24 @@ from tests.integration.conftest import (
     REPOSITORY,
     add_destination,
     empty,
-    mesh,
-    redis,
     registry_url,
-    repairs,
     running,
     settings_for,
-    sql,
 )
 
-__all__ = ["mesh", "redis", "registry_url", "repairs", "sql"]
+__all__ = ["registry_url"]
 
 
 @pytest.fixture(scope="module")
-async def world(registry_url: str, redis_url: str) -> AsyncIterator[World]:
+async def world(postgres_url: str, registry_url: str, redis_url: str) -> AsyncIterator[World]:
     """One mesh with one connection for a whole module, since no attempt may change it."""
-    sql = await asyncpg.connect(registry_url)
+    sql = await asyncpg.connect(postgres_url)
     await empty(sql)
     redis = Redis.from_url(redis_url, decode_responses=True, protocol=3)
     await redis.delete(STREAM)
     async with AirbyteServer(version="2.0.0", auth="token") as airbyte:
         add_destination(airbyte)
-        settings = settings_for(airbyte, registry_url, redis_url)
+        settings = settings_for(airbyte, registry_url, redis_url, observe_interval="86400")
         parts: dict[str, Any] = {"sql": sql, "redis": redis, "order": ORDER}
         async with running(settings, airbyte, repairs=False, **parts) as mesh:
             yield await World.of(mesh)

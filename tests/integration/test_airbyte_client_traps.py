@@ -191,6 +191,16 @@ LOST: list[tuple[str, Move, type[AamError]]] = [
         says(200, gzip.compress(b" " * 70_000_000), headers="content-encoding: gzip\r\n"),
         UpstreamUnknown,
     ),
+    (
+        "gzip in gzip",
+        says(200, gzip.compress(gzip.compress(b"{}")), headers="content-encoding: gzip, gzip\r\n"),
+        UpstreamUnknown,
+    ),
+    (
+        "an encoding that was not asked for",
+        says(200, b"{}", headers="content-encoding: br\r\n"),
+        UpstreamUnknown,
+    ),
     ("empty 200", says(200, b""), UpstreamUnknown),
     ("HTML 200", says(200, HTML, content_type="text/html"), UpstreamUnknown),
     ("another JSON 200", says(200, {"sourceId": UPSTREAM_CANARY}), UpstreamUnknown),

@@ -163,6 +163,10 @@ def test_a_registry_url_that_cannot_be_meant(bare: pytest.MonkeyPatch, url: str,
         ("SUPABASE_DB_CA_FILE", f"/no/such/{CANARY}"),
         ("SUPABASE_DB_CA_FILE", __file__),
         ("WEBHOOK_SIGNING_KEY", f"{CANARY:.>31}"),
+        ("WEBHOOK_NETWORKS", CANARY),
+        ("WEBHOOK_NETWORKS", "10.0.0.1/8"),
+        *((f"{name}_URL", f"http://{CANARY}.example/") for name in ("AIRBYTE_API", "ORCHESTRATOR",
+          "AUTH_BROKER", "DRIFT_REPAIR_AGENT", "SCHEMA_OBSERVER", "RAG_ENGINE")),
     ],
 )  # fmt: skip
 def test_a_bad_value_ends_the_process_in_one_line(
@@ -172,6 +176,35 @@ def test_a_bad_value_ends_the_process_in_one_line(
     bare.setenv(variable, value)
 
     assert refusal().startswith(f"{variable} ")
+
+
+@pytest.mark.parametrize(
+    "url, hosts, is_taken",
+    [
+        ("https://airbyte.example.com/api/v1", "", True),
+        ("http://localhost:8000/api/v1", "", True),
+        ("http://127.0.0.2:8000/api/v1", "", True),
+        ("http://[::1]:8000/api/v1", "", True),
+        ("http://airbyte-proxy:8000/api/v1", "", False),
+        ("http://airbyte-proxy:8000/api/v1", "a, airbyte-proxy ,b", True),
+        ("http://AIRBYTE-proxy:8000/api/v1", "Airbyte-Proxy", True),
+        ("http://other.airbyte-proxy:8000/api/v1", "airbyte-proxy", False),
+        ("http://localhost.example.com/api/v1", "", False),
+        ("http://10.0.0.7/api/v1", "", False),
+        ("http://10.0.0.7/api/v1", "10.0.0.7", True),
+    ],
+)
+def test_what_may_be_called_without_tls(
+    bare: pytest.MonkeyPatch, url: str, hosts: str, is_taken: bool
+) -> None:
+    """Who is on this machine, and the hosts that are named."""
+    bare.setenv("AIRBYTE_API_URL", url)
+    bare.setenv("PLAIN_HTTP_HOSTS", hosts)
+
+    if is_taken:
+        assert str(load(Settings).airbyte_api_url) == url.replace("AIRBYTE", "airbyte")
+    else:
+        assert refusal().startswith("AIRBYTE_API_URL must be https")
 
 
 def test_every_bad_variable_is_named_at_once(bare: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,308 @@
+"""Who is nobody, or not who they say, or may not: answered by the head of the request alone."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import jwt
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from shared.keys import new_key
+from tests import access
+from tests.hostile.attempts import APPLY, CANARY, JSON, World, expect_problem
+from tests.hostile.conftest import Process
+from tests.hostile.test_sockets import POST, answer_of, expect_refusal, health_ms
+
+NOBODY = (401, "unauthenticated")
+SECRET = "/credentials/salesforce-prod/connector-config"
+
+
+def without_key(client: httpx.AsyncClient) -> httpx.AsyncClient:
+    """Whoever else asks the same service."""
+    return httpx.AsyncClient(transport=client._transport, base_url="http://aam")
+
+
+@pytest.mark.parametrize(
+    "content", [b"{" + CANARY.encode(), b"\0" * 9_000_000, b"[" * 900, b""], ids=len
+)
+async def test_c17_nobody_is_read(world: World, content: bytes) -> None:
+    """Whatever the body is, it is not looked at."""
+    before = await world.seen()
+    for client in (world.mesh.orchestrator, world.mesh.drift_repair_agent, world.mesh.auth_broker):
+        for path in (APPLY, "/connections/onboard", "/no/such/route", "/api-keys"):
+            answer = await without_key(client).post(path, content=content)
+            expect_problem(answer, NOBODY, path)
+            assert answer.headers["www-authenticate"] == "Bearer"
+    assert await world.seen() == before
+
+
+async def test_c17_nobody_is_waited_for(process: Process) -> None:
+    """A body that stalls is answered at once, without it."""
+    head = POST.replace(access.HEADERS["Authorization"], "Bearer x")
+    began = time.perf_counter()
+    told = await answer_of(process, f"{head}Content-Length: 9000000\r\n\r\n".encode())
+    assert time.perf_counter() - began < 0.5
+    expect_refusal(told, *NOBODY)
+
+
+async def test_c18_no_credentials(world: World) -> None:
+    """What is in the header is a key, once and whole, or nobody."""
+    mesh = world.mesh
+    revoked = new_key("test")
+    await mesh.sql.execute(
+        "INSERT INTO api_keys (id, digest, scopes, owner, created_by, revoked_at)"
+        " VALUES ($1, $2, '{admin}', 'tests', 'tests', now())",
+        revoked.id,
+        revoked.digest,
+    )
+    right = access.HEADERS["Authorization"]
+    headers: list[list[tuple[str, str]]] = [
+        [("Authorization", right), ("Authorization", right)],
+        [("Authorization", right), ("Authorization", f"Bearer {CANARY}")],
+        [("Authorization", "Bearer")],
+        [("Authorization", "Bearer ")],
+        [("Authorization", access.KEY.key)],
+        [("Authorization", f"Basic {base64.b64encode(access.KEY.key.encode()).decode()}")],
+        [("Authorization", f"{right}, {right}")],
+        [("Authorization", f"{right} {CANARY}")],
+        [("Authorization", right[:-1])],
+        [("Authorization", right + "A")],
+        [("Authorization", right.upper())],
+        [("Authorization", f"Bearer {revoked.key}")],
+        [("Authorization", f"Bearer {new_key('test').key}")],
+        [("Authorization", "Bearer " + "a" * 60_000)],
+        [("X-API-Key", access.KEY.key)],
+        [("Cookie", f"key={access.KEY.key}")],
+    ]
+    before = await world.seen()
+    for given in headers:
+        answer = await without_key(mesh.orchestrator).get("/connections", headers=given)
+        expect_problem(answer, NOBODY, given[0][1][:30])
+        assert access.KEY.key not in answer.text
+    assert await world.seen() == before
+
+
+async def test_c18_on_the_wire(process: Process) -> None:
+    """A token that is no header, and a key in the address, which no log has."""
+    head = POST.replace(access.HEADERS["Authorization"], "Bearer {}") + "\r\n"
+    for token, refusal in (
+        (f"{CANARY}\0x", (400, "invalid_http")),
+        ("a" * 66_000, (431, "head_too_large")),
+        ("é", NOBODY),
+    ):
+        expect_refusal(await answer_of(process, head.format(token).encode()), *refusal)
+    target = f"/repairs?api_key={access.KEY.key}&token={access.KEY.key}"
+    asked = f"GET {target} HTTP/1.1\r\nHost: aam\r\n\r\n"
+    expect_refusal(await answer_of(process, asked.encode()), *NOBODY)
+    assert access.KEY.key not in process.log.read_text()
+    assert await health_ms(process) < 1000
+
+
+def signed(changes: Mapping[str, Any], *, key: Any = None, **header: Any) -> str:
+    """A token that the broker would take, but for these; None leaves a claim out."""
+    honest = access.signer("orchestrator")
+    now = int(time.time())
+    claims = {
+        "iss": "orchestrator",
+        "sub": "orchestrator",
+        "aud": "auth_broker",
+        "iat": now,
+        "nbf": now,
+        "exp": now + 30,
+        "jti": uuid4().hex,
+        "scope": "credentials:read",
+        "rid": "",
+        "cid": "salesforce-prod",
+        **changes,
+    }
+    told = {name: value for name, value in claims.items() if value is not None}
+    headers = {**honest._headers, **header}
+    return jwt.encode(told, key or honest._key, algorithm="EdDSA", headers=headers)
+
+
+def forged(header: Mapping[str, Any], signature: bytes = b"") -> str:
+    """A token with any header and any signature."""
+    parts = jwt.decode_complete(signed({}), options={"verify_signature": False})
+    told = {**parts["header"], **header}
+    raw = [json.dumps(part).encode() for part in (told, parts["payload"])]
+    return ".".join(
+        base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in (*raw, signature)
+    )
+
+
+def public_pem(service: str = "orchestrator") -> bytes:
+    """A service's public key, which everybody may have."""
+    return (
+        access.signer(service)
+        ._key.public_key()
+        .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    )
+
+
+def by_hmac() -> str:
+    """A token signed with the public key as if it were a secret."""
+    unsigned = forged({"alg": "HS256"}).rpartition(".")[0]
+    return f"{unsigned}.{_base64(hmac.digest(public_pem(), unsigned.encode(), hashlib.sha256))}"
+
+
+def _base64(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+async def refused(world: World, token: str, what: str, expected: tuple[int, str] = NOBODY) -> None:
+    """The broker tells no secret, and writes down nothing but the refusal."""
+    async with without_key(world.mesh.auth_broker) as client:
+        answer = await client.get(SECRET, headers={"Authorization": f"Bearer {token}"})
+    expect_problem(answer, expected, what)
+    assert "AAMCANARY" not in answer.text
+
+
+async def test_the_token_without_a_flaw_is_taken(world: World) -> None:
+    """The control: what is refused below is refused for its flaw alone."""
+    async with without_key(world.mesh.auth_broker) as client:
+        headers = {"Authorization": f"Bearer {signed({})}"}
+        answer = await client.get(SECRET, headers=headers)
+    assert answer.status_code == 200, answer.text
+
+
+async def test_c19_forged_tokens(world: World, tmp_path: Path) -> None:
+    """What a header says never chooses the key, the algorithm, a file or an address."""
+    asked: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.read(100))
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/keys.json"
+    stranger = Ed25519PrivateKey.generate()
+    jwk = json.loads(jwt.algorithms.OKPAlgorithm.to_jwk(stranger.public_key()))
+    (tmp_path / "key.pem").write_bytes(public_pem())
+    for what, token in {
+        "none": forged({"alg": "none"}),
+        "None": forged({"alg": "None"}),
+        "HS256 by the public key": by_hmac(),
+        "no signature": forged({}),
+        "another signature": forged({}, b"a" * 64),
+        "another's key": signed({}, key=stranger),
+        "a path as kid": signed({}, key=stranger, kid="../../dev/null"),
+        "a file as kid": signed({}, key=stranger, kid=str(tmp_path / "key.pem")),
+        "another service's kid": signed(
+            {}, kid=access.signer("drift_repair_agent")._headers["kid"]
+        ),
+        "jku": signed({}, key=stranger, jku=url),
+        "x5u": signed({}, key=stranger, x5u=url),
+        "jwk": signed({}, key=stranger, jwk=jwk),
+        "crit": signed({}, crit=["exp"]),
+        "another type": signed({}, typ="JWT"),
+    }.items():
+        await refused(world, token, what)
+    server.close()
+    assert asked == []
+
+
+async def test_c20_tokens_for_others(world: World) -> None:
+    """One audience, which is the broker, from who signs it, about itself."""
+    for changes in (
+        {"aud": None},
+        {"aud": "orchestrator"},
+        {"aud": ["auth_broker"]},
+        {"aud": ["auth_broker", "orchestrator"]},
+        {"aud": ""},
+        {"iss": "drift_repair_agent"},
+        {"iss": None},
+        {"sub": "drift_repair_agent"},
+        {"sub": None},
+        {"iss": "drift_repair_agent", "sub": "drift_repair_agent"},
+    ):
+        await refused(world, signed(changes), str(changes))
+
+
+async def test_c21_tokens_out_of_time(world: World) -> None:
+    """A minute at most, and now."""
+    now = int(time.time())
+    for changes in (
+        {"iat": now - 66, "nbf": now - 66, "exp": now - 6},
+        {"nbf": now + 60},
+        {"iat": now + 60},
+        {"exp": now + 10 * 365 * 86_400},
+        {"exp": now + 61},
+        {"exp": None},
+        {"iat": None},
+        {"nbf": None},
+        {"jti": None},
+        {"jti": ""},
+        {"jti": 1},
+        {"exp": str(now + 30)},
+        {"exp": 1e300},
+    ):
+        await refused(world, signed(changes), str(changes))
+
+
+async def test_c21_replayed_tokens(world: World) -> None:
+    """A token is good once, also where the first time was refused, and each time is recorded."""
+    token = signed({})
+    headers = {"Authorization": f"Bearer {token}"}
+    async with without_key(world.mesh.auth_broker) as client:
+        assert (await client.get(SECRET, headers=headers)).status_code == 200
+    await refused(world, token, "replayed", (401, "token_replayed"))
+
+
+async def test_c22_another_credential(world: World) -> None:
+    """A token names the one credential that it is for; whoever asks for another is recorded."""
+    for named in ("other", None, "salesforce-prod-2", "SALESFORCE-PROD", ""):
+        token = signed({"cid": named})
+        await refused(world, token, str(named), (403, "wrong_credential"))
+        jti = jwt.decode(token, options={"verify_signature": False})["jti"]
+        row = await world.mesh.sql.fetchrow(
+            "SELECT caller, result FROM credential_audit WHERE jti = $1", jti
+        )
+        assert row is not None
+        assert tuple(row) == ("service orchestrator", "wrong_credential")
+
+
+async def test_c22_who_may_not(world: World) -> None:
+    """A sibling that is who it says, without the scope, is told so."""
+    forbidden = (403, "forbidden")
+    for scope in ("connections:read", "admin", "", "credentials:rea", "credentials:read:all"):
+        await refused(world, signed({"scope": scope}), scope, forbidden)
+    agent = access.signer("drift_repair_agent").token("auth_broker", "credentials:read")
+    await refused(world, agent, "another service", forbidden)
+
+
+async def test_c22_keys_without_the_scope(world: World) -> None:
+    """A caller's key does what it says and nothing more, and never reads a secret."""
+    mesh = world.mesh
+    reading = new_key("test")
+    await mesh.sql.execute(
+        "INSERT INTO api_keys (id, digest, scopes, owner, created_by)"
+        " VALUES ($1, $2, '{connections:read}', 'tests', 'tests')",
+        reading.id,
+        reading.digest,
+    )
+    headers = {"Authorization": f"Bearer {reading.key}", **JSON}
+    before = await world.seen()
+    held = world.connection["id"]
+    for client, path in (
+        (mesh.drift_repair_agent, APPLY),
+        (mesh.orchestrator, "/connections/onboard"),
+        (mesh.orchestrator, f"/connections/{held}/sync"),
+        (mesh.orchestrator, "/api-keys"),
+    ):
+        answer = await client.post(path, content=CANARY, headers=headers)
+        expect_problem(answer, (403, "forbidden"), path)
+    answer = await mesh.auth_broker.get(SECRET, headers=headers)
+    expect_problem(answer, NOBODY, "the broker")
+    assert await world.seen() == before

@@ -1,0 +1,309 @@
+"""What is no HTTP, or too slow, or too much, for a service that runs as it does in production."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+from shared import http_protocol
+from shared.input import CATALOG
+from tests import access
+from tests.hostile.attempts import APPLY, CANARY
+from tests.hostile.conftest import Process
+
+MIB = 1024 * 1024
+_P99_MS = 300
+_TRIES = 3
+"""What else the machine does makes a time longer, and never shorter."""
+KEY = f"Authorization: {access.HEADERS['Authorization']}\r\n"
+GET = "GET /health HTTP/1.1\r\nHost: aam\r\n"
+POST = f"POST {APPLY} HTTP/1.1\r\nHost: aam\r\n{KEY}Content-Type: application/json\r\n"
+NEXT = f"GET /{CANARY} HTTP/1.1\r\nHost: aam\r\n\r\n"
+
+
+async def answer_of(process: Process, *pieces: bytes) -> bytes:
+    """What is answered until the connection is closed, which must be within three seconds."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", process.port)
+    told = b""
+    try:
+        async with asyncio.timeout(3):
+            for piece in pieces:
+                writer.write(piece)
+                await writer.drain()
+            while piece := await reader.read(65536):
+                told += piece
+    except ConnectionError:
+        pass  # hung up on while it was sent
+    finally:
+        writer.close()
+    return told
+
+
+async def health_ms(process: Process) -> float:
+    """How long /health takes, on a connection of its own."""
+    began = time.perf_counter()
+    told = await answer_of(process, f"{GET}Connection: close\r\n\r\n".encode())
+    assert told.startswith(b"HTTP/1.1 200 "), told
+    return (time.perf_counter() - began) * 1000
+
+
+async def slowest_beside(process: Process, work: Awaitable[object]) -> float:
+    """What /health takes meanwhile, in milliseconds; the slowest hundredth is left out."""
+    times: list[float] = []
+
+    async def ask() -> None:
+        while True:
+            times.append(await health_ms(process))
+            await asyncio.sleep(0.005)
+
+    asking = asyncio.create_task(ask())
+    await asyncio.sleep(0.02)
+    await work
+    await asyncio.sleep(0.05)
+    assert not asking.done(), asking
+    asking.cancel()
+    assert len(times) > 2
+    return sorted(times)[-1 - len(times) // 100]
+
+
+def expect_refusal(told: bytes, status: int, code: str) -> None:
+    """One problem of this status and code, and the end of the connection."""
+    head, _, body = told.partition(b"\r\n\r\n")
+    assert told.count(b"HTTP/1.1 ") == 1, told
+    assert head.startswith(b"HTTP/1.1 %d " % status), told
+    assert b"\r\ncontent-type: application/problem+json" in head.lower()
+    assert b"\r\nconnection: close" in head.lower()
+    assert json.loads(body)["code"] == code
+    assert CANARY.encode() not in told
+
+
+def memory(process: Process) -> tuple[int, int]:
+    """Resident bytes of the process: now, and at most so far."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    now, most = (re.search(rf"{name}:\s+(\d+) kB", status) for name in ("VmRSS", "VmHWM"))
+    assert now
+    assert most
+    return int(now[1]) * 1024, int(most[1]) * 1024
+
+
+def chunked(content: bytes) -> Iterator[bytes]:
+    """A body in chunks of 64 KiB."""
+    for start in range(0, len(content), 65536):
+        piece = content[start : start + 65536]
+        yield b"%x\r\n%b\r\n" % (len(piece), piece)
+    yield b"0\r\n\r\n"
+
+
+@pytest.mark.parametrize("how", ["told", "untold", "told and not sent"])
+async def test_c6_size(process: Process, how: str) -> None:
+    """Over the limit by a byte, or by a terabyte: refused without being held in memory."""
+    content = b" " * (CATALOG.body_bytes + 1)
+    sent: Iterable[bytes]
+    if how == "untold":
+        sent = [f"{POST}Transfer-Encoding: chunked\r\n\r\n".encode(), *chunked(content)]
+    elif how == "told":
+        sent = [f"{POST}Content-Length: {len(content)}\r\n\r\n".encode(), content]
+    else:
+        sent = [f"{POST}Content-Length: {10**12}\r\n\r\n".encode()]
+    before, _ = memory(process)
+
+    began = time.perf_counter()
+    told = await answer_of(process, *sent)
+
+    assert time.perf_counter() - began < 2
+    if told:  # else the connection was reset while the rest of the body came
+        expect_refusal(told, 413, "body_too_large")
+    else:
+        assert how != "told and not sent"
+    assert memory(process)[1] - before < 32 * MIB
+    assert await health_ms(process) < 1000
+
+
+def stream(name: str, fields: int) -> dict[str, object]:
+    """A stream with so many fields."""
+    properties = {f"f{n}": {"type": "string"} for n in range(fields)}
+    return {
+        "stream": {"name": name, "jsonSchema": {"type": "object", "properties": properties}},
+        "config": {"syncMode": "full_refresh", "destinationSyncMode": "append", "selected": True},
+    }
+
+
+def order(streams: list[dict[str, object]]) -> bytes:
+    """An order to apply these."""
+    held = "7d0c7f4e-6a3c-4b9d-9a57-0f3c1d2b4e5f"
+    return json.dumps({"connection_id": held, "sync_catalog": {"streams": streams}}).encode()
+
+
+def strings() -> bytes:
+    """As many strings as fit, with brackets in them."""
+    return b"[" + b",".join([b'"[{,:"'] * 1_400_000) + b"]"
+
+
+def members() -> bytes:
+    """As many members as fit into one object."""
+    return b"{" + b",".join(b'"%x":""' % n for n in range(1_000_000)) + b"}"
+
+
+MANY: dict[str, tuple[Callable[[], bytes], str]] = {
+    "values": (lambda: b"[" + b"1," * CATALOG.nodes + b"1]", "too_many_nodes"),
+    "values that fit": (lambda: b"[" + b"1," * (CATALOG.nodes - 3) + b"1]", "invalid_request"),
+    "strings": (strings, "invalid_request"),
+    "members": (members, "too_many_members"),
+    "escapes": (lambda: b'"' + rb"\u0041" * 2_700_000 + b'"', "invalid_request"),
+    "streams": (lambda: order([stream("a", 0)] * 10_001), "catalog_too_large"),
+    "fields": (lambda: order([stream("a", 20_001)]), "catalog_too_large"),
+    "a long key": (lambda: b'{"%b":1}' % (b"a" * MIB), "name_too_long"),
+}
+
+
+@pytest.mark.parametrize("what", MANY)
+async def test_c7_number(process: Process, what: str) -> None:
+    """Too many of anything: a problem, and /health is answered meanwhile."""
+    make, code = MANY[what]
+    content = make()
+    head = f"{POST}Connection: close\r\nContent-Length: {len(content)}\r\n\r\n"
+
+    async def send() -> None:
+        began = time.perf_counter()
+        told = await answer_of(process, head.encode(), content)
+        assert time.perf_counter() - began < 2
+        expect_refusal(told, 422, code)
+
+    slowest: list[float] = []
+    while len(slowest) < _TRIES and min(slowest, default=_P99_MS) >= _P99_MS:
+        slowest.append(await slowest_beside(process, send()))
+    assert min(slowest) < _P99_MS, slowest
+
+
+BAD = (400, "invalid_http")
+HEAD = (431, "head_too_large")
+CHUNKED = "Transfer-Encoding: chunked\r\n"
+LAST = "0\r\n\r\n"
+NO_HTTP: dict[str, tuple[str, tuple[int, str]]] = {
+    "length and chunks": (f"{POST}Content-Length: 4\r\n{CHUNKED}\r\n{LAST}{NEXT}", BAD),
+    "chunks and length": (f"{POST}{CHUNKED}Content-Length: 4\r\n\r\n{LAST}{NEXT}", BAD),
+    "two lengths": (f"{POST}Content-Length: 1\r\nContent-Length: 2\r\n\r\n11{NEXT}", BAD),
+    "the same length twice": (f"{POST}Content-Length: 1\r\nContent-Length: 1\r\n\r\n1{NEXT}", BAD),
+    "a list of lengths": (f"{POST}Content-Length: 1, 1\r\n\r\n1{NEXT}", BAD),
+    "a signed length": (f"{POST}Content-Length: +1\r\n\r\n1{NEXT}", BAD),
+    "a negative length": (f"{POST}Content-Length: -1\r\n\r\n1{NEXT}", BAD),
+    "a length of 50 digits": (f"{POST}Content-Length: {'9' * 50}\r\n\r\n1{NEXT}", BAD),
+    "1e12": (f"{POST}Content-Length: 1e12\r\n\r\n1{NEXT}", BAD),
+    "chunks of what is none": (f"{POST}Transfer-Encoding: xchunked\r\n\r\n{LAST}{NEXT}", BAD),
+    "chunks, then none": (f"{POST}Transfer-Encoding: chunked, identity\r\n\r\n{LAST}{NEXT}", BAD),
+    "chunks twice": (f"{POST}{CHUNKED}{CHUNKED}\r\n{LAST}{NEXT}", BAD),
+    "a blank before the colon": (f"{POST}Transfer-Encoding : chunked\r\n\r\n{LAST}{NEXT}", BAD),
+    "a folded header": (f"{GET}X: a\r\n b\r\n\r\n{NEXT}", BAD),
+    "bare line feeds": ("GET /health HTTP/1.1\nHost: aam\n\n", BAD),
+    "one bare line feed": (f"GET /health HTTP/1.1\r\nHost: aam\nX: 1\r\n\r\n{NEXT}", BAD),
+    "NUL in a header": (f"{GET}X: a\0b\r\n\r\n{NEXT}", BAD),
+    "no host": (f"GET /health HTTP/1.1\r\n\r\n{NEXT}", BAD),
+    "two hosts": (f"{GET}Host: other\r\n\r\n{NEXT}", BAD),
+    "HTTP/0.9": ("GET /health\r\n\r\n", BAD),
+    "HTTP/2": ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", BAD),
+    "TLS": ("\x16\x03\x01\x02\x00\x01\x00\x01", BAD),
+    "a tunnel": ("CONNECT aam:1 HTTP/1.1\r\nHost: aam\r\n\r\n", BAD),
+    "101 headers": (GET + "".join(f"X{n}: 1\r\n" for n in range(101)) + "\r\n", HEAD),
+    "a long header": (f"{GET}X: {'a' * 66_000}\r\n\r\n", HEAD),
+    "a long target": (f"GET /{'a' * 66_000} HTTP/1.1\r\nHost: aam\r\n\r\n", HEAD),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", NO_HTTP)
+async def test_c23_no_http(process: Process, what: str) -> None:
+    """One refusal and the end: what came behind it is never taken for a request."""
+    sent, (status, code) = NO_HTTP[what]
+    expect_refusal(await answer_of(process, sent.encode("latin-1")), status, code)
+    assert await health_ms(process) < 1000
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        f"{GET}X: {'a' * 1_000_000}",
+        f"{GET}X: {'a' * 1_000_000}\r\n\r\n",
+        GET + "".join(f"X{n}: 1\r\n" for n in range(20_000)) + "\r\n",
+    ],
+    ids=["without an end", "a megabyte", "20,000 headers"],
+)
+async def test_c23_huge_heads(process: Process, head: str) -> None:
+    """Hung up on while they come; whether the refusal is still read depends on the network."""
+    began = time.perf_counter()
+    told = await answer_of(process, head.encode())
+    assert told == b"" or told.startswith(b"HTTP/1.1 431 ")
+    assert time.perf_counter() - began < 1
+    assert await health_ms(process) < 1000
+
+
+async def test_c23_slow(process: Process) -> None:
+    """Heads and bodies that never end are given up, each in its time; others are served."""
+    body = f"{POST}Content-Length: 100\r\n\r\n"
+
+    async def trickled(head: str, tail: bytes) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", process.port)
+        writer.write(head.encode())
+
+        async def drip() -> None:
+            for byte in tail * 100:
+                writer.write(bytes([byte]))
+                await asyncio.sleep(0.1)
+
+        dripping = asyncio.create_task(drip())
+        try:
+            async with asyncio.timeout(3):
+                return await reader.read()
+        finally:
+            dripping.cancel()
+            writer.close()
+
+    async def all_at_once() -> tuple[bytes, ...]:
+        return await asyncio.gather(
+            answer_of(process),
+            answer_of(process, GET.encode()),
+            trickled(f"{GET}X: ", b"a"),
+            trickled("\r\n", b"\r\n"),
+            answer_of(process, body.encode()),
+            trickled(body, b" "),
+        )
+
+    slow = asyncio.create_task(all_at_once())
+    assert await slowest_beside(process, slow) < _P99_MS
+    nothing, head, head_dripping, lines, body_stalled, body_dripping = slow.result()
+    for told in (nothing, head, head_dripping, lines):
+        expect_refusal(told, 408, "head_timeout")
+    for told in (body_stalled, body_dripping):
+        expect_refusal(told, 408, "body_timeout")
+    assert http_protocol.Http.head_deadline_s <= 15
+
+
+async def test_c23_many_idle_connections(process: Process) -> None:
+    """Five hundred that say nothing keep nobody else from being served, and are closed."""
+    told: list[bytes] = []
+
+    async def say_nothing() -> None:
+        idle = [await asyncio.open_connection("127.0.0.1", process.port) for _ in range(500)]
+        async with asyncio.timeout(3):
+            told.extend(await asyncio.gather(*(reader.read() for reader, _ in idle)))
+        for _, writer in idle:
+            writer.close()
+
+    assert await slowest_beside(process, say_nothing()) < _P99_MS
+    assert len(told) == 500
+    assert all(one.startswith(b"HTTP/1.1 408 ") for one in told)
+
+
+async def test_c23_a_refused_body_is_no_request(process: Process) -> None:
+    """What follows a refusal is not read, also where it looks like a request."""
+    refused = POST.replace("application/json", "text/plain")
+    sent = f"{refused}Content-Length: {len(NEXT)}\r\n\r\n{NEXT}"
+    expect_refusal(await answer_of(process, sent.encode()), 415, "unsupported_media_type")
+    nobody = POST.replace(KEY, "")
+    sent = f"{nobody}Content-Length: {len(NEXT)}\r\n\r\n{NEXT}"
+    expect_refusal(await answer_of(process, sent.encode()), 401, "unauthenticated")
+    assert CANARY not in process.log.read_text()
