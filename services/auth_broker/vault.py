@@ -117,7 +117,7 @@ class VaultStore:
                     raise LoginRefused("Vault refuses the AppRole login.") from None
             self._lease_s = float(login["auth"]["lease_duration"])
             self._is_logged_in = True
-            log.info("vault_logged_in", lease_seconds=self._lease_s)
+            log.info("vault_logged_in", seconds=self._lease_s)
 
     def _wrapping_token(self) -> str:
         try:

@@ -97,6 +97,8 @@ class World:
         self.airbyte = AirbyteServer(version="2.0.0")
         self.airbyte_port = servers.free_port()
         self.settings: dict[str, str] = {}
+        self.credentials = dict(CREDENTIALS)
+        """What the broker's environment holds; a cell may change it."""
 
     async def open(self) -> None:
         """Start what every cell stands on."""
@@ -147,6 +149,8 @@ class World:
         await self.airbyte.start(self.airbyte_port)
         add_destination(self.airbyte)
         self.settings = {}
+        self.credentials.clear()
+        self.credentials.update(CREDENTIALS)
         async with self.sql() as sql:
             await empty(sql)
         async with self.redis() as redis:
@@ -180,6 +184,7 @@ class World:
                 "AIRBYTE_API_URL": f"http://127.0.0.1:{self.airbyte_port}/api/v1",
                 "AIRBYTE_DESTINATION_ID": DESTINATION_ID,
                 "AUTH_BROKER_URL": self.broker_url,
+                "ROTATION_DIGEST_KEY": "for the worlds of tests and no other",
                 "AAM_ENV": "test",
                 "AAM_FAILPOINTS": failpoints,
                 **access.environment(),
@@ -283,7 +288,9 @@ async def opened(folder: Path | None = None) -> AsyncIterator[World]:
     world = World(folder)
     try:
         await world.open()
-        broker = broker_for(f"{world.postgres.url}?sslmode=disable", log_level="INFO")
+        broker = broker_for(
+            f"{world.postgres.services_url}?sslmode=disable", world.credentials, log_level="INFO"
+        )
         async with serving(broker) as broker_url:
             world.broker_url = broker_url
             yield world

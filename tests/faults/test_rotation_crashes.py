@@ -1,0 +1,55 @@
+"""A rotation outlives the process that makes it: killed at each step, another replica goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.faults.world import ORDER, World
+
+TOKEN = "CREDENTIAL_SALESFORCE_PROD__REFRESH_TOKEN"
+PATH = "/credentials/salesforce-prod/rotate"
+_WITHIN_S = 40
+
+
+@pytest.mark.parametrize(
+    "failpoint", ["intent.after", "update.before", "update.after", "finish.before", "finish.after"]
+)
+async def test_a_credential_is_given_once_whoever_dies(world: World, failpoint: str) -> None:
+    """One update arrives, one event tells of it; what is renewed after it is not overwritten."""
+    orchestrator = await world.replace("orchestrator")
+    made = await orchestrator.client.post("/connections/onboard", json=ORDER)
+    assert made.status_code == 201, made.text
+    source_id = made.json()["airbyte_source_id"]
+    world.credentials[TOKEN] = "new token"
+    armed = await world.replace("orchestrator", failpoints=f"rotate.{failpoint}=kill")
+
+    with pytest.raises(httpx.TransportError):
+        await armed.client.post(PATH)
+    assert await armed.died(within=30) == -9
+    if failpoint in ("update.after", "finish.before", "finish.after"):
+        world.airbyte.renew(source_id, refresh_token="renewed")
+    heir = await world.replace("orchestrator/2")
+
+    assert await _settled(heir.client) == "unchanged"
+    held: dict[str, Any] = world.airbyte.sources[source_id]["connectionConfiguration"]
+    arrived_before = failpoint not in ("intent.after", "update.before")
+    assert held["refresh_token"] == ("renewed" if arrived_before else "new token")
+    assert len(world.airbyte.called("sources/update")) == 1
+    rows = await world.fetch("SELECT type FROM events WHERE type = 'credential.rotated'")
+    assert len(rows) == 1
+    await world.converged()
+
+
+async def _settled(client: httpx.AsyncClient) -> str:
+    """What a rotation tells, once no other is under way."""
+    async with asyncio.timeout(_WITHIN_S):
+        while True:
+            answer = await client.post(PATH)
+            told: str = answer.json()["connections"][0]["outcome"]
+            if told != "busy":
+                return told
+            await asyncio.sleep(0.2)
