@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import shutil
+import signal
 import socket
+import sys
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
@@ -308,3 +311,47 @@ def test_a_taken_port_is_one_line() -> None:
         pytest.raises(SystemExit, match=rf"METRICS_PORT.*{port}"),
     ):
         metrics.serve("127.0.0.1", port)
+
+
+async def test_a_collector_that_is_away_delays_nothing(mesh: Mesh, tmp_path: Path) -> None:
+    """Requests are answered, the process ends in time, and its log says so line by line."""
+    port = servers.free_port()
+    environment = {
+        "PATH": os.environ["PATH"],
+        "SUPABASE_DB_URL": f"{mesh.world.postgres.url}?sslmode=disable",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{servers.free_port()}",
+        **access.environment(),
+    }
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "uvicorn", "services.rag_engine.main:app"),
+            *("--port", str(port), "--no-access-log"),
+            env=environment,
+            cwd=ROOT,
+            stdout=output,
+            stderr=output,
+        )
+    async with access.client(f"http://127.0.0.1:{port}", timeout=10) as client:
+        async with asyncio.timeout(30):
+            while not await _answers(client):  # noqa: ASYNC110 (another process's doing)
+                await asyncio.sleep(0.1)
+        answer = await client.get("/knowledge")
+    assert answer.status_code == 200
+    process.send_signal(signal.SIGTERM)
+
+    async with asyncio.timeout(8):
+        assert await process.wait() == 0
+
+    lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+    (request,) = [line for line in lines if line["event"] == "request"]
+    assert re.fullmatch(r"[0-9a-f]{32}", request["trace_id"])
+    assert any(line["logger"].startswith("opentelemetry") for line in lines)
+    assert "AAMCANARY" not in log.read_text()
+
+
+async def _answers(client: httpx.AsyncClient) -> bool:
+    try:
+        return (await client.get("/health")).is_success
+    except httpx.TransportError:
+        return False
