@@ -255,7 +255,7 @@ DELIVERIES: Final = Count(
     {
         "outcome": (
             *("delivered", "refused", "gone", "redirected"),
-            *("timeout", "unreachable", "tls_failed", "no_answer"),
+            *("timeout", "unreachable", "tls_failed", "no_answer", "address_refused"),
         )
     },
 )

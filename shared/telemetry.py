@@ -174,9 +174,13 @@ def answering(scope: Mapping[str, Any]) -> Iterator[Callable[[int, float], None]
             metrics.REQUESTS.record(seconds, method=method, route=route, status=str(status))
             if request.is_recording():
                 request.update_name(f"{method} {route}")
-                request.set_attribute("http.request.method", method)
-                request.set_attribute("http.route", route)
-                request.set_attribute("http.response.status_code", status)
+                request.set_attributes(
+                    {
+                        "http.request.method": method,
+                        "http.route": route,
+                        "http.response.status_code": status,
+                    }
+                )
 
         yield answered
 

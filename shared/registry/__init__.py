@@ -124,7 +124,7 @@ from shared.registry._upstream import (
     take_turn,
     used_in_airbyte,
 )
-from shared.registry._waiting import waiting
+from shared.registry._waiting import BACKLOGS, waiting
 from shared.registry._webhooks import (
     DueDelivery,
     add_claimed_delivery,
@@ -143,6 +143,7 @@ from shared.registry._webhooks import (
 )
 
 __all__ = [
+    "BACKLOGS",
     "OPEN_STATES",
     "Asked",
     "Claim",

@@ -42,8 +42,17 @@ _SOURCES = f"""
             SELECT FROM connections c WHERE c.airbyte_source_id = o.airbyte_source_id AND {LIVE}
         )
 """  # noqa: S608 - no input
+# Looked for where a repair is open, or a plan may still be due, and not at every connection.
 _DRIFTS = f"""
-    SELECT d.severity, count(*), {_AGE.format("d.first_seen_at")} FROM connections c
+    SELECT d.severity, count(*), {_AGE.format("d.first_seen_at")} FROM (
+        SELECT connection_id FROM repairs WHERE state = 'proposed'
+        UNION
+        SELECT connection_id FROM repairs
+        WHERE state IN ('approved', 'applying', 'verifying', 'rolling_back')
+        UNION
+        SELECT connection_id FROM drifts WHERE first_seen_at > now() - interval '1 day'
+    ) may_wait
+    JOIN connections c ON c.id = may_wait.connection_id
     JOIN LATERAL (
         SELECT * FROM drifts WHERE connection_id = c.id AND concerns
         ORDER BY first_seen_at DESC LIMIT 1
@@ -75,6 +84,7 @@ BACKLOGS = {
 }
 """Operations by kind, repairs by state, drifts by severity, jobs by entrypoint; else one row.
 
-Of events 10,000 stands for more. Sources are those that are due and that nobody looks at; drifts
-are the newest of each connection that concerns it, while it is open; jobs are those that are due.
+Of events 10,000 stands for more. Sources are those that are due and that nobody looks at; jobs are
+those that are due. Drifts are the newest of each connection that concerns it, while it is open:
+while a repair waits or is under way, or, on its first day, no plan has been made.
 """

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import shutil
+import signal
 import socket
+import sys
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
@@ -21,7 +24,10 @@ from prometheus_client.samples import Sample
 
 from local import servers
 from local.stack import SERVICES
-from shared import metrics
+from shared import metrics, registry
+from shared.domain.drift import Severity
+from shared.errors import Upstream
+from shared.events import EventType
 from shared.metrics import OTHER, Duration, Metric
 from tests import access
 from tests.fakes.airbyte_server import AirbyteServer
@@ -79,6 +85,7 @@ async def mesh() -> AsyncIterator[Mesh]:
                 world.settings = {
                     "METRICS_PORT": str(ports[service]),
                     "WEBHOOK_SIGNING_KEY": SIGNING_KEY,
+                    "WEBHOOK_NETWORKS": "127.0.0.0/8",
                     "AUTH_BROKER_URL": f"http://127.0.0.1:{world.port_of('auth_broker')}",
                     "DISCOVER_TIMEOUT": "3",
                     "AIRBYTE_TIMEOUT": "1",
@@ -256,6 +263,39 @@ async def test_dashboard_and_alerts_ask_for_what_is_there(mesh: Mesh) -> None:
     assert asked == set(Metric.all), [one.exposed for one in set(Metric.all) - asked]
 
 
+def _values(metric: Metric, label: str) -> frozenset[str]:
+    known = metric.labels[label]
+    assert known is not None
+    return known
+
+
+def test_declared_values_are_those_that_the_code_gives() -> None:
+    """So that `other` is for what nobody has thought of."""
+    services = "\n".join(file.read_text() for file in sorted((ROOT / "services").rglob("*.py")))
+    codes = {error.code for error in _tree(Upstream)} - {"check_failed", "discovery_failed"}
+    more = {"ok", "cancelled", "catalog_too_large", "upstream_unsupported"}
+    assert _values(metrics.AIRBYTE, "outcome") == codes | more
+    assert _values(metrics.OPERATIONS, "kind") >= set(re.findall(r'\.tell\("(\w+)"', services))
+    told = {event.value for event in EventType if event.value.startswith("repair.")}
+    assert {f"repair.{one}" for one in _values(metrics.REPAIRS, "outcome")} == told
+    assert _values(metrics.DRIFTS, "severity") == {one.value for one in Severity}
+    state = {metric.name: metric for metric in Metric.all}["aam_repairs_open"]
+    assert _values(state, "state") == {one.value for one in registry.OPEN_STATES}
+    sending = (ROOT / "services/drift_repair_agent/sending.py").read_text()
+    given = set(re.findall(r'(?:code = |return |_ADDRESS = |else )"([a-z_]+)"', sending))
+    assert _values(metrics.DELIVERIES, "outcome") >= given - {"whsec_"}
+    assert all(
+        f'"{one}"' in sending for one in _values(metrics.DELIVERIES, "outcome") - {"delivered"}
+    )
+    assert metrics.BACKLOGS.keys() == registry.BACKLOGS.keys()
+
+
+def _tree(error: type[Upstream]) -> Iterator[type[Upstream]]:
+    yield error
+    for child in error.__subclasses__():
+        yield from _tree(child)
+
+
 def test_alerts_say_what_to_do() -> None:
     """Each has a severity, how long it must be so, a summary and a runbook line."""
     alerts = yaml.safe_load((ROOT / "deploy/prometheus/alerts.yml").read_text())
@@ -308,3 +348,49 @@ def test_a_taken_port_is_one_line() -> None:
         pytest.raises(SystemExit, match=rf"METRICS_PORT.*{port}"),
     ):
         metrics.serve("127.0.0.1", port)
+
+
+async def test_a_collector_that_is_away_delays_nothing(mesh: Mesh, tmp_path: Path) -> None:
+    """Requests are answered, the process ends in time, and its log says so line by line."""
+    port = servers.free_port()
+    environment = {
+        "PATH": os.environ["PATH"],
+        "SUPABASE_DB_URL": f"{mesh.world.postgres.url}?sslmode=disable",
+        "REDIS_URL": mesh.world.valkey.url,
+        "AIRBYTE_API_URL": mesh.world.airbyte.url,
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{servers.free_port()}",
+        **access.environment(),
+    }
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "uvicorn", "services.orchestrator.main:app"),
+            *("--port", str(port), "--no-access-log"),
+            env=environment,
+            cwd=ROOT,
+            stdout=output,
+            stderr=output,
+        )
+    async with access.client(f"http://127.0.0.1:{port}", timeout=10) as client:
+        async with asyncio.timeout(30):
+            while not await _answers(client):  # noqa: ASYNC110 (another process's doing)
+                await asyncio.sleep(0.1)
+        answer = await client.get("/connections")
+    assert answer.status_code == 200
+    process.send_signal(signal.SIGTERM)
+
+    async with asyncio.timeout(8):
+        assert await process.wait() == 0
+
+    lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+    (request,) = [line for line in lines if line["event"] == "request"]
+    assert re.fullmatch(r"[0-9a-f]{32}", request["trace_id"])
+    assert any(line["logger"].startswith("opentelemetry") for line in lines)
+    assert "AAMCANARY" not in log.read_text()
+
+
+async def _answers(client: httpx.AsyncClient) -> bool:
+    try:
+        return (await client.get("/health")).is_success
+    except httpx.TransportError:
+        return False
