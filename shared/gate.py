@@ -176,7 +176,7 @@ class Gate:
             return
         try:
             caller = await self._caller(scope)
-            self._count(caller)
+            self._measure(caller)
             self._require(caller, scope)
         except AamError as error:
             _count(error, scope)
@@ -208,7 +208,7 @@ class Gate:
                     return caller
         raise Unauthenticated("Send a key: `Authorization: Bearer aam_...`.")
 
-    def _count(self, caller: Caller) -> None:
+    def _measure(self, caller: Caller) -> None:
         if self._known.rates is None or caller.is_service:
             return
         wait_s = self._known.rates.wait_s(caller.id)
@@ -231,6 +231,8 @@ def _count(error: AamError, scope: Scope) -> None:
     """Have the metrics know of a refusal; nobody can tell a forged key from one of yesterday."""
     if isinstance(error, Forbidden):
         metrics.REFUSALS.add(reason="scope")
+    elif isinstance(error, TooManyRequests):
+        metrics.REFUSALS.add(reason="too_many")
     elif isinstance(error, Unauthenticated):
         has_any = any(name == b"authorization" for name, _ in scope["headers"])
         metrics.REFUSALS.add(reason="not_valid" if has_any else "missing")

@@ -205,8 +205,8 @@ REQUESTS: Final = Duration(
 )
 REFUSALS: Final = Count(
     "aam_auth_refusals",
-    "Requests that were answered 401 or 403.",
-    {"reason": ("missing", "not_valid", "scope")},
+    "Requests that were answered 401, 403 or 429.",
+    {"reason": ("missing", "not_valid", "scope", "too_many")},
 )
 OPERATIONS: Final = Duration(
     "aam_operation_duration",

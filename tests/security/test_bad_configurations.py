@@ -1,0 +1,190 @@
+"""A service that nobody, or anybody, could call does not start; and says in one line why.
+
+Each file of tests/badconfig is an environment that is wrong, after a line `# <service>: <told>`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import asyncpg
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from local import servers
+from shared.config import load
+from shared.gate import NobodyCanCall
+from tests import access
+from tests.integration.conftest import REPOSITORY, migrate
+from tests.security.conftest import SERVICES, ask, bearer, build, close, insert_key
+
+FILES = sorted((REPOSITORY / "tests/badconfig").glob("*.env"))
+CANARY = "aamcanary"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders of keys that cannot be used, by name."""
+    folder = tmp_path_factory.mktemp("keys")
+    keys = access.service_keys()
+    (public,) = keys["service_public_keys_dir"].glob("orchestrator.*.pem")
+    own = (keys["service_private_key_dir"] / "orchestrator.pem").read_bytes()
+    other = rsa.generate_private_key(65537, 2048).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    for name, content in {"open": own, "rsa": other, "text": b"AAMCANARY"}.items():
+        (folder / name).mkdir()
+        file = folder / name / "orchestrator.pem"
+        file.write_bytes(content)
+        file.chmod(0o444 if name == "open" else 0o400)
+    (folder / "empty").mkdir()
+    (folder / "misnamed").mkdir()
+    (folder / "misnamed" / f"orchestrator.{'A' * 16}.pem").write_bytes(public.read_bytes())
+    return folder
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[pytest.MonkeyPatch]:
+    """What a service needs, and nothing else."""
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    for service in SERVICES:
+        for name in _settings(service).model_fields:
+            monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("SUPABASE_DB_URL", "postgresql://nobody:x@127.0.0.1:1/aam")
+    for name, value in access.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    yield monkeypatch
+    root.handlers = handlers
+    root.setLevel(level)
+
+
+def _settings(service: str) -> Any:
+    return get_type_hints(import_module(f"services.{service}.main").build)["settings"]
+
+
+def start(service: str) -> object:
+    """The application, as a server would ask for it."""
+    return import_module(f"services.{service}.main").build(load(_settings(service)))
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_what_the_cases_change_is_enough(environment: pytest.MonkeyPatch, service: str) -> None:
+    """Without them every service starts."""
+    assert start(service)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_wrong_setting_keeps_a_service_from_starting(
+    environment: pytest.MonkeyPatch, folder: Path, file: Path
+) -> None:
+    """One line names the variable, and never what is in it."""
+    first, *variables = file.read_text().splitlines()
+    service, _, told = first.removeprefix("# ").partition(": ")
+    for line in variables:
+        name, _, value = line.partition("=")
+        if value:
+            environment.setenv(name, value.format(folder=folder))
+        else:
+            environment.delenv(name)
+
+    with pytest.raises(SystemExit) as ended:
+        start(service)
+
+    line = str(ended.value.code)
+    assert line.startswith(told)
+    assert "\n" not in line
+    assert CANARY not in line.lower()
+    assert variables[0].partition("=")[0] in line
+
+
+def test_there_are_cases() -> None:
+    """The folder was found."""
+    assert len(FILES) > 25
+
+
+async def process(service: str, **environment: str) -> tuple[int, str]:
+    """Serve it until it ends by itself: its exit code and all that it wrote."""
+    command = ("-m", "uvicorn", f"services.{service}.main:app", "--no-access-log")
+    running = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *(*command, "--port", str(servers.free_port())),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env={**os.environ, **access.environment(), **environment},
+        cwd=REPOSITORY,
+    )
+    async with asyncio.timeout(60):
+        out, _ = await running.communicate()
+    assert running.returncode is not None
+    return running.returncode, out.decode()
+
+
+async def test_the_process_ends_with_that_line() -> None:
+    """And an exit code that is not 0; no trace."""
+    code, written = await process("rag_engine", SUPABASE_DB_URL="", OIDC_AUDIENCE="AAMCANARY")
+
+    assert code != 0
+    assert written == "OIDC_ISSUER and OIDC_AUDIENCE go together: set both or none\n"
+
+
+async def test_without_any_key_the_process_ends(
+    registry_url: str, sql: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    """A registry whose keys are all revoked or over: nobody can call, and one line says so."""
+    await sql.execute("DELETE FROM api_keys")
+    await insert_key(sql, "admin", is_revoked=True)
+    await insert_key(sql, "admin", expires_in_s=-1)
+    try:
+        code, written = await process("rag_engine", SUPABASE_DB_URL=registry_url)
+        for service in ("orchestrator", "drift_repair_agent", "schema_observer"):
+            app = build(service, registry_url)
+            with pytest.raises(NobodyCanCall):
+                async with app.router.lifespan_context(app):
+                    pass  # pragma: no cover
+            await close(app)
+    finally:
+        await sql.execute("DELETE FROM api_keys")
+        await access.let_in_now(sql)
+
+    assert code != 0
+    (line,) = [line for line in written.splitlines() if "nobody_can_call" in line]
+    assert "Nobody can call: there is no key. `make key` makes one." in line
+    assert "Traceback" not in written
+
+
+async def test_a_registry_that_comes_later(own_postgres: servers.Postgres) -> None:
+    """Away, empty, without a key, with one: the service runs, and is ready with the last."""
+    url = own_postgres.url
+    app = build("rag_engine", url)
+    own_postgres.stop()
+
+    async def ready() -> tuple[int, str]:
+        answer = await ask(app, "GET", "/ready")
+        return answer.status, answer.json()["checks"]["access"]
+
+    async with app.router.lifespan_context(app):
+        assert await ready() == (503, "The registry cannot be reached now.")
+        own_postgres.start()
+        assert await ready() == (503, "The registry is not migrated: run `alembic upgrade head`.")
+        await asyncio.to_thread(migrate, url)
+        connection = await asyncpg.connect(url)
+        await connection.execute("DELETE FROM api_keys")
+        status, told = await ready()
+        assert (status, told.partition(":")[0]) == (503, "Nobody can call")
+        assert (await ask(app, "GET", "/health")).status == 200
+        key = await insert_key(connection, "connections:read")
+        await connection.close()
+        assert await ready() == (200, "ok")
+        assert (await ask(app, "GET", "/knowledge", [bearer(key.key)])).status == 200

@@ -1,0 +1,453 @@
+"""Callers by an OpenID Connect issuer: over HTTP, with real signatures and real malice."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from fastapi import FastAPI, Request
+from fastapi.responses import RedirectResponse, Response, StreamingResponse
+from jwt.algorithms import ECAlgorithm, HMACAlgorithm, OKPAlgorithm, RSAAlgorithm
+
+from shared import oidc
+from shared.errors import Unavailable
+from shared.oidc import Issuer
+from tests import access
+from tests.integration.conftest import serving
+from tests.security.conftest import ask, bearer, build, close
+
+AUDIENCE = "aam"
+Json = dict[str, Any]
+DISCOVERY, KEYS = "/.well-known/openid-configuration", "/keys"
+RSA = rsa.generate_private_key(65537, 2048)
+SHORT_RSA = rsa.generate_private_key(65537, 1024)  # noqa: S505 (to be refused)
+EC = ec.generate_private_key(ec.SECP256R1())
+P384 = ec.generate_private_key(ec.SECP384R1())
+ED = Ed25519PrivateKey.generate()
+
+
+def _public(algorithm: Any, key: Any, kid: str, **other: Any) -> Json:
+    """A key as an issuer tells it."""
+    public = key if isinstance(key, bytes) else key.public_key()
+    told: Json = json.loads(algorithm.to_jwk(public))
+    told.pop("key_ops", None)
+    return {**told, "kid": kid, "use": "sig", **other}
+
+
+class Idp:
+    """An issuer: what it tells, and how often it was asked."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.keys: list[Any] = [
+            _public(RSAAlgorithm, RSA, "rsa", alg="RS256"),
+            _public(ECAlgorithm, EC, "ec"),
+            _public(OKPAlgorithm, ED, "ed", alg="EdDSA"),
+        ]
+        self.discovery: Json = {}
+        self.instead: dict[str, Callable[[], Awaitable[Response]]] = {}
+        self.asked: list[str] = []
+        self.app = FastAPI()
+        self.app.get("/{path:path}")(self._answer)
+
+    async def _answer(self, request: Request) -> Any:
+        path = request.url.path
+        self.asked.append(path)
+        if path in self.instead:
+            return await self.instead[path]()
+        if path == DISCOVERY:
+            return {"issuer": self.url, "jwks_uri": f"{self.url}{KEYS}", **self.discovery}
+        return {"keys": self.keys}
+
+    def claims(self, **other: Any) -> Json:
+        """A good token's claims, times from now; None takes one away."""
+        said = {
+            "iss": self.url,
+            "aud": AUDIENCE,
+            "sub": "00u1a",
+            "exp": 60,
+            "iat": 0,
+            "scope": "openid connections:read repairs:decide",
+            **other,
+        }
+        for name in ("exp", "iat", "nbf"):
+            if isinstance(said.get(name), int):
+                said[name] += int(time.time())
+        return {name: value for name, value in said.items() if value is not None}
+
+    def token(
+        self,
+        key: Any = RSA,
+        alg: str = "RS256",
+        kid: str | None = "rsa",
+        claims: Json | None = None,
+        **headers: Any,
+    ) -> str:
+        """A token, good unless told otherwise."""
+        said = self.claims() if claims is None else claims
+        return jwt.encode(said, key, alg, headers={"kid": kid, **headers} if kid else headers)
+
+
+@pytest.fixture
+async def idp() -> AsyncIterator[Idp]:
+    """An issuer that answers."""
+    idp = Idp()
+    async with serving(idp.app) as url:
+        idp.url = url
+        yield idp
+
+
+class Clock:
+    """The time by which keys grow old."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        """Seconds."""
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """To be put forward."""
+    return Clock()
+
+
+@pytest.fixture
+def issuer(idp: Idp, clock: Clock) -> Issuer:
+    """What the services know of it."""
+    return Issuer(idp.url, audience=AUDIENCE, clock=clock)
+
+
+@pytest.mark.parametrize(
+    "key, alg, kid", [(RSA, "RS256", "rsa"), (EC, "ES256", "ec"), (ED, "EdDSA", "ed")]
+)
+async def test_whom_the_issuer_vouches_for(
+    idp: Idp, issuer: Issuer, key: Any, alg: str, kid: str
+) -> None:
+    """Is a caller with the scopes that are ours among its words; its keys are fetched once."""
+    for claims in (
+        idp.claims(),
+        idp.claims(aud=["another", AUDIENCE], scope=["connections:read", "repairs:decide", 7]),
+        idp.claims(scope="connections:read repairs:decide credentials:read root adminx"),
+        idp.claims(exp=-4, iat=-60),
+    ):
+        caller = await issuer.caller(idp.token(key, alg, kid, claims))
+
+        assert caller is not None
+        assert (caller.id, caller.name) == ("oidc:00u1a", "00u1a")
+        assert caller.scopes == {"connections:read", "repairs:decide"}
+        assert not caller.is_service
+    assert idp.asked == [DISCOVERY, KEYS]
+
+
+@pytest.mark.parametrize(
+    "told, name",
+    [
+        ({"email": "ada@example.com"}, "ada@example.com (oidc 00u1a)"),
+        ({"preferred_username": "ada"}, "ada (oidc 00u1a)"),
+        ({"email": "a@b", "preferred_username": "ada"}, "a@b (oidc 00u1a)"),
+        ({"email": "a\nb", "preferred_username": "ada"}, "ada (oidc 00u1a)"),
+        ({"email": "a\x00b"}, "00u1a"),
+        ({"email": "a" * 201}, "00u1a"),
+        ({"email": ["a@b"]}, "00u1a"),
+        ({"email": "\u202eada"}, "00u1a"),
+        ({"email": ""}, "00u1a"),
+    ],
+)
+async def test_how_such_a_caller_is_called(idp: Idp, issuer: Issuer, told: Json, name: str) -> None:
+    """By what the issuer tells, where that can stand in a row, and always by the subject."""
+    caller = await issuer.caller(idp.token(claims=idp.claims(**told)))
+
+    assert caller is not None
+    assert caller.name == name
+
+
+@pytest.mark.parametrize("scope", [None, "", 7, {"connections:read": True}, ["*"], "connections"])
+async def test_who_has_no_scope_may_nothing(idp: Idp, issuer: Issuer, scope: object) -> None:
+    """A claim of another form gives nothing."""
+    caller = await issuer.caller(idp.token(claims=idp.claims(scope=scope)))
+
+    assert caller is not None
+    assert caller.scopes == frozenset()
+
+
+def _pem() -> bytes:
+    return RSA.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+
+
+def _hs256(idp: Idp) -> str:
+    """HMAC with the public key as the secret; the library signs no such thing itself."""
+    head = jwt.encode(idp.claims(), "x" * 32, "HS256", headers={"kid": "rsa"}).rpartition(".")[0]
+    mac = hmac.new(_pem(), head.encode(), hashlib.sha256).digest()
+    return f"{head}.{jwt.utils.base64url_encode(mac).decode()}"
+
+
+FORGED: dict[str, Callable[[Idp], str]] = {
+    "aud another": lambda idp: idp.token(claims=idp.claims(aud="another")),
+    "aud a list of others": lambda idp: idp.token(claims=idp.claims(aud=["a", "b"])),
+    "no aud": lambda idp: idp.token(claims=idp.claims(aud=None)),
+    "iss another": lambda idp: idp.token(claims=idp.claims(iss="https://elsewhere.example")),
+    "iss with a slash": lambda idp: idp.token(claims=idp.claims(iss=f"{idp.url}/")),
+    "no iss": lambda idp: idp.token(claims=idp.claims(iss=None)),
+    "expired by 6 s": lambda idp: idp.token(claims=idp.claims(exp=-6, iat=-60)),
+    "no exp": lambda idp: idp.token(claims=idp.claims(exp=None)),
+    "valid in 60 s": lambda idp: idp.token(claims=idp.claims(nbf=60)),
+    "no sub": lambda idp: idp.token(claims=idp.claims(sub=None)),
+    "sub empty": lambda idp: idp.token(claims=idp.claims(sub="")),
+    "sub with a line end": lambda idp: idp.token(claims=idp.claims(sub="a\nINFO root")),
+    "sub long": lambda idp: idp.token(claims=idp.claims(sub="a" * 300)),
+    "alg none": lambda idp: jwt.encode(idp.claims(), "", "none", headers={"kid": "rsa"}),
+    "HS256 by the public key": _hs256,
+    "HS256 by the shared key it tells": lambda idp: idp.token(b"k" * 32, "HS256", "oct"),
+    "RS512": lambda idp: idp.token(RSA, "RS512", "rsa"),
+    "PS256": lambda idp: idp.token(RSA, "PS256", "rsa"),
+    "ES256 under the RSA key's name": lambda idp: idp.token(EC, "ES256", "rsa"),
+    "another's key": lambda idp: idp.token(rsa.generate_private_key(65537, 2048)),
+    "an RSA key that is too short": lambda idp: idp.token(SHORT_RSA, "RS256", "short"),
+    "a key to encrypt with": lambda idp: idp.token(RSA, "RS256", "enc"),
+    "a key of another algorithm": lambda idp: idp.token(RSA, "RS256", "ps"),
+    "another curve": lambda idp: idp.token(P384, "ES384", "p384"),
+    "a key that is none": lambda idp: idp.token(RSA, "RS256", "broken"),
+    "kid of nobody": lambda idp: idp.token(kid="nobody"),
+    "no kid": lambda idp: idp.token(kid=None),
+    "crit": lambda idp: idp.token(crit=["exp"]),
+    "a key of its own": lambda idp: idp.token(
+        ED, "EdDSA", "rsa", jwk=_public(OKPAlgorithm, ED, "rsa")
+    ),
+    "no token": lambda _idp: "a.b.c",
+}
+
+
+@pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning")
+@pytest.mark.parametrize("forged", FORGED)
+async def test_every_other_token_proves_nothing(idp: Idp, issuer: Issuer, forged: str) -> None:
+    """Whatever keys the issuer tells beside those that sign; nothing but its keys is fetched."""
+    idp.keys += [
+        _public(HMACAlgorithm, b"k" * 32, "oct", alg="HS256"),
+        _public(RSAAlgorithm, SHORT_RSA, "short"),
+        _public(RSAAlgorithm, RSA, "enc", use="enc"),
+        _public(RSAAlgorithm, RSA, "ps", alg="PS256"),
+        _public(ECAlgorithm, P384, "p384"),
+        {"kty": "RSA", "kid": "broken", "n": "!", "e": "AQAB"},
+        {"kty": ["RSA"], "kid": "odd"},
+        {"kty": "RSA", "kid": ["odd"]},
+        {},
+        "no key",
+        None,
+    ]
+
+    assert await issuer.caller(FORGED[forged](idp)) is None
+    assert set(idp.asked) <= {DISCOVERY, KEYS}
+    assert await issuer.caller(idp.token()) is not None
+
+
+async def test_who_does_not_name_the_issuer_has_it_asked_nothing(idp: Idp, issuer: Issuer) -> None:
+    """Whoever may knock cannot have it flooded."""
+    for token in ("garbage", idp.token(claims=idp.claims(iss="https://elsewhere.example"))):
+        assert await issuer.caller(token) is None
+
+    assert idp.asked == []
+
+
+async def test_the_issuer_changes_its_key(idp: Idp, issuer: Issuer, clock: Clock) -> None:
+    """A new one is learned at its first token, but it is asked every 30 s at most."""
+    assert await issuer.caller(idp.token()) is not None
+    new = rsa.generate_private_key(65537, 2048)
+    idp.keys[0] = _public(RSAAlgorithm, new, "new")
+    assert await issuer.caller(idp.token(new, kid="new")) is None
+    clock.now += 30
+    assert await issuer.caller(idp.token(new, kid="new")) is not None
+    assert await issuer.caller(idp.token()) is None
+    assert len(idp.asked) == 4
+
+    for number in range(20):
+        assert await issuer.caller(idp.token(kid=f"guess {number}")) is None
+    await asyncio.gather(*(issuer.caller(idp.token(kid=f"more {n}")) for n in range(20)))
+    assert len(idp.asked) == 4
+    clock.now += 30
+    await asyncio.gather(*(issuer.caller(idp.token(kid=f"more {n}")) for n in range(20)))
+    assert len(idp.asked) == 6
+
+    idp.keys = []
+    clock.now += 600
+    assert await issuer.caller(idp.token(new, kid="new")) is None
+
+
+async def test_the_issuer_is_away(idp: Idp, issuer: Issuer, clock: Clock) -> None:
+    """What it told is used on for an hour; then nobody can tell, until it is back."""
+    assert await issuer.caller(idp.token()) is not None
+
+    async def away() -> Response:
+        return Response(status_code=503)
+
+    idp.instead[DISCOVERY] = away
+    for _ in range(5):
+        clock.now += 660
+        for _ in range(3):
+            assert await issuer.caller(idp.token()) is not None
+    assert len(idp.asked) == 2 + 5
+    clock.now += 400
+    with pytest.raises(Unavailable, match="OIDC_ISSUER"):
+        await issuer.caller(idp.token())
+    idp.instead.clear()
+    clock.now += 30
+    assert await issuer.caller(idp.token()) is not None
+
+
+async def test_the_issuer_is_away_at_first(idp: Idp, issuer: Issuer, clock: Clock) -> None:
+    """Nobody can tell; it is asked again a second later."""
+
+    async def away() -> Response:
+        return Response(status_code=500)
+
+    idp.instead[KEYS] = away
+    for _ in range(3):
+        with pytest.raises(Unavailable, match="OIDC_ISSUER"):
+            await issuer.caller(idp.token())
+    assert idp.asked == [DISCOVERY, KEYS]
+    idp.instead.clear()
+    clock.now += 1
+    assert await issuer.caller(idp.token()) is not None
+    nobody = Issuer("http://127.0.0.1:1", audience=AUDIENCE)
+    with pytest.raises(Unavailable, match="OIDC_ISSUER"):
+        await nobody.caller(idp.token(claims=idp.claims(iss="http://127.0.0.1:1")))
+
+
+async def _megabytes() -> AsyncIterator[bytes]:
+    for _ in range(256):
+        yield b"[" * 65_536
+        await asyncio.sleep(0)
+
+
+async def _huge() -> Response:
+    return StreamingResponse(_megabytes(), media_type="application/json")
+
+
+async def _elsewhere() -> Response:
+    return RedirectResponse("/elsewhere")
+
+
+async def _no_json() -> Response:
+    return Response("<html>", media_type="application/json")
+
+
+async def _a_list() -> Response:
+    return Response("[]", media_type="application/json")
+
+
+async def _deep() -> Response:
+    return Response("[" * 100_000, media_type="application/json")
+
+
+async def _compressed() -> Response:
+    return Response(gzip.compress(b"{}"), headers={"content-encoding": "gzip"})
+
+
+async def _nothing() -> Response:
+    await asyncio.sleep(1)
+    return Response("{}")
+
+
+async def _no_keys() -> Response:
+    return Response('{"keys": {"rsa": 1}}')
+
+
+async def _many_keys() -> Response:
+    return Response(json.dumps({"keys": [{}] * 101}))
+
+
+@pytest.mark.parametrize("path", [DISCOVERY, KEYS])
+@pytest.mark.parametrize(
+    "answer",
+    [_huge, _elsewhere, _no_json, _a_list, _deep, _compressed, _nothing, _no_keys, _many_keys],
+)
+async def test_a_hostile_issuer_is_one_that_is_away(
+    idp: Idp,
+    issuer: Issuer,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    answer: Callable[[], Awaitable[Response]],
+) -> None:
+    """Whatever it answers, however long: nobody is let in, and nothing else is asked."""
+    monkeypatch.setattr(oidc, "_DEADLINE_S", 0.5)
+    idp.instead[path] = answer
+    began = time.monotonic()
+
+    with pytest.raises(Unavailable, match="OIDC_ISSUER"):
+        await issuer.caller(idp.token())
+
+    assert time.monotonic() - began < 2
+    assert set(idp.asked) <= {DISCOVERY, KEYS}
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"issuer": "https://elsewhere.example"},
+        {"issuer": None},
+        {"jwks_uri": None},
+        {"jwks_uri": "http://keys.example/keys"},
+        {"jwks_uri": "http://169.254.169.254/keys"},
+        {"jwks_uri": "file:///etc/passwd"},
+        {"jwks_uri": "https://"},
+        {"jwks_uri": "http://[::1"},
+        {"jwks_uri": ["https://keys.example"]},
+    ],
+)
+async def test_a_discovery_document_that_leads_elsewhere(
+    idp: Idp, issuer: Issuer, told: Json
+) -> None:
+    """Is not followed."""
+    idp.discovery = told
+
+    with pytest.raises(Unavailable, match="OIDC_ISSUER"):
+        await issuer.caller(idp.token())
+
+    assert idp.asked == [DISCOVERY]
+
+
+async def test_a_service_takes_such_callers(idp: Idp, registry_url: str, sql: Any) -> None:
+    """Beside keys, and by the same scopes; what is done says who did it; and nobody needs a key."""
+    await sql.execute("DELETE FROM api_keys")
+    app = build("orchestrator", registry_url, oidc_issuer=idp.url, oidc_audience=AUDIENCE)
+    try:
+        async with app.router.lifespan_context(app):
+            admin = idp.token(
+                claims=idp.claims(email="ada@example.com", scope="admin connections:read")
+            )
+            body = json.dumps({"owner": "Bob", "scopes": ["connections:read"]}).encode()
+            headers = [("content-type", "application/json"), ("content-length", str(len(body)))]
+            made = await ask(app, "POST", "/api-keys", [bearer(admin), *headers], body=body)
+            assert made.status == 201
+            assert made.json()["key"]
+            by = await sql.fetchval("SELECT created_by FROM api_keys")
+            assert by == "ada@example.com (oidc 00u1a)"
+
+            for presented, status in (
+                (idp.token(), 200),
+                (made.json()["key"], 200),
+                (idp.token(claims=idp.claims(scope="openid")), 403),
+                (idp.token(claims=idp.claims(aud="another")), 401),
+                (FORGED["alg none"](idp), 401),
+            ):
+                answer = await ask(app, "GET", "/connections", [bearer(presented)])
+                assert answer.status == status, answer.body
+    finally:
+        await close(app)
+        await sql.execute("DELETE FROM api_keys")
+        await access.let_in_now(sql)
