@@ -13,13 +13,14 @@ from uuid import UUID
 import uvloop
 
 ID: Final = UUID("6f1d0f62-7f3c-4f0a-9a55-6a5a3c1f2b10")
-"""Of everything that it knows."""
+"""Of everything that it knows, but for connections: those have the id that is asked for."""
 _SOURCE = (
     f'{{"sourceId":"{ID}","name":"bench","workspaceId":"{ID}","sourceDefinitionId":"{ID}",'
     '"connectionConfiguration":{},"sourceName":"Bench"}'
 ).encode()
+_ASKED_FOR = b'"connectionId":"'
 _CONNECTION = (
-    f'{{"connectionId":"{ID}","name":"bench","sourceId":"{ID}","destinationId":"{ID}",'
+    f'","name":"bench","sourceId":"{ID}","destinationId":"{ID}",'
     '"status":"active","breakingChange":false,"syncCatalog":'
 ).encode()
 _STATUSES = f'[{{"connectionId":"{ID}","connectionSyncStatus":"synced"}}]'.encode()
@@ -77,8 +78,10 @@ class _Connection(asyncio.Protocol):
         if path.endswith(b"/connections/update"):
             # AAM writes the catalog last; what it wrote is kept as it is.
             _Connection.catalog = body[body.index(_CATALOG) + len(_CATALOG) : -1]
-        of_catalog = b"/connections/" in path
-        parts = [_CONNECTION, _Connection.catalog, b"}"] if of_catalog else [_SOURCE]
+        parts = [_SOURCE]
+        if b"/connections/" in path:
+            asked = body.partition(_ASKED_FOR)[2][: len(str(ID))] or str(ID).encode()
+            parts = [b"{", _ASKED_FOR, asked, _CONNECTION, _Connection.catalog, b"}"]
         if path in _ANSWERS:
             parts = [_ANSWERS[path]]
         length = sum(len(part) for part in parts)
