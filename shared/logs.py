@@ -41,7 +41,7 @@ FIELDS: Final = frozenset(
         "severity", "source_type", "status", "suggestions", "tries", "type", "verb", "wait_for",
         "waited_so_far", "why",
         # what a person is to do about it
-        "host", "remedy", "wanted", "url", "proxy", "ca_bundle", "pid",
+        "ca_bundle", "errno", "host", "pid", "proxy", "remedy", "url", "wanted",
     }
 )  # fmt: skip
 """Every field that may be written; others are left out, and named in `dropped`."""

@@ -24,6 +24,7 @@ from opentelemetry.trace import (
     format_trace_id,
 )
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from sqlalchemy import event
 
 from shared import logs, metrics
 from shared.config import ProcessSettings
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SpanExporter
     from redis.asyncio import Redis
+    from sqlalchemy.engine import ExceptionContext
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 _UNTRACED: Final = frozenset({"/health", "/ready"})
@@ -83,21 +85,30 @@ def trace_no_more() -> None:
     _Tracing.provider = _Tracing.tracer = None
 
 
-# What OpenTelemetry's own packages instrument
-
-
 def trace_engine(engine: AsyncEngine) -> None:
-    """Have an engine's statements become spans."""
-    if _Tracing.provider is not None:
-        from opentelemetry.instrumentation.sqlalchemy.engine import EngineTracer  # noqa: PLC0415
-        from opentelemetry.metrics import NoOpMeter  # noqa: PLC0415
+    """Have an engine's statements become spans, without their parameters."""
+    tracer = _Tracing.tracer
+    if tracer is None:
+        return
 
-        # SQLAlchemyInstrumentor does nothing where SQLAlchemy is 2.1; what it would call works.
-        EngineTracer(  # type: ignore[no-untyped-call]
-            _Tracing.provider.get_tracer("sqlalchemy"),
-            engine.sync_engine,
-            NoOpMeter("sqlalchemy").create_up_down_counter("connections"),
-        )
+    def begin(_c: Any, _cursor: Any, statement: str, _given: Any, context: Any, _many: Any) -> None:
+        told = {"db.system": "postgresql", "db.statement": statement}
+        name = statement.split(maxsplit=1)[0]
+        context.span = tracer.start_span(name, kind=SpanKind.CLIENT, attributes=told)
+
+    def end(_c: Any, _cursor: Any, _statement: str, _given: Any, context: Any, _many: Any) -> None:
+        context.span.end()
+
+    def fail(trouble: ExceptionContext) -> None:
+        made = getattr(trouble.execution_context, "span", None)
+        if made is not None:
+            made.set_attribute("error.type", type(trouble.original_exception).__name__)
+            made.set_status(Status(StatusCode.ERROR))
+            made.end()
+
+    event.listen(engine.sync_engine, "before_cursor_execute", begin)
+    event.listen(engine.sync_engine, "after_cursor_execute", end)
+    event.listen(engine.sync_engine, "handle_error", fail)
 
 
 def trace_redis(redis: Redis) -> None:
@@ -115,9 +126,6 @@ def traced_transport(transport: httpx.AsyncBaseTransport) -> httpx.AsyncBaseTran
     from opentelemetry.instrumentation.httpx import AsyncOpenTelemetryTransport  # noqa: PLC0415
 
     return AsyncOpenTelemetryTransport(transport, tracer_provider=_Tracing.provider)
-
-
-# What is told by hand
 
 
 @contextmanager
