@@ -15,6 +15,7 @@ from tests.bench import (
     client,
     domain,
     fleet,
+    gate,
     guard,
     heal,
     observe,
@@ -31,6 +32,7 @@ Part = Callable[[Stage, Path], Iterable[Line]]
 PARTS: dict[str, Part] = {
     "apply": apply.measure,
     "guard": guard.measure,
+    "gate": lambda stage, _document: gate.measure(stage),
     "operation": lambda stage, _document: operation.measure(stage),
     "snapshot": snapshot.measure,
     "observe": observe.measure,

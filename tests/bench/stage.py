@@ -100,18 +100,22 @@ def _running(
 class Http:
     """One kept connection that speaks as little HTTP as will do: its own cost is next to none."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, authorization: str
+    ) -> None:
         self._reader, self._writer = reader, writer
+        self._authorization = authorization
 
     @classmethod
-    async def to(cls, port: int) -> Http:
+    async def to(cls, port: int, *, authorization: str = access.HEADERS["Authorization"]) -> Http:
         """Connect."""
-        return cls(*await asyncio.open_connection("127.0.0.1", port, limit=4 * 1024 * 1024))
+        opened = await asyncio.open_connection("127.0.0.1", port, limit=4 * 1024 * 1024)
+        return cls(*opened, authorization)
 
     async def ask(self, path: str, body: bytes | None = None, *, expected: int = 200) -> bytes:
         """The answer to a GET, or to a POST of a JSON body; another status is an error."""
         head = f"{'GET' if body is None else 'POST'} {path} HTTP/1.1\r\nhost: bench\r\n"
-        head += f"authorization: {access.HEADERS['Authorization']}\r\n"
+        head += f"authorization: {self._authorization}\r\n"
         if body is not None:
             head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
         self._writer.write(head.encode() + b"\r\n")

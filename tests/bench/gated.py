@@ -1,0 +1,68 @@
+"""One service twice in one process: as it is, and below /without where everybody is let in.
+
+The first part of a path is a name under which the request's processor time is kept;
+`GET /bench/times` answers them in milliseconds by name.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+
+import orjson
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from services.rag_engine.main import build
+from shared.access import KEY_SCOPES, Caller
+from shared.app import for_server
+from shared.config import RagEngineSettings, load
+from shared.gate import Gate
+
+_ANYBODY = Caller("bench", "bench", frozenset(KEY_SCOPES))
+
+
+class _LetIn:
+    """Stands where the gate stands."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope.setdefault("state", {})["caller"] = _ANYBODY
+        await self._app(scope, receive, send)
+
+
+def _without_gate(app: FastAPI) -> FastAPI:
+    gate: object = Gate
+    app.user_middleware = [
+        Middleware(_LetIn) if layer.cls is gate else layer for layer in app.user_middleware
+    ]
+    return app
+
+
+class _Both:
+    """Chooses by the path; it is asked one request at a time."""
+
+    def __init__(self, gated: FastAPI, open_: FastAPI) -> None:
+        self._gated, self._open = gated, open_
+        self._ms: dict[str, list[float]] = defaultdict(list)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._gated(scope, receive, send)
+            return
+        _, name, rest = scope["path"].split("/", 2)
+        if name == "bench":
+            await Response(orjson.dumps(self._ms))(scope, receive, send)
+            return
+        scope["path"] = f"/{rest}"
+        began = time.thread_time()
+        await (self._open if name == "without" else self._gated)(scope, receive, send)
+        self._ms[name].append((time.thread_time() - began) * 1000)
+
+
+_settings = load(RagEngineSettings)
+app = _Both(for_server(build(_settings)), _without_gate(build(_settings)))
