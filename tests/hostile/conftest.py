@@ -60,9 +60,9 @@ class Process:
     log: Path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def process(server_dir: Path, registry_url: str, redis_url: str) -> Iterator[Process]:
-    """One for the whole run: what is sent to it must not end it."""
+    """One for a whole module: what is sent to it must not end it."""
     port, log = servers.free_port(), server_dir / "hostile.log"
     command = ["uvicorn", "services.drift_repair_agent.main:app"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--no-access-log"]
