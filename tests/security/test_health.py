@@ -1,0 +1,61 @@
+"""Health and readiness, which anybody may ask: what is missing, and nothing about where or what."""
+
+from __future__ import annotations
+
+import re
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from services.drift_repair_agent import main as drift_repair_agent
+from services.orchestrator import main as orchestrator
+from services.rag_engine import main as rag_engine
+from services.schema_observer import main as schema_observer
+from shared.config import RagEngineSettings, Settings
+from tests import access
+
+NOWHERE = "127.0.0.1:9"
+URL = f"postgresql://AAMCANARY-user:AAMCANARY-password@{NOWHERE}/AAMCANARY-db"
+
+
+def _settings() -> Settings:
+    return Settings(
+        _env_file=None,
+        supabase_db_url=URL,
+        redis_url=f"redis://:AAMCANARY-redis@{NOWHERE}/0",
+        airbyte_api_url=f"http://{NOWHERE}/AAMCANARY-airbyte",
+        airbyte_api_key="AAMCANARY-key",
+        auth_broker_url=f"http://{NOWHERE}/AAMCANARY-broker",
+        airbyte_timeout="1",
+        peer_timeout="1",
+        **access.service_keys(),
+    )
+
+
+def _rag_engine() -> FastAPI:
+    settings = RagEngineSettings(_env_file=None, supabase_db_url=URL, **access.service_keys())
+    return rag_engine.build(settings)
+
+
+@pytest.mark.parametrize(
+    "service", ["orchestrator", "drift_repair_agent", "schema_observer", "rag"]
+)
+async def test_nobody_learns_where_anything_is(service: str) -> None:
+    """With everything away: no host, port, user, version, class or text of an exception."""
+    app = _SERVICES[service]()
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://aam"
+    ) as client:
+        health = await client.get("/health?verbose=1")
+        ready = await client.get("/ready")
+
+    assert (health.status_code, health.json()) == (200, {"status": "ok"})
+    assert ready.status_code == 503
+    told = ready.json()
+    assert told.keys() == {"ready", "checks"}
+    assert told["checks"]["registry"] == "The registry cannot be reached now."
+    for answer in (health, ready):
+        shown = answer.text + str(dict(answer.headers))
+        assert "AAMCANARY" not in shown
+        assert not _TOO_MUCH.search(shown)
