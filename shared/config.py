@@ -229,6 +229,9 @@ class ProcessSettings(BaseSettings):
     otel_exporter_otlp_endpoint: Optional[HttpUrl] = None
     """A collector of OpenTelemetry traces, over HTTP. Empty: nothing is traced."""
 
+    otel_traces_sampler_arg: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Which share of requests, jobs and operations is traced where their caller has not decided."""
+
     requests_per_second: Annotated[float, Field(gt=0)] = 100
     """How often one caller may ask one process; twice as many at once. Services are not counted."""
 

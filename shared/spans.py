@@ -14,7 +14,12 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_NAMESPACE, Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.sdk.trace.sampling import Decision, ParentBased, Sampler, SamplingResult
+from opentelemetry.sdk.trace.sampling import (
+    Decision,
+    ParentBased,
+    SamplingResult,
+    TraceIdRatioBased,
+)
 from opentelemetry.trace import Link, SpanKind, Status
 from opentelemetry.trace.span import TraceState
 from opentelemetry.util.types import Attributes
@@ -38,11 +43,14 @@ _LONGEST: Final = 2_000
 _QUEUED: Final = 2_048
 
 
-def provider(exporter: SpanExporter, service: str) -> TracerProvider:
-    """A provider that exports in the background, and drops what a slow collector does not take."""
+def provider(exporter: SpanExporter, service: str, *, share: float) -> TracerProvider:
+    """A provider that exports in the background, and drops what a slow collector does not take.
+
+    `share` of what is begun is sampled; what is a part of something, as that is.
+    """
     made = TracerProvider(
         resource=Resource.create({SERVICE_NAMESPACE: "aam", SERVICE_NAME: service}),
-        sampler=ParentBased(_Begun()),
+        sampler=ParentBased(_Begun(share)),
     )
     # One batch at most is left at the end: a collector that is away delays the end by its time.
     made.add_span_processor(
@@ -53,7 +61,7 @@ def provider(exporter: SpanExporter, service: str) -> TracerProvider:
     return made
 
 
-class _Begun(Sampler):
+class _Begun(TraceIdRatioBased):
     """Samples what a request, a job or an operation has begun, and no lonely statement.
 
     The looks that are taken beside the requests ask the registry several times a second.
@@ -70,14 +78,10 @@ class _Begun(Sampler):
         trace_state: TraceState | None = None,
     ) -> SamplingResult:
         """Whether a span without a parent is to be told."""
-        del parent_context, trace_id, name, links, trace_state
+        del trace_state
         if kind is SpanKind.CLIENT:
             return SamplingResult(Decision.DROP)
-        return SamplingResult(Decision.RECORD_AND_SAMPLE, attributes)
-
-    def get_description(self) -> str:
-        """What it is called where a provider is shown."""
-        return "Begun"
+        return super().should_sample(parent_context, trace_id, name, kind, attributes, links)
 
 
 class _Scrubbing(SpanExporter):

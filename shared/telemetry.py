@@ -67,15 +67,17 @@ def set_up(service: str, settings: ProcessSettings) -> None:
 
         collector = str(settings.otel_exporter_otlp_endpoint).rstrip("/")
         trace_to(
-            OTLPSpanExporter(endpoint=f"{collector}/v1/traces", timeout=_EXPORT_WITHIN_S), service
+            OTLPSpanExporter(endpoint=f"{collector}/v1/traces", timeout=_EXPORT_WITHIN_S),
+            service,
+            share=settings.otel_traces_sampler_arg,
         )
 
 
-def trace_to(exporter: SpanExporter, service: str) -> TracerProvider:
+def trace_to(exporter: SpanExporter, service: str, *, share: float = 1.0) -> TracerProvider:
     """Trace to an exporter from now on; what was made before stays as it is."""
     from shared import spans  # noqa: PLC0415
 
-    _Tracing.provider = provider = spans.provider(exporter, service)
+    _Tracing.provider = provider = spans.provider(exporter, service, share=share)
     _Tracing.tracer = provider.get_tracer("aam")
     return provider
 

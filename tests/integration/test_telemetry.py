@@ -15,6 +15,7 @@ import asyncpg
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind
 from redis.asyncio import Redis
 
 from shared import logs, spans, telemetry
@@ -171,9 +172,9 @@ async def test_an_event_is_the_cause_of_what_its_consumer_does(redis: Redis) -> 
 class Collector:
     """Gets what a process exports."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, share: float = 1.0) -> None:
         self._exporter = InMemorySpanExporter()
-        self._provider = telemetry.trace_to(self._exporter, "mesh")
+        self._provider = telemetry.trace_to(self._exporter, "mesh", share=share)
 
     async def has(self, *names: str) -> Sequence[ReadableSpan]:
         """Every span so far, once there is one of each of these names."""
@@ -288,6 +289,26 @@ async def test_no_span_tells_a_secret_or_a_query(
     assert any("/credentials/" in str((span.attributes or {}).get("http.url")) for span in found)
     unknown = [s for s in found if (s.attributes or {}).get("http.response.status_code") == 422]
     assert {span.name for span in unknown} >= {"GET /connections/{connection_id}"}
+
+
+async def test_a_share_is_traced_unless_the_caller_has_decided() -> None:
+    """Of what nobody else traces; what a caller traces is traced whole."""
+    trace_id = "0af7651916cd43dd8448eb211c80319c"
+    sampled = {"traceparent": f"00-{trace_id}-b7ad6b7169203331-01"}
+    try:
+        collector = Collector(share=0)
+        with telemetry.span("mine"), telemetry.span("inner"):
+            flags = telemetry.traceparent()["traceparent"].rpartition("-")[2]
+            assert int(flags, 16) & 1 == 0
+        with telemetry.span("theirs", kind=SpanKind.SERVER, parent=sampled):
+            told = telemetry.traceparent()["traceparent"]
+        found = await collector.has("theirs")
+    finally:
+        telemetry.trace_no_more()
+
+    assert [span.name for span in found] == ["theirs"]
+    assert told.startswith(f"00-{trace_id}-")
+    assert telemetry.traceparent() == {}
 
 
 def test_uuids_are_not_needed() -> None:

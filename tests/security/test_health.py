@@ -38,9 +38,16 @@ def _rag_engine() -> FastAPI:
     return rag_engine.build(settings)
 
 
-@pytest.mark.parametrize(
-    "service", ["orchestrator", "drift_repair_agent", "schema_observer", "rag"]
-)
+_SERVICES = {
+    "orchestrator": lambda: orchestrator.build(_settings()),
+    "drift_repair_agent": lambda: drift_repair_agent.build(_settings()),
+    "schema_observer": lambda: schema_observer.build(_settings()),
+    "rag_engine": _rag_engine,
+}
+_TOO_MUCH = re.compile(r"127\.0|:9\b|localhost|Error|Exception|Traceback|\d+\.\d+\.\d+")
+
+
+@pytest.mark.parametrize("service", _SERVICES)
 async def test_nobody_learns_where_anything_is(service: str) -> None:
     """With everything away: no host, port, user, version, class or text of an exception."""
     app = _SERVICES[service]()
