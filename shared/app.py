@@ -95,6 +95,32 @@ def example(body: object) -> dict[str, Any]:
     return {"content": {"application/json": {"example": body}}}
 
 
+def links(*targets: str, **parameters: str) -> dict[str, Any]:
+    """Where an answer leads, for its route's OpenAPI description.
+
+    A target is a route, as `GET /connections/{connection_id}`; a parameter of the targets is found
+    where OpenAPI's runtime expression says, as `$response.body#/id`.
+    """
+    return {
+        "links": {
+            _link_name(target): {
+                "operationRef": _reference(target),
+                "parameters": dict(parameters),
+            }
+            for target in targets
+        }
+    }
+
+
+def _link_name(target: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "_", target).strip("_").lower()
+
+
+def _reference(target: str) -> str:
+    method, _, path = target.partition(" ")
+    return f"#/paths/{path.replace('~', '~0').replace('/', '~1')}/{method.lower()}"
+
+
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The error answers of a route, for its OpenAPI description."""
     content = {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}}

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import BaseModel, ConfigDict
 
 from shared.access import Scope, caller_of, may
-from shared.app import PROBLEM_JSON, example, problems, raw_json
+from shared.app import PROBLEM_JSON, example, links, problems, raw_json
 from shared.errors import BadKey
 from shared.models import OperationStatus
 from shared.operations import Answer, Key, Operations
@@ -76,6 +76,7 @@ ACCEPTED: dict[int | str, dict[str, Any]] = {
     202: {
         "model": Accepted,
         "description": "Recorded; it goes on, and GET /operations/{operation_id} tells how far",
+        **links("GET /operations/{operation_id}", operation_id="$response.body#/operation_id"),
     }
 }
 
@@ -98,7 +99,13 @@ def routes() -> APIRouter:
         "/operations",
         dependencies=[may(Scope.CONNECTIONS_READ)],
         response_model=list[OperationView],
-        responses={200: example([_EXAMPLE]), **problems(422, 503)},
+        responses={
+            200: example([_EXAMPLE])
+            | links(
+                "GET /operations/{operation_id}", operation_id="$response.body#/0/operation_id"
+            ),
+            **problems(422, 503),
+        },
     )
     async def operations(
         operations: Service,

@@ -17,11 +17,13 @@ import httpx
 from shared.access import KEY_SCOPES, SERVICE_CALLS, Caller
 from shared.keys import new_key
 from shared.tokens import Signer, make_pair
+from tests import leaks
 
 KEY = new_key("test")
 """Of this run alone; `let_in` makes a registry know it."""
 NAME = f"tests (key {KEY.id})"
 HEADERS = {"Authorization": f"Bearer {KEY.key}"}
+leaks.know("the caller's key", KEY.key.partition(f"_{KEY.id}_")[2])
 
 
 async def let_in_now(connection: asyncpg.Connection[asyncpg.Record]) -> None:
@@ -55,7 +57,12 @@ def service_keys() -> dict[str, Any]:
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for service in {caller for caller, _ in SERVICE_CALLS}:
-        make_pair(service, folder / "private" / f"{service}.pem", folder / "public")
+        private = folder / "private" / f"{service}.pem"
+        make_pair(service, private, folder / "public")
+        pem = private.read_text().splitlines()[1]
+        leaks.know(f"the {service}'s signing key", pem[-43:])
+        token = Signer(service, private).token("nobody", "nothing")
+        leaks.know(f"a token of the {service}", token.partition(".")[0])
     return {
         "service_private_key_dir": folder / "private",
         "service_public_keys_dir": folder / "public",
@@ -75,7 +82,8 @@ def environment() -> dict[str, str]:
 
 def client(url: str = "http://aam", **told: Any) -> httpx.AsyncClient:
     """A caller with the key."""
-    return httpx.AsyncClient(base_url=url, headers=HEADERS, **told)
+    hooks = {"response": [leaks.add_answer]}
+    return httpx.AsyncClient(base_url=url, headers=HEADERS, event_hooks=hooks, **told)
 
 
 class Everybody:

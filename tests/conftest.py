@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import asyncpg
 import pytest
+from redis.asyncio import Redis
 
 from local import servers
+from tests import leaks
 
-pytest_plugins = ["tests.fakes.fixtures"]
+pytest_plugins = ["tests.fakes.fixtures", "tests.leaks"]
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +31,24 @@ def postgres(server_dir: Path) -> Iterator[servers.Postgres]:
     """The run's Postgres, shared by every test: never stop it."""
     with servers.start_postgres(server_dir / "postgres", options=servers.THROW_AWAY) as server:
         yield server
+        asyncio.run(_add_databases(server))
+
+
+async def _add_databases(server: servers.Postgres) -> None:
+    """What the last tests left in any database is looked through for secrets."""
+    connection = await asyncpg.connect(server.url)
+    names = await connection.fetch("SELECT datname FROM pg_database WHERE datallowconn")
+    await connection.close()
+    for (name,) in names:
+        connection = await asyncpg.connect(server.url_of(name))
+        await leaks.add_rows(connection)
+        await connection.close()
+
+
+async def _add_entries(server: servers.Valkey) -> None:
+    redis = Redis.from_url(server.url)
+    await leaks.add_entries(redis)
+    await redis.aclose()
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +56,7 @@ def valkey(server_dir: Path) -> Iterator[servers.Valkey]:
     """The run's Valkey, shared by every test: never stop it."""
     with servers.start_valkey(server_dir / "valkey") as server:
         yield server
+        asyncio.run(_add_entries(server))
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from services.auth_broker.stores import CredentialStore, EnvironmentStore, FileS
 from services.auth_broker.vault import LoginRefused, VaultStore
 from shared import logs, telemetry
 from shared.access import Scope, caller_of, may
-from shared.app import Check, create_app, problems
+from shared.app import Check, create_app, links, problems
 from shared.config import load
 from shared.database import Database
 from shared.errors import Unavailable
@@ -61,7 +61,14 @@ _EXAMPLE: dict[str, Any] = {
 @router.get(
     "/credentials/{credential_id}/connector-config",
     dependencies=[may(Scope.CREDENTIALS_READ)],
-    responses={200: _EXAMPLE, **problems(404, 422, 502, 503, 504)},
+    responses={
+        200: _EXAMPLE
+        | links(
+            "GET /credentials/{credential_id}/connector-config",
+            credential_id="$request.path.credential_id",
+        ),
+        **problems(404, 422, 502, 503, 504),
+    },
 )
 async def connector_config(
     credential_id: CredentialId,

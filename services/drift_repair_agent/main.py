@@ -38,7 +38,7 @@ from services.drift_repair_agent.verifying import Verifying
 from shared import background, failpoints, logs, registry, telemetry
 from shared.access import Scope, may
 from shared.airbyte_client import AirbyteClient
-from shared.app import create_app, for_server, problems, raw_json, told_to_stop
+from shared.app import create_app, for_server, links, problems, raw_json, told_to_stop
 from shared.background import Look
 from shared.config import Settings, load, networks
 from shared.database import Database
@@ -214,7 +214,17 @@ _APPLIED: dict[str, Any] = {
     "/repair/apply_new_catalog",
     dependencies=[may(Scope.CATALOGS_HEAL)],
     openapi_extra=_BODY,
-    responses={200: _APPLIED, **ACCEPTED, **problems(400, 404, 409, 413, 422, 502, 503, 504)},
+    responses={
+        200: _APPLIED
+        | links(
+            "POST /connections/{connection_id}/rollback",
+            "POST /connections/{connection_id}/plan",
+            "GET /connections/{connection_id}/policy",
+            connection_id="$response.body#/connection_id",
+        ),
+        **ACCEPTED,
+        **problems(400, 404, 409, 413, 422, 502, 503, 504),
+    },
 )
 async def apply_new_catalog(order: Order, service: Service, key: GivenKey, wait: Wait) -> Response:
     """Make a catalog the one that Airbyte syncs, and record it as the connection's next version.
@@ -237,7 +247,15 @@ _WAITS: dict[int | str, dict[str, Any]] = {
     "/repairs",
     dependencies=[may(Scope.CONNECTIONS_READ)],
     response_model=RepairPage,
-    responses=problems(422, 503),
+    responses={
+        200: links(
+            "GET /repairs/{repair_id}",
+            "POST /repairs/{repair_id}/approve",
+            "POST /repairs/{repair_id}/reject",
+            repair_id="$response.body#/items/0/id",
+        ),
+        **problems(422, 503),
+    },
 )
 async def repairs(
     db: Registry,
@@ -306,7 +324,11 @@ async def reject(repair_id: UUID, order: Decide, repairs: Decisions, key: GivenK
     "/connections/{connection_id}/rollback",
     dependencies=[may(Scope.CATALOGS_HEAL)],
     response_model=RepairView | Unchanged,
-    responses={**_WAITS, **problems(400, 404, 409, 422, 503, 504)},
+    responses={
+        **_WAITS,
+        200: {"model": RepairView | Unchanged, "description": "It is in force, and was before"},
+        **problems(400, 404, 409, 422, 503, 504),
+    },
 )
 async def roll_back(
     connection_id: UUID, order: RollBack, repairs: Decisions, key: GivenKey, wait: Wait

@@ -78,7 +78,7 @@ class RollBack(BaseModel):
         json_schema_extra={"examples": [{"version": 2, "by": "Ada", "why": "Rows were doubled."}]},
     )
 
-    version: int = Field(ge=1, le=2**31 - 1)
+    version: int = Field(strict=True, ge=1, le=2**31 - 1)
     by: Name
     why: Why | None = None
 
@@ -109,7 +109,7 @@ class PolicyOrder(BaseModel):
     """Patterns of fields that are never selected, in any case of letters; null is the default."""
     verify: Literal["read_back", "sync"] | None = None
     """How an applied repair is verified; null is the default."""
-    rename_min_confidence: Annotated[float, Field(ge=0, le=1)] | None = None
+    rename_min_confidence: Annotated[float, Field(strict=True, ge=0, le=1)] | None = None
     """From which confidence on a rename may be applied without a person; null is the default."""
     by: Name | None = None
 

@@ -15,7 +15,7 @@ from services.drift_repair_agent.notifying import TOLD_BY_DEFAULT
 from services.drift_repair_agent.receivers import Receivers, expect_meant
 from shared import registry
 from shared.access import Scope, may
-from shared.app import example, problems
+from shared.app import example, links, problems
 from shared.database import Database
 from shared.models import Webhook, WebhookDelivery
 
@@ -172,7 +172,20 @@ Limit = Annotated[int, Query(ge=1, le=500)]
 
 
 @router.post(
-    "", dependencies=[may(Scope.CONNECTIONS_WRITE)], status_code=201, responses=problems(422, 503)
+    "",
+    dependencies=[may(Scope.CONNECTIONS_WRITE)],
+    status_code=201,
+    responses={
+        201: links(
+            "GET /webhooks/{webhook_id}",
+            "POST /webhooks/{webhook_id}/test",
+            "GET /webhooks/{webhook_id}/deliveries",
+            "POST /webhooks/{webhook_id}/rotate",
+            "DELETE /webhooks/{webhook_id}",
+            webhook_id="$response.body#/id",
+        ),
+        **problems(422, 503),
+    },
 )
 async def add_webhook(order: NewWebhook, receivers: Story, response: Response) -> WebhookWithSecret:
     """Tell somebody of repairs from now on.
@@ -254,7 +267,15 @@ async def test_webhook(webhook_id: UUID, receivers: Story) -> Tested:
 @router.get(
     "/{webhook_id}/deliveries",
     dependencies=[may(Scope.CONNECTIONS_WRITE)],
-    responses={200: example([_DELIVERY]), **problems(404, 422, 503)},
+    responses={
+        200: example([_DELIVERY])
+        | links(
+            "POST /webhooks/{webhook_id}/deliveries/{delivery_id}/retry",
+            webhook_id="$request.path.webhook_id",
+            delivery_id="$response.body#/0/id",
+        ),
+        **problems(404, 422, 503),
+    },
 )
 async def deliveries(webhook_id: UUID, db: Registry, limit: Limit = 50) -> list[DeliveryView]:
     """List its messages, newest first; those that ended are kept for 30 days."""

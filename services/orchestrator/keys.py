@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from shared import registry
 from shared.access import KEY_SCOPES, Scope, caller_of, may
-from shared.app import example, problems, raw_json
+from shared.app import example, links, problems, raw_json
 from shared.database import Database
 from shared.errors import Forbidden
 from shared.input import Name
@@ -109,7 +109,15 @@ Registry = Annotated[Database, Depends(_db)]
 _ADMIN = [may(Scope.ADMIN)]
 
 
-@router.post("", status_code=201, dependencies=_ADMIN, responses=problems(413, 422, 503, 504))
+@router.post(
+    "",
+    status_code=201,
+    dependencies=_ADMIN,
+    responses={
+        201: links("DELETE /api-keys/{key_id}", key_id="$response.body#/id"),
+        **problems(413, 422, 503, 504),
+    },
+)
 async def make_api_key(
     order: NewKey,
     request: Request,

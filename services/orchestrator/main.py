@@ -40,7 +40,15 @@ from services.orchestrator.sweeping import Sweeper
 from shared import background, events, failpoints, logs, registry, telemetry
 from shared.access import Scope, may
 from shared.airbyte_client import AirbyteClient
-from shared.app import create_app, example, for_server, problems, raw_json, told_to_stop
+from shared.app import (
+    create_app,
+    example,
+    for_server,
+    links,
+    problems,
+    raw_json,
+    told_to_stop,
+)
 from shared.background import Look
 from shared.config import Settings, load
 from shared.database import Database
@@ -82,6 +90,14 @@ Rotation = Annotated[Rotator, Depends(_rotator)]
 Registry = Annotated[Database, Depends(_db)]
 _PRUNED_EVERY = timedelta(minutes=10)
 _VERSION = Path(ge=1, le=2**31 - 1)
+_FROM_CONNECTION = (
+    "GET /connections/{connection_id}",
+    "GET /connections/{connection_id}/jobs",
+    "GET /connections/{connection_id}/catalog-versions",
+    "POST /connections/{connection_id}/discover",
+    "POST /connections/{connection_id}/sync",
+    "DELETE /connections/{connection_id}",
+)
 
 
 @router.post(
@@ -89,7 +105,11 @@ _VERSION = Path(ge=1, le=2**31 - 1)
     dependencies=[may(Scope.CONNECTIONS_WRITE)],
     status_code=201,
     response_model=ConnectionView,
-    responses={**ACCEPTED, **problems(400, 409, 413, 422, 502, 503, 504)},
+    responses={
+        201: links(*_FROM_CONNECTION, connection_id="$response.body#/id"),
+        **ACCEPTED,
+        **problems(400, 409, 413, 422, 502, 503, 504),
+    },
 )
 async def onboard(order: Onboard, service: Service, key: GivenKey, wait: Wait) -> Response:
     """Wire a source to a destination and start tracking its catalog, as version 1.
@@ -125,7 +145,10 @@ async def import_connections(order: Import, service: Service, importing: Importe
     "/connections",
     dependencies=[may(Scope.CONNECTIONS_READ)],
     response_model=ConnectionPage,
-    responses=problems(422, 503),
+    responses={
+        200: links(*_FROM_CONNECTION, connection_id="$response.body#/items/0/id"),
+        **problems(422, 503),
+    },
 )
 async def connections(
     db: Registry,
@@ -205,7 +228,10 @@ async def discover(
     dependencies=[may(Scope.CONNECTIONS_SYNC)],
     status_code=202,
     response_model=SyncStarted,
-    responses=problems(400, 404, 409, 422, 502, 503, 504),
+    responses={
+        202: links("GET /operations/{operation_id}", operation_id="$response.body#/operation_id"),
+        **problems(400, 404, 409, 422, 502, 503, 504),
+    },
 )
 async def sync(connection_id: UUID, service: Service, key: GivenKey, wait: Wait) -> Response:
     """Have Airbyte move the data now; the job is followed to its end in /jobs.
@@ -235,7 +261,15 @@ async def jobs(
     "/connections/{connection_id}/catalog-versions",
     dependencies=[may(Scope.CONNECTIONS_READ)],
     response_model=list[VersionView],
-    responses={200: example([VERSION]), **problems(404, 503)},
+    responses={
+        200: example([VERSION])
+        | links(
+            "GET /connections/{connection_id}/catalog-versions/{version}",
+            connection_id="$request.path.connection_id",
+            version="$response.body#/0/version_number",
+        ),
+        **problems(404, 503),
+    },
 )
 async def catalog_versions(connection_id: UUID, db: Registry) -> Response:
     """The versions of the connection's catalog, newest first, without the catalogs."""

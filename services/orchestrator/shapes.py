@@ -31,7 +31,7 @@ class Every(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    units: int = Field(ge=1, le=10_000)
+    units: int = Field(strict=True, ge=1, le=10_000)
     time_unit: Literal["minutes", "hours", "days", "weeks", "months"] = "hours"
 
 
@@ -143,6 +143,7 @@ class Import(BaseModel):
     )
     dry_run: bool | None = Field(
         default=None,
+        strict=True,
         description="Only tell what would be imported. Left out: false for one, true for all.",
     )
 

@@ -22,7 +22,7 @@ from services.rag_engine.shapes import (
 )
 from shared import logs, registry, telemetry
 from shared.access import Scope, may
-from shared.app import create_app, example, for_server, problems, raw_json
+from shared.app import create_app, example, for_server, links, problems, raw_json
 from shared.config import RagEngineSettings, load
 from shared.database import Database
 from shared.gate import access_for
@@ -63,7 +63,12 @@ async def suggest(order: Suggest, service: Service) -> Response:
 
 
 @router.post(
-    "/learn", dependencies=[may(Scope.REPAIRS_DECIDE)], responses=problems(409, 413, 422, 503, 504)
+    "/learn",
+    dependencies=[may(Scope.REPAIRS_DECIDE)],
+    responses={
+        200: links("GET /knowledge", source_type="$request.body#/source_type"),
+        **problems(409, 413, 422, 503, 504),
+    },
 )
 async def learn(decision: Learn, service: Service) -> Learned:
     """Keep what a person decided, as evidence for the next time.

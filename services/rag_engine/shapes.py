@@ -47,7 +47,11 @@ class ElementShape(_Body):
     path: Path
     schema_: dict[str, Any] = Field(alias="schema", default_factory=dict)
     position: int | None = Field(
-        default=None, ge=0, le=100_000, description="Its place in the schema, where that means any."
+        default=None,
+        strict=True,
+        ge=0,
+        le=100_000,
+        description="Its place in the schema, where that means any.",
     )
 
 

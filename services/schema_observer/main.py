@@ -29,7 +29,15 @@ from services.schema_observer.shapes import (
 from shared import background, failpoints, logs, registry, telemetry
 from shared.access import Scope, may
 from shared.airbyte_client import AirbyteClient
-from shared.app import create_app, example, for_server, problems, raw_json, told_to_stop
+from shared.app import (
+    create_app,
+    example,
+    for_server,
+    links,
+    problems,
+    raw_json,
+    told_to_stop,
+)
 from shared.config import Settings, load
 from shared.database import Database
 from shared.domain.drift import Severity
@@ -60,6 +68,7 @@ Registry = Annotated[Database, Depends(_db)]
     dependencies=[may(Scope.CONNECTIONS_WRITE)],
     response_model=LookView,
     responses={
+        200: links("GET /drifts/{drift_id}", drift_id="$response.body#/drift_id"),
         202: {"model": GoesOn, "description": "It takes longer, and goes on"},
         **problems(404, 409, 422, 503, 504),
     },
@@ -98,7 +107,13 @@ async def observation(connection_id: UUID, service: Service) -> Response:
     "/connections/{connection_id}/observation",
     dependencies=[may(Scope.CONNECTIONS_WRITE)],
     response_model=ObservationView,
-    responses=problems(404, 409, 422, 503, 504),
+    responses={
+        200: links(
+            "GET /connections/{connection_id}/observation",
+            connection_id="$request.path.connection_id",
+        ),
+        **problems(404, 409, 422, 503, 504),
+    },
 )
 async def watch(connection_id: UUID, watched: Watched, service: Service) -> Response:
     """Say how often the connection's source is looked at; null is the installation's default.
@@ -114,7 +129,16 @@ async def watch(connection_id: UUID, watched: Watched, service: Service) -> Resp
     "/connections/{connection_id}/snapshots",
     dependencies=[may(Scope.CONNECTIONS_READ)],
     response_model=list[SnapshotView],
-    responses={200: example([SNAPSHOT]), **problems(404, 422, 503)},
+    responses={
+        200: example([SNAPSHOT])
+        | links(
+            "GET /connections/{connection_id}/snapshots/{before}/diff/{after}",
+            connection_id="$request.path.connection_id",
+            before="$response.body#/0/snapshot_id",
+            after="$response.body#/0/snapshot_id",
+        ),
+        **problems(404, 422, 503),
+    },
 )
 async def snapshots(
     connection_id: UUID, db: Registry, limit: Annotated[int, Query(ge=1, le=500)] = 100
@@ -142,7 +166,10 @@ async def snapshot_diff(
     "/drifts",
     dependencies=[may(Scope.CONNECTIONS_READ)],
     response_model=DriftPage,
-    responses=problems(404, 422, 503),
+    responses={
+        200: links("GET /drifts/{drift_id}", drift_id="$response.body#/items/0/id"),
+        **problems(404, 422, 503),
+    },
 )
 async def drifts(
     db: Registry,

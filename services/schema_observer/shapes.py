@@ -35,7 +35,7 @@ JUDGED: dict[str, Any] = {
     "resets": ["The column of 'Region__c' keeps what it has and is null in new rows."],
 }
 
-Interval = Annotated[int, Field(ge=60, le=604_800)]
+Interval = Annotated[int, Field(strict=True, ge=60, le=604_800)]
 Outcome = Literal["unchanged", "changed", "suspicious", "failed"]
 
 
@@ -85,6 +85,7 @@ class Ask(BaseModel):
 
     believe: bool = Field(
         default=False,
+        strict=True,
         description="Trust what this look finds, whatever is missing: a person has seen to it.",
     )
 

@@ -23,6 +23,7 @@ from dotenv import dotenv_values
 from local import servers
 from local.settings import Settings
 from local.stack import SERVICES
+from tests import leaks
 
 READY_TIMEOUT_S = 90
 
@@ -93,6 +94,7 @@ def up() -> Iterator[Up]:
     if one._process is not None:
         one._process.terminate()
         one._process.wait(30)
+    leaks.add_mesh(one.state)
     assert one.run("clean").returncode == 0
     one.output.unlink(missing_ok=True)
     folder.rmdir()

@@ -20,7 +20,7 @@ from redis.asyncio import Redis
 
 from local import servers
 from shared.events import STREAM
-from tests import access
+from tests import access, leaks
 from tests.fakes.airbyte_server import AirbyteServer
 from tests.faults import oracles
 from tests.integration.conftest import (
@@ -127,6 +127,7 @@ class World:
         self._zygote.stdin.close()
         await self._zygote.wait()
         await self._hearing
+        leaks.add_files("the log", self._folder.glob("*.log"))
         await self.airbyte.stop()
         self.valkey.stop()
         self.postgres.stop()
@@ -152,8 +153,10 @@ class World:
         self.credentials.clear()
         self.credentials.update(CREDENTIALS)
         async with self.sql() as sql:
+            await leaks.add_rows(sql)
             await empty(sql)
         async with self.redis() as redis:
+            await leaks.add_entries(redis)
             await redis.delete(STREAM)
 
     # Processes
@@ -186,6 +189,7 @@ class World:
                 "AUTH_BROKER_URL": self.broker_url,
                 "ROTATION_DIGEST_KEY": "for the worlds of tests and no other",
                 "AAM_ENV": "test",
+                "LOG_LEVEL": "DEBUG",
                 "AAM_FAILPOINTS": failpoints,
                 **access.environment(),
                 **self.settings,

@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 from local import servers
 from local.leash import Leashed
 from shared.events import STREAM
-from tests import access
+from tests import access, leaks
 from tests.fakes.airbyte_server import AirbyteServer
 from tests.hostile.attempts import World
 from tests.integration.conftest import (
@@ -47,6 +47,8 @@ async def world(postgres_url: str, registry_url: str, redis_url: str) -> AsyncIt
         parts: dict[str, Any] = {"sql": sql, "redis": redis, "order": ORDER}
         async with running(settings, airbyte, repairs=False, **parts) as mesh:
             yield await World.of(mesh)
+    await leaks.add_entries(redis)
+    await leaks.add_rows(sql)
     await redis.aclose()
     await sql.close()
 
@@ -88,3 +90,4 @@ def process(server_dir: Path, registry_url: str, redis_url: str) -> Iterator[Pro
         assert running.exit_code() is None, "A hostile input has ended the process."
     finally:
         running.stop()
+        leaks.add_files("the log", [log])

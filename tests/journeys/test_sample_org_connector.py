@@ -31,10 +31,11 @@ class Connector:
         self._program = program
         self._org = org
         self._directory = directory
+        settings = Settings()
         self.config: Message = {
-            "client_id": "sample-org-client-id",
-            "client_secret": "sample-org-client-secret",
-            "refresh_token": "sample-org-refresh-token",
+            "client_id": settings.client_id,
+            "client_secret": settings.client_secret.get_secret_value(),
+            "refresh_token": settings.refresh_token.get_secret_value(),
             "stream_slice_step": "P1000D",
             "lookback_window": "PT0S",
         }

@@ -17,6 +17,7 @@ from uuid import uuid4
 import orjson
 from aiohttp import web
 
+from tests import leaks
 from tests.fakes.airbyte_server._actors import WORKSPACE_ID
 from tests.fakes.airbyte_server._airbyte import OFFERED_BY, ORGANIZATION_ID, ROUTES, Airbyte
 from tests.fakes.airbyte_server._answers import (
@@ -39,6 +40,10 @@ from tests.fakes.airbyte_server._faults import (
     dribble,
     hang_up,
 )
+
+CLIENT_SECRET = leaks.canary("Airbyte's client secret")
+PASSWORD = leaks.canary("Airbyte's password")
+API_KEY = leaks.canary("Airbyte's API key")
 
 Json = dict[str, Any]
 Auth = Literal["none", "basic", "token", "bearer"]
@@ -76,10 +81,10 @@ class AirbyteServer(Airbyte):
         self.error_style = error_style or ("errorId" if self._number >= (2, 0) else "message")
         self.requests: list[Request] = []
         self.client_id = "aam-client"
-        self.client_secret = "AAMCANARY-airbyte-client-secret"
+        self.client_secret = CLIENT_SECRET
         self.username = "airbyte"
-        self.password = "AAMCANARY-airbyte-password"
-        self.api_key = "AAMCANARY-airbyte-api-key"
+        self.password = PASSWORD
+        self.api_key = API_KEY
         self.token_seconds = 900.0
         self._faults: list[PlannedFault] = []
         self._released = asyncio.Event()
@@ -391,7 +396,9 @@ class AirbyteServer(Airbyte):
             "jti": str(uuid4()),
         }
         said = b".".join(_base64url(orjson.dumps(part)) for part in ({"alg": "HS256"}, claims))
-        return (said + b"." + _base64url(self._mac(said))).decode()
+        signature = _base64url(self._mac(said)).decode()
+        leaks.know("Airbyte's bearer token", signature)
+        return f"{said.decode()}.{signature}"
 
     def _mac(self, said: bytes) -> bytes:
         return hmac.new(self._token_key, said, hashlib.sha256).digest()

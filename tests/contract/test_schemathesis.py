@@ -1,0 +1,110 @@
+"""What the descriptions promise, asked of the running services by schemathesis.
+
+Each service runs over a real registry and the played Airbyte. Its description is walked through in
+four phases: its examples, every corner of its schemas, random requests, and walks along the links
+between its answers. AAM_SCHEMATHESIS=100 asks for that many random requests of each operation, and
+as many walks; AAM_SEED makes it another hundred.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+
+import asyncpg
+import msgspec
+import pytest
+from fastapi import FastAPI
+from redis.asyncio import Redis
+
+from services.rag_engine import main as rag_engine
+from shared.config import RagEngineSettings
+from tests import access
+from tests.contract.asking import Asked, Told
+from tests.fakes.airbyte_server import AirbyteServer
+from tests.integration.conftest import (
+    FAULT_SEED,
+    ORDER,
+    REPOSITORY,
+    Mesh,
+    add_destination,
+    redis,
+    registry_url,
+    running,
+    serving,
+    settings_for,
+    sql,
+)
+
+__all__ = ["redis", "registry_url", "sql"]
+
+EXAMPLES = int(os.environ.get("AAM_SCHEMATHESIS", "4"))
+
+
+@pytest.fixture
+async def mesh(
+    airbyte: AirbyteServer,
+    registry_url: str,
+    redis_url: str,
+    sql: asyncpg.Connection[asyncpg.Record],
+    redis: Redis,
+) -> AsyncIterator[Mesh]:
+    """The services with one connection, and no key left that a run has made."""
+    add_destination(airbyte)
+    settings = settings_for(airbyte, registry_url, redis_url, webhook_signing_key="s" * 40)
+    async with running(settings, airbyte, sql=sql, redis=redis, order=ORDER) as mesh:
+        yield mesh
+    await sql.execute("DELETE FROM api_keys WHERE id <> $1", access.KEY.id)
+
+
+def app_of(mesh: Mesh, service: str) -> FastAPI:
+    """The application that a mesh runs."""
+    if service == "rag_engine":
+        url = mesh.settings.supabase_db_url
+        told = {"supabase_db_url": url, **access.service_keys()}
+        return rag_engine.build(RagEngineSettings(_env_file=None, **told))
+    app: FastAPI = getattr(mesh, service)._transport.app
+    return app
+
+
+async def told_by(asked: Asked) -> Told:
+    """What came of asking, in a process of its own; what it is told stands in no command line."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.contract.asking"),
+        cwd=REPOSITORY,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await process.communicate(msgspec.json.encode(asked))
+    assert process.returncode == 0
+    return msgspec.json.decode(out, type=Told)
+
+
+@pytest.mark.parametrize(
+    "service",
+    ["orchestrator", "auth_broker", "drift_repair_agent", "schema_observer", "rag_engine"],
+)
+async def test_service_is_as_it_is_described(service: str, mesh: Mesh) -> None:
+    """In every phase, which all run: no 5xx, nothing undescribed, nothing forbidden accepted."""
+    connection = await mesh.onboard()
+    async with serving(app_of(mesh, service), lifespan="off") as url:
+        asked = Asked(
+            url,
+            examples=EXAMPLES,
+            seed=FAULT_SEED,
+            authorization="" if service == "auth_broker" else access.HEADERS["Authorization"],
+            signing_key=str(access.service_keys()["service_private_key_dir"] / "orchestrator.pem")
+            if service == "auth_broker"
+            else "",
+            known={"connection_id": connection["id"]},
+            spared=[access.KEY.id],
+        )
+        told = await told_by(asked)
+
+    print(service, dict(told.cases), dict(sorted(told.statuses.items())), told.transitions)  # noqa: T201
+    assert not told.found, "\n\n".join(f"{name}\n{what}" for name, what in told.found.items())
+    assert all(told.cases[phase] > 0 for phase in ("examples", "coverage", "fuzzing", "stateful"))
+    assert told.transitions > 0
+    assert told.statuses[200] > 0

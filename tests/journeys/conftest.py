@@ -1,0 +1,19 @@
+"""What the journeys are made with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests import leaks
+
+
+@pytest.fixture(scope="session", autouse=True)
+def org_secrets() -> Iterator[None]:
+    """The sample org's secrets are looked for in what comes out, as everybody's are."""
+    with pytest.MonkeyPatch.context() as environment:
+        for name in ("CLIENT_ID", "CLIENT_SECRET", "REFRESH_TOKEN"):
+            secret = leaks.canary(f"the sample org's {name.lower()}")
+            environment.setenv(f"SAMPLE_ORG_{name}", secret)
+        yield

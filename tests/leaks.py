@@ -1,0 +1,386 @@
+"""No secret leaves: a pytest plugin that scans what the whole run puts out for the run's secrets.
+
+Each secret of the tests is a canary, drawn for this run. While the tests run, their outputs are
+collected: what is logged and printed, logs of processes, answers of services, rows, events, command
+lines. They are scanned for every canary in every form that it could leave in. A find fails the run,
+and is told by kinds and by test, never by the secret.
+
+Allowed, and so not collected: what the played Airbyte is sent, and the auth_broker's one answer.
+
+The tests import this before pytest loads it as a plugin, so: PYTEST_DONT_REWRITE.
+"""
+
+from __future__ import annotations
+
+import base64
+import bisect
+import re
+import secrets
+import string
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from _pytest.capture import CaptureFixture
+
+from local import servers
+
+_ALPHABET = string.ascii_letters + string.digits
+_CHUNK_BYTES = 8 * 1024 * 1024
+_LARGEST_BYTES = 64 * 1024 * 1024
+_SAMPLED_EVERY_S = 0.2
+_GZIP = b"\x1f\x8b\x08"
+_ALLOWED = re.compile(r"/credentials/[^/]+/connector-config")
+_HEX = re.compile(r"[0-9a-f]+")
+
+
+@dataclass(frozen=True)
+class Find:
+    """A secret in an output: what kind of secret, in which form, in what, during which test."""
+
+    secret: str
+    form: str
+    output: str
+    test: str
+
+    def __str__(self) -> str:
+        """What a person is told; the secret itself is not in it."""
+        return f"{self.secret}, {self.form}, in {self.output}: {self.test}"
+
+
+def forms(secret: str) -> Iterator[tuple[str, bytes]]:
+    """What to look for: each is eight bytes or more, and nothing else looks like it.
+
+    The ends count as the secret, since truncating is no hiding.
+    """
+    # Hexadecimal text is everywhere, so of it more is taken: about 48 bits in either case.
+    length = 12 if _HEX.fullmatch(secret) else 8
+    ends = {"its start": secret[:length], "its end": secret[-length:]}
+    for name, end in ends.items():
+        raw = end.encode()
+        yield name, raw
+        yield f"{name}, reversed", raw[::-1]
+        yield f"{name} in hexadecimal", raw.hex().encode()
+        yield f"{name} in hexadecimal", raw.hex().upper().encode()
+        yield f"{name}, URL-encoded", "".join(f"%{byte:02X}" for byte in raw).encode()
+        yield f"{name}, URL-encoded", "".join(f"%{byte:02x}" for byte in raw).encode()
+        yield f"{name}, JSON-escaped", "".join(f"\\u{byte:04x}" for byte in raw).encode()
+    inner = secret[:12].encode()
+    for before in range(3):
+        # What stands before it moves its bits; the characters that it shares with others go.
+        encoded = base64.b64encode(b"\0" * before + inner)
+        whole = encoded[-(-before * 8 // 6) : (before + len(inner)) * 8 // 6]
+        yield "in base64", whole
+        yield "in base64", whole.translate(bytes.maketrans(b"+/", b"-_"))
+
+
+class Scanner:
+    """Finds secrets in bytes, at a few hundred MB a second however many secrets there are.
+
+    Every eight bytes of the text are looked up in a table; what stands there is then compared.
+    """
+
+    _BITS = 20
+    _FACTOR = np.uint64(0x9E3779B97F4A7C15)
+
+    def __init__(self) -> None:
+        self._table = np.zeros(1 << self._BITS, dtype=bool)
+        self._known: dict[bytes, list[tuple[bytes, str, str]]] = {}
+
+    def know(self, kind: str, secret: str) -> None:
+        """Look for this one from now on; `secret` is its random part."""
+        for form, wanted in forms(secret):
+            told = (wanted, kind, form)
+            self._known.setdefault(wanted[:8], []).append(told)
+            self._table[self._slots(np.frombuffer(wanted[:8], dtype="<u8"))] = True
+
+    def find(self, text: bytes) -> Iterator[tuple[int, str, str]]:
+        """Where which kind of secret is, in which form; also in what is compressed in the text."""
+        for at in self._suspects(text):
+            for wanted, kind, form in self._known.get(text[at : at + 8], ()):
+                if text.startswith(wanted, at):
+                    yield at, kind, form
+        at = -1
+        while (at := text.find(_GZIP, at + 1)) >= 0:
+            with suppress(zlib.error):
+                inner = zlib.decompressobj(31).decompress(text[at:], _LARGEST_BYTES)
+                for _, kind, form in self.find(inner):
+                    yield at, kind, f"{form}, in gzip"
+
+    def _suspects(self, text: bytes) -> Iterator[int]:
+        for shift in range(min(8, len(text) - 7)):
+            words = np.frombuffer(text, dtype="<u8", offset=shift, count=(len(text) - shift) // 8)
+            for index in np.flatnonzero(self._table[self._slots(words)]):
+                yield int(index) * 8 + shift
+
+    def _slots(self, words: Any) -> Any:
+        return (words * self._FACTOR) >> np.uint64(64 - self._BITS)
+
+
+class Outputs:
+    """What the run put out, scanned chunk by chunk and forgotten."""
+
+    def __init__(self) -> None:
+        self.finds: dict[Find, None] = {}
+        self.test = "before the first test"
+        self.scanned_bytes = 0
+        self.spent_s = 0.0
+        self.secrets: dict[str, None] = {}
+        self._scanner = Scanner()
+        self._waiting: list[tuple[str, str, bytes]] = []
+        self._waiting_bytes = 0
+        self._seen: set[int] = set()
+        self._lock = threading.RLock()
+
+    def know(self, kind: str, secret: str) -> None:
+        """Look for this secret too; `secret` is its random part."""
+        with self._lock:
+            if secret not in self.secrets:
+                self.secrets[secret] = None
+                self._scanner.know(kind, secret)
+
+    def add(self, output: str, what: str | bytes) -> None:
+        """Have something scanned that came out; what came out before is not scanned again."""
+        began = time.perf_counter()
+        text = what.encode(errors="surrogatepass") if isinstance(what, str) else what
+        with self._lock:
+            if (mark := hash(text)) not in self._seen:
+                self._seen.add(mark)
+                self._waiting.append((output, self.test, text))
+                self._waiting_bytes += len(text)
+                if self._waiting_bytes > _CHUNK_BYTES:
+                    self.scan()
+            self.spent_s += time.perf_counter() - began
+
+    @property
+    def count(self) -> int:
+        """How many different outputs there were."""
+        return len(self._seen)
+
+    def scan(self) -> None:
+        """Scan what waits."""
+        with self._lock:
+            waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
+            starts, end = [], 0
+            for _, _, text in waiting:
+                starts.append(end)
+                end += len(text) + 1
+            self.scanned_bytes += end
+            for at, kind, form in self._scanner.find(b"\n".join(text for _, _, text in waiting)):
+                output, test, _ = waiting[bisect.bisect_right(starts, at) - 1]
+                self.finds[Find(kind, form, output, test)] = None
+
+
+_outputs = Outputs()
+
+
+@cache
+def canary(kind: str) -> str:
+    """The run's secret of a kind, which is looked for in everything that the run puts out."""
+    first, last = ("".join(secrets.choice(_ALPHABET) for _ in range(12)) for _ in range(2))
+    _outputs.know(kind, f"{first}-{last}")
+    return f"AAMCANARY-{first}-{last}"
+
+
+def know(kind: str, secret: str) -> None:
+    """Look for a secret that somebody else drew; `secret` is its random part."""
+    _outputs.know(kind, secret)
+
+
+def add(output: str, what: str | bytes) -> None:
+    """Have an output scanned; `output` says what it is, for people."""
+    _outputs.add(output, what)
+
+
+def collected() -> int:
+    """How many different outputs there were by now."""
+    return _outputs.count
+
+
+def add_files(output: str, files: Iterable[Path]) -> None:
+    """Have the ends of files scanned that are there."""
+    for file in files:
+        with suppress(OSError), file.open("rb") as content:
+            content.seek(max(0, file.stat().st_size - _LARGEST_BYTES))
+            _outputs.add(f"{output} {file.name}", content.read())
+
+
+def add_mesh(state: Path) -> None:
+    """Have the logs of a local mesh scanned, for the secrets that it drew itself as well."""
+    with suppress(OSError):
+        know("the first key of a mesh", (state / "auth").read_text().strip()[-43:])
+    for file in state.glob("keys/*/*.pem"):
+        know("a service's signing key", file.read_text().splitlines()[1][-43:])
+    for name in (
+        "webhook_signing_key",
+        "rotation_digest_key",
+        "postgres/password",
+        "valkey/password",
+    ):
+        with suppress(OSError):
+            know(f"what {name} holds", (state / name).read_text())
+    add_files("the log", (state / "logs").glob("*.log"))
+
+
+async def add_answer(response: httpx.Response) -> None:
+    """Have an answer scanned; a hook of clients that call services over sockets."""
+    await response.aread()
+    path = response.request.url.path
+    if not _ALLOWED.fullmatch(path):
+        head = "\n".join(f"{name}: {value}" for name, value in response.headers.items())
+        _outputs.add(f"the answer to {response.request.method} {path}", head)
+        _outputs.add(f"the answer to {response.request.method} {path}", response.content)
+
+
+async def add_rows(connection: Any) -> None:
+    """Have every row of a database scanned, as text."""
+    tables = await connection.fetch(
+        "SELECT format('SELECT %L AS name, t::text FROM %I.%I t', relname, nspname, relname)"
+        " FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace"
+        " WHERE relkind = 'r' AND nspname NOT IN ('pg_catalog', 'information_schema')"
+    )
+    if tables:
+        rows = await connection.fetch(" UNION ALL ".join(query for (query,) in tables))
+        for name, row in rows:
+            _outputs.add(f"the rows of {name}", row)
+
+
+async def add_entries(redis: Any) -> None:
+    """Have everything scanned that a Redis holds."""
+    async for key in redis.scan_iter():
+        if await redis.type(key) in ("stream", b"stream"):
+            _outputs.add("the stream of events", repr(await redis.xrange(key)))
+        else:
+            _outputs.add("what Redis holds", repr((key, await redis.dump(key))))
+
+
+class _CommandLines(threading.Thread):
+    """Reads the command line of every process of the machine, again and again."""
+
+    def __init__(self) -> None:
+        super().__init__(name="command-lines", daemon=True)
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        """Look until told to end; a process is read a few times, as it may become another."""
+        times: dict[str, int] = {}
+        while not self._over.wait(_SAMPLED_EVERY_S):
+            there = [entry.name for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+            times = {pid: times.get(pid, 0) + 1 for pid in there}
+            for pid in (pid for pid in there if times[pid] <= 3):
+                with suppress(OSError):
+                    _outputs.add("a command line", Path(f"/proc/{pid}/cmdline").read_bytes())
+
+    def end(self) -> None:
+        """Look no more."""
+        self._over.set()
+        self.join()
+
+
+_command_lines = _CommandLines()
+
+
+def pytest_configure() -> None:
+    """Begin to collect; servers that tests start draw passwords, and leave logs."""
+    _command_lines.start()
+    draw, end, kill = servers.drawn_once, servers.Server.stop, servers.Server.kill
+    readouterr = CaptureFixture.readouterr
+
+    def drawn_once(path: Path) -> str:
+        drawn = draw(path)
+        _outputs.know(f"what {path.name} holds", drawn)
+        return drawn
+
+    def stop(self: servers.Server) -> None:
+        end(self)
+        add_files("the log", [self.log])
+        if self.log.parent.name == "logs":
+            add_mesh(self.log.parent.parent)
+
+    def killed(self: servers.Server) -> None:
+        kill(self)
+        add_files("the log", [self.log])
+
+    def read(self: CaptureFixture[Any]) -> Any:
+        told = readouterr(self)
+        for output in told:
+            _outputs.add("what was printed", output)
+        return told
+
+    servers.drawn_once = drawn_once
+    servers.Server.stop, servers.Server.kill = stop, killed  # type: ignore[method-assign]
+    CaptureFixture.readouterr = read  # type: ignore[method-assign]
+
+
+def pytest_collection_finish() -> None:
+    """Listen to the services that run in this process, where any test has them."""
+    app = sys.modules.get("shared.app")
+    if app is None:
+        return
+    answer = app._Requests.__call__
+
+    async def heard(self: Any, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or _ALLOWED.fullmatch(scope["path"]):
+            await answer(self, scope, receive, send)
+            return
+        parts: list[bytes] = []
+
+        async def take(message: Any) -> None:
+            parts.extend(b": ".join(header) for header in message.get("headers", ()))
+            parts.append(message.get("body", b""))
+            await send(message)
+
+        try:
+            await answer(self, scope, receive, take)
+        finally:
+            _outputs.add(f"the answer to {scope['method']} {scope['path']}", b"\n".join(parts))
+
+    app._Requests.__call__ = heard
+
+
+def pytest_runtest_logstart(nodeid: str) -> None:
+    """What comes out from here on is this test's."""
+    _outputs.test = nodeid
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Take what the test logged and printed, in all its phases."""
+    if report.when == "teardown":
+        for name, text in report.sections:
+            _outputs.add(name, text)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the run if a secret is in anything that it put out."""
+    _command_lines.end()
+    if (prometheus := sys.modules.get("prometheus_client")) is not None:
+        _outputs.add("the metrics", prometheus.generate_latest())
+    began = time.perf_counter()
+    _outputs.scan()
+    _outputs.spent_s += time.perf_counter() - began
+    if _outputs.finds and session.exitstatus in (
+        pytest.ExitCode.OK,
+        pytest.ExitCode.NO_TESTS_COLLECTED,
+    ):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tell what was found, or how much was looked through."""
+    for find in _outputs.finds:
+        terminalreporter.write_line(f"LEAKED {find}", red=True)
+    terminalreporter.write_line(
+        f"leaks: {len(_outputs.finds)} in {_outputs.scanned_bytes / 1e6:.1f} MB of outputs, of"
+        f" {len(_outputs.secrets)} secrets; it took {_outputs.spent_s:.1f} s"
+    )

@@ -1,0 +1,205 @@
+"""The scanner for secrets finds what is planted, in every form, and a run with a leak fails."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import urllib.parse
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests import leaks
+from tests.integration.conftest import REPOSITORY, Mesh, mesh, repairs
+from tests.leaks import Outputs, Scanner
+
+__all__ = ["mesh", "repairs"]
+
+SECRET = "q7Rk2ZpXw9Lb-4TnVs8YdGc1M"
+OF_HEX = "00c1f2e3d4b5a6978899aabbccddeeff0123456789abcdef"
+KEPT = "AAMCANARY-"
+
+FORMS: dict[str, Callable[[str], bytes]] = {
+    "plain": lambda secret: secret.encode(),
+    "in JSON": lambda secret: json.dumps({"refresh_token": secret}).encode(),
+    "in a URL": lambda secret: urllib.parse.quote(f"https://x/?token={secret}").encode(),
+    "cut off at its end": lambda secret: secret[:12].encode() + b"...",
+    "cut off at its start": lambda secret: b"..." + secret[-12:].encode(),
+    "base64": lambda secret: base64.b64encode(f"{KEPT}{secret}".encode()),
+    "base64, a byte on": lambda secret: base64.b64encode(f"{KEPT}x{secret}".encode()),
+    "base64, two bytes on": lambda secret: base64.b64encode(f"{KEPT}xx{secret}".encode()),
+    "base64 for URLs": lambda secret: base64.urlsafe_b64encode(f"a:{secret}".encode()),
+    "base64 in lines": lambda secret: base64.encodebytes(f"{'x' * 20}{secret}".encode() * 3),
+    "hexadecimal": lambda secret: secret.encode().hex().encode(),
+    "HEXADECIMAL": lambda secret: secret.encode().hex().upper().encode(),
+    "bytea": lambda secret: b"\\x" + f"{KEPT}{secret}".encode().hex().encode(),
+    "every byte percent-encoded": lambda secret: b"".join(b"%%%02X" % b for b in secret.encode()),
+    "every character escaped": lambda secret: "".join(
+        f"\\u{ord(char):04x}" for char in secret
+    ).encode(),
+    "reversed": lambda secret: secret[::-1].encode(),
+    "gzip": lambda secret: b"\0\1" + gzip.compress(f"x{secret}x".encode()),
+    "gzip of base64": lambda secret: gzip.compress(base64.b64encode(secret.encode())),
+}
+
+
+@pytest.mark.parametrize("secret", [SECRET, OF_HEX], ids=["letters", "hexadecimal"])
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("offset", [0, 3, 1000])
+def test_a_planted_secret_is_found(form: str, secret: str, offset: int) -> None:
+    """Wherever it stands in what came out."""
+    scanner = Scanner()
+    scanner.know("the planted one", secret)
+
+    text = b"." * offset + FORMS[form](secret) + b"." * 13
+
+    assert {kind for _, kind, _ in scanner.find(text)} == {"the planted one"}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_another_secret_is_not_taken_for_it(form: str) -> None:
+    """Text like it, in the same forms, is no find."""
+    scanner = Scanner()
+    scanner.know("the planted one", SECRET)
+    scanner.know("of hexadecimal digits", OF_HEX)
+
+    assert list(scanner.find(FORMS[form](SECRET.swapcase()))) == []
+
+
+def test_nothing_is_found_in_nothing() -> None:
+    """Text that is shorter than any secret is looked through as well."""
+    scanner = Scanner()
+    scanner.know("the planted one", SECRET)
+
+    assert [list(scanner.find(b"x" * length)) for length in range(9)] == [[]] * 9
+
+
+def test_a_find_names_the_output_and_the_test() -> None:
+    """Of many outputs that are scanned together; the secret is not told again."""
+    outputs = Outputs()
+    outputs.know("the planted one", SECRET)
+    outputs.test = "test_before"
+    outputs.add("a log", "nothing")
+    outputs.test = "test_that_leaks"
+    outputs.add("an answer", f"the token is {SECRET}!")
+    outputs.test = "test_after"
+    outputs.add("a log", "nothing else")
+
+    outputs.scan()
+
+    assert {(find.output, find.test) for find in outputs.finds} == {
+        ("an answer", "test_that_leaks")
+    }
+    told = "\n".join(map(str, outputs.finds))
+    assert "the planted one, its start, in an answer: test_that_leaks" in told
+    assert SECRET[:8] not in told
+    assert SECRET[-8:] not in told
+
+
+PLANTED = """
+    import base64, logging, subprocess, sys, time
+    from pathlib import Path
+    import asyncpg
+    import httpx
+    from local import servers
+    from shared.access import Scope, may
+    from shared.app import create_app
+    from shared.gate import Access
+    from tests import access, leaks
+
+    SECRET = leaks.canary("a planted secret")
+
+    def test_prints():
+        print("token:", SECRET[:19])
+
+    def test_prints_as_basic_authentication(capsys):
+        print(base64.b64encode(f"user:{SECRET}".encode()).decode(), file=sys.stderr)
+        capsys.readouterr()
+
+    def test_logs(caplog):
+        caplog.set_level("DEBUG")
+        logging.getLogger("any").debug("%s", {"refresh_token": SECRET})
+
+    def test_names_it_in_a_command_line():
+        with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1)", SECRET]):
+            time.sleep(1)
+
+    def test_prints_the_key_of_a_service():
+        folder = access.service_keys()["service_private_key_dir"]
+        print((folder / "orchestrator.pem").read_text().encode().hex())
+
+    def test_is_clean():
+        print("nothing")
+
+    async def test_stores(server_dir):
+        with servers.start_postgres(server_dir / "own") as server:
+            connection = await asyncpg.connect(server.url)
+            await connection.execute("CREATE TABLE kept (it bytea)")
+            await connection.execute("INSERT INTO kept VALUES ($1)", SECRET.encode())
+            await leaks.add_rows(connection)
+            await connection.close()
+
+    async def test_answers():
+        app = create_app(service="x", description="x", access=Access([access.Everybody()]))
+
+        @app.get("/told", dependencies=[may(Scope.ADMIN)])
+        async def told() -> str:
+            return SECRET[::-1]
+
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url="http://aam", headers=access.HEADERS
+        ) as client:
+            assert (await client.get("/told")).status_code == 200
+"""
+
+
+def test_a_run_with_a_leak_fails(tmp_path: Path) -> None:
+    """The positive control: what is planted in each kind of output is found, and told by test."""
+    planted = tmp_path / "test_planted.py"
+    planted.write_text(textwrap.dedent(PLANTED))
+    run = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "-q", "-p", "tests.conftest"),
+            *("-c", str(REPOSITORY / "pyproject.toml"), "--rootdir", str(tmp_path), str(planted)),
+        ],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    told = [line for line in run.stdout.splitlines() if line.startswith("LEAKED ")]
+    assert run.returncode == pytest.ExitCode.TESTS_FAILED, run.stdout + run.stderr
+    assert "8 passed" in run.stdout
+    for test, output, form in [
+        ("test_prints", "Captured stdout call", "its start"),
+        ("test_prints_as_basic_authentication", "what was printed", "in base64"),
+        ("test_logs", "Captured log call", "its end"),
+        ("test_names_it_in_a_command_line", "a command line", "its start"),
+        ("test_prints_the_key_of_a_service", "Captured stdout call", "in hexadecimal"),
+        ("test_stores", "the rows of kept", "in hexadecimal"),
+        ("test_answers", "the answer to GET /told", "reversed"),
+    ]:
+        assert any(
+            line.endswith(f"in {output}: test_planted.py::{test}") and form in line for line in told
+        ), (test, told)
+    assert not any("test_is_clean" in line for line in told)
+    assert "AAMCANARY" not in run.stdout
+
+
+async def test_descriptions_and_pages_hold_no_secret(mesh: Mesh) -> None:
+    """They are answers like others: what is read here is scanned at the run's end."""
+    clients = [mesh.orchestrator, mesh.drift_repair_agent, mesh.schema_observer, mesh.auth_broker]
+    before = leaks.collected()
+    for client in clients:
+        for path in ("/openapi.json", "/docs", "/redoc", "/health", "/ready"):
+            assert (await client.get(path)).status_code == 200
+    assert leaks.collected() > before

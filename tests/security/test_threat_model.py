@@ -1,0 +1,56 @@
+"""docs/threat-model.md names tests that are there."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "threat-model.md").read_text()
+ROWS = dict(re.findall(r"^\| (T\d+) \| (.+) \|$", PAGE, re.MULTILINE))
+_NAMED = re.compile(r"`(tests/[a-z_/]+\.py)::(test_[a-z0-9_]+)`")
+
+
+def named_in(path: str) -> set[str]:
+    """The names of the tests of a file; none where there is no such file."""
+    file = ROOT / path
+    if not file.is_file():
+        return set()
+    return {
+        node.name
+        for node in ast.parse(file.read_text()).body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.name.startswith("test_")
+    }
+
+
+def test_threats_are_numbered() -> None:
+    """From T1 on, without a gap, and each row has its four cells."""
+    assert list(ROWS) == [f"T{number}" for number in range(1, len(ROWS) + 1)]
+    assert len(ROWS) >= 30
+    assert all(row.count(" | ") == 2 for row in ROWS.values())
+
+
+@pytest.mark.parametrize("threat", ROWS)
+def test_each_is_shown_by_tests_that_are_there(threat: str) -> None:
+    """Each is named by its file and its name."""
+    shown_by = ROWS[threat].rpartition(" | ")[2]
+    named = _NAMED.findall(shown_by)
+
+    assert ", ".join(f"`{path}::{test}`" for path, test in named) == shown_by
+    assert [(path, test) for path, test in named if test not in named_in(path)] == []
+
+
+def test_what_is_not_there_is_not_found() -> None:
+    """Neither a file nor a test."""
+    assert named_in("tests/security/test_nothing.py") == set()
+    assert "test_nothing" not in named_in("tests/security/test_threat_model.py")
+
+
+@pytest.mark.parametrize("heading", ["Where it flows", "In scope", "Out of scope", "Threats"])
+def test_the_page_says(heading: str) -> None:
+    """What it is about, and what it is not about."""
+    assert f"\n## {heading}\n" in PAGE
