@@ -325,6 +325,8 @@ def _describe_problem(app: FastAPI) -> None:
 
 _REFUSALS = {str(status): answer for status, answer in problems(401, 403, 429).items()}
 _AGAIN_SOON = {"Retry-After": "1"}
+_ASKED_FOR = {401: {"WWW-Authenticate": "Bearer"}, 503: _AGAIN_SOON}
+"""The headers that a status has to have."""
 
 
 def _problem(problem: Mapping[str, Any], *, headers: Mapping[str, str] | None = None) -> Response:
@@ -332,7 +334,7 @@ def _problem(problem: Mapping[str, Any], *, headers: Mapping[str, str] | None = 
         orjson.dumps({**problem, "request_id": logs.request_id()}, default=str),
         status_code=problem["status"],
         media_type=PROBLEM_JSON,
-        headers=_AGAIN_SOON if problem["status"] == 503 else headers,
+        headers=_ASKED_FOR.get(problem["status"], headers),
     )
 
 

@@ -182,8 +182,6 @@ class Gate:
             _count(error, scope)
             refusal = self._answer(error)
             refusal.headers["connection"] = "close"  # its body is not read
-            if error.status == Unauthenticated.status:
-                refusal.headers["www-authenticate"] = "Bearer"
             if isinstance(error, TooManyRequests):
                 refusal.headers["retry-after"] = f"{math.ceil(error.members['wait_s'])}"
             await refusal(scope, receive, send)

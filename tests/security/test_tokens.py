@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -23,6 +24,7 @@ from fastapi import FastAPI
 from shared import tokens
 from shared.access import SERVICE_CALLS, Scope
 from shared.tokens import BadKey, BadToken, Signer, Verifier, key_id, make_pair, read_public_keys
+from tests import access
 from tests.security.conftest import ask, bearer, build
 
 CALLER, AUDIENCE = "orchestrator", "auth_broker"
@@ -335,6 +337,29 @@ async def test_a_service_that_may_not_is_403(keys: Keys, broker: FastAPI) -> Non
     answer = await ask(broker, "GET", ROUTE, [bearer(token)])
 
     assert (answer.status, answer.json()["code"]) == (403, "forbidden")
+
+
+async def test_a_token_is_for_one_credential_once(
+    apps: dict[str, FastAPI], sql: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    """Another path is 403, a second time 401, without a credential 403; each is recorded."""
+    signer = access.signer(CALLER)
+    broker = apps[AUDIENCE]
+
+    async def told(token: str, path: str = ROUTE) -> tuple[int, str]:
+        answer = await ask(broker, "GET", path, [bearer(token)])
+        assert ("www-authenticate" in answer.headers) is (answer.status == 401)
+        return answer.status, answer.json()["code"]
+
+    token = signer.token(AUDIENCE, "credentials:read", credential_id="not-there")
+    assert await told(token) == (404, "credential_not_found")
+    assert await told(token) == (401, "token_replayed")
+    other = signer.token(AUDIENCE, "credentials:read", credential_id="another")
+    assert await told(other) == (403, "wrong_credential")
+    assert await told(signer.token(AUDIENCE, "credentials:read")) == (403, "wrong_credential")
+    kept = await sql.fetch("SELECT caller, jti FROM credential_audit ORDER BY id")
+    assert {row["caller"] for row in kept} == {"service orchestrator"}
+    assert len({row["jti"] for row in kept}) == len(kept) == 3
 
 
 class Clock:
