@@ -79,7 +79,9 @@ async def mesh() -> AsyncIterator[Mesh]:
     folder = servers.temporary_dir()
     try:
         async with opened(folder) as world:
-            ports = dict(zip(SERVICES, servers.free_ports(len(SERVICES)), strict=True))
+            taken = {world.port_of(service) for service in SERVICES}
+            free = [one for one in servers.free_ports(2 * len(SERVICES)) if one not in taken]
+            ports = dict(zip(SERVICES, free, strict=False))
             clients = {}
             for service in SERVICES:
                 world.settings = {
