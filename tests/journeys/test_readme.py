@@ -102,7 +102,7 @@ def test_every_endpoint_has_its_curl_line() -> None:
         for path, methods in app.openapi()["paths"].items():
             if path in shared and address != "ORCHESTRATOR":
                 continue
-            pattern = re.escape(f"${address}") + re.sub(r"\{[a-z_]+\}", r"[$\\w]+", path)
+            pattern = re.escape(f"${address}") + re.sub(r"\{[a-z_]+\}", r"[$\\w-]+", path)
             pattern += r"(?![/\w$])"
             for method in methods:
                 verb = rf"-X {method.upper()} " if method != "get" else r"(?!.*-X )"
