@@ -338,6 +338,12 @@ async def test_a_key_that_is_not_there_is_not_revoked(registry_url: str, sql: Sq
     assert told == (1, "", "access_setup: No key has this id.\n")
 
 
+_WAITING = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE application_name = 'aam-access_setup' AND wait_event_type = 'Lock'
+"""
+
+
 async def set_up(registry_url: str, folder: Path) -> tuple[int, str, str]:
     """Ready an installation that keeps its keys here."""
     places = ("--private", str(folder / "own"), "--public", str(folder / "public"))
@@ -362,7 +368,14 @@ async def test_an_installation_is_set_up_once(
     orchestrator: FastAPI, registry_url: str, keyless: Sql, tmp_path: Path
 ) -> None:
     """Two at once make one set of keys, and one more run makes none."""
-    ended = await asyncio.gather(*(set_up(registry_url, tmp_path) for _ in range(2)))
+    async with keyless.transaction():
+        await keyless.execute("LOCK TABLE api_keys IN EXCLUSIVE MODE")  # they may look, not write
+        running = [asyncio.create_task(set_up(registry_url, tmp_path)) for _ in range(2)]
+        async with asyncio.timeout(30):
+            while await keyless.fetchval(_WAITING) < 2:  # noqa: ASYNC110 (another process's doing)
+                await asyncio.sleep(0.05)
+                await keyless.execute("SELECT pg_stat_clear_snapshot()")
+    ended = list(await asyncio.gather(*running))
     made = files(tmp_path)
     ended.append(await set_up(registry_url, tmp_path))
 

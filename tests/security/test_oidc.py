@@ -338,6 +338,10 @@ async def _huge() -> Response:
     return StreamingResponse(_megabytes(), media_type="application/json")
 
 
+async def _padded() -> Response:
+    return Response('{"keys": []}' + " " * 300_000, media_type="application/json")
+
+
 async def _elsewhere() -> Response:
     return RedirectResponse("/elsewhere")
 
@@ -374,7 +378,18 @@ async def _many_keys() -> Response:
 @pytest.mark.parametrize("path", [DISCOVERY, KEYS])
 @pytest.mark.parametrize(
     "answer",
-    [_huge, _elsewhere, _no_json, _a_list, _deep, _compressed, _nothing, _no_keys, _many_keys],
+    [
+        _huge,
+        _padded,
+        _elsewhere,
+        _no_json,
+        _a_list,
+        _deep,
+        _compressed,
+        _nothing,
+        _no_keys,
+        _many_keys,
+    ],
 )
 async def test_a_hostile_issuer_is_one_that_is_away(
     idp: Idp,
