@@ -372,7 +372,7 @@ async def test_an_installation_is_set_up_once(
         await keyless.execute("LOCK TABLE api_keys IN EXCLUSIVE MODE")  # they may look, not write
         running = [asyncio.create_task(set_up(registry_url, tmp_path)) for _ in range(2)]
         async with asyncio.timeout(30):
-            while await keyless.fetchval(_WAITING) < 2:  # noqa: ASYNC110 (another process's doing)
+            while await keyless.fetchval(_WAITING) < 2:
                 await asyncio.sleep(0.05)
                 await keyless.execute("SELECT pg_stat_clear_snapshot()")
     ended = list(await asyncio.gather(*running))
