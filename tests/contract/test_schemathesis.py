@@ -40,7 +40,7 @@ from tests.integration.conftest import (
 
 __all__ = ["redis", "registry_url", "sql"]
 
-EXAMPLES = int(os.environ.get("AAM_SCHEMATHESIS", "4"))
+EXAMPLES = int(os.environ.get("AAM_SCHEMATHESIS", "10"))
 
 
 @pytest.fixture
