@@ -19,10 +19,11 @@ demo: $(VENV)/.local ## The main job from start to end on a throw-away mesh, eac
 	@exec $(BIN)/python -m local demo
 
 # They mostly wait, so two halves run side by side; with arguments it is one run.
+FIRST_HALF := tests/integration tests/unit
 test: $(VENV)/.dev install-connectors ## Every test; T="..." passes arguments to pytest
 	@if [ -n "$(T)" ]; then exec $(BIN)/python -m pytest $(T); fi; \
-	AAM_FREE_PORTS=20000-26000 $(BIN)/python -m pytest tests/faults tests/journeys > .tests.log 2>&1 & half=$$!; \
-	AAM_FREE_PORTS=26000-32000 $(BIN)/python -m pytest --ignore tests/faults --ignore tests/journeys; first=$$?; \
+	AAM_FREE_PORTS=20000-26000 $(BIN)/python -m pytest $(addprefix --ignore ,$(FIRST_HALF)) > .tests.log 2>&1 & half=$$!; \
+	AAM_FREE_PORTS=26000-32000 $(BIN)/python -m pytest $(FIRST_HALF); first=$$?; \
 	wait $$half; second=$$?; cat .tests.log; rm -f .tests.log; [ $$first$$second = 00 ]
 
 check: $(VENV)/.dev $(SEMGREP)/.made ## Format, lint, types, imports, own rules, migrations, compose
