@@ -168,15 +168,14 @@ async def test_an_onboarding_costs_few_statements(mesh: Mesh) -> None:
     counted: list[str] = []
 
     def count(_c: Any, _u: Any, statement: str, _p: Any, _x: Any, _m: Any) -> None:
-        # What runs beside the request has no request's id; the auth_broker's audit is its own.
-        if (
-            structlog.contextvars.get_contextvars().get("request_id")
-            and "credential_audit" not in statement
-        ):
+        # What runs beside the request has an id of its own; the auth_broker's audit is its own.
+        asked = structlog.contextvars.get_contextvars().get("request_id")
+        if asked == "counted" and "credential_audit" not in statement:
             counted.append(statement)
 
     await mesh.orchestrator.get("/connections")  # who asks is known for the next four seconds
     event.listen(Engine, "before_cursor_execute", count)
+    mesh.orchestrator.headers["X-Request-ID"] = "counted"
     try:
         await mesh.onboard()
     finally:
