@@ -66,6 +66,12 @@ def postgres_url(postgres: servers.Postgres) -> str:
 
 
 @pytest.fixture(scope="session")
+def warehouse_url(postgres: servers.Postgres) -> str:
+    """The database that connectors write to, apart from the registry's."""
+    return postgres.url_of("warehouse")
+
+
+@pytest.fixture(scope="session")
 def redis_url(valkey: servers.Valkey) -> str:
     """Database 0 of the run's Valkey."""
     return valkey.url

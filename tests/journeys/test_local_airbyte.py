@@ -53,17 +53,17 @@ class Stage:
 
 
 @pytest.fixture
-async def stage(tmp_path: Path, postgres_url: str) -> AsyncIterator[Stage]:
+async def stage(tmp_path: Path, warehouse_url: str) -> AsyncIterator[Stage]:
     """All of it, in this process; the connector is not."""
     org_settings = OrgSettings(port=0, proxy_port=0, state_dir=tmp_path / "org")
     async with sample_org.running(org_settings) as org:
         settings = Settings(
             state_dir=tmp_path / "state",
             connectors_dir=CONNECTORS,
-            warehouse_url=SecretStr(postgres_url),
+            warehouse_url=SecretStr(warehouse_url),
             connector_env={SALESFORCE.name: org.connector_environment},
         )
-        db = await asyncpg.connect(postgres_url)
+        db = await asyncpg.connect(warehouse_url)
         async with serving(settings) as api, httpx.AsyncClient(base_url=org.url) as http:
             source = await api.ask(
                 "sources/create",

@@ -39,24 +39,24 @@ def settings_of(folder: Path, url: str, flavour: Flavour, style: ErrorStyle | No
 
 @pytest.fixture(params=list(Flavour))
 async def api(
-    request: pytest.FixtureRequest, tmp_path: Path, postgres_url: str
+    request: pytest.FixtureRequest, tmp_path: Path, warehouse_url: str
 ) -> AsyncIterator[Api]:
     """Either flavour, in its own error style."""
-    async with serving(settings_of(tmp_path, postgres_url, request.param, None)) as api:
+    async with serving(settings_of(tmp_path, warehouse_url, request.param, None)) as api:
         yield api
 
 
 @pytest.fixture
-async def modern(tmp_path: Path, postgres_url: str) -> AsyncIterator[Api]:
+async def modern(tmp_path: Path, warehouse_url: str) -> AsyncIterator[Api]:
     """The flavour with commands."""
-    async with serving(settings_of(tmp_path, postgres_url, Flavour.COMMANDS, None)) as api:
+    async with serving(settings_of(tmp_path, warehouse_url, Flavour.COMMANDS, None)) as api:
         yield api
 
 
 @pytest.fixture
-async def classic(tmp_path: Path, postgres_url: str) -> AsyncIterator[Api]:
+async def classic(tmp_path: Path, warehouse_url: str) -> AsyncIterator[Api]:
     """The flavour of the last compose release."""
-    async with serving(settings_of(tmp_path, postgres_url, Flavour.SYNCHRONOUS, None)) as api:
+    async with serving(settings_of(tmp_path, warehouse_url, Flavour.SYNCHRONOUS, None)) as api:
         yield api
 
 
@@ -73,7 +73,7 @@ async def test_instance_tells_version_and_workspace_and_that_it_is_local(api: Ap
 
 
 async def test_what_the_played_release_lacks_is_404_and_the_rest_501(
-    modern: Api, tmp_path: Path, postgres_url: str
+    modern: Api, tmp_path: Path, warehouse_url: str
 ) -> None:
     """No endpoint that is not there answers 200."""
     await modern.ask("workspaces/list", expect=404)
@@ -81,7 +81,7 @@ async def test_what_the_played_release_lacks_is_404_and_the_rest_501(
     assert "web_backend/connections/get" in told["detail"]
 
     async with serving(
-        settings_of(tmp_path / "classic", postgres_url, Flavour.SYNCHRONOUS, None)
+        settings_of(tmp_path / "classic", warehouse_url, Flavour.SYNCHRONOUS, None)
     ) as classic:
         told = await classic.ask("commands/run/discover", expect=404, id="x")
         assert told["_embedded"]["errors"] == [{"message": "Page Not Found"}]
@@ -248,7 +248,7 @@ async def test_the_classic_release_lists_all_at_once(classic: Api) -> None:
     assert warehouse["connectionConfiguration"]["url"] == "**********"
 
 
-async def test_destinations(api: Api, postgres_url: str) -> None:
+async def test_destinations(api: Api, warehouse_url: str) -> None:
     """The warehouse of the start can be tried; others can be made and deleted."""
     told = await api.ask("destinations/check_connection", destinationId=str(DESTINATION_ID))
     assert told["status"] == "succeeded"
@@ -350,11 +350,11 @@ async def test_a_body_over_ten_mebibytes_is_the_frameworks_413(modern: Api) -> N
     assert "10485760" in told["_embedded"]["errors"][0]["message"]
 
 
-async def test_errors_in_both_styles(tmp_path: Path, postgres_url: str) -> None:
+async def test_errors_in_both_styles(tmp_path: Path, warehouse_url: str) -> None:
     """Up to 1.8 the message is told; from 2.0 mostly an id; neither quotes what was sent."""
     for style in ErrorStyle:
         folder = tmp_path / style
-        async with serving(settings_of(folder, postgres_url, Flavour.COMMANDS, style)) as api:
+        async with serving(settings_of(folder, warehouse_url, Flavour.COMMANDS, style)) as api:
             missing = await api.http.post("/api/v1/sources/get", json={})
             unknown = await api.http.post("/api/v1/sources/get", json={"sourceId": str(NOWHERE)})
             garbage = await api.http.post("/api/v1/sources/get", content=b"{nonsense")
@@ -379,7 +379,7 @@ async def test_errors_in_both_styles(tmp_path: Path, postgres_url: str) -> None:
                 assert ("message" in each.json()) is (style is ErrorStyle.MESSAGE)
 
 
-async def test_sync_brings_the_rows_and_tells_how_many(api: Api, postgres_url: str) -> None:
+async def test_sync_brings_the_rows_and_tells_how_many(api: Api, warehouse_url: str) -> None:
     """From a discovery's catalog to a table, with one job that says so everywhere."""
     source = await api.source({"count": 2500})
     found = await api.ask("sources/discover_schema", sourceId=source["sourceId"])
@@ -417,7 +417,7 @@ async def test_sync_brings_the_rows_and_tells_how_many(api: Api, postgres_url: s
     assert told["stateType"] == "not_set"
     await api.ask("jobs/cancel", id=job["job"]["id"], expect=500)
 
-    db = await asyncpg.connect(postgres_url)
+    db = await asyncpg.connect(warehouse_url)
     row = await db.fetchrow(
         f'SELECT count(*), min("make") AS make, min(created_at) AS at'  # noqa: S608 - ours
         f" FROM public.{api.plane.settings.flavour}_products"

@@ -45,7 +45,7 @@ CATALOG = {"streams": [{"name": "s", "json_schema": {}, "supported_sync_modes": 
 
 
 @pytest.fixture
-def with_script(tmp_path: Path, postgres_url: str) -> Scripted:
+def with_script(tmp_path: Path, warehouse_url: str) -> Scripted:
     """A plane whose connector is the given script."""
 
     def start(script: str, **settings: Any) -> AbstractAsyncContextManager[Api]:
@@ -53,7 +53,7 @@ def with_script(tmp_path: Path, postgres_url: str) -> Scripted:
             Settings(
                 state_dir=tmp_path / "state",
                 connectors_dir=scripted(tmp_path / "connectors", script),
-                warehouse_url=SecretStr(postgres_url),
+                warehouse_url=SecretStr(warehouse_url),
                 retry_delay=timedelta(0),
                 **settings,
             )
@@ -63,9 +63,9 @@ def with_script(tmp_path: Path, postgres_url: str) -> Scripted:
 
 
 @pytest.fixture
-async def db(postgres_url: str) -> Any:
+async def db(warehouse_url: str) -> Any:
     """A look into the warehouse."""
-    connection = await asyncpg.connect(postgres_url)
+    connection = await asyncpg.connect(warehouse_url)
     yield connection
     await connection.close()
 
@@ -439,7 +439,7 @@ async def test_the_plane_remembers_across_a_restart(with_script: Scripted) -> No
 
 @pytest.mark.timeout(120)
 async def test_kill_9_leaves_no_connector_and_no_open_job(
-    tmp_path: Path, postgres_url: str
+    tmp_path: Path, warehouse_url: str
 ) -> None:
     """Real processes: the connector goes with the server; its job is failed when that is back."""
     port = free_port()
@@ -448,7 +448,7 @@ async def test_kill_9_leaves_no_connector_and_no_open_job(
         "LOCAL_AIRBYTE_PORT": str(port),
         "LOCAL_AIRBYTE_STATE_DIR": str(tmp_path / "state"),
         "LOCAL_AIRBYTE_CONNECTORS_DIR": str(CONNECTORS),
-        "LOCAL_AIRBYTE_WAREHOUSE_URL": postgres_url,
+        "LOCAL_AIRBYTE_WAREHOUSE_URL": warehouse_url,
     }
 
     def start() -> subprocess.Popen[bytes]:

@@ -60,11 +60,11 @@ class Warehouse:
 
 
 @pytest.fixture
-async def warehouse(postgres_url: str) -> AsyncIterator[Warehouse]:
+async def warehouse(warehouse_url: str) -> AsyncIterator[Warehouse]:
     """A schema that is gone after the test."""
-    db = await asyncpg.connect(postgres_url)
+    db = await asyncpg.connect(warehouse_url)
     schema = f"w{uuid4().hex[:12]}"
-    yield Warehouse(postgres_url, db, schema)
+    yield Warehouse(warehouse_url, db, schema)
     await db.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
     await db.close()
 
