@@ -285,6 +285,8 @@ async def running(
         for app in apps:
             if app not in idle:
                 await stack.enter_async_context(app.router.lifespan_context(app))
+            elif app is repairing_app:
+                stack.push_async_callback(app.state.db.close)
             transport = httpx.ASGITransport(app, raise_app_exceptions=False)
             client = access.client(transport=transport, timeout=30)
             clients.append(await stack.enter_async_context(client))

@@ -49,7 +49,7 @@ async def mesh(
 ) -> AsyncIterator[Mesh]:
     """The services, with credentials that can be changed."""
     add_destination(airbyte)
-    settings = settings_for(airbyte, registry_url, redis_url, airbyte_timeout="2")
+    settings = settings_for(airbyte, registry_url, redis_url, airbyte_timeout="4")
     parts: dict[str, Any] = {"sql": sql, "redis": redis, "order": ORDER}
     async with running(settings, airbyte, repairs=False, credentials=store, **parts) as mesh:
         yield mesh
