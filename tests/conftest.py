@@ -7,7 +7,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 import pytest
@@ -17,18 +16,6 @@ from local import servers
 from tests import leaks
 
 pytest_plugins = ["tests.fakes.fixtures", "tests.leaks"]
-
-_warn_of_unclosed = asyncpg.Connection.__del__
-
-
-def _warn_of_open(connection: Any) -> None:
-    """Spare those whose server a test has stopped: collected in some later test, it would fail."""
-    transport = connection._transport
-    if transport is not None and not transport.is_closing():
-        _warn_of_unclosed(connection)
-
-
-setattr(asyncpg.Connection, "__del__", _warn_of_open)  # noqa: B010 (mypy knows no other way)
 
 
 @pytest.fixture(scope="session")

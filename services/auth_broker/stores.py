@@ -106,7 +106,7 @@ class FileStore:
 
     def _variables(self, credential_id: str) -> Mapping[str, str]:
         # Kubernetes changes a secret by pointing one link elsewhere and deleting what it led to.
-        for _ in range(2):
+        for _ in range(5):
             try:
                 return self._once(credential_id)
             except FileNotFoundError:
@@ -124,12 +124,15 @@ class FileStore:
         if not folder.is_dir():
             return {}
         current = folder / "..data"
-        folder = (current if current.is_dir() else folder).resolve(strict=True)
+        named = current if current.is_symlink() or current.is_dir() else folder
+        real = named.resolve(strict=True)
         found = {
             file.name: _text(file, root)
-            for file in sorted(folder.iterdir())
+            for file in sorted(real.iterdir())
             if _VARIABLE.fullmatch(file.name)
         }
+        if named.resolve(strict=True) != real:
+            raise FileNotFoundError  # it may have been deleted while it was read
         return {name: value for name, value in found.items() if value}
 
 
