@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.orchestrator.credentials import Digests, fetch, merged
+from services.orchestrator.shapes import Outcome
 from shared import events, logs, registry, sources
 from shared.airbyte_client import AirbyteClient, ConfiguredSource
 from shared.config import Settings
@@ -39,17 +40,6 @@ from shared.registry import UseOfCredential
 
 log = logs.get(__name__)
 
-Outcome = Literal[
-    "updated",
-    "unchanged",
-    "running",
-    "busy",
-    "check_failed",
-    "unchecked",
-    "not_tried",
-    "failed",
-    "unknown",
-]
 _CHECKS_AT_ONCE = 4
 _MARKER = re.compile(r" ?\[aam:[0-9a-f-]{36}\]$")
 

@@ -181,6 +181,19 @@ ROTATION: dict[str, Any] = {
     ],
 }
 
+Outcome = Literal[
+    "updated",
+    "unchanged",
+    "running",
+    "busy",
+    "check_failed",
+    "unchecked",
+    "not_tried",
+    "failed",
+    "unknown",
+]
+"""What became of a connection in a rotation."""
+
 
 class RotatedView(BaseModel):
     """What became of one connection that uses the credential, or stands on a source that does."""
@@ -188,17 +201,7 @@ class RotatedView(BaseModel):
     connection_id: UUID
     name: str
     airbyte_source_id: UUID | None
-    outcome: Literal[
-        "updated",
-        "unchanged",
-        "running",
-        "busy",
-        "check_failed",
-        "unchecked",
-        "not_tried",
-        "failed",
-        "unknown",
-    ]
+    outcome: Outcome
     code: str | None = Field(default=None, description="Why it is not updated.")
     operation_id: UUID | None = None
 
