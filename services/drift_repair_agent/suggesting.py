@@ -95,6 +95,7 @@ class Suggesting:
             source_type=now.row.source_type,
             entity="stream" if stream is None else "field",
             stream=None if stream is None else msgspec.to_builtins(stream),
+            connection_id=now.row.id,
             removed=[_element(change, head[change.stream]) for change in question.removed],
             added=[_element(change, now.offered[change.stream]) for change in question.added],
             unchanged=[] if stream is None else sorted(_unchanged(head[stream], question.removed)),
