@@ -299,9 +299,10 @@ async def approve(
     """Approve a repair, or some of its changes; it is applied, or waits for the end of a sync.
 
     With `changes` these are split off into a repair of their own, which is answered; the rest stays
-    open under its id. A removed field is taken as renamed where that is suggested; `choices` say
-    otherwise. 409 `stale_plan`: the catalog or the source has changed; `newer` is the repair to
-    look at. 409 `not_proposed`: it is decided already, or over.
+    open under its id. A removed field is taken as renamed where the suggestion says
+    `taken_by_approve`; a weaker one must be named in `choices`, else the field is gone and the new
+    one is a field of its own. 409 `stale_plan`: the catalog or the source has changed; `newer` is
+    the repair to look at. 409 `not_proposed`: it is decided already, or over.
     """
     return answered(await repairs.approve(repair_id, order, key=key, wait=wait))
 

@@ -425,6 +425,7 @@ def _pairs(
         )
         added = by_place.get(place)
         if added is not None:
+            suggestion = changes_of.weighed(suggestion)
             pairs[identity(change)] = _Half(added, suggestion)
             pairs[identity(added)] = _Half(change, suggestion)
     return pairs
@@ -443,6 +444,7 @@ def _of_rename(gone: Item, new: Item, policy: Policy, refused: Collection[str]) 
     suggestion = gone.suggestion
     is_certain = (
         suggestion is not None
+        and suggestion.taken_by_approve
         and suggestion.more_than_names
         and suggestion.confidence >= policy.rename_min_confidence
         and gone.identity not in refused
@@ -470,8 +472,9 @@ def _are_same(one: Sequence[Item], other: Sequence[Item]) -> bool:
 
 
 def _read(item: Item) -> tuple[str, Reaction, object]:
-    became = None if item.suggestion is None else item.suggestion.became
-    return item.identity, item.reaction, became
+    suggestion = item.suggestion
+    suggested = None if suggestion is None else (suggestion.became, suggestion.taken_by_approve)
+    return item.identity, item.reaction, suggested
 
 
 def _id(repair: Repair | None) -> UUID | None:

@@ -28,7 +28,8 @@ class Choice(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     became: FieldPath | None = None
-    """What a removed field or stream is called now; null: it is gone. Left out: as suggested."""
+    """What a removed field or stream is called now; null: it is gone. Left out: as suggested, where
+    the suggestion says `taken_by_approve`; else it is gone."""
     cursor: FieldPath | None = None
     """The cursor that the stream is read by from now on."""
     primary_key: Annotated[list[FieldPath], Field(min_length=1, max_length=100)] | None = None
@@ -172,6 +173,10 @@ _CHANGE: dict[str, Any] = {
         "became": ["Amount__c"],
         "confidence": 0.81,
         "more_than_names": False,
+        "types_clash": False,
+        "rival": 0.12,
+        "taken_by_approve": True,
+        "not_taken_because": None,
         "evidence": [{"kind": "type", "score": 1.0, "detail": "Both are numbers."}],
         "alternatives": [],
     },

@@ -57,7 +57,9 @@ async def suggest(order: Suggest, service: Service) -> Response:
     At most 2,000 on each side, and 4 MiB. `confidence` is bounded by the evidence: 0.90 for names,
     types and the rest of what a schema shows, 0.92 with a note in a description, 0.95 with matching
     values or what a person decided about exactly these before, 0.98 with a hint that the schema
-    declares. What a person rejected comes with 0.05. `samples` are forgotten with the answer.
+    declares. Nothing below 0.08 is suggested, nor what was rejected in the connection that is asked
+    for; a rejection in another one only lowers the confidence. `samples` are forgotten with the
+    answer.
     """
     return raw_json(orjson.dumps(await service.suggest(order)))
 

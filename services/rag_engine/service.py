@@ -116,6 +116,7 @@ def _answer(order: Suggest, past: Sequence[Decided]) -> Answer:
             removed=_elements(order.removed, samples.removed if samples else {}),
             added=_elements(order.added, samples.added if samples else {}),
             past=[_past(decided) for decided in past],
+            connection=None if order.connection_id is None else str(order.connection_id),
             unchanged=order.context.unchanged if order.context else (),
         )
     )
@@ -141,6 +142,7 @@ def _past(decided: Decided) -> PastDecision:
         removed=tuple(orjson.loads(decided.removed)),
         became=None if decided.became is None else tuple(orjson.loads(decided.became)),
         is_accepted=decided.verdict == "accepted",
+        connection=None if decided.connection_id is None else str(decided.connection_id),
     )
 
 
@@ -152,6 +154,8 @@ def _told(answer: Answer) -> dict[str, Any]:
                 "became": list(suggestion.became),
                 "confidence": suggestion.confidence,
                 "more_than_names": suggestion.more_than_names,
+                "types_clash": suggestion.types_clash,
+                "rival": suggestion.rival,
                 "evidence": [
                     {"kind": each.kind, "score": each.score, "detail": each.detail}
                     for each in suggestion.evidence

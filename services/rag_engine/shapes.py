@@ -100,6 +100,10 @@ class Suggest(BaseModel):
     stream: StreamName | None = Field(
         default=None, description="The stream that the fields are of; null for streams."
     )
+    connection_id: UUID | None = Field(
+        default=None,
+        description="The connection that is asked for: what was decided in it counts most.",
+    )
     removed: list[ElementShape] = Field(max_length=MOST_ELEMENTS)
     added: list[ElementShape] = Field(max_length=MOST_ELEMENTS)
     samples: Samples | None = None
@@ -142,13 +146,17 @@ class SuggestionView(BaseModel):
     """What it became. `confidence` is the share of such suggestions that prove true.
 
     `more_than_names`: a declared hint, an identical decision of a person or matching values speak
-    for it, and for nothing else. Without that no rename is to be applied unasked.
+    for it, and for nothing else. Without that no rename is to be applied unasked. `types_clash`: no
+    value of the one type can be one of the other. `rival` is the confidence of the likeliest other
+    pair with either of the two, 0 where there is none.
     """
 
     removed: list[str]
     became: list[str]
     confidence: float
     more_than_names: bool
+    types_clash: bool
+    rival: float
     evidence: list[EvidenceView]
     alternatives: list[AlternativeView]
     explanation: str | None = None
@@ -167,6 +175,8 @@ class Suggested(BaseModel):
                             "became": ["amount"],
                             "confidence": 0.98,
                             "more_than_names": True,
+                            "types_clash": False,
+                            "rival": 0.0,
                             "evidence": [
                                 {
                                     "kind": "hint",

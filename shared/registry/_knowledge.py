@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
+from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import insert
@@ -22,6 +23,7 @@ class Decided(NamedTuple):
     removed: str
     became: str | None
     verdict: str
+    connection_id: UUID | None
 
 
 async def learn(session: AsyncSession, decision: Knowledge) -> bool:
@@ -89,10 +91,11 @@ async def decisions_about(
 _CAN_COMPARE = text("SELECT to_regprocedure('word_similarity(text,text)') IS NOT NULL")
 _ABOUT = """
     WITH of_type AS NOT MATERIALIZED (
-        SELECT id, entity, namespace, stream, removed, became, verdict, created_at FROM knowledge
+        SELECT id, entity, namespace, stream, removed, became, verdict, connection_id, created_at
+        FROM knowledge
         WHERE source_type = :source_type AND entity = :entity
     ), newest AS (SELECT * FROM of_type ORDER BY created_at DESC, id DESC LIMIT 500)
-    SELECT entity, namespace, stream, removed::text, became::text, verdict FROM (
+    SELECT entity, namespace, stream, removed::text, became::text, verdict, connection_id FROM (
         SELECT * FROM of_type WHERE removed = ANY(CAST(CAST(:removed AS text[]) AS jsonb[]))
         UNION
         SELECT * FROM newest WHERE {alike}

@@ -187,20 +187,41 @@ async def test_an_accepted_decision_is_known_the_next_time(rag: httpx.AsyncClien
 
 
 async def test_a_rejected_pair_is_not_suggested_again(rag: httpx.AsyncClient) -> None:
-    """It is shown with a low confidence where there is nothing else, and never chosen over it."""
-    asked = question({"price": NUMBER}, {"price_amount": NUMBER})
-    await learned(rag, decision("price", "price_amount", verdict="rejected"))
+    """Another candidate is; in another connection the rejection only makes it less sure."""
+    here, there = str(uuid4()), str(uuid4())
+    asked = question({"price": NUMBER}, {"price_amount": NUMBER}, connection_id=here)
+    [before] = await suggested(rag, asked)
+    rejected = decision("price", "price_amount", verdict="rejected", connection_id=here)
+    await learned(rag, rejected)
 
-    [rename] = await suggested(rag, asked)
+    answer = (await rag.post("/suggest", json=asked)).json()
 
-    assert (rename["became"], rename["confidence"]) == (["price_amount"], 0.05)
-    assert rename["more_than_names"] is False
-    assert {key: value for key, value in rename["evidence"][-1].items() if key != "detail"} == {
+    assert answer == {"suggestions": [], "unmatched": [["price"]]}
+    both = {"price_amount": NUMBER, "cost": NUMBER}
+    more = question({"price": NUMBER}, both, connection_id=here)
+    [rename] = await suggested(rag, more)
+    assert (rename["became"], rename["alternatives"]) == (["cost"], [])
+    [elsewhere] = await suggested(rag, {**asked, "connection_id": there})
+    assert 0.5 < elsewhere["confidence"] < before["confidence"]
+    assert {key: value for key, value in elsewhere["evidence"][-1].items() if key != "detail"} == {
         "kind": "past_decision",
-        "score": -1.0,
+        "score": -0.4,
     }
-    more = question({"price": NUMBER}, {"price_amount": NUMBER, "cost": NUMBER})
-    assert [rename["became"] for rename in await suggested(rag, more)] == [["cost"]]
+
+
+async def test_a_dropped_field_is_suggested_as_before(rag: httpx.AsyncClient) -> None:
+    """In README's order: Region__c is dropped, and later it is asked what it became."""
+    text, yes_no = {"type": ["null", "string"]}, {"type": ["null", "boolean"]}
+    new = {"Sales_Region__c": text, "Fax_Consent__c": yes_no}
+    connection_id = str(uuid4())
+    asked = question({"Region__c": text}, new)
+    before = await suggested(rag, asked)
+    assert (before[0]["became"], before[0]["confidence"] > 0.8) == (["Sales_Region__c"], True)
+
+    await learned(rag, decision("Region__c", None, connection_id=connection_id))
+
+    assert await suggested(rag, asked) == before
+    assert await suggested(rag, {**asked, "connection_id": connection_id}) == before
 
 
 async def test_the_newest_word_counts(rag: httpx.AsyncClient, sql: Sql) -> None:
@@ -211,12 +232,12 @@ async def test_the_newest_word_counts(rag: httpx.AsyncClient, sql: Sql) -> None:
         ("accepted", "glyph", True, "glyph"),
         ("rejected", "glyph", False, "emoji"),
         ("accepted", "emoji", True, "emoji"),
-        ("accepted", None, False, None),
+        ("accepted", None, False, "emoji"),
     ):
         await learned(rag, decision("icon", became, verdict=verdict))
         told = (await suggested(rag, asked))[0]
         assert told["more_than_names"] is sure, (verdict, became)
-        assert told["became"] == [chosen] or (chosen is None and told["confidence"] == 0.05)
+        assert told["became"] == [chosen]
     assert await sql.fetchval("SELECT count(*) FROM knowledge") == 5
 
 
