@@ -73,15 +73,12 @@ _queries: WeakKeyDictionary[Callable[..., Any], dict[str, bool]] = WeakKeyDictio
 def invalid(request: Request, error: RequestValidationError) -> Invalid:
     """What is wrong with a request, each fault with its place in it."""
     route = request.scope.get("route")
-    body = route.body_field.field_info.annotation if _has_body(route) else None
+    field = route.body_field if isinstance(route, APIRoute) else None
+    body = None if field is None else field.field_info.annotation
     fields = [_field(fault, body) for fault in error.errors()]
     told = [f"{field['field']}: {field['message'].rstrip('.')}" for field in fields[:_TOLD]]
     more = f"; and {len(fields) - _TOLD} more" if len(fields) > _TOLD else ""
     return Invalid(f"{'; '.join(told)}{more}.".replace("?.", "?"), fields=fields)
-
-
-def _has_body(route: object) -> bool:
-    return isinstance(route, APIRoute) and route.body_field is not None
 
 
 def _field(fault: ErrorDetails | Mapping[str, Any], body: object) -> dict[str, str]:

@@ -27,6 +27,7 @@ from shared.config import RagEngineSettings, load
 from shared.database import Database
 from shared.gate import access_for
 from shared.input import QUESTION
+from shared.paging import After, Limit, Page
 
 router = APIRouter(tags=["renames"])
 
@@ -84,18 +85,21 @@ async def learn(decision: Learn, service: Service) -> Learned:
 @router.get(
     "/knowledge",
     dependencies=[may(Scope.CONNECTIONS_READ)],
-    response_model=list[KnowledgeView],
-    responses={200: example([KNOWLEDGE]), **problems(422, 503)},
+    response_model=Page[KnowledgeView],
+    responses={200: example({"items": [KNOWLEDGE], "next": None}), **problems(422, 503)},
 )
 async def knowledge(
     db: Registry,
     source_type: Annotated[SourceType | None, Query()] = None,
-    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    after: After = None,
+    limit: Limit = 100,
 ) -> Response:
-    """What people decided, newest first."""
+    """List what people decided, newest first."""
     async with db.read() as session:
         return raw_json(
-            await registry.knowledge_json(session, source_type=source_type, limit=limit)
+            await registry.page_of_knowledge(
+                session, source_type=source_type, cursor=after, limit=limit
+            )
         )
 
 

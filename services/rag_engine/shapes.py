@@ -267,7 +267,8 @@ KNOWLEDGE: dict[str, Any] = {
     "decided_by": "ada@example.com",
     "why": "Finance renamed it.",
     "connection_id": _CONNECTION_ID,
-    "created_at": "2026-11-22T09:31:00.123456+00:00",
+    "connection_name": "Salesforce production",
+    "created_at": "2026-11-22T09:31:00.123456Z",
 }
 
 
@@ -286,4 +287,5 @@ class KnowledgeView(BaseModel):
     decided_by: str
     why: str | None
     connection_id: UUID | None
+    connection_name: str | None = None
     created_at: datetime

@@ -99,3 +99,37 @@ async def test_an_unknown_stream_is_answered_with_the_nearest(mesh: Mesh) -> Non
 
     assert (answer.status_code, answer.json()["code"]) == (422, "unknown_stream")
     assert "no stream 'account'; did you mean 'Account'" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "path, body, about",
+    [
+        ("connections/create", {"message": "The cron expression is invalid"}, ["schedule"]),
+        (
+            "connections/create",
+            {"title": "Bad", "type": "error:cron-validation/invalid-timezone", "status": 400},
+            ["schedule"],
+        ),
+        ("connections/create", {"message": "Bad", "exceptionStack": ["java.util.stream"]}, None),
+        (
+            "sources/create",
+            {"message": "json schema validation failed: configuration"},
+            ["credential_id"],
+        ),
+    ],
+)
+async def test_what_airbyte_refuses_is_named_by_the_order_s_member(
+    mesh: Mesh, path: str, body: Json, about: list[str] | None
+) -> None:
+    """Airbyte's words are not repeated; that they are about the schedule is said."""
+    body = {"exceptionClassName": "io.airbyte.JsonValidationException", **body}
+    mesh.airbyte.answer(path, body, status=400, effect=False)
+
+    answer = await mesh.orchestrator.post("/connections/onboard", json=mesh.order)
+
+    told = answer.json()
+    assert (answer.status_code, told["code"]) == (422, "upstream_rejected")
+    assert told.get("about") == about
+    assert about is None or told["detail"].endswith(f"with status 400, about {about[0]}.")
+    assert str(body.get("message", "Bad")) not in answer.text
+    assert mesh.airbyte.sources == {}

@@ -250,9 +250,9 @@ async def test_a_decision_told_twice_is_learned_once(rag: httpx.AsyncClient) -> 
     assert sorted(answer.json()["learned"] for answer in answers) == [False] * 4 + [True]
     refused = await rag.post("/learn", json={**told, "became": ["glyph"]})
     assert (refused.status_code, refused.json()["code"]) == (409, "decision_differs")
-    [known] = (await rag.get("/knowledge")).json()
+    [known] = (await rag.get("/knowledge")).json()["items"]
     assert known.pop("created_at")
-    assert known == {**told, "entity": "field"}
+    assert known == {**told, "entity": "field", "connection_name": None}
 
 
 async def test_knowledge_is_listed_newest_first(rag: httpx.AsyncClient) -> None:
@@ -262,7 +262,7 @@ async def test_knowledge_is_listed_newest_first(rag: httpx.AsyncClient) -> None:
     await learned(rag, decision("d", None, source_type="HubSpot"))
 
     async def removed(**asked: Any) -> list[str]:
-        rows = (await rag.get("/knowledge", params=asked)).json()
+        rows = (await rag.get("/knowledge", params=asked)).json()["items"]
         return [row["removed"][0] for row in rows]
 
     assert await removed() == ["d", "c", "b", "a"]
@@ -287,7 +287,7 @@ async def test_streams_are_suggested_by_what_is_in_them(rag: httpx.AsyncClient) 
     await learned(rag, decision("Order", "Purchase", entity="stream", stream=None))
 
     assert (await suggested(rag, asked))[0]["more_than_names"] is True
-    [known] = (await rag.get("/knowledge")).json()
+    [known] = (await rag.get("/knowledge")).json()["items"]
     assert known["stream"] == {"namespace": None, "name": "Order"}
 
 
