@@ -105,11 +105,17 @@ class NotFound(AamError):
 
 
 class Invalid(AamError):
-    """What was sent cannot be meant; `fields` lists where, by declared names only."""
+    """What was sent is invalid; `fields` lists where."""
 
     status = 422
     title = "Invalid request"
     code = "invalid_request"
+
+    @classmethod
+    def of(cls, member: str, detail: str, *, code: str) -> Self:
+        """What is wrong with one member of the body."""
+        field = {"field": f"body.{member}", "type": code, "message": detail}
+        return cls(detail, code=code, fields=[field])
 
 
 class TooLarge(Invalid):

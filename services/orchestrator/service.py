@@ -98,7 +98,8 @@ class Orchestrator:
         _expect_credential(source_type, order.credential_id)
         destination_id = order.destination_id or self._settings.airbyte_destination_id
         if destination_id is None:
-            raise Invalid(
+            raise Invalid.of(
+                "destination_id",
                 "No destination: name `destination_id`, or set AIRBYTE_DESTINATION_ID.",
                 code="destination_required",
             )
@@ -133,8 +134,10 @@ class Orchestrator:
         try:
             return await self._airbyte.destination_sync_modes(destination_id)
         except UpstreamMissing:
-            raise Invalid(
-                f"Airbyte has no destination {destination_id}.", code="unknown_destination"
+            raise Invalid.of(
+                "destination_id",
+                f"Airbyte has no destination {destination_id}.",
+                code="unknown_destination",
             ) from None
         except _AWAY as error:
             raise _nothing_recorded(error) from None
@@ -296,9 +299,17 @@ def _nothing_recorded(
 
 def _expect_credential(source_type: SourceType, credential_id: str | None) -> None:
     if source_type.needs_credential and credential_id is None:
-        raise Invalid(f"{source_type.name} needs a `credential_id`.", code="credential_required")
+        raise Invalid.of(
+            "credential_id",
+            f"{source_type.name} needs a `credential_id`.",
+            code="credential_required",
+        )
     if not source_type.needs_credential and credential_id is not None:
-        raise Invalid(f"{source_type.name} takes no `credential_id`.", code="credential_not_used")
+        raise Invalid.of(
+            "credential_id",
+            f"{source_type.name} takes no `credential_id`.",
+            code="credential_not_used",
+        )
 
 
 def _expect_wired(row: Connection) -> None:

@@ -22,6 +22,7 @@ from httpx_aiohttp import AiohttpTransport
 
 from shared import logs, telemetry
 from shared.airbyte_client._shapes import Token
+from shared.airbyte_client._subjects import subjects
 from shared.errors import (
     AamError,
     Invalid,
@@ -407,9 +408,16 @@ def _refusal(path: str, status: int, content: bytearray) -> AamError:
     if status == 404:
         return UpstreamMissing(told)
     definite = 400 <= status < 500 and status not in {425, 429}
-    error = UpstreamRefused(told) if definite else UpstreamUnknown(told)
+    error = _refused(path, told, content) if definite else UpstreamUnknown(told)
     error.is_over = True
     return error
+
+
+def _refused(path: str, told: str, content: bytearray) -> UpstreamRefused:
+    about = subjects(path, content)
+    if not about:
+        return UpstreamRefused(told)
+    return UpstreamRefused(f"{told[:-1]}, about {' and '.join(about)}.", about=about)
 
 
 _ERROR_KEYS = frozenset({"message", "errorId", "title", "_embedded", "validationErrors"})

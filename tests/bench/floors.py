@@ -18,10 +18,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from shared.input import CATALOG, check
-from shared.registry import _connections
+from shared.registry import _connections, _pages
 
-_PAGE = _connections._PAGE.format(
-    conditions="c.archived_at IS NULL", connection=_connections._CONNECTION_JSON
+_PAGE = str(
+    _pages.page("connections", _connections._CONNECTION_JSON, "t.archived_at IS NULL")
 ).replace(":limit", "$1")
 
 

@@ -177,7 +177,8 @@ class Mesh:
         """The connection's jobs, once the newest has ended."""
         async with asyncio.timeout(10):
             while True:
-                jobs = (await self.orchestrator.get(f"/connections/{connection_id}/jobs")).json()
+                answer = await self.orchestrator.get(f"/connections/{connection_id}/jobs")
+                jobs = answer.json()["items"]
                 if jobs and jobs[0]["ended_at"]:
                     return list(jobs)
                 await asyncio.sleep(0.02)

@@ -325,13 +325,13 @@ async def test_importing_takes_over_what_is_there(mesh: Mesh, tools: Tools) -> N
     order = {"airbyte_connection_id": held["connectionId"]}
 
     dry = await mesh.orchestrator.post("/connections/import", json={**order, "dry_run": True})
-    assert [one["outcome"] for one in dry.json()] == ["would_import"]
+    assert [one["outcome"] for one in dry.json()["items"]] == ["would_import"]
     imported = await mesh.orchestrator.post("/connections/import", json=order)
     assert imported.status_code == 200, imported.text
     again = await mesh.orchestrator.post("/connections/import", json=order)
     assert (again.status_code, again.json()["code"]) == (409, "known_already")
 
-    (told,) = imported.json()
+    (told,) = imported.json()["items"]
     path = f"/connections/{told['connection_id']}"
     view = (await mesh.orchestrator.get(path)).json()
     assert (view["status"], view["catalog_version"], view["imported"]) == ("ACTIVE", 1, True)
@@ -355,7 +355,7 @@ async def test_importing_a_workspace_is_dry_unless_told(mesh: Mesh) -> None:
     async def outcomes(**order: Any) -> dict[str, str]:
         answer = await mesh.orchestrator.post("/connections/import", json=order)
         assert answer.status_code == 200, answer.text
-        return {one["airbyte_connection_id"]: one["outcome"] for one in answer.json()}
+        return {one["airbyte_connection_id"]: one["outcome"] for one in answer.json()["items"]}
 
     assert await outcomes() == {
         ours["airbyte_connection_id"]: "known_already",

@@ -253,7 +253,7 @@ async def test_a_decision_told_twice_is_learned_once(rag: httpx.AsyncClient) -> 
     [known] = (await rag.get("/knowledge")).json()["items"]
     assert known.pop("created_at")
     assert known.pop("requested_by") == access.NAME
-    assert known == {**told, "entity": "field"}
+    assert known == {**told, "entity": "field", "connection_name": None}
 
 
 async def test_a_decision_is_the_callers_unless_somebody_is_named(rag: httpx.AsyncClient) -> None:

@@ -295,7 +295,7 @@ async def test_a_key_is_made_by_hand(
     assert (await order(orchestrator, key)).status == 403
 
     code, out, _ = await by_hand(registry_url, "list")
-    (listed,) = json.loads(out)
+    (listed,) = json.loads(out)["items"]
     assert (code, listed["id"], listed["owner"]) == (0, form[1], "Ada")
     assert listed["created_by"] == "access_setup"
     assert key not in out
