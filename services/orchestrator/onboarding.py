@@ -186,9 +186,9 @@ class Onboarding:
             return str(made.connection_id)
 
         async def look() -> str | None:
-            found = await self._airbyte.list_connections(wiring.workspace_id)
+            found = await self._airbyte.connections_of_source(source_id, wiring.workspace_id)
             for one in found:
-                if one.source_id == source_id and one.name.endswith(operation.marker):
+                if one.name.endswith(operation.marker):
                     return str(one.connection_id)
             return None
 
@@ -246,9 +246,7 @@ class Onboarding:
         Raises:
             UpstreamMismatch: somebody else has wired the source.
         """
-        for one in await self._airbyte.list_connections(workspace_id):
-            if one.source_id != source_id:
-                continue
+        for one in await self._airbyte.connections_of_source(source_id, workspace_id):
             if not one.name.endswith(marker):
                 raise UpstreamMismatch("Somebody else has wired the source: it is kept.")
             await self._airbyte.delete_connection(one.connection_id, workspace_id=workspace_id)
