@@ -13,6 +13,7 @@ from shared.domain.catalog._canonical import (
     meaning_of,
 )
 from shared.domain.catalog._choose import Chosen, choose, choose_with_notes
+from shared.domain.catalog._exclusions import CODE as NEVER_SELECTED
 from shared.domain.catalog._exclusions import NEVER_SELECT, Exclusions
 from shared.domain.catalog._merge import Merged, merge
 from shared.domain.catalog._model import (
@@ -35,6 +36,7 @@ from shared.domain.catalog._model import (
     scan,
 )
 from shared.domain.catalog._rules import (
+    DESTINATION_SYNC_MODES,
     FORWARD,
     MAX_BYTES,
     MAX_FIELDS,
@@ -45,12 +47,14 @@ from shared.domain.catalog._rules import (
 )
 
 __all__ = [
+    "DESTINATION_SYNC_MODES",
     "FORWARD",
     "MAX_BYTES",
     "MAX_FIELDS",
     "MAX_NAME",
     "MAX_STREAMS",
     "NEVER_SELECT",
+    "NEVER_SELECTED",
     "Catalog",
     "Chosen",
     "Config",
