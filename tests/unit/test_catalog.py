@@ -230,7 +230,7 @@ def test_a_source_may_keep_its_cursor_to_itself() -> None:
     assert problems(stream(cursorField=[], offer={"defaultCursorField": []})) == []
     hidden = {"defaultCursorField": ["_lsn"]}
     assert problems(stream(cursorField=[], offer=hidden)) == []
-    appended = {"destinationSyncMode": "append", "primaryKey": []}
+    appended: Json = {"destinationSyncMode": "append", "primaryKey": []}
     assert problems(stream(cursorField=["_lsn"], offer=hidden, **appended)) == []
     [(code, place)] = problems(stream(cursorField=["_lsn"], offer=hidden))
     assert (code, place) == ("unknown_field", "streams[0].config.cursorField")

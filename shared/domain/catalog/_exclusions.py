@@ -7,7 +7,7 @@ has such a name.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from fnmatch import fnmatchcase
 from functools import cached_property, lru_cache
 from typing import Final
@@ -35,6 +35,7 @@ from shared.domain.catalog._model import (
 )
 from shared.domain.catalog._rules import DEDUP
 from shared.domain.catalog._schema import Schema
+from shared.domain.steps import Steps
 
 NEVER_SELECT: Final = ("*ssn*", "*password*", "*passwd*")
 """The patterns of a connection whose policy says nothing else."""
@@ -59,7 +60,7 @@ class Exclusions:
 
     def __init__(self, patterns: Iterable[str] = NEVER_SELECT) -> None:
         self.patterns = tuple(patterns)
-        self._lower = tuple(pattern.lower() for pattern in self.patterns)
+        self._lower = tuple(normalize("NFKC", pattern).lower() for pattern in self.patterns)
 
     @classmethod
     def read(cls, policy: str | None) -> Exclusions:
@@ -96,26 +97,49 @@ class Exclusions:
         chosen = stream.config.selected_names()
         return hidden if chosen is None else hidden & chosen
 
-    def problems(self, catalog: Catalog) -> Iterator[Problem]:
-        """Each field that a selected stream carries and never should, in the order of streams."""
-        for position, stream in enumerate(catalog.streams):
-            for name in sorted(self.synced(stream)) if stream.selected else ():
-                yield Problem(
-                    stream.id,
-                    f"streams[{position}].config.selectedFields",
-                    CODE,
-                    f"{shown(name)} of {stream.id} is never selected: the connection's policy"
-                    " excludes it by its name, or by the name of something in it.",
-                )
+    def carried(self, catalog: Catalog) -> Steps[dict[StreamId, tuple[str, ...]]]:
+        """The fields that selected streams carry and never should, by their streams.
 
-    def without(self, stream: ConfiguredStream) -> ConfiguredStream:
+        Raises:
+            InvalidCatalog: a jsonSchema is broken.
+        """
+        found: dict[StreamId, tuple[str, ...]] = {}
+        for stream in catalog.streams:
+            if stream.selected and (names := self.synced(stream)):
+                found[stream.id] = tuple(sorted(names))
+            yield
+        return found
+
+    def problems(self, catalog: Catalog) -> Steps[list[Problem]]:
+        """Each field that a selected stream carries and never should, as it is refused.
+
+        Raises:
+            InvalidCatalog: a jsonSchema is broken.
+        """
+        carried = yield from self.carried(catalog)
+        places = {stream.id: position for position, stream in enumerate(catalog.streams)}
+        return [
+            Problem(
+                stream,
+                f"streams[{places[stream]}].config.selectedFields",
+                CODE,
+                f"{shown(name)} of {stream} is never selected: the connection's policy excludes it"
+                " by its name, or by the name of something in it.",
+            )
+            for stream, names in carried.items()
+            for name in names
+        ]
+
+    def without(self, stream: ConfiguredStream, *, but: Collection[str] = ()) -> ConfiguredStream:
         """The stream, cut down to the fields that may be selected; as it is where all may be.
+
+        `but` are fields that stay though they are never selected.
 
         Raises:
             InvalidCatalog: the code is `never_selected`: the stream needs such a field for its
                 cursor or key, or Airbyte has no way to leave it out.
         """
-        hidden = self.synced(stream)
+        hidden = self.synced(stream) - set(but)
         if not hidden:
             return stream
         pair = PAIR.decode(stream.raw)
@@ -123,27 +147,34 @@ class Exclusions:
         config = reconfigured(pair.config, fieldSelectionEnabled=True, selectedFields=selected)
         return read_stream(encode_pair(pair.stream, config))
 
-    def within(self, names: Iterable[str]) -> bool:
-        """Whether one of these names is never selected."""
-        return any(map(self.match, names))
+    def restored(self, wanted: Catalog, head: Catalog) -> Catalog:
+        """An older catalog without what is never selected and `head` does not sync already.
+
+        Raises:
+            InvalidCatalog: the code is `never_selected`: a stream cannot be synced without it.
+        """
+        now = {stream.id: self.synced(stream) for stream in head.streams if stream.selected}
+        return Catalog(
+            tuple(
+                self.without(stream, but=now.get(stream.id, ())) if stream.selected else stream
+                for stream in wanted.streams
+            )
+        )
 
     @cached_property
-    def _cores(self) -> tuple[bytes, ...] | None:
+    def _cores(self) -> tuple[str, ...] | None:
         """Of each pattern the longest part without wildcards; None where one has none."""
         parts = [max(_WILDCARDS.split(pattern), key=len) for pattern in self._lower]
-        if not all(part and part.isascii() and part.isprintable() for part in parts):
+        if not all(part.isprintable() and part and not set(part) & set('"\\/') for part in parts):
             return None
-        if any(character in part for part in parts for character in '"\\/'):
-            return None
-        return tuple(part.encode() for part in parts)
+        return tuple(parts)
 
     def _may_match(self, text: bytes) -> bool:
         """Whether any name in JSON text may match; False is certain, and found without a parse."""
-        if self._cores is None:
+        if self._cores is None or b"\\u" in text:
             return bool(self.patterns)
-        if not text.isascii() or b"\\u" in text:
-            return bool(self.patterns)
-        lower = text.lower()
+        plain = text.decode(errors="replace")
+        lower = (plain if plain.isascii() else normalize("NFKC", plain)).lower()
         return any(core in lower for core in self._cores)
 
 

@@ -341,7 +341,8 @@ def shown(name: str) -> str:
 
 def listed(names: Iterable[str]) -> str:
     """Names as an error may show them; of many the first, and how many there are."""
-    first, others = [], 0
+    first: list[str] = []
+    others = 0
     for name in names:
         if len(first) < _MOST_LISTED:
             first.append(shown(name))
