@@ -30,6 +30,7 @@ import json
 import math
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, NoReturn
 
@@ -190,6 +191,20 @@ def _refuse_constant(_name: str) -> NoReturn:
 
 def _invalid() -> AamError:
     return Invalid("The body is not valid JSON.", code="invalid_json")
+
+
+def variant(name: str) -> str:
+    """The tag of a union's member, which is no part of what callers sent: errors leave it out."""
+    return f"{_VARIANT}{name}"
+
+
+def place(location: Sequence[str | int]) -> list[str]:
+    """Where in a request something is, as callers see it: without the tags of unions."""
+    return [part for part in map(str, location) if not part.startswith(_VARIANT)]
+
+
+_VARIANT = "variant\0"
+"""With a character that no member's name can hold."""
 
 
 def plain(text: str) -> str:
