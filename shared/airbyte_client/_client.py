@@ -692,19 +692,21 @@ class AirbyteClient:
         except UpstreamTimeout:
             raise
         except UpstreamUnknown:
-            if not await self._is_inactive(connection_id):
+            status = await self._status(connection_id)
+            if status in (None, "active"):
                 raise
-            raise NotActive(f"Connection {connection_id} is not active in Airbyte.") from None
+            raise NotActive(f"Connection {connection_id} is {status} in Airbyte.") from None
         raise SyncRunning(
             f"Job {running[0].id} of connection {connection_id} runs already.",
             airbyte_job_id=running[0].id,
         )
 
-    async def _is_inactive(self, connection_id: UUID) -> bool:
+    async def _status(self, connection_id: UUID) -> str | None:
+        """The connection's status; None where it cannot be asked."""
         try:
-            return (await self.get_connection(connection_id)).status != "active"
+            return (await self.get_connection(connection_id)).status
         except Upstream:
-            return False
+            return None
 
     async def get_job(self, job_id: int) -> Job:
         """One job with its attempts, without the logs.

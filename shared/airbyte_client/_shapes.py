@@ -99,7 +99,7 @@ class NewConnection(msgspec.Struct, frozen=True):
 class AirbyteConnection(msgspec.Struct, frozen=True):
     """A connection as Airbyte holds it; `sync_catalog` has the selected streams and fields only.
 
-    `status` is active, inactive, locked, or deprecated once it was deleted.
+    `status` is active, inactive, locked, or deprecated once it was deleted; newer ones may come.
     """
 
     connection_id: UUID
