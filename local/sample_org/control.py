@@ -19,8 +19,9 @@ Members = dict[str, Any]
 def routes(live: LiveOrg) -> APIRouter:
     """Control over one org. Every change answers `{"changed": sentence}`."""
     # The guard before the application judges the token; here it is described, for the docs page.
-    described = Depends(HTTPBearer(auto_error=False))
-    router = APIRouter(prefix="/org", tags=["org"], dependencies=[described])
+    router = APIRouter(
+        prefix="/org", tags=["org"], dependencies=[Depends(HTTPBearer(auto_error=False))]
+    )
 
     def apply(kind: type[changes.Change], members: Members, **path: str) -> dict[str, str]:
         taken = members.keys() & {*path, "verb"}

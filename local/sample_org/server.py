@@ -21,9 +21,10 @@ from local.sample_org.live import LiveOrg
 from local.sample_org.org import SalesforceError
 from local.sample_org.proxy import SALESFORCE_HOST, Authority, Proxy
 from local.sample_org.settings import Settings
+from shared import docs_page
 from shared.errors import AamError, Invalid
 
-OPEN = frozenset({"/health", "/docs", "/openapi.json"})
+OPEN = frozenset({"/health"}) | docs_page.PATHS
 """What is read without the token: it tells nothing of this org."""
 
 
@@ -47,7 +48,14 @@ class Running:
 
 def application(live: LiveOrg, *, token: str) -> FastAPI:
     """Salesforce's API and the org's own, over one org; the org's own needs `token`."""
-    app = FastAPI(title="Sample org", description="A small Salesforce org that can be changed.")
+    app = FastAPI(
+        title="Sample org",
+        description="A small Salesforce org that can be changed.",
+        openapi_url=docs_page.DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+    )
+    docs_page.add_docs(app)
     app.add_middleware(
         Guard,
         token=token,
