@@ -225,5 +225,17 @@ _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(plain)]
 """What people call something, or somebody."""
+
+
+def _is_no_policy(name: str) -> str:
+    if name.strip().lower() == "policy":
+        raise PydanticCustomError(
+            "aam_reserved_name", "“policy” is what AAM calls itself: name a person"
+        )
+    return name
+
+
+By = Annotated[Name, AfterValidator(_is_no_policy)]
+"""The person that something is done for; the caller is recorded beside it."""
 Why = Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(plain)]
 """Why somebody did something."""

@@ -236,6 +236,8 @@ class RenameDecision(TypedDict):
     """None: nothing."""
     verdict: Literal["accepted", "rejected"]
     decided_by: str
+    requested_by: NotRequired[str | None]
+    """Whose credentials asked for it."""
     why: NotRequired[str | None]
     connection_id: NotRequired[str | None]
     schemas: NotRequired[Mapping[str, Any] | None]

@@ -9,6 +9,7 @@ from services.drift_repair_agent.items import Item, Made, identity
 from services.drift_repair_agent.policy import Reaction
 from services.drift_repair_agent.shapes import Approve, Choice, Decide
 from services.drift_repair_agent.situation import Situation
+from shared import access
 from shared.domain.catalog import StreamId
 from shared.errors import Invalid
 
@@ -37,11 +38,12 @@ async def approved(
 ) -> list[Item]:
     """The chosen changes with what is done about them; a chosen new name is among them."""
     about = chosen(items, order)
+    by = access.named(order.by)
     if not {item.id for item in about} >= order.choices.keys():
         raise Invalid("A choice is about a change that is not decided.", code="unknown_change")
     decided = {
         item.id: item.decided(
-            as_suggested(item, order.by, at, why=order.why, choice=order.choices.get(item.id))
+            as_suggested(item, by, at, why=order.why, choice=order.choices.get(item.id))
         )
         for item in about
     }
@@ -54,7 +56,7 @@ async def approved(
             continue
         half = await _new_half(items, item, became, now)
         if half is not None:
-            decided[half.id] = half.decided(as_suggested(half, order.by, at, why=order.why))
+            decided[half.id] = half.decided(as_suggested(half, by, at, why=order.why))
     return list(decided.values())
 
 
@@ -107,6 +109,7 @@ def as_suggested(
         primary_key=None if key is None else tuple(tuple(path) for path in key),
         why=why,
         is_named=is_named,
+        asked_by=access.asked_by(),
     )
 
 

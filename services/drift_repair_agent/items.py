@@ -72,6 +72,10 @@ class Made(msgspec.Struct, frozen=True):
     why: str | None = None
     is_named: bool = False
     """Whether a person said what it became, and did not just follow what was suggested."""
+    asked_by: str | None = None
+    """Whose credentials asked for it; None where AAM decided by the policy."""
+    policy_set_by: str | None = None
+    """Who set the policy's entry that decided; None where it is the default."""
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True):

@@ -179,6 +179,7 @@ def _decisions(repair: Repair, item: Item, *, source_type: str) -> list[RenameDe
             "became": None if became is None else list(became),
             "verdict": verdict,
             "decided_by": made.by,
+            "requested_by": made.asked_by,
             "why": made.why,
             "connection_id": str(repair.connection_id),
         }

@@ -8,15 +8,16 @@ from typing import Annotated, Any, Literal, TypeAlias
 from uuid import UUID
 
 import msgspec
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from services.drift_repair_agent.notifying import TOLD_BY_DEFAULT
 from services.drift_repair_agent.receivers import Receivers, expect_meant, without_secrets
+from services.drift_repair_agent.shapes import SettingHistory
 from shared import registry
 from shared.access import Caller, Scope, caller_of, may
-from shared.app import example, links, problems
+from shared.app import example, links, problems, raw_json
 from shared.database import Database
 from shared.models import Webhook, WebhookDelivery
 from shared.paging import After, Limit, Page
@@ -44,8 +45,11 @@ _WEBHOOK: dict[str, Any] = {
     "connection_id": None,
     "connection_name": None,
     "created_at": "2026-11-22T09:30:00.123456Z",
+    "created_by": "ada@example.com (key ab12cd34)",
     "rotated_at": None,
+    "rotated_by": None,
     "deleted_at": None,
+    "deleted_by": None,
 }
 _DELIVERY: dict[str, Any] = {
     "id": _DELIVERY_ID,
@@ -105,13 +109,18 @@ class WebhookView(BaseModel):
     connection_id: UUID | None = None
     connection_name: str | None = None
     created_at: datetime
+    created_by: str | None = Field(
+        default=None, description="Whose credentials asked for it; so with the two below."
+    )
     rotated_at: datetime | None = Field(
         default=None,
         description="When it got the secret in force; the one before it signs for a day more.",
     )
+    rotated_by: str | None = None
     deleted_at: datetime | None = Field(
         default=None, description="By a person, or because its receiver answered 410."
     )
+    deleted_by: str | None = None
 
 
 class WebhookWithSecret(WebhookView):
@@ -307,6 +316,30 @@ async def deliveries(
     return Page(items=[_delivery(row) for row in rows], next=following)
 
 
+@router.get(
+    "/{webhook_id}/history",
+    dependencies=[may(Scope.CONNECTIONS_WRITE)],
+    response_model=SettingHistory,
+    responses=problems(404, 422, 503),
+)
+async def webhook_history(
+    webhook_id: UUID,
+    db: Registry,
+    limit: Limit = 100,
+    after: Annotated[
+        int | None, Query(ge=1, le=2**63 - 1, description="`next` of the page before")
+    ] = None,
+) -> Response:
+    """List who made, rotated and deleted the webhook, newest first."""
+    async with db.read() as session:
+        await registry.find_webhook(session, webhook_id)
+        return raw_json(
+            await registry.setting_history_json(
+                session, "webhook", webhook_id, limit=limit, after=after
+            )
+        )
+
+
 @router.post(
     "/{webhook_id}/deliveries/{delivery_id}/retry",
     dependencies=[may(Scope.CONNECTIONS_WRITE)],
@@ -333,8 +366,11 @@ async def _shown(db: Database, rows: Sequence[Webhook], caller: Caller | None) -
             connection_id=row.connection_id,
             connection_name=None if row.connection_id is None else names[row.connection_id],
             created_at=row.created_at,
+            created_by=row.created_by,
             rotated_at=row.rotated_at,
+            rotated_by=row.rotated_by,
             deleted_at=row.deleted_at,
+            deleted_by=row.deleted_by,
         )
         for row in rows
     ]

@@ -117,8 +117,8 @@ async def onboard(order: Onboard, service: Service, key: GivenKey, wait: Wait) -
 
     Waits for Airbyte to discover the source: seconds, on a big org minutes; after `wait` seconds
     the answer is 202 with the operation, which goes on. An order that is invalid by itself leaves
-    no trace. One that is refused later leaves nothing in Airbyte: what was created is deleted again,
-    and the connection stays in the list as FAILED with the reason; the answer names it by
+    no trace. One that is refused later leaves nothing in Airbyte: what was created is deleted
+    again. Its connection stays in the list as FAILED with the reason; the answer names it by
     `connection_id`, and its name is free.
     """
     return answered(await service.onboard(order, key=key, wait=wait))

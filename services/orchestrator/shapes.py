@@ -234,6 +234,7 @@ VERSION: dict[str, Any] = {
     "streams": 2,
     "repair_id": "91aa4c0e-7d3b-4f5a-8e21-6c0b9a8d7e6f",
     "decided_by": "Ada",
+    "policy_set_by": None,
     "asked_by": "ada@example.com (key ab12cd34)",
     "created_at": "2026-11-22T10:00:00.123456Z",
 }
@@ -253,6 +254,9 @@ class VersionView(BaseModel):
     """The repair that made it; None where a caller gave the catalog."""
     decided_by: str | None = None
     """Who decided, as it was told; `policy` where nobody had to."""
+    policy_set_by: str | None = None
+    """Of a version that the policy decided: who set the entries of the policy that did; null for
+    the default."""
     asked_by: str | None = None
     """Whose credentials asked for it; null where AAM made it by itself."""
     """Who decided: a person, or `policy`."""

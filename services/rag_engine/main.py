@@ -21,10 +21,11 @@ from services.rag_engine.shapes import (
     Suggested,
 )
 from shared import logs, registry, telemetry
-from shared.access import Scope, may
+from shared.access import Scope, caller_of, may
 from shared.app import create_app, example, for_server, links, problems, raw_json
 from shared.config import RagEngineSettings, load
 from shared.database import Database
+from shared.errors import Invalid
 from shared.gate import access_for
 from shared.input import QUESTION
 from shared.paging import After, Limit, Page
@@ -73,12 +74,17 @@ async def suggest(order: Suggest, service: Service) -> Response:
         **problems(409, 413, 422, 503, 504),
     },
 )
-async def learn(decision: Learn, service: Service) -> Learned:
+async def learn(decision: Learn, service: Service, request: Request) -> Learned:
     """Keep what a person decided, as evidence for the next time.
 
     The same decision told twice is learned once; another one under the same id is refused with 409
     `decision_differs`. Where decisions contradict each other, the newest about a pair counts.
     """
+    if decision.requested_by is not None and not caller_of(request).is_service:
+        raise Invalid(
+            "`requested_by` is what AAM knows of the caller: leave it out.",
+            code="requested_by_given",
+        )
     return Learned(learned=await service.learn(decision))
 
 

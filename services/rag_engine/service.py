@@ -14,7 +14,7 @@ from services.rag_engine.explaining import Explaining
 from services.rag_engine.matching import Answer, suggest
 from services.rag_engine.samples import Sample
 from services.rag_engine.shapes import ElementShape, Learn, Schemas, StreamName, Suggest
-from shared import logs, registry
+from shared import access, logs, registry
 from shared.database import Database
 from shared.models import Knowledge
 from shared.registry import Decided
@@ -82,7 +82,8 @@ class RagEngine:
             removed_schema=_schema(schemas.removed),
             added_schema=_schema(schemas.added),
             connection_id=decision.connection_id,
-            decided_by=decision.decided_by,
+            decided_by=access.named(decision.decided_by),
+            requested_by=decision.requested_by or access.asked_by(),
             why=decision.why,
         )
         async with self._db.transaction() as session:

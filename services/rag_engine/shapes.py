@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from services.rag_engine.samples import Scalar
+from shared.input import By
 
 MOST_ELEMENTS = 2000
 """On each side of a question."""
@@ -238,9 +239,19 @@ class Learn(BaseModel):
     became: Path | None = Field(default=None, description="Null: it became nothing.")
     schemas: Schemas | None = None
     verdict: Literal["accepted", "rejected"]
-    decided_by: Part
+    decided_by: By | None = Field(
+        default=None,
+        description="Who decided. Left out: the caller, who is recorded in any case.",
+    )
+    requested_by: Part | None = Field(
+        default=None,
+        description="Whose credentials asked for it: only a service of AAM's may say so.",
+    )
     why: Annotated[str, Field(max_length=2000)] | None = None
-    connection_id: UUID | None = None
+    connection_id: UUID | None = Field(
+        default=None,
+        description="The connection that it is about. Left out: every one of the source type.",
+    )
 
     @model_validator(mode="after")
     def _fields_have_a_stream(self) -> Self:
@@ -265,6 +276,7 @@ KNOWLEDGE: dict[str, Any] = {
     "became": ["amount"],
     "verdict": "accepted",
     "decided_by": "ada@example.com",
+    "requested_by": "ada@example.com (key ab12cd34)",
     "why": "Finance renamed it.",
     "connection_id": _CONNECTION_ID,
     "connection_name": "Salesforce production",
@@ -285,6 +297,8 @@ class KnowledgeView(BaseModel):
     became: list[str] | None
     verdict: Literal["accepted", "rejected"]
     decided_by: str
+    requested_by: str | None
+    """Whose credentials asked for it."""
     why: str | None
     connection_id: UUID | None
     connection_name: str | None = None

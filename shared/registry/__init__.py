@@ -111,6 +111,11 @@ from shared.registry._repairs import (
     verify_by_job,
     wait_on,
 )
+from shared.registry._setting_changes import (
+    SettingSubject,
+    record_setting_change,
+    setting_history_json,
+)
 from shared.registry._snapshots import (
     find_snapshot,
     insert_stream_schemas,
@@ -165,6 +170,7 @@ __all__ = [
     "LiveKey",
     "RepairFilter",
     "Seen",
+    "SettingSubject",
     "Unchanged",
     "Uncompared",
     "UseOfCredential",
@@ -249,6 +255,7 @@ __all__ = [
     "read_position",
     "read_version",
     "record_credential_read",
+    "record_setting_change",
     "record_try",
     "refused_changes",
     "repair_json",
@@ -263,6 +270,7 @@ __all__ = [
     "see_unchanged",
     "see_until",
     "seen_until",
+    "setting_history_json",
     "snapshot_of",
     "split_hashes",
     "stamp",

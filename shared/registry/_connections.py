@@ -208,8 +208,8 @@ _VERSIONS = text(f"""
     SELECT coalesce(json_agg(json_build_object(
         'version_number', v.version_number, 'origin', v.origin, 'fingerprint', v.fingerprint,
         'snapshot_id', v.snapshot_id, 'streams', jsonb_array_length(v.sync_catalog->'streams'),
-        'repair_id', v.repair_id, 'decided_by', v.decided_by, 'asked_by', v.asked_by,
-        'created_at', {stamp("v.created_at")}
+        'repair_id', v.repair_id, 'decided_by', v.decided_by, 'policy_set_by', v.policy_set_by,
+        'asked_by', v.asked_by, 'created_at', {stamp("v.created_at")}
     ) ORDER BY v.version_number DESC), '[]')::text
     FROM sync_catalog_versions v WHERE v.connection_id = :id
 """)  # noqa: S608 - no input

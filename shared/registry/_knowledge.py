@@ -49,7 +49,8 @@ async def learn(session: AsyncSession, decision: Knowledge) -> bool:
 
 _TOLD = (
     "id", "source_type", "entity", "namespace", "stream", "removed", "became", "verdict",
-    "removed_schema", "added_schema", "connection_id", "decided_by", "why",
+    "removed_schema", "added_schema", "connection_id", "decided_by",
+    "requested_by", "why",
 )  # fmt: skip
 _IS_THE_SAME = text("""
     SELECT EXISTS (
@@ -133,7 +134,8 @@ _KNOWLEDGE_JSON = f"""
         'decision_id', t.id, 'source_type', t.source_type, 'entity', t.entity,
         'stream', json_build_object('namespace', t.namespace, 'name', t.stream),
         'removed', t.removed, 'became', t.became, 'verdict', t.verdict,
-        'decided_by', t.decided_by, 'why', t.why, 'connection_id', t.connection_id,
+        'decided_by', t.decided_by, 'requested_by', t.requested_by, 'why', t.why,
+        'connection_id', t.connection_id,
         'connection_name', (SELECT c.name FROM connections c WHERE c.id = t.connection_id),
         'created_at', {stamp("t.created_at")}
     )

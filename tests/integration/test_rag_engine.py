@@ -252,7 +252,40 @@ async def test_a_decision_told_twice_is_learned_once(rag: httpx.AsyncClient) -> 
     assert (refused.status_code, refused.json()["code"]) == (409, "decision_differs")
     [known] = (await rag.get("/knowledge")).json()["items"]
     assert known.pop("created_at")
+    assert known.pop("requested_by") == access.NAME
     assert known == {**told, "entity": "field", "connection_name": None}
+
+
+async def test_a_decision_is_the_callers_unless_somebody_is_named(rag: httpx.AsyncClient) -> None:
+    """Whoever is named, the caller is there, too; only a service may name another caller."""
+    mine = decision("icon", "emoji")
+    del mine["decided_by"]
+    await learned(rag, mine)
+    [known] = (await rag.get("/knowledge")).json()["items"]
+    assert known["decided_by"] == known["requested_by"] == access.NAME
+
+    for more, code in (
+        ({"requested_by": "bob (key 12345678)"}, "requested_by_given"),
+        ({"decided_by": "Policy"}, "invalid_request"),
+    ):
+        refused = await rag.post("/learn", json=decision("a", "b", **more))
+        assert (refused.status_code, refused.json()["code"]) == (422, code)
+    assert len((await rag.get("/knowledge")).json()["items"]) == 1
+
+
+async def test_knowledge_is_listed_page_by_page(rag: httpx.AsyncClient) -> None:
+    """`next` of a page is `after` of the following one; the last has none."""
+    for name in ("a", "b", "c"):
+        await learned(rag, decision(name, None))
+    found, after = [], None
+    while True:
+        asked = {"limit": 2} | ({} if after is None else {"after": after})
+        page = (await rag.get("/knowledge", params=asked)).json()
+        found.append([row["removed"][0] for row in page["items"]])
+        if (after := page["next"]) is None:
+            break
+    assert found == [["c", "b"], ["a"]]
+    assert (await rag.get("/knowledge", params={"after": "?"})).json()["code"] == "bad_cursor"
 
 
 async def test_knowledge_is_listed_newest_first(rag: httpx.AsyncClient) -> None:

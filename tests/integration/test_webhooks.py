@@ -269,7 +269,7 @@ async def until_ended(agent: httpx.AsyncClient, webhook_id: str) -> list[dict[st
         while True:
             rows: list[dict[str, Any]] = (
                 await agent.get(f"/webhooks/{webhook_id}/deliveries")
-            ).json()
+            ).json()["items"]
             if rows and rows[0]["ended_at"]:
                 return rows
             await asyncio.sleep(0.02)
@@ -1066,6 +1066,42 @@ async def test_a_deleted_webhook_is_told_nothing(
         assert (answer.status_code, answer.json()["code"]) == (409, "webhook_deleted"), action
     assert (await agent.get("/webhooks")).json() == {"items": [], "next": None}
     assert (await agent.get(path)).json() == gone.json()
+
+
+async def test_changes_of_a_webhook_are_listed(agent: httpx.AsyncClient) -> None:
+    """With whose credentials asked for them, once each; a secret is in none."""
+    webhook = (await agent.post("/webhooks", json={"url": "http://localhost:9/aam"})).json()
+    path = f"/webhooks/{webhook['id']}"
+    await agent.post(f"{path}/rotate")
+    await agent.delete(path)
+    await agent.delete(path)
+
+    listed = (await agent.get(f"{path}/history")).json()
+
+    actions = [one["change"]["action"] for one in listed["items"]]
+    assert (actions, listed["next"]) == (["deleted", "rotated", "created"], None)
+    assert {(one["by"], one["requested_by"]) for one in listed["items"]} == {
+        (access.NAME, access.NAME)
+    }
+    assert "secret" not in str(listed)
+    shown = (await agent.get(path)).json()
+    names = [shown[name] for name in ("created_by", "rotated_by", "deleted_by")]
+    assert names == [access.NAME] * 3
+
+
+async def test_webhooks_are_listed_page_by_page(agent: httpx.AsyncClient) -> None:
+    """`next` of a page is `after` of the following one; the last has none."""
+    made = [
+        (await agent.post("/webhooks", json={"url": f"http://localhost:9/{n}"})).json()["id"]
+        for n in range(3)
+    ]
+    first = (await agent.get("/webhooks", params={"limit": 2})).json()
+    rest = (await agent.get("/webhooks", params={"limit": 2, "after": first["next"]})).json()
+    assert [[one["id"] for one in page["items"]] for page in (first, rest)] == [
+        [made[2], made[1]],
+        [made[0]],
+    ]
+    assert rest["next"] is None
 
 
 async def test_deleting_waits_for_what_is_being_told(
