@@ -235,6 +235,9 @@ class ProcessSettings(BaseSettings):
     requests_per_second: Annotated[float, Field(gt=0)] = 100
     """How often one caller may ask one process; twice as many at once. Services are not counted."""
 
+    failed_keys_per_minute: Annotated[float, Field(gt=0)] = 20
+    """How often one address may present what proves nothing, before it is answered 429."""
+
     oidc_issuer: Optional[str] = None
     """Whose tokens are taken beside keys: an OpenID Connect issuer, as in its tokens' `iss`."""
 

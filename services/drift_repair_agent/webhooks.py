@@ -156,26 +156,6 @@ class DeliveryView(BaseModel):
     ended_at: datetime | None = None
 
 
-class WebhookPage(BaseModel):
-    """Webhooks, newest first; `next` is the next page's `after`."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{"items": [_WEBHOOK], "next": None}]})
-
-    items: list[WebhookView]
-    next: str | None = None
-
-
-class DeliveryPage(BaseModel):
-    """Messages, newest first; `next` is the next page's `after`."""
-
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"items": [_DELIVERY], "next": None}]}
-    )
-
-    items: list[DeliveryView]
-    next: str | None = None
-
-
 class Tested(BaseModel):
     """How a test message went."""
 

@@ -116,8 +116,10 @@ async def onboard(order: Onboard, service: Service, key: GivenKey, wait: Wait) -
     """Wire a source to a destination and start tracking its catalog, as version 1.
 
     Waits for Airbyte to discover the source: seconds, on a big org minutes; after `wait` seconds
-    the answer is 202 with the operation, which goes on. When Airbyte refuses for good, what was
-    created in it is deleted again, the connection is FAILED with the reason, and its name is free.
+    the answer is 202 with the operation, which goes on. An order that is invalid by itself leaves
+    no trace. One that is refused later leaves nothing in Airbyte: what was created is deleted
+    again. Its connection stays in the list as FAILED with the reason; the answer names it by
+    `connection_id`, and its name is free.
     """
     return answered(await service.onboard(order, key=key, wait=wait))
 

@@ -48,6 +48,7 @@ async def ask(
     *,
     query: str = "",
     body: bytes = b"",
+    client: str = "127.0.0.1",
 ) -> Answer:
     """One request, straight to the application."""
     answer = Answer()
@@ -77,7 +78,7 @@ async def ask(
             (name.encode(), value if isinstance(value, bytes) else value.encode())
             for name, value in headers
         ],
-        "client": ("127.0.0.1", 1),
+        "client": (client, 1),
         "server": ("aam", 80),
     }
     await app(scope, receive, send)
