@@ -5,6 +5,7 @@ from shared.registry._connections import (
     append_version,
     begin_heal,
     connection_json,
+    cursor_of,
     end_heal,
     find_connection,
     head_fingerprint,
@@ -102,6 +103,11 @@ from shared.registry._repairs import (
     verify_by_job,
     wait_on,
 )
+from shared.registry._setting_changes import (
+    SettingSubject,
+    record_setting_change,
+    setting_history_json,
+)
 from shared.registry._snapshots import (
     find_snapshot,
     insert_stream_schemas,
@@ -155,6 +161,7 @@ __all__ = [
     "LiveKey",
     "RepairFilter",
     "Seen",
+    "SettingSubject",
     "Unchanged",
     "Uncompared",
     "UseOfCredential",
@@ -173,6 +180,7 @@ __all__ = [
     "connection_json",
     "connections_in_airbyte",
     "connections_of_source",
+    "cursor_of",
     "decisions_about",
     "delete_webhook",
     "digests_given",
@@ -233,6 +241,7 @@ __all__ = [
     "read_cursor",
     "read_version",
     "record_credential_read",
+    "record_setting_change",
     "record_try",
     "refused_changes",
     "repair_json",
@@ -247,6 +256,7 @@ __all__ = [
     "see_unchanged",
     "see_until",
     "seen_until",
+    "setting_history_json",
     "snapshot_of",
     "snapshots_json",
     "split_hashes",
