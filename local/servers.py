@@ -78,7 +78,7 @@ def free_port() -> int:
     wanted = Settings().free_ports
     first, last = map(int, wanted.split("-"))
     for _ in range(200):
-        port = random.randrange(first, last)  # noqa: S311 (no secret)
+        port = random.SystemRandom().randrange(first, last)
         if not is_taken(port):
             return port
     raise ServerFailed(f"No free port among {wanted}.")
