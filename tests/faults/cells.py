@@ -400,7 +400,7 @@ def _commit_lost(kind: Kind, spared: int, *, is_durable: bool) -> Cell:
     async def run(world: World) -> None:
         case = Case(world, kind)
         await case.prepare()
-        url = world.postgres.services_url
+        url = world.postgres.url_for(SERVICE[kind])
         proxy = LossyCommit(url, delivers=is_durable, spared=spared, about=STORY)
         server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
