@@ -6,6 +6,7 @@ it by the next run.
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 from alembic import context
@@ -45,7 +46,7 @@ def _migrate(connection: Connection) -> None:
     )
     with context.begin_transaction():
         context.run_migrations()
-        with connection.connection.cursor() as cursor:
+        with closing(connection.connection.cursor()) as cursor:
             cursor.execute(_PRIVILEGES.read_text())  # past SQLAlchemy: its `%I` is no parameter
     if missing := connection.scalars(_MISSING).all():
         statements = "\n".join(f"  CREATE ROLE {name} NOLOGIN;" for name in missing)
