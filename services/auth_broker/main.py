@@ -126,6 +126,7 @@ def build(settings: BrokerSettings, environment: EnvironmentStore | None = None)
         lifespan=lifespan,
         ready={"registry": db.ping, **checks},
     )
+    app.state.db = db
     app.state.service = AuthBroker(stores, settings.credential_store, db)
     app.include_router(router)
     return app
