@@ -32,6 +32,7 @@ from shared.registry._drifts import (
     snapshots_json,
 )
 from shared.registry._jobs import (
+    RunningJob,
     end_running_jobs,
     find_job,
     jobs_started_by_aam,
@@ -154,6 +155,7 @@ __all__ = [
     "Head",
     "LiveKey",
     "RepairFilter",
+    "RunningJob",
     "Seen",
     "Unchanged",
     "Uncompared",
