@@ -406,6 +406,10 @@ class Settings(RegistrySettings):
     job_poll_interval: Seconds = timedelta(seconds=2)
     """How often running syncs are looked at. Seconds."""
 
+    job_lost_after: Seconds = timedelta(minutes=5)
+    """How long Airbyte may say that it does not know a running sync before the sync is recorded as
+    `cancelled`, for the reason `job_lost`. Seconds."""
+
     observe_interval: Seconds = timedelta(minutes=15)
     """How often each source is looked at, unless a connection says otherwise. Seconds."""
 

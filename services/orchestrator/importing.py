@@ -15,7 +15,7 @@ from shared.airbyte_client import AirbyteClient, AirbyteConnection
 from shared.database import Database
 from shared.domain import catalog as catalogs
 from shared.domain.steps import in_slices
-from shared.errors import Conflict, Invalid, UpstreamDenied, UpstreamMissing
+from shared.errors import Conflict, Invalid, UpstreamForbidden, UpstreamMissing
 from shared.events import EventType
 from shared.models import Connection, ConnectionStatus, VersionOrigin
 
@@ -136,7 +136,7 @@ class Importing:
     async def _held(self, airbyte_connection_id: UUID) -> AirbyteConnection:
         try:
             held = await self._airbyte.get_connection(airbyte_connection_id)
-        except (UpstreamMissing, UpstreamDenied):
+        except (UpstreamMissing, UpstreamForbidden):
             held = None
         if held is None or held.status == "deprecated":
             raise Invalid(

@@ -355,7 +355,8 @@ def build(settings: Settings) -> FastAPI:
     redis = events.open_redis(settings)
     jobs = Jobs(settings.registry_address, application="orchestrator")
     operations = Operations(settings, db, jobs, service="orchestrator")
-    relay, follower = events.Relay(db, redis), JobFollower(db, airbyte)
+    relay = events.Relay(db, redis)
+    follower = JobFollower(db, airbyte, lost_after=settings.job_lost_after)
     key = settings.rotation_digest_key
     digests = None if key is None else Digests(key)
     service = Orchestrator(settings, db, airbyte, auth_broker, operations, digests)

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.orchestrator.credentials import Digests, fetch, merged
 from services.orchestrator.shapes import Outcome
 from shared import events, logs, registry, sources
-from shared.airbyte_client import AirbyteClient, ConfiguredSource
+from shared.airbyte_client import UNSUPPORTED, AirbyteClient, ConfiguredSource
 from shared.config import Settings
 from shared.database import Database
 from shared.errors import (
@@ -200,7 +200,9 @@ class Rotator:
         except UpstreamMissing as missing:
             return _Verdict(uses, outcome="failed", code=missing.code)
         except UpstreamRefused as refused:
-            return _Verdict(uses, outcome="check_failed", code=refused.code)
+            is_asked = refused.code != UNSUPPORTED
+            outcome: Outcome = "check_failed" if is_asked else "unchecked"
+            return _Verdict(uses, outcome=outcome, code=refused.code)
         except Upstream as error:
             return _Verdict(uses, outcome="unchecked", code=error.code)
         order = Rotate(

@@ -32,6 +32,7 @@ from shared.registry._drifts import (
     snapshot_of,
 )
 from shared.registry._jobs import (
+    RunningJob,
     end_running_jobs,
     find_job,
     jobs_started_by_aam,
@@ -170,6 +171,7 @@ __all__ = [
     "Head",
     "LiveKey",
     "RepairFilter",
+    "RunningJob",
     "Seen",
     "SettingSubject",
     "Unchanged",

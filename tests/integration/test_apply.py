@@ -65,7 +65,7 @@ async def seen(mesh: Mesh, connection: Json) -> Json:
 
 def asked(mesh: Mesh) -> int:
     """How many requests Airbyte got, beside those of looks that are taken all the while."""
-    looks = {"jobs/list", "sources/list", "connections/list", "applications/token"}
+    looks = {"jobs/list", "sources/list", "web_backend/connections/list", "applications/token"}
     return sum(one.path not in looks for one in mesh.airbyte.requests)
 
 
