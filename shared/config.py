@@ -422,6 +422,9 @@ class Settings(RegistrySettings):
     repair_expiry: Seconds = timedelta(days=7)
     """How long a proposed repair waits for a person before it ends by doing nothing."""
 
+    repair_deadline: Seconds = timedelta(days=1)
+    """Longest time that a decided repair may wait to be begun, or for the sync that verifies it."""
+
     event_relay_interval: Seconds = timedelta(milliseconds=250)
     """How often the outbox is looked at. Seconds."""
 

@@ -585,6 +585,7 @@ class Repair(Base):
         Index("ix_repairs_expires_at", "expires_at", postgresql_where=_REPAIR_OPEN),
         Index("ix_repairs_under_way", "updated_at", postgresql_where=_REPAIR_UNDER_WAY),
         Index("ix_repairs_operation_id", "operation_id"),
+        Index("ix_repairs_unlearned", "learn_next_at", postgresql_where=text("NOT is_learned")),
         CheckConstraint("kind IN ('heal', 'rollback')", name="kind_known"),
         CheckConstraint(
             "state IN ('proposed', 'approved', 'applying', 'verifying', 'rolling_back', 'applied',"
@@ -631,8 +632,15 @@ class Repair(Base):
     tries: Mapped[int] = mapped_column(default=0, server_default="0")
     next_at: Mapped[datetime] = mapped_column(server_default=func.now())
     """When it is looked at again, while it is under way."""
+    deadline_at: Mapped[datetime | None]
+    """Until when it may stay in its state; None until somebody has looked at it there."""
     is_learned: Mapped[bool] = mapped_column(default=True, server_default=text("true"))
-    """Whether the rag_engine knows what a person decided about it."""
+    """Whether the rag_engine knows what a person decided about it, or has refused it for good."""
+    learn_tries: Mapped[int] = mapped_column(default=0, server_default="0")
+    learn_next_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    """When the rag_engine is to be told again."""
+    not_learned: Mapped[str] = mapped_column(RawJson(), server_default=text("'[]'"))
+    """Decisions that it did not take, `[{"change": id, "code": why}]`: JSON text."""
     expires_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), onupdate=func.now())

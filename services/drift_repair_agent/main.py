@@ -418,7 +418,7 @@ def build(settings: Settings) -> FastAPI:
     deliveries = Deliveries(db, Sender(reach), signer)
 
     service = DriftRepairAgent(settings, db, airbyte, operations)
-    carrier = Carrier(db, airbyte, operations)
+    carrier = Carrier(db, airbyte, operations, deadline=settings.repair_deadline)
     own_key = signer_for("drift_repair_agent", settings)
     orchestrator = Orchestrator.from_settings(settings, own_key)
     rag = RagEngine.from_settings(settings, own_key)
@@ -437,6 +437,7 @@ def build(settings: Settings) -> FastAPI:
                 *deliveries.looks,
                 Look(planner.look, _PLANNED_EVERY, name="plan"),
                 Look(carrier.look, settings.job_poll_interval),
+                Look(carrier.end_stranded, _EXPIRED_EVERY, name="end_stranded"),
                 Look(Expiring(db).look, _EXPIRED_EVERY, name="expire"),
                 Look(planner.ask_again, _ASKED_EVERY, name="ask_again"),
                 Look(suggesting.learn, _TOLD_EVERY, name="learn"),

@@ -242,6 +242,7 @@ REPAIR: dict[str, Any] = {
     "waits_for": None,
     "failure_code": None,
     "failure_detail": None,
+    "not_learned": [],
     "paused": False,
     "expires_at": "2026-12-01T09:30:00.123456Z",
     "created_at": _AT,
@@ -287,6 +288,8 @@ class RepairView(BaseModel):
     """The code of what keeps a decided repair waiting."""
     failure_code: str | None = None
     failure_detail: str | None = None
+    not_learned: list[dict[str, str]] = []
+    """Decisions that the rag_engine did not take: the `change`, and the `code` of why."""
     paused: bool
     """Whether the connection is paused in Airbyte until this is decided."""
     expires_at: datetime | None = None
