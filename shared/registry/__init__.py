@@ -12,9 +12,9 @@ from shared.registry._connections import (
     jobs_json,
     lock_connection,
     page_of_connections,
+    page_of_versions,
     read_cursor,
     read_version,
-    versions_json,
 )
 from shared.registry._credentials import (
     UseOfCredential,
@@ -89,6 +89,7 @@ from shared.registry._repairs import (
     is_plan_due,
     keep_plan,
     newest_drift,
+    page_of_changes,
     page_of_repairs,
     plans_due,
     proposed_repair,
@@ -102,6 +103,7 @@ from shared.registry._repairs import (
     verify_by_job,
     wait_on,
 )
+from shared.registry._retention import prune_history
 from shared.registry._snapshots import (
     find_snapshot,
     insert_stream_schemas,
@@ -135,7 +137,6 @@ from shared.registry._webhooks import (
     lock_webhook,
     newest_deliveries,
     newest_webhooks,
-    prune_deliveries,
     record_try,
     retry_delivery,
     rotate_webhook,
@@ -223,12 +224,14 @@ __all__ = [
     "observation_json",
     "offered_streams",
     "operations_over",
+    "page_of_changes",
     "page_of_connections",
     "page_of_drifts",
     "page_of_repairs",
+    "page_of_versions",
     "plans_due",
     "proposed_repair",
-    "prune_deliveries",
+    "prune_history",
     "put_policy",
     "read_cursor",
     "read_version",
@@ -263,7 +266,6 @@ __all__ = [
     "used_in_airbyte",
     "uses_of_credential",
     "verify_by_job",
-    "versions_json",
     "wait_on",
     "waiting",
     "watch",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
-from sqlalchemy import delete, func, select, text, update
+from sqlalchemy import func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -277,10 +277,3 @@ async def retry_delivery(
     await session.flush()
     await session.refresh(delivery)
     return delivery
-
-
-async def prune_deliveries(session: AsyncSession, *, kept: timedelta) -> None:
-    """Forget messages that ended longer ago than `kept`."""
-    await session.execute(
-        delete(WebhookDelivery).where(WebhookDelivery.ended_at < func.now() - kept)
-    )

@@ -18,6 +18,7 @@ from tests.bench import (
     gate,
     guard,
     heal,
+    lists,
     observe,
     operation,
     org,
@@ -40,6 +41,7 @@ PARTS: dict[str, Part] = {
     "heal": lambda stage, _document: heal.measure(stage),
     "client": lambda stage, _document: client.measure(stage),
     "page": lambda stage, _document: page.measure(stage),
+    "lists": lambda stage, _document: lists.measure(stage),
     "domain": lambda _stage, document: domain.measure(document.read_bytes()),
     "renames": lambda _stage, _document: renames.measure(),
 }
