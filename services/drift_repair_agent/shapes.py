@@ -257,11 +257,7 @@ _DIFF: dict[str, Any] = {
 }
 
 
-class RepairView(BaseModel):
-    """A plan for a connection, what was decided about it, and what came of it."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [REPAIR]})
-
+class _Repair(BaseModel):
     id: UUID
     connection_id: UUID
     connection_name: str
@@ -274,7 +270,6 @@ class RepairView(BaseModel):
     snapshot_id: UUID | None = None
     base_version: int
     target_version: int | None = None
-    changes: list[dict[str, Any]]
     decisions: list[dict[str, Any]]
     """Who decided what, when and why, oldest first."""
     verify: Literal["read_back", "sync"]
@@ -298,6 +293,44 @@ class RepairView(BaseModel):
     ended_at: datetime | None = None
 
 
+class RepairView(_Repair):
+    """A plan for a connection, what was decided about it, and what came of it."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [REPAIR]})
+
+    changes: list[dict[str, Any]]
+
+
+_FIRST = {name: _CHANGE[name] for name in ("id", "kind", "stream", "path")}
+SUMMARY: dict[str, Any] = {name: of for name, of in REPAIR.items() if name != "changes"} | {
+    "change_count": 1,
+    "changes_by_kind": {"field_removed": 1},
+    "changes_by_reaction": {"propose": 1},
+    "first_changes": [_FIRST],
+}
+
+
+class RepairSummary(_Repair):
+    """A repair as a list shows it: how many changes of each kind, and the first three by name."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [SUMMARY]})
+
+    change_count: int
+    changes_by_kind: dict[str, int]
+    changes_by_reaction: dict[str, int]
+    first_changes: list[dict[str, Any]]
+    """The rest is at GET /repairs/{repair_id}/changes."""
+
+
+class ChangePage(BaseModel):
+    """Changes in the repair's order; `next` is the next page's `after`."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"items": [_CHANGE], "next": None}]})
+
+    items: list[dict[str, Any]]
+    next: str | None = None
+
+
 class RepairDetail(RepairView):
     """The same, with the catalog before and after it: what differs, never the whole."""
 
@@ -311,9 +344,9 @@ class RepairDetail(RepairView):
 class RepairPage(BaseModel):
     """Repairs, newest first; `next` is the next page's `after`."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"items": [REPAIR], "next": None}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"items": [SUMMARY], "next": None}]})
 
-    items: list[RepairView]
+    items: list[RepairSummary]
     next: str | None = None
 
 

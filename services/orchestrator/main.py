@@ -23,7 +23,6 @@ from services.orchestrator.shapes import (
     IMPORTED,
     JOB,
     ROTATION,
-    VERSION,
     CatalogDiff,
     ConnectionPage,
     ConnectionView,
@@ -34,7 +33,7 @@ from services.orchestrator.shapes import (
     Onboard,
     RotationView,
     SyncStarted,
-    VersionView,
+    VersionPage,
 )
 from services.orchestrator.sweeping import Sweeper
 from shared import background, events, failpoints, logs, registry, telemetry
@@ -60,6 +59,7 @@ from shared.operations import Operations
 from shared.operations_http import ACCEPTED, GivenKey, Wait, answered, routes
 from shared.paging import After, Limit, Page
 from shared.peers import AuthBroker
+from shared.retention import Retention, histories
 from shared.sources import CREDENTIAL_REFERENCE
 
 router = APIRouter(tags=["connections"])
@@ -266,22 +266,30 @@ async def jobs(
 @router.get(
     "/connections/{connection_id}/catalog-versions",
     dependencies=[may(Scope.CONNECTIONS_READ)],
-    response_model=list[VersionView],
+    response_model=VersionPage,
     responses={
-        200: example([VERSION])
-        | links(
+        200: links(
             "GET /connections/{connection_id}/catalog-versions/{version}",
             connection_id="$request.path.connection_id",
-            version="$response.body#/0/version_number",
+            version="$response.body#/items/0/version_number",
         ),
-        **problems(404, 503),
+        **problems(404, 422, 503),
     },
 )
-async def catalog_versions(connection_id: UUID, db: Registry) -> Response:
+async def catalog_versions(
+    connection_id: UUID,
+    db: Registry,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    after: Annotated[
+        int | None, Query(ge=1, le=2**31 - 1, description="`next` of the page before")
+    ] = None,
+) -> Response:
     """The versions of the connection's catalog, newest first, without the catalogs."""
     async with db.read() as session:
         await registry.find_connection(session, connection_id)
-        return raw_json(await registry.versions_json(session, connection_id))
+        return raw_json(
+            await registry.page_of_versions(session, connection_id, after=after, limit=limit)
+        )
 
 
 @router.get(
@@ -349,7 +357,11 @@ def build(settings: Settings) -> FastAPI:
     logs.set_up("orchestrator", level=settings.log_level)
     telemetry.set_up("orchestrator", settings)
     failpoints.arm(settings.aam_failpoints)
-    db = Database.at(settings.registry_address, application="orchestrator")
+    db = Database.at(
+        settings.registry_address,
+        application="orchestrator",
+        connections=settings.registry_connections,
+    )
     airbyte = AirbyteClient.from_settings(settings)
     auth_broker = AuthBroker.from_settings(settings, signer_for("orchestrator", settings))
     redis = events.open_redis(settings)
@@ -370,8 +382,7 @@ def build(settings: Settings) -> FastAPI:
     async def reconcile() -> None:
         await reconciler.reconcile(dry_run=False)
 
-    async def prune() -> None:
-        await relay.prune()
+    async def prune_queue() -> None:
         async with db.transaction() as session:
             await jobs.prune(session)
 
@@ -385,7 +396,8 @@ def build(settings: Settings) -> FastAPI:
                 Look(follower.look, settings.job_poll_interval, name="jobs"),
                 Look(sweep, settings.sweep_interval, name="sweep"),
                 Look(reconcile, settings.reconcile_interval, name="reconcile"),
-                Look(prune, _PRUNED_EVERY, name="prune"),
+                Look(prune_queue, _PRUNED_EVERY, name="prune"),
+                Retention(db, histories(settings)).look,
                 *Gauges(db, "operations", "events", "jobs").looks,
             ) as stop_looking,
             jobs.running(),

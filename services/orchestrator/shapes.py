@@ -276,6 +276,15 @@ class VersionView(BaseModel):
     created_at: datetime
 
 
+class VersionPage(BaseModel):
+    """Versions, newest first; `next` is the next page's `after`."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"items": [VERSION], "next": None}]})
+
+    items: list[VersionView]
+    next: str | None = None
+
+
 JOB: dict[str, Any] = {
     "job_id": "c2a9e4d0-3b1f-4f6e-9d8c-7b6a5f4e3d2c",
     "airbyte_job_id": 42,

@@ -13,8 +13,8 @@ from shared.registry._connections import (
     lock_connection,
     page_of_connections,
     page_of_jobs,
+    page_of_versions,
     read_version,
-    versions_json,
 )
 from shared.registry._credentials import (
     UseOfCredential,
@@ -100,6 +100,7 @@ from shared.registry._repairs import (
     is_plan_due,
     keep_plan,
     newest_drift,
+    page_of_changes,
     page_of_repairs,
     plans_due,
     proposed_repair,
@@ -114,6 +115,7 @@ from shared.registry._repairs import (
     verify_by_job,
     wait_on,
 )
+from shared.registry._retention import prune_history
 from shared.registry._setting_changes import (
     SettingSubject,
     record_setting_change,
@@ -152,7 +154,6 @@ from shared.registry._webhooks import (
     lock_webhook,
     page_of_deliveries,
     page_of_webhooks,
-    prune_deliveries,
     record_try,
     retry_delivery,
     rotate_webhook,
@@ -243,6 +244,7 @@ __all__ = [
     "offered_streams",
     "operations_over",
     "page",
+    "page_of_changes",
     "page_of_connections",
     "page_of_deliveries",
     "page_of_drifts",
@@ -251,10 +253,11 @@ __all__ = [
     "page_of_knowledge",
     "page_of_repairs",
     "page_of_snapshots",
+    "page_of_versions",
     "page_of_webhooks",
     "plans_due",
     "proposed_repair",
-    "prune_deliveries",
+    "prune_history",
     "put_policy",
     "read_cursor",
     "read_position",
@@ -293,7 +296,6 @@ __all__ = [
     "used_in_airbyte",
     "uses_of_credential",
     "verify_by_job",
-    "versions_json",
     "wait_on",
     "waiting",
     "watch",

@@ -91,7 +91,7 @@ async def test_what_discover_answers_can_be_applied(mesh: Mesh) -> None:
     assert "Region__c" in account["stream"]["jsonSchema"]["properties"]
     versions = (
         await mesh.orchestrator.get(f"/connections/{connection['id']}/catalog-versions")
-    ).json()
+    ).json()["items"]
     assert [(one["version_number"], one["origin"]) for one in versions] == [
         (2, "repair"),
         (1, "onboard"),

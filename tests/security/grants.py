@@ -40,7 +40,7 @@ MATRIX: Mapping[str, Mapping[str, str]] = {
     "credential_audit": {"auth_broker": "INSERT"},
     "drifts": {"drift_repair_agent": "SELECT", "schema_observer": "SELECT INSERT"},
     "events": {
-        "orchestrator": "SELECT INSERT UPDATE(published_at) DELETE",
+        "orchestrator": "SELECT INSERT UPDATE(published_at)",
         "drift_repair_agent": "SELECT INSERT",
         "schema_observer": "SELECT INSERT",
     },
@@ -67,7 +67,7 @@ MATRIX: Mapping[str, Mapping[str, str]] = {
     },
     "repairs": {
         "drift_repair_agent": "SELECT INSERT UPDATE",
-        "schema_observer": "SELECT(id connection_id state drift_id snapshot_id ended_at)",
+        "schema_observer": "SELECT(connection_id state snapshot_id ended_at)",
     },
     "setting_changes": {
         "drift_repair_agent": "SELECT INSERT",
@@ -79,9 +79,9 @@ MATRIX: Mapping[str, Mapping[str, str]] = {
         "schema_observer": f"SELECT INSERT {_SNAPSHOT_SEEN}",
     },
     "stream_schemas": {
-        "orchestrator": "SELECT INSERT",
+        "orchestrator": "SELECT INSERT UPDATE(created_at)",
         "drift_repair_agent": "SELECT",
-        "schema_observer": "SELECT INSERT",
+        "schema_observer": "SELECT INSERT UPDATE(created_at)",
     },
     "sync_catalog_versions": {
         "orchestrator": "SELECT INSERT",
@@ -89,7 +89,7 @@ MATRIX: Mapping[str, Mapping[str, str]] = {
         "schema_observer": "SELECT",
     },
     "watches": {"schema_observer": "SELECT INSERT UPDATE"},
-    "webhook_deliveries": {"drift_repair_agent": "SELECT INSERT UPDATE DELETE"},
+    "webhook_deliveries": {"drift_repair_agent": "SELECT INSERT UPDATE"},
     "webhooks": {"drift_repair_agent": "SELECT INSERT UPDATE"},
 }
 """For each table, what each service may: verbs of the whole table, or of columns in brackets."""

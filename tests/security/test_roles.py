@@ -197,6 +197,20 @@ async def test_one_login_for_all_may_what_they_may_together(mesh_login: Sql) -> 
     assert await rights_of(mesh_login, "aam_mesh") == together
 
 
+async def test_history_is_pruned_for_the_orchestrator_alone(mesh_login: Sql) -> None:
+    """By the owner's function, which no other service may call, nor anybody at a REST API."""
+    may = await mesh_login.fetch(
+        "SELECT rolname FROM pg_roles WHERE rolname LIKE 'aam\\_%'"
+        " AND has_function_privilege(oid, 'prune_history(text, interval, integer)', 'EXECUTE')"
+    )
+    assert {role["rolname"] for role in may} == {
+        "aam_mesh",
+        "aam_services",
+        "aam_orchestrator",
+        servers.login_of("orchestrator"),
+    }
+
+
 REFUSED_TO = [
     (
         "orchestrator",
@@ -358,7 +372,7 @@ async def test_a_hosted_registry_is_closed_to_the_roles_of_its_rest_api(
     async with connected(own_postgres.url) as owner:
         for name in names:
             await owner.execute(f"CREATE ROLE {name} NOLOGIN")
-            for objects in ("TABLES", "SEQUENCES"):
+            for objects in ("TABLES", "SEQUENCES", "FUNCTIONS"):
                 await owner.execute(
                     f"ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON {objects} TO {name}"
                 )
@@ -370,5 +384,12 @@ async def test_a_hosted_registry_is_closed_to_the_roles_of_its_rest_api(
             list(names),
         )
 
+        may_prune = await owner.fetchval(
+            "SELECT count(*) FROM unnest($1::text[]) role WHERE has_function_privilege("
+            "role::name, 'prune_history(text, interval, integer)', 'EXECUTE')",
+            list(names),
+        )
+
     assert held == {name: set[Right]() for name in names}
+    assert may_prune == 0
     assert sequences == 0
