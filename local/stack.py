@@ -407,6 +407,7 @@ class Stack:
                 | {
                     "LOCAL_AIRBYTE_PORT": str(self.settings.airbyte_port),
                     "LOCAL_AIRBYTE_STATE_DIR": str(self._state / "airbyte"),
+                    "LOCAL_AIRBYTE_JOB_LOGS_DIR": str(self._logs / "jobs"),
                     "LOCAL_AIRBYTE_CONNECTORS_DIR": str(self.settings.connectors_dir.resolve()),
                     "LOCAL_AIRBYTE_WAREHOUSE_URL": self.postgres.warehouse_url,
                     "LOCAL_AIRBYTE_CONNECTOR_ENV": json.dumps(

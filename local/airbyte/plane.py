@@ -22,6 +22,7 @@ import orjson
 from local.airbyte import DESTINATION_DEFINITION_ID, DESTINATION_ID, catalog, specification
 from local.airbyte.catalog import DuplicateStreams, InvalidCatalog, NestedSelection, NotWritable
 from local.airbyte.errors import Problem, Refusal, not_found, uncaught
+from local.airbyte.job_logs import JobLog, JobLogs
 from local.airbyte.jobs import Jobs, failure_reason, reason_of, renew_config, target_of
 from local.airbyte.metadata import Metadata, Row, dump, packed
 from local.airbyte.runner import ConnectorFailed, Runner
@@ -65,6 +66,7 @@ DESTINATION_SPECIFICATION: Json = {
 class Outcome:
     """How a check or a discovery ended; exactly what the two API styles are told from."""
 
+    job_id: str
     started_at: int
     ended_at: int
     renewed: bool
@@ -87,7 +89,8 @@ class Plane:
         runner = Runner(settings.state_dir / "run", asyncio.Semaphore(settings.max_connectors))
         runner.sweep()
         self.verbs = Verbs(settings, Store(settings.connectors_dir), runner)
-        self.jobs = Jobs(self.metadata, self.verbs)
+        self.job_logs = JobLogs(settings.job_logs)
+        self.jobs = Jobs(self.metadata, self.verbs, self.job_logs)
         self._commands: dict[str, asyncio.Task[None]] = {}
 
     @classmethod
@@ -238,11 +241,11 @@ class Plane:
         """Ask the source what it offers; the catalog is kept under the id of its content."""
         return await self._ask(row, self._discover)
 
-    async def _check(self, connector: Connector, row: Row, renew: Any) -> Json:
-        return {"check": await self.verbs.check(connector, row["config"], renew)}
+    async def _check(self, connector: Connector, row: Row, renew: Any, job_log: JobLog) -> Json:
+        return {"check": await self.verbs.check(connector, row["config"], renew, job_log)}
 
-    async def _discover(self, connector: Connector, row: Row, renew: Any) -> Json:
-        protocol = await self.verbs.discover(connector, row["config"], renew)
+    async def _discover(self, connector: Connector, row: Row, renew: Any, job_log: JobLog) -> Json:
+        protocol = await self.verbs.discover(connector, row["config"], renew, job_log)
         catalog_id = await asyncio.to_thread(self._keep_catalog, protocol)
         self.metadata.write(
             "INSERT OR REPLACE INTO discoveries VALUES (?, ?, ?, ?, ?)",
@@ -263,19 +266,24 @@ class Plane:
         connector = connector_of(UUID(row["definition_id"]))
         schema = await self.specification(connector)
         started, renewed = _now(), False
+        secrets = specification.secrets(row["config"], schema)
+        job_id = str(uuid4())
 
         def renew(config: Mapping[str, Any]) -> None:
             nonlocal renewed
             renewed = True
+            job_log.masks.add(specification.secrets(config, schema))
             if row["id"]:
                 renew_config(self.metadata, row["id"], config)
 
         told: Json = {}
-        try:
-            told = await verb(connector, row, renew)
-        except ConnectorFailed as error:
-            told["failure"] = reason_of(error, specification.secrets(row["config"], schema))
-        return Outcome(started_at=started, ended_at=_now(), renewed=renewed, **told)
+        with self.job_logs.open(job_id, secrets) as job_log:
+            try:
+                told = await verb(connector, row, renew, job_log)
+            except ConnectorFailed as error:
+                told["failure"] = reason_of(error, secrets)
+                job_log.write("platform", str(error), level="error")
+        return Outcome(job_id=job_id, started_at=started, ended_at=_now(), renewed=renewed, **told)
 
     def cached_catalog(self, row: Row) -> str | None:
         """The catalog of any earlier discovery of this source with this very configuration."""
@@ -332,7 +340,11 @@ class Plane:
             reason = failure_reason("airbyte_platform", "system_error", refusal.message)
             self._set_command(command_id, "completed", {"failureReason": reason})
         else:
-            told = {"sourceId": source_id, "connectorConfigurationUpdated": outcome.renewed}
+            told = {
+                "sourceId": source_id,
+                "jobId": outcome.job_id,
+                "connectorConfigurationUpdated": outcome.renewed,
+            }
             if outcome.check is not None:
                 told |= {"succeeded": outcome.check.succeeded, "message": outcome.check.message}
             if outcome.catalog_id is not None:
@@ -548,7 +560,9 @@ async def _check_warehouse(url: str) -> Outcome:
         verdict = Check(False, f"Could not connect ({type(error).__name__}).")
     else:
         verdict = Check(may, None if may else "The user may not make temporary tables.")
-    return Outcome(started_at=started, ended_at=_now(), renewed=False, check=verdict)
+    return Outcome(
+        job_id=str(uuid4()), started_at=started, ended_at=_now(), renewed=False, check=verdict
+    )
 
 
 def _config_hash(config: Json) -> str:
