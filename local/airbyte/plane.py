@@ -36,6 +36,7 @@ log = logs.get(__name__)
 Json = dict[str, Any]
 
 SCHEDULE_SECONDS = 2.0
+PRUNE_SECONDS = 3600.0
 UNIT_SECONDS = {"minutes": 60, "hours": 3600, "days": 86400, "weeks": 604800, "months": 2592000}
 
 DESTINATION_SPECIFICATION: Json = {
@@ -102,11 +103,13 @@ class Plane:
         plane.metadata.end_what_was_open({"failures": [reason]}, _now())
         if settings.warehouse_url is not None:
             plane._keep_warehouse(settings.warehouse_url.get_secret_value())
-        schedule = asyncio.create_task(plane._follow_schedules())
+        tasks = [asyncio.create_task(work) for work in (plane._follow_schedules(), plane._prune())]
         try:
             yield plane
         finally:
-            schedule.cancel()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             await plane.jobs.stop()
             for task in list(plane._commands.values()):
                 task.cancel()
@@ -246,21 +249,16 @@ class Plane:
 
     async def _discover(self, connector: Connector, row: Row, renew: Any, job_log: JobLog) -> Json:
         protocol = await self.verbs.discover(connector, row["config"], renew, job_log)
-        catalog_id = await asyncio.to_thread(self._keep_catalog, protocol)
-        self.metadata.write(
-            "INSERT OR REPLACE INTO discoveries VALUES (?, ?, ?, ?, ?)",
-            row["id"],
-            connector.version,
-            _config_hash(row["config"]),
-            str(catalog_id),
-            _now(),
-        )
-        return {"catalog_id": str(catalog_id)}
 
-    def _keep_catalog(self, protocol: bytes) -> UUID:
-        catalog_id = catalog.content_id(protocol)
-        self.metadata.keep_catalog(catalog_id, protocol)
-        return catalog_id
+        def keep() -> UUID:
+            catalog_id = catalog.content_id(protocol)
+            config_hash = _config_hash(row["config"])
+            self.metadata.keep_discovery(
+                row["id"], connector.version, config_hash, catalog_id, protocol, _now()
+            )
+            return catalog_id
+
+        return {"catalog_id": str(await asyncio.to_thread(keep))}
 
     async def _ask(self, row: Row, verb: Any) -> Outcome:
         connector = connector_of(UUID(row["definition_id"]))
@@ -484,6 +482,13 @@ class Plane:
             raise Refusal(
                 409, told, exception="io.airbyte.commons.server.errors.ValueConflictKnownException"
             ) from error
+
+    async def _prune(self) -> None:
+        """Delete what is old, now and every hour."""
+        while True:
+            self.metadata.prune(_now())
+            self.job_logs.prune()
+            await asyncio.sleep(PRUNE_SECONDS)
 
     async def _follow_schedules(self) -> None:
         """Start what a basic schedule says is due; cron schedules are kept, not followed."""
