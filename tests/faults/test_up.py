@@ -163,7 +163,7 @@ def test_killed_mesh_leaves_no_process_and_starts_again(up: Up) -> None:
             found = family(up.process.pid)
             assert (up.state / "auth").read_text().split()[-1] == key
             assert key not in up.output.read_text()
-            assert becomes_true(lambda: (up.state / "logs" / "orchestrator.log.1").exists(), 10)
+            assert becomes_true((up.state / "logs" / "orchestrator.log.1").exists, 10)
         finally:
             tied_to.kill()
     assert becomes_true(lambda: are_gone(found - {up.process.pid}), 30)
