@@ -28,13 +28,17 @@ test: $(VENV)/.dev install-connectors ## Every test; T="..." passes arguments to
 	AAM_FREE_PORTS=26000-32000 $(BIN)/python -m pytest $(FIRST_HALF); first=$$?; \
 	wait $$half; second=$$?; cat .tests.log; rm -f .tests.log; [ $$first$$second = 00 ]
 
-check: $(VENV)/.dev $(SEMGREP)/.made ## Format, lint, types, imports, own rules, migrations, compose
+check: $(VENV)/.dev $(SEMGREP)/.made ## Format, lint, types, imports, own rules, migrations, image, compose, licences
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m tests.semgrep $(SEMGREP)/bin/semgrep
 	@$(TIED) $(BIN)/python -m local check-migrations
+	@$(BIN)/hadolint Dockerfile
+	@$(BIN)/check-jsonschema -q --builtin-schema vendor.compose-spec docker-compose.yml
+	@$(BIN)/check-jsonschema -q --schemafile tests/compose/policy.schema.yaml docker-compose.yml
+	@$(BIN)/pip-licenses --packages $$(sed -nE 's/^([A-Za-z0-9._-]+)==.*/\1/p' requirements.txt) >/dev/null
 	@if docker compose version >/dev/null 2>&1; then docker compose config -q; \
 	else echo "No docker compose here: docker-compose.yml was not checked by it."; fi
 

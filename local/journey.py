@@ -142,7 +142,11 @@ class Wired:
 
         async def ended() -> Json | None:
             jobs = await self.mesh.ask("orchestrator", "GET", f"{self.path}/jobs")
-            found = (one for one in jobs if one["job_id"] == started["job_id"] and one["ended_at"])
+            found = (
+                one
+                for one in jobs["items"]
+                if one["job_id"] == started["job_id"] and one["ended_at"]
+            )
             return next(found, None)
 
         job = await _until(ended, "the job's end", within_s=SYNC_TIMEOUT_S)
@@ -370,13 +374,13 @@ class Journey:
         made = await self.mesh.in_airbyte(
             "connections/create", name="By hand", prefix="copy_", scheduleType="manual", **order
         )
-        (told,) = await self.mesh.ask(
+        imported = await self.mesh.ask(
             "orchestrator",
             "POST",
             "/connections/import",
             {"airbyte_connection_id": made["connectionId"]},
         )
-        self.two = Wired(self.mesh, told["connection_id"])
+        self.two = Wired(self.mesh, imported["items"][0]["connection_id"])
         await self.mesh.change("DELETE", "/Account/fields/SLAExpirationDate__c")
         versions = [await self.one.version(), await self.two.version()]
         before = await self._discoveries()

@@ -184,9 +184,12 @@ _UPSTREAM: Final = (
     "upstream_auth",
     "upstream_conflict",
     "upstream_failed",
+    "upstream_login_off",
     "upstream_missing",
+    "upstream_not_airbyte",
     "upstream_rejected",
     "upstream_timeout",
+    "upstream_token_endpoint",
     "upstream_unknown",
     "upstream_unreachable",
     "upstream_unsupported",
@@ -225,6 +228,11 @@ AIRBYTE: Final = Duration(
     "Calls of Airbyte with their repetitions; the outcome is `ok` or the error's code.",
     {"endpoint": FIXED_BY_CODE, "outcome": _UPSTREAM},
     bounds=_SLOW,
+)
+BATCH_FAILURES: Final = Count(
+    "aam_batch_failures",
+    "Items of batches that failed, while the rest of the batch went on.",
+    {"cause": ("expected", "bug")},
 )
 SYNCS: Final = Count(
     "aam_syncs", "Syncs that ended.", {"outcome": ("succeeded", "failed", "cancelled")}

@@ -588,6 +588,78 @@ async def _connections_list(plane: Plane, body: Body) -> Json:
     return {"connections": [_connection(plane, row) for row in rows]}
 
 
+@_post("web_backend/connections/list")
+async def _connection_items_list(plane: Plane, body: Body) -> Json:
+    """The list of Airbyte's web app, without catalogs; the newer release pages it."""
+    _workspace(body)
+    wanted = body.optional("sourceId", list)
+    rows = [
+        row
+        for row in plane.metadata.all("SELECT * FROM connections ORDER BY created_at, id")
+        if not wanted or row["source_id"] in wanted
+    ]
+    if plane.settings.flavour is Flavour.SYNCHRONOUS:
+        return {"connections": [_connection_item(plane, row) for row in rows]}
+    total, cursor = len(rows), body.optional("cursor", str)
+    if cursor is not None:
+        ids = [row["id"] for row in rows]
+        if cursor not in ids:
+            raise not_found("STANDARD_SYNC", cursor)
+        rows = rows[ids.index(cursor) + 1 :]
+    size = body.optional("pageSize", int) or plane.settings.page_size
+    page = [_connection_item(plane, row) for row in rows[:size]]
+    return {"connections": page, "page_size": size, "num_connections": total}
+
+
+def _connection_item(plane: Plane, row: Row) -> Json:
+    source = plane.actor("source", UUID(row["source_id"]))
+    destination = plane.actor("destination", UUID(row["destination_id"]))
+    connector, writer = connector_of(UUID(source["definition_id"])), _destination_definition()
+    settings = row["settings"]
+    status = reads.connection_status(plane, row)
+    told: Json = {
+        "connectionId": row["id"],
+        "name": settings.get("name"),
+        "status": settings["status"],
+        "scheduleType": settings.get("scheduleType"),
+        "scheduleData": settings.get("scheduleData"),
+        "isSyncing": status.get("isRunning", status.get("connectionSyncStatus") == "running"),
+        "schemaChange": "breaking" if settings.get("breakingChange") else "no_change",
+        "source": {
+            "sourceId": source["id"],
+            "name": source["name"],
+            "sourceDefinitionId": str(connector.definition_id),
+            "sourceName": connector.title,
+        },
+        "destination": {
+            "destinationId": destination["id"],
+            "name": destination["name"],
+            "destinationDefinitionId": writer["destinationDefinitionId"],
+            "destinationName": writer["name"],
+        },
+        "sourceActorDefinitionVersion": _version(plane, connector.repository, connector.version),
+        "destinationActorDefinitionVersion": _version(
+            plane, writer["dockerRepository"], writer["dockerImageTag"]
+        ),
+    }
+    if plane.settings.flavour is Flavour.COMMANDS:
+        told["tags"] = []
+    return reads.present(told)
+
+
+def _version(plane: Plane, repository: str, tag: str) -> Json:
+    told: Json = {
+        "dockerRepository": repository,
+        "dockerImageTag": tag,
+        "supportsRefreshes": False,
+        "supportState": "supported",
+        "isVersionOverrideApplied": False,
+    }
+    if plane.settings.flavour is Flavour.COMMANDS:
+        told |= {"supportsFileTransfer": False, "supportsDataActivation": False}
+    return told
+
+
 @_post("connections/delete")
 async def _connections_delete(plane: Plane, body: Body) -> None:
     await plane.delete_connection(plane.connection(body.uuid("connectionId"))["id"])

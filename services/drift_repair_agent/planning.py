@@ -149,7 +149,12 @@ class Planner:
             for change, _ in changes
             if any(map(basis.policy.excludes, basis.situation.names_within(change)))
         }
-        planned = weigh(changes, asked, basis.policy, basis.refused, hiding=hiding)
+        stuck = {
+            identity(change)
+            for change, _ in changes
+            if not basis.situation.can_leave_out(change, basis.policy.exclusions)
+        }
+        planned = weigh(changes, asked, basis.policy, basis.refused, hiding=hiding, stuck=stuck)
         failpoints.at("repair.weighed")
         safe_id = await self._record(basis, planned)
         if safe_id is not None:
@@ -177,7 +182,7 @@ class Planner:
             now.snapshot,
             before,
             drift,
-            Policy.read(None if policy is None else policy.policy),
+            Policy.of(policy),
             proposed,
             frozenset(item.identity for text in refused for item in changes_of.read(text)),
         )
@@ -329,8 +334,13 @@ class Planner:
         self, basis: _Basis, safe: Sequence[Item], now: datetime, *, parent_id: UUID | None
     ) -> Repair:
         """A repair that the policy has decided."""
-        decided = [item.decided(_by_policy(item, now)) for item in safe]
-        decision = {"verdict": "approved", "changes": [i.id for i in safe], "by": BY_POLICY}
+        decided = [item.decided(_by_policy(item, now, basis.policy)) for item in safe]
+        decision = {
+            "verdict": "approved",
+            "changes": [item.id for item in safe],
+            "by": BY_POLICY,
+            "policy_set_by": _authors(decided),
+        }
         return Repair(
             id=uuid4(),
             connection_id=basis.situation.row.id,
@@ -353,14 +363,16 @@ def weigh(
     refused: Collection[str],
     *,
     hiding: Collection[str] = (),
+    stuck: Collection[str] = (),
 ) -> list[Item]:
     """What is done about each change that concerns the connection, in the order given.
 
-    `hiding` are new fields that hold one which is never selected: Airbyte selects fields of the
-    first level only, so that they are left out whole. A rename is applied without a person only on
-    more than names. What was refused, taken back or failed before is proposed at most. What came
-    beside something that is gone waits with it until the rag_engine has said whether it is its new
-    name.
+    `hiding` are new or retyped fields that hold one which is never selected: Airbyte selects fields
+    of the first level only, so that they are left out whole. Where that would take away what is
+    synced now, a person decides; so for `stuck` ones, which Airbyte cannot leave out. A rename is
+    applied without a person only on more than names. What was refused, taken back or failed before
+    is proposed at most. What came beside something that is gone waits with it until the rag_engine
+    has said whether it is its new name.
     """
     ids = {identity(change): f"c{number}" for number, (change, _) in enumerate(changes, start=1)}
     pairs = _pairs(changes, asked, policy)
@@ -384,7 +396,10 @@ def weigh(
                 item = replace(item, suggestion=suggestion.told)
         elif not verdict.concerns and change.kind != "stream_added":
             continue
-        if item.reaction is Reaction.APPLY and (item.suggestion_missing or mark in refused):
+        takes_away = item.excluded and not (is_new_field and len(change.path) == 1)
+        is_unsure = item.suggestion_missing or mark in refused
+        is_open = is_unsure or takes_away or mark in stuck
+        if item.reaction is Reaction.APPLY and is_open:
             item = replace(item, reaction=Reaction.PROPOSE)
         planned[item.id] = item
     for item in [item for item in planned.values() if item.suggestion is not None]:
@@ -425,6 +440,7 @@ def _pairs(
         )
         added = by_place.get(place)
         if added is not None:
+            suggestion = changes_of.weighed(suggestion)
             pairs[identity(change)] = _Half(added, suggestion)
             pairs[identity(added)] = _Half(change, suggestion)
     return pairs
@@ -443,6 +459,7 @@ def _of_rename(gone: Item, new: Item, policy: Policy, refused: Collection[str]) 
     suggestion = gone.suggestion
     is_certain = (
         suggestion is not None
+        and suggestion.taken_by_approve
         and suggestion.more_than_names
         and suggestion.confidence >= policy.rename_min_confidence
         and gone.identity not in refused
@@ -455,12 +472,23 @@ def _of_rename(gone: Item, new: Item, policy: Policy, refused: Collection[str]) 
     return Reaction.PROPOSE
 
 
-def _by_policy(item: Item, now: datetime) -> Made:
+def _authors(decided: Sequence[Item]) -> str | None:
+    """Who set the entries of the policy that decided these; None where all are the default's."""
+    made = (item.decision for item in decided)
+    known = {one.policy_set_by for one in made if one is not None and one.policy_set_by}
+    return "; ".join(sorted(known)) or None
+
+
+def _by_policy(item: Item, now: datetime, policy: Policy) -> Made:
+    entity, what = item.verdict.entity, item.verdict.what
+    if item.pair is not None:
+        entity, what = "field" if item.change.path else "stream", "renamed"
     return Made(
         action="exclude" if item.excluded else "apply",
         by=BY_POLICY,
         at=now,
         became=None if item.suggestion is None else item.suggestion.became,
+        policy_set_by=policy.set_by(entity, what),
     )
 
 
@@ -470,8 +498,9 @@ def _are_same(one: Sequence[Item], other: Sequence[Item]) -> bool:
 
 
 def _read(item: Item) -> tuple[str, Reaction, object]:
-    became = None if item.suggestion is None else item.suggestion.became
-    return item.identity, item.reaction, became
+    suggestion = item.suggestion
+    suggested = None if suggestion is None else (suggestion.became, suggestion.taken_by_approve)
+    return item.identity, item.reaction, suggested
 
 
 def _id(repair: Repair | None) -> UUID | None:

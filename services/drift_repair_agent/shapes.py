@@ -9,13 +9,13 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.drift_repair_agent.policy import Reaction
-from shared.input import Name, Why
+from shared.input import By, Why
 from shared.models import RepairState
 
 _ID = "91aa4c0e-7d3b-4f5a-8e21-6c0b9a8d7e6f"
 _CONNECTION_ID = "7d0c7f4e-6a3c-4b9d-9a57-0f3c1d2b4e5f"
 _SNAPSHOT_ID = "1c9d8e7f-0a1b-4c2d-8e3f-4a5b6c7d8e9f"
-_AT = "2026-11-24T09:30:00.123456+00:00"
+_AT = "2026-11-24T09:30:00.123456Z"
 
 
 Part = Annotated[str, Field(min_length=1, max_length=512)]
@@ -28,7 +28,8 @@ class Choice(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     became: FieldPath | None = None
-    """What a removed field or stream is called now; null: it is gone. Left out: as suggested."""
+    """What a removed field or stream is called now; null: it is gone. Left out: as suggested, where
+    the suggestion says `taken_by_approve`; else it is gone."""
     cursor: FieldPath | None = None
     """The cursor that the stream is read by from now on."""
     primary_key: Annotated[list[FieldPath], Field(min_length=1, max_length=100)] | None = None
@@ -42,8 +43,8 @@ class Decide(BaseModel):
         extra="forbid", json_schema_extra={"examples": [{"by": "Ada", "why": "It comes back."}]}
     )
 
-    by: Name
-    """Who decides."""
+    by: By | None = None
+    """Who decides. Left out: the caller, who is recorded in any case."""
     why: Why | None = None
     changes: Annotated[list[str], Field(min_length=1, max_length=10_000)] | None = None
     """Ids of the changes that are decided; the rest stays open. Left out: all."""
@@ -79,7 +80,8 @@ class RollBack(BaseModel):
     )
 
     version: int = Field(strict=True, ge=1, le=2**31 - 1)
-    by: Name
+    by: By | None = None
+    """Who decides. Left out: the caller, who is recorded in any case."""
     why: Why | None = None
 
 
@@ -111,7 +113,8 @@ class PolicyOrder(BaseModel):
     """How an applied repair is verified; null is the default."""
     rename_min_confidence: Annotated[float, Field(strict=True, ge=0, le=1)] | None = None
     """From which confidence on a rename may be applied without a person; null is the default."""
-    by: Name | None = None
+    by: By | None = None
+    """Who wants it. Left out: the caller, who is recorded in any case."""
 
 
 class PolicyView(BaseModel):
@@ -135,6 +138,7 @@ class PolicyView(BaseModel):
                     "rename_min_confidence": 0.9,
                     "own": {"reactions": {"field": {"added": "propose"}}},
                     "updated_by": "Ada",
+                    "requested_by": "ada@example.com (key ab12cd34)",
                     "updated_at": _AT,
                 }
             ]
@@ -148,7 +152,40 @@ class PolicyView(BaseModel):
     rename_min_confidence: float
     own: dict[str, Any]
     updated_by: str | None = None
+    requested_by: str | None = None
+    """Whose credentials asked for the newest change."""
     updated_at: datetime | None = None
+
+
+SETTING_CHANGE: dict[str, Any] = {
+    "at": _AT,
+    "by": "Ada",
+    "requested_by": "ada@example.com (key ab12cd34)",
+    "change": {"reactions": {"field": {"added": "propose"}}},
+}
+
+
+class SettingChangeView(BaseModel):
+    """One change of a setting, as it was ordered."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [SETTING_CHANGE]})
+
+    at: datetime
+    by: str
+    requested_by: str | None = None
+    """Whose credentials asked for it."""
+    change: dict[str, Any]
+
+
+class SettingHistory(BaseModel):
+    """Changes, newest first; `next` is the next page's `after`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"items": [SETTING_CHANGE], "next": None}]}
+    )
+
+    items: list[SettingChangeView]
+    next: str | None = None
 
 
 _CHANGE: dict[str, Any] = {
@@ -172,6 +209,10 @@ _CHANGE: dict[str, Any] = {
         "became": ["Amount__c"],
         "confidence": 0.81,
         "more_than_names": False,
+        "types_clash": False,
+        "rival": 0.12,
+        "taken_by_approve": True,
+        "not_taken_because": None,
         "evidence": [{"kind": "type", "score": 1.0, "detail": "Both are numbers."}],
         "alternatives": [],
     },
@@ -181,6 +222,7 @@ _CHANGE: dict[str, Any] = {
 REPAIR: dict[str, Any] = {
     "id": _ID,
     "connection_id": _CONNECTION_ID,
+    "connection_name": "Salesforce production",
     "kind": "heal",
     "state": "proposed",
     "drift_id": "2f0c9d1e-5b4a-4c3d-9e8f-7a6b5c4d3e2f",
@@ -201,7 +243,7 @@ REPAIR: dict[str, Any] = {
     "failure_code": None,
     "failure_detail": None,
     "paused": False,
-    "expires_at": "2026-12-01T09:30:00.123456+00:00",
+    "expires_at": "2026-12-01T09:30:00.123456Z",
     "created_at": _AT,
     "updated_at": _AT,
     "ended_at": None,
@@ -221,6 +263,7 @@ class RepairView(BaseModel):
 
     id: UUID
     connection_id: UUID
+    connection_name: str
     kind: Literal["heal", "rollback"]
     state: RepairState
     drift_id: UUID | None = None

@@ -12,7 +12,8 @@ from services.orchestrator.credentials import Digests
 from services.orchestrator.jobs import record_job
 from services.orchestrator.onboarding import Onboarding, Wiring, keep, unreadable
 from services.orchestrator.reconciling import Reapplying
-from services.orchestrator.shapes import Cron, Onboard
+from services.orchestrator.schedule import Cron
+from services.orchestrator.shapes import Onboard
 from services.orchestrator.syncing import Syncing, order_for
 from services.orchestrator.workspace import workspace_of
 from shared import registry, sources
@@ -97,7 +98,8 @@ class Orchestrator:
         _expect_credential(source_type, order.credential_id)
         destination_id = order.destination_id or self._settings.airbyte_destination_id
         if destination_id is None:
-            raise Invalid(
+            raise Invalid.of(
+                "destination_id",
                 "No destination: name `destination_id`, or set AIRBYTE_DESTINATION_ID.",
                 code="destination_required",
             )
@@ -132,8 +134,10 @@ class Orchestrator:
         try:
             return await self._airbyte.destination_sync_modes(destination_id)
         except UpstreamMissing:
-            raise Invalid(
-                f"Airbyte has no destination {destination_id}.", code="unknown_destination"
+            raise Invalid.of(
+                "destination_id",
+                f"Airbyte has no destination {destination_id}.",
+                code="unknown_destination",
             ) from None
         except _AWAY as error:
             raise _nothing_recorded(error) from None
@@ -161,6 +165,7 @@ class Orchestrator:
             row = await registry.find_connection(session, connection_id)
             _expect_wired(row)
             head = await registry.read_version(session, connection_id, row.catalog_version)
+            exclusions = await registry.exclusions_of(session, connection_id)
         if row.airbyte_source_id is None:
             raise NotActive(f"Connection {connection_id} has no source.")
         discovered = await self._airbyte.discover_schema(row.airbyte_source_id)
@@ -168,7 +173,12 @@ class Orchestrator:
         configured = await in_slices(catalogs.parse.steps(head.sync_catalog.encode()))
         try:
             merged = await in_slices(
-                catalogs.merge.steps(configured, discovered.catalog, every_stream=every_stream)
+                catalogs.merge.steps(
+                    configured,
+                    discovered.catalog,
+                    every_stream=every_stream,
+                    exclusions=exclusions,
+                )
             )
         except catalogs.InvalidCatalog as error:
             raise unreadable(error) from None
@@ -295,9 +305,17 @@ def _nothing_recorded(
 
 def _expect_credential(source_type: SourceType, credential_id: str | None) -> None:
     if source_type.needs_credential and credential_id is None:
-        raise Invalid(f"{source_type.name} needs a `credential_id`.", code="credential_required")
+        raise Invalid.of(
+            "credential_id",
+            f"{source_type.name} needs a `credential_id`.",
+            code="credential_required",
+        )
     if not source_type.needs_credential and credential_id is not None:
-        raise Invalid(f"{source_type.name} takes no `credential_id`.", code="credential_not_used")
+        raise Invalid.of(
+            "credential_id",
+            f"{source_type.name} takes no `credential_id`.",
+            code="credential_not_used",
+        )
 
 
 def _expect_wired(row: Connection) -> None:

@@ -287,6 +287,11 @@ async def test_connection_keeps_selected_streams_cut_to_selected_fields(api: Api
     assert told["status"] == "inactive"
     listed = await api.ask("connections/list", workspaceId=HERE)
     assert [each["connectionId"] for each in listed["connections"]] == [connection_id]
+    items = await api.ask("web_backend/connections/list", workspaceId=HERE)
+    (item,) = items["connections"]
+    assert (item["connectionId"], item["status"]) == (connection_id, "inactive")
+    assert item["source"]["sourceId"] == source["sourceId"]
+    assert "syncCatalog" not in item
     await api.ask("connections/delete", connectionId=connection_id, expect=204)
     await api.ask("connections/get", connectionId=connection_id, expect=404)
 
