@@ -165,9 +165,10 @@ class ImportedView(BaseModel):
 
     airbyte_connection_id: UUID
     name: str
-    outcome: Literal["imported", "would_import", "known_already", "not_importable"]
+    outcome: Literal["imported", "would_import", "known_already", "not_importable", "failed"]
+    """`failed`: it could not be read or recorded now; ask again."""
     connection_id: UUID | None = None
-    code: str | None = Field(default=None, description="Why it cannot be imported.")
+    code: str | None = Field(default=None, description="Why it is not imported.")
 
 
 ROTATION: dict[str, Any] = {
