@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import asyncpg
 from redis.asyncio import Redis
 
-from local.stack import SERVICES, Stack
+from local.stack import Stack
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -62,10 +62,8 @@ class Mesh:
             Untrue: it answers another status, or not at all.
         """
         address = self.stack.url_of(name).removeprefix("http://")
-        headers = {"Content-Type": "application/json"}
-        if name in SERVICES:
-            header, _, value = self.stack.auth_file.read_text().strip().partition(": ")
-            headers[header] = value
+        header, _, value = self.stack.auth_file_of(name).read_text().strip().partition(": ")
+        headers = {"Content-Type": "application/json", header: value}
         status, answer = await asyncio.to_thread(_request, address, method, path, body, headers)
         told = answer.get("detail", "") if isinstance(answer, dict) else ""
         require(status == expect, f"{name} answered {status} to {method} {path}: {told}")
@@ -85,7 +83,7 @@ class Mesh:
 
     async def warehouse(self, query: str) -> Any:
         """One value out of the warehouse."""
-        connection = await asyncpg.connect(self.stack.postgres.url_of("warehouse"), timeout=10)
+        connection = await asyncpg.connect(self.stack.postgres.warehouse_url, timeout=10)
         try:
             return await connection.fetchval(query, timeout=30)
         finally:

@@ -33,7 +33,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
-from shared import logs, telemetry, validation
+from shared import docs_page, logs, telemetry, validation
 from shared.bodies import Bodies
 from shared.errors import AamError, Unavailable
 from shared.gate import Access, Gate, NobodyCanCall, requirements
@@ -168,12 +168,16 @@ def create_app(
         description=description,
         version="0.1.0",
         lifespan=_with_callers(access, lifespan),
-        openapi_url="/openapi.json" if access.docs_are_open else None,
+        openapi_url=docs_page.DESCRIPTION if access.docs_are_open else None,
+        docs_url=None,
+        redoc_url=None,
         redirect_slashes=False,
         dependencies=[Depends(validation.expect_known_query)],
         # FastAPI's own would tell on its own terms; ours is shared.telemetry.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
+    if access.docs_are_open:
+        docs_page.add_docs(app)
     checks = {**(ready or {})}
     if access.anybody is not None:
         checks["access"] = access.require_anybody

@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from shared import access, logs, metrics
+from shared import access, docs_page, logs, metrics
 from shared.access import SERVICE_CALLS, Caller
 from shared.config import ProcessSettings
 from shared.database import Database
@@ -36,7 +36,7 @@ _LONGEST = 8192
 _PRESENTED = re.compile(rb"(?i:bearer) +([A-Za-z0-9._~+/=-]+)")
 OPEN = frozenset({"/health", "/ready"})
 _LOOKS = frozenset({"GET", "HEAD"})
-DOCS = frozenset({"/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
+DOCS = docs_page.PATHS
 
 Answer = Callable[[AamError], Response]
 

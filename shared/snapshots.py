@@ -13,7 +13,7 @@ import msgspec
 from shared import registry
 from shared.airbyte_client import Discovered
 from shared.database import Database
-from shared.domain.catalog import canonical_hash, identify, raw_hash, scan
+from shared.domain.catalog import canonical_hash, distinct, identify, raw_hash, scan
 from shared.domain.steps import Steps, in_slices
 from shared.models import Snapshot, StreamSchema
 
@@ -49,7 +49,7 @@ async def keep(db: Database, source_id: UUID, discovered: Discovered) -> UUID:
     The newest snapshot's own id is returned while the source still offers the same.
 
     Raises:
-        InvalidCatalog: what was discovered makes no catalog.
+        InvalidCatalog: what was discovered makes no catalog, or has one stream twice.
     """
     return await keep_offered(db, source_id, await offered(discovered))
 
@@ -57,6 +57,7 @@ async def keep(db: Database, source_id: UUID, discovered: Discovered) -> UUID:
 async def keep_offered(db: Database, source_id: UUID, now: Offered) -> UUID:
     """Store what a source offers, scanned and hashed already; as `keep`."""
     streams, raw_hashes = now.streams, now.raw_hashes
+    await in_slices(distinct.steps(streams, digests=list(registry.split_hashes(raw_hashes))))
     async with db.read() as session:
         last = await registry.latest_snapshot(session, source_id)
     if last is not None and last.raw_hashes == raw_hashes:

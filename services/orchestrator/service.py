@@ -165,6 +165,7 @@ class Orchestrator:
             row = await registry.find_connection(session, connection_id)
             _expect_wired(row)
             head = await registry.read_version(session, connection_id, row.catalog_version)
+            exclusions = await registry.exclusions_of(session, connection_id)
         if row.airbyte_source_id is None:
             raise NotActive(f"Connection {connection_id} has no source.")
         discovered = await self._airbyte.discover_schema(row.airbyte_source_id)
@@ -172,7 +173,12 @@ class Orchestrator:
         configured = await in_slices(catalogs.parse.steps(head.sync_catalog.encode()))
         try:
             merged = await in_slices(
-                catalogs.merge.steps(configured, discovered.catalog, every_stream=every_stream)
+                catalogs.merge.steps(
+                    configured,
+                    discovered.catalog,
+                    every_stream=every_stream,
+                    exclusions=exclusions,
+                )
             )
         except catalogs.InvalidCatalog as error:
             raise unreadable(error) from None

@@ -125,6 +125,8 @@ class ConnectionView(BaseModel):
     created_at: datetime
     updated_at: datetime
     archived_at: datetime | None = None
+    notes: list[dict[str, Any]] | None = None
+    """Of an onboarding: the streams and fields that were left out, and why."""
 
 
 class Import(BaseModel):
@@ -158,6 +160,13 @@ IMPORTED: dict[str, Any] = {
 }
 
 
+class SelectedView(BaseModel):
+    """Fields of a stream that Airbyte syncs; `{}` and `{pattern}` are fields without a name."""
+
+    stream: dict[str, str | None]
+    fields: list[str]
+
+
 class ImportedView(BaseModel):
     """What became of one connection of Airbyte's."""
 
@@ -169,6 +178,10 @@ class ImportedView(BaseModel):
     """`failed`: it could not be read or recorded now; ask again."""
     connection_id: UUID | None = None
     code: str | None = Field(default=None, description="Why it is not imported.")
+    never_selected: list[SelectedView] = Field(
+        default=[],
+        description="Streams with the fields that they sync though the policy never selects them.",
+    )
 
 
 ROTATION: dict[str, Any] = {

@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared import access
+from shared.domain.catalog import Exclusions
 from shared.errors import NotFound
 from shared.models import Connection, Drift, Plan, Policy, Repair, RepairState
 from shared.registry._pages import stamp
@@ -30,6 +31,12 @@ _REFUSALS_READ = 200
 async def find_policy(session: AsyncSession, connection_id: UUID) -> Policy | None:
     """What a connection's policy says differently; None where it is the default."""
     return await session.get(Policy, connection_id)
+
+
+async def exclusions_of(session: AsyncSession, connection_id: UUID) -> Exclusions:
+    """What the policy of a connection never selects; the default where it has none."""
+    stored = await find_policy(session, connection_id)
+    return Exclusions.read(None if stored is None else stored.policy)
 
 
 async def put_policy(

@@ -189,13 +189,21 @@ async def serving(app: FastAPI, *, lifespan: Literal["on", "off"] = "on") -> Asy
     """The app behind a real socket; its base URL. `off` where its parts run already."""
     port = servers.free_port()
     config = uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, lifespan=lifespan)
-    # As uvicorn serves, without the tenth of a second in which it looks whether it is to end.
+    # As uvicorn starts and stops, without the tenths of a second that it sleeps meanwhile.
     config.load()
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
     await server.startup()
-    yield f"http://127.0.0.1:{port}"
-    await server.shutdown()
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        for listener in server.servers:
+            listener.close()
+        for connection in list(server.server_state.connections):
+            connection.shutdown()
+        while server.server_state.connections or server.server_state.tasks:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        await server.lifespan.shutdown()
 
 
 def settings_for(

@@ -221,6 +221,9 @@ async def test_what_airbyte_did_by_itself_is_told(mesh: Mesh, tools: Tools) -> N
     assert await seen() is None
     mesh.airbyte.disable(connection["airbyte_connection_id"], breaking=False)
     assert await seen() == "paused"
+    for status, code in (("locked", "locked"), ("suspended", "status_unknown")):
+        held["status"] = status
+        assert await seen() == code
     since = (await mesh.orchestrator.get(path)).json()["drifted_upstream_at"]
     mesh.airbyte.disable(connection["airbyte_connection_id"])
     assert await seen() == "breaking_change"
@@ -230,9 +233,11 @@ async def test_what_airbyte_did_by_itself_is_told(mesh: Mesh, tools: Tools) -> N
     held |= {"syncCatalog": before, "status": "active", "breakingChange": False}
     assert await seen() is None
 
-    told = [(one["type"].split(".")[1], one["code"]) for one in (await mesh.events(5))[1:]]
+    told = [(one["type"].split(".")[1], one["code"]) for one in (await mesh.events(7))[1:]]
     assert told == [
         ("drifted_upstream", "paused"),
+        ("drifted_upstream", "locked"),
+        ("drifted_upstream", "status_unknown"),
         ("drifted_upstream", "breaking_change"),
         ("drifted_upstream", "catalog_differs"),
         ("in_step", ""),

@@ -102,24 +102,24 @@ async def test_an_unknown_stream_is_answered_with_the_nearest(mesh: Mesh) -> Non
 
 
 @pytest.mark.parametrize(
-    "path, body, about",
+    "path, body, part",
     [
-        ("connections/create", {"message": "The cron expression is invalid"}, ["schedule"]),
+        ("connections/create", {"message": "The cron expression is invalid"}, "schedule"),
         (
             "connections/create",
             {"title": "Bad", "type": "error:cron-validation/invalid-timezone", "status": 400},
-            ["schedule"],
+            "schedule",
         ),
         ("connections/create", {"message": "Bad", "exceptionStack": ["java.util.stream"]}, None),
         (
             "sources/create",
             {"message": "json schema validation failed: configuration"},
-            ["credential_id"],
+            "credential",
         ),
     ],
 )
-async def test_what_airbyte_refuses_is_named_by_the_order_s_member(
-    mesh: Mesh, path: str, body: Json, about: list[str] | None
+async def test_the_part_of_the_order_that_airbyte_refuses_is_named(
+    mesh: Mesh, path: str, body: Json, part: str | None
 ) -> None:
     """Airbyte's words are not repeated; that they are about the schedule is said."""
     body = {"exceptionClassName": "io.airbyte.JsonValidationException", **body}
@@ -129,7 +129,7 @@ async def test_what_airbyte_refuses_is_named_by_the_order_s_member(
 
     told = answer.json()
     assert (answer.status_code, told["code"]) == (422, "upstream_rejected")
-    assert told.get("about") == about
-    assert about is None or told["detail"].endswith(f"with status 400, about {about[0]}.")
+    assert told.get("part") == part
+    assert part is None or told["detail"].endswith(f"with status 400. It is about the {part}.")
     assert str(body.get("message", "Bad")) not in answer.text
     assert mesh.airbyte.sources == {}

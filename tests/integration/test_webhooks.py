@@ -333,7 +333,12 @@ async def test_a_repair_is_told_with_what_changed(
                     "reason": "The field total of Account is gone.",
                     "loses": ["total"],
                     "reaction": "propose",
-                    "suggestion": {"became": ["amount"], "confidence": 0.81, "removed": ["total"]},
+                    "suggestion": {
+                        "became": ["amount"],
+                        "confidence": 0.81,
+                        "removed": ["total"],
+                        "taken_by_approve": False,
+                    },
                 },
                 {
                     "id": "c2",
