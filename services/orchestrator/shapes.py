@@ -134,9 +134,7 @@ class Import(BaseModel):
 
     model_config = ConfigDict(
         extra="forbid",
-        json_schema_extra={
-            "examples": [{"airbyte_connection_id": "5a1d2c3b-4e5f-4a6b-8c7d-9e0f1a2b3c4d"}]
-        },
+        json_schema_extra={"examples": [{"dry_run": True}]},
     )
 
     airbyte_connection_id: UUID | None = Field(
