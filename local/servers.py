@@ -6,6 +6,7 @@ trusts a local user, and nothing here outlives the process that started it.
 
 from __future__ import annotations
 
+import hmac
 import importlib.metadata
 import importlib.util
 import os
@@ -33,7 +34,8 @@ START_TIMEOUT_S = 60.0
 THROW_AWAY = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 """Postgres options for data that nobody will miss."""
 
-_HAS_LOGIN = "aam_mesh.made"
+SERVICES = ("orchestrator", "auth_broker", "drift_repair_agent", "schema_observer", "rag_engine")
+_HAS_LOGINS = "logins_of_services.made"
 _HAS_WAREHOUSE_LOGIN = "aam_warehouse.made"
 
 _GIVE_TABLES_AWAY = (
@@ -178,8 +180,9 @@ class Server(ABC):
 class Postgres(Server):
     """Postgres with the databases of `DATABASES`; its superuser is `aam`.
 
-    The services of the mesh log in as `aam_mesh`, which owns nothing and may enter `aam` alone;
-    connectors write as `aam_warehouse`, which owns `warehouse` and may enter that alone.
+    Each service of the mesh has a login of its own, `aam_<service>_login`, which owns nothing and
+    may enter `aam` alone. `aam_mesh` is the login of a registry that has one for all of them.
+    Connectors write as `aam_warehouse`, which owns `warehouse` and may enter that alone.
     """
 
     name = "postgres"
@@ -217,8 +220,12 @@ class Postgres(Server):
 
     @property
     def services_url(self) -> str:
-        """The database `aam`, as the services of the mesh."""
+        """The database `aam`, as a login that may do what all services together may."""
         return f"postgresql://aam_mesh:{self.services_password}@127.0.0.1:{self.port}/aam"
+
+    def url_for(self, service: str) -> str:
+        """The database `aam`, as one service of the mesh."""
+        return as_service(self.services_url, service)
 
     @property
     def warehouse_url(self) -> str:
@@ -229,9 +236,9 @@ class Postgres(Server):
     def _spawn(self, log: IO[bytes]) -> Leashed:
         if not self._cluster.exists():
             self._make_cluster(log)
-        elif not (self._cluster / _HAS_LOGIN).exists():
-            self._tell(self._cluster, self._services_login(), log=log)
-            (self._cluster / _HAS_LOGIN).touch()
+        elif not (self._cluster / _HAS_LOGINS).exists():
+            self._tell(self._cluster, self._logins(), log=log)
+            (self._cluster / _HAS_LOGINS).touch()
         if not (self._cluster / _HAS_WAREHOUSE_LOGIN).exists():
             self._tell(self._cluster, self._warehouse_login(), log=log)
             self._tell(self._cluster, [_GIVE_TABLES_AWAY], log=log, database="warehouse")
@@ -294,22 +301,30 @@ class Postgres(Server):
         )
         password.unlink()
         databases = [f"CREATE DATABASE {name}" for name in DATABASES]
-        logins = [*self._services_login(), *self._warehouse_login()]
+        logins = [*self._logins(), *self._warehouse_login()]
         self._tell(draft, [*databases, *logins], log=log)
-        (draft / _HAS_LOGIN).touch()
+        (draft / _HAS_LOGINS).touch()
         (draft / _HAS_WAREHOUSE_LOGIN).touch()
         draft.rename(self._cluster)
 
-    def _services_login(self) -> Sequence[str]:
-        """The statements that make it; said again they change nothing but the password."""
-        return [
-            "DO $$ BEGIN CREATE ROLE aam_services NOLOGIN; CREATE ROLE aam_mesh;"
-            " EXCEPTION WHEN duplicate_object THEN NULL; END $$",
-            "GRANT aam_services TO aam_mesh",
-            f"ALTER ROLE aam_mesh LOGIN PASSWORD '{self.services_password}'",
-            f"REVOKE ALL ON DATABASE {', '.join(DATABASES)}, postgres FROM PUBLIC",
-            "GRANT CONNECT ON DATABASE aam TO aam_services",
+    def _logins(self) -> Sequence[str]:
+        """The statements that make them; run again they change nothing but the passwords."""
+        logins = {"aam_mesh": ("aam_services", self.services_password)} | {
+            login_of(service): (f"aam_{service}", password_of(service, self.services_password))
+            for service in SERVICES
+        }
+        made = [
+            f"DO $$ BEGIN CREATE ROLE {name}; EXCEPTION WHEN duplicate_object THEN NULL; END $$"
+            for login, (group, _) in logins.items()
+            for name in (group, login)
         ]
+        for login, (group, password) in logins.items():
+            made += [
+                f"GRANT {group} TO {login}",
+                f"ALTER ROLE {login} LOGIN PASSWORD '{password}'",
+                f"GRANT CONNECT ON DATABASE aam TO {group}",
+            ]
+        return [f"REVOKE ALL ON DATABASE {', '.join(DATABASES)}, postgres FROM PUBLIC", *made]
 
     def _warehouse_login(self) -> Sequence[str]:
         """The statements that make it; run again they change nothing but the password."""
@@ -389,6 +404,25 @@ class Valkey(Server):
         except OSError:
             return False
         return answer == b"+OK\r\n+PONG\r\n"
+
+
+def login_of(service: str) -> str:
+    """The name that a service logs in by."""
+    return f"aam_{service}_login"
+
+
+def password_of(service: str, services_password: str) -> str:
+    """A service's own password, which reveals neither another's nor `services_password`."""
+    return hmac.digest(services_password.encode(), service.encode(), "sha256").hex()
+
+
+def as_service(services_url: str, service: str) -> str:
+    """The URL of a registry as one service logs in, from `services_url` of the same server."""
+    account, _, place = services_url.rpartition("@")
+    scheme, _, services_password = account.rpartition(":")
+    scheme = scheme.partition("://")[0]
+    password = password_of(service, services_password)
+    return f"{scheme}://{login_of(service)}:{password}@{place}"
 
 
 def start_postgres(

@@ -25,11 +25,10 @@ from dotenv import dotenv_values
 from local import airbyte, env_files, guard, servers
 from local.leash import GRACE_S, Leashed
 from local.sample_org.settings import Settings as SampleOrg
-from local.servers import Server, ServerFailed
+from local.servers import SERVICES, Server, ServerFailed
 from local.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
-SERVICES = ("orchestrator", "auth_broker", "drift_repair_agent", "schema_observer", "rag_engine")
 CALL_AIRBYTE = frozenset({"orchestrator", "drift_repair_agent", "schema_observer"})
 _OF_CREDENTIALS = ("CREDENTIAL_", "CREDENTIALS_", "VAULT_")
 _SALESFORCE = "CREDENTIAL_SALESFORCE_PROD__"
@@ -177,7 +176,7 @@ class Stack:
             "AIRBYTE_API_KEY": guard.token_of(self._state / "airbyte"),
             "AIRBYTE_WORKSPACE_ID": str(airbyte.WORKSPACE_ID),
             "AIRBYTE_DESTINATION_ID": str(airbyte.DESTINATION_ID),
-            "SUPABASE_DB_URL": f"{self.postgres.services_url}?sslmode=disable",
+            "SUPABASE_DB_URL": self._registry_url("orchestrator"),
             "WAREHOUSE_URL": self.postgres.warehouse_url,
             "REDIS_URL": self.valkey.url,
             "KEY_ENVIRONMENT": _KEY_ENVIRONMENT,
@@ -468,21 +467,22 @@ class Stack:
     def _service_environment(self, name: str) -> dict[str, str]:
         """Only the auth_broker gets credentials, and of the rest the registry's address alone.
 
+        Each logs in to the registry by a login of its own.
+
         Only the drift_repair_agent signs webhooks, only the orchestrator rotates.
         """
         keys = self._state / "keys"
         known = {
             "SERVICE_PRIVATE_KEY_DIR": str(keys / name),
             "SERVICE_PUBLIC_KEYS_DIR": str(keys / "public"),
+            "SUPABASE_DB_URL": self._registry_url(name),
         }
         if name == "auth_broker":
-            registry = {"SUPABASE_DB_URL": self.addresses["SUPABASE_DB_URL"]}
             return (
                 self._inherited(*_OF_CREDENTIALS)
                 | dict.fromkeys(_NOT_HERE, "")
                 | self._sample_credential()
                 | known
-                | registry
             )
         peers = {f"{peer.upper()}_URL": self.url_of(peer) for peer in SERVICES}
         addresses = self.addresses
@@ -498,8 +498,12 @@ class Stack:
             | (self._webhooks() if name == "drift_repair_agent" else {})
             | (self._drawn("ROTATION_DIGEST_KEY") if name == "orchestrator" else {})
             | peers
-            | {name: addresses[name] for name in (*ours, "SUPABASE_DB_URL", "REDIS_URL")}
+            | {name: addresses[name] for name in (*ours, "REDIS_URL")}
         )
+
+    def _registry_url(self, service: str) -> str:
+        """The registry, by the login of one service."""
+        return f"{self.postgres.url_for(service)}?sslmode=disable"
 
     def _webhooks(self) -> dict[str, str]:
         """Receivers may be on this machine, which is where this mesh is used."""

@@ -400,7 +400,7 @@ def _commit_lost(kind: Kind, spared: int, *, is_durable: bool) -> Cell:
     async def run(world: World) -> None:
         case = Case(world, kind)
         await case.prepare()
-        url = world.postgres.services_url
+        url = world.postgres.url_for(SERVICE[kind])
         proxy = LossyCommit(url, delivers=is_durable, spared=spared, about=STORY)
         asleep = ("JOB_POLL_INTERVAL", "EVENT_RELAY_INTERVAL", "SWEEP_INTERVAL")
         async with proxy.opened() as port:

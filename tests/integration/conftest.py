@@ -18,6 +18,7 @@ import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI
+from pydantic import Secret
 from redis.asyncio import Redis
 
 from local import servers
@@ -89,9 +90,10 @@ def lossy_client(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def registry_url(postgres: servers.Postgres) -> str:
-    """The registry as the services log in, its tables built by the migrations.
+    """The registry, its tables built by the migrations, as a login that may what all services may.
 
-    So every test of theirs also proves that they need no more than they are granted.
+    The services themselves are built by `as_service`, each with the login of its own, so that every
+    test of theirs also proves that it needs no more than it is granted.
     """
     migrate(postgres.url)
     return postgres.services_url
@@ -229,12 +231,18 @@ def settings_for(
     return Settings(_env_file=None, **told)
 
 
+def as_service(settings: Settings, service: str) -> Settings:
+    """The same settings with the login of one service."""
+    url = settings.supabase_db_url.get_secret_value()
+    return settings.model_copy(update={"supabase_db_url": Secret(servers.as_service(url, service))})
+
+
 def broker_for(
     registry_url: str, credentials: Mapping[str, str] = CREDENTIALS, **more: Any
 ) -> FastAPI:
     """The auth_broker with these variables as its environment."""
     told = {
-        "supabase_db_url": registry_url,
+        "supabase_db_url": servers.as_service(registry_url, "auth_broker"),
         "log_level": "DEBUG",
         **access.service_keys(),
         **more,
@@ -272,10 +280,12 @@ async def running(
     async with AsyncExitStack() as stack:
         broker_url = await stack.enter_async_context(serving(broker))
         settings = settings.model_copy(update={"auth_broker_url": broker_url})
-        orchestrating_app = orchestrator.build(settings)
+        orchestrating_app = orchestrator.build(as_service(settings, "orchestrator"))
         suggesting = rag_engine.build(
             RagEngineSettings(
-                _env_file=None, supabase_db_url=settings.supabase_db_url, **access.service_keys()
+                _env_file=None,
+                supabase_db_url=as_service(settings, "rag_engine").supabase_db_url,
+                **access.service_keys(),
             )
         )
         peers = {
@@ -287,8 +297,9 @@ async def running(
         # What a test says about a peer's address stands: it may be away.
         told = {name: url for name, url in peers.items() if name not in settings.model_fields_set}
         settings = settings.model_copy(update=told)
-        repairing_app = drift_repair_agent.build(settings)
-        apps = [orchestrating_app, repairing_app, schema_observer.build(settings), broker]
+        repairing_app = drift_repair_agent.build(as_service(settings, "drift_repair_agent"))
+        observing_app = schema_observer.build(as_service(settings, "schema_observer"))
+        apps = [orchestrating_app, repairing_app, observing_app, broker]
         idle = [broker] if repairs else [broker, repairing_app]
         clients = []
         for app in apps:

@@ -15,6 +15,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from local import servers
 from services.orchestrator.reconciling import Reapplying, Reconciler
 from services.orchestrator.sweeping import AT_MOST, Sweeper
 from shared import registry
@@ -51,7 +52,8 @@ class Tools:
 @pytest.fixture
 async def tools(mesh: Mesh, registry_url: str, redis_url: str) -> AsyncIterator[Tools]:
     """Tools over the mesh's registry and Airbyte."""
-    settings = settings_for(mesh.airbyte, registry_url, redis_url, sweep_grace="600")
+    url = servers.as_service(registry_url, "orchestrator")
+    settings = settings_for(mesh.airbyte, url, redis_url, sweep_grace="600")
     db = Database.at(settings.registry_address, application="test")
     jobs = Jobs(settings.registry_address, application="test")
     operations = Operations(settings, db, jobs, service="orchestrator")
@@ -345,7 +347,7 @@ async def test_the_commands_tell_what_they_would_do(
         **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
         **mesh.airbyte.environment,
         **access.environment(),
-        "SUPABASE_DB_URL": registry_url,
+        "SUPABASE_DB_URL": servers.as_service(registry_url, "orchestrator"),
         "REDIS_URL": redis_url,
     }
 

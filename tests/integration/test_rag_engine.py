@@ -16,6 +16,7 @@ import orjson
 import pytest
 from pydantic import Secret
 
+from local import servers
 from services.rag_engine import main
 from services.rag_engine.explaining import Explaining
 from services.rag_engine.service import RagEngine
@@ -36,7 +37,7 @@ def settings_for(registry_url: str, **more: Any) -> RagEngineSettings:
     """What the service is told."""
     return RagEngineSettings(
         _env_file=None,
-        supabase_db_url=Secret(registry_url),
+        supabase_db_url=Secret(servers.as_service(registry_url, "rag_engine")),
         log_level="DEBUG",
         **access.service_keys(),
         **more,

@@ -43,7 +43,7 @@ from shared.events import EventType
 from shared.models import Connection, Repair
 from tests import access, factories, leaks
 from tests.fakes.airbyte_server import AirbyteServer
-from tests.integration.conftest import REPOSITORY, TABLES, settings_for
+from tests.integration.conftest import REPOSITORY, TABLES, as_service, settings_for
 
 SQL: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 HERE = Reach(networks("127.0.0.0/8, ::1/128"))
@@ -182,7 +182,8 @@ class Replica:
     """One process's webhooks, which look when they are told to."""
 
     def __init__(self, registry_url: str, *, deadline: float = 5) -> None:
-        self.db = Database.at(postgres_address(registry_url), application="test")
+        url = servers.as_service(registry_url, "drift_repair_agent")
+        self.db = Database.at(postgres_address(url), application="drift_repair_agent")
         signer = Signer(SecretStr(KEY))
         sender = Sender(HERE, deadline=timedelta(seconds=deadline))
         self.deliveries = Deliveries(self.db, sender, signer)
@@ -226,7 +227,7 @@ async def agent(
 ) -> AsyncIterator[httpx.AsyncClient]:
     """The whole service, looking by itself."""
     settings = settings_for(airbyte, registry_url, redis_url, webhook_signing_key=KEY)
-    app = drift_repair_agent.build(settings)
+    app = drift_repair_agent.build(as_service(settings, "drift_repair_agent"))
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(app.router.lifespan_context(app))
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
@@ -802,7 +803,7 @@ async def test_a_process_that_dies_loses_nothing(
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(REPOSITORY),
             **access.environment(),
-            "SUPABASE_DB_URL": registry_url,
+            "SUPABASE_DB_URL": servers.as_service(registry_url, "drift_repair_agent"),
             "REDIS_URL": redis_url,
             "AIRBYTE_API_URL": str(settings.airbyte_api_url),
             "WEBHOOK_SIGNING_KEY": KEY,
@@ -916,7 +917,8 @@ async def test_without_a_key_there_are_no_webhooks(
 ) -> None:
     """The refusal names the variable; what others told waits for a replica that has it."""
     webhook_id, _ = await replica.add(receiver.url)
-    app = drift_repair_agent.build(settings_for(airbyte, registry_url, redis_url))
+    settings = settings_for(airbyte, registry_url, redis_url)
+    app = drift_repair_agent.build(as_service(settings, "drift_repair_agent"))
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with access.client(transport=transport) as agent:

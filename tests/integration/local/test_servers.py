@@ -92,19 +92,33 @@ def test_what_a_server_writes_is_its_users_alone(
     assert stat.S_IMODE(own_valkey.data_dir.stat().st_mode) == 0o700
 
 
-async def test_a_cluster_from_before_gets_the_login(own_postgres: servers.Postgres) -> None:
+async def test_each_service_has_a_login_of_its_own(postgres: servers.Postgres) -> None:
+    """Its password is nobody else's, and in no log."""
+    urls = {service: postgres.url_for(service) for service in servers.SERVICES}
+    for service, url in urls.items():
+        assert await _ask(url, "SELECT current_user") == f"aam_{service}_login"
+        assert url.partition(":")[2].partition("@")[0].rpartition(":")[2] not in (
+            postgres.log.read_text()
+        )
+    assert len({url.partition("@")[0].rpartition(":")[2] for url in urls.values()}) == 5
+
+
+async def test_a_cluster_from_before_gets_the_logins(own_postgres: servers.Postgres) -> None:
     """At its next start; and where that was interrupted, at the one after."""
+    logins = [servers.login_of(service) for service in servers.SERVICES]
+    groups = [f"aam_{service}" for service in servers.SERVICES]
     for statement in (
-        "DROP ROLE aam_mesh",
-        "REVOKE ALL ON DATABASE aam FROM aam_services",
-        "DROP ROLE aam_services",
+        f"DROP ROLE aam_mesh, {', '.join(logins)}",
+        f"REVOKE ALL ON DATABASE aam FROM aam_services, {', '.join(groups)}",
+        f"DROP ROLE aam_services, {', '.join(groups)}",
     ):
         await _ask(own_postgres.url, statement)
     for _ in range(2):
         own_postgres.stop()
-        (own_postgres._cluster / servers._HAS_LOGIN).unlink()
+        (own_postgres._cluster / servers._HAS_LOGINS).unlink()
         own_postgres.start()
         assert await _ask(own_postgres.services_url, "SELECT current_user") == "aam_mesh"
+        assert await _ask(own_postgres.url_for("rag_engine"), "SELECT 1") == 1
     assert own_postgres.services_password not in own_postgres.log.read_text()
 
 
