@@ -71,6 +71,11 @@ async def each(
     return [outcomes[index] for index in sorted(outcomes)]
 
 
+def code_of(error: Exception) -> str:
+    """The code by which a report names why an item failed."""
+    return error.code if isinstance(error, AamError) else AamError.code
+
+
 def _log(log_event: str, error: Exception, fields: Mapping[str, object]) -> None:
     if isinstance(error, AamError):
         log.warning(log_event, code=error.code, **fields)

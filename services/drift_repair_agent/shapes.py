@@ -40,7 +40,7 @@ class Decide(BaseModel):
     """The order to reject a repair, or some of its changes."""
 
     model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"by": "Ada", "why": "It comes back."}]}
+        extra="forbid", json_schema_extra={"examples": [{"why": "It comes back."}]}
     )
 
     by: By | None = None
@@ -55,20 +55,11 @@ class Approve(Decide):
 
     model_config = ConfigDict(
         extra="forbid",
-        json_schema_extra={
-            "examples": [
-                {
-                    "by": "Ada",
-                    "why": "Renamed in release 12.",
-                    "changes": ["c1"],
-                    "choices": {"c1": {"became": ["amount"]}},
-                }
-            ]
-        },
+        json_schema_extra={"examples": [{"why": "Nobody uses it any more."}]},
     )
 
     choices: Annotated[dict[str, Choice], Field(max_length=10_000)] = {}
-    """What is chosen, by the id of a change."""
+    """What is chosen, by the id of a change: `{"c1": {"became": ["amount"]}}`."""
 
 
 class RollBack(BaseModel):
@@ -76,7 +67,7 @@ class RollBack(BaseModel):
 
     model_config = ConfigDict(
         extra="forbid",
-        json_schema_extra={"examples": [{"version": 2, "by": "Ada", "why": "Rows were doubled."}]},
+        json_schema_extra={"examples": [{"version": 1, "why": "Rows were doubled."}]},
     )
 
     version: int = Field(strict=True, ge=1, le=2**31 - 1)
@@ -96,7 +87,6 @@ class PolicyOrder(BaseModel):
                     "reactions": {"field": {"added": "propose", "renamed": None}},
                     "never_select": ["*ssn*", "*password*", "*birth*"],
                     "verify": "sync",
-                    "by": "Ada",
                 }
             ]
         },
