@@ -19,7 +19,6 @@ from shared.errors import (
     Conflict,
     Invalid,
     Unavailable,
-    UpstreamDenied,
     UpstreamForbidden,
     UpstreamMissing,
     UpstreamUnknown,

@@ -102,7 +102,7 @@ async def test_the_changes_of_a_repair_come_in_pages(mesh: Mesh) -> None:
     path = f"/repairs/{repair_id}/changes"
     seen, after = [], "0"
     while after is not None:
-        told = {"limit": 2, "after": after}
+        told: dict[str, str | int] = {"limit": 2, "after": after}
         page = (await mesh.drift_repair_agent.get(path, params=told)).json()
         assert len(page["items"]) <= 2
         seen += page["items"]
