@@ -198,11 +198,11 @@ def test_a_secret_on_the_edge_of_a_long_line_is_not_cut_free(tmp_path: Path, shi
     secret = "S3CRET" * 10
     line = b"x" * (job_logs.LONGEST_LINE + shift) + secret.encode() + b"y" * 100_000
     line = (secret * 20).encode() + line
-    for stream, text in (("output", line), ("errors", line + b"\nnext\n")):
+    for output, text in (("output", line), ("errors", line + b"\nnext\n")):
         path = tmp_path / "1.log"
         path.unlink(missing_ok=True)
         with JobLog(path, Masks([secret])) as log:
-            getattr(log, stream)(text)
+            getattr(log, output)(text)
         assert "S3C" not in path.read_text()
         assert len(path.read_text()) < 2 * job_logs.LONGEST_LINE
     assert "next" in path.read_text()
