@@ -25,6 +25,7 @@ BEGIN
             ('api_keys',              'SELECT, INSERT, UPDATE'),
             ('connections',           'SELECT, INSERT, UPDATE'),
             ('credential_audit',      'SELECT, INSERT'),
+            ('discoveries',           'SELECT, INSERT, UPDATE, DELETE'),
             ('drifts',                'SELECT, INSERT'),
             ('events',                'SELECT, INSERT, UPDATE, DELETE'),
             ('job_history',           'SELECT, INSERT, UPDATE'),

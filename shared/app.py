@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import re
 import signal
 import threading
@@ -31,8 +32,9 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
 from shared import logs, telemetry
+from shared.access import Caller
 from shared.bodies import Bodies
-from shared.errors import AamError, Invalid, Unavailable
+from shared.errors import AamError, Invalid, TooManyRequests, Unavailable
 from shared.gate import Access, Gate, NobodyCanCall, requirements
 from shared.input import ORDER, Limits
 
@@ -342,10 +344,21 @@ def _refusal(error: AamError) -> Response:
     return _problem(error.problem())
 
 
-async def _answer_expected(_request: Request, error: AamError) -> Response:
+_FOR_WRITERS = ("explanation", "log")
+"""Members of a problem that only callers with connections:write are shown."""
+
+
+async def _answer_expected(request: Request, error: AamError) -> Response:
     if error.status >= 500:
         log.warning("request_failed", code=error.code, detail=error.detail)
-    return _problem(error.problem())
+    problem = error.problem()
+    caller: Caller | None = getattr(request.state, "caller", None)
+    if caller is None or not caller.may_change_connections:
+        problem = {name: one for name, one in problem.items() if name not in _FOR_WRITERS}
+    headers = None
+    if isinstance(error, TooManyRequests) and "wait_s" in error.members:
+        headers = {"Retry-After": f"{math.ceil(error.members['wait_s'])}"}
+    return _problem(problem, headers=headers)
 
 
 async def _answer_invalid(_request: Request, error: RequestValidationError) -> Response:

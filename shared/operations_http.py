@@ -91,9 +91,10 @@ def routes() -> APIRouter:
         response_model=OperationView,
         responses=problems(404, 503),
     )
-    async def operation(operation_id: UUID, operations: Service) -> Response:
+    async def operation(request: Request, operation_id: UUID, operations: Service) -> Response:
         """What is under way, since when, at which step, and why it waits."""
-        return raw_json(await operations.view(operation_id))
+        is_explained = caller_of(request).may_change_connections
+        return raw_json(await operations.view(operation_id, is_explained=is_explained))
 
     @router.get(
         "/operations",
@@ -108,6 +109,7 @@ def routes() -> APIRouter:
         },
     )
     async def operations(
+        request: Request,
         operations: Service,
         connection_id: Annotated[UUID | None, Query()] = None,
         status: Annotated[OperationStatus | None, Query()] = None,
@@ -115,7 +117,12 @@ def routes() -> APIRouter:
     ) -> Response:
         """The newest operations, of one connection or of one status where it is given."""
         return raw_json(
-            await operations.page(connection_id=connection_id, status=status, limit=limit)
+            await operations.page(
+                connection_id=connection_id,
+                status=status,
+                limit=limit,
+                is_explained=caller_of(request).may_change_connections,
+            )
         )
 
     return router

@@ -13,10 +13,12 @@ import msgspec
 from shared import registry
 from shared.airbyte_client import Discovered
 from shared.database import Database
-from shared.domain.catalog import canonical_hash, identify, raw_hash, scan
+from shared.domain.catalog import InvalidCatalog, canonical_hash, identify, raw_hash, scan
 from shared.domain.steps import Steps, in_slices
 from shared.models import Snapshot, StreamSchema
 
+DUPLICATE_STREAM = "duplicate_stream"
+"""The code of a discovery that names one stream twice: which of the two is meant is not known."""
 _ROWS_AT_ONCE = 200
 """Stream schemas per insert: a big org's 1,500 would be one statement of 40 MB."""
 
@@ -49,9 +51,20 @@ async def keep(db: Database, source_id: UUID, discovered: Discovered) -> UUID:
     The newest snapshot's own id is returned while the source still offers the same.
 
     Raises:
-        InvalidCatalog: what was discovered makes no catalog.
+        InvalidCatalog: what was discovered makes no catalog, or names a stream twice.
     """
-    return await keep_offered(db, source_id, await offered(discovered))
+    now = await offered(discovered)
+    await expect_distinct(now)
+    return await keep_offered(db, source_id, now)
+
+
+async def expect_distinct(now: Offered) -> None:
+    """See that no stream is named twice in a discovery.
+
+    Raises:
+        InvalidCatalog: `duplicate_stream`: one is.
+    """
+    await in_slices(_distinct(now.streams))
 
 
 async def keep_offered(db: Database, source_id: UUID, now: Offered) -> UUID:
@@ -111,6 +124,21 @@ async def _see_again(
             stream_hashes=stream_hashes or last.stream_hashes,
             catalog_id=catalog_id or last.airbyte_catalog_id,
         )
+
+
+def _distinct(streams: Sequence[memoryview]) -> Steps[None]:
+    seen = set()
+    for position, stream in enumerate(streams):
+        stream_id, _ = identify(stream, position)
+        if stream_id in seen:
+            raise InvalidCatalog.because(
+                DUPLICATE_STREAM,
+                "name",
+                f"The source names stream {stream_id} twice.",
+                stream=stream_id,
+            )
+        seen.add(stream_id)
+        yield
 
 
 def _known(last: Snapshot | None) -> dict[bytes, bytes]:

@@ -38,7 +38,7 @@ from services.orchestrator.shapes import (
 )
 from services.orchestrator.sweeping import Sweeper
 from shared import background, events, failpoints, logs, registry, telemetry
-from shared.access import Scope, may
+from shared.access import Scope, caller_of, may
 from shared.airbyte_client import AirbyteClient
 from shared.app import (
     create_app,
@@ -213,14 +213,23 @@ async def discover(
     every_stream: Annotated[
         bool, Query(alias="all", description="Also the streams that are not selected")
     ] = False,
+    fresh: Annotated[
+        bool, Query(description="Ask the source, even if it was asked less than a minute ago")
+    ] = False,
 ) -> Response:
     """Ask the source now, keep what it offers as a snapshot, and merge the current catalog with it.
 
     Selected streams keep their settings and get the source's present schema; streams that are gone
     come last, deselected; a hand-picked list of fields does not grow. Nothing is applied: the
     answer is the body to post to drift_repair_agent's /repair/apply_new_catalog.
+
+    A discovery costs the source a call per object. One that is under way, or that was asked for
+    less than a minute ago, answers too, unless `fresh` is true. 429 `discovery_quota` means that
+    the source was discovered as often in 24 hours as its policy allows, and Retry-After says when
+    it may be again; 409 `sync_running`, that its connector renews tokens and a sync has one in use.
     """
-    return raw_json(await service.discover(connection_id, every_stream=every_stream))
+    merged = await service.discover(connection_id, every_stream=every_stream, is_fresh=fresh)
+    return raw_json(merged)
 
 
 @router.post(
@@ -249,12 +258,22 @@ async def sync(connection_id: UUID, service: Service, key: GivenKey, wait: Wait)
     responses={200: example([JOB]), **problems(404, 422, 503)},
 )
 async def jobs(
-    connection_id: UUID, db: Registry, limit: Annotated[int, Query(ge=1, le=500)] = 100
+    request: Request,
+    connection_id: UUID,
+    db: Registry,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> Response:
-    """The connection's syncs, newest first."""
+    """The connection's syncs, newest first.
+
+    `failure_cause` says which known cause a failed one had; `failure_explanation` is for callers
+    with connections:write.
+    """
+    is_explained = caller_of(request).may_change_connections
     async with db.read() as session:
         await registry.find_connection(session, connection_id)
-        return raw_json(await registry.jobs_json(session, connection_id, limit=limit))
+        return raw_json(
+            await registry.jobs_json(session, connection_id, limit=limit, is_explained=is_explained)
+        )
 
 
 @router.get(

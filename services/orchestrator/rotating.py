@@ -295,6 +295,11 @@ class Rotating:
                 if row.credential_id == order.credential_id:
                     registry.keep_digests(row, order.digests)
                 events.record(session, EventType.CREDENTIAL_ROTATED, row, ref=operation.id)
+            await registry.forget_renewals(session, order.airbyte_source_id)
+            if order.is_there_already:
+                registry.record_discovery(
+                    session, order.airbyte_source_id, "check", is_renewed=True
+                )
             await operation.finish(session, status=200, body="{}")
 
     async def undo(self, operation: Operation) -> None:

@@ -98,6 +98,13 @@ CONNECTION: dict[str, Any] = {
 }
 
 
+class OrderNoteView(BaseModel):
+    """Something about an order that was carried out."""
+
+    code: str
+    message: str
+
+
 class ConnectionView(BaseModel):
     """A connection: one source kept in step with one destination."""
 
@@ -123,6 +130,8 @@ class ConnectionView(BaseModel):
     created_at: datetime
     updated_at: datetime
     archived_at: datetime | None = None
+    notes: list[OrderNoteView] | None = None
+    """In the answer to an onboarding alone: what its caller should see to."""
 
 
 class Import(BaseModel):
@@ -289,6 +298,10 @@ class JobView(BaseModel):
     records: int | None = None
     bytes: int | None = None
     failure_code: str | None = None
+    failure_cause: str | None = None
+    """Which of the known causes a failed one had; `unknown` where its log has to be read."""
+    failure_explanation: str | None = None
+    """The cause in a sentence; for callers with connections:write."""
     started_at: datetime
     ended_at: datetime | None = None
     duration_seconds: float

@@ -27,7 +27,7 @@ from services.schema_observer.shapes import (
     Watched,
 )
 from shared import background, failpoints, logs, registry, telemetry
-from shared.access import Scope, may
+from shared.access import Scope, caller_of, may
 from shared.airbyte_client import AirbyteClient
 from shared.app import (
     create_app,
@@ -85,6 +85,10 @@ async def observe(
     `drift_id` and `changes` are this connection's. `suspicious` and `failed` change nothing: `code`
     says why, and the source is looked at again by itself. With `{"believe": true}` what is missing
     is believed at once. After `wait` seconds the answer is 202, and the look goes on.
+
+    The source is asked each time, and that counts: 429 `discovery_quota` means that it was
+    discovered as often in 24 hours as its policy allows; 409 `sync_running`, that its connector
+    renews tokens and a sync has one in use.
     """
     found = await service.observe(connection_id, believe=ask is not None and ask.believe, wait=wait)
     if isinstance(found, str):
@@ -98,9 +102,14 @@ async def observe(
     response_model=ObservationView,
     responses=problems(404, 422, 503),
 )
-async def observation(connection_id: UUID, service: Service) -> Response:
-    """How the connection's source is looked at, when next, and what the newest look found."""
-    return raw_json(await service.observation(connection_id))
+async def observation(request: Request, connection_id: UUID, service: Service) -> Response:
+    """How the connection's source is looked at, when next, and what the newest look found.
+
+    `cause` says which known cause a failed one had; `explanation` and `log` are for callers with
+    connections:write.
+    """
+    is_explained = caller_of(request).may_change_connections
+    return raw_json(await service.observation(connection_id, is_explained=is_explained))
 
 
 @router.put(
@@ -250,7 +259,7 @@ def build(settings: Settings) -> FastAPI:
     )
     app.state.db = db
     app.state.request_wait_s = settings.request_wait.total_seconds()
-    app.state.service = SchemaObserver(settings, db, scheduling)
+    app.state.service = SchemaObserver(settings, db, airbyte, scheduling)
     app.include_router(router)
     return app
 

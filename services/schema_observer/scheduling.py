@@ -87,6 +87,8 @@ class Scheduling:
     async def _enrol(self) -> None:
         async with self._db.transaction() as session:
             await registry.enrol_sources(session, every=self._every)
+        async with self._db.transaction() as session:
+            await registry.prune_discoveries(session)
 
     async def _nudge(self) -> None:
         async with self._db.transaction() as session:

@@ -39,9 +39,11 @@ from shared.airbyte_client._transport import (
     Credentials,
     Transport,
 )
+from shared.causes import Reason
 from shared.config import Settings
 from shared.errors import (
     CheckFailed,
+    ConnectorFailed,
     DiscoverFailed,
     Invalid,
     NotActive,
@@ -252,6 +254,7 @@ class AirbyteClient:
             retryable=reason.passing,
         )
         failed.retryable = reason.passing
+        _explain(failed, reason.reason(check.message, run=_run_id(check.job_info.id)))
         raise failed
 
     async def update_source(
@@ -403,7 +406,8 @@ class AirbyteClient:
             timeout=self._discover_timeout,
         )
         if bytes(read.catalog) == b"null" or not read.job_info.succeeded:
-            raise _discover_failed(source_id, read.job_info.failure_reason)
+            run = _run_id(read.job_info.id)
+            raise _discover_failed(source_id, read.job_info.failure_reason, run)
         return Discovered(
             bytes(read.catalog), read.catalog_id, read.job_info.connector_configuration_updated
         )
@@ -415,7 +419,8 @@ class AirbyteClient:
             "commands/run/discover", {**command, "actor_id": source_id}, _ANYTHING, repeat=True
         )
         if not await self._completed(command):
-            raise _discover_failed(source_id, shapes.FailureReason("manual_cancellation"))
+            cancelled = shapes.FailureReason("manual_cancellation")
+            raise _discover_failed(source_id, cancelled, command["id"])
         output = await self._post(
             "commands/output/discover",
             {**command, "with_logs": False},
@@ -423,7 +428,7 @@ class AirbyteClient:
             repeat=True,
         )
         if bytes(output.catalog) == b"null" or output.status != "succeeded":
-            raise _discover_failed(source_id, output.failure_reason)
+            raise _discover_failed(source_id, output.failure_reason, command["id"])
         return Discovered(
             bytes(output.catalog), output.catalog_id, output.connector_configuration_updated
         )
@@ -1013,7 +1018,9 @@ def _may_be_no_such_endpoint(refused: UpstreamRefused) -> bool:
     return isinstance(refused, UpstreamMissing) or refused.code == UNSUPPORTED
 
 
-def _discover_failed(source_id: UUID, reason: shapes.FailureReason | None) -> DiscoverFailed:
+def _discover_failed(
+    source_id: UUID, reason: shapes.FailureReason | None, run: str | None
+) -> DiscoverFailed:
     reason = reason or shapes.FailureReason()
     failed = DiscoverFailed(
         f"The connector of source {source_id} did not deliver a schema.",
@@ -1021,4 +1028,14 @@ def _discover_failed(source_id: UUID, reason: shapes.FailureReason | None) -> Di
         retryable=reason.passing,
     )
     failed.retryable = reason.passing
+    _explain(failed, reason.reason(run=run))
     return failed
+
+
+def _explain(failed: ConnectorFailed, reason: Reason) -> None:
+    failed.cause, failed.explanation, failed.log = reason.cause, reason.explanation, reason.log
+
+
+def _run_id(told: Any) -> str | None:
+    """Airbyte's id of a run, where it is one; the cause's own check is by the same rule."""
+    return told if isinstance(told, str) else None

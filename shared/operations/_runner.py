@@ -452,20 +452,27 @@ class Operations:
 
     # Telling
 
-    async def view(self, operation_id: UUID) -> str:
-        """One operation as JSON text.
+    async def view(self, operation_id: UUID, *, is_explained: bool) -> str:
+        """One operation as JSON text; why a connector failed where `is_explained`.
 
         Raises:
             NotFound: there is none.
         """
         async with self._db.read() as session:
-            found: str | None = await session.scalar(sql.VIEW, {"id": operation_id})
+            found: str | None = await session.scalar(
+                sql.VIEW, {"id": operation_id, "explained": is_explained}
+            )
         if found is None:
             raise NotFound(f"No operation {operation_id}.")
         return found
 
     async def page(
-        self, *, connection_id: UUID | None, status: OperationStatus | None, limit: int
+        self,
+        *,
+        connection_id: UUID | None,
+        status: OperationStatus | None,
+        limit: int,
+        is_explained: bool,
     ) -> str:
         """The newest operations, of one connection or status where it is given: a JSON array."""
         async with self._db.read() as session:
@@ -475,6 +482,7 @@ class Operations:
                     "connection_id": connection_id,
                     "status": None if status is None else status.value,
                     "limit": limit,
+                    "explained": is_explained,
                 },
             )
         return found

@@ -129,7 +129,9 @@ _OPERATION_JSON = """
     json_build_object(
         'operation_id', o.id, 'kind', o.kind, 'connection_id', o.connection_id,
         'status', o.status, 'step', o.step, 'step_since', o.step_since, 'waits_for', o.waits_for,
-        'attempts', o.attempts, 'asked_by', o.asked_by, 'problem', o.failure,
+        'attempts', o.attempts, 'asked_by', o.asked_by,
+        'problem', CASE WHEN CAST(:explained AS boolean) THEN o.failure
+            ELSE o.failure - 'explanation' - 'log' END,
         'answer_status', o.answer_status,
         'created_at', o.created_at, 'deadline', o.deadline, 'ended_at', o.ended_at
     )

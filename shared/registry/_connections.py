@@ -12,18 +12,31 @@ from uuid import UUID
 from sqlalchemy import TextClause, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
 from shared.errors import Invalid, NameTaken, NotActive, NotFound, StaleCatalog
 from shared.models import Connection, ConnectionStatus, SyncCatalogVersion, VersionOrigin
 
 
-async def insert_pending(session: AsyncSession, connection: Connection) -> None:
+async def insert_pending(session: AsyncSession, connection: Connection) -> bool:
     """Record that a connection is about to be made, before anything is; twice is once.
+
+    Returns whether another live connection uses its credential.
 
     Raises:
         NameTaken: a live connection has this name.
     """
-    inserted = await session.scalar(
+    other = aliased(Connection)
+    shares = (
+        select(other.id)
+        .where(
+            other.credential_id == connection.credential_id,
+            other.archived_at.is_(None),
+            other.airbyte_source_id.is_not(None),
+        )
+        .exists()
+    )
+    inserted = await session.execute(
         insert(Connection)
         .values(
             id=connection.id,
@@ -34,10 +47,12 @@ async def insert_pending(session: AsyncSession, connection: Connection) -> None:
             status=ConnectionStatus.PENDING,
         )
         .on_conflict_do_nothing()
-        .returning(Connection.id)
+        .returning(shares)
     )
-    if inserted is None and await session.get(Connection, connection.id) is None:
+    row = inserted.one_or_none()
+    if row is None and await session.get(Connection, connection.id) is None:
         raise NameTaken("A live connection has this name already.")
+    return row is not None and bool(row[0])
 
 
 async def find_connection(session: AsyncSession, connection_id: UUID) -> Connection:
@@ -246,7 +261,10 @@ _JOBS = text("""
         'job_id', j.id, 'airbyte_job_id', j.airbyte_job_id, 'status', j.status,
         'started_by', j.started_by, 'asked_by', j.asked_by, 'catalog_version', j.catalog_version,
         'attempts', j.attempts, 'records', j.records, 'bytes', j.bytes,
-        'failure_code', j.failure_code, 'started_at', j.started_at, 'ended_at', j.ended_at,
+        'failure_code', j.failure_code, 'failure_cause', j.failure_cause,
+        'failure_explanation',
+            CASE WHEN CAST(:explained AS boolean) THEN j.failure_explanation END,
+        'started_at', j.started_at, 'ended_at', j.ended_at,
         'duration_seconds', extract(epoch FROM coalesce(j.ended_at, now()) - j.started_at)
     ) ORDER BY j.started_at DESC, j.id DESC), '[]')::text
     FROM (
@@ -262,9 +280,13 @@ async def versions_json(session: AsyncSession, connection_id: UUID) -> str:
     return found
 
 
-async def jobs_json(session: AsyncSession, connection_id: UUID, *, limit: int) -> str:
-    """A connection's newest jobs, newest first: a JSON array."""
-    found: str = await session.scalar(_JOBS, {"id": connection_id, "limit": limit})
+async def jobs_json(
+    session: AsyncSession, connection_id: UUID, *, limit: int, is_explained: bool
+) -> str:
+    """A connection's newest jobs, newest first: a JSON array; why they failed if `is_explained`."""
+    found: str = await session.scalar(
+        _JOBS, {"id": connection_id, "limit": limit, "explained": is_explained}
+    )
     return found
 
 
