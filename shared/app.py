@@ -82,13 +82,26 @@ class Health(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Whether the service can do its work now; `checks` says `ok`, or what is missing."""
+    """Whether the service can answer now; `checks` says `ok`, or what is missing.
+
+    `ready` is about what no request can do without. `degraded` names what else is away while it is
+    ready: most of the API answers, and what needs the missing part says so.
+    """
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"ready": True, "checks": {"registry": "ok"}}]}
+        json_schema_extra={
+            "examples": [
+                {
+                    "ready": True,
+                    "degraded": ["airbyte"],
+                    "checks": {"registry": "ok", "airbyte": "Airbyte cannot be reached now."},
+                }
+            ]
+        }
     )
 
     ready: bool
+    degraded: list[str] | None = None
     checks: dict[str, str]
 
 
@@ -153,13 +166,14 @@ def create_app(
     access: Access,
     lifespan: Lifespan[FastAPI] | None = None,
     ready: Mapping[str, Check] | None = None,
+    degraded: Mapping[str, Check] | None = None,
     limits: Limits = ORDER,
     body_deadline: timedelta = BODY_DEADLINE,
 ) -> FastAPI:
     """A service's application; its routes are added by the caller.
 
-    `access` is how callers are known. `ready` maps what the service stands on to a check that
-    raises an AamError while it is away.
+    `access` is how callers are known. `ready` maps what the service cannot answer without to a
+    check that raises an AamError while it is away; `degraded`, what only a part of it needs.
     """
     app = FastAPI(
         title=f"AAM {service}",
@@ -173,6 +187,7 @@ def create_app(
     checks = {**(ready or {})}
     if access.anybody is not None:
         checks["access"] = access.require_anybody
+    others = degraded or {}
 
     @app.get("/health", tags=["operations"])
     async def health() -> Health:
@@ -182,13 +197,24 @@ def create_app(
     @app.get(
         "/ready",
         tags=["operations"],
-        responses={503: {"model": Readiness, "description": "Something is missing"}},
+        response_model_exclude_none=True,
+        responses={503: {"model": Readiness, "description": "It cannot answer now"}},
     )
     async def readiness(response: Response) -> Readiness:
-        """Say whether what the service stands on is there."""
-        told = await asyncio.gather(*(_told(check) for check in checks.values()))
+        """Say whether the service can answer: 200 while its registry does, and takes writes.
+
+        What is away beside it, Airbyte for example, makes it `degraded`: people can still read and
+        decide, so a load balancer is to keep the service.
+        """
+        names = [*checks, *others]
+        found = await asyncio.gather(
+            *(_told(check) for check in (*checks.values(), *others.values()))
+        )
+        shown = dict(zip(names, found, strict=True))
+        is_ready = all(shown[name] == "ok" for name in checks)
+        away = [name for name in others if shown[name] != "ok"]
         state = Readiness(
-            ready=all(word == "ok" for word in told), checks=dict(zip(checks, told, strict=True))
+            ready=is_ready, degraded=away if is_ready and away else None, checks=shown
         )
         if not state.ready:
             response.status_code = 503

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -27,8 +28,21 @@ from shared.errors import Unavailable, UpstreamUnknown
 log = logs.get(__name__)
 
 _AWAY = "The registry cannot be reached now."
+_READ_ONLY = "The registry takes no writes now: it is read-only."
+_FULL = "The registry takes no writes now: its disk is full."
 _NOT_GRANTED = "The login of SUPABASE_DB_URL may not use the registry: make it one of aam_services."
 _MAY_WRITE = text("SELECT has_table_privilege(to_regclass('sync_catalog_versions'), 'INSERT')")
+_IS_READ_ONLY = text(
+    "SELECT CAST(current_setting('transaction_read_only') AS boolean) OR pg_is_in_recovery()"
+)
+# A sort that does not fit into its memory is written to the disk: that says whether there is room,
+# and leaves no row that has to be deleted. It takes about 3 ms.
+_LITTLE_MEMORY = text("SET LOCAL work_mem = '64kB'")
+_SPILL = text(
+    "SELECT count(*) FROM (SELECT n FROM generate_series(1, 4000) n ORDER BY -n OFFSET 1) s"
+)
+_REFUSED_FOR_S = 60.0
+"""A refused write is believed for so long, unless another one has been taken since."""
 _NOT_MIGRATED = "The registry is not migrated: run `alembic upgrade head`."
 
 
@@ -54,6 +68,8 @@ class Database:
         self._sessions = sessions
         self._reads = reads or sessions
         self._engine = engine
+        self._refused: tuple[float, str] | None = None
+        """When the newest write was refused for the registry's state, and why."""
 
     @classmethod
     def at(cls, address: PostgresAddress, *, application: str) -> Database:
@@ -86,7 +102,7 @@ class Database:
             UpstreamUnknown: the answer to the commit was lost; it may be durable.
         """
         async with self._sessions() as session:
-            with _registry_errors():
+            with _registry_errors(self._note_refusal):
                 await session.begin()
                 yield session
                 await session.flush()  # so that the commit is a commit and nothing else
@@ -96,6 +112,7 @@ class Database:
                 raise UpstreamUnknown(
                     "The registry's answer to a commit was lost.", code="commit_unknown"
                 ) from _bare(error)
+        self._refused = None
 
     async def insist(
         self, write: Callable[[AsyncSession], Awaitable[T]], *, within: timedelta = _INSISTENCE
@@ -126,15 +143,17 @@ class Database:
         Raises:
             Unavailable: Postgres is away.
         """
-        with _registry_errors():
+        with _registry_errors(self._note_refusal):
             async with self._reads() as session:
                 yield session
 
     async def ping(self) -> None:
-        """Ask Postgres whether the registry's tables are there, and may be used.
+        """Ask Postgres whether the registry's tables are there, may be used, and can be written to.
+
+        A write that was refused a moment ago counts, until another one is taken.
 
         Raises:
-            Unavailable: it is away, not migrated, or not granted to this login.
+            Unavailable: it is away, not migrated, not granted to this login, read-only, or full.
         """
         async with self.read() as session:
             may_write = await session.scalar(_MAY_WRITE)
@@ -142,6 +161,25 @@ class Database:
             raise Unavailable(_NOT_MIGRATED)
         if not may_write:
             raise Unavailable(_NOT_GRANTED)
+        await self._expect_writable()
+
+    async def _expect_writable(self) -> None:
+        async with self.read() as session:
+            if await session.scalar(_IS_READ_ONLY):
+                raise Unavailable(_READ_ONLY)
+        with _registry_errors(self._note_refusal):
+            async with self._sessions() as session:
+                await session.execute(_LITTLE_MEMORY)
+                await session.execute(_SPILL)
+        if self._refused is None:
+            return
+        refused_at, reason = self._refused
+        if time.monotonic() < refused_at + _REFUSED_FOR_S:
+            raise Unavailable(reason)
+
+    def _note_refusal(self, reason: str) -> None:
+        if reason in (_READ_ONLY, _FULL):
+            self._refused = (time.monotonic(), reason)
 
     async def close(self) -> None:
         """Close every pooled connection."""
@@ -152,6 +190,9 @@ class Database:
 class _registry_errors:
     """Turn 'Postgres is away' into Unavailable, without the driver's text: it may quote values."""
 
+    def __init__(self, note: Callable[[str], None]) -> None:
+        self._note = note
+
     def __enter__(self) -> None:
         return None
 
@@ -160,6 +201,7 @@ class _registry_errors:
     ) -> None:
         told = _trouble(error)
         if told is not None:
+            self._note(told)
             raise Unavailable(told) from _bare(error)
 
 
@@ -178,8 +220,8 @@ def _trouble_by_sqlstate(error: DBAPIError) -> str | None:
     sqlstate = getattr(error.orig, "sqlstate", None) or ""
     if sqlstate.startswith(_NO_LOGIN):
         return "The registry refuses the user, the password or the database of SUPABASE_DB_URL."
-    if sqlstate == _NO_PRIVILEGE:
-        return _NOT_GRANTED
+    if sqlstate in _BY_SQLSTATE:
+        return _BY_SQLSTATE[sqlstate]
     if sqlstate.startswith(_OLDER):
         return _NOT_MIGRATED
     if error.connection_invalidated or isinstance(error, OperationalError | InterfaceError):
@@ -189,10 +231,13 @@ def _trouble_by_sqlstate(error: DBAPIError) -> str | None:
 
 # Classes of Postgres's SQLSTATE: https://www.postgresql.org/docs/current/errcodes-appendix.html
 _NO_LOGIN = ("28", "3D")
-_NO_PRIVILEGE = "42501"
 _OLDER = ("42P01", "42703")  # a table or a column is not there
+_BY_SQLSTATE = {
+    "25006": _READ_ONLY,  # a standby during a failover, or set to be read-only
+    "42501": _NOT_GRANTED,
+    "53100": _FULL,
+}
 _NOT_NOW = (
-    "25006",  # a standby, during a failover
     "40",  # serialization failure, deadlock
     "53",  # out of connections, disk or memory
     "55P03",  # lock_timeout

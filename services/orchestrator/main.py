@@ -53,7 +53,7 @@ from shared.background import Look
 from shared.config import Settings, load
 from shared.database import Database
 from shared.gate import access_for, signer_for
-from shared.gauges import Gauges
+from shared.gauges import Gauges, watching_airbyte
 from shared.jobs import Jobs
 from shared.models import ConnectionStatus
 from shared.operations import Operations
@@ -399,6 +399,7 @@ def build(settings: Settings) -> FastAPI:
                 Look(reconcile, settings.reconcile_interval, name="reconcile"),
                 Look(prune, _PRUNED_EVERY, name="prune"),
                 *Gauges(db, "operations", "events", "jobs").looks,
+                *watching_airbyte(airbyte.health),
             ) as stop_looking,
             jobs.running(),
             operations.running(),
@@ -415,11 +416,8 @@ def build(settings: Settings) -> FastAPI:
         description="Onboards connections, triggers syncs, answers what is and what was.",
         access=access_for("orchestrator", settings, db),
         lifespan=lifespan,
-        ready={
-            "registry": db.ping,
-            "airbyte": airbyte.health,
-            "auth_broker": auth_broker.health,
-        },
+        ready={"registry": db.ping},
+        degraded={"airbyte": airbyte.health, "auth_broker": auth_broker.health},
         body_deadline=settings.body_deadline,
     )
     app.state.db = db

@@ -42,7 +42,7 @@ from shared.config import Settings, load
 from shared.database import Database
 from shared.domain.drift import Severity
 from shared.gate import access_for
-from shared.gauges import Gauges
+from shared.gauges import Gauges, watching_airbyte
 from shared.jobs import Jobs
 from shared.operations_http import Wait
 
@@ -239,7 +239,10 @@ def build(settings: Settings) -> FastAPI:
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         async with (
             background.repeating(
-                db, *scheduling.looks, *Gauges(db, "sources", "drifts").looks
+                db,
+                *scheduling.looks,
+                *Gauges(db, "sources", "drifts").looks,
+                *watching_airbyte(airbyte.health),
             ) as stop_looking,
             jobs.running(),
             scheduling.running(),
@@ -254,7 +257,8 @@ def build(settings: Settings) -> FastAPI:
         description="Looks at sources, and records what they offer differently.",
         access=access_for("schema_observer", settings, db),
         lifespan=lifespan,
-        ready={"registry": db.ping, "airbyte": airbyte.health},
+        ready={"registry": db.ping},
+        degraded={"airbyte": airbyte.health},
         body_deadline=settings.body_deadline,
     )
     app.state.db = db

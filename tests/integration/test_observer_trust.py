@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.airbyte_server import catalog, stream
+from tests.fakes.airbyte_server import DEFAULT_CATALOG, catalog, stream
 from tests.integration.conftest import Mesh
 from tests.integration.test_observer import by_hand, counts, observe, planned, told
 
@@ -185,6 +185,69 @@ async def test_airbyte_away_says_nothing_about_the_source(mesh: Mesh) -> None:
     found = await observe(mesh, connection)
     assert found["outcome"] == "unchanged"
     assert await counts(mesh) == before
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_a_stream_that_is_named_twice_is_no_drift(mesh: Mesh, is_first: bool) -> None:
+    """Whichever comes last, whatever a person says: nobody knows which of the two is meant."""
+    connection = await mesh.onboard()
+    before = await counts(mesh)
+    others = [pair["stream"] for pair in DEFAULT_CATALOG["streams"]]
+    twin = stream("Account", {"Id": "string", "Extra__c": "string"})
+    mesh.airbyte.offers(catalog(twin, *others) if is_first else catalog(*others, twin))
+
+    for believe in (False, True):
+        found = await observe(mesh, connection, believe=believe)
+
+        assert (found["outcome"], found["code"]) == ("failed", "duplicate_stream")
+        assert "'Account'" in found["detail"]
+    assert await counts(mesh) == before | {"events": before["events"] + 1}
+    refused = await mesh.orchestrator.post(f"/connections/{connection['id']}/discover")
+    assert (refused.status_code, refused.json()["code"]) == (422, "duplicate_stream")
+    refused = await mesh.orchestrator.post(
+        "/connections/onboard", json={**mesh.order, "connection_name": "Other"}
+    )
+    assert (refused.status_code, refused.json()["code"]) == (422, "duplicate_stream")
+
+
+async def test_one_name_in_two_namespaces_is_two_streams(mesh: Mesh) -> None:
+    """The same table in two schemas."""
+    mesh.airbyte.offers(catalog(stream("items", namespace="shop"), stream("items")))
+    connection = await mesh.onboard(streams=None)
+    assert (await observe(mesh, connection))["outcome"] == "unchanged"
+
+
+async def test_a_stream_without_fields_is_suspicious(mesh: Mesh) -> None:
+    """It pauses nothing: a person, or time, says that it is really so."""
+    connection = await mesh.onboard()
+    before = await counts(mesh)
+    mesh.airbyte.reshape("Account", lambda offered: offered["jsonSchema"].update(properties={}))
+
+    found = await observe(mesh, connection)
+
+    assert (found["outcome"], found["code"]) == ("suspicious", "stream_without_fields")
+    assert await counts(mesh) == before | {"events": before["events"] + 1}
+    found = await observe(mesh, connection, believe=True)
+    assert found["outcome"] == "changed"
+
+
+async def test_a_mass_loss_of_fields_is_suspicious(mesh: Mesh) -> None:
+    """Of an imported connection's first observation, too, which is compared with the catalog."""
+    names = [f"Field_{number}__c" for number in range(20)]
+    many = stream("Account", dict.fromkeys(["Id", *names], "string"))
+    mesh.airbyte.offers(catalog(many))
+    connection = await mesh.onboard(streams=["Account"])
+    mesh.airbyte.offers(catalog(stream("Account", dict.fromkeys(["Id", *names[:5]], "string"))))
+
+    found = await observe(mesh, connection)
+
+    assert (found["outcome"], found["code"]) == ("suspicious", "fields_missing")
+    assert "15 of 21 fields" in found["detail"]
+    await mesh.sql.execute("UPDATE observations SET snapshot_id = NULL")
+    await mesh.sql.execute("UPDATE sync_catalog_versions SET snapshot_id = NULL")
+    await mesh.sql.execute("DELETE FROM snapshots")
+    found = await observe(mesh, connection)
+    assert (found["outcome"], found["code"]) == ("suspicious", "fields_missing")
 
 
 async def test_what_cannot_be_read_is_no_catalog(mesh: Mesh) -> None:
