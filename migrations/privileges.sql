@@ -36,6 +36,7 @@ BEGIN
             ('plans',                 'SELECT, INSERT, UPDATE, DELETE'),
             ('policies',              'SELECT, INSERT, UPDATE'),
             ('repairs',               'SELECT, INSERT, UPDATE'),
+            ('setting_changes',       'SELECT, INSERT'),
             ('snapshots',             'SELECT, INSERT, UPDATE'),
             ('source_credentials',    'SELECT, INSERT, UPDATE'),
             ('stream_schemas',        'SELECT, INSERT'),

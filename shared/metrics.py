@@ -232,6 +232,11 @@ AIRBYTE: Final = Duration(
     {"endpoint": FIXED_BY_CODE, "outcome": _UPSTREAM},
     bounds=_SLOW,
 )
+BATCH_FAILURES: Final = Count(
+    "aam_batch_failures",
+    "Items of batches that failed, while the rest of the batch went on.",
+    {"cause": ("expected", "bug")},
+)
 SYNCS: Final = Count(
     "aam_syncs", "Syncs that ended.", {"outcome": ("succeeded", "failed", "cancelled")}
 )

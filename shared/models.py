@@ -271,6 +271,8 @@ class SyncCatalogVersion(Base):
     """The repair that made it; None where a caller gave the catalog."""
     decided_by: Mapped[str | None]
     """Who decided: a person's name as it was told, or `policy`."""
+    policy_set_by: Mapped[str | None]
+    """Who set the policy's entries that decided; None for the default and for a person."""
     asked_by: Mapped[str | None]
     """Whose credentials asked for it; None where AAM made it by itself."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -559,8 +561,38 @@ class Policy(Base):
     connection_id: Mapped[UUID] = mapped_column(ForeignKey(Connection.id), primary_key=True)
     policy: Mapped[str] = mapped_column(RawJson())
     """As PUT /connections/{id}/policy took it: JSON text."""
+    authors: Mapped[str] = mapped_column(RawJson(), server_default=text("'{}'"))
+    """Who set each entry that differs, by `entity.what` or the setting's name: JSON text."""
     updated_by: Mapped[str | None]
+    """The person that the newest change is for, as the caller said."""
+    requested_by: Mapped[str | None]
+    """Whose credentials asked for the newest change."""
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), onupdate=func.now())
+
+
+class SettingChange(Base):
+    """One change of what happens without a person. Append-only.
+
+    Written by the drift_repair_agent (policies, webhooks) and the schema_observer (observations).
+    """
+
+    __tablename__ = "setting_changes"
+    __table_args__ = (
+        Index("ix_setting_changes_subject_id_id", "subject_id", "subject", "id"),
+        CheckConstraint("subject IN ('policy', 'observation', 'webhook')", name="subject_known"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    subject: Mapped[str]
+    subject_id: Mapped[UUID]
+    """The connection, or the webhook."""
+    change: Mapped[str] = mapped_column(RawJson())
+    """What the order said: JSON text."""
+    changed_by: Mapped[str]
+    """The person that it is for, as the caller said; the caller where nobody was named."""
+    requested_by: Mapped[str | None]
+    """Whose credentials asked for it."""
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class Plan(Base):
@@ -667,9 +699,14 @@ class Webhook(Base):
     generation: Mapped[int] = mapped_column(default=1, server_default="1")
     """Which of its secrets is in force; the one before it still signs for a day."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    created_by: Mapped[str | None]
+    """Whose credentials asked for it; so with the two below."""
     rotated_at: Mapped[datetime | None]
+    rotated_by: Mapped[str | None]
     deleted_at: Mapped[datetime | None]
     """When it was deleted, by a person or by its receiver's 410."""
+    deleted_by: Mapped[str | None]
+    """None where its receiver answered 410."""
 
 
 class WebhookDelivery(Base):
@@ -734,6 +771,9 @@ class Knowledge(Base):
     added_schema: Mapped[str | None] = mapped_column(RawJson())
     connection_id: Mapped[UUID | None]
     decided_by: Mapped[str]
+    """The person, as the caller said; the caller where nobody was named."""
+    requested_by: Mapped[str | None]
+    """Whose credentials asked for it."""
     why: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 

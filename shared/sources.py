@@ -12,6 +12,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from shared.domain.nearest import did_you_mean
 from shared.errors import Invalid
 
 CREDENTIAL_REFERENCE = r"^(?:(?:env|file|vault):)?[a-z0-9][a-z0-9-]{0,62}$"
@@ -103,5 +104,8 @@ def find(name: str) -> SourceType:
     found = SOURCE_TYPES.get(name)
     if found is None:
         known = ", ".join(sorted(SOURCE_TYPES))
-        raise Invalid(f"Unknown source_type; known are: {known}.", code="unknown_source_type")
+        raise Invalid(
+            f"Unknown source_type{did_you_mean(name, SOURCE_TYPES)} Known are: {known}.",
+            code="unknown_source_type",
+        )
     return found

@@ -43,6 +43,10 @@ class Heal(msgspec.Struct, frozen=True):
     repair_id: UUID | None = None
     """The repair that is carried out; None where a caller gave the catalog."""
     decided_by: str | None = None
+    policy_set_by: str | None = None
+    """Who set the policy's entries that decided; None for the default and for a person."""
+    asked_by: str | None = None
+    """Whose credentials asked for the decision; None where a policy decided."""
     is_paused: bool = False
     """Whether AAM has paused it: what waits for a decision may be why Airbyte flags it."""
     afterwards: Literal["as_it_is", "resumed", "paused"] = "as_it_is"
@@ -78,9 +82,10 @@ class Applying:
                 fingerprint=heal.fingerprint,
                 origin=heal.origin,
                 snapshot_id=heal.snapshot_id,
-                asked_by=operation.asked_by,
+                asked_by=heal.asked_by or operation.asked_by,
             )
             version.repair_id, version.decided_by = heal.repair_id, heal.decided_by
+            version.policy_set_by = heal.policy_set_by
             events.record(session, EventType.CATALOG_APPLIED, row, ref=operation.id)
             self._note_pause(session, row, heal)
             if heal.repair_id is not None:

@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -116,6 +116,7 @@ class Carrier:
             await self._end_unchanged(repair)
             return None
         await expect_no_sync(self._airbyte, now.row.id, airbyte_connection_id)
+        decision = {} if is_restoring else _last_decision(repair)
         order = Heal(
             airbyte_connection_id=airbyte_connection_id,
             fingerprint=fingerprint,
@@ -126,6 +127,8 @@ class Carrier:
             origin=origin,
             repair_id=repair.id,
             decided_by=decided_by(repair),
+            policy_set_by=decision.get("policy_set_by"),
+            asked_by=decision.get("asked_by"),
             is_paused=now.row.paused_by is not None,
             afterwards=afterwards,
         )
@@ -222,8 +225,12 @@ def decided_by(repair: Repair) -> str:
     """Who decided a repair last: a person's name, or `policy`."""
     if repair.state == RepairState.ROLLING_BACK:
         return changes_of.BY_POLICY
-    decisions = msgspec.json.decode(repair.decisions)
-    return str(decisions[-1]["by"])
+    return str(_last_decision(repair)["by"])
+
+
+def _last_decision(repair: Repair) -> dict[str, Any]:
+    decisions: list[dict[str, Any]] = msgspec.json.decode(repair.decisions)
+    return decisions[-1]
 
 
 def streams_of(repair: Repair) -> set[StreamId]:

@@ -31,6 +31,7 @@ from services.drift_repair_agent.shapes import (
     RepairPage,
     RepairView,
     RollBack,
+    SettingHistory,
     Unchanged,
 )
 from services.drift_repair_agent.suggesting import Suggesting
@@ -299,9 +300,10 @@ async def approve(
     """Approve a repair, or some of its changes; it is applied, or waits for the end of a sync.
 
     With `changes` these are split off into a repair of their own, which is answered; the rest stays
-    open under its id. A removed field is taken as renamed where that is suggested; `choices` say
-    otherwise. 409 `stale_plan`: the catalog or the source has changed; `newer` is the repair to
-    look at. 409 `not_proposed`: it is decided already, or over.
+    open under its id. A removed field is taken as renamed where the suggestion says
+    `taken_by_approve`; a weaker one must be named in `choices`, else the field is gone and the new
+    one is a field of its own. 409 `stale_plan`: the catalog or the source has changed; `newer` is
+    the repair to look at. 409 `not_proposed`: it is decided already, or over.
     """
     return answered(await repairs.approve(repair_id, order, key=key, wait=wait))
 
@@ -371,15 +373,35 @@ async def policy(connection_id: UUID, policies: PolicyStore) -> PolicyView:
 
 @router.put(
     "/connections/{connection_id}/policy",
-    dependencies=[may(Scope.CONNECTIONS_WRITE)],
+    dependencies=[may(Scope.REPAIRS_DECIDE)],
     responses=problems(404, 409, 422, 503),
 )
 async def put_policy(connection_id: UUID, order: PolicyOrder, policies: PolicyStore) -> PolicyView:
     """Change the policy where the order says so; null is the default again.
 
-    What waits for a person is planned again by the new policy.
+    What waits for a person is planned again by the new policy. It takes who may decide about
+    repairs, since a policy decides without a person. An order that names nothing is refused with
+    422 `empty_policy`.
     """
     return await policies.put(connection_id, order)
+
+
+@router.get(
+    "/connections/{connection_id}/policy/history",
+    dependencies=[may(Scope.CONNECTIONS_READ)],
+    response_model=SettingHistory,
+    responses=problems(404, 422, 503),
+)
+async def policy_history(
+    connection_id: UUID,
+    policies: PolicyStore,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    after: Annotated[
+        int | None, Query(ge=1, le=2**63 - 1, description="`next` of the page before")
+    ] = None,
+) -> Response:
+    """List who changed the connection's policy, when and how, newest first."""
+    return raw_json(await policies.history(connection_id, limit=limit, after=after))
 
 
 def build(settings: Settings) -> FastAPI:

@@ -177,7 +177,7 @@ class Planner:
             now.snapshot,
             before,
             drift,
-            Policy.read(None if policy is None else policy.policy),
+            Policy.of(policy),
             proposed,
             frozenset(item.identity for text in refused for item in changes_of.read(text)),
         )
@@ -329,8 +329,13 @@ class Planner:
         self, basis: _Basis, safe: Sequence[Item], now: datetime, *, parent_id: UUID | None
     ) -> Repair:
         """A repair that the policy has decided."""
-        decided = [item.decided(_by_policy(item, now)) for item in safe]
-        decision = {"verdict": "approved", "changes": [i.id for i in safe], "by": BY_POLICY}
+        decided = [item.decided(_by_policy(item, now, basis.policy)) for item in safe]
+        decision = {
+            "verdict": "approved",
+            "changes": [item.id for item in safe],
+            "by": BY_POLICY,
+            "policy_set_by": _authors(decided),
+        }
         return Repair(
             id=uuid4(),
             connection_id=basis.situation.row.id,
@@ -425,6 +430,7 @@ def _pairs(
         )
         added = by_place.get(place)
         if added is not None:
+            suggestion = changes_of.weighed(suggestion)
             pairs[identity(change)] = _Half(added, suggestion)
             pairs[identity(added)] = _Half(change, suggestion)
     return pairs
@@ -443,6 +449,7 @@ def _of_rename(gone: Item, new: Item, policy: Policy, refused: Collection[str]) 
     suggestion = gone.suggestion
     is_certain = (
         suggestion is not None
+        and suggestion.taken_by_approve
         and suggestion.more_than_names
         and suggestion.confidence >= policy.rename_min_confidence
         and gone.identity not in refused
@@ -455,12 +462,23 @@ def _of_rename(gone: Item, new: Item, policy: Policy, refused: Collection[str]) 
     return Reaction.PROPOSE
 
 
-def _by_policy(item: Item, now: datetime) -> Made:
+def _authors(decided: Sequence[Item]) -> str | None:
+    """Who set the entries of the policy that decided these; None where all are the default's."""
+    made = (item.decision for item in decided)
+    known = {one.policy_set_by for one in made if one is not None and one.policy_set_by}
+    return "; ".join(sorted(known)) or None
+
+
+def _by_policy(item: Item, now: datetime, policy: Policy) -> Made:
+    entity, what = item.verdict.entity, item.verdict.what
+    if item.pair is not None:
+        entity, what = "field" if item.change.path else "stream", "renamed"
     return Made(
         action="exclude" if item.excluded else "apply",
         by=BY_POLICY,
         at=now,
         became=None if item.suggestion is None else item.suggestion.became,
+        policy_set_by=policy.set_by(entity, what),
     )
 
 
@@ -470,8 +488,9 @@ def _are_same(one: Sequence[Item], other: Sequence[Item]) -> bool:
 
 
 def _read(item: Item) -> tuple[str, Reaction, object]:
-    became = None if item.suggestion is None else item.suggestion.became
-    return item.identity, item.reaction, became
+    suggestion = item.suggestion
+    suggested = None if suggestion is None else (suggestion.became, suggestion.taken_by_approve)
+    return item.identity, item.reaction, suggested
 
 
 def _id(repair: Repair | None) -> UUID | None:

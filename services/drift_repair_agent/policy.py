@@ -11,6 +11,7 @@ from typing import Final, Literal
 import msgspec
 
 from shared.domain.drift import Severity, Verdict
+from shared.models import Policy as Row
 
 
 class Reaction(StrEnum):
@@ -71,8 +72,10 @@ class Own(msgspec.Struct, frozen=True, omit_defaults=True):
 class Policy:
     """The policy in effect: a connection's own entries over the default."""
 
-    def __init__(self, own: Own) -> None:
+    def __init__(self, own: Own, authors: Mapping[str, str | None] | None = None) -> None:
         self.own = own
+        self.authors = authors or {}
+        """Who set each entry of `own`, by `entity.what` or the setting's name."""
         self.reactions: dict[str, dict[str, Reaction]] = {
             entity: whats | own.reactions.get(entity, {}) for entity, whats in DEFAULT.items()
         }
@@ -89,6 +92,20 @@ class Policy:
     def read(cls, stored: str | None) -> Policy:
         """The policy whose own entries are this JSON text; None where there are none."""
         return cls(Own() if stored is None else msgspec.json.decode(stored, type=Own))
+
+    @classmethod
+    def of(cls, row: Row | None) -> Policy:
+        """The policy as the registry has it; None where it is the default."""
+        if row is None:
+            return cls(Own())
+        own = msgspec.json.decode(row.policy, type=Own)
+        authors = msgspec.json.decode(row.authors, type=dict[str, str])
+        # Entries of before authors were recorded: the newest change's author is known.
+        return cls(own, {name: authors.get(name, row.updated_by) for name in _flat(own)})
+
+    def set_by(self, entity: str, what: str) -> str | None:
+        """Who set the entry that decides about this; None where it is the default."""
+        return self.authors.get(f"{entity}.{what}")
 
     def reaction(self, verdict: Verdict) -> Reaction:
         """What is done about a change.
@@ -127,6 +144,27 @@ def _is_named(name: str, pattern: str) -> bool:
     if len(pattern.strip("*")) > _SHORT or not pattern.startswith("*") or len(starts) < 2:
         return True
     return any(fnmatchcase(whole[start:], pattern.lstrip("*")) for start in starts)
+
+
+def authored(
+    before: Mapping[str, str | None], old: Own, new: Own, author: str
+) -> dict[str, str | None]:
+    """Who set each entry of the new policy, where `author` changed it from the old one."""
+    was, is_ = _flat(old), _flat(new)
+    return {
+        name: before.get(name) if name in was and was[name] == value else author
+        for name, value in is_.items()
+    }
+
+
+def _flat(own: Own) -> dict[str, object]:
+    settings: dict[str, object] = msgspec.to_builtins(own)
+    reactions = {
+        f"{entity}.{what}": reaction
+        for entity, whats in own.reactions.items()
+        for what, reaction in whats.items()
+    }
+    return {name: value for name, value in settings.items() if name != "reactions"} | reactions
 
 
 def changed(own: Own, order: Mapping[str, object]) -> Own:

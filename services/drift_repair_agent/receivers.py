@@ -13,7 +13,7 @@ from services.drift_repair_agent.addresses import is_never_called, written
 from services.drift_repair_agent.delivering import Deliveries
 from services.drift_repair_agent.notifying import body_of_test
 from services.drift_repair_agent.sending import Outcome, Signer
-from shared import registry
+from shared import access, registry
 from shared.config import is_loopback
 from shared.database import Database
 from shared.errors import Invalid, NotFound
@@ -51,8 +51,12 @@ class Receivers:
                 url=url,
                 events=msgspec.json.encode(events).decode(),
                 connection_id=connection_id,
+                created_by=access.asked_by(),
             )
             session.add(webhook)
+            await session.flush()
+            change = {"action": "created", "events": list(events), "connection_id": connection_id}
+            await registry.record_setting_change(session, "webhook", webhook.id, change)
         return webhook, self._signer.secret(webhook.id, webhook.generation)
 
     async def rotate(self, webhook_id: UUID) -> tuple[Webhook, str]:
@@ -66,7 +70,10 @@ class Receivers:
         self._signer.require_key()
         async with self._db.transaction() as session:
             webhook = await registry.lock_webhook(session, webhook_id)
+            webhook.rotated_by = access.asked_by()
             await registry.rotate_webhook(session, webhook)
+            change = {"action": "rotated", "generation": webhook.generation}
+            await registry.record_setting_change(session, "webhook", webhook.id, change)
         return webhook, self._signer.secret(webhook.id, webhook.generation)
 
     async def delete(self, webhook_id: UUID) -> Webhook:
@@ -77,8 +84,13 @@ class Receivers:
         """
         async with self._db.transaction() as session:
             webhook = await registry.find_webhook(session, webhook_id, for_update=True)
-            await registry.delete_webhook(session, webhook_id, code="webhook_deleted")
-            await session.refresh(webhook)
+            if webhook.deleted_at is None:
+                webhook.deleted_by = access.asked_by()
+                await session.flush()
+                await registry.delete_webhook(session, webhook_id, code="webhook_deleted")
+                change = {"action": "deleted"}
+                await registry.record_setting_change(session, "webhook", webhook.id, change)
+                await session.refresh(webhook)
         return webhook
 
     async def test(self, webhook_id: UUID) -> Outcome:

@@ -102,7 +102,13 @@ class Repairs:
         async with self._db.read() as session:
             repair = await registry.find_repair(session, repair_id)
             at = await registry.now(session)
-        made = Made(action="keep", by=order.by, at=at, why=order.why)
+        made = Made(
+            action="keep",
+            by=access.named(order.by),
+            at=at,
+            why=order.why,
+            asked_by=access.asked_by(),
+        )
         decided = [item.decided(made) for item in chosen(changes_of.read(repair.changes), order)]
 
         async def write(session: AsyncSession) -> Answer:
@@ -459,7 +465,7 @@ def _decision(
     return {
         "verdict": verdict,
         "changes": [item.id for item in decided],
-        "by": order.by,
+        "by": access.named(order.by),
         "asked_by": access.asked_by(),
         "at": at,
         "why": order.why,

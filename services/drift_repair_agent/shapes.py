@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.drift_repair_agent.policy import Reaction
-from shared.input import Name, Why
+from shared.input import By, Why
 from shared.models import RepairState
 
 _ID = "91aa4c0e-7d3b-4f5a-8e21-6c0b9a8d7e6f"
@@ -28,7 +28,8 @@ class Choice(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     became: FieldPath | None = None
-    """What a removed field or stream is called now; null: it is gone. Left out: as suggested."""
+    """What a removed field or stream is called now; null: it is gone. Left out: as suggested, where
+    the suggestion says `taken_by_approve`; else it is gone."""
     cursor: FieldPath | None = None
     """The cursor that the stream is read by from now on."""
     primary_key: Annotated[list[FieldPath], Field(min_length=1, max_length=100)] | None = None
@@ -42,8 +43,8 @@ class Decide(BaseModel):
         extra="forbid", json_schema_extra={"examples": [{"by": "Ada", "why": "It comes back."}]}
     )
 
-    by: Name
-    """Who decides."""
+    by: By | None = None
+    """Who decides. Left out: the caller, who is recorded in any case."""
     why: Why | None = None
     changes: Annotated[list[str], Field(min_length=1, max_length=10_000)] | None = None
     """Ids of the changes that are decided; the rest stays open. Left out: all."""
@@ -79,7 +80,8 @@ class RollBack(BaseModel):
     )
 
     version: int = Field(strict=True, ge=1, le=2**31 - 1)
-    by: Name
+    by: By | None = None
+    """Who decides. Left out: the caller, who is recorded in any case."""
     why: Why | None = None
 
 
@@ -117,7 +119,8 @@ class PolicyOrder(BaseModel):
     Of several connections on one source the smallest counts. By default: DISCOVERIES_PER_DAY, else
     as many as the interval of observation needs, and 50 more.
     """
-    by: Name | None = None
+    by: By | None = None
+    """Who wants it. Left out: the caller, who is recorded in any case."""
 
 
 class PolicyView(BaseModel):
@@ -142,6 +145,7 @@ class PolicyView(BaseModel):
                     "discoveries_per_day": None,
                     "own": {"reactions": {"field": {"added": "propose"}}},
                     "updated_by": "Ada",
+                    "requested_by": "ada@example.com (key ab12cd34)",
                     "updated_at": _AT,
                 }
             ]
@@ -157,7 +161,40 @@ class PolicyView(BaseModel):
     """Most discoveries of the source in 24 hours; null: the installation's default."""
     own: dict[str, Any]
     updated_by: str | None = None
+    requested_by: str | None = None
+    """Whose credentials asked for the newest change."""
     updated_at: datetime | None = None
+
+
+SETTING_CHANGE: dict[str, Any] = {
+    "at": _AT,
+    "by": "Ada",
+    "requested_by": "ada@example.com (key ab12cd34)",
+    "change": {"reactions": {"field": {"added": "propose"}}},
+}
+
+
+class SettingChangeView(BaseModel):
+    """One change of a setting, as it was ordered."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [SETTING_CHANGE]})
+
+    at: datetime
+    by: str
+    requested_by: str | None = None
+    """Whose credentials asked for it."""
+    change: dict[str, Any]
+
+
+class SettingHistory(BaseModel):
+    """Changes, newest first; `next` is the next page's `after`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"items": [SETTING_CHANGE], "next": None}]}
+    )
+
+    items: list[SettingChangeView]
+    next: str | None = None
 
 
 _CHANGE: dict[str, Any] = {
@@ -181,6 +218,10 @@ _CHANGE: dict[str, Any] = {
         "became": ["Amount__c"],
         "confidence": 0.81,
         "more_than_names": False,
+        "types_clash": False,
+        "rival": 0.12,
+        "taken_by_approve": True,
+        "not_taken_because": None,
         "evidence": [{"kind": "type", "score": 1.0, "detail": "Both are numbers."}],
         "alternatives": [],
     },

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 from uuid import uuid5
 
 import msgspec
 
 from services.drift_repair_agent import items as changes_of
-from services.drift_repair_agent.items import BY_POLICY, Item, Suggestion, identity
+from services.drift_repair_agent.items import Item, Suggestion, identity
 from services.drift_repair_agent.situation import Situation
 from shared import logs, registry
 from shared.database import Database
@@ -95,6 +95,7 @@ class Suggesting:
             source_type=now.row.source_type,
             entity="stream" if stream is None else "field",
             stream=None if stream is None else msgspec.to_builtins(stream),
+            connection_id=now.row.id,
             removed=[_element(change, head[change.stream]) for change in question.removed],
             added=[_element(change, now.offered[change.stream]) for change in question.added],
             unchanged=[] if stream is None else sorted(_unchanged(head[stream], question.removed)),
@@ -168,15 +169,6 @@ def _unchanged(pair: bytes, removed: Sequence[Change]) -> set[str]:
 def _decisions(repair: Repair, item: Item, *, source_type: str) -> list[RenameDecision]:
     """What a person's decision about a removal says: what it became, and what it did not."""
     made = item.decision
-    if made is None or made.by == BY_POLICY or not item.is_removal:
-        return []
-    suggested = None if item.suggestion is None else item.suggestion.became
-    followed = made.action != "keep"
-    told: list[tuple[str, tuple[str, ...] | None, Literal["accepted", "rejected"]]] = []
-    if followed:
-        told.append((item.id, made.became, "accepted"))
-    if suggested is not None and (not followed or made.became != suggested):
-        told.append((f"{item.id} not", suggested, "rejected"))
     return [
         {
             "decision_id": str(uuid5(repair.id, name)),
@@ -187,8 +179,10 @@ def _decisions(repair: Repair, item: Item, *, source_type: str) -> list[RenameDe
             "became": None if became is None else list(became),
             "verdict": verdict,
             "decided_by": made.by,
+            "requested_by": made.asked_by,
             "why": made.why,
             "connection_id": str(repair.connection_id),
         }
-        for name, became, verdict in told
+        for name, became, verdict in changes_of.lessons(item)
+        if made is not None
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal, TypeAlias
 from uuid import UUID
@@ -13,9 +14,10 @@ from pydantic_core import PydanticCustomError
 
 from services.drift_repair_agent.notifying import TOLD_BY_DEFAULT
 from services.drift_repair_agent.receivers import Receivers, expect_meant
+from services.drift_repair_agent.shapes import SettingHistory
 from shared import registry
 from shared.access import Scope, may
-from shared.app import example, links, problems
+from shared.app import links, problems, raw_json
 from shared.database import Database
 from shared.models import Webhook, WebhookDelivery
 
@@ -41,8 +43,11 @@ _WEBHOOK: dict[str, Any] = {
     "events": list(TOLD_BY_DEFAULT),
     "connection_id": None,
     "created_at": "2026-11-22T09:30:00.123456Z",
+    "created_by": "ada@example.com (key ab12cd34)",
     "rotated_at": None,
+    "rotated_by": None,
     "deleted_at": None,
+    "deleted_by": None,
 }
 _DELIVERY: dict[str, Any] = {
     "id": _DELIVERY_ID,
@@ -99,13 +104,18 @@ class WebhookView(BaseModel):
     events: list[str]
     connection_id: UUID | None = None
     created_at: datetime
+    created_by: str | None = Field(
+        default=None, description="Whose credentials asked for it; so with the two below."
+    )
     rotated_at: datetime | None = Field(
         default=None,
         description="When it got the secret in force; the one before it signs for a day more.",
     )
+    rotated_by: str | None = None
     deleted_at: datetime | None = Field(
         default=None, description="By a person, or because its receiver answered 410."
     )
+    deleted_by: str | None = None
 
 
 class WebhookWithSecret(WebhookView):
@@ -141,6 +151,26 @@ class DeliveryView(BaseModel):
     ended_at: datetime | None = None
 
 
+class WebhookPage(BaseModel):
+    """Webhooks, newest first; `next` is the next page's `after`."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"items": [_WEBHOOK], "next": None}]})
+
+    items: list[WebhookView]
+    next: str | None = None
+
+
+class DeliveryPage(BaseModel):
+    """Messages, newest first; `next` is the next page's `after`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"items": [_DELIVERY], "next": None}]}
+    )
+
+    items: list[DeliveryView]
+    next: str | None = None
+
+
 class Tested(BaseModel):
     """How a test message went."""
 
@@ -169,6 +199,7 @@ def _db(request: Request) -> Database:
 Story = Annotated[Receivers, Depends(_receivers)]
 Registry = Annotated[Database, Depends(_db)]
 Limit = Annotated[int, Query(ge=1, le=500)]
+After = Annotated[str | None, Query(max_length=200, description="`next` of the page before")]
 
 
 @router.post(
@@ -203,13 +234,14 @@ async def add_webhook(order: NewWebhook, receivers: Story, response: Response) -
 @router.get(
     "",
     dependencies=[may(Scope.CONNECTIONS_READ)],
-    responses={200: example([_WEBHOOK]), **problems(422, 503)},
+    responses=problems(422, 503),
 )
-async def webhooks(db: Registry, limit: Limit = 100) -> list[WebhookView]:
+async def webhooks(db: Registry, limit: Limit = 100, after: After = None) -> WebhookPage:
     """List the webhooks, newest first, without the deleted ones."""
+    start = registry.read_cursor(after) if after else None
     async with db.read() as session:
-        rows = await registry.newest_webhooks(session, limit=limit)
-    return [_shown(row) for row in rows]
+        rows = await registry.newest_webhooks(session, limit=limit + 1, after=start)
+    return WebhookPage(items=[_shown(row) for row in rows[:limit]], next=_next(rows, limit))
 
 
 @router.get(
@@ -268,21 +300,47 @@ async def test_webhook(webhook_id: UUID, receivers: Story) -> Tested:
     "/{webhook_id}/deliveries",
     dependencies=[may(Scope.CONNECTIONS_WRITE)],
     responses={
-        200: example([_DELIVERY])
-        | links(
+        200: links(
             "POST /webhooks/{webhook_id}/deliveries/{delivery_id}/retry",
             webhook_id="$request.path.webhook_id",
-            delivery_id="$response.body#/0/id",
+            delivery_id="$response.body#/items/0/id",
         ),
         **problems(404, 422, 503),
     },
 )
-async def deliveries(webhook_id: UUID, db: Registry, limit: Limit = 50) -> list[DeliveryView]:
+async def deliveries(
+    webhook_id: UUID, db: Registry, limit: Limit = 50, after: After = None
+) -> DeliveryPage:
     """List its messages, newest first; those that ended are kept for 30 days."""
+    start = registry.read_cursor(after) if after else None
     async with db.read() as session:
         await registry.find_webhook(session, webhook_id)
-        rows = await registry.newest_deliveries(session, webhook_id, limit=limit)
-    return [_delivery(row) for row in rows]
+        rows = await registry.newest_deliveries(session, webhook_id, limit=limit + 1, after=start)
+    return DeliveryPage(items=[_delivery(row) for row in rows[:limit]], next=_next(rows, limit))
+
+
+@router.get(
+    "/{webhook_id}/history",
+    dependencies=[may(Scope.CONNECTIONS_WRITE)],
+    response_model=SettingHistory,
+    responses=problems(404, 422, 503),
+)
+async def webhook_history(
+    webhook_id: UUID,
+    db: Registry,
+    limit: Limit = 100,
+    after: Annotated[
+        int | None, Query(ge=1, le=2**63 - 1, description="`next` of the page before")
+    ] = None,
+) -> Response:
+    """List who made, rotated and deleted the webhook, newest first."""
+    async with db.read() as session:
+        await registry.find_webhook(session, webhook_id)
+        return raw_json(
+            await registry.setting_history_json(
+                session, "webhook", webhook_id, limit=limit, after=after
+            )
+        )
 
 
 @router.post(
@@ -296,6 +354,13 @@ async def retry_delivery(webhook_id: UUID, delivery_id: UUID, receivers: Story) 
     return _delivery(await receivers.retry(webhook_id, delivery_id))
 
 
+def _next(rows: Sequence[Webhook] | Sequence[WebhookDelivery], limit: int) -> str | None:
+    """The cursor of the next page, where more than `limit` were found."""
+    if len(rows) <= limit:
+        return None
+    return registry.cursor_of(rows[limit - 1].created_at, rows[limit - 1].id)
+
+
 def _shown(row: Webhook) -> WebhookView:
     return WebhookView(
         id=row.id,
@@ -303,8 +368,11 @@ def _shown(row: Webhook) -> WebhookView:
         events=msgspec.json.decode(row.events),
         connection_id=row.connection_id,
         created_at=row.created_at,
+        created_by=row.created_by,
         rotated_at=row.rotated_at,
+        rotated_by=row.rotated_by,
         deleted_at=row.deleted_at,
+        deleted_by=row.deleted_by,
     )
 
 

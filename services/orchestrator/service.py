@@ -12,7 +12,8 @@ from services.orchestrator.credentials import CredentialShared, Digests, expect_
 from services.orchestrator.jobs import record_job
 from services.orchestrator.onboarding import Onboarding, Wiring, keep_discovered, unreadable
 from services.orchestrator.reconciling import Reapplying
-from services.orchestrator.shapes import Cron, Onboard
+from services.orchestrator.schedule import Cron
+from services.orchestrator.shapes import Onboard
 from services.orchestrator.syncing import Syncing, order_for
 from services.orchestrator.workspace import workspace_of
 from shared import registry, sources

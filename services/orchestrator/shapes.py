@@ -9,6 +9,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from services.orchestrator.schedule import AirbyteSchedule
 from shared.input import Name
 from shared.models import ConnectionStatus, JobStarter
 from shared.sources import CREDENTIAL_REFERENCE
@@ -16,32 +17,27 @@ from shared.sources import CREDENTIAL_REFERENCE
 _ID = "7d0c7f4e-6a3c-4b9d-9a57-0f3c1d2b4e5f"
 _SNAPSHOT_ID = "1c9d8e7f-0a1b-4c2d-8e3f-4a5b6c7d8e9f"
 
+_LONGEST_NAME = 200
+"""With AAM's marker, of 43 characters, it fits into the 256 that Airbyte's columns have."""
+
 
 def _unmarked(name: str) -> str:
     if "[aam:" in name:
         raise PydanticCustomError("aam_plain_name", "Input should not contain AAM's own marker")
+    if len(name) > _LONGEST_NAME:  # composing some characters makes more of them
+        raise PydanticCustomError(
+            "aam_long_name", f"Input should have at most {_LONGEST_NAME} characters when composed"
+        )
     return name
 
 
+def _each_once(names: list[str]) -> list[str]:
+    if len(set(names)) < len(names):
+        raise PydanticCustomError("aam_stream_twice", "Input should name each stream once")
+    return names
+
+
 ConnectionName = Annotated[Name, AfterValidator(_unmarked)]
-
-
-class Every(BaseModel):
-    """Airbyte syncs by itself at a fixed distance."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    units: int = Field(strict=True, ge=1, le=10_000)
-    time_unit: Literal["minutes", "hours", "days", "weeks", "months"] = "hours"
-
-
-class Cron(BaseModel):
-    """Airbyte syncs by itself at these times; a Quartz expression, such as `0 0 6 * * ?`."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    cron: str = Field(min_length=9, max_length=200)
-    time_zone: str = Field(default="UTC", max_length=64)
 
 
 class Onboard(BaseModel):
@@ -69,13 +65,18 @@ class Onboard(BaseModel):
         description="Where the auth_broker finds the credential: `salesforce-prod` in its default "
         "store, `env:…`, `file:…` or `vault:…` in that one. Not for sources without one.",
     )
-    streams: list[Annotated[str, Field(min_length=1, max_length=512)]] | None = Field(
+    streams: (
+        Annotated[
+            list[Annotated[str, Field(min_length=1, max_length=512)]], AfterValidator(_each_once)
+        ]
+        | None
+    ) = Field(
         default=None,
         min_length=1,
         max_length=10_000,
         description="Which streams to sync. Left out: what Airbyte suggests, else all.",
     )
-    schedule: Every | Cron | None = Field(
+    schedule: AirbyteSchedule | None = Field(
         default=None, description="When Airbyte syncs by itself. Left out: only when AAM asks."
     )
     destination_id: UUID | None = Field(
@@ -241,6 +242,7 @@ VERSION: dict[str, Any] = {
     "streams": 2,
     "repair_id": "91aa4c0e-7d3b-4f5a-8e21-6c0b9a8d7e6f",
     "decided_by": "Ada",
+    "policy_set_by": None,
     "asked_by": "ada@example.com (key ab12cd34)",
     "created_at": "2026-11-22T10:00:00.123456+00:00",
 }
@@ -260,6 +262,9 @@ class VersionView(BaseModel):
     """The repair that made it; None where a caller gave the catalog."""
     decided_by: str | None = None
     """Who decided, as it was told; `policy` where nobody had to."""
+    policy_set_by: str | None = None
+    """Of a version that the policy decided: who set the entries of the policy that did; null for
+    the default."""
     asked_by: str | None = None
     """Whose credentials asked for it; null where AAM made it by itself."""
     """Who decided: a person, or `policy`."""

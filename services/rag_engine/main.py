@@ -12,8 +12,7 @@ from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from services.rag_engine.explaining import Explaining
 from services.rag_engine.service import RagEngine
 from services.rag_engine.shapes import (
-    KNOWLEDGE,
-    KnowledgeView,
+    KnowledgePage,
     Learn,
     Learned,
     SourceType,
@@ -21,10 +20,11 @@ from services.rag_engine.shapes import (
     Suggested,
 )
 from shared import logs, registry, telemetry
-from shared.access import Scope, may
-from shared.app import create_app, example, for_server, links, problems, raw_json
+from shared.access import Scope, caller_of, may
+from shared.app import create_app, for_server, links, problems, raw_json
 from shared.config import RagEngineSettings, load
 from shared.database import Database
+from shared.errors import Invalid
 from shared.gate import access_for
 from shared.input import QUESTION
 
@@ -57,7 +57,9 @@ async def suggest(order: Suggest, service: Service) -> Response:
     At most 2,000 on each side, and 4 MiB. `confidence` is bounded by the evidence: 0.90 for names,
     types and the rest of what a schema shows, 0.92 with a note in a description, 0.95 with matching
     values or what a person decided about exactly these before, 0.98 with a hint that the schema
-    declares. What a person rejected comes with 0.05. `samples` are forgotten with the answer.
+    declares. Nothing below 0.08 is suggested, nor what was rejected in the connection that is asked
+    for; a rejection in another one only lowers the confidence. `samples` are forgotten with the
+    answer.
     """
     return raw_json(orjson.dumps(await service.suggest(order)))
 
@@ -70,30 +72,41 @@ async def suggest(order: Suggest, service: Service) -> Response:
         **problems(409, 413, 422, 503, 504),
     },
 )
-async def learn(decision: Learn, service: Service) -> Learned:
+async def learn(decision: Learn, service: Service, request: Request) -> Learned:
     """Keep what a person decided, as evidence for the next time.
 
     The same decision told twice is learned once; another one under the same id is refused with 409
     `decision_differs`. Where decisions contradict each other, the newest about a pair counts.
     """
+    if decision.requested_by is not None and not caller_of(request).is_service:
+        raise Invalid(
+            "`requested_by` is what AAM knows of the caller: leave it out.",
+            code="requested_by_given",
+        )
     return Learned(learned=await service.learn(decision))
 
 
 @router.get(
     "/knowledge",
     dependencies=[may(Scope.CONNECTIONS_READ)],
-    response_model=list[KnowledgeView],
-    responses={200: example([KNOWLEDGE]), **problems(422, 503)},
+    response_model=KnowledgePage,
+    responses=problems(422, 503),
 )
 async def knowledge(
     db: Registry,
     source_type: Annotated[SourceType | None, Query()] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    after: Annotated[
+        str | None, Query(max_length=200, description="`next` of the page before")
+    ] = None,
 ) -> Response:
-    """What people decided, newest first."""
+    """List what people decided, newest first."""
+    start = registry.read_cursor(after) if after else None
     async with db.read() as session:
         return raw_json(
-            await registry.knowledge_json(session, source_type=source_type, limit=limit)
+            await registry.knowledge_json(
+                session, source_type=source_type, limit=limit, after=start
+            )
         )
 
 

@@ -21,13 +21,14 @@ from services.schema_observer.shapes import (
     DriftView,
     GoesOn,
     LookView,
+    ObservationHistory,
     ObservationView,
     SnapshotDiff,
     SnapshotView,
     Watched,
 )
 from shared import background, failpoints, logs, registry, telemetry
-from shared.access import Scope, caller_of, may
+from shared.access import Scope, caller_of, may, require
 from shared.airbyte_client import AirbyteClient
 from shared.app import (
     create_app,
@@ -84,12 +85,15 @@ async def observe(
     Every connection on the source is compared. `outcome` is `changed` where any sees a drift;
     `drift_id` and `changes` are this connection's. `suspicious` and `failed` change nothing: `code`
     says why, and the source is looked at again by itself. With `{"believe": true}` what is missing
-    is believed at once. After `wait` seconds the answer is 202, and the look goes on.
+    is believed at once, which takes `repairs:decide`: a policy may then act on it. After `wait`
+    seconds the answer is 202, and the look goes on.
 
     The source is asked each time, and that counts: 429 `discovery_quota` means that it was
     discovered as often in 24 hours as its policy allows; 409 `sync_running`, that its connector
     renews tokens and a sync has one in use.
     """
+    if ask is not None and ask.believe:
+        require(Scope.REPAIRS_DECIDE)
     found = await service.observe(connection_id, believe=ask is not None and ask.believe, wait=wait)
     if isinstance(found, str):
         return raw_json(found)
@@ -132,6 +136,30 @@ async def watch(connection_id: UUID, watched: Watched, service: Service) -> Resp
     seconds = watched.interval_seconds
     interval = None if seconds is None else timedelta(seconds=seconds)
     return raw_json(await service.watch(connection_id, interval))
+
+
+@router.get(
+    "/connections/{connection_id}/observation/history",
+    dependencies=[may(Scope.CONNECTIONS_READ)],
+    response_model=ObservationHistory,
+    responses=problems(404, 422, 503),
+)
+async def observation_history(
+    connection_id: UUID,
+    db: Registry,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    after: Annotated[
+        int | None, Query(ge=1, le=2**63 - 1, description="`next` of the page before")
+    ] = None,
+) -> Response:
+    """List who changed the interval, or had a look believed, newest first."""
+    async with db.read() as session:
+        await registry.find_connection(session, connection_id)
+        return raw_json(
+            await registry.setting_history_json(
+                session, "observation", connection_id, limit=limit, after=after
+            )
+        )
 
 
 @router.get(

@@ -77,6 +77,9 @@ class SchemaObserver:
             asked = await registry.ask_for_source(
                 session, row, is_believed=believe, joins_within=_JOINS_WITHIN
             )
+            if believe:
+                change = {"believe": True}
+                await registry.record_setting_change(session, "observation", row.id, change)
         if not await self._is_looked_at(source_id, asked, wait=wait):
             return StillLooking(connection_id, source_id)
         async with self._db.read() as session:
@@ -133,6 +136,9 @@ class SchemaObserver:
         async with self._db.transaction() as session:
             row = await registry.lock_connection(session, connection_id)
             await registry.watch(session, connection_id, interval)
+            seconds = None if interval is None else int(interval.total_seconds())
+            change = {"interval_seconds": seconds}
+            await registry.record_setting_change(session, "observation", row.id, change)
         if row.airbyte_source_id is not None:
             # Apart: the end of a look locks the source before its connections.
             async with self._db.transaction() as session:

@@ -150,6 +150,37 @@ class Watched(BaseModel):
     )
 
 
+class ObservationChange(BaseModel):
+    """A change of the interval, or a look that was to be believed."""
+
+    at: datetime
+    by: str
+    requested_by: str | None = None
+    """Whose credentials asked for it."""
+    change: dict[str, Any]
+
+
+class ObservationHistory(BaseModel):
+    """Changes, newest first; `next` is the next page's `after`."""
+
+    model_config = _shown(
+        {
+            "items": [
+                {
+                    "at": _AT,
+                    "by": "ada@example.com (key ab12cd34)",
+                    "requested_by": "ada@example.com (key ab12cd34)",
+                    "change": {"interval_seconds": 300},
+                }
+            ],
+            "next": None,
+        }
+    )
+
+    items: list[ObservationChange]
+    next: str | None = None
+
+
 class ObservationView(BaseModel):
     """How a connection's source is looked at, and what the newest look found."""
 

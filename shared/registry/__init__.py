@@ -5,6 +5,7 @@ from shared.registry._connections import (
     append_version,
     begin_heal,
     connection_json,
+    cursor_of,
     end_heal,
     find_connection,
     head_fingerprint,
@@ -116,6 +117,11 @@ from shared.registry._repairs import (
     verify_by_job,
     wait_on,
 )
+from shared.registry._setting_changes import (
+    SettingSubject,
+    record_setting_change,
+    setting_history_json,
+)
 from shared.registry._snapshots import (
     find_snapshot,
     insert_stream_schemas,
@@ -170,6 +176,7 @@ __all__ = [
     "LiveKey",
     "RepairFilter",
     "Seen",
+    "SettingSubject",
     "SourceLoad",
     "Unchanged",
     "Uncompared",
@@ -190,6 +197,7 @@ __all__ = [
     "connection_json",
     "connections_in_airbyte",
     "connections_of_source",
+    "cursor_of",
     "decisions_about",
     "delete_webhook",
     "digests_given",
@@ -258,6 +266,7 @@ __all__ = [
     "read_version",
     "record_credential_read",
     "record_discovery",
+    "record_setting_change",
     "record_try",
     "refused_changes",
     "renewed_sources",
@@ -273,6 +282,7 @@ __all__ = [
     "see_unchanged",
     "see_until",
     "seen_until",
+    "setting_history_json",
     "snapshot_of",
     "snapshot_streams",
     "snapshots_json",

@@ -6,7 +6,7 @@ import base64
 import binascii
 import functools
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from uuid import UUID
 
 from sqlalchemy import TextClause, func, select, text
@@ -218,6 +218,12 @@ def _escape_like(part: str) -> str:
     return part.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
 
 
+def cursor_of(at: datetime, id_: UUID) -> str:
+    """The cursor of the page that begins after this position."""
+    position = f"{at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')} {id_}"
+    return base64.urlsafe_b64encode(position.encode()).decode().rstrip("=")
+
+
 def read_cursor(cursor: str) -> tuple[datetime, UUID]:
     """The position that a page's `next` names.
 
@@ -250,8 +256,8 @@ _VERSIONS = text("""
     SELECT coalesce(json_agg(json_build_object(
         'version_number', v.version_number, 'origin', v.origin, 'fingerprint', v.fingerprint,
         'snapshot_id', v.snapshot_id, 'streams', jsonb_array_length(v.sync_catalog->'streams'),
-        'repair_id', v.repair_id, 'decided_by', v.decided_by, 'asked_by', v.asked_by,
-        'created_at', v.created_at
+        'repair_id', v.repair_id, 'decided_by', v.decided_by, 'policy_set_by', v.policy_set_by,
+        'asked_by', v.asked_by, 'created_at', v.created_at
     ) ORDER BY v.version_number DESC), '[]')::text
     FROM sync_catalog_versions v WHERE v.connection_id = :id
 """)

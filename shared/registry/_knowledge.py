@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Sequence
+from datetime import datetime
 from typing import NamedTuple
+from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -22,6 +25,7 @@ class Decided(NamedTuple):
     removed: str
     became: str | None
     verdict: str
+    connection_id: UUID | None
 
 
 async def learn(session: AsyncSession, decision: Knowledge) -> bool:
@@ -46,7 +50,8 @@ async def learn(session: AsyncSession, decision: Knowledge) -> bool:
 
 _TOLD = (
     "id", "source_type", "entity", "namespace", "stream", "removed", "became", "verdict",
-    "removed_schema", "added_schema", "connection_id", "decided_by", "why",
+    "removed_schema", "added_schema", "connection_id", "decided_by",
+    "requested_by", "why",
 )  # fmt: skip
 _IS_THE_SAME = text("""
     SELECT EXISTS (
@@ -89,10 +94,11 @@ async def decisions_about(
 _CAN_COMPARE = text("SELECT to_regprocedure('word_similarity(text,text)') IS NOT NULL")
 _ABOUT = """
     WITH of_type AS NOT MATERIALIZED (
-        SELECT id, entity, namespace, stream, removed, became, verdict, created_at FROM knowledge
+        SELECT id, entity, namespace, stream, removed, became, verdict, connection_id, created_at
+        FROM knowledge
         WHERE source_type = :source_type AND entity = :entity
     ), newest AS (SELECT * FROM of_type ORDER BY created_at DESC, id DESC LIMIT 500)
-    SELECT entity, namespace, stream, removed::text, became::text, verdict FROM (
+    SELECT entity, namespace, stream, removed::text, became::text, verdict, connection_id FROM (
         SELECT * FROM of_type WHERE removed = ANY(CAST(CAST(:removed AS text[]) AS jsonb[]))
         UNION
         SELECT * FROM newest WHERE {alike}
@@ -111,25 +117,52 @@ _SIMILAR = text(
 )
 
 
-async def knowledge_json(session: AsyncSession, *, source_type: str | None, limit: int) -> str:
-    """What people decided as JSON text, newest first; of one source type or of all."""
-    statement = _KNOWLEDGE if source_type is None else _KNOWLEDGE_OF
-    parameters = {"limit": limit} | ({} if source_type is None else {"source_type": source_type})
-    listed: str = (await session.execute(statement, parameters)).scalar_one()
-    return listed
+async def knowledge_json(
+    session: AsyncSession,
+    *,
+    source_type: str | None,
+    limit: int,
+    after: tuple[datetime, UUID] | None = None,
+) -> str:
+    """A page of what people decided as JSON text, newest first; of one source type or of all.
+
+    `{"items": […], "next": cursor or null}`; `after` is the position where the page before ended.
+    """
+    conditions = ["true"]
+    parameters: dict[str, object] = {"limit": limit}
+    if source_type is not None:
+        conditions.append("source_type = :source_type")
+        parameters["source_type"] = source_type
+    if after is not None:
+        conditions.append("(created_at, id) < (:after_at, :after_id)")
+        parameters["after_at"], parameters["after_id"] = after
+    found: str = (await session.execute(_page(" AND ".join(conditions)), parameters)).scalar_one()
+    return found
+
+
+@functools.cache
+def _page(conditions: str) -> TextClause:
+    # nosemgrep: built-sql - conditions of ours, values are parameters
+    return text(_LISTED.format(conditions=conditions))
 
 
 _LISTED = """
-    SELECT coalesce(json_agg(json_build_object(
-        'decision_id', k.id, 'source_type', k.source_type, 'entity', k.entity,
-        'stream', json_build_object('namespace', k.namespace, 'name', k.stream),
-        'removed', k.removed, 'became', k.became, 'verdict', k.verdict,
-        'decided_by', k.decided_by, 'why', k.why, 'connection_id', k.connection_id,
-        'created_at', k.created_at
-    ) ORDER BY k.created_at DESC, k.id DESC), '[]')::text
-    FROM (
-        SELECT * FROM knowledge {condition} ORDER BY created_at DESC, id DESC LIMIT :limit
-    ) k
+    WITH page AS (
+        SELECT * FROM knowledge WHERE {conditions}
+        ORDER BY created_at DESC, id DESC LIMIT :limit + 1
+    ), kept AS (SELECT * FROM page ORDER BY created_at DESC, id DESC LIMIT :limit)
+    SELECT json_build_object(
+        'items', coalesce((SELECT json_agg(json_build_object(
+            'decision_id', k.id, 'source_type', k.source_type, 'entity', k.entity,
+            'stream', json_build_object('namespace', k.namespace, 'name', k.stream),
+            'removed', k.removed, 'became', k.became, 'verdict', k.verdict,
+            'decided_by', k.decided_by, 'requested_by', k.requested_by, 'why', k.why,
+            'connection_id', k.connection_id, 'created_at', k.created_at
+        ) ORDER BY k.created_at DESC, k.id DESC) FROM kept k), '[]'),
+        'next', CASE WHEN (SELECT count(*) FROM page) > :limit THEN (
+            SELECT translate(encode(convert_to(concat_ws(' ',
+                to_char(k.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US'), k.id
+            ), 'UTF8'), 'base64'), E'+/=\\n', '-_')
+            FROM kept k ORDER BY k.created_at, k.id LIMIT 1) END
+    )::text
 """
-_KNOWLEDGE = text(_LISTED.format(condition=""))
-_KNOWLEDGE_OF = text(_LISTED.format(condition="WHERE source_type = :source_type"))

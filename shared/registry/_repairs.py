@@ -12,6 +12,7 @@ from sqlalchemy import TextClause, delete, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from shared import access
 from shared.errors import NotFound
 from shared.models import Connection, Drift, Plan, Policy, Repair, RepairState
 
@@ -31,10 +32,19 @@ async def find_policy(session: AsyncSession, connection_id: UUID) -> Policy | No
 
 
 async def put_policy(
-    session: AsyncSession, connection_id: UUID, policy: str, *, by: str | None
+    session: AsyncSession, connection_id: UUID, policy: str, *, authors: str, by: str | None
 ) -> None:
-    """Store a connection's policy, as JSON text, in place of the one before."""
-    written = {"policy": policy, "updated_by": by, "updated_at": func.now()}
+    """Store a connection's policy in place of the one before, with who set each of its entries.
+
+    `policy` and `authors` are JSON text; `by` is the person that the caller named.
+    """
+    written = {
+        "policy": policy,
+        "authors": authors,
+        "updated_by": access.named(by),
+        "requested_by": access.asked_by(),
+        "updated_at": func.now(),
+    }
     await session.execute(
         insert(Policy)
         .values(connection_id=connection_id, **written)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
-from sqlalchemy import delete, func, select, text, update
+from sqlalchemy import delete, func, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -61,15 +61,15 @@ async def lock_webhook(session: AsyncSession, webhook_id: UUID) -> Webhook:
     return webhook
 
 
-async def newest_webhooks(session: AsyncSession, *, limit: int) -> Sequence[Webhook]:
-    """The webhooks that are told, newest first."""
-    rows = await session.scalars(
-        select(Webhook)
-        .where(Webhook.deleted_at.is_(None))
-        .order_by(Webhook.created_at.desc(), Webhook.id)
-        .limit(limit)
-    )
-    return rows.all()
+async def newest_webhooks(
+    session: AsyncSession, *, limit: int, after: tuple[datetime, UUID] | None = None
+) -> Sequence[Webhook]:
+    """The webhooks that are told, newest first; from the position `after` on."""
+    statement = select(Webhook).where(Webhook.deleted_at.is_(None))
+    if after is not None:
+        statement = statement.where(tuple_(Webhook.created_at, Webhook.id) < after)
+    ordered = statement.order_by(Webhook.created_at.desc(), Webhook.id.desc())
+    return (await session.scalars(ordered.limit(limit))).all()
 
 
 async def rotate_webhook(session: AsyncSession, webhook: Webhook) -> None:
@@ -245,16 +245,18 @@ async def record_try(
 
 
 async def newest_deliveries(
-    session: AsyncSession, webhook_id: UUID, *, limit: int
+    session: AsyncSession,
+    webhook_id: UUID,
+    *,
+    limit: int,
+    after: tuple[datetime, UUID] | None = None,
 ) -> Sequence[WebhookDelivery]:
-    """A webhook's messages, newest first."""
-    rows = await session.scalars(
-        select(WebhookDelivery)
-        .where(WebhookDelivery.webhook_id == webhook_id)
-        .order_by(WebhookDelivery.created_at.desc(), WebhookDelivery.id)
-        .limit(limit)
-    )
-    return rows.all()
+    """A webhook's messages, newest first; from the position `after` on."""
+    statement = select(WebhookDelivery).where(WebhookDelivery.webhook_id == webhook_id)
+    if after is not None:
+        statement = statement.where(tuple_(WebhookDelivery.created_at, WebhookDelivery.id) < after)
+    ordered = statement.order_by(WebhookDelivery.created_at.desc(), WebhookDelivery.id.desc())
+    return (await session.scalars(ordered.limit(limit))).all()
 
 
 async def retry_delivery(

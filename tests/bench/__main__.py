@@ -13,6 +13,7 @@ from pathlib import Path
 from tests.bench import (
     apply,
     client,
+    decisions,
     domain,
     fleet,
     gate,
@@ -42,6 +43,7 @@ PARTS: dict[str, Part] = {
     "page": lambda stage, _document: page.measure(stage),
     "domain": lambda _stage, document: domain.measure(document.read_bytes()),
     "renames": lambda _stage, _document: renames.measure(),
+    "decisions": lambda _stage, _document: decisions.measure(),
 }
 
 

@@ -10,9 +10,8 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -24,6 +23,7 @@ from local import servers
 from local.settings import Settings
 from local.stack import SERVICES
 from tests import leaks
+from tests.processes import are_gone, becomes_true, family
 
 READY_TIMEOUT_S = 90
 
@@ -45,10 +45,10 @@ class Up:
         )
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def start(self, *, by: Sequence[str] = ()) -> None:
         with self.output.open("wb") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "local", "up"],
+                [*by, sys.executable, "-m", "local", "up"],
                 env=self.environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -66,7 +66,7 @@ class Up:
             assert self.process.poll() is None, self.output.read_text()
             return words in self.output.read_text()
 
-        assert _becomes_true(is_told, timeout_s), self.output.read_text()
+        assert becomes_true(is_told, timeout_s), self.output.read_text()
 
     def pid_of(self, name: str) -> int:
         """The pid that the table shows."""
@@ -110,10 +110,10 @@ def test_mesh_is_ready_watched_and_stopped(up: Up) -> None:
         assert address == f"http://127.0.0.1:{up.ports[f'{name}_port']}"
         with urllib.request.urlopen(f"{address}/ready", timeout=10) as answer:  # noqa: S310
             assert answer.status == 200
-    family = _family(up.process.pid)
-    assert len(family) > 9
+    found = family(up.process.pid)
+    assert len(found) > 9
 
-    _assert_secrets_are_where_they_belong(up, family, told)
+    _assert_secrets_are_where_they_belong(up, found, told)
 
     second = up.run("up")
     assert second.returncode == 1
@@ -134,25 +134,36 @@ def test_mesh_is_ready_watched_and_stopped(up: Up) -> None:
     up.wait_for("postgres ended with -9", 10)
     up.wait_for("postgres runs again", 30)
 
-    family |= _family(up.process.pid)
+    found |= family(up.process.pid)
     up.process.send_signal(signal.SIGINT)
     assert up.process.wait(30) == 0
     assert "Stopped in" in up.output.read_text()
-    assert _becomes_true(lambda: not any(map(_is_alive, family)), 5)
+    assert becomes_true(lambda: are_gone(found), 5)
     assert not (up.state / "env").exists()
 
 
 def test_killed_mesh_leaves_no_process_and_starts_again(up: Up) -> None:
-    """After kill -9 of the supervisor all are gone; the next `make up` needs no repair."""
+    """After kill -9 of the supervisor all are gone; the next `make up` needs no repair.
+
+    And after kill -9 of the process that it is tied to, with a shell between them.
+    """
     up.start()
-    family = _family(up.process.pid)
-    assert len(family) > 9
+    found = family(up.process.pid)
+    assert len(found) > 9
 
     up.process.kill()
     up.process.wait(10)
-    assert _becomes_true(lambda: not any(map(_is_alive, family)), 10)
+    assert becomes_true(lambda: are_gone(found), 10)
 
-    up.start()
+    with subprocess.Popen(["/bin/sleep", "600"]) as tied_to:
+        try:
+            up.environment["AAM_TIED_TO_PID"] = f"{tied_to.pid}"
+            up.start(by=["bash", "-c", '"$@"; true', "-"])
+            found = family(up.process.pid)
+        finally:
+            tied_to.kill()
+    assert becomes_true(lambda: are_gone(found - {up.process.pid}), 30)
+    del up.environment["AAM_TIED_TO_PID"]
 
 
 def test_taken_port_is_one_line_before_anything_starts(up: Up) -> None:
@@ -199,14 +210,14 @@ def test_events_of_no_mesh_say_what_starts_one(up: Up) -> None:
 
 
 def _assert_secrets_are_where_they_belong(
-    up: Up, family: set[int], told: dict[str, str | None]
+    up: Up, found: set[int], told: dict[str, str | None]
 ) -> None:
     """No command line holds a password, and only the auth_broker holds a credential."""
     passwords = [(up.state / name / "password").read_text() for name in ("postgres", "valkey")]
     assert told["REDIS_URL"] is not None
     assert passwords[1] in told["REDIS_URL"]
     listed = subprocess.run(
-        ["/bin/ps", "-ww", "-o", "args=", "-p", ",".join(map(str, family))],
+        ["/bin/ps", "-ww", "-o", "args=", "-p", ",".join(map(str, found))],
         capture_output=True,
         text=True,
         check=True,
@@ -224,35 +235,6 @@ def _assert_secrets_are_where_they_belong(
         return
     assert b"CREDENTIAL_" in broker.read_bytes()
     assert passwords[1].encode() not in broker.read_bytes()
-
-
-def _family(pid: int) -> set[int]:
-    """A process with all its descendants."""
-    listed = subprocess.run(
-        ["/bin/ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True
-    ).stdout
-    parents = [tuple(map(int, line.split())) for line in listed.splitlines()]
-    found = {pid}
-    while more := {child for child, parent in parents if parent in found} - found:
-        found |= more
-    return found
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def _becomes_true(fact: Callable[[], bool], timeout_s: float) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while not fact():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True
 
 
 def test_two_replicas_of_every_service(tmp_path: Path) -> None:

@@ -269,7 +269,7 @@ async def until_ended(agent: httpx.AsyncClient, webhook_id: str) -> list[dict[st
         while True:
             rows: list[dict[str, Any]] = (
                 await agent.get(f"/webhooks/{webhook_id}/deliveries")
-            ).json()
+            ).json()["items"]
             if rows and rows[0]["ended_at"]:
                 return rows
             await asyncio.sleep(0.02)
@@ -925,7 +925,7 @@ async def test_without_a_key_there_are_no_webhooks(
                 assert answer.status_code == 503
                 assert answer.json()["code"] == "webhooks_not_configured"
                 assert "WEBHOOK_SIGNING_KEY" in answer.json()["detail"]
-            assert (await agent.get("/webhooks")).json()[0]["id"] == str(webhook_id)
+            assert (await agent.get("/webhooks")).json()["items"][0]["id"] == str(webhook_id)
             await asyncio.sleep(0.7)
 
     assert receiver.got == []
@@ -1045,13 +1045,49 @@ async def test_a_deleted_webhook_is_told_nothing(
     assert (await agent.delete(path)).json() == gone.json()
     await tell(db, await a_repair(db))
 
-    (delivery,) = (await agent.get(f"{path}/deliveries")).json()
+    (delivery,) = (await agent.get(f"{path}/deliveries")).json()["items"]
     assert (delivery["state"], delivery["last_code"]) == ("failed", "webhook_deleted")
     for action in ("test", "rotate", f"deliveries/{delivery['id']}/retry"):
         answer = await agent.post(f"{path}/{action}")
         assert (answer.status_code, answer.json()["code"]) == (409, "webhook_deleted"), action
-    assert (await agent.get("/webhooks")).json() == []
+    assert (await agent.get("/webhooks")).json() == {"items": [], "next": None}
     assert (await agent.get(path)).json() == gone.json()
+
+
+async def test_changes_of_a_webhook_are_listed(agent: httpx.AsyncClient) -> None:
+    """With whose credentials asked for them, once each; a secret is in none."""
+    webhook = (await agent.post("/webhooks", json={"url": "http://localhost:9/aam"})).json()
+    path = f"/webhooks/{webhook['id']}"
+    await agent.post(f"{path}/rotate")
+    await agent.delete(path)
+    await agent.delete(path)
+
+    listed = (await agent.get(f"{path}/history")).json()
+
+    actions = [one["change"]["action"] for one in listed["items"]]
+    assert (actions, listed["next"]) == (["deleted", "rotated", "created"], None)
+    assert {(one["by"], one["requested_by"]) for one in listed["items"]} == {
+        (access.NAME, access.NAME)
+    }
+    assert "secret" not in str(listed)
+    shown = (await agent.get(path)).json()
+    names = [shown[name] for name in ("created_by", "rotated_by", "deleted_by")]
+    assert names == [access.NAME] * 3
+
+
+async def test_webhooks_are_listed_page_by_page(agent: httpx.AsyncClient) -> None:
+    """`next` of a page is `after` of the following one; the last has none."""
+    made = [
+        (await agent.post("/webhooks", json={"url": f"http://localhost:9/{n}"})).json()["id"]
+        for n in range(3)
+    ]
+    first = (await agent.get("/webhooks", params={"limit": 2})).json()
+    rest = (await agent.get("/webhooks", params={"limit": 2, "after": first["next"]})).json()
+    assert [[one["id"] for one in page["items"]] for page in (first, rest)] == [
+        [made[2], made[1]],
+        [made[0]],
+    ]
+    assert rest["next"] is None
 
 
 async def test_deleting_waits_for_what_is_being_told(
@@ -1085,7 +1121,7 @@ async def test_the_test_button(agent: httpx.AsyncClient, sql: SQL, receiver: Rec
     ill = (await agent.post(f"{path}/test")).json()
     assert (ill["delivered"], ill["status"], ill["code"]) == (False, 500, "refused")
 
-    newest, oldest = (await agent.get(f"{path}/deliveries")).json()
+    newest, oldest = (await agent.get(f"{path}/deliveries")).json()["items"]
     assert (newest["state"], newest["type"], newest["repair_id"]) == (
         "failed",
         "webhook.test",
@@ -1106,7 +1142,7 @@ async def test_a_person_can_have_it_tried_now(
     path = f"/webhooks/{webhook['id']}/deliveries"
     await tell(db, await a_repair(db))
     await tried(sql)
-    (delivery,) = (await agent.get(path)).json()
+    (delivery,) = (await agent.get(path)).json()["items"]
 
     answer = await agent.post(f"{path}/{delivery['id']}/retry")
     assert (answer.status_code, answer.json()["state"]) == (202, "waiting")
@@ -1121,7 +1157,7 @@ async def test_what_is_not_there(agent: httpx.AsyncClient, receiver: Receiver) -
     mine = (await agent.post("/webhooks", json={"url": receiver.url})).json()["id"]
     other = (await agent.post("/webhooks", json={"url": receiver.url})).json()["id"]
     await agent.post(f"/webhooks/{other}/test")
-    (delivery,) = (await agent.get(f"/webhooks/{other}/deliveries")).json()
+    (delivery,) = (await agent.get(f"/webhooks/{other}/deliveries")).json()["items"]
     nobody = f"/webhooks/{uuid4()}"
     asked = [
         ("GET", nobody),

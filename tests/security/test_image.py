@@ -27,7 +27,7 @@ import yaml
 
 from local import servers
 from local.leash import Leashed
-from tests.security.test_supply_chain import SHIPPED, here
+from tests.security.pins import SHIPPED, here
 
 ROOT = Path(__file__).resolve().parents[2]
 NOBODY = 65534

@@ -25,7 +25,11 @@ from shared.domain.catalog._model import (
     shown,
 )
 from shared.domain.catalog._rules import MAX_BYTES, MAX_FIELDS, declared, validate
+from shared.domain.nearest import did_you_mean
 from shared.domain.steps import Steps, Stepwise
+
+_HINTED = 5
+"""Unknown names for which the nearest known ones are looked up: each takes milliseconds."""
 
 
 class _Written(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
@@ -123,7 +127,8 @@ def _named(names: Sequence[str], ids: Sequence[StreamId]) -> list[int]:
             several = f"{shown(name)} names {len(found)} streams: write namespace.name."
             problems.append(Problem(None, f"streams[{index}]", "ambiguous_stream", several))
         else:
-            unknown = f"The source offers no stream {shown(name)}."
+            meant = did_you_mean(name, places, limit=3) if len(problems) < _HINTED else "."
+            unknown = f"The source offers no stream {shown(name)}{meant}"
             problems.append(Problem(None, f"streams[{index}]", "unknown_stream", unknown))
     if problems:
         raise InvalidCatalog(problems[:MAX_PROBLEMS])

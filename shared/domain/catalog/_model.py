@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import Raw
 
+from shared.domain.catalog._schema import Schema, may_refer
 from shared.domain.characters import holds_unkept, without_escaped_backslashes
 from shared.domain.steps import Steps, Stepwise
 
@@ -54,18 +56,45 @@ class Stream(msgspec.Struct, frozen=True, rename="camel", kw_only=True, eq=False
     def fields(self) -> dict[str, Raw] | None:
         """The schema of each top-level field; None where the jsonSchema declares none.
 
+        Fields that only branches of the whole schema declare, or what it refers to, are among them.
+        What a field's schema refers to is written in place, as far as that can be done.
+
         Raises:
             InvalidCatalog: the jsonSchema is broken, which is another thing than without fields.
         """
+        with self._readable():
+            schema = self._members()
+            if schema is None:
+                return None
+            text = bytes(memoryview(self.json_schema))
+            if schema.is_branched or may_refer(text):
+                return _declared(text)
+            return schema.properties
+
+    def properties(self) -> dict[str, Raw] | None:
+        """The fields that Airbyte can select from: those under `properties` of the schema itself.
+
+        Their schemas are as the source wrote them. None where the schema has no `properties`.
+
+        Raises:
+            InvalidCatalog: the jsonSchema is broken.
+        """
+        with self._readable():
+            schema = self._members()
+            return None if schema is None else schema.properties
+
+    def _members(self) -> _Schema | None:
         if first_byte(self.json_schema) != b"{":
             return None
         try:
-            return _SCHEMA.decode(self.json_schema).properties
+            return _SCHEMA.decode(self.json_schema)
         except msgspec.ValidationError:
             return None
-        except UNREADABLE as error:
-            place = f"jsonSchema of {StreamId(self.namespace, self.name)}"
-            raise _unreadable(place, error) from None
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        with readable(f"jsonSchema of {StreamId(self.namespace, self.name)}"):
+            yield
 
 
 class SelectedField(msgspec.Struct, frozen=True, rename="camel", gc=False):
@@ -196,7 +225,28 @@ class Named(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Schema(msgspec.Struct, frozen=True, eq=False, gc=False):
+    """As much of a jsonSchema as tells where its fields are declared."""
+
     properties: dict[str, Raw] | None = None
+    reference: Raw = msgspec.field(name="$ref", default=Raw())
+    all_of: Raw = msgspec.field(name="allOf", default=Raw())
+    any_of: Raw = msgspec.field(name="anyOf", default=Raw())
+    one_of: Raw = msgspec.field(name="oneOf", default=Raw())
+    then: Raw = Raw()
+    otherwise: Raw = msgspec.field(name="else", default=Raw())
+
+    @property
+    def is_branched(self) -> bool:
+        """Whether fields may be declared elsewhere than under `properties`."""
+        elsewhere = (
+            self.reference,
+            self.all_of,
+            self.any_of,
+            self.one_of,
+            self.then,
+            self.otherwise,
+        )
+        return any(map(first_byte, elsewhere))
 
 
 class _Envelope(msgspec.Struct, frozen=True, eq=False, gc=False):
@@ -211,6 +261,29 @@ STREAM = msgspec.json.Decoder(Stream)
 CONFIG = msgspec.json.Decoder(Config)
 MEMBERS = msgspec.json.Decoder(dict[str, Raw])
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+
+@lru_cache(maxsize=64)
+def _declared(text: bytes) -> dict[str, Raw] | None:
+    """The fields of a schema that does not say all of them in place; not to be changed."""
+    schema = Schema.read(text)
+    declared = schema.fields()
+    plain = _SCHEMA.decode(text).properties
+    if not declared:
+        return plain
+    direct = plain or {}
+    return {name: _in_place(schema, declared[name], direct.get(name)) for name in declared}
+
+
+def _in_place(schema: Schema, declared: list[Any], plain: Raw | None) -> Raw:
+    """The schema of one field, as it is where nothing is elsewhere."""
+    if plain is not None and len(declared) == 1 and not may_refer(bytes(memoryview(plain))):
+        return plain
+    forms = {msgspec.json.encode(schema.inlined(one)): None for one in declared}
+    if len(forms) > 1:
+        forms.pop(b"{}", None)
+    first, *others = map(Raw, forms)
+    return Raw(msgspec.json.encode({"anyOf": [first, *others]})) if others else first
 
 
 def _outspoken(stream: ConfiguredStream) -> ConfiguredStream:

@@ -20,10 +20,13 @@ from shared.domain.catalog._canonical import (
     set_of_paths,
 )
 from shared.domain.catalog._model import STREAM, Document, Pair, Path, Stream, identify, readable
+from shared.domain.catalog._schema import CONDITIONAL, OF_ITEMS, OF_VALUES
 from shared.domain.steps import Steps, Stepwise
 
 ITEM = "[]"
 """The step of a path that goes from an array to its items."""
+VALUE = "{}"
+"""The step from an object to the fields that it does not name; `{pattern}` where they have one."""
 
 # A deeper schema is one type: equal or not.
 _DEPTH = 32
@@ -230,6 +233,8 @@ def _nodes(id_: StreamId, path: Path, old: _Node, new: _Node) -> Iterator[Change
             yield from _nodes(id_, here, _Node(*old.children[name]), _Node(*new.children[name]))
 
 
+_OF_OBJECTS = ("properties", "patternProperties", *OF_VALUES)
+_OF_FIELDS = frozenset({*_OF_OBJECTS, *OF_ITEMS, *CONDITIONAL, "allOf", "oneOf", "anyOf"})
 _FACETS = ("format", "airbyte_type", "$ref", "contentEncoding", "contentMediaType")
 
 
@@ -287,15 +292,12 @@ class _Node:
         if not isinstance(schema, dict) or depth > _DEPTH:
             self._alternative({})
             return
-        for part in _list(schema.get("allOf")):
-            if isinstance(part, dict):
-                self._hold(part)
-                types = _types(part) or types
-                facets = {**facets, **_facets(part)}
-        self._hold(schema)
-        types = _types(schema) or types
-        facets = {**facets, **_facets(schema)}
-        branches = _list(schema.get("oneOf")) + _list(schema.get("anyOf"))
+        branches: list[Any] = []
+        for part in _together(schema, depth=depth):
+            self._hold(part)
+            types = _types(part) or types
+            facets = {**facets, **_facets(part)}
+            branches += _list(part.get("oneOf")) + _list(part.get("anyOf"))
         for branch in branches:
             self._take(branch, depth=depth + 1, types=types, facets=facets)
         if branches:
@@ -310,9 +312,18 @@ class _Node:
         if isinstance(properties, dict):
             for name, inner in properties.items():
                 self.children.setdefault(name, []).append(inner)
-        items = schema.get("items")
-        if items is not None:
-            self.children.setdefault(ITEM, []).extend(items if isinstance(items, list) else [items])
+        patterns = schema.get("patternProperties")
+        if isinstance(patterns, dict):
+            for pattern, inner in patterns.items():
+                self.children.setdefault(f"{{{pattern}}}", []).append(inner)
+        for keyword in OF_VALUES:
+            if isinstance(schema.get(keyword), dict) and schema[keyword]:
+                self.children.setdefault(VALUE, []).append(schema[keyword])
+        for keyword in OF_ITEMS:
+            items = schema.get(keyword)
+            if isinstance(items, dict | list) or (items is not None and keyword == "items"):
+                listed = items if isinstance(items, list) else [items]
+                self.children.setdefault(ITEM, []).extend(listed)
 
     def _alternative(self, form: dict[str, Any]) -> None:
         self._alternatives[_text(canonical(msgspec.json.encode(form)))] = form
@@ -331,6 +342,20 @@ def _text(raw: Raw) -> bytes:
     return bytes(memoryview(raw))
 
 
+def _together(schema: dict[str, Any], *, depth: int) -> Iterator[dict[str, Any]]:
+    """The schemas that all describe one value, the outermost last: its words count most."""
+    if depth > _DEPTH:
+        return
+    for keyword in CONDITIONAL:
+        if isinstance(schema.get(keyword), dict):
+            fields = {part: schema[keyword][part] for part in _OF_FIELDS & schema[keyword].keys()}
+            yield from _together(fields, depth=depth + 1)
+    for part in _list(schema.get("allOf")):
+        if isinstance(part, dict):
+            yield from _together(part, depth=depth + 1)
+    yield schema
+
+
 def _facets(schema: Mapping[str, Any]) -> dict[str, Any]:
     return {facet: schema[facet] for facet in _FACETS if schema.get(facet) is not None}
 
@@ -341,9 +366,10 @@ def _types(schema: Mapping[str, Any]) -> tuple[str, ...]:
         return (stated,)
     if isinstance(stated, list):
         return tuple(basic for basic in stated if isinstance(basic, str))
-    if isinstance(schema.get("properties"), dict):
+    if any(isinstance(schema.get(keyword), dict) for keyword in _OF_OBJECTS):
         return ("object",)
-    return ("array",) if schema.get("items") is not None else ()
+    is_array = schema.get("items") is not None or isinstance(schema.get("prefixItems"), list)
+    return ("array",) if is_array else ()
 
 
 def _list(value: Any) -> list[Any]:

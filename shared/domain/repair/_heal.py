@@ -191,7 +191,8 @@ class _Healing:
                 " fields of the first level only.",
             )
         old, new = PAIR.decode(current.raw).stream, PAIR.decode(offered.raw).stream
-        blend = Blend(old, new, changes=changes, taken=taking.taken)
+        with readable(f"stream {current.id}"):
+            blend = Blend(old, new, changes=changes, taken=taking.taken)
         for path in blend.whole:
             self._tell(
                 current.id,

@@ -1,0 +1,104 @@
+"""One bad item never stops its neighbours, and every failure is seen."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from shared import batches
+from shared.errors import NotFound
+
+
+async def halved(number: int) -> int:
+    """Half of an even number; odd ones fail in two ways."""
+    await asyncio.sleep(0)
+    if number == 3:
+        raise NotFound(f"No number {number}.")
+    if number % 2:
+        raise ZeroDivisionError(number)
+    return number // 2
+
+
+@pytest.mark.parametrize("max_concurrency", [1, 3, 20])
+async def test_one_bad_item_never_stops_its_neighbours(max_concurrency: int) -> None:
+    """Outcomes come in the items' order; an expected error shows its code, a bug its traceback."""
+    with capture_logs() as lines:
+        outcomes = await batches.each(
+            range(8),
+            halved,
+            log_event="number_not_halved",
+            fields=lambda number: {"id": number},
+            max_concurrency=max_concurrency,
+        )
+
+    assert [outcome.item for outcome in outcomes] == list(range(8))
+    assert [outcome.result for outcome in outcomes] == [0, None, 1, None, 2, None, 3, None]
+    assert isinstance(outcomes[3].error, NotFound)
+    assert {line["event"] for line in lines} == {"number_not_halved"}
+    told = {line["id"]: line for line in lines}
+    assert told.keys() == {1, 3, 5, 7}
+    assert (told[3]["log_level"], told[3]["code"]) == ("warning", "not_found")
+    assert (told[5]["log_level"], told[5]["code"]) == ("error", "bug")
+    assert isinstance(told[5]["exc_info"], ZeroDivisionError)
+
+
+async def test_no_more_items_run_at_once_than_allowed() -> None:
+    """However many there are; and they are taken from their iterator as they are run."""
+    running, peak, taken = 0, 0, 0
+
+    def numbers() -> Any:
+        nonlocal taken
+        for number in range(50):
+            taken += 1
+            yield number
+
+    async def run(_number: int) -> None:
+        nonlocal running, peak
+        running += 1
+        peak = max(peak, running)
+        assert taken <= 50
+        await asyncio.sleep(0.001)
+        running -= 1
+
+    await batches.each(numbers(), run, log_event="unused", max_concurrency=4)
+
+    assert (peak, taken) == (4, 50)
+
+
+async def test_a_batch_that_fails_as_a_whole_does_not_flood_the_log() -> None:
+    """Twenty lines, and one with the numbers."""
+
+    async def fail(number: int) -> None:
+        raise NotFound(f"No number {number}.")
+
+    with capture_logs() as lines:
+        await batches.each(range(500), fail, log_event="number_not_found")
+
+    assert len(lines) == 21
+    assert (lines[-1]["failed"], lines[-1]["of"]) == (500, 500)
+
+
+@pytest.mark.parametrize("max_concurrency", [1, 3])
+async def test_cancellation_passes_through(max_concurrency: int) -> None:
+    """What runs is cancelled, and nothing more is begun."""
+    begun: list[int] = []
+    started = asyncio.Event()
+
+    async def wait(number: int) -> None:
+        begun.append(number)
+        started.set()
+        await asyncio.Event().wait()
+
+    batch = asyncio.create_task(
+        batches.each(range(9), wait, log_event="unused", max_concurrency=max_concurrency)
+    )
+    await started.wait()
+    await asyncio.sleep(0)
+    batch.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await batch
+    assert len(begun) <= max_concurrency
