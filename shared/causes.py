@@ -86,7 +86,7 @@ _PATTERNS: Final = [
         (
             Cause.AUTHENTICATION_FAILED,
             r"invalid_grant|invalid_client|unauthorized_client|invalid_token|INVALID_SESSION_ID"
-            r"|INVALID_LOGIN|INVALID_AUTH|authentication (?:has )?(?:failed|failure|expired|error)"
+            r"|INVALID_LOGIN|INVALID_AUTH|authentication.{0,40}(?:failed|failure|expired|error)"
             r"|password authentication failed|(?:access|refresh).?token.{0,40}"
             r"(?:expired|invalid|revoked)|(?:expired|invalid|revoked).{0,20}(?:access|refresh).?token"
             r"|(?:invalid|wrong|incorrect|bad).{0,20}(?:credential|password|api.?key|username)"
@@ -169,7 +169,7 @@ def find(
 
     What is no text is not looked at. An unknown failure type says nothing.
     """
-    text = "\n".join(one[:_LONGEST] for one in messages if isinstance(one, str))
+    text = "\n".join(_ends(one) for one in messages if isinstance(one, str))
     cause = _BY_TYPE.get(failure_type or "") or next(
         (cause for cause, pattern in _PATTERNS if pattern.search(text)), Cause.UNKNOWN
     )
@@ -182,6 +182,13 @@ def find(
     if words and cause is not Cause.UNKNOWN:
         explanation += f" The message has: {', '.join(words)}."
     return Reason(cause, explanation, _log(run))
+
+
+def _ends(message: str) -> str:
+    """A message's beginning and its end, where a trace has the error."""
+    if len(message) <= _LONGEST:
+        return message
+    return f"{message[: _LONGEST // 2]}\n{message[-_LONGEST // 2 :]}"
 
 
 def _stands_alone(word: str, text: str) -> bool:

@@ -6,11 +6,13 @@ An object that a lost permission hides vanishes from a discovery exactly as a dr
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from itertools import islice
 from typing import Any, Final, Literal
 
 import msgspec
 
 from shared.domain.catalog import StreamId
+from shared.domain.catalog._schema import Schema
 
 FEW: Final = 5
 """So many streams may go at once from any source: somebody tidied up."""
@@ -29,6 +31,8 @@ Field = tuple[str, ...]
 """The path of a field: its own name is the last part."""
 _DEEPEST: Final = 8
 """How far fields within fields are counted."""
+_MOST_FIELDS: Final = 10_000
+"""Of one stream, which by references that are used many times can have any number."""
 
 
 class Doubt(msgspec.Struct, frozen=True):
@@ -113,35 +117,23 @@ def _names(streams: Collection[StreamId]) -> str:
 def fields_of(schema: object) -> set[Field]:
     """The paths of the fields that a jsonSchema declares, those within fields too.
 
-    It looks inside items, oneOf, anyOf, allOf and references into the schema itself.
+    It looks inside items, additionalProperties, oneOf, anyOf, allOf and references into itself.
     """
-    return set(_fields(schema, schema, (), _DEEPEST))
+    return set(islice(_fields(Schema(schema), schema, (), frozenset()), _MOST_FIELDS))
 
 
-def _fields(schema: Any, root: Any, path: Field, depth: int) -> Iterator[Field]:
-    if not isinstance(schema, dict) or depth == 0:
-        return
-    properties = schema.get("properties")
-    if isinstance(properties, dict):
-        for name, inner in properties.items():
-            yield (*path, name)
-            yield from _fields(inner, root, (*path, name), depth - 1)
-    parts = [schema.get("items"), _referred(schema.get("$ref"), root)]
-    for word in ("oneOf", "anyOf", "allOf"):
-        some = schema.get(word)
-        parts += some if isinstance(some, list) else []
-    for part in parts:
-        for one in part if isinstance(part, list) else [part]:
-            yield from _fields(one, root, path, depth - 1)
-
-
-def _referred(reference: object, root: Any) -> Any:
-    """What a `$ref` into the same document means; None for any other."""
-    if not isinstance(reference, str) or not reference.startswith("#/"):
-        return None
-    found = root
-    for part in reference[2:].split("/"):
-        if not isinstance(found, dict):
-            return None
-        found = found.get(part.replace("~1", "/").replace("~0", "~"))
-    return found
+def _fields(schema: Schema, value: Any, path: Field, around: frozenset[int]) -> Iterator[Field]:
+    """Those within a value; it stands in the schemas `around`, which may refer to themselves."""
+    for part in schema.parts(value):
+        if id(part) in around or len(path) > _DEEPEST:
+            continue
+        within = around | {id(part)}
+        properties = part.get("properties")
+        if isinstance(properties, dict):
+            for name, inner in properties.items():
+                yield (*path, name)
+                yield from _fields(schema, inner, (*path, name), within)
+        for word in ("items", "prefixItems", "additionalProperties"):
+            inner = part.get(word)
+            for one in inner if isinstance(inner, list) else [inner]:
+                yield from _fields(schema, one, path, within)
