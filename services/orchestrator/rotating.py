@@ -24,6 +24,7 @@ from shared.database import Database
 from shared.errors import (
     CheckFailed,
     Conflict,
+    ConnectorFailed,
     NotActive,
     NotFound,
     Unavailable,
@@ -53,6 +54,10 @@ class Rotated(msgspec.Struct, frozen=True, omit_defaults=True):
     outcome: Outcome
     code: str | None = None
     operation_id: UUID | None = None
+    cause: str | None = None
+    """Which known cause a check failed for."""
+    explanation: str | None = None
+    log: str | None = None
 
 
 class Rotation(msgspec.Struct, frozen=True):
@@ -87,8 +92,13 @@ class _Verdict(msgspec.Struct, frozen=True):
     order: Rotate | None = None
     outcome: Outcome = "unchanged"
     code: str | None = None
+    failed: ConnectorFailed | None = None
+    """What a failed check says."""
 
     def told(self, outcome: Outcome, code: str | None = None, **more: Any) -> list[Rotated]:
+        if self.failed is not None:
+            failed = self.failed
+            more |= {"cause": failed.cause, "explanation": failed.explanation, "log": failed.log}
         return [
             Rotated(use.connection_id, use.name, use.airbyte_source_id, outcome, code, **more)
             for use in self.uses
@@ -200,7 +210,8 @@ class Rotator:
         except UpstreamMissing as missing:
             return _Verdict(uses, outcome="failed", code=missing.code)
         except UpstreamRefused as refused:
-            return _Verdict(uses, outcome="check_failed", code=refused.code)
+            failed = refused if isinstance(refused, ConnectorFailed) else None
+            return _Verdict(uses, outcome="check_failed", code=refused.code, failed=failed)
         except Upstream as error:
             return _Verdict(uses, outcome="unchecked", code=error.code)
         order = Rotate(

@@ -214,6 +214,9 @@ class RotatedView(BaseModel):
     outcome: Outcome
     code: str | None = Field(default=None, description="Why it is not updated.")
     operation_id: UUID | None = None
+    cause: str | None = Field(default=None, description="Which known cause a check failed for.")
+    explanation: str | None = Field(default=None, description="The cause in a sentence.")
+    log: str | None = Field(default=None, description="Which run of Airbyte's has the log.")
 
 
 class RotationView(BaseModel):
