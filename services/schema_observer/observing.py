@@ -13,7 +13,7 @@ import msgspec
 from services.schema_observer import trust
 from services.schema_observer.comparing import Comparing
 from services.schema_observer.trust import Doubt
-from shared import events, failpoints, logs, registry, snapshots
+from shared import batches, events, failpoints, logs, registry, snapshots
 from shared.airbyte_client import AirbyteClient
 from shared.causes import Cause
 from shared.config import Settings
@@ -129,9 +129,10 @@ class Observing:
         """Record what the discoveries of one slot mean for the connections.
 
         Of sources that offer the same as before, byte for byte, by one statement for all of them.
+        A source whose discovery cannot be judged for a bug keeps its claim until the lease is over.
 
         Raises:
-            Unavailable: the registry is away; the claims are to be given back.
+            Unavailable: the registry is away; the claims that are left are to be given back.
         """
         ended: set[UUID] = set()
         same = [
@@ -157,12 +158,19 @@ class Observing:
                     ],
                     slot=slot,
                 )
-        for look in looks:
-            if look.claim.source_id not in ended:
-                try:
-                    await self._judge(look, slot)
-                except InvalidCatalog as error:
-                    await self._unreadable(look.claim, slot, error)
+        outcomes = await batches.each(
+            [look for look in looks if look.claim.source_id not in ended],
+            lambda look: self._judge_or_report(look, slot),
+            log_event="source_not_judged",
+            fields=lambda look: {"source": str(look.claim.source_id)},
+        )
+        batches.raise_expected(outcomes)
+
+    async def _judge_or_report(self, look: Look, slot: UUID) -> None:
+        try:
+            await self._judge(look, slot)
+        except InvalidCatalog as error:
+            await self._unreadable(look.claim, slot, error)
 
     async def _judge(self, look: Look, slot: UUID) -> None:
         claim, offered = look.claim, look.offered
