@@ -20,23 +20,27 @@ from types import FrameType
 from typing import Any
 from uuid import uuid4
 
+import msgspec
 import orjson
 import uvicorn
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
+from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel, ConfigDict
-from pydantic_core import ErrorDetails
+from starlette._utils import get_route_path
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
-from shared import logs, telemetry
+from shared import docs_page, logs, telemetry, validation
 from shared.access import Caller
 from shared.bodies import Bodies
-from shared.errors import AamError, Invalid, TooManyRequests, Unavailable
+from shared.errors import AamError, TooManyRequests, Unavailable
 from shared.gate import Access, Gate, NobodyCanCall, requirements
 from shared.input import ORDER, Limits
+from shared.wire import ended_by_newline, without_body
 
 log = logs.get(__name__)
 
@@ -180,10 +184,16 @@ def create_app(
         description=description,
         version="0.1.0",
         lifespan=_with_callers(access, lifespan),
-        openapi_url="/openapi.json" if access.docs_are_open else None,
+        openapi_url=docs_page.DESCRIPTION if access.docs_are_open else None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        dependencies=[Depends(validation.expect_known_query)],
         # FastAPI's own would tell on its own terms; ours is shared.telemetry.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
+    if access.docs_are_open:
+        docs_page.add_docs(app)
     checks = {**(ready or {})}
     if access.anybody is not None:
         checks["access"] = access.require_anybody
@@ -387,68 +397,43 @@ async def _answer_expected(request: Request, error: AamError) -> Response:
     return _problem(problem, headers=headers)
 
 
-async def _answer_invalid(_request: Request, error: RequestValidationError) -> Response:
-    fields = [_field(problem) for problem in error.errors()]
-    named = ", ".join(dict.fromkeys(field["field"] for field in fields))
-    return _problem(Invalid(f"Not valid: {named}.", fields=fields).problem())
+async def _answer_invalid(request: Request, error: RequestValidationError) -> Response:
+    return _problem(validation.invalid(request, error).problem())
 
 
-# Messages of these types come from the schema alone; others may quote what was sent.
-_SAFE_MESSAGES = frozenset(
-    {
-        "bool_parsing",
-        "bool_type",
-        "datetime_type",
-        "dict_type",
-        "enum",
-        "extra_forbidden",
-        "greater_than",
-        "greater_than_equal",
-        "int_type",
-        "less_than",
-        "less_than_equal",
-        "list_type",
-        "literal_error",
-        "missing",
-        "string_pattern_mismatch",
-        "string_too_long",
-        "string_too_short",
-        "string_type",
-        "timezone_aware",
-        "too_long",
-        "too_short",
-    }
-)
-_MESSAGES = {
-    "uuid_parsing": "Input should be a UUID",
-    "uuid_type": "Input should be a UUID",
-    "int_parsing": "Input should be a whole number",
-    "model_attributes_type": "Input should be a JSON object",
-}
-
-
-def _field(problem: ErrorDetails | Mapping[str, Any]) -> dict[str, str]:
-    kind = problem["type"]
-    # The last part of an extra field's place is the caller's own word: not repeated.
-    place = problem["loc"][: -1 if kind == "extra_forbidden" else None]
-    is_safe = kind in _SAFE_MESSAGES or kind.startswith("aam_")
-    message = problem["msg"] if is_safe else _MESSAGES.get(kind, "Not valid")
-    return {"field": ".".join(str(part) for part in place), "type": kind, "message": message}
-
-
-async def _answer_http(_request: Request, error: HTTPException) -> Response:
-    code = {404: "no_such_route", 405: "method_not_allowed"}.get(error.status_code, "http_error")
-    detail = str(error.detail) if error.status_code in (404, 405) else "Not valid."
+async def _answer_http(request: Request, error: HTTPException) -> Response:
+    methods = _methods_at(request.app.routes, get_route_path(request.scope))
+    headers, detail = error.headers, "The request is invalid."
+    if error.status_code == 405:
+        code, title = "method_not_allowed", "Method not allowed"
+        # Starlette names those of the first route with this path alone.
+        headers = {"Allow": ", ".join(sorted(methods))}
+        detail = f"This route takes {headers['Allow']}."
+    elif error.status_code == 404:
+        code, title, detail = "no_such_route", "No such route", "There is no such route."
+        if _methods_at(request.app.routes, get_route_path(request.scope).rstrip("/")):
+            detail = "There is no such route; without the slash at its end there is."
+    else:
+        code, title = "http_error", str(error.detail)
     return _problem(
         {
             "type": f"urn:aam:problem:{code}",
-            "title": detail,
+            "title": title,
             "status": error.status_code,
             "detail": detail,
             "code": code,
         },
-        headers=error.headers,
+        headers=headers,
     )
+
+
+def _methods_at(routes: Sequence[BaseRoute], path: str) -> set[str]:
+    """The methods that a path takes, over all of its routes."""
+    found: set[str] = set()
+    for route in iter_route_contexts(routes):
+        if (pattern := getattr(route, "path_regex", None)) is not None and pattern.match(path):
+            found |= route.methods or set()
+    return found | ({"HEAD"} if "GET" in found else set())
 
 
 _HUNG_UP = 499
@@ -470,6 +455,11 @@ class _Requests:
         request_id = _request_id(scope["headers"])
         started = time.perf_counter()
         status = _HUNG_UP
+        scope.setdefault("state", {})
+        inner = scope
+        if scope["method"] == "HEAD":
+            inner, send = {**scope, "method": "GET"}, without_body(send)
+        send = ended_by_newline(send)
 
         async def named(message: Message) -> None:
             nonlocal status
@@ -482,7 +472,7 @@ class _Requests:
             await send(message)
 
         with logs.caused_by(request_id), telemetry.answering(scope) as answered:
-            await self._answered(scope, receive, named)
+            await self._answered(inner, receive, named)
             seconds = time.perf_counter() - started
             answered(status, seconds)
             if scope["path"] not in ("/health", "/ready"):
@@ -491,7 +481,7 @@ class _Requests:
                     method=scope["method"],
                     path=scope["path"],
                     status=status,
-                    caller=getattr(scope.get("state", {}).get("caller"), "id", None),
+                    caller=getattr(scope["state"].get("caller"), "id", None),
                     ms=round(seconds * 1000, 1),
                 )
 
@@ -521,6 +511,12 @@ def _request_id(headers: Sequence[tuple[bytes, bytes]]) -> str:
     return uuid4().hex
 
 
+_COMPACTED_BYTES = 1024 * 1024
+"""Larger ones are sent as they are: two milliseconds a MiB, in which nothing else is answered."""
+
+
 def raw_json(body: str | bytes, *, status_code: int = 200) -> Response:
-    """An answer that is JSON already: nothing parses or builds it again."""
+    """An answer that is JSON already, made compact: Postgres puts blanks between everything."""
+    if 0 < len(body) <= _COMPACTED_BYTES:
+        body = msgspec.json.format(body, indent=-1)
     return Response(body, status_code=status_code, media_type="application/json")

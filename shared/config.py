@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -39,7 +40,8 @@ _SHORTEST_KEY = 32
 class PostgresAddress:
     """Where a Postgres is and how to log in, without a driver's dialect.
 
-    `ssl_mode` has libpq's meanings; `ssl_root_cert` is the CA file, None where none was named.
+    `host` may be the folder of a Unix socket. `ssl_mode` has libpq's meanings; `ssl_root_cert` is
+    the CA file, None where none was named.
     """
 
     host: str
@@ -58,7 +60,8 @@ class PostgresAddress:
 def postgres_address(url: str) -> PostgresAddress:
     """Read a Postgres URL as Supabase's dashboard shows it.
 
-    A password may hold `@`, `/` or `#` as pasted; percent escapes are decoded.
+    A password may hold `@`, `/` or `#` as pasted; percent escapes are decoded. A Unix socket is
+    named as libpq does: its folder is the host, percent-encoded, or `host` among the parameters.
 
     Raises:
         ValueError: in one sentence, which never quotes the URL.
@@ -72,13 +75,13 @@ def postgres_address(url: str) -> PostgresAddress:
         raise ValueError("still holds the dashboard's placeholder instead of the password")
     place, _, query = place.partition("?")
     endpoint, _, database = place.partition("/")
-    host, port = _host_and_port(endpoint)
+    options = dict(parse_qsl(query))
+    host, port = _host_and_port(endpoint, options)
     if port == _TRANSACTION_POOLER_PORT:
         raise ValueError(
             "names Supabase's transaction pooler (port 6543), which keeps no session; use the "
             "direct connection or the session pooler, both on port 5432"
         )
-    options = dict(parse_qsl(query))
     remote = host.endswith((".supabase.co", ".supabase.com"))
     ssl_mode = options.get("sslmode", "require" if remote else "prefer")
     root_cert = options.get("sslrootcert")
@@ -100,13 +103,14 @@ def _unescaped(part: str) -> str:
         return part  # pasted as it is: what looks like escapes is no text
 
 
-def _host_and_port(endpoint: str) -> tuple[str, int]:
-    host, _, port = endpoint.rpartition(":") if not endpoint.endswith("]") else (endpoint, "", "")
-    if not host:
+def _host_and_port(endpoint: str, options: Mapping[str, str]) -> tuple[str, int]:
+    host, colon, port = endpoint.rpartition(":")
+    if not colon or endpoint.endswith("]"):
         host, port = endpoint, ""
-    host = host.strip("[]")
+    host = _unescaped(host.strip("[]")) or options.get("host", "")
     if not host:
         raise ValueError("names no host")
+    port = port or options.get("port", "")
     if not port:
         return host, 5432
     if not port.isdecimal() or not 0 < int(port) < 65536:
@@ -234,6 +238,9 @@ class ProcessSettings(BaseSettings):
 
     requests_per_second: Annotated[float, Field(gt=0)] = 100
     """How often one caller may ask one process; twice as many at once. Services are not counted."""
+
+    failed_keys_per_minute: Annotated[float, Field(gt=0)] = 20
+    """How often one address may present what proves nothing, before it is answered 429."""
 
     oidc_issuer: Optional[str] = None
     """Whose tokens are taken beside keys: an OpenID Connect issuer, as in its tokens' `iss`."""

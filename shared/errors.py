@@ -22,10 +22,13 @@ AamError
 │   │       ├── CheckFailed        the source cannot be reached with this credential
 │   │       └── DiscoverFailed     the connector could not list the source's schema
 │   ├── UpstreamDenied       502   our own credentials were refused
+│   │   └── UpstreamLoginOff       we log in where there is no login
 │   ├── UpstreamConflict     409   Airbyte's 409: something runs already, or a database error
 │   ├── UpstreamUnknown      504   it may have happened
-│   │   └── UpstreamTimeout
+│   │   ├── UpstreamTimeout
+│   │   └── UpstreamNotAirbyte 502 something that is not Airbyte answered
 │   └── UpstreamUnreachable  503   the request was never sent
+│       └── UpstreamNoToken        Airbyte's token endpoint fails
 ├── UpstreamMismatch         502   Airbyte said yes and holds something else
 └── Unavailable              503   nothing was recorded: retry freely
 
@@ -106,11 +109,17 @@ class NotFound(AamError):
 
 
 class Invalid(AamError):
-    """What was sent cannot be meant; `fields` lists where, by declared names only."""
+    """What was sent is invalid; `fields` lists where."""
 
     status = 422
     title = "Invalid request"
     code = "invalid_request"
+
+    @classmethod
+    def of(cls, member: str, detail: str, *, code: str) -> Self:
+        """What is wrong with one member of the body."""
+        field = {"field": f"body.{member}", "type": code, "message": detail}
+        return cls(detail, code=code, fields=[field])
 
 
 class TooLarge(Invalid):
@@ -271,6 +280,12 @@ class UpstreamDenied(Upstream):
     code = "upstream_auth"
 
 
+class UpstreamLoginOff(UpstreamDenied):
+    """A client id and secret are set, and Airbyte's login is switched off."""
+
+    code = "upstream_login_off"
+
+
 class UpstreamConflict(Upstream):
     """Airbyte's 409: something runs already, or a database error in disguise. Look first."""
 
@@ -295,6 +310,17 @@ class UpstreamTimeout(UpstreamUnknown):
     code = "upstream_timeout"
 
 
+class UpstreamNotAirbyte(UpstreamUnknown):
+    """A gateway, a login page or another server answered in Airbyte's place.
+
+    Whether the request reached Airbyte is unknown. It says nothing about Airbyte's objects.
+    """
+
+    status = 502
+    title = "Not Airbyte's answer"
+    code = "upstream_not_airbyte"
+
+
 class UpstreamUnreachable(Upstream):
     """No connection could be opened: the request was not sent, and nothing happened."""
 
@@ -302,6 +328,13 @@ class UpstreamUnreachable(Upstream):
     title = "Upstream unreachable"
     code = "upstream_unreachable"
     retryable = True
+
+
+class UpstreamNoToken(UpstreamUnreachable):
+    """Airbyte gives out no token now, so the call itself was not sent."""
+
+    title = "Upstream gives no token"
+    code = "upstream_token_endpoint"
 
 
 class UpstreamMismatch(AamError):

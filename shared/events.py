@@ -224,5 +224,5 @@ def fields(row: EventRow) -> dict[Any, Any]:
         "status": row.status,
         "version": str(row.version),
         "code": row.code or "",
-        "at": at.isoformat(timespec="milliseconds"),
+        "at": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
     }

@@ -191,7 +191,8 @@ class Connection(Base):
     drifted_upstream_at: Mapped[datetime | None]
     """Since when Airbyte is seen to hold it otherwise than the registry; None when it does not."""
     upstream_code: Mapped[str | None]
-    """What is otherwise there: catalog_differs, upstream_missing, paused or breaking_change."""
+    """What is otherwise there: catalog_differs, upstream_missing, paused, breaking_change, locked
+    (by Airbyte itself) or status_unknown."""
     paused_by: Mapped[UUID | None]
     """The repair that paused it in Airbyte until it is decided; None when it was not AAM."""
     event_seq: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")

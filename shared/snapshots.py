@@ -13,7 +13,7 @@ import msgspec
 from shared import registry
 from shared.airbyte_client import Discovered
 from shared.database import Database
-from shared.domain.catalog import InvalidCatalog, canonical_hash, identify, raw_hash, scan
+from shared.domain.catalog import canonical_hash, distinct, identify, raw_hash, scan
 from shared.domain.steps import Steps, in_slices
 from shared.models import Snapshot, StreamSchema
 
@@ -51,11 +51,9 @@ async def keep(db: Database, source_id: UUID, discovered: Discovered) -> UUID:
     The newest snapshot's own id is returned while the source still offers the same.
 
     Raises:
-        InvalidCatalog: what was discovered makes no catalog, or names a stream twice.
+        InvalidCatalog: what was discovered makes no catalog, or has one stream twice.
     """
-    now = await offered(discovered)
-    await expect_distinct(now)
-    return await keep_offered(db, source_id, now)
+    return await keep_offered(db, source_id, await offered(discovered))
 
 
 async def expect_distinct(now: Offered) -> None:
@@ -64,12 +62,14 @@ async def expect_distinct(now: Offered) -> None:
     Raises:
         InvalidCatalog: `duplicate_stream`: one is.
     """
-    await in_slices(_distinct(now.streams))
+    digests = list(registry.split_hashes(now.raw_hashes))
+    await in_slices(distinct.steps(now.streams, digests=digests))
 
 
 async def keep_offered(db: Database, source_id: UUID, now: Offered) -> UUID:
     """Store what a source offers, scanned and hashed already; as `keep`."""
     streams, raw_hashes = now.streams, now.raw_hashes
+    await expect_distinct(now)
     async with db.read() as session:
         last = await registry.latest_snapshot(session, source_id)
     if last is not None and last.raw_hashes == raw_hashes:
@@ -124,21 +124,6 @@ async def _see_again(
             stream_hashes=stream_hashes or last.stream_hashes,
             catalog_id=catalog_id or last.airbyte_catalog_id,
         )
-
-
-def _distinct(streams: Sequence[memoryview]) -> Steps[None]:
-    seen = set()
-    for position, stream in enumerate(streams):
-        stream_id, _ = identify(stream, position)
-        if stream_id in seen:
-            raise InvalidCatalog.because(
-                DUPLICATE_STREAM,
-                "name",
-                f"The source names stream {stream_id} twice.",
-                stream=stream_id,
-            )
-        seen.add(stream_id)
-        yield
 
 
 def _known(last: Snapshot | None) -> dict[bytes, bytes]:

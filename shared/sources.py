@@ -104,7 +104,8 @@ def find(name: str) -> SourceType:
     found = SOURCE_TYPES.get(name)
     if found is None:
         known = ", ".join(sorted(SOURCE_TYPES))
-        raise Invalid(
+        raise Invalid.of(
+            "source_type",
             f"Unknown source_type{did_you_mean(name, SOURCE_TYPES)} Known are: {known}.",
             code="unknown_source_type",
         )

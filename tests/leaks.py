@@ -219,12 +219,16 @@ def add_mesh(state: Path) -> None:
     """Have the logs of a local mesh scanned, for the secrets that it drew itself as well."""
     with suppress(OSError):
         know("the first key of a mesh", (state / "auth").read_text().strip()[-43:])
+    for name in ("airbyte", "sample_org"):
+        with suppress(OSError):
+            know(f"the token of {name}", (state / name / "auth").read_text().strip()[-43:])
     for file in state.glob("keys/*/*.pem"):
         know("a service's signing key", file.read_text().splitlines()[1][-43:])
     for name in (
         "webhook_signing_key",
         "rotation_digest_key",
         "postgres/password",
+        "postgres/warehouse_password",
         "valkey/password",
     ):
         with suppress(OSError):

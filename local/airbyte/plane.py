@@ -359,8 +359,8 @@ class Plane:
         if row is None:
             raise Problem(
                 403,
-                "error:forbidden",
-                "Forbidden",
+                "https://reference.airbyte.com/reference/errors#forbidden",
+                "forbidden",
                 "The command is not known.",
                 message="Forbidden",
             )

@@ -52,7 +52,8 @@ class Settings(BaseSettings):
     """Loopback port; 0 takes a free one, which is printed."""
 
     state_dir: Path = Path(".aam/airbyte")
-    """Sources (with their secrets, as in Airbyte's own database), connections, jobs. Mode 0700."""
+    """Sources (with their secrets, as in Airbyte's own database), connections, jobs, and `auth`:
+    the header with the token that every call has to carry. Mode 0700."""
 
     connectors_dir: Path = Path(".aam/connectors")
     """One virtual environment per connector and version; stacks may share it."""

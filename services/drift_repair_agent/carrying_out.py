@@ -21,7 +21,7 @@ from shared import events, failpoints, logs, registry
 from shared.airbyte_client import AirbyteClient
 from shared.database import Database
 from shared.domain import catalog as catalogs
-from shared.domain.catalog import Catalog, InvalidCatalog, StreamId
+from shared.domain.catalog import Catalog, Exclusions, InvalidCatalog, StreamId
 from shared.domain.repair import heal
 from shared.domain.steps import in_slices
 from shared.errors import AamError, Invalid, NotActive, NotFound
@@ -106,11 +106,13 @@ class Carrier:
         if now.row.archived_at is not None:
             raise Invalid(f"Connection {now.row.id} is archived.", code=NotActive.code)
         airbyte_connection_id = expect_healable(now.row, None)
+        async with self._db.read() as session:
+            exclusions = await registry.exclusions_of(session, now.row.id)
         if number is None:
-            document = await self._healed(repair, now)
+            document = await self._healed(repair, now, exclusions)
         else:
-            document = await self._version(repair.connection_id, number)
-        wanted, fingerprint = await readable(document)
+            document = await self._version(repair.connection_id, number, now, exclusions)
+        wanted, fingerprint = await readable(document, is_checked=True)
         afterwards = await self._afterwards(repair, now.row)
         if fingerprint == now.head.fingerprint and afterwards == "as_it_is":
             await self._end_unchanged(repair)
@@ -154,7 +156,7 @@ class Carrier:
         )
         return begun if isinstance(begun, UUID) else None
 
-    async def _healed(self, repair: Repair, now: Situation) -> bytes:
+    async def _healed(self, repair: Repair, now: Situation, exclusions: Exclusions) -> bytes:
         """The catalog that the decisions lead to."""
         items = changes_of.read(repair.changes)
         newest = None if now.snapshot is None else now.snapshot.id
@@ -162,16 +164,33 @@ class Carrier:
             raise Stale
         try:
             healed = await in_slices(
-                heal.steps(now.configured, now.offered.values(), changes_of.decisions(items))
+                heal.steps(
+                    now.configured,
+                    now.offered.values(),
+                    changes_of.decisions(items),
+                    exclusions=exclusions,
+                )
             )
         except InvalidCatalog as error:
             raise Invalid(str(error), code="heal_impossible") from None
         return healed.catalog
 
-    async def _version(self, connection_id: UUID, number: int) -> bytes:
+    async def _version(
+        self, connection_id: UUID, number: int, now: Situation, exclusions: Exclusions
+    ) -> bytes:
+        """An older catalog, without what is never selected and is not synced now.
+
+        Raises:
+            Invalid: a stream of it cannot be synced without that.
+        """
         async with self._db.read() as session:
             version = await registry.read_version(session, connection_id, number)
-        return version.sync_catalog.encode()
+        document = version.sync_catalog.encode()
+        try:
+            wanted = await in_slices(catalogs.parse.steps(document))
+            return catalogs.dump(exclusions.restored(wanted, now.configured))
+        except InvalidCatalog as error:
+            raise Invalid(str(error), code=error.code) from None
 
     async def _afterwards(
         self, repair: Repair, row: Connection

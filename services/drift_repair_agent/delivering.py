@@ -18,11 +18,13 @@ from uuid import UUID
 from opentelemetry.trace import SpanKind
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.drift_repair_agent.addresses import AddressRefused
 from services.drift_repair_agent.notifying import TEST
 from services.drift_repair_agent.sending import Outcome, Sender, Signer
 from shared import failpoints, logs, metrics, registry, telemetry
 from shared.background import Look
 from shared.database import Database
+from shared.errors import Invalid
 from shared.models import DeliveryState, Webhook
 from shared.registry import DueDelivery
 
@@ -60,6 +62,21 @@ class Deliveries:
         self._signer = signer
         self._under_way: dict[UUID, asyncio.Task[Outcome]] = {}
         self._lease = sender.deadline + 2 * _RECORD_WITHIN
+
+    def expect_callable(self, url: str) -> None:
+        """See that messages can be sent to a URL.
+
+        Raises:
+            Invalid: they never could: it leads to an address that may not be called.
+        """
+        try:
+            self._sender.expect(url)
+        except AddressRefused:
+            raise Invalid.of(
+                "url",
+                "The URL must not lead to a private address: name its network in WEBHOOK_NETWORKS.",
+                code="address_refused",
+            ) from None
 
     @property
     def looks(self) -> Sequence[Look]:

@@ -50,6 +50,7 @@ from shared.jobs import Jobs
 from shared.models import RepairState
 from shared.operations import Operations
 from shared.operations_http import ACCEPTED, GivenKey, Wait, answered, routes
+from shared.paging import After, Limit
 from shared.peers import Orchestrator, RagEngine
 
 router = APIRouter(tags=["repairs"])
@@ -262,16 +263,14 @@ async def repairs(
     db: Registry,
     state: Annotated[list[RepairState] | None, Query()] = None,
     connection_id: Annotated[UUID | None, Query()] = None,
-    limit: Annotated[int, Query(ge=1, le=500)] = 100,
-    after: Annotated[
-        str | None, Query(max_length=200, description="`next` of the page before")
-    ] = None,
+    after: After = None,
+    limit: Limit = 100,
 ) -> Response:
     """List repairs, newest first; `state=proposed` are those that wait for a person."""
     shown = registry.RepairFilter(
         connection_id=connection_id,
         states=state or (),
-        after=registry.read_cursor(after) if after else None,
+        after=after,
     )
     async with db.read() as session:
         return raw_json(await registry.page_of_repairs(session, shown, limit=limit))

@@ -149,7 +149,12 @@ class Planner:
             for change, _ in changes
             if any(map(basis.policy.excludes, basis.situation.names_within(change)))
         }
-        planned = weigh(changes, asked, basis.policy, basis.refused, hiding=hiding)
+        stuck = {
+            identity(change)
+            for change, _ in changes
+            if not basis.situation.can_leave_out(change, basis.policy.exclusions)
+        }
+        planned = weigh(changes, asked, basis.policy, basis.refused, hiding=hiding, stuck=stuck)
         failpoints.at("repair.weighed")
         safe_id = await self._record(basis, planned)
         if safe_id is not None:
@@ -358,14 +363,16 @@ def weigh(
     refused: Collection[str],
     *,
     hiding: Collection[str] = (),
+    stuck: Collection[str] = (),
 ) -> list[Item]:
     """What is done about each change that concerns the connection, in the order given.
 
-    `hiding` are new fields that hold one which is never selected: Airbyte selects fields of the
-    first level only, so that they are left out whole. A rename is applied without a person only on
-    more than names. What was refused, taken back or failed before is proposed at most. What came
-    beside something that is gone waits with it until the rag_engine has said whether it is its new
-    name.
+    `hiding` are new or retyped fields that hold one which is never selected: Airbyte selects fields
+    of the first level only, so that they are left out whole. Where that would take away what is
+    synced now, a person decides; so for `stuck` ones, which Airbyte cannot leave out. A rename is
+    applied without a person only on more than names. What was refused, taken back or failed before
+    is proposed at most. What came beside something that is gone waits with it until the rag_engine
+    has said whether it is its new name.
     """
     ids = {identity(change): f"c{number}" for number, (change, _) in enumerate(changes, start=1)}
     pairs = _pairs(changes, asked, policy)
@@ -389,7 +396,10 @@ def weigh(
                 item = replace(item, suggestion=suggestion.told)
         elif not verdict.concerns and change.kind != "stream_added":
             continue
-        if item.reaction is Reaction.APPLY and (item.suggestion_missing or mark in refused):
+        takes_away = item.excluded and not (is_new_field and len(change.path) == 1)
+        is_unsure = item.suggestion_missing or mark in refused
+        is_open = is_unsure or takes_away or mark in stuck
+        if item.reaction is Reaction.APPLY and is_open:
             item = replace(item, reaction=Reaction.PROPOSE)
         planned[item.id] = item
     for item in [item for item in planned.values() if item.suggestion is not None]:

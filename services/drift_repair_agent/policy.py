@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from enum import StrEnum
-from fnmatch import fnmatchcase
 from typing import Final, Literal
 
 import msgspec
 
+from shared.domain.catalog import NEVER_SELECT, Exclusions
 from shared.domain.drift import Severity, Verdict
 from shared.models import Policy as Row
 
@@ -51,12 +50,7 @@ DEFAULT: Final[dict[str, dict[str, Reaction]]] = {
     "mode": {"lost": Reaction.PAUSE},
 }
 """By entity, then by what happened to it."""
-NEVER_SELECT: Final = ("*ssn*", "*password*", "*passwd*")
 RENAME_MIN_CONFIDENCE: Final = 0.9
-_SHORT: Final = 3
-_WORD_STARTS: Final = re.compile(
-    r"(?:^|(?<=[^A-Za-z0-9])|(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]))(?=[A-Za-z0-9])"
-)
 
 
 class Own(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -80,6 +74,7 @@ class Policy:
             entity: whats | own.reactions.get(entity, {}) for entity, whats in DEFAULT.items()
         }
         self.never_select = NEVER_SELECT if own.never_select is None else own.never_select
+        self.exclusions = Exclusions(self.never_select)
         self.verify: Verify = own.verify or "read_back"
         self.rename_min_confidence = (
             RENAME_MIN_CONFIDENCE
@@ -128,22 +123,8 @@ class Policy:
         return self.reactions.get(entity, {}).get(what, Reaction.PROPOSE)
 
     def excludes(self, name: str) -> bool:
-        """Whether a field of this name is never selected, in whatever case it is written.
-
-        What a pattern names in three letters or fewer is looked for where words begin, if the name
-        tells: `*ssn*` is in customerSSN and custssn, and not in businessName.
-        """
-        return any(_is_named(name, pattern.lower()) for pattern in self.never_select)
-
-
-def _is_named(name: str, pattern: str) -> bool:
-    whole = name.lower()
-    if not fnmatchcase(whole, pattern):
-        return False
-    starts = [start.start() for start in _WORD_STARTS.finditer(name)]
-    if len(pattern.strip("*")) > _SHORT or not pattern.startswith("*") or len(starts) < 2:
-        return True
-    return any(fnmatchcase(whole[start:], pattern.lstrip("*")) for start in starts)
+        """Whether a field of this name is never selected, in whatever case it is written."""
+        return self.exclusions.match(name)
 
 
 def authored(

@@ -15,7 +15,7 @@ from shared.models import RepairState
 _ID = "91aa4c0e-7d3b-4f5a-8e21-6c0b9a8d7e6f"
 _CONNECTION_ID = "7d0c7f4e-6a3c-4b9d-9a57-0f3c1d2b4e5f"
 _SNAPSHOT_ID = "1c9d8e7f-0a1b-4c2d-8e3f-4a5b6c7d8e9f"
-_AT = "2026-11-24T09:30:00.123456+00:00"
+_AT = "2026-11-24T09:30:00.123456Z"
 
 
 Part = Annotated[str, Field(min_length=1, max_length=512)]
@@ -231,6 +231,7 @@ _CHANGE: dict[str, Any] = {
 REPAIR: dict[str, Any] = {
     "id": _ID,
     "connection_id": _CONNECTION_ID,
+    "connection_name": "Salesforce production",
     "kind": "heal",
     "state": "proposed",
     "drift_id": "2f0c9d1e-5b4a-4c3d-9e8f-7a6b5c4d3e2f",
@@ -251,7 +252,7 @@ REPAIR: dict[str, Any] = {
     "failure_code": None,
     "failure_detail": None,
     "paused": False,
-    "expires_at": "2026-12-01T09:30:00.123456+00:00",
+    "expires_at": "2026-12-01T09:30:00.123456Z",
     "created_at": _AT,
     "updated_at": _AT,
     "ended_at": None,
@@ -271,6 +272,7 @@ class RepairView(BaseModel):
 
     id: UUID
     connection_id: UUID
+    connection_name: str
     kind: Literal["heal", "rollback"]
     state: RepairState
     drift_id: UUID | None = None

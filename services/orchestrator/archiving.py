@@ -75,8 +75,7 @@ class Archiving:
         except UpstreamMissing:
             return
         # Its own workspace, whatever today's setting is: another one would show no connections.
-        wired = await self._airbyte.list_connections(source.workspace_id)
-        if any(one.source_id == source_id for one in wired):
+        if await self._airbyte.connections_of_source(source_id, source.workspace_id):
             log.warning("source_kept", source=str(source_id), reason="other connections use it")
             return
         await self._airbyte.delete_source(source_id, workspace_id=source.workspace_id)

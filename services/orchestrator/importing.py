@@ -19,7 +19,17 @@ from shared.errors import Conflict, Invalid, UpstreamDenied, UpstreamMissing
 from shared.events import EventType
 from shared.models import Connection, ConnectionStatus, VersionOrigin
 
+_MOST_NAMED = 200
+"""Streams of one connection of which the report names the fields."""
+
 Outcome = Literal["imported", "would_import", "known_already", "not_importable"]
+
+
+class Selected(msgspec.Struct, frozen=True):
+    """Fields of a stream that Airbyte syncs."""
+
+    stream: catalogs.StreamId
+    fields: tuple[str, ...]
 
 
 class Imported(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -30,6 +40,8 @@ class Imported(msgspec.Struct, frozen=True, omit_defaults=True):
     outcome: Outcome
     connection_id: UUID | None = None
     code: str | None = None
+    never_selected: tuple[Selected, ...] = ()
+    """What it selects though the policy of an imported connection never would; it stays so."""
 
 
 class Importing:
@@ -79,9 +91,11 @@ class Importing:
                 airbyte_connection_id, held.name, "known_already", known[airbyte_connection_id]
             )
         source = await self._airbyte.get_source(held.source_id)
-        fingerprint = await _fingerprint(held)
+        fingerprint, selected = await _read(held)
         if dry_run:
-            return Imported(airbyte_connection_id, held.name, "would_import")
+            return Imported(
+                airbyte_connection_id, held.name, "would_import", never_selected=selected
+            )
         connection = Connection(
             id=uuid4(),
             name=held.name,
@@ -111,7 +125,13 @@ class Importing:
             )
             row.status = ConnectionStatus.ACTIVE
             events.record(session, EventType.CONNECTION_IMPORTED, row)
-        return Imported(airbyte_connection_id, held.name, "imported", connection.id)
+        return Imported(
+            airbyte_connection_id,
+            held.name,
+            "imported",
+            connection.id,
+            never_selected=selected,
+        )
 
     async def _held(self, airbyte_connection_id: UUID) -> AirbyteConnection:
         try:
@@ -126,11 +146,16 @@ class Importing:
         return held
 
 
-async def _fingerprint(held: AirbyteConnection) -> str:
+async def _read(held: AirbyteConnection) -> tuple[str, tuple[Selected, ...]]:
+    """What the catalog means that Airbyte holds, and what of it the default never selects."""
+    exclusions = catalogs.Exclusions()
     try:
         catalog = await in_slices(catalogs.parse.steps(held.sync_catalog))
         if not catalog.selected().streams:
             raise Invalid("It selects no stream.", code="no_selected_stream")
-        return await in_slices(catalogs.meaning_of.steps(held.sync_catalog))
+        fingerprint = await in_slices(catalogs.meaning_of.steps(held.sync_catalog))
+        found = await in_slices(exclusions.carried(catalog))
     except catalogs.InvalidCatalog as error:
         raise Invalid(str(error), code=error.code) from None
+    selected = [Selected(stream, fields) for stream, fields in found.items()]
+    return fingerprint, tuple(selected[:_MOST_NAMED])

@@ -58,6 +58,7 @@ from shared.jobs import Jobs
 from shared.models import ConnectionStatus
 from shared.operations import Operations
 from shared.operations_http import ACCEPTED, GivenKey, Wait, answered, routes
+from shared.paging import After, Limit, Page
 from shared.peers import AuthBroker
 from shared.sources import CREDENTIAL_REFERENCE
 
@@ -115,8 +116,10 @@ async def onboard(order: Onboard, service: Service, key: GivenKey, wait: Wait) -
     """Wire a source to a destination and start tracking its catalog, as version 1.
 
     Waits for Airbyte to discover the source: seconds, on a big org minutes; after `wait` seconds
-    the answer is 202 with the operation, which goes on. When Airbyte refuses for good, what was
-    created in it is deleted again, the connection is FAILED with the reason, and its name is free.
+    the answer is 202 with the operation, which goes on. An order that is invalid by itself leaves
+    no trace. One that is refused later leaves nothing in Airbyte: what was created is deleted
+    again. Its connection stays in the list as FAILED with the reason; the answer names it by
+    `connection_id`, and its name is free.
     """
     return answered(await service.onboard(order, key=key, wait=wait))
 
@@ -124,8 +127,11 @@ async def onboard(order: Onboard, service: Service, key: GivenKey, wait: Wait) -
 @router.post(
     "/connections/import",
     dependencies=[may(Scope.CONNECTIONS_WRITE)],
-    response_model=list[ImportedView],
-    responses={200: example([IMPORTED]), **problems(404, 409, 422, 502, 503, 504)},
+    response_model=Page[ImportedView],
+    responses={
+        200: example({"items": [IMPORTED], "next": None}),
+        **problems(404, 409, 422, 502, 503, 504),
+    },
 )
 async def import_connections(order: Import, service: Service, importing: Importer) -> Response:
     """Take over connections that exist in Airbyte: version 1 is what it holds.
@@ -135,10 +141,10 @@ async def import_connections(order: Import, service: Service, importing: Importe
     """
     if order.airbyte_connection_id is not None:
         one = await importing.one(order.airbyte_connection_id, dry_run=bool(order.dry_run))
-        return raw_json(msgspec.json.encode([one]))
+        return raw_json(msgspec.json.encode({"items": [one], "next": None}))
     workspace_id = order.workspace_id or await service.workspace()
     told = await importing.all_of(workspace_id, dry_run=order.dry_run is not False)
-    return raw_json(msgspec.json.encode(told))
+    return raw_json(msgspec.json.encode({"items": told, "next": None}))
 
 
 @router.get(
@@ -158,17 +164,15 @@ async def connections(
         Query(max_length=200, pattern=r"^[^\x00]*$", description="A part of the name"),
     ] = None,
     archived: Annotated[bool, Query(description="Show archived ones instead")] = False,
-    limit: Annotated[int, Query(ge=1, le=500)] = 100,
-    after: Annotated[
-        str | None, Query(max_length=200, description="`next` of the page before")
-    ] = None,
+    after: After = None,
+    limit: Limit = 100,
 ) -> Response:
     """List connections, newest first."""
     shown = registry.ConnectionFilter(
         status=status,
         name=name,
         archived=archived,
-        after=registry.read_cursor(after) if after else None,
+        after=after,
     )
     async with db.read() as session:
         return raw_json(await registry.page_of_connections(session, shown, limit=limit))
@@ -254,16 +258,13 @@ async def sync(connection_id: UUID, service: Service, key: GivenKey, wait: Wait)
 @router.get(
     "/connections/{connection_id}/jobs",
     dependencies=[may(Scope.CONNECTIONS_READ)],
-    response_model=list[JobView],
-    responses={200: example([JOB]), **problems(404, 422, 503)},
+    response_model=Page[JobView],
+    responses={200: example({"items": [JOB], "next": None}), **problems(404, 422, 503)},
 )
 async def jobs(
-    request: Request,
-    connection_id: UUID,
-    db: Registry,
-    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    request: Request, connection_id: UUID, db: Registry, after: After = None, limit: Limit = 100
 ) -> Response:
-    """The connection's syncs, newest first.
+    """List the connection's syncs, newest first.
 
     `failure_cause` says which known cause a failed one had; `failure_explanation` is for callers
     with connections:write.
@@ -272,7 +273,9 @@ async def jobs(
     async with db.read() as session:
         await registry.find_connection(session, connection_id)
         return raw_json(
-            await registry.jobs_json(session, connection_id, limit=limit, is_explained=is_explained)
+            await registry.page_of_jobs(
+                session, connection_id, cursor=after, limit=limit, is_explained=is_explained
+            )
         )
 
 

@@ -38,6 +38,10 @@ _KEPT_WITHIN_S = 60.0
 """What storing a snapshot may take beyond its discovery."""
 
 
+_MOST_NOTES = 200
+"""Of one onboarding, each about one stream."""
+
+
 class Wiring(msgspec.Struct, frozen=True):
     """What is to be wired: the caller's order, and what was looked up before it was recorded."""
 
@@ -103,8 +107,12 @@ class Onboarding:
             )
             events.record(session, EventType.CONNECTION_ONBOARDED, row, ref=snapshot_id)
             await session.flush()
-            answer = _noted(await registry.connection_json(session, row.id), wiring.notes)
-            await operation.finish(session, status=201, body=answer)
+            answer = await registry.connection_json(session, row.id)
+            notes = [
+                *msgspec.to_builtins(wiring.notes),
+                *(operation.results["discover"].get("notes") or []),
+            ]
+            await operation.finish(session, status=201, body=_with_notes(answer, notes))
 
     async def _source(self, operation: Operation, wiring: Wiring) -> UUID:
         source_type = sources.find(wiring.source_type)
@@ -145,23 +153,27 @@ class Onboarding:
             return operation.document
         chosen: list[bytes] = []
 
-        async def discover() -> dict[str, str | None]:
+        async def discover() -> dict[str, Any]:
             discovered = await self._airbyte.discover_schema(source_id)
             snapshot_id = await keep(self._db, source_id, discovered)
             if discovered.configuration_updated:
                 await self._discoveries.record_renewal(source_id)
-            catalog = await _checked(
-                catalogs.choose.steps(
+            async with self._db.read() as session:
+                exclusions = await registry.exclusions_of(session, operation.connection_id)
+            choice = await _checked(
+                catalogs.choose_with_notes.steps(
                     discovered.catalog,
                     streams=wiring.streams,
                     destination_sync_modes=frozenset(wiring.destination_sync_modes),
+                    exclusions=exclusions,
                 )
             )
-            chosen.append(catalogs.dump(catalog))
+            chosen.append(catalogs.dump(choice.catalog))
             catalog_id = discovered.catalog_id
             return {
                 "snapshot_id": str(snapshot_id),
                 "catalog_id": str(catalog_id) if catalog_id else None,
+                "notes": msgspec.to_builtins(choice.notes[:_MOST_NOTES]),
             }
 
         # A process that dies before the next step has kept no catalog, and discovers again.
@@ -192,9 +204,9 @@ class Onboarding:
             return str(made.connection_id)
 
         async def look() -> str | None:
-            found = await self._airbyte.list_connections(wiring.workspace_id)
+            found = await self._airbyte.connections_of_source(source_id, wiring.workspace_id)
             for one in found:
-                if one.source_id == source_id and one.name.endswith(operation.marker):
+                if one.name.endswith(operation.marker):
                     return str(one.connection_id)
             return None
 
@@ -252,21 +264,10 @@ class Onboarding:
         Raises:
             UpstreamMismatch: somebody else has wired the source.
         """
-        for one in await self._airbyte.list_connections(workspace_id):
-            if one.source_id != source_id:
-                continue
+        for one in await self._airbyte.connections_of_source(source_id, workspace_id):
             if not one.name.endswith(marker):
                 raise UpstreamMismatch("Somebody else has wired the source: it is kept.")
             await self._airbyte.delete_connection(one.connection_id, workspace_id=workspace_id)
-
-
-def _noted(connection: str, notes: list[OrderNote]) -> str:
-    """A connection's JSON text with the notes of its order, where there are any."""
-    if not notes:
-        return connection
-    shown = msgspec.json.decode(connection, type=dict[str, msgspec.Raw])
-    shown["notes"] = msgspec.Raw(msgspec.json.encode(notes))
-    return msgspec.json.encode(shown).decode()
 
 
 async def keep(db: Database, source_id: UUID, discovered: Discovered) -> UUID:
@@ -300,7 +301,15 @@ def unreadable(error: catalogs.InvalidCatalog) -> DiscoverFailed:
     return DiscoverFailed(f"What the source offers cannot be read: {error}", code=code)
 
 
-async def _checked(run: Steps[catalogs.Catalog]) -> catalogs.Catalog:
+def _with_notes(connection: str, notes: list[dict[str, Any]]) -> str:
+    """The answer, with what a person should know of the choice of streams and fields."""
+    if not notes:
+        return connection
+    told = msgspec.json.encode(notes).decode()
+    return f'{connection.rstrip().removesuffix("}")}, "notes": {told}}}'
+
+
+async def _checked(run: Steps[catalogs.Chosen]) -> catalogs.Chosen:
     """Run a step of the domain; what it finds wrong with a catalog becomes a 422."""
     try:
         return await in_slices(run)

@@ -25,7 +25,7 @@ from shared.errors import (
     UpstreamUnreachable,
 )
 from shared.events import EventType
-from shared.heads import means
+from shared.heads import foreign_code, means
 from shared.models import Connection, ConnectionStatus
 from shared.operations import Answer, Intent, Operation, Operations
 from shared.registry import Head
@@ -35,7 +35,9 @@ log = logs.get(__name__)
 _AT_ONCE = 10
 _PAGE = 200
 
-Difference = Literal["upstream_missing", "catalog_differs", "breaking_change", "paused"]
+Difference = Literal[
+    "upstream_missing", "catalog_differs", "breaking_change", "paused", "locked", "status_unknown"
+]
 """The gravest one only. Airbyte itself sets `breakingChange` and with it the status inactive."""
 
 
@@ -151,8 +153,10 @@ async def _difference(held: AirbyteConnection, head: Head) -> Difference | None:
         return "catalog_differs"
     if held.breaking_change:
         return "breaking_change"
+    if held.status not in ("active", "inactive"):
+        return foreign_code(held.status)
     # What AAM has paused itself waits for a decision, and is as the registry says.
-    return "paused" if held.status != "active" and head.paused_by is None else None
+    return "paused" if held.status == "inactive" and head.paused_by is None else None
 
 
 def _is_still(row: Connection, head: Head) -> bool:

@@ -104,7 +104,8 @@ class Orchestrator:
         _expect_credential(source_type, order.credential_id)
         destination_id = order.destination_id or self._settings.airbyte_destination_id
         if destination_id is None:
-            raise Invalid(
+            raise Invalid.of(
+                "destination_id",
                 "No destination: name `destination_id`, or set AIRBYTE_DESTINATION_ID.",
                 code="destination_required",
             )
@@ -155,8 +156,10 @@ class Orchestrator:
         try:
             return await self._airbyte.destination_sync_modes(destination_id)
         except UpstreamMissing:
-            raise Invalid(
-                f"Airbyte has no destination {destination_id}.", code="unknown_destination"
+            raise Invalid.of(
+                "destination_id",
+                f"Airbyte has no destination {destination_id}.",
+                code="unknown_destination",
             ) from None
         except _AWAY as error:
             raise _nothing_recorded(error) from None
@@ -190,13 +193,16 @@ class Orchestrator:
             row = await registry.find_connection(session, connection_id)
             _expect_wired(row)
             head = await registry.read_version(session, connection_id, row.catalog_version)
+            exclusions = await registry.exclusions_of(session, connection_id)
         if row.airbyte_source_id is None:
             raise NotActive(f"Connection {connection_id} has no source.")
         snapshot_id, offered = await self._offered(row.airbyte_source_id, is_fresh=is_fresh)
         configured = await in_slices(catalogs.parse.steps(head.sync_catalog.encode()))
         try:
             merged = await in_slices(
-                catalogs.merge.steps(configured, offered, every_stream=every_stream)
+                catalogs.merge.steps(
+                    configured, offered, every_stream=every_stream, exclusions=exclusions
+                )
             )
         except catalogs.InvalidCatalog as error:
             raise unreadable(error) from None
@@ -346,9 +352,17 @@ def _nothing_recorded(
 
 def _expect_credential(source_type: SourceType, credential_id: str | None) -> None:
     if source_type.needs_credential and credential_id is None:
-        raise Invalid(f"{source_type.name} needs a `credential_id`.", code="credential_required")
+        raise Invalid.of(
+            "credential_id",
+            f"{source_type.name} needs a `credential_id`.",
+            code="credential_required",
+        )
     if not source_type.needs_credential and credential_id is not None:
-        raise Invalid(f"{source_type.name} takes no `credential_id`.", code="credential_not_used")
+        raise Invalid.of(
+            "credential_id",
+            f"{source_type.name} takes no `credential_id`.",
+            code="credential_not_used",
+        )
 
 
 def _expect_wired(row: Connection) -> None:

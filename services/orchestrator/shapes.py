@@ -94,16 +94,9 @@ CONNECTION: dict[str, Any] = {
     "airbyte_connection_id": "5a1d2c3b-4e5f-4a6b-8c7d-9e0f1a2b3c4d",
     "airbyte_destination_id": "9c8b7a6d-5e4f-4d3c-9b2a-1f0e9d8c7b6a",
     "catalog_version": 1,
-    "created_at": "2026-11-22T09:30:00.123456+00:00",
-    "updated_at": "2026-11-22T09:30:04.654321+00:00",
+    "created_at": "2026-11-22T09:30:00.123456Z",
+    "updated_at": "2026-11-22T09:30:04.654321Z",
 }
-
-
-class OrderNoteView(BaseModel):
-    """Something about an order that was carried out."""
-
-    code: str
-    message: str
 
 
 class ConnectionView(BaseModel):
@@ -114,7 +107,8 @@ class ConnectionView(BaseModel):
     id: UUID
     name: str
     source_type: str
-    status: ConnectionStatus
+    status: ConnectionStatus | Literal["ARCHIVED"]
+    """ARCHIVED since `archived_at`, whatever it was before."""
     credential_id: str | None = None
     airbyte_source_id: UUID | None = None
     airbyte_connection_id: UUID | None = None
@@ -125,14 +119,14 @@ class ConnectionView(BaseModel):
     imported: bool = False
     drifted_upstream_at: datetime | None = None
     upstream_code: str | None = None
+    """What Airbyte has otherwise: catalog_differs, upstream_missing, paused or breaking_change."""
     paused_by: UUID | None = None
     """The repair that paused it in Airbyte until it is decided; None where it was not AAM."""
-    """What Airbyte has otherwise: catalog_differs, upstream_missing, paused or breaking_change."""
     created_at: datetime
     updated_at: datetime
     archived_at: datetime | None = None
-    notes: list[OrderNoteView] | None = None
-    """In the answer to an onboarding alone: what its caller should see to."""
+    notes: list[dict[str, Any]] | None = None
+    """Of an onboarding: what its caller should see to: what was left out, a shared credential."""
 
 
 class Import(BaseModel):
@@ -166,6 +160,13 @@ IMPORTED: dict[str, Any] = {
 }
 
 
+class SelectedView(BaseModel):
+    """Fields of a stream that Airbyte syncs; `{}` and `{pattern}` are fields without a name."""
+
+    stream: dict[str, str | None]
+    fields: list[str]
+
+
 class ImportedView(BaseModel):
     """What became of one connection of Airbyte's."""
 
@@ -176,6 +177,10 @@ class ImportedView(BaseModel):
     outcome: Literal["imported", "would_import", "known_already", "not_importable"]
     connection_id: UUID | None = None
     code: str | None = Field(default=None, description="Why it cannot be imported.")
+    never_selected: list[SelectedView] = Field(
+        default=[],
+        description="Streams with the fields that they sync though the policy never selects them.",
+    )
 
 
 ROTATION: dict[str, Any] = {
@@ -247,7 +252,7 @@ VERSION: dict[str, Any] = {
     "decided_by": "Ada",
     "policy_set_by": None,
     "asked_by": "ada@example.com (key ab12cd34)",
-    "created_at": "2026-11-22T10:00:00.123456+00:00",
+    "created_at": "2026-11-22T10:00:00.123456Z",
 }
 
 
@@ -284,8 +289,8 @@ JOB: dict[str, Any] = {
     "attempts": 1,
     "records": 700,
     "bytes": 181034,
-    "started_at": "2026-11-22T09:31:00.123456+00:00",
-    "ended_at": "2026-11-22T09:31:14.654321+00:00",
+    "started_at": "2026-11-22T09:31:00.123456Z",
+    "ended_at": "2026-11-22T09:31:14.654321Z",
     "duration_seconds": 14.531,
 }
 

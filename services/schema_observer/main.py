@@ -46,6 +46,7 @@ from shared.gate import access_for
 from shared.gauges import Gauges, watching_airbyte
 from shared.jobs import Jobs
 from shared.operations_http import Wait
+from shared.paging import After, Limit, Page
 
 router = APIRouter(tags=["drifts"])
 
@@ -165,25 +166,29 @@ async def observation_history(
 @router.get(
     "/connections/{connection_id}/snapshots",
     dependencies=[may(Scope.CONNECTIONS_READ)],
-    response_model=list[SnapshotView],
+    response_model=Page[SnapshotView],
     responses={
-        200: example([SNAPSHOT])
+        200: example({"items": [SNAPSHOT], "next": None})
         | links(
             "GET /connections/{connection_id}/snapshots/{before}/diff/{after}",
             connection_id="$request.path.connection_id",
-            before="$response.body#/0/snapshot_id",
-            after="$response.body#/0/snapshot_id",
+            before="$response.body#/items/0/snapshot_id",
+            after="$response.body#/items/0/snapshot_id",
         ),
         **problems(404, 422, 503),
     },
 )
 async def snapshots(
-    connection_id: UUID, db: Registry, limit: Annotated[int, Query(ge=1, le=500)] = 100
+    connection_id: UUID, db: Registry, after: After = None, limit: Limit = 100
 ) -> Response:
-    """What the connection's source offered over time, newest first, without the streams."""
+    """List what the connection's source offered over time, newest first, without the streams."""
     async with db.read() as session:
         row = await registry.find_connection(session, connection_id)
-        return raw_json(await registry.snapshots_json(session, row.airbyte_source_id, limit=limit))
+        return raw_json(
+            await registry.page_of_snapshots(
+                session, row.airbyte_source_id, cursor=after, limit=limit
+            )
+        )
 
 
 @router.get(
@@ -215,10 +220,8 @@ async def drifts(
         bool | None, Query(alias="open", description="Only those that wait, or only the others")
     ] = None,
     severity: Annotated[Severity | None, Query()] = None,
-    limit: Annotated[int, Query(ge=1, le=500)] = 100,
-    after: Annotated[
-        str | None, Query(max_length=200, description="`next` of the page before")
-    ] = None,
+    after: After = None,
+    limit: Limit = 100,
 ) -> Response:
     """List drifts, newest first, without their changes.
 
@@ -229,7 +232,7 @@ async def drifts(
         connection_id=connection_id,
         severity=severity,
         is_open=is_open,
-        after=registry.read_cursor(after) if after else None,
+        after=after,
     )
     async with db.read() as session:
         if connection_id is not None:

@@ -15,7 +15,7 @@ _SOURCE = "0b6f3c1e-52a7-4d55-8f7e-3f0c8a6f2f10"
 _DRIFT = "6f0c2f1e-7a1b-4c3d-8e9f-0a1b2c3d4e5f"
 _BEFORE = "1a2b3c4d-5e6f-4a7b-8c9d-0e1f2a3b4c5d"
 _AFTER = "2b3c4d5e-6f7a-4b8c-9d0e-1f2a3b4c5d6e"
-_AT = "2026-11-24T09:30:00.123456+00:00"
+_AT = "2026-11-24T09:30:00.123456Z"
 
 CHANGE: dict[str, Any] = {
     "kind": "field_removed",
@@ -190,7 +190,7 @@ class ObservationView(BaseModel):
             "source_id": _SOURCE,
             "interval_seconds": None,
             "effective_interval_seconds": 900,
-            "next_at": "2026-11-24T09:31:02.123456+00:00",
+            "next_at": "2026-11-24T09:31:02.123456Z",
             "observing": False,
             "observed_at": _AT,
             "outcome": "suspicious",
@@ -245,6 +245,7 @@ class ObservationView(BaseModel):
 DRIFT: dict[str, Any] = {
     "id": _DRIFT,
     "connection_id": _ID,
+    "connection_name": "Salesforce production",
     "before_snapshot_id": _BEFORE,
     "after_snapshot_id": _AFTER,
     "severity": "needs_review",
@@ -262,6 +263,7 @@ class DriftRow(BaseModel):
 
     id: UUID
     connection_id: UUID
+    connection_name: str
     before_snapshot_id: UUID | None = None
     """Null where the source was not looked at before: it was compared with the catalog."""
     after_snapshot_id: UUID
@@ -295,7 +297,7 @@ class DriftPage(BaseModel):
 SNAPSHOT: dict[str, Any] = {
     "snapshot_id": _AFTER,
     "taken_at": _AT,
-    "seen_at": "2026-11-24T10:45:01.123456+00:00",
+    "seen_at": "2026-11-24T10:45:01.123456Z",
     "streams": 214,
 }
 

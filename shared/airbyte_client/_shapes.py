@@ -102,7 +102,7 @@ class NewConnection(msgspec.Struct, frozen=True):
 class AirbyteConnection(msgspec.Struct, frozen=True):
     """A connection as Airbyte holds it; `sync_catalog` has the selected streams and fields only.
 
-    `status` is active, inactive, locked, or deprecated once it was deleted.
+    `status` is active, inactive, locked, or deprecated once it was deleted; newer ones may come.
     """
 
     connection_id: UUID
@@ -117,7 +117,7 @@ class AirbyteConnection(msgspec.Struct, frozen=True):
 
 
 class ListedConnection(msgspec.Struct, frozen=True, rename="camel"):
-    """A connection as a list tells it: without its catalog. `workspace_id` is told since 2.0."""
+    """A connection as a list has it: without its catalog."""
 
     connection_id: UUID
     name: str
@@ -125,6 +125,7 @@ class ListedConnection(msgspec.Struct, frozen=True, rename="camel"):
     destination_id: UUID
     status: str
     workspace_id: UUID | None = None
+    """None where the list does not say it."""
 
 
 class ConnectionStatus(msgspec.Struct, frozen=True):
@@ -234,11 +235,18 @@ class DestinationDefinitions(msgspec.Struct, frozen=True, rename="camel"):
     destination_definitions: list[DestinationDefinitionRead]
 
 
-class Specification(msgspec.Struct, frozen=True, rename="camel"):
-    """Answer of source_ and destination_definition_specifications/get."""
+class SourceSpecification(msgspec.Struct, frozen=True, rename="camel"):
+    """Answer of source_definition_specifications/get."""
 
+    source_definition_id: UUID
     connection_specification: msgspec.Raw = msgspec.Raw(b"{}")
-    supported_destination_sync_modes: list[str] = []
+
+
+class DestinationSpecification(msgspec.Struct, frozen=True, rename="camel"):
+    """Answer of destination_definition_specifications/get."""
+
+    destination_definition_id: UUID
+    supported_destination_sync_modes: list[str] | None = None
 
 
 class FailureReason(msgspec.Struct, frozen=True, rename="camel"):
@@ -299,9 +307,9 @@ class SynchronousJob(msgspec.Struct, frozen=True, rename="camel"):
 class CheckRead(msgspec.Struct, frozen=True, rename="camel"):
     """Answer of sources/check_connection; no status when the job itself failed."""
 
+    job_info: SynchronousJob
     status: str | None = None
     message: Any = None
-    job_info: SynchronousJob = SynchronousJob()
 
     def __repr__(self) -> str:
         """Without the message, which may quote secrets."""
@@ -309,24 +317,35 @@ class CheckRead(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class DiscoverRead(msgspec.Struct, frozen=True, rename="camel"):
-    """Answer of sources/discover_schema."""
+    """Answer of sources/discover_schema; one path of it has a catalog and no `jobInfo`."""
 
     catalog: msgspec.Raw = NOTHING
     catalog_id: UUID | None = None
-    job_info: SynchronousJob = SynchronousJob()
+    job_info: SynchronousJob | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse JSON that says nothing about a discovery."""
+        if self.job_info is None and bytes(self.catalog) == b"null":
+            raise ValueError("neither a catalog nor a job")
 
 
-class DiscoverOutput(msgspec.Struct, frozen=True, rename="camel"):
+class Command(msgspec.Struct, frozen=True):
+    """Answer of commands/run/discover."""
+
+    id: str
+
+
+class DiscoverOutput(Command, frozen=True, rename="camel", kw_only=True):
     """Answer of commands/output/discover."""
 
-    status: str | None = None
+    status: str
     catalog: msgspec.Raw = NOTHING
     catalog_id: UUID | None = None
     connector_configuration_updated: bool = False
     failure_reason: FailureReason | None = None
 
 
-class CommandStatus(msgspec.Struct, frozen=True):
+class CommandStatus(Command, frozen=True, kw_only=True):
     """Answer of commands/status; no status when Airbyte has not found the command's workload."""
 
     status: str | None = None
@@ -364,6 +383,41 @@ class Connections(msgspec.Struct, frozen=True):
     """Answer of connections/list."""
 
     connections: list[ListedConnection]
+
+
+class _SourceSnippet(msgspec.Struct, frozen=True, rename="camel"):
+    source_id: UUID
+
+
+class _DestinationSnippet(msgspec.Struct, frozen=True, rename="camel"):
+    destination_id: UUID
+
+
+class ConnectionItem(msgspec.Struct, frozen=True, rename="camel"):
+    """One of web_backend/connections/list."""
+
+    connection_id: UUID
+    name: str
+    status: str
+    source: _SourceSnippet
+    destination: _DestinationSnippet
+
+    def told(self) -> ListedConnection:
+        """In AAM's words."""
+        return ListedConnection(
+            self.connection_id,
+            self.name,
+            self.source.source_id,
+            self.destination.destination_id,
+            self.status,
+        )
+
+
+class ConnectionPage(msgspec.Struct, frozen=True):
+    """Answer of web_backend/connections/list; `num_connections` counts all pages, where told."""
+
+    connections: list[ConnectionItem]
+    num_connections: int | None = None
 
 
 class _JobId(msgspec.Struct, frozen=True):

@@ -254,7 +254,12 @@ class Operation:
 
     async def fail(self, error: AamError) -> None:
         """Write down why it is to be undone, before anything is."""
-        problem = {**error.problem(), "request_id": self.request_id, "operation_id": self.id}
+        problem = {
+            "connection_id": self.connection_id,
+            **error.problem(),
+            "request_id": self.request_id,
+            "operation_id": self.id,
+        }
         failure = msgspec.json.encode(problem, enc_hook=str)
         await self._write(
             sql.FAIL, failure=failure.decode(), lease=FIRST_LEASE + self._until_quiet()

@@ -14,7 +14,7 @@ import msgspec
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared import access, failpoints, logs, metrics, telemetry
+from shared import access, failpoints, logs, metrics, registry, telemetry
 from shared.background import Look
 from shared.config import Settings
 from shared.database import Database
@@ -471,19 +471,21 @@ class Operations:
         *,
         connection_id: UUID | None,
         status: OperationStatus | None,
+        cursor: registry.Cursor | None,
         limit: int,
         is_explained: bool,
     ) -> str:
-        """The newest operations, of one connection or status where it is given: a JSON array."""
+        """A page of operations as JSON text, newest first; of one connection or status."""
+        conditions, parameters = registry.after_cursor(cursor)
+        if connection_id is not None:
+            conditions.append("t.connection_id = :connection_id")
+            parameters["connection_id"] = connection_id
+        if status is not None:
+            conditions.append("t.status = :status")
+            parameters["status"] = status.value
         async with self._db.read() as session:
             found: str = await session.scalar(
-                sql.PAGE,
-                {
-                    "connection_id": connection_id,
-                    "status": None if status is None else status.value,
-                    "limit": limit,
-                    "explained": is_explained,
-                },
+                sql.a_page(conditions), parameters | {"limit": limit, "explained": is_explained}
             )
         return found
 

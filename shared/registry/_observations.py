@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.errors import NotFound
 from shared.models import Connection, ConnectionStatus, Snapshot, StreamSchema, Watch
+from shared.registry._pages import stamp
 from shared.registry._snapshots import latest_snapshot
 
 # Whose source is looked at. A connection that is HEALING is compared when it is ACTIVE again.
@@ -596,24 +597,28 @@ _OBSERVATION = text(f"""
     SELECT json_build_object(
         'connection_id', k.id, 'source_id', k.airbyte_source_id,
         'interval_seconds', n.interval_seconds, 'effective_interval_seconds', {_INTERVAL},
-        'next_at', greatest(o.next_at, o.observed_at),
-        'observing', coalesce(o.claimed_until > now(), false), 'observed_at', o.observed_at,
+        'next_at', {stamp("greatest(o.next_at, o.observed_at)")},
+        'observing', coalesce(o.claimed_until > now(), false),
+        'observed_at', {stamp("o.observed_at")},
         'outcome', o.outcome, 'code', o.code, 'detail', o.detail,
-        'failures', coalesce(o.failures, 0), 'suspicious_since', o.suspicious_since,
+        'failures', coalesce(o.failures, 0),
+        'suspicious_since', {stamp("o.suspicious_since")},
         'snapshot_id', o.snapshot_id, 'compared_snapshot_id', n.compared_snapshot_id,
         'cause', o.cause,
         'explanation', CASE WHEN CAST(:explained AS boolean) THEN o.explanation END,
         'log', CASE WHEN CAST(:explained AS boolean) THEN o.log_reference END,
-        'postponed_since', o.postponed_since,
+        'postponed_since', {stamp("o.postponed_since")},
         'discoveries_in_24_hours', (
             SELECT count(*) FROM discoveries d
             WHERE d.airbyte_source_id = k.airbyte_source_id
-                AND d.began_at > now() - interval '24 hours'
+                AND d.began_at > now() - interval '24 hours' AND d.purpose <> 'check'
         ),
-        'configuration_renewed_at', (
+        'configuration_renewed_at', {
+    stamp('''(
             SELECT max(d.ended_at) FROM discoveries d
             WHERE d.airbyte_source_id = k.airbyte_source_id AND d.is_renewed
-        )
+        )''')
+}
     )::text
     FROM connections k
     LEFT JOIN watches n ON n.connection_id = k.id

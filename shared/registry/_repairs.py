@@ -13,8 +13,10 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared import access
+from shared.domain.catalog import Exclusions
 from shared.errors import NotFound
 from shared.models import Connection, Drift, Plan, Policy, Repair, RepairState
+from shared.registry._pages import stamp
 
 UNDER_WAY = (
     RepairState.APPROVED,
@@ -29,6 +31,12 @@ _REFUSALS_READ = 200
 async def find_policy(session: AsyncSession, connection_id: UUID) -> Policy | None:
     """What a connection's policy says differently; None where it is the default."""
     return await session.get(Policy, connection_id)
+
+
+async def exclusions_of(session: AsyncSession, connection_id: UUID) -> Exclusions:
+    """What the policy of a connection never selects; the default where it has none."""
+    stored = await find_policy(session, connection_id)
+    return Exclusions.read(None if stored is None else stored.policy)
 
 
 async def put_policy(
@@ -263,9 +271,11 @@ class RepairFilter:
     """Where the previous page ended."""
 
 
-_REPAIR_JSON = """
+_REPAIR_JSON = f"""
     json_build_object(
-        'id', r.id, 'connection_id', r.connection_id, 'kind', r.kind, 'state', r.state,
+        'id', r.id, 'connection_id', r.connection_id,
+        'connection_name', (SELECT c.name FROM connections c WHERE c.id = r.connection_id),
+        'kind', r.kind, 'state', r.state,
         'drift_id', r.drift_id, 'parent_id', r.parent_id, 'superseded_by', r.superseded_by,
         'snapshot_id', r.snapshot_id, 'base_version', r.base_version,
         'target_version', r.target_version, 'changes', r.changes, 'decisions', r.decisions,
@@ -277,10 +287,11 @@ _REPAIR_JSON = """
         'failure_code', CASE WHEN r.ended_at IS NOT NULL THEN r.failure_code END,
         'failure_detail', r.failure_detail,
         'paused', EXISTS (SELECT FROM connections c WHERE c.paused_by = r.id),
-        'expires_at', CASE WHEN r.state = 'proposed' THEN r.expires_at END,
-        'created_at', r.created_at, 'updated_at', r.updated_at, 'ended_at', r.ended_at
+        'expires_at', CASE WHEN r.state = 'proposed' THEN {stamp("r.expires_at")} END,
+        'created_at', {stamp("r.created_at")}, 'updated_at', {stamp("r.updated_at")},
+        'ended_at', {stamp("r.ended_at")}
     )
-"""
+"""  # noqa: S608 - no input
 
 
 async def repair_json(session: AsyncSession, repair_id: UUID) -> str:

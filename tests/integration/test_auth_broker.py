@@ -48,7 +48,8 @@ ANSWER = {
 @pytest.fixture
 async def db(registry_url: str) -> AsyncIterator[Database]:
     """The registry that reads are recorded in."""
-    database = Database.at(postgres_address(registry_url), application="test")
+    url = servers.as_service(registry_url, "auth_broker")
+    database = Database.at(postgres_address(url), application="auth_broker")
     yield database
     await database.close()
 

@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from local import servers
 from services.orchestrator.reconciling import Reapplying, Reconciler
 from services.orchestrator.sweeping import AT_MOST, Sweeper
 from shared.airbyte_client import AirbyteClient
@@ -49,7 +50,8 @@ class Tools:
 @pytest.fixture
 async def tools(mesh: Mesh, registry_url: str, redis_url: str) -> AsyncIterator[Tools]:
     """Tools over the mesh's registry and Airbyte."""
-    settings = settings_for(mesh.airbyte, registry_url, redis_url, sweep_grace="600")
+    url = servers.as_service(registry_url, "orchestrator")
+    settings = settings_for(mesh.airbyte, url, redis_url, sweep_grace="600")
     db = Database.at(settings.registry_address, application="test")
     jobs = Jobs(settings.registry_address, application="test")
     operations = Operations(settings, db, jobs, service="orchestrator")
@@ -190,6 +192,9 @@ async def test_what_airbyte_did_by_itself_is_told(mesh: Mesh, tools: Tools) -> N
     assert await seen() is None
     mesh.airbyte.disable(connection["airbyte_connection_id"], breaking=False)
     assert await seen() == "paused"
+    for status, code in (("locked", "locked"), ("suspended", "status_unknown")):
+        held["status"] = status
+        assert await seen() == code
     since = (await mesh.orchestrator.get(path)).json()["drifted_upstream_at"]
     mesh.airbyte.disable(connection["airbyte_connection_id"])
     assert await seen() == "breaking_change"
@@ -199,9 +204,11 @@ async def test_what_airbyte_did_by_itself_is_told(mesh: Mesh, tools: Tools) -> N
     held |= {"syncCatalog": before, "status": "active", "breakingChange": False}
     assert await seen() is None
 
-    told = [(one["type"].split(".")[1], one["code"]) for one in (await mesh.events(5))[1:]]
+    told = [(one["type"].split(".")[1], one["code"]) for one in (await mesh.events(7))[1:]]
     assert told == [
         ("drifted_upstream", "paused"),
+        ("drifted_upstream", "locked"),
+        ("drifted_upstream", "status_unknown"),
         ("drifted_upstream", "breaking_change"),
         ("drifted_upstream", "catalog_differs"),
         ("in_step", ""),
@@ -285,7 +292,7 @@ async def test_the_commands_tell_what_they_would_do(
         **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
         **mesh.airbyte.environment,
         **access.environment(),
-        "SUPABASE_DB_URL": registry_url,
+        "SUPABASE_DB_URL": servers.as_service(registry_url, "orchestrator"),
         "REDIS_URL": redis_url,
     }
 
@@ -325,13 +332,13 @@ async def test_importing_takes_over_what_is_there(mesh: Mesh, tools: Tools) -> N
     order = {"airbyte_connection_id": held["connectionId"]}
 
     dry = await mesh.orchestrator.post("/connections/import", json={**order, "dry_run": True})
-    assert [one["outcome"] for one in dry.json()] == ["would_import"]
+    assert [one["outcome"] for one in dry.json()["items"]] == ["would_import"]
     imported = await mesh.orchestrator.post("/connections/import", json=order)
     assert imported.status_code == 200, imported.text
     again = await mesh.orchestrator.post("/connections/import", json=order)
     assert (again.status_code, again.json()["code"]) == (409, "known_already")
 
-    (told,) = imported.json()
+    (told,) = imported.json()["items"]
     path = f"/connections/{told['connection_id']}"
     view = (await mesh.orchestrator.get(path)).json()
     assert (view["status"], view["catalog_version"], view["imported"]) == ("ACTIVE", 1, True)
@@ -355,7 +362,7 @@ async def test_importing_a_workspace_is_dry_unless_told(mesh: Mesh) -> None:
     async def outcomes(**order: Any) -> dict[str, str]:
         answer = await mesh.orchestrator.post("/connections/import", json=order)
         assert answer.status_code == 200, answer.text
-        return {one["airbyte_connection_id"]: one["outcome"] for one in answer.json()}
+        return {one["airbyte_connection_id"]: one["outcome"] for one in answer.json()["items"]}
 
     assert await outcomes() == {
         ours["airbyte_connection_id"]: "known_already",

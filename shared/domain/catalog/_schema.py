@@ -6,7 +6,7 @@ nowhere or multiply without end; everything here is bounded.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import blake2b
 from typing import Any, Final, TypeAlias
 from urllib.parse import unquote
@@ -25,7 +25,7 @@ OF_VALUES: Final = ("additionalProperties", "unevaluatedProperties")
 """Each is a schema of the fields whose names nobody declares."""
 OF_ITEMS: Final = ("items", "prefixItems", "additionalItems", "unevaluatedItems")
 """Each is a schema, or a list of schemas, of what an array holds."""
-_NAMED: Final = ("properties", "patternProperties", "dependentSchemas")
+_NAMED: Final = ("properties", "patternProperties", "dependentSchemas", "dependencies")
 _LISTED: Final = (*BRANCHES, "prefixItems")
 _SINGLE: Final = (*OF_VALUES, *CONDITIONAL, "if", "contains", "additionalItems", "unevaluatedItems")
 _DEFINITIONS: Final = frozenset({"definitions", "$defs"})
@@ -35,8 +35,8 @@ _SAYS_NOTHING: Final = frozenset(
 
 _DEEPEST: Final = 32
 """References followed within one another; what is deeper is compared by its text."""
-_MOST_OF_A_FIELD: Final = 5_000
-_MOST_OF_A_STREAM: Final = 100_000
+_MOST_OF_A_FIELD: Final = 2_000
+_MOST_OF_A_STREAM: Final = 30_000
 """Schemas that references may multiply to; what is beyond is compared by its text."""
 
 _PLAIN_NUMBERS: Final = msgspec.json.Decoder(float_hook=lambda text: Raw(text.encode()))
@@ -141,10 +141,31 @@ class Schema:
             properties = part.get("properties")
             if isinstance(properties, dict):
                 for name, schema in properties.items():
-                    declared = found.setdefault(name, [])
-                    if not any(schema is known for known in declared):
-                        declared.append(schema)
+                    found.setdefault(name, []).append(schema)
         return found
+
+    def declared(self) -> dict[str, list[Any]]:
+        """As `fields`, and under `{}` and `{pattern}` those of which the names are not declared."""
+        found = self.fields()
+        for part in self.parts(self.root):
+            patterns = part.get("patternProperties")
+            if isinstance(patterns, dict):
+                for pattern, schema in patterns.items():
+                    found.setdefault(f"{{{pattern}}}", []).append(schema)
+            for keyword in OF_VALUES:
+                if isinstance(part.get(keyword), dict):
+                    found.setdefault("{}", []).append(part[keyword])
+        return found
+
+    def top_level_names(self) -> Iterator[str]:
+        """The names and patterns that the whole schema has for its top-level fields.
+
+        Also those that are only required, allowed or asked for by a condition.
+        """
+        for part in self.parts(self.root):
+            yield from _names_of(part)
+            for condition in self.parts(part.get("if")):
+                yield from _names_of(condition)
 
     def parts(self, schema: Any) -> Iterator[dict[str, Any]]:
         """The schemas that describe one value: this one, its branches, and what they refer to."""
@@ -164,7 +185,7 @@ class Schema:
                 branches = part.get(keyword)
                 if isinstance(branches, list):
                     more += branches
-            more += [part[keyword] for keyword in CONDITIONAL if keyword in part]
+            more += conditional(part)
             waiting += reversed(more)
 
     # -- without references
@@ -251,10 +272,10 @@ class Schema:
             self._digests[id(schema)] = digest.hexdigest()
         return self._digests[id(schema)]
 
-    def _reached(self, schema: Any) -> Iterator[Any]:
-        """A schema, and each that it refers to, directly or not, once."""
+    def _reached(self, *schemas: Any) -> Iterator[Any]:
+        """Schemas, and each that they refer to, directly or not, once."""
         seen: set[int] = set()
-        waiting = [schema]
+        waiting = list(schemas)
         while waiting:
             one = waiting.pop()
             if id(one) in seen:
@@ -266,6 +287,30 @@ class Schema:
 
     # -- names
 
+    def marked(
+        self, schemas: Iterable[Any], is_marked: Callable[[Iterator[str]], bool]
+    ) -> set[int]:
+        """The ids of those schemas of which the names, or those of what they refer to, are marked.
+
+        Each schema is looked at once, however many refer to it.
+        """
+        users: dict[int, list[int]] = {}
+        found: list[int] = []
+        for one in self._reached(*schemas):
+            if is_marked(name for part in walk(one) for name in _names_of(part)):
+                found.append(id(one))
+            for part in walk(one):
+                named = self.target(part)
+                if named is not None:
+                    users.setdefault(id(named[1]), []).append(id(one))
+        marked: set[int] = set()
+        while found:
+            one_id = found.pop()
+            if one_id not in marked:
+                marked.add(one_id)
+                found += users.get(one_id, ())
+        return marked
+
     def names(self, schema: Any) -> Iterator[str]:
         """The names of all fields in a schema, at any depth.
 
@@ -274,6 +319,16 @@ class Schema:
         for one in self._reached(schema):
             for part in walk(one):
                 yield from _names_of(part)
+
+
+def conditional(schema: Mapping[str, Any]) -> list[Any]:
+    """The schemas that describe the same value as this one where a condition holds."""
+    found = [schema[keyword] for keyword in CONDITIONAL if keyword in schema]
+    for keyword in ("dependentSchemas", "dependencies"):
+        named = schema.get(keyword)
+        if isinstance(named, dict):
+            found += named.values()
+    return [one for one in found if isinstance(one, dict)]
 
 
 def reference_of(schema: Mapping[str, Any]) -> str | None:
@@ -295,7 +350,7 @@ def walk(schema: Any) -> Iterator[dict[str, Any]]:
         yield one
         inner: list[Any] = []
         for keyword, value in one.items():
-            if keyword in _NAMED or keyword == "dependencies":
+            if keyword in _NAMED:
                 inner += value.values() if isinstance(value, dict) else ()
             elif keyword in _LISTED or keyword == "items":
                 inner += value if isinstance(value, list) else [value]
@@ -306,7 +361,7 @@ def walk(schema: Any) -> Iterator[dict[str, Any]]:
 
 def _names_of(schema: Mapping[str, Any]) -> Iterator[str]:
     """The names that one schema has for the fields of its value."""
-    for keyword in (*_NAMED, "dependencies", "dependentRequired"):
+    for keyword in (*_NAMED, "dependentRequired"):
         named = schema.get(keyword)
         if isinstance(named, dict):
             yield from named

@@ -10,7 +10,14 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 from msgspec import Raw
 
-from shared.domain.catalog import Catalog, ConfiguredStream, StreamId, raw_hash, scan
+from shared.domain.catalog import (
+    Catalog,
+    ConfiguredStream,
+    StreamId,
+    distinct,
+    raw_hash,
+    scan,
+)
 from shared.domain.catalog._canonical import (
     canonical,
     canonical_field,
@@ -19,8 +26,8 @@ from shared.domain.catalog._canonical import (
     mappers,
     set_of_paths,
 )
-from shared.domain.catalog._model import STREAM, Document, Pair, Path, Stream, identify, readable
-from shared.domain.catalog._schema import CONDITIONAL, OF_ITEMS, OF_VALUES
+from shared.domain.catalog._model import PAIR, STREAM, Document, Path, Stream, name_of, readable
+from shared.domain.catalog._schema import BRANCHES, CONDITIONAL, OF_ITEMS, OF_VALUES, conditional
 from shared.domain.steps import Steps, Stepwise
 
 ITEM = "[]"
@@ -92,25 +99,26 @@ def diff(before: Streams, after: Streams) -> Steps[list[Change]]:
     A stream with equal bytes is never decoded. Changes come sorted by stream, then by path.
 
     Raises:
-        InvalidCatalog: a side is not a catalog.
+        InvalidCatalog: a side is not a catalog, or what is offered now has one stream twice.
     """
-    old = slices_of(before)
-    known_old = yield from _hashes(old)
-    new = slices_of(after)
-    known_new = yield from _hashes(new)
-    ours = yield from _by_id(old, known=known_new)
-    theirs = yield from _by_id(new, known=known_old)
+    ours = yield from _by_id(slices_of(before), is_discovery=False)
+    theirs = yield from _by_id(slices_of(after), is_discovery=not isinstance(after, Catalog))
+    different = {
+        stream
+        for stream in ours.keys() | theirs.keys()
+        if stream not in ours or stream not in theirs or ours[stream][0] != theirs[stream][0]
+    }
     changes: list[Change] = []
-    for stream in sorted(ours.keys() | theirs.keys(), key=lambda stream: stream.order):
+    for stream in sorted(different, key=lambda stream: stream.order):
         if stream not in theirs:
             changes.append(Change("stream_removed", stream))
         elif stream not in ours:
             changes.append(Change("stream_added", stream))
-        elif memoryview(ours[stream].stream) != memoryview(theirs[stream].stream):
+        else:
             with readable(f"stream {stream}"):
-                old_stream = STREAM.decode(ours[stream].stream)
-                new_stream = STREAM.decode(theirs[stream].stream)
-                changes += changes_of(stream, old_stream, new_stream)
+                old, new = (PAIR.decode(side[stream][1]).stream for side in (ours, theirs))
+                if memoryview(old) != memoryview(new):
+                    changes += changes_of(stream, STREAM.decode(old), STREAM.decode(new))
         yield
     return changes
 
@@ -145,23 +153,22 @@ def slices_of(streams: Streams) -> list[Document]:
     return list(streams)
 
 
-def _hashes(slices: list[Document]) -> Steps[set[bytes]]:
-    found = set()
+def _by_id(
+    slices: list[Document], *, is_discovery: bool
+) -> Steps[dict[StreamId, tuple[bytes, Document]]]:
+    """Each stream with a hash of its bytes; a discovery must not offer one twice."""
+    hashes = []
     for slice_ in slices:
-        found.add(raw_hash(slice_))
+        hashes.append(raw_hash(slice_))
         yield
-    return found
-
-
-def _by_id(slices: list[Document], *, known: set[bytes]) -> Steps[dict[StreamId, Pair]]:
-    """The streams that the other side does not have byte for byte."""
-    found: dict[StreamId, Pair] = {}
-    for position, slice_ in enumerate(slices):
-        if raw_hash(slice_) not in known:
-            stream, pair = identify(slice_, position)
-            found[stream] = pair
+    if is_discovery:
+        ids = yield from distinct.steps(slices, digests=hashes)
+    else:
+        ids = []
+        for position, (slice_, digest) in enumerate(zip(slices, hashes, strict=True)):
+            ids.append(name_of(slice_, position, digest=digest))
             yield
-    return found
+    return dict(zip(ids, zip(hashes, slices, strict=True), strict=True))
 
 
 def changes_of(id_: StreamId, old: Stream, new: Stream) -> Iterator[Change]:
@@ -234,7 +241,7 @@ def _nodes(id_: StreamId, path: Path, old: _Node, new: _Node) -> Iterator[Change
 
 
 _OF_OBJECTS = ("properties", "patternProperties", *OF_VALUES)
-_OF_FIELDS = frozenset({*_OF_OBJECTS, *OF_ITEMS, *CONDITIONAL, "allOf", "oneOf", "anyOf"})
+_OF_FIELDS = frozenset({*_OF_OBJECTS, *OF_ITEMS, *CONDITIONAL, *BRANCHES})
 _FACETS = ("format", "airbyte_type", "$ref", "contentEncoding", "contentMediaType")
 
 
@@ -346,10 +353,9 @@ def _together(schema: dict[str, Any], *, depth: int) -> Iterator[dict[str, Any]]
     """The schemas that all describe one value, the outermost last: its words count most."""
     if depth > _DEPTH:
         return
-    for keyword in CONDITIONAL:
-        if isinstance(schema.get(keyword), dict):
-            fields = {part: schema[keyword][part] for part in _OF_FIELDS & schema[keyword].keys()}
-            yield from _together(fields, depth=depth + 1)
+    for one in conditional(schema):
+        fields = {keyword: one[keyword] for keyword in _OF_FIELDS & one.keys()}
+        yield from _together(fields, depth=depth + 1)
     for part in _list(schema.get("allOf")):
         if isinstance(part, dict):
             yield from _together(part, depth=depth + 1)

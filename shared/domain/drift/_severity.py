@@ -95,8 +95,10 @@ def severity(change: Change, config: ConfiguredStream | None) -> Verdict:
 
 
 def dotted(path: Path) -> str:
-    """A path as people write it; two different paths may be written the same."""
-    return ".".join(path)
+    """A path as people write it; a step in it that has a dot itself is quoted."""
+    if len(path) == 1:
+        return path[0]
+    return ".".join(f'"{step}"' if "." in step else step for step in path)
 
 
 _UNUSED: dict[str, tuple[Entity, What]] = {

@@ -26,7 +26,7 @@ _MEMBERS: dict[Kind, tuple[str, ...]] = {
     "cursor_changed": ("sourceDefinedCursor", "defaultCursorField"),
     "sync_modes_changed": ("supportedSyncModes",),
 }
-_HOLDING = (*REFERENCES, *CONDITIONAL)
+_HOLDING = (*REFERENCES, *CONDITIONAL, "dependentSchemas", "dependencies")
 _KEPT = tuple({*OF_VALUES, *OF_ITEMS, "patternProperties"} - {"items"})
 """What holds fields too, and is told as changes of them: taken whole where it differs."""
 _NOTHING = Raw(b"{}")
@@ -219,7 +219,7 @@ def _are_plain(ours: dict[str, Raw], theirs: dict[str, Raw]) -> bool:
     """Whether one schema alone describes each field in them, and changes can be told apart."""
     for members in (ours, theirs):
         branches = any(first_byte(members.get(keyword, Raw())) == b"[" for keyword in BRANCHES)
-        conditional = any(first_byte(members.get(keyword, Raw())) == b"{" for keyword in _HOLDING)
+        conditional = any(first_byte(members.get(keyword, Raw())) != b"" for keyword in _HOLDING)
         listed = first_byte(members.get("items", Raw())) == b"["
         if branches or conditional or listed or ITEM in _properties(members):
             return False
