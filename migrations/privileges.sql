@@ -19,6 +19,7 @@ DECLARE
         -- role, table or sequence, what it may
         ['aam_orchestrator', 'api_keys', 'SELECT, INSERT, UPDATE (last_used_at, revoked_at)'],
         ['aam_orchestrator', 'connections', 'SELECT, INSERT, UPDATE'],
+        ['aam_orchestrator', 'discoveries', 'SELECT, INSERT, UPDATE'],
         ['aam_orchestrator', 'events', 'SELECT, INSERT, UPDATE (published_at)'],
         ['aam_orchestrator', 'job_history', 'SELECT, INSERT, UPDATE'],
         ['aam_orchestrator', 'looks', 'SELECT, INSERT, UPDATE'],
@@ -28,6 +29,7 @@ DECLARE
             'SELECT, INSERT, UPDATE (seen_at, raw_hashes, stream_hashes, airbyte_catalog_id)'],
         ['aam_orchestrator', 'stream_schemas', 'SELECT, INSERT, UPDATE (created_at)'],
         ['aam_orchestrator', 'sync_catalog_versions', 'SELECT, INSERT'],
+        ['aam_orchestrator', 'watches', 'SELECT (connection_id, interval_seconds)'],
 
         ['aam_auth_broker', 'credential_audit', 'INSERT'],
 
@@ -54,11 +56,15 @@ DECLARE
         ['aam_schema_observer', 'api_keys',
             'SELECT (id, digest, owner, scopes, expires_at, last_used_at, revoked_at), UPDATE (last_used_at)'],
         ['aam_schema_observer', 'connections', 'SELECT, UPDATE (event_seq, updated_at)'],
+        ['aam_schema_observer', 'discoveries', 'SELECT, INSERT, UPDATE, DELETE'],
         ['aam_schema_observer', 'drifts', 'SELECT, INSERT'],
         ['aam_schema_observer', 'events', 'SELECT, INSERT'],
+        ['aam_schema_observer', 'job_history', 'SELECT (connection_id, started_at, ended_at)'],
         ['aam_schema_observer', 'looks', 'SELECT, INSERT, UPDATE'],
         ['aam_schema_observer', 'observations', 'SELECT, INSERT, UPDATE, DELETE'],
+        ['aam_schema_observer', 'operations', 'SELECT (connection_id, kind, status, created_at)'],
         ['aam_schema_observer', 'plans', 'SELECT'],
+        ['aam_schema_observer', 'policies', 'SELECT (connection_id, policy)'],
         ['aam_schema_observer', 'repairs', 'SELECT (connection_id, state, snapshot_id, ended_at)'],
         ['aam_schema_observer', 'setting_changes', 'SELECT, INSERT'],
         ['aam_schema_observer', 'snapshots',

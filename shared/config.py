@@ -436,6 +436,12 @@ class Settings(RegistrySettings):
     discoveries_at_once: Annotated[int, Field(gt=0, le=25)] = 4
     """Most discoveries under way in one Airbyte workspace, over all replicas."""
 
+    discoveries_per_day: Optional[Annotated[int, Field(ge=1, le=100_000)]] = None
+    """Most discoveries of one source in 24 hours, where no policy of its connections says so.
+
+    Empty: as many as its interval needs, and 50 more. Scheduled ones leave a quarter to people.
+    """
+
     suspicion_time: Seconds = timedelta(hours=6)
     """How long a source must go on lacking what it had before that is believed. Seconds."""
 

@@ -207,6 +207,12 @@ REQUESTS: Final = Duration(
     },
     bounds=_QUICK,
 )
+AIRBYTE_UP: Final = Level(
+    "aam_airbyte_up",
+    "Whether Airbyte says that it is healthy: 1 or 0. Without it the service is degraded.",
+    None,
+    (),
+)
 REFUSALS: Final = Count(
     "aam_auth_refusals",
     "Requests that were answered 401, 403 or 429.",

@@ -323,6 +323,10 @@ class JobHistory(Base):
     bytes_: Mapped[int | None] = mapped_column("bytes", BigInteger)
     failure_code: Mapped[str | None]
     """Airbyte's failure type (config_error, system_error, …); never its message."""
+    failure_cause: Mapped[str | None]
+    """Which of the known causes (`shared.causes`) its message names."""
+    failure_explanation: Mapped[str | None]
+    """The cause in a fixed sentence."""
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     ended_at: Mapped[datetime | None]
 
@@ -483,6 +487,46 @@ class Observation(Base):
     """Whether a person has said that what the next look finds is really so."""
     snapshot_id: Mapped[UUID | None] = mapped_column(ForeignKey(Snapshot.id))
     """What it was last trusted to offer."""
+    postponed_since: Mapped[datetime | None]
+    """Since when an observation that is due waits for a sync, or for the daily limit."""
+    cause: Mapped[str | None]
+    """Which of the known causes (`shared.causes`) it failed for."""
+    explanation: Mapped[str | None]
+    """The cause in a fixed sentence."""
+    log_reference: Mapped[str | None]
+    """Which run of Airbyte's has the log."""
+
+
+class DiscoveryRow(Base):
+    """One run of a connector that lists a source's schema: written before, completed after.
+
+    Written by whoever discovers: the schema_observer and the orchestrator.
+    """
+
+    __tablename__ = "discoveries"
+    __table_args__ = (
+        Index("ix_discoveries_airbyte_source_id_began_at", "airbyte_source_id", "began_at"),
+        Index("ix_discoveries_began_at", "began_at"),
+        CheckConstraint(
+            "purpose IN ('onboard', 'discover', 'observe', 'check')", name="purpose_known"
+        ),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    airbyte_source_id: Mapped[UUID]
+    purpose: Mapped[str]
+    began_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    expires_at: Mapped[datetime]
+    """When it is taken for over, though its process has not said so."""
+    ended_at: Mapped[datetime | None]
+    code: Mapped[str | None]
+    """Why it failed; None where it delivered a schema, or still runs."""
+    snapshot_id: Mapped[UUID | None]
+    """What it found; None where that was not stored. No foreign key: snapshots may be pruned."""
+    is_renewed: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
+    """Whether the connector's configuration in Airbyte changed meanwhile: a renewed token."""
+    configuration_digest: Mapped[str | None]
+    """Of the configuration that Airbyte shows, secrets masked, after it."""
 
 
 class Watch(Base):

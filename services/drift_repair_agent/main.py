@@ -45,7 +45,7 @@ from shared.background import Look
 from shared.config import Settings, load, networks
 from shared.database import Database
 from shared.gate import access_for, signer_for
-from shared.gauges import Gauges
+from shared.gauges import Gauges, watching_airbyte
 from shared.input import CATALOG
 from shared.jobs import Jobs
 from shared.models import RepairState
@@ -471,6 +471,7 @@ def build(settings: Settings) -> FastAPI:
                 Look(planner.ask_again, _ASKED_EVERY, name="ask_again"),
                 Look(suggesting.learn, _TOLD_EVERY, name="learn"),
                 *Gauges(db, "repairs", "messages").looks,
+                *watching_airbyte(airbyte.health),
             ) as stop_looking,
             jobs.running(),
             operations.running(),
@@ -487,7 +488,8 @@ def build(settings: Settings) -> FastAPI:
         description="Plans, decides, applies, verifies and takes back what a changed source needs.",
         access=access_for("drift_repair_agent", settings, db),
         lifespan=lifespan,
-        ready={"registry": db.ping, "airbyte": airbyte.health},
+        ready={"registry": db.ping},
+        degraded={"airbyte": airbyte.health},
         limits=CATALOG,
         body_deadline=settings.body_deadline,
     )

@@ -103,6 +103,12 @@ class PolicyOrder(BaseModel):
     """How an applied repair is verified; null is the default."""
     rename_min_confidence: Annotated[float, Field(strict=True, ge=0, le=1)] | None = None
     """From which confidence on a rename may be applied without a person; null is the default."""
+    discoveries_per_day: Annotated[int, Field(strict=True, ge=1, le=100_000)] | None = None
+    """Most discoveries of the source in 24 hours; null is the default.
+
+    Of several connections on one source the smallest counts. By default: DISCOVERIES_PER_DAY, else
+    as many as the interval of observation needs, and 50 more.
+    """
     by: By | None = None
     """Who wants it. Left out: the caller, who is recorded in any case."""
 
@@ -126,6 +132,7 @@ class PolicyView(BaseModel):
                     "never_select": ["*ssn*", "*password*", "*passwd*"],
                     "verify": "read_back",
                     "rename_min_confidence": 0.9,
+                    "discoveries_per_day": None,
                     "own": {"reactions": {"field": {"added": "propose"}}},
                     "updated_by": "Ada",
                     "requested_by": "ada@example.com (key ab12cd34)",
@@ -140,6 +147,8 @@ class PolicyView(BaseModel):
     never_select: list[str]
     verify: Literal["read_back", "sync"]
     rename_min_confidence: float
+    discoveries_per_day: int | None = None
+    """Most discoveries of the source in 24 hours; null: the installation's default."""
     own: dict[str, Any]
     updated_by: str | None = None
     requested_by: str | None = None

@@ -37,7 +37,7 @@ from services.orchestrator.shapes import (
 )
 from services.orchestrator.sweeping import Sweeper
 from shared import background, events, failpoints, logs, registry, telemetry
-from shared.access import Scope, may
+from shared.access import Scope, caller_of, may
 from shared.airbyte_client import AirbyteClient
 from shared.app import (
     create_app,
@@ -52,7 +52,7 @@ from shared.background import Look
 from shared.config import Settings, load
 from shared.database import Database
 from shared.gate import access_for, signer_for
-from shared.gauges import Gauges
+from shared.gauges import Gauges, watching_airbyte
 from shared.jobs import Jobs
 from shared.models import ConnectionStatus
 from shared.operations import Operations
@@ -217,14 +217,23 @@ async def discover(
     every_stream: Annotated[
         bool, Query(alias="all", description="Also the streams that are not selected")
     ] = False,
+    fresh: Annotated[
+        bool, Query(description="Ask the source, even if it was asked less than a minute ago")
+    ] = False,
 ) -> Response:
     """Ask the source now, keep what it offers as a snapshot, and merge the current catalog with it.
 
     Selected streams keep their settings and get the source's present schema; streams that are gone
     come last, deselected; a hand-picked list of fields does not grow. Nothing is applied: the
     answer is the body to post to drift_repair_agent's /repair/apply_new_catalog.
+
+    A discovery costs the source a call per object. One that is under way, or that was asked for
+    less than a minute ago, answers too, unless `fresh` is true. 429 `discovery_quota` means that
+    the source was discovered as often in 24 hours as its policy allows, and Retry-After says when
+    it may be again; 409 `sync_running`, that its connector renews tokens and a sync has one in use.
     """
-    return raw_json(await service.discover(connection_id, every_stream=every_stream))
+    merged = await service.discover(connection_id, every_stream=every_stream, is_fresh=fresh)
+    return raw_json(merged)
 
 
 @router.post(
@@ -253,13 +262,20 @@ async def sync(connection_id: UUID, service: Service, key: GivenKey, wait: Wait)
     responses={200: example({"items": [JOB], "next": None}), **problems(404, 422, 503)},
 )
 async def jobs(
-    connection_id: UUID, db: Registry, after: After = None, limit: Limit = 100
+    request: Request, connection_id: UUID, db: Registry, after: After = None, limit: Limit = 100
 ) -> Response:
-    """List the connection's syncs, newest first."""
+    """List the connection's syncs, newest first.
+
+    `failure_cause` says which known cause a failed one had; `failure_explanation` is for callers
+    with connections:write.
+    """
+    is_explained = caller_of(request).may_change_connections
     async with db.read() as session:
         await registry.find_connection(session, connection_id)
         return raw_json(
-            await registry.page_of_jobs(session, connection_id, cursor=after, limit=limit)
+            await registry.page_of_jobs(
+                session, connection_id, cursor=after, limit=limit, is_explained=is_explained
+            )
         )
 
 
@@ -399,6 +415,7 @@ def build(settings: Settings) -> FastAPI:
                 Look(prune_queue, _PRUNED_EVERY, name="prune"),
                 Retention(db, histories(settings)).look,
                 *Gauges(db, "operations", "events", "jobs").looks,
+                *watching_airbyte(airbyte.health),
             ) as stop_looking,
             jobs.running(),
             operations.running(),
@@ -415,11 +432,8 @@ def build(settings: Settings) -> FastAPI:
         description="Onboards connections, triggers syncs, answers what is and what was.",
         access=access_for("orchestrator", settings, db),
         lifespan=lifespan,
-        ready={
-            "registry": db.ping,
-            "airbyte": airbyte.health,
-            "auth_broker": auth_broker.health,
-        },
+        ready={"registry": db.ping},
+        degraded={"airbyte": airbyte.health, "auth_broker": auth_broker.health},
         body_deadline=settings.body_deadline,
     )
     app.state.db = db

@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
 from shared.errors import NameTaken, NotActive, NotFound, StaleCatalog
 from shared.models import Connection, ConnectionStatus, SyncCatalogVersion, VersionOrigin
@@ -18,13 +19,25 @@ ARCHIVED = "ARCHIVED"
 """What callers are told as the status of an archived connection; no row has it."""
 
 
-async def insert_pending(session: AsyncSession, connection: Connection) -> None:
+async def insert_pending(session: AsyncSession, connection: Connection) -> bool:
     """Record that a connection is about to be made, before anything is; twice is once.
+
+    Returns whether another live connection uses its credential.
 
     Raises:
         NameTaken: a live connection has this name.
     """
-    inserted = await session.scalar(
+    other = aliased(Connection)
+    shares = (
+        select(other.id)
+        .where(
+            other.credential_id == connection.credential_id,
+            other.archived_at.is_(None),
+            other.airbyte_source_id.is_not(None),
+        )
+        .exists()
+    )
+    inserted = await session.execute(
         insert(Connection)
         .values(
             id=connection.id,
@@ -35,10 +48,12 @@ async def insert_pending(session: AsyncSession, connection: Connection) -> None:
             status=ConnectionStatus.PENDING,
         )
         .on_conflict_do_nothing()
-        .returning(Connection.id)
+        .returning(shares)
     )
-    if inserted is None and await session.get(Connection, connection.id) is None:
+    row = inserted.one_or_none()
+    if row is None and await session.get(Connection, connection.id) is None:
         raise NameTaken("A live connection has this name already.")
+    return row is not None and bool(row[0])
 
 
 async def find_connection(session: AsyncSession, connection_id: UUID) -> Connection:
@@ -233,8 +248,10 @@ _JOB_JSON = f"""
         'job_id', t.id, 'airbyte_job_id', t.airbyte_job_id, 'status', t.status,
         'started_by', t.started_by, 'asked_by', t.asked_by, 'catalog_version', t.catalog_version,
         'attempts', t.attempts, 'records', t.records, 'bytes', t.bytes,
-        'failure_code', t.failure_code, 'started_at', {stamp("t.started_at")},
-        'ended_at', {stamp("t.ended_at")},
+        'failure_code', t.failure_code, 'failure_cause', t.failure_cause,
+        'failure_explanation',
+            CASE WHEN CAST(:explained AS boolean) THEN t.failure_explanation END,
+        'started_at', {stamp("t.started_at")}, 'ended_at', {stamp("t.ended_at")},
         'duration_seconds', extract(epoch FROM coalesce(t.ended_at, now()) - t.started_at)
     )
 """
@@ -254,9 +271,14 @@ async def page_of_versions(
 
 
 async def page_of_jobs(
-    session: AsyncSession, connection_id: UUID, *, cursor: Cursor | None, limit: int
+    session: AsyncSession,
+    connection_id: UUID,
+    *,
+    cursor: Cursor | None,
+    limit: int,
+    is_explained: bool,
 ) -> str:
-    """A page of a connection's jobs as JSON text, newest first."""
+    """A page of a connection's jobs as JSON text, newest first; why they failed, if explained."""
     conditions, parameters = after_cursor(cursor, "started_at")
     statement = page(
         "job_history",
@@ -264,7 +286,8 @@ async def page_of_jobs(
         " AND ".join(["t.connection_id = :id", *conditions]),
         at="started_at",
     )
-    found: str = await session.scalar(statement, parameters | {"id": connection_id, "limit": limit})
+    parameters |= {"id": connection_id, "limit": limit, "explained": is_explained}
+    found: str = await session.scalar(statement, parameters)
     return found
 
 

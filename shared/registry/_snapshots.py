@@ -124,3 +124,13 @@ _BODIES = text("""
     WHERE hash = ANY(CAST(:hashes AS bytea[])) AND name = ANY(CAST(:names AS text[]))
     ORDER BY name, namespace
 """)
+
+
+async def snapshot_streams(session: AsyncSession, snapshot: Snapshot) -> list[bytes]:
+    """Every stream that a snapshot holds, as the discovery gave them and in its order."""
+    hashes = list(split_hashes(snapshot.stream_hashes))
+    rows = await session.execute(
+        select(StreamSchema.hash, StreamSchema.body).where(StreamSchema.hash.in_(hashes))
+    )
+    bodies = {hash_: body.encode() for hash_, body in rows}
+    return [bodies[hash_] for hash_ in hashes]

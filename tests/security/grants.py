@@ -38,13 +38,21 @@ MATRIX: Mapping[str, Mapping[str, str]] = {
         "rag_engine": "SELECT(id name)",
     },
     "credential_audit": {"auth_broker": "INSERT"},
+    "discoveries": {
+        "orchestrator": "SELECT INSERT UPDATE",
+        "schema_observer": "SELECT INSERT UPDATE DELETE",
+    },
     "drifts": {"drift_repair_agent": "SELECT", "schema_observer": "SELECT INSERT"},
     "events": {
         "orchestrator": "SELECT INSERT UPDATE(published_at)",
         "drift_repair_agent": "SELECT INSERT",
         "schema_observer": "SELECT INSERT",
     },
-    "job_history": {"orchestrator": "SELECT INSERT UPDATE", "drift_repair_agent": "SELECT"},
+    "job_history": {
+        "orchestrator": "SELECT INSERT UPDATE",
+        "drift_repair_agent": "SELECT",
+        "schema_observer": "SELECT(connection_id started_at ended_at)",
+    },
     "knowledge": {"rag_engine": "SELECT INSERT"},
     "looks": {
         "orchestrator": "SELECT INSERT UPDATE",
@@ -55,6 +63,7 @@ MATRIX: Mapping[str, Mapping[str, str]] = {
     "operations": {
         "orchestrator": "SELECT INSERT UPDATE DELETE",
         "drift_repair_agent": "SELECT INSERT UPDATE DELETE",
+        "schema_observer": "SELECT(connection_id kind status created_at)",
     },
     "pgqueuer": _QUEUE_USERS,
     "pgqueuer_log": _QUEUE_USERS,
@@ -64,6 +73,7 @@ MATRIX: Mapping[str, Mapping[str, str]] = {
     "policies": {
         "orchestrator": "SELECT",
         "drift_repair_agent": "SELECT INSERT UPDATE",
+        "schema_observer": "SELECT(connection_id policy)",
     },
     "repairs": {
         "drift_repair_agent": "SELECT INSERT UPDATE",
@@ -88,7 +98,10 @@ MATRIX: Mapping[str, Mapping[str, str]] = {
         "drift_repair_agent": "SELECT INSERT",
         "schema_observer": "SELECT",
     },
-    "watches": {"schema_observer": "SELECT INSERT UPDATE"},
+    "watches": {
+        "orchestrator": "SELECT(connection_id interval_seconds)",
+        "schema_observer": "SELECT INSERT UPDATE",
+    },
     "webhook_deliveries": {"drift_repair_agent": "SELECT INSERT UPDATE"},
     "webhooks": {"drift_repair_agent": "SELECT INSERT UPDATE"},
 }
