@@ -130,7 +130,7 @@ _OPERATION_JSON = """
         'operation_id', o.id, 'kind', o.kind, 'connection_id', o.connection_id,
         'status', o.status, 'step', o.step, 'step_since', o.step_since, 'waits_for', o.waits_for,
         'attempts', o.attempts, 'asked_by', o.asked_by, 'problem', o.failure,
-        'answer_status', o.answer_status,
+        'answer_status', o.answer_status, 'notes', o.steps #> '{discover,notes}',
         'created_at', o.created_at, 'deadline', o.deadline, 'ended_at', o.ended_at
     )
 """
