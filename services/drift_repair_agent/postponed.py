@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 from shared.batches import Outcome
@@ -25,7 +26,7 @@ class Postponed:
         self._until = {id_: until for id_, until in self._until.items() if until > now}
         return list(self._until)
 
-    def add_failed(self, outcomes: Iterable[Outcome[UUID, object]]) -> None:
+    def add_failed(self, outcomes: Iterable[Outcome[UUID, Any]]) -> None:
         """Leave alone what has failed."""
         until = asyncio.get_running_loop().time() + _PAUSE.total_seconds()
         self._until |= {one.item: until for one in outcomes if one.error is not None}
