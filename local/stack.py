@@ -26,9 +26,10 @@ from dotenv import dotenv_values
 from local import airbyte, servers
 from local.leash import GRACE_S, Leashed
 from local.sample_org.settings import Settings as SampleOrg
-from local.servers import SERVICES, Server, ServerFailed
+from local.servers import Server, ServerFailed
 from local.settings import Settings
 
+SERVICES = servers.SERVICES
 ROOT = Path(__file__).resolve().parent.parent
 _OF_CREDENTIALS = ("CREDENTIAL_", "CREDENTIALS_", "VAULT_")
 _SALESFORCE = "CREDENTIAL_SALESFORCE_PROD__"

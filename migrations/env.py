@@ -6,6 +6,7 @@ do, so that a role which was made later gets it by the next run.
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 from alembic import context
@@ -45,7 +46,7 @@ def _migrate(connection: Connection) -> None:
     )
     with context.begin_transaction():
         context.run_migrations()
-        with connection.connection.cursor() as cursor:
+        with closing(connection.connection.cursor()) as cursor:
             for name in _AFTERWARDS:  # past SQLAlchemy: their `%` is no parameter
                 cursor.execute(Path(__file__).with_name(name).read_text())
     if missing := connection.scalars(_MISSING).all():
