@@ -277,6 +277,22 @@ async def test_the_owner_of_the_token_is_served(target: Target) -> None:
         assert (await ask(target)).status_code == 200
 
 
+async def test_a_get_changes_nothing(sample_org: Target, airbyte: Target) -> None:
+    """On the path of any order, also with the token: an image in a page is a GET."""
+    before = (await ask(sample_org, method="GET", path="/org", body=b"")).json()
+    described = (await ask(sample_org, method="GET", path="/openapi.json", body=b"")).json()
+    for path in described["paths"]:
+        filled = path.replace("{name}", "Account").replace("{field}", "Fax")
+        for method in ("GET", "HEAD"):
+            await ask(sample_org, method=method, path=filled, body=b"")
+    assert len(described["paths"]) > 10
+    assert (await ask(sample_org, method="GET", path="/org", body=b"")).json() == before
+
+    for endpoint in ("connections/delete", "connections/sync", "sources/create", "jobs/cancel"):
+        answer = await ask(airbyte, method="GET", path=f"/api/v1/{endpoint}")
+        assert answer.status_code == 501
+
+
 async def test_salesforces_own_api_has_its_own_login(sample_org: Target) -> None:
     """It needs no token of the org, but is no way in for pages, and leads nowhere else."""
     login = "/services/oauth2/token"
