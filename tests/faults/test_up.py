@@ -19,8 +19,8 @@ import asyncpg
 import pytest
 
 from local import env_files, servers
+from local.servers import SERVICES
 from local.settings import Settings
-from local.stack import SERVICES
 from tests import leaks
 from tests.processes import are_gone, becomes_true, family
 

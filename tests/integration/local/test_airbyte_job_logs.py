@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from local.airbyte import job_logs
 from local.airbyte.job_logs import JobLog, JobLogs, Masks
 from local.airbyte.settings import Flavour, Settings
+from local.airbyte.specification import MASK
 from tests import leaks
 from tests.integration.local.airbyte_stage import TEXT, scripted, serving, stream
 
@@ -104,7 +105,7 @@ async def test_a_command_says_it_too(tmp_path: Path, warehouse_url: str) -> None
             first, *lines = told["logs"]["logLines"]
             assert first.startswith(f"The whole log is in {tmp_path / 'jobs'}/")
             assert ".." not in first
-            assert f"trying {job_logs.MASK}" in "\n".join(lines)
+            assert f"trying {MASK}" in "\n".join(lines)
 
 
 async def test_a_renewed_secret_is_masked_too(tmp_path: Path, warehouse_url: str) -> None:
@@ -121,7 +122,7 @@ async def test_a_renewed_secret_is_masked_too(tmp_path: Path, warehouse_url: str
         source = await api.source({"token": SECRET})
         told = await api.ask("sources/check_connection", sourceId=source["sourceId"])
     lines = told["jobInfo"]["logs"]["logLines"]
-    assert f"{job_logs.MASK} and {job_logs.MASK}" in "\n".join(lines)
+    assert f"{MASK} and {MASK}" in "\n".join(lines)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +165,7 @@ def test_no_form_of_a_secret_is_left(written: str) -> None:
         "eyJz",
     ):
         assert part not in clean
-    assert job_logs.MASK in clean
+    assert MASK in clean
 
 
 @pytest.mark.parametrize(
@@ -197,11 +198,13 @@ def test_a_secret_on_the_edge_of_a_long_line_is_not_cut_free(tmp_path: Path, shi
     secret = "S3CRET" * 10
     line = b"x" * (job_logs.LONGEST_LINE + shift) + secret.encode() + b"y" * 100_000
     line = (secret * 20).encode() + line
-    for put in (lambda log: log.output(line), lambda log: log.errors(line + b"\nnext\n")):
-        path = tmp_path / "1.log"
-        path.unlink(missing_ok=True)
+    for name in ("output", "errors"):
+        path = tmp_path / f"{name}.log"
         with JobLog(path, Masks([secret])) as log:
-            put(log)
+            if name == "output":
+                log.output(line)
+            else:
+                log.errors(line + b"\nnext\n")
         assert "S3C" not in path.read_text()
         assert len(path.read_text()) < 2 * job_logs.LONGEST_LINE
     assert "next" in path.read_text()

@@ -111,7 +111,7 @@ async def ask(
     method: str | None = None,
     path: str | None = None,
     body: bytes | None = None,
-    **headers: str | None,
+    **headers: Any,
 ) -> httpx.Response:
     """The target's order with its token as JSON; a header that is given as None is left out."""
     sent: dict[str, str | None] = {"Content-Type": "application/json", **target.token}
@@ -179,7 +179,7 @@ async def test_a_request_has_one_host(target: Target, headers: str) -> None:
     ],
 )
 async def test_a_page_elsewhere_is_refused_also_with_the_token(
-    target: Target, header: dict[str, str]
+    target: Target, header: dict[str, Any]
 ) -> None:
     """Whatever it sends; and no answer lets a page read it."""
     for answer in (
@@ -194,7 +194,10 @@ async def test_a_page_elsewhere_is_refused_also_with_the_token(
 
 async def test_a_preflight_is_granted_nothing(target: Target) -> None:
     """Neither a page's, nor one without an origin."""
-    asked = {"Access_Control_Request_Method": "POST", "Access_Control_Request_Headers": "*"}
+    asked: dict[str, Any] = {
+        "Access_Control_Request_Method": "POST",
+        "Access_Control_Request_Headers": "*",
+    }
     for origin, status in (("http://localhost:3000", 403), (f"http://{target.host}", 405)):
         answer = await ask(target, method="OPTIONS", body=b"", Origin=origin, **asked)
         assert answer.status_code == status
