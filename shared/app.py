@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import re
 import signal
 import threading
@@ -34,9 +35,10 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
 from shared import docs_page, logs, telemetry, validation
+from shared.access import Caller
 from shared.bodies import Bodies
 from shared.descriptions import describe as describe_operation
-from shared.errors import AamError, Unavailable
+from shared.errors import AamError, TooManyRequests, Unavailable
 from shared.gate import Access, Gate, NobodyCanCall, requirements
 from shared.input import ORDER, Limits
 from shared.wire import ended_by_newline, without_body
@@ -85,13 +87,26 @@ class Health(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Whether the service can do its work now; `checks` says `ok`, or what is missing."""
+    """Whether the service can answer now; `checks` says `ok`, or what is missing.
+
+    `ready` is about what no request can do without. `degraded` names what else is away while it is
+    ready: most of the API answers, and what needs the missing part says so.
+    """
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"ready": True, "checks": {"registry": "ok"}}]}
+        json_schema_extra={
+            "examples": [
+                {
+                    "ready": True,
+                    "degraded": ["airbyte"],
+                    "checks": {"registry": "ok", "airbyte": "Airbyte cannot be reached now."},
+                }
+            ]
+        }
     )
 
     ready: bool
+    degraded: list[str] | None = None
     checks: dict[str, str]
 
 
@@ -156,13 +171,14 @@ def create_app(
     access: Access,
     lifespan: Lifespan[FastAPI] | None = None,
     ready: Mapping[str, Check] | None = None,
+    degraded: Mapping[str, Check] | None = None,
     limits: Limits = ORDER,
     body_deadline: timedelta = BODY_DEADLINE,
 ) -> FastAPI:
     """A service's application; its routes are added by the caller.
 
-    `access` is how callers are known. `ready` maps what the service stands on to a check that
-    raises an AamError while it is away.
+    `access` is how callers are known. `ready` maps what the service cannot answer without to a
+    check that raises an AamError while it is away; `degraded`, what only a part of it needs.
     """
     app = FastAPI(
         title=f"AAM {service}",
@@ -182,6 +198,7 @@ def create_app(
     checks = {**(ready or {})}
     if access.anybody is not None:
         checks["access"] = access.require_anybody
+    others = degraded or {}
 
     @app.get("/health", tags=["operations"])
     async def health() -> Health:
@@ -191,13 +208,24 @@ def create_app(
     @app.get(
         "/ready",
         tags=["operations"],
-        responses={503: {"model": Readiness, "description": "Something is missing"}},
+        response_model_exclude_none=True,
+        responses={503: {"model": Readiness, "description": "It cannot answer now"}},
     )
     async def readiness(response: Response) -> Readiness:
-        """Say whether what the service stands on is there."""
-        told = await asyncio.gather(*(_told(check) for check in checks.values()))
+        """Say whether the service can answer: 200 while its registry does, and takes writes.
+
+        What is away beside it, Airbyte for example, makes it `degraded`: people can still read and
+        decide, so a load balancer is to keep the service.
+        """
+        names = [*checks, *others]
+        found = await asyncio.gather(
+            *(_told(check) for check in (*checks.values(), *others.values()))
+        )
+        shown = dict(zip(names, found, strict=True))
+        is_ready = all(shown[name] == "ok" for name in checks)
+        away = [name for name in others if shown[name] != "ok"]
         state = Readiness(
-            ready=all(word == "ok" for word in told), checks=dict(zip(checks, told, strict=True))
+            ready=is_ready, degraded=away if is_ready and away else None, checks=shown
         )
         if not state.ready:
             response.status_code = 503
@@ -353,10 +381,21 @@ def _refusal(error: AamError) -> Response:
     return _problem(error.problem())
 
 
-async def _answer_expected(_request: Request, error: AamError) -> Response:
+_FOR_WRITERS = ("explanation", "log")
+"""Members of a problem that only callers with connections:write are shown."""
+
+
+async def _answer_expected(request: Request, error: AamError) -> Response:
     if error.status >= 500:
         log.warning("request_failed", code=error.code, detail=error.detail)
-    return _problem(error.problem())
+    problem = error.problem()
+    caller: Caller | None = getattr(request.state, "caller", None)
+    if caller is None or not caller.may_change_connections:
+        problem = {name: one for name, one in problem.items() if name not in _FOR_WRITERS}
+    headers = None
+    if isinstance(error, TooManyRequests) and "wait_s" in error.members:
+        headers = {"Retry-After": f"{math.ceil(error.members['wait_s'])}"}
+    return _problem(problem, headers=headers)
 
 
 async def _answer_invalid(request: Request, error: RequestValidationError) -> Response:

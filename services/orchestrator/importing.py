@@ -19,7 +19,7 @@ from shared.errors import (
     Conflict,
     Invalid,
     Unavailable,
-    UpstreamDenied,
+    UpstreamForbidden,
     UpstreamMissing,
     UpstreamUnknown,
     UpstreamUnreachable,
@@ -168,7 +168,7 @@ class Importing:
     async def _held(self, airbyte_connection_id: UUID) -> AirbyteConnection:
         try:
             held = await self._airbyte.get_connection(airbyte_connection_id)
-        except (UpstreamMissing, UpstreamDenied):
+        except (UpstreamMissing, UpstreamForbidden):
             held = None
         if held is None or held.status == "deprecated":
             raise Invalid(

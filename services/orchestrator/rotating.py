@@ -17,13 +17,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.orchestrator.credentials import Digests, fetch, merged
 from services.orchestrator.shapes import Outcome
 from shared import batches, events, logs, registry, sources
-from shared.airbyte_client import AirbyteClient, ConfiguredSource
+from shared.airbyte_client import UNSUPPORTED, AirbyteClient, ConfiguredSource
 from shared.batches import code_of
 from shared.config import Settings
 from shared.database import Database
 from shared.errors import (
     CheckFailed,
     Conflict,
+    ConnectorFailed,
     NotActive,
     NotFound,
     Unavailable,
@@ -54,6 +55,10 @@ class Rotated(msgspec.Struct, frozen=True, omit_defaults=True):
     outcome: Outcome
     code: str | None = None
     operation_id: UUID | None = None
+    cause: str | None = None
+    """Which known cause a check failed for."""
+    explanation: str | None = None
+    log: str | None = None
 
 
 class Rotation(msgspec.Struct, frozen=True):
@@ -88,8 +93,13 @@ class _Verdict(msgspec.Struct, frozen=True):
     order: Rotate | None = None
     outcome: Outcome = "unchanged"
     code: str | None = None
+    failed: ConnectorFailed | None = None
+    """What a failed check says."""
 
     def told(self, outcome: Outcome, code: str | None = None, **more: Any) -> list[Rotated]:
+        if self.failed is not None:
+            failed = self.failed
+            more |= {"cause": failed.cause, "explanation": failed.explanation, "log": failed.log}
         return [
             Rotated(use.connection_id, use.name, use.airbyte_source_id, outcome, code, **more)
             for use in self.uses
@@ -223,7 +233,10 @@ class Rotator:
         except UpstreamMissing as missing:
             return _Verdict(uses, outcome="failed", code=missing.code)
         except UpstreamRefused as refused:
-            return _Verdict(uses, outcome="check_failed", code=refused.code)
+            is_asked = refused.code != UNSUPPORTED
+            outcome: Outcome = "check_failed" if is_asked else "unchecked"
+            failed = refused if isinstance(refused, ConnectorFailed) else None
+            return _Verdict(uses, outcome=outcome, code=refused.code, failed=failed)
         except Upstream as error:
             return _Verdict(uses, outcome="unchecked", code=error.code)
         order = Rotate(
@@ -318,6 +331,11 @@ class Rotating:
                 if row.credential_id == order.credential_id:
                     registry.keep_digests(row, order.digests)
                 events.record(session, EventType.CREDENTIAL_ROTATED, row, ref=operation.id)
+            await registry.forget_renewals(session, order.airbyte_source_id)
+            if order.is_there_already:
+                registry.record_discovery(
+                    session, order.airbyte_source_id, "check", is_renewed=True
+                )
             await operation.finish(session, status=200, body="{}")
 
     async def undo(self, operation: Operation) -> None:

@@ -19,8 +19,8 @@ import asyncpg
 import pytest
 
 from local import env_files, servers
+from local.servers import SERVICES
 from local.settings import Settings
-from local.stack import SERVICES
 from tests import leaks
 from tests.processes import are_gone, becomes_true, family
 
@@ -158,15 +158,17 @@ def test_killed_mesh_leaves_no_process_and_starts_again(up: Up) -> None:
 
     with subprocess.Popen(["/bin/sleep", "600"]) as tied_to:
         try:
-            up.environment["AAM_TIED_TO_PID"] = f"{tied_to.pid}"
+            up.environment |= {"AAM_TIED_TO_PID": f"{tied_to.pid}", "AAM_LOG_MAX_BYTES": "2048"}
             up.start(by=["bash", "-c", '"$@"; true', "-"])
             found = family(up.process.pid)
             assert (up.state / "auth").read_text().split()[-1] == key
             assert key not in up.output.read_text()
+            assert becomes_true((up.state / "logs" / "orchestrator.log.1").exists, 10)
         finally:
             tied_to.kill()
     assert becomes_true(lambda: are_gone(found - {up.process.pid}), 30)
     del up.environment["AAM_TIED_TO_PID"]
+    assert all(log.stat().st_size <= 2048 for log in (up.state / "logs").glob("*.log.*"))
 
 
 def test_taken_port_is_one_line_before_anything_starts(up: Up) -> None:

@@ -399,7 +399,7 @@ async def test_importing_takes_over_what_is_there(mesh: Mesh, tools: Tools) -> N
     assert (view["status"], view["catalog_version"], view["imported"]) == ("ACTIVE", 1, True)
     assert (await tools.reconciler().reconcile(dry_run=True)).drifted == {}
     assert (await mesh.orchestrator.post(f"{path}/sync")).status_code == 202
-    (version,) = (await mesh.orchestrator.get(f"{path}/catalog-versions")).json()
+    (version,) = (await mesh.orchestrator.get(f"{path}/catalog-versions")).json()["items"]
     assert version["origin"] == "import"
 
     assert (await mesh.orchestrator.delete(path)).status_code == 204

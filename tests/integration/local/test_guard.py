@@ -179,7 +179,7 @@ async def test_a_request_has_one_host(target: Target, headers: str) -> None:
     ],
 )
 async def test_a_page_elsewhere_is_refused_also_with_the_token(
-    target: Target, header: dict[str, str]
+    target: Target, header: dict[str, Any]
 ) -> None:
     """Whatever it sends; and no answer lets a page read it."""
     for answer in (
