@@ -28,7 +28,7 @@ def messages(before: Json, after: Json, **choice: object) -> list[str]:
     said += [problem.message for problem in repair.misfits(head, offered)]
     exclusions = Exclusions(("*secret*",))
     for action in ("apply", "exclude"):
-        decisions = [Decision(change, action) for change, _ in planned]  # type: ignore[arg-type]
+        decisions = [Decision(change, action) for change, _ in planned]
         try:
             said += [e.message for e in repair.heal(head, offered, decisions).effects]
             said += [
