@@ -251,7 +251,7 @@ def add_mesh(state: Path) -> None:
     ):
         with suppress(OSError):
             know(f"what {name} holds", (state / name).read_text())
-    add_files("the log", (state / "logs").glob("*.log"))
+    add_files("the log", (state / "logs").rglob("*.log*"))
 
 
 async def add_answer(response: httpx.Response) -> None:

@@ -96,7 +96,11 @@ def build(settings: BrokerSettings, environment: EnvironmentStore | None = None)
     """
     logs.set_up("auth_broker", level=settings.log_level)
     telemetry.set_up("auth_broker", settings)
-    db = Database.at(settings.registry_address, application="auth_broker")
+    db = Database.at(
+        settings.registry_address,
+        application="auth_broker",
+        connections=settings.registry_connections,
+    )
     stores: dict[StoreName, CredentialStore] = {
         "env": environment or EnvironmentStore.from_process()
     }

@@ -47,8 +47,8 @@ ORDER = {
 DESTINATION_ID = "5f0c6a1e-8f64-4f0b-9a3c-0b1c2d3e4f50"
 TABLES = (
     "events, job_history, sync_catalog_versions, snapshots, stream_schemas, operations, looks,"
-    " connections, pgqueuer, pgqueuer_log, observations, watches, drifts, policies, plans, repairs,"
-    " webhooks, webhook_deliveries, knowledge, credential_audit, setting_changes"
+    " connections, pgqueuer, pgqueuer_log, observations, discoveries, watches, drifts, policies,"
+    " plans, repairs, webhooks, webhook_deliveries, knowledge, credential_audit, setting_changes"
 )
 
 
