@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # It pins other versions of what AAM pins, so it has an environment of its own.
 SEMGREP := .venv-semgrep
+# What is started ends when make is gone, even by kill -9, and when whoever tied make is gone.
+TIED := AAM_TIED_TO_PID="$$AAM_TIED_TO_PID $$PPID"
 # Arguments for pytest: make test T="tests/unit -k merge"
 T ?=
 
@@ -13,10 +15,10 @@ help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 up: $(VENV)/.local ## Run the whole mesh on this machine, until Ctrl-C; REPLICAS=2: two of each service
-	@exec env $(if $(REPLICAS),AAM_REPLICAS=$(REPLICAS)) $(BIN)/python -m local up
+	@exec env $(TIED) $(if $(REPLICAS),AAM_REPLICAS=$(REPLICAS)) $(BIN)/python -m local up
 
 demo: $(VENV)/.local ## The main job from start to end on a throw-away mesh, each step checked
-	@exec $(BIN)/python -m local demo
+	@exec env $(TIED) $(BIN)/python -m local demo
 
 # They mostly wait, so two halves run side by side; with arguments it is one run.
 FIRST_HALF := tests/integration tests/unit
@@ -26,13 +28,17 @@ test: $(VENV)/.dev install-connectors ## Every test; T="..." passes arguments to
 	AAM_FREE_PORTS=26000-32000 $(BIN)/python -m pytest $(FIRST_HALF); first=$$?; \
 	wait $$half; second=$$?; cat .tests.log; rm -f .tests.log; [ $$first$$second = 00 ]
 
-check: $(VENV)/.dev $(SEMGREP)/.made ## Format, lint, types, imports, own rules, migrations, compose
+check: $(VENV)/.dev $(SEMGREP)/.made ## Format, lint, types, imports, own rules, migrations, image, compose, licences
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m tests.semgrep $(SEMGREP)/bin/semgrep
-	@$(BIN)/python -m local check-migrations
+	@$(TIED) $(BIN)/python -m local check-migrations
+	@$(BIN)/hadolint Dockerfile
+	@$(BIN)/check-jsonschema -q --builtin-schema vendor.compose-spec docker-compose.yml
+	@$(BIN)/check-jsonschema -q --schemafile tests/compose/policy.schema.yaml docker-compose.yml
+	@$(BIN)/pip-licenses --packages $$(sed -nE 's/^([A-Za-z0-9._-]+)==.*/\1/p' requirements.txt) >/dev/null
 	@if docker compose version >/dev/null 2>&1; then docker compose config -q; \
 	else echo "No docker compose here: docker-compose.yml was not checked by it."; fi
 
@@ -63,7 +69,7 @@ bench: $(VENV)/.dev ## The benchmarks, as ratios to floors of the same run
 	@$(BIN)/python -m tests.bench
 
 migrate: $(VENV)/.local ## Bring SUPABASE_DB_URL's registry up to date, as MIGRATION_DB_URL (or the running mesh's)
-	@if [ -z "$$SUPABASE_DB_URL" ] && [ -f .aam/env ]; then source .aam/env; fi; $(BIN)/alembic upgrade head
+	@if [ -z "$$SUPABASE_DB_URL" ] && [ -f .aam/env ]; then source .aam/env; source .aam/env.owner; fi; $(BIN)/alembic upgrade head
 
 # SCOPES="connections:read repairs:decide" says what it may; without, everything.
 key: $(VENV)/.local ## Make a key for a caller, OWNER=ada@example.com, and print it once

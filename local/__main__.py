@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Coroutine
 
 import typer
-from dotenv import dotenv_values
 from pydantic import ValidationError
 
 from local import demo as main_job
+from local import env_files, servers
 from local import events as lifecycle
-from local import servers
 from local import up as mesh
 from local.airbyte.store import InstallFailed
 from local.settings import Settings
 from local.stack import Refused
+from local.tie import tie_to
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -29,6 +30,16 @@ def _settings() -> Settings:
     except ValidationError as error:
         names = ", ".join(f"AAM_{str(problem['loc'][0]).upper()}" for problem in error.errors())
         raise SystemExit(f"Not valid: {names}.") from None
+
+
+def _tied() -> Settings:
+    """The settings; from here on this process ends when one that they tie it to is gone."""
+    settings = _settings()
+    try:
+        tie_to([int(pid) for pid in settings.tied_to_pid.split()])
+    except ProcessLookupError:
+        raise SystemExit("A process of AAM_TIED_TO_PID is gone already.") from None
+    return settings
 
 
 def _finish(work: Coroutine[object, object, None]) -> None:
@@ -43,13 +54,13 @@ def _finish(work: Coroutine[object, object, None]) -> None:
 @app.command()
 def up() -> None:
     """Run the whole mesh until Ctrl-C."""
-    _finish(mesh.run(_settings()))
+    _finish(mesh.run(_tied()))
 
 
 @app.command()
 def demo() -> None:
     """Do the main job on a throw-away mesh, each step checked."""
-    _settings()
+    _tied()
     _finish(main_job.run())
 
 
@@ -57,7 +68,7 @@ def demo() -> None:
 def events() -> None:
     """Follow the lifecycle events of the running mesh, or of REDIS_URL's server."""
     running = _settings().state_dir / "env"
-    url = os.environ.get("REDIS_URL") or dotenv_values(running).get("REDIS_URL")
+    url = os.environ.get("REDIS_URL") or env_files.read(running).get("REDIS_URL")
     if not url:
         raise SystemExit(f"No mesh runs in {running.parent}: make up starts one.")
     _finish(lifecycle.follow(url))
@@ -66,6 +77,8 @@ def events() -> None:
 @app.command()
 def check_migrations() -> None:
     """Build an empty registry, compare it with the models, and take it down again."""
+    _tied()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the folder is deleted
     folder = servers.temporary_dir()
     try:
         with servers.start_postgres(folder, options=servers.THROW_AWAY) as postgres:

@@ -2,7 +2,8 @@
 
 A leash is a pair of sockets, and only the starter holds the one end. This file run as a script is
 what starts: it leaves a watcher on the other end and becomes the command, so the command has the
-pid that the starter knows. The kernel's parent-death signal is not enough: it is tied to a thread,
+pid that the starter knows. The watcher is a program of its own with an empty environment, since the
+command's may hold secrets. The kernel's parent-death signal is not enough: it is tied to a thread,
 lost on setuid, and not there on macOS.
 """
 
@@ -22,6 +23,12 @@ from typing import IO
 GRACE_S = 5.0
 """How long a process whose starter is gone may take to end by itself."""
 
+PRIVATE = 0o077
+"""The umask of every process: what it writes is its user's alone."""
+
+_WATCH = "watch"
+_START = "start"
+
 
 class Leashed:
     """A running process, in a session of its own, that does not outlive this one."""
@@ -39,17 +46,18 @@ class Leashed:
         """Start it; `user` is the uid and gid to become, `stop_signal` what asks it to end."""
         self._stop_signal = stop_signal
         uid, gid = user or (-1, -1)
-        script = [sys.executable, "-I", "-S", __file__, str(int(stop_signal)), str(uid), str(gid)]
+        started = [_START, str(int(stop_signal)), str(uid), str(gid)]
         self._leash, other_end = socket.socketpair()
         with other_end:
             self._process = subprocess.Popen(  # noqa: S603 (our own command lines)
-                [*script, *command],
+                [*_SCRIPT, *started, *command],
                 stdin=other_end.fileno(),
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=env,
                 cwd=cwd,
                 start_new_session=True,
+                umask=PRIVATE,
             )
         self.pid = self._process.pid
 
@@ -59,6 +67,12 @@ class Leashed:
         if code is not None:
             self._let_go()
         return code
+
+    def wait(self, timeout_s: float) -> int | None:
+        """The exit code as soon as there is one; None where it still runs after `timeout_s`."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout_s)
+        return self.exit_code()
 
     def stop(self, *, timeout_s: float = 10.0) -> None:
         """Ask it to end, insist when it does not in time; return once it is gone."""
@@ -86,12 +100,12 @@ class Leashed:
             self._leash.recv(1)
 
 
+_SCRIPT = (sys.executable, "-I", "-S", __file__)
+
+
 def _watch(command: int, stop_signal: int) -> None:
     """Wait for the leash to end, then end `command` and what it left in its process group."""
     os.setsid()
-    silence = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silence, 1)
-    os.dup2(silence, 2)
     while os.read(0, 64):
         pass
     if os.getppid() == command:
@@ -109,10 +123,16 @@ def _watch(command: int, stop_signal: int) -> None:
 def _become(stop_signal: int, uid: int, gid: int, command: list[str]) -> None:
     for ours in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ours, signal.SIG_DFL)
-    pid = os.getpid()
-    if os.fork() == 0:
-        _watch(pid, stop_signal)
-        os._exit(0)
+    # Not a fork, which would keep a copy of this environment for as long as the command runs.
+    os.posix_spawn(
+        sys.executable,
+        [*_SCRIPT, _WATCH, str(os.getpid()), str(stop_signal)],
+        {},
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ],
+    )
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     if uid >= 0:
         os.setgroups([])
@@ -122,4 +142,7 @@ def _become(stop_signal: int, uid: int, gid: int, command: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    _become(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])
+    if sys.argv[1] == _WATCH:
+        _watch(int(sys.argv[2]), int(sys.argv[3]))
+    else:
+        _become(int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), sys.argv[5:])

@@ -14,6 +14,8 @@ from fastapi.openapi.models import HTTPBearer
 from fastapi.requests import HTTPConnection
 from fastapi.security.base import SecurityBase
 
+from shared.errors import Forbidden
+
 
 class Scope(StrEnum):
     """What a caller may do. No scope holds another: who may do two things has two scopes."""
@@ -21,13 +23,14 @@ class Scope(StrEnum):
     CONNECTIONS_READ = "connections:read"
     """See connections, catalogs, jobs, drifts, repairs and operations."""
     CONNECTIONS_WRITE = "connections:write"
-    """Onboard, import and archive connections; say how they are watched and repaired."""
+    """Onboard, import and archive connections; say how often they are observed, and who is told."""
     CONNECTIONS_SYNC = "connections:sync"
     """Have Airbyte move data now."""
     CATALOGS_HEAL = "catalogs:heal"
     """Apply a catalog, and roll one back."""
     REPAIRS_DECIDE = "repairs:decide"
-    """Approve and reject repairs, and say what a field became."""
+    """Approve and reject repairs, say what a field became, believe a suspicious look, and say in a
+    policy what happens without a person."""
     ADMIN = "admin"
     """Make and revoke keys, rotate credentials."""
     CREDENTIALS_READ = "credentials:read"
@@ -64,6 +67,11 @@ class Caller:
         """Whether it is a sibling, and not somebody from outside."""
         return self.id.startswith("service:")
 
+    @property
+    def may_change_connections(self) -> bool:
+        """Whether it is shown why a connector failed, and not only which kind of cause it had."""
+        return Scope.CONNECTIONS_WRITE in self.scopes
+
 
 _current: ContextVar[Caller | None] = ContextVar("caller", default=None)
 
@@ -82,6 +90,30 @@ def asked_by() -> str | None:
     """The name of whom this is done for; None where AAM does it by itself."""
     caller = _current.get()
     return None if caller is None else caller.name
+
+
+def named(by: str | None) -> str:
+    """The person that something is done for: the one who was named, else the caller."""
+    return by or asked_by() or "AAM"
+
+
+def shown(by: str | None) -> str:
+    """The same for a single line: where somebody else was named, the caller is there, too."""
+    caller = asked_by()
+    if by is None or caller is None or by == caller:
+        return named(by)
+    return f"{by}, requested by {caller}"
+
+
+def require(scope: Scope) -> None:
+    """See that the caller has a scope that only some orders of a route need.
+
+    Raises:
+        Forbidden: the caller does not have it.
+    """
+    caller = _current.get()
+    if caller is None or scope not in caller.scopes:
+        raise Forbidden(f"This needs the scope {scope}.", scope=scope)
 
 
 def caller_of(request: HTTPConnection) -> Caller:

@@ -30,6 +30,7 @@ import json
 import math
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, NoReturn
 
@@ -192,6 +193,20 @@ def _invalid() -> AamError:
     return Invalid("The body is not valid JSON.", code="invalid_json")
 
 
+def variant(name: str) -> str:
+    """The tag of a union's member, which is no part of what callers sent: errors leave it out."""
+    return f"{_VARIANT}{name}"
+
+
+def place(location: Sequence[str | int]) -> list[str]:
+    """Where in a request something is, as callers see it: without the tags of unions."""
+    return [part for part in map(str, location) if not part.startswith(_VARIANT)]
+
+
+_VARIANT = "variant\0"
+"""With a character that no member's name can hold."""
+
+
 def plain(text: str) -> str:
     """A text of people's, composed, without blanks around it, and on one line.
 
@@ -210,5 +225,17 @@ _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(plain)]
 """What people call something, or somebody."""
+
+
+def _is_no_policy(name: str) -> str:
+    if name.strip().lower() == "policy":
+        raise PydanticCustomError(
+            "aam_reserved_name", "“policy” is what AAM calls itself: name a person"
+        )
+    return name
+
+
+By = Annotated[Name, AfterValidator(_is_no_policy)]
+"""The person that something is done for; the caller is recorded beside it."""
 Why = Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(plain)]
 """Why somebody did something."""

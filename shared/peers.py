@@ -215,6 +215,9 @@ class Rename(TypedDict):
     confidence: float
     more_than_names: bool
     """Whether a declared hint, a person's identical decision or matching values speak for it."""
+    types_clash: bool
+    rival: float
+    """The confidence of the likeliest other pair with either of the two."""
     evidence: list[Evidence]
     alternatives: list[Alternative]
 
@@ -233,6 +236,8 @@ class RenameDecision(TypedDict):
     """None: nothing."""
     verdict: Literal["accepted", "rejected"]
     decided_by: str
+    requested_by: NotRequired[str | None]
+    """Whose credentials asked for it."""
     why: NotRequired[str | None]
     connection_id: NotRequired[str | None]
     schemas: NotRequired[Mapping[str, Any] | None]
@@ -256,6 +261,7 @@ class RagEngine(Peer):
         source_type: str,
         entity: Literal["field", "stream"],
         stream: Mapping[str, Any] | None,
+        connection_id: UUID | None = None,
         removed: Sequence[Mapping[str, Any]],
         added: Sequence[Mapping[str, Any]],
         unchanged: Iterable[str] = (),
@@ -264,7 +270,8 @@ class RagEngine(Peer):
         """What each removed one became, surest first; none for what it knows nothing of.
 
         Elements are `{"path": [...], "schema": {...}}`; of fields, `stream` is what they are in,
-        `{"namespace": ..., "name": ...}`. `samples` are values by dotted path, on each side.
+        `{"namespace": ..., "name": ...}`. What was decided in the connection counts most. `samples`
+        are values by dotted path, on each side.
 
         Raises:
             Invalid: more than 2,000 on a side, or no elements.
@@ -277,6 +284,7 @@ class RagEngine(Peer):
                 "source_type": source_type,
                 "entity": entity,
                 "stream": stream,
+                "connection_id": None if connection_id is None else str(connection_id),
                 "removed": removed,
                 "added": added,
                 "context": {"unchanged": list(unchanged)},

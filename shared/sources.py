@@ -12,6 +12,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from shared.domain.nearest import did_you_mean
 from shared.errors import Invalid
 
 CREDENTIAL_REFERENCE = r"^(?:(?:env|file|vault):)?[a-z0-9][a-z0-9-]{0,62}$"
@@ -66,6 +67,8 @@ class SourceType:
     """Airbyte's `sourceDefinitionId`."""
     configuration: type[Configuration]
     needs_credential: bool
+    renewed_fields: frozenset[str] = frozenset()
+    """Fields that the connector may renew by itself, each value being good for one use."""
 
 
 SOURCE_TYPES = {
@@ -76,6 +79,8 @@ SOURCE_TYPES = {
             definition_id=UUID("b117307c-14b6-41aa-9422-947e34922962"),
             configuration=Salesforce,
             needs_credential=True,
+            # An org can be set to give a new refresh token at each login.
+            renewed_fields=frozenset({"refresh_token"}),
         ),
         SourceType(
             name="Hardcoded Records",
@@ -85,6 +90,9 @@ SOURCE_TYPES = {
         ),
     )
 }
+
+RENEWING = frozenset(one.name for one in SOURCE_TYPES.values() if one.renewed_fields)
+"""The source types whose connectors renew tokens by themselves."""
 
 
 def find(name: str) -> SourceType:
@@ -96,5 +104,9 @@ def find(name: str) -> SourceType:
     found = SOURCE_TYPES.get(name)
     if found is None:
         known = ", ".join(sorted(SOURCE_TYPES))
-        raise Invalid(f"Unknown source_type; known are: {known}.", code="unknown_source_type")
+        raise Invalid.of(
+            "source_type",
+            f"Unknown source_type{did_you_mean(name, SOURCE_TYPES)} Known are: {known}.",
+            code="unknown_source_type",
+        )
     return found

@@ -14,8 +14,8 @@ from typing import Any
 import asyncpg
 import httpx
 
-from shared.access import KEY_SCOPES, SERVICE_CALLS, Caller
-from shared.keys import new_key
+from shared.access import KEY_SCOPES, SERVICE_CALLS, Caller, Scope
+from shared.keys import NewKey, new_key
 from shared.tokens import Signer, make_pair
 from tests import leaks
 
@@ -35,6 +35,20 @@ async def let_in_now(connection: asyncpg.Connection[asyncpg.Record]) -> None:
         KEY.digest,
         [*KEY_SCOPES],
     )
+
+
+async def insert(connection: asyncpg.Connection[asyncpg.Record], *scopes: Scope) -> NewKey:
+    """Another key, which may do so much and no more."""
+    key = new_key("test")
+    leaks.know("another caller's key", key.key.partition(f"_{key.id}_")[2])
+    await connection.execute(
+        "INSERT INTO api_keys (id, digest, scopes, owner, created_by)"
+        " VALUES ($1, $2, $3, 'tests', 'tests')",
+        key.id,
+        key.digest,
+        [*scopes],
+    )
+    return key
 
 
 def let_in(url: str) -> None:
@@ -67,6 +81,7 @@ def service_keys() -> dict[str, Any]:
         "service_private_key_dir": folder / "private",
         "service_public_keys_dir": folder / "public",
         "requests_per_second": 1_000_000,
+        "failed_keys_per_minute": 60_000_000,
     }
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +21,8 @@ from typing import Any
 from uuid import UUID
 
 import orjson
+
+from local.leash import Leashed
 
 REQUIREMENTS = Path(__file__).parent / "connectors"
 INSTALL_TIMEOUT_SECONDS = 900
@@ -179,17 +181,18 @@ def _requirements(connector: Connector) -> Path:
 
 
 def _run(command: list[str]) -> None:
-    try:
-        subprocess.run(  # noqa: S603 - our own interpreter and our own pins
-            command, check=True, capture_output=True, text=True, timeout=INSTALL_TIMEOUT_SECONDS
-        )
-    except subprocess.CalledProcessError as error:
-        tail = error.stderr.strip().splitlines()[-3:]
-        raise InstallFailed(
-            f"{command[0]} ended with {error.returncode}: {' '.join(tail)}"
-        ) from error
-    except subprocess.TimeoutExpired as error:
-        raise InstallFailed(f"{command[0]} took over {INSTALL_TIMEOUT_SECONDS} s.") from error
+    with tempfile.TemporaryFile() as output:
+        process = Leashed(command, log=output.fileno())
+        try:
+            code = process.wait(INSTALL_TIMEOUT_SECONDS)
+        finally:
+            process.kill()
+        if code is None:
+            raise InstallFailed(f"{command[0]} took over {INSTALL_TIMEOUT_SECONDS} s.")
+        if code != 0:
+            output.seek(0)
+            tail = output.read().decode(errors="replace").strip().splitlines()[-3:]
+            raise InstallFailed(f"{command[0]} ended with {code}: {' '.join(tail)}")
 
 
 @contextmanager

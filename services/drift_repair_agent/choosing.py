@@ -9,6 +9,7 @@ from services.drift_repair_agent.items import Item, Made, identity
 from services.drift_repair_agent.policy import Reaction
 from services.drift_repair_agent.shapes import Approve, Choice, Decide
 from services.drift_repair_agent.situation import Situation
+from shared import access
 from shared.domain.catalog import StreamId
 from shared.errors import Invalid
 
@@ -26,7 +27,8 @@ def chosen(items: Sequence[Item], order: Decide) -> list[Item]:
     ids = set(order.changes)
     for item in items:
         # A removal takes its new name along; a new name may be decided alone.
-        if item.id in ids and item.is_removal and item.pair in known:
+        is_sure = item.suggestion is not None and item.suggestion.taken_by_approve
+        if item.id in ids and item.is_removal and is_sure and item.pair in known:
             ids.add(item.pair)
     return [item for item in items if item.id in ids]
 
@@ -36,11 +38,12 @@ async def approved(
 ) -> list[Item]:
     """The chosen changes with what is done about them; a chosen new name is among them."""
     about = chosen(items, order)
+    by = access.named(order.by)
     if not {item.id for item in about} >= order.choices.keys():
         raise Invalid("A choice is about a change that is not decided.", code="unknown_change")
     decided = {
         item.id: item.decided(
-            as_suggested(item, order.by, at, why=order.why, choice=order.choices.get(item.id))
+            as_suggested(item, by, at, why=order.why, choice=order.choices.get(item.id))
         )
         for item in about
     }
@@ -53,7 +56,7 @@ async def approved(
             continue
         half = await _new_half(items, item, became, now)
         if half is not None:
-            decided[half.id] = half.decided(as_suggested(half, order.by, at, why=order.why))
+            decided[half.id] = half.decided(as_suggested(half, by, at, why=order.why))
     return list(decided.values())
 
 
@@ -82,10 +85,19 @@ def as_suggested(
     why: str | None = None,
     choice: Choice | None = None,
 ) -> Made:
-    """The decision to follow the source, by what was chosen, else by what is suggested."""
-    became = None if item.suggestion is None else item.suggestion.became
-    if choice is not None and "became" in choice.model_fields_set:
+    """The decision to follow the source, by what was chosen, else by a strong suggestion.
+
+    A weak suggestion is not taken by somebody who does not name it: what is gone is gone, and what
+    is new is a change of its own.
+    """
+    suggestion = item.suggestion
+    is_named = choice is not None and "became" in choice.model_fields_set
+    if choice is not None and is_named:
         became = None if choice.became is None else tuple(choice.became)
+    elif suggestion is not None and suggestion.taken_by_approve:
+        became = suggestion.became
+    else:
+        became = None
     cursor = choice.cursor if choice else None
     key = choice.primary_key if choice else None
     return Made(
@@ -96,6 +108,8 @@ def as_suggested(
         cursor=None if cursor is None else tuple(cursor),
         primary_key=None if key is None else tuple(tuple(path) for path in key),
         why=why,
+        is_named=is_named,
+        asked_by=access.asked_by(),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec.structs import replace
@@ -27,8 +27,37 @@ class Suggestion(msgspec.Struct, frozen=True):
     became: Path
     confidence: float
     more_than_names: bool = False
+    types_clash: bool = False
+    rival: float = 0.0
+    """The confidence of the likeliest other pair with either of the two."""
+    taken_by_approve: bool = False
+    """Whether an approve that names nothing takes it; else it is a removal beside an addition."""
+    not_taken_because: str | None = None
     evidence: tuple[dict[str, Any], ...] = ()
     alternatives: tuple[dict[str, Any], ...] = ()
+
+
+TAKEN_FROM = 0.5
+"""A suggestion must be likelier than not to be taken by an approve that does not name it."""
+RIVAL_MARGIN = 0.2
+"""And further than this from the next candidate for either field."""
+
+
+def weighed(suggestion: Suggestion) -> Suggestion:
+    """The same, with whether an approve that names nothing takes it, and why not."""
+    rivals = [suggestion.rival, *(float(one["confidence"]) for one in suggestion.alternatives)]
+    if suggestion.confidence < TAKEN_FROM:
+        reason = f"Its confidence is {suggestion.confidence:.2f}, which is below {TAKEN_FROM:.2f}."
+    elif suggestion.types_clash:
+        reason = "The types clash: no value of the old one can be a value of the new one."
+    elif suggestion.confidence - max(rivals) < RIVAL_MARGIN:
+        reason = (
+            f"Another candidate is as close as {RIVAL_MARGIN:.2f}:"
+            f" {max(rivals):.2f} against {suggestion.confidence:.2f}."
+        )
+    else:
+        return replace(suggestion, taken_by_approve=True, not_taken_because=None)
+    return replace(suggestion, taken_by_approve=False, not_taken_because=reason)
 
 
 class Made(msgspec.Struct, frozen=True):
@@ -41,6 +70,12 @@ class Made(msgspec.Struct, frozen=True):
     cursor: Path | None = None
     primary_key: tuple[Path, ...] | None = None
     why: str | None = None
+    is_named: bool = False
+    """Whether a person said what it became, and did not just follow what was suggested."""
+    asked_by: str | None = None
+    """Whose credentials asked for it; None where AAM decided by the policy."""
+    policy_set_by: str | None = None
+    """Who set the policy's entry that decided; None where it is the default."""
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,12 +178,27 @@ def _decision(item: Item, made: Made) -> Decision:
 
 def teaches(items: Iterable[Item]) -> bool:
     """Whether a person's decision says something about what a removed field or stream became."""
-    return any(
-        item.is_removal
-        and item.decision is not None
-        and (item.suggestion is not None or item.decision.action != "keep")
-        for item in items
-    )
+    return any(lessons(item) for item in items)
+
+
+def lessons(item: Item) -> list[tuple[str, Path | None, Literal["accepted", "rejected"]]]:
+    """What a person's decision says: a name of its own, what it is about, and how it was decided.
+
+    A decision that only followed a weak suggestion, or turned it down with the rest of the repair,
+    says nothing about what the field became.
+    """
+    made, suggestion = item.decision, item.suggestion
+    if made is None or made.by == BY_POLICY or not item.is_removal:
+        return []
+    if suggestion is not None and not (suggestion.taken_by_approve or made.is_named):
+        return []
+    is_followed = made.action != "keep"
+    learned: list[tuple[str, Path | None, Literal["accepted", "rejected"]]] = []
+    if is_followed:
+        learned.append((item.id, made.became, "accepted"))
+    if suggestion is not None and not (is_followed and made.became == suggestion.became):
+        learned.append((f"{item.id} not", suggestion.became, "rejected"))
+    return learned
 
 
 def worst(items: Iterable[Item]) -> Severity:

@@ -33,6 +33,8 @@ class _Suggestion(msgspec.Struct):
 
     became: Raw
     confidence: float
+    taken_by_approve: bool = False
+    """Whether an approve that names nothing takes it."""
     removed: Raw | UnsetType = UNSET
     """The change's own path."""
 

@@ -6,8 +6,7 @@ becomes a repair that is applied at once; the rest becomes one that waits for a 
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID, uuid4
@@ -22,15 +21,16 @@ from services.drift_repair_agent.carrying_out import SOON, Carrier
 from services.drift_repair_agent.items import BY_POLICY, Item, Made, Suggestion, identity
 from services.drift_repair_agent.pausing import Pause, Pausing
 from services.drift_repair_agent.policy import Policy, Reaction
+from services.drift_repair_agent.postponed import Postponed
 from services.drift_repair_agent.situation import Situation
 from services.drift_repair_agent.suggesting import Asked, Known, Suggesting
-from shared import failpoints, logs, registry
+from shared import batches, failpoints, logs, registry
 from shared.airbyte_client import AirbyteClient
 from shared.config import Settings
 from shared.database import Database
 from shared.domain.catalog import StreamId, read_stream
 from shared.domain.drift import Change, Verdict
-from shared.errors import AamError, Conflict, NotActive
+from shared.errors import Conflict, NotActive
 from shared.models import Connection, ConnectionStatus, Drift, Repair, RepairState, Snapshot
 from shared.operations import Answer, Intent, Operations
 
@@ -72,22 +72,26 @@ class Planner:
         self._operations = operations
         self._suggesting = suggesting
         self._carrier = carrier
-        self._slots = asyncio.Semaphore(_SIDE_BY_SIDE)
+        self._postponed = Postponed()
         operations.tell("pause", Pausing(settings, db, airbyte))
 
     async def look(self) -> None:
         """Plan for every connection that needs it, whether or not a job came."""
         async with self._db.read() as session:
-            due = await registry.plans_due(session, limit=_AT_ONCE)
-        # Side by side: one that meets a bug keeps no other from its turn.
-        await asyncio.gather(*(self._planned(connection_id) for connection_id in due))
+            due = await registry.plans_due(session, limit=_AT_ONCE, but=self._postponed.ids)
+        await self._each(due, self.plan)
 
-    async def _planned(self, connection_id: UUID) -> None:
-        async with self._slots:
-            try:
-                await self.plan(connection_id)
-            except AamError as error:
-                log.warning("not_planned", connection=str(connection_id), code=error.code)
+    async def _each(
+        self, connections: Sequence[UUID], run: Callable[[UUID], Awaitable[None]]
+    ) -> None:
+        outcomes = await batches.each(
+            connections,
+            run,
+            log_event="not_planned",
+            fields=lambda connection_id: {"connection": str(connection_id)},
+            max_concurrency=_SIDE_BY_SIDE,
+        )
+        self._postponed.add_failed(outcomes)
 
     async def job(self, payload: str) -> None:
         """Plan for the connection that a drift was recorded for."""
@@ -118,13 +122,15 @@ class Planner:
     async def ask_again(self) -> None:
         """Plan again where the rag_engine could not be asked, once it is there."""
         async with self._db.read() as session:
-            waiting = await registry.unsuggested(session, limit=_AT_ONCE)
-        if not waiting or not await self._suggesting.is_there():
-            return
-        for connection_id in waiting:
-            async with self._db.transaction() as session:
-                await registry.forget_plan(session, connection_id)
-            await self.plan(connection_id)
+            but = self._postponed.ids
+            waiting = await registry.unsuggested(session, limit=_AT_ONCE, but=but)
+        if waiting and await self._suggesting.is_there():
+            await self._each(waiting, self._planned_again)
+
+    async def _planned_again(self, connection_id: UUID) -> None:
+        async with self._db.transaction() as session:
+            await registry.forget_plan(session, connection_id)
+        await self.plan(connection_id)
 
     async def plan(self, connection_id: UUID) -> None:
         """Compare, judge, ask what became of what is gone, and record what is to be done.
@@ -149,7 +155,12 @@ class Planner:
             for change, _ in changes
             if any(map(basis.policy.excludes, basis.situation.names_within(change)))
         }
-        planned = weigh(changes, asked, basis.policy, basis.refused, hiding=hiding)
+        stuck = {
+            identity(change)
+            for change, _ in changes
+            if not basis.situation.can_leave_out(change, basis.policy.exclusions)
+        }
+        planned = weigh(changes, asked, basis.policy, basis.refused, hiding=hiding, stuck=stuck)
         failpoints.at("repair.weighed")
         safe_id = await self._record(basis, planned)
         if safe_id is not None:
@@ -177,7 +188,7 @@ class Planner:
             now.snapshot,
             before,
             drift,
-            Policy.read(None if policy is None else policy.policy),
+            Policy.of(policy),
             proposed,
             frozenset(item.identity for text in refused for item in changes_of.read(text)),
         )
@@ -329,8 +340,13 @@ class Planner:
         self, basis: _Basis, safe: Sequence[Item], now: datetime, *, parent_id: UUID | None
     ) -> Repair:
         """A repair that the policy has decided."""
-        decided = [item.decided(_by_policy(item, now)) for item in safe]
-        decision = {"verdict": "approved", "changes": [i.id for i in safe], "by": BY_POLICY}
+        decided = [item.decided(_by_policy(item, now, basis.policy)) for item in safe]
+        decision = {
+            "verdict": "approved",
+            "changes": [item.id for item in safe],
+            "by": BY_POLICY,
+            "policy_set_by": _authors(decided),
+        }
         return Repair(
             id=uuid4(),
             connection_id=basis.situation.row.id,
@@ -353,14 +369,16 @@ def weigh(
     refused: Collection[str],
     *,
     hiding: Collection[str] = (),
+    stuck: Collection[str] = (),
 ) -> list[Item]:
     """What is done about each change that concerns the connection, in the order given.
 
-    `hiding` are new fields that hold one which is never selected: Airbyte selects fields of the
-    first level only, so that they are left out whole. A rename is applied without a person only on
-    more than names. What was refused, taken back or failed before is proposed at most. What came
-    beside something that is gone waits with it until the rag_engine has said whether it is its new
-    name.
+    `hiding` are new or retyped fields that hold one which is never selected: Airbyte selects fields
+    of the first level only, so that they are left out whole. Where that would take away what is
+    synced now, a person decides; so for `stuck` ones, which Airbyte cannot leave out. A rename is
+    applied without a person only on more than names. What was refused, taken back or failed before
+    is proposed at most. What came beside something that is gone waits with it until the rag_engine
+    has said whether it is its new name.
     """
     ids = {identity(change): f"c{number}" for number, (change, _) in enumerate(changes, start=1)}
     pairs = _pairs(changes, asked, policy)
@@ -384,7 +402,10 @@ def weigh(
                 item = replace(item, suggestion=suggestion.told)
         elif not verdict.concerns and change.kind != "stream_added":
             continue
-        if item.reaction is Reaction.APPLY and (item.suggestion_missing or mark in refused):
+        takes_away = item.excluded and not (is_new_field and len(change.path) == 1)
+        is_unsure = item.suggestion_missing or mark in refused
+        is_open = is_unsure or takes_away or mark in stuck
+        if item.reaction is Reaction.APPLY and is_open:
             item = replace(item, reaction=Reaction.PROPOSE)
         planned[item.id] = item
     for item in [item for item in planned.values() if item.suggestion is not None]:
@@ -425,6 +446,7 @@ def _pairs(
         )
         added = by_place.get(place)
         if added is not None:
+            suggestion = changes_of.weighed(suggestion)
             pairs[identity(change)] = _Half(added, suggestion)
             pairs[identity(added)] = _Half(change, suggestion)
     return pairs
@@ -443,6 +465,7 @@ def _of_rename(gone: Item, new: Item, policy: Policy, refused: Collection[str]) 
     suggestion = gone.suggestion
     is_certain = (
         suggestion is not None
+        and suggestion.taken_by_approve
         and suggestion.more_than_names
         and suggestion.confidence >= policy.rename_min_confidence
         and gone.identity not in refused
@@ -455,12 +478,23 @@ def _of_rename(gone: Item, new: Item, policy: Policy, refused: Collection[str]) 
     return Reaction.PROPOSE
 
 
-def _by_policy(item: Item, now: datetime) -> Made:
+def _authors(decided: Sequence[Item]) -> str | None:
+    """Who set the entries of the policy that decided these; None where all are the default's."""
+    made = (item.decision for item in decided)
+    known = {one.policy_set_by for one in made if one is not None and one.policy_set_by}
+    return "; ".join(sorted(known)) or None
+
+
+def _by_policy(item: Item, now: datetime, policy: Policy) -> Made:
+    entity, what = item.verdict.entity, item.verdict.what
+    if item.pair is not None:
+        entity, what = "field" if item.change.path else "stream", "renamed"
     return Made(
         action="exclude" if item.excluded else "apply",
         by=BY_POLICY,
         at=now,
         became=None if item.suggestion is None else item.suggestion.became,
+        policy_set_by=policy.set_by(entity, what),
     )
 
 
@@ -470,8 +504,9 @@ def _are_same(one: Sequence[Item], other: Sequence[Item]) -> bool:
 
 
 def _read(item: Item) -> tuple[str, Reaction, object]:
-    became = None if item.suggestion is None else item.suggestion.became
-    return item.identity, item.reaction, became
+    suggestion = item.suggestion
+    suggested = None if suggestion is None else (suggestion.became, suggestion.taken_by_approve)
+    return item.identity, item.reaction, suggested
 
 
 def _id(repair: Repair | None) -> UUID | None:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 
-from services.drift_repair_agent.policy import DEFAULT, Own, Policy, changed
+from services.drift_repair_agent.policy import DEFAULT, Policy, authored, changed
 from services.drift_repair_agent.shapes import PolicyOrder, PolicyView
 from shared import access, registry
 from shared.database import Database
@@ -31,15 +31,17 @@ class Policies:
         async with self._db.read() as session:
             await registry.find_connection(session, connection_id)
             stored = await registry.find_policy(session, connection_id)
-        policy = Policy.read(None if stored is None else stored.policy)
+        policy = Policy.of(stored)
         return PolicyView(
             connection_id=connection_id,
             reactions=policy.reactions,
             never_select=list(policy.never_select),
             verify=policy.verify,
             rename_min_confidence=policy.rename_min_confidence,
+            discoveries_per_day=policy.discoveries_per_day,
             own=msgspec.to_builtins(policy.own),
             updated_by=None if stored is None else stored.updated_by,
+            requested_by=None if stored is None else stored.requested_by,
             updated_at=None if stored is None else stored.updated_at,
         )
 
@@ -49,7 +51,7 @@ class Policies:
         Raises:
             NotFound: there is no such connection.
             NotActive: it is archived.
-            Invalid: the matrix has no such entry.
+            Invalid: the matrix has no such entry, or the order changes nothing at all.
         """
         for entity, whats in order.reactions.items():
             if entity not in DEFAULT or not DEFAULT[entity].keys() >= whats.keys():
@@ -60,12 +62,32 @@ class Policies:
         told = order.model_dump(mode="json", exclude_unset=True, exclude={"by"})
         async with self._db.transaction() as session:
             row = await registry.lock_connection(session, connection_id)
-            stored = await registry.find_policy(session, connection_id)
-            own = Own() if stored is None else msgspec.json.decode(stored.policy, type=Own)
-            new = changed(own, told)
-            if new != own or stored is None:
-                policy = msgspec.json.encode(new).decode()
-                await registry.put_policy(session, row.id, policy, by=order.by or access.asked_by())
+            if told.keys() <= {"reactions"} and not any(order.reactions.values()):
+                raise Invalid("The order names nothing to change.", code="empty_policy")
+            before = Policy.of(await registry.find_policy(session, connection_id))
+            new = changed(before.own, told)
+            if new != before.own:
+                authors = authored(before.authors, before.own, new, access.shown(order.by))
+                await registry.put_policy(
+                    session,
+                    row.id,
+                    msgspec.json.encode(new).decode(),
+                    authors=msgspec.json.encode(authors).decode(),
+                    by=order.by,
+                )
+                await registry.record_setting_change(session, "policy", row.id, told, by=order.by)
                 await registry.forget_plan(session, row.id)
                 await self._jobs.enqueue(session, "plan", str(row.id), after=timedelta(0))
         return await self.view(connection_id)
+
+    async def history(self, connection_id: UUID, *, limit: int, after: int | None) -> str:
+        """A page of the policy's changes as JSON text, newest first.
+
+        Raises:
+            NotFound: there is no such connection.
+        """
+        async with self._db.read() as session:
+            await registry.find_connection(session, connection_id)
+            return await registry.setting_history_json(
+                session, "policy", connection_id, limit=limit, after=after
+            )

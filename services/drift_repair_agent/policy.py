@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from enum import StrEnum
-from fnmatch import fnmatchcase
 from typing import Final, Literal
 
 import msgspec
 
+from shared.domain.catalog import NEVER_SELECT, Exclusions
 from shared.domain.drift import Severity, Verdict
+from shared.models import Policy as Row
 
 
 class Reaction(StrEnum):
@@ -50,12 +50,7 @@ DEFAULT: Final[dict[str, dict[str, Reaction]]] = {
     "mode": {"lost": Reaction.PAUSE},
 }
 """By entity, then by what happened to it."""
-NEVER_SELECT: Final = ("*ssn*", "*password*", "*passwd*")
 RENAME_MIN_CONFIDENCE: Final = 0.9
-_SHORT: Final = 3
-_WORD_STARTS: Final = re.compile(
-    r"(?:^|(?<=[^A-Za-z0-9])|(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]))(?=[A-Za-z0-9])"
-)
 
 
 class Own(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -65,28 +60,47 @@ class Own(msgspec.Struct, frozen=True, omit_defaults=True):
     never_select: tuple[str, ...] | None = None
     verify: Verify | None = None
     rename_min_confidence: float | None = None
+    discoveries_per_day: int | None = None
 
 
 class Policy:
     """The policy in effect: a connection's own entries over the default."""
 
-    def __init__(self, own: Own) -> None:
+    def __init__(self, own: Own, authors: Mapping[str, str | None] | None = None) -> None:
         self.own = own
+        self.authors = authors or {}
+        """Who set each entry of `own`, by `entity.what` or the setting's name."""
         self.reactions: dict[str, dict[str, Reaction]] = {
             entity: whats | own.reactions.get(entity, {}) for entity, whats in DEFAULT.items()
         }
         self.never_select = NEVER_SELECT if own.never_select is None else own.never_select
+        self.exclusions = Exclusions(self.never_select)
         self.verify: Verify = own.verify or "read_back"
         self.rename_min_confidence = (
             RENAME_MIN_CONFIDENCE
             if own.rename_min_confidence is None
             else own.rename_min_confidence
         )
+        self.discoveries_per_day = own.discoveries_per_day
 
     @classmethod
     def read(cls, stored: str | None) -> Policy:
         """The policy whose own entries are this JSON text; None where there are none."""
         return cls(Own() if stored is None else msgspec.json.decode(stored, type=Own))
+
+    @classmethod
+    def of(cls, row: Row | None) -> Policy:
+        """The policy as the registry has it; None where it is the default."""
+        if row is None:
+            return cls(Own())
+        own = msgspec.json.decode(row.policy, type=Own)
+        authors = msgspec.json.decode(row.authors, type=dict[str, str])
+        # Entries of before authors were recorded: the newest change's author is known.
+        return cls(own, {name: authors.get(name, row.updated_by) for name in _flat(own)})
+
+    def set_by(self, entity: str, what: str) -> str | None:
+        """Who set the entry that decides about this; None where it is the default."""
+        return self.authors.get(f"{entity}.{what}")
 
     def reaction(self, verdict: Verdict) -> Reaction:
         """What is done about a change.
@@ -109,22 +123,29 @@ class Policy:
         return self.reactions.get(entity, {}).get(what, Reaction.PROPOSE)
 
     def excludes(self, name: str) -> bool:
-        """Whether a field of this name is never selected, in whatever case it is written.
-
-        What a pattern names in three letters or fewer is looked for where words begin, if the name
-        tells: `*ssn*` is in customerSSN and custssn, and not in businessName.
-        """
-        return any(_is_named(name, pattern.lower()) for pattern in self.never_select)
+        """Whether a field of this name is never selected, in whatever case it is written."""
+        return self.exclusions.match(name)
 
 
-def _is_named(name: str, pattern: str) -> bool:
-    whole = name.lower()
-    if not fnmatchcase(whole, pattern):
-        return False
-    starts = [start.start() for start in _WORD_STARTS.finditer(name)]
-    if len(pattern.strip("*")) > _SHORT or not pattern.startswith("*") or len(starts) < 2:
-        return True
-    return any(fnmatchcase(whole[start:], pattern.lstrip("*")) for start in starts)
+def authored(
+    before: Mapping[str, str | None], old: Own, new: Own, author: str
+) -> dict[str, str | None]:
+    """Who set each entry of the new policy, where `author` changed it from the old one."""
+    was, is_ = _flat(old), _flat(new)
+    return {
+        name: before.get(name) if name in was and was[name] == value else author
+        for name, value in is_.items()
+    }
+
+
+def _flat(own: Own) -> dict[str, object]:
+    settings: dict[str, object] = msgspec.to_builtins(own)
+    reactions = {
+        f"{entity}.{what}": reaction
+        for entity, whats in own.reactions.items()
+        for what, reaction in whats.items()
+    }
+    return {name: value for name, value in settings.items() if name != "reactions"} | reactions
 
 
 def changed(own: Own, order: Mapping[str, object]) -> Own:

@@ -9,7 +9,13 @@ import msgspec
 
 from shared.airbyte_client import AirbyteClient
 from shared.domain import catalog as catalogs
-from shared.domain.catalog import MAX_STREAMS, Catalog, InvalidCatalog
+from shared.domain.catalog import (
+    MAX_STREAMS,
+    Catalog,
+    Exclusions,
+    Familiar,
+    InvalidCatalog,
+)
 from shared.domain.steps import in_slices
 from shared.errors import (
     Invalid,
@@ -29,19 +35,43 @@ _MAX_TOLD: Final = 50
 _SYNCING: Final = frozenset({"running", "queued"})
 
 
-async def readable(document: bytes | memoryview) -> tuple[Catalog, str]:
+async def readable(
+    document: bytes | memoryview,
+    *,
+    familiar: Familiar | None = None,
+    is_checked: bool = False,
+) -> tuple[Catalog, str]:
     """The selected streams of a catalog, checked, and what they mean.
 
+    `familiar` is what a catalog may name though AAM does not know it. With `is_checked` the
+    document is one that a heal made, or that Airbyte held before: it is only read.
+
     Raises:
-        Invalid: it cannot be meant; `problems` tells all that is wrong at once.
+        Invalid: it is invalid; `problems` has all that is wrong at once.
     """
     try:
         catalog = await in_slices(catalogs.parse.steps(document, max_streams=MAX_STREAMS))
-        await in_slices(catalogs.validate.steps(catalog))
+        if not is_checked:
+            checks = catalogs.validate.steps(catalog, familiar=familiar or Familiar())
+            await in_slices(checks)
         wanted = catalog.selected()
         return wanted, await in_slices(catalogs.fingerprint_of.steps(wanted))
     except InvalidCatalog as error:
         raise invalid(error) from None
+
+
+async def expect_selectable(wanted: Catalog, exclusions: Exclusions) -> None:
+    """See that a catalog selects nothing that the connection's policy never selects.
+
+    Raises:
+        Invalid: the code is `never_selected`; `problems` has each stream and field.
+    """
+    try:
+        found = await in_slices(exclusions.problems(wanted))
+    except InvalidCatalog as error:
+        raise invalid(error) from None
+    if found:
+        raise invalid(InvalidCatalog(found))
 
 
 def invalid(error: InvalidCatalog, *, code: str | None = None) -> Invalid:

@@ -23,7 +23,7 @@ from shared import access, failpoints, registry
 from shared.database import Database
 from shared.domain import catalog as catalogs
 from shared.domain import drift
-from shared.domain.catalog import Catalog, InvalidCatalog
+from shared.domain.catalog import Catalog, Exclusions, InvalidCatalog
 from shared.domain.repair import Healed, heal, misfits
 from shared.domain.steps import in_slices
 from shared.errors import Conflict, Invalid, Unavailable, UpstreamUnknown
@@ -72,11 +72,12 @@ class Repairs:
             policy = await registry.find_policy(session, repair.connection_id)
             at = await registry.now(session)
         _expect_proposed(repair)
-        _expect_allowed(order, Policy.read(None if policy is None else policy.policy))
+        in_effect = Policy.read(None if policy is None else policy.policy)
+        _expect_allowed(order, in_effect)
         items = changes_of.read(repair.changes)
         now = await self._current(repair, items, order)
         decided = await approved(items, order, now, at)
-        await _expect_possible(now, decided)
+        await _expect_possible(now, decided, in_effect.exclusions)
 
         async def write(session: AsyncSession) -> Answer:
             row, held = await self._lock(session, repair, now)
@@ -102,7 +103,13 @@ class Repairs:
         async with self._db.read() as session:
             repair = await registry.find_repair(session, repair_id)
             at = await registry.now(session)
-        made = Made(action="keep", by=order.by, at=at, why=order.why)
+        made = Made(
+            action="keep",
+            by=access.named(order.by),
+            at=at,
+            why=order.why,
+            asked_by=access.asked_by(),
+        )
         decided = [item.decided(made) for item in chosen(changes_of.read(repair.changes), order)]
 
         async def write(session: AsyncSession) -> Answer:
@@ -129,6 +136,7 @@ class Repairs:
             NotFound: there is no such connection, or it has no such version.
             Conflict: the source no longer has what that version needs, and `problems` says what;
                 or another repair is under way, or the connection's status does not allow it.
+            Invalid: that version selects what the policy never selects.
         """
         replay = await self._operations.replayed(key)
         if replay is not None:
@@ -136,6 +144,7 @@ class Repairs:
         async with self._db.read() as session:
             await registry.find_connection(session, connection_id)
             target = await registry.read_version(session, connection_id, order.version)
+            exclusions = await registry.exclusions_of(session, connection_id)
             at = await registry.now(session)
         wanted = await in_slices(catalogs.parse.steps(target.sync_catalog.encode()))
         also = [stream.id for stream in wanted.streams]
@@ -144,6 +153,7 @@ class Repairs:
         if target.fingerprint == now.head.fingerprint:
             unchanged = {"connection_id": connection_id, "changed": False}
             return Answer(200, msgspec.json.encode(unchanged).decode())
+        await preflight.expect_selectable(wanted, exclusions)
         await _expect_fits(wanted, now, version=order.version)
         undone = await _undone(wanted, now.configured)
         decision = _decision("rolled_back", undone, order, at)
@@ -302,7 +312,9 @@ class Repairs:
             for item in items
         ]
         try:
-            healed = await _healed(now, decided)
+            async with self._db.read() as session:
+                exclusions = await registry.exclusions_of(session, repair.connection_id)
+            healed = await _healed(now, decided, exclusions)
             after = await in_slices(catalogs.parse.steps(healed.catalog))
         except InvalidCatalog as error:
             return _NO_DIFFERENCE | {"problems": preflight.problems(error)}
@@ -331,18 +343,20 @@ async def _difference(before: Catalog, after: Catalog) -> dict[str, Any]:
     }
 
 
-async def _healed(now: Situation, items: Sequence[Item]) -> Healed:
+async def _healed(now: Situation, items: Sequence[Item], exclusions: Exclusions) -> Healed:
     decisions = changes_of.decisions(items)
-    return await in_slices(heal.steps(now.configured, now.offered.values(), decisions))
+    return await in_slices(
+        heal.steps(now.configured, now.offered.values(), decisions, exclusions=exclusions)
+    )
 
 
-async def _expect_possible(now: Situation, decided: Sequence[Item]) -> None:
+async def _expect_possible(now: Situation, decided: Sequence[Item], exclusions: Exclusions) -> None:
     """See that the decisions lead to a catalog that Airbyte would take."""
     try:
-        healed = await _healed(now, decided)
+        healed = await _healed(now, decided, exclusions)
     except InvalidCatalog as error:
         raise preflight.invalid(error, code="heal_impossible") from None
-    await preflight.readable(healed.catalog)
+    await preflight.readable(healed.catalog, is_checked=True)
 
 
 async def _expect_fits(wanted: Catalog, now: Situation, *, version: int) -> None:
@@ -459,7 +473,7 @@ def _decision(
     return {
         "verdict": verdict,
         "changes": [item.id for item in decided],
-        "by": order.by,
+        "by": access.named(order.by),
         "asked_by": access.asked_by(),
         "at": at,
         "why": order.why,

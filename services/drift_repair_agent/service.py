@@ -10,13 +10,19 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.drift_repair_agent.applying import Applying, Heal, applied
-from services.drift_repair_agent.preflight import expect_healable, expect_no_sync, readable
+from services.drift_repair_agent.preflight import (
+    expect_healable,
+    expect_no_sync,
+    expect_selectable,
+    readable,
+)
 from shared import events, registry
 from shared.airbyte_client import AirbyteClient
 from shared.config import Settings
 from shared.database import Database
 from shared.domain import catalog as catalogs
-from shared.domain.catalog import Catalog, StreamId
+from shared.domain.catalog import FORWARD, Catalog, Familiar, InvalidCatalog, StreamId
+from shared.domain.steps import in_slices
 from shared.errors import Invalid, NotFound, StaleCatalog
 from shared.events import EventType
 from shared.models import Connection, ConnectionStatus, Snapshot
@@ -75,7 +81,8 @@ class DriftRepairAgent:
 
         Raises:
             NotFound: there is no such connection.
-            Invalid: the catalog cannot be meant; `problems` names streams and fields.
+            Invalid: the catalog is invalid, or selects what the policy never selects; `problems`
+                names streams and fields.
             StaleCatalog: the head is not `expected_version`.
             NotActive: the connection is HEALING, PENDING or archived.
             SyncRunning: a sync runs; it would go on with half of the old catalog.
@@ -84,12 +91,14 @@ class DriftRepairAgent:
         replay = await self._operations.replayed(key)
         if replay is not None:
             return replay
-        wanted, fingerprint = await readable(memoryview(order.sync_catalog))
+        wanted, fingerprint = await self._checked(order)
         async with self._db.read() as session:
             row = await registry.find_connection(session, order.connection_id)
+            exclusions = await registry.exclusions_of(session, row.id)
             airbyte_connection_id = expect_healable(row, order.expected_version)
             source_catalog_id = await _source_catalog_id(session, row, order.snapshot_id, wanted)
             is_new = await registry.head_fingerprint(session, row) != fingerprint
+        await expect_selectable(wanted, exclusions)
         if is_new:
             await expect_no_sync(self._airbyte, row.id, airbyte_connection_id)
         heal = Heal(
@@ -119,6 +128,43 @@ class DriftRepairAgent:
             Intent("apply", order.connection_id, heal, catalogs.dump(wanted), key), take
         )
         return await self._operations.outcome(begun, wait=wait)
+
+    async def _checked(self, order: ApplyOrder) -> tuple[Catalog, str]:
+        """The selected streams of an order's catalog, and what they mean.
+
+        A newer Airbyte has settings and modes that AAM does not know: what the head or the
+        discovery has is not refused for that.
+        """
+        document = memoryview(order.sync_catalog)
+        try:
+            return await readable(document)
+        except Invalid as error:
+            if error.code not in FORWARD:
+                raise
+            familiar = await self._familiar(order)
+        return await readable(document, familiar=familiar)
+
+    async def _familiar(self, order: ApplyOrder) -> Familiar:
+        """What the head, and what was discovered, names of the order's streams."""
+        try:
+            asked = await in_slices(catalogs.parse.steps(memoryview(order.sync_catalog)))
+            names = sorted({stream.id.name for stream in asked.streams})
+            async with self._db.read() as session:
+                row = await registry.find_connection(session, order.connection_id)
+                head = await registry.read_version(session, row.id, row.catalog_version)
+                snapshot = None
+                if order.snapshot_id is not None:
+                    snapshot = await registry.find_snapshot(session, order.snapshot_id)
+                elif row.airbyte_source_id is not None:
+                    snapshot = await registry.latest_snapshot(session, row.airbyte_source_id)
+                bodies = (
+                    await registry.stream_bodies(session, snapshot, names=names) if snapshot else []
+                )
+            configured = await in_slices(catalogs.parse.steps(head.sync_catalog.encode()))
+            offered = [catalogs.read_stream(body) for body in bodies]
+        except (InvalidCatalog, NotFound):
+            return Familiar()
+        return Familiar.of([*configured.streams, *offered])
 
 
 async def _source_catalog_id(

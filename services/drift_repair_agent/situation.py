@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
-
-import msgspec
 
 from services.drift_repair_agent.items import Item, identity
 from shared import registry
 from shared.database import Database
 from shared.domain import catalog as catalogs
-from shared.domain.catalog import Catalog, StreamId, identify
-from shared.domain.drift import ITEM, Change, Verdict
+from shared.domain.catalog import (
+    DESTINATION_SYNC_MODES,
+    NEVER_SELECTED,
+    Catalog,
+    Exclusions,
+    InvalidCatalog,
+    StreamId,
+    distinct,
+    read_stream,
+)
+from shared.domain.drift import Change, Verdict, names_at
 from shared.domain.repair import plan_changes
 from shared.domain.steps import in_slices
+from shared.errors import Conflict
 from shared.models import Connection, Snapshot, SyncCatalogVersion
 
 
@@ -37,37 +44,45 @@ class Situation:
         return await in_slices(plan_changes.steps(self.configured, self.offered.values()))
 
     def names_within(self, change: Change) -> Iterator[str]:
-        """The names of all fields in a new field, at any depth; none for every other change."""
-        if change.kind == "field_added" and change.stream in self.offered:
-            schema = msgspec.json.decode(self.offered[change.stream])["stream"].get("jsonSchema")
-            for step in change.path:
-                schema = _within(schema).get(step)
-            yield from _names(schema)
+        """The names of all fields that a new or retyped field brings, at any depth.
+
+        Also patterns that names have, and names behind references. Of a retyped field only those
+        that it did not have before; none for every other change.
+        """
+        if change.kind not in ("field_added", "field_retyped") or change.stream not in self.offered:
+            return
+        yield from names_at(self.offered[change.stream], change.path) - self._known_at(change)
+
+    def _known_at(self, change: Change) -> frozenset[str]:
+        """The names in a field as the connection syncs it now."""
+        configured = self.configured.by_id().get(change.stream)
+        if change.kind == "field_added" or configured is None:
+            return frozenset()
+        return names_at(configured.raw, change.path)
+
+    def can_leave_out(self, change: Change, exclusions: Exclusions) -> bool:
+        """Whether Airbyte can leave out of a new field or stream what is never selected."""
+        body = self.offered.get(change.stream)
+        if body is None:
+            return True
+        if change.kind == "field_added":
+            return change.path[0] in (read_stream(body).stream.properties() or ())
+        if change.kind == "stream_added":
+            try:
+                catalogs.choose(
+                    catalogs.join([body]),
+                    streams=None,
+                    destination_sync_modes=DESTINATION_SYNC_MODES,
+                    exclusions=exclusions,
+                )
+            except InvalidCatalog as error:
+                return error.code != NEVER_SELECTED
+        return True
 
     async def has_all(self, items: Iterable[Item]) -> bool:
         """Whether the source still differs from the head in these changes."""
         now = {identity(change) for change, _ in await self.changes()}
         return all(item.identity in now for item in items)
-
-
-def _within(schema: Any) -> dict[str, Any]:
-    """The schemas in one by the step that leads to each; branches have no step of their own."""
-    if not isinstance(schema, dict):
-        return {}
-    found = dict(schema.get("properties") or {})
-    if isinstance(schema.get("items"), dict):
-        found[ITEM] = schema["items"]
-    for keyword in ("oneOf", "anyOf", "allOf"):
-        for branch in schema.get(keyword) or ():
-            found |= _within(branch)
-    return found
-
-
-def _names(schema: Any) -> Iterator[str]:
-    for step, inner in _within(schema).items():
-        if step != ITEM:
-            yield step
-        yield from _names(inner)
 
 
 async def read(
@@ -80,6 +95,7 @@ async def read(
 
     Raises:
         NotFound: there is no such connection, or it has no version yet.
+        Conflict: what was discovered has one stream twice, so that nobody can say what it offers.
     """
     async with db.read() as session:
         row = await registry.find_connection(session, connection_id)
@@ -101,6 +117,9 @@ async def read(
             bodies = await registry.stream_bodies(
                 session, snapshot, names=sorted({stream.name for stream in wanted})
             )
-    by_id = {identify(body, position)[0]: body for position, body in enumerate(bodies)}
-    offered = {stream: body for stream, body in by_id.items() if stream in wanted}
+    try:
+        ids = await in_slices(distinct.steps(bodies))
+    except InvalidCatalog as error:
+        raise Conflict(str(error), code=error.code) from None
+    offered = {stream: body for stream, body in zip(ids, bodies, strict=True) if stream in wanted}
     return Situation(row, head, configured, snapshot, offered)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal, TypeAlias
 from uuid import UUID
@@ -12,12 +13,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from services.drift_repair_agent.notifying import TOLD_BY_DEFAULT
-from services.drift_repair_agent.receivers import Receivers, expect_meant
+from services.drift_repair_agent.receivers import Receivers, expect_meant, without_secrets
+from services.drift_repair_agent.shapes import SettingHistory
 from shared import registry
-from shared.access import Scope, may
-from shared.app import example, links, problems
+from shared.access import Caller, Scope, caller_of, may
+from shared.app import example, links, problems, raw_json
 from shared.database import Database
 from shared.models import Webhook, WebhookDelivery
+from shared.paging import After, Limit, Page
 
 router = APIRouter(prefix="/webhooks", tags=["webhooks"])
 
@@ -40,9 +43,13 @@ _WEBHOOK: dict[str, Any] = {
     "url": "https://hooks.example.com/aam",
     "events": list(TOLD_BY_DEFAULT),
     "connection_id": None,
+    "connection_name": None,
     "created_at": "2026-11-22T09:30:00.123456Z",
+    "created_by": "ada@example.com (key ab12cd34)",
     "rotated_at": None,
+    "rotated_by": None,
     "deleted_at": None,
+    "deleted_by": None,
 }
 _DELIVERY: dict[str, Any] = {
     "id": _DELIVERY_ID,
@@ -95,17 +102,25 @@ class WebhookView(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [_WEBHOOK]})
 
     id: UUID
-    url: str
+    url: str = Field(
+        description="Whole for callers with `connections:write`; for others it ends after the host."
+    )
     events: list[str]
     connection_id: UUID | None = None
+    connection_name: str | None = None
     created_at: datetime
+    created_by: str | None = Field(
+        default=None, description="Whose credentials asked for it; so with the two below."
+    )
     rotated_at: datetime | None = Field(
         default=None,
         description="When it got the secret in force; the one before it signs for a day more.",
     )
+    rotated_by: str | None = None
     deleted_at: datetime | None = Field(
         default=None, description="By a person, or because its receiver answered 410."
     )
+    deleted_by: str | None = None
 
 
 class WebhookWithSecret(WebhookView):
@@ -135,7 +150,7 @@ class DeliveryView(BaseModel):
     last_code: str | None = Field(
         default=None,
         description="Why the last try failed: `refused`, `redirected`, `gone`, `timeout`,"
-        " `unreachable`, `tls_failed`, `no_answer`, `webhook_deleted`.",
+        " `unreachable`, `tls_failed`, `no_answer`, `not_sent`, `webhook_deleted`.",
     )
     created_at: datetime
     ended_at: datetime | None = None
@@ -168,7 +183,6 @@ def _db(request: Request) -> Database:
 
 Story = Annotated[Receivers, Depends(_receivers)]
 Registry = Annotated[Database, Depends(_db)]
-Limit = Annotated[int, Query(ge=1, le=500)]
 
 
 @router.post(
@@ -187,7 +201,9 @@ Limit = Annotated[int, Query(ge=1, le=500)]
         **problems(422, 503),
     },
 )
-async def add_webhook(order: NewWebhook, receivers: Story, response: Response) -> WebhookWithSecret:
+async def add_webhook(
+    order: NewWebhook, receivers: Story, db: Registry, response: Response
+) -> WebhookWithSecret:
     """Tell somebody of repairs from now on.
 
     The secret is shown here and never again; a lost one is replaced by `/rotate`. Each message is
@@ -197,36 +213,47 @@ async def add_webhook(order: NewWebhook, receivers: Story, response: Response) -
     """
     events = sorted(set(order.events))
     row, secret = await receivers.add(order.url, events, order.connection_id)
-    return _with_secret(row, secret, response)
+    return await _with_secret(db, row, secret, response)
 
 
 @router.get(
     "",
     dependencies=[may(Scope.CONNECTIONS_READ)],
-    responses={200: example([_WEBHOOK]), **problems(422, 503)},
+    responses={200: example({"items": [_WEBHOOK], "next": None}), **problems(422, 503)},
 )
-async def webhooks(db: Registry, limit: Limit = 100) -> list[WebhookView]:
-    """List the webhooks, newest first, without the deleted ones."""
+async def webhooks(
+    request: Request, db: Registry, after: After = None, limit: Limit = 100
+) -> Page[WebhookView]:
+    """List the webhooks, newest first, without the deleted ones.
+
+    Callers without `connections:write` see the host of a URL, and not its path and query: many
+    services have their secret there.
+    """
     async with db.read() as session:
-        rows = await registry.newest_webhooks(session, limit=limit)
-    return [_shown(row) for row in rows]
+        rows, following = await registry.page_of_webhooks(session, cursor=after, limit=limit)
+    return Page(items=await _shown(db, rows, caller_of(request)), next=following)
 
 
 @router.get(
     "/{webhook_id}", dependencies=[may(Scope.CONNECTIONS_READ)], responses=problems(404, 422, 503)
 )
-async def webhook(webhook_id: UUID, db: Registry) -> WebhookView:
-    """Show one webhook, deleted or not."""
+async def webhook(webhook_id: UUID, request: Request, db: Registry) -> WebhookView:
+    """Show one webhook, deleted or not; the whole URL with `connections:write` alone."""
     async with db.read() as session:
-        return _shown(await registry.find_webhook(session, webhook_id))
+        row = await registry.find_webhook(session, webhook_id)
+    (shown,) = await _shown(db, [row], caller_of(request))
+    return shown
 
 
 @router.delete(
     "/{webhook_id}", dependencies=[may(Scope.CONNECTIONS_WRITE)], responses=problems(404, 422, 503)
 )
-async def delete_webhook(webhook_id: UUID, receivers: Story) -> WebhookView:
+async def delete_webhook(
+    webhook_id: UUID, request: Request, receivers: Story, db: Registry
+) -> WebhookView:
     """Tell it nothing more, not even what waits for it. Its messages stay to be seen."""
-    return _shown(await receivers.delete(webhook_id))
+    (shown,) = await _shown(db, [await receivers.delete(webhook_id)], caller_of(request))
+    return shown
 
 
 @router.post(
@@ -235,14 +262,14 @@ async def delete_webhook(webhook_id: UUID, receivers: Story) -> WebhookView:
     responses=problems(404, 409, 422, 503),
 )
 async def rotate_webhook(
-    webhook_id: UUID, receivers: Story, response: Response
+    webhook_id: UUID, receivers: Story, db: Registry, response: Response
 ) -> WebhookWithSecret:
     """Give it another secret, shown here and never again.
 
     For 24 hours messages are signed with both, so that the receiver can change over in its time.
     """
     row, secret = await receivers.rotate(webhook_id)
-    return _with_secret(row, secret, response)
+    return await _with_secret(db, row, secret, response)
 
 
 @router.post(
@@ -268,21 +295,49 @@ async def test_webhook(webhook_id: UUID, receivers: Story) -> Tested:
     "/{webhook_id}/deliveries",
     dependencies=[may(Scope.CONNECTIONS_WRITE)],
     responses={
-        200: example([_DELIVERY])
+        200: example({"items": [_DELIVERY], "next": None})
         | links(
             "POST /webhooks/{webhook_id}/deliveries/{delivery_id}/retry",
             webhook_id="$request.path.webhook_id",
-            delivery_id="$response.body#/0/id",
+            delivery_id="$response.body#/items/0/id",
         ),
         **problems(404, 422, 503),
     },
 )
-async def deliveries(webhook_id: UUID, db: Registry, limit: Limit = 50) -> list[DeliveryView]:
+async def deliveries(
+    webhook_id: UUID, db: Registry, after: After = None, limit: Limit = 100
+) -> Page[DeliveryView]:
     """List its messages, newest first; those that ended are kept for 30 days."""
     async with db.read() as session:
         await registry.find_webhook(session, webhook_id)
-        rows = await registry.newest_deliveries(session, webhook_id, limit=limit)
-    return [_delivery(row) for row in rows]
+        rows, following = await registry.page_of_deliveries(
+            session, webhook_id, cursor=after, limit=limit
+        )
+    return Page(items=[_delivery(row) for row in rows], next=following)
+
+
+@router.get(
+    "/{webhook_id}/history",
+    dependencies=[may(Scope.CONNECTIONS_WRITE)],
+    response_model=SettingHistory,
+    responses=problems(404, 422, 503),
+)
+async def webhook_history(
+    webhook_id: UUID,
+    db: Registry,
+    limit: Limit = 100,
+    after: Annotated[
+        int | None, Query(ge=1, le=2**63 - 1, description="`next` of the page before")
+    ] = None,
+) -> Response:
+    """List who made, rotated and deleted the webhook, newest first."""
+    async with db.read() as session:
+        await registry.find_webhook(session, webhook_id)
+        return raw_json(
+            await registry.setting_history_json(
+                session, "webhook", webhook_id, limit=limit, after=after
+            )
+        )
 
 
 @router.post(
@@ -296,21 +351,37 @@ async def retry_delivery(webhook_id: UUID, delivery_id: UUID, receivers: Story) 
     return _delivery(await receivers.retry(webhook_id, delivery_id))
 
 
-def _shown(row: Webhook) -> WebhookView:
-    return WebhookView(
-        id=row.id,
-        url=row.url,
-        events=msgspec.json.decode(row.events),
-        connection_id=row.connection_id,
-        created_at=row.created_at,
-        rotated_at=row.rotated_at,
-        deleted_at=row.deleted_at,
-    )
+async def _shown(db: Database, rows: Sequence[Webhook], caller: Caller | None) -> list[WebhookView]:
+    """Webhooks with the names of their connections, as this caller may see them; None sees all."""
+    async with db.read() as session:
+        names = await registry.connection_names(
+            session, [row.connection_id for row in rows if row.connection_id is not None]
+        )
+    may_see_urls = caller is None or Scope.CONNECTIONS_WRITE in caller.scopes
+    return [
+        WebhookView(
+            id=row.id,
+            url=row.url if may_see_urls else without_secrets(row.url),
+            events=msgspec.json.decode(row.events),
+            connection_id=row.connection_id,
+            connection_name=None if row.connection_id is None else names[row.connection_id],
+            created_at=row.created_at,
+            created_by=row.created_by,
+            rotated_at=row.rotated_at,
+            rotated_by=row.rotated_by,
+            deleted_at=row.deleted_at,
+            deleted_by=row.deleted_by,
+        )
+        for row in rows
+    ]
 
 
-def _with_secret(row: Webhook, secret: str, response: Response) -> WebhookWithSecret:
+async def _with_secret(
+    db: Database, row: Webhook, secret: str, response: Response
+) -> WebhookWithSecret:
     response.headers["cache-control"] = "no-store"
-    return WebhookWithSecret(**_shown(row).model_dump(), secret=secret)
+    (shown,) = await _shown(db, [row], None)
+    return WebhookWithSecret(**shown.model_dump(), secret=secret)
 
 
 def _delivery(row: WebhookDelivery) -> DeliveryView:

@@ -211,6 +211,9 @@ class JobFollower:
             written.ended_at = job.ended_at or datetime.now(UTC)
             if job.status != "succeeded":
                 written.failure_code = job.failure_type or job.status
+            if job.reason is not None:
+                written.failure_cause = job.reason.cause
+                written.failure_explanation = job.reason.explanation
             events.record(
                 session,
                 EventType.SYNC_FINISHED,

@@ -10,16 +10,37 @@ from uuid import UUID, uuid4
 
 import msgspec
 
-from shared import access, events, registry
-from shared.airbyte_client import AirbyteClient, AirbyteConnection
+from shared import access, batches, events, registry
+from shared.airbyte_client import AirbyteClient, AirbyteConnection, ListedConnection
 from shared.database import Database
 from shared.domain import catalog as catalogs
 from shared.domain.steps import in_slices
-from shared.errors import Conflict, Invalid, UpstreamForbidden, UpstreamMissing
+from shared.errors import (
+    Conflict,
+    Invalid,
+    Unavailable,
+    UpstreamForbidden,
+    UpstreamMissing,
+    UpstreamUnknown,
+    UpstreamUnreachable,
+)
 from shared.events import EventType
 from shared.models import Connection, ConnectionStatus, VersionOrigin
 
-Outcome = Literal["imported", "would_import", "known_already", "not_importable"]
+_MOST_NAMED = 200
+"""Streams of one connection of which the report names the fields."""
+
+Outcome = Literal["imported", "would_import", "known_already", "not_importable", "failed"]
+_AWAY = (UpstreamUnreachable, UpstreamUnknown, Unavailable)
+_GIVE_UP_AFTER = 3
+"""Connections in a row that could not be read, because Airbyte or the registry was away."""
+
+
+class Selected(msgspec.Struct, frozen=True):
+    """Fields of a stream that Airbyte syncs."""
+
+    stream: catalogs.StreamId
+    fields: tuple[str, ...]
 
 
 class Imported(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -30,6 +51,8 @@ class Imported(msgspec.Struct, frozen=True, omit_defaults=True):
     outcome: Outcome
     connection_id: UUID | None = None
     code: str | None = None
+    never_selected: tuple[Selected, ...] = ()
+    """What it selects though the policy of an imported connection never would; it stays so."""
 
 
 class Importing:
@@ -58,17 +81,38 @@ class Importing:
     async def all_of(self, workspace_id: UUID, *, dry_run: bool) -> list[Imported]:
         """Import every connection of a workspace that can be; the rest is named with the reason."""
         listed = await self._airbyte.list_connections(workspace_id)
-        told = []
-        for one in listed:
-            if one.status == "deprecated":
-                continue
+        away_in_a_row = 0
+
+        async def run(one: ListedConnection) -> Imported:
+            nonlocal away_in_a_row
+            if away_in_a_row >= _GIVE_UP_AFTER:
+                return Imported(one.connection_id, one.name, "failed", code="not_tried")
             try:
-                told.append(await self._import(one.connection_id, dry_run=dry_run))
+                told = await self._import(one.connection_id, dry_run=dry_run)
             except (Invalid, Conflict) as error:
-                told.append(
-                    Imported(one.connection_id, one.name, "not_importable", code=error.code)
-                )
-        return told
+                told = Imported(one.connection_id, one.name, "not_importable", code=error.code)
+            except _AWAY:
+                away_in_a_row += 1
+                raise
+            away_in_a_row = 0
+            return told
+
+        outcomes = await batches.each(
+            [one for one in listed if one.status != "deprecated"],
+            run,
+            log_event="not_imported",
+            fields=lambda one: {"id": str(one.connection_id)},
+        )
+        return [
+            outcome.result
+            or Imported(
+                outcome.item.connection_id,
+                outcome.item.name,
+                "failed",
+                code=None if outcome.error is None else batches.code_of(outcome.error),
+            )
+            for outcome in outcomes
+        ]
 
     async def _import(self, airbyte_connection_id: UUID, *, dry_run: bool) -> Imported:
         async with self._db.read() as session:
@@ -79,9 +123,11 @@ class Importing:
                 airbyte_connection_id, held.name, "known_already", known[airbyte_connection_id]
             )
         source = await self._airbyte.get_source(held.source_id)
-        fingerprint = await _fingerprint(held)
+        fingerprint, selected = await _read(held)
         if dry_run:
-            return Imported(airbyte_connection_id, held.name, "would_import")
+            return Imported(
+                airbyte_connection_id, held.name, "would_import", never_selected=selected
+            )
         connection = Connection(
             id=uuid4(),
             name=held.name,
@@ -111,7 +157,13 @@ class Importing:
             )
             row.status = ConnectionStatus.ACTIVE
             events.record(session, EventType.CONNECTION_IMPORTED, row)
-        return Imported(airbyte_connection_id, held.name, "imported", connection.id)
+        return Imported(
+            airbyte_connection_id,
+            held.name,
+            "imported",
+            connection.id,
+            never_selected=selected,
+        )
 
     async def _held(self, airbyte_connection_id: UUID) -> AirbyteConnection:
         try:
@@ -126,11 +178,16 @@ class Importing:
         return held
 
 
-async def _fingerprint(held: AirbyteConnection) -> str:
+async def _read(held: AirbyteConnection) -> tuple[str, tuple[Selected, ...]]:
+    """What the catalog means that Airbyte holds, and what of it the default never selects."""
+    exclusions = catalogs.Exclusions()
     try:
         catalog = await in_slices(catalogs.parse.steps(held.sync_catalog))
         if not catalog.selected().streams:
             raise Invalid("It selects no stream.", code="no_selected_stream")
-        return await in_slices(catalogs.meaning_of.steps(held.sync_catalog))
+        fingerprint = await in_slices(catalogs.meaning_of.steps(held.sync_catalog))
+        found = await in_slices(exclusions.carried(catalog))
     except catalogs.InvalidCatalog as error:
         raise Invalid(str(error), code=error.code) from None
+    selected = [Selected(stream, fields) for stream, fields in found.items()]
+    return fingerprint, tuple(selected[:_MOST_NAMED])

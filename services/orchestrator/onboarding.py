@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from services.orchestrator.credentials import Digests, fetch
+from services.orchestrator.credentials import Digests, OrderNote, fetch
 from shared import events, registry, snapshots, sources
 from shared.airbyte_client import (
     AirbyteClient,
@@ -18,6 +18,7 @@ from shared.airbyte_client import (
 )
 from shared.config import Settings
 from shared.database import Database
+from shared.discoveries import Begun, Discoveries
 from shared.domain import catalog as catalogs
 from shared.domain.steps import Steps, in_slices
 from shared.errors import (
@@ -37,6 +38,10 @@ _KEPT_WITHIN_S = 60.0
 """What storing a snapshot may take beyond its discovery."""
 
 
+_MOST_NOTES = 200
+"""Of one onboarding, each about one stream."""
+
+
 class Wiring(msgspec.Struct, frozen=True):
     """What is to be wired: the caller's order, and what was looked up before it was recorded."""
 
@@ -48,6 +53,8 @@ class Wiring(msgspec.Struct, frozen=True):
     workspace_id: UUID
     destination_id: UUID
     destination_sync_modes: list[str]
+    notes: list[OrderNote] = []
+    """What the caller is to know about the order; part of the answer."""
 
 
 class Onboarding:
@@ -68,6 +75,7 @@ class Onboarding:
         self._airbyte = airbyte
         self._auth_broker = auth_broker
         self._digests = digests
+        self._discoveries = Discoveries(settings, db, airbyte)
 
     async def run(self, operation: Operation) -> None:
         """Find or create the source, discover, find or create the connection, activate."""
@@ -100,7 +108,11 @@ class Onboarding:
             events.record(session, EventType.CONNECTION_ONBOARDED, row, ref=snapshot_id)
             await session.flush()
             answer = await registry.connection_json(session, row.id)
-            await operation.finish(session, status=201, body=answer)
+            notes = [
+                *msgspec.to_builtins(wiring.notes),
+                *(operation.results["discover"].get("notes") or []),
+            ]
+            await operation.finish(session, status=201, body=_with_notes(answer, notes))
 
     async def _source(self, operation: Operation, wiring: Wiring) -> UUID:
         source_type = sources.find(wiring.source_type)
@@ -141,21 +153,27 @@ class Onboarding:
             return operation.document
         chosen: list[bytes] = []
 
-        async def discover() -> dict[str, str | None]:
+        async def discover() -> dict[str, Any]:
             discovered = await self._airbyte.discover_schema(source_id)
             snapshot_id = await keep(self._db, source_id, discovered)
-            catalog = await _checked(
-                catalogs.choose.steps(
+            if discovered.configuration_updated:
+                await self._discoveries.record_renewal(source_id)
+            async with self._db.read() as session:
+                exclusions = await registry.exclusions_of(session, operation.connection_id)
+            choice = await _checked(
+                catalogs.choose_with_notes.steps(
                     discovered.catalog,
                     streams=wiring.streams,
                     destination_sync_modes=frozenset(wiring.destination_sync_modes),
+                    exclusions=exclusions,
                 )
             )
-            chosen.append(catalogs.dump(catalog))
+            chosen.append(catalogs.dump(choice.catalog))
             catalog_id = discovered.catalog_id
             return {
                 "snapshot_id": str(snapshot_id),
                 "catalog_id": str(catalog_id) if catalog_id else None,
+                "notes": msgspec.to_builtins(choice.notes[:_MOST_NOTES]),
             }
 
         # A process that dies before the next step has kept no catalog, and discovers again.
@@ -260,16 +278,43 @@ async def keep(db: Database, source_id: UUID, discovered: Discovered) -> UUID:
         raise unreadable(error) from None
 
 
+async def keep_discovered(
+    db: Database, discoveries: Discoveries, begun: Begun, discovered: Discovered
+) -> UUID:
+    """Store what a recorded discovery found, and record how it ended.
+
+    Raises:
+        DiscoverFailed: it cannot be read.
+    """
+    try:
+        snapshot_id = await keep(db, begun.source_id, discovered)
+    except DiscoverFailed as error:
+        await discoveries.fail(begun, error.code)
+        raise
+    await discoveries.end(begun, discovered, snapshot_id=snapshot_id)
+    return snapshot_id
+
+
 def unreadable(error: catalogs.InvalidCatalog) -> DiscoverFailed:
     """What a source offers makes no catalog."""
-    return DiscoverFailed(f"What the source offers cannot be read: {error}")
+    code = error.code if error.code == snapshots.DUPLICATE_STREAM else DiscoverFailed.code
+    return DiscoverFailed(f"What the source offers cannot be read: {error}", code=code)
 
 
-async def _checked(run: Steps[catalogs.Catalog]) -> catalogs.Catalog:
+def _with_notes(connection: str, notes: list[dict[str, Any]]) -> str:
+    """The answer, with what a person should know of the choice of streams and fields."""
+    if not notes:
+        return connection
+    told = msgspec.json.encode(notes).decode()
+    return f'{connection.rstrip().removesuffix("}")}, "notes": {told}}}'
+
+
+async def _checked(run: Steps[catalogs.Chosen]) -> catalogs.Chosen:
     """Run a step of the domain; what it finds wrong with a catalog becomes a 422."""
     try:
         return await in_slices(run)
     except catalogs.InvalidCatalog as error:
-        if error.code == "invalid_catalog":  # the source's doing, and not the order's
+        # the source's doing, and not the order's
+        if error.code in ("invalid_catalog", snapshots.DUPLICATE_STREAM):
             raise unreadable(error) from None
         raise Invalid(str(error), code=error.code) from None

@@ -9,6 +9,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from services.orchestrator.schedule import AirbyteSchedule
 from shared.input import Name
 from shared.models import ConnectionStatus, JobStarter
 from shared.sources import CREDENTIAL_REFERENCE
@@ -16,32 +17,27 @@ from shared.sources import CREDENTIAL_REFERENCE
 _ID = "7d0c7f4e-6a3c-4b9d-9a57-0f3c1d2b4e5f"
 _SNAPSHOT_ID = "1c9d8e7f-0a1b-4c2d-8e3f-4a5b6c7d8e9f"
 
+_LONGEST_NAME = 200
+"""With AAM's marker, of 43 characters, it fits into the 256 that Airbyte's columns have."""
+
 
 def _unmarked(name: str) -> str:
     if "[aam:" in name:
         raise PydanticCustomError("aam_plain_name", "Input should not contain AAM's own marker")
+    if len(name) > _LONGEST_NAME:  # composing some characters makes more of them
+        raise PydanticCustomError(
+            "aam_long_name", f"Input should have at most {_LONGEST_NAME} characters when composed"
+        )
     return name
 
 
+def _each_once(names: list[str]) -> list[str]:
+    if len(set(names)) < len(names):
+        raise PydanticCustomError("aam_stream_twice", "Input should name each stream once")
+    return names
+
+
 ConnectionName = Annotated[Name, AfterValidator(_unmarked)]
-
-
-class Every(BaseModel):
-    """Airbyte syncs by itself at a fixed distance."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    units: int = Field(strict=True, ge=1, le=10_000)
-    time_unit: Literal["minutes", "hours", "days", "weeks", "months"] = "hours"
-
-
-class Cron(BaseModel):
-    """Airbyte syncs by itself at these times; a Quartz expression, such as `0 0 6 * * ?`."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    cron: str = Field(min_length=9, max_length=200)
-    time_zone: str = Field(default="UTC", max_length=64)
 
 
 class Onboard(BaseModel):
@@ -69,13 +65,18 @@ class Onboard(BaseModel):
         description="Where the auth_broker finds the credential: `salesforce-prod` in its default "
         "store, `env:…`, `file:…` or `vault:…` in that one. Not for sources without one.",
     )
-    streams: list[Annotated[str, Field(min_length=1, max_length=512)]] | None = Field(
+    streams: (
+        Annotated[
+            list[Annotated[str, Field(min_length=1, max_length=512)]], AfterValidator(_each_once)
+        ]
+        | None
+    ) = Field(
         default=None,
         min_length=1,
         max_length=10_000,
         description="Which streams to sync. Left out: what Airbyte suggests, else all.",
     )
-    schedule: Every | Cron | None = Field(
+    schedule: AirbyteSchedule | None = Field(
         default=None, description="When Airbyte syncs by itself. Left out: only when AAM asks."
     )
     destination_id: UUID | None = Field(
@@ -93,8 +94,8 @@ CONNECTION: dict[str, Any] = {
     "airbyte_connection_id": "5a1d2c3b-4e5f-4a6b-8c7d-9e0f1a2b3c4d",
     "airbyte_destination_id": "9c8b7a6d-5e4f-4d3c-9b2a-1f0e9d8c7b6a",
     "catalog_version": 1,
-    "created_at": "2026-11-22T09:30:00.123456+00:00",
-    "updated_at": "2026-11-22T09:30:04.654321+00:00",
+    "created_at": "2026-11-22T09:30:00.123456Z",
+    "updated_at": "2026-11-22T09:30:04.654321Z",
 }
 
 
@@ -106,7 +107,8 @@ class ConnectionView(BaseModel):
     id: UUID
     name: str
     source_type: str
-    status: ConnectionStatus
+    status: ConnectionStatus | Literal["ARCHIVED"]
+    """ARCHIVED since `archived_at`, whatever it was before."""
     credential_id: str | None = None
     airbyte_source_id: UUID | None = None
     airbyte_connection_id: UUID | None = None
@@ -117,12 +119,14 @@ class ConnectionView(BaseModel):
     imported: bool = False
     drifted_upstream_at: datetime | None = None
     upstream_code: str | None = None
+    """What Airbyte has otherwise: catalog_differs, upstream_missing, paused or breaking_change."""
     paused_by: UUID | None = None
     """The repair that paused it in Airbyte until it is decided; None where it was not AAM."""
-    """What Airbyte has otherwise: catalog_differs, upstream_missing, paused or breaking_change."""
     created_at: datetime
     updated_at: datetime
     archived_at: datetime | None = None
+    notes: list[dict[str, Any]] | None = None
+    """Of an onboarding: what its caller should see to: what was left out, a shared credential."""
 
 
 class Import(BaseModel):
@@ -130,9 +134,7 @@ class Import(BaseModel):
 
     model_config = ConfigDict(
         extra="forbid",
-        json_schema_extra={
-            "examples": [{"airbyte_connection_id": "5a1d2c3b-4e5f-4a6b-8c7d-9e0f1a2b3c4d"}]
-        },
+        json_schema_extra={"examples": [{"dry_run": True}]},
     )
 
     airbyte_connection_id: UUID | None = Field(
@@ -156,6 +158,13 @@ IMPORTED: dict[str, Any] = {
 }
 
 
+class SelectedView(BaseModel):
+    """Fields of a stream that Airbyte syncs; `{}` and `{pattern}` are fields without a name."""
+
+    stream: dict[str, str | None]
+    fields: list[str]
+
+
 class ImportedView(BaseModel):
     """What became of one connection of Airbyte's."""
 
@@ -163,9 +172,14 @@ class ImportedView(BaseModel):
 
     airbyte_connection_id: UUID
     name: str
-    outcome: Literal["imported", "would_import", "known_already", "not_importable"]
+    outcome: Literal["imported", "would_import", "known_already", "not_importable", "failed"]
+    """`failed`: it could not be read or recorded now; ask again."""
     connection_id: UUID | None = None
-    code: str | None = Field(default=None, description="Why it cannot be imported.")
+    code: str | None = Field(default=None, description="Why it is not imported.")
+    never_selected: list[SelectedView] = Field(
+        default=[],
+        description="Streams with the fields that they sync though the policy never selects them.",
+    )
 
 
 ROTATION: dict[str, Any] = {
@@ -204,6 +218,9 @@ class RotatedView(BaseModel):
     outcome: Outcome
     code: str | None = Field(default=None, description="Why it is not updated.")
     operation_id: UUID | None = None
+    cause: str | None = Field(default=None, description="Which known cause a check failed for.")
+    explanation: str | None = Field(default=None, description="The cause in a sentence.")
+    log: str | None = Field(default=None, description="Which run of Airbyte's has the log.")
 
 
 class RotationView(BaseModel):
@@ -232,8 +249,9 @@ VERSION: dict[str, Any] = {
     "streams": 2,
     "repair_id": "91aa4c0e-7d3b-4f5a-8e21-6c0b9a8d7e6f",
     "decided_by": "Ada",
+    "policy_set_by": None,
     "asked_by": "ada@example.com (key ab12cd34)",
-    "created_at": "2026-11-22T10:00:00.123456+00:00",
+    "created_at": "2026-11-22T10:00:00.123456Z",
 }
 
 
@@ -251,10 +269,22 @@ class VersionView(BaseModel):
     """The repair that made it; None where a caller gave the catalog."""
     decided_by: str | None = None
     """Who decided, as it was told; `policy` where nobody had to."""
+    policy_set_by: str | None = None
+    """Of a version that the policy decided: who set the entries of the policy that did; null for
+    the default."""
     asked_by: str | None = None
     """Whose credentials asked for it; null where AAM made it by itself."""
     """Who decided: a person, or `policy`."""
     created_at: datetime
+
+
+class VersionPage(BaseModel):
+    """Versions, newest first; `next` is the next page's `after`."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"items": [VERSION], "next": None}]})
+
+    items: list[VersionView]
+    next: str | None = None
 
 
 JOB: dict[str, Any] = {
@@ -267,8 +297,8 @@ JOB: dict[str, Any] = {
     "attempts": 1,
     "records": 700,
     "bytes": 181034,
-    "started_at": "2026-11-22T09:31:00.123456+00:00",
-    "ended_at": "2026-11-22T09:31:14.654321+00:00",
+    "started_at": "2026-11-22T09:31:00.123456Z",
+    "ended_at": "2026-11-22T09:31:14.654321Z",
     "duration_seconds": 14.531,
 }
 
@@ -289,6 +319,10 @@ class JobView(BaseModel):
     records: int | None = None
     bytes: int | None = None
     failure_code: str | None = None
+    failure_cause: str | None = None
+    """Which of the known causes a failed one had; `unknown` where its log has to be read."""
+    failure_explanation: str | None = None
+    """The cause in a sentence; for callers with connections:write."""
     started_at: datetime
     ended_at: datetime | None = None
     duration_seconds: float

@@ -131,6 +131,8 @@ class PastDecision:
     removed: Path
     became: Path | None
     is_accepted: bool
+    connection: str | None = None
+    """The connection that it was taken in; None where it was taken for all of the source type."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +140,7 @@ class Question:
     """What is gone, what is new, and what is known besides.
 
     `past` are decisions about the same source type, newest first. `unchanged` are the names that
-    both sides have.
+    both sides have. `connection` is the one that the question is asked for, where it is for one.
     """
 
     entity: Entity = "field"
@@ -148,6 +150,7 @@ class Question:
     added: Sequence[Element]
     past: Sequence[PastDecision] = ()
     unchanged: Sequence[str] = ()
+    connection: str | None = None
 
     def in_order(self) -> Question:
         """The same question, however its parts were ordered."""
@@ -162,6 +165,7 @@ class Question:
             added=added,
             past=self.past,
             unchanged=sorted(self.unchanged),
+            connection=self.connection,
         )
 
 
@@ -269,33 +273,52 @@ def _descriptions(question: Question) -> Iterator[tuple[Pair, Finding]]:
 
 
 def _identical_decisions(question: Question) -> Iterator[tuple[Pair, Finding]]:
-    """What people said about exactly these, in this stream.
+    """What people decided about exactly these fields, or streams, of this stream.
 
-    The newest word about a pair counts, and an acceptance ends an older one of something else.
+    A rejection is final in the connection that it was taken in, and speaks a little against the
+    pair in others. That something became nothing ends what was accepted before in that connection,
+    and says nothing about the fields that come later. Other connections are asked only about what
+    this one's own decisions leave open.
     """
     ours = {element.path: index for index, element in enumerate(question.removed)}
     theirs = {element.path: index for index, element in enumerate(question.added)}
-    settled: set[tuple[Path, Path | None]] = set()
-    accepted: set[Path] = set()
-    for past in question.past:
-        here = (past.entity, past.namespace, past.stream)
-        if here != (question.entity, question.namespace, question.stream):
+    here = (question.entity, question.namespace, question.stream)
+    about = [
+        past
+        for past in question.past
+        if (past.entity, past.namespace, past.stream) == here and past.removed in ours
+    ]
+    own = [past for past in about if past.connection in (None, question.connection)]
+    others = [past for past in about if past.connection not in (None, question.connection)]
+    in_force = list(_in_force(own, by_connection=False))
+    renamed = {past.removed for past in in_force if past.is_accepted}
+    settled = {(past.removed, past.became) for past in own}
+    for past in in_force:
+        if past.became in theirs:
+            finding = _ACCEPTED if past.is_accepted else _REJECTED
+            yield (ours[past.removed], theirs[past.became]), finding
+    for past in _in_force(others, by_connection=True):
+        pair = (past.removed, past.became)
+        if past.became not in theirs or past.removed in renamed or pair in settled:
             continue
-        is_newest = (past.removed, past.became) not in settled
-        settled.add((past.removed, past.became))
+        settled.add(pair)
+        finding = _ACCEPTED if past.is_accepted else _similar(False, _ELSEWHERE, weight=1.0)
+        yield (ours[past.removed], theirs[past.became]), finding
+
+
+def _in_force(decisions: Iterable[PastDecision], *, by_connection: bool) -> Iterator[PastDecision]:
+    """Those that name a new field and that no newer one, of the same connection, has replaced."""
+    settled: set[tuple[str | None, Path, Path | None]] = set()
+    accepted: set[tuple[str | None, Path]] = set()
+    for past in decisions:
+        scope = past.connection if by_connection else None
+        pair, gone = (scope, past.removed, past.became), (scope, past.removed)
+        is_replaced = pair in settled or (past.is_accepted and gone in accepted)
+        settled.add(pair)
         if past.is_accepted:
-            is_newest = is_newest and past.removed not in accepted
-            accepted.add(past.removed)
-        if past.removed not in ours or not is_newest:
-            continue
-        i = ours[past.removed]
-        if past.became is None and past.is_accepted:
-            for j, added in enumerate(question.added):
-                if (past.removed, added.path) not in settled:
-                    yield (i, j), _veto("A person decided that it became nothing.")
-        elif past.became in theirs:
-            pair = (i, theirs[past.became])
-            yield pair, _ACCEPTED if past.is_accepted else _veto("A person rejected this.")
+            accepted.add(gone)
+        if past.became is not None and not is_replaced:
+            yield past
 
 
 _ACCEPTED = Finding(
@@ -306,10 +329,8 @@ _ACCEPTED = Finding(
     at_most=PAST_AT_MOST,
     is_proof=True,
 )
-
-
-def _veto(detail: str) -> Finding:
-    return Finding(kind="past_decision", score=-1, detail=detail, is_veto=True)
+_REJECTED = Finding(kind="past_decision", score=-1, detail="A person rejected this.", is_veto=True)
+_ELSEWHERE = "the same in another connection"
 
 
 def _values(question: Question) -> Iterator[tuple[Pair, Finding]]:
@@ -401,7 +422,7 @@ class _SimilarDecisions:
 
     def __init__(self, question: Question) -> None:
         self._names: dict[tuple[str, str], bool] = {}
-        self._edits: dict[names.Edit, bool] = {}
+        self._edits: set[names.Edit] = set()
         here = (question.entity, question.namespace, question.stream)
         gone = {element.path for element in question.removed}
         for past in reversed(question.past):  # the newest has the last word
@@ -413,15 +434,16 @@ class _SimilarDecisions:
             one, other = past.removed[-1], past.became[-1]
             if not is_here:
                 self._names[one, other] = past.is_accepted
-            if (edit := names.edit(one, other)) is not None:
-                self._edits[edit] = past.is_accepted
+            # A rejection is about its own pair: other names may change in the same words.
+            if past.is_accepted and (edit := names.edit(one, other)) is not None:
+                self._edits.add(edit)
 
     def about(self, removed: Element, added: Element) -> Iterator[Finding]:
         """At most one finding: it counts a little, and is no proof."""
         if (said := self._names.get((removed.name, added.name))) is not None:
             yield _similar(said, "the same names in another stream", weight=1.0)
-        elif self._edits and (edit := names.edit(removed.name, added.name)) in self._edits:
-            yield _similar(self._edits[edit], "the same change of words", weight=0.6)
+        elif self._edits and names.edit(removed.name, added.name) in self._edits:
+            yield _similar(True, "the same change of words", weight=0.6)
 
 
 def _similar(is_accepted: bool, what: str, *, weight: float) -> Finding:

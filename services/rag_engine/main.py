@@ -21,12 +21,14 @@ from services.rag_engine.shapes import (
     Suggested,
 )
 from shared import logs, registry, telemetry
-from shared.access import Scope, may
+from shared.access import Scope, caller_of, may
 from shared.app import create_app, example, for_server, links, problems, raw_json
 from shared.config import RagEngineSettings, load
 from shared.database import Database
+from shared.errors import Invalid
 from shared.gate import access_for
 from shared.input import QUESTION
+from shared.paging import After, Limit, Page
 
 router = APIRouter(tags=["renames"])
 
@@ -57,7 +59,9 @@ async def suggest(order: Suggest, service: Service) -> Response:
     At most 2,000 on each side, and 4 MiB. `confidence` is bounded by the evidence: 0.90 for names,
     types and the rest of what a schema shows, 0.92 with a note in a description, 0.95 with matching
     values or what a person decided about exactly these before, 0.98 with a hint that the schema
-    declares. What a person rejected comes with 0.05. `samples` are forgotten with the answer.
+    declares. Nothing below 0.08 is suggested, nor what was rejected in the connection that is asked
+    for; a rejection in another one only lowers the confidence. `samples` are forgotten with the
+    answer.
     """
     return raw_json(orjson.dumps(await service.suggest(order)))
 
@@ -70,30 +74,38 @@ async def suggest(order: Suggest, service: Service) -> Response:
         **problems(409, 413, 422, 503, 504),
     },
 )
-async def learn(decision: Learn, service: Service) -> Learned:
+async def learn(decision: Learn, service: Service, request: Request) -> Learned:
     """Keep what a person decided, as evidence for the next time.
 
     The same decision told twice is learned once; another one under the same id is refused with 409
     `decision_differs`. Where decisions contradict each other, the newest about a pair counts.
     """
+    if decision.requested_by is not None and not caller_of(request).is_service:
+        raise Invalid(
+            "`requested_by` is what AAM knows of the caller: leave it out.",
+            code="requested_by_given",
+        )
     return Learned(learned=await service.learn(decision))
 
 
 @router.get(
     "/knowledge",
     dependencies=[may(Scope.CONNECTIONS_READ)],
-    response_model=list[KnowledgeView],
-    responses={200: example([KNOWLEDGE]), **problems(422, 503)},
+    response_model=Page[KnowledgeView],
+    responses={200: example({"items": [KNOWLEDGE], "next": None}), **problems(422, 503)},
 )
 async def knowledge(
     db: Registry,
     source_type: Annotated[SourceType | None, Query()] = None,
-    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    after: After = None,
+    limit: Limit = 100,
 ) -> Response:
-    """What people decided, newest first."""
+    """List what people decided, newest first."""
     async with db.read() as session:
         return raw_json(
-            await registry.knowledge_json(session, source_type=source_type, limit=limit)
+            await registry.page_of_knowledge(
+                session, source_type=source_type, cursor=after, limit=limit
+            )
         )
 
 
@@ -101,7 +113,11 @@ def build(settings: RagEngineSettings) -> FastAPI:
     """The application for these settings."""
     logs.set_up("rag_engine", level=settings.log_level)
     telemetry.set_up("rag_engine", settings)
-    db = Database.at(settings.registry_address, application="rag_engine")
+    db = Database.at(
+        settings.registry_address,
+        application="rag_engine",
+        connections=settings.registry_connections,
+    )
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:

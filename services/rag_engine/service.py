@@ -14,7 +14,7 @@ from services.rag_engine.explaining import Explaining
 from services.rag_engine.matching import Answer, suggest
 from services.rag_engine.samples import Sample
 from services.rag_engine.shapes import ElementShape, Learn, Schemas, StreamName, Suggest
-from shared import logs, registry
+from shared import access, logs, registry
 from shared.database import Database
 from shared.models import Knowledge
 from shared.registry import Decided
@@ -82,7 +82,8 @@ class RagEngine:
             removed_schema=_schema(schemas.removed),
             added_schema=_schema(schemas.added),
             connection_id=decision.connection_id,
-            decided_by=decision.decided_by,
+            decided_by=access.named(decision.decided_by),
+            requested_by=decision.requested_by or access.asked_by(),
             why=decision.why,
         )
         async with self._db.transaction() as session:
@@ -116,6 +117,7 @@ def _answer(order: Suggest, past: Sequence[Decided]) -> Answer:
             removed=_elements(order.removed, samples.removed if samples else {}),
             added=_elements(order.added, samples.added if samples else {}),
             past=[_past(decided) for decided in past],
+            connection=None if order.connection_id is None else str(order.connection_id),
             unchanged=order.context.unchanged if order.context else (),
         )
     )
@@ -141,6 +143,7 @@ def _past(decided: Decided) -> PastDecision:
         removed=tuple(orjson.loads(decided.removed)),
         became=None if decided.became is None else tuple(orjson.loads(decided.became)),
         is_accepted=decided.verdict == "accepted",
+        connection=None if decided.connection_id is None else str(decided.connection_id),
     )
 
 
@@ -152,6 +155,8 @@ def _told(answer: Answer) -> dict[str, Any]:
                 "became": list(suggestion.became),
                 "confidence": suggestion.confidence,
                 "more_than_names": suggestion.more_than_names,
+                "types_clash": suggestion.types_clash,
+                "rival": suggestion.rival,
                 "evidence": [
                     {"kind": each.kind, "score": each.score, "detail": each.detail}
                     for each in suggestion.evidence

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from services.rag_engine.samples import Scalar
+from shared.input import By
 
 MOST_ELEMENTS = 2000
 """On each side of a question."""
@@ -100,6 +101,10 @@ class Suggest(BaseModel):
     stream: StreamName | None = Field(
         default=None, description="The stream that the fields are of; null for streams."
     )
+    connection_id: UUID | None = Field(
+        default=None,
+        description="The connection that is asked for: what was decided in it counts most.",
+    )
     removed: list[ElementShape] = Field(max_length=MOST_ELEMENTS)
     added: list[ElementShape] = Field(max_length=MOST_ELEMENTS)
     samples: Samples | None = None
@@ -142,13 +147,17 @@ class SuggestionView(BaseModel):
     """What it became. `confidence` is the share of such suggestions that prove true.
 
     `more_than_names`: a declared hint, an identical decision of a person or matching values speak
-    for it, and for nothing else. Without that no rename is to be applied unasked.
+    for it, and for nothing else. Without that no rename is to be applied unasked. `types_clash`: no
+    value of the one type can be one of the other. `rival` is the confidence of the likeliest other
+    pair with either of the two, 0 where there is none.
     """
 
     removed: list[str]
     became: list[str]
     confidence: float
     more_than_names: bool
+    types_clash: bool
+    rival: float
     evidence: list[EvidenceView]
     alternatives: list[AlternativeView]
     explanation: str | None = None
@@ -167,6 +176,8 @@ class Suggested(BaseModel):
                             "became": ["amount"],
                             "confidence": 0.98,
                             "more_than_names": True,
+                            "types_clash": False,
+                            "rival": 0.0,
                             "evidence": [
                                 {
                                     "kind": "hint",
@@ -214,7 +225,6 @@ class Learn(BaseModel):
                     "verdict": "accepted",
                     "decided_by": "ada@example.com",
                     "why": "Finance renamed it.",
-                    "connection_id": _CONNECTION_ID,
                 }
             ]
         },
@@ -228,9 +238,19 @@ class Learn(BaseModel):
     became: Path | None = Field(default=None, description="Null: it became nothing.")
     schemas: Schemas | None = None
     verdict: Literal["accepted", "rejected"]
-    decided_by: Part
+    decided_by: By | None = Field(
+        default=None,
+        description="Who decided. Left out: the caller, who is recorded in any case.",
+    )
+    requested_by: Part | None = Field(
+        default=None,
+        description="Whose credentials asked for it: only a service of AAM's may say so.",
+    )
     why: Annotated[str, Field(max_length=2000)] | None = None
-    connection_id: UUID | None = None
+    connection_id: UUID | None = Field(
+        default=None,
+        description="The connection that it is about. Left out: every one of the source type.",
+    )
 
     @model_validator(mode="after")
     def _fields_have_a_stream(self) -> Self:
@@ -255,9 +275,11 @@ KNOWLEDGE: dict[str, Any] = {
     "became": ["amount"],
     "verdict": "accepted",
     "decided_by": "ada@example.com",
+    "requested_by": "ada@example.com (key ab12cd34)",
     "why": "Finance renamed it.",
     "connection_id": _CONNECTION_ID,
-    "created_at": "2026-11-22T09:31:00.123456+00:00",
+    "connection_name": "Salesforce production",
+    "created_at": "2026-11-22T09:31:00.123456Z",
 }
 
 
@@ -274,6 +296,9 @@ class KnowledgeView(BaseModel):
     became: list[str] | None
     verdict: Literal["accepted", "rejected"]
     decided_by: str
+    requested_by: str | None
+    """Whose credentials asked for it."""
     why: str | None
     connection_id: UUID | None
+    connection_name: str | None = None
     created_at: datetime

@@ -40,9 +40,11 @@ from shared.airbyte_client._transport import (
     Credentials,
     Transport,
 )
+from shared.causes import Reason
 from shared.config import Settings
 from shared.errors import (
     CheckFailed,
+    ConnectorFailed,
     DiscoverFailed,
     Invalid,
     NotActive,
@@ -284,6 +286,7 @@ class AirbyteClient:
             retryable=reason.passing,
         )
         failed.retryable = reason.passing
+        _explain(failed, reason.reason(check.message, run=_run_id(check.job_info.id)))
         raise failed
 
     async def update_source(
@@ -439,7 +442,7 @@ class AirbyteClient:
         )
         job = read.job_info or shapes.SynchronousJob()
         if bytes(read.catalog) == b"null" or not job.succeeded:
-            raise _discover_failed(source_id, job.failure_reason)
+            raise _discover_failed(source_id, job.failure_reason, _run_id(job.id))
         return Discovered(
             bytes(read.catalog), read.catalog_id, bool(job.connector_configuration_updated)
         )
@@ -451,7 +454,8 @@ class AirbyteClient:
             "commands/run/discover", {**command, "actor_id": source_id}, _COMMAND, repeat=True
         )
         if not await self._completed(command):
-            raise _discover_failed(source_id, shapes.FailureReason("manual_cancellation"))
+            cancelled = shapes.FailureReason("manual_cancellation")
+            raise _discover_failed(source_id, cancelled, command["id"])
         output = await self._post(
             "commands/output/discover",
             {**command, "with_logs": False},
@@ -459,7 +463,7 @@ class AirbyteClient:
             repeat=True,
         )
         if bytes(output.catalog) == b"null" or output.status != "succeeded":
-            raise _discover_failed(source_id, output.failure_reason)
+            raise _discover_failed(source_id, output.failure_reason, command["id"])
         return Discovered(
             bytes(output.catalog), output.catalog_id, bool(output.connector_configuration_updated)
         )
@@ -698,19 +702,21 @@ class AirbyteClient:
         except UpstreamTimeout:
             raise
         except UpstreamUnknown:
-            if not await self._is_inactive(connection_id):
+            status = await self._status(connection_id)
+            if status in (None, "active"):
                 raise
-            raise NotActive(f"Connection {connection_id} is not active in Airbyte.") from None
+            raise NotActive(f"Connection {connection_id} is {status} in Airbyte.") from None
         raise SyncRunning(
             f"Job {running[0].id} of connection {connection_id} runs already.",
             airbyte_job_id=running[0].id,
         )
 
-    async def _is_inactive(self, connection_id: UUID) -> bool:
+    async def _status(self, connection_id: UUID) -> str | None:
+        """The connection's status; None where it cannot be asked."""
         try:
-            return (await self.get_connection(connection_id)).status != "active"
+            return (await self.get_connection(connection_id)).status
         except Upstream:
-            return False
+            return None
 
     async def get_job(self, job_id: int) -> Job:
         """One job with its attempts, without the logs.
@@ -1110,7 +1116,9 @@ def _is_no_such_endpoint(refused: UpstreamRefused) -> bool:
     return refused.code == UNSUPPORTED
 
 
-def _discover_failed(source_id: UUID, reason: shapes.FailureReason | None) -> DiscoverFailed:
+def _discover_failed(
+    source_id: UUID, reason: shapes.FailureReason | None, run: str | None
+) -> DiscoverFailed:
     reason = reason or shapes.FailureReason()
     failed = DiscoverFailed(
         f"The connector of source {source_id} did not deliver a schema.",
@@ -1118,4 +1126,14 @@ def _discover_failed(source_id: UUID, reason: shapes.FailureReason | None) -> Di
         retryable=reason.passing,
     )
     failed.retryable = reason.passing
+    _explain(failed, reason.reason(run=run))
     return failed
+
+
+def _explain(failed: ConnectorFailed, reason: Reason) -> None:
+    failed.cause, failed.explanation, failed.log = reason.cause, reason.explanation, reason.log
+
+
+def _run_id(told: Any) -> str | None:
+    """Airbyte's id of a run, where it is one; the cause's own check is by the same rule."""
+    return told if isinstance(told, str) else None

@@ -13,6 +13,9 @@ from uuid import UUID
 
 import msgspec
 
+from shared import causes
+from shared.causes import Reason
+
 NOTHING = msgspec.Raw(b"null")
 """What is absent; `Raw | None` would take nothing but null."""
 NO_STREAMS = b'{"streams":[]}'
@@ -99,7 +102,7 @@ class NewConnection(msgspec.Struct, frozen=True):
 class AirbyteConnection(msgspec.Struct, frozen=True):
     """A connection as Airbyte holds it; `sync_catalog` has the selected streams and fields only.
 
-    `status` is active, inactive, locked, or deprecated once it was deleted.
+    `status` is active, inactive, locked, or deprecated once it was deleted; newer ones may come.
     """
 
     connection_id: UUID
@@ -152,6 +155,8 @@ class Job(msgspec.Struct, frozen=True):
     bytes_: int | None
     failure_type: str | None
     failure_origin: str | None
+    reason: Reason | None = None
+    """Which known cause its failures name; None where it did not fail."""
 
     @property
     def ended(self) -> bool:
@@ -249,11 +254,27 @@ class DestinationSpecification(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class FailureReason(msgspec.Struct, frozen=True, rename="camel"):
-    """Why a connector's run failed; its messages are deliberately not read."""
+    """Why a connector's run failed; of its messages only a known cause is passed on."""
 
     failure_type: str | None = None
     failure_origin: str | None = None
     retryable: bool | None = None
+    external_message: Any = None
+    internal_message: Any = None
+
+    def __repr__(self) -> str:
+        """Without the messages, which may quote secrets."""
+        return f"FailureReason({self.type!r}, {self.origin!r})"
+
+    def reason(self, *more: Any, run: int | str | UUID | None = None) -> Reason:
+        """Which known cause the messages name, or `more` of them; `run` is Airbyte's own id."""
+        return causes.find(
+            self.external_message,
+            self.internal_message,
+            *more,
+            failure_type=self.failure_type,
+            run=run,
+        )
 
     @property
     def type(self) -> str | None:
@@ -281,6 +302,7 @@ def _word(value: str | None) -> str | None:
 class SynchronousJob(msgspec.Struct, frozen=True, rename="camel"):
     """The `jobInfo` of check_connection and discover_schema; one path of discovery omits it."""
 
+    id: Any = None
     succeeded: bool = True
     connector_configuration_updated: bool | None = None
     failure_reason: FailureReason | None = None
@@ -291,6 +313,11 @@ class CheckRead(msgspec.Struct, frozen=True, rename="camel"):
 
     job_info: SynchronousJob
     status: str | None = None
+    message: Any = None
+
+    def __repr__(self) -> str:
+        """Without the message, which may quote secrets."""
+        return f"CheckRead({_word(self.status)!r})"
 
 
 class DiscoverRead(msgspec.Struct, frozen=True, rename="camel"):
@@ -517,7 +544,15 @@ def _job(job: _JobRead, attempts: Sequence[_AttemptRead]) -> Job:
         bytes_=stats.bytes_committed,
         failure_type=failure.type,
         failure_origin=failure.origin,
+        reason=_reason(job.id, failures) if ended and job.status == "failed" else None,
     )
+
+
+def _reason(job_id: int, failures: Sequence[FailureReason]) -> Reason:
+    """The cause of a failed job: the first of its failures that names one."""
+    reasons = [failure.reason(run=job_id) for failure in failures]
+    known = [one for one in reasons if one.cause is not causes.Cause.UNKNOWN]
+    return next(iter(known or reasons), causes.find(run=job_id))
 
 
 def _total(counts: Sequence[int | None]) -> int | None:

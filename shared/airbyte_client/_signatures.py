@@ -138,7 +138,10 @@ _PART_OF_TEXT: Final = tuple(
             r"|\bschedule(type|data)?\b|basic_?schedule",
         ),
         ("namespace", r"namespace_?(definition|format)"),
-        ("credential", r"configuration does not fulfill the specification"),
+        (
+            "credential",
+            r"configuration does not fulfill the specification|json schema validation failed",
+        ),
         ("destination", r"DESTINATION_CONNECTION|\bdestination_?id\b"),
         ("streams", r"\bstreams?\b"),
         ("name", r"\bname\b"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
+from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import insert
@@ -11,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.errors import Conflict
 from shared.models import Knowledge
+from shared.registry._pages import Cursor, after_cursor, page, stamp
 
 
 class Decided(NamedTuple):
@@ -22,6 +24,7 @@ class Decided(NamedTuple):
     removed: str
     became: str | None
     verdict: str
+    connection_id: UUID | None
 
 
 async def learn(session: AsyncSession, decision: Knowledge) -> bool:
@@ -46,7 +49,8 @@ async def learn(session: AsyncSession, decision: Knowledge) -> bool:
 
 _TOLD = (
     "id", "source_type", "entity", "namespace", "stream", "removed", "became", "verdict",
-    "removed_schema", "added_schema", "connection_id", "decided_by", "why",
+    "removed_schema", "added_schema", "connection_id", "decided_by",
+    "requested_by", "why",
 )  # fmt: skip
 _IS_THE_SAME = text("""
     SELECT EXISTS (
@@ -89,10 +93,11 @@ async def decisions_about(
 _CAN_COMPARE = text("SELECT to_regprocedure('word_similarity(text,text)') IS NOT NULL")
 _ABOUT = """
     WITH of_type AS NOT MATERIALIZED (
-        SELECT id, entity, namespace, stream, removed, became, verdict, created_at FROM knowledge
+        SELECT id, entity, namespace, stream, removed, became, verdict, connection_id, created_at
+        FROM knowledge
         WHERE source_type = :source_type AND entity = :entity
     ), newest AS (SELECT * FROM of_type ORDER BY created_at DESC, id DESC LIMIT 500)
-    SELECT entity, namespace, stream, removed::text, became::text, verdict FROM (
+    SELECT entity, namespace, stream, removed::text, became::text, verdict, connection_id FROM (
         SELECT * FROM of_type WHERE removed = ANY(CAST(CAST(:removed AS text[]) AS jsonb[]))
         UNION
         SELECT * FROM newest WHERE {alike}
@@ -111,25 +116,27 @@ _SIMILAR = text(
 )
 
 
-async def knowledge_json(session: AsyncSession, *, source_type: str | None, limit: int) -> str:
-    """What people decided as JSON text, newest first; of one source type or of all."""
-    statement = _KNOWLEDGE if source_type is None else _KNOWLEDGE_OF
-    parameters = {"limit": limit} | ({} if source_type is None else {"source_type": source_type})
-    listed: str = (await session.execute(statement, parameters)).scalar_one()
-    return listed
+async def page_of_knowledge(
+    session: AsyncSession, *, source_type: str | None, cursor: Cursor | None, limit: int
+) -> str:
+    """A page of what people decided as JSON text, newest first; of one source type or of all."""
+    conditions, parameters = after_cursor(cursor)
+    if source_type is not None:
+        conditions.append("t.source_type = :source_type")
+        parameters["source_type"] = source_type
+    statement = page("knowledge", _KNOWLEDGE_JSON, " AND ".join(conditions) or "true")
+    found: str = await session.scalar(statement, parameters | {"limit": limit})
+    return found
 
 
-_LISTED = """
-    SELECT coalesce(json_agg(json_build_object(
-        'decision_id', k.id, 'source_type', k.source_type, 'entity', k.entity,
-        'stream', json_build_object('namespace', k.namespace, 'name', k.stream),
-        'removed', k.removed, 'became', k.became, 'verdict', k.verdict,
-        'decided_by', k.decided_by, 'why', k.why, 'connection_id', k.connection_id,
-        'created_at', k.created_at
-    ) ORDER BY k.created_at DESC, k.id DESC), '[]')::text
-    FROM (
-        SELECT * FROM knowledge {condition} ORDER BY created_at DESC, id DESC LIMIT :limit
-    ) k
-"""
-_KNOWLEDGE = text(_LISTED.format(condition=""))
-_KNOWLEDGE_OF = text(_LISTED.format(condition="WHERE source_type = :source_type"))
+_KNOWLEDGE_JSON = f"""
+    json_build_object(
+        'decision_id', t.id, 'source_type', t.source_type, 'entity', t.entity,
+        'stream', json_build_object('namespace', t.namespace, 'name', t.stream),
+        'removed', t.removed, 'became', t.became, 'verdict', t.verdict,
+        'decided_by', t.decided_by, 'requested_by', t.requested_by, 'why', t.why,
+        'connection_id', t.connection_id,
+        'connection_name', (SELECT c.name FROM connections c WHERE c.id = t.connection_id),
+        'created_at', {stamp("t.created_at")}
+    )
+"""  # noqa: S608 - no input

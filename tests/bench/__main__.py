@@ -13,11 +13,13 @@ from pathlib import Path
 from tests.bench import (
     apply,
     client,
+    decisions,
     domain,
     fleet,
     gate,
     guard,
     heal,
+    lists,
     observe,
     operation,
     org,
@@ -40,8 +42,10 @@ PARTS: dict[str, Part] = {
     "heal": lambda stage, _document: heal.measure(stage),
     "client": lambda stage, _document: client.measure(stage),
     "page": lambda stage, _document: page.measure(stage),
+    "lists": lambda stage, _document: lists.measure(stage),
     "domain": lambda _stage, document: domain.measure(document.read_bytes()),
     "renames": lambda _stage, _document: renames.measure(),
+    "decisions": lambda _stage, _document: decisions.measure(),
 }
 
 

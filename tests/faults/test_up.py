@@ -10,20 +10,19 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
-from dotenv import dotenv_values
 
-from local import servers
+from local import env_files, servers
+from local.servers import SERVICES
 from local.settings import Settings
-from local.stack import SERVICES
 from tests import leaks
+from tests.processes import are_gone, becomes_true, family
 
 READY_TIMEOUT_S = 90
 
@@ -45,10 +44,10 @@ class Up:
         )
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def start(self, *, by: Sequence[str] = ()) -> None:
         with self.output.open("wb") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "local", "up"],
+                [*by, sys.executable, "-m", "local", "up"],
                 env=self.environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -66,7 +65,7 @@ class Up:
             assert self.process.poll() is None, self.output.read_text()
             return words in self.output.read_text()
 
-        assert _becomes_true(is_told, timeout_s), self.output.read_text()
+        assert becomes_true(is_told, timeout_s), self.output.read_text()
 
     def pid_of(self, name: str) -> int:
         """The pid that the table shows."""
@@ -103,17 +102,18 @@ def up() -> Iterator[Up]:
 def test_mesh_is_ready_watched_and_stopped(up: Up) -> None:
     """It serves, starts again what dies, refuses a second one, and leaves nothing behind."""
     up.start()
-    told = dotenv_values(up.state / "env")
-    assert stat.S_IMODE((up.state / "env").stat().st_mode) == 0o600
+    told = env_files.read(up.state / "env")
     for name in SERVICES:
         address = told[name.upper()]
         assert address == f"http://127.0.0.1:{up.ports[f'{name}_port']}"
         with urllib.request.urlopen(f"{address}/ready", timeout=10) as answer:  # noqa: S310
             assert answer.status == 200
-    family = _family(up.process.pid)
-    assert len(family) > 9
+    found = family(up.process.pid)
+    assert len(found) > 9
 
-    _assert_secrets_are_where_they_belong(up, family, told)
+    _assert_secrets_are_where_they_belong(up, found, told)
+    _assert_files_are_private(up.state)
+    _assert_another_user_reads_nothing(up.state, found)
 
     second = up.run("up")
     assert second.returncode == 1
@@ -134,25 +134,42 @@ def test_mesh_is_ready_watched_and_stopped(up: Up) -> None:
     up.wait_for("postgres ended with -9", 10)
     up.wait_for("postgres runs again", 30)
 
-    family |= _family(up.process.pid)
+    found |= family(up.process.pid)
     up.process.send_signal(signal.SIGINT)
     assert up.process.wait(30) == 0
     assert "Stopped in" in up.output.read_text()
-    assert _becomes_true(lambda: not any(map(_is_alive, family)), 5)
+    assert becomes_true(lambda: are_gone(found), 5)
     assert not (up.state / "env").exists()
 
 
 def test_killed_mesh_leaves_no_process_and_starts_again(up: Up) -> None:
-    """After kill -9 of the supervisor all are gone; the next `make up` needs no repair."""
+    """After kill -9 of the supervisor all are gone; the next `make up` needs no repair.
+
+    And after kill -9 of the process that it is tied to, with a shell between them.
+    """
     up.start()
-    family = _family(up.process.pid)
-    assert len(family) > 9
+    found = family(up.process.pid)
+    assert len(found) > 9
+    key = (up.state / "auth").read_text().split()[-1]
+    assert key in up.output.read_text()
 
     up.process.kill()
     up.process.wait(10)
-    assert _becomes_true(lambda: not any(map(_is_alive, family)), 10)
+    assert becomes_true(lambda: are_gone(found), 10)
 
-    up.start()
+    with subprocess.Popen(["/bin/sleep", "600"]) as tied_to:
+        try:
+            up.environment |= {"AAM_TIED_TO_PID": f"{tied_to.pid}", "AAM_LOG_MAX_BYTES": "2048"}
+            up.start(by=["bash", "-c", '"$@"; true', "-"])
+            found = family(up.process.pid)
+            assert (up.state / "auth").read_text().split()[-1] == key
+            assert key not in up.output.read_text()
+            assert becomes_true((up.state / "logs" / "orchestrator.log.1").exists, 10)
+        finally:
+            tied_to.kill()
+    assert becomes_true(lambda: are_gone(found - {up.process.pid}), 30)
+    del up.environment["AAM_TIED_TO_PID"]
+    assert all(log.stat().st_size <= 2048 for log in (up.state / "logs").glob("*.log.*"))
 
 
 def test_taken_port_is_one_line_before_anything_starts(up: Up) -> None:
@@ -198,61 +215,86 @@ def test_events_of_no_mesh_say_what_starts_one(up: Up) -> None:
     assert refused.stderr.endswith("make up starts one.\n")
 
 
-def _assert_secrets_are_where_they_belong(
-    up: Up, family: set[int], told: dict[str, str | None]
-) -> None:
-    """No command line holds a password, and only the auth_broker holds a credential."""
-    passwords = [(up.state / name / "password").read_text() for name in ("postgres", "valkey")]
-    assert told["REDIS_URL"] is not None
-    assert passwords[1] in told["REDIS_URL"]
-    listed = subprocess.run(
-        ["/bin/ps", "-ww", "-o", "args=", "-p", ",".join(map(str, family))],
+def _assert_secrets_are_where_they_belong(up: Up, found: set[int], told: dict[str, str]) -> None:
+    """Each process has the secrets that it needs, in its environment and in no command line."""
+    postgres = up.state / "postgres"
+    secrets = {
+        "owner of the registry": (postgres / "password").read_text(),
+        "warehouse": (postgres / "warehouse_password").read_text(),
+        "events": (up.state / "valkey" / "password").read_text(),
+        "airbyte": told["AIRBYTE_API_KEY"],
+        "sample org": (up.state / "sample_org" / "auth").read_text().split()[-1],
+        "credential": "CREDENTIAL_",
+    }
+    callers = {"orchestrator", "drift_repair_agent", "schema_observer"}
+    holders = {
+        "owner of the registry": set(),
+        "warehouse": {"airbyte"},
+        "events": callers | {"rag_engine"},
+        "airbyte": callers,
+        "sample org": set(),
+        "credential": {"auth_broker"},
+    }
+    names = {up.pid_of(name): name for name in (*SERVICES, "airbyte", "sample_org", "valkey")}
+    held: dict[str, set[str]] = {name: set() for name in secrets}
+    for pid in found:
+        files = [Path(f"/proc/{pid}/{name}") for name in ("cmdline", "environ")]
+        try:
+            command, environment = (file.read_bytes().decode() for file in files)
+        except ProcessLookupError:
+            continue
+        assert not [name for name, secret in secrets.items() if secret in command]
+        if "leash.py" in command:
+            assert environment == ""
+        for name, secret in secrets.items():
+            if secret in environment:
+                held[name].add(names.get(pid, command))
+    assert held == holders
+
+
+def _assert_files_are_private(state: Path) -> None:
+    """Nobody else reads a file of the mesh, nor what its user's shell writes from now on."""
+    files = [path for path in state.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert len(files) > 20
+    assert [path for path in files if _is_open_to_others(path, below=state)] == []
+    for name in ("logs", "valkey", "keys", "airbyte", "sample_org"):
+        assert stat.S_IMODE((state / name).stat().st_mode) == 0o700
+    written = subprocess.run(
+        ["bash", "-c", f"source {state}/env; touch {state}/answer.json; umask"],
         capture_output=True,
         text=True,
         check=True,
-    ).stdout
-    assert not [secret for secret in [*passwords, "CREDENTIAL_"] if secret in listed]
-    if not Path("/proc/self/environ").exists():
-        return
-    for name in (*SERVICES, "airbyte"):
-        if name != "auth_broker":
-            assert b"CREDENTIAL_" not in Path(f"/proc/{up.pid_of(name)}/environ").read_bytes()
-    broker = Path(f"/proc/{up.pid_of('auth_broker')}/environ")
-    if os.getuid() != 0:
-        with pytest.raises(PermissionError):
-            broker.read_bytes()
-        return
-    assert b"CREDENTIAL_" in broker.read_bytes()
-    assert passwords[1].encode() not in broker.read_bytes()
+    )
+    assert written.stdout == "0077\n"
+    assert stat.S_IMODE((state / "answer.json").stat().st_mode) == 0o600
 
 
-def _family(pid: int) -> set[int]:
-    """A process with all its descendants."""
-    listed = subprocess.run(
-        ["/bin/ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True
-    ).stdout
-    parents = [tuple(map(int, line.split())) for line in listed.splitlines()]
-    found = {pid}
-    while more := {child for child, parent in parents if parent in found} - found:
-        found |= more
-    return found
+def _assert_another_user_reads_nothing(state: Path, found: set[int]) -> None:
+    """Neither the files of the mesh, nor what its processes were started with."""
+    if os.geteuid() != 0:
+        return  # only root can become another user; the modes are judged above
+    named = (Path(f"/proc/{pid}/{name}") for pid in found for name in ("environ", "mem"))
+    paths = [*state.rglob("*"), *named]
+    tried = subprocess.run(
+        ["/usr/bin/xargs", "-0", "head", "-q", "-c", "1"],
+        input="\0".join(str(path) for path in paths if not path.is_dir()),
+        capture_output=True,
+        text=True,
+        check=False,
+        user=54321,
+        group=54321,
+        extra_groups=[],
+        cwd="/",
+        env={},
+    )
+    assert tried.stdout == ""
+    assert tried.stderr.count("Permission denied") > 20
 
 
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def _becomes_true(fact: Callable[[], bool], timeout_s: float) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while not fact():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True
+def _is_open_to_others(path: Path, *, below: Path) -> bool:
+    folders = [folder for folder in path.parents if folder.is_relative_to(below)]
+    can_reach = all(folder.stat().st_mode & stat.S_IXOTH for folder in folders)
+    return can_reach and bool(path.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH))
 
 
 def test_two_replicas_of_every_service(tmp_path: Path) -> None:
@@ -263,8 +305,7 @@ def test_two_replicas_of_every_service(tmp_path: Path) -> None:
     try:
         first, second = up.ports["orchestrator_port"], up.ports["orchestrator_port"] + 100
         kept, archived = uuid4(), uuid4()
-        registry_url = dotenv_values(up.state / "env")["SUPABASE_DB_URL"]
-        assert registry_url is not None
+        registry_url = env_files.read(up.state / "env")["SUPABASE_DB_URL"]
         asyncio.run(_insert_failed_connections(registry_url, kept, archived))
 
         name, _, value = (up.state / "auth").read_text().strip().partition(": ")

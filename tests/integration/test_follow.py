@@ -146,6 +146,7 @@ async def test_an_id_that_became_another_connections_job_is_lost(
     await follower.look()
 
     ended = await mesh.sql.fetchrow("SELECT * FROM job_history WHERE id = $1", row["id"])
+    assert ended is not None
     assert (ended["failure_code"], ended["records"]) == ("job_lost", None)
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import httpx
 from redis.asyncio import Redis
 
+from local import servers
 from services.drift_repair_agent import main as drift_repair_agent
 from services.rag_engine import main as rag_engine
 from shared.config import RagEngineSettings
@@ -19,6 +21,7 @@ from tests.integration.conftest import (
     ORDER,
     Mesh,
     add_destination,
+    as_service,
     running,
     serving,
     settings_for,
@@ -100,6 +103,62 @@ async def test_a_person_may_say_that_it_became_nothing(mesh: Mesh) -> None:
     assert verdicts == {(None, "accepted"), ('["TotalAmount__c"]', "rejected")}
 
 
+async def test_a_weak_suggestion_is_not_taken_by_an_approve_that_does_not_name_it(
+    mesh: Mesh,
+) -> None:
+    """The removal and the addition are applied each for itself, and nothing is learned from it."""
+    connection = await wired(mesh, offering(TOTAL | {"Is_Active__c": "string"}))
+
+    repair = await proposal(mesh, connection, offering(TOTAL | {"IsActive__c": "boolean"}))
+
+    gone = next(one for one in repair["changes"] if one["kind"] == "field_removed")
+    assert gone["suggestion"]["became"] == ["IsActive__c"]
+    assert gone["suggestion"]["taken_by_approve"] is False
+    assert "types clash" in gone["suggestion"]["not_taken_because"]
+    shown = (await mesh.drift_repair_agent.get(f"/repairs/{repair['id']}")).json()
+    kinds = {one["kind"] for one in shown["catalog"]["schema_changes"]}
+    assert kinds == {"field_removed", "field_added"}
+
+    status, decided = await approve(mesh, repair)
+
+    assert (status, decided["state"]) == (200, "applied")
+    assert [one["decision"]["became"] for one in decided["changes"]] == [None, None]
+    assert fields(mesh, connection) == {*TOTAL, "IsActive__c", "SystemModstamp"}
+    is_learned = "SELECT is_learned FROM repairs WHERE id = $1"
+    assert await mesh.sql.fetchval(is_learned, UUID(decided["id"])) is True
+    assert await mesh.sql.fetchval("SELECT count(*) FROM knowledge") == 0
+
+
+async def test_a_weak_suggestion_is_taken_by_who_names_it(mesh: Mesh) -> None:
+    """Then it is knowledge; the new field is decided with it, though nobody listed it."""
+    connection = await wired(mesh, offering(TOTAL | {"Is_Active__c": "string"}))
+    repair = await proposal(mesh, connection, offering(TOTAL | {"IsActive__c": "boolean"}))
+    gone = next(one for one in repair["changes"] if one["kind"] == "field_removed")
+
+    choices = {gone["id"]: {"became": ["IsActive__c"]}}
+    status, decided = await approve(mesh, repair, changes=[gone["id"]], choices=choices)
+
+    assert (status, decided["state"], len(decided["changes"])) == (200, "applied", 2)
+    (known,) = await knowledge(mesh, 1)
+    assert (known["became"], known["verdict"]) == ('["IsActive__c"]', "accepted")
+
+
+async def test_half_of_a_weak_suggestion_is_decided_alone(mesh: Mesh) -> None:
+    """Rejected or approved, it takes nothing along; a rejection says nothing about the pair."""
+    connection = await wired(mesh, offering(TOTAL | {"Is_Active__c": "string"}))
+    repair = await proposal(mesh, connection, offering(TOTAL | {"IsActive__c": "boolean"}))
+    gone = next(one for one in repair["changes"] if one["kind"] == "field_removed")
+
+    order = {"by": "Ada", "changes": [gone["id"]]}
+    status, rejected = await post(mesh, f"/repairs/{repair['id']}/reject", order)
+
+    assert (status, len(rejected["changes"])) == (200, 1)
+    is_learned = "SELECT is_learned FROM repairs WHERE id = $1"
+    assert await mesh.sql.fetchval(is_learned, UUID(rejected["id"])) is True
+    (rest,) = await repairs(mesh, connection, state="proposed")
+    assert [one["kind"] for one in rest["changes"]] == ["field_added"]
+
+
 async def test_a_rejected_rename_is_learned(mesh: Mesh) -> None:
     """What a person said no to is evidence against it the next time."""
     connection = await wired(mesh, offering(TOTAL))
@@ -175,7 +234,9 @@ async def test_without_the_rag_engine_a_rename_waits_and_is_asked_about_again(
     async with AsyncExitStack() as stack:
         # An engine whose registry is away: it answers 503, and then it is there.
         told = RagEngineSettings(
-            _env_file=None, supabase_db_url=registry_url, **access.service_keys()
+            _env_file=None,
+            supabase_db_url=servers.as_service(registry_url, "rag_engine"),
+            **access.service_keys(),
         )
         engine = rag_engine.build(told)
         away = True
@@ -233,7 +294,7 @@ _LOSE_PLANS = """
 async def test_two_replicas_plan_and_apply_once(mesh: Mesh) -> None:
     """Two agents look at everything at once: one plan, one repair, one version, per drift."""
     connection = await mesh.onboard()
-    second = drift_repair_agent.build(mesh.settings)
+    second = drift_repair_agent.build(as_service(mesh.settings, "drift_repair_agent"))
     async with second.router.lifespan_context(second):
         names = []
         for number in range(4):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from copy import deepcopy
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 from hypothesis import strategies as st
@@ -183,3 +184,44 @@ def histories(draw: st.DrawFn) -> tuple[list[Json], list[Json]]:
     if draw(st.booleans()):
         after.append(draw(streams(name="new")))
     return before, draw(st.permutations(after))
+
+
+_HOISTED = ("a/b", "a~c", "50%", "é", "plain")
+
+
+def with_references(pair: Json, seed: int) -> Json:
+    """The same stream, with some of its schemas moved into definitions and referred to."""
+    chance = random.Random(seed)  # noqa: S311  # a form to test with, not a secret
+    definitions: Json = {}
+    home = chance.choice(["definitions", "$defs"])
+
+    def hoist(schema: Any) -> Any:
+        made = walk(schema)
+        for _ in range(chance.choice([0, 0, 1, 1, 2])):
+            name = f"{chance.choice(_HOISTED)}{len(definitions)}"
+            definitions[name] = made
+            pointer = name.replace("~", "~0").replace("/", "~1")
+            escaped = quote(pointer, safe="~") if chance.random() < 0.5 else pointer
+            made = {
+                "$ref": f"#/{home}/{escaped.replace('%', '%25') if escaped == pointer else escaped}"
+            }
+        return made
+
+    def walk(schema: Any) -> Any:
+        if not isinstance(schema, dict):
+            return schema
+        made = dict(schema)
+        if isinstance(schema.get("properties"), dict):
+            made["properties"] = {name: hoist(one) for name, one in schema["properties"].items()}
+        if isinstance(schema.get("items"), dict):
+            made["items"] = hoist(schema["items"])
+        for keyword in ("oneOf", "anyOf"):
+            if keyword in schema:
+                made[keyword] = [hoist(one) for one in schema[keyword]]
+        return made
+
+    made = deepcopy(pair)
+    made["stream"]["jsonSchema"] = walk(pair["stream"]["jsonSchema"])
+    if definitions:
+        made["stream"]["jsonSchema"][home] = definitions
+    return made

@@ -223,10 +223,17 @@ def test_a_selected_stream_says_so_to_airbyte() -> None:
 
 
 def test_a_source_may_keep_its_cursor_to_itself() -> None:
-    """A cursor that the source defines needs no name, and no field in the schema."""
+    """A cursor that the source defines needs no name, and no field in the schema.
+
+    Deduplicated, no name may be written down that is no field: the destination looks for it.
+    """
     assert problems(stream(cursorField=[], offer={"defaultCursorField": []})) == []
     hidden = {"defaultCursorField": ["_lsn"]}
-    assert problems(stream(cursorField=["_lsn"], offer=hidden)) == []
+    assert problems(stream(cursorField=[], offer=hidden)) == []
+    appended: Json = {"destinationSyncMode": "append", "primaryKey": []}
+    assert problems(stream(cursorField=["_lsn"], offer=hidden, **appended)) == []
+    [(code, place)] = problems(stream(cursorField=["_lsn"], offer=hidden))
+    assert (code, place) == ("unknown_field", "streams[0].config.cursorField")
 
 
 def test_what_is_more_than_airbyte_takes_is_refused() -> None:

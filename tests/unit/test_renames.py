@@ -11,48 +11,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from services.rag_engine import matching, names, schemas
-from services.rag_engine.evidence import NAMES_AT_MOST, Element, PastDecision, Question
-from services.rag_engine.matching import Answer, Suggestion, suggest
+from services.rag_engine.evidence import NAMES_AT_MOST, Element, Question
+from services.rag_engine.matching import Answer, suggest
 from services.rag_engine.samples import Sample, are_same, overlap
 from tests.bench import renames
-
-TEXT = {"type": ["null", "string"]}
-NUMBER = {"type": ["null", "number"]}
-YES_NO = {"type": "boolean"}
-
-
-def element(dotted: str, schema: Any = None, values: Any = None, **more: Any) -> Element:
-    """A field by its dotted path."""
-    sample = None if values is None else Sample.of(list(values))
-    return Element(
-        tuple(dotted.split(".")), TEXT if schema is None else schema, sample=sample, **more
-    )
-
-
-def became(removed: Any, added: Any, schema: Any = None, **more: Any) -> Answer:
-    """What is suggested for names, or elements, separated by blanks."""
-    sides = [
-        [element(name, schema) for name in side.split()] if isinstance(side, str) else side
-        for side in (removed, added)
-    ]
-    return suggest(Question(removed=sides[0], added=sides[1], stream="orders", **more))
-
-
-def only(answer: Answer) -> Suggestion:
-    """The one suggestion."""
-    [suggestion] = answer.suggestions
-    return suggestion
-
-
-def kinds_of(suggestion: Suggestion) -> set[str]:
-    """The kinds of evidence."""
-    return {finding.kind for finding in suggestion.evidence}
-
-
-def pairs(answer: Answer) -> dict[str, str]:
-    """What became what."""
-    return {".".join(s.removed): ".".join(s.became) for s in answer.suggestions}
-
+from tests.unit.renaming import NUMBER, TEXT, YES_NO, became, element, kinds_of, only, pairs
 
 # The traps of real data
 
@@ -319,63 +282,6 @@ def test_samples_compare_what_they_mean() -> None:
     sparse = Sample.of([n * n * 1000 for n in range(20)])
     assert are_same(sparse, sparse, share=1, rival=0)
     assert not are_same(sparse, sparse, share=1, rival=0.9)
-
-
-# What people decided
-
-
-def decided(removed: str, became: str | None, *, accepted: bool = True, **at: Any) -> PastDecision:
-    """A decision in the stream that is asked about, unless told otherwise."""
-    return PastDecision(
-        entity="field",
-        namespace=None,
-        stream=at.get("stream", "orders"),
-        removed=(removed,),
-        became=None if became is None else (became,),
-        is_accepted=accepted,
-    )
-
-
-def test_an_identical_decision_is_more_than_names() -> None:
-    """Not in another stream, and not when the types do not fit any more."""
-    before = only(became("icon", "emoji size color"))
-    here = only(became("icon", "emoji size color", past=[decided("icon", "emoji")]))
-    assert (here.became, here.confidence, here.more_than_names) == (("emoji",), 0.95, True)
-    elsewhere = decided("icon", "emoji", stream="users")
-    there = only(became("icon", "emoji size color", past=[elsewhere]))
-    assert there.more_than_names is False
-    assert before.confidence < there.confidence < 0.9
-    clash = became("icon", [element("emoji", NUMBER)], past=[decided("icon", "emoji")])
-    assert only(clash).more_than_names is False
-
-
-def test_a_rejected_pair_is_suppressed() -> None:
-    """Shown where there is nothing else; a hint does not bring it back."""
-    hinted = [element("price_amount", TEXT | {"x-renamed-from": "price"})]
-    past = [decided("price", "price_amount", accepted=False)]
-    suggestion = only(became("price", hinted, past=past))
-    assert (suggestion.confidence, suggestion.more_than_names) == (matching.REJECTED, False)
-    assert only(became("price", [*hinted, element("cost")], past=past)).became == ("cost",)
-
-
-def test_the_newest_word_counts() -> None:
-    """Newest first: what was accepted later ends what was accepted before."""
-    accepted = [decided("icon", "emoji"), decided("icon", "glyph")]
-    answer = became("icon", "emoji glyph", past=accepted)
-    assert (only(answer).became, only(answer).more_than_names) == (("emoji",), True)
-    answer = became("icon", "emoji glyph", past=[decided("icon", None), *accepted])
-    assert only(answer).confidence == matching.REJECTED
-
-
-def test_a_similar_decision_helps_a_little() -> None:
-    """The same change of words, accepted or rejected for other names."""
-    plain = became("modified", "modified_on seen_on").suggestions[0].confidence
-    for accepted in (True, False):
-        past = [decided("created", "created_on", accepted=accepted, stream="users")]
-        [suggestion] = became("modified", "modified_on seen_on", past=past).suggestions
-        assert (suggestion.confidence > plain) is accepted
-        assert suggestion.more_than_names is False
-        assert suggestion.confidence <= NAMES_AT_MOST
 
 
 # What holds for every question

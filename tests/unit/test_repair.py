@@ -324,15 +324,18 @@ def test_an_excluded_field_is_never_selected() -> None:
     assert pair["config"] == stream(**picked("id", "updated"))["config"]
 
 
-def test_a_field_in_a_picked_object_cannot_be_excluded() -> None:
-    """Airbyte selects fields of the first level: it stays out of the schema, and that is said."""
+def test_a_field_inside_another_is_excluded_with_it() -> None:
+    """Airbyte selects fields of the first level only, so all of that one is left out, and said."""
     before, after = (
         stream(fields=FIELDS | {"who": {"type": "object", "properties": inner}})
         for inner in ({"a": TEXT}, {"a": TEXT, "ssn": TEXT})
     )
     result = heal([before], [after], decided([before], [after], "exclude"))
-    assert result.catalog == document(before)
-    assert [effect.code for effect in result.effects] == ["nested_not_excluded"]
+    [pair] = orjson.loads(result.catalog)["streams"]
+    assert pair == stream(fields=after["stream"]["jsonSchema"]["properties"]) | {
+        "config": stream(**picked("id", "updated", "total"))["config"]
+    }
+    assert [e.code for e in result.effects] == ["field_excluded_whole", "fields_hand_picked"]
 
 
 def test_a_cursor_or_key_cannot_be_excluded() -> None:

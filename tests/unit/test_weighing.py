@@ -60,6 +60,27 @@ def test_what_is_gone_and_what_is_new_are_weighed_together(
     assert reactions(weigh(BOTH, asked, policy, frozenset())) == expected
 
 
+@pytest.mark.parametrize(
+    "told, reason",
+    [
+        ({}, None),
+        ({"confidence": 0.5}, None),
+        ({"confidence": 0.49}, "below 0.50"),
+        ({"types_clash": True}, "types clash"),
+        ({"confidence": 0.9, "rival": 0.71}, "Another candidate"),
+        ({"confidence": 0.9, "rival": 0.69}, None),
+        ({"alternatives": ({"became": ["sum"], "confidence": 0.8},)}, "Another candidate"),
+    ],
+)
+def test_a_weak_suggestion_is_not_taken_by_an_approve(told: Any, reason: str | None) -> None:
+    """It is unlikely, its types clash, or there is a rival; the policy does not take it either."""
+    gone, _ = weigh(BOTH, suggested(**told), renaming(rename_min_confidence=0), frozenset())
+    assert gone.suggestion is not None
+    assert gone.suggestion.taken_by_approve is (reason is None)
+    assert (reason or "") in (gone.suggestion.not_taken_because or "")
+    assert gone.reaction is (Reaction.APPLY if reason is None else Reaction.PROPOSE)
+
+
 @pytest.mark.parametrize("refused", [GONE, NEW])
 def test_what_was_refused_before_is_proposed_at_most(refused: Change) -> None:
     """Either half of a rename keeps it from being applied; so does an addition on its own."""

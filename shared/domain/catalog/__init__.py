@@ -11,42 +11,56 @@ from shared.domain.catalog._canonical import (
     fingerprint,
     fingerprint_of,
     meaning_of,
-    raw_hash,
 )
-from shared.domain.catalog._choose import choose
-from shared.domain.catalog._merge import Merged, Note, merge
+from shared.domain.catalog._choose import Chosen, choose, choose_with_notes
+from shared.domain.catalog._exclusions import CODE as NEVER_SELECTED
+from shared.domain.catalog._exclusions import NEVER_SELECT, Exclusions
+from shared.domain.catalog._merge import Merged, merge
 from shared.domain.catalog._model import (
     Catalog,
     Config,
     ConfiguredStream,
     InvalidCatalog,
+    Note,
     Problem,
     SelectedField,
     Stream,
     StreamId,
+    distinct,
     dump,
     identify,
     join,
     parse,
+    raw_hash,
     read_stream,
     scan,
 )
 from shared.domain.catalog._rules import (
+    DESTINATION_SYNC_MODES,
+    FORWARD,
     MAX_BYTES,
     MAX_FIELDS,
     MAX_NAME,
     MAX_STREAMS,
+    Familiar,
     validate,
 )
 
 __all__ = [
+    "DESTINATION_SYNC_MODES",
+    "FORWARD",
     "MAX_BYTES",
     "MAX_FIELDS",
     "MAX_NAME",
     "MAX_STREAMS",
+    "NEVER_SELECT",
+    "NEVER_SELECTED",
     "Catalog",
+    "Chosen",
     "Config",
     "ConfiguredStream",
+    "Exclusions",
+    "Familiar",
     "InvalidCatalog",
     "Merged",
     "Note",
@@ -56,6 +70,8 @@ __all__ = [
     "StreamId",
     "canonical_hash",
     "choose",
+    "choose_with_notes",
+    "distinct",
     "dump",
     "fingerprint",
     "fingerprint_of",

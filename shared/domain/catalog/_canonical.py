@@ -8,7 +8,6 @@ from hashlib import blake2b
 from typing import Any
 
 import msgspec
-import xxhash
 from msgspec import Raw
 
 from shared.domain.catalog._model import (
@@ -42,11 +41,6 @@ _OF_SCHEMAS = frozenset({"oneOf", "anyOf", "allOf"})
 _OF_ONE = frozenset({"items", "additionalProperties", "additionalItems", "contains", "not"})
 _OF_VALUES = frozenset({"type", "required", "enum"})
 _STREAM_MEMBERS = frozenset(field.encode_name for field in msgspec.structs.fields(Stream))
-
-
-def raw_hash(slice_: Document) -> bytes:
-    """Sixteen bytes that are equal for equal bytes: the cheap answer to "has anything changed?"."""
-    return xxhash.xxh3_128_digest(slice_)
 
 
 def canonical_hash(slice_: Document) -> bytes:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
+from msgspec import Raw
 
+from shared.domain.catalog._exclusions import CODE, Exclusions, needs
 from shared.domain.catalog._model import (
     CONFIG,
     MAX_PROBLEMS,
@@ -15,17 +17,27 @@ from shared.domain.catalog._model import (
     ConfiguredStream,
     Document,
     InvalidCatalog,
+    Note,
     Path,
     Problem,
+    SelectedField,
     StreamId,
+    distinct,
     encode_pair,
     identify,
+    listed,
     read_stream,
+    reconfigured,
     scan,
     shown,
 )
-from shared.domain.catalog._rules import MAX_BYTES, MAX_FIELDS, declared, validate
+from shared.domain.catalog._rules import DEDUP, MAX_BYTES, MAX_FIELDS, declared, validate
+from shared.domain.nearest import did_you_mean
 from shared.domain.steps import Steps, Stepwise
+
+_DEFAULT = Exclusions()
+_HINTED = 5
+"""Unknown names for which the nearest known ones are looked up: each takes milliseconds."""
 
 
 class _Written(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
@@ -39,7 +51,14 @@ class _Written(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     selected: bool = True
     suggested: bool = False
     field_selection_enabled: bool = False
-    selected_fields: tuple[()] = ()
+    selected_fields: tuple[SelectedField, ...] = ()
+
+
+class Chosen(msgspec.Struct, frozen=True):
+    """The catalog of a new connection, and what of the choice a person should know."""
+
+    catalog: Catalog
+    notes: tuple[Note, ...]
 
 
 @Stepwise
@@ -48,18 +67,45 @@ def choose(
     *,
     streams: Sequence[str] | None,
     destination_sync_modes: Collection[str],
+    exclusions: Exclusions = _DEFAULT,
     max_fields: int = MAX_FIELDS,
     max_bytes: int = MAX_BYTES,
 ) -> Steps[Catalog]:
+    """As `choose_with_notes`, without the notes."""
+    chosen = yield from choose_with_notes.steps(
+        discovered,
+        streams=streams,
+        destination_sync_modes=destination_sync_modes,
+        exclusions=exclusions,
+        max_fields=max_fields,
+        max_bytes=max_bytes,
+    )
+    return chosen.catalog
+
+
+@Stepwise
+def choose_with_notes(
+    discovered: Document | Catalog,
+    *,
+    streams: Sequence[str] | None,
+    destination_sync_modes: Collection[str],
+    exclusions: Exclusions = _DEFAULT,
+    max_fields: int = MAX_FIELDS,
+    max_bytes: int = MAX_BYTES,
+) -> Steps[Chosen]:
     """The catalog of a new connection: valid, only selected streams, in the source's order.
 
     `streams` are names, written `namespace.name` where two namespaces have the same one. None
     takes what Airbyte suggests for this source, else all it has. A stream is synced incrementally
     and deduplicated where it has a cursor and a key and the destination can, else read anew.
 
+    Fields that `exclusions` name are not selected. A stream that cannot be synced without them is
+    left out, unless it was asked for by name. Notes say both.
+
     Raises:
-        InvalidCatalog: a name is unknown or ambiguous, the source has no stream, a stream fits no
-            mode of the destination, or the choice is more than Airbyte takes.
+        InvalidCatalog: a name is unknown or ambiguous, the source has no stream, or one twice; a
+            stream fits no mode of the destination, or cannot be synced without a field that is
+            never selected; or the choice is more than Airbyte takes.
     """
     if isinstance(discovered, Catalog):
         slices: list[Document] = [stream.raw for stream in discovered.streams]
@@ -69,33 +115,22 @@ def choose(
         message = "The source offers no stream."
         raise InvalidCatalog.because("empty_catalog", "streams", message)
 
-    ids: list[StreamId] = []
+    ids = yield from distinct.steps(slices)
     suggested: list[int] = []
-    for position, slice_ in enumerate(slices):
-        stream, pair = identify(slice_, position)
-        ids.append(stream)
-        if streams is None and _is_suggested(pair.config):
-            suggested.append(position)
-        yield
+    if streams is None:
+        for position, slice_ in enumerate(slices):
+            if _is_suggested(identify(slice_, position)[1].config):
+                suggested.append(position)
+            yield
     everything = suggested or list(range(len(slices)))
     wanted = everything if streams is None else _named(streams, ids)
 
-    chosen: list[ConfiguredStream] = []
-    problems: list[Problem] = []
-    for position in wanted:
-        offered = read_stream(slices[position], position)
-        config = config_for(offered, destination_sync_modes)
-        if config is None:
-            place = f"streams[{position}].stream.supportedSyncModes"
-            message = f"No sync mode of {offered.id} fits what the destination supports."
-            problems.append(Problem(offered.id, place, "unsupported_sync_mode", message))
-        else:
-            definition = PAIR.decode(offered.raw).stream
-            written = encode_pair(definition, msgspec.Raw(msgspec.json.encode(config)))
-            chosen.append(read_stream(written, position))
-        yield
-    if problems:
-        raise InvalidCatalog(problems[:MAX_PROBLEMS])
+    chosen, notes = yield from _each_chosen(
+        {position: slices[position] for position in wanted},
+        destination_sync_modes,
+        exclusions,
+        is_named=streams is not None,
+    )
     catalog = Catalog(tuple(chosen))
     yield from validate.steps(
         catalog,
@@ -103,27 +138,103 @@ def choose(
         max_fields=max_fields,
         max_bytes=max_bytes,
     )
-    return catalog
+    return Chosen(catalog, tuple(notes))
+
+
+def _each_chosen(
+    slices: Mapping[int, Document],
+    destination_sync_modes: Collection[str],
+    exclusions: Exclusions,
+    *,
+    is_named: bool,
+) -> Steps[tuple[list[ConfiguredStream], list[Note]]]:
+    """How the streams at these positions are synced; one that nobody named may be left out."""
+    chosen: list[ConfiguredStream] = []
+    notes: list[Note] = []
+    problems: list[Problem] = []
+    for position, slice_ in slices.items():
+        offered = read_stream(slice_, position)
+        try:
+            stream, note = _chosen(offered, position, destination_sync_modes, exclusions)
+        except InvalidCatalog as error:
+            if error.code == CODE and not is_named:
+                notes.append(Note(offered.id, CODE, f"{offered.id} is left out. {error}"))
+            else:
+                problems += error.problems
+        else:
+            chosen.append(stream)
+            notes += [] if note is None else [note]
+        yield
+    if not problems and not chosen:
+        message = f"No stream is left. {notes[0].message}"
+        problems.append(Problem(notes[0].stream, "streams", CODE, message))
+    if problems:
+        raise InvalidCatalog(problems[:MAX_PROBLEMS])
+    return chosen, notes
+
+
+def _chosen(
+    offered: ConfiguredStream,
+    position: int,
+    destination_sync_modes: Collection[str],
+    exclusions: Exclusions,
+) -> tuple[ConfiguredStream, Note | None]:
+    """How one stream is synced, and what is left out of it.
+
+    Raises:
+        InvalidCatalog: it fits no mode of the destination, or needs what is never selected.
+    """
+    config = config_for(offered, destination_sync_modes)
+    if config is None:
+        place = f"streams[{position}].stream.supportedSyncModes"
+        message = f"No sync mode of {offered.id} fits what the destination supports."
+        raise InvalidCatalog.because("unsupported_sync_mode", place, message, stream=offered.id)
+    definition = PAIR.decode(offered.raw).stream
+    stream = read_stream(encode_pair(definition, Raw(msgspec.json.encode(config))), position)
+    hidden = exclusions.hidden(stream.stream)
+    if not hidden:
+        return stream, None
+    message = f"{listed(sorted(hidden))} of {stream.id} is left out: the policy never selects it."
+    note = Note(stream.id, CODE, message, tuple(sorted(hidden)))
+    return exclusions.without(_unneeded_left_out(stream, hidden)), note
+
+
+def _unneeded_left_out(stream: ConfiguredStream, hidden: Collection[str]) -> ConfiguredStream:
+    """The stream without a cursor or key that is hidden, where its modes need none."""
+    used = needs(stream)
+    config, changes = stream.config, {}
+    if config.cursor_field and config.cursor_field not in used and config.cursor_field[0] in hidden:
+        changes["cursorField"] = ()
+    key = config.primary_key or ()
+    if any(path and path not in used and path[0] in hidden for path in key):
+        changes["primaryKey"] = ()
+    if not changes:
+        return stream
+    pair = PAIR.decode(stream.raw)
+    return read_stream(encode_pair(pair.stream, reconfigured(pair.config, **changes)))
 
 
 def _named(names: Sequence[str], ids: Sequence[StreamId]) -> list[int]:
     places: dict[str, list[int]] = {}
+    full: dict[str, list[int]] = {}
     for position, stream in enumerate(ids):
         places.setdefault(stream.name, []).append(position)
-        if stream.namespace is not None:
-            places.setdefault(f"{stream.namespace}.{stream.name}", []).append(position)
+        full.setdefault(stream.full_name, []).append(position)
     problems: list[Problem] = []
     wanted: set[int] = set()
     for index, name in enumerate(names):
-        found = places.get(name, [])
+        found = full.get(name) or places.get(name, [])
         if len(found) == 1:
             wanted.add(found[0])
             continue
         if found:
-            several = f"{shown(name)} names {len(found)} streams: write namespace.name."
+            several = (
+                f"{shown(name)} names {len(found)} streams: {_advice([ids[p] for p in found])}"
+            )
             problems.append(Problem(None, f"streams[{index}]", "ambiguous_stream", several))
         else:
-            unknown = f"The source offers no stream {shown(name)}."
+            meant = did_you_mean(name, places, limit=3) if len(problems) < _HINTED else "."
+            unknown = f"The source offers no stream {shown(name)}{meant}"
             problems.append(Problem(None, f"streams[{index}]", "unknown_stream", unknown))
     if problems:
         raise InvalidCatalog(problems[:MAX_PROBLEMS])
@@ -133,7 +244,15 @@ def _named(names: Sequence[str], ids: Sequence[StreamId]) -> list[int]:
     return sorted(wanted)
 
 
-def _is_suggested(raw: msgspec.Raw) -> bool:
+def _advice(several: Sequence[StreamId]) -> str:
+    """How streams that one name fits can be told apart."""
+    if len({stream.full_name for stream in several}) == len(several):
+        names = listed(stream.full_name for stream in several)
+        return f"write the namespace too, as in {names}."
+    return "written with their namespaces they are the same; rename one of them in the source."
+
+
+def _is_suggested(raw: Raw) -> bool:
     try:
         config = CONFIG.decode(raw)
     except UNREADABLE:
@@ -165,10 +284,11 @@ def config_for(offered: ConfiguredStream, destination: Collection[str]) -> _Writ
         possible.append(("full_refresh", "append"))
     for sync_mode, destination_sync_mode in possible:
         if destination_sync_mode in destination:
+            is_column = destination_sync_mode not in DEDUP or declared(fields, cursor)
             return _Written(
                 sync_mode=sync_mode,
                 destination_sync_mode=destination_sync_mode,
-                cursor_field=cursor,
+                cursor_field=cursor if is_column else (),
                 primary_key=key,
                 alias_name=offered.config.alias_name or stream.name,
                 suggested=bool(offered.config.suggested),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import msgspec
 
+from shared.domain.catalog._exclusions import CODE, Exclusions
 from shared.domain.catalog._model import (
     CONFIG,
     PAIR,
@@ -13,26 +15,21 @@ from shared.domain.catalog._model import (
     Catalog,
     ConfiguredStream,
     Document,
+    InvalidCatalog,
+    Note,
     Pair,
     Path,
     StreamId,
     encode_pair,
-    identify,
     join,
+    listed,
+    name_of,
     read_stream,
     reconfigured,
     scan,
 )
-from shared.domain.catalog._rules import DEDUP, declared
+from shared.domain.catalog._rules import DEDUP, declared, mode
 from shared.domain.steps import Steps, Stepwise
-
-
-class Note(msgspec.Struct, frozen=True):
-    """Something about a stream that a person should look at before applying."""
-
-    stream: StreamId
-    code: str
-    message: str
 
 
 class Merged(msgspec.Struct, frozen=True):
@@ -49,13 +46,22 @@ class Merged(msgspec.Struct, frozen=True):
 
 
 @Stepwise
-def merge(configured: Catalog, discovered: Document, *, every_stream: bool) -> Steps[Merged]:
+def merge(
+    configured: Catalog,
+    discovered: Document,
+    *,
+    every_stream: bool,
+    exclusions: Exclusions | None = None,
+) -> Steps[Merged]:
     """The configured streams as the source offers them now, with their config kept.
 
     A key that the source defines replaces the configured one. A hand-picked list of fields never
     grows, and loses what is gone. A sync mode that is no longer offered becomes one that is. A
     config that nothing of this concerns stays byte for byte. `every_stream` adds what the source
     offers beside, not selected, so that a person can select it.
+
+    What `exclusions` never select is not selected, also where the connection syncs it now. A stream
+    that the source offers twice stays as it is configured. Notes say both.
 
     Raises:
         InvalidCatalog: `discovered` is not a catalog.
@@ -64,22 +70,54 @@ def merge(configured: Catalog, discovered: Document, *, every_stream: bool) -> S
     slices: list[Document] = []
     notes: list[Note] = []
     unselected = 0
-    for position, slice_ in enumerate(scan(discovered)):
-        stream, pair = identify(slice_, position)
+    offers = scan(discovered)
+    ids: list[StreamId] = []
+    for position, slice_ in enumerate(offers):
+        ids.append(name_of(slice_, position))
+        yield
+    counts = Counter(ids)
+    doubled = {stream for stream, count in counts.items() if count > 1}
+    for stream in dict.fromkeys(one for one in ids if one in doubled):
+        message = "The source offers it more than once: it is left as it is configured."
+        notes.append(Note(stream, "duplicate_stream", message))
         current = waiting.pop(stream, None)
+        slices += [] if current is None else [current.raw]
+    for position, (stream, slice_) in enumerate(zip(ids, offers, strict=True)):
+        current = waiting.pop(stream, None)
+        if stream in doubled:
+            continue
         if current is not None:
-            renewal = _Renewal(current, read_stream(slice_, position))
-            slices.append(renewal.encoded())
+            offered = read_stream(slice_, position)
+            renewal = _Renewal(current, offered)
+            renewed = renewal.encoded()
+            if exclusions is not None and exclusions.hidden(offered.stream):
+                renewed, excluded = _without(renewed, position, exclusions)
+                renewal.notes += excluded
+            slices.append(renewed)
             notes += renewal.notes
         else:
             unselected += 1
             if every_stream:
-                slices.append(deselected(slice_, pair))
+                slices.append(deselected(slice_, PAIR.decode(slice_)))
         yield
     for gone in waiting.values():
         slices.append(deselected(gone.raw, PAIR.decode(gone.raw)))
         yield
     return Merged(join(slices), tuple(waiting), tuple(notes), unselected)
+
+
+def _without(renewed: bytes, position: int, exclusions: Exclusions) -> tuple[bytes, list[Note]]:
+    """A stream without what is never selected, as far as Airbyte can leave it out."""
+    stream = read_stream(renewed, position)
+    hidden = tuple(sorted(exclusions.synced(stream)))
+    if not hidden:
+        return renewed, []
+    try:
+        cut = exclusions.without(stream)
+    except InvalidCatalog as error:
+        return renewed, [Note(stream.id, CODE, str(error), hidden)]
+    message = f"{listed(hidden)} is not selected: the policy never selects it."
+    return cut.raw, [Note(stream.id, CODE, message, hidden)]
 
 
 def deselected(slice_: Document, pair: Pair) -> Document:
@@ -108,6 +146,8 @@ class _Renewal:
         key = self._key()
         reads, writes = self._modes(keyed=bool(key))
         cursor = self._cursor(reads)
+        if writes in DEDUP:
+            cursor = self._column(reads, cursor)
         if writes in DEDUP and not all(path and declared(self._fields, path) for path in key):
             self._note("key_gone", "The primary key is no longer a field of it: name another.")
         needed = {path[0] for path in key if path} if writes in DEDUP else set()
@@ -141,7 +181,7 @@ class _Renewal:
         self._changes |= {"syncMode": reads, "destinationSyncMode": writes}
         self._note(
             "sync_mode_replaced",
-            f"The source offers {reads} only: it is written by {writes} now.",
+            f"The source offers {mode(reads)} only: it is written by {mode(writes)} now.",
         )
         return reads, writes
 
@@ -163,14 +203,28 @@ class _Renewal:
             self._note("cursor_gone", "The cursor is no longer a field of it: name another.")
         return current or ()
 
+    def _column(self, reads: str | None, cursor: Path) -> Path:
+        """The cursor of a deduplicated stream, which the destination takes for one of its columns.
+
+        What is no field is dropped, where the stream can be read without a name for it.
+        """
+        is_needed = reads == "incremental" and not self._offered.stream.source_defined_cursor
+        written = self._changes.get("cursorField", self._current.config.cursor_field)
+        if is_needed or not written or declared(self._fields, written):
+            return cursor
+        self._changes["cursorField"] = ()
+        self._note("cursor_dropped", "Its cursor is no field of it, and no name for one is needed.")
+        return ()
+
     def _selection(self, needed: set[str]) -> None:
         config = self._current.config
         chosen = config.selected_names()
-        if chosen is None or self._fields is None:
+        selectable = self._offered.stream.properties()
+        if chosen is None or selectable is None:
             return
         listed = config.selected_fields or ()
         kept = [
-            field for field in listed if not field.field_path or field.field_path[0] in self._fields
+            field for field in listed if not field.field_path or field.field_path[0] in selectable
         ]
         if len(kept) < len(listed):
             self._changes["selectedFields"] = kept

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, TypeAlias, TypeVar
 
 import msgspec
+import xxhash
 from msgspec import Raw
 
+from shared.domain.catalog._schema import Schema, may_refer
 from shared.domain.characters import holds_unkept, without_escaped_backslashes
 from shared.domain.steps import Steps, Stepwise
 
@@ -19,6 +22,7 @@ Path: TypeAlias = tuple[str, ...]
 MAX_PROBLEMS = 50
 _MOST_REMEMBERED = 20_000
 _SHOWN = 80
+_MOST_LISTED = 5
 
 
 class StreamId(msgspec.Struct, frozen=True):
@@ -29,8 +33,12 @@ class StreamId(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         """The name as an error may show it: printable, and of bounded length."""
-        full = self.name if self.namespace is None else f"{self.namespace}.{self.name}"
-        return shown(full)
+        return shown(self.full_name)
+
+    @property
+    def full_name(self) -> str:
+        """The name with its namespace, as people write it; two streams may have the same."""
+        return self.name if self.namespace is None else f"{self.namespace}.{self.name}"
 
     @property
     def order(self) -> tuple[str, str]:
@@ -54,18 +62,45 @@ class Stream(msgspec.Struct, frozen=True, rename="camel", kw_only=True, eq=False
     def fields(self) -> dict[str, Raw] | None:
         """The schema of each top-level field; None where the jsonSchema declares none.
 
+        Fields that only branches of the whole schema declare, or what it refers to, are among them.
+        What a field's schema refers to is written in place, as far as that can be done.
+
         Raises:
             InvalidCatalog: the jsonSchema is broken, which is another thing than without fields.
         """
+        with self._readable():
+            schema = self._members()
+            if schema is None:
+                return None
+            text = bytes(memoryview(self.json_schema))
+            if schema.is_branched or may_refer(text):
+                return _declared(text)
+            return schema.properties
+
+    def properties(self) -> dict[str, Raw] | None:
+        """The fields that Airbyte can select from: those under `properties` of the schema itself.
+
+        Their schemas are as the source wrote them. None where the schema has no `properties`.
+
+        Raises:
+            InvalidCatalog: the jsonSchema is broken.
+        """
+        with self._readable():
+            schema = self._members()
+            return None if schema is None else schema.properties
+
+    def _members(self) -> _Schema | None:
         if first_byte(self.json_schema) != b"{":
             return None
         try:
-            return _SCHEMA.decode(self.json_schema).properties
+            return _SCHEMA.decode(self.json_schema)
         except msgspec.ValidationError:
             return None
-        except UNREADABLE as error:
-            place = f"jsonSchema of {StreamId(self.namespace, self.name)}"
-            raise _unreadable(place, error) from None
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        with readable(f"jsonSchema of {StreamId(self.namespace, self.name)}"):
+            yield
 
 
 class SelectedField(msgspec.Struct, frozen=True, rename="camel", gc=False):
@@ -164,6 +199,15 @@ class Problem(msgspec.Struct, frozen=True):
     message: str
 
 
+class Note(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Something about a stream that a person should know; `fields` are those that it is about."""
+
+    stream: StreamId
+    code: str
+    message: str
+    fields: tuple[str, ...] = ()
+
+
 class InvalidCatalog(Exception):
     """The catalog cannot be meant; `problems` has every reason found, `code` is the first one's."""
 
@@ -196,7 +240,32 @@ class Named(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Schema(msgspec.Struct, frozen=True, eq=False, gc=False):
+    """As much of a jsonSchema as tells where its fields are declared."""
+
     properties: dict[str, Raw] | None = None
+    reference: Raw = msgspec.field(name="$ref", default=Raw())
+    all_of: Raw = msgspec.field(name="allOf", default=Raw())
+    any_of: Raw = msgspec.field(name="anyOf", default=Raw())
+    one_of: Raw = msgspec.field(name="oneOf", default=Raw())
+    then: Raw = Raw()
+    otherwise: Raw = msgspec.field(name="else", default=Raw())
+    dependent: Raw = msgspec.field(name="dependentSchemas", default=Raw())
+    dependencies: Raw = Raw()
+
+    @property
+    def is_branched(self) -> bool:
+        """Whether fields may be declared elsewhere than under `properties`."""
+        elsewhere = (
+            self.reference,
+            self.all_of,
+            self.any_of,
+            self.one_of,
+            self.then,
+            self.otherwise,
+            self.dependent,
+            self.dependencies,
+        )
+        return any(map(first_byte, elsewhere))
 
 
 class _Envelope(msgspec.Struct, frozen=True, eq=False, gc=False):
@@ -211,6 +280,30 @@ STREAM = msgspec.json.Decoder(Stream)
 CONFIG = msgspec.json.Decoder(Config)
 MEMBERS = msgspec.json.Decoder(dict[str, Raw])
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+
+@lru_cache(maxsize=64)
+def _declared(text: bytes) -> dict[str, Raw] | None:
+    """The fields of a schema that does not say all of them in place; not to be changed."""
+    schema = Schema.read(text)
+    declared = schema.fields()
+    plain = _SCHEMA.decode(text).properties
+    if not declared:
+        return plain
+    direct = plain or {}
+    made = {name: _in_place(schema, declared[name], direct.get(name)) for name in sorted(declared)}
+    return {name: made[name] for name in declared}
+
+
+def _in_place(schema: Schema, declared: list[Any], plain: Raw | None) -> Raw:
+    """The schema of one field, as it is where nothing is elsewhere."""
+    if plain is not None and len(declared) == 1 and not may_refer(bytes(memoryview(plain))):
+        return plain
+    forms = {msgspec.json.encode(schema.inlined(one)): None for one in declared}
+    if len(forms) > 1:
+        forms.pop(b"{}", None)
+    first, *others = map(Raw, forms)
+    return Raw(msgspec.json.encode({"anyOf": [first, *others]})) if others else first
 
 
 def _outspoken(stream: ConfiguredStream) -> ConfiguredStream:
@@ -244,6 +337,23 @@ def remember(findings: dict[K, V], key: K, found: V) -> None:
 def shown(name: str) -> str:
     """A name as an error may show it: printable, on one line, of bounded length."""
     return repr(name if len(name) <= _SHOWN else name[:_SHOWN] + "…")
+
+
+def plain(name: str) -> str:
+    """A name as a list of names may show it: as it is where that is short and printable."""
+    return name if name.isprintable() and len(name) <= _SHOWN else shown(name)
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names as an error may show them; of many the first, and how many there are."""
+    first: list[str] = []
+    others = 0
+    for name in names:
+        if len(first) < _MOST_LISTED:
+            first.append(shown(name))
+        else:
+            others += 1
+    return ", ".join(first) + (f" and {others} more" if others else "")
 
 
 def first_byte(raw: Raw) -> bytes:
@@ -282,6 +392,67 @@ def identify(slice_: Document, position: int) -> tuple[StreamId, Pair]:
         message = f"{place} holds a NUL character, which Postgres cannot keep."
         raise InvalidCatalog.because("invalid_catalog", place, message)
     return StreamId(named.namespace or None, named.name), pair
+
+
+@Stepwise
+def distinct(
+    slices: Sequence[Document], *, digests: Sequence[bytes] | None = None
+) -> Steps[list[StreamId]]:
+    """Which stream each slice of a discovery holds, no two of them the same one.
+
+    A slice that was looked at before costs a hash and no parse. `digests` are the `raw_hash` of
+    each, where they are known already.
+
+    Raises:
+        InvalidCatalog: the code is `duplicate_stream`: nobody can say which of two is meant; or a
+            slice is not a stream with a name.
+    """
+    ids: list[StreamId] = []
+    first: dict[StreamId, int] = {}
+    problems: list[Problem] = []
+    for position, slice_ in enumerate(slices):
+        digest = None if digests is None else digests[position]
+        stream = name_of(slice_, position, digest=digest)
+        earlier = first.setdefault(stream, position)
+        if earlier != position and len(problems) < MAX_PROBLEMS:
+            problems.append(duplicate(stream, earlier, position))
+        ids.append(stream)
+        yield
+    if problems:
+        raise InvalidCatalog(problems)
+    return ids
+
+
+def duplicate(stream: StreamId, earlier: int, position: int) -> Problem:
+    """That a source offers one stream twice."""
+    message = (
+        f"The source offers {stream} twice, as streams[{earlier}] and streams[{position}]: which"
+        " one is meant cannot be told. One of them needs another name or namespace in the source."
+    )
+    return Problem(stream, f"streams[{position}].stream.name", "duplicate_stream", message)
+
+
+def raw_hash(slice_: Document) -> bytes:
+    """Sixteen bytes that are equal for equal bytes: the cheap answer to "has anything changed?"."""
+    return xxhash.xxh3_128_digest(slice_)
+
+
+def name_of(slice_: Document, position: int = 0, *, digest: bytes | None = None) -> StreamId:
+    """Which stream a slice holds; remembered by its `raw_hash`, which may be given as `digest`.
+
+    Raises:
+        InvalidCatalog: the slice is not a stream with a name.
+    """
+    if digest is None:
+        digest = raw_hash(slice_)
+    known = _names.get(digest)
+    if known is None:
+        known, _ = identify(slice_, position)
+        remember(_names, digest, known)
+    return known
+
+
+_names: dict[bytes, StreamId] = {}
 
 
 def read_stream(slice_: Document, position: int = 0) -> ConfiguredStream:

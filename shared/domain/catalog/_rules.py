@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import islice
+from typing import Final
 
+import msgspec
 from msgspec import Raw
 
 from shared.domain.catalog._model import (
@@ -47,8 +49,37 @@ _CONTRADICTIONS = frozenset(
         ("full_refresh", "append_dedup"),
     }
 )
+
+
+class Familiar(msgspec.Struct, frozen=True):
+    """What a catalog may name though AAM does not know it, since Airbyte itself does.
+
+    A newer Airbyte has settings and sync modes of which this code has never heard.
+    """
+
+    settings: frozenset[str] = frozenset()
+    sync_modes: frozenset[str] = frozenset()
+    destination_sync_modes: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, streams: Iterable[ConfiguredStream]) -> Familiar:
+        """What these streams name, which Airbyte holds or has discovered."""
+        settings: set[str] = set()
+        reads: set[str] = set()
+        writes: set[str] = set()
+        for stream in streams:
+            settings.update(stream.unknown_settings())
+            reads |= {stream.config.sync_mode or "", *(stream.stream.supported_sync_modes or ())}
+            writes.add(stream.config.destination_sync_mode or "")
+        return cls(frozenset(settings), frozenset(reads - {""}), frozenset(writes - {""}))
+
+
+FORWARD: Final = frozenset({"unknown_setting", "unsupported_sync_mode"})
+"""The codes of problems that a newer Airbyte may not have: see `Familiar`."""
+_NOTHING: Final = Familiar()
+
 # How many fields those streams select that were found without a problem, by their bytes.
-_sound: dict[tuple[bytes, frozenset[str] | None], int] = {}
+_sound: dict[tuple[bytes, frozenset[str] | None, Familiar], int] = {}
 _REMEDY = "Name fewer streams, or select fewer fields of them."
 
 
@@ -57,13 +88,17 @@ def validate(
     catalog: Catalog,
     *,
     destination_sync_modes: Collection[str] | None = None,
+    familiar: Familiar = _NOTHING,
+    held: Collection[bytes] = (),
     max_fields: int = MAX_FIELDS,
     max_bytes: int = MAX_BYTES,
 ) -> Steps[None]:
     """Refuse a catalog that Airbyte would refuse, or would take and then fail with.
 
     Streams that are not selected are only asked for distinct names, since Airbyte never sees them.
-    `destination_sync_modes` is what the destination supports; None where nobody knows.
+    `destination_sync_modes` is what the destination supports; None where nobody knows. `familiar`
+    is not refused for being unknown. `held` are digests of streams that Airbyte holds already:
+    what is wrong with one of them holds up no change of another.
 
     Raises:
         InvalidCatalog: with at most 50 problems, in the order of the streams.
@@ -86,14 +121,17 @@ def validate(
             place = f"streams[{position}].stream.name"
             problems.append(Problem(stream.id, place, "duplicate_stream", message))
         if stream.selected:
-            key = (stream.digest, None if modes is None else frozenset(modes))
+            digest = stream.digest
+            key = (digest, None if modes is None else frozenset(modes), familiar)
             known = _sound.get(key)
             if known is None:
-                check = _Check(stream, position)
-                found = list(islice(check.problems(modes), MAX_PROBLEMS))
-                problems += found
+                check = _Check(stream, position, familiar)
                 known = check.field_count
-                if not found:
+                found: list[Problem] = []
+                if digest not in held:
+                    found = list(islice(check.problems(modes), MAX_PROBLEMS))
+                    problems += found
+                if not found and digest not in held:
                     remember(_sound, key, known)
             fields += known
             size += len(stream.raw) + 1
@@ -113,8 +151,9 @@ def validate(
 class _Check:
     """The problems of one selected stream."""
 
-    def __init__(self, stream: ConfiguredStream, position: int) -> None:
+    def __init__(self, stream: ConfiguredStream, position: int, familiar: Familiar) -> None:
         self._stream = stream
+        self._familiar = familiar
         self._place = f"streams[{position}]"
         self._fields = stream.stream.fields()
         self._chosen = stream.config.selected_names()
@@ -129,6 +168,8 @@ class _Check:
         if first_byte(self._stream.stream.json_schema) != b"{":
             yield self._problem("invalid_catalog", "stream.jsonSchema", "needs an object here")
         for setting in self._stream.unknown_settings():
+            if setting in self._familiar.settings:
+                continue
             place = f"config.{shown(setting)}"
             yield self._problem("unknown_setting", place, "is no setting that Airbyte knows")
         yield from self._modes(destination_sync_modes)
@@ -141,38 +182,46 @@ class _Check:
         config = self._stream.config
         reads, writes = config.sync_mode, config.destination_sync_mode
         offered = self._stream.stream.supported_sync_modes or SYNC_MODES
-        if reads not in SYNC_MODES:
+        if reads not in SYNC_MODES | self._familiar.sync_modes:
             allowed = f"needs one of {_listed(SYNC_MODES)}"
             yield self._problem("unsupported_sync_mode", "config.syncMode", allowed)
         elif reads not in offered:
-            only = f"is {reads}, but the source offers only {_listed(SYNC_MODES & set(offered))}"
+            only = f"is {mode(reads)}, but the source offers only {_listed(offered)}"
             yield self._problem("unsupported_sync_mode", "config.syncMode", only)
         place = "config.destinationSyncMode"
-        if writes not in DESTINATION_SYNC_MODES:
+        if writes not in DESTINATION_SYNC_MODES | self._familiar.destination_sync_modes:
             allowed = f"needs one of {_listed(DESTINATION_SYNC_MODES)}"
             yield self._problem("unsupported_sync_mode", place, allowed)
         elif destination_sync_modes is not None and writes not in destination_sync_modes:
-            known = _listed(DESTINATION_SYNC_MODES & set(destination_sync_modes))
-            only = f"is {writes}, but the destination supports only {known}"
+            known = _listed(destination_sync_modes)
+            only = f"is {mode(writes)}, but the destination supports only {known}"
             yield self._problem("unsupported_sync_mode", place, only)
         elif (reads, writes) in _CONTRADICTIONS:
             yield self._problem("unsupported_sync_mode", place, f"cannot be {writes} with {reads}")
 
     def _cursor(self) -> Iterator[Problem]:
+        """A destination refuses all of a catalog whose deduplicated stream names no column of it.
+
+        Also where the stream is read in full, and its cursor is of no other use.
+        """
         stream, place = self._stream, "config.cursorField"
-        if stream.config.sync_mode != "incremental":
+        is_read_by_it = stream.config.sync_mode == "incremental"
+        is_deduplicated = stream.config.destination_sync_mode in DEDUP
+        is_defined = bool(stream.stream.source_defined_cursor)
+        configured = stream.config.cursor_field or ()
+        cursor = stream.cursor if is_read_by_it else configured
+        if not (is_read_by_it or is_deduplicated):
             return
-        if not stream.cursor:
-            if not stream.stream.source_defined_cursor:
+        if not cursor:
+            if is_read_by_it and not is_defined:
                 need = "needs a cursor, since syncMode is incremental"
                 yield self._problem("missing_cursor", place, need)
             return
-        defined = bool(stream.stream.source_defined_cursor) and (
-            stream.cursor == stream.stream.default_cursor_field
-        )
-        if not defined and not declared(self._fields, stream.cursor):
+        is_field = declared(self._fields, cursor)
+        is_the_source_s = is_defined and cursor == stream.stream.default_cursor_field
+        if not is_field and (not is_the_source_s or (is_deduplicated and configured)):
             yield self._problem("unknown_field", place, "is not a field of the stream")
-        if self._chosen and stream.cursor[0] not in self._chosen:
+        if self._chosen and cursor[0] not in self._chosen and (is_field or configured):
             yield self._problem("cursor_not_selected", place, "is not among the selected fields")
 
     def _key(self) -> Iterator[Problem]:
@@ -201,7 +250,8 @@ class _Check:
             return
         if not chosen:
             yield self._problem("missing_selected_fields", place, "selects no field")
-        if self._fields is None:
+        selectable = self._stream.stream.properties()
+        if selectable is None:
             need = "needs properties, since fieldSelectionEnabled is true"
             yield self._problem("invalid_catalog", schema, need)
         for index, field in enumerate(fields):
@@ -211,7 +261,7 @@ class _Check:
             elif len(field.field_path) > 1:
                 only = "is nested, and Airbyte selects top-level fields only"
                 yield self._problem("nested_selected_field", part, only)
-            elif self._fields is not None and field.field_path[0] not in self._fields:
+            elif selectable is not None and field.field_path[0] not in selectable:
                 yield self._problem("unknown_field", part, "is not a field of the stream")
 
     def _problem(self, code: str, field: str, what: str) -> Problem:
@@ -230,5 +280,11 @@ def declared(fields: Mapping[str, Raw] | None, path: Path) -> bool:
     return True
 
 
+def mode(name: str | None) -> str:
+    """A sync mode as a message may show it: plain where it is known, else quoted and cut."""
+    known = name in SYNC_MODES or name in DESTINATION_SYNC_MODES
+    return str(name) if known or name is None else shown(name)
+
+
 def _listed(modes: Collection[str]) -> str:
-    return ", ".join(sorted(modes)) or "none"
+    return ", ".join(map(mode, sorted(modes))) or "none"

@@ -6,6 +6,7 @@ whether a type grew, shrank or became another one.
 
 from shared.domain.drift._diff import (
     ITEM,
+    VALUE,
     Change,
     ConfigChange,
     ConfigKind,
@@ -14,11 +15,13 @@ from shared.domain.drift._diff import (
     diff,
     diff_config,
 )
+from shared.domain.drift._paths import names_at
 from shared.domain.drift._severity import Severity, Verdict, severity, worst, written
 from shared.domain.drift._types import Relation, relation
 
 __all__ = [
     "ITEM",
+    "VALUE",
     "Change",
     "ConfigChange",
     "ConfigKind",
@@ -29,6 +32,7 @@ __all__ = [
     "Verdict",
     "diff",
     "diff_config",
+    "names_at",
     "relation",
     "severity",
     "worst",

@@ -10,7 +10,14 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 from msgspec import Raw
 
-from shared.domain.catalog import Catalog, ConfiguredStream, StreamId, raw_hash, scan
+from shared.domain.catalog import (
+    Catalog,
+    ConfiguredStream,
+    StreamId,
+    distinct,
+    raw_hash,
+    scan,
+)
 from shared.domain.catalog._canonical import (
     canonical,
     canonical_field,
@@ -19,11 +26,14 @@ from shared.domain.catalog._canonical import (
     mappers,
     set_of_paths,
 )
-from shared.domain.catalog._model import STREAM, Document, Pair, Path, Stream, identify, readable
+from shared.domain.catalog._model import PAIR, STREAM, Document, Path, Stream, name_of, readable
+from shared.domain.catalog._schema import BRANCHES, CONDITIONAL, OF_ITEMS, OF_VALUES, conditional
 from shared.domain.steps import Steps, Stepwise
 
 ITEM = "[]"
 """The step of a path that goes from an array to its items."""
+VALUE = "{}"
+"""The step from an object to the fields that it does not name; `{pattern}` where they have one."""
 
 # A deeper schema is one type: equal or not.
 _DEPTH = 32
@@ -89,25 +99,26 @@ def diff(before: Streams, after: Streams) -> Steps[list[Change]]:
     A stream with equal bytes is never decoded. Changes come sorted by stream, then by path.
 
     Raises:
-        InvalidCatalog: a side is not a catalog.
+        InvalidCatalog: a side is not a catalog, or what is offered now has one stream twice.
     """
-    old = slices_of(before)
-    known_old = yield from _hashes(old)
-    new = slices_of(after)
-    known_new = yield from _hashes(new)
-    ours = yield from _by_id(old, known=known_new)
-    theirs = yield from _by_id(new, known=known_old)
+    ours = yield from _by_id(slices_of(before), is_discovery=False)
+    theirs = yield from _by_id(slices_of(after), is_discovery=not isinstance(after, Catalog))
+    different = {
+        stream
+        for stream in ours.keys() | theirs.keys()
+        if stream not in ours or stream not in theirs or ours[stream][0] != theirs[stream][0]
+    }
     changes: list[Change] = []
-    for stream in sorted(ours.keys() | theirs.keys(), key=lambda stream: stream.order):
+    for stream in sorted(different, key=lambda stream: stream.order):
         if stream not in theirs:
             changes.append(Change("stream_removed", stream))
         elif stream not in ours:
             changes.append(Change("stream_added", stream))
-        elif memoryview(ours[stream].stream) != memoryview(theirs[stream].stream):
+        else:
             with readable(f"stream {stream}"):
-                old_stream = STREAM.decode(ours[stream].stream)
-                new_stream = STREAM.decode(theirs[stream].stream)
-                changes += changes_of(stream, old_stream, new_stream)
+                old, new = (PAIR.decode(side[stream][1]).stream for side in (ours, theirs))
+                if memoryview(old) != memoryview(new):
+                    changes += changes_of(stream, STREAM.decode(old), STREAM.decode(new))
         yield
     return changes
 
@@ -142,23 +153,22 @@ def slices_of(streams: Streams) -> list[Document]:
     return list(streams)
 
 
-def _hashes(slices: list[Document]) -> Steps[set[bytes]]:
-    found = set()
+def _by_id(
+    slices: list[Document], *, is_discovery: bool
+) -> Steps[dict[StreamId, tuple[bytes, Document]]]:
+    """Each stream with a hash of its bytes; a discovery must not offer one twice."""
+    hashes = []
     for slice_ in slices:
-        found.add(raw_hash(slice_))
+        hashes.append(raw_hash(slice_))
         yield
-    return found
-
-
-def _by_id(slices: list[Document], *, known: set[bytes]) -> Steps[dict[StreamId, Pair]]:
-    """The streams that the other side does not have byte for byte."""
-    found: dict[StreamId, Pair] = {}
-    for position, slice_ in enumerate(slices):
-        if raw_hash(slice_) not in known:
-            stream, pair = identify(slice_, position)
-            found[stream] = pair
+    if is_discovery:
+        ids = yield from distinct.steps(slices, digests=hashes)
+    else:
+        ids = []
+        for position, (slice_, digest) in enumerate(zip(slices, hashes, strict=True)):
+            ids.append(name_of(slice_, position, digest=digest))
             yield
-    return found
+    return dict(zip(ids, zip(hashes, slices, strict=True), strict=True))
 
 
 def changes_of(id_: StreamId, old: Stream, new: Stream) -> Iterator[Change]:
@@ -230,6 +240,8 @@ def _nodes(id_: StreamId, path: Path, old: _Node, new: _Node) -> Iterator[Change
             yield from _nodes(id_, here, _Node(*old.children[name]), _Node(*new.children[name]))
 
 
+_OF_OBJECTS = ("properties", "patternProperties", *OF_VALUES)
+_OF_FIELDS = frozenset({*_OF_OBJECTS, *OF_ITEMS, *CONDITIONAL, *BRANCHES})
 _FACETS = ("format", "airbyte_type", "$ref", "contentEncoding", "contentMediaType")
 
 
@@ -287,15 +299,12 @@ class _Node:
         if not isinstance(schema, dict) or depth > _DEPTH:
             self._alternative({})
             return
-        for part in _list(schema.get("allOf")):
-            if isinstance(part, dict):
-                self._hold(part)
-                types = _types(part) or types
-                facets = {**facets, **_facets(part)}
-        self._hold(schema)
-        types = _types(schema) or types
-        facets = {**facets, **_facets(schema)}
-        branches = _list(schema.get("oneOf")) + _list(schema.get("anyOf"))
+        branches: list[Any] = []
+        for part in _together(schema, depth=depth):
+            self._hold(part)
+            types = _types(part) or types
+            facets = {**facets, **_facets(part)}
+            branches += _list(part.get("oneOf")) + _list(part.get("anyOf"))
         for branch in branches:
             self._take(branch, depth=depth + 1, types=types, facets=facets)
         if branches:
@@ -310,9 +319,18 @@ class _Node:
         if isinstance(properties, dict):
             for name, inner in properties.items():
                 self.children.setdefault(name, []).append(inner)
-        items = schema.get("items")
-        if items is not None:
-            self.children.setdefault(ITEM, []).extend(items if isinstance(items, list) else [items])
+        patterns = schema.get("patternProperties")
+        if isinstance(patterns, dict):
+            for pattern, inner in patterns.items():
+                self.children.setdefault(f"{{{pattern}}}", []).append(inner)
+        for keyword in OF_VALUES:
+            if isinstance(schema.get(keyword), dict) and schema[keyword]:
+                self.children.setdefault(VALUE, []).append(schema[keyword])
+        for keyword in OF_ITEMS:
+            items = schema.get(keyword)
+            if isinstance(items, dict | list) or (items is not None and keyword == "items"):
+                listed = items if isinstance(items, list) else [items]
+                self.children.setdefault(ITEM, []).extend(listed)
 
     def _alternative(self, form: dict[str, Any]) -> None:
         self._alternatives[_text(canonical(msgspec.json.encode(form)))] = form
@@ -331,6 +349,19 @@ def _text(raw: Raw) -> bytes:
     return bytes(memoryview(raw))
 
 
+def _together(schema: dict[str, Any], *, depth: int) -> Iterator[dict[str, Any]]:
+    """The schemas that all describe one value, the outermost last: its words count most."""
+    if depth > _DEPTH:
+        return
+    for one in conditional(schema):
+        fields = {keyword: one[keyword] for keyword in _OF_FIELDS & one.keys()}
+        yield from _together(fields, depth=depth + 1)
+    for part in _list(schema.get("allOf")):
+        if isinstance(part, dict):
+            yield from _together(part, depth=depth + 1)
+    yield schema
+
+
 def _facets(schema: Mapping[str, Any]) -> dict[str, Any]:
     return {facet: schema[facet] for facet in _FACETS if schema.get(facet) is not None}
 
@@ -341,9 +372,10 @@ def _types(schema: Mapping[str, Any]) -> tuple[str, ...]:
         return (stated,)
     if isinstance(stated, list):
         return tuple(basic for basic in stated if isinstance(basic, str))
-    if isinstance(schema.get("properties"), dict):
+    if any(isinstance(schema.get(keyword), dict) for keyword in _OF_OBJECTS):
         return ("object",)
-    return ("array",) if schema.get("items") is not None else ()
+    is_array = schema.get("items") is not None or isinstance(schema.get("prefixItems"), list)
+    return ("array",) if is_array else ()
 
 
 def _list(value: Any) -> list[Any]:

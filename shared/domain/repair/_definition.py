@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import msgspec
 from msgspec import Raw
 
+from shared.domain.catalog._canonical import decode
 from shared.domain.catalog._model import MEMBERS, Path, first_byte
+from shared.domain.catalog._schema import (
+    BRANCHES,
+    CONDITIONAL,
+    OF_ITEMS,
+    OF_VALUES,
+    REFERENCES,
+    Schema,
+    may_refer,
+)
 from shared.domain.drift import ITEM, Change, Kind
 
 _MEMBERS: dict[Kind, tuple[str, ...]] = {
@@ -15,7 +26,9 @@ _MEMBERS: dict[Kind, tuple[str, ...]] = {
     "cursor_changed": ("sourceDefinedCursor", "defaultCursorField"),
     "sync_modes_changed": ("supportedSyncModes",),
 }
-_BRANCHING = ("oneOf", "anyOf", "allOf")
+_HOLDING = (*REFERENCES, *CONDITIONAL, "dependentSchemas", "dependencies")
+_KEPT = tuple({*OF_VALUES, *OF_ITEMS, "patternProperties"} - {"items"})
+"""What holds fields too, and is told as changes of them: taken whole where it differs."""
 _NOTHING = Raw(b"{}")
 
 
@@ -53,16 +66,62 @@ class Blend:
         return Raw(msgspec.json.encode(members))
 
     def _schema(self, old: Raw, new: Raw) -> Raw:
-        """The jsonSchema, of which only the declared fields are told as changes."""
+        """The jsonSchema, of which only the declared fields are told as changes.
+
+        All beside `properties` stays as it was, so that what new fields refer to is written in
+        place, unless it means the same there. A field that branches of the schema declare, or what
+        the schema refers to, stays as it was too.
+        """
         if len(self._taken) == len(self._fields):
             return new if self._fields else old
         if not self._taken:
             return old
-        base = old if first_byte(old) == b"{" else new
-        ours, theirs = _properties(_object(old)), _properties(_object(new))
-        members = _object(base)
-        members["properties"] = _encoded(self._children((), ours, theirs, followed=False))
+        ours, theirs = _Side(old), _Side(new)
+        base = ours if first_byte(old) == b"{" else theirs
+        children: dict[str, Raw] = {}
+        for name in ours.written | theirs.written:
+            if name in ours.elsewhere | theirs.elsewhere:
+                if name in ours.written:
+                    children[name] = ours.written[name]
+            else:
+                child = self._field(name, ours, theirs)
+                if child is not None:
+                    children[name] = child
+        self.whole += [
+            (name,)
+            for name in sorted(ours.elsewhere | theirs.elsewhere)
+            if any(place[0] == name for place in self._taken)
+        ]
+        members = dict(base.members)
+        if base is theirs:
+            for keyword in (*BRANCHES, *_HOLDING):
+                members.pop(keyword, None)
+        if children or "properties" in members:
+            members["properties"] = _encoded(children)
         return _encoded(members)
+
+    def _field(self, name: str, ours: _Side, theirs: _Side) -> Raw | None:
+        """One field of the first level; None where it is not among the fields."""
+        path = (name,)
+        old, new = ours.written.get(name), theirs.written.get(name)
+        within = [place for place in self._fields if place[0] == name]
+        taken = [place for place in within if place in self._taken]
+        if not taken:
+            return old
+        if new is None:
+            return None
+        made: Raw | None = None
+        if len(taken) == len(within):
+            is_same_here = not may_refer(_text(new)) or ours.means(new, theirs)
+            made = new if is_same_here else theirs.inlined(name)
+        else:
+            before, after = ours.inlined(name), theirs.inlined(name)
+            if before is not None and after is not None:
+                made = self._node(path, before, after)
+                return old if path in self.whole else made
+        if made is None:
+            self.whole.append(path)
+        return old if made is None else made
 
     def _node(self, path: Path, old: Raw, new: Raw) -> Raw:
         within = [place for place in self._fields if place[: len(path)] == path]
@@ -72,7 +131,7 @@ class Blend:
         if not taken:
             return old
         ours, theirs = _object(old), _object(new)
-        if not (_is_plain(ours) and _is_plain(theirs)):
+        if not _are_plain(ours, theirs):
             self.whole.append(path)
             return old
         followed = path in self._taken
@@ -104,6 +163,39 @@ class Blend:
         return children
 
 
+class _Side:
+    """One side's jsonSchema: the fields that it writes in place, and those that it does not."""
+
+    def __init__(self, schema: Raw) -> None:
+        self.members = _object(schema)
+        self.written = _properties(self.members)
+        self._schema = Schema.read(_text(schema) or b"{}")
+        self._declared = self._schema.fields()
+        self.elsewhere = {
+            name
+            for name, schemas in self._declared.items()
+            if name not in self.written or len(schemas) > 1
+        }
+
+    def inlined(self, name: str) -> Raw | None:
+        """A field with what it refers to written in place; None where that cannot be done whole."""
+        if name not in self.written:
+            return None
+        if not may_refer(_text(self.written[name])):
+            return self.written[name]
+        made = self._schema.inlined(self._declared[name][0])
+        return None if self._schema.is_cut else _encoded(made)
+
+    def means(self, field: Raw, other: _Side) -> bool:
+        """Whether a field of the other side refers to the same here as it does there."""
+        schema = decode(field)
+        return self._schema.digest(schema) == other._schema.digest(schema)
+
+
+def _text(schema: Raw) -> bytes:
+    return bytes(memoryview(schema))
+
+
 def _object(schema: Raw) -> dict[str, Raw]:
     return MEMBERS.decode(schema) if first_byte(schema) == b"{" else {}
 
@@ -123,12 +215,16 @@ def _children(members: dict[str, Raw]) -> dict[str, Raw]:
     return children
 
 
-def _is_plain(members: dict[str, Raw]) -> bool:
-    """Whether one schema alone describes each field in it."""
-    branches = any(first_byte(members.get(keyword, Raw())) == b"[" for keyword in _BRANCHING)
-    listed = first_byte(members.get("items", Raw())) == b"["
-    return not (branches or listed or ITEM in _properties(members))
+def _are_plain(ours: dict[str, Raw], theirs: dict[str, Raw]) -> bool:
+    """Whether one schema alone describes each field in them, and changes can be told apart."""
+    for members in (ours, theirs):
+        branches = any(first_byte(members.get(keyword, Raw())) == b"[" for keyword in BRANCHES)
+        conditional = any(first_byte(members.get(keyword, Raw())) != b"" for keyword in _HOLDING)
+        listed = first_byte(members.get("items", Raw())) == b"["
+        if branches or conditional or listed or ITEM in _properties(members):
+            return False
+    return all(ours.get(keyword) == theirs.get(keyword) for keyword in _KEPT)
 
 
-def _encoded(members: dict[str, Raw]) -> Raw:
+def _encoded(members: Any) -> Raw:
     return Raw(msgspec.json.encode(members))

@@ -11,10 +11,12 @@ from msgspec import Raw
 from shared.domain.catalog import (
     Catalog,
     ConfiguredStream,
+    Exclusions,
+    Familiar,
     InvalidCatalog,
     Problem,
     StreamId,
-    identify,
+    distinct,
     join,
     validate,
 )
@@ -26,6 +28,7 @@ from shared.domain.catalog._model import (
     Document,
     Path,
     encode_pair,
+    listed,
     read_stream,
     readable,
     reconfigured,
@@ -47,6 +50,8 @@ def heal(
     configured: Catalog,
     discovered: Document | Iterable[Document],
     decisions: Sequence[Decision],
+    *,
+    exclusions: Exclusions | None = None,
 ) -> Steps[Healed]:
     """The catalog to apply: `configured` after the decided changes that lead to `discovered`.
 
@@ -60,10 +65,14 @@ def heal(
     of these is an effect. A decision on what is so already changes nothing, so healing twice is
     healing once.
 
+    A field that `exclusions` never select joins no stream, whatever was decided; one that the
+    connection syncs already stays. What is wrong with a stream that no decision is about holds up
+    nothing, nor does a setting or mode that Airbyte has and AAM does not know.
+
     Raises:
         HealImpossible: a decision is about another change than there is, or leads to what Airbyte
-            would refuse.
-        InvalidCatalog: `discovered` is not a catalog.
+            would refuse, or to a field that is never selected and cannot be left out.
+        InvalidCatalog: `discovered` is not a catalog, or offers one stream twice.
     """
     by_stream: dict[StreamId, list[Decision]] = {}
     for decision in decisions:
@@ -71,24 +80,25 @@ def heal(
     wanted = by_stream.keys() | {
         decision.became for decision in decisions if isinstance(decision.became, StreamId)
     }
+    slices = slices_of(discovered)
+    ids = yield from distinct.steps(slices)
     offered: dict[StreamId, ConfiguredStream] = {}
-    for position, slice_ in enumerate(slices_of(discovered)):
-        if len(offered) == len(wanted):
-            break
-        stream_id, _ = identify(slice_, position)
+    for position, stream_id in enumerate(ids):
         if stream_id in wanted:
-            offered[stream_id] = read_stream(slice_, position)
-        yield
+            offered[stream_id] = read_stream(slices[position], position)
+            yield
 
-    healing = _Healing(configured, offered)
+    healing = _Healing(configured, offered, exclusions)
     for stream in configured.streams:
         healing.take(stream, by_stream.pop(stream.id, ()))
         yield
     for decided in by_stream.values():
         healing.add(decided)
     catalog = healing.catalog()
+    familiar = Familiar.of([*configured.selected().streams, *offered.values()])
+    held = frozenset(stream.digest for stream in configured.streams)
     try:
-        yield from validate.steps(catalog)
+        yield from validate.steps(catalog, familiar=familiar, held=held)
     except InvalidCatalog as error:
         raise HealImpossible(error.problems) from error
     return Healed(join(stream.raw for stream in catalog.streams), tuple(healing.effects))
@@ -97,8 +107,14 @@ def heal(
 class _Healing:
     """The catalog while it is made, stream by stream."""
 
-    def __init__(self, configured: Catalog, offered: Mapping[StreamId, ConfiguredStream]) -> None:
+    def __init__(
+        self,
+        configured: Catalog,
+        offered: Mapping[StreamId, ConfiguredStream],
+        exclusions: Exclusions | None,
+    ) -> None:
         self.effects: list[Effect] = []
+        self._exclusions = exclusions
         self._offered = offered
         self._before = frozenset(stream.id for stream in configured.streams if stream.selected)
         self._writes = _ANY_DESTINATION | {
@@ -146,13 +162,28 @@ class _Healing:
                 self._refuse(decision.change, "unsupported_sync_mode", reason)
                 continue
             written = Raw(msgspec.json.encode(config))
-            self._selected.append(_stream(PAIR.decode(offered.raw).stream, written))
+            selected = _stream(PAIR.decode(offered.raw).stream, written)
+            hidden = self._hidden(selected)
+            if hidden and self._exclusions is not None:
+                try:
+                    selected = self._exclusions.without(selected)
+                except InvalidCatalog as error:
+                    self._problems += error.problems
+                    continue
+            self._selected.append(selected)
             self._tell(
                 stream,
                 "stream_selected",
                 f"{stream} is selected: it is read by {config.sync_mode} and written by"
                 f" {config.destination_sync_mode}, beginning with all it has.",
             )
+            if hidden:
+                self._tell(
+                    stream,
+                    "never_selected",
+                    f"{listed(sorted(hidden))} of {stream} is left out: the policy never selects"
+                    " it.",
+                )
 
     def catalog(self) -> Catalog:
         """All streams, those that are not selected last.
@@ -183,15 +214,17 @@ class _Healing:
         taking = _Taking(decisions, changes, offered)
         for change, code, reason in taking.refused:
             self._refuse(change, code, reason)
-        for name in taking.nested:
+        for path in taking.nested:
             self._tell(
                 current.id,
-                "nested_not_excluded",
-                f"{name} of {current.id} still arrives inside {name.split('.')[0]}: Airbyte selects"
-                " fields of the first level only.",
+                "field_excluded_whole",
+                f"{shown(path[0])} of {current.id} is left out whole, since"
+                f" {shown(dotted(path))} in it is never selected: Airbyte selects fields of the"
+                " first level only.",
             )
         old, new = PAIR.decode(current.raw).stream, PAIR.decode(offered.raw).stream
-        blend = Blend(old, new, changes=changes, taken=taking.taken)
+        with readable(f"stream {current.id}"):
+            blend = Blend(old, new, changes=changes, taken=taking.taken)
         for path in blend.whole:
             self._tell(
                 current.id,
@@ -231,6 +264,10 @@ class _Healing:
         """The stream by its new definition, with the settings that follow from it."""
         config = PAIR.decode(current.raw).config
         renewed = _stream(definition, config)
+        more = self._newly_hidden(current, renewed)
+        if more:
+            excluded = choices.excluded | more
+            choices = msgspec.structs.replace(choices, excluded=excluded, never=more)
         settings = Settings(current, renewed, offered, taken=taken, choices=choices)
         self._problems += settings.problems
         self.effects += settings.effects
@@ -238,6 +275,18 @@ class _Healing:
             same = definition == PAIR.decode(current.raw).stream
             return current if same else renewed
         return _stream(definition, reconfigured(config, **settings.changes))
+
+    def _hidden(self, stream: ConfiguredStream) -> frozenset[str]:
+        """The fields that are never selected, of those that the source offers of a stream."""
+        if self._exclusions is None:
+            return frozenset()
+        return self._exclusions.hidden(stream.stream)
+
+    def _newly_hidden(self, current: ConfiguredStream, renewed: ConfiguredStream) -> frozenset[str]:
+        """The fields that are never selected, and would join what the connection syncs."""
+        if self._exclusions is None:
+            return frozenset()
+        return self._hidden(renewed) - self._exclusions.synced(current)
 
     def _deselect(self, stream: ConfiguredStream) -> None:
         self._deselected.append(read_stream(deselected(stream.raw, PAIR.decode(stream.raw))))
@@ -260,7 +309,7 @@ class _Taking:
         self, decisions: Sequence[Decision], changes: Sequence[Change], offered: ConfiguredStream
     ) -> None:
         self.refused: list[tuple[Change, str, str]] = []
-        self.nested: list[str] = []
+        self.nested: list[Path] = []
         self._renamed: dict[Path, Path] = {}
         self._excluded: set[str] = set()
         self._decisions = decisions
@@ -300,8 +349,7 @@ class _Taking:
         change = decision.change
         if decision.action == "exclude" and change.kind in ("field_added", "field_retyped"):
             if len(change.path) > 1:
-                self.nested.append(dotted(change.path))
-                return False
+                self.nested.append(change.path)
             self._excluded.add(change.path[0])
         elif decision.action == "keep":
             return False

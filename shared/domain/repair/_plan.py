@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from shared.domain.catalog import Catalog, ConfiguredStream, Problem, StreamId, identify
-from shared.domain.catalog._model import STREAM, Pair, Stream, readable, shown
-from shared.domain.catalog._rules import DEDUP, declared
+from shared.domain.catalog import (
+    Catalog,
+    ConfiguredStream,
+    Problem,
+    StreamId,
+    distinct,
+    identify,
+)
+from shared.domain.catalog._model import STREAM, Pair, Path, Stream, readable, shown
+from shared.domain.catalog._rules import DEDUP, declared, mode
 from shared.domain.drift import Change, Streams, Verdict, diff, severity
 from shared.domain.drift._diff import slices_of
 from shared.domain.drift._severity import dotted
@@ -23,7 +30,7 @@ def plan_changes(configured: Catalog, discovered: Streams) -> Steps[list[tuple[C
     be told as added each time: none of these concerns the connection.
 
     Raises:
-        InvalidCatalog: `discovered` is not a catalog.
+        InvalidCatalog: `discovered` is not a catalog, or offers one stream twice.
     """
     head = Catalog(tuple(stream for stream in configured.streams if stream.selected))
     changes = yield from diff.steps(head, discovered)
@@ -39,15 +46,16 @@ def misfits(catalog: Catalog, discovered: Streams) -> Steps[list[Problem]]:
     Types are not compared: the older ones may be the better description.
 
     Raises:
-        InvalidCatalog: `discovered` is not a catalog.
+        InvalidCatalog: `discovered` is not a catalog, or offers one stream twice.
     """
     wanted = {stream.id for stream in catalog.streams if stream.selected}
+    slices = slices_of(discovered)
+    ids = yield from distinct.steps(slices)
     offered: dict[StreamId, Pair] = {}
-    for position, slice_ in enumerate(slices_of(discovered)):
-        stream, pair = identify(slice_, position)
+    for position, stream in enumerate(ids):
         if stream in wanted:
-            offered[stream] = pair
-        yield
+            _, offered[stream] = identify(slices[position], position)
+            yield
     problems: list[Problem] = []
     for position, configured in enumerate(catalog.streams):
         if configured.selected:
@@ -74,10 +82,15 @@ def _misfits(configured: ConfiguredStream, place: str, pair: Pair | None) -> Ite
             yield problem("field_gone", "config.selectedFields", missing)
     offers = source.supported_sync_modes
     if offers and config.sync_mode is not None and config.sync_mode not in offers:
-        only = f"The source does not offer {name} in the mode {config.sync_mode}."
+        only = f"The source does not offer {name} in the mode {mode(config.sync_mode)}."
         yield problem("unsupported_sync_mode", "config.syncMode", only)
-    if config.sync_mode == "incremental" and not _has_cursor(configured, source):
-        missing = f"The source has no cursor {shown(dotted(configured.cursor))} in {name}."
+    dangling = _dangling_cursor(configured, source)
+    if dangling is not None:
+        missing = (
+            f"The source has no field {shown(dotted(dangling))} in {name}, which is its cursor."
+        )
+        if not dangling:
+            missing = f"The source defines no cursor of {name}, and the catalog names none."
         yield problem("cursor_gone", "config.cursorField", missing)
     if config.destination_sync_mode in DEDUP:
         for path in configured.primary_key:
@@ -92,8 +105,17 @@ def _synced(configured: ConfiguredStream) -> list[str]:
     return sorted(configured.stream.fields() or ()) if chosen is None else sorted(chosen)
 
 
-def _has_cursor(configured: ConfiguredStream, source: Stream) -> bool:
-    cursor = configured.cursor
+def _dangling_cursor(configured: ConfiguredStream, source: Stream) -> Path | None:
+    """The cursor that the stream is to be read or deduplicated by and the source lacks.
+
+    None where it has it, or where nothing needs one; empty where one is needed and none is named.
+    """
+    config, cursor = configured.config, configured.cursor
+    written = config.cursor_field or ()
+    if config.destination_sync_mode in DEDUP and written and not declared(source.fields(), written):
+        return written
+    if config.sync_mode != "incremental":
+        return None
     if source.source_defined_cursor and (not cursor or cursor == source.default_cursor_field):
-        return True
-    return bool(cursor) and declared(source.fields(), cursor)
+        return None
+    return None if cursor and declared(source.fields(), cursor) else cursor

@@ -12,8 +12,8 @@ from msgspec import Raw
 from shared.domain.catalog import ConfiguredStream, Problem
 from shared.domain.catalog._canonical import decode
 from shared.domain.catalog._merge import fallback, in_full
-from shared.domain.catalog._model import Path, SelectedField, shown
-from shared.domain.catalog._rules import DEDUP, declared
+from shared.domain.catalog._model import Path, SelectedField, listed, shown
+from shared.domain.catalog._rules import DEDUP, declared, mode
 from shared.domain.drift import Change
 from shared.domain.drift._severity import dotted
 from shared.domain.repair._model import Effect
@@ -27,6 +27,8 @@ class Choices(msgspec.Struct, frozen=True, kw_only=True):
 
     renamed: Mapping[Path, Path] = MappingProxyType({})
     excluded: frozenset[str] = frozenset()
+    never: frozenset[str] = frozenset()
+    """Those of `excluded` that no policy lets in; they may also be names that only may occur."""
     cursor: Path | None = None
     primary_key: tuple[Path, ...] | None = None
 
@@ -53,11 +55,12 @@ class Settings:
         self._new = renewed.stream
         self._offered = offered
         self._fields = renewed.stream.fields()
+        self._selectable = renewed.stream.properties()
         self._choices = choices
         self._kinds = {change.kind for change in taken}
         self._id = renewed.id
         self._is_hand_picked = current.config.selected_names() is not None or bool(
-            choices.excluded & (self._fields or {}).keys()
+            choices.excluded & (self._selectable or {}).keys()
         )
 
         if renewed.id != current.id and current.config.alias_name == current.id.name:
@@ -90,14 +93,15 @@ class Settings:
         self._switch(*fallback(self._offered, destination_sync_mode=self._writes, keyed=keyed))
         self._tell(
             "sync_mode_fallback",
-            f"{self._id} is no longer offered in the mode {before}: it is read by {self._reads} and"
-            f" written by {self._writes}, and Airbyte deletes its sync state.",
+            f"{self._id} is no longer offered in the mode {mode(before)}: it is read by"
+            f" {mode(self._reads)} and written by {mode(self._writes)}, and Airbyte deletes its"
+            " sync state.",
         )
 
     def _cursor(self) -> Path:
         current, before = self._current.config.cursor_field or (), self._current.cursor
         if self._reads != "incremental":
-            return self._set("cursorField", self._moved(current), current)
+            return self._set("cursorField", self._column(self._moved(current)), current)
         if self._choices.cursor is not None:
             chosen = self._choices.cursor
             if chosen != before:
@@ -132,14 +136,31 @@ class Settings:
         ):
             cursor = default
         read_by = cursor or default
-        if self._is_hand_picked and read_by and read_by[0] not in (self._fields or ()):
+        if self._is_hand_picked and read_by and read_by[0] not in (self._selectable or ()):
             return self._without_cursor(before)
+        cursor = self._column(cursor)
         if cursor not in (current, ()):
             self._read_by(cursor, "follows the rename" if cursor == moved else "is the source's")
         return self._set("cursorField", cursor, current)
 
+    def _column(self, cursor: Path) -> Path:
+        """A cursor that nothing but the destination needs a name for, unless it is no column there.
+
+        The destination refuses all of a catalog whose deduplicated stream names no column of it.
+        """
+        if not cursor or self._writes not in DEDUP or declared(self._fields, cursor):
+            return cursor
+        self._tell(
+            "cursor_dropped",
+            f"The cursor {self._named(cursor)} of {self._id} is no field of it, and no name for one"
+            " is needed: it is dropped.",
+        )
+        return ()
+
     def _without_cursor(self, before: Path) -> Path:
         gone = f"The cursor {self._named(before)} of {self._id} is gone"
+        if not before:
+            gone = f"The source no longer defines a cursor of {self._id}"
         offers = self._new.supported_sync_modes
         if offers and "full_refresh" not in offers:
             message = f"{gone}, and the source offers it only incrementally: choose another cursor."
@@ -183,11 +204,13 @@ class Settings:
 
     def _without_key(self, before: tuple[Path, ...]) -> tuple[Path, ...]:
         writes = "append" if self._writes == "append_dedup" else "overwrite"
+        gone = f"The key {self._listed(before)} of {self._id} is gone"
+        if not before:
+            gone = f"{self._id} has no key"
         self._switch(self._reads, writes)
         self._tell(
             "key_fallback",
-            f"The key {self._listed(before)} of {self._id} is gone: it is written by {writes}, no"
-            " longer deduplicated.",
+            f"{gone}: it is written by {writes}, no longer deduplicated.",
         )
         return self._set("primaryKey", (), self._current.config.primary_key or ())
 
@@ -198,22 +221,32 @@ class Settings:
             message = f"{shown(name)} of {self._id} cannot be excluded: it is its cursor or key."
             self._refuse("excluded_field_needed", "selectedFields", message)
         chosen = config.selected_names()
+        selectable = self._selectable or {}
         if chosen is None:
-            if excluded & set(self._fields or ()):
-                kept = [name for name in self._fields or () if name not in excluded]
+            fixed = excluded - selectable.keys()
+            out_of_reach = fixed & ((self._fields or {}).keys() | self._choices.never)
+            left_out = sorted(excluded & selectable.keys())
+            if out_of_reach:
+                message = (
+                    f"{listed(sorted(out_of_reach))} of {self._id} is never selected, and Airbyte"
+                    " cannot leave it out: it is not declared under `properties` of the schema."
+                )
+                self._refuse("never_selected", "selectedFields", message)
+            elif left_out:
+                kept = [name for name in selectable if name not in excluded]
                 self.changes |= {"fieldSelectionEnabled": True, "selectedFields": _fields(kept)}
                 self._tell(
                     "fields_hand_picked",
                     f"The fields of {self._id} are hand-picked from now on, without"
-                    f" {_names(sorted(excluded))}: new ones no longer join by themselves.",
+                    f" {listed(left_out)}: new ones no longer join by themselves.",
                 )
             return
-        if self._fields is None:
+        if self._selectable is None:
             return
         before = [field.field_path for field in config.selected_fields or ()]
         kept = self._followed([path[0] for path in before if path], needed)
         kept = [name for name in kept if name not in excluded]
-        for name in sorted((needed - set(kept)) & self._fields.keys()):
+        for name in sorted((needed - set(kept)) & selectable.keys()):
             kept.append(name)
             self._tell(
                 "field_selected",
@@ -224,7 +257,7 @@ class Settings:
 
     def _followed(self, names: Sequence[str], needed: Collection[str]) -> list[str]:
         """The hand-picked fields that are left, new names in the place of the former."""
-        fields = self._fields or {}
+        fields = self._selectable or {}
         kept: dict[str, None] = {}
         gone: list[str] = []
         for name in names:
@@ -244,7 +277,7 @@ class Settings:
                     )
         if gone:
             self._tell(
-                "selected_fields_gone", f"{_names(gone)} of {self._id} cannot be picked any more."
+                "selected_fields_gone", f"{listed(gone)} of {self._id} cannot be picked any more."
             )
         return list(kept)
 
@@ -302,7 +335,7 @@ class Settings:
         )
 
     def _listed(self, key: tuple[Path, ...]) -> str:
-        return ", ".join(map(self._named, key))
+        return listed(map(dotted, key))
 
     @staticmethod
     def _named(path: Path) -> str:
@@ -313,10 +346,6 @@ class Settings:
 
     def _refuse(self, code: str, setting: str, message: str) -> None:
         self.problems.append(Problem(self._id, f"config.{setting}", code, message))
-
-
-def _names(names: Iterable[str]) -> str:
-    return ", ".join(map(shown, names))
 
 
 def _fields(names: Iterable[str]) -> list[SelectedField]:

@@ -1,0 +1,241 @@
+"""Which fields must never be selected: by the patterns of a policy, wherever a schema has them.
+
+Airbyte selects fields of the first level only, so a field is excluded whole where anything in it
+has such a name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from fnmatch import fnmatchcase
+from functools import cached_property, lru_cache
+from typing import Final
+from unicodedata import normalize
+
+import msgspec
+
+from shared.domain.catalog._model import (
+    PAIR,
+    Catalog,
+    ConfiguredStream,
+    InvalidCatalog,
+    Path,
+    Problem,
+    SelectedField,
+    Stream,
+    StreamId,
+    encode_pair,
+    first_byte,
+    listed,
+    read_stream,
+    readable,
+    reconfigured,
+    shown,
+)
+from shared.domain.catalog._rules import DEDUP
+from shared.domain.catalog._schema import Schema
+from shared.domain.steps import Steps
+
+NEVER_SELECT: Final = ("*ssn*", "*password*", "*passwd*")
+"""The patterns of a connection whose policy says nothing else."""
+CODE: Final = "never_selected"
+
+_SHORT: Final = 3
+_WORD_STARTS: Final = re.compile(
+    r"(?:^|(?<=[^A-Za-z0-9])|(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]))(?=[A-Za-z0-9])"
+)
+_WILDCARDS: Final = re.compile(r"\*|\?|\[.*")
+_NONE: Final[frozenset[str]] = frozenset()
+
+
+class _Stored(msgspec.Struct, frozen=True):
+    """As much of a stored policy as is needed here."""
+
+    never_select: tuple[str, ...] | None = None
+
+
+class Exclusions:
+    """The fields that one policy never selects."""
+
+    def __init__(self, patterns: Iterable[str] = NEVER_SELECT) -> None:
+        self.patterns = tuple(patterns)
+        self._lower = tuple(normalize("NFKC", pattern).lower() for pattern in self.patterns)
+
+    @classmethod
+    def read(cls, policy: str | None) -> Exclusions:
+        """The exclusions of a stored policy, as JSON text; the default where there is none."""
+        stored = _Stored() if policy is None else msgspec.json.decode(policy, type=_Stored)
+        return cls() if stored.never_select is None else cls(stored.never_select)
+
+    def match(self, name: str) -> bool:
+        """Whether a field of this name is never selected, in whatever case it is written.
+
+        What a pattern names in three letters or fewer is looked for where words begin, if the name
+        tells: `*ssn*` is in customerSSN and custssn, and not in businessName.
+        """
+        plain = name if name.isascii() else normalize("NFKC", name)
+        return any(_is_named(plain, pattern) for pattern in self._lower)
+
+    def hidden(self, stream: Stream) -> frozenset[str]:
+        """The top-level fields that are never selected, since they or something in them match.
+
+        Raises:
+            InvalidCatalog: the jsonSchema is broken.
+        """
+        if first_byte(stream.json_schema) != b"{":
+            return _NONE
+        text = bytes(memoryview(stream.json_schema))
+        if not self._may_match(text):
+            return _NONE
+        with readable(f"jsonSchema of {StreamId(stream.namespace, stream.name)}"):
+            return _hidden(self.patterns, text)
+
+    def synced(self, stream: ConfiguredStream) -> frozenset[str]:
+        """The top-level fields that a sync of this stream carries, and never should."""
+        hidden = self.hidden(stream.stream)
+        chosen = stream.config.selected_names()
+        return hidden if chosen is None else hidden & chosen
+
+    def carried(self, catalog: Catalog) -> Steps[dict[StreamId, tuple[str, ...]]]:
+        """The fields that selected streams carry and never should, by their streams.
+
+        Raises:
+            InvalidCatalog: a jsonSchema is broken.
+        """
+        found: dict[StreamId, tuple[str, ...]] = {}
+        for stream in catalog.streams:
+            if stream.selected and (names := self.synced(stream)):
+                found[stream.id] = tuple(sorted(names))
+            yield
+        return found
+
+    def problems(self, catalog: Catalog) -> Steps[list[Problem]]:
+        """Each field that a selected stream carries and never should, as it is refused.
+
+        Raises:
+            InvalidCatalog: a jsonSchema is broken.
+        """
+        carried = yield from self.carried(catalog)
+        places = {stream.id: position for position, stream in enumerate(catalog.streams)}
+        return [
+            Problem(
+                stream,
+                f"streams[{places[stream]}].config.selectedFields",
+                CODE,
+                f"{shown(name)} of {stream} is never selected: the connection's policy excludes it"
+                " by its name, or by the name of something in it.",
+            )
+            for stream, names in carried.items()
+            for name in names
+        ]
+
+    def without(self, stream: ConfiguredStream, *, but: Collection[str] = ()) -> ConfiguredStream:
+        """The stream, cut down to the fields that may be selected; as it is where all may be.
+
+        `but` are fields that stay though they are never selected.
+
+        Raises:
+            InvalidCatalog: the code is `never_selected`: the stream needs such a field for its
+                cursor or key, or Airbyte has no way to leave it out.
+        """
+        hidden = self.synced(stream) - set(but)
+        if not hidden:
+            return stream
+        pair = PAIR.decode(stream.raw)
+        selected = [SelectedField(field_path=(name,)) for name in left(stream, hidden)]
+        config = reconfigured(pair.config, fieldSelectionEnabled=True, selectedFields=selected)
+        return read_stream(encode_pair(pair.stream, config))
+
+    def restored(self, wanted: Catalog, head: Catalog) -> Catalog:
+        """An older catalog without what is never selected and `head` does not sync already.
+
+        Raises:
+            InvalidCatalog: the code is `never_selected`: a stream cannot be synced without it.
+        """
+        now = {stream.id: self.synced(stream) for stream in head.streams if stream.selected}
+        return Catalog(
+            tuple(
+                self.without(stream, but=now.get(stream.id, ())) if stream.selected else stream
+                for stream in wanted.streams
+            )
+        )
+
+    @cached_property
+    def _cores(self) -> tuple[str, ...] | None:
+        """Of each pattern the longest part without wildcards; None where one has none."""
+        parts = [max(_WILDCARDS.split(pattern), key=len) for pattern in self._lower]
+        if not all(part.isprintable() and part and not set(part) & set('"\\/') for part in parts):
+            return None
+        return tuple(parts)
+
+    def _may_match(self, text: bytes) -> bool:
+        """Whether any name in JSON text may match; False is certain, and found without a parse."""
+        if self._cores is None or b"\\u" in text:
+            return bool(self.patterns)
+        plain = text.decode(errors="replace")
+        lower = (plain if plain.isascii() else normalize("NFKC", plain)).lower()
+        return any(core in lower for core in self._cores)
+
+
+def left(stream: ConfiguredStream, hidden: Collection[str]) -> list[str]:
+    """The fields of a stream that are selected once `hidden` ones are not.
+
+    Raises:
+        InvalidCatalog: the code is `never_selected`: its cursor or key is hidden, no field is left,
+            or a hidden one is not under `properties`, so that Airbyte has no way to leave it out.
+    """
+    place = "config.selectedFields"
+    needed = [path[0] for path in needs(stream) if path and path[0] in hidden]
+    if needed:
+        message = (
+            f"{listed(needed)} of {stream.id} is never selected, and is its cursor or key: it"
+            " cannot be synced without it in this mode."
+        )
+        raise InvalidCatalog.because(CODE, place, message, stream=stream.id)
+    selectable = stream.stream.properties() or {}
+    chosen = stream.config.selected_names()
+    out_of_reach = sorted(set(hidden) - selectable.keys()) if chosen is None else []
+    if out_of_reach:
+        message = (
+            f"{listed(out_of_reach)} of {stream.id} is never selected, and Airbyte cannot leave it"
+            " out: it is not declared under `properties` of the stream's schema."
+        )
+        raise InvalidCatalog.because(CODE, place, message, stream=stream.id)
+    names = [
+        name for name in selectable if name not in hidden and (chosen is None or name in chosen)
+    ]
+    if not names:
+        message = f"No field of {stream.id} is left that may be selected."
+        raise InvalidCatalog.because(CODE, place, message, stream=stream.id)
+    return names
+
+
+def needs(stream: ConfiguredStream) -> tuple[Path, ...]:
+    """The cursor and key that a stream's modes need."""
+    config = stream.config
+    cursor = (stream.cursor,) if config.sync_mode == "incremental" and stream.cursor else ()
+    return (*cursor, *(stream.primary_key if config.destination_sync_mode in DEDUP else ()))
+
+
+def _is_named(name: str, pattern: str) -> bool:
+    whole = name.lower()
+    if not fnmatchcase(whole, pattern):
+        return False
+    starts = [start.start() for start in _WORD_STARTS.finditer(name)]
+    if len(pattern.strip("*")) > _SHORT or not pattern.startswith("*") or len(starts) < 2:
+        return True
+    return any(fnmatchcase(whole[start:], pattern.lstrip("*")) for start in starts)
+
+
+@lru_cache(maxsize=256)
+def _hidden(patterns: tuple[str, ...], text: bytes) -> frozenset[str]:
+    """The top-level fields of a schema that match, or have something in them that does."""
+    schema, exclusions = Schema.read(text), Exclusions(patterns)
+    match = lru_cache(maxsize=None)(exclusions.match)
+    found = {name for name in schema.top_level_names() if match(name)}
+    declared = schema.declared()
+    every = [one for schemas in declared.values() for one in schemas]
+    marked = schema.marked(every, lambda names: any(map(match, names)))
+    found |= {name for name, schemas in declared.items() if marked & set(map(id, schemas))}
+    return frozenset(found)

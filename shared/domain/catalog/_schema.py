@@ -1,0 +1,381 @@
+"""What a jsonSchema declares, wherever it declares it: behind references and in branches too.
+
+Pure Python values in, values out. A schema may come from anybody, so references may be cyclic, lead
+nowhere or multiply without end; everything here is bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from hashlib import blake2b
+from typing import Any, Final, TypeAlias
+from urllib.parse import unquote
+
+import msgspec
+from msgspec import Raw
+
+Names: TypeAlias = frozenset[str]
+
+REFERENCES: Final = ("$ref", "$dynamicRef", "$recursiveRef")
+BRANCHES: Final = ("allOf", "anyOf", "oneOf")
+"""Each is a list of schemas that describe the same value as the schema around them."""
+CONDITIONAL: Final = ("then", "else")
+"""Each is a schema that may describe the same value."""
+OF_VALUES: Final = ("additionalProperties", "unevaluatedProperties")
+"""Each is a schema of the fields whose names nobody declares."""
+OF_ITEMS: Final = ("items", "prefixItems", "additionalItems", "unevaluatedItems")
+"""Each is a schema, or a list of schemas, of what an array holds."""
+_NAMED: Final = ("properties", "patternProperties", "dependentSchemas", "dependencies")
+_LISTED: Final = (*BRANCHES, "prefixItems")
+_SINGLE: Final = (*OF_VALUES, *CONDITIONAL, "if", "contains", "additionalItems", "unevaluatedItems")
+_DEFINITIONS: Final = frozenset({"definitions", "$defs"})
+_SAYS_NOTHING: Final = frozenset(
+    {"title", "description", "$comment", "default", "examples", "deprecated", "readOnly"}
+)
+
+_DEEPEST: Final = 32
+"""References followed within one another; what is deeper is compared by its text."""
+_MOST_OF_A_FIELD: Final = 2_000
+_MOST_OF_A_STREAM: Final = 30_000
+"""Schemas that references may multiply to; what is beyond is compared by its text."""
+
+_PLAIN_NUMBERS: Final = msgspec.json.Decoder(float_hook=lambda text: Raw(text.encode()))
+
+
+def may_refer(schema: bytes) -> bool:
+    """Whether JSON text may hold a reference; False is certain."""
+    return b'Ref"' in schema or b'"$ref"' in schema or b"\\u00" in schema
+
+
+class Schema:
+    """One stream's jsonSchema, and what its references name.
+
+    References are JSON pointers, anchors, or the schema's own `$id` with one of these. What they
+    name elsewhere is not read.
+    """
+
+    def __init__(self, root: Any) -> None:
+        self.root = root
+        self._targets: dict[str, Any] = {}
+        self._anchors: dict[str, Any] | None = None
+        self._digests: dict[int, str] = {}
+        self._budget = _MOST_OF_A_STREAM
+        self._left = 0
+        self.is_cut = False
+        """Whether the last `inlined` schema leaves a reference in it, or a part out."""
+
+    @classmethod
+    def read(cls, text: bytes) -> Schema:
+        """The schema that JSON text holds.
+
+        Raises:
+            msgspec.DecodeError: it is not JSON.
+            RecursionError: it is nested too deeply.
+        """
+        return cls(_PLAIN_NUMBERS.decode(text))
+
+    def target(self, schema: Mapping[str, Any]) -> tuple[str, Any] | None:
+        """What a schema's reference says, and the schema it names: None where nothing can be found.
+
+        A chain of references is followed to its end.
+        """
+        pointer = reference_of(schema)
+        seen: set[str] = set()
+        found: Any = None
+        while pointer is not None and pointer not in seen:
+            seen.add(pointer)
+            if pointer not in self._targets:
+                self._targets[pointer] = self._named(pointer)
+            found = self._targets[pointer]
+            further = reference_of(found) if isinstance(found, dict) else None
+            if further is None or len(found) > 1:
+                return None if found is None else (pointer, found)
+            pointer = further
+        return None
+
+    def _named(self, reference: str) -> Any:
+        base, _, fragment = reference.partition("#")
+        if base and base != _id(self.root):
+            return None
+        fragment = unquote(fragment)
+        if fragment and not fragment.startswith("/"):
+            return self._anchored(fragment)
+        found = self.root
+        for escaped in fragment.split("/")[1:]:
+            step = escaped.replace("~1", "/").replace("~0", "~")
+            if isinstance(found, dict):
+                found = found.get(step)
+            elif isinstance(found, list) and step.isdecimal() and int(step) < len(found):
+                found = found[int(step)]
+            else:
+                return None
+        return found
+
+    def _anchored(self, name: str) -> Any:
+        if self._anchors is None:
+            self._anchors = {}
+            stack = [self.root]
+            while stack:
+                value = stack.pop()
+                if isinstance(value, dict):
+                    for member in ("$anchor", "$dynamicAnchor"):
+                        if isinstance(value.get(member), str):
+                            self._anchors.setdefault(value[member], value)
+                    own = value.get("$id")
+                    if isinstance(own, str) and own.startswith("#"):
+                        self._anchors.setdefault(own[1:], value)
+                    stack += value.values()
+                elif isinstance(value, list):
+                    stack += value
+        return self._anchors.get(name)
+
+    # -- fields
+
+    def fields(self) -> dict[str, list[Any]]:
+        """The schemas of each top-level field, in the order in which they are declared.
+
+        They stand under `properties`, and in branches and behind references of the whole schema.
+        """
+        found: dict[str, list[Any]] = {}
+        for part in self.parts(self.root):
+            properties = part.get("properties")
+            if isinstance(properties, dict):
+                for name, schema in properties.items():
+                    found.setdefault(name, []).append(schema)
+        return found
+
+    def declared(self) -> dict[str, list[Any]]:
+        """As `fields`, and under `{}` and `{pattern}` those of which the names are not declared."""
+        found = self.fields()
+        for part in self.parts(self.root):
+            patterns = part.get("patternProperties")
+            if isinstance(patterns, dict):
+                for pattern, schema in patterns.items():
+                    found.setdefault(f"{{{pattern}}}", []).append(schema)
+            for keyword in OF_VALUES:
+                if isinstance(part.get(keyword), dict):
+                    found.setdefault("{}", []).append(part[keyword])
+        return found
+
+    def top_level_names(self) -> Iterator[str]:
+        """The names and patterns that the whole schema has for its top-level fields.
+
+        Also those that are only required, allowed or asked for by a condition.
+        """
+        for part in self.parts(self.root):
+            yield from _names_of(part)
+            for condition in self.parts(part.get("if")):
+                yield from _names_of(condition)
+
+    def parts(self, schema: Any) -> Iterator[dict[str, Any]]:
+        """The schemas that describe one value: this one, its branches, and what they refer to."""
+        seen: set[int] = set()
+        waiting = [schema]
+        while waiting:
+            part = waiting.pop()
+            if not isinstance(part, dict) or id(part) in seen:
+                continue
+            seen.add(id(part))
+            yield part
+            more = []
+            named = self.target(part)
+            if named is not None:
+                more.append(named[1])
+            for keyword in BRANCHES:
+                branches = part.get(keyword)
+                if isinstance(branches, list):
+                    more += branches
+            more += conditional(part)
+            waiting += reversed(more)
+
+    # -- without references
+
+    def inlined(self, schema: Any) -> Any:
+        """A schema with what it refers to written in place.
+
+        A reference back to a schema around it becomes that one's type alone. One that leads nowhere
+        stays. One that would make too much of the schema stays with a digest of what it names, so
+        that a change in there is still a difference; `is_cut` says that one of these happened.
+        """
+        self.is_cut = False
+        self._left = min(_MOST_OF_A_FIELD, self._budget)
+        before = self._left
+        try:
+            return self._inline(schema, (), 0)
+        finally:
+            self._budget -= before - max(self._left, 0)
+
+    def _inline(self, schema: Any, around: tuple[int, ...], depth: int) -> Any:
+        if not isinstance(schema, dict):
+            return schema
+        self._left -= 1
+        around = (*around, id(schema))
+        if reference_of(schema) is None:
+            return self._members(schema, around, depth)
+        beside = {
+            keyword: value
+            for keyword, value in schema.items()
+            if keyword not in REFERENCES
+            and keyword not in _SAYS_NOTHING
+            and keyword not in _DEFINITIONS
+        }
+        named = self.target(schema)
+        if named is None:
+            self.is_cut = True
+            kept = {keyword: schema[keyword] for keyword in REFERENCES if keyword in schema}
+            return self._members(beside, around, depth) | kept
+        pointer, target = named
+        if id(target) in around:
+            self.is_cut = True
+            there = self._type_of(target)
+        elif depth >= _DEEPEST or self._left <= 0:
+            self.is_cut = True
+            there = self._type_of(target) | {"$ref": f"{pointer} {self.digest(target)}"}
+        else:
+            there = self._inline(target, around, depth + 1)
+        if not beside:
+            return there
+        return {"allOf": [there, self._members(beside, around, depth)]}
+
+    def _members(self, schema: dict[str, Any], around: tuple[int, ...], depth: int) -> Any:
+        def inline(value: Any) -> Any:
+            return self._inline(value, around, depth)
+
+        made: dict[str, Any] = {}
+        for keyword, value in schema.items():
+            if keyword in _DEFINITIONS and isinstance(value, dict):
+                continue
+            if keyword in _NAMED and isinstance(value, dict):
+                made[keyword] = {name: inline(inner) for name, inner in value.items()}
+            elif (keyword in _LISTED or keyword == "items") and isinstance(value, list):
+                made[keyword] = [inline(inner) for inner in value]
+            elif keyword in _SINGLE or keyword in ("items", "not"):
+                made[keyword] = inline(value)
+            else:
+                made[keyword] = value
+        return made
+
+    def _type_of(self, schema: Any) -> dict[str, Any]:
+        for part in self.parts(schema):
+            if "type" in part:
+                return {"type": part["type"]}
+            if isinstance(part.get("properties"), dict):
+                return {"type": "object"}
+        return {}
+
+    def digest(self, schema: Any) -> str:
+        """What is equal for schemas that are written the same, with all that they refer to."""
+        if id(schema) not in self._digests:
+            digest = blake2b(digest_size=8)
+            for one in self._reached(schema):
+                digest.update(msgspec.json.encode(one, order="sorted"))
+            self._digests[id(schema)] = digest.hexdigest()
+        return self._digests[id(schema)]
+
+    def _reached(self, *schemas: Any) -> Iterator[Any]:
+        """Schemas, and each that they refer to, directly or not, once."""
+        seen: set[int] = set()
+        waiting = list(schemas)
+        while waiting:
+            one = waiting.pop()
+            if id(one) in seen:
+                continue
+            seen.add(id(one))
+            yield one
+            named = (self.target(part) for part in walk(one))
+            waiting += [target[1] for target in named if target is not None]
+
+    # -- names
+
+    def marked(
+        self, schemas: Iterable[Any], is_marked: Callable[[Iterator[str]], bool]
+    ) -> set[int]:
+        """The ids of those schemas of which the names, or those of what they refer to, are marked.
+
+        Each schema is looked at once, however many refer to it.
+        """
+        users: dict[int, list[int]] = {}
+        found: list[int] = []
+        for one in self._reached(*schemas):
+            if is_marked(name for part in walk(one) for name in _names_of(part)):
+                found.append(id(one))
+            for part in walk(one):
+                named = self.target(part)
+                if named is not None:
+                    users.setdefault(id(named[1]), []).append(id(one))
+        marked: set[int] = set()
+        while found:
+            one_id = found.pop()
+            if one_id not in marked:
+                marked.add(one_id)
+                found += users.get(one_id, ())
+        return marked
+
+    def names(self, schema: Any) -> Iterator[str]:
+        """The names of all fields in a schema, at any depth.
+
+        Also patterns that names have, and names that are only required or allowed.
+        """
+        for one in self._reached(schema):
+            for part in walk(one):
+                yield from _names_of(part)
+
+
+def conditional(schema: Mapping[str, Any]) -> list[Any]:
+    """The schemas that describe the same value as this one where a condition holds."""
+    found = [schema[keyword] for keyword in CONDITIONAL if keyword in schema]
+    for keyword in ("dependentSchemas", "dependencies"):
+        named = schema.get(keyword)
+        if isinstance(named, dict):
+            found += named.values()
+    return [one for one in found if isinstance(one, dict)]
+
+
+def reference_of(schema: Mapping[str, Any]) -> str | None:
+    """What a schema refers to; None where it does not."""
+    for keyword in REFERENCES:
+        reference = schema.get(keyword)
+        if isinstance(reference, str):
+            return reference
+    return None
+
+
+def walk(schema: Any) -> Iterator[dict[str, Any]]:
+    """A schema and all schemas written in it; its definitions aside, which are not of it."""
+    waiting = [schema]
+    while waiting:
+        one = waiting.pop()
+        if not isinstance(one, dict):
+            continue
+        yield one
+        inner: list[Any] = []
+        for keyword, value in one.items():
+            if keyword in _NAMED:
+                inner += value.values() if isinstance(value, dict) else ()
+            elif keyword in _LISTED or keyword == "items":
+                inner += value if isinstance(value, list) else [value]
+            elif keyword in _SINGLE or keyword == "contentSchema":
+                inner.append(value)
+        waiting += reversed(inner)
+
+
+def _names_of(schema: Mapping[str, Any]) -> Iterator[str]:
+    """The names that one schema has for the fields of its value."""
+    for keyword in (*_NAMED, "dependentRequired"):
+        named = schema.get(keyword)
+        if isinstance(named, dict):
+            yield from named
+    names = schema.get("propertyNames")
+    allowed = names.get("enum") if isinstance(names, dict) else None
+    for listed in (schema.get("required"), allowed):
+        if isinstance(listed, list):
+            yield from (name for name in listed if isinstance(name, str))
+    if isinstance(names, dict):
+        yield from (
+            name for name in (names.get("const"), names.get("pattern")) if isinstance(name, str)
+        )
+
+
+def _id(root: Any) -> str | None:
+    own = root.get("$id", root.get("id")) if isinstance(root, dict) else None
+    return own.rstrip("#") if isinstance(own, str) else None

@@ -1,0 +1,80 @@
+"""The history of settings that decide what happens without a person. Append-only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import text
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from shared import access
+from shared.models import SettingChange
+from shared.registry._pages import stamp
+
+SettingSubject: TypeAlias = Literal["policy", "observation", "webhook"]
+"""What was changed: of a connection, or a webhook."""
+
+
+async def record_setting_change(
+    session: AsyncSession,
+    subject: SettingSubject,
+    subject_id: UUID,
+    change: Mapping[str, Any],
+    *,
+    by: str | None = None,
+) -> None:
+    """Add a change to the history, with who it is for and who asked.
+
+    `subject_id` is the connection's id, or the webhook's. `by` is the person that the caller named;
+    None for the caller.
+    """
+    await session.execute(
+        insert(SettingChange).values(
+            subject=subject,
+            subject_id=subject_id,
+            change=msgspec.json.encode(change, enc_hook=str).decode(),
+            changed_by=access.named(by),
+            requested_by=access.asked_by(),
+        )
+    )
+
+
+async def setting_history_json(
+    session: AsyncSession,
+    subject: SettingSubject,
+    subject_id: UUID,
+    *,
+    limit: int,
+    after: int | None,
+) -> str:
+    """A page of changes as JSON text, newest first: `{"items": […], "next": cursor or null}`.
+
+    `after` is the `next` of the page before.
+    """
+    parameters = {"subject": subject, "id": subject_id, "limit": limit, "after": after}
+    found: str = (await session.execute(_PAGE, parameters)).scalar_one()
+    return found
+
+
+_PAGE = text(f"""
+    WITH page AS (
+        SELECT * FROM setting_changes
+        WHERE subject = :subject AND subject_id = :id
+            AND (CAST(:after AS bigint) IS NULL OR id < CAST(:after AS bigint))
+        ORDER BY id DESC LIMIT :limit + 1
+    ), kept AS (SELECT * FROM page ORDER BY id DESC LIMIT :limit)
+    SELECT json_build_object(
+        'items', coalesce((
+            SELECT json_agg(json_build_object(
+                'at', {stamp("k.at")}, 'by', k.changed_by,
+                'requested_by', k.requested_by, 'change', k.change
+            ) ORDER BY k.id DESC) FROM kept k
+        ), '[]'),
+        'next', CASE WHEN (SELECT count(*) FROM page) > :limit
+            THEN (SELECT min(id)::text FROM kept) END
+    )::text
+""")  # noqa: S608 - no input

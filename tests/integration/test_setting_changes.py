@@ -1,0 +1,201 @@
+"""Who may change what happens without a person, and who is recorded for it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from shared.access import KEY_SCOPES, Scope
+from tests import access
+from tests.integration.conftest import Mesh
+from tests.integration.drifting import ACCOUNT, drift, offering, repairs_until
+
+Json = dict[str, Any]
+LESS = {"Id": "string", "Name": "string"}
+ALL_BUT_DECIDE = [scope for scope in KEY_SCOPES if scope is not Scope.REPAIRS_DECIDE]
+
+
+@asynccontextmanager
+async def caller(
+    mesh: Mesh, of: httpx.AsyncClient, *scopes: Scope
+) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the same service by another key; its header `x-name` says what it is called."""
+    key = await access.insert(mesh.sql, *scopes)
+    transport = of._transport
+    headers = {"Authorization": f"Bearer {key.key}", "x-name": f"tests (key {key.id})"}
+    client = httpx.AsyncClient(transport=transport, base_url=of.base_url, headers=headers)
+    yield client  # the transport is closed by whoever made it
+
+
+async def history(mesh: Mesh, path: str, **asked: Any) -> Json:
+    """A page of changes."""
+    at = mesh.schema_observer if path.endswith("observation") else mesh.drift_repair_agent
+    answer = await at.get(f"{path}/history", params=asked)
+    assert answer.status_code == 200, answer.text
+    page: Json = answer.json()
+    return page
+
+
+async def test_who_may_not_decide_may_not_set_a_policy(mesh: Mesh) -> None:
+    """Every scope but `repairs:decide`: a policy decides in its caller's place."""
+    connection = await mesh.onboard()
+    path = f"/connections/{connection['id']}/policy"
+    order = {"reactions": {"field": {"removed": "apply"}}}
+
+    async with caller(mesh, mesh.drift_repair_agent, *ALL_BUT_DECIDE) as other:
+        answer = await other.put(path, json=order)
+
+    assert (answer.status_code, answer.json()["scope"]) == (403, "repairs:decide")
+    assert (await mesh.drift_repair_agent.get(path)).json()["own"] == {}
+    async with caller(mesh, mesh.drift_repair_agent, Scope.REPAIRS_DECIDE) as other:
+        assert (await other.put(path, json=order)).status_code == 200
+
+
+async def test_who_may_not_decide_may_not_have_a_look_believed(mesh: Mesh) -> None:
+    """Every scope but `repairs:decide`: what is missing might be removed at once."""
+    connection = await mesh.onboard()
+    path = f"/connections/{connection['id']}"
+    mesh.airbyte.hide("Contact")
+
+    async with caller(mesh, mesh.schema_observer, *ALL_BUT_DECIDE) as other:
+        refused = await other.post(f"{path}/observe", json={"believe": True})
+        looked = await other.post(f"{path}/observe", json={"believe": False})
+
+    assert (refused.status_code, refused.json()["scope"]) == (403, "repairs:decide")
+    assert looked.json()["outcome"] == "suspicious"
+    assert (await history(mesh, f"{path}/observation"))["items"] == []
+    await mesh.schema_observer.post(f"{path}/observe", json={"believe": True})
+    (believed,) = (await history(mesh, f"{path}/observation"))["items"]
+    assert (believed["change"], believed["by"]) == ({"believe": True}, access.NAME)
+
+
+async def test_a_version_that_a_policy_decided_names_who_set_it(mesh: Mesh) -> None:
+    """The author of the entry that decided, not of the newest change; so does the repair."""
+    connection = await mesh.onboard()
+    path = f"/connections/{connection['id']}/policy"
+    async with caller(mesh, mesh.drift_repair_agent, Scope.REPAIRS_DECIDE) as other:
+        name = other.headers["x-name"]
+        await other.put(path, json={"reactions": {"field": {"removed": "apply"}}, "by": "Bob"})
+    await mesh.drift_repair_agent.put(path, json={"verify": "read_back"})
+
+    offered = offering(LESS)
+    offered["streams"][1]["stream"]["jsonSchema"]["properties"]["Extra"] = {"type": "string"}
+    await drift(mesh, connection, offered)
+
+    (repair,) = await repairs_until(mesh, connection, ["applied"])
+    author = f"Bob, requested by {name}"
+    by_kind = {one["kind"]: one["decision"] for one in repair["changes"]}
+    assert {kind: one["policy_set_by"] for kind, one in by_kind.items()} == {
+        "field_removed": author,
+        "field_added": None,
+    }
+    assert repair["decisions"][0]["policy_set_by"] == author
+    versions = f"/connections/{connection['id']}/catalog-versions"
+    listed = (await mesh.orchestrator.get(versions)).json()
+    newest = (listed["items"] if isinstance(listed, dict) else listed)[0]
+    assert (newest["decided_by"], newest["policy_set_by"]) == ("policy", author)
+
+
+async def test_changes_of_a_policy_are_listed_with_who_made_them(mesh: Mesh) -> None:
+    """Newest first, page by page; what changes nothing is no change."""
+    connection = await mesh.onboard()
+    path = f"/connections/{connection['id']}/policy"
+    orders: list[Json] = [
+        {"reactions": {"field": {"added": "propose"}}, "by": "Ada"},
+        {"verify": "sync"},
+        {"verify": "sync"},
+        {"reactions": {"field": {"added": None}}},
+    ]
+    for order in orders:
+        assert (await mesh.drift_repair_agent.put(path, json=order)).status_code == 200
+
+    first = await history(mesh, path, limit=2)
+    rest = await history(mesh, path, limit=2, after=first["next"])
+
+    assert (len(first["items"]), rest["next"]) == (2, None)
+    found = [(one["by"], one["requested_by"], one["change"]) for one in first["items"]]
+    assert found == [
+        (access.NAME, access.NAME, {"reactions": {"field": {"added": None}}}),
+        (access.NAME, access.NAME, {"verify": "sync"}),
+    ]
+    (oldest,) = rest["items"]
+    assert (oldest["by"], oldest["requested_by"]) == ("Ada", access.NAME)
+    policy = (await mesh.drift_repair_agent.get(path)).json()
+    assert (policy["updated_by"], policy["requested_by"]) == (access.NAME, access.NAME)
+
+
+@pytest.mark.parametrize(
+    "order", [{}, {"by": "Ada"}, {"reactions": {}}, {"reactions": {"field": {}}}]
+)
+async def test_an_empty_order_is_refused(mesh: Mesh, order: Json) -> None:
+    """422, and nobody is recorded as who changed nothing."""
+    connection = await mesh.onboard()
+    path = f"/connections/{connection['id']}/policy"
+
+    answer = await mesh.drift_repair_agent.put(path, json=order)
+
+    assert (answer.status_code, answer.json()["code"]) == (422, "empty_policy")
+    assert (await history(mesh, path))["items"] == []
+
+
+async def test_changes_of_an_interval_are_listed(mesh: Mesh) -> None:
+    """With whose credentials asked for them."""
+    connection = await mesh.onboard()
+    path = f"/connections/{connection['id']}/observation"
+    await mesh.schema_observer.put(path, json={"interval_seconds": 300})
+    (change,) = (await history(mesh, path))["items"]
+    assert (change["change"], change["by"]) == ({"interval_seconds": 300}, access.NAME)
+
+
+async def test_a_decision_is_the_callers_unless_somebody_is_named(mesh: Mesh) -> None:
+    """Approve, reject and roll back; where somebody is named, the caller is there, too."""
+    connection = await mesh.onboard()
+    agent = mesh.drift_repair_agent
+
+    async def proposed(offered: Json, states: list[str]) -> str:
+        await drift(mesh, connection, offered)
+        found = await repairs_until(mesh, connection, states)
+        return f"/repairs/{next(one['id'] for one in found if one['state'] == 'proposed')}"
+
+    path = await proposed(offering(LESS), ["proposed"])
+    approved = (await agent.post(f"{path}/approve", json={})).json()
+    (decision,) = approved["decisions"]
+    assert (decision["by"], decision["asked_by"]) == (access.NAME, access.NAME)
+    made = approved["changes"][0]["decision"]
+    assert (made["by"], made["asked_by"]) == (access.NAME, access.NAME)
+
+    path = await proposed(offering({"Id": "string"}), ["applied", "proposed"])
+    rejected = (await agent.post(f"{path}/reject", json={"by": "Ada"})).json()
+    assert [(one["by"], one["asked_by"]) for one in rejected["decisions"]] == [("Ada", access.NAME)]
+    made = rejected["changes"][0]["decision"]
+    assert (made["by"], made["asked_by"]) == ("Ada", access.NAME)
+
+    mesh.airbyte.offers(offering(ACCOUNT))
+    discovered = await mesh.orchestrator.post(f"/connections/{connection['id']}/discover")
+    assert discovered.status_code == 200
+    rolled = await agent.post(
+        f"/connections/{connection['id']}/rollback", json={"version": 1, "by": "Bob"}
+    )
+    assert rolled.json()["decisions"][0]["asked_by"] == access.NAME, rolled.text
+    listed = (
+        await mesh.orchestrator.get(f"/connections/{connection['id']}/catalog-versions")
+    ).json()
+    versions = listed["items"] if isinstance(listed, dict) else listed
+    found = [(one["decided_by"], one["asked_by"]) for one in versions[:2]]
+    assert found == [("Bob", access.NAME), (access.NAME, access.NAME)]
+
+
+async def test_nobody_is_called_policy(mesh: Mesh) -> None:
+    """It is what AAM calls itself where no person decided."""
+    connection = await mesh.onboard()
+    await drift(mesh, connection, offering(LESS))
+    (repair,) = await repairs_until(mesh, connection, ["proposed"])
+    for by in ("policy", " Policy "):
+        answer = await mesh.drift_repair_agent.post(
+            f"/repairs/{repair['id']}/approve", json={"by": by}
+        )
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")

@@ -1,0 +1,44 @@
+"""What tests ask about processes: which there are, and whether they are gone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterable
+
+
+def are_gone(pids: Iterable[int]) -> bool:
+    """Whether none of them is left."""
+    return not any(map(is_alive, pids))
+
+
+def is_alive(pid: int) -> bool:
+    """Whether there is such a process."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def family(pid: int) -> set[int]:
+    """A process with all its descendants."""
+    listed = subprocess.run(
+        ["/bin/ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True
+    ).stdout
+    parents = [tuple(map(int, line.split())) for line in listed.splitlines()]
+    found = {pid}
+    while more := {child for child, parent in parents if parent in found} - found:
+        found |= more
+    return found
+
+
+def becomes_true(fact: Callable[[], bool], timeout_s: float) -> bool:
+    """Whether it is true within `timeout_s` seconds."""
+    deadline = time.monotonic() + timeout_s
+    while not fact():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True

@@ -1,0 +1,37 @@
+"""What the requirement files pin, read for the tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import NormalizedName, canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[2]
+SHIPPED = "requirements.txt"
+NESTED = (SHIPPED, "local/requirements.txt", "requirements-dev.txt")
+"""Each holds the ones before it."""
+LOCKED = (
+    *NESTED,
+    "tests/semgrep/requirements.txt",
+    *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("local/airbyte/connectors/*.txt")),
+)
+
+
+def requirements(file: str) -> dict[str, Requirement]:
+    """The requirements of a file, by the text of each with its hashes."""
+    joined = (ROOT / file).read_text().replace("\\\n", " ")
+    return {
+        " ".join(line.split()): Requirement(line.split(" --")[0])
+        for line in joined.splitlines()
+        if line and not line.startswith("#")
+    }
+
+
+def here(file: str) -> dict[NormalizedName, str]:
+    """The versions that a file asks for on this machine, by package."""
+    return {
+        canonicalize_name(one.name): str(one.specifier).removeprefix("==")
+        for one in requirements(file).values()
+        if one.marker is None or one.marker.evaluate()
+    }

@@ -1,0 +1,153 @@
+"""What people decided about renames before, and what it does to the suggestions after it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from services.rag_engine.evidence import NAMES_AT_MOST, PastDecision
+from tests.bench import decisions, renames
+from tests.unit.renaming import NUMBER, TEXT, YES_NO, became, element, only
+
+
+def decided(removed: str, became: str | None, *, accepted: bool = True, **at: Any) -> PastDecision:
+    """A decision in the stream that is asked about, unless told otherwise."""
+    return PastDecision(
+        entity="field",
+        namespace=None,
+        stream=at.get("stream", "orders"),
+        removed=(removed,),
+        became=None if became is None else (became,),
+        is_accepted=accepted,
+        connection=at.get("connection"),
+    )
+
+
+def test_an_identical_decision_is_more_than_names() -> None:
+    """Not in another stream, and not when the types do not fit any more."""
+    before = only(became("icon", "emoji size color"))
+    here = only(became("icon", "emoji size color", past=[decided("icon", "emoji")]))
+    assert (here.became, here.confidence, here.more_than_names) == (("emoji",), 0.95, True)
+    elsewhere = decided("icon", "emoji", stream="users")
+    there = only(became("icon", "emoji size color", past=[elsewhere]))
+    assert there.more_than_names is False
+    assert before.confidence < there.confidence < 0.9
+    clash = became("icon", [element("emoji", NUMBER)], past=[decided("icon", "emoji")])
+    assert only(clash).more_than_names is False
+
+
+def test_a_rejected_pair_is_not_suggested() -> None:
+    """Neither as a suggestion nor as another candidate; a hint does not bring it back."""
+    hinted = [element("price_amount", TEXT | {"x-renamed-from": "price"})]
+    past = [decided("price", "price_amount", accepted=False)]
+    assert became("price", hinted, past=past).unmatched == [("price",)]
+    suggestion = only(became("price", [*hinted, element("cost")], past=past))
+    assert (suggestion.became, suggestion.alternatives) == (("cost",), [])
+
+
+def test_the_newest_decision_counts() -> None:
+    """Newest first: what was accepted later ends what was accepted before."""
+    accepted = [decided("icon", "emoji"), decided("icon", "glyph")]
+    answer = became("icon", "emoji glyph", past=accepted)
+    assert (only(answer).became, only(answer).more_than_names) == (("emoji",), True)
+    dropped = became("icon", "emoji glyph", past=[decided("icon", None), *accepted])
+    assert only(dropped) == only(became("icon", "emoji glyph"))
+
+
+REGION = ("Region__c", [element("Sales_Region__c"), element("Fax_Consent__c", YES_NO)])
+
+
+def test_a_dropped_field_says_nothing_about_the_fields_that_come_later() -> None:
+    """README's own order: the field is dropped, and later it is asked what it became."""
+    fresh = only(became(*REGION))
+    assert (fresh.became, fresh.confidence > 0.8) == (("Sales_Region__c",), True)
+    for connection in (None, "a", "b"):
+        past = [decided("Region__c", None, connection=connection)]
+        assert only(became(*REGION, past=past, connection="a")) == fresh
+    assert only(became(*REGION, past=[decided("Other__c", None)] * 5)) == fresh
+
+
+def test_a_rejection_is_final_in_its_connection_alone() -> None:
+    """In another connection it speaks a little against the pair; elsewhere it is not heard."""
+    fresh = only(became(*REGION))
+    past = [decided("Region__c", "Sales_Region__c", accepted=False, connection="a")]
+    assert became(*REGION, past=past, connection="a").suggestions == []
+    for connection in ("b", None):
+        other = only(became(*REGION, past=past, connection=connection))
+        assert other.became == ("Sales_Region__c",)
+        assert 0.5 < other.confidence < fresh.confidence
+    # Other names may change in the same words.
+    past = [decided("Zone__c", "Sales_Zone__c", accepted=False, connection="a")] * 3
+    assert only(became(*REGION, past=past, connection="a")) == fresh
+
+
+def test_a_connections_own_decision_goes_before_those_of_others() -> None:
+    """However new the others are; they count where it has decided nothing."""
+    here, there = decided("icon", "emoji", connection="a"), decided("icon", "glyph", connection="b")
+    for past in ([here, there], [there, here]):
+        assert only(became("icon", "emoji glyph", past=past, connection="a")).became == ("emoji",)
+    own = only(became("icon", "emoji glyph", past=[there], connection="a"))
+    assert (own.became, own.more_than_names) == (("glyph",), True)
+    taken_back = [decided("icon", "glyph", accepted=False, connection="c"), there]
+    assert only(became("icon", "emoji glyph", past=taken_back)).more_than_names is False
+    dropped_there = [decided("icon", None, connection="b"), there]
+    assert only(became("icon", "emoji glyph", past=dropped_there)).more_than_names is False
+
+
+def test_nothing_is_suggested_below_the_floor() -> None:
+    """A wrong type and another name are no suggestion, though there is nothing else."""
+    assert became("Region__c", [element("Fax_Consent__c", YES_NO)]).suggestions == []
+
+
+def test_a_suggestion_tells_its_rival_and_whether_the_types_clash() -> None:
+    """Of either field: another new name for it, or another field that became it."""
+    names = only(became("amount", "amount_net amount_gross"))
+    assert names.rival == names.alternatives[0].confidence > 0.3
+    gone = only(became("amount_net amount_gross", "amount"))
+    assert gone.rival > 0.2
+    assert only(became("meta", "metadata")).rival == 0
+    assert only(became("meta", "metadata")).types_clash is False
+    assert only(became("is_active", [element("isActive", NUMBER)])).types_clash is True
+
+
+def test_a_similar_decision_helps_a_little() -> None:
+    """The same change of words, accepted for other names."""
+    plain = became("modified", "modified_on seen_on").suggestions[0].confidence
+    past = [decided("created", "created_on", stream="users")]
+    [suggestion] = became("modified", "modified_on seen_on", past=past).suggestions
+    assert plain < suggestion.confidence <= NAMES_AT_MOST
+    assert suggestion.more_than_names is False
+
+
+# After sequences of decisions about the renames that developers declared
+
+STEPS = renames.steps()
+TOTAL = sum(len(step.gold) for step in STEPS)
+
+
+@pytest.mark.parametrize("sequence", [decisions.dropped, decisions.others_words])
+def test_decisions_about_something_else_change_no_suggestion(sequence: decisions.Decisions) -> None:
+    """A field that was dropped before, and other fields' rejections."""
+    assert decisions.after(STEPS, sequence) == renames.told(STEPS)
+
+
+def test_wrong_suggestions_that_were_rejected_are_not_repeated() -> None:
+    """What is suggested in their place is right more often."""
+    plain, told = renames.told(STEPS), decisions.after(STEPS, decisions.mistaken)
+    assert renames.best_f1(told, TOTAL) > renames.best_f1(plain, TOTAL)
+    assert len(told) < len(plain)
+
+
+def test_another_connections_rejections_leave_the_right_ones() -> None:
+    """Each suggestion was rejected there: the order stays, and the confidence means something."""
+    told = decisions.after(STEPS, decisions.elsewhere)
+    assert renames.best_f1(told, TOTAL) > 0.8
+    assert renames.ece(told) <= 0.15
+
+
+def test_a_history_of_true_decisions_makes_better_suggestions() -> None:
+    """The steps of each application in order, each decided before the next."""
+    told = decisions.history(STEPS)
+    assert renames.best_f1(told, TOTAL) >= renames.best_f1(renames.told(STEPS), TOTAL)
+    assert renames.ece(told) <= 0.15
