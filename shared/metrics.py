@@ -184,7 +184,6 @@ _UPSTREAM: Final = (
     "upstream_auth",
     "upstream_conflict",
     "upstream_failed",
-    "upstream_forbidden",
     "upstream_login_off",
     "upstream_missing",
     "upstream_not_airbyte",
