@@ -184,7 +184,7 @@ async def test_a_policy_of_its_own_decides(mesh: Mesh) -> None:
     status, _ = await post(mesh, "/repair/apply_new_catalog", order)
 
     assert status == 200
-    assert synced(mesh, connection) >= SECRETS.keys()
+    assert synced(mesh, connection) >= set(SECRETS)
 
 
 # Imports and rollbacks
