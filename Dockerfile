@@ -14,6 +14,8 @@ ENV PATH=/opt/aam/bin:$PATH \
     PYTHONUNBUFFERED=1
 # A named volume takes over the owner of the folder it is mounted on.
 RUN install -d -o 10001 -g 10001 -m 0700 /run/aam /run/passwords /run/migration \
+        /run/settings/orchestrator /run/settings/auth_broker /run/settings/drift_repair_agent \
+        /run/settings/schema_observer /run/settings/rag_engine \
         /run/keys/orchestrator /run/keys/drift_repair_agent /run/keys/public /run/key /run/first-key
 WORKDIR /app
 COPY --from=dependencies /opt/aam /opt/aam

@@ -69,7 +69,7 @@ bench: $(VENV)/.dev ## The benchmarks, as ratios to floors of the same run
 	@$(BIN)/python -m tests.bench
 
 migrate: $(VENV)/.local ## Bring SUPABASE_DB_URL's registry up to date, as MIGRATION_DB_URL (or the running mesh's)
-	@if [ -z "$$SUPABASE_DB_URL" ] && [ -f .aam/env ]; then source .aam/env; fi; $(BIN)/alembic upgrade head
+	@if [ -z "$$SUPABASE_DB_URL" ] && [ -f .aam/env ]; then source .aam/env; source .aam/env.owner; fi; $(BIN)/alembic upgrade head
 
 # SCOPES="connections:read repairs:decide" says what it may; without, everything.
 key: $(VENV)/.local ## Make a key for a caller, OWNER=ada@example.com, and print it once

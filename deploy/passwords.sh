@@ -1,35 +1,49 @@
 #!/bin/sh
 # Draws this installation's own database passwords, the key that webhooks are signed with and the one that
-# credentials are told apart with, once. Each is written where it is read: for Postgres one file per role, for the
-# services the URLs that hold it, and the tables' owner's for the migrations alone.
+# credentials are told apart with, once. Each is written where it is read: for Postgres one file per role, for each
+# service the URL of its own login in a folder of its own, and the tables' owner's for the migrations alone.
 set -eu
 umask 077
-: "${PASSWORDS_DIR:?}" "${AAM_SETTINGS_DIR:?}" "${MIGRATION_DIR:?}"
+: "${PASSWORDS_DIR:?}" "${SETTINGS_DIR:?}" "${MIGRATION_DIR:?}"
 
-leave() { # path, content: nobody ever sees half of it, and what is there stays
-    [ -s "$1" ] && return
+write() { # path, content: nobody ever sees half of it
     printf '%s\n' "$2" >"$1.new"
     mv "$1.new" "$1"
+}
+
+leave() { # the same, and what is there stays
+    [ -s "$1" ] || write "$1" "$2"
 }
 
 draw() {
     od -An -N24 -tx1 /dev/urandom | tr -d ' \n'
 }
 
-for role in postgres aam aam_mesh warehouse; do
+url() { # role, database
+    printf 'postgresql://%s:%s@postgres:5432/%s?sslmode=disable' "$1" "$(cat "$PASSWORDS_DIR/$1")" "$2"
+}
+
+services="orchestrator auth_broker drift_repair_agent schema_observer rag_engine"
+for role in postgres aam warehouse $(printf 'aam_%s_login ' $services); do
     leave "$PASSWORDS_DIR/$role" "$(draw)"
     chmod 0444 "$PASSWORDS_DIR/$role" # Postgres runs as another user; only it mounts this folder
 done
 chmod 0755 "$PASSWORDS_DIR"
-leave "$MIGRATION_DIR/supabase_db_url" \
-    "postgresql://aam:$(cat "$PASSWORDS_DIR/aam")@postgres:5432/aam?sslmode=disable"
-leave "$AAM_SETTINGS_DIR/supabase_db_url" \
-    "postgresql://aam_mesh:$(cat "$PASSWORDS_DIR/aam_mesh")@postgres:5432/aam?sslmode=disable"
-leave "$AAM_SETTINGS_DIR/webhook_signing_key" "$(draw)"
-leave "$AAM_SETTINGS_DIR/rotation_digest_key" "$(draw)"
+
+write "$MIGRATION_DIR/supabase_db_url" "$(url aam aam)"
+for service in $services; do
+    write "$SETTINGS_DIR/$service/supabase_db_url" "$(url "aam_${service}_login" aam)"
+done
+
+ours="$SETTINGS_DIR/orchestrator" theirs="$SETTINGS_DIR/drift_repair_agent"
+# Earlier releases had one folder for all services, which is the orchestrator's now.
+if [ -s "$ours/webhook_signing_key" ]; then
+    mv "$ours/webhook_signing_key" "$theirs/webhook_signing_key"
+fi
+leave "$theirs/webhook_signing_key" "$(draw)"
+leave "$ours/rotation_digest_key" "$(draw)"
 if [ -n "${AIRBYTE_ELSEWHERE:-}" ]; then
-    rm -f "$AAM_SETTINGS_DIR/warehouse_db_url" # it does not reach a Postgres that is not published
+    rm -f "$ours/warehouse_db_url" # it does not reach a Postgres that is not published
 else
-    leave "$AAM_SETTINGS_DIR/warehouse_db_url" \
-        "postgresql://warehouse:$(cat "$PASSWORDS_DIR/warehouse")@postgres:5432/warehouse?sslmode=disable"
+    write "$ours/warehouse_db_url" "$(url warehouse warehouse)"
 fi

@@ -10,12 +10,11 @@ import sys
 from collections.abc import Coroutine
 
 import typer
-from dotenv import dotenv_values
 from pydantic import ValidationError
 
 from local import demo as main_job
+from local import env_files, servers
 from local import events as lifecycle
-from local import servers
 from local import up as mesh
 from local.airbyte.store import InstallFailed
 from local.settings import Settings
@@ -69,7 +68,7 @@ def demo() -> None:
 def events() -> None:
     """Follow the lifecycle events of the running mesh, or of REDIS_URL's server."""
     running = _settings().state_dir / "env"
-    url = os.environ.get("REDIS_URL") or dotenv_values(running).get("REDIS_URL")
+    url = os.environ.get("REDIS_URL") or env_files.read(running).get("REDIS_URL")
     if not url:
         raise SystemExit(f"No mesh runs in {running.parent}: make up starts one.")
     _finish(lifecycle.follow(url))

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import asyncpg
 from redis.asyncio import Redis
 
-from local.stack import SERVICES, Stack
+from local.stack import Stack
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -62,10 +62,8 @@ class Mesh:
             Untrue: it answers another status, or not at all.
         """
         address = self.stack.url_of(name).removeprefix("http://")
-        headers = {"Content-Type": "application/json"}
-        if name in SERVICES:
-            header, _, value = self.stack.auth_file.read_text().strip().partition(": ")
-            headers[header] = value
+        header, _, value = self.stack.auth_file_of(name).read_text().strip().partition(": ")
+        headers = {"Content-Type": "application/json", header: value}
         status, answer = await asyncio.to_thread(_request, address, method, path, body, headers)
         told = answer.get("detail", "") if isinstance(answer, dict) else ""
         require(status == expect, f"{name} answered {status} to {method} {path}: {told}")
@@ -85,7 +83,7 @@ class Mesh:
 
     async def warehouse(self, query: str) -> Any:
         """One value out of the warehouse."""
-        connection = await asyncpg.connect(self.stack.postgres.url_of("warehouse"), timeout=10)
+        connection = await asyncpg.connect(self.stack.postgres.warehouse_url, timeout=10)
         try:
             return await connection.fetchval(query, timeout=30)
         finally:
@@ -144,7 +142,11 @@ class Wired:
 
         async def ended() -> Json | None:
             jobs = await self.mesh.ask("orchestrator", "GET", f"{self.path}/jobs")
-            found = (one for one in jobs if one["job_id"] == started["job_id"] and one["ended_at"])
+            found = (
+                one
+                for one in jobs["items"]
+                if one["job_id"] == started["job_id"] and one["ended_at"]
+            )
             return next(found, None)
 
         job = await _until(ended, "the job's end", within_s=SYNC_TIMEOUT_S)
@@ -193,9 +195,11 @@ class Wired:
         return found
 
     async def healed(self) -> Json:
-        """Look at the changed source; the repair that was applied without anybody."""
+        """Look at the changed source; the repair that was applied without anybody, whole."""
         seen = (await self.observed("changed"))["snapshot_id"]
-        return await self.repair(seen, "applied")
+        applied = await self.repair(seen, "applied")
+        whole: Json = await self.mesh.ask("drift_repair_agent", "GET", f"/repairs/{applied['id']}")
+        return whole
 
 
 @dataclass
@@ -372,13 +376,13 @@ class Journey:
         made = await self.mesh.in_airbyte(
             "connections/create", name="By hand", prefix="copy_", scheduleType="manual", **order
         )
-        (told,) = await self.mesh.ask(
+        imported = await self.mesh.ask(
             "orchestrator",
             "POST",
             "/connections/import",
             {"airbyte_connection_id": made["connectionId"]},
         )
-        self.two = Wired(self.mesh, told["connection_id"])
+        self.two = Wired(self.mesh, imported["items"][0]["connection_id"])
         await self.mesh.change("DELETE", "/Account/fields/SLAExpirationDate__c")
         versions = [await self.one.version(), await self.two.version()]
         before = await self._discoveries()

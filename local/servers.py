@@ -6,6 +6,7 @@ trusts a local user, and nothing here outlives the process that started it.
 
 from __future__ import annotations
 
+import hmac
 import importlib.metadata
 import importlib.util
 import os
@@ -33,7 +34,22 @@ START_TIMEOUT_S = 60.0
 THROW_AWAY = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 """Postgres options for data that nobody will miss."""
 
-_HAS_LOGIN = "aam_mesh.made"
+SERVICES = ("orchestrator", "auth_broker", "drift_repair_agent", "schema_observer", "rag_engine")
+_HAS_LOGINS = "logins_of_services.made"
+_HAS_WAREHOUSE_LOGIN = "aam_warehouse.made"
+
+_GIVE_TABLES_AWAY = (
+    "DO $$ DECLARE one record; BEGIN"
+    " FOR one IN SELECT oid::regclass AS name FROM pg_class"
+    " WHERE relowner = 'aam'::regrole AND relkind IN ('r', 'p', 'v', 'm')"
+    " AND relnamespace::regnamespace::text !~ '^(pg_|information_schema$)'"
+    " LOOP EXECUTE format('ALTER TABLE %s OWNER TO aam_warehouse', one.name); END LOOP;"
+    " FOR one IN SELECT nspname AS name FROM pg_namespace"
+    " WHERE nspowner = 'aam'::regrole AND nspname !~ '^(pg_|information_schema$)'"
+    " LOOP EXECUTE format('ALTER SCHEMA %I OWNER TO aam_warehouse', one.name); END LOOP;"
+    " END $$"
+)
+"""Makes what a superuser once wrote into a warehouse its own login's."""
 
 _ENV = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 
@@ -64,7 +80,7 @@ def free_port() -> int:
     wanted = Settings().free_ports
     first, last = map(int, wanted.split("-"))
     for _ in range(200):
-        port = random.randrange(first, last)  # noqa: S311 (no secret)
+        port = random.SystemRandom().randrange(first, last)
         if not is_taken(port):
             return port
     raise ServerFailed(f"No free port among {wanted}.")
@@ -121,7 +137,7 @@ class Server(ABC):
             raise ServerFailed(f"{self.name}: port {self.port} is taken.")
         deadline = time.monotonic() + START_TIMEOUT_S
         for _ in range(self.start_attempts):
-            with self.log.open("ab") as log:
+            with private_log(self.log) as log:
                 process = self._process = self._spawn(log)
             while process.exit_code() is None:
                 if self._is_ready():
@@ -164,7 +180,9 @@ class Server(ABC):
 class Postgres(Server):
     """Postgres with the databases of `DATABASES`; its superuser is `aam`.
 
-    The services of the mesh log in as `aam_mesh`, which owns nothing and may enter `aam` alone.
+    Each service of the mesh has a login of its own, `aam_<service>_login`, which owns nothing and
+    may enter `aam` alone. `aam_mesh` is the login of a registry that has one for all of them.
+    Connectors write as `aam_warehouse`, which owns `warehouse` and may enter that alone.
     """
 
     name = "postgres"
@@ -179,12 +197,14 @@ class Postgres(Server):
         log: Path | None = None,
         options: Mapping[str, str] | None = None,
     ) -> None:
-        self.data_dir = _made(data_dir)
+        self._user = _unprivileged_user()
+        # Who Postgres runs as has to pass through, to the cluster, which is theirs alone.
+        self.data_dir = _made(data_dir, mode=0o700 if self._user is None else 0o711)
         super().__init__(port=port, log=log or self.data_dir / "server.log")
         self.password = drawn_once(self.data_dir / "password")
         self.services_password = drawn_once(self.data_dir / "services_password")
+        self.warehouse_password = drawn_once(self.data_dir / "warehouse_password")
         self._options = dict(options or {})
-        self._user = _unprivileged_user()
         self._bin = _postgres_bin()
         self._home = self.data_dir if _is_reachable(self.data_dir) else _linked(self.data_dir)
         self._cluster = self._home / "cluster"
@@ -200,15 +220,29 @@ class Postgres(Server):
 
     @property
     def services_url(self) -> str:
-        """The database `aam`, as the services of the mesh."""
+        """The database `aam`, as a login that may do what all services together may."""
         return f"postgresql://aam_mesh:{self.services_password}@127.0.0.1:{self.port}/aam"
+
+    def url_for(self, service: str) -> str:
+        """The database `aam`, as one service of the mesh."""
+        return as_service(self.services_url, service)
+
+    @property
+    def warehouse_url(self) -> str:
+        """The database `warehouse`, as its owner, who may enter no other."""
+        account = f"aam_warehouse:{self.warehouse_password}"
+        return f"postgresql://{account}@127.0.0.1:{self.port}/warehouse"
 
     def _spawn(self, log: IO[bytes]) -> Leashed:
         if not self._cluster.exists():
             self._make_cluster(log)
-        elif not (self._cluster / _HAS_LOGIN).exists():
-            self._tell(self._cluster, self._services_login(), log=log)
-            (self._cluster / _HAS_LOGIN).touch()
+        elif not (self._cluster / _HAS_LOGINS).exists():
+            self._tell(self._cluster, self._logins(), log=log)
+            (self._cluster / _HAS_LOGINS).touch()
+        if not (self._cluster / _HAS_WAREHOUSE_LOGIN).exists():
+            self._tell(self._cluster, self._warehouse_login(), log=log)
+            self._tell(self._cluster, [_GIVE_TABLES_AWAY], log=log, database="warehouse")
+            (self._cluster / _HAS_WAREHOUSE_LOGIN).touch()
         options = {
             "listen_addresses": "127.0.0.1",
             "port": str(self.port),
@@ -267,25 +301,51 @@ class Postgres(Server):
         )
         password.unlink()
         databases = [f"CREATE DATABASE {name}" for name in DATABASES]
-        self._tell(draft, [*databases, *self._services_login()], log=log)
-        (draft / _HAS_LOGIN).touch()
+        logins = [*self._logins(), *self._warehouse_login()]
+        self._tell(draft, [*databases, *logins], log=log)
+        (draft / _HAS_LOGINS).touch()
+        (draft / _HAS_WAREHOUSE_LOGIN).touch()
         draft.rename(self._cluster)
 
-    def _services_login(self) -> Sequence[str]:
-        """The statements that make it; said again they change nothing but the password."""
+    def _logins(self) -> Sequence[str]:
+        """The statements that make them; run again they change nothing but the passwords."""
+        logins = {"aam_mesh": ("aam_services", self.services_password)} | {
+            login_of(service): (f"aam_{service}", password_of(service, self.services_password))
+            for service in SERVICES
+        }
+        made = [
+            f"DO $$ BEGIN CREATE ROLE {name}; EXCEPTION WHEN duplicate_object THEN NULL; END $$"
+            for login, (group, _) in logins.items()
+            for name in (group, login)
+        ]
+        for login, (group, password) in logins.items():
+            made += [
+                f"GRANT {group} TO {login}",
+                f"ALTER ROLE {login} LOGIN PASSWORD '{password}'",
+                f"GRANT CONNECT ON DATABASE aam TO {group}",
+            ]
+        return [f"REVOKE ALL ON DATABASE {', '.join(DATABASES)}, postgres FROM PUBLIC", *made]
+
+    def _warehouse_login(self) -> Sequence[str]:
+        """The statements that make it; run again they change nothing but the password."""
         return [
-            "DO $$ BEGIN CREATE ROLE aam_services NOLOGIN; CREATE ROLE aam_mesh;"
+            "DO $$ BEGIN CREATE ROLE aam_warehouse;"
             " EXCEPTION WHEN duplicate_object THEN NULL; END $$",
-            "GRANT aam_services TO aam_mesh",
-            f"ALTER ROLE aam_mesh LOGIN PASSWORD '{self.services_password}'",
-            f"REVOKE ALL ON DATABASE {', '.join(DATABASES)}, postgres FROM PUBLIC",
-            "GRANT CONNECT ON DATABASE aam TO aam_services",
+            f"ALTER ROLE aam_warehouse LOGIN PASSWORD '{self.warehouse_password}'",
+            "ALTER DATABASE warehouse OWNER TO aam_warehouse",
         ]
 
-    def _tell(self, cluster: Path, statements: Sequence[str], *, log: IO[bytes]) -> None:
-        """Have statements run on a cluster that no server runs on."""
+    def _tell(
+        self,
+        cluster: Path,
+        statements: Sequence[str],
+        *,
+        log: IO[bytes],
+        database: str = "postgres",
+    ) -> None:
+        """Have statements run in a database of a cluster that no server runs on."""
         self._run(
-            [str(self._bin / "postgres"), "--single", "-D", str(cluster), "postgres"],
+            [str(self._bin / "postgres"), "--single", "-D", str(cluster), database],
             log=log,
             say="".join(f"{statement}\n" for statement in statements),
         )
@@ -315,7 +375,7 @@ class Valkey(Server):
     name = "valkey"
 
     def __init__(self, data_dir: Path, *, port: int, log: Path | None = None) -> None:
-        self.data_dir = _made(data_dir)
+        self.data_dir = _made(data_dir, mode=0o700)
         super().__init__(port=port, log=log or self.data_dir / "server.log")
         self.password = drawn_once(self.data_dir / "password")
 
@@ -344,6 +404,25 @@ class Valkey(Server):
         except OSError:
             return False
         return answer == b"+OK\r\n+PONG\r\n"
+
+
+def login_of(service: str) -> str:
+    """The name that a service logs in by."""
+    return f"aam_{service}_login"
+
+
+def password_of(service: str, services_password: str) -> str:
+    """A service's own password, which reveals neither another's nor `services_password`."""
+    return hmac.digest(services_password.encode(), service.encode(), "sha256").hex()
+
+
+def as_service(services_url: str, service: str) -> str:
+    """The URL of a registry as one service logs in, from `services_url` of the same server."""
+    account, _, place = services_url.rpartition("@")
+    scheme, _, services_password = account.rpartition(":")
+    scheme = scheme.partition("://")[0]
+    password = password_of(service, services_password)
+    return f"{scheme}://{login_of(service)}:{password}@{place}"
 
 
 def start_postgres(
@@ -380,8 +459,16 @@ def remove(data_dir: Path) -> None:
     shutil.rmtree(data_dir, ignore_errors=True)
 
 
-def _made(data_dir: Path) -> Path:
+def private_log(path: Path) -> IO[bytes]:
+    """A log to append to, which only its owner can read, also where it is from before."""
+    log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.fchmod(log, 0o600)
+    return os.fdopen(log, "ab")
+
+
+def _made(data_dir: Path, *, mode: int) -> Path:
     data_dir.mkdir(parents=True, exist_ok=True)
+    data_dir.chmod(mode)
     return data_dir.resolve()
 
 
@@ -413,7 +500,9 @@ def _is_reachable(path: Path) -> bool:
 
 def _reachable_dir() -> Path:
     folder = Settings().unprivileged_dir
-    folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        folder.chmod(0o711)  # whatever the umask is
     facts = folder.lstat()
     if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != 0 or facts.st_mode & 0o022:
         raise ServerFailed(f"{folder} is not root's alone; set AAM_UNPRIVILEGED_DIR.")

@@ -11,26 +11,26 @@ import fcntl
 import http.client
 import json
 import os
-import shlex
 import shutil
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Self, TypeVar
 
 from dotenv import dotenv_values
 
-from local import airbyte, servers
+from local import airbyte, env_files, guard, log_rotation, servers
 from local.leash import GRACE_S, Leashed
 from local.sample_org.settings import Settings as SampleOrg
-from local.servers import Server, ServerFailed
+from local.servers import SERVICES, Server, ServerFailed
 from local.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
-SERVICES = ("orchestrator", "auth_broker", "drift_repair_agent", "schema_observer", "rag_engine")
+CALL_AIRBYTE = frozenset({"orchestrator", "drift_repair_agent", "schema_observer"})
 _OF_CREDENTIALS = ("CREDENTIAL_", "CREDENTIALS_", "VAULT_")
 _SALESFORCE = "CREDENTIAL_SALESFORCE_PROD__"
 _OWN = (
@@ -59,6 +59,7 @@ _KEY_ENVIRONMENT = "local"
 _REPLICA_PORTS_APART = 100
 _LONGEST_BACK_OFF_S = 30.0
 _HEALTHY_AFTER_S = 60.0
+_LOGS_EVERY_S = 1.0
 
 T = TypeVar("T")
 
@@ -158,9 +159,13 @@ class Stack:
         """The first key, as the header that `curl -H @<file>` sends."""
         return self._state / "auth"
 
+    def auth_file_of(self, name: str) -> Path:
+        """What a service, `airbyte` or `sample_org` is called with, as a header in a file."""
+        return self.auth_file if name in SERVICES else guard.token_file(self._state / name)
+
     @property
     def addresses(self) -> dict[str, str]:
-        """What a person at a shell needs to use the mesh; four of them hold local passwords."""
+        """What a person at a shell needs to use the mesh; some hold local passwords."""
         named = {name.upper(): self.url_of(name) for name in SERVICES}
         named |= {
             f"{name.upper()}_METRICS": f"{self.url_of(f'{name}_metrics')}/metrics"
@@ -170,14 +175,19 @@ class Stack:
             named["SAMPLE_ORG"] = self.url_of("sample_org")
         return named | {
             "AIRBYTE_API_URL": f"{self.url_of('airbyte')}/api/v1",
+            "AIRBYTE_API_KEY": guard.token_of(self._state / "airbyte"),
             "AIRBYTE_WORKSPACE_ID": str(airbyte.WORKSPACE_ID),
             "AIRBYTE_DESTINATION_ID": str(airbyte.DESTINATION_ID),
-            "SUPABASE_DB_URL": f"{self.postgres.services_url}?sslmode=disable",
-            "MIGRATION_DB_URL": f"{self.postgres.url}?sslmode=disable",
-            "WAREHOUSE_URL": self.postgres.url_of("warehouse"),
+            "SUPABASE_DB_URL": self._registry_url("orchestrator"),
+            "WAREHOUSE_URL": self.postgres.warehouse_url,
             "REDIS_URL": self.valkey.url,
             "KEY_ENVIRONMENT": _KEY_ENVIRONMENT,
         }
+
+    @property
+    def _owner(self) -> dict[str, str]:
+        """The registry as the owner of its tables: for migrations alone."""
+        return {"MIGRATION_DB_URL": f"{self.postgres.url}?sslmode=disable"}
 
     async def __aenter__(self) -> Self:
         try:
@@ -209,6 +219,7 @@ class Stack:
         if self._lock is None:
             await self.claim()
         self._logs.mkdir(exist_ok=True)
+        self._logs.chmod(0o700)
         self.postgres = servers.Postgres(
             self._state / "postgres",
             port=self.settings.postgres_port,
@@ -220,6 +231,7 @@ class Stack:
             port=self.settings.valkey_port,
             log=self._logs / "valkey.log",
         )
+        self._watching.append(asyncio.create_task(self._rotate_logs()))
         await self._start(self.postgres, self.valkey)
         migrating = asyncio.create_task(self._migrate())
         try:
@@ -229,8 +241,8 @@ class Stack:
             migrating.cancel()
         await self._run("access", self._access_setup())
         await self._start(*self._services())
-        self._write_env_file()
-        self._watching = [asyncio.create_task(self._keep_up(one)) for one in self.processes]
+        self._write_env_files()
+        self._watching += [asyncio.create_task(self._keep_up(one)) for one in self.processes]
 
     async def stop(self) -> None:
         """Stop everything, newest first, and leave no process."""
@@ -242,7 +254,8 @@ class Stack:
             await asyncio.gather(*(self._in_thread(one.stop) for one in self._started.pop()))
         self._threads.shutdown()
         if self._lock is not None:
-            (self._state / "env").unlink(missing_ok=True)
+            for name in ("env", "env.owner"):
+                (self._state / name).unlink(missing_ok=True)
             self._lock.truncate(0)
             self._lock.close()
             self._lock = None
@@ -320,8 +333,7 @@ class Stack:
             raise
 
     async def _migrate(self) -> None:
-        owner = {"MIGRATION_DB_URL": self.addresses["MIGRATION_DB_URL"]}
-        await self._run("migrate", ["alembic", "upgrade", "head"], beside=owner)
+        await self._run("migrate", ["alembic", "upgrade", "head"], beside=self._owner)
 
     def _access_setup(self) -> list[str]:
         """Makes the services' keys and the first caller's, where they are missing."""
@@ -341,7 +353,7 @@ class Stack:
             ServerFailed: it ends with an error; the message names its log.
         """
         log = self._logs / f"{name}.log"
-        with log.open("ab") as output:
+        with servers.private_log(log) as output:
             process = Leashed(
                 [sys.executable, "-m", *command],
                 log=output,
@@ -379,6 +391,13 @@ class Stack:
             since = time.monotonic()
             self._say(f"{server.name} runs again (pid {server.pid}).")
 
+    async def _rotate_logs(self) -> None:
+        """Keep every log within its bounds, as long as the stack runs."""
+        bounds = {"most_bytes": self.settings.log_max_bytes, "keep": self.settings.log_keep}
+        while True:
+            await self._in_thread(partial(log_rotation.rotate_all, self._logs, **bounds))
+            await asyncio.sleep(_LOGS_EVERY_S)
+
     def _execution_plane(self) -> list[Server]:
         org = SampleOrg()
         org_dir = self._state / "sample_org"
@@ -397,8 +416,9 @@ class Stack:
                 | {
                     "LOCAL_AIRBYTE_PORT": str(self.settings.airbyte_port),
                     "LOCAL_AIRBYTE_STATE_DIR": str(self._state / "airbyte"),
+                    "LOCAL_AIRBYTE_JOB_LOGS_DIR": str(self._logs / "jobs"),
                     "LOCAL_AIRBYTE_CONNECTORS_DIR": str(self.settings.connectors_dir.resolve()),
-                    "LOCAL_AIRBYTE_WAREHOUSE_URL": self.postgres.url_of("warehouse"),
+                    "LOCAL_AIRBYTE_WAREHOUSE_URL": self.postgres.warehouse_url,
                     "LOCAL_AIRBYTE_CONNECTOR_ENV": json.dumps(
                         {"source-salesforce": connector_env} if self.uses_sample_org else {}
                     ),
@@ -458,25 +478,28 @@ class Stack:
     def _service_environment(self, name: str) -> dict[str, str]:
         """Only the auth_broker gets credentials, and of the rest the registry's address alone.
 
+        Each logs in to the registry by a login of its own.
+
         Only the drift_repair_agent signs webhooks, only the orchestrator rotates.
         """
         keys = self._state / "keys"
         known = {
             "SERVICE_PRIVATE_KEY_DIR": str(keys / name),
             "SERVICE_PUBLIC_KEYS_DIR": str(keys / "public"),
+            "SUPABASE_DB_URL": self._registry_url(name),
         }
         if name == "auth_broker":
-            registry = {"SUPABASE_DB_URL": self.addresses["SUPABASE_DB_URL"]}
             return (
                 self._inherited(*_OF_CREDENTIALS)
                 | dict.fromkeys(_NOT_HERE, "")
                 | self._sample_credential()
                 | known
-                | registry
             )
         peers = {f"{peer.upper()}_URL": self.url_of(peer) for peer in SERVICES}
         addresses = self.addresses
-        ours = ("AIRBYTE_API_URL", "AIRBYTE_WORKSPACE_ID", "AIRBYTE_DESTINATION_ID")
+        ours = ["AIRBYTE_API_URL", "AIRBYTE_WORKSPACE_ID", "AIRBYTE_DESTINATION_ID"]
+        if name in CALL_AIRBYTE:
+            ours.append("AIRBYTE_API_KEY")
         return (
             {"JOB_POLL_INTERVAL": "0.5", "KEY_ENVIRONMENT": _KEY_ENVIRONMENT}
             | self._inherited()
@@ -486,8 +509,12 @@ class Stack:
             | (self._webhooks() if name == "drift_repair_agent" else {})
             | (self._drawn("ROTATION_DIGEST_KEY") if name == "orchestrator" else {})
             | peers
-            | {name: addresses[name] for name in (*ours, "SUPABASE_DB_URL", "REDIS_URL")}
+            | {name: addresses[name] for name in (*ours, "REDIS_URL")}
         )
+
+    def _registry_url(self, service: str) -> str:
+        """The registry, by the login of one service."""
+        return f"{self.postgres.url_for(service)}?sslmode=disable"
 
     def _webhooks(self) -> dict[str, str]:
         """Receivers may be on this machine, which is where this mesh is used."""
@@ -523,14 +550,10 @@ class Stack:
             if not name.startswith(_OWN) or (prefixes and name.startswith(prefixes))
         } | {"NO_PROXY": ",".join(filter(None, no_proxy))}
 
-    def _write_env_file(self) -> None:
-        path = self._state / "env"
-        path.touch(mode=0o600)
-        path.write_text(
-            "".join(
-                f"export {name}={shlex.quote(value)}\n" for name, value in self.addresses.items()
-            )
-        )
+    def _write_env_files(self) -> None:
+        """What a shell sources: `env` to use the mesh, `env.owner` for `make migrate` alone."""
+        env_files.write(self._state / "env", self.addresses)
+        env_files.write(self._state / "env.owner", self._owner)
 
 
 async def _end_of(process: Server | Leashed) -> int:
@@ -584,7 +607,8 @@ def hold(state_dir: Path) -> IO[str]:
     Raises:
         Refused: another mesh does.
     """
-    file = (state_dir / "lock").open("a+")
+    lock = os.open(state_dir / "lock", os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+    file = os.fdopen(lock, "a+")
     file.seek(0)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

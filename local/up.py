@@ -30,6 +30,7 @@ async def run(settings: Settings) -> None:
     for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(one, asked.set)
     stack = Stack(settings, say=console.print)
+    had_key = stack.auth_file.exists()
     began = time.monotonic()
 
     async def start() -> None:
@@ -47,7 +48,9 @@ async def run(settings: Settings) -> None:
         if not asked.is_set():
             starting.result()
             console.print(_table(stack))
-            console.print(_next_steps(stack, took_s=time.monotonic() - began))
+            console.print(
+                _next_steps(stack, is_key_new=not had_key, took_s=time.monotonic() - began)
+            )
             await asked.wait()
         console.print("Stopping ...")
     finally:
@@ -79,13 +82,16 @@ def _table(stack: Stack) -> Table:
     return table
 
 
-def _next_steps(stack: Stack, *, took_s: float) -> str:
+def _next_steps(stack: Stack, *, is_key_new: bool, took_s: float) -> str:
     state = stack.settings.state_dir
-    key = stack.auth_file.read_text().strip().rpartition(" ")[2]
+    key = f"The key of every call is in {stack.auth_file}; the docs pages' Authorize takes it too."
+    if is_key_new:
+        header = stack.auth_file.read_text().strip()
+        key = f"{key} It is shown this once: {header.rpartition(' ')[2]}"
     org = "the sample org" if stack.uses_sample_org else "the org of CREDENTIAL_SALESFORCE_PROD__…"
     return (
         f"Ready in {took_s:.1f} s. Salesforce is {org}; logs are in {state}/logs.\n"
-        f"The key of every call, for the docs pages' Authorize too: {key}\n"
+        f"{key}\n"
         f"Next, in another shell: source {state}/env, then README's commands; "
         "make events shows what happens.\n"
         "Ctrl-C stops everything."

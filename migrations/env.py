@@ -1,28 +1,35 @@
 """Runs the registry's migrations against MIGRATION_DB_URL, one run at a time.
 
-Each run ends by granting the services what they may do, so that a role which was made later gets
-it by the next run.
+Each run ends by making the function that prunes history, and by granting the services what they may
+do, so that a role which was made later gets it by the next run.
 """
 
 from __future__ import annotations
 
-import asyncio
+from contextlib import closing
 from pathlib import Path
 
 from alembic import context
-from sqlalchemy import Connection, pool, text
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy import Connection, text
 
 from shared.config import MigrationSettings, load
-from shared.database import connect_arguments, sqlalchemy_url
+from shared.database import connect_synchronously
+from shared.errors import Unavailable
 from shared.models import Base
 
 _ONE_AT_A_TIME = int.from_bytes(b"aammigra", "big", signed=True)
-_PRIVILEGES = Path(__file__).with_name("privileges.sql")
-_NO_ROLE = """\
-Nothing was granted to the services: the role aam_services is missing, and this login may not make
-it. Have `CREATE ROLE aam_services NOLOGIN` said by one that may, and run this again; until then the
-services need the login of the tables' owner.
+_AFTERWARDS = ("retention.sql", "privileges.sql")
+_MISSING = text("""
+    SELECT name FROM unnest(ARRAY[
+        'aam_services', 'aam_orchestrator', 'aam_auth_broker', 'aam_drift_repair_agent',
+        'aam_schema_observer', 'aam_rag_engine'
+    ]) name WHERE to_regrole(name) IS NULL
+""")
+_NO_ROLES = """\
+This login may not create roles, and these are missing: {names}.
+A service whose role is missing needs the login of the tables' owner. As a role with CREATEROLE, run
+{statements}
+and then this again, which grants each what its service needs.
 """
 
 
@@ -39,26 +46,23 @@ def _migrate(connection: Connection) -> None:
     )
     with context.begin_transaction():
         context.run_migrations()
-        connection.exec_driver_sql(_PRIVILEGES.read_text())
-    if connection.scalar(text("SELECT to_regrole('aam_services') IS NULL")):
-        context.config.print_stdout(_NO_ROLE)
+        with closing(connection.connection.cursor()) as cursor:
+            for name in _AFTERWARDS:  # past SQLAlchemy: their `%` is no parameter
+                cursor.execute(Path(__file__).with_name(name).read_text())
+    if missing := connection.scalars(_MISSING).all():
+        statements = "\n".join(f"  CREATE ROLE {name} NOLOGIN;" for name in missing)
+        context.config.print_stdout(
+            _NO_ROLES.format(names=", ".join(missing), statements=statements)
+        )
 
 
-async def _run() -> None:
-    address = load(MigrationSettings).registry_address
-    engine = create_async_engine(
-        sqlalchemy_url(address),
-        connect_args=connect_arguments(address),
-        poolclass=pool.NullPool,
-        hide_parameters=True,
-    )
+def _run() -> None:
     try:
-        async with engine.connect() as connection:
-            await connection.run_sync(_migrate)
-    except OSError as error:
-        raise SystemExit(f"The registry does not answer ({type(error).__name__}).") from None
-    finally:
-        await engine.dispose()
+        connection = connect_synchronously(load(MigrationSettings).registry_address)
+    except Unavailable as error:
+        raise SystemExit(f"The registry cannot be reached: {error.detail}") from None
+    with connection:
+        _migrate(connection)
 
 
-asyncio.run(_run())
+_run()

@@ -1,61 +1,158 @@
--- What the services may do with each table, applied after every run of the migrations, in its transaction.
+-- What each service may do with each table, applied after every run of the migrations, in its transaction.
 --
--- The migrations run as the tables' owner; the services log in as a member of aam_services, which owns nothing.
--- A table that is not listed is closed to them. Where aam_services is missing and this login may not make it,
--- nothing is granted: the services then need the owner's login.
+-- The migrations run as the tables' owner. Each service logs in as a member of a group role of its own, which owns
+-- nothing: aam_orchestrator, aam_auth_broker, aam_drift_repair_agent, aam_schema_observer, aam_rag_engine. Whoever has
+-- one login for all of them makes it a member of aam_services, which has what the five have together.
+-- What is not listed is closed. A group role that is missing is made where this login may; else it is skipped, and
+-- gets its rights by the next run after somebody else made it. migrations/env.py names those that are missing.
 DO $privileges$
 DECLARE
-    granted record;
+    everything CONSTANT text := 'aam_services';
+    roles CONSTANT text[] := ARRAY[
+        everything, 'aam_orchestrator', 'aam_auth_broker', 'aam_drift_repair_agent', 'aam_schema_observer',
+        'aam_rag_engine'
+    ];
+    -- Roles that are granted every new table of the schema on a hosted Postgres: Supabase's, behind its REST API.
+    outsiders CONSTANT text[] := ARRAY['anon', 'authenticated', 'service_role'];
+    closed CONSTANT text[] := ARRAY['alembic_version', 'pgqueuer_schedules'];
+    grants CONSTANT text[] := ARRAY[
+        -- role, table or sequence, what it may
+        ['aam_orchestrator', 'api_keys', 'SELECT, INSERT, UPDATE (last_used_at, revoked_at)'],
+        ['aam_orchestrator', 'connections', 'SELECT, INSERT, UPDATE'],
+        ['aam_orchestrator', 'discoveries', 'SELECT, INSERT, UPDATE'],
+        ['aam_orchestrator', 'events', 'SELECT, INSERT, UPDATE (published_at)'],
+        ['aam_orchestrator', 'job_history', 'SELECT, INSERT, UPDATE'],
+        ['aam_orchestrator', 'looks', 'SELECT, INSERT, UPDATE'],
+        ['aam_orchestrator', 'operations', 'SELECT, INSERT, UPDATE, DELETE'],
+        ['aam_orchestrator', 'policies', 'SELECT'],
+        ['aam_orchestrator', 'snapshots',
+            'SELECT, INSERT, UPDATE (seen_at, raw_hashes, stream_hashes, airbyte_catalog_id)'],
+        ['aam_orchestrator', 'stream_schemas', 'SELECT, INSERT, UPDATE (created_at)'],
+        ['aam_orchestrator', 'sync_catalog_versions', 'SELECT, INSERT'],
+        ['aam_orchestrator', 'watches', 'SELECT (connection_id, interval_seconds)'],
+
+        ['aam_auth_broker', 'credential_audit', 'INSERT'],
+
+        ['aam_drift_repair_agent', 'api_keys',
+            'SELECT (id, digest, owner, scopes, expires_at, last_used_at, revoked_at), UPDATE (last_used_at)'],
+        ['aam_drift_repair_agent', 'connections',
+            'SELECT, UPDATE (status, heal_id, healing_since, catalog_version, failure_code, failure_detail,'
+            ' drifted_upstream_at, upstream_code, paused_by, event_seq, updated_at)'],
+        ['aam_drift_repair_agent', 'drifts', 'SELECT'],
+        ['aam_drift_repair_agent', 'events', 'SELECT, INSERT'],
+        ['aam_drift_repair_agent', 'job_history', 'SELECT'],
+        ['aam_drift_repair_agent', 'looks', 'SELECT, INSERT, UPDATE'],
+        ['aam_drift_repair_agent', 'operations', 'SELECT, INSERT, UPDATE, DELETE'],
+        ['aam_drift_repair_agent', 'plans', 'SELECT, INSERT, UPDATE, DELETE'],
+        ['aam_drift_repair_agent', 'policies', 'SELECT, INSERT, UPDATE'],
+        ['aam_drift_repair_agent', 'repairs', 'SELECT, INSERT, UPDATE'],
+        ['aam_drift_repair_agent', 'setting_changes', 'SELECT, INSERT'],
+        ['aam_drift_repair_agent', 'snapshots', 'SELECT'],
+        ['aam_drift_repair_agent', 'stream_schemas', 'SELECT'],
+        ['aam_drift_repair_agent', 'sync_catalog_versions', 'SELECT, INSERT'],
+        ['aam_drift_repair_agent', 'webhook_deliveries', 'SELECT, INSERT, UPDATE'],
+        ['aam_drift_repair_agent', 'webhooks', 'SELECT, INSERT, UPDATE'],
+
+        ['aam_schema_observer', 'api_keys',
+            'SELECT (id, digest, owner, scopes, expires_at, last_used_at, revoked_at), UPDATE (last_used_at)'],
+        ['aam_schema_observer', 'connections', 'SELECT, UPDATE (event_seq, updated_at)'],
+        ['aam_schema_observer', 'discoveries', 'SELECT, INSERT, UPDATE, DELETE'],
+        ['aam_schema_observer', 'drifts', 'SELECT, INSERT'],
+        ['aam_schema_observer', 'events', 'SELECT, INSERT'],
+        ['aam_schema_observer', 'job_history', 'SELECT (connection_id, started_at, ended_at)'],
+        ['aam_schema_observer', 'looks', 'SELECT, INSERT, UPDATE'],
+        ['aam_schema_observer', 'observations', 'SELECT, INSERT, UPDATE, DELETE'],
+        ['aam_schema_observer', 'operations', 'SELECT (connection_id, kind, status, created_at)'],
+        ['aam_schema_observer', 'plans', 'SELECT'],
+        ['aam_schema_observer', 'policies', 'SELECT (connection_id, policy)'],
+        ['aam_schema_observer', 'repairs', 'SELECT (connection_id, state, snapshot_id, ended_at)'],
+        ['aam_schema_observer', 'setting_changes', 'SELECT, INSERT'],
+        ['aam_schema_observer', 'snapshots',
+            'SELECT, INSERT, UPDATE (seen_at, raw_hashes, stream_hashes, airbyte_catalog_id)'],
+        ['aam_schema_observer', 'stream_schemas', 'SELECT, INSERT, UPDATE (created_at)'],
+        ['aam_schema_observer', 'sync_catalog_versions', 'SELECT'],
+        ['aam_schema_observer', 'watches', 'SELECT, INSERT, UPDATE'],
+
+        ['aam_rag_engine', 'api_keys',
+            'SELECT (id, digest, owner, scopes, expires_at, last_used_at, revoked_at), UPDATE (last_used_at)'],
+        ['aam_rag_engine', 'connections', 'SELECT (id, name)'],
+        ['aam_rag_engine', 'knowledge', 'SELECT, INSERT'],
+
+        -- PgQueuer's own: one queue, and each of the three runs jobs from it.
+        ['aam_orchestrator', 'pgqueuer', 'SELECT, INSERT, UPDATE, DELETE'],
+        ['aam_orchestrator', 'pgqueuer_id_seq', 'USAGE'],
+        ['aam_orchestrator', 'pgqueuer_log', 'SELECT, INSERT, UPDATE, DELETE'],
+        ['aam_orchestrator', 'pgqueuer_statistics', 'SELECT, INSERT, UPDATE, DELETE'],
+        ['aam_orchestrator', 'pgqueuer_statistics_id_seq', 'USAGE'],
+        ['aam_drift_repair_agent', 'pgqueuer', 'SELECT, INSERT, UPDATE, DELETE'],
+        ['aam_drift_repair_agent', 'pgqueuer_id_seq', 'USAGE'],
+        ['aam_drift_repair_agent', 'pgqueuer_log', 'SELECT, INSERT, UPDATE, DELETE'],
+        ['aam_drift_repair_agent', 'pgqueuer_statistics', 'SELECT, INSERT, UPDATE, DELETE'],
+        ['aam_drift_repair_agent', 'pgqueuer_statistics_id_seq', 'USAGE'],
+        ['aam_schema_observer', 'pgqueuer', 'SELECT, INSERT, UPDATE, DELETE'],
+        ['aam_schema_observer', 'pgqueuer_id_seq', 'USAGE'],
+        ['aam_schema_observer', 'pgqueuer_log', 'SELECT, INSERT, UPDATE, DELETE'],
+        ['aam_schema_observer', 'pgqueuer_statistics', 'SELECT, INSERT, UPDATE, DELETE'],
+        ['aam_schema_observer', 'pgqueuer_statistics_id_seq', 'USAGE']
+    ];
+    -- What deletes history, as migrations/retention.sql has it; the orchestrator has it done.
+    prune_history CONSTANT regprocedure := to_regprocedure('public.prune_history(text, interval, integer)');
+    role_name text;
+    granted text[];
+    relation record;
 BEGIN
-    IF to_regrole('aam_services') IS NULL THEN
-        IF NOT (SELECT rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = current_user) THEN
-            RETURN;
-        END IF;
+    FOREACH role_name IN ARRAY roles LOOP
+        CONTINUE WHEN to_regrole(role_name) IS NOT NULL;
+        CONTINUE WHEN NOT (SELECT rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = current_user);
         BEGIN
-            CREATE ROLE aam_services NOLOGIN;
+            EXECUTE format('CREATE ROLE %I NOLOGIN', role_name);
         EXCEPTION WHEN duplicate_object OR unique_violation THEN
             NULL; -- another registry of this server was faster
         END;
-    END IF;
-
-    GRANT USAGE ON SCHEMA public TO aam_services;
-
-    FOR granted IN
-        SELECT relname, relkind, may FROM (VALUES
-            ('api_keys',              'SELECT, INSERT, UPDATE'),
-            ('connections',           'SELECT, INSERT, UPDATE'),
-            ('credential_audit',      'SELECT, INSERT'),
-            ('drifts',                'SELECT, INSERT'),
-            ('events',                'SELECT, INSERT, UPDATE, DELETE'),
-            ('job_history',           'SELECT, INSERT, UPDATE'),
-            ('knowledge',             'SELECT, INSERT'),
-            ('looks',                 'SELECT, INSERT, UPDATE'),
-            ('observations',          'SELECT, INSERT, UPDATE, DELETE'),
-            ('operations',            'SELECT, INSERT, UPDATE, DELETE'),
-            ('plans',                 'SELECT, INSERT, UPDATE, DELETE'),
-            ('policies',              'SELECT, INSERT, UPDATE'),
-            ('repairs',               'SELECT, INSERT, UPDATE'),
-            ('setting_changes',       'SELECT, INSERT'),
-            ('snapshots',             'SELECT, INSERT, UPDATE'),
-            ('source_credentials',    'SELECT, INSERT, UPDATE'),
-            ('stream_schemas',        'SELECT, INSERT'),
-            ('sync_catalog_versions', 'SELECT, INSERT'),
-            ('watches',               'SELECT, INSERT, UPDATE'),
-            ('webhook_deliveries',    'SELECT, INSERT, UPDATE, DELETE'),
-            ('webhooks',              'SELECT, INSERT, UPDATE'),
-            -- PgQueuer's own
-            ('pgqueuer',              'SELECT, INSERT, UPDATE, DELETE'),
-            ('pgqueuer_log',          'SELECT, INSERT, UPDATE, DELETE'),
-            ('pgqueuer_statistics',   'SELECT, INSERT, UPDATE, DELETE'),
-            ('pgqueuer_id_seq',            'USAGE'),
-            ('pgqueuer_statistics_id_seq', 'USAGE')
-        ) AS listed (name, may)
-        JOIN pg_class ON relname = name AND relnamespace = 'public'::regnamespace
-    LOOP
-        EXECUTE format('REVOKE ALL ON %s %I FROM aam_services',
-            CASE granted.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, granted.relname);
-        EXECUTE format('GRANT %s ON %s %I TO aam_services', granted.may,
-            CASE granted.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, granted.relname);
     END LOOP;
+
+    FOREACH role_name IN ARRAY roles LOOP
+        CONTINUE WHEN to_regrole(role_name) IS NULL;
+        EXECUTE format('GRANT USAGE ON SCHEMA public TO %I', role_name);
+    END LOOP;
+
+    FOR relation IN
+        SELECT relname, CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind
+        FROM pg_class
+        WHERE relnamespace = 'public'::regnamespace AND (
+            relname = ANY(grants) OR relname = ANY(closed)
+            OR relkind = 'S' AND EXISTS ( -- of a column of theirs
+                SELECT FROM pg_depend JOIN pg_class owned ON owned.oid = refobjid
+                WHERE objid = pg_class.oid AND deptype IN ('a', 'i')
+                    AND (owned.relname = ANY(grants) OR owned.relname = ANY(closed))
+            )
+        )
+    LOOP
+        FOREACH role_name IN ARRAY roles || outsiders LOOP
+            CONTINUE WHEN to_regrole(role_name) IS NULL;
+            EXECUTE format('REVOKE ALL ON %s %I FROM %I', relation.kind, relation.relname, role_name);
+        END LOOP;
+        EXECUTE format('REVOKE ALL ON %s %I FROM PUBLIC', relation.kind, relation.relname);
+    END LOOP;
+
+    FOREACH granted SLICE 1 IN ARRAY grants LOOP
+        SELECT relname, CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind INTO relation
+        FROM pg_class WHERE relname = granted[2] AND relnamespace = 'public'::regnamespace;
+        CONTINUE WHEN NOT FOUND; -- on the way down to an older version
+        FOREACH role_name IN ARRAY ARRAY[granted[1], everything] LOOP
+            CONTINUE WHEN to_regrole(role_name) IS NULL;
+            EXECUTE format('GRANT %s ON %s %I TO %I', granted[3], relation.kind, relation.relname, role_name);
+        END LOOP;
+    END LOOP;
+
+    IF prune_history IS NOT NULL THEN
+        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', prune_history);
+        FOREACH role_name IN ARRAY roles || outsiders LOOP
+            CONTINUE WHEN to_regrole(role_name) IS NULL;
+            EXECUTE format('REVOKE ALL ON FUNCTION %s FROM %I', prune_history, role_name);
+            CONTINUE WHEN role_name NOT IN (everything, 'aam_orchestrator');
+            EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', prune_history, role_name);
+        END LOOP;
+    END IF;
 END
 $privileges$

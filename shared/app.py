@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import re
 import signal
 import threading
@@ -19,22 +20,28 @@ from types import FrameType
 from typing import Any
 from uuid import uuid4
 
+import msgspec
 import orjson
 import uvicorn
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
+from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel, ConfigDict
-from pydantic_core import ErrorDetails
+from starlette._utils import get_route_path
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
-from shared import logs, telemetry
+from shared import docs_page, logs, telemetry, validation
+from shared.access import Caller
 from shared.bodies import Bodies
-from shared.errors import AamError, Invalid, Unavailable
+from shared.descriptions import describe as describe_operation
+from shared.errors import AamError, TooManyRequests, Unavailable
 from shared.gate import Access, Gate, NobodyCanCall, requirements
 from shared.input import ORDER, Limits
+from shared.wire import ended_by_newline, without_body
 
 log = logs.get(__name__)
 
@@ -80,13 +87,26 @@ class Health(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Whether the service can do its work now; `checks` says `ok`, or what is missing."""
+    """Whether the service can answer now; `checks` says `ok`, or what is missing.
+
+    `ready` is about what no request can do without. `degraded` names what else is away while it is
+    ready: most of the API answers, and what needs the missing part says so.
+    """
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"ready": True, "checks": {"registry": "ok"}}]}
+        json_schema_extra={
+            "examples": [
+                {
+                    "ready": True,
+                    "degraded": ["airbyte"],
+                    "checks": {"registry": "ok", "airbyte": "Airbyte cannot be reached now."},
+                }
+            ]
+        }
     )
 
     ready: bool
+    degraded: list[str] | None = None
     checks: dict[str, str]
 
 
@@ -128,19 +148,19 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 _TITLES = {
-    400: "The Idempotency-Key is none, or the body no UTF-8",
-    401: "Nobody knows who asks",
-    403: "Who asks may not",
-    404: "There is no such thing",
+    400: "Malformed request: an invalid Idempotency-Key, or a body that is not UTF-8",
+    401: "Authentication required",
+    403: "Insufficient scope",
+    404: "Not found",
     408: "The body did not arrive in time",
-    409: "Its state does not allow this now",
+    409: "Conflict with the present state",
     413: "The body is too large",
-    415: "The body is not JSON, or encoded",
-    422: "What was sent is not valid, or Airbyte refused it",
-    429: "This caller asks too often: Retry-After says when again",
+    415: "Unsupported media type: a body is plain JSON",
+    422: "Invalid request, or refused by Airbyte",
+    429: "Too many requests; Retry-After says when to try again",
     502: "Airbyte did not do what was asked",
-    503: "Something AAM stands on is away; nothing was recorded",
-    504: "It could not be settled by its deadline, or nobody knows whether it was recorded",
+    503: "A dependency is unavailable; nothing was recorded",
+    504: "Not settled by its deadline, or its outcome is unknown",
 }
 
 
@@ -151,26 +171,34 @@ def create_app(
     access: Access,
     lifespan: Lifespan[FastAPI] | None = None,
     ready: Mapping[str, Check] | None = None,
+    degraded: Mapping[str, Check] | None = None,
     limits: Limits = ORDER,
     body_deadline: timedelta = BODY_DEADLINE,
 ) -> FastAPI:
     """A service's application; its routes are added by the caller.
 
-    `access` is how callers are known. `ready` maps what the service stands on to a check that
-    raises an AamError while it is away.
+    `access` is how callers are known. `ready` maps what the service cannot answer without to a
+    check that raises an AamError while it is away; `degraded`, what only a part of it needs.
     """
     app = FastAPI(
         title=f"AAM {service}",
         description=description,
         version="0.1.0",
         lifespan=_with_callers(access, lifespan),
-        openapi_url="/openapi.json" if access.docs_are_open else None,
+        openapi_url=docs_page.DESCRIPTION if access.docs_are_open else None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        dependencies=[Depends(validation.expect_known_query)],
         # FastAPI's own would tell on its own terms; ours is shared.telemetry.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
+    if access.docs_are_open:
+        docs_page.add_docs(app)
     checks = {**(ready or {})}
     if access.anybody is not None:
         checks["access"] = access.require_anybody
+    others = degraded or {}
 
     @app.get("/health", tags=["operations"])
     async def health() -> Health:
@@ -180,13 +208,24 @@ def create_app(
     @app.get(
         "/ready",
         tags=["operations"],
-        responses={503: {"model": Readiness, "description": "Something is missing"}},
+        response_model_exclude_none=True,
+        responses={503: {"model": Readiness, "description": "It cannot answer now"}},
     )
     async def readiness(response: Response) -> Readiness:
-        """Say whether what the service stands on is there."""
-        told = await asyncio.gather(*(_told(check) for check in checks.values()))
+        """Say whether the service can answer: 200 while its registry does, and takes writes.
+
+        What is away beside it, Airbyte for example, makes it `degraded`: people can still read and
+        decide, so a load balancer is to keep the service.
+        """
+        names = [*checks, *others]
+        found = await asyncio.gather(
+            *(_told(check) for check in (*checks.values(), *others.values()))
+        )
+        shown = dict(zip(names, found, strict=True))
+        is_ready = all(shown[name] == "ok" for name in checks)
+        away = [name for name in others if shown[name] != "ok"]
         state = Readiness(
-            ready=all(word == "ok" for word in told), checks=dict(zip(checks, told, strict=True))
+            ready=is_ready, degraded=away if is_ready and away else None, checks=shown
         )
         if not state.ready:
             response.status_code = 503
@@ -311,8 +350,7 @@ def _describe_problem(app: FastAPI) -> None:
         schemas.pop("ValidationError", None)
         for operations in schema["paths"].values():
             for operation in operations.values():
-                if "422" in operation["responses"]:
-                    operation["responses"]["422"] = problems(422)[422]
+                describe_operation(operation)
                 if "security" in operation:
                     operation["responses"] |= _REFUSALS
                 if "requestBody" in operation:
@@ -323,7 +361,8 @@ def _describe_problem(app: FastAPI) -> None:
     app.openapi = described  # type: ignore[method-assign]  # FastAPI's documented way
 
 
-_REFUSALS = {str(status): answer for status, answer in problems(401, 403, 429).items()}
+# 422 is also what FastAPI would describe otherwise; every route refuses unknown parameters.
+_REFUSALS = {str(status): answer for status, answer in problems(401, 403, 422, 429).items()}
 _AGAIN_SOON = {"Retry-After": "1"}
 _ASKED_FOR = {401: {"WWW-Authenticate": "Bearer"}, 503: _AGAIN_SOON}
 """The headers that a status has to have."""
@@ -342,74 +381,60 @@ def _refusal(error: AamError) -> Response:
     return _problem(error.problem())
 
 
-async def _answer_expected(_request: Request, error: AamError) -> Response:
+_FOR_WRITERS = ("explanation", "log")
+"""Members of a problem that only callers with connections:write are shown."""
+
+
+async def _answer_expected(request: Request, error: AamError) -> Response:
     if error.status >= 500:
         log.warning("request_failed", code=error.code, detail=error.detail)
-    return _problem(error.problem())
+    problem = error.problem()
+    caller: Caller | None = getattr(request.state, "caller", None)
+    if caller is None or not caller.may_change_connections:
+        problem = {name: one for name, one in problem.items() if name not in _FOR_WRITERS}
+    headers = None
+    if isinstance(error, TooManyRequests) and "wait_s" in error.members:
+        headers = {"Retry-After": f"{math.ceil(error.members['wait_s'])}"}
+    return _problem(problem, headers=headers)
 
 
-async def _answer_invalid(_request: Request, error: RequestValidationError) -> Response:
-    fields = [_field(problem) for problem in error.errors()]
-    named = ", ".join(dict.fromkeys(field["field"] for field in fields))
-    return _problem(Invalid(f"Not valid: {named}.", fields=fields).problem())
+async def _answer_invalid(request: Request, error: RequestValidationError) -> Response:
+    return _problem(validation.invalid(request, error).problem())
 
 
-# Messages of these types come from the schema alone; others may quote what was sent.
-_SAFE_MESSAGES = frozenset(
-    {
-        "bool_parsing",
-        "bool_type",
-        "datetime_type",
-        "dict_type",
-        "enum",
-        "extra_forbidden",
-        "greater_than",
-        "greater_than_equal",
-        "int_type",
-        "less_than",
-        "less_than_equal",
-        "list_type",
-        "literal_error",
-        "missing",
-        "string_pattern_mismatch",
-        "string_too_long",
-        "string_too_short",
-        "string_type",
-        "timezone_aware",
-        "too_long",
-        "too_short",
-    }
-)
-_MESSAGES = {
-    "uuid_parsing": "Input should be a UUID",
-    "uuid_type": "Input should be a UUID",
-    "int_parsing": "Input should be a whole number",
-    "model_attributes_type": "Input should be a JSON object",
-}
-
-
-def _field(problem: ErrorDetails | Mapping[str, Any]) -> dict[str, str]:
-    kind = problem["type"]
-    # The last part of an extra field's place is the caller's own word: not repeated.
-    place = problem["loc"][: -1 if kind == "extra_forbidden" else None]
-    is_safe = kind in _SAFE_MESSAGES or kind.startswith("aam_")
-    message = problem["msg"] if is_safe else _MESSAGES.get(kind, "Not valid")
-    return {"field": ".".join(str(part) for part in place), "type": kind, "message": message}
-
-
-async def _answer_http(_request: Request, error: HTTPException) -> Response:
-    code = {404: "no_such_route", 405: "method_not_allowed"}.get(error.status_code, "http_error")
-    detail = str(error.detail) if error.status_code in (404, 405) else "Not valid."
+async def _answer_http(request: Request, error: HTTPException) -> Response:
+    methods = _methods_at(request.app.routes, get_route_path(request.scope))
+    headers, detail = error.headers, "The request is invalid."
+    if error.status_code == 405:
+        code, title = "method_not_allowed", "Method not allowed"
+        # Starlette names those of the first route with this path alone.
+        headers = {"Allow": ", ".join(sorted(methods))}
+        detail = f"This route takes {headers['Allow']}."
+    elif error.status_code == 404:
+        code, title, detail = "no_such_route", "No such route", "There is no such route."
+        if _methods_at(request.app.routes, get_route_path(request.scope).rstrip("/")):
+            detail = "There is no such route; without the slash at its end there is."
+    else:
+        code, title = "http_error", str(error.detail)
     return _problem(
         {
             "type": f"urn:aam:problem:{code}",
-            "title": detail,
+            "title": title,
             "status": error.status_code,
             "detail": detail,
             "code": code,
         },
-        headers=error.headers,
+        headers=headers,
     )
+
+
+def _methods_at(routes: Sequence[BaseRoute], path: str) -> set[str]:
+    """The methods that a path takes, over all of its routes."""
+    found: set[str] = set()
+    for route in iter_route_contexts(routes):
+        if (pattern := getattr(route, "path_regex", None)) is not None and pattern.match(path):
+            found |= route.methods or set()
+    return found | ({"HEAD"} if "GET" in found else set())
 
 
 _HUNG_UP = 499
@@ -431,6 +456,11 @@ class _Requests:
         request_id = _request_id(scope["headers"])
         started = time.perf_counter()
         status = _HUNG_UP
+        scope.setdefault("state", {})
+        inner = scope
+        if scope["method"] == "HEAD":
+            inner, send = {**scope, "method": "GET"}, without_body(send)
+        send = ended_by_newline(send)
 
         async def named(message: Message) -> None:
             nonlocal status
@@ -443,7 +473,7 @@ class _Requests:
             await send(message)
 
         with logs.caused_by(request_id), telemetry.answering(scope) as answered:
-            await self._answered(scope, receive, named)
+            await self._answered(inner, receive, named)
             seconds = time.perf_counter() - started
             answered(status, seconds)
             if scope["path"] not in ("/health", "/ready"):
@@ -452,7 +482,7 @@ class _Requests:
                     method=scope["method"],
                     path=scope["path"],
                     status=status,
-                    caller=getattr(scope.get("state", {}).get("caller"), "id", None),
+                    caller=getattr(scope["state"].get("caller"), "id", None),
                     ms=round(seconds * 1000, 1),
                 )
 
@@ -482,6 +512,12 @@ def _request_id(headers: Sequence[tuple[bytes, bytes]]) -> str:
     return uuid4().hex
 
 
+_COMPACTED_BYTES = 1024 * 1024
+"""Larger ones are sent as they are: two milliseconds a MiB, in which nothing else is answered."""
+
+
 def raw_json(body: str | bytes, *, status_code: int = 200) -> Response:
-    """An answer that is JSON already: nothing parses or builds it again."""
+    """An answer that is JSON already, made compact: Postgres puts blanks between everything."""
+    if 0 < len(body) <= _COMPACTED_BYTES:
+        body = msgspec.json.format(body, indent=-1)
     return Response(body, status_code=status_code, media_type="application/json")

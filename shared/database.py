@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import asyncpg
-from sqlalchemy import URL, text
+from sqlalchemy import URL, Connection, create_engine, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import (
@@ -19,6 +21,7 @@ from sqlalchemy.ext.asyncio import (
     async_sessionmaker,
     create_async_engine,
 )
+from sqlalchemy.pool import NullPool
 
 from shared import logs, telemetry
 from shared.config import PostgresAddress
@@ -27,8 +30,30 @@ from shared.errors import Unavailable, UpstreamUnknown
 log = logs.get(__name__)
 
 _AWAY = "The registry cannot be reached now."
-_NOT_GRANTED = "The login of SUPABASE_DB_URL may not use the registry: make it one of aam_services."
-_MAY_WRITE = text("SELECT has_table_privilege(to_regclass('sync_catalog_versions'), 'INSERT')")
+_READ_ONLY = "The registry takes no writes now: it is read-only."
+_FULL = "The registry takes no writes now: its disk is full."
+_IS_READ_ONLY = text(
+    "SELECT CAST(current_setting('transaction_read_only') AS boolean) OR pg_is_in_recovery()"
+)
+# A sort that does not fit into its memory is written to the disk: that says whether there is room,
+# and leaves no row that has to be deleted. It takes about 3 ms.
+_LITTLE_MEMORY = text("SET LOCAL work_mem = '64kB'")
+_SPILL = text(
+    "SELECT count(*) FROM (SELECT n FROM generate_series(1, 4000) n ORDER BY -n OFFSET 1) s"
+)
+_REFUSED_FOR_S = 60.0
+"""A refused write is believed for so long, unless another one has been taken since."""
+_NOT_GRANTED = (
+    "The login of SUPABASE_DB_URL may not use the registry: make it a member of aam_{service}."
+)
+_MAY_WRITE = text("SELECT has_table_privilege(to_regclass(:table), 'INSERT')")
+_OWN_TABLES = {
+    "auth_broker": "credential_audit",
+    "drift_repair_agent": "repairs",
+    "schema_observer": "drifts",
+    "rag_engine": "knowledge",
+}
+"""A table that each service alone adds rows to; the orchestrator's is api_keys."""
 _NOT_MIGRATED = "The registry is not migrated: run `alembic upgrade head`."
 
 
@@ -50,14 +75,21 @@ class Database:
         *,
         reads: async_sessionmaker[AsyncSession] | None = None,
         engine: AsyncEngine | None = None,
+        application: str = "orchestrator",
     ) -> None:
         self._sessions = sessions
         self._reads = reads or sessions
         self._engine = engine
+        self._refused: tuple[float, str] | None = None
+        """When the newest write was refused for the registry's state, and why."""
+        self._service = application if application in _OWN_TABLES else "orchestrator"
 
     @classmethod
-    def at(cls, address: PostgresAddress, *, application: str) -> Database:
-        """Open nothing yet: the first transaction connects."""
+    def at(cls, address: PostgresAddress, *, application: str, connections: int = 20) -> Database:
+        """Open nothing yet: the first transaction connects.
+
+        At most so many `connections` are open at once, and half of them stay open.
+        """
         engine = create_async_engine(
             sqlalchemy_url(address),
             connect_args=connect_arguments(address)
@@ -65,8 +97,8 @@ class Database:
             hide_parameters=True,
             json_deserializer=str,  # models.RawJson: JSON stays text
             pool_pre_ping=True,
-            pool_size=10,
-            max_overflow=10,
+            pool_size=(connections + 1) // 2,
+            max_overflow=connections // 2,
             pool_timeout=10,
         )
         telemetry.trace_engine(engine)
@@ -75,6 +107,7 @@ class Database:
             async_sessionmaker(engine, expire_on_commit=False),
             reads=async_sessionmaker(autocommit, expire_on_commit=False),
             engine=engine,
+            application=application,
         )
 
     @asynccontextmanager
@@ -86,7 +119,7 @@ class Database:
             UpstreamUnknown: the answer to the commit was lost; it may be durable.
         """
         async with self._sessions() as session:
-            with _registry_errors():
+            with self._registry_errors():
                 await session.begin()
                 yield session
                 await session.flush()  # so that the commit is a commit and nothing else
@@ -96,6 +129,7 @@ class Database:
                 raise UpstreamUnknown(
                     "The registry's answer to a commit was lost.", code="commit_unknown"
                 ) from _bare(error)
+        self._refused = None
 
     async def insist(
         self, write: Callable[[AsyncSession], Awaitable[T]], *, within: timedelta = _INSISTENCE
@@ -126,22 +160,47 @@ class Database:
         Raises:
             Unavailable: Postgres is away.
         """
-        with _registry_errors():
+        with self._registry_errors():
             async with self._reads() as session:
                 yield session
 
     async def ping(self) -> None:
-        """Ask Postgres whether the registry's tables are there, and may be used.
+        """Ask Postgres whether the registry's tables are there, and take what this service writes.
+
+        A write that was refused a moment ago counts, until another one is taken.
 
         Raises:
-            Unavailable: it is away, not migrated, or not granted to this login.
+            Unavailable: it is away, not migrated, not granted to this login, read-only, or full.
         """
+        table = _OWN_TABLES.get(self._service, "api_keys")
         async with self.read() as session:
-            may_write = await session.scalar(_MAY_WRITE)
+            may_write = await session.scalar(_MAY_WRITE, {"table": table})
         if may_write is None:
             raise Unavailable(_NOT_MIGRATED)
         if not may_write:
-            raise Unavailable(_NOT_GRANTED)
+            raise Unavailable(_NOT_GRANTED.format(service=self._service))
+        await self._expect_writable()
+
+    async def _expect_writable(self) -> None:
+        async with self.read() as session:
+            if await session.scalar(_IS_READ_ONLY):
+                raise Unavailable(_READ_ONLY)
+        with self._registry_errors():
+            async with self._sessions() as session:
+                await session.execute(_LITTLE_MEMORY)
+                await session.execute(_SPILL)
+        if self._refused is None:
+            return
+        refused_at, reason = self._refused
+        if time.monotonic() < refused_at + _REFUSED_FOR_S:
+            raise Unavailable(reason)
+
+    def _registry_errors(self) -> _registry_errors:
+        return _registry_errors(self._service, self._note_refusal)
+
+    def _note_refusal(self, reason: str) -> None:
+        if reason in (_READ_ONLY, _FULL):
+            self._refused = (time.monotonic(), reason)
 
     async def close(self) -> None:
         """Close every pooled connection."""
@@ -152,18 +211,23 @@ class Database:
 class _registry_errors:
     """Turn 'Postgres is away' into Unavailable, without the driver's text: it may quote values."""
 
+    def __init__(self, service: str, note: Callable[[str], None]) -> None:
+        self._service = service
+        self._note = note
+
     def __enter__(self) -> None:
         return None
 
     def __exit__(
         self, _type: type[BaseException] | None, error: BaseException | None, _traceback: object
     ) -> None:
-        told = _trouble(error)
+        told = _trouble(error, self._service)
         if told is not None:
+            self._note(told)
             raise Unavailable(told) from _bare(error)
 
 
-def _trouble(error: object) -> str | None:
+def _trouble(error: object, service: str) -> str | None:
     """What keeps the registry from doing anything now; None for every other error."""
     if isinstance(error, PoolTimeoutError):
         return "Every connection to the registry is in use."
@@ -171,15 +235,19 @@ def _trouble(error: object) -> str | None:
         return "The registry's certificate is not one that the CA vouches for."
     if isinstance(error, OSError):
         return _AWAY
-    return _trouble_by_sqlstate(error) if isinstance(error, DBAPIError) else None
+    return _trouble_by_sqlstate(error, service) if isinstance(error, DBAPIError) else None
 
 
-def _trouble_by_sqlstate(error: DBAPIError) -> str | None:
+def _trouble_by_sqlstate(error: DBAPIError, service: str) -> str | None:
     sqlstate = getattr(error.orig, "sqlstate", None) or ""
     if sqlstate.startswith(_NO_LOGIN):
         return "The registry refuses the user, the password or the database of SUPABASE_DB_URL."
+    if sqlstate in _NO_WRITES:
+        return _NO_WRITES[sqlstate]
     if sqlstate == _NO_PRIVILEGE:
-        return _NOT_GRANTED
+        # "permission denied for table …": of this code the text names an object, never a value.
+        log.error("registry_not_granted", service=service, detail=_first_line(error.orig))
+        return _NOT_GRANTED.format(service=service)
     if sqlstate.startswith(_OLDER):
         return _NOT_MIGRATED
     if error.connection_invalidated or isinstance(error, OperationalError | InterfaceError):
@@ -187,12 +255,19 @@ def _trouble_by_sqlstate(error: DBAPIError) -> str | None:
     return "The registry cannot do this now." if sqlstate.startswith(_NOT_NOW) else None
 
 
+def _first_line(error: object) -> str:
+    return str(error).partition("\n")[0]
+
+
 # Classes of Postgres's SQLSTATE: https://www.postgresql.org/docs/current/errcodes-appendix.html
 _NO_LOGIN = ("28", "3D")
-_NO_PRIVILEGE = "42501"
 _OLDER = ("42P01", "42703")  # a table or a column is not there
+_NO_PRIVILEGE = "42501"
+_NO_WRITES = {
+    "25006": _READ_ONLY,  # a standby during a failover, or set to be read-only
+    "53100": _FULL,
+}
 _NOT_NOW = (
-    "25006",  # a standby, during a failover
     "40",  # serialization failure, deadlock
     "53",  # out of connections, disk or memory
     "55P03",  # lock_timeout
@@ -205,16 +280,54 @@ def _bare(error: object) -> BaseException:
     return RuntimeError(type(error).__name__)
 
 
-def sqlalchemy_url(address: PostgresAddress) -> URL:
-    """The address in SQLAlchemy's form, for asyncpg."""
+def sqlalchemy_url(address: PostgresAddress, *, driver: str = "asyncpg") -> URL:
+    """The address in SQLAlchemy's form, for asyncpg or psycopg2."""
     return URL.create(
-        "postgresql+asyncpg",
+        f"postgresql+{driver}",
         username=address.user,
         password=address.password,
         host=address.host,
         port=address.port,
         database=address.database,
     )
+
+
+def connect_synchronously(address: PostgresAddress) -> Connection:
+    """A connection of a command that does one thing after the other, such as the migrations.
+
+    By psycopg2, so that `sslmode` and `sslrootcert` are libpq's own. A CA verifies at least what
+    it does for the services: the server's name too, unless sslmode is verify-ca.
+
+    Raises:
+        Unavailable: there is no connection; libpq's sentence says why, and never the password.
+    """
+    engine = create_engine(
+        sqlalchemy_url(address, driver="psycopg2"),
+        connect_args=_libpq_arguments(address),
+        poolclass=NullPool,
+        hide_parameters=True,
+    )
+    try:
+        return engine.connect()
+    except OperationalError as error:
+        raise Unavailable(_reason(error, address)) from _bare(error)
+
+
+def _libpq_arguments(address: PostgresAddress) -> dict[str, Any]:
+    """What libpq is given beside the URL; https://www.postgresql.org/docs/17/libpq-ssl.html."""
+    mode, root_cert = address.ssl_mode, address.ssl_root_cert
+    if mode != "disable" and root_cert is not None:
+        mode = "verify-ca" if mode == "verify-ca" else "verify-full"
+    elif mode in ("verify-ca", "verify-full"):
+        # "system" is the default of the OpenSSL that psycopg2 was built with, which may be none.
+        root_cert = Path(ssl.get_default_verify_paths().cafile or "system")
+    arguments = {"connect_timeout": 10, "sslmode": mode}
+    return arguments | ({} if root_cert is None else {"sslrootcert": str(root_cert)})
+
+
+def _reason(error: OperationalError, address: PostgresAddress) -> str:
+    line = _first_line(error.orig) or "no reason was given"
+    return line.replace(address.password, "…") if address.password else line
 
 
 _warned: set[str] = set()

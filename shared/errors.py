@@ -18,13 +18,18 @@ AamError
 ├── Upstream                       Airbyte, or a peer, did not do what was asked
 │   ├── UpstreamRefused      422   a definite no: nothing was done
 │   │   ├── UpstreamMissing        the object is not there (any more)
-│   │   ├── CheckFailed            the source cannot be reached with this credential
-│   │   └── DiscoverFailed         the connector could not list the source's schema
+│   │   └── ConnectorFailed        the connector ran and failed; `cause` says why
+│   │       ├── CheckFailed        the source cannot be reached with this credential
+│   │       └── DiscoverFailed     the connector could not list the source's schema
 │   ├── UpstreamDenied       502   our own credentials were refused
+│   │   ├── UpstreamForbidden      Airbyte's 403: an unknown object, or not ours to see
+│   │   └── UpstreamLoginOff       we log in where there is no login
 │   ├── UpstreamConflict     409   Airbyte's 409: something runs already, or a database error
 │   ├── UpstreamUnknown      504   it may have happened
-│   │   └── UpstreamTimeout
+│   │   ├── UpstreamTimeout
+│   │   └── UpstreamNotAirbyte 502 something that is not Airbyte answered
 │   └── UpstreamUnreachable  503   the request was never sent
+│       └── UpstreamNoToken        Airbyte's token endpoint fails
 ├── UpstreamMismatch         502   Airbyte said yes and holds something else
 └── Unavailable              503   nothing was recorded: retry freely
 
@@ -105,11 +110,17 @@ class NotFound(AamError):
 
 
 class Invalid(AamError):
-    """What was sent cannot be meant; `fields` lists where, by declared names only."""
+    """What was sent is invalid; `fields` lists where."""
 
     status = 422
     title = "Invalid request"
     code = "invalid_request"
+
+    @classmethod
+    def of(cls, member: str, detail: str, *, code: str) -> Self:
+        """What is wrong with one member of the body."""
+        field = {"field": f"body.{member}", "type": code, "message": detail}
+        return cls(detail, code=code, fields=[field])
 
 
 class TooLarge(Invalid):
@@ -230,19 +241,34 @@ class UpstreamRefused(Upstream):
     code = "upstream_rejected"
 
 
+class ConnectorFailed(UpstreamRefused):
+    """A connector ran and failed; `cause` says why, of the causes that `shared.causes` knows."""
+
+    cause: str | None = None
+    explanation: str | None = None
+    """The cause in a fixed sentence, for callers who may change connections."""
+    log: str | None = None
+    """Which run of Airbyte's has the connector's log; for the same callers."""
+
+    def problem(self) -> dict[str, Any]:
+        """The failure with its cause."""
+        reason = {"cause": self.cause, "explanation": self.explanation, "log": self.log}
+        return super().problem() | {name: one for name, one in reason.items() if one is not None}
+
+
 class UpstreamMissing(UpstreamRefused):
     """Upstream has no such object (any more)."""
 
     code = "upstream_missing"
 
 
-class CheckFailed(UpstreamRefused):
+class CheckFailed(ConnectorFailed):
     """The source cannot be reached with this credential."""
 
     code = "check_failed"
 
 
-class DiscoverFailed(UpstreamRefused):
+class DiscoverFailed(ConnectorFailed):
     """The connector ran and could not list the source's schema."""
 
     code = "discovery_failed"
@@ -253,6 +279,18 @@ class UpstreamDenied(Upstream):
 
     title = "Upstream denied us"
     code = "upstream_auth"
+
+
+class UpstreamForbidden(UpstreamDenied):
+    """Airbyte's own 403: it has no such object, or AAM's login may not see it."""
+
+    code = "upstream_forbidden"
+
+
+class UpstreamLoginOff(UpstreamDenied):
+    """A client id and secret are set, and Airbyte's login is switched off."""
+
+    code = "upstream_login_off"
 
 
 class UpstreamConflict(Upstream):
@@ -279,6 +317,17 @@ class UpstreamTimeout(UpstreamUnknown):
     code = "upstream_timeout"
 
 
+class UpstreamNotAirbyte(UpstreamUnknown):
+    """A gateway, a login page or another server answered in Airbyte's place.
+
+    Whether the request reached Airbyte is unknown. It says nothing about Airbyte's objects.
+    """
+
+    status = 502
+    title = "Not Airbyte's answer"
+    code = "upstream_not_airbyte"
+
+
 class UpstreamUnreachable(Upstream):
     """No connection could be opened: the request was not sent, and nothing happened."""
 
@@ -286,6 +335,13 @@ class UpstreamUnreachable(Upstream):
     title = "Upstream unreachable"
     code = "upstream_unreachable"
     retryable = True
+
+
+class UpstreamNoToken(UpstreamUnreachable):
+    """Airbyte gives out no token now, so the call itself was not sent."""
+
+    title = "Upstream gives no token"
+    code = "upstream_token_endpoint"
 
 
 class UpstreamMismatch(AamError):

@@ -19,11 +19,12 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from shared import access, logs, metrics
+from shared import access, docs_page, logs, metrics
 from shared.access import SERVICE_CALLS, Caller
 from shared.config import ProcessSettings
 from shared.database import Database
 from shared.errors import AamError, Forbidden, TooManyRequests, Unauthenticated, Unavailable
+from shared.guesses import Guesses
 from shared.keys import KeyRing
 from shared.oidc import Issuer
 from shared.rates import Rates
@@ -35,7 +36,7 @@ _LONGEST = 8192
 _PRESENTED = re.compile(rb"(?i:bearer) +([A-Za-z0-9._~+/=-]+)")
 OPEN = frozenset({"/health", "/ready"})
 _LOOKS = frozenset({"GET", "HEAD"})
-DOCS = frozenset({"/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
+DOCS = docs_page.PATHS
 
 Answer = Callable[[AamError], Response]
 
@@ -92,6 +93,8 @@ class Access:
     """Whether there is a key at all; None where callers need none: at the broker, with OIDC."""
     rates: Rates | None = None
     """How often each may ask; None for as often as they like."""
+    guesses: Guesses | None = None
+    """How often an address may fail to prove a caller; None for as often as it likes."""
     docs_are_open: bool = True
 
     async def require_anybody(self) -> None:
@@ -133,6 +136,7 @@ def access_for(service: str, settings: ProcessSettings, db: Database | None = No
         proofs,
         anybody=None if db is None or settings.oidc_issuer is not None else ring.any,
         rates=Rates(settings.requests_per_second),
+        guesses=Guesses(settings.failed_keys_per_minute),
         docs_are_open=settings.aam_docs == "on",
     )
 
@@ -201,9 +205,16 @@ class Gate:
         if len(given) == 1 and len(given[0]) <= _LONGEST:
             presented = _PRESENTED.fullmatch(given[0])
             told = presented[1].decode("ascii") if presented else ""
+            guesses, address = self._known.guesses, (scope.get("client") or ("", 0))[0]
+            if guesses is not None:
+                guesses.expect_few(address, told)
             for proof in self._known.proofs if told else ():
                 if (caller := await proof.caller(told)) is not None:
+                    if guesses is not None:
+                        guesses.prove(told)
                     return caller
+            if guesses is not None:
+                guesses.fail(address)
         raise Unauthenticated("Send a key: `Authorization: Bearer aam_...`.")
 
     def _measure(self, caller: Caller) -> None:

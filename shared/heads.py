@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from shared.airbyte_client import AirbyteConnection
 from shared.domain import catalog as catalogs
 from shared.domain.steps import in_slices
@@ -13,3 +15,8 @@ async def means(held: AirbyteConnection, fingerprint: str) -> bool:
         return await in_slices(catalogs.meaning_of.steps(held.sync_catalog)) == fingerprint
     except catalogs.InvalidCatalog:
         return False
+
+
+def foreign_code(status: str) -> Literal["locked", "status_unknown"]:
+    """What a connection's status in Airbyte is called where it is neither active nor inactive."""
+    return "locked" if status == "locked" else "status_unknown"

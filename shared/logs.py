@@ -35,7 +35,8 @@ FIELDS: Final = frozenset(
         "connection", "connector", "credential", "decision", "delivery", "destination", "drift",
         "entrypoint", "group", "id", "job", "repair", "source", "webhook", "workspace",
         # what it is, and how it went
-        "attempt", "attempts", "cancelled", "cause", "changes", "code", "deleted", "detail",
+        "address", "attempt", "attempts", "cancelled", "cause", "changes",
+        "code", "deleted", "detail",
         "entity", "error", "failed", "is_new", "kind", "left", "look", "looks",
         "method", "ms", "of", "path", "reason", "removed", "added", "retry_num", "seconds",
         "severity", "source_type", "status", "suggestions", "tries", "type", "verb", "wait_for",

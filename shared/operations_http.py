@@ -16,6 +16,7 @@ from shared.app import PROBLEM_JSON, example, links, problems, raw_json
 from shared.errors import BadKey
 from shared.models import OperationStatus
 from shared.operations import Answer, Key, Operations
+from shared.paging import After, Limit, Page
 
 _ID = "3f8e2d1c-4b5a-4968-8776-a5b4c3d2e1f0"
 _KEY = re.compile(r"[A-Za-z0-9_-]{16,128}")
@@ -26,14 +27,15 @@ _EXAMPLE: dict[str, Any] = {
     "operation_id": _ID,
     "kind": "onboard",
     "connection_id": "7d0c7f4e-6a3c-4b9d-9a57-0f3c1d2b4e5f",
+    "connection_name": "Salesforce production",
     "status": "running",
     "step": "discover",
-    "step_since": "2026-11-22T09:30:01.123456+00:00",
+    "step_since": "2026-11-22T09:30:01.123456Z",
     "waits_for": "upstream_timeout",
     "attempts": 1,
     "asked_by": "ada@example.com (key ab12cd34)",
-    "created_at": "2026-11-22T09:30:00.123456+00:00",
-    "deadline": "2026-11-22T10:00:00.123456+00:00",
+    "created_at": "2026-11-22T09:30:00.123456Z",
+    "deadline": "2026-11-22T10:00:00.123456Z",
 }
 
 
@@ -56,6 +58,7 @@ class OperationView(BaseModel):
     operation_id: UUID
     kind: str
     connection_id: UUID
+    connection_name: str | None = None
     status: OperationStatus
     step: str
     step_since: datetime
@@ -93,31 +96,41 @@ def routes() -> APIRouter:
         response_model=OperationView,
         responses=problems(404, 503),
     )
-    async def operation(operation_id: UUID, operations: Service) -> Response:
+    async def operation(request: Request, operation_id: UUID, operations: Service) -> Response:
         """What is under way, since when, at which step, and why it waits."""
-        return raw_json(await operations.view(operation_id))
+        is_explained = caller_of(request).may_change_connections
+        return raw_json(await operations.view(operation_id, is_explained=is_explained))
 
     @router.get(
         "/operations",
         dependencies=[may(Scope.CONNECTIONS_READ)],
-        response_model=list[OperationView],
+        response_model=Page[OperationView],
         responses={
-            200: example([_EXAMPLE])
+            200: example({"items": [_EXAMPLE], "next": None})
             | links(
-                "GET /operations/{operation_id}", operation_id="$response.body#/0/operation_id"
+                "GET /operations/{operation_id}",
+                operation_id="$response.body#/items/0/operation_id",
             ),
             **problems(422, 503),
         },
     )
     async def operations(
+        request: Request,
         operations: Service,
         connection_id: Annotated[UUID | None, Query()] = None,
         status: Annotated[OperationStatus | None, Query()] = None,
-        limit: Annotated[int, Query(ge=1, le=500)] = 100,
+        after: After = None,
+        limit: Limit = 100,
     ) -> Response:
-        """The newest operations, of one connection or of one status where it is given."""
+        """List operations, newest first; of one connection or one status where it is given."""
         return raw_json(
-            await operations.page(connection_id=connection_id, status=status, limit=limit)
+            await operations.page(
+                connection_id=connection_id,
+                status=status,
+                cursor=after,
+                limit=limit,
+                is_explained=caller_of(request).may_change_connections,
+            )
         )
 
     return router

@@ -1,4 +1,4 @@
-"""How often each caller may ask: so many times a second, twice as many at once."""
+"""How often each caller may ask, and how often an address may present what proves nothing."""
 
 from __future__ import annotations
 
@@ -12,9 +12,17 @@ _BURST_S = 2.0
 class Rates:
     """What the callers of one process have asked lately; each has a measure of its own."""
 
-    def __init__(self, per_second: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        per_second: float,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        burst_s: float = _BURST_S,
+    ) -> None:
+        """`burst_s`: the seconds whose whole measure may be used at once."""
         self._each_s = 1 / per_second
         self._clock = clock
+        self._burst_s = max(burst_s, self._each_s)
         self._paid_until: dict[str, float] = {}
         """When what a caller has asked would be over, had it asked evenly."""
 
@@ -25,10 +33,16 @@ class Rates:
         """
         now = self._clock()
         until = max(self._paid_until.get(caller, now), now) + self._each_s
-        wait = until - now - max(_BURST_S, self._each_s)
+        wait = until - now - self._burst_s
         if wait > 1e-9:  # what adding up has rounded
             return wait
         if len(self._paid_until) >= _MOST_REMEMBERED:
             self._paid_until = {one: end for one, end in self._paid_until.items() if end > now}
         self._paid_until[caller] = until
         return 0.0
+
+    def left_s(self, caller: str) -> float:
+        """Until when a request of this caller would have to wait; nothing is counted."""
+        now = self._clock()
+        until = max(self._paid_until.get(caller, now), now) + self._each_s
+        return max(until - now - self._burst_s, 0.0)

@@ -81,6 +81,7 @@ def service_keys() -> dict[str, Any]:
         "service_private_key_dir": folder / "private",
         "service_public_keys_dir": folder / "public",
         "requests_per_second": 1_000_000,
+        "failed_keys_per_minute": 60_000_000,
     }
 
 

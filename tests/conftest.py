@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import asyncpg
@@ -15,7 +16,23 @@ from redis.asyncio import Redis
 from local import servers
 from tests import leaks
 
-pytest_plugins = ["tests.fakes.fixtures", "tests.leaks"]
+pytest_plugins = ["tests.fakes.fixtures", "tests.leaks", "tests.leftovers"]
+
+
+def pytest_collection_finish() -> None:
+    """Make the services' keys before the first test, which would have to delete them."""
+    if (access := sys.modules.get("tests.access")) is not None:
+        access.service_keys()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Escape what is no text: workers send their reports as UTF-8."""
+    report = yield
+    report.sections = [
+        (name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections
+    ]
+    return report
 
 
 @pytest.fixture(scope="session")

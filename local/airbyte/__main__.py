@@ -31,7 +31,10 @@ def _settings() -> Settings:
 
 @cli.callback(invoke_without_command=True)
 def serve(context: typer.Context) -> None:
-    """Answer Airbyte's API on the loopback interface until stopped."""
+    """Answer Airbyte's API on the loopback interface until stopped.
+
+    Callers send the token that is in `auth` in LOCAL_AIRBYTE_STATE_DIR.
+    """
     if context.invoked_subcommand is not None:
         return
     os.umask(0o077)
@@ -48,6 +51,7 @@ def serve(context: typer.Context) -> None:
         port=settings.port,
         log_config=None,
         access_log=False,
+        ws="none",
         timeout_graceful_shutdown=5,
     )
 

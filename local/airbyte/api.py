@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import Any
 from uuid import UUID
 
 import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -40,6 +42,7 @@ from local.airbyte.plane import (
 )
 from local.airbyte.settings import Flavour, Settings
 from local.airbyte.store import BY_DEFINITION, CONNECTORS, Connector
+from local.guard import Guard, token_of
 
 MOST_BODY_BYTES = 10 * 1024 * 1024
 NOBODY = "00000000-0000-0000-0000-000000000000"
@@ -114,7 +117,7 @@ async def _instance_configuration(plane: Plane, _body: Body) -> Json:
         "edition": "community",
         "version": plane.settings.flavour.version,
         "airbyteUrl": f"http://127.0.0.1:{plane.settings.port}/",
-        "auth": {"mode": "none"},
+        "auth": {"mode": "simple"},
         "initialSetupComplete": True,
         "defaultUserId": NOBODY,
         "defaultOrganizationId": NOBODY,
@@ -485,6 +488,8 @@ def _output(plane: Plane, body: Body, kind: str) -> Json:
     members = ("message", "failureReason", "catalogId") + (
         ("connectorConfigurationUpdated",) if kind == "check" else ()
     )
+    if output.get("jobId") is not None:
+        told["logs"] = reads.command_logs(plane, output["jobId"])
     return reads.present(told | {name: output.get(name) for name in members})
 
 
@@ -583,6 +588,78 @@ async def _connections_list(plane: Plane, body: Body) -> Json:
     return {"connections": [_connection(plane, row) for row in rows]}
 
 
+@_post("web_backend/connections/list")
+async def _connection_items_list(plane: Plane, body: Body) -> Json:
+    """The list of Airbyte's web app, without catalogs; the newer release pages it."""
+    _workspace(body)
+    wanted = body.optional("sourceId", list)
+    rows = [
+        row
+        for row in plane.metadata.all("SELECT * FROM connections ORDER BY created_at, id")
+        if not wanted or row["source_id"] in wanted
+    ]
+    if plane.settings.flavour is Flavour.SYNCHRONOUS:
+        return {"connections": [_connection_item(plane, row) for row in rows]}
+    total, cursor = len(rows), body.optional("cursor", str)
+    if cursor is not None:
+        ids = [row["id"] for row in rows]
+        if cursor not in ids:
+            raise not_found("STANDARD_SYNC", cursor)
+        rows = rows[ids.index(cursor) + 1 :]
+    size = body.optional("pageSize", int) or plane.settings.page_size
+    page = [_connection_item(plane, row) for row in rows[:size]]
+    return {"connections": page, "page_size": size, "num_connections": total}
+
+
+def _connection_item(plane: Plane, row: Row) -> Json:
+    source = plane.actor("source", UUID(row["source_id"]))
+    destination = plane.actor("destination", UUID(row["destination_id"]))
+    connector, writer = connector_of(UUID(source["definition_id"])), _destination_definition()
+    settings = row["settings"]
+    status = reads.connection_status(plane, row)
+    told: Json = {
+        "connectionId": row["id"],
+        "name": settings.get("name"),
+        "status": settings["status"],
+        "scheduleType": settings.get("scheduleType"),
+        "scheduleData": settings.get("scheduleData"),
+        "isSyncing": status.get("isRunning", status.get("connectionSyncStatus") == "running"),
+        "schemaChange": "breaking" if settings.get("breakingChange") else "no_change",
+        "source": {
+            "sourceId": source["id"],
+            "name": source["name"],
+            "sourceDefinitionId": str(connector.definition_id),
+            "sourceName": connector.title,
+        },
+        "destination": {
+            "destinationId": destination["id"],
+            "name": destination["name"],
+            "destinationDefinitionId": writer["destinationDefinitionId"],
+            "destinationName": writer["name"],
+        },
+        "sourceActorDefinitionVersion": _version(plane, connector.repository, connector.version),
+        "destinationActorDefinitionVersion": _version(
+            plane, writer["dockerRepository"], writer["dockerImageTag"]
+        ),
+    }
+    if plane.settings.flavour is Flavour.COMMANDS:
+        told["tags"] = []
+    return reads.present(told)
+
+
+def _version(plane: Plane, repository: str, tag: str) -> Json:
+    told: Json = {
+        "dockerRepository": repository,
+        "dockerImageTag": tag,
+        "supportsRefreshes": False,
+        "supportState": "supported",
+        "isVersionOverrideApplied": False,
+    }
+    if plane.settings.flavour is Flavour.COMMANDS:
+        told |= {"supportsFileTransfer": False, "supportsDataActivation": False}
+    return told
+
+
 @_post("connections/delete")
 async def _connections_delete(plane: Plane, body: Body) -> None:
     await plane.delete_connection(plane.connection(body.uuid("connectionId"))["id"])
@@ -649,9 +726,14 @@ async def _state_get(plane: Plane, body: Body) -> Json:
 # Jobs
 
 
-@_post("jobs/get", "jobs/get_without_logs")
+@_post("jobs/get")
 async def _jobs_get(plane: Plane, body: Body) -> Json:
     return reads.job_and_attempts(plane, body.required("id", int))
+
+
+@_post("jobs/get_without_logs")
+async def _jobs_get_without_logs(plane: Plane, body: Body) -> Json:
+    return reads.job_and_attempts(plane, body.required("id", int), with_logs=False)
 
 
 @_post("jobs/get_light")
@@ -734,6 +816,12 @@ async def _broken(request: Request, error: Exception) -> Response:
     return _response(500, orjson.dumps(told.body(plane.settings.errors)), "application/json")
 
 
+def _refused(status: int, detail: str, path: str) -> Response:
+    """Airbyte's web framework refuses in these words, before Airbyte has seen the request."""
+    told = Micronaut(status, HTTPStatus(status).phrase, detail, path)
+    return _response(status, orjson.dumps(told.told), "application/json")
+
+
 def _response(status: int, content: bytes, kind: str | None) -> Response:
     return Response(content, status, headers={"X-Airbyte-Local": "true"}, media_type=kind)
 
@@ -785,8 +873,15 @@ def app_of(settings: Settings) -> Starlette:
             yield
 
     everything = Route("/api/v1/{endpoint:path}", _answer, methods=["GET", "POST"])
+    guard = Middleware(
+        Guard,
+        token=token_of(settings.state_dir),
+        refuse=_refused,
+        open_paths=frozenset({"/api/v1/health", "/api/v1/health/"}),
+    )
     return Starlette(
         routes=[everything],
         lifespan=live,
+        middleware=[guard],
         exception_handlers={HTTPException: _no_such_route, Exception: _broken},
     )

@@ -52,10 +52,14 @@ class Settings(BaseSettings):
     """Loopback port; 0 takes a free one, which is printed."""
 
     state_dir: Path = Path(".aam/airbyte")
-    """Sources (with their secrets, as in Airbyte's own database), connections, jobs. Mode 0700."""
+    """Sources (with their secrets, as in Airbyte's own database), connections, jobs, and `auth`:
+    the header with the token that every call has to carry. Mode 0700."""
 
     connectors_dir: Path = Path(".aam/connectors")
     """One virtual environment per connector and version; stacks may share it."""
+
+    job_logs_dir: Path | None = None
+    """What connectors log, a file for each job; None: `job_logs` in the state directory."""
 
     warehouse_url: SecretStr | None = None
     """postgresql:// URL of the destination "Local warehouse"; None: there is none."""
@@ -89,6 +93,11 @@ class Settings(BaseSettings):
 
     retry_delay: timedelta = timedelta(seconds=5)
     """Pause before the next attempt of a job that failed transiently."""
+
+    @property
+    def job_logs(self) -> Path:
+        """Where the jobs' logs are."""
+        return self.job_logs_dir or self.state_dir / "job_logs"
 
     @property
     def errors(self) -> ErrorStyle:

@@ -14,6 +14,7 @@ from urllib.parse import quote
 import typer
 from pydantic import ValidationError
 
+from local.guard import token_file, token_of
 from local.sample_org.live import Behaviour, Failure, JournalUnreadable
 from local.sample_org.settings import Settings
 from shared import logs
@@ -195,11 +196,18 @@ def _change(method: str, path: str, members: dict[str, Any] | None = None) -> No
 
 
 def _call(method: str, path: str, members: dict[str, Any] | None = None) -> dict[str, Any]:
-    port = _settings().port
+    settings = _settings()
+    port = settings.port
+    if not token_file(settings.state_dir).exists():
+        _stop(f"No sample org has run in {settings.state_dir} (SAMPLE_ORG_STATE_DIR).")
+    headers = {
+        "Content-Type": "application/json",
+        "Authorization": f"Bearer {token_of(settings.state_dir)}",
+    }
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     body = None if members is None else json.dumps(members)
     try:
-        connection.request(method, path, body, {"Content-Type": "application/json"})
+        connection.request(method, path, body, headers)
         answer = connection.getresponse()
         content: dict[str, Any] = json.loads(answer.read())
     except (OSError, ValueError, http.client.HTTPException):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Body
+import orjson
+from fastapi import APIRouter, Body, Depends
+from fastapi.security import HTTPBearer
 from pydantic import ValidationError
 
 from local.sample_org import changes
@@ -16,12 +18,16 @@ Members = dict[str, Any]
 
 def routes(live: LiveOrg) -> APIRouter:
     """Control over one org. Every change answers `{"changed": sentence}`."""
-    router = APIRouter(prefix="/org", tags=["org"])
+    # The guard before the application judges the token; here it is described, for the docs page.
+    router = APIRouter(
+        prefix="/org", tags=["org"], dependencies=[Depends(HTTPBearer(auto_error=False))]
+    )
 
     def apply(kind: type[changes.Change], members: Members, **path: str) -> dict[str, str]:
         taken = members.keys() & {*path, "verb"}
         if taken:
             raise Invalid("The path names the object and the field; the body cannot.")
+        _require_storable(members)
         try:
             change = kind.model_validate(members | path)
         except ValidationError as error:
@@ -113,6 +119,7 @@ def routes(live: LiveOrg) -> APIRouter:
     @router.patch("/settings")
     async def behave(members: Members) -> Behaviour:
         """Change how the org behaves; what is left out stays."""
+        _require_storable(members)
         try:
             behaviour = Behaviour.model_validate(live.behaviour.model_dump() | members)
         except ValidationError as error:
@@ -132,6 +139,18 @@ def routes(live: LiveOrg) -> APIRouter:
         return {"changed": "The org is as it was born, and born today."}
 
     return router
+
+
+def _require_storable(members: Members) -> None:
+    """Refuse what cannot be written to the journal before the org is changed.
+
+    Raises:
+        Invalid: half of a surrogate pair, or a number that JSON does not have.
+    """
+    try:
+        orjson.dumps(members)
+    except orjson.JSONEncodeError:
+        raise Invalid("A text or number in the body cannot be stored as JSON.") from None
 
 
 def _invalid(error: ValidationError) -> Invalid:

@@ -20,7 +20,7 @@ from shared import logs
 
 log = logs.get(__name__)
 
-_HOST = re.compile(r"(?:[a-z0-9-]{1,63}\.){1,6}salesforce\.com", re.IGNORECASE)
+SALESFORCE_HOST = re.compile(r"(?:[a-z0-9-]{1,63}\.){1,6}salesforce\.com", re.IGNORECASE)
 _CHUNK_BYTES = 256 * 1024
 _HEAD_SECONDS = 10
 
@@ -75,7 +75,7 @@ class Proxy:
         if method != "CONNECT":
             await _answer(writer, "405 Method Not Allowed")
             return None
-        if port != "443" or _HOST.fullmatch(host) is None:
+        if port != "443" or SALESFORCE_HOST.fullmatch(host) is None:
             log.warning("proxy_refused_host")
             await _answer(writer, "403 Forbidden")
             return None

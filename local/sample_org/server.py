@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 
 import uvicorn
@@ -14,12 +15,17 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
+from local.guard import Guard, token_of
 from local.sample_org import api, control
 from local.sample_org.live import LiveOrg
 from local.sample_org.org import SalesforceError
-from local.sample_org.proxy import Authority, Proxy
+from local.sample_org.proxy import SALESFORCE_HOST, Authority, Proxy
 from local.sample_org.settings import Settings
+from shared import docs_page
 from shared.errors import AamError, Invalid
+
+OPEN = frozenset({"/health"}) | docs_page.PATHS
+"""What is read without the token: it tells nothing of this org."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,8 @@ class Running:
     url: str
     proxy_url: str
     ca_bundle: Path
+    control: dict[str, str]
+    """The header that orders to the org itself carry."""
     live: LiveOrg
     stopped: asyncio.Task[None]
 
@@ -38,9 +46,25 @@ class Running:
         return {"HTTPS_PROXY": self.proxy_url, "REQUESTS_CA_BUNDLE": str(self.ca_bundle.resolve())}
 
 
-def application(live: LiveOrg) -> FastAPI:
-    """Salesforce's API and the org's own, over one org."""
-    app = FastAPI(title="Sample org", description="A small Salesforce org that can be changed.")
+def application(live: LiveOrg, *, token: str) -> FastAPI:
+    """Salesforce's API and the org's own, over one org; the org's own needs `token`."""
+    app = FastAPI(
+        title="Sample org",
+        description="A small Salesforce org that can be changed.",
+        openapi_url=docs_page.DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+    )
+    docs_page.add_docs(app)
+    app.add_middleware(
+        Guard,
+        token=token,
+        refuse=_refused,
+        open_paths=OPEN,
+        own_login="/services/",
+        own_hosts=SALESFORCE_HOST.pattern,
+        forms=frozenset({"/services/oauth2/token"}),
+    )
     app.add_exception_handler(SalesforceError, _salesforce_refusal)
     app.add_exception_handler(AamError, _problem)
     app.add_exception_handler(RequestValidationError, _unreadable)
@@ -65,14 +89,16 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
     """
     live = LiveOrg(settings)
     authority = Authority(settings.state_dir)
+    token = token_of(settings.state_dir)
     with _listen(settings.port) as door, _listen(settings.proxy_port) as proxy_door:
         port = door.getsockname()[1]
         server = uvicorn.Server(
             uvicorn.Config(
-                application(live),
+                application(live, token=token),
                 log_config=None,
                 access_log=False,
                 http="h11",  # httptools would lower the names of headers
+                ws="none",
                 lifespan="off",
                 timeout_keep_alive=75,  # a client that polls a job keeps its connection meanwhile
                 timeout_graceful_shutdown=2,
@@ -87,6 +113,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
                 url=f"http://127.0.0.1:{port}",
                 proxy_url=f"http://127.0.0.1:{proxy_door.getsockname()[1]}",
                 ca_bundle=authority.bundle,
+                control={"Authorization": f"Bearer {token}"},
                 live=live,
                 stopped=serving,
             )
@@ -111,6 +138,21 @@ def _listen(port: int) -> socket.socket:
 async def _salesforce_refusal(_request: Request, error: Exception) -> Response:
     assert isinstance(error, SalesforceError)  # noqa: S101 -- registered for this class only
     return api.refuse(error)
+
+
+def _refused(status: int, detail: str, path: str) -> Response:
+    if path.startswith("/services/"):
+        return api.refuse(SalesforceError(status, "INVALID_REQUEST", detail))
+    return JSONResponse(
+        {
+            "type": "about:blank",
+            "title": HTTPStatus(status).phrase,
+            "status": status,
+            "detail": detail,
+        },
+        status,
+        media_type="application/problem+json",
+    )
 
 
 async def _problem(_request: Request, error: Exception) -> Response:

@@ -30,7 +30,8 @@ class Settings(BaseSettings):
     """The CONNECT proxy through which an unchanged connector arrives. 0 takes a free port."""
 
     state_dir: Path = Path(".aam/sample_org")
-    """Holds `ca.pem`, its key, and `org.json`: what was changed since the org was born."""
+    """Holds `ca.pem`, its key, `org.json`: what was changed since the org was born, and `auth`:
+    the header with the token that `/org` asks for."""
 
     client_id: str = "sample-org-client-id"
     """The connected app that may ask for access tokens."""

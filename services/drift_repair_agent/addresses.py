@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TypeAlias
 
 from aiohttp import ThreadedResolver
@@ -14,6 +15,7 @@ Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _METADATA = ipaddress.ip_address("fd00:ec2::254")
+LOOPBACK = (ipaddress.ip_address("127.0.0.1"), ipaddress.ip_address("::1"))
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
@@ -38,6 +40,18 @@ class Reach:
             meant.is_global or any(meant in network for network in self._networks)
         ):
             raise AddressRefused("The address is none that may be called.")
+
+    def expect_any(self, addresses: Sequence[Address]) -> None:
+        """See that one of the addresses of a host may be called.
+
+        Raises:
+            AddressRefused: none may.
+        """
+        for address in addresses[:-1]:
+            with suppress(AddressRefused):
+                self.expect(address)
+                return
+        self.expect(addresses[-1])
 
 
 class ReachableOnly(AbstractResolver):
@@ -74,6 +88,11 @@ def is_never_called(address: Address) -> bool:
         or address.is_unspecified
         or address == _METADATA
     )
+
+
+def is_localhost(host: str) -> bool:
+    """Whether a name is this machine's, whatever a name server says (RFC 6761)."""
+    return host.lower() == "localhost" or host.lower().endswith(".localhost")
 
 
 def written(host: str) -> Address | None:

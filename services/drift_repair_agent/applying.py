@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
@@ -9,6 +10,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.drift_repair_agent import outcomes
+from services.drift_repair_agent.pausing import SET_BY_AAM, note_foreign
 from shared import events, registry
 from shared.airbyte_client import AirbyteClient, AirbyteConnection
 from shared.config import Settings
@@ -27,7 +29,6 @@ from shared.operations import Operation
 
 _TRIES = 3
 """How often Airbyte may say yes and hold something else."""
-_PAUSED_BY_A_CHANGE = ("inactive", "locked")
 
 
 class Heal(msgspec.Struct, frozen=True):
@@ -87,7 +88,8 @@ class Applying:
             version.repair_id, version.decided_by = heal.repair_id, heal.decided_by
             version.policy_set_by = heal.policy_set_by
             events.record(session, EventType.CATALOG_APPLIED, row, ref=operation.id)
-            self._note_pause(session, row, heal)
+            status = str(operation.results["look"]["status"])
+            self._note_pause(session, row, heal, status=status, at=await registry.now(session))
             if heal.repair_id is not None:
                 await outcomes.carried_out(
                     session, row, heal.repair_id, base=heal.base_version, number=number
@@ -109,14 +111,24 @@ class Applying:
                 raise UpstreamMismatch("Airbyte accepted the catalog and holds a different one.")
             operation.results["mismatches"] = refused
             operation.forget("update", "look")
+        is_foreign = held["status"] not in SET_BY_AAM
+        status: str | None = None
         if heal.afterwards == "paused":
-            await self._set(operation, heal, document, status="inactive", breaking_change=None)
+            status, breaking_change = "inactive", None
         elif heal.afterwards == "resumed":
-            await self._set(operation, heal, document, status="active", breaking_change=False)
+            status, breaking_change = "active", False
         elif held["breaking_change"] and not heal.is_paused:
             # A pause without the flag is a person's, and stays.
-            status = "active" if held["paused"] else None
-            await self._set(operation, heal, document, status=status, breaking_change=False)
+            status = "active" if held["status"] == "inactive" else None
+            breaking_change = False
+        else:
+            return
+        # Airbyte itself has locked or deleted it: that stays.
+        status = None if is_foreign else status
+        if status is not None or breaking_change is not None:
+            await self._set(
+                operation, heal, document, status=status, breaking_change=breaking_change
+            )
 
     async def _given(self, operation: Operation, heal: Heal, document: bytes) -> dict[str, Any]:
         async def update() -> bool:
@@ -128,7 +140,7 @@ class Applying:
             return {
                 "as_wanted": await means(held, heal.fingerprint),
                 "breaking_change": held.breaking_change,
-                "paused": held.status in _PAUSED_BY_A_CHANGE,
+                "status": held.status,
             }
 
         async def holds() -> bool | None:
@@ -198,8 +210,13 @@ class Applying:
             raise UpstreamUnknown("Airbyte went away before it could be looked at.") from None
 
     @staticmethod
-    def _note_pause(session: AsyncSession, row: Connection, heal: Heal) -> None:
-        if heal.afterwards == "resumed":
+    def _note_pause(
+        session: AsyncSession, row: Connection, heal: Heal, *, status: str, at: datetime
+    ) -> None:
+        if status not in SET_BY_AAM:
+            row.paused_by = None
+            note_foreign(session, row, status, at=at)
+        elif heal.afterwards == "resumed":
             row.paused_by = None
             events.record(session, EventType.CONNECTION_RESUMED, row, ref=heal.repair_id)
         elif heal.afterwards == "paused":
@@ -235,12 +252,14 @@ class Applying:
         """Have Airbyte hold the base version: `base`, or `other` where it holds something else."""
         async with self._db.read() as session:
             head = await registry.read_version(session, connection_id, heal.base_version)
-        if await means(await self._held(heal), head.fingerprint):
+        held = await self._held(heal)
+        if await means(held, head.fingerprint):
             return "base"
+        is_resumed = heal.afterwards == "resumed" and held.status in SET_BY_AAM
         await self._airbyte.update_connection(
             heal.airbyte_connection_id,
             head.sync_catalog.encode(),
-            status="inactive" if heal.afterwards == "resumed" else None,
+            status="inactive" if is_resumed else None,
         )
         return "base" if await means(await self._held(heal), head.fingerprint) else "other"
 

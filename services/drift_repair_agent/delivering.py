@@ -18,11 +18,13 @@ from uuid import UUID
 from opentelemetry.trace import SpanKind
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.drift_repair_agent.addresses import AddressRefused
 from services.drift_repair_agent.notifying import TEST
 from services.drift_repair_agent.sending import Outcome, Sender, Signer
 from shared import failpoints, logs, metrics, registry, telemetry
 from shared.background import Look
 from shared.database import Database
+from shared.errors import Invalid
 from shared.models import DeliveryState, Webhook
 from shared.registry import DueDelivery
 
@@ -44,9 +46,7 @@ AGAIN_AFTER: Final = (
 """The pauses between tries; a message that fails once more after the last is given up."""
 _LONGEST_PAUSE: Final = AGAIN_AFTER[-1]
 _BOTH_SECRETS_FOR: Final = timedelta(hours=24)
-_KEPT: Final = timedelta(days=30)
 _EVERY: Final = timedelta(milliseconds=500)
-_PRUNED_EVERY: Final = timedelta(hours=1)
 _RECORD_WITHIN: Final = timedelta(seconds=5)
 _FINISH_WITHIN_S: Final = 1.5
 
@@ -61,11 +61,25 @@ class Deliveries:
         self._under_way: dict[UUID, asyncio.Task[Outcome]] = {}
         self._lease = sender.deadline + 2 * _RECORD_WITHIN
 
+    def expect_callable(self, url: str) -> None:
+        """See that messages can be sent to a URL.
+
+        Raises:
+            Invalid: they never could: it leads to an address that may not be called.
+        """
+        try:
+            self._sender.expect(url)
+        except AddressRefused:
+            raise Invalid.of(
+                "url",
+                "The URL must not lead to a private address: name its network in WEBHOOK_NETWORKS.",
+                code="address_refused",
+            ) from None
+
     @property
     def looks(self) -> Sequence[Look]:
         """What is to be looked at again and again."""
-        sending = [Look(self.look, _EVERY)] if self._signer.is_able else []
-        return [*sending, Look(self._prune, _PRUNED_EVERY, name="webhook_deliveries")]
+        return [Look(self.look, _EVERY)] if self._signer.is_able else []
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -170,10 +184,6 @@ class Deliveries:
         if due.rotated_at is not None and datetime.now(UTC) - due.rotated_at < _BOTH_SECRETS_FOR:
             generations.append(due.generation - 1)
         return [self._signer.secret(due.webhook_id, generation) for generation in generations]
-
-    async def _prune(self) -> None:
-        async with self._db.transaction() as session:
-            await registry.prune_deliveries(session, kept=_KEPT)
 
 
 def _state(due: DueDelivery, outcome: Outcome) -> DeliveryState:

@@ -1,11 +1,17 @@
-"""Pausing a connection in Airbyte until a person decides, and resuming it when nothing is open."""
+"""Pausing a connection in Airbyte until a person decides, and resuming it when nothing is open.
+
+AAM only ever exchanges `active` and `inactive`. Every other status is Airbyte's own: `locked`, of a
+connection that somebody's plan does not cover, `deprecated`, of a deleted one, and those to come.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+from datetime import datetime
+from typing import Final, Literal
 from uuid import UUID
 
 import msgspec
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared import events, registry
 from shared.airbyte_client import AirbyteClient
@@ -13,7 +19,12 @@ from shared.config import Settings
 from shared.database import Database
 from shared.errors import UpstreamConflict, UpstreamMismatch, UpstreamUnknown, UpstreamUnreachable
 from shared.events import EventType
+from shared.heads import foreign_code
+from shared.models import Connection
 from shared.operations import Operation
+
+SET_BY_AAM: Final = frozenset({"active", "inactive"})
+"""The statuses that AAM may set, and may set another in place of."""
 
 
 class Pause(msgspec.Struct, frozen=True):
@@ -27,7 +38,8 @@ class Pause(msgspec.Struct, frozen=True):
 class Pausing:
     """Sets a connection's status in Airbyte; resumable at every line.
 
-    A connection that a person has paused is none of AAM's: it stays, and is not resumed later.
+    A connection that a person has paused, or Airbyte itself has locked, stays as it is, and is not
+    resumed later.
     """
 
     def __init__(self, settings: Settings, db: Database, airbyte: AirbyteClient) -> None:
@@ -53,15 +65,19 @@ class Pausing:
         async def look() -> bool | None:
             return True if await self._status(order) == order.status else None
 
-        before = await operation.once("found", found, within=self._call_s)
-        is_ours = before != order.status
+        before: str = await operation.once("found", found, within=self._call_s)
+        is_foreign = before not in SET_BY_AAM
+        is_ours = before != order.status and not is_foreign
         if is_ours and not await operation.once("set", set_, look=look, within=3 * self._call_s):
             raise UpstreamMismatch("Airbyte accepted the connection's status and has another.")
         async with self._db.transaction() as session:
             row = await registry.lock_connection(
                 session, operation.connection_id, even_archived=True
             )
-            if order.status == "active":
+            if is_foreign:
+                row.paused_by = None
+                note_foreign(session, row, before, at=await registry.now(session))
+            elif order.status == "active":
                 row.paused_by = None
                 events.record(session, EventType.CONNECTION_RESUMED, row, ref=order.repair_id)
             elif is_ours:
@@ -83,3 +99,12 @@ class Pausing:
             return (await self._airbyte.get_connection(order.airbyte_connection_id)).status
         except UpstreamUnreachable:
             raise UpstreamUnknown("Airbyte went away before it could be looked at.") from None
+
+
+def note_foreign(session: AsyncSession, row: Connection, status: str, *, at: datetime) -> None:
+    """Show people that Airbyte gave the connection a status which AAM neither sets nor ends."""
+    code = foreign_code(status)
+    if row.upstream_code != code:
+        row.upstream_code = code
+        row.drifted_upstream_at = row.drifted_upstream_at or at
+        events.record(session, EventType.CONNECTION_DRIFTED, row, code=code)

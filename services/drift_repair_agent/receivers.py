@@ -37,10 +37,11 @@ class Receivers:
         """A new webhook, and its secret.
 
         Raises:
-            Invalid: there is no such connection.
+            Invalid: there is no such connection, or the URL can never be called.
             Unavailable: there is no key to sign with.
         """
         self._signer.require_key()
+        self._deliveries.expect_callable(url)
         async with self._db.transaction() as session:
             if connection_id is not None:
                 try:
@@ -138,6 +139,25 @@ def expect_meant(url: str) -> None:
         raise ValueError("must not name a link-local, multicast or unspecified address")
 
 
+def _is_a_name(host: str) -> bool:
+    """Whether a host is an address, or a name that a name server can be asked for."""
+    if host.startswith("[") or written(host) is not None:
+        return True
+    labels = host.split(".")
+    return (
+        len(host) <= 253
+        and all(0 < len(label) <= 63 and label.strip("-") == label for label in labels)
+        and not labels[-1].isdecimal()  # an address that is none: 1.2.3.456
+        and labels[-1].lower() != "invalid"  # of which RFC 6761 says that it never is
+    )
+
+
+def without_secrets(url: str) -> str:
+    """A receiver's URL up to its host: many services have their secret in the path or query."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/…"
+
+
 def _parts(url: str) -> SplitResult:
     if not _PLAIN.fullmatch(url) or "\\" in url:
         raise ValueError("must be a URL in ASCII, without blanks and backslashes")
@@ -148,6 +168,6 @@ def _parts(url: str) -> SplitResult:
         raise ValueError("must be a URL with a host, and a port from 1 to 65535 if any") from None
     place = parts.netloc.rpartition("@")[2]
     host = place if port is None else place.rpartition(":")[0]
-    if port == 0 or not _HOST.fullmatch(host):
+    if port == 0 or not _HOST.fullmatch(host) or not _is_a_name(host.rstrip(".")):
         raise ValueError("must be a URL with a host, and a port from 1 to 65535 if any")
     return parts

@@ -24,7 +24,14 @@ from httpx_aiohttp import AiohttpTransport
 from pydantic import SecretStr
 from standardwebhooks import Webhook as Signature
 
-from services.drift_repair_agent.addresses import AddressRefused, Reach, ReachableOnly, written
+from services.drift_repair_agent.addresses import (
+    LOOPBACK,
+    AddressRefused,
+    Reach,
+    ReachableOnly,
+    is_localhost,
+    written,
+)
 from shared.errors import Unavailable
 from shared.trust import authorities
 
@@ -104,6 +111,19 @@ class Sender:
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
         )
+
+    def expect(self, url: str) -> None:
+        """See that a receiver may be called, as far as its URL says where it is.
+
+        Raises:
+            AddressRefused: it names an address, or this machine, in no network that may be called.
+        """
+        host = httpx.URL(url).host.rstrip(".")
+        address = written(host)
+        if address is not None:
+            self._reach.expect(address)
+        elif is_localhost(host):
+            self._reach.expect_any(LOOPBACK)
 
     async def aclose(self) -> None:
         """Close what is open."""

@@ -13,13 +13,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from services.drift_repair_agent.notifying import TOLD_BY_DEFAULT
-from services.drift_repair_agent.receivers import Receivers, expect_meant
+from services.drift_repair_agent.receivers import Receivers, expect_meant, without_secrets
 from services.drift_repair_agent.shapes import SettingHistory
 from shared import registry
-from shared.access import Scope, may
-from shared.app import links, problems, raw_json
+from shared.access import Caller, Scope, caller_of, may
+from shared.app import example, links, problems, raw_json
 from shared.database import Database
 from shared.models import Webhook, WebhookDelivery
+from shared.paging import After, Limit, Page
 
 router = APIRouter(prefix="/webhooks", tags=["webhooks"])
 
@@ -42,6 +43,7 @@ _WEBHOOK: dict[str, Any] = {
     "url": "https://hooks.example.com/aam",
     "events": list(TOLD_BY_DEFAULT),
     "connection_id": None,
+    "connection_name": None,
     "created_at": "2026-11-22T09:30:00.123456Z",
     "created_by": "ada@example.com (key ab12cd34)",
     "rotated_at": None,
@@ -100,9 +102,12 @@ class WebhookView(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [_WEBHOOK]})
 
     id: UUID
-    url: str
+    url: str = Field(
+        description="Whole for callers with `connections:write`; for others it ends after the host."
+    )
     events: list[str]
     connection_id: UUID | None = None
+    connection_name: str | None = None
     created_at: datetime
     created_by: str | None = Field(
         default=None, description="Whose credentials asked for it; so with the two below."
@@ -151,26 +156,6 @@ class DeliveryView(BaseModel):
     ended_at: datetime | None = None
 
 
-class WebhookPage(BaseModel):
-    """Webhooks, newest first; `next` is the next page's `after`."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{"items": [_WEBHOOK], "next": None}]})
-
-    items: list[WebhookView]
-    next: str | None = None
-
-
-class DeliveryPage(BaseModel):
-    """Messages, newest first; `next` is the next page's `after`."""
-
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"items": [_DELIVERY], "next": None}]}
-    )
-
-    items: list[DeliveryView]
-    next: str | None = None
-
-
 class Tested(BaseModel):
     """How a test message went."""
 
@@ -198,8 +183,6 @@ def _db(request: Request) -> Database:
 
 Story = Annotated[Receivers, Depends(_receivers)]
 Registry = Annotated[Database, Depends(_db)]
-Limit = Annotated[int, Query(ge=1, le=500)]
-After = Annotated[str | None, Query(max_length=200, description="`next` of the page before")]
 
 
 @router.post(
@@ -218,7 +201,9 @@ After = Annotated[str | None, Query(max_length=200, description="`next` of the p
         **problems(422, 503),
     },
 )
-async def add_webhook(order: NewWebhook, receivers: Story, response: Response) -> WebhookWithSecret:
+async def add_webhook(
+    order: NewWebhook, receivers: Story, db: Registry, response: Response
+) -> WebhookWithSecret:
     """Tell somebody of repairs from now on.
 
     The secret is shown here and never again; a lost one is replaced by `/rotate`. Each message is
@@ -228,37 +213,47 @@ async def add_webhook(order: NewWebhook, receivers: Story, response: Response) -
     """
     events = sorted(set(order.events))
     row, secret = await receivers.add(order.url, events, order.connection_id)
-    return _with_secret(row, secret, response)
+    return await _with_secret(db, row, secret, response)
 
 
 @router.get(
     "",
     dependencies=[may(Scope.CONNECTIONS_READ)],
-    responses=problems(422, 503),
+    responses={200: example({"items": [_WEBHOOK], "next": None}), **problems(422, 503)},
 )
-async def webhooks(db: Registry, limit: Limit = 100, after: After = None) -> WebhookPage:
-    """List the webhooks, newest first, without the deleted ones."""
-    start = registry.read_cursor(after) if after else None
+async def webhooks(
+    request: Request, db: Registry, after: After = None, limit: Limit = 100
+) -> Page[WebhookView]:
+    """List the webhooks, newest first, without the deleted ones.
+
+    Callers without `connections:write` see the host of a URL, and not its path and query: many
+    services have their secret there.
+    """
     async with db.read() as session:
-        rows = await registry.newest_webhooks(session, limit=limit + 1, after=start)
-    return WebhookPage(items=[_shown(row) for row in rows[:limit]], next=_next(rows, limit))
+        rows, following = await registry.page_of_webhooks(session, cursor=after, limit=limit)
+    return Page(items=await _shown(db, rows, caller_of(request)), next=following)
 
 
 @router.get(
     "/{webhook_id}", dependencies=[may(Scope.CONNECTIONS_READ)], responses=problems(404, 422, 503)
 )
-async def webhook(webhook_id: UUID, db: Registry) -> WebhookView:
-    """Show one webhook, deleted or not."""
+async def webhook(webhook_id: UUID, request: Request, db: Registry) -> WebhookView:
+    """Show one webhook, deleted or not; the whole URL with `connections:write` alone."""
     async with db.read() as session:
-        return _shown(await registry.find_webhook(session, webhook_id))
+        row = await registry.find_webhook(session, webhook_id)
+    (shown,) = await _shown(db, [row], caller_of(request))
+    return shown
 
 
 @router.delete(
     "/{webhook_id}", dependencies=[may(Scope.CONNECTIONS_WRITE)], responses=problems(404, 422, 503)
 )
-async def delete_webhook(webhook_id: UUID, receivers: Story) -> WebhookView:
+async def delete_webhook(
+    webhook_id: UUID, request: Request, receivers: Story, db: Registry
+) -> WebhookView:
     """Tell it nothing more, not even what waits for it. Its messages stay to be seen."""
-    return _shown(await receivers.delete(webhook_id))
+    (shown,) = await _shown(db, [await receivers.delete(webhook_id)], caller_of(request))
+    return shown
 
 
 @router.post(
@@ -267,14 +262,14 @@ async def delete_webhook(webhook_id: UUID, receivers: Story) -> WebhookView:
     responses=problems(404, 409, 422, 503),
 )
 async def rotate_webhook(
-    webhook_id: UUID, receivers: Story, response: Response
+    webhook_id: UUID, receivers: Story, db: Registry, response: Response
 ) -> WebhookWithSecret:
     """Give it another secret, shown here and never again.
 
     For 24 hours messages are signed with both, so that the receiver can change over in its time.
     """
     row, secret = await receivers.rotate(webhook_id)
-    return _with_secret(row, secret, response)
+    return await _with_secret(db, row, secret, response)
 
 
 @router.post(
@@ -300,7 +295,8 @@ async def test_webhook(webhook_id: UUID, receivers: Story) -> Tested:
     "/{webhook_id}/deliveries",
     dependencies=[may(Scope.CONNECTIONS_WRITE)],
     responses={
-        200: links(
+        200: example({"items": [_DELIVERY], "next": None})
+        | links(
             "POST /webhooks/{webhook_id}/deliveries/{delivery_id}/retry",
             webhook_id="$request.path.webhook_id",
             delivery_id="$response.body#/items/0/id",
@@ -309,14 +305,15 @@ async def test_webhook(webhook_id: UUID, receivers: Story) -> Tested:
     },
 )
 async def deliveries(
-    webhook_id: UUID, db: Registry, limit: Limit = 50, after: After = None
-) -> DeliveryPage:
+    webhook_id: UUID, db: Registry, after: After = None, limit: Limit = 100
+) -> Page[DeliveryView]:
     """List its messages, newest first; those that ended are kept for 30 days."""
-    start = registry.read_cursor(after) if after else None
     async with db.read() as session:
         await registry.find_webhook(session, webhook_id)
-        rows = await registry.newest_deliveries(session, webhook_id, limit=limit + 1, after=start)
-    return DeliveryPage(items=[_delivery(row) for row in rows[:limit]], next=_next(rows, limit))
+        rows, following = await registry.page_of_deliveries(
+            session, webhook_id, cursor=after, limit=limit
+        )
+    return Page(items=[_delivery(row) for row in rows], next=following)
 
 
 @router.get(
@@ -354,31 +351,37 @@ async def retry_delivery(webhook_id: UUID, delivery_id: UUID, receivers: Story) 
     return _delivery(await receivers.retry(webhook_id, delivery_id))
 
 
-def _next(rows: Sequence[Webhook] | Sequence[WebhookDelivery], limit: int) -> str | None:
-    """The cursor of the next page, where more than `limit` were found."""
-    if len(rows) <= limit:
-        return None
-    return registry.cursor_of(rows[limit - 1].created_at, rows[limit - 1].id)
+async def _shown(db: Database, rows: Sequence[Webhook], caller: Caller | None) -> list[WebhookView]:
+    """Webhooks with the names of their connections, as this caller may see them; None sees all."""
+    async with db.read() as session:
+        names = await registry.connection_names(
+            session, [row.connection_id for row in rows if row.connection_id is not None]
+        )
+    may_see_urls = caller is None or Scope.CONNECTIONS_WRITE in caller.scopes
+    return [
+        WebhookView(
+            id=row.id,
+            url=row.url if may_see_urls else without_secrets(row.url),
+            events=msgspec.json.decode(row.events),
+            connection_id=row.connection_id,
+            connection_name=None if row.connection_id is None else names[row.connection_id],
+            created_at=row.created_at,
+            created_by=row.created_by,
+            rotated_at=row.rotated_at,
+            rotated_by=row.rotated_by,
+            deleted_at=row.deleted_at,
+            deleted_by=row.deleted_by,
+        )
+        for row in rows
+    ]
 
 
-def _shown(row: Webhook) -> WebhookView:
-    return WebhookView(
-        id=row.id,
-        url=row.url,
-        events=msgspec.json.decode(row.events),
-        connection_id=row.connection_id,
-        created_at=row.created_at,
-        created_by=row.created_by,
-        rotated_at=row.rotated_at,
-        rotated_by=row.rotated_by,
-        deleted_at=row.deleted_at,
-        deleted_by=row.deleted_by,
-    )
-
-
-def _with_secret(row: Webhook, secret: str, response: Response) -> WebhookWithSecret:
+async def _with_secret(
+    db: Database, row: Webhook, secret: str, response: Response
+) -> WebhookWithSecret:
     response.headers["cache-control"] = "no-store"
-    return WebhookWithSecret(**_shown(row).model_dump(), secret=secret)
+    (shown,) = await _shown(db, [row], None)
+    return WebhookWithSecret(**shown.model_dump(), secret=secret)
 
 
 def _delivery(row: WebhookDelivery) -> DeliveryView:

@@ -30,6 +30,9 @@ from shared.tokens import BadKey, make_pair
 BY_HAND = "access_setup"
 _MOST_DAYS = 36_500
 
+_LISTED = 10_000
+"""Most keys that one listing shows."""
+
 
 async def _in_registry(work: Callable[[AsyncSession, Settings], Awaitable[str]]) -> str:
     settings = load(Settings)
@@ -60,7 +63,8 @@ async def _make(given: argparse.Namespace) -> str:
 
 async def _list(given: argparse.Namespace) -> str:
     async def keys(session: AsyncSession, _settings: Settings) -> str:
-        return msgspec.json.format(await registry.keys_json(session, revoked=given.all), indent=2)
+        page = await registry.page_of_keys(session, revoked=given.all, after=None, limit=_LISTED)
+        return msgspec.json.format(page, indent=2)
 
     return await _in_registry(keys)
 

@@ -19,7 +19,14 @@ from pydantic import Secret
 from shared import logs
 from shared.airbyte_client import AirbyteClient, Instance
 from shared.config import Optional, PostgresAddress, Seconds, Settings, load, postgres_address
-from shared.errors import AamError, Upstream, UpstreamDenied
+from shared.errors import (
+    AamError,
+    Upstream,
+    UpstreamDenied,
+    UpstreamNotAirbyte,
+    UpstreamNoToken,
+    UpstreamRefused,
+)
 
 log = logs.get(__name__)
 
@@ -84,16 +91,20 @@ async def ready_airbyte(settings: SetupSettings, client: AirbyteClient) -> None:
 
 
 async def _wait_for_airbyte(settings: SetupSettings, client: AirbyteClient) -> Instance:
-    """Ask until it answers; what refuses our credentials will not get better by waiting."""
+    """Ask until it answers; waiting helps neither a wrong address nor a refused login."""
     waited, limit = 0.0, settings.airbyte_start_timeout.total_seconds()
     clock = asyncio.get_running_loop().time
     started = clock()
     while waited < limit:
         try:
             async with asyncio.timeout(limit - waited):
-                return await client.instance()
-        except UpstreamDenied:
+                instance = await client.instance()
+                await client.health()
+                return instance
+        except (UpstreamDenied, UpstreamNoToken):
             raise
+        except (UpstreamNotAirbyte, UpstreamRefused) as error:
+            raise SetupFailed(f"AIRBYTE_API_URL is wrong. {error.detail}") from None
         except (Upstream, TimeoutError) as error:
             waited = clock() - started
             log.info("waiting_for_airbyte", seconds=round(waited), reason=type(error).__name__)

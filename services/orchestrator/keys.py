@@ -16,14 +16,15 @@ from shared.database import Database
 from shared.errors import Forbidden
 from shared.input import Name
 from shared.keys import make_key
+from shared.paging import AfterText, Limit, Page
 
 _VIEW: dict[str, Any] = {
     "id": "ab12cd34",
     "owner": "ada@example.com",
     "scopes": ["connections:read", "repairs:decide"],
     "created_by": "first (key 0f1e2d3c)",
-    "created_at": "2026-11-25T09:30:00.123456+00:00",
-    "expires_at": "2027-02-23T00:00:00+00:00",
+    "created_at": "2026-11-25T09:30:00.123456Z",
+    "expires_at": "2027-02-23T00:00:00Z",
     "last_used_at": None,
     "revoked_at": None,
 }
@@ -149,16 +150,21 @@ async def make_api_key(
 @router.get(
     "",
     dependencies=_ADMIN,
-    response_model=list[KeyView],
-    responses={200: example([_VIEW]), **problems(422, 503)},
+    response_model=Page[KeyView],
+    responses={200: example({"items": [_VIEW], "next": None}), **problems(422, 503)},
 )
 async def api_keys(
     db: Registry,
     revoked: Annotated[bool, Query(description="Show revoked ones as well")] = False,
+    after: AfterText = None,
+    limit: Limit = 100,
 ) -> Response:
     """List the keys, newest first: whose they are, what they may, when they were used."""
+    cursor = registry.read_position(after) if after else None
     async with db.read() as session:
-        return raw_json(await registry.keys_json(session, revoked=revoked))
+        return raw_json(
+            await registry.page_of_keys(session, revoked=revoked, after=cursor, limit=limit)
+        )
 
 
 @router.delete(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Literal
 from uuid import UUID
@@ -10,12 +9,12 @@ from uuid import UUID
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared import events, logs, registry
+from shared import batches, events, logs, registry
 from shared.airbyte_client import AirbyteClient, AirbyteConnection
+from shared.batches import code_of
 from shared.config import Settings
 from shared.database import Database
 from shared.errors import (
-    AamError,
     Conflict,
     NotActive,
     UpstreamConflict,
@@ -25,17 +24,19 @@ from shared.errors import (
     UpstreamUnreachable,
 )
 from shared.events import EventType
-from shared.heads import means
+from shared.heads import foreign_code, means
 from shared.models import Connection, ConnectionStatus
 from shared.operations import Answer, Intent, Operation, Operations
 from shared.registry import Head
 
 log = logs.get(__name__)
 
-_AT_ONCE = 10
+_MAX_CONCURRENCY = 10
 _PAGE = 200
 
-Difference = Literal["upstream_missing", "catalog_differs", "breaking_change", "paused"]
+Difference = Literal[
+    "upstream_missing", "catalog_differs", "breaking_change", "paused", "locked", "status_unknown"
+]
 """The gravest one only. Airbyte itself sets `breakingChange` and with it the status inactive."""
 
 
@@ -68,7 +69,6 @@ class Reconciler:
         self._db = db
         self._airbyte = airbyte
         self._operations = operations
-        self._slots = asyncio.Semaphore(_AT_ONCE)
 
     async def reconcile(self, *, dry_run: bool) -> Compared:
         """Compare every ACTIVE connection, by the fingerprint of its head; a page at a time."""
@@ -78,30 +78,42 @@ class Reconciler:
         while heads := await self._heads(after):
             after = heads[-1].connection_id
             compared += len(heads)
-            told = await asyncio.gather(*(self._compared(head) for head in heads))
-            for head, (difference, failure) in zip(heads, told, strict=True):
-                if failure is not None:
-                    unknown[head.connection_id] = failure
-                elif difference is not None:
-                    drifted[head.connection_id] = difference
-                if failure is None and not dry_run:
-                    await self._settle(head, difference)
+            outcomes = await batches.each(
+                heads,
+                lambda head: self._reconciled(head, dry_run=dry_run),
+                log_event="not_reconciled",
+                fields=lambda head: {"connection": str(head.connection_id)},
+                max_concurrency=_MAX_CONCURRENCY,
+            )
+            for outcome in outcomes:
+                connection_id = outcome.item.connection_id
+                if outcome.error is not None:
+                    unknown[connection_id] = code_of(outcome.error)
+                elif outcome.result is not None:
+                    drifted[connection_id] = outcome.result
         return Compared(dry_run=dry_run, compared=compared, drifted=drifted, unknown=unknown)
 
     async def _heads(self, after: UUID) -> Sequence[Head]:
         async with self._db.read() as session:
             return await registry.heads(session, after=after, limit=_PAGE)
 
-    async def _compared(self, head: Head) -> tuple[Difference | None, str | None]:
-        """How Airbyte differs, or why that cannot be said."""
+    async def _reconciled(self, head: Head, *, dry_run: bool) -> Difference | None:
+        """How Airbyte differs, which is recorded unless the run is dry.
+
+        Raises:
+            AamError: that cannot be said, or not be recorded.
+        """
+        difference = await self._compared(head)
+        if not dry_run:
+            await self._settle(head, difference)
+        return difference
+
+    async def _compared(self, head: Head) -> Difference | None:
         try:
-            async with self._slots:
-                held = await self._airbyte.get_connection(head.airbyte_connection_id)
+            held = await self._airbyte.get_connection(head.airbyte_connection_id)
         except UpstreamMissing:
-            return "upstream_missing", None
-        except AamError as error:
-            return None, error.code
-        return await _difference(held, head), None
+            return "upstream_missing"
+        return await _difference(held, head)
 
     async def _settle(self, head: Head, difference: Difference | None) -> None:
         """Record what was found, unless the connection has moved on meanwhile."""
@@ -151,8 +163,10 @@ async def _difference(held: AirbyteConnection, head: Head) -> Difference | None:
         return "catalog_differs"
     if held.breaking_change:
         return "breaking_change"
+    if held.status not in ("active", "inactive"):
+        return foreign_code(held.status)
     # What AAM has paused itself waits for a decision, and is as the registry says.
-    return "paused" if held.status != "active" and head.paused_by is None else None
+    return "paused" if held.status == "inactive" and head.paused_by is None else None
 
 
 def _is_still(row: Connection, head: Head) -> bool:

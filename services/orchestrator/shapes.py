@@ -94,8 +94,8 @@ CONNECTION: dict[str, Any] = {
     "airbyte_connection_id": "5a1d2c3b-4e5f-4a6b-8c7d-9e0f1a2b3c4d",
     "airbyte_destination_id": "9c8b7a6d-5e4f-4d3c-9b2a-1f0e9d8c7b6a",
     "catalog_version": 1,
-    "created_at": "2026-11-22T09:30:00.123456+00:00",
-    "updated_at": "2026-11-22T09:30:04.654321+00:00",
+    "created_at": "2026-11-22T09:30:00.123456Z",
+    "updated_at": "2026-11-22T09:30:04.654321Z",
 }
 
 
@@ -107,7 +107,8 @@ class ConnectionView(BaseModel):
     id: UUID
     name: str
     source_type: str
-    status: ConnectionStatus
+    status: ConnectionStatus | Literal["ARCHIVED"]
+    """ARCHIVED since `archived_at`, whatever it was before."""
     credential_id: str | None = None
     airbyte_source_id: UUID | None = None
     airbyte_connection_id: UUID | None = None
@@ -118,14 +119,14 @@ class ConnectionView(BaseModel):
     imported: bool = False
     drifted_upstream_at: datetime | None = None
     upstream_code: str | None = None
+    """What Airbyte has otherwise: catalog_differs, upstream_missing, paused or breaking_change."""
     paused_by: UUID | None = None
     """The repair that paused it in Airbyte until it is decided; None where it was not AAM."""
-    """What Airbyte has otherwise: catalog_differs, upstream_missing, paused or breaking_change."""
     created_at: datetime
     updated_at: datetime
     archived_at: datetime | None = None
     notes: list[dict[str, Any]] | None = None
-    """Of an onboarding: the streams and fields that were left out, and why."""
+    """Of an onboarding: what its caller should see to: what was left out, a shared credential."""
 
 
 class Import(BaseModel):
@@ -133,9 +134,7 @@ class Import(BaseModel):
 
     model_config = ConfigDict(
         extra="forbid",
-        json_schema_extra={
-            "examples": [{"airbyte_connection_id": "5a1d2c3b-4e5f-4a6b-8c7d-9e0f1a2b3c4d"}]
-        },
+        json_schema_extra={"examples": [{"dry_run": True}]},
     )
 
     airbyte_connection_id: UUID | None = Field(
@@ -173,9 +172,10 @@ class ImportedView(BaseModel):
 
     airbyte_connection_id: UUID
     name: str
-    outcome: Literal["imported", "would_import", "known_already", "not_importable"]
+    outcome: Literal["imported", "would_import", "known_already", "not_importable", "failed"]
+    """`failed`: it could not be read or recorded now; ask again."""
     connection_id: UUID | None = None
-    code: str | None = Field(default=None, description="Why it cannot be imported.")
+    code: str | None = Field(default=None, description="Why it is not imported.")
     never_selected: list[SelectedView] = Field(
         default=[],
         description="Streams with the fields that they sync though the policy never selects them.",
@@ -218,6 +218,9 @@ class RotatedView(BaseModel):
     outcome: Outcome
     code: str | None = Field(default=None, description="Why it is not updated.")
     operation_id: UUID | None = None
+    cause: str | None = Field(default=None, description="Which known cause a check failed for.")
+    explanation: str | None = Field(default=None, description="The cause in a sentence.")
+    log: str | None = Field(default=None, description="Which run of Airbyte's has the log.")
 
 
 class RotationView(BaseModel):
@@ -248,7 +251,7 @@ VERSION: dict[str, Any] = {
     "decided_by": "Ada",
     "policy_set_by": None,
     "asked_by": "ada@example.com (key ab12cd34)",
-    "created_at": "2026-11-22T10:00:00.123456+00:00",
+    "created_at": "2026-11-22T10:00:00.123456Z",
 }
 
 
@@ -275,6 +278,15 @@ class VersionView(BaseModel):
     created_at: datetime
 
 
+class VersionPage(BaseModel):
+    """Versions, newest first; `next` is the next page's `after`."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"items": [VERSION], "next": None}]})
+
+    items: list[VersionView]
+    next: str | None = None
+
+
 JOB: dict[str, Any] = {
     "job_id": "c2a9e4d0-3b1f-4f6e-9d8c-7b6a5f4e3d2c",
     "airbyte_job_id": 42,
@@ -285,8 +297,8 @@ JOB: dict[str, Any] = {
     "attempts": 1,
     "records": 700,
     "bytes": 181034,
-    "started_at": "2026-11-22T09:31:00.123456+00:00",
-    "ended_at": "2026-11-22T09:31:14.654321+00:00",
+    "started_at": "2026-11-22T09:31:00.123456Z",
+    "ended_at": "2026-11-22T09:31:14.654321Z",
     "duration_seconds": 14.531,
 }
 
@@ -307,6 +319,10 @@ class JobView(BaseModel):
     records: int | None = None
     bytes: int | None = None
     failure_code: str | None = None
+    failure_cause: str | None = None
+    """Which of the known causes a failed one had; `unknown` where its log has to be read."""
+    failure_explanation: str | None = None
+    """The cause in a sentence; for callers with connections:write."""
     started_at: datetime
     ended_at: datetime | None = None
     duration_seconds: float

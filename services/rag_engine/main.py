@@ -12,7 +12,8 @@ from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from services.rag_engine.explaining import Explaining
 from services.rag_engine.service import RagEngine
 from services.rag_engine.shapes import (
-    KnowledgePage,
+    KNOWLEDGE,
+    KnowledgeView,
     Learn,
     Learned,
     SourceType,
@@ -21,12 +22,13 @@ from services.rag_engine.shapes import (
 )
 from shared import logs, registry, telemetry
 from shared.access import Scope, caller_of, may
-from shared.app import create_app, for_server, links, problems, raw_json
+from shared.app import create_app, example, for_server, links, problems, raw_json
 from shared.config import RagEngineSettings, load
 from shared.database import Database
 from shared.errors import Invalid
 from shared.gate import access_for
 from shared.input import QUESTION
+from shared.paging import After, Limit, Page
 
 router = APIRouter(tags=["renames"])
 
@@ -89,23 +91,20 @@ async def learn(decision: Learn, service: Service, request: Request) -> Learned:
 @router.get(
     "/knowledge",
     dependencies=[may(Scope.CONNECTIONS_READ)],
-    response_model=KnowledgePage,
-    responses=problems(422, 503),
+    response_model=Page[KnowledgeView],
+    responses={200: example({"items": [KNOWLEDGE], "next": None}), **problems(422, 503)},
 )
 async def knowledge(
     db: Registry,
     source_type: Annotated[SourceType | None, Query()] = None,
-    limit: Annotated[int, Query(ge=1, le=500)] = 100,
-    after: Annotated[
-        str | None, Query(max_length=200, description="`next` of the page before")
-    ] = None,
+    after: After = None,
+    limit: Limit = 100,
 ) -> Response:
     """List what people decided, newest first."""
-    start = registry.read_cursor(after) if after else None
     async with db.read() as session:
         return raw_json(
-            await registry.knowledge_json(
-                session, source_type=source_type, limit=limit, after=start
+            await registry.page_of_knowledge(
+                session, source_type=source_type, cursor=after, limit=limit
             )
         )
 
@@ -114,7 +113,11 @@ def build(settings: RagEngineSettings) -> FastAPI:
     """The application for these settings."""
     logs.set_up("rag_engine", level=settings.log_level)
     telemetry.set_up("rag_engine", settings)
-    db = Database.at(settings.registry_address, application="rag_engine")
+    db = Database.at(
+        settings.registry_address,
+        application="rag_engine",
+        connections=settings.registry_connections,
+    )
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:

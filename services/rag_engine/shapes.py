@@ -225,7 +225,6 @@ class Learn(BaseModel):
                     "verdict": "accepted",
                     "decided_by": "ada@example.com",
                     "why": "Finance renamed it.",
-                    "connection_id": _CONNECTION_ID,
                 }
             ]
         },
@@ -279,7 +278,8 @@ KNOWLEDGE: dict[str, Any] = {
     "requested_by": "ada@example.com (key ab12cd34)",
     "why": "Finance renamed it.",
     "connection_id": _CONNECTION_ID,
-    "created_at": "2026-11-22T09:31:00.123456+00:00",
+    "connection_name": "Salesforce production",
+    "created_at": "2026-11-22T09:31:00.123456Z",
 }
 
 
@@ -300,15 +300,5 @@ class KnowledgeView(BaseModel):
     """Whose credentials asked for it."""
     why: str | None
     connection_id: UUID | None
+    connection_name: str | None = None
     created_at: datetime
-
-
-class KnowledgePage(BaseModel):
-    """What people decided, newest first; `next` is the next page's `after`."""
-
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"items": [KNOWLEDGE], "next": None}]}
-    )
-
-    items: list[KnowledgeView]
-    next: str | None = None

@@ -15,7 +15,7 @@ _SOURCE = "0b6f3c1e-52a7-4d55-8f7e-3f0c8a6f2f10"
 _DRIFT = "6f0c2f1e-7a1b-4c3d-8e9f-0a1b2c3d4e5f"
 _BEFORE = "1a2b3c4d-5e6f-4a7b-8c9d-0e1f2a3b4c5d"
 _AFTER = "2b3c4d5e-6f7a-4b8c-9d0e-1f2a3b4c5d6e"
-_AT = "2026-11-24T09:30:00.123456+00:00"
+_AT = "2026-11-24T09:30:00.123456Z"
 
 CHANGE: dict[str, Any] = {
     "kind": "field_removed",
@@ -99,6 +99,9 @@ LOOK: dict[str, Any] = {
     "changes": [JUDGED],
     "code": None,
     "detail": None,
+    "cause": None,
+    "explanation": None,
+    "log": None,
 }
 
 
@@ -117,6 +120,12 @@ class LookView(BaseModel):
     code: str | None = None
     """Why it was suspicious, or failed."""
     detail: str | None = None
+    cause: str | None = None
+    """Which of the known causes the connector failed for: `quota_exceeded`, `tls_failed`, …"""
+    explanation: str | None = None
+    """The cause in a sentence."""
+    log: str | None = None
+    """Which run of Airbyte's has the connector's log."""
 
 
 class GoesOn(BaseModel):
@@ -181,7 +190,7 @@ class ObservationView(BaseModel):
             "source_id": _SOURCE,
             "interval_seconds": None,
             "effective_interval_seconds": 900,
-            "next_at": "2026-11-24T09:31:02.123456+00:00",
+            "next_at": "2026-11-24T09:31:02.123456Z",
             "observing": False,
             "observed_at": _AT,
             "outcome": "suspicious",
@@ -191,6 +200,12 @@ class ObservationView(BaseModel):
             "suspicious_since": _AT,
             "snapshot_id": _BEFORE,
             "compared_snapshot_id": _BEFORE,
+            "cause": None,
+            "explanation": None,
+            "log": None,
+            "postponed_since": None,
+            "discoveries_in_24_hours": 97,
+            "configuration_renewed_at": None,
         }
     )
 
@@ -213,11 +228,24 @@ class ObservationView(BaseModel):
     """What the source is trusted to offer."""
     compared_snapshot_id: UUID | None = None
     """Up to which snapshot this connection's drifts are recorded."""
+    cause: str | None = None
+    """Which of the known causes the connector failed for."""
+    explanation: str | None = None
+    """The cause in a sentence; for callers with connections:write."""
+    log: str | None = None
+    """Which run of Airbyte's has the connector's log; for the same callers."""
+    postponed_since: datetime | None = None
+    """Since when it is due and waits for a running sync, or for the daily limit."""
+    discoveries_in_24_hours: int
+    """How often the source was discovered, whoever asked; `discoveries_per_day` limits it."""
+    configuration_renewed_at: datetime | None = None
+    """When a discovery last found that the connector had renewed its configuration in Airbyte."""
 
 
 DRIFT: dict[str, Any] = {
     "id": _DRIFT,
     "connection_id": _ID,
+    "connection_name": "Salesforce production",
     "before_snapshot_id": _BEFORE,
     "after_snapshot_id": _AFTER,
     "severity": "needs_review",
@@ -235,6 +263,7 @@ class DriftRow(BaseModel):
 
     id: UUID
     connection_id: UUID
+    connection_name: str
     before_snapshot_id: UUID | None = None
     """Null where the source was not looked at before: it was compared with the catalog."""
     after_snapshot_id: UUID
@@ -268,7 +297,7 @@ class DriftPage(BaseModel):
 SNAPSHOT: dict[str, Any] = {
     "snapshot_id": _AFTER,
     "taken_at": _AT,
-    "seen_at": "2026-11-24T10:45:01.123456+00:00",
+    "seen_at": "2026-11-24T10:45:01.123456Z",
     "streams": 214,
 }
 

@@ -2,8 +2,8 @@
 
 Shapes and behaviour were read in airbyte-platform 310e6cb6ac (2.0) and cf2a081f52 (0.63.19),
 server-api/.../config.yaml and the controllers behind it. Every method raises the `Upstream` errors
-of `shared.errors`; a docstring names those with a meaning of their own. Reads and deletions are
-repeated when that may help; what creates, updates, triggers or discovers is sent once.
+of `shared.errors`; a docstring names those with a meaning of their own. Which calls are repeated,
+and why, stands at `AirbyteClient`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from uuid import UUID, uuid4
 
 import msgspec
 
+from shared import logs
 from shared.airbyte_client import _shapes as shapes
 from shared.airbyte_client._shapes import (
     AirbyteConnection,
@@ -39,9 +40,11 @@ from shared.airbyte_client._transport import (
     Credentials,
     Transport,
 )
+from shared.causes import Reason
 from shared.config import Settings
 from shared.errors import (
     CheckFailed,
+    ConnectorFailed,
     DiscoverFailed,
     Invalid,
     NotActive,
@@ -49,6 +52,7 @@ from shared.errors import (
     Upstream,
     UpstreamConflict,
     UpstreamDenied,
+    UpstreamForbidden,
     UpstreamMissing,
     UpstreamRefused,
     UpstreamTimeout,
@@ -58,21 +62,24 @@ from shared.errors import (
 
 T = TypeVar("T")
 
+log = logs.get(__name__)
+
 BODY_LIMIT_BYTES = 10 * 1024 * 1024
 """Airbyte's `max-request-size`; abctl's nginx has the same."""
 
 _COMMANDS_SINCE = (1, 7)
 _HEALTH_TIMEOUT_S = 5.0
-_LONG_LIST_BYTES = 1024 * 1024 * 1024
 _PAGE = 100
 _SMALLEST_PAGE = 20
 _MOST_PAGES = 1000
 _FIRST_POLL_S = 0.1
 _SLOWEST_POLL_S = 2.0
 _COMMAND_APPEARS_WITHIN_S = 30.0
+RUNNING = ["pending", "running", "incomplete"]
+"""The states of a job that has not ended which every release since 0.63 knows."""
 _JOB_KINDS = ["sync", "reset_connection", "refresh", "clear"]
 
-_ANYTHING = msgspec.json.Decoder(Any)
+_NOTHING = msgspec.json.Decoder(None)
 _SOURCE = msgspec.json.Decoder(Source)
 _CONFIGURED_SOURCE = msgspec.json.Decoder(ConfiguredSource)
 _SOURCES = msgspec.json.Decoder(shapes.SourcePage)
@@ -80,13 +87,16 @@ _DESTINATION = msgspec.json.Decoder(Destination)
 _DESTINATIONS = msgspec.json.Decoder(shapes.DestinationPage)
 _SOURCE_DEFINITIONS = msgspec.json.Decoder(shapes.SourceDefinitions)
 _DESTINATION_DEFINITIONS = msgspec.json.Decoder(shapes.DestinationDefinitions)
-_SPECIFICATION = msgspec.json.Decoder(shapes.Specification)
+_SOURCE_SPECIFICATION = msgspec.json.Decoder(shapes.SourceSpecification)
+_DESTINATION_SPECIFICATION = msgspec.json.Decoder(shapes.DestinationSpecification)
 _CHECK = msgspec.json.Decoder(shapes.CheckRead)
 _DISCOVER = msgspec.json.Decoder(shapes.DiscoverRead)
 _DISCOVER_OUTPUT = msgspec.json.Decoder(shapes.DiscoverOutput)
+_COMMAND = msgspec.json.Decoder(shapes.Command)
 _COMMAND_STATUS = msgspec.json.Decoder(shapes.CommandStatus)
 _CONNECTION = msgspec.json.Decoder(shapes.ConnectionRead)
 _CONNECTIONS = msgspec.json.Decoder(shapes.Connections)
+_CONNECTION_PAGE = msgspec.json.Decoder(shapes.ConnectionPage)
 _STATUSES = msgspec.json.Decoder(list[shapes.ConnectionStatusRead])
 _JOB = msgspec.json.Decoder(shapes.JobInfo)
 _JOBS = msgspec.json.Decoder(shapes.Jobs)
@@ -96,6 +106,22 @@ _HEALTH = msgspec.json.Decoder(shapes.Health)
 
 class AirbyteClient:
     """One Airbyte, as AAM uses it; one client per process, used by one event loop.
+
+    A call whose answer is lost is repeated within its deadline, up to five times in all, where
+    asking again does no harm:
+
+    - every read, status and list: they change nothing;
+    - deletions: what is deleted already is deleted;
+    - `discover_schema`: a discovery changes nothing in Airbyte (no connection id goes along), and
+      `commands/run/discover` is idempotent by the id that is made here;
+    - `check_source`: it tries the configuration that Airbyte holds;
+    - the exchange of the client id and secret for a token.
+
+    Sent once, and settled by whoever called, who looks before sending again: `create_source`,
+    `create_connection`, `create_destination` (names are not unique in Airbyte), `update_source`,
+    `update_connection`, `set_status` (the last writer wins, and somebody else may have written in
+    between), `trigger_sync`, `cancel_job`, and `check_source_update` (it brings secrets along, and
+    a token in them that can be used once is used up by the first try).
 
     All timeouts are seconds, and total: from connecting to the last byte. At most `slow_calls` of
     those that Airbyte runs on one small pool of threads (check, discover, sync, create: 25 of them,
@@ -159,15 +185,18 @@ class AirbyteClient:
         return Instance(read.version, read.auth.mode, read.default_workspace_id)
 
     async def health(self) -> bool:
-        """Whether Airbyte answers and says that it is available; raises no `Upstream`.
+        """Whether Airbyte says that it is available, and takes AAM's login.
 
         Endpoint: GET health
         Receives: {"available": bool}
+
+        Raises:
+            Upstream: it cannot be asked, something else answers in its place, or it gives AAM no
+                token; the detail says which.
         """
-        try:
-            return (await self._get("health", _HEALTH, timeout=_HEALTH_TIMEOUT_S)).available
-        except Upstream:
-            return False
+        read = await self._get("health", _HEALTH, timeout=_HEALTH_TIMEOUT_S)
+        await self._transport.log_in()
+        return read.available
 
     # Sources
 
@@ -212,7 +241,9 @@ class AirbyteClient:
         Raises:
             CheckFailed: with status 200, but the connector, or its job, failed.
         """
-        await self._check("sources/check_connection", source_id, {"sourceId": source_id})
+        await self._check(
+            "sources/check_connection", source_id, {"sourceId": source_id}, repeat=True
+        )
 
     async def check_source_update(
         self, source_id: UUID, connection_configuration: Mapping[str, Any], *, name: str
@@ -235,14 +266,17 @@ class AirbyteClient:
             "sources/check_connection_for_update",
             source_id,
             _source_update(source_id, connection_configuration, name),
+            repeat=False,
         )
         return check.job_info.connector_configuration_updated
 
     async def _check(
-        self, path: str, source_id: UUID, order: Mapping[str, Any]
+        self, path: str, source_id: UUID, order: Mapping[str, Any], *, repeat: bool
     ) -> shapes.CheckRead:
         async with self._turn(path):
-            check = await self._post(path, order, _CHECK, timeout=self._check_timeout)
+            check = await self._post(
+                path, order, _CHECK, timeout=self._check_timeout, repeat=repeat
+            )
         if check.status == "succeeded":
             return check
         reason = check.job_info.failure_reason or shapes.FailureReason()
@@ -252,6 +286,7 @@ class AirbyteClient:
             retryable=reason.passing,
         )
         failed.retryable = reason.passing
+        _explain(failed, reason.reason(check.message, run=_run_id(check.job_info.id)))
         raise failed
 
     async def update_source(
@@ -280,7 +315,7 @@ class AirbyteClient:
         Sends:    {"sourceId": uuid}
 
         Raises:
-            UpstreamMissing: there is none; some versions answer 403 (UpstreamDenied) or 500.
+            UpstreamMissing: there is none; some versions answer 403 (UpstreamForbidden) or 500.
         """
         read = await self._post("sources/get", {"sourceId": source_id}, _SOURCE, repeat=True)
         _expect_asked("sources/get", read.source_id, source_id)
@@ -295,9 +330,11 @@ class AirbyteClient:
         Raises:
             UpstreamMissing: as `get_source`.
         """
-        return await self._post(
+        read = await self._post(
             "sources/get", {"sourceId": source_id}, _CONFIGURED_SOURCE, repeat=True
         )
+        _expect_asked("sources/get", read.source_id, source_id)
+        return read
 
     async def list_sources(self, workspace_id: UUID) -> list[Source]:
         """All sources of a workspace.
@@ -360,7 +397,7 @@ class AirbyteClient:
             self._has_commands = None
             raise
         except UpstreamRefused as refused:
-            if not _may_be_no_such_endpoint(refused):
+            if not _is_no_such_endpoint(refused):
                 raise
             self._has_commands = await self._look_for_commands()
             if self._has_commands is has_commands:
@@ -378,7 +415,7 @@ class AirbyteClient:
         try:
             await self._post("commands/status", {"id": str(uuid4())}, _COMMAND_STATUS, repeat=True)
         except UpstreamRefused as refused:
-            return not _may_be_no_such_endpoint(refused)
+            return not _is_no_such_endpoint(refused)
         except UpstreamDenied:
             return True
         return True
@@ -401,21 +438,22 @@ class AirbyteClient:
             {"sourceId": source_id, "disable_cache": True},
             _DISCOVER,
             timeout=self._discover_timeout,
+            repeat=True,
         )
-        if bytes(read.catalog) == b"null" or not read.job_info.succeeded:
-            raise _discover_failed(source_id, read.job_info.failure_reason)
-        return Discovered(
-            bytes(read.catalog), read.catalog_id, read.job_info.connector_configuration_updated
-        )
+        job = read.job_info or shapes.SynchronousJob()
+        if bytes(read.catalog) == b"null" or not job.succeeded:
+            raise _discover_failed(source_id, job.failure_reason, _run_id(job.id))
+        return Discovered(bytes(read.catalog), read.catalog_id, job.connector_configuration_updated)
 
     async def _discover_by_command(self, source_id: UUID) -> Discovered:
         # Its id makes the command idempotent, so a lost answer may be asked for again.
         command = {"id": str(uuid4())}
         await self._post(
-            "commands/run/discover", {**command, "actor_id": source_id}, _ANYTHING, repeat=True
+            "commands/run/discover", {**command, "actor_id": source_id}, _COMMAND, repeat=True
         )
         if not await self._completed(command):
-            raise _discover_failed(source_id, shapes.FailureReason("manual_cancellation"))
+            cancelled = shapes.FailureReason("manual_cancellation")
+            raise _discover_failed(source_id, cancelled, command["id"])
         output = await self._post(
             "commands/output/discover",
             {**command, "with_logs": False},
@@ -423,7 +461,7 @@ class AirbyteClient:
             repeat=True,
         )
         if bytes(output.catalog) == b"null" or output.status != "succeeded":
-            raise _discover_failed(source_id, output.failure_reason)
+            raise _discover_failed(source_id, output.failure_reason, command["id"])
         return Discovered(
             bytes(output.catalog), output.catalog_id, output.connector_configuration_updated
         )
@@ -532,7 +570,7 @@ class AirbyteClient:
         Receives: ConnectionRead; status `deprecated` once it was deleted
 
         Raises:
-            UpstreamMissing: there is none; some versions answer 403 (UpstreamDenied) or 500.
+            UpstreamMissing: there is none; some versions answer 403 (UpstreamForbidden) or 500.
         """
         read = await self._post(
             "connections/get", {"connectionId": connection_id}, _CONNECTION, repeat=True
@@ -543,18 +581,60 @@ class AirbyteClient:
     async def list_connections(self, workspace_id: UUID) -> list[ListedConnection]:
         """All connections of a workspace, without their catalogs.
 
+        Endpoint: POST web_backend/connections/list
+        Sends:    {"workspaceId": uuid, "pageSize": int, "cursor"?: id of the last one seen}
+        Receives: {"connections": [{"connectionId", "name", "status", "source": {"sourceId"},
+                  "destination": {"destinationId"}}], "num_connections"?}: a page since 1.8,
+                  everything before; some kilobytes each, since no catalog comes along
+        """
+        return await self._list_connections({"workspaceId": workspace_id})
+
+    async def connections_of_source(
+        self, source_id: UUID, workspace_id: UUID
+    ) -> list[ListedConnection]:
+        """The connections of one source, without their catalogs.
+
+        Endpoint: as `list_connections`, with "sourceId": [uuid]
+        """
+        found = await self._list_connections({"workspaceId": workspace_id, "sourceId": [source_id]})
+        return [one for one in found if one.source_id == source_id]
+
+    async def _list_connections(self, order: dict[str, Any]) -> list[ListedConnection]:
+        path = "web_backend/connections/list"
+        found: dict[UUID, ListedConnection] = {}
+        counted: int | None = None
+        cursor: dict[str, UUID] = {}
+        try:
+            for _ in range(_MOST_PAGES):
+                body = {**order, "pageSize": _PAGE, **cursor}
+                page = await self._post(path, body, _CONNECTION_PAGE, repeat=True)
+                before, counted = len(found), page.num_connections
+                found.update((one.connection_id, one.told()) for one in page.connections)
+                if len(page.connections) < _SMALLEST_PAGE or len(found) == before:
+                    break
+                cursor = {"cursor": page.connections[-1].connection_id}
+            else:
+                raise UpstreamUnknown(f"Airbyte's {path} does not end after {_MOST_PAGES} pages.")
+        except UpstreamRefused as refused:
+            # A cursor that was deleted meanwhile is missing, too.
+            is_cursor = isinstance(refused, UpstreamMissing) and bool(cursor)
+            if not (is_cursor or _is_no_such_endpoint(refused)):
+                raise
+            return await self._list_whole_connections(order["workspaceId"])
+        if counted is not None and len(found) < counted:
+            # Deletions are decided by this list, so none may be lost between two pages.
+            return await self._list_whole_connections(order["workspaceId"])
+        return list(found.values())
+
+    async def _list_whole_connections(self, workspace_id: UUID) -> list[ListedConnection]:
+        """All connections of a workspace in one answer, whose catalogs are skipped.
+
         Endpoint: POST connections/list
         Sends:    {"workspaceId": uuid}
-        Receives: {"connections": [ConnectionRead]}; no version pages it, and each read brings its
-                  catalog along, which is skipped; so the answer may be as large as it is
+        Receives: {"connections": [ConnectionRead]}
         """
-        read = await self._transport.call(
-            "connections/list",
-            msgspec.json.encode({"workspaceId": workspace_id}),
-            _CONNECTIONS,
-            timeout=self._timeout,
-            repeat=True,
-            limit_bytes=_LONG_LIST_BYTES,
+        read = await self._post(
+            "connections/list", {"workspaceId": workspace_id}, _CONNECTIONS, repeat=True
         )
         return [one for one in read.connections if one.workspace_id in (None, workspace_id)]
 
@@ -620,19 +700,21 @@ class AirbyteClient:
         except UpstreamTimeout:
             raise
         except UpstreamUnknown:
-            if not await self._is_inactive(connection_id):
+            status = await self._status(connection_id)
+            if status in (None, "active"):
                 raise
-            raise NotActive(f"Connection {connection_id} is not active in Airbyte.") from None
+            raise NotActive(f"Connection {connection_id} is {status} in Airbyte.") from None
         raise SyncRunning(
             f"Job {running[0].id} of connection {connection_id} runs already.",
             airbyte_job_id=running[0].id,
         )
 
-    async def _is_inactive(self, connection_id: UUID) -> bool:
+    async def _status(self, connection_id: UUID) -> str | None:
+        """The connection's status; None where it cannot be asked."""
         try:
-            return (await self.get_connection(connection_id)).status != "active"
+            return (await self.get_connection(connection_id)).status
         except Upstream:
-            return False
+            return None
 
     async def get_job(self, job_id: int) -> Job:
         """One job with its attempts, without the logs.
@@ -647,7 +729,7 @@ class AirbyteClient:
         try:
             read = await self._post("jobs/get_without_logs", {"id": job_id}, _JOB, repeat=True)
         except UpstreamRefused as refused:
-            if not _may_be_no_such_endpoint(refused):
+            if not _is_no_such_endpoint(refused):
                 raise
             read = await self._post("jobs/get", {"id": job_id}, _JOB, repeat=True)
         return read.told()
@@ -661,19 +743,9 @@ class AirbyteClient:
         Sends:    {"configTypes": [...], "configId": str, "pagination": {...}, "orderBy...": ...}
         Receives: {"jobs": [{"job": {...}, "attempts": [{...}]}], "totalJobCount": int}
         """
-        read = await self._post(
-            "jobs/list",
-            {
-                "configTypes": _JOB_KINDS,
-                "configId": str(connection_id),
-                "pagination": {"pageSize": limit, "rowOffset": 0},
-                "orderByField": "createdAt",
-                "orderByMethod": "DESC",
-            },
-            _JOBS,
-            repeat=True,
+        jobs, _ = await self._jobs(
+            0, size=limit, order="DESC", filters={"configId": str(connection_id)}
         )
-        jobs = [job.told() for job in read.jobs]
         return [job for job in jobs if created_since is None or job.created_at >= created_since]
 
     async def recent_jobs(self, created_since: datetime) -> list[Job]:
@@ -683,25 +755,51 @@ class AirbyteClient:
         Sends:    {"configTypes": [...], "createdAtStart": date-time, "pagination": {...}, ...}
         Receives: as `list_jobs`
         """
+        found = await self._all_jobs(
+            {"createdAtStart": created_since.isoformat(timespec="seconds")}
+        )
+        return [job for job in found if job.created_at >= created_since]
+
+    async def running_jobs(self) -> list[Job]:
+        """The jobs of every connection of the instance that have not ended, oldest first.
+
+        One in a state that is newer than `RUNNING` may be missing: `get_job` knows it.
+
+        Endpoint: POST jobs/list, without a configId
+        Sends:    {"configTypes": [...], "statuses": [...], "pagination": {...}, ...}
+        Receives: as `list_jobs`
+        """
+        return await self._all_jobs({"statuses": RUNNING})
+
+    async def _all_jobs(self, filters: Mapping[str, Any]) -> list[Job]:
         found: dict[int, Job] = {}
         for page in range(_MOST_PAGES):
-            read = await self._post(
-                "jobs/list",
-                {
-                    "configTypes": _JOB_KINDS,
-                    "createdAtStart": created_since.isoformat(timespec="seconds"),
-                    "pagination": {"pageSize": _PAGE, "rowOffset": page * _PAGE},
-                    "orderByField": "createdAt",
-                    "orderByMethod": "ASC",
-                },
-                _JOBS,
-                repeat=True,
-            )
-            jobs = [job.told() for job in read.jobs]
-            found |= {job.id: job for job in jobs if job.created_at >= created_since}
-            if len(jobs) < _PAGE:
+            jobs, listed = await self._jobs(page, size=_PAGE, order="ASC", filters=filters)
+            found |= {job.id: job for job in jobs}
+            if listed < _PAGE:
                 break
         return sorted(found.values(), key=lambda job: job.id)
+
+    async def _jobs(
+        self, page: int, *, size: int, order: str, filters: Mapping[str, Any]
+    ) -> tuple[list[Job], int]:
+        """The jobs of one page that can be read, and how many it has."""
+        read = await self._post(
+            "jobs/list",
+            {
+                "configTypes": _JOB_KINDS,
+                "pagination": {"pageSize": size, "rowOffset": page * size},
+                "orderByField": "createdAt",
+                "orderByMethod": order,
+                **filters,
+            },
+            _JOBS,
+            repeat=True,
+        )
+        jobs = [job for job in read.told() if job is not None]
+        if len(jobs) < len(read.jobs):
+            log.warning("jobs_not_readable", left=len(read.jobs) - len(jobs), of=len(read.jobs))
+        return jobs, len(read.jobs)
 
     async def cancel_job(self, job_id: int) -> Job:
         """Stop a job.
@@ -779,10 +877,10 @@ class AirbyteClient:
                 "destinationDefinitionId": destination.destination_definition_id,
                 "workspaceId": destination.workspace_id,
             },
-            _SPECIFICATION,
+            _DESTINATION_SPECIFICATION,
             repeat=True,
         )
-        return frozenset(read.supported_destination_sync_modes)
+        return frozenset(read.supported_destination_sync_modes or ())
 
     async def source_definitions(self, workspace_id: UUID) -> list[Definition]:
         """The source connectors a workspace can use.
@@ -822,7 +920,7 @@ class AirbyteClient:
         read = await self._post(
             "source_definition_specifications/get",
             {"sourceDefinitionId": source_definition_id, "workspaceId": workspace_id},
-            _SPECIFICATION,
+            _SOURCE_SPECIFICATION,
             repeat=True,
         )
         return bytes(read.connection_specification)
@@ -870,6 +968,7 @@ class AirbyteClient:
         *,
         timeout: float | None = None,
         repeat: bool = False,
+        only_status: int | None = None,
     ) -> T:
         return await self._transport.call(
             path,
@@ -877,6 +976,7 @@ class AirbyteClient:
             answer,
             timeout=timeout or self._timeout,
             repeat=repeat,
+            only_status=only_status,
         )
 
     async def _send_catalog(
@@ -913,10 +1013,10 @@ class AirbyteClient:
         The look is into its own workspace, where that is known, else into the one AAM works in.
         """
         try:
-            await self._post(path, order, _ANYTHING, repeat=True)
+            await self._post(path, order, _NOTHING, repeat=True, only_status=204)
         except UpstreamMissing:
             return
-        except (UpstreamDenied, UpstreamUnknown):
+        except (UpstreamForbidden, UpstreamUnknown):
             workspace_id = (
                 workspace_id or self._workspace_id or (await self.instance()).default_workspace_id
             )
@@ -938,14 +1038,15 @@ class AirbyteClient:
         found: dict[UUID, Item] = {}
         cursor: dict[str, UUID] = {}
         for _ in range(_MOST_PAGES):
-            page = items(
-                await self._post(
-                    path,
-                    {"workspaceId": workspace_id, "pageSize": _PAGE, **cursor},
-                    answer,
-                    repeat=True,
-                )
-            )
+            body = {"workspaceId": workspace_id, "pageSize": _PAGE, **cursor}
+            try:
+                page = items(await self._post(path, body, answer, repeat=True))
+            except UpstreamMissing:
+                if not cursor:
+                    raise
+                raise UpstreamUnknown(
+                    f"Airbyte's {path} lost its place: what it had listed last was deleted."
+                ) from None
             before = len(found)
             found.update((id_of(item), item) for item in page)
             if len(page) < _SMALLEST_PAGE or len(found) == before:
@@ -1009,11 +1110,13 @@ def _schedule(schedule: Schedule | None) -> dict[str, Any]:
     return {"scheduleType": "cron", "scheduleData": {"cron": cron}}
 
 
-def _may_be_no_such_endpoint(refused: UpstreamRefused) -> bool:
-    return isinstance(refused, UpstreamMissing) or refused.code == UNSUPPORTED
+def _is_no_such_endpoint(refused: UpstreamRefused) -> bool:
+    return refused.code == UNSUPPORTED
 
 
-def _discover_failed(source_id: UUID, reason: shapes.FailureReason | None) -> DiscoverFailed:
+def _discover_failed(
+    source_id: UUID, reason: shapes.FailureReason | None, run: str | None
+) -> DiscoverFailed:
     reason = reason or shapes.FailureReason()
     failed = DiscoverFailed(
         f"The connector of source {source_id} did not deliver a schema.",
@@ -1021,4 +1124,14 @@ def _discover_failed(source_id: UUID, reason: shapes.FailureReason | None) -> Di
         retryable=reason.passing,
     )
     failed.retryable = reason.passing
+    _explain(failed, reason.reason(run=run))
     return failed
+
+
+def _explain(failed: ConnectorFailed, reason: Reason) -> None:
+    failed.cause, failed.explanation, failed.log = reason.cause, reason.explanation, reason.log
+
+
+def _run_id(told: Any) -> str | None:
+    """Airbyte's id of a run, where it is one; the cause's own check is by the same rule."""
+    return told if isinstance(told, str) else None

@@ -6,12 +6,15 @@ enums are plain words, since Airbyte adds both.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
+
+from shared import causes
+from shared.causes import Reason
 
 NOTHING = msgspec.Raw(b"null")
 """What is absent; `Raw | None` would take nothing but null."""
@@ -99,7 +102,7 @@ class NewConnection(msgspec.Struct, frozen=True):
 class AirbyteConnection(msgspec.Struct, frozen=True):
     """A connection as Airbyte holds it; `sync_catalog` has the selected streams and fields only.
 
-    `status` is active, inactive, locked, or deprecated once it was deleted.
+    `status` is active, inactive, locked, or deprecated once it was deleted; newer ones may come.
     """
 
     connection_id: UUID
@@ -114,7 +117,7 @@ class AirbyteConnection(msgspec.Struct, frozen=True):
 
 
 class ListedConnection(msgspec.Struct, frozen=True, rename="camel"):
-    """A connection as a list tells it: without its catalog. `workspace_id` is told since 2.0."""
+    """A connection as a list has it: without its catalog."""
 
     connection_id: UUID
     name: str
@@ -122,6 +125,7 @@ class ListedConnection(msgspec.Struct, frozen=True, rename="camel"):
     destination_id: UUID
     status: str
     workspace_id: UUID | None = None
+    """None where the list does not say it."""
 
 
 class ConnectionStatus(msgspec.Struct, frozen=True):
@@ -151,14 +155,20 @@ class Job(msgspec.Struct, frozen=True):
     bytes_: int | None
     failure_type: str | None
     failure_origin: str | None
+    reason: Reason | None = None
+    """Which known cause its failures name; None where it did not fail."""
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will happen; `incomplete` means that another attempt follows."""
-        return self.status in _ENDED
+        """Whether nothing more will happen; `incomplete` means that another attempt follows.
+
+        A status that is newer than AAM is taken for an end once the last attempt has ended.
+        """
+        return self.ended_at is not None
 
 
 _ENDED = frozenset({"failed", "succeeded", "cancelled"})
+_OPEN = frozenset({"pending", "queued", "running", "incomplete"})
 
 
 class Instance(msgspec.Struct, frozen=True):
@@ -229,19 +239,42 @@ class DestinationDefinitions(msgspec.Struct, frozen=True, rename="camel"):
     destination_definitions: list[DestinationDefinitionRead]
 
 
-class Specification(msgspec.Struct, frozen=True, rename="camel"):
-    """Answer of source_ and destination_definition_specifications/get."""
+class SourceSpecification(msgspec.Struct, frozen=True, rename="camel"):
+    """Answer of source_definition_specifications/get."""
 
+    source_definition_id: UUID
     connection_specification: msgspec.Raw = msgspec.Raw(b"{}")
-    supported_destination_sync_modes: list[str] = []
+
+
+class DestinationSpecification(msgspec.Struct, frozen=True, rename="camel"):
+    """Answer of destination_definition_specifications/get."""
+
+    destination_definition_id: UUID
+    supported_destination_sync_modes: list[str] | None = None
 
 
 class FailureReason(msgspec.Struct, frozen=True, rename="camel"):
-    """Why a connector's run failed; its messages are deliberately not read."""
+    """Why a connector's run failed; of its messages only a known cause is passed on."""
 
     failure_type: str | None = None
     failure_origin: str | None = None
     retryable: bool | None = None
+    external_message: Any = None
+    internal_message: Any = None
+
+    def __repr__(self) -> str:
+        """Without the messages, which may quote secrets."""
+        return f"FailureReason({self.type!r}, {self.origin!r})"
+
+    def reason(self, *more: Any, run: int | str | UUID | None = None) -> Reason:
+        """Which known cause the messages name, or `more` of them; `run` is Airbyte's own id."""
+        return causes.find(
+            self.external_message,
+            self.internal_message,
+            *more,
+            failure_type=self.failure_type,
+            run=run,
+        )
 
     @property
     def type(self) -> str | None:
@@ -269,6 +302,7 @@ def _word(value: str | None) -> str | None:
 class SynchronousJob(msgspec.Struct, frozen=True, rename="camel"):
     """The `jobInfo` of check_connection and discover_schema; one path of discovery omits it."""
 
+    id: Any = None
     succeeded: bool = True
     connector_configuration_updated: bool = False
     failure_reason: FailureReason | None = None
@@ -277,29 +311,45 @@ class SynchronousJob(msgspec.Struct, frozen=True, rename="camel"):
 class CheckRead(msgspec.Struct, frozen=True, rename="camel"):
     """Answer of sources/check_connection; no status when the job itself failed."""
 
+    job_info: SynchronousJob
     status: str | None = None
-    job_info: SynchronousJob = SynchronousJob()
+    message: Any = None
+
+    def __repr__(self) -> str:
+        """Without the message, which may quote secrets."""
+        return f"CheckRead({_word(self.status)!r})"
 
 
 class DiscoverRead(msgspec.Struct, frozen=True, rename="camel"):
-    """Answer of sources/discover_schema."""
+    """Answer of sources/discover_schema; one path of it has a catalog and no `jobInfo`."""
 
     catalog: msgspec.Raw = NOTHING
     catalog_id: UUID | None = None
-    job_info: SynchronousJob = SynchronousJob()
+    job_info: SynchronousJob | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse JSON that says nothing about a discovery."""
+        if self.job_info is None and bytes(self.catalog) == b"null":
+            raise ValueError("neither a catalog nor a job")
 
 
-class DiscoverOutput(msgspec.Struct, frozen=True, rename="camel"):
+class Command(msgspec.Struct, frozen=True):
+    """Answer of commands/run/discover."""
+
+    id: str
+
+
+class DiscoverOutput(Command, frozen=True, rename="camel", kw_only=True):
     """Answer of commands/output/discover."""
 
-    status: str | None = None
+    status: str
     catalog: msgspec.Raw = NOTHING
     catalog_id: UUID | None = None
     connector_configuration_updated: bool = False
     failure_reason: FailureReason | None = None
 
 
-class CommandStatus(msgspec.Struct, frozen=True):
+class CommandStatus(Command, frozen=True, kw_only=True):
     """Answer of commands/status; no status when Airbyte has not found the command's workload."""
 
     status: str | None = None
@@ -337,6 +387,41 @@ class Connections(msgspec.Struct, frozen=True):
     """Answer of connections/list."""
 
     connections: list[ListedConnection]
+
+
+class _SourceSnippet(msgspec.Struct, frozen=True, rename="camel"):
+    source_id: UUID
+
+
+class _DestinationSnippet(msgspec.Struct, frozen=True, rename="camel"):
+    destination_id: UUID
+
+
+class ConnectionItem(msgspec.Struct, frozen=True, rename="camel"):
+    """One of web_backend/connections/list."""
+
+    connection_id: UUID
+    name: str
+    status: str
+    source: _SourceSnippet
+    destination: _DestinationSnippet
+
+    def told(self) -> ListedConnection:
+        """In AAM's words."""
+        return ListedConnection(
+            self.connection_id,
+            self.name,
+            self.source.source_id,
+            self.destination.destination_id,
+            self.status,
+        )
+
+
+class ConnectionPage(msgspec.Struct, frozen=True):
+    """Answer of web_backend/connections/list; `num_connections` counts all pages, where told."""
+
+    connections: list[ConnectionItem]
+    num_connections: int | None = None
 
 
 class _JobId(msgspec.Struct, frozen=True):
@@ -418,9 +503,20 @@ class JobWithAttempts(msgspec.Struct, frozen=True):
 
 
 class Jobs(msgspec.Struct, frozen=True):
-    """Answer of jobs/list."""
+    """Answer of jobs/list; its jobs are decoded one by one."""
 
-    jobs: list[JobWithAttempts]
+    jobs: list[msgspec.Raw]
+
+    def told(self) -> Iterator[Job | None]:
+        """In AAM's words; None for a job that cannot be read, which spoils no other."""
+        for raw in self.jobs:
+            try:
+                yield _JOB_WITH_ATTEMPTS.decode(raw).told()
+            except msgspec.ValidationError:
+                yield None
+
+
+_JOB_WITH_ATTEMPTS = msgspec.json.Decoder(JobWithAttempts)
 
 
 def _job(job: _JobRead, attempts: Sequence[_AttemptRead]) -> Job:
@@ -431,7 +527,8 @@ def _job(job: _JobRead, attempts: Sequence[_AttemptRead]) -> Job:
     last = attempts[-1] if attempts else _AttemptRead()
     failures = last.failure_summary.failures if last.failure_summary else []
     failure = failures[0] if failures else FailureReason()
-    ended = job.status in _ENDED
+    is_known = job.status in _ENDED | _OPEN
+    ended = job.status in _ENDED if is_known else last.ended_at is not None
     return Job(
         id=job.id,
         connection_id=_uuid(job.config_id),
@@ -445,7 +542,15 @@ def _job(job: _JobRead, attempts: Sequence[_AttemptRead]) -> Job:
         bytes_=stats.bytes_committed,
         failure_type=failure.type,
         failure_origin=failure.origin,
+        reason=_reason(job.id, failures) if ended and job.status == "failed" else None,
     )
+
+
+def _reason(job_id: int, failures: Sequence[FailureReason]) -> Reason:
+    """The cause of a failed job: the first of its failures that names one."""
+    reasons = [failure.reason(run=job_id) for failure in failures]
+    known = [one for one in reasons if one.cause is not causes.Cause.UNKNOWN]
+    return next(iter(known or reasons), causes.find(run=job_id))
 
 
 def _total(counts: Sequence[int | None]) -> int | None:

@@ -1,14 +1,16 @@
 """How a call gets to Airbyte and back: credentials, a total deadline, and the error tree.
 
 The one place that knows httpx. Only a connection that could not be opened means "not sent";
-whatever happens after that may have taken effect. Errors tell the endpoint and the status, never
-what was sent nor what came back, and hold no exception that does.
+whatever happens after that may have taken effect. Only an answer with Airbyte's own signature is a
+definite one. Errors name the endpoint and the status, never what was sent nor what came back, and
+hold no exception that does.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import re
 import time
 import zlib
 from collections.abc import AsyncIterator
@@ -21,14 +23,19 @@ import stamina
 from httpx_aiohttp import AiohttpTransport
 
 from shared import logs, telemetry
-from shared.airbyte_client._shapes import Token
+from shared.airbyte_client._shapes import InstanceRead, Token
+from shared.airbyte_client._signatures import Author, ErrorBody, classify
 from shared.errors import (
     AamError,
     Invalid,
     Upstream,
     UpstreamConflict,
     UpstreamDenied,
+    UpstreamForbidden,
+    UpstreamLoginOff,
     UpstreamMissing,
+    UpstreamNotAirbyte,
+    UpstreamNoToken,
     UpstreamRefused,
     UpstreamTimeout,
     UpstreamUnknown,
@@ -40,16 +47,23 @@ T = TypeVar("T")
 
 UNSUPPORTED = "upstream_unsupported"
 """Code of the refusal of an Airbyte that has no such endpoint."""
+LOCKED = "connection_locked"
+"""Code of the refusal of a connection that Airbyte has locked."""
 
 _ANSWER_LIMIT_BYTES = 64 * 1024 * 1024
 _SLICE_BYTES = 256 * 1024
+_LARGE_BODY_BYTES = 64 * 1024
+"""Below this size no proxy refuses a body for its size."""
 _TOKEN_TIMEOUT_S = 10.0
 # Shorter than what any server in front of Airbyte keeps an idle connection open for (uvicorn 5 s,
 # nginx 75 s), so that no POST is written into a connection that is just being closed.
 _KEEP_IDLE_S = 3.0
 _CONNECTIONS = 200
 _FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 1.0
+_MAX_REPETITIONS = 4
 _TOKEN = msgspec.json.Decoder(Token)
+_INSTANCE = msgspec.json.Decoder(InstanceRead)
 
 
 class Unreadable(Exception):
@@ -68,6 +82,11 @@ class Credentials:
     def is_none(self) -> bool:
         """Whether calls go without."""
         return self._header is None and not self.renewable
+
+    @property
+    def is_token(self) -> bool:
+        """Whether calls go with a bearer token, which only Airbyte's own login takes."""
+        return self.renewable or (self._header or "").startswith("Bearer ")
 
     @classmethod
     def bearer(cls, key: str) -> Credentials:
@@ -101,6 +120,7 @@ class ClientCredentials(Credentials):
 
         Raises:
             UpstreamDenied: Airbyte does not know this client id and secret.
+            UpstreamLoginOff: Airbyte has no login.
             UpstreamUnreachable: no token could be had, so the call itself was never sent.
         """
         if self._fresh(refused):
@@ -123,24 +143,70 @@ class ClientCredentials(Credentials):
         Receives: {"access_token": JWT}, without its lifetime
         Time:     Airbyte gives itself one second and answers 408 after it.
         """
+        failure: Upstream
         try:
             answer = await transport.call(
-                "applications/token",
+                _TOKEN_PATH,
                 self._order,
                 _TOKEN,
                 timeout=_TOKEN_TIMEOUT_S,
                 repeat=True,
                 anonymous=True,
             )
-        except (UpstreamRefused, UpstreamDenied):
-            raise UpstreamDenied(
-                "Airbyte refused the client id and secret that tokens are fetched with."
-            ) from None
-        except AamError:
-            raise UpstreamUnreachable(
-                "No token could be fetched from Airbyte, so the call was not sent."
-            ) from None
-        return answer.access_token
+        except UpstreamUnreachable:
+            failure = UpstreamUnreachable(
+                "Airbyte cannot be reached for a token, so the call was not sent."
+            )
+        except (UpstreamRefused, UpstreamDenied, UpstreamNotAirbyte) as error:
+            failure = await _why_no_token(transport, error)
+        except AamError as error:
+            failure = UpstreamNoToken(
+                f"Airbyte's token endpoint does not work now ({error.code}), so the call was not "
+                "sent."
+            )
+        else:
+            return answer.access_token
+        # It was repeated here already, where that may help.
+        failure.retryable = False
+        raise failure
+
+
+_TOKEN_PATH = "applications/token"  # noqa: S105 - a path
+_TOKENS_BROKEN_IN = re.compile(r"v?1\.8\.[0-5]\b")
+"""These refuse the right client id and secret, too (airbytehq/airbyte#65592 and #65595)."""
+
+
+async def _why_no_token(transport: Transport, error: Upstream) -> Upstream:
+    """What a refused token means, by what Airbyte says of itself to everybody.
+
+    Endpoint: GET instance_configuration
+    """
+    try:
+        instance = await transport.call(
+            "instance_configuration", None, _INSTANCE, timeout=_TOKEN_TIMEOUT_S, anonymous=True
+        )
+    except UpstreamNotAirbyte as other:
+        return UpstreamNoToken(
+            f"{other.detail} So there is no token, and the call was not sent.", code=other.code
+        )
+    except AamError:
+        instance = None
+    if instance is not None and instance.auth.mode == "none":
+        return UpstreamLoginOff(
+            "Airbyte's login is switched off (auth.mode is none), and it gives out no tokens: "
+            "leave AIRBYTE_CLIENT_ID and AIRBYTE_CLIENT_SECRET empty. Where a proxy before it asks "
+            "for a password, set AIRBYTE_USERNAME and AIRBYTE_PASSWORD."
+        )
+    if isinstance(error, UpstreamNotAirbyte) or error.code == UNSUPPORTED:
+        return UpstreamNoToken(
+            f"{error.detail} So there is no token, and the call was not sent: see AIRBYTE_API_URL."
+        )
+    if instance is not None and _TOKENS_BROKEN_IN.match(instance.version):
+        return UpstreamDenied(
+            "Airbyte refused the client id and secret that tokens are fetched with. Its releases "
+            "1.8.0 to 1.8.5 refuse right ones, too (airbytehq/airbyte#65592): update Airbyte."
+        )
+    return UpstreamDenied("Airbyte refused the client id and secret that tokens are fetched with.")
 
 
 class _Claims(msgspec.Struct):
@@ -176,6 +242,7 @@ class Transport:
         self._base = str(url.copy_with(userinfo=b"")).rstrip("/") + "/"
         self._credentials = credentials
         self._urls: dict[str, httpx.URL] = {}
+        self._has_met_airbyte = False
         # Without an httpx.AsyncClient around it: what that adds (redirects, cookies, timeouts per
         # read, a log line per call) is what must not happen here, and it is not free.
         self._pool = AiohttpTransport(client=self._session, verify=authorities())
@@ -192,6 +259,14 @@ class Transport:
         """Close every connection."""
         await self._pool.aclose()
 
+    async def log_in(self) -> None:
+        """See that there is a login to send, as far as it is known before a call.
+
+        Raises:
+            Upstream: no token can be had; the detail says why.
+        """
+        await self._credentials.header(self)
+
     async def call(
         self,
         path: str,
@@ -201,12 +276,16 @@ class Transport:
         timeout: float,
         repeat: bool = False,
         anonymous: bool = False,
-        limit_bytes: int = _ANSWER_LIMIT_BYTES,
+        only_status: int | None = None,
     ) -> T:
-        """Ask Airbyte once, or, where `repeat` says that this is harmless, a few times.
+        """Ask Airbyte once, or, where `repeat` says that this is harmless, up to five times.
 
         `timeout` is in seconds and total: connecting, waiting, every byte and every repetition.
-        `body` is JSON, or None for a GET. An empty answer is read as `null`.
+        What is not Airbyte's answer is asked for again only once Airbyte has been met here: until
+        then the address is wrong, and later it is an interruption.
+
+        `body` is JSON, or None for a GET. An empty answer is read as `null`. `only_status` is the
+        one success that Airbyte answers this call with, where that tells it from a gateway's.
 
         Raises:
             Upstream: of the kind that fits.
@@ -220,7 +299,7 @@ class Transport:
                 timeout=timeout,
                 repeat=repeat,
                 anonymous=anonymous,
-                limit_bytes=limit_bytes,
+                only_status=only_status,
             )
 
     async def _insist(
@@ -232,23 +311,30 @@ class Transport:
         timeout: float,
         repeat: bool,
         anonymous: bool,
-        limit_bytes: int,
+        only_status: int | None,
     ) -> T:
         failure: AamError
         try:
             async with asyncio.timeout(timeout):
                 try:
-                    return await self._once(path, body, answer, limit_bytes, anonymous=anonymous)
+                    return await self._once(
+                        path, body, answer, anonymous=anonymous, only_status=only_status
+                    )
                 except Upstream as error:
                     if not (repeat and error.retryable):
                         raise
                 await asyncio.sleep(_FIRST_PAUSE_S)
                 async for attempt in stamina.retry_context(
-                    on=_worth_repeating, attempts=2, timeout=None, wait_max=1.0, wait_jitter=0.2
+                    on=_worth_repeating,
+                    attempts=_MAX_REPETITIONS,
+                    timeout=None,
+                    wait_initial=_FIRST_PAUSE_S,
+                    wait_max=_LONGEST_PAUSE_S,
+                    wait_jitter=0.2,
                 ):
                     with attempt:
                         return await self._once(
-                            path, body, answer, limit_bytes, anonymous=anonymous
+                            path, body, answer, anonymous=anonymous, only_status=only_status
                         )
         except TimeoutError:
             failure = UpstreamTimeout(f"Airbyte's {path} gave no answer within {timeout:g} s.")
@@ -262,31 +348,86 @@ class Transport:
         path: str,
         body: bytes | None,
         answer: msgspec.json.Decoder[T],
-        limit_bytes: int,
         *,
         anonymous: bool,
+        only_status: int | None,
     ) -> T:
         credentials = self._credentials
         if anonymous and credentials.renewable:
-            status, content = await self._exchange(path, body, None, limit_bytes)
+            status, content = await self._exchange(path, body, None)
         else:
             header = await credentials.header(self)
-            status, content = await self._exchange(path, body, header, limit_bytes)
+            status, content = await self._exchange(path, body, header)
             if status == 401 and credentials.renewable:
                 header = await credentials.header(self, refused=header)
-                status, content = await self._exchange(path, body, header, limit_bytes)
-        if not 200 <= status < 300:
-            raise _refusal(path, status, content)
-        try:
-            return answer.decode(content or b"null")
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            pass
-        raise UpstreamUnknown(
-            f"Airbyte's {path} answered {status} with {len(content)} bytes that are not its answer."
+                status, content = await self._exchange(path, body, header)
+        if 200 <= status < 300 and only_status in {None, status}:
+            try:
+                decoded = answer.decode(content or b"null")
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                pass
+            else:
+                self._has_met_airbyte = True
+                return decoded
+        raise self._failure(path, status, content, sent_bytes=len(body or b""))
+
+    def _failure(self, path: str, status: int, content: bytearray, *, sent_bytes: int) -> AamError:
+        """The error of a status that is not a success, or of a success that is not the answer."""
+        body = classify(status, content)
+        is_signed = body.author is not Author.SOMETHING_ELSE
+        self._has_met_airbyte |= is_signed
+        if 200 <= status < 300:
+            return self._not_the_answer(path, status, body)
+        if status == 401 and self._may_be_a_refused_login(body, content):
+            return self._denied(path, body)
+        if status == 413 and (is_signed or sent_bytes >= _LARGE_BODY_BYTES):
+            return Invalid(
+                f"The body of {path} is larger than Airbyte accepts.", code="catalog_too_large"
+            )
+        if is_signed:
+            return _refusal(path, status, body)
+        return self._not_the_answer(path, status, body)
+
+    def _denied(self, path: str, body: ErrorBody) -> UpstreamDenied:
+        asked = f"Airbyte answered {path} with status 401: "
+        denied = UpstreamDenied(
+            f"{asked}it asks for a login, and AAM has none. Set AIRBYTE_CLIENT_ID and "
+            "AIRBYTE_CLIENT_SECRET, AIRBYTE_API_KEY, or AIRBYTE_USERNAME and AIRBYTE_PASSWORD."
+            if self._credentials.is_none
+            else f"{asked}it does not take AAM's login."
         )
+        denied.is_over = body.author is Author.AIRBYTE
+        return denied
+
+    def _may_be_a_refused_login(self, body: ErrorBody, content: bytearray) -> bool:
+        """Whether a 401 is about AAM's own login.
+
+        Airbyte's own has a signature or no body at all; the proxy of the compose release, which
+        asks for a user name and a password, answers with nginx's page.
+        """
+        if body.author is not Author.SOMETHING_ELSE or not content:
+            return True
+        return body.kind == "a web page" and not self._credentials.is_token
+
+    def _not_the_answer(self, path: str, status: int, body: ErrorBody) -> UpstreamUnknown:
+        """The error of what Airbyte did not write, or not to its end."""
+        if 200 <= status < 300 and body.kind == "broken JSON":
+            return UpstreamUnknown(f"Airbyte's answer to {path} was cut off, or is no JSON.")
+        if status in _PASSING:
+            return _PASSING[status](
+                f"{path} was answered with {status} and {body.kind} by something before Airbyte."
+            )
+        what = "a redirection" if 300 <= status < 400 else body.kind
+        failure = UpstreamNotAirbyte(
+            f"{path} was answered with {status} and {what}, which is no answer of Airbyte's "
+            "Configuration API: it came from a gateway, a login page, or another server than "
+            "AIRBYTE_API_URL should lead to. That URL ends with /api/v1."
+        )
+        failure.retryable = self._has_met_airbyte
+        return failure
 
     async def _exchange(
-        self, path: str, body: bytes | None, authorization: str | None, limit_bytes: int
+        self, path: str, body: bytes | None, authorization: str | None
     ) -> tuple[int, bytearray]:
         headers = {"accept": "application/json", "accept-encoding": "gzip"}
         if request_id := logs.request_id():
@@ -306,7 +447,7 @@ class Transport:
         try:
             response = await self._pool.handle_async_request(request)
             try:
-                return response.status_code, await _content(response, limit_bytes)
+                return response.status_code, await _content(response)
             finally:
                 await response.aclose()
         except (httpx.HTTPError, aiohttp.ClientError, UnicodeError) as error:
@@ -327,7 +468,7 @@ async def _slices(body: bytes) -> AsyncIterator[bytes]:
         yield body[start : start + _SLICE_BYTES]
 
 
-async def _content(response: httpx.Response, limit_bytes: int) -> bytearray:
+async def _content(response: httpx.Response) -> bytearray:
     """The decoded body, as long as it stays within the limit.
 
     httpx would decode each piece that comes as a whole, and one encoding within another.
@@ -338,13 +479,13 @@ async def _content(response: httpx.Response, limit_bytes: int) -> bytearray:
     inflate = zlib.decompressobj(wbits=31).decompress if encoding == "gzip" else None
     content = bytearray()
     async for chunk in response.aiter_raw():
-        left = limit_bytes - len(content)
+        left = _ANSWER_LIMIT_BYTES - len(content)
         try:
             piece = chunk if inflate is None else inflate(chunk, left + 1)
         except zlib.error:
             raise Unreadable("what is no gzip") from None
         if len(piece) > left:
-            raise Unreadable(f"more than {limit_bytes} bytes")
+            raise Unreadable(f"more than {_ANSWER_LIMIT_BYTES} bytes")
         content += piece
     return content
 
@@ -374,55 +515,50 @@ def _worth_repeating(error: Exception) -> bool:
     return isinstance(error, Upstream) and error.retryable
 
 
-_BY_STATUS: dict[int, type[Upstream]] = {
-    401: UpstreamDenied,
-    403: UpstreamDenied,
+_PASSING: dict[int, type[UpstreamUnknown]] = {
     408: UpstreamTimeout,
-    409: UpstreamConflict,
-    423: UpstreamConflict,
+    425: UpstreamUnknown,
+    429: UpstreamUnknown,
+    500: UpstreamUnknown,
+    502: UpstreamUnknown,
+    503: UpstreamUnknown,
     504: UpstreamTimeout,
 }
+"""What anything on the way may answer for a while; it proves nothing, whoever wrote it.
+
+429 included: Airbyte's Configuration API has no rate limit, so a proxy sent it.
+"""
 
 
-def _refusal(path: str, status: int, content: bytearray) -> AamError:
-    """The error class of a status that is not a success.
+_NO_SUCH_ENDPOINT = frozenset({405, 501})
+_NOT_OVER = frozenset({408, 425, 429, 504})
+"""Statuses after which the work may go on."""
 
-    A definite no needs a body that Airbyte wrote; the same status from a proxy proves nothing.
-    429 proves nothing either: Airbyte's Configuration API has no rate limit, so a proxy sent it.
-    """
-    told = f"Airbyte answered {path} with status {status}."
-    is_airbytes = _is_airbytes(content)
-    if (known := _BY_STATUS.get(status)) is not None:
-        refusal = known(told)
-        refusal.is_over = is_airbytes
-        return refusal
-    if status == 413:
-        return Invalid(
-            f"The body of {path} is larger than Airbyte accepts.", code="catalog_too_large"
+
+def _refusal(path: str, status: int, body: ErrorBody) -> Upstream:
+    """The error class of what Airbyte, or Micronaut in its place, has signed."""
+    detail = f"Airbyte answered {path} with status {status}."
+    is_airbytes = body.author is Author.AIRBYTE
+    error: Upstream
+    if status in _NO_SUCH_ENDPOINT or (status == 404 and not is_airbytes):
+        error = UpstreamRefused(
+            f"This Airbyte has no {path}: it is too old or too new, or AIRBYTE_API_URL does not "
+            "lead to its Configuration API, whose URL ends with /api/v1.",
+            code=UNSUPPORTED,
         )
-    if not is_airbytes:
-        return UpstreamUnknown(told)
-    if status in {405, 501}:
-        return UpstreamRefused(f"This Airbyte has no {path}.", code=UNSUPPORTED)
-    if status == 404:
-        return UpstreamMissing(told)
-    definite = 400 <= status < 500 and status not in {425, 429}
-    error = UpstreamRefused(told) if definite else UpstreamUnknown(told)
-    error.is_over = True
+    elif status in _PASSING or not 400 <= status < 500:
+        error = _PASSING.get(status, UpstreamUnknown)(detail)
+    elif status == 403:
+        error = UpstreamForbidden(detail)
+    elif status == 404:
+        error = UpstreamMissing(detail)
+    elif body.is_locked:
+        error = UpstreamRefused(f"{detail} The connection is locked there.", code=LOCKED)
+    elif status in {409, 423}:
+        error = UpstreamConflict(detail)
+    elif body.part is not None:
+        error = UpstreamRefused(f"{detail} It is about the {body.part}.", part=body.part)
+    else:
+        error = UpstreamRefused(detail)
+    error.is_over = status not in _NOT_OVER and (is_airbytes or status < 500)
     return error
-
-
-_ERROR_KEYS = frozenset({"message", "errorId", "title", "_embedded", "validationErrors"})
-
-
-def _is_airbytes(content: bytearray) -> bool:
-    """Whether an error body is in one of Airbyte's styles.
-
-    Those are a message with class names (up to 1.8), an errorId alone (2.0), an RFC 9457 problem,
-    and Micronaut's own `_embedded`.
-    """
-    try:
-        body = msgspec.json.decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
-    return isinstance(body, dict) and not _ERROR_KEYS.isdisjoint(body)

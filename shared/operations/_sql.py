@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
+
+from shared.registry import page, stamp
 
 KEYS_LAST = timedelta(hours=24)
 """How long an Idempotency-Key is remembered."""
@@ -125,22 +128,22 @@ LOST = text("""
     ORDER BY lease_until LIMIT :limit
 """)
 
-_OPERATION_JSON = """
+_OPERATION_JSON = f"""
     json_build_object(
-        'operation_id', o.id, 'kind', o.kind, 'connection_id', o.connection_id,
-        'status', o.status, 'step', o.step, 'step_since', o.step_since, 'waits_for', o.waits_for,
-        'attempts', o.attempts, 'asked_by', o.asked_by, 'problem', o.failure,
-        'answer_status', o.answer_status, 'notes', o.steps #> '{discover,notes}',
-        'created_at', o.created_at, 'deadline', o.deadline, 'ended_at', o.ended_at
+        'operation_id', t.id, 'kind', t.kind, 'connection_id', t.connection_id,
+        'connection_name', (SELECT c.name FROM connections c WHERE c.id = t.connection_id),
+        'status', t.status, 'step', t.step, 'step_since', {stamp("t.step_since")},
+        'waits_for', t.waits_for, 'attempts', t.attempts, 'asked_by', t.asked_by,
+        'problem', CASE WHEN CAST(:explained AS boolean) THEN t.failure
+            ELSE t.failure - 'explanation' - 'log' END,
+        'answer_status', t.answer_status, 'notes', t.steps #> '{{discover,notes}}',
+        'created_at', {stamp("t.created_at")}, 'deadline', {stamp("t.deadline")},
+        'ended_at', {stamp("t.ended_at")}
     )
-"""
-VIEW = text(f"SELECT {_OPERATION_JSON}::text FROM operations o WHERE o.id = :id")  # noqa: S608
-PAGE = text(f"""
-    SELECT coalesce(json_agg({_OPERATION_JSON} ORDER BY o.created_at DESC, o.id DESC), '[]')::text
-    FROM (
-        SELECT * FROM operations
-        WHERE (CAST(:connection_id AS uuid) IS NULL OR connection_id = :connection_id)
-            AND (CAST(:status AS text) IS NULL OR status = :status)
-        ORDER BY created_at DESC, id DESC LIMIT :limit
-    ) o
-""")  # noqa: S608 - no input
+"""  # noqa: S608 - no input
+VIEW = text(f"SELECT {_OPERATION_JSON}::text FROM operations t WHERE t.id = :id")  # noqa: S608
+
+
+def a_page(conditions: Sequence[str]) -> TextClause:
+    """The statement of a page of operations."""
+    return page("operations", _OPERATION_JSON, " AND ".join(conditions) or "true")

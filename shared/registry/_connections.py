@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import functools
+from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from uuid import UUID
 
-from sqlalchemy import TextClause, func, select, text
+from sqlalchemy import func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
-from shared.errors import Invalid, NameTaken, NotActive, NotFound, StaleCatalog
+from shared.errors import NameTaken, NotActive, NotFound, StaleCatalog
 from shared.models import Connection, ConnectionStatus, SyncCatalogVersion, VersionOrigin
+from shared.registry._pages import Cursor, after_cursor, page, stamp
+
+ARCHIVED = "ARCHIVED"
+"""What callers are told as the status of an archived connection; no row has it."""
 
 
-async def insert_pending(session: AsyncSession, connection: Connection) -> None:
+async def insert_pending(session: AsyncSession, connection: Connection) -> bool:
     """Record that a connection is about to be made, before anything is; twice is once.
+
+    Returns whether another live connection uses its credential.
 
     Raises:
         NameTaken: a live connection has this name.
     """
-    inserted = await session.scalar(
+    other = aliased(Connection)
+    shares = (
+        select(other.id)
+        .where(
+            other.credential_id == connection.credential_id,
+            other.archived_at.is_(None),
+            other.airbyte_source_id.is_not(None),
+        )
+        .exists()
+    )
+    inserted = await session.execute(
         insert(Connection)
         .values(
             id=connection.id,
@@ -34,10 +48,12 @@ async def insert_pending(session: AsyncSession, connection: Connection) -> None:
             status=ConnectionStatus.PENDING,
         )
         .on_conflict_do_nothing()
-        .returning(Connection.id)
+        .returning(shares)
     )
-    if inserted is None and await session.get(Connection, connection.id) is None:
+    row = inserted.one_or_none()
+    if row is None and await session.get(Connection, connection.id) is None:
         raise NameTaken("A live connection has this name already.")
+    return row is not None and bool(row[0])
 
 
 async def find_connection(session: AsyncSession, connection_id: UUID) -> Connection:
@@ -50,6 +66,18 @@ async def find_connection(session: AsyncSession, connection_id: UUID) -> Connect
     if connection is None:
         raise NotFound(f"No connection {connection_id}.")
     return connection
+
+
+async def connection_names(
+    session: AsyncSession, connection_ids: Collection[UUID]
+) -> dict[UUID, str]:
+    """The names of connections by their ids, archived or not."""
+    if not connection_ids:
+        return {}
+    rows = await session.execute(
+        select(Connection.id, Connection.name).where(Connection.id.in_(connection_ids))
+    )
+    return {row.id: row.name for row in rows}
 
 
 async def lock_connection(
@@ -130,36 +158,19 @@ def append_version(
 
 # Pages: the JSON is built by Postgres, which is twice as fast as rows through an ORM.
 
-_CONNECTION_JSON = """
+_CONNECTION_JSON = f"""
     json_build_object(
-        'id', c.id, 'name', c.name, 'source_type', c.source_type, 'status', c.status,
-        'credential_id', c.credential_id, 'airbyte_source_id', c.airbyte_source_id,
-        'airbyte_connection_id', c.airbyte_connection_id,
-        'airbyte_destination_id', c.airbyte_destination_id, 'catalog_version', c.catalog_version,
-        'failure_code', c.failure_code, 'failure_detail', c.failure_detail,
-        'imported', c.imported, 'drifted_upstream_at', c.drifted_upstream_at,
-        'upstream_code', c.upstream_code, 'paused_by', c.paused_by,
-        'created_at', c.created_at, 'updated_at', c.updated_at, 'archived_at', c.archived_at
+        'id', t.id, 'name', t.name, 'source_type', t.source_type,
+        'status', CASE WHEN t.archived_at IS NULL THEN t.status::text ELSE '{ARCHIVED}' END,
+        'credential_id', t.credential_id, 'airbyte_source_id', t.airbyte_source_id,
+        'airbyte_connection_id', t.airbyte_connection_id,
+        'airbyte_destination_id', t.airbyte_destination_id, 'catalog_version', t.catalog_version,
+        'failure_code', t.failure_code, 'failure_detail', t.failure_detail,
+        'imported', t.imported, 'drifted_upstream_at', {stamp("t.drifted_upstream_at")},
+        'upstream_code', t.upstream_code, 'paused_by', t.paused_by,
+        'created_at', {stamp("t.created_at")}, 'updated_at', {stamp("t.updated_at")},
+        'archived_at', {stamp("t.archived_at")}
     )
-"""
-
-_PAGE = """
-    WITH page AS (
-        SELECT * FROM connections c
-        WHERE {conditions}
-        ORDER BY c.created_at DESC, c.id DESC
-        LIMIT :limit + 1
-    ), kept AS (
-        SELECT * FROM page c ORDER BY c.created_at DESC, c.id DESC LIMIT :limit
-    )
-    SELECT json_build_object(
-        'items', coalesce((SELECT json_agg({connection}) FROM kept c), '[]'),
-        'next', CASE WHEN (SELECT count(*) FROM page) > :limit THEN (
-            SELECT translate(encode(convert_to(concat_ws(' ',
-                to_char(c.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US'), c.id
-            ), 'UTF8'), 'base64'), E'+/=\\n', '-_')
-            FROM kept c ORDER BY c.created_at, c.id LIMIT 1) END
-    )::text
 """
 
 
@@ -171,56 +182,27 @@ class ConnectionFilter:
     name: str | None = None
     """A part of the name, in any case."""
     archived: bool = False
-    after: tuple[datetime, UUID] | None = None
+    after: Cursor | None = None
     """Where the previous page ended."""
 
 
 async def page_of_connections(session: AsyncSession, shown: ConnectionFilter, *, limit: int) -> str:
     """A page as JSON text, newest first: `{"items": […], "next": cursor or null}`."""
-    conditions = ["c.archived_at IS NOT NULL" if shown.archived else "c.archived_at IS NULL"]
-    parameters: dict[str, object] = {"limit": limit}
+    conditions, parameters = after_cursor(shown.after)
+    conditions.append(f"t.archived_at IS {'NOT ' if shown.archived else ''}NULL")
     if shown.status is not None:
-        conditions.append("c.status = CAST(:status AS connection_status)")
+        conditions.append("t.status = CAST(:status AS connection_status)")
         parameters["status"] = shown.status.value
     if shown.name is not None:
-        conditions.append("c.name ILIKE :name")
+        conditions.append("t.name ILIKE :name")
         parameters["name"] = f"%{_escape_like(shown.name)}%"
-    if shown.after is not None:
-        conditions.append("(c.created_at, c.id) < (:after_at, :after_id)")
-        parameters["after_at"], parameters["after_id"] = shown.after
-    statement = _page_statement(" AND ".join(conditions))
-    page: str | None = await session.scalar(statement, parameters)
-    return page or '{"items": [], "next": null}'
-
-
-@functools.cache
-def _page_statement(conditions: str) -> TextClause:
-    # nosemgrep: built-sql - conditions of ours, values are parameters
-    return text(_PAGE.format(conditions=conditions, connection=_CONNECTION_JSON))
+    statement = page("connections", _CONNECTION_JSON, " AND ".join(conditions))
+    found: str = await session.scalar(statement, parameters | {"limit": limit})
+    return found
 
 
 def _escape_like(part: str) -> str:
     return part.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-
-
-def cursor_of(at: datetime, id_: UUID) -> str:
-    """The cursor of the page that begins after this position."""
-    position = f"{at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')} {id_}"
-    return base64.urlsafe_b64encode(position.encode()).decode().rstrip("=")
-
-
-def read_cursor(cursor: str) -> tuple[datetime, UUID]:
-    """The position that a page's `next` names.
-
-    Raises:
-        Invalid: it is no cursor of ours.
-    """
-    try:
-        padded = cursor + "=" * (-len(cursor) % 4)
-        at, _, id_ = base64.urlsafe_b64decode(padded.encode()).decode().partition(" ")
-        return datetime.fromisoformat(at + "+00:00"), UUID(id_)
-    except (ValueError, binascii.Error):
-        raise Invalid("`after` is not a cursor of this list.", code="bad_cursor") from None
 
 
 async def connection_json(session: AsyncSession, connection_id: UUID) -> str:
@@ -235,42 +217,77 @@ async def connection_json(session: AsyncSession, connection_id: UUID) -> str:
     return found
 
 
-_CONNECTION = text(f"SELECT {_CONNECTION_JSON}::text FROM connections c WHERE c.id = :id")  # noqa: S608 - no input
+_CONNECTION = text(f"SELECT {_CONNECTION_JSON}::text FROM connections t WHERE t.id = :id")  # noqa: S608 - no input
 
-_VERSIONS = text("""
-    SELECT coalesce(json_agg(json_build_object(
-        'version_number', v.version_number, 'origin', v.origin, 'fingerprint', v.fingerprint,
-        'snapshot_id', v.snapshot_id, 'streams', jsonb_array_length(v.sync_catalog->'streams'),
-        'repair_id', v.repair_id, 'decided_by', v.decided_by, 'policy_set_by', v.policy_set_by,
-        'asked_by', v.asked_by, 'created_at', v.created_at
-    ) ORDER BY v.version_number DESC), '[]')::text
-    FROM sync_catalog_versions v WHERE v.connection_id = :id
-""")
+_VERSIONS = text(f"""
+    WITH page AS (
+        SELECT version_number, origin, fingerprint, snapshot_id, stream_count, repair_id,
+            decided_by, policy_set_by, asked_by, created_at
+        FROM sync_catalog_versions
+        WHERE connection_id = :id AND version_number < :before
+        ORDER BY version_number DESC LIMIT :limit + 1
+    ), kept AS (SELECT * FROM page ORDER BY version_number DESC LIMIT :limit)
+    SELECT json_build_object(
+        'items', coalesce((
+            SELECT json_agg(json_build_object(
+                'version_number', v.version_number, 'origin', v.origin,
+                'fingerprint', v.fingerprint, 'snapshot_id', v.snapshot_id,
+                'streams', v.stream_count, 'repair_id', v.repair_id, 'decided_by', v.decided_by,
+                'policy_set_by', v.policy_set_by, 'asked_by', v.asked_by,
+                'created_at', {stamp("v.created_at")}
+            ) ORDER BY v.version_number DESC) FROM kept v
+        ), '[]'),
+        'next', CASE WHEN (SELECT count(*) FROM page) > :limit
+            THEN (SELECT CAST(min(version_number) AS text) FROM kept) END
+    )::text
+""")  # noqa: S608 - no input
+_NO_VERSION_IS_LATER = 2**31 - 1
 
-_JOBS = text("""
-    SELECT coalesce(json_agg(json_build_object(
-        'job_id', j.id, 'airbyte_job_id', j.airbyte_job_id, 'status', j.status,
-        'started_by', j.started_by, 'asked_by', j.asked_by, 'catalog_version', j.catalog_version,
-        'attempts', j.attempts, 'records', j.records, 'bytes', j.bytes,
-        'failure_code', j.failure_code, 'started_at', j.started_at, 'ended_at', j.ended_at,
-        'duration_seconds', extract(epoch FROM coalesce(j.ended_at, now()) - j.started_at)
-    ) ORDER BY j.started_at DESC, j.id DESC), '[]')::text
-    FROM (
-        SELECT * FROM job_history WHERE connection_id = :id
-        ORDER BY started_at DESC, id DESC LIMIT :limit
-    ) j
-""")
+_JOB_JSON = f"""
+    json_build_object(
+        'job_id', t.id, 'airbyte_job_id', t.airbyte_job_id, 'status', t.status,
+        'started_by', t.started_by, 'asked_by', t.asked_by, 'catalog_version', t.catalog_version,
+        'attempts', t.attempts, 'records', t.records, 'bytes', t.bytes,
+        'failure_code', t.failure_code, 'failure_cause', t.failure_cause,
+        'failure_explanation',
+            CASE WHEN CAST(:explained AS boolean) THEN t.failure_explanation END,
+        'started_at', {stamp("t.started_at")}, 'ended_at', {stamp("t.ended_at")},
+        'duration_seconds', extract(epoch FROM coalesce(t.ended_at, now()) - t.started_at)
+    )
+"""
 
 
-async def versions_json(session: AsyncSession, connection_id: UUID) -> str:
-    """A connection's catalog versions without the catalogs, newest first: a JSON array."""
-    found: str = await session.scalar(_VERSIONS, {"id": connection_id})
+async def page_of_versions(
+    session: AsyncSession, connection_id: UUID, *, after: int | None, limit: int
+) -> str:
+    """A connection's catalog versions without the catalogs, newest first: a page as JSON text.
+
+    `after` is the number of the last version of the page before; None for the first page.
+    """
+    before = _NO_VERSION_IS_LATER if after is None else after
+    parameters = {"id": connection_id, "before": before, "limit": limit}
+    found: str = await session.scalar(_VERSIONS, parameters)
     return found
 
 
-async def jobs_json(session: AsyncSession, connection_id: UUID, *, limit: int) -> str:
-    """A connection's newest jobs, newest first: a JSON array."""
-    found: str = await session.scalar(_JOBS, {"id": connection_id, "limit": limit})
+async def page_of_jobs(
+    session: AsyncSession,
+    connection_id: UUID,
+    *,
+    cursor: Cursor | None,
+    limit: int,
+    is_explained: bool,
+) -> str:
+    """A page of a connection's jobs as JSON text, newest first; why they failed, if explained."""
+    conditions, parameters = after_cursor(cursor, "started_at")
+    statement = page(
+        "job_history",
+        _JOB_JSON,
+        " AND ".join(["t.connection_id = :id", *conditions]),
+        at="started_at",
+    )
+    parameters |= {"id": connection_id, "limit": limit, "explained": is_explained}
+    found: str = await session.scalar(statement, parameters)
     return found
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import TextClause, text
@@ -13,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.errors import NotFound
 from shared.models import Connection, Drift, Snapshot
+from shared.registry._pages import Cursor, after_cursor, page, stamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class DriftFilter:
     connection_id: UUID | None = None
     severity: str | None = None
     is_open: bool | None = None
-    after: tuple[datetime, UUID] | None = None
+    after: Cursor | None = None
     """Where the previous page ended."""
 
 
@@ -62,11 +62,13 @@ IS_OPEN = """
     )
 """
 _DRIFT_MEMBERS = f"""
-    'id', d.id, 'connection_id', d.connection_id, 'before_snapshot_id', d.before_snapshot_id,
+    'id', d.id, 'connection_id', d.connection_id,
+    'connection_name', (SELECT c.name FROM connections c WHERE c.id = d.connection_id),
+    'before_snapshot_id', d.before_snapshot_id,
     'after_snapshot_id', d.after_snapshot_id, 'severity', d.severity, 'concerns', d.concerns,
     'open', ({IS_OPEN}), 'change_count', jsonb_array_length(d.changes),
-    'first_seen_at', d.first_seen_at
-"""
+    'first_seen_at', {stamp("d.first_seen_at")}
+"""  # noqa: S608 - no input
 _DRIFTS = """
     WITH page AS (
         SELECT d.* FROM drifts d JOIN snapshots a ON a.id = d.after_snapshot_id
@@ -107,10 +109,10 @@ async def page_of_drifts(session: AsyncSession, shown: DriftFilter, *, limit: in
     if shown.after is not None:
         conditions.append("(d.first_seen_at, d.id) < (:after_at, :after_id)")
         parameters["after_at"], parameters["after_id"] = shown.after
-    page: str = (
+    found: str = (
         await session.execute(_drifts_statement(" AND ".join(conditions)), parameters)
     ).scalar_one()
-    return page
+    return found
 
 
 @functools.cache
@@ -137,24 +139,27 @@ _DRIFT = text(f"""
 """)  # noqa: S608 - no input
 
 
-async def snapshots_json(session: AsyncSession, source_id: UUID | None, *, limit: int) -> str:
-    """A source's newest snapshots, newest first: a JSON array."""
-    found: str = (
-        await session.execute(_SNAPSHOTS, {"source": source_id, "limit": limit})
-    ).scalar_one()
+async def page_of_snapshots(
+    session: AsyncSession, source_id: UUID | None, *, cursor: Cursor | None, limit: int
+) -> str:
+    """A page of a source's snapshots as JSON text, newest first."""
+    conditions, parameters = after_cursor(cursor, "taken_at")
+    statement = page(
+        "snapshots",
+        _SNAPSHOT_JSON,
+        " AND ".join(["t.airbyte_source_id = CAST(:source AS uuid)", *conditions]),
+        at="taken_at",
+    )
+    found: str = await session.scalar(statement, parameters | {"source": source_id, "limit": limit})
     return found
 
 
-_SNAPSHOTS = text("""
-    SELECT coalesce(json_agg(json_build_object(
-        'snapshot_id', s.id, 'taken_at', s.taken_at, 'seen_at', s.seen_at,
-        'streams', length(s.stream_hashes) / 16
-    ) ORDER BY s.taken_at DESC), '[]')::text
-    FROM (
-        SELECT * FROM snapshots WHERE airbyte_source_id = CAST(:source AS uuid)
-        ORDER BY taken_at DESC LIMIT :limit
-    ) s
-""")
+_SNAPSHOT_JSON = f"""
+    json_build_object(
+        'snapshot_id', t.id, 'taken_at', {stamp("t.taken_at")}, 'seen_at', {stamp("t.seen_at")},
+        'streams', length(t.stream_hashes) / 16
+    )
+"""
 
 
 async def snapshot_of(session: AsyncSession, connection: Connection, snapshot_id: UUID) -> Snapshot:

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.errors import NotFound
 from shared.models import ApiKey
+from shared.registry._pages import page, stamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +43,12 @@ _ANY = text("""
         SELECT FROM api_keys WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
     )
 """)
-_VIEW = """json_build_object(
-    'id', id, 'owner', owner, 'scopes', scopes, 'created_by', created_by, 'created_at', created_at,
-    'expires_at', expires_at, 'last_used_at', last_used_at, 'revoked_at', revoked_at
+_VIEW = f"""json_build_object(
+    'id', t.id, 'owner', t.owner, 'scopes', t.scopes, 'created_by', t.created_by,
+    'created_at', {stamp("t.created_at")}, 'expires_at', {stamp("t.expires_at")},
+    'last_used_at', {stamp("t.last_used_at")}, 'revoked_at', {stamp("t.revoked_at")}
 )"""
-_LIST = text(f"""
-    SELECT CAST(coalesce(json_agg({_VIEW} ORDER BY created_at DESC, id), '[]') AS text)
-    FROM api_keys WHERE :revoked OR revoked_at IS NULL
-""")  # noqa: S608 - no input
-_READ = text(f"SELECT CAST({_VIEW} AS text) FROM api_keys WHERE id = :id")  # noqa: S608 - no input
+_READ = text(f"SELECT CAST({_VIEW} AS text) FROM api_keys t WHERE t.id = :id")  # noqa: S608 - no input
 _REVOKE = text("""
     UPDATE api_keys SET revoked_at = coalesce(revoked_at, now()) WHERE id = :id RETURNING id
 """)
@@ -103,9 +101,18 @@ async def insert_key(
     await session.flush()
 
 
-async def keys_json(session: AsyncSession, *, revoked: bool) -> str:
-    """The keys, newest first, as JSON; never a digest."""
-    return str(await session.scalar(_LIST, {"revoked": revoked}))
+async def page_of_keys(
+    session: AsyncSession, *, revoked: bool, after: tuple[datetime, str] | None, limit: int
+) -> str:
+    """A page of the keys as JSON text, newest first; never a digest."""
+    conditions = ["true" if revoked else "t.revoked_at IS NULL"]
+    parameters: dict[str, object] = {"limit": limit}
+    if after is not None:
+        conditions.append("(t.created_at, t.id) < (:after_at, :after_id)")
+        parameters["after_at"], parameters["after_id"] = after
+    statement = page("api_keys", _VIEW, " AND ".join(conditions))
+    found: str = await session.scalar(statement, parameters)
+    return found
 
 
 async def key_json(session: AsyncSession, id_: str) -> str:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Collection, Sequence
-from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import TextClause, text
+from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.errors import Conflict
 from shared.models import Knowledge
+from shared.registry._pages import Cursor, after_cursor, page, stamp
 
 
 class Decided(NamedTuple):
@@ -117,52 +116,27 @@ _SIMILAR = text(
 )
 
 
-async def knowledge_json(
-    session: AsyncSession,
-    *,
-    source_type: str | None,
-    limit: int,
-    after: tuple[datetime, UUID] | None = None,
+async def page_of_knowledge(
+    session: AsyncSession, *, source_type: str | None, cursor: Cursor | None, limit: int
 ) -> str:
-    """A page of what people decided as JSON text, newest first; of one source type or of all.
-
-    `{"items": […], "next": cursor or null}`; `after` is the position where the page before ended.
-    """
-    conditions = ["true"]
-    parameters: dict[str, object] = {"limit": limit}
+    """A page of what people decided as JSON text, newest first; of one source type or of all."""
+    conditions, parameters = after_cursor(cursor)
     if source_type is not None:
-        conditions.append("source_type = :source_type")
+        conditions.append("t.source_type = :source_type")
         parameters["source_type"] = source_type
-    if after is not None:
-        conditions.append("(created_at, id) < (:after_at, :after_id)")
-        parameters["after_at"], parameters["after_id"] = after
-    found: str = (await session.execute(_page(" AND ".join(conditions)), parameters)).scalar_one()
+    statement = page("knowledge", _KNOWLEDGE_JSON, " AND ".join(conditions) or "true")
+    found: str = await session.scalar(statement, parameters | {"limit": limit})
     return found
 
 
-@functools.cache
-def _page(conditions: str) -> TextClause:
-    # nosemgrep: built-sql - conditions of ours, values are parameters
-    return text(_LISTED.format(conditions=conditions))
-
-
-_LISTED = """
-    WITH page AS (
-        SELECT * FROM knowledge WHERE {conditions}
-        ORDER BY created_at DESC, id DESC LIMIT :limit + 1
-    ), kept AS (SELECT * FROM page ORDER BY created_at DESC, id DESC LIMIT :limit)
-    SELECT json_build_object(
-        'items', coalesce((SELECT json_agg(json_build_object(
-            'decision_id', k.id, 'source_type', k.source_type, 'entity', k.entity,
-            'stream', json_build_object('namespace', k.namespace, 'name', k.stream),
-            'removed', k.removed, 'became', k.became, 'verdict', k.verdict,
-            'decided_by', k.decided_by, 'requested_by', k.requested_by, 'why', k.why,
-            'connection_id', k.connection_id, 'created_at', k.created_at
-        ) ORDER BY k.created_at DESC, k.id DESC) FROM kept k), '[]'),
-        'next', CASE WHEN (SELECT count(*) FROM page) > :limit THEN (
-            SELECT translate(encode(convert_to(concat_ws(' ',
-                to_char(k.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US'), k.id
-            ), 'UTF8'), 'base64'), E'+/=\\n', '-_')
-            FROM kept k ORDER BY k.created_at, k.id LIMIT 1) END
-    )::text
-"""
+_KNOWLEDGE_JSON = f"""
+    json_build_object(
+        'decision_id', t.id, 'source_type', t.source_type, 'entity', t.entity,
+        'stream', json_build_object('namespace', t.namespace, 'name', t.stream),
+        'removed', t.removed, 'became', t.became, 'verdict', t.verdict,
+        'decided_by', t.decided_by, 'requested_by', t.requested_by, 'why', t.why,
+        'connection_id', t.connection_id,
+        'connection_name', (SELECT c.name FROM connections c WHERE c.id = t.connection_id),
+        'created_at', {stamp("t.created_at")}
+    )
+"""  # noqa: S608 - no input

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared import access
 from shared.models import SettingChange
+from shared.registry._pages import stamp
 
 SettingSubject: TypeAlias = Literal["policy", "observation", "webhook"]
 """What was changed: of a connection, or a webhook."""
@@ -59,7 +60,7 @@ async def setting_history_json(
     return found
 
 
-_PAGE = text("""
+_PAGE = text(f"""
     WITH page AS (
         SELECT * FROM setting_changes
         WHERE subject = :subject AND subject_id = :id
@@ -69,10 +70,11 @@ _PAGE = text("""
     SELECT json_build_object(
         'items', coalesce((
             SELECT json_agg(json_build_object(
-                'at', k.at, 'by', k.changed_by, 'requested_by', k.requested_by, 'change', k.change
+                'at', {stamp("k.at")}, 'by', k.changed_by,
+                'requested_by', k.requested_by, 'change', k.change
             ) ORDER BY k.id DESC) FROM kept k
         ), '[]'),
         'next', CASE WHEN (SELECT count(*) FROM page) > :limit
             THEN (SELECT min(id)::text FROM kept) END
     )::text
-""")
+""")  # noqa: S608 - no input

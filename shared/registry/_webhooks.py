@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TypeVar
 from uuid import UUID, uuid4
 
-from sqlalchemy import delete, func, select, text, tuple_, update
+from sqlalchemy import func, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.errors import Conflict, NotFound
 from shared.models import DeliveryState, Webhook, WebhookDelivery
+from shared.registry._pages import Cursor, cursor_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +63,15 @@ async def lock_webhook(session: AsyncSession, webhook_id: UUID) -> Webhook:
     return webhook
 
 
-async def newest_webhooks(
-    session: AsyncSession, *, limit: int, after: tuple[datetime, UUID] | None = None
-) -> Sequence[Webhook]:
-    """The webhooks that are told, newest first; from the position `after` on."""
-    statement = select(Webhook).where(Webhook.deleted_at.is_(None))
-    if after is not None:
-        statement = statement.where(tuple_(Webhook.created_at, Webhook.id) < after)
-    ordered = statement.order_by(Webhook.created_at.desc(), Webhook.id.desc())
-    return (await session.scalars(ordered.limit(limit))).all()
+async def page_of_webhooks(
+    session: AsyncSession, *, cursor: Cursor | None, limit: int
+) -> tuple[Sequence[Webhook], str | None]:
+    """A page of the webhooks that are not deleted, newest first, and where the next begins."""
+    newest = select(Webhook).where(Webhook.deleted_at.is_(None))
+    if cursor is not None:
+        newest = newest.where(tuple_(Webhook.created_at, Webhook.id) < tuple_(*cursor))
+    newest = newest.order_by(Webhook.created_at.desc(), Webhook.id.desc()).limit(limit + 1)
+    return _page((await session.scalars(newest)).all(), limit)
 
 
 async def rotate_webhook(session: AsyncSession, webhook: Webhook) -> None:
@@ -244,19 +246,25 @@ async def record_try(
     )
 
 
-async def newest_deliveries(
-    session: AsyncSession,
-    webhook_id: UUID,
-    *,
-    limit: int,
-    after: tuple[datetime, UUID] | None = None,
-) -> Sequence[WebhookDelivery]:
-    """A webhook's messages, newest first; from the position `after` on."""
-    statement = select(WebhookDelivery).where(WebhookDelivery.webhook_id == webhook_id)
-    if after is not None:
-        statement = statement.where(tuple_(WebhookDelivery.created_at, WebhookDelivery.id) < after)
-    ordered = statement.order_by(WebhookDelivery.created_at.desc(), WebhookDelivery.id.desc())
-    return (await session.scalars(ordered.limit(limit))).all()
+async def page_of_deliveries(
+    session: AsyncSession, webhook_id: UUID, *, cursor: Cursor | None, limit: int
+) -> tuple[Sequence[WebhookDelivery], str | None]:
+    """A page of a webhook's messages, newest first, and where the next begins."""
+    table = WebhookDelivery
+    newest = select(table).where(table.webhook_id == webhook_id)
+    if cursor is not None:
+        newest = newest.where(tuple_(table.created_at, table.id) < tuple_(*cursor))
+    newest = newest.order_by(table.created_at.desc(), table.id.desc()).limit(limit + 1)
+    return _page((await session.scalars(newest)).all(), limit)
+
+
+Row = TypeVar("Row", Webhook, WebhookDelivery)
+
+
+def _page(rows: Sequence[Row], limit: int) -> tuple[Sequence[Row], str | None]:
+    kept = rows[:limit]
+    has_more = len(rows) > limit
+    return kept, cursor_of(kept[-1].created_at, kept[-1].id) if has_more else None
 
 
 async def retry_delivery(
@@ -279,10 +287,3 @@ async def retry_delivery(
     await session.flush()
     await session.refresh(delivery)
     return delivery
-
-
-async def prune_deliveries(session: AsyncSession, *, kept: timedelta) -> None:
-    """Forget messages that ended longer ago than `kept`."""
-    await session.execute(
-        delete(WebhookDelivery).where(WebhookDelivery.ended_at < func.now() - kept)
-    )

@@ -17,12 +17,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from shared import registry
 from shared.input import CATALOG, check
 from shared.registry import _connections
 
-_PAGE = _connections._PAGE.format(
-    conditions="c.archived_at IS NULL", connection=_connections._CONNECTION_JSON
-).replace(":limit", "$1")
+_PAGE = registry.page(
+    "connections", _connections._CONNECTION_JSON, "t.archived_at IS NULL"
+).text.replace(":limit", "$1")
 
 
 @asynccontextmanager

@@ -68,7 +68,7 @@ async def _times(stage: Stage) -> dict[str, list[float]]:
     async with AirbyteServer(version="2.0.0") as airbyte:
         add_destination(airbyte)
         settings = settings_for(
-            airbyte, stage.registry_url, redis_url, log_level="ERROR", job_poll_interval="60"
+            airbyte, stage.services_url, redis_url, log_level="ERROR", job_poll_interval="60"
         )
         sql = await asyncpg.connect(stage.registry_url)
         redis = Redis.from_url(redis_url)

@@ -27,6 +27,8 @@ class Stage:
     folder: Path
     registry_url: str
     """As its owner; the processes in `environment` are told of their own login."""
+    services_url: str
+    """As the login of all services."""
     airbyte_url: str
     environment: dict[str, str]
     _open: ExitStack
@@ -75,7 +77,7 @@ def stage() -> Iterator[Stage]:
         open_.enter_context(
             _running(airbyte, port, log=folder / "airbyte.log", environment=environment)
         )
-        yield Stage(folder, postgres.url, url, environment, open_)
+        yield Stage(folder, postgres.url, postgres.services_url, url, environment, open_)
 
 
 @contextmanager

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 import yaml
 
+from local import servers
 from services.auth_broker.settings import BrokerSettings
 from shared.config import MigrationSettings, RagEngineSettings, Settings, postgres_address
 
@@ -190,15 +193,28 @@ def test_start_order(services: dict[str, dict[str, Any]]) -> None:
 def test_state_is_in_named_volumes(
     compose: dict[str, Any], services: dict[str, dict[str, Any]]
 ) -> None:
-    """Nothing of ours writes to the machine's own folders; settings are written by two alone."""
+    """Nothing of ours writes to the machine's own folders; settings are written by two alone.
+
+    No service can read the login of another.
+    """
     for name in OURS | STORES:
         for mount in services[name].get("volumes", []):
             source = mount.partition(":")[0]
             assert source in compose["volumes"] or mount.endswith(":ro"), mount
-    writers = {
-        name for name in services if "settings:/run/aam" in services[name].get("volumes", [])
+    assert _mounting(services, "settings") == {
+        "passwords",
+        "airbyte-setup",
+        "keys",
+        "orchestrator",
     }
-    assert writers == {"passwords", "airbyte-setup"}
+    for name in SERVICES:
+        own = "settings" if name == "orchestrator" else f"settings-{name}"
+        folder = f"/run/settings/{name.replace('-', '_')}"
+        assert f"{own}:/run/aam:ro" in services[name]["volumes"]
+        assert f"{own}:{folder}" in services["passwords"]["volumes"]
+        assert folder in (ROOT / "Dockerfile").read_text().split()
+        if name != "orchestrator":
+            assert _mounting(services, own) == {"passwords", name}
     assert _mounting(services, "migration") == {"passwords", "migrate"}
     assert _mounting(services, "passwords") == {"passwords", "postgres"}
     assert services["postgres"]["volumes"][0] == "postgres:/var/lib/postgresql/data"
@@ -283,41 +299,120 @@ def test_the_image_holds_what_is_named_alone() -> None:
     assert all((ROOT / name).exists() for name in allowed)
 
 
-def test_passwords_are_drawn_once(tmp_path: Path) -> None:
-    """The second start finds those of the first, and the URLs hold them."""
-    folders = [tmp_path / name for name in ("settings", "passwords", "migration")]
-    settings, passwords, migration = folders
-    for folder in folders:
-        folder.mkdir()
-    environment = os.environ | {
-        "AAM_SETTINGS_DIR": str(settings),
-        "PASSWORDS_DIR": str(passwords),
-        "MIGRATION_DIR": str(migration),
+_NAMES = ("orchestrator", "auth_broker", "drift_repair_agent", "schema_observer", "rag_engine")
+
+
+def _drawing(tmp_path: Path) -> dict[str, str]:
+    """The environment of deploy/passwords.sh, and the folders that it names."""
+    folders = {
+        f"{name.upper()}_DIR": tmp_path / name for name in ("settings", "passwords", "migration")
     }
-    drawn = []
-    for _ in range(2):
-        _draw(environment)
-        drawn.append({path.name: path.read_text() for path in passwords.iterdir()})
-        for key in ("webhook_signing_key", "rotation_digest_key"):
-            drawn[-1][key] = (settings / key).read_text()
-    assert drawn[0] == drawn[1]
-    drawn_keys = {"webhook_signing_key", "rotation_digest_key"}
-    assert drawn[0].keys() == {"postgres", "aam", "aam_mesh", "warehouse"} | drawn_keys
-    assert len(set(drawn[0].values())) == 6
-    assert all(re.fullmatch(r"[0-9a-f]{48}\n", password) for password in drawn[0].values())
-    _draw({**environment, "AIRBYTE_ELSEWHERE": "yes"})
-    assert {path.name for path in settings.iterdir()} == {"supabase_db_url"} | drawn_keys
+    for folder in (*folders.values(), *(tmp_path / "settings" / name for name in _NAMES)):
+        folder.mkdir()
+    return os.environ | {name: str(folder) for name, folder in folders.items()}
+
+
+def _drawn(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): path.read_text()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_passwords_are_drawn_once(tmp_path: Path) -> None:
+    """The second start finds those of the first, and each service's URL holds its own login."""
+    environment = _drawing(tmp_path)
     _draw(environment)
-    for role, database, file in (
-        ("aam", "aam", migration / "supabase_db_url"),
-        ("aam_mesh", "aam", settings / "supabase_db_url"),
-        ("warehouse", "warehouse", settings / "warehouse_db_url"),
-    ):
-        address = postgres_address(file.read_text())
+    first = _drawn(tmp_path)
+    _draw(environment)
+    assert _drawn(tmp_path) == first
+
+    logins = {f"aam_{name}_login" for name in _NAMES}
+    keys = (
+        "settings/drift_repair_agent/webhook_signing_key",
+        "settings/orchestrator/rotation_digest_key",
+    )
+    urls = {
+        "migration/supabase_db_url": ("aam", "aam"),
+        "settings/orchestrator/warehouse_db_url": ("warehouse", "warehouse"),
+        **{f"settings/{n}/supabase_db_url": (f"aam_{n}_login", "aam") for n in _NAMES},
+    }
+    passwords = {f"passwords/{name}" for name in ("postgres", "aam", "warehouse", *logins)}
+    assert first.keys() == {*keys, *urls, *passwords}
+    secrets = [first[name] for name in (*keys, *passwords)]
+    assert len(set(secrets)) == len(secrets)
+    assert all(re.fullmatch(r"[0-9a-f]{48}\n", secret) for secret in secrets)
+    for file, (role, database) in urls.items():
+        address = postgres_address(first[file])
         assert (address.host, address.user, address.database) == ("postgres", role, database)
-        assert f"{address.password}\n" == drawn[0][role]
-        assert file.stat().st_mode & 0o077 == 0
-    assert all((settings / key).stat().st_mode & 0o077 == 0 for key in drawn_keys)
+        assert f"{address.password}\n" == first[f"passwords/{role}"]
+    assert all((tmp_path / name).stat().st_mode & 0o077 == 0 for name in (*keys, *urls))
+
+    _draw({**environment, "AIRBYTE_ELSEWHERE": "yes"})
+    assert first.keys() - _drawn(tmp_path).keys() == {"settings/orchestrator/warehouse_db_url"}
+
+
+def test_an_installation_with_one_login_for_all_keeps_its_keys(tmp_path: Path) -> None:
+    """Its folder is the orchestrator's now; webhooks' secrets stay what their receivers know."""
+    environment = _drawing(tmp_path)
+    old = tmp_path / "settings" / "orchestrator"
+    (old / "webhook_signing_key").write_text("of before\n")
+    (old / "rotation_digest_key").write_text("of before, too\n")
+    (old / "supabase_db_url").write_text("postgresql://aam_mesh:x@postgres:5432/aam\n")
+
+    _draw(environment)
+
+    drawn = _drawn(tmp_path / "settings")
+    assert drawn["drift_repair_agent/webhook_signing_key"] == "of before\n"
+    assert drawn["orchestrator/rotation_digest_key"] == "of before, too\n"
+    assert "orchestrator/webhook_signing_key" not in drawn
+    assert postgres_address(drawn["orchestrator/supabase_db_url"]).user == "aam_orchestrator_login"
+
+
+def test_the_databases_can_be_made_again(own_postgres: servers.Postgres, tmp_path: Path) -> None:
+    """Each role of the script gets the password that is drawn for it, also at the second run."""
+    environment = _drawing(tmp_path)
+    _draw(environment)
+    script = (ROOT / "deploy/postgres/databases.sql").read_text()
+    named = set(re.findall(r'"\$PASSWORDS_DIR/(\w+)"', script))
+    assert named == {path.name for path in (tmp_path / "passwords").iterdir()} - {"postgres"}
+    # psql is not among the embedded server's programs: what it reads is replaced here.
+    for variable, file in re.findall(r'\\set (\w+) `cat "\$PASSWORDS_DIR/(\w+)"`', script):
+        password = (tmp_path / "passwords" / file).read_text().strip()
+        script = script.replace(f":'{variable}'", f"'{password}'")
+    script = re.sub(r"^\\set.*$|^--.*$", "", script, flags=re.M)
+    for _ in range(2):
+        asyncio.run(_run_script(own_postgres.url_of("postgres"), script))
+    for name in _NAMES:
+        address = postgres_address((tmp_path / "settings" / name / "supabase_db_url").read_text())
+        url = f"postgresql://{address.user}:{address.password}@127.0.0.1:{own_postgres.port}/"
+        assert asyncio.run(_who(f"{url}aam")) == f"aam_{name}_login"
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            asyncio.run(_who(f"{url}warehouse"))
+
+
+async def _run_script(url: str, script: str) -> None:
+    """Run statements as psql does, and what the queries that end with its `gexec` return."""
+    sql = await asyncpg.connect(url)
+    try:
+        for part in re.split(r"(?<=;)\n|(?<=\\gexec)\n", script):
+            if part.strip().endswith("\\gexec"):
+                for row in await sql.fetch(part.replace("\\gexec", "")):
+                    # The embedded server's superuser is `aam`: it stays what it is.
+                    await sql.execute(row[0])
+            elif part.strip() and "ALTER ROLE aam LOGIN" not in part:
+                await sql.execute(part)
+    finally:
+        await sql.close()
+
+
+async def _who(url: str) -> str:
+    sql = await asyncpg.connect(url)
+    try:
+        return str(await sql.fetchval("SELECT current_user"))
+    finally:
+        await sql.close()
 
 
 def _draw(environment: dict[str, str]) -> None:

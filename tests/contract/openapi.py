@@ -83,18 +83,6 @@ CORRECTIONS = (
         "since 2.0 error bodies are an errorId",
         ("2.0.0", "head"),
     ),
-    Correction(
-        "KnownExceptionInfo",
-        {"+properties": {"validationErrors": {"type": "array"}}},
-        "one class carries every error of 0.63",
-        ("0.63.19",),
-    ),
-    Correction(
-        "NotFoundKnownExceptionInfo",
-        {"+properties": {"validationErrors": {"type": "array"}}},
-        "one class carries every error of 0.63",
-        ("0.63.19",),
-    ),
 )
 
 
@@ -110,7 +98,7 @@ class Liberty:
 
 LIBERTIES = tuple(
     Liberty("0.63.19", path, name, "ignored there; later versions answer 20 without it")
-    for path in ("sources/list", "destinations/list")
+    for path in ("sources/list", "destinations/list", "web_backend/connections/list")
     for name in ("pageSize", "cursor")
 )
 

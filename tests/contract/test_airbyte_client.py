@@ -90,6 +90,7 @@ async def _use_everything(client: AirbyteClient, airbyte: AirbyteServer) -> None
     ]
     connection = made[0].connection_id
     assert len(await client.list_connections(workspace)) == len(made)
+    assert len(await client.connections_of_source(source.source_id, workspace)) == len(made)
     held = await client.get_connection(connection)
     assert msgspec.json.decode(held.sync_catalog)["streams"]
     await client.update_connection(
@@ -113,6 +114,7 @@ async def _use_everything(client: AirbyteClient, airbyte: AirbyteServer) -> None
     assert [listed.id for listed in await client.list_jobs(connection, limit=5)] == [job.id]
     await client.recent_jobs(datetime.now(UTC))
     running = await client.trigger_sync(connection)
+    assert [job.id for job in await client.running_jobs()] == [running.id]
     assert (await client.cancel_job(running.id)).ended
 
     await client.delete_connection(connection)

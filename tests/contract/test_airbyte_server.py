@@ -151,6 +151,9 @@ async def test_connections_and_jobs(server: AirbyteServer, ask: Ask) -> None:
     cut = updated["syncCatalog"]["streams"][0]["stream"]["jsonSchema"]["properties"]
     assert set(cut) == {"Id", "SystemModstamp"}
     await ask("connections/list", workspaceId=WORKSPACE_ID)
+    await ask(
+        "web_backend/connections/list", workspaceId=WORKSPACE_ID, sourceId=[source["sourceId"]]
+    )
     await ask("connections/status", connectionIds=[made["connectionId"]])
     assert (await ask("state/get", **by_id))["stateType"] == "not_set"
 

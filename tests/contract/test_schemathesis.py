@@ -30,6 +30,7 @@ from tests.integration.conftest import (
     REPOSITORY,
     Mesh,
     add_destination,
+    as_service,
     redis,
     registry_url,
     running,
@@ -62,7 +63,7 @@ async def mesh(
 def app_of(mesh: Mesh, service: str) -> FastAPI:
     """The application that a mesh runs."""
     if service == "rag_engine":
-        url = mesh.settings.supabase_db_url
+        url = as_service(mesh.settings, "rag_engine").supabase_db_url
         told = {"supabase_db_url": url, **access.service_keys()}
         return rag_engine.build(RagEngineSettings(_env_file=None, **told))
     app: FastAPI = getattr(mesh, service)._transport.app

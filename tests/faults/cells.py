@@ -17,9 +17,9 @@ import httpx
 
 from tests import access
 from tests.fakes.airbyte_server import Fault
+from tests.fakes.postgres_proxies import STORY, LossyCommit, moved
 from tests.faults.proxy import Mode, Proxy
 from tests.faults.world import ORDER, T_CALL, T_QUIET, World
-from tests.integration.test_database import STORY, LossyCommit
 
 Outcome = Literal["F", "B", "N", "R"]
 Kind = str
@@ -400,18 +400,15 @@ def _commit_lost(kind: Kind, spared: int, *, is_durable: bool) -> Cell:
     async def run(world: World) -> None:
         case = Case(world, kind)
         await case.prepare()
-        url = world.postgres.services_url
+        url = world.postgres.url_for(SERVICE[kind])
         proxy = LossyCommit(url, delivers=is_durable, spared=spared, about=STORY)
-        server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
         asleep = ("JOB_POLL_INTERVAL", "EVENT_RELAY_INTERVAL", "SWEEP_INTERVAL")
-        url = url.replace(str(world.postgres.port), str(port))
-        world.settings = {
-            **dict.fromkeys((*asleep, "RECONCILE_INTERVAL"), "600"),
-            **access.environment(),
-            "SUPABASE_DB_URL": f"{url}?sslmode=disable",
-        }
-        async with server:
+        async with proxy.opened() as port:
+            world.settings = {
+                **dict.fromkeys((*asleep, "RECONCILE_INTERVAL"), "600"),
+                **access.environment(),
+                "SUPABASE_DB_URL": f"{moved(url, port)}?sslmode=disable",
+            }
             await world.replace(SERVICE[kind])
             await asyncio.sleep(0.5)  # its first looks, which commit, too
             proxy.is_armed = True

@@ -27,6 +27,7 @@ from tests.faults.histories import Call, Ending, History, anomalies
 from tests.integration.conftest import (
     ORDER,
     add_destination,
+    as_service,
     broker_for,
     empty,
     serving,
@@ -103,8 +104,14 @@ async def stage(redis_url: str, postgres_url: str, registry_of_faults: str) -> A
         sql = await asyncpg.connect(postgres_url)
         redis = Redis.from_url(redis_url, decode_responses=True, protocol=3)
         yield Stage(
-            [await client(orchestrator.build(settings)) for _ in range(2)],
-            [await client(drift_repair_agent.build(settings)) for _ in range(2)],
+            [
+                await client(orchestrator.build(as_service(settings, "orchestrator")))
+                for _ in range(2)
+            ],
+            [
+                await client(drift_repair_agent.build(as_service(settings, "drift_repair_agent")))
+                for _ in range(2)
+            ],
             airbyte,
             sql,
             redis,

@@ -17,11 +17,10 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
-from dotenv import dotenv_values
 
-from local import servers
+from local import env_files, servers
+from local.servers import SERVICES
 from local.settings import Settings
-from local.stack import SERVICES
 from tests import leaks
 from tests.processes import are_gone, becomes_true, family
 
@@ -103,8 +102,7 @@ def up() -> Iterator[Up]:
 def test_mesh_is_ready_watched_and_stopped(up: Up) -> None:
     """It serves, starts again what dies, refuses a second one, and leaves nothing behind."""
     up.start()
-    told = dotenv_values(up.state / "env")
-    assert stat.S_IMODE((up.state / "env").stat().st_mode) == 0o600
+    told = env_files.read(up.state / "env")
     for name in SERVICES:
         address = told[name.upper()]
         assert address == f"http://127.0.0.1:{up.ports[f'{name}_port']}"
@@ -114,6 +112,7 @@ def test_mesh_is_ready_watched_and_stopped(up: Up) -> None:
     assert len(found) > 9
 
     _assert_secrets_are_where_they_belong(up, found, told)
+    _assert_files_are_private(up.state)
 
     second = up.run("up")
     assert second.returncode == 1
@@ -150,6 +149,8 @@ def test_killed_mesh_leaves_no_process_and_starts_again(up: Up) -> None:
     up.start()
     found = family(up.process.pid)
     assert len(found) > 9
+    key = (up.state / "auth").read_text().split()[-1]
+    assert key in up.output.read_text()
 
     up.process.kill()
     up.process.wait(10)
@@ -157,13 +158,17 @@ def test_killed_mesh_leaves_no_process_and_starts_again(up: Up) -> None:
 
     with subprocess.Popen(["/bin/sleep", "600"]) as tied_to:
         try:
-            up.environment["AAM_TIED_TO_PID"] = f"{tied_to.pid}"
+            up.environment |= {"AAM_TIED_TO_PID": f"{tied_to.pid}", "AAM_LOG_MAX_BYTES": "2048"}
             up.start(by=["bash", "-c", '"$@"; true', "-"])
             found = family(up.process.pid)
+            assert (up.state / "auth").read_text().split()[-1] == key
+            assert key not in up.output.read_text()
+            assert becomes_true((up.state / "logs" / "orchestrator.log.1").exists, 10)
         finally:
             tied_to.kill()
     assert becomes_true(lambda: are_gone(found - {up.process.pid}), 30)
     del up.environment["AAM_TIED_TO_PID"]
+    assert all(log.stat().st_size <= 2048 for log in (up.state / "logs").glob("*.log.*"))
 
 
 def test_taken_port_is_one_line_before_anything_starts(up: Up) -> None:
@@ -209,32 +214,64 @@ def test_events_of_no_mesh_say_what_starts_one(up: Up) -> None:
     assert refused.stderr.endswith("make up starts one.\n")
 
 
-def _assert_secrets_are_where_they_belong(
-    up: Up, found: set[int], told: dict[str, str | None]
-) -> None:
-    """No command line holds a password, and only the auth_broker holds a credential."""
-    passwords = [(up.state / name / "password").read_text() for name in ("postgres", "valkey")]
-    assert told["REDIS_URL"] is not None
-    assert passwords[1] in told["REDIS_URL"]
-    listed = subprocess.run(
-        ["/bin/ps", "-ww", "-o", "args=", "-p", ",".join(map(str, found))],
+def _assert_secrets_are_where_they_belong(up: Up, found: set[int], told: dict[str, str]) -> None:
+    """Each process has the secrets that it needs, in its environment and in no command line."""
+    postgres = up.state / "postgres"
+    secrets = {
+        "owner of the registry": (postgres / "password").read_text(),
+        "warehouse": (postgres / "warehouse_password").read_text(),
+        "events": (up.state / "valkey" / "password").read_text(),
+        "airbyte": told["AIRBYTE_API_KEY"],
+        "sample org": (up.state / "sample_org" / "auth").read_text().split()[-1],
+        "credential": "CREDENTIAL_",
+    }
+    callers = {"orchestrator", "drift_repair_agent", "schema_observer"}
+    holders = {
+        "owner of the registry": set(),
+        "warehouse": {"airbyte"},
+        "events": callers | {"rag_engine"},
+        "airbyte": callers,
+        "sample org": set(),
+        "credential": {"auth_broker"},
+    }
+    names = {up.pid_of(name): name for name in (*SERVICES, "airbyte", "sample_org", "valkey")}
+    held: dict[str, set[str]] = {name: set() for name in secrets}
+    for pid in found:
+        files = [Path(f"/proc/{pid}/{name}") for name in ("cmdline", "environ")]
+        try:
+            command, environment = (file.read_bytes().decode() for file in files)
+        except ProcessLookupError:
+            continue
+        assert not [name for name, secret in secrets.items() if secret in command]
+        if "leash.py" in command:
+            assert environment == ""
+        for name, secret in secrets.items():
+            if secret in environment:
+                held[name].add(names.get(pid, command))
+    assert held == holders
+
+
+def _assert_files_are_private(state: Path) -> None:
+    """Nobody else reads a file of the mesh, nor what its user's shell writes from now on."""
+    files = [path for path in state.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert len(files) > 20
+    assert [path for path in files if _is_open_to_others(path, below=state)] == []
+    for name in ("logs", "valkey", "keys", "airbyte", "sample_org"):
+        assert stat.S_IMODE((state / name).stat().st_mode) == 0o700
+    written = subprocess.run(
+        ["bash", "-c", f"source {state}/env; touch {state}/answer.json; umask"],
         capture_output=True,
         text=True,
         check=True,
-    ).stdout
-    assert not [secret for secret in [*passwords, "CREDENTIAL_"] if secret in listed]
-    if not Path("/proc/self/environ").exists():
-        return
-    for name in (*SERVICES, "airbyte"):
-        if name != "auth_broker":
-            assert b"CREDENTIAL_" not in Path(f"/proc/{up.pid_of(name)}/environ").read_bytes()
-    broker = Path(f"/proc/{up.pid_of('auth_broker')}/environ")
-    if os.getuid() != 0:
-        with pytest.raises(PermissionError):
-            broker.read_bytes()
-        return
-    assert b"CREDENTIAL_" in broker.read_bytes()
-    assert passwords[1].encode() not in broker.read_bytes()
+    )
+    assert written.stdout == "0077\n"
+    assert stat.S_IMODE((state / "answer.json").stat().st_mode) == 0o600
+
+
+def _is_open_to_others(path: Path, *, below: Path) -> bool:
+    folders = [folder for folder in path.parents if folder.is_relative_to(below)]
+    can_reach = all(folder.stat().st_mode & stat.S_IXOTH for folder in folders)
+    return can_reach and bool(path.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH))
 
 
 def test_two_replicas_of_every_service(tmp_path: Path) -> None:
@@ -245,8 +282,7 @@ def test_two_replicas_of_every_service(tmp_path: Path) -> None:
     try:
         first, second = up.ports["orchestrator_port"], up.ports["orchestrator_port"] + 100
         kept, archived = uuid4(), uuid4()
-        registry_url = dotenv_values(up.state / "env")["SUPABASE_DB_URL"]
-        assert registry_url is not None
+        registry_url = env_files.read(up.state / "env")["SUPABASE_DB_URL"]
         asyncio.run(_insert_failed_connections(registry_url, kept, archived))
 
         name, _, value = (up.state / "auth").read_text().strip().partition(": ")

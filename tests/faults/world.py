@@ -182,7 +182,7 @@ class World:
             "environment": {
                 **{key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ},
                 **TIMES,
-                "SUPABASE_DB_URL": f"{self.postgres.services_url}?sslmode=disable",
+                "SUPABASE_DB_URL": f"{self.postgres.url_for(service)}?sslmode=disable",
                 "REDIS_URL": self.valkey.url,
                 "AIRBYTE_API_URL": f"http://127.0.0.1:{self.airbyte_port}/api/v1",
                 "AIRBYTE_DESTINATION_ID": DESTINATION_ID,

@@ -70,7 +70,7 @@ def process(server_dir: Path, registry_url: str, redis_url: str) -> Iterator[Pro
     command += ["--host", "127.0.0.1", "--port", str(port), "--no-access-log"]
     command += ["--http", "tests.hostile.quick:Http", "--ws", "none", "--limit-concurrency", "1000"]
     environment = os.environ | {
-        "SUPABASE_DB_URL": registry_url,
+        "SUPABASE_DB_URL": servers.as_service(registry_url, "drift_repair_agent"),
         "REDIS_URL": redis_url,
         "AIRBYTE_API_URL": "http://127.0.0.1:9/api/v1",
         "BODY_DEADLINE": "1",

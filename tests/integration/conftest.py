@@ -18,6 +18,7 @@ import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI
+from pydantic import Secret
 from redis.asyncio import Redis
 
 from local import servers
@@ -51,8 +52,8 @@ ORDER = {
 DESTINATION_ID = "5f0c6a1e-8f64-4f0b-9a3c-0b1c2d3e4f50"
 TABLES = (
     "events, job_history, sync_catalog_versions, snapshots, stream_schemas, operations, looks,"
-    " connections, pgqueuer, pgqueuer_log, observations, watches, drifts, policies, plans, repairs,"
-    " webhooks, webhook_deliveries, knowledge, credential_audit, setting_changes"
+    " connections, pgqueuer, pgqueuer_log, observations, discoveries, watches, drifts, policies,"
+    " plans, repairs, webhooks, webhook_deliveries, knowledge, credential_audit, setting_changes"
 )
 
 
@@ -89,9 +90,10 @@ def lossy_client(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def registry_url(postgres: servers.Postgres) -> str:
-    """The registry as the services log in, its tables built by the migrations.
+    """The registry, its tables built by the migrations, as a login that may what all services may.
 
-    So every test of theirs also proves that they need no more than they are granted.
+    The services themselves are built by `as_service`, each with the login of its own, so that every
+    test of theirs also proves that it needs no more than it is granted.
     """
     migrate(postgres.url)
     return postgres.services_url
@@ -177,7 +179,8 @@ class Mesh:
         """The connection's jobs, once the newest has ended."""
         async with asyncio.timeout(10):
             while True:
-                jobs = (await self.orchestrator.get(f"/connections/{connection_id}/jobs")).json()
+                answer = await self.orchestrator.get(f"/connections/{connection_id}/jobs")
+                jobs = answer.json()["items"]
                 if jobs and jobs[0]["ended_at"]:
                     return list(jobs)
                 await asyncio.sleep(0.02)
@@ -188,13 +191,21 @@ async def serving(app: FastAPI, *, lifespan: Literal["on", "off"] = "on") -> Asy
     """The app behind a real socket; its base URL. `off` where its parts run already."""
     port = servers.free_port()
     config = uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, lifespan=lifespan)
-    # As uvicorn serves, without the tenth of a second in which it looks whether it is to end.
+    # As uvicorn starts and stops, without the tenths of a second that it sleeps meanwhile.
     config.load()
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
     await server.startup()
-    yield f"http://127.0.0.1:{port}"
-    await server.shutdown()
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        for listener in server.servers:
+            listener.close()
+        for connection in list(server.server_state.connections):
+            connection.shutdown()
+        while server.server_state.connections or server.server_state.tasks:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        await server.lifespan.shutdown()
 
 
 def settings_for(
@@ -220,17 +231,37 @@ def settings_for(
     return Settings(_env_file=None, **told)
 
 
+def as_service(settings: Settings, service: str) -> Settings:
+    """The same settings with the login of one service."""
+    url = settings.supabase_db_url.get_secret_value()
+    return settings.model_copy(update={"supabase_db_url": Secret(servers.as_service(url, service))})
+
+
 def broker_for(
     registry_url: str, credentials: Mapping[str, str] = CREDENTIALS, **more: Any
 ) -> FastAPI:
     """The auth_broker with these variables as its environment."""
     told = {
-        "supabase_db_url": registry_url,
+        "supabase_db_url": servers.as_service(registry_url, "auth_broker"),
         "log_level": "DEBUG",
         **access.service_keys(),
         **more,
     }
-    return auth_broker.build(BrokerSettings(_env_file=None, **told), EnvironmentStore(credentials))
+    app = auth_broker.build(BrokerSettings(_env_file=None, **told), EnvironmentStore(credentials))
+    _brokers.append(app)
+    return app
+
+
+_brokers: list[FastAPI] = []
+
+
+@pytest.fixture(autouse=True)
+async def brokers_are_closed() -> AsyncIterator[None]:
+    """A test's brokers let go of the registry; those of wider scopes were made before."""
+    _brokers.clear()
+    yield
+    for broker in _brokers:
+        await broker.state.db.close()
 
 
 def add_destination(airbyte: AirbyteServer) -> None:
@@ -263,10 +294,12 @@ async def running(
     async with AsyncExitStack() as stack:
         broker_url = await stack.enter_async_context(serving(broker))
         settings = settings.model_copy(update={"auth_broker_url": broker_url})
-        orchestrating_app = orchestrator.build(settings)
+        orchestrating_app = orchestrator.build(as_service(settings, "orchestrator"))
         suggesting = rag_engine.build(
             RagEngineSettings(
-                _env_file=None, supabase_db_url=settings.supabase_db_url, **access.service_keys()
+                _env_file=None,
+                supabase_db_url=as_service(settings, "rag_engine").supabase_db_url,
+                **access.service_keys(),
             )
         )
         peers = {
@@ -278,8 +311,9 @@ async def running(
         # What a test says about a peer's address stands: it may be away.
         told = {name: url for name, url in peers.items() if name not in settings.model_fields_set}
         settings = settings.model_copy(update=told)
-        repairing_app = drift_repair_agent.build(settings)
-        apps = [orchestrating_app, repairing_app, schema_observer.build(settings), broker]
+        repairing_app = drift_repair_agent.build(as_service(settings, "drift_repair_agent"))
+        observing_app = schema_observer.build(as_service(settings, "schema_observer"))
+        apps = [orchestrating_app, repairing_app, observing_app, broker]
         idle = [broker] if repairs else [broker, repairing_app]
         clients = []
         for app in apps:

@@ -38,6 +38,7 @@ from tests.fakes.airbyte_server import (
     AirbyteServer,
     Auth,
     catalog,
+    no_such_page,
     stream,
 )
 
@@ -777,7 +778,8 @@ async def test_a_job_without_the_light_endpoint(
     """Where there is no answer without logs, the one with logs is read."""
     connection_id = await connection_of(airbyte, client)
     job = await client.trigger_sync(connection_id)
-    airbyte.answer("jobs/get_without_logs", {"message": "Not implemented"}, status=501)
+    missing = no_such_page("/api/v1/jobs/get_without_logs")
+    airbyte.answer("jobs/get_without_logs", missing.body, status=missing.status)
 
     assert await client.get_job(job.id) == job
 

@@ -21,9 +21,11 @@ from shared.airbyte_client import AirbyteClient, ClientCredentials, Credentials,
 from shared.errors import (
     AamError,
     Invalid,
+    Upstream,
     UpstreamConflict,
     UpstreamDenied,
     UpstreamMissing,
+    UpstreamNotAirbyte,
     UpstreamRefused,
     UpstreamTimeout,
     UpstreamUnknown,
@@ -163,10 +165,23 @@ SOURCE = {
 }
 HTML = f"<html><body><h1>Bad Gateway</h1>{UPSTREAM_CANARY}</body></html>".encode()
 HALF = msgspec.json.encode(SOURCE)[:40]
-MESSAGE = {"message": UPSTREAM_CANARY, "exceptionStack": [UPSTREAM_CANARY]}
+MESSAGE = {
+    "message": UPSTREAM_CANARY,
+    "exceptionClassName": "io.airbyte.commons.server.errors.KnownException",
+    "exceptionStack": [UPSTREAM_CANARY],
+}
 ERROR_ID = {"errorId": str(uuid4())}
-PROBLEM = {"status": 400, "type": "about:blank", "title": "bad", "detail": UPSTREAM_CANARY}
-MICRONAUT = {"message": "Bad Request", "_embedded": {"errors": [{"message": UPSTREAM_CANARY}]}}
+PROBLEM = {
+    "status": 400,
+    "type": "https://reference.airbyte.com/reference/errors",
+    "title": "bad-request",
+    "detail": UPSTREAM_CANARY,
+}
+MICRONAUT = {
+    "message": "Bad Request",
+    "_links": {"self": {"href": "/api/v1/sources/create", "templated": False}},
+    "_embedded": {"errors": [{"message": UPSTREAM_CANARY}]},
+}
 
 LOST: list[tuple[str, Move, type[AamError]]] = [
     ("close", close, UpstreamUnknown),
@@ -201,16 +216,16 @@ LOST: list[tuple[str, Move, type[AamError]]] = [
         says(200, b"{}", headers="content-encoding: br\r\n"),
         UpstreamUnknown,
     ),
-    ("empty 200", says(200, b""), UpstreamUnknown),
-    ("HTML 200", says(200, HTML, content_type="text/html"), UpstreamUnknown),
-    ("another JSON 200", says(200, {"sourceId": UPSTREAM_CANARY}), UpstreamUnknown),
+    ("empty 200", says(200, b""), UpstreamNotAirbyte),
+    ("HTML 200", says(200, HTML, content_type="text/html"), UpstreamNotAirbyte),
+    ("another JSON 200", says(200, {"sourceId": UPSTREAM_CANARY}), UpstreamNotAirbyte),
     ("bytes 200", says(200, b'{"sourceId": "\xff\xfe"}'), UpstreamUnknown),
     ("a reason that is no text", sends(b"HTTP/1.1 200 \xff\xfe\r\n\r\n{}"), UpstreamUnknown),
     ("a status of letters", sends(b"HTTP/1.1 2OO OK\r\n\r\n{}"), UpstreamUnknown),
     ("a status of 99", sends(b"HTTP/1.1 99 OK\r\ncontent-length: 0\r\n\r\n"), UpstreamUnknown),
-    ("a status of 999", sends(b"HTTP/1.1 999 OK\r\ncontent-length: 0\r\n\r\n"), UpstreamUnknown),
+    ("a status of 999", sends(b"HTTP/1.1 999 OK\r\ncontent-length: 0\r\n\r\n"), UpstreamNotAirbyte),
     ("only continue", sends(b"HTTP/1.1 100 Continue\r\n\r\n"), UpstreamUnknown),
-    ("another protocol", sends(b"HTTP/1.1 101 Go\r\nupgrade: x\r\n\r\n"), UpstreamUnknown),
+    ("another protocol", sends(b"HTTP/1.1 101 Go\r\nupgrade: x\r\n\r\n"), UpstreamNotAirbyte),
     ("a huge header", sends(b"HTTP/1.1 200 OK\r\nx: " + b"y" * 99_999), UpstreamUnknown),
     ("endless headers", sends(b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 99_999), UpstreamUnknown),
     ("a header without a colon", sends(b"HTTP/1.1 200 OK\r\nxyz\r\n\r\n{}"), UpstreamUnknown),
@@ -234,9 +249,13 @@ LOST: list[tuple[str, Move, type[AamError]]] = [
     ("an odd encoding", says(200, b"{}", headers="content-encoding: \xe9\r\n"), UpstreamUnknown),
     ("deep JSON 200", says(200, b'{"x":' + b"[" * 200_000), UpstreamUnknown),
     ("deep JSON 500", says(500, b"[" * 200_000), UpstreamUnknown),
-    ("redirect", says(302, b"", headers="location: http://169.254.169.254/\r\n"), UpstreamUnknown),
-    ("HTML 400", says(400, HTML, content_type="text/html"), UpstreamUnknown),
-    ("HTML 404", says(404, HTML, content_type="text/html"), UpstreamUnknown),
+    (
+        "redirect",
+        says(302, b"", headers="location: http://169.254.169.254/\r\n"),
+        UpstreamNotAirbyte,
+    ),
+    ("HTML 400", says(400, HTML, content_type="text/html"), UpstreamNotAirbyte),
+    ("HTML 404", says(404, HTML, content_type="text/html"), UpstreamNotAirbyte),
     ("HTML 502", says(502, HTML, content_type="text/html"), UpstreamUnknown),
     ("HTML 503", says(503, HTML, content_type="text/html"), UpstreamUnknown),
     ("HTML 504", says(504, HTML, content_type="text/html"), UpstreamTimeout),
@@ -268,7 +287,7 @@ DEFINITE: list[tuple[str, Move, type[AamError]]] = [
     ("403", says(403, PROBLEM), UpstreamDenied),
     ("409", says(409, MESSAGE), UpstreamConflict),
     ("423", says(423, MESSAGE), UpstreamConflict),
-    ("413 HTML", says(413, HTML), Invalid),
+    ("413 HTML", says(413, HTML), UpstreamNotAirbyte),
     ("413 micronaut", says(413, MICRONAUT), Invalid),
 ]
 
@@ -338,15 +357,30 @@ async def test_a_failed_handshake_is_not_sent() -> None:
     assert CANARY.encode() not in received
 
 
-@pytest.mark.parametrize("move", [close, reset, says(502, HTML), says(200, b""), says(429, b"")])
+@pytest.mark.parametrize("move", [close, reset, says(502, HTML), says(429, b"")])
 async def test_a_read_is_repeated_where_that_may_help(move: Move) -> None:
-    """Twice lost, then answered."""
+    """Four times lost, then answered."""
     async with (
-        wire(move, move, says(200, SOURCE)) as server,
+        wire(*[move] * 4, says(200, SOURCE)) as server,
         AirbyteClient(server.url, timeout=5) as client,
     ):
         assert (await client.get_source(SOURCE_ID)).source_id == SOURCE_ID
-        assert len(server.requests) == 3
+        assert len(server.requests) == 5
+
+
+@pytest.mark.parametrize("move", [says(200, b""), says(404, HTML), says(302, b"")])
+async def test_what_is_not_airbytes_answer_is_repeated_once_airbyte_was_met(move: Move) -> None:
+    """Before, the address is wrong and asking again does not help; later it is an interruption."""
+    async with (
+        wire(move, says(200, SOURCE), move, says(200, SOURCE)) as server,
+        AirbyteClient(server.url, timeout=5) as client,
+    ):
+        with pytest.raises(UpstreamNotAirbyte):
+            await client.get_source(SOURCE_ID)
+        assert len(server.requests) == 1
+        await client.get_source(SOURCE_ID)
+        assert (await client.get_source(SOURCE_ID)).source_id == SOURCE_ID
+        assert len(server.requests) == 4
 
 
 async def test_a_read_is_not_repeated_after_a_definite_no() -> None:
@@ -447,7 +481,7 @@ async def test_a_token_that_cannot_stand_in_a_header_is_none() -> None:
         with pytest.raises(UpstreamUnreachable) as caught:
             await create(client)
         assert server.requests
-        assert all(b"applications/token" in request for request in server.requests)
+        assert not any(b"sources/create" in request for request in server.requests)
     assert "CANARY" not in "".join(traceback.format_exception(caught.value))
 
 
@@ -480,19 +514,32 @@ def unused_port() -> int:
 
 
 @pytest.mark.parametrize(
-    "move,healthy",
+    "move,code",
     [
-        (says(200, {"available": True}), True),
-        (says(200, {"available": False}), False),
-        (says(503, HTML), False),
-        (close, False),
-        (says(401, b""), False),
+        (says(503, HTML), "upstream_unknown"),
+        (close, "upstream_unknown"),
+        (says(401, b""), "upstream_auth"),
+        (says(200, HTML), "upstream_not_airbyte"),
+        (says(405, HTML), "upstream_not_airbyte"),
     ],
 )
-async def test_health_never_raises(move: Move, healthy: bool) -> None:
-    """Whatever Airbyte does, health is yes or no."""
+async def test_health_names_what_is_wrong(move: Move, code: str) -> None:
+    """Yes, no, or an error whose code and detail say what it is."""
     async with wire(move) as server, AirbyteClient(server.url, timeout=2) as client:
-        assert await client.health() is healthy
+        with pytest.raises(Upstream) as caught:
+            await client.health()
+    assert caught.value.code == code
+    assert UPSTREAM_CANARY not in caught.value.detail
+
+
+@pytest.mark.parametrize("available", [True, False])
+async def test_health_is_what_airbyte_says(available: bool) -> None:
+    """A server that runs may still say that it is not available."""
+    async with (
+        wire(says(200, {"available": available})) as server,
+        AirbyteClient(server.url, timeout=2) as client,
+    ):
+        assert await client.health() is available
 
 
 async def test_answers_may_lack_what_airbyte_leaves_out() -> None:

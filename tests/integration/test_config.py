@@ -80,6 +80,10 @@ def test_only_the_registry_has_to_be_named(bare: pytest.MonkeyPatch) -> None:
         ("  postgresql://u:p@h:1/db\n", "u", "p", "h", 1, "db"),
         ("postgresql://u:p@[2001:db8::1]:5433/db", "u", "p", "2001:db8::1", 5433, "db"),
         ("postgresql://u:p@[::1]/db", "u", "p", "::1", 5432, "db"),
+        ("postgresql://u:p@/db?host=/run/pg", "u", "p", "/run/pg", 5432, "db"),
+        ("postgresql://u:p@/db?host=/run/pg&port=5433", "u", "p", "/run/pg", 5433, "db"),
+        ("postgresql://u:p@:5433/db?host=/run/pg", "u", "p", "/run/pg", 5433, "db"),
+        ("postgresql://u:p@%2Frun%2Fpg:5433/db", "u", "p", "/run/pg", 5433, "db"),
         *(
             (f"postgresql://u:{pasted}@h:5432/db", "u", meant, "h", 5432, "db")
             for pasted, meant in [
@@ -128,6 +132,9 @@ def test_sslmode(place: str, mode: SslMode, root_cert: Path | None) -> None:
         ("{}", "must start with postgresql://"),
         ("postgresql://u:{}@/d", "names no host"),
         ("postgresql://u:{}@[]/d", "names no host"),
+        ("postgresql://u:{}@:5432/d", "names no host"),
+        ("postgresql://u:{}@/d?host=/s&port={}", "port that is not a number from 1 to 65535"),
+        ("postgresql://u:{}@/d?host=/s&port=6543", "session pooler, both on"),
         ("postgresql://u:{}@h:0/d", "port that is not a number from 1 to 65535"),
         ("postgresql://u:{}@h:{}/d", "port that is not a number from 1 to 65535"),
         ("postgresql://u:[YOUR-PASSWORD]@h/d", "placeholder"),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-import struct
-from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -26,6 +26,7 @@ from shared.database import Database, sqlalchemy_url
 from shared.errors import Unavailable, UpstreamUnknown
 from shared.models import EventRow, SyncCatalogVersion, VersionOrigin
 from tests import factories
+from tests.fakes.postgres_proxies import LossyCommit, TlsProxy, moved
 
 CANARY = "AAMCANARY-database"
 
@@ -53,6 +54,51 @@ async def both_ways(db: Database, statement: str) -> list[Unavailable]:
     return raised
 
 
+# Writes
+
+
+async def test_a_registry_that_is_read_only_is_not_ready(
+    registry_url: str, postgres: servers.Postgres
+) -> None:
+    """A standby after a failover answers reads, and nothing can be recorded."""
+    name = urlsplit(registry_url).path.removeprefix("/")
+    superuser = await asyncpg.connect(postgres.url_of("postgres"))
+    await superuser.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+    try:
+        async with opened(registry_url) as db:
+            with pytest.raises(Unavailable, match="takes no writes now: it is read-only"):
+                await db.ping()
+            with pytest.raises(Unavailable, match="takes no writes now: it is read-only"):
+                async with db.transaction() as session:
+                    session.add(EventRow(type="none", connection_id=uuid4()))
+    finally:
+        await superuser.execute(f'ALTER DATABASE "{name}" RESET default_transaction_read_only')
+        await superuser.close()
+
+
+async def test_a_full_disk_is_not_ready(registry_url: str) -> None:
+    """A write that was refused for it counts, until one is taken."""
+    async with opened(registry_url) as db:
+        await db.ping()
+        full = "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = 'disk_full'; END $$"
+        for raised in await both_ways(db, full):
+            assert raised.detail == "The registry takes no writes now: its disk is full."
+
+        with pytest.raises(Unavailable, match="its disk is full"):
+            await db.ping()
+        async with db.transaction():
+            pass
+        await db.ping()
+
+
+async def test_readiness_writes_to_the_disk(registry_url: str) -> None:
+    """By a sort that does not fit into memory, which leaves nothing behind."""
+    async with opened(registry_url) as db, db.transaction() as session:
+        await session.execute(database._LITTLE_MEMORY)
+        plan = await session.scalars(text(f"EXPLAIN (ANALYZE) {database._SPILL.text}"))
+        assert any("external merge  Disk" in line for line in plan)
+
+
 # TLS
 
 
@@ -60,56 +106,6 @@ async def both_ways(db: Database, statement: str) -> list[Unavailable]:
 def ca() -> trustme.CA:
     """The authority that signed the TLS server's certificate."""
     return trustme.CA()
-
-
-class TlsDoor:
-    """Speaks TLS before a Postgres whose build cannot, as a pooler does; or is passed in clear."""
-
-    def __init__(self, upstream: str, issued: trustme.LeafCert) -> None:
-        url = urlsplit(upstream)
-        self._upstream = (url.hostname, url.port)
-        self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        issued.configure_cert(self._context)
-        self.encrypted: list[bool] = []
-        """One entry for each session that got through."""
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One session."""
-        first = await reader.readexactly(8)
-        wants_tls = first == struct.pack("!ii", 8, 80877103)
-        if wants_tls:
-            writer.write(b"S")
-            try:
-                await writer.start_tls(self._context)
-                first = await reader.readexactly(8)
-            except (OSError, asyncio.IncompleteReadError):
-                return await hang_up(writer)
-        self.encrypted.append(wants_tls)
-        up_reader, up_writer = await asyncio.open_connection(*self._upstream)
-        up_writer.write(first)
-        await asyncio.wait(
-            {
-                asyncio.create_task(pump(reader, up_writer)),
-                asyncio.create_task(pump(up_reader, writer)),
-            },
-        )
-        return await hang_up(writer, up_writer)
-
-
-async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Hand on until one side ends, then end the other."""
-    with suppress(OSError):
-        while got := await reader.read(65536):
-            writer.write(got)
-    writer.close()
-
-
-async def hang_up(*writers: asyncio.StreamWriter) -> None:
-    """Reset the connections, and wait until they are gone."""
-    for writer in writers:
-        writer.transport.abort()
-        with suppress(OSError):
-            await writer.wait_closed()
 
 
 @pytest.mark.parametrize(
@@ -142,21 +138,20 @@ async def test_tls(
 ) -> None:
     """A CA makes the server prove itself; None in the last column is a connection refused."""
     (ca if authority == "ours" else trustme.CA()).cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    door = TlsDoor(postgres.url, ca.issue_cert("localhost"))
-    server = await asyncio.start_server(door.serve, "127.0.0.1", 0)
+    proxy = TlsProxy(postgres.url, ca.issue_cert("localhost"))
     address = PostgresAddress(
-        host=host, port=server.sockets[0].getsockname()[1], user="aam", password=postgres.password,
-        database="aam", ssl_mode=mode, ssl_root_cert=tmp_path / "ca.pem" if authority else None,
+        host=host, port=0, user="aam", password=postgres.password, database="aam",
+        ssl_mode=mode, ssl_root_cert=tmp_path / "ca.pem" if authority else None,
     )  # fmt: skip
-    async with server, opened(address) as db:
+    async with proxy.opened() as port, opened(replace(address, port=port)) as db:
         if is_encrypted is None:
             for raised in await both_ways(db, "SELECT 1"):
                 assert "certificate" in raised.detail
-            assert door.encrypted == []
+            assert proxy.encrypted == []
         else:
             async with db.read() as session:
                 assert await session.scalar(text("SELECT 1")) == 1
-            assert door.encrypted == [is_encrypted]
+            assert proxy.encrypted == [is_encrypted]
 
 
 async def test_require_is_no_less_where_there_is_no_tls(postgres_url: str) -> None:
@@ -265,67 +260,13 @@ async def test_a_mistake_of_ours_is_not_called_unavailable(
 # A commit whose answer is lost
 
 
-STORY = (b"INSERT INTO operations", b"INSERT INTO snapshots", b"owner = NULL, document = NULL")
-"""What the transactions of an operation say: its intent, what it found, its end."""
-
-
-class LossyCommit:
-    """Stands before Postgres and cuts the line once, at a COMMIT: the one after `spared` others.
-
-    With `about` only transactions are counted whose statements hold one of these texts; a session
-    sends the text of each statement once, when it prepares it.
-    """
-
-    def __init__(
-        self, upstream: str, *, delivers: bool, spared: int = 0, about: Collection[bytes] = (b"",)
-    ) -> None:
-        url = urlsplit(upstream)
-        self._upstream = (url.hostname, url.port)
-        self._delivers = delivers
-        self._spared = spared
-        self._about = about
-        self.is_armed = False
-        self.has_cut = asyncio.Event()
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One session."""
-        up_reader, up_writer = await asyncio.open_connection(*self._upstream)
-        answers = asyncio.create_task(pump(up_reader, writer))
-        said = b""
-        while sent := await reader.read(65536):
-            said += sent
-            if b"COMMIT;" in sent:  # not the READ COMMITTED of a BEGIN
-                is_counted = any(text in said for text in self._about)
-                said = b""
-                if is_counted and self._cuts():
-                    self.has_cut.set()
-                    answers.cancel()
-                    await asyncio.wait([answers])
-                    if self._delivers:
-                        up_writer.write(sent)
-                        await up_reader.readuntil(b"COMMIT\0")
-                    break
-            up_writer.write(sent)
-        await hang_up(writer, up_writer)
-
-    def _cuts(self) -> bool:
-        if not self.is_armed:
-            return False
-        self._spared -= 1
-        self.is_armed = self._spared >= 0
-        return not self.is_armed
-
-
 @pytest.mark.parametrize("is_durable", [True, False])
 async def test_a_lost_answer_to_a_commit_is_unknown(
     registry_url: str, sql: asyncpg.Connection[asyncpg.Record], is_durable: bool
 ) -> None:
     """It may be durable or not; the caller hears the same, and never 'nothing was recorded'."""
     proxy = LossyCommit(registry_url, delivers=is_durable)
-    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    lossy = registry_url.replace(str(urlsplit(registry_url).port), str(port))
-    async with server, opened(lossy) as db:
+    async with proxy.opened() as port, opened(moved(registry_url, port)) as db:
         with pytest.raises(UpstreamUnknown) as caught:  # noqa: PT012 - the commit is the block's end
             async with db.transaction() as session:
                 session.add(factories.connection(name=CANARY))

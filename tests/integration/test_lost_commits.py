@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import TypeAlias
-from urllib.parse import urlsplit
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, TypeAlias
 
 import asyncpg
 import pytest
 from redis.asyncio import Redis
 
 from tests.fakes.airbyte_server import AirbyteServer
+from tests.fakes.postgres_proxies import STORY, LossyCommit, moved
 from tests.integration.conftest import ORDER, Mesh, add_destination, running, settings_for
 from tests.integration.test_apply import GREW, apply, discovered, held, seen
-from tests.integration.test_database import STORY, LossyCommit
 
 Sql: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -25,17 +24,17 @@ async def mesh_behind(
     proxy: LossyCommit, registry_url: str, airbyte: AirbyteServer, redis_url: str, sql: Sql
 ) -> AsyncIterator[Mesh]:
     """A mesh whose registry is behind the proxy, and whose background looks are long asleep."""
-    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    url = registry_url.replace(str(urlsplit(registry_url).port), str(port))
     asleep = {"job_poll_interval": "600", "event_relay_interval": "600"}
     add_destination(airbyte)
     redis = Redis.from_url(redis_url)
-    settings = settings_for(airbyte, url, redis_url, **asleep)
-    async with server, running(settings, airbyte, sql=sql, redis=redis, order=ORDER) as mesh:
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(redis.aclose)
+        port = await stack.enter_async_context(proxy.opened())
+        settings = settings_for(airbyte, moved(registry_url, port), redis_url, **asleep)
+        parts: dict[str, Any] = {"sql": sql, "redis": redis, "order": ORDER}
+        mesh = await stack.enter_async_context(running(settings, airbyte, **parts))
         await asyncio.sleep(0.3)  # their first looks, which commit, too
         yield mesh
-    await redis.aclose()
 
 
 @pytest.mark.parametrize("is_durable", [True, False])

@@ -23,8 +23,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from local import servers
-from local.stack import SERVICES
-from shared import metrics, registry
+from local.servers import SERVICES
+from shared import docs_page, metrics, registry
 from shared.domain.drift import Severity
 from shared.errors import Upstream
 from shared.events import EventType
@@ -37,7 +37,7 @@ from tests.integration.drifting import ACCOUNT, offering
 
 ROOT = Path(__file__).resolve().parents[2]
 SIGNING_KEY = "AAMCANARY-webhook-signing-key-0123456789"
-ROUTES_OF_ALL = {"none", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
+ROUTES_OF_ALL = {"none"} | docs_page.PATHS
 
 pytestmark = pytest.mark.exact
 

@@ -77,7 +77,7 @@ async def test_onboarding_leaves_it_out_and_says_so(mesh: Mesh) -> None:
     path = f"/connections/{connection['id']}"
     version = (await mesh.orchestrator.get(f"{path}/catalog-versions/1")).json()
     assert "SSN__c" not in str(version["streams"][0]["config"])
-    (operation,) = (await mesh.orchestrator.get("/operations")).json()
+    (operation,) = (await mesh.orchestrator.get("/operations")).json()["items"]
     assert operation["notes"] == [note]
 
 

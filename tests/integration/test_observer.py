@@ -64,7 +64,10 @@ async def by_hand(mesh: Mesh, connection: Json, name: str = "by hand") -> Json:
         "/connections/import", json={"airbyte_connection_id": held["connectionId"]}
     )
     assert answer.status_code == 200, answer.text
-    return {"id": answer.json()[0]["connection_id"], "airbyte_connection_id": held["connectionId"]}
+    return {
+        "id": answer.json()["items"][0]["connection_id"],
+        "airbyte_connection_id": held["connectionId"],
+    }
 
 
 # What becomes a drift
@@ -139,7 +142,7 @@ async def test_there_and_back_are_two_drifts(mesh: Mesh) -> None:
     assert there["changes"][0]["before"] == back["changes"][0]["after"]
     drifts = await told(mesh, "/drifts", connection_id=connection["id"])
     assert [one["id"] for one in drifts["items"]] == [back["drift_id"], there["drift_id"]]
-    snapshots = await told(mesh, f"/connections/{connection['id']}/snapshots")
+    snapshots = (await told(mesh, f"/connections/{connection['id']}/snapshots"))["items"]
     assert len(snapshots) == 3
     same = await told(
         mesh,
@@ -443,7 +446,7 @@ async def test_any_two_snapshots_are_compared(mesh: Mesh) -> None:
         mesh.airbyte.add_field("Account", field)
         await observe(mesh, connection)
     path = f"/connections/{connection['id']}/snapshots"
-    newest, middle, oldest = await told(mesh, path)
+    newest, middle, oldest = (await told(mesh, path))["items"]
     assert {one["streams"] for one in (newest, middle, oldest)} == {5}
 
     across = await told(mesh, f"{path}/{oldest['snapshot_id']}/diff/{newest['snapshot_id']}")

@@ -25,7 +25,7 @@ from shared.database import Database
 from shared.jobs import Jobs
 from tests import access
 from tests.fakes.airbyte_server import WORKSPACE_ID
-from tests.integration.conftest import REPOSITORY, Mesh
+from tests.integration.conftest import REPOSITORY, Mesh, as_service
 from tests.integration.test_observer import by_hand, counts, observe, told
 
 Json = dict[str, Any]
@@ -44,7 +44,9 @@ def repairs() -> bool:
 @asynccontextmanager
 async def another_observer(mesh: Mesh, **settings: Any) -> AsyncIterator[None]:
     """One more replica of the service."""
-    app = schema_observer.build(mesh.settings.model_copy(update=settings))
+    app = schema_observer.build(
+        as_service(mesh.settings.model_copy(update=settings), "schema_observer")
+    )
     async with app.router.lifespan_context(app):
         yield
 
@@ -283,7 +285,9 @@ async def test_a_process_that_is_killed_doubles_nothing(mesh: Mesh, place: str) 
         **os.environ,
         **mesh.airbyte.environment,
         **access.environment(),
-        "SUPABASE_DB_URL": mesh.settings.supabase_db_url.get_secret_value(),
+        "SUPABASE_DB_URL": as_service(
+            mesh.settings, "schema_observer"
+        ).supabase_db_url.get_secret_value(),
         "AAM_ENV": "test",
         "AAM_FAILPOINTS": f"{place}=kill",
     }

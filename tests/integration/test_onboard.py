@@ -65,6 +65,7 @@ async def test_failed_discovery_leaves_nothing_behind(mesh: Mesh) -> None:
     assert row is not None
     assert (row["status"], row["failure_code"]) == ("FAILED", "discovery_failed")
     assert "bob" not in row["failure_detail"]
+    assert answer.json()["connection_id"] == str(row["id"])
     assert (await mesh.events(1))[0]["type"] == "connection.failed"
 
     mesh.airbyte.heal()

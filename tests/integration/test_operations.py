@@ -39,12 +39,11 @@ async def test_not_waiting_answers_202_and_it_goes_on(mesh: Mesh) -> None:
 
     (only,) = (
         await mesh.orchestrator.get(f"/operations?connection_id={done['connection_id']}")
-    ).json()
+    ).json()["items"]
     assert only == done
-    assert (await mesh.orchestrator.get("/operations?status=running")).json() == []
-    assert [
-        one["operation_id"] for one in (await mesh.drift_repair_agent.get("/operations")).json()
-    ] == [operation_id]
+    assert (await mesh.orchestrator.get("/operations?status=running")).json()["items"] == []
+    seen = (await mesh.drift_repair_agent.get("/operations")).json()["items"]
+    assert [one["operation_id"] for one in seen] == [operation_id]
     assert (await mesh.orchestrator.get(f"/operations/{uuid4()}")).status_code == 404
 
 

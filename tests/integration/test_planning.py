@@ -11,6 +11,7 @@ import asyncpg
 import httpx
 from redis.asyncio import Redis
 
+from local import servers
 from services.drift_repair_agent import main as drift_repair_agent
 from services.rag_engine import main as rag_engine
 from shared.config import RagEngineSettings
@@ -20,6 +21,7 @@ from tests.integration.conftest import (
     ORDER,
     Mesh,
     add_destination,
+    as_service,
     running,
     serving,
     settings_for,
@@ -232,7 +234,9 @@ async def test_without_the_rag_engine_a_rename_waits_and_is_asked_about_again(
     async with AsyncExitStack() as stack:
         # An engine whose registry is away: it answers 503, and then it is there.
         told = RagEngineSettings(
-            _env_file=None, supabase_db_url=registry_url, **access.service_keys()
+            _env_file=None,
+            supabase_db_url=servers.as_service(registry_url, "rag_engine"),
+            **access.service_keys(),
         )
         engine = rag_engine.build(told)
         away = True
@@ -290,7 +294,7 @@ _LOSE_PLANS = """
 async def test_two_replicas_plan_and_apply_once(mesh: Mesh) -> None:
     """Two agents look at everything at once: one plan, one repair, one version, per drift."""
     connection = await mesh.onboard()
-    second = drift_repair_agent.build(mesh.settings)
+    second = drift_repair_agent.build(as_service(mesh.settings, "drift_repair_agent"))
     async with second.router.lifespan_context(second):
         names = []
         for number in range(4):

@@ -16,6 +16,7 @@ import orjson
 import pytest
 from pydantic import Secret
 
+from local import servers
 from services.rag_engine import main
 from services.rag_engine.explaining import Explaining
 from services.rag_engine.service import RagEngine
@@ -36,7 +37,7 @@ def settings_for(registry_url: str, **more: Any) -> RagEngineSettings:
     """What the service is told."""
     return RagEngineSettings(
         _env_file=None,
-        supabase_db_url=Secret(registry_url),
+        supabase_db_url=Secret(servers.as_service(registry_url, "rag_engine")),
         log_level="DEBUG",
         **access.service_keys(),
         **more,
@@ -253,7 +254,7 @@ async def test_a_decision_told_twice_is_learned_once(rag: httpx.AsyncClient) -> 
     [known] = (await rag.get("/knowledge")).json()["items"]
     assert known.pop("created_at")
     assert known.pop("requested_by") == access.NAME
-    assert known == {**told, "entity": "field"}
+    assert known == {**told, "entity": "field", "connection_name": None}
 
 
 async def test_a_decision_is_the_callers_unless_somebody_is_named(rag: httpx.AsyncClient) -> None:

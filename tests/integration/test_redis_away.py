@@ -166,7 +166,7 @@ async def test_a_process_ends_though_redis_never_answers(
                 "PATH": os.environ["PATH"],
                 **airbyte.environment,
                 **access.environment(),
-                "SUPABASE_DB_URL": registry_url,
+                "SUPABASE_DB_URL": servers.as_service(registry_url, "orchestrator"),
                 "REDIS_URL": url,
                 "AIRBYTE_DESTINATION_ID": DESTINATION_ID,
             },

@@ -9,14 +9,14 @@ from typing import Any
 import httpx
 import pytest
 
-from shared.access import Scope
+from shared.access import KEY_SCOPES, Scope
 from tests import access
 from tests.integration.conftest import Mesh
 from tests.integration.drifting import ACCOUNT, drift, offering, repairs_until
 
 Json = dict[str, Any]
 LESS = {"Id": "string", "Name": "string"}
-ALL_BUT_DECIDE = [scope for scope in access.KEY_SCOPES if scope is not Scope.REPAIRS_DECIDE]
+ALL_BUT_DECIDE = [scope for scope in KEY_SCOPES if scope is not Scope.REPAIRS_DECIDE]
 
 
 @asynccontextmanager

@@ -17,6 +17,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from local import servers
 from services.auth_broker.vault import VaultStore
 from shared.errors import AamError
 from tests import access
@@ -182,7 +183,7 @@ def test_a_refused_start_is_one_line(
         env={
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(REPOSITORY),
-            "SUPABASE_DB_URL": registry_url,
+            "SUPABASE_DB_URL": servers.as_service(registry_url, "auth_broker"),
             **access.environment(),
             **{name.upper(): str(value) for name, value in told.items()},
         },

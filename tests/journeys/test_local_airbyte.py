@@ -64,7 +64,10 @@ async def stage(tmp_path: Path, warehouse_url: str) -> AsyncIterator[Stage]:
             connector_env={SALESFORCE.name: org.connector_environment},
         )
         db = await asyncpg.connect(warehouse_url)
-        async with serving(settings) as api, httpx.AsyncClient(base_url=org.url) as http:
+        async with (
+            serving(settings) as api,
+            httpx.AsyncClient(base_url=org.url, headers=org.control) as http,
+        ):
             source = await api.ask(
                 "sources/create",
                 workspaceId=str(WORKSPACE_ID),

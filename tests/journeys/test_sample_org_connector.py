@@ -129,7 +129,9 @@ def connector(program: Path, org: Running, tmp_path: Path) -> Connector:
 @pytest.fixture
 async def control(org: Running) -> AsyncIterator[httpx.AsyncClient]:
     """The org's own API."""
-    async with httpx.AsyncClient(base_url=f"{org.url}/org", trust_env=False) as client:
+    async with httpx.AsyncClient(
+        base_url=f"{org.url}/org", trust_env=False, headers=org.control
+    ) as client:
         yield client
 
 

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from redis.asyncio import Redis
 from starlette.types import Message
 
+from local import servers
 from shared.keys import NewKey, new_key
 from tests import access
 from tests.fakes.airbyte_server import AirbyteServer
@@ -48,6 +49,7 @@ async def ask(
     *,
     query: str = "",
     body: bytes = b"",
+    client: str = "127.0.0.1",
 ) -> Answer:
     """One request, straight to the application."""
     answer = Answer()
@@ -77,7 +79,7 @@ async def ask(
             (name.encode(), value if isinstance(value, bytes) else value.encode())
             for name, value in headers
         ],
-        "client": ("127.0.0.1", 1),
+        "client": (client, 1),
         "server": ("aam", 80),
     }
     await app(scope, receive, send)
@@ -90,9 +92,12 @@ def bearer(told: str) -> tuple[str, str]:
 
 
 def build(service: str, registry: str, **more: Any) -> FastAPI:
-    """A service's application, with the settings class that it asks for."""
+    """A service's application with its own login, and the settings class that it asks for."""
     make = import_module(f"services.{service}.main").build
-    told: dict[str, Any] = {"supabase_db_url": registry, "log_level": "ERROR"}
+    told: dict[str, Any] = {
+        "supabase_db_url": servers.as_service(registry, service),
+        "log_level": "ERROR",
+    }
     settings = get_type_hints(make)["settings"](
         _env_file=None, **told, **{**access.service_keys(), **more}
     )

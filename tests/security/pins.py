@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
+from packaging.utils import NormalizedName, canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = "requirements.txt"
@@ -28,7 +28,7 @@ def requirements(file: str) -> dict[str, Requirement]:
     }
 
 
-def here(file: str) -> dict[str, str]:
+def here(file: str) -> dict[NormalizedName, str]:
     """The versions that a file asks for on this machine, by package."""
     return {
         canonicalize_name(one.name): str(one.specifier).removeprefix("==")

@@ -147,7 +147,8 @@ async def test_without_any_key_the_process_ends(
     await insert_key(sql, "admin", is_revoked=True)
     await insert_key(sql, "admin", expires_in_s=-1)
     try:
-        code, written = await process("rag_engine", SUPABASE_DB_URL=registry_url)
+        url = servers.as_service(registry_url, "rag_engine")
+        code, written = await process("rag_engine", SUPABASE_DB_URL=url)
         for service in ("orchestrator", "drift_repair_agent", "schema_observer"):
             app = build(service, registry_url)
             with pytest.raises(NobodyCanCall):

@@ -183,9 +183,8 @@ def told(image: Image, postgres: servers.Postgres, redis_url: str) -> Iterator[d
     owner = postgres.url_of("image")
     run = image.run("-m", "alembic", "upgrade", "head", SUPABASE_DB_URL=owner)
     assert run.returncode == 0, run.stderr
-    services = postgres.services_url.removesuffix("/aam") + "/image"
     told = {
-        "SUPABASE_DB_URL": services,
+        "SUPABASE_DB_URL": _registry(postgres, "orchestrator"),
         "REDIS_URL": redis_url,
         "AIRBYTE_API_URL": f"http://127.0.0.1:{servers.free_port()}/api/v1",
         "SERVICE_PRIVATE_KEY_DIR": str(image.volume / "private"),
@@ -201,6 +200,10 @@ def told(image: Image, postgres: servers.Postgres, redis_url: str) -> Iterator[d
     assert run.returncode == 0, run.stderr
     yield told
     asyncio.run(_say(postgres, "DROP DATABASE image WITH (FORCE)"))
+
+
+def _registry(postgres: servers.Postgres, service: str) -> str:
+    return postgres.url_for(service).removesuffix("/aam") + "/image"
 
 
 async def _say(postgres: servers.Postgres, statement: str) -> None:
@@ -224,7 +227,9 @@ def is_up(port: int, path: str) -> bool:
         return False
 
 
-def test_the_services_start_in_it(image: Image, told: dict[str, str], tmp_path: Path) -> None:
+def test_the_services_start_in_it(
+    image: Image, told: dict[str, str], postgres: servers.Postgres, tmp_path: Path
+) -> None:
     """All five answer /health and are ready to work, and leave the tree as it was."""
     before = everything(image.app.parent)
     ports = dict(zip(SERVICES, servers.free_ports(len(SERVICES)), strict=True))
@@ -235,7 +240,12 @@ def test_the_services_start_in_it(image: Image, told: dict[str, str], tmp_path: 
             process = Leashed(
                 image.command(*served(name), "--host=127.0.0.1", f"--port={port}"),
                 log=log,
-                env={**image.environment, **told, "SERVICE_PRIVATE_KEY_DIR": str(private)},
+                env={
+                    **image.environment,
+                    **told,
+                    "SUPABASE_DB_URL": _registry(postgres, name.replace("-", "_")),
+                    "SERVICE_PRIVATE_KEY_DIR": str(private),
+                },
                 cwd=image.app,
             )
             stack.callback(process.stop)

@@ -15,6 +15,7 @@ import asyncpg
 import pytest
 from fastapi import FastAPI
 
+from local import servers
 from services.orchestrator import access_setup
 from shared import keys, registry
 from shared.access import KEY_SCOPES, SERVICE_CALLS, Scope
@@ -270,7 +271,11 @@ async def by_hand(registry_url: str, *arguments: str) -> tuple[int, str, str]:
         *("-m", "services.orchestrator.access_setup", *arguments),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "SUPABASE_DB_URL": registry_url, "KEY_ENVIRONMENT": "byhand"},
+        env={
+            **os.environ,
+            "SUPABASE_DB_URL": servers.as_service(registry_url, "orchestrator"),
+            "KEY_ENVIRONMENT": "byhand",
+        },
         cwd=REPOSITORY,
     )
     async with asyncio.timeout(60):
@@ -295,7 +300,7 @@ async def test_a_key_is_made_by_hand(
     assert (await order(orchestrator, key)).status == 403
 
     code, out, _ = await by_hand(registry_url, "list")
-    (listed,) = json.loads(out)
+    (listed,) = json.loads(out)["items"]
     assert (code, listed["id"], listed["owner"]) == (0, form[1], "Ada")
     assert listed["created_by"] == "access_setup"
     assert key not in out

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from shared.gate import DOCS
 from tests import leaks
 from tests.integration.conftest import REPOSITORY, Mesh, mesh, repairs
 from tests.leaks import Outputs, Scanner
@@ -159,13 +160,16 @@ PLANTED = """
 """
 
 
-def test_a_run_with_a_leak_fails(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "workers", [pytest.param([], id="one process"), pytest.param(["-n", "2"], id="two workers")]
+)
+def test_a_run_with_a_leak_fails(tmp_path: Path, workers: list[str]) -> None:
     """The positive control: what is planted in each kind of output is found, and told by test."""
     planted = tmp_path / "test_planted.py"
     planted.write_text(textwrap.dedent(PLANTED))
     run = subprocess.run(
         [
-            *(sys.executable, "-m", "pytest", "-q", "-p", "tests.conftest"),
+            *(sys.executable, "-m", "pytest", "-q", "-p", "tests.conftest", *workers),
             *("-c", str(REPOSITORY / "pyproject.toml"), "--rootdir", str(tmp_path), str(planted)),
         ],
         cwd=REPOSITORY,
@@ -200,6 +204,6 @@ async def test_descriptions_and_pages_hold_no_secret(mesh: Mesh) -> None:
     clients = [mesh.orchestrator, mesh.drift_repair_agent, mesh.schema_observer, mesh.auth_broker]
     before = leaks.collected()
     for client in clients:
-        for path in ("/openapi.json", "/docs", "/redoc", "/health", "/ready"):
+        for path in (*sorted(DOCS), "/health", "/ready"):
             assert (await client.get(path)).status_code == 200
     assert leaks.collected() > before

@@ -1,4 +1,4 @@
-"""What the services' login may do in the registry: what it needs, and undo no record."""
+"""What each service's login may do in the registry: what its code does, and undo no record."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ from shared.database import Database
 from shared.errors import Unavailable
 from shared.jobs import Jobs
 from tests.integration.conftest import REPOSITORY, migrate
+from tests.security.grants import MATRIX, SERVICES, Right, expected
 
 Sql = Any
 APPEND_ONLY = (
+    "api_keys",
     "credential_audit",
     "drifts",
     "knowledge",
     "stream_schemas",
     "sync_catalog_versions",
 )
-NOT_THE_SERVICES = {"alembic_version", "pgqueuer_schedules"}
 
 
 @asynccontextmanager
@@ -43,14 +44,14 @@ async def connected(url: str) -> AsyncIterator[Sql]:
 
 @pytest.fixture(scope="module")
 def registry_url(postgres: servers.Postgres) -> str:
-    """The registry as the services log in."""
+    """The registry, as a login that may do what all services together may."""
     migrate(postgres.url)
     return postgres.services_url
 
 
 @pytest.fixture
 async def mesh_login(registry_url: str) -> AsyncIterator[Sql]:
-    """A session as the services log in."""
+    """A session of a login for all services."""
     async with connected(registry_url) as connection:
         yield connection
 
@@ -61,6 +62,10 @@ REFUSED = [
         for table in APPEND_ONLY
         for statement in ("DELETE FROM {}", "TRUNCATE {} CASCADE", "DROP TABLE {} CASCADE")
     ),
+    "UPDATE api_keys SET scopes = '{admin}'",
+    "UPDATE api_keys SET digest = ''",
+    "UPDATE api_keys SET expires_at = NULL",
+    "SELECT * FROM credential_audit",
     "UPDATE credential_audit SET caller = 'nobody'",
     "UPDATE sync_catalog_versions SET decided_by = 'nobody'",
     "ALTER TABLE credential_audit ADD COLUMN note text",
@@ -80,6 +85,8 @@ REFUSED = [
     "CREATE ROLE x",
     "CREATE DATABASE x",
     "ALTER ROLE aam_services CREATEROLE",
+    "GRANT aam_orchestrator TO aam_rag_engine_login",
+    "SET ROLE aam_orchestrator",
     "SET ROLE aam",
     "SET session_replication_role = replica",
     "COPY (SELECT 1) TO PROGRAM 'true'",
@@ -105,47 +112,161 @@ async def test_the_services_hand_nothing_on(mesh_login: Sql) -> None:
 
 
 async def test_the_services_own_nothing(mesh_login: Sql, postgres: servers.Postgres) -> None:
-    """Neither the login nor its group has an attribute, an object or another group's rights."""
+    """Neither a login nor a group has an attribute, an object or another group's rights."""
     roles = await mesh_login.fetch(
         "SELECT rolname, rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls"
-        " AS special, rolcanlogin FROM pg_roles WHERE rolname LIKE 'aam\\_%' ORDER BY rolname"
+        " AS special, rolcanlogin FROM pg_roles WHERE rolname LIKE 'aam\\_%'"
+        " AND rolname <> 'aam_warehouse'"
     )
-    assert [tuple(role) for role in roles] == [
-        ("aam_mesh", False, True),
-        ("aam_services", False, False),
-    ]
-    groups = await mesh_login.fetch(
-        "SELECT roleid::regrole::text AS one FROM pg_auth_members"
-        " WHERE member IN ('aam_mesh'::regrole, 'aam_services'::regrole)"
+    groups = {"aam_services", *(f"aam_{service}" for service in SERVICES)}
+    logins = {"aam_mesh", *(servers.login_of(service) for service in SERVICES)}
+    assert {tuple(role) for role in roles} == {
+        *((name, False, False) for name in groups),
+        *((name, False, True) for name in logins),
+    }
+    members = await mesh_login.fetch(
+        "SELECT member::regrole::text AS one, roleid::regrole::text AS of FROM pg_auth_members"
+        " WHERE member::regrole::text LIKE 'aam\\_%'"
     )
-    assert [group["one"] for group in groups] == ["aam_services"]
+    assert {tuple(member) for member in members} == {
+        ("aam_mesh", "aam_services"),
+        *((servers.login_of(service), f"aam_{service}") for service in SERVICES),
+    }
     owned = await mesh_login.fetchval(
         "SELECT count(*) FROM pg_shdepend WHERE deptype = 'o'"
-        " AND refobjid IN ('aam_mesh'::regrole, 'aam_services'::regrole)"
+        " AND refobjid::regrole::text LIKE 'aam\\_%' AND refobjid::regrole::text <> 'aam_warehouse'"
     )
     assert owned == 0
-    for database in ("warehouse", "postgres"):
-        url = postgres.services_url.removesuffix("/aam") + f"/{database}"
-        with pytest.raises(asyncpg.InsufficientPrivilegeError):
-            await asyncpg.connect(url)
+    for login in (postgres.services_url, *(postgres.url_for(service) for service in SERVICES)):
+        for database in ("warehouse", "postgres"):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await asyncpg.connect(login.removesuffix("/aam") + f"/{database}")
 
 
-async def test_every_table_is_granted_or_closed_on_purpose(mesh_login: Sql) -> None:
-    """A migration that makes a table says in privileges.sql what the services may do with it."""
-    tables = await mesh_login.fetch(
-        "SELECT relname, has_table_privilege(oid, 'SELECT') AS read,"
-        " has_table_privilege(oid, 'INSERT') AS added,"
-        " has_table_privilege(oid, 'UPDATE, DELETE, TRUNCATE') AS changed,"
-        " has_table_privilege(oid, 'TRUNCATE, REFERENCES, TRIGGER') AS owned"
-        " FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'"
+_COLUMNS = """
+    SELECT relname AS table, array_agg(attname::text) AS columns
+    FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid
+    WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'f')
+        AND attnum > 0 AND NOT attisdropped
+    GROUP BY relname
+"""
+_HELD = """
+    SELECT relname AS table, attname AS column, verb
+    FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid
+    CROSS JOIN unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'REFERENCES']) verb
+    WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'f')
+        AND attnum > 0 AND NOT attisdropped
+        AND has_column_privilege($1::name, pg_class.oid, attnum, verb)
+    UNION ALL
+    SELECT relname, '*', verb FROM pg_class
+    CROSS JOIN unnest(ARRAY['DELETE', 'TRUNCATE', 'TRIGGER', 'MAINTAIN']) verb
+    WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'f')
+        AND has_table_privilege($1::name, pg_class.oid, verb)
+"""
+
+
+async def columns_of_tables(sql: Sql) -> dict[str, set[str]]:
+    """The columns of every table of the registry."""
+    return {row["table"]: set(row["columns"]) for row in await sql.fetch(_COLUMNS)}
+
+
+async def rights_of(sql: Sql, role: str) -> set[Right]:
+    """Every verb that a role may use on any column, or row, of any table of the registry."""
+    return {Right(*row) for row in await sql.fetch(_HELD, role)}
+
+
+async def test_every_table_is_in_the_matrix(mesh_login: Sql) -> None:
+    """A migration that makes a table says which service may do what with it, also if none may."""
+    assert set(await columns_of_tables(mesh_login)) == set(MATRIX)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+async def test_each_service_may_what_its_code_does(mesh_login: Sql, service: str) -> None:
+    """Roles by tables by columns by verbs: nothing more, nothing less; group and login alike."""
+    wanted = expected(service, await columns_of_tables(mesh_login))
+
+    assert await rights_of(mesh_login, f"aam_{service}") == wanted
+    assert await rights_of(mesh_login, servers.login_of(service)) == wanted
+
+
+async def test_one_login_for_all_may_what_they_may_together(mesh_login: Sql) -> None:
+    """And no more: aam_services is the union of the five."""
+    columns = await columns_of_tables(mesh_login)
+    together = {right for service in SERVICES for right in expected(service, columns)}
+
+    assert await rights_of(mesh_login, "aam_mesh") == together
+
+
+async def test_history_is_pruned_for_the_orchestrator_alone(mesh_login: Sql) -> None:
+    """By the owner's function, which no other service may call, nor anybody at a REST API."""
+    may = await mesh_login.fetch(
+        "SELECT rolname FROM pg_roles WHERE rolname LIKE 'aam\\_%'"
+        " AND has_function_privilege(oid, 'prune_history(text, interval, integer)', 'EXECUTE')"
     )
-    assert {table["relname"] for table in tables if not table["read"]} == NOT_THE_SERVICES
-    assert {table["relname"] for table in tables if not table["added"]} == NOT_THE_SERVICES
-    assert {table["relname"] for table in tables if not table["changed"]} == {
-        *APPEND_ONLY,
-        *NOT_THE_SERVICES,
+    assert {role["rolname"] for role in may} == {
+        "aam_mesh",
+        "aam_services",
+        "aam_orchestrator",
+        servers.login_of("orchestrator"),
     }
-    assert not [table for table in tables if table["owned"]]
+
+
+REFUSED_TO = [
+    (
+        "orchestrator",
+        "INSERT INTO policies (connection_id, policy) VALUES (gen_random_uuid(), '{}')",
+    ),
+    ("orchestrator", "UPDATE repairs SET state = 'approved'"),
+    ("orchestrator", "INSERT INTO webhooks (id, url) VALUES (gen_random_uuid(), 'https://x')"),
+    ("orchestrator", "SELECT count(*) FROM credential_audit"),
+    ("auth_broker", "SELECT status FROM connections"),
+    ("auth_broker", "SELECT digest FROM api_keys"),
+    ("auth_broker", "SELECT jti FROM credential_audit"),
+    ("drift_repair_agent", "UPDATE connections SET credential_id = 'another'"),
+    ("drift_repair_agent", "UPDATE connections SET archived_at = now()"),
+    ("drift_repair_agent", "INSERT INTO knowledge DEFAULT VALUES"),
+    ("schema_observer", "UPDATE connections SET status = 'FAILED'"),
+    ("schema_observer", "SELECT changes FROM repairs"),
+    ("schema_observer", "INSERT INTO sync_catalog_versions DEFAULT VALUES"),
+    ("rag_engine", "SELECT status FROM connections"),
+    ("rag_engine", "INSERT INTO pgqueuer (priority, status, entrypoint) VALUES (0, 'queued', 'x')"),
+    *(
+        (service, statement)
+        for service in SERVICES
+        for statement in (
+            "UPDATE api_keys SET scopes = '{admin}'",
+            "UPDATE api_keys SET digest = sha256('x')",
+            "DELETE FROM api_keys",
+        )
+    ),
+    *(
+        (
+            service,
+            "INSERT INTO api_keys (id, digest, scopes, owner, created_by)"
+            " VALUES ('x', sha256('x'), '{admin}', 'x', 'x')",
+        )
+        for service in SERVICES
+        if service != "orchestrator"
+    ),
+]
+
+
+@pytest.mark.parametrize("service, statement", REFUSED_TO)
+async def test_what_one_service_may_not(registry_url: str, service: str, statement: str) -> None:
+    """Keys, policies and repairs are written by the service that answers for them, or by none."""
+    async with connected(servers.as_service(registry_url, service)) as login:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await login.execute(statement)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+async def test_a_service_with_another_ones_login_is_not_ready(
+    registry_url: str, service: str
+) -> None:
+    """It names the role that its login must be a member of."""
+    for other in SERVICES:
+        words = await ready(servers.as_service(registry_url, other), application=service)
+        assert words == ("" if other == service else NOT_A_MEMBER.format(service))
 
 
 async def test_no_session_of_a_service_is_endless(registry_url: str) -> None:
@@ -178,9 +299,12 @@ async def test_a_statement_that_takes_too_long_is_unavailable(registry_url: str)
     await db.close()
 
 
-async def ready(url: str) -> str:
+NOT_A_MEMBER = "The login of SUPABASE_DB_URL may not use the registry: make it a member of aam_{}."
+
+
+async def ready(url: str, *, application: str = "orchestrator") -> str:
     """What a service would say about the registry; empty where all is well."""
-    db = Database.at(postgres_address(url), application="test")
+    db = Database.at(postgres_address(url), application=application)
     try:
         await db.ping()
     except Unavailable as unavailable:
@@ -204,29 +328,68 @@ def migrated(url: str, **environment: str) -> str:
     return run.stdout
 
 
-async def test_the_migrations_make_the_role_where_they_may(own_postgres: servers.Postgres) -> None:
-    """As on Supabase: the owner is no superuser, and one URL was there before the other.
+async def test_the_migrations_make_the_roles_where_they_may(
+    own_postgres: servers.Postgres,
+) -> None:
+    """As on Supabase: the owner is no superuser, and one URL was there before the others.
 
-    Without CREATEROLE they build the tables and say what is missing; a role that somebody makes
-    later gets its rights by the next run. A login of both at once works all the while.
+    Without CREATEROLE they build the tables and say what is missing; roles that somebody makes
+    later get their rights by the next run. A login of all of it works all the while.
     """
     owner = f"postgresql://owner:o@127.0.0.1:{own_postgres.port}/owned"
     services = f"postgresql://services:s@127.0.0.1:{own_postgres.port}/owned"
+    names = ["aam_services", *(f"aam_{service}" for service in SERVICES)]
     async with connected(own_postgres.url_of("postgres")) as superuser:
-        await superuser.execute("DROP ROLE aam_mesh")
-        await superuser.execute("REVOKE ALL ON DATABASE aam FROM aam_services")
-        await superuser.execute("DROP ROLE aam_services")
+        await superuser.execute(
+            f"DROP ROLE aam_mesh, {', '.join(servers.login_of(service) for service in SERVICES)}"
+        )
+        await superuser.execute(f"REVOKE ALL ON DATABASE aam FROM {', '.join(names)}")
+        await superuser.execute(f"DROP ROLE {', '.join(names)}")
         await superuser.execute("CREATE ROLE owner LOGIN PASSWORD 'o'")
         await superuser.execute("CREATE DATABASE owned OWNER owner")
 
-        assert "CREATE ROLE aam_services NOLOGIN" in migrated(owner)
+        printed = migrated(owner)
+        assert all(f"CREATE ROLE {name} NOLOGIN;" in printed for name in names)
         assert await ready(owner) == ""
 
         await superuser.execute("ALTER ROLE owner CREATEROLE")
         assert "CREATE ROLE" not in migrated(owner)
         await superuser.execute("CREATE ROLE services LOGIN PASSWORD 's'")
-        assert "make it one of aam_services" in await ready(services)
+        for service in SERVICES:
+            assert await ready(services, application=service) == NOT_A_MEMBER.format(service)
         await superuser.execute("GRANT aam_services TO services")
         await superuser.execute("ALTER ROLE owner NOCREATEROLE")  # as in compose
         assert migrated(owner, SUPABASE_DB_URL=services) == ""
-        assert await ready(services) == ""
+        for service in SERVICES:
+            assert await ready(services, application=service) == ""
+
+
+async def test_a_hosted_registry_is_closed_to_the_roles_of_its_rest_api(
+    own_postgres: servers.Postgres,
+) -> None:
+    """Supabase grants every new table of `public` to `anon`, whose key is in web pages."""
+    names = ("anon", "authenticated", "service_role")
+    async with connected(own_postgres.url) as owner:
+        for name in names:
+            await owner.execute(f"CREATE ROLE {name} NOLOGIN")
+            for objects in ("TABLES", "SEQUENCES", "FUNCTIONS"):
+                await owner.execute(
+                    f"ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON {objects} TO {name}"
+                )
+        migrated(own_postgres.url)
+        held = {name: await rights_of(owner, name) for name in names}
+        sequences = await owner.fetchval(
+            "SELECT count(*) FROM pg_class CROSS JOIN unnest($1::text[]) role"
+            " WHERE relkind = 'S' AND has_sequence_privilege(role::name, oid, 'USAGE, UPDATE')",
+            list(names),
+        )
+
+        may_prune = await owner.fetchval(
+            "SELECT count(*) FROM unnest($1::text[]) role WHERE has_function_privilege("
+            "role::name, 'prune_history(text, interval, integer)', 'EXECUTE')",
+            list(names),
+        )
+
+    assert held == {name: set[Right]() for name in names}
+    assert may_prune == 0
+    assert sequences == 0

@@ -8,14 +8,16 @@ It runs no connector: a source offers what the test says it offers.
 
 from tests.fakes.airbyte_server._actors import WORKSPACE_ID
 from tests.fakes.airbyte_server._airbyte import ORGANIZATION_ID
-from tests.fakes.airbyte_server._answers import MAX_BODY_BYTES
+from tests.fakes.airbyte_server._answers import MAX_BODY_BYTES, no_such_page
 from tests.fakes.airbyte_server._catalogs import DEFAULT_CATALOG, MAX_FIELDS, catalog, stream
 from tests.fakes.airbyte_server._definitions import HARDCODED_RECORDS, MASK, POSTGRES, SALESFORCE
 from tests.fakes.airbyte_server._faults import Fault
+from tests.fakes.airbyte_server._gateways import GATEWAYS
 from tests.fakes.airbyte_server._server import AirbyteServer, Auth, Request
 
 __all__ = [
     "DEFAULT_CATALOG",
+    "GATEWAYS",
     "HARDCODED_RECORDS",
     "MASK",
     "MAX_BODY_BYTES",
@@ -29,5 +31,6 @@ __all__ = [
     "Fault",
     "Request",
     "catalog",
+    "no_such_page",
     "stream",
 ]

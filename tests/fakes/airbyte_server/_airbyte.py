@@ -247,6 +247,60 @@ class Airbyte(Actors):
             raise self._unknown("STANDARD_WORKSPACE", body["workspaceId"])
         return {"connections": list(self.connections.values())}
 
+    def _list_connection_items(self, body: Json) -> Json:
+        """The list of the web app, without catalogs; pages since 1.8."""
+        if need(body, "workspaceId") != WORKSPACE_ID:
+            raise self._unknown("STANDARD_WORKSPACE", body["workspaceId"])
+        wanted = body.get("sourceId")
+        found = [
+            self._connection_item(held)
+            for held in self.connections.values()
+            if not wanted or held["sourceId"] in wanted
+        ]
+        if self._number < (1, 8):
+            return {"connections": found}
+        found.sort(key=lambda one: (one["name"].lower(), one["connectionId"]))
+        total, cursor = len(found), body.get("cursor")
+        if cursor is not None:
+            ids = [one["connectionId"] for one in found]
+            if cursor not in ids:
+                raise self._unknown("STANDARD_SYNC", cursor)
+            found = found[ids.index(cursor) + 1 :]
+        size = body.get("pageSize") or 20
+        return {"connections": found[:size], "page_size": size, "num_connections": total}
+
+    def _connection_item(self, held: Json) -> Json:
+        jobs = self._jobs_of(held["connectionId"])
+        item: Json = {
+            **{name: held[name] for name in ("connectionId", "name", "status", "scheduleType")},
+            "isSyncing": self._running(held["connectionId"]) is not None,
+            "schemaChange": "breaking" if held["breakingChange"] else "no_change",
+        }
+        for kind in (SOURCE, DESTINATION):
+            actor_id = held[f"{kind.word}Id"]
+            actor = self._held(kind).get(actor_id) or self._deleted[actor_id]
+            definition = self._definition(kind, actor[f"{kind.word}DefinitionId"])
+            names = (f"{kind.word}Id", "name", f"{kind.word}DefinitionId", f"{kind.word}Name")
+            item[kind.word] = {name: actor[name] for name in names}
+            version: Json = {
+                "dockerRepository": definition["dockerRepository"],
+                "dockerImageTag": definition["dockerImageTag"],
+                "supportsRefreshes": False,
+                "supportState": "supported",
+                "isVersionOverrideApplied": False,
+            }
+            if self._number >= (2, 0):
+                version |= {"supportsFileTransfer": False, "supportsDataActivation": False}
+            item[f"{kind.word}ActorDefinitionVersion"] = version
+        if jobs:
+            item["latestSyncJobCreatedAt"] = jobs[0]["createdAt"]
+            item["latestSyncJobStatus"] = jobs[0]["status"]
+        if self._number >= (1, 0):
+            item["tags"] = []
+        if self.version == "head":
+            item["onDemandEnabled"] = False
+        return item
+
     def _delete_connection(self, body: Json) -> Answer:
         self._tombstone(self._connection(body))
         return Answer(204)
@@ -418,6 +472,7 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("POST", "connections/update"): Airbyte._update_connection,
     ("POST", "connections/get"): Airbyte._get_connection,
     ("POST", "connections/list"): Airbyte._list_connections,
+    ("POST", "web_backend/connections/list"): Airbyte._list_connection_items,
     ("POST", "connections/search"): Airbyte._search_connections,
     ("POST", "connections/delete"): Airbyte._delete_connection,
     ("POST", "connections/sync"): Airbyte._sync,

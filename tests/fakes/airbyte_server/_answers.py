@@ -33,12 +33,29 @@ class Failure:
     job: bool = True
 
 
+_COMMONS = "io.airbyte.commons.server.errors"
+_EXCEPTIONS = {
+    400: f"{_COMMONS}.BadRequestException",
+    401: "io.airbyte.commons.server.errors.AuthException",
+    403: f"{_COMMONS}.OperationNotAllowedException",
+    404: f"{_COMMONS}.IdNotFoundKnownException",
+    409: f"{_COMMONS}.ValueConflictKnownException",
+    422: "io.airbyte.validation.json.JsonValidationException",
+    423: f"{_COMMONS}.SyncIsRunningException",
+}
+
+
 class Refused(Exception):
     """Airbyte's own no; `known` errors keep their message also in 2.0 and later."""
 
     def __init__(self, status: int, message: str, *, known: bool = False) -> None:
         super().__init__(message)
         self.status, self.message, self.known = status, message, known
+
+    @property
+    def exception(self) -> str:
+        """The class that Airbyte up to 1.8 names."""
+        return _EXCEPTIONS.get(self.status, "java.lang.RuntimeException")
 
 
 class Forbidden(Exception):
@@ -91,22 +108,23 @@ def html(status: int, title: str) -> Answer:
     return Answer(status, page, "text/html")
 
 
-def micronaut(status: int, title: str, detail: str) -> Answer:
-    links = {"self": {"href": "/api/v1", "templated": False}}
-    embedded = {"errors": [{"message": detail}]}
+def micronaut(status: int, title: str, detail: str, path: str) -> Answer:
+    links = {"self": {"href": path, "templated": False}}
+    embedded = {"errors": [{"message": detail, "_links": {}, "_embedded": {}}]}
     return Answer(status, {"message": title, "_links": links, "_embedded": embedded})
 
 
-def not_found(path: str) -> Answer:
-    return micronaut(404, "Not Found", f"Page Not Found: {path}")
+def no_such_page(path: str) -> Answer:
+    """Micronaut's answer where Airbyte has no such endpoint."""
+    return micronaut(404, "Not Found", "Page Not Found", path)
 
 
-def too_large(length: int) -> Answer:
+def too_large(length: int, path: str) -> Answer:
     detail = (
         f"The content length [{length}] exceeds the maximum allowed content length "
         f"[{MAX_BODY_BYTES}]"
     )
-    return micronaut(413, "Request Entity Too Large", detail)
+    return micronaut(413, "Request Entity Too Large", detail, path)
 
 
 def problem(status: int, name: str, detail: str) -> Answer:

@@ -47,6 +47,7 @@ class PlannedFault:
     after_effect: bool
     seconds: float
     answer: Answer | None = None
+    skip: int = 0
 
 
 def _gzip_bomb() -> Answer:

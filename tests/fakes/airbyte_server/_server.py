@@ -28,7 +28,7 @@ from tests.fakes.airbyte_server._answers import (
     html,
     micronaut,
     need,
-    not_found,
+    no_such_page,
     problem,
     too_large,
 )
@@ -40,6 +40,7 @@ from tests.fakes.airbyte_server._faults import (
     dribble,
     hang_up,
 )
+from tests.fakes.airbyte_server._gateways import GATEWAYS
 
 CLIENT_SECRET = leaks.canary("Airbyte's client secret")
 PASSWORD = leaks.canary("Airbyte's password")
@@ -164,13 +165,32 @@ class AirbyteServer(Airbyte):
         self._faults.append(PlannedFault(path, kind, times, after_effect, seconds))
 
     def answer(
-        self, path: str, body: Any, *, status: int = 200, times: int | None = 1, effect: bool = True
+        self,
+        path: str,
+        body: Any,
+        *,
+        status: int = 200,
+        times: int | None = 1,
+        effect: bool = True,
+        skip: int = 0,
     ) -> None:
-        """Give this body instead of the true one: a dict as JSON, bytes and text as they are."""
+        """Give this body instead of the true one: a dict as JSON, bytes and text as they are.
+
+        The first `skip` requests get the true one all the same.
+        """
         content_type = "text/html" if isinstance(body, str) else "application/json"
-        self._faults.append(
-            PlannedFault(path, status, times, effect, 0.0, Answer(status, body, content_type))
-        )
+        answer = Answer(status, body, content_type)
+        self._faults.append(PlannedFault(path, status, times, effect, 0.0, answer, skip))
+
+    def lose_route(
+        self, gateway: str, *, status: int = 404, path: str = "*", times: int | None = None
+    ) -> None:
+        """A gateway before Airbyte answers in its place, until `heal`; Airbyte hears nothing of it.
+
+        `gateway` is a name of `GATEWAYS`.
+        """
+        answer = GATEWAYS[gateway](status)
+        self._faults.append(PlannedFault(path, status, times, False, 0.0, answer))
 
     def heal(self) -> None:
         """Nothing is spoilt any more, and whoever was kept hanging is hung up on."""
@@ -216,10 +236,10 @@ class AirbyteServer(Airbyte):
         length = request.content_length or 0
         if length > MAX_BODY_BYTES:
             await _drain(request)
-            return self._sent(too_large(length))
+            return self._sent(too_large(length, request.path))
         content = await request.content.read()
         if len(content) > MAX_BODY_BYTES:
-            return self._sent(too_large(len(content)))
+            return self._sent(too_large(len(content), request.path))
         body, broken = _parsed(content)
         self.requests.append(Request(request.method, path, body, dict(request.headers), raw))
 
@@ -239,6 +259,9 @@ class AirbyteServer(Airbyte):
     def _next_fault(self, path: str) -> PlannedFault | None:
         for fault in self._faults:
             if fault.path in (path, "*"):
+                if fault.skip > 0:
+                    fault.skip -= 1
+                    continue
                 if fault.times is not None:
                     fault.times -= 1
                     if fault.times <= 0:
@@ -291,7 +314,7 @@ class AirbyteServer(Airbyte):
         refusal = self._gate(request, path)
         route = self._route(request.method, path)
         if refusal is not None or route is None:
-            return refusal or not_found(request.path)
+            return refusal or no_such_page(request.path)
         if broken:
             return self._error(Refused(422, "Unable to parse the JSON body."))
         try:
@@ -337,14 +360,13 @@ class AirbyteServer(Airbyte):
 
     def _error(self, refused: Refused) -> Answer:
         if self.error_style == "message":
-            trace = f"java.lang.RuntimeException: {refused.message}"
+            trace = f"{refused.exception}: {refused.message}"
             return Answer(
                 refused.status,
                 {
                     "message": refused.message,
-                    "exceptionClassName": "java.lang.RuntimeException",
+                    "exceptionClassName": refused.exception,
                     "exceptionStack": [trace, "\tat io.airbyte.server.Handler(Handler.java:42)"],
-                    "validationErrors": [],
                 },
             )
         told: Json = {"errorId": str(uuid4())}
@@ -380,10 +402,12 @@ class AirbyteServer(Airbyte):
 
     def _token(self, body: Json) -> Any:
         if self.auth != "token":
-            raise Refused(404, "Applications are not supported.")
+            return no_such_page("/api/v1/applications/token")
         wanted = (self.client_id, self.client_secret)
         if (need(body, "client_id"), need(body, "client_secret")) != wanted:
-            return micronaut(400, "Bad Request", "Invalid client id or token")
+            return micronaut(
+                400, "Bad Request", "Invalid client id or token", "/api/v1/applications/token"
+            )
         return {"access_token": self._signed(exp=time.time() + self.token_seconds)}
 
     def _signed(self, *, exp: float) -> str:

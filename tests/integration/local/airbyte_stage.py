@@ -23,6 +23,7 @@ from local.airbyte.api import app_of
 from local.airbyte.plane import Plane
 from local.airbyte.settings import Flavour, Settings
 from local.airbyte.store import BY_NAME, REQUIREMENTS, Store
+from local.guard import token_of
 from tests.contract.openapi import FOLDER, description
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -104,7 +105,10 @@ async def serving(settings: Settings) -> AsyncIterator[Api]:
     async with Plane.open(settings) as plane:
         app.state.plane = plane
         transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://local") as http:
+        token = {"Authorization": f"Bearer {token_of(settings.state_dir)}"}
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://127.0.0.1:8000", headers=token
+        ) as http:
             yield Api(http, plane)
 
 

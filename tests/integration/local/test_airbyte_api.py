@@ -67,7 +67,7 @@ async def test_instance_tells_version_and_workspace_and_that_it_is_local(api: Ap
 
     assert told["version"] == api.plane.settings.flavour.version
     assert told["defaultWorkspaceId"] == HERE
-    assert told["auth"] == {"mode": "none"}
+    assert told["auth"] == {"mode": "simple"}
     assert "local" in told["defaultOrganizationEmail"]
     await api.ask("workspaces/get", workspaceId=HERE)
 
@@ -287,6 +287,11 @@ async def test_connection_keeps_selected_streams_cut_to_selected_fields(api: Api
     assert told["status"] == "inactive"
     listed = await api.ask("connections/list", workspaceId=HERE)
     assert [each["connectionId"] for each in listed["connections"]] == [connection_id]
+    items = await api.ask("web_backend/connections/list", workspaceId=HERE)
+    (item,) = items["connections"]
+    assert (item["connectionId"], item["status"]) == (connection_id, "inactive")
+    assert item["source"]["sourceId"] == source["sourceId"]
+    assert "syncCatalog" not in item
     await api.ask("connections/delete", connectionId=connection_id, expect=204)
     await api.ask("connections/get", connectionId=connection_id, expect=404)
 
@@ -357,7 +362,11 @@ async def test_errors_in_both_styles(tmp_path: Path, warehouse_url: str) -> None
         async with serving(settings_of(folder, warehouse_url, Flavour.COMMANDS, style)) as api:
             missing = await api.http.post("/api/v1/sources/get", json={})
             unknown = await api.http.post("/api/v1/sources/get", json={"sourceId": str(NOWHERE)})
-            garbage = await api.http.post("/api/v1/sources/get", content=b"{nonsense")
+            garbage = await api.http.post(
+                "/api/v1/sources/get",
+                content=b"{nonsense",
+                headers={"Content-Type": "application/json"},
+            )
             wrong_id = await api.http.post("/api/v1/sources/get", json={"sourceId": "hush-hush"})
             no_job = await api.http.post("/api/v1/jobs/get", json={"id": 4711})
             invalid = await api.http.post(

@@ -25,6 +25,7 @@ from local.airbyte import WORKSPACE_ID, runner
 from local.airbyte.metadata import InUse, Metadata
 from local.airbyte.plane import SCHEDULE_SECONDS
 from local.airbyte.settings import Limits, Settings
+from local.guard import token_of
 from local.servers import free_port
 from tests.integration.local.airbyte_stage import (
     CONNECTORS,
@@ -456,7 +457,10 @@ async def test_kill_9_leaves_no_connector_and_no_open_job(
         return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL)
 
     server = start()
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
+    token = {"Authorization": f"Bearer {token_of(tmp_path / 'state')}"}
+    async with httpx.AsyncClient(
+        base_url=f"http://127.0.0.1:{port}", timeout=60, headers=token
+    ) as http:
         api = _Remote(http)
         try:
             await _answers(http)

@@ -21,6 +21,7 @@ from local.sample_org.fields import CUSTOM_TYPES
 from local.sample_org.org import Org
 from local.sample_org.server import Running, running
 from local.sample_org.settings import Settings
+from tests.integration.local.org_client import client_of
 
 FORM = {
     "grant_type": "refresh_token",
@@ -29,6 +30,7 @@ FORM = {
     "refresh_token": "the-refresh-token",
 }
 DATA = "/services/data/v62.0"
+JSON = {"Content-Type": "application/json"}
 
 
 def settings(state_dir: Path, **more: int) -> Settings:
@@ -56,7 +58,7 @@ def org(server: Running) -> Running:
 @pytest.fixture
 async def plain(org: Running) -> AsyncIterator[httpx.AsyncClient]:
     """Somebody without an access token."""
-    async with httpx.AsyncClient(base_url=org.url, trust_env=False) as client:
+    async with client_of(org) as client:
         yield client
 
 
@@ -522,7 +524,7 @@ class TestChanges:
     async def test_a_body_that_is_no_json_is_refused(self, plain: httpx.AsyncClient) -> None:
         """So is a list where members are expected, and half a character."""
         for content in (b"{", b"[]", b'"x"', b'{"name": "U__c", "values": ["\\ud800"]}'):
-            answer = await plain.post("/org/objects/Account/fields", content=content)
+            answer = await plain.post("/org/objects/Account/fields", content=content, headers=JSON)
             assert answer.status_code == 422
             assert answer.json()["code"] == "invalid_request"
 
@@ -606,7 +608,7 @@ async def test_changes_survive_a_restart(tmp_path: Path) -> None:
     """Rows, fields, behaviour and the rotated token are what they were."""
     async with (
         running(settings(tmp_path)) as org,
-        httpx.AsyncClient(base_url=org.url, trust_env=False) as client,
+        client_of(org) as client,
     ):
         await change(client, "POST", "/org/objects/Account/fields", name="A__c", type="currency")
         await change(client, "POST", "/org/objects/Account/fields/A__c/rename", to="B__c")
@@ -620,7 +622,7 @@ async def test_changes_survive_a_restart(tmp_path: Path) -> None:
 
     async with (
         running(settings(tmp_path)) as org,
-        httpx.AsyncClient(base_url=org.url, trust_env=False) as client,
+        client_of(org) as client,
     ):
         after = (await client.get("/org")).json()
         assert after["objects"] == before["objects"]
@@ -633,7 +635,7 @@ async def test_changes_survive_a_restart(tmp_path: Path) -> None:
 
 async def test_only_the_owner_can_read_the_state(org: Running) -> None:
     """It holds a private key and a refresh token."""
-    for name in ("org.json", "ca.key"):
+    for name in ("org.json", "ca.key", "auth"):
         mode = stat.S_IMODE((org.ca_bundle.parent / name).stat().st_mode)
         assert mode == 0o600
 
@@ -651,7 +653,7 @@ async def test_a_big_org_is_made_as_it_is_asked_for(tmp_path: Path) -> None:
     """Generated objects are listed, described, read and changed like the others."""
     async with (
         running(settings(tmp_path, objects=1500, fields=300)) as org,
-        httpx.AsyncClient(base_url=org.url, trust_env=False) as client,
+        client_of(org) as client,
     ):
         login = (await client.post("/services/oauth2/token", data=FORM)).json()
         client.headers["Authorization"] = f"Bearer {login['access_token']}"

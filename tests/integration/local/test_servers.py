@@ -45,19 +45,80 @@ async def test_the_services_log_in_with_little(postgres: servers.Postgres) -> No
     assert password.read_text() not in postgres.log.read_text()
 
 
-async def test_a_cluster_from_before_gets_the_login(own_postgres: servers.Postgres) -> None:
-    """At its next start; and where that was interrupted, at the one after."""
+async def test_the_warehouse_has_a_login_of_its_own(postgres: servers.Postgres) -> None:
+    """It owns the warehouse, may write there, and can enter no other database."""
+    assert await _ask(postgres.warehouse_url, "SELECT current_user") == "aam_warehouse"
+    rights = "rolsuper OR rolcreatedb OR rolcreaterole OR rolbypassrls"
+    asked = f"SELECT {rights} FROM pg_roles WHERE rolname = current_user"  # noqa: S608
+    assert await _ask(postgres.warehouse_url, asked) is False
+    await _ask(postgres.warehouse_url, "CREATE TABLE of_the_login AS SELECT 1")
+    await _ask(postgres.warehouse_url, "CREATE SCHEMA of_the_login CREATE TABLE one (n int)")
+    await _ask(postgres.warehouse_url, "DROP SCHEMA of_the_login CASCADE")
+    await _ask(postgres.warehouse_url, "DROP TABLE of_the_login")
+    for name in ("aam", "postgres"):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await _ask(f"{postgres.warehouse_url.removesuffix('/warehouse')}/{name}", "SELECT 1")
+    password = postgres.data_dir / "warehouse_password"
+    assert stat.S_IMODE(password.stat().st_mode) == 0o600
+    assert password.read_text() not in {postgres.password, postgres.services_password}
+    assert password.read_text() not in postgres.log.read_text()
+
+
+async def test_a_warehouse_from_before_becomes_its_logins(own_postgres: servers.Postgres) -> None:
+    """With every table and schema that a superuser wrote, at the next start."""
+    as_superuser = own_postgres.url_of("warehouse")
     for statement in (
-        "DROP ROLE aam_mesh",
-        "REVOKE ALL ON DATABASE aam FROM aam_services",
-        "DROP ROLE aam_services",
+        'CREATE TABLE "Account" AS SELECT 1 AS n',
+        "CREATE SCHEMA crm CREATE TABLE leads (n int)",
+        "ALTER DATABASE warehouse OWNER TO aam",
+        "DROP ROLE aam_warehouse",
+    ):
+        await _ask(as_superuser, statement)
+    own_postgres.stop()
+    (own_postgres._cluster / servers._HAS_WAREHOUSE_LOGIN).unlink()
+    own_postgres.start()
+    await _ask(own_postgres.warehouse_url, 'ALTER TABLE "Account" ADD more int')
+    await _ask(own_postgres.warehouse_url, "DROP SCHEMA crm CASCADE")
+
+
+def test_what_a_server_writes_is_its_users_alone(
+    postgres: servers.Postgres, own_valkey: servers.Valkey
+) -> None:
+    """Logs, the events' files and the passwords."""
+    files = [*postgres.data_dir.iterdir(), *own_valkey.data_dir.rglob("*")]
+    names = {file.name for file in files}
+    assert {"server.log", "password", "appendonlydir", "valkey.conf"} <= names
+    assert [file for file in files if file.is_file() and file.stat().st_mode & 0o077] == []
+    assert stat.S_IMODE(own_valkey.data_dir.stat().st_mode) == 0o700
+
+
+async def test_each_service_has_a_login_of_its_own(postgres: servers.Postgres) -> None:
+    """Its password is nobody else's, and in no log."""
+    urls = {service: postgres.url_for(service) for service in servers.SERVICES}
+    for service, url in urls.items():
+        assert await _ask(url, "SELECT current_user") == f"aam_{service}_login"
+        assert url.partition(":")[2].partition("@")[0].rpartition(":")[2] not in (
+            postgres.log.read_text()
+        )
+    assert len({url.partition("@")[0].rpartition(":")[2] for url in urls.values()}) == 5
+
+
+async def test_a_cluster_from_before_gets_the_logins(own_postgres: servers.Postgres) -> None:
+    """At its next start; and where that was interrupted, at the one after."""
+    logins = [servers.login_of(service) for service in servers.SERVICES]
+    groups = [f"aam_{service}" for service in servers.SERVICES]
+    for statement in (
+        f"DROP ROLE aam_mesh, {', '.join(logins)}",
+        f"REVOKE ALL ON DATABASE aam FROM aam_services, {', '.join(groups)}",
+        f"DROP ROLE aam_services, {', '.join(groups)}",
     ):
         await _ask(own_postgres.url, statement)
     for _ in range(2):
         own_postgres.stop()
-        (own_postgres._cluster / servers._HAS_LOGIN).unlink()
+        (own_postgres._cluster / servers._HAS_LOGINS).unlink()
         own_postgres.start()
         assert await _ask(own_postgres.services_url, "SELECT current_user") == "aam_mesh"
+        assert await _ask(own_postgres.url_for("rag_engine"), "SELECT 1") == 1
     assert own_postgres.services_password not in own_postgres.log.read_text()
 
 

@@ -1,0 +1,100 @@
+"""Pages of rows as JSON text, newest first, each ending where the next begins."""
+
+from __future__ import annotations
+
+import base64
+import functools
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import TextClause, text
+
+from shared.errors import Invalid
+
+EMPTY = '{"items":[],"next":null}'
+Cursor = tuple[datetime, UUID]
+
+
+def stamp(column: str) -> str:
+    """SQL for a time as callers see it: RFC 3339 in UTC, with microseconds and a `Z`."""
+    return f"""to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
+
+
+@functools.cache
+def page(
+    table: str, item: str, conditions: str, *, at: str = "created_at", identity: str = "id"
+) -> TextClause:
+    """The statement of a page: `{"items": […], "next": cursor or null}`.
+
+    `table` is called `t` in `item`, which is SQL for one row as JSON, and in `conditions`. Rows are
+    in the order of `at` and `identity`. Its parameters are `limit` and those of the conditions.
+    """
+    newest = f"t.{at} DESC, t.{identity} DESC"
+    # nosemgrep: built-sql - all of it is ours, values are parameters
+    return text(f"""
+        WITH page AS (
+            SELECT * FROM {table} t WHERE {conditions} ORDER BY {newest} LIMIT :limit + 1
+        ), kept AS (
+            SELECT * FROM page t ORDER BY {newest} LIMIT :limit
+        )
+        SELECT json_build_object(
+            'items', coalesce((SELECT json_agg({item} ORDER BY {newest}) FROM kept t), '[]'),
+            'next', CASE WHEN (SELECT count(*) FROM page) > :limit THEN (
+                SELECT translate(encode(convert_to(concat_ws(' ',
+                    to_char(t.{at} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US'), t.{identity}
+                ), 'UTF8'), 'base64'), E'+/=\\n', '-_')
+                FROM kept t ORDER BY t.{at}, t.{identity} LIMIT 1) END
+        )::text
+    """)  # noqa: S608 - no input
+
+
+def after_cursor(
+    cursor: Cursor | None, at: str = "created_at"
+) -> tuple[list[str], dict[str, object]]:
+    """The condition and the parameters by which a page begins after a cursor."""
+    if cursor is None:
+        return [], {}
+    return [f"(t.{at}, t.id) < (:after_at, :after_id)"], {
+        "after_at": cursor[0],
+        "after_id": cursor[1],
+    }
+
+
+def cursor_of(at: datetime, id_: UUID) -> str:
+    """The cursor that the SQL of a page gives for its last row."""
+    told = f"{at:%Y-%m-%dT%H:%M:%S.%f} {id_}"
+    return base64.urlsafe_b64encode(told.encode()).decode().rstrip("=")
+
+
+def read_cursor(cursor: str) -> Cursor:
+    """The position that a page's `next` names.
+
+    Raises:
+        Invalid: it is no cursor of ours.
+    """
+    at, id_ = read_position(cursor)
+    try:
+        return at, UUID(id_)
+    except ValueError:
+        raise _bad_cursor() from None
+
+
+def read_position(cursor: str) -> tuple[datetime, str]:
+    """The same for rows whose id is no UUID.
+
+    Raises:
+        Invalid: it is no cursor of ours.
+    """
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        at, _, id_ = base64.urlsafe_b64decode(padded.encode()).decode().partition(" ")
+        position = datetime.fromisoformat(at + "+00:00"), id_
+    except ValueError:
+        raise _bad_cursor() from None
+    if not id_.isprintable():  # which Postgres could not be asked for
+        raise _bad_cursor()
+    return position
+
+
+def _bad_cursor() -> Invalid:
+    return Invalid("`after` is not a cursor of this list.", code="bad_cursor")

@@ -1,0 +1,172 @@
+"""What is wrong with a request, in words: which parameter or member, and what was probably meant.
+
+A member's name is repeated where it is a plain word; a value never is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, get_args
+from weakref import WeakKeyDictionary
+
+from fastapi import Request, params
+from fastapi.dependencies.utils import get_flat_params
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+from pydantic_core import ErrorDetails
+
+from shared.domain.nearest import did_you_mean
+from shared.errors import Invalid
+from shared.gate import OPEN
+from shared.input import place
+
+_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,39}")
+"""A name that may be repeated: too short for a key, and nothing that a log would stumble over."""
+_TOLD = 3
+"""Faults that the sentence names; `fields` has them all."""
+
+# Messages of these types come from the schema alone; others may quote what was sent.
+_SAFE_MESSAGES = frozenset(
+    {
+        "bool_parsing",
+        "bool_type",
+        "datetime_type",
+        "dict_type",
+        "enum",
+        "finite_number",
+        "float_parsing",
+        "float_type",
+        "greater_than",
+        "greater_than_equal",
+        "int_type",
+        "less_than",
+        "less_than_equal",
+        "list_type",
+        "literal_error",
+        "missing",
+        "string_pattern_mismatch",
+        "string_too_long",
+        "string_too_short",
+        "string_type",
+        "timezone_aware",
+        "too_long",
+        "too_short",
+    }
+)
+_MESSAGES = {
+    "uuid_parsing": "Input should be a UUID",
+    "uuid_type": "Input should be a UUID",
+    "int_parsing": "Input should be a whole number",
+    "int_parsing_size": "Input should be a smaller number",
+    "int_from_float": "Input should be a whole number",
+    "model_attributes_type": "Input should be a JSON object",
+    "model_type": "Input should be a JSON object",
+    "json_invalid": "Input should be JSON",
+}
+
+_queries: WeakKeyDictionary[Callable[..., Any], dict[str, bool]] = WeakKeyDictionary()
+"""By the function that answers the route."""
+
+
+def invalid(request: Request, error: RequestValidationError) -> Invalid:
+    """What is wrong with a request, each fault with its place in it."""
+    route = request.scope.get("route")
+    field = route.body_field if isinstance(route, APIRoute) else None
+    body = None if field is None else field.field_info.annotation
+    fields = [_field(fault, body) for fault in error.errors()]
+    told = [f"{field['field']}: {field['message'].rstrip('.')}" for field in fields[:_TOLD]]
+    more = f"; and {len(fields) - _TOLD} more" if len(fields) > _TOLD else ""
+    return Invalid(f"{'; '.join(told)}{more}.".replace("?.", "?"), fields=fields)
+
+
+def _field(fault: ErrorDetails | Mapping[str, Any], body: object) -> dict[str, str]:
+    kind, location = fault["type"], place(fault["loc"])
+    if kind == "extra_forbidden":
+        known = _members(body, fault["loc"][1:-1])
+        location[-1], message = _unknown("member", location[-1], known)
+    elif kind in _SAFE_MESSAGES or kind.startswith("aam_"):
+        message = fault["msg"]
+    else:
+        message = _MESSAGES.get(kind, "Input is invalid")
+    shown = (part if part.isdecimal() or _WORD.fullmatch(part) else "…" for part in location)
+    return {"field": ".".join(shown), "type": kind, "message": message}
+
+
+def _unknown(what: str, name: str, known: Sequence[str]) -> tuple[str, str]:
+    """A name that is not known, as it may be shown, and the sentence about it."""
+    if not _WORD.fullmatch(name):
+        return "…", f"Unknown {what}; known are {', '.join(known)}" if known else f"Unknown {what}"
+    return name, f"Unknown {what} '{name}'{did_you_mean(name, known)}"
+
+
+def _members(body: object, location: Sequence[str | int]) -> list[str]:
+    """The members that the models at a place in the body have."""
+    models = list(_models(body))
+    for part in location:
+        inner = [
+            field.annotation
+            for model in models
+            for name, field in model.model_fields.items()
+            if part in (name, field.alias)
+        ]
+        # An index, a key or the tag of a union is within what is there already.
+        if inner:
+            models = [model for annotation in inner for model in _models(annotation)]
+    return sorted(
+        {field.alias or name for one in models for name, field in one.model_fields.items()}
+    )
+
+
+def _models(annotation: object) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models(argument)
+
+
+async def expect_known_query(request: Request) -> None:
+    """See that a request has no query parameter that its route does not read, nor one twice.
+
+    Raises:
+        Invalid: it has; `fields` names each.
+    """
+    given = request.query_params
+    route = request.scope.get("route")
+    if not given or not isinstance(route, APIRoute) or route.path in OPEN:
+        return
+    known = _query_of(route)
+    fields = []
+    for name in dict.fromkeys(given.keys()):
+        if name not in known:
+            shown, message = _unknown("query parameter", name, sorted(known))
+            fields.append(_told(shown, "unknown_parameter", message))
+        elif not known[name] and len(given.getlist(name)) > 1:
+            message = f"Query parameter '{name}' is given more than once"
+            fields.append(_told(name, "repeated_parameter", message))
+    if fields:
+        sentences = [field["message"].rstrip(".") for field in fields[:_TOLD]]
+        raise Invalid(f"{'; '.join(sentences)}.".replace("?.", "?"), fields=fields)
+
+
+def _told(name: str, kind: str, message: str) -> dict[str, str]:
+    return {"field": f"query.{name}", "type": kind, "message": message.rstrip(".")}
+
+
+def _query_of(route: APIRoute) -> dict[str, bool]:
+    """The query parameters that a route reads, and whether each may be given more than once."""
+    known = _queries.get(route.endpoint)
+    if known is None:
+        known = _queries[route.endpoint] = {
+            field.alias: _takes_several(field.field_info.annotation)
+            for field in get_flat_params(route.dependant)
+            if isinstance(field.field_info, params.Query)
+        }
+    return known
+
+
+def _takes_several(annotation: object) -> bool:
+    return getattr(annotation, "__origin__", None) is list or any(
+        _takes_several(argument) for argument in get_args(annotation)
+    )

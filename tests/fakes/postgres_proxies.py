@@ -1,0 +1,176 @@
+"""Proxies before a real Postgres: one speaks TLS, one loses the answer to a commit."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import struct
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Collection
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from urllib.parse import urlsplit
+
+import trustme
+
+
+class Proxy(ABC):
+    """Hands sessions on to a Postgres; none of them outlives the block that it is open in."""
+
+    def __init__(self, upstream: str) -> None:
+        """Stand before the Postgres at this URL."""
+        url = urlsplit(upstream)
+        self._upstream = (url.hostname, url.port)
+        self._sessions: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[int]:
+        """Listen on a port of 127.0.0.1, which the block gets."""
+        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        try:
+            async with server:
+                yield server.sockets[0].getsockname()[1]
+        finally:
+            for session in self._sessions:
+                session.cancel()
+            await asyncio.gather(*self._sessions, return_exceptions=True)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        session = asyncio.create_task(self._serve(reader, writer))
+        self._sessions.add(session)
+        session.add_done_callback(self._sessions.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, asyncio.IncompleteReadError):
+            async with AsyncExitStack() as connections:
+                connections.push_async_callback(_abort, writer)
+                up_reader, up_writer = await asyncio.open_connection(*self._upstream)
+                connections.push_async_callback(_abort, up_writer)
+                await self._relay(reader, writer, up_reader, up_writer)
+
+    @abstractmethod
+    async def _relay(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        up_reader: asyncio.StreamReader,
+        up_writer: asyncio.StreamWriter,
+    ) -> None:
+        """One session; both its connections are reset when this returns."""
+
+
+class TlsProxy(Proxy):
+    """Speaks TLS before a Postgres whose build cannot, as a pooler does; or is passed in clear."""
+
+    def __init__(self, upstream: str, issued: trustme.LeafCert) -> None:
+        """Show this certificate."""
+        super().__init__(upstream)
+        self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        issued.configure_cert(self._context)
+        self.encrypted: list[bool] = []
+        """One entry for each session that got through."""
+
+    async def _relay(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        up_reader: asyncio.StreamReader,
+        up_writer: asyncio.StreamWriter,
+    ) -> None:
+        first = await reader.readexactly(8)
+        wants_tls = first == struct.pack("!ii", 8, 80877103)
+        if wants_tls:
+            writer.write(b"S")
+            await writer.start_tls(self._context)
+            first = await reader.readexactly(8)
+        self.encrypted.append(wants_tls)
+        up_writer.write(first)
+        both = [
+            asyncio.create_task(_pump(reader, up_writer)),
+            asyncio.create_task(_pump(up_reader, writer)),
+        ]
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await _cancel(*both)
+
+
+STORY = (b"INSERT INTO operations", b"INSERT INTO snapshots", b"owner = NULL, document = NULL")
+"""What the transactions of an operation say: its intent, what it found, its end."""
+
+
+class LossyCommit(Proxy):
+    """Cuts the line once, at a COMMIT: the one after `spared` others.
+
+    With `about` only transactions are counted whose statements hold one of these texts; a session
+    sends the text of each statement once, when it prepares it.
+    """
+
+    def __init__(
+        self, upstream: str, *, delivers: bool, spared: int = 0, about: Collection[bytes] = (b"",)
+    ) -> None:
+        """`delivers`: whether the commit itself arrives."""
+        super().__init__(upstream)
+        self._delivers = delivers
+        self._spared = spared
+        self._about = about
+        self.is_armed = False
+        self.has_cut = asyncio.Event()
+
+    async def _relay(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        up_reader: asyncio.StreamReader,
+        up_writer: asyncio.StreamWriter,
+    ) -> None:
+        answers = asyncio.create_task(_pump(up_reader, writer))
+        try:
+            said = b""
+            while sent := await reader.read(65536):
+                said += sent
+                if b"COMMIT;" in sent:  # not the READ COMMITTED of a BEGIN
+                    is_counted = any(text in said for text in self._about)
+                    said = b""
+                    if is_counted and self._cuts():
+                        self.has_cut.set()
+                        await _cancel(answers)
+                        if self._delivers:
+                            up_writer.write(sent)
+                            await up_reader.readuntil(b"COMMIT\0")
+                        return
+                up_writer.write(sent)
+        finally:
+            await _cancel(answers)
+
+    def _cuts(self) -> bool:
+        if not self.is_armed:
+            return False
+        self._spared -= 1
+        self.is_armed = self._spared >= 0
+        return not self.is_armed
+
+
+def moved(url: str, port: int) -> str:
+    """The URL of a Postgres, at the port of its proxy."""
+    return url.replace(f":{urlsplit(url).port}/", f":{port}/")
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Hand on until one side ends, then end the other."""
+    with suppress(OSError):
+        while got := await reader.read(65536):
+            writer.write(got)
+    writer.close()
+
+
+async def _cancel(*tasks: asyncio.Task[None]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _abort(writer: asyncio.StreamWriter) -> None:
+    """Reset the connection, and wait until it is gone."""
+    writer.transport.abort()
+    with suppress(OSError):
+        await writer.wait_closed()

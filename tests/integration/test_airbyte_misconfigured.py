@@ -1,0 +1,174 @@
+"""A wrong address, a login that is not there, a token endpoint that fails: each named, at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from services.orchestrator.airbyte_setup import SetupFailed, SetupSettings, ready_airbyte
+from shared.airbyte_client import AirbyteClient, ClientCredentials
+from shared.errors import (
+    AamError,
+    UpstreamDenied,
+    UpstreamLoginOff,
+    UpstreamNoToken,
+    UpstreamUnreachable,
+)
+from tests.fakes.airbyte_server import WORKSPACE_ID, AirbyteServer, Auth
+
+pytestmark = pytest.mark.exact
+
+WORKSPACE = UUID(WORKSPACE_ID)
+Plant = Callable[[AirbyteServer], None]
+
+
+def client_of(airbyte: AirbyteServer) -> AirbyteClient:
+    """A client with an id and a secret."""
+    credentials = ClientCredentials(airbyte.client_id, airbyte.client_secret)
+    return AirbyteClient(airbyte.url, credentials, timeout=5)
+
+
+def settings_of(airbyte: AirbyteServer, folder: Path) -> SetupSettings:
+    """What the setup is given."""
+    return SetupSettings(
+        _env_file=None,
+        supabase_db_url="postgresql://aam:x@127.0.0.1:1/aam",
+        airbyte_api_url=airbyte.url,
+        aam_settings_dir=folder,
+        airbyte_start_timeout="30",
+        airbyte_start_poll="0.05",
+    )
+
+
+def token(status: int, body: Any) -> Plant:
+    """The token endpoint answers so, for good."""
+    return lambda airbyte: airbyte.answer(
+        "applications/token", body, status=status, times=None, effect=False
+    )
+
+
+def micronaut(message: str, detail: str) -> dict[str, Any]:
+    """An error of Airbyte's web framework."""
+    return {
+        "message": message,
+        "_links": {"self": {"href": "/api/v1/applications/token", "templated": False}},
+        "_embedded": {"errors": [{"message": detail, "_links": {}, "_embedded": {}}]},
+    }
+
+
+REFUSED = micronaut("Bad Request", "Invalid client id or token")
+NO_PAGE = micronaut("Not Found", "Page Not Found")
+CLASS_NAME = {"message": "…", "exceptionClassName": "java.lang.IllegalStateException"}
+NGINX = "<html><head><title>502 Bad Gateway</title></head></html>"
+PUBLIC = {"type": "about:blank", "status": 404}
+
+LOGINS: list[tuple[str, Auth, Plant, type[AamError], str]] = [
+    ("off, no endpoint", "none", token(404, NO_PAGE), UpstreamLoginOff, "login is switched off"),
+    ("off, refused", "none", token(400, REFUSED), UpstreamLoginOff, "login is switched off"),
+    ("off, 401", "none", token(401, b""), UpstreamLoginOff, "login is switched off"),
+    ("off, a proxy's 404", "none", token(404, NGINX), UpstreamLoginOff, "login is switched off"),
+    ("wrong, 400", "token", token(400, REFUSED), UpstreamDenied, "refused the client id"),
+    ("wrong, 401", "token", token(401, REFUSED), UpstreamDenied, "refused the client id"),
+    ("no endpoint", "token", token(404, NO_PAGE), UpstreamNoToken, "has no applications/token"),
+    ("the public API", "token", token(404, PUBLIC), UpstreamNoToken, "applications/token was"),
+    ("a web page", "token", token(200, "<html>Sign in</html>"), UpstreamNoToken, "a web page"),
+    ("502", "token", token(502, NGINX), UpstreamNoToken, "token endpoint does not work now"),
+    ("500", "token", token(500, CLASS_NAME), UpstreamNoToken, "token endpoint does not work now"),
+    ("408", "token", token(408, CLASS_NAME), UpstreamNoToken, "token endpoint does not work now"),
+]
+
+
+@pytest.mark.parametrize(
+    "name,auth,plant,expected,words", LOGINS, ids=[name for name, *_ in LOGINS]
+)
+async def test_a_login_that_fails_is_named(
+    name: str, auth: Auth, plant: Plant, expected: type[AamError], words: str, tmp_path: Path
+) -> None:
+    """The call itself is never sent, and what is for good is asked for once."""
+    async with AirbyteServer(auth=auth) as airbyte, client_of(airbyte) as client:
+        plant(airbyte)
+        with pytest.raises(AamError) as caught:
+            await client.list_sources(WORKSPACE)
+        assert type(caught.value) is expected
+        assert words in caught.value.detail
+        assert airbyte.called("sources/list") == []
+        is_for_good = isinstance(caught.value, UpstreamDenied) or "now" not in caught.value.detail
+        assert len(airbyte.called("applications/token")) == (1 if is_for_good else 5)
+
+        with pytest.raises(expected) as health:
+            await client.health()
+        assert health.value.detail == caught.value.detail
+        with pytest.raises((expected, SetupFailed)) as setup:
+            await ready_airbyte(settings_of(airbyte, tmp_path), client)
+        assert words in str(setup.value)
+
+
+async def test_a_release_that_refuses_right_ones_is_named() -> None:
+    """1.8.0 to 1.8.5 answer 400 and 401 to the right client id and secret (airbyte#65592)."""
+    for version, is_named in (("1.8.0", True), ("1.8.5", True), ("1.8.6", False), ("2.0.0", False)):
+        async with (
+            AirbyteServer(version=version, auth="token") as airbyte,
+            client_of(airbyte) as client,
+        ):
+            token(401, REFUSED)(airbyte)
+            with pytest.raises(UpstreamDenied) as caught:
+                await client.list_sources(WORKSPACE)
+            assert ("1.8.5" in caught.value.detail) is is_named
+
+
+async def test_a_missing_login_is_named() -> None:
+    """Where Airbyte asks for one and AAM has none, the settings are named."""
+    async with AirbyteServer(auth="token") as airbyte, AirbyteClient(airbyte.url) as client:
+        with pytest.raises(UpstreamDenied) as caught:
+            await client.list_sources(WORKSPACE)
+    assert "AIRBYTE_CLIENT_ID" in caught.value.detail
+
+
+ADDRESSES: list[tuple[str, int, Any]] = [
+    ("the web app's page", 200, "<!doctype html><html><title>Airbyte</title></html>"),
+    ("the web app's nginx", 405, "<html><title>405 Not Allowed</title></html>"),
+    ("a login page", 302, b""),
+    ("the public API", 404, PUBLIC),
+    ("another path of Airbyte's server", 404, NO_PAGE),
+    ("another program", 404, {"detail": "Not Found"}),
+    ("another program's 200", 200, {"status": "ok"}),
+    ("nothing", 204, b""),
+]
+
+
+@pytest.mark.parametrize(
+    "status,body", [rest for _, *rest in ADDRESSES], ids=[name for name, *_ in ADDRESSES]
+)
+async def test_a_wrong_address_is_named(status: int, body: Any, tmp_path: Path) -> None:
+    """Setup ends at once, a read asks once, and both say what to look at."""
+    async with AirbyteServer(auth="none") as airbyte, AirbyteClient(airbyte.url) as client:
+        airbyte.answer("*", body, status=status, times=None, effect=False)
+        with pytest.raises(AamError) as caught:
+            await client.get_source(uuid4())
+        assert caught.value.code in ("upstream_not_airbyte", "upstream_unsupported")
+        assert "AIRBYTE_API_URL" in caught.value.detail
+        assert len(airbyte.requests) == 1
+
+        with pytest.raises(SetupFailed, match="AIRBYTE_API_URL is wrong"):
+            await ready_airbyte(settings_of(airbyte, tmp_path), client)
+        assert len(airbyte.requests) == 2
+        with pytest.raises(AamError) as health:
+            await client.health()
+        assert "AIRBYTE_API_URL" in health.value.detail
+
+
+async def test_a_wrong_address_with_a_login_is_named_as_one(tmp_path: Path) -> None:
+    """The token is asked for there first; what answers is named, and not the client id."""
+    async with AirbyteServer(auth="token") as airbyte, client_of(airbyte) as client:
+        airbyte.answer("*", "<html>Welcome</html>", times=None, effect=False)
+        with pytest.raises(UpstreamUnreachable) as caught:
+            await client.list_sources(WORKSPACE)
+        assert caught.value.code == "upstream_not_airbyte"
+        assert "AIRBYTE_API_URL" in caught.value.detail
+        assert len(airbyte.requests) == 2
+        with pytest.raises(SetupFailed, match="AIRBYTE_API_URL is wrong"):
+            await ready_airbyte(settings_of(airbyte, tmp_path), client)

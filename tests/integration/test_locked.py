@@ -1,0 +1,105 @@
+"""A connection whose status in Airbyte is neither active nor inactive: AAM never writes over it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.integration.conftest import Mesh
+from tests.integration.drifting import ACCOUNT, drift, offering, post, repairs_until
+
+Json = dict[str, Any]
+
+
+def upstream(mesh: Mesh, connection: Json) -> Json:
+    """The connection as Airbyte has it."""
+    found: Json = mesh.airbyte.connections[connection["airbyte_connection_id"]]
+    return found
+
+
+async def shown(mesh: Mesh, connection: Json) -> Json:
+    """The connection as people see it."""
+    found: Json = (await mesh.orchestrator.get(f"/connections/{connection['id']}")).json()
+    return found
+
+
+async def until(mesh: Mesh, connection: Json, is_so: Callable[[Json], bool]) -> Json:
+    """The connection as people see it, once it is so."""
+    async with asyncio.timeout(10):
+        while not is_so(seen := await shown(mesh, connection)):  # noqa: ASYNC110 (another's doing)
+            await asyncio.sleep(0.02)
+    return seen
+
+
+async def operations_ended(mesh: Mesh) -> None:
+    """Wait until no operation is open."""
+    query = "SELECT count(*) FROM operations WHERE status IN ('running', 'undoing')"
+    async with asyncio.timeout(10):
+        while await mesh.sql.fetchval(query):  # noqa: ASYNC110 (another task's doing)
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    "status, code", [("locked", "locked"), ("suspended_by_plan", "status_unknown")]
+)
+async def test_it_stays_locked_through_a_pause_and_a_resume(
+    mesh: Mesh, status: str, code: str
+) -> None:
+    """A lost cursor would pause it, and comes back; people see that Airbyte has locked it."""
+    connection = await mesh.onboard()
+    upstream(mesh, connection)["status"] = status
+
+    await drift(mesh, connection, offering(ACCOUNT, cursor=None))
+    await repairs_until(mesh, connection, ["proposed"])
+    seen = await until(mesh, connection, lambda one: one["upstream_code"] is not None)
+    assert (seen["upstream_code"], seen["paused_by"]) == (code, None)
+    assert upstream(mesh, connection)["status"] == status
+
+    await drift(mesh, connection, offering(ACCOUNT))
+    await repairs_until(mesh, connection, ["superseded"])
+    await operations_ended(mesh)
+    assert upstream(mesh, connection)["status"] == status
+
+
+async def test_one_that_was_locked_while_aam_paused_it_is_not_resumed(mesh: Mesh) -> None:
+    """The approve applies its catalog, and the status stays Airbyte's."""
+    connection = await mesh.onboard()
+    await drift(mesh, connection, offering(ACCOUNT, cursor=None))
+    await until(mesh, connection, lambda one: one["paused_by"] is not None)
+    upstream(mesh, connection)["status"] = "locked"
+    (repair,) = await repairs_until(mesh, connection, ["proposed"])
+
+    status, decided = await post(mesh, f"/repairs/{repair['id']}/approve", {"by": "Ada"})
+
+    assert (status, decided["state"]) == (200, "applied")
+    assert upstream(mesh, connection)["status"] == "locked"
+    seen = await shown(mesh, connection)
+    assert (seen["upstream_code"], seen["paused_by"]) == ("locked", None)
+
+
+async def test_one_that_was_locked_while_aam_paused_it_is_let_go(mesh: Mesh) -> None:
+    """The cursor comes back: nothing is resumed, and AAM no longer says that it has paused it."""
+    connection = await mesh.onboard()
+    await drift(mesh, connection, offering(ACCOUNT, cursor=None))
+    await until(mesh, connection, lambda one: one["paused_by"] is not None)
+    upstream(mesh, connection)["status"] = "locked"
+
+    await drift(mesh, connection, offering(ACCOUNT))
+
+    seen = await until(mesh, connection, lambda one: one["paused_by"] is None)
+    assert (seen["upstream_code"], upstream(mesh, connection)["status"]) == ("locked", "locked")
+
+
+async def test_a_heal_that_ends_a_breaking_change_leaves_it_locked(mesh: Mesh) -> None:
+    """Airbyte's flag is taken back, and its lock is not."""
+    connection = await mesh.onboard()
+    upstream(mesh, connection).update(status="locked", breakingChange=True)
+
+    await drift(mesh, connection, offering(ACCOUNT | {"Region__c": "string"}))
+
+    await repairs_until(mesh, connection, ["applied"])
+    held = upstream(mesh, connection)
+    assert (held["status"], held["breakingChange"]) == ("locked", False)

@@ -1,0 +1,154 @@
+"""The synchronous connection of the migrations: libpq's TLS, sockets, and what a refusal says."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import psycopg2.extensions
+import pytest
+import trustme
+from sqlalchemy import text
+
+from local import servers
+from shared.config import PostgresAddress, SslMode, postgres_address
+from shared.database import Database, connect_synchronously
+from shared.errors import Unavailable
+from tests.integration.conftest import REPOSITORY
+from tests.integration.tls_door import tls_door
+
+CANARY = "AAMCANARYpassword"
+_ENCRYPTED = text("SELECT 1")
+
+
+def asked(address: PostgresAddress) -> str:
+    """Whether libpq spoke TLS, once a query was answered; else the refusal."""
+    try:
+        connection = connect_synchronously(address)
+    except Unavailable as refused:
+        return refused.detail
+    with connection:
+        assert connection.scalar(_ENCRYPTED) == 1
+        driver = connection.connection.driver_connection
+        assert isinstance(driver, psycopg2.extensions.connection)
+        return "encrypted" if driver.info.ssl_in_use else "in clear"
+
+
+@pytest.fixture(scope="module")
+def ca() -> trustme.CA:
+    """The authority that signed the door's certificate."""
+    return trustme.CA()
+
+
+@pytest.mark.parametrize(
+    "host, mode, authority, outcome",
+    [
+        ("localhost", "require", "ours", "encrypted"),
+        ("localhost", "prefer", "ours", "encrypted"),
+        ("localhost", "verify-full", "ours", "encrypted"),
+        ("127.0.0.1", "verify-ca", "ours", "encrypted"),
+        ("localhost", "require", None, "encrypted"),
+        ("localhost", "prefer", None, "encrypted"),
+        ("localhost", "allow", None, "in clear"),
+        ("localhost", "disable", "ours", "in clear"),
+        ("127.0.0.1", "require", "ours", "does not match host name"),
+        ("127.0.0.1", "verify-full", "ours", "does not match host name"),
+        ("localhost", "require", "other", "certificate verify failed"),
+        ("localhost", "verify-ca", "other", "certificate verify failed"),
+        ("localhost", "verify-full", None, "certificate verify failed"),
+    ],
+)
+async def test_a_ca_verifies_as_it_does_for_the_services(
+    postgres: servers.Postgres,
+    ca: trustme.CA,
+    tmp_path: Path,
+    host: str,
+    mode: SslMode,
+    authority: str | None,
+    outcome: str,
+) -> None:
+    """SUPABASE_DB_CA_FILE becomes sslrootcert, and `require` then verifies name and chain."""
+    (ca if authority == "ours" else trustme.CA()).cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    async with tls_door(postgres.url, ca.issue_cert("localhost")) as port:
+        address = PostgresAddress(
+            host=host, port=port, user="aam", password=postgres.password, database="aam",
+            ssl_mode=mode, ssl_root_cert=tmp_path / "ca.pem" if authority else None,
+        )  # fmt: skip
+        answer = await asyncio.to_thread(asked, address)
+
+    assert outcome in answer
+    assert postgres.password not in answer
+
+
+@pytest.fixture
+def folders(server_dir: Path) -> tuple[Path, Path]:
+    """One for a server's socket, one for its data."""
+    socket, data = (Path(tempfile.mkdtemp(dir=server_dir)) for _ in range(2))
+    socket.chmod(0o777)
+    data.chmod(0o711)
+    return socket, data
+
+
+async def test_a_unix_socket(folders: tuple[Path, Path]) -> None:
+    """Named as libpq does, in `host` or percent-encoded; for the services' driver as well."""
+    folder, data = folders
+    options = {**servers.THROW_AWAY, "unix_socket_directories": str(folder)}
+    with servers.start_postgres(data, options=options) as server:
+        account = f"postgresql://aam:{server.password}@"
+        for url in (
+            f"{account}/aam?host={folder}&port={server.port}",
+            f"{account}:{server.port}/aam?host={folder}",
+            f"{account}{str(folder).replace('/', '%2F')}:{server.port}/aam",
+        ):
+            address = postgres_address(url)
+            assert (address.host, address.port) == (str(folder), server.port)
+            assert await asyncio.to_thread(asked, address) == "in clear"
+            db = Database.at(address, application="test")
+            async with db.read() as session:
+                assert await session.scalar(text("SELECT inet_client_addr()")) is None
+            await db.close()
+
+
+@pytest.mark.parametrize(
+    "url, reason",
+    [
+        ("postgresql://aam:{password}@127.0.0.1:{port}/aam", "password authentication failed"),
+        ("postgresql://aam:{password}@127.0.0.1:{free}/aam", "Connection refused"),
+        (
+            "postgresql://aam:{password}@127.0.0.1:{port}/aam?sslmode=require",
+            "does not support SSL",
+        ),
+        ("postgresql://aam:{password}@no-such-host.invalid/aam", "could not translate host name"),
+    ],
+)
+def test_a_refusal_is_one_line_without_the_password(
+    postgres: servers.Postgres, tmp_path: Path, url: str, reason: str
+) -> None:
+    """What libpq says, after what it is about."""
+    filled = url.format(password=CANARY, port=postgres.port, free=servers.free_port())
+    run = subprocess.run(
+        [sys.executable, "-m", "alembic", "upgrade", "head"],
+        env={**os.environ, "SUPABASE_DB_URL": filled, "MIGRATION_DB_URL": ""},
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert run.returncode == 1
+    assert run.stderr.startswith("The registry cannot be reached: ")
+    assert reason in run.stderr
+    assert run.stderr.count("\n") == 1
+    assert CANARY not in run.stdout + run.stderr
+
+
+def test_a_password_that_a_reason_repeats_is_left_out(postgres: servers.Postgres) -> None:
+    """Such as one that is also the name of the user."""
+    address = postgres_address(f"postgresql://{CANARY}:{CANARY}@127.0.0.1:{postgres.port}/aam")
+
+    assert CANARY not in asked(address)

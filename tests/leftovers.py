@@ -1,0 +1,261 @@
+"""Every test cleans up after itself: a pytest plugin that fails a test which leaves something.
+
+What the process holds is compared before a test's own fixtures are set up and after they are torn
+down: tasks of the event loop, sockets and pipes, child processes, temporary files. What a fixture
+of a wider scope starts is its own until the end of that scope; a module is compared as a whole.
+
+A run has a temporary folder of its own, and a mark in the environment of what it starts, so that
+`tests/reaper.py` leaves neither when the run has ended, by `kill -9` as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Generator, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tests import reaper
+
+GRACE_S = 10.0
+"""How long what is about to end may take; nothing waits where nothing is left."""
+_UNTIL_COLLECTED_S = 0.1
+
+_has_failed = pytest.StashKey[bool]()
+
+
+@dataclass(frozen=True)
+class Held:
+    """What this process holds that ends with whoever opened it."""
+
+    tasks: frozenset[asyncio.Task[Any]] = frozenset()
+    descriptors: frozenset[tuple[int, str]] = frozenset()
+    children: frozenset[int] = frozenset()
+    files: frozenset[str] = frozenset()
+
+    @classmethod
+    def now(cls) -> Held:
+        """Of the session's event loop, this process and the run's temporary folder."""
+        tasks = frozenset(asyncio.all_tasks(_run.loop)) if _run.loop else frozenset()
+        with suppress(RuntimeError):
+            tasks -= {asyncio.current_task()}
+        return cls(tasks, frozenset(_descriptors()), frozenset(_children()), frozenset(_files()))
+
+    def __add__(self, other: Held) -> Held:
+        return Held(*(getattr(self, one.name) | getattr(other, one.name) for one in fields(self)))
+
+    def __sub__(self, other: Held) -> Held:
+        return Held(*(getattr(self, one.name) - getattr(other, one.name) for one in fields(self)))
+
+    def __bool__(self) -> bool:
+        return any(getattr(self, one.name) for one in fields(self))
+
+    def described(self) -> Iterator[str]:
+        """A line for each."""
+        for task in self.tasks:
+            yield f"a task: {task!r}"
+        for number, link in sorted(self.descriptors):
+            yield _described(number, link)
+        for pid in sorted(self.children):
+            yield f"the process {pid}: {_command(pid)}"
+        for name in sorted(self.files):
+            yield f"the temporary file {name}"
+
+    def end(self) -> None:
+        """End it, so that no later test meets it."""
+        for task in self.tasks:
+            task.cancel()
+        transports = _transports()
+        for number, _ in self.descriptors:
+            if (transport := transports.get(number)) is not None:
+                transport.abort()
+        for pid in self.children:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+class _Run:
+    """What this process's run has: its event loop, its mark, its folder, its reaper."""
+
+    loop: asyncio.AbstractEventLoop | None = None
+    known = Held()
+    """What fixtures that outlive a test have started, and what was reported; grows only."""
+
+    def __init__(self) -> None:
+        self.mark = f"{os.environ.get(reaper.VARIABLE, '')}{secrets.token_hex(4)}/"
+        self.folder = Path(tempfile.mkdtemp(prefix="aam-tests-"))
+        self.folder.chmod(0o711)  # the user Postgres runs as passes through
+        self._before = {name: os.environ.get(name) for name in (reaper.VARIABLE, "TMPDIR")}
+        self._leash, other_end = socket.socketpair()
+        with other_end:
+            self._reaper = subprocess.Popen(
+                [sys.executable, "-I", "-S", reaper.__file__, self.mark, str(self.folder)],
+                stdin=other_end.fileno(),
+                start_new_session=True,
+                env={},
+                cwd="/",
+            )
+        os.environ[reaper.VARIABLE] = self.mark
+        os.environ["TMPDIR"] = tempfile.tempdir = str(self.folder)
+
+    @property
+    def reaper_pid(self) -> int:
+        return self._reaper.pid
+
+    def end(self) -> None:
+        """Have the reaper clean up, and wait for it."""
+        for name, value in self._before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
+        tempfile.tempdir = None
+        self._leash.close()
+        self._reaper.wait(2 * reaper.PATIENCE_S)
+
+
+_run: _Run
+
+
+def pytest_configure() -> None:
+    """Give the run its folder and its mark."""
+    global _run  # noqa: PLW0603 (one run a process, and hooks are functions)
+    _run = _Run()
+
+
+def pytest_unconfigure() -> None:
+    """Leave nothing."""
+    _run.end()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> Generator[None, object, object]:
+    """What a fixture of a wider scope starts does not belong to the test that came first."""
+    if fixturedef.scope == "function":
+        return (yield)
+    before = Held.now()
+    try:
+        return (yield)
+    finally:
+        _run.known += Held.now() - before
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Remember which test failed: it may well have left something, and that is not its fault."""
+    report = yield
+    if not report.passed:
+        item.stash[_has_failed] = True
+    return report
+
+
+@pytest_asyncio.fixture(autouse=True, scope="module", loop_scope="session")
+async def a_module_leaves_nothing(request: pytest.FixtureRequest) -> AsyncIterator[None]:
+    """What outlives its tests ends with the module."""
+    _run.loop = asyncio.get_running_loop()
+    before, marked = Held.now(), reaper.marked(_run.mark).keys()
+    yield
+    left = await _left_since(before)
+    orphans = reaper.marked(_run.mark).keys() - marked - left.children
+    orphans -= _run.known.children
+    left += Held(children=frozenset(orphans))
+    if request.session.shouldfail or request.session.shouldstop:
+        left.end()  # it is torn down after the last test's report
+        return
+    await _refuse(left, "This module")
+
+
+@pytest_asyncio.fixture(autouse=True, loop_scope="session")
+async def a_test_leaves_nothing(request: pytest.FixtureRequest) -> AsyncIterator[None]:
+    """A plugin's fixture for every test is set up before its others, and torn down after them."""
+    before = Held.now()
+    yield
+    if not (Held.now() - before):
+        return
+    left = await _left_since(before)
+    if request.node.stash.get(_has_failed, False):
+        _run.known += left
+        left.end()
+        return
+    await _refuse(left, "This test")
+
+
+async def _left_since(before: Held) -> Held:
+    """What is still held after a while, and after a garbage collection, which warns by itself."""
+    loop = asyncio.get_running_loop()
+    began, is_collected = loop.time(), False
+    while left := Held.now() - before - _run.known:
+        if loop.time() - began > GRACE_S:
+            break
+        if not is_collected and loop.time() - began > _UNTIL_COLLECTED_S:
+            gc.collect()
+            is_collected = True
+        await asyncio.sleep(0.005)
+    return left
+
+
+async def _refuse(left: Held, who: str) -> None:
+    _run.known += left
+    lines = list(left.described())
+    left.end()
+    await asyncio.sleep(0)
+    if lines:
+        pytest.fail("\n- ".join([f"{who} left behind:", *lines]), pytrace=False)
+
+
+def _descriptors() -> Iterator[tuple[int, str]]:
+    """Sockets, pipes and their like; plain files warn by themselves."""
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            link = os.readlink(f"/proc/self/fd/{name}")
+            if not link.startswith("/"):
+                yield int(name), link
+
+
+def _children() -> Iterator[int]:
+    for thread in os.listdir("/proc/self/task"):
+        with suppress(OSError):
+            listed = Path(f"/proc/self/task/{thread}/children").read_text()
+            yield from (pid for pid in map(int, listed.split()) if pid != _run.reaper_pid)
+
+
+def _files() -> Iterator[str]:
+    """Pytest keeps folders of its own there."""
+    names = os.listdir(_run.folder)
+    return (name for name in names if not name.startswith("pytest-of-"))
+
+
+def _transports() -> dict[int, Any]:
+    return dict(getattr(_run.loop, "_transports", {}))
+
+
+def _command(pid: int) -> str:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").strip() or "it has ended"
+    return "it has ended"
+
+
+def _described(number: int, link: str) -> str:
+    if (transport := _transports().get(number)) is not None:
+        return f"a transport: {transport!r} of {transport.get_protocol()!r}"
+    with suppress(OSError), socket.socket(fileno=os.dup(number)) as one:
+        if one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            return f"a listening socket: {one.getsockname()}"
+        with suppress(OSError):
+            return f"a socket: {one.getsockname()} to {one.getpeername()}"
+        return f"a socket: {one.getsockname()}"
+    return f"a file descriptor: {link}"

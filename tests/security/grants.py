@@ -1,0 +1,129 @@
+"""Which service may do what with each table and column of the registry: what is expected.
+
+Written out apart from `migrations/privileges.sql`, so that a line more there turns a test red.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+SERVICES = ("orchestrator", "auth_broker", "drift_repair_agent", "schema_observer", "rag_engine")
+
+_KEY_READ = "SELECT(id digest owner scopes expires_at last_used_at revoked_at)"
+_KEY_USE = f"{_KEY_READ} UPDATE(last_used_at)"
+_SNAPSHOT_SEEN = "UPDATE(seen_at raw_hashes stream_hashes airbyte_catalog_id)"
+_QUEUE = "SELECT INSERT UPDATE DELETE"
+_QUEUE_USERS = {
+    "orchestrator": _QUEUE,
+    "drift_repair_agent": _QUEUE,
+    "schema_observer": _QUEUE,
+}
+
+MATRIX: Mapping[str, Mapping[str, str]] = {
+    "alembic_version": {},
+    "api_keys": {
+        "orchestrator": "SELECT INSERT UPDATE(last_used_at revoked_at)",
+        "drift_repair_agent": _KEY_USE,
+        "schema_observer": _KEY_USE,
+        "rag_engine": _KEY_USE,
+    },
+    "connections": {
+        "orchestrator": "SELECT INSERT UPDATE",
+        "drift_repair_agent": "SELECT UPDATE(status heal_id healing_since catalog_version"
+        " failure_code failure_detail drifted_upstream_at upstream_code paused_by event_seq"
+        " updated_at)",
+        "schema_observer": "SELECT UPDATE(event_seq updated_at)",
+        "rag_engine": "SELECT(id name)",
+    },
+    "credential_audit": {"auth_broker": "INSERT"},
+    "discoveries": {
+        "orchestrator": "SELECT INSERT UPDATE",
+        "schema_observer": "SELECT INSERT UPDATE DELETE",
+    },
+    "drifts": {"drift_repair_agent": "SELECT", "schema_observer": "SELECT INSERT"},
+    "events": {
+        "orchestrator": "SELECT INSERT UPDATE(published_at)",
+        "drift_repair_agent": "SELECT INSERT",
+        "schema_observer": "SELECT INSERT",
+    },
+    "job_history": {
+        "orchestrator": "SELECT INSERT UPDATE",
+        "drift_repair_agent": "SELECT",
+        "schema_observer": "SELECT(connection_id started_at ended_at)",
+    },
+    "knowledge": {"rag_engine": "SELECT INSERT"},
+    "looks": {
+        "orchestrator": "SELECT INSERT UPDATE",
+        "drift_repair_agent": "SELECT INSERT UPDATE",
+        "schema_observer": "SELECT INSERT UPDATE",
+    },
+    "observations": {"schema_observer": "SELECT INSERT UPDATE DELETE"},
+    "operations": {
+        "orchestrator": "SELECT INSERT UPDATE DELETE",
+        "drift_repair_agent": "SELECT INSERT UPDATE DELETE",
+        "schema_observer": "SELECT(connection_id kind status created_at)",
+    },
+    "pgqueuer": _QUEUE_USERS,
+    "pgqueuer_log": _QUEUE_USERS,
+    "pgqueuer_schedules": {},
+    "pgqueuer_statistics": _QUEUE_USERS,
+    "plans": {"drift_repair_agent": "SELECT INSERT UPDATE DELETE", "schema_observer": "SELECT"},
+    "policies": {
+        "orchestrator": "SELECT",
+        "drift_repair_agent": "SELECT INSERT UPDATE",
+        "schema_observer": "SELECT(connection_id policy)",
+    },
+    "repairs": {
+        "drift_repair_agent": "SELECT INSERT UPDATE",
+        "schema_observer": "SELECT(connection_id state snapshot_id ended_at)",
+    },
+    "setting_changes": {
+        "drift_repair_agent": "SELECT INSERT",
+        "schema_observer": "SELECT INSERT",
+    },
+    "snapshots": {
+        "orchestrator": f"SELECT INSERT {_SNAPSHOT_SEEN}",
+        "drift_repair_agent": "SELECT",
+        "schema_observer": f"SELECT INSERT {_SNAPSHOT_SEEN}",
+    },
+    "stream_schemas": {
+        "orchestrator": "SELECT INSERT UPDATE(created_at)",
+        "drift_repair_agent": "SELECT",
+        "schema_observer": "SELECT INSERT UPDATE(created_at)",
+    },
+    "sync_catalog_versions": {
+        "orchestrator": "SELECT INSERT",
+        "drift_repair_agent": "SELECT INSERT",
+        "schema_observer": "SELECT",
+    },
+    "watches": {
+        "orchestrator": "SELECT(connection_id interval_seconds)",
+        "schema_observer": "SELECT INSERT UPDATE",
+    },
+    "webhook_deliveries": {"drift_repair_agent": "SELECT INSERT UPDATE"},
+    "webhooks": {"drift_repair_agent": "SELECT INSERT UPDATE"},
+}
+"""For each table, what each service may: verbs of the whole table, or of columns in brackets."""
+
+
+class Right(NamedTuple):
+    """One verb on one column; `*` where the verb is about whole rows."""
+
+    table: str
+    column: str
+    verb: str
+
+
+def expected(service: str, columns: Mapping[str, set[str]]) -> set[Right]:
+    """Every right of a service, column by column; `columns` are those of each table there is."""
+    rights = set()
+    for table, services in MATRIX.items():
+        for verb, named in re.findall(r"([A-Z]+)(?:\(([^)]*)\))?", services.get(service, "")):
+            if verb == "DELETE":
+                rights.add(Right(table, "*", verb))
+            else:
+                of_these = set(named.split()) or columns[table]
+                rights |= {Right(table, column, verb) for column in of_these}
+    return rights

@@ -1,0 +1,199 @@
+"""What every service answers alike: unknown routes and parameters, HEAD, the bytes of JSON."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import asyncpg
+import orjson
+import pytest
+from fastapi import FastAPI
+from fastapi.routing import iter_route_contexts
+
+from shared.access import KEY_SCOPES
+from shared.gate import DOCS, OPEN
+from tests import access
+from tests.security.conftest import Answer, Headers, ask, bearer, insert_key
+
+ID = "7d0c7f4e-6a3c-4b9d-9a57-0f3c1d2b4e5f"
+
+
+@pytest.fixture
+async def caller(sql: asyncpg.Connection[asyncpg.Record]) -> Headers:
+    """The headers of a caller that may everything."""
+    key = await insert_key(sql, *KEY_SCOPES)
+    return [bearer(key.key)]
+
+
+def headers_for(service: str, caller: Headers) -> Headers:
+    """What opens a service: the broker takes a sibling's token, and each token once."""
+    if service != "auth_broker":
+        return caller
+    token = access.signer("orchestrator").token(
+        "auth_broker", "credentials:read", credential_id="salesforce-prod"
+    )
+    return [bearer(token)]
+
+
+def walk(apps: dict[str, FastAPI]) -> Iterator[tuple[str, str, set[str]]]:
+    """Every path of every service, filled in, with all the methods that it takes."""
+    for service, app in apps.items():
+        routes = list(iter_route_contexts(app.routes))
+        for path in {re.sub(r"\{[^}]+\}", ID, str(route.path)) for route in routes}:
+            matching = [route for route in routes if route.path_regex.match(path)]
+            methods = set().union(*(route.methods or () for route in matching))
+            yield service, path, methods | ({"HEAD"} if "GET" in methods else set())
+
+
+def problem(answer: Answer) -> dict[str, Any]:
+    """The problem that was answered, whole and as one line."""
+    told: dict[str, Any] = answer.json()
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert {"type", "title", "status", "detail", "code", "request_id"} <= told.keys()
+    assert told["status"] == answer.status
+    assert answer.body == orjson.dumps(told) + b"\n"
+    assert int(answer.headers["content-length"]) == len(answer.body)
+    return told
+
+
+async def test_a_method_that_a_path_does_not_take(
+    apps: dict[str, FastAPI], caller: Headers
+) -> None:
+    """405, with every method of the path in Allow, whichever route each is."""
+    for service, path, methods in walk(apps):
+        if path in DOCS:
+            continue
+        for method in {"PUT", "PATCH", "OPTIONS", "BREW", "GET", "HEAD"} - methods:
+            answer = await ask(apps[service], method, path, headers_for(service, caller))
+
+            assert answer.status == 405, (service, method, path)
+            assert set(answer.headers["allow"].split(", ")) == methods, (service, method, path)
+            if method != "HEAD":
+                assert problem(answer)["code"] == "method_not_allowed"
+
+
+async def test_a_path_that_there_is_not(apps: dict[str, FastAPI], caller: Headers) -> None:
+    """404 in every form, and never a redirect."""
+    for service, app in apps.items():
+        for path in ("/nothing", "/", "//", "/nothing/", "/health%2F", "/\x00", "/ü", "/..", "/\n"):
+            answer = await ask(app, "GET", path, headers_for(service, caller))
+
+            assert answer.status == 404, (service, path)
+            assert problem(answer)["code"] == "no_such_route"
+
+
+async def test_a_slash_at_the_end_is_another_path(
+    apps: dict[str, FastAPI], caller: Headers
+) -> None:
+    """404 that says so; with a redirect a POST would lose its body, and a key go elsewhere."""
+    for service, path, methods in walk(apps):
+        for method in methods:
+            answer = await ask(apps[service], method, f"{path}/", headers_for(service, caller))
+
+            assert answer.status == 404, (service, method, path)
+            assert "location" not in answer.headers
+            if method != "HEAD":
+                assert "without the slash" in problem(answer)["detail"], (service, path)
+
+
+async def test_head_is_get_without_the_body(apps: dict[str, FastAPI], caller: Headers) -> None:
+    """The same status, the same headers, whether or not there is such a thing."""
+    for service, path, methods in walk(apps):
+        if "GET" not in methods:
+            continue
+        got = await ask(apps[service], "GET", path, headers_for(service, caller))
+        head = await ask(apps[service], "HEAD", path, headers_for(service, caller))
+
+        assert head.status == got.status, path
+        assert head.body == b"", path
+        same = got.headers.keys() - {"x-request-id", "content-length"}
+        assert {name: head.headers[name] for name in same} == {
+            name: got.headers[name] for name in same
+        }
+        assert head.headers["content-length"].isdigit()
+
+
+async def test_an_unknown_query_parameter_is_refused_by_name(
+    apps: dict[str, FastAPI], caller: Headers
+) -> None:
+    """On every route, before anything is done; a value is not repeated."""
+    for service, path, methods in walk(apps):
+        if path in OPEN | DOCS:
+            continue
+        for method in methods & {"GET", "DELETE"}:
+            answer = await ask(
+                apps[service],
+                method,
+                path,
+                headers_for(service, caller),
+                query="limitt=s3cr3t-value&limitt=2",
+            )
+
+            told = problem(answer)
+            where = (service, method, path, told)
+            assert (answer.status, told["code"]) == (422, "invalid_request"), where
+            assert "Unknown query parameter 'limitt'" in told["detail"], where
+            assert told["fields"][0]["field"] == "query.limitt", where
+            assert b"s3cr3t" not in answer.body, where
+
+
+KNOWN = "known are after, archived, limit, name, status."
+QUERIES = {
+    "stat=ACTIVE": "Unknown query parameter 'stat'; did you mean 'status'?",
+    "Status=ACTIVE": "Unknown query parameter 'Status'; did you mean 'status'?",
+    "limit=1&limit=2": "Query parameter 'limit' is given more than once.",
+    "zzz=1": "Unknown query parameter 'zzz'.",
+    "%00=1": f"Unknown query parameter; {KNOWN}",
+    f"{'a' * 41}=1": f"Unknown query parameter; {KNOWN}",
+    "limit=0": "query.limit: Input should be greater than or equal to 1.",
+    "limit=501": "query.limit: Input should be less than or equal to 500.",
+    f"limit={'9' * 40}": "query.limit: Input should be less than or equal to 500.",
+    f"limit={'9' * 5000}": "query.limit: Input should be a smaller number.",
+    "limit=1.5": "query.limit: Input should be a whole number.",
+    "limit=": "query.limit: Input should be a whole number.",
+    "archived=perhaps": (
+        "query.archived: Input should be a valid boolean, unable to interpret input."
+    ),
+    "status=archived": "query.status: Input should be 'PENDING', 'ACTIVE', 'FAILED' or 'HEALING'.",
+    "after=garbage": "`after` is not a cursor of this list.",
+    "after=%FF%FE": "`after` is not a cursor of this list.",
+    "name=a%00b": "query.name: String should match pattern '^[^\\x00]*$'.",
+}
+
+
+async def test_what_is_wrong_with_a_query_is_said(
+    apps: dict[str, FastAPI], caller: Headers
+) -> None:
+    """In a sentence, with the nearest known name; names that are no words are not repeated."""
+    for query, detail in QUERIES.items():
+        answer = await ask(apps["orchestrator"], "GET", "/connections", caller, query=query)
+
+        assert answer.status == 422, query
+        assert problem(answer)["detail"] == detail
+
+
+async def test_what_may_be_given_twice_is(apps: dict[str, FastAPI], caller: Headers) -> None:
+    """Repairs of several states are asked for by repeating the parameter."""
+    answer = await ask(
+        apps["drift_repair_agent"], "GET", "/repairs", caller, query="state=proposed&state=failed"
+    )
+    assert answer.status == 200, answer.body
+
+
+async def test_health_takes_any_query(apps: dict[str, FastAPI]) -> None:
+    """Load balancers add what they like, so that nothing on the way answers from a cache."""
+    for app in apps.values():
+        assert (await ask(app, "GET", "/health", query="_=1")).status == 200
+
+
+async def test_json_is_compact_and_ends_in_a_newline(
+    apps: dict[str, FastAPI], caller: Headers
+) -> None:
+    """Whoever wrote it: Postgres, pydantic, msgspec or orjson."""
+    for service, path, methods in walk(apps):
+        if "GET" in methods and path not in DOCS - {"/openapi.json"}:
+            answer = await ask(apps[service], "GET", path, headers_for(service, caller))
+
+            assert answer.body == orjson.dumps(answer.json()) + b"\n", (service, path)

@@ -1,0 +1,114 @@
+"""Guesses of keys: few per address, few lines in the log, and nothing learned by their time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, TypeAlias
+
+import asyncpg
+import pytest
+from fastapi import FastAPI
+
+from shared import registry
+from shared.access import KEY_SCOPES
+from shared.guesses import Guesses
+from shared.keys import KeyRing, new_key
+from tests.security.conftest import ask, bearer, build, close, insert_key
+
+Sql: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+
+@pytest.fixture
+async def app(registry_url: str, sql: Sql) -> AsyncIterator[FastAPI]:
+    """A service of which an address may fail three times a minute."""
+    app = build("rag_engine", registry_url, failed_keys_per_minute=3)
+    yield app
+    await close(app)
+
+
+@pytest.fixture
+def queries(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The ids that the registry is asked for."""
+    asked: list[str] = []
+    find = registry.find_key
+
+    async def counted(session: Any, id_: str) -> Any:
+        asked.append(id_)
+        return await find(session, id_)
+
+    monkeypatch.setattr(registry, "find_key", counted)
+    return asked
+
+
+async def test_an_address_that_fails_too_often_is_answered_429(
+    app: FastAPI, sql: Sql, queries: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Before anything is looked up; whoever was known lately goes on, at that address, too."""
+    caplog.set_level("WARNING")
+    known, other = [await insert_key(sql, *KEY_SCOPES) for _ in range(2)]
+    assert (await ask(app, "GET", "/knowledge", [bearer(known.key)])).status == 200
+
+    seen = [await ask(app, "GET", "/knowledge", [bearer(new_key("test").key)]) for _ in range(50)]
+
+    assert [answer.status for answer in seen] == [401] * 3 + [429] * 47
+    assert seen[-1].json()["code"] == "too_many_failures"
+    assert 1 <= int(seen[-1].headers["retry-after"]) <= 20
+    assert len(queries) == 4
+    assert caplog.text.count("caller_not_proved") == 3
+    for key, client, status in (
+        (known.key, "127.0.0.1", 200),
+        (other.key, "127.0.0.1", 429),
+        (other.key, "127.0.0.2", 200),
+        (other.key, "127.0.0.1", 200),
+    ):
+        answer = await ask(app, "GET", "/knowledge", [bearer(key)], client=client)
+        assert answer.status == status, (key == known.key, client)
+    assert (await ask(app, "GET", "/knowledge")).status == 401
+    assert (await ask(app, "GET", "/health")).status == 200
+
+
+async def test_a_wrong_secret_costs_as_much_as_an_unknown_id(
+    app: FastAPI, sql: Sql, queries: list[str]
+) -> None:
+    """One query each, also for the id of a key that was just taken for good."""
+    key, revoked = await insert_key(sql, "admin"), await insert_key(sql, "admin", is_revoked=True)
+    ring = KeyRing(app.state.db)
+    assert await ring.caller(key.key) is not None
+    tail = "A" if key.key[-1] != "A" else "B"
+    wrong = [key.key[:-1] + tail, revoked.key[:-1] + tail, revoked.key, new_key("test").key]
+    queries.clear()
+
+    for presented in wrong * 3:
+        before = len(queries)
+        assert await ring.caller(presented) is None
+        assert len(queries) == before + 1
+    assert await ring.caller(key.key) is not None
+    assert len(queries) == len(wrong) * 3
+
+
+def test_ipv6_is_counted_by_network() -> None:
+    """One caller has 2**64 addresses; and the forms of an IPv4 address are one."""
+    now = 0.0
+    guesses = Guesses(2, clock=lambda: now)
+    for address in ("2001:db8::1", "2001:db8::2:1"):
+        guesses.fail(address)
+
+    with pytest.raises(Exception, match="presented too much"):
+        guesses.expect_few("2001:db8::ffff", "x")
+    guesses.expect_few("2001:db8:0:1::1", "x")
+    for address in ("10.0.0.7", "::ffff:10.0.0.7"):
+        guesses.fail(address)
+    with pytest.raises(Exception, match="presented too much"):
+        guesses.expect_few("10.0.0.7", "x")
+    now = 31.0
+    guesses.expect_few("10.0.0.7", "x")
+
+
+def test_the_log_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever the number of addresses."""
+    caplog.set_level("WARNING")
+    guesses = Guesses(1000, clock=lambda: 0.0)
+    for number in range(500):
+        guesses.fail(f"10.0.{number // 250}.{number % 250}")
+
+    assert caplog.text.count("caller_not_proved") == 30
