@@ -45,7 +45,7 @@ async def imported(mesh: Mesh, *, dry_run: bool = False) -> tuple[Json, Json]:
     order = {"airbyte_connection_id": made["connectionId"], "dry_run": dry_run}
     answer = await mesh.orchestrator.post("/connections/import", json=order)
     assert answer.status_code == 200, answer.text
-    (report,) = answer.json()
+    (report,) = answer.json()["items"]
     connection = {
         "id": report.get("connection_id"),
         "airbyte_connection_id": made["connectionId"],
