@@ -91,7 +91,7 @@ async def observe(
 
     The source is asked each time, and that counts: 429 `discovery_quota` means that it was
     discovered as often in 24 hours as its policy allows; 409 `sync_running`, that its connector
-    renews tokens and a sync has one in use.
+    renews tokens and a sync has one in use: with `{"believe": true}` it is asked all the same.
     """
     if ask is not None and ask.believe:
         require(Scope.REPAIRS_DECIDE)

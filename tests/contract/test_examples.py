@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from typing import Any
@@ -33,6 +34,8 @@ ORDER_OF_METHODS = ("get", "post", "put", "delete")
 NOT_AS_IT_STANDS = {
     # Its body is the answer of the orchestrator's /discover, which is tried for itself below.
     "POST /repair/apply_new_catalog",
+    # Tried before the source loses what version 1 needs.
+    "POST /connections/{connection_id}/rollback",
     # Of the repair that is proposed, one of the two.
     "POST /repairs/{repair_id}/reject",
     # There is none that failed.
@@ -103,12 +106,13 @@ async def run(client: httpx.AsyncClient, document: Json, ids: Json) -> list[str]
 
 async def proposed(mesh: Mesh, connection_id: str) -> str:
     """The repair of a field that was dropped, which waits for a person."""
-    while True:
-        answer = await mesh.drift_repair_agent.get(
-            "/repairs", params={"connection_id": connection_id, "state": "proposed"}
-        )
-        if found := answer.json()["items"]:
-            return str(found[0]["id"])
+    asked = {"connection_id": connection_id, "state": "proposed"}
+    async with asyncio.timeout(20):
+        while True:
+            answer = await mesh.drift_repair_agent.get("/repairs", params=asked)
+            if found := answer.json()["items"]:
+                return str(found[0]["id"])
+            await asyncio.sleep(0.05)
 
 
 async def test_every_example_runs(mesh: Mesh) -> None:
@@ -125,6 +129,11 @@ async def test_every_example_runs(mesh: Mesh) -> None:
     discovered = (await mesh.orchestrator.post(f"/connections/{id_}/discover")).json()
     applied = await mesh.drift_repair_agent.post("/repair/apply_new_catalog", json=discovered)
     assert applied.status_code == 200, applied.text
+    paths = documents["drift_repair_agent"]["paths"]
+    rollback = paths["/connections/{connection_id}/rollback"]["post"]
+    order = example_of(documents["drift_repair_agent"], rollback)
+    back = await mesh.drift_repair_agent.post(f"/connections/{id_}/rollback", json=order)
+    assert back.status_code == 200, back.text
     mesh.airbyte.add_field("Account", "Region__c")
     observe = f"/connections/{id_}/observe"
     assert (await mesh.schema_observer.post(observe)).json()["outcome"] == "changed"
@@ -137,7 +146,7 @@ async def test_every_example_runs(mesh: Mesh) -> None:
     operations = (await mesh.orchestrator.get("/operations")).json()["items"]
     ids = {
         "connection_id": id_,
-        "credential_id": order["credential_id"],
+        "credential_id": ORDER["credential_id"],
         "version": 1,
         "from_version": 1,
         "to_version": 1,

@@ -232,7 +232,7 @@ async def test_what_was_imported_with_it_is_healed_on(mesh: Mesh) -> None:
 
 async def test_one_that_appears_inside_of_a_synced_field_is_for_a_person(mesh: Mesh) -> None:
     """Approved, the field around it is left out whole."""
-    owner = {"type": ["null", "object"], "properties": {"Name": {"type": "string"}}}
+    owner: Json = {"type": ["null", "object"], "properties": {"Name": {"type": "string"}}}
     mesh.airbyte.offers(offering(ACCOUNT | {"Owner__c": owner}))
     connection = await mesh.onboard()
     grown = deepcopy(owner)
