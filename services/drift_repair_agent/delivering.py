@@ -46,9 +46,7 @@ AGAIN_AFTER: Final = (
 """The pauses between tries; a message that fails once more after the last is given up."""
 _LONGEST_PAUSE: Final = AGAIN_AFTER[-1]
 _BOTH_SECRETS_FOR: Final = timedelta(hours=24)
-_KEPT: Final = timedelta(days=30)
 _EVERY: Final = timedelta(milliseconds=500)
-_PRUNED_EVERY: Final = timedelta(hours=1)
 _RECORD_WITHIN: Final = timedelta(seconds=5)
 _FINISH_WITHIN_S: Final = 1.5
 _NONE: Final = timedelta(0)
@@ -82,8 +80,7 @@ class Deliveries:
     @property
     def looks(self) -> Sequence[Look]:
         """What is to be looked at again and again."""
-        sending = [Look(self.look, _EVERY)] if self._signer.is_able else []
-        return [*sending, Look(self._prune, _PRUNED_EVERY, name="webhook_deliveries")]
+        return [Look(self.look, _EVERY)] if self._signer.is_able else []
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -196,10 +193,6 @@ class Deliveries:
         if due.rotated_at is not None and datetime.now(UTC) - due.rotated_at < _BOTH_SECRETS_FOR:
             generations.append(due.generation - 1)
         return [self._signer.secret(due.webhook_id, generation) for generation in generations]
-
-    async def _prune(self) -> None:
-        async with self._db.transaction() as session:
-            await registry.prune_deliveries(session, kept=_KEPT)
 
 
 def _log_failure(webhook_id: UUID, task: asyncio.Task[Outcome]) -> None:

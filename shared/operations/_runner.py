@@ -514,14 +514,16 @@ class Operations:
 
     # Telling
 
-    async def view(self, operation_id: UUID) -> str:
-        """One operation as JSON text.
+    async def view(self, operation_id: UUID, *, is_explained: bool) -> str:
+        """One operation as JSON text; why a connector failed where `is_explained`.
 
         Raises:
             NotFound: there is none.
         """
         async with self._db.read() as session:
-            found: str | None = await session.scalar(sql.VIEW, {"id": operation_id})
+            found: str | None = await session.scalar(
+                sql.VIEW, {"id": operation_id, "explained": is_explained}
+            )
         if found is None:
             raise NotFound(f"No operation {operation_id}.")
         return found
@@ -533,6 +535,7 @@ class Operations:
         status: OperationStatus | None,
         cursor: registry.Cursor | None,
         limit: int,
+        is_explained: bool,
     ) -> str:
         """A page of operations as JSON text, newest first; of one connection or status."""
         conditions, parameters = registry.after_cursor(cursor)
@@ -543,7 +546,9 @@ class Operations:
             conditions.append("t.status = :status")
             parameters["status"] = status.value
         async with self._db.read() as session:
-            found: str = await session.scalar(sql.a_page(conditions), parameters | {"limit": limit})
+            found: str = await session.scalar(
+                sql.a_page(conditions), parameters | {"limit": limit, "explained": is_explained}
+            )
         return found
 
 

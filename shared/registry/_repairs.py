@@ -299,7 +299,7 @@ async def unsuggested(
 
 _UNSUGGESTED = text("""
     SELECT connection_id FROM repairs
-    WHERE state = 'proposed' AND changes @? '$[*] ? (@.suggestion_missing == true)'
+    WHERE state = 'proposed' AND summary->'suggestions_missing' = 'true'
         AND connection_id <> ALL(CAST(:but AS uuid[]))
     ORDER BY updated_at LIMIT :limit
 """)
@@ -318,16 +318,17 @@ class RepairFilter:
 
 _REPAIR_JSON = f"""
     json_build_object(
+        {{changes}}
         'id', r.id, 'connection_id', r.connection_id,
         'connection_name', (SELECT c.name FROM connections c WHERE c.id = r.connection_id),
         'kind', r.kind, 'state', r.state,
         'drift_id', r.drift_id, 'parent_id', r.parent_id, 'superseded_by', r.superseded_by,
         'snapshot_id', r.snapshot_id, 'base_version', r.base_version,
-        'target_version', r.target_version, 'changes', r.changes, 'decisions', r.decisions,
+        'target_version', r.target_version, 'decisions', r.decisions,
         'verify', CASE WHEN r.verify_by_sync THEN 'sync' ELSE 'read_back' END,
         'operation_id', r.operation_id, 'version_number', r.version_number,
         'restored_version', r.restored_version, 'job_id', r.job_id,
-        'suggestions_missing', r.changes @? '$[*] ? (@.suggestion_missing == true)',
+        'suggestions_missing', r.summary->'suggestions_missing',
         'waits_for', CASE WHEN r.ended_at IS NULL THEN r.failure_code END,
         'failure_code', CASE WHEN r.ended_at IS NOT NULL THEN r.failure_code END,
         'failure_detail', r.failure_detail, 'not_learned', r.not_learned,
@@ -337,6 +338,14 @@ _REPAIR_JSON = f"""
         'ended_at', {stamp("r.ended_at")}
     )
 """  # noqa: S608 - no input
+_WHOLE = _REPAIR_JSON.format(changes="'changes', r.changes,")
+_SUMMARY = _REPAIR_JSON.format(
+    changes="""
+        'change_count', r.summary->'change_count', 'changes_by_kind', r.summary->'by_kind',
+        'changes_by_reaction', r.summary->'by_reaction',
+        'first_changes', r.summary->'first_changes',
+    """
+)
 
 
 async def repair_json(session: AsyncSession, repair_id: UUID) -> str:
@@ -351,7 +360,36 @@ async def repair_json(session: AsyncSession, repair_id: UUID) -> str:
     return found
 
 
-_REPAIR = text(f"SELECT {_REPAIR_JSON}::text FROM repairs r WHERE r.id = :id")  # noqa: S608 - no input
+_REPAIR = text(f"SELECT {_WHOLE}::text FROM repairs r WHERE r.id = :id")  # noqa: S608 - no input
+
+
+async def page_of_changes(session: AsyncSession, repair_id: UUID, *, after: int, limit: int) -> str:
+    """Some of a repair's changes as JSON text, in the order of the repair: a page.
+
+    `after` is how many come before it; `next` is None, or what `after` is for the next page.
+
+    Raises:
+        NotFound: there is no such repair.
+    """
+    parameters = {"id": repair_id, "after": after, "limit": limit}
+    found: str | None = await session.scalar(_CHANGES, parameters)
+    if found is None:
+        raise NotFound(f"No repair {repair_id}.")
+    return found
+
+
+_CHANGES = text("""
+    SELECT json_build_object(
+        'items', coalesce((
+            SELECT json_agg(change ORDER BY n)
+            FROM jsonb_array_elements(r.changes) WITH ORDINALITY listed (change, n)
+            WHERE n > CAST(:after AS bigint) AND n <= CAST(:after AS bigint) + :limit
+        ), '[]'),
+        'next', CASE WHEN jsonb_array_length(r.changes) > CAST(:after AS bigint) + :limit
+            THEN CAST(CAST(:after AS bigint) + :limit AS text) END
+    )::text
+    FROM repairs r WHERE r.id = :id
+""")
 
 _PAGE = f"""
     WITH page AS (
@@ -362,7 +400,7 @@ _PAGE = f"""
     )
     SELECT json_build_object(
         'items', coalesce(
-            (SELECT json_agg({_REPAIR_JSON} ORDER BY r.created_at DESC, r.id DESC) FROM kept r),
+            (SELECT json_agg({_SUMMARY} ORDER BY r.created_at DESC, r.id DESC) FROM kept r),
             '[]'
         ),
         'next', CASE WHEN (SELECT count(*) FROM page) > :limit THEN (
@@ -375,7 +413,10 @@ _PAGE = f"""
 
 
 async def page_of_repairs(session: AsyncSession, shown: RepairFilter, *, limit: int) -> str:
-    """A page as JSON text, newest first: `{"items": […], "next": cursor or null}`."""
+    """A page as JSON text, newest first: `{"items": […], "next": cursor or null}`.
+
+    Of each repair's changes it has their numbers and the first three.
+    """
     conditions = ["true"]
     parameters: dict[str, object] = {"limit": limit}
     if shown.connection_id is not None:

@@ -1251,29 +1251,6 @@ async def test_what_is_not_there(agent: httpx.AsyncClient, receiver: Receiver) -
     }
 
 
-async def test_old_deliveries_are_forgotten(
-    db: Database, sql: SQL, replica: Replica, receiver: Receiver
-) -> None:
-    """Thirty days after their end; what waits is never too old."""
-    await replica.add(receiver.url)
-    for _ in range(3):
-        await tell(db, await a_repair(db))
-    rows = await sql.fetch("SELECT id FROM webhook_deliveries")
-    old, recent, waiting = (row["id"] for row in rows)
-    await sql.execute("UPDATE webhook_deliveries SET created_at = now() - interval '90 days'")
-    ended = (
-        "UPDATE webhook_deliveries SET state = 'failed', ended_at = now() - $2::interval"
-        " WHERE id = $1"
-    )
-    await sql.execute(ended, old, timedelta(days=30, seconds=1))
-    await sql.execute(ended, recent, timedelta(days=29))
-
-    await replica.deliveries._prune()
-
-    rows = await sql.fetch("SELECT id FROM webhook_deliveries")
-    assert {row[0] for row in rows} == {recent, waiting}
-
-
 # Where they go
 
 REFUSED = [
