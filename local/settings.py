@@ -74,6 +74,12 @@ class Settings(BaseSettings):
     tied_to_pid: str = Field(default="", pattern=r"^\s*(\d{1,10}(\s+\d{1,10})*)?\s*$")
     """Processes, by their ids with spaces between: when one of them is gone, the mesh ends too."""
 
+    log_max_bytes: int = Field(default=10 * 1024 * 1024, ge=1024)
+    """A process's log that is larger is rotated: its end goes to `<log>.1`."""
+
+    log_keep: int = Field(default=3, ge=1, le=100)
+    """How many ends of each log are kept."""
+
     replicas: int = Field(default=1, ge=1, le=4)
     """How many processes of each service; the ports of the next are a hundred further on."""
 

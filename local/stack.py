@@ -17,17 +17,19 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Self, TypeVar
 
 from dotenv import dotenv_values
 
-from local import airbyte, env_files, guard, servers
+from local import airbyte, env_files, guard, log_rotation, servers
 from local.leash import GRACE_S, Leashed
 from local.sample_org.settings import Settings as SampleOrg
-from local.servers import SERVICES, Server, ServerFailed
+from local.servers import Server, ServerFailed
 from local.settings import Settings
 
+SERVICES = servers.SERVICES
 ROOT = Path(__file__).resolve().parent.parent
 CALL_AIRBYTE = frozenset({"orchestrator", "drift_repair_agent", "schema_observer"})
 _OF_CREDENTIALS = ("CREDENTIAL_", "CREDENTIALS_", "VAULT_")
@@ -58,6 +60,7 @@ _KEY_ENVIRONMENT = "local"
 _REPLICA_PORTS_APART = 100
 _LONGEST_BACK_OFF_S = 30.0
 _HEALTHY_AFTER_S = 60.0
+_LOGS_EVERY_S = 1.0
 
 T = TypeVar("T")
 
@@ -229,6 +232,7 @@ class Stack:
             port=self.settings.valkey_port,
             log=self._logs / "valkey.log",
         )
+        self._watching.append(asyncio.create_task(self._rotate_logs()))
         await self._start(self.postgres, self.valkey)
         migrating = asyncio.create_task(self._migrate())
         try:
@@ -239,7 +243,7 @@ class Stack:
         await self._run("access", self._access_setup())
         await self._start(*self._services())
         self._write_env_files()
-        self._watching = [asyncio.create_task(self._keep_up(one)) for one in self.processes]
+        self._watching += [asyncio.create_task(self._keep_up(one)) for one in self.processes]
 
     async def stop(self) -> None:
         """Stop everything, newest first, and leave no process."""
@@ -388,6 +392,13 @@ class Stack:
             since = time.monotonic()
             self._say(f"{server.name} runs again (pid {server.pid}).")
 
+    async def _rotate_logs(self) -> None:
+        """Keep every log within its bounds, as long as the stack runs."""
+        bounds = {"most_bytes": self.settings.log_max_bytes, "keep": self.settings.log_keep}
+        while True:
+            await self._in_thread(partial(log_rotation.rotate_all, self._logs, **bounds))
+            await asyncio.sleep(_LOGS_EVERY_S)
+
     def _execution_plane(self) -> list[Server]:
         org = SampleOrg()
         org_dir = self._state / "sample_org"
@@ -406,6 +417,7 @@ class Stack:
                 | {
                     "LOCAL_AIRBYTE_PORT": str(self.settings.airbyte_port),
                     "LOCAL_AIRBYTE_STATE_DIR": str(self._state / "airbyte"),
+                    "LOCAL_AIRBYTE_JOB_LOGS_DIR": str(self._logs / "jobs"),
                     "LOCAL_AIRBYTE_CONNECTORS_DIR": str(self.settings.connectors_dir.resolve()),
                     "LOCAL_AIRBYTE_WAREHOUSE_URL": self.postgres.warehouse_url,
                     "LOCAL_AIRBYTE_CONNECTOR_ENV": json.dumps(

@@ -37,6 +37,7 @@ from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 from shared import docs_page, logs, telemetry, validation
 from shared.access import Caller
 from shared.bodies import Bodies
+from shared.descriptions import describe as describe_operation
 from shared.errors import AamError, TooManyRequests, Unavailable
 from shared.gate import Access, Gate, NobodyCanCall, requirements
 from shared.input import ORDER, Limits
@@ -147,19 +148,19 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 _TITLES = {
-    400: "The Idempotency-Key is none, or the body no UTF-8",
-    401: "Nobody knows who asks",
-    403: "Who asks may not",
-    404: "There is no such thing",
+    400: "Malformed request: an invalid Idempotency-Key, or a body that is not UTF-8",
+    401: "Authentication required",
+    403: "Insufficient scope",
+    404: "Not found",
     408: "The body did not arrive in time",
-    409: "Its state does not allow this now",
+    409: "Conflict with the present state",
     413: "The body is too large",
-    415: "The body is not JSON, or encoded",
-    422: "What was sent is not valid, or Airbyte refused it",
-    429: "This caller asks too often: Retry-After says when again",
+    415: "Unsupported media type: a body is plain JSON",
+    422: "Invalid request, or refused by Airbyte",
+    429: "Too many requests; Retry-After says when to try again",
     502: "Airbyte did not do what was asked",
-    503: "Something AAM stands on is away; nothing was recorded",
-    504: "It could not be settled by its deadline, or nobody knows whether it was recorded",
+    503: "A dependency is unavailable; nothing was recorded",
+    504: "Not settled by its deadline, or its outcome is unknown",
 }
 
 
@@ -349,8 +350,7 @@ def _describe_problem(app: FastAPI) -> None:
         schemas.pop("ValidationError", None)
         for operations in schema["paths"].values():
             for operation in operations.values():
-                if "422" in operation["responses"]:
-                    operation["responses"]["422"] = problems(422)[422]
+                describe_operation(operation)
                 if "security" in operation:
                     operation["responses"] |= _REFUSALS
                 if "requestBody" in operation:
@@ -361,7 +361,8 @@ def _describe_problem(app: FastAPI) -> None:
     app.openapi = described  # type: ignore[method-assign]  # FastAPI's documented way
 
 
-_REFUSALS = {str(status): answer for status, answer in problems(401, 403, 429).items()}
+# 422 is also what FastAPI would describe otherwise; every route refuses unknown parameters.
+_REFUSALS = {str(status): answer for status, answer in problems(401, 403, 422, 429).items()}
 _AGAIN_SOON = {"Retry-After": "1"}
 _ASKED_FOR = {401: {"WWW-Authenticate": "Bearer"}, 503: _AGAIN_SOON}
 """The headers that a status has to have."""

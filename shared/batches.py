@@ -71,6 +71,11 @@ async def each(
     return [outcomes[index] for index in sorted(outcomes)]
 
 
+def code_of(error: Exception) -> str:
+    """The code by which a report names why an item failed."""
+    return error.code if isinstance(error, AamError) else AamError.code
+
+
 def raise_expected(outcomes: Iterable[Outcome[Item, Result]]) -> None:
     """Raise the first AamError of a batch that is over: what all of its items need is away.
 
@@ -86,4 +91,5 @@ def _log(log_event: str, error: Exception, fields: Mapping[str, object]) -> None
     if isinstance(error, AamError):
         log.warning(log_event, code=error.code, **fields)
     else:
+        # nosemgrep: logged-exception-text, logged-trace - logs.py writes types and frames alone
         log.error(log_event, code="bug", exc_info=error, **fields)

@@ -85,8 +85,11 @@ class Database:
         self._service = application if application in _OWN_TABLES else "orchestrator"
 
     @classmethod
-    def at(cls, address: PostgresAddress, *, application: str) -> Database:
-        """Open nothing yet: the first transaction connects."""
+    def at(cls, address: PostgresAddress, *, application: str, connections: int = 20) -> Database:
+        """Open nothing yet: the first transaction connects.
+
+        At most so many `connections` are open at once, and half of them stay open.
+        """
         engine = create_async_engine(
             sqlalchemy_url(address),
             connect_args=connect_arguments(address)
@@ -94,8 +97,8 @@ class Database:
             hide_parameters=True,
             json_deserializer=str,  # models.RawJson: JSON stays text
             pool_pre_ping=True,
-            pool_size=10,
-            max_overflow=10,
+            pool_size=(connections + 1) // 2,
+            max_overflow=connections // 2,
             pool_timeout=10,
         )
         telemetry.trace_engine(engine)

@@ -22,6 +22,7 @@ AamError
 │   │       ├── CheckFailed        the source cannot be reached with this credential
 │   │       └── DiscoverFailed     the connector could not list the source's schema
 │   ├── UpstreamDenied       502   our own credentials were refused
+│   │   ├── UpstreamForbidden      Airbyte's 403: an unknown object, or not ours to see
 │   │   └── UpstreamLoginOff       we log in where there is no login
 │   ├── UpstreamConflict     409   Airbyte's 409: something runs already, or a database error
 │   ├── UpstreamUnknown      504   it may have happened
@@ -278,6 +279,12 @@ class UpstreamDenied(Upstream):
 
     title = "Upstream denied us"
     code = "upstream_auth"
+
+
+class UpstreamForbidden(UpstreamDenied):
+    """Airbyte's own 403: it has no such object, or AAM's login may not see it."""
+
+    code = "upstream_forbidden"
 
 
 class UpstreamLoginOff(UpstreamDenied):

@@ -488,6 +488,8 @@ def _output(plane: Plane, body: Body, kind: str) -> Json:
     members = ("message", "failureReason", "catalogId") + (
         ("connectorConfigurationUpdated",) if kind == "check" else ()
     )
+    if output.get("jobId") is not None:
+        told["logs"] = reads.command_logs(plane, output["jobId"])
     return reads.present(told | {name: output.get(name) for name in members})
 
 
@@ -724,9 +726,14 @@ async def _state_get(plane: Plane, body: Body) -> Json:
 # Jobs
 
 
-@_post("jobs/get", "jobs/get_without_logs")
+@_post("jobs/get")
 async def _jobs_get(plane: Plane, body: Body) -> Json:
     return reads.job_and_attempts(plane, body.required("id", int))
+
+
+@_post("jobs/get_without_logs")
+async def _jobs_get_without_logs(plane: Plane, body: Body) -> Json:
+    return reads.job_and_attempts(plane, body.required("id", int), with_logs=False)
 
 
 @_post("jobs/get_light")

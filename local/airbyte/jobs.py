@@ -16,6 +16,7 @@ from uuid import UUID
 import asyncpg
 
 from local.airbyte import catalog, specification
+from local.airbyte.job_logs import JobLog, JobLogs, name_of
 from local.airbyte.metadata import Metadata, Row, dump
 from local.airbyte.runner import ConnectorFailed, Message
 from local.airbyte.store import BY_DEFINITION
@@ -112,9 +113,10 @@ class Attempt:
 class Jobs:
     """Starts, follows and ends sync jobs."""
 
-    def __init__(self, metadata: Metadata, verbs: Verbs) -> None:
+    def __init__(self, metadata: Metadata, verbs: Verbs, job_logs: JobLogs) -> None:
         self._metadata = metadata
         self._verbs = verbs
+        self._job_logs = job_logs
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._unwanted: set[int] = set()
 
@@ -188,6 +190,16 @@ class Jobs:
         self._metadata.end_attempt(job_id, number, "failed", failure, _now())
 
     async def _try(self, job_id: int, number: int, connection_id: str) -> dict[str, Any] | None:
+        """One attempt with its log; why it failed, or None."""
+        with self._job_logs.open(name_of(job_id, number), ()) as job_log:
+            reason = await self._attempt(job_id, number, connection_id, job_log)
+            if reason is not None:
+                job_log.write("platform", reason["externalMessage"], level="error")
+            return reason
+
+    async def _attempt(
+        self, job_id: int, number: int, connection_id: str, job_log: JobLog
+    ) -> dict[str, Any] | None:
         """One attempt; why it failed, or None. The last line of defence for a job."""
         config_schema: Message = {}
         config: Mapping[str, Any] = {}
@@ -200,7 +212,10 @@ class Jobs:
             connector = BY_DEFINITION[UUID(source["definition_id"])]
             config = source["config"]
             config_schema = (await self._verbs.spec(connector))["connectionSpecification"]
-            await self._sync(job_id, number, connection, source, destination)
+            job_log.masks.add(specification.secrets(config, config_schema))
+            counts = {_key(pair["stream"]): Counts() for pair in connection["streams"]}
+            attempt = Attempt(job_id, number, counts)
+            await self._sync(attempt, connection, source, destination, job_log, config_schema)
         except ConnectorFailed as error:
             return reason_of(error, specification.secrets(config, config_schema))
         except asyncpg.PostgresError as error:
@@ -218,13 +233,19 @@ class Jobs:
         return None
 
     async def _sync(
-        self, job_id: int, number: int, connection: Row, source: Row, destination: Row
+        self,
+        attempt: Attempt,
+        connection: Row,
+        source: Row,
+        destination: Row,
+        job_log: JobLog,
+        schema: Message,
     ) -> None:
         streams = connection["streams"]
-        attempt = Attempt(job_id, number, {_key(pair["stream"]): Counts() for pair in streams})
         target = target_of(connection["settings"], destination["config"])
 
         def renew(config: Mapping[str, Any]) -> None:
+            job_log.masks.add(specification.secrets(config, schema))
             renew_config(self._metadata, source["id"], config)
 
         async with (
@@ -234,10 +255,11 @@ class Jobs:
                 catalog.configured(streams),
                 self._state_for(connection),
                 renew,
+                job_log,
             ) as reading,
             await Writer.open(destination["config"]["url"], streams, target) as writer,
         ):
-            self._metadata.set_job(job_id, "running", _now())
+            self._metadata.set_job(attempt.job_id, "running", _now())
             async for message, size in reading.messages():
                 if message["type"] == "RECORD":
                     await self._record(attempt, writer, message["record"], size)

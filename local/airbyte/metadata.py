@@ -54,6 +54,8 @@ CREATE TABLE IF NOT EXISTS commands (
 """
 
 OPEN = ("pending", "running", "incomplete")
+MOST_JOBS = 200
+MOST_DISCOVERIES = 5
 Row = dict[str, Any]
 
 
@@ -116,12 +118,64 @@ class Metadata:
         with self._lock:
             return self._db.execute(sql, values).rowcount
 
-    def keep_catalog(self, catalog_id: UUID, protocol: bytes) -> None:
-        """Store a catalog once, compressed (24 MB become 3)."""
+    def keep_discovery(
+        self,
+        source_id: str,
+        version: str,
+        config_hash: str,
+        catalog_id: UUID,
+        protocol: bytes,
+        now: int,
+    ) -> None:
+        """Store what a source offers; each catalog once, compressed (24 MB become 3)."""
         known = self.one("SELECT 1 AS known FROM catalogs WHERE id = ?", str(catalog_id))
-        if known is None:
-            packed = zlib.compress(protocol, 6)
-            self.write("INSERT OR IGNORE INTO catalogs VALUES (?, ?)", str(catalog_id), packed)
+        packed = zlib.compress(protocol, 6) if known is None else b""
+        with self.transaction():
+            if packed:
+                self.write("INSERT OR IGNORE INTO catalogs VALUES (?, ?)", str(catalog_id), packed)
+            self.write(
+                "INSERT OR REPLACE INTO discoveries VALUES (?, ?, ?, ?, ?)",
+                source_id,
+                version,
+                config_hash,
+                str(catalog_id),
+                now,
+            )
+
+    def prune(self, now: int) -> None:
+        """Delete what is old and that no answer needs: jobs, commands, discoveries, catalogs.
+
+        Of each connection the newest `MOST_JOBS` jobs stay and the last that succeeded; of each
+        source the newest `MOST_DISCOVERIES` discoveries; commands stay for a day.
+        """
+        yesterday = now - 86400
+        with self.transaction():
+            self.write(
+                "DELETE FROM commands WHERE created_at < ?"
+                " AND status NOT IN ('pending', 'running')",
+                yesterday,
+            )
+            self.write(
+                "DELETE FROM jobs WHERE status NOT IN ('pending', 'running', 'incomplete')"
+                " AND (id IN (SELECT id FROM (SELECT id, row_number() OVER"
+                " (PARTITION BY connection_id ORDER BY id DESC) AS place FROM jobs)"
+                " WHERE place > ?) AND id NOT IN (SELECT max(id) FROM jobs"
+                " WHERE status = 'succeeded' GROUP BY connection_id)"
+                " OR created_at < ? AND connection_id NOT IN (SELECT id FROM connections))",
+                MOST_JOBS,
+                yesterday,
+            )
+            self.write(
+                "DELETE FROM discoveries WHERE rowid IN (SELECT rowid FROM (SELECT rowid,"
+                " row_number() OVER (PARTITION BY source_id ORDER BY created_at DESC, rowid DESC)"
+                " AS place FROM discoveries) WHERE place > ?)",
+                MOST_DISCOVERIES,
+            )
+            self.write(
+                "DELETE FROM catalogs WHERE id NOT IN (SELECT catalog_id FROM discoveries)"
+                " AND id NOT IN (SELECT json_extract(output, '$.catalogId') FROM commands"
+                " WHERE json_extract(output, '$.catalogId') IS NOT NULL)"
+            )
 
     def catalog(self, catalog_id: str) -> bytes:
         """A stored catalog, as the connector wrote it."""

@@ -22,6 +22,7 @@ import orjson
 from local.airbyte import DESTINATION_DEFINITION_ID, DESTINATION_ID, catalog, specification
 from local.airbyte.catalog import DuplicateStreams, InvalidCatalog, NestedSelection, NotWritable
 from local.airbyte.errors import Problem, Refusal, not_found, uncaught
+from local.airbyte.job_logs import JobLog, JobLogs
 from local.airbyte.jobs import Jobs, failure_reason, reason_of, renew_config, target_of
 from local.airbyte.metadata import Metadata, Row, dump, packed
 from local.airbyte.runner import ConnectorFailed, Runner
@@ -35,6 +36,7 @@ log = logs.get(__name__)
 Json = dict[str, Any]
 
 SCHEDULE_SECONDS = 2.0
+PRUNE_SECONDS = 3600.0
 UNIT_SECONDS = {"minutes": 60, "hours": 3600, "days": 86400, "weeks": 604800, "months": 2592000}
 
 DESTINATION_SPECIFICATION: Json = {
@@ -65,6 +67,7 @@ DESTINATION_SPECIFICATION: Json = {
 class Outcome:
     """How a check or a discovery ended; exactly what the two API styles are told from."""
 
+    job_id: str
     started_at: int
     ended_at: int
     renewed: bool
@@ -87,7 +90,8 @@ class Plane:
         runner = Runner(settings.state_dir / "run", asyncio.Semaphore(settings.max_connectors))
         runner.sweep()
         self.verbs = Verbs(settings, Store(settings.connectors_dir), runner)
-        self.jobs = Jobs(self.metadata, self.verbs)
+        self.job_logs = JobLogs(settings.job_logs)
+        self.jobs = Jobs(self.metadata, self.verbs, self.job_logs)
         self._commands: dict[str, asyncio.Task[None]] = {}
 
     @classmethod
@@ -99,11 +103,13 @@ class Plane:
         plane.metadata.end_what_was_open({"failures": [reason]}, _now())
         if settings.warehouse_url is not None:
             plane._keep_warehouse(settings.warehouse_url.get_secret_value())
-        schedule = asyncio.create_task(plane._follow_schedules())
+        tasks = [asyncio.create_task(work) for work in (plane._follow_schedules(), plane._prune())]
         try:
             yield plane
         finally:
-            schedule.cancel()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             await plane.jobs.stop()
             for task in list(plane._commands.values()):
                 task.cancel()
@@ -238,44 +244,44 @@ class Plane:
         """Ask the source what it offers; the catalog is kept under the id of its content."""
         return await self._ask(row, self._discover)
 
-    async def _check(self, connector: Connector, row: Row, renew: Any) -> Json:
-        return {"check": await self.verbs.check(connector, row["config"], renew)}
+    async def _check(self, connector: Connector, row: Row, renew: Any, job_log: JobLog) -> Json:
+        return {"check": await self.verbs.check(connector, row["config"], renew, job_log)}
 
-    async def _discover(self, connector: Connector, row: Row, renew: Any) -> Json:
-        protocol = await self.verbs.discover(connector, row["config"], renew)
-        catalog_id = await asyncio.to_thread(self._keep_catalog, protocol)
-        self.metadata.write(
-            "INSERT OR REPLACE INTO discoveries VALUES (?, ?, ?, ?, ?)",
-            row["id"],
-            connector.version,
-            _config_hash(row["config"]),
-            str(catalog_id),
-            _now(),
-        )
-        return {"catalog_id": str(catalog_id)}
+    async def _discover(self, connector: Connector, row: Row, renew: Any, job_log: JobLog) -> Json:
+        protocol = await self.verbs.discover(connector, row["config"], renew, job_log)
 
-    def _keep_catalog(self, protocol: bytes) -> UUID:
-        catalog_id = catalog.content_id(protocol)
-        self.metadata.keep_catalog(catalog_id, protocol)
-        return catalog_id
+        def keep() -> UUID:
+            catalog_id = catalog.content_id(protocol)
+            config_hash = _config_hash(row["config"])
+            self.metadata.keep_discovery(
+                row["id"], connector.version, config_hash, catalog_id, protocol, _now()
+            )
+            return catalog_id
+
+        return {"catalog_id": str(await asyncio.to_thread(keep))}
 
     async def _ask(self, row: Row, verb: Any) -> Outcome:
         connector = connector_of(UUID(row["definition_id"]))
         schema = await self.specification(connector)
         started, renewed = _now(), False
+        secrets = specification.secrets(row["config"], schema)
+        job_id = str(uuid4())
 
         def renew(config: Mapping[str, Any]) -> None:
             nonlocal renewed
             renewed = True
+            job_log.masks.add(specification.secrets(config, schema))
             if row["id"]:
                 renew_config(self.metadata, row["id"], config)
 
         told: Json = {}
-        try:
-            told = await verb(connector, row, renew)
-        except ConnectorFailed as error:
-            told["failure"] = reason_of(error, specification.secrets(row["config"], schema))
-        return Outcome(started_at=started, ended_at=_now(), renewed=renewed, **told)
+        with self.job_logs.open(job_id, secrets) as job_log:
+            try:
+                told = await verb(connector, row, renew, job_log)
+            except ConnectorFailed as error:
+                told["failure"] = reason_of(error, secrets)
+                job_log.write("platform", str(error), level="error")
+        return Outcome(job_id=job_id, started_at=started, ended_at=_now(), renewed=renewed, **told)
 
     def cached_catalog(self, row: Row) -> str | None:
         """The catalog of any earlier discovery of this source with this very configuration."""
@@ -332,7 +338,11 @@ class Plane:
             reason = failure_reason("airbyte_platform", "system_error", refusal.message)
             self._set_command(command_id, "completed", {"failureReason": reason})
         else:
-            told = {"sourceId": source_id, "connectorConfigurationUpdated": outcome.renewed}
+            told = {
+                "sourceId": source_id,
+                "jobId": outcome.job_id,
+                "connectorConfigurationUpdated": outcome.renewed,
+            }
             if outcome.check is not None:
                 told |= {"succeeded": outcome.check.succeeded, "message": outcome.check.message}
             if outcome.catalog_id is not None:
@@ -473,6 +483,13 @@ class Plane:
                 409, told, exception="io.airbyte.commons.server.errors.ValueConflictKnownException"
             ) from error
 
+    async def _prune(self) -> None:
+        """Delete what is old, now and every hour."""
+        while True:
+            self.metadata.prune(_now())
+            self.job_logs.prune()
+            await asyncio.sleep(PRUNE_SECONDS)
+
     async def _follow_schedules(self) -> None:
         """Start what a basic schedule says is due; cron schedules are kept, not followed."""
         while True:
@@ -548,7 +565,9 @@ async def _check_warehouse(url: str) -> Outcome:
         verdict = Check(False, f"Could not connect ({type(error).__name__}).")
     else:
         verdict = Check(may, None if may else "The user may not make temporary tables.")
-    return Outcome(started_at=started, ended_at=_now(), renewed=False, check=verdict)
+    return Outcome(
+        job_id=str(uuid4()), started_at=started, ended_at=_now(), renewed=False, check=verdict
+    )
 
 
 def _config_hash(config: Json) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import uuid4
 
 from local.airbyte.errors import uncaught
+from local.airbyte.job_logs import name_of
 from local.airbyte.metadata import OPEN, Row
 from local.airbyte.plane import Outcome, Plane
 from local.airbyte.settings import Flavour
@@ -17,7 +18,7 @@ def job_info(plane: Plane, kind: str, config_id: str, outcome: Outcome) -> Json:
     """The SynchronousJobRead of a connector that was run."""
     return present(
         {
-            "id": str(uuid4()),
+            "id": outcome.job_id,
             "configType": kind,
             "configId": config_id,
             "createdAt": outcome.started_at,
@@ -25,7 +26,7 @@ def job_info(plane: Plane, kind: str, config_id: str, outcome: Outcome) -> Json:
             "succeeded": outcome.succeeded,
             "connectorConfigurationUpdated": outcome.renewed,
             "failureReason": _reason(plane, outcome.failure),
-            **logs_of(plane),
+            **logs_of(plane, outcome.job_id),
         }
     )
 
@@ -44,10 +45,15 @@ def no_job(plane: Plane, kind: str) -> Json:
     }
 
 
-def logs_of(plane: Plane) -> Json:
-    """Connectors' logs may quote secrets, so there are none to tell."""
-    empty: Json = {"logs": {"logLines": []}}
-    return empty | ({"logType": "formatted"} if plane.settings.flavour is Flavour.COMMANDS else {})
+def logs_of(plane: Plane, name: str | None = None) -> Json:
+    """The last lines of a job's log, the first of which says where the whole one is."""
+    lines: Json = {"logs": {"logLines": [] if name is None else plane.job_logs.lines(name)}}
+    return lines | ({"logType": "formatted"} if plane.settings.flavour is Flavour.COMMANDS else {})
+
+
+def command_logs(plane: Plane, name: str) -> Json:
+    """The JobLogs of a command's output."""
+    return {"logType": "formatted", "logLines": plane.job_logs.lines(name)}
 
 
 def connection_status(plane: Plane, row: Row) -> Json:
@@ -119,11 +125,17 @@ def job_row(plane: Plane, job_id: int) -> Row:
     return row
 
 
-def job_and_attempts(plane: Plane, job_id: int) -> Json:
+def job_and_attempts(plane: Plane, job_id: int, *, with_logs: bool = True) -> Json:
     """A JobInfoRead."""
     return {
         "job": job_read(plane, job_row(plane, job_id)),
-        "attempts": [{"attempt": each, **logs_of(plane)} for each in attempts(plane, job_id)],
+        "attempts": [
+            {
+                "attempt": each,
+                **logs_of(plane, name_of(job_id, each["id"]) if with_logs else None),
+            }
+            for each in attempts(plane, job_id)
+        ],
     }
 
 

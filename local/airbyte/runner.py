@@ -2,7 +2,7 @@
 
 The configuration goes in through anonymous memory, so it is in no argument and in no file (where
 the system has no such memory: in a 0600 file of a 0700 directory, removed after the run and swept
-at start). Standard error may quote secrets: its tail is kept for a failure's length, never logged.
+at start). Standard error may quote secrets: it goes to the job's own log alone, which masks them.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from local.airbyte.job_logs import JobLog
 from local.airbyte.settings import Limits
 from shared import logs
 
@@ -67,7 +67,8 @@ class Process:
     process: asyncio.subprocess.Process
     limits: Limits
     deadline: float
-    stderr_tail: deque[bytes] = field(default_factory=lambda: deque(maxlen=64))
+    log: JobLog | None = None
+    """Where what it logs goes; None for a specification, which is asked without secrets."""
 
     async def lines(self) -> AsyncIterator[bytes]:
         """Every line of standard output, of any length.
@@ -147,6 +148,7 @@ class Runner:
         documents: Mapping[str, Any],
         limits: Limits,
         extra_env: Mapping[str, str],
+        log: JobLog | None = None,
     ) -> AsyncIterator[Process]:
         """The connector at work on `verb`; it is gone when the block is left, however it is left.
 
@@ -157,8 +159,9 @@ class Runner:
                 arguments, descriptors = self._give(given, documents)
                 command = [str(executable), verb, *arguments]
                 process = await self._start(command, descriptors, executable, extra_env)
-                running = Process(process, limits, _now() + limits.total.total_seconds())
-                drain = asyncio.create_task(_drain(process, running.stderr_tail))
+                deadline = _now() + limits.total.total_seconds()
+                running = Process(process, limits, deadline, log)
+                drain = asyncio.create_task(_drain(running))
                 given.callback(self._remember(process.pid, executable))
                 try:
                     yield running
@@ -253,10 +256,12 @@ def _command_line(pid: int) -> str:
     return subprocess.run(asked, capture_output=True, text=True, check=False, timeout=5).stdout  # noqa: S603 - a number
 
 
-async def _drain(process: asyncio.subprocess.Process, tail: deque[bytes]) -> None:
-    assert process.stderr is not None  # noqa: S101 - it was opened with a pipe
-    while chunk := await process.stderr.read(CHUNK_BYTES):
-        tail.append(chunk[-1024:])
+async def _drain(running: Process) -> None:
+    reader = running.process.stderr
+    assert reader is not None  # noqa: S101 - it was opened with a pipe
+    while chunk := await reader.read(CHUNK_BYTES):
+        if running.log is not None:
+            running.log.errors(chunk)
 
 
 def parse(line: bytes) -> Message | None:

@@ -58,6 +58,9 @@ class Settings(BaseSettings):
     connectors_dir: Path = Path(".aam/connectors")
     """One virtual environment per connector and version; stacks may share it."""
 
+    job_logs_dir: Path | None = None
+    """What connectors log, a file for each job; None: `job_logs` in the state directory."""
+
     warehouse_url: SecretStr | None = None
     """postgresql:// URL of the destination "Local warehouse"; None: there is none."""
 
@@ -90,6 +93,11 @@ class Settings(BaseSettings):
 
     retry_delay: timedelta = timedelta(seconds=5)
     """Pause before the next attempt of a job that failed transiently."""
+
+    @property
+    def job_logs(self) -> Path:
+        """Where the jobs' logs are."""
+        return self.job_logs_dir or self.state_dir / "job_logs"
 
     @property
     def errors(self) -> ErrorStyle:

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from local.airbyte import catalog
+from local.airbyte.job_logs import JobLog
 from local.airbyte.runner import ConnectorFailed, Message, Process, Runner, failure, parse
 from local.airbyte.settings import Settings
 from local.airbyte.store import Connector, InstallFailed, Store
@@ -46,6 +47,7 @@ class Reading:
 
     process: Process
     on_config: NewConfig
+    log: JobLog
 
     async def messages(self) -> AsyncIterator[tuple[Message, int]]:
         """RECORD and STATE messages with their length in bytes, until the connector has ended well.
@@ -58,11 +60,13 @@ class Reading:
         async for line in self.process.lines():
             message = parse(line)
             if message is None:
+                self.log.output(line)
                 continue
             kind = message["type"]
             if kind in {"RECORD", "STATE"}:
                 yield message, len(line)
             else:
+                self.log.hear(message)
                 failed = _heard(message, self.on_config) or failed
         code = await self.process.exit_code()
         if failed is not None:
@@ -92,27 +96,27 @@ class Verbs:
         return spec
 
     async def check(
-        self, connector: Connector, config: Mapping[str, Any], on_config: NewConfig
+        self, connector: Connector, config: Mapping[str, Any], on_config: NewConfig, log: JobLog
     ) -> Check:
         """Whether the configuration works.
 
         Raises:
             ConnectorFailed: the connector did not come to a verdict.
         """
-        async with self._run(connector, "check", {"config": config}) as process:
+        async with self._run(connector, "check", {"config": config}, log) as process:
             answer = await self._terminal(process, "CONNECTION_STATUS", on_config)
         status = msgspec.json.decode(answer)["connectionStatus"]
         return Check(status["status"] == "SUCCEEDED", status.get("message"))
 
     async def discover(
-        self, connector: Connector, config: Mapping[str, Any], on_config: NewConfig
+        self, connector: Connector, config: Mapping[str, Any], on_config: NewConfig, log: JobLog
     ) -> bytes:
         """The catalog the source offers, as the connector wrote it.
 
         Raises:
             ConnectorFailed: there is none.
         """
-        async with self._run(connector, "discover", {"config": config}) as process:
+        async with self._run(connector, "discover", {"config": config}, log) as process:
             line = await self._terminal(process, "CATALOG", on_config)
         return await asyncio.to_thread(catalog.offered_by, line)
 
@@ -124,17 +128,22 @@ class Verbs:
         streams: Message,
         state: list[Message],
         on_config: NewConfig,
+        log: JobLog,
     ) -> AsyncIterator[Reading]:
         """The connector reading; it is ended when the block is left."""
         documents: dict[str, Any] = {"config": config, "catalog": streams}
         if state:
             documents["state"] = state
-        async with self._run(connector, "read", documents) as process:
-            yield Reading(process, on_config)
+        async with self._run(connector, "read", documents, log) as process:
+            yield Reading(process, on_config, log)
 
     @asynccontextmanager
     async def _run(
-        self, connector: Connector, verb: str, documents: Mapping[str, Any]
+        self,
+        connector: Connector,
+        verb: str,
+        documents: Mapping[str, Any],
+        log: JobLog | None = None,
     ) -> AsyncIterator[Process]:
         await self._installed(connector)
         async with self.runner.run(
@@ -143,6 +152,7 @@ class Verbs:
             documents=documents,
             limits=getattr(self.settings, verb),
             extra_env=self.settings.connector_env.get(connector.name, {}),
+            log=log,
         ) as process:
             yield process
 
@@ -160,10 +170,14 @@ class Verbs:
             try:
                 kind = _kind.decode(line).type
             except msgspec.DecodeError:
+                if process.log is not None:
+                    process.log.output(line)
                 continue
             if kind == wanted:
                 found = line
-            elif kind in {"TRACE", "CONTROL"}:
+            if process.log is not None and kind in {"LOG", "TRACE", "CONNECTION_STATUS"}:
+                process.log.hear(parse(line) or {})
+            if kind in {"TRACE", "CONTROL"}:
                 failed = _heard(parse(line) or {"type": kind}, on_config) or failed
         code = await process.exit_code()
         if found is not None:

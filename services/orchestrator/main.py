@@ -23,7 +23,6 @@ from services.orchestrator.shapes import (
     IMPORTED,
     JOB,
     ROTATION,
-    VERSION,
     CatalogDiff,
     ConnectionPage,
     ConnectionView,
@@ -34,7 +33,7 @@ from services.orchestrator.shapes import (
     Onboard,
     RotationView,
     SyncStarted,
-    VersionView,
+    VersionPage,
 )
 from services.orchestrator.sweeping import Sweeper
 from shared import background, events, failpoints, logs, registry, telemetry
@@ -60,6 +59,7 @@ from shared.operations import Operations
 from shared.operations_http import ACCEPTED, GivenKey, Wait, answered, routes
 from shared.paging import After, Limit, Page
 from shared.peers import AuthBroker
+from shared.retention import Retention, histories
 from shared.sources import CREDENTIAL_REFERENCE
 
 router = APIRouter(tags=["connections"])
@@ -282,22 +282,30 @@ async def jobs(
 @router.get(
     "/connections/{connection_id}/catalog-versions",
     dependencies=[may(Scope.CONNECTIONS_READ)],
-    response_model=list[VersionView],
+    response_model=VersionPage,
     responses={
-        200: example([VERSION])
-        | links(
+        200: links(
             "GET /connections/{connection_id}/catalog-versions/{version}",
             connection_id="$request.path.connection_id",
-            version="$response.body#/0/version_number",
+            version="$response.body#/items/0/version_number",
         ),
-        **problems(404, 503),
+        **problems(404, 422, 503),
     },
 )
-async def catalog_versions(connection_id: UUID, db: Registry) -> Response:
+async def catalog_versions(
+    connection_id: UUID,
+    db: Registry,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    after: Annotated[
+        int | None, Query(ge=1, le=2**31 - 1, description="`next` of the page before")
+    ] = None,
+) -> Response:
     """The versions of the connection's catalog, newest first, without the catalogs."""
     async with db.read() as session:
         await registry.find_connection(session, connection_id)
-        return raw_json(await registry.versions_json(session, connection_id))
+        return raw_json(
+            await registry.page_of_versions(session, connection_id, after=after, limit=limit)
+        )
 
 
 @router.get(
@@ -365,13 +373,18 @@ def build(settings: Settings) -> FastAPI:
     logs.set_up("orchestrator", level=settings.log_level)
     telemetry.set_up("orchestrator", settings)
     failpoints.arm(settings.aam_failpoints)
-    db = Database.at(settings.registry_address, application="orchestrator")
+    db = Database.at(
+        settings.registry_address,
+        application="orchestrator",
+        connections=settings.registry_connections,
+    )
     airbyte = AirbyteClient.from_settings(settings)
     auth_broker = AuthBroker.from_settings(settings, signer_for("orchestrator", settings))
     redis = events.open_redis(settings)
     jobs = Jobs(settings.registry_address, application="orchestrator")
     operations = Operations(settings, db, jobs, service="orchestrator")
-    relay, follower = events.Relay(db, redis), JobFollower(db, airbyte)
+    relay = events.Relay(db, redis)
+    follower = JobFollower(db, airbyte, lost_after=settings.job_lost_after)
     key = settings.rotation_digest_key
     digests = None if key is None else Digests(key)
     service = Orchestrator(settings, db, airbyte, auth_broker, operations, digests)
@@ -385,8 +398,7 @@ def build(settings: Settings) -> FastAPI:
     async def reconcile() -> None:
         await reconciler.reconcile(dry_run=False)
 
-    async def prune() -> None:
-        await relay.prune()
+    async def prune_queue() -> None:
         async with db.transaction() as session:
             await jobs.prune(session)
 
@@ -400,7 +412,8 @@ def build(settings: Settings) -> FastAPI:
                 Look(follower.look, settings.job_poll_interval, name="jobs"),
                 Look(sweep, settings.sweep_interval, name="sweep"),
                 Look(reconcile, settings.reconcile_interval, name="reconcile"),
-                Look(prune, _PRUNED_EVERY, name="prune"),
+                Look(prune_queue, _PRUNED_EVERY, name="prune"),
+                Retention(db, histories(settings)).look,
                 *Gauges(db, "operations", "events", "jobs").looks,
                 *watching_airbyte(airbyte.health),
             ) as stop_looking,

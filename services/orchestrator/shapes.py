@@ -134,9 +134,7 @@ class Import(BaseModel):
 
     model_config = ConfigDict(
         extra="forbid",
-        json_schema_extra={
-            "examples": [{"airbyte_connection_id": "5a1d2c3b-4e5f-4a6b-8c7d-9e0f1a2b3c4d"}]
-        },
+        json_schema_extra={"examples": [{"dry_run": True}]},
     )
 
     airbyte_connection_id: UUID | None = Field(
@@ -174,9 +172,10 @@ class ImportedView(BaseModel):
 
     airbyte_connection_id: UUID
     name: str
-    outcome: Literal["imported", "would_import", "known_already", "not_importable"]
+    outcome: Literal["imported", "would_import", "known_already", "not_importable", "failed"]
+    """`failed`: it could not be read or recorded now; ask again."""
     connection_id: UUID | None = None
-    code: str | None = Field(default=None, description="Why it cannot be imported.")
+    code: str | None = Field(default=None, description="Why it is not imported.")
     never_selected: list[SelectedView] = Field(
         default=[],
         description="Streams with the fields that they sync though the policy never selects them.",
@@ -277,6 +276,15 @@ class VersionView(BaseModel):
     """Whose credentials asked for it; null where AAM made it by itself."""
     """Who decided: a person, or `policy`."""
     created_at: datetime
+
+
+class VersionPage(BaseModel):
+    """Versions, newest first; `next` is the next page's `after`."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"items": [VERSION], "next": None}]})
+
+    items: list[VersionView]
+    next: str | None = None
 
 
 JOB: dict[str, Any] = {

@@ -261,7 +261,11 @@ def build(settings: Settings) -> FastAPI:
     logs.set_up("schema_observer", level=settings.log_level)
     telemetry.set_up("schema_observer", settings)
     failpoints.arm(settings.aam_failpoints)
-    db = Database.at(settings.registry_address, application="schema_observer")
+    db = Database.at(
+        settings.registry_address,
+        application="schema_observer",
+        connections=settings.registry_connections,
+    )
     airbyte = AirbyteClient.from_settings(settings)
     jobs = Jobs(settings.registry_address, application="schema_observer")
     scheduling = Scheduling(settings, db, jobs, Observing(settings, db, airbyte, jobs))

@@ -18,6 +18,7 @@ from uuid import UUID, uuid4
 
 import msgspec
 
+from shared import logs
 from shared.airbyte_client import _shapes as shapes
 from shared.airbyte_client._shapes import (
     AirbyteConnection,
@@ -51,6 +52,7 @@ from shared.errors import (
     Upstream,
     UpstreamConflict,
     UpstreamDenied,
+    UpstreamForbidden,
     UpstreamMissing,
     UpstreamRefused,
     UpstreamTimeout,
@@ -59,6 +61,8 @@ from shared.errors import (
 )
 
 T = TypeVar("T")
+
+log = logs.get(__name__)
 
 BODY_LIMIT_BYTES = 10 * 1024 * 1024
 """Airbyte's `max-request-size`; abctl's nginx has the same."""
@@ -311,7 +315,7 @@ class AirbyteClient:
         Sends:    {"sourceId": uuid}
 
         Raises:
-            UpstreamMissing: there is none; some versions answer 403 (UpstreamDenied) or 500.
+            UpstreamMissing: there is none; some versions answer 403 (UpstreamForbidden) or 500.
         """
         read = await self._post("sources/get", {"sourceId": source_id}, _SOURCE, repeat=True)
         _expect_asked("sources/get", read.source_id, source_id)
@@ -566,7 +570,7 @@ class AirbyteClient:
         Receives: ConnectionRead; status `deprecated` once it was deleted
 
         Raises:
-            UpstreamMissing: there is none; some versions answer 403 (UpstreamDenied) or 500.
+            UpstreamMissing: there is none; some versions answer 403 (UpstreamForbidden) or 500.
         """
         read = await self._post(
             "connections/get", {"connectionId": connection_id}, _CONNECTION, repeat=True
@@ -739,7 +743,7 @@ class AirbyteClient:
         Sends:    {"configTypes": [...], "configId": str, "pagination": {...}, "orderBy...": ...}
         Receives: {"jobs": [{"job": {...}, "attempts": [{...}]}], "totalJobCount": int}
         """
-        jobs = await self._jobs(
+        jobs, _ = await self._jobs(
             0, size=limit, order="DESC", filters={"configId": str(connection_id)}
         )
         return [job for job in jobs if created_since is None or job.created_at >= created_since]
@@ -770,15 +774,16 @@ class AirbyteClient:
     async def _all_jobs(self, filters: Mapping[str, Any]) -> list[Job]:
         found: dict[int, Job] = {}
         for page in range(_MOST_PAGES):
-            jobs = await self._jobs(page, size=_PAGE, order="ASC", filters=filters)
+            jobs, listed = await self._jobs(page, size=_PAGE, order="ASC", filters=filters)
             found |= {job.id: job for job in jobs}
-            if len(jobs) < _PAGE:
+            if listed < _PAGE:
                 break
         return sorted(found.values(), key=lambda job: job.id)
 
     async def _jobs(
         self, page: int, *, size: int, order: str, filters: Mapping[str, Any]
-    ) -> list[Job]:
+    ) -> tuple[list[Job], int]:
+        """The jobs of one page that can be read, and how many it has."""
         read = await self._post(
             "jobs/list",
             {
@@ -791,7 +796,10 @@ class AirbyteClient:
             _JOBS,
             repeat=True,
         )
-        return [job.told() for job in read.jobs]
+        jobs = [job for job in read.told() if job is not None]
+        if len(jobs) < len(read.jobs):
+            log.warning("jobs_not_readable", left=len(read.jobs) - len(jobs), of=len(read.jobs))
+        return jobs, len(read.jobs)
 
     async def cancel_job(self, job_id: int) -> Job:
         """Stop a job.
@@ -1008,7 +1016,7 @@ class AirbyteClient:
             await self._post(path, order, _NOTHING, repeat=True, only_status=204)
         except UpstreamMissing:
             return
-        except (UpstreamDenied, UpstreamUnknown):
+        except (UpstreamForbidden, UpstreamUnknown):
             workspace_id = (
                 workspace_id or self._workspace_id or (await self.instance()).default_workspace_id
             )

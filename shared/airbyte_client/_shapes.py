@@ -6,7 +6,7 @@ enums are plain words, since Airbyte adds both.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -160,11 +160,15 @@ class Job(msgspec.Struct, frozen=True):
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will happen; `incomplete` means that another attempt follows."""
-        return self.status in _ENDED
+        """Whether nothing more will happen; `incomplete` means that another attempt follows.
+
+        A status that is newer than AAM is taken for an end once the last attempt has ended.
+        """
+        return self.ended_at is not None
 
 
 _ENDED = frozenset({"failed", "succeeded", "cancelled"})
+_OPEN = frozenset({"pending", "queued", "running", "incomplete"})
 
 
 class Instance(msgspec.Struct, frozen=True):
@@ -499,9 +503,20 @@ class JobWithAttempts(msgspec.Struct, frozen=True):
 
 
 class Jobs(msgspec.Struct, frozen=True):
-    """Answer of jobs/list."""
+    """Answer of jobs/list; its jobs are decoded one by one."""
 
-    jobs: list[JobWithAttempts]
+    jobs: list[msgspec.Raw]
+
+    def told(self) -> Iterator[Job | None]:
+        """In AAM's words; None for a job that cannot be read, which spoils no other."""
+        for raw in self.jobs:
+            try:
+                yield _JOB_WITH_ATTEMPTS.decode(raw).told()
+            except msgspec.ValidationError:
+                yield None
+
+
+_JOB_WITH_ATTEMPTS = msgspec.json.Decoder(JobWithAttempts)
 
 
 def _job(job: _JobRead, attempts: Sequence[_AttemptRead]) -> Job:
@@ -512,7 +527,8 @@ def _job(job: _JobRead, attempts: Sequence[_AttemptRead]) -> Job:
     last = attempts[-1] if attempts else _AttemptRead()
     failures = last.failure_summary.failures if last.failure_summary else []
     failure = failures[0] if failures else FailureReason()
-    ended = job.status in _ENDED
+    is_known = job.status in _ENDED | _OPEN
+    ended = job.status in _ENDED if is_known else last.ended_at is not None
     return Job(
         id=job.id,
         connection_id=_uuid(job.config_id),

@@ -220,14 +220,28 @@ async def connection_json(session: AsyncSession, connection_id: UUID) -> str:
 _CONNECTION = text(f"SELECT {_CONNECTION_JSON}::text FROM connections t WHERE t.id = :id")  # noqa: S608 - no input
 
 _VERSIONS = text(f"""
-    SELECT coalesce(json_agg(json_build_object(
-        'version_number', v.version_number, 'origin', v.origin, 'fingerprint', v.fingerprint,
-        'snapshot_id', v.snapshot_id, 'streams', jsonb_array_length(v.sync_catalog->'streams'),
-        'repair_id', v.repair_id, 'decided_by', v.decided_by, 'policy_set_by', v.policy_set_by,
-        'asked_by', v.asked_by, 'created_at', {stamp("v.created_at")}
-    ) ORDER BY v.version_number DESC), '[]')::text
-    FROM sync_catalog_versions v WHERE v.connection_id = :id
+    WITH page AS (
+        SELECT version_number, origin, fingerprint, snapshot_id, stream_count, repair_id,
+            decided_by, policy_set_by, asked_by, created_at
+        FROM sync_catalog_versions
+        WHERE connection_id = :id AND version_number < :before
+        ORDER BY version_number DESC LIMIT :limit + 1
+    ), kept AS (SELECT * FROM page ORDER BY version_number DESC LIMIT :limit)
+    SELECT json_build_object(
+        'items', coalesce((
+            SELECT json_agg(json_build_object(
+                'version_number', v.version_number, 'origin', v.origin,
+                'fingerprint', v.fingerprint, 'snapshot_id', v.snapshot_id,
+                'streams', v.stream_count, 'repair_id', v.repair_id, 'decided_by', v.decided_by,
+                'policy_set_by', v.policy_set_by, 'asked_by', v.asked_by,
+                'created_at', {stamp("v.created_at")}
+            ) ORDER BY v.version_number DESC) FROM kept v
+        ), '[]'),
+        'next', CASE WHEN (SELECT count(*) FROM page) > :limit
+            THEN (SELECT CAST(min(version_number) AS text) FROM kept) END
+    )::text
 """)  # noqa: S608 - no input
+_NO_VERSION_IS_LATER = 2**31 - 1
 
 _JOB_JSON = f"""
     json_build_object(
@@ -243,9 +257,16 @@ _JOB_JSON = f"""
 """
 
 
-async def versions_json(session: AsyncSession, connection_id: UUID) -> str:
-    """A connection's catalog versions without the catalogs, newest first: a JSON array."""
-    found: str = await session.scalar(_VERSIONS, {"id": connection_id})
+async def page_of_versions(
+    session: AsyncSession, connection_id: UUID, *, after: int | None, limit: int
+) -> str:
+    """A connection's catalog versions without the catalogs, newest first: a page as JSON text.
+
+    `after` is the number of the last version of the page before; None for the first page.
+    """
+    before = _NO_VERSION_IS_LATER if after is None else after
+    parameters = {"id": connection_id, "before": before, "limit": limit}
+    found: str = await session.scalar(_VERSIONS, parameters)
     return found
 
 

@@ -63,7 +63,7 @@ async def see_snapshot_again(
 
 
 async def insert_stream_schemas(session: AsyncSession, schemas: Sequence[StreamSchema]) -> None:
-    """Store what is not stored yet; the rest is left as it is."""
+    """Store what is not stored yet; the rest is noted as in use, so that it is not pruned."""
     if not schemas:
         return
     await session.execute(
@@ -82,8 +82,9 @@ _INSERT_SCHEMAS = text("""
     SELECT * FROM unnest(
         CAST(:hashes AS bytea[]), CAST(:names AS text[]),
         CAST(:namespaces AS text[]), CAST(:bodies AS text[])
-    )
-    ON CONFLICT (hash) DO NOTHING
+    ) ORDER BY 1 -- two that store the same take their rows in one order
+    ON CONFLICT (hash) DO UPDATE SET created_at = now()
+    WHERE stream_schemas.created_at < now() - interval '1 hour'
 """)
 
 

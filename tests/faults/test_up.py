@@ -19,8 +19,8 @@ import asyncpg
 import pytest
 
 from local import env_files, servers
+from local.servers import SERVICES
 from local.settings import Settings
-from local.stack import SERVICES
 from tests import leaks
 from tests.processes import are_gone, becomes_true, family
 
@@ -113,6 +113,7 @@ def test_mesh_is_ready_watched_and_stopped(up: Up) -> None:
 
     _assert_secrets_are_where_they_belong(up, found, told)
     _assert_files_are_private(up.state)
+    _assert_another_user_reads_nothing(up.state, found)
 
     second = up.run("up")
     assert second.returncode == 1
@@ -158,15 +159,17 @@ def test_killed_mesh_leaves_no_process_and_starts_again(up: Up) -> None:
 
     with subprocess.Popen(["/bin/sleep", "600"]) as tied_to:
         try:
-            up.environment["AAM_TIED_TO_PID"] = f"{tied_to.pid}"
+            up.environment |= {"AAM_TIED_TO_PID": f"{tied_to.pid}", "AAM_LOG_MAX_BYTES": "2048"}
             up.start(by=["bash", "-c", '"$@"; true', "-"])
             found = family(up.process.pid)
             assert (up.state / "auth").read_text().split()[-1] == key
             assert key not in up.output.read_text()
+            assert becomes_true((up.state / "logs" / "orchestrator.log.1").exists, 10)
         finally:
             tied_to.kill()
     assert becomes_true(lambda: are_gone(found - {up.process.pid}), 30)
     del up.environment["AAM_TIED_TO_PID"]
+    assert all(log.stat().st_size <= 2048 for log in (up.state / "logs").glob("*.log.*"))
 
 
 def test_taken_port_is_one_line_before_anything_starts(up: Up) -> None:
@@ -264,6 +267,28 @@ def _assert_files_are_private(state: Path) -> None:
     )
     assert written.stdout == "0077\n"
     assert stat.S_IMODE((state / "answer.json").stat().st_mode) == 0o600
+
+
+def _assert_another_user_reads_nothing(state: Path, found: set[int]) -> None:
+    """Neither the files of the mesh, nor what its processes were started with."""
+    if os.geteuid() != 0:
+        return  # only root can become another user; the modes are judged above
+    named = (Path(f"/proc/{pid}/{name}") for pid in found for name in ("environ", "mem"))
+    paths = [*state.rglob("*"), *named]
+    tried = subprocess.run(
+        ["/usr/bin/xargs", "-0", "head", "-q", "-c", "1"],
+        input="\0".join(str(path) for path in paths if not path.is_dir()),
+        capture_output=True,
+        text=True,
+        check=False,
+        user=54321,
+        group=54321,
+        extra_groups=[],
+        cwd="/",
+        env={},
+    )
+    assert tried.stdout == ""
+    assert tried.stderr.count("Permission denied") > 20
 
 
 def _is_open_to_others(path: Path, *, below: Path) -> bool:

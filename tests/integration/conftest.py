@@ -247,7 +247,21 @@ def broker_for(
         **access.service_keys(),
         **more,
     }
-    return auth_broker.build(BrokerSettings(_env_file=None, **told), EnvironmentStore(credentials))
+    app = auth_broker.build(BrokerSettings(_env_file=None, **told), EnvironmentStore(credentials))
+    _brokers.append(app)
+    return app
+
+
+_brokers: list[FastAPI] = []
+
+
+@pytest.fixture(autouse=True)
+async def brokers_are_closed() -> AsyncIterator[None]:
+    """A test's brokers let go of the registry; those of wider scopes were made before."""
+    _brokers.clear()
+    yield
+    for broker in _brokers:
+        await broker.state.db.close()
 
 
 def add_destination(airbyte: AirbyteServer) -> None:

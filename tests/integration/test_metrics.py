@@ -23,7 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from local import servers
-from local.stack import SERVICES
+from local.servers import SERVICES
 from shared import docs_page, metrics, registry
 from shared.domain.drift import Severity
 from shared.errors import Upstream

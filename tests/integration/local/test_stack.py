@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from local import servers
+from local.servers import SERVICES
 from local.settings import Settings
-from local.stack import SERVICES, Stack
+from local.stack import Stack
 
 GIVEN = "AAMCANARY-webhook-signing-key-0123456789"
 

@@ -1,0 +1,53 @@
+"""Bounds the logs of processes that hold them open: the end is copied aside, then the log emptied.
+
+Each process appends, so it goes on at the start of the emptied file. A line that is written in the
+microseconds between the copy and the emptying is lost: not every program reopens its log when it
+is asked to.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+from local.servers import private_log
+
+
+def rotate(path: Path, *, most_bytes: int, keep: int) -> bool:
+    """Empty a log that is larger than `most_bytes`, and keep the last `keep` of its ends.
+
+    `.1` is the newest of them. Where nothing can be copied, such as on a full disk, the log is
+    emptied all the same. Answers whether it was too large.
+    """
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        return False
+    if size <= most_bytes:
+        return False
+    for number in range(keep, 0, -1):
+        with suppress(FileNotFoundError):
+            _end(path, number).replace(_end(path, number + 1))
+    _end(path, keep + 1).unlink(missing_ok=True)
+    with suppress(OSError):
+        _copy_end(path, _end(path, 1), most_bytes)
+    os.truncate(path, 0)
+    return True
+
+
+def rotate_all(folder: Path, *, most_bytes: int, keep: int) -> None:
+    """Rotate every `*.log` in a folder."""
+    for path in folder.glob("*.log"):
+        rotate(path, most_bytes=most_bytes, keep=keep)
+
+
+def _copy_end(path: Path, target: Path, most_bytes: int) -> None:
+    with path.open("rb") as source, private_log(target) as copy:
+        source.seek(max(0, path.stat().st_size - most_bytes))
+        shutil.copyfileobj(source, copy)
+
+
+def _end(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.name}.{number}")
