@@ -195,9 +195,11 @@ class Wired:
         return found
 
     async def healed(self) -> Json:
-        """Look at the changed source; the repair that was applied without anybody."""
+        """Look at the changed source; the repair that was applied without anybody, whole."""
         seen = (await self.observed("changed"))["snapshot_id"]
-        return await self.repair(seen, "applied")
+        applied = await self.repair(seen, "applied")
+        whole: Json = await self.mesh.ask("drift_repair_agent", "GET", f"/repairs/{applied['id']}")
+        return whole
 
 
 @dataclass

@@ -1,11 +1,12 @@
 """Runs the registry's migrations against MIGRATION_DB_URL, one run at a time.
 
-Each run ends by granting the services what they may do, so that a role which was made later gets
-it by the next run.
+Each run ends by making the function that prunes history, and by granting the services what they may
+do, so that a role which was made later gets it by the next run.
 """
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 from alembic import context
@@ -17,7 +18,7 @@ from shared.errors import Unavailable
 from shared.models import Base
 
 _ONE_AT_A_TIME = int.from_bytes(b"aammigra", "big", signed=True)
-_PRIVILEGES = Path(__file__).with_name("privileges.sql")
+_AFTERWARDS = ("retention.sql", "privileges.sql")
 _MISSING = text("""
     SELECT name FROM unnest(ARRAY[
         'aam_services', 'aam_orchestrator', 'aam_auth_broker', 'aam_drift_repair_agent',
@@ -45,8 +46,9 @@ def _migrate(connection: Connection) -> None:
     )
     with context.begin_transaction():
         context.run_migrations()
-        with connection.connection.cursor() as cursor:
-            cursor.execute(_PRIVILEGES.read_text())  # past SQLAlchemy: its `%I` is no parameter
+        with closing(connection.connection.cursor()) as cursor:
+            for name in _AFTERWARDS:  # past SQLAlchemy: their `%` is no parameter
+                cursor.execute(Path(__file__).with_name(name).read_text())
     if missing := connection.scalars(_MISSING).all():
         statements = "\n".join(f"  CREATE ROLE {name} NOLOGIN;" for name in missing)
         context.config.print_stdout(

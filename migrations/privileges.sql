@@ -19,15 +19,17 @@ DECLARE
         -- role, table or sequence, what it may
         ['aam_orchestrator', 'api_keys', 'SELECT, INSERT, UPDATE (last_used_at, revoked_at)'],
         ['aam_orchestrator', 'connections', 'SELECT, INSERT, UPDATE'],
-        ['aam_orchestrator', 'events', 'SELECT, INSERT, UPDATE (published_at), DELETE'],
+        ['aam_orchestrator', 'discoveries', 'SELECT, INSERT, UPDATE'],
+        ['aam_orchestrator', 'events', 'SELECT, INSERT, UPDATE (published_at)'],
         ['aam_orchestrator', 'job_history', 'SELECT, INSERT, UPDATE'],
         ['aam_orchestrator', 'looks', 'SELECT, INSERT, UPDATE'],
         ['aam_orchestrator', 'operations', 'SELECT, INSERT, UPDATE, DELETE'],
         ['aam_orchestrator', 'policies', 'SELECT'],
         ['aam_orchestrator', 'snapshots',
             'SELECT, INSERT, UPDATE (seen_at, raw_hashes, stream_hashes, airbyte_catalog_id)'],
-        ['aam_orchestrator', 'stream_schemas', 'SELECT, INSERT'],
+        ['aam_orchestrator', 'stream_schemas', 'SELECT, INSERT, UPDATE (created_at)'],
         ['aam_orchestrator', 'sync_catalog_versions', 'SELECT, INSERT'],
+        ['aam_orchestrator', 'watches', 'SELECT (connection_id, interval_seconds)'],
 
         ['aam_auth_broker', 'credential_audit', 'INSERT'],
 
@@ -48,22 +50,26 @@ DECLARE
         ['aam_drift_repair_agent', 'snapshots', 'SELECT'],
         ['aam_drift_repair_agent', 'stream_schemas', 'SELECT'],
         ['aam_drift_repair_agent', 'sync_catalog_versions', 'SELECT, INSERT'],
-        ['aam_drift_repair_agent', 'webhook_deliveries', 'SELECT, INSERT, UPDATE, DELETE'],
+        ['aam_drift_repair_agent', 'webhook_deliveries', 'SELECT, INSERT, UPDATE'],
         ['aam_drift_repair_agent', 'webhooks', 'SELECT, INSERT, UPDATE'],
 
         ['aam_schema_observer', 'api_keys',
             'SELECT (id, digest, owner, scopes, expires_at, last_used_at, revoked_at), UPDATE (last_used_at)'],
         ['aam_schema_observer', 'connections', 'SELECT, UPDATE (event_seq, updated_at)'],
+        ['aam_schema_observer', 'discoveries', 'SELECT, INSERT, UPDATE, DELETE'],
         ['aam_schema_observer', 'drifts', 'SELECT, INSERT'],
         ['aam_schema_observer', 'events', 'SELECT, INSERT'],
+        ['aam_schema_observer', 'job_history', 'SELECT (connection_id, started_at, ended_at)'],
         ['aam_schema_observer', 'looks', 'SELECT, INSERT, UPDATE'],
         ['aam_schema_observer', 'observations', 'SELECT, INSERT, UPDATE, DELETE'],
+        ['aam_schema_observer', 'operations', 'SELECT (connection_id, kind, status, created_at)'],
         ['aam_schema_observer', 'plans', 'SELECT'],
-        ['aam_schema_observer', 'repairs', 'SELECT (id, connection_id, state, drift_id, snapshot_id, ended_at)'],
+        ['aam_schema_observer', 'policies', 'SELECT (connection_id, policy)'],
+        ['aam_schema_observer', 'repairs', 'SELECT (connection_id, state, snapshot_id, ended_at)'],
         ['aam_schema_observer', 'setting_changes', 'SELECT, INSERT'],
         ['aam_schema_observer', 'snapshots',
             'SELECT, INSERT, UPDATE (seen_at, raw_hashes, stream_hashes, airbyte_catalog_id)'],
-        ['aam_schema_observer', 'stream_schemas', 'SELECT, INSERT'],
+        ['aam_schema_observer', 'stream_schemas', 'SELECT, INSERT, UPDATE (created_at)'],
         ['aam_schema_observer', 'sync_catalog_versions', 'SELECT'],
         ['aam_schema_observer', 'watches', 'SELECT, INSERT, UPDATE'],
 
@@ -89,6 +95,8 @@ DECLARE
         ['aam_schema_observer', 'pgqueuer_statistics', 'SELECT, INSERT, UPDATE, DELETE'],
         ['aam_schema_observer', 'pgqueuer_statistics_id_seq', 'USAGE']
     ];
+    -- What deletes history, as migrations/retention.sql has it; the orchestrator has it done.
+    prune_history CONSTANT regprocedure := to_regprocedure('public.prune_history(text, interval, integer)');
     role_name text;
     granted text[];
     relation record;
@@ -136,5 +144,15 @@ BEGIN
             EXECUTE format('GRANT %s ON %s %I TO %I', granted[3], relation.kind, relation.relname, role_name);
         END LOOP;
     END LOOP;
+
+    IF prune_history IS NOT NULL THEN
+        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', prune_history);
+        FOREACH role_name IN ARRAY roles || outsiders LOOP
+            CONTINUE WHEN to_regrole(role_name) IS NULL;
+            EXECUTE format('REVOKE ALL ON FUNCTION %s FROM %I', prune_history, role_name);
+            CONTINUE WHEN role_name NOT IN (everything, 'aam_orchestrator');
+            EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', prune_history, role_name);
+        END LOOP;
+    END IF;
 END
 $privileges$

@@ -67,6 +67,11 @@ class Caller:
         """Whether it is a sibling, and not somebody from outside."""
         return self.id.startswith("service:")
 
+    @property
+    def may_change_connections(self) -> bool:
+        """Whether it is shown why a connector failed, and not only which kind of cause it had."""
+        return Scope.CONNECTIONS_WRITE in self.scopes
+
 
 _current: ContextVar[Caller | None] = ContextVar("caller", default=None)
 

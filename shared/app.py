@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import re
 import signal
 import threading
@@ -34,8 +35,10 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
 from shared import docs_page, logs, telemetry, validation
+from shared.access import Caller
 from shared.bodies import Bodies
-from shared.errors import AamError, Unavailable
+from shared.descriptions import describe as describe_operation
+from shared.errors import AamError, TooManyRequests, Unavailable
 from shared.gate import Access, Gate, NobodyCanCall, requirements
 from shared.input import ORDER, Limits
 from shared.wire import ended_by_newline, without_body
@@ -84,13 +87,26 @@ class Health(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Whether the service can do its work now; `checks` says `ok`, or what is missing."""
+    """Whether the service can answer now; `checks` says `ok`, or what is missing.
+
+    `ready` is about what no request can do without. `degraded` names what else is away while it is
+    ready: most of the API answers, and what needs the missing part says so.
+    """
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"ready": True, "checks": {"registry": "ok"}}]}
+        json_schema_extra={
+            "examples": [
+                {
+                    "ready": True,
+                    "degraded": ["airbyte"],
+                    "checks": {"registry": "ok", "airbyte": "Airbyte cannot be reached now."},
+                }
+            ]
+        }
     )
 
     ready: bool
+    degraded: list[str] | None = None
     checks: dict[str, str]
 
 
@@ -132,19 +148,19 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 _TITLES = {
-    400: "The Idempotency-Key is none, or the body no UTF-8",
-    401: "Nobody knows who asks",
-    403: "Who asks may not",
-    404: "There is no such thing",
+    400: "Malformed request: an invalid Idempotency-Key, or a body that is not UTF-8",
+    401: "Authentication required",
+    403: "Insufficient scope",
+    404: "Not found",
     408: "The body did not arrive in time",
-    409: "Its state does not allow this now",
+    409: "Conflict with the present state",
     413: "The body is too large",
-    415: "The body is not JSON, or encoded",
-    422: "What was sent is not valid, or Airbyte refused it",
-    429: "This caller asks too often: Retry-After says when again",
+    415: "Unsupported media type: a body is plain JSON",
+    422: "Invalid request, or refused by Airbyte",
+    429: "Too many requests; Retry-After says when to try again",
     502: "Airbyte did not do what was asked",
-    503: "Something AAM stands on is away; nothing was recorded",
-    504: "It could not be settled by its deadline, or nobody knows whether it was recorded",
+    503: "A dependency is unavailable; nothing was recorded",
+    504: "Not settled by its deadline, or its outcome is unknown",
 }
 
 
@@ -155,13 +171,14 @@ def create_app(
     access: Access,
     lifespan: Lifespan[FastAPI] | None = None,
     ready: Mapping[str, Check] | None = None,
+    degraded: Mapping[str, Check] | None = None,
     limits: Limits = ORDER,
     body_deadline: timedelta = BODY_DEADLINE,
 ) -> FastAPI:
     """A service's application; its routes are added by the caller.
 
-    `access` is how callers are known. `ready` maps what the service stands on to a check that
-    raises an AamError while it is away.
+    `access` is how callers are known. `ready` maps what the service cannot answer without to a
+    check that raises an AamError while it is away; `degraded`, what only a part of it needs.
     """
     app = FastAPI(
         title=f"AAM {service}",
@@ -181,6 +198,7 @@ def create_app(
     checks = {**(ready or {})}
     if access.anybody is not None:
         checks["access"] = access.require_anybody
+    others = degraded or {}
 
     @app.get("/health", tags=["operations"])
     async def health() -> Health:
@@ -190,13 +208,24 @@ def create_app(
     @app.get(
         "/ready",
         tags=["operations"],
-        responses={503: {"model": Readiness, "description": "Something is missing"}},
+        response_model_exclude_none=True,
+        responses={503: {"model": Readiness, "description": "It cannot answer now"}},
     )
     async def readiness(response: Response) -> Readiness:
-        """Say whether what the service stands on is there."""
-        told = await asyncio.gather(*(_told(check) for check in checks.values()))
+        """Say whether the service can answer: 200 while its registry does, and takes writes.
+
+        What is away beside it, Airbyte for example, makes it `degraded`: people can still read and
+        decide, so a load balancer is to keep the service.
+        """
+        names = [*checks, *others]
+        found = await asyncio.gather(
+            *(_told(check) for check in (*checks.values(), *others.values()))
+        )
+        shown = dict(zip(names, found, strict=True))
+        is_ready = all(shown[name] == "ok" for name in checks)
+        away = [name for name in others if shown[name] != "ok"]
         state = Readiness(
-            ready=all(word == "ok" for word in told), checks=dict(zip(checks, told, strict=True))
+            ready=is_ready, degraded=away if is_ready and away else None, checks=shown
         )
         if not state.ready:
             response.status_code = 503
@@ -321,8 +350,7 @@ def _describe_problem(app: FastAPI) -> None:
         schemas.pop("ValidationError", None)
         for operations in schema["paths"].values():
             for operation in operations.values():
-                if "422" in operation["responses"]:
-                    operation["responses"]["422"] = problems(422)[422]
+                describe_operation(operation)
                 if "security" in operation:
                     operation["responses"] |= _REFUSALS
                 if "requestBody" in operation:
@@ -333,7 +361,8 @@ def _describe_problem(app: FastAPI) -> None:
     app.openapi = described  # type: ignore[method-assign]  # FastAPI's documented way
 
 
-_REFUSALS = {str(status): answer for status, answer in problems(401, 403, 429).items()}
+# 422 is also what FastAPI would describe otherwise; every route refuses unknown parameters.
+_REFUSALS = {str(status): answer for status, answer in problems(401, 403, 422, 429).items()}
 _AGAIN_SOON = {"Retry-After": "1"}
 _ASKED_FOR = {401: {"WWW-Authenticate": "Bearer"}, 503: _AGAIN_SOON}
 """The headers that a status has to have."""
@@ -352,10 +381,21 @@ def _refusal(error: AamError) -> Response:
     return _problem(error.problem())
 
 
-async def _answer_expected(_request: Request, error: AamError) -> Response:
+_FOR_WRITERS = ("explanation", "log")
+"""Members of a problem that only callers with connections:write are shown."""
+
+
+async def _answer_expected(request: Request, error: AamError) -> Response:
     if error.status >= 500:
         log.warning("request_failed", code=error.code, detail=error.detail)
-    return _problem(error.problem())
+    problem = error.problem()
+    caller: Caller | None = getattr(request.state, "caller", None)
+    if caller is None or not caller.may_change_connections:
+        problem = {name: one for name, one in problem.items() if name not in _FOR_WRITERS}
+    headers = None
+    if isinstance(error, TooManyRequests) and "wait_s" in error.members:
+        headers = {"Retry-After": f"{math.ceil(error.members['wait_s'])}"}
+    return _problem(problem, headers=headers)
 
 
 async def _answer_invalid(request: Request, error: RequestValidationError) -> Response:

@@ -71,6 +71,22 @@ async def each(
     return [outcomes[index] for index in sorted(outcomes)]
 
 
+def code_of(error: Exception) -> str:
+    """The code by which a report names why an item failed."""
+    return error.code if isinstance(error, AamError) else AamError.code
+
+
+def raise_expected(outcomes: Iterable[Outcome[Item, Result]]) -> None:
+    """Raise the first AamError of a batch that is over: what all of its items need is away.
+
+    Raises:
+        AamError: an item failed with it.
+    """
+    for outcome in outcomes:
+        if isinstance(outcome.error, AamError):
+            raise outcome.error
+
+
 def _log(log_event: str, error: Exception, fields: Mapping[str, object]) -> None:
     if isinstance(error, AamError):
         log.warning(log_event, code=error.code, **fields)

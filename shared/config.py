@@ -192,6 +192,22 @@ Seconds = Annotated[timedelta, BeforeValidator(_number_is_seconds), Field(gt=tim
 """A positive number of seconds in the environment, or an ISO 8601 duration such as PT10M."""
 
 
+_DAY = timedelta(days=1)
+
+
+def _for_ever_is_none(value: object) -> object:
+    return None if value in ("", "forever") else _number_is_seconds(value)
+
+
+Retention = Annotated[
+    Annotated[timedelta, Field(ge=_DAY)] | None, BeforeValidator(_for_ever_is_none)
+]
+"""How long history is kept, a day or longer; `forever`, or nothing, for ever."""
+_AuditRetention = Annotated[
+    Annotated[timedelta, Field(ge=90 * _DAY)] | None, BeforeValidator(_for_ever_is_none)
+]
+
+
 class ProcessSettings(BaseSettings):
     """What every service reads; the environment variable is the field's name in capitals."""
 
@@ -274,6 +290,10 @@ class RegistrySettings(ProcessSettings):
 
     supabase_db_ca_file: Optional[Path] = None
     """CA certificate to verify the registry's server with; Supabase's dashboard offers it."""
+
+    registry_connections: Annotated[int, Field(ge=2, le=200)] = 20
+    """Most connections to the registry that one process has open at once, beside one that the
+    orchestrator, the drift_repair_agent and the schema_observer each listen on."""
 
     @model_validator(mode="after")
     def _registry_is_reachable_by_url(self) -> Self:
@@ -406,11 +426,21 @@ class Settings(RegistrySettings):
     job_poll_interval: Seconds = timedelta(seconds=2)
     """How often running syncs are looked at. Seconds."""
 
+    job_lost_after: Seconds = timedelta(minutes=5)
+    """How long Airbyte may say that it does not know a running sync before the sync is recorded as
+    `cancelled`, for the reason `job_lost`. Seconds."""
+
     observe_interval: Seconds = timedelta(minutes=15)
     """How often each source is looked at, unless a connection says otherwise. Seconds."""
 
     discoveries_at_once: Annotated[int, Field(gt=0, le=25)] = 4
     """Most discoveries under way in one Airbyte workspace, over all replicas."""
+
+    discoveries_per_day: Optional[Annotated[int, Field(ge=1, le=100_000)]] = None
+    """Most discoveries of one source in 24 hours, where no policy of its connections says so.
+
+    Empty: as many as its interval needs, and 50 more. Scheduled ones leave a quarter to people.
+    """
 
     suspicion_time: Seconds = timedelta(hours=6)
     """How long a source must go on lacking what it had before that is believed. Seconds."""
@@ -418,8 +448,38 @@ class Settings(RegistrySettings):
     repair_expiry: Seconds = timedelta(days=7)
     """How long a proposed repair waits for a person before it ends by doing nothing."""
 
+    repair_deadline: Seconds = timedelta(days=1)
+    """Longest time that a decided repair may wait to be begun, or for the sync that verifies it."""
+
     event_relay_interval: Seconds = timedelta(milliseconds=250)
     """How often the outbox is looked at. Seconds."""
+
+    event_retention: Retention = 7 * _DAY
+    """How long the outbox keeps events that were published. Seconds, or P7D; `forever` for ever."""
+
+    job_retention: Retention = 90 * _DAY
+    """How long syncs that ended are kept; each connection's newest is kept in any case."""
+
+    operation_retention: Retention = 30 * _DAY
+    """How long operations that ended are kept."""
+
+    delivery_retention: Retention = 30 * _DAY
+    """How long messages to webhooks that were delivered, or given up, are kept."""
+
+    repair_retention: Retention = 365 * _DAY
+    """How long repairs that ended are kept; those that made a catalog version are in any case."""
+
+    drift_retention: Retention = 365 * _DAY
+    """How long drifts are kept that no repair refers to."""
+
+    snapshot_retention: Retention = 90 * _DAY
+    """How long a snapshot is kept that nothing refers to, from when a source last was like it."""
+
+    api_key_retention: _AuditRetention = 400 * _DAY
+    """How long a key is listed after it was revoked or has expired; 90 days or longer."""
+
+    audit_retention: _AuditRetention = 400 * _DAY
+    """How long it is kept who read which credential; 90 days or longer."""
 
     key_environment: Annotated[str, Field(pattern=r"^[a-z0-9]{1,16}$")] = "live"
     """A word in new keys, `aam_<word>_...`, by which people tell where one belongs."""
@@ -529,4 +589,5 @@ _EXPECTED = {
     "literal_error": "it is not one of the allowed words",
     "time_delta_parsing": "it must be a number of seconds",
     "greater_than": "it must be greater than 0",
+    "greater_than_equal": "it is too small or too short",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -29,6 +30,19 @@ from shared.errors import Unavailable, UpstreamUnknown
 log = logs.get(__name__)
 
 _AWAY = "The registry cannot be reached now."
+_READ_ONLY = "The registry takes no writes now: it is read-only."
+_FULL = "The registry takes no writes now: its disk is full."
+_IS_READ_ONLY = text(
+    "SELECT CAST(current_setting('transaction_read_only') AS boolean) OR pg_is_in_recovery()"
+)
+# A sort that does not fit into its memory is written to the disk: that says whether there is room,
+# and leaves no row that has to be deleted. It takes about 3 ms.
+_LITTLE_MEMORY = text("SET LOCAL work_mem = '64kB'")
+_SPILL = text(
+    "SELECT count(*) FROM (SELECT n FROM generate_series(1, 4000) n ORDER BY -n OFFSET 1) s"
+)
+_REFUSED_FOR_S = 60.0
+"""A refused write is believed for so long, unless another one has been taken since."""
 _NOT_GRANTED = (
     "The login of SUPABASE_DB_URL may not use the registry: make it a member of aam_{service}."
 )
@@ -66,11 +80,16 @@ class Database:
         self._sessions = sessions
         self._reads = reads or sessions
         self._engine = engine
+        self._refused: tuple[float, str] | None = None
+        """When the newest write was refused for the registry's state, and why."""
         self._service = application if application in _OWN_TABLES else "orchestrator"
 
     @classmethod
-    def at(cls, address: PostgresAddress, *, application: str) -> Database:
-        """Open nothing yet: the first transaction connects."""
+    def at(cls, address: PostgresAddress, *, application: str, connections: int = 20) -> Database:
+        """Open nothing yet: the first transaction connects.
+
+        At most so many `connections` are open at once, and half of them stay open.
+        """
         engine = create_async_engine(
             sqlalchemy_url(address),
             connect_args=connect_arguments(address)
@@ -78,8 +97,8 @@ class Database:
             hide_parameters=True,
             json_deserializer=str,  # models.RawJson: JSON stays text
             pool_pre_ping=True,
-            pool_size=10,
-            max_overflow=10,
+            pool_size=(connections + 1) // 2,
+            max_overflow=connections // 2,
             pool_timeout=10,
         )
         telemetry.trace_engine(engine)
@@ -100,7 +119,7 @@ class Database:
             UpstreamUnknown: the answer to the commit was lost; it may be durable.
         """
         async with self._sessions() as session:
-            with _registry_errors(self._service):
+            with self._registry_errors():
                 await session.begin()
                 yield session
                 await session.flush()  # so that the commit is a commit and nothing else
@@ -110,6 +129,7 @@ class Database:
                 raise UpstreamUnknown(
                     "The registry's answer to a commit was lost.", code="commit_unknown"
                 ) from _bare(error)
+        self._refused = None
 
     async def insist(
         self, write: Callable[[AsyncSession], Awaitable[T]], *, within: timedelta = _INSISTENCE
@@ -140,15 +160,17 @@ class Database:
         Raises:
             Unavailable: Postgres is away.
         """
-        with _registry_errors(self._service):
+        with self._registry_errors():
             async with self._reads() as session:
                 yield session
 
     async def ping(self) -> None:
-        """Ask Postgres whether the registry's tables are there, and this service may use its own.
+        """Ask Postgres whether the registry's tables are there, and take what this service writes.
+
+        A write that was refused a moment ago counts, until another one is taken.
 
         Raises:
-            Unavailable: it is away, not migrated, or not granted to this login.
+            Unavailable: it is away, not migrated, not granted to this login, read-only, or full.
         """
         table = _OWN_TABLES.get(self._service, "api_keys")
         async with self.read() as session:
@@ -157,6 +179,28 @@ class Database:
             raise Unavailable(_NOT_MIGRATED)
         if not may_write:
             raise Unavailable(_NOT_GRANTED.format(service=self._service))
+        await self._expect_writable()
+
+    async def _expect_writable(self) -> None:
+        async with self.read() as session:
+            if await session.scalar(_IS_READ_ONLY):
+                raise Unavailable(_READ_ONLY)
+        with self._registry_errors():
+            async with self._sessions() as session:
+                await session.execute(_LITTLE_MEMORY)
+                await session.execute(_SPILL)
+        if self._refused is None:
+            return
+        refused_at, reason = self._refused
+        if time.monotonic() < refused_at + _REFUSED_FOR_S:
+            raise Unavailable(reason)
+
+    def _registry_errors(self) -> _registry_errors:
+        return _registry_errors(self._service, self._note_refusal)
+
+    def _note_refusal(self, reason: str) -> None:
+        if reason in (_READ_ONLY, _FULL):
+            self._refused = (time.monotonic(), reason)
 
     async def close(self) -> None:
         """Close every pooled connection."""
@@ -167,8 +211,9 @@ class Database:
 class _registry_errors:
     """Turn 'Postgres is away' into Unavailable, without the driver's text: it may quote values."""
 
-    def __init__(self, service: str) -> None:
+    def __init__(self, service: str, note: Callable[[str], None]) -> None:
         self._service = service
+        self._note = note
 
     def __enter__(self) -> None:
         return None
@@ -178,6 +223,7 @@ class _registry_errors:
     ) -> None:
         told = _trouble(error, self._service)
         if told is not None:
+            self._note(told)
             raise Unavailable(told) from _bare(error)
 
 
@@ -196,6 +242,8 @@ def _trouble_by_sqlstate(error: DBAPIError, service: str) -> str | None:
     sqlstate = getattr(error.orig, "sqlstate", None) or ""
     if sqlstate.startswith(_NO_LOGIN):
         return "The registry refuses the user, the password or the database of SUPABASE_DB_URL."
+    if sqlstate in _NO_WRITES:
+        return _NO_WRITES[sqlstate]
     if sqlstate == _NO_PRIVILEGE:
         # "permission denied for table …": of this code the text names an object, never a value.
         log.error("registry_not_granted", service=service, detail=_first_line(error.orig))
@@ -213,10 +261,13 @@ def _first_line(error: object) -> str:
 
 # Classes of Postgres's SQLSTATE: https://www.postgresql.org/docs/current/errcodes-appendix.html
 _NO_LOGIN = ("28", "3D")
-_NO_PRIVILEGE = "42501"
 _OLDER = ("42P01", "42703")  # a table or a column is not there
+_NO_PRIVILEGE = "42501"
+_NO_WRITES = {
+    "25006": _READ_ONLY,  # a standby during a failover, or set to be read-only
+    "53100": _FULL,
+}
 _NOT_NOW = (
-    "25006",  # a standby, during a failover
     "40",  # serialization failure, deadlock
     "53",  # out of connections, disk or memory
     "55P03",  # lock_timeout

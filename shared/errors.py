@@ -18,9 +18,11 @@ AamError
 ├── Upstream                       Airbyte, or a peer, did not do what was asked
 │   ├── UpstreamRefused      422   a definite no: nothing was done
 │   │   ├── UpstreamMissing        the object is not there (any more)
-│   │   ├── CheckFailed            the source cannot be reached with this credential
-│   │   └── DiscoverFailed         the connector could not list the source's schema
+│   │   └── ConnectorFailed        the connector ran and failed; `cause` says why
+│   │       ├── CheckFailed        the source cannot be reached with this credential
+│   │       └── DiscoverFailed     the connector could not list the source's schema
 │   ├── UpstreamDenied       502   our own credentials were refused
+│   │   ├── UpstreamForbidden      Airbyte's 403: an unknown object, or not ours to see
 │   │   └── UpstreamLoginOff       we log in where there is no login
 │   ├── UpstreamConflict     409   Airbyte's 409: something runs already, or a database error
 │   ├── UpstreamUnknown      504   it may have happened
@@ -239,19 +241,34 @@ class UpstreamRefused(Upstream):
     code = "upstream_rejected"
 
 
+class ConnectorFailed(UpstreamRefused):
+    """A connector ran and failed; `cause` says why, of the causes that `shared.causes` knows."""
+
+    cause: str | None = None
+    explanation: str | None = None
+    """The cause in a fixed sentence, for callers who may change connections."""
+    log: str | None = None
+    """Which run of Airbyte's has the connector's log; for the same callers."""
+
+    def problem(self) -> dict[str, Any]:
+        """The failure with its cause."""
+        reason = {"cause": self.cause, "explanation": self.explanation, "log": self.log}
+        return super().problem() | {name: one for name, one in reason.items() if one is not None}
+
+
 class UpstreamMissing(UpstreamRefused):
     """Upstream has no such object (any more)."""
 
     code = "upstream_missing"
 
 
-class CheckFailed(UpstreamRefused):
+class CheckFailed(ConnectorFailed):
     """The source cannot be reached with this credential."""
 
     code = "check_failed"
 
 
-class DiscoverFailed(UpstreamRefused):
+class DiscoverFailed(ConnectorFailed):
     """The connector ran and could not list the source's schema."""
 
     code = "discovery_failed"
@@ -262,6 +279,12 @@ class UpstreamDenied(Upstream):
 
     title = "Upstream denied us"
     code = "upstream_auth"
+
+
+class UpstreamForbidden(UpstreamDenied):
+    """Airbyte's own 403: it has no such object, or AAM's login may not see it."""
+
+    code = "upstream_forbidden"
 
 
 class UpstreamLoginOff(UpstreamDenied):

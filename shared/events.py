@@ -8,7 +8,7 @@ doubles by `event_id`. Ids, status, version and code only: no catalog, no text o
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -32,10 +32,6 @@ KEEP = 100_000
 """About how many events the stream keeps; older ones are trimmed."""
 _BATCH = 500
 _REDIS_WITHIN_S = 3.0
-_KEPT = timedelta(days=7)
-"""How long the outbox keeps what was published, for whoever looks into it after an incident."""
-_PRUNED_AT_ONCE = 1000
-_PRUNED_BATCHES = 20
 _RELAY_LOCK = int.from_bytes(b"aamrelay", "big", signed=True)
 
 
@@ -183,14 +179,6 @@ class Relay:
             _count(row)
         return len(rows)
 
-    async def prune(self) -> None:
-        """Forget events that were published long ago, in small transactions, so many a look."""
-        for _ in range(_PRUNED_BATCHES):
-            async with self._db.transaction() as session:
-                pruned = await session.execute(_PRUNE, {"kept": _KEPT, "limit": _PRUNED_AT_ONCE})
-            if len(pruned.all()) < _PRUNED_AT_ONCE:
-                return
-
 
 def _count(row: EventRow) -> None:
     """Have the metrics know what has happened."""
@@ -202,14 +190,6 @@ def _count(row: EventRow) -> None:
         metrics.HEALS.add(outcome=row.type.partition(".")[2])
     elif row.type.startswith("repair."):
         metrics.REPAIRS.add(outcome=row.type.partition(".")[2])
-
-
-# Only the oldest are looked at: they were published first. The cost does not grow with the rest.
-_PRUNE = text("""
-    DELETE FROM events WHERE published_at < now() - CAST(:kept AS interval)
-        AND id IN (SELECT id FROM events ORDER BY id LIMIT :limit)
-    RETURNING id
-""")
 
 
 def fields(row: EventRow) -> dict[Any, Any]:

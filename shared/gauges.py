@@ -5,16 +5,18 @@ Each replica of a service reads for itself, and none reads where nobody could sc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Final
 
 from shared import metrics, registry
 from shared.background import Look
 from shared.database import Database
-from shared.errors import Unavailable
+from shared.errors import AamError, Unavailable
 
 _EVERY: Final = timedelta(seconds=15)
+_LONGEST_CHECK_S: Final = 5
 
 
 class Gauges:
@@ -38,3 +40,17 @@ class Gauges:
             except Unavailable:
                 rows = None
             metrics.BACKLOGS[backlog].tell(rows)
+
+
+def watching_airbyte(health: Callable[[], Awaitable[bool]]) -> Sequence[Look]:
+    """The look that asks whether Airbyte is healthy; none where no metrics are kept."""
+
+    async def read() -> None:
+        try:
+            async with asyncio.timeout(_LONGEST_CHECK_S):
+                is_up = await health()
+        except (AamError, TimeoutError):
+            is_up = False
+        metrics.AIRBYTE_UP.tell({"": float(is_up)})
+
+    return [Look(read, _EVERY)] if metrics.are_kept() else []

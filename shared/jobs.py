@@ -40,6 +40,7 @@ _CLOSED_WITHIN_S = 0.25
 _LONGEST_PAUSE = timedelta(seconds=5)
 """How long a worker waits for a notification before it looks whether a job is there."""
 _KEPT = timedelta(days=1)
+_PRUNED_AT_ONCE = 20_000
 
 
 class Jobs:
@@ -85,8 +86,8 @@ class Jobs:
         )
 
     async def prune(self, session: AsyncSession) -> None:
-        """Forget PgQueuer's own log of jobs that ended long ago."""
-        await session.execute(_PRUNE, {"kept": _KEPT})
+        """Delete the oldest of PgQueuer's own log and statistics that are over a day old."""
+        await session.execute(_PRUNE, {"kept": _KEPT, "limit": _PRUNED_AT_ONCE})
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -253,7 +254,13 @@ async def _break_off(tasks: Collection[asyncio.Task[Any]]) -> None:
 
 _PRUNE = text("""
     WITH statistics AS (
-        DELETE FROM pgqueuer_statistics WHERE created < now() - CAST(:kept AS interval)
+        DELETE FROM pgqueuer_statistics WHERE id IN (
+            SELECT id FROM pgqueuer_statistics WHERE created < now() - CAST(:kept AS interval)
+            ORDER BY id LIMIT :limit
+        )
     )
-    DELETE FROM pgqueuer_log WHERE created < now() - CAST(:kept AS interval)
+    DELETE FROM pgqueuer_log WHERE id IN (
+        SELECT id FROM pgqueuer_log WHERE created < now() - CAST(:kept AS interval)
+        ORDER BY created LIMIT :limit
+    )
 """)

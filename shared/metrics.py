@@ -67,10 +67,10 @@ class Count(Metric):
         for combination in itertools.product(*values):
             self._instrument.add(0, dict(zip(self.labels, combination, strict=True)))
 
-    def add(self, **labels: str) -> None:
-        """Count one more."""
+    def add(self, amount: int = 1, /, **labels: str) -> None:
+        """Count so many more."""
         if self._instrument is not None:
-            self._instrument.add(1, self._bounded(labels))
+            self._instrument.add(amount, self._bounded(labels))
 
 
 class Duration(Metric):
@@ -184,6 +184,7 @@ _UPSTREAM: Final = (
     "upstream_auth",
     "upstream_conflict",
     "upstream_failed",
+    "upstream_forbidden",
     "upstream_login_off",
     "upstream_missing",
     "upstream_not_airbyte",
@@ -205,6 +206,12 @@ REQUESTS: Final = Duration(
         "status": FIXED_BY_CODE,
     },
     bounds=_QUICK,
+)
+AIRBYTE_UP: Final = Level(
+    "aam_airbyte_up",
+    "Whether Airbyte says that it is healthy: 1 or 0. Without it the service is degraded.",
+    None,
+    (),
 )
 REFUSALS: Final = Count(
     "aam_auth_refusals",
@@ -254,6 +261,16 @@ REPAIRS: Final = Count(
         "outcome": (
             *("proposed", "applied", "rejected", "expired"),
             *("superseded", "failed", "rolled_back"),
+        )
+    },
+)
+PRUNED: Final = Count(
+    "aam_rows_pruned",
+    "Rows of history that were deleted because they are older than their retention.",
+    {
+        "table": (
+            *("api_keys", "credential_audit", "drifts", "events", "job_history", "operations"),
+            *("repairs", "snapshots", "stream_schemas", "webhook_deliveries"),
         )
     },
 )

@@ -11,6 +11,7 @@ from sqlalchemy import (
     ARRAY,
     BigInteger,
     CheckConstraint,
+    Computed,
     DateTime,
     Enum,
     ForeignKey,
@@ -131,6 +132,12 @@ class JobStarter(StrEnum):
     """Airbyte's own scheduler, or a person in its pages."""
 
 
+def _where_set(table: str, column: str) -> Index:
+    """An index of the rows in which a column is set: of those that end, or refer to another row."""
+    is_set = text(f"{column} IS NOT NULL")
+    return Index(f"ix_{table}_{column}", column, postgresql_where=is_set)
+
+
 class Connection(Base):
     """One source kept in step with one destination.
 
@@ -155,6 +162,7 @@ class Connection(Base):
             postgresql_where=text("archived_at IS NULL AND airbyte_connection_id IS NOT NULL"),
         ),
         Index("ix_connections_airbyte_source_id", "airbyte_source_id"),
+        _where_set("connections", "paused_by"),
         Index("ix_connections_created_at_id", "created_at", "id"),
         CheckConstraint("(status = 'HEALING') = (heal_id IS NOT NULL)", name="healing_has_an_id"),
         CheckConstraint(
@@ -209,6 +217,7 @@ class StreamSchema(Base):
     """
 
     __tablename__ = "stream_schemas"
+    __table_args__ = (Index("ix_stream_schemas_created_at", "created_at"),)
 
     hash: Mapped[bytes] = mapped_column(primary_key=True)
     """blake2b of the canonical form, 16 bytes: equal for a mere reordering of keys."""
@@ -217,6 +226,7 @@ class StreamSchema(Base):
     body: Mapped[str]
     """The `{"stream": …, "config": …}` pair as Airbyte's discovery gave it: JSON text."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    """When it was stored last: a snapshot that is about to list it sets it again."""
 
 
 class Snapshot(Base):
@@ -228,6 +238,7 @@ class Snapshot(Base):
     __tablename__ = "snapshots"
     __table_args__ = (
         Index("ix_snapshots_airbyte_source_id_taken_at", "airbyte_source_id", "taken_at"),
+        Index("ix_snapshots_taken_at", "taken_at"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
@@ -252,6 +263,8 @@ class SyncCatalogVersion(Base):
     __tablename__ = "sync_catalog_versions"
     __table_args__ = (
         UniqueConstraint("connection_id", "version_number"),
+        _where_set("sync_catalog_versions", "repair_id"),
+        _where_set("sync_catalog_versions", "snapshot_id"),
         CheckConstraint("version_number > 0", name="version_number_positive"),
         CheckConstraint(
             "origin IN ('onboard', 'repair', 'import', 'rollback')", name="origin_known"
@@ -263,6 +276,10 @@ class SyncCatalogVersion(Base):
     version_number: Mapped[int]
     sync_catalog: Mapped[str] = mapped_column(RawJson())
     """JSON text."""
+    stream_count: Mapped[int | None] = mapped_column(
+        Computed("jsonb_array_length(sync_catalog->'streams')", persisted=True)
+    )
+    """How many streams it has; Postgres counts them when the row is inserted."""
     fingerprint: Mapped[str]
     """What the catalog means, independent of order and of Airbyte's defaults."""
     origin: Mapped[str]
@@ -288,6 +305,7 @@ class JobHistory(Base):
         Index("ix_job_history_connection_id_started_at", "connection_id", "started_at"),
         # Only running jobs are looked at, however many have ended.
         Index("ix_job_history_running", "id", postgresql_where=text("ended_at IS NULL")),
+        _where_set("job_history", "ended_at"),
         CheckConstraint("started_by IN ('aam', 'airbyte')", name="started_by_known"),
     )
 
@@ -305,6 +323,10 @@ class JobHistory(Base):
     bytes_: Mapped[int | None] = mapped_column("bytes", BigInteger)
     failure_code: Mapped[str | None]
     """Airbyte's failure type (config_error, system_error, …); never its message."""
+    failure_cause: Mapped[str | None]
+    """Which of the known causes (`shared.causes`) its message names."""
+    failure_explanation: Mapped[str | None]
+    """The cause in a fixed sentence."""
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     ended_at: Mapped[datetime | None]
 
@@ -335,6 +357,7 @@ class OperationRow(Base):
         Index("ix_operations_open_lease_until", "lease_until", postgresql_where=_OPEN),
         Index("ix_operations_connection_id_created_at", "connection_id", "created_at"),
         Index("ix_operations_created_at_id", "created_at", "id"),
+        _where_set("operations", "ended_at"),
         CheckConstraint("status IN ('running', 'undoing', 'done', 'failed')", name="status_known"),
         CheckConstraint(
             "(status IN ('done', 'failed')) = (ended_at IS NOT NULL)", name="ended_or_open"
@@ -433,6 +456,7 @@ class Observation(Base):
     __table_args__ = (
         Index("ix_observations_next_at", "next_at"),
         Index("ix_observations_claimed_until", "claimed_until"),
+        _where_set("observations", "snapshot_id"),
         CheckConstraint(
             "outcome IN ('unchanged', 'changed', 'suspicious', 'failed')", name="outcome_known"
         ),
@@ -463,12 +487,53 @@ class Observation(Base):
     """Whether a person has said that what the next look finds is really so."""
     snapshot_id: Mapped[UUID | None] = mapped_column(ForeignKey(Snapshot.id))
     """What it was last trusted to offer."""
+    postponed_since: Mapped[datetime | None]
+    """Since when an observation that is due waits for a sync, or for the daily limit."""
+    cause: Mapped[str | None]
+    """Which of the known causes (`shared.causes`) it failed for."""
+    explanation: Mapped[str | None]
+    """The cause in a fixed sentence."""
+    log_reference: Mapped[str | None]
+    """Which run of Airbyte's has the log."""
+
+
+class DiscoveryRow(Base):
+    """One run of a connector that lists a source's schema: written before, completed after.
+
+    Written by whoever discovers: the schema_observer and the orchestrator.
+    """
+
+    __tablename__ = "discoveries"
+    __table_args__ = (
+        Index("ix_discoveries_airbyte_source_id_began_at", "airbyte_source_id", "began_at"),
+        Index("ix_discoveries_began_at", "began_at"),
+        CheckConstraint(
+            "purpose IN ('onboard', 'discover', 'observe', 'check')", name="purpose_known"
+        ),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    airbyte_source_id: Mapped[UUID]
+    purpose: Mapped[str]
+    began_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    expires_at: Mapped[datetime]
+    """When it is taken for over, though its process has not said so."""
+    ended_at: Mapped[datetime | None]
+    code: Mapped[str | None]
+    """Why it failed; None where it delivered a schema, or still runs."""
+    snapshot_id: Mapped[UUID | None]
+    """What it found; None where that was not stored. No foreign key: snapshots may be pruned."""
+    is_renewed: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
+    """Whether the connector's configuration in Airbyte changed meanwhile: a renewed token."""
+    configuration_digest: Mapped[str | None]
+    """Of the configuration that Airbyte shows, secrets masked, after it."""
 
 
 class Watch(Base):
     """How one connection is watched. Written by the schema_observer."""
 
     __tablename__ = "watches"
+    __table_args__ = (_where_set("watches", "compared_snapshot_id"),)
 
     connection_id: Mapped[UUID] = mapped_column(ForeignKey(Connection.id), primary_key=True)
     interval_seconds: Mapped[int | None]
@@ -488,6 +553,8 @@ class Drift(Base):
         UniqueConstraint("connection_id", "after_snapshot_id"),
         Index("ix_drifts_connection_id_first_seen_at", "connection_id", "first_seen_at"),
         Index("ix_drifts_first_seen_at_id", "first_seen_at", "id"),
+        _where_set("drifts", "before_snapshot_id"),
+        _where_set("drifts", "after_snapshot_id"),
         CheckConstraint(
             "severity IN ('harmless', 'needs_review', 'breaking')", name="severity_known"
         ),
@@ -556,6 +623,7 @@ class Plan(Base):
     """What a connection was last planned against. Written by the drift_repair_agent."""
 
     __tablename__ = "plans"
+    __table_args__ = (_where_set("plans", "snapshot_id"),)
 
     connection_id: Mapped[UUID] = mapped_column(ForeignKey(Connection.id), primary_key=True)
     snapshot_id: Mapped[UUID] = mapped_column(ForeignKey(Snapshot.id))
@@ -585,6 +653,12 @@ class Repair(Base):
         Index("ix_repairs_expires_at", "expires_at", postgresql_where=_REPAIR_OPEN),
         Index("ix_repairs_under_way", "updated_at", postgresql_where=_REPAIR_UNDER_WAY),
         Index("ix_repairs_operation_id", "operation_id"),
+        Index("ix_repairs_unlearned", "learn_next_at", postgresql_where=text("NOT is_learned")),
+        _where_set("repairs", "drift_id"),
+        _where_set("repairs", "parent_id"),
+        _where_set("repairs", "snapshot_id"),
+        _where_set("repairs", "superseded_by"),
+        _where_set("repairs", "ended_at"),
         CheckConstraint("kind IN ('heal', 'rollback')", name="kind_known"),
         CheckConstraint(
             "state IN ('proposed', 'approved', 'applying', 'verifying', 'rolling_back', 'applied',"
@@ -615,6 +689,10 @@ class Repair(Base):
     """Of a rollback: the version that is to be in force again."""
     changes: Mapped[str] = mapped_column(RawJson())
     """An array of changes with verdict, reaction, suggestion and decision: JSON text."""
+    summary: Mapped[str | None] = mapped_column(
+        RawJson(), Computed("summary_of_changes(changes)", persisted=True), deferred=True
+    )
+    """What the list of repairs shows of `changes`; Postgres computes it when they are written."""
     decisions: Mapped[str] = mapped_column(RawJson(), server_default=text("'[]'"))
     """Who decided what, when and why, oldest first: JSON text."""
     verify_by_sync: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
@@ -631,8 +709,15 @@ class Repair(Base):
     tries: Mapped[int] = mapped_column(default=0, server_default="0")
     next_at: Mapped[datetime] = mapped_column(server_default=func.now())
     """When it is looked at again, while it is under way."""
+    deadline_at: Mapped[datetime | None]
+    """Until when it may stay in its state; None until somebody has looked at it there."""
     is_learned: Mapped[bool] = mapped_column(default=True, server_default=text("true"))
-    """Whether the rag_engine knows what a person decided about it."""
+    """Whether the rag_engine knows what a person decided about it, or has refused it for good."""
+    learn_tries: Mapped[int] = mapped_column(default=0, server_default="0")
+    learn_next_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    """When the rag_engine is to be told again."""
+    not_learned: Mapped[str] = mapped_column(RawJson(), server_default=text("'[]'"))
+    """Decisions that it did not take, `[{"change": id, "code": why}]`: JSON text."""
     expires_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), onupdate=func.now())
@@ -678,6 +763,8 @@ class WebhookDelivery(Base):
             postgresql_where=text("state = 'waiting'"),
         ),
         Index("ix_webhook_deliveries_webhook_id_created_at", "webhook_id", "created_at"),
+        _where_set("webhook_deliveries", "repair_id"),
+        _where_set("webhook_deliveries", "ended_at"),
         CheckConstraint("state IN ('waiting', 'delivered', 'failed')", name="state_known"),
     )
 
@@ -765,6 +852,7 @@ class CredentialRead(Base):
     __table_args__ = (
         UniqueConstraint("jti"),
         Index("ix_credential_audit_credential_id_at", "credential_id", "at"),
+        Index("ix_credential_audit_at", "at"),
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)

@@ -70,6 +70,8 @@ class OperationView(BaseModel):
     """Whose credentials had it begun; null where AAM did by itself."""
     problem: dict[str, Any] | None = None
     answer_status: int | None = None
+    notes: list[dict[str, Any]] | None = None
+    """Of an onboarding: the streams and fields that were left out, and why."""
     created_at: datetime
     deadline: datetime
     ended_at: datetime | None = None
@@ -94,9 +96,10 @@ def routes() -> APIRouter:
         response_model=OperationView,
         responses=problems(404, 503),
     )
-    async def operation(operation_id: UUID, operations: Service) -> Response:
+    async def operation(request: Request, operation_id: UUID, operations: Service) -> Response:
         """What is under way, since when, at which step, and why it waits."""
-        return raw_json(await operations.view(operation_id))
+        is_explained = caller_of(request).may_change_connections
+        return raw_json(await operations.view(operation_id, is_explained=is_explained))
 
     @router.get(
         "/operations",
@@ -112,6 +115,7 @@ def routes() -> APIRouter:
         },
     )
     async def operations(
+        request: Request,
         operations: Service,
         connection_id: Annotated[UUID | None, Query()] = None,
         status: Annotated[OperationStatus | None, Query()] = None,
@@ -121,7 +125,11 @@ def routes() -> APIRouter:
         """List operations, newest first; of one connection or one status where it is given."""
         return raw_json(
             await operations.page(
-                connection_id=connection_id, status=status, cursor=after, limit=limit
+                connection_id=connection_id,
+                status=status,
+                cursor=after,
+                limit=limit,
+                is_explained=caller_of(request).may_change_connections,
             )
         )
 

@@ -17,6 +17,8 @@ from shared.domain.catalog import canonical_hash, distinct, identify, raw_hash, 
 from shared.domain.steps import Steps, in_slices
 from shared.models import Snapshot, StreamSchema
 
+DUPLICATE_STREAM = "duplicate_stream"
+"""The code of a discovery that names one stream twice: which of the two is meant is not known."""
 _ROWS_AT_ONCE = 200
 """Stream schemas per insert: a big org's 1,500 would be one statement of 40 MB."""
 
@@ -54,10 +56,20 @@ async def keep(db: Database, source_id: UUID, discovered: Discovered) -> UUID:
     return await keep_offered(db, source_id, await offered(discovered))
 
 
+async def expect_distinct(now: Offered) -> None:
+    """See that no stream is named twice in a discovery.
+
+    Raises:
+        InvalidCatalog: `duplicate_stream`: one is.
+    """
+    digests = list(registry.split_hashes(now.raw_hashes))
+    await in_slices(distinct.steps(now.streams, digests=digests))
+
+
 async def keep_offered(db: Database, source_id: UUID, now: Offered) -> UUID:
     """Store what a source offers, scanned and hashed already; as `keep`."""
     streams, raw_hashes = now.streams, now.raw_hashes
-    await in_slices(distinct.steps(streams, digests=list(registry.split_hashes(raw_hashes))))
+    await expect_distinct(now)
     async with db.read() as session:
         last = await registry.latest_snapshot(session, source_id)
     if last is not None and last.raw_hashes == raw_hashes:

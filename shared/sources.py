@@ -67,6 +67,8 @@ class SourceType:
     """Airbyte's `sourceDefinitionId`."""
     configuration: type[Configuration]
     needs_credential: bool
+    renewed_fields: frozenset[str] = frozenset()
+    """Fields that the connector may renew by itself, each value being good for one use."""
 
 
 SOURCE_TYPES = {
@@ -77,6 +79,8 @@ SOURCE_TYPES = {
             definition_id=UUID("b117307c-14b6-41aa-9422-947e34922962"),
             configuration=Salesforce,
             needs_credential=True,
+            # An org can be set to give a new refresh token at each login.
+            renewed_fields=frozenset({"refresh_token"}),
         ),
         SourceType(
             name="Hardcoded Records",
@@ -86,6 +90,9 @@ SOURCE_TYPES = {
         ),
     )
 }
+
+RENEWING = frozenset(one.name for one in SOURCE_TYPES.values() if one.renewed_fields)
+"""The source types whose connectors renew tokens by themselves."""
 
 
 def find(name: str) -> SourceType:

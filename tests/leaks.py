@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import base64
 import bisect
+import os
 import re
 import secrets
 import string
@@ -136,6 +137,7 @@ class Outputs:
         self.scanned_bytes = 0
         self.spent_s = 0.0
         self.secrets: dict[str, None] = {}
+        self.secrets_of_workers = 0
         self._scanner = Scanner()
         self._waiting: list[tuple[str, str, bytes]] = []
         self._waiting_bytes = 0
@@ -166,6 +168,22 @@ class Outputs:
     def count(self) -> int:
         """How many different outputs there were."""
         return len(self._seen)
+
+    def to_worker_output(self) -> dict[str, Any]:
+        """What a worker of pytest-xdist hands to the run's controller."""
+        return {
+            "finds": [[one.secret, one.form, one.output, one.test] for one in self.finds],
+            "scanned_bytes": self.scanned_bytes,
+            "spent_s": self.spent_s,
+            "secrets": len(self.secrets),
+        }
+
+    def add_worker_output(self, output: dict[str, Any]) -> None:
+        """Add what a worker found and scanned to this process's own."""
+        self.finds |= dict.fromkeys(Find(*one) for one in output["finds"])
+        self.scanned_bytes += output["scanned_bytes"]
+        self.spent_s += output["spent_s"]
+        self.secrets_of_workers += output["secrets"]
 
     def scan(self) -> None:
         """Scan what waits."""
@@ -284,7 +302,7 @@ class _CommandLines(threading.Thread):
         """Look until told to end; a process is read a few times, as it may become another."""
         times: dict[str, int] = {}
         while not self._over.wait(_SAMPLED_EVERY_S):
-            there = [entry.name for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+            there = [name for name in os.listdir("/proc") if name.isdigit()]
             times = {pid: times.get(pid, 0) + 1 for pid in there}
             for pid in (pid for pid in there if times[pid] <= 3):
                 with suppress(OSError):
@@ -293,15 +311,17 @@ class _CommandLines(threading.Thread):
     def end(self) -> None:
         """Look no more."""
         self._over.set()
-        self.join()
+        if self.is_alive():
+            self.join()
 
 
 _command_lines = _CommandLines()
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Begin to collect; servers that tests start draw passwords, and leave logs."""
-    _command_lines.start()
+    if config.getoption("dist", "no") == "no" or hasattr(config, "workerinput"):
+        _command_lines.start()
     draw, end, kill = servers.drawn_once, servers.Server.stop, servers.Server.kill
     readouterr = CaptureFixture.readouterr
 
@@ -378,6 +398,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     began = time.perf_counter()
     _outputs.scan()
     _outputs.spent_s += time.perf_counter() - began
+    if (output := getattr(session.config, "workeroutput", None)) is not None:
+        output["leaks"] = _outputs.to_worker_output()
     if _outputs.finds and session.exitstatus in (
         pytest.ExitCode.OK,
         pytest.ExitCode.NO_TESTS_COLLECTED,
@@ -385,11 +407,19 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what a worker of pytest-xdist found; one that crashed fails the run by that."""
+    if (output := getattr(node, "workeroutput", {}).get("leaks")) is not None:
+        _outputs.add_worker_output(output)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Tell what was found, or how much was looked through."""
     for find in _outputs.finds:
         terminalreporter.write_line(f"LEAKED {find}", red=True)
+    secret_count = len(_outputs.secrets) + _outputs.secrets_of_workers
     terminalreporter.write_line(
         f"leaks: {len(_outputs.finds)} in {_outputs.scanned_bytes / 1e6:.1f} MB of outputs, of"
-        f" {len(_outputs.secrets)} secrets; it took {_outputs.spent_s:.1f} s"
+        f" {secret_count} secrets; it took {_outputs.spent_s:.1f} s"
     )

@@ -30,7 +30,7 @@ import pytest_asyncio
 
 from tests import reaper
 
-GRACE_S = 2.0
+GRACE_S = 10.0
 """How long what is about to end may take; nothing waits where nothing is left."""
 _UNTIL_COLLECTED_S = 0.1
 
@@ -91,8 +91,8 @@ class _Run:
     """What this process's run has: its event loop, its mark, its folder, its reaper."""
 
     loop: asyncio.AbstractEventLoop | None = None
-    of_wider_scopes = Held()
-    """What fixtures that outlive a test have started; grows only."""
+    known = Held()
+    """What fixtures that outlive a test have started, and what was reported; grows only."""
 
     def __init__(self) -> None:
         self.mark = f"{os.environ.get(reaper.VARIABLE, '')}{secrets.token_hex(4)}/"
@@ -149,7 +149,7 @@ def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> Generator[None, 
     try:
         return (yield)
     finally:
-        _run.of_wider_scopes += Held.now() - before
+        _run.known += Held.now() - before
 
 
 @pytest.hookimpl(wrapper=True)
@@ -171,7 +171,7 @@ async def a_module_leaves_nothing(request: pytest.FixtureRequest) -> AsyncIterat
     yield
     left = await _left_since(before)
     orphans = reaper.marked(_run.mark).keys() - marked - left.children
-    orphans -= _run.of_wider_scopes.children
+    orphans -= _run.known.children
     left += Held(children=frozenset(orphans))
     if request.session.shouldfail or request.session.shouldstop:
         left.end()  # it is torn down after the last test's report
@@ -188,6 +188,7 @@ async def a_test_leaves_nothing(request: pytest.FixtureRequest) -> AsyncIterator
         return
     left = await _left_since(before)
     if request.node.stash.get(_has_failed, False):
+        _run.known += left
         left.end()
         return
     await _refuse(left, "This test")
@@ -197,7 +198,7 @@ async def _left_since(before: Held) -> Held:
     """What is still held after a while, and after a garbage collection, which warns by itself."""
     loop = asyncio.get_running_loop()
     began, is_collected = loop.time(), False
-    while left := Held.now() - before - _run.of_wider_scopes:
+    while left := Held.now() - before - _run.known:
         if loop.time() - began > GRACE_S:
             break
         if not is_collected and loop.time() - began > _UNTIL_COLLECTED_S:
@@ -208,6 +209,7 @@ async def _left_since(before: Held) -> Held:
 
 
 async def _refuse(left: Held, who: str) -> None:
+    _run.known += left
     lines = list(left.described())
     left.end()
     await asyncio.sleep(0)

@@ -96,7 +96,11 @@ def build(settings: BrokerSettings, environment: EnvironmentStore | None = None)
     """
     logs.set_up("auth_broker", level=settings.log_level)
     telemetry.set_up("auth_broker", settings)
-    db = Database.at(settings.registry_address, application="auth_broker")
+    db = Database.at(
+        settings.registry_address,
+        application="auth_broker",
+        connections=settings.registry_connections,
+    )
     stores: dict[StoreName, CredentialStore] = {
         "env": environment or EnvironmentStore.from_process()
     }
@@ -126,6 +130,7 @@ def build(settings: BrokerSettings, environment: EnvironmentStore | None = None)
         lifespan=lifespan,
         ready={"registry": db.ping, **checks},
     )
+    app.state.db = db
     app.state.service = AuthBroker(stores, settings.credential_store, db)
     app.include_router(router)
     return app

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Any, Literal
 from uuid import UUID
@@ -17,7 +16,7 @@ from services.drift_repair_agent import outcomes, situation
 from services.drift_repair_agent.applying import Heal
 from services.drift_repair_agent.preflight import expect_healable, expect_no_sync, readable
 from services.drift_repair_agent.situation import Situation
-from shared import events, failpoints, logs, registry
+from shared import batches, events, failpoints, logs, registry
 from shared.airbyte_client import AirbyteClient
 from shared.database import Database
 from shared.domain import catalog as catalogs
@@ -46,8 +45,11 @@ class Stale(Exception):
 class Carrier:
     """Takes decided repairs to their end; every step begins from the row, and may be repeated."""
 
-    def __init__(self, db: Database, airbyte: AirbyteClient, operations: Operations) -> None:
+    def __init__(
+        self, db: Database, airbyte: AirbyteClient, operations: Operations, *, deadline: timedelta
+    ) -> None:
         self._db = db
+        self._deadline = deadline
         self._airbyte = airbyte
         self._operations = operations
         self._verify: Callable[[Repair], Awaitable[None]] | None = None
@@ -59,14 +61,37 @@ class Carrier:
     async def look(self) -> None:
         """Take every decided repair one step on, whoever left it."""
         async with self._db.transaction() as session:
-            due = await registry.claim_repairs(session, limit=_AT_ONCE, again_after=_AGAIN_AFTER)
-        # Side by side: one that meets a bug keeps no other from its turn.
-        await asyncio.gather(*(self.step(repair_id) for repair_id in due))
+            due = await registry.claim_repairs(
+                session, limit=_AT_ONCE, again_after=_AGAIN_AFTER, deadline=self._deadline
+            )
+        await self._each(due, self.step)
+
+    async def end_stranded(self) -> None:
+        """End the repairs whose operation ended without saying what became of them."""
+        async with self._db.read() as session:
+            stranded = await registry.stranded_repairs(session, limit=_AT_ONCE)
+        await self._each(stranded, self._end_stranded)
+
+    @staticmethod
+    async def _each(repairs: Sequence[UUID], run: Callable[[UUID], Awaitable[object]]) -> None:
+        await batches.each(
+            repairs,
+            run,
+            log_event="repair_not_carried_out",
+            fields=lambda repair_id: {"repair": str(repair_id)},
+            max_concurrency=_AT_ONCE,
+        )
 
     async def step(self, repair_id: UUID) -> UUID | None:
         """Take a repair one step on; the operation that was begun for it, if one was."""
         async with self._db.read() as session:
             repair = await registry.find_repair(session, repair_id)
+            is_late = repair.deadline_at is not None and (
+                repair.deadline_at <= await registry.now(session)
+            )
+        if is_late:
+            await self._end_late(repair)
+            return None
         try:
             if repair.state == RepairState.VERIFYING and self._verify is not None:
                 await self._verify(repair)
@@ -219,6 +244,38 @@ class Carrier:
             row, held = await self._lock(session, repair)
             if held.state == repair.state:
                 await outcomes.failed(session, row, held, code=error.code, detail=error.detail)
+
+    async def _end_late(self, repair: Repair) -> None:
+        """End one that has waited in its state for too long; what was not done is proposed again.
+
+        A catalog that could not be verified stays in force, as it does where a sync tells nothing.
+        """
+        async with self._db.transaction() as session:
+            row, held = await self._lock(session, repair)
+            if held.state != repair.state or held.deadline_at != repair.deadline_at:
+                return
+            if held.state == RepairState.VERIFYING:
+                await outcomes.applied(session, row, held, note=outcomes.INCONCLUSIVE)
+                return
+            met = "" if held.failure_code is None else f"; the last it met was {held.failure_code}"
+            detail = f"It could not be carried out by its deadline{met}."
+            is_restoring = held.state == RepairState.ROLLING_BACK
+            code = "rollback_failed" if is_restoring else "repair_deadline"
+            await outcomes.failed(session, row, held, code=code, detail=detail)
+            await registry.forget_plan(session, row.id)
+        log.warning("repair_late", repair=str(repair.id), code=code)
+
+    async def _end_stranded(self, repair_id: UUID) -> None:
+        async with self._db.transaction() as session:
+            repair = await registry.find_repair(session, repair_id)
+            row, held = await self._lock(session, repair)
+            if held.state not in (RepairState.APPLYING, RepairState.ROLLING_BACK):
+                return
+            if held.operation_id != repair.operation_id:
+                return
+            detail = f"Operation {held.operation_id} ended, and did not say what became of it."
+            await outcomes.failed(session, row, held, code="operation_ended", detail=detail)
+            await registry.forget_plan(session, row.id)
 
     async def _end_unchanged(self, repair: Repair) -> None:
         """End a repair that leads to what the head means already."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from services.drift_repair_agent import outcomes
-from shared import registry
+from uuid import UUID
+
+from services.drift_repair_agent import outcomes as outcomes_of
+from services.drift_repair_agent.postponed import Postponed
+from shared import batches, registry
 from shared.database import Database
 from shared.events import EventType
 from shared.models import RepairState
@@ -17,20 +20,31 @@ class Expiring:
 
     def __init__(self, db: Database) -> None:
         self._db = db
+        self._postponed = Postponed()
 
     async def look(self) -> None:
-        """End each in a transaction of its own; one that was decided meanwhile is left alone."""
+        """End each in a transaction of its own; one that fails is left for a minute."""
         async with self._db.read() as session:
-            over = await registry.expired_repairs(session, limit=_AT_ONCE)
-        for repair_id, connection_id in over:
-            async with self._db.transaction() as session:
-                row = await registry.lock_connection(session, connection_id, even_archived=True)
-                repair = await registry.find_repair(session, repair_id, lock=True)
-                if repair.state != RepairState.PROPOSED:
-                    continue
-                if row.archived_at is not None:
-                    await outcomes.superseded(session, row, repair, by=None)
-                    continue
-                outcomes.end(repair, RepairState.EXPIRED)
-                code = STILL_PAUSED if row.paused_by == repair.id else None
-                await outcomes.told(session, row, repair, EventType.REPAIR_EXPIRED, code)
+            over = await registry.expired_repairs(session, limit=_AT_ONCE, but=self._postponed.ids)
+        outcomes = await batches.each(
+            over,
+            self._expire,
+            log_event="not_expired",
+            fields=lambda repair_id: {"repair": str(repair_id)},
+        )
+        self._postponed.add_failed(outcomes)
+
+    async def _expire(self, repair_id: UUID) -> None:
+        """End one, unless it was decided meanwhile."""
+        async with self._db.transaction() as session:
+            known = await registry.find_repair(session, repair_id)
+            row = await registry.lock_connection(session, known.connection_id, even_archived=True)
+            repair = await registry.find_repair(session, repair_id, lock=True)
+            if repair.state != RepairState.PROPOSED:
+                return
+            if row.archived_at is not None:
+                await outcomes_of.superseded(session, row, repair, by=None)
+                return
+            outcomes_of.end(repair, RepairState.EXPIRED)
+            code = STILL_PAUSED if row.paused_by == repair.id else None
+            await outcomes_of.told(session, row, repair, EventType.REPAIR_EXPIRED, code)

@@ -24,6 +24,7 @@ from services.drift_repair_agent.sending import Sender, Signer
 from services.drift_repair_agent.service import ApplyOrder, DriftRepairAgent
 from services.drift_repair_agent.shapes import (
     Approve,
+    ChangePage,
     Decide,
     PolicyOrder,
     PolicyView,
@@ -44,7 +45,7 @@ from shared.background import Look
 from shared.config import Settings, load, networks
 from shared.database import Database
 from shared.gate import access_for, signer_for
-from shared.gauges import Gauges
+from shared.gauges import Gauges, watching_airbyte
 from shared.input import CATALOG
 from shared.jobs import Jobs
 from shared.models import RepairState
@@ -252,6 +253,7 @@ _WAITS: dict[int | str, dict[str, Any]] = {
     responses={
         200: links(
             "GET /repairs/{repair_id}",
+            "GET /repairs/{repair_id}/changes",
             "POST /repairs/{repair_id}/approve",
             "POST /repairs/{repair_id}/reject",
             repair_id="$response.body#/items/0/id",
@@ -266,7 +268,11 @@ async def repairs(
     after: After = None,
     limit: Limit = 100,
 ) -> Response:
-    """List repairs, newest first; `state=proposed` are those that wait for a person."""
+    """List repairs, newest first; `state=proposed` are those that wait for a person.
+
+    Of each repair's changes it has their numbers and the first three; GET /repairs/{repair_id} has
+    all, GET /repairs/{repair_id}/changes a page of them.
+    """
     shown = registry.RepairFilter(
         connection_id=connection_id,
         states=state or (),
@@ -285,6 +291,25 @@ async def repairs(
 async def repair(repair_id: UUID, repairs: Decisions) -> Response:
     """One repair: its changes, what each destroys or resets, and the catalog before and after."""
     return raw_json(await repairs.view(repair_id))
+
+
+@router.get(
+    "/repairs/{repair_id}/changes",
+    dependencies=[may(Scope.CONNECTIONS_READ)],
+    response_model=ChangePage,
+    responses=problems(404, 422, 503),
+)
+async def changes(
+    repair_id: UUID,
+    db: Registry,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    after: Annotated[int, Query(ge=0, le=2**31 - 1, description="`next` of the page before")] = 0,
+) -> Response:
+    """The changes of one repair, in its order: what each is, and what is done about it."""
+    async with db.read() as session:
+        return raw_json(
+            await registry.page_of_changes(session, repair_id, after=after, limit=limit)
+        )
 
 
 @router.post(
@@ -408,7 +433,11 @@ def build(settings: Settings) -> FastAPI:
     logs.set_up("drift_repair_agent", level=settings.log_level)
     telemetry.set_up("drift_repair_agent", settings)
     failpoints.arm(settings.aam_failpoints)
-    db = Database.at(settings.registry_address, application="drift_repair_agent")
+    db = Database.at(
+        settings.registry_address,
+        application="drift_repair_agent",
+        connections=settings.registry_connections,
+    )
     airbyte = AirbyteClient.from_settings(settings)
 
     jobs = Jobs(settings.registry_address, application="drift_repair_agent")
@@ -418,7 +447,7 @@ def build(settings: Settings) -> FastAPI:
     deliveries = Deliveries(db, Sender(reach), signer)
 
     service = DriftRepairAgent(settings, db, airbyte, operations)
-    carrier = Carrier(db, airbyte, operations)
+    carrier = Carrier(db, airbyte, operations, deadline=settings.repair_deadline)
     own_key = signer_for("drift_repair_agent", settings)
     orchestrator = Orchestrator.from_settings(settings, own_key)
     rag = RagEngine.from_settings(settings, own_key)
@@ -437,10 +466,12 @@ def build(settings: Settings) -> FastAPI:
                 *deliveries.looks,
                 Look(planner.look, _PLANNED_EVERY, name="plan"),
                 Look(carrier.look, settings.job_poll_interval),
+                Look(carrier.end_stranded, _EXPIRED_EVERY, name="end_stranded"),
                 Look(Expiring(db).look, _EXPIRED_EVERY, name="expire"),
                 Look(planner.ask_again, _ASKED_EVERY, name="ask_again"),
                 Look(suggesting.learn, _TOLD_EVERY, name="learn"),
                 *Gauges(db, "repairs", "messages").looks,
+                *watching_airbyte(airbyte.health),
             ) as stop_looking,
             jobs.running(),
             operations.running(),
@@ -457,7 +488,8 @@ def build(settings: Settings) -> FastAPI:
         description="Plans, decides, applies, verifies and takes back what a changed source needs.",
         access=access_for("drift_repair_agent", settings, db),
         lifespan=lifespan,
-        ready={"registry": db.ping, "airbyte": airbyte.health},
+        ready={"registry": db.ping},
+        degraded={"airbyte": airbyte.health},
         limits=CATALOG,
         body_deadline=settings.body_deadline,
     )

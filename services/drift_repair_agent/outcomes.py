@@ -19,6 +19,7 @@ from shared.models import Connection, Repair, RepairState
 
 BY_A_PERSON = "by_a_person"
 SYNC_FAILED = "sync_failed"
+INCONCLUSIVE = "verification_inconclusive"
 
 
 async def told(
@@ -93,7 +94,7 @@ async def carried_out(
         await told(session, row, repair, EventType.REPAIR_ROLLED_BACK, BY_A_PERSON)
     elif repair.verify_by_sync:
         repair.state = RepairState.VERIFYING
-        repair.tries, repair.next_at = 0, func.now()
+        repair.tries, repair.next_at, repair.deadline_at = 0, func.now(), None
     else:
         await applied(session, row, repair)
     await _rebase(session, repair, base, number)
@@ -104,6 +105,7 @@ def roll_back(repair: Repair, code: str | None) -> None:
     repair.state = RepairState.ROLLING_BACK
     repair.operation_id, repair.failure_detail = None, code
     repair.failure_code, repair.tries, repair.next_at = None, 0, func.now()
+    repair.deadline_at = None
 
 
 async def applied(

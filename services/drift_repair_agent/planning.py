@@ -6,8 +6,7 @@ becomes a repair that is applied at once; the rest becomes one that waits for a 
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID, uuid4
@@ -22,15 +21,16 @@ from services.drift_repair_agent.carrying_out import SOON, Carrier
 from services.drift_repair_agent.items import BY_POLICY, Item, Made, Suggestion, identity
 from services.drift_repair_agent.pausing import Pause, Pausing
 from services.drift_repair_agent.policy import Policy, Reaction
+from services.drift_repair_agent.postponed import Postponed
 from services.drift_repair_agent.situation import Situation
 from services.drift_repair_agent.suggesting import Asked, Known, Suggesting
-from shared import failpoints, logs, registry
+from shared import batches, failpoints, logs, registry
 from shared.airbyte_client import AirbyteClient
 from shared.config import Settings
 from shared.database import Database
 from shared.domain.catalog import StreamId, read_stream
 from shared.domain.drift import Change, Verdict
-from shared.errors import AamError, Conflict, NotActive
+from shared.errors import Conflict, NotActive
 from shared.models import Connection, ConnectionStatus, Drift, Repair, RepairState, Snapshot
 from shared.operations import Answer, Intent, Operations
 
@@ -72,22 +72,26 @@ class Planner:
         self._operations = operations
         self._suggesting = suggesting
         self._carrier = carrier
-        self._slots = asyncio.Semaphore(_SIDE_BY_SIDE)
+        self._postponed = Postponed()
         operations.tell("pause", Pausing(settings, db, airbyte))
 
     async def look(self) -> None:
         """Plan for every connection that needs it, whether or not a job came."""
         async with self._db.read() as session:
-            due = await registry.plans_due(session, limit=_AT_ONCE)
-        # Side by side: one that meets a bug keeps no other from its turn.
-        await asyncio.gather(*(self._planned(connection_id) for connection_id in due))
+            due = await registry.plans_due(session, limit=_AT_ONCE, but=self._postponed.ids)
+        await self._each(due, self.plan)
 
-    async def _planned(self, connection_id: UUID) -> None:
-        async with self._slots:
-            try:
-                await self.plan(connection_id)
-            except AamError as error:
-                log.warning("not_planned", connection=str(connection_id), code=error.code)
+    async def _each(
+        self, connections: Sequence[UUID], run: Callable[[UUID], Awaitable[None]]
+    ) -> None:
+        outcomes = await batches.each(
+            connections,
+            run,
+            log_event="not_planned",
+            fields=lambda connection_id: {"connection": str(connection_id)},
+            max_concurrency=_SIDE_BY_SIDE,
+        )
+        self._postponed.add_failed(outcomes)
 
     async def job(self, payload: str) -> None:
         """Plan for the connection that a drift was recorded for."""
@@ -118,13 +122,15 @@ class Planner:
     async def ask_again(self) -> None:
         """Plan again where the rag_engine could not be asked, once it is there."""
         async with self._db.read() as session:
-            waiting = await registry.unsuggested(session, limit=_AT_ONCE)
-        if not waiting or not await self._suggesting.is_there():
-            return
-        for connection_id in waiting:
-            async with self._db.transaction() as session:
-                await registry.forget_plan(session, connection_id)
-            await self.plan(connection_id)
+            but = self._postponed.ids
+            waiting = await registry.unsuggested(session, limit=_AT_ONCE, but=but)
+        if waiting and await self._suggesting.is_there():
+            await self._each(waiting, self._planned_again)
+
+    async def _planned_again(self, connection_id: UUID) -> None:
+        async with self._db.transaction() as session:
+            await registry.forget_plan(session, connection_id)
+        await self.plan(connection_id)
 
     async def plan(self, connection_id: UUID) -> None:
         """Compare, judge, ask what became of what is gone, and record what is to be done.

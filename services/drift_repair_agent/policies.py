@@ -38,6 +38,7 @@ class Policies:
             never_select=list(policy.never_select),
             verify=policy.verify,
             rename_min_confidence=policy.rename_min_confidence,
+            discoveries_per_day=policy.discoveries_per_day,
             own=msgspec.to_builtins(policy.own),
             updated_by=None if stored is None else stored.updated_by,
             requested_by=None if stored is None else stored.requested_by,

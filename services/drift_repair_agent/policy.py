@@ -60,6 +60,7 @@ class Own(msgspec.Struct, frozen=True, omit_defaults=True):
     never_select: tuple[str, ...] | None = None
     verify: Verify | None = None
     rename_min_confidence: float | None = None
+    discoveries_per_day: int | None = None
 
 
 class Policy:
@@ -80,6 +81,7 @@ class Policy:
             if own.rename_min_confidence is None
             else own.rename_min_confidence
         )
+        self.discoveries_per_day = own.discoveries_per_day
 
     @classmethod
     def read(cls, stored: str | None) -> Policy:

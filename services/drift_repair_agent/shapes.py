@@ -40,7 +40,7 @@ class Decide(BaseModel):
     """The order to reject a repair, or some of its changes."""
 
     model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"by": "Ada", "why": "It comes back."}]}
+        extra="forbid", json_schema_extra={"examples": [{"why": "It comes back."}]}
     )
 
     by: By | None = None
@@ -55,20 +55,11 @@ class Approve(Decide):
 
     model_config = ConfigDict(
         extra="forbid",
-        json_schema_extra={
-            "examples": [
-                {
-                    "by": "Ada",
-                    "why": "Renamed in release 12.",
-                    "changes": ["c1"],
-                    "choices": {"c1": {"became": ["amount"]}},
-                }
-            ]
-        },
+        json_schema_extra={"examples": [{"why": "Nobody uses it any more."}]},
     )
 
     choices: Annotated[dict[str, Choice], Field(max_length=10_000)] = {}
-    """What is chosen, by the id of a change."""
+    """What is chosen, by the id of a change: `{"c1": {"became": ["amount"]}}`."""
 
 
 class RollBack(BaseModel):
@@ -76,7 +67,7 @@ class RollBack(BaseModel):
 
     model_config = ConfigDict(
         extra="forbid",
-        json_schema_extra={"examples": [{"version": 2, "by": "Ada", "why": "Rows were doubled."}]},
+        json_schema_extra={"examples": [{"version": 1, "why": "Rows were doubled."}]},
     )
 
     version: int = Field(strict=True, ge=1, le=2**31 - 1)
@@ -96,7 +87,6 @@ class PolicyOrder(BaseModel):
                     "reactions": {"field": {"added": "propose", "renamed": None}},
                     "never_select": ["*ssn*", "*password*", "*birth*"],
                     "verify": "sync",
-                    "by": "Ada",
                 }
             ]
         },
@@ -113,6 +103,12 @@ class PolicyOrder(BaseModel):
     """How an applied repair is verified; null is the default."""
     rename_min_confidence: Annotated[float, Field(strict=True, ge=0, le=1)] | None = None
     """From which confidence on a rename may be applied without a person; null is the default."""
+    discoveries_per_day: Annotated[int, Field(strict=True, ge=1, le=100_000)] | None = None
+    """Most discoveries of the source in 24 hours; null is the default.
+
+    Of several connections on one source the smallest counts. By default: DISCOVERIES_PER_DAY, else
+    as many as the interval of observation needs, and 50 more.
+    """
     by: By | None = None
     """Who wants it. Left out: the caller, who is recorded in any case."""
 
@@ -136,6 +132,7 @@ class PolicyView(BaseModel):
                     "never_select": ["*ssn*", "*password*", "*passwd*"],
                     "verify": "read_back",
                     "rename_min_confidence": 0.9,
+                    "discoveries_per_day": None,
                     "own": {"reactions": {"field": {"added": "propose"}}},
                     "updated_by": "Ada",
                     "requested_by": "ada@example.com (key ab12cd34)",
@@ -150,6 +147,8 @@ class PolicyView(BaseModel):
     never_select: list[str]
     verify: Literal["read_back", "sync"]
     rename_min_confidence: float
+    discoveries_per_day: int | None = None
+    """Most discoveries of the source in 24 hours; null: the installation's default."""
     own: dict[str, Any]
     updated_by: str | None = None
     requested_by: str | None = None
@@ -242,6 +241,7 @@ REPAIR: dict[str, Any] = {
     "waits_for": None,
     "failure_code": None,
     "failure_detail": None,
+    "not_learned": [],
     "paused": False,
     "expires_at": "2026-12-01T09:30:00.123456Z",
     "created_at": _AT,
@@ -256,11 +256,7 @@ _DIFF: dict[str, Any] = {
 }
 
 
-class RepairView(BaseModel):
-    """A plan for a connection, what was decided about it, and what came of it."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [REPAIR]})
-
+class _Repair(BaseModel):
     id: UUID
     connection_id: UUID
     connection_name: str
@@ -273,7 +269,6 @@ class RepairView(BaseModel):
     snapshot_id: UUID | None = None
     base_version: int
     target_version: int | None = None
-    changes: list[dict[str, Any]]
     decisions: list[dict[str, Any]]
     """Who decided what, when and why, oldest first."""
     verify: Literal["read_back", "sync"]
@@ -287,12 +282,52 @@ class RepairView(BaseModel):
     """The code of what keeps a decided repair waiting."""
     failure_code: str | None = None
     failure_detail: str | None = None
+    not_learned: list[dict[str, str]] = []
+    """Decisions that the rag_engine did not take: the `change`, and the `code` of why."""
     paused: bool
     """Whether the connection is paused in Airbyte until this is decided."""
     expires_at: datetime | None = None
     created_at: datetime
     updated_at: datetime
     ended_at: datetime | None = None
+
+
+class RepairView(_Repair):
+    """A plan for a connection, what was decided about it, and what came of it."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [REPAIR]})
+
+    changes: list[dict[str, Any]]
+
+
+_FIRST = {name: _CHANGE[name] for name in ("id", "kind", "stream", "path")}
+SUMMARY: dict[str, Any] = {name: of for name, of in REPAIR.items() if name != "changes"} | {
+    "change_count": 1,
+    "changes_by_kind": {"field_removed": 1},
+    "changes_by_reaction": {"propose": 1},
+    "first_changes": [_FIRST],
+}
+
+
+class RepairSummary(_Repair):
+    """A repair as a list shows it: how many changes of each kind, and the first three by name."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [SUMMARY]})
+
+    change_count: int
+    changes_by_kind: dict[str, int]
+    changes_by_reaction: dict[str, int]
+    first_changes: list[dict[str, Any]]
+    """The rest is at GET /repairs/{repair_id}/changes."""
+
+
+class ChangePage(BaseModel):
+    """Changes in the repair's order; `next` is the next page's `after`."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"items": [_CHANGE], "next": None}]})
+
+    items: list[dict[str, Any]]
+    next: str | None = None
 
 
 class RepairDetail(RepairView):
@@ -308,9 +343,9 @@ class RepairDetail(RepairView):
 class RepairPage(BaseModel):
     """Repairs, newest first; `next` is the next page's `after`."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"items": [REPAIR], "next": None}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"items": [SUMMARY], "next": None}]})
 
-    items: list[RepairView]
+    items: list[RepairSummary]
     next: str | None = None
 
 

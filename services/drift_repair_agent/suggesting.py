@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import uuid5
 
@@ -17,17 +19,22 @@ import msgspec
 from services.drift_repair_agent import items as changes_of
 from services.drift_repair_agent.items import Item, Suggestion, identity
 from services.drift_repair_agent.situation import Situation
-from shared import logs, registry
+from shared import batches, logs, registry
 from shared.database import Database
 from shared.domain.catalog import StreamId
 from shared.domain.drift import ITEM, Change, Verdict
-from shared.errors import AamError, Conflict, Invalid
+from shared.errors import AamError, Conflict, Invalid, Upstream
 from shared.models import Repair
 from shared.peers import RagEngine, Rename, RenameDecision
 
 log = logs.get(__name__)
 
 _AT_ONCE = 20
+_SIDE_BY_SIDE = 4
+_FIRST_PAUSE = timedelta(seconds=5)
+_LONGEST_PAUSE = timedelta(hours=1)
+_MOST_TRIES = 40
+"""How often a decision is told that the rag_engine answers with a bug: for more than a day."""
 Known = Mapping[StreamId, Collection[str]]
 
 
@@ -110,23 +117,76 @@ class Suggesting:
         return True
 
     async def learn(self) -> None:
-        """Tell what people decided, until the engine knows; told twice it is learned once."""
+        """Tell the rag_engine what people decided, until it knows; repeated, it is learned once."""
         async with self._db.read() as session:
             waiting = await registry.unlearned_repairs(session, limit=_AT_ONCE)
-        for repair in waiting:
-            try:
-                await self._tell(repair)
-            except (Conflict, Invalid) as error:
-                log.warning("not_learned", repair=str(repair.id), code=error.code)
-            async with self._db.transaction() as session:
-                await registry.see_learned(session, repair.id)
+        outcomes = await batches.each(
+            waiting,
+            self._learn,
+            log_event="not_learned",
+            fields=lambda repair: {"repair": str(repair.id)},
+            max_concurrency=_SIDE_BY_SIDE,
+        )
+        failed = [one.item for one in outcomes if one.error is not None]
+        await batches.each(
+            failed,
+            partial(self._record, codes={}, is_settled=False),
+            log_event="not_learned",
+            fields=lambda repair: {"repair": str(repair.id)},
+        )
 
-    async def _tell(self, repair: Repair) -> None:
+    async def _learn(self, repair: Repair) -> None:
+        """Tell each of a repair's decisions for itself; it is learned once each is settled.
+
+        A decision is settled when it is known, or refused for good: that is recorded with its code.
+        """
         async with self._db.read() as session:
             row = await registry.find_connection(session, repair.connection_id)
-        for item in changes_of.read(repair.changes):
-            for decision in _decisions(repair, item, source_type=row.source_type):
-                await self._rag.learn(decision)
+        decisions = [
+            (item.id, decision)
+            for item in changes_of.read(repair.changes)
+            for decision in _decisions(repair, item, source_type=row.source_type)
+        ]
+        outcomes = await batches.each(
+            decisions,
+            self._tell,
+            log_event="decision_not_learned",
+            fields=lambda one: {"repair": str(repair.id), "decision": one[1]["decision_id"]},
+        )
+        codes: dict[str, str] = {}
+        is_settled = True
+        for one in outcomes:
+            if one.error is not None:
+                code = one.error.code if isinstance(one.error, AamError) else "bug"
+                codes[one.item[0]] = code
+                is_settled &= _is_final(one.error, tries=repair.learn_tries)
+        await self._record(repair, codes=codes, is_settled=is_settled)
+
+    async def _tell(self, told: tuple[str, RenameDecision]) -> None:
+        await self._rag.learn(told[1])
+
+    async def _record(self, repair: Repair, *, codes: Mapping[str, str], is_settled: bool) -> None:
+        pause = min(_FIRST_PAUSE * 2 ** min(repair.learn_tries, 20), _LONGEST_PAUSE)
+        not_learned = [{"change": change, "code": code} for change, code in codes.items()]
+        async with self._db.transaction() as session:
+            await registry.record_learning(
+                session,
+                repair.id,
+                not_learned=msgspec.json.encode(not_learned).decode(),
+                is_settled=is_settled,
+                again_after=pause,
+            )
+
+
+def _is_final(error: Exception, *, tries: int) -> bool:
+    """Whether the rag_engine will not take a decision, however often it is told.
+
+    One that is away is told for as long as that lasts.
+    """
+    if isinstance(error, Conflict | Invalid):
+        return True
+    is_away = isinstance(error, AamError) and type(error) is not Upstream
+    return not is_away and tries >= _MOST_TRIES
 
 
 def _questions(changes: Sequence[tuple[Change, Verdict]], known: Known) -> list[_Question]:

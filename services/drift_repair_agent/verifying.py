@@ -18,7 +18,6 @@ log = logs.get(__name__)
 
 SCHEMA_REASONS: Final = frozenset({"refresh_schema", "config_error", "system_error"})
 """Airbyte's failure types that a catalog can be the reason of; of the others it cannot be."""
-INCONCLUSIVE: Final = "verification_inconclusive"
 
 
 class StillRunning(AamError):
@@ -92,7 +91,7 @@ class Verifying:
         return job.id
 
     async def _inconclusive(self, repair: Repair) -> None:
-        await self._settle(repair, note=INCONCLUSIVE)
+        await self._settle(repair, note=outcomes.INCONCLUSIVE)
 
     async def _settle(self, repair: Repair, *, note: str | None) -> None:
         async with self._db.transaction() as session:
@@ -108,7 +107,7 @@ class Verifying:
                 return
             if row.catalog_version != held.version_number:
                 # Somebody has applied another catalog meanwhile: that one is not to be touched.
-                await outcomes.applied(session, row, held, note=INCONCLUSIVE)
+                await outcomes.applied(session, row, held, note=outcomes.INCONCLUSIVE)
                 return
             outcomes.roll_back(held, code)
         log.warning("repair_taken_back", repair=str(repair.id), code=code)

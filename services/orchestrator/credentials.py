@@ -12,8 +12,11 @@ from typing import Any
 import msgspec
 from pydantic import SecretStr
 
+from shared import registry
 from shared.airbyte_client import MASK
+from shared.database import Database
 from shared.errors import (
+    Conflict,
     Forbidden,
     Invalid,
     NotFound,
@@ -67,6 +70,76 @@ class Digests:
     def _digest(self, reference: str, field: str, value: object) -> str:
         told = msgspec.json.encode([reference, field, value])
         return hmac.new(self._key, told, "sha256").hexdigest()
+
+
+class OrderNote(msgspec.Struct, frozen=True):
+    """Something about an order that was carried out, which its caller should see to."""
+
+    code: str
+    message: str
+
+
+class CredentialShared(Conflict):
+    """Another live connection uses the credential of one that is to be onboarded."""
+
+
+async def expect_unused(
+    db: Database,
+    auth_broker: AuthBroker,
+    digests: Digests | None,
+    source_type: SourceType,
+    reference: str,
+) -> list[OrderNote]:
+    """See that no other source has used up a credential whose tokens are good for one use.
+
+    Returns a note where one may have: Airbyte does not say what its syncs renew.
+
+    Raises:
+        Conflict: `credential_used_up`: a connector was seen to renew the token that it was given,
+            and the store still has that one.
+        Invalid, UpstreamDenied, Unavailable: the store cannot be asked, as `fetch`.
+    """
+    async with db.read() as session:
+        uses = [
+            use
+            for use in await registry.uses_of_credential(session, reference)
+            if use.airbyte_source_id is not None and use.source_type == source_type.name
+        ]
+        sources = {use.airbyte_source_id for use in uses if use.airbyte_source_id is not None}
+        renewed = await registry.renewed_sources(session, sources)
+    try:
+        configuration = await fetch(auth_broker, source_type, reference)
+    except UpstreamUnreachable as error:
+        raise Unavailable(f"{error.detail} Nothing was recorded.", code=error.code) from None
+    now = {} if digests is None else digests.of(reference, configuration)
+    same = [
+        use
+        for use in uses
+        if any(
+            name not in use.digests or name not in now or use.digests[name] == now[name]
+            for name in source_type.renewed_fields
+        )
+    ]
+    fields = " and ".join(sorted(source_type.renewed_fields))
+    used_up = next((use for use in same if use.airbyte_source_id in renewed), None)
+    if used_up is not None:
+        raise Conflict(
+            f"Credential {reference} was given to connection {used_up.connection_id}, whose "
+            f"connector has renewed its {fields} since: the one in the store is used up. Authorize "
+            "again, put the new one into the store, and onboard with it under an id of its own.",
+            code="credential_used_up",
+            connection_id=used_up.connection_id,
+        )
+    if not same:
+        return []
+    return [
+        OrderNote(
+            "credential_shared",
+            f"The source of connection {same[0].connection_id} was given the same credential. "
+            f"Where each {fields} is good for one use, whoever uses it first takes it from the "
+            "other: then give each connection a credential of its own.",
+        )
+    ]
 
 
 def merged(

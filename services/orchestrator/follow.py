@@ -1,104 +1,201 @@
 """Follows syncs to their end, and finds those that Airbyte started by itself.
 
-Airbyte is asked about the jobs that run, and once a look about those that are new: what it costs
-does not grow with finished jobs.
+A run asks Airbyte for all jobs that run, in pages, and for those that are new; what ended since the
+last run is asked for one by one. What it costs grows with neither connections nor finished jobs.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from services.orchestrator.jobs import record_job
-from shared import events, logs, registry
+from shared import batches, events, logs, registry
 from shared.airbyte_client import AirbyteClient, Job
 from shared.database import Database
-from shared.errors import AamError, Unavailable, UpstreamMissing
+from shared.errors import AamError, Unavailable, Upstream
 from shared.events import EventType
 from shared.models import JobHistory, JobStarter
+from shared.registry import RunningJob
 
 log = logs.get(__name__)
 
-_AT_ONCE = 10
+MAX_CONCURRENCY = 10
 _OVERLAP = timedelta(minutes=1)
-"""Looked through again, since clocks differ and a job may be seen late."""
+"""How far back new jobs are looked for once more, since a job may be listed late."""
+_LONGEST_WAIT = timedelta(hours=1)
+"""How long a new job that cannot be recorded holds the others' look back."""
 _LOOK = "new_jobs"
+_LISTED_JOBS = 100
+"""Of a connection's jobs, how many of the newest are looked through for a missing one."""
 
 
 class JobFollower:
-    """Keeps job_history in step with Airbyte; its cost does not grow with finished jobs."""
+    """Keeps job_history in step with Airbyte."""
 
-    def __init__(self, db: Database, airbyte: AirbyteClient) -> None:
+    def __init__(self, db: Database, airbyte: AirbyteClient, *, lost_after: timedelta) -> None:
         self._db = db
         self._airbyte = airbyte
-        self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._lost_after_s = lost_after.total_seconds()
+        self._missing_since: dict[UUID, float] = {}
+        """Of jobs that Airbyte says it does not know, since when, on the event loop's clock.
+
+        Asked for once more when `lost_after` is over, and then ended. In memory: after a restart
+        the time begins anew, and ends all the same.
+        """
 
     async def look(self) -> None:
-        """Ask about every running job once; what cannot be asked now is asked at the next look."""
+        """Follow every running job once; what cannot be asked now is asked at the next run."""
         try:
             async with self._db.read() as session:
                 running = await registry.running_jobs(session)
         except Unavailable as error:
             log.warning("jobs_not_followed", code=error.code)
             return
-        await asyncio.gather(*(self._look_at(row) for row in running))
+        self._forget_all_but(running)
+        try:
+            listed = {job.id: job for job in await self._airbyte.running_jobs()} if running else {}
+            await batches.each(
+                running,
+                lambda row: self._follow(row, listed),
+                log_event="job_not_followed",
+                fields=lambda row: {"job": str(row.id)},
+                max_concurrency=MAX_CONCURRENCY,
+            )
+        except AamError as error:
+            log.warning("jobs_not_followed", code=error.code)
         try:
             await self._find_new()
         except AamError as error:
             log.warning("new_jobs_not_found", code=error.code)
 
     async def _find_new(self) -> None:
-        """Record the jobs of our connections that nobody has recorded: Airbyte started them.
+        """Record the jobs of our connections that are not recorded: Airbyte started them.
 
-        A sync of ours may be among them while it is being recorded; that record says so.
+        How far this has come is told by the creation times that Airbyte gives, so that its clock
+        may differ from the registry's. A job that cannot be recorded yet, because its connection is
+        busy, holds it back.
         """
         async with self._db.read() as session:
             since = await registry.seen_until(session, _LOOK)
             began = await registry.now(session)
-        jobs = await self._airbyte.recent_jobs((since or began) - _OVERLAP)
+        since = since or began
+        jobs = await self._airbyte.recent_jobs(since - _OVERLAP)
         async with self._db.read() as session:
             known = await registry.known_jobs(session, [job.id for job in jobs])
             ours = await registry.connections_in_airbyte(
                 session, {job.connection_id for job in jobs if job.connection_id}
             )
-        for job in jobs:
-            if job.id in known or job.connection_id not in ours:
-                continue
-            async with self._db.transaction() as session:
-                row = await registry.lock_connection(session, ours[job.connection_id])
-                if not await registry.is_busy(session, row.id):
-                    await record_job(
-                        session,
-                        row,
-                        job_id=uuid4(),
-                        airbyte_job_id=job.id,
-                        status=job.status,
-                        started_by=JobStarter.AIRBYTE,
-                        started_at=job.created_at,
-                    )
+        unknown = [
+            (job, ours[job.connection_id])
+            for job in jobs
+            if job.connection_id in ours and (job.id, ours[job.connection_id]) not in known
+        ]
+        outcomes = await batches.each(
+            unknown,
+            self._record,
+            log_event="new_job_not_recorded",
+            fields=lambda item: {"connection": str(item[1]), "id": item[0].id},
+        )
+        seen = min(began, max([since, *(job.created_at for job in jobs)]))
+        waiting = [outcome.item[0].created_at for outcome in outcomes if not outcome.result]
+        until = max(min([seen, *waiting]), seen - _LONGEST_WAIT)
         async with self._db.transaction() as session:
-            await registry.see_until(session, _LOOK, began)
+            await registry.see_until(session, _LOOK, until)
 
-    async def _look_at(self, row: JobHistory) -> None:
-        try:
-            await self._follow(row)
-        except AamError as error:
-            log.warning("job_not_followed", job=str(row.id), code=error.code)
+    async def _record(self, item: tuple[Job, UUID]) -> bool:
+        """Record a job that Airbyte started; False while its connection is busy.
 
-    async def _follow(self, row: JobHistory) -> None:
-        try:
-            async with self._slots:
-                job = await self._airbyte.get_job(row.airbyte_job_id)
-        except UpstreamMissing:
-            # Airbyte has forgotten it: nobody will ever tell more.
-            async with self._db.transaction() as session:
-                await registry.end_running_jobs(session, row.connection_id, code="job_lost")
+        What keeps it busy may be a sync of ours, which records the job as AAM's own.
+        """
+        job, connection_id = item
+        async with self._db.transaction() as session:
+            row = await registry.lock_connection(session, connection_id)
+            if await registry.is_busy(session, row.id):
+                return False
+            await record_job(
+                session,
+                row,
+                job_id=uuid4(),
+                airbyte_job_id=job.id,
+                status=job.status,
+                started_by=JobStarter.AIRBYTE,
+                started_at=job.created_at,
+            )
+        return True
+
+    def _forget_all_but(self, running: Sequence[RunningJob]) -> None:
+        ids = {row.id for row in running}
+        self._missing_since = {
+            id_: since for id_, since in self._missing_since.items() if id_ in ids
+        }
+
+    async def _follow(self, row: RunningJob, listed: Mapping[int, Job]) -> None:
+        job = listed.get(row.airbyte_job_id)
+        if not _is_of(job, row):
+            if self._is_waited_for(row):
+                return
+            job = await self._asked_for(row)
+        if job is None:
+            await self._miss(row)
             return
+        self._missing_since.pop(row.id, None)
         if _says_more(job, row):
             await self._write(row, job)
 
-    async def _write(self, row: JobHistory, job: Job) -> None:
+    def _is_waited_for(self, row: RunningJob) -> bool:
+        """Whether a missing job is not to be asked for again yet."""
+        since = self._missing_since.get(row.id)
+        now = asyncio.get_running_loop().time()
+        return since is not None and now - since < self._lost_after_s
+
+    async def _asked_for(self, row: RunningJob) -> Job | None:
+        """The job as Airbyte has it; None where Airbyte says that it has none.
+
+        For an unknown id Airbyte answers 404 or, until today, 500. As a 500 may also be a fault of
+        the moment, the list of the connection's jobs decides.
+
+        Raises:
+            Upstream: Airbyte cannot be asked now.
+        """
+        try:
+            job = await self._airbyte.get_job(row.airbyte_job_id)
+        except Upstream as error:
+            if not error.is_over or row.airbyte_connection_id is None:
+                raise
+        else:
+            # After Airbyte's database was restored, an id may be another connection's job.
+            return job if _is_of(job, row) else None
+        newest = await self._airbyte.list_jobs(row.airbyte_connection_id, limit=_LISTED_JOBS)
+        return next((job for job in newest if job.id == row.airbyte_job_id), None)
+
+    async def _miss(self, row: RunningJob) -> None:
+        """Note that Airbyte does not know a job; the second time, end it with its reason."""
+        self._missing_since.setdefault(row.id, asyncio.get_running_loop().time())
+        if self._is_waited_for(row):
+            return
+        async with self._db.transaction() as session:
+            connection = await registry.lock_connection(
+                session, row.connection_id, even_archived=True
+            )
+            written = await session.get(JobHistory, row.id, populate_existing=True)
+            if written is None or written.ended_at is not None:
+                return
+            written.status, written.failure_code = "cancelled", "job_lost"
+            written.ended_at = await registry.now(session)
+            events.record(
+                session,
+                EventType.SYNC_FINISHED,
+                connection,
+                status=written.status,
+                ref=written.id,
+                code=written.failure_code,
+            )
+        log.warning("job_lost", job=str(row.id), connection=str(row.connection_id))
+
+    async def _write(self, row: RunningJob, job: Job) -> None:
         async with self._db.transaction() as session:
             connection = await registry.lock_connection(
                 session, row.connection_id, even_archived=True
@@ -114,6 +211,9 @@ class JobFollower:
             written.ended_at = job.ended_at or datetime.now(UTC)
             if job.status != "succeeded":
                 written.failure_code = job.failure_type or job.status
+            if job.reason is not None:
+                written.failure_cause = job.reason.cause
+                written.failure_explanation = job.reason.explanation
             events.record(
                 session,
                 EventType.SYNC_FINISHED,
@@ -124,6 +224,14 @@ class JobFollower:
             )
 
 
-def _says_more(job: Job, row: JobHistory) -> bool:
+def _is_of(job: Job | None, row: RunningJob) -> bool:
+    """Whether a job is the row's; one without a connection's id counts."""
+    return job is not None and (
+        None in (job.connection_id, row.airbyte_connection_id)
+        or job.connection_id == row.airbyte_connection_id
+    )
+
+
+def _says_more(job: Job, row: RunningJob) -> bool:
     told = (job.status, job.attempts, job.records, job.bytes_)
     return job.ended or told != (row.status, row.attempts, row.records, row.bytes_)

@@ -10,19 +10,30 @@ from uuid import UUID, uuid4
 
 import msgspec
 
-from shared import access, events, registry
-from shared.airbyte_client import AirbyteClient, AirbyteConnection
+from shared import access, batches, events, registry
+from shared.airbyte_client import AirbyteClient, AirbyteConnection, ListedConnection
 from shared.database import Database
 from shared.domain import catalog as catalogs
 from shared.domain.steps import in_slices
-from shared.errors import Conflict, Invalid, UpstreamDenied, UpstreamMissing
+from shared.errors import (
+    Conflict,
+    Invalid,
+    Unavailable,
+    UpstreamForbidden,
+    UpstreamMissing,
+    UpstreamUnknown,
+    UpstreamUnreachable,
+)
 from shared.events import EventType
 from shared.models import Connection, ConnectionStatus, VersionOrigin
 
 _MOST_NAMED = 200
 """Streams of one connection of which the report names the fields."""
 
-Outcome = Literal["imported", "would_import", "known_already", "not_importable"]
+Outcome = Literal["imported", "would_import", "known_already", "not_importable", "failed"]
+_AWAY = (UpstreamUnreachable, UpstreamUnknown, Unavailable)
+_GIVE_UP_AFTER = 3
+"""Connections in a row that could not be read, because Airbyte or the registry was away."""
 
 
 class Selected(msgspec.Struct, frozen=True):
@@ -70,17 +81,38 @@ class Importing:
     async def all_of(self, workspace_id: UUID, *, dry_run: bool) -> list[Imported]:
         """Import every connection of a workspace that can be; the rest is named with the reason."""
         listed = await self._airbyte.list_connections(workspace_id)
-        told = []
-        for one in listed:
-            if one.status == "deprecated":
-                continue
+        away_in_a_row = 0
+
+        async def run(one: ListedConnection) -> Imported:
+            nonlocal away_in_a_row
+            if away_in_a_row >= _GIVE_UP_AFTER:
+                return Imported(one.connection_id, one.name, "failed", code="not_tried")
             try:
-                told.append(await self._import(one.connection_id, dry_run=dry_run))
+                told = await self._import(one.connection_id, dry_run=dry_run)
             except (Invalid, Conflict) as error:
-                told.append(
-                    Imported(one.connection_id, one.name, "not_importable", code=error.code)
-                )
-        return told
+                told = Imported(one.connection_id, one.name, "not_importable", code=error.code)
+            except _AWAY:
+                away_in_a_row += 1
+                raise
+            away_in_a_row = 0
+            return told
+
+        outcomes = await batches.each(
+            [one for one in listed if one.status != "deprecated"],
+            run,
+            log_event="not_imported",
+            fields=lambda one: {"id": str(one.connection_id)},
+        )
+        return [
+            outcome.result
+            or Imported(
+                outcome.item.connection_id,
+                outcome.item.name,
+                "failed",
+                code=None if outcome.error is None else batches.code_of(outcome.error),
+            )
+            for outcome in outcomes
+        ]
 
     async def _import(self, airbyte_connection_id: UUID, *, dry_run: bool) -> Imported:
         async with self._db.read() as session:
@@ -136,7 +168,7 @@ class Importing:
     async def _held(self, airbyte_connection_id: UUID) -> AirbyteConnection:
         try:
             held = await self._airbyte.get_connection(airbyte_connection_id)
-        except (UpstreamMissing, UpstreamDenied):
+        except (UpstreamMissing, UpstreamForbidden):
             held = None
         if held is None or held.status == "deprecated":
             raise Invalid(

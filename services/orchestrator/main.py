@@ -23,7 +23,6 @@ from services.orchestrator.shapes import (
     IMPORTED,
     JOB,
     ROTATION,
-    VERSION,
     CatalogDiff,
     ConnectionPage,
     ConnectionView,
@@ -34,11 +33,11 @@ from services.orchestrator.shapes import (
     Onboard,
     RotationView,
     SyncStarted,
-    VersionView,
+    VersionPage,
 )
 from services.orchestrator.sweeping import Sweeper
 from shared import background, events, failpoints, logs, registry, telemetry
-from shared.access import Scope, may
+from shared.access import Scope, caller_of, may
 from shared.airbyte_client import AirbyteClient
 from shared.app import (
     create_app,
@@ -53,13 +52,14 @@ from shared.background import Look
 from shared.config import Settings, load
 from shared.database import Database
 from shared.gate import access_for, signer_for
-from shared.gauges import Gauges
+from shared.gauges import Gauges, watching_airbyte
 from shared.jobs import Jobs
 from shared.models import ConnectionStatus
 from shared.operations import Operations
 from shared.operations_http import ACCEPTED, GivenKey, Wait, answered, routes
 from shared.paging import After, Limit, Page
 from shared.peers import AuthBroker
+from shared.retention import Retention, histories
 from shared.sources import CREDENTIAL_REFERENCE
 
 router = APIRouter(tags=["connections"])
@@ -217,14 +217,23 @@ async def discover(
     every_stream: Annotated[
         bool, Query(alias="all", description="Also the streams that are not selected")
     ] = False,
+    fresh: Annotated[
+        bool, Query(description="Ask the source, even if it was asked less than a minute ago")
+    ] = False,
 ) -> Response:
     """Ask the source now, keep what it offers as a snapshot, and merge the current catalog with it.
 
     Selected streams keep their settings and get the source's present schema; streams that are gone
     come last, deselected; a hand-picked list of fields does not grow. Nothing is applied: the
     answer is the body to post to drift_repair_agent's /repair/apply_new_catalog.
+
+    A discovery costs the source a call per object. One that is under way, or that was asked for
+    less than a minute ago, answers too, unless `fresh` is true. 429 `discovery_quota` means that
+    the source was discovered as often in 24 hours as its policy allows, and Retry-After says when
+    it may be again; 409 `sync_running`, that its connector renews tokens and a sync has one in use.
     """
-    return raw_json(await service.discover(connection_id, every_stream=every_stream))
+    merged = await service.discover(connection_id, every_stream=every_stream, is_fresh=fresh)
+    return raw_json(merged)
 
 
 @router.post(
@@ -253,35 +262,50 @@ async def sync(connection_id: UUID, service: Service, key: GivenKey, wait: Wait)
     responses={200: example({"items": [JOB], "next": None}), **problems(404, 422, 503)},
 )
 async def jobs(
-    connection_id: UUID, db: Registry, after: After = None, limit: Limit = 100
+    request: Request, connection_id: UUID, db: Registry, after: After = None, limit: Limit = 100
 ) -> Response:
-    """List the connection's syncs, newest first."""
+    """List the connection's syncs, newest first.
+
+    `failure_cause` says which known cause a failed one had; `failure_explanation` is for callers
+    with connections:write.
+    """
+    is_explained = caller_of(request).may_change_connections
     async with db.read() as session:
         await registry.find_connection(session, connection_id)
         return raw_json(
-            await registry.page_of_jobs(session, connection_id, cursor=after, limit=limit)
+            await registry.page_of_jobs(
+                session, connection_id, cursor=after, limit=limit, is_explained=is_explained
+            )
         )
 
 
 @router.get(
     "/connections/{connection_id}/catalog-versions",
     dependencies=[may(Scope.CONNECTIONS_READ)],
-    response_model=list[VersionView],
+    response_model=VersionPage,
     responses={
-        200: example([VERSION])
-        | links(
+        200: links(
             "GET /connections/{connection_id}/catalog-versions/{version}",
             connection_id="$request.path.connection_id",
-            version="$response.body#/0/version_number",
+            version="$response.body#/items/0/version_number",
         ),
-        **problems(404, 503),
+        **problems(404, 422, 503),
     },
 )
-async def catalog_versions(connection_id: UUID, db: Registry) -> Response:
+async def catalog_versions(
+    connection_id: UUID,
+    db: Registry,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    after: Annotated[
+        int | None, Query(ge=1, le=2**31 - 1, description="`next` of the page before")
+    ] = None,
+) -> Response:
     """The versions of the connection's catalog, newest first, without the catalogs."""
     async with db.read() as session:
         await registry.find_connection(session, connection_id)
-        return raw_json(await registry.versions_json(session, connection_id))
+        return raw_json(
+            await registry.page_of_versions(session, connection_id, after=after, limit=limit)
+        )
 
 
 @router.get(
@@ -349,13 +373,18 @@ def build(settings: Settings) -> FastAPI:
     logs.set_up("orchestrator", level=settings.log_level)
     telemetry.set_up("orchestrator", settings)
     failpoints.arm(settings.aam_failpoints)
-    db = Database.at(settings.registry_address, application="orchestrator")
+    db = Database.at(
+        settings.registry_address,
+        application="orchestrator",
+        connections=settings.registry_connections,
+    )
     airbyte = AirbyteClient.from_settings(settings)
     auth_broker = AuthBroker.from_settings(settings, signer_for("orchestrator", settings))
     redis = events.open_redis(settings)
     jobs = Jobs(settings.registry_address, application="orchestrator")
     operations = Operations(settings, db, jobs, service="orchestrator")
-    relay, follower = events.Relay(db, redis), JobFollower(db, airbyte)
+    relay = events.Relay(db, redis)
+    follower = JobFollower(db, airbyte, lost_after=settings.job_lost_after)
     key = settings.rotation_digest_key
     digests = None if key is None else Digests(key)
     service = Orchestrator(settings, db, airbyte, auth_broker, operations, digests)
@@ -369,8 +398,7 @@ def build(settings: Settings) -> FastAPI:
     async def reconcile() -> None:
         await reconciler.reconcile(dry_run=False)
 
-    async def prune() -> None:
-        await relay.prune()
+    async def prune_queue() -> None:
         async with db.transaction() as session:
             await jobs.prune(session)
 
@@ -384,8 +412,10 @@ def build(settings: Settings) -> FastAPI:
                 Look(follower.look, settings.job_poll_interval, name="jobs"),
                 Look(sweep, settings.sweep_interval, name="sweep"),
                 Look(reconcile, settings.reconcile_interval, name="reconcile"),
-                Look(prune, _PRUNED_EVERY, name="prune"),
+                Look(prune_queue, _PRUNED_EVERY, name="prune"),
+                Retention(db, histories(settings)).look,
                 *Gauges(db, "operations", "events", "jobs").looks,
+                *watching_airbyte(airbyte.health),
             ) as stop_looking,
             jobs.running(),
             operations.running(),
@@ -402,11 +432,8 @@ def build(settings: Settings) -> FastAPI:
         description="Onboards connections, triggers syncs, answers what is and what was.",
         access=access_for("orchestrator", settings, db),
         lifespan=lifespan,
-        ready={
-            "registry": db.ping,
-            "airbyte": airbyte.health,
-            "auth_broker": auth_broker.health,
-        },
+        ready={"registry": db.ping},
+        degraded={"airbyte": airbyte.health, "auth_broker": auth_broker.health},
         body_deadline=settings.body_deadline,
     )
     app.state.db = db

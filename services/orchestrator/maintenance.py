@@ -56,7 +56,8 @@ def main() -> int:
     except AamError as error:
         sys.exit(f"{given.what}: {error.detail}")
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(told).decode(), indent=2) + "\n")
-    return 1 if (told.left if isinstance(told, Swept) else told.unknown) else 0
+    is_left = told.left or told.failed if isinstance(told, Swept) else told.unknown
+    return 1 if is_left else 0
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from services.orchestrator.credentials import Digests, fetch
+from services.orchestrator.credentials import Digests, OrderNote, fetch
 from shared import events, registry, snapshots, sources
 from shared.airbyte_client import (
     AirbyteClient,
@@ -18,6 +18,7 @@ from shared.airbyte_client import (
 )
 from shared.config import Settings
 from shared.database import Database
+from shared.discoveries import Begun, Discoveries
 from shared.domain import catalog as catalogs
 from shared.domain.steps import Steps, in_slices
 from shared.errors import (
@@ -52,6 +53,8 @@ class Wiring(msgspec.Struct, frozen=True):
     workspace_id: UUID
     destination_id: UUID
     destination_sync_modes: list[str]
+    notes: list[OrderNote] = []
+    """What the caller is to know about the order; part of the answer."""
 
 
 class Onboarding:
@@ -72,6 +75,7 @@ class Onboarding:
         self._airbyte = airbyte
         self._auth_broker = auth_broker
         self._digests = digests
+        self._discoveries = Discoveries(settings, db, airbyte)
 
     async def run(self, operation: Operation) -> None:
         """Find or create the source, discover, find or create the connection, activate."""
@@ -104,7 +108,10 @@ class Onboarding:
             events.record(session, EventType.CONNECTION_ONBOARDED, row, ref=snapshot_id)
             await session.flush()
             answer = await registry.connection_json(session, row.id)
-            notes = operation.results["discover"].get("notes") or []
+            notes = [
+                *msgspec.to_builtins(wiring.notes),
+                *(operation.results["discover"].get("notes") or []),
+            ]
             await operation.finish(session, status=201, body=_with_notes(answer, notes))
 
     async def _source(self, operation: Operation, wiring: Wiring) -> UUID:
@@ -149,6 +156,8 @@ class Onboarding:
         async def discover() -> dict[str, Any]:
             discovered = await self._airbyte.discover_schema(source_id)
             snapshot_id = await keep(self._db, source_id, discovered)
+            if discovered.configuration_updated:
+                await self._discoveries.record_renewal(source_id)
             async with self._db.read() as session:
                 exclusions = await registry.exclusions_of(session, operation.connection_id)
             choice = await _checked(
@@ -269,9 +278,27 @@ async def keep(db: Database, source_id: UUID, discovered: Discovered) -> UUID:
         raise unreadable(error) from None
 
 
+async def keep_discovered(
+    db: Database, discoveries: Discoveries, begun: Begun, discovered: Discovered
+) -> UUID:
+    """Store what a recorded discovery found, and record how it ended.
+
+    Raises:
+        DiscoverFailed: it cannot be read.
+    """
+    try:
+        snapshot_id = await keep(db, begun.source_id, discovered)
+    except DiscoverFailed as error:
+        await discoveries.fail(begun, error.code)
+        raise
+    await discoveries.end(begun, discovered, snapshot_id=snapshot_id)
+    return snapshot_id
+
+
 def unreadable(error: catalogs.InvalidCatalog) -> DiscoverFailed:
     """What a source offers makes no catalog."""
-    return DiscoverFailed(f"What the source offers cannot be read: {error}")
+    code = error.code if error.code == snapshots.DUPLICATE_STREAM else DiscoverFailed.code
+    return DiscoverFailed(f"What the source offers cannot be read: {error}", code=code)
 
 
 def _with_notes(connection: str, notes: list[dict[str, Any]]) -> str:
@@ -287,6 +314,7 @@ async def _checked(run: Steps[catalogs.Chosen]) -> catalogs.Chosen:
     try:
         return await in_slices(run)
     except catalogs.InvalidCatalog as error:
-        if error.code in ("invalid_catalog", "duplicate_stream"):  # the source's doing
+        # the source's doing, and not the order's
+        if error.code in ("invalid_catalog", snapshots.DUPLICATE_STREAM):
             raise unreadable(error) from None
         raise Invalid(str(error), code=error.code) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Literal
 from uuid import UUID
@@ -10,12 +9,12 @@ from uuid import UUID
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared import events, logs, registry
+from shared import batches, events, logs, registry
 from shared.airbyte_client import AirbyteClient, AirbyteConnection
+from shared.batches import code_of
 from shared.config import Settings
 from shared.database import Database
 from shared.errors import (
-    AamError,
     Conflict,
     NotActive,
     UpstreamConflict,
@@ -32,7 +31,7 @@ from shared.registry import Head
 
 log = logs.get(__name__)
 
-_AT_ONCE = 10
+_MAX_CONCURRENCY = 10
 _PAGE = 200
 
 Difference = Literal[
@@ -70,7 +69,6 @@ class Reconciler:
         self._db = db
         self._airbyte = airbyte
         self._operations = operations
-        self._slots = asyncio.Semaphore(_AT_ONCE)
 
     async def reconcile(self, *, dry_run: bool) -> Compared:
         """Compare every ACTIVE connection, by the fingerprint of its head; a page at a time."""
@@ -80,30 +78,42 @@ class Reconciler:
         while heads := await self._heads(after):
             after = heads[-1].connection_id
             compared += len(heads)
-            told = await asyncio.gather(*(self._compared(head) for head in heads))
-            for head, (difference, failure) in zip(heads, told, strict=True):
-                if failure is not None:
-                    unknown[head.connection_id] = failure
-                elif difference is not None:
-                    drifted[head.connection_id] = difference
-                if failure is None and not dry_run:
-                    await self._settle(head, difference)
+            outcomes = await batches.each(
+                heads,
+                lambda head: self._reconciled(head, dry_run=dry_run),
+                log_event="not_reconciled",
+                fields=lambda head: {"connection": str(head.connection_id)},
+                max_concurrency=_MAX_CONCURRENCY,
+            )
+            for outcome in outcomes:
+                connection_id = outcome.item.connection_id
+                if outcome.error is not None:
+                    unknown[connection_id] = code_of(outcome.error)
+                elif outcome.result is not None:
+                    drifted[connection_id] = outcome.result
         return Compared(dry_run=dry_run, compared=compared, drifted=drifted, unknown=unknown)
 
     async def _heads(self, after: UUID) -> Sequence[Head]:
         async with self._db.read() as session:
             return await registry.heads(session, after=after, limit=_PAGE)
 
-    async def _compared(self, head: Head) -> tuple[Difference | None, str | None]:
-        """How Airbyte differs, or why that cannot be said."""
+    async def _reconciled(self, head: Head, *, dry_run: bool) -> Difference | None:
+        """How Airbyte differs, which is recorded unless the run is dry.
+
+        Raises:
+            AamError: that cannot be said, or not be recorded.
+        """
+        difference = await self._compared(head)
+        if not dry_run:
+            await self._settle(head, difference)
+        return difference
+
+    async def _compared(self, head: Head) -> Difference | None:
         try:
-            async with self._slots:
-                held = await self._airbyte.get_connection(head.airbyte_connection_id)
+            held = await self._airbyte.get_connection(head.airbyte_connection_id)
         except UpstreamMissing:
-            return "upstream_missing", None
-        except AamError as error:
-            return None, error.code
-        return await _difference(held, head), None
+            return "upstream_missing"
+        return await _difference(held, head)
 
     async def _settle(self, head: Head, difference: Difference | None) -> None:
         """Record what was found, unless the connection has moved on meanwhile."""

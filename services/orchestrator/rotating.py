@@ -6,7 +6,6 @@ made anew. What the connector has renewed by itself stays, unless the store has 
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,13 +16,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.orchestrator.credentials import Digests, fetch, merged
 from services.orchestrator.shapes import Outcome
-from shared import events, logs, registry, sources
-from shared.airbyte_client import AirbyteClient, ConfiguredSource
+from shared import batches, events, logs, registry, sources
+from shared.airbyte_client import UNSUPPORTED, AirbyteClient, ConfiguredSource
+from shared.batches import code_of
 from shared.config import Settings
 from shared.database import Database
 from shared.errors import (
     CheckFailed,
     Conflict,
+    ConnectorFailed,
     NotActive,
     NotFound,
     Unavailable,
@@ -40,7 +41,8 @@ from shared.registry import UseOfCredential
 
 log = logs.get(__name__)
 
-_CHECKS_AT_ONCE = 4
+_MAX_CHECKS = 4
+"""Checks of one rotation that run at once: each starts a connector."""
 _MARKER = re.compile(r" ?\[aam:[0-9a-f-]{36}\]$")
 
 
@@ -53,6 +55,10 @@ class Rotated(msgspec.Struct, frozen=True, omit_defaults=True):
     outcome: Outcome
     code: str | None = None
     operation_id: UUID | None = None
+    cause: str | None = None
+    """Which known cause a check failed for."""
+    explanation: str | None = None
+    log: str | None = None
 
 
 class Rotation(msgspec.Struct, frozen=True):
@@ -87,8 +93,13 @@ class _Verdict(msgspec.Struct, frozen=True):
     order: Rotate | None = None
     outcome: Outcome = "unchanged"
     code: str | None = None
+    failed: ConnectorFailed | None = None
+    """What a failed check says."""
 
     def told(self, outcome: Outcome, code: str | None = None, **more: Any) -> list[Rotated]:
+        if self.failed is not None:
+            failed = self.failed
+            more |= {"cause": failed.cause, "explanation": failed.explanation, "log": failed.log}
         return [
             Rotated(use.connection_id, use.name, use.airbyte_source_id, outcome, code, **more)
             for use in self.uses
@@ -112,7 +123,6 @@ class Rotator:
         self._auth_broker = auth_broker
         self._operations = operations
         self._digests = digests
-        self._checks = asyncio.Semaphore(_CHECKS_AT_ONCE)
         if digests is not None:
             operations.tell("rotate", Rotating(settings, db, airbyte, auth_broker, digests))
 
@@ -136,7 +146,7 @@ class Rotator:
         verdicts = await self._verdicts(reference, uses, self._digests)
         hindered = [one for one in verdicts if one.outcome in ("check_failed", "unchecked")]
         told: list[Rotated] = []
-        begun: list[tuple[_Verdict, Answer | UUID]] = []
+        to_begin: list[tuple[_Verdict, Rotate]] = []
         for verdict in verdicts:
             order = verdict.order
             if order is None:
@@ -145,18 +155,31 @@ class Rotator:
             elif hindered and not order.is_there_already:
                 told += verdict.told("not_tried")
             else:
-                try:
-                    begun.append((verdict, await self._begin(verdict.uses[0], order)))
-                except (Conflict, NotFound) as busy:
-                    told += verdict.told("busy", busy.code)
-        answers = await asyncio.gather(
-            *(self._operations.outcome(one, wait=wait) for _, one in begun)
+                to_begin.append((verdict, order))
+        outcomes = await batches.each(
+            to_begin,
+            lambda one: self._carried_out(*one, wait=wait),
+            log_event="not_rotated",
+            fields=lambda one: {"source": str(one[1].airbyte_source_id)},
+            max_concurrency=max(len(to_begin), 1),
         )
-        for (verdict, one), answer in zip(begun, answers, strict=True):
-            operation_id = one if isinstance(one, UUID) else None
-            outcome, code = _outcome(answer)
-            told += verdict.told(outcome, code, operation_id=operation_id)
+        for outcome in outcomes:
+            verdict, _ = outcome.item
+            if outcome.error is None:
+                told += outcome.result or []
+            else:
+                told += verdict.told(_failed(outcome.error), code_of(outcome.error))
         return _answer(Rotation(reference, told))
+
+    async def _carried_out(self, verdict: _Verdict, order: Rotate, *, wait: float) -> list[Rotated]:
+        """Give one source what changed, and say what became of its connections."""
+        try:
+            begun = await self._begin(verdict.uses[0], order)
+        except (Conflict, NotFound) as busy:
+            return verdict.told("busy", busy.code)
+        outcome, code = _outcome(await self._operations.outcome(begun, wait=wait))
+        operation_id = begun if isinstance(begun, UUID) else None
+        return verdict.told(outcome, code, operation_id=operation_id)
 
     async def _verdicts(
         self, reference: str, uses: Sequence[UseOfCredential], digests: Digests
@@ -171,9 +194,20 @@ class Rotator:
             name: await fetch(self._auth_broker, sources.find(name), reference)
             for name in {use.source_type for use in uses if use.credential_id == reference}
         }
-        return found + await asyncio.gather(
-            *(self._verdict(reference, standing, given, digests) for standing in by_source.values())
+        outcomes = await batches.each(
+            by_source.values(),
+            lambda standing: self._verdict(reference, standing, given, digests),
+            log_event="not_rotated",
+            fields=lambda standing: {"source": str(standing[0].airbyte_source_id)},
+            max_concurrency=_MAX_CHECKS,
         )
+        for outcome in outcomes:
+            if outcome.result is not None:
+                found.append(outcome.result)
+            elif outcome.error is not None:
+                code = code_of(outcome.error)
+                found.append(_Verdict(outcome.item, outcome="unchecked", code=code))
+        return found
 
     async def _verdict(
         self,
@@ -193,14 +227,16 @@ class Rotator:
         if first.airbyte_source_id is None or not (changed or dropped):
             return _Verdict(uses)
         try:
-            async with self._checks:
-                renewed = await self._check(
-                    first.airbyte_source_id, configuration, changed=changed, dropped=dropped
-                )
+            renewed = await self._check(
+                first.airbyte_source_id, configuration, changed=changed, dropped=dropped
+            )
         except UpstreamMissing as missing:
             return _Verdict(uses, outcome="failed", code=missing.code)
         except UpstreamRefused as refused:
-            return _Verdict(uses, outcome="check_failed", code=refused.code)
+            is_asked = refused.code != UNSUPPORTED
+            outcome: Outcome = "check_failed" if is_asked else "unchecked"
+            failed = refused if isinstance(refused, ConnectorFailed) else None
+            return _Verdict(uses, outcome=outcome, code=refused.code, failed=failed)
         except Upstream as error:
             return _Verdict(uses, outcome="unchecked", code=error.code)
         order = Rotate(
@@ -295,6 +331,11 @@ class Rotating:
                 if row.credential_id == order.credential_id:
                     registry.keep_digests(row, order.digests)
                 events.record(session, EventType.CREDENTIAL_ROTATED, row, ref=operation.id)
+            await registry.forget_renewals(session, order.airbyte_source_id)
+            if order.is_there_already:
+                registry.record_discovery(
+                    session, order.airbyte_source_id, "check", is_renewed=True
+                )
             await operation.finish(session, status=200, body="{}")
 
     async def undo(self, operation: Operation) -> None:
@@ -325,6 +366,11 @@ def _outcome(answer: Answer) -> tuple[Outcome, str | None]:
         return ("running" if answer.status == 202 else "updated"), None
     code = msgspec.json.decode(answer.body).get("code")
     return ("unknown" if answer.status == 504 else "failed"), code
+
+
+def _failed(error: Exception) -> Outcome:
+    """What became of a source whose operation could not be begun, or not be followed."""
+    return "unknown" if isinstance(error, UpstreamUnknown) else "failed"
 
 
 def _answer(rotation: Rotation) -> Answer:

@@ -8,9 +8,9 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.orchestrator.archiving import Archive, Archiving
-from services.orchestrator.credentials import Digests
+from services.orchestrator.credentials import CredentialShared, Digests, expect_unused
 from services.orchestrator.jobs import record_job
-from services.orchestrator.onboarding import Onboarding, Wiring, keep, unreadable
+from services.orchestrator.onboarding import Onboarding, Wiring, keep_discovered, unreadable
 from services.orchestrator.reconciling import Reapplying
 from services.orchestrator.schedule import Cron
 from services.orchestrator.shapes import Onboard
@@ -20,6 +20,7 @@ from shared import registry, sources
 from shared.airbyte_client import AirbyteClient, Schedule
 from shared.config import Settings
 from shared.database import Database
+from shared.discoveries import Begun, Discoveries, Recent
 from shared.domain import catalog as catalogs
 from shared.domain import drift
 from shared.domain.steps import in_slices
@@ -73,8 +74,11 @@ class Orchestrator:
         self._settings = settings
         self._db = db
         self._airbyte = airbyte
+        self._auth_broker = auth_broker
+        self._digests = digests
         self._operations = operations
         self._default_workspace: UUID | None = None
+        self._discoveries = Discoveries(settings, db, airbyte)
         self._onboarding = Onboarding(settings, db, airbyte, auth_broker, digests)
         operations.tell("onboard", self._onboarding)
         operations.tell("sync", Syncing(settings, db, airbyte))
@@ -89,6 +93,8 @@ class Orchestrator:
         Raises:
             Invalid: the order cannot be meant.
             NameTaken: a live connection has this name.
+            Conflict: `credential_used_up`: another source was given the credential, and its
+                connector has renewed the token since.
             Unavailable: Airbyte or the registry is away; nothing was recorded.
         """
         replay = await self._operations.replayed(key)
@@ -122,12 +128,28 @@ class Orchestrator:
             airbyte_destination_id=destination_id,
         )
 
-        async def announce(session: AsyncSession, _operation_id: UUID) -> None:
-            await registry.insert_pending(session, connection)
+        is_checked = not source_type.renewed_fields
 
-        begun = await self._operations.begin(
-            Intent("onboard", connection.id, wiring, key=key), announce
-        )
+        async def announce(session: AsyncSession, _operation_id: UUID) -> None:
+            if await registry.insert_pending(session, connection) and not is_checked:
+                raise CredentialShared("Another connection uses the credential.")
+
+        try:
+            begun = await self._operations.begin(
+                Intent("onboard", connection.id, wiring, key=key), announce
+            )
+        except CredentialShared:
+            # Nothing was recorded: the store is asked outside the transaction.
+            notes = await expect_unused(
+                self._db, self._auth_broker, self._digests, source_type, order.credential_id or ""
+            )
+            is_checked = True
+            begun = await self._operations.begin(
+                Intent(
+                    "onboard", connection.id, msgspec.structs.replace(wiring, notes=notes), key=key
+                ),
+                announce,
+            )
         return await self._operations.outcome(begun, wait=wait)
 
     async def _destination_sync_modes(self, destination_id: UUID) -> frozenset[str]:
@@ -151,12 +173,18 @@ class Orchestrator:
                 raise _nothing_recorded(error) from None
         return self._default_workspace
 
-    async def discover(self, connection_id: UUID, *, every_stream: bool) -> bytes:
+    async def discover(
+        self, connection_id: UUID, *, every_stream: bool, is_fresh: bool = False
+    ) -> bytes:
         """Ask the source what it offers now; the current catalog merged with it, ready to apply.
 
-        Returns the body of an order for apply_new_catalog: JSON, up to tens of megabytes.
+        Returns the body of an order for apply_new_catalog: JSON, up to tens of megabytes. A
+        discovery under way, or one that was asked for less than a minute ago, answers too, unless
+        `is_fresh`.
 
         Raises:
+            SyncRunning: a sync of the source runs, and its connector renews tokens.
+            TooManyRequests: `discovery_quota`: the source's daily limit is reached.
             NotFound: there is no such connection.
             NotActive: it has no source to ask, or is archived.
             DiscoverFailed: the connector could not list the source's schema.
@@ -168,16 +196,12 @@ class Orchestrator:
             exclusions = await registry.exclusions_of(session, connection_id)
         if row.airbyte_source_id is None:
             raise NotActive(f"Connection {connection_id} has no source.")
-        discovered = await self._airbyte.discover_schema(row.airbyte_source_id)
-        snapshot_id = await keep(self._db, row.airbyte_source_id, discovered)
+        snapshot_id, offered = await self._offered(row.airbyte_source_id, is_fresh=is_fresh)
         configured = await in_slices(catalogs.parse.steps(head.sync_catalog.encode()))
         try:
             merged = await in_slices(
                 catalogs.merge.steps(
-                    configured,
-                    discovered.catalog,
-                    every_stream=every_stream,
-                    exclusions=exclusions,
+                    configured, offered, every_stream=every_stream, exclusions=exclusions
                 )
             )
         except catalogs.InvalidCatalog as error:
@@ -191,6 +215,29 @@ class Orchestrator:
                 sync_catalog=msgspec.Raw(merged.catalog),
             )
         )
+
+    async def _offered(self, source_id: UUID, *, is_fresh: bool) -> tuple[UUID, bytes]:
+        """What a source offers: a snapshot's id and its catalog.
+
+        Another discovery is waited for, and answers where it was asked for like this one.
+        """
+        joined = False
+        while True:
+            begun = await self._discoveries.begin(source_id, is_fresh=is_fresh and not joined)
+            if isinstance(begun, Recent):
+                return begun.snapshot_id, await self._catalog_of(begun.snapshot_id)
+            if isinstance(begun, Begun):
+                discovered = await self._discoveries.run(begun)
+                snapshot_id = await keep_discovered(self._db, self._discoveries, begun, discovered)
+                return snapshot_id, discovered.catalog
+            # With `is_fresh` one that began before the request does not answer it.
+            joined = begun.purpose == "discover" and not is_fresh
+            await self._discoveries.wait_for(begun)
+
+    async def _catalog_of(self, snapshot_id: UUID) -> bytes:
+        async with self._db.read() as session:
+            snapshot = await registry.find_snapshot(session, snapshot_id)
+            return catalogs.join(await registry.snapshot_streams(session, snapshot))
 
     async def sync(self, connection_id: UUID, *, key: Key | None, wait: float) -> Answer:
         """Have Airbyte move the data now, by one job, which is followed to its end.

@@ -126,7 +126,7 @@ class ConnectionView(BaseModel):
     updated_at: datetime
     archived_at: datetime | None = None
     notes: list[dict[str, Any]] | None = None
-    """Of an onboarding: the streams and fields that were left out, and why."""
+    """Of an onboarding: what its caller should see to: what was left out, a shared credential."""
 
 
 class Import(BaseModel):
@@ -134,9 +134,7 @@ class Import(BaseModel):
 
     model_config = ConfigDict(
         extra="forbid",
-        json_schema_extra={
-            "examples": [{"airbyte_connection_id": "5a1d2c3b-4e5f-4a6b-8c7d-9e0f1a2b3c4d"}]
-        },
+        json_schema_extra={"examples": [{"dry_run": True}]},
     )
 
     airbyte_connection_id: UUID | None = Field(
@@ -174,9 +172,10 @@ class ImportedView(BaseModel):
 
     airbyte_connection_id: UUID
     name: str
-    outcome: Literal["imported", "would_import", "known_already", "not_importable"]
+    outcome: Literal["imported", "would_import", "known_already", "not_importable", "failed"]
+    """`failed`: it could not be read or recorded now; ask again."""
     connection_id: UUID | None = None
-    code: str | None = Field(default=None, description="Why it cannot be imported.")
+    code: str | None = Field(default=None, description="Why it is not imported.")
     never_selected: list[SelectedView] = Field(
         default=[],
         description="Streams with the fields that they sync though the policy never selects them.",
@@ -219,6 +218,9 @@ class RotatedView(BaseModel):
     outcome: Outcome
     code: str | None = Field(default=None, description="Why it is not updated.")
     operation_id: UUID | None = None
+    cause: str | None = Field(default=None, description="Which known cause a check failed for.")
+    explanation: str | None = Field(default=None, description="The cause in a sentence.")
+    log: str | None = Field(default=None, description="Which run of Airbyte's has the log.")
 
 
 class RotationView(BaseModel):
@@ -276,6 +278,15 @@ class VersionView(BaseModel):
     created_at: datetime
 
 
+class VersionPage(BaseModel):
+    """Versions, newest first; `next` is the next page's `after`."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"items": [VERSION], "next": None}]})
+
+    items: list[VersionView]
+    next: str | None = None
+
+
 JOB: dict[str, Any] = {
     "job_id": "c2a9e4d0-3b1f-4f6e-9d8c-7b6a5f4e3d2c",
     "airbyte_job_id": 42,
@@ -308,6 +319,10 @@ class JobView(BaseModel):
     records: int | None = None
     bytes: int | None = None
     failure_code: str | None = None
+    failure_cause: str | None = None
+    """Which of the known causes a failed one had; `unknown` where its log has to be read."""
+    failure_explanation: str | None = None
+    """The cause in a sentence; for callers with connections:write."""
     started_at: datetime
     ended_at: datetime | None = None
     duration_seconds: float

@@ -7,12 +7,14 @@ installation's, or that of an operation younger than a backup this registry was 
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from uuid import UUID
 
 import msgspec
 
-from shared import logs, registry
+from shared import batches, logs, registry
 from shared.airbyte_client import AirbyteClient
 from shared.database import Database
 
@@ -20,6 +22,9 @@ log = logs.get(__name__)
 
 AT_MOST = 10
 """Deletions a run; more left-overs than that want a person's look first."""
+_FIRST_WAIT_S = 300.0
+_LONGEST_WAIT_S = 24 * 3600.0
+"""An object that cannot be deleted is tried again after five minutes, then ever less often."""
 _MARKER = re.compile(r"\[aam:([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\]$")
 
 
@@ -37,8 +42,10 @@ class Swept(msgspec.Struct, frozen=True):
 
     dry_run: bool
     deleted: list[Found]
+    failed: list[Found]
+    """What Airbyte did not delete; others have their turn before it is tried again."""
     left: list[Found]
-    """What is over the limit of a run."""
+    """What is over the limit of a run, or failed lately."""
     unknown: list[Found]
     """What carries the marker of no operation of this registry; it is never deleted."""
 
@@ -46,16 +53,28 @@ class Swept(msgspec.Struct, frozen=True):
 class Sweeper:
     """Looks through one workspace, and at most `AT_MOST` objects the worse for it."""
 
-    def __init__(self, db: Database, airbyte: AirbyteClient, *, grace: timedelta) -> None:
+    def __init__(
+        self,
+        db: Database,
+        airbyte: AirbyteClient,
+        *,
+        grace: timedelta,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._db = db
         self._airbyte = airbyte
         self._grace = grace
+        self._clock = clock
+        self._failed: dict[UUID, tuple[int, float]] = {}
+        """Objects that could not be deleted: how often in a row, and when they are tried again."""
 
     async def sweep(self, workspace_id: UUID, *, dry_run: bool) -> Swept:
         """Delete what is marked, known, over, older than the grace time, and unused.
 
+        One that cannot be deleted is logged, and stops no other, in this run or the next.
+
         Raises:
-            Upstream: Airbyte refused, or cannot be asked; what was deleted stays deleted.
+            Upstream: Airbyte cannot be asked what it has.
         """
         connections = await self._airbyte.list_connections(workspace_id)
         sources = await self._airbyte.list_sources(workspace_id)
@@ -85,17 +104,46 @@ class Sweeper:
             if one.status != "deprecated" and one.connection_id not in going
         }
         orphans = [one for one in orphans if one.kind == "connection" or one.id not in wired]
-        now, left = orphans[:AT_MOST], orphans[AT_MOST:]
-        if not dry_run:
-            for one in now:
-                await self._delete(one, workspace_id)
-        if left:
-            log.error("sweep_left_some", left=len(left), deleted=len(now))
+        now = self._due(orphans)[:AT_MOST]
+        left = [one for one in orphans if one not in now]
+        deleted, failed = (now, []) if dry_run else await self._delete_each(now, workspace_id)
+        if left or failed:
+            log.error("sweep_left_some", left=len(left), failed=len(failed), deleted=len(deleted))
         return Swept(
             dry_run=dry_run,
-            deleted=now,
+            deleted=deleted,
+            failed=failed,
             left=left,
             unknown=[one for one in marked if one.operation_id not in known],
+        )
+
+    def _due(self, orphans: Sequence[Found]) -> list[Found]:
+        """What is to be tried now: those that never failed first, then the longest untried."""
+        self._failed = {one.id: self._failed[one.id] for one in orphans if one.id in self._failed}
+        now = self._clock()
+        due = [one for one in orphans if self._failed.get(one.id, (0, now))[1] <= now]
+        return sorted(due, key=lambda one: self._failed.get(one.id, (0, 0.0)))
+
+    async def _delete_each(
+        self, found: Sequence[Found], workspace_id: UUID
+    ) -> tuple[list[Found], list[Found]]:
+        """What was deleted, and what could not be."""
+        outcomes = await batches.each(
+            found,
+            lambda one: self._delete(one, workspace_id),
+            log_event="not_swept",
+            fields=lambda one: {"kind": one.kind, "id": str(one.id)},
+        )
+        for outcome in outcomes:
+            if outcome.error is None:
+                self._failed.pop(outcome.item.id, None)
+            else:
+                times = self._failed.get(outcome.item.id, (0, 0.0))[0] + 1
+                wait_s = min(_FIRST_WAIT_S * 2 ** (times - 1), _LONGEST_WAIT_S)
+                self._failed[outcome.item.id] = (times, self._clock() + wait_s)
+        return (
+            [outcome.item for outcome in outcomes if outcome.error is None],
+            [outcome.item for outcome in outcomes if outcome.error is not None],
         )
 
     async def _delete(self, one: Found, workspace_id: UUID) -> None:

@@ -113,7 +113,11 @@ def build(settings: RagEngineSettings) -> FastAPI:
     """The application for these settings."""
     logs.set_up("rag_engine", level=settings.log_level)
     telemetry.set_up("rag_engine", settings)
-    db = Database.at(settings.registry_address, application="rag_engine")
+    db = Database.at(
+        settings.registry_address,
+        application="rag_engine",
+        connections=settings.registry_connections,
+    )
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:

@@ -225,7 +225,6 @@ class Learn(BaseModel):
                     "verdict": "accepted",
                     "decided_by": "ada@example.com",
                     "why": "Finance renamed it.",
-                    "connection_id": _CONNECTION_ID,
                 }
             ]
         },

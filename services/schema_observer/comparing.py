@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared import events, failpoints, logs, registry
+from shared import batches, events, failpoints, logs, registry
 from shared.database import Database
 from shared.domain import catalog as catalogs
 from shared.domain import drift
@@ -58,17 +58,29 @@ class Comparing:
                 return Compared()
             after = await registry.find_snapshot(session, snapshot_id)
         known: dict[UUID, list[Change]] = {}
-        drifts, is_complete = 0, True
-        for one in waiting:
-            if one.status is not ConnectionStatus.ACTIVE:
-                is_complete = False
-                continue
+        active = [one for one in waiting if one.status is ConnectionStatus.ACTIVE]
+
+        async def compare(one: Uncompared) -> Drift | bool | None:
             judged = await self._judged(one, after, known)
             found = await self._record(one, snapshot_id, judged)
-            is_complete = is_complete and found is not None
-            drifts += bool(found)
             failpoints.at("observe.compared")
-        return Compared(drifts, is_complete)
+            return found
+
+        outcomes = await batches.each(
+            active,
+            compare,
+            log_event="connection_not_compared",
+            fields=lambda one: {"connection": str(one.connection_id)},
+        )
+        batches.raise_expected(outcomes)
+        errors = [outcome.error for outcome in outcomes if outcome.error is not None]
+        if errors and len(errors) == len(outcomes):
+            raise errors[0]  # what the source offers is to blame, and no connection's catalog
+        is_complete = len(active) == len(waiting) and not errors
+        return Compared(
+            sum(bool(outcome.result) for outcome in outcomes),
+            is_complete and all(outcome.result is not None for outcome in outcomes),
+        )
 
     async def _judged(
         self, one: Uncompared, after: Snapshot, known: dict[UUID, list[Change]]

@@ -28,7 +28,7 @@ from services.schema_observer.shapes import (
     Watched,
 )
 from shared import background, failpoints, logs, registry, telemetry
-from shared.access import Scope, may, require
+from shared.access import Scope, caller_of, may, require
 from shared.airbyte_client import AirbyteClient
 from shared.app import (
     create_app,
@@ -43,7 +43,7 @@ from shared.config import Settings, load
 from shared.database import Database
 from shared.domain.drift import Severity
 from shared.gate import access_for
-from shared.gauges import Gauges
+from shared.gauges import Gauges, watching_airbyte
 from shared.jobs import Jobs
 from shared.operations_http import Wait
 from shared.paging import After, Limit, Page
@@ -88,6 +88,10 @@ async def observe(
     says why, and the source is looked at again by itself. With `{"believe": true}` what is missing
     is believed at once, which takes `repairs:decide`: a policy may then act on it. After `wait`
     seconds the answer is 202, and the look goes on.
+
+    The source is asked each time, and that counts: 429 `discovery_quota` means that it was
+    discovered as often in 24 hours as its policy allows; 409 `sync_running`, that its connector
+    renews tokens and a sync has one in use: with `{"believe": true}` it is asked all the same.
     """
     if ask is not None and ask.believe:
         require(Scope.REPAIRS_DECIDE)
@@ -103,9 +107,14 @@ async def observe(
     response_model=ObservationView,
     responses=problems(404, 422, 503),
 )
-async def observation(connection_id: UUID, service: Service) -> Response:
-    """How the connection's source is looked at, when next, and what the newest look found."""
-    return raw_json(await service.observation(connection_id))
+async def observation(request: Request, connection_id: UUID, service: Service) -> Response:
+    """How the connection's source is looked at, when next, and what the newest look found.
+
+    `cause` says which known cause a failed one had; `explanation` and `log` are for callers with
+    connections:write.
+    """
+    is_explained = caller_of(request).may_change_connections
+    return raw_json(await service.observation(connection_id, is_explained=is_explained))
 
 
 @router.put(
@@ -252,7 +261,11 @@ def build(settings: Settings) -> FastAPI:
     logs.set_up("schema_observer", level=settings.log_level)
     telemetry.set_up("schema_observer", settings)
     failpoints.arm(settings.aam_failpoints)
-    db = Database.at(settings.registry_address, application="schema_observer")
+    db = Database.at(
+        settings.registry_address,
+        application="schema_observer",
+        connections=settings.registry_connections,
+    )
     airbyte = AirbyteClient.from_settings(settings)
     jobs = Jobs(settings.registry_address, application="schema_observer")
     scheduling = Scheduling(settings, db, jobs, Observing(settings, db, airbyte, jobs))
@@ -261,7 +274,10 @@ def build(settings: Settings) -> FastAPI:
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         async with (
             background.repeating(
-                db, *scheduling.looks, *Gauges(db, "sources", "drifts").looks
+                db,
+                *scheduling.looks,
+                *Gauges(db, "sources", "drifts").looks,
+                *watching_airbyte(airbyte.health),
             ) as stop_looking,
             jobs.running(),
             scheduling.running(),
@@ -276,12 +292,13 @@ def build(settings: Settings) -> FastAPI:
         description="Looks at sources, and records what they offer differently.",
         access=access_for("schema_observer", settings, db),
         lifespan=lifespan,
-        ready={"registry": db.ping, "airbyte": airbyte.health},
+        ready={"registry": db.ping},
+        degraded={"airbyte": airbyte.health},
         body_deadline=settings.body_deadline,
     )
     app.state.db = db
     app.state.request_wait_s = settings.request_wait.total_seconds()
-    app.state.service = SchemaObserver(settings, db, scheduling)
+    app.state.service = SchemaObserver(settings, db, airbyte, scheduling)
     app.include_router(router)
     return app
 

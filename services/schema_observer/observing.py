@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
@@ -13,22 +13,35 @@ import msgspec
 from services.schema_observer import trust
 from services.schema_observer.comparing import Comparing
 from services.schema_observer.trust import Doubt
-from shared import events, failpoints, logs, registry, snapshots
+from shared import batches, events, failpoints, logs, registry, snapshots
 from shared.airbyte_client import AirbyteClient
+from shared.causes import Cause
 from shared.config import Settings
 from shared.database import Database
+from shared.discoveries import Discoveries, Postponed
 from shared.domain.catalog import InvalidCatalog, StreamId, identify
-from shared.errors import DiscoverFailed, Upstream, UpstreamMissing
+from shared.domain.steps import Steps, in_slices
+from shared.errors import (
+    ConnectorFailed,
+    DiscoverFailed,
+    Upstream,
+    UpstreamMissing,
+    UpstreamTimeout,
+)
 from shared.events import EventType
 from shared.jobs import Jobs
 from shared.registry import Claim, Seen
-from shared.snapshots import Offered
+from shared.snapshots import DUPLICATE_STREAM, Offered
 
 log = logs.get(__name__)
 
 _FIRST_PAUSE: Final = timedelta(minutes=1)
 """After a look that found nothing to trust; doubled each time, up to the source's interval."""
 _MOST_DOUBLED: Final = 20
+_LONGEST_PAUSE: Final = timedelta(hours=6)
+"""Between discoveries that fail, or twice the source's interval where that is longer."""
+_LONGEST_POSTPONED: Final = timedelta(hours=6)
+"""An observation that a sync puts off for so long is reported as failed."""
 _JITTER: Final = 0.1
 
 
@@ -37,6 +50,13 @@ class Look(msgspec.Struct, frozen=True, eq=False):
 
     claim: Claim
     offered: Offered
+    pace: timedelta
+    """The shortest pause that the source's daily limit allows."""
+
+    @property
+    def pause(self) -> timedelta:
+        """Until the next look."""
+        return max(self.claim.interval, self.pace)
 
 
 class Observing:
@@ -47,36 +67,72 @@ class Observing:
     ) -> None:
         self._suspicion_time = settings.suspicion_time
         self._db = db
-        self._airbyte = airbyte
+        self._discoveries = Discoveries(settings, db, airbyte)
         self._comparing = Comparing(db, jobs)
 
     async def discover(self, claim: Claim, slot: UUID) -> Look | None:
         """Ask a source what it offers now; None where it does not say, which is recorded.
 
         The discovery goes past Airbyte's cache and names no connection, so that Airbyte disables
-        none: see `AirbyteClient.discover_schema`. While it runs, no transaction is open.
+        none: see `AirbyteClient.discover_schema`. While it runs, no transaction is open. Beside a
+        sync of a source whose connector renews tokens, or over the daily limit, it is put off.
 
         Raises:
             Unavailable: the registry is away; the claim is to be given back.
         """
+        begun = await self._discoveries.begin_observation(
+            claim.source_id, is_requested=claim.is_requested, beside_sync=claim.is_believed
+        )
+        if isinstance(begun, Postponed):
+            await self._postpone(claim, slot, begun)
+            return None
         try:
-            discovered = await self._airbyte.discover_schema(claim.source_id)
-            return Look(claim, await snapshots.offered(discovered))
+            discovered = await self._discoveries.run(begun)
+        except Upstream as error:
+            await self._failed(claim, slot, error)
+            return None
+        await self._discoveries.end(begun, discovered, snapshot_id=None)
+        try:
+            return Look(claim, await snapshots.offered(discovered), begun.pace)
         except InvalidCatalog as error:
             await self._unreadable(claim, slot, error)
-        except Upstream as error:
-            # Airbyte being away says nothing about the source.
-            is_told = isinstance(error, DiscoverFailed | UpstreamMissing)
-            await self._distrust(claim, slot, "failed", error.code, error.detail, is_told=is_told)
         return None
+
+    async def _postpone(self, claim: Claim, slot: UUID, why: Postponed) -> None:
+        """Put the observation off; it is reported, once, where a sync holds it up for hours."""
+        log.info("observation_postponed", source=str(claim.source_id), code=why.code)
+        is_long = claim.postponed_for is not None and claim.postponed_for >= _LONGEST_POSTPONED
+        if is_long and why.code not in ("discovery_quota", claim.code):
+            await self._distrust(
+                claim, slot, "failed", why.code, why.detail, is_told=True, is_postponed=True
+            )
+            return
+        async with self._db.transaction() as session:
+            await registry.postpone_source(session, claim.source_id, _about(why.pause), slot=slot)
+
+    async def _failed(self, claim: Claim, slot: UUID, error: Upstream) -> None:
+        # Airbyte being away says nothing about the source, and costs it nothing.
+        is_told = isinstance(error, DiscoverFailed | UpstreamMissing)
+        has_run = is_told or isinstance(error, UpstreamTimeout)
+        await self._distrust(
+            claim,
+            slot,
+            "failed",
+            error.code,
+            error.detail,
+            is_told=is_told,
+            is_costly=has_run,
+            failed=error if isinstance(error, ConnectorFailed) else None,
+        )
 
     async def take(self, looks: Sequence[Look], slot: UUID) -> None:
         """Record what the discoveries of one slot mean for the connections.
 
         Of sources that offer the same as before, byte for byte, by one statement for all of them.
+        A source whose discovery cannot be judged for a bug keeps its claim until the lease is over.
 
         Raises:
-            Unavailable: the registry is away; the claims are to be given back.
+            Unavailable: the registry is away; the claims that are left are to be given back.
         """
         ended: set[UUID] = set()
         same = [
@@ -96,20 +152,29 @@ class Observing:
                             look.claim.snapshot_id,
                             look.offered.raw_hashes,
                             look.offered.catalog_id,
-                            _about(look.claim.interval),
+                            _about(look.pause),
                         )
                         for look in same
                     ],
                     slot=slot,
                 )
-        for look in looks:
-            if look.claim.source_id not in ended:
-                try:
-                    await self._judge(look.claim, slot, look.offered)
-                except InvalidCatalog as error:
-                    await self._unreadable(look.claim, slot, error)
+        outcomes = await batches.each(
+            [look for look in looks if look.claim.source_id not in ended],
+            lambda look: self._judge_or_report(look, slot),
+            log_event="source_not_judged",
+            fields=lambda look: {"source": str(look.claim.source_id)},
+        )
+        batches.raise_expected(outcomes)
 
-    async def _judge(self, claim: Claim, slot: UUID, offered: Offered) -> None:
+    async def _judge_or_report(self, look: Look, slot: UUID) -> None:
+        try:
+            await self._judge(look, slot)
+        except InvalidCatalog as error:
+            await self._unreadable(look.claim, slot, error)
+
+    async def _judge(self, look: Look, slot: UUID) -> None:
+        claim, offered = look.claim, look.offered
+        await snapshots.expect_distinct(offered)
         doubt = None if claim.is_believed else await self._doubt(claim, offered)
         if doubt is not None and not self._is_believed_by_now(claim, doubt):
             await self._distrust(claim, slot, "suspicious", doubt.code, doubt.detail, is_told=True)
@@ -119,7 +184,7 @@ class Observing:
         compared = await self._comparing.compare(claim.source_id, snapshot_id)
         seen = Seen(
             "changed" if compared.drifts else "unchanged",
-            _about(claim.interval if compared.is_complete else _again(claim, 1)),
+            _about(look.pause if compared.is_complete else _again(claim, 1)),
             snapshot_id=snapshot_id,
             uses_belief=claim.is_believed,
         )
@@ -133,6 +198,7 @@ class Observing:
             last = await registry.trusted_snapshot(session, claim)
             if last is None:
                 was: dict[bytes, bytes] = {}
+                left: list[bytes] = []
                 before = _ids(await registry.synced_streams(session, claim.source_id))
             else:
                 raws, hashes = map(registry.split_hashes, (last.raw_hashes, last.stream_hashes))
@@ -140,16 +206,45 @@ class Observing:
                 left = [was[raw] for raw in was.keys() - set(now)]
                 before = _ids(await registry.stream_names(session, left)) if left else set()
         fresh = {
-            identify(stream, position)[0]
+            identify(stream, position)[0]: stream
             for position, (raw, stream) in enumerate(zip(now, offered.streams, strict=True))
             if raw not in was
         }
-        gone = before - fresh
-        if now and not gone:
+        gone = before - fresh.keys()
+        if now and not before:
             return None
         async with self._db.read() as session:
             synced = _ids(await registry.synced_streams(session, claim.source_id))
-        return trust.doubt(before=len(was or before), now=len(now), gone=gone, synced=synced)
+        doubt = None
+        if gone or not now:
+            doubt = trust.doubt(before=len(was or before), now=len(now), gone=gone, synced=synced)
+        differing = {one: fresh[one] for one in (before & synced) - gone}
+        if doubt is not None or not differing:
+            return doubt
+        had = await self._streams_before(claim.source_id, left, differing, is_first=last is None)
+        return await in_slices(_doubt_fields(had, differing, is_first=last is None))
+
+    async def _streams_before(
+        self,
+        source_id: UUID,
+        hashes: Sequence[bytes],
+        streams: Collection[StreamId],
+        *,
+        is_first: bool,
+    ) -> list[bytes]:
+        """These streams as the snapshot with these hashes has them; as the heads do, without."""
+        names = {stream.name for stream in streams}
+        async with self._db.read() as session:
+            if not is_first:
+                rows = await registry.stream_schemas(session, hashes, names=names)
+                return [row.body.encode() for row in rows]
+            found: list[bytes] = []
+            for connection_id in await registry.connections_of_source(session, source_id):
+                version = (await registry.find_connection(session, connection_id)).catalog_version
+                found += await registry.configured_streams(
+                    session, connection_id, version, names=names
+                )
+        return found
 
     def _is_believed_by_now(self, claim: Claim, doubt: Doubt) -> bool:
         """Whether every look has found the same, and nothing else, for long enough."""
@@ -161,24 +256,42 @@ class Observing:
 
     async def _unreadable(self, claim: Claim, slot: UUID, error: InvalidCatalog) -> None:
         told = f"What the source offers cannot be read: {error}"
-        await self._distrust(claim, slot, "failed", "unreadable_catalog", told, is_told=True)
+        code = error.code if error.code == DUPLICATE_STREAM else "unreadable_catalog"
+        await self._distrust(claim, slot, "failed", code, told, is_told=True, is_costly=True)
 
     async def _distrust(
-        self, claim: Claim, slot: UUID, outcome: str, code: str, detail: str, *, is_told: bool
+        self,
+        claim: Claim,
+        slot: UUID,
+        outcome: str,
+        code: str,
+        detail: str,
+        *,
+        is_told: bool,
+        is_costly: bool = False,
+        is_postponed: bool = False,
+        failed: ConnectorFailed | None = None,
     ) -> None:
-        """Keep what was trusted before; each reason is told to each connection, once in a row."""
+        """Keep what was trusted before; each reason is told to each connection, once in a row.
+
+        `is_costly` says that the source was asked, and is asked ever less often while it fails.
+        """
         is_new = is_told and (claim.suspicious_since is None or claim.code != code)
         failures = claim.failures + 1
         log.warning("source_not_trusted", source=str(claim.source_id), code=code, looks=failures)
         seen = Seen(
             outcome,
-            _about(_again(claim, failures)),
+            _about(_longer(claim, failures, failed) if is_costly else _again(claim, failures)),
             code=code,
             detail=detail,
             failures=failures,
             snapshot_id=claim.snapshot_id,
             suspicious_since=claim.suspicious_since,
             is_newly_suspicious=is_new,
+            is_postponed=is_postponed,
+            cause=None if failed is None else failed.cause,
+            explanation=None if failed is None else failed.explanation,
+            log_reference=None if failed is None else failed.log,
         )
         await self._end(claim, slot, seen, EventType.OBSERVATION_SUSPICIOUS if is_new else None)
 
@@ -200,9 +313,51 @@ def _again(claim: Claim, failures: int) -> timedelta:
     return min(doubled, claim.interval)
 
 
+def _longer(claim: Claim, failures: int, failed: ConnectorFailed | None) -> timedelta:
+    """The pause after so many discoveries in a row that failed: beyond the interval, in time.
+
+    What a used-up limit of calls refuses is not asked for again within the interval.
+    """
+    is_used_up = failed is not None and failed.cause == Cause.QUOTA_EXCEEDED
+    first = claim.interval if is_used_up else _FIRST_PAUSE
+    doubled: timedelta = first * 2 ** min(failures - 1, _MOST_DOUBLED)
+    return min(doubled, max(_LONGEST_PAUSE, 2 * claim.interval))
+
+
 def _about(pause: timedelta) -> timedelta:
     """Some time close to it, so that looks spread out."""
     return pause * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - no secret
+
+
+def _doubt_fields(
+    before: Sequence[bytes], now: Mapping[StreamId, memoryview], *, is_first: bool
+) -> Steps[Doubt | None]:
+    """Compare the fields of streams; a head has the selected ones alone, and misses no others."""
+    had, has = dict[StreamId, set[trust.Field]](), dict[StreamId, set[trust.Field]]()
+    for position, slice_ in enumerate(before):
+        stream, _ = identify(slice_, position)
+        if stream in now:
+            had.setdefault(stream, set()).update(_fields_of(slice_))
+        yield
+    for stream in had:
+        has[stream] = _fields_of(now[stream])
+        if is_first:
+            has[stream] &= had[stream]
+        yield
+    return trust.doubt_fields(had, has)
+
+
+def _fields_of(slice_: bytes | memoryview) -> set[trust.Field]:
+    """The fields of a stream as a discovery has it; none where its jsonSchema is broken."""
+    try:
+        stream = msgspec.json.decode(slice_, type=_Slice).stream
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return set()
+    return trust.fields_of(stream.get("jsonSchema"))
+
+
+class _Slice(msgspec.Struct, frozen=True):
+    stream: dict[str, Any]
 
 
 def _ids(names: set[tuple[str | None, str]]) -> set[StreamId]:

@@ -16,7 +16,7 @@ from uuid import UUID, uuid4
 
 from services.schema_observer.observing import Look as SourceLook
 from services.schema_observer.observing import Observing
-from shared import logs, registry
+from shared import batches, logs, registry
 from shared.background import Look
 from shared.config import Settings
 from shared.database import Database
@@ -87,6 +87,8 @@ class Scheduling:
     async def _enrol(self) -> None:
         async with self._db.transaction() as session:
             await registry.enrol_sources(session, every=self._every)
+        async with self._db.transaction() as session:
+            await registry.prune_discoveries(session)
 
     async def _nudge(self) -> None:
         async with self._db.transaction() as session:
@@ -141,7 +143,15 @@ class Scheduling:
 
         try:
             while left and is_easy() and not self.is_stopping:
-                look = await self._observing.discover(left.popleft(), slot)
+                claim = left.popleft()
+                outcomes = await batches.each(
+                    [claim],
+                    lambda one: self._observing.discover(one, slot),
+                    log_event="source_not_observed",
+                    fields=lambda one: {"source": str(one.source_id)},
+                )
+                batches.raise_expected(outcomes)
+                look = outcomes[0].result
                 if look is not None:
                     looks.append(look)
                     held += look.offered.size

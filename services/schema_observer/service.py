@@ -12,8 +12,10 @@ import msgspec
 from services.schema_observer.comparing import difference
 from services.schema_observer.scheduling import Scheduling
 from shared import registry
+from shared.airbyte_client import AirbyteClient
 from shared.config import Settings
 from shared.database import Database
+from shared.discoveries import Discoveries
 from shared.domain.drift import Change
 from shared.errors import NotActive, Unavailable
 from shared.models import Connection, ConnectionStatus
@@ -44,9 +46,12 @@ class StillLooking(msgspec.Struct, frozen=True):
 class SchemaObserver:
     """Looks at sources when asked, and tells how they are looked at."""
 
-    def __init__(self, settings: Settings, db: Database, scheduling: Scheduling) -> None:
+    def __init__(
+        self, settings: Settings, db: Database, airbyte: AirbyteClient, scheduling: Scheduling
+    ) -> None:
         self._every = settings.observe_interval
         self._db = db
+        self._discoveries = Discoveries(settings, db, airbyte)
         self._scheduling = scheduling
 
     async def observe(
@@ -60,11 +65,14 @@ class SchemaObserver:
         Raises:
             NotFound: there is no such connection.
             NotActive: it is not ACTIVE or HEALING, or is archived: its source is not looked at.
+            SyncRunning: a sync of the source runs, and its connector renews tokens.
+            TooManyRequests: `discovery_quota`: the source's daily limit is reached.
             Unavailable: the registry is away, or this process ends.
         """
         async with self._db.read() as session:
             row = await registry.find_connection(session, connection_id)
         source_id = _expect_watched(row)
+        await self._discoveries.expect_observable(source_id, beside_sync=believe)
         async with self._db.transaction() as session:
             asked = await registry.ask_for_source(
                 session, row, is_believed=believe, joins_within=_JOINS_WITHIN
@@ -72,12 +80,14 @@ class SchemaObserver:
             if believe:
                 change = {"believe": True}
                 await registry.record_setting_change(session, "observation", row.id, change)
-        if not await self._is_looked_at(source_id, asked, wait=wait):
+        if not await self._is_looked_at(source_id, asked, wait=wait, beside_sync=believe):
             return StillLooking(connection_id, source_id)
         async with self._db.read() as session:
             return await registry.look_json(session, connection_id)
 
-    async def _is_looked_at(self, source_id: UUID, asked: Asked, *, wait: float) -> bool:
+    async def _is_looked_at(
+        self, source_id: UUID, asked: Asked, *, wait: float, beside_sync: bool
+    ) -> bool:
         """Whether a look that answers the question has ended within the time."""
         clock = asyncio.get_running_loop().time
         until, pause = clock() + wait, _FIRST_POLL_S
@@ -92,6 +102,10 @@ class SchemaObserver:
                 await asyncio.wait({task}, timeout=left)
                 if task.done() and not task.cancelled():
                     task.result()  # a bug is the caller's to see
+                if task.done() and not await self._is_answered(source_id, asked):
+                    # It was put off, for one of these reasons or another discovery.
+                    await self._discoveries.expect_observable(source_id, beside_sync=beside_sync)
+                    await asyncio.sleep(min(_SLOWEST_POLL_S, left))
             else:
                 await asyncio.sleep(min(pause, left))
                 pause = min(2 * pause, _SLOWEST_POLL_S)
@@ -101,14 +115,16 @@ class SchemaObserver:
         async with self._db.read() as session:
             return await registry.answered_since(session, source_id, asked.since)
 
-    async def observation(self, connection_id: UUID) -> str:
-        """How a connection's source is looked at, as JSON.
+    async def observation(self, connection_id: UUID, *, is_explained: bool) -> str:
+        """How a connection's source is looked at, as JSON; why it failed where `is_explained`.
 
         Raises:
             NotFound: there is no such connection.
         """
         async with self._db.read() as session:
-            return await registry.observation_json(session, connection_id, every=self._every)
+            return await registry.observation_json(
+                session, connection_id, every=self._every, is_explained=is_explained
+            )
 
     async def watch(self, connection_id: UUID, interval: timedelta | None) -> str:
         """Say how often a connection's source is looked at; None for the default. The new state.
@@ -129,7 +145,7 @@ class SchemaObserver:
             # Apart: the end of a look locks the source before its connections.
             async with self._db.transaction() as session:
                 await registry.hurry_source(session, row.airbyte_source_id, every=self._every)
-        return await self.observation(connection_id)
+        return await self.observation(connection_id, is_explained=True)
 
     async def diff(self, connection_id: UUID, before: UUID, after: UUID) -> Difference:
         """What a connection's source offered differently at two times.

@@ -86,7 +86,8 @@ class Ask(BaseModel):
     believe: bool = Field(
         default=False,
         strict=True,
-        description="Trust what this look finds, whatever is missing: a person has seen to it.",
+        description="Trust what this look finds, whatever is missing: a person has seen to it. "
+        "It is taken beside a running sync, too.",
     )
 
 
@@ -99,6 +100,9 @@ LOOK: dict[str, Any] = {
     "changes": [JUDGED],
     "code": None,
     "detail": None,
+    "cause": None,
+    "explanation": None,
+    "log": None,
 }
 
 
@@ -117,6 +121,12 @@ class LookView(BaseModel):
     code: str | None = None
     """Why it was suspicious, or failed."""
     detail: str | None = None
+    cause: str | None = None
+    """Which of the known causes the connector failed for: `quota_exceeded`, `tls_failed`, …"""
+    explanation: str | None = None
+    """The cause in a sentence."""
+    log: str | None = None
+    """Which run of Airbyte's has the connector's log."""
 
 
 class GoesOn(BaseModel):
@@ -191,6 +201,12 @@ class ObservationView(BaseModel):
             "suspicious_since": _AT,
             "snapshot_id": _BEFORE,
             "compared_snapshot_id": _BEFORE,
+            "cause": None,
+            "explanation": None,
+            "log": None,
+            "postponed_since": None,
+            "discoveries_in_24_hours": 97,
+            "configuration_renewed_at": None,
         }
     )
 
@@ -213,6 +229,18 @@ class ObservationView(BaseModel):
     """What the source is trusted to offer."""
     compared_snapshot_id: UUID | None = None
     """Up to which snapshot this connection's drifts are recorded."""
+    cause: str | None = None
+    """Which of the known causes the connector failed for."""
+    explanation: str | None = None
+    """The cause in a sentence; for callers with connections:write."""
+    log: str | None = None
+    """Which run of Airbyte's has the connector's log; for the same callers."""
+    postponed_since: datetime | None = None
+    """Since when it is due and waits for a running sync, or for the daily limit."""
+    discoveries_in_24_hours: int
+    """How often the source was discovered, whoever asked; `discoveries_per_day` limits it."""
+    configuration_renewed_at: datetime | None = None
+    """When a discovery last found that the connector had renewed its configuration in Airbyte."""
 
 
 DRIFT: dict[str, Any] = {

@@ -16,10 +16,11 @@ from shared.airbyte_client._shapes import (
     Schedule,
     Source,
 )
-from shared.airbyte_client._transport import ClientCredentials, Credentials
+from shared.airbyte_client._transport import UNSUPPORTED, ClientCredentials, Credentials
 
 __all__ = [
     "MASK",
+    "UNSUPPORTED",
     "AirbyteClient",
     "AirbyteConnection",
     "ClientCredentials",

@@ -18,6 +18,7 @@ from uuid import UUID, uuid4
 
 import msgspec
 
+from shared import logs
 from shared.airbyte_client import _shapes as shapes
 from shared.airbyte_client._shapes import (
     AirbyteConnection,
@@ -39,9 +40,11 @@ from shared.airbyte_client._transport import (
     Credentials,
     Transport,
 )
+from shared.causes import Reason
 from shared.config import Settings
 from shared.errors import (
     CheckFailed,
+    ConnectorFailed,
     DiscoverFailed,
     Invalid,
     NotActive,
@@ -49,6 +52,7 @@ from shared.errors import (
     Upstream,
     UpstreamConflict,
     UpstreamDenied,
+    UpstreamForbidden,
     UpstreamMissing,
     UpstreamRefused,
     UpstreamTimeout,
@@ -57,6 +61,8 @@ from shared.errors import (
 )
 
 T = TypeVar("T")
+
+log = logs.get(__name__)
 
 BODY_LIMIT_BYTES = 10 * 1024 * 1024
 """Airbyte's `max-request-size`; abctl's nginx has the same."""
@@ -280,6 +286,7 @@ class AirbyteClient:
             retryable=reason.passing,
         )
         failed.retryable = reason.passing
+        _explain(failed, reason.reason(check.message, run=_run_id(check.job_info.id)))
         raise failed
 
     async def update_source(
@@ -308,7 +315,7 @@ class AirbyteClient:
         Sends:    {"sourceId": uuid}
 
         Raises:
-            UpstreamMissing: there is none; some versions answer 403 (UpstreamDenied) or 500.
+            UpstreamMissing: there is none; some versions answer 403 (UpstreamForbidden) or 500.
         """
         read = await self._post("sources/get", {"sourceId": source_id}, _SOURCE, repeat=True)
         _expect_asked("sources/get", read.source_id, source_id)
@@ -435,7 +442,7 @@ class AirbyteClient:
         )
         job = read.job_info or shapes.SynchronousJob()
         if bytes(read.catalog) == b"null" or not job.succeeded:
-            raise _discover_failed(source_id, job.failure_reason)
+            raise _discover_failed(source_id, job.failure_reason, _run_id(job.id))
         return Discovered(bytes(read.catalog), read.catalog_id, job.connector_configuration_updated)
 
     async def _discover_by_command(self, source_id: UUID) -> Discovered:
@@ -445,7 +452,8 @@ class AirbyteClient:
             "commands/run/discover", {**command, "actor_id": source_id}, _COMMAND, repeat=True
         )
         if not await self._completed(command):
-            raise _discover_failed(source_id, shapes.FailureReason("manual_cancellation"))
+            cancelled = shapes.FailureReason("manual_cancellation")
+            raise _discover_failed(source_id, cancelled, command["id"])
         output = await self._post(
             "commands/output/discover",
             {**command, "with_logs": False},
@@ -453,7 +461,7 @@ class AirbyteClient:
             repeat=True,
         )
         if bytes(output.catalog) == b"null" or output.status != "succeeded":
-            raise _discover_failed(source_id, output.failure_reason)
+            raise _discover_failed(source_id, output.failure_reason, command["id"])
         return Discovered(
             bytes(output.catalog), output.catalog_id, output.connector_configuration_updated
         )
@@ -562,7 +570,7 @@ class AirbyteClient:
         Receives: ConnectionRead; status `deprecated` once it was deleted
 
         Raises:
-            UpstreamMissing: there is none; some versions answer 403 (UpstreamDenied) or 500.
+            UpstreamMissing: there is none; some versions answer 403 (UpstreamForbidden) or 500.
         """
         read = await self._post(
             "connections/get", {"connectionId": connection_id}, _CONNECTION, repeat=True
@@ -735,7 +743,7 @@ class AirbyteClient:
         Sends:    {"configTypes": [...], "configId": str, "pagination": {...}, "orderBy...": ...}
         Receives: {"jobs": [{"job": {...}, "attempts": [{...}]}], "totalJobCount": int}
         """
-        jobs = await self._jobs(
+        jobs, _ = await self._jobs(
             0, size=limit, order="DESC", filters={"configId": str(connection_id)}
         )
         return [job for job in jobs if created_since is None or job.created_at >= created_since]
@@ -766,15 +774,16 @@ class AirbyteClient:
     async def _all_jobs(self, filters: Mapping[str, Any]) -> list[Job]:
         found: dict[int, Job] = {}
         for page in range(_MOST_PAGES):
-            jobs = await self._jobs(page, size=_PAGE, order="ASC", filters=filters)
+            jobs, listed = await self._jobs(page, size=_PAGE, order="ASC", filters=filters)
             found |= {job.id: job for job in jobs}
-            if len(jobs) < _PAGE:
+            if listed < _PAGE:
                 break
         return sorted(found.values(), key=lambda job: job.id)
 
     async def _jobs(
         self, page: int, *, size: int, order: str, filters: Mapping[str, Any]
-    ) -> list[Job]:
+    ) -> tuple[list[Job], int]:
+        """The jobs of one page that can be read, and how many it has."""
         read = await self._post(
             "jobs/list",
             {
@@ -787,7 +796,10 @@ class AirbyteClient:
             _JOBS,
             repeat=True,
         )
-        return [job.told() for job in read.jobs]
+        jobs = [job for job in read.told() if job is not None]
+        if len(jobs) < len(read.jobs):
+            log.warning("jobs_not_readable", left=len(read.jobs) - len(jobs), of=len(read.jobs))
+        return jobs, len(read.jobs)
 
     async def cancel_job(self, job_id: int) -> Job:
         """Stop a job.
@@ -1004,7 +1016,7 @@ class AirbyteClient:
             await self._post(path, order, _NOTHING, repeat=True, only_status=204)
         except UpstreamMissing:
             return
-        except (UpstreamDenied, UpstreamUnknown):
+        except (UpstreamForbidden, UpstreamUnknown):
             workspace_id = (
                 workspace_id or self._workspace_id or (await self.instance()).default_workspace_id
             )
@@ -1102,7 +1114,9 @@ def _is_no_such_endpoint(refused: UpstreamRefused) -> bool:
     return refused.code == UNSUPPORTED
 
 
-def _discover_failed(source_id: UUID, reason: shapes.FailureReason | None) -> DiscoverFailed:
+def _discover_failed(
+    source_id: UUID, reason: shapes.FailureReason | None, run: str | None
+) -> DiscoverFailed:
     reason = reason or shapes.FailureReason()
     failed = DiscoverFailed(
         f"The connector of source {source_id} did not deliver a schema.",
@@ -1110,4 +1124,14 @@ def _discover_failed(source_id: UUID, reason: shapes.FailureReason | None) -> Di
         retryable=reason.passing,
     )
     failed.retryable = reason.passing
+    _explain(failed, reason.reason(run=run))
     return failed
+
+
+def _explain(failed: ConnectorFailed, reason: Reason) -> None:
+    failed.cause, failed.explanation, failed.log = reason.cause, reason.explanation, reason.log
+
+
+def _run_id(told: Any) -> str | None:
+    """Airbyte's id of a run, where it is one; the cause's own check is by the same rule."""
+    return told if isinstance(told, str) else None

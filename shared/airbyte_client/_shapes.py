@@ -6,12 +6,15 @@ enums are plain words, since Airbyte adds both.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
+
+from shared import causes
+from shared.causes import Reason
 
 NOTHING = msgspec.Raw(b"null")
 """What is absent; `Raw | None` would take nothing but null."""
@@ -152,14 +155,20 @@ class Job(msgspec.Struct, frozen=True):
     bytes_: int | None
     failure_type: str | None
     failure_origin: str | None
+    reason: Reason | None = None
+    """Which known cause its failures name; None where it did not fail."""
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will happen; `incomplete` means that another attempt follows."""
-        return self.status in _ENDED
+        """Whether nothing more will happen; `incomplete` means that another attempt follows.
+
+        A status that is newer than AAM is taken for an end once the last attempt has ended.
+        """
+        return self.ended_at is not None
 
 
 _ENDED = frozenset({"failed", "succeeded", "cancelled"})
+_OPEN = frozenset({"pending", "queued", "running", "incomplete"})
 
 
 class Instance(msgspec.Struct, frozen=True):
@@ -245,11 +254,27 @@ class DestinationSpecification(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class FailureReason(msgspec.Struct, frozen=True, rename="camel"):
-    """Why a connector's run failed; its messages are deliberately not read."""
+    """Why a connector's run failed; of its messages only a known cause is passed on."""
 
     failure_type: str | None = None
     failure_origin: str | None = None
     retryable: bool | None = None
+    external_message: Any = None
+    internal_message: Any = None
+
+    def __repr__(self) -> str:
+        """Without the messages, which may quote secrets."""
+        return f"FailureReason({self.type!r}, {self.origin!r})"
+
+    def reason(self, *more: Any, run: int | str | UUID | None = None) -> Reason:
+        """Which known cause the messages name, or `more` of them; `run` is Airbyte's own id."""
+        return causes.find(
+            self.external_message,
+            self.internal_message,
+            *more,
+            failure_type=self.failure_type,
+            run=run,
+        )
 
     @property
     def type(self) -> str | None:
@@ -277,6 +302,7 @@ def _word(value: str | None) -> str | None:
 class SynchronousJob(msgspec.Struct, frozen=True, rename="camel"):
     """The `jobInfo` of check_connection and discover_schema; one path of discovery omits it."""
 
+    id: Any = None
     succeeded: bool = True
     connector_configuration_updated: bool = False
     failure_reason: FailureReason | None = None
@@ -287,6 +313,11 @@ class CheckRead(msgspec.Struct, frozen=True, rename="camel"):
 
     job_info: SynchronousJob
     status: str | None = None
+    message: Any = None
+
+    def __repr__(self) -> str:
+        """Without the message, which may quote secrets."""
+        return f"CheckRead({_word(self.status)!r})"
 
 
 class DiscoverRead(msgspec.Struct, frozen=True, rename="camel"):
@@ -472,9 +503,20 @@ class JobWithAttempts(msgspec.Struct, frozen=True):
 
 
 class Jobs(msgspec.Struct, frozen=True):
-    """Answer of jobs/list."""
+    """Answer of jobs/list; its jobs are decoded one by one."""
 
-    jobs: list[JobWithAttempts]
+    jobs: list[msgspec.Raw]
+
+    def told(self) -> Iterator[Job | None]:
+        """In AAM's words; None for a job that cannot be read, which spoils no other."""
+        for raw in self.jobs:
+            try:
+                yield _JOB_WITH_ATTEMPTS.decode(raw).told()
+            except msgspec.ValidationError:
+                yield None
+
+
+_JOB_WITH_ATTEMPTS = msgspec.json.Decoder(JobWithAttempts)
 
 
 def _job(job: _JobRead, attempts: Sequence[_AttemptRead]) -> Job:
@@ -485,7 +527,8 @@ def _job(job: _JobRead, attempts: Sequence[_AttemptRead]) -> Job:
     last = attempts[-1] if attempts else _AttemptRead()
     failures = last.failure_summary.failures if last.failure_summary else []
     failure = failures[0] if failures else FailureReason()
-    ended = job.status in _ENDED
+    is_known = job.status in _ENDED | _OPEN
+    ended = job.status in _ENDED if is_known else last.ended_at is not None
     return Job(
         id=job.id,
         connection_id=_uuid(job.config_id),
@@ -499,7 +542,15 @@ def _job(job: _JobRead, attempts: Sequence[_AttemptRead]) -> Job:
         bytes_=stats.bytes_committed,
         failure_type=failure.type,
         failure_origin=failure.origin,
+        reason=_reason(job.id, failures) if ended and job.status == "failed" else None,
     )
+
+
+def _reason(job_id: int, failures: Sequence[FailureReason]) -> Reason:
+    """The cause of a failed job: the first of its failures that names one."""
+    reasons = [failure.reason(run=job_id) for failure in failures]
+    known = [one for one in reasons if one.cause is not causes.Cause.UNKNOWN]
+    return next(iter(known or reasons), causes.find(run=job_id))
 
 
 def _total(counts: Sequence[int | None]) -> int | None:

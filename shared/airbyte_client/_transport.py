@@ -31,6 +31,7 @@ from shared.errors import (
     Upstream,
     UpstreamConflict,
     UpstreamDenied,
+    UpstreamForbidden,
     UpstreamLoginOff,
     UpstreamMissing,
     UpstreamNotAirbyte,
@@ -547,8 +548,8 @@ def _refusal(path: str, status: int, body: ErrorBody) -> Upstream:
         )
     elif status in _PASSING or not 400 <= status < 500:
         error = _PASSING.get(status, UpstreamUnknown)(detail)
-    elif status in {401, 403}:
-        error = UpstreamDenied(detail)
+    elif status == 403:
+        error = UpstreamForbidden(detail)
     elif status == 404:
         error = UpstreamMissing(detail)
     elif body.is_locked:

@@ -105,6 +105,8 @@ class Operation:
         self.request: bytes = row["request"].encode()
         self.document: bytes | None = row["document"]
         self.request_id: str = row["request_id"]
+        self.attempts: int = row["attempts"]
+        """How often it was taken, by its first owner and by those who took it over."""
         self.asked_by: str | None = row["asked_by"]
         """Who had it begun; None where AAM did by itself."""
         self.results: dict[str, Result] = msgspec.json.decode(row["steps"])
@@ -279,6 +281,11 @@ class Operation:
         await self._host.sleep(seconds)
         await self._hand_over_if_stopping()
 
+    async def note(self, reason: str) -> None:
+        """Write down the steps as they are known now, and what it is about to try."""
+        lease = FIRST_LEASE + self._until_quiet()
+        await self._write(sql.WAIT, waits_for=reason, quiet=self._until_quiet(), lease=lease)
+
     async def hand_over(self) -> None:
         """Give it back, so that another process goes on at once, or when it is quiet."""
         await self._write(sql.HAND_OVER, lease=self._until_quiet())
@@ -340,7 +347,11 @@ class Story(Protocol):
         """After `operation.failure`: take back what was made, and end it with `finish`."""
 
     async def abandon(self, operation: Operation) -> None:
-        """After the deadline: record that nobody knows, and end it; calls nothing outside."""
+        """After the deadline: record that nobody knows, and end it; calls nothing outside.
+
+        One that fails again and again is called no more: the operation then ends without it, and
+        the connection that it held is FAILED.
+        """
 
 
 def marker(operation_id: UUID) -> str:

@@ -14,7 +14,7 @@ import msgspec
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared import access, failpoints, logs, metrics, registry, telemetry
+from shared import access, batches, events, failpoints, logs, metrics, registry, telemetry
 from shared.background import Look
 from shared.config import Settings
 from shared.database import Database
@@ -30,8 +30,9 @@ from shared.errors import (
     Unavailable,
     UpstreamUnknown,
 )
+from shared.events import EventType
 from shared.jobs import Jobs
-from shared.models import OperationStatus
+from shared.models import Connection, ConnectionStatus, OperationStatus
 from shared.operations import _sql as sql
 from shared.operations._operation import (
     FIRST_LEASE,
@@ -53,6 +54,13 @@ _LOST_EVERY = timedelta(seconds=1)
 _LOST_SINCE = timedelta(seconds=0.5)
 _AT_ONCE = 500
 _HAND_OVER_WITHIN_S = 5.0
+_MOST_ABANDONS = 5
+"""How often a story may fail to abandon an operation."""
+_MOST_ATTEMPTS = 100
+"""After how many owners an operation past its deadline is not run any more."""
+_ABANDONED = "abandoned"
+"""Among the results of the steps: how often it was tried to abandon the operation."""
+_NOT_ABANDONED = "abandon_failed"
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 15.0
 
@@ -197,6 +205,7 @@ class Operations:
                 row
                 | {
                     "steps": "{}",
+                    "attempts": 1,
                     "failure": None,
                     "step": "intent",
                     "age": 0.0,
@@ -349,6 +358,7 @@ class Operations:
         pause_s = _FIRST_PAUSE_S
         while True:
             try:
+                _expect_runnable(operation)
                 if operation.failure is None:
                     await story.run(operation)
                 else:
@@ -392,13 +402,61 @@ class Operations:
                 DeadlinePassed(
                     f"Operation {operation.id} could not be settled by its deadline; "
                     f"the last it met was {failure.code}.",
-                    code=f"{_DEADLINE_OF.get(operation.kind, operation.kind)}_deadline",
+                    code=_deadline_code(operation),
                 )
             )
         else:
-            await story.abandon(operation)
-            return True
+            return await self._abandoned(operation, story, pause_s)
         return False
+
+    async def _abandoned(self, operation: Operation, story: Story, pause_s: float) -> bool:
+        """Whether it was abandoned, or after so many tries in vain ended without its story."""
+        tries = operation.results.get(_ABANDONED, 0) + 1
+        operation.results[_ABANDONED] = tries
+        # Counted before it is tried: a try may end the process.
+        await operation.note("abandoning")
+        try:
+            if tries > _MOST_ABANDONS:
+                await self._give_up(operation, tries)
+            else:
+                await story.abandon(operation)
+        except (Unavailable, UpstreamUnknown):
+            operation.results[_ABANDONED] = tries - 1  # the registry is away: that was no try
+            raise
+        except (Superseded, HandedOver):
+            raise
+        except Exception as error:
+            if isinstance(error, AamError):
+                log.warning("not_abandoned", kind=operation.kind, code=error.code)
+            else:
+                log.exception("bug")
+            await operation.wait(pause_s, _NOT_ABANDONED)
+            return False
+        return True
+
+    async def _give_up(self, operation: Operation, tries: int) -> None:
+        """End it without its story, which cannot; the connection that it holds is FAILED."""
+        await operation.fail(
+            DeadlinePassed(
+                f"Operation {operation.id} passed its deadline, and what that means for its"
+                " connection could not be recorded.",
+                code=_NOT_ABANDONED,
+            )
+        )
+        async with self._db.transaction() as session:
+            row = await session.get(Connection, operation.connection_id, with_for_update=True)
+            is_held = row is not None and (
+                row.heal_id == operation.id or row.status is ConnectionStatus.PENDING
+            )
+            # Should even that fail, the next try ends the operation alone.
+            if row is not None and is_held and tries == _MOST_ABANDONS + 1:
+                row.status = ConnectionStatus.FAILED
+                row.heal_id = row.healing_since = None
+                row.failure_code = _NOT_ABANDONED
+                row.failure_detail = str((operation.failure or {}).get("detail"))
+                event = EventType.CONNECTION_FAILED
+                events.record(session, event, row, ref=operation.id, code=_NOT_ABANDONED)
+            await operation.finish(session)
 
     # Taking over
 
@@ -423,8 +481,12 @@ class Operations:
                     {"kinds": list(self._stories), "limit": _AT_ONCE, "since": _LOST_SINCE},
                 )
             ).all()
-        for operation_id in lost:
-            await self._claim(operation_id)
+        await batches.each(
+            lost,
+            self._claim,
+            log_event="operation_not_taken",
+            fields=lambda operation_id: {"operation": str(operation_id)},
+        )
 
     async def _claim(self, operation_id: UUID) -> bool:
         """Take an operation whose lease has ended, and go on with it; whether it was taken."""
@@ -452,14 +514,16 @@ class Operations:
 
     # Telling
 
-    async def view(self, operation_id: UUID) -> str:
-        """One operation as JSON text.
+    async def view(self, operation_id: UUID, *, is_explained: bool) -> str:
+        """One operation as JSON text; why a connector failed where `is_explained`.
 
         Raises:
             NotFound: there is none.
         """
         async with self._db.read() as session:
-            found: str | None = await session.scalar(sql.VIEW, {"id": operation_id})
+            found: str | None = await session.scalar(
+                sql.VIEW, {"id": operation_id, "explained": is_explained}
+            )
         if found is None:
             raise NotFound(f"No operation {operation_id}.")
         return found
@@ -471,6 +535,7 @@ class Operations:
         status: OperationStatus | None,
         cursor: registry.Cursor | None,
         limit: int,
+        is_explained: bool,
     ) -> str:
         """A page of operations as JSON text, newest first; of one connection or status."""
         conditions, parameters = registry.after_cursor(cursor)
@@ -481,7 +546,9 @@ class Operations:
             conditions.append("t.status = :status")
             parameters["status"] = status.value
         async with self._db.read() as session:
-            found: str = await session.scalar(sql.a_page(conditions), parameters | {"limit": limit})
+            found: str = await session.scalar(
+                sql.a_page(conditions), parameters | {"limit": limit, "explained": is_explained}
+            )
         return found
 
 
@@ -506,6 +573,22 @@ def busy_with(kind: str, connection_id: UUID, *, operation_id: UUID) -> Conflict
         code=code,
         operation_id=operation_id,
     )
+
+
+def _expect_runnable(operation: Operation) -> None:
+    """See that it does not end every process that runs it.
+
+    Raises:
+        DeadlinePassed: its deadline is over, and it has had very many owners.
+    """
+    if operation.deadline_passed and operation.attempts >= _MOST_ATTEMPTS:
+        raise DeadlinePassed(
+            f"Operation {operation.id} was taken over too often.", code=_deadline_code(operation)
+        )
+
+
+def _deadline_code(operation: Operation) -> str:
+    return f"{_DEADLINE_OF.get(operation.kind, operation.kind)}_deadline"
 
 
 _DEADLINE_OF = {"apply": "heal"}

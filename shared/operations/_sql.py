@@ -134,7 +134,9 @@ _OPERATION_JSON = f"""
         'connection_name', (SELECT c.name FROM connections c WHERE c.id = t.connection_id),
         'status', t.status, 'step', t.step, 'step_since', {stamp("t.step_since")},
         'waits_for', t.waits_for, 'attempts', t.attempts, 'asked_by', t.asked_by,
-        'problem', t.failure, 'answer_status', t.answer_status,
+        'problem', CASE WHEN CAST(:explained AS boolean) THEN t.failure
+            ELSE t.failure - 'explanation' - 'log' END,
+        'answer_status', t.answer_status, 'notes', t.steps #> '{{discover,notes}}',
         'created_at', {stamp("t.created_at")}, 'deadline', {stamp("t.deadline")},
         'ended_at', {stamp("t.ended_at")}
     )

@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
 from shared.errors import NameTaken, NotActive, NotFound, StaleCatalog
 from shared.models import Connection, ConnectionStatus, SyncCatalogVersion, VersionOrigin
@@ -18,13 +19,25 @@ ARCHIVED = "ARCHIVED"
 """What callers are told as the status of an archived connection; no row has it."""
 
 
-async def insert_pending(session: AsyncSession, connection: Connection) -> None:
+async def insert_pending(session: AsyncSession, connection: Connection) -> bool:
     """Record that a connection is about to be made, before anything is; twice is once.
+
+    Returns whether another live connection uses its credential.
 
     Raises:
         NameTaken: a live connection has this name.
     """
-    inserted = await session.scalar(
+    other = aliased(Connection)
+    shares = (
+        select(other.id)
+        .where(
+            other.credential_id == connection.credential_id,
+            other.archived_at.is_(None),
+            other.airbyte_source_id.is_not(None),
+        )
+        .exists()
+    )
+    inserted = await session.execute(
         insert(Connection)
         .values(
             id=connection.id,
@@ -35,10 +48,12 @@ async def insert_pending(session: AsyncSession, connection: Connection) -> None:
             status=ConnectionStatus.PENDING,
         )
         .on_conflict_do_nothing()
-        .returning(Connection.id)
+        .returning(shares)
     )
-    if inserted is None and await session.get(Connection, connection.id) is None:
+    row = inserted.one_or_none()
+    if row is None and await session.get(Connection, connection.id) is None:
         raise NameTaken("A live connection has this name already.")
+    return row is not None and bool(row[0])
 
 
 async def find_connection(session: AsyncSession, connection_id: UUID) -> Connection:
@@ -205,37 +220,65 @@ async def connection_json(session: AsyncSession, connection_id: UUID) -> str:
 _CONNECTION = text(f"SELECT {_CONNECTION_JSON}::text FROM connections t WHERE t.id = :id")  # noqa: S608 - no input
 
 _VERSIONS = text(f"""
-    SELECT coalesce(json_agg(json_build_object(
-        'version_number', v.version_number, 'origin', v.origin, 'fingerprint', v.fingerprint,
-        'snapshot_id', v.snapshot_id, 'streams', jsonb_array_length(v.sync_catalog->'streams'),
-        'repair_id', v.repair_id, 'decided_by', v.decided_by, 'policy_set_by', v.policy_set_by,
-        'asked_by', v.asked_by, 'created_at', {stamp("v.created_at")}
-    ) ORDER BY v.version_number DESC), '[]')::text
-    FROM sync_catalog_versions v WHERE v.connection_id = :id
+    WITH page AS (
+        SELECT version_number, origin, fingerprint, snapshot_id, stream_count, repair_id,
+            decided_by, policy_set_by, asked_by, created_at
+        FROM sync_catalog_versions
+        WHERE connection_id = :id AND version_number < :before
+        ORDER BY version_number DESC LIMIT :limit + 1
+    ), kept AS (SELECT * FROM page ORDER BY version_number DESC LIMIT :limit)
+    SELECT json_build_object(
+        'items', coalesce((
+            SELECT json_agg(json_build_object(
+                'version_number', v.version_number, 'origin', v.origin,
+                'fingerprint', v.fingerprint, 'snapshot_id', v.snapshot_id,
+                'streams', v.stream_count, 'repair_id', v.repair_id, 'decided_by', v.decided_by,
+                'policy_set_by', v.policy_set_by, 'asked_by', v.asked_by,
+                'created_at', {stamp("v.created_at")}
+            ) ORDER BY v.version_number DESC) FROM kept v
+        ), '[]'),
+        'next', CASE WHEN (SELECT count(*) FROM page) > :limit
+            THEN (SELECT CAST(min(version_number) AS text) FROM kept) END
+    )::text
 """)  # noqa: S608 - no input
+_NO_VERSION_IS_LATER = 2**31 - 1
 
 _JOB_JSON = f"""
     json_build_object(
         'job_id', t.id, 'airbyte_job_id', t.airbyte_job_id, 'status', t.status,
         'started_by', t.started_by, 'asked_by', t.asked_by, 'catalog_version', t.catalog_version,
         'attempts', t.attempts, 'records', t.records, 'bytes', t.bytes,
-        'failure_code', t.failure_code, 'started_at', {stamp("t.started_at")},
-        'ended_at', {stamp("t.ended_at")},
+        'failure_code', t.failure_code, 'failure_cause', t.failure_cause,
+        'failure_explanation',
+            CASE WHEN CAST(:explained AS boolean) THEN t.failure_explanation END,
+        'started_at', {stamp("t.started_at")}, 'ended_at', {stamp("t.ended_at")},
         'duration_seconds', extract(epoch FROM coalesce(t.ended_at, now()) - t.started_at)
     )
 """
 
 
-async def versions_json(session: AsyncSession, connection_id: UUID) -> str:
-    """A connection's catalog versions without the catalogs, newest first: a JSON array."""
-    found: str = await session.scalar(_VERSIONS, {"id": connection_id})
+async def page_of_versions(
+    session: AsyncSession, connection_id: UUID, *, after: int | None, limit: int
+) -> str:
+    """A connection's catalog versions without the catalogs, newest first: a page as JSON text.
+
+    `after` is the number of the last version of the page before; None for the first page.
+    """
+    before = _NO_VERSION_IS_LATER if after is None else after
+    parameters = {"id": connection_id, "before": before, "limit": limit}
+    found: str = await session.scalar(_VERSIONS, parameters)
     return found
 
 
 async def page_of_jobs(
-    session: AsyncSession, connection_id: UUID, *, cursor: Cursor | None, limit: int
+    session: AsyncSession,
+    connection_id: UUID,
+    *,
+    cursor: Cursor | None,
+    limit: int,
+    is_explained: bool,
 ) -> str:
-    """A page of a connection's jobs as JSON text, newest first."""
+    """A page of a connection's jobs as JSON text, newest first; why they failed, if explained."""
     conditions, parameters = after_cursor(cursor, "started_at")
     statement = page(
         "job_history",
@@ -243,7 +286,8 @@ async def page_of_jobs(
         " AND ".join(["t.connection_id = :id", *conditions]),
         at="started_at",
     )
-    found: str = await session.scalar(statement, parameters | {"id": connection_id, "limit": limit})
+    parameters |= {"id": connection_id, "limit": limit, "explained": is_explained}
+    found: str = await session.scalar(statement, parameters)
     return found
 
 

@@ -3,20 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared.models import JobHistory, JobStarter
+from shared.models import Connection, JobHistory, JobStarter
 
 
-async def running_jobs(session: AsyncSession) -> Sequence[JobHistory]:
+class RunningJob(NamedTuple):
+    """A job that has not ended, as it was last seen, and its connection in Airbyte."""
+
+    id: UUID
+    connection_id: UUID
+    airbyte_connection_id: UUID | None
+    airbyte_job_id: int
+    status: str
+    attempts: int
+    records: int | None
+    bytes_: int | None
+
+
+async def running_jobs(session: AsyncSession) -> Sequence[RunningJob]:
     """The jobs that have not ended, oldest first."""
-    rows = await session.scalars(
-        select(JobHistory).where(JobHistory.ended_at.is_(None)).order_by(JobHistory.started_at)
+    rows = await session.execute(
+        select(
+            JobHistory.id,
+            JobHistory.connection_id,
+            Connection.airbyte_connection_id,
+            JobHistory.airbyte_job_id,
+            JobHistory.status,
+            JobHistory.attempts,
+            JobHistory.records,
+            JobHistory.bytes_,
+        )
+        .join(Connection, Connection.id == JobHistory.connection_id)
+        .where(JobHistory.ended_at.is_(None))
+        .order_by(JobHistory.started_at)
     )
-    return rows.all()
+    return [RunningJob(*row) for row in rows]
 
 
 async def jobs_started_by_aam(
@@ -33,13 +59,17 @@ async def jobs_started_by_aam(
     return set(rows)
 
 
-async def end_running_jobs(session: AsyncSession, connection_id: UUID, *, code: str) -> None:
-    """End a connection's jobs that nobody can follow any more."""
-    await session.execute(
+async def end_running_jobs(
+    session: AsyncSession, connection_id: UUID, *, code: str
+) -> Sequence[UUID]:
+    """End a connection's jobs that can be followed no more; the ids of those that had not ended."""
+    ended = await session.scalars(
         update(JobHistory)
         .where(JobHistory.connection_id == connection_id, JobHistory.ended_at.is_(None))
         .values(ended_at=func.now(), status="cancelled", failure_code=code)
+        .returning(JobHistory.id)
     )
+    return ended.all()
 
 
 async def find_job(

@@ -43,6 +43,10 @@ class Claim:
     suspicious_since: datetime | None
     suspicious_for: timedelta | None
     is_believed: bool
+    is_requested: bool
+    """Whether somebody asked for it, so that it may use the whole daily limit."""
+    postponed_for: timedelta | None
+    """How long it has been due, and waited for a sync of the source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,13 @@ class Seen:
     """Whether it is told as suspicious since now, instead."""
     uses_belief: bool = False
     """Whether it was believed because a person said so."""
+    cause: str | None = None
+    """Which of the known causes it failed for."""
+    explanation: str | None = None
+    log_reference: str | None = None
+    """Which run of Airbyte's has the log."""
+    is_postponed: bool = False
+    """Whether the source was not asked, and its observation still waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +221,8 @@ _CLAIM = """
     FROM first WHERE first.airbyte_source_id = o.airbyte_source_id AND {due}
     RETURNING o.airbyte_source_id, {interval}, o.outcome, o.code, o.failures, o.snapshot_id,
         (SELECT s.raw_hashes FROM snapshots s WHERE s.id = o.snapshot_id), o.suspicious_since,
-        now() - o.suspicious_since, o.is_believed
+        now() - o.suspicious_since, o.is_believed, o.next_at = to_timestamp(1),
+        now() - o.postponed_since
 """
 _CLAIM_DUE = text(
     _CLAIM.format(which="true", due="first.next_at <= now()", live=LIVE, interval=_INTERVAL)
@@ -338,7 +350,7 @@ _UNCHANGED = text(f"""
         RETURNING look.source, look.pause
     )
     UPDATE observations o
-    SET outcome = 'unchanged', observed_at = clock_timestamp(),
+    SET outcome = 'unchanged', observed_at = clock_timestamp(), postponed_since = NULL,
         next_at = CASE WHEN o.next_at = to_timestamp(0) THEN o.next_at
             ELSE now() + make_interval(secs => same.pause) END,
         claimed_by = NULL, claimed_until = NULL
@@ -364,6 +376,10 @@ async def end_look(session: AsyncSession, claim: Claim, seen: Seen, *, slot: UUI
             "newly": seen.is_newly_suspicious,
             "uses_belief": seen.uses_belief,
             "pause": seen.pause,
+            "cause": seen.cause,
+            "explanation": seen.explanation,
+            "log": seen.log_reference,
+            "postponed": seen.is_postponed,
         },
     )
     return found is not None
@@ -372,6 +388,8 @@ async def end_look(session: AsyncSession, claim: Claim, seen: Seen, *, slot: UUI
 _END = text("""
     UPDATE observations
     SET outcome = :outcome, code = :code, detail = :detail, failures = :failures,
+        cause = :cause, explanation = :explanation, log_reference = :log,
+        postponed_since = CASE WHEN CAST(:postponed AS boolean) THEN postponed_since END,
         snapshot_id = :snapshot, is_believed = is_believed AND NOT CAST(:uses_belief AS boolean),
         suspicious_since = CASE WHEN CAST(:newly AS boolean) THEN now()
             ELSE CAST(:since AS timestamptz) END,
@@ -381,6 +399,23 @@ _END = text("""
         claimed_by = NULL, claimed_until = NULL
     WHERE airbyte_source_id = :source AND claimed_by = :slot
     RETURNING airbyte_source_id
+""")
+
+
+async def postpone_source(
+    session: AsyncSession, source_id: UUID, pause: timedelta, *, slot: UUID
+) -> None:
+    """Put off the observation of a claimed source, which was not asked; its claim is over."""
+    await session.execute(_POSTPONE, {"source": source_id, "slot": slot, "pause": pause})
+
+
+_POSTPONE = text("""
+    UPDATE observations
+    SET next_at = CASE WHEN next_at = to_timestamp(0) THEN next_at
+            ELSE now() + CAST(:pause AS interval) END,
+        postponed_since = coalesce(postponed_since, now()),
+        claimed_by = NULL, claimed_until = NULL
+    WHERE airbyte_source_id = :source AND claimed_by = :slot
 """)
 
 
@@ -540,14 +575,17 @@ _HURRY = text(f"""
 # What is told
 
 
-async def observation_json(session: AsyncSession, connection_id: UUID, *, every: timedelta) -> str:
-    """How a connection's source is looked at, as JSON text.
+async def observation_json(
+    session: AsyncSession, connection_id: UUID, *, every: timedelta, is_explained: bool
+) -> str:
+    """How a connection's source is looked at, as JSON text; why it failed where `is_explained`.
 
     Raises:
         NotFound: there is no such connection.
     """
     found: str | None = await session.scalar(
-        _OBSERVATION, {"id": connection_id, "every": every.total_seconds()}
+        _OBSERVATION,
+        {"id": connection_id, "every": every.total_seconds(), "explained": is_explained},
     )
     if found is None:
         raise NotFound(f"No connection {connection_id}.")
@@ -565,7 +603,22 @@ _OBSERVATION = text(f"""
         'outcome', o.outcome, 'code', o.code, 'detail', o.detail,
         'failures', coalesce(o.failures, 0),
         'suspicious_since', {stamp("o.suspicious_since")},
-        'snapshot_id', o.snapshot_id, 'compared_snapshot_id', n.compared_snapshot_id
+        'snapshot_id', o.snapshot_id, 'compared_snapshot_id', n.compared_snapshot_id,
+        'cause', o.cause,
+        'explanation', CASE WHEN CAST(:explained AS boolean) THEN o.explanation END,
+        'log', CASE WHEN CAST(:explained AS boolean) THEN o.log_reference END,
+        'postponed_since', {stamp("o.postponed_since")},
+        'discoveries_in_24_hours', (
+            SELECT count(*) FROM discoveries d
+            WHERE d.airbyte_source_id = k.airbyte_source_id
+                AND d.began_at > now() - interval '24 hours' AND d.purpose <> 'check'
+        ),
+        'configuration_renewed_at', {
+    stamp('''(
+            SELECT max(d.ended_at) FROM discoveries d
+            WHERE d.airbyte_source_id = k.airbyte_source_id AND d.is_renewed
+        )''')
+}
     )::text
     FROM connections k
     LEFT JOIN watches n ON n.connection_id = k.id
@@ -584,7 +637,8 @@ _LOOK = text("""
     SELECT json_build_object(
         'connection_id', c.id, 'source_id', c.airbyte_source_id, 'outcome', o.outcome,
         'snapshot_id', o.snapshot_id, 'drift_id', d.id, 'changes', coalesce(d.changes, '[]'),
-        'code', o.code, 'detail', o.detail
+        'code', o.code, 'detail', o.detail, 'cause', o.cause, 'explanation', o.explanation,
+        'log', o.log_reference
     )::text
     FROM connections c
     JOIN observations o ON o.airbyte_source_id = c.airbyte_source_id

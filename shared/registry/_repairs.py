@@ -97,9 +97,12 @@ async def is_plan_due(session: AsyncSession, connection_id: UUID) -> bool:
     return bool(await session.scalar(_plan_due("c.id = :id"), {"id": connection_id, "limit": 1}))
 
 
-async def plans_due(session: AsyncSession, *, limit: int) -> Sequence[UUID]:
-    """The connections to plan for, see `is_plan_due`; those that wait longest first."""
-    return (await session.scalars(_plan_due("true"), {"limit": limit})).all()
+async def plans_due(
+    session: AsyncSession, *, limit: int, but: Collection[UUID] = ()
+) -> Sequence[UUID]:
+    """The connections to plan for, see `is_plan_due`, none of `but`; who waits longest is first."""
+    condition = "c.id <> ALL(CAST(:but AS uuid[]))"
+    return (await session.scalars(_plan_due(condition), {"limit": limit, "but": list(but)})).all()
 
 
 # A connection that is HEALING, or whose repair is under way, is planned for afterwards.
@@ -180,21 +183,38 @@ _REFUSED = text("""
 
 
 async def claim_repairs(
-    session: AsyncSession, *, limit: int, again_after: timedelta
+    session: AsyncSession, *, limit: int, again_after: timedelta, deadline: timedelta
 ) -> Sequence[UUID]:
-    """Take the decided repairs that are due; another replica sees them `again_after` this."""
-    rows = await session.scalars(_CLAIM, {"limit": limit, "again_after": again_after})
-    return rows.all()
+    """Take the decided repairs that are due; another replica sees them `again_after` this.
+
+    One that is taken in its state for the first time may stay there for `deadline`.
+    """
+    parameters = {"limit": limit, "again_after": again_after, "deadline": deadline}
+    return (await session.scalars(_CLAIM, parameters)).all()
 
 
 _CLAIM = text("""
-    UPDATE repairs SET next_at = now() + CAST(:again_after AS interval)
+    UPDATE repairs
+    SET next_at = now() + CAST(:again_after AS interval),
+        deadline_at = coalesce(deadline_at, now() + CAST(:deadline AS interval))
     WHERE id IN (
         SELECT id FROM repairs
         WHERE state IN ('approved', 'verifying', 'rolling_back') AND next_at <= now()
         ORDER BY next_at LIMIT :limit FOR UPDATE SKIP LOCKED
     )
     RETURNING id
+""")
+
+
+async def stranded_repairs(session: AsyncSession, *, limit: int) -> Sequence[UUID]:
+    """Repairs whose operation ended without saying what became of them."""
+    return (await session.scalars(_STRANDED, {"limit": limit})).all()
+
+
+_STRANDED = text("""
+    SELECT r.id FROM repairs r JOIN operations o ON o.id = r.operation_id
+    WHERE r.state IN ('applying', 'rolling_back') AND o.status IN ('done', 'failed')
+    ORDER BY o.ended_at LIMIT :limit
 """)
 
 
@@ -220,42 +240,67 @@ async def verify_by_job(session: AsyncSession, repair_id: UUID, job_id: UUID) ->
     )
 
 
-async def expired_repairs(session: AsyncSession, *, limit: int) -> Sequence[tuple[UUID, UUID]]:
-    """Proposed repairs whose time is over, or whose connection is archived; with that one's id."""
-    rows = await session.execute(
-        select(Repair.id, Repair.connection_id)
+async def expired_repairs(
+    session: AsyncSession, *, limit: int, but: Collection[UUID] = ()
+) -> Sequence[UUID]:
+    """Proposed repairs whose time is over, or whose connection is archived; none of `but`."""
+    rows = await session.scalars(
+        select(Repair.id)
         .join(Connection, Connection.id == Repair.connection_id)
         .where(
             Repair.state == RepairState.PROPOSED,
             or_(Repair.expires_at <= func.now(), Connection.archived_at.is_not(None)),
+            Repair.id.not_in(but),
         )
         .order_by(Repair.expires_at)
         .limit(limit)
     )
-    return [(repair_id, connection_id) for repair_id, connection_id in rows]
+    return rows.all()
 
 
 async def unlearned_repairs(session: AsyncSession, *, limit: int) -> Sequence[Repair]:
-    """Repairs of which the rag_engine does not know yet what a person decided."""
+    """Repairs of which the rag_engine is to be told now what a person decided."""
     rows = await session.scalars(
-        select(Repair).where(Repair.is_learned.is_(False)).order_by(Repair.created_at).limit(limit)
+        select(Repair)
+        .where(Repair.is_learned.is_(False), Repair.learn_next_at <= func.now())
+        .order_by(Repair.learn_next_at)
+        .limit(limit)
     )
     return rows.all()
 
 
-async def see_learned(session: AsyncSession, repair_id: UUID) -> None:
-    """Note that the rag_engine knows what was decided."""
-    await session.execute(update(Repair).where(Repair.id == repair_id).values(is_learned=True))
+async def record_learning(
+    session: AsyncSession,
+    repair_id: UUID,
+    *,
+    not_learned: str,
+    is_settled: bool,
+    again_after: timedelta,
+) -> None:
+    """Note which decisions the rag_engine did not take, as JSON text, and whether that is all."""
+    await session.execute(
+        update(Repair)
+        .where(Repair.id == repair_id)
+        .values(
+            is_learned=is_settled,
+            not_learned=not_learned,
+            learn_tries=Repair.learn_tries + 1,
+            learn_next_at=func.now() + again_after,
+        )
+    )
 
 
-async def unsuggested(session: AsyncSession, *, limit: int) -> Sequence[UUID]:
-    """Connections with a proposal of which the rag_engine could not be asked."""
-    return (await session.scalars(_UNSUGGESTED, {"limit": limit})).all()
+async def unsuggested(
+    session: AsyncSession, *, limit: int, but: Collection[UUID] = ()
+) -> Sequence[UUID]:
+    """Connections with a proposal of which the rag_engine could not be asked; none of `but`."""
+    return (await session.scalars(_UNSUGGESTED, {"limit": limit, "but": list(but)})).all()
 
 
 _UNSUGGESTED = text("""
     SELECT connection_id FROM repairs
-    WHERE state = 'proposed' AND changes @? '$[*] ? (@.suggestion_missing == true)'
+    WHERE state = 'proposed' AND summary->'suggestions_missing' = 'true'
+        AND connection_id <> ALL(CAST(:but AS uuid[]))
     ORDER BY updated_at LIMIT :limit
 """)
 
@@ -273,25 +318,34 @@ class RepairFilter:
 
 _REPAIR_JSON = f"""
     json_build_object(
+        {{changes}}
         'id', r.id, 'connection_id', r.connection_id,
         'connection_name', (SELECT c.name FROM connections c WHERE c.id = r.connection_id),
         'kind', r.kind, 'state', r.state,
         'drift_id', r.drift_id, 'parent_id', r.parent_id, 'superseded_by', r.superseded_by,
         'snapshot_id', r.snapshot_id, 'base_version', r.base_version,
-        'target_version', r.target_version, 'changes', r.changes, 'decisions', r.decisions,
+        'target_version', r.target_version, 'decisions', r.decisions,
         'verify', CASE WHEN r.verify_by_sync THEN 'sync' ELSE 'read_back' END,
         'operation_id', r.operation_id, 'version_number', r.version_number,
         'restored_version', r.restored_version, 'job_id', r.job_id,
-        'suggestions_missing', r.changes @? '$[*] ? (@.suggestion_missing == true)',
+        'suggestions_missing', r.summary->'suggestions_missing',
         'waits_for', CASE WHEN r.ended_at IS NULL THEN r.failure_code END,
         'failure_code', CASE WHEN r.ended_at IS NOT NULL THEN r.failure_code END,
-        'failure_detail', r.failure_detail,
+        'failure_detail', r.failure_detail, 'not_learned', r.not_learned,
         'paused', EXISTS (SELECT FROM connections c WHERE c.paused_by = r.id),
         'expires_at', CASE WHEN r.state = 'proposed' THEN {stamp("r.expires_at")} END,
         'created_at', {stamp("r.created_at")}, 'updated_at', {stamp("r.updated_at")},
         'ended_at', {stamp("r.ended_at")}
     )
 """  # noqa: S608 - no input
+_WHOLE = _REPAIR_JSON.format(changes="'changes', r.changes,")
+_SUMMARY = _REPAIR_JSON.format(
+    changes="""
+        'change_count', r.summary->'change_count', 'changes_by_kind', r.summary->'by_kind',
+        'changes_by_reaction', r.summary->'by_reaction',
+        'first_changes', r.summary->'first_changes',
+    """
+)
 
 
 async def repair_json(session: AsyncSession, repair_id: UUID) -> str:
@@ -306,7 +360,36 @@ async def repair_json(session: AsyncSession, repair_id: UUID) -> str:
     return found
 
 
-_REPAIR = text(f"SELECT {_REPAIR_JSON}::text FROM repairs r WHERE r.id = :id")  # noqa: S608 - no input
+_REPAIR = text(f"SELECT {_WHOLE}::text FROM repairs r WHERE r.id = :id")  # noqa: S608 - no input
+
+
+async def page_of_changes(session: AsyncSession, repair_id: UUID, *, after: int, limit: int) -> str:
+    """Some of a repair's changes as JSON text, in the order of the repair: a page.
+
+    `after` is how many come before it; `next` is None, or what `after` is for the next page.
+
+    Raises:
+        NotFound: there is no such repair.
+    """
+    parameters = {"id": repair_id, "after": after, "limit": limit}
+    found: str | None = await session.scalar(_CHANGES, parameters)
+    if found is None:
+        raise NotFound(f"No repair {repair_id}.")
+    return found
+
+
+_CHANGES = text("""
+    SELECT json_build_object(
+        'items', coalesce((
+            SELECT json_agg(change ORDER BY n)
+            FROM jsonb_array_elements(r.changes) WITH ORDINALITY listed (change, n)
+            WHERE n > CAST(:after AS bigint) AND n <= CAST(:after AS bigint) + :limit
+        ), '[]'),
+        'next', CASE WHEN jsonb_array_length(r.changes) > CAST(:after AS bigint) + :limit
+            THEN CAST(CAST(:after AS bigint) + :limit AS text) END
+    )::text
+    FROM repairs r WHERE r.id = :id
+""")
 
 _PAGE = f"""
     WITH page AS (
@@ -317,7 +400,7 @@ _PAGE = f"""
     )
     SELECT json_build_object(
         'items', coalesce(
-            (SELECT json_agg({_REPAIR_JSON} ORDER BY r.created_at DESC, r.id DESC) FROM kept r),
+            (SELECT json_agg({_SUMMARY} ORDER BY r.created_at DESC, r.id DESC) FROM kept r),
             '[]'
         ),
         'next', CASE WHEN (SELECT count(*) FROM page) > :limit THEN (
@@ -330,7 +413,10 @@ _PAGE = f"""
 
 
 async def page_of_repairs(session: AsyncSession, shown: RepairFilter, *, limit: int) -> str:
-    """A page as JSON text, newest first: `{"items": […], "next": cursor or null}`."""
+    """A page as JSON text, newest first: `{"items": […], "next": cursor or null}`.
+
+    Of each repair's changes it has their numbers and the first three.
+    """
     conditions = ["true"]
     parameters: dict[str, object] = {"limit": limit}
     if shown.connection_id is not None:

@@ -63,7 +63,7 @@ async def see_snapshot_again(
 
 
 async def insert_stream_schemas(session: AsyncSession, schemas: Sequence[StreamSchema]) -> None:
-    """Store what is not stored yet; the rest is left as it is."""
+    """Store what is not stored yet; the rest is noted as in use, so that it is not pruned."""
     if not schemas:
         return
     await session.execute(
@@ -82,8 +82,9 @@ _INSERT_SCHEMAS = text("""
     SELECT * FROM unnest(
         CAST(:hashes AS bytea[]), CAST(:names AS text[]),
         CAST(:namespaces AS text[]), CAST(:bodies AS text[])
-    )
-    ON CONFLICT (hash) DO NOTHING
+    ) ORDER BY 1 -- two that store the same take their rows in one order
+    ON CONFLICT (hash) DO UPDATE SET created_at = now()
+    WHERE stream_schemas.created_at < now() - interval '1 hour'
 """)
 
 
@@ -123,3 +124,13 @@ _BODIES = text("""
     WHERE hash = ANY(CAST(:hashes AS bytea[])) AND name = ANY(CAST(:names AS text[]))
     ORDER BY name, namespace
 """)
+
+
+async def snapshot_streams(session: AsyncSession, snapshot: Snapshot) -> list[bytes]:
+    """Every stream that a snapshot holds, as the discovery gave them and in its order."""
+    hashes = list(split_hashes(snapshot.stream_hashes))
+    rows = await session.execute(
+        select(StreamSchema.hash, StreamSchema.body).where(StreamSchema.hash.in_(hashes))
+    )
+    bodies = {hash_: body.encode() for hash_, body in rows}
+    return [bodies[hash_] for hash_ in hashes]

@@ -105,12 +105,19 @@ async def connections_in_airbyte(
     return {airbyte_id: id_ for airbyte_id, id_ in rows if airbyte_id is not None}
 
 
-async def known_jobs(session: AsyncSession, airbyte_job_ids: Collection[int]) -> set[int]:
-    """Which of these jobs of Airbyte's are recorded."""
-    rows = await session.scalars(
-        select(JobHistory.airbyte_job_id).where(JobHistory.airbyte_job_id.in_(airbyte_job_ids))
+async def known_jobs(
+    session: AsyncSession, airbyte_job_ids: Collection[int]
+) -> set[tuple[int, UUID]]:
+    """Which of these jobs of Airbyte's are recorded, and of which connections.
+
+    An Airbyte whose database was restored gives ids a second time, to other connections' jobs.
+    """
+    rows = await session.execute(
+        select(JobHistory.airbyte_job_id, JobHistory.connection_id).where(
+            JobHistory.airbyte_job_id.in_(airbyte_job_ids)
+        )
     )
-    return set(rows)
+    return {(job_id, connection_id) for job_id, connection_id in rows}
 
 
 async def take_turn(session: AsyncSession, look: str, *, every: timedelta) -> bool:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 from uuid import UUID, uuid4
 
-from sqlalchemy import delete, func, select, text, tuple_, update
+from sqlalchemy import func, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -287,10 +287,3 @@ async def retry_delivery(
     await session.flush()
     await session.refresh(delivery)
     return delivery
-
-
-async def prune_deliveries(session: AsyncSession, *, kept: timedelta) -> None:
-    """Forget messages that ended longer ago than `kept`."""
-    await session.execute(
-        delete(WebhookDelivery).where(WebhookDelivery.ended_at < func.now() - kept)
-    )

@@ -52,8 +52,8 @@ ORDER = {
 DESTINATION_ID = "5f0c6a1e-8f64-4f0b-9a3c-0b1c2d3e4f50"
 TABLES = (
     "events, job_history, sync_catalog_versions, snapshots, stream_schemas, operations, looks,"
-    " connections, pgqueuer, pgqueuer_log, observations, watches, drifts, policies, plans, repairs,"
-    " webhooks, webhook_deliveries, knowledge, credential_audit, setting_changes"
+    " connections, pgqueuer, pgqueuer_log, observations, discoveries, watches, drifts, policies,"
+    " plans, repairs, webhooks, webhook_deliveries, knowledge, credential_audit, setting_changes"
 )
 
 
@@ -247,7 +247,21 @@ def broker_for(
         **access.service_keys(),
         **more,
     }
-    return auth_broker.build(BrokerSettings(_env_file=None, **told), EnvironmentStore(credentials))
+    app = auth_broker.build(BrokerSettings(_env_file=None, **told), EnvironmentStore(credentials))
+    _brokers.append(app)
+    return app
+
+
+_brokers: list[FastAPI] = []
+
+
+@pytest.fixture(autouse=True)
+async def brokers_are_closed() -> AsyncIterator[None]:
+    """A test's brokers let go of the registry; those of wider scopes were made before."""
+    _brokers.clear()
+    yield
+    for broker in _brokers:
+        await broker.state.db.close()
 
 
 def add_destination(airbyte: AirbyteServer) -> None:

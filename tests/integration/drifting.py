@@ -38,12 +38,17 @@ async def drift(mesh: Mesh, connection: Json, offered: Json) -> str:
 
 
 async def repairs(mesh: Mesh, connection: Json, **parameters: Any) -> list[Json]:
-    """The connection's repairs, newest first."""
+    """The connection's repairs with their changes, newest first."""
     answer = await mesh.drift_repair_agent.get(
         "/repairs", params={"connection_id": connection["id"], **parameters}
     )
     assert answer.status_code == 200, answer.text
     items: list[Json] = answer.json()["items"]
+    for item in items:
+        path = f"/repairs/{item['id']}/changes"
+        changes = await mesh.drift_repair_agent.get(path, params={"limit": 500})
+        assert changes.status_code == 200, changes.text
+        item["changes"] = changes.json()["items"]
     return items
 
 

@@ -19,6 +19,7 @@ from shared.errors import (
     Invalid,
     UpstreamConflict,
     UpstreamDenied,
+    UpstreamForbidden,
     UpstreamMissing,
     UpstreamNotAirbyte,
     UpstreamRefused,
@@ -150,12 +151,12 @@ RECORDED: dict[str, tuple[int, Any, type[AamError]]] = {
     "403 of the framework": (
         403,
         micronaut("Forbidden", "Forbidden", "/api/v1/workspaces/list"),
-        UpstreamDenied,
+        UpstreamForbidden,
     ),
     "403 problem": (
         403,
         problem(403, f"{REFERENCE}#forbidden", "forbidden", data={"message": "…"}),
-        UpstreamDenied,
+        UpstreamForbidden,
     ),
     # airbyte#29740, 0.50.13: status 408 around a body that says 500
     "408 problem": (408, problem(500, REFERENCE, "unexpected-problem"), UpstreamTimeout),

@@ -61,6 +61,11 @@ class Checks:
     def __init__(self) -> None:
         self.missing: AamError | None = None
         self.hangs = False
+        self.is_airbyte_away = False
+
+    async def airbyte(self) -> bool:
+        """Whether Airbyte is healthy."""
+        return not self.is_airbyte_away
 
     async def registry(self) -> None:
         """Say whether it is there."""
@@ -101,7 +106,8 @@ def app(checks: Checks, written: object) -> FastAPI:
         service="test",
         description="A test's.",
         access=Access([access.Everybody()]),
-        ready={"registry": checks.registry, "airbyte": fine},
+        ready={"registry": checks.registry},
+        degraded={"airbyte": checks.airbyte},
         limits=Limits(body_bytes=LIMIT),
         body_deadline=timedelta(seconds=0.3),
     )
@@ -379,3 +385,22 @@ async def test_readiness_names_what_is_missing(client: httpx.AsyncClient, checks
     assert away.headers["retry-after"] == "1"
     assert there.json() == {"ready": True, "checks": {"registry": "ok", "airbyte": "ok"}}
     assert "retry-after" not in there.headers
+
+
+async def test_what_only_a_part_needs_makes_it_degraded(
+    client: httpx.AsyncClient, checks: Checks
+) -> None:
+    """It stays ready, so that a load balancer keeps it; without the registry it is not ready."""
+    checks.is_airbyte_away = True
+    degraded = await client.get("/ready")
+    checks.missing = Unavailable("It is away.")
+    away = await client.get("/ready")
+
+    assert (degraded.status_code, away.status_code) == (200, 503)
+    assert degraded.json() == {
+        "ready": True,
+        "degraded": ["airbyte"],
+        "checks": {"registry": "ok", "airbyte": "it says that it is not available"},
+    }
+    assert away.json()["ready"] is False
+    assert "degraded" not in away.json()

@@ -65,7 +65,7 @@ async def seen(mesh: Mesh, connection: Json) -> Json:
 
 def asked(mesh: Mesh) -> int:
     """How many requests Airbyte got, beside those of looks that are taken all the while."""
-    looks = {"jobs/list", "sources/list", "connections/list", "applications/token"}
+    looks = {"jobs/list", "sources/list", "web_backend/connections/list", "applications/token"}
     return sum(one.path not in looks for one in mesh.airbyte.requests)
 
 
@@ -91,7 +91,7 @@ async def test_what_discover_answers_can_be_applied(mesh: Mesh) -> None:
     assert "Region__c" in account["stream"]["jsonSchema"]["properties"]
     versions = (
         await mesh.orchestrator.get(f"/connections/{connection['id']}/catalog-versions")
-    ).json()
+    ).json()["items"]
     assert [(one["version_number"], one["origin"]) for one in versions] == [
         (2, "repair"),
         (1, "onboard"),
@@ -406,7 +406,7 @@ async def test_an_unchanged_source_is_stored_once(mesh: Mesh) -> None:
     first = await discovered(mesh, connection)
     again = await discovered(mesh, connection)
     mesh.airbyte.offers(GREW)
-    grown = await discovered(mesh, connection)
+    grown = await discovered(mesh, connection, fresh="true")
 
     assert first["snapshot_id"] == again["snapshot_id"] != grown["snapshot_id"]
     assert await mesh.sql.fetchval("SELECT count(*) FROM snapshots") == 2

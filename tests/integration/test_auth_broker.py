@@ -313,7 +313,7 @@ async def test_a_caller_s_key_gets_nothing(registry_url: str) -> None:
 async def test_no_record_no_secret(own_postgres: servers.Postgres) -> None:
     """With the registry away the answer is 503, and the same token is good when it is back."""
     await asyncio.to_thread(migrate, own_postgres.url)
-    app, bearer = broker_for(own_postgres.url, WHOLE), token()
+    app, bearer = broker_for(own_postgres.services_url, WHOLE), token()
     own_postgres.stop()
 
     away = await ask(app, bearer=bearer)

@@ -83,6 +83,6 @@ async def test_archiving_keeps_the_history_and_spares_a_shared_source(mesh: Mesh
     assert list(mesh.airbyte.connections) == [other["connectionId"]]
     assert list(mesh.airbyte.sources) == [connection["airbyte_source_id"]]
     versions = await mesh.orchestrator.get(f"/connections/{connection['id']}/catalog-versions")
-    assert len(versions.json()) == 1
+    assert len(versions.json()["items"]) == 1
     archived = (await mesh.orchestrator.get("/connections?archived=true")).json()["items"]
     assert [one["id"] for one in archived] == [connection["id"]]

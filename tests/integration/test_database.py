@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import asyncpg
@@ -51,6 +52,51 @@ async def both_ways(db: Database, statement: str) -> list[Unavailable]:
         assert caught.value.__suppress_context__
         raised.append(caught.value)
     return raised
+
+
+# Writes
+
+
+async def test_a_registry_that_is_read_only_is_not_ready(
+    registry_url: str, postgres: servers.Postgres
+) -> None:
+    """A standby after a failover answers reads, and nothing can be recorded."""
+    name = urlsplit(registry_url).path.removeprefix("/")
+    superuser = await asyncpg.connect(postgres.url_of("postgres"))
+    await superuser.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+    try:
+        async with opened(registry_url) as db:
+            with pytest.raises(Unavailable, match="takes no writes now: it is read-only"):
+                await db.ping()
+            with pytest.raises(Unavailable, match="takes no writes now: it is read-only"):
+                async with db.transaction() as session:
+                    session.add(EventRow(type="none", connection_id=uuid4()))
+    finally:
+        await superuser.execute(f'ALTER DATABASE "{name}" RESET default_transaction_read_only')
+        await superuser.close()
+
+
+async def test_a_full_disk_is_not_ready(registry_url: str) -> None:
+    """A write that was refused for it counts, until one is taken."""
+    async with opened(registry_url) as db:
+        await db.ping()
+        full = "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = 'disk_full'; END $$"
+        for raised in await both_ways(db, full):
+            assert raised.detail == "The registry takes no writes now: its disk is full."
+
+        with pytest.raises(Unavailable, match="its disk is full"):
+            await db.ping()
+        async with db.transaction():
+            pass
+        await db.ping()
+
+
+async def test_readiness_writes_to_the_disk(registry_url: str) -> None:
+    """By a sort that does not fit into memory, which leaves nothing behind."""
+    async with opened(registry_url) as db, db.transaction() as session:
+        await session.execute(database._LITTLE_MEMORY)
+        plan = await session.scalars(text(f"EXPLAIN (ANALYZE) {database._SPILL.text}"))
+        assert any("external merge  Disk" in line for line in plan)
 
 
 # TLS

@@ -69,7 +69,11 @@ async def filled(mesh: Mesh) -> Json:
         )
         assert hook.status_code == 201, hook.text
     for _ in range(2):
-        await mesh.drift_repair_agent.post(f"/webhooks/{hook.json()['id']}/test")
+        await mesh.sql.execute(
+            "INSERT INTO webhook_deliveries (id, webhook_id, type, body, state, ended_at)"
+            " VALUES (gen_random_uuid(), $1, 'webhook.test', '{}', 'failed', now())",
+            hook.json()["id"],
+        )
         await mesh.sql.execute(
             "INSERT INTO api_keys (id, digest, scopes, owner, created_by)"
             " SELECT substr(md5(x), 1, 8), sha256(x::bytea), '{}', 'a', 'a'"

@@ -13,10 +13,12 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from local import servers
 from services.orchestrator.reconciling import Reapplying, Reconciler
 from services.orchestrator.sweeping import AT_MOST, Sweeper
+from shared import registry
 from shared.airbyte_client import AirbyteClient
 from shared.config import Settings
 from shared.database import Database
@@ -115,6 +117,35 @@ async def test_the_sweeper_refuses(mesh: Mesh, tools: Tools) -> None:
     assert kept <= set(mesh.airbyte.sources)
     await tools.sweeper.sweep(WORKSPACE, dry_run=False)
     assert set(mesh.airbyte.sources) == kept
+
+
+async def test_what_cannot_be_deleted_stops_nobody(
+    mesh: Mesh, tools: Tools, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The others go in the same run and the next; it has its turn again, ever less often."""
+    now = 0.0
+    sweeper = Sweeper(tools.db, tools.airbyte, grace=tools.settings.sweep_grace, clock=lambda: now)
+    for number in range(2 * AT_MOST + 1):
+        mesh.airbyte.add_source(f"left {number} [aam:{await ended_operation(mesh)}]")
+    mesh.airbyte.fault("sources/delete", 403, times=AT_MOST)
+
+    first = await sweeper.sweep(WORKSPACE, dry_run=False)
+    assert (len(first.deleted), len(first.failed), len(first.left)) == (0, AT_MOST, AT_MOST + 1)
+    assert caplog.text.count("'not_swept'") == AT_MOST
+    second = await sweeper.sweep(WORKSPACE, dry_run=False)
+    assert (len(second.deleted), len(second.failed), len(second.left)) == (AT_MOST, 0, AT_MOST + 1)
+    assert not {one.id for one in first.failed} & {one.id for one in second.deleted}
+    third = await sweeper.sweep(WORKSPACE, dry_run=False)
+    assert (len(third.deleted), len(third.left)) == (1, AT_MOST)
+    now = 301.0
+    mesh.airbyte.fault("sources/delete", 403, times=1)
+    fourth = await sweeper.sweep(WORKSPACE, dry_run=False)
+    assert (len(fourth.deleted), len(fourth.failed)) == (AT_MOST - 1, 1)
+    now = 301.0 + 599.0
+    assert (await sweeper.sweep(WORKSPACE, dry_run=False)).deleted == []
+    now += 2.0
+    assert len((await sweeper.sweep(WORKSPACE, dry_run=False)).deleted) == 1
+    assert mesh.airbyte.sources == {}
 
 
 async def test_an_old_registry_deletes_nothing(mesh: Mesh, tools: Tools) -> None:
@@ -282,6 +313,30 @@ async def _seen_drifted(mesh: Mesh) -> bool:
     return bool(await mesh.sql.fetchval("SELECT drifted_upstream_at IS NOT NULL FROM connections"))
 
 
+async def test_one_that_cannot_be_recorded_stops_nobody(
+    mesh: Mesh, tools: Tools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even a bug: the differences of the others are recorded in the same run."""
+    connections = [await mesh.onboard(connection_name=f"number {n}") for n in range(3)]
+    for connection in connections:
+        _drop_a_stream(mesh, connection)
+    is_busy = registry.is_busy
+
+    async def broken(session: AsyncSession, connection_id: UUID) -> bool:
+        if str(connection_id) == connections[0]["id"]:
+            raise RuntimeError("a bug")
+        return await is_busy(session, connection_id)
+
+    monkeypatch.setattr(registry, "is_busy", broken)
+    told = await tools.reconciler().reconcile(dry_run=False)
+
+    assert {str(id_): code for id_, code in told.unknown.items()} == {
+        connections[0]["id"]: "internal_error"
+    }
+    rows = await mesh.sql.fetch("SELECT id FROM connections WHERE drifted_upstream_at IS NOT NULL")
+    assert {str(row["id"]) for row in rows} == {one["id"] for one in connections[1:]}
+
+
 async def test_the_commands_tell_what_they_would_do(
     mesh: Mesh, registry_url: str, redis_url: str
 ) -> None:
@@ -344,7 +399,7 @@ async def test_importing_takes_over_what_is_there(mesh: Mesh, tools: Tools) -> N
     assert (view["status"], view["catalog_version"], view["imported"]) == ("ACTIVE", 1, True)
     assert (await tools.reconciler().reconcile(dry_run=True)).drifted == {}
     assert (await mesh.orchestrator.post(f"{path}/sync")).status_code == 202
-    (version,) = (await mesh.orchestrator.get(f"{path}/catalog-versions")).json()
+    (version,) = (await mesh.orchestrator.get(f"{path}/catalog-versions")).json()["items"]
     assert version["origin"] == "import"
 
     assert (await mesh.orchestrator.delete(path)).status_code == 204
@@ -372,6 +427,27 @@ async def test_importing_a_workspace_is_dry_unless_told(mesh: Mesh) -> None:
     assert await mesh.sql.fetchval("SELECT count(*) FROM connections") == 1
     assert (await outcomes(dry_run=False))[good["connectionId"]] == "imported"
     assert await mesh.sql.fetchval("SELECT count(*) FROM connections") == 2
+
+
+async def test_one_that_cannot_be_imported_now_stops_nobody(mesh: Mesh) -> None:
+    """It is reported with the reason; with Airbyte away the rest is not tried one by one."""
+    ours = await mesh.onboard()
+    copies = [somebodys(mesh.airbyte, ours, f"copy {number}") for number in range(6)]
+    mesh.airbyte.fault("sources/get", 403, times=1)
+
+    async def outcomes() -> list[tuple[str, str | None]]:
+        answer = await mesh.orchestrator.post("/connections/import", json={})
+        assert answer.status_code == 200, answer.text
+        found = {one["airbyte_connection_id"]: one for one in answer.json()["items"]}
+        told = [found[copy["connectionId"]] for copy in copies]
+        return [(one["outcome"], one.get("code")) for one in told]
+
+    seen = await outcomes()
+    assert sorted(seen) == [("failed", "upstream_auth")] + [("would_import", None)] * 5
+    mesh.airbyte.fault("connections/get", 500, times=None)
+    seen = await outcomes()
+    assert {outcome for outcome, _ in seen} == {"failed"}
+    assert [code for _, code in seen].count("not_tried") >= len(copies) - 3
 
 
 async def test_importing_what_is_not_there(mesh: Mesh) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from uuid import UUID
 
 import pytest
 
-from tests.fakes.airbyte_server import catalog, stream
+from services.schema_observer.observing import Look, Observing
+from shared.registry import Claim
+from tests.fakes.airbyte_server import DEFAULT_CATALOG, catalog, stream
 from tests.integration.conftest import Mesh
 from tests.integration.test_observer import by_hand, counts, observe, planned, told
 
@@ -187,6 +190,69 @@ async def test_airbyte_away_says_nothing_about_the_source(mesh: Mesh) -> None:
     assert await counts(mesh) == before
 
 
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_a_stream_that_is_named_twice_is_no_drift(mesh: Mesh, is_first: bool) -> None:
+    """Whichever comes last, whatever a person says: nobody knows which of the two is meant."""
+    connection = await mesh.onboard()
+    before = await counts(mesh)
+    others = [pair["stream"] for pair in DEFAULT_CATALOG["streams"]]
+    twin = stream("Account", {"Id": "string", "Extra__c": "string"})
+    mesh.airbyte.offers(catalog(twin, *others) if is_first else catalog(*others, twin))
+
+    for believe in (False, True):
+        found = await observe(mesh, connection, believe=believe)
+
+        assert (found["outcome"], found["code"]) == ("failed", "duplicate_stream")
+        assert "'Account'" in found["detail"]
+    assert await counts(mesh) == before | {"events": before["events"] + 1}
+    refused = await mesh.orchestrator.post(f"/connections/{connection['id']}/discover")
+    assert (refused.status_code, refused.json()["code"]) == (422, "duplicate_stream")
+    refused = await mesh.orchestrator.post(
+        "/connections/onboard", json={**mesh.order, "connection_name": "Other"}
+    )
+    assert (refused.status_code, refused.json()["code"]) == (422, "duplicate_stream")
+
+
+async def test_one_name_in_two_namespaces_is_two_streams(mesh: Mesh) -> None:
+    """The same table in two schemas."""
+    mesh.airbyte.offers(catalog(stream("items", namespace="shop"), stream("items")))
+    connection = await mesh.onboard(streams=None)
+    assert (await observe(mesh, connection))["outcome"] == "unchanged"
+
+
+async def test_a_stream_without_fields_is_suspicious(mesh: Mesh) -> None:
+    """It pauses nothing: a person, or time, says that it is really so."""
+    connection = await mesh.onboard()
+    before = await counts(mesh)
+    mesh.airbyte.reshape("Account", lambda offered: offered["jsonSchema"].update(properties={}))
+
+    found = await observe(mesh, connection)
+
+    assert (found["outcome"], found["code"]) == ("suspicious", "stream_without_fields")
+    assert await counts(mesh) == before | {"events": before["events"] + 1}
+    found = await observe(mesh, connection, believe=True)
+    assert found["outcome"] == "changed"
+
+
+async def test_a_mass_loss_of_fields_is_suspicious(mesh: Mesh) -> None:
+    """Of an imported connection's first observation, too, which is compared with the catalog."""
+    names = [f"Field_{number}__c" for number in range(20)]
+    many = stream("Account", dict.fromkeys(["Id", *names], "string"))
+    mesh.airbyte.offers(catalog(many))
+    connection = await mesh.onboard(streams=["Account"])
+    mesh.airbyte.offers(catalog(stream("Account", dict.fromkeys(["Id", *names[:5]], "string"))))
+
+    found = await observe(mesh, connection)
+
+    assert (found["outcome"], found["code"]) == ("suspicious", "fields_missing")
+    assert "15 of 22 fields" in found["detail"]
+    await mesh.sql.execute("UPDATE observations SET snapshot_id = NULL")
+    await mesh.sql.execute("UPDATE sync_catalog_versions SET snapshot_id = NULL")
+    await mesh.sql.execute("DELETE FROM snapshots")
+    found = await observe(mesh, connection)
+    assert (found["outcome"], found["code"]) == ("suspicious", "fields_missing")
+
+
 async def test_what_cannot_be_read_is_no_catalog(mesh: Mesh) -> None:
     """A stream without a name."""
     connection = await mesh.onboard()
@@ -257,3 +323,63 @@ async def test_suspicion_is_about_the_source_only(mesh: Mesh) -> None:
 
     assert [look["outcome"] for look in found] == ["suspicious", "unchanged"]
     assert await kinds(mesh, two) == []
+
+
+async def test_a_connection_that_cannot_be_compared_stops_no_other(mesh: Mesh) -> None:
+    """Its own catalog is broken: the other one's drift is recorded, and it is tried again."""
+    broken = await mesh.onboard()
+    other = await by_hand(mesh, broken)
+    await observe(mesh, broken)
+    await mesh.sql.execute(
+        "UPDATE sync_catalog_versions SET sync_catalog = jsonb_set(sync_catalog,"
+        " '{streams,0,config,syncMode}', '5') WHERE connection_id = $1",
+        broken["id"],
+    )
+    mesh.airbyte.add_field("Account", "New__c")
+
+    found = await observe(mesh, other)
+
+    assert (found["outcome"], len(found["changes"])) == ("changed", 1)
+    assert await until_due_s(mesh) < 70
+    compared = await mesh.sql.fetchval(
+        "SELECT compared_snapshot_id FROM watches WHERE connection_id = $1", broken["id"]
+    )
+    assert str(compared) != found["snapshot_id"]
+
+
+async def test_a_source_that_brings_about_a_bug_stops_no_other(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stays claimed until its lease is over; those after it are observed."""
+    one = await mesh.onboard()
+    two = await mesh.onboard(connection_name="Another org")
+    await observe(mesh, one)
+    await observe(mesh, two)
+    discover = Observing.discover
+
+    async def with_a_bug(self: Observing, claim: Claim, slot: UUID) -> Look | None:
+        if str(claim.source_id) == one["airbyte_source_id"]:
+            raise ZeroDivisionError
+        return await discover(self, claim, slot)
+
+    monkeypatch.setattr(Observing, "discover", with_a_bug)
+    at = await mesh.sql.fetchval("SELECT now()")
+    await mesh.sql.execute(
+        "UPDATE observations SET next_at = now() - CASE WHEN airbyte_source_id = $1"
+        " THEN interval '2 hours' ELSE interval '1 hour' END",
+        one["airbyte_source_id"],
+    )
+    async with asyncio.timeout(15):
+        while True:
+            seen = await mesh.sql.fetchval(
+                "SELECT observed_at > $2 FROM observations WHERE airbyte_source_id = $1",
+                two["airbyte_source_id"],
+                at,
+            )
+            if seen:
+                break
+            await asyncio.sleep(0.05)
+    assert await mesh.sql.fetchval(
+        "SELECT claimed_until > now() FROM observations WHERE airbyte_source_id = $1",
+        one["airbyte_source_id"],
+    )

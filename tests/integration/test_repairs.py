@@ -101,7 +101,7 @@ async def test_a_new_field_is_applied_by_itself(mesh: Mesh) -> None:
     assert (change["reaction"], change["decision"]["by"]) == ("apply", "policy")
     assert "Region__c" in fields(mesh, connection)
     path = f"/connections/{connection['id']}/catalog-versions"
-    version = (await mesh.orchestrator.get(path)).json()[0]
+    version = (await mesh.orchestrator.get(path)).json()["items"][0]
     told = [version[name] for name in ("repair_id", "decided_by", "origin", "snapshot_id")]
     assert told == [repair["id"], "policy", "repair", repair["snapshot_id"]]
     snapshot = await mesh.sql.fetchval("SELECT airbyte_catalog_id FROM snapshots ORDER BY taken_at")

@@ -38,13 +38,21 @@ MATRIX: Mapping[str, Mapping[str, str]] = {
         "rag_engine": "SELECT(id name)",
     },
     "credential_audit": {"auth_broker": "INSERT"},
+    "discoveries": {
+        "orchestrator": "SELECT INSERT UPDATE",
+        "schema_observer": "SELECT INSERT UPDATE DELETE",
+    },
     "drifts": {"drift_repair_agent": "SELECT", "schema_observer": "SELECT INSERT"},
     "events": {
-        "orchestrator": "SELECT INSERT UPDATE(published_at) DELETE",
+        "orchestrator": "SELECT INSERT UPDATE(published_at)",
         "drift_repair_agent": "SELECT INSERT",
         "schema_observer": "SELECT INSERT",
     },
-    "job_history": {"orchestrator": "SELECT INSERT UPDATE", "drift_repair_agent": "SELECT"},
+    "job_history": {
+        "orchestrator": "SELECT INSERT UPDATE",
+        "drift_repair_agent": "SELECT",
+        "schema_observer": "SELECT(connection_id started_at ended_at)",
+    },
     "knowledge": {"rag_engine": "SELECT INSERT"},
     "looks": {
         "orchestrator": "SELECT INSERT UPDATE",
@@ -55,6 +63,7 @@ MATRIX: Mapping[str, Mapping[str, str]] = {
     "operations": {
         "orchestrator": "SELECT INSERT UPDATE DELETE",
         "drift_repair_agent": "SELECT INSERT UPDATE DELETE",
+        "schema_observer": "SELECT(connection_id kind status created_at)",
     },
     "pgqueuer": _QUEUE_USERS,
     "pgqueuer_log": _QUEUE_USERS,
@@ -64,10 +73,11 @@ MATRIX: Mapping[str, Mapping[str, str]] = {
     "policies": {
         "orchestrator": "SELECT",
         "drift_repair_agent": "SELECT INSERT UPDATE",
+        "schema_observer": "SELECT(connection_id policy)",
     },
     "repairs": {
         "drift_repair_agent": "SELECT INSERT UPDATE",
-        "schema_observer": "SELECT(id connection_id state drift_id snapshot_id ended_at)",
+        "schema_observer": "SELECT(connection_id state snapshot_id ended_at)",
     },
     "setting_changes": {
         "drift_repair_agent": "SELECT INSERT",
@@ -79,17 +89,20 @@ MATRIX: Mapping[str, Mapping[str, str]] = {
         "schema_observer": f"SELECT INSERT {_SNAPSHOT_SEEN}",
     },
     "stream_schemas": {
-        "orchestrator": "SELECT INSERT",
+        "orchestrator": "SELECT INSERT UPDATE(created_at)",
         "drift_repair_agent": "SELECT",
-        "schema_observer": "SELECT INSERT",
+        "schema_observer": "SELECT INSERT UPDATE(created_at)",
     },
     "sync_catalog_versions": {
         "orchestrator": "SELECT INSERT",
         "drift_repair_agent": "SELECT INSERT",
         "schema_observer": "SELECT",
     },
-    "watches": {"schema_observer": "SELECT INSERT UPDATE"},
-    "webhook_deliveries": {"drift_repair_agent": "SELECT INSERT UPDATE DELETE"},
+    "watches": {
+        "orchestrator": "SELECT(connection_id interval_seconds)",
+        "schema_observer": "SELECT INSERT UPDATE",
+    },
+    "webhook_deliveries": {"drift_repair_agent": "SELECT INSERT UPDATE"},
     "webhooks": {"drift_repair_agent": "SELECT INSERT UPDATE"},
 }
 """For each table, what each service may: verbs of the whole table, or of columns in brackets."""

@@ -160,13 +160,16 @@ PLANTED = """
 """
 
 
-def test_a_run_with_a_leak_fails(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "workers", [pytest.param([], id="one process"), pytest.param(["-n", "2"], id="two workers")]
+)
+def test_a_run_with_a_leak_fails(tmp_path: Path, workers: list[str]) -> None:
     """The positive control: what is planted in each kind of output is found, and told by test."""
     planted = tmp_path / "test_planted.py"
     planted.write_text(textwrap.dedent(PLANTED))
     run = subprocess.run(
         [
-            *(sys.executable, "-m", "pytest", "-q", "-p", "tests.conftest"),
+            *(sys.executable, "-m", "pytest", "-q", "-p", "tests.conftest", *workers),
             *("-c", str(REPOSITORY / "pyproject.toml"), "--rootdir", str(tmp_path), str(planted)),
         ],
         cwd=REPOSITORY,

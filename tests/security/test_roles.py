@@ -116,6 +116,7 @@ async def test_the_services_own_nothing(mesh_login: Sql, postgres: servers.Postg
     roles = await mesh_login.fetch(
         "SELECT rolname, rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls"
         " AS special, rolcanlogin FROM pg_roles WHERE rolname LIKE 'aam\\_%'"
+        " AND rolname <> 'aam_warehouse'"
     )
     groups = {"aam_services", *(f"aam_{service}" for service in SERVICES)}
     logins = {"aam_mesh", *(servers.login_of(service) for service in SERVICES)}
@@ -133,7 +134,7 @@ async def test_the_services_own_nothing(mesh_login: Sql, postgres: servers.Postg
     }
     owned = await mesh_login.fetchval(
         "SELECT count(*) FROM pg_shdepend WHERE deptype = 'o'"
-        " AND refobjid::regrole::text LIKE 'aam\\_%'"
+        " AND refobjid::regrole::text LIKE 'aam\\_%' AND refobjid::regrole::text <> 'aam_warehouse'"
     )
     assert owned == 0
     for login in (postgres.services_url, *(postgres.url_for(service) for service in SERVICES)):
@@ -196,6 +197,20 @@ async def test_one_login_for_all_may_what_they_may_together(mesh_login: Sql) -> 
     assert await rights_of(mesh_login, "aam_mesh") == together
 
 
+async def test_history_is_pruned_for_the_orchestrator_alone(mesh_login: Sql) -> None:
+    """By the owner's function, which no other service may call, nor anybody at a REST API."""
+    may = await mesh_login.fetch(
+        "SELECT rolname FROM pg_roles WHERE rolname LIKE 'aam\\_%'"
+        " AND has_function_privilege(oid, 'prune_history(text, interval, integer)', 'EXECUTE')"
+    )
+    assert {role["rolname"] for role in may} == {
+        "aam_mesh",
+        "aam_services",
+        "aam_orchestrator",
+        servers.login_of("orchestrator"),
+    }
+
+
 REFUSED_TO = [
     (
         "orchestrator",
@@ -204,7 +219,7 @@ REFUSED_TO = [
     ("orchestrator", "UPDATE repairs SET state = 'approved'"),
     ("orchestrator", "INSERT INTO webhooks (id, url) VALUES (gen_random_uuid(), 'https://x')"),
     ("orchestrator", "SELECT count(*) FROM credential_audit"),
-    ("auth_broker", "SELECT count(*) FROM connections"),
+    ("auth_broker", "SELECT status FROM connections"),
     ("auth_broker", "SELECT digest FROM api_keys"),
     ("auth_broker", "SELECT jti FROM credential_audit"),
     ("drift_repair_agent", "UPDATE connections SET credential_id = 'another'"),
@@ -213,7 +228,7 @@ REFUSED_TO = [
     ("schema_observer", "UPDATE connections SET status = 'FAILED'"),
     ("schema_observer", "SELECT changes FROM repairs"),
     ("schema_observer", "INSERT INTO sync_catalog_versions DEFAULT VALUES"),
-    ("rag_engine", "SELECT count(*) FROM connections"),
+    ("rag_engine", "SELECT status FROM connections"),
     ("rag_engine", "INSERT INTO pgqueuer (priority, status, entrypoint) VALUES (0, 'queued', 'x')"),
     *(
         (service, statement)
@@ -357,7 +372,7 @@ async def test_a_hosted_registry_is_closed_to_the_roles_of_its_rest_api(
     async with connected(own_postgres.url) as owner:
         for name in names:
             await owner.execute(f"CREATE ROLE {name} NOLOGIN")
-            for objects in ("TABLES", "SEQUENCES"):
+            for objects in ("TABLES", "SEQUENCES", "FUNCTIONS"):
                 await owner.execute(
                     f"ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON {objects} TO {name}"
                 )
@@ -369,5 +384,12 @@ async def test_a_hosted_registry_is_closed_to_the_roles_of_its_rest_api(
             list(names),
         )
 
+        may_prune = await owner.fetchval(
+            "SELECT count(*) FROM unnest($1::text[]) role WHERE has_function_privilege("
+            "role::name, 'prune_history(text, interval, integer)', 'EXECUTE')",
+            list(names),
+        )
+
     assert held == {name: set[Right]() for name in names}
+    assert may_prune == 0
     assert sequences == 0

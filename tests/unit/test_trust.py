@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.schema_observer.trust import doubt
+from services.schema_observer.trust import Field, doubt, doubt_fields, fields_of
 from shared.domain.catalog import StreamId
 
 
@@ -55,3 +55,70 @@ def test_a_source_that_never_offered_anything_is_doubted() -> None:
     found = doubt(before=0, now=0, gone=set(), synced=set())
     assert found is not None
     assert found.code == "no_streams"
+
+
+def fields(count: int, prefix: str = "Field") -> set[Field]:
+    return {(f"{prefix}{number}",) for number in range(count)}
+
+
+@pytest.mark.parametrize(
+    "before, now, code",
+    [
+        (4, 4, None),
+        (4, 2, None),
+        (4, 1, "fields_missing"),
+        (1, 0, "stream_without_fields"),
+        (12, 7, None),
+        (12, 6, "fields_missing"),
+        (100, 80, None),
+        (100, 79, "fields_missing"),
+        (0, 0, None),
+    ],
+)
+def test_how_many_fields_of_a_synced_stream_may_go(before: int, now: int, code: str | None) -> None:
+    """A few, or a fifth of many, and never more than half; all of them is a reason of its own."""
+    account = StreamId(None, "Account")
+    found = doubt_fields({account: fields(before)}, {account: fields(now)})
+    assert (found and found.code) == code
+    if found is not None:
+        assert "'Account'" in found.detail
+
+
+def test_fields_that_go_from_many_streams_at_once_are_counted_together() -> None:
+    """Three of ten are few in one stream, and not in six: a permission on fields was lost."""
+    before = dict.fromkeys(streams(6), fields(10))
+    now = dict.fromkeys(streams(6), fields(7))
+    found = doubt_fields(before, now)
+    assert found is not None
+    assert found.code == "fields_missing"
+    assert found.detail == (
+        "18 of 60 fields of synced streams are gone: 'Object0', 'Object1', 'Object2' and 3 more."
+    )
+    one = StreamId(None, "Object0")
+    assert doubt_fields({one: fields(10)}, {one: fields(7)}) is None
+
+
+def test_renamed_fields_are_not_lost_ones() -> None:
+    """What came instead is subtracted; a field that went with its parent counts once."""
+    account = StreamId(None, "Account")
+    assert doubt_fields({account: fields(10)}, {account: fields(10, prefix="Other")}) is None
+    address = {("Address",), *(("Address", f"Line{number}") for number in range(9))}
+    assert doubt_fields({account: address | fields(3)}, {account: fields(3)}) is None
+    emptied = {("Address",)} | fields(3)
+    found = doubt_fields({account: address | fields(3)}, {account: emptied})
+    assert found is not None
+    assert found.code == "fields_missing"
+
+
+def test_fields_are_found_wherever_a_schema_declares_them() -> None:
+    """In items, in alternatives and by reference; one that refers to itself ends."""
+    schema = {
+        "definitions": {"line": {"properties": {"sku": {}, "parts": {"$ref": "#"}}}},
+        "properties": {
+            "lines": {"type": "array", "items": {"$ref": "#/definitions/line"}},
+            "payer": {"anyOf": [{"type": "null"}, {"properties": {"name": {}}}]},
+        },
+    }
+    found = fields_of(schema)
+    assert {("lines",), ("lines", "sku"), ("payer",), ("payer", "name")} <= found
+    assert fields_of(None) == fields_of({"properties": None}) == set()

@@ -223,9 +223,7 @@ def _named(names: Sequence[str], ids: Sequence[StreamId]) -> list[int]:
     problems: list[Problem] = []
     wanted: set[int] = set()
     for index, name in enumerate(names):
-        found = places.get(name, [])
-        if len(found) != 1 and name in full:
-            found = full[name]
+        found = full.get(name) or places.get(name, [])
         if len(found) == 1:
             wanted.add(found[0])
             continue

@@ -78,6 +78,7 @@ class Actors(Offers):
         self._failing_checks: dict[str | None, Failure] = {}
         self._accepted: Json = {}
         self._renewed: Json = {}
+        self._renewed_by_discovery: dict[str, Json] = {}
 
     # Scripting it
 
@@ -116,6 +117,14 @@ class Actors(Offers):
     def renew_on_check(self, **fields: Any) -> None:
         """The next check that succeeds renews these; the source knows only the new ones then."""
         self._renewed = fields
+
+    def renew_on_discovery(self, source_id: str | UUID, **fields: Any) -> None:
+        """The source's next discovery that succeeds renews these.
+
+        Of the two ways to discover only sources/discover_schema says so; the other, since 1.7,
+        leaves it to whoever reads the source's configuration.
+        """
+        self._renewed_by_discovery[str(source_id)] = fields
 
     def add_source(self, name: str, definition_id: str = SALESFORCE, **configuration: Any) -> Json:
         """Somebody made a source by hand."""
@@ -339,21 +348,22 @@ class Actors(Offers):
             info = job_info("discover_schema", succeeded=True)
             info |= {"createdAt": 0, "endedAt": 0}
             return {"catalog": found, "catalogId": catalog_id, "jobInfo": info}
+        is_renewed = source_id in self._renewed_by_discovery
         outcome = self._run_discovery(source_id)
         if isinstance(outcome, Failure):
             return {"jobInfo": job_info("discover_schema", succeeded=False, failure=outcome)}
         catalog_id, found = outcome
-        return {
-            "catalog": found,
-            "catalogId": catalog_id,
-            "jobInfo": job_info("discover_schema", succeeded=True),
-        }
+        info = job_info("discover_schema", succeeded=True)
+        info["connectorConfigurationUpdated"] = is_renewed
+        return {"catalog": found, "catalogId": catalog_id, "jobInfo": info}
 
     def _run_discovery(self, source_id: str) -> Failure | tuple[str, Any]:
         self.discoveries[source_id] += 1
         failure = self._failure(self._failing_discoveries, source_id)
         if failure is not None:
             return failure
+        if source_id in self._renewed_by_discovery:
+            self.renew(source_id, **self._renewed_by_discovery.pop(source_id))
         offered = self._next_offer(source_id)
         found = offered
         if isinstance(offered, dict):

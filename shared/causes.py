@@ -1,0 +1,205 @@
+"""Why a connector failed: one of a few known causes, and never a word of its message.
+
+A connector's message may quote a secret or a row. So nothing of it is passed on: patterns look for
+what is known, and what is answered is a fixed sentence, with words from lists that stand here.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+
+from shared.sources import SOURCE_TYPES
+
+_LONGEST: Final = 20_000
+"""Characters of a message that are searched; a stack trace can have many more."""
+
+
+class Cause(StrEnum):
+    """What is to be done about a failure, by who can do it."""
+
+    AUTHENTICATION_FAILED = "authentication_failed"
+    PERMISSION_MISSING = "permission_missing"
+    QUOTA_EXCEEDED = "quota_exceeded"
+    HOST_UNKNOWN = "host_unknown"
+    TLS_FAILED = "tls_failed"
+    NETWORK_FAILED = "network_failed"
+    CONFIGURATION_INVALID = "configuration_invalid"
+    OUT_OF_MEMORY = "out_of_memory"
+    CANCELLED = "cancelled"
+    SOURCE_UNAVAILABLE = "source_unavailable"
+    UNKNOWN = "unknown"
+
+
+class Reason(msgspec.Struct, frozen=True):
+    """Why a connector failed, in words that are safe to show and to store."""
+
+    cause: Cause
+    explanation: str
+    """For people who may change the connection."""
+    log: str | None = None
+    """Which run of Airbyte's has the connector's log."""
+
+
+_SENTENCES: Final = {
+    Cause.AUTHENTICATION_FAILED: (
+        "The source refused the credential: it is wrong, revoked, expired or, where each token is"
+        " good for one use, used up. Put a valid one into its store and rotate it."
+    ),
+    Cause.PERMISSION_MISSING: (
+        "The source knows the credential, and its user lacks a permission. Grant it in the source."
+    ),
+    Cause.QUOTA_EXCEEDED: (
+        "The source's limit of calls is used up. It is free again after a while; more tries use up"
+        " more of it."
+    ),
+    Cause.HOST_UNKNOWN: (
+        "The host's name cannot be resolved: it is mistyped, or Airbyte's network has no such name."
+    ),
+    Cause.TLS_FAILED: "No secure connection: the certificate is not valid for the host.",
+    Cause.NETWORK_FAILED: (
+        "The source cannot be reached over the network: nothing listens there, a firewall is"
+        " between, or it did not answer in time."
+    ),
+    Cause.CONFIGURATION_INVALID: "The connector's configuration is incomplete or not valid.",
+    Cause.OUT_OF_MEMORY: "The connector ran out of memory or was killed. Give it more memory.",
+    Cause.CANCELLED: "Somebody cancelled it.",
+    Cause.SOURCE_UNAVAILABLE: "The source answered that it cannot serve requests now.",
+    Cause.UNKNOWN: (
+        "The connector's message names none of the causes that AAM knows; its log has the message."
+    ),
+}
+
+_PATTERNS: Final = [
+    (cause, re.compile(pattern, re.IGNORECASE))
+    for cause, pattern in (
+        (
+            Cause.QUOTA_EXCEEDED,
+            r"REQUEST_LIMIT_EXCEEDED|TotalRequests Limit exceeded|rate.?limit|quota.{0,40}exceed"
+            r"|exceed.{0,40}quota|too many requests|(?<![\w.])429(?![\w.])"
+            r"|daily limit|API limit.{0,20}(?:reached|exceeded)",
+        ),
+        (
+            Cause.AUTHENTICATION_FAILED,
+            r"invalid_grant|invalid_client|unauthorized_client|invalid_token|INVALID_SESSION_ID"
+            r"|INVALID_LOGIN|INVALID_AUTH|authentication.{0,40}(?:failed|failure|expired|error)"
+            r"|password authentication failed|(?:access|refresh).?token.{0,40}"
+            r"(?:expired|invalid|revoked)|(?:expired|invalid|revoked).{0,20}(?:access|refresh).?token"
+            r"|(?:invalid|wrong|incorrect|bad).{0,20}(?:credential|password|api.?key|username)"
+            r"|access denied for user|login failed|not authenticated|unauthori[sz]ed"
+            r"|(?<![\w.])401(?![\w.])",
+        ),
+        (
+            Cause.PERMISSION_MISSING,
+            r"INSUFFICIENT_ACCESS|insufficient.{0,20}(?:permission|privilege|scope|access)"
+            r"|permission denied|access denied|not (?:been )?granted|API_DISABLED_FOR_ORG"
+            r"|API_CURRENTLY_DISABLED|FUNCTIONALITY_NOT_ENABLED|(?:lacks?|missing|required) "
+            r"(?:the )?.{0,30}(?:permission|scope)|forbidden|(?<![\w.])403(?![\w.])",
+        ),
+        (
+            Cause.HOST_UNKNOWN,
+            r"name or service not known|temporary failure in name resolution|getaddrinfo"
+            r"|nodename nor servname|no address associated|UnknownHostException|NXDOMAIN"
+            r"|failed to resolve|could not (?:resolve|translate) host|NameResolutionError"
+            r"|could not translate host name",
+        ),
+        (
+            Cause.TLS_FAILED,
+            r"certificate.{0,20}(?:verify|verification|expired|invalid)|CERTIFICATE_VERIFY_FAILED"
+            r"|SSLError|SSLHandshakeException|PKIX path|self.signed certificate|TLS handshake"
+            r"|SSL handshake|hostname mismatch",
+        ),
+        (
+            Cause.NETWORK_FAILED,
+            r"connection (?:refused|reset|timed out|aborted|is not available)|ECONNREFUSED"
+            r"|ECONNRESET|ETIMEDOUT|no route to host|network is unreachable|connect timeout"
+            r"|ConnectTimeout|ReadTimeout|read timed out|timed out|max retries exceeded"
+            r"|RemoteDisconnected|Communications link failure|could not connect to server",
+        ),
+        (
+            Cause.CONFIGURATION_INVALID,
+            r"config(?:uration)?.{0,20}(?:validation|invalid|not valid|incorrect|missing)"
+            r"|is a required property|required (?:field|property|key|parameter)"
+            r"|(?:invalid|missing).{0,20}(?:config|field|parameter|property|start.?date)"
+            r"|does not match.{0,20}(?:schema|spec|pattern)|json schema validation",
+        ),
+        (
+            Cause.OUT_OF_MEMORY,
+            r"out of memory|OutOfMemory|OOMKilled|MemoryError|exit code 137",
+        ),
+        (
+            Cause.SOURCE_UNAVAILABLE,
+            r"service unavailable|SERVER_UNAVAILABLE|bad gateway|internal server error"
+            r"|(?<![\w.])50[0234](?![\w.])",
+        ),
+    )
+]
+_WORDS: Final = (
+    *("invalid_grant", "invalid_client", "unauthorized_client", "invalid_token"),
+    *("INVALID_SESSION_ID", "INVALID_LOGIN", "REQUEST_LIMIT_EXCEEDED", "INSUFFICIENT_ACCESS"),
+    *("API_DISABLED_FOR_ORG", "API_CURRENTLY_DISABLED", "FUNCTIONALITY_NOT_ENABLED"),
+    *("CERTIFICATE_VERIFY_FAILED", "ECONNREFUSED", "ECONNRESET", "ETIMEDOUT"),
+    *("401", "403", "429", "500", "502", "503", "504"),
+)
+"""What is repeated of a message where it stands alone: these words, and no others."""
+_FIELDS: Final = tuple(
+    sorted(
+        {name for one in SOURCE_TYPES.values() for name in one.configuration.model_fields}
+        | {"host", "port", "database", "username", "password", "api_key", "start_date"}
+    )
+)
+_FIELD_PATTERNS: Final = [
+    (
+        name,
+        re.compile(rf"['\"`]{name}['\"`]|(?<![\w]){name}(?![\w]) is (?:a )?(?:required|missing)"),
+    )
+    for name in _FIELDS
+]
+_BY_TYPE: Final = {"manual_cancellation": Cause.CANCELLED}
+
+
+def find(
+    *messages: Any, failure_type: str | None = None, run: int | str | UUID | None = None
+) -> Reason:
+    """Which of the known causes a connector's messages name; `run` is Airbyte's job or command.
+
+    What is no text is not looked at. An unknown failure type says nothing.
+    """
+    text = "\n".join(_ends(one) for one in messages if isinstance(one, str))
+    cause = _BY_TYPE.get(failure_type or "") or next(
+        (cause for cause, pattern in _PATTERNS if pattern.search(text)), Cause.UNKNOWN
+    )
+    explanation = _SENTENCES[cause]
+    if cause is Cause.CONFIGURATION_INVALID:
+        named = [name for name, pattern in _FIELD_PATTERNS if pattern.search(text)]
+        if named:
+            explanation += f" It is about: {', '.join(named)}."
+    words = [word for word in _WORDS if _stands_alone(word, text)]
+    if words and cause is not Cause.UNKNOWN:
+        explanation += f" The message has: {', '.join(words)}."
+    return Reason(cause, explanation, _log(run))
+
+
+def _ends(message: str) -> str:
+    """A message's beginning and its end, where a trace has the error."""
+    if len(message) <= _LONGEST:
+        return message
+    return f"{message[: _LONGEST // 2]}\n{message[-_LONGEST // 2 :]}"
+
+
+def _stands_alone(word: str, text: str) -> bool:
+    return re.search(rf"(?<![\w.]){word}(?![\w.])", text) is not None
+
+
+def _log(run: int | str | UUID | None) -> str | None:
+    """Where the log is: only a number or a UUID, which Airbyte made, is repeated."""
+    if isinstance(run, int) and not isinstance(run, bool):
+        return f"Airbyte job {run}"
+    try:
+        return None if run is None else f"Airbyte run {UUID(str(run))}"
+    except ValueError:
+        return None

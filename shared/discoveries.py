@@ -1,0 +1,279 @@
+"""Discoveries within their limits: each costs the source a call per object, and may renew a token.
+
+Whoever discovers a source begins here, and says here how it ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+from datetime import UTC, datetime, timedelta
+from typing import Final, Literal
+from uuid import UUID, uuid4
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from shared import logs, registry, sources
+from shared.airbyte_client import AirbyteClient, Discovered
+from shared.config import Settings
+from shared.database import Database
+from shared.errors import SyncRunning, TooManyRequests, Upstream, UpstreamTimeout
+from shared.registry import SourceLoad
+
+log = logs.get(__name__)
+
+Purpose = Literal["onboard", "discover", "observe"]
+
+RECENT: Final = timedelta(minutes=1)
+"""A discovery that was asked for and is younger answers the same question again."""
+ON_REQUEST: Final = 50
+"""The daily limit where none is set: as many as the interval needs, and so many more."""
+_RESERVED_SHARE: Final = 4
+_DAY_S: Final = 86_400
+_MARGIN: Final = timedelta(minutes=1)
+"""What is done with a discovery after its answer."""
+_FIRST_POLL_S: Final = 0.05
+_SLOWEST_POLL_S: Final = 0.5
+
+
+class Begun(msgspec.Struct, frozen=True):
+    """A discovery that is recorded, and is to be asked for now."""
+
+    id: UUID
+    source_id: UUID
+    is_renewing: bool
+    """Whether the connector renews its tokens by itself."""
+    pace: timedelta
+    """The shortest interval by which observation alone stays within the daily limit."""
+
+
+class Recent(msgspec.Struct, frozen=True):
+    """A discovery of less than a minute ago, which answers the same question."""
+
+    snapshot_id: UUID
+
+
+class UnderWay(msgspec.Struct, frozen=True):
+    """Another discovery of the source runs."""
+
+    id: UUID
+    purpose: str
+
+
+class Postponed(msgspec.Struct, frozen=True):
+    """What keeps observation from discovering now."""
+
+    code: Literal["sync_running", "discovery_quota", "discovery_running"]
+    detail: str
+    pause: timedelta
+
+
+class Discoveries:
+    """Begins discoveries within the limits of their source, and records how they ended."""
+
+    def __init__(self, settings: Settings, db: Database, airbyte: AirbyteClient) -> None:
+        self._every = settings.observe_interval
+        self._limit = settings.discoveries_per_day
+        self._within = settings.discover_timeout
+        self._db = db
+        self._airbyte = airbyte
+
+    async def record_renewal(self, source_id: UUID) -> None:
+        """Record that a connector renewed the token of its source in its first discovery.
+
+        That discovery has no limits, and the operation's own row announced it.
+        """
+        async with self._db.transaction() as session:
+            registry.record_discovery(session, source_id, "onboard", is_renewed=True)
+        log.info("configuration_renewed", source=str(source_id))
+
+    async def begin(self, source_id: UUID, *, is_fresh: bool) -> Begun | Recent | UnderWay:
+        """Record a discovery that somebody asks for, unless another one answers the question.
+
+        With `is_fresh` none of before does.
+
+        Raises:
+            SyncRunning: a sync of the source runs, and its connector renews tokens.
+            TooManyRequests: `discovery_quota`: the daily limit is reached.
+        """
+        async with self._db.transaction() as session:
+            await registry.lock_discoveries(session, source_id)
+            load = await self._load(session, source_id)
+            if load.running_id is not None:
+                return UnderWay(load.running_id, load.running_purpose or "observe")
+            if load.recent_snapshot_id is not None and not is_fresh:
+                return Recent(load.recent_snapshot_id)
+            _expect_no_sync(source_id, load)
+            await self._expect_below_limit(session, source_id, load)
+            return self._begin(session, source_id, "discover", load)
+
+    async def begin_observation(
+        self, source_id: UUID, *, is_requested: bool, beside_sync: bool
+    ) -> Begun | Postponed:
+        """Record an observation's discovery, or say what it has to wait for.
+
+        What nobody asked for leaves a part of the daily limit to people. With `beside_sync` a
+        person has taken the risk that it uses up the token of a sync.
+        """
+        async with self._db.transaction() as session:
+            await registry.lock_discoveries(session, source_id)
+            load = await self._load(session, source_id)
+            if load.running_id is not None and load.is_renewing:
+                detail = f"Another discovery of source {source_id} runs."
+                return Postponed("discovery_running", detail, timedelta(seconds=15))
+            if load.sync_since is not None and load.is_renewing and not beside_sync:
+                return Postponed(
+                    "sync_running", _sync_detail(source_id, load), timedelta(minutes=1)
+                )
+            limit = self._limit_of(load)
+            allowed = limit if is_requested else limit - _reserved(limit)
+            if load.used >= allowed:
+                frees_at = await registry.limit_frees_at(session, source_id, allowed=allowed)
+                pause = max(frees_at - datetime.now(UTC), timedelta(seconds=1))
+                return Postponed("discovery_quota", _limit_detail(source_id, limit), pause)
+            return self._begin(session, source_id, "observe", load)
+
+    async def expect_observable(self, source_id: UUID, *, beside_sync: bool) -> None:
+        """See that an observation that somebody asks for could discover now.
+
+        Raises:
+            SyncRunning, TooManyRequests: as `begin`.
+        """
+        async with self._db.transaction() as session:
+            load = await self._load(session, source_id)
+            if not beside_sync:
+                _expect_no_sync(source_id, load)
+            await self._expect_below_limit(session, source_id, load)
+
+    async def run(self, begun: Begun) -> Discovered:
+        """Have Airbyte discover; a failure is recorded before it is raised.
+
+        Raises:
+            Upstream: as `AirbyteClient.discover_schema`.
+        """
+        try:
+            return await self._airbyte.discover_schema(begun.source_id)
+        except Upstream as error:
+            await self.fail(begun, error.code)
+            raise
+        except asyncio.CancelledError:
+            await self.fail(begun, "cancelled")
+            raise
+
+    async def fail(self, begun: Begun, code: str) -> None:
+        """Record that a discovery delivered nothing that can be used."""
+        async with self._db.transaction() as session:
+            await registry.end_discovery(session, begun.id, code=code)
+
+    async def end(self, begun: Begun, discovered: Discovered, *, snapshot_id: UUID | None) -> None:
+        """Record a discovery that delivered a schema, and whether it renewed a token.
+
+        A connector that renews is told by Airbyte's answer, where its version says so; else by the
+        configuration that Airbyte shows, secrets masked: a token's expiry date is no secret.
+        """
+        digest = None
+        if begun.is_renewing and not discovered.configuration_updated:
+            digest = await self._configuration_digest(begun.source_id)
+        async with self._db.transaction() as session:
+            is_renewed = await registry.end_discovery(
+                session,
+                begun.id,
+                snapshot_id=snapshot_id,
+                is_renewed=discovered.configuration_updated,
+                configuration_digest=digest,
+            )
+        if is_renewed:
+            log.info("configuration_renewed", source=str(begun.source_id))
+
+    async def wait_for(self, under_way: UnderWay) -> None:
+        """Wait until another process's discovery is over.
+
+        Raises:
+            UpstreamTimeout: it is not, after as long as one may take.
+        """
+        clock = asyncio.get_running_loop().time
+        until, pause = clock() + (self._within + _MARGIN).total_seconds(), _FIRST_POLL_S
+        while True:
+            async with self._db.read() as session:
+                if await registry.is_discovery_over(session, under_way.id):
+                    return
+            if clock() > until:
+                raise UpstreamTimeout("Another discovery of the source does not end.")
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _SLOWEST_POLL_S)
+
+    async def _load(self, session: AsyncSession, source_id: UUID) -> SourceLoad:
+        return await registry.source_load(
+            session,
+            source_id,
+            every=self._every,
+            recent=RECENT,
+            renewing_types=sources.RENEWING,
+        )
+
+    def _limit_of(self, load: SourceLoad) -> int:
+        if load.policy_limit is not None:
+            return load.policy_limit
+        if self._limit is not None:
+            return self._limit
+        interval_s = load.interval_seconds or self._every.total_seconds()
+        return math.ceil(_DAY_S / interval_s) + ON_REQUEST
+
+    async def _expect_below_limit(
+        self, session: AsyncSession, source_id: UUID, load: SourceLoad
+    ) -> None:
+        limit = self._limit_of(load)
+        if load.used < limit:
+            return
+        frees_at = await registry.limit_frees_at(session, source_id, allowed=limit)
+        wait_s = max((frees_at - datetime.now(UTC)).total_seconds(), 1)
+        raise TooManyRequests(
+            _limit_detail(source_id, limit),
+            code="discovery_quota",
+            limit=limit,
+            wait_s=math.ceil(wait_s),
+        )
+
+    def _begin(
+        self, session: AsyncSession, source_id: UUID, purpose: Purpose, load: SourceLoad
+    ) -> Begun:
+        begun = uuid4()
+        expires_at = datetime.now(UTC) + self._within + _MARGIN
+        registry.begin_discovery(session, begun, source_id, purpose, expires_at)
+        limit = self._limit_of(load)
+        explicit = load.policy_limit if load.policy_limit is not None else self._limit
+        pace = 0.0 if explicit is None else _DAY_S / max(limit - _reserved(limit), 1)
+        return Begun(begun, source_id, load.is_renewing, timedelta(seconds=pace))
+
+    async def _configuration_digest(self, source_id: UUID) -> str | None:
+        try:
+            source = await self._airbyte.get_configured_source(source_id)
+        except Upstream as error:
+            log.warning("configuration_not_read", source=str(source_id), code=error.code)
+            return None
+        shown = msgspec.json.encode(source.connection_configuration, order="deterministic")
+        return hashlib.sha256(shown).hexdigest()
+
+
+def _reserved(limit: int) -> int:
+    """What scheduled observation leaves to people of a day's discoveries."""
+    return min(limit // _RESERVED_SHARE, ON_REQUEST)
+
+
+def _expect_no_sync(source_id: UUID, load: SourceLoad) -> None:
+    if load.sync_since is not None and load.is_renewing:
+        raise SyncRunning(f"{_sync_detail(source_id, load)} Ask again when it has ended.")
+
+
+def _sync_detail(source_id: UUID, load: SourceLoad) -> str:
+    since = "" if load.sync_since is None else f" since {load.sync_since:%Y-%m-%d %H:%M} UTC"
+    return (
+        f"A sync of source {source_id} has run{since}, and its connector renews tokens: "
+        "a discovery beside it could use up the sync's token."
+    )
+
+
+def _limit_detail(source_id: UUID, limit: int) -> str:
+    return f"Source {source_id} was discovered as often in 24 hours as it may be: limit {limit}."

@@ -1,0 +1,122 @@
+"""What the lists of versions and of repairs cost beside the same rows without what was counted.
+
+The floors are the same page without the number of streams, and of bare ids; the lines without a
+limit are how it was done before, by opening each stored document.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from uuid import UUID, uuid4
+
+import asyncpg
+
+from shared import registry
+from shared.config import postgres_address
+from shared.database import Database
+from tests.bench.stage import Stage
+from tests.bench.table import Line
+
+VERSIONS, STREAMS = 40, 1_500
+REPAIRS, CHANGES = 100, 200
+ROUNDS = 7
+_VERSIONS = f"""
+    INSERT INTO sync_catalog_versions (
+        id, connection_id, version_number, sync_catalog, fingerprint, origin
+    )
+    SELECT gen_random_uuid(), $1, n, jsonb_build_object('streams', (
+        SELECT jsonb_agg(jsonb_build_object('stream', jsonb_build_object(
+            'name', 'S' || s, 'jsonSchema', jsonb_build_object('properties', (
+                SELECT jsonb_object_agg('field_' || f || '_' || md5(f::text || s), 'string')
+                FROM generate_series(1, 40) f
+            ))
+        ))) FROM generate_series(1, {STREAMS}) s
+    )), 'x', 'repair'
+    FROM generate_series(1, {VERSIONS}) n
+"""  # noqa: S608 - numbers of ours
+_REPAIRS = f"""
+    INSERT INTO repairs (id, connection_id, state, base_version, ended_at, changes)
+    SELECT gen_random_uuid(), $1, 'expired', 1, now(), (
+        SELECT jsonb_agg(jsonb_build_object(
+            'id', 'c' || c, 'kind', 'field_added', 'reaction', 'propose', 'severity', 'harmless',
+            'stream', jsonb_build_object('name', 'S' || c), 'path', jsonb_build_array('F' || c),
+            'after', jsonb_build_object('type', 'string', 'title', md5(c::text || n)),
+            'reason', 'Field ' || c || ' is new in stream ' || c || ', and takes nothing away.'
+        )) FROM generate_series(1, {CHANGES}) c
+    ) FROM generate_series(1, {REPAIRS}) n
+"""  # noqa: S608 - numbers of ours
+_WITH_CATALOGS_OPENED = """
+    SELECT version_number, origin, fingerprint, created_at,
+        jsonb_array_length(sync_catalog->'streams')
+    FROM sync_catalog_versions WHERE connection_id = $1 ORDER BY version_number DESC LIMIT 101
+"""
+_WITHOUT_A_COUNT = """
+    SELECT version_number, origin, fingerprint, created_at
+    FROM sync_catalog_versions WHERE connection_id = $1 ORDER BY version_number DESC LIMIT 101
+"""
+_WITH_EVERY_CHANGE = "SELECT id, changes::text FROM repairs ORDER BY created_at DESC LIMIT 101"
+_WITHOUT_CHANGES = "SELECT id, state, created_at FROM repairs ORDER BY created_at DESC LIMIT 101"
+
+
+def measure(stage: Stage) -> Iterator[Line]:
+    """The best of some rounds of each, in turns."""
+    took = asyncio.run(_times(stage))
+    versions, repairs = f"page of {VERSIONS} versions", f"page of {REPAIRS} repairs"
+    yield Line(
+        job=f"{versions} of {STREAMS:,} streams",
+        measured=took["versions"],
+        floor=took["no count"],
+        limit=4,
+    )
+    yield Line(job=f"{versions}, catalogs opened", measured=took["opened"], floor=took["no count"])
+    yield Line(
+        job=f"{repairs} of {CHANGES} changes",
+        measured=took["repairs"],
+        floor=took["no changes"],
+        limit=20,
+    )
+    yield Line(job=f"{repairs}, every change", measured=took["changes"], floor=took["no changes"])
+
+
+async def _times(stage: Stage) -> dict[str, float]:
+    """Milliseconds."""
+    sql = await asyncpg.connect(stage.registry_url)
+    db = Database.at(postgres_address(stage.registry_url), application="bench")
+    connection = uuid4()
+    await sql.execute(
+        "INSERT INTO connections (id, name, source_type, airbyte_destination_id, status)"
+        " VALUES ($1, 'lists', 'Salesforce', $1, 'FAILED')",
+        connection,
+    )
+    await sql.execute(_VERSIONS, connection)
+    await sql.execute(_REPAIRS, connection)
+    await sql.execute("VACUUM ANALYZE sync_catalog_versions, repairs")
+    jobs: dict[str, Callable[[], Awaitable[object]]] = {
+        "versions": lambda: _versions(db, connection),
+        "no count": lambda: sql.fetch(_WITHOUT_A_COUNT, connection),
+        "opened": lambda: sql.fetch(_WITH_CATALOGS_OPENED, connection),
+        "repairs": lambda: _repairs(db),
+        "no changes": lambda: sql.fetch(_WITHOUT_CHANGES),
+        "changes": lambda: sql.fetch(_WITH_EVERY_CHANGE),
+    }
+    took: dict[str, float] = dict.fromkeys(jobs, float("inf"))
+    for _ in range(ROUNDS):
+        for name, job in jobs.items():
+            start = time.perf_counter()
+            await job()
+            took[name] = min(took[name], (time.perf_counter() - start) * 1e3)
+    await db.close()
+    await sql.close()
+    return took
+
+
+async def _versions(db: Database, connection_id: UUID) -> str:
+    async with db.read() as session:
+        return await registry.page_of_versions(session, connection_id, after=None, limit=100)
+
+
+async def _repairs(db: Database) -> str:
+    async with db.read() as session:
+        return await registry.page_of_repairs(session, registry.RepairFilter(), limit=100)

@@ -1,0 +1,424 @@
+"""What discovering a source costs it: how often it is asked, beside what, and by whom."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+from redis.asyncio import Redis
+
+from tests.fakes.airbyte_server import AirbyteServer
+from tests.integration.conftest import ORDER, Mesh, add_destination, running, settings_for
+
+Json = dict[str, Any]
+
+pytestmark = pytest.mark.exact
+
+
+@pytest.fixture
+def repairs() -> bool:
+    """What is found stays as it is: nobody plans for it."""
+    return False
+
+
+async def observe(mesh: Mesh, connection: Json, *, status: int = 200, **order: Any) -> Json:
+    """Have the connection's source observed now."""
+    answer = await mesh.schema_observer.post(
+        f"/connections/{connection['id']}/observe", json=order or None
+    )
+    assert answer.status_code == status, answer.text
+    found: Json = answer.json()
+    return found
+
+
+async def discover(mesh: Mesh, connection: Json, *, status: int = 200, **params: Any) -> Json:
+    """Have the connection's source discovered by the orchestrator."""
+    answer = await mesh.orchestrator.post(
+        f"/connections/{connection['id']}/discover", params=params
+    )
+    assert answer.status_code == status, answer.text
+    found: Json = answer.json() | {"retry_after": answer.headers.get("retry-after")}
+    return found
+
+
+async def observation(mesh: Mesh, connection: Json) -> Json:
+    """How the connection's source is observed."""
+    answer = await mesh.schema_observer.get(f"/connections/{connection['id']}/observation")
+    found: Json = answer.json()
+    return found
+
+
+async def pause_s(mesh: Mesh) -> float:
+    """Seconds from the newest observation to the next."""
+    pause: float = await mesh.sql.fetchval(
+        "SELECT extract(epoch FROM next_at - observed_at)::float8 FROM observations"
+    )
+    return pause
+
+
+def discovered(mesh: Mesh, connection: Json) -> int:
+    """How often Airbyte has run the source's connector to discover it."""
+    return mesh.airbyte.discoveries[connection["airbyte_source_id"]]
+
+
+async def until(is_so: Callable[[], Awaitable[object]]) -> None:
+    """Wait until it is so: another task's doing."""
+    async with asyncio.timeout(15):
+        while True:
+            if await is_so():
+                return
+            await asyncio.sleep(0.03)
+
+
+async def postponed(mesh: Mesh, connection: Json) -> bool:
+    """Whether the source's observation is due and waits."""
+    return (await observation(mesh, connection))["postponed_since"] is not None
+
+
+async def seen_since(mesh: Mesh, connection: Json, before: int) -> bool:
+    """Whether an observation after so many discoveries is over."""
+    found = await observation(mesh, connection)
+    return discovered(mesh, connection) > before and not found["observing"]
+
+
+async def failed(mesh: Mesh, connection: Json) -> bool:
+    """Whether the newest observation failed."""
+    return bool((await observation(mesh, connection))["outcome"] == "failed")
+
+
+async def sync_running(mesh: Mesh, connection: Json) -> int:
+    """A sync that Airbyte started, once the orchestrator has seen it; Airbyte's id of it."""
+    job: int = mesh.airbyte.start_job(connection["airbyte_connection_id"])["id"]
+    await until(lambda: mesh.sql.fetchval("SELECT count(*) FROM job_history"))
+    return job
+
+
+async def set_limit(mesh: Mesh, connection: Json, limit: int) -> None:
+    """Have the connection's policy limit how often its source is discovered in 24 hours."""
+    answer = await mesh.drift_repair_agent.put(
+        f"/connections/{connection['id']}/policy", json={"discoveries_per_day": limit}
+    )
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["discoveries_per_day"] == limit
+
+
+# A source that fails
+
+
+async def test_what_fails_is_asked_ever_less_often(mesh: Mesh) -> None:
+    """Beyond the interval, up to six hours; a success is followed by the interval again."""
+    connection = await mesh.onboard()
+    mesh.airbyte.fail_discovery("config_error", "something else")
+    pauses = []
+    for _ in range(12):
+        assert (await observe(mesh, connection))["outcome"] == "failed"
+        pauses.append(await pause_s(mesh))
+
+    assert pauses[0] == pytest.approx(60, rel=0.11)
+    assert pauses[4] > 900
+    assert pauses[-1] == pytest.approx(6 * 3600, rel=0.11)
+    mesh.airbyte.heal()
+    assert (await observe(mesh, connection))["outcome"] == "unchanged"
+    assert await pause_s(mesh) == pytest.approx(900, rel=0.11)
+
+
+async def test_a_used_up_quota_is_not_asked_for_within_the_interval(mesh: Mesh) -> None:
+    """Each try costs more of it."""
+    connection = await mesh.onboard()
+    mesh.airbyte.fail_discovery(
+        "config_error", "REQUEST_LIMIT_EXCEEDED: TotalRequests Limit exceeded."
+    )
+
+    found = await observe(mesh, connection)
+
+    assert (found["outcome"], found["cause"]) == ("failed", "quota_exceeded")
+    assert await pause_s(mesh) == pytest.approx(900, rel=0.11)
+
+
+async def test_airbyte_away_is_tried_within_the_interval(mesh: Mesh) -> None:
+    """It cost the source nothing, and the source is healthy for all that is known."""
+    connection = await mesh.onboard()
+    mesh.airbyte.fault("commands/run/discover", 500, times=None)
+    for _ in range(8):
+        await observe(mesh, connection)
+
+    assert await pause_s(mesh) < 1000
+
+
+# Beside a sync
+
+
+async def test_an_observation_waits_for_a_sync_of_the_same_source(mesh: Mesh) -> None:
+    """Its connector renews tokens: one that logs in beside it takes its token away."""
+    connection = await mesh.onboard()
+    await observe(mesh, connection)
+    job = await sync_running(mesh, connection)
+    before = discovered(mesh, connection)
+    await mesh.sql.execute("UPDATE observations SET next_at = now()")
+    await until(lambda: postponed(mesh, connection))
+    assert discovered(mesh, connection) == before
+
+    refused = await observe(mesh, connection, status=409)
+    assert refused["code"] == "sync_running"
+    refused = await discover(mesh, connection, status=409)
+    assert refused["code"] == "sync_running"
+    assert discovered(mesh, connection) == before
+    await observe(mesh, connection, believe=True)
+    assert discovered(mesh, connection) == before + 1
+    before += 1
+
+    mesh.airbyte.finish_job(job)
+    await mesh.jobs_until_end(connection["id"])
+    await mesh.sql.execute("UPDATE observations SET next_at = now()")
+    await until(lambda: seen_since(mesh, connection, before))
+    assert discovered(mesh, connection) == before + 1
+    assert not await postponed(mesh, connection)
+
+
+async def test_a_sync_that_holds_an_observation_up_for_hours_is_reported(mesh: Mesh) -> None:
+    """Once, as a failed observation; the source is not asked all the same."""
+    connection = await mesh.onboard()
+    await observe(mesh, connection)
+    await sync_running(mesh, connection)
+    before = discovered(mesh, connection)
+    await mesh.sql.execute(
+        "UPDATE observations SET next_at = now(), postponed_since = now() - interval '7 hours'"
+    )
+    await until(lambda: failed(mesh, connection))
+
+    found = await observation(mesh, connection)
+    assert (found["code"], discovered(mesh, connection)) == ("sync_running", before)
+    codes = await mesh.sql.fetch("SELECT code FROM events WHERE type LIKE 'observation.%'")
+    assert [row["code"] for row in codes] == ["sync_running"]
+
+
+async def test_a_connector_that_renews_nothing_is_discovered_beside_a_sync(mesh: Mesh) -> None:
+    """Nothing can be used up."""
+    connection = await mesh.onboard(
+        source_type="Hardcoded Records", credential_id=None, streams=None
+    )
+    await sync_running(mesh, connection)
+
+    assert (await observe(mesh, connection))["outcome"] == "unchanged"
+    await discover(mesh, connection)
+
+
+# Renewed tokens
+
+
+@pytest.mark.parametrize("version", ["1.6.2", "2.0.0"])
+async def test_a_discovery_that_renewed_the_configuration_is_noticed(
+    mesh: Mesh, version: str
+) -> None:
+    """Told by Airbyte's answer, or by a configuration that is not what it was before."""
+    mesh.airbyte.version = version
+    connection = await mesh.onboard()
+    await observe(mesh, connection)
+    assert (await observation(mesh, connection))["configuration_renewed_at"] is None
+    mesh.airbyte.renew_on_discovery(
+        connection["airbyte_source_id"], refresh_token="next", token_expiry_date="2026-12-01"
+    )
+
+    await observe(mesh, connection)
+
+    assert (await observation(mesh, connection))["configuration_renewed_at"] is not None
+
+
+async def test_a_used_up_token_is_refused_to_a_second_connection(mesh: Mesh) -> None:
+    """With the reason, and nothing is made; a new token in the store is taken."""
+    connection = await mesh.onboard()
+    await observe(mesh, connection)
+    mesh.airbyte.renew_on_discovery(
+        connection["airbyte_source_id"], refresh_token="next", token_expiry_date="2026-12-01"
+    )
+    await observe(mesh, connection)
+    made = len(mesh.airbyte.sources)
+
+    answer = await mesh.orchestrator.post(
+        "/connections/onboard", json={**mesh.order, "connection_name": "Finance"}
+    )
+
+    assert (answer.status_code, answer.json()["code"]) == (409, "credential_used_up")
+    assert answer.json()["connection_id"] == connection["id"]
+    assert "refresh_token" in answer.json()["detail"]
+    assert len(mesh.airbyte.sources) == made
+    assert await mesh.sql.fetchval("SELECT count(*) FROM connections") == 1
+
+
+async def test_a_token_that_may_be_used_up_is_given_with_a_note(mesh: Mesh) -> None:
+    """What a sync renews, Airbyte tells nobody; the first connection gets no note."""
+    first = await mesh.onboard()
+    assert "notes" not in first
+    mesh.airbyte.renew(first["airbyte_source_id"], refresh_token="the second one")
+
+    second = await mesh.onboard(connection_name="Finance")
+
+    assert [note["code"] for note in second["notes"]] == ["credential_shared"]
+    assert first["id"] in second["notes"][0]["message"]
+
+
+# How often
+
+
+async def test_a_discovery_of_a_moment_ago_answers_again(mesh: Mesh) -> None:
+    """By the snapshot that it stored; `fresh` asks the source."""
+    connection = await mesh.onboard()
+    mesh.airbyte.add_field("Account", "New__c")
+    before = discovered(mesh, connection)
+    first = await discover(mesh, connection)
+    mesh.airbyte.add_field("Account", "Newer__c")
+
+    second = await discover(mesh, connection)
+    fresh = await discover(mesh, connection, fresh="true")
+
+    assert second == first
+    assert "Newer__c" in str(fresh)
+    assert "Newer__c" not in str(second)
+    assert discovered(mesh, connection) == before + 2
+    await mesh.sql.execute("UPDATE discoveries SET began_at = began_at - interval '61 s'")
+    await discover(mesh, connection)
+    assert discovered(mesh, connection) == before + 3
+
+
+async def test_a_discovery_under_way_is_joined(mesh: Mesh) -> None:
+    """Ten callers, one run of the connector."""
+    connection = await mesh.onboard()
+    before = discovered(mesh, connection)
+    mesh.airbyte.fault("commands/run/discover", "slow", seconds=0.5)
+
+    found = await asyncio.gather(*(discover(mesh, connection) for _ in range(10)))
+
+    assert len({str(one) for one in found}) == 1
+    assert discovered(mesh, connection) == before + 1
+
+
+async def test_one_that_fails_is_not_joined(mesh: Mesh) -> None:
+    """Who waits for it asks the source after it."""
+    connection = await mesh.onboard()
+    mesh.airbyte.fail_discovery(times=1)
+    mesh.airbyte.fault("commands/run/discover", "slow", seconds=0.3)
+
+    answers = await asyncio.gather(
+        *(mesh.orchestrator.post(f"/connections/{connection['id']}/discover") for _ in range(3))
+    )
+
+    assert sorted(answer.status_code for answer in answers) == [200, 200, 422]
+
+
+async def test_the_daily_limit_counts_everybody(mesh: Mesh) -> None:
+    """Observations, failures and discoveries that were asked for: 429 says when to come again."""
+    connection = await mesh.onboard()
+    await set_limit(mesh, connection, 4)
+    await observe(mesh, connection)
+    mesh.airbyte.fail_discovery(times=1)
+    await discover(mesh, connection, status=422)
+    await discover(mesh, connection)
+    await discover(mesh, connection, fresh="true")
+    before = discovered(mesh, connection)
+    await mesh.sql.execute("UPDATE discoveries SET began_at = began_at - interval '23 hours'")
+
+    refused = await discover(mesh, connection, status=429)
+
+    assert (refused["code"], refused["limit"]) == ("discovery_quota", 4)
+    assert 3500 < int(refused["retry_after"]) <= 3600
+    assert (await observe(mesh, connection, status=429))["code"] == "discovery_quota"
+    assert discovered(mesh, connection) == before
+    assert (await observation(mesh, connection))["discoveries_in_24_hours"] == 4
+    await mesh.sql.execute("UPDATE discoveries SET began_at = began_at - interval '61 minutes'")
+    await discover(mesh, connection)
+
+
+async def test_observation_leaves_a_part_of_the_limit_to_people(mesh: Mesh) -> None:
+    """And spreads its own part over the day."""
+    connection = await mesh.onboard()
+    await set_limit(mesh, connection, 8)
+    await observe(mesh, connection)
+    assert await pause_s(mesh) == pytest.approx(86_400 / 6, rel=0.11)
+    for _ in range(5):
+        await observe(mesh, connection)
+    before = discovered(mesh, connection)
+    await mesh.sql.execute("UPDATE observations SET next_at = now()")
+    await until(lambda: postponed(mesh, connection))
+
+    found = await observation(mesh, connection)
+    assert discovered(mesh, connection) == before
+    until_next = datetime.fromisoformat(found["next_at"]) - datetime.now(UTC)
+    assert until_next > timedelta(hours=20)
+    await discover(mesh, connection)
+
+
+async def test_the_smallest_limit_of_a_source_counts(mesh: Mesh) -> None:
+    """Its connections share the source's quota, whatever each would like."""
+    connection = await mesh.onboard()
+    await mesh.sql.execute(
+        "INSERT INTO connections (id, name, source_type, status, airbyte_source_id,"
+        " airbyte_connection_id, airbyte_destination_id, catalog_version)"
+        " SELECT gen_random_uuid(), 'other', source_type, 'ACTIVE', airbyte_source_id,"
+        " gen_random_uuid(), airbyte_destination_id, 1 FROM connections"
+    )
+    await mesh.sql.execute(
+        "INSERT INTO policies (connection_id, policy)"
+        " SELECT id, jsonb_build_object('discoveries_per_day',"
+        " CASE name WHEN 'other' THEN 1 ELSE 100 END) FROM connections"
+    )
+    await discover(mesh, connection)
+
+    assert (await discover(mesh, connection, fresh="true", status=429))["limit"] == 1
+
+
+@pytest.fixture
+async def bounded(
+    airbyte: AirbyteServer,
+    registry_url: str,
+    redis_url: str,
+    sql: asyncpg.Connection[asyncpg.Record],
+    redis: Redis,
+) -> AsyncIterator[Mesh]:
+    """Services whose installation limits discoveries."""
+    add_destination(airbyte)
+    settings = settings_for(airbyte, registry_url, redis_url, discoveries_per_day="2")
+    async with running(settings, airbyte, repairs=False, sql=sql, redis=redis, order=ORDER) as mesh:
+        yield mesh
+
+
+async def test_an_installation_has_a_limit_of_its_own(bounded: Mesh) -> None:
+    """DISCOVERIES_PER_DAY, where no policy says otherwise."""
+    connection = await bounded.onboard()
+    for _ in range(2):
+        await discover(bounded, connection, fresh="true")
+    assert (await discover(bounded, connection, fresh="true", status=429))["limit"] == 2
+
+
+async def test_a_process_that_died_holds_nobody_up_for_ever(mesh: Mesh) -> None:
+    """Its discovery is taken for over when its time has passed."""
+    connection = await mesh.onboard()
+    await mesh.sql.execute(
+        "INSERT INTO discoveries (id, airbyte_source_id, purpose, expires_at)"
+        " VALUES (gen_random_uuid(), $1, 'discover', now() + interval '0.5 s')",
+        connection["airbyte_source_id"],
+    )
+
+    await discover(mesh, connection)
+
+
+async def test_what_no_limit_counts_is_pruned(mesh: Mesh) -> None:
+    """The newest of a source stays, and its newest renewal."""
+    connection = await mesh.onboard()
+    source = connection["airbyte_source_id"]
+    for number, is_renewed in enumerate((True, True, False, False)):
+        await mesh.sql.execute(
+            "INSERT INTO discoveries (id, airbyte_source_id, purpose, began_at, expires_at,"
+            " is_renewed) VALUES (gen_random_uuid(), $1, 'observe', now() - $2::interval, now(),"
+            " $3)",
+            source,
+            timedelta(hours=60 - number),
+            is_renewed,
+        )
+    await mesh.sql.execute("UPDATE looks SET next_at = now() WHERE name = 'observe.enrol'")
+    await until(lambda: mesh.sql.fetchval("SELECT count(*) <= 2 FROM discoveries"))
+    kept = await mesh.sql.fetch("SELECT is_renewed FROM discoveries ORDER BY began_at")
+    assert [row["is_renewed"] for row in kept] == [True, False]

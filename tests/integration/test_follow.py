@@ -1,0 +1,241 @@
+"""Following syncs: by few calls, each job for itself, and none for ever or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from services.orchestrator import follow
+from services.orchestrator.follow import JobFollower
+from shared.airbyte_client import AirbyteClient
+from shared.database import Database
+from tests.integration.conftest import Mesh
+
+pytestmark = pytest.mark.exact
+
+Json = dict[str, Any]
+LOST_AFTER = timedelta(seconds=0.3)
+
+
+@pytest.fixture
+async def follower(mesh: Mesh) -> AsyncIterator[JobFollower]:
+    """One that the test takes by hand, beside the mesh's own, which waits longer."""
+    db = Database.at(mesh.settings.registry_address, application="test")
+    async with AirbyteClient.from_settings(mesh.settings) as airbyte:
+        yield JobFollower(db, airbyte, lost_after=LOST_AFTER)
+    await db.close()
+
+
+async def job_of(mesh: Mesh, airbyte_job_id: int) -> Json:
+    """A job's row, once it is there."""
+    async with asyncio.timeout(10):
+        while True:
+            row = await mesh.sql.fetchrow(
+                "SELECT * FROM job_history WHERE airbyte_job_id = $1", airbyte_job_id
+            )
+            if row is not None:
+                return dict(row)
+            await asyncio.sleep(0.02)
+
+
+async def add_connections(mesh: Mesh, connection: Json, count: int) -> list[str]:
+    """More live connections like this one, here and in Airbyte; their ids in Airbyte."""
+    held = mesh.airbyte.connections[connection["airbyte_connection_id"]]
+    ids = [str(uuid4()) for _ in range(count)]
+    for number, airbyte_id in enumerate(ids):
+        mesh.airbyte.connections[airbyte_id] = {**held, "connectionId": airbyte_id}
+        await mesh.sql.execute(
+            "INSERT INTO connections (id, name, source_type, airbyte_destination_id, status,"
+            " airbyte_source_id, airbyte_connection_id, catalog_version)"
+            " SELECT $1, name || $2, source_type, airbyte_destination_id, 'ACTIVE',"
+            " airbyte_source_id, $3, catalog_version FROM connections WHERE id = $4",
+            uuid4(),
+            f" {number}",
+            UUID(airbyte_id),
+            UUID(connection["id"]),
+        )
+    return ids
+
+
+async def test_a_sync_of_airbytes_is_recorded_after_a_busy_time(
+    mesh: Mesh, follower: JobFollower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the connection was busy, and whatever was seen of others meanwhile."""
+    monkeypatch.setattr(follow, "_OVERLAP", timedelta(0))
+    connection = await mesh.onboard()
+    (other,) = await add_connections(mesh, connection, 1)
+    busy = uuid4()
+    await mesh.sql.execute(
+        "INSERT INTO operations (id, kind, connection_id, status, request, step, lease_until,"
+        " deadline, request_id) VALUES ($1, 'sync', $2, 'running', '{}', 'job',"
+        " now() + interval '1 hour', now() + interval '1 hour', '')",
+        busy,
+        UUID(connection["id"]),
+    )
+    missed = mesh.airbyte.start_job(connection["airbyte_connection_id"])
+    await follower.look()
+    mesh.airbyte.finish_job(missed["id"])
+    # The clock of a later look: a job that began more than a second later is seen and recorded.
+    later = mesh.airbyte.start_job(other)
+    later["createdAt"] += 2
+    await asyncio.sleep(1.1)
+    await job_of(mesh, later["id"])
+    await follower.look()
+    assert await mesh.sql.fetchval("SELECT count(*) FROM job_history") == 1
+
+    await mesh.sql.execute("DELETE FROM operations WHERE id = $1", busy)
+    row = await job_of(mesh, missed["id"])
+
+    assert (row["started_by"], row["connection_id"]) == ("airbyte", UUID(connection["id"]))
+    (job,) = await mesh.jobs_until_end(connection["id"])
+    assert job["status"] == "succeeded"
+
+
+@pytest.mark.parametrize("style", ["message", "errorId"])
+@pytest.mark.parametrize("is_missing", [False, True])
+async def test_a_job_that_airbyte_no_longer_knows_ends_alone(
+    mesh: Mesh, follower: JobFollower, style: Any, is_missing: bool
+) -> None:
+    """With an event and a reason; another open job of the same connection goes on."""
+    connection = await mesh.onboard()
+    mesh.airbyte.error_style = style
+    lost = mesh.airbyte.start_job(connection["airbyte_connection_id"])
+    goes_on = mesh.airbyte.start_job(connection["airbyte_connection_id"], "clear")
+    await job_of(mesh, lost["id"])
+    await job_of(mesh, goes_on["id"])
+    del mesh.airbyte.jobs[lost["id"]]
+    if is_missing:
+        body = {"errorId": str(uuid4())}
+        mesh.airbyte.answer("jobs/get_without_logs", body, status=404, times=None, effect=False)
+
+    await follower.look()
+    assert (await job_of(mesh, lost["id"]))["ended_at"] is None
+    asked = len(mesh.airbyte.called("jobs/get_without_logs"))
+    await follower.look()
+    assert len(mesh.airbyte.called("jobs/get_without_logs")) == asked
+    await asyncio.sleep(LOST_AFTER.total_seconds())
+    await follower.look()
+
+    row = await job_of(mesh, lost["id"])
+    assert (row["status"], row["failure_code"]) == ("cancelled", "job_lost")
+    assert row["ended_at"] is not None
+    assert (await job_of(mesh, goes_on["id"]))["ended_at"] is None
+    (event,) = [one for one in await mesh.events(4) if one["type"] == "sync.finished"]
+    assert (event["ref"], event["code"]) == (str(row["id"]), "job_lost")
+
+
+async def test_an_id_that_became_another_connections_job_is_lost(
+    mesh: Mesh, follower: JobFollower
+) -> None:
+    """Airbyte's database was restored: what has the id now says nothing about ours."""
+    connection = await mesh.onboard()
+    (other,) = await add_connections(mesh, connection, 1)
+    job = mesh.airbyte.start_job(connection["airbyte_connection_id"])
+    row = await job_of(mesh, job["id"])
+    job.update(configId=other)
+    mesh.airbyte.finish_job(job["id"], records=5)
+
+    await follower.look()
+    await asyncio.sleep(LOST_AFTER.total_seconds())
+    await follower.look()
+
+    ended = await mesh.sql.fetchrow("SELECT * FROM job_history WHERE id = $1", row["id"])
+    assert ended is not None
+    assert (ended["failure_code"], ended["records"]) == ("job_lost", None)
+
+
+async def test_airbyte_being_away_loses_no_job(mesh: Mesh, follower: JobFollower) -> None:
+    """Errors without Airbyte's word on the job begin no time that could end it."""
+    connection = await mesh.onboard()
+    job = mesh.airbyte.start_job(connection["airbyte_connection_id"])
+    await job_of(mesh, job["id"])
+    mesh.airbyte.finish_job(job["id"], records=5)
+    mesh.airbyte.lose_route("kong", path="jobs/get_without_logs")
+    mesh.airbyte.fault("jobs/get_without_logs", "html_502", times=None)
+    await follower.look()
+    await asyncio.sleep(LOST_AFTER.total_seconds())
+    await follower.look()
+    assert (await job_of(mesh, job["id"]))["ended_at"] is None
+
+    mesh.airbyte.heal()
+    (ended,) = await mesh.jobs_until_end(connection["id"])
+    assert (ended["status"], ended["records"]) == ("succeeded", 5)
+
+
+async def test_one_bad_job_never_stops_the_rest(mesh: Mesh) -> None:
+    """One that cannot be read is in a page with one that has ended."""
+    connection = await mesh.onboard()
+    (other,) = await add_connections(mesh, connection, 1)
+    bad = mesh.airbyte.start_job(other)
+    good = mesh.airbyte.start_job(connection["airbyte_connection_id"])
+    await job_of(mesh, bad["id"])
+    await job_of(mesh, good["id"])
+    bad["createdAt"] *= 1000
+    mesh.airbyte.finish_job(good["id"], records=5)
+
+    (ended,) = await mesh.jobs_until_end(connection["id"])
+
+    assert (ended["status"], ended["records"]) == ("succeeded", 5)
+    assert (await job_of(mesh, bad["id"]))["ended_at"] is None
+
+
+async def test_a_status_that_is_newer_than_aam_holds_nothing_up(mesh: Mesh) -> None:
+    """It is kept as it is, and an end once the last attempt has ended."""
+    connection = await mesh.onboard()
+    job = mesh.airbyte.start_job(connection["airbyte_connection_id"])
+    job["status"] = "hibernating"
+    async with asyncio.timeout(10):
+        while (await job_of(mesh, job["id"]))["status"] != "hibernating":  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+    mesh.airbyte.finish_job(job["id"], records=5)
+    job["status"] = "partially_succeeded"
+    (ended,) = await mesh.jobs_until_end(connection["id"])
+
+    assert (ended["status"], ended["records"]) == ("partially_succeeded", 5)
+
+
+async def test_many_running_jobs_cost_few_calls(mesh: Mesh, follower: JobFollower) -> None:
+    """A hundred and twenty jobs are two pages; one that has ended is asked for by its id."""
+    connection = await mesh.onboard()
+    # The mesh's own follower leaves them to the test's.
+    await mesh.sql.execute(
+        "INSERT INTO looks (name, next_at) VALUES ('jobs', now() + interval '1 hour')"
+        " ON CONFLICT (name) DO UPDATE SET next_at = excluded.next_at"
+    )
+    jobs = [
+        mesh.airbyte.start_job(airbyte_id)
+        for airbyte_id in await add_connections(mesh, connection, 120)
+    ]
+    await mesh.sql.executemany(
+        "INSERT INTO job_history (id, connection_id, airbyte_job_id, status, catalog_version,"
+        " attempts) SELECT $1, id, $2, 'running', 1, 1 FROM connections"
+        " WHERE airbyte_connection_id = $3",
+        [(uuid4(), job["id"], UUID(job["configId"])) for job in jobs],
+    )
+    mesh.airbyte.finish_job(jobs[0]["id"])
+    before = Counter(request.path for request in mesh.airbyte.requests)
+
+    await follower.look()
+
+    calls = Counter(request.path for request in mesh.airbyte.requests) - before
+    assert calls["jobs/get_without_logs"] == 1
+    assert calls["jobs/list"] == 4
+    assert (await job_of(mesh, jobs[0]["id"]))["status"] == "succeeded"
+
+
+async def test_archiving_ends_running_jobs_with_an_event(mesh: Mesh) -> None:
+    """Whoever follows events hears of each job's end."""
+    connection = await mesh.onboard()
+    await mesh.orchestrator.post(f"/connections/{connection['id']}/sync")
+
+    await mesh.orchestrator.delete(f"/connections/{connection['id']}")
+
+    told = [(one["type"], one["code"]) for one in await mesh.events(4)]
+    assert told[-2:] == [("sync.finished", "connection_archived"), ("connection.archived", "")]

@@ -1,0 +1,243 @@
+"""A gateway before Airbyte loses its route for a while: nothing is taken for gone, refused or done.
+
+Each test lets the gateway answer in Airbyte's place, sees that nothing was concluded from it, and
+gives the route back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from services.orchestrator.importing import Importing
+from services.orchestrator.reconciling import Reapplying, Reconciler
+from services.orchestrator.sweeping import Sweeper
+from shared.airbyte_client import AirbyteClient
+from shared.database import Database
+from shared.errors import UpstreamNotAirbyte
+from shared.jobs import Jobs
+from shared.operations import Operations
+from tests.fakes.airbyte_server import WORKSPACE_ID
+from tests.integration.conftest import Mesh, settings_for
+from tests.integration.drifting import ACCOUNT, offering
+
+pytestmark = pytest.mark.exact
+
+Json = dict[str, Any]
+WORKSPACE = UUID(WORKSPACE_ID)
+LOST = [
+    ("kong", 404),
+    ("login_page", 200),
+    ("aws_alb", 403),
+    ("title", 409),
+    ("envoy", 200),
+]
+"""The client's own tests have every gateway with every status."""
+lost_routes = pytest.mark.parametrize("gateway,status", LOST)
+some_lost_routes = pytest.mark.parametrize("gateway,status", LOST[:2])
+
+
+async def seen(mesh: Mesh, connection: Json) -> Json:
+    """The connection as its view shows it."""
+    view: Json = (await mesh.orchestrator.get(f"/connections/{connection['id']}")).json()
+    return view
+
+
+async def until(mesh: Mesh, connection: Json, name: str, value: str | None = None) -> Json:
+    """The connection's view, once a member of it has a value, or has this one."""
+    async with asyncio.timeout(20):
+        while True:
+            view = await seen(mesh, connection)
+            if view[name] == value if value is not None else view[name] is not None:
+                return view
+            await asyncio.sleep(0.05)
+
+
+async def operation_of(mesh: Mesh, connection: Json, kind: str) -> str:
+    """How far its operation of this kind is."""
+    status: str = await mesh.sql.fetchval(
+        "SELECT status FROM operations WHERE connection_id = $1 AND kind = $2",
+        UUID(connection["id"]),
+        kind,
+    )
+    return status
+
+
+async def called(mesh: Mesh, path: str, times: int = 1) -> None:
+    """Wait until a path has been asked for so often since now."""
+    before = len(mesh.airbyte.called(path))
+    async with asyncio.timeout(15):
+        while len(mesh.airbyte.called(path)) < before + times:  # noqa: ASYNC110 (the mesh's doing)
+            await asyncio.sleep(0.02)
+
+
+@lost_routes
+async def test_a_connection_is_not_archived(mesh: Mesh, gateway: str, status: int) -> None:
+    """DELETE answers 202 meanwhile; it is archived once Airbyte itself has deleted it."""
+    connection = await mesh.onboard()
+    mesh.airbyte.lose_route(gateway, status=status)
+
+    answer = await mesh.orchestrator.delete(f"/connections/{connection['id']}?wait=0")
+    await called(mesh, "connections/delete")
+
+    assert answer.status_code == 202, answer.text
+    assert (await seen(mesh, connection))["archived_at"] is None
+    assert await operation_of(mesh, connection, "archive") == "running"
+    assert len(mesh.airbyte.connections) == 1
+
+    mesh.airbyte.heal()
+    await until(mesh, connection, "archived_at")
+    assert mesh.airbyte.connections == {}
+    assert mesh.airbyte.sources == {}
+
+
+async def test_a_source_is_not_taken_for_deleted(mesh: Mesh) -> None:
+    """The connection is gone, and the route is lost just then."""
+    connection = await mesh.onboard()
+    mesh.airbyte.lose_route("kong", path="sources/get")
+    answer = await mesh.orchestrator.delete(f"/connections/{connection['id']}?wait=0")
+    await called(mesh, "sources/get")
+    assert answer.status_code == 202
+    assert mesh.airbyte.connections == {}
+    assert (await seen(mesh, connection))["archived_at"] is None
+
+    mesh.airbyte.heal()
+    await until(mesh, connection, "archived_at")
+    assert mesh.airbyte.sources == {}
+
+
+@some_lost_routes
+async def test_a_running_job_goes_on(mesh: Mesh, gateway: str, status: int) -> None:
+    """It is followed again when the route is back, and its end is Airbyte's word."""
+    connection = await mesh.onboard()
+    await mesh.orchestrator.post(f"/connections/{connection['id']}/sync")
+    mesh.airbyte.lose_route(gateway, status=status)
+    await called(mesh, "jobs/list", 3)
+    (job,) = (await mesh.orchestrator.get(f"/connections/{connection['id']}/jobs")).json()
+    assert (job["status"], job["ended_at"]) == ("running", None)
+
+    mesh.airbyte.heal()
+    mesh.airbyte.finish_job(1, records=3)
+    (job,) = await mesh.jobs_until_end(connection["id"])
+    assert (job["status"], job["records"]) == ("succeeded", 3)
+
+
+@some_lost_routes
+async def test_nothing_is_missing_deleted_or_imported(
+    mesh: Mesh, registry_url: str, redis_url: str, gateway: str, status: int
+) -> None:
+    """Reconciling says unknown, sweeping and importing end with what answered."""
+    connection = await mesh.onboard()
+    settings = settings_for(mesh.airbyte, registry_url, redis_url)
+    db = Database.at(settings.registry_address, application="test")
+    operations = Operations(
+        settings, db, Jobs(settings.registry_address, application="test"), service="orchestrator"
+    )
+    async with AirbyteClient.from_settings(settings) as airbyte:
+        operations.tell("reapply", Reapplying(settings, db, airbyte))
+        reconciler = Reconciler(settings, db, airbyte, operations)
+        mesh.airbyte.lose_route(gateway, status=status)
+
+        compared = await reconciler.reconcile(dry_run=False)
+        assert compared.drifted == {}
+        assert compared.unknown == {UUID(connection["id"]): "upstream_not_airbyte"}
+        with pytest.raises(UpstreamNotAirbyte):
+            await Sweeper(db, airbyte, grace=settings.sweep_grace).sweep(WORKSPACE, dry_run=False)
+        importing = Importing(db, airbyte)
+        with pytest.raises(UpstreamNotAirbyte):
+            await importing.one(uuid4(), dry_run=True)
+        with pytest.raises(UpstreamNotAirbyte):
+            await importing.all_of(WORKSPACE, dry_run=True)
+    await db.close()
+    assert (await seen(mesh, connection))["drifted_upstream_at"] is None
+
+
+@some_lost_routes
+async def test_a_rotation_changes_nothing(mesh: Mesh, gateway: str, status: int) -> None:
+    """No source is said to be out of reach, and none to be gone."""
+    connection = await mesh.onboard()
+    await mesh.sql.execute("UPDATE connections SET credential_digests = '{}'")
+    mesh.airbyte.lose_route(gateway, status=status)
+
+    answer = await mesh.orchestrator.post("/credentials/salesforce-prod/rotate?wait=5")
+
+    assert (answer.status_code, answer.json()["code"]) == (503, "rotation_unchecked")
+    (outcome,) = answer.json()["connections"]
+    assert (outcome["connection_id"], outcome["outcome"]) == (connection["id"], "unchecked")
+
+
+@some_lost_routes
+async def test_an_observation_says_nothing_about_the_source(
+    mesh: Mesh, gateway: str, status: int
+) -> None:
+    """No connection hears of it, and the next one is as any other."""
+    connection = await mesh.onboard()
+    mesh.airbyte.lose_route(gateway, status=status)
+
+    path = f"/connections/{connection['id']}/observe"
+    observed = (await mesh.schema_observer.post(path)).json()
+    assert (observed["outcome"], observed["code"]) == ("failed", "upstream_not_airbyte")
+
+    mesh.airbyte.heal()
+    observed = (await mesh.schema_observer.post(path)).json()
+    assert observed["outcome"] == "unchanged"
+    types = [one["type"] for one in await mesh.events(1)]
+    assert "observation.suspicious" not in types
+
+
+@some_lost_routes
+async def test_a_catalog_that_is_being_applied_is_applied(
+    mesh: Mesh, gateway: str, status: int
+) -> None:
+    """The heal waits, and the connection is not FAILED for a missing counterpart."""
+    connection = await mesh.onboard()
+    mesh.airbyte.offers(offering({**ACCOUNT, "Region__c": "string"}))
+    discovered = await mesh.orchestrator.post(f"/connections/{connection['id']}/discover")
+    assert discovered.status_code == 200, discovered.text
+    mesh.airbyte.lose_route(gateway, status=status, path="connections/update")
+    mesh.airbyte.lose_route(gateway, status=status, path="connections/get")
+
+    path = "/repair/apply_new_catalog"
+    answer = await mesh.drift_repair_agent.post(f"{path}?wait=0", json=discovered.json())
+    assert answer.status_code == 202, answer.text
+    await called(mesh, "connections/update")
+    assert (await seen(mesh, connection))["status"] == "HEALING"
+
+    mesh.airbyte.heal()
+    view = await until(mesh, connection, "status", "ACTIVE")
+    assert view["catalog_version"] == 2
+
+
+@some_lost_routes
+async def test_an_onboarding_begun_is_finished(mesh: Mesh, gateway: str, status: int) -> None:
+    """What was made stays until Airbyte itself says what became of the rest."""
+    mesh.airbyte.lose_route(gateway, status=status, path="connections/create", times=2)
+
+    connection = await mesh.onboard()
+
+    assert connection["status"] == "ACTIVE"
+    assert len(mesh.airbyte.connections) == len(mesh.airbyte.sources) == 1
+
+
+@some_lost_routes
+async def test_an_onboarding_is_not_begun(mesh: Mesh, gateway: str, status: int) -> None:
+    """503 with the reason; the destination is not said to be unknown, and no row is left."""
+    mesh.airbyte.lose_route(gateway, status=status)
+
+    answer = await mesh.orchestrator.post("/connections/onboard", json=mesh.order)
+
+    assert (answer.status_code, answer.json()["code"]) == (503, "upstream_not_airbyte")
+    assert await mesh.sql.fetchval("SELECT count(*) FROM connections") == 0
+
+
+async def test_ready_names_the_gateway(mesh: Mesh) -> None:
+    """Who looks at /ready is told what answered in Airbyte's place."""
+    mesh.airbyte.lose_route("nginx", status=404)
+
+    checks = (await mesh.orchestrator.get("/ready")).json()["checks"]
+
+    assert "a web page" in checks["airbyte"]
+    assert "AIRBYTE_API_URL" in checks["airbyte"]

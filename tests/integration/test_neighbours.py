@@ -1,0 +1,189 @@
+"""One bad item never stops its neighbours, and nothing that is decided waits for ever."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID, uuid5
+
+from services.drift_repair_agent.expiring import Expiring
+from shared.database import Database
+from tests.integration.conftest import Mesh
+from tests.integration.drifting import ACCOUNT, drift, offering, post, repairs, repairs_until
+
+Json = dict[str, Any]
+LESS = {"Id": "string", "Name": "string"}
+
+
+@asynccontextmanager
+async def broken(mesh: Mesh, table: str, condition: str) -> AsyncIterator[None]:
+    """Within the block, rows of a table that meet a condition on NEW cannot be written."""
+    await mesh.sql.execute(f"""
+        CREATE FUNCTION break_it() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN RAISE EXCEPTION 'broken on purpose'; END $$;
+        CREATE TRIGGER broken BEFORE INSERT OR UPDATE ON {table} FOR EACH ROW
+            WHEN ({condition}) EXECUTE FUNCTION break_it()
+    """)
+    try:
+        yield
+    finally:
+        await mesh.sql.execute(f"DROP TRIGGER broken ON {table}; DROP FUNCTION break_it()")
+
+
+async def until(mesh: Mesh, query: str, *values: object) -> None:
+    """Wait until the registry says so."""
+    async with asyncio.timeout(15):
+        while not await mesh.sql.fetchval(query, *values):  # noqa: ASYNC110 (another's doing)
+            await asyncio.sleep(0.05)
+
+
+async def proposal(mesh: Mesh, connection: Json, offered: Json) -> Json:
+    """Let the source change; the repair that then waits for a person."""
+    await drift(mesh, connection, offered)
+    async with asyncio.timeout(15):
+        while not (found := await repairs(mesh, connection, state="proposed")):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    return found[0]
+
+
+async def approve(mesh: Mesh, repair: Json, **order: Any) -> Json:
+    """Approve it, and see that it is applied."""
+    status, decided = await post(mesh, f"/repairs/{repair['id']}/approve", order)
+    assert (status, decided["state"]) == (200, "applied"), decided
+    return decided
+
+
+# Learning
+
+
+IS_LEARNED = "SELECT is_learned FROM repairs WHERE id = $1"
+
+
+async def test_a_decision_that_is_refused_loses_no_other(mesh: Mesh) -> None:
+    """It is recorded with its code; the other decisions of the repair are learned."""
+    connection = await mesh.onboard()
+    repair = await proposal(mesh, connection, offering({"Id": "string"}))
+    revenue, name = repair["changes"]
+    assert (revenue["path"], name["path"]) == (["AnnualRevenue"], ["Name"])
+    await mesh.sql.execute(_TAKEN, uuid5(UUID(repair["id"]), revenue["id"]))
+
+    await approve(mesh, repair)
+
+    await until(mesh, IS_LEARNED, UUID(repair["id"]))
+    await until(mesh, """SELECT count(*) = 1 FROM knowledge WHERE removed = '["Name"]'""")
+    (shown,) = await repairs(mesh, connection)
+    assert shown["not_learned"] == [{"change": revenue["id"], "code": "decision_differs"}]
+
+
+_TAKEN = """
+    INSERT INTO knowledge (id, source_type, entity, stream, removed, verdict, decided_by)
+    VALUES ($1, 'Salesforce', 'field', 'Account', '["Other"]', 'accepted', 'Bob')
+"""
+
+
+async def test_a_repair_that_cannot_be_learned_blocks_no_later_one(mesh: Mesh) -> None:
+    """It is told again later, and learned when that is possible; its code is there meanwhile."""
+    connection = await mesh.onboard()
+    async with broken(mesh, "knowledge", """NEW.removed = '["AnnualRevenue"]'"""):
+        first = await proposal(mesh, connection, offering(LESS))
+        await approve(mesh, first)
+        await until(mesh, "SELECT learn_tries > 0 FROM repairs WHERE id = $1", UUID(first["id"]))
+        second = await proposal(mesh, connection, offering({"Id": "string"}))
+        await approve(mesh, second)
+        await until(mesh, IS_LEARNED, UUID(second["id"]))
+        shown = (await repairs(mesh, connection))[-1]
+        assert (shown["id"], len(shown["not_learned"])) == (first["id"], 1)
+        assert await mesh.sql.fetchval(IS_LEARNED, UUID(first["id"])) is False
+    await mesh.sql.execute("UPDATE repairs SET learn_next_at = now()")
+    await until(mesh, IS_LEARNED, UUID(first["id"]))
+    assert (await repairs(mesh, connection))[-1]["not_learned"] == []
+
+
+# Planning and expiring
+
+
+async def test_a_connection_that_cannot_be_planned_for_stops_no_other(mesh: Mesh) -> None:
+    """Both are due at once; the second one is planned for."""
+    bad = await mesh.onboard()
+    good = await mesh.onboard(connection_name="Another", streams=["Contact"])
+    async with broken(mesh, "plans", f"NEW.connection_id = '{bad['id']}'"):
+        offered = offering(LESS)
+        offered["streams"][1]["stream"]["jsonSchema"]["properties"]["Extra"] = {"type": "string"}
+        await drift(mesh, bad, offered)
+        await drift(mesh, good, offered)
+        await repairs_until(mesh, good, ["applied"])
+        assert await repairs(mesh, bad) == []
+
+
+async def test_a_proposal_that_cannot_expire_stops_no_other(mesh: Mesh) -> None:
+    """It is left for a minute, so that a batch of such ones does not keep the others waiting."""
+    connection = await mesh.onboard()
+    other = await mesh.onboard(connection_name="Another", streams=["Account"])
+    first = await proposal(mesh, connection, offering(LESS))
+    second = await proposal(mesh, other, offering(LESS))
+    db = Database.at(mesh.settings.registry_address, application="test")
+    expiring = Expiring(db)
+    condition = f"NEW.id = '{first['id']}' AND NEW.state = 'expired'"
+    async with broken(mesh, "repairs", condition):
+        await mesh.sql.execute("UPDATE repairs SET expires_at = now()")
+        await expiring.look()
+        assert expiring._postponed.ids == [UUID(first["id"])]
+    await db.close()
+    assert (await repairs(mesh, other))[0]["state"] == "expired"
+    assert (await repairs(mesh, connection))[0]["state"] == "proposed"
+    assert second["id"] == (await repairs(mesh, other))[0]["id"]
+
+
+# Deadlines
+
+
+async def test_a_decided_repair_that_cannot_begin_ends_at_its_deadline(mesh: Mesh) -> None:
+    """A sync runs on and on: it fails with a code, is told, and is proposed again."""
+    connection = await mesh.onboard()
+    repair = await proposal(mesh, connection, offering(LESS))
+    started = await mesh.orchestrator.post(f"/connections/{connection['id']}/sync")
+    assert started.status_code == 202
+    status, decided = await post(mesh, f"/repairs/{repair['id']}/approve", {})
+    assert (status, decided["state"]) == (202, "approved")
+    await until(mesh, "SELECT deadline_at > now() FROM repairs WHERE id = $1", UUID(repair["id"]))
+
+    await mesh.sql.execute("UPDATE repairs SET deadline_at = now()")
+
+    failed, again = await repairs_until(mesh, connection, ["failed", "proposed"])
+    assert (failed["id"], failed["failure_code"]) == (repair["id"], "repair_deadline")
+    assert "sync_running" in failed["failure_detail"]
+    assert [one["path"] for one in again["changes"]] == [["AnnualRevenue"]]
+    code = await mesh.sql.fetchval("SELECT code FROM events WHERE type = 'repair.failed'")
+    assert code == "repair_deadline"
+
+
+async def test_a_verification_that_never_ends_is_inconclusive(mesh: Mesh) -> None:
+    """The catalog stays in force, as it does where a sync tells nothing."""
+    connection = await mesh.onboard()
+    path = f"/connections/{connection['id']}/policy"
+    await mesh.drift_repair_agent.put(path, json={"verify": "sync"})
+    await drift(mesh, connection, offering(ACCOUNT | {"Region__c": "string"}))
+    (repair,) = await repairs_until(mesh, connection, ["verifying"])
+    await until(mesh, "SELECT deadline_at > now() FROM repairs WHERE id = $1", UUID(repair["id"]))
+
+    await mesh.sql.execute("UPDATE repairs SET deadline_at = now()")
+
+    (applied,) = await repairs_until(mesh, connection, ["applied"])
+    assert (applied["failure_code"], applied["version_number"]) == ("verification_inconclusive", 2)
+
+
+async def test_a_repair_whose_operation_is_over_is_over(mesh: Mesh) -> None:
+    """Its operation ended without saying what became of it."""
+    connection = await mesh.onboard()
+    repair = await proposal(mesh, connection, offering(LESS))
+    await approve(mesh, repair)
+    await mesh.sql.execute("""
+        UPDATE repairs SET state = 'applying', ended_at = NULL,
+            operation_id = (SELECT id FROM operations WHERE kind = 'apply')
+    """)
+
+    (failed,) = await repairs_until(mesh, connection, ["failed"])
+
+    assert failed["failure_code"] == "operation_ended"

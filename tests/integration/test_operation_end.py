@@ -1,0 +1,195 @@
+"""Every operation ends, also one whose own end cannot be recorded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import TypeAlias
+from uuid import UUID
+
+import asyncpg
+import msgspec
+import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from shared import background, logs, registry
+from shared.config import Settings
+from shared.database import Database
+from shared.errors import Conflict, NotFound, Unavailable, UpstreamRefused
+from shared.jobs import Jobs
+from shared.operations import Intent, Operation, Operations, _runner
+from tests import factories
+
+Sql: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+LEASE_OVER = "UPDATE operations SET lease_until = now() - interval '3 s'"
+ENDED = "SELECT status, answer_status, failure::text FROM operations WHERE ended_at IS NOT NULL"
+
+
+class Broken:
+    """A story that can neither be run, nor undone, nor abandoned."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        self.abandoned = 0
+
+    async def run(self, _operation: Operation) -> None:
+        raise UpstreamRefused("It is refused.")
+
+    async def undo(self, _operation: Operation) -> None:
+        raise self.error
+
+    async def abandon(self, _operation: Operation) -> None:
+        self.abandoned += 1
+        raise self.error
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short pauses between the tries."""
+    logs.set_up("test", level="WARNING")
+    monkeypatch.setattr(_runner, "_FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(_runner, "_LONGEST_PAUSE_S", 0.02)
+
+
+@asynccontextmanager
+async def replica(registry_url: str, story: Broken) -> AsyncIterator[tuple[Database, Operations]]:
+    """One process's operations, with this story."""
+    settings = Settings(
+        _env_file=None, supabase_db_url=registry_url, quiet_time="0.01", operation_deadline="2000"
+    ).model_copy(update={"operation_deadline": timedelta(seconds=0.2)})
+    db = Database.at(settings.registry_address, application="test")
+    jobs = Jobs(settings.registry_address, application="test")
+    operations = Operations(settings, db, jobs, service="test")
+    operations.tell("broken", story)
+    async with (
+        operations.running(),
+        background.repeating(db, operations.look),
+        jobs.running(),
+    ):
+        yield db, operations
+    await db.close()
+
+
+async def begin(operations: Operations, *, heals: bool = False) -> UUID:
+    """The id of the connection that an operation was begun for."""
+    connection = factories.connection()
+
+    async def announce(session: AsyncSession, operation_id: UUID) -> None:
+        await registry.insert_pending(session, connection)
+        if heals:
+            registry.begin_heal(connection, operation_id)
+
+    await operations.begin(Intent("broken", connection.id, {}), announce)
+    return connection.id
+
+
+async def ended(sql: Sql) -> asyncpg.Record:
+    """The operation, once it has ended."""
+    async with asyncio.timeout(10):
+        while (row := await sql.fetchrow(ENDED)) is None:  # noqa: ASYNC110 (another task's doing)
+            await asyncio.sleep(0.02)
+    return row
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("a bug"), Conflict("It is held by another."), NotFound("It is gone.")]
+)
+@pytest.mark.parametrize("heals", [False, True])
+async def test_one_that_cannot_be_abandoned_ends_failed(
+    registry_url: str, sql: Sql, error: Exception, heals: bool
+) -> None:
+    """After so many tries, with a code, and its connection is FAILED rather than held for ever."""
+    story = Broken(error)
+    async with replica(registry_url, story) as (_, operations):
+        connection_id = await begin(operations, heals=heals)
+        row = await ended(sql)
+
+    assert (row["status"], row["answer_status"]) == ("failed", 504)
+    assert msgspec.json.decode(row["failure"])["code"] == "abandon_failed"
+    assert story.abandoned == 5
+    connection = await sql.fetchrow("SELECT * FROM connections WHERE id = $1", connection_id)
+    assert connection is not None
+    told = [connection[name] for name in ("status", "failure_code", "heal_id")]
+    assert told == ["FAILED", "abandon_failed", None]
+    code = await sql.fetchval("SELECT code FROM events WHERE type = 'connection.failed'")
+    assert code == "abandon_failed"
+
+
+async def test_one_that_ends_every_process_is_not_run_after_its_deadline(
+    registry_url: str, sql: Sql
+) -> None:
+    """It has had a hundred owners: it is abandoned at once."""
+
+    class Deadly(Broken):
+        runs = 0
+
+        async def run(self, _operation: Operation) -> None:
+            self.runs += 1
+            await asyncio.sleep(60)
+
+        async def abandon(self, operation: Operation) -> None:
+            async with db.transaction() as session:
+                await operation.finish(session)
+
+    story = Deadly(KeyError())
+    async with replica(registry_url, story) as (db, operations):
+        await begin(operations)
+        async with asyncio.timeout(5):
+            while not story.runs:  # noqa: ASYNC110 (another task's doing)
+                await asyncio.sleep(0.01)
+        await sql.execute("UPDATE operations SET attempts = 200")
+        await sql.execute(LEASE_OVER)
+        row = await ended(sql)
+    assert (row["status"], story.runs) == ("failed", 1)
+    assert msgspec.json.decode(row["failure"])["code"] == "broken_deadline"
+
+
+async def test_a_registry_that_is_away_is_no_try(registry_url: str, sql: Sql) -> None:
+    """What could not be recorded because of it is recorded when it is back."""
+
+    class Patient(Broken):
+        async def abandon(self, operation: Operation) -> None:
+            self.abandoned += 1
+            if self.abandoned <= 8:
+                raise Unavailable("The registry is away.")
+            async with db.transaction() as session:
+                await operation.finish(session)
+
+    story = Patient(KeyError())
+    async with replica(registry_url, story) as (db, operations):
+        await begin(operations)
+        row = await ended(sql)
+    assert (row["status"], story.abandoned) == ("failed", 9)
+    assert msgspec.json.decode(row["failure"])["code"] != "abandon_failed"
+
+
+async def test_one_that_cannot_be_taken_stops_no_other(registry_url: str, sql: Sql) -> None:
+    """Whatever is wrong with its row: those after it are taken over all the same."""
+
+    class Short(Broken):
+        async def run(self, operation: Operation) -> None:
+            async with db.transaction() as session:
+                await operation.finish(session)
+
+    story = Short(KeyError())
+    async with replica(registry_url, story) as (db, _):
+        for name in ("a", "b"):
+            connection = factories.connection()
+            async with db.transaction() as session:
+                await registry.insert_pending(session, connection)
+            await sql.execute(_LEFT, connection.id, name)
+        await sql.execute("UPDATE operations SET steps = '7' WHERE request_id = 'a'")
+        async with asyncio.timeout(5):
+            while not await sql.fetchval(_IS_DONE):  # noqa: ASYNC110 (another task's doing)
+                await asyncio.sleep(0.02)
+
+
+_LEFT = """
+    INSERT INTO operations (id, kind, connection_id, status, request, step, lease_until, deadline,
+        request_id)
+    VALUES (gen_random_uuid(), 'broken', $1, 'running', '{}', 'intent', now() - interval '9 s',
+        now() + interval '1 h', $2)
+"""
+_IS_DONE = "SELECT status = 'done' FROM operations WHERE request_id = 'b'"

@@ -1,0 +1,505 @@
+"""History is pruned when it is older than its retention, and never what something refers to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from pydantic import ValidationError
+
+from local import servers
+from shared import registry, retention
+from shared.config import Settings, postgres_address
+from shared.database import Database
+from shared.models import StreamSchema
+from shared.retention import History, Retention, histories
+
+Sql = Any
+DAY = timedelta(days=1)
+KEPT = 10 * DAY
+OLD, YOUNG = 11 * DAY, 9 * DAY
+
+
+@pytest.fixture
+async def db(registry_url: str, sql: Sql) -> AsyncIterator[Database]:
+    """The registry as the orchestrator logs in, which has history pruned."""
+    url = postgres_address(servers.as_service(registry_url, "orchestrator"))
+    db = Database.at(url, application="orchestrator")
+    yield db
+    await db.close()
+
+
+async def insert(sql: Sql, table: str, **columns: Any) -> UUID:
+    """One row; times are given as how long ago they were."""
+    row = {"id": uuid4(), **columns}
+    values = [
+        f"now() - ${n}::interval" if isinstance(value, timedelta) else f"${n}"
+        for n, value in enumerate(row.values(), 1)
+    ]
+    await sql.execute(
+        f"INSERT INTO {table} ({', '.join(row)}) VALUES ({', '.join(values)})",  # noqa: S608
+        *row.values(),
+    )
+    id_ = row["id"]
+    assert isinstance(id_, UUID)
+    return id_
+
+
+async def a_connection(sql: Sql, **columns: Any) -> UUID:
+    """A connection on a source of its own."""
+    return await insert(
+        sql,
+        "connections",
+        **{
+            "name": str(uuid4()),
+            "source_type": "Salesforce",
+            "status": "FAILED",
+            "airbyte_destination_id": uuid4(),
+            **columns,
+        },
+    )
+
+
+async def a_repair(sql: Sql, connection_id: UUID, ended: timedelta = OLD, **columns: Any) -> UUID:
+    """A repair that ended so long ago."""
+    return await insert(
+        sql,
+        "repairs",
+        **{
+            "connection_id": connection_id,
+            "state": "expired",
+            "base_version": 1,
+            "changes": "[]",
+            "ended_at": ended,
+            **columns,
+        },
+    )
+
+
+async def a_snapshot(sql: Sql, source_id: UUID, seen: timedelta = OLD, **columns: Any) -> UUID:
+    """A snapshot that the source was like until so long ago."""
+    return await insert(
+        sql,
+        "snapshots",
+        **{
+            "airbyte_source_id": source_id,
+            "raw_hashes": b"",
+            "stream_hashes": b"",
+            "taken_at": seen,
+            "seen_at": seen,
+            **columns,
+        },
+    )
+
+
+async def pruned(db: Database, sql: Sql, table: str, *, kept: timedelta | None = KEPT) -> set[Any]:
+    """The ids that are left of a table."""
+    await Retention(db, [History(table, kept)]).prune()
+    return {row[0] for row in await sql.fetch(f"SELECT id FROM {table}")}  # noqa: S608
+
+
+async def test_events_that_were_published(db: Database, sql: Sql) -> None:
+    """In batches, over more than one of them; what waits to be published is never too old."""
+    connection = await a_connection(sql)
+    await sql.execute(
+        "INSERT INTO events (event_id, connection_id, seq, type, status, version, published_at)"
+        " SELECT gen_random_uuid(), $1, n, 'sync.triggered', 'ACTIVE', 1,"
+        " CASE WHEN n <= 1200 THEN now() - $2::interval"
+        " WHEN n <= 1300 THEN now() - $3::interval END FROM generate_series(1, 1310) n",
+        connection,
+        OLD,
+        YOUNG,
+    )
+
+    await Retention(db, [History("events", KEPT)]).prune()
+
+    left = await sql.fetchrow("SELECT min(seq), max(seq), count(*) FROM events")
+    assert tuple(left or ()) == (1201, 1310, 110)
+
+
+async def test_jobs(db: Database, sql: Sql) -> None:
+    """Not those that run, the newest of a connection, nor one that a repair waits for."""
+    connection = await a_connection(sql)
+
+    async def job(number: int, ended: timedelta | None, **columns: Any) -> UUID:
+        return await insert(
+            sql,
+            "job_history",
+            connection_id=connection,
+            airbyte_job_id=number,
+            status="succeeded",
+            catalog_version=1,
+            started_at=ended or OLD,
+            ended_at=ended,
+            **columns,
+        )
+
+    await job(1, OLD + DAY)
+    running, awaited, newest = await job(2, None), await job(3, OLD + DAY), await job(4, OLD)
+    await a_repair(sql, connection, state="verifying", ended_at=None, job_id=awaited)
+
+    assert await pruned(db, sql, "job_history") == {running, awaited, newest}
+    young = await job(5, YOUNG)
+    assert await pruned_again(db, sql, "job_history") == {running, awaited, young}
+
+
+async def pruned_again(db: Database, sql: Sql, table: str) -> set[Any]:
+    """The same, at the next turn."""
+    await sql.execute("UPDATE looks SET next_at = now() WHERE name = $1", f"prune.{table}")
+    return await pruned(db, sql, table)
+
+
+async def test_operations(db: Database, sql: Sql) -> None:
+    """Not open ones, nor one that a repair waits for; an Idempotency-Key goes with it."""
+    connection = await a_connection(sql)
+
+    async def operation(ended: timedelta | None, **columns: Any) -> UUID:
+        return await insert(
+            sql,
+            "operations",
+            connection_id=connection,
+            kind="sync",
+            status="running" if ended is None else "done",
+            request="{}",
+            step="intent",
+            lease_until=OLD,
+            deadline=OLD,
+            request_id="x",
+            created_at=OLD,
+            ended_at=ended,
+            **columns,
+        )
+
+    await operation(OLD, caller="key:a", route="POST /x", idempotency_key="k")
+    kept = {await operation(None), await operation(YOUNG), awaited := await operation(OLD)}
+    await a_repair(sql, connection, state="applying", ended_at=None, operation_id=awaited)
+
+    assert await pruned(db, sql, "operations") == kept
+    assert await sql.fetchval("SELECT count(*) FROM operations WHERE caller IS NOT NULL") == 0
+
+
+async def test_messages_to_webhooks(db: Database, sql: Sql) -> None:
+    """What waits is never too old."""
+    webhook = await insert(sql, "webhooks", url="https://x")
+
+    async def message(state: str, ended: timedelta | None) -> UUID:
+        return await insert(
+            sql,
+            "webhook_deliveries",
+            webhook_id=webhook,
+            type="webhook.test",
+            body="{}",
+            state=state,
+            created_at=OLD,
+            ended_at=ended,
+        )
+
+    await message("delivered", OLD)
+    await message("failed", OLD)
+    kept = {await message("delivered", YOUNG), await message("waiting", None)}
+
+    assert await pruned(db, sql, "webhook_deliveries") == kept
+
+
+async def test_repairs(db: Database, sql: Sql) -> None:
+    """Not one that something refers to, nor what a person refused on a live connection."""
+    live = await a_connection(sql)
+    archived = await a_connection(sql, archived_at=DAY)
+    for connection in (live, archived):
+        for state in ("expired", "superseded", "applied"):
+            await a_repair(sql, connection, state=state)
+    for state in ("rejected", "failed", "rolled_back"):
+        await a_repair(sql, archived, state=state)
+    kept = {
+        await a_repair(sql, live, YOUNG),
+        await a_repair(sql, live, state="proposed", ended_at=None),
+        await a_repair(sql, live, is_learned=False),
+        await a_repair(sql, live, state="applied", kind="rollback"),
+        *[await a_repair(sql, live, state=x) for x in ("rejected", "failed", "rolled_back")],
+    }
+    version, paused, told = [await a_repair(sql, live, state="applied") for _ in range(3)]
+    await insert(
+        sql,
+        "sync_catalog_versions",
+        connection_id=live,
+        version_number=1,
+        sync_catalog='{"streams": []}',
+        fingerprint="x",
+        origin="repair",
+        repair_id=version,
+    )
+    await a_connection(sql, paused_by=paused)
+    webhook = await insert(sql, "webhooks", url="https://x")
+    await insert(sql, "webhook_deliveries", webhook_id=webhook, repair_id=told, type="x", body="{}")
+    parent = await a_repair(sql, live)
+    child = await a_repair(sql, live, YOUNG, parent_id=parent)
+    newer = await a_repair(sql, live)
+    older = await a_repair(sql, live, YOUNG, superseded_by=newer)
+    kept |= {version, paused, told, parent, child, newer, older}
+
+    assert await pruned(db, sql, "repairs") == kept
+
+
+async def test_a_chain_of_repairs_goes_link_by_link(db: Database, sql: Sql) -> None:
+    """Each keeps the one that took its place until it is gone itself."""
+    connection = await a_connection(sql)
+    newest = await a_repair(sql, connection)
+    middle = await a_repair(sql, connection, superseded_by=newest)
+    await a_repair(sql, connection, superseded_by=middle)
+
+    assert await pruned(db, sql, "repairs") == {middle, newest}
+    assert await pruned_again(db, sql, "repairs") == {newest}
+    assert await pruned_again(db, sql, "repairs") == set()
+
+
+async def test_drifts(db: Database, sql: Sql) -> None:
+    """Not the newest of a connection, which plans are made from, nor one that a repair answers."""
+    connection, source = await a_connection(sql), uuid4()
+
+    async def drift(seen: timedelta) -> UUID:
+        return await insert(
+            sql,
+            "drifts",
+            connection_id=connection,
+            after_snapshot_id=await a_snapshot(sql, source),
+            severity="harmless",
+            concerns=True,
+            changes="[]",
+            first_seen_at=seen,
+        )
+
+    await drift(OLD + DAY)
+    answered, newest = await drift(OLD + DAY), await drift(OLD)
+    await a_repair(sql, connection, YOUNG, drift_id=answered)
+
+    assert await pruned(db, sql, "drifts") == {answered, newest}
+
+
+async def test_snapshots(db: Database, sql: Sql) -> None:
+    """Not the newest of a source, nor what a version, repair, plan, drift or look refers to."""
+    source = uuid4()
+    await a_snapshot(sql, source, OLD + DAY)
+    connection = await a_connection(sql, airbyte_source_id=source)
+    version, repair, plan, before, after, look, compared, seen_lately = [
+        await a_snapshot(sql, source, OLD + DAY) for _ in range(8)
+    ]
+    newest = await a_snapshot(sql, source, OLD)
+    await insert(
+        sql,
+        "sync_catalog_versions",
+        connection_id=connection,
+        version_number=1,
+        sync_catalog='{"streams": []}',
+        fingerprint="x",
+        origin="onboard",
+        snapshot_id=version,
+    )
+    await a_repair(sql, connection, snapshot_id=repair)
+    await insert(
+        sql,
+        "drifts",
+        connection_id=connection,
+        before_snapshot_id=before,
+        after_snapshot_id=after,
+        severity="harmless",
+        concerns=False,
+        changes="[]",
+    )
+    for statement, snapshot in (
+        ("INSERT INTO plans (connection_id, snapshot_id, base_version) VALUES ($1, $2, 1)", plan),
+        ("INSERT INTO watches (connection_id, compared_snapshot_id) VALUES ($1, $2)", compared),
+    ):
+        await sql.execute(statement, connection, snapshot)
+    await sql.execute(
+        "INSERT INTO observations (airbyte_source_id, snapshot_id) VALUES ($1, $2)", source, look
+    )
+    await sql.execute("UPDATE snapshots SET seen_at = now() WHERE id = $1", seen_lately)
+
+    left = await pruned(db, sql, "snapshots")
+
+    assert left == {version, repair, plan, before, after, look, compared, seen_lately, newest}
+
+
+def a_schema(number: int) -> StreamSchema:
+    """A stream schema with a hash of 16 bytes."""
+    body = '{"stream": {}, "config": {}}'
+    return StreamSchema(hash=number.to_bytes(16), name=f"S{number}", namespace=None, body=body)
+
+
+async def schemas(sql: Sql) -> set[int]:
+    """The numbers of the stream schemas there are."""
+    return {int.from_bytes(row[0]) for row in await sql.fetch("SELECT hash FROM stream_schemas")}
+
+
+async def store(db: Database, *numbers: int) -> None:
+    """What whoever takes a snapshot does first."""
+    async with db.transaction() as session:
+        await registry.insert_stream_schemas(session, [a_schema(number) for number in numbers])
+
+
+async def prune_schemas(db: Database, sql: Sql) -> None:
+    """At their turn."""
+    await sql.execute("DELETE FROM looks")
+    await Retention(db, [History("stream_schemas", DAY)]).prune()
+
+
+async def test_stream_schemas_that_no_snapshot_lists(db: Database, sql: Sql) -> None:
+    """Whoever stores one again is about to list it: it stays, though nothing lists it yet."""
+    await store(db, *range(1, 7))
+    await sql.execute("UPDATE stream_schemas SET created_at = now() - interval '2 days'")
+    hashes = (2).to_bytes(16) + (5).to_bytes(16)
+    await a_snapshot(sql, uuid4(), stream_hashes=hashes, raw_hashes=hashes)
+    await store(db, 3, 7)
+
+    await prune_schemas(db, sql)
+
+    assert await schemas(sql) == {2, 3, 5, 7}
+
+
+_WAITING = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"
+
+
+async def test_a_schema_that_is_stored_while_it_is_pruned_stays(db: Database, sql: Sql) -> None:
+    """Both look for the same row: the pruning waits for it, and then leaves it alone."""
+    await store(db, 1, 2)
+    await sql.execute("UPDATE stream_schemas SET created_at = now() - interval '2 days'")
+    async with db.transaction() as session:
+        await registry.insert_stream_schemas(session, [a_schema(1)])
+        async with asyncio.TaskGroup() as group:
+            await sql.execute("DELETE FROM looks")
+            pruning = Retention(db, [History("stream_schemas", DAY)])
+            task = group.create_task(pruning.prune())
+            async with asyncio.timeout(10):
+                while not await sql.fetchval(_WAITING):  # noqa: ASYNC110 (another session's doing)
+                    await asyncio.sleep(0.01)
+            await session.commit()
+            await task
+            await session.begin()
+
+    assert await schemas(sql) == {1}
+
+
+async def test_api_keys_and_the_audit_of_credentials(db: Database, sql: Sql) -> None:
+    """Keys that are revoked or expired; 90 days at the least, whatever a setting says."""
+    long_ago, lately = timedelta(days=91), timedelta(days=89)
+    await sql.execute(
+        "INSERT INTO api_keys (id, digest, scopes, owner, created_by, revoked_at, expires_at)"
+        " SELECT name, sha256(name::bytea), '{}', 'x', 'x', now() - revoked, now() - expired"
+        " FROM unnest($1::text[], $2::interval[], $3::interval[]) of (name, revoked, expired)",
+        ["revoked", "expired", "lately", "live", "later"],
+        [long_ago, None, lately, None, None],
+        [None, long_ago, None, None, -DAY],
+    )
+    await sql.execute(
+        "INSERT INTO credential_audit"
+        " (at, caller, jti, credential_id, source_type, result, request_id)"
+        " SELECT now() - ago, 'x', ago::text, 'x', 'x', 'granted', 'x'"
+        " FROM unnest($1::interval[]) ago",
+        [long_ago, lately],
+    )
+    try:
+        kept = 90 * DAY
+        left = await pruned(db, sql, "api_keys", kept=kept)
+        assert left >= {"lately", "live", "later"}
+        assert not left & {"revoked", "expired"}
+        assert len(await pruned(db, sql, "credential_audit", kept=kept)) == 1
+    finally:
+        await sql.execute("DELETE FROM api_keys WHERE owner = 'x'")
+
+
+@pytest.mark.parametrize(
+    "table, kept",
+    [
+        ("events", timedelta(hours=23)),
+        ("snapshots", timedelta(0)),
+        ("api_keys", timedelta(days=89)),
+        ("credential_audit", timedelta(days=89)),
+        ("sync_catalog_versions", KEPT),
+        ("knowledge", KEPT),
+        ("connections", KEPT),
+    ],
+)
+async def test_the_registry_refuses_what_must_be_kept(
+    db: Database, table: str, kept: timedelta
+) -> None:
+    """Whoever has the orchestrator's login cannot delete what was just recorded."""
+    async with db.transaction() as session:
+        with pytest.raises(Exception, match=r"too short|no history"):
+            await registry.prune_history(session, table, kept=kept, at_most=1)
+        await session.rollback()
+        await session.begin()
+
+
+async def test_a_table_that_fails_stops_no_other(
+    db: Database, sql: Sql, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is logged by its name; the ones after it are pruned all the same."""
+    connection = await a_connection(sql)
+    await a_repair(sql, connection)
+
+    await Retention(db, [History("nothing", KEPT), History("repairs", KEPT)]).prune()
+
+    assert await sql.fetchval("SELECT count(*) FROM repairs") == 0
+
+
+async def test_forever_is_for_ever_and_a_run_is_bounded(db: Database, sql: Sql) -> None:
+    """None prunes nothing; one run deletes so many batches, and the next one goes on."""
+    connection = await a_connection(sql)
+    for _ in range(3):
+        await a_repair(sql, connection)
+
+    assert len(await pruned(db, sql, "repairs", kept=None)) == 3
+    one = [History("repairs", KEPT, batches=1)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(retention, "_AT_MOST", 2)
+        await Retention(db, one).prune()
+        assert await sql.fetchval("SELECT count(*) FROM repairs") == 1
+        await Retention(db, one).prune()  # not its turn: another replica's look was just now
+        assert await sql.fetchval("SELECT count(*) FROM repairs") == 1
+        await sql.execute("DELETE FROM looks")
+        await Retention(db, one).prune()
+    assert await sql.fetchval("SELECT count(*) FROM repairs") == 0
+
+
+def settings(**told: str) -> Settings:
+    """Settings as the environment gives them."""
+    return Settings.model_validate({"supabase_db_url": "postgresql://u:p@h/d", **told})
+
+
+def test_the_settings() -> None:
+    """A number of seconds, an ISO 8601 duration, or `forever`."""
+    kept = {
+        one.table: one.kept
+        for one in histories(
+            settings(
+                event_retention="864000", job_retention="P1D", repair_retention="forever",
+                snapshot_retention="",
+            )
+        )
+    }  # fmt: skip
+
+    assert kept["events"] == 10 * DAY
+    assert kept["job_history"] == DAY
+    assert kept["repairs"] is kept["snapshots"] is kept["stream_schemas"] is None
+    assert kept["drifts"] == 365 * DAY
+    assert {one.every for one in histories(settings())} == {timedelta(minutes=10), DAY}
+
+
+@pytest.mark.parametrize(
+    "variable, value",
+    [
+        ("event_retention", "86399"),
+        ("drift_retention", "-1"),
+        ("job_retention", "never"),
+        ("audit_retention", "P89D"),
+        ("api_key_retention", "P1D"),
+    ],
+)
+def test_a_retention_that_is_too_short(variable: str, value: str) -> None:
+    """A day at the least, and 90 for what tells who did something."""
+    with pytest.raises(ValidationError, match=variable):
+        settings(**{variable: value})

@@ -1,0 +1,94 @@
+"""Which cause a connector's message names; no word of the message is passed on but listed ones."""
+
+from __future__ import annotations
+
+import re
+from uuid import UUID
+
+import pytest
+
+from shared import causes
+from shared.causes import Cause, find
+
+SECRET = "AAMCANARY-00Dxx0000001gPF!AQ4AQ"
+
+
+@pytest.mark.parametrize(
+    "message, cause",
+    [
+        (
+            "HTTP Status 400 error, invalid_grant: expired access/refresh token",
+            "authentication_failed",
+        ),
+        ("Failed to authenticate: invalid_client_id", "authentication_failed"),
+        ("401 Client Error: Unauthorized for url", "authentication_failed"),
+        ("FATAL: password authentication failed for user", "authentication_failed"),
+        ("Access denied for user 'bob'@'10.0.0.7' (using password: YES)", "authentication_failed"),
+        ("The authentication to SalesForce has expired. Re-authenticate.", "authentication_failed"),
+        ("INSUFFICIENT_ACCESS: this user lacks the View Setup permission", "permission_missing"),
+        ("403 Forbidden", "permission_missing"),
+        ("ERROR: permission denied for table orders", "permission_missing"),
+        ("REQUEST_LIMIT_EXCEEDED: TotalRequests Limit exceeded.", "quota_exceeded"),
+        ("429 Client Error: Too Many Requests", "quota_exceeded"),
+        ("403 Forbidden: rate limit exceeded", "quota_exceeded"),
+        ("socket.gaierror: [Errno -2] Name or service not known", "host_unknown"),
+        ("java.net.UnknownHostException: db.internal", "host_unknown"),
+        ("SSLError: CERTIFICATE_VERIFY_FAILED certificate has expired", "tls_failed"),
+        ("Connection to db.internal:5432 refused. connection refused", "network_failed"),
+        ("HikariPool-1 - Connection is not available, request timed out", "network_failed"),
+        ("Config validation error: 'client_id' is a required property", "configuration_invalid"),
+        ("java.lang.OutOfMemoryError: Java heap space", "out_of_memory"),
+        ("503 Server Error: Service Unavailable", "source_unavailable"),
+        ("Something went wrong in the connector.", "unknown"),
+        ("", "unknown"),
+    ],
+)
+def test_a_known_cause_is_named(message: str, cause: str) -> None:
+    """Whatever stands around it, and in whichever of the messages."""
+    for messages in ((message,), (None, f"Traceback: {SECRET}\n{message}")):
+        found = find(*messages)
+        assert found.cause == cause
+        assert SECRET not in found.explanation
+        assert "bob" not in found.explanation
+        assert "db.internal" not in found.explanation
+
+
+@pytest.mark.parametrize("cause", Cause)
+def test_each_cause_has_a_sentence(cause: Cause) -> None:
+    """Of plain words, for a person who has to do something about it."""
+    assert re.fullmatch(r"[A-Z][^{}<>]+\.", causes._SENTENCES[cause])
+
+
+def test_listed_words_and_fields_are_repeated_and_nothing_else() -> None:
+    """An error code that Salesforce writes, a field that AAM itself knows; no value of either."""
+    found = find(f"400: invalid_grant for {SECRET}; invalid_granted 4010")
+    assert found.explanation.endswith("The message has: invalid_grant.")
+    found = find(f"Config validation error: 'client_secret' is a required property; '{SECRET}'")
+    assert found.explanation.endswith("It is about: client_secret.")
+    assert "AAMCANARY" not in found.explanation
+
+
+@pytest.mark.parametrize("told", [17, ["invalid_grant"], {"message": "401"}, b"401", True, None])
+def test_what_is_no_text_says_nothing(told: object) -> None:
+    """Airbyte's own type for it may change."""
+    assert find(told).cause is Cause.UNKNOWN
+
+
+def test_a_failure_type_that_is_new_says_nothing_and_a_cancelled_run_is_told() -> None:
+    """The type itself is passed on elsewhere."""
+    assert find("401", failure_type="invented_error").cause is Cause.AUTHENTICATION_FAILED
+    assert find("", failure_type="manual_cancellation").cause is Cause.CANCELLED
+
+
+def test_the_log_is_a_run_that_airbyte_numbered() -> None:
+    """A number or a UUID; anything else could be a message."""
+    run = UUID("7d0c7f4e-6a3c-4b9d-9a57-0f3c1d2b4e5f")
+    assert find("", run=42).log == "Airbyte job 42"
+    assert find("", run=str(run)).log == f"Airbyte run {run}"
+    assert find("", run=SECRET).log is None
+
+
+def test_a_long_message_is_searched_in_no_time() -> None:
+    """Patterns meet what connectors print: megabytes of one line."""
+    for text in ("a" * 1_000_000, "exceed" * 100_000, "invalid " * 100_000, "(" * 1_000_000):
+        assert find(text).cause in Cause
