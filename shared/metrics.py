@@ -377,8 +377,8 @@ def serve(host: str, port: int) -> None:
         server, _ = start_http_server(port, addr=host)
     except OSError:
         raise SystemExit(f"METRICS_PORT: port {port} of {host} cannot be had") from None
-    if host in _THIS_MACHINE:
-        server.set_app(_for_this_machine(server.get_app()))
+    if host in _THIS_MACHINE and (app := server.get_app()) is not None:
+        server.set_app(_for_this_machine(app))
     if not _served:
         reader = PrometheusMetricReader(
             disable_target_info=True, scope_info_enabled=False, registry=REGISTRY
