@@ -238,6 +238,7 @@ def _decisions(repair: Repair, item: Item, *, source_type: str) -> list[RenameDe
             "verdict": verdict,
             "decided_by": made.by,
             "requested_by": made.asked_by,
+            "decided_at": made.at.isoformat(),
             "why": made.why,
             "connection_id": str(repair.connection_id),
         }
