@@ -26,9 +26,10 @@ from dotenv import dotenv_values
 from local import airbyte, env_files, guard, log_rotation, servers
 from local.leash import GRACE_S, Leashed
 from local.sample_org.settings import Settings as SampleOrg
-from local.servers import SERVICES, Server, ServerFailed
+from local.servers import Server, ServerFailed
 from local.settings import Settings
 
+SERVICES = servers.SERVICES
 ROOT = Path(__file__).resolve().parent.parent
 CALL_AIRBYTE = frozenset({"orchestrator", "drift_repair_agent", "schema_observer"})
 _OF_CREDENTIALS = ("CREDENTIAL_", "CREDENTIALS_", "VAULT_")

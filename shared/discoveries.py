@@ -109,10 +109,13 @@ class Discoveries:
             await self._expect_below_limit(session, source_id, load)
             return self._begin(session, source_id, "discover", load)
 
-    async def begin_observation(self, source_id: UUID, *, is_requested: bool) -> Begun | Postponed:
+    async def begin_observation(
+        self, source_id: UUID, *, is_requested: bool, beside_sync: bool
+    ) -> Begun | Postponed:
         """Record an observation's discovery, or say what it has to wait for.
 
-        What nobody asked for leaves a part of the daily limit to people.
+        What nobody asked for leaves a part of the daily limit to people. With `beside_sync` a
+        person has taken the risk that it uses up the token of a sync.
         """
         async with self._db.transaction() as session:
             await registry.lock_discoveries(session, source_id)
@@ -120,7 +123,7 @@ class Discoveries:
             if load.running_id is not None and load.is_renewing:
                 detail = f"Another discovery of source {source_id} runs."
                 return Postponed("discovery_running", detail, timedelta(seconds=15))
-            if load.sync_since is not None and load.is_renewing:
+            if load.sync_since is not None and load.is_renewing and not beside_sync:
                 return Postponed(
                     "sync_running", _sync_detail(source_id, load), timedelta(minutes=1)
                 )
@@ -132,7 +135,7 @@ class Discoveries:
                 return Postponed("discovery_quota", _limit_detail(source_id, limit), pause)
             return self._begin(session, source_id, "observe", load)
 
-    async def expect_observable(self, source_id: UUID) -> None:
+    async def expect_observable(self, source_id: UUID, *, beside_sync: bool) -> None:
         """See that an observation that somebody asks for could discover now.
 
         Raises:
@@ -140,7 +143,8 @@ class Discoveries:
         """
         async with self._db.transaction() as session:
             load = await self._load(session, source_id)
-            _expect_no_sync(source_id, load)
+            if not beside_sync:
+                _expect_no_sync(source_id, load)
             await self._expect_below_limit(session, source_id, load)
 
     async def run(self, begun: Begun) -> Discovered:

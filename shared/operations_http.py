@@ -70,6 +70,8 @@ class OperationView(BaseModel):
     """Whose credentials had it begun; null where AAM did by itself."""
     problem: dict[str, Any] | None = None
     answer_status: int | None = None
+    notes: list[dict[str, Any]] | None = None
+    """Of an onboarding: the streams and fields that were left out, and why."""
     created_at: datetime
     deadline: datetime
     ended_at: datetime | None = None

@@ -24,7 +24,7 @@ from services.drift_repair_agent.sending import Outcome, Sender, Signer
 from shared import failpoints, logs, metrics, registry, telemetry
 from shared.background import Look
 from shared.database import Database
-from shared.errors import Invalid
+from shared.errors import AamError, Invalid
 from shared.models import DeliveryState, Webhook
 from shared.registry import DueDelivery
 
@@ -49,6 +49,7 @@ _BOTH_SECRETS_FOR: Final = timedelta(hours=24)
 _EVERY: Final = timedelta(milliseconds=500)
 _RECORD_WITHIN: Final = timedelta(seconds=5)
 _FINISH_WITHIN_S: Final = 1.5
+_NONE: Final = timedelta(0)
 
 
 class Deliveries:
@@ -107,7 +108,7 @@ class Deliveries:
         """Whether anything was begun."""
         over = [webhook for webhook, task in self._under_way.items() if task.done()]
         for webhook in over:
-            self._under_way.pop(webhook).result()
+            _log_failure(webhook, self._under_way.pop(webhook))
         free = AT_ONCE - len(self._under_way)
         if free == 0:
             return False
@@ -147,7 +148,7 @@ class Deliveries:
 
     async def _tried(self, due: DueDelivery) -> Outcome:
         failpoints.at("webhook.send.before")
-        outcome = await self._sender.send(due.url, due.id, due.body, self._secrets(due))
+        outcome = await self._sent(due)
         failpoints.at("webhook.send.after")
 
         async def record(session: AsyncSession) -> None:
@@ -178,12 +179,30 @@ class Deliveries:
         )
         return outcome
 
+    async def _sent(self, due: DueDelivery) -> Outcome:
+        """How a try went; a bug is a failed try, so that the message is given up in the end."""
+        try:
+            return await self._sender.send(due.url, due.id, due.body, self._secrets(due))
+        except Exception:  # the outermost loop of a try: it counts as failed
+            log.exception("bug")
+            return Outcome(status=None, code="not_sent", retry_after=_NONE, took=_NONE)
+
     def _secrets(self, due: DueDelivery) -> list[str]:
         """The secret in force, and for a day the one before it."""
         generations = [due.generation]
         if due.rotated_at is not None and datetime.now(UTC) - due.rotated_at < _BOTH_SECRETS_FOR:
             generations.append(due.generation - 1)
         return [self._signer.secret(due.webhook_id, generation) for generation in generations]
+
+
+def _log_failure(webhook_id: UUID, task: asyncio.Task[Outcome]) -> None:
+    """Log what kept a try from being recorded: it is made again at the end of its lease."""
+    error = None if task.cancelled() else task.exception()
+    if isinstance(error, AamError):
+        log.warning("delivery_not_recorded", webhook=str(webhook_id), code=error.code)
+    elif error is not None:
+        # nosemgrep: logged-exception-text, logged-trace - logs.py writes types and frames alone
+        log.error("delivery_not_recorded", webhook=str(webhook_id), code="bug", exc_info=error)
 
 
 def _state(due: DueDelivery, outcome: Outcome) -> DeliveryState:

@@ -150,7 +150,7 @@ class DeliveryView(BaseModel):
     last_code: str | None = Field(
         default=None,
         description="Why the last try failed: `refused`, `redirected`, `gone`, `timeout`,"
-        " `unreachable`, `tls_failed`, `no_answer`, `webhook_deleted`.",
+        " `unreachable`, `tls_failed`, `no_answer`, `not_sent`, `webhook_deleted`.",
     )
     created_at: datetime
     ended_at: datetime | None = None

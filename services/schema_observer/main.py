@@ -43,7 +43,7 @@ from shared.config import Settings, load
 from shared.database import Database
 from shared.domain.drift import Severity
 from shared.gate import access_for
-from shared.gauges import Gauges, watching_airbyte
+from shared.gauges import Gauges
 from shared.jobs import Jobs
 from shared.operations_http import Wait
 from shared.paging import After, Limit, Page
@@ -91,7 +91,7 @@ async def observe(
 
     The source is asked each time, and that counts: 429 `discovery_quota` means that it was
     discovered as often in 24 hours as its policy allows; 409 `sync_running`, that its connector
-    renews tokens and a sync has one in use.
+    renews tokens and a sync has one in use: with `{"believe": true}` it is asked all the same.
     """
     if ask is not None and ask.believe:
         require(Scope.REPAIRS_DECIDE)
@@ -277,7 +277,6 @@ def build(settings: Settings) -> FastAPI:
                 db,
                 *scheduling.looks,
                 *Gauges(db, "sources", "drifts").looks,
-                *watching_airbyte(airbyte.health),
             ) as stop_looking,
             jobs.running(),
             scheduling.running(),

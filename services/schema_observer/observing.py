@@ -81,7 +81,7 @@ class Observing:
             Unavailable: the registry is away; the claim is to be given back.
         """
         begun = await self._discoveries.begin_observation(
-            claim.source_id, is_requested=claim.is_requested
+            claim.source_id, is_requested=claim.is_requested, beside_sync=claim.is_believed
         )
         if isinstance(begun, Postponed):
             await self._postpone(claim, slot, begun)

@@ -72,7 +72,7 @@ class SchemaObserver:
         async with self._db.read() as session:
             row = await registry.find_connection(session, connection_id)
         source_id = _expect_watched(row)
-        await self._discoveries.expect_observable(source_id)
+        await self._discoveries.expect_observable(source_id, beside_sync=believe)
         async with self._db.transaction() as session:
             asked = await registry.ask_for_source(
                 session, row, is_believed=believe, joins_within=_JOINS_WITHIN
@@ -80,12 +80,14 @@ class SchemaObserver:
             if believe:
                 change = {"believe": True}
                 await registry.record_setting_change(session, "observation", row.id, change)
-        if not await self._is_looked_at(source_id, asked, wait=wait):
+        if not await self._is_looked_at(source_id, asked, wait=wait, beside_sync=believe):
             return StillLooking(connection_id, source_id)
         async with self._db.read() as session:
             return await registry.look_json(session, connection_id)
 
-    async def _is_looked_at(self, source_id: UUID, asked: Asked, *, wait: float) -> bool:
+    async def _is_looked_at(
+        self, source_id: UUID, asked: Asked, *, wait: float, beside_sync: bool
+    ) -> bool:
         """Whether a look that answers the question has ended within the time."""
         clock = asyncio.get_running_loop().time
         until, pause = clock() + wait, _FIRST_POLL_S
@@ -102,7 +104,7 @@ class SchemaObserver:
                     task.result()  # a bug is the caller's to see
                 if task.done() and not await self._is_answered(source_id, asked):
                     # It was put off, for one of these reasons or another discovery.
-                    await self._discoveries.expect_observable(source_id)
+                    await self._discoveries.expect_observable(source_id, beside_sync=beside_sync)
                     await asyncio.sleep(min(_SLOWEST_POLL_S, left))
             else:
                 await asyncio.sleep(min(pause, left))

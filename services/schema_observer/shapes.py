@@ -86,7 +86,8 @@ class Ask(BaseModel):
     believe: bool = Field(
         default=False,
         strict=True,
-        description="Trust what this look finds, whatever is missing: a person has seen to it.",
+        description="Trust what this look finds, whatever is missing: a person has seen to it. "
+        "It is taken beside a running sync, too.",
     )
 
 

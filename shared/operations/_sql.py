@@ -136,7 +136,7 @@ _OPERATION_JSON = f"""
         'waits_for', t.waits_for, 'attempts', t.attempts, 'asked_by', t.asked_by,
         'problem', CASE WHEN CAST(:explained AS boolean) THEN t.failure
             ELSE t.failure - 'explanation' - 'log' END,
-        'answer_status', t.answer_status,
+        'answer_status', t.answer_status, 'notes', t.steps #> '{{discover,notes}}',
         'created_at', {stamp("t.created_at")}, 'deadline', {stamp("t.deadline")},
         'ended_at', {stamp("t.ended_at")}
     )

@@ -113,6 +113,7 @@ def test_mesh_is_ready_watched_and_stopped(up: Up) -> None:
 
     _assert_secrets_are_where_they_belong(up, found, told)
     _assert_files_are_private(up.state)
+    _assert_another_user_reads_nothing(up.state, found)
 
     second = up.run("up")
     assert second.returncode == 1
@@ -226,7 +227,13 @@ def _assert_secrets_are_where_they_belong(up: Up, found: set[int], told: dict[st
         "credential": "CREDENTIAL_",
     }
     callers = {"orchestrator", "drift_repair_agent", "schema_observer"}
-    holders = {
+    shared_password = (postgres / "services_password").read_text()
+    of_services = {one: servers.password_of(one, shared_password) for one in SERVICES}
+    secrets |= {f"login of {one}": password for one, password in of_services.items()}
+    secrets["what the logins are derived from"] = shared_password
+    holders: dict[str, set[str]] = {
+        **{f"login of {one}": {one} for one in SERVICES},
+        "what the logins are derived from": set(),
         "owner of the registry": set(),
         "warehouse": {"airbyte"},
         "events": callers | {"rag_engine"},
@@ -266,6 +273,28 @@ def _assert_files_are_private(state: Path) -> None:
     )
     assert written.stdout == "0077\n"
     assert stat.S_IMODE((state / "answer.json").stat().st_mode) == 0o600
+
+
+def _assert_another_user_reads_nothing(state: Path, found: set[int]) -> None:
+    """Neither the files of the mesh, nor what its processes were started with."""
+    if os.geteuid() != 0:
+        return  # only root can become another user; the modes are judged above
+    named = (Path(f"/proc/{pid}/{name}") for pid in found for name in ("environ", "mem"))
+    paths = [*state.rglob("*"), *named]
+    tried = subprocess.run(
+        ["/usr/bin/xargs", "-0", "head", "-q", "-c", "1"],
+        input="\0".join(str(path) for path in paths if not path.is_dir()),
+        capture_output=True,
+        text=True,
+        check=False,
+        user=54321,
+        group=54321,
+        extra_groups=[],
+        cwd="/",
+        env={},
+    )
+    assert tried.stdout == ""
+    assert tried.stderr.count("Permission denied") > 20
 
 
 def _is_open_to_others(path: Path, *, below: Path) -> bool:

@@ -406,7 +406,7 @@ async def test_an_unchanged_source_is_stored_once(mesh: Mesh) -> None:
     first = await discovered(mesh, connection)
     again = await discovered(mesh, connection)
     mesh.airbyte.offers(GREW)
-    grown = await discovered(mesh, connection)
+    grown = await discovered(mesh, connection, fresh="true")
 
     assert first["snapshot_id"] == again["snapshot_id"] != grown["snapshot_id"]
     assert await mesh.sql.fetchval("SELECT count(*) FROM snapshots") == 2

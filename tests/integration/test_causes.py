@@ -117,7 +117,9 @@ async def test_a_sync(mesh: Mesh) -> None:
 
     assert (job["failure_code"], job["failure_cause"]) == ("config_error", CAUSE)
     assert "credential" in job["failure_explanation"]
-    (seen,) = await reads(mesh, mesh.orchestrator, f"/connections/{connection['id']}/jobs")
+    (seen,) = (await reads(mesh, mesh.orchestrator, f"/connections/{connection['id']}/jobs"))[
+        "items"
+    ]
     assert (seen["failure_cause"], seen["failure_explanation"]) == (CAUSE, None)
 
 

@@ -167,6 +167,9 @@ async def test_an_observation_waits_for_a_sync_of_the_same_source(mesh: Mesh) ->
     refused = await discover(mesh, connection, status=409)
     assert refused["code"] == "sync_running"
     assert discovered(mesh, connection) == before
+    await observe(mesh, connection, believe=True)
+    assert discovered(mesh, connection) == before + 1
+    before += 1
 
     mesh.airbyte.finish_job(job)
     await mesh.jobs_until_end(connection["id"])

@@ -100,9 +100,10 @@ async def test_the_changes_of_a_repair_come_in_pages(mesh: Mesh) -> None:
     changes = [change(number) for number in range(1, 6)]
     repair_id = await add_repair(mesh, connection, changes)
     path = f"/repairs/{repair_id}/changes"
-    seen, after = [], "0"
+    seen: list[Json] = []
+    after: str | None = "0"
     while after is not None:
-        told: dict[str, str | int] = {"limit": 2, "after": after}
+        told = {"limit": "2", "after": after}
         page = (await mesh.drift_repair_agent.get(path, params=told)).json()
         assert len(page["items"]) <= 2
         seen += page["items"]

@@ -1052,6 +1052,60 @@ async def test_orders_that_are_refused(
     assert await sql.fetchval("SELECT count(*) FROM webhooks") == 0
 
 
+async def test_a_message_that_cannot_be_made_stops_no_other(
+    db: Database, sql: SQL, replica: Replica, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bug is a failed try with a code, and is tried again by the same schedule."""
+    bad, _ = await replica.add(receiver.url)
+    await replica.add(receiver.url)
+    secrets = Deliveries._secrets
+
+    def broken(self: Deliveries, due: Any) -> list[str]:
+        if due.webhook_id == bad:
+            raise KeyError("a bug")
+        return secrets(self, due)
+
+    monkeypatch.setattr(Deliveries, "_secrets", broken)
+    await tell(db, await a_repair(db))
+
+    await replica.deliveries.look()
+    await receiver.hears()
+    async with asyncio.timeout(5):
+        while await sql.fetchval(_UNRECORDED):  # noqa: ASYNC110 (another task's doing)
+            await asyncio.sleep(0.01)
+
+    rows = await sql.fetch("SELECT webhook_id, state, last_code FROM webhook_deliveries")
+    found = {row["webhook_id"] == bad: (row["state"], row["last_code"]) for row in rows}
+    assert found == {True: ("waiting", "not_sent"), False: ("delivered", None)}
+
+
+async def test_a_try_that_cannot_be_recorded_stops_no_other(
+    db: Database, sql: SQL, replica: Replica, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next look begins what is due, and does not end in the error of the last."""
+
+    async def broken(*_: Any, **__: Any) -> None:
+        raise KeyError("a bug")
+
+    await replica.add(receiver.url)
+    await tell(db, await a_repair(db))
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "record_try", broken)
+        await replica.deliveries.look()
+        await receiver.hears()
+    await replica.add(receiver.url)
+    await tell(db, await a_repair(db))
+
+    await replica.deliveries.look()
+
+    await receiver.hears(3)
+
+
+_UNRECORDED = """
+    SELECT count(*) FROM webhook_deliveries WHERE state = 'waiting' AND last_code IS NULL
+"""
+
+
 async def test_a_deleted_webhook_is_told_nothing(
     agent: httpx.AsyncClient, db: Database, sql: SQL, receiver: Receiver
 ) -> None:

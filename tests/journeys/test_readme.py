@@ -39,7 +39,11 @@ async def test_every_command_works_in_order(tmp_path: Path) -> None:
             timeout=180,
             check=False,
         )
+        written = list((tmp_path / ".aam").glob("*.json"))
+        open_to_others = [file.name for file in written if file.stat().st_mode & 0o077]
     assert run.returncode == 0, run.stdout + run.stderr
+    assert len(written) > 3
+    assert open_to_others == []
     assert "urn:aam:problem" not in run.stdout
     told = [part.strip() for part in run.stdout.split("<<<>>>")]
     onboarded, _sync, jobs, grown, looked, healed, asked, approved, applied, restored = told[:10]

@@ -339,6 +339,11 @@ def shown(name: str) -> str:
     return repr(name if len(name) <= _SHOWN else name[:_SHOWN] + "…")
 
 
+def plain(name: str) -> str:
+    """A name as a list of names may show it: as it is where that is short and printable."""
+    return name if name.isprintable() and len(name) <= _SHOWN else shown(name)
+
+
 def listed(names: Iterable[str]) -> str:
     """Names as an error may show them; of many the first, and how many there are."""
     first: list[str] = []

@@ -9,8 +9,8 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from shared.domain.catalog import ConfiguredStream, StreamId
-from shared.domain.catalog._model import Path, shown
-from shared.domain.catalog._rules import DEDUP, SYNC_MODES
+from shared.domain.catalog._model import Path, listed, plain, shown
+from shared.domain.catalog._rules import DEDUP, SYNC_MODES, mode
 from shared.domain.drift._diff import Change, Kind
 from shared.domain.drift._types import Relation, gained, relation
 
@@ -152,7 +152,7 @@ class _Judge:
     def stream_removed(self) -> Verdict:
         reason = f"The source no longer offers {self._stream}."
         return self._concerned(
-            Severity.BREAKING, "stream", "removed", reason, (self._stream.name,), _DESELECTED
+            Severity.BREAKING, "stream", "removed", reason, (plain(self._stream.name),), _DESELECTED
         )
 
     def field_added(self) -> Verdict:
@@ -163,7 +163,7 @@ class _Judge:
         return self._concerned(Severity.HARMLESS, "field", "added", reason)
 
     def field_removed(self) -> Verdict:
-        loses = (dotted(self._path),)
+        loses = (plain(dotted(self._path)),)
         if self._cursor and _within(self._cursor, self._path):
             reason = f"The cursor {shown(dotted(self._cursor))} of {self._stream} is gone."
             return self._concerned(Severity.BREAKING, "cursor", "lost", reason, loses, (_REREAD,))
@@ -193,7 +193,7 @@ class _Judge:
         reason = f"{self._name} has {_TURNS[related]}: {_type(before)} became {_type(after)}."
         if related == "widened" and not gained(before, after):
             return self._concerned(Severity.HARMLESS, entity, what, reason)
-        lost = (dotted(self._path),) if related == "clashing" else ()
+        lost = (plain(dotted(self._path)),) if related == "clashing" else ()
         return self._concerned(
             Severity.NEEDS_REVIEW, entity, what, reason, lost, (_column(self._name, related),)
         )
@@ -204,7 +204,7 @@ class _Judge:
         reason = f"{self._name}, {role}, has {_TURNS[related]}: {types}."
         clashes = related == "clashing"
         grave = Severity.BREAKING if clashes else Severity.NEEDS_REVIEW
-        lost = (dotted(self._path),) if clashes else ()
+        lost = (plain(dotted(self._path)),) if clashes else ()
         return self._concerned(grave, entity, what, reason, lost, (resets,) if clashes else ())
 
     def key_changed(self) -> Verdict:
@@ -212,12 +212,12 @@ class _Judge:
         if not self._key:
             reason = f"{self._stream} is not deduplicated by the key that the source defines."
             return self._unconcerned("key", "changed", reason)
-        names = tuple(dotted(path) for path in self._key)
+        names = tuple(plain(dotted(path)) for path in self._key)
         if set(after) == set(self._key):
             reason = f"The source defines the key that {self._stream} is deduplicated by already."
             return self._concerned(Severity.HARMLESS, "key", "changed", reason)
         if after:
-            new = ", ".join(shown(dotted(path)) for path in after)
+            new = listed(dotted(path) for path in after)
             reason = f"The source defines another key of {self._stream}: {new}."
             return self._concerned(Severity.BREAKING, "key", "changed", reason, names, (_MIXED,))
         if self._config.config.primary_key:
@@ -236,7 +236,7 @@ class _Judge:
         if defined and field == self._cursor:
             reason = f"The source defines the cursor that {self._stream} is read by already."
             return self._concerned(Severity.HARMLESS, "cursor", "changed", reason)
-        names = (dotted(self._cursor),) if self._cursor else ()
+        names = (plain(dotted(self._cursor)),) if self._cursor else ()
         if defined:
             new = shown(dotted(field)) if field else "one it does not name"
             reason = f"The source reads {self._stream} by another cursor: {new}."
@@ -253,14 +253,15 @@ class _Judge:
         return self._concerned(Severity.NEEDS_REVIEW, "cursor", "changed", reason)
 
     def modes_changed(self) -> Verdict:
-        mode = self._config.config.sync_mode
+        reads = self._config.config.sync_mode
         before, after = (
             set(modes) or set(SYNC_MODES)
             for modes in (self._change.before or (), self._change.after or ())
         )
-        if mode is not None and mode not in after:
-            reason = f"The source no longer offers {self._stream} in the mode {mode}."
-            return self._concerned(Severity.BREAKING, "mode", "lost", reason, (mode,), (_STATE,))
+        if reads is not None and reads not in after:
+            reason = f"The source no longer offers {self._stream} in the mode {mode(reads)}."
+            lost = (plain(reads),)
+            return self._concerned(Severity.BREAKING, "mode", "lost", reason, lost, (_STATE,))
         what: What = "removed" if before - after else "added"
         reason = f"{self._stream} is synced in a mode that the source still offers."
         return self._unconcerned("mode", what, reason)

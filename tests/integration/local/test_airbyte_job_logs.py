@@ -198,11 +198,13 @@ def test_a_secret_on_the_edge_of_a_long_line_is_not_cut_free(tmp_path: Path, shi
     secret = "S3CRET" * 10
     line = b"x" * (job_logs.LONGEST_LINE + shift) + secret.encode() + b"y" * 100_000
     line = (secret * 20).encode() + line
-    for output, text in (("output", line), ("errors", line + b"\nnext\n")):
-        path = tmp_path / "1.log"
-        path.unlink(missing_ok=True)
+    for name in ("output", "errors"):
+        path = tmp_path / f"{name}.log"
         with JobLog(path, Masks([secret])) as log:
-            getattr(log, output)(text)
+            if name == "output":
+                log.output(line)
+            else:
+                log.errors(line + b"\nnext\n")
         assert "S3C" not in path.read_text()
         assert len(path.read_text()) < 2 * job_logs.LONGEST_LINE
     assert "next" in path.read_text()

@@ -111,7 +111,7 @@ async def ask(
     method: str | None = None,
     path: str | None = None,
     body: bytes | None = None,
-    **headers: str | None,
+    **headers: Any,
 ) -> httpx.Response:
     """The target's order with its token as JSON; a header that is given as None is left out."""
     sent: dict[str, str | None] = {"Content-Type": "application/json", **target.token}
@@ -194,7 +194,10 @@ async def test_a_page_elsewhere_is_refused_also_with_the_token(
 
 async def test_a_preflight_is_granted_nothing(target: Target) -> None:
     """Neither a page's, nor one without an origin."""
-    asked = {"Access_Control_Request_Method": "POST", "Access_Control_Request_Headers": "*"}
+    asked: dict[str, Any] = {
+        "Access_Control_Request_Method": "POST",
+        "Access_Control_Request_Headers": "*",
+    }
     for origin, status in (("http://localhost:3000", 403), (f"http://{target.host}", 405)):
         answer = await ask(target, method="OPTIONS", body=b"", Origin=origin, **asked)
         assert answer.status_code == status
@@ -275,6 +278,22 @@ async def test_the_owner_of_the_token_is_served(target: Target) -> None:
     assert typed.status_code == 200
     if target.name == "airbyte":
         assert (await ask(target)).status_code == 200
+
+
+async def test_a_get_changes_nothing(sample_org: Target, airbyte: Target) -> None:
+    """On the path of any order, also with the token: an image in a page is a GET."""
+    before = (await ask(sample_org, method="GET", path="/org", body=b"")).json()
+    described = (await ask(sample_org, method="GET", path="/openapi.json", body=b"")).json()
+    for path in described["paths"]:
+        filled = path.replace("{name}", "Account").replace("{field}", "Fax")
+        for method in ("GET", "HEAD"):
+            await ask(sample_org, method=method, path=filled, body=b"")
+    assert len(described["paths"]) > 10
+    assert (await ask(sample_org, method="GET", path="/org", body=b"")).json() == before
+
+    for endpoint in ("connections/delete", "connections/sync", "sources/create", "jobs/cancel"):
+        answer = await ask(airbyte, method="GET", path=f"/api/v1/{endpoint}")
+        assert answer.status_code == 501
 
 
 async def test_salesforces_own_api_has_its_own_login(sample_org: Target) -> None:

@@ -1,0 +1,171 @@
+"""No deduplicated stream names a cursor or key that its schema lacks, in whatever mode it is read.
+
+The destination takes both for columns, and refuses all of a catalog in which one is none.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from shared.domain import catalog, repair
+from shared.domain.catalog import InvalidCatalog
+from shared.domain.repair import Decision
+from tests.unit.catalogs import MOMENT, TEXT, Json, document, picked, stream
+
+LSN: Json = {"type": ["null", "number"]}
+PLAIN: Json = {"id": TEXT, "updated": MOMENT}
+
+
+def replicated(fields: Json, cursor: list[str], *, own: bool = False, **config: Any) -> Json:
+    """A stream of a database, read in full and deduplicated unless `config` says otherwise."""
+    settings = {
+        "syncMode": "full_refresh",
+        "destinationSyncMode": "overwrite_dedup",
+        "cursorField": ["_lsn"],
+        "primaryKey": [["id"]],
+    }
+    offer: Json = {
+        "sourceDefinedCursor": own,
+        "defaultCursorField": cursor,
+        "sourceDefinedPrimaryKey": [],
+    }
+    return stream(fields=fields, offer=offer, **(settings | config))
+
+
+def codes(pair: Json) -> list[tuple[str, str]]:
+    """Why Airbyte, or the destination, would refuse it."""
+    try:
+        catalog.validate(catalog.parse(document(pair)))
+    except InvalidCatalog as error:
+        return [(problem.code, problem.field.partition(".")[2]) for problem in error.problems]
+    return []
+
+
+def healed(before: Json, after: Json) -> tuple[Json, list[str]]:
+    """The config after all changes were applied, and what came with it."""
+    head, offered = catalog.parse(document(before)), document(after)
+    decisions = [Decision(c, "apply") for c, _ in repair.plan_changes(head, offered)]
+    result = repair.heal(head, offered, decisions)
+    [pair] = orjson.loads(result.catalog)["streams"]
+    assert codes(pair) == []
+    return pair["config"], [effect.code for effect in result.effects]
+
+
+MODES = [
+    {},
+    {"syncMode": "incremental", "destinationSyncMode": "append_dedup"},
+]
+
+
+@pytest.mark.parametrize("modes", MODES)
+@pytest.mark.parametrize("own", [False, True])
+def test_one_that_a_caller_sends_is_refused(modes: Json, *, own: bool) -> None:
+    """Also where the source defines the cursor, and where nothing is read by it."""
+    dangling = ("unknown_field", "config.cursorField")
+    assert codes(replicated(PLAIN, ["_lsn"], own=own, **modes)) == [dangling]
+    assert codes(replicated(PLAIN | {"_lsn": LSN}, ["_lsn"], own=own, **modes)) == []
+    keyed = replicated(PLAIN | {"_lsn": LSN}, ["_lsn"], own=own, **modes, primaryKey=[["gone"]])
+    assert codes(keyed) == [("unknown_field", "config.primaryKey[0]")]
+
+
+@pytest.mark.parametrize("writes", ["append", "overwrite"])
+def test_where_nothing_is_deduplicated_nothing_looks_at_it(writes: str) -> None:
+    """A cursor left over from another mode does no harm there."""
+    assert codes(replicated(PLAIN, [], destinationSyncMode=writes)) == []
+
+
+def test_one_that_is_not_selected_is_refused() -> None:
+    """Airbyte cuts the schema down to the selected fields before the destination sees it."""
+    pair = replicated(PLAIN | {"_lsn": LSN}, [], **picked("id", "updated"))
+    assert codes(pair) == [("cursor_not_selected", "config.cursorField")]
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_heal_mends_it(*, own: bool) -> None:
+    """The upgraded source has no such column any more: the name is dropped, and that is said."""
+    config, effects = healed(
+        replicated(PLAIN | {"_lsn": LSN}, ["_lsn"], own=own), replicated(PLAIN, [], own=own)
+    )
+    assert (config["cursorField"], effects) == ([], ["cursor_dropped"])
+    assert (config["syncMode"], config["destinationSyncMode"]) == (
+        "full_refresh",
+        "overwrite_dedup",
+    )
+
+
+def test_a_heal_mends_what_dangled_before() -> None:
+    """It was saved so by an older Airbyte; another change of the stream is applied."""
+    config, effects = healed(replicated(PLAIN, []), replicated(PLAIN | {"new": TEXT}, []))
+    assert (config["cursorField"], effects) == ([], ["cursor_dropped"])
+
+
+def test_a_heal_of_a_stream_read_by_the_source_s_own_cursor_needs_no_name() -> None:
+    """Incremental and deduplicated, by a cursor that is no column."""
+    incremental = {"syncMode": "incremental", "destinationSyncMode": "append_dedup"}
+    before = replicated(PLAIN | {"_lsn": LSN}, ["_lsn"], own=True, **incremental)
+    config, effects = healed(before, replicated(PLAIN, ["_lsn"], own=True))
+    assert (config["cursorField"], config["syncMode"]) == ([], "incremental")
+    assert effects == ["cursor_dropped"]
+
+
+def test_what_dangles_elsewhere_holds_up_no_heal() -> None:
+    """Airbyte holds it already; the stream itself stays as it is."""
+    other = replicated(PLAIN, [])
+    other["stream"]["name"] = "other"
+    head = catalog.parse(document(stream(), other))
+    offered = document(stream(fields={"id": TEXT, "updated": MOMENT}), other)
+    decisions = [Decision(c, "apply") for c, _ in repair.plan_changes(head, offered)]
+    result = repair.heal(head, offered, decisions)
+    assert orjson.loads(result.catalog)["streams"][1] == other
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_the_order_that_discover_answers_drops_it(*, own: bool) -> None:
+    """With a note, and the order can be applied."""
+    before = replicated(PLAIN | {"_lsn": LSN}, ["_lsn"], own=own)
+    head, offered = catalog.parse(document(before)), document(replicated(PLAIN, [], own=own))
+    merged = catalog.merge(head, offered, every_stream=False)
+    [pair] = orjson.loads(merged.catalog)["streams"]
+    assert pair["config"]["cursorField"] == []
+    assert [note.code for note in merged.notes] == ["cursor_dropped"]
+    assert codes(pair) == []
+
+
+def test_an_older_version_with_it_does_not_fit() -> None:
+    """A rollback would bring the name back."""
+    older = catalog.parse(document(replicated(PLAIN | {"_lsn": LSN}, ["_lsn"])))
+    found = repair.misfits(older, document(replicated(PLAIN, [])))
+    assert "cursor_gone" in [problem.code for problem in found]
+
+
+def test_a_choice_names_only_what_is_a_column() -> None:
+    """A cursor that the source keeps to itself is not written down."""
+    offered = stream(offer={"defaultCursorField": ["_lsn"]})
+    modes = {"append", "append_dedup"}
+    for destination, expected in ((modes, []), ({"append"}, ["_lsn"])):
+        chosen = catalog.choose(document(offered), streams=None, destination_sync_modes=destination)
+        [pair] = orjson.loads(catalog.dump(chosen))["streams"]
+        assert (pair["config"]["syncMode"], pair["config"]["cursorField"]) == (
+            "incremental",
+            expected,
+        )
+
+
+def test_a_cursor_that_is_left_out_is_not_named() -> None:
+    """Nothing reads by it, and the destination would look for it."""
+    private = replicated(PLAIN | {"lsn_ssn": LSN}, [], cursorField=["lsn_ssn"])
+    [configured] = catalog.parse(document(private)).streams
+    cut = catalog.Exclusions().without(configured)
+    assert (cut.config.cursor_field, codes(orjson.loads(cut.raw))) == ((), [])
+
+    before = replicated(PLAIN, [], cursorField=["updated"])
+    after = replicated(PLAIN | {"updated": LSN}, [])
+    head = catalog.parse(document(before))
+    decisions = [Decision(c, "exclude") for c, _ in repair.plan_changes(head, document(after))]
+    result = repair.heal(head, document(after), decisions)
+    [pair] = orjson.loads(result.catalog)["streams"]
+    assert pair["config"]["cursorField"] == []
+    assert "cursor_dropped" in [effect.code for effect in result.effects]

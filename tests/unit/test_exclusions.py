@@ -1,0 +1,347 @@
+"""What a policy never selects is found wherever a schema declares it, and left out whole."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.domain import catalog, repair
+from shared.domain.catalog import Exclusions, InvalidCatalog
+from shared.domain.repair import Decision, HealImpossible
+from tests.unit.catalogs import (
+    CATALOGS,
+    FIELD_NAMES,
+    MOMENT,
+    TEXT,
+    Json,
+    document,
+    picked,
+    stream,
+    with_references,
+)
+
+MODES = {"append", "overwrite", "append_dedup", "overwrite_dedup"}
+FIELDS: Json = {"id": TEXT, "updated": MOMENT, "total": TEXT}
+SSN: Json = {"type": "object", "properties": {"name": TEXT, "ssn": TEXT}}
+DEFAULT = Exclusions()
+
+
+def hidden(pair: Json, exclusions: Exclusions = DEFAULT) -> set[str]:
+    """The top-level fields that are never selected."""
+    return set(exclusions.hidden(catalog.parse(document(pair)).streams[0].stream))
+
+
+def having(field: Any, **members: Any) -> Json:
+    """A stream with such a field, and more members of its schema."""
+    made = stream(fields=FIELDS | {"contact": field})
+    made["stream"]["jsonSchema"] |= members
+    return made
+
+
+def selected(pair: Json) -> list[str] | None:
+    """The hand-picked fields; None where all are synced."""
+    if not pair["config"]["fieldSelectionEnabled"]:
+        return None
+    return [one["fieldPath"][0] for one in pair["config"]["selectedFields"]]
+
+
+# -- where it looks
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        SSN,
+        {"type": "array", "items": SSN},
+        {"type": "array", "items": [{}, SSN]},
+        {"type": "array", "prefixItems": [SSN]},
+        {"type": "array", "additionalItems": SSN},
+        {"type": "array", "contains": SSN},
+        {"type": "object", "additionalProperties": SSN},
+        {"type": "object", "unevaluatedProperties": SSN},
+        {"type": "object", "patternProperties": {"^c_": SSN}},
+        {"type": "object", "patternProperties": {"^ssn_": {}}},
+        {"oneOf": [{"type": "null"}, SSN]},
+        {"anyOf": [{"type": "array", "items": SSN}]},
+        {"allOf": [{"allOf": [SSN]}]},
+        {"if": SSN},
+        {"if": {}, "then": SSN},
+        {"if": {}, "else": SSN},
+        {"dependentSchemas": {"a": SSN}},
+        {"dependencies": {"a": SSN}},
+        {"type": "object", "required": ["ssn"]},
+        {"type": "object", "propertyNames": {"enum": ["ssn"]}},
+        {"$ref": "#/definitions/person"},
+        {"$ref": "#/definitions/list"},
+        {"type": ["null", "object"], "properties": {"of": {"$ref": "#/definitions/loop"}}},
+        {"$ref": "#/definitions/person", "description": "Who."},
+    ],
+)
+def test_it_looks_wherever_a_field_may_be(field: Json) -> None:
+    """One name anywhere in a field excludes all of it."""
+    loop = {"properties": {"next": {"$ref": "#/definitions/loop"}, "who": {"$ref": "#/$defs/p"}}}
+    made = having(
+        field,
+        definitions={"person": SSN, "list": {"items": {"$ref": "#/$defs/p"}}, "loop": loop},
+        **{"$defs": {"p": {"$ref": "#/definitions/person"}}},
+    )
+    assert hidden(made) == {"contact"}
+    chosen = catalog.choose(document(made), streams=None, destination_sync_modes=MODES)
+    [pair] = orjson.loads(catalog.dump(chosen))["streams"]
+    assert selected(pair) == ["id", "updated", "total"]
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"type": "object", "properties": {"business_name": TEXT}},
+        {"type": "string", "description": "The ssn and the password."},
+        {"type": "string", "enum": ["ssn", "password"], "default": "ssn"},
+        {"type": "object", "not": {"required": ["ssn"]}},
+        {"$ref": "#/definitions/gone"},
+        {"$ref": "https://example.com/person.json"},
+    ],
+)
+def test_what_only_sounds_like_it_is_no_field(field: Json) -> None:
+    """Values, descriptions, and a definition that nothing refers to."""
+    assert hidden(having(field, definitions={"unused": SSN})) == set()
+
+
+@given(CATALOGS, st.sets(FIELD_NAMES, min_size=1, max_size=2), st.integers(0, 9999))
+def test_references_hide_nothing(pairs: list[Json], names: set[str], seed: int) -> None:
+    """The same is excluded where a schema is written in place and where it is by references."""
+    exclusions = Exclusions(names)
+    for pair in pairs:
+        assert hidden(pair, exclusions) == hidden(with_references(pair, seed), exclusions)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["SSN__c", "Password_Hint__c", "".join(chr(ord(c) + 0xFEE0) for c in "password"), "PASSWORD"],
+)
+def test_a_name_is_found_however_it_is_written(name: str) -> None:
+    """In any case of letters, in any width of them, and escaped in JSON."""
+    made = stream(fields=FIELDS | {name: TEXT})
+    assert hidden(made) == {name}
+    escaped = document(made).replace(
+        b'"' + name.encode(), b'"\\u%04x' % ord(name[0]) + name[1:].encode()
+    )
+    assert DEFAULT.hidden(catalog.parse(escaped).streams[0].stream) == {name}
+
+
+def test_many_fields_that_share_much_take_no_long() -> None:
+    """Each definition is looked at once, however many fields refer to it."""
+    definitions = {
+        f"d{n}": {
+            "properties": {f"p{k}": {"$ref": f"#/definitions/d{(n + k) % 300}"} for k in range(9)}
+        }
+        for n in range(300)
+    }
+    fields = {f"f{n}": {"$ref": f"#/definitions/d{n % 300}"} for n in range(2000)}
+    made = stream(fields=FIELDS | fields)
+    made["stream"]["jsonSchema"]["definitions"] = definitions | {"d7": SSN}
+    began = time.process_time()
+    assert hidden(made) == fields.keys()
+    assert time.process_time() - began < 3
+
+
+# -- choosing
+
+
+def test_a_choice_says_what_it_leaves_out() -> None:
+    """In a note, with the fields; other streams stay as they are."""
+    plain, private = stream("plain"), stream("private", FIELDS | {"ssn": TEXT, "a": SSN})
+    chosen = catalog.choose_with_notes(
+        document(plain, private), streams=["plain", "private"], destination_sync_modes=MODES
+    )
+    [note] = chosen.notes
+    assert (note.code, note.stream.name, note.fields) == ("never_selected", "private", ("a", "ssn"))
+    found = orjson.loads(catalog.dump(chosen.catalog))["streams"]
+    assert [selected(pair) for pair in found] == [None, ["id", "updated", "total"]]
+
+
+@pytest.mark.parametrize(
+    "private",
+    [
+        stream(
+            "private",
+            {"ssn": TEXT, "updated": MOMENT},
+            offer={"sourceDefinedPrimaryKey": [["ssn"]]},
+        ),
+        stream("private", {"id": TEXT, "ssn": MOMENT}, offer={"defaultCursorField": ["ssn"]}),
+        stream("private", {"ssn": TEXT}, offer={"sourceDefinedPrimaryKey": []}),
+        stream("private", offer={"jsonSchema": {"oneOf": [{"properties": {"id": {}, "ssn": {}}}]}}),
+        stream("private", offer={"jsonSchema": {"$ref": "#/$defs/r", "$defs": {"r": SSN}}}),
+        stream(
+            "private", FIELDS, offer={"jsonSchema": {"properties": FIELDS, "required": ["ssn"]}}
+        ),
+        stream(
+            "private", offer={"jsonSchema": {"properties": FIELDS, "additionalProperties": SSN}}
+        ),
+    ],
+)
+def test_a_stream_that_cannot_do_without_it_is_refused(private: Json) -> None:
+    """By name; where nobody named it, it is left out, and the others are synced."""
+    offered = document(stream("plain"), private)
+    with pytest.raises(InvalidCatalog, match="'private'") as refused:
+        catalog.choose(offered, streams=["private"], destination_sync_modes=MODES)
+    assert refused.value.code == "never_selected"
+    chosen = catalog.choose_with_notes(offered, streams=None, destination_sync_modes=MODES)
+    assert [one.id.name for one in chosen.catalog.streams] == ["plain"]
+    assert [(note.code, note.stream.name) for note in chosen.notes] == [
+        ("never_selected", "private")
+    ]
+    with pytest.raises(InvalidCatalog, match="No stream is left"):
+        catalog.choose(document(private), streams=None, destination_sync_modes=MODES)
+
+
+def test_a_key_that_no_mode_needs_is_not_named_any_more() -> None:
+    """A stream that is replaced as a whole is told apart by nothing."""
+    fields = {"ssn": TEXT, "updated": MOMENT}
+    offered = document(stream(fields=fields, offer={"sourceDefinedPrimaryKey": [["ssn"]]}))
+    chosen = catalog.choose(offered, streams=None, destination_sync_modes={"overwrite"})
+    [pair] = orjson.loads(catalog.dump(chosen))["streams"]
+    assert (selected(pair), pair["config"]["primaryKey"]) == (["updated"], [])
+
+
+# -- merging
+
+
+def test_a_merge_selects_it_no_more() -> None:
+    """Whether all fields are synced or picked ones; where it cannot be left out, a note says so."""
+    exclusions = DEFAULT
+    after = stream(fields=FIELDS | {"ssn": TEXT})
+    for before, expected in (
+        (stream(), ["id", "updated", "total"]),
+        (stream(fields=FIELDS | {"ssn": TEXT}), ["id", "updated", "total"]),
+        (
+            stream(fields=FIELDS | {"ssn": TEXT}, **picked("id", "updated", "ssn")),
+            ["id", "updated"],
+        ),
+    ):
+        merged = catalog.merge(
+            catalog.parse(document(before)),
+            document(after),
+            every_stream=True,
+            exclusions=exclusions,
+        )
+        [pair] = orjson.loads(merged.catalog)["streams"]
+        assert selected(pair) == expected
+        assert [(note.code, note.fields) for note in merged.notes] == [("never_selected", ("ssn",))]
+
+    keyed = stream(
+        fields={"ssn": TEXT, "updated": MOMENT},
+        offer={"sourceDefinedPrimaryKey": [["ssn"]]},
+        primaryKey=[["ssn"]],
+    )
+    head = catalog.parse(document(keyed))
+    merged = catalog.merge(head, document(keyed), every_stream=True, exclusions=exclusions)
+    assert merged.catalog == document(keyed)
+    [note] = merged.notes
+    assert note.code == "never_selected"
+    assert "cursor or key" in note.message
+
+
+# -- healing
+
+
+def healed(before: Json, after: Json, *others: Json) -> tuple[list[Json], list[str]]:
+    """Every change applied by somebody who thinks of no policy."""
+    head, offered = catalog.parse(document(before)), document(after, *others)
+    decisions = [Decision(c, "apply") for c, _ in repair.plan_changes(head, offered)]
+    result = repair.heal(head, offered, decisions, exclusions=DEFAULT)
+    return orjson.loads(result.catalog)["streams"], [effect.code for effect in result.effects]
+
+
+def test_a_heal_never_selects_it() -> None:
+    """Not as a new field, not inside of one that changes, not by a rename, not in a new stream."""
+    [pair], codes = healed(stream(), stream(fields=FIELDS | {"ssn": TEXT}))
+    assert (selected(pair), codes) == (["id", "updated", "total"], ["fields_hand_picked"])
+
+    old = stream(fields=FIELDS | {"who": {"type": "object", "properties": {"name": TEXT}}})
+    for who in (SSN, {"type": "array", "items": SSN}, {"oneOf": [SSN, TEXT]}):
+        [pair], _ = healed(old, stream(fields=FIELDS | {"who": who}))
+        assert selected(pair) == ["id", "updated", "total"]
+
+    new = stream("new", FIELDS | {"ssn": TEXT})
+    pairs, codes = healed(stream(), stream(), new)
+    assert selected(pairs[1]) == ["id", "updated", "total"]
+    assert codes == ["stream_selected", "never_selected"]
+
+
+def test_a_heal_keeps_what_is_synced_already() -> None:
+    """It was imported so: nothing is taken away, and nothing more of the kind joins."""
+    before = stream(fields=FIELDS | {"ssn": TEXT})
+    [pair], codes = healed(before, stream(fields=FIELDS | {"ssn": TEXT, "a": TEXT}))
+    assert (selected(pair), codes) == (None, [])
+    [pair], _ = healed(before, stream(fields=FIELDS | {"ssn": TEXT, "password": TEXT}))
+    assert selected(pair) == ["id", "updated", "total", "ssn"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        stream(
+            "new", {"ssn": TEXT, "updated": MOMENT}, offer={"sourceDefinedPrimaryKey": [["ssn"]]}
+        ),
+        stream("new", offer={"jsonSchema": {"anyOf": [{"properties": {"id": {}, "ssn": {}}}]}}),
+    ],
+)
+def test_a_heal_that_cannot_leave_it_out_is_refused(other: Json) -> None:
+    """The stream and the field are named."""
+    with pytest.raises(HealImpossible, match="'ssn' of 'new'") as impossible:
+        healed(stream(), stream(), other)
+    assert impossible.value.code == "never_selected"
+
+    branched = stream(offer={"jsonSchema": {"properties": FIELDS, "anyOf": [{"properties": {}}]}})
+    grown = stream(
+        offer={"jsonSchema": {"properties": FIELDS, "anyOf": [{"properties": {"ssn": TEXT}}]}}
+    )
+    with pytest.raises(HealImpossible) as impossible:
+        healed(branched, grown)
+    assert impossible.value.code == "never_selected"
+
+
+def test_a_rename_to_it_is_not_followed_into_the_selection() -> None:
+    """Though the former field was on the list."""
+    before = stream(**picked("id", "updated", "total"))
+    after = stream(fields={"id": TEXT, "updated": MOMENT, "ssn": TEXT})
+    head = catalog.parse(document(before))
+    [added, gone] = [change for change, _ in repair.plan_changes(head, document(after))]
+    decisions = [Decision(added, "apply"), Decision(gone, "apply", became=("ssn",))]
+    result = repair.heal(head, document(after), decisions, exclusions=DEFAULT)
+    assert selected(orjson.loads(result.catalog)["streams"][0]) == ["id", "updated"]
+
+
+# -- restoring an older version
+
+
+def test_an_older_version_is_restored_without_it() -> None:
+    """Unless the connection syncs it now: then nothing is taken away."""
+    older = catalog.parse(document(stream(fields=FIELDS | {"ssn": TEXT})))
+    head = catalog.parse(document(stream()))
+    assert catalog.dump(DEFAULT.restored(older, older)) == catalog.dump(older)
+    [pair] = orjson.loads(catalog.dump(DEFAULT.restored(older, head)))["streams"]
+    assert selected(pair) == ["id", "updated", "total"]
+
+    keyed = {"sourceDefinedPrimaryKey": [["ssn"]]}
+    stuck = catalog.parse(
+        document(stream(fields=FIELDS | {"ssn": TEXT}, offer=keyed, primaryKey=[]))
+    )
+    with pytest.raises(InvalidCatalog) as refused:
+        DEFAULT.restored(stuck, head)
+    assert refused.value.code == "never_selected"
+
+
+def test_a_policy_without_patterns_excludes_nothing() -> None:
+    """As does one whose patterns match nothing; a stored one is read."""
+    made = stream(fields=FIELDS | {"ssn": TEXT, "birth_day": TEXT})
+    assert hidden(made, Exclusions(())) == set()
+    assert hidden(made, Exclusions.read(None)) == {"ssn"}
+    assert hidden(made, Exclusions.read('{"never_select": ["*BIRTH*"]}')) == {"birth_day"}
+    assert hidden(made, Exclusions(("?sn", "[b]irth*", "*"))) == {*FIELDS, "ssn", "birth_day"}

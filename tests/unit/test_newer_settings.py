@@ -1,0 +1,90 @@
+"""What a newer Airbyte has and AAM does not know is kept, and holds nothing up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from shared.domain import catalog, repair
+from shared.domain.catalog import FORWARD, Familiar, InvalidCatalog
+from shared.domain.repair import Decision
+from tests.unit.catalogs import MOMENT, TEXT, Json, document, stream
+
+GROWN: Json = {"id": TEXT, "updated": MOMENT, "total": TEXT, "region": TEXT}
+NEWER = [
+    {"recordMapping": {"kind": "later"}},
+    {"destinationSyncMode": "upsert"},
+    {"syncMode": "continuous"},
+    {"syncMode": "continuous", "destinationSyncMode": "upsert", "later": [1, {"a": None}]},
+]
+
+
+def healed(head: Json, *others: Json, only: str) -> tuple[list[Json], list[str]]:
+    """Both streams grew a field, and the changes of one of them are applied."""
+    configured = catalog.parse(document(head, *others))
+    offered = document(*(stream(one["stream"]["name"], GROWN) for one in (head, *others)))
+    changes = [c for c, _ in repair.plan_changes(configured, offered) if c.stream.name == only]
+    added = [change for change in changes if change.kind == "field_added"]
+    result = repair.heal(configured, offered, [Decision(c, "apply") for c in added])
+    return orjson.loads(result.catalog)["streams"], [effect.code for effect in result.effects]
+
+
+@pytest.mark.parametrize("newer", NEWER)
+def test_another_stream_is_healed_on(newer: Json) -> None:
+    """The one with what is newer stays byte for byte."""
+    newest = stream("a", **newer)
+    pairs, effects = healed(newest, stream("b"), only="b")
+    assert pairs[0] == newest
+    assert "region" in pairs[1]["stream"]["jsonSchema"]["properties"]
+    assert effects == []
+
+
+@pytest.mark.parametrize("newer", [NEWER[0], NEWER[1]])
+def test_the_stream_itself_is_healed_and_keeps_it(newer: Json) -> None:
+    """Its settings are what they were."""
+    newest = stream("a", **newer)
+    [pair, _], effects = healed(newest, stream("b"), only="a")
+    assert pair["config"] == newest["config"]
+    assert "region" in pair["stream"]["jsonSchema"]["properties"]
+    assert effects == []
+
+
+def test_what_neither_head_nor_discovery_has_is_refused() -> None:
+    """A typo would be dropped by Airbyte without a word."""
+    familiar = Familiar.of(catalog.parse(document(stream())).streams)
+    wrong: list[Any] = [{"selectd": False}, {"syncMode": "sometimes"}, {"destinationSyncMode": "x"}]
+    for config in wrong:
+        posted = catalog.parse(document(stream("a", **config)))
+        with pytest.raises(InvalidCatalog) as refused:
+            catalog.validate(posted)
+        assert refused.value.code in FORWARD
+        with pytest.raises(InvalidCatalog):
+            catalog.validate(posted, familiar=familiar)
+
+
+@pytest.mark.parametrize("newer", NEWER)
+def test_what_one_of_them_has_is_not_refused(newer: Json) -> None:
+    """In whatever stream."""
+    held = stream("held", **newer)
+    modes = ["full_refresh", "incremental", "continuous"]
+    posted = stream("posted", offer={"supportedSyncModes": modes}, **newer)
+    familiar = Familiar.of(catalog.parse(document(held)).streams)
+    catalog.validate(catalog.parse(document(posted)), familiar=familiar)
+    # Nothing of that is remembered for who does not know it.
+    with pytest.raises(InvalidCatalog):
+        catalog.validate(catalog.parse(document(posted)))
+
+
+def test_a_stream_in_newer_modes_only_is_left_out_of_an_onboarding() -> None:
+    """Where nobody named it, and with a note; named, it is refused."""
+    newer = stream("newer", offer={"supportedSyncModes": ["continuous"]})
+    offered = document(newer, stream("plain"))
+    modes = {"append", "overwrite", "append_dedup"}
+    chosen = catalog.choose_with_notes(offered, streams=None, destination_sync_modes=modes)
+    assert [one.id.name for one in chosen.catalog.streams] == ["plain"]
+    assert [note.code for note in chosen.notes] == ["unsupported_sync_mode"]
+    with pytest.raises(InvalidCatalog) as refused:
+        catalog.choose(offered, streams=["newer"], destination_sync_modes=modes)
+    assert refused.value.code == "unsupported_sync_mode"
