@@ -85,8 +85,8 @@ def _field(fault: ErrorDetails | Mapping[str, Any], body: object) -> dict[str, s
     kind, location = fault["type"], place(fault["loc"])
     if kind == "extra_forbidden":
         known = _members(body, fault["loc"][1:-1])
-        shown, message = unknown("member", location.pop(), known)
-        location += [shown] if shown else []
+        name, message = unknown("member", location.pop(), known)
+        location += [name] if name else []
     elif kind in _SAFE_MESSAGES or kind.startswith("aam_"):
         message = fault["msg"]
     else:
