@@ -284,8 +284,6 @@ class UpstreamDenied(Upstream):
 class UpstreamForbidden(UpstreamDenied):
     """Airbyte's own 403: it has no such object, or AAM's login may not see it."""
 
-    code = "upstream_forbidden"
-
 
 class UpstreamLoginOff(UpstreamDenied):
     """A client id and secret are set, and Airbyte's login is switched off."""
@@ -378,7 +376,7 @@ _BY_STATUS: dict[int, type[AamError]] = {
 def _tree(root: type[AamError]) -> dict[tuple[int, str], type[AamError]]:
     found = {(root.status, root.code): root}
     for child in root.__subclasses__():
-        found |= _tree(child)
+        found = _tree(child) | found
     return found
 
 

@@ -85,7 +85,7 @@ def _field(fault: ErrorDetails | Mapping[str, Any], body: object) -> dict[str, s
     kind, location = fault["type"], place(fault["loc"])
     if kind == "extra_forbidden":
         known = _members(body, fault["loc"][1:-1])
-        location[-1], message = _unknown("member", location[-1], known)
+        location[-1], message = unknown("member", location[-1], known)
     elif kind in _SAFE_MESSAGES or kind.startswith("aam_"):
         message = fault["msg"]
     else:
@@ -94,7 +94,7 @@ def _field(fault: ErrorDetails | Mapping[str, Any], body: object) -> dict[str, s
     return {"field": ".".join(shown), "type": kind, "message": message}
 
 
-def _unknown(what: str, name: str, known: Sequence[str]) -> tuple[str, str]:
+def unknown(what: str, name: str, known: Sequence[str]) -> tuple[str, str]:
     """A name that is not known, as it may be shown, and the sentence about it."""
     if not _WORD.fullmatch(name):
         return "…", f"Unknown {what}; known are {', '.join(known)}" if known else f"Unknown {what}"
@@ -140,7 +140,7 @@ async def expect_known_query(request: Request) -> None:
     fields = []
     for name in dict.fromkeys(given.keys()):
         if name not in known:
-            shown, message = _unknown("query parameter", name, sorted(known))
+            shown, message = unknown("query parameter", name, sorted(known))
             fields.append(_told(shown, "unknown_parameter", message))
         elif not known[name] and len(given.getlist(name)) > 1:
             message = f"Query parameter '{name}' is given more than once"

@@ -643,7 +643,7 @@ def _connection_item(plane: Plane, row: Row) -> Json:
         ),
     }
     if plane.settings.flavour is Flavour.COMMANDS:
-        told["tags"] = []
+        told |= {"tags": [], "onDemandEnabled": False}
     return reads.present(told)
 
 

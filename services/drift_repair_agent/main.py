@@ -45,7 +45,7 @@ from shared.background import Look
 from shared.config import Settings, load, networks
 from shared.database import Database
 from shared.gate import access_for, signer_for
-from shared.gauges import Gauges, watching_airbyte
+from shared.gauges import Gauges
 from shared.input import CATALOG
 from shared.jobs import Jobs
 from shared.models import RepairState
@@ -473,7 +473,6 @@ def build(settings: Settings) -> FastAPI:
                 Look(planner.ask_again, _ASKED_EVERY, name="ask_again"),
                 Look(suggesting.learn, _TOLD_EVERY, name="learn"),
                 *Gauges(db, "repairs", "messages").looks,
-                *watching_airbyte(airbyte.health),
             ) as stop_looking,
             jobs.running(),
             operations.running(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from difflib import get_close_matches
 from typing import Annotated, Self
 from uuid import UUID
@@ -27,6 +28,7 @@ from shared.errors import Invalid, NotFound, StaleCatalog
 from shared.events import EventType
 from shared.models import Connection, ConnectionStatus, Snapshot
 from shared.operations import Answer, Intent, Key, Operations
+from shared.validation import unknown
 
 
 class ApplyOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -51,15 +53,29 @@ class ApplyOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         try:
             return msgspec.json.decode(body, type=cls)
         except msgspec.ValidationError as error:
-            raise Invalid(f"The order is not valid: {_told(error)}.") from None
+            raise _invalid(str(error)) from None
         except msgspec.DecodeError:
             raise Invalid("The body is not valid JSON.", code="invalid_json") from None
 
 
-def _told(error: msgspec.ValidationError) -> str:
-    """The place, and what was expected there; an unknown field's name is the caller's word."""
-    message = str(error)
-    return "it has an unknown field" if "unknown field" in message else message
+_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(\w+)`")
+_MISPLACED = re.compile(r"(.*) - at `\$\.(\w+)`")
+
+
+def _invalid(message: str) -> Invalid:
+    """What is wrong with an order, by msgspec's message: the member, and what was expected."""
+    kind, member, said = "invalid_order", "", message
+    if found := _UNKNOWN.match(message):
+        kind = "extra_forbidden"
+        member, said = unknown("member", found[1], ApplyOrder.__struct_fields__)
+    elif found := _MISSING.match(message):
+        kind, member, said = "missing", found[1], "Field required"
+    elif found := _MISPLACED.fullmatch(message):
+        said, member = found[1], found[2]
+    field = f"body.{member}" if member else "body"
+    told = {"field": field, "type": kind, "message": said}
+    return Invalid(f"{field}: {said.rstrip('.')}.".replace("?.", "?"), fields=[told])
 
 
 class DriftRepairAgent:

@@ -268,7 +268,7 @@ class AirbyteClient:
             _source_update(source_id, connection_configuration, name),
             repeat=False,
         )
-        return check.job_info.connector_configuration_updated
+        return bool(check.job_info.connector_configuration_updated)
 
     async def _check(
         self, path: str, source_id: UUID, order: Mapping[str, Any], *, repeat: bool
@@ -443,7 +443,9 @@ class AirbyteClient:
         job = read.job_info or shapes.SynchronousJob()
         if bytes(read.catalog) == b"null" or not job.succeeded:
             raise _discover_failed(source_id, job.failure_reason, _run_id(job.id))
-        return Discovered(bytes(read.catalog), read.catalog_id, job.connector_configuration_updated)
+        return Discovered(
+            bytes(read.catalog), read.catalog_id, bool(job.connector_configuration_updated)
+        )
 
     async def _discover_by_command(self, source_id: UUID) -> Discovered:
         # Its id makes the command idempotent, so a lost answer may be asked for again.
@@ -463,7 +465,7 @@ class AirbyteClient:
         if bytes(output.catalog) == b"null" or output.status != "succeeded":
             raise _discover_failed(source_id, output.failure_reason, command["id"])
         return Discovered(
-            bytes(output.catalog), output.catalog_id, output.connector_configuration_updated
+            bytes(output.catalog), output.catalog_id, bool(output.connector_configuration_updated)
         )
 
     async def _completed(self, command: Mapping[str, str]) -> bool:

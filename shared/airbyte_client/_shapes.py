@@ -304,7 +304,7 @@ class SynchronousJob(msgspec.Struct, frozen=True, rename="camel"):
 
     id: Any = None
     succeeded: bool = True
-    connector_configuration_updated: bool = False
+    connector_configuration_updated: bool | None = None
     failure_reason: FailureReason | None = None
 
 
@@ -345,7 +345,7 @@ class DiscoverOutput(Command, frozen=True, rename="camel", kw_only=True):
     status: str
     catalog: msgspec.Raw = NOTHING
     catalog_id: UUID | None = None
-    connector_configuration_updated: bool = False
+    connector_configuration_updated: bool | None = None
     failure_reason: FailureReason | None = None
 
 
@@ -363,7 +363,7 @@ class ConnectionRead(msgspec.Struct, frozen=True, rename="camel"):
     source_id: UUID
     destination_id: UUID
     status: str
-    breaking_change: bool = False
+    breaking_change: bool | None = None
     source_catalog_id: UUID | None = None
     schedule_type: str | None = None
     sync_catalog: msgspec.Raw = msgspec.Raw(NO_STREAMS)
@@ -376,7 +376,7 @@ class ConnectionRead(msgspec.Struct, frozen=True, rename="camel"):
             self.source_id,
             self.destination_id,
             self.status,
-            self.breaking_change,
+            bool(self.breaking_change),
             self.source_catalog_id,
             self.schedule_type,
             bytes(self.sync_catalog),
@@ -436,7 +436,7 @@ class ConnectionStatusRead(msgspec.Struct, frozen=True, rename="camel"):
     active_job: _JobId | None = None
     last_sync_job_id: int | None = None
     last_sync_job_status: str | None = None
-    is_running: bool = False
+    is_running: bool | None = None
 
     def told(self) -> ConnectionStatus:
         """In AAM's words."""
@@ -466,7 +466,7 @@ class _JobRead(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class _FailureSummary(msgspec.Struct, frozen=True):
-    failures: list[FailureReason] = []
+    failures: list[FailureReason] | None = None
 
 
 class _AttemptRead(msgspec.Struct, frozen=True, rename="camel"):
@@ -525,8 +525,10 @@ def _job(job: _JobRead, attempts: Sequence[_AttemptRead]) -> Job:
         _total([attempt.bytes_synced for attempt in attempts]),
     )
     last = attempts[-1] if attempts else _AttemptRead()
-    failures = last.failure_summary.failures if last.failure_summary else []
-    failure = failures[0] if failures else FailureReason()
+    failures = (last.failure_summary.failures if last.failure_summary else None) or []
+    # Of several failures, some have no type.
+    typed = [one for one in failures if one.type is not None]
+    failure = (typed or failures or [FailureReason()])[0]
     is_known = job.status in _ENDED | _OPEN
     ended = job.status in _ENDED if is_known else last.ended_at is not None
     return Job(

@@ -18,7 +18,12 @@ from tests.integration.conftest import Mesh
 OTHER = str(uuid4())
 SOURCE = {"sourceId": OTHER, "name": CANARY, "sourceDefinitionId": str(uuid4())}
 ELSEWHERE = {**SOURCE, "workspaceId": OTHER}
-SECRET = {"message": f"invalid: {CANARY}", "exceptionStack": [CANARY], "title": CANARY}
+SECRET = {
+    "message": f"invalid: {CANARY}",
+    "exceptionClassName": "io.airbyte.validation.json.JsonValidationException",
+    "exceptionStack": [CANARY],
+    "title": CANARY,
+}
 
 
 def fault(path: str, kind: Any) -> Callable[[AirbyteServer], None]:

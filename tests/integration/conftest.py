@@ -22,9 +22,6 @@ from pydantic import Secret
 from redis.asyncio import Redis
 
 from local import servers
-from services.auth_broker import main as auth_broker
-from services.auth_broker.settings import BrokerSettings
-from services.auth_broker.stores import EnvironmentStore
 from services.drift_repair_agent import main as drift_repair_agent
 from services.orchestrator import main as orchestrator
 from services.rag_engine import main as rag_engine
@@ -35,14 +32,12 @@ from shared.errors import UpstreamUnknown
 from shared.events import STREAM
 from tests import access, leaks
 from tests.fakes.airbyte_server import POSTGRES, WORKSPACE_ID, AirbyteServer
+from tests.integration import brokers
+from tests.integration.brokers import CANARY, CREDENTIALS, broker_for
+
+__all__ = ["CANARY", "CREDENTIALS", "broker_for"]
 
 REPOSITORY = Path(__file__).parents[2]
-CANARY = leaks.canary("Salesforce's client secret")
-CREDENTIALS = {
-    "CREDENTIAL_SALESFORCE_PROD__CLIENT_ID": leaks.canary("Salesforce's client id"),
-    "CREDENTIAL_SALESFORCE_PROD__CLIENT_SECRET": CANARY,
-    "CREDENTIAL_SALESFORCE_PROD__REFRESH_TOKEN": leaks.canary("Salesforce's refresh token"),
-}
 ORDER = {
     "source_type": "Salesforce",
     "connection_name": "Salesforce production",
@@ -237,31 +232,13 @@ def as_service(settings: Settings, service: str) -> Settings:
     return settings.model_copy(update={"supabase_db_url": Secret(servers.as_service(url, service))})
 
 
-def broker_for(
-    registry_url: str, credentials: Mapping[str, str] = CREDENTIALS, **more: Any
-) -> FastAPI:
-    """The auth_broker with these variables as its environment."""
-    told = {
-        "supabase_db_url": servers.as_service(registry_url, "auth_broker"),
-        "log_level": "DEBUG",
-        **access.service_keys(),
-        **more,
-    }
-    app = auth_broker.build(BrokerSettings(_env_file=None, **told), EnvironmentStore(credentials))
-    _brokers.append(app)
-    return app
-
-
-_brokers: list[FastAPI] = []
-
-
 @pytest.fixture(autouse=True)
 async def brokers_are_closed() -> AsyncIterator[None]:
     """A test's brokers let go of the registry; those of wider scopes were made before."""
-    _brokers.clear()
-    yield
-    for broker in _brokers:
-        await broker.state.db.close()
+    with brokers.made_here() as made:
+        yield
+        for broker in made:
+            await brokers.close(broker)
 
 
 def add_destination(airbyte: AirbyteServer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,17 @@ async def test_a_login_that_fails_is_named(
         with pytest.raises((expected, SetupFailed)) as setup:
             await ready_airbyte(settings_of(airbyte, tmp_path), client)
         assert words in str(setup.value)
+
+
+async def test_calls_at_once_share_a_failure() -> None:
+    """Twenty calls that wait for a token ask for it no more often than one."""
+    async with AirbyteServer(auth="token") as airbyte, client_of(airbyte) as client:
+        token(401, REFUSED)(airbyte)
+        failures = await asyncio.gather(
+            *(client.list_sources(WORKSPACE) for _ in range(20)), return_exceptions=True
+        )
+        assert {type(failure) for failure in failures} == {UpstreamDenied}
+        assert len(airbyte.called("applications/token")) == 1
 
 
 async def test_a_release_that_refuses_right_ones_is_named() -> None:

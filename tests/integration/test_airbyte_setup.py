@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 from pathlib import Path
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -191,7 +191,8 @@ async def test_it_does_not_wait_for_ever(folder: Path) -> None:
 async def test_a_refusal_is_one_line(airbyte: AirbyteServer, folder: Path) -> None:
     """Airbyte's no ends the run, and its text, which quotes the configuration, stays out."""
     async with airbyte:
-        refusal = {"message": f"does not fulfill the specification: {PASSWORD}"}
+        text = f"does not fulfill the specification: {PASSWORD}"
+        refusal = {"message": text, "errorId": str(uuid4())}
         airbyte.answer("destinations/create", refusal, status=422, effect=False)
         status, said = await set_up(airbyte, folder)
 

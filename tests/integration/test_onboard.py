@@ -9,6 +9,8 @@ import pytest
 from tests.fakes.airbyte_server import MAX_FIELDS, Fault, catalog, stream
 from tests.integration.conftest import CANARY, CREDENTIALS, Mesh
 
+REFERENCE = "https://reference.airbyte.com/reference/errors"
+
 
 async def test_onboard_wires_and_records_version_1(mesh: Mesh) -> None:
     """Source, connection and registry agree, and the connector got the real secrets."""
@@ -112,6 +114,35 @@ async def test_an_unknown_step_is_looked_for_and_goes_on(
     assert list(mesh.airbyte.connections) == [connection["airbyte_connection_id"]]
     assert (connection["status"], connection["catalog_version"]) == ("ACTIVE", 1)
     assert len(mesh.airbyte.called(path)) == (1 if after_effect else 2)
+
+
+@pytest.mark.parametrize(
+    "path,kind,detail,part",
+    [
+        ("connections/create", "error:cron-validation/invalid-expression", "AAMCANARY", "schedule"),
+        ("connections/create", REFERENCE, "Primary key for stream: AAMCANARY is …", "streams"),
+        ("sources/create", REFERENCE, "The provided configuration does not fulfill …", None),
+        (
+            "sources/create",
+            REFERENCE,
+            "The provided configuration does not fulfill the specification. Errors: AAMCANARY",
+            "credential",
+        ),
+    ],
+)
+async def test_a_refusal_names_the_part_of_the_order(
+    mesh: Mesh, path: str, kind: str, detail: str, part: str | None
+) -> None:
+    """By Airbyte's known words, none of which is passed on; nothing is left behind."""
+    refusal = {"status": 400, "type": kind, "title": "bad-request", "detail": detail}
+    mesh.airbyte.answer(path, refusal, status=400, effect=False)
+
+    answer = await mesh.orchestrator.post("/connections/onboard", json=mesh.order)
+
+    assert (answer.status_code, answer.json()["code"]) == (422, "upstream_rejected")
+    assert answer.json().get("part") == part
+    assert "AAMCANARY" not in answer.text
+    assert mesh.airbyte.sources == {}
 
 
 async def test_a_name_is_taken_while_its_connection_lives(mesh: Mesh) -> None:

@@ -464,7 +464,7 @@ async def test_an_unanswered_repair_expires_by_doing_nothing(mesh: Mesh) -> None
 @pytest.mark.parametrize(
     "order, code",
     [
-        ({}, "invalid_request"),
+        ({"by": 7}, "invalid_request"),
         ({"by": ""}, "invalid_request"),
         ({"by": "Ada\x00"}, "forbidden_character"),
         ({"by": "Ada\u202e"}, "invalid_request"),

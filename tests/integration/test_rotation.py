@@ -155,7 +155,8 @@ async def test_what_does_not_fit_the_connector_is_refused_the_same_way(
     """Airbyte's own 422 on the check is a check that failed; its words stay out."""
     await mesh.onboard()
     store[TOKEN] = "AAMCANARY-new"
-    mesh.airbyte.answer(CHECK, {"message": "AAMCANARY is not a string"}, status=422, times=None)
+    refusal = {"message": "AAMCANARY is not a string", "errorId": str(uuid4())}
+    mesh.airbyte.answer(CHECK, refusal, status=422, times=None)
 
     (told,) = await rotate(mesh, status=422)
 

@@ -133,7 +133,8 @@ class Exclusions:
     def without(self, stream: ConfiguredStream, *, but: Collection[str] = ()) -> ConfiguredStream:
         """The stream, cut down to the fields that may be selected; as it is where all may be.
 
-        `but` are fields that stay though they are never selected.
+        `but` are fields that stay though they are never selected. A cursor or key that is left out
+        and that the stream's modes do not need is not named any more.
 
         Raises:
             InvalidCatalog: the code is `never_selected`: the stream needs such a field for its
@@ -144,7 +145,8 @@ class Exclusions:
             return stream
         pair = PAIR.decode(stream.raw)
         selected = [SelectedField(field_path=(name,)) for name in left(stream, hidden)]
-        config = reconfigured(pair.config, fieldSelectionEnabled=True, selectedFields=selected)
+        changes = {"fieldSelectionEnabled": True, "selectedFields": selected}
+        config = reconfigured(pair.config, **changes, **_unnamed(stream, hidden))
         return read_stream(encode_pair(pair.stream, config))
 
     def restored(self, wanted: Catalog, head: Catalog) -> Catalog:
@@ -209,6 +211,17 @@ def left(stream: ConfiguredStream, hidden: Collection[str]) -> list[str]:
         message = f"No field of {stream.id} is left that may be selected."
         raise InvalidCatalog.because(CODE, place, message, stream=stream.id)
     return names
+
+
+def _unnamed(stream: ConfiguredStream, hidden: Collection[str]) -> dict[str, tuple[()]]:
+    """The settings that name a hidden field, which no mode of the stream needs."""
+    cursor, key = stream.config.cursor_field or (), stream.config.primary_key or ()
+    changes: dict[str, tuple[()]] = {}
+    if cursor and cursor[0] in hidden:
+        changes["cursorField"] = ()
+    if any(path and path[0] in hidden for path in key):
+        changes["primaryKey"] = ()
+    return changes
 
 
 def needs(stream: ConfiguredStream) -> tuple[Path, ...]:
