@@ -20,13 +20,17 @@ up: $(VENV)/.local ## Run the whole mesh on this machine, until Ctrl-C; REPLICAS
 demo: $(VENV)/.local ## The main job from start to end on a throw-away mesh, each step checked
 	@exec env $(TIED) $(BIN)/python -m local demo
 
-# They mostly wait, so two halves run side by side; with arguments it is one run.
-FIRST_HALF := tests/integration tests/unit
-test: $(VENV)/.dev install-connectors ## Every test; T="..." passes arguments to pytest
-	@if [ -n "$(T)" ]; then exec $(BIN)/python -m pytest $(T); fi; \
-	AAM_FREE_PORTS=20000-26000 $(BIN)/python -m pytest $(addprefix --ignore ,$(FIRST_HALF)) > .tests.log 2>&1 & half=$$!; \
-	AAM_FREE_PORTS=26000-32000 $(BIN)/python -m pytest $(FIRST_HALF); first=$$?; \
-	wait $$half; second=$$?; cat .tests.log; rm -f .tests.log; [ $$first$$second = 00 ]
+# The tests mostly wait, so more of them run side by side than there are cores. A module stays in
+# one process, since it may share a mesh. With arguments pytest runs as they say.
+SUITE := -n 4 --dist loadfile
+test: $(VENV)/.dev install-connectors ## What every change must pass, in random order; T="..." passes arguments to pytest
+	@exec env $(TIED) $(BIN)/python -m pytest $(or $(T),$(SUITE))
+
+test-all: $(VENV)/.dev install-connectors ## That, then each part at depth: faults, histories, requests, bodies, lossy, mutants, corpus
+	@exec env $(TIED) $(BIN)/python -m tests.full $(SUITE)
+
+test-repeat: $(VENV)/.dev install-connectors ## The suite N=10 times in other orders, a line each
+	@exec env $(TIED) $(BIN)/python -m tests.repeat $(or $(N),10) $(or $(T),$(SUITE))
 
 check: $(VENV)/.dev $(SEMGREP)/.made ## Format, lint, types, imports, own rules, migrations, image, compose, licences
 	@$(BIN)/ruff format --check .
@@ -42,12 +46,8 @@ check: $(VENV)/.dev $(SEMGREP)/.made ## Format, lint, types, imports, own rules,
 	@if docker compose version >/dev/null 2>&1; then docker compose config -q; \
 	else echo "No docker compose here: docker-compose.yml was not checked by it."; fi
 
-# Its cells mostly wait, so two halves run side by side.
 faults: $(VENV)/.dev ## The whole fault matrix and 200 random histories
-	@AAM_FREE_PORTS=20000-26000 AAM_FAULTS=2/2 $(BIN)/python -m pytest -q tests/faults/test_matrix.py > .faults.log 2>&1 & half=$$!; \
-	AAM_FREE_PORTS=26000-32000 AAM_FAULTS=1/2 $(BIN)/python -m pytest -q tests/faults/test_matrix.py; first=$$?; \
-	wait $$half; second=$$?; cat .faults.log; rm -f .faults.log; \
-	AAM_FAULTS=all $(BIN)/python -m pytest -q tests/faults/test_histories.py && [ $$first$$second = 00 ]
+	@AAM_FAULTS=all $(BIN)/python -m pytest -q -n 4 --dist load tests/faults/test_matrix.py tests/faults/test_histories.py
 
 lossy: $(VENV)/.dev ## The services' tests again, with 5 % of Airbyte's calls lost (AAM_SEED=... for another run)
 	@AAM_FAULT_RATE=0.05 $(BIN)/python -m pytest -q tests/integration --ignore tests/integration/local $(T)
@@ -96,7 +96,7 @@ clean: ## Delete what a stopped mesh keeps (.aam/)
 	@if [ -e $(VENV)/.local ]; then $(BIN)/python -m local clean; else rm -rf .aam; fi
 
 
-.PHONY: help up key demo test check faults lossy corpus mutants sbom fix bench migrate sweep reconcile events install-connectors clean
+.PHONY: help up key demo test test-all test-repeat check faults lossy corpus mutants sbom fix bench migrate sweep reconcile events install-connectors clean
 
 # The interpreter is checked before anything is made: the Salesforce connector has no release for 3.14.
 $(BIN)/python:

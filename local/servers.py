@@ -473,11 +473,14 @@ def _made(data_dir: Path, *, mode: int) -> Path:
 
 
 def drawn_once(path: Path) -> str:
-    """What is in a file of secret text, drawn now if it is not there; for its owner alone."""
-    if path.exists():
-        return path.read_text()
-    path.touch(mode=0o600)
-    path.write_text(secrets.token_hex(24))
+    """The secret text of a file, drawn now where there is none; never half, for its owner alone."""
+    if path.exists() and (drawn := path.read_text()):
+        return drawn
+    draft = path.with_name(f"{path.name}.new")
+    draft.unlink(missing_ok=True)
+    draft.touch(mode=0o600)
+    draft.write_text(secrets.token_hex(24))
+    draft.replace(path)
     return path.read_text()
 
 
@@ -539,7 +542,13 @@ def _postgres_bin() -> Path:
         for path in [draft, *draft.rglob("*")]:
             if not path.is_symlink():
                 path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
-        draft.rename(home)
+        try:
+            draft.rename(home)
+        except OSError:
+            # Another process has copied them meanwhile.
+            shutil.rmtree(draft)
+            if not home.exists():
+                raise
     return home / package.name / "pginstall" / "bin"
 
 

@@ -91,4 +91,5 @@ def _log(log_event: str, error: Exception, fields: Mapping[str, object]) -> None
     if isinstance(error, AamError):
         log.warning(log_event, code=error.code, **fields)
     else:
+        # nosemgrep: logged-exception-text, logged-trace - logs.py writes types and frames alone
         log.error(log_event, code="bug", exc_info=error, **fields)

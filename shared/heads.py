@@ -17,6 +17,8 @@ async def means(held: AirbyteConnection, fingerprint: str) -> bool:
         return False
 
 
-def foreign_code(status: str) -> Literal["locked", "status_unknown"]:
+def foreign_code(status: str) -> Literal["locked", "upstream_missing", "status_unknown"]:
     """What a connection's status in Airbyte is called where it is neither active nor inactive."""
+    if status == "deprecated":
+        return "upstream_missing"  # Airbyte goes on showing a connection that was deleted
     return "locked" if status == "locked" else "status_unknown"

@@ -10,9 +10,12 @@ from __future__ import annotations
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from opentelemetry.metrics import CallbackOptions, Counter, Histogram, Meter, Observation
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 OTHER: Final = "other"
 FIXED_BY_CODE: Final = None
@@ -331,12 +334,29 @@ BACKLOGS: Final = {
 }
 """What `registry.waiting` knows of, by its names there."""
 
+_THIS_MACHINE: Final = frozenset({"127.0.0.1", "localhost", "::1", "[::1]"})
 _served: Final[set[tuple[str, int]]] = set()
 
 
 def are_kept() -> bool:
     """Whether anybody can read them."""
     return bool(_served)
+
+
+def _for_this_machine(app: WSGIApplication) -> WSGIApplication:
+    """The app for programs that call it by a name of this machine.
+
+    So that no web page reads it by a name of its own that was pointed at this machine.
+    """
+
+    def guarded(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        name = environ.get("HTTP_HOST", "").rpartition(":")[0] or environ.get("HTTP_HOST", "")
+        if name.lower() not in _THIS_MACHINE or "HTTP_ORIGIN" in environ:
+            start_response("421 Misdirected Request", [("Content-Length", "0")])
+            return []
+        return app(environ, start_response)
+
+    return guarded
 
 
 def serve(host: str, port: int) -> None:
@@ -354,9 +374,11 @@ def serve(host: str, port: int) -> None:
     from prometheus_client import REGISTRY, start_http_server  # noqa: PLC0415
 
     try:
-        start_http_server(port, addr=host)
+        server, _ = start_http_server(port, addr=host)
     except OSError:
         raise SystemExit(f"METRICS_PORT: port {port} of {host} cannot be had") from None
+    if host in _THIS_MACHINE and (app := server.get_app()) is not None:
+        server.set_app(_for_this_machine(app))
     if not _served:
         reader = PrometheusMetricReader(
             disable_target_info=True, scope_info_enabled=False, registry=REGISTRY

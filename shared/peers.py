@@ -238,6 +238,8 @@ class RenameDecision(TypedDict):
     decided_by: str
     requested_by: NotRequired[str | None]
     """Whose credentials asked for it."""
+    decided_at: NotRequired[str | None]
+    """When, in ISO 8601: what is told late is not the newest decision for it."""
     why: NotRequired[str | None]
     connection_id: NotRequired[str | None]
     schemas: NotRequired[Mapping[str, Any] | None]

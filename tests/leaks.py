@@ -240,6 +240,11 @@ def add_mesh(state: Path) -> None:
     for name in ("airbyte", "sample_org"):
         with suppress(OSError):
             know(f"the token of {name}", (state / name / "auth").read_text().strip()[-43:])
+    with suppress(OSError):
+        shared_password = (state / "postgres" / "services_password").read_text()
+        for service in servers.SERVICES:
+            login = servers.password_of(service, shared_password)
+            know(f"the registry's login of {service}", login)
     for file in state.glob("keys/*/*.pem"):
         know("a service's signing key", file.read_text().splitlines()[1][-43:])
     for name in (

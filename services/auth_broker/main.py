@@ -115,10 +115,11 @@ def build(settings: BrokerSettings, environment: EnvironmentStore | None = None)
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         renewing = None if vault is None else asyncio.create_task(vault.keep_logged_in())
         yield
-        if renewing is not None:
+        if vault is not None and renewing is not None:
             renewing.cancel()
             with suppress(asyncio.CancelledError):
                 await renewing
+            vault.close()
         await db.close()
 
     checks: dict[str, Check] = {name: store.ping for name, store in stores.items()}

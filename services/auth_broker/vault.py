@@ -84,6 +84,10 @@ class VaultStore:
         """See that the vault answers, is not sealed, and takes our token."""
         await asyncio.to_thread(self._ping)
 
+    def close(self) -> None:
+        """Close the connections to the vault; the next call opens another."""
+        self._vault.adapter.close()
+
     async def keep_logged_in(self) -> None:
         """Renew the token for as long as the process runs; a new wrapped secret id is taken up."""
         while True:

@@ -185,12 +185,13 @@ def lessons(item: Item) -> list[tuple[str, Path | None, Literal["accepted", "rej
     """What a person's decision says: a name of its own, what it is about, and how it was decided.
 
     A decision that only followed a weak suggestion, or turned it down with the rest of the repair,
-    says nothing about what the field became.
+    says nothing about what the field became; nor does one that was made before anybody was asked.
     """
     made, suggestion = item.decision, item.suggestion
     if made is None or made.by == BY_POLICY or not item.is_removal:
         return []
-    if suggestion is not None and not (suggestion.taken_by_approve or made.is_named):
+    is_weak = suggestion is not None and not suggestion.taken_by_approve
+    if (is_weak or item.suggestion_missing) and not made.is_named:
         return []
     is_followed = made.action != "keep"
     learned: list[tuple[str, Path | None, Literal["accepted", "rejected"]]] = []

@@ -45,7 +45,7 @@ from shared.background import Look
 from shared.config import Settings, load, networks
 from shared.database import Database
 from shared.gate import access_for, signer_for
-from shared.gauges import Gauges, watching_airbyte
+from shared.gauges import Gauges
 from shared.input import CATALOG
 from shared.jobs import Jobs
 from shared.models import RepairState
@@ -58,6 +58,7 @@ router = APIRouter(tags=["repairs"])
 
 _PLANS_AT_ONCE = 4
 _PLANNED_EVERY = timedelta(seconds=5)
+_ALL_PLANNED_EVERY = timedelta(minutes=5)
 _EXPIRED_EVERY = timedelta(seconds=5)
 _ASKED_EVERY = timedelta(seconds=30)
 _TOLD_EVERY = timedelta(seconds=5)
@@ -465,13 +466,13 @@ def build(settings: Settings) -> FastAPI:
                 operations.look,
                 *deliveries.looks,
                 Look(planner.look, _PLANNED_EVERY, name="plan"),
+                Look(planner.look_at_all, _ALL_PLANNED_EVERY, name="plan_all"),
                 Look(carrier.look, settings.job_poll_interval),
                 Look(carrier.end_stranded, _EXPIRED_EVERY, name="end_stranded"),
                 Look(Expiring(db).look, _EXPIRED_EVERY, name="expire"),
                 Look(planner.ask_again, _ASKED_EVERY, name="ask_again"),
                 Look(suggesting.learn, _TOLD_EVERY, name="learn"),
                 *Gauges(db, "repairs", "messages").looks,
-                *watching_airbyte(airbyte.health),
             ) as stop_looking,
             jobs.running(),
             operations.running(),

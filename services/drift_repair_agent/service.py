@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from difflib import get_close_matches
 from typing import Annotated, Self
 from uuid import UUID
@@ -27,6 +28,7 @@ from shared.errors import Invalid, NotFound, StaleCatalog
 from shared.events import EventType
 from shared.models import Connection, ConnectionStatus, Snapshot
 from shared.operations import Answer, Intent, Key, Operations
+from shared.validation import unknown
 
 
 class ApplyOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -51,15 +53,29 @@ class ApplyOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         try:
             return msgspec.json.decode(body, type=cls)
         except msgspec.ValidationError as error:
-            raise Invalid(f"The order is not valid: {_told(error)}.") from None
+            raise _invalid(str(error)) from None
         except msgspec.DecodeError:
             raise Invalid("The body is not valid JSON.", code="invalid_json") from None
 
 
-def _told(error: msgspec.ValidationError) -> str:
-    """The place, and what was expected there; an unknown field's name is the caller's word."""
-    message = str(error)
-    return "it has an unknown field" if "unknown field" in message else message
+_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(\w+)`")
+_MISPLACED = re.compile(r"(.*) - at `\$\.(\w+)`")
+
+
+def _invalid(message: str) -> Invalid:
+    """What is wrong with an order, by msgspec's message: the member, and what was expected."""
+    kind, member, said = "invalid_order", "", message
+    if found := _UNKNOWN.match(message):
+        kind = "extra_forbidden"
+        member, said = unknown("member", found[1], ApplyOrder.__struct_fields__)
+    elif found := _MISSING.match(message):
+        kind, member, said = "missing", found[1], "Field required"
+    elif found := _MISPLACED.fullmatch(message):
+        said, member = found[1], found[2]
+    field = f"body.{member}" if member else "body"
+    told = {"field": field, "type": kind, "message": said}
+    return Invalid(f"{field}: {said.rstrip('.')}.".replace("?.", "?"), fields=[told])
 
 
 class DriftRepairAgent:
@@ -98,7 +114,8 @@ class DriftRepairAgent:
             airbyte_connection_id = expect_healable(row, order.expected_version)
             source_catalog_id = await _source_catalog_id(session, row, order.snapshot_id, wanted)
             is_new = await registry.head_fingerprint(session, row) != fingerprint
-        await expect_selectable(wanted, exclusions)
+            bodies = await _offered(session, row, wanted)
+        await expect_selectable(wanted, exclusions, bodies=bodies)
         if is_new:
             await expect_no_sync(self._airbyte, row.id, airbyte_connection_id)
         heal = Heal(
@@ -148,23 +165,26 @@ class DriftRepairAgent:
         """What the head, and what was discovered, names of the order's streams."""
         try:
             asked = await in_slices(catalogs.parse.steps(memoryview(order.sync_catalog)))
-            names = sorted({stream.id.name for stream in asked.streams})
             async with self._db.read() as session:
                 row = await registry.find_connection(session, order.connection_id)
                 head = await registry.read_version(session, row.id, row.catalog_version)
-                snapshot = None
-                if order.snapshot_id is not None:
-                    snapshot = await registry.find_snapshot(session, order.snapshot_id)
-                elif row.airbyte_source_id is not None:
-                    snapshot = await registry.latest_snapshot(session, row.airbyte_source_id)
-                bodies = (
-                    await registry.stream_bodies(session, snapshot, names=names) if snapshot else []
-                )
+                bodies = await _offered(session, row, asked)
             configured = await in_slices(catalogs.parse.steps(head.sync_catalog.encode()))
             offered = [catalogs.read_stream(body) for body in bodies]
         except (InvalidCatalog, NotFound):
             return Familiar()
         return Familiar.of([*configured.streams, *offered])
+
+
+async def _offered(session: AsyncSession, row: Connection, asked: Catalog) -> list[bytes]:
+    """The streams of a catalog as the connection's source was last seen to offer them."""
+    if row.airbyte_source_id is None:
+        return []
+    snapshot = await registry.latest_snapshot(session, row.airbyte_source_id)
+    if snapshot is None:
+        return []
+    names = sorted({stream.id.name for stream in asked.streams})
+    return await registry.stream_bodies(session, snapshot, names=names)
 
 
 async def _source_catalog_id(

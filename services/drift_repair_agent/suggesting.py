@@ -21,8 +21,8 @@ from services.drift_repair_agent.items import Item, Suggestion, identity
 from services.drift_repair_agent.situation import Situation
 from shared import batches, logs, registry
 from shared.database import Database
-from shared.domain.catalog import StreamId
-from shared.domain.drift import ITEM, Change, Verdict
+from shared.domain.catalog import StreamId, read_stream
+from shared.domain.drift import Change, Verdict, schema_at
 from shared.errors import AamError, Conflict, Invalid, Upstream
 from shared.models import Repair
 from shared.peers import RagEngine, Rename, RenameDecision
@@ -211,18 +211,16 @@ def _path(change: Change) -> tuple[str, ...]:
 
 def _element(change: Change, pair: bytes) -> dict[str, Any]:
     """A field, or a stream, with its schema as its own side has it."""
-    schema = msgspec.json.decode(pair)["stream"].get("jsonSchema") or {}
     told: dict[str, Any] = {"path": list(_path(change))}
-    if len(change.path) == 1 and change.path[0] in schema.get("properties", {}):
-        told["position"] = list(schema["properties"]).index(change.path[0])
-    for step in change.path:
-        inner = schema.get("items") if step == ITEM else schema.get("properties", {}).get(step)
-        schema = inner if isinstance(inner, dict) else {}
-    return told | {"schema": schema}
+    if len(change.path) == 1:
+        fields = read_stream(pair).stream.properties() or {}
+        if change.path[0] in fields:
+            told["position"] = list(fields).index(change.path[0])
+    return told | {"schema": schema_at(pair, change.path)}
 
 
 def _unchanged(pair: bytes, removed: Sequence[Change]) -> set[str]:
-    fields = (msgspec.json.decode(pair)["stream"].get("jsonSchema") or {}).get("properties") or {}
+    fields = read_stream(pair).stream.fields() or {}
     return fields.keys() - {change.path[0] for change in removed}
 
 
@@ -240,6 +238,7 @@ def _decisions(repair: Repair, item: Item, *, source_type: str) -> list[RenameDe
             "verdict": verdict,
             "decided_by": made.by,
             "requested_by": made.asked_by,
+            "decided_at": made.at.isoformat(),
             "why": made.why,
             "connection_id": str(repair.connection_id),
         }

@@ -80,9 +80,10 @@ async def learn(decision: Learn, service: Service, request: Request) -> Learned:
     The same decision told twice is learned once; another one under the same id is refused with 409
     `decision_differs`. Where decisions contradict each other, the newest about a pair counts.
     """
-    if decision.requested_by is not None and not caller_of(request).is_service:
+    is_told_more = decision.requested_by is not None or decision.decided_at is not None
+    if is_told_more and not caller_of(request).is_service:
         raise Invalid(
-            "`requested_by` is what AAM knows of the caller: leave it out.",
+            "`requested_by` and `decided_at` are what AAM knows of the caller: leave them out.",
             code="requested_by_given",
         )
     return Learned(learned=await service.learn(decision))

@@ -85,6 +85,7 @@ class RagEngine:
             decided_by=access.named(decision.decided_by),
             requested_by=decision.requested_by or access.asked_by(),
             why=decision.why,
+            created_at=decision.decided_at,
         )
         async with self._db.transaction() as session:
             learned = await registry.learn(session, row)

@@ -246,6 +246,10 @@ class Learn(BaseModel):
         default=None,
         description="Whose credentials asked for it: only a service of AAM's may say so.",
     )
+    decided_at: datetime | None = Field(
+        default=None,
+        description="When it was decided: only a service of AAM's may say so. Left out: now.",
+    )
     why: Annotated[str, Field(max_length=2000)] | None = None
     connection_id: UUID | None = Field(
         default=None,

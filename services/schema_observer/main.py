@@ -43,7 +43,7 @@ from shared.config import Settings, load
 from shared.database import Database
 from shared.domain.drift import Severity
 from shared.gate import access_for
-from shared.gauges import Gauges, watching_airbyte
+from shared.gauges import Gauges
 from shared.jobs import Jobs
 from shared.operations_http import Wait
 from shared.paging import After, Limit, Page
@@ -277,7 +277,6 @@ def build(settings: Settings) -> FastAPI:
                 db,
                 *scheduling.looks,
                 *Gauges(db, "sources", "drifts").looks,
-                *watching_airbyte(airbyte.health),
             ) as stop_looking,
             jobs.running(),
             scheduling.running(),

@@ -425,7 +425,7 @@ class Operations:
             raise
         except (Superseded, HandedOver):
             raise
-        except Exception as error:
+        except Exception as error:  # the outermost loop of a try to abandon: tries are bounded
             if isinstance(error, AamError):
                 log.warning("not_abandoned", kind=operation.kind, code=error.code)
             else:

@@ -34,6 +34,8 @@ async def learn(session: AsyncSession, decision: Knowledge) -> bool:
         Conflict: another decision has this id.
     """
     told = {name: getattr(decision, name) for name in _TOLD}
+    if decision.created_at is not None:
+        told["created_at"] = decision.created_at
     inserted = await session.scalar(
         insert(Knowledge).values(told).on_conflict_do_nothing().returning(Knowledge.id)
     )

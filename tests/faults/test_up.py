@@ -227,7 +227,13 @@ def _assert_secrets_are_where_they_belong(up: Up, found: set[int], told: dict[st
         "credential": "CREDENTIAL_",
     }
     callers = {"orchestrator", "drift_repair_agent", "schema_observer"}
-    holders = {
+    shared_password = (postgres / "services_password").read_text()
+    of_services = {one: servers.password_of(one, shared_password) for one in SERVICES}
+    secrets |= {f"login of {one}": password for one, password in of_services.items()}
+    secrets["what the logins are derived from"] = shared_password
+    holders: dict[str, set[str]] = {
+        **{f"login of {one}": {one} for one in SERVICES},
+        "what the logins are derived from": set(),
         "owner of the registry": set(),
         "warehouse": {"airbyte"},
         "events": callers | {"rag_engine"},

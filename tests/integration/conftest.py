@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,9 +23,6 @@ from pydantic import Secret
 from redis.asyncio import Redis
 
 from local import servers
-from services.auth_broker import main as auth_broker
-from services.auth_broker.settings import BrokerSettings
-from services.auth_broker.stores import EnvironmentStore
 from services.drift_repair_agent import main as drift_repair_agent
 from services.orchestrator import main as orchestrator
 from services.rag_engine import main as rag_engine
@@ -35,14 +33,12 @@ from shared.errors import UpstreamUnknown
 from shared.events import STREAM
 from tests import access, leaks
 from tests.fakes.airbyte_server import POSTGRES, WORKSPACE_ID, AirbyteServer
+from tests.integration import brokers
+from tests.integration.brokers import CANARY, CREDENTIALS, broker_for
+
+__all__ = ["CANARY", "CREDENTIALS", "broker_for"]
 
 REPOSITORY = Path(__file__).parents[2]
-CANARY = leaks.canary("Salesforce's client secret")
-CREDENTIALS = {
-    "CREDENTIAL_SALESFORCE_PROD__CLIENT_ID": leaks.canary("Salesforce's client id"),
-    "CREDENTIAL_SALESFORCE_PROD__CLIENT_SECRET": CANARY,
-    "CREDENTIAL_SALESFORCE_PROD__REFRESH_TOKEN": leaks.canary("Salesforce's refresh token"),
-}
 ORDER = {
     "source_type": "Salesforce",
     "connection_name": "Salesforce production",
@@ -56,6 +52,11 @@ TABLES = (
     " plans, repairs, webhooks, webhook_deliveries, knowledge, credential_audit, setting_changes"
 )
 
+
+# What a mesh does every five seconds, its tests would wait for.
+for name in ("_PLANNED_EVERY", "_EXPIRED_EVERY", "_TOLD_EVERY"):
+    assert hasattr(drift_repair_agent, name)
+    setattr(drift_repair_agent, name, timedelta(seconds=0.5))
 
 FAULT_RATE = float(os.environ.get("AAM_FAULT_RATE", "0"))
 FAULT_SEED = int(os.environ.get("AAM_SEED", "20261123"))
@@ -220,8 +221,8 @@ def settings_for(
         "discover_timeout": "10",
         "quiet_time": "0.3",
         "operation_deadline": "60",
-        "job_poll_interval": "0.05",
-        "event_relay_interval": "0.05",
+        "job_poll_interval": "0.1",
+        "event_relay_interval": "0.1",
         "rotation_digest_key": "for the tests of this run and no other",
         "log_level": "DEBUG",
         **access.service_keys(),
@@ -237,31 +238,13 @@ def as_service(settings: Settings, service: str) -> Settings:
     return settings.model_copy(update={"supabase_db_url": Secret(servers.as_service(url, service))})
 
 
-def broker_for(
-    registry_url: str, credentials: Mapping[str, str] = CREDENTIALS, **more: Any
-) -> FastAPI:
-    """The auth_broker with these variables as its environment."""
-    told = {
-        "supabase_db_url": servers.as_service(registry_url, "auth_broker"),
-        "log_level": "DEBUG",
-        **access.service_keys(),
-        **more,
-    }
-    app = auth_broker.build(BrokerSettings(_env_file=None, **told), EnvironmentStore(credentials))
-    _brokers.append(app)
-    return app
-
-
-_brokers: list[FastAPI] = []
-
-
 @pytest.fixture(autouse=True)
 async def brokers_are_closed() -> AsyncIterator[None]:
     """A test's brokers let go of the registry; those of wider scopes were made before."""
-    _brokers.clear()
-    yield
-    for broker in _brokers:
-        await broker.state.db.close()
+    with brokers.made_here() as made:
+        yield
+        for broker in made:
+            await brokers.close(broker)
 
 
 def add_destination(airbyte: AirbyteServer) -> None:

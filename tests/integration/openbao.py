@@ -69,6 +69,7 @@ class OpenBao:
         if self._process is not None:
             self._process.kill()
             self._process = None
+        self.root.adapter.close()
 
     def seal(self) -> None:
         """Lock it: it answers, and shows nothing."""

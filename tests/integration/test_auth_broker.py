@@ -9,12 +9,10 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-import asyncpg
 import httpx
 import pytest
-from fastapi import FastAPI
 
 from local import servers
 from services.auth_broker.service import AuthBroker
@@ -23,11 +21,9 @@ from shared.access import Scope
 from shared.config import postgres_address
 from shared.database import Database
 from shared.errors import Invalid, NotFound
-from shared.tokens import Signer
 from tests import access
-from tests.integration.conftest import REPOSITORY, broker_for, migrate
-
-Sql: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+from tests.integration.brokers import Sql, ask, audited, broker_for, token
+from tests.integration.conftest import REPOSITORY, migrate
 
 PREFIX = "CREDENTIAL_SALESFORCE_PROD__"
 CANARY = "AAMCANARY-broker"
@@ -60,36 +56,6 @@ async def config(
     """What a broker with this environment makes of a credential."""
     broker = AuthBroker({"env": EnvironmentStore(environment)}, "env", db)
     return await broker.get_salesforce_config(credential_id)
-
-
-def token(
-    credential_id: str | None = "salesforce-prod",
-    *,
-    audience: str = "auth_broker",
-    scope: str = Scope.CREDENTIALS_READ,
-    service: str = "orchestrator",
-) -> str:
-    """A token as a service makes one for each call."""
-    key = access.service_keys()["service_private_key_dir"] / f"{service}.pem"
-    return Signer(service, key).token(audience, scope, credential_id=credential_id)
-
-
-async def ask(
-    app: FastAPI, credential_id: str = "salesforce-prod", *, more: str = "", bearer: str = ""
-) -> httpx.Response:
-    """The answer to the orchestrator, with a token for this credential unless told otherwise."""
-    transport = httpx.ASGITransport(app)
-    headers = {"Authorization": f"Bearer {bearer or token(credential_id)}"}
-    async with httpx.AsyncClient(transport=transport, base_url="http://aam") as client:
-        return await client.get(
-            f"/credentials/{credential_id}/connector-config{more}", headers=headers
-        )
-
-
-async def audited(sql: Sql) -> list[tuple[str, str, str]]:
-    """Who asked for what, and what was answered, oldest first."""
-    rows = await sql.fetch("SELECT caller, credential_id, result FROM credential_audit ORDER BY id")
-    return [tuple(row) for row in rows]
 
 
 @pytest.mark.parametrize(

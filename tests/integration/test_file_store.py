@@ -16,8 +16,7 @@ from services.auth_broker.settings import BrokerSettings
 from services.auth_broker.stores import FileStore
 from shared.errors import Unavailable
 from tests import access
-from tests.integration.conftest import broker_for
-from tests.integration.test_auth_broker import Sql, ask
+from tests.integration.brokers import Sql, ask, broker_for
 
 FIELDS = {
     "client_id": "AAMCANARY-id",

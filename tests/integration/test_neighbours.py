@@ -96,9 +96,12 @@ async def test_a_repair_that_cannot_be_learned_blocks_no_later_one(mesh: Mesh) -
         shown = (await repairs(mesh, connection))[-1]
         assert (shown["id"], len(shown["not_learned"])) == (first["id"], 1)
         assert await mesh.sql.fetchval(IS_LEARNED, UUID(first["id"])) is False
+    # What is told late is no newer for it.
     await mesh.sql.execute("UPDATE repairs SET learn_next_at = now()")
     await until(mesh, IS_LEARNED, UUID(first["id"]))
     assert (await repairs(mesh, connection))[-1]["not_learned"] == []
+    rows = await mesh.sql.fetch("SELECT removed::text FROM knowledge ORDER BY created_at")
+    assert [row["removed"] for row in rows] == ['["AnnualRevenue"]', '["Name"]']
 
 
 # Planning and expiring

@@ -45,7 +45,7 @@ async def imported(mesh: Mesh, *, dry_run: bool = False) -> tuple[Json, Json]:
     order = {"airbyte_connection_id": made["connectionId"], "dry_run": dry_run}
     answer = await mesh.orchestrator.post("/connections/import", json=order)
     assert answer.status_code == 200, answer.text
-    (report,) = answer.json()
+    (report,) = answer.json()["items"]
     connection = {
         "id": report.get("connection_id"),
         "airbyte_connection_id": made["connectionId"],
@@ -77,7 +77,7 @@ async def test_onboarding_leaves_it_out_and_says_so(mesh: Mesh) -> None:
     path = f"/connections/{connection['id']}"
     version = (await mesh.orchestrator.get(f"{path}/catalog-versions/1")).json()
     assert "SSN__c" not in str(version["streams"][0]["config"])
-    (operation,) = (await mesh.orchestrator.get("/operations")).json()
+    (operation,) = (await mesh.orchestrator.get("/operations")).json()["items"]
     assert operation["notes"] == [note]
 
 
@@ -161,6 +161,22 @@ async def test_an_order_that_selects_it_is_refused_by_name(mesh: Mesh) -> None:
     assert await mesh.sql.fetchval("SELECT count(*) FROM sync_catalog_versions") == 1
 
 
+async def test_an_order_that_hides_it_is_refused_too(mesh: Mesh) -> None:
+    """The source sends all that it has in a field, whatever the order's schema says of it."""
+    connection = await mesh.onboard()
+    owner = {"type": "object", "properties": {"Name": {}, "Password": {}}}
+    mesh.airbyte.offers(offering(ACCOUNT | {"Owner__c": owner}))
+    order = await discovered(mesh, connection)
+    (account,) = [p for p in order["sync_catalog"]["streams"] if p["stream"]["name"] == "Account"]
+    del account["stream"]["jsonSchema"]["properties"]["Owner__c"]["properties"]["Password"]
+    account["config"] |= {"fieldSelectionEnabled": False, "selectedFields": []}
+
+    status, problem = await post(mesh, "/repair/apply_new_catalog", order)
+
+    assert (status, problem["code"]) == (422, "never_selected")
+    assert "'Owner__c' of 'Account'" in problem["detail"]
+
+
 async def test_what_discover_answers_leaves_it_out_and_can_be_applied(mesh: Mesh) -> None:
     """Also where the connection syncs it now, since it was imported so."""
     connection, _ = await imported(mesh)
@@ -184,7 +200,7 @@ async def test_a_policy_of_its_own_decides(mesh: Mesh) -> None:
     status, _ = await post(mesh, "/repair/apply_new_catalog", order)
 
     assert status == 200
-    assert synced(mesh, connection) >= SECRETS.keys()
+    assert synced(mesh, connection) >= set(SECRETS)
 
 
 # Imports and rollbacks

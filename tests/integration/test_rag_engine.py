@@ -267,6 +267,7 @@ async def test_a_decision_is_the_callers_unless_somebody_is_named(rag: httpx.Asy
 
     for more, code in (
         ({"requested_by": "bob (key 12345678)"}, "requested_by_given"),
+        ({"decided_at": "2026-11-22T09:31:00Z"}, "requested_by_given"),
         ({"decided_by": "Policy"}, "invalid_request"),
     ):
         refused = await rag.post("/learn", json=decision("a", "b", **more))

@@ -8,14 +8,14 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from tests.integration.applying import held, seen
 from tests.integration.conftest import Mesh
 from tests.integration.drifting import ACCOUNT, drift, offering, planned, post, repairs_until
-from tests.integration.test_apply import held, seen
-from tests.integration.test_policy import put
-from tests.integration.test_repairs import (
+from tests.integration.repairing import (
     approve,
     fields,
     nothing_was_reset,
+    put,
     types,
     until,
     upstream,
@@ -107,7 +107,7 @@ async def test_the_head_again_changes_nothing_and_unknown_ones_are_told(mesh: Me
     )
     assert (await roll_back(mesh, connection, 9))[1]["code"] == "not_found"
     assert (await roll_back(mesh, {"id": str(uuid4())}, 1))[0] == 404
-    status, _ = await post(mesh, f"/connections/{connection['id']}/rollback", {"version": 1})
+    status, _ = await post(mesh, f"/connections/{connection['id']}/rollback", {"by": "Ada"})
     assert status == 422
     assert (await seen(mesh, connection))["catalog_version"] == 2
 

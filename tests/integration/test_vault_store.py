@@ -21,9 +21,9 @@ from local import servers
 from services.auth_broker.vault import VaultStore
 from shared.errors import AamError
 from tests import access
-from tests.integration.conftest import REPOSITORY, broker_for
+from tests.integration.brokers import Sql, ask, audited, broker_for, token
+from tests.integration.conftest import REPOSITORY
 from tests.integration.openbao import ROLE, OpenBao
-from tests.integration.test_auth_broker import Sql, ask, audited, token
 
 CANARY = "AAMCANARY-vault"
 FIELDS = {

@@ -174,6 +174,101 @@ async def test_what_is_wrong_with_a_query_is_said(
         assert problem(answer)["detail"] == detail
 
 
+BODIES = [
+    # service, method and path, body, the field that is named, a part of what is said
+    ("orchestrator", "POST /api-keys", {"owners": "a"}, "owners", "did you mean 'owner'?"),
+    ("orchestrator", "POST /connections/import", {"dryrun": True}, "dryrun", "'dry_run'?"),
+    (
+        "orchestrator",
+        "POST /connections/import",
+        {"workspace_id": ID, "airbyte_connection_id": ID},
+        "",
+        "not both",
+    ),
+    ("drift_repair_agent", "POST /webhooks", {"URL": "https://x.example/"}, "URL", "'url'?"),
+    (
+        "drift_repair_agent",
+        f"PUT /connections/{ID}/policy",
+        {"reaction": {}},
+        "reaction",
+        "'reactions'?",
+    ),
+    ("drift_repair_agent", f"POST /repairs/{ID}/approve", {"choice": {}}, "choice", "'choices'?"),
+    (
+        "drift_repair_agent",
+        f"POST /repairs/{ID}/approve",
+        {"choices": {"c1": {"becme": ["x"]}}},
+        "choices.c1.becme",
+        "'became'?",
+    ),
+    (
+        "drift_repair_agent",
+        "POST /repair/apply_new_catalog",
+        {"conection_id": ID},
+        "conection_id",
+        "'connection_id'?",
+    ),
+    (
+        "drift_repair_agent",
+        "POST /repair/apply_new_catalog",
+        {"connection_id": 5},
+        "connection_id",
+        "Expected `uuid`",
+    ),
+    (
+        "drift_repair_agent",
+        "POST /repair/apply_new_catalog",
+        {"connection_id": ID},
+        "sync_catalog",
+        "required",
+    ),
+    (
+        "drift_repair_agent",
+        "POST /repair/apply_new_catalog",
+        {"a secret? ": 1},
+        "",
+        "Unknown member; known are",
+    ),
+    (
+        "schema_observer",
+        f"PUT /connections/{ID}/observation",
+        {"interval": 60},
+        "interval",
+        "'interval_seconds'?",
+    ),
+    (
+        "schema_observer",
+        f"POST /connections/{ID}/observe",
+        {"beleive": True},
+        "beleive",
+        "'believe'?",
+    ),
+    ("rag_engine", "POST /learn", {"verdicts": 1}, "verdicts", "'verdict'?"),
+    ("rag_engine", "POST /suggest", {"stream": {"Name": "x"}}, "stream.Name", "'name'?"),
+]
+
+
+async def test_an_unknown_member_is_refused_by_name(
+    apps: dict[str, FastAPI], caller: Headers
+) -> None:
+    """In every service, at every depth, with the nearest known one; words alone are repeated."""
+    for service, target, order, field, said in BODIES:
+        method, path = target.split()
+        body = orjson.dumps(order)
+        headers = [
+            *caller,
+            ("content-type", "application/json"),
+            ("content-length", str(len(body))),
+        ]
+        answer = await ask(apps[service], method, path, headers, body=body)
+
+        told = problem(answer)
+        assert answer.status == 422, (target, told)
+        messages = {one["field"]: one["message"] for one in told["fields"]}
+        assert said in messages[f"body.{field}".rstrip(".")], (target, told)
+        assert b"secret" not in answer.body
+
+
 async def test_what_may_be_given_twice_is(apps: dict[str, FastAPI], caller: Headers) -> None:
     """Repairs of several states are asked for by repeating the parameter."""
     answer = await ask(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import time
 from collections import Counter
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from tests import access
 from tests.security.conftest import ask, bearer
 
-BODIES = 10_000
+BODIES = int(os.environ.get("AAM_BODIES", "1000"))
 BATCH = 100
 LONGEST_S = 2.0
 

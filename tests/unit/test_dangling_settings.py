@@ -152,3 +152,20 @@ def test_a_choice_names_only_what_is_a_column() -> None:
             "incremental",
             expected,
         )
+
+
+def test_a_cursor_that_is_left_out_is_not_named() -> None:
+    """Nothing reads by it, and the destination would look for it."""
+    private = replicated(PLAIN | {"lsn_ssn": LSN}, [], cursorField=["lsn_ssn"])
+    [configured] = catalog.parse(document(private)).streams
+    cut = catalog.Exclusions().without(configured)
+    assert (cut.config.cursor_field, codes(orjson.loads(cut.raw))) == ((), [])
+
+    before = replicated(PLAIN, [], cursorField=["updated"])
+    after = replicated(PLAIN | {"updated": LSN}, [])
+    head = catalog.parse(document(before))
+    decisions = [Decision(c, "exclude") for c, _ in repair.plan_changes(head, document(after))]
+    result = repair.heal(head, document(after), decisions)
+    [pair] = orjson.loads(result.catalog)["streams"]
+    assert pair["config"]["cursorField"] == []
+    assert "cursor_dropped" in [effect.code for effect in result.effects]

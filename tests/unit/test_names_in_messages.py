@@ -7,7 +7,7 @@ import pytest
 
 from shared.domain import catalog, drift, repair
 from shared.domain.catalog import Exclusions, InvalidCatalog
-from shared.domain.repair import Decision
+from shared.domain.repair import Action, Decision
 from tests.unit.catalogs import MOMENT, TEXT, Json, document, picked, stream
 
 HOSTILE = ["\n\x1b[31mred", "x" * 5000, "\u202egnp", "a\u2028b", "tab\there", "'quoted'"]
@@ -27,7 +27,8 @@ def messages(before: Json, after: Json, **choice: object) -> list[str]:
     said += [word for _, verdict in planned for word in verdict.loses]
     said += [problem.message for problem in repair.misfits(head, offered)]
     exclusions = Exclusions(("*secret*",))
-    for action in ("apply", "exclude"):
+    actions: tuple[Action, ...] = ("apply", "exclude")
+    for action in actions:
         decisions = [Decision(change, action) for change, _ in planned]
         try:
             said += [e.message for e in repair.heal(head, offered, decisions).effects]

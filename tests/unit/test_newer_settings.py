@@ -75,3 +75,16 @@ def test_what_one_of_them_has_is_not_refused(newer: Json) -> None:
     # Nothing of that is remembered for who does not know it.
     with pytest.raises(InvalidCatalog):
         catalog.validate(catalog.parse(document(posted)))
+
+
+def test_a_stream_in_newer_modes_only_is_left_out_of_an_onboarding() -> None:
+    """Where nobody named it, and with a note; named, it is refused."""
+    newer = stream("newer", offer={"supportedSyncModes": ["continuous"]})
+    offered = document(newer, stream("plain"))
+    modes = {"append", "overwrite", "append_dedup"}
+    chosen = catalog.choose_with_notes(offered, streams=None, destination_sync_modes=modes)
+    assert [one.id.name for one in chosen.catalog.streams] == ["plain"]
+    assert [note.code for note in chosen.notes] == ["unsupported_sync_mode"]
+    with pytest.raises(InvalidCatalog) as refused:
+        catalog.choose(offered, streams=["newer"], destination_sync_modes=modes)
+    assert refused.value.code == "unsupported_sync_mode"

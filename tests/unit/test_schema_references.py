@@ -301,3 +301,37 @@ def test_a_field_that_is_taken_brings_what_it_refers_to() -> None:
     assert definition["properties"]["billing"] == record(city=INT, zip=TEXT)
     assert definition["properties"]["address"] == {"$ref": "#/definitions/address"}
     assert definition["definitions"] == {"address": record(city=TEXT)}
+
+
+def test_what_a_field_is_can_be_asked_for_by_its_path() -> None:
+    """Its schema with what it refers to in place, and the names of all that is in it."""
+    made = places(record(city=TEXT, tags={"type": "array", "items": {"$ref": "#/definitions/tag"}}))
+    made["stream"]["jsonSchema"]["definitions"]["tag"] = record(label={"multipleOf": 0.01})
+    [pair] = catalog.scan(document(made))
+    whole = record(city=TEXT, tags={"type": "array", "items": record(label={"multipleOf": 0.01})})
+    assert drift.schema_at(bytes(pair), ("address",)) == whole
+    assert drift.schema_at(bytes(pair), ("address", "tags", "[]", "label")) == {"multipleOf": 0.01}
+    assert drift.schema_at(bytes(pair), ("address", "gone")) == {}
+    assert drift.names_at(bytes(pair), ("address",)) == {"city", "tags", "label"}
+    assert drift.names_at(bytes(pair), ("address", "tags", drift.ITEM)) == {"label"}
+
+    values = {"type": "object", "additionalProperties": record(a=TEXT)}
+    values["patternProperties"] = {"^x": record(b=TEXT)}
+    [pair] = catalog.scan(document(places({}, field=values)))
+    assert drift.names_at(bytes(pair), ("address", drift.VALUE)) == {"a"}
+    assert drift.names_at(bytes(pair), ("address", "{^x}")) == {"b"}
+
+
+def test_a_definition_that_nothing_uses_is_no_field() -> None:
+    """What changes in it is no change."""
+    unused = places(record(city=TEXT))
+    unused["stream"]["jsonSchema"]["definitions"]["unused"] = record(ssn=TEXT)
+    assert changes(places(record(city=TEXT)), unused) == []
+    twice = places(record(city=TEXT))
+    twice["stream"]["jsonSchema"]["properties"]["billing"] = {"$ref": "#/definitions/address"}
+    grown = deepcopy(twice)
+    grown["stream"]["jsonSchema"]["definitions"]["address"] = record(city=INT)
+    assert changes(twice, grown) == [
+        ("field_retyped", ("address", "city")),
+        ("field_retyped", ("billing", "city")),
+    ]

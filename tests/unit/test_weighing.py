@@ -146,6 +146,36 @@ def test_patterns_match_in_any_case(name: str, is_excluded: bool) -> None:
     assert Policy(Own()).excludes(name) is is_excluded
 
 
+@pytest.mark.parametrize(
+    "change, entity, what, stuck, expected",
+    [
+        (Change("field_added", ORDERS, ("ssn",)), "field", "added", False, ("apply", True)),
+        (Change("field_added", ORDERS, ("who", "ssn")), "field", "added", False, ("propose", True)),
+        (Change("field_added", ORDERS, ("who",)), "field", "added", False, ("apply", True)),
+        (Change("field_retyped", ORDERS, ("who",)), "type", "widened", False, ("propose", True)),
+        (Change("field_added", ORDERS, ("ssn",)), "field", "added", True, ("propose", True)),
+        (Change("stream_added", ORDERS), "stream", "added", True, ("propose", False)),
+    ],
+)
+def test_what_is_never_selected_takes_nothing_away_unasked(
+    change: Change, entity: Any, what: Any, *, stuck: bool, expected: tuple[str, bool]
+) -> None:
+    """A new field is left out; a synced one that now holds such a field is for a person."""
+    policy = Policy(Own(reactions={"stream": {"added": Reaction.APPLY}}))
+    verdict = Verdict(Severity.HARMLESS, entity, what, True, "So it is.")
+    marks = frozenset({identity(change)})
+    hiding = marks if change.path == ("who",) else frozenset()
+    [item] = weigh(
+        [(change, verdict)],
+        Asked(),
+        policy,
+        frozenset(),
+        hiding=hiding,
+        stuck=marks if stuck else frozenset(),
+    )
+    assert (item.reaction.value, item.excluded) == expected
+
+
 def test_an_order_that_takes_everything_back_is_the_default() -> None:
     """Null entries leave nothing behind."""
     own = changed(Own(), {"reactions": {"field": {"added": "propose"}}, "verify": "sync"})

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 import msgspec
 from msgspec import Raw
 
-from shared.domain.catalog._exclusions import CODE, Exclusions, needs
+from shared.domain.catalog._exclusions import CODE, Exclusions
 from shared.domain.catalog._model import (
     CONFIG,
     MAX_PROBLEMS,
@@ -27,11 +27,17 @@ from shared.domain.catalog._model import (
     identify,
     listed,
     read_stream,
-    reconfigured,
     scan,
     shown,
 )
-from shared.domain.catalog._rules import DEDUP, MAX_BYTES, MAX_FIELDS, declared, validate
+from shared.domain.catalog._rules import (
+    DEDUP,
+    MAX_BYTES,
+    MAX_FIELDS,
+    SYNC_MODES,
+    declared,
+    validate,
+)
 from shared.domain.nearest import did_you_mean
 from shared.domain.steps import Steps, Stepwise
 
@@ -157,8 +163,8 @@ def _each_chosen(
         try:
             stream, note = _chosen(offered, position, destination_sync_modes, exclusions)
         except InvalidCatalog as error:
-            if error.code == CODE and not is_named:
-                notes.append(Note(offered.id, CODE, f"{offered.id} is left out. {error}"))
+            if not is_named and (error.code == CODE or _is_newer(offered)):
+                notes.append(Note(offered.id, error.code, f"{offered.id} is left out. {error}"))
             else:
                 problems += error.problems
         else:
@@ -167,10 +173,15 @@ def _each_chosen(
         yield
     if not problems and not chosen:
         message = f"No stream is left. {notes[0].message}"
-        problems.append(Problem(notes[0].stream, "streams", CODE, message))
+        problems.append(Problem(notes[0].stream, "streams", notes[0].code, message))
     if problems:
         raise InvalidCatalog(problems[:MAX_PROBLEMS])
     return chosen, notes
+
+
+def _is_newer(offered: ConfiguredStream) -> bool:
+    """Whether a stream is offered only in sync modes that are newer than AAM."""
+    return SYNC_MODES.isdisjoint(offered.stream.supported_sync_modes or SYNC_MODES)
 
 
 def _chosen(
@@ -196,22 +207,7 @@ def _chosen(
         return stream, None
     message = f"{listed(sorted(hidden))} of {stream.id} is left out: the policy never selects it."
     note = Note(stream.id, CODE, message, tuple(sorted(hidden)))
-    return exclusions.without(_unneeded_left_out(stream, hidden)), note
-
-
-def _unneeded_left_out(stream: ConfiguredStream, hidden: Collection[str]) -> ConfiguredStream:
-    """The stream without a cursor or key that is hidden, where its modes need none."""
-    used = needs(stream)
-    config, changes = stream.config, {}
-    if config.cursor_field and config.cursor_field not in used and config.cursor_field[0] in hidden:
-        changes["cursorField"] = ()
-    key = config.primary_key or ()
-    if any(path and path not in used and path[0] in hidden for path in key):
-        changes["primaryKey"] = ()
-    if not changes:
-        return stream
-    pair = PAIR.decode(stream.raw)
-    return read_stream(encode_pair(pair.stream, reconfigured(pair.config, **changes)))
+    return exclusions.without(stream), note
 
 
 def _named(names: Sequence[str], ids: Sequence[StreamId]) -> list[int]:

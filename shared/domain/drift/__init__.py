@@ -15,7 +15,7 @@ from shared.domain.drift._diff import (
     diff,
     diff_config,
 )
-from shared.domain.drift._paths import names_at
+from shared.domain.drift._paths import names_at, schema_at
 from shared.domain.drift._severity import Severity, Verdict, severity, worst, written
 from shared.domain.drift._types import Relation, relation
 
@@ -34,6 +34,7 @@ __all__ = [
     "diff_config",
     "names_at",
     "relation",
+    "schema_at",
     "severity",
     "worst",
     "written",

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
+import msgspec
 from msgspec import Raw
 
 from shared.domain.catalog._model import PAIR, STREAM, Path, first_byte, readable
@@ -23,12 +24,30 @@ def names_at(pair: bytes, path: Path) -> frozenset[str]:
     """
     with readable("jsonSchema"):
         schema = _schema_of(pair)
-        here = [schema.root]
-        for step in path:
-            here = [
-                inner for one in here for part in schema.parts(one) for inner in _steps(part, step)
-            ]
-        return frozenset(name for one in here for name in schema.names(one))
+        return frozenset(name for one in _found(schema, path) for name in schema.names(one))
+
+
+def schema_at(pair: bytes, path: Path) -> dict[str, Any]:
+    """The schema of the field at `path` of a stream, with what it refers to written in place.
+
+    Empty where there is no such field; of a field that several schemas describe, the first one.
+
+    Raises:
+        InvalidCatalog: the stream, or its jsonSchema, is broken.
+    """
+    with readable("jsonSchema"):
+        schema = _schema_of(pair)
+        found = next(iter(_found(schema, path)), None)
+        made = schema.inlined(found) if path else found
+        plain: Any = msgspec.json.decode(msgspec.json.encode(made))
+        return plain if isinstance(plain, dict) else {}
+
+
+def _found(schema: Schema, path: Path) -> list[Any]:
+    here = [schema.root]
+    for step in path:
+        here = [inner for one in here for part in schema.parts(one) for inner in _steps(part, step)]
+    return here
 
 
 @lru_cache(maxsize=8)

@@ -148,12 +148,15 @@ class Settings:
 
         The destination refuses all of a catalog whose deduplicated stream names no column of it.
         """
-        if not cursor or self._writes not in DEDUP or declared(self._fields, cursor):
+        if not cursor or self._writes not in DEDUP:
+            return cursor
+        is_left_out = self._reads != "incremental" and cursor[0] in self._choices.excluded
+        if declared(self._fields, cursor) and not is_left_out:
             return cursor
         self._tell(
             "cursor_dropped",
-            f"The cursor {self._named(cursor)} of {self._id} is no field of it, and no name for one"
-            " is needed: it is dropped.",
+            f"The cursor {self._named(cursor)} of {self._id} is not a field that is synced, and no"
+            " name for one is needed: it is dropped.",
         )
         return ()
 

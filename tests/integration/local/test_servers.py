@@ -142,6 +142,17 @@ def test_passwords_are_for_the_owner_alone(
             assert server.password.encode() not in command.read_bytes()
 
 
+def test_a_secret_whose_writing_was_interrupted_is_drawn_again(tmp_path: Path) -> None:
+    """An empty file, as a kill between making and writing it left one, is no password."""
+    path = tmp_path / "password"
+    path.touch()
+    drawn = servers.drawn_once(path)
+    assert len(drawn) == 48
+    assert servers.drawn_once(path) == drawn
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert list(tmp_path.iterdir()) == [path]
+
+
 async def test_postgres_keeps_its_data_over_a_stop_and_a_kill(
     own_postgres: servers.Postgres,
 ) -> None:

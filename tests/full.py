@@ -1,0 +1,75 @@
+"""`make test-all`: what every change must pass, then each part at depth, with its time.
+
+Every part runs, also after one that failed; the command fails when any did.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+
+_PYTEST = ("pytest", "-q")
+_PARALLEL = ("-n", "4", "--dist", "load")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A Python module with its arguments, and what is set in its environment."""
+
+    name: str
+    command: tuple[str, ...]
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+def parts(suite: tuple[str, ...]) -> list[Part]:
+    """In the order in which they run; `suite` is what `make test` passes to pytest."""
+    return [
+        Part("tests", ("pytest", *suite)),
+        Part(
+            "fault matrix and 200 histories",
+            (*_PYTEST, *_PARALLEL, "tests/faults/test_matrix.py", "tests/faults/test_histories.py"),
+            {"AAM_FAULTS": "all"},
+        ),
+        Part(
+            "100 random requests of each operation",
+            (*_PYTEST, *_PARALLEL, "tests/contract/test_schemathesis.py"),
+            {"AAM_SCHEMATHESIS": "100"},
+        ),
+        Part(
+            "10,000 random bodies",
+            (*_PYTEST, "tests/security/test_random_bodies.py"),
+            {"AAM_BODIES": "10000"},
+        ),
+        Part(
+            "5 % of Airbyte's calls lost",
+            (*_PYTEST, *_PARALLEL, "tests/integration", "--ignore", "tests/integration/local"),
+            {"AAM_FAULT_RATE": "0.05"},
+        ),
+        Part("mutants", ("tests.mutants",)),
+        Part("corpus of connector releases", ("tests.corpus",)),
+    ]
+
+
+def main() -> int:
+    """Run them one after the other; pytest's arguments for the suite are this command's."""
+    outcomes: list[tuple[Part, int, float]] = []
+    for part in parts(tuple(sys.argv[1:])):
+        print(f"\n== {part.name}", flush=True)  # noqa: T201
+        began = time.monotonic()
+        run = subprocess.run(
+            [sys.executable, "-m", *part.command],
+            env={**os.environ, **part.environment},
+            check=False,
+        )
+        outcomes.append((part, run.returncode, time.monotonic() - began))
+    print()  # noqa: T201
+    for part, code, took_s in outcomes:
+        print(f"{'FAILED' if code else 'passed'} {took_s:7.1f} s  {part.name}")  # noqa: T201
+    return int(any(code for _, code, _ in outcomes))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
