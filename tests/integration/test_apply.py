@@ -19,6 +19,7 @@ from tests import factories
 from tests.fakes.airbyte_server import DEFAULT_CATALOG, AirbyteServer, Auth
 from tests.integration.applying import GREW, apply, discovered, held, seen
 from tests.integration.conftest import (
+    FAULT_RATE,
     ORDER,
     Mesh,
     add_destination,
@@ -330,7 +331,10 @@ async def test_airbyte_away_changes_nothing(mesh: Mesh) -> None:
     await mesh.airbyte.stop()
 
     status, problem = await apply(mesh, order)
-    assert (status, problem["code"]) == (503, "upstream_unreachable")
+    # Where answers are lost on purpose, the last try may be one that was.
+    codes = {"upstream_unreachable", "upstream_unknown"} if FAULT_RATE else {"upstream_unreachable"}
+    assert status == 503
+    assert problem["code"] in codes
     assert (await seen(mesh, connection))["status"] == "ACTIVE"
 
     await mesh.airbyte.start(port)
