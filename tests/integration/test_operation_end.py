@@ -124,15 +124,18 @@ async def test_one_that_ends_every_process_is_not_run_after_its_deadline(
 
     class Deadly(Broken):
         runs = 0
+        first: asyncio.Task[object] | None = None
 
         async def run(self, _operation: Operation) -> None:
             self.runs += 1
-            await asyncio.sleep(60)
+            self.first = asyncio.current_task()
+            await over.wait()
 
         async def abandon(self, operation: Operation) -> None:
             async with db.transaction() as session:
                 await operation.finish(session)
 
+    over = asyncio.Event()
     story = Deadly(KeyError())
     async with replica(registry_url, story) as (db, operations):
         await begin(operations)
@@ -142,6 +145,9 @@ async def test_one_that_ends_every_process_is_not_run_after_its_deadline(
         await sql.execute("UPDATE operations SET attempts = 200")
         await sql.execute(LEASE_OVER)
         row = await ended(sql)
+        over.set()
+        assert story.first is not None
+        await asyncio.wait({story.first})
     assert (row["status"], story.runs) == ("failed", 1)
     assert msgspec.json.decode(row["failure"])["code"] == "broken_deadline"
 
