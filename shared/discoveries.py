@@ -141,7 +141,7 @@ class Discoveries:
         Raises:
             SyncRunning, TooManyRequests: as `begin`.
         """
-        async with self._db.transaction() as session:
+        async with self._db.read() as session:
             load = await self._load(session, source_id)
             if not beside_sync:
                 _expect_no_sync(source_id, load)

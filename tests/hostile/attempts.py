@@ -20,7 +20,7 @@ JSON = {"Content-Type": "application/json"}
 APPLY = "/repair/apply_new_catalog"
 ONBOARD = "/connections/onboard"
 LONGEST_S = 2.0
-_OWN_WORK = {"looks", "pgqueuer", "pgqueuer_log", "observations"}
+_OWN_WORK = {"looks", "pgqueuer", "pgqueuer_log", "observations", "discoveries"}
 """Tables that change by the services' own work, which goes on meanwhile."""
 _COUNTED = {"events", "watches", "plans"}
 """Tables in which the services note when they did what; their rows are counted alone."""
