@@ -22,8 +22,8 @@ from shared.errors import Invalid
 from shared.gate import OPEN
 from shared.input import place
 
-_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,39}")
-"""A name that may be repeated: too short for a key, and nothing that a log would stumble over."""
+_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
+"""A name that may be repeated: formed as every member's is, and too short for a key."""
 _TOLD = 3
 """Faults that the sentence names; `fields` has them all."""
 
@@ -85,7 +85,8 @@ def _field(fault: ErrorDetails | Mapping[str, Any], body: object) -> dict[str, s
     kind, location = fault["type"], place(fault["loc"])
     if kind == "extra_forbidden":
         known = _members(body, fault["loc"][1:-1])
-        location[-1], message = unknown("member", location[-1], known)
+        name, message = unknown("member", location.pop(), known)
+        location += [name] if name else []
     elif kind in _SAFE_MESSAGES or kind.startswith("aam_"):
         message = fault["msg"]
     else:
@@ -95,9 +96,9 @@ def _field(fault: ErrorDetails | Mapping[str, Any], body: object) -> dict[str, s
 
 
 def unknown(what: str, name: str, known: Sequence[str]) -> tuple[str, str]:
-    """A name that is not known, as it may be shown, and the sentence about it."""
+    """A name that is not known, empty where it is not to be shown, and the sentence about it."""
     if not _WORD.fullmatch(name):
-        return "…", f"Unknown {what}; known are {', '.join(known)}" if known else f"Unknown {what}"
+        return "", f"Unknown {what}; known are {', '.join(known)}" if known else f"Unknown {what}"
     return name, f"Unknown {what} '{name}'{did_you_mean(name, known)}"
 
 
@@ -151,7 +152,11 @@ async def expect_known_query(request: Request) -> None:
 
 
 def _told(name: str, kind: str, message: str) -> dict[str, str]:
-    return {"field": f"query.{name}", "type": kind, "message": message.rstrip(".")}
+    return {
+        "field": f"query.{name}" if name else "query",
+        "type": kind,
+        "message": message.rstrip("."),
+    }
 
 
 def _query_of(route: APIRoute) -> dict[str, bool]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from services.orchestrator.schedule import AirbyteSchedule
@@ -148,6 +148,15 @@ class Import(BaseModel):
         strict=True,
         description="Only tell what would be imported. Left out: false for one, true for all.",
     )
+
+    @model_validator(mode="after")
+    def _one_or_all(self) -> Self:
+        if self.airbyte_connection_id is not None and self.workspace_id is not None:
+            raise PydanticCustomError(
+                "aam_one_or_all",
+                "Input should have `airbyte_connection_id` or `workspace_id`, and not both",
+            )
+        return self
 
 
 IMPORTED: dict[str, Any] = {

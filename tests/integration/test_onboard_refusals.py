@@ -45,7 +45,7 @@ ORDERS: list[tuple[Json, str, str]] = [
     ({"connection_name": "a" * 201}, "body.connection_name", "at most 200"),
     ({"conection_name": "x"}, "body.conection_name", "did you mean 'connection_name'?"),
     ({"Streams": ["Account"]}, "body.Streams", "did you mean 'streams'?"),
-    ({"a secret? " * 9: 1}, "body.…", "Unknown member"),
+    ({"a secret? " * 9: 1}, "body", "Unknown member"),
     ({"destination_id": "warehouse"}, "body.destination_id", "a UUID"),
     ({"source_type": "salesforce"}, "body.source_type", "did you mean 'Salesforce'?"),
     ({"source_type": "Oracle"}, "body.source_type", "Known are"),
