@@ -542,7 +542,13 @@ def _postgres_bin() -> Path:
         for path in [draft, *draft.rglob("*")]:
             if not path.is_symlink():
                 path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
-        draft.rename(home)
+        try:
+            draft.rename(home)
+        except OSError:
+            # Another process has copied them meanwhile.
+            shutil.rmtree(draft)
+            if not home.exists():
+                raise
     return home / package.name / "pginstall" / "bin"
 
 

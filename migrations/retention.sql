@@ -10,7 +10,8 @@ BEGIN
         RETURN;
     END IF;
     CREATE OR REPLACE FUNCTION public.prune_history(what text, kept interval, at_most integer) RETURNS integer
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $prune$
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = public, pg_temp SET plan_cache_mode = force_custom_plan AS $prune$
     DECLARE
         until CONSTANT timestamptz := now() - kept;
         deleted integer;

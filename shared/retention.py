@@ -63,11 +63,17 @@ class Retention:
     def __init__(self, db: Database, kept: Sequence[History]) -> None:
         self._db = db
         self._kept = kept
+        self._is_starting = True
 
     @property
     def look(self) -> Look:
-        """When it runs."""
-        return Look(self.prune, _EVERY)
+        """When it runs: not at the process's start, which has more urgent work."""
+        return Look(self._prune_later, _EVERY)
+
+    async def _prune_later(self) -> None:
+        if not self._is_starting:
+            await self.prune()
+        self._is_starting = False
 
     async def prune(self) -> None:
         """Prune each table whose turn it is; one that fails does not stop the others."""

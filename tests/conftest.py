@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import sys
 import tempfile
@@ -14,9 +15,20 @@ import pytest
 from redis.asyncio import Redis
 
 from local import servers
+from local.settings import Settings
 from tests import leaks
 
 pytest_plugins = ["tests.fakes.fixtures", "tests.leaks", "tests.leftovers"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each worker of pytest-xdist its share of the ports that tests may take."""
+    worker = getattr(config, "workerinput", None)
+    if worker is not None:
+        first, last = map(int, Settings().free_ports.split("-"))
+        share = (last - first) // worker["workercount"]
+        start = first + share * int(worker["workerid"].removeprefix("gw"))
+        os.environ["AAM_FREE_PORTS"] = f"{start}-{start + share}"
 
 
 def pytest_collection_finish() -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 import os
 import secrets
 import signal
@@ -21,7 +22,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ from tests import reaper
 GRACE_S = 10.0
 """How long what is about to end may take; nothing waits where nothing is left."""
 _UNTIL_COLLECTED_S = 0.1
+
+_HAS_PROC = Path("/proc/self/fd").is_dir()
 
 _has_failed = pytest.StashKey[bool]()
 
@@ -74,6 +77,12 @@ class Held:
         for name in sorted(self.files):
             yield f"the temporary file {name}"
 
+    def without_plain_descriptors(self) -> Held:
+        """Libraries keep some for themselves, once they are used."""
+        transports = _transports()
+        kept = frozenset(one for one in self.descriptors if one[0] in transports)
+        return replace(self, descriptors=kept)
+
     def end(self) -> None:
         """End it, so that no later test meets it."""
         for task in self.tasks:
@@ -93,6 +102,7 @@ class _Run:
     loop: asyncio.AbstractEventLoop | None = None
     known = Held()
     """What fixtures that outlive a test have started, and what was reported; grows only."""
+    reported = Held()
 
     def __init__(self) -> None:
         self.mark = f"{os.environ.get(reaper.VARIABLE, '')}{secrets.token_hex(4)}/"
@@ -163,16 +173,26 @@ def pytest_runtest_makereport(
     return report
 
 
+@pytest_asyncio.fixture(autouse=True, scope="session", loop_scope="session")
+async def a_run_leaves_nothing(request: pytest.FixtureRequest) -> AsyncIterator[None]:
+    """What fixtures of a whole run share with its tests ends with the run."""
+    _run.loop = asyncio.get_running_loop()
+    before = Held.now()
+    yield
+    left = (await _left_since(before, _run.reported)).without_plain_descriptors()
+    if request.session.shouldfail or request.session.shouldstop:
+        left.end()  # it is torn down after the last test's report
+        return
+    await _refuse(left, "This run")
+
+
 @pytest_asyncio.fixture(autouse=True, scope="module", loop_scope="session")
 async def a_module_leaves_nothing(request: pytest.FixtureRequest) -> AsyncIterator[None]:
     """What outlives its tests ends with the module."""
-    _run.loop = asyncio.get_running_loop()
-    before, marked = Held.now(), reaper.marked(_run.mark).keys()
+    before, orphans = Held.now(), _orphans()
     yield
-    left = await _left_since(before)
-    orphans = reaper.marked(_run.mark).keys() - marked - left.children
-    orphans -= _run.known.children
-    left += Held(children=frozenset(orphans))
+    left = await _left_since(before, _run.known)
+    left += Held(children=_orphans() - orphans)
     if request.session.shouldfail or request.session.shouldstop:
         left.end()  # it is torn down after the last test's report
         return
@@ -186,19 +206,34 @@ async def a_test_leaves_nothing(request: pytest.FixtureRequest) -> AsyncIterator
     yield
     if not (Held.now() - before):
         return
-    left = await _left_since(before)
+    if _shares_what_runs(request.node):
+        _run.known += Held.now() - before
+        return
+    left = await _left_since(before, _run.known)
     if request.node.stash.get(_has_failed, False):
         _run.known += left
+        _run.reported += left
         left.end()
         return
     await _refuse(left, "This test")
 
 
-async def _left_since(before: Held) -> Held:
+def _shares_what_runs(item: pytest.Item) -> bool:
+    """Whether a fixture of the whole run works beside the test, and may start more meanwhile."""
+    fixtures = item._fixtureinfo.name2fixturedefs  # type: ignore[attr-defined]
+    of_run = [chosen[-1] for chosen in fixtures.values() if chosen[-1].scope == "session"]
+    return any(
+        inspect.isasyncgenfunction(inspect.unwrap(one.func))
+        for one in of_run
+        if one.argname != a_run_leaves_nothing.__name__
+    )
+
+
+async def _left_since(before: Held, known: Held) -> Held:
     """What is still held after a while, and after a garbage collection, which warns by itself."""
     loop = asyncio.get_running_loop()
     began, is_collected = loop.time(), False
-    while left := Held.now() - before - _run.known:
+    while left := Held.now() - before - known:
         if loop.time() - began > GRACE_S:
             break
         if not is_collected and loop.time() - began > _UNTIL_COLLECTED_S:
@@ -210,6 +245,7 @@ async def _left_since(before: Held) -> Held:
 
 async def _refuse(left: Held, who: str) -> None:
     _run.known += left
+    _run.reported += left
     lines = list(left.described())
     left.end()
     await asyncio.sleep(0)
@@ -219,7 +255,7 @@ async def _refuse(left: Held, who: str) -> None:
 
 def _descriptors() -> Iterator[tuple[int, str]]:
     """Sockets, pipes and their like; plain files warn by themselves."""
-    for name in os.listdir("/proc/self/fd"):
+    for name in os.listdir("/proc/self/fd") if _HAS_PROC else ():
         with suppress(OSError):
             link = os.readlink(f"/proc/self/fd/{name}")
             if not link.startswith("/"):
@@ -227,10 +263,27 @@ def _descriptors() -> Iterator[tuple[int, str]]:
 
 
 def _children() -> Iterator[int]:
-    for thread in os.listdir("/proc/self/task"):
+    for thread in os.listdir("/proc/self/task") if _HAS_PROC else ():
         with suppress(OSError):
             listed = Path(f"/proc/self/task/{thread}/children").read_text()
             yield from (pid for pid in map(int, listed.split()) if pid != _run.reaper_pid)
+
+
+def _orphans() -> frozenset[int]:
+    """The run's processes that do not descend from this one any more."""
+    return frozenset(pid for pid in reaper.marked(_run.mark) if not _descends(pid))
+
+
+def _descends(pid: int) -> bool:
+    while pid > 1 and pid != os.getpid():
+        pid = _parent(pid)
+    return pid == os.getpid()
+
+
+def _parent(pid: int) -> int:
+    with suppress(OSError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return -1
 
 
 def _files() -> Iterator[str]:

@@ -213,7 +213,11 @@ class Carrier:
         document = version.sync_catalog.encode()
         try:
             wanted = await in_slices(catalogs.parse.steps(document))
-            return catalogs.dump(exclusions.restored(wanted, now.configured))
+            offered = {
+                stream: catalogs.read_stream(body).stream for stream, body in now.offered.items()
+            }
+            restored = exclusions.restored(wanted, now.configured, offered=offered)
+            return catalogs.dump(restored)
         except InvalidCatalog as error:
             raise Invalid(str(error), code=error.code) from None
 

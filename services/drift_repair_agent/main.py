@@ -58,6 +58,7 @@ router = APIRouter(tags=["repairs"])
 
 _PLANS_AT_ONCE = 4
 _PLANNED_EVERY = timedelta(seconds=5)
+_ALL_PLANNED_EVERY = timedelta(minutes=5)
 _EXPIRED_EVERY = timedelta(seconds=5)
 _ASKED_EVERY = timedelta(seconds=30)
 _TOLD_EVERY = timedelta(seconds=5)
@@ -465,6 +466,7 @@ def build(settings: Settings) -> FastAPI:
                 operations.look,
                 *deliveries.looks,
                 Look(planner.look, _PLANNED_EVERY, name="plan"),
+                Look(planner.look_at_all, _ALL_PLANNED_EVERY, name="plan_all"),
                 Look(carrier.look, settings.job_poll_interval),
                 Look(carrier.end_stranded, _EXPIRED_EVERY, name="end_stranded"),
                 Look(Expiring(db).look, _EXPIRED_EVERY, name="expire"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
 import msgspec
@@ -37,6 +37,7 @@ from shared.operations import Answer, Intent, Operations
 log = logs.get(__name__)
 
 _AT_ONCE = 50
+_LATELY = timedelta(hours=1)
 _SIDE_BY_SIDE = 4
 
 
@@ -76,9 +77,21 @@ class Planner:
         operations.tell("pause", Pausing(settings, db, airbyte))
 
     async def look(self) -> None:
-        """Plan for every connection that needs it, whether or not a job came."""
+        """Plan for every connection that drifted lately and needs it, whether or not a job came."""
+        await self._plan_due(drifted_within=_LATELY)
+
+    async def look_at_all(self) -> None:
+        """The same for every connection: what could not be planned for a long time is found."""
+        await self._plan_due(drifted_within=None)
+
+    async def _plan_due(self, *, drifted_within: timedelta | None) -> None:
         async with self._db.read() as session:
-            due = await registry.plans_due(session, limit=_AT_ONCE, but=self._postponed.ids)
+            due = await registry.plans_due(
+                session,
+                limit=_AT_ONCE,
+                but=self._postponed.ids,
+                drifted_within=drifted_within,
+            )
         await self._each(due, self.plan)
 
     async def _each(

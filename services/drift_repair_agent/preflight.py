@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 from uuid import UUID
 
@@ -60,14 +61,20 @@ async def readable(
         raise invalid(error) from None
 
 
-async def expect_selectable(wanted: Catalog, exclusions: Exclusions) -> None:
+async def expect_selectable(
+    wanted: Catalog, exclusions: Exclusions, *, bodies: Iterable[bytes]
+) -> None:
     """See that a catalog selects nothing that the connection's policy never selects.
+
+    `bodies` are its streams as the source offers them now: a field may hold more there than the
+    catalog says, and arrives with all of it.
 
     Raises:
         Invalid: the code is `never_selected`; `problems` has each stream and field.
     """
     try:
-        found = await in_slices(exclusions.problems(wanted))
+        offered = {one.id: one.stream for one in map(catalogs.read_stream, bodies)}
+        found = await in_slices(exclusions.problems(wanted, offered=offered))
     except InvalidCatalog as error:
         raise invalid(error) from None
     if found:

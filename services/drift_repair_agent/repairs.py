@@ -153,7 +153,7 @@ class Repairs:
         if target.fingerprint == now.head.fingerprint:
             unchanged = {"connection_id": connection_id, "changed": False}
             return Answer(200, msgspec.json.encode(unchanged).decode())
-        await preflight.expect_selectable(wanted, exclusions)
+        await preflight.expect_selectable(wanted, exclusions, bodies=now.offered.values())
         await _expect_fits(wanted, now, version=order.version)
         undone = await _undone(wanted, now.configured)
         decision = _decision("rolled_back", undone, order, at)

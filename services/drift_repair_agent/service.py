@@ -114,7 +114,8 @@ class DriftRepairAgent:
             airbyte_connection_id = expect_healable(row, order.expected_version)
             source_catalog_id = await _source_catalog_id(session, row, order.snapshot_id, wanted)
             is_new = await registry.head_fingerprint(session, row) != fingerprint
-        await expect_selectable(wanted, exclusions)
+            bodies = await _offered(session, row, wanted)
+        await expect_selectable(wanted, exclusions, bodies=bodies)
         if is_new:
             await expect_no_sync(self._airbyte, row.id, airbyte_connection_id)
         heal = Heal(
@@ -164,23 +165,26 @@ class DriftRepairAgent:
         """What the head, and what was discovered, names of the order's streams."""
         try:
             asked = await in_slices(catalogs.parse.steps(memoryview(order.sync_catalog)))
-            names = sorted({stream.id.name for stream in asked.streams})
             async with self._db.read() as session:
                 row = await registry.find_connection(session, order.connection_id)
                 head = await registry.read_version(session, row.id, row.catalog_version)
-                snapshot = None
-                if order.snapshot_id is not None:
-                    snapshot = await registry.find_snapshot(session, order.snapshot_id)
-                elif row.airbyte_source_id is not None:
-                    snapshot = await registry.latest_snapshot(session, row.airbyte_source_id)
-                bodies = (
-                    await registry.stream_bodies(session, snapshot, names=names) if snapshot else []
-                )
+                bodies = await _offered(session, row, asked)
             configured = await in_slices(catalogs.parse.steps(head.sync_catalog.encode()))
             offered = [catalogs.read_stream(body) for body in bodies]
         except (InvalidCatalog, NotFound):
             return Familiar()
         return Familiar.of([*configured.streams, *offered])
+
+
+async def _offered(session: AsyncSession, row: Connection, asked: Catalog) -> list[bytes]:
+    """The streams of a catalog as the connection's source was last seen to offer them."""
+    if row.airbyte_source_id is None:
+        return []
+    snapshot = await registry.latest_snapshot(session, row.airbyte_source_id)
+    if snapshot is None:
+        return []
+    names = sorted({stream.id.name for stream in asked.streams})
+    return await registry.stream_bodies(session, snapshot, names=names)
 
 
 async def _source_catalog_id(

@@ -145,15 +145,23 @@ async def due_workspaces(
     return [(workspace, jobs) for workspace, jobs in rows if jobs > 0]
 
 
+# More than `at_once` sources of a workspace need not be counted; so only those are asked whether a
+# connection stands on them.
 _DUE = text(f"""
-    WITH due AS (
-        SELECT o.airbyte_workspace_id AS workspace, count(*) AS sources FROM observations o
-        WHERE o.next_at <= now() AND (o.claimed_until IS NULL OR o.claimed_until <= now())
-            AND EXISTS (
-                SELECT FROM connections c
-                WHERE c.airbyte_source_id = o.airbyte_source_id AND {LIVE}
-            )
-        GROUP BY o.airbyte_workspace_id
+    WITH waiting AS (
+        SELECT DISTINCT airbyte_workspace_id AS workspace FROM observations
+        WHERE next_at <= now() AND (claimed_until IS NULL OR claimed_until <= now())
+    ), due AS (
+        SELECT w.workspace, count(*) AS sources FROM waiting w CROSS JOIN LATERAL (
+            SELECT FROM observations o
+            WHERE o.next_at <= now() AND (o.claimed_until IS NULL OR o.claimed_until <= now())
+                AND o.airbyte_workspace_id IS NOT DISTINCT FROM w.workspace
+                AND (
+                    SELECT true FROM connections c
+                    WHERE c.airbyte_source_id = o.airbyte_source_id AND {LIVE} LIMIT 1
+                )
+            ORDER BY o.next_at LIMIT CAST(:at_once AS bigint)
+        ) first GROUP BY w.workspace
     ), jobs AS (
         SELECT convert_from(payload, 'UTF8') AS workspace, count(*) AS slots FROM pgqueuer
         WHERE entrypoint = :entrypoint AND status IN ('queued', 'picked') GROUP BY payload

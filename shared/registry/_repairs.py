@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import TextClause, delete, func, or_, select, text, update
+from sqlalchemy import TextClause, delete, exists, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -98,17 +98,35 @@ async def is_plan_due(session: AsyncSession, connection_id: UUID) -> bool:
 
 
 async def plans_due(
-    session: AsyncSession, *, limit: int, but: Collection[UUID] = ()
+    session: AsyncSession,
+    *,
+    limit: int,
+    but: Collection[UUID] = (),
+    drifted_within: timedelta | None = None,
 ) -> Sequence[UUID]:
-    """The connections to plan for, see `is_plan_due`, none of `but`; who waits longest is first."""
+    """The connections to plan for, see `is_plan_due`, none of `but`; who waits longest is first.
+
+    With `drifted_within` only those with a drift as young as that, or a proposal: then the cost
+    does not grow with the number of connections.
+    """
     condition = "c.id <> ALL(CAST(:but AS uuid[]))"
-    return (await session.scalars(_plan_due(condition), {"limit": limit, "but": list(but)})).all()
+    parameters: dict[str, object] = {"limit": limit, "but": list(but)}
+    if drifted_within is not None:
+        condition += f" AND c.id IN ({_DRIFTED_LATELY})"
+        parameters["within"] = drifted_within
+    return (await session.scalars(_plan_due(condition), parameters)).all()
+
+
+_DRIFTED_LATELY = """
+    SELECT connection_id FROM drifts WHERE first_seen_at > now() - CAST(:within AS interval)
+    UNION SELECT connection_id FROM repairs WHERE state = 'proposed'
+"""
 
 
 # A connection that is HEALING, or whose repair is under way, is planned for afterwards.
 @functools.cache
 def _plan_due(condition: str) -> TextClause:
-    # nosemgrep: built-sql - one of two conditions of ours
+    # nosemgrep: built-sql - one of three conditions of ours
     return text(f"""
         SELECT c.id FROM connections c
         JOIN LATERAL (
@@ -117,10 +135,10 @@ def _plan_due(condition: str) -> TextClause:
         ) d ON true
         JOIN snapshots seen ON seen.id = d.after_snapshot_id
         LEFT JOIN plans p ON p.connection_id = c.id
-        LEFT JOIN snapshots planned ON planned.id = p.snapshot_id
         WHERE {condition} AND c.status = 'ACTIVE' AND c.archived_at IS NULL
             AND (
-                planned.taken_at IS NULL OR planned.taken_at < seen.taken_at
+                p.connection_id IS NULL
+                OR (SELECT taken_at FROM snapshots WHERE id = p.snapshot_id) < seen.taken_at
                 OR EXISTS (
                     SELECT FROM repairs r WHERE r.connection_id = c.id
                         AND r.state = 'proposed' AND r.base_version <> c.catalog_version
@@ -244,12 +262,14 @@ async def expired_repairs(
     session: AsyncSession, *, limit: int, but: Collection[UUID] = ()
 ) -> Sequence[UUID]:
     """Proposed repairs whose time is over, or whose connection is archived; none of `but`."""
+    is_archived = exists().where(
+        Connection.id == Repair.connection_id, Connection.archived_at.is_not(None)
+    )
     rows = await session.scalars(
         select(Repair.id)
-        .join(Connection, Connection.id == Repair.connection_id)
         .where(
             Repair.state == RepairState.PROPOSED,
-            or_(Repair.expires_at <= func.now(), Connection.archived_at.is_not(None)),
+            or_(Repair.expires_at <= func.now(), is_archived),
             Repair.id.not_in(but),
         )
         .order_by(Repair.expires_at)
@@ -262,7 +282,7 @@ async def unlearned_repairs(session: AsyncSession, *, limit: int) -> Sequence[Re
     """Repairs of which the rag_engine is to be told now what a person decided."""
     rows = await session.scalars(
         select(Repair)
-        .where(Repair.is_learned.is_(False), Repair.learn_next_at <= func.now())
+        .where(~Repair.is_learned, Repair.learn_next_at <= func.now())  # as the index has it
         .order_by(Repair.learn_next_at)
         .limit(limit)
     )

@@ -85,10 +85,12 @@ async def used_in_airbyte(session: AsyncSession, ids: Collection[UUID]) -> set[U
 
 
 _USED = text("""
-    SELECT id FROM (
-        SELECT unnest(ARRAY[airbyte_source_id, airbyte_connection_id]) AS id FROM connections
-        WHERE archived_at IS NULL AND airbyte_connection_id IS NOT NULL
-    ) live WHERE id = ANY(CAST(:ids AS uuid[]))
+    SELECT airbyte_source_id FROM connections
+    WHERE airbyte_source_id = ANY(CAST(:ids AS uuid[]))
+        AND archived_at IS NULL AND airbyte_connection_id IS NOT NULL
+    UNION
+    SELECT airbyte_connection_id FROM connections
+    WHERE airbyte_connection_id = ANY(CAST(:ids AS uuid[])) AND archived_at IS NULL
 """)
 
 

@@ -38,8 +38,9 @@ _JOBS = f"""
 _SOURCES = f"""
     SELECT '', count(*), {_AGE.format("o.next_at")} FROM observations o
     WHERE o.next_at <= now() AND (o.claimed_until IS NULL OR o.claimed_until <= now())
-        AND EXISTS (
-            SELECT FROM connections c WHERE c.airbyte_source_id = o.airbyte_source_id AND {LIVE}
+        AND (
+            SELECT true FROM connections c
+            WHERE c.airbyte_source_id = o.airbyte_source_id AND {LIVE} LIMIT 1
         )
 """  # noqa: S608 - no input
 # Looked for where a repair is open, or a plan may still be due, and not at every connection.

@@ -21,7 +21,7 @@ from tests.bench.table import Line
 
 VERSIONS, STREAMS = 40, 1_500
 REPAIRS, CHANGES = 100, 200
-ROUNDS = 7
+ROUNDS = 15
 _VERSIONS = f"""
     INSERT INTO sync_catalog_versions (
         id, connection_id, version_number, sync_catalog, fingerprint, origin
@@ -68,7 +68,7 @@ def measure(stage: Stage) -> Iterator[Line]:
         job=f"{versions} of {STREAMS:,} streams",
         measured=took["versions"],
         floor=took["no count"],
-        limit=4,
+        limit=10,
     )
     yield Line(job=f"{versions}, catalogs opened", measured=took["opened"], floor=took["no count"])
     yield Line(

@@ -65,8 +65,11 @@ class Process:
         self.client = access.client(f"http://127.0.0.1:{port}", timeout=30)
 
     def signal(self, number: signal.Signals) -> None:
-        """Send it a signal; one that has ended hears nothing."""
-        if not self.code.done():
+        """Send it a signal; one that has ended, or has no pid yet, gets none.
+
+        Pid 0 would be the process group of the tests themselves.
+        """
+        if self.pid and not self.code.done():
             os.kill(self.pid, number)
 
     async def died(self, *, within: float = 15.0) -> int:

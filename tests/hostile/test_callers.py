@@ -23,7 +23,7 @@ from shared.keys import new_key
 from tests import access
 from tests.hostile.attempts import APPLY, CANARY, JSON, World, expect_problem
 from tests.hostile.conftest import Process
-from tests.hostile.test_sockets import POST, answer_of, expect_refusal, health_ms
+from tests.hostile.sockets import POST, answer_of, expect_refusal, health_ms
 
 NOBODY = (401, "unauthenticated")
 SECRET = "/credentials/salesforce-prod/connector-config"

@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,6 +52,11 @@ TABLES = (
     " plans, repairs, webhooks, webhook_deliveries, knowledge, credential_audit, setting_changes"
 )
 
+
+# What a mesh does every five seconds, its tests would wait for.
+for name in ("_PLANNED_EVERY", "_EXPIRED_EVERY", "_TOLD_EVERY"):
+    assert hasattr(drift_repair_agent, name)
+    setattr(drift_repair_agent, name, timedelta(seconds=0.5))
 
 FAULT_RATE = float(os.environ.get("AAM_FAULT_RATE", "0"))
 FAULT_SEED = int(os.environ.get("AAM_SEED", "20261123"))
@@ -215,8 +221,8 @@ def settings_for(
         "discover_timeout": "10",
         "quiet_time": "0.3",
         "operation_deadline": "60",
-        "job_poll_interval": "0.05",
-        "event_relay_interval": "0.05",
+        "job_poll_interval": "0.1",
+        "event_relay_interval": "0.1",
         "rotation_digest_key": "for the tests of this run and no other",
         "log_level": "DEBUG",
         **access.service_keys(),

@@ -16,7 +16,8 @@ from redis.asyncio import Redis
 from local import servers
 from shared.airbyte_client import AirbyteClient
 from tests import factories
-from tests.fakes.airbyte_server import DEFAULT_CATALOG, AirbyteServer, Auth, catalog, stream
+from tests.fakes.airbyte_server import DEFAULT_CATALOG, AirbyteServer, Auth
+from tests.integration.applying import GREW, apply, discovered, held, seen
 from tests.integration.conftest import (
     ORDER,
     Mesh,
@@ -27,40 +28,6 @@ from tests.integration.conftest import (
 )
 
 Json = dict[str, Any]
-GREW = catalog(
-    stream("Account", {"Id": "string", "Name": "string", "Region__c": "string"}),
-    *[one["stream"] for one in DEFAULT_CATALOG["streams"][1:]],
-)
-
-
-async def discovered(mesh: Mesh, connection: Json, **parameters: str) -> Json:
-    """The order that /discover answers."""
-    answer = await mesh.orchestrator.post(
-        f"/connections/{connection['id']}/discover", params=parameters
-    )
-    assert answer.status_code == 200, answer.text
-    order: Json = answer.json()
-    return order
-
-
-async def apply(mesh: Mesh, order: Json) -> tuple[int, Json]:
-    """Post an order; its status and body."""
-    answer = await mesh.drift_repair_agent.post("/repair/apply_new_catalog", json=order)
-    return answer.status_code, answer.json()
-
-
-def held(mesh: Mesh, connection: Json) -> Json:
-    """The catalog that Airbyte holds, by stream name."""
-    streams = mesh.airbyte.connections[connection["airbyte_connection_id"]]["syncCatalog"][
-        "streams"
-    ]
-    return {one["stream"]["name"]: one for one in streams}
-
-
-async def seen(mesh: Mesh, connection: Json) -> Json:
-    """The connection as its view shows it."""
-    view: Json = (await mesh.orchestrator.get(f"/connections/{connection['id']}")).json()
-    return view
 
 
 def asked(mesh: Mesh) -> int:

@@ -13,8 +13,8 @@ from redis.asyncio import Redis
 
 from tests.fakes.airbyte_server import AirbyteServer
 from tests.fakes.postgres_proxies import STORY, LossyCommit, moved
+from tests.integration.applying import GREW, apply, discovered, held, seen
 from tests.integration.conftest import ORDER, Mesh, add_destination, running, settings_for
-from tests.integration.test_apply import GREW, apply, discovered, held, seen
 
 Sql: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 

@@ -342,26 +342,6 @@ def test_the_page_of_metrics_lists_them_all() -> None:
     assert told == {metric.exposed: set(metric.labels) for metric in Metric.all}
 
 
-@pytest.mark.parametrize(
-    "headers, status",
-    [
-        ({"Host": "evil.example"}, 421),
-        ({"Host": "evil.example:{port}"}, 421),
-        ({"Host": "127.0.0.1.evil.example:{port}"}, 421),
-        ({"Host": ""}, 421),
-        ({"Origin": "https://evil.example"}, 421),
-        ({"Host": "LOCALHOST:{port}"}, 200),
-    ],
-)
-def test_no_web_page_reads_the_metrics(mesh: Mesh, headers: dict[str, str], status: int) -> None:
-    """On loopback they are for programs that call this machine by its own name."""
-    port = mesh.ports["orchestrator"]
-    filled = {name: value.format(port=port) for name, value in headers.items()}
-    answer = httpx.get(f"http://127.0.0.1:{port}/metrics", headers=filled, trust_env=False)
-    assert answer.status_code == status
-    assert ("aam_" in answer.text) == (status == 200)
-
-
 def test_a_taken_port_is_one_line() -> None:
     """The variable is named."""
     port = servers.free_port()

@@ -161,6 +161,22 @@ async def test_an_order_that_selects_it_is_refused_by_name(mesh: Mesh) -> None:
     assert await mesh.sql.fetchval("SELECT count(*) FROM sync_catalog_versions") == 1
 
 
+async def test_an_order_that_hides_it_is_refused_too(mesh: Mesh) -> None:
+    """The source sends all that it has in a field, whatever the order's schema says of it."""
+    connection = await mesh.onboard()
+    owner = {"type": "object", "properties": {"Name": {}, "Password": {}}}
+    mesh.airbyte.offers(offering(ACCOUNT | {"Owner__c": owner}))
+    order = await discovered(mesh, connection)
+    (account,) = [p for p in order["sync_catalog"]["streams"] if p["stream"]["name"] == "Account"]
+    del account["stream"]["jsonSchema"]["properties"]["Owner__c"]["properties"]["Password"]
+    account["config"] |= {"fieldSelectionEnabled": False, "selectedFields": []}
+
+    status, problem = await post(mesh, "/repair/apply_new_catalog", order)
+
+    assert (status, problem["code"]) == (422, "never_selected")
+    assert "'Owner__c' of 'Account'" in problem["detail"]
+
+
 async def test_what_discover_answers_leaves_it_out_and_can_be_applied(mesh: Mesh) -> None:
     """Also where the connection syncs it now, since it was imported so."""
     connection, _ = await imported(mesh)

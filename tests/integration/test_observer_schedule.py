@@ -26,7 +26,7 @@ from shared.jobs import Jobs
 from tests import access
 from tests.fakes.airbyte_server import WORKSPACE_ID
 from tests.integration.conftest import REPOSITORY, Mesh, as_service
-from tests.integration.test_observer import by_hand, counts, observe, told
+from tests.integration.observing import by_hand, counts, observe, told
 
 Json = dict[str, Any]
 

@@ -12,7 +12,7 @@ from services.schema_observer.observing import Look, Observing
 from shared.registry import Claim
 from tests.fakes.airbyte_server import DEFAULT_CATALOG, catalog, stream
 from tests.integration.conftest import Mesh
-from tests.integration.test_observer import by_hand, counts, observe, planned, told
+from tests.integration.observing import by_hand, counts, observe, planned, told
 
 Json = dict[str, Any]
 

@@ -17,6 +17,7 @@ from services.rag_engine import main as rag_engine
 from shared.config import RagEngineSettings
 from tests import access
 from tests.fakes.airbyte_server import AirbyteServer
+from tests.integration.applying import held, seen
 from tests.integration.conftest import (
     ORDER,
     Mesh,
@@ -35,9 +36,7 @@ from tests.integration.drifting import (
     repairs,
     repairs_until,
 )
-from tests.integration.test_apply import held, seen
-from tests.integration.test_policy import put
-from tests.integration.test_repairs import approve, fields, nothing_was_reset, proposal
+from tests.integration.repairing import approve, fields, nothing_was_reset, proposal, put
 
 Json = dict[str, Any]
 TOTAL = {"Id": "string", "Name": "string", "Total_Amount__c": "number"}

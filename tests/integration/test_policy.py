@@ -8,19 +8,12 @@ from uuid import uuid4
 import pytest
 
 from tests.fakes.airbyte_server import catalog, stream
+from tests.integration.applying import held, seen
 from tests.integration.conftest import Mesh
 from tests.integration.drifting import ACCOUNT, drift, offering, planned, repairs, repairs_until
-from tests.integration.test_apply import held, seen
+from tests.integration.repairing import put
 
 Json = dict[str, Any]
-
-
-async def put(mesh: Mesh, connection: Json, order: Json) -> tuple[int, Json]:
-    """Change a connection's policy; the answer's status and body."""
-    answer = await mesh.drift_repair_agent.put(
-        f"/connections/{connection['id']}/policy", json=order
-    )
-    return answer.status_code, answer.json()
 
 
 async def test_the_default_loses_nothing(mesh: Mesh) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 from uuid import uuid4
@@ -16,6 +15,7 @@ from local import servers
 from services.drift_repair_agent.expiring import Expiring
 from shared.database import Database
 from tests.fakes.airbyte_server import AirbyteServer, catalog, stream
+from tests.integration.applying import held, seen
 from tests.integration.conftest import (
     ORDER,
     Mesh,
@@ -33,59 +33,19 @@ from tests.integration.drifting import (
     repairs,
     repairs_until,
 )
-from tests.integration.test_apply import held, seen
+from tests.integration.repairing import (
+    approve,
+    fields,
+    nothing_was_reset,
+    proposal,
+    types,
+    until,
+    upstream,
+)
 
 Json = dict[str, Any]
 LESS = {"Id": "string", "Name": "string"}
 KEYED = {"Id": "string", "Email": "string", "Name": "string"}
-
-
-def upstream(mesh: Mesh, connection: Json) -> Json:
-    """The connection as Airbyte has it."""
-    found: Json = mesh.airbyte.connections[connection["airbyte_connection_id"]]
-    return found
-
-
-def fields(mesh: Mesh, connection: Json) -> set[str]:
-    """The fields of Account that Airbyte holds."""
-    return set(held(mesh, connection)["Account"]["stream"]["jsonSchema"]["properties"])
-
-
-def nothing_was_reset(mesh: Mesh) -> bool:
-    """Whether Airbyte ran no job that resets, clears or refreshes anything."""
-    return {job["configType"] for job in mesh.airbyte.jobs.values()} <= {"sync"}
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    """Wait for something that another task does."""
-    async with asyncio.timeout(10):
-        while not is_so():  # noqa: ASYNC110 (Airbyte's doing)
-            await asyncio.sleep(0.02)
-
-
-async def proposal(mesh: Mesh, connection: Json, offered: Json) -> Json:
-    """Let the source change; the repair that then waits for a person."""
-    await drift(mesh, connection, offered)
-    return (await repairs_until(mesh, connection, ["proposed"]))[-1]
-
-
-async def approve(mesh: Mesh, repair: Json, **order: Any) -> tuple[int, Json]:
-    """Approve it; the answer's status and body."""
-    return await post(mesh, f"/repairs/{repair['id']}/approve", {"by": "Ada", **order})
-
-
-async def types(mesh: Mesh, count: int) -> list[str]:
-    """The types of the events beside those of observing and onboarding, once there are so many."""
-    told: list[str] = []
-    seen_so_far = 1
-    while len(told) < count:
-        found = [one["type"] for one in await mesh.events(seen_so_far)]
-        told = [one for one in found if one not in _BESIDE]
-        seen_so_far = len(found) + (len(told) < count)
-    return told
-
-
-_BESIDE = {"connection.onboarded", "drift.detected"}
 
 
 async def test_a_new_field_is_applied_by_itself(mesh: Mesh) -> None:

@@ -465,6 +465,15 @@ async def test_forever_is_for_ever_and_a_run_is_bounded(db: Database, sql: Sql) 
     assert await sql.fetchval("SELECT count(*) FROM repairs") == 0
 
 
+async def test_nothing_is_pruned_while_a_process_starts(db: Database, sql: Sql) -> None:
+    """The second run of the periodic task is the first that prunes."""
+    await a_repair(sql, await a_connection(sql))
+    look = Retention(db, [History("repairs", KEPT)]).look
+    for left in (1, 0):
+        await look.take()
+        assert await sql.fetchval("SELECT count(*) FROM repairs") == left
+
+
 def settings(**told: str) -> Settings:
     """Settings as the environment gives them."""
     return Settings.model_validate({"supabase_db_url": "postgresql://u:p@h/d", **told})

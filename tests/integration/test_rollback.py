@@ -8,14 +8,14 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from tests.integration.applying import held, seen
 from tests.integration.conftest import Mesh
 from tests.integration.drifting import ACCOUNT, drift, offering, planned, post, repairs_until
-from tests.integration.test_apply import held, seen
-from tests.integration.test_policy import put
-from tests.integration.test_repairs import (
+from tests.integration.repairing import (
     approve,
     fields,
     nothing_was_reset,
+    put,
     types,
     until,
     upstream,

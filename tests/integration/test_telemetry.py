@@ -31,7 +31,7 @@ from tests.integration.conftest import (
     settings_for,
 )
 from tests.integration.drifting import ACCOUNT, offering, post, repairs_until
-from tests.integration.test_webhooks import KEY, Receiver, receiving
+from tests.integration.receivers import KEY, Receiver, receiving
 
 Line = dict[str, Any]
 pytestmark = pytest.mark.exact

@@ -7,8 +7,8 @@ import pytest
 from redis.asyncio import Redis
 
 from tests.fakes.airbyte_server import AirbyteServer
+from tests.integration.applying import GREW, apply, discovered, held
 from tests.integration.conftest import add_destination, running, settings_for
-from tests.integration.test_apply import GREW, apply, discovered, held
 
 
 @pytest.mark.parametrize(

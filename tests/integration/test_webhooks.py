@@ -10,7 +10,7 @@ import signal
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta
 from ipaddress import ip_address
@@ -21,11 +21,10 @@ import asyncpg
 import httpx
 import pytest
 import trustme
-from aiohttp import ThreadedResolver, web
+from aiohttp import ThreadedResolver
 from aiohttp.abc import ResolveResult
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncSession
-from standardwebhooks import Webhook as Verifier
 from standardwebhooks import WebhookVerificationError
 
 from local import servers
@@ -41,13 +40,13 @@ from shared.config import networks, postgres_address
 from shared.database import Database
 from shared.events import EventType
 from shared.models import Connection, Repair
-from tests import access, factories, leaks
+from tests import access, factories
 from tests.fakes.airbyte_server import AirbyteServer
 from tests.integration.conftest import REPOSITORY, TABLES, as_service, settings_for
+from tests.integration.receivers import KEY, Receiver, receiving, status
 
 SQL: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 HERE = Reach(networks("127.0.0.0/8, ::1/128"))
-KEY = leaks.canary("the key that signs webhooks")
 CHANGE: dict[str, Any] = {
     "id": "c1",
     "kind": "field_removed",
@@ -72,103 +71,6 @@ CHANGE: dict[str, Any] = {
 }
 HARMLESS = CHANGE | {"id": "c2", "kind": "field_added", "path": ["new"], "severity": "harmless"}
 del HARMLESS["suggestion"]
-
-Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-def status(code: int, **headers: str) -> Answer:
-    """Answer with it, and no body."""
-
-    async def answer(_request: web.Request) -> web.StreamResponse:
-        return web.Response(
-            status=code, headers={name.replace("_", "-"): value for name, value in headers.items()}
-        )
-
-    return answer
-
-
-class Receiver:
-    """Somebody who is told: keeps what came, answers as it is scripted, 204 when it is not."""
-
-    def __init__(self) -> None:
-        self.got: list[tuple[str, dict[str, str], bytes]] = []
-        self.answers: list[Answer] = []
-        self.always: Answer = status(204)
-        self.over = asyncio.Event()
-        self.base = ""
-
-    @property
-    def url(self) -> str:
-        """Where its messages go; the query is what such URLs carry as a secret."""
-        return f"{self.base}/aam?token=AAMCANARY-token"
-
-    @property
-    def ids(self) -> list[str]:
-        """The ids of the messages that came, in their order."""
-        return [headers["webhook-id"] for _, headers, _ in self.got]
-
-    def verified(self, secret: str, which: int = -1) -> Any:
-        """What a message says, if it is signed with this secret."""
-        _, headers, body = self.got[which]
-        return Verifier(secret).verify(body, headers)
-
-    async def hears(self, count: int = 1) -> None:
-        """Wait until so many messages came."""
-        async with asyncio.timeout(10):
-            while len(self.got) < count:  # noqa: ASYNC110 (another process's doing)
-                await asyncio.sleep(0.01)
-
-    async def hang(self, request: web.Request) -> web.StreamResponse:
-        """Say nothing until the test is over."""
-        return await self.held(status(204))(request)
-
-    def held(self, answer: Answer) -> Answer:
-        """Answer so when it is over."""
-
-        async def hold(request: web.Request) -> web.StreamResponse:
-            await self.over.wait()
-            return await answer(request)
-
-        return hold
-
-    async def never_end(self, request: web.Request) -> web.StreamResponse:
-        """Answer 200 at once, and go on answering."""
-        response = web.StreamResponse()
-        await response.prepare(request)
-        while not self.over.is_set():
-            await response.write(b"x" * 65536)
-        return response
-
-    async def stall(self, request: web.Request) -> web.StreamResponse:
-        """Answer 200 at once, and keep the body."""
-        response = web.StreamResponse()
-        await response.prepare(request)
-        await response.write(b"x")
-        await self.over.wait()
-        return response
-
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Keep it, answer it."""
-        headers = {name.lower(): value for name, value in request.headers.items()}
-        self.got.append((request.path_qs, headers, await request.read()))
-        answer = self.answers.pop(0) if self.answers else self.always
-        return await answer(request)
-
-
-@asynccontextmanager
-async def receiving() -> AsyncIterator[Receiver]:
-    """A receiver behind a real socket."""
-    receiver = Receiver()
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", receiver.handle)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    port = servers.free_port()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    receiver.base = f"http://127.0.0.1:{port}"
-    yield receiver
-    receiver.over.set()
-    await runner.cleanup()
 
 
 @pytest.fixture

@@ -338,6 +338,23 @@ def test_an_older_version_is_restored_without_it() -> None:
     assert refused.value.code == "never_selected"
 
 
+def test_what_the_source_offers_in_a_field_counts_too() -> None:
+    """The catalog may say less of it, or may be older; a field that it does not have does not."""
+    who: Json = {"type": "object", "properties": {"name": TEXT}}
+    older = catalog.parse(document(stream(fields=FIELDS | {"who": who})))
+    offered = {one.id: one.stream for one in catalog.parse(document(having(SSN))).streams}
+    assert DEFAULT.synced(older.streams[0], offered=offered[older.streams[0].id]) == set()
+    grown = {"who": SSN, "password": TEXT}
+    offered = {
+        one.id: one.stream for one in catalog.parse(document(stream(fields=FIELDS | grown))).streams
+    }
+    [pair] = orjson.loads(
+        catalog.dump(DEFAULT.restored(older, catalog.parse(document(stream())), offered=offered))
+    )["streams"]
+    assert selected(pair) == ["id", "updated", "total"]
+    assert catalog.dump(DEFAULT.restored(older, older, offered=offered)) == catalog.dump(older)
+
+
 def test_a_policy_without_patterns_excludes_nothing() -> None:
     """As does one whose patterns match nothing; a stored one is read."""
     made = stream(fields=FIELDS | {"ssn": TEXT, "birth_day": TEXT})

@@ -7,9 +7,10 @@ has such a name.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from fnmatch import fnmatchcase
 from functools import cached_property, lru_cache
+from types import MappingProxyType
 from typing import Final
 from unicodedata import normalize
 
@@ -47,6 +48,7 @@ _WORD_STARTS: Final = re.compile(
 )
 _WILDCARDS: Final = re.compile(r"\*|\?|\[.*")
 _NONE: Final[frozenset[str]] = frozenset()
+_NOTHING: Final[Mapping[StreamId, Stream]] = MappingProxyType({})
 
 
 class _Stored(msgspec.Struct, frozen=True):
@@ -91,13 +93,21 @@ class Exclusions:
         with readable(f"jsonSchema of {StreamId(stream.namespace, stream.name)}"):
             return _hidden(self.patterns, text)
 
-    def synced(self, stream: ConfiguredStream) -> frozenset[str]:
-        """The top-level fields that a sync of this stream carries, and never should."""
+    def synced(self, stream: ConfiguredStream, *, offered: Stream | None = None) -> frozenset[str]:
+        """The top-level fields that a sync of this stream carries, and never should.
+
+        `offered` is what the source offers for it now: a field may hold more there than in the
+        catalog, and arrives with all of it.
+        """
         hidden = self.hidden(stream.stream)
+        if offered is not None and (more := self.hidden(offered) - hidden):
+            hidden |= more & (stream.stream.fields() or {}).keys()
         chosen = stream.config.selected_names()
         return hidden if chosen is None else hidden & chosen
 
-    def carried(self, catalog: Catalog) -> Steps[dict[StreamId, tuple[str, ...]]]:
+    def carried(
+        self, catalog: Catalog, *, offered: Mapping[StreamId, Stream] = _NOTHING
+    ) -> Steps[dict[StreamId, tuple[str, ...]]]:
         """The fields that selected streams carry and never should, by their streams.
 
         Raises:
@@ -105,18 +115,21 @@ class Exclusions:
         """
         found: dict[StreamId, tuple[str, ...]] = {}
         for stream in catalog.streams:
-            if stream.selected and (names := self.synced(stream)):
-                found[stream.id] = tuple(sorted(names))
+            if stream.selected:
+                names = self.synced(stream, offered=offered.get(stream.id))
+                found |= {stream.id: tuple(sorted(names))} if names else {}
             yield
         return found
 
-    def problems(self, catalog: Catalog) -> Steps[list[Problem]]:
+    def problems(
+        self, catalog: Catalog, *, offered: Mapping[StreamId, Stream] = _NOTHING
+    ) -> Steps[list[Problem]]:
         """Each field that a selected stream carries and never should, as it is refused.
 
         Raises:
             InvalidCatalog: a jsonSchema is broken.
         """
-        carried = yield from self.carried(catalog)
+        carried = yield from self.carried(catalog, offered=offered)
         places = {stream.id: position for position, stream in enumerate(catalog.streams)}
         return [
             Problem(
@@ -130,17 +143,24 @@ class Exclusions:
             for name in names
         ]
 
-    def without(self, stream: ConfiguredStream, *, but: Collection[str] = ()) -> ConfiguredStream:
+    def without(
+        self,
+        stream: ConfiguredStream,
+        *,
+        but: Collection[str] = (),
+        offered: Stream | None = None,
+    ) -> ConfiguredStream:
         """The stream, cut down to the fields that may be selected; as it is where all may be.
 
-        `but` are fields that stay though they are never selected. A cursor or key that is left out
-        and that the stream's modes do not need is not named any more.
+        `but` are fields that stay though they are never selected, `offered` as for `synced`. A
+        cursor or key that is left out and that the stream's modes do not need is not named any
+        more.
 
         Raises:
             InvalidCatalog: the code is `never_selected`: the stream needs such a field for its
                 cursor or key, or Airbyte has no way to leave it out.
         """
-        hidden = self.synced(stream) - set(but)
+        hidden = self.synced(stream, offered=offered) - set(but)
         if not hidden:
             return stream
         pair = PAIR.decode(stream.raw)
@@ -149,16 +169,24 @@ class Exclusions:
         config = reconfigured(pair.config, **changes, **_unnamed(stream, hidden))
         return read_stream(encode_pair(pair.stream, config))
 
-    def restored(self, wanted: Catalog, head: Catalog) -> Catalog:
+    def restored(
+        self, wanted: Catalog, head: Catalog, *, offered: Mapping[StreamId, Stream] = _NOTHING
+    ) -> Catalog:
         """An older catalog without what is never selected and `head` does not sync already.
 
         Raises:
             InvalidCatalog: the code is `never_selected`: a stream cannot be synced without it.
         """
-        now = {stream.id: self.synced(stream) for stream in head.streams if stream.selected}
+        now = {
+            stream.id: self.synced(stream, offered=offered.get(stream.id))
+            for stream in head.streams
+            if stream.selected
+        }
         return Catalog(
             tuple(
-                self.without(stream, but=now.get(stream.id, ())) if stream.selected else stream
+                self.without(stream, but=now.get(stream.id, ()), offered=offered.get(stream.id))
+                if stream.selected
+                else stream
                 for stream in wanted.streams
             )
         )

@@ -1,0 +1,60 @@
+"""Observing a source by hand, and what that added."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+from uuid import uuid4
+
+from tests.integration.conftest import FAULT_RATE, Mesh
+
+Json = dict[str, Any]
+
+
+async def observe(mesh: Mesh, connection: Json, **body: bool) -> Json:
+    """Look now, and wait for what was found; again where faults are planted in every call."""
+    while True:
+        answer = await mesh.schema_observer.post(
+            f"/connections/{connection['id']}/observe", json=body or None
+        )
+        assert answer.status_code == 200, answer.text
+        found: Json = answer.json()
+        if not FAULT_RATE or found["outcome"] != "failed":
+            return found
+
+
+async def told(mesh: Mesh, path: str, **parameters: Any) -> Any:
+    """What the observer answers to a GET."""
+    answer = await mesh.schema_observer.get(path, params=parameters)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+async def counts(mesh: Mesh) -> dict[str, int]:
+    """How many rows there are of what a look may add."""
+    tables = ("events", "sync_catalog_versions", "drifts", "snapshots", "stream_schemas")
+    return {
+        table: await mesh.sql.fetchval(f"SELECT count(*) FROM {table}")  # noqa: S608 - no input
+        for table in tables
+    }
+
+
+async def planned(mesh: Mesh) -> list[str]:
+    """The connections that the drift_repair_agent is to plan for."""
+    jobs = await mesh.sql.fetch("SELECT payload FROM pgqueuer WHERE entrypoint = 'plan'")
+    return [job["payload"].decode() for job in jobs]
+
+
+async def by_hand(mesh: Mesh, connection: Json, name: str = "by hand") -> Json:
+    """A second connection on the same source, made in Airbyte and imported."""
+    held = deepcopy(mesh.airbyte.connections[connection["airbyte_connection_id"]])
+    held |= {"connectionId": str(uuid4()), "name": name}
+    mesh.airbyte.connections[held["connectionId"]] = held
+    answer = await mesh.orchestrator.post(
+        "/connections/import", json={"airbyte_connection_id": held["connectionId"]}
+    )
+    assert answer.status_code == 200, answer.text
+    return {
+        "id": answer.json()["items"][0]["connection_id"],
+        "airbyte_connection_id": held["connectionId"],
+    }

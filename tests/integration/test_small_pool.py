@@ -1,0 +1,57 @@
+"""The mesh on as few connections as the smallest session pooler leaves it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import asyncpg
+import pytest
+from pydantic import ValidationError
+from redis.asyncio import Redis
+from sqlalchemy import text
+
+from shared.config import Settings, postgres_address
+from shared.database import Database
+from tests.fakes.airbyte_server import AirbyteServer
+from tests.integration.conftest import ORDER, add_destination, running, settings_for
+from tests.integration.drifting import ACCOUNT, drift, offering, repairs_until
+
+
+async def test_a_process_opens_no_more_connections_than_it_may(registry_url: str) -> None:
+    """REGISTRY_CONNECTIONS; who comes when all are in use waits for one."""
+    db = Database.at(postgres_address(registry_url), application="small", connections=2)
+    most = text("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'aam-small'")
+
+    async def ask() -> int:
+        async with db.transaction() as session:
+            await session.execute(text("SELECT pg_sleep(0.01)"))
+            return int(await session.scalar(most) or 0)
+
+    counts = await asyncio.gather(*(ask() for _ in range(10)))
+    await db.close()
+    assert set(counts) <= {1, 2}
+
+
+async def test_two_connections_a_process_are_enough(
+    airbyte: AirbyteServer,
+    registry_url: str,
+    redis_url: str,
+    sql: asyncpg.Connection[asyncpg.Record],
+    redis: Redis,
+) -> None:
+    """Onboarded, observed and healed: nothing holds one connection while it waits for another."""
+    add_destination(airbyte)
+    settings = settings_for(airbyte, registry_url, redis_url, registry_connections="2")
+    async with running(settings, airbyte, sql=sql, redis=redis, order=ORDER) as mesh:
+        connection = await mesh.onboard()
+        await drift(mesh, connection, offering({**ACCOUNT, "Region__c": "string"}))
+        await repairs_until(mesh, connection, ["applied"])
+
+
+@pytest.mark.parametrize("number", ["1", "0", "201", "many"])
+def test_a_number_of_connections_that_is_refused(number: str) -> None:
+    """The relay holds one for as long as it publishes."""
+    with pytest.raises(ValidationError, match="registry_connections"):
+        Settings.model_validate(
+            {"supabase_db_url": "postgresql://u:p@h/d", "registry_connections": number}
+        )
