@@ -421,6 +421,6 @@ def _draw(environment: dict[str, str]) -> None:
         env=environment,
         check=True,
         capture_output=True,
-        timeout=20,
+        timeout=120,
     )
     assert run.stdout + run.stderr == b""

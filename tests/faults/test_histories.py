@@ -35,7 +35,7 @@ from tests.integration.conftest import (
 )
 
 SEED = int(os.environ.get("AAM_SEED", "20261123"))
-HISTORIES = 200 if os.environ.get("AAM_FAULTS") else 12
+HISTORIES = 200 if os.environ.get("AAM_FAULTS") else 8
 CALLS, CALLERS, CONNECTIONS, FAULTY = 30, 4, 2, 0.05
 _TIMES = {
     "airbyte_timeout": "0.25",

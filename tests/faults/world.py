@@ -72,7 +72,7 @@ class Process:
         if self.pid and not self.code.done():
             os.kill(self.pid, number)
 
-    async def died(self, *, within: float = 15.0) -> int:
+    async def died(self, *, within: float = 60.0) -> int:
         """Its exit code, negative for a signal."""
         async with asyncio.timeout(within):
             return await asyncio.shield(self.code)
@@ -209,7 +209,7 @@ class World:
         return process
 
     async def _is_up(self, process: Process) -> None:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while True:
                 if process.code.done():
                     raise AssertionError(f"{process.name} ended: {self.tail(process)}")

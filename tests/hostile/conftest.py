@@ -81,7 +81,7 @@ def process(server_dir: Path, registry_url: str, redis_url: str) -> Iterator[Pro
             [sys.executable, "-m", *command], log=out, env=environment, cwd=REPOSITORY
         )
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while not servers.is_taken(port):
             if running.exit_code() is not None or time.monotonic() > deadline:
                 raise subprocess.SubprocessError(log.read_text())

@@ -168,7 +168,7 @@ class Mesh:
 
     async def events(self, count: int) -> list[dict[str, str]]:
         """The first events of the stream, once there are `count` of them."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(entries := await self.redis.xrange(STREAM) or []) < count:  # noqa: ASYNC110 (another process's doing)
                 await asyncio.sleep(0.02)
         return [
@@ -178,7 +178,7 @@ class Mesh:
 
     async def jobs_until_end(self, connection_id: str) -> list[dict[str, Any]]:
         """The connection's jobs, once the newest has ended."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while True:
                 answer = await self.orchestrator.get(f"/connections/{connection_id}/jobs")
                 jobs = answer.json()["items"]

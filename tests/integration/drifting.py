@@ -53,7 +53,7 @@ async def repairs(mesh: Mesh, connection: Json, **parameters: Any) -> list[Json]
 
 
 async def repairs_until(
-    mesh: Mesh, connection: Json, states: Collection[str], *, within: float = 15
+    mesh: Mesh, connection: Json, states: Collection[str], *, within: float = 60
 ) -> list[Json]:
     """The connection's repairs in the order of these states, once they have them and no others."""
     found: list[Json] = []
@@ -70,7 +70,7 @@ async def repairs_until(
     ]
 
 
-async def planned(mesh: Mesh, connection: Json, drift_id: str, *, within: float = 15) -> None:
+async def planned(mesh: Mesh, connection: Json, drift_id: str, *, within: float = 60) -> None:
     """Wait until the connection is planned for this drift."""
     async with asyncio.timeout(within):
         while True:

@@ -45,7 +45,7 @@ def nothing_was_reset(mesh: Mesh) -> bool:
 
 async def until(is_so: Callable[[], bool]) -> None:
     """Wait for something that another task does."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not is_so():  # noqa: ASYNC110 (Airbyte's doing)
             await asyncio.sleep(0.02)
 

@@ -349,7 +349,7 @@ def test_another_process_of_the_same_user_cannot_look_in(how: str, seen: list[st
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
             looking = [sys.executable, "-c", _LOOKING, str(process.pid)]
-            looked = subprocess.run(looking, check=True, timeout=30, **run)
+            looked = subprocess.run(looking, check=True, timeout=120, **run)
             limits = Path(f"/proc/{process.pid}/limits").read_text()
         finally:
             process.kill()

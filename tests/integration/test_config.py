@@ -346,7 +346,7 @@ def test_a_service_with_a_bad_value_does_not_start(
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
 

@@ -379,7 +379,7 @@ async def test_a_relay_killed_between_telling_and_marking(
             [sys.executable, "-c", _KILLED],
             input=f"{registry_url} {redis_url}".encode(),
             cwd=REPOSITORY,
-            timeout=30,
+            timeout=120,
             check=False,
         )
         assert killed.returncode == -signal.SIGKILL

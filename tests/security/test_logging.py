@@ -328,7 +328,7 @@ def test_a_crash_is_one_line(tmp_path: Path) -> None:
         env={"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
     )
 
     assert (ended.returncode, ended.stderr) == (1, "")

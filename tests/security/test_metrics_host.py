@@ -24,7 +24,7 @@ def port() -> Iterator[int]:
     command = [sys.executable, "-c", f"{_SERVED}; sys.stdin.read()", str(port)]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE) as process:
         try:
-            assert becomes_true(lambda: servers.is_taken(port), 30)
+            assert becomes_true(lambda: servers.is_taken(port), 120)
             yield port
         finally:
             process.kill()

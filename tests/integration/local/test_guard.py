@@ -60,7 +60,7 @@ def airbyte(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     ) as server:
         url = f"http://127.0.0.1:{port}"
         try:
-            assert becomes_true(lambda: _answers(f"{url}/api/v1/health"), 30)
+            assert becomes_true(lambda: _answers(f"{url}/api/v1/health"), 120)
             yield Target(
                 "airbyte",
                 url,

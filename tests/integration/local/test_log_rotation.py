@@ -35,7 +35,7 @@ def test_a_writer_goes_on_in_the_emptied_log(tmp_path: Path) -> None:
             log_rotation.rotate(path, most_bytes=20_000, keep=2)
             return process.exit_code() is not None
 
-        assert becomes_true(is_done, 30)
+        assert becomes_true(is_done, 120)
         log_rotation.rotate(path, most_bytes=20_000, keep=2)
         log.write(b"of the same writer\n")
     sizes = logs_of(path)

@@ -716,7 +716,7 @@ class TestProxy:
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(f"{request_line} HTTP/1.1\r\n\r\n".encode())
 
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             answer = await reader.read()
         writer.close()
         await writer.wait_closed()
