@@ -31,6 +31,13 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["AAM_FREE_PORTS"] = f"{start}-{start + share}"
 
 
+def pytest_report_header() -> str | None:
+    """Say with which faults the run is made, and how to make it again."""
+    rate = float(os.environ.get("AAM_FAULT_RATE", "0"))
+    seed = os.environ.get("AAM_SEED", "20261123")
+    return f"faults: {rate:.0%} of Airbyte calls, seed {seed}" if rate else None
+
+
 def pytest_collection_finish() -> None:
     """Make the services' keys before the first test, which would have to delete them."""
     if (access := sys.modules.get("tests.access")) is not None:

@@ -11,7 +11,6 @@ import sys
 import time
 from dataclasses import dataclass, field
 
-_PYTEST = ("pytest", "-q")
 _PARALLEL = ("-n", "4", "--dist", "load")
 
 
@@ -30,22 +29,22 @@ def parts(suite: tuple[str, ...]) -> list[Part]:
         Part("tests", ("pytest", *suite)),
         Part(
             "fault matrix and 200 histories",
-            (*_PYTEST, *_PARALLEL, "tests/faults/test_matrix.py", "tests/faults/test_histories.py"),
+            ("pytest", *_PARALLEL, "tests/faults/test_matrix.py", "tests/faults/test_histories.py"),
             {"AAM_FAULTS": "all"},
         ),
         Part(
             "100 random requests of each operation",
-            (*_PYTEST, *_PARALLEL, "tests/contract/test_schemathesis.py"),
+            ("pytest", *_PARALLEL, "tests/contract/test_schemathesis.py"),
             {"AAM_SCHEMATHESIS": "100"},
         ),
         Part(
             "10,000 random bodies",
-            (*_PYTEST, "tests/security/test_random_bodies.py"),
+            ("pytest", "tests/security/test_random_bodies.py"),
             {"AAM_BODIES": "10000"},
         ),
         Part(
             "5 % of Airbyte's calls lost",
-            (*_PYTEST, *_PARALLEL, "tests/integration", "--ignore", "tests/integration/local"),
+            ("pytest", *_PARALLEL, "tests/integration", "--ignore", "tests/integration/local"),
             {"AAM_FAULT_RATE": "0.05"},
         ),
         Part("mutants", ("tests.mutants",)),

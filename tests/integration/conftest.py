@@ -63,11 +63,6 @@ FAULT_SEED = int(os.environ.get("AAM_SEED", "20261123"))
 _dice = random.Random(FAULT_SEED)  # noqa: S311 (faults, no secret)
 
 
-def pytest_report_header() -> str | None:
-    """Say with which faults the run is made, and how to make it again."""
-    return f"faults: {FAULT_RATE:.0%} of Airbyte calls, seed {FAULT_SEED}" if FAULT_RATE else None
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A test that counts calls, or times them, says so: with faults switched on it is not run."""
     if FAULT_RATE:
