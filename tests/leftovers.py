@@ -24,7 +24,7 @@ from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import pytest_asyncio
@@ -103,6 +103,8 @@ class _Run:
     known = Held()
     """What fixtures that outlive a test have started, and what was reported; grows only."""
     reported = Held()
+    modules_at_work: ClassVar[set[str]] = set()
+    """Fixtures of the module that work beside its tests now."""
 
     def __init__(self) -> None:
         self.mark = f"{os.environ.get(reaper.VARIABLE, '')}{secrets.token_hex(4)}/"
@@ -156,10 +158,18 @@ def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> Generator[None, 
     if fixturedef.scope == "function":
         return (yield)
     before = Held.now()
+    if _is_at_work(fixturedef) and fixturedef.scope == "module":
+        _run.modules_at_work.add(fixturedef.argname)
     try:
         return (yield)
     finally:
         _run.known += Held.now() - before
+
+
+def pytest_fixture_post_finalizer(fixturedef: pytest.FixtureDef[Any]) -> None:
+    """It works no more."""
+    if fixturedef.scope == "module":
+        _run.modules_at_work.discard(fixturedef.argname)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -206,8 +216,11 @@ async def a_test_leaves_nothing(request: pytest.FixtureRequest) -> AsyncIterator
     yield
     if not (Held.now() - before):
         return
-    if _shares_what_runs(request.node):
+    # Else what is left is seen at the end of the run, or of the module.
+    if _uses_what_the_run_shares(request.node):
         _run.known += Held.now() - before
+        return
+    if _run.modules_at_work:
         return
     left = await _left_since(before, _run.known)
     if request.node.stash.get(_has_failed, False):
@@ -218,15 +231,16 @@ async def a_test_leaves_nothing(request: pytest.FixtureRequest) -> AsyncIterator
     await _refuse(left, "This test")
 
 
-def _shares_what_runs(item: pytest.Item) -> bool:
-    """Whether a fixture of the whole run works beside the test, and may start more meanwhile."""
+def _is_at_work(fixturedef: pytest.FixtureDef[Any]) -> bool:
+    """Whether it works beside the tests, on their event loop, and may open more meanwhile."""
+    ours = (a_run_leaves_nothing.__name__, a_module_leaves_nothing.__name__)
+    function = inspect.unwrap(fixturedef.func)
+    return fixturedef.argname not in ours and inspect.isasyncgenfunction(function)
+
+
+def _uses_what_the_run_shares(item: pytest.Item) -> bool:
     fixtures = item._fixtureinfo.name2fixturedefs  # type: ignore[attr-defined]
-    of_run = [chosen[-1] for chosen in fixtures.values() if chosen[-1].scope == "session"]
-    return any(
-        inspect.isasyncgenfunction(inspect.unwrap(one.func))
-        for one in of_run
-        if one.argname != a_run_leaves_nothing.__name__
-    )
+    return any(one[-1].scope == "session" and _is_at_work(one[-1]) for one in fixtures.values())
 
 
 async def _left_since(before: Held, known: Held) -> Held:
