@@ -44,11 +44,12 @@ async def slowest_beside(process: Process, work: Awaitable[object]) -> float:
 
 
 def memory(process: Process) -> tuple[int, int]:
-    """Resident bytes of the process: now, and at most so far."""
+    """Resident bytes of the process: now, and at most since this was asked last."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     now, most = (re.search(rf"{name}:\s+(\d+) kB", status) for name in ("VmRSS", "VmHWM"))
     assert now
     assert most
+    Path(f"/proc/{process.pid}/clear_refs").write_text("5")  # forgets the most, see proc(5)
     return int(now[1]) * 1024, int(most[1]) * 1024
 
 

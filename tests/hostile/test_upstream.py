@@ -92,6 +92,7 @@ async def test_c25_onboarding(world: World, what: str) -> None:
     )
 
     mesh.airbyte.heal()
+    mesh.airbyte.offers(DEFAULT_CATALOG)
     assert answer.status_code == status, answer.text
     assert code is None or answer.json()["code"] == code, answer.text
     assert CANARY not in answer.text
