@@ -296,26 +296,3 @@ async def test_c14_names(world: World, written: io.StringIO) -> None:
     lines = [json.loads(line) for line in written.getvalue().splitlines()]
     assert lines
     assert not any(line["event"] == "forged" for line in lines)
-
-
-async def test_the_order_without_poison_is_taken(world: World) -> None:
-    """The control: what is refused above is refused for its poison alone."""
-    taken = await world.mesh.drift_repair_agent.post(
-        APPLY, content=world.poisoned(b'"fine"'), headers=JSON
-    )
-    assert (taken.status_code, taken.json()["changed"]) == (200, True)
-
-
-async def test_c24_keys_of_two_routes(world: World) -> None:
-    """The same key on another route is another key."""
-    key = {"Idempotency-Key": uuid4().hex}
-    first = await world.mesh.orchestrator.post(
-        f"/connections/{world.connection['id']}/sync", headers=key
-    )
-    again = await world.mesh.orchestrator.post(
-        f"/connections/{world.connection['id']}/sync", headers=key
-    )
-    other = await world.mesh.drift_repair_agent.post(APPLY, content=b"{}", headers={**JSON, **key})
-    assert (first.status_code, again.text) == (202, first.text)
-    assert "idempotency-replayed" in again.headers
-    assert other.status_code == 422

@@ -1,0 +1,22 @@
+"""A key of one route is none of another; in a world of its own, since a sync changes it."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+from tests.hostile.attempts import APPLY, JSON, World
+
+
+async def test_c24_keys_of_two_routes(world: World) -> None:
+    """The same key on another route is another key."""
+    key = {"Idempotency-Key": uuid4().hex}
+    first = await world.mesh.orchestrator.post(
+        f"/connections/{world.connection['id']}/sync", headers=key
+    )
+    again = await world.mesh.orchestrator.post(
+        f"/connections/{world.connection['id']}/sync", headers=key
+    )
+    other = await world.mesh.drift_repair_agent.post(APPLY, content=b"{}", headers={**JSON, **key})
+    assert (first.status_code, again.text) == (202, first.text)
+    assert "idempotency-replayed" in again.headers
+    assert other.status_code == 422

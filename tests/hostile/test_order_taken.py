@@ -1,0 +1,13 @@
+"""The control of the hostile orders, in a world of its own, since it changes it."""
+
+from __future__ import annotations
+
+from tests.hostile.attempts import APPLY, JSON, World
+
+
+async def test_the_order_without_poison_is_taken(world: World) -> None:
+    """The control: what is refused above is refused for its poison alone."""
+    taken = await world.mesh.drift_repair_agent.post(
+        APPLY, content=world.poisoned(b'"fine"'), headers=JSON
+    )
+    assert (taken.status_code, taken.json()["changed"]) == (200, True)
