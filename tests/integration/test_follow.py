@@ -44,6 +44,19 @@ async def job_of(mesh: Mesh, airbyte_job_id: int) -> Json:
             await asyncio.sleep(0.02)
 
 
+async def stop_following(mesh: Mesh) -> None:
+    """Let the mesh's own follower leave the jobs to the test's."""
+    await mesh.sql.execute(
+        "INSERT INTO looks (name, next_at) VALUES ('jobs', now() + interval '1 hour')"
+        " ON CONFLICT (name) DO UPDATE SET next_at = excluded.next_at"
+    )
+    # One that has begun ends: it lists what is new last.
+    async with asyncio.timeout(10):
+        asked = -1
+        while asked != (asked := len(mesh.airbyte.called("jobs/list"))):  # noqa: ASYNC110 (the mesh's doing)
+            await asyncio.sleep(0.2)
+
+
 async def add_connections(mesh: Mesh, connection: Json, count: int) -> list[str]:
     """More live connections like this one, here and in Airbyte; their ids in Airbyte."""
     held = mesh.airbyte.connections[connection["airbyte_connection_id"]]
@@ -109,6 +122,7 @@ async def test_a_job_that_airbyte_no_longer_knows_ends_alone(
     goes_on = mesh.airbyte.start_job(connection["airbyte_connection_id"], "clear")
     await job_of(mesh, lost["id"])
     await job_of(mesh, goes_on["id"])
+    await stop_following(mesh)
     del mesh.airbyte.jobs[lost["id"]]
     if is_missing:
         body = {"errorId": str(uuid4())}
@@ -204,11 +218,7 @@ async def test_a_status_that_is_newer_than_aam_holds_nothing_up(mesh: Mesh) -> N
 async def test_many_running_jobs_cost_few_calls(mesh: Mesh, follower: JobFollower) -> None:
     """A hundred and twenty jobs are two pages; one that has ended is asked for by its id."""
     connection = await mesh.onboard()
-    # The mesh's own follower leaves them to the test's.
-    await mesh.sql.execute(
-        "INSERT INTO looks (name, next_at) VALUES ('jobs', now() + interval '1 hour')"
-        " ON CONFLICT (name) DO UPDATE SET next_at = excluded.next_at"
-    )
+    await stop_following(mesh)
     jobs = [
         mesh.airbyte.start_job(airbyte_id)
         for airbyte_id in await add_connections(mesh, connection, 120)

@@ -116,7 +116,8 @@ async def test_a_running_job_goes_on(mesh: Mesh, gateway: str, status: int) -> N
     await mesh.orchestrator.post(f"/connections/{connection['id']}/sync")
     mesh.airbyte.lose_route(gateway, status=status)
     await called(mesh, "jobs/list", 3)
-    (job,) = (await mesh.orchestrator.get(f"/connections/{connection['id']}/jobs")).json()
+    jobs = await mesh.orchestrator.get(f"/connections/{connection['id']}/jobs")
+    (job,) = jobs.json()["items"]
     assert (job["status"], job["ended_at"]) == ("running", None)
 
     mesh.airbyte.heal()
@@ -139,6 +140,7 @@ async def test_nothing_is_missing_deleted_or_imported(
     async with AirbyteClient.from_settings(settings) as airbyte:
         operations.tell("reapply", Reapplying(settings, db, airbyte))
         reconciler = Reconciler(settings, db, airbyte, operations)
+        await airbyte.list_sources(WORKSPACE)  # has a token from now on
         mesh.airbyte.lose_route(gateway, status=status)
 
         compared = await reconciler.reconcile(dry_run=False)

@@ -443,7 +443,7 @@ async def test_one_that_cannot_be_imported_now_stops_nobody(mesh: Mesh) -> None:
         return [(one["outcome"], one.get("code")) for one in told]
 
     seen = await outcomes()
-    assert sorted(seen) == [("failed", "upstream_forbidden")] + [("would_import", None)] * 5
+    assert sorted(seen) == [("failed", "upstream_auth")] + [("would_import", None)] * 5
     mesh.airbyte.fault("connections/get", 500, times=None)
     seen = await outcomes()
     assert {outcome for outcome, _ in seen} == {"failed"}

@@ -80,8 +80,8 @@ async def test_failed_discovery_leaves_nothing_behind(mesh: Mesh) -> None:
         # A refusal means that nothing happened: it is not planted after its effect.
         ("sources/create", 422, False, 422, "upstream_rejected"),
         ("connections/create", 400, False, 422, "upstream_rejected"),
-        ("connections/create", 403, False, 502, "upstream_forbidden"),
-        ("connections/create", 403, True, 502, "upstream_forbidden"),
+        ("connections/create", 403, False, 502, "upstream_auth"),
+        ("connections/create", 403, True, 502, "upstream_auth"),
         ("connections/create", "lie", False, 502, "upstream_mismatch"),
     ],
 )

@@ -2,224 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from copy import deepcopy
 from typing import Any
 
 import msgspec
 import orjson
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from shared.domain import catalog, drift, repair
+from shared.domain import catalog, repair
 from shared.domain.catalog import InvalidCatalog, StreamId
 from shared.domain.drift import Change
-from shared.domain.repair import Decision, Healed, HealImpossible
+from shared.domain.repair import Decision
 from tests.unit.catalogs import (
-    CATALOGS,
     MOMENT,
     TEXT,
     Json,
     document,
-    histories,
     picked,
-    shuffled,
     stream,
 )
-
-Path = tuple[str, ...]
-ORDERS = StreamId(None, "orders")
-PLAIN: Json = {"sourceDefinedCursor": False, "sourceDefinedPrimaryKey": []}
-FIELDS: Json = {"id": TEXT, "updated": MOMENT, "total": TEXT}
-# What decisions can lead to that Airbyte would refuse: a person has to decide otherwise.
-DEAD_ENDS = {
-    "cursor_lost",
-    "excluded_field_needed",
-    "missing_selected_fields",
-    "no_selected_stream",
-}
-
-
-def decided(before: Sequence[Json], after: Sequence[Json], action: str = "apply") -> list[Decision]:
-    """The same decision on everything that concerns the connection or is new."""
-    changes = drift.diff(document(*before), document(*after))
-    return [msgspec.convert({"change": change, "action": action}, Decision) for change in changes]
-
-
-def healed(
-    before: Json, after: Json, became: dict[Path, Path] | None = None, **choice: Any
-) -> tuple[Json, list[str]]:
-    """One stream after all its changes were applied, and the codes of what came with it."""
-    decisions = [
-        msgspec.structs.replace(decision, became=(became or {}).get(decision.change.path), **choice)
-        for decision in decided([before], [after])
-    ]
-    result = heal([before], [after], decisions)
-    return orjson.loads(result.catalog)["streams"][0], [effect.code for effect in result.effects]
-
-
-def heal(before: Sequence[Json], after: Sequence[Json], decisions: Sequence[Decision]) -> Healed:
-    """The heal of documents; what comes out can be applied."""
-    result = repair.heal(catalog.parse(document(*before)), document(*after), decisions)
-    catalog.validate(catalog.parse(result.catalog))
-    return result
-
-
-def attempt(
-    before: Sequence[Json], after: Sequence[Json], decisions: Sequence[Decision]
-) -> Healed | None:
-    """The heal; None where the decisions lead to one of those dead ends."""
-    try:
-        return heal(before, after, decisions)
-    except HealImpossible as impossible:
-        if {problem.code for problem in impossible.problems} <= DEAD_ENDS:
-            return None
-        raise
-
-
-def refused(before: Sequence[Json], after: Sequence[Json], *decisions: Decision) -> list[str]:
-    """The codes of why these decisions lead nowhere."""
-    with pytest.raises(HealImpossible) as impossible:
-        heal(before, after, decisions)
-    return [problem.code for problem in impossible.value.problems]
-
-
-# -- laws
-
-
-@given(CATALOGS, CATALOGS)
-def test_nothing_decided_is_nothing_changed(before: list[Json], after: list[Json]) -> None:
-    """Byte for byte; the same where everything was decided to be kept."""
-    for decisions in ([], decided(before, after, "keep")):
-        result = heal(before, after, decisions)
-        assert result.catalog == document(*before)
-        assert result.effects == ()
-
-
-@given(histories())
-def test_all_applied_leaves_nothing_to_plan(history: tuple[list[Json], list[Json]]) -> None:
-    """Each stream has the source's definition byte for byte, and what is left is not breaking."""
-    before, after = history
-    head, discovered = catalog.parse(document(*before)), document(*after)
-    decisions = decided(before, after)
-    result = attempt(before, after, decisions)
-    if result is None:
-        return
-    new = catalog.parse(result.catalog)
-
-    offered = {s.id: s for s in catalog.parse(discovered).streams}
-    touched = {decision.change.stream for decision in decisions}
-    assert {s.id for s in new.selected().streams} == offered.keys()
-    for stream_ in new.selected().streams:
-        if stream_.id in touched:
-            definition = offered[stream_.id].raw.split(b',"config":')[0]
-            assert stream_.raw.startswith(definition)
-        else:
-            assert stream_.raw == head.by_id()[stream_.id].raw
-    assert [s.selected for s in new.streams] == sorted(s.selected for s in new.streams)[::-1]
-    assert repair.plan_changes(new, discovered) == []
-    assert repair.misfits(new, discovered) == []
-
-
-@given(histories(), st.data())
-def test_what_is_decided_is_done_and_no_more(
-    history: tuple[list[Json], list[Json]], data: st.DataObject
-) -> None:
-    """Some changes applied, the rest of them left: also within one stream, and within one field."""
-    before, after = history
-    every = decided(before, after)
-    chosen = [d for d in every if data.draw(st.booleans())]
-    result = attempt(before, after, chosen)
-    if result is None:
-        return
-    left = {
-        (c.stream, c.kind, c.path)
-        for c, _ in repair.plan_changes(catalog.parse(result.catalog), document(*after))
-    }
-    open_ = {(d.change.stream, d.change.kind, d.change.path) for d in every if d not in chosen}
-    if any(effect.code == "field_kept_whole" for effect in result.effects):
-        assert left >= open_
-    else:
-        assert left == open_
-    concerned = {decision.change.stream for decision in chosen}
-    kept = {s.id: s.raw for s in catalog.parse(result.catalog).streams}
-    for stream_ in catalog.parse(document(*before)).streams:
-        assert stream_.id in kept, "no stream drops out of the document"
-        if stream_.id not in concerned:
-            assert kept[stream_.id] == stream_.raw
-
-
-@given(histories(), st.data())
-def test_healing_twice_is_healing_once(
-    history: tuple[list[Json], list[Json]], data: st.DataObject
-) -> None:
-    """Also with decisions read back from JSON; nothing changes its arguments."""
-    before, after = history
-    actions = st.sampled_from(["apply", "apply", "keep", "exclude"])
-    decisions = [
-        msgspec.structs.replace(decision, action=data.draw(actions))
-        for decision in decided(before, after)
-    ]
-    once = attempt(before, after, decisions)
-    if once is None:
-        return
-    head, discovered, copy = catalog.parse(document(*before)), document(*after), deepcopy(decisions)
-    assert repair.heal(head, discovered, decisions) == once
-    assert catalog.dump(head) == document(*before)
-    assert discovered == document(*after)
-    assert decisions == copy
-
-    again = msgspec.json.decode(msgspec.json.encode(decisions), type=list[Decision])
-    assert repair.heal(head, discovered, again) == once
-    twice = repair.heal(catalog.parse(once.catalog), discovered, decisions)
-    assert twice.catalog == once.catalog
-
-
-@given(histories())
-def test_hand_picked_fields_never_grow_by_themselves(
-    history: tuple[list[Json], list[Json]],
-) -> None:
-    """A new field may be personal data: only what the cursor or key needs joins, and it is said."""
-    before, after = history
-    head = catalog.parse(document(*before))
-    result = attempt(before, after, decided(before, after))
-    if result is None:
-        return
-    known = head.by_id()
-    for stream_ in catalog.parse(result.catalog).selected().streams:
-        had = stream_.id in known and known[stream_.id].config.selected_names()
-        if not had:
-            continue
-        more = (stream_.config.selected_names() or frozenset()) - had
-        needed = {path[0] for path in (stream_.cursor, *stream_.primary_key) if path}
-        assert more <= needed
-        assert stream_.config.selected_names() is not None, "a list is never switched off"
-        told = [e for e in result.effects if e.code == "field_selected" and e.stream == stream_.id]
-        assert len(told) == len(more)
-
-
-@given(histories(), st.integers(0, 99))
-def test_order_changes_no_heal(history: tuple[list[Json], list[Json]], seed: int) -> None:
-    """The source may answer in any order, and as slices; decisions come in any order too."""
-    before, after = history
-    other = shuffled({"streams": after}, seed)["streams"]
-    decisions = decided(before, after)
-    head = catalog.parse(document(*before))
-
-    def outcome(discovered: Any, some: Sequence[Decision]) -> str:
-        try:
-            result = repair.heal(head, discovered, some)
-        except HealImpossible as impossible:
-            return impossible.code
-        return catalog.meaning_of(result.catalog)
-
-    expected = outcome(document(*after), decisions)
-    assert outcome(document(*other), decisions) == expected
-    assert outcome(catalog.scan(document(*after)), decisions[::-1]) == expected
-
-
-# -- fields
+from tests.unit.healing import FIELDS, ORDERS, PLAIN, Path, decided, heal, healed, refused
 
 
 def test_fields_are_taken_one_by_one() -> None:
@@ -651,37 +452,3 @@ def test_a_broken_discovery_is_no_heal() -> None:
 
 
 # -- what an older version needs
-
-
-@given(histories())
-def test_what_a_source_offers_fits_it(history: tuple[list[Json], list[Json]]) -> None:
-    """A catalog of its own never misfits; one of a stream that went does."""
-    before, after = history
-    head = catalog.parse(document(*before))
-    assert repair.misfits(head, document(*before)) == []
-    gone = {pair["stream"]["name"] for pair in before} - {p["stream"]["name"] for p in after}
-    misfits = repair.misfits(head, document(*after))
-    assert {p.stream.name for p in misfits if p.stream and p.code == "stream_gone"} == gone
-
-
-def test_misfits_say_what_the_source_no_longer_has() -> None:
-    """Each with its place; a type is none, nor is what the catalog does not use."""
-
-    def misfits(before: Json, after: Json) -> list[tuple[str, str]]:
-        found = repair.misfits(catalog.parse(document(before)), document(after))
-        return [(problem.code, problem.field.removeprefix("streams[0].")) for problem in found]
-
-    shrunk = stream(fields={"total": TEXT}, offer=PLAIN | {"supportedSyncModes": ["full_refresh"]})
-    assert misfits(stream(), shrunk) == [
-        ("field_gone", "config.selectedFields"),
-        ("field_gone", "config.selectedFields"),
-        ("unsupported_sync_mode", "config.syncMode"),
-        ("cursor_gone", "config.cursorField"),
-        ("key_gone", "config.primaryKey"),
-    ]
-    less = stream(fields={"id": TEXT, "updated": MOMENT})
-    assert misfits(stream(), less) == [("field_gone", "config.selectedFields")]
-    assert misfits(stream(**picked("id", "updated")), less) == []
-    assert misfits(stream(), stream(fields=FIELDS | {"total": MOMENT, "new": TEXT})) == []
-    assert misfits(stream(), stream("other")) == [("stream_gone", "stream.name")]
-    assert misfits(stream(selected=False), stream("other")) == []

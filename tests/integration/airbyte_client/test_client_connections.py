@@ -1,0 +1,302 @@
+"""The Airbyte client: connections and jobs."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from shared.airbyte_client import AirbyteClient, NewConnection, Schedule
+from shared.airbyte_client._client import BODY_LIMIT_BYTES
+from shared.errors import (
+    Invalid,
+    NotActive,
+    SyncRunning,
+    UpstreamConflict,
+    UpstreamUnknown,
+)
+from tests.fakes.airbyte_server import (
+    AirbyteServer,
+    no_such_page,
+)
+from tests.integration.airbyte_client.stage import (
+    WORKSPACE,
+    connection_of,
+    selected,
+    source_of,
+)
+
+pytestmark = pytest.mark.exact
+
+
+@pytest.mark.parametrize(
+    "schedule,kind,sent",
+    [
+        (None, "manual", None),
+        (Schedule(units=6), "basic", {"basicSchedule": {"timeUnit": "hours", "units": 6}}),
+        (
+            Schedule(cron="0 0 * * * ?"),
+            "cron",
+            {"cron": {"cronExpression": "0 0 * * * ?", "cronTimeZone": "UTC"}},
+        ),
+    ],
+)
+async def test_a_connection_is_made_as_aam_needs_it(
+    airbyte: AirbyteServer,
+    client: AirbyteClient,
+    schedule: Schedule | None,
+    kind: str,
+    sent: dict[str, Any] | None,
+) -> None:
+    """Active, with Airbyte told to leave schema changes alone, and the discovery it came from."""
+    catalog_id = uuid4()
+    made = await client.create_connection(
+        NewConnection(
+            name="prod",
+            source_id=source_of(airbyte),
+            destination_id=UUID(airbyte.add_destination()["destinationId"]),
+            sync_catalog=selected("Account"),
+            source_catalog_id=catalog_id,
+            schedule=schedule,
+            prefix="sf_",
+        )
+    )
+
+    (body,) = airbyte.called("connections/create")
+    assert body["nonBreakingChangesPreference"] == "ignore"
+    assert body["scheduleType"] == kind
+    assert body.get("scheduleData") == sent
+    assert body["sourceCatalogId"] == str(catalog_id)
+    assert body["prefix"] == "sf_"
+    assert "namespaceFormat" not in body
+    assert (made.status, made.source_catalog_id, made.schedule_type) == ("active", catalog_id, kind)
+    assert await client.get_connection(made.connection_id) == made
+    (listed,) = await client.list_connections(WORKSPACE)
+    assert (listed.connection_id, listed.name) == (made.connection_id, "prod")
+    assert (listed.source_id, listed.status) == (made.source_id, "active")
+
+
+async def test_healing_replaces_the_catalog(airbyte: AirbyteServer, client: AirbyteClient) -> None:
+    """Only what is given is sent, and only the selected streams of it."""
+    connection_id = await connection_of(airbyte, client)
+    airbyte.connections[str(connection_id)].update(status="inactive", breakingChange=True)
+    catalog_id = uuid4()
+    mixed = json.loads(selected("Account", "Lead", "Case"))
+    mixed["streams"][2]["config"]["selected"] = False
+
+    healed = await client.update_connection(
+        connection_id,
+        json.dumps(mixed).encode(),
+        source_catalog_id=catalog_id,
+        status="active",
+        breaking_change=False,
+    )
+
+    (body,) = airbyte.called("connections/update")
+    assert set(body) == {
+        "connectionId",
+        "syncCatalog",
+        "sourceCatalogId",
+        "status",
+        "breakingChange",
+    }
+    assert body["syncCatalog"]["streams"] == mixed["streams"][:2]
+    assert (healed.status, healed.breaking_change) == ("active", False)
+    assert healed.source_catalog_id == catalog_id
+    kept = json.loads(healed.sync_catalog)["streams"]
+    assert [pair["stream"]["name"] for pair in kept] == ["Account", "Lead"]
+
+    await client.update_connection(connection_id, selected("Account"))
+    assert set(airbyte.called("connections/update")[1]) == {"connectionId", "syncCatalog"}
+
+
+async def test_a_body_over_the_limit_is_not_sent(
+    airbyte: AirbyteServer, client: AirbyteClient
+) -> None:
+    """The limit is for the whole request; a byte below it passes."""
+    connection_id = await connection_of(airbyte, client)
+    small = selected("Account")
+    room = BODY_LIMIT_BYTES - len(
+        b'{"connectionId":"%s","syncCatalog":%s}' % (str(connection_id).encode(), small)
+    )
+
+    with pytest.raises(Invalid) as caught:
+        await client.update_connection(connection_id, small[:-1] + b" " * (room + 1) + b"}")
+    assert caught.value.code == "catalog_too_large"
+    assert airbyte.called("connections/update") == []
+
+    await client.update_connection(connection_id, small[:-1] + b" " * room + b"}")
+    assert airbyte.requests[-1].headers["Content-Length"] == str(BODY_LIMIT_BYTES)
+    assert "Transfer-Encoding" not in airbyte.requests[-1].headers
+
+
+async def test_unselected_streams_do_not_count(
+    airbyte: AirbyteServer, client: AirbyteClient
+) -> None:
+    """They are dropped before anything is measured."""
+    connection_id = await connection_of(airbyte, client)
+    big = json.loads(selected("Account", "Lead"))
+    big["streams"][1]["config"]["selected"] = False
+    big["streams"][1]["stream"]["jsonSchema"]["description"] = "long " * (BODY_LIMIT_BYTES // 4)
+    body = json.dumps(big).encode()
+
+    await client.update_connection(connection_id, body)
+
+    kept = airbyte.connections[str(connection_id)]["syncCatalog"]["streams"]
+    assert [pair["stream"]["name"] for pair in kept] == ["Account"]
+
+
+@pytest.mark.parametrize(
+    "wrong,code",
+    [
+        (b'{"streams":[]}', "no_selected_stream"),
+        (b'{"streams": [ ]}', "no_selected_stream"),
+        (b'{"streams":[{"stream":{},"config":{"selected":false}}]}', "no_selected_stream"),
+        (b'{"streams":[{"stream":{},"config":{}}]}', "no_selected_stream"),
+        (b'{"streams":[{"stream":{}}]}', "invalid_request"),
+        (b"[]", "invalid_request"),
+        (b"{", "invalid_request"),
+        (b"", "invalid_request"),
+    ],
+)
+async def test_what_selects_nothing_is_not_sent(
+    airbyte: AirbyteServer, client: AirbyteClient, wrong: bytes, code: str
+) -> None:
+    """An empty catalog would stop every stream, so it is never meant."""
+    with pytest.raises(Invalid) as caught:
+        await client.update_connection(uuid4(), wrong)
+    assert caught.value.code == code
+    assert airbyte.called("connections/update") == []
+
+
+async def test_an_update_is_sent_once(airbyte: AirbyteServer, client: AirbyteClient) -> None:
+    """It may have happened: that is for the caller to find out."""
+    connection_id = await connection_of(airbyte, client)
+    airbyte.fault("connections/update", "reset", after_effect=True)
+
+    with pytest.raises(UpstreamUnknown):
+        await client.update_connection(connection_id, selected("Lead"))
+
+    assert len(airbyte.called("connections/update")) == 1
+
+
+async def test_a_deleted_connection_says_so(airbyte: AirbyteServer, client: AirbyteClient) -> None:
+    """Airbyte keeps it as deprecated; deleting it twice is no error."""
+    connection_id = await connection_of(airbyte, client)
+    await client.delete_connection(connection_id)
+    await client.delete_connection(connection_id)
+
+    assert (await client.get_connection(connection_id)).status == "deprecated"
+    assert await client.list_connections(WORKSPACE) == []
+
+
+async def test_a_sync_from_start_to_end(airbyte: AirbyteServer, client: AirbyteClient) -> None:
+    """Its job is followed by id, and counts when it has ended."""
+    connection_id = await connection_of(airbyte, client)
+
+    started = await client.trigger_sync(connection_id)
+    assert (started.status, started.ended, started.connection_id) == (
+        "running",
+        False,
+        connection_id,
+    )
+    assert started.ended_at is None
+    (status,) = await client.connection_statuses([connection_id])
+    assert (status.status, status.last_job_id) == ("running", started.id)
+
+    airbyte.finish_job(started.id, records=7, bytes=700)
+    ended = await client.get_job(started.id)
+    assert ended.ended
+    assert (ended.status, ended.records, ended.bytes_, ended.attempts) == ("succeeded", 7, 700, 1)
+    assert ended.ended_at is not None
+    assert ended.ended_at >= ended.created_at
+    assert await client.list_jobs(connection_id, limit=5) == [ended]
+
+
+async def test_a_failed_job_tells_its_type(airbyte: AirbyteServer, client: AirbyteClient) -> None:
+    """By Airbyte's words for type and origin, never by its messages."""
+    connection_id = await connection_of(airbyte, client)
+    job = await client.trigger_sync(connection_id)
+    airbyte.finish_job(job.id, "incomplete", failure=("transient_error", "AAMCANARY"))
+    assert not (await client.get_job(job.id)).ended
+
+    airbyte.finish_job(job.id, "failed", failure=("config_error", "AAMCANARY"))
+    failed = await client.get_job(job.id)
+    assert (failed.failure_type, failed.failure_origin) == ("config_error", "source")
+    assert "CANARY" not in repr(failed)
+
+
+async def test_a_second_sync_names_the_first(airbyte: AirbyteServer, client: AirbyteClient) -> None:
+    """Airbyte's 409 says that something runs; the list says what."""
+    connection_id = await connection_of(airbyte, client)
+    running = await client.trigger_sync(connection_id)
+
+    with pytest.raises(SyncRunning) as caught:
+        await client.trigger_sync(connection_id)
+
+    assert caught.value.members == {"airbyte_job_id": running.id}
+    assert len(airbyte.jobs) == 1
+
+
+async def test_a_409_with_nothing_running_is_a_conflict(
+    airbyte: AirbyteServer, client: AirbyteClient
+) -> None:
+    """Airbyte answers database errors with 409, too."""
+    connection_id = await connection_of(airbyte, client)
+    airbyte.fault("connections/sync", 409)
+
+    with pytest.raises(UpstreamConflict):
+        await client.trigger_sync(connection_id)
+
+
+async def test_an_inactive_connection_is_not_synced(
+    airbyte: AirbyteServer, client: AirbyteClient
+) -> None:
+    """Airbyte answers 500 and tells nothing; the connection's status does."""
+    connection_id = await connection_of(airbyte, client)
+    airbyte.connections[str(connection_id)]["status"] = "inactive"
+
+    with pytest.raises(NotActive):
+        await client.trigger_sync(connection_id)
+
+    airbyte.connections[str(connection_id)]["status"] = "active"
+    airbyte.fault("connections/sync", 500)
+    with pytest.raises(UpstreamUnknown):
+        await client.trigger_sync(connection_id)
+
+
+async def test_a_lost_sync_is_not_started_twice(
+    airbyte: AirbyteServer, client: AirbyteClient
+) -> None:
+    """The job runs and the answer is lost: unknown, and the list has it."""
+    connection_id = await connection_of(airbyte, client)
+    airbyte.fault("connections/sync", "close", after_effect=True)
+
+    with pytest.raises(UpstreamUnknown):
+        await client.trigger_sync(connection_id)
+
+    assert len(airbyte.called("connections/sync")) == 1
+    assert [job.id for job in await client.list_jobs(connection_id, limit=1)] == [1]
+
+
+async def test_a_job_is_cancelled(airbyte: AirbyteServer, client: AirbyteClient) -> None:
+    """And then it has ended."""
+    connection_id = await connection_of(airbyte, client)
+    job = await client.trigger_sync(connection_id)
+
+    assert (await client.cancel_job(job.id)).status == "cancelled"
+    assert (await client.get_job(job.id)).ended
+
+
+async def test_a_job_without_the_light_endpoint(
+    airbyte: AirbyteServer, client: AirbyteClient
+) -> None:
+    """Where there is no answer without logs, the one with logs is read."""
+    connection_id = await connection_of(airbyte, client)
+    job = await client.trigger_sync(connection_id)
+    missing = no_such_page("/api/v1/jobs/get_without_logs")
+    airbyte.answer("jobs/get_without_logs", missing.body, status=missing.status)
+
+    assert await client.get_job(job.id) == job

@@ -1,0 +1,178 @@
+"""The Airbyte client: instance, credentials, destinations and definitions."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import time
+from uuid import UUID
+
+import pytest
+
+from shared.airbyte_client import AirbyteClient
+from shared.errors import (
+    UpstreamDenied,
+    UpstreamUnreachable,
+)
+from tests.fakes.airbyte_server import (
+    POSTGRES,
+    SALESFORCE,
+    AirbyteServer,
+)
+from tests.integration.airbyte_client.stage import (
+    WORKSPACE,
+    client_of,
+    create,
+)
+
+pytestmark = pytest.mark.exact
+
+
+async def test_instance_and_health(airbyte: AirbyteServer, client: AirbyteClient) -> None:
+    """Which Airbyte it is, and the workspace to work in."""
+    instance = await client.instance()
+
+    assert instance.version == airbyte.version
+    assert instance.default_workspace_id == WORKSPACE
+    assert await client.health()
+
+
+async def test_instance_needs_no_token(newest: AirbyteServer, client: AirbyteClient) -> None:
+    """A wrong client id does not hide what Airbyte tells everybody."""
+    newest.client_secret = "AAMCANARY-changed"
+
+    assert (await client.instance()).auth_mode == "simple"
+    assert newest.called("applications/token") == []
+
+
+async def test_calls_at_once_share_one_token(newest: AirbyteServer, client: AirbyteClient) -> None:
+    """Twenty calls, one token."""
+    await asyncio.gather(*(client.list_sources(WORKSPACE) for _ in range(20)))
+
+    assert len(newest.called("applications/token")) == 1
+
+
+async def test_token_is_renewed_before_it_expires(newest: AirbyteServer) -> None:
+    """No call is answered with a 401 when a token's time comes."""
+    newest.token_seconds = 2.0
+    async with client_of(newest) as client:
+        until = time.monotonic() + 4
+        while time.monotonic() < until:
+            await client.list_sources(WORKSPACE)
+            await asyncio.sleep(0.05)
+
+    tokens = {
+        request.headers["Authorization"]
+        for request in newest.requests
+        if request.path == "sources/list"
+    }
+    assert 3 <= len(newest.called("applications/token")) <= 8
+    assert len(tokens) == len(newest.called("applications/token"))
+
+
+async def test_a_revoked_token_is_replaced_once(
+    newest: AirbyteServer, client: AirbyteClient
+) -> None:
+    """A 401 costs one new token for all who got one, and each call is repeated once."""
+    await client.list_sources(WORKSPACE)
+    newest.revoke_tokens()
+
+    await asyncio.gather(*(client.list_sources(WORKSPACE) for _ in range(10)))
+
+    assert len(newest.called("applications/token")) == 2
+
+
+async def test_a_401_that_stays_is_a_denial(newest: AirbyteServer, client: AirbyteClient) -> None:
+    """With a fresh token it is refused again: no third attempt."""
+    newest.fault("sources/create", 401, times=None)
+
+    with pytest.raises(UpstreamDenied):
+        await create(client)
+
+    assert len(newest.called("sources/create")) == 2
+    assert newest.sources == {}
+
+
+async def test_a_wrong_client_secret_is_a_denial(
+    newest: AirbyteServer, client: AirbyteClient
+) -> None:
+    """Airbyte answers 400 for it."""
+    newest.client_secret = "AAMCANARY-changed"
+
+    with pytest.raises(UpstreamDenied) as caught:
+        await create(client)
+
+    assert "CANARY" not in repr(caught.value)
+
+
+async def test_without_a_token_nothing_was_sent(
+    newest: AirbyteServer, client: AirbyteClient
+) -> None:
+    """The token endpoint's trouble is no unknown outcome of the call."""
+    newest.fault("applications/token", "html_502", times=None)
+
+    with pytest.raises(UpstreamUnreachable):
+        await create(client)
+
+    assert newest.called("sources/create") == []
+
+
+async def test_a_slow_token_endpoint_is_asked_again(
+    newest: AirbyteServer, client: AirbyteClient
+) -> None:
+    """Airbyte gives itself one second for a token and answers 408 after it."""
+    newest.fault("applications/token", 408)
+
+    assert await client.list_sources(WORKSPACE) == []
+
+
+async def test_a_bearer_key_goes_before_the_rest(newest: AirbyteServer) -> None:
+    """One header, and no token is fetched."""
+    async with client_of(newest, airbyte_api_key=newest.api_key) as client:
+        await client.list_sources(WORKSPACE)
+
+    assert newest.requests[0].headers["Authorization"] == f"Bearer {newest.api_key}"
+    assert newest.called("applications/token") == []
+
+
+async def test_basic_credentials_go_along(airbyte: AirbyteServer, client: AirbyteClient) -> None:
+    """The compose release's proxy wants them on every call, health included."""
+    await client.health()
+    await client.list_sources(WORKSPACE)
+
+    if airbyte.auth == "basic":
+        said = base64.b64encode(f"{airbyte.username}:{airbyte.password}".encode()).decode()
+        assert {request.headers["Authorization"] for request in airbyte.requests} == {
+            f"Basic {said}"
+        }
+    else:
+        assert "Authorization" not in airbyte.requests[0].headers
+
+
+async def test_destinations_and_definitions(airbyte: AirbyteServer, client: AirbyteClient) -> None:
+    """What a workspace can read from and write to."""
+    configuration = {
+        "host": "localhost",
+        "port": 5432,
+        "username": "w",
+        "password": "AAMCANARY",
+        "database": "warehouse",
+        "schema": "public",
+    }
+    made = await client.create_destination(
+        WORKSPACE, configuration, name="Warehouse", destination_definition_id=UUID(POSTGRES)
+    )
+
+    assert await client.get_destination(made.destination_id) == made
+    modes = await client.destination_sync_modes(made.destination_id)
+    assert modes == {"append", "overwrite", "append_dedup"}
+    sources = await client.source_definitions(WORKSPACE)
+    assert UUID(SALESFORCE) in {definition.definition_id for definition in sources}
+    (postgres,) = await client.destination_definitions(WORKSPACE)
+    assert (postgres.name, postgres.docker_repository) == (
+        "Postgres",
+        "airbyte/destination-postgres",
+    )
+    specification = json.loads(await client.source_specification(UUID(SALESFORCE), WORKSPACE))
+    assert "refresh_token" in specification["required"]

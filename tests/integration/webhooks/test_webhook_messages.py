@@ -1,0 +1,199 @@
+"""What a webhook is sent, and which webhooks are sent it."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any, get_args
+
+import httpx
+import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.drift_repair_agent.notifying import TOLD_BY_DEFAULT, notify
+from services.drift_repair_agent.webhooks import EventName
+from shared.database import Database
+from shared.events import EventType
+from shared.models import Connection
+from tests.integration.receivers import Receiver
+from tests.integration.webhooks.stage import (
+    CHANGE,
+    HARMLESS,
+    SQL,
+    Replica,
+    a_repair,
+    one,
+    tell,
+    until_ended,
+)
+
+
+async def test_a_repair_is_told_with_what_changed(
+    agent: httpx.AsyncClient, db: Database, receiver: Receiver
+) -> None:
+    """By a message that Standard Webhooks' own library verifies; the log says that it arrived."""
+    answer = await agent.post("/webhooks", json={"url": receiver.url})
+    assert answer.status_code == 201, answer.text
+    webhook = answer.json()
+    assert answer.headers["cache-control"] == "no-store"
+    assert set(webhook["events"]) == set(TOLD_BY_DEFAULT)
+    repair = await a_repair(db, CHANGE, HARMLESS)
+
+    await tell(db, repair)
+    (delivery,) = await until_ended(agent, webhook["id"])
+
+    message = receiver.verified(webhook["secret"])
+    path, headers, _ = receiver.got[0]
+    assert path == "/aam?token=AAMCANARY-token"
+    assert headers["content-type"] == "application/json"
+    assert headers["user-agent"].startswith("AAM/")
+    async with db.read() as session:
+        connection = await session.get(Connection, repair.connection_id)
+    assert connection is not None
+    assert datetime.fromisoformat(message.pop("timestamp")).tzinfo is not None
+    assert message == {
+        "type": "repair.proposed",
+        "data": {
+            "connection_id": str(repair.connection_id),
+            "connection_name": connection.name,
+            "repair_id": str(repair.id),
+            "kind": "heal",
+            "state": "proposed",
+            "severity": "breaking",
+            "changes": [
+                {
+                    "id": "c1",
+                    "kind": "field_removed",
+                    "stream": {"namespace": None, "name": "Account"},
+                    "path": ["total"],
+                    "severity": "breaking",
+                    "reason": "The field total of Account is gone.",
+                    "loses": ["total"],
+                    "reaction": "propose",
+                    "suggestion": {
+                        "became": ["amount"],
+                        "confidence": 0.81,
+                        "removed": ["total"],
+                        "taken_by_approve": False,
+                    },
+                },
+                {
+                    "id": "c2",
+                    "kind": "field_added",
+                    "stream": {"namespace": None, "name": "Account"},
+                    "path": ["new"],
+                    "severity": "harmless",
+                    "reason": "The field total of Account is gone.",
+                    "loses": ["total"],
+                    "reaction": "propose",
+                },
+            ],
+        },
+    }
+    assert (delivery["id"], delivery["state"]) == (headers["webhook-id"], "delivered")
+    assert (delivery["attempts"], delivery["last_status"], delivery["last_code"]) == (1, 204, None)
+    assert (delivery["repair_id"], delivery["next_at"]) == (str(repair.id), None)
+
+
+async def test_what_became_of_a_repair_is_told(
+    db: Database, replica: Replica, receiver: Receiver
+) -> None:
+    """The version that it became, or why it became none."""
+    _, secret = await replica.add(receiver.url)
+    applied = await a_repair(db, version_number=7)
+    failed = await a_repair(db, failure_code="upstream_mismatch", failure_detail="AAMCANARY-text")
+    rolled_back = await a_repair(db, version_number=7, restored_version=8)
+
+    await tell(db, applied, EventType.REPAIR_APPLIED)
+    await tell(db, failed, EventType.REPAIR_FAILED)
+    await tell(db, rolled_back, EventType.REPAIR_ROLLED_BACK)
+    await replica.deliver()
+
+    told = [receiver.verified(secret, which) for which in range(3)]
+    data = {message["type"]: message["data"] for message in told}
+    assert data["repair.applied"]["version"] == 7
+    assert data["repair.failed"]["code"] == "upstream_mismatch"
+    assert data["repair.rolled_back"]["version"] == 8
+    assert "AAMCANARY" not in json.dumps(told)
+
+
+async def test_only_who_asked_is_told(
+    agent: httpx.AsyncClient, db: Database, sql: SQL, receiver: Receiver
+) -> None:
+    """Of the five events by default; of one connection, or of other events, where that is said."""
+    repair, other = await a_repair(db), await a_repair(db)
+    orders: dict[str, dict[str, Any]] = {
+        "default": {},
+        "one event": {"events": ["repair.rejected", "repair.rejected"]},
+        "this connection": {"connection_id": str(repair.connection_id)},
+        "another connection": {"connection_id": str(other.connection_id)},
+    }
+    ids = {}
+    for name, order in orders.items():
+        answer = await agent.post("/webhooks", json={"url": receiver.url, **order})
+        assert answer.status_code == 201, answer.text
+        ids[answer.json()["id"]] = name
+
+    for event in EventType:
+        await tell(db, repair, event)
+
+    rows = await sql.fetch("SELECT webhook_id, type FROM webhook_deliveries")
+    told = {(ids[str(webhook)], type_) for webhook, type_ in rows}
+    assert told == {
+        *(("default", event) for event in TOLD_BY_DEFAULT),
+        *(("this connection", event) for event in TOLD_BY_DEFAULT),
+        ("one event", "repair.rejected"),
+    }
+    assert len(rows) == len(told)
+    assert set(get_args(EventName)) == {event for event in EventType if event[:7] == "repair."}
+
+
+async def test_an_event_is_told_once(
+    db: Database, sql: SQL, replica: Replica, receiver: Receiver
+) -> None:
+    """However often it is told of, and never of a transaction that was rolled back."""
+    await replica.add(receiver.url)
+    repair = await a_repair(db)
+
+    async def undone(session: AsyncSession) -> None:
+        await notify(session, repair, EventType.REPAIR_PROPOSED)
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        async with db.transaction() as session:
+            await undone(session)
+    assert await sql.fetchval("SELECT count(*) FROM webhook_deliveries") == 0
+
+    await tell(db, repair)
+    first = (await one(sql))["body"]
+    await tell(db, repair)
+    assert (await one(sql))["body"] == first
+    await replica.deliver()
+    await tell(db, repair)
+    await replica.deliver()
+    assert len(receiver.got) == 1
+
+
+async def test_a_message_stays_small(
+    db: Database, sql: SQL, replica: Replica, receiver: Receiver
+) -> None:
+    """However many changes there are and however long their names; the rest is counted."""
+    await replica.add(receiver.url)
+    many = await a_repair(db, *([CHANGE] * 60))
+    large = await a_repair(db, *([CHANGE | {"reason": "long " * 1000}] * 60))
+    lost = await a_repair(db, CHANGE | {"loses": [f"field {n}" for n in range(300)]})
+    bodies = []
+    for repair in (many, large, lost):
+        await tell(db, repair)
+        bodies.append(
+            await sql.fetchval(
+                "SELECT body FROM webhook_deliveries WHERE repair_id = $1", repair.id
+            )
+        )
+
+    data = [json.loads(body)["data"] for body in bodies]
+    assert (len(data[0]["changes"]), data[0]["truncated"]) == (50, 10)
+    assert len(data[1]["changes"]) + data[1]["truncated"] == 60
+    assert len(bodies[1]) < 66_000
+    assert "truncated" not in data[2]
+    assert len(data[2]["changes"][0]["loses"]) == 20
