@@ -20,7 +20,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -247,7 +247,7 @@ async def _left_since(before: Held, known: Held) -> Held:
     """What is still held after a while, and after a garbage collection, which warns by itself."""
     loop = asyncio.get_running_loop()
     began, is_collected = loop.time(), False
-    while left := Held.now() - before - known:
+    while left := _not_accepted(Held.now() - before - known, by=before + known):
         if loop.time() - began > GRACE_S:
             break
         if not is_collected and loop.time() - began > _UNTIL_COLLECTED_S:
@@ -255,6 +255,46 @@ async def _left_since(before: Held, known: Held) -> Held:
             is_collected = True
         await asyncio.sleep(0.005)
     return left
+
+
+def _not_accepted(held: Held, *, by: Held) -> Held:
+    """Without the connections that servers in `by` accepted meanwhile.
+
+    A server of the module or of the run has clients in other processes, which call when they like.
+    """
+    if not held:
+        return held
+    servers = set(_listening(by.descriptors & frozenset(_descriptors())))
+    transports = _transports()
+    return replace(
+        held,
+        tasks=frozenset(task for task in held.tasks if _accepted_at(task) not in servers),
+        descriptors=frozenset(
+            one
+            for one in held.descriptors
+            if (transport := transports.get(one[0])) is None
+            or transport.get_extra_info("sockname") not in servers
+        ),
+    )
+
+
+def _listening(descriptors: Iterable[tuple[int, str]]) -> Iterator[Any]:
+    """The addresses of the servers among open descriptors."""
+    for number, link in descriptors:
+        if link.startswith("socket:"):
+            with suppress(OSError), socket.socket(fileno=os.dup(number)) as one:
+                if one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                    yield one.getsockname()
+
+
+def _accepted_at(task: asyncio.Task[Any]) -> Any:
+    """The address of the server whose connection a task of asyncio's or aiohttp's handles."""
+    frame = getattr(task.get_coro(), "cr_frame", None)
+    local = {} if frame is None else frame.f_locals
+    if isinstance(connection := local.get("conn"), socket.socket) and connection.fileno() >= 0:
+        return connection.getsockname()
+    transport = getattr(local.get("self"), "transport", None)
+    return None if transport is None else transport.get_extra_info("sockname")
 
 
 async def _refuse(left: Held, who: str) -> None:

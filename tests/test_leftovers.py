@@ -32,15 +32,7 @@ LEAVING = """
             yield running
             running.kill()
 
-    @pytest.fixture(scope="module")
-    async def server():
-        async with await asyncio.start_server(lambda *_: None, "127.0.0.1", 0) as server:
-            yield server
-
     async def test_task():
-        kept.append(asyncio.create_task(asyncio.sleep(600)))
-
-    async def test_task_of_a_fixture(server):
         kept.append(asyncio.create_task(asyncio.sleep(600)))
 
     async def test_transport():
@@ -64,7 +56,7 @@ LEAVING = """
         tempfile.mkdtemp(prefix="left-")
 
     @pytest.mark.parametrize("time", range(3))
-    async def test_clean(process, server, tmp_path, time):
+    async def test_clean(process, tmp_path, time):
         (tmp_path / "file").touch()
         with tempfile.TemporaryDirectory(), socket.socket():
             await asyncio.create_subprocess_exec("true")
@@ -73,6 +65,21 @@ LEAVING = """
     def test_fails():
         kept.append(socket.socket())
         raise ValueError
+"""
+
+SERVING = """
+    import asyncio
+    import pytest
+
+    kept = []
+
+    @pytest.fixture(scope="module")
+    async def server():
+        async with await asyncio.start_server(lambda *_: None, "127.0.0.1", 0) as server:
+            yield server
+
+    async def test_task_beside_a_server(server):
+        kept.append(asyncio.create_task(asyncio.sleep(600)))
 """
 
 ORPHANING = """
@@ -97,6 +104,7 @@ def _environment() -> dict[str, str]:
 def test_what_is_left_fails_the_test_that_left_it(tmp_path: Path) -> None:
     """Each kind, by name, and no other test; what a failed test leaves is only ended."""
     (tmp_path / "test_leaving.py").write_text(textwrap.dedent(LEAVING))
+    (tmp_path / "test_serving.py").write_text(textwrap.dedent(SERVING))
     (tmp_path / "test_orphaning.py").write_text(textwrap.dedent(ORPHANING))
     run = subprocess.run(
         _pytest(tmp_path, "-q", "-rA", "--tb=short"),
@@ -117,7 +125,7 @@ def test_what_is_left_fails_the_test_that_left_it(tmp_path: Path) -> None:
         "test_process",
         "test_server",
         "test_task",
-        "test_task_of_a_fixture",
+        "test_task_beside_a_server",
         "test_transport",
         "test_unreachable",
     ], run.stdout
