@@ -39,7 +39,8 @@ FIELDS: Final = frozenset(
         "code", "deleted", "detail",
         "entity", "error", "failed", "is_new", "kind", "left", "look", "looks",
         "method", "ms", "of", "path", "reason", "removed", "added", "retry_num", "seconds",
-        "severity", "source_type", "status", "suggestions", "tries", "type", "verb", "wait_for",
+        "rows", "severity", "source_type", "status", "suggestions", "table", "tries", "type",
+        "verb", "wait_for",
         "waited_so_far", "why",
         # what a person is to do about it
         "ca_bundle", "errno", "host", "pid", "proxy", "remedy", "url", "wanted",

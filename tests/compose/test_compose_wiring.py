@@ -256,7 +256,8 @@ def test_credentials_reach_the_auth_broker_alone(services: dict[str, dict[str, A
             if one.startswith(("CREDENTIAL_", "CREDENTIALS_", "VAULT_"))
         ]
         assert bool(holds or "env_file" in service) == (name == "auth-broker")
-    ours = {field.upper() for field in BrokerSettings.model_fields} | {"AAM_SETTINGS_DIR"}
+    ours = {field.upper() for field in BrokerSettings.model_fields}
+    ours |= {"AAM_SETTINGS_DIR", "FORWARDED_ALLOW_IPS"}
     others = services["auth-broker"]["environment"].keys() - ours
     assert all(one.startswith("CREDENTIAL_SALESFORCE_PROD__") for one in others)
 

@@ -6,10 +6,22 @@ import asyncio
 from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
+import structlog
+from structlog.testing import CapturingLogger, LogCapture
 
 from shared import batches
 from shared.errors import NotFound
+
+
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What the module logs; its own logger may be cached by a test before."""
+    capture = LogCapture()
+    logger = structlog.wrap_logger(
+        CapturingLogger(), processors=[capture], wrapper_class=structlog.BoundLogger
+    )
+    monkeypatch.setattr(batches, "log", logger)
+    return capture.entries
 
 
 async def halved(number: int) -> int:
@@ -23,16 +35,17 @@ async def halved(number: int) -> int:
 
 
 @pytest.mark.parametrize("max_concurrency", [1, 3, 20])
-async def test_one_bad_item_never_stops_its_neighbours(max_concurrency: int) -> None:
+async def test_one_bad_item_never_stops_its_neighbours(
+    max_concurrency: int, lines: list[Any]
+) -> None:
     """Outcomes come in the items' order; an expected error shows its code, a bug its traceback."""
-    with capture_logs() as lines:
-        outcomes = await batches.each(
-            range(8),
-            halved,
-            log_event="number_not_halved",
-            fields=lambda number: {"id": number},
-            max_concurrency=max_concurrency,
-        )
+    outcomes = await batches.each(
+        range(8),
+        halved,
+        log_event="number_not_halved",
+        fields=lambda number: {"id": number},
+        max_concurrency=max_concurrency,
+    )
 
     assert [outcome.item for outcome in outcomes] == list(range(8))
     assert [outcome.result for outcome in outcomes] == [0, None, 1, None, 2, None, 3, None]
@@ -68,14 +81,13 @@ async def test_no_more_items_run_at_once_than_allowed() -> None:
     assert (peak, taken) == (4, 50)
 
 
-async def test_a_batch_that_fails_as_a_whole_does_not_flood_the_log() -> None:
+async def test_a_batch_that_fails_as_a_whole_does_not_flood_the_log(lines: list[Any]) -> None:
     """Twenty lines, and one with the numbers."""
 
     async def fail(number: int) -> None:
         raise NotFound(f"No number {number}.")
 
-    with capture_logs() as lines:
-        await batches.each(range(500), fail, log_event="number_not_found")
+    await batches.each(range(500), fail, log_event="number_not_found")
 
     assert len(lines) == 21
     assert (lines[-1]["failed"], lines[-1]["of"]) == (500, 500)
