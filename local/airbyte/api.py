@@ -643,7 +643,7 @@ def _connection_item(plane: Plane, row: Row) -> Json:
         ),
     }
     if plane.settings.flavour is Flavour.COMMANDS:
-        told |= {"tags": [], "onDemandEnabled": False}
+        told["tags"] = []
     return reads.present(told)
 
 

@@ -168,7 +168,7 @@ async def test_without_any_key_the_process_ends(
 async def test_a_registry_that_comes_later(own_postgres: servers.Postgres) -> None:
     """Away, empty, without a key, with one: the service runs, and is ready with the last."""
     url = own_postgres.url
-    app = build("rag_engine", url)
+    app = build("rag_engine", own_postgres.services_url)
     own_postgres.stop()
 
     async def ready() -> tuple[int, str]:

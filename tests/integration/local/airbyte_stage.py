@@ -30,6 +30,10 @@ ROOT = Path(__file__).resolve().parents[3]
 CONNECTORS = ROOT / ".aam" / "connectors"
 RECORDS = BY_NAME["source-hardcoded-records"]
 JUDGES = {Flavour.COMMANDS: ("2.0.0", "head"), Flavour.SYNCHRONOUS: ("0.63.19",)}
+# What a release after the played one requires of an answer, and the played one does not know.
+REQUIRED_LATER = {
+    ("head", "web_backend/connections/list"): "'onDemandEnabled' is a required property",
+}
 
 Json = dict[str, Any]
 
@@ -57,6 +61,8 @@ class Api:
         if FOLDER.is_dir() and answer.status_code not in (403, 404, 501):
             for version in JUDGES[self.plane.settings.flavour]:
                 faults = description(version).about_answer(method, path, answer.status_code, body)
+                later = REQUIRED_LATER.get((version, path))
+                faults = [fault for fault in faults if fault.partition(": ")[2] != later]
                 assert faults == [], f"{path} as {version}: {faults}"
         return body
 
