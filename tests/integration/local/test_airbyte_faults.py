@@ -450,6 +450,7 @@ async def test_kill_9_leaves_no_connector_and_no_open_job(
         "LOCAL_AIRBYTE_STATE_DIR": str(tmp_path / "state"),
         "LOCAL_AIRBYTE_CONNECTORS_DIR": str(CONNECTORS),
         "LOCAL_AIRBYTE_WAREHOUSE_URL": warehouse_url,
+        "TMPDIR": str(tmp_path),  # what is killed leaves what it wrote there
     }
 
     def start() -> subprocess.Popen[bytes]:
