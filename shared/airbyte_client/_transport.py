@@ -55,7 +55,6 @@ _SLICE_BYTES = 256 * 1024
 _LARGE_BODY_BYTES = 64 * 1024
 """Below this size no proxy refuses a body for its size."""
 _TOKEN_TIMEOUT_S = 10.0
-_TOKEN_PAUSE_S = 1.0
 # Shorter than what any server in front of Airbyte keeps an idle connection open for (uvicorn 5 s,
 # nginx 75 s), so that no POST is written into a connection that is just being closed.
 _KEEP_IDLE_S = 3.0
@@ -116,7 +115,7 @@ class ClientCredentials(Credentials):
         self._renew_at = 0.0
         self._renewing = asyncio.Lock()
         self._failure: Upstream | None = None
-        self._ask_again_at = 0.0
+        self._failed_at = 0.0
 
     async def header(self, transport: Transport, *, refused: str | None = None) -> str | None:
         """The token, fetched before its `exp`; a refused one only if nobody has replaced it yet.
@@ -128,18 +127,22 @@ class ClientCredentials(Credentials):
         """
         if self._fresh(refused):
             return self._header
+        came_at = time.monotonic()
         async with self._renewing:
             if not self._fresh(refused):
-                self._expect_no_fresh_failure()
+                self._expect_no_failure_since(came_at)
                 token = await self._fetch(transport)
                 self._header = f"Bearer {token}"
                 self._renew_at = _renew_at(token)
         return self._header
 
-    def _expect_no_fresh_failure(self) -> None:
-        """Let calls that waited for one token share its failure, instead of asking one by one."""
+    def _expect_no_failure_since(self, came_at: float) -> None:
+        """Let calls that waited for one token share its failure, instead of asking one by one.
+
+        A later call asks for itself: Airbyte may be back.
+        """
         failure = self._failure
-        if failure is not None and time.monotonic() < self._ask_again_at:
+        if failure is not None and came_at <= self._failed_at:
             again = type(failure)(failure.detail, code=failure.code)
             again.retryable = failure.retryable
             raise again
@@ -180,7 +183,7 @@ class ClientCredentials(Credentials):
             return answer.access_token
         # It was repeated here already, where that may help.
         failure.retryable = False
-        self._failure, self._ask_again_at = failure, time.monotonic() + _TOKEN_PAUSE_S
+        self._failure, self._failed_at = failure, time.monotonic()
         raise failure
 
 

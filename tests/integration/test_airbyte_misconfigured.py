@@ -119,6 +119,17 @@ async def test_calls_at_once_share_a_failure() -> None:
         assert len(airbyte.called("applications/token")) == 1
 
 
+async def test_a_call_after_a_failure_asks_for_itself() -> None:
+    """Airbyte may be back by then, however soon that is."""
+    async with AirbyteServer(auth="token") as airbyte, client_of(airbyte) as client:
+        port = airbyte.port
+        await airbyte.stop()
+        with pytest.raises(UpstreamUnreachable, match="for a token"):
+            await client.list_sources(WORKSPACE)
+        await airbyte.start(port)
+        await client.list_sources(WORKSPACE)
+
+
 async def test_a_release_that_refuses_right_ones_is_named() -> None:
     """1.8.0 to 1.8.5 answer 400 and 401 to the right client id and secret (airbyte#65592)."""
     for version, is_named in (("1.8.0", True), ("1.8.5", True), ("1.8.6", False), ("2.0.0", False)):

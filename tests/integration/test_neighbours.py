@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid5
 
+import pytest
+
+from services.drift_repair_agent import suggesting
 from services.drift_repair_agent.expiring import Expiring
 from shared.database import Database
 from tests.integration.conftest import Mesh
@@ -83,8 +87,12 @@ _TAKEN = """
 """
 
 
-async def test_a_repair_that_cannot_be_learned_blocks_no_later_one(mesh: Mesh) -> None:
+async def test_a_repair_that_cannot_be_learned_blocks_no_later_one(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is told again later, and learned when that is possible; its code is there meanwhile."""
+    for pause in ("_FIRST_PAUSE", "_LONGEST_PAUSE"):
+        monkeypatch.setattr(suggesting, pause, timedelta(seconds=0.1))
     connection = await mesh.onboard()
     async with broken(mesh, "knowledge", """NEW.removed = '["AnnualRevenue"]'"""):
         first = await proposal(mesh, connection, offering(LESS))
@@ -97,7 +105,6 @@ async def test_a_repair_that_cannot_be_learned_blocks_no_later_one(mesh: Mesh) -
         assert (shown["id"], len(shown["not_learned"])) == (first["id"], 1)
         assert await mesh.sql.fetchval(IS_LEARNED, UUID(first["id"])) is False
     # What is told late is no newer for it.
-    await mesh.sql.execute("UPDATE repairs SET learn_next_at = now()")
     await until(mesh, IS_LEARNED, UUID(first["id"]))
     assert (await repairs(mesh, connection))[-1]["not_learned"] == []
     rows = await mesh.sql.fetch("SELECT removed::text FROM knowledge ORDER BY created_at")
