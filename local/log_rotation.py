@@ -18,8 +18,8 @@ from local.servers import private_log
 def rotate(path: Path, *, most_bytes: int, keep: int) -> bool:
     """Empty a log that is larger than `most_bytes`, and keep the last `keep` of its ends.
 
-    `.1` is the newest of them. Where nothing can be copied, such as on a full disk, the log is
-    emptied all the same. Answers whether it was too large.
+    `.1` is the newest of them; none is larger than `most_bytes`. Where nothing can be copied, such
+    as on a full disk, the log is emptied all the same. Answers whether it was too large.
     """
     try:
         size = path.stat().st_size
@@ -31,9 +31,12 @@ def rotate(path: Path, *, most_bytes: int, keep: int) -> bool:
         with suppress(FileNotFoundError):
             _end(path, number).replace(_end(path, number + 1))
     _end(path, keep + 1).unlink(missing_ok=True)
+    newest = _end(path, 1)
     with suppress(OSError):
-        _copy_end(path, _end(path, 1), most_bytes)
+        _copy_end(path, newest, most_bytes)
     os.truncate(path, 0)
+    with suppress(OSError):
+        _trim(newest, most_bytes)
     return True
 
 
@@ -47,6 +50,19 @@ def _copy_end(path: Path, target: Path, most_bytes: int) -> None:
     with path.open("rb") as source, private_log(target) as copy:
         source.seek(max(0, path.stat().st_size - most_bytes))
         shutil.copyfileobj(source, copy)
+
+
+def _trim(end: Path, most_bytes: int) -> None:
+    """Cut what was written while the end was copied, from its front: the newest lines stay."""
+    if end.stat().st_size <= most_bytes:
+        return
+    trimmed = end.with_name(f"{end.name}.trimmed")
+    try:
+        trimmed.unlink(missing_ok=True)
+        _copy_end(end, trimmed, most_bytes)
+        trimmed.replace(end)
+    finally:
+        trimmed.unlink(missing_ok=True)
 
 
 def _end(path: Path, number: int) -> Path:
