@@ -34,7 +34,7 @@ async def follower(mesh: Mesh) -> AsyncIterator[JobFollower]:
 
 async def job_of(mesh: Mesh, airbyte_job_id: int) -> Json:
     """A job's row, once it is there."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while True:
             row = await mesh.sql.fetchrow(
                 "SELECT * FROM job_history WHERE airbyte_job_id = $1", airbyte_job_id

@@ -126,7 +126,8 @@ async def test_what_waits_is_planned_again_by_a_new_policy(mesh: Mesh) -> None:
 async def test_what_is_ignored_is_planned_and_not_told(mesh: Mesh) -> None:
     """`ignore` leaves the catalog as it is, without a repair."""
     connection = await mesh.onboard()
-    await put(mesh, connection, {"reactions": {"field": {"added": "ignore"}}})
+    status, told = await put(mesh, connection, {"reactions": {"field": {"added": "ignore"}}})
+    assert status == 200, told
 
     drift_id = await drift(mesh, connection, offering(ACCOUNT | {"Region__c": "string"}))
 

@@ -104,13 +104,6 @@ def org(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
         ),
         ("drop-field Case Product__c", "Case no longer has the field Product__c."),
         ("add-object Invoice__c --rows 3", "The org has a new object Invoice__c with 3 rows."),
-        ("hide-object Campaign", "Campaign is hidden from the connected user."),
-        ("show-object Campaign", "Campaign is visible to the connected user again."),
-        (
-            "forbid-field Lead Company",
-            "Queries refuse the field Company of Lead, which is still described.",
-        ),
-        ("allow-field Lead Company", "Queries read the field Company of Lead again."),
         ("touch Event --count 4", "4 rows of Event have a new SystemModstamp."),
         ("expire-sessions", "0 sessions are closed."),
     ],
@@ -120,6 +113,32 @@ def test_each_command_says_what_is_different(org: Started, words: str, said: str
     done = org.run(*words.split())
 
     assert (done.exit_code, done.stdout, done.stderr) == (0, f"{said}\n", "")
+
+
+@pytest.mark.parametrize(
+    "first, said, then, said_then",
+    [
+        (
+            "hide-object Campaign",
+            "Campaign is hidden from the connected user.",
+            "show-object Campaign",
+            "Campaign is visible to the connected user again.",
+        ),
+        (
+            "forbid-field Lead Company",
+            "Queries refuse the field Company of Lead, which is still described.",
+            "allow-field Lead Company",
+            "Queries read the field Company of Lead again.",
+        ),
+    ],
+)
+def test_what_is_taken_away_is_given_back(
+    org: Started, first: str, said: str, then: str, said_then: str
+) -> None:
+    """Each way in one line."""
+    for words, line in ((first, said), (then, said_then)):
+        done = org.run(*words.split())
+        assert (done.exit_code, done.stdout, done.stderr) == (0, f"{line}\n", "")
 
 
 def test_status_and_settings_show_how_the_org_stands(org: Started) -> None:
