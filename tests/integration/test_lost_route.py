@@ -66,9 +66,9 @@ async def operation_of(mesh: Mesh, connection: Json, kind: str) -> str:
     return status
 
 
-async def called(mesh: Mesh, path: str, times: int = 1) -> None:
-    """Wait until a path has been asked for so often since now."""
-    before = len(mesh.airbyte.called(path))
+async def called(mesh: Mesh, path: str, times: int = 1, *, since: int | None = None) -> None:
+    """Wait until a path has been asked for so often since now, or since so many calls."""
+    before = len(mesh.airbyte.called(path)) if since is None else since
     async with asyncio.timeout(15):
         while len(mesh.airbyte.called(path)) < before + times:  # noqa: ASYNC110 (the mesh's doing)
             await asyncio.sleep(0.02)
@@ -203,9 +203,10 @@ async def test_a_catalog_that_is_being_applied_is_applied(
     mesh.airbyte.lose_route(gateway, status=status, path="connections/get")
 
     path = "/repair/apply_new_catalog"
+    before = len(mesh.airbyte.called("connections/update"))
     answer = await mesh.drift_repair_agent.post(f"{path}?wait=0", json=discovered.json())
     assert answer.status_code == 202, answer.text
-    await called(mesh, "connections/update")
+    await called(mesh, "connections/update", since=before)
     assert (await seen(mesh, connection))["status"] == "HEALING"
 
     mesh.airbyte.heal()
