@@ -4,8 +4,9 @@ SHELL := bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# It pins other versions of what AAM pins, so it has an environment of its own.
-SEMGREP := .venv-semgrep
+# Programs that check, but that no test imports: an environment of their own, since what they need
+# would slow down every start of Python beside them (cyclonedx-bom), or pins other versions (semgrep).
+TOOLS := .venv-tools
 # What is started ends when make is gone, even by kill -9, and when whoever tied make is gone.
 TIED := AAM_TIED_TO_PID="$$AAM_TIED_TO_PID $$PPID"
 # Arguments for pytest: make test T="tests/unit -k merge"
@@ -32,17 +33,18 @@ test-all: $(VENV)/.dev install-connectors ## That, then each part at depth: faul
 test-repeat: $(VENV)/.dev install-connectors ## The suite N=10 times in other orders, a line each
 	@exec env $(TIED) $(BIN)/python -m tests.repeat $(or $(N),10) $(or $(T),$(SUITE))
 
-check: $(VENV)/.dev $(SEMGREP)/.made ## Format, lint, types, imports, own rules, migrations, image, compose, licences
+check: $(VENV)/.dev $(TOOLS)/.made ## Format, lint, types, imports, own rules, migrations, image, compose, licences
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@$(BIN)/python -m tests.semgrep $(SEMGREP)/bin/semgrep
+	@$(BIN)/python -m tests.semgrep $(TOOLS)/bin/semgrep
 	@$(TIED) $(BIN)/python -m local check-migrations
 	@$(BIN)/hadolint Dockerfile
 	@$(BIN)/check-jsonschema -q --builtin-schema vendor.compose-spec docker-compose.yml
 	@$(BIN)/check-jsonschema -q --schemafile tests/compose/policy.schema.yaml docker-compose.yml
 	@$(BIN)/pip-licenses --packages $$(sed -nE 's/^([A-Za-z0-9._-]+)==.*/\1/p' requirements.txt) >/dev/null
+	@$(TOOLS)/bin/cyclonedx-py $(SBOM) >/dev/null
 	@if docker compose version >/dev/null 2>&1; then docker compose config -q; \
 	else echo "No docker compose here: docker-compose.yml was not checked by it."; fi
 
@@ -58,8 +60,9 @@ corpus: $(VENV)/.dev ## Diff, judge and heal every step between releases of seve
 mutants: $(VENV)/.dev ## Plant each known fault in a copy: the test that it names must turn red
 	@$(BIN)/python -m tests.mutants $(M)
 
-sbom: $(VENV)/.dev ## The bill of materials of what is shipped: sbom.json, CycloneDX
-	@$(BIN)/cyclonedx-py requirements requirements.txt --pyproject pyproject.toml --sv 1.6 --output-reproducible -o sbom.json
+SBOM := requirements requirements.txt --pyproject pyproject.toml --sv 1.6 --output-reproducible
+sbom: $(TOOLS)/.made ## The bill of materials of what is shipped: sbom.json, CycloneDX
+	@$(TOOLS)/bin/cyclonedx-py $(SBOM) -o sbom.json
 
 fix: $(VENV)/.dev ## Format, and repair what lint can
 	@$(BIN)/ruff check --fix .
@@ -113,5 +116,5 @@ $(VENV)/.local: local/requirements.txt | $(BIN)/python
 $(VENV)/.dev: requirements-dev.txt | $(BIN)/python
 	@echo "Installing what runs and what checks ..." && $(call install,$(VENV),$<) && touch $@ $(VENV)/.local
 
-$(SEMGREP)/.made: tests/semgrep/requirements.txt | $(BIN)/python
-	@echo "Installing semgrep ..." && $(BIN)/python -m venv $(SEMGREP) && $(call install,$(SEMGREP),$<) && touch $@
+$(TOOLS)/.made: tests/tools/requirements.txt | $(BIN)/python
+	@echo "Installing semgrep and cyclonedx-bom ..." && $(BIN)/python -m venv $(TOOLS) && $(call install,$(TOOLS),$<) && touch $@

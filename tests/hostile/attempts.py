@@ -81,7 +81,7 @@ class World:
         async with asyncio.timeout(10):
             while await self.mesh.sql.fetchval(waiting):  # noqa: ASYNC110 (another's doing)
                 await asyncio.sleep(0.01)
-        for table in {*TABLES.split(", ")} - _OWN_WORK:
+        for table in {*TABLES} - _OWN_WORK:
             rows = "''" if table in _COUNTED else "md5(string_agg(t::text, '' ORDER BY t::text))"
             row = await self.mesh.sql.fetchrow(f"SELECT count(*), {rows} FROM {table} t")  # noqa: S608 (our tables)
             found[table] = tuple(row or ())

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
+import os
+from pathlib import Path
 
 from tests import access
 from tests.hostile.attempts import APPLY, CANARY
@@ -20,11 +21,11 @@ POST = f"POST {APPLY} HTTP/1.1\r\nHost: aam\r\n{KEY}Content-Type: application/js
 
 
 async def answer_of(process: Process, *pieces: bytes) -> bytes:
-    """What is answered until the connection is closed, which must be within three seconds."""
+    """What is answered until the connection is closed, which must be within ten seconds."""
     reader, writer = await asyncio.open_connection("127.0.0.1", process.port)
     told = b""
     try:
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(10):
             for piece in pieces:
                 writer.write(piece)
                 await writer.drain()
@@ -37,12 +38,22 @@ async def answer_of(process: Process, *pieces: bytes) -> bytes:
     return told
 
 
-async def health_ms(process: Process) -> float:
-    """How long /health takes, on a connection of its own."""
-    began = time.perf_counter()
+def cpu_ms(process: Process) -> float:
+    """Milliseconds that the process has computed so far, in steps of a clock tick (10 ms)."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    user, system = int(fields[11]), int(fields[12])  # numbers 14 and 15 of proc(5)
+    return (user + system) * 1000 / os.sysconf("SC_CLK_TCK")
+
+
+async def health_cpu_ms(process: Process) -> float:
+    """How long the process computes before it answers /health, on a connection of its own.
+
+    Time in which the machine runs other programs is not in it.
+    """
+    began = cpu_ms(process)
     told = await answer_of(process, f"{GET}Connection: close\r\n\r\n".encode())
     assert told.startswith(b"HTTP/1.1 200 "), told
-    return (time.perf_counter() - began) * 1000
+    return cpu_ms(process) - began
 
 
 def expect_refusal(told: bytes, status: int, code: str) -> None:

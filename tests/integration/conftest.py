@@ -8,7 +8,7 @@ import random
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -47,10 +47,30 @@ ORDER = {
 }
 DESTINATION_ID = "5f0c6a1e-8f64-4f0b-9a3c-0b1c2d3e4f50"
 TABLES = (
-    "events, job_history, sync_catalog_versions, snapshots, stream_schemas, operations, looks,"
-    " connections, pgqueuer, pgqueuer_log, observations, discoveries, watches, drifts, policies,"
-    " plans, repairs, webhooks, webhook_deliveries, knowledge, credential_audit, setting_changes"
+    "events",
+    "job_history",
+    "sync_catalog_versions",
+    "snapshots",
+    "stream_schemas",
+    "operations",
+    "looks",
+    "connections",
+    "pgqueuer",
+    "pgqueuer_log",
+    "observations",
+    "discoveries",
+    "watches",
+    "drifts",
+    "policies",
+    "plans",
+    "repairs",
+    "webhooks",
+    "webhook_deliveries",
+    "knowledge",
+    "credential_audit",
+    "setting_changes",
 )
+_LARGE_BYTES = 1024 * 1024
 
 
 # What a mesh does every five seconds, its tests would wait for.
@@ -120,12 +140,16 @@ async def sql(
 
 
 async def empty(connection: asyncpg.Connection[asyncpg.Record]) -> None:
-    """Forget every row; services that run meanwhile may hold tables in another order."""
-    for _ in range(20):
-        with suppress(asyncpg.DeadlockDetectedError):
-            await connection.execute(f"TRUNCATE {TABLES}")
-            return
-    raise AssertionError("The registry's tables are never free.")
+    """Forget every row: where there are few, deleting is seventy times as fast as truncating."""
+    sizes = "SELECT name, pg_table_size(name::regclass) FROM unnest($1::text[]) AS name"
+    large = [name for name, size in await connection.fetch(sizes, TABLES) if size > _LARGE_BYTES]
+    if large:
+        await connection.execute(f"TRUNCATE {', '.join(large)} CASCADE")
+    # The order does not matter where no foreign key is checked.
+    deleting = ";".join(f"DELETE FROM {name}" for name in TABLES)  # noqa: S608 (names of ours)
+    await connection.execute(
+        f"BEGIN; SET LOCAL session_replication_role = replica; {deleting}; COMMIT"
+    )
 
 
 @pytest.fixture

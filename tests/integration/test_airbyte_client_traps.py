@@ -402,7 +402,7 @@ async def test_repeating_ends_within_the_deadline() -> None:
         with pytest.raises(UpstreamTimeout):
             await client.get_source(SOURCE_ID)
         assert len(server.requests) == 3
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 5
 
 
 async def test_a_lost_connection_spoils_no_later_call() -> None:

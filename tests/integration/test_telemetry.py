@@ -8,6 +8,7 @@ import json
 import logging
 import re
 from collections.abc import AsyncIterator, Iterator, Sequence
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind
 from redis.asyncio import Redis
 
+from services.drift_repair_agent import main as drift_repair_agent
 from shared import logs, spans, telemetry
 from shared.consumer import Consumer
 from shared.events import STREAM
@@ -45,8 +47,10 @@ async def mesh(
     redis_url: str,
     sql: asyncpg.Connection[asyncpg.Record],
     redis: Redis,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Mesh]:
-    """The services, with webhooks."""
+    """The services, with webhooks; a plan is made by its job, and not by a look that is earlier."""
+    monkeypatch.setattr(drift_repair_agent, "_PLANNED_EVERY", timedelta(minutes=5))
     add_destination(airbyte)
     settings = settings_for(airbyte, registry_url, redis_url, webhook_signing_key=KEY)
     async with running(settings, airbyte, sql=sql, redis=redis, order=ORDER) as mesh:

@@ -13,7 +13,7 @@ NESTED = (SHIPPED, "local/requirements.txt", "requirements-dev.txt")
 """Each holds the ones before it."""
 LOCKED = (
     *NESTED,
-    "tests/semgrep/requirements.txt",
+    "tests/tools/requirements.txt",
     *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("local/airbyte/connectors/*.txt")),
 )
 

@@ -406,7 +406,7 @@ async def test_a_hostile_issuer_is_one_that_is_away(
     with pytest.raises(Unavailable, match="OIDC_ISSUER"):
         await issuer.caller(idp.token())
 
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 5
     assert set(idp.asked) <= {DISCOVERY, KEYS}
 
 

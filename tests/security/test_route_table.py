@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-import time
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
@@ -21,7 +20,7 @@ from starlette.types import Message, Scope
 from shared import access as shared_access
 from shared.access import KEY_SCOPES, SERVICE_CALLS
 from shared.access import Scope as May
-from shared.app import create_app
+from shared.app import BODY_DEADLINE, create_app
 from shared.gate import DOCS, OPEN, Access, UndeclaredRoute
 from shared.keys import new_key
 from tests import access
@@ -386,12 +385,10 @@ async def test_a_body_that_never_comes_is_not_waited_for(apps: dict[str, FastAPI
     async with serving(apps["orchestrator"], lifespan="off") as url:
         for length in ("content-length: 1000", "transfer-encoding: chunked"):
             reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
-            began = time.monotonic()
             head = f"POST /connections/onboard HTTP/1.1\r\nhost: aam\r\n{length}\r\n"
             writer.write(f"{head}content-type: application/json\r\n\r\n".encode())
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(BODY_DEADLINE.total_seconds() / 2):
                 told = await reader.read()  # to the end: the server hangs up
             writer.close()
 
             assert told.startswith(b"HTTP/1.1 401 ")
-            assert time.monotonic() - began < 1
