@@ -102,6 +102,11 @@ class Database:
             pool_timeout=10,
         )
         telemetry.trace_engine(engine)
+        return cls.on(engine, application=application)
+
+    @classmethod
+    def on(cls, engine: AsyncEngine, *, application: str) -> Database:
+        """Over the connections of an engine, which are closed with it."""
         autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
         return cls(
             async_sessionmaker(engine, expire_on_commit=False),

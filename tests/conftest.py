@@ -18,7 +18,7 @@ from local import servers
 from local.settings import Settings
 from tests import leaks
 
-pytest_plugins = ["tests.fakes.fixtures", "tests.leaks", "tests.leftovers"]
+pytest_plugins = ["tests.fakes.fixtures", "tests.leaks", "tests.leftovers", "tests.pools"]
 
 
 def pytest_configure(config: pytest.Config) -> None:

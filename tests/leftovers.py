@@ -26,6 +26,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import asyncpg
 import pytest
 import pytest_asyncio
 
@@ -152,6 +153,12 @@ def pytest_unconfigure() -> None:
     _run.end()
 
 
+def share(connections: Iterable[asyncpg.Connection[asyncpg.Record]]) -> None:
+    """Say that these are kept for later tests on purpose, until `tests/pools.py` closes them."""
+    numbers = {one._transport.get_extra_info("socket").fileno() for one in connections}
+    _run.known += Held(descriptors=frozenset(one for one in _descriptors() if one[0] in numbers))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> Generator[None, object, object]:
     """What a fixture of a wider scope starts does not belong to the test that came first."""
@@ -233,7 +240,7 @@ async def a_test_leaves_nothing(request: pytest.FixtureRequest) -> AsyncIterator
 
 def _is_at_work(fixturedef: pytest.FixtureDef[Any]) -> bool:
     """Whether it works beside the tests, on their event loop, and may open more meanwhile."""
-    ours = (a_run_leaves_nothing.__name__, a_module_leaves_nothing.__name__)
+    ours = (a_run_leaves_nothing.__name__, a_module_leaves_nothing.__name__, "pools")
     function = inspect.unwrap(fixturedef.func)
     return fixturedef.argname not in ours and inspect.isasyncgenfunction(function)
 

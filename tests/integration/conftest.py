@@ -35,6 +35,7 @@ from tests import access, leaks
 from tests.fakes.airbyte_server import POSTGRES, WORKSPACE_ID, AirbyteServer
 from tests.integration import brokers
 from tests.integration.brokers import CANARY, CREDENTIALS, broker_for
+from tests.pools import Pools
 
 __all__ = ["CANARY", "CREDENTIALS", "broker_for"]
 
@@ -105,7 +106,7 @@ def lossy_client(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def registry_url(postgres: servers.Postgres) -> str:
+def registry_url(postgres: servers.Postgres, pools: Pools) -> str:
     """The registry, its tables built by the migrations, as a login that may what all services may.
 
     The services themselves are built by `as_service`, each with the login of its own, so that every
@@ -129,14 +130,14 @@ def migrate(url: str) -> None:
 
 @pytest.fixture
 async def sql(
-    postgres_url: str, registry_url: str
+    postgres_url: str, registry_url: str, pools: Pools
 ) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
     """The owner's connection to look at the registry with; it is empty at the test's start."""
-    connection = await asyncpg.connect(postgres_url)
+    connection = await pools.owner(postgres_url)
     await empty(connection)
     yield connection
     await leaks.add_rows(connection)
-    await connection.close()
+    await pools.give_back(connection)
 
 
 async def empty(connection: asyncpg.Connection[asyncpg.Record]) -> None:
