@@ -18,7 +18,13 @@ from local import servers
 from local.settings import Settings
 from tests import leaks
 
-pytest_plugins = ["tests.fakes.fixtures", "tests.leaks", "tests.leftovers", "tests.pools"]
+pytest_plugins = [
+    "tests.fakes.fixtures",
+    "tests.leaks",
+    "tests.leftovers",
+    "tests.pools",
+    "tests.routes",
+]
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -155,8 +155,13 @@ def pytest_unconfigure() -> None:
 
 def share(connections: Iterable[asyncpg.Connection[asyncpg.Record]]) -> None:
     """Say that these are kept for later tests on purpose, until `tests/pools.py` closes them."""
-    numbers = {one._transport.get_extra_info("socket").fileno() for one in connections}
+    numbers = {_socket_of(one).fileno() for one in connections}
     _run.known += Held(descriptors=frozenset(one for one in _descriptors() if one[0] in numbers))
+
+
+def _socket_of(connection: asyncpg.Connection[asyncpg.Record]) -> socket.socket:
+    found: socket.socket = connection._transport.get_extra_info("socket")  # type: ignore[attr-defined]
+    return found
 
 
 @pytest.hookimpl(wrapper=True)

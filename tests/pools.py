@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
 import asyncpg
@@ -19,7 +20,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from local import servers
 from shared import telemetry
-from shared.database import Database
+from shared.database import Database, connect_arguments, session_settings
+from shared.jobs import Jobs
 from tests import leftovers
 
 Sql: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -33,7 +35,7 @@ class Pools:
         self._port = port
         self._loop = asyncio.get_running_loop()
         self._idle: defaultdict[_Key, list[AsyncEngine]] = defaultdict(list)
-        self._owners: list[Sql] = []
+        self._spare: defaultdict[_Key, list[Sql]] = defaultdict(list)
         self._open: dict[AsyncEngine, set[Any]] = {}
 
     def engine_for(self, key: _Key) -> AsyncEngine | None:
@@ -59,27 +61,34 @@ class Pools:
         leftovers.share(held)
         self._idle[key].append(engine)
 
-    async def owner(self, url: str) -> Sql:
-        """The owner's connection, as new."""
-        while self._owners:
-            connection = self._owners.pop()
-            if not connection.is_closed():
-                return connection
-        return await asyncpg.connect(url)
+    @asynccontextmanager
+    async def connection(
+        self, key: _Key, connect: Callable[[], Awaitable[Sql]]
+    ) -> AsyncIterator[Sql]:
+        """One that nobody uses now, as new, or another."""
+        while self._spare[key] and self._spare[key][-1].is_closed():
+            self._spare[key].pop()
+        connection = self._spare[key].pop() if self._spare[key] else await connect()
+        try:
+            yield connection
+        finally:
+            await self._give_back(key, connection)
 
-    async def give_back(self, connection: Sql) -> None:
-        """Keep the owner's connection for the next test."""
-        if connection.is_closed():
+    async def _give_back(self, key: _Key, connection: Sql) -> None:
+        try:
+            async with asyncio.timeout(2):
+                await connection.reset()
+        except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            connection.terminate()
             return
-        await connection.reset()
         leftovers.share([connection])
-        self._owners.append(connection)
+        self._spare[key].append(connection)
 
     async def close(self) -> None:
         """Close them all."""
         for engine in [one for idle in self._idle.values() for one in idle]:
             await engine.dispose()
-        for connection in self._owners:
+        for connection in [one for spare in self._spare.values() for one in spare]:
             await connection.close()
 
 
@@ -87,7 +96,9 @@ class Pools:
 async def pools(postgres: servers.Postgres) -> AsyncIterator[Pools]:
     """Those of the run's own Postgres, from the first test on that needs it."""
     shared = Pools(postgres.port)
-    opened, closed = Database.at.__func__, Database.close  # type: ignore[attr-defined]
+    opened: Callable[..., Database] = Database.at.__func__  # type: ignore[attr-defined]
+    closed = Database.close
+    connected = Jobs._connection
     keys: dict[AsyncEngine, _Key] = {}
 
     def at(
@@ -100,20 +111,46 @@ async def pools(postgres: servers.Postgres) -> AsyncIterator[Pools]:
         if engine is not None:
             return Database.on(engine, application=application)
         database = opened(cls, address, application=application, connections=connections)
+        assert database._engine is not None
         keys[database._engine] = key
         shared.watch(database._engine)
         return database
 
     async def close(self: Database) -> None:
-        key = keys.get(self._engine) if self._engine is not None else None
-        if key is None or asyncio.get_running_loop() is not shared._loop:
+        engine = self._engine
+        key = None if engine is None else keys.get(engine)
+        if engine is None or key is None or asyncio.get_running_loop() is not shared._loop:
             await closed(self)
         else:
-            await shared.park(key, self._engine)
+            await shared.park(key, engine)
+
+    @asynccontextmanager
+    async def connection(self: Jobs) -> AsyncIterator[Sql]:
+        if not shared.shares(self._address.port):
+            async with connected(self) as its_own:
+                yield its_own
+            return
+        address, application = self._address, f"{self._application}-jobs"
+
+        async def connect() -> Sql:
+            return await asyncpg.connect(
+                host=address.host,
+                port=address.port,
+                user=address.user,
+                password=address.password,
+                database=address.database,
+                server_settings=session_settings(application),
+                **connect_arguments(address),
+            )
+
+        async with shared.connection((address, application), connect) as spare:
+            yield spare
 
     Database.at, Database.close = classmethod(at), close  # type: ignore[method-assign,assignment]
+    Jobs._connection = connection  # type: ignore[method-assign]
     try:
         yield shared
     finally:
-        Database.at, Database.close = classmethod(opened), closed  # type: ignore[method-assign]
+        Database.at, Database.close = classmethod(opened), closed  # type: ignore[method-assign,assignment]
+        Jobs._connection = connected  # type: ignore[method-assign]
         await shared.close()

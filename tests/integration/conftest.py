@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -133,11 +134,10 @@ async def sql(
     postgres_url: str, registry_url: str, pools: Pools
 ) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
     """The owner's connection to look at the registry with; it is empty at the test's start."""
-    connection = await pools.owner(postgres_url)
-    await empty(connection)
-    yield connection
-    await leaks.add_rows(connection)
-    await pools.give_back(connection)
+    async with pools.connection(("owner",), partial(asyncpg.connect, postgres_url)) as connection:
+        await empty(connection)
+        yield connection
+        await leaks.add_rows(connection)
 
 
 async def empty(connection: asyncpg.Connection[asyncpg.Record]) -> None:

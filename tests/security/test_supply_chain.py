@@ -9,13 +9,12 @@ import itertools
 import re
 import tomllib
 from importlib import metadata
-from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.security.pins import LOCKED, NESTED, ROOT, SHIPPED, here, requirements
+from tests.security.pins import LOCKED, NESTED, ROOT, here, requirements
 
 
 @pytest.mark.parametrize("file", LOCKED)
