@@ -32,9 +32,11 @@ import pytest_asyncio
 
 from tests import reaper
 
-GRACE_S = 10.0
+GRACE_S = float(os.environ.get("AAM_LEFTOVERS_GRACE_S", "10"))
 """How long what is about to end may take; nothing waits where nothing is left."""
 _UNTIL_COLLECTED_S = 0.1
+_FIRST_PAUSE_S = 0.002
+_LONGEST_PAUSE_S = 0.25
 
 _HAS_PROC = Path("/proc/self/fd").is_dir()
 
@@ -258,14 +260,15 @@ def _uses_what_the_run_shares(item: pytest.Item) -> bool:
 async def _left_since(before: Held, known: Held) -> Held:
     """What is still held after a while, and after a garbage collection, which warns by itself."""
     loop = asyncio.get_running_loop()
-    began, is_collected = loop.time(), False
+    began, is_collected, pause_s = loop.time(), False, _FIRST_PAUSE_S
     while left := _not_accepted(Held.now() - before - known, by=before + known):
         if loop.time() - began > GRACE_S:
             break
         if not is_collected and loop.time() - began > _UNTIL_COLLECTED_S:
             gc.collect()
             is_collected = True
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(pause_s)
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
     return left
 
 

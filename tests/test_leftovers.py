@@ -109,7 +109,7 @@ def test_what_is_left_fails_the_test_that_left_it(tmp_path: Path) -> None:
     run = subprocess.run(
         _pytest(tmp_path, "-q", "-rA", "--tb=short"),
         cwd=tmp_path,
-        env=_environment(),
+        env=_environment() | {"AAM_LEFTOVERS_GRACE_S": "1"},
         capture_output=True,
         text=True,
         timeout=240,

@@ -38,11 +38,11 @@ SEED = int(os.environ.get("AAM_SEED", "20261123"))
 HISTORIES = 200 if os.environ.get("AAM_FAULTS") else 8
 CALLS, CALLERS, CONNECTIONS, FAULTY = 30, 4, 2, 0.05
 _TIMES = {
-    "airbyte_timeout": "0.25",
-    "discover_timeout": "0.5",
+    "airbyte_timeout": "0.5",
+    "discover_timeout": "1",
     "peer_timeout": "1",
     "quiet_time": "0.1",
-    "operation_deadline": "15",
+    "operation_deadline": "30",
     "job_poll_interval": "0.1",
     "event_relay_interval": "0.2",
     "sweep_grace": "0.2",
