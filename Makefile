@@ -49,7 +49,7 @@ check: $(VENV)/.dev $(TOOLS)/.made ## Format, lint, types, imports, own rules, m
 	else echo "No docker compose here: docker-compose.yml was not checked by it."; fi
 
 faults: $(VENV)/.dev ## The whole fault matrix and 200 random histories
-	@AAM_FAULTS=all $(BIN)/python -m pytest -n 4 --dist load tests/faults/test_matrix.py tests/faults/test_histories.py
+	@AAM_FAULTS=all AAM_DEEP=1 $(BIN)/python -m pytest -n 4 --dist load tests/faults/test_matrix.py tests/faults/test_histories.py
 
 lossy: $(VENV)/.dev ## The services' tests again, with 5 % of Airbyte's calls lost (AAM_SEED=... for another run)
 	@AAM_FAULT_RATE=0.05 $(BIN)/python -m pytest -n 4 --dist load tests/integration --ignore tests/integration/local $(T)

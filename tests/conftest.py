@@ -18,6 +18,15 @@ from local import servers
 from local.settings import Settings
 from tests import leaks
 
+_LONGEST = (
+    "tests/journeys/",
+    "tests/contract/test_schemathesis.py",
+    "tests/faults/",
+    "tests/security/test_leaks.py",
+    "tests/security/test_secret_scan.py",
+    "tests/test_leftovers.py",
+)
+
 pytest_plugins = [
     "tests.fakes.fixtures",
     "tests.leaks",
@@ -42,6 +51,23 @@ def pytest_report_header() -> str | None:
     rate = float(os.environ.get("AAM_FAULT_RATE", "0"))
     seed = os.environ.get("AAM_SEED", "20261123")
     return f"faults: {rate:.0%} of Airbyte calls, seed {seed}" if rate else None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave what is deep to `make test-all`, and begin with the modules that take longest.
+
+    A worker that began such a module last would work on alone after the others have ended.
+    """
+    deep = [] if os.environ.get("AAM_DEEP") else [one for one in items if _is_deep(one)]
+    if deep:
+        config.hook.pytest_deselected(items=deep)
+        items[:] = [one for one in items if not _is_deep(one)]
+    items.sort(key=lambda item: not item.nodeid.startswith(_LONGEST))
+
+
+def _is_deep(item: pytest.Item) -> bool:
+    return item.get_closest_marker("deep") is not None
 
 
 def pytest_collection_finish() -> None:

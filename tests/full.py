@@ -1,4 +1,4 @@
-"""`make test-all`: what every change must pass, then each part at depth, with its time.
+"""`make test-all`: every test, then each part at depth, with its time.
 
 Every part runs, also after one that failed; the command fails when any did.
 """
@@ -26,11 +26,11 @@ class Part:
 def parts(suite: tuple[str, ...]) -> list[Part]:
     """In the order in which they run; `suite` is what `make test` passes to pytest."""
     return [
-        Part("tests", ("pytest", *suite)),
+        Part("tests", ("pytest", *suite), {"AAM_DEEP": "1"}),
         Part(
             "fault matrix and 200 histories",
             ("pytest", *_PARALLEL, "tests/faults/test_matrix.py", "tests/faults/test_histories.py"),
-            {"AAM_FAULTS": "all"},
+            {"AAM_FAULTS": "all", "AAM_DEEP": "1"},
         ),
         Part(
             "100 random requests of each operation",

@@ -8,6 +8,7 @@ with the connections that nobody uses, for the next one of the same login and se
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -71,8 +72,10 @@ class Pools:
         connection = self._spare[key].pop() if self._spare[key] else await connect()
         try:
             yield connection
-        finally:
-            await self._give_back(key, connection)
+        except BaseException:
+            connection.terminate()
+            raise
+        await self._give_back(key, connection)
 
     async def _give_back(self, key: _Key, connection: Sql) -> None:
         try:
@@ -85,10 +88,13 @@ class Pools:
         self._spare[key].append(connection)
 
     async def close(self) -> None:
-        """Close them all."""
-        for engine in [one for idle in self._idle.values() for one in idle]:
+        """Close what is idle, as a test does that changes what new sessions begin with."""
+        engines, spare = [*self._idle.values()], [*self._spare.values()]
+        self._idle.clear()
+        self._spare.clear()
+        for engine in itertools.chain(*engines):
             await engine.dispose()
-        for connection in [one for spare in self._spare.values() for one in spare]:
+        for connection in itertools.chain(*spare):
             await connection.close()
 
 

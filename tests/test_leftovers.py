@@ -92,7 +92,8 @@ ORPHANING = """
 
 def _pytest(folder: Path, *arguments: str) -> list[str]:
     return [
-        *(sys.executable, "-m", "pytest", "-p", "tests.leftovers", *arguments),
+        *(sys.executable, "-m", "pytest", "-p", "tests.leftovers", "-p", "no:schemathesis"),
+        *arguments,
         *("-c", str(REPOSITORY / "pyproject.toml"), "--rootdir", str(folder), str(folder)),
     ]
 
@@ -156,7 +157,13 @@ HANGING = """
 """
 
 
-@pytest.mark.parametrize("workers", [pytest.param([], id="alone"), pytest.param(["-n1"], id="-n1")])
+@pytest.mark.parametrize(
+    "workers",
+    [
+        pytest.param([], id="alone"),
+        pytest.param(["-n1"], id="-n1", marks=pytest.mark.deep),
+    ],
+)
 def test_a_killed_run_leaves_nothing(tmp_path: Path, workers: list[str]) -> None:
     """After kill -9 of pytest: no `make` with its children, no server, no temporary folder."""
     (tmp_path / "test_hanging.py").write_text(textwrap.dedent(HANGING))

@@ -307,6 +307,7 @@ def _mark(catalog: Any) -> str:
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.deep
 async def test_random_histories(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
     """No anomaly in any of them; what was seen is printed."""
     wrong: dict[int, list[str]] = {}

@@ -142,6 +142,7 @@ def test_mesh_is_ready_watched_and_stopped(up: Up) -> None:
     assert not (up.state / "env").exists()
 
 
+@pytest.mark.deep
 def test_killed_mesh_leaves_no_process_and_starts_again(up: Up) -> None:
     """After kill -9 of the supervisor all are gone; the next `make up` needs no repair.
 
@@ -308,6 +309,7 @@ def _is_open_to_others(path: Path, *, below: Path) -> bool:
     return can_reach and bool(path.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH))
 
 
+@pytest.mark.deep
 def test_two_replicas_of_every_service(tmp_path: Path) -> None:
     """Behind ports of their own, on one registry; one killed, the other works meanwhile."""
     up = Up(tmp_path)

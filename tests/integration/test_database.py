@@ -27,6 +27,7 @@ from shared.errors import Unavailable, UpstreamUnknown
 from shared.models import EventRow, SyncCatalogVersion, VersionOrigin
 from tests import factories
 from tests.fakes.postgres_proxies import LossyCommit, TlsProxy, moved
+from tests.pools import Pools
 
 CANARY = "AAMCANARY-database"
 
@@ -58,9 +59,10 @@ async def both_ways(db: Database, statement: str) -> list[Unavailable]:
 
 
 async def test_a_registry_that_is_read_only_is_not_ready(
-    registry_url: str, postgres: servers.Postgres
+    registry_url: str, postgres: servers.Postgres, pools: Pools
 ) -> None:
     """A standby after a failover answers reads, and nothing can be recorded."""
+    await pools.close()
     name = urlsplit(registry_url).path.removeprefix("/")
     superuser = await asyncpg.connect(postgres.url_of("postgres"))
     await superuser.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
@@ -74,6 +76,7 @@ async def test_a_registry_that_is_read_only_is_not_ready(
     finally:
         await superuser.execute(f'ALTER DATABASE "{name}" RESET default_transaction_read_only')
         await superuser.close()
+        await pools.close()
 
 
 async def test_a_full_disk_is_not_ready(registry_url: str) -> None:

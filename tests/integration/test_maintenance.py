@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -47,6 +48,18 @@ class Tools:
     def reconciler(self, **changes: str) -> Reconciler:
         settings = self.settings.model_copy(update=changes)
         return Reconciler(settings, self.db, self.airbyte, self.operations)
+
+
+@pytest.fixture
+async def sql(
+    sql: asyncpg.Connection[asyncpg.Record],
+) -> asyncpg.Connection[asyncpg.Record]:
+    """A registry whose mesh does not sweep and reconcile by itself: that is for the tools."""
+    await sql.execute(
+        "INSERT INTO looks (name, next_at)"
+        " SELECT name, now() + interval '1 hour' FROM unnest('{sweep, reconcile}'::text[]) AS name"
+    )
+    return sql
 
 
 @pytest.fixture

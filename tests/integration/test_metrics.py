@@ -210,7 +210,7 @@ async def test_what_happened_was_counted(mesh: Mesh) -> None:
     assert total("aam_repairs_total", outcome="applied") == 1
     assert total("aam_repairs_open", state="proposed") == 1
     assert total("aam_webhook_deliveries_total", outcome="unreachable") >= 1
-    assert total("aam_auth_refusals_total", reason="not_valid") == 1
+    assert total("aam_auth_refusals_total", reason="not_valid") == 2
     asked = {"method": "GET", "route": "/connections/{connection_id}", "status": "200"}
     assert total("aam_http_request_duration_seconds_count", **asked) == 3
     assert total("aam_http_request_duration_seconds_count", route="none", status="404") == 3

@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 REPOSITORY = Path(__file__).parents[2]
 
 
+@pytest.mark.deep
 def test_the_demo_runs_to_its_end() -> None:
     """Exit code 0 only if each of its steps was checked and true."""
     run = subprocess.run(

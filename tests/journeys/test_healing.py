@@ -16,7 +16,8 @@ from local.stack import given_environment, throw_away
 
 Json = dict[str, Any]
 
-pytestmark = pytest.mark.timeout(600)  # the connector may have to be installed first
+# The connector may have to be installed first.
+pytestmark = [pytest.mark.deep, pytest.mark.timeout(600)]
 
 
 async def test_a_connection_is_healed_as_its_people_want(tmp_path: Path) -> None:

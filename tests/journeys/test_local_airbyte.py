@@ -133,6 +133,7 @@ async def test_an_org_is_read_and_its_new_field_too(stage: Stage) -> None:
     assert await stage.count("Account") == accounts
 
 
+@pytest.mark.deep
 async def test_a_field_that_only_queries_refuse_fails_the_sync(stage: Stage) -> None:
     """As a configuration error of the source, at once; the state stays for the sync after it."""
     found = await stage.discovered("Contact")
@@ -157,6 +158,7 @@ async def test_a_field_that_only_queries_refuse_fails_the_sync(stage: Stage) -> 
     assert await stage.count("Contact") == 500
 
 
+@pytest.mark.deep
 async def test_a_hidden_object_and_a_lost_cursor(stage: Stage) -> None:
     """Discoveries show both; a sync shows neither, it brings nothing or everything."""
     found = await stage.discovered("Campaign", "Product2")
@@ -197,6 +199,7 @@ async def test_a_hidden_object_and_a_lost_cursor(stage: Stage) -> None:
     assert shown == before
 
 
+@pytest.mark.deep
 async def test_a_rotated_token_survives(stage: Stage) -> None:
     """The org takes each refresh token once; the plane keeps the one the connector tells."""
     rotate = {"rotate_refresh_token": True}

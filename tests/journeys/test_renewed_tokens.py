@@ -14,7 +14,8 @@ from local.stack import given_environment, throw_away
 
 REFERENCE = "file:salesforce-prod"
 
-pytestmark = pytest.mark.timeout(600)  # the connector may have to be installed first
+# The connector may have to be installed first.
+pytestmark = [pytest.mark.deep, pytest.mark.timeout(600)]
 
 
 async def test_what_the_connector_renewed_outlives_every_rotation(tmp_path: Path) -> None:

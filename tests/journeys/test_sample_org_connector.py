@@ -154,6 +154,7 @@ def last_states(messages: list[Message]) -> list[Message]:
     return list(states.values())
 
 
+@pytest.mark.deep
 async def test_a_changed_org_is_seen_and_only_changed_rows_are_read(
     connector: Connector, control: httpx.AsyncClient, org: Running
 ) -> None:

@@ -161,7 +161,11 @@ PLANTED = """
 
 
 @pytest.mark.parametrize(
-    "workers", [pytest.param([], id="one process"), pytest.param(["-n", "2"], id="two workers")]
+    "workers",
+    [
+        pytest.param([], id="one process"),
+        pytest.param(["-n", "2"], id="two workers", marks=pytest.mark.deep),
+    ],
 )
 def test_a_run_with_a_leak_fails(tmp_path: Path, workers: list[str]) -> None:
     """The positive control: what is planted in each kind of output is found, and told by test."""
@@ -169,7 +173,8 @@ def test_a_run_with_a_leak_fails(tmp_path: Path, workers: list[str]) -> None:
     planted.write_text(textwrap.dedent(PLANTED))
     run = subprocess.run(
         [
-            *(sys.executable, "-m", "pytest", "-q", "-p", "tests.conftest", *workers),
+            *(sys.executable, "-m", "pytest", "-q", "-p", "tests.conftest"),
+            *("-p", "no:schemathesis", *workers),
             *("-c", str(REPOSITORY / "pyproject.toml"), "--rootdir", str(tmp_path), str(planted)),
         ],
         cwd=REPOSITORY,

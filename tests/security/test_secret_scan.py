@@ -95,6 +95,7 @@ def test_the_tree_holds_no_secret() -> None:
     assert [line for path in paths if path.is_file() for line in found(path)] == []
 
 
+@pytest.mark.deep
 def test_the_history_holds_no_secret(tmp_path: Path) -> None:
     """Nor did any commit: what was pushed once is known for ever."""
     lines = [*added_lines()]
