@@ -34,8 +34,8 @@ async def repeating(db: Database, *looks: Look) -> AsyncIterator[Callable[[], No
     At the end each finishes the one it is taking; one that hangs is broken off after a moment, and
     as every look begins from the rows, nothing is lost with it.
     """
-    stop = asyncio.Event()
-    tasks = {asyncio.create_task(_repeat(db, look, stop)) for look in looks}
+    stop, asking = asyncio.Event(), asyncio.Lock()
+    tasks = {asyncio.create_task(_repeat(db, look, stop, asking)) for look in looks}
     try:
         yield stop.set
     finally:
@@ -47,11 +47,11 @@ async def repeating(db: Database, *looks: Look) -> AsyncIterator[Callable[[], No
             await asyncio.wait(late, timeout=1)
 
 
-async def _repeat(db: Database, look: Look, stop: asyncio.Event) -> None:
+async def _repeat(db: Database, look: Look, stop: asyncio.Event, asking: asyncio.Lock) -> None:
     while not stop.is_set():
         with logs.caused_by(None):
             try:
-                if look.name is None or await _is_our_turn(db, look.name, look.every):
+                if look.name is None or await _is_our_turn(db, look.name, look.every, asking):
                     await look.take()
             except AamError as error:
                 log.warning("look_not_taken", look=look.name, code=error.code)
@@ -61,7 +61,10 @@ async def _repeat(db: Database, look: Look, stop: asyncio.Event) -> None:
             await asyncio.wait_for(stop.wait(), look.every.total_seconds())
 
 
-async def _is_our_turn(db: Database, name: str, every: timedelta) -> bool:
-    """Whether no replica has taken this look within its time; one that asks at once is the one."""
-    async with db.read() as session:
+async def _is_our_turn(db: Database, name: str, every: timedelta, asking: asyncio.Lock) -> bool:
+    """Whether no replica has taken this look within its time; one that asks at once is the one.
+
+    Looks that are due together ask one after the other: a dozen would open a dozen connections.
+    """
+    async with asking, db.read() as session:
         return await registry.take_turn(session, name, every=every * 0.9)

@@ -115,6 +115,13 @@ class LossyCommit(Proxy):
         self._about = about
         self.is_armed = False
         self.has_cut = asyncio.Event()
+        self._sent_at = asyncio.get_running_loop().time()
+
+    async def until_quiet(self, *, for_s: float = 0.4) -> None:
+        """Wait until nobody has sent anything for a while."""
+        clock = asyncio.get_running_loop().time
+        while (missing_s := self._sent_at + for_s - clock()) > 0:  # noqa: ASYNC110 (others' doing)
+            await asyncio.sleep(missing_s)
 
     async def _relay(
         self,
@@ -128,6 +135,7 @@ class LossyCommit(Proxy):
             said = b""
             while sent := await reader.read(65536):
                 said += sent
+                self._sent_at = asyncio.get_running_loop().time()
                 if b"COMMIT;" in sent:  # not the READ COMMITTED of a BEGIN
                     is_counted = any(text in said for text in self._about)
                     said = b""

@@ -410,7 +410,7 @@ def _commit_lost(kind: Kind, spared: int, *, is_durable: bool) -> Cell:
                 "SUPABASE_DB_URL": f"{moved(url, port)}?sslmode=disable",
             }
             await world.replace(SERVICE[kind])
-            await asyncio.sleep(0.5)  # its first looks, which commit, too
+            await proxy.until_quiet()  # its first looks commit, too
             proxy.is_armed = True
             answer = await case.ask()
             assert proxy.has_cut.is_set()

@@ -15,6 +15,12 @@ from tests.faults.world import ORDER, World
 _TIMES = 25
 
 
+async def _until_called(airbyte: AirbyteServer, times: int) -> None:
+    async with asyncio.timeout(10):
+        while len(airbyte.called("sources/create")) < times:  # noqa: ASYNC110 (another task's doing)
+            await asyncio.sleep(0.01)
+
+
 async def test_slow_calls_take_their_own_slots(airbyte: AirbyteServer) -> None:
     """With every slot hanging, the next one is not sent, and reads go through at once."""
     airbyte.auth = "none"
@@ -27,7 +33,7 @@ async def test_slow_calls_take_their_own_slots(airbyte: AirbyteServer) -> None:
             )
 
         hanging = [asyncio.create_task(create()) for _ in range(3)]
-        await asyncio.sleep(0.1)
+        await _until_called(airbyte, 3)
         await client.list_sources(UUID(WORKSPACE_ID))
         assert not any(one.done() for one in hanging)
         ended = await asyncio.gather(*hanging, return_exceptions=True)
@@ -36,8 +42,7 @@ async def test_slow_calls_take_their_own_slots(airbyte: AirbyteServer) -> None:
         airbyte.heal()
         airbyte.fault("sources/create", "slow", times=3, seconds=1.5)
         slow = [asyncio.create_task(create()) for _ in range(3)]
-        await asyncio.sleep(0.1)
-        assert len(airbyte.called("sources/create")) == 6
+        await _until_called(airbyte, 6)
         late = AirbyteClient(airbyte.url, timeout=0.1, slow_calls=1)
         late._slots = client._slots
         with pytest.raises(UpstreamUnreachable) as busy:

@@ -459,9 +459,9 @@ async def test_archiving_ends_a_repair_that_began_meanwhile(mesh: Mesh) -> None:
     connection = await mesh.onboard()
     mesh.airbyte.offers(GREW)
     order = await discovered(mesh, connection)
-    mesh.airbyte.fault("connections/delete", "slow", seconds=0.6)
+    mesh.airbyte.fault("connections/delete", "slow", seconds=2)
     archiving = asyncio.create_task(mesh.orchestrator.delete(f"/connections/{connection['id']}"))
-    await asyncio.sleep(0.2)
+    await until_called(mesh.airbyte, "connections/delete")
     await apply(mesh, order)
 
     assert (await archiving).status_code == 204

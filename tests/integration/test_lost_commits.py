@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeAlias
@@ -33,7 +32,7 @@ async def mesh_behind(
         settings = settings_for(airbyte, moved(registry_url, port), redis_url, **asleep)
         parts: dict[str, Any] = {"sql": sql, "redis": redis, "order": ORDER}
         mesh = await stack.enter_async_context(running(settings, airbyte, **parts))
-        await asyncio.sleep(0.3)  # their first looks, which commit, too
+        await proxy.until_quiet()  # their first looks commit, too
         yield mesh
 
 

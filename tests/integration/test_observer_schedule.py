@@ -242,9 +242,10 @@ async def test_claims_are_given_back_at_a_stop(mesh: Mesh) -> None:
         async with scheduling.running():
             task = await scheduling.look_now(row["airbyte_source_id"], row["airbyte_workspace_id"])
             assert task is not None
-            await asyncio.sleep(0.2)
             claimed = "SELECT count(claimed_by) FROM observations"
-            assert await mesh.sql.fetchval(claimed) == 1
+            async with asyncio.timeout(10):
+                while await mesh.sql.fetchval(claimed) != 1:  # noqa: ASYNC110 (a task's doing)
+                    await asyncio.sleep(0.01)
         assert await mesh.sql.fetchval(claimed) == 0
         assert (await scheduling.look_now(row["airbyte_source_id"], None)) is None
     await db.close()
@@ -255,12 +256,14 @@ async def test_a_look_that_lost_its_claim_records_nothing(mesh: Mesh) -> None:
     """Its lease ran out and another has the source: only drifts, which are facts, stay."""
     connection = await mesh.onboard()
     mesh.airbyte.hide("Account")
-    mesh.airbyte.fault("commands/run/discover", "slow", seconds=0.6)
+    mesh.airbyte.fault("commands/run/discover", "slow", seconds=1.5)
     before = await counts(mesh)
     asking = asyncio.create_task(
-        mesh.schema_observer.post(f"/connections/{connection['id']}/observe", params={"wait": 1})
+        mesh.schema_observer.post(f"/connections/{connection['id']}/observe", params={"wait": 3})
     )
-    await asyncio.sleep(0.3)
+    async with asyncio.timeout(10):
+        while not mesh.airbyte.called("commands/run/discover"):  # noqa: ASYNC110 (the mesh's doing)
+            await asyncio.sleep(0.01)
     await mesh.sql.execute(
         "UPDATE observations SET claimed_by = gen_random_uuid(),"
         " claimed_until = now() + interval '1 minute'"

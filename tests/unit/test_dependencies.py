@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ def _pinned(file: str) -> set[str]:
     return {line.partition("==")[0].partition("[")[0] for line in lines if "==" in line}
 
 
+@cache
 def _imported(*folders: str) -> set[str]:
     modules = set()
     for folder in folders:
