@@ -23,7 +23,7 @@ demo: $(VENV)/.local ## The main job from start to end on a throw-away mesh, eac
 
 # The tests mostly wait, so more of them run side by side than there are cores. A module stays in
 # one process, since it may share a mesh. With arguments pytest runs as they say.
-SUITE := -n 4 --dist loadfile
+SUITE := -n 3 --dist loadfile --no-loadscope-reorder
 test: $(VENV)/.dev install-connectors ## What every change must pass, in random order; T="..." passes arguments to pytest
 	@exec env $(TIED) $(BIN)/python -m pytest $(or $(T),$(SUITE))
 

@@ -117,11 +117,12 @@ class LossyCommit(Proxy):
         self.has_cut = asyncio.Event()
         self._sent_at = asyncio.get_running_loop().time()
 
-    async def until_quiet(self, *, for_s: float = 0.4) -> None:
-        """Wait until nobody has sent anything for a while."""
-        clock = asyncio.get_running_loop().time
-        while (missing_s := self._sent_at + for_s - clock()) > 0:  # noqa: ASYNC110 (others' doing)
-            await asyncio.sleep(missing_s)
+    async def until_quiet(self, *, for_s: float = 0.15, within_s: float = 2) -> None:
+        """Wait until nobody has sent anything for a moment; looks that repeat may never pause."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                while asyncio.get_running_loop().time() < self._sent_at + for_s:  # noqa: ASYNC110
+                    await asyncio.sleep(for_s / 5)
 
     async def _relay(
         self,
