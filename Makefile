@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 TOOLS := .venv-tools
 # What is started ends when make is gone, even by kill -9, and when whoever tied make is gone.
 TIED := AAM_TIED_TO_PID="$$AAM_TIED_TO_PID $$PPID"
+# A mesh starts a dozen processes, and the tests hundreds: none compiles what another has compiled.
+unexport PYTHONDONTWRITEBYTECODE
 # Arguments for pytest: make test T="tests/unit -k merge"
 T ?=
 

@@ -1,8 +1,8 @@
 """Cleans up after a test run, however it ended: ends its processes, deletes its temporary folder.
 
 A script of its own, started with the run's mark and folder. Its standard input ends when the run
-does, by `kill -9` as well. It ends every process that has the mark in its environment; processes
-without it are children that `local/leash.py` ties to one of those.
+does, by `kill -9` as well. It ends every process that has the mark in its environment, or that
+works in the folder: a test may give a process an environment of its own.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
@@ -36,11 +37,29 @@ def marked(mark: str) -> dict[int, str]:
     return found
 
 
-def clean(mark: str, folder: Path) -> None:
+def working_in(folder: Path) -> set[int]:
+    """The processes that name the folder, are in it, or have a file of it open."""
+    wanted, found = os.fsencode(folder), set()
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            told = (entry / "environ").read_bytes() + (entry / "cmdline").read_bytes()
+            links = [entry / "cwd", *(entry / "fd").iterdir()]
+            if wanted in told or any(wanted in os.fsencode(_target(link)) for link in links):
+                found.add(int(entry.name))
+    return found
+
+
+def _target(link: Path) -> str:
+    with suppress(OSError):
+        return os.readlink(link)
+    return ""
+
+
+def clean(mark: str, folder: Path, *, but: Collection[int]) -> None:
     """Until nothing is left, or patience is; a server may still be writing when it starts."""
     until = time.monotonic() + PATIENCE_S
     while time.monotonic() < until:
-        processes = marked(mark)
+        processes = (marked(mark).keys() | working_in(folder)) - {*but}
         for pid in processes:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -56,6 +75,7 @@ def clean(mark: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    run = os.getppid()
     while os.read(0, 64):
         pass
-    clean(sys.argv[1], Path(sys.argv[2]))
+    clean(sys.argv[1], Path(sys.argv[2]), but={os.getpid(), run})

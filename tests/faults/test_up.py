@@ -21,7 +21,7 @@ import pytest
 from local import env_files, servers
 from local.servers import SERVICES
 from local.settings import Settings
-from tests import leaks
+from tests import leaks, reaper
 from tests.processes import are_gone, becomes_true, family
 
 READY_TIMEOUT_S = 90
@@ -41,6 +41,7 @@ class Up:
             kept
             | {f"AAM_{name.upper()}": str(port) for name, port in self.ports.items()}
             | {"AAM_STATE_DIR": str(self.state), "COLUMNS": "80"}
+            | {reaper.VARIABLE: os.environ[reaper.VARIABLE]}
         )
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -242,6 +242,11 @@ class World:
             process.signal(signal.SIGKILL)
             await process.died()
 
+    async def end_services(self) -> None:
+        """Kill every service that runs."""
+        for name in self._processes:
+            await self.end(name)
+
     def tail(self, process: Process, lines: int = 25) -> str:
         """The end of a service's log."""
         return "\n".join(process.log.read_text().splitlines()[-lines:])
