@@ -46,7 +46,7 @@ check: $(VENV)/.dev $(TOOLS)/.made ## Format, lint, types, imports, own rules, m
 	@$(BIN)/check-jsonschema -q --builtin-schema vendor.compose-spec docker-compose.yml
 	@$(BIN)/check-jsonschema -q --schemafile tests/compose/policy.schema.yaml docker-compose.yml
 	@$(BIN)/pip-licenses --packages $$(sed -nE 's/^([A-Za-z0-9._-]+)==.*/\1/p' requirements.txt) >/dev/null
-	@$(TOOLS)/bin/cyclonedx-py $(SBOM) >/dev/null
+	@$(TOOLS)/bin/cyclonedx-py $(SBOM) >/dev/null 2>&1
 	@if docker compose version >/dev/null 2>&1; then docker compose config -q; \
 	else echo "No docker compose here: docker-compose.yml was not checked by it."; fi
 

@@ -8,7 +8,7 @@ import random
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -28,10 +28,13 @@ from services.drift_repair_agent import main as drift_repair_agent
 from services.orchestrator import main as orchestrator
 from services.rag_engine import main as rag_engine
 from services.schema_observer import main as schema_observer
+from shared.airbyte_client import AirbyteClient
 from shared.airbyte_client._transport import Transport
 from shared.config import RagEngineSettings, Settings
+from shared.database import Database
 from shared.errors import UpstreamUnknown
 from shared.events import STREAM
+from shared.peers import Peer
 from tests import access, leaks
 from tests.fakes.airbyte_server import POSTGRES, WORKSPACE_ID, AirbyteServer
 from tests.integration import brokers
@@ -141,16 +144,25 @@ async def sql(
 
 
 async def empty(connection: asyncpg.Connection[asyncpg.Record]) -> None:
-    """Forget every row: where there are few, deleting is seventy times as fast as truncating."""
+    """Forget every row: where there are few, deleting is seventy times as fast as truncating.
+
+    What services that run have begun is waited for; they may hold tables in another order.
+    """
     sizes = "SELECT name, pg_table_size(name::regclass) FROM unnest($1::text[]) AS name"
     large = [name for name, size in await connection.fetch(sizes, TABLES) if size > _LARGE_BYTES]
-    if large:
-        await connection.execute(f"TRUNCATE {', '.join(large)} CASCADE")
-    # The order does not matter where no foreign key is checked.
-    deleting = ";".join(f"DELETE FROM {name}" for name in TABLES)  # noqa: S608 (names of ours)
-    await connection.execute(
-        f"BEGIN; SET LOCAL session_replication_role = replica; {deleting}; COMMIT"
-    )
+    statements = [
+        f"LOCK TABLE {', '.join(TABLES)} IN ACCESS EXCLUSIVE MODE",
+        *([f"TRUNCATE {', '.join(large)} CASCADE"] if large else []),
+        # The order does not matter where no foreign key is checked.
+        "SET LOCAL session_replication_role = replica",
+        *(f"DELETE FROM {name}" for name in TABLES),  # noqa: S608 (names of ours)
+    ]
+    for _ in range(20):
+        with suppress(asyncpg.DeadlockDetectedError):
+            async with connection.transaction():
+                await connection.execute(";".join(statements))
+            return
+    raise AssertionError("The registry's tables are never free.")
 
 
 @pytest.fixture
@@ -267,6 +279,21 @@ async def brokers_are_closed() -> AsyncIterator[None]:
             await brokers.close(broker)
 
 
+async def close_parts(app: FastAPI) -> None:
+    """Close what an application has open whose lifespan never ran: clients and the registry."""
+    waiting: list[object] = [*app.state._state.values()]
+    seen: set[int] = set()
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, AirbyteClient):
+            await part.aclose()
+        elif isinstance(part, Peer | Database):
+            await part.close()
+        elif type(part).__module__.startswith("services.") and id(part) not in seen:
+            seen.add(id(part))
+            waiting += getattr(part, "__dict__", {}).values()
+
+
 def add_destination(airbyte: AirbyteServer) -> None:
     """A Postgres destination, as somebody made it in Airbyte before."""
     airbyte.destinations[DESTINATION_ID] = {
@@ -323,7 +350,7 @@ async def running(
             if app not in idle:
                 await stack.enter_async_context(app.router.lifespan_context(app))
             elif app is repairing_app:
-                stack.push_async_callback(app.state.db.close)
+                stack.push_async_callback(close_parts, app)
             transport = httpx.ASGITransport(app, raise_app_exceptions=False)
             client = access.client(transport=transport, timeout=30)
             clients.append(await stack.enter_async_context(client))

@@ -21,6 +21,7 @@ from shared.database import Database
 from shared.errors import NotFound, Unavailable
 from shared.jobs import Handler, Jobs
 from tests.integration.conftest import migrate
+from tests.pools import Pools
 
 Sql = Any
 CANARY = "AAMCANARY-payload"
@@ -186,8 +187,9 @@ async def test_a_registry_that_is_not_migrated_is_said_once(
 
 
 @asynccontextmanager
-async def deaf(sql: Sql) -> AsyncIterator[None]:
+async def deaf(sql: Sql, pools: Pools) -> AsyncIterator[None]:
     """Sessions that begin within get no notification: another pg_notify takes theirs."""
+    await pools.close()
     name = await sql.fetchval("SELECT current_database()")
     await sql.execute("CREATE SCHEMA deaf")
     await sql.execute("GRANT USAGE ON SCHEMA deaf TO PUBLIC")
@@ -203,7 +205,12 @@ async def deaf(sql: Sql) -> AsyncIterator[None]:
 
 
 async def test_a_worker_that_hears_nothing_begins_anew(
-    registry_url: str, db: Database, sql: Sql, logged: LogCapture, monkeypatch: pytest.MonkeyPatch
+    registry_url: str,
+    pools: Pools,
+    db: Database,
+    sql: Sql,
+    logged: LogCapture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """PgQueuer gives up a connection that brings no notifications; the next one is tried."""
     check = QueueManager._run_periodic_health_check
@@ -211,7 +218,7 @@ async def test_a_worker_that_hears_nothing_begins_anew(
     monkeypatch.setattr(jobs, "_LONGEST_PAUSE", timedelta(seconds=0.2))
     monkeypatch.setattr(jobs, "_AGAIN_AFTER_S", 0.05)
     seen = Seen()
-    async with deaf(sql):
+    async with deaf(sql, pools):
         working = queue(registry_url, seen=seen).running()
         await working.__aenter__()
         await until(lambda: events(logged).count("jobs_paused") > 1)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
+from services.schema_observer import service
 from tests.fakes.airbyte_server import stream
 from tests.integration.conftest import Mesh
 from tests.integration.observing import by_hand, counts, observe, planned, told
@@ -225,8 +227,11 @@ async def test_what_a_dead_process_left_is_found(mesh: Mesh) -> None:
 
 
 @pytest.mark.exact
-async def test_requests_at_once_share_a_discovery(mesh: Mesh) -> None:
-    """Both are told the same drift."""
+async def test_requests_at_once_share_a_discovery(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All are told the same drift."""
+    monkeypatch.setattr(service, "_JOINS_WITHIN", timedelta(seconds=30))
     connection = await mesh.onboard()
     mesh.airbyte.discoveries.clear()
     mesh.airbyte.add_field("Account", "Region__c")

@@ -258,6 +258,7 @@ async def test_a_look_that_lost_its_claim_records_nothing(mesh: Mesh) -> None:
     mesh.airbyte.hide("Account")
     mesh.airbyte.fault("commands/run/discover", "slow", seconds=1.5)
     before = await counts(mesh)
+    mesh.airbyte.requests.clear()
     asking = asyncio.create_task(
         mesh.schema_observer.post(f"/connections/{connection['id']}/observe", params={"wait": 3})
     )

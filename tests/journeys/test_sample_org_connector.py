@@ -189,6 +189,7 @@ async def test_a_changed_org_is_seen_and_only_changed_rows_are_read(
     assert regions == {"EMEA"}
 
 
+@pytest.mark.deep
 async def test_a_rotated_refresh_token_is_printed_and_good(
     connector: Connector, control: httpx.AsyncClient
 ) -> None:

@@ -18,7 +18,7 @@ from local import servers
 from shared.keys import NewKey, new_key
 from tests import access
 from tests.fakes.airbyte_server import AirbyteServer
-from tests.integration.conftest import redis, registry_url, sql
+from tests.integration.conftest import close_parts, redis, registry_url, sql
 
 __all__ = ["redis", "registry_url", "sql"]
 
@@ -106,9 +106,8 @@ def build(service: str, registry: str, **more: Any) -> FastAPI:
 
 
 async def close(app: FastAPI) -> None:
-    """Let go of the registry."""
-    if (db := getattr(app.state, "db", None)) is not None:
-        await db.close()
+    """Let go of the registry, and of the clients of others."""
+    await close_parts(app)
 
 
 @pytest.fixture

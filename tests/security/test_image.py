@@ -227,6 +227,7 @@ def is_up(port: int, path: str) -> bool:
         return False
 
 
+@pytest.mark.deep
 def test_the_services_start_in_it(
     image: Image, told: dict[str, str], postgres: servers.Postgres, tmp_path: Path
 ) -> None:
