@@ -1,7 +1,7 @@
 """`make test-repeat N=10`: the suite again and again, each time in another random order.
 
-A line for each run: its number, its seed, how it ended, how long it took, and what failed in it.
-A run is repeated with pytest's `--randomly-seed`.
+A line for each run: its number, its seed, how it ended, how long it took, and what failed in it,
+with the file that holds its whole output. A run is repeated with pytest's `--randomly-seed`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import random
 import re
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 _FAULTS = re.compile(r"^(?:FAILED|ERROR|LEAKED|INTERNALERROR>) ?.*", re.MULTILINE)
 _TOTALS = re.compile(
@@ -40,7 +42,9 @@ def main() -> int:
         if run.returncode:
             failures += 1
             faults = _FAULTS.findall(run.stdout) or run.stdout.splitlines()[-20:]
-            print("\n".join(f"     {line}" for line in faults), flush=True)  # noqa: T201
+            output = Path(tempfile.gettempdir(), f"aam-repeat-{seed}.txt")
+            output.write_text(run.stdout)
+            print("\n".join(f"     {line}" for line in [*faults, str(output)]), flush=True)  # noqa: T201
     return int(failures > 0)
 
 

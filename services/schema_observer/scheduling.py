@@ -10,7 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID, uuid4
 
@@ -114,7 +114,13 @@ class Scheduling:
                 size = min(2 * size, _BATCH) if is_quick else 1
 
     async def _claim(
-        self, workspace: UUID | None, slot: UUID, *, limit: int, source_id: UUID | None = None
+        self,
+        workspace: UUID | None,
+        slot: UUID,
+        *,
+        limit: int,
+        source_id: UUID | None = None,
+        unanswered_since: datetime | None = None,
     ) -> list[Claim]:
         async with self._db.transaction() as session:
             return await registry.claim_sources(
@@ -126,6 +132,7 @@ class Scheduling:
                 every=self._every,
                 limit=limit,
                 source_id=source_id,
+                unanswered_since=unanswered_since,
             )
 
     async def _look_at(self, claims: Sequence[Claim], slot: UUID) -> bool:
@@ -167,12 +174,19 @@ class Scheduling:
         async with self._db.transaction() as session:
             await registry.give_back_sources(session, slot)
 
-    async def look_now(self, source_id: UUID, workspace: UUID | None) -> asyncio.Task[None] | None:
-        """Look at one source by a task of this process; None while there is no slot for it."""
+    async def look_now(
+        self, source_id: UUID, workspace: UUID | None, *, unanswered_since: datetime | None = None
+    ) -> asyncio.Task[None] | None:
+        """Look at one source by a task of this process; None while there is no slot for it.
+
+        None, too, where a look that began at `unanswered_since` or later has ended meanwhile.
+        """
         if self.is_stopping or self._room.locked():
             return None
         slot = uuid4()
-        claims = await self._claim(workspace, slot, limit=1, source_id=source_id)
+        claims = await self._claim(
+            workspace, slot, limit=1, source_id=source_id, unanswered_since=unanswered_since
+        )
         if not claims:
             return None
         task = asyncio.create_task(self._look_once(claims, slot))

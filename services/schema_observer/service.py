@@ -94,7 +94,9 @@ class SchemaObserver:
         while not await self._is_answered(source_id, asked):
             if self._scheduling.is_stopping:
                 raise Unavailable("This process ends; another one looks at the source.")
-            task = await self._scheduling.look_now(source_id, asked.workspace_id)
+            task = await self._scheduling.look_now(
+                source_id, asked.workspace_id, unanswered_since=asked.since
+            )
             left = until - clock()
             if left <= 0:
                 return False

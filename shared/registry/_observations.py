@@ -181,8 +181,12 @@ async def claim_sources(
     every: timedelta,
     limit: int,
     source_id: UUID | None = None,
+    unanswered_since: datetime | None = None,
 ) -> list[Claim]:
     """Take sources of a workspace that are due, or the one that is named, for one slot.
+
+    The one that is named is taken unless an observation that began at `unanswered_since` or later
+    has ended: whoever waits for that one may ask for a claim when it has just ended.
 
     Empty where none is due, or `at_once` other slots are in use. Needs a transaction: claims of one
     workspace queue up, so that no two take the same last slot.
@@ -199,7 +203,8 @@ async def claim_sources(
     if source_id is None:
         rows = await session.execute(_CLAIM_DUE, parameters)
     else:
-        rows = await session.execute(_CLAIM_ONE, parameters | {"source": source_id})
+        named = {"source": source_id, "since": unanswered_since}
+        rows = await session.execute(_CLAIM_ONE, parameters | named)
     return [Claim(row[0], timedelta(seconds=row[1]), *row[2:]) for row in rows]
 
 
@@ -236,7 +241,13 @@ _CLAIM_DUE = text(
     _CLAIM.format(which="true", due="first.next_at <= now()", live=LIVE, interval=_INTERVAL)
 )
 _CLAIM_ONE = text(
-    _CLAIM.format(which="o.airbyte_source_id = :source", due="true", live=LIVE, interval=_INTERVAL)
+    _CLAIM.format(
+        which="o.airbyte_source_id = :source",
+        due="(o.began_at >= CAST(:since AS timestamptz) AND o.observed_at >= o.began_at)"
+        " IS NOT TRUE",
+        live=LIVE,
+        interval=_INTERVAL,
+    )
 )
 
 

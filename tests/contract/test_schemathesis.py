@@ -42,7 +42,7 @@ from tests.integration.conftest import (
 
 __all__ = ["redis", "registry_url", "sql"]
 
-EXAMPLES = int(os.environ.get("AAM_SCHEMATHESIS", "2"))
+EXAMPLES = int(os.environ.get("AAM_SCHEMATHESIS", "5"))
 
 
 @pytest.fixture

@@ -252,6 +252,30 @@ async def test_claims_are_given_back_at_a_stop(mesh: Mesh) -> None:
     mesh.airbyte.heal()
 
 
+async def test_who_waits_for_an_observation_that_has_just_ended_starts_no_other(mesh: Mesh) -> None:
+    """Between the look at its end and the claim there is time for it to end."""
+    await nobody_looks(mesh)
+    connection = await mesh.onboard()
+    db = Database.at(mesh.settings.registry_address, application="test")
+    jobs = Jobs(mesh.settings.registry_address, application="test")
+    async with AirbyteClient.from_settings(mesh.settings) as airbyte:
+        observing = Observing(mesh.settings, db, airbyte, jobs)
+        scheduling = Scheduling(mesh.settings, db, jobs, observing)
+        before = await mesh.sql.fetchval("SELECT clock_timestamp()")
+        await observe(mesh, connection)
+        row = await mesh.sql.fetchrow("SELECT * FROM observations")
+        assert row is not None
+        source, workspace = row["airbyte_source_id"], row["airbyte_workspace_id"]
+        async with scheduling.running():
+            late = await scheduling.look_now(source, workspace, unanswered_since=before)
+            assert late is None
+            since = await mesh.sql.fetchval("SELECT clock_timestamp()")
+            task = await scheduling.look_now(source, workspace, unanswered_since=since)
+            assert task is not None
+            await task
+    await db.close()
+
+
 async def test_a_look_that_lost_its_claim_records_nothing(mesh: Mesh) -> None:
     """Its lease ran out and another has the source: only drifts, which are facts, stay."""
     connection = await mesh.onboard()
