@@ -20,6 +20,7 @@ BEGIN
             RAISE EXCEPTION 'The retention of % is too short: %.', what, kept
                 USING ERRCODE = 'invalid_parameter_value';
         END IF;
+        -- ARRAY: the subquery of IN may be run for each row, and would lock, and delete, at_most anew.
         CASE what
         WHEN 'events' THEN
             -- The oldest were published first. The cost does not grow with the rest.
@@ -27,7 +28,7 @@ BEGIN
                 AND id IN (SELECT id FROM events ORDER BY id LIMIT at_most);
         WHEN 'job_history' THEN
             -- Not the newest of a connection, nor one that a repair waits for.
-            DELETE FROM job_history WHERE id IN (
+            DELETE FROM job_history WHERE id = ANY (ARRAY(
                 SELECT j.id FROM job_history j
                 WHERE j.ended_at < until
                     AND EXISTS (
@@ -39,10 +40,10 @@ BEGIN
                         WHERE r.state IN ('approved', 'applying', 'verifying', 'rolling_back') AND r.job_id = j.id
                     )
                 ORDER BY j.ended_at LIMIT at_most FOR UPDATE SKIP LOCKED
-            );
+            ));
         WHEN 'operations' THEN
             -- With them go Idempotency-Keys, which count for a day. Not one that a repair waits for.
-            DELETE FROM operations WHERE id IN (
+            DELETE FROM operations WHERE id = ANY (ARRAY(
                 SELECT o.id FROM operations o
                 WHERE o.ended_at < until
                     AND NOT EXISTS (
@@ -51,16 +52,16 @@ BEGIN
                             AND r.operation_id = o.id
                     )
                 ORDER BY o.ended_at LIMIT at_most FOR UPDATE SKIP LOCKED
-            );
+            ));
         WHEN 'webhook_deliveries' THEN
-            DELETE FROM webhook_deliveries WHERE id IN (
+            DELETE FROM webhook_deliveries WHERE id = ANY (ARRAY(
                 SELECT id FROM webhook_deliveries WHERE ended_at < until
                 ORDER BY ended_at LIMIT at_most FOR UPDATE SKIP LOCKED
-            );
+            ));
         WHEN 'repairs' THEN
             -- Not one that a version, a message, another repair or a pause refers to, that is not learned, or that
             -- tells the planner of a live connection what a person refused or what failed.
-            DELETE FROM repairs WHERE id IN (
+            DELETE FROM repairs WHERE id = ANY (ARRAY(
                 SELECT r.id FROM repairs r JOIN connections c ON c.id = r.connection_id
                 WHERE r.ended_at < until AND r.is_learned
                     AND (c.archived_at IS NOT NULL OR NOT (
@@ -73,10 +74,10 @@ BEGIN
                     AND NOT EXISTS (SELECT FROM repairs older WHERE older.superseded_by = r.id)
                     AND NOT EXISTS (SELECT FROM connections paused WHERE paused.paused_by = r.id)
                 ORDER BY r.ended_at LIMIT at_most FOR UPDATE OF r SKIP LOCKED
-            );
+            ));
         WHEN 'drifts' THEN
             -- Not the newest of a connection, nor one that a repair answers.
-            DELETE FROM drifts WHERE id IN (
+            DELETE FROM drifts WHERE id = ANY (ARRAY(
                 SELECT d.id FROM drifts d
                 WHERE d.first_seen_at < until
                     AND NOT EXISTS (SELECT FROM repairs r WHERE r.drift_id = d.id)
@@ -85,10 +86,10 @@ BEGIN
                         WHERE newer.connection_id = d.connection_id AND newer.first_seen_at > d.first_seen_at
                     )
                 ORDER BY d.first_seen_at LIMIT at_most FOR UPDATE SKIP LOCKED
-            );
+            ));
         WHEN 'snapshots' THEN
             -- Not the newest of a source, nor one that anything was made from or compared with.
-            DELETE FROM snapshots WHERE id IN (
+            DELETE FROM snapshots WHERE id = ANY (ARRAY(
                 SELECT s.id FROM snapshots s
                 WHERE s.taken_at < until AND s.seen_at < until
                     AND EXISTS (
@@ -103,7 +104,7 @@ BEGIN
                     AND NOT EXISTS (SELECT FROM observations o WHERE o.snapshot_id = s.id)
                     AND NOT EXISTS (SELECT FROM watches w WHERE w.compared_snapshot_id = s.id)
                 ORDER BY s.taken_at LIMIT at_most FOR UPDATE SKIP LOCKED
-            );
+            ));
         WHEN 'stream_schemas' THEN
             -- Those that no snapshot lists. One that is stored again meanwhile has another `created_at` by then, and
             -- stays: the condition outside is looked at again when its row was changed.
@@ -119,14 +120,14 @@ BEGIN
                 ORDER BY schema.created_at LIMIT at_most
             );
         WHEN 'api_keys' THEN
-            DELETE FROM api_keys WHERE id IN (
+            DELETE FROM api_keys WHERE id = ANY (ARRAY(
                 SELECT id FROM api_keys WHERE revoked_at < until OR expires_at < until
                 ORDER BY id LIMIT at_most FOR UPDATE SKIP LOCKED
-            );
+            ));
         WHEN 'credential_audit' THEN
-            DELETE FROM credential_audit WHERE id IN (
+            DELETE FROM credential_audit WHERE id = ANY (ARRAY(
                 SELECT id FROM credential_audit WHERE at < until ORDER BY at LIMIT at_most FOR UPDATE SKIP LOCKED
-            );
+            ));
         ELSE
             RAISE EXCEPTION 'There is no history of %.', what USING ERRCODE = 'invalid_parameter_value';
         END CASE;

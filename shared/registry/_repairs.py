@@ -215,11 +215,11 @@ _CLAIM = text("""
     UPDATE repairs
     SET next_at = now() + CAST(:again_after AS interval),
         deadline_at = coalesce(deadline_at, now() + CAST(:deadline AS interval))
-    WHERE id IN (
+    WHERE id = ANY (ARRAY(  -- the subquery of IN may be run for each row, and lock others each time
         SELECT id FROM repairs
         WHERE state IN ('approved', 'verifying', 'rolling_back') AND next_at <= now()
         ORDER BY next_at LIMIT :limit FOR UPDATE SKIP LOCKED
-    )
+    ))
     RETURNING id
 """)
 
