@@ -465,6 +465,20 @@ async def test_forever_is_for_ever_and_a_run_is_bounded(db: Database, sql: Sql) 
     assert await sql.fetchval("SELECT count(*) FROM repairs") == 0
 
 
+@pytest.mark.parametrize("off", ["hashjoin, mergejoin, hashagg, sort, material", "nestloop"])
+async def test_a_batch_is_bounded_whatever_the_plan(sql: Sql, off: str) -> None:
+    """A subquery that a nested loop ran for each row would lock, and have deleted, others anew."""
+    connection = await a_connection(sql)
+    for _ in range(6):
+        await a_repair(sql, connection)
+    for kind in off.split(", "):
+        await sql.execute(f"SET enable_{kind} = off")
+
+    deleted = await sql.fetchval("SELECT prune_history('repairs', $1, 2)", KEPT)
+
+    assert (deleted, await sql.fetchval("SELECT count(*) FROM repairs")) == (2, 4)
+
+
 async def test_nothing_is_pruned_while_a_process_starts(db: Database, sql: Sql) -> None:
     """The second run of the periodic task is the first that prunes."""
     await a_repair(sql, await a_connection(sql))
