@@ -30,7 +30,7 @@ def turns_red(patch: Path) -> tuple[bool, str]:
         run = subprocess.run(
             [sys.executable, "-m", "pytest", "-q", "-x", "--timeout", "120", *shlex.split(tests)],
             cwd=folder,
-            env={**os.environ, "AAM_FAULTS": "all"},
+            env={**os.environ, "AAM_FAULTS": "all", "AAM_DEEP": "1"},
             capture_output=True,
             text=True,
             timeout=600,
