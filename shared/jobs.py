@@ -133,7 +133,15 @@ class Jobs:
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
-        connection = await asyncpg.connect(
+        connection = await self._connect()
+        try:
+            yield connection
+        finally:
+            with suppress(TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                await connection.close(timeout=2)
+
+    async def _connect(self) -> asyncpg.Connection[asyncpg.Record]:
+        return await asyncpg.connect(
             host=self._address.host,
             port=self._address.port,
             user=self._address.user,
@@ -142,11 +150,6 @@ class Jobs:
             server_settings=session_settings(f"{self._application}-jobs"),
             **connect_arguments(self._address),
         )
-        try:
-            yield connection
-        finally:
-            with suppress(TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                await connection.close(timeout=2)
 
     def _manager(self, connection: asyncpg.Connection[asyncpg.Record]) -> QueueManager:
         manager = QueueManager(Queries(AsyncpgDriver(connection)))

@@ -1,8 +1,8 @@
 """Connections to the run's Postgres that outlive a test, since opening one costs more than a test.
 
-A backend of Postgres that is new takes about 30 ms of processor time until it has planned its first
-statements, and a mesh would open two dozen of them. A Database that is closed leaves its engine,
-with the connections that nobody uses, for the next one of the same login and settings.
+A new Postgres backend takes about 30 ms of processor time until it has planned its first
+statements, and a mesh would open two dozen of them. Closing a Database keeps its engine, with its
+idle connections, for the next Database with the same login and settings.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from local import servers
 from shared import telemetry
-from shared.database import Database, connect_arguments, session_settings
+from shared.database import Database
 from shared.jobs import Jobs
 from tests import leftovers
 
@@ -30,7 +30,7 @@ _Key: TypeAlias = tuple[object, ...]
 
 
 class Pools:
-    """The engines of one server that nobody uses now."""
+    """Idle engines and connections of one server."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -66,7 +66,7 @@ class Pools:
     async def connection(
         self, key: _Key, connect: Callable[[], Awaitable[Sql]]
     ) -> AsyncIterator[Sql]:
-        """One that nobody uses now, as new, or another."""
+        """An idle connection, reset, or a new one where none is idle."""
         while self._spare[key] and self._spare[key][-1].is_closed():
             self._spare[key].pop()
         connection = self._spare[key].pop() if self._spare[key] else await connect()
@@ -136,20 +136,8 @@ async def pools(postgres: servers.Postgres) -> AsyncIterator[Pools]:
             async with connected(self) as its_own:
                 yield its_own
             return
-        address, application = self._address, f"{self._application}-jobs"
-
-        async def connect() -> Sql:
-            return await asyncpg.connect(
-                host=address.host,
-                port=address.port,
-                user=address.user,
-                password=address.password,
-                database=address.database,
-                server_settings=session_settings(application),
-                **connect_arguments(address),
-            )
-
-        async with shared.connection((address, application), connect) as spare:
+        key = ("jobs", self._address, self._application)
+        async with shared.connection(key, self._connect) as spare:
             yield spare
 
     Database.at, Database.close = classmethod(at), close  # type: ignore[method-assign,assignment]

@@ -42,9 +42,9 @@ def working_in(folder: Path) -> set[int]:
     wanted, found = os.fsencode(folder), set()
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            told = (entry / "environ").read_bytes() + (entry / "cmdline").read_bytes()
+            names = (entry / "environ").read_bytes() + (entry / "cmdline").read_bytes()
             links = [entry / "cwd", *(entry / "fd").iterdir()]
-            if wanted in told or any(wanted in os.fsencode(_target(link)) for link in links):
+            if wanted in names or any(wanted in os.fsencode(_target(link)) for link in links):
                 found.add(int(entry.name))
     return found
 

@@ -153,11 +153,11 @@ HANGING = """
         log = (tmp_path / "log").open("w")
         own = {"env": {}, "stdout": log, "start_new_session": True}
         unmarked = subprocess.Popen(["/bin/sleep", "600"], **own)
-        told = Path(__file__).with_name("told.new")
+        report = Path(__file__).with_name("report.new")
         pids = f"{valkey.pid} {unmarked.pid}"
         run = f"{os.environ['AAM_TEST_RUN']} {os.environ['TMPDIR']}"
-        told.write_text(f"{run} {pids}")
-        told.rename(told.with_name("told"))
+        report.write_text(f"{run} {pids}")
+        report.rename(report.with_name("report"))
         time.sleep(600)
 """
 
@@ -172,13 +172,13 @@ HANGING = """
 def test_a_killed_run_leaves_nothing(tmp_path: Path, workers: list[str]) -> None:
     """After kill -9 of pytest: no `make` with its children, no server, no temporary folder."""
     (tmp_path / "test_hanging.py").write_text(textwrap.dedent(HANGING))
-    told = tmp_path / "told"
+    report = tmp_path / "report"
     with subprocess.Popen(
         _pytest(tmp_path, *workers), env=_environment(), stdout=subprocess.DEVNULL
     ) as run:
         try:
-            _becomes_true(told.exists, within_s=120)
-            mark, folder, *pids = told.read_text().split()
+            _becomes_true(report.exists, within_s=120)
+            mark, folder, *pids = report.read_text().split()
             _becomes_true(lambda: len(reaper.marked(mark)) >= 4, within_s=30)
         finally:
             run.send_signal(signal.SIGKILL)

@@ -118,7 +118,7 @@ class LossyCommit(Proxy):
         self._sent_at = asyncio.get_running_loop().time()
 
     async def until_quiet(self, *, for_s: float = 0.15, within_s: float = 2) -> None:
-        """Wait until nobody has sent anything for a moment; looks that repeat may never pause."""
+        """Wait until no client has sent anything for `for_s`, or for `within_s` at most."""
         with suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 while asyncio.get_running_loop().time() < self._sent_at + for_s:  # noqa: ASYNC110

@@ -52,7 +52,7 @@ async def test_c17_nobody_is_waited_for(process: Process) -> None:
     """A body that stalls is answered at once, without it."""
     head = POST.replace(access.HEADERS["Authorization"], "Bearer x")
     told = await answer_of(process, f"{head}Content-Length: 9000000\r\n\r\n".encode())
-    expect_refusal(told, *NOBODY)  # and not the 408 of a body that was waited for
+    expect_refusal(told, *NOBODY)  # 401; waiting for the body would end in a 408
 
 
 async def test_c18_no_credentials(world: World) -> None:

@@ -230,7 +230,7 @@ async def test_what_a_dead_process_left_is_found(mesh: Mesh) -> None:
 async def test_requests_at_once_share_a_discovery(
     mesh: Mesh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All are told the same drift."""
+    """Every response names the same drift."""
     monkeypatch.setattr(service, "_JOINS_WITHIN", timedelta(seconds=30))
     connection = await mesh.onboard()
     mesh.airbyte.discoveries.clear()
