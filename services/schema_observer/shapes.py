@@ -36,7 +36,8 @@ JUDGED: dict[str, Any] = {
 }
 
 Interval = Annotated[int, Field(strict=True, ge=60, le=604_800)]
-Outcome = Literal["unchanged", "changed", "suspicious", "failed"]
+Outcome = Literal["unchanged", "changed", "pending", "suspicious", "failed"]
+"""`pending`: the source was read, and this connection is compared with it once it is ACTIVE."""
 
 
 def _shown(*examples: dict[str, Any]) -> ConfigDict:

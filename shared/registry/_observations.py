@@ -594,6 +594,19 @@ _HURRY = text(f"""
 # What is told
 
 
+def _outcome(connection: str, watch: str) -> str:
+    """How the newest observation of a connection ended; `pending` until it is compared.
+
+    The source was read, and what it offers says nothing of this connection yet: it is HEALING, new,
+    or its comparison failed and is repeated.
+    """
+    return f"""CASE
+        WHEN o.outcome IN ('unchanged', 'changed') AND {connection}.archived_at IS NULL
+            AND {watch}.compared_snapshot_id IS DISTINCT FROM o.snapshot_id
+        THEN 'pending' ELSE o.outcome
+    END"""
+
+
 async def observation_json(
     session: AsyncSession, connection_id: UUID, *, every: timedelta, is_explained: bool
 ) -> str:
@@ -619,7 +632,7 @@ _OBSERVATION = text(f"""
         'next_at', {stamp("greatest(o.next_at, o.observed_at)")},
         'observing', coalesce(o.claimed_until > now(), false),
         'observed_at', {stamp("o.observed_at")},
-        'outcome', o.outcome, 'code', o.code, 'detail', o.detail,
+        'outcome', {_outcome("k", "n")}, 'code', o.code, 'detail', o.detail,
         'failures', coalesce(o.failures, 0),
         'suspicious_since', {stamp("o.suspicious_since")},
         'snapshot_id', o.snapshot_id, 'compared_snapshot_id', n.compared_snapshot_id,
@@ -652,16 +665,17 @@ async def look_json(session: AsyncSession, connection_id: UUID) -> str:
     return found
 
 
-_LOOK = text("""
+_LOOK = text(f"""
     SELECT json_build_object(
-        'connection_id', c.id, 'source_id', c.airbyte_source_id, 'outcome', o.outcome,
+        'connection_id', c.id, 'source_id', c.airbyte_source_id, 'outcome', {_outcome("c", "w")},
         'snapshot_id', o.snapshot_id, 'drift_id', d.id, 'changes', coalesce(d.changes, '[]'),
         'code', o.code, 'detail', o.detail, 'cause', o.cause, 'explanation', o.explanation,
         'log', o.log_reference
     )::text
     FROM connections c
     JOIN observations o ON o.airbyte_source_id = c.airbyte_source_id
+    LEFT JOIN watches w ON w.connection_id = c.id
     LEFT JOIN drifts d ON d.connection_id = c.id AND d.after_snapshot_id = o.snapshot_id
         AND o.outcome = 'changed'
     WHERE c.id = :id
-""")
+""")  # noqa: S608 - no input

@@ -188,12 +188,14 @@ async def test_an_imported_one_that_is_in_step_has_no_drift(mesh: Mesh) -> None:
 
 
 async def test_one_that_is_being_healed_keeps_its_place(mesh: Mesh) -> None:
-    """It is compared when it is ACTIVE again, soon."""
+    """It is compared when it is ACTIVE again, soon; until then its outcome is pending."""
     connection = await mesh.onboard()
     mesh.airbyte.add_field("Account", "Region__c")
     await mesh.sql.execute("UPDATE connections SET status = 'HEALING', heal_id = gen_random_uuid()")
     found = await observe(mesh, connection)
-    assert (found["outcome"], found["drift_id"]) == ("unchanged", None)
+    assert (found["outcome"], found["drift_id"]) == ("pending", None)
+    observation = await told(mesh, f"/connections/{connection['id']}/observation")
+    assert observation["outcome"] == "pending"
     await mesh.sql.execute("UPDATE connections SET status = 'ACTIVE', heal_id = NULL")
     soon = await mesh.sql.fetchval("SELECT next_at < now() + interval '70 s' FROM observations")
     assert soon is True
