@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import shutil
 import sys
@@ -71,7 +72,11 @@ def _is_deep(item: pytest.Item) -> bool:
 
 
 def pytest_collection_finish() -> None:
-    """Make the services' keys before the first test, which would have to delete them."""
+    """Make the services' keys before the first test, which would have to delete them.
+
+    The garbage collector need not go through the tests and modules again and again.
+    """
+    gc.freeze()
     if (access := sys.modules.get("tests.access")) is not None:
         access.service_keys()
 
