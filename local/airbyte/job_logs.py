@@ -29,7 +29,10 @@ LONGEST_LINE = 16 * 1024
 SHOWN_LINES = 200
 _LEVELS = {"FATAL": "error", "ERROR": "error", "WARN": "warn", "INFO": "info", "DEBUG": "debug"}
 
-_TELLING = r"token|secret|passwd|password|passphrase|api[_-]?key|private[_-]?key|authorization"
+_TELLING = (
+    r"token|secret|passwd|password|passphrase|api[_-]?key|private[_-]?key|authorization"
+    r"|client[_-]?id"  # a part of the stored credential, though no secret to its issuer
+)
 _PATTERNS = (
     (re.compile(r"(?i)\b(bearer|basic|oauth)(\s+)[\w.~+/=!-]{8,}"), rf"\1\2{MASK}"),
     (

@@ -137,6 +137,7 @@ async def test_a_renewed_secret_is_masked_too(tmp_path: Path, warehouse_url: str
         "access_token=abc123/def",
         '{{"refresh_token": "5Aep861", "client_secret":"3MVG9"}}',
         "'password': 'hunter2'",
+        "grant_type=refresh_token&client_id=3MVG9lKc&client_secret=x",
         "API-Key: 12345",
         "https://ada:hunter2@example.com/x",
         "SID 00D5f0000000001!AQEAQJXg5oj8jXSgxJfA0lBog.x",
