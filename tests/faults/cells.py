@@ -470,8 +470,11 @@ def _broker(name: str, code: str) -> Cell:
         process = await world.replace("orchestrator")
         answer = await case.ask(wait=0.5)
         assert answer.status_code == 202, answer.text
-        view = (await process.client.get(f"/operations/{answer.json()['operation_id']}")).json()
-        assert (view["status"], view["step"], view["waits_for"]) == ("running", "source", code)
+        path, seen = f"/operations/{answer.json()['operation_id']}", None
+        async with asyncio.timeout(10):
+            while seen != ("running", "source", code):
+                view = (await process.client.get(path)).json()
+                seen = (view["status"], view["step"], view["waits_for"])
         world.settings = {}
         await world.replace("orchestrator")
         await case.left("F")
