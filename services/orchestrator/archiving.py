@@ -23,6 +23,8 @@ class Archive(msgspec.Struct, frozen=True):
 
     airbyte_connection_id: UUID | None
     airbyte_source_id: UUID | None
+    workspace_id: UUID | None = None
+    """The connection's own workspace, whatever today's setting is; None where it is not known."""
 
 
 class Archiving:
@@ -39,7 +41,9 @@ class Archiving:
 
         async def delete_connection() -> bool:
             if made.airbyte_connection_id is not None:
-                await self._airbyte.delete_connection(made.airbyte_connection_id)
+                await self._airbyte.delete_connection(
+                    made.airbyte_connection_id, workspace_id=await self._workspace_of(made)
+                )
             return True
 
         async def delete_source() -> bool:
@@ -47,7 +51,7 @@ class Archiving:
                 await self._delete_unused_source(made.airbyte_source_id)
             return True
 
-        await operation.once("connection", delete_connection, within=3 * self._call_s)
+        await operation.once("connection", delete_connection, within=4 * self._call_s)
         await operation.once("source", delete_source, within=4 * self._call_s)
         async with self._db.transaction() as session:
             row = await registry.lock_connection(
@@ -76,6 +80,15 @@ class Archiving:
         """End it: the connection is not archived."""
         async with self._db.transaction() as session:
             await operation.finish(session)
+
+    async def _workspace_of(self, made: Archive) -> UUID | None:
+        """Where to see whether the connection is deleted; another workspace would not list it."""
+        if made.workspace_id is not None or made.airbyte_source_id is None:
+            return made.workspace_id
+        try:
+            return (await self._airbyte.get_source(made.airbyte_source_id)).workspace_id
+        except (UpstreamMissing, UpstreamForbidden):
+            return None
 
     async def _delete_unused_source(self, source_id: UUID) -> None:
         """Delete a source that AAM made, unless somebody has wired it elsewhere meanwhile."""

@@ -328,6 +328,7 @@ class Orchestrator:
         made = Archive(
             None if row.imported else row.airbyte_connection_id,
             None if row.imported else row.airbyte_source_id,
+            row.airbyte_workspace_id,
         )
 
         async def gate(session: AsyncSession, _operation_id: UUID) -> Answer | None:

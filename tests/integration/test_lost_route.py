@@ -21,7 +21,7 @@ from shared.errors import UpstreamNotAirbyte
 from shared.jobs import Jobs
 from shared.operations import Operations
 from tests.fakes.airbyte_server import WORKSPACE_ID
-from tests.integration.conftest import Mesh, settings_for
+from tests.integration.conftest import Mesh, running, settings_for
 from tests.integration.drifting import ACCOUNT, offering
 
 pytestmark = pytest.mark.exact
@@ -92,6 +92,29 @@ async def test_a_connection_is_not_archived(mesh: Mesh, gateway: str, status: in
     await until(mesh, connection, "archived_at")
     assert mesh.airbyte.connections == {}
     assert mesh.airbyte.sources == {}
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_a_connection_of_another_workspace_is_not_archived(
+    mesh: Mesh, *, is_known: bool
+) -> None:
+    """AIRBYTE_WORKSPACE_ID has been changed since: that workspace does not list the connection."""
+    connection = await mesh.onboard()
+    if not is_known:
+        await mesh.sql.execute("UPDATE connections SET airbyte_workspace_id = NULL")
+    settings = mesh.settings.model_copy(update={"airbyte_workspace_id": uuid4()})
+    async with running(
+        settings, mesh.airbyte, repairs=False, sql=mesh.sql, redis=mesh.redis
+    ) as moved:
+        mesh.airbyte.lose_route("nginx", status=502, path="connections/delete", times=7)
+
+        answer = await moved.orchestrator.delete(f"/connections/{connection['id']}")
+
+    asked = {body["workspaceId"] for body in mesh.airbyte.called("web_backend/connections/list")}
+    assert asked == {WORKSPACE_ID}
+    assert answer.status_code in (202, 204), answer.text
+    await until(mesh, connection, "archived_at")
+    assert mesh.airbyte.connections == {}
 
 
 async def test_a_source_is_not_taken_for_deleted(mesh: Mesh) -> None:
