@@ -134,6 +134,28 @@ def test_a_name_is_found_however_it_is_written(name: str) -> None:
     assert DEFAULT.hidden(catalog.parse(escaped).streams[0].stream) == {name}
 
 
+@pytest.mark.parametrize(
+    "name,pattern,is_excluded",
+    [
+        ("EMPSSN__C", "*ssn*", True),
+        ("CUSTSSN_ENC", "*ssn*", True),
+        ("custssn_hash", "*ssn*", True),
+        ("old_custssn", "*ssn", True),
+        ("MySSNs", "*ssn*", True),
+        ("businessName", "*ssn*", False),
+        ("ADDRESS_NUMBER", "*ssn*", False),
+        ("processNames__c", "*ssn*", False),
+        ("businessN", "*ssn", False),
+        ("custssn_hash", "*ssn", False),
+    ],
+)
+def test_a_short_pattern_is_found_in_one_word(
+    name: str, pattern: str, *, is_excluded: bool
+) -> None:
+    """Where a word begins, or anywhere within one; not across the end of one."""
+    assert Exclusions([pattern]).match(name) is is_excluded
+
+
 def test_many_fields_that_share_much_take_no_long() -> None:
     """Each definition is looked at once, however many fields refer to it."""
     definitions = {

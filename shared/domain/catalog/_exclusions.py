@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from fnmatch import fnmatchcase
 from functools import cached_property, lru_cache
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Final
 from unicodedata import normalize
@@ -73,8 +74,9 @@ class Exclusions:
     def match(self, name: str) -> bool:
         """Whether a field of this name is never selected, in whatever case it is written.
 
-        What a pattern names in three letters or fewer is looked for where words begin, if the name
-        tells: `*ssn*` is in customerSSN and custssn, and not in businessName.
+        What a pattern names in three letters or fewer is found where a word begins or within one
+        word: `*ssn*` is in customerSSN, custssn and CUSTSSN__C, and not in businessName, where it
+        is the end of one word and the beginning of the next.
         """
         plain = name if name.isascii() else normalize("NFKC", name)
         return any(_is_named(plain, pattern) for pattern in self._lower)
@@ -266,7 +268,11 @@ def _is_named(name: str, pattern: str) -> bool:
     starts = [start.start() for start in _WORD_STARTS.finditer(name)]
     if len(pattern.strip("*")) > _SHORT or not pattern.startswith("*") or len(starts) < 2:
         return True
-    return any(fnmatchcase(whole[start:], pattern.lstrip("*")) for start in starts)
+    if any(fnmatchcase(whole[start:], pattern.lstrip("*")) for start in starts):
+        return True
+    words = [whole[start:end] for start, end in pairwise([*starts, len(whole)])]
+    within = words if pattern.endswith("*") else words[-1:]
+    return any(fnmatchcase(word, pattern) for word in within)
 
 
 @lru_cache(maxsize=256)
