@@ -76,6 +76,9 @@ def selected(pair: Json) -> list[str] | None:
         {"dependencies": {"a": SSN}},
         {"type": "object", "required": ["ssn"]},
         {"type": "object", "propertyNames": {"enum": ["ssn"]}},
+        {"type": "object", "propertyNames": {"anyOf": [{"pattern": "^id"}, {"const": "ssn"}]}},
+        {"type": "object", "dependentRequired": {"name": ["ssn"]}},
+        {"type": "object", "dependencies": {"name": ["ssn"]}},
         {"$ref": "#/definitions/person"},
         {"$ref": "#/definitions/list"},
         {"type": ["null", "object"], "properties": {"of": {"$ref": "#/definitions/loop"}}},
@@ -94,6 +97,26 @@ def test_it_looks_wherever_a_field_may_be(field: Json) -> None:
     chosen = catalog.choose(document(made), streams=None, destination_sync_modes=MODES)
     [pair] = orjson.loads(catalog.dump(chosen))["streams"]
     assert selected(pair) == ["id", "updated", "total"]
+
+
+@pytest.mark.parametrize(
+    "reference,own,root",
+    [
+        ("person.json", {"$id": "person.json"}, {}),
+        ("person.json", {"id": "person.json"}, {}),
+        ("person.json#/properties/who", {"$id": "person.json", "properties": {"who": SSN}}, {}),
+        ("person.json", {"$id": "https://a.example/person.json"}, {"$id": "https://a.example/r"}),
+        ("https://a.example/person.json", {"$id": "person.json"}, {"$id": "https://a.example/r"}),
+        ("#person", {"id": "#person"}, {}),
+        ("#/$defs/a~1b~0c%20d", {}, {"$defs": {"a/b~c d": SSN}}),
+    ],
+)
+def test_it_looks_into_a_schema_that_is_named_by_its_id(
+    reference: str, own: Json, root: Json
+) -> None:
+    """Where that schema stands in the same document."""
+    named = {"definitions": {"person": SSN | own}} | root
+    assert hidden(having({"$ref": reference}, **named)) == {"contact"}
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import blake2b
 from typing import Any, Final, TypeAlias
-from urllib.parse import unquote
+from urllib.parse import unquote, urljoin
 
 import msgspec
 from msgspec import Raw
@@ -50,14 +50,15 @@ def may_refer(schema: bytes) -> bool:
 class Schema:
     """One stream's jsonSchema, and what its references name.
 
-    References are JSON pointers, anchors, or the schema's own `$id` with one of these. What they
-    name elsewhere is not read.
+    References are JSON pointers, anchors, or the `$id` of the schema, or of one in it, with one of
+    these. What they name elsewhere is not read.
     """
 
     def __init__(self, root: Any) -> None:
         self.root = root
         self._targets: dict[str, Any] = {}
-        self._anchors: dict[str, Any] | None = None
+        self._anchors: dict[str, Any] = {}
+        self._resources: dict[str, Any] | None = None
         self._digests: dict[int, str] = {}
         self._budget = _MOST_OF_A_STREAM
         self._left = 0
@@ -95,12 +96,10 @@ class Schema:
 
     def _named(self, reference: str) -> Any:
         base, _, fragment = reference.partition("#")
-        if base and base != _id(self.root):
-            return None
+        found = self._resource(base) if base else self.root
         fragment = unquote(fragment)
         if fragment and not fragment.startswith("/"):
-            return self._anchored(fragment)
-        found = self.root
+            return None if found is None else self._anchored(fragment)
         for escaped in fragment.split("/")[1:]:
             step = escaped.replace("~1", "/").replace("~0", "~")
             if isinstance(found, dict):
@@ -111,23 +110,45 @@ class Schema:
                 return None
         return found
 
+    def _resource(self, base: str) -> Any:
+        """The schema in this document with such an `$id`; None where there is none."""
+        if base == _id(self.root):
+            return self.root
+        resources = self._look_for_names()
+        return resources.get(base, resources.get(self._absolute(base)))
+
     def _anchored(self, name: str) -> Any:
-        if self._anchors is None:
-            self._anchors = {}
-            stack = [self.root]
-            while stack:
-                value = stack.pop()
-                if isinstance(value, dict):
-                    for member in ("$anchor", "$dynamicAnchor"):
-                        if isinstance(value.get(member), str):
-                            self._anchors.setdefault(value[member], value)
-                    own = value.get("$id")
-                    if isinstance(own, str) and own.startswith("#"):
-                        self._anchors.setdefault(own[1:], value)
-                    stack += value.values()
-                elif isinstance(value, list):
-                    stack += value
+        self._look_for_names()
         return self._anchors.get(name)
+
+    def _look_for_names(self) -> dict[str, Any]:
+        """The schemas in this document by their `$id`; those with an anchor are noted, too."""
+        if self._resources is not None:
+            return self._resources
+        self._resources = {}
+        stack = [self.root]
+        while stack:
+            value = stack.pop()
+            if isinstance(value, dict):
+                for member in ("$anchor", "$dynamicAnchor"):
+                    if isinstance(value.get(member), str):
+                        self._anchors.setdefault(value[member], value)
+                own = _id(value)
+                if own is not None and own.startswith("#"):
+                    self._anchors.setdefault(own[1:], value)
+                elif own and value is not self.root:
+                    self._resources.setdefault(own, value)
+                    self._resources.setdefault(self._absolute(own), value)
+                stack += value.values()
+            elif isinstance(value, list):
+                stack += value
+        return self._resources
+
+    def _absolute(self, reference: str) -> str:
+        try:
+            return urljoin(_id(self.root) or "", reference)
+        except ValueError:
+            return reference
 
     # -- fields
 
@@ -365,17 +386,17 @@ def _names_of(schema: Mapping[str, Any]) -> Iterator[str]:
         named = schema.get(keyword)
         if isinstance(named, dict):
             yield from named
-    names = schema.get("propertyNames")
-    allowed = names.get("enum") if isinstance(names, dict) else None
-    for listed in (schema.get("required"), allowed):
-        if isinstance(listed, list):
-            yield from (name for name in listed if isinstance(name, str))
-    if isinstance(names, dict):
-        yield from (
-            name for name in (names.get("const"), names.get("pattern")) if isinstance(name, str)
-        )
+    listed = [schema.get("required")]
+    for keyword in ("dependentRequired", "dependencies"):
+        named = schema.get(keyword)
+        listed += named.values() if isinstance(named, dict) else ()
+    for rule in walk(schema.get("propertyNames")):
+        listed += [rule.get("enum"), [rule.get("const"), rule.get("pattern")]]
+    for names in listed:
+        if isinstance(names, list):
+            yield from (name for name in names if isinstance(name, str))
 
 
-def _id(root: Any) -> str | None:
-    own = root.get("$id", root.get("id")) if isinstance(root, dict) else None
+def _id(schema: Any) -> str | None:
+    own = schema.get("$id", schema.get("id")) if isinstance(schema, dict) else None
     return own.rstrip("#") if isinstance(own, str) else None
