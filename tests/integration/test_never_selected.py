@@ -177,6 +177,25 @@ async def test_an_order_that_hides_it_is_refused_too(mesh: Mesh) -> None:
     assert "'Owner__c' of 'Account'" in problem["detail"]
 
 
+async def test_an_order_without_a_schema_is_refused_too(mesh: Mesh) -> None:
+    """It takes all that the source sends."""
+    connection = await mesh.onboard()
+    mesh.airbyte.offers(offering(ACCOUNT | SECRETS))
+    order = await discovered(mesh, connection)
+    (account,) = [p for p in order["sync_catalog"]["streams"] if p["stream"]["name"] == "Account"]
+    account["stream"]["jsonSchema"] = {"type": "object", "additionalProperties": True}
+    account["config"] |= {
+        "syncMode": "full_refresh",
+        "destinationSyncMode": "overwrite",
+        "fieldSelectionEnabled": False,
+        "selectedFields": [],
+    }
+
+    status, problem = await post(mesh, "/repair/apply_new_catalog", order)
+
+    assert (status, problem["code"]) == (422, "never_selected")
+
+
 async def test_what_discover_answers_leaves_it_out_and_can_be_applied(mesh: Mesh) -> None:
     """Also where the connection syncs it now, since it was imported so."""
     connection, _ = await imported(mesh)

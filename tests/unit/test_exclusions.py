@@ -400,6 +400,14 @@ def test_what_the_source_offers_in_a_field_counts_too() -> None:
     assert catalog.dump(DEFAULT.restored(older, older, offered=offered)) == catalog.dump(older)
 
 
+@pytest.mark.parametrize("schema", [{}, {"type": "object"}, {"additionalProperties": True}])
+def test_a_schema_without_fields_takes_all_that_the_source_offers(schema: Json) -> None:
+    """An order may say nothing of the fields: what is never selected arrives with the others."""
+    [order] = catalog.parse(document(stream(offer={"jsonSchema": schema}))).streams
+    [offered] = catalog.parse(document(stream(fields=FIELDS | {"ssn": TEXT}))).streams
+    assert DEFAULT.synced(order, offered=offered.stream) == {"ssn"}
+
+
 def test_a_policy_without_patterns_excludes_nothing() -> None:
     """As does one whose patterns match nothing; a stored one is read."""
     made = stream(fields=FIELDS | {"ssn": TEXT, "birth_day": TEXT})

@@ -99,11 +99,12 @@ class Exclusions:
         """The top-level fields that a sync of this stream carries, and never should.
 
         `offered` is what the source offers for it now: a field may hold more there than in the
-        catalog, and arrives with all of it.
+        catalog, and arrives with all of it. A catalog that declares no field takes all of them.
         """
         hidden = self.hidden(stream.stream)
         if offered is not None and (more := self.hidden(offered) - hidden):
-            hidden |= more & (stream.stream.fields() or {}).keys()
+            fields = stream.stream.fields()
+            hidden |= more if fields is None else more & fields.keys()
         chosen = stream.config.selected_names()
         return hidden if chosen is None else hidden & chosen
 
