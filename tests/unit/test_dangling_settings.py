@@ -71,6 +71,21 @@ def test_one_that_a_caller_sends_is_refused(modes: Json, *, own: bool) -> None:
     assert codes(keyed) == [("unknown_field", "config.primaryKey[0]")]
 
 
+@pytest.mark.parametrize("modes", MODES)
+def test_a_path_into_what_holds_no_field_is_refused(modes: Json) -> None:
+    """A text or number has no fields; an object that declares none may have any."""
+    fields = PLAIN | {"_lsn": LSN, "meta": {"type": "object"}, "any": {}}
+    wrong = replicated(fields, [], **modes, cursorField=["_lsn", "at"], primaryKey=[["id", "no"]])
+    assert codes(wrong) == [
+        ("unknown_field", "config.cursorField"),
+        ("unknown_field", "config.primaryKey[0]"),
+    ]
+    right = replicated(
+        fields, [], **modes, cursorField=["meta", "at"], primaryKey=[["id"], ["any", "no"]]
+    )
+    assert codes(right) == []
+
+
 @pytest.mark.parametrize("writes", ["append", "overwrite"])
 def test_where_nothing_is_deduplicated_nothing_looks_at_it(writes: str) -> None:
     """A cursor left over from another mode does no harm there."""

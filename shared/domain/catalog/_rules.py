@@ -36,6 +36,8 @@ MAX_STREAMS = 10_000
 MAX_NAME = 512
 """Characters of a stream's name."""
 
+_SCALARS: Final = frozenset({"string", "integer", "number", "boolean", "null"})
+
 SYNC_MODES = frozenset({"full_refresh", "incremental"})
 DESTINATION_SYNC_MODES = frozenset(
     {"append", "overwrite", "append_dedup", "overwrite_dedup", "update", "soft_delete"}
@@ -276,8 +278,23 @@ def declared(fields: Mapping[str, Raw] | None, path: Path) -> bool:
             return True
         if name not in fields:
             return False
-        fields = Stream(name=name, json_schema=fields[name]).fields()
+        schema = fields[name]
+        fields = {} if _is_scalar(schema) else Stream(name=name, json_schema=schema).fields()
     return True
+
+
+class _Typed(msgspec.Struct, frozen=True):
+    type: str | tuple[str, ...] = ()
+
+
+def _is_scalar(schema: Raw) -> bool:
+    """Whether a field's type says that no other field is in it."""
+    try:
+        named = msgspec.json.decode(schema, type=_Typed).type
+    except msgspec.DecodeError:
+        return False
+    types = {named} if isinstance(named, str) else set(named)
+    return bool(types) and types <= _SCALARS
 
 
 def mode(name: str | None) -> str:
