@@ -231,6 +231,8 @@ class Upstream(AamError):
     code = "upstream_failed"
     is_over: bool = False
     """Whether upstream itself has answered: whatever it did, it does nothing more."""
+    has_run: bool = False
+    """Whether a connector has run, or may have, which cost its source something."""
 
 
 class UpstreamRefused(Upstream):

@@ -113,7 +113,7 @@ class Observing:
     async def _failed(self, claim: Claim, slot: UUID, error: Upstream) -> None:
         # Airbyte being away says nothing about the source, and costs it nothing.
         is_told = isinstance(error, DiscoverFailed | UpstreamMissing)
-        has_run = is_told or isinstance(error, UpstreamTimeout)
+        has_run = is_told or error.has_run or isinstance(error, UpstreamTimeout)
         await self._distrust(
             claim,
             slot,

@@ -114,7 +114,8 @@ class AirbyteClient:
     - deletions: what is deleted already is deleted;
     - `discover_schema`: a discovery changes nothing in Airbyte (no connection id goes along), and
       `commands/run/discover` is idempotent by the id that is made here;
-    - `check_source`: it tries the configuration that Airbyte holds;
+    - `check_source`: it tries the configuration that Airbyte holds. Of these two an error that
+      Airbyte itself has written is not asked for again where it means that the connector has run;
     - the exchange of the client id and secret for a token.
 
     Sent once, and settled by whoever called, who looks before sending again: `create_source`,
@@ -275,7 +276,12 @@ class AirbyteClient:
     ) -> shapes.CheckRead:
         async with self._turn(path):
             check = await self._post(
-                path, order, _CHECK, timeout=self._check_timeout, repeat=repeat
+                path,
+                order,
+                _CHECK,
+                timeout=self._check_timeout,
+                repeat=repeat,
+                runs_connector=True,
             )
         if check.status == "succeeded":
             return check
@@ -433,13 +439,18 @@ class AirbyteClient:
         )
 
     async def _discover_at_once(self, source_id: UUID) -> Discovered:
-        read = await self._post(
-            "sources/discover_schema",
-            {"sourceId": source_id, "disable_cache": True},
-            _DISCOVER,
-            timeout=self._discover_timeout,
-            repeat=True,
-        )
+        try:
+            read = await self._post(
+                "sources/discover_schema",
+                {"sourceId": source_id, "disable_cache": True},
+                _DISCOVER,
+                timeout=self._discover_timeout,
+                repeat=True,
+                runs_connector=True,
+            )
+        except UpstreamUnknown as error:
+            error.has_run = error.is_over
+            raise
         job = read.job_info or shapes.SynchronousJob()
         if bytes(read.catalog) == b"null" or not job.succeeded:
             raise _discover_failed(source_id, job.failure_reason, _run_id(job.id))
@@ -971,6 +982,7 @@ class AirbyteClient:
         timeout: float | None = None,
         repeat: bool = False,
         only_status: int | None = None,
+        runs_connector: bool = False,
     ) -> T:
         return await self._transport.call(
             path,
@@ -979,6 +991,7 @@ class AirbyteClient:
             timeout=timeout or self._timeout,
             repeat=repeat,
             only_status=only_status,
+            runs_connector=runs_connector,
         )
 
     async def _send_catalog(

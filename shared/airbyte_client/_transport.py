@@ -293,6 +293,7 @@ class Transport:
         repeat: bool = False,
         anonymous: bool = False,
         only_status: int | None = None,
+        runs_connector: bool = False,
     ) -> T:
         """Ask Airbyte once, or, where `repeat` says that this is harmless, up to five times.
 
@@ -301,7 +302,8 @@ class Transport:
         then the address is wrong, and later it is an interruption.
 
         `body` is JSON, or None for a GET. An empty answer is read as `null`. `only_status` is the
-        one success that Airbyte answers this call with, where that tells it from a gateway's.
+        one success that Airbyte answers this call with, where that tells it from a gateway's. With
+        `runs_connector` an error of Airbyte's own is not asked for again: the connector has run.
 
         Raises:
             Upstream: of the kind that fits.
@@ -316,6 +318,7 @@ class Transport:
                 repeat=repeat,
                 anonymous=anonymous,
                 only_status=only_status,
+                runs_connector=runs_connector,
             )
 
     async def _insist(
@@ -328,8 +331,15 @@ class Transport:
         repeat: bool,
         anonymous: bool,
         only_status: int | None,
+        runs_connector: bool,
     ) -> T:
         failure: AamError
+
+        def is_worth_repeating(error: Exception) -> bool:
+            if not isinstance(error, Upstream) or (runs_connector and error.is_over):
+                return False
+            return error.retryable
+
         try:
             async with asyncio.timeout(timeout):
                 try:
@@ -337,11 +347,11 @@ class Transport:
                         path, body, answer, anonymous=anonymous, only_status=only_status
                     )
                 except Upstream as error:
-                    if not (repeat and error.retryable):
+                    if not (repeat and is_worth_repeating(error)):
                         raise
                 await asyncio.sleep(_FIRST_PAUSE_S)
                 async for attempt in stamina.retry_context(
-                    on=_worth_repeating,
+                    on=is_worth_repeating,
                     attempts=_MAX_REPETITIONS,
                     timeout=None,
                     wait_initial=_FIRST_PAUSE_S,
@@ -525,10 +535,6 @@ def _not_sent(path: str) -> Upstream:
 
 def _lost(path: str) -> Upstream:
     return UpstreamUnknown(f"The connection to Airbyte was lost after {path} was sent.")
-
-
-def _worth_repeating(error: Exception) -> bool:
-    return isinstance(error, Upstream) and error.retryable
 
 
 _PASSING: dict[int, type[UpstreamUnknown]] = {

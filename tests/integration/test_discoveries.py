@@ -150,6 +150,30 @@ async def test_airbyte_away_is_tried_within_the_interval(mesh: Mesh) -> None:
     assert await pause_s(mesh) < 1000
 
 
+async def test_a_discovery_that_fails_in_airbyte_is_asked_for_ever_less_often(
+    registry_url: str,
+    redis_url: str,
+    sql: asyncpg.Connection[asyncpg.Record],
+    redis: Redis,
+) -> None:
+    """Releases before 1.7 may answer 500 where the connector has run and failed."""
+    async with AirbyteServer(version="0.63.19") as airbyte:
+        add_destination(airbyte)
+        settings = settings_for(airbyte, registry_url, redis_url)
+        async with running(
+            settings, airbyte, repairs=False, sql=sql, redis=redis, order=ORDER
+        ) as mesh:
+            connection = await mesh.onboard()
+            body = {"message": "Internal Server Error", "exceptionClassName": "java.lang.Error"}
+            airbyte.answer("sources/discover_schema", body, status=500, times=None)
+            before = discovered(mesh, connection)
+            for _ in range(7):
+                assert (await observe(mesh, connection))["outcome"] == "failed"
+
+            assert discovered(mesh, connection) == before + 7
+            assert await pause_s(mesh) > 1.5 * 900
+
+
 # Beside a sync
 
 

@@ -205,6 +205,26 @@ async def test_failed_discovery_with_status_200(
     assert "CANARY" not in repr(caught.value.problem())
 
 
+async def test_a_failed_run_of_a_connector_is_not_repeated() -> None:
+    """Each try runs it again; what a gateway answers says nothing of a run, and is repeated."""
+    body = {"message": "Internal Server Error: ...", "exceptionClassName": "java.lang.Error"}
+    async with AirbyteServer(version="0.63.19") as airbyte, client_of(airbyte) as client:
+        source_id = source_of(airbyte)
+        for path, call in (
+            ("sources/discover_schema", client.discover_schema),
+            ("sources/check_connection", client.check_source),
+        ):
+            airbyte.answer(path, body, status=500, times=None)
+            with pytest.raises(UpstreamUnknown) as caught:
+                await call(source_id)
+            assert len(airbyte.called(path)) == 1
+            assert caught.value.has_run is (path == "sources/discover_schema")
+            airbyte.heal()
+            airbyte.lose_route("nginx", status=500, path=path, times=2)
+            await call(source_id)
+            assert len(airbyte.called(path)) == 4
+
+
 async def test_discovery_without_a_catalog_or_without_job_info() -> None:
     """No catalog is a failure; a missing `jobInfo` is none."""
     async with AirbyteServer(version="0.63.19") as airbyte, client_of(airbyte) as client:
