@@ -26,6 +26,7 @@ from shared.errors import (
     Unavailable,
     UpstreamConflict,
     UpstreamDenied,
+    UpstreamForbidden,
     UpstreamRefused,
     UpstreamUnknown,
     UpstreamUnreachable,
@@ -129,9 +130,9 @@ async def expect_no_sync(
     """
     try:
         statuses = await airbyte.connection_statuses([airbyte_connection_id])
-    except (UpstreamRefused, UpstreamDenied):
+    except (UpstreamRefused, UpstreamForbidden):
         return  # what is wrong with the connection is found, and recorded, by the operation
-    except (UpstreamUnreachable, UpstreamUnknown, UpstreamConflict) as error:
+    except (UpstreamUnreachable, UpstreamUnknown, UpstreamConflict, UpstreamDenied) as error:
         raise Unavailable(f"{error.detail} Nothing was recorded.", code=error.code) from None
     for status in statuses:
         if status.status in _SYNCING:

@@ -117,6 +117,23 @@ async def test_a_connection_of_another_workspace_is_not_archived(
     assert mesh.airbyte.connections == {}
 
 
+async def test_a_heal_does_not_begin_beside_a_sync_that_a_gateway_hides(mesh: Mesh) -> None:
+    """An empty 401 may be a gateway's: whether a sync runs is not known. Nothing is recorded."""
+    connection = await mesh.onboard()
+    order = (await mesh.orchestrator.post(f"/connections/{connection['id']}/discover")).json()
+    order["sync_catalog"]["streams"].pop()
+    mesh.airbyte.start_job(connection["airbyte_connection_id"])
+    mesh.airbyte.lose_route("envoy", status=401, path="connections/status")
+
+    answer = await mesh.drift_repair_agent.post("/repair/apply_new_catalog", json=order)
+
+    assert (answer.status_code, answer.json()["code"]) == (503, "upstream_auth")
+    assert (await seen(mesh, connection))["catalog_version"] == 1
+    mesh.airbyte.heal()
+    answer = await mesh.drift_repair_agent.post("/repair/apply_new_catalog", json=order)
+    assert (answer.status_code, answer.json()["code"]) == (409, "sync_running")
+
+
 async def test_a_source_is_not_taken_for_deleted(mesh: Mesh) -> None:
     """The connection is gone, and the route is lost just then."""
     connection = await mesh.onboard()
