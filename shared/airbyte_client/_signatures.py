@@ -72,11 +72,21 @@ def _kind(content: bytes | bytearray) -> str:
 _CLASS: Final = re.compile(r"[a-z]\w*(\.[\w$]+)+")
 _PROBLEM: Final = re.compile(r"https://reference\.airbyte\.com/|error:[a-z0-9]")
 
+_OF_OTHER_SERVERS: Final = frozenset(
+    {"timestamp", "path", "status", "statusCode", "error", "errorCode", "errorSummary"}
+)
+"""Members that errors of gateways have, also such with an id or a class of their own in them.
+
+Of Airbyte's errors only problems have a `status`, and those are known by their `type`.
+"""
+
 
 def _is_airbytes(body: dict[str, Any]) -> bool:
-    if isinstance(name := body.get("exceptionClassName"), str) and _CLASS.fullmatch(name):
-        return True
     if isinstance(kind := body.get("type"), str) and _PROBLEM.match(kind):
+        return True
+    if not _OF_OTHER_SERVERS.isdisjoint(body):
+        return False
+    if isinstance(name := body.get("exceptionClassName"), str) and _CLASS.fullmatch(name):
         return True
     violations = body.get("validationErrors")
     if isinstance(violations, list) and "message" in body:

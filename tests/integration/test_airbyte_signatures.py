@@ -306,6 +306,32 @@ async def test_what_passes_is_never_over(
     assert not failure.is_over
 
 
+ERROR_ID = "0b9d7a52-6a3c-4a52-9f0e-5f4f0f1a2b3c"
+SPRING = {"timestamp": "2026-11-28T10:00:00Z", "status": 404, "path": "/api/v1/sources/update"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        SPRING | {"errorId": ERROR_ID, "message": "No route."},
+        {"errorId": ERROR_ID, "errorCode": "ROUTE_NOT_FOUND"},
+        {"errorId": ERROR_ID, "statusCode": 404, "message": "Not Found"},
+        {"errorId": ERROR_ID, "error": {"code": 404}},
+        SPRING | {"exceptionClassName": "org.springframework.web.server.ResponseStatusException"},
+        SPRING | {"message": "…", "validationErrors": [{"propertyPath": "body"}]},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("status", [400, 403, 404, 409, 422])
+async def test_an_id_beside_a_gateways_own_members_is_no_signature(
+    airbyte: AirbyteServer, client: AirbyteClient, body: Json, status: int
+) -> None:
+    """Many servers give their errors an id to find them by in a log."""
+    airbyte.answer(PATH, body, status=status, times=None, effect=False)
+
+    assert type(await failure_of(client)) is UpstreamNotAirbyte
+
+
 CATALOG = orjson.dumps(
     {
         "streams": [
