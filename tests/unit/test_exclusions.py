@@ -165,6 +165,7 @@ def test_a_name_is_found_however_it_is_written(name: str) -> None:
         ("custssn_hash", "*ssn*", True),
         ("old_custssn", "*ssn", True),
         ("MySSNs", "*ssn*", True),
+        ("ИНН_of_client", "*инн*", True),
         ("businessName", "*ssn*", False),
         ("ADDRESS_NUMBER", "*ssn*", False),
         ("processNames__c", "*ssn*", False),

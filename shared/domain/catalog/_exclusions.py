@@ -271,7 +271,7 @@ def _is_named(name: str, pattern: str) -> bool:
         return True
     if any(fnmatchcase(whole[start:], pattern.lstrip("*")) for start in starts):
         return True
-    words = [whole[start:end] for start, end in pairwise([*starts, len(whole)])]
+    words = [whole[start:end] for start, end in pairwise(sorted({0, *starts, len(whole)}))]
     within = words if pattern.endswith("*") else words[-1:]
     return any(fnmatchcase(word, pattern) for word in within)
 
