@@ -126,6 +126,48 @@ def test_a_heal_of_a_stream_read_by_the_source_s_own_cursor_needs_no_name() -> N
     assert effects == ["cursor_dropped"]
 
 
+@pytest.mark.parametrize(
+    "meta",
+    [
+        {"type": ["null", "object"]},
+        {"type": "array", "items": {"properties": {"key": TEXT, "at": MOMENT}}},
+        {"type": "string"},
+        {},
+    ],
+    ids=str,
+)
+def test_a_path_that_a_field_no_longer_declares_is_gone(meta: Json) -> None:
+    """It is not one that may be declared nowhere: all judge it as the diff does."""
+    inner: Json = {"type": "object", "properties": {"key": TEXT, "at": MOMENT}}
+    modes = {"syncMode": "incremental", "destinationSyncMode": "append_dedup"}
+    settings: Json = modes | {"cursorField": ["updated"], "primaryKey": [["meta", "key"]]}
+    before = replicated(PLAIN | {"meta": inner}, [], **settings)
+    after = replicated(PLAIN | {"meta": meta}, [], **settings)
+    config, effects = healed(before, after)
+    assert "key_fallback" in effects
+    assert (config["destinationSyncMode"], config["primaryKey"]) == ("append", [])
+    head = catalog.parse(document(before))
+    assert [one.code for one in repair.misfits(head, document(after))] == ["key_gone"]
+    merged = catalog.merge(head, document(after), every_stream=False)
+    assert [note.code for note in merged.notes] == ["key_gone"]
+
+    settings |= {"cursorField": ["meta", "at"], "primaryKey": [["id"]]}
+    before = replicated(PLAIN | {"meta": inner}, [], **settings)
+    after = replicated(PLAIN | {"meta": meta}, [], **settings)
+    config, effects = healed(before, after)
+    assert "cursor_fallback" in effects
+    assert config["cursorField"] == []
+
+
+def test_a_stream_that_no_longer_declares_its_fields_loses_its_key() -> None:
+    """Its former key is one of the fields that are gone."""
+    before, after = (replicated(PLAIN, [], cursorField=[]) for _ in range(2))
+    after["stream"]["jsonSchema"] = {"type": "object"}
+    config, effects = healed(before, after)
+    assert "key_fallback" in effects
+    assert config["destinationSyncMode"] == "overwrite"
+
+
 def test_what_dangles_elsewhere_holds_up_no_heal() -> None:
     """Airbyte holds it already; the stream itself stays as it is."""
     other = replicated(PLAIN, [])

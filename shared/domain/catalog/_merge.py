@@ -138,6 +138,7 @@ class _Renewal:
         self._current = current
         self._offered = offered
         self._fields = offered.stream.fields()
+        self._before = current.stream.fields()
         self._changes: dict[str, Any] = {}
         self.notes: list[Note] = []
 
@@ -148,7 +149,7 @@ class _Renewal:
         cursor = self._cursor(reads)
         if writes in DEDUP:
             cursor = self._column(reads, cursor)
-        if writes in DEDUP and not all(path and declared(self._fields, path) for path in key):
+        if writes in DEDUP and not all(path and self._has(path) for path in key):
             self._note("key_gone", "The primary key is no longer a field of it: name another.")
         needed = {path[0] for path in key if path} if writes in DEDUP else set()
         if reads == "incremental" and cursor:
@@ -199,7 +200,7 @@ class _Renewal:
         if default and not current:
             self._changes["cursorField"] = default
             return default
-        if not current or not declared(self._fields, current):
+        if not current or not self._has(current):
             self._note("cursor_gone", "The cursor is no longer a field of it: name another.")
         return current or ()
 
@@ -210,7 +211,7 @@ class _Renewal:
         """
         is_needed = reads == "incremental" and not self._offered.stream.source_defined_cursor
         written = self._changes.get("cursorField", self._current.config.cursor_field)
-        if is_needed or not written or declared(self._fields, written):
+        if is_needed or not written or self._has(written):
             return cursor
         self._changes["cursorField"] = ()
         self._note("cursor_dropped", "Its cursor is no field of it, and no name for one is needed.")
@@ -232,6 +233,9 @@ class _Renewal:
             self._note("selected_fields_gone", f"{lost} of the selected fields are gone.")
         if needed - chosen:
             self._note("key_not_selected", "The cursor or primary key is not a selected field.")
+
+    def _has(self, path: Path) -> bool:
+        return declared(self._fields, path, before=self._before)
 
     def _note(self, code: str, message: str) -> None:
         self.notes.append(Note(self._current.id, code, message))

@@ -36,7 +36,7 @@ MAX_STREAMS = 10_000
 MAX_NAME = 512
 """Characters of a stream's name."""
 
-_SCALARS: Final = frozenset({"string", "integer", "number", "boolean", "null"})
+_WITHOUT_FIELDS: Final = frozenset({"string", "integer", "number", "boolean", "null", "array"})
 
 SYNC_MODES = frozenset({"full_refresh", "incremental"})
 DESTINATION_SYNC_MODES = frozenset(
@@ -271,15 +271,26 @@ class _Check:
         return Problem(self._stream.id, place, code, f"{place} of {self._stream.id} {what}.")
 
 
-def declared(fields: Mapping[str, Raw] | None, path: Path) -> bool:
-    """Whether a schema has a field at this path, as far down as it declares fields at all."""
+def declared(
+    fields: Mapping[str, Raw] | None, path: Path, *, before: Mapping[str, Raw] | None = None
+) -> bool:
+    """Whether a schema has a field at this path, as far down as it declares fields at all.
+
+    What the fields of `before` declared there, and `fields` no longer do, is gone.
+    """
+    found = _declares(fields, path)
+    return not _declares(before, path) if found is None else found
+
+
+def _declares(fields: Mapping[str, Raw] | None, path: Path) -> bool | None:
+    """Whether fields have one at this path; None where nothing is declared that far down."""
     for name in path:
         if fields is None:
-            return True
+            return None
         if name not in fields:
             return False
         schema = fields[name]
-        fields = {} if _is_scalar(schema) else Stream(name=name, json_schema=schema).fields()
+        fields = {} if _holds_no_field(schema) else Stream(name=name, json_schema=schema).fields()
     return True
 
 
@@ -287,14 +298,14 @@ class _Typed(msgspec.Struct, frozen=True):
     type: str | tuple[str, ...] = ()
 
 
-def _is_scalar(schema: Raw) -> bool:
-    """Whether a field's type says that no other field is in it."""
+def _holds_no_field(schema: Raw) -> bool:
+    """Whether a field's type says that no path leads on from it."""
     try:
         named = msgspec.json.decode(schema, type=_Typed).type
     except msgspec.DecodeError:
         return False
     types = {named} if isinstance(named, str) else set(named)
-    return bool(types) and types <= _SCALARS
+    return bool(types) and types <= _WITHOUT_FIELDS
 
 
 def mode(name: str | None) -> str:

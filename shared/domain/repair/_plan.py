@@ -74,7 +74,7 @@ def _misfits(configured: ConfiguredStream, place: str, pair: Pair | None) -> Ite
         return
     with readable(f"stream {name}"):
         source = STREAM.decode(pair.stream)
-    fields = source.fields()
+    fields, before = source.fields(), configured.stream.fields()
     config = configured.config
     for field in _synced(configured):
         if fields is None or field not in fields:
@@ -94,7 +94,7 @@ def _misfits(configured: ConfiguredStream, place: str, pair: Pair | None) -> Ite
         yield problem("cursor_gone", "config.cursorField", missing)
     if config.destination_sync_mode in DEDUP:
         for path in configured.primary_key:
-            if not declared(fields, path):
+            if not declared(fields, path, before=before):
                 missing = f"The source has no {shown(dotted(path))} in {name}, part of its key."
                 yield problem("key_gone", "config.primaryKey", missing)
 
@@ -110,12 +110,16 @@ def _dangling_cursor(configured: ConfiguredStream, source: Stream) -> Path | Non
 
     None where it has it, or where nothing needs one; empty where one is needed and none is named.
     """
+
+    def has(path: Path) -> bool:
+        return declared(source.fields(), path, before=configured.stream.fields())
+
     config, cursor = configured.config, configured.cursor
     written = config.cursor_field or ()
-    if config.destination_sync_mode in DEDUP and written and not declared(source.fields(), written):
+    if config.destination_sync_mode in DEDUP and written and not has(written):
         return written
     if config.sync_mode != "incremental":
         return None
     if source.source_defined_cursor and (not cursor or cursor == source.default_cursor_field):
         return None
-    return None if cursor and declared(source.fields(), cursor) else cursor
+    return None if cursor and has(cursor) else cursor

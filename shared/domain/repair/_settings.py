@@ -55,6 +55,7 @@ class Settings:
         self._new = renewed.stream
         self._offered = offered
         self._fields = renewed.stream.fields()
+        self._before = current.stream.fields()
         self._selectable = renewed.stream.properties()
         self._choices = choices
         self._kinds = {change.kind for change in taken}
@@ -110,7 +111,7 @@ class Settings:
         moved = self._moved(before)
         if self._new.source_defined_cursor:
             return self._defined_cursor(before, moved)
-        if not moved or not declared(self._fields, moved):
+        if not moved or not self._has(moved):
             return self._without_cursor(before)
         if moved != before:
             self._read_by(moved, "follows the rename")
@@ -131,9 +132,7 @@ class Settings:
         cursor = current
         if moved != before:
             cursor = moved if default in ((), before) else default
-        elif default != before and (
-            "cursor_changed" in self._kinds or not declared(self._fields, before)
-        ):
+        elif default != before and ("cursor_changed" in self._kinds or not self._has(before)):
             cursor = default
         read_by = cursor or default
         if self._is_hand_picked and read_by and read_by[0] not in (self._selectable or ()):
@@ -151,7 +150,7 @@ class Settings:
         if not cursor or self._writes not in DEDUP:
             return cursor
         is_left_out = self._reads != "incremental" and cursor[0] in self._choices.excluded
-        if declared(self._fields, cursor) and not is_left_out:
+        if self._has(cursor) and not is_left_out:
             return cursor
         self._tell(
             "cursor_dropped",
@@ -301,7 +300,7 @@ class Settings:
             self.changes["mappers"] = followed
         if "hashedFields" in self.changes or followed != mappers:
             self._tell("mapper_followed", f"What maps the fields of {self._id} follows the rename.")
-        before = self._current.stream.fields() or {}
+        before = self._before or {}
         for mapper in followed:
             for name in sorted(_mapped(msgspec.json.decode(mapper))):
                 if name in before and self._fields is not None and name not in self._fields:
@@ -318,8 +317,11 @@ class Settings:
                 return (*new, *path[length:])
         return path
 
+    def _has(self, path: Path) -> bool:
+        return declared(self._fields, path, before=self._before)
+
     def _has_all(self, key: tuple[Path, ...]) -> bool:
-        return all(path and declared(self._fields, path) for path in key) and bool(key)
+        return all(path and self._has(path) for path in key) and bool(key)
 
     def _set(self, member: str, value: T, configured: T) -> T:
         if value != configured:
