@@ -656,11 +656,17 @@ class AirbyteClient:
 
         Endpoint: POST connections/status
         Sends:    {"connectionIds": [uuid]}
-        Receives: [{"connectionId", "connectionSyncStatus" (before 1.0: "isRunning"), "activeJob"?}]
+        Receives: one for each id of {"connectionId", "connectionSyncStatus" (before 1.0:
+                  "isRunning"), "activeJob"?}
+
+        Raises:
+            UpstreamUnknown: also where one is left out: that does not say that no sync of it runs.
         """
         read = await self._post(
             "connections/status", {"connectionIds": list(ids)}, _STATUSES, repeat=True
         )
+        if not {status.connection_id for status in read} >= set(ids):
+            raise UpstreamUnknown("Airbyte's connections/status left out what was asked for.")
         return [status.told() for status in read]
 
     async def delete_connection(

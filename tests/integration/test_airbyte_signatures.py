@@ -7,6 +7,7 @@ the comments by repository and issue.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -369,6 +370,15 @@ async def test_a_200_that_is_not_the_answer_proves_nothing(
         client.get_connection(uuid4()),
         client.list_sources(WORKSPACE),
         client.list_connections(WORKSPACE),
+        client.connections_of_source(source, WORKSPACE),
+        client.recent_jobs(datetime.now(UTC)),
+        client.list_destinations(WORKSPACE),
+        client.source_definitions(WORKSPACE),
+        client.destination_definitions(WORKSPACE),
+        client.set_status(uuid4(), "inactive"),
+        client.update_connection(uuid4(), CATALOG),
+        client.trigger_sync(uuid4()),
+        client.cancel_job(1),
         client.delete_source(source, workspace_id=WORKSPACE),
         client.delete_connection(uuid4(), workspace_id=WORKSPACE),
         client.get_job(1),
@@ -378,6 +388,7 @@ async def test_a_200_that_is_not_the_answer_proves_nothing(
         client.source_specification(uuid4(), WORKSPACE),
         client.instance(),
         client.health(),
+        client.connection_statuses([uuid4()]),
     )
     for call in calls:
         with pytest.raises(UpstreamUnknown):
