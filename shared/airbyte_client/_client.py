@@ -751,6 +751,7 @@ class AirbyteClient:
             if not _is_no_such_endpoint(refused):
                 raise
             read = await self._post("jobs/get", {"id": job_id}, _JOB, repeat=True)
+        _expect_asked("jobs/get", read.job.id, job_id)
         return read.told()
 
     async def list_jobs(
@@ -865,9 +866,11 @@ class AirbyteClient:
         Endpoint: POST destinations/get
         Sends:    {"destinationId": uuid}
         """
-        return await self._post(
+        read = await self._post(
             "destinations/get", {"destinationId": destination_id}, _DESTINATION, repeat=True
         )
+        _expect_asked("destinations/get", read.destination_id, destination_id)
+        return read
 
     async def list_destinations(self, workspace_id: UUID) -> list[Destination]:
         """All destinations of a workspace; pages as `list_sources`.
@@ -1079,7 +1082,7 @@ class AirbyteClient:
 Item = TypeVar("Item")
 
 
-def _expect_asked(path: str, told: UUID, asked: UUID) -> None:
+def _expect_asked(path: str, told: UUID | int, asked: UUID | int) -> None:
     """See that an answer is about what was asked for.
 
     Raises:

@@ -192,6 +192,21 @@ async def test_a_deleted_connection_says_so(airbyte: AirbyteServer, client: Airb
     assert await client.list_connections(WORKSPACE) == []
 
 
+async def test_another_jobs_answer_says_nothing(
+    airbyte: AirbyteServer, client: AirbyteClient
+) -> None:
+    """A proxy that keeps answers by path gives the job of before: the running one has not ended."""
+    connection_id = await connection_of(airbyte, client)
+    before = await client.trigger_sync(connection_id)
+    airbyte.finish_job(before.id)
+    running = await client.trigger_sync(connection_id)
+    kept = airbyte._job_info_read(before.id)
+    airbyte.answer("jobs/get_without_logs", kept, times=None)
+
+    with pytest.raises(UpstreamUnknown, match="another object"):
+        await client.get_job(running.id)
+
+
 async def test_a_sync_from_start_to_end(airbyte: AirbyteServer, client: AirbyteClient) -> None:
     """Its job is followed by id, and counts when it has ended."""
     connection_id = await connection_of(airbyte, client)
