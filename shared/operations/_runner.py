@@ -56,10 +56,14 @@ _AT_ONCE = 500
 _HAND_OVER_WITHIN_S = 5.0
 _MOST_ABANDONS = 5
 """How often a story may fail to abandon an operation."""
+_MOST_BEGUN = 100
+"""How often a try may be begun in all, with those that found the registry away."""
 _MOST_ATTEMPTS = 100
 """After how many owners an operation past its deadline is not run any more."""
 _ABANDONED = "abandoned"
 """Among the results of the steps: how often it was tried to abandon the operation."""
+_BEGUN = "abandon_begun"
+"""The same, with the tries that found the registry away after they were counted in it."""
 _NOT_ABANDONED = "abandon_failed"
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 15.0
@@ -412,13 +416,15 @@ class Operations:
     async def _abandoned(self, operation: Operation, story: Story, pause_s: float) -> bool:
         """Whether it was abandoned, or after so many tries in vain ended without its story."""
         tries = operation.results.get(_ABANDONED, 0) + 1
+        begun = operation.results.get(_BEGUN, 0)
         operation.results[_ABANDONED] = tries
-        # Counted before it is tried: a try may end the process.
-        await operation.note("abandoning")
         try:
-            if tries > _MOST_ABANDONS:
+            # Counted before it is tried: a try may end the process.
+            await operation.note("abandoning")
+            if tries > _MOST_ABANDONS or begun >= _MOST_BEGUN:
                 await self._give_up(operation, tries)
             else:
+                operation.results[_BEGUN] = begun + 1
                 await story.abandon(operation)
         except (Unavailable, UpstreamUnknown):
             operation.results[_ABANDONED] = tries - 1  # the registry is away: that was no try
@@ -449,7 +455,7 @@ class Operations:
                 row.heal_id == operation.id or row.status is ConnectionStatus.PENDING
             )
             # Should even that fail, the next try ends the operation alone.
-            if row is not None and is_held and tries == _MOST_ABANDONS + 1:
+            if row is not None and is_held and tries <= _MOST_ABANDONS + 1:
                 row.status = ConnectionStatus.FAILED
                 row.heal_id = row.healing_since = None
                 row.failure_code = _NOT_ABANDONED

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from shared import background, logs, registry
 from shared.config import Settings
 from shared.database import Database
-from shared.errors import Conflict, NotFound, Unavailable, UpstreamRefused
+from shared.errors import Conflict, NotFound, Unavailable, UpstreamRefused, UpstreamUnknown
 from shared.jobs import Jobs
 from shared.operations import Intent, Operation, Operations, _runner
 from tests import factories
@@ -169,6 +169,49 @@ async def test_a_registry_that_is_away_is_no_try(registry_url: str, sql: Sql) ->
         row = await ended(sql)
     assert (row["status"], story.abandoned) == ("failed", 9)
     assert msgspec.json.decode(row["failure"])["code"] != "abandon_failed"
+
+
+async def test_a_registry_that_is_away_before_a_try_is_no_try(
+    registry_url: str, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What could not even be counted was not tried: it is abandoned when the registry is back."""
+
+    class Patient(Broken):
+        async def abandon(self, operation: Operation) -> None:
+            self.abandoned += 1
+            async with db.transaction() as session:
+                await operation.finish(session)
+
+    note, lost = Operation.note, iter(range(8))
+
+    async def away_at_first(self: Operation, reason: str) -> None:
+        if next(lost, None) is not None:
+            raise Unavailable("The registry is away.")
+        await note(self, reason)
+
+    monkeypatch.setattr(Operation, "note", away_at_first)
+    story = Patient(KeyError())
+    async with replica(registry_url, story) as (db, operations):
+        await begin(operations)
+        row = await ended(sql)
+    assert (row["status"], story.abandoned) == ("failed", 1)
+    assert msgspec.json.decode(row["failure"])["code"] != "abandon_failed"
+
+
+@pytest.mark.parametrize(
+    "error", [Unavailable("Its row is locked."), UpstreamUnknown("Airbyte is away.")]
+)
+async def test_one_that_never_can_be_abandoned_now_ends(
+    registry_url: str, sql: Sql, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """The registry answers, and only this one cannot be abandoned: it ends, too, if later."""
+    monkeypatch.setattr(_runner, "_MOST_BEGUN", 20)
+    story = Broken(error)
+    async with replica(registry_url, story) as (_, operations):
+        await begin(operations)
+        row = await ended(sql)
+    assert msgspec.json.decode(row["failure"])["code"] == "abandon_failed"
+    assert story.abandoned == 20
 
 
 async def test_one_that_cannot_be_taken_stops_no_other(registry_url: str, sql: Sql) -> None:
