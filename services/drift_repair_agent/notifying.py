@@ -9,10 +9,12 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared import registry
+from shared import logs, registry
 from shared.domain.drift import Severity, worst
 from shared.events import EventType
 from shared.models import Repair
+
+log = logs.get(__name__)
 
 TOLD_BY_DEFAULT: Final = (
     EventType.REPAIR_PROPOSED,
@@ -86,7 +88,7 @@ async def notify(session: AsyncSession, repair: Repair, event: EventType) -> Non
 
 
 def _body(repair: Repair, event: EventType, *, connection_name: str) -> str:
-    changes = _CHANGES.decode(repair.changes)
+    changes = _read(repair)
     told = _told(changes)
     return _encoded(
         event,
@@ -103,6 +105,18 @@ def _body(repair: Repair, event: EventType, *, connection_name: str) -> str:
             code=repair.failure_code,
         ),
     )
+
+
+def _read(repair: Repair) -> list[_Change]:
+    """The changes of a repair; none where they cannot be read, which must not keep it from ending.
+
+    Another release may have written them.
+    """
+    try:
+        return _CHANGES.decode(repair.changes)
+    except msgspec.DecodeError:
+        log.error("changes_not_readable", repair=str(repair.id))
+        return []
 
 
 def _told(changes: list[_Change]) -> list[Raw]:
