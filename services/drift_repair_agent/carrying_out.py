@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.drift_repair_agent import items as changes_of
 from services.drift_repair_agent import outcomes, situation
 from services.drift_repair_agent.applying import Heal
+from services.drift_repair_agent.postponed import Postponed
 from services.drift_repair_agent.preflight import expect_healable, expect_no_sync, readable
 from services.drift_repair_agent.situation import Situation
 from shared import batches, events, failpoints, logs, registry
@@ -53,6 +54,7 @@ class Carrier:
         self._airbyte = airbyte
         self._operations = operations
         self._verify: Callable[[Repair], Awaitable[None]] | None = None
+        self._postponed = Postponed()
 
     def verify_with(self, verify: Callable[[Repair], Awaitable[None]]) -> None:
         """Say what takes a repair on that waits for its sync."""
@@ -67,14 +69,21 @@ class Carrier:
         await self._each(due, self.step)
 
     async def end_stranded(self) -> None:
-        """End the repairs whose operation ended without saying what became of them."""
+        """End the repairs whose operation ended without saying what became of them.
+
+        One whose end cannot be recorded is left for a minute.
+        """
         async with self._db.read() as session:
-            stranded = await registry.stranded_repairs(session, limit=_AT_ONCE)
-        await self._each(stranded, self._end_stranded)
+            stranded = await registry.stranded_repairs(
+                session, limit=_AT_ONCE, but=self._postponed.ids
+            )
+        self._postponed.add_failed(await self._each(stranded, self._end_stranded))
 
     @staticmethod
-    async def _each(repairs: Sequence[UUID], run: Callable[[UUID], Awaitable[object]]) -> None:
-        await batches.each(
+    async def _each(
+        repairs: Sequence[UUID], run: Callable[[UUID], Awaitable[object]]
+    ) -> list[batches.Outcome[UUID, object]]:
+        return await batches.each(
             repairs,
             run,
             log_event="repair_not_carried_out",
@@ -102,7 +111,10 @@ class Carrier:
         except Stale:
             await self._supersede(repair)
         except (Invalid, NotFound) as error:
-            await self._fail(repair, error)
+            if repair.state == RepairState.VERIFYING:
+                await self._wait(repair, error)  # its catalog is in force: only the sync is open
+            else:
+                await self._fail(repair, error)
         except AamError as error:
             await self._wait(repair, error)
         return None
@@ -258,6 +270,8 @@ class Carrier:
             row, held = await self._lock(session, repair)
             if held.state != repair.state or held.deadline_at != repair.deadline_at:
                 return
+            if held.operation_id is not None and row.heal_id == held.operation_id:
+                return  # it is being carried out, and that has a deadline of its own
             if held.state == RepairState.VERIFYING:
                 await outcomes.applied(session, row, held, note=outcomes.INCONCLUSIVE)
                 return

@@ -82,6 +82,8 @@ async def carried_out(
 ) -> None:
     """Note that Airbyte holds what a repair wanted, as version `number`; its rest moves along."""
     repair = await registry.find_repair(session, repair_id, lock=True)
+    if repair.ended_at is not None:
+        return  # it was ended without waiting for this; the version names it
     if repair.state == RepairState.ROLLING_BACK:
         repair.restored_version = number
         end(repair, RepairState.ROLLED_BACK)
@@ -129,6 +131,8 @@ async def not_carried_out(
 ) -> None:
     """Note that Airbyte did not take what a repair wanted."""
     repair = await registry.find_repair(session, repair_id, lock=True)
+    if repair.ended_at is not None:
+        return
     code = str(failure.get("code"))
     if repair.state == RepairState.ROLLING_BACK:
         code = "rollback_failed"

@@ -224,14 +224,17 @@ _CLAIM = text("""
 """)
 
 
-async def stranded_repairs(session: AsyncSession, *, limit: int) -> Sequence[UUID]:
-    """Repairs whose operation ended without saying what became of them."""
-    return (await session.scalars(_STRANDED, {"limit": limit})).all()
+async def stranded_repairs(
+    session: AsyncSession, *, limit: int, but: Collection[UUID] = ()
+) -> Sequence[UUID]:
+    """Repairs whose operation ended without saying what became of them; none of `but`."""
+    return (await session.scalars(_STRANDED, {"limit": limit, "but": list(but)})).all()
 
 
 _STRANDED = text("""
     SELECT r.id FROM repairs r JOIN operations o ON o.id = r.operation_id
     WHERE r.state IN ('applying', 'rolling_back') AND o.status IN ('done', 'failed')
+        AND r.id <> ALL(CAST(:but AS uuid[]))
     ORDER BY o.ended_at LIMIT :limit
 """)
 

@@ -11,7 +11,7 @@ from uuid import UUID, uuid5
 
 import pytest
 
-from services.drift_repair_agent import suggesting
+from services.drift_repair_agent import carrying_out, suggesting
 from services.drift_repair_agent.expiring import Expiring
 from shared.database import Database
 from tests.integration.conftest import Mesh
@@ -197,3 +197,44 @@ async def test_a_repair_whose_operation_is_over_is_over(mesh: Mesh) -> None:
     (failed,) = await repairs_until(mesh, connection, ["failed"])
 
     assert failed["failure_code"] == "operation_ended"
+
+
+async def test_a_repair_whose_end_cannot_be_recorded_stops_no_other(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The batch has room for one, and the first of them fails each time."""
+    monkeypatch.setattr(carrying_out, "_AT_ONCE", 1)
+    bad = await mesh.onboard()
+    good = await mesh.onboard(connection_name="Another", streams=["Account"])
+    first = await proposal(mesh, bad, offering(LESS))
+    second = await proposal(mesh, good, offering(LESS))
+    await approve(mesh, first)
+    await approve(mesh, second)
+
+    async with broken(mesh, "repairs", f"NEW.id = '{first['id']}' AND NEW.state = 'failed'"):
+        await mesh.sql.execute("""
+            UPDATE repairs r SET state = 'applying', ended_at = NULL, operation_id = (
+                SELECT o.id FROM operations o
+                WHERE o.kind = 'apply' AND o.connection_id = r.connection_id
+            )
+        """)
+        (failed,) = await repairs_until(mesh, good, ["failed"])
+
+    assert failed["failure_code"] == "operation_ended"
+    assert [one["state"] for one in await repairs(mesh, bad)] == ["applying"]
+
+
+async def test_a_repair_whose_changes_cannot_be_read_ends_all_the_same(mesh: Mesh) -> None:
+    """Written by another release, say: its end is recorded, and its message goes without them."""
+    await mesh.sql.execute("""
+        INSERT INTO webhooks (id, url, events)
+        VALUES (gen_random_uuid(), 'https://example.org/', '["repair.expired", "repair.failed"]')
+    """)
+    connection = await mesh.onboard()
+    repair = await proposal(mesh, connection, offering(LESS))
+
+    await mesh.sql.execute("""UPDATE repairs SET changes = '[{"id": 7}]', expires_at = now()""")
+
+    await until(mesh, "SELECT state = 'expired' FROM repairs WHERE id = $1", UUID(repair["id"]))
+    body = await mesh.sql.fetchval("SELECT body FROM webhook_deliveries")
+    assert repair["id"] in body
