@@ -115,7 +115,7 @@ def _read(repair: Repair) -> list[_Change]:
     try:
         return _CHANGES.decode(repair.changes)
     except msgspec.DecodeError:
-        log.error("changes_not_readable", repair=str(repair.id))
+        log.warning("changes_not_readable", repair=str(repair.id))
         return []
 
 
