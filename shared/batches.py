@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from shared import logs, metrics
-from shared.errors import AamError
+from shared.errors import AamError, Unavailable, UpstreamUnknown
 
 log = logs.get(__name__)
 
@@ -76,14 +76,14 @@ def code_of(error: Exception) -> str:
     return error.code if isinstance(error, AamError) else AamError.code
 
 
-def raise_expected(outcomes: Iterable[Outcome[Item, Result]]) -> None:
-    """Raise the first AamError of a batch that is over: what all of its items need is away.
+def raise_away(outcomes: Iterable[Outcome[Item, Result]]) -> None:
+    """Raise what says of a batch that is over that the registry, which all items need, is away.
 
     Raises:
-        AamError: an item failed with it.
+        Unavailable, UpstreamUnknown: an item failed with it.
     """
     for outcome in outcomes:
-        if isinstance(outcome.error, AamError):
+        if isinstance(outcome.error, Unavailable | UpstreamUnknown):
             raise outcome.error
 
 

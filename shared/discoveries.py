@@ -19,7 +19,7 @@ from shared import logs, registry, sources
 from shared.airbyte_client import AirbyteClient, Discovered
 from shared.config import Settings
 from shared.database import Database
-from shared.errors import SyncRunning, TooManyRequests, Upstream, UpstreamTimeout
+from shared.errors import AamError, SyncRunning, TooManyRequests, Upstream, UpstreamTimeout
 from shared.registry import SourceLoad
 
 log = logs.get(__name__)
@@ -151,11 +151,11 @@ class Discoveries:
         """Have Airbyte discover; a failure is recorded before it is raised.
 
         Raises:
-            Upstream: as `AirbyteClient.discover_schema`.
+            AamError: as `AirbyteClient.discover_schema`.
         """
         try:
             return await self._airbyte.discover_schema(begun.source_id)
-        except Upstream as error:
+        except AamError as error:
             await self.fail(begun, error.code)
             raise
         except asyncio.CancelledError:

@@ -72,7 +72,7 @@ class Comparing:
             log_event="connection_not_compared",
             fields=lambda one: {"connection": str(one.connection_id)},
         )
-        batches.raise_expected(outcomes)
+        batches.raise_away(outcomes)
         errors = [outcome.error for outcome in outcomes if outcome.error is not None]
         if errors and len(errors) == len(outcomes):
             raise errors[0]  # what the source offers is to blame, and no connection's catalog

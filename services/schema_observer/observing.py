@@ -22,9 +22,10 @@ from shared.discoveries import Discoveries, Postponed
 from shared.domain.catalog import InvalidCatalog, StreamId, identify
 from shared.domain.steps import Steps, in_slices
 from shared.errors import (
+    AamError,
     ConnectorFailed,
     DiscoverFailed,
-    Upstream,
+    Unavailable,
     UpstreamMissing,
     UpstreamTimeout,
 )
@@ -88,7 +89,9 @@ class Observing:
             return None
         try:
             discovered = await self._discoveries.run(begun)
-        except Upstream as error:
+        except Unavailable:
+            raise
+        except AamError as error:
             await self._failed(claim, slot, error)
             return None
         await self._discoveries.end(begun, discovered, snapshot_id=None)
@@ -110,7 +113,7 @@ class Observing:
         async with self._db.transaction() as session:
             await registry.postpone_source(session, claim.source_id, _about(why.pause), slot=slot)
 
-    async def _failed(self, claim: Claim, slot: UUID, error: Upstream) -> None:
+    async def _failed(self, claim: Claim, slot: UUID, error: AamError) -> None:
         # Airbyte being away says nothing about the source, and costs it nothing.
         is_told = isinstance(error, DiscoverFailed | UpstreamMissing)
         has_run = is_told or error.has_run or isinstance(error, UpstreamTimeout)
@@ -164,7 +167,7 @@ class Observing:
             log_event="source_not_judged",
             fields=lambda look: {"source": str(look.claim.source_id)},
         )
-        batches.raise_expected(outcomes)
+        batches.raise_away(outcomes)
 
     async def _judge_or_report(self, look: Look, slot: UUID) -> None:
         try:

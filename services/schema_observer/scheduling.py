@@ -157,7 +157,7 @@ class Scheduling:
                     log_event="source_not_observed",
                     fields=lambda one: {"source": str(one.source_id)},
                 )
-                batches.raise_expected(outcomes)
+                batches.raise_away(outcomes)
                 look = outcomes[0].result
                 if look is not None:
                     looks.append(look)

@@ -17,11 +17,13 @@ from uuid import UUID, uuid4
 import pytest
 
 from services.schema_observer import main as schema_observer
+from services.schema_observer.comparing import Comparing
 from services.schema_observer.observing import Observing
 from services.schema_observer.scheduling import Scheduling
 from shared import registry
 from shared.airbyte_client import AirbyteClient
 from shared.database import Database
+from shared.errors import NotFound
 from shared.jobs import Jobs
 from tests import access
 from tests.fakes.airbyte_server import WORKSPACE_ID
@@ -113,6 +115,50 @@ async def test_what_is_due_is_looked_at(mesh: Mesh) -> None:
     )
     assert all(0.89 * 900 <= row["s"] <= 1.11 * 900 for row in pauses)
     assert len({round(row["s"]) for row in pauses}) > 1
+
+
+async def test_a_source_that_fails_in_another_way_than_expected_is_left_for_a_while(
+    mesh: Mesh,
+) -> None:
+    """An answer such as 413 is no error of the connector's: it is recorded, and asked for later."""
+    await many_sources(mesh, 2)
+    refusal = {"message": "Too large.", "exceptionClassName": "io.airbyte.TooLarge"}
+    mesh.airbyte.answer("commands/run/discover", refusal, status=413, times=None, effect=False)
+    calls = len(mesh.airbyte.called("commands/run/discover"))
+    await all_due(mesh)
+
+    await until_all_are_observed(mesh)
+
+    assert len(mesh.airbyte.called("commands/run/discover")) == calls + 2
+    rows = await mesh.sql.fetch("SELECT outcome, code FROM observations")
+    assert {tuple(row) for row in rows} == {("failed", "catalog_too_large")}
+    assert not await mesh.sql.fetchval("SELECT count(*) FROM discoveries WHERE ended_at IS NULL")
+
+
+async def test_a_source_that_cannot_be_judged_is_not_asked_again_at_once(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It keeps its claim, and the others of its batch are looked at."""
+    sources = await many_sources(mesh, 2)
+    bad = UUID(sources[0])
+    compare = Comparing.compare
+
+    async def refusing(self: Comparing, source_id: UUID, snapshot_id: UUID) -> Any:
+        if source_id == bad:
+            raise NotFound("It is gone.")
+        return await compare(self, source_id, snapshot_id)
+
+    monkeypatch.setattr(Comparing, "compare", refusing)
+    mesh.airbyte.add_field("Account", "Region__c")
+    calls = len(mesh.airbyte.called("commands/run/discover"))
+    await all_due(mesh)
+    async with asyncio.timeout(20):
+        while not (await told(mesh, "/drifts"))["items"]:  # noqa: ASYNC110 (the jobs' doing)
+            await asyncio.sleep(0.05)
+    await asyncio.sleep(3)
+
+    assert len(mesh.airbyte.called("commands/run/discover")) == calls + 2
+    assert len((await told(mesh, "/drifts"))["items"]) == 1
 
 
 async def test_replicas_share_the_sources_and_the_limit(mesh: Mesh) -> None:
@@ -345,6 +391,7 @@ import asyncio
 from datetime import timedelta
 from uuid import uuid4
 
+from services.schema_observer.comparing import Comparing
 from services.schema_observer.observing import Observing
 from shared import failpoints, registry
 from shared.airbyte_client import AirbyteClient
