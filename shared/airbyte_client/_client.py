@@ -72,6 +72,8 @@ _HEALTH_TIMEOUT_S = 5.0
 _PAGE = 100
 _SMALLEST_PAGE = 20
 _MOST_PAGES = 1000
+_LONGEST_LISTING = 10
+"""How long all pages of one list may take together, in the time of an ordinary call."""
 _FIRST_POLL_S = 0.1
 _SLOWEST_POLL_S = 2.0
 _COMMAND_APPEARS_WITHIN_S = 30.0
@@ -614,6 +616,12 @@ class AirbyteClient:
 
     async def _list_connections(self, order: dict[str, Any]) -> list[ListedConnection]:
         path = "web_backend/connections/list"
+        async with self._listing(path):
+            return await self._list_connection_pages(path, order)
+
+    async def _list_connection_pages(
+        self, path: str, order: dict[str, Any]
+    ) -> list[ListedConnection]:
         found: dict[UUID, ListedConnection] = {}
         counted: int | None = None
         cursor: dict[str, UUID] = {}
@@ -793,11 +801,14 @@ class AirbyteClient:
 
     async def _all_jobs(self, filters: Mapping[str, Any]) -> list[Job]:
         found: dict[int, Job] = {}
-        for page in range(_MOST_PAGES):
-            jobs, listed = await self._jobs(page, size=_PAGE, order="ASC", filters=filters)
-            found |= {job.id: job for job in jobs}
-            if listed < _PAGE:
-                break
+        async with self._listing("jobs/list"):
+            for page in range(_MOST_PAGES):
+                jobs, listed = await self._jobs(page, size=_PAGE, order="ASC", filters=filters)
+                before = len(found)
+                found |= {job.id: job for job in jobs}
+                # One that ignores the offset gives the same page again and again.
+                if listed < _PAGE or (jobs and len(found) == before):
+                    break
         return sorted(found.values(), key=lambda job: job.id)
 
     async def _jobs(
@@ -969,6 +980,22 @@ class AirbyteClient:
         finally:
             self._slots.release()
 
+    @asynccontextmanager
+    async def _listing(self, path: str) -> AsyncIterator[None]:
+        """Read all pages of a list within a time of its own, which each page alone could not pass.
+
+        Raises:
+            UpstreamTimeout: it takes longer.
+        """
+        within_s = _LONGEST_LISTING * self._timeout
+        try:
+            async with asyncio.timeout(within_s):
+                yield
+        except TimeoutError:
+            raise UpstreamTimeout(
+                f"Airbyte's {path} is not listed to its end within {within_s:g} s."
+            ) from None
+
     async def _get(
         self,
         path: str,
@@ -1061,21 +1088,22 @@ class AirbyteClient:
         """
         found: dict[UUID, Item] = {}
         cursor: dict[str, UUID] = {}
-        for _ in range(_MOST_PAGES):
-            body = {"workspaceId": workspace_id, "pageSize": _PAGE, **cursor}
-            try:
-                page = items(await self._post(path, body, answer, repeat=True))
-            except UpstreamMissing:
-                if not cursor:
-                    raise
-                raise UpstreamUnknown(
-                    f"Airbyte's {path} lost its place: what it had listed last was deleted."
-                ) from None
-            before = len(found)
-            found.update((id_of(item), item) for item in page)
-            if len(page) < _SMALLEST_PAGE or len(found) == before:
-                return list(found.values())
-            cursor = {"cursor": id_of(page[-1])}
+        async with self._listing(path):
+            for _ in range(_MOST_PAGES):
+                body = {"workspaceId": workspace_id, "pageSize": _PAGE, **cursor}
+                try:
+                    page = items(await self._post(path, body, answer, repeat=True))
+                except UpstreamMissing:
+                    if not cursor:
+                        raise
+                    raise UpstreamUnknown(
+                        f"Airbyte's {path} lost its place: what it had listed last was deleted."
+                    ) from None
+                before = len(found)
+                found.update((id_of(item), item) for item in page)
+                if len(page) < _SMALLEST_PAGE or len(found) == before:
+                    return list(found.values())
+                cursor = {"cursor": id_of(page[-1])}
         raise UpstreamUnknown(f"Airbyte's {path} does not end after {_MOST_PAGES} pages.")
 
 
