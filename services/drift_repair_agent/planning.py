@@ -74,6 +74,8 @@ class Planner:
         self._suggesting = suggesting
         self._carrier = carrier
         self._postponed = Postponed()
+        self._passed: list[UUID] = []
+        """The connections of the last batches that were full: the next is for those after them."""
         operations.tell("pause", Pausing(settings, db, airbyte))
 
     async def look(self) -> None:
@@ -89,9 +91,11 @@ class Planner:
             due = await registry.plans_due(
                 session,
                 limit=_AT_ONCE,
-                but=self._postponed.ids,
+                but=[*self._postponed.ids, *self._passed],
                 drifted_within=drifted_within,
             )
+        # Those that cannot be planned for yet would be the first of the next batch, too.
+        self._passed = [*self._passed, *due] if len(due) == _AT_ONCE else []
         await self._each(due, self.plan)
 
     async def _each(

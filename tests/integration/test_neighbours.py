@@ -7,17 +7,21 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
-from uuid import UUID, uuid5
+from uuid import UUID, uuid4, uuid5
 
 import pytest
+from sqlalchemy import text
 
-from services.drift_repair_agent import carrying_out, suggesting
+from services.drift_repair_agent import carrying_out, planning, suggesting
 from services.drift_repair_agent.expiring import Expiring
+from shared import registry
+from shared.config import postgres_address
 from shared.database import Database
 from tests.integration.conftest import Mesh
 from tests.integration.drifting import ACCOUNT, drift, offering, post, repairs, repairs_until
 
 Json = dict[str, Any]
+Sql = Any
 LESS = {"Id": "string", "Name": "string"}
 
 
@@ -127,6 +131,33 @@ async def test_a_connection_that_cannot_be_planned_for_stops_no_other(mesh: Mesh
         assert await repairs(mesh, bad) == []
 
 
+async def test_a_connection_that_is_busy_for_long_keeps_no_other_waiting(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The batch has room for one, and the first of them cannot be planned for yet."""
+    monkeypatch.setattr(planning, "_AT_ONCE", 1)
+    busy = await mesh.onboard()
+    free = await mesh.onboard(connection_name="Another", streams=["Account"])
+    for connection in (busy, free):
+        await drift(mesh, connection, offering(ACCOUNT | {"Region__c": "string"}))
+        await repairs_until(mesh, connection, ["applied"])
+    await mesh.sql.execute(_OPEN_OPERATION, UUID(busy["id"]))
+
+    await mesh.sql.execute("DELETE FROM plans")
+
+    planned = "SELECT EXISTS (SELECT FROM plans WHERE connection_id = $1)"
+    await until(mesh, planned, UUID(free["id"]))
+    assert not await mesh.sql.fetchval(planned, UUID(busy["id"]))
+
+
+_OPEN_OPERATION = """
+    INSERT INTO operations (id, kind, connection_id, status, request, step, lease_until, deadline,
+        request_id)
+    VALUES (gen_random_uuid(), 'sync', $1, 'running', '{}', 'intent', now() + interval '1 h',
+        now() + interval '1 h', '')
+"""
+
+
 async def test_a_proposal_that_cannot_expire_stops_no_other(mesh: Mesh) -> None:
     """It is left for a minute, so that a batch of such ones does not keep the others waiting."""
     connection = await mesh.onboard()
@@ -144,6 +175,42 @@ async def test_a_proposal_that_cannot_expire_stops_no_other(mesh: Mesh) -> None:
     assert (await repairs(mesh, other))[0]["state"] == "expired"
     assert (await repairs(mesh, connection))[0]["state"] == "proposed"
     assert second["id"] == (await repairs(mesh, other))[0]["id"]
+
+
+# Claiming
+
+
+@pytest.mark.parametrize("off", ["hashjoin, mergejoin, hashagg, sort, material", "nestloop"])
+async def test_a_claim_of_repairs_is_bounded_whatever_the_plan(
+    registry_url: str, sql: Sql, off: str
+) -> None:
+    """A subquery that a nested loop ran for each row would lock, and claim, others anew."""
+    for number in range(6):
+        await sql.execute(_DUE_REPAIR, uuid4(), f"connection {number}", uuid4())
+    db = Database.at(postgres_address(registry_url), application="test")
+    claimed: list[UUID] = []
+    for _ in range(2):
+        async with db.transaction() as session:
+            for kind in off.split(", "):
+                await session.execute(text(f"SET LOCAL enable_{kind} = off"))
+            claimed += await registry.claim_repairs(
+                session, limit=2, again_after=timedelta(hours=1), deadline=timedelta(days=1)
+            )
+    await db.close()
+
+    assert (len(claimed), len(set(claimed))) == (4, 4)
+    due = "SELECT id FROM repairs WHERE next_at > now() AND deadline_at > now() + interval '23 h'"
+    assert {row["id"] for row in await sql.fetch(due)} == set(claimed)
+
+
+_DUE_REPAIR = """
+    WITH connection AS (
+        INSERT INTO connections (id, name, source_type, status, airbyte_destination_id)
+        VALUES ($1, $2, 'Salesforce', 'FAILED', $1) RETURNING id
+    )
+    INSERT INTO repairs (id, connection_id, state, base_version, changes, next_at)
+    SELECT $3, id, 'approved', 1, '[]', now() - interval '1 h' FROM connection
+"""
 
 
 # Deadlines

@@ -17,7 +17,7 @@ from tests.integration.airbyte_client.stage import WORKSPACE, client_of
 pytestmark = pytest.mark.exact
 
 Listing = Callable[[AirbyteClient], Awaitable[Any]]
-JOB = {"configType": "sync", "status": "running", "configId": "x"}
+JOB: dict[str, Any] = {"configType": "sync", "status": "running", "configId": "x"}
 JOB |= {"createdAt": 1_700_000_000, "updatedAt": 1_700_000_000}
 
 
