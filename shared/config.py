@@ -188,11 +188,14 @@ def networks(value: str) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
     return [ipaddress.ip_network(one.strip()) for one in value.split(",") if one.strip()]
 
 
-Seconds = Annotated[timedelta, BeforeValidator(_number_is_seconds), Field(gt=timedelta(0))]
-"""A positive number of seconds in the environment, or an ISO 8601 duration such as PT10M."""
-
-
 _DAY = timedelta(days=1)
+_LONGEST = 36_500 * _DAY
+"""What is longer leads to dates that neither Python nor Postgres can write."""
+
+Seconds = Annotated[
+    timedelta, BeforeValidator(_number_is_seconds), Field(gt=timedelta(0), le=_LONGEST)
+]
+"""A positive number of seconds in the environment, or an ISO 8601 duration such as PT10M."""
 
 
 def _for_ever_is_none(value: object) -> object:
@@ -200,11 +203,12 @@ def _for_ever_is_none(value: object) -> object:
 
 
 Retention = Annotated[
-    Annotated[timedelta, Field(ge=_DAY)] | None, BeforeValidator(_for_ever_is_none)
+    Annotated[timedelta, Field(ge=_DAY, le=_LONGEST)] | None, BeforeValidator(_for_ever_is_none)
 ]
 """How long history is kept, a day or longer; `forever`, or nothing, for ever."""
 _AuditRetention = Annotated[
-    Annotated[timedelta, Field(ge=90 * _DAY)] | None, BeforeValidator(_for_ever_is_none)
+    Annotated[timedelta, Field(ge=90 * _DAY, le=_LONGEST)] | None,
+    BeforeValidator(_for_ever_is_none),
 ]
 
 
@@ -590,4 +594,5 @@ _EXPECTED = {
     "time_delta_parsing": "it must be a number of seconds",
     "greater_than": "it must be greater than 0",
     "greater_than_equal": "it is too small or too short",
+    "less_than_equal": "it is too large or too long",
 }

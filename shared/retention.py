@@ -13,16 +13,16 @@ from typing import Final
 
 from sqlalchemy.exc import DBAPIError
 
-from shared import logs, metrics, registry
+from shared import batches, logs, metrics, registry
 from shared.background import Look
 from shared.config import Settings
 from shared.database import Database
-from shared.errors import AamError
 
 log = logs.get(__name__)
 
 _EVERY: Final = timedelta(minutes=10)
 _AT_MOST: Final = 500
+_SCHEMAS_AT_MOST: Final = 50_000
 _BATCHES: Final = 20
 """Most batches of one table in one run; what is left is for the next."""
 
@@ -37,6 +37,8 @@ class History:
     every: timedelta = _EVERY
     """How often, over all replicas."""
     batches: int = _BATCHES
+    at_most: int | None = None
+    """Rows of a batch, where they are not as many as of the others."""
 
 
 def histories(settings: Settings) -> Sequence[History]:
@@ -50,8 +52,15 @@ def histories(settings: Settings) -> Sequence[History]:
         History("repairs", settings.repair_retention),
         History("drifts", settings.drift_retention),
         History("snapshots", settings.snapshot_retention),
-        # One statement that reads the hashes of every snapshot.
-        History("stream_schemas", unused_schemas, every=timedelta(days=1), batches=1),
+        # One statement that reads the hashes of every snapshot, and so deletes more at once: a
+        # connector's update may give each stream of every source another schema.
+        History(
+            "stream_schemas",
+            unused_schemas,
+            every=timedelta(days=1),
+            batches=1,
+            at_most=_SCHEMAS_AT_MOST,
+        ),
         History("api_keys", settings.api_key_retention),
         History("credential_audit", settings.audit_retention),
     )
@@ -77,19 +86,25 @@ class Retention:
 
     async def prune(self) -> None:
         """Prune each table whose turn it is; one that fails does not stop the others."""
-        for history in self._kept:
-            if history.kept is None:
-                continue
-            try:
-                await self._prune(history, history.kept)
-            except AamError as error:
-                log.warning("history_not_pruned", table=history.table, code=error.code)
-            except DBAPIError as error:
-                # Such as a row that something began to refer to meanwhile: it is kept.
-                cause = type(error.orig).__name__
-                log.warning("history_not_pruned", table=history.table, cause=cause)
+        await batches.each(
+            self._kept,
+            self._prune,
+            log_event="history_not_pruned",
+            fields=lambda history: {"table": history.table},
+        )
 
-    async def _prune(self, history: History, kept: timedelta) -> None:
+    async def _prune(self, history: History) -> None:
+        if history.kept is None:
+            return
+        try:
+            await self._prune_older(history, history.kept)
+        except DBAPIError as error:
+            # Such as a row that something began to refer to meanwhile: it is kept.
+            cause = type(error.orig).__name__
+            log.warning("history_not_pruned", table=history.table, cause=cause)
+
+    async def _prune_older(self, history: History, kept: timedelta) -> None:
+        at_most = history.at_most or _AT_MOST
         async with self._db.transaction() as session:
             name = f"prune.{history.table}"
             if not await registry.take_turn(session, name, every=history.every * 0.9):
@@ -98,11 +113,11 @@ class Retention:
         for _ in range(history.batches):
             async with self._db.transaction() as session:
                 pruned = await registry.prune_history(
-                    session, history.table, kept=kept, at_most=_AT_MOST
+                    session, history.table, kept=kept, at_most=at_most
                 )
             rows += pruned
             metrics.PRUNED.add(pruned, table=history.table)
-            if pruned < _AT_MOST:
+            if pruned < at_most:
                 break
         if rows:
             log.info("history_pruned", table=history.table, rows=rows)

@@ -347,6 +347,20 @@ async def prune_schemas(db: Database, sql: Sql) -> None:
     await Retention(db, [History("stream_schemas", DAY)]).prune()
 
 
+async def test_a_day_s_unused_schemas_go_in_a_day(db: Database, sql: Sql) -> None:
+    """An update of a connector leaves every schema of every stream unused, which is thousands."""
+    await sql.execute("""
+        INSERT INTO stream_schemas (hash, name, body, created_at)
+        SELECT decode(md5(n::text), 'hex'), 'Account', '{}', now() - interval '2 days'
+        FROM generate_series(1, 1500) n
+    """)
+    (schemas,) = [one for one in histories(settings()) if one.table == "stream_schemas"]
+
+    await Retention(db, [schemas]).prune()
+
+    assert await sql.fetchval("SELECT count(*) FROM stream_schemas") == 0
+
+
 async def test_stream_schemas_that_no_snapshot_lists(db: Database, sql: Sql) -> None:
     """Whoever stores one again is about to list it: it stays, though nothing lists it yet."""
     await store(db, *range(1, 7))
@@ -441,7 +455,9 @@ async def test_a_table_that_fails_stops_no_other(
     connection = await a_connection(sql)
     await a_repair(sql, connection)
 
-    await Retention(db, [History("nothing", KEPT), History("repairs", KEPT)]).prune()
+    odd = timedelta.max  # what the driver cannot even send
+    tables = [History("nothing", KEPT), History("events", odd), History("repairs", KEPT)]
+    await Retention(db, tables).prune()
 
     assert await sql.fetchval("SELECT count(*) FROM repairs") == 0
 
@@ -520,9 +536,16 @@ def test_the_settings() -> None:
         ("job_retention", "never"),
         ("audit_retention", "P89D"),
         ("api_key_retention", "P1D"),
+        ("event_retention", "0"),
+        ("event_retention", "1e12"),
+        ("audit_retention", "P99999999D"),
+        ("snapshot_retention", "inf"),
+        ("repair_expiry", "1e12"),
+        ("repair_deadline", "P99999999D"),
+        ("discover_timeout", "1e300"),
     ],
 )
-def test_a_retention_that_is_too_short(variable: str, value: str) -> None:
-    """A day at the least, and 90 for what tells who did something."""
+def test_a_retention_that_is_too_short_or_too_long(variable: str, value: str) -> None:
+    """A day at the least, 90 for what tells who did something, and dates that can be written."""
     with pytest.raises(ValidationError, match=variable):
         settings(**{variable: value})
