@@ -277,6 +277,7 @@ _NOT_NOW = (
     "53",  # out of connections, disk or memory
     "55P03",  # lock_timeout
     "57",  # starting, stopping, statement_timeout
+    "58",  # an error of the disk or the operating system
 )
 
 

@@ -62,9 +62,12 @@ class Checks:
         self.missing: AamError | None = None
         self.hangs = False
         self.is_airbyte_away = False
+        self.airbyte_hangs = False
 
     async def airbyte(self) -> bool:
         """Whether Airbyte is healthy."""
+        if self.airbyte_hangs:
+            await asyncio.Event().wait()
         return not self.is_airbyte_away
 
     async def registry(self) -> None:
@@ -385,6 +388,19 @@ async def test_readiness_names_what_is_missing(client: httpx.AsyncClient, checks
     assert away.headers["retry-after"] == "1"
     assert there.json() == {"ready": True, "checks": {"registry": "ok", "airbyte": "ok"}}
     assert "retry-after" not in there.headers
+
+
+async def test_what_hangs_and_decides_nothing_delays_no_probe(
+    client: httpx.AsyncClient, checks: Checks
+) -> None:
+    """A probe that waits for a second would take the service out while Airbyte does not answer."""
+    checks.airbyte_hangs = True
+
+    degraded = await client.get("/ready", timeout=1.0)
+
+    assert degraded.status_code == 200
+    assert degraded.json()["degraded"] == ["airbyte"]
+    assert degraded.json()["checks"]["airbyte"].startswith("no answer within")
 
 
 async def test_what_only_a_part_needs_makes_it_degraded(

@@ -216,7 +216,7 @@ async def test_a_registry_that_does_not_let_us_in(
 
 
 @pytest.mark.parametrize(
-    "sqlstate", ["25006", "40001", "40P01", "53100", "53300", "55P03", "57014"]
+    "sqlstate", ["25006", "40001", "40P01", "53100", "53300", "55P03", "57014", "58030"]
 )
 async def test_a_statement_that_cannot_be_done_now(postgres_url: str, sqlstate: str) -> None:
     """A deadlock, a full disk, a lock held too long: retry freely."""
