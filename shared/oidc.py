@@ -30,6 +30,8 @@ _USED_ON_S = 3600.0
 _ASKED_EVERY_S = 30.0
 _FIRST_ASKED_EVERY_S = 1.0
 _DEADLINE_S = 5.0
+_PAUSES_S = (0.1, 0.3)
+"""Before a read whose answer was lost is made again; all of it is within the deadline."""
 _LARGEST_BYTES = 256 * 1024
 _MOST_KEYS = 100
 _LONGEST_NAME = 200
@@ -37,6 +39,10 @@ _LONGEST_NAME = 200
 
 class IssuerAway(Exception):
     """The issuer's keys cannot be had now; the message says why and quotes nothing of it."""
+
+
+class _Lost(IssuerAway):
+    """There was no answer, or not a whole one: another try may have one."""
 
 
 class Issuer:
@@ -177,6 +183,16 @@ async def _fetch_keys(issuer: str) -> dict[str, jwt.PyJWK]:
 
 
 async def _fetch(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
+    """As `_fetch_once`, repeated where the answer was lost."""
+    for pause_s in _PAUSES_S:
+        try:
+            return await _fetch_once(client, url)
+        except _Lost:
+            await asyncio.sleep(pause_s)
+    return await _fetch_once(client, url)
+
+
+async def _fetch_once(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
     """A JSON object from a URL, as it is there: no redirect, no encoding, within a limit."""
     body = b""
     try:
@@ -188,7 +204,7 @@ async def _fetch(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
                 if len(body) > _LARGEST_BYTES:
                     raise IssuerAway("its answer is too large")
     except (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError):
-        raise IssuerAway("it cannot be reached") from None
+        raise _Lost("it cannot be reached") from None
     try:
         told = orjson.loads(body)
     except orjson.JSONDecodeError:

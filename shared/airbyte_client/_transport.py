@@ -199,7 +199,12 @@ async def _why_no_token(transport: Transport, error: Upstream) -> Upstream:
     """
     try:
         instance = await transport.call(
-            "instance_configuration", None, _INSTANCE, timeout=_TOKEN_TIMEOUT_S, anonymous=True
+            "instance_configuration",
+            None,
+            _INSTANCE,
+            timeout=_TOKEN_TIMEOUT_S,
+            repeat=True,
+            anonymous=True,
         )
     except UpstreamNotAirbyte as other:
         return UpstreamNoToken(

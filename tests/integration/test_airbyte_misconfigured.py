@@ -108,6 +108,16 @@ async def test_a_login_that_fails_is_named(
         assert words in str(setup.value)
 
 
+async def test_a_lost_answer_does_not_change_what_a_login_is_called() -> None:
+    """Airbyte is asked again whether it has a login, which is what its refusal means."""
+    plant = next(plant for name, _, plant, *_ in LOGINS if name == "off, refused")
+    async with AirbyteServer(auth="none") as airbyte, client_of(airbyte) as client:
+        airbyte.fault("instance_configuration", "reset")
+        plant(airbyte)
+        with pytest.raises(UpstreamLoginOff):
+            await client.list_sources(WORKSPACE)
+
+
 async def test_calls_at_once_share_a_failure() -> None:
     """Twenty calls that wait for a token ask for it no more often than one."""
     async with AirbyteServer(auth="token") as airbyte, client_of(airbyte) as client:

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import httpx
 import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -308,6 +309,24 @@ async def test_the_issuer_is_away(idp: Idp, issuer: Issuer, clock: Clock) -> Non
     idp.instead.clear()
     clock.now += 30
     assert await issuer.caller(idp.token()) is not None
+
+
+@pytest.mark.parametrize("lost", [DISCOVERY, KEYS])
+async def test_a_lost_answer_of_the_issuer_is_asked_for_again(
+    idp: Idp, issuer: Issuer, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    """Reading its keys changes nothing: one lost answer keeps nobody out."""
+    send, left = httpx.AsyncClient.send, [lost]
+
+    async def lossy(self: httpx.AsyncClient, request: httpx.Request, **more: Any) -> httpx.Response:
+        if request.url.path in left:
+            left.remove(request.url.path)
+            raise httpx.ReadError("The connection was lost.")
+        return await send(self, request, **more)
+
+    monkeypatch.setattr(httpx.AsyncClient, "send", lossy)
+    assert await issuer.caller(idp.token()) is not None
+    assert left == []
 
 
 async def test_the_issuer_is_away_at_first(idp: Idp, issuer: Issuer, clock: Clock) -> None:
