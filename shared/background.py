@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
-from shared import logs, registry
+from shared import batches, logs, registry
 from shared.database import Database
 from shared.errors import AamError
 
@@ -55,6 +55,10 @@ async def _repeat(db: Database, look: Look, stop: asyncio.Event, asking: asyncio
                     await look.take()
             except AamError as error:
                 log.warning("look_not_taken", look=look.name, code=error.code)
+            except asyncio.CancelledError as error:
+                if batches.is_cancellation(error):
+                    raise
+                log.exception("bug")
             except Exception:  # the outermost loop of background work: logged, goes on
                 log.exception("bug")
         with suppress(TimeoutError):

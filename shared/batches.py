@@ -51,13 +51,20 @@ async def each(
         for index, item in queue:
             try:
                 outcomes[index] = Outcome(item, result=await run(item))
+                continue
+            except asyncio.CancelledError as cancelled:
+                if is_cancellation(cancelled):
+                    raise
+                failure: Exception = RuntimeError("What it waited for was cancelled.")
+                failure.__cause__ = cancelled
             except Exception as error:  # noqa: BLE001 - isolating items is what this is for
-                outcomes[index] = Outcome(item, error=error)
-                failures += 1
-                is_expected = isinstance(error, AamError)
-                metrics.BATCH_FAILURES.add(cause="expected" if is_expected else "bug")
-                if failures <= _MAX_LOGGED:
-                    _log(log_event, error, fields(item))
+                failure = error
+            outcomes[index] = Outcome(item, error=failure)
+            failures += 1
+            is_expected = isinstance(failure, AamError)
+            metrics.BATCH_FAILURES.add(cause="expected" if is_expected else "bug")
+            if failures <= _MAX_LOGGED:
+                _log(log_event, failure, fields(item))
 
     queue = iter(enumerate(items))
     if max_concurrency == 1:
@@ -69,6 +76,16 @@ async def each(
     if failures > _MAX_LOGGED:
         log.warning(log_event, failed=failures, of=len(outcomes))
     return [outcomes[index] for index in sorted(outcomes)]
+
+
+def is_cancellation(error: BaseException) -> bool:
+    """Whether an error that was caught cancels the running task.
+
+    A CancelledError may also come out of another task, which was awaited: then it is a failure.
+    """
+    task = asyncio.current_task()
+    is_cancelled = isinstance(error, asyncio.CancelledError)
+    return is_cancelled and task is not None and task.cancelling() > 0
 
 
 def code_of(error: Exception) -> str:

@@ -24,7 +24,7 @@ from pgqueuer.queries import Queries
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared import logs, metrics, telemetry
+from shared import batches, logs, metrics, telemetry
 from shared.config import PostgresAddress
 from shared.database import connect_arguments, session_settings
 from shared.errors import AamError
@@ -204,6 +204,11 @@ class Jobs:
                 except AamError as error:
                     outcome = "failed"
                     log.warning("job_failed", entrypoint=job.entrypoint, code=error.code)
+                except asyncio.CancelledError as error:
+                    if batches.is_cancellation(error):
+                        raise
+                    outcome = "bug"
+                    log.exception("bug", entrypoint=job.entrypoint)
                 except Exception:  # the outermost loop of a job: PgQueuer would store the text
                     outcome = "bug"
                     log.exception("bug", entrypoint=job.entrypoint)

@@ -371,7 +371,12 @@ class Operations:
                 failure = error
             except (Superseded, HandedOver):
                 raise
-            except Exception:  # the outermost loop of an operation: logged, undone
+            except (
+                Exception,
+                asyncio.CancelledError,
+            ) as error:  # the outermost loop: logged, undone
+                if batches.is_cancellation(error):
+                    raise
                 log.exception("bug")
                 failure = AamError("This is a bug; the log has it under the request id.")
             else:
@@ -431,7 +436,9 @@ class Operations:
             raise
         except (Superseded, HandedOver):
             raise
-        except Exception as error:  # the outermost loop of a try to abandon: tries are bounded
+        except (Exception, asyncio.CancelledError) as error:  # the outermost loop of a try
+            if batches.is_cancellation(error):
+                raise
             if isinstance(error, AamError):
                 log.warning("not_abandoned", kind=operation.kind, code=error.code)
             else:

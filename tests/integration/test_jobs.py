@@ -132,14 +132,15 @@ async def test_postgres_gone_before_a_job_is_unavailable(
 # Working
 
 
+@pytest.mark.parametrize("bug", [ValueError, asyncio.CancelledError])
 async def test_a_bug_ends_its_job_alone_and_leaves_no_text(
-    registry_url: str, db: Database, sql: Sql, logged: LogCapture
+    registry_url: str, db: Database, sql: Sql, logged: LogCapture, bug: type[BaseException]
 ) -> None:
     """It is logged; Postgres keeps nothing of the exception; the next job is run."""
     seen = Seen()
 
     async def broken(payload: str) -> None:
-        raise ValueError(payload)
+        raise bug(payload)
 
     async with queue(registry_url, broken=broken, seen=seen).running():
         await add(db, "broken", CANARY)

@@ -30,7 +30,7 @@ ENDED = "SELECT status, answer_status, failure::text FROM operations WHERE ended
 class Broken:
     """A story that can neither be run, nor undone, nor abandoned."""
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: BaseException) -> None:
         self.error = error
         self.abandoned = 0
 
@@ -94,11 +94,18 @@ async def ended(sql: Sql) -> asyncpg.Record:
 
 
 @pytest.mark.parametrize(
-    "error", [KeyError("a bug"), Conflict("It is held by another."), NotFound("It is gone.")]
+    "error",
+    [
+        KeyError("a bug"),
+        Conflict("It is held by another."),
+        NotFound("It is gone."),
+        TimeoutError(),
+        asyncio.CancelledError(),
+    ],
 )
 @pytest.mark.parametrize("heals", [False, True])
 async def test_one_that_cannot_be_abandoned_ends_failed(
-    registry_url: str, sql: Sql, error: Exception, heals: bool
+    registry_url: str, sql: Sql, error: BaseException, heals: bool
 ) -> None:
     """After so many tries, with a code, and its connection is FAILED rather than held for ever."""
     story = Broken(error)
@@ -242,3 +249,26 @@ _LEFT = """
         now() + interval '1 h', $2)
 """
 _IS_DONE = "SELECT status = 'done' FROM operations WHERE request_id = 'b'"
+
+
+async def test_a_look_goes_on_after_what_it_waited_for_was_cancelled(
+    registry_url: str,
+) -> None:
+    """It is a failure like any other: the background task is taken again."""
+    taken = 0
+    again = asyncio.Event()
+
+    async def take() -> None:
+        nonlocal taken
+        taken += 1
+        if taken == 2:
+            again.set()
+        raise asyncio.CancelledError
+
+    db = Database.at(
+        Settings(_env_file=None, supabase_db_url=registry_url).registry_address, application="test"
+    )
+    async with background.repeating(db, background.Look(take, timedelta(seconds=0.01))):
+        async with asyncio.timeout(10):
+            await again.wait()
+    await db.close()

@@ -114,3 +114,22 @@ async def test_cancellation_passes_through(max_concurrency: int) -> None:
     with pytest.raises(asyncio.CancelledError):
         await batch
     assert len(begun) <= max_concurrency
+
+
+@pytest.mark.parametrize("max_concurrency", [1, 3])
+async def test_what_was_cancelled_elsewhere_stops_no_neighbour(max_concurrency: int) -> None:
+    """An item that waited for a cancelled task has failed; nobody has cancelled the batch."""
+
+    async def run(number: int) -> int:
+        if number == 2:
+            task = asyncio.create_task(asyncio.sleep(60))
+            task.cancel()
+            await task
+        return number
+
+    outcomes = await batches.each(
+        range(5), run, log_event="not_done", max_concurrency=max_concurrency
+    )
+
+    assert [one.result for one in outcomes] == [0, 1, None, 3, 4]
+    assert isinstance(outcomes[2].error, RuntimeError)
