@@ -5,6 +5,8 @@ Airbyte is read and nothing in it is changed; version 1 is what it holds.
 
 from __future__ import annotations
 
+import asyncio
+from datetime import timedelta
 from typing import Literal
 from uuid import UUID, uuid4
 
@@ -58,9 +60,12 @@ class Imported(msgspec.Struct, frozen=True, omit_defaults=True):
 class Importing:
     """Takes over connections that somebody else made in Airbyte."""
 
-    def __init__(self, db: Database, airbyte: AirbyteClient) -> None:
+    def __init__(
+        self, db: Database, airbyte: AirbyteClient, *, within: timedelta = timedelta(minutes=30)
+    ) -> None:
         self._db = db
         self._airbyte = airbyte
+        self._within_s = within.total_seconds()
 
     async def one(self, airbyte_connection_id: UUID, *, dry_run: bool) -> Imported:
         """Import a connection by Airbyte's id.
@@ -79,15 +84,23 @@ class Importing:
         return told
 
     async def all_of(self, workspace_id: UUID, *, dry_run: bool) -> list[Imported]:
-        """Import every connection of a workspace that can be; the rest is named with the reason."""
+        """Import every connection of a workspace that can be; the rest is named with the reason.
+
+        What is not tried in time is left for another import, to which what is known costs nothing.
+        """
+        clock = asyncio.get_running_loop().time
+        until = clock() + self._within_s
         listed = await self._airbyte.list_connections(workspace_id)
         away_in_a_row = 0
 
         async def run(one: ListedConnection) -> Imported:
             nonlocal away_in_a_row
-            if away_in_a_row >= _GIVE_UP_AFTER:
+            if away_in_a_row >= _GIVE_UP_AFTER or clock() >= until:
                 return Imported(one.connection_id, one.name, "failed", code="not_tried")
             try:
+                known = await self._known(one.connection_id)
+                if known is not None:
+                    return Imported(one.connection_id, one.name, "known_already", known)
                 told = await self._import(one.connection_id, dry_run=dry_run)
             except (Invalid, Conflict) as error:
                 told = Imported(one.connection_id, one.name, "not_importable", code=error.code)
@@ -115,13 +128,10 @@ class Importing:
         ]
 
     async def _import(self, airbyte_connection_id: UUID, *, dry_run: bool) -> Imported:
-        async with self._db.read() as session:
-            known = await registry.connections_in_airbyte(session, [airbyte_connection_id])
+        known = await self._known(airbyte_connection_id)
         held = await self._held(airbyte_connection_id)
-        if known:
-            return Imported(
-                airbyte_connection_id, held.name, "known_already", known[airbyte_connection_id]
-            )
+        if known is not None:
+            return Imported(airbyte_connection_id, held.name, "known_already", known)
         source = await self._airbyte.get_source(held.source_id)
         fingerprint, selected = await _read(held)
         if dry_run:
@@ -164,6 +174,12 @@ class Importing:
             connection.id,
             never_selected=selected,
         )
+
+    async def _known(self, airbyte_connection_id: UUID) -> UUID | None:
+        """The connection here that stands on it already."""
+        async with self._db.read() as session:
+            known = await registry.connections_in_airbyte(session, [airbyte_connection_id])
+        return known.get(airbyte_connection_id)
 
     async def _held(self, airbyte_connection_id: UUID) -> AirbyteConnection:
         try:

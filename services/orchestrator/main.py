@@ -440,7 +440,7 @@ def build(settings: Settings) -> FastAPI:
     app.state.operations = operations
     app.state.request_wait_s = settings.request_wait.total_seconds()
     app.state.service = service
-    app.state.importing = Importing(db, airbyte)
+    app.state.importing = Importing(db, airbyte, within=settings.operation_deadline)
     app.state.rotator = rotator
     app.state.key_environment = settings.key_environment
     app.include_router(router)

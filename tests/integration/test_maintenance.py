@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator
 from copy import deepcopy
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -17,6 +18,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from local import servers
+from services.orchestrator.importing import Importing
 from services.orchestrator.reconciling import Reapplying, Reconciler
 from services.orchestrator.sweeping import AT_MOST, Sweeper
 from shared import registry
@@ -486,3 +488,20 @@ async def test_jobs_that_airbyte_started_are_followed(mesh: Mesh) -> None:
     assert (seen["airbyte_job_id"], seen["started_by"]) == (job["id"], "airbyte")
     assert (seen["status"], seen["records"], seen["bytes"]) == ("succeeded", 5, 50)
     assert seen["duration_seconds"] >= 0
+
+
+@pytest.mark.exact
+async def test_an_import_ends_in_time_and_another_goes_on(mesh: Mesh) -> None:
+    """What was not tried is named; what is known costs no call of Airbyte's."""
+    await mesh.onboard()
+    db = Database.at(mesh.settings.registry_address, application="test")
+    async with AirbyteClient.from_settings(mesh.settings) as airbyte:
+        workspace = UUID(WORKSPACE_ID)
+        late = await Importing(db, airbyte, within=timedelta(0)).all_of(workspace, dry_run=False)
+        calls = len(mesh.airbyte.called("connections/get"))
+        known = await Importing(db, airbyte).all_of(workspace, dry_run=False)
+    await db.close()
+
+    assert [(one.outcome, one.code) for one in late] == [("failed", "not_tried")]
+    assert [one.outcome for one in known] == ["known_already"]
+    assert len(mesh.airbyte.called("connections/get")) == calls
