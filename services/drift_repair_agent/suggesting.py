@@ -10,7 +10,6 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import partial
 from typing import Any
 from uuid import uuid5
 
@@ -127,12 +126,14 @@ class Suggesting:
             fields=lambda repair: {"repair": str(repair.id)},
             max_concurrency=_SIDE_BY_SIDE,
         )
-        failed = [one.item for one in outcomes if one.error is not None]
+        failed = [(one.item, one.error) for one in outcomes if one.error is not None]
         await batches.each(
             failed,
-            partial(self._record, codes={}, is_settled=False),
+            lambda one: self._record(
+                one[0], codes={}, is_settled=_is_final(one[1], tries=one[0].learn_tries)
+            ),
             log_event="not_learned",
-            fields=lambda repair: {"repair": str(repair.id)},
+            fields=lambda one: {"repair": str(one[0].id)},
         )
 
     async def _learn(self, repair: Repair) -> None:
@@ -179,7 +180,7 @@ class Suggesting:
 
 
 def _is_final(error: Exception, *, tries: int) -> bool:
-    """Whether the rag_engine will not take a decision, however often it is told.
+    """Whether a decision will not be learned, however often it is told.
 
     One that is away is told for as long as that lasts.
     """

@@ -115,6 +115,24 @@ async def test_a_repair_that_cannot_be_learned_blocks_no_later_one(
     assert [row["removed"] for row in rows] == ['["AnnualRevenue"]', '["Name"]']
 
 
+async def test_a_repair_whose_decisions_cannot_be_read_is_given_up(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would be read again each hour, and be kept, for ever."""
+    monkeypatch.setattr(suggesting, "_MOST_TRIES", 2)
+    for pause in ("_FIRST_PAUSE", "_LONGEST_PAUSE"):
+        monkeypatch.setattr(suggesting, pause, timedelta(seconds=0.1))
+    connection = await mesh.onboard()
+    repair = await proposal(mesh, connection, offering(LESS))
+    await approve(mesh, repair)
+    await until(mesh, IS_LEARNED, UUID(repair["id"]))
+
+    await mesh.sql.execute("""UPDATE repairs SET changes = '[{"id": 7}]', is_learned = false""")
+
+    await until(mesh, IS_LEARNED, UUID(repair["id"]))
+    assert await mesh.sql.fetchval("SELECT learn_tries > 2 FROM repairs")
+
+
 # Planning and expiring
 
 
