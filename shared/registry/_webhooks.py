@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import func, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import defer
 
 from shared.errors import Conflict, NotFound
 from shared.models import DeliveryState, Webhook, WebhookDelivery
@@ -249,9 +250,10 @@ async def record_try(
 async def page_of_deliveries(
     session: AsyncSession, webhook_id: UUID, *, cursor: Cursor | None, limit: int
 ) -> tuple[Sequence[WebhookDelivery], str | None]:
-    """A page of a webhook's messages, newest first, and where the next begins."""
+    """A page of a webhook's messages without their bodies, newest first; where the next begins."""
     table = WebhookDelivery
-    newest = select(table).where(table.webhook_id == webhook_id)
+    # A body is up to 64 KiB, and no list shows it.
+    newest = select(table).where(table.webhook_id == webhook_id).options(defer(table.body))
     if cursor is not None:
         newest = newest.where(tuple_(table.created_at, table.id) < tuple_(*cursor))
     newest = newest.order_by(table.created_at.desc(), table.id.desc()).limit(limit + 1)
