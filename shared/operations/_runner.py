@@ -371,11 +371,8 @@ class Operations:
                 failure = error
             except (Superseded, HandedOver):
                 raise
-            except (
-                Exception,
-                asyncio.CancelledError,
-            ) as error:  # the outermost loop: logged, undone
-                if batches.is_cancellation(error):
+            except (Exception, asyncio.CancelledError) as bug:  # the outermost loop of an operation
+                if batches.is_cancellation(bug):
                     raise
                 log.exception("bug")
                 failure = AamError("This is a bug; the log has it under the request id.")
