@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from services.drift_repair_agent.items import Item, Made, identity
@@ -12,6 +12,9 @@ from services.drift_repair_agent.situation import Situation
 from shared import access
 from shared.domain.catalog import StreamId
 from shared.errors import Invalid
+
+Place = tuple[StreamId, tuple[str, ...]]
+"""A stream, or a field of it by its path."""
 
 
 def chosen(items: Sequence[Item], order: Decide) -> list[Item]:
@@ -41,9 +44,16 @@ async def approved(
     by = access.named(order.by)
     if not {item.id for item in about} >= order.choices.keys():
         raise Invalid("A choice is about a change that is not decided.", code="unknown_change")
+    named = {
+        _new_place(item, tuple(choice.became))
+        for item in about
+        if (choice := order.choices.get(item.id)) is not None and choice.became
+    }
     decided = {
         item.id: item.decided(
-            as_suggested(item, by, at, why=order.why, choice=order.choices.get(item.id))
+            as_suggested(
+                item, by, at, why=order.why, choice=order.choices.get(item.id), named=named
+            )
         )
         for item in about
     }
@@ -84,17 +94,19 @@ def as_suggested(
     *,
     why: str | None = None,
     choice: Choice | None = None,
+    named: Collection[Place] = (),
 ) -> Made:
     """The decision to follow the source, by what was chosen, else by a strong suggestion.
 
     A weak suggestion is not taken by somebody who does not name it: what is gone is gone, and what
-    is new is a change of its own.
+    is new is a change of its own. Nor is one whose new name is among those `named` for others.
     """
     suggestion = item.suggestion
+    is_free = suggestion is not None and _new_place(item, suggestion.became) not in named
     is_named = choice is not None and "became" in choice.model_fields_set
     if choice is not None and is_named:
         became = None if choice.became is None else tuple(choice.became)
-    elif suggestion is not None and suggestion.taken_by_approve:
+    elif suggestion is not None and suggestion.taken_by_approve and is_free:
         became = suggestion.became
     else:
         became = None
@@ -121,3 +133,11 @@ def new_names(items: Sequence[Item], order: Approve) -> set[StreamId]:
         for id_, choice in order.choices.items()
         if id_ in known and choice.became and known[id_].kind == "stream_removed"
     }
+
+
+def _new_place(gone: Item, became: tuple[str, ...]) -> Place:
+    """The field, or the stream, that something that is gone became."""
+    stream = gone.change.stream
+    if gone.change.kind == "stream_removed":
+        return StreamId(stream.namespace, became[-1]), ()
+    return stream, became
