@@ -70,18 +70,22 @@ class Repairs:
         async with self._db.read() as session:
             repair = await registry.find_repair(session, repair_id)
             policy = await registry.find_policy(session, repair.connection_id)
+            waiting = await registry.repair_under_way(session, repair.connection_id)
             at = await registry.now(session)
         _expect_proposed(repair)
+        if waiting is not None and not _is_waiting(waiting, repair.base_version):
+            waiting = None  # refused below, under the lock
         in_effect = Policy.read(None if policy is None else policy.policy)
         _expect_allowed(order, in_effect)
         items = changes_of.read(repair.changes)
-        now = await self._current(repair, items, order)
+        now = await self._current(repair, items, order, waiting=waiting)
         decided = await approved(items, order, now, at)
-        await _expect_possible(now, decided, in_effect.exclusions)
+        joined = decided if waiting is None else _joined(decided, waiting)
+        await _expect_possible(now, joined, in_effect.exclusions)
 
         async def write(session: AsyncSession) -> Answer:
             row, held = await self._lock(session, repair, now)
-            joined = await self._joined(session, row, held, decided)
+            await self._supersede_waiting(session, row, held, waiting)
             one = await _split(session, held, joined, order, RepairState.APPROVED, at)
             one.snapshot_id = None if now.snapshot is None else now.snapshot.id
             one.base_version = row.catalog_version
@@ -217,13 +221,16 @@ class Repairs:
             text = await registry.repair_json(session, repair_id)
         return Answer(202 if repair.ended_at is None else 200, text, is_replay=is_replay)
 
-    async def _current(self, repair: Repair, items: Sequence[Item], order: Approve) -> Situation:
+    async def _current(
+        self, repair: Repair, items: Sequence[Item], order: Approve, *, waiting: Repair | None
+    ) -> Situation:
         """Where the connection stands, if the repair is still about that.
 
         Raises:
             StalePlan: it is not.
         """
         also = streams_of(repair) | new_names(items, order)
+        also |= set() if waiting is None else streams_of(waiting)
         now = await situation.read(self._db, repair.connection_id, also=also)
         newest = None if now.snapshot is None else now.snapshot.id
         is_still = now.row.catalog_version == repair.base_version and (
@@ -262,28 +269,27 @@ class Repairs:
             )
         return row, held
 
-    async def _joined(
-        self, session: AsyncSession, row: Connection, held: Repair, decided: list[Item]
-    ) -> list[Item]:
-        """What was decided, and what the policy had decided and nobody has begun yet.
+    async def _supersede_waiting(
+        self, session: AsyncSession, row: Connection, held: Repair, waiting: Repair | None
+    ) -> None:
+        """End what was decided before, has not begun, and is carried out with this decision.
 
         Raises:
             Conflict: another repair is under way.
+            StalePlan: what waits is not what was read.
         """
         other = await registry.repair_under_way(session, row.id)
-        if other is None:
-            return decided
-        other = await registry.find_repair(session, other.id, lock=True)
-        is_waiting = other.state == RepairState.APPROVED and other.kind == "heal"
-        if not is_waiting or other.base_version != row.catalog_version:
-            _expect_none_under_way(other)
-        await outcomes.superseded(session, row, other, by=held.id)
-        await session.flush()
-        known = {item.id for item in decided}
-        waiting = changes_of.read(other.changes)
-        return decided + [
-            replace(item, id=f"{item.id}w") if item.id in known else item for item in waiting
-        ]
+        if other is not None:
+            other = await registry.find_repair(session, other.id, lock=True)
+            if not _is_waiting(other, row.catalog_version):
+                _expect_none_under_way(other)
+        if _version_of(other) != _version_of(waiting):
+            raise StalePlan(
+                f"Connection {row.id} changed while repair {held.id} was decided.", newer=None
+            )
+        if other is not None:
+            await outcomes.superseded(session, row, other, by=held.id)
+            await session.flush()
 
     async def view(self, repair_id: UUID) -> bytes:
         """One repair as JSON, with what differs between the catalog before and after it.
@@ -417,6 +423,27 @@ def _expect_none_under_way(other: Repair | None) -> None:
             code="repair_under_way",
             repair_id=other.id,
         )
+
+
+def _is_waiting(repair: Repair, catalog_version: int) -> bool:
+    """Whether a repair under way has not begun, so that another decision may join it."""
+    is_open = repair.state == RepairState.APPROVED and repair.kind == "heal"
+    return is_open and repair.base_version == catalog_version
+
+
+def _joined(decided: Sequence[Item], waiting: Repair) -> list[Item]:
+    """What was decided now, and what was decided before; of one change the newer decision."""
+    ids, identities = {item.id for item in decided}, {item.identity for item in decided}
+    before = [item for item in changes_of.read(waiting.changes) if item.identity not in identities]
+    return [
+        *decided,
+        *(replace(item, id=f"{item.id}w") if item.id in ids else item for item in before),
+    ]
+
+
+def _version_of(repair: Repair | None) -> tuple[UUID, str] | None:
+    """What two reads of a repair have in common while nobody has changed what it does."""
+    return None if repair is None else (repair.id, repair.changes)
 
 
 async def _split(

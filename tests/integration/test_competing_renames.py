@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from uuid import UUID, uuid4
 
 from tests.integration.conftest import Mesh
-from tests.integration.drifting import offering
+from tests.integration.drifting import drift, offering, repairs_until
 from tests.integration.repairing import approve, fields, proposal
 
 Json = dict[str, Any]
@@ -47,3 +48,49 @@ async def test_a_named_rename_goes_before_a_suggested_one(mesh: Mesh) -> None:
         ("Total_Amount__c", None, "accepted"),
         ("Total_Amount__c", "TotalAmount__c", "rejected"),
     }
+
+
+async def test_a_decision_that_contradicts_a_waiting_one_is_refused(mesh: Mesh) -> None:
+    """Two fields cannot both have become the new one; what was decided first is carried out."""
+    connection, repair, first, other = await wired(mesh)
+    job = mesh.airbyte.start_job(connection["airbyte_connection_id"])
+    status, decided = await approve(mesh, repair, changes=[first["id"]])
+    assert (status, decided["state"]) == (202, "approved")
+
+    choices = {other["id"]: {"became": ["TotalAmount__c"]}}
+    status, refused = await approve(mesh, repair, changes=[other["id"]], choices=choices)
+
+    assert (status, refused["code"]) == (422, "heal_impossible")
+    assert "TotalAmount__c" in refused["detail"]
+    mesh.airbyte.finish_job(job["id"])
+    applied, _ = await repairs_until(mesh, connection, ["applied", "proposed"])
+    assert applied["id"] == decided["id"]
+    assert fields(mesh, connection) == {*ONE, "Sum_Gross__c", "SystemModstamp"}
+
+
+async def test_a_new_field_that_waits_may_be_named(mesh: Mesh) -> None:
+    """The policy takes it in when a sync ends; meanwhile a person says what it was before."""
+    mesh.airbyte.offers(offering({"Id": "string", "Region__c": "string"}))
+    connection = await mesh.onboard()
+    await mesh.sql.execute(
+        "INSERT INTO knowledge (id, source_type, entity, stream, removed, became, verdict,"
+        " decided_by, connection_id) VALUES ($1, 'Salesforce', 'field', 'Account',"
+        """ '["Region__c"]', '["Fax_Consent__c"]', 'rejected', 'Bob', $2)""",
+        uuid4(),
+        UUID(connection["id"]),
+    )
+    job = mesh.airbyte.start_job(connection["airbyte_connection_id"])
+    await drift(mesh, connection, offering({"Id": "string", "Fax_Consent__c": "boolean"}))
+    proposed, safe = await repairs_until(mesh, connection, ["proposed", "approved"])
+    assert [one["path"] for one in safe["changes"]] == [["Fax_Consent__c"]]
+    (gone,) = proposed["changes"]
+    assert gone["suggestion"] is None
+
+    choices = {gone["id"]: {"became": ["Fax_Consent__c"]}}
+    status, decided = await approve(mesh, proposed, choices=choices)
+
+    assert (status, decided["state"], len(decided["changes"])) == (202, "approved", 2)
+    mesh.airbyte.finish_job(job["id"])
+    applied, _ = await repairs_until(mesh, connection, ["applied", "superseded"])
+    assert applied["id"] == decided["id"]
+    assert fields(mesh, connection) == {"Id", "Fax_Consent__c", "SystemModstamp"}
