@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from uuid import UUID, uuid4
 
 from services.orchestrator.jobs import record_job
@@ -26,7 +27,10 @@ MAX_CONCURRENCY = 10
 _OVERLAP = timedelta(minutes=1)
 """How far back new jobs are looked for once more, since a job may be listed late."""
 _LONGEST_WAIT = timedelta(hours=1)
-"""How long a new job that cannot be recorded holds the others' look back."""
+"""How long a new job waits for its connection, and holds the others' look back; then it is recorded
+though the connection is busy."""
+_BEFORE_ANY_JOB = timedelta(days=1)
+"""How far Airbyte's clock may be behind the registry's until Airbyte has run a job."""
 _LOOK = "new_jobs"
 _LISTED_JOBS = 100
 """Of a connection's jobs, how many of the newest are looked through for a missing one."""
@@ -75,13 +79,15 @@ class JobFollower:
         """Record the jobs of our connections that are not recorded: Airbyte started them.
 
         How far this has come is told by the creation times that Airbyte gives, so that its clock
-        may differ from the registry's. A job that cannot be recorded yet, because its connection is
-        busy, holds it back.
+        may differ from the registry's; it begins with the newest job that Airbyte has. A job that
+        cannot be recorded yet, because its connection is busy, holds it back for `_LONGEST_WAIT`.
         """
         async with self._db.read() as session:
             since = await registry.seen_until(session, _LOOK)
             began = await registry.now(session)
-        since = since or began
+        if since is None:
+            newest = await self._airbyte.newest_job()
+            since = began - _BEFORE_ANY_JOB if newest is None else min(began, newest.created_at)
         jobs = await self._airbyte.recent_jobs(since - _OVERLAP)
         async with self._db.read() as session:
             known = await registry.known_jobs(session, [job.id for job in jobs])
@@ -93,27 +99,28 @@ class JobFollower:
             for job in jobs
             if job.connection_id in ours and (job.id, ours[job.connection_id]) not in known
         ]
+        seen = min(began, max([since, *(job.created_at for job in jobs)]))
         outcomes = await batches.each(
             unknown,
-            self._record,
+            partial(self._record, even_busy_before=seen - _LONGEST_WAIT),
             log_event="new_job_not_recorded",
             fields=lambda item: {"connection": str(item[1]), "id": item[0].id},
         )
-        seen = min(began, max([since, *(job.created_at for job in jobs)]))
         waiting = [outcome.item[0].created_at for outcome in outcomes if not outcome.result]
         until = max(min([seen, *waiting]), seen - _LONGEST_WAIT)
         async with self._db.transaction() as session:
             await registry.see_until(session, _LOOK, until)
 
-    async def _record(self, item: tuple[Job, UUID]) -> bool:
+    async def _record(self, item: tuple[Job, UUID], *, even_busy_before: datetime) -> bool:
         """Record a job that Airbyte started; False while its connection is busy.
 
-        What keeps it busy may be a sync of ours, which records the job as AAM's own.
+        What keeps it busy may be a sync of ours, which records the job as AAM's own. A job that was
+        created before `even_busy_before` has waited long enough, and is recorded in any case.
         """
         job, connection_id = item
         async with self._db.transaction() as session:
             row = await registry.lock_connection(session, connection_id)
-            if await registry.is_busy(session, row.id):
+            if job.created_at > even_busy_before and await registry.is_busy(session, row.id):
                 return False
             await record_job(
                 session,
@@ -155,7 +162,8 @@ class JobFollower:
         """The job as Airbyte has it; None where Airbyte says that it has none.
 
         For an unknown id Airbyte answers 404 or, until today, 500. As a 500 may also be a fault of
-        the moment, the list of the connection's jobs decides.
+        the moment, the list of the connection's jobs decides. Where Airbyte itself refuses that
+        one, too, it does not know the connection either; the job is not among those that run.
 
         Raises:
             Upstream: Airbyte cannot be asked now.
@@ -168,7 +176,12 @@ class JobFollower:
         else:
             # After Airbyte's database was restored, an id may be another connection's job.
             return job if _is_of(job, row) else None
-        newest = await self._airbyte.list_jobs(row.airbyte_connection_id, limit=_LISTED_JOBS)
+        try:
+            newest = await self._airbyte.list_jobs(row.airbyte_connection_id, limit=_LISTED_JOBS)
+        except Upstream as error:
+            if not error.is_over:
+                raise
+            return None
         return next((job for job in newest if job.id == row.airbyte_job_id), None)
 
     async def _miss(self, row: RunningJob) -> None:

@@ -776,6 +776,16 @@ class AirbyteClient:
         )
         return [job for job in jobs if created_since is None or job.created_at >= created_since]
 
+    async def newest_job(self) -> Job | None:
+        """The newest job of any connection of the instance; None where there is none.
+
+        Endpoint: POST jobs/list, without a configId
+        Sends:    {"configTypes": [...], "pagination": {"pageSize": 1, ...}, "orderBy...": ...}
+        Receives: as `list_jobs`
+        """
+        jobs, _ = await self._jobs(0, size=1, order="DESC", filters={})
+        return next(iter(jobs), None)
+
     async def recent_jobs(self, created_since: datetime) -> list[Job]:
         """The jobs of every connection of the instance that were created since then, oldest first.
 

@@ -13,8 +13,9 @@ import pytest
 
 from services.orchestrator import follow
 from services.orchestrator.follow import JobFollower
-from shared.airbyte_client import AirbyteClient
+from shared.airbyte_client import AirbyteClient, Job
 from shared.database import Database
+from shared.errors import Upstream, UpstreamForbidden, UpstreamMissing, UpstreamUnknown
 from tests.integration.conftest import Mesh
 
 pytestmark = pytest.mark.exact
@@ -168,6 +169,78 @@ async def test_an_id_that_became_another_connections_job_is_lost(
     ended = await mesh.sql.fetchrow("SELECT * FROM job_history WHERE id = $1", row["id"])
     assert ended is not None
     assert (ended["failure_code"], ended["records"]) == ("job_lost", None)
+
+
+async def test_a_sync_of_airbytes_is_recorded_after_hours(
+    mesh: Mesh, follower: JobFollower
+) -> None:
+    """Its connection was busy for longer than the look back is held."""
+    connection = await mesh.onboard()
+    (other,) = await add_connections(mesh, connection, 1)
+    await stop_following(mesh)
+    await mesh.sql.execute("UPDATE looks SET seen_until = now() - interval '3 hours'")
+    await mesh.sql.execute(
+        "INSERT INTO operations (id, kind, connection_id, status, request, step, lease_until,"
+        " deadline, request_id) VALUES ($1, 'sync', $2, 'running', '{}', 'job',"
+        " now() + interval '1 hour', now() + interval '1 hour', '')",
+        uuid4(),
+        UUID(connection["id"]),
+    )
+    missed = mesh.airbyte.start_job(connection["airbyte_connection_id"])
+    missed["createdAt"] -= 9000
+    mesh.airbyte.finish_job(missed["id"])
+    later = mesh.airbyte.start_job(other)
+
+    await follower.look()
+    await mesh.sql.execute("DELETE FROM operations WHERE status = 'running'")
+    await follower.look()
+
+    ids = await mesh.sql.fetch("SELECT airbyte_job_id FROM job_history ORDER BY 1")
+    assert [row["airbyte_job_id"] for row in ids] == [missed["id"], later["id"]]
+
+
+async def test_an_airbyte_whose_clock_is_behind_loses_no_sync(
+    mesh: Mesh, follower: JobFollower
+) -> None:
+    """Before the first look there may be jobs, or none: its clock tells how far the look is."""
+    connection = await mesh.onboard()
+    first = mesh.airbyte.start_job(connection["airbyte_connection_id"])
+    first["createdAt"] -= 600
+    await job_of(mesh, first["id"])
+
+    await stop_following(mesh)
+    await mesh.sql.execute("DELETE FROM looks WHERE name = 'new_jobs'")
+    await follower.look()
+    mesh.airbyte.finish_job(first["id"])
+    second = mesh.airbyte.start_job(connection["airbyte_connection_id"])
+    second["createdAt"] -= 600
+    await follower.look()
+
+    await job_of(mesh, second["id"])
+
+
+@pytest.mark.parametrize("error", [UpstreamForbidden, UpstreamMissing, UpstreamUnknown])
+async def test_a_job_whose_connection_airbyte_does_not_know_either_ends(
+    mesh: Mesh, follower: JobFollower, monkeypatch: pytest.MonkeyPatch, error: type[Upstream]
+) -> None:
+    """It is not among the running jobs, and Airbyte itself refuses to list the connection's."""
+    connection = await mesh.onboard()
+    lost = mesh.airbyte.start_job(connection["airbyte_connection_id"])
+    await job_of(mesh, lost["id"])
+    await stop_following(mesh)
+    del mesh.airbyte.jobs[lost["id"]]
+    refused = error("Airbyte answered jobs/list.")
+    refused.is_over = True
+
+    async def refuse(*_: object, **__: object) -> list[Job]:
+        raise refused
+
+    monkeypatch.setattr(AirbyteClient, "list_jobs", refuse)
+    await follower.look()
+    await asyncio.sleep(LOST_AFTER.total_seconds())
+    await follower.look()
+
+    assert (await job_of(mesh, lost["id"]))["failure_code"] == "job_lost"
 
 
 async def test_airbyte_being_away_loses_no_job(mesh: Mesh, follower: JobFollower) -> None:
