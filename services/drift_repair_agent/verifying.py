@@ -19,6 +19,9 @@ log = logs.get(__name__)
 SCHEMA_REASONS: Final = frozenset({"refresh_schema", "config_error", "system_error"})
 """Airbyte's failure types that a catalog can be the reason of; of the others it cannot be."""
 
+_READING_JOBS: Final = frozenset({"sync", "refresh"})
+"""What a job does that reads data by the catalog; one that clears data proves nothing about it."""
+
 
 class StillRunning(AamError):
     """The sync that is waited for has not ended."""
@@ -80,9 +83,9 @@ class Verifying:
         raise StillRunning(f"Job {job_id} runs.")
 
     async def _running(self, repair: Repair, running: SyncRunning) -> UUID | None:
-        """The job that runs, if it began with what is to be verified."""
-        found = running.members.get("job_id")
-        if not isinstance(found, str):
+        """The job that runs, if it reads data and began with what is to be verified."""
+        found, kind = running.members.get("job_id"), running.members.get("job_kind", "sync")
+        if not isinstance(found, str) or kind not in _READING_JOBS:
             return None
         async with self._db.read() as session:
             job = await session.get(JobHistory, UUID(found))

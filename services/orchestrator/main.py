@@ -249,7 +249,8 @@ async def discover(
 async def sync(connection_id: UUID, service: Service, key: GivenKey, wait: Wait) -> Response:
     """Have Airbyte move the data now; the job is followed to its end in /jobs.
 
-    409 `sync_running` names the job that runs already, as `job_id` and `airbyte_job_id`. Without a
+    409 `sync_running` names the job that runs already, as `job_id` and `airbyte_job_id`, and what
+    it does as `job_kind`: a `sync`, `refresh`, `clear` or `reset_connection`. Without a
     `job_id` nobody knows yet whether the job started: the operation finds out.
     """
     return answered(await service.sync(connection_id, key=key, wait=wait))

@@ -291,7 +291,12 @@ class Orchestrator:
                 started_by=JobStarter.AIRBYTE,
                 started_at=job.created_at,
             )
-        raise _sync_running(connection_id, known.id, known.airbyte_job_id)
+        raise SyncRunning(
+            f"A {job.config_type} of connection {connection_id} runs already.",
+            job_id=known.id,
+            airbyte_job_id=known.airbyte_job_id,
+            job_kind=job.config_type,
+        )
 
     async def diff(self, connection_id: UUID, from_version: int, to_version: int) -> Difference:
         """What changed between two catalog versions, in the source's schema and in the settings.
@@ -391,11 +396,3 @@ def _schedule(order: Onboard) -> Schedule | None:
     if isinstance(order.schedule, Cron):
         return Schedule(cron=order.schedule.cron, time_zone=order.schedule.time_zone)
     return Schedule(units=order.schedule.units, time_unit=order.schedule.time_unit)
-
-
-def _sync_running(connection_id: UUID, job_id: UUID, airbyte_job_id: int) -> SyncRunning:
-    return SyncRunning(
-        f"A sync of connection {connection_id} runs already.",
-        job_id=job_id,
-        airbyte_job_id=airbyte_job_id,
-    )

@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from shared.peers import Orchestrator
 from tests.integration.applying import held, seen
 from tests.integration.conftest import Mesh
 from tests.integration.drifting import ACCOUNT, drift, offering, planned, post, repairs_until
@@ -148,6 +149,34 @@ async def test_a_sync_that_succeeds_verifies_the_repair(mesh: Mesh) -> None:
     recorded = await mesh.sql.fetchrow("SELECT id, catalog_version FROM job_history")
     assert recorded is not None
     assert (str(recorded["id"]), recorded["catalog_version"]) == (repair["job_id"], 2)
+
+
+@pytest.mark.parametrize("kind", ["clear", "reset_connection"])
+async def test_a_job_that_only_clears_data_verifies_nothing(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """It reads no data by the new catalog: its end is awaited, and then a sync begins."""
+    connection = await mesh.onboard()
+    await put(mesh, connection, {"verify": "sync"})
+    sync = Orchestrator.sync
+
+    async def beside(self: Orchestrator, connection_id: UUID, *, key: str) -> UUID:
+        if not mesh.airbyte.jobs:
+            mesh.airbyte.start_job(connection["airbyte_connection_id"], kind)
+        return await sync(self, connection_id, key=key)
+
+    monkeypatch.setattr(Orchestrator, "sync", beside)
+    await drift(mesh, connection, offering(MORE))
+    clearing = await synced(mesh, connection)
+    await until(lambda: len(mesh.airbyte.called("connections/status")) > 1)
+    mesh.airbyte.finish_job(clearing)
+
+    await until(lambda: len(mesh.airbyte.jobs) == 2)
+    (repair,) = await repairs_until(mesh, connection, ["verifying"])
+    mesh.airbyte.finish_job(clearing + 1)
+    (repair,) = await repairs_until(mesh, connection, ["applied"])
+    number = "SELECT airbyte_job_id FROM job_history WHERE id = $1"
+    assert await mesh.sql.fetchval(number, UUID(repair["job_id"])) == clearing + 1
 
 
 @pytest.mark.parametrize("reason", ["config_error", "system_error", "refresh_schema"])
