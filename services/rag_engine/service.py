@@ -101,6 +101,8 @@ class RagEngine:
                 session,
                 source_type=order.source_type,
                 entity=order.entity,
+                stream=_stream_name(order.entity, order.stream),
+                connection_id=order.connection_id,
                 removed=[_text(element.path) for element in order.removed],
                 # What similar names became says little: of a large question, some names will do.
                 names=names[:_MOST_NAMES],

@@ -70,11 +70,17 @@ async def decisions_about(
     *,
     source_type: str,
     entity: str,
+    stream: str,
+    connection_id: UUID | None,
     removed: Collection[str],
     names: Sequence[str],
     limit: int,
 ) -> Sequence[Decided]:
     """The decisions for a source type about these paths, and about names like these; newest first.
+
+    Where there are more than `limit`, those about these paths of `stream` are left out last, and of
+    those the connection's own, and those for every connection. `stream` is empty where streams
+    themselves are asked about.
 
     `removed` are paths as JSON text, `names` last parts of paths on either side. Names are compared
     with those of the newest 500 decisions, by pg_trgm; where that is not installed, only equal
@@ -83,6 +89,8 @@ async def decisions_about(
     parameters = {
         "source_type": source_type,
         "entity": entity,
+        "stream": stream,
+        "connection": connection_id,
         "removed": list(removed),
         "names": list(names),
         "limit": limit,
@@ -100,20 +108,34 @@ _ABOUT = """
         WHERE source_type = :source_type AND entity = :entity
     ), newest AS (SELECT * FROM of_type ORDER BY created_at DESC, id DESC LIMIT 500)
     SELECT entity, namespace, stream, removed::text, became::text, verdict, connection_id FROM (
-        SELECT * FROM of_type WHERE removed = ANY(CAST(CAST(:removed AS text[]) AS jsonb[]))
-        UNION
-        SELECT * FROM newest WHERE {alike}
-    ) about
-    ORDER BY created_at DESC, id DESC LIMIT :limit
+        SELECT * FROM (
+            SELECT * FROM of_type WHERE removed = ANY({removed})
+            UNION
+            SELECT * FROM newest WHERE {alike}
+        ) about
+        ORDER BY
+            (removed = ANY({removed}) AND CAST(:stream AS text) IN ('', stream)) DESC,
+            coalesce(connection_id = CAST(:connection AS uuid), connection_id IS NULL) DESC,
+            created_at DESC, id DESC
+        LIMIT :limit
+    ) kept
+    ORDER BY created_at DESC, id DESC
 """
+_REMOVED = "CAST(CAST(:removed AS text[]) AS jsonb[])"
 _NAMES = "CAST(:names AS text[])"
-_EQUAL = text(_ABOUT.format(alike=f"removed->>-1 = ANY({_NAMES}) OR became->>-1 = ANY({_NAMES})"))
+_EQUAL = text(
+    _ABOUT.format(
+        removed=_REMOVED,
+        alike=f"removed->>-1 = ANY({_NAMES}) OR became->>-1 = ANY({_NAMES})",
+    )
+)
 # Low, since one word in common is enough to look: `created_on`, `modified_on`.
 _JOINED = f"array_to_string({_NAMES}, ' ')"
 _SIMILAR = text(
     _ABOUT.format(
+        removed=_REMOVED,
         alike=f"word_similarity(removed->>-1, {_JOINED}) >= 0.3"
-        f" OR word_similarity(became->>-1, {_JOINED}) >= 0.3"
+        f" OR word_similarity(became->>-1, {_JOINED}) >= 0.3",
     )
 )
 

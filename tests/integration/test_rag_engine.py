@@ -372,6 +372,28 @@ async def test_an_old_decision_is_found_among_many(rag: httpx.AsyncClient, sql: 
     assert (await suggested(rag, asked))[0]["more_than_names"] is True
 
 
+async def test_a_connections_own_decision_is_found_among_those_of_many(
+    rag: httpx.AsyncClient, sql: Sql
+) -> None:
+    """However many connections, and other streams, had a field of that name decided since."""
+    here = str(uuid4())
+    rejected = decision("icon", "emoji", verdict="rejected", connection_id=here)
+    await learned(rag, rejected)
+    await sql.execute("""
+        INSERT INTO knowledge
+            (id, source_type, entity, stream, removed, became, verdict, decided_by, connection_id)
+        SELECT gen_random_uuid(), 'Salesforce', 'field',
+            CASE WHEN n % 2 = 0 THEN 'orders' ELSE 'users' END, '["icon"]', '["emoji"]',
+            'accepted', 'ada@example.com', gen_random_uuid()
+        FROM generate_series(1, 2500) n
+    """)
+    asked = question({"icon": NUMBER}, {"emoji": NUMBER}, connection_id=here)
+
+    assert await suggested(rag, asked) == []
+    elsewhere = await suggested(rag, {**asked, "connection_id": str(uuid4())})
+    assert elsewhere[0]["more_than_names"] is True
+
+
 # What is refused
 
 
