@@ -20,6 +20,7 @@ NOTHING = msgspec.Raw(b"null")
 """What is absent; `Raw | None` would take nothing but null."""
 NO_STREAMS = b'{"streams":[]}'
 
+JobId = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 EpochSeconds = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799)]
 """A moment before the year 10000: milliseconds are no answer."""
 
@@ -455,7 +456,7 @@ class _Stats(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class _JobRead(msgspec.Struct, frozen=True, rename="camel"):
-    id: int
+    id: JobId
     config_type: str
     config_id: str
     created_at: EpochSeconds
@@ -484,22 +485,22 @@ class JobInfo(msgspec.Struct, frozen=True):
     """Answer of jobs/get*, jobs/cancel and connections/sync; jobs/get_light has no attempts."""
 
     job: _JobRead
-    attempts: list[_AttemptInfo] = []
+    attempts: list[_AttemptInfo] | None = None
 
     def told(self) -> Job:
         """In AAM's words."""
-        return _job(self.job, [info.attempt for info in self.attempts])
+        return _job(self.job, [info.attempt for info in self.attempts or ()])
 
 
 class JobWithAttempts(msgspec.Struct, frozen=True):
     """One of jobs/list, whose attempts are bare."""
 
     job: _JobRead
-    attempts: list[_AttemptRead] = []
+    attempts: list[_AttemptRead] | None = None
 
     def told(self) -> Job:
         """In AAM's words."""
-        return _job(self.job, self.attempts)
+        return _job(self.job, self.attempts or ())
 
 
 class Jobs(msgspec.Struct, frozen=True):

@@ -296,6 +296,33 @@ async def test_a_lost_sync_is_not_started_twice(
     assert [job.id for job in await client.list_jobs(connection_id, limit=1)] == [1]
 
 
+async def test_jobs_without_attempts_and_with_impossible_ids(
+    airbyte: AirbyteServer, client: AirbyteClient
+) -> None:
+    """No attempts may be null; an id that the registry cannot hold spoils no other job."""
+    connection_id = await connection_of(airbyte, client)
+    jobs = [
+        {
+            "job": {
+                "id": id_,
+                "configType": "sync",
+                "configId": str(connection_id),
+                "createdAt": 1,
+                "updatedAt": 1,
+                "status": "pending",
+            },
+            "attempts": None,
+        }
+        for id_ in (2**31 + 1, 2**63)
+    ]
+    airbyte.answer("jobs/list", {"jobs": jobs, "totalJobCount": 2}, status=200)
+    (listed,) = await client.list_jobs(connection_id, limit=5)
+    assert (listed.id, listed.attempts, listed.ended) == (2**31 + 1, 0, False)
+
+    airbyte.answer("jobs/get_without_logs", jobs[0], status=200)
+    assert await client.get_job(listed.id) == listed
+
+
 async def test_a_job_is_cancelled(airbyte: AirbyteServer, client: AirbyteClient) -> None:
     """And then it has ended."""
     connection_id = await connection_of(airbyte, client)
