@@ -34,7 +34,6 @@ from shared.errors import (
 from shared.models import Connection, ConnectionStatus
 
 _MAX_TOLD: Final = 50
-_SYNCING: Final = frozenset({"running", "queued"})
 
 
 async def readable(
@@ -135,7 +134,7 @@ async def expect_no_sync(
     except (UpstreamUnreachable, UpstreamUnknown, UpstreamConflict, UpstreamDenied) as error:
         raise Unavailable(f"{error.detail} Nothing was recorded.", code=error.code) from None
     for status in statuses:
-        if status.status in _SYNCING:
+        if status.is_working:
             raise SyncRunning(
                 f"A sync of connection {connection_id} runs: apply the catalog at its end.",
                 airbyte_job_id=status.active_job_id,

@@ -269,9 +269,8 @@ class Orchestrator:
         try:
             statuses = await self._airbyte.connection_statuses([airbyte_connection_id])
             status = statuses[0].status if statuses else None
-            if status not in _BUSY:
-                newest = []
-            else:
+            newest = []
+            if statuses and statuses[0].is_working:
                 newest = await self._airbyte.list_jobs(airbyte_connection_id, limit=5)
         except _AWAY as error:
             raise _nothing_recorded(error) from None
@@ -346,7 +345,6 @@ class Orchestrator:
         return await self._operations.outcome(begun, wait=wait)
 
 
-_BUSY = frozenset({"running", "queued"})
 _AWAY = (UpstreamUnreachable, UpstreamUnknown, UpstreamConflict)
 
 

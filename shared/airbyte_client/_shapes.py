@@ -140,6 +140,14 @@ class ConnectionStatus(msgspec.Struct, frozen=True):
     active_job_id: int | None
     last_job_id: int | None
 
+    @property
+    def is_working(self) -> bool:
+        """Whether a job runs or waits for its turn, also by a word that is newer than AAM."""
+        return self.status in _WORKING or self.active_job_id is not None
+
+
+_WORKING = frozenset({"running", "queued"})
+
 
 class Job(msgspec.Struct, frozen=True):
     """One run of a connection; records and bytes are what was committed, None while unknown."""

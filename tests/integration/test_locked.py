@@ -103,3 +103,24 @@ async def test_a_heal_that_ends_a_breaking_change_leaves_it_locked(mesh: Mesh) -
     await repairs_until(mesh, connection, ["applied"])
     held = upstream(mesh, connection)
     assert (held["status"], held["breakingChange"]) == ("locked", False)
+
+
+async def test_no_catalog_is_applied_beside_a_job_in_a_newer_state(mesh: Mesh) -> None:
+    """Airbyte says that a job is under way, by a word that AAM does not know."""
+    connection = await mesh.onboard()
+    job = mesh.airbyte.start_job(connection["airbyte_connection_id"])
+    busy = {
+        "connectionId": connection["airbyte_connection_id"],
+        "connectionSyncStatus": "compacting",
+        "activeJob": job,
+    }
+    mesh.airbyte.answer("connections/status", [busy], status=200, times=None)
+    order = (await mesh.orchestrator.post(f"/connections/{connection['id']}/discover")).json()
+    order["sync_catalog"]["streams"].pop()
+
+    status, refused = await post(mesh, "/repair/apply_new_catalog", order)
+    answer = await mesh.orchestrator.post(f"/connections/{connection['id']}/sync")
+
+    assert (status, refused["code"]) == (409, "sync_running")
+    assert (answer.status_code, answer.json()["code"]) == (409, "sync_running")
+    assert answer.json()["job_kind"] == "sync"
