@@ -113,6 +113,8 @@ async def _use_everything(client: AirbyteClient, airbyte: AirbyteServer) -> None
     assert (await client.get_job(job.id)).records == 3
     assert [listed.id for listed in await client.list_jobs(connection, limit=5)] == [job.id]
     await client.recent_jobs(datetime.now(UTC))
+    assert (newest := await client.newest_job()) is not None
+    assert newest.id == job.id
     running = await client.trigger_sync(connection)
     assert [job.id for job in await client.running_jobs()] == [running.id]
     assert (await client.cancel_job(running.id)).ended
