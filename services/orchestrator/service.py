@@ -254,18 +254,20 @@ class Orchestrator:
         async with self._db.read() as session:
             row = await registry.find_connection(session, connection_id)
         airbyte_connection_id = _expect_active(row)
-        await self._expect_no_job(connection_id, airbyte_connection_id)
+        newest_job_id = await self._expect_no_job(connection_id, airbyte_connection_id)
+        order = order_for(airbyte_connection_id, newest_job_id=newest_job_id)
 
         async def gate(session: AsyncSession, _operation_id: UUID) -> None:
             _expect_active(await registry.lock_connection(session, connection_id))
 
-        begun = await self._operations.begin(
-            Intent("sync", connection_id, order_for(airbyte_connection_id), key=key), gate
-        )
+        begun = await self._operations.begin(Intent("sync", connection_id, order, key=key), gate)
         return await self._operations.outcome(begun, wait=wait)
 
-    async def _expect_no_job(self, connection_id: UUID, airbyte_connection_id: UUID) -> None:
-        """See that Airbyte would take a sync; a job that somebody else started is followed, too."""
+    async def _expect_no_job(self, connection_id: UUID, airbyte_connection_id: UUID) -> int | None:
+        """See that Airbyte would take a sync; a job that somebody else started is followed, too.
+
+        Returns Airbyte's id of the connection's newest sync, where it says one.
+        """
         try:
             statuses = await self._airbyte.connection_statuses([airbyte_connection_id])
             status = statuses[0].status if statuses else None
@@ -278,7 +280,7 @@ class Orchestrator:
             raise NotActive(f"Connection {connection_id} is not active in Airbyte.")
         job = next((job for job in newest if not job.ended), None)
         if job is None:
-            return
+            return statuses[0].last_job_id if statuses else None
         async with self._db.transaction() as session:
             row = await registry.lock_connection(session, connection_id)
             known = await record_job(

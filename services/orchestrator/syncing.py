@@ -25,6 +25,8 @@ class SyncOrder(msgspec.Struct, frozen=True):
 
     airbyte_connection_id: UUID
     asked_at: datetime
+    newest_job_id: int | None = None
+    """The connection's newest sync before; None where there was none, or Airbyte does not say."""
 
 
 class Syncing:
@@ -54,10 +56,7 @@ class Syncing:
             return {"id": job.id, "status": job.status}
 
         async def look() -> dict[str, Any] | None:
-            since = order.asked_at - _CLOCKS_DIFFER_BY
-            jobs = await self._airbyte.list_jobs(
-                order.airbyte_connection_id, limit=10, created_since=since
-            )
+            jobs = await self._airbyte.list_jobs(order.airbyte_connection_id, limit=10)
             ours = [job for job in jobs if _can_be_ours(job, order)]
             known = await self._known(operation.connection_id, ours)
             ours = [job for job in ours if job.id not in known]
@@ -103,9 +102,17 @@ class Syncing:
 
 
 def _can_be_ours(job: Job, order: SyncOrder) -> bool:
-    return job.config_type == "sync" and job.created_at >= order.asked_at - _CLOCKS_DIFFER_BY
+    """Whether a job is younger than an order: by Airbyte's own ids, which no clock can disturb.
+
+    Only of a connection's first sync is the time compared.
+    """
+    if job.config_type != "sync":
+        return False
+    if order.newest_job_id is not None:
+        return job.id > order.newest_job_id
+    return job.created_at >= order.asked_at - _CLOCKS_DIFFER_BY
 
 
-def order_for(airbyte_connection_id: UUID) -> SyncOrder:
+def order_for(airbyte_connection_id: UUID, *, newest_job_id: int | None) -> SyncOrder:
     """The order to sync a connection now."""
-    return SyncOrder(airbyte_connection_id, datetime.now(UTC))
+    return SyncOrder(airbyte_connection_id, datetime.now(UTC), newest_job_id)

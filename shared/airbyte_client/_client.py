@@ -762,10 +762,8 @@ class AirbyteClient:
         _expect_asked("jobs/get", read.job.id, job_id)
         return read.told()
 
-    async def list_jobs(
-        self, connection_id: UUID, *, limit: int, created_since: datetime | None = None
-    ) -> list[Job]:
-        """The newest jobs of a connection, newest first; only those created since then.
+    async def list_jobs(self, connection_id: UUID, *, limit: int) -> list[Job]:
+        """The newest jobs of a connection, newest first.
 
         Endpoint: POST jobs/list
         Sends:    {"configTypes": [...], "configId": str, "pagination": {...}, "orderBy...": ...}
@@ -774,7 +772,7 @@ class AirbyteClient:
         jobs, _ = await self._jobs(
             0, size=limit, order="DESC", filters={"configId": str(connection_id)}
         )
-        return [job for job in jobs if created_since is None or job.created_at >= created_since]
+        return jobs
 
     async def newest_job(self) -> Job | None:
         """The newest job of any connection of the instance; None where there is none.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
 
+from tests.fakes.airbyte_server import _airbyte
 from tests.integration.conftest import Mesh
 
 
@@ -90,6 +92,24 @@ async def test_a_sync_that_did_not_start_is_started_once(mesh: Mesh, kind: Any) 
 
     assert answer.status_code == 202
     assert list(mesh.airbyte.jobs) == [answer.json()["airbyte_job_id"]]
+
+
+@pytest.mark.parametrize("ahead_s, is_started", [(-600, True), (600, False)])
+async def test_a_clock_that_differs_neither_doubles_nor_loses_a_sync(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch, ahead_s: int, is_started: bool
+) -> None:
+    """The answer is lost: what was started is known by its id, and not by when it was created."""
+    monkeypatch.setattr(_airbyte, "epoch_now", lambda: int(time.time()) + ahead_s)
+    connection = await mesh.onboard()
+    before = mesh.airbyte.start_job(connection["airbyte_connection_id"])
+    mesh.airbyte.finish_job(before["id"])
+    mesh.airbyte.fault("connections/sync", "reset", after_effect=is_started)
+
+    answer = await mesh.orchestrator.post(f"/connections/{connection['id']}/sync")
+
+    assert answer.status_code == 202, answer.text
+    assert answer.json()["airbyte_job_id"] == before["id"] + 1
+    assert len(mesh.airbyte.jobs) == 2
 
 
 async def test_states_that_do_not_allow_it(mesh: Mesh) -> None:
