@@ -81,10 +81,12 @@ class JobFollower:
         How far this has come is told by the creation times that Airbyte gives, so that its clock
         may differ from the registry's; it begins with the newest job that Airbyte has. A job that
         cannot be recorded yet, because its connection is busy, holds it back for `_LONGEST_WAIT`.
+        So does an onboarding, since Airbyte may sync its connection before AAM has recorded that.
         """
         async with self._db.read() as session:
             since = await registry.seen_until(session, _LOOK)
             began = await registry.now(session)
+            is_onboarding = await registry.is_onboarding(session)
         if since is None:
             newest = await self._airbyte.newest_job()
             since = began - _BEFORE_ANY_JOB if newest is None else min(began, newest.created_at)
@@ -107,6 +109,8 @@ class JobFollower:
             fields=lambda item: {"connection": str(item[1]), "id": item[0].id},
         )
         waiting = [outcome.item[0].created_at for outcome in outcomes if not outcome.result]
+        if is_onboarding:
+            waiting.append(since)
         until = max(min([seen, *waiting]), seen - _LONGEST_WAIT)
         async with self._db.transaction() as session:
             await registry.see_until(session, _LOOK, until)

@@ -60,6 +60,18 @@ _IS_BUSY = text("""
 """)
 
 
+async def is_onboarding(session: AsyncSession) -> bool:
+    """Whether a connection is being made, which Airbyte may have, and the registry not yet."""
+    return bool(await session.scalar(_IS_ONBOARDING))
+
+
+_IS_ONBOARDING = text("""
+    SELECT EXISTS (
+        SELECT FROM operations WHERE kind = 'onboard' AND status IN ('running', 'undoing')
+    )
+""")
+
+
 async def now(session: AsyncSession) -> datetime:
     """The registry's own clock."""
     return (await session.execute(select(func.now()))).scalar_one()

@@ -199,6 +199,42 @@ async def test_a_sync_of_airbytes_is_recorded_after_hours(
     assert [row["airbyte_job_id"] for row in ids] == [missed["id"], later["id"]]
 
 
+async def test_a_sync_that_begins_before_its_connection_is_recorded_is_found(
+    mesh: Mesh, follower: JobFollower
+) -> None:
+    """The answer to its creation was lost, and Airbyte's scheduler was faster than the look."""
+    connection = await mesh.onboard()
+    (other,) = await add_connections(mesh, connection, 1)
+    await stop_following(mesh)
+    await mesh.sql.execute("UPDATE looks SET seen_until = now() - interval '4 minutes'")
+    id_ = UUID(connection["id"])
+    await mesh.sql.execute(
+        "UPDATE connections SET airbyte_connection_id = NULL, status = 'PENDING' WHERE id = $1", id_
+    )
+    await mesh.sql.execute(
+        "INSERT INTO operations (id, kind, connection_id, status, request, step, lease_until,"
+        " deadline, request_id) VALUES ($1, 'onboard', $2, 'running', '{}', 'connection',"
+        " now() + interval '1 hour', now() + interval '1 hour', '')",
+        uuid4(),
+        id_,
+    )
+    early = mesh.airbyte.start_job(connection["airbyte_connection_id"])
+    early["createdAt"] -= 150
+    later = mesh.airbyte.start_job(other)
+
+    await follower.look()
+    await mesh.sql.execute("DELETE FROM operations WHERE status = 'running'")
+    await mesh.sql.execute(
+        "UPDATE connections SET airbyte_connection_id = $2, status = 'ACTIVE' WHERE id = $1",
+        id_,
+        UUID(connection["airbyte_connection_id"]),
+    )
+    await follower.look()
+
+    ids = await mesh.sql.fetch("SELECT airbyte_job_id FROM job_history ORDER BY 1")
+    assert [row["airbyte_job_id"] for row in ids] == [early["id"], later["id"]]
+
+
 async def test_an_airbyte_whose_clock_is_behind_loses_no_sync(
     mesh: Mesh, follower: JobFollower
 ) -> None:
