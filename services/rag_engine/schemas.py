@@ -12,6 +12,14 @@ Relation: TypeAlias = Literal["equal", "related", "clashing"]
 _TIMES = frozenset({"date", "date-time"})
 _NUMBERS = frozenset({"integer", "number"})
 _DEPTH = 8
+_OF_VALUES = {
+    bool: "boolean",
+    int: "integer",
+    float: "number",
+    str: "string",
+    list: "array",
+    dict: "object",
+}
 
 _EARLIER = ("renamed_from", "x-renamed-from", "aliases", "x-aliases", "x-former-names")
 _LATER = ("renamed_to", "x-renamed-to")
@@ -47,6 +55,9 @@ def kinds(schema: Schema, *, depth: int = 0) -> frozenset[str]:
             found.add(str(basic))
     if not found:
         found = {"object"} if members(schema) else {"array"} if "items" in schema else set()
+    if not found:
+        named = [schema["const"]] if "const" in schema else _list(schema.get("enum"))
+        found = {_OF_VALUES[type(value)] for value in named if type(value) in _OF_VALUES}
     return frozenset(found - {"null"})
 
 

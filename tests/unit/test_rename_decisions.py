@@ -109,6 +109,9 @@ def test_a_suggestion_tells_its_rival_and_whether_the_types_clash() -> None:
     assert only(became("meta", "metadata")).rival == 0
     assert only(became("meta", "metadata")).types_clash is False
     assert only(became("is_active", [element("isActive", NUMBER)])).types_clash is True
+    for values in ({"enum": ["on", "off", None]}, {"const": "on"}):
+        answer = became([element("is_active", values)], [element("isActive", YES_NO)])
+        assert only(answer).types_clash is True
 
 
 def test_a_similar_decision_helps_a_little() -> None:
