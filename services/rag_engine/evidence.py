@@ -106,9 +106,16 @@ class Element:
         """The types of its values."""
         return schemas.kinds(self.schema)
 
+    @cached_property
+    def item_kinds(self) -> frozenset[str]:
+        """The types of the items, where it is an array that states them."""
+        return schemas.item_kinds(self.schema)
+
     @property
     def type_in_words(self) -> str:
         """The types for people."""
+        if self.kinds == {"array"} and self.item_kinds:
+            return f"array of {' or '.join(sorted(self.item_kinds))}"
         return " or ".join(sorted(self.kinds)) or "of no stated type"
 
     @cached_property

@@ -224,10 +224,16 @@ def _alike(
 
 
 def _relations(removed: Sequence[Element], added: Sequence[Element]) -> NDArray[np.int8]:
-    sides = [[element.kinds for element in side] for side in (removed, added)]
+    sides = [[(element.kinds, element.item_kinds) for element in side] for side in (removed, added)]
     distinct = [list(dict.fromkeys(side)) for side in sides]
     table = np.array(
-        [[_RELATIONS.index(schemas.relation(a, b)) for b in distinct[1]] for a in distinct[0]],
+        [
+            [
+                _RELATIONS.index(schemas.relation(one[0], other[0], items=(one[1], other[1])))
+                for other in distinct[1]
+            ]
+            for one in distinct[0]
+        ],
         dtype=np.int8,
     )
     places = [{kinds: n for n, kinds in enumerate(side)} for side in distinct]

@@ -61,11 +61,26 @@ def kinds(schema: Schema, *, depth: int = 0) -> frozenset[str]:
     return frozenset(found - {"null"})
 
 
-def relation(before: frozenset[str], after: frozenset[str]) -> Relation:
+def item_kinds(schema: Schema) -> frozenset[str]:
+    """The types that the items of an array may have; empty: not said, or no array."""
+    items = schema.get("items")
+    each = [items] if isinstance(items, Mapping) else _list(items)
+    return frozenset(kind for one in each if isinstance(one, Mapping) for kind in kinds(one))
+
+
+def relation(
+    before: frozenset[str],
+    after: frozenset[str],
+    *,
+    items: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset()),
+) -> Relation:
     """Whether values of one type can be values of the other; what is not said clashes with nothing.
 
     Related are integers and numbers, dates and times of dates, and types that share one of several.
+    `items` are the types within arrays of either: arrays of what clashes clash.
     """
+    if before & after == {"array"} and relation(*items) == "clashing":
+        return "clashing"
     if before == after:
         return "equal"
     if not before or not after or before & after:

@@ -112,6 +112,10 @@ def test_a_suggestion_tells_its_rival_and_whether_the_types_clash() -> None:
     for values in ({"enum": ["on", "off", None]}, {"const": "on"}):
         answer = became([element("is_active", values)], [element("isActive", YES_NO)])
         assert only(answer).types_clash is True
+    for item, is_clash in (({"type": "integer"}, True), ({"type": ["string", "null"]}, False)):
+        tags, labels = ({"type": "array", "items": one} for one in (TEXT, item))
+        answer = became([element("tags", tags)], [element("tags_all", labels)])
+        assert only(answer).types_clash is is_clash
 
 
 def test_a_similar_decision_helps_a_little() -> None:
