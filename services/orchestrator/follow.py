@@ -16,7 +16,7 @@ from services.orchestrator.jobs import record_job
 from shared import batches, events, logs, registry
 from shared.airbyte_client import AirbyteClient, Job
 from shared.database import Database
-from shared.errors import AamError, Unavailable, Upstream
+from shared.errors import AamError, Unavailable, Upstream, UpstreamDenied, UpstreamForbidden
 from shared.events import EventType
 from shared.models import JobHistory, JobStarter
 from shared.registry import RunningJob
@@ -183,7 +183,10 @@ class JobFollower:
         try:
             newest = await self._airbyte.list_jobs(row.airbyte_connection_id, limit=_LISTED_JOBS)
         except Upstream as error:
-            if not error.is_over:
+            is_about_the_login = isinstance(error, UpstreamDenied) and not isinstance(
+                error, UpstreamForbidden
+            )
+            if is_about_the_login or not error.is_over:
                 raise
             return None
         return next((job for job in newest if job.id == row.airbyte_job_id), None)

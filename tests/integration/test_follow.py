@@ -15,7 +15,13 @@ from services.orchestrator import follow
 from services.orchestrator.follow import JobFollower
 from shared.airbyte_client import AirbyteClient, Job
 from shared.database import Database
-from shared.errors import Upstream, UpstreamForbidden, UpstreamMissing, UpstreamUnknown
+from shared.errors import (
+    Upstream,
+    UpstreamDenied,
+    UpstreamForbidden,
+    UpstreamMissing,
+    UpstreamUnknown,
+)
 from tests.integration.conftest import Mesh
 
 pytestmark = pytest.mark.exact
@@ -277,6 +283,30 @@ async def test_a_job_whose_connection_airbyte_does_not_know_either_ends(
     await follower.look()
 
     assert (await job_of(mesh, lost["id"]))["failure_code"] == "job_lost"
+
+
+async def test_a_refused_login_loses_no_job(
+    mesh: Mesh, follower: JobFollower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says nothing about the job, though Airbyte itself has signed it."""
+    connection = await mesh.onboard()
+    job = mesh.airbyte.start_job(connection["airbyte_connection_id"])
+    await job_of(mesh, job["id"])
+    await stop_following(mesh)
+    mesh.airbyte.finish_job(job["id"])
+    refused = UpstreamDenied("Airbyte does not take AAM's login.")
+    refused.is_over = True
+
+    async def refuse(*_: object, **__: object) -> Job:
+        raise refused
+
+    monkeypatch.setattr(AirbyteClient, "get_job", refuse)
+    monkeypatch.setattr(AirbyteClient, "list_jobs", refuse)
+    await follower.look()
+    await asyncio.sleep(LOST_AFTER.total_seconds())
+    await follower.look()
+
+    assert (await job_of(mesh, job["id"]))["ended_at"] is None
 
 
 async def test_airbyte_being_away_loses_no_job(mesh: Mesh, follower: JobFollower) -> None:
