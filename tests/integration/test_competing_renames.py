@@ -6,6 +6,8 @@ import asyncio
 from typing import Any
 from uuid import UUID, uuid4
 
+from tests.fakes.airbyte_server import catalog, stream
+from tests.integration.applying import held
 from tests.integration.conftest import Mesh
 from tests.integration.drifting import drift, offering, repairs_until
 from tests.integration.repairing import approve, fields, proposal
@@ -94,3 +96,21 @@ async def test_a_new_field_that_waits_may_be_named(mesh: Mesh) -> None:
     applied, _ = await repairs_until(mesh, connection, ["applied", "superseded"])
     assert applied["id"] == decided["id"]
     assert fields(mesh, connection) == {"Id", "Fax_Consent__c", "SystemModstamp"}
+
+
+async def test_a_named_stream_goes_before_a_suggested_one(mesh: Mesh) -> None:
+    """The same for streams: what is suggested for the other one is a removal."""
+    person = {"Id": "string", "Email": "string", "First": "string", "Last": "string"}
+    account = stream("Account", {"Id": "string", "Name": "string"})
+    mesh.airbyte.offers(catalog(account, stream("Person", person), stream("Human", person)))
+    connection = await mesh.onboard(streams=["Account", "Person", "Human"])
+    offered = catalog(account, stream("Persons", person))
+    repair = await proposal(mesh, connection, offered)
+    gone = {one["stream"]["name"]: one for one in repair["changes"]}
+    assert gone["Person"]["suggestion"]["became"] == ["Persons"]
+
+    choices = {gone["Human"]["id"]: {"became": ["Persons"]}}
+    status, decided = await approve(mesh, repair, choices=choices)
+
+    assert (status, decided["state"]) == (200, "applied"), decided
+    assert set(held(mesh, connection)) == {"Account", "Persons"}
