@@ -29,6 +29,7 @@ AamError
 │   │   ├── UpstreamTimeout
 │   │   └── UpstreamNotAirbyte 502 something that is not Airbyte answered
 │   └── UpstreamUnreachable  503   the request was never sent
+│       ├── UpstreamNoTls          there is no TLS, or no valid certificate
 │       └── UpstreamNoToken        Airbyte's token endpoint fails
 ├── UpstreamMismatch         502   Airbyte said yes and holds something else
 └── Unavailable              503   nothing was recorded: retry freely
@@ -335,6 +336,13 @@ class UpstreamUnreachable(Upstream):
     title = "Upstream unreachable"
     code = "upstream_unreachable"
     retryable = True
+
+
+class UpstreamNoTls(UpstreamUnreachable):
+    """The address is https, and no TLS connection could be opened there: nothing was sent."""
+
+    title = "No TLS upstream"
+    code = "upstream_tls_failed"
 
 
 class UpstreamNoToken(UpstreamUnreachable):

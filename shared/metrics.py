@@ -192,6 +192,7 @@ _UPSTREAM: Final = (
     "upstream_not_airbyte",
     "upstream_rejected",
     "upstream_timeout",
+    "upstream_tls_failed",
     "upstream_token_endpoint",
     "upstream_unknown",
     "upstream_unreachable",

@@ -24,6 +24,7 @@ from shared.errors import (
     Upstream,
     UpstreamDenied,
     UpstreamNotAirbyte,
+    UpstreamNoTls,
     UpstreamNoToken,
     UpstreamRefused,
 )
@@ -101,7 +102,7 @@ async def _wait_for_airbyte(settings: SetupSettings, client: AirbyteClient) -> I
                 instance = await client.instance()
                 await client.health()
                 return instance
-        except (UpstreamDenied, UpstreamNoToken):
+        except (UpstreamDenied, UpstreamNoToken, UpstreamNoTls):
             raise
         except (UpstreamNotAirbyte, UpstreamRefused) as error:
             raise SetupFailed(f"AIRBYTE_API_URL is wrong. {error.detail}") from None

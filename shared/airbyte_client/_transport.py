@@ -35,6 +35,7 @@ from shared.errors import (
     UpstreamLoginOff,
     UpstreamMissing,
     UpstreamNotAirbyte,
+    UpstreamNoTls,
     UpstreamNoToken,
     UpstreamRefused,
     UpstreamTimeout,
@@ -168,6 +169,8 @@ class ClientCredentials(Credentials):
                 repeat=True,
                 anonymous=True,
             )
+        except UpstreamNoTls as error:
+            failure = error
         except UpstreamUnreachable:
             failure = UpstreamUnreachable(
                 "Airbyte cannot be reached for a token, so the call was not sent."
@@ -448,11 +451,31 @@ class Transport:
             return _PASSING[status](
                 f"{path} was answered with {status} and {body.kind} by something before Airbyte."
             )
-        what = "a redirection" if 300 <= status < 400 else body.kind
+        is_redirection = 300 <= status < 400
+        what = "a redirection" if is_redirection else body.kind
+        begins = ""
+        if is_redirection and self._base.startswith("http:"):
+            begins = ", and begins with https where its server asks for TLS"
         failure = UpstreamNotAirbyte(
             f"{path} was answered with {status} and {what}, which is no answer of Airbyte's "
             "Configuration API: it came from a gateway, a login page, or another server than "
-            "AIRBYTE_API_URL should lead to. That URL ends with /api/v1."
+            f"AIRBYTE_API_URL should lead to. That URL ends with /api/v1{begins}."
+        )
+        failure.retryable = self._has_met_airbyte
+        return failure
+
+    def _not_sent(self, path: str, error: BaseException) -> Upstream:
+        """The error of a connection that could not be opened; waiting does not help without TLS."""
+        tls_error = _caused_by(error, aiohttp.ClientSSLError)
+        if tls_error is None:
+            return UpstreamUnreachable(f"Airbyte cannot be reached; {path} was not sent.")
+        is_untrusted = isinstance(tls_error, aiohttp.ClientConnectorCertificateError)
+        failure = UpstreamNoTls(
+            f"Airbyte's certificate is not valid, or not for the host of AIRBYTE_API_URL; {path} "
+            "was not sent. SSL_CERT_FILE names the authorities of your own."
+            if is_untrusted
+            else f"AIRBYTE_API_URL begins with https, and its server does not speak TLS; {path} "
+            "was not sent."
         )
         failure.retryable = self._has_met_airbyte
         return failure
@@ -483,7 +506,7 @@ class Transport:
                 await response.aclose()
         except (httpx.HTTPError, aiohttp.ClientError, UnicodeError) as error:
             # UnicodeError: the transport stumbles over a reason phrase that is no text.
-            failure = _not_sent(path) if _never_connected(error) else _lost(path)
+            failure = self._not_sent(path, error) if _never_connected(error) else _lost(path, error)
         except Unreadable as error:
             failure = UpstreamUnknown(f"Airbyte's {path} answered with {error}.")
         raise failure
@@ -526,19 +549,22 @@ def _never_connected(error: BaseException) -> bool:
 
     The transport calls a connection that was closed after the request a ConnectTimeout, too.
     """
+    return _caused_by(error, aiohttp.ClientConnectorError) is not None
+
+
+def _caused_by(error: BaseException, kind: type[BaseException]) -> BaseException | None:
     cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, aiohttp.ClientConnectorError):
-            return True
+    while cause is not None and not isinstance(cause, kind):
         cause = cause.__cause__
-    return False
+    return cause
 
 
-def _not_sent(path: str) -> Upstream:
-    return UpstreamUnreachable(f"Airbyte cannot be reached; {path} was not sent.")
-
-
-def _lost(path: str) -> Upstream:
+def _lost(path: str, error: BaseException) -> Upstream:
+    if _caused_by(error, aiohttp.http_exceptions.BadStatusLine) is not None:
+        return UpstreamUnknown(
+            f"{path} was answered with what is no HTTP: AIRBYTE_API_URL leads to another server, "
+            "or to one that takes https alone."
+        )
     return UpstreamUnknown(f"The connection to Airbyte was lost after {path} was sent.")
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+import trustme
 
 from services.orchestrator.airbyte_setup import SetupFailed, SetupSettings, ready_airbyte
 from shared.airbyte_client import AirbyteClient, ClientCredentials
@@ -16,7 +19,9 @@ from shared.errors import (
     AamError,
     UpstreamDenied,
     UpstreamLoginOff,
+    UpstreamNoTls,
     UpstreamNoToken,
+    UpstreamUnknown,
     UpstreamUnreachable,
 )
 from tests.fakes.airbyte_server import WORKSPACE_ID, AirbyteServer, Auth
@@ -205,3 +210,62 @@ async def test_a_wrong_address_with_a_login_is_named_as_one(tmp_path: Path) -> N
         assert len(airbyte.requests) == 2
         with pytest.raises(SetupFailed, match="AIRBYTE_API_URL is wrong"):
             await ready_airbyte(settings_of(airbyte, tmp_path), client)
+
+
+@asynccontextmanager
+async def server_of(
+    answer: bytes, context: ssl.SSLContext | None = None
+) -> AsyncIterator[tuple[int, list[bytes]]]:
+    """A server that gives one answer and hangs up: its port, and the requests that it read."""
+    requests: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        requests.append(await reader.read(1 << 16))
+        writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    async with server:
+        yield server.sockets[0].getsockname()[1], requests
+
+
+async def test_https_at_a_plain_port_is_named(tmp_path: Path) -> None:
+    """Setup does not wait for a TLS that will never be there, and a read asks once."""
+    async with (
+        server_of(b"HTTP/1.1 400 Bad Request\r\n\r\n") as (port, requests),
+        AirbyteServer(auth="none") as airbyte,
+        AirbyteClient(f"https://127.0.0.1:{port}/api/v1", timeout=5) as client,
+    ):
+        with pytest.raises(UpstreamNoTls, match="does not speak TLS") as caught:
+            await client.get_source(uuid4())
+        assert caught.value.__context__ is None
+        assert len(requests) == 1
+        with pytest.raises(UpstreamNoTls, match="AIRBYTE_API_URL"):
+            await ready_airbyte(settings_of(airbyte, tmp_path), client)
+
+
+async def test_a_certificate_that_is_not_trusted_is_named() -> None:
+    """And so is the setting that says whom to trust; with a login, too."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    for credentials in (None, ClientCredentials("id", "secret")):
+        async with (
+            server_of(b"", context) as (port, requests),
+            AirbyteClient(f"https://127.0.0.1:{port}/api/v1", credentials, timeout=5) as client,
+        ):
+            with pytest.raises(UpstreamNoTls, match="certificate is not valid"):
+                await client.get_source(uuid4())
+            assert requests == []
+
+
+async def test_http_at_a_tls_port_is_named() -> None:
+    """By the alert that such servers answer, or by a redirection to https."""
+    alert = b"\x15\x03\x01\x00\x02\x02\x46"
+    moved = b"HTTP/1.1 301 Moved\r\nlocation: https://a.example/\r\ncontent-length: 0\r\n\r\n"
+    for answer in (alert, moved):
+        async with (
+            server_of(answer) as (port, _),
+            AirbyteClient(f"http://127.0.0.1:{port}/api/v1", timeout=5) as client,
+        ):
+            with pytest.raises(UpstreamUnknown, match=r"AIRBYTE_API_URL.*https"):
+                await client.health()
