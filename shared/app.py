@@ -189,7 +189,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        dependencies=[Depends(validation.expect_known_query)],
+        dependencies=[Depends(validation.expect_known)],
         # FastAPI's own would tell on its own terms; ours is shared.telemetry.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 from weakref import WeakKeyDictionary
 
+import msgspec
 from fastapi import Request, params
 from fastapi.dependencies.utils import get_flat_params
 from fastapi.exceptions import RequestValidationError
@@ -22,8 +23,8 @@ from shared.errors import Invalid
 from shared.gate import OPEN
 from shared.input import place
 
-_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
-"""A name that may be repeated: formed as every member's is, and too short for a key."""
+_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_\[\]-]{0,39}")
+"""A name that may be repeated: formed as members' are in any usual style, too short for a key."""
 _TOLD = 3
 """Faults that the sentence names; `fields` has them all."""
 
@@ -127,17 +128,47 @@ def _models(annotation: object) -> Iterator[type[BaseModel]]:
         yield from _models(argument)
 
 
-async def expect_known_query(request: Request) -> None:
-    """See that a request has no query parameter that its route does not read, nor one twice.
+async def expect_known(request: Request) -> None:
+    """See that a request has nothing that its route does not read, and no query parameter twice.
+
+    The members of a body are checked by its model; here is what a route without one is sent.
 
     Raises:
         Invalid: it has; `fields` names each.
     """
-    given = request.query_params
     route = request.scope.get("route")
-    if not given or not isinstance(route, APIRoute) or route.path in OPEN:
+    if not isinstance(route, APIRoute) or route.path in OPEN:
         return
-    known = _query_of(route)
+    fields = _unknown_parameters(request, route)
+    if route.body_field is None and "requestBody" not in (route.openapi_extra or {}):
+        fields += _unread(await request.body(), _query_of(route))
+    if fields:
+        sentences = [field["message"].rstrip(".") for field in fields[:_TOLD]]
+        raise Invalid(f"{'; '.join(sentences)}.".replace("?.", "?"), fields=fields)
+
+
+def _unread(body: bytes, parameters: Mapping[str, bool]) -> list[dict[str, str]]:
+    """What is wrong with the body of a route that takes none; an empty one is no fault."""
+    sent = msgspec.json.decode(body) if body else None
+    if not sent:
+        return []
+    fields = []
+    for name in sent if isinstance(sent, dict) else [""]:
+        word = name if _WORD.fullmatch(name) else ""
+        message = f"Unknown member '{word}': this route takes no body" if word else _NO_BODY
+        if word in parameters:
+            message += f"; '{word}' is a query parameter"
+        field = f"body.{word}" if word else "body"
+        fields.append({"field": field, "type": "extra_forbidden", "message": message})
+    return fields
+
+
+_NO_BODY = "This route takes no body"
+
+
+def _unknown_parameters(request: Request, route: APIRoute) -> list[dict[str, str]]:
+    given = request.query_params
+    known = _query_of(route) if given else {}
     fields = []
     for name in dict.fromkeys(given.keys()):
         if name not in known:
@@ -146,9 +177,7 @@ async def expect_known_query(request: Request) -> None:
         elif not known[name] and len(given.getlist(name)) > 1:
             message = f"Query parameter '{name}' is given more than once"
             fields.append(_told(name, "repeated_parameter", message))
-    if fields:
-        sentences = [field["message"].rstrip(".") for field in fields[:_TOLD]]
-        raise Invalid(f"{'; '.join(sentences)}.".replace("?.", "?"), fields=fields)
+    return fields
 
 
 def _told(name: str, kind: str, message: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
@@ -13,6 +14,7 @@ from shared import access, registry
 from shared.database import Database
 from shared.errors import Invalid
 from shared.jobs import Jobs
+from shared.validation import unknown
 
 
 class Policies:
@@ -54,11 +56,11 @@ class Policies:
             Invalid: the matrix has no such entry, or the order changes nothing at all.
         """
         for entity, whats in order.reactions.items():
-            if entity not in DEFAULT or not DEFAULT[entity].keys() >= whats.keys():
-                known = "; ".join(f"{one}: {', '.join(of)}" for one, of in DEFAULT.items())
-                raise Invalid(
-                    f"The policy has no such entry; it has {known}.", code="unknown_policy_entry"
-                )
+            if entity not in DEFAULT:
+                raise _unknown_entry(["reactions"], entity, list(DEFAULT))
+            for what in whats:
+                if what not in DEFAULT[entity]:
+                    raise _unknown_entry(["reactions", entity], what, list(DEFAULT[entity]))
         told = order.model_dump(mode="json", exclude_unset=True, exclude={"by"})
         async with self._db.transaction() as session:
             row = await registry.lock_connection(session, connection_id)
@@ -91,3 +93,12 @@ class Policies:
             return await registry.setting_history_json(
                 session, "policy", connection_id, limit=limit, after=after
             )
+
+
+def _unknown_entry(place: Sequence[str], name: str, known: Sequence[str]) -> Invalid:
+    shown, message = unknown("policy entry", name, known)
+    if shown:
+        message = f"{message} Known are {', '.join(known)}"
+    field = ".".join(["body", *place, *([shown] if shown else [])])
+    fault = {"field": field, "type": "unknown_policy_entry", "message": message}
+    return Invalid(f"{field}: {message}.", code="unknown_policy_entry", fields=[fault])

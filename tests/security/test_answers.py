@@ -145,6 +145,9 @@ QUERIES = {
     "Status=ACTIVE": "Unknown query parameter 'Status'; did you mean 'status'?",
     "limit=1&limit=2": "Query parameter 'limit' is given more than once.",
     "zzz=1": "Unknown query parameter 'zzz'.",
+    "is-archived=1": "Unknown query parameter 'is-archived'.",
+    "arch-ived=1": "Unknown query parameter 'arch-ived'; did you mean 'archived'?",
+    "limit[]=1": "Unknown query parameter 'limit[]'; did you mean 'limit'?",
     "%00=1": f"Unknown query parameter; {KNOWN}",
     f"{'a' * 41}=1": f"Unknown query parameter; {KNOWN}",
     "limit=0": "query.limit: Input should be greater than or equal to 1.",
@@ -192,6 +195,27 @@ BODIES = [
         {"reaction": {}},
         "reaction",
         "'reactions'?",
+    ),
+    (
+        "drift_repair_agent",
+        f"PUT /connections/{ID}/policy",
+        {"reactions": {"feild": {"added": "apply"}}},
+        "reactions.feild",
+        "did you mean 'field'? Known are stream, field,",
+    ),
+    (
+        "drift_repair_agent",
+        f"PUT /connections/{ID}/policy",
+        {"reactions": {"field": {"add": "apply"}}},
+        "reactions.field.add",
+        "did you mean 'added'? Known are added, removed, renamed",
+    ),
+    (
+        "drift_repair_agent",
+        f"PUT /connections/{ID}/policy",
+        {"reactions": {"field": {"a secret? ": "apply"}}},
+        "reactions.field",
+        "Unknown policy entry; known are added, removed, renamed",
     ),
     ("drift_repair_agent", f"POST /repairs/{ID}/approve", {"choice": {}}, "choice", "'choices'?"),
     (
@@ -243,6 +267,19 @@ BODIES = [
         "beleive",
         "'believe'?",
     ),
+    # These take no body, and would ignore one.
+    (
+        "orchestrator",
+        f"POST /connections/{ID}/discover",
+        {"fresh": True},
+        "fresh",
+        "this route takes no body; 'fresh' is a query parameter",
+    ),
+    ("orchestrator", f"POST /connections/{ID}/sync", {"by": "Ada"}, "by", "takes no body"),
+    ("orchestrator", f"DELETE /connections/{ID}", {"why": "x"}, "why", "takes no body"),
+    ("orchestrator", "GET /connections", {"status": "ACTIVE"}, "status", "is a query parameter"),
+    ("drift_repair_agent", f"POST /connections/{ID}/plan", ["by"], "", "takes no body"),
+    ("drift_repair_agent", f"POST /webhooks/{ID}/test", {"a secret? ": 1}, "", "takes no body"),
     ("rag_engine", "POST /learn", {"verdicts": 1}, "verdicts", "'verdict'?"),
     ("rag_engine", "POST /suggest", {"stream": {"Name": "x"}}, "stream.Name", "'name'?"),
 ]
@@ -267,6 +304,21 @@ async def test_an_unknown_member_is_refused_by_name(
         messages = {one["field"]: one["message"] for one in told["fields"]}
         assert said in messages[f"body.{field}".rstrip(".")], (target, told)
         assert b"secret" not in answer.body
+
+
+async def test_an_empty_body_is_taken_where_none_is_needed(
+    apps: dict[str, FastAPI], caller: Headers
+) -> None:
+    """Many clients send `{}` with every POST."""
+    for body in (b"{}", b"null"):
+        headers = [
+            *caller,
+            ("content-type", "application/json"),
+            ("content-length", str(len(body))),
+        ]
+        path = f"/connections/{ID}/sync"
+        answer = await ask(apps["orchestrator"], "POST", path, headers, body=body)
+        assert answer.status == 404, answer.body
 
 
 async def test_what_may_be_given_twice_is(apps: dict[str, FastAPI], caller: Headers) -> None:
