@@ -64,6 +64,22 @@ def test_what_neither_head_nor_discovery_has_is_refused() -> None:
             catalog.validate(posted, familiar=familiar)
 
 
+def test_what_was_probably_meant_is_said() -> None:
+    """A misspelt setting by the nearest known one, a misplaced one by where it belongs."""
+    for change, message in (
+        ({"config": {**stream("a")["config"], "selectd": False}}, "did you mean 'selected'?"),
+        ({"selected": False}, "'selected' of 'a' belongs into `config`."),
+        ({"confg": {}}, "'confg' of 'a' is no member here."),
+    ):
+        posted = document({**stream("a"), **change})
+        with pytest.raises(InvalidCatalog) as refused:
+            catalog.validate(catalog.parse(posted))
+        assert refused.value.code == "unknown_setting"
+        assert refused.value.problems[0].message.endswith(message)
+        familiar = Familiar.of(catalog.parse(posted).streams)
+        catalog.validate(catalog.parse(posted), familiar=familiar)
+
+
 @pytest.mark.parametrize("newer", NEWER)
 def test_what_one_of_them_has_is_not_refused(newer: Json) -> None:
     """In whatever stream."""

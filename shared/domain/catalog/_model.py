@@ -148,7 +148,11 @@ class ConfiguredStream(msgspec.Struct, frozen=True, eq=False, gc=False):
         config = PAIR.decode(self.raw).config
         if first_byte(config) != b"{":
             return []
-        return [name for name in MEMBERS.decode(config) if name not in _SETTINGS]
+        return [name for name in MEMBERS.decode(config) if name not in SETTINGS]
+
+    def unknown_members(self) -> list[str]:
+        """Members beside `stream` and `config`, which Airbyte would drop in the same way."""
+        return [name for name in MEMBERS.decode(self.raw) if name not in Pair.__struct_fields__]
 
     @property
     def digest(self) -> bytes:
@@ -318,7 +322,7 @@ def digest_of(slice_: Document) -> bytes:
     return blake2b(slice_, digest_size=16).digest()
 
 
-_SETTINGS = frozenset(Config.__struct_encode_fields__) | {
+SETTINGS = frozenset(Config.__struct_encode_fields__) | {
     "minimumGenerationId",
     "generationId",
     "syncId",

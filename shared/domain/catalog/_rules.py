@@ -11,6 +11,7 @@ from msgspec import Raw
 
 from shared.domain.catalog._model import (
     MAX_PROBLEMS,
+    SETTINGS,
     Catalog,
     ConfiguredStream,
     InvalidCatalog,
@@ -22,6 +23,7 @@ from shared.domain.catalog._model import (
     remember,
     shown,
 )
+from shared.domain.nearest import did_you_mean
 from shared.domain.steps import Steps, Stepwise
 
 MAX_BYTES = 10 * 1024 * 1024
@@ -70,7 +72,7 @@ class Familiar(msgspec.Struct, frozen=True):
         reads: set[str] = set()
         writes: set[str] = set()
         for stream in streams:
-            settings.update(stream.unknown_settings())
+            settings.update(stream.unknown_settings(), stream.unknown_members())
             reads |= {stream.config.sync_mode or "", *(stream.stream.supported_sync_modes or ())}
             writes.add(stream.config.destination_sync_mode or "")
         return cls(frozenset(settings), frozenset(reads - {""}), frozenset(writes - {""}))
@@ -173,7 +175,13 @@ class _Check:
             if setting in self._familiar.settings:
                 continue
             place = f"config.{shown(setting)}"
-            yield self._problem("unknown_setting", place, "is no setting that Airbyte knows")
+            meant = did_you_mean(setting, SETTINGS).rstrip(".")
+            what = f"is no setting that Airbyte knows{meant}"
+            yield self._problem("unknown_setting", place, what)
+        for member in self._stream.unknown_members():
+            if member not in self._familiar.settings:
+                belongs = "belongs into `config`" if member in SETTINGS else "is no member here"
+                yield self._problem("unknown_setting", shown(member), belongs)
         yield from self._modes(destination_sync_modes)
         yield from self._cursor()
         yield from self._key()
@@ -268,7 +276,8 @@ class _Check:
 
     def _problem(self, code: str, field: str, what: str) -> Problem:
         place = f"{self._place}.{field}"
-        return Problem(self._stream.id, place, code, f"{place} of {self._stream.id} {what}.")
+        message = f"{place} of {self._stream.id} {what}.".replace("?.", "?")
+        return Problem(self._stream.id, place, code, message)
 
 
 def declared(
