@@ -105,7 +105,8 @@ class Http(HttpToolsProtocol):
                 "detail": detail,
                 "code": code,
                 "request_id": uuid4().hex,
-            }
+            },
+            option=orjson.OPT_APPEND_NEWLINE,
         )
         head = b"content-type: application/problem+json\r\nconnection: close\r\ncontent-length: %d"
         self.transport.write(STATUS_LINE[status] + head % len(body) + b"\r\n\r\n" + body)

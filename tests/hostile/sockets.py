@@ -64,4 +64,5 @@ def expect_refusal(told: bytes, status: int, code: str) -> None:
     assert b"\r\ncontent-type: application/problem+json" in head.lower()
     assert b"\r\nconnection: close" in head.lower()
     assert json.loads(body)["code"] == code
+    assert body.endswith(b"}\n"), told
     assert CANARY.encode() not in told
