@@ -12,7 +12,7 @@ import msgspec
 from services.drift_repair_agent.addresses import is_never_called, written
 from services.drift_repair_agent.delivering import Deliveries
 from services.drift_repair_agent.notifying import body_of_test
-from services.drift_repair_agent.sending import Outcome, Signer
+from services.drift_repair_agent.sending import Outcome, Signer, is_readable
 from shared import access, registry
 from shared.config import is_loopback
 from shared.database import Database
@@ -21,6 +21,8 @@ from shared.models import Webhook, WebhookDelivery
 
 _HOST = re.compile(r"[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]")
 _PLAIN = re.compile(r"[!-~]+")
+_NEVER_RESOLVED = frozenset({"invalid", "onion"})
+"""Top-level names that no name server knows, by RFC 6761 and RFC 7686."""
 
 
 class Receivers:
@@ -126,7 +128,7 @@ def expect_meant(url: str) -> None:
         ValueError: in one sentence, which never quotes the URL.
     """
     parts = _parts(url)
-    host = (parts.hostname or "").rstrip(".")
+    host = (parts.hostname or "").removesuffix(".")
     address = written(host)
     is_here = is_loopback(host) if address is None else address.is_loopback
     if parts.scheme != "https" and not (parts.scheme == "http" and is_here):
@@ -148,7 +150,8 @@ def _is_a_name(host: str) -> bool:
         len(host) <= 253
         and all(0 < len(label) <= 63 and label.strip("-") == label for label in labels)
         and not labels[-1].isdecimal()  # an address that is none: 1.2.3.456
-        and labels[-1].lower() != "invalid"  # of which RFC 6761 says that it never is
+        and labels[-1].lower() not in _NEVER_RESOLVED
+        and all(map(is_readable, labels))
     )
 
 
@@ -168,6 +171,6 @@ def _parts(url: str) -> SplitResult:
         raise ValueError("must be a URL with a host, and a port from 1 to 65535 if any") from None
     place = parts.netloc.rpartition("@")[2]
     host = place if port is None else place.rpartition(":")[0]
-    if port == 0 or not _HOST.fullmatch(host) or not _is_a_name(host.rstrip(".")):
+    if port == 0 or not _HOST.fullmatch(host) or not _is_a_name(host.removesuffix(".")):
         raise ValueError("must be a URL with a host, and a port from 1 to 65535 if any")
     return parts

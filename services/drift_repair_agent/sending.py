@@ -155,6 +155,15 @@ class Sender:
         return Outcome(status=status, code=code, retry_after=retry_after, took=took)
 
 
+def is_readable(label: str) -> bool:
+    """Whether a part of a host's name is plain, or encodes (`xn--…`) one that there may be."""
+    try:
+        httpx.URL(scheme="https", host=label).host  # noqa: B018 - it decodes
+    except (httpx.InvalidURL, UnicodeError):
+        return False
+    return True
+
+
 def _request(url: str, message_id: UUID, body: str, secrets: Sequence[str]) -> httpx.Request:
     now = datetime.now(UTC)
     signatures = [Signature(secret).sign(str(message_id), now, body) for secret in secrets]
