@@ -472,7 +472,9 @@ class Stack:
             ready="/ready",
             docs="/docs",
             log=self._logs / f"{name}{suffix}.log",
-            env=self._service_environment(name)
+            # Callers here are on this machine: a forwarded address is one that anybody may claim.
+            env={"FORWARDED_ALLOW_IPS": ""}
+            | self._service_environment(name)
             | {"METRICS_PORT": str(self._port_of(f"{name}_metrics", replica))},
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from uvicorn.middleware.proxy_headers import _TrustedHosts
 
 from local import servers
 from local.servers import SERVICES
@@ -45,3 +46,13 @@ def test_a_key_is_drawn_once_for_the_one_who_uses_it(
     assert keys(prepared(server_dir / "stack", {}), key)[service] == drawn
     given = keys(prepared(server_dir / "stack", {key: GIVEN}), key)
     assert given == dict.fromkeys(first, "") | {service: GIVEN}
+
+
+def test_no_forwarded_address_is_believed(server_dir: Path) -> None:
+    """Uvicorn would believe whoever calls from this machine, and that is everybody."""
+    for given, expected in (({}, ""), ({"FORWARDED_ALLOW_IPS": "127.0.0.1"}, "127.0.0.1")):
+        stack = prepared(server_dir / "stack", given)
+        for name in SERVICES:
+            assert stack._service(name, 1)._env["FORWARDED_ALLOW_IPS"] == expected
+    trusted = _TrustedHosts("")
+    assert not any(address in trusted for address in ("127.0.0.1", "::1", ""))
