@@ -71,8 +71,14 @@ async def source_load(
 # A sync whose request is on its way has an operation, and no job yet.
 _LOAD = text(f"""
     SELECT
-        (SELECT min(CAST(p.policy->>'discoveries_per_day' AS int))
-         FROM connections c JOIN policies p ON p.connection_id = c.id
+        (SELECT min(CAST(own.policy->>'discoveries_per_day' AS int))
+         FROM connections c CROSS JOIN LATERAL (  -- as find_policy finds it
+            SELECT p.policy FROM policies p JOIN connections one ON one.id = p.connection_id
+            WHERE one.id = c.id
+                OR c.imported AND one.airbyte_connection_id = c.airbyte_connection_id
+                    AND one.archived_at IS NOT NULL
+            ORDER BY one.archived_at DESC NULLS FIRST LIMIT 1
+         ) own
          WHERE c.airbyte_source_id = :source AND {LIVE}),
         (SELECT min(coalesce(w.interval_seconds, CAST(:every AS float8)))
          FROM connections c LEFT JOIN watches w ON w.connection_id = c.id

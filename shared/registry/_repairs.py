@@ -28,9 +28,33 @@ OPEN_STATES = (RepairState.PROPOSED, *UNDER_WAY)
 _REFUSALS_READ = 200
 
 
+_SAME = """
+    SELECT one.id, NULL::timestamptz AS archived_at FROM connections one WHERE one.id = :id
+    UNION ALL
+    SELECT earlier.id, earlier.archived_at FROM connections one
+    JOIN connections earlier ON earlier.airbyte_connection_id = one.airbyte_connection_id
+    WHERE one.id = :id AND one.imported AND earlier.id <> one.id
+        AND earlier.archived_at IS NOT NULL
+"""
+"""A connection, and what it was before it was archived here and imported again."""
+
+
 async def find_policy(session: AsyncSession, connection_id: UUID) -> Policy | None:
-    """What a connection's policy says differently; None where it is the default."""
-    return await session.get(Policy, connection_id)
+    """What a connection's policy says differently; None where it is the default.
+
+    A connection that is imported again has the policy from before it was archived, until its own is
+    set: who may archive and import is not who may change a policy.
+    """
+    found = await session.scalars(_POLICY, {"id": connection_id})
+    return found.one_or_none()
+
+
+_POLICY = select(Policy).from_statement(
+    text(f"""
+        SELECT p.* FROM policies p JOIN ({_SAME}) same ON same.id = p.connection_id
+        ORDER BY same.archived_at DESC NULLS FIRST LIMIT 1
+    """)  # noqa: S608 (a text of ours)
+)
 
 
 async def exclusions_of(session: AsyncSession, connection_id: UUID) -> Exclusions:
@@ -190,14 +214,14 @@ async def refused_changes(session: AsyncSession, connection_id: UUID) -> Sequenc
     return rows.all()
 
 
-_REFUSED = text("""
+_REFUSED = text(f"""
     SELECT changes::text FROM repairs
-    WHERE connection_id = :id AND (
+    WHERE connection_id IN (SELECT same.id FROM ({_SAME}) same) AND (
         state IN ('rejected', 'failed', 'rolled_back')
         OR kind = 'rollback' AND state = 'applied'
     )
     ORDER BY created_at DESC LIMIT :limit
-""")
+""")  # noqa: S608 (a text of ours)
 
 
 async def claim_repairs(

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
 
+from shared import registry
 from shared.access import KEY_SCOPES, Scope
+from shared.database import Database
 from tests import access
 from tests.integration.conftest import Mesh
 from tests.integration.drifting import ACCOUNT, drift, offering, repairs_until
+from tests.integration.observing import by_hand
 
 Json = dict[str, Any]
 LESS = {"Id": "string", "Name": "string"}
@@ -199,3 +204,57 @@ async def test_nobody_is_called_policy(mesh: Mesh) -> None:
             f"/repairs/{repair['id']}/approve", json={"by": by}
         )
         assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+
+
+async def test_a_policy_is_not_lost_by_archiving_and_importing_again(mesh: Mesh) -> None:
+    """Nor is a rejection: who may do both is not who may change what happens without a person."""
+    whole = await mesh.onboard()
+    held = await by_hand(mesh, whole)
+    await mesh.orchestrator.delete(f"/connections/{whole['id']}")
+    order = {"reactions": {"field": {"added": "propose"}}, "discoveries_per_day": 77, "by": "Ada"}
+    put = await mesh.drift_repair_agent.put(f"/connections/{held['id']}/policy", json=order)
+    assert put.status_code == 200, put.text
+    policies = []
+    async with caller(mesh, mesh.orchestrator, *ALL_BUT_DECIDE) as other:
+        for _ in range(2):
+            assert (await other.delete(f"/connections/{held['id']}")).status_code == 204
+            ordered = {"airbyte_connection_id": held["airbyte_connection_id"]}
+            again = await other.post("/connections/import", json=ordered)
+            held["id"] = again.json()["items"][0]["connection_id"]
+            answer = await mesh.drift_repair_agent.get(f"/connections/{held['id']}/policy")
+            policies.append(answer.json())
+
+    for policy in policies:
+        assert policy["own"] == put.json()["own"]
+        assert policy["updated_by"] == "Ada"
+    source_id = UUID(whole["airbyte_source_id"])
+    db = Database.at(mesh.settings.registry_address, application="test")
+    async with db.read() as session:
+        hour = timedelta(hours=1)
+        load = await registry.source_load(
+            session, source_id, every=hour, recent=hour, renewing_types=()
+        )
+    await db.close()
+    assert load.policy_limit == 77
+    mesh.airbyte.add_field("Account", "Tier__c")
+    observe = f"/connections/{held['id']}/observe"
+    assert (await mesh.schema_observer.post(observe)).json()["outcome"] == "changed"
+    (proposed,) = await repairs_until(mesh, held, ["proposed"])
+
+    rejected = await mesh.drift_repair_agent.post(f"/repairs/{proposed['id']}/reject", json={})
+    assert rejected.status_code == 200, rejected.text
+    path = f"/connections/{held['id']}/policy"
+    await mesh.drift_repair_agent.put(path, json={"reactions": {"field": {"added": None}}})
+    policy = (await mesh.drift_repair_agent.get(path)).json()
+    assert policy["own"] == {"discoveries_per_day": 77}
+    await mesh.orchestrator.delete(f"/connections/{held['id']}")
+    again = await mesh.orchestrator.post("/connections/import", json=ordered)
+    held["id"] = again.json()["items"][0]["connection_id"]
+    mesh.airbyte.add_field("Account", "Other__c")
+    observe = f"/connections/{held['id']}/observe"
+    assert (await mesh.schema_observer.post(observe)).json()["outcome"] == "changed"
+    repairs = await repairs_until(mesh, held, ["applied", "proposed"])
+    assert {repair["state"]: repair["changes"][0]["path"] for repair in repairs} == {
+        "applied": ["Other__c"],
+        "proposed": ["Tier__c"],
+    }
