@@ -81,7 +81,9 @@ _PATTERNS: Final = [
             Cause.QUOTA_EXCEEDED,
             r"REQUEST_LIMIT_EXCEEDED|TotalRequests Limit exceeded|rate.?limit|quota.{0,40}exceed"
             r"|exceed.{0,40}quota|too many requests|(?<![\w.])429(?![\w.])"
-            r"|daily limit|API limit.{0,20}(?:reached|exceeded)",
+            r"|daily limit|API limit.{0,20}(?:reached|exceeded)|reached.{0,20}API limit"
+            r"|(?:request|call|api|txn).{0,40}limit exceeded|CONCURRENT_REQUESTS|throttl(?:ed|ing)"
+            r"|quota.{0,40}(?:exhausted|used up|reached)",
         ),
         (
             Cause.AUTHENTICATION_FAILED,
@@ -91,11 +93,20 @@ _PATTERNS: Final = [
             r"(?:expired|invalid|revoked)|(?:expired|invalid|revoked).{0,20}(?:access|refresh).?token"
             r"|(?:invalid|wrong|incorrect|bad).{0,20}(?:credential|password|api.?key|username)"
             r"|access denied for user|login failed|not authenticated|unauthori[sz]ed"
+            r"|(?<!\w)(?:token|secret|credential|password|session|api.?key)s? "
+            r"(?:has |have |is |are |was )?(?:been )?(?:expired|revoked|invalid|used up|not valid)"
+            r"|(?:unable|fail\w*|could not|cannot|error)[^\n]{0,40}refresh\w*[^\n]{0,20}token"
+            r"|inactive (?:user|org)|has(?:n.t| not) approved this consumer|not admin approved"
+            r"|client identifier invalid|invalid client credentials|invalid_client_id"
+            r"|LOGIN_MUST_USE_SECURITY_TOKEN|OAUTH_APP\w+|invalid_app_access|app blocked"
+            r"|ip restricted|invalid assertion|no pg_hba.conf entry"
             r"|(?<![\w.])401(?![\w.])",
         ),
         (
             Cause.PERMISSION_MISSING,
             r"INSUFFICIENT_ACCESS|insufficient.{0,20}(?:permission|privilege|scope|access)"
+            r"|(?:do|does) not have (?:the )?(?:[\w ]{0,40} )?permission|not authori[sz]ed to"
+            r"|CANNOT_ACCESS|sObject type .{0,80} is not supported"
             r"|permission denied|access denied|not (?:been )?granted|API_DISABLED_FOR_ORG"
             r"|API_CURRENTLY_DISABLED|FUNCTIONALITY_NOT_ENABLED|(?:lacks?|missing|required) "
             r"(?:the )?.{0,30}(?:permission|scope)|forbidden|(?<![\w.])403(?![\w.])",
@@ -111,29 +122,33 @@ _PATTERNS: Final = [
             Cause.TLS_FAILED,
             r"certificate.{0,20}(?:verify|verification|expired|invalid)|CERTIFICATE_VERIFY_FAILED"
             r"|SSLError|SSLHandshakeException|PKIX path|self.signed certificate|TLS handshake"
-            r"|SSL handshake|hostname mismatch",
+            r"|SSL handshake|hostname mismatch|hostname .{0,100} does(?:n.t| not) match"
+            r"|WRONG_VERSION_NUMBER|does not support SSL",
         ),
         (
             Cause.NETWORK_FAILED,
-            r"connection (?:refused|reset|timed out|aborted|is not available)|ECONNREFUSED"
+            r"connection (?:to [^\s]{1,200} )?(?:refused|reset|timed out|aborted|is not available)"
+            r"|ECONNREFUSED|server disconnected|broken pipe|EOF occurred|(?<!\w)timeout(?!\w)"
             r"|ECONNRESET|ETIMEDOUT|no route to host|network is unreachable|connect timeout"
             r"|ConnectTimeout|ReadTimeout|read timed out|timed out|max retries exceeded"
-            r"|RemoteDisconnected|Communications link failure|could not connect to server",
+            r"|RemoteDisconnected|Communications link failure|could not connect",
         ),
         (
             Cause.CONFIGURATION_INVALID,
             r"config(?:uration)?.{0,20}(?:validation|invalid|not valid|incorrect|missing)"
+            r"|redirect_uri_mismatch|unsupported_grant_type"
             r"|is a required property|required (?:field|property|key|parameter)"
             r"|(?:invalid|missing).{0,20}(?:config|field|parameter|property|start.?date)"
             r"|does not match.{0,20}(?:schema|spec|pattern)|json schema validation",
         ),
         (
             Cause.OUT_OF_MEMORY,
-            r"out of memory|OutOfMemory|OOMKilled|MemoryError|exit code 137",
+            r"out of memory|OutOfMemory|OOMKilled|MemoryError|exit code 137|SIGKILL|signal 9(?!\d)",
         ),
         (
             Cause.SOURCE_UNAVAILABLE,
             r"service unavailable|SERVER_UNAVAILABLE|bad gateway|internal server error"
+            r"|temporarily unavailable|(?:down for|under) maintenance"
             r"|(?<![\w.])50[0234](?![\w.])",
         ),
     )
