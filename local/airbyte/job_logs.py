@@ -6,9 +6,11 @@ catalogs are data, not logs: they are never written here.
 
 from __future__ import annotations
 
+import html
 import json
 import re
-from collections.abc import Iterable, Mapping
+from base64 import b64encode
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -53,6 +55,7 @@ class Masks:
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         self._forms: list[str] = []
+        self._wrapped: list[re.Pattern[str]] = []
         self.add(secrets)
 
     @property
@@ -65,17 +68,59 @@ class Masks:
         forms = set(self._forms)
         for secret in secrets:
             for part in (secret, *(line for line in secret.splitlines() if len(line) >= 8)):
-                escaped = (json.dumps(part)[1:-1], repr(part)[1:-1])
-                forms |= {part, quote(part, safe=""), quote(part), quote_plus(part), *escaped}
+                forms.update(_written(part))
         self._forms = sorted(forms, key=len, reverse=True)
+        # A long text may be wrapped in the middle of one.
+        wrapped = [form for form in self._forms if len(form) >= _WRAPPED_CHARS]
+        self._wrapped = [
+            re.compile(r"(?:\r?\n[ \t]*)?".join(map(re.escape, form))) for form in wrapped
+        ]
 
     def clean(self, text: str) -> str:
         """The text with the mask in place of each secret."""
         for form in self._forms:
             text = text.replace(form, MASK)
+        if "\n" in text:
+            for wrapped in self._wrapped:
+                text = wrapped.sub(MASK, text)
         for pattern, instead in _PATTERNS:
             text = pattern.sub(instead, text)
         return text
+
+
+def _written(secret: str) -> Iterator[str]:
+    """A secret as programs write it: as it is, in a URL, in JSON, in HTML, encoded."""
+    in_json = json.dumps(secret)[1:-1]
+    in_url = {quote(secret, safe=""), quote(secret), quote_plus(secret)}
+    yield from (secret, repr(secret)[1:-1], html.escape(secret), html.escape(secret, quote=False))
+    yield from (in_json, json.dumps(in_json)[1:-1], in_json.replace("/", r"\/"))
+    # Gson writes these as the characters' numbers.
+    yield re.sub(r"[&=<>']", lambda found: rf"\u{ord(found[0]):04x}", in_json)
+    for form in in_url:
+        yield from (form, quote(form, safe=""))
+        yield re.sub(r"%[0-9A-F]{2}", lambda found: found[0].lower(), form)
+    yield from _encoded(secret.encode())
+
+
+def _encoded(secret: bytes) -> Iterator[str]:
+    """Its Base64 and its hexadecimal form.
+
+    Behind another text, each byte before it moves its Base64 by a part of a letter.
+    """
+    for before in range(3):
+        text = b64encode(bytes(before) + secret).decode()
+        own = text[-(-before * 8 // 6) : (before + len(secret)) * 8 // 6]
+        for form in (text, own) if before == 0 else (own,):
+            if len(own) >= _ENCODED_CHARS:
+                yield from (form, form.translate(_URL_SAFE))
+    if len(secret) * 2 >= _ENCODED_CHARS:
+        yield secret.hex()
+
+
+_WRAPPED_CHARS = 16
+_ENCODED_CHARS = 8
+"""Fewer would be found where no secret is."""
+_URL_SAFE = str.maketrans("+/", "-_")
 
 
 class JobLog:

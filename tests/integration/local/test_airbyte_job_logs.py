@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import html
 import json
 import os
+import re
 import stat
 from pathlib import Path
 from urllib.parse import quote
@@ -123,6 +125,30 @@ async def test_a_renewed_secret_is_masked_too(tmp_path: Path, warehouse_url: str
         told = await api.ask("sources/check_connection", sourceId=source["sourceId"])
     lines = told["jobInfo"]["logs"]["logLines"]
     assert f"{MASK} and {MASK}" in "\n".join(lines)
+
+
+SALESFORCE_TOKEN = "5Aep861.Zx+/q=&<end==\\of'it"
+ENCODED = [
+    re.sub(r"%..", lambda found: found[0].lower(), quote(SALESFORCE_TOKEN, safe="")),
+    quote(quote(SALESFORCE_TOKEN, safe=""), safe=""),
+    json.dumps(json.dumps(SALESFORCE_TOKEN)),
+    json.dumps(SALESFORCE_TOKEN).replace("/", "\\/"),
+    r"5Aep861.Zx+/q\u003d\u0026\u003cend\u003d\u003d\\of\u0027it",
+    html.escape(SALESFORCE_TOKEN),
+    SALESFORCE_TOKEN.encode().hex(),
+    f"{SALESFORCE_TOKEN[:9]}\n    {SALESFORCE_TOKEN[9:]}",
+    *(base64.b64encode(f"{'i' * n}{SALESFORCE_TOKEN}x".encode()).decode() for n in range(3)),
+    base64.urlsafe_b64encode(SALESFORCE_TOKEN.encode()).decode(),
+]
+
+
+@pytest.mark.parametrize("written", ENCODED)
+def test_no_encoding_of_a_secret_is_left(written: str) -> None:
+    """Encoded once more, with other escapes, by its bytes, or wrapped; of Base64 the edges stay."""
+    masks = Masks([SALESFORCE_TOKEN])
+    left = masks.clean(f"it said {written} here").replace(MASK, "")
+    assert len(left) <= len("it said  here") + 8
+    assert masks.clean("it said nothing") == "it said nothing"
 
 
 @pytest.mark.parametrize(
