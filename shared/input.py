@@ -227,15 +227,15 @@ Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(plain)
 """What people call something, or somebody."""
 
 
-def _is_no_policy(name: str) -> str:
-    if name.strip().lower() == "policy":
+def _is_a_person(name: str) -> str:
+    if unicodedata.normalize("NFKC", name).strip().casefold() in ("policy", "aam"):
         raise PydanticCustomError(
-            "aam_reserved_name", "“policy” is what AAM calls itself: name a person"
+            "aam_reserved_name", "“policy” and “AAM” are what AAM calls itself: name a person"
         )
     return name
 
 
-By = Annotated[Name, AfterValidator(_is_no_policy)]
+By = Annotated[Name, AfterValidator(_is_a_person)]
 """The person that something is done for; the caller is recorded beside it."""
 Why = Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(plain)]
 """Why somebody did something."""

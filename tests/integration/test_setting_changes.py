@@ -199,7 +199,7 @@ async def test_nobody_is_called_policy(mesh: Mesh) -> None:
     connection = await mesh.onboard()
     await drift(mesh, connection, offering(LESS))
     (repair,) = await repairs_until(mesh, connection, ["proposed"])
-    for by in ("policy", " Policy "):
+    for by in ("policy", " Policy ", "ＰＯＬＩＣＹ", "AAM"):  # noqa: RUF001 (letters of another kind)
         answer = await mesh.drift_repair_agent.post(
             f"/repairs/{repair['id']}/approve", json={"by": by}
         )
