@@ -82,6 +82,12 @@ class Http(HttpToolsProtocol):
         hosts = sum(name == b"host" for name, _ in self.headers)
         if hosts > 1 or (hosts == 0 and self.parser.get_http_version() != "1.0"):
             raise _Refused
+        limit = self.limit_concurrency
+        is_free = self.cycle is None or self.cycle.response_complete
+        if limit is not None and is_free and max(len(self.connections), len(self.tasks)) >= limit:
+            told = f"This process answers {limit} callers at once and no more."
+            self._refusal = (503, "too_many_connections", told)
+            raise _Refused  # uvicorn would answer in plain text
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -109,6 +115,8 @@ class Http(HttpToolsProtocol):
             option=orjson.OPT_APPEND_NEWLINE,
         )
         head = b"content-type: application/problem+json\r\nconnection: close\r\ncontent-length: %d"
+        if status == 503:
+            head += b"\r\nretry-after: 1"
         self.transport.write(STATUS_LINE[status] + head % len(body) + b"\r\n\r\n" + body)
         self.transport.close()
 

@@ -220,10 +220,14 @@ class Mesh:
 
 
 @asynccontextmanager
-async def serving(app: FastAPI, *, lifespan: Literal["on", "off"] = "on") -> AsyncIterator[str]:
+async def serving(
+    app: FastAPI, *, lifespan: Literal["on", "off"] = "on", **more: Any
+) -> AsyncIterator[str]:
     """The app behind a real socket; its base URL. `off` where its parts run already."""
     port = servers.free_port()
-    config = uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, lifespan=lifespan)
+    config = uvicorn.Config(
+        app, host="127.0.0.1", port=port, log_config=None, lifespan=lifespan, **more
+    )
     # As uvicorn starts and stops, without the tenths of a second that it sleeps meanwhile.
     config.load()
     server = uvicorn.Server(config)

@@ -21,6 +21,7 @@ from shared.access import Scope, may
 from shared.app import create_app
 from shared.errors import AamError, Invalid, NotFound, Unavailable, UpstreamUnknown
 from shared.gate import Access
+from shared.http_protocol import Http
 from shared.input import Limits
 from tests import access
 from tests.integration.conftest import serving
@@ -420,3 +421,13 @@ async def test_what_only_a_part_needs_makes_it_degraded(
     }
     assert away.json()["ready"] is False
     assert "degraded" not in away.json()
+
+
+async def test_too_many_callers_are_told_so_as_a_problem(app: FastAPI) -> None:
+    """With when to ask again; uvicorn's own answer is a plain text."""
+    async with serving(app, http=Http, limit_concurrency=1) as url, httpx.AsyncClient() as client:
+        answer = await client.get(f"{url}/health")
+    assert (answer.status_code, answer.json()["code"]) == (503, "too_many_connections")
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["retry-after"] == "1"
+    assert answer.text.endswith("}\n")
