@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 
 from services.drift_repair_agent.items import Item, Made, identity
@@ -12,6 +12,10 @@ from services.drift_repair_agent.situation import Situation
 from shared import access
 from shared.domain.catalog import StreamId
 from shared.errors import Invalid
+from shared.validation import unknown
+
+_MOST_NAMED = 20
+"""Changes that a refusal lists."""
 
 Place = tuple[StreamId, tuple[str, ...]]
 """A stream, or a field of it by its path."""
@@ -22,11 +26,7 @@ def chosen(items: Sequence[Item], order: Decide) -> list[Item]:
     known = {item.id: item for item in items}
     if order.changes is None:
         return list(items)
-    if not known.keys() >= set(order.changes):
-        raise Invalid(
-            f"The repair has no such change; its changes are: {', '.join(known)}.",
-            code="unknown_change",
-        )
+    _expect_known("changes", order.changes, known, of="The repair")
     ids = set(order.changes)
     for item in items:
         # A removal takes its new name along; a new name may be decided alone.
@@ -36,14 +36,30 @@ def chosen(items: Sequence[Item], order: Decide) -> list[Item]:
     return [item for item in items if item.id in ids]
 
 
+def _expect_known(member: str, given: Iterable[str], known: Collection[str], *, of: str) -> None:
+    ids = set(known)
+    wrong = next((one for one in given if one not in ids), None)
+    if wrong is None:
+        return
+    listed = [*known][:_MOST_NAMED]
+    more = ", …" if len(ids) > _MOST_NAMED else ""
+    shown, message = unknown("change", wrong, listed)
+    if shown:
+        message = f"{message} {of} has {', '.join(listed)}"
+    field = {"field": f"body.{member}", "type": "unknown_change", "message": f"{message}{more}"}
+    raise Invalid(
+        f"body.{member}: {message}{more}.".replace("….", "…"), code="unknown_change", fields=[field]
+    )
+
+
 async def approved(
     items: Sequence[Item], order: Approve, now: Situation, at: datetime
 ) -> list[Item]:
     """The chosen changes with what is done about them; a chosen new name is among them."""
     about = chosen(items, order)
     by = access.named(order.by)
-    if not {item.id for item in about} >= order.choices.keys():
-        raise Invalid("A choice is about a change that is not decided.", code="unknown_change")
+    among = "The repair" if order.changes is None else "What is decided"
+    _expect_known("choices", order.choices, [item.id for item in about], of=among)
     named = {
         _new_place(item, tuple(choice.became))
         for item in about

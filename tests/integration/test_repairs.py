@@ -448,6 +448,9 @@ async def test_a_decision_that_cannot_be_meant_is_refused(
     assert (status, problem["code"]) == (422, code)
     assert (await repairs(mesh, connection))[0]["state"] == "proposed"
     assert "Nowhere" not in (problem["detail"] if code != "heal_impossible" else "")
+    if code == "unknown_change":
+        assert "Unknown change 'c9'" in problem["detail"]
+        assert "The repair has c1" in problem["fields"][0]["message"]
 
 
 async def test_lists_and_unknown_repairs(mesh: Mesh) -> None:
