@@ -17,6 +17,7 @@ from shared.domain.catalog import Exclusions
 from shared.errors import NotFound
 from shared.models import Connection, Drift, Plan, Policy, Repair, RepairState
 from shared.registry._pages import stamp
+from shared.registry._setting_changes import SAME
 
 UNDER_WAY = (
     RepairState.APPROVED,
@@ -26,17 +27,6 @@ UNDER_WAY = (
 )
 OPEN_STATES = (RepairState.PROPOSED, *UNDER_WAY)
 _REFUSALS_READ = 200
-
-
-_SAME = """
-    SELECT one.id, NULL::timestamptz AS archived_at FROM connections one WHERE one.id = :id
-    UNION ALL
-    SELECT earlier.id, earlier.archived_at FROM connections one
-    JOIN connections earlier ON earlier.airbyte_connection_id = one.airbyte_connection_id
-    WHERE one.id = :id AND one.imported AND earlier.id <> one.id
-        AND earlier.archived_at IS NOT NULL
-"""
-"""A connection, and what it was before it was archived here and imported again."""
 
 
 async def find_policy(session: AsyncSession, connection_id: UUID) -> Policy | None:
@@ -51,7 +41,7 @@ async def find_policy(session: AsyncSession, connection_id: UUID) -> Policy | No
 
 _POLICY = select(Policy).from_statement(
     text(f"""
-        SELECT p.* FROM policies p JOIN ({_SAME}) same ON same.id = p.connection_id
+        SELECT p.* FROM policies p JOIN ({SAME}) same ON same.id = p.connection_id
         ORDER BY same.archived_at DESC NULLS FIRST LIMIT 1
     """)  # noqa: S608 (a text of ours)
 )
@@ -216,7 +206,7 @@ async def refused_changes(session: AsyncSession, connection_id: UUID) -> Sequenc
 
 _REFUSED = text(f"""
     SELECT changes::text FROM repairs
-    WHERE connection_id IN (SELECT same.id FROM ({_SAME}) same) AND (
+    WHERE connection_id IN (SELECT same.id FROM ({SAME}) same) AND (
         state IN ('rejected', 'failed', 'rolled_back')
         OR kind = 'rollback' AND state = 'applied'
     )

@@ -18,6 +18,16 @@ from shared.registry._pages import stamp
 SettingSubject: TypeAlias = Literal["policy", "observation", "webhook"]
 """What was changed: of a connection, or a webhook."""
 
+SAME = """
+    SELECT one.id, NULL::timestamptz AS archived_at FROM connections one WHERE one.id = :id
+    UNION ALL
+    SELECT earlier.id, earlier.archived_at FROM connections one
+    JOIN connections earlier ON earlier.airbyte_connection_id = one.airbyte_connection_id
+    WHERE one.id = :id AND one.imported AND earlier.id <> one.id
+        AND earlier.archived_at IS NOT NULL
+"""
+"""A connection, and what it was before it was archived here and imported again."""
+
 
 async def record_setting_change(
     session: AsyncSession,
@@ -53,7 +63,8 @@ async def setting_history_json(
 ) -> str:
     """A page of changes as JSON text, newest first: `{"items": […], "next": cursor or null}`.
 
-    `after` is the `next` of the page before.
+    `after` is the `next` of the page before. That of a policy begins before the connection was
+    archived and imported again, as the policy does.
     """
     parameters = {"subject": subject, "id": subject_id, "limit": limit, "after": after}
     found: str = (await session.execute(_PAGE, parameters)).scalar_one()
@@ -63,7 +74,10 @@ async def setting_history_json(
 _PAGE = text(f"""
     WITH page AS (
         SELECT * FROM setting_changes
-        WHERE subject = :subject AND subject_id = :id
+        WHERE subject = :subject AND subject_id = ANY (ARRAY(
+                SELECT CAST(:id AS uuid) UNION
+                SELECT same.id FROM ({SAME}) same WHERE CAST(:subject AS text) = 'policy'
+            ))
             AND (CAST(:after AS bigint) IS NULL OR id < CAST(:after AS bigint))
         ORDER BY id DESC LIMIT :limit + 1
     ), kept AS (SELECT * FROM page ORDER BY id DESC LIMIT :limit)

@@ -236,6 +236,8 @@ async def test_a_policy_is_not_lost_by_archiving_and_importing_again(mesh: Mesh)
         )
     await db.close()
     assert load.policy_limit == 77
+    (change,) = (await history(mesh, f"/connections/{held['id']}/policy"))["items"]
+    assert change["by"] == "Ada"
     mesh.airbyte.add_field("Account", "Tier__c")
     observe = f"/connections/{held['id']}/observe"
     assert (await mesh.schema_observer.post(observe)).json()["outcome"] == "changed"
