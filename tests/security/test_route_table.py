@@ -18,6 +18,7 @@ from starlette.routing import Host, Mount, Route
 from starlette.types import Message, Scope
 
 from shared import access as shared_access
+from shared import logs
 from shared.access import KEY_SCOPES, SERVICE_CALLS
 from shared.access import Scope as May
 from shared.app import BODY_DEADLINE, create_app
@@ -333,6 +334,7 @@ def _included(app: FastAPI) -> None:
 )  # fmt: skip
 async def test_a_route_that_declares_nothing_keeps_the_service_from_starting(add: Any) -> None:
     """Of whatever kind; where nobody runs the start, it is a bug and no door."""
+    logs.set_up("test")  # as a service does: structlog's own traces show the values of variables
     app = create_app(service="test", description="A test's.", access=Access([access.Everybody()]))
     add(app)
 
