@@ -26,6 +26,7 @@ from shared.errors import (
     ConnectorFailed,
     DiscoverFailed,
     Unavailable,
+    Upstream,
     UpstreamMissing,
     UpstreamTimeout,
 )
@@ -116,7 +117,8 @@ class Observing:
     async def _failed(self, claim: Claim, slot: UUID, error: AamError) -> None:
         # Airbyte being away says nothing about the source, and costs it nothing.
         is_told = isinstance(error, DiscoverFailed | UpstreamMissing)
-        has_run = is_told or error.has_run or isinstance(error, UpstreamTimeout)
+        may_have_run = isinstance(error, Upstream) and error.has_run
+        has_run = is_told or may_have_run or isinstance(error, UpstreamTimeout)
         await self._distrust(
             claim,
             slot,
