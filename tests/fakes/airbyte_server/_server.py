@@ -122,6 +122,10 @@ class AirbyteServer(Airbyte):
             task.cancel()
         if self._listener is not None:
             self._listener.close()
+            # What was accepted just now has its transport, and is known to the server, after three
+            # turns of the loop at the latest; nothing would ever close it later.
+            for _ in range(3):
+                await asyncio.sleep(0)
         if self._web is not None:
             await self._web.shutdown(timeout=0.1)
         self._listener = self._web = None
