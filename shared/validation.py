@@ -23,7 +23,7 @@ from shared.errors import Invalid
 from shared.gate import OPEN
 from shared.input import place
 
-_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_\[\]-]{0,39}")
+_WORD = re.compile(r"(?=.{1,40}$)([A-Za-z]\w*|[a-z]+(-[a-z]+)+)(\[\])?", re.ASCII)
 """A name that may be repeated: formed as members' are in any usual style, too short for a key."""
 _TOLD = 3
 """Faults that the sentence names; `fields` has them all."""

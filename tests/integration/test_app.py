@@ -129,7 +129,7 @@ def app(checks: Checks, written: object) -> FastAPI:
     ) -> str:
         return f"{number} {limit} {body.name}"
 
-    @app.post("/raw", dependencies=[may(Scope.ADMIN)])
+    @app.post("/raw", dependencies=[may(Scope.ADMIN)], openapi_extra={"requestBody": {}})
     async def raw(request: Request) -> int:
         return len(await request.body())
 
