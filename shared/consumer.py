@@ -17,7 +17,7 @@ from redis.exceptions import ExecAbortError, OutOfMemoryError, RedisError, Respo
 
 from shared import logs
 from shared.errors import AamError
-from shared.events import STREAM
+from shared.outbox import STREAM
 
 log = logs.get(__name__)
 
@@ -40,7 +40,7 @@ class Consumer:
     `name` is its own among those that run, and best the same after a restart: it then begins with
     what it had left.
 
-    `redis` speaks RESP3 and decodes its answers (`shared.events.open_redis`). A new group begins
+    `redis` speaks RESP3 and decodes its answers (`shared.outbox.open_redis`). A new group begins
     at the stream's first event: nothing that is still kept is missed. With `types`, events of
     others are acknowledged unread.
 

@@ -17,7 +17,7 @@ from shared import logs
 from shared.access import KEY_SCOPES, Caller
 from shared.config import stays_private
 from shared.errors import Unavailable
-from shared.trust import authorities
+from shared.tls import authorities
 
 log = logs.get(__name__)
 

@@ -25,8 +25,8 @@ from shared.errors import (
     UpstreamUnreachable,
     from_problem,
 )
+from shared.tls import authorities
 from shared.tokens import Signer
-from shared.trust import authorities
 
 
 class Peer:

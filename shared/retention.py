@@ -14,9 +14,9 @@ from typing import Final
 from sqlalchemy.exc import DBAPIError
 
 from shared import batches, logs, metrics, registry
-from shared.background import Look
 from shared.config import Settings
 from shared.database import Database
+from shared.periodic import Look
 
 log = logs.get(__name__)
 

@@ -11,8 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.drift_repair_agent import outcomes
 from services.drift_repair_agent.pausing import SET_BY_AAM, note_foreign
-from shared import events, registry
+from shared import outbox, registry
 from shared.airbyte_client import AirbyteClient, AirbyteConnection
+from shared.catalog_comparison import means
 from shared.config import Settings
 from shared.database import Database
 from shared.errors import (
@@ -22,10 +23,9 @@ from shared.errors import (
     UpstreamUnknown,
     UpstreamUnreachable,
 )
-from shared.events import EventType
-from shared.heads import means
 from shared.models import Connection, ConnectionStatus, VersionOrigin
 from shared.operations import Operation
+from shared.outbox import EventType
 
 _TRIES = 3
 """How often Airbyte may say yes and hold something else."""
@@ -87,7 +87,7 @@ class Applying:
             )
             version.repair_id, version.decided_by = heal.repair_id, heal.decided_by
             version.policy_set_by = heal.policy_set_by
-            events.record(session, EventType.CATALOG_APPLIED, row, ref=operation.id)
+            outbox.record(session, EventType.CATALOG_APPLIED, row, ref=operation.id)
             status = str(operation.results["look"]["status"])
             self._note_pause(session, row, heal, status=status, at=await registry.now(session))
             if heal.repair_id is not None:
@@ -218,10 +218,10 @@ class Applying:
             note_foreign(session, row, status, at=at)
         elif heal.afterwards == "resumed":
             row.paused_by = None
-            events.record(session, EventType.CONNECTION_RESUMED, row, ref=heal.repair_id)
+            outbox.record(session, EventType.CONNECTION_RESUMED, row, ref=heal.repair_id)
         elif heal.afterwards == "paused":
             row.paused_by = heal.repair_id
-            events.record(session, EventType.CONNECTION_PAUSED, row, ref=heal.repair_id)
+            outbox.record(session, EventType.CONNECTION_PAUSED, row, ref=heal.repair_id)
 
     async def undo(self, operation: Operation) -> None:
         """Back to the old version where Airbyte holds it (again), else FAILED."""
@@ -275,7 +275,7 @@ class Applying:
             registry.end_heal(row, operation.id, status=status)
             if status is ConnectionStatus.FAILED and code is not None:
                 row.failure_code, row.failure_detail = code, failure.get("detail")
-            events.record(
+            outbox.record(
                 session,
                 EventType.CATALOG_REFUSED,
                 row,

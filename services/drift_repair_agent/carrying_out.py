@@ -17,7 +17,7 @@ from services.drift_repair_agent.applying import Heal
 from services.drift_repair_agent.postponed import Postponed
 from services.drift_repair_agent.preflight import expect_healable, expect_no_sync, readable
 from services.drift_repair_agent.situation import Situation
-from shared import batches, events, failpoints, logs, registry
+from shared import batches, failpoints, logs, outbox, registry
 from shared.airbyte_client import AirbyteClient
 from shared.database import Database
 from shared.domain import catalog as catalogs
@@ -25,9 +25,9 @@ from shared.domain.catalog import Catalog, Exclusions, InvalidCatalog, StreamId
 from shared.domain.repair import heal
 from shared.domain.steps import in_slices
 from shared.errors import AamError, Invalid, NotActive, NotFound
-from shared.events import EventType
 from shared.models import Connection, Repair, RepairState, VersionOrigin
 from shared.operations import Answer, Intent, Operations
+from shared.outbox import EventType
 
 log = logs.get(__name__)
 
@@ -184,7 +184,7 @@ class Carrier:
             expect_healable(row, order.base_version)
             outcomes.begin(held, operation_id)
             registry.begin_heal(row, operation_id)
-            events.record(session, EventType.CATALOG_HEALING, row, ref=operation_id)
+            outbox.record(session, EventType.CATALOG_HEALING, row, ref=operation_id)
             return None
 
         failpoints.at("repair.approved")

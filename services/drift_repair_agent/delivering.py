@@ -22,10 +22,10 @@ from services.drift_repair_agent.addresses import AddressRefused
 from services.drift_repair_agent.notifying import TEST
 from services.drift_repair_agent.sending import Outcome, Sender, Signer
 from shared import failpoints, logs, metrics, registry, telemetry
-from shared.background import Look
 from shared.database import Database
 from shared.errors import AamError, Invalid
 from shared.models import DeliveryState, Webhook
+from shared.periodic import Look
 from shared.registry import DueDelivery
 
 log = logs.get(__name__)

@@ -8,8 +8,8 @@ from services.drift_repair_agent import outcomes as outcomes_of
 from services.drift_repair_agent.postponed import Postponed
 from shared import batches, registry
 from shared.database import Database
-from shared.events import EventType
 from shared.models import RepairState
+from shared.outbox import EventType
 
 _AT_ONCE = 100
 STILL_PAUSED = "still_paused"

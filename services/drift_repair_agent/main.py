@@ -37,15 +37,14 @@ from services.drift_repair_agent.shapes import (
 )
 from services.drift_repair_agent.suggesting import Suggesting
 from services.drift_repair_agent.verifying import Verifying
-from shared import background, failpoints, logs, registry, telemetry
+from shared import failpoints, logs, periodic, registry, telemetry
 from shared.access import Scope, may
 from shared.airbyte_client import AirbyteClient
 from shared.app import create_app, for_server, links, problems, raw_json, told_to_stop
-from shared.background import Look
+from shared.backlogs import Gauges
 from shared.config import Settings, load, networks
 from shared.database import Database
 from shared.gate import access_for, signer_for
-from shared.gauges import Gauges
 from shared.input import CATALOG
 from shared.jobs import Jobs
 from shared.models import RepairState
@@ -53,6 +52,7 @@ from shared.operations import Operations
 from shared.operations_http import ACCEPTED, GivenKey, Wait, answered, routes
 from shared.paging import After, Limit
 from shared.peers import Orchestrator, RagEngine
+from shared.periodic import Look
 
 router = APIRouter(tags=["repairs"])
 
@@ -461,7 +461,7 @@ def build(settings: Settings) -> FastAPI:
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         async with (
             deliveries.running(),
-            background.repeating(
+            periodic.repeating(
                 db,
                 operations.look,
                 *deliveries.looks,

@@ -11,8 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared import logs, registry
 from shared.domain.drift import Severity, worst
-from shared.events import EventType
 from shared.models import Repair
+from shared.outbox import EventType
 
 log = logs.get(__name__)
 

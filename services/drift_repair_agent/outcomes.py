@@ -13,9 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.drift_repair_agent import items
 from services.drift_repair_agent.notifying import notify
-from shared import events, registry
-from shared.events import EventType
+from shared import outbox, registry
 from shared.models import Connection, Repair, RepairState
+from shared.outbox import EventType
 
 BY_A_PERSON = "by_a_person"
 SYNC_FAILED = "sync_failed"
@@ -30,7 +30,7 @@ async def told(
     code: str | None = None,
 ) -> None:
     """Tell what became of a repair, in the transaction that makes it true."""
-    events.record(session, event, row, ref=repair.id, code=code)
+    outbox.record(session, event, row, ref=repair.id, code=code)
     await notify(session, repair, event)
 
 

@@ -13,15 +13,15 @@ from uuid import UUID
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared import events, registry
+from shared import outbox, registry
 from shared.airbyte_client import AirbyteClient
+from shared.catalog_comparison import foreign_code
 from shared.config import Settings
 from shared.database import Database
 from shared.errors import UpstreamConflict, UpstreamMismatch, UpstreamUnknown, UpstreamUnreachable
-from shared.events import EventType
-from shared.heads import foreign_code
 from shared.models import Connection
 from shared.operations import Operation
+from shared.outbox import EventType
 
 SET_BY_AAM: Final = frozenset({"active", "inactive"})
 """The statuses that AAM may set, and may set another in place of."""
@@ -79,10 +79,10 @@ class Pausing:
                 note_foreign(session, row, before, at=await registry.now(session))
             elif order.status == "active":
                 row.paused_by = None
-                events.record(session, EventType.CONNECTION_RESUMED, row, ref=order.repair_id)
+                outbox.record(session, EventType.CONNECTION_RESUMED, row, ref=order.repair_id)
             elif is_ours:
                 row.paused_by = order.repair_id
-                events.record(session, EventType.CONNECTION_PAUSED, row, ref=order.repair_id)
+                outbox.record(session, EventType.CONNECTION_PAUSED, row, ref=order.repair_id)
             await operation.finish(session)
 
     async def undo(self, operation: Operation) -> None:
@@ -107,4 +107,4 @@ def note_foreign(session: AsyncSession, row: Connection, status: str, *, at: dat
     if row.upstream_code != code:
         row.upstream_code = code
         row.drifted_upstream_at = row.drifted_upstream_at or at
-        events.record(session, EventType.CONNECTION_DRIFTED, row, code=code)
+        outbox.record(session, EventType.CONNECTION_DRIFTED, row, code=code)

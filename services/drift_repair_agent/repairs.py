@@ -27,9 +27,9 @@ from shared.domain.catalog import Catalog, Exclusions, InvalidCatalog
 from shared.domain.repair import Healed, heal, misfits
 from shared.domain.steps import in_slices
 from shared.errors import Conflict, Invalid, Unavailable, UpstreamUnknown
-from shared.events import EventType
 from shared.models import Connection, Repair, RepairState
 from shared.operations import Answer, Intent, Key, Operations
+from shared.outbox import EventType
 
 
 class NotProposed(Conflict):

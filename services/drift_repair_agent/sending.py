@@ -33,7 +33,7 @@ from services.drift_repair_agent.addresses import (
     written,
 )
 from shared.errors import Unavailable
-from shared.trust import authorities
+from shared.tls import authorities
 
 DEADLINE = timedelta(seconds=10)
 _USER_AGENT = "AAM/0.1.0"

@@ -17,7 +17,7 @@ from services.drift_repair_agent.preflight import (
     expect_selectable,
     readable,
 )
-from shared import events, registry
+from shared import outbox, registry
 from shared.airbyte_client import AirbyteClient
 from shared.config import Settings
 from shared.database import Database
@@ -25,9 +25,9 @@ from shared.domain import catalog as catalogs
 from shared.domain.catalog import FORWARD, Catalog, Familiar, InvalidCatalog, StreamId
 from shared.domain.steps import in_slices
 from shared.errors import Invalid, NotFound, StaleCatalog
-from shared.events import EventType
 from shared.models import Connection, ConnectionStatus, Snapshot
 from shared.operations import Answer, Intent, Key, Operations
+from shared.outbox import EventType
 from shared.validation import unknown
 
 
@@ -138,7 +138,7 @@ class DriftRepairAgent:
             if is_active and await registry.head_fingerprint(session, row) == fingerprint:
                 return Answer(200, applied(row.id, version, version, status, changed=False))
             registry.begin_heal(row, operation_id)
-            events.record(session, EventType.CATALOG_HEALING, row, ref=operation_id)
+            outbox.record(session, EventType.CATALOG_HEALING, row, ref=operation_id)
             return None
 
         begun = await self._operations.begin(

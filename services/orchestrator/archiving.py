@@ -7,13 +7,13 @@ from uuid import UUID
 
 import msgspec
 
-from shared import events, logs, registry
+from shared import logs, outbox, registry
 from shared.airbyte_client import AirbyteClient
 from shared.config import Settings
 from shared.database import Database
 from shared.errors import UpstreamForbidden, UpstreamMissing
-from shared.events import EventType
 from shared.operations import Operation
+from shared.outbox import EventType
 
 log = logs.get(__name__)
 
@@ -61,7 +61,7 @@ class Archiving:
                 row.archived_at = datetime.now(UTC)
                 code = "connection_archived"
                 for job_id in await registry.end_running_jobs(session, row.id, code=code):
-                    events.record(
+                    outbox.record(
                         session,
                         EventType.SYNC_FINISHED,
                         row,
@@ -69,7 +69,7 @@ class Archiving:
                         ref=job_id,
                         code=code,
                     )
-                events.record(session, EventType.CONNECTION_ARCHIVED, row)
+                outbox.record(session, EventType.CONNECTION_ARCHIVED, row)
             await operation.finish(session, status=204)
 
     async def undo(self, operation: Operation) -> None:

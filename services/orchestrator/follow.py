@@ -13,12 +13,12 @@ from functools import partial
 from uuid import UUID, uuid4
 
 from services.orchestrator.jobs import record_job
-from shared import batches, events, logs, registry
+from shared import batches, logs, outbox, registry
 from shared.airbyte_client import AirbyteClient, Job
 from shared.database import Database
 from shared.errors import AamError, Unavailable, Upstream, UpstreamDenied, UpstreamForbidden
-from shared.events import EventType
 from shared.models import JobHistory, JobStarter
+from shared.outbox import EventType
 from shared.registry import RunningJob
 
 log = logs.get(__name__)
@@ -205,7 +205,7 @@ class JobFollower:
                 return
             written.status, written.failure_code = "cancelled", "job_lost"
             written.ended_at = await registry.now(session)
-            events.record(
+            outbox.record(
                 session,
                 EventType.SYNC_FINISHED,
                 connection,
@@ -234,7 +234,7 @@ class JobFollower:
             if job.reason is not None:
                 written.failure_cause = job.reason.cause
                 written.failure_explanation = job.reason.explanation
-            events.record(
+            outbox.record(
                 session,
                 EventType.SYNC_FINISHED,
                 connection,

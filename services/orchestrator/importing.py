@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 
 import msgspec
 
-from shared import access, batches, events, registry
+from shared import access, batches, outbox, registry
 from shared.airbyte_client import AirbyteClient, AirbyteConnection, ListedConnection
 from shared.database import Database
 from shared.domain import catalog as catalogs
@@ -26,8 +26,8 @@ from shared.errors import (
     UpstreamUnknown,
     UpstreamUnreachable,
 )
-from shared.events import EventType
 from shared.models import Connection, ConnectionStatus, VersionOrigin
+from shared.outbox import EventType
 
 _MOST_NAMED = 200
 """Streams of one connection of which the report names the fields."""
@@ -166,7 +166,7 @@ class Importing:
                 asked_by=access.asked_by(),
             )
             row.status = ConnectionStatus.ACTIVE
-            events.record(session, EventType.CONNECTION_IMPORTED, row)
+            outbox.record(session, EventType.CONNECTION_IMPORTED, row)
         return Imported(
             airbyte_connection_id,
             held.name,

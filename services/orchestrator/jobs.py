@@ -7,9 +7,9 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared import events, registry
-from shared.events import EventType
+from shared import outbox, registry
 from shared.models import Connection, JobHistory, JobStarter
+from shared.outbox import EventType
 
 
 async def record_job(
@@ -45,5 +45,5 @@ async def record_job(
         **({} if started_at is None else {"started_at": started_at}),
     )
     session.add(job)
-    events.record(session, EventType.SYNC_TRIGGERED, row, status=status, ref=job.id)
+    outbox.record(session, EventType.SYNC_TRIGGERED, row, status=status, ref=job.id)
     return job

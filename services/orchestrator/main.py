@@ -36,7 +36,7 @@ from services.orchestrator.shapes import (
     VersionPage,
 )
 from services.orchestrator.sweeping import Sweeper
-from shared import background, events, failpoints, logs, registry, telemetry
+from shared import failpoints, logs, outbox, periodic, registry, telemetry
 from shared.access import Scope, caller_of, may
 from shared.airbyte_client import AirbyteClient
 from shared.app import (
@@ -48,17 +48,17 @@ from shared.app import (
     raw_json,
     told_to_stop,
 )
-from shared.background import Look
+from shared.backlogs import Gauges, watching_airbyte
 from shared.config import Settings, load
 from shared.database import Database
 from shared.gate import access_for, signer_for
-from shared.gauges import Gauges, watching_airbyte
 from shared.jobs import Jobs
 from shared.models import ConnectionStatus
 from shared.operations import Operations
 from shared.operations_http import ACCEPTED, GivenKey, Wait, answered, routes
 from shared.paging import After, Limit, Page
 from shared.peers import AuthBroker
+from shared.periodic import Look
 from shared.retention import Retention, histories
 from shared.sources import CREDENTIAL_REFERENCE
 
@@ -381,10 +381,10 @@ def build(settings: Settings) -> FastAPI:
     )
     airbyte = AirbyteClient.from_settings(settings)
     auth_broker = AuthBroker.from_settings(settings, signer_for("orchestrator", settings))
-    redis = events.open_redis(settings)
+    redis = outbox.open_redis(settings)
     jobs = Jobs(settings.registry_address, application="orchestrator")
     operations = Operations(settings, db, jobs, service="orchestrator")
-    relay = events.Relay(db, redis)
+    relay = outbox.Relay(db, redis)
     follower = JobFollower(db, airbyte, lost_after=settings.job_lost_after)
     key = settings.rotation_digest_key
     digests = None if key is None else Digests(key)
@@ -406,7 +406,7 @@ def build(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         async with (
-            background.repeating(
+            periodic.repeating(
                 db,
                 operations.look,
                 Look(relay.look, settings.event_relay_interval),

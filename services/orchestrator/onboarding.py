@@ -9,13 +9,14 @@ from uuid import UUID
 import msgspec
 
 from services.orchestrator.credentials import Digests, OrderNote, fetch
-from shared import events, registry, snapshots, sources
+from shared import outbox, registry, snapshots, sources
 from shared.airbyte_client import (
     AirbyteClient,
     Discovered,
     NewConnection,
     Schedule,
 )
+from shared.catalog_comparison import means
 from shared.config import Settings
 from shared.database import Database
 from shared.discoveries import Begun, Discoveries
@@ -27,10 +28,9 @@ from shared.errors import (
     UpstreamMismatch,
     UpstreamMissing,
 )
-from shared.events import EventType
-from shared.heads import means
 from shared.models import ConnectionStatus, VersionOrigin
 from shared.operations import Operation
+from shared.outbox import EventType
 from shared.peers import AuthBroker
 from shared.sources import SourceType
 
@@ -105,7 +105,7 @@ class Onboarding:
                 snapshot_id=snapshot_id,
                 asked_by=operation.asked_by,
             )
-            events.record(session, EventType.CONNECTION_ONBOARDED, row, ref=snapshot_id)
+            outbox.record(session, EventType.CONNECTION_ONBOARDED, row, ref=snapshot_id)
             await session.flush()
             answer = await registry.connection_json(session, row.id)
             notes = [
@@ -251,7 +251,7 @@ class Onboarding:
             row.status = ConnectionStatus.FAILED
             row.failure_code, row.failure_detail = failure.get("code"), failure.get("detail")
             row.airbyte_source_id = left
-            events.record(session, EventType.CONNECTION_FAILED, row, code=row.failure_code)
+            outbox.record(session, EventType.CONNECTION_FAILED, row, code=row.failure_code)
             await operation.finish(session)
 
     async def _sources_of(self, operation: Operation, wiring: Wiring) -> list[UUID]:

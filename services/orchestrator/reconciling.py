@@ -9,9 +9,10 @@ from uuid import UUID
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared import batches, events, logs, registry
+from shared import batches, logs, outbox, registry
 from shared.airbyte_client import AirbyteClient, AirbyteConnection
 from shared.batches import code_of
+from shared.catalog_comparison import foreign_code, means
 from shared.config import Settings
 from shared.database import Database
 from shared.errors import (
@@ -23,10 +24,9 @@ from shared.errors import (
     UpstreamUnknown,
     UpstreamUnreachable,
 )
-from shared.events import EventType
-from shared.heads import foreign_code, means
 from shared.models import Connection, ConnectionStatus
 from shared.operations import Answer, Intent, Operation, Operations
+from shared.outbox import EventType
 from shared.registry import Head
 
 log = logs.get(__name__)
@@ -128,10 +128,10 @@ class Reconciler:
             row.upstream_code = difference
             if difference is None:
                 row.drifted_upstream_at = None
-                events.record(session, EventType.CONNECTION_IN_STEP, row)
+                outbox.record(session, EventType.CONNECTION_IN_STEP, row)
             else:
                 row.drifted_upstream_at = row.drifted_upstream_at or await registry.now(session)
-                events.record(session, EventType.CONNECTION_DRIFTED, row, code=difference)
+                outbox.record(session, EventType.CONNECTION_DRIFTED, row, code=difference)
                 log.warning("drifted_upstream", connection=str(row.id), code=difference)
         await self._put_back(head, difference)
 
@@ -146,7 +146,7 @@ class Reconciler:
             if not _is_still(row, head):
                 raise NotActive(f"Connection {row.id} has moved on.")
             registry.begin_heal(row, operation_id)
-            events.record(session, EventType.CATALOG_HEALING, row, ref=operation_id)
+            outbox.record(session, EventType.CATALOG_HEALING, row, ref=operation_id)
             return None
 
         order = Reapply(head.airbyte_connection_id, head.version, head.fingerprint)
@@ -235,5 +235,5 @@ class Reapplying:
                 row.drifted_upstream_at = row.upstream_code = None
             code = (operation.failure or {}).get("code")
             event = EventType.CONNECTION_IN_STEP if in_step else EventType.CATALOG_REFUSED
-            events.record(session, event, row, ref=operation.id, code=code)
+            outbox.record(session, event, row, ref=operation.id, code=code)
             await operation.finish(session, status=200, body="{}")

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.orchestrator.credentials import Digests, fetch, merged
 from services.orchestrator.shapes import Outcome
-from shared import batches, events, logs, registry, sources
+from shared import batches, logs, outbox, registry, sources
 from shared.airbyte_client import UNSUPPORTED, AirbyteClient, ConfiguredSource
 from shared.batches import code_of
 from shared.config import Settings
@@ -34,8 +34,8 @@ from shared.errors import (
     UpstreamRefused,
     UpstreamUnknown,
 )
-from shared.events import EventType
 from shared.operations import Answer, Intent, Operation, Operations
+from shared.outbox import EventType
 from shared.peers import AuthBroker
 from shared.registry import UseOfCredential
 
@@ -330,7 +330,7 @@ class Rotating:
                 row = await registry.lock_connection(session, connection_id, even_archived=True)
                 if row.credential_id == order.credential_id:
                     registry.keep_digests(row, order.digests)
-                events.record(session, EventType.CREDENTIAL_ROTATED, row, ref=operation.id)
+                outbox.record(session, EventType.CREDENTIAL_ROTATED, row, ref=operation.id)
             await registry.forget_renewals(session, order.airbyte_source_id)
             if order.is_there_already:
                 registry.record_discovery(

@@ -10,16 +10,16 @@ from uuid import UUID, uuid4
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared import batches, events, failpoints, logs, registry
+from shared import batches, failpoints, logs, outbox, registry
 from shared.database import Database
 from shared.domain import catalog as catalogs
 from shared.domain import drift
 from shared.domain.catalog import Catalog, StreamId
 from shared.domain.drift import Change, Verdict
 from shared.domain.steps import in_slices
-from shared.events import EventType
 from shared.jobs import Jobs
 from shared.models import ConnectionStatus, Drift, Snapshot
+from shared.outbox import EventType
 from shared.registry import Uncompared
 
 log = logs.get(__name__)
@@ -151,7 +151,7 @@ class Comparing:
             if found is None or not await registry.insert_drift(session, found):
                 return False
             if found.concerns:
-                events.record(
+                outbox.record(
                     session, EventType.DRIFT_DETECTED, row, ref=found.id, code=found.severity
                 )
                 await self._jobs.enqueue(session, _PLAN, str(row.id), after=timedelta(0))

@@ -27,7 +27,7 @@ from services.schema_observer.shapes import (
     SnapshotView,
     Watched,
 )
-from shared import background, failpoints, logs, registry, telemetry
+from shared import failpoints, logs, periodic, registry, telemetry
 from shared.access import Scope, caller_of, may, require
 from shared.airbyte_client import AirbyteClient
 from shared.app import (
@@ -39,11 +39,11 @@ from shared.app import (
     raw_json,
     told_to_stop,
 )
+from shared.backlogs import Gauges
 from shared.config import Settings, load
 from shared.database import Database
 from shared.domain.drift import Severity
 from shared.gate import access_for
-from shared.gauges import Gauges
 from shared.jobs import Jobs
 from shared.operations_http import Wait
 from shared.paging import After, Limit, Page
@@ -273,7 +273,7 @@ def build(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         async with (
-            background.repeating(
+            periodic.repeating(
                 db,
                 *scheduling.looks,
                 *Gauges(db, "sources", "drifts").looks,

@@ -13,7 +13,7 @@ import msgspec
 from services.schema_observer import trust
 from services.schema_observer.comparing import Comparing
 from services.schema_observer.trust import Doubt
-from shared import batches, events, failpoints, logs, registry, snapshots
+from shared import batches, failpoints, logs, outbox, registry, snapshots
 from shared.airbyte_client import AirbyteClient
 from shared.causes import Cause
 from shared.config import Settings
@@ -30,8 +30,8 @@ from shared.errors import (
     UpstreamMissing,
     UpstreamTimeout,
 )
-from shared.events import EventType
 from shared.jobs import Jobs
+from shared.outbox import EventType
 from shared.registry import Claim, Seen
 from shared.snapshots import DUPLICATE_STREAM, Offered
 
@@ -309,7 +309,7 @@ class Observing:
                 return
             for connection_id in await registry.connections_of_source(session, claim.source_id):
                 row = await registry.lock_connection(session, connection_id, even_archived=True)
-                events.record(session, told, row, ref=seen.snapshot_id, code=seen.code)
+                outbox.record(session, told, row, ref=seen.snapshot_id, code=seen.code)
 
 
 def _again(claim: Claim, failures: int) -> timedelta:

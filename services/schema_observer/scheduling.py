@@ -17,11 +17,11 @@ from uuid import UUID, uuid4
 from services.schema_observer.observing import Look as SourceLook
 from services.schema_observer.observing import Observing
 from shared import batches, logs, registry
-from shared.background import Look
 from shared.config import Settings
 from shared.database import Database
 from shared.errors import AamError
 from shared.jobs import Jobs
+from shared.periodic import Look
 from shared.registry import Claim
 
 log = logs.get(__name__)

@@ -42,7 +42,7 @@ from shared.errors import (
     UpstreamUnknown,
     UpstreamUnreachable,
 )
-from shared.trust import authorities
+from shared.tls import authorities
 
 T = TypeVar("T")
 

@@ -14,8 +14,7 @@ import msgspec
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared import access, batches, events, failpoints, logs, metrics, registry, telemetry
-from shared.background import Look
+from shared import access, batches, failpoints, logs, metrics, outbox, registry, telemetry
 from shared.config import Settings
 from shared.database import Database
 from shared.errors import (
@@ -30,7 +29,6 @@ from shared.errors import (
     Unavailable,
     UpstreamUnknown,
 )
-from shared.events import EventType
 from shared.jobs import Jobs
 from shared.models import Connection, ConnectionStatus, OperationStatus
 from shared.operations import _sql as sql
@@ -47,6 +45,8 @@ from shared.operations._operation import (
     Superseded,
     may_pass,
 )
+from shared.outbox import EventType
+from shared.periodic import Look
 
 log = logs.get(__name__)
 
@@ -465,7 +465,7 @@ class Operations:
                 row.failure_code = _NOT_ABANDONED
                 row.failure_detail = str((operation.failure or {}).get("detail"))
                 event = EventType.CONNECTION_FAILED
-                events.record(session, event, row, ref=operation.id, code=_NOT_ABANDONED)
+                outbox.record(session, event, row, ref=operation.id, code=_NOT_ABANDONED)
             await operation.finish(session)
 
     # Taking over

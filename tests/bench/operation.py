@@ -15,13 +15,13 @@ import uvloop
 from redis.asyncio import Redis
 
 from services.orchestrator.onboarding import keep
-from shared import events, registry, sources
+from shared import outbox, registry, sources
 from shared.airbyte_client import AirbyteClient, NewConnection
 from shared.config import Settings
 from shared.database import Database
 from shared.domain import catalog as catalogs
-from shared.events import EventType
 from shared.models import Connection, ConnectionStatus, VersionOrigin
+from shared.outbox import EventType
 from shared.peers import AuthBroker
 from tests import access
 from tests.bench.stage import Stage
@@ -185,7 +185,7 @@ class Plain:
                 snapshot_id=snapshot_id,
                 asked_by=None,
             )
-            events.record(session, EventType.CONNECTION_ONBOARDED, row)
+            outbox.record(session, EventType.CONNECTION_ONBOARDED, row)
 
     async def update(self, connection_id: UUID, document: bytes) -> None:
         """The calls of an apply."""
@@ -200,7 +200,7 @@ class Plain:
         async with self._db.transaction() as session:
             row = await registry.lock_connection(session, connection_id)
             registry.begin_heal(row, heal_id := uuid4())
-            events.record(session, EventType.CATALOG_HEALING, row)
+            outbox.record(session, EventType.CATALOG_HEALING, row)
         await self.update(held, grown)
         async with self._db.transaction() as session:
             row = await registry.lock_connection(session, connection_id)
@@ -215,4 +215,4 @@ class Plain:
                 snapshot_id=None,
                 asked_by=None,
             )
-            events.record(session, EventType.CATALOG_APPLIED, row)
+            outbox.record(session, EventType.CATALOG_APPLIED, row)

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from shared.domain import catalog as catalogs
 from shared.domain.steps import Stepwise
-from shared.events import STREAM
+from shared.outbox import STREAM
 from tests.fakes.airbyte_server import AirbyteServer
 
 _MARKER = re.compile(r"\[aam:[0-9a-f-]{36}\]$")

@@ -19,7 +19,7 @@ import httpx
 from redis.asyncio import Redis
 
 from local import servers
-from shared.events import STREAM
+from shared.outbox import STREAM
 from tests import access, leaks
 from tests.fakes.airbyte_server import AirbyteServer
 from tests.faults import oracles

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from shared.events import STREAM
+from shared.outbox import STREAM
 from tests.integration.conftest import TABLES, Mesh
 
 CANARY = "AAMCANARY-hostile-input"

@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 
 from local import servers
 from local.leash import Leashed
-from shared.events import STREAM
+from shared.outbox import STREAM
 from tests import access, leaks
 from tests.fakes.airbyte_server import AirbyteServer
 from tests.hostile.attempts import World

@@ -33,7 +33,7 @@ from shared.airbyte_client._transport import Transport
 from shared.config import RagEngineSettings, Settings
 from shared.database import Database
 from shared.errors import UpstreamUnknown
-from shared.events import STREAM
+from shared.outbox import STREAM
 from shared.peers import Peer
 from tests import access, leaks
 from tests.fakes.airbyte_server import POSTGRES, WORKSPACE_ID, AirbyteServer

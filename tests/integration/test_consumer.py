@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 from local import servers
 from shared.consumer import DEAD, Consumer
 from shared.errors import Unavailable
-from shared.events import STREAM
+from shared.outbox import STREAM
 from tests.integration.conftest import REPOSITORY
 
 Handle = Callable[[Any], Awaitable[None]]

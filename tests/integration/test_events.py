@@ -18,11 +18,11 @@ import pytest
 from redis.asyncio import Redis
 
 from local import servers
-from shared import events, registry
+from shared import outbox, registry
 from shared.config import Settings, postgres_address
 from shared.database import Database
-from shared.events import STREAM, EventType, Relay
 from shared.models import Connection
+from shared.outbox import STREAM, EventType, Relay
 from tests import factories
 from tests.integration.conftest import REPOSITORY
 
@@ -34,7 +34,7 @@ from redis.asyncio import Redis
 from shared import failpoints
 from shared.config import postgres_address
 from shared.database import Database
-from shared.events import Relay
+from shared.outbox import Relay
 
 async def main():
     registry_url, redis_url = sys.stdin.read().split()
@@ -67,7 +67,7 @@ async def tell(db: Database, connection_id: UUID, *, times: int = 1) -> None:
     async with db.transaction() as session:
         connection = await registry.lock_connection(session, connection_id)
         for _ in range(times):
-            events.record(session, EventType.SYNC_TRIGGERED, connection)
+            outbox.record(session, EventType.SYNC_TRIGGERED, connection)
 
 
 async def told(redis: Redis) -> list[dict[str, str]]:
@@ -109,7 +109,7 @@ async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 @pytest.fixture
 async def valkey_client(own_valkey: servers.Valkey, registry_url: str) -> AsyncIterator[Redis]:
     """A service's client of the test's own Valkey."""
-    redis = events.open_redis(told_of(registry_url, own_valkey))
+    redis = outbox.open_redis(told_of(registry_url, own_valkey))
     yield redis
     await redis.aclose()
 
@@ -119,7 +119,7 @@ async def test_an_event_is_nine_fields(db: Database, redis: Redis) -> None:
     connection, ref = await born(db), uuid4()
     async with db.transaction() as session:
         locked = await registry.lock_connection(session, connection.id)
-        events.record(session, EventType.SYNC_FINISHED, locked, status="failed", ref=ref, code="c")
+        outbox.record(session, EventType.SYNC_FINISHED, locked, status="failed", ref=ref, code="c")
     await tell(db, connection.id)
     await Relay(db, redis).look()
 
@@ -140,7 +140,7 @@ async def test_no_commit_no_event(db: Database, sql: SQL) -> None:
     with pytest.raises(ZeroDivisionError):  # noqa: PT012 - the rollback is the block's end
         async with db.transaction() as session:
             locked = await registry.lock_connection(session, connection.id)
-            events.record(session, EventType.CATALOG_HEALING, locked)
+            outbox.record(session, EventType.CATALOG_HEALING, locked)
             await session.flush()
             raise ZeroDivisionError
     assert await sql.fetchval("SELECT count(*) FROM events") == 0
@@ -178,7 +178,7 @@ async def test_more_than_a_batch_and_about_so_many_are_kept(
     db: Database, redis: Redis, sql: SQL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One look publishes all that waits; the stream is trimmed by whole nodes, not to the item."""
-    monkeypatch.setattr(events, "KEEP", 300)
+    monkeypatch.setattr(outbox, "KEEP", 300)
     connection = await born(db)
     await sql.execute(
         "INSERT INTO events (event_id, connection_id, seq, type, status, version)"
@@ -337,7 +337,7 @@ async def test_a_redis_that_hangs_holds_nobody_up(
 ) -> None:
     """A look ends in seconds and frees its lock; meanwhile events are recorded as ever."""
     connection = await born(db)
-    hanging = events.open_redis(told_of(registry_url, own_valkey))
+    hanging = outbox.open_redis(told_of(registry_url, own_valkey))
     await tell(db, connection.id, times=5)
     os.kill(own_valkey.pid, signal.SIGSTOP)
     try:

@@ -27,8 +27,8 @@ from local.servers import SERVICES
 from shared import docs_page, metrics, registry
 from shared.domain.drift import Severity
 from shared.errors import Upstream
-from shared.events import EventType
 from shared.metrics import OTHER, Duration, Metric
+from shared.outbox import EventType
 from tests import access
 from tests.fakes.airbyte_server import AirbyteServer
 from tests.faults.world import World, opened

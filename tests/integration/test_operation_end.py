@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared import background, logs, registry
+from shared import logs, periodic, registry
 from shared.config import Settings
 from shared.database import Database
 from shared.errors import Conflict, NotFound, Unavailable, UpstreamRefused, UpstreamUnknown
@@ -65,7 +65,7 @@ async def replica(registry_url: str, story: Broken) -> AsyncIterator[tuple[Datab
     operations.tell("broken", story)
     async with (
         operations.running(),
-        background.repeating(db, operations.look),
+        periodic.repeating(db, operations.look),
         jobs.running(),
     ):
         yield db, operations
@@ -268,7 +268,7 @@ async def test_a_look_goes_on_after_what_it_waited_for_was_cancelled(
     db = Database.at(
         Settings(_env_file=None, supabase_db_url=registry_url).registry_address, application="test"
     )
-    async with background.repeating(db, background.Look(take, timedelta(seconds=0.01))):
+    async with periodic.repeating(db, periodic.Look(take, timedelta(seconds=0.01))):
         async with asyncio.timeout(10):
             await again.wait()
     await db.close()

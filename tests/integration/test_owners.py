@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared import background, registry
+from shared import periodic, registry
 from shared.config import Settings
 from shared.database import Database
 from shared.errors import SyncRunning, UpstreamRefused, UpstreamUnknown
@@ -93,7 +93,7 @@ async def replica(settings: Settings, *, works: bool = True) -> AsyncIterator[Re
     one = Replica(settings)
     async with one.operations.running():
         if works:
-            async with background.repeating(one.db, one.operations.look), one.jobs.running():
+            async with periodic.repeating(one.db, one.operations.look), one.jobs.running():
                 yield one
         else:
             yield one

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from local import servers
-from shared import events, registry
+from shared import outbox, registry
 from shared.config import postgres_address
 from shared.database import Database
 from tests import access, factories
@@ -96,7 +96,7 @@ async def test_without_redis_nothing_is_missed(
     """Onboard, discover, apply, sync and list answer; the events arrive later, once, in order."""
     add_destination(airbyte)
     settings = settings_for(airbyte, registry_url, own_valkey.url)
-    redis = events.open_redis(settings)
+    redis = outbox.open_redis(settings)
     async with running(settings, airbyte, sql=sql, redis=redis, order=ORDER) as mesh:
         before = await live(mesh, "before")
         assert [one["type"] for one in await mesh.events(len(TOLD))] == TOLD
@@ -130,7 +130,7 @@ async def test_a_redis_that_never_answers_delays_no_answer(
     add_destination(airbyte)
     async with silence() as (url, called):
         settings = settings_for(airbyte, registry_url, url)
-        redis = events.open_redis(settings)
+        redis = outbox.open_redis(settings)
         async with running(settings, airbyte, sql=sql, redis=redis, order=ORDER) as mesh:
             await live(mesh, "first")
             await live(mesh, "second")
@@ -153,7 +153,7 @@ async def test_a_process_ends_though_redis_never_answers(
         session.add(connection)
     async with db.transaction() as session:
         locked = await registry.lock_connection(session, connection.id)
-        events.record(session, events.EventType.SYNC_TRIGGERED, locked)
+        outbox.record(session, outbox.EventType.SYNC_TRIGGERED, locked)
     await db.close()
 
     port = servers.free_port()

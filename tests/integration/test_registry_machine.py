@@ -21,12 +21,12 @@ from hypothesis.stateful import (
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared import events, registry
+from shared import outbox, registry
 from shared.config import postgres_address
 from shared.database import Database
 from shared.errors import NameTaken, NotActive, StaleCatalog
-from shared.events import EventType
 from shared.models import ConnectionStatus, VersionOrigin
+from shared.outbox import EventType
 from tests import factories
 
 T = TypeVar("T")
@@ -115,7 +115,7 @@ class RegistryMachine(RuleBasedStateMachine):
                 asked_by=None,
             )
             row.status = ConnectionStatus.ACTIVE
-            events.record(session, EventType.CATALOG_APPLIED, row)
+            outbox.record(session, EventType.CATALOG_APPLIED, row)
 
         try:
             self._run(write)

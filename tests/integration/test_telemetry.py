@@ -22,7 +22,7 @@ from redis.asyncio import Redis
 from services.drift_repair_agent import main as drift_repair_agent
 from shared import logs, spans, telemetry
 from shared.consumer import Consumer
-from shared.events import STREAM
+from shared.outbox import STREAM
 from tests.fakes.airbyte_server import AirbyteServer
 from tests.integration.conftest import (
     CREDENTIALS,

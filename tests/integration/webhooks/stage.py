@@ -22,8 +22,8 @@ from services.drift_repair_agent.receivers import Receivers
 from services.drift_repair_agent.sending import Sender, Signer
 from shared.config import networks, postgres_address
 from shared.database import Database
-from shared.events import EventType
 from shared.models import Repair
+from shared.outbox import EventType
 from tests import factories
 from tests.integration.receivers import KEY
 

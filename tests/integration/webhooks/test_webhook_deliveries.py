@@ -16,7 +16,7 @@ import trustme
 from local import servers
 from services.drift_repair_agent.delivering import AGAIN_AFTER
 from shared.database import Database
-from shared.events import EventType
+from shared.outbox import EventType
 from tests import access
 from tests.fakes.airbyte_server import AirbyteServer
 from tests.integration.conftest import REPOSITORY, settings_for

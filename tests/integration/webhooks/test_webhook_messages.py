@@ -13,8 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.drift_repair_agent.notifying import TOLD_BY_DEFAULT, notify
 from services.drift_repair_agent.webhooks import EventName
 from shared.database import Database
-from shared.events import EventType
 from shared.models import Connection
+from shared.outbox import EventType
 from tests.integration.receivers import Receiver
 from tests.integration.webhooks.stage import (
     CHANGE,

@@ -13,7 +13,7 @@ from services.drift_repair_agent.delivering import Deliveries
 from services.drift_repair_agent.notifying import notify
 from shared import registry
 from shared.database import Database
-from shared.events import EventType
+from shared.outbox import EventType
 from tests import access
 from tests.integration.receivers import Receiver, status
 from tests.integration.webhooks.stage import (

@@ -11,9 +11,9 @@ from datetime import timedelta
 from typing import Final
 
 from shared import metrics, registry
-from shared.background import Look
 from shared.database import Database
 from shared.errors import AamError, Unavailable
+from shared.periodic import Look
 
 _EVERY: Final = timedelta(seconds=15)
 _LONGEST_CHECK_S: Final = 5
