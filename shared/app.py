@@ -35,7 +35,7 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
 from shared import docs_page, logs, telemetry, validation
-from shared.access import Caller
+from shared.auth.scopes import Caller
 from shared.bodies import Bodies
 from shared.descriptions import describe as describe_operation
 from shared.errors import AamError, TooManyRequests, Unavailable

@@ -19,16 +19,17 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from shared import access, docs_page, logs, metrics
-from shared.access import SERVICE_CALLS, Caller
+from shared import docs_page, logs, metrics
+from shared.auth import scopes
+from shared.auth.api_keys import KeyRing
+from shared.auth.guesses import Guesses
+from shared.auth.oidc import Issuer
+from shared.auth.scopes import SERVICE_CALLS, Caller
+from shared.auth.service_tokens import BadKey, BadToken, Signer, Verifier, read_public_keys
 from shared.config import ProcessSettings
 from shared.database import Database
 from shared.errors import AamError, Forbidden, TooManyRequests, Unauthenticated, Unavailable
-from shared.guesses import Guesses
-from shared.keys import KeyRing
-from shared.oidc import Issuer
 from shared.rates import Rates
-from shared.tokens import BadKey, BadToken, Signer, Verifier, read_public_keys
 
 log = logs.get(__name__)
 
@@ -191,7 +192,7 @@ class Gate:
             await refusal(scope, receive, send)
             return
         scope.setdefault("state", {})["caller"] = caller
-        with access.acting(caller), structlog.contextvars.bound_contextvars(caller=caller.id):
+        with scopes.acting(caller), structlog.contextvars.bound_contextvars(caller=caller.id):
             await self._app(scope, receive, send)
 
     def _is_open(self, scope: Scope) -> bool:
@@ -260,8 +261,8 @@ def requirements(
         methods = frozenset(getattr(route, "methods", None) or ())
         if route.path in OPEN | DOCS and methods and methods <= _LOOKS:
             continue
-        scopes = access.declared(getattr(route, "dependencies", None) or ())
-        if not scopes or not methods:
+        required = scopes.declared(getattr(route, "dependencies", None) or ())
+        if not required or not methods:
             raise UndeclaredRoute(f"{route.path} declares no scope: who may call it?")
-        table.append((route.path_regex, methods, scopes))
+        table.append((route.path_regex, methods, required))
     return table

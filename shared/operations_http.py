@@ -11,8 +11,8 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import BaseModel, ConfigDict
 
-from shared.access import Scope, caller_of, may
 from shared.app import PROBLEM_JSON, example, links, problems, raw_json
+from shared.auth.scopes import Scope, caller_of, may
 from shared.errors import BadKey
 from shared.models import OperationStatus
 from shared.operations import Answer, Key, Operations

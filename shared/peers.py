@@ -16,7 +16,8 @@ import stamina
 from httpx_aiohttp import AiohttpTransport
 
 from shared import logs, telemetry
-from shared.access import Scope
+from shared.auth.scopes import Scope
+from shared.auth.service_tokens import Signer
 from shared.config import Settings
 from shared.errors import (
     AamError,
@@ -26,7 +27,6 @@ from shared.errors import (
     from_problem,
 )
 from shared.tls import authorities
-from shared.tokens import Signer
 
 
 class Peer:

@@ -14,9 +14,9 @@ from typing import Any
 import asyncpg
 import httpx
 
-from shared.access import KEY_SCOPES, SERVICE_CALLS, Caller, Scope
-from shared.keys import NewKey, new_key
-from shared.tokens import Signer, make_pair
+from shared.auth.api_keys import NewKey, new_key
+from shared.auth.scopes import KEY_SCOPES, SERVICE_CALLS, Caller, Scope
+from shared.auth.service_tokens import Signer, make_pair
 from tests import leaks
 
 KEY = new_key("test")

@@ -15,8 +15,8 @@ from services.auth_broker.settings import BrokerSettings, StoreName
 from services.auth_broker.stores import CredentialStore, EnvironmentStore, FileStore
 from services.auth_broker.vault import LoginRefused, VaultStore
 from shared import logs, telemetry
-from shared.access import Scope, caller_of, may
 from shared.app import Check, create_app, links, problems
+from shared.auth.scopes import Scope, caller_of, may
 from shared.config import load
 from shared.database import Database
 from shared.errors import Unavailable

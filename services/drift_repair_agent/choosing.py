@@ -9,7 +9,7 @@ from services.drift_repair_agent.items import Item, Made, identity
 from services.drift_repair_agent.policy import Reaction
 from services.drift_repair_agent.shapes import Approve, Choice, Decide
 from services.drift_repair_agent.situation import Situation
-from shared import access
+from shared.auth import scopes
 from shared.domain.catalog import StreamId
 from shared.errors import Invalid
 from shared.validation import unknown
@@ -57,7 +57,7 @@ async def approved(
 ) -> list[Item]:
     """The chosen changes with what is done about them; a chosen new name is among them."""
     about = chosen(items, order)
-    by = access.named(order.by)
+    by = scopes.named(order.by)
     among = "The repair" if order.changes is None else "What is decided"
     _expect_known("choices", order.choices, [item.id for item in about], of=among)
     named = {
@@ -137,7 +137,7 @@ def as_suggested(
         primary_key=None if key is None else tuple(tuple(path) for path in key),
         why=why,
         is_named=is_named,
-        asked_by=access.asked_by(),
+        asked_by=scopes.asked_by(),
     )
 
 

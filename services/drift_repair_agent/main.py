@@ -38,9 +38,9 @@ from services.drift_repair_agent.shapes import (
 from services.drift_repair_agent.suggesting import Suggesting
 from services.drift_repair_agent.verifying import Verifying
 from shared import failpoints, logs, periodic, registry, telemetry
-from shared.access import Scope, may
 from shared.airbyte_client import AirbyteClient
 from shared.app import create_app, for_server, links, problems, raw_json, told_to_stop
+from shared.auth.scopes import Scope, may
 from shared.backlogs import Gauges
 from shared.config import Settings, load, networks
 from shared.database import Database

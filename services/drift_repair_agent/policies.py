@@ -10,7 +10,8 @@ import msgspec
 
 from services.drift_repair_agent.policy import DEFAULT, Policy, authored, changed
 from services.drift_repair_agent.shapes import PolicyOrder, PolicyView
-from shared import access, registry
+from shared import registry
+from shared.auth import scopes
 from shared.database import Database
 from shared.errors import Invalid
 from shared.jobs import Jobs
@@ -69,7 +70,7 @@ class Policies:
             before = Policy.of(await registry.find_policy(session, connection_id))
             new = changed(before.own, told)
             if new != before.own:
-                authors = authored(before.authors, before.own, new, access.shown(order.by))
+                authors = authored(before.authors, before.own, new, scopes.shown(order.by))
                 await registry.put_policy(
                     session,
                     row.id,

@@ -13,7 +13,8 @@ from services.drift_repair_agent.addresses import is_never_called, written
 from services.drift_repair_agent.delivering import Deliveries
 from services.drift_repair_agent.notifying import body_of_test
 from services.drift_repair_agent.sending import Outcome, Signer, is_readable
-from shared import access, registry
+from shared import registry
+from shared.auth import scopes
 from shared.config import is_loopback
 from shared.database import Database
 from shared.errors import Invalid, NotFound
@@ -54,7 +55,7 @@ class Receivers:
                 url=url,
                 events=msgspec.json.encode(events).decode(),
                 connection_id=connection_id,
-                created_by=access.asked_by(),
+                created_by=scopes.asked_by(),
             )
             session.add(webhook)
             await session.flush()
@@ -73,7 +74,7 @@ class Receivers:
         self._signer.require_key()
         async with self._db.transaction() as session:
             webhook = await registry.lock_webhook(session, webhook_id)
-            webhook.rotated_by = access.asked_by()
+            webhook.rotated_by = scopes.asked_by()
             await registry.rotate_webhook(session, webhook)
             change = {"action": "rotated", "generation": webhook.generation}
             await registry.record_setting_change(session, "webhook", webhook.id, change)
@@ -88,7 +89,7 @@ class Receivers:
         async with self._db.transaction() as session:
             webhook = await registry.find_webhook(session, webhook_id, for_update=True)
             if webhook.deleted_at is None:
-                webhook.deleted_by = access.asked_by()
+                webhook.deleted_by = scopes.asked_by()
                 await session.flush()
                 await registry.delete_webhook(session, webhook_id, code="webhook_deleted")
                 change = {"action": "deleted"}

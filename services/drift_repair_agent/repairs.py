@@ -19,7 +19,8 @@ from services.drift_repair_agent.items import Item, Made
 from services.drift_repair_agent.policy import Policy, Reaction
 from services.drift_repair_agent.shapes import Approve, Decide, RollBack
 from services.drift_repair_agent.situation import Situation
-from shared import access, failpoints, registry
+from shared import failpoints, registry
+from shared.auth import scopes
 from shared.database import Database
 from shared.domain import catalog as catalogs
 from shared.domain import drift
@@ -109,10 +110,10 @@ class Repairs:
             at = await registry.now(session)
         made = Made(
             action="keep",
-            by=access.named(order.by),
+            by=scopes.named(order.by),
             at=at,
             why=order.why,
-            asked_by=access.asked_by(),
+            asked_by=scopes.asked_by(),
         )
         decided = [item.decided(made) for item in chosen(changes_of.read(repair.changes), order)]
 
@@ -500,8 +501,8 @@ def _decision(
     return {
         "verdict": verdict,
         "changes": [item.id for item in decided],
-        "by": access.named(order.by),
-        "asked_by": access.asked_by(),
+        "by": scopes.named(order.by),
+        "asked_by": scopes.asked_by(),
         "at": at,
         "why": order.why,
     }

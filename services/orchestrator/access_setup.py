@@ -19,13 +19,13 @@ from pydantic import TypeAdapter
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared import logs, registry
-from shared.access import KEY_SCOPES, SERVICE_CALLS
+from shared.auth.api_keys import make_key
+from shared.auth.scopes import KEY_SCOPES, SERVICE_CALLS
+from shared.auth.service_tokens import BadKey, make_pair
 from shared.config import Settings, load
 from shared.database import Database
 from shared.errors import AamError
 from shared.input import Name
-from shared.keys import make_key
-from shared.tokens import BadKey, make_pair
 
 BY_HAND = "access_setup"
 _MOST_DAYS = 36_500

@@ -12,8 +12,9 @@ from uuid import UUID, uuid4
 
 import msgspec
 
-from shared import access, batches, outbox, registry
+from shared import batches, outbox, registry
 from shared.airbyte_client import AirbyteClient, AirbyteConnection, ListedConnection
+from shared.auth import scopes
 from shared.database import Database
 from shared.domain import catalog as catalogs
 from shared.domain.steps import in_slices
@@ -163,7 +164,7 @@ class Importing:
                 fingerprint=fingerprint,
                 origin=VersionOrigin.IMPORT,
                 snapshot_id=None,
-                asked_by=access.asked_by(),
+                asked_by=scopes.asked_by(),
             )
             row.status = ConnectionStatus.ACTIVE
             outbox.record(session, EventType.CONNECTION_IMPORTED, row)

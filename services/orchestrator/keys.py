@@ -10,12 +10,12 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from shared import registry
-from shared.access import KEY_SCOPES, Scope, caller_of, may
 from shared.app import example, links, problems, raw_json
+from shared.auth.api_keys import make_key
+from shared.auth.scopes import KEY_SCOPES, Scope, caller_of, may
 from shared.database import Database
 from shared.errors import Forbidden
 from shared.input import Name
-from shared.keys import make_key
 from shared.paging import AfterText, Limit, Page
 
 _VIEW: dict[str, Any] = {

@@ -37,7 +37,6 @@ from services.orchestrator.shapes import (
 )
 from services.orchestrator.sweeping import Sweeper
 from shared import failpoints, logs, outbox, periodic, registry, telemetry
-from shared.access import Scope, caller_of, may
 from shared.airbyte_client import AirbyteClient
 from shared.app import (
     create_app,
@@ -48,6 +47,7 @@ from shared.app import (
     raw_json,
     told_to_stop,
 )
+from shared.auth.scopes import Scope, caller_of, may
 from shared.backlogs import Gauges, watching_airbyte
 from shared.config import Settings, load
 from shared.database import Database

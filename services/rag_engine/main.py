@@ -21,8 +21,8 @@ from services.rag_engine.shapes import (
     Suggested,
 )
 from shared import logs, registry, telemetry
-from shared.access import Scope, caller_of, may
 from shared.app import create_app, example, for_server, links, problems, raw_json
+from shared.auth.scopes import Scope, caller_of, may
 from shared.config import RagEngineSettings, load
 from shared.database import Database
 from shared.errors import Invalid

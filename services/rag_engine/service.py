@@ -14,7 +14,8 @@ from services.rag_engine.explaining import Explaining
 from services.rag_engine.matching import Answer, suggest
 from services.rag_engine.samples import Sample
 from services.rag_engine.shapes import ElementShape, Learn, Schemas, StreamName, Suggest
-from shared import access, logs, registry
+from shared import logs, registry
+from shared.auth import scopes
 from shared.database import Database
 from shared.models import Knowledge
 from shared.registry import Decided
@@ -82,8 +83,8 @@ class RagEngine:
             removed_schema=_schema(schemas.removed),
             added_schema=_schema(schemas.added),
             connection_id=decision.connection_id,
-            decided_by=access.named(decision.decided_by),
-            requested_by=decision.requested_by or access.asked_by(),
+            decided_by=scopes.named(decision.decided_by),
+            requested_by=decision.requested_by or scopes.asked_by(),
             why=decision.why,
             created_at=decision.decided_at,
         )

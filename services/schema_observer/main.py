@@ -28,7 +28,6 @@ from services.schema_observer.shapes import (
     Watched,
 )
 from shared import failpoints, logs, periodic, registry, telemetry
-from shared.access import Scope, caller_of, may, require
 from shared.airbyte_client import AirbyteClient
 from shared.app import (
     create_app,
@@ -39,6 +38,7 @@ from shared.app import (
     raw_json,
     told_to_stop,
 )
+from shared.auth.scopes import Scope, caller_of, may, require
 from shared.backlogs import Gauges
 from shared.config import Settings, load
 from shared.database import Database

@@ -14,7 +14,8 @@ import msgspec
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared import access, batches, failpoints, logs, metrics, outbox, registry, telemetry
+from shared import batches, failpoints, logs, metrics, outbox, registry, telemetry
+from shared.auth import scopes
 from shared.config import Settings
 from shared.database import Database
 from shared.errors import (
@@ -158,7 +159,7 @@ class Operations:
             "request": msgspec.json.encode(intent.request, enc_hook=str).decode(),
             "document": intent.document,
             "request_id": logs.request_id(),
-            "asked_by": access.asked_by(),
+            "asked_by": scopes.asked_by(),
         }
 
         async def record(session: AsyncSession) -> Answer | None:
@@ -242,7 +243,7 @@ class Operations:
                 "connection_id": intent.connection_id,
                 "request": msgspec.json.encode(intent.request, enc_hook=str).decode(),
                 "request_id": logs.request_id(),
-                "asked_by": access.asked_by(),
+                "asked_by": scopes.asked_by(),
                 **_key_columns(intent.key),
             }
             while (await session.execute(sql.INSERT_ENDED, values)).one_or_none() is None:

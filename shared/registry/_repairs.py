@@ -12,7 +12,7 @@ from sqlalchemy import TextClause, delete, exists, func, or_, select, text, upda
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared import access
+from shared.auth import scopes
 from shared.domain.catalog import Exclusions
 from shared.errors import NotFound
 from shared.models import Connection, Drift, Plan, Policy, Repair, RepairState
@@ -63,8 +63,8 @@ async def put_policy(
     written = {
         "policy": policy,
         "authors": authors,
-        "updated_by": access.named(by),
-        "requested_by": access.asked_by(),
+        "updated_by": scopes.named(by),
+        "requested_by": scopes.asked_by(),
         "updated_at": func.now(),
     }
     await session.execute(

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared import access
+from shared.auth import scopes
 from shared.models import SettingChange
 from shared.registry._pages import stamp
 
@@ -47,8 +47,8 @@ async def record_setting_change(
             subject=subject,
             subject_id=subject_id,
             change=msgspec.json.encode(change, enc_hook=str).decode(),
-            changed_by=access.named(by),
-            requested_by=access.asked_by(),
+            changed_by=scopes.named(by),
+            requested_by=scopes.asked_by(),
         )
     )
 

@@ -16,8 +16,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.rag_engine.main import build
-from shared.access import KEY_SCOPES, Caller
 from shared.app import for_server
+from shared.auth.scopes import KEY_SCOPES, Caller
 from shared.config import RagEngineSettings, load
 from shared.gate import Gate
 

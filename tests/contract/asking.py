@@ -27,8 +27,8 @@ from schemathesis.config import (
 from schemathesis.engine import Status, events, from_schema
 from schemathesis.generation.meta import TestPhase
 
-from shared.access import Scope
-from shared.tokens import Signer
+from shared.auth.scopes import Scope
+from shared.auth.service_tokens import Signer
 
 CHECKS = [
     "not_a_server_error",

@@ -19,7 +19,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from shared.keys import new_key
+from shared.auth.api_keys import new_key
 from tests import access
 from tests.hostile.attempts import APPLY, CANARY, JSON, World, expect_problem
 from tests.hostile.conftest import Process

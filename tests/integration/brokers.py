@@ -15,8 +15,8 @@ from services.auth_broker import main as auth_broker
 from services.auth_broker.settings import BrokerSettings
 from services.auth_broker.stores import EnvironmentStore
 from services.auth_broker.vault import VaultStore
-from shared.access import Scope
-from shared.tokens import Signer
+from shared.auth.scopes import Scope
+from shared.auth.service_tokens import Signer
 from tests import access, leaks
 
 Sql: TypeAlias = "asyncpg.Connection[asyncpg.Record]"

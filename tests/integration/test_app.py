@@ -17,8 +17,8 @@ from fastapi import Body, FastAPI, Query, Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from shared import logs
-from shared.access import Scope, may
 from shared.app import create_app
+from shared.auth.scopes import Scope, may
 from shared.errors import AamError, Invalid, NotFound, Unavailable, UpstreamUnknown
 from shared.gate import Access
 from shared.http_protocol import Http

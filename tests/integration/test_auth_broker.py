@@ -17,7 +17,7 @@ import pytest
 from local import servers
 from services.auth_broker.service import AuthBroker
 from services.auth_broker.stores import EnvironmentStore, variable_prefix
-from shared.access import Scope
+from shared.auth.scopes import Scope
 from shared.config import postgres_address
 from shared.database import Database
 from shared.errors import Invalid, NotFound

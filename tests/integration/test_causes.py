@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from shared.access import Scope
+from shared.auth.scopes import Scope
 from tests import access, leaks
 from tests.integration.conftest import Mesh
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from shared import registry
-from shared.access import KEY_SCOPES, Scope
+from shared.auth.scopes import KEY_SCOPES, Scope
 from shared.database import Database
 from tests import access
 from tests.integration.conftest import Mesh

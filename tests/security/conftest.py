@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from starlette.types import Message
 
 from local import servers
-from shared.keys import NewKey, new_key
+from shared.auth.api_keys import NewKey, new_key
 from tests import access
 from tests.fakes.airbyte_server import AirbyteServer
 from tests.integration.conftest import close_parts, redis, registry_url, sql

@@ -12,7 +12,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 
-from shared.access import KEY_SCOPES
+from shared.auth.scopes import KEY_SCOPES
 from shared.gate import DOCS, OPEN
 from tests import access
 from tests.security.conftest import Answer, Headers, ask, bearer, insert_key

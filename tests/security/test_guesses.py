@@ -10,9 +10,9 @@ import pytest
 from fastapi import FastAPI
 
 from shared import registry
-from shared.access import KEY_SCOPES
-from shared.guesses import Guesses
-from shared.keys import KeyRing, new_key
+from shared.auth.api_keys import KeyRing, new_key
+from shared.auth.guesses import Guesses
+from shared.auth.scopes import KEY_SCOPES
 from tests.security.conftest import ask, bearer, build, close, insert_key
 
 Sql: TypeAlias = "asyncpg.Connection[asyncpg.Record]"

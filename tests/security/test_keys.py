@@ -17,10 +17,11 @@ from fastapi import FastAPI
 
 from local import servers
 from services.orchestrator import access_setup
-from shared import keys, registry
-from shared.access import KEY_SCOPES, SERVICE_CALLS, Scope
-from shared.keys import FORM, KeyRing, new_key
-from shared.tokens import Signer, read_public_keys
+from shared import registry
+from shared.auth import api_keys
+from shared.auth.api_keys import FORM, KeyRing, new_key
+from shared.auth.scopes import KEY_SCOPES, SERVICE_CALLS, Scope
+from shared.auth.service_tokens import Signer, read_public_keys
 from tests import access
 from tests.integration.conftest import REPOSITORY
 from tests.security.conftest import Answer, ask, bearer, build, close, insert_key
@@ -126,7 +127,7 @@ async def test_what_is_remembered_is_as_old_as_the_question(
         return found
 
     monkeypatch.setattr(registry, "find_key", slowly)
-    monkeypatch.setattr(keys, "monotonic", lambda: now)
+    monkeypatch.setattr(api_keys, "monotonic", lambda: now)
     ring = KeyRing(orchestrator.state.db)
     assert await ring.caller(key.key) is not None
     now += 0.9

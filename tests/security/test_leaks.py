@@ -109,7 +109,7 @@ PLANTED = """
     import asyncpg
     import httpx
     from local import servers
-    from shared.access import Scope, may
+    from shared.auth.scopes import Scope, may
     from shared.app import create_app
     from shared.gate import Access
     from tests import access, leaks

@@ -21,9 +21,9 @@ from fastapi import FastAPI, Request
 from fastapi.responses import RedirectResponse, Response, StreamingResponse
 from jwt.algorithms import ECAlgorithm, HMACAlgorithm, OKPAlgorithm, RSAAlgorithm
 
-from shared import oidc
+from shared.auth import oidc
+from shared.auth.oidc import Issuer
 from shared.errors import Unavailable
-from shared.oidc import Issuer
 from tests import access
 from tests.integration.conftest import serving
 from tests.security.conftest import ask, bearer, build, close

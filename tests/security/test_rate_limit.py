@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncpg
 import pytest
 
-from shared.access import KEY_SCOPES
+from shared.auth.scopes import KEY_SCOPES
 from tests import access
 from tests.security.conftest import ask, bearer, build, close, insert_key
 

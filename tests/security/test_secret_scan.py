@@ -19,7 +19,7 @@ from detect_secrets.core.scan import scan_file
 from detect_secrets.plugins.base import RegexBasedDetector
 from detect_secrets.settings import transient_settings
 
-from shared.keys import new_key
+from shared.auth.api_keys import new_key
 from tests.security import secret_kinds
 from tests.security.pins import LOCKED
 

@@ -21,9 +21,17 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import FastAPI
 
-from shared import tokens
-from shared.access import SERVICE_CALLS, Scope
-from shared.tokens import BadKey, BadToken, Signer, Verifier, key_id, make_pair, read_public_keys
+from shared.auth import service_tokens
+from shared.auth.scopes import SERVICE_CALLS, Scope
+from shared.auth.service_tokens import (
+    BadKey,
+    BadToken,
+    Signer,
+    Verifier,
+    key_id,
+    make_pair,
+    read_public_keys,
+)
 from tests import access
 from tests.security.conftest import ask, bearer, build
 
@@ -291,7 +299,7 @@ RULES = {
     "its subject is not its issuer",
     "its id is none",
     "its scope is none",
-    *tokens._RULES.values(),
+    *service_tokens._RULES.values(),
 }
 """All that a refusal says: none quotes the token."""
 
@@ -377,7 +385,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock by which folders are read again."""
     clock = Clock()
-    monkeypatch.setattr("shared.tokens.time.monotonic", clock.monotonic)
+    monkeypatch.setattr("shared.auth.service_tokens.time.monotonic", clock.monotonic)
     return clock
 
 

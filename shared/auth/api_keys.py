@@ -19,7 +19,7 @@ from time import monotonic
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared import registry
-from shared.access import Caller
+from shared.auth.scopes import Caller
 from shared.database import Database
 from shared.errors import Unavailable, UpstreamUnknown
 

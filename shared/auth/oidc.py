@@ -14,7 +14,7 @@ import orjson
 from httpx_aiohttp import AiohttpTransport
 
 from shared import logs
-from shared.access import KEY_SCOPES, Caller
+from shared.auth.scopes import KEY_SCOPES, Caller
 from shared.config import stays_private
 from shared.errors import Unavailable
 from shared.tls import authorities
