@@ -34,13 +34,14 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
-from shared import docs_page, logs, telemetry, validation
+from shared import docs_page, validation
 from shared.auth.scopes import Caller
 from shared.bodies import Bodies
 from shared.descriptions import describe as describe_operation
 from shared.errors import AamError, TooManyRequests, Unavailable
 from shared.gate import Access, Gate, NobodyCanCall, requirements
 from shared.input import ORDER, Limits
+from shared.observability import logs, tracing
 from shared.wire import ended_by_newline, without_body
 
 log = logs.get(__name__)
@@ -478,7 +479,7 @@ class _Requests:
                 ]
             await send(message)
 
-        with logs.caused_by(request_id), telemetry.answering(scope) as answered:
+        with logs.caused_by(request_id), tracing.answering(scope) as answered:
             await self._answered(inner, receive, named)
             seconds = time.perf_counter() - started
             answered(status, seconds)

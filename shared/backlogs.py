@@ -10,9 +10,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Final
 
-from shared import metrics, registry
+from shared import registry
 from shared.database import Database
 from shared.errors import AamError, Unavailable
+from shared.observability import metrics
 from shared.periodic import Look
 
 _EVERY: Final = timedelta(seconds=15)

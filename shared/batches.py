@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from shared import logs, metrics
 from shared.errors import AamError, Unavailable, UpstreamUnknown
+from shared.observability import logs, metrics
 
 log = logs.get(__name__)
 

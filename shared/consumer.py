@@ -15,8 +15,8 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import ExecAbortError, OutOfMemoryError, RedisError, ResponseError
 
-from shared import logs
 from shared.errors import AamError
+from shared.observability import logs
 from shared.outbox import STREAM
 
 log = logs.get(__name__)

@@ -23,9 +23,9 @@ from sqlalchemy.ext.asyncio import (
 )
 from sqlalchemy.pool import NullPool
 
-from shared import logs, telemetry
 from shared.config import PostgresAddress
 from shared.errors import Unavailable, UpstreamUnknown
+from shared.observability import logs, tracing
 
 log = logs.get(__name__)
 
@@ -101,7 +101,7 @@ class Database:
             max_overflow=connections // 2,
             pool_timeout=10,
         )
-        telemetry.trace_engine(engine)
+        tracing.trace_engine(engine)
         return cls.on(engine, application=application)
 
     @classmethod

@@ -15,11 +15,12 @@ from uuid import UUID, uuid4
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared import logs, registry, sources
+from shared import registry, sources
 from shared.airbyte_client import AirbyteClient, Discovered
 from shared.config import Settings
 from shared.database import Database
 from shared.errors import AamError, SyncRunning, TooManyRequests, Upstream, UpstreamTimeout
+from shared.observability import logs
 from shared.registry import SourceLoad
 
 log = logs.get(__name__)

@@ -24,10 +24,11 @@ from pgqueuer.queries import Queries
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared import batches, logs, metrics, telemetry
+from shared import batches
 from shared.config import PostgresAddress
 from shared.database import connect_arguments, session_settings
 from shared.errors import AamError
+from shared.observability import logs, metrics, tracing
 
 log = logs.get(__name__)
 
@@ -192,7 +193,7 @@ class Jobs:
             began, outcome = time.perf_counter(), "done"
             with (
                 logs.caused_by(cause.get("request_id")),
-                telemetry.span(
+                tracing.span(
                     f"job {job.entrypoint}",
                     kind=SpanKind.CONSUMER,
                     parent=cause,
@@ -231,7 +232,7 @@ class Jobs:
 def _cause() -> dict[str, str]:
     """What has a job added, for its headers: the id of the request, and its trace."""
     request_id = logs.request_id()
-    return ({"request_id": request_id} if request_id else {}) | telemetry.traceparent()
+    return ({"request_id": request_id} if request_id else {}) | tracing.traceparent()
 
 
 class _InTransaction:

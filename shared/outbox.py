@@ -19,11 +19,12 @@ from redis.maint_notifications import MaintNotificationsConfig
 from sqlalchemy import func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared import failpoints, logs, metrics, telemetry
+from shared import failpoints
 from shared.config import Settings
 from shared.database import Database
 from shared.errors import Unavailable, UpstreamUnknown
 from shared.models import Connection, EventRow
+from shared.observability import logs, metrics, tracing
 
 log = logs.get(__name__)
 
@@ -109,7 +110,7 @@ def open_redis(settings: Settings) -> Redis:
         socket_connect_timeout=5,
         maint_notifications_config=MaintNotificationsConfig(enabled=False),
     )
-    telemetry.trace_redis(redis)
+    tracing.trace_redis(redis)
     return redis
 
 
@@ -164,7 +165,7 @@ class Relay:
                 pipeline.xadd(STREAM, fields(row), maxlen=KEEP, approximate=True)
             # A partial success is sent again from its first event on: consumers see an order with
             # doubles in it, never one with a gap.
-            with telemetry.span("relay events"):
+            with tracing.span("relay events"):
                 async with asyncio.timeout(_REDIS_WITHIN_S):
                     await pipeline.execute()
             failpoints.at("relay.added")

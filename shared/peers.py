@@ -15,7 +15,6 @@ import orjson
 import stamina
 from httpx_aiohttp import AiohttpTransport
 
-from shared import logs, telemetry
 from shared.auth.scopes import Scope
 from shared.auth.service_tokens import Signer
 from shared.config import Settings
@@ -26,6 +25,7 @@ from shared.errors import (
     UpstreamUnreachable,
     from_problem,
 )
+from shared.observability import logs, tracing
 from shared.tls import authorities
 
 
@@ -39,7 +39,7 @@ class Peer:
         self._deadline = deadline
         self._client = httpx.AsyncClient(
             base_url=base_url,
-            transport=telemetry.traced_transport(AiohttpTransport(verify=authorities())),
+            transport=tracing.traced_transport(AiohttpTransport(verify=authorities())),
             timeout=deadline,
             follow_redirects=False,
             trust_env=False,

@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
-from shared import batches, logs, registry
+from shared import batches, registry
 from shared.database import Database
 from shared.errors import AamError
+from shared.observability import logs
 
 log = logs.get(__name__)
 

@@ -13,9 +13,10 @@ from typing import Final
 
 from sqlalchemy.exc import DBAPIError
 
-from shared import batches, logs, metrics, registry
+from shared import batches, registry
 from shared.config import Settings
 from shared.database import Database
+from shared.observability import logs, metrics
 from shared.periodic import Look
 
 log = logs.get(__name__)

@@ -20,9 +20,9 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from local import servers
-from shared import telemetry
 from shared.database import Database
 from shared.jobs import Jobs
+from shared.observability import tracing
 from tests import leftovers
 
 Sql: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -111,7 +111,7 @@ async def pools(postgres: servers.Postgres) -> AsyncIterator[Pools]:
         cls: type[Database], address: Any, *, application: str, connections: int = 20
     ) -> Database:
         key = (address, application, connections)
-        if telemetry._Tracing.tracer is not None or not shared.shares(address.port):
+        if tracing._Tracing.tracer is not None or not shared.shares(address.port):
             return opened(cls, address, application=application, connections=connections)
         engine = shared.engine_for(key)
         if engine is not None:

@@ -14,7 +14,7 @@ from local.airbyte.api import app_of
 from local.airbyte.metadata import InUse, Metadata
 from local.airbyte.settings import Settings
 from local.airbyte.store import BY_NAME, InstallFailed, Store
-from shared import logs
+from shared.observability import logs
 
 cli = typer.Typer(add_completion=False, help="AAM's local execution plane.")
 

@@ -19,7 +19,7 @@ from urllib.parse import quote, quote_plus
 
 from local.airbyte.specification import MASK
 from local.servers import private_log
-from shared import logs
+from shared.observability import logs
 
 log = logs.get(__name__)
 

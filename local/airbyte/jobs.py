@@ -22,7 +22,7 @@ from local.airbyte.runner import ConnectorFailed, Message
 from local.airbyte.store import BY_DEFINITION
 from local.airbyte.verbs import Verbs
 from local.airbyte.writer import Key, Target, Writer
-from shared import logs
+from shared.observability import logs
 
 log = logs.get(__name__)
 

@@ -29,7 +29,7 @@ from local.airbyte.runner import ConnectorFailed, Runner
 from local.airbyte.settings import Settings
 from local.airbyte.store import BY_DEFINITION, Connector, Store
 from local.airbyte.verbs import Check, Verbs
-from shared import logs
+from shared.observability import logs
 
 log = logs.get(__name__)
 

@@ -25,7 +25,7 @@ import orjson
 
 from local.airbyte.job_logs import JobLog
 from local.airbyte.settings import Limits
-from shared import logs
+from shared.observability import logs
 
 log = logs.get(__name__)
 

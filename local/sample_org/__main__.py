@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from local.guard import token_file, token_of
 from local.sample_org.live import Behaviour, Failure, JournalUnreadable
 from local.sample_org.settings import Settings
-from shared import logs
+from shared.observability import logs
 
 log = logs.get(__name__)
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)

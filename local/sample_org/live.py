@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from local.sample_org.changes import AnyChange
 from local.sample_org.org import Org
 from local.sample_org.settings import Settings
-from shared import logs
 from shared.errors import AamError
+from shared.observability import logs
 
 log = logs.get(__name__)
 

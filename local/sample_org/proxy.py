@@ -16,7 +16,7 @@ from pathlib import Path
 import trustme
 
 from local.sample_org.live import write_private
-from shared import logs
+from shared.observability import logs
 
 log = logs.get(__name__)
 

@@ -14,13 +14,13 @@ from services.auth_broker.service import AuthBroker
 from services.auth_broker.settings import BrokerSettings, StoreName
 from services.auth_broker.stores import CredentialStore, EnvironmentStore, FileStore
 from services.auth_broker.vault import LoginRefused, VaultStore
-from shared import logs, telemetry
 from shared.app import Check, create_app, links, problems
 from shared.auth.scopes import Scope, caller_of, may
 from shared.config import load
 from shared.database import Database
 from shared.errors import Unavailable
 from shared.gate import access_for
+from shared.observability import logs, tracing
 from shared.sources import CREDENTIAL_REFERENCE
 
 log = logs.get(__name__)
@@ -95,7 +95,7 @@ def build(settings: BrokerSettings, environment: EnvironmentStore | None = None)
         SystemExit: the vault refuses the login for good.
     """
     logs.set_up("auth_broker", level=settings.log_level)
-    telemetry.set_up("auth_broker", settings)
+    tracing.set_up("auth_broker", settings)
     db = Database.at(
         settings.registry_address,
         application="auth_broker",

@@ -7,7 +7,7 @@ import errno
 import resource
 import sys
 
-from shared import logs
+from shared.observability import logs
 
 log = logs.get(__name__)
 

@@ -15,10 +15,11 @@ from pydantic import ValidationError
 
 from services.auth_broker.settings import StoreName
 from services.auth_broker.stores import CredentialStore
-from shared import logs, registry, sources
+from shared import registry, sources
 from shared.auth.scopes import Caller
 from shared.database import Database
 from shared.errors import AamError, Forbidden, Invalid, NotFound, Unauthenticated
+from shared.observability import logs
 from shared.sources import CREDENTIAL_REFERENCE
 
 log = logs.get(__name__)

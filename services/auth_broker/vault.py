@@ -18,8 +18,8 @@ import requests
 from hvac import exceptions
 
 from services.auth_broker.settings import BrokerSettings
-from shared import logs
 from shared.errors import AamError, Unavailable, UpstreamDenied
+from shared.observability import logs
 
 log = logs.get(__name__)
 

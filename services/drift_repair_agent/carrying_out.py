@@ -17,7 +17,7 @@ from services.drift_repair_agent.applying import Heal
 from services.drift_repair_agent.postponed import Postponed
 from services.drift_repair_agent.preflight import expect_healable, expect_no_sync, readable
 from services.drift_repair_agent.situation import Situation
-from shared import batches, failpoints, logs, outbox, registry
+from shared import batches, failpoints, outbox, registry
 from shared.airbyte_client import AirbyteClient
 from shared.database import Database
 from shared.domain import catalog as catalogs
@@ -26,6 +26,7 @@ from shared.domain.repair import heal
 from shared.domain.steps import in_slices
 from shared.errors import AamError, Invalid, NotActive, NotFound
 from shared.models import Connection, Repair, RepairState, VersionOrigin
+from shared.observability import logs
 from shared.operations import Answer, Intent, Operations
 from shared.outbox import EventType
 

@@ -21,10 +21,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.drift_repair_agent.addresses import AddressRefused
 from services.drift_repair_agent.notifying import TEST
 from services.drift_repair_agent.sending import Outcome, Sender, Signer
-from shared import failpoints, logs, metrics, registry, telemetry
+from shared import failpoints, registry
 from shared.database import Database
 from shared.errors import AamError, Invalid
 from shared.models import DeliveryState, Webhook
+from shared.observability import logs, metrics, tracing
 from shared.periodic import Look
 from shared.registry import DueDelivery
 
@@ -136,7 +137,7 @@ class Deliveries:
     async def _deliver(self, due: DueDelivery) -> Outcome:
         with (
             logs.caused_by(due.request_id or logs.request_id()),
-            telemetry.span(
+            tracing.span(
                 "webhook",
                 kind=SpanKind.PRODUCER,
                 parent={},

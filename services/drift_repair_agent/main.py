@@ -37,7 +37,7 @@ from services.drift_repair_agent.shapes import (
 )
 from services.drift_repair_agent.suggesting import Suggesting
 from services.drift_repair_agent.verifying import Verifying
-from shared import failpoints, logs, periodic, registry, telemetry
+from shared import failpoints, periodic, registry
 from shared.airbyte_client import AirbyteClient
 from shared.app import create_app, for_server, links, problems, raw_json, told_to_stop
 from shared.auth.scopes import Scope, may
@@ -48,6 +48,7 @@ from shared.gate import access_for, signer_for
 from shared.input import CATALOG
 from shared.jobs import Jobs
 from shared.models import RepairState
+from shared.observability import logs, tracing
 from shared.operations import Operations
 from shared.operations_http import ACCEPTED, GivenKey, Wait, answered, routes
 from shared.paging import After, Limit
@@ -432,7 +433,7 @@ async def policy_history(
 def build(settings: Settings) -> FastAPI:
     """The application for these settings."""
     logs.set_up("drift_repair_agent", level=settings.log_level)
-    telemetry.set_up("drift_repair_agent", settings)
+    tracing.set_up("drift_repair_agent", settings)
     failpoints.arm(settings.aam_failpoints)
     db = Database.at(
         settings.registry_address,

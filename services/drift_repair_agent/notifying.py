@@ -9,9 +9,10 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared import logs, registry
+from shared import registry
 from shared.domain.drift import Severity, worst
 from shared.models import Repair
+from shared.observability import logs
 from shared.outbox import EventType
 
 log = logs.get(__name__)

@@ -24,7 +24,7 @@ from services.drift_repair_agent.policy import Policy, Reaction
 from services.drift_repair_agent.postponed import Postponed
 from services.drift_repair_agent.situation import Situation
 from services.drift_repair_agent.suggesting import Asked, Known, Suggesting
-from shared import batches, failpoints, logs, registry
+from shared import batches, failpoints, registry
 from shared.airbyte_client import AirbyteClient
 from shared.config import Settings
 from shared.database import Database
@@ -32,6 +32,7 @@ from shared.domain.catalog import StreamId, read_stream
 from shared.domain.drift import Change, Verdict
 from shared.errors import Conflict, NotActive
 from shared.models import Connection, ConnectionStatus, Drift, Repair, RepairState, Snapshot
+from shared.observability import logs
 from shared.operations import Answer, Intent, Operations
 
 log = logs.get(__name__)

@@ -18,12 +18,13 @@ import msgspec
 from services.drift_repair_agent import items as changes_of
 from services.drift_repair_agent.items import Item, Suggestion, identity
 from services.drift_repair_agent.situation import Situation
-from shared import batches, logs, registry
+from shared import batches, registry
 from shared.database import Database
 from shared.domain.catalog import StreamId, read_stream
 from shared.domain.drift import Change, Verdict, schema_at
 from shared.errors import AamError, Conflict, Invalid, Upstream
 from shared.models import Repair
+from shared.observability import logs
 from shared.peers import RagEngine, Rename, RenameDecision
 
 log = logs.get(__name__)

@@ -8,10 +8,11 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.drift_repair_agent import outcomes
-from shared import failpoints, logs, registry
+from shared import failpoints, registry
 from shared.database import Database
 from shared.errors import AamError, Invalid, NotActive, SyncRunning, UpstreamRefused
 from shared.models import Connection, JobHistory, Repair, RepairState
+from shared.observability import logs
 from shared.peers import Orchestrator
 
 log = logs.get(__name__)

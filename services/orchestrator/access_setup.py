@@ -18,7 +18,7 @@ import msgspec
 from pydantic import TypeAdapter
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared import logs, registry
+from shared import registry
 from shared.auth.api_keys import make_key
 from shared.auth.scopes import KEY_SCOPES, SERVICE_CALLS
 from shared.auth.service_tokens import BadKey, make_pair
@@ -26,6 +26,7 @@ from shared.config import Settings, load
 from shared.database import Database
 from shared.errors import AamError
 from shared.input import Name
+from shared.observability import logs
 
 BY_HAND = "access_setup"
 _MOST_DAYS = 36_500

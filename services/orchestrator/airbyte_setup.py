@@ -16,7 +16,6 @@ from uuid import UUID
 
 from pydantic import Secret
 
-from shared import logs
 from shared.airbyte_client import AirbyteClient, Instance
 from shared.config import Optional, PostgresAddress, Seconds, Settings, load, postgres_address
 from shared.errors import (
@@ -28,6 +27,7 @@ from shared.errors import (
     UpstreamNoToken,
     UpstreamRefused,
 )
+from shared.observability import logs
 
 log = logs.get(__name__)
 

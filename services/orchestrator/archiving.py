@@ -7,11 +7,12 @@ from uuid import UUID
 
 import msgspec
 
-from shared import logs, outbox, registry
+from shared import outbox, registry
 from shared.airbyte_client import AirbyteClient
 from shared.config import Settings
 from shared.database import Database
 from shared.errors import UpstreamForbidden, UpstreamMissing
+from shared.observability import logs
 from shared.operations import Operation
 from shared.outbox import EventType
 

@@ -13,11 +13,12 @@ from functools import partial
 from uuid import UUID, uuid4
 
 from services.orchestrator.jobs import record_job
-from shared import batches, logs, outbox, registry
+from shared import batches, outbox, registry
 from shared.airbyte_client import AirbyteClient, Job
 from shared.database import Database
 from shared.errors import AamError, Unavailable, Upstream, UpstreamDenied, UpstreamForbidden
 from shared.models import JobHistory, JobStarter
+from shared.observability import logs
 from shared.outbox import EventType
 from shared.registry import RunningJob
 

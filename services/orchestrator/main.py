@@ -36,7 +36,7 @@ from services.orchestrator.shapes import (
     VersionPage,
 )
 from services.orchestrator.sweeping import Sweeper
-from shared import failpoints, logs, outbox, periodic, registry, telemetry
+from shared import failpoints, outbox, periodic, registry
 from shared.airbyte_client import AirbyteClient
 from shared.app import (
     create_app,
@@ -54,6 +54,7 @@ from shared.database import Database
 from shared.gate import access_for, signer_for
 from shared.jobs import Jobs
 from shared.models import ConnectionStatus
+from shared.observability import logs, tracing
 from shared.operations import Operations
 from shared.operations_http import ACCEPTED, GivenKey, Wait, answered, routes
 from shared.paging import After, Limit, Page
@@ -372,7 +373,7 @@ async def rotate(
 def build(settings: Settings) -> FastAPI:
     """The application for these settings, with the relay of events and the follower of jobs."""
     logs.set_up("orchestrator", level=settings.log_level)
-    telemetry.set_up("orchestrator", settings)
+    tracing.set_up("orchestrator", settings)
     failpoints.arm(settings.aam_failpoints)
     db = Database.at(
         settings.registry_address,

@@ -14,12 +14,12 @@ import msgspec
 from services.orchestrator.reconciling import Compared, Reapplying, Reconciler
 from services.orchestrator.sweeping import Sweeper, Swept
 from services.orchestrator.workspace import workspace_of
-from shared import logs
 from shared.airbyte_client import AirbyteClient
 from shared.config import Settings, load
 from shared.database import Database
 from shared.errors import AamError
 from shared.jobs import Jobs
+from shared.observability import logs
 from shared.operations import Operations
 
 

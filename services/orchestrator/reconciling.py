@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared import batches, logs, outbox, registry
+from shared import batches, outbox, registry
 from shared.airbyte_client import AirbyteClient, AirbyteConnection
 from shared.batches import code_of
 from shared.catalog_comparison import foreign_code, means
@@ -25,6 +25,7 @@ from shared.errors import (
     UpstreamUnreachable,
 )
 from shared.models import Connection, ConnectionStatus
+from shared.observability import logs
 from shared.operations import Answer, Intent, Operation, Operations
 from shared.outbox import EventType
 from shared.registry import Head

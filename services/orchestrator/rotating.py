@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.orchestrator.credentials import Digests, fetch, merged
 from services.orchestrator.shapes import Outcome
-from shared import batches, logs, outbox, registry, sources
+from shared import batches, outbox, registry, sources
 from shared.airbyte_client import UNSUPPORTED, AirbyteClient, ConfiguredSource
 from shared.batches import code_of
 from shared.config import Settings
@@ -34,6 +34,7 @@ from shared.errors import (
     UpstreamRefused,
     UpstreamUnknown,
 )
+from shared.observability import logs
 from shared.operations import Answer, Intent, Operation, Operations
 from shared.outbox import EventType
 from shared.peers import AuthBroker

@@ -14,9 +14,10 @@ from uuid import UUID
 
 import msgspec
 
-from shared import batches, logs, registry
+from shared import batches, registry
 from shared.airbyte_client import AirbyteClient
 from shared.database import Database
+from shared.observability import logs
 
 log = logs.get(__name__)
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Protocol
 
-from shared import logs
+from shared.observability import logs
 
 log = logs.get(__name__)
 

@@ -20,7 +20,7 @@ from services.rag_engine.shapes import (
     Suggest,
     Suggested,
 )
-from shared import logs, registry, telemetry
+from shared import registry
 from shared.app import create_app, example, for_server, links, problems, raw_json
 from shared.auth.scopes import Scope, caller_of, may
 from shared.config import RagEngineSettings, load
@@ -28,6 +28,7 @@ from shared.database import Database
 from shared.errors import Invalid
 from shared.gate import access_for
 from shared.input import QUESTION
+from shared.observability import logs, tracing
 from shared.paging import After, Limit, Page
 
 router = APIRouter(tags=["renames"])
@@ -113,7 +114,7 @@ async def knowledge(
 def build(settings: RagEngineSettings) -> FastAPI:
     """The application for these settings."""
     logs.set_up("rag_engine", level=settings.log_level)
-    telemetry.set_up("rag_engine", settings)
+    tracing.set_up("rag_engine", settings)
     db = Database.at(
         settings.registry_address,
         application="rag_engine",

@@ -14,10 +14,11 @@ from services.rag_engine.explaining import Explaining
 from services.rag_engine.matching import Answer, suggest
 from services.rag_engine.samples import Sample
 from services.rag_engine.shapes import ElementShape, Learn, Schemas, StreamName, Suggest
-from shared import logs, registry
+from shared import registry
 from shared.auth import scopes
 from shared.database import Database
 from shared.models import Knowledge
+from shared.observability import logs
 from shared.registry import Decided
 
 log = logs.get(__name__)

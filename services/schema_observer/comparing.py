@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared import batches, failpoints, logs, outbox, registry
+from shared import batches, failpoints, outbox, registry
 from shared.database import Database
 from shared.domain import catalog as catalogs
 from shared.domain import drift
@@ -19,6 +19,7 @@ from shared.domain.drift import Change, Verdict
 from shared.domain.steps import in_slices
 from shared.jobs import Jobs
 from shared.models import ConnectionStatus, Drift, Snapshot
+from shared.observability import logs
 from shared.outbox import EventType
 from shared.registry import Uncompared
 

@@ -27,7 +27,7 @@ from services.schema_observer.shapes import (
     SnapshotView,
     Watched,
 )
-from shared import failpoints, logs, periodic, registry, telemetry
+from shared import failpoints, periodic, registry
 from shared.airbyte_client import AirbyteClient
 from shared.app import (
     create_app,
@@ -45,6 +45,7 @@ from shared.database import Database
 from shared.domain.drift import Severity
 from shared.gate import access_for
 from shared.jobs import Jobs
+from shared.observability import logs, tracing
 from shared.operations_http import Wait
 from shared.paging import After, Limit, Page
 
@@ -259,7 +260,7 @@ async def drift(drift_id: UUID, db: Registry) -> Response:
 def build(settings: Settings) -> FastAPI:
     """The application for these settings."""
     logs.set_up("schema_observer", level=settings.log_level)
-    telemetry.set_up("schema_observer", settings)
+    tracing.set_up("schema_observer", settings)
     failpoints.arm(settings.aam_failpoints)
     db = Database.at(
         settings.registry_address,

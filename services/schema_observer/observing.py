@@ -13,7 +13,7 @@ import msgspec
 from services.schema_observer import trust
 from services.schema_observer.comparing import Comparing
 from services.schema_observer.trust import Doubt
-from shared import batches, failpoints, logs, outbox, registry, snapshots
+from shared import batches, failpoints, outbox, registry, snapshots
 from shared.airbyte_client import AirbyteClient
 from shared.causes import Cause
 from shared.config import Settings
@@ -31,6 +31,7 @@ from shared.errors import (
     UpstreamTimeout,
 )
 from shared.jobs import Jobs
+from shared.observability import logs
 from shared.outbox import EventType
 from shared.registry import Claim, Seen
 from shared.snapshots import DUPLICATE_STREAM, Offered

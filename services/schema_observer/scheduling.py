@@ -16,11 +16,12 @@ from uuid import UUID, uuid4
 
 from services.schema_observer.observing import Look as SourceLook
 from services.schema_observer.observing import Observing
-from shared import batches, logs, registry
+from shared import batches, registry
 from shared.config import Settings
 from shared.database import Database
 from shared.errors import AamError
 from shared.jobs import Jobs
+from shared.observability import logs
 from shared.periodic import Look
 from shared.registry import Claim
 

@@ -18,7 +18,6 @@ from uuid import UUID, uuid4
 
 import msgspec
 
-from shared import logs
 from shared.airbyte_client import _shapes as shapes
 from shared.airbyte_client._shapes import (
     AirbyteConnection,
@@ -59,6 +58,7 @@ from shared.errors import (
     UpstreamUnknown,
     UpstreamUnreachable,
 )
+from shared.observability import logs
 
 T = TypeVar("T")
 

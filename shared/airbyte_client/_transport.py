@@ -22,7 +22,6 @@ import msgspec
 import stamina
 from httpx_aiohttp import AiohttpTransport
 
-from shared import logs, telemetry
 from shared.airbyte_client._shapes import InstanceRead, Token
 from shared.airbyte_client._signatures import Author, ErrorBody, classify
 from shared.errors import (
@@ -42,6 +41,7 @@ from shared.errors import (
     UpstreamUnknown,
     UpstreamUnreachable,
 )
+from shared.observability import logs, tracing
 from shared.tls import authorities
 
 T = TypeVar("T")
@@ -317,7 +317,7 @@ class Transport:
             Upstream: of the kind that fits.
             Invalid: Airbyte, or a proxy before it, takes no body as large as this one.
         """
-        with telemetry.asking_airbyte(path):
+        with tracing.asking_airbyte(path):
             return await self._insist(
                 path,
                 body,

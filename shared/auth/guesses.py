@@ -7,8 +7,8 @@ import ipaddress
 import time
 from collections.abc import Callable
 
-from shared import logs
 from shared.errors import TooManyRequests
+from shared.observability import logs
 from shared.rates import Rates
 
 log = logs.get(__name__)

@@ -13,10 +13,10 @@ import jwt
 import orjson
 from httpx_aiohttp import AiohttpTransport
 
-from shared import logs
 from shared.auth.scopes import KEY_SCOPES, Caller
 from shared.config import stays_private
 from shared.errors import Unavailable
+from shared.observability import logs
 from shared.tls import authorities
 
 log = logs.get(__name__)

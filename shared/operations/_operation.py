@@ -14,7 +14,7 @@ import msgspec
 from sqlalchemy import TextClause
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared import failpoints, logs
+from shared import failpoints
 from shared.database import Database
 from shared.errors import (
     AamError,
@@ -26,6 +26,7 @@ from shared.errors import (
     UpstreamUnreachable,
 )
 from shared.models import OperationStatus
+from shared.observability import logs
 from shared.operations import _sql as sql
 
 log = logs.get(__name__)

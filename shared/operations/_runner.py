@@ -14,7 +14,7 @@ import msgspec
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared import batches, failpoints, logs, metrics, outbox, registry, telemetry
+from shared import batches, failpoints, outbox, registry
 from shared.auth import scopes
 from shared.config import Settings
 from shared.database import Database
@@ -32,6 +32,7 @@ from shared.errors import (
 )
 from shared.jobs import Jobs
 from shared.models import Connection, ConnectionStatus, OperationStatus
+from shared.observability import logs, metrics, tracing
 from shared.operations import _sql as sql
 from shared.operations._operation import (
     FIRST_LEASE,
@@ -341,7 +342,7 @@ class Operations:
         operation_id, request_id = str(operation.id), operation.request_id
         with (
             structlog.contextvars.bound_contextvars(operation=operation_id, request_id=request_id),
-            telemetry.span(
+            tracing.span(
                 f"operation {operation.kind}", operation=operation_id, request_id=request_id
             ),
         ):

@@ -16,13 +16,13 @@ import pytest
 from fastapi import Body, FastAPI, Query, Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from shared import logs
 from shared.app import create_app
 from shared.auth.scopes import Scope, may
 from shared.errors import AamError, Invalid, NotFound, Unavailable, UpstreamUnknown
 from shared.gate import Access
 from shared.http_protocol import Http
 from shared.input import Limits
+from shared.observability import logs
 from tests import access
 from tests.integration.conftest import serving
 

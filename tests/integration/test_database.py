@@ -20,11 +20,12 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
 from local import servers
-from shared import database, logs, registry
+from shared import database, registry
 from shared.config import PostgresAddress, SslMode, postgres_address
 from shared.database import Database, sqlalchemy_url
 from shared.errors import Unavailable, UpstreamUnknown
 from shared.models import EventRow, SyncCatalogVersion, VersionOrigin
+from shared.observability import logs
 from tests import factories
 from tests.fakes.postgres_proxies import LossyCommit, TlsProxy, moved
 from tests.pools import Pools

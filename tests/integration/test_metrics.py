@@ -24,10 +24,11 @@ from prometheus_client.samples import Sample
 
 from local import servers
 from local.servers import SERVICES
-from shared import docs_page, metrics, registry
+from shared import docs_page, registry
 from shared.domain.drift import Severity
 from shared.errors import Upstream
-from shared.metrics import OTHER, Duration, Metric
+from shared.observability import metrics
+from shared.observability.metrics import OTHER, Duration, Metric
 from shared.outbox import EventType
 from tests import access
 from tests.fakes.airbyte_server import AirbyteServer

@@ -20,8 +20,8 @@ from opentelemetry.trace import SpanKind
 from redis.asyncio import Redis
 
 from services.drift_repair_agent import main as drift_repair_agent
-from shared import logs, spans, telemetry
 from shared.consumer import Consumer
+from shared.observability import logs, spans, tracing
 from shared.outbox import STREAM
 from tests.fakes.airbyte_server import AirbyteServer
 from tests.integration.conftest import (
@@ -178,7 +178,7 @@ class Collector:
 
     def __init__(self, *, share: float = 1.0) -> None:
         self._exporter = InMemorySpanExporter()
-        self._provider = telemetry.trace_to(self._exporter, "mesh", share=share)
+        self._provider = tracing.trace_to(self._exporter, "mesh", share=share)
 
     async def has(self, *names: str) -> Sequence[ReadableSpan]:
         """Every span so far, once there is one of each of these names."""
@@ -195,7 +195,7 @@ class Collector:
 def collector() -> Iterator[Collector]:
     """A collector of traces; a test asks for it before the mesh, whose parts look for it."""
     yield Collector()
-    telemetry.trace_no_more()
+    tracing.trace_no_more()
 
 
 def _of(found: Sequence[ReadableSpan], name: str) -> list[ReadableSpan]:
@@ -301,18 +301,18 @@ async def test_a_share_is_traced_unless_the_caller_has_decided() -> None:
     sampled = {"traceparent": f"00-{trace_id}-b7ad6b7169203331-01"}
     try:
         collector = Collector(share=0)
-        with telemetry.span("mine"), telemetry.span("inner"):
-            flags = telemetry.traceparent()["traceparent"].rpartition("-")[2]
+        with tracing.span("mine"), tracing.span("inner"):
+            flags = tracing.traceparent()["traceparent"].rpartition("-")[2]
             assert int(flags, 16) & 1 == 0
-        with telemetry.span("theirs", kind=SpanKind.SERVER, parent=sampled):
-            told = telemetry.traceparent()["traceparent"]
+        with tracing.span("theirs", kind=SpanKind.SERVER, parent=sampled):
+            told = tracing.traceparent()["traceparent"]
         found = await collector.has("theirs")
     finally:
-        telemetry.trace_no_more()
+        tracing.trace_no_more()
 
     assert [span.name for span in found] == ["theirs"]
     assert told.startswith(f"00-{trace_id}-")
-    assert telemetry.traceparent() == {}
+    assert tracing.traceparent() == {}
 
 
 def test_uuids_are_not_needed() -> None:

@@ -21,10 +21,10 @@ from pydantic import BaseModel, ValidationError
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from shared import logs
 from shared.config import postgres_address
 from shared.database import Database
 from shared.errors import NotFound, Unavailable
+from shared.observability import logs
 
 ROOT = Path(__file__).resolve().parents[2]
 CANARY = "AAMCANARY-log"
@@ -323,7 +323,7 @@ def test_a_crash_is_one_line(tmp_path: Path) -> None:
     """Not a traceback with a message in it."""
     program = tmp_path / "crash.py"
     program.write_text(
-        "from shared import logs\n"
+        "from shared.observability import logs\n"
         "logs.set_up('test')\n"
         f"def fall(secret):\n    raise RuntimeError(secret)\nfall('{CANARY}')\n"
     )

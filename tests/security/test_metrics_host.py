@@ -14,7 +14,10 @@ from local import servers
 from tests.processes import becomes_true
 
 ROOT = Path(__file__).resolve().parents[2]
-_SERVED = "from shared import metrics; import sys; metrics.serve('127.0.0.1', int(sys.argv[1]))"
+_SERVED = (
+    "from shared.observability import metrics; import sys;"
+    " metrics.serve('127.0.0.1', int(sys.argv[1]))"
+)
 
 
 @pytest.fixture(scope="module")

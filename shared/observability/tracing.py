@@ -2,7 +2,7 @@
 
 Without METRICS_PORT nothing is measured, and without OTEL_EXPORTER_OTLP_ENDPOINT, which names a
 collector, nothing is traced. A span tells routes, endpoints, ids, and statements without their
-parameters; `shared.spans` lets nothing else through.
+parameters; `shared.observability.spans` lets nothing else through.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from opentelemetry.trace import (
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from sqlalchemy import event
 
-from shared import logs, metrics
 from shared.config import ProcessSettings
 from shared.errors import AamError
+from shared.observability import logs, metrics
 
 if TYPE_CHECKING:
     import httpx
@@ -75,7 +75,7 @@ def set_up(service: str, settings: ProcessSettings) -> None:
 
 def trace_to(exporter: SpanExporter, service: str, *, share: float = 1.0) -> TracerProvider:
     """Trace to an exporter from now on; what was made before stays as it is."""
-    from shared import spans  # noqa: PLC0415
+    from shared.observability import spans  # noqa: PLC0415
 
     _Tracing.provider = provider = spans.provider(exporter, service, share=share)
     _Tracing.tracer = provider.get_tracer("aam")
