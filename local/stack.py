@@ -464,7 +464,7 @@ class Stack:
             [
                 *("uvicorn", f"services.{name}.main:app"),
                 *("--host", "127.0.0.1", "--port", str(port)),
-                *("--http", "shared.http_protocol:Http", "--ws", "none"),
+                *("--http", "shared.http.protocol:Http", "--ws", "none"),
                 *("--limit-concurrency", "1000"),
                 *("--no-access-log", "--timeout-graceful-shutdown", "5"),
             ],

@@ -353,7 +353,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_finish() -> None:
     """Listen to the services that run in this process, where any test has them."""
-    app = sys.modules.get("shared.app")
+    app = sys.modules.get("shared.http.app")
     if app is None:
         return
     answer = app._Requests.__call__

@@ -21,8 +21,8 @@ from local.sample_org.live import LiveOrg
 from local.sample_org.org import SalesforceError
 from local.sample_org.proxy import SALESFORCE_HOST, Authority, Proxy
 from local.sample_org.settings import Settings
-from shared import docs_page
 from shared.errors import AamError, Invalid
+from shared.http import docs_page
 
 OPEN = frozenset({"/health"}) | docs_page.PATHS
 """What is read without the token: it tells nothing of this org."""

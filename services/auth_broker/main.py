@@ -14,12 +14,12 @@ from services.auth_broker.service import AuthBroker
 from services.auth_broker.settings import BrokerSettings, StoreName
 from services.auth_broker.stores import CredentialStore, EnvironmentStore, FileStore
 from services.auth_broker.vault import LoginRefused, VaultStore
-from shared.app import Check, create_app, links, problems
 from shared.auth.scopes import Scope, caller_of, may
 from shared.config import load
 from shared.database import Database
 from shared.errors import Unavailable
-from shared.gate import access_for
+from shared.http.app import Check, create_app, links, problems
+from shared.http.gate import access_for
 from shared.observability import logs, tracing
 from shared.sources import CREDENTIAL_REFERENCE
 

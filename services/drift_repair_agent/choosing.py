@@ -12,7 +12,7 @@ from services.drift_repair_agent.situation import Situation
 from shared.auth import scopes
 from shared.domain.catalog import StreamId
 from shared.errors import Invalid
-from shared.validation import unknown
+from shared.http.validation import unknown
 
 _MOST_NAMED = 20
 """Changes that a refusal lists."""

@@ -39,19 +39,19 @@ from services.drift_repair_agent.suggesting import Suggesting
 from services.drift_repair_agent.verifying import Verifying
 from shared import failpoints, periodic, registry
 from shared.airbyte_client import AirbyteClient
-from shared.app import create_app, for_server, links, problems, raw_json, told_to_stop
 from shared.auth.scopes import Scope, may
 from shared.backlogs import Gauges
 from shared.config import Settings, load, networks
 from shared.database import Database
-from shared.gate import access_for, signer_for
-from shared.input import CATALOG
+from shared.http.app import create_app, for_server, links, problems, raw_json, told_to_stop
+from shared.http.gate import access_for, signer_for
+from shared.http.operations import ACCEPTED, GivenKey, Wait, answered, routes
+from shared.http.paging import After, Limit
+from shared.http.strict_json import CATALOG
 from shared.jobs import Jobs
 from shared.models import RepairState
 from shared.observability import logs, tracing
 from shared.operations import Operations
-from shared.operations_http import ACCEPTED, GivenKey, Wait, answered, routes
-from shared.paging import After, Limit
 from shared.peers import Orchestrator, RagEngine
 from shared.periodic import Look
 

@@ -14,8 +14,8 @@ from shared import registry
 from shared.auth import scopes
 from shared.database import Database
 from shared.errors import Invalid
+from shared.http.validation import unknown
 from shared.jobs import Jobs
-from shared.validation import unknown
 
 
 class Policies:

@@ -25,10 +25,10 @@ from shared.domain import catalog as catalogs
 from shared.domain.catalog import FORWARD, Catalog, Familiar, InvalidCatalog, StreamId
 from shared.domain.steps import in_slices
 from shared.errors import Invalid, NotFound, StaleCatalog
+from shared.http.validation import unknown
 from shared.models import Connection, ConnectionStatus, Snapshot
 from shared.operations import Answer, Intent, Key, Operations
 from shared.outbox import EventType
-from shared.validation import unknown
 
 
 class ApplyOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

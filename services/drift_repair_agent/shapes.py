@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.drift_repair_agent.policy import Reaction
-from shared.input import By, Why
+from shared.http.strict_json import By, Why
 from shared.models import RepairState
 
 _ID = "91aa4c0e-7d3b-4f5a-8e21-6c0b9a8d7e6f"

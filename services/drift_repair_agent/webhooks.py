@@ -16,11 +16,11 @@ from services.drift_repair_agent.notifying import TOLD_BY_DEFAULT
 from services.drift_repair_agent.receivers import Receivers, expect_meant, without_secrets
 from services.drift_repair_agent.shapes import SettingHistory
 from shared import registry
-from shared.app import example, links, problems, raw_json
 from shared.auth.scopes import Caller, Scope, caller_of, may
 from shared.database import Database
+from shared.http.app import example, links, problems, raw_json
+from shared.http.paging import After, Limit, Page
 from shared.models import Webhook, WebhookDelivery
-from shared.paging import After, Limit, Page
 
 router = APIRouter(prefix="/webhooks", tags=["webhooks"])
 

@@ -25,7 +25,7 @@ from shared.auth.service_tokens import BadKey, make_pair
 from shared.config import Settings, load
 from shared.database import Database
 from shared.errors import AamError
-from shared.input import Name
+from shared.http.strict_json import Name
 from shared.observability import logs
 
 BY_HAND = "access_setup"

@@ -10,13 +10,13 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from shared import registry
-from shared.app import example, links, problems, raw_json
 from shared.auth.api_keys import make_key
 from shared.auth.scopes import KEY_SCOPES, Scope, caller_of, may
 from shared.database import Database
 from shared.errors import Forbidden
-from shared.input import Name
-from shared.paging import AfterText, Limit, Page
+from shared.http.app import example, links, problems, raw_json
+from shared.http.paging import AfterText, Limit, Page
+from shared.http.strict_json import Name
 
 _VIEW: dict[str, Any] = {
     "id": "ab12cd34",

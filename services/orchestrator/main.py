@@ -38,7 +38,11 @@ from services.orchestrator.shapes import (
 from services.orchestrator.sweeping import Sweeper
 from shared import failpoints, outbox, periodic, registry
 from shared.airbyte_client import AirbyteClient
-from shared.app import (
+from shared.auth.scopes import Scope, caller_of, may
+from shared.backlogs import Gauges, watching_airbyte
+from shared.config import Settings, load
+from shared.database import Database
+from shared.http.app import (
     create_app,
     example,
     for_server,
@@ -47,17 +51,13 @@ from shared.app import (
     raw_json,
     told_to_stop,
 )
-from shared.auth.scopes import Scope, caller_of, may
-from shared.backlogs import Gauges, watching_airbyte
-from shared.config import Settings, load
-from shared.database import Database
-from shared.gate import access_for, signer_for
+from shared.http.gate import access_for, signer_for
+from shared.http.operations import ACCEPTED, GivenKey, Wait, answered, routes
+from shared.http.paging import After, Limit, Page
 from shared.jobs import Jobs
 from shared.models import ConnectionStatus
 from shared.observability import logs, tracing
 from shared.operations import Operations
-from shared.operations_http import ACCEPTED, GivenKey, Wait, answered, routes
-from shared.paging import After, Limit, Page
 from shared.peers import AuthBroker
 from shared.periodic import Look
 from shared.retention import Retention, histories

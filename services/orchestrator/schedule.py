@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from shared.domain import quartz
 from shared.domain.nearest import did_you_mean
-from shared.input import variant
+from shared.http.strict_json import variant
 
 _UNSUPPORTED = re.compile(r"etc(/|$)", re.IGNORECASE)
 """Airbyte refuses these, though they are IANA's (airbyte-platform, `ConnectionScheduleHelper`)."""

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from pydantic_core import PydanticCustomError
 
 from services.orchestrator.schedule import AirbyteSchedule
-from shared.input import Name
+from shared.http.strict_json import Name
 from shared.models import ConnectionStatus, JobStarter
 from shared.sources import CREDENTIAL_REFERENCE
 

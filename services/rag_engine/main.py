@@ -21,15 +21,15 @@ from services.rag_engine.shapes import (
     Suggested,
 )
 from shared import registry
-from shared.app import create_app, example, for_server, links, problems, raw_json
 from shared.auth.scopes import Scope, caller_of, may
 from shared.config import RagEngineSettings, load
 from shared.database import Database
 from shared.errors import Invalid
-from shared.gate import access_for
-from shared.input import QUESTION
+from shared.http.app import create_app, example, for_server, links, problems, raw_json
+from shared.http.gate import access_for
+from shared.http.paging import After, Limit, Page
+from shared.http.strict_json import QUESTION
 from shared.observability import logs, tracing
-from shared.paging import After, Limit, Page
 
 router = APIRouter(tags=["renames"])
 

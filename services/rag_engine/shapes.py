@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from services.rag_engine.samples import Scalar
-from shared.input import By
+from shared.http.strict_json import By
 
 MOST_ELEMENTS = 2000
 """On each side of a question."""

@@ -29,7 +29,12 @@ from services.schema_observer.shapes import (
 )
 from shared import failpoints, periodic, registry
 from shared.airbyte_client import AirbyteClient
-from shared.app import (
+from shared.auth.scopes import Scope, caller_of, may, require
+from shared.backlogs import Gauges
+from shared.config import Settings, load
+from shared.database import Database
+from shared.domain.drift import Severity
+from shared.http.app import (
     create_app,
     example,
     for_server,
@@ -38,16 +43,11 @@ from shared.app import (
     raw_json,
     told_to_stop,
 )
-from shared.auth.scopes import Scope, caller_of, may, require
-from shared.backlogs import Gauges
-from shared.config import Settings, load
-from shared.database import Database
-from shared.domain.drift import Severity
-from shared.gate import access_for
+from shared.http.gate import access_for
+from shared.http.operations import Wait
+from shared.http.paging import After, Limit, Page
 from shared.jobs import Jobs
 from shared.observability import logs, tracing
-from shared.operations_http import Wait
-from shared.paging import After, Limit, Page
 
 router = APIRouter(tags=["drifts"])
 

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 
 from shared.errors import TooManyRequests
+from shared.http.rate_limit import Rates
 from shared.observability import logs
-from shared.rates import Rates
 
 log = logs.get(__name__)
 

@@ -17,7 +17,7 @@ from shared.airbyte_client import Discovered
 from shared.config import postgres_address
 from shared.database import Database
 from shared.domain import catalog
-from shared.input import CATALOG
+from shared.http.strict_json import CATALOG
 from tests.bench import airbyte, org
 from tests.bench.stage import Http, Stage, timed_ms
 from tests.bench.table import Line

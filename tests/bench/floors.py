@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from shared import registry
-from shared.input import CATALOG, check
+from shared.http.strict_json import CATALOG, check
 from shared.registry import _connections
 
 _PAGE = registry.page(

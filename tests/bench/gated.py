@@ -16,10 +16,10 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.rag_engine.main import build
-from shared.app import for_server
 from shared.auth.scopes import KEY_SCOPES, Caller
 from shared.config import RagEngineSettings, load
-from shared.gate import Gate
+from shared.http.app import for_server
+from shared.http.gate import Gate
 
 _ANYBODY = Caller("bench", "bench", frozenset(KEY_SCOPES))
 

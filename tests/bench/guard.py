@@ -12,7 +12,7 @@ from pathlib import Path
 import uvloop
 
 from shared.domain import catalog
-from shared.input import CATALOG, check
+from shared.http.strict_json import CATALOG, check
 from tests.bench.stage import Http, Stage, timed_ms
 from tests.bench.table import Line, best_ms
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from shared import http_protocol
+from shared.http import protocol
 
 
-class Http(http_protocol.Http):
+class Http(protocol.Http):
     """Half a second for a head."""
 
     head_deadline_s = 0.5

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import pytest
 
-from shared.input import CATALOG, ORDER
+from shared.http.strict_json import CATALOG, ORDER
 from tests.hostile.attempts import APPLY, CANARY, JSON, ONBOARD, Attempt, World
 
 CHARACTER = (422, "forbidden_character")

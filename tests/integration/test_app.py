@@ -16,12 +16,12 @@ import pytest
 from fastapi import Body, FastAPI, Query, Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from shared.app import create_app
 from shared.auth.scopes import Scope, may
 from shared.errors import AamError, Invalid, NotFound, Unavailable, UpstreamUnknown
-from shared.gate import Access
-from shared.http_protocol import Http
-from shared.input import Limits
+from shared.http.app import create_app
+from shared.http.gate import Access
+from shared.http.protocol import Http
+from shared.http.strict_json import Limits
 from shared.observability import logs
 from tests import access
 from tests.integration.conftest import serving

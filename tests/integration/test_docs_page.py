@@ -14,9 +14,9 @@ from fastapi import FastAPI
 from local.sample_org.live import LiveOrg
 from local.sample_org.server import application
 from local.sample_org.settings import Settings
-from shared import docs_page
-from shared.app import create_app
-from shared.gate import Access
+from shared.http import docs_page
+from shared.http.app import create_app
+from shared.http.gate import Access
 
 TYPES = {"css": "text/css", "js": "text/javascript", "png": "image/png", "json": "application/json"}
 PLACES = [

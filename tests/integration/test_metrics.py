@@ -24,9 +24,10 @@ from prometheus_client.samples import Sample
 
 from local import servers
 from local.servers import SERVICES
-from shared import docs_page, registry
+from shared import registry
 from shared.domain.drift import Severity
 from shared.errors import Upstream
+from shared.http import docs_page
 from shared.observability import metrics
 from shared.observability.metrics import OTHER, Duration, Metric
 from shared.outbox import EventType

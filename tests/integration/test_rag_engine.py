@@ -22,7 +22,7 @@ from services.rag_engine.explaining import Explaining
 from services.rag_engine.service import RagEngine
 from shared.config import RagEngineSettings
 from shared.errors import Conflict
-from shared.input import QUESTION
+from shared.http.strict_json import QUESTION
 from shared.peers import RagEngine as Peer
 from tests import access
 from tests.integration.conftest import serving

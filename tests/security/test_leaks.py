@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.gate import DOCS
+from shared.http.gate import DOCS
 from tests import leaks
 from tests.integration.conftest import REPOSITORY, Mesh, mesh, repairs
 from tests.leaks import Outputs, Scanner
@@ -110,8 +110,8 @@ PLANTED = """
     import httpx
     from local import servers
     from shared.auth.scopes import Scope, may
-    from shared.app import create_app
-    from shared.gate import Access
+    from shared.http.app import create_app
+    from shared.http.gate import Access
     from tests import access, leaks
 
     SECRET = leaks.canary("a planted secret")

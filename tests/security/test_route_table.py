@@ -17,12 +17,12 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Host, Mount, Route
 from starlette.types import Message, Scope
 
-from shared.app import BODY_DEADLINE, create_app
 from shared.auth import scopes as shared_access
 from shared.auth.api_keys import new_key
 from shared.auth.scopes import KEY_SCOPES, SERVICE_CALLS
 from shared.auth.scopes import Scope as May
-from shared.gate import DOCS, OPEN, Access, UndeclaredRoute
+from shared.http.app import BODY_DEADLINE, create_app
+from shared.http.gate import DOCS, OPEN, Access, UndeclaredRoute
 from shared.observability import logs
 from tests import access
 from tests.fakes.airbyte_server import AirbyteServer

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import AamError
-from shared.input import CATALOG, DEPTH, MEMBER_CHARS, MEMBERS, ORDER, Limits, check
+from shared.http.strict_json import CATALOG, DEPTH, MEMBER_CHARS, MEMBERS, ORDER, Limits, check
 
 SCALARS = (
     st.none()

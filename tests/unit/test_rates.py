@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from shared import rates
-from shared.rates import Rates
+from shared.http import rate_limit
+from shared.http.rate_limit import Rates
 
 
 class Clock:
@@ -59,7 +59,7 @@ def test_each_caller_has_its_own_measure() -> None:
 
 def test_no_more_is_remembered_than_matters(monkeypatch: pytest.MonkeyPatch) -> None:
     """Callers who have their whole measure again are forgotten; who has not is not."""
-    monkeypatch.setattr(rates, "_MOST_REMEMBERED", 100)
+    monkeypatch.setattr(rate_limit, "_MOST_REMEMBERED", 100)
     clock = Clock()
     measured = Rates(1, clock)
     while not measured.wait_s("ada"):

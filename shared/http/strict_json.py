@@ -5,8 +5,8 @@
 | body                            | 1 MiB                     | `ORDER`                      |
 | body of a question about names  | 4 MiB                     | `QUESTION`                   |
 | body with a catalog             | 16 MiB                    | `CATALOG`                    |
-| time for a body to arrive       | BODY_DEADLINE, 30 s       | `shared.bodies`              |
-| time for a request's head       | 10 s, 64 KiB, 100 headers | `shared.http_protocol`       |
+| time for a body to arrive       | BODY_DEADLINE, 30 s       | `shared.http.bodies`              |
+| time for a request's head       | 10 s, 64 KiB, 100 headers | `shared.http.protocol`       |
 | depth of JSON                   | 64                        | `DEPTH`                      |
 | values in a body, with brackets | 500,000; catalogs 1.5 mil.| `Limits.nodes`               |
 | characters of a member's name   | 2,048                     | `MEMBER_CHARS`               |

@@ -11,12 +11,12 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import BaseModel, ConfigDict
 
-from shared.app import PROBLEM_JSON, example, links, problems, raw_json
 from shared.auth.scopes import Scope, caller_of, may
 from shared.errors import BadKey
+from shared.http.app import PROBLEM_JSON, example, links, problems, raw_json
+from shared.http.paging import After, Limit, Page
 from shared.models import OperationStatus
 from shared.operations import Answer, Key, Operations
-from shared.paging import After, Limit, Page
 
 _ID = "3f8e2d1c-4b5a-4968-8776-a5b4c3d2e1f0"
 _KEY = re.compile(r"[A-Za-z0-9_-]{16,128}")

@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.errors import BodyTimeout, TooLarge, UnsupportedMedia
-from shared.input import Limits, check
+from shared.http.strict_json import Limits, check
 
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 

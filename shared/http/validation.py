@@ -20,8 +20,8 @@ from pydantic_core import ErrorDetails
 
 from shared.domain.nearest import did_you_mean
 from shared.errors import Invalid
-from shared.gate import OPEN
-from shared.input import place
+from shared.http.gate import OPEN
+from shared.http.strict_json import place
 
 _WORD = re.compile(r"(?=.{1,40}$)([A-Za-z]\w*|[a-z]+(-[a-z]+)+)(\[\])?", re.ASCII)
 """A name that may be repeated: formed as members' are in any usual style, too short for a key."""

@@ -34,15 +34,15 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
-from shared import docs_page, validation
 from shared.auth.scopes import Caller
-from shared.bodies import Bodies
-from shared.descriptions import describe as describe_operation
 from shared.errors import AamError, TooManyRequests, Unavailable
-from shared.gate import Access, Gate, NobodyCanCall, requirements
-from shared.input import ORDER, Limits
+from shared.http import docs_page, validation
+from shared.http.bodies import Bodies
+from shared.http.descriptions import describe as describe_operation
+from shared.http.gate import Access, Gate, NobodyCanCall, requirements
+from shared.http.strict_json import ORDER, Limits
+from shared.http.wire import ended_by_newline, without_body
 from shared.observability import logs, tracing
-from shared.wire import ended_by_newline, without_body
 
 log = logs.get(__name__)
 

@@ -19,7 +19,6 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from shared import docs_page
 from shared.auth import scopes
 from shared.auth.api_keys import KeyRing
 from shared.auth.guesses import Guesses
@@ -29,8 +28,9 @@ from shared.auth.service_tokens import BadKey, BadToken, Signer, Verifier, read_
 from shared.config import ProcessSettings
 from shared.database import Database
 from shared.errors import AamError, Forbidden, TooManyRequests, Unauthenticated, Unavailable
+from shared.http import docs_page
+from shared.http.rate_limit import Rates
 from shared.observability import logs, metrics
-from shared.rates import Rates
 
 log = logs.get(__name__)
 

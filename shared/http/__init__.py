@@ -1,0 +1,1 @@
+"""What every service shares in HTTP: the app, its gate, request bodies, problems and health."""
