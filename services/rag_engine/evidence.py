@@ -10,10 +10,10 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from services.rag_engine import names, schemas
+from services.rag_engine import json_schema, names
+from services.rag_engine.json_schema import Schema
 from services.rag_engine.names import Matrix
 from services.rag_engine.samples import Sample, are_same, overlap
-from services.rag_engine.schemas import Schema
 
 Path: TypeAlias = tuple[str, ...]
 Entity: TypeAlias = Literal["field", "stream"]
@@ -104,12 +104,12 @@ class Element:
     @cached_property
     def kinds(self) -> frozenset[str]:
         """The types of its values."""
-        return schemas.kinds(self.schema)
+        return json_schema.kinds(self.schema)
 
     @cached_property
     def item_kinds(self) -> frozenset[str]:
         """The types of the items, where it is an array that states them."""
-        return schemas.item_kinds(self.schema)
+        return json_schema.item_kinds(self.schema)
 
     @property
     def type_in_words(self) -> str:
@@ -121,7 +121,7 @@ class Element:
     @cached_property
     def members(self) -> frozenset[str]:
         """The names of what is in it."""
-        return schemas.members(self.schema)
+        return json_schema.members(self.schema)
 
     @cached_property
     def _names(self) -> Path:
@@ -219,13 +219,13 @@ def _hints(question: Question) -> Iterator[tuple[Pair, Finding]]:
         {
             (i, j)
             for j, added in enumerate(question.added)
-            for name in schemas.declared_earlier(added.schema)
+            for name in json_schema.declared_earlier(added.schema)
             for i in ours.get(name, ())
         }
         | {
             (i, j)
             for i, removed in enumerate(question.removed)
-            for name in schemas.declared_later(removed.schema)
+            for name in json_schema.declared_later(removed.schema)
             for j in theirs.get(name, ())
         }
     ):
@@ -247,13 +247,13 @@ def _notes(question: Question) -> Iterator[tuple[Pair, Finding]]:
     later = {
         (i, j)
         for i, removed in enumerate(question.removed)
-        for name in schemas.noted_later(removed.schema)
+        for name in json_schema.noted_later(removed.schema)
         for j in theirs.get(name.casefold(), ())
     }
     earlier = {
         (i, j)
         for j, added in enumerate(question.added)
-        for name in schemas.noted_earlier(added.schema)
+        for name in json_schema.noted_earlier(added.schema)
         for i in ours.get(name.casefold(), ())
     }
     for pair in sorted(later | earlier):
@@ -267,7 +267,7 @@ def _descriptions(question: Question) -> Iterator[tuple[Pair, Finding]]:
     sides: list[dict[str, list[int]]] = [defaultdict(list), defaultdict(list)]
     for side, elements in zip(sides, (question.removed, question.added), strict=True):
         for index, element in enumerate(elements):
-            if text := schemas.description(element.schema):
+            if text := json_schema.description(element.schema):
                 side[text].append(index)
     for text, mine in sorted(sides[0].items()):
         other = sides[1].get(text, [])

@@ -9,9 +9,7 @@ from typing import Annotated
 import orjson
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 
-from services.rag_engine.explaining import Explaining
-from services.rag_engine.service import RagEngine
-from services.rag_engine.shapes import (
+from services.rag_engine.api_schemas import (
     KNOWLEDGE,
     KnowledgeView,
     Learn,
@@ -20,6 +18,8 @@ from services.rag_engine.shapes import (
     Suggest,
     Suggested,
 )
+from services.rag_engine.explainer import Explaining
+from services.rag_engine.service import RagEngine
 from shared import registry
 from shared.auth.scopes import Scope, caller_of, may
 from shared.config import RagEngineSettings, load

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_array
 
-from services.rag_engine import evidence, names, schemas
+from services.rag_engine import evidence, json_schema, names
 from services.rag_engine.evidence import NAMES_AT_MOST, Element, Finding, Pair, Path, Question
 
 Array: TypeAlias = NDArray[np.float64]
@@ -197,7 +197,7 @@ def suggest(question: Question, parameters: Parameters = FITTED) -> Answer:
 
 # Odds
 
-_RELATIONS: tuple[schemas.Relation, ...] = ("equal", "related", "clashing")
+_RELATIONS: tuple[json_schema.Relation, ...] = ("equal", "related", "clashing")
 _CLASHING = 2
 
 
@@ -229,7 +229,7 @@ def _relations(removed: Sequence[Element], added: Sequence[Element]) -> NDArray[
     table = np.array(
         [
             [
-                _RELATIONS.index(schemas.relation(one[0], other[0], items=(one[1], other[1])))
+                _RELATIONS.index(json_schema.relation(one[0], other[0], items=(one[1], other[1])))
                 for other in distinct[1]
             ]
             for one in distinct[0]

@@ -9,11 +9,11 @@ from typing import Any
 
 import orjson
 
+from services.rag_engine.api_schemas import ElementShape, Learn, Schemas, StreamName, Suggest
 from services.rag_engine.evidence import Element, PastDecision, Question
-from services.rag_engine.explaining import Explaining
+from services.rag_engine.explainer import Explaining
 from services.rag_engine.matching import Answer, suggest
 from services.rag_engine.samples import Sample
-from services.rag_engine.shapes import ElementShape, Learn, Schemas, StreamName, Suggest
 from shared import registry
 from shared.auth import scopes
 from shared.database import Database

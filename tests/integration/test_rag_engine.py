@@ -18,7 +18,7 @@ from pydantic import Secret
 
 from local import servers
 from services.rag_engine import main
-from services.rag_engine.explaining import Explaining
+from services.rag_engine.explainer import Explaining
 from services.rag_engine.service import RagEngine
 from shared.config import RagEngineSettings
 from shared.errors import Conflict

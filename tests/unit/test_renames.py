@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from services.rag_engine import matching, names, schemas
+from services.rag_engine import json_schema, matching, names
 from services.rag_engine.evidence import NAMES_AT_MOST, Element, Question
 from services.rag_engine.matching import Answer, suggest
 from services.rag_engine.samples import Sample, are_same, overlap
@@ -206,8 +206,8 @@ def test_a_note_helps_and_proves_nothing(
 
 def test_a_note_about_something_else_is_none() -> None:
     """A word that happens to follow is no name that is new."""
-    assert schemas.noted_later({"description": "Use with care; see body of the mail."}) == set()
-    assert schemas.noted_later({"description": "Deprecated. Use the field `a.b`."}) == {"a.b"}
+    assert json_schema.noted_later({"description": "Use with care; see body of the mail."}) == set()
+    assert json_schema.noted_later({"description": "Deprecated. Use the field `a.b`."}) == {"a.b"}
 
 
 def test_the_same_description_helps() -> None:
@@ -505,7 +505,7 @@ def test_edits() -> None:
 )
 def test_kinds(schema: dict[str, Any], kinds: set[str]) -> None:
     """The types of a field's values."""
-    assert schemas.kinds(schema) == kinds
+    assert json_schema.kinds(schema) == kinds
 
 
 # Renames that developers declared
