@@ -11,10 +11,9 @@ from uuid import UUID
 import msgspec
 from fastapi import APIRouter, Body, Depends, FastAPI, Query, Request, Response
 
-from services.schema_observer.observing import Observing
-from services.schema_observer.scheduling import Scheduling
-from services.schema_observer.service import SchemaObserver
-from services.schema_observer.shapes import (
+from services.schema_observer.observer import Observing
+from services.schema_observer.scheduler import Scheduling
+from services.schema_observer.schemas import (
     SNAPSHOT,
     Ask,
     DriftPage,
@@ -27,6 +26,7 @@ from services.schema_observer.shapes import (
     SnapshotView,
     Watched,
 )
+from services.schema_observer.service import SchemaObserver
 from shared import failpoints, periodic, registry
 from shared.airbyte_client import AirbyteClient
 from shared.auth.scopes import Scope, caller_of, may, require

@@ -9,8 +9,8 @@ from uuid import UUID
 
 import msgspec
 
-from services.schema_observer.comparing import difference
-from services.schema_observer.scheduling import Scheduling
+from services.schema_observer.comparison import difference
+from services.schema_observer.scheduler import Scheduling
 from shared import registry
 from shared.airbyte_client import AirbyteClient
 from shared.config import Settings

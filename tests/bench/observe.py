@@ -15,7 +15,7 @@ import orjson
 import uvloop
 from deepdiff import DeepDiff
 
-from services.schema_observer.observing import Observing
+from services.schema_observer.observer import Observing
 from shared import registry, snapshots
 from shared.airbyte_client import AirbyteClient, Discovered
 from shared.config import Settings

@@ -17,9 +17,9 @@ from uuid import UUID, uuid4
 import pytest
 
 from services.schema_observer import main as schema_observer
-from services.schema_observer.comparing import Comparing
-from services.schema_observer.observing import Observing
-from services.schema_observer.scheduling import Scheduling
+from services.schema_observer.comparison import Comparing
+from services.schema_observer.observer import Observing
+from services.schema_observer.scheduler import Scheduling
 from shared import registry
 from shared.airbyte_client import AirbyteClient
 from shared.database import Database
@@ -391,8 +391,8 @@ import asyncio
 from datetime import timedelta
 from uuid import uuid4
 
-from services.schema_observer.comparing import Comparing
-from services.schema_observer.observing import Observing
+from services.schema_observer.comparison import Comparing
+from services.schema_observer.observer import Observing
 from shared import failpoints, registry
 from shared.airbyte_client import AirbyteClient
 from shared.config import Settings, load

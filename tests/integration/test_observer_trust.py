@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from services.schema_observer.observing import Look, Observing
+from services.schema_observer.observer import Look, Observing
 from shared.registry import Claim
 from tests.fakes.airbyte_server import DEFAULT_CATALOG, catalog, stream
 from tests.integration.conftest import Mesh

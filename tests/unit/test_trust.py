@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.schema_observer.trust import Field, doubt, doubt_fields, fields_of
+from services.schema_observer.plausibility import Field, doubt, doubt_fields, fields_of
 from shared.domain.catalog import StreamId
 
 

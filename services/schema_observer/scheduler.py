@@ -14,8 +14,8 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID, uuid4
 
-from services.schema_observer.observing import Look as SourceLook
-from services.schema_observer.observing import Observing
+from services.schema_observer.observer import Look as SourceLook
+from services.schema_observer.observer import Observing
 from shared import batches, registry
 from shared.config import Settings
 from shared.database import Database

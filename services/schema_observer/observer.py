@@ -10,9 +10,9 @@ from uuid import UUID
 
 import msgspec
 
-from services.schema_observer import trust
-from services.schema_observer.comparing import Comparing
-from services.schema_observer.trust import Doubt
+from services.schema_observer import plausibility
+from services.schema_observer.comparison import Comparing
+from services.schema_observer.plausibility import Doubt
 from shared import batches, failpoints, outbox, registry, snapshots
 from shared.airbyte_client import AirbyteClient
 from shared.causes import Cause
@@ -223,7 +223,9 @@ class Observing:
             synced = _ids(await registry.synced_streams(session, claim.source_id))
         doubt = None
         if gone or not now:
-            doubt = trust.doubt(before=len(was or before), now=len(now), gone=gone, synced=synced)
+            doubt = plausibility.doubt(
+                before=len(was or before), now=len(now), gone=gone, synced=synced
+            )
         differing = {one: fresh[one] for one in (before & synced) - gone}
         if doubt is not None or not differing:
             return doubt
@@ -339,7 +341,7 @@ def _doubt_fields(
     before: Sequence[bytes], now: Mapping[StreamId, memoryview], *, is_first: bool
 ) -> Steps[Doubt | None]:
     """Compare the fields of streams; a head has the selected ones alone, and misses no others."""
-    had, has = dict[StreamId, set[trust.Field]](), dict[StreamId, set[trust.Field]]()
+    had, has = dict[StreamId, set[plausibility.Field]](), dict[StreamId, set[plausibility.Field]]()
     for position, slice_ in enumerate(before):
         stream, _ = identify(slice_, position)
         if stream in now:
@@ -350,16 +352,16 @@ def _doubt_fields(
         if is_first:
             has[stream] &= had[stream]
         yield
-    return trust.doubt_fields(had, has)
+    return plausibility.doubt_fields(had, has)
 
 
-def _fields_of(slice_: bytes | memoryview) -> set[trust.Field]:
+def _fields_of(slice_: bytes | memoryview) -> set[plausibility.Field]:
     """The fields of a stream as a discovery has it; none where its jsonSchema is broken."""
     try:
         stream = msgspec.json.decode(slice_, type=_Slice).stream
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return set()
-    return trust.fields_of(stream.get("jsonSchema"))
+    return plausibility.fields_of(stream.get("jsonSchema"))
 
 
 class _Slice(msgspec.Struct, frozen=True):
