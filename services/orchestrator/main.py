@@ -11,14 +11,14 @@ from uuid import UUID
 import msgspec
 from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request, Response
 
-from services.orchestrator import keys
+from services.orchestrator import api_keys
 from services.orchestrator.credentials import Digests
-from services.orchestrator.follow import JobFollower
-from services.orchestrator.importing import Importing
-from services.orchestrator.reconciling import Reconciler
-from services.orchestrator.rotating import Rotator
-from services.orchestrator.service import Orchestrator
-from services.orchestrator.shapes import (
+from services.orchestrator.importer import Importing
+from services.orchestrator.job_follower import JobFollower
+from services.orchestrator.reconciler import Reconciler
+from services.orchestrator.retention import Retention, histories
+from services.orchestrator.rotation import Rotator
+from services.orchestrator.schemas import (
     CATALOG,
     IMPORTED,
     JOB,
@@ -35,7 +35,8 @@ from services.orchestrator.shapes import (
     SyncStarted,
     VersionPage,
 )
-from services.orchestrator.sweeping import Sweeper
+from services.orchestrator.service import Orchestrator
+from services.orchestrator.sweeper import Sweeper
 from shared import failpoints, outbox, periodic, registry
 from shared.airbyte_client import AirbyteClient
 from shared.auth.scopes import Scope, caller_of, may
@@ -60,7 +61,6 @@ from shared.observability import logs, tracing
 from shared.operations import Operations
 from shared.peers import AuthBroker
 from shared.periodic import Look
-from shared.retention import Retention, histories
 from shared.sources import CREDENTIAL_REFERENCE
 
 router = APIRouter(tags=["connections"])
@@ -446,7 +446,7 @@ def build(settings: Settings) -> FastAPI:
     app.state.rotator = rotator
     app.state.key_environment = settings.key_environment
     app.include_router(router)
-    app.include_router(keys.router)
+    app.include_router(api_keys.router)
     app.include_router(routes())
     return app
 

@@ -11,8 +11,8 @@ import sys
 
 import msgspec
 
-from services.orchestrator.reconciling import Compared, Reapplying, Reconciler
-from services.orchestrator.sweeping import Sweeper, Swept
+from services.orchestrator.reconciler import Compared, Reapplying, Reconciler
+from services.orchestrator.sweeper import Sweeper, Swept
 from services.orchestrator.workspace import workspace_of
 from shared.airbyte_client import AirbyteClient
 from shared.config import Settings, load

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 import msgspec
 
-from services.orchestrator.jobs import record_job
+from services.orchestrator.job_history import record_job
 from shared import registry
 from shared.airbyte_client import AirbyteClient, Job
 from shared.config import Settings

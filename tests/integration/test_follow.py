@@ -11,8 +11,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from services.orchestrator import follow
-from services.orchestrator.follow import JobFollower
+from services.orchestrator import job_follower
+from services.orchestrator.job_follower import JobFollower
 from shared.airbyte_client import AirbyteClient, Job
 from shared.database import Database
 from shared.errors import (
@@ -88,7 +88,7 @@ async def test_a_sync_of_airbytes_is_recorded_after_a_busy_time(
     mesh: Mesh, follower: JobFollower, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However long the connection was busy, and whatever was seen of others meanwhile."""
-    monkeypatch.setattr(follow, "_OVERLAP", timedelta(0))
+    monkeypatch.setattr(job_follower, "_OVERLAP", timedelta(0))
     connection = await mesh.onboard()
     (other,) = await add_connections(mesh, connection, 1)
     busy = uuid4()

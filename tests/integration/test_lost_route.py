@@ -12,9 +12,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from services.orchestrator.importing import Importing
-from services.orchestrator.reconciling import Reapplying, Reconciler
-from services.orchestrator.sweeping import Sweeper
+from services.orchestrator.importer import Importing
+from services.orchestrator.reconciler import Reapplying, Reconciler
+from services.orchestrator.sweeper import Sweeper
 from shared.airbyte_client import AirbyteClient
 from shared.database import Database
 from shared.errors import UpstreamNotAirbyte

@@ -18,9 +18,9 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from local import servers
-from services.orchestrator.importing import Importing
-from services.orchestrator.reconciling import Reapplying, Reconciler
-from services.orchestrator.sweeping import AT_MOST, Sweeper
+from services.orchestrator.importer import Importing
+from services.orchestrator.reconciler import Reapplying, Reconciler
+from services.orchestrator.sweeper import AT_MOST, Sweeper
 from shared import registry
 from shared.airbyte_client import AirbyteClient
 from shared.config import Settings

@@ -12,11 +12,12 @@ import pytest
 from pydantic import ValidationError
 
 from local import servers
-from shared import registry, retention
+from services.orchestrator import retention
+from services.orchestrator.retention import History, Retention, histories
+from shared import registry
 from shared.config import Settings, postgres_address
 from shared.database import Database
 from shared.models import StreamSchema
-from shared.retention import History, Retention, histories
 
 Sql = Any
 DAY = timedelta(days=1)

@@ -15,7 +15,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.orchestrator.credentials import Digests, fetch, merged
-from services.orchestrator.shapes import Outcome
+from services.orchestrator.schemas import Outcome
 from shared import batches, outbox, registry, sources
 from shared.airbyte_client import UNSUPPORTED, AirbyteClient, ConfiguredSource
 from shared.batches import code_of

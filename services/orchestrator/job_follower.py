@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from uuid import UUID, uuid4
 
-from services.orchestrator.jobs import record_job
+from services.orchestrator.job_history import record_job
 from shared import batches, outbox, registry
 from shared.airbyte_client import AirbyteClient, Job
 from shared.database import Database
