@@ -7,14 +7,14 @@ from uuid import UUID, uuid4
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.orchestrator.archiving import Archive, Archiving
 from services.orchestrator.credentials import CredentialShared, Digests, expect_unused
 from services.orchestrator.job_history import record_job
-from services.orchestrator.onboarding import Onboarding, Wiring, keep_discovered, unreadable
 from services.orchestrator.reconciler import Reapplying
+from services.orchestrator.sagas.archive import Archive, Archiving
+from services.orchestrator.sagas.onboard import Onboarding, Wiring, keep_discovered, unreadable
+from services.orchestrator.sagas.sync import Syncing, order_for
 from services.orchestrator.schedule import Cron
 from services.orchestrator.schemas import Onboard
-from services.orchestrator.syncing import Syncing, order_for
 from services.orchestrator.workspace import workspace_of
 from shared import registry, sources
 from shared.airbyte_client import AirbyteClient, Schedule

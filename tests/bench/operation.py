@@ -14,7 +14,7 @@ import orjson
 import uvloop
 from redis.asyncio import Redis
 
-from services.orchestrator.onboarding import keep
+from services.orchestrator.sagas.onboard import keep
 from shared import outbox, registry, sources
 from shared.airbyte_client import AirbyteClient, NewConnection
 from shared.config import Settings

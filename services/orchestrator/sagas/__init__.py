@@ -1,0 +1,1 @@
+"""Resumable steps in Airbyte, undone where it refuses: onboard, sync, archive."""
