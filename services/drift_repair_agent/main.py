@@ -11,16 +11,11 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 
-from services.drift_repair_agent import webhooks
-from services.drift_repair_agent.addresses import Reach
 from services.drift_repair_agent.carrying_out import Carrier
-from services.drift_repair_agent.delivering import Deliveries
 from services.drift_repair_agent.expiring import Expiring
 from services.drift_repair_agent.planning import Planner
 from services.drift_repair_agent.policies import Policies
-from services.drift_repair_agent.receivers import Receivers
 from services.drift_repair_agent.repairs import Repairs
-from services.drift_repair_agent.sending import Sender, Signer
 from services.drift_repair_agent.service import ApplyOrder, DriftRepairAgent
 from services.drift_repair_agent.shapes import (
     Approve,
@@ -37,6 +32,11 @@ from services.drift_repair_agent.shapes import (
 )
 from services.drift_repair_agent.suggesting import Suggesting
 from services.drift_repair_agent.verifying import Verifying
+from services.drift_repair_agent.webhooks.addresses import Reach
+from services.drift_repair_agent.webhooks.dispatcher import Deliveries
+from services.drift_repair_agent.webhooks.routes import router as webhook_routes
+from services.drift_repair_agent.webhooks.sender import Sender, Signer
+from services.drift_repair_agent.webhooks.subscriptions import Receivers
 from shared import failpoints, periodic, registry
 from shared.airbyte_client import AirbyteClient
 from shared.auth.scopes import Scope, may
@@ -504,7 +504,7 @@ def build(settings: Settings) -> FastAPI:
     app.state.planner = planner
     app.state.policies = Policies(db, jobs)
     app.include_router(router)
-    app.include_router(webhooks.router)
+    app.include_router(webhook_routes)
     app.include_router(routes())
     return app
 

@@ -12,7 +12,7 @@ from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.drift_repair_agent import items
-from services.drift_repair_agent.notifying import notify
+from services.drift_repair_agent.webhooks.messages import notify
 from shared import outbox, registry
 from shared.models import Connection, Repair, RepairState
 from shared.outbox import EventType

@@ -287,7 +287,7 @@ def test_declared_values_are_those_that_the_code_gives() -> None:
     assert _values(metrics.DRIFTS, "severity") == {one.value for one in Severity}
     state = {metric.name: metric for metric in Metric.all}["aam_repairs_open"]
     assert _values(state, "state") == {one.value for one in registry.OPEN_STATES}
-    sending = (ROOT / "services/drift_repair_agent/sending.py").read_text()
+    sending = (ROOT / "services/drift_repair_agent/webhooks/sender.py").read_text()
     given = set(re.findall(r'(?:code = |return |_ADDRESS = |else )"([a-z_]+)"', sending))
     assert _values(metrics.DELIVERIES, "outcome") >= given - {"whsec_"}
     assert all(

@@ -15,11 +15,11 @@ import httpx
 from pydantic import SecretStr
 
 from local import servers
-from services.drift_repair_agent.addresses import Reach
-from services.drift_repair_agent.delivering import Deliveries
-from services.drift_repair_agent.notifying import TOLD_BY_DEFAULT, notify
-from services.drift_repair_agent.receivers import Receivers
-from services.drift_repair_agent.sending import Sender, Signer
+from services.drift_repair_agent.webhooks.addresses import Reach
+from services.drift_repair_agent.webhooks.dispatcher import Deliveries
+from services.drift_repair_agent.webhooks.messages import TOLD_BY_DEFAULT, notify
+from services.drift_repair_agent.webhooks.sender import Sender, Signer
+from services.drift_repair_agent.webhooks.subscriptions import Receivers
 from shared.config import networks, postgres_address
 from shared.database import Database
 from shared.models import Repair

@@ -9,8 +9,8 @@ import pytest
 from aiohttp import ThreadedResolver
 from aiohttp.abc import ResolveResult
 
-from services.drift_repair_agent.addresses import AddressRefused, Reach, written
-from services.drift_repair_agent.sending import Sender
+from services.drift_repair_agent.webhooks.addresses import AddressRefused, Reach, written
+from services.drift_repair_agent.webhooks.sender import Sender
 from shared.config import networks
 from tests.integration.receivers import Receiver
 from tests.integration.webhooks.stage import (

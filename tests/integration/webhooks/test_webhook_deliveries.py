@@ -14,7 +14,7 @@ import pytest
 import trustme
 
 from local import servers
-from services.drift_repair_agent.delivering import AGAIN_AFTER
+from services.drift_repair_agent.webhooks.dispatcher import AGAIN_AFTER
 from shared.database import Database
 from shared.outbox import EventType
 from tests import access

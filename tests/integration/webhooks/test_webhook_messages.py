@@ -10,8 +10,8 @@ import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.drift_repair_agent.notifying import TOLD_BY_DEFAULT, notify
-from services.drift_repair_agent.webhooks import EventName
+from services.drift_repair_agent.webhooks.messages import TOLD_BY_DEFAULT, notify
+from services.drift_repair_agent.webhooks.routes import EventName
 from shared.database import Database
 from shared.models import Connection
 from shared.outbox import EventType

@@ -9,8 +9,8 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from services.drift_repair_agent.delivering import Deliveries
-from services.drift_repair_agent.notifying import notify
+from services.drift_repair_agent.webhooks.dispatcher import Deliveries
+from services.drift_repair_agent.webhooks.messages import notify
 from shared import registry
 from shared.database import Database
 from shared.outbox import EventType

@@ -18,9 +18,9 @@ from uuid import UUID
 from opentelemetry.trace import SpanKind
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.drift_repair_agent.addresses import AddressRefused
-from services.drift_repair_agent.notifying import TEST
-from services.drift_repair_agent.sending import Outcome, Sender, Signer
+from services.drift_repair_agent.webhooks.addresses import AddressRefused
+from services.drift_repair_agent.webhooks.messages import TEST
+from services.drift_repair_agent.webhooks.sender import Outcome, Sender, Signer
 from shared import failpoints, registry
 from shared.database import Database
 from shared.errors import AamError, Invalid

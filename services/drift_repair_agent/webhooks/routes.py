@@ -12,9 +12,13 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from services.drift_repair_agent.notifying import TOLD_BY_DEFAULT
-from services.drift_repair_agent.receivers import Receivers, expect_meant, without_secrets
 from services.drift_repair_agent.shapes import SettingHistory
+from services.drift_repair_agent.webhooks.messages import TOLD_BY_DEFAULT
+from services.drift_repair_agent.webhooks.subscriptions import (
+    Receivers,
+    expect_meant,
+    without_secrets,
+)
 from shared import registry
 from shared.auth.scopes import Caller, Scope, caller_of, may
 from shared.database import Database

@@ -24,7 +24,7 @@ from httpx_aiohttp import AiohttpTransport
 from pydantic import SecretStr
 from standardwebhooks import Webhook as Signature
 
-from services.drift_repair_agent.addresses import (
+from services.drift_repair_agent.webhooks.addresses import (
     LOOPBACK,
     AddressRefused,
     Reach,

@@ -9,10 +9,10 @@ from uuid import UUID
 
 import msgspec
 
-from services.drift_repair_agent.addresses import is_never_called, written
-from services.drift_repair_agent.delivering import Deliveries
-from services.drift_repair_agent.notifying import body_of_test
-from services.drift_repair_agent.sending import Outcome, Signer, is_readable
+from services.drift_repair_agent.webhooks.addresses import is_never_called, written
+from services.drift_repair_agent.webhooks.dispatcher import Deliveries
+from services.drift_repair_agent.webhooks.messages import body_of_test
+from services.drift_repair_agent.webhooks.sender import Outcome, Signer, is_readable
 from shared import registry
 from shared.auth import scopes
 from shared.config import is_loopback

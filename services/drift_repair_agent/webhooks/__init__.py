@@ -1,0 +1,1 @@
+"""Signed messages to the outside about repairs: subscriptions, deliveries and their retries."""
