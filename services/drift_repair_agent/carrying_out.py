@@ -13,9 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.drift_repair_agent import items as changes_of
 from services.drift_repair_agent import outcomes, situation
-from services.drift_repair_agent.applying import Heal
+from services.drift_repair_agent.applying.preflight import (
+    expect_healable,
+    expect_no_sync,
+    readable,
+)
+from services.drift_repair_agent.applying.saga import Heal
 from services.drift_repair_agent.postponed import Postponed
-from services.drift_repair_agent.preflight import expect_healable, expect_no_sync, readable
 from services.drift_repair_agent.situation import Situation
 from shared import batches, failpoints, outbox, registry
 from shared.airbyte_client import AirbyteClient

@@ -17,9 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.drift_repair_agent import items as changes_of
 from services.drift_repair_agent import outcomes, situation
+from services.drift_repair_agent.applying.pause import Pause, Pausing
 from services.drift_repair_agent.carrying_out import SOON, Carrier
 from services.drift_repair_agent.items import BY_POLICY, Item, Made, Suggestion, identity
-from services.drift_repair_agent.pausing import Pause, Pausing
 from services.drift_repair_agent.policy import Policy, Reaction
 from services.drift_repair_agent.postponed import Postponed
 from services.drift_repair_agent.situation import Situation

@@ -12,7 +12,8 @@ from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.drift_repair_agent import items as changes_of
-from services.drift_repair_agent import outcomes, preflight, situation
+from services.drift_repair_agent import outcomes, situation
+from services.drift_repair_agent.applying import preflight
 from services.drift_repair_agent.carrying_out import SOON, Carrier, streams_of
 from services.drift_repair_agent.choosing import approved, as_suggested, chosen, new_names
 from services.drift_repair_agent.items import Item, Made

@@ -10,13 +10,13 @@ from uuid import UUID
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.drift_repair_agent.applying import Applying, Heal, applied
-from services.drift_repair_agent.preflight import (
+from services.drift_repair_agent.applying.preflight import (
     expect_healable,
     expect_no_sync,
     expect_selectable,
     readable,
 )
+from services.drift_repair_agent.applying.saga import Applying, Heal, applied
 from shared import outbox, registry
 from shared.airbyte_client import AirbyteClient
 from shared.config import Settings

@@ -10,7 +10,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.drift_repair_agent import outcomes
-from services.drift_repair_agent.pausing import SET_BY_AAM, note_foreign
+from services.drift_repair_agent.applying.pause import SET_BY_AAM, note_foreign
 from shared import outbox, registry
 from shared.airbyte_client import AirbyteClient, AirbyteConnection
 from shared.catalog_comparison import means
