@@ -11,13 +11,12 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 
-from services.drift_repair_agent.carrying_out import Carrier
-from services.drift_repair_agent.expiring import Expiring
-from services.drift_repair_agent.planning import Planner
-from services.drift_repair_agent.policies import Policies
-from services.drift_repair_agent.repairs import Repairs
-from services.drift_repair_agent.service import ApplyOrder, DriftRepairAgent
-from services.drift_repair_agent.shapes import (
+from services.drift_repair_agent.repairs.decisions import Repairs
+from services.drift_repair_agent.repairs.executor import Carrier
+from services.drift_repair_agent.repairs.expiry import Expiring
+from services.drift_repair_agent.repairs.planner import Planner
+from services.drift_repair_agent.repairs.policies import Policies
+from services.drift_repair_agent.repairs.schemas import (
     Approve,
     ChangePage,
     Decide,
@@ -30,8 +29,9 @@ from services.drift_repair_agent.shapes import (
     SettingHistory,
     Unchanged,
 )
-from services.drift_repair_agent.suggesting import Suggesting
-from services.drift_repair_agent.verifying import Verifying
+from services.drift_repair_agent.repairs.suggestions import Suggesting
+from services.drift_repair_agent.repairs.verification import Verifying
+from services.drift_repair_agent.service import ApplyOrder, DriftRepairAgent
 from services.drift_repair_agent.webhooks.addresses import Reach
 from services.drift_repair_agent.webhooks.dispatcher import Deliveries
 from services.drift_repair_agent.webhooks.routes import router as webhook_routes

@@ -12,8 +12,8 @@ from uuid import UUID, uuid4, uuid5
 import pytest
 from sqlalchemy import text
 
-from services.drift_repair_agent import carrying_out, planning, suggesting
-from services.drift_repair_agent.expiring import Expiring
+from services.drift_repair_agent.repairs import executor, planner, suggestions
+from services.drift_repair_agent.repairs.expiry import Expiring
 from shared import registry
 from shared.config import postgres_address
 from shared.database import Database
@@ -96,7 +96,7 @@ async def test_a_repair_that_cannot_be_learned_blocks_no_later_one(
 ) -> None:
     """It is told again later, and learned when that is possible; its code is there meanwhile."""
     for pause in ("_FIRST_PAUSE", "_LONGEST_PAUSE"):
-        monkeypatch.setattr(suggesting, pause, timedelta(seconds=0.1))
+        monkeypatch.setattr(suggestions, pause, timedelta(seconds=0.1))
     connection = await mesh.onboard()
     async with broken(mesh, "knowledge", """NEW.removed = '["AnnualRevenue"]'"""):
         first = await proposal(mesh, connection, offering(LESS))
@@ -119,9 +119,9 @@ async def test_a_repair_whose_decisions_cannot_be_read_is_given_up(
     mesh: Mesh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else it would be read again each hour, and be kept, for ever."""
-    monkeypatch.setattr(suggesting, "_MOST_TRIES", 2)
+    monkeypatch.setattr(suggestions, "_MOST_TRIES", 2)
     for pause in ("_FIRST_PAUSE", "_LONGEST_PAUSE"):
-        monkeypatch.setattr(suggesting, pause, timedelta(seconds=0.1))
+        monkeypatch.setattr(suggestions, pause, timedelta(seconds=0.1))
     connection = await mesh.onboard()
     repair = await proposal(mesh, connection, offering(LESS))
     await approve(mesh, repair)
@@ -153,7 +153,7 @@ async def test_a_connection_that_is_busy_for_long_keeps_no_other_waiting(
     mesh: Mesh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The batch has room for one, and the first of them cannot be planned for yet."""
-    monkeypatch.setattr(planning, "_AT_ONCE", 1)
+    monkeypatch.setattr(planner, "_AT_ONCE", 1)
     busy = await mesh.onboard()
     free = await mesh.onboard(connection_name="Another", streams=["Account"])
     for connection in (busy, free):
@@ -288,7 +288,7 @@ async def test_a_repair_whose_end_cannot_be_recorded_stops_no_other(
     mesh: Mesh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The batch has room for one, and the first of them fails each time."""
-    monkeypatch.setattr(carrying_out, "_AT_ONCE", 1)
+    monkeypatch.setattr(executor, "_AT_ONCE", 1)
     bad = await mesh.onboard()
     good = await mesh.onboard(connection_name="Another", streams=["Account"])
     first = await proposal(mesh, bad, offering(LESS))

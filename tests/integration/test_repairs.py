@@ -12,7 +12,7 @@ import pytest
 from redis.asyncio import Redis
 
 from local import servers
-from services.drift_repair_agent.expiring import Expiring
+from services.drift_repair_agent.repairs.expiry import Expiring
 from shared.database import Database
 from tests.fakes.airbyte_server import AirbyteServer, catalog, stream
 from tests.integration.applying import held, seen

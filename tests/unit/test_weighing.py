@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from services.drift_repair_agent import items
-from services.drift_repair_agent.items import Item, Made, Suggestion, identity
-from services.drift_repair_agent.planning import weigh
-from services.drift_repair_agent.policy import Own, Policy, Reaction, changed
-from services.drift_repair_agent.suggesting import Asked
+from services.drift_repair_agent.repairs import changes
+from services.drift_repair_agent.repairs.changes import Item, Made, Suggestion, identity
+from services.drift_repair_agent.repairs.planner import weigh
+from services.drift_repair_agent.repairs.policy import Own, Policy, Reaction, changed
+from services.drift_repair_agent.repairs.suggestions import Asked
 from shared.domain.catalog import StreamId
 from shared.domain.drift import Change, Severity, Verdict
 
@@ -188,6 +188,6 @@ def test_items_are_read_as_they_were_written() -> None:
     made = Made(action="apply", by="Ada", at="2026-11-24T09:30:00Z", became=("amount",))  # type: ignore[arg-type]
     planned = weigh(BOTH, suggested(), Policy(Own()), frozenset())
     decided = [item.decided(made) for item in planned]
-    read = items.read(items.write(decided))
-    assert items.write(read) == items.write(decided)
+    read = changes.read(changes.write(decided))
+    assert changes.write(read) == changes.write(decided)
     assert [item.identity for item in read] == [identity(GONE), identity(NEW)]

@@ -9,8 +9,8 @@ from uuid import UUID
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.drift_repair_agent import outcomes
 from services.drift_repair_agent.applying.pause import SET_BY_AAM, note_foreign
+from services.drift_repair_agent.repairs import transitions
 from shared import outbox, registry
 from shared.airbyte_client import AirbyteClient, AirbyteConnection
 from shared.catalog_comparison import means
@@ -91,7 +91,7 @@ class Applying:
             status = str(operation.results["look"]["status"])
             self._note_pause(session, row, heal, status=status, at=await registry.now(session))
             if heal.repair_id is not None:
-                await outcomes.carried_out(
+                await transitions.carried_out(
                     session, row, heal.repair_id, base=heal.base_version, number=number
                 )
             answer = applied(
@@ -283,7 +283,7 @@ class Applying:
                 code=failure.get("code"),
             )
             if heal.repair_id is not None:
-                await outcomes.not_carried_out(session, row, heal.repair_id, failure)
+                await transitions.not_carried_out(session, row, heal.repair_id, failure)
             await operation.finish(session)
 
 

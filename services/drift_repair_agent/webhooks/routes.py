@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from services.drift_repair_agent.shapes import SettingHistory
+from services.drift_repair_agent.repairs.schemas import SettingHistory
 from services.drift_repair_agent.webhooks.messages import TOLD_BY_DEFAULT
 from services.drift_repair_agent.webhooks.subscriptions import (
     Receivers,

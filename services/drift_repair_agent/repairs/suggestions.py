@@ -15,9 +15,9 @@ from uuid import uuid5
 
 import msgspec
 
-from services.drift_repair_agent import items as changes_of
-from services.drift_repair_agent.items import Item, Suggestion, identity
-from services.drift_repair_agent.situation import Situation
+from services.drift_repair_agent.repairs import changes as changes_of
+from services.drift_repair_agent.repairs.changes import Item, Suggestion, identity
+from services.drift_repair_agent.repairs.situation import Situation
 from shared import batches, registry
 from shared.database import Database
 from shared.domain.catalog import StreamId, read_stream

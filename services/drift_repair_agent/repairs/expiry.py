@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from services.drift_repair_agent import outcomes as outcomes_of
 from services.drift_repair_agent.postponed import Postponed
+from services.drift_repair_agent.repairs import transitions as outcomes_of
 from shared import batches, registry
 from shared.database import Database
 from shared.models import RepairState

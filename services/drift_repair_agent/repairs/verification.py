@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.drift_repair_agent import outcomes
+from services.drift_repair_agent.repairs import transitions
 from shared import failpoints, registry
 from shared.database import Database
 from shared.errors import AamError, Invalid, NotActive, SyncRunning, UpstreamRefused
@@ -95,13 +95,13 @@ class Verifying:
         return job.id
 
     async def _inconclusive(self, repair: Repair) -> None:
-        await self._settle(repair, note=outcomes.INCONCLUSIVE)
+        await self._settle(repair, note=transitions.INCONCLUSIVE)
 
     async def _settle(self, repair: Repair, *, note: str | None) -> None:
         async with self._db.transaction() as session:
             row, held = await self._lock(session, repair)
             if held.state == RepairState.VERIFYING:
-                await outcomes.applied(session, row, held, note=note)
+                await transitions.applied(session, row, held, note=note)
 
     async def _take_back(self, repair: Repair, code: str | None) -> None:
         """Have the version before restored; once, since a restored repair is over."""
@@ -111,9 +111,9 @@ class Verifying:
                 return
             if row.catalog_version != held.version_number:
                 # Somebody has applied another catalog meanwhile: that one is not to be touched.
-                await outcomes.applied(session, row, held, note=outcomes.INCONCLUSIVE)
+                await transitions.applied(session, row, held, note=transitions.INCONCLUSIVE)
                 return
-            outcomes.roll_back(held, code)
+            transitions.roll_back(held, code)
         log.warning("repair_taken_back", repair=str(repair.id), code=code)
         failpoints.at("repair.taken_back")
 

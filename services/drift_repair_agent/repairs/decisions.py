@@ -11,15 +11,15 @@ import msgspec
 from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.drift_repair_agent import items as changes_of
-from services.drift_repair_agent import outcomes, situation
 from services.drift_repair_agent.applying import preflight
-from services.drift_repair_agent.carrying_out import SOON, Carrier, streams_of
-from services.drift_repair_agent.choosing import approved, as_suggested, chosen, new_names
-from services.drift_repair_agent.items import Item, Made
-from services.drift_repair_agent.policy import Policy, Reaction
-from services.drift_repair_agent.shapes import Approve, Decide, RollBack
-from services.drift_repair_agent.situation import Situation
+from services.drift_repair_agent.repairs import changes as changes_of
+from services.drift_repair_agent.repairs import situation, transitions
+from services.drift_repair_agent.repairs.changes import Item, Made
+from services.drift_repair_agent.repairs.choices import approved, as_suggested, chosen, new_names
+from services.drift_repair_agent.repairs.executor import SOON, Carrier, streams_of
+from services.drift_repair_agent.repairs.policy import Policy, Reaction
+from services.drift_repair_agent.repairs.schemas import Approve, Decide, RollBack
+from services.drift_repair_agent.repairs.situation import Situation
 from shared import failpoints, registry
 from shared.auth import scopes
 from shared.database import Database
@@ -125,7 +125,7 @@ class Repairs:
             _expect_same(held, repair)
             one = await _split(session, held, decided, order, RepairState.REJECTED, at)
             one.is_learned = not changes_of.teaches(decided)
-            await outcomes.told(session, row, one, EventType.REPAIR_REJECTED)
+            await transitions.told(session, row, one, EventType.REPAIR_REJECTED)
             return Answer(200, str(one.id))
 
         answer = await self._operations.at_once(
@@ -182,7 +182,7 @@ class Repairs:
             )
             proposed = await registry.proposed_repair(session, connection_id)
             if proposed is not None:
-                await outcomes.superseded(session, row, proposed, by=repair.id)
+                await transitions.superseded(session, row, proposed, by=repair.id)
             if now.snapshot is not None:
                 # What the source offers now is what the person has seen: no plan for it again.
                 await registry.keep_plan(
@@ -290,7 +290,7 @@ class Repairs:
                 f"Connection {row.id} changed while repair {held.id} was decided.", newer=None
             )
         if other is not None:
-            await outcomes.superseded(session, row, other, by=held.id)
+            await transitions.superseded(session, row, other, by=held.id)
             await session.flush()
 
     async def view(self, repair_id: UUID) -> bytes:
@@ -491,7 +491,7 @@ async def _split(
 
 def _into(repair: Repair, state: RepairState) -> None:
     if state == RepairState.REJECTED:
-        outcomes.end(repair, state)
+        transitions.end(repair, state)
     else:
         repair.state = state
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from uuid import UUID
 
-from services.drift_repair_agent.items import Item, identity
+from services.drift_repair_agent.repairs.changes import Item, identity
 from shared import registry
 from shared.database import Database
 from shared.domain import catalog as catalogs

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec.structs import replace
 
-from services.drift_repair_agent.policy import Reaction
+from services.drift_repair_agent.repairs.policy import Reaction
 from shared.domain import drift
 from shared.domain.catalog import StreamId
 from shared.domain.drift import Change, Severity, Verdict

@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.drift_repair_agent import items
+from services.drift_repair_agent.repairs import changes
 from services.drift_repair_agent.webhooks.messages import notify
 from shared import outbox, registry
 from shared.models import Connection, Repair, RepairState
@@ -37,7 +37,7 @@ async def told(
 async def proposed(session: AsyncSession, row: Connection, repair: Repair) -> None:
     """Tell that a repair waits for a person; the code is the gravest of its severities."""
     await told(
-        session, row, repair, EventType.REPAIR_PROPOSED, items.worst(items.read(repair.changes))
+        session, row, repair, EventType.REPAIR_PROPOSED, changes.worst(changes.read(repair.changes))
     )
 
 

@@ -8,8 +8,8 @@ from uuid import UUID
 
 import msgspec
 
-from services.drift_repair_agent.policy import DEFAULT, Policy, authored, changed
-from services.drift_repair_agent.shapes import PolicyOrder, PolicyView
+from services.drift_repair_agent.repairs.policy import DEFAULT, Policy, authored, changed
+from services.drift_repair_agent.repairs.schemas import PolicyOrder, PolicyView
 from shared import registry
 from shared.auth import scopes
 from shared.database import Database

@@ -15,15 +15,21 @@ import msgspec
 from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.drift_repair_agent import items as changes_of
-from services.drift_repair_agent import outcomes, situation
 from services.drift_repair_agent.applying.pause import Pause, Pausing
-from services.drift_repair_agent.carrying_out import SOON, Carrier
-from services.drift_repair_agent.items import BY_POLICY, Item, Made, Suggestion, identity
-from services.drift_repair_agent.policy import Policy, Reaction
 from services.drift_repair_agent.postponed import Postponed
-from services.drift_repair_agent.situation import Situation
-from services.drift_repair_agent.suggesting import Asked, Known, Suggesting
+from services.drift_repair_agent.repairs import changes as changes_of
+from services.drift_repair_agent.repairs import situation, transitions
+from services.drift_repair_agent.repairs.changes import (
+    BY_POLICY,
+    Item,
+    Made,
+    Suggestion,
+    identity,
+)
+from services.drift_repair_agent.repairs.executor import SOON, Carrier
+from services.drift_repair_agent.repairs.policy import Policy, Reaction
+from services.drift_repair_agent.repairs.situation import Situation
+from services.drift_repair_agent.repairs.suggestions import Asked, Known, Suggesting
 from shared import batches, failpoints, registry
 from shared.airbyte_client import AirbyteClient
 from shared.config import Settings
@@ -102,14 +108,14 @@ class Planner:
     async def _each(
         self, connections: Sequence[UUID], run: Callable[[UUID], Awaitable[None]]
     ) -> None:
-        outcomes = await batches.each(
+        transitions = await batches.each(
             connections,
             run,
             log_event="not_planned",
             fields=lambda connection_id: {"connection": str(connection_id)},
             max_concurrency=_SIDE_BY_SIDE,
         )
-        self._postponed.add_failed(outcomes)
+        self._postponed.add_failed(transitions)
 
     async def job(self, payload: str) -> None:
         """Plan for the connection that a drift was recorded for."""
@@ -326,14 +332,14 @@ class Planner:
         else:
             rest_repair = self._proposal(basis, rest, rest_id or uuid4()) if rest else None
             if proposed is not None:
-                await outcomes.superseded(session, row, proposed, by=_id(rest_repair))
+                await transitions.superseded(session, row, proposed, by=_id(rest_repair))
                 await session.flush()
         now = await registry.now(session)
         if rest_repair is not None and rest_repair is not proposed:
             rest_repair.expires_at = now + self._expiry
             session.add(rest_repair)
             await session.flush()
-            await outcomes.proposed(session, row, rest_repair)
+            await transitions.proposed(session, row, rest_repair)
         if row.paused_by is not None and rest_repair is not None and changes_of.pauses(rest):
             row.paused_by = rest_repair.id
         if not safe:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from services.drift_repair_agent.policy import Reaction
+from services.drift_repair_agent.repairs.policy import Reaction
 from shared.http.strict_json import By, Why
 from shared.models import RepairState
 

@@ -11,8 +11,6 @@ from uuid import UUID
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.drift_repair_agent import items as changes_of
-from services.drift_repair_agent import outcomes, situation
 from services.drift_repair_agent.applying.preflight import (
     expect_healable,
     expect_no_sync,
@@ -20,7 +18,9 @@ from services.drift_repair_agent.applying.preflight import (
 )
 from services.drift_repair_agent.applying.saga import Heal
 from services.drift_repair_agent.postponed import Postponed
-from services.drift_repair_agent.situation import Situation
+from services.drift_repair_agent.repairs import changes as changes_of
+from services.drift_repair_agent.repairs import situation, transitions
+from services.drift_repair_agent.repairs.situation import Situation
 from shared import batches, failpoints, outbox, registry
 from shared.airbyte_client import AirbyteClient
 from shared.database import Database
@@ -187,7 +187,7 @@ class Carrier:
             if held.state != expected:
                 return Answer(409, "")
             expect_healable(row, order.base_version)
-            outcomes.begin(held, operation_id)
+            transitions.begin(held, operation_id)
             registry.begin_heal(row, operation_id)
             outbox.record(session, EventType.CATALOG_HEALING, row, ref=operation_id)
             return None
@@ -257,14 +257,14 @@ class Carrier:
         async with self._db.transaction() as session:
             row, held = await self._lock(session, repair)
             if held.state == repair.state:
-                await outcomes.superseded(session, row, held, by=None)
+                await transitions.superseded(session, row, held, by=None)
                 await registry.forget_plan(session, row.id)
 
     async def _fail(self, repair: Repair, error: AamError) -> None:
         async with self._db.transaction() as session:
             row, held = await self._lock(session, repair)
             if held.state == repair.state:
-                await outcomes.failed(session, row, held, code=error.code, detail=error.detail)
+                await transitions.failed(session, row, held, code=error.code, detail=error.detail)
 
     async def _end_late(self, repair: Repair) -> None:
         """End one that has waited in its state for too long; what was not done is proposed again.
@@ -278,13 +278,13 @@ class Carrier:
             if held.operation_id is not None and row.heal_id == held.operation_id:
                 return  # it is being carried out, and that has a deadline of its own
             if held.state == RepairState.VERIFYING:
-                await outcomes.applied(session, row, held, note=outcomes.INCONCLUSIVE)
+                await transitions.applied(session, row, held, note=transitions.INCONCLUSIVE)
                 return
             met = "" if held.failure_code is None else f"; the last it met was {held.failure_code}"
             detail = f"It could not be carried out by its deadline{met}."
             is_restoring = held.state == RepairState.ROLLING_BACK
             code = "rollback_failed" if is_restoring else "repair_deadline"
-            await outcomes.failed(session, row, held, code=code, detail=detail)
+            await transitions.failed(session, row, held, code=code, detail=detail)
             await registry.forget_plan(session, row.id)
         log.warning("repair_late", repair=str(repair.id), code=code)
 
@@ -297,7 +297,7 @@ class Carrier:
             if held.operation_id != repair.operation_id:
                 return
             detail = f"Operation {held.operation_id} ended, and did not say what became of it."
-            await outcomes.failed(session, row, held, code="operation_ended", detail=detail)
+            await transitions.failed(session, row, held, code="operation_ended", detail=detail)
             await registry.forget_plan(session, row.id)
 
     async def _end_unchanged(self, repair: Repair) -> None:
@@ -305,7 +305,7 @@ class Carrier:
         async with self._db.transaction() as session:
             row, held = await self._lock(session, repair)
             if held.state == repair.state:
-                await outcomes.applied(session, row, held)
+                await transitions.applied(session, row, held)
 
     @staticmethod
     async def _lock(session: AsyncSession, repair: Repair) -> tuple[Connection, Repair]:

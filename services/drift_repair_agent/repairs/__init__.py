@@ -1,0 +1,1 @@
+"""Repairs: planned, decided, carried out, verified, and their one state machine."""
