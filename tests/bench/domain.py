@@ -13,7 +13,8 @@ import orjson
 import xxhash
 from deepdiff import DeepDiff
 
-from shared.domain import catalog, drift, repair
+from services.drift_repair_agent import healing
+from shared.domain import catalog, drift
 from shared.domain.steps import Steps
 from tests.bench import org
 from tests.bench.table import Line, best_ms
@@ -56,11 +57,11 @@ def measure(document: bytes) -> Iterator[Line]:
         yield whole(f"diff of two discoveries, {what}", compare, floor=2 * floor)
 
     changed = org.drifted(document)
-    plan = partial(repair.plan_changes.steps, configured, changed)
+    plan = partial(healing.plan_changes.steps, configured, changed)
     yield whole("plan of a connection, 5 changed", plan, floor=floor)
-    judged = repair.plan_changes(configured, changed)
-    decisions = [repair.Decision(c, "apply") for c, verdict in judged if verdict.concerns]
-    heal = partial(repair.heal.steps, configured, changed, decisions)
+    judged = healing.plan_changes(configured, changed)
+    decisions = [healing.Decision(c, "apply") for c, verdict in judged if verdict.concerns]
+    heal = partial(healing.heal.steps, configured, changed, decisions)
     yield whole(f"heal of a connection, {len(decisions)} decisions", heal, floor=floor)
 
     gc.disable()  # the collector triples what orjson takes

@@ -16,7 +16,8 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from shared.domain import catalog, drift, repair
+from services.drift_repair_agent import healing
+from shared.domain import catalog, drift
 from shared.domain.drift import Change, Verdict
 from tests.corpus import count
 from tests.corpus.releases import PACKAGES, schemas, versions
@@ -74,12 +75,12 @@ def open_places(plan: list[tuple[Change, Verdict]]) -> set[tuple[Any, ...]]:
 
 def wrong_heals(head: catalog.Catalog, after: bytes, found: Counter[str]) -> Iterator[str]:
     """What a heal of all changes, and one of every other change, does that was not decided."""
-    plan = repair.plan_changes(head, after)
+    plan = healing.plan_changes(head, after)
     for apply in (plan, plan[::2]):
-        decisions = [repair.Decision(change, "apply") for change, _ in apply]
+        decisions = [healing.Decision(change, "apply") for change, _ in apply]
         try:
-            result = repair.heal(head, after, decisions)
-        except repair.HealImpossible as impossible:
+            result = healing.heal(head, after, decisions)
+        except healing.HealImpossible as impossible:
             found["refused"] += 1
             if not {problem.code for problem in impossible.problems} <= _DEAD_ENDS:
                 yield f"refused: {impossible}"
@@ -87,7 +88,7 @@ def wrong_heals(head: catalog.Catalog, after: bytes, found: Counter[str]) -> Ite
         found["healed"] += 1
         healed = catalog.parse(result.catalog)
         catalog.validate(healed)
-        left = open_places(repair.plan_changes(healed, after))
+        left = open_places(healing.plan_changes(healed, after))
         expected = open_places(plan) - open_places(apply)
         if any(effect.code == "field_kept_whole" for effect in result.effects):
             found["kept whole"] += 1
@@ -110,7 +111,7 @@ def step(before: dict[str, Json], after: dict[str, Json], found: Counter[str]) -
     for name, configure in CONFIGS.items():
         head = catalog.parse(document(before, configure))
         catalog.validate(head)
-        for _, verdict in repair.plan_changes(head, new):
+        for _, verdict in healing.plan_changes(head, new):
             if verdict.concerns:
                 found[f"{name}: {verdict.severity}"] += 1
         for wrong in wrong_heals(head, new, found):

@@ -9,9 +9,10 @@ import msgspec
 import orjson
 import pytest
 
-from shared.domain import catalog, drift, repair
+from services.drift_repair_agent import healing
+from services.drift_repair_agent.healing import Decision, Healed, HealImpossible
+from shared.domain import catalog, drift
 from shared.domain.catalog import StreamId
-from shared.domain.repair import Decision, Healed, HealImpossible
 from tests.unit.catalogs import (
     MOMENT,
     TEXT,
@@ -53,7 +54,7 @@ def healed(
 
 def heal(before: Sequence[Json], after: Sequence[Json], decisions: Sequence[Decision]) -> Healed:
     """The heal of documents; what comes out can be applied."""
-    result = repair.heal(catalog.parse(document(*before)), document(*after), decisions)
+    result = healing.heal(catalog.parse(document(*before)), document(*after), decisions)
     catalog.validate(catalog.parse(result.catalog))
     return result
 

@@ -10,9 +10,10 @@ from typing import Any
 import orjson
 import pytest
 
-from shared.domain import catalog, repair
+from services.drift_repair_agent import healing
+from services.drift_repair_agent.healing import Decision
+from shared.domain import catalog
 from shared.domain.catalog import InvalidCatalog
-from shared.domain.repair import Decision
 from tests.unit.catalogs import MOMENT, TEXT, Json, document, picked, stream
 
 LSN: Json = {"type": ["null", "number"]}
@@ -47,8 +48,8 @@ def codes(pair: Json) -> list[tuple[str, str]]:
 def healed(before: Json, after: Json) -> tuple[Json, list[str]]:
     """The config after all changes were applied, and what came with it."""
     head, offered = catalog.parse(document(before)), document(after)
-    decisions = [Decision(c, "apply") for c, _ in repair.plan_changes(head, offered)]
-    result = repair.heal(head, offered, decisions)
+    decisions = [Decision(c, "apply") for c, _ in healing.plan_changes(head, offered)]
+    result = healing.heal(head, offered, decisions)
     [pair] = orjson.loads(result.catalog)["streams"]
     assert codes(pair) == []
     return pair["config"], [effect.code for effect in result.effects]
@@ -147,7 +148,7 @@ def test_a_path_that_a_field_no_longer_declares_is_gone(meta: Json) -> None:
     assert "key_fallback" in effects
     assert (config["destinationSyncMode"], config["primaryKey"]) == ("append", [])
     head = catalog.parse(document(before))
-    assert [one.code for one in repair.misfits(head, document(after))] == ["key_gone"]
+    assert [one.code for one in healing.misfits(head, document(after))] == ["key_gone"]
     merged = catalog.merge(head, document(after), every_stream=False)
     assert [note.code for note in merged.notes] == ["key_gone"]
 
@@ -174,8 +175,8 @@ def test_what_dangles_elsewhere_holds_up_no_heal() -> None:
     other["stream"]["name"] = "other"
     head = catalog.parse(document(stream(), other))
     offered = document(stream(fields={"id": TEXT, "updated": MOMENT}), other)
-    decisions = [Decision(c, "apply") for c, _ in repair.plan_changes(head, offered)]
-    result = repair.heal(head, offered, decisions)
+    decisions = [Decision(c, "apply") for c, _ in healing.plan_changes(head, offered)]
+    result = healing.heal(head, offered, decisions)
     assert orjson.loads(result.catalog)["streams"][1] == other
 
 
@@ -194,7 +195,7 @@ def test_the_order_that_discover_answers_drops_it(*, own: bool) -> None:
 def test_an_older_version_with_it_does_not_fit() -> None:
     """A rollback would bring the name back."""
     older = catalog.parse(document(replicated(PLAIN | {"_lsn": LSN}, ["_lsn"])))
-    found = repair.misfits(older, document(replicated(PLAIN, [])))
+    found = healing.misfits(older, document(replicated(PLAIN, [])))
     assert "cursor_gone" in [problem.code for problem in found]
 
 
@@ -221,8 +222,8 @@ def test_a_cursor_that_is_left_out_is_not_named() -> None:
     before = replicated(PLAIN, [], cursorField=["updated"])
     after = replicated(PLAIN | {"updated": LSN}, [])
     head = catalog.parse(document(before))
-    decisions = [Decision(c, "exclude") for c, _ in repair.plan_changes(head, document(after))]
-    result = repair.heal(head, document(after), decisions)
+    decisions = [Decision(c, "exclude") for c, _ in healing.plan_changes(head, document(after))]
+    result = healing.heal(head, document(after), decisions)
     [pair] = orjson.loads(result.catalog)["streams"]
     assert pair["config"]["cursorField"] == []
     assert "cursor_dropped" in [effect.code for effect in result.effects]

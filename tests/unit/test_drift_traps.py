@@ -8,8 +8,9 @@ import msgspec
 import orjson
 import pytest
 
-from shared.domain import catalog, drift, repair
-from shared.domain.repair import Decision, HealImpossible
+from services.drift_repair_agent import healing
+from services.drift_repair_agent.healing import Decision, HealImpossible
+from shared.domain import catalog, drift
 from tests.unit.catalogs import MOMENT, TEXT, Json, document, picked, shuffled, stream
 
 Path = tuple[str, ...]
@@ -25,7 +26,7 @@ def thing(**inner: Any) -> Json:
 
 def told(before: Json, after: Json) -> list[tuple[str, str, str]]:
     """Kind, dotted path and severity of what changed in one stream."""
-    plan = repair.plan_changes(catalog.parse(document(before)), document(after))
+    plan = healing.plan_changes(catalog.parse(document(before)), document(after))
     return [(c.kind, ".".join(c.path), v.severity.value) for c, v in plan]
 
 
@@ -38,7 +39,7 @@ def applied(
         Decision(change, "apply", became=(became or {}).get(change.path))
         for change in drift.diff(head, document(after))
     ]
-    result = repair.heal(head, document(after), decisions)
+    result = healing.heal(head, document(after), decisions)
     catalog.validate(catalog.parse(result.catalog))
     [pair] = orjson.loads(result.catalog)["streams"]
     return pair, [effect.code for effect in result.effects]
@@ -219,17 +220,17 @@ def test_cdc_tables_dropped_by_config() -> None:
     pair, codes = applied(before, after)
     assert pair["config"]["selected"] is True
     assert codes == ["cursor_fallback"]
-    kept = repair.heal(catalog.parse(document(before)), document(after), [])
+    kept = healing.heal(catalog.parse(document(before)), document(after), [])
     assert kept.catalog == document(before)
 
 
 def test_every_stream_is_gone() -> None:
     """A permission was lost, or the connector failed politely: it is no catalog to apply."""
     head = catalog.parse(document(stream("a"), stream("b")))
-    plan = repair.plan_changes(head, document())
+    plan = healing.plan_changes(head, document())
     assert {verdict.severity for _, verdict in plan} == {drift.Severity.BREAKING}
     with pytest.raises(HealImpossible) as impossible:
-        repair.heal(head, document(), [Decision(change, "apply") for change, _ in plan])
+        healing.heal(head, document(), [Decision(change, "apply") for change, _ in plan])
     assert impossible.value.code == "no_selected_stream"
 
 
@@ -264,7 +265,7 @@ def test_an_added_stream_resets_no_other() -> None:
     head = catalog.parse(document(stream("a"), stream("b")))
     after = document(stream("b"), stream("c"), stream("a"))
     [added] = [Decision(change, "apply") for change in drift.diff(head, after)]
-    result = repair.heal(head, after, [added])
+    result = healing.heal(head, after, [added])
     assert [s.raw for s in catalog.parse(result.catalog).streams[:2]] == [
         s.raw for s in head.streams
     ]
@@ -288,10 +289,12 @@ def test_a_format_hint_was_added() -> None:
     """Text became date-time and production was down twice: never applied as a widening."""
     before, after = (stream(fields=KEYS | {"seen": t}) for t in (TEXT, MOMENT))
     assert told(before, after) == [("field_retyped", "seen", "needs_review")]
-    [(change, verdict)] = repair.plan_changes(catalog.parse(document(before)), document(after))
+    [(change, verdict)] = healing.plan_changes(catalog.parse(document(before)), document(after))
     assert verdict.what == "clashing"
     assert verdict.loses == ("seen",)
-    kept = repair.heal(catalog.parse(document(before)), document(after), [Decision(change, "keep")])
+    kept = healing.heal(
+        catalog.parse(document(before)), document(after), [Decision(change, "keep")]
+    )
     assert kept.catalog == document(before)
 
 

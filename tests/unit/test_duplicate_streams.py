@@ -7,9 +7,10 @@ from typing import Any
 import orjson
 import pytest
 
-from shared.domain import catalog, drift, repair
+from services.drift_repair_agent import healing
+from services.drift_repair_agent.healing import Decision
+from shared.domain import catalog, drift
 from shared.domain.catalog import InvalidCatalog
-from shared.domain.repair import Decision
 from tests.unit.catalogs import TEXT, document, stream
 
 MODES = {"append", "overwrite", "append_dedup"}
@@ -27,9 +28,9 @@ HEAD = catalog.parse(document(ONE))
     [
         lambda offered: drift.diff(document(ONE), offered),
         lambda offered: drift.diff(HEAD, catalog.scan(offered)),
-        lambda offered: repair.plan_changes(HEAD, offered),
-        lambda offered: repair.misfits(HEAD, offered),
-        lambda offered: repair.heal(HEAD, offered, []),
+        lambda offered: healing.plan_changes(HEAD, offered),
+        lambda offered: healing.misfits(HEAD, offered),
+        lambda offered: healing.heal(HEAD, offered, []),
         lambda offered: catalog.distinct(catalog.scan(offered)),
         lambda offered: catalog.choose(offered, streams=None, destination_sync_modes=MODES),
         lambda offered: catalog.choose(offered, streams=["items"], destination_sync_modes=MODES),
@@ -98,5 +99,5 @@ def test_decisions_about_another_stream_are_refused_too() -> None:
     head = catalog.parse(document(OTHER))
     offered = document(stream("other", {"id": TEXT, "updated": TEXT}), ONE, TWIN)
     with pytest.raises(InvalidCatalog) as refused:
-        repair.heal(head, offered, [Decision(change, "apply") for change in changes])
+        healing.heal(head, offered, [Decision(change, "apply") for change in changes])
     assert refused.value.code == "duplicate_stream"

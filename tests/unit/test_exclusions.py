@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.domain import catalog, repair
+from services.drift_repair_agent import healing
+from services.drift_repair_agent.healing import Decision, HealImpossible
+from shared.domain import catalog
 from shared.domain.catalog import Exclusions, InvalidCatalog
-from shared.domain.repair import Decision, HealImpossible
 from tests.unit.catalogs import (
     CATALOGS,
     FIELD_NAMES,
@@ -299,8 +300,8 @@ def test_a_merge_selects_it_no_more() -> None:
 def healed(before: Json, after: Json, *others: Json) -> tuple[list[Json], list[str]]:
     """Every change applied by somebody who thinks of no policy."""
     head, offered = catalog.parse(document(before)), document(after, *others)
-    decisions = [Decision(c, "apply") for c, _ in repair.plan_changes(head, offered)]
-    result = repair.heal(head, offered, decisions, exclusions=DEFAULT)
+    decisions = [Decision(c, "apply") for c, _ in healing.plan_changes(head, offered)]
+    result = healing.heal(head, offered, decisions, exclusions=DEFAULT)
     return orjson.loads(result.catalog)["streams"], [effect.code for effect in result.effects]
 
 
@@ -358,9 +359,9 @@ def test_a_rename_to_it_is_not_followed_into_the_selection() -> None:
     before = stream(**picked("id", "updated", "total"))
     after = stream(fields={"id": TEXT, "updated": MOMENT, "ssn": TEXT})
     head = catalog.parse(document(before))
-    [added, gone] = [change for change, _ in repair.plan_changes(head, document(after))]
+    [added, gone] = [change for change, _ in healing.plan_changes(head, document(after))]
     decisions = [Decision(added, "apply"), Decision(gone, "apply", became=("ssn",))]
-    result = repair.heal(head, document(after), decisions, exclusions=DEFAULT)
+    result = healing.heal(head, document(after), decisions, exclusions=DEFAULT)
     assert selected(orjson.loads(result.catalog)["streams"][0]) == ["id", "updated"]
 
 

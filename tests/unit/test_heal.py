@@ -8,10 +8,11 @@ import msgspec
 import orjson
 import pytest
 
-from shared.domain import catalog, repair
+from services.drift_repair_agent import healing
+from services.drift_repair_agent.healing import Decision
+from shared.domain import catalog
 from shared.domain.catalog import InvalidCatalog, StreamId
 from shared.domain.drift import Change
-from shared.domain.repair import Decision
 from tests.unit.catalogs import (
     MOMENT,
     TEXT,
@@ -110,7 +111,7 @@ def test_an_excluded_field_is_never_selected() -> None:
     assert pair["stream"] == after["stream"]
     assert pair["config"] == stream(**picked("id", "updated", "total", "city"))["config"]
     assert [effect.code for effect in result.effects] == ["fields_hand_picked"]
-    assert repair.plan_changes(catalog.parse(result.catalog), document(after)) == []
+    assert healing.plan_changes(catalog.parse(result.catalog), document(after)) == []
 
     before = stream(**picked("id", "updated"))
     [pair] = orjson.loads(heal([before], [after], [ssn]).catalog)["streams"]
@@ -265,7 +266,7 @@ def test_a_renamed_stream_takes_the_config_along() -> None:
     assert old == stream("deals", selected=False, **picked("id", "updated", "total"))
     assert [e.code for e in result.effects] == ["selected_fields_gone", "stream_renamed"]
 
-    twice = repair.heal(catalog.parse(result.catalog), document(after, stream("x")), [renamed])
+    twice = healing.heal(catalog.parse(result.catalog), document(after, stream("x")), [renamed])
     assert twice.catalog == result.catalog
 
 
@@ -386,7 +387,9 @@ def test_a_stream_that_nobody_asked_about_may_be_absent() -> None:
     before = [stream("a"), stream("b")]
     after = stream("a", fields=FIELDS | {"new": TEXT})
     decisions = decided([stream("a")], [after])
-    result = repair.heal(catalog.parse(document(*before)), catalog.scan(document(after)), decisions)
+    result = healing.heal(
+        catalog.parse(document(*before)), catalog.scan(document(after)), decisions
+    )
     assert result.catalog == document(after | {"config": before[0]["config"]}, before[1])
     assert refused(before, [stream("b")], *decisions) == ["unknown_stream"]
 
@@ -448,7 +451,7 @@ def test_what_was_chosen_must_exist() -> None:
 def test_a_broken_discovery_is_no_heal() -> None:
     """What the source said is refused, whatever was decided."""
     with pytest.raises(InvalidCatalog):
-        repair.heal(catalog.parse(document(stream())), b"[]", [])
+        healing.heal(catalog.parse(document(stream())), b"[]", [])
 
 
 # -- what an older version needs

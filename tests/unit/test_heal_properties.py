@@ -10,8 +10,9 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.domain import catalog, repair
-from shared.domain.repair import Decision, HealImpossible
+from services.drift_repair_agent import healing
+from services.drift_repair_agent.healing import Decision, HealImpossible
+from shared.domain import catalog
 from tests.unit.catalogs import (
     CATALOGS,
     MOMENT,
@@ -56,8 +57,8 @@ def test_all_applied_leaves_nothing_to_plan(history: tuple[list[Json], list[Json
         else:
             assert stream_.raw == head.by_id()[stream_.id].raw
     assert [s.selected for s in new.streams] == sorted(s.selected for s in new.streams)[::-1]
-    assert repair.plan_changes(new, discovered) == []
-    assert repair.misfits(new, discovered) == []
+    assert healing.plan_changes(new, discovered) == []
+    assert healing.misfits(new, discovered) == []
 
 
 @given(histories(), st.data())
@@ -73,7 +74,7 @@ def test_what_is_decided_is_done_and_no_more(
         return
     left = {
         (c.stream, c.kind, c.path)
-        for c, _ in repair.plan_changes(catalog.parse(result.catalog), document(*after))
+        for c, _ in healing.plan_changes(catalog.parse(result.catalog), document(*after))
     }
     open_ = {(d.change.stream, d.change.kind, d.change.path) for d in every if d not in chosen}
     if any(effect.code == "field_kept_whole" for effect in result.effects):
@@ -103,14 +104,14 @@ def test_healing_twice_is_healing_once(
     if once is None:
         return
     head, discovered, copy = catalog.parse(document(*before)), document(*after), deepcopy(decisions)
-    assert repair.heal(head, discovered, decisions) == once
+    assert healing.heal(head, discovered, decisions) == once
     assert catalog.dump(head) == document(*before)
     assert discovered == document(*after)
     assert decisions == copy
 
     again = msgspec.json.decode(msgspec.json.encode(decisions), type=list[Decision])
-    assert repair.heal(head, discovered, again) == once
-    twice = repair.heal(catalog.parse(once.catalog), discovered, decisions)
+    assert healing.heal(head, discovered, again) == once
+    twice = healing.heal(catalog.parse(once.catalog), discovered, decisions)
     assert twice.catalog == once.catalog
 
 
@@ -147,7 +148,7 @@ def test_order_changes_no_heal(history: tuple[list[Json], list[Json]], seed: int
 
     def outcome(discovered: Any, some: Sequence[Decision]) -> str:
         try:
-            result = repair.heal(head, discovered, some)
+            result = healing.heal(head, discovered, some)
         except HealImpossible as impossible:
             return impossible.code
         return catalog.meaning_of(result.catalog)
@@ -165,9 +166,9 @@ def test_what_a_source_offers_fits_it(history: tuple[list[Json], list[Json]]) ->
     """A catalog of its own never misfits; one of a stream that went does."""
     before, after = history
     head = catalog.parse(document(*before))
-    assert repair.misfits(head, document(*before)) == []
+    assert healing.misfits(head, document(*before)) == []
     gone = {pair["stream"]["name"] for pair in before} - {p["stream"]["name"] for p in after}
-    misfits = repair.misfits(head, document(*after))
+    misfits = healing.misfits(head, document(*after))
     assert {p.stream.name for p in misfits if p.stream and p.code == "stream_gone"} == gone
 
 
@@ -175,7 +176,7 @@ def test_misfits_say_what_the_source_no_longer_has() -> None:
     """Each with its place; a type is none, nor is what the catalog does not use."""
 
     def misfits(before: Json, after: Json) -> list[tuple[str, str]]:
-        found = repair.misfits(catalog.parse(document(before)), document(after))
+        found = healing.misfits(catalog.parse(document(before)), document(after))
         return [(problem.code, problem.field.removeprefix("streams[0].")) for problem in found]
 
     shrunk = stream(fields={"total": TEXT}, offer=PLAIN | {"supportedSyncModes": ["full_refresh"]})

@@ -5,9 +5,10 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from shared.domain import catalog, drift, repair
+from services.drift_repair_agent import healing
+from services.drift_repair_agent.healing import Action, Decision
+from shared.domain import catalog, drift
 from shared.domain.catalog import Exclusions, InvalidCatalog
-from shared.domain.repair import Action, Decision
 from tests.unit.catalogs import MOMENT, TEXT, Json, document, picked, stream
 
 HOSTILE = ["\n\x1b[31mred", "x" * 5000, "\u202egnp", "a\u2028b", "tab\there", "'quoted'"]
@@ -22,19 +23,19 @@ def is_safe(message: str) -> bool:
 def messages(before: Json, after: Json, **choice: object) -> list[str]:
     """All that is said about a change of a source, a heal of it, and a rollback."""
     head, offered = catalog.parse(document(before)), document(after)
-    planned = repair.plan_changes(head, offered)
+    planned = healing.plan_changes(head, offered)
     said = [word for _, verdict in planned for word in (verdict.reason, *verdict.resets)]
     said += [word for _, verdict in planned for word in verdict.loses]
-    said += [problem.message for problem in repair.misfits(head, offered)]
+    said += [problem.message for problem in healing.misfits(head, offered)]
     exclusions = Exclusions(("*secret*",))
     actions: tuple[Action, ...] = ("apply", "exclude")
     for action in actions:
         decisions = [Decision(change, action) for change, _ in planned]
         try:
-            said += [e.message for e in repair.heal(head, offered, decisions).effects]
+            said += [e.message for e in healing.heal(head, offered, decisions).effects]
             said += [
                 e.message
-                for e in repair.heal(head, offered, decisions, exclusions=exclusions).effects
+                for e in healing.heal(head, offered, decisions, exclusions=exclusions).effects
             ]
         except InvalidCatalog as error:
             said += [str(error), *(problem.message for problem in error.problems)]
@@ -93,9 +94,9 @@ def test_a_name_with_dots_is_no_path() -> None:
         )
         for p in ({"a": TEXT}, {"a": TEXT, "s.s": TEXT})
     )
-    [(change, _)] = repair.plan_changes(catalog.parse(document(before)), document(after))
+    [(change, _)] = healing.plan_changes(catalog.parse(document(before)), document(after))
     head = catalog.parse(document(before))
-    result = repair.heal(head, document(after), [Decision(change, "exclude")])
+    result = healing.heal(head, document(after), [Decision(change, "exclude")])
     assert result.effects[0].message.startswith("'ad.who' of 'orders' is left out whole, since")
     assert '\'"ad.who"."s.s"\'' in result.effects[0].message
 
@@ -109,8 +110,8 @@ def test_a_cursor_that_nobody_named_is_not_shown_as_one() -> None:
     assert [message for message in said if "''" in message] == []
     assert any("no longer defines a cursor of 'orders'" in message for message in said)
     head = catalog.parse(document(before))
-    [gone] = [p for p in repair.misfits(head, document(after)) if p.code == "cursor_gone"]
+    [gone] = [p for p in healing.misfits(head, document(after)) if p.code == "cursor_gone"]
     assert gone.message == "The source defines no cursor of 'orders', and the catalog names none."
-    decisions = [Decision(c, "apply") for c, _ in repair.plan_changes(head, document(after))]
-    [pair] = orjson.loads(repair.heal(head, document(after), decisions).catalog)["streams"]
+    decisions = [Decision(c, "apply") for c, _ in healing.plan_changes(head, document(after))]
+    [pair] = orjson.loads(healing.heal(head, document(after), decisions).catalog)["streams"]
     assert pair["config"]["syncMode"] == "full_refresh"

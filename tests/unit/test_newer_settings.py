@@ -7,9 +7,10 @@ from typing import Any
 import orjson
 import pytest
 
-from shared.domain import catalog, repair
+from services.drift_repair_agent import healing
+from services.drift_repair_agent.healing import Decision
+from shared.domain import catalog
 from shared.domain.catalog import FORWARD, Familiar, InvalidCatalog
-from shared.domain.repair import Decision
 from tests.unit.catalogs import MOMENT, TEXT, Json, document, stream
 
 GROWN: Json = {"id": TEXT, "updated": MOMENT, "total": TEXT, "region": TEXT}
@@ -25,9 +26,9 @@ def healed(head: Json, *others: Json, only: str) -> tuple[list[Json], list[str]]
     """Both streams grew a field, and the changes of one of them are applied."""
     configured = catalog.parse(document(head, *others))
     offered = document(*(stream(one["stream"]["name"], GROWN) for one in (head, *others)))
-    changes = [c for c, _ in repair.plan_changes(configured, offered) if c.stream.name == only]
+    changes = [c for c, _ in healing.plan_changes(configured, offered) if c.stream.name == only]
     added = [change for change in changes if change.kind == "field_added"]
-    result = repair.heal(configured, offered, [Decision(c, "apply") for c in added])
+    result = healing.heal(configured, offered, [Decision(c, "apply") for c in added])
     return orjson.loads(result.catalog)["streams"], [effect.code for effect in result.effects]
 
 

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.domain import catalog, drift, repair
+from services.drift_repair_agent import healing
+from services.drift_repair_agent.healing import Decision
+from shared.domain import catalog, drift
 from shared.domain.catalog import InvalidCatalog
-from shared.domain.repair import Decision
 from tests.unit.catalogs import (
     MOMENT,
     TEXT,
@@ -76,15 +77,15 @@ def test_a_heal_by_references_does_what_is_decided(
     before = [with_references(pair, one) for pair in history[0]]
     after = [with_references(pair, other) for pair in history[1]]
     head, offered = catalog.parse(document(*before)), document(*after)
-    every = [change for change, _ in repair.plan_changes(head, offered)]
+    every = [change for change, _ in healing.plan_changes(head, offered)]
     chosen = [change for change in every if data.draw(st.booleans())]
     try:
-        result = repair.heal(head, offered, [Decision(change, "apply") for change in chosen])
-    except repair.HealImpossible:
+        result = healing.heal(head, offered, [Decision(change, "apply") for change in chosen])
+    except healing.HealImpossible:
         return
     left = {
         (c.stream, c.kind, c.path)
-        for c, _ in repair.plan_changes(catalog.parse(result.catalog), offered)
+        for c, _ in healing.plan_changes(catalog.parse(result.catalog), offered)
     }
     open_ = {(c.stream, c.kind, c.path) for c in every if c not in chosen}
     if any(effect.code == "field_kept_whole" for effect in result.effects):
@@ -219,8 +220,8 @@ def test_a_change_inside_is_a_change_of_the_field(form: Any, by_reference: bool)
         [(found, path)] = changes(old, holding(inner))
         assert (found, path[0], path[-1]) == (kind, "address", name)
         head = catalog.parse(document(old))
-        [(change, _)] = repair.plan_changes(head, document(holding(inner)))
-        result = repair.heal(head, document(holding(inner)), [Decision(change, "apply")])
+        [(change, _)] = healing.plan_changes(head, document(holding(inner)))
+        result = healing.heal(head, document(holding(inner)), [Decision(change, "apply")])
         assert orjson.loads(result.catalog)["streams"][0] == holding(inner)
 
 
@@ -259,13 +260,13 @@ def test_a_stream_without_properties_is_decided_like_any_other(form: Any) -> Non
     head = catalog.parse(document(old))
     catalog.validate(head)
     assert changes(old, new) == [("field_retyped", ("a",)), ("field_removed", ("b",))]
-    assert [p.code for p in repair.misfits(head, document(new))] == ["field_gone"]
-    planned = repair.plan_changes(head, document(new))
+    assert [p.code for p in healing.misfits(head, document(new))] == ["field_gone"]
+    planned = healing.plan_changes(head, document(new))
     assert {verdict.severity.value for _, verdict in planned} == {"needs_review"}
-    healed = repair.heal(head, document(new), [Decision(change, "apply") for change, _ in planned])
+    healed = healing.heal(head, document(new), [Decision(change, "apply") for change, _ in planned])
     assert orjson.loads(healed.catalog)["streams"][0]["stream"] == new["stream"]
 
-    partly = repair.heal(head, document(new), [Decision(planned[0][0], "apply")])
+    partly = healing.heal(head, document(new), [Decision(planned[0][0], "apply")])
     assert partly.catalog == document(old)
     assert [effect.code for effect in partly.effects] == ["field_kept_whole"]
 
@@ -292,10 +293,10 @@ def test_a_field_that_is_taken_brings_what_it_refers_to() -> None:
     new = deepcopy(places(record(city=INT, zip=TEXT)))
     new["stream"]["jsonSchema"]["properties"]["billing"] = {"$ref": "#/definitions/address"}
     head = catalog.parse(document(old))
-    planned = [change for change, _ in repair.plan_changes(head, document(new))]
+    planned = [change for change, _ in healing.plan_changes(head, document(new))]
     [billing] = [change for change in planned if change.path == ("billing",)]
-    result = repair.heal(head, document(new), [Decision(billing, "apply")])
-    left = repair.plan_changes(catalog.parse(result.catalog), document(new))
+    result = healing.heal(head, document(new), [Decision(billing, "apply")])
+    left = healing.plan_changes(catalog.parse(result.catalog), document(new))
     assert [change for change, _ in left] == [c for c in planned if c is not billing]
     definition = orjson.loads(result.catalog)["streams"][0]["stream"]["jsonSchema"]
     assert definition["properties"]["billing"] == record(city=INT, zip=TEXT)

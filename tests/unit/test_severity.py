@@ -9,7 +9,8 @@ import orjson
 import pytest
 from hypothesis import given
 
-from shared.domain import catalog, drift, repair
+from services.drift_repair_agent import healing
+from shared.domain import catalog, drift
 from shared.domain.catalog import ConfiguredStream, StreamId
 from shared.domain.drift import Change, Severity, Verdict, relation
 from tests.unit.catalogs import (
@@ -35,7 +36,7 @@ def configured(pair: Json) -> ConfiguredStream:
 
 def judged(before: Json, after: Json) -> list[tuple[str, str, str, bool]]:
     """Severity, entity, what and whether it concerns the connection, of each change."""
-    plan = repair.plan_changes(catalog.parse(document(before)), document(after))
+    plan = healing.plan_changes(catalog.parse(document(before)), document(after))
     return [(v.severity.value, v.entity, v.what, v.concerns) for _, v in plan]
 
 
@@ -245,7 +246,7 @@ def test_a_suggested_cursor_is_no_concern_of_who_has_one() -> None:
 def test_streams_are_judged_by_whether_they_are_synced() -> None:
     """A removed one breaks the connection; those that it does not sync are no concern."""
     before = catalog.parse(document(stream("a"), stream("off", selected=False)))
-    plan = repair.plan_changes(before, document(stream("b"), stream("off")))
+    plan = healing.plan_changes(before, document(stream("b"), stream("off")))
     assert [(c.kind, c.stream.name, v.severity, v.concerns) for c, v in plan] == [
         ("stream_removed", "a", Severity.BREAKING, True),
         ("stream_added", "b", Severity.HARMLESS, False),
@@ -262,7 +263,7 @@ def test_what_is_lost_is_named() -> None:
     inner = {"type": "object", "properties": {"b": TEXT, "c": TEXT}}
     less = {"type": "object", "properties": {"c": TEXT}}
     before, after = stream(fields=GONE | {"a": inner}), stream(fields=GONE | {"a": less})
-    [(change, verdict)] = repair.plan_changes(catalog.parse(document(before)), document(after))
+    [(change, verdict)] = healing.plan_changes(catalog.parse(document(before)), document(after))
     assert verdict.loses == ("a.b",)
     assert verdict.reason == "'a.b' is gone from 'orders'."
 
@@ -299,7 +300,7 @@ def test_airbytes_own_rules_are_the_floor(history: tuple[list[Json], list[Json]]
     """Whatever changes: what is breaking there is breaking here, and every verdict is complete."""
     before, after = history
     configs = {pair["stream"]["name"]: pair["config"] for pair in before}
-    plan = repair.plan_changes(catalog.parse(document(*before)), document(*after))
+    plan = healing.plan_changes(catalog.parse(document(*before)), document(*after))
     assert [change for change, _ in plan] == drift.diff(document(*before), document(*after))
     for change, verdict in plan:
         config = configs.get(change.stream.name)
@@ -320,7 +321,7 @@ def test_a_judged_change_is_stored_and_read_back(history: tuple[list[Json], list
     before, after = history
     head = catalog.parse(document(*before))
     synced = head.by_id()
-    for change, verdict in repair.plan_changes(head, document(*after)):
+    for change, verdict in healing.plan_changes(head, document(*after)):
         kept = orjson.loads(msgspec.json.encode(drift.written(change, verdict)))
         assert set(kept) == set(Change.__struct_fields__) | set(Verdict.__struct_fields__)
         assert msgspec.convert(kept, Verdict) == verdict

@@ -9,11 +9,11 @@ from typing import Any, Literal
 import msgspec
 from msgspec.structs import replace
 
+from services.drift_repair_agent.healing import Action, Decision
 from services.drift_repair_agent.repairs.policy import Reaction
 from shared.domain import drift
 from shared.domain.catalog import StreamId
 from shared.domain.drift import Change, Severity, Verdict
-from shared.domain.repair import Action, Decision
 
 Path = tuple[str, ...]
 

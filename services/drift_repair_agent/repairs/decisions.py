@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.drift_repair_agent.applying import preflight
+from services.drift_repair_agent.healing import Healed, heal, misfits
 from services.drift_repair_agent.repairs import changes as changes_of
 from services.drift_repair_agent.repairs import situation, transitions
 from services.drift_repair_agent.repairs.changes import Item, Made
@@ -26,7 +27,6 @@ from shared.database import Database
 from shared.domain import catalog as catalogs
 from shared.domain import drift
 from shared.domain.catalog import Catalog, Exclusions, InvalidCatalog
-from shared.domain.repair import Healed, heal, misfits
 from shared.domain.steps import in_slices
 from shared.errors import Conflict, Invalid, Unavailable, UpstreamUnknown
 from shared.models import Connection, Repair, RepairState

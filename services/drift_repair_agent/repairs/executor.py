@@ -17,6 +17,7 @@ from services.drift_repair_agent.applying.preflight import (
     readable,
 )
 from services.drift_repair_agent.applying.saga import Heal
+from services.drift_repair_agent.healing import heal
 from services.drift_repair_agent.postponed import Postponed
 from services.drift_repair_agent.repairs import changes as changes_of
 from services.drift_repair_agent.repairs import situation, transitions
@@ -26,7 +27,6 @@ from shared.airbyte_client import AirbyteClient
 from shared.database import Database
 from shared.domain import catalog as catalogs
 from shared.domain.catalog import Catalog, Exclusions, InvalidCatalog, StreamId
-from shared.domain.repair import heal
 from shared.domain.steps import in_slices
 from shared.errors import AamError, Invalid, NotActive, NotFound
 from shared.models import Connection, Repair, RepairState, VersionOrigin

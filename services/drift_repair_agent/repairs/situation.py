@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from uuid import UUID
 
+from services.drift_repair_agent.healing import plan_changes
 from services.drift_repair_agent.repairs.changes import Item, identity
 from shared import registry
 from shared.database import Database
@@ -21,7 +22,6 @@ from shared.domain.catalog import (
     read_stream,
 )
 from shared.domain.drift import Change, Verdict, names_at
-from shared.domain.repair import plan_changes
 from shared.domain.steps import in_slices
 from shared.errors import Conflict
 from shared.models import Connection, Snapshot, SyncCatalogVersion

@@ -8,6 +8,9 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from services.drift_repair_agent.healing._definition import Blend
+from services.drift_repair_agent.healing._model import Decision, Effect, Healed, HealImpossible
+from services.drift_repair_agent.healing._stream_settings import Choices, Settings
 from shared.domain.catalog import (
     Catalog,
     ConfiguredStream,
@@ -37,9 +40,6 @@ from shared.domain.catalog._model import (
 from shared.domain.drift import Change, Kind
 from shared.domain.drift._diff import changes_of, has_field, slices_of
 from shared.domain.drift._severity import dotted
-from shared.domain.repair._definition import Blend
-from shared.domain.repair._model import Decision, Effect, Healed, HealImpossible
-from shared.domain.repair._settings import Choices, Settings
 from shared.domain.steps import Steps, Stepwise
 
 _ANY_DESTINATION = frozenset({"append", "overwrite"})

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Raw
 
+from services.drift_repair_agent.healing._model import Effect
 from shared.domain.catalog import ConfiguredStream, Problem
 from shared.domain.catalog._canonical import decode
 from shared.domain.catalog._merge import fallback, in_full
@@ -16,7 +17,6 @@ from shared.domain.catalog._model import Path, SelectedField, listed, shown
 from shared.domain.catalog._rules import DEDUP, declared, mode
 from shared.domain.drift import Change
 from shared.domain.drift._severity import dotted
-from shared.domain.repair._model import Effect
 
 T = TypeVar("T")
 _NAMING = frozenset({"targetField", "originalFieldName", "fieldName"})

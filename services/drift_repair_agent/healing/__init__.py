@@ -4,9 +4,15 @@
 `misfits` says why the source cannot serve a catalog. They change nothing but what they return.
 """
 
-from shared.domain.repair._heal import heal
-from shared.domain.repair._model import Action, Decision, Effect, Healed, HealImpossible
-from shared.domain.repair._plan import misfits, plan_changes
+from services.drift_repair_agent.healing._heal import heal
+from services.drift_repair_agent.healing._model import (
+    Action,
+    Decision,
+    Effect,
+    Healed,
+    HealImpossible,
+)
+from services.drift_repair_agent.healing._plan import misfits, plan_changes
 
 __all__ = [
     "Action",
