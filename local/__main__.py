@@ -13,10 +13,11 @@ import typer
 from pydantic import ValidationError
 
 from local import demo as main_job
-from local import env_files, servers
+from local import env_files
 from local import events as lifecycle
 from local import up as mesh
 from local.airbyte.store import InstallFailed
+from local.processes import servers
 from local.settings import Settings
 from local.stack import Refused
 from local.tie import tie_to

@@ -20,7 +20,7 @@ from rich.markup import escape
 
 from local.airbyte.store import BY_NAME, InstallFailed, Store
 from local.journey import LOOKED_AT_WHEN_ASKED, Journey, Mesh, Untrue, require
-from local.servers import ServerFailed
+from local.processes.servers import ServerFailed
 from local.settings import Settings
 from local.stack import Refused, given_environment, throw_away
 

@@ -12,7 +12,7 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from local.servers import private_log
+from local.processes.servers import private_log
 
 
 def rotate(path: Path, *, most_bytes: int, keep: int) -> bool:

@@ -23,10 +23,11 @@ from typing import IO, Self, TypeVar
 
 from dotenv import dotenv_values
 
-from local import airbyte, env_files, guard, log_rotation, servers
-from local.leash import GRACE_S, Leashed
+from local import airbyte, env_files, guard, log_rotation
+from local.processes import servers
+from local.processes.leash import GRACE_S, Leashed
+from local.processes.servers import Server, ServerFailed
 from local.sample_org.settings import Settings as SampleOrg
-from local.servers import Server, ServerFailed
 from local.settings import Settings
 
 SERVICES = servers.SERVICES

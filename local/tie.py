@@ -1,6 +1,7 @@
 """Ends this process when another one is gone, also by kill -9 and however many shells lie between.
 
-`AAM_TIED_TO_PID` names the others. What this process started ends with it: see `local.leash`.
+`AAM_TIED_TO_PID` names the others. What this process started ends with it: see
+`local.processes.leash`.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Column, Table
 
-from local import servers
 from local.airbyte.store import CONNECTORS, Store
+from local.processes import servers
 from local.settings import Settings
 from local.stack import Program, Stack, hold
 

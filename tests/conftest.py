@@ -15,7 +15,7 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from local import servers
+from local.processes import servers
 from local.settings import Settings
 from tests import leaks
 

@@ -34,7 +34,7 @@ import numpy as np
 import pytest
 from _pytest.capture import CaptureFixture
 
-from local import servers
+from local.processes import servers
 
 _ALPHABET = string.ascii_letters + string.digits
 _CHUNK_BYTES = 8 * 1024 * 1024

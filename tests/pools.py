@@ -19,7 +19,7 @@ import pytest_asyncio
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from local import servers
+from local.processes import servers
 from shared.database import Database
 from shared.jobs import Jobs
 from shared.observability import tracing

@@ -63,7 +63,7 @@ def clean(mark: str, folder: Path, *, but: Collection[int]) -> None:
         for pid in processes:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        # Where Postgres runs as another user, its data may be elsewhere (local/servers.py).
+        # Where Postgres runs as another user, its data may be elsewhere: local.processes.servers.
         for parent, names, files in os.walk(folder):
             link = Path(parent, "elsewhere")
             if "elsewhere" in (*names, *files) and link.is_symlink():

@@ -143,7 +143,7 @@ def test_what_is_left_fails_the_test_that_left_it(tmp_path: Path) -> None:
 HANGING = """
     import os, subprocess, time
     from pathlib import Path
-    from local import servers
+    from local.processes import servers
 
     def test_hangs(tmp_path):
         makefile = tmp_path / "Makefile"

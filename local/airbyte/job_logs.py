@@ -18,7 +18,7 @@ from typing import IO, Any, Self
 from urllib.parse import quote, quote_plus
 
 from local.airbyte.specification import MASK
-from local.servers import private_log
+from local.processes.servers import private_log
 from shared.observability import logs
 
 log = logs.get(__name__)

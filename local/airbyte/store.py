@@ -22,7 +22,7 @@ from uuid import UUID
 
 import orjson
 
-from local.leash import Leashed
+from local.processes.leash import Leashed
 
 REQUIREMENTS = Path(__file__).parent / "connectors"
 INSTALL_TIMEOUT_SECONDS = 900

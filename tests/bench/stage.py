@@ -12,8 +12,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from local import servers
-from local.leash import Leashed
+from local.processes import servers
+from local.processes.leash import Leashed
 from tests import access
 
 REPOSITORY = Path(__file__).parents[2]

@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 import yaml
 
-from local import servers
+from local.processes import servers
 from services.auth_broker.settings import BrokerSettings
 from shared.config import MigrationSettings, RagEngineSettings, Settings, postgres_address
 

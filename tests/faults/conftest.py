@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from local import servers
+from local.processes import servers
 from tests.faults.world import World, opened
 from tests.integration.conftest import migrate
 

@@ -18,8 +18,9 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from local import env_files, servers
-from local.servers import SERVICES
+from local import env_files
+from local.processes import servers
+from local.processes.servers import SERVICES
 from local.settings import Settings
 from tests import leaks, reaper
 from tests.processes import are_gone, becomes_true, family

@@ -18,7 +18,7 @@ import asyncpg
 import httpx
 from redis.asyncio import Redis
 
-from local import servers
+from local.processes import servers
 from shared.outbox import STREAM
 from tests import access, leaks
 from tests.fakes.airbyte_server import AirbyteServer

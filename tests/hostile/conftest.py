@@ -15,8 +15,8 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from local import servers
-from local.leash import Leashed
+from local.processes import servers
+from local.processes.leash import Leashed
 from shared.outbox import STREAM
 from tests import access, leaks
 from tests.fakes.airbyte_server import AirbyteServer

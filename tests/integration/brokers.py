@@ -10,7 +10,7 @@ import asyncpg
 import httpx
 from fastapi import FastAPI
 
-from local import servers
+from local.processes import servers
 from services.auth_broker import main as auth_broker
 from services.auth_broker.settings import BrokerSettings
 from services.auth_broker.stores import EnvironmentStore

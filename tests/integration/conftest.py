@@ -23,7 +23,7 @@ from fastapi import FastAPI
 from pydantic import Secret
 from redis.asyncio import Redis
 
-from local import servers
+from local.processes import servers
 from services.drift_repair_agent import main as drift_repair_agent
 from services.orchestrator import main as orchestrator
 from services.rag_engine import main as rag_engine

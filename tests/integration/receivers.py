@@ -10,7 +10,7 @@ from typing import Any
 from aiohttp import web
 from standardwebhooks import Webhook as Verifier
 
-from local import servers
+from local.processes import servers
 from tests import leaks
 
 KEY = leaks.canary("the key that signs webhooks")

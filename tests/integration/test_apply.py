@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from local import servers
+from local.processes import servers
 from shared.airbyte_client import AirbyteClient
 from tests import factories
 from tests.fakes.airbyte_server import DEFAULT_CATALOG, AirbyteServer, Auth

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from local import servers
+from local.processes import servers
 from services.auth_broker.service import AuthBroker
 from services.auth_broker.stores import EnvironmentStore, variable_prefix
 from shared.auth.scopes import Scope

@@ -15,7 +15,7 @@ from uuid import uuid4
 import pytest
 from redis.asyncio import Redis
 
-from local import servers
+from local.processes import servers
 from shared.consumer import DEAD, Consumer
 from shared.errors import Unavailable
 from shared.outbox import STREAM

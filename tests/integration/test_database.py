@@ -19,7 +19,7 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
-from local import servers
+from local.processes import servers
 from shared import database, registry
 from shared.config import PostgresAddress, SslMode, postgres_address
 from shared.database import Database, sqlalchemy_url

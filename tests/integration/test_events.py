@@ -17,7 +17,7 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from local import servers
+from local.processes import servers
 from shared import outbox, registry
 from shared.config import Settings, postgres_address
 from shared.database import Database

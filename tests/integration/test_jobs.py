@@ -14,7 +14,7 @@ from pgqueuer.core.qm import QueueManager
 from sqlalchemy import text
 from structlog.testing import LogCapture
 
-from local import servers
+from local.processes import servers
 from shared import jobs
 from shared.config import postgres_address
 from shared.database import Database

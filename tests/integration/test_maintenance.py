@@ -17,7 +17,7 @@ import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from local import servers
+from local.processes import servers
 from services.orchestrator.importer import Importing
 from services.orchestrator.reconciler import Reapplying, Reconciler
 from services.orchestrator.sweeper import AT_MOST, Sweeper

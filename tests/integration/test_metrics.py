@@ -22,8 +22,8 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from local import servers
-from local.servers import SERVICES
+from local.processes import servers
+from local.processes.servers import SERVICES
 from shared import registry
 from shared.domain.drift import Severity
 from shared.errors import Upstream

@@ -14,7 +14,7 @@ import pytest
 import trustme
 from sqlalchemy import text
 
-from local import servers
+from local.processes import servers
 from shared.config import PostgresAddress, SslMode, postgres_address
 from shared.database import Database, connect_synchronously
 from shared.errors import Unavailable

@@ -13,7 +13,7 @@ import pytest
 from alembic import command
 from alembic.config import Config
 
-from local import servers
+from local.processes import servers
 from shared.models import Base
 
 REPOSITORY = Path(__file__).parents[2]

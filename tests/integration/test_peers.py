@@ -13,7 +13,7 @@ import pytest
 import respx
 import structlog
 
-from local.servers import free_port
+from local.processes.servers import free_port
 from shared.errors import (
     AamError,
     Conflict,

@@ -11,7 +11,7 @@ import asyncpg
 import httpx
 from redis.asyncio import Redis
 
-from local import servers
+from local.processes import servers
 from services.drift_repair_agent import main as drift_repair_agent
 from services.rag_engine import main as rag_engine
 from shared.config import RagEngineSettings

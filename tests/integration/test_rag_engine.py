@@ -16,7 +16,7 @@ import orjson
 import pytest
 from pydantic import Secret
 
-from local import servers
+from local.processes import servers
 from services.rag_engine import main
 from services.rag_engine.explainer import Explaining
 from services.rag_engine.service import RagEngine

@@ -14,7 +14,7 @@ import asyncpg
 import httpx
 import pytest
 
-from local import servers
+from local.processes import servers
 from shared import outbox, registry
 from shared.config import postgres_address
 from shared.database import Database

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from local import servers
+from local.processes import servers
 from services.drift_repair_agent.repairs.expiry import Expiring
 from shared.database import Database
 from tests.fakes.airbyte_server import AirbyteServer, catalog, stream

@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 from pydantic import ValidationError
 
-from local import servers
+from local.processes import servers
 from services.orchestrator import retention
 from services.orchestrator.retention import History, Retention, histories
 from shared import registry

@@ -17,7 +17,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from local import servers
+from local.processes import servers
 from services.auth_broker.vault import VaultStore
 from shared.errors import AamError
 from tests import access

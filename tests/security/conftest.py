@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from redis.asyncio import Redis
 from starlette.types import Message
 
-from local import servers
+from local.processes import servers
 from shared.auth.api_keys import NewKey, new_key
 from tests import access
 from tests.fakes.airbyte_server import AirbyteServer

@@ -19,7 +19,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from local import servers
+from local.processes import servers
 from shared.config import load
 from shared.http.gate import NobodyCanCall
 from tests import access

@@ -25,8 +25,8 @@ import asyncpg
 import pytest
 import yaml
 
-from local import servers
-from local.leash import Leashed
+from local.processes import servers
+from local.processes.leash import Leashed
 from tests.security.pins import SHIPPED, here
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -15,7 +15,7 @@ import asyncpg
 import pytest
 from fastapi import FastAPI
 
-from local import servers
+from local.processes import servers
 from services.orchestrator import access_setup
 from shared import registry
 from shared.auth import api_keys

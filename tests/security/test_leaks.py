@@ -108,7 +108,7 @@ PLANTED = """
     from pathlib import Path
     import asyncpg
     import httpx
-    from local import servers
+    from local.processes import servers
     from shared.auth.scopes import Scope, may
     from shared.http.app import create_app
     from shared.http.gate import Access

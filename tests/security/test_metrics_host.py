@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from local import servers
+from local.processes import servers
 from tests.processes import becomes_true
 
 ROOT = Path(__file__).resolve().parents[2]

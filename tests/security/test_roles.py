@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 from sqlalchemy import text
 
-from local import servers
+from local.processes import servers
 from shared.config import postgres_address
 from shared.database import Database
 from shared.errors import Unavailable

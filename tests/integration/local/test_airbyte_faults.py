@@ -26,7 +26,7 @@ from local.airbyte.metadata import InUse, Metadata
 from local.airbyte.plane import SCHEDULE_SECONDS
 from local.airbyte.settings import Limits, Settings
 from local.guard import token_of
-from local.servers import free_port
+from local.processes.servers import free_port
 from tests.integration.local.airbyte_stage import (
     CONNECTORS,
     INTEGER,

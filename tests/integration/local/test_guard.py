@@ -18,9 +18,9 @@ import pytest
 
 from local.airbyte import WORKSPACE_ID
 from local.guard import token_file, token_of
+from local.processes.servers import free_port
 from local.sample_org.server import running
 from local.sample_org.settings import Settings as OrgSettings
-from local.servers import free_port
 from tests.processes import becomes_true
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -13,8 +13,8 @@ from typing import IO
 import pytest
 
 from local import log_rotation
-from local.leash import Leashed
-from local.servers import private_log
+from local.processes.leash import Leashed
+from local.processes.servers import private_log
 from tests.processes import becomes_true
 
 _WRITER = """

@@ -15,7 +15,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError
 
-from local import servers
+from local.processes import servers
 
 
 async def _ask(url: str, query: str) -> object:
@@ -211,7 +211,7 @@ def test_a_server_that_cannot_start_says_why(
 _STARTER = """
 import sys, time
 from pathlib import Path
-from local import servers
+from local.processes import servers
 folder = Path(sys.argv[1])
 postgres = servers.start_postgres(folder / "pg", options=servers.THROW_AWAY)
 valkey = servers.start_valkey(folder / "v")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from uvicorn.middleware.proxy_headers import _TrustedHosts
 
-from local import servers
-from local.servers import SERVICES
+from local.processes import servers
+from local.processes.servers import SERVICES
 from local.settings import Settings
 from local.stack import Stack
 

@@ -19,7 +19,8 @@ ROOT = Path(__file__).resolve().parents[3]
 
 _TIED = """
     import signal, subprocess, sys, time
-    from local import leash, tie
+    from local import tie
+    from local.processes import leash
     if sys.argv[1] == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     child = leash.Leashed(["/bin/sleep", "60"], log=subprocess.DEVNULL)
@@ -86,7 +87,9 @@ def test_what_is_gone_already_cannot_be_tied_to() -> None:
 
 def test_the_watcher_of_a_process_has_an_empty_environment() -> None:
     """It is no copy of the process, whose environment may hold credentials."""
-    script = "from local.leash import Leashed; held = Leashed(['/bin/sleep', '60'], log=2)"
+    script = (
+        "from local.processes.leash import Leashed; held = Leashed(['/bin/sleep', '60'], log=2)"
+    )
     script += "; print(flush=True); held.wait(60)"
     environment = os.environ | {"CREDENTIAL_X__SECRET": "for one process alone"}
     with subprocess.Popen(

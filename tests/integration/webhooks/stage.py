@@ -14,7 +14,7 @@ import asyncpg
 import httpx
 from pydantic import SecretStr
 
-from local import servers
+from local.processes import servers
 from services.drift_repair_agent.webhooks.addresses import Reach
 from services.drift_repair_agent.webhooks.dispatcher import Deliveries
 from services.drift_repair_agent.webhooks.messages import TOLD_BY_DEFAULT, notify

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import trustme
 
-from local import servers
+from local.processes import servers
 from services.drift_repair_agent.webhooks.dispatcher import AGAIN_AFTER
 from shared.database import Database
 from shared.outbox import EventType

@@ -1,0 +1,1 @@
+"""Processes that end with who started them, and the servers among them."""
