@@ -1,0 +1,50 @@
+"""The registry's tables. A table's docstring names who writes it; times are UTC with time zone."""
+
+from shared.models.access import ApiKey, CredentialRead
+from shared.models.base import Base, RawJson
+from shared.models.connections import (
+    Connection,
+    ConnectionStatus,
+    EventRow,
+    JobHistory,
+    JobStarter,
+    SyncCatalogVersion,
+    VersionOrigin,
+)
+from shared.models.observations import DiscoveryRow, Drift, Observation, SettingChange, Watch
+from shared.models.operations import Look, OperationRow, OperationStatus
+from shared.models.repairs import Knowledge, Plan, Policy, Repair, RepairState
+from shared.models.snapshots import Snapshot, StreamSchema
+from shared.models.webhooks import DeliveryState, Webhook, WebhookDelivery
+
+__all__ = [
+    "ApiKey",
+    "Base",
+    "Connection",
+    "ConnectionStatus",
+    "CredentialRead",
+    "DeliveryState",
+    "DiscoveryRow",
+    "Drift",
+    "EventRow",
+    "JobHistory",
+    "JobStarter",
+    "Knowledge",
+    "Look",
+    "Observation",
+    "OperationRow",
+    "OperationStatus",
+    "Plan",
+    "Policy",
+    "RawJson",
+    "Repair",
+    "RepairState",
+    "SettingChange",
+    "Snapshot",
+    "StreamSchema",
+    "SyncCatalogVersion",
+    "VersionOrigin",
+    "Watch",
+    "Webhook",
+    "WebhookDelivery",
+]

@@ -1,0 +1,65 @@
+"""API keys, and who read which credential."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    CheckConstraint,
+    Identity,
+    Index,
+    Text,
+    UniqueConstraint,
+    func,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from shared.models.base import Base
+
+
+class ApiKey(Base):
+    """Who may call, and what. The key itself is nowhere. Written by the orchestrator."""
+
+    __tablename__ = "api_keys"
+    __table_args__ = (CheckConstraint("octet_length(digest) = 32", name="digest_is_sha256"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    """The part of the key that may be told: eight letters and digits."""
+    digest: Mapped[bytes]
+    """SHA-256 of the whole key."""
+    scopes: Mapped[list[str]] = mapped_column(ARRAY(Text()))
+    owner: Mapped[str]
+    created_by: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
+    """To the minute."""
+    revoked_at: Mapped[datetime | None]
+
+
+class CredentialRead(Base):
+    """Who read which credential when; never what it is. Append-only, by the auth_broker.
+
+    A row is committed before the secret leaves; its unique `jti` refuses a token that came before.
+    """
+
+    __tablename__ = "credential_audit"
+    __table_args__ = (
+        UniqueConstraint("jti"),
+        Index("ix_credential_audit_credential_id_at", "credential_id", "at"),
+        Index("ix_credential_audit_at", "at"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+    caller: Mapped[str]
+    """The service, and for whom it asked where it said so."""
+    jti: Mapped[str]
+    """The id of the token that it came with."""
+    credential_id: Mapped[str]
+    source_type: Mapped[str]
+    result: Mapped[str]
+    """`granted`, or the code of what was answered instead."""
+    request_id: Mapped[str]

@@ -1,0 +1,230 @@
+"""Connections, their catalog versions and jobs, and the outbox of events."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID, uuid4
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Computed,
+    Enum,
+    ForeignKey,
+    Identity,
+    Index,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from shared.models.base import Base, RawJson, where_set
+from shared.models.snapshots import Snapshot
+
+
+class ConnectionStatus(StrEnum):
+    """Where a connection is in its life."""
+
+    PENDING = "PENDING"
+    """Being onboarded: Airbyte may hold a part of it."""
+    ACTIVE = "ACTIVE"
+    """Airbyte holds the head version of its catalog."""
+    FAILED = "FAILED"
+    """Onboarding failed and was undone, or a repair left Airbyte in a state that is not known."""
+    HEALING = "HEALING"
+    """A new catalog is on its way to Airbyte."""
+
+
+class VersionOrigin(StrEnum):
+    """What made a catalog version."""
+
+    ONBOARD = "onboard"
+    REPAIR = "repair"
+    IMPORT = "import"
+    ROLLBACK = "rollback"
+    """An older version again, appended as the newest."""
+
+
+class JobStarter(StrEnum):
+    """Who had a job started."""
+
+    AAM = "aam"
+    AIRBYTE = "airbyte"
+    """Airbyte's own scheduler, or a person in its pages."""
+
+
+class Connection(Base):
+    """One source kept in step with one destination.
+
+    Written by the orchestrator; status and head also by the drift_repair_agent, by compare-and-set.
+    """
+
+    __tablename__ = "connections"
+    __table_args__ = (
+        # A failed onboarding and an archived connection free their name.
+        Index(
+            "uq_connections_name_live",
+            "name",
+            unique=True,
+            postgresql_where=text(
+                "archived_at IS NULL AND (status <> 'FAILED' OR airbyte_connection_id IS NOT NULL)"
+            ),
+        ),
+        Index(
+            "uq_connections_airbyte_connection_id_live",
+            "airbyte_connection_id",
+            unique=True,
+            postgresql_where=text("archived_at IS NULL AND airbyte_connection_id IS NOT NULL"),
+        ),
+        Index("ix_connections_airbyte_source_id", "airbyte_source_id"),
+        where_set("connections", "paused_by"),
+        Index("ix_connections_created_at_id", "created_at", "id"),
+        CheckConstraint("(status = 'HEALING') = (heal_id IS NOT NULL)", name="healing_has_an_id"),
+        CheckConstraint(
+            "status NOT IN ('ACTIVE', 'HEALING')"
+            " OR (airbyte_connection_id IS NOT NULL AND catalog_version > 0)",
+            name="live_is_wired",
+        ),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    name: Mapped[str]
+    source_type: Mapped[str]
+    credential_id: Mapped[str | None]
+    """The credential's reference, as the auth_broker reads it."""
+    credential_digests: Mapped[str | None] = mapped_column(RawJson())
+    """What its source was given last: each field's HMAC by a key that is not in the registry."""
+    airbyte_source_id: Mapped[UUID | None]
+    airbyte_connection_id: Mapped[UUID | None]
+    airbyte_destination_id: Mapped[UUID]
+    airbyte_workspace_id: Mapped[UUID | None]
+    """Where its source is; None where it was made before this was kept."""
+    status: Mapped[ConnectionStatus] = mapped_column(
+        Enum(ConnectionStatus, name="connection_status")
+    )
+    catalog_version: Mapped[int] = mapped_column(default=0, server_default="0")
+    """Number of the head version; 0 until onboarding is done."""
+    heal_id: Mapped[UUID | None]
+    """The operation that holds the connection while it is HEALING; its writes are fenced by it."""
+    healing_since: Mapped[datetime | None]
+    failure_code: Mapped[str | None]
+    failure_detail: Mapped[str | None]
+    imported: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
+    """Whether somebody else made it in Airbyte: AAM deletes nothing of it there."""
+    drifted_upstream_at: Mapped[datetime | None]
+    """Since when Airbyte is seen to hold it otherwise than the registry; None when it does not."""
+    upstream_code: Mapped[str | None]
+    """What is otherwise there: catalog_differs, upstream_missing, paused, breaking_change, locked
+    (by Airbyte itself) or status_unknown."""
+    paused_by: Mapped[UUID | None]
+    """The repair that paused it in Airbyte until it is decided; None when it was not AAM."""
+    event_seq: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    """Sequence number of its newest event, drawn under this row's lock."""
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), onupdate=func.now())
+    archived_at: Mapped[datetime | None]
+
+
+class SyncCatalogVersion(Base):
+    """Exactly the catalog that Airbyte was given: the selected streams. Append-only.
+
+    Written by the orchestrator (version 1) and the drift_repair_agent (the rest).
+    """
+
+    __tablename__ = "sync_catalog_versions"
+    __table_args__ = (
+        UniqueConstraint("connection_id", "version_number"),
+        where_set("sync_catalog_versions", "repair_id"),
+        where_set("sync_catalog_versions", "snapshot_id"),
+        CheckConstraint("version_number > 0", name="version_number_positive"),
+        CheckConstraint(
+            "origin IN ('onboard', 'repair', 'import', 'rollback')", name="origin_known"
+        ),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    connection_id: Mapped[UUID] = mapped_column(ForeignKey(Connection.id))
+    version_number: Mapped[int]
+    sync_catalog: Mapped[str] = mapped_column(RawJson())
+    """JSON text."""
+    stream_count: Mapped[int | None] = mapped_column(
+        Computed("jsonb_array_length(sync_catalog->'streams')", persisted=True)
+    )
+    """How many streams it has; Postgres counts them when the row is inserted."""
+    fingerprint: Mapped[str]
+    """What the catalog means, independent of order and of Airbyte's defaults."""
+    origin: Mapped[str]
+    snapshot_id: Mapped[UUID | None] = mapped_column(ForeignKey(Snapshot.id))
+    """What the source offered when this catalog was made; None where nobody said."""
+    repair_id: Mapped[UUID | None] = mapped_column(ForeignKey("repairs.id"))
+    """The repair that made it; None where a caller gave the catalog."""
+    decided_by: Mapped[str | None]
+    """Who decided: a person's name as it was told, or `policy`."""
+    policy_set_by: Mapped[str | None]
+    """Who set the policy's entries that decided; None for the default and for a person."""
+    asked_by: Mapped[str | None]
+    """Whose credentials asked for it; None where AAM made it by itself."""
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class JobHistory(Base):
+    """One Airbyte job, followed to its end. Written by the orchestrator."""
+
+    __tablename__ = "job_history"
+    __table_args__ = (
+        UniqueConstraint("airbyte_job_id", "connection_id"),
+        Index("ix_job_history_connection_id_started_at", "connection_id", "started_at"),
+        # Only running jobs are looked at, however many have ended.
+        Index("ix_job_history_running", "id", postgresql_where=text("ended_at IS NULL")),
+        where_set("job_history", "ended_at"),
+        CheckConstraint("started_by IN ('aam', 'airbyte')", name="started_by_known"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    connection_id: Mapped[UUID] = mapped_column(ForeignKey(Connection.id))
+    airbyte_job_id: Mapped[int] = mapped_column(BigInteger)
+    status: Mapped[str]
+    catalog_version: Mapped[int]
+    """The head version when the job was started."""
+    started_by: Mapped[str] = mapped_column(default=JobStarter.AAM, server_default=JobStarter.AAM)
+    asked_by: Mapped[str | None]
+    """Who asked AAM for it; None where Airbyte started it."""
+    attempts: Mapped[int] = mapped_column(default=0, server_default="0")
+    records: Mapped[int | None] = mapped_column(BigInteger)
+    bytes_: Mapped[int | None] = mapped_column("bytes", BigInteger)
+    failure_code: Mapped[str | None]
+    """Airbyte's failure type (config_error, system_error, …); never its message."""
+    failure_cause: Mapped[str | None]
+    """Which of the known causes (`shared.causes`) its message names."""
+    failure_explanation: Mapped[str | None]
+    """The cause in a fixed sentence."""
+    started_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    ended_at: Mapped[datetime | None]
+
+
+class EventRow(Base):
+    """The outbox: events of committed changes, in commit order per connection, until relayed.
+
+    Written by whoever changes state, in the same transaction.
+    """
+
+    __tablename__ = "events"
+    __table_args__ = (
+        UniqueConstraint("connection_id", "seq"),
+        Index("ix_events_unpublished", "id", postgresql_where=text("published_at IS NULL")),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    event_id: Mapped[UUID] = mapped_column(default=uuid4, unique=True)
+    connection_id: Mapped[UUID] = mapped_column(ForeignKey(Connection.id))
+    seq: Mapped[int] = mapped_column(BigInteger)
+    type: Mapped[str]
+    ref: Mapped[UUID | None]
+    """Id of the job, snapshot or repair that the event is about."""
+    status: Mapped[str]
+    version: Mapped[int]
+    code: Mapped[str | None]
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+    published_at: Mapped[datetime | None]

@@ -1,0 +1,209 @@
+"""Policies, plans, repairs, and the decisions that were learned from."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID, uuid4
+
+from sqlalchemy import (
+    CheckConstraint,
+    Computed,
+    ForeignKey,
+    Index,
+    func,
+    text,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from shared.models.base import Base, RawJson, where_set
+from shared.models.connections import (
+    Connection,
+)
+from shared.models.observations import Drift
+from shared.models.snapshots import Snapshot
+
+
+class RepairState(StrEnum):
+    """How far a repair is."""
+
+    PROPOSED = "proposed"
+    """It waits for a person, until `expires_at`."""
+    APPROVED = "approved"
+    """Decided, by a person or by the policy; applied as soon as the connection is free."""
+    APPLYING = "applying"
+    VERIFYING = "verifying"
+    """Applied and read back; a sync with it runs."""
+    ROLLING_BACK = "rolling_back"
+    """That sync failed for a schema reason: the version before is on its way back."""
+    APPLIED = "applied"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+    """Nobody answered: nothing was done."""
+    SUPERSEDED = "superseded"
+    """A newer plan took its place, or what it was made from is gone."""
+    FAILED = "failed"
+    ROLLED_BACK = "rolled_back"
+
+
+class Policy(Base):
+    """What may happen to a connection without a person, where it differs from the default.
+
+    Written by the drift_repair_agent.
+    """
+
+    __tablename__ = "policies"
+
+    connection_id: Mapped[UUID] = mapped_column(ForeignKey(Connection.id), primary_key=True)
+    policy: Mapped[str] = mapped_column(RawJson())
+    """As PUT /connections/{id}/policy took it: JSON text."""
+    authors: Mapped[str] = mapped_column(RawJson(), server_default=text("'{}'"))
+    """Who set each entry that differs, by `entity.what` or the setting's name: JSON text."""
+    updated_by: Mapped[str | None]
+    """The person that the newest change is for, as the caller said."""
+    requested_by: Mapped[str | None]
+    """Whose credentials asked for the newest change."""
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), onupdate=func.now())
+
+
+class Plan(Base):
+    """What a connection was last planned against. Written by the drift_repair_agent."""
+
+    __tablename__ = "plans"
+    __table_args__ = (where_set("plans", "snapshot_id"),)
+
+    connection_id: Mapped[UUID] = mapped_column(ForeignKey(Connection.id), primary_key=True)
+    snapshot_id: Mapped[UUID] = mapped_column(ForeignKey(Snapshot.id))
+    base_version: Mapped[int]
+    planned_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+_REPAIR_OPEN = text("state = 'proposed'")
+
+
+_REPAIR_UNDER_WAY = text("state IN ('approved', 'applying', 'verifying', 'rolling_back')")
+
+
+class Repair(Base):
+    """A plan for a connection, what was decided about it, and what came of it.
+
+    Written by the drift_repair_agent. A connection has at most one that waits for a person, and one
+    that is under way.
+    """
+
+    __tablename__ = "repairs"
+    __table_args__ = (
+        Index("uq_repairs_proposed", "connection_id", unique=True, postgresql_where=_REPAIR_OPEN),
+        Index(
+            "uq_repairs_under_way", "connection_id", unique=True, postgresql_where=_REPAIR_UNDER_WAY
+        ),
+        Index("ix_repairs_connection_id_created_at", "connection_id", "created_at"),
+        Index("ix_repairs_created_at_id", "created_at", "id"),
+        Index("ix_repairs_expires_at", "expires_at", postgresql_where=_REPAIR_OPEN),
+        Index("ix_repairs_under_way", "updated_at", postgresql_where=_REPAIR_UNDER_WAY),
+        Index("ix_repairs_operation_id", "operation_id"),
+        Index("ix_repairs_unlearned", "learn_next_at", postgresql_where=text("NOT is_learned")),
+        where_set("repairs", "drift_id"),
+        where_set("repairs", "parent_id"),
+        where_set("repairs", "snapshot_id"),
+        where_set("repairs", "superseded_by"),
+        where_set("repairs", "ended_at"),
+        CheckConstraint("kind IN ('heal', 'rollback')", name="kind_known"),
+        CheckConstraint(
+            "state IN ('proposed', 'approved', 'applying', 'verifying', 'rolling_back', 'applied',"
+            " 'rejected', 'expired', 'superseded', 'failed', 'rolled_back')",
+            name="state_known",
+        ),
+        CheckConstraint(
+            "(state IN ('proposed', 'approved', 'applying', 'verifying', 'rolling_back'))"
+            " = (ended_at IS NULL)",
+            name="ended_or_open",
+        ),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    connection_id: Mapped[UUID] = mapped_column(ForeignKey(Connection.id))
+    kind: Mapped[str] = mapped_column(default="heal", server_default="heal")
+    state: Mapped[str]
+    drift_id: Mapped[UUID | None] = mapped_column(ForeignKey(Drift.id))
+    """The newest drift that it answers; None for a rollback that a person asked for."""
+    parent_id: Mapped[UUID | None] = mapped_column(ForeignKey("repairs.id"))
+    """The repair that it was split from, when only some of its changes were decided."""
+    superseded_by: Mapped[UUID | None]
+    snapshot_id: Mapped[UUID | None] = mapped_column(ForeignKey(Snapshot.id))
+    """What the source offered when it was planned."""
+    base_version: Mapped[int]
+    """The head that it was planned on; on another one it is stale, and is not applied."""
+    target_version: Mapped[int | None]
+    """Of a rollback: the version that is to be in force again."""
+    changes: Mapped[str] = mapped_column(RawJson())
+    """An array of changes with verdict, reaction, suggestion and decision: JSON text."""
+    summary: Mapped[str | None] = mapped_column(
+        RawJson(), Computed("summary_of_changes(changes)", persisted=True), deferred=True
+    )
+    """What the list of repairs shows of `changes`; Postgres computes it when they are written."""
+    decisions: Mapped[str] = mapped_column(RawJson(), server_default=text("'[]'"))
+    """Who decided what, when and why, oldest first: JSON text."""
+    verify_by_sync: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
+    operation_id: Mapped[UUID | None]
+    """The newest operation that works on it."""
+    version_number: Mapped[int | None]
+    """The catalog version that it became."""
+    restored_version: Mapped[int | None]
+    """The version that put the old catalog back, where its sync failed."""
+    job_id: Mapped[UUID | None]
+    """The sync that verifies it."""
+    failure_code: Mapped[str | None]
+    failure_detail: Mapped[str | None]
+    tries: Mapped[int] = mapped_column(default=0, server_default="0")
+    next_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    """When it is looked at again, while it is under way."""
+    deadline_at: Mapped[datetime | None]
+    """Until when it may stay in its state; None until somebody has looked at it there."""
+    is_learned: Mapped[bool] = mapped_column(default=True, server_default=text("true"))
+    """Whether the rag_engine knows what a person decided about it, or has refused it for good."""
+    learn_tries: Mapped[int] = mapped_column(default=0, server_default="0")
+    learn_next_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    """When the rag_engine is to be told again."""
+    not_learned: Mapped[str] = mapped_column(RawJson(), server_default=text("'[]'"))
+    """Decisions that it did not take, `[{"change": id, "code": why}]`: JSON text."""
+    expires_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), onupdate=func.now())
+    ended_at: Mapped[datetime | None]
+
+
+class Knowledge(Base):
+    """What a person decided about a field or stream that was gone: evidence for the next time.
+
+    Written by the rag_engine.
+    """
+
+    __tablename__ = "knowledge"
+    __table_args__ = (
+        Index("ix_knowledge_source_type_created_at", "source_type", "created_at"),
+        Index("ix_knowledge_created_at_id", "created_at", "id"),
+        CheckConstraint("entity IN ('field', 'stream')", name="entity_known"),
+        CheckConstraint("verdict IN ('accepted', 'rejected')", name="verdict_known"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    """The decision's own id, so that telling it twice is telling it once."""
+    source_type: Mapped[str]
+    entity: Mapped[str]
+    namespace: Mapped[str | None]
+    stream: Mapped[str]
+    removed: Mapped[str] = mapped_column(RawJson())
+    """What was gone: the path as a JSON array."""
+    became: Mapped[str | None] = mapped_column(RawJson())
+    """What it became; None where it became nothing."""
+    verdict: Mapped[str]
+    removed_schema: Mapped[str | None] = mapped_column(RawJson())
+    added_schema: Mapped[str | None] = mapped_column(RawJson())
+    connection_id: Mapped[UUID | None]
+    decided_by: Mapped[str]
+    """The person, as the caller said; the caller where nobody was named."""
+    requested_by: Mapped[str | None]
+    """Whose credentials asked for it."""
+    why: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
