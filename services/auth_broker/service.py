@@ -13,9 +13,10 @@ from typing import Any
 import structlog
 from pydantic import ValidationError
 
+from services.auth_broker import audit_queries
 from services.auth_broker.settings import StoreName
 from services.auth_broker.stores import CredentialStore
-from shared import registry, sources
+from shared import sources
 from shared.auth.scopes import Caller
 from shared.database import Database
 from shared.errors import AamError, Forbidden, Invalid, NotFound, Unauthenticated
@@ -115,7 +116,7 @@ class AuthBroker:
         request_id = structlog.contextvars.get_contextvars().get("request_id", "")
         known = source_type_name in sources.SOURCE_TYPES
         async with self._db.transaction() as session:
-            is_new = await registry.record_credential_read(
+            is_new = await audit_queries.record_credential_read(
                 session,
                 caller=caller.name,
                 token_id=caller.token_id or "",

@@ -1,5 +1,6 @@
 """Every query on the registry, as functions that take the caller's session."""
 
+from shared.registry._clock import now, take_turn
 from shared.registry._connections import (
     ConnectionFilter,
     append_version,
@@ -10,6 +11,7 @@ from shared.registry._connections import (
     find_connection,
     head_fingerprint,
     insert_pending,
+    is_busy,
     lock_connection,
     page_of_connections,
     page_of_jobs,
@@ -20,7 +22,6 @@ from shared.registry._credentials import (
     UseOfCredential,
     digests_given,
     keep_digests,
-    record_credential_read,
     uses_of_credential,
 )
 from shared.registry._discoveries import (
@@ -101,14 +102,13 @@ from shared.registry._pages import (
     read_position,
     stamp,
 )
+from shared.registry._policies import exclusions_of, find_policy
 from shared.registry._repairs import (
     OPEN_STATES,
     RepairFilter,
     claim_repairs,
-    exclusions_of,
     expired_repairs,
     find_plan,
-    find_policy,
     find_repair,
     forget_plan,
     is_plan_due,
@@ -149,14 +149,11 @@ from shared.registry._upstream import (
     Head,
     connections_in_airbyte,
     heads,
-    is_busy,
     is_onboarding,
     known_jobs,
-    now,
     operations_over,
     see_until,
     seen_until,
-    take_turn,
     used_in_airbyte,
 )
 from shared.registry._waiting import BACKLOGS, waiting
@@ -288,7 +285,6 @@ __all__ = [
     "read_cursor",
     "read_position",
     "read_version",
-    "record_credential_read",
     "record_discovery",
     "record_learning",
     "record_setting_change",

@@ -319,3 +319,15 @@ async def head_fingerprint(session: AsyncSession, connection: Connection) -> str
         )
     )
     return found
+
+
+async def is_busy(session: AsyncSession, connection_id: UUID) -> bool:
+    """Whether a connection has an open operation."""
+    return bool(await session.scalar(_IS_BUSY, {"id": connection_id}))
+
+
+_IS_BUSY = text("""
+    SELECT EXISTS (
+        SELECT FROM operations WHERE connection_id = :id AND status IN ('running', 'undoing')
+    )
+""")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import func, select, text
+from sqlalchemy import select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -48,18 +48,6 @@ _HEADS = text("""
 """)
 
 
-async def is_busy(session: AsyncSession, connection_id: UUID) -> bool:
-    """Whether a connection has an open operation."""
-    return bool(await session.scalar(_IS_BUSY, {"id": connection_id}))
-
-
-_IS_BUSY = text("""
-    SELECT EXISTS (
-        SELECT FROM operations WHERE connection_id = :id AND status IN ('running', 'undoing')
-    )
-""")
-
-
 async def is_onboarding(session: AsyncSession) -> bool:
     """Whether a connection is being made, which Airbyte may have, and the registry not yet."""
     return bool(await session.scalar(_IS_ONBOARDING))
@@ -70,11 +58,6 @@ _IS_ONBOARDING = text("""
         SELECT FROM operations WHERE kind = 'onboard' AND status IN ('running', 'undoing')
     )
 """)
-
-
-async def now(session: AsyncSession) -> datetime:
-    """The registry's own clock."""
-    return (await session.execute(select(func.now()))).scalar_one()
 
 
 async def operations_over(
@@ -132,18 +115,6 @@ async def known_jobs(
         )
     )
     return {(job_id, connection_id) for job_id, connection_id in rows}
-
-
-async def take_turn(session: AsyncSession, look: str, *, every: timedelta) -> bool:
-    """Take a look that is due for all replicas; whether the caller is the one that took it."""
-    return await session.scalar(_TURN, {"name": look, "every": every}) is not None
-
-
-_TURN = text("""
-    INSERT INTO looks (name, next_at) VALUES (:name, now() + CAST(:every AS interval))
-    ON CONFLICT (name) DO UPDATE SET next_at = excluded.next_at WHERE looks.next_at <= now()
-    RETURNING name
-""")
 
 
 async def seen_until(session: AsyncSession, look: str) -> datetime | None:

@@ -1,0 +1,25 @@
+"""The registry's clock, and whose turn a periodic task is."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import func, select, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+
+async def now(session: AsyncSession) -> datetime:
+    """The registry's own clock."""
+    return (await session.execute(select(func.now()))).scalar_one()
+
+
+async def take_turn(session: AsyncSession, look: str, *, every: timedelta) -> bool:
+    """Take a look that is due for all replicas; whether the caller is the one that took it."""
+    return await session.scalar(_TURN, {"name": look, "every": every}) is not None
+
+
+_TURN = text("""
+    INSERT INTO looks (name, next_at) VALUES (:name, now() + CAST(:every AS interval))
+    ON CONFLICT (name) DO UPDATE SET next_at = excluded.next_at WHERE looks.next_at <= now()
+    RETURNING name
+""")
