@@ -11,6 +11,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 
+from services.drift_repair_agent.repairs import queries
 from services.drift_repair_agent.repairs.decisions import Repairs
 from services.drift_repair_agent.repairs.executor import Carrier
 from services.drift_repair_agent.repairs.expiry import Expiring
@@ -37,7 +38,7 @@ from services.drift_repair_agent.webhooks.dispatcher import Deliveries
 from services.drift_repair_agent.webhooks.routes import router as webhook_routes
 from services.drift_repair_agent.webhooks.sender import Sender, Signer
 from services.drift_repair_agent.webhooks.subscriptions import Receivers
-from shared import failpoints, periodic, registry
+from shared import failpoints, periodic
 from shared.airbyte_client import AirbyteClient
 from shared.auth.scopes import Scope, may
 from shared.backlogs import Gauges
@@ -275,13 +276,13 @@ async def repairs(
     Of each repair's changes it has their numbers and the first three; GET /repairs/{repair_id} has
     all, GET /repairs/{repair_id}/changes a page of them.
     """
-    shown = registry.RepairFilter(
+    shown = queries.RepairFilter(
         connection_id=connection_id,
         states=state or (),
         after=after,
     )
     async with db.read() as session:
-        return raw_json(await registry.page_of_repairs(session, shown, limit=limit))
+        return raw_json(await queries.page_of_repairs(session, shown, limit=limit))
 
 
 @router.get(
@@ -309,9 +310,7 @@ async def changes(
 ) -> Response:
     """The changes of one repair, in its order: what each is, and what is done about it."""
     async with db.read() as session:
-        return raw_json(
-            await registry.page_of_changes(session, repair_id, after=after, limit=limit)
-        )
+        return raw_json(await queries.page_of_changes(session, repair_id, after=after, limit=limit))
 
 
 @router.post(
@@ -382,9 +381,9 @@ async def plan(connection_id: UUID, planner: Plans, db: Registry) -> Response:
     since the connection was made has nothing to plan for.
     """
     await planner.again(connection_id)
-    shown = registry.RepairFilter(connection_id=connection_id, states=registry.OPEN_STATES)
+    shown = queries.RepairFilter(connection_id=connection_id, states=queries.OPEN_STATES)
     async with db.read() as session:
-        return raw_json(await registry.page_of_repairs(session, shown, limit=10))
+        return raw_json(await queries.page_of_repairs(session, shown, limit=10))
 
 
 @router.get(

@@ -12,7 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from shared.errors import NameTaken, NotActive, NotFound, StaleCatalog
-from shared.models import Connection, ConnectionStatus, SyncCatalogVersion, VersionOrigin
+from shared.models import (
+    Connection,
+    ConnectionStatus,
+    SyncCatalogVersion,
+    VersionOrigin,
+)
 from shared.registry._pages import Cursor, after_cursor, page, stamp
 
 ARCHIVED = "ARCHIVED"
@@ -331,3 +336,7 @@ _IS_BUSY = text("""
         SELECT FROM operations WHERE connection_id = :id AND status IN ('running', 'undoing')
     )
 """)
+
+
+# Whose source is looked at. A connection that is HEALING is compared when it is ACTIVE again.
+LIVE = "c.archived_at IS NULL AND c.status IN ('ACTIVE', 'HEALING')"

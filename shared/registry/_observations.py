@@ -13,11 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.errors import NotFound
 from shared.models import Connection, ConnectionStatus, Snapshot, StreamSchema, Watch
+from shared.registry._connections import LIVE
 from shared.registry._pages import stamp
 from shared.registry._snapshots import latest_snapshot
-
-# Whose source is looked at. A connection that is HEALING is compared when it is ACTIVE again.
-LIVE = "c.archived_at IS NULL AND c.status IN ('ACTIVE', 'HEALING')"
 
 _INTERVAL = f"""
     (SELECT min(coalesce(w.interval_seconds, CAST(:every AS float8)))

@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
+from services.drift_repair_agent.repairs import queries
 from shared import registry
 from shared.config import postgres_address
 from shared.database import Database
@@ -119,4 +120,4 @@ async def _versions(db: Database, connection_id: UUID) -> str:
 
 async def _repairs(db: Database) -> str:
     async with db.read() as session:
-        return await registry.page_of_repairs(session, registry.RepairFilter(), limit=100)
+        return await queries.page_of_repairs(session, queries.RepairFilter(), limit=100)

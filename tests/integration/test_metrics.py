@@ -24,6 +24,7 @@ from prometheus_client.samples import Sample
 
 from local.processes import servers
 from local.processes.servers import SERVICES
+from services.drift_repair_agent.repairs import queries
 from shared import registry
 from shared.domain.drift import Severity
 from shared.errors import Upstream
@@ -286,7 +287,7 @@ def test_declared_values_are_those_that_the_code_gives() -> None:
     assert {f"repair.{one}" for one in _values(metrics.REPAIRS, "outcome")} == told
     assert _values(metrics.DRIFTS, "severity") == {one.value for one in Severity}
     state = {metric.name: metric for metric in Metric.all}["aam_repairs_open"]
-    assert _values(state, "state") == {one.value for one in registry.OPEN_STATES}
+    assert _values(state, "state") == {one.value for one in queries.OPEN_STATES}
     sending = (ROOT / "services/drift_repair_agent/webhooks/sender.py").read_text()
     given = set(re.findall(r'(?:code = |return |_ADDRESS = |else )"([a-z_]+)"', sending))
     assert _values(metrics.DELIVERIES, "outcome") >= given - {"whsec_"}

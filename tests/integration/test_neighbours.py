@@ -12,9 +12,8 @@ from uuid import UUID, uuid4, uuid5
 import pytest
 from sqlalchemy import text
 
-from services.drift_repair_agent.repairs import executor, planner, suggestions
+from services.drift_repair_agent.repairs import executor, planner, queries, suggestions
 from services.drift_repair_agent.repairs.expiry import Expiring
-from shared import registry
 from shared.config import postgres_address
 from shared.database import Database
 from tests.integration.conftest import Mesh
@@ -211,7 +210,7 @@ async def test_a_claim_of_repairs_is_bounded_whatever_the_plan(
         async with db.transaction() as session:
             for kind in off.split(", "):
                 await session.execute(text(f"SET LOCAL enable_{kind} = off"))
-            claimed += await registry.claim_repairs(
+            claimed += await queries.claim_repairs(
                 session, limit=2, again_after=timedelta(hours=1), deadline=timedelta(days=1)
             )
     await db.close()

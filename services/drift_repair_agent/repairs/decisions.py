@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.drift_repair_agent.applying import preflight
 from services.drift_repair_agent.healing import Healed, heal, misfits
 from services.drift_repair_agent.repairs import changes as changes_of
-from services.drift_repair_agent.repairs import situation, transitions
+from services.drift_repair_agent.repairs import queries, situation, transitions
 from services.drift_repair_agent.repairs.changes import Item, Made
 from services.drift_repair_agent.repairs.choices import approved, as_suggested, chosen, new_names
 from services.drift_repair_agent.repairs.executor import SOON, Carrier, streams_of
@@ -70,9 +70,9 @@ class Repairs:
         if replay is not None:
             return await self._answer(UUID(replay.body), is_replay=True)
         async with self._db.read() as session:
-            repair = await registry.find_repair(session, repair_id)
+            repair = await queries.find_repair(session, repair_id)
             policy = await registry.find_policy(session, repair.connection_id)
-            waiting = await registry.repair_under_way(session, repair.connection_id)
+            waiting = await queries.repair_under_way(session, repair.connection_id)
             at = await registry.now(session)
         _expect_proposed(repair)
         if waiting is not None and not _is_waiting(waiting, repair.base_version):
@@ -107,7 +107,7 @@ class Repairs:
             NotFound, NotProposed, Invalid: as `approve`.
         """
         async with self._db.read() as session:
-            repair = await registry.find_repair(session, repair_id)
+            repair = await queries.find_repair(session, repair_id)
             at = await registry.now(session)
         made = Made(
             action="keep",
@@ -120,7 +120,7 @@ class Repairs:
 
         async def write(session: AsyncSession) -> Answer:
             row = await registry.lock_connection(session, repair.connection_id, even_archived=True)
-            held = await registry.find_repair(session, repair.id, lock=True)
+            held = await queries.find_repair(session, repair.id, lock=True)
             _expect_proposed(held)
             _expect_same(held, repair)
             one = await _split(session, held, decided, order, RepairState.REJECTED, at)
@@ -167,7 +167,7 @@ class Repairs:
         async def write(session: AsyncSession) -> Answer:
             row = await registry.lock_connection(session, connection_id)
             preflight.expect_healable(row, now.row.catalog_version)
-            _expect_none_under_way(await registry.repair_under_way(session, connection_id))
+            _expect_none_under_way(await queries.repair_under_way(session, connection_id))
             repair = Repair(
                 id=uuid4(),
                 connection_id=connection_id,
@@ -180,12 +180,12 @@ class Repairs:
                 decisions=msgspec.json.encode([decision]).decode(),
                 next_at=at + SOON,
             )
-            proposed = await registry.proposed_repair(session, connection_id)
+            proposed = await queries.proposed_repair(session, connection_id)
             if proposed is not None:
                 await transitions.superseded(session, row, proposed, by=repair.id)
             if now.snapshot is not None:
                 # What the source offers now is what the person has seen: no plan for it again.
-                await registry.keep_plan(
+                await queries.keep_plan(
                     session, row.id, now.snapshot.id, base_version=row.catalog_version + 1
                 )
             session.add(repair)
@@ -219,8 +219,8 @@ class Repairs:
     async def _answer(self, repair_id: UUID, *, is_replay: bool = False) -> Answer:
         """The repair as it is now: 200 once it has ended, 202 while it goes on."""
         async with self._db.read() as session:
-            repair = await registry.find_repair(session, repair_id)
-            text = await registry.repair_json(session, repair_id)
+            repair = await queries.find_repair(session, repair_id)
+            text = await queries.repair_json(session, repair_id)
         return Answer(202 if repair.ended_at is None else 200, text, is_replay=is_replay)
 
     async def _current(
@@ -244,7 +244,7 @@ class Repairs:
 
     async def _stale(self, repair: Repair) -> StalePlan:
         async with self._db.read() as session:
-            newer = await registry.proposed_repair(session, repair.connection_id)
+            newer = await queries.proposed_repair(session, repair.connection_id)
         newer_id = None if newer is None or newer.id == repair.id else newer.id
         return StalePlan(
             f"Repair {repair.id} was planned for a catalog or a source that has changed since.",
@@ -256,7 +256,7 @@ class Repairs:
     ) -> tuple[Connection, Repair]:
         """The connection and the repair, locked and still as they were read."""
         row = await registry.lock_connection(session, repair.connection_id)
-        held = await registry.find_repair(session, repair.id, lock=True)
+        held = await queries.find_repair(session, repair.id, lock=True)
         _expect_proposed(held)
         _expect_same(held, repair)
         newest = (
@@ -280,9 +280,9 @@ class Repairs:
             Conflict: another repair is under way.
             StalePlan: what waits is not what was read.
         """
-        other = await registry.repair_under_way(session, row.id)
+        other = await queries.repair_under_way(session, row.id)
         if other is not None:
-            other = await registry.find_repair(session, other.id, lock=True)
+            other = await queries.find_repair(session, other.id, lock=True)
             if not _is_waiting(other, row.catalog_version):
                 _expect_none_under_way(other)
         if _version_of(other) != _version_of(waiting):
@@ -300,8 +300,8 @@ class Repairs:
             NotFound: there is none.
         """
         async with self._db.read() as session:
-            text = await registry.repair_json(session, repair_id)
-            repair = await registry.find_repair(session, repair_id)
+            text = await queries.repair_json(session, repair_id)
+            repair = await queries.find_repair(session, repair_id)
         catalog = msgspec.json.encode(await self._catalog(repair))
         return text.rstrip().removesuffix("}").encode() + b', "catalog": ' + catalog + b"}"
 

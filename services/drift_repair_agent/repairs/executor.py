@@ -20,7 +20,7 @@ from services.drift_repair_agent.applying.saga import Heal
 from services.drift_repair_agent.healing import heal
 from services.drift_repair_agent.postponed import Postponed
 from services.drift_repair_agent.repairs import changes as changes_of
-from services.drift_repair_agent.repairs import situation, transitions
+from services.drift_repair_agent.repairs import queries, situation, transitions
 from services.drift_repair_agent.repairs.situation import Situation
 from shared import batches, failpoints, outbox, registry
 from shared.airbyte_client import AirbyteClient
@@ -68,7 +68,7 @@ class Carrier:
     async def look(self) -> None:
         """Take every decided repair one step on, whoever left it."""
         async with self._db.transaction() as session:
-            due = await registry.claim_repairs(
+            due = await queries.claim_repairs(
                 session, limit=_AT_ONCE, again_after=_AGAIN_AFTER, deadline=self._deadline
             )
         await self._each(due, self.step)
@@ -79,7 +79,7 @@ class Carrier:
         One whose end cannot be recorded is left for a minute.
         """
         async with self._db.read() as session:
-            stranded = await registry.stranded_repairs(
+            stranded = await queries.stranded_repairs(
                 session, limit=_AT_ONCE, but=self._postponed.ids
             )
         self._postponed.add_failed(await self._each(stranded, self._end_stranded))
@@ -99,7 +99,7 @@ class Carrier:
     async def step(self, repair_id: UUID) -> UUID | None:
         """Take a repair one step on; the operation that was begun for it, if one was."""
         async with self._db.read() as session:
-            repair = await registry.find_repair(session, repair_id)
+            repair = await queries.find_repair(session, repair_id)
             is_late = repair.deadline_at is not None and (
                 repair.deadline_at <= await registry.now(session)
             )
@@ -183,7 +183,7 @@ class Carrier:
 
         async def take(session: AsyncSession, operation_id: UUID) -> Answer | None:
             row = await registry.lock_connection(session, repair.connection_id)
-            held = await registry.find_repair(session, repair.id, lock=True)
+            held = await queries.find_repair(session, repair.id, lock=True)
             if held.state != expected:
                 return Answer(409, "")
             expect_healable(row, order.base_version)
@@ -248,7 +248,7 @@ class Carrier:
         if row.paused_by is None:
             return "as_it_is"
         async with self._db.read() as session:
-            rest = await registry.proposed_repair(session, row.id)
+            rest = await queries.proposed_repair(session, row.id)
         if rest is not None and changes_of.pauses(changes_of.read(rest.changes)):
             return "as_it_is"
         return "resumed"
@@ -258,7 +258,7 @@ class Carrier:
             row, held = await self._lock(session, repair)
             if held.state == repair.state:
                 await transitions.superseded(session, row, held, by=None)
-                await registry.forget_plan(session, row.id)
+                await queries.forget_plan(session, row.id)
 
     async def _fail(self, repair: Repair, error: AamError) -> None:
         async with self._db.transaction() as session:
@@ -285,12 +285,12 @@ class Carrier:
             is_restoring = held.state == RepairState.ROLLING_BACK
             code = "rollback_failed" if is_restoring else "repair_deadline"
             await transitions.failed(session, row, held, code=code, detail=detail)
-            await registry.forget_plan(session, row.id)
+            await queries.forget_plan(session, row.id)
         log.warning("repair_late", repair=str(repair.id), code=code)
 
     async def _end_stranded(self, repair_id: UUID) -> None:
         async with self._db.transaction() as session:
-            repair = await registry.find_repair(session, repair_id)
+            repair = await queries.find_repair(session, repair_id)
             row, held = await self._lock(session, repair)
             if held.state not in (RepairState.APPLYING, RepairState.ROLLING_BACK):
                 return
@@ -298,7 +298,7 @@ class Carrier:
                 return
             detail = f"Operation {held.operation_id} ended, and did not say what became of it."
             await transitions.failed(session, row, held, code="operation_ended", detail=detail)
-            await registry.forget_plan(session, row.id)
+            await queries.forget_plan(session, row.id)
 
     async def _end_unchanged(self, repair: Repair) -> None:
         """End a repair that leads to what the head means already."""
@@ -310,13 +310,13 @@ class Carrier:
     @staticmethod
     async def _lock(session: AsyncSession, repair: Repair) -> tuple[Connection, Repair]:
         row = await registry.lock_connection(session, repair.connection_id, even_archived=True)
-        return row, await registry.find_repair(session, repair.id, lock=True)
+        return row, await queries.find_repair(session, repair.id, lock=True)
 
     async def _wait(self, repair: Repair, error: AamError) -> None:
         pause_s = min(_FIRST_PAUSE_S * 2 ** min(repair.tries, 10), _LONGEST_PAUSE_S)
         pause_s *= random.uniform(0.8, 1.2)  # noqa: S311
         async with self._db.transaction() as session:
-            await registry.wait_on(session, repair.id, code=error.code, seconds=pause_s)
+            await queries.wait_on(session, repair.id, code=error.code, seconds=pause_s)
         log.info("repair_waits", repair=str(repair.id), code=error.code)
 
 

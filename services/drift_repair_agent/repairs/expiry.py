@@ -5,6 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from services.drift_repair_agent.postponed import Postponed
+from services.drift_repair_agent.repairs import queries
 from services.drift_repair_agent.repairs import transitions as outcomes_of
 from shared import batches, registry
 from shared.database import Database
@@ -25,7 +26,7 @@ class Expiring:
     async def look(self) -> None:
         """End each in a transaction of its own; one that fails is left for a minute."""
         async with self._db.read() as session:
-            over = await registry.expired_repairs(session, limit=_AT_ONCE, but=self._postponed.ids)
+            over = await queries.expired_repairs(session, limit=_AT_ONCE, but=self._postponed.ids)
         outcomes = await batches.each(
             over,
             self._expire,
@@ -37,9 +38,9 @@ class Expiring:
     async def _expire(self, repair_id: UUID) -> None:
         """End one, unless it was decided meanwhile."""
         async with self._db.transaction() as session:
-            known = await registry.find_repair(session, repair_id)
+            known = await queries.find_repair(session, repair_id)
             row = await registry.lock_connection(session, known.connection_id, even_archived=True)
-            repair = await registry.find_repair(session, repair_id, lock=True)
+            repair = await queries.find_repair(session, repair_id, lock=True)
             if repair.state != RepairState.PROPOSED:
                 return
             if row.archived_at is not None:

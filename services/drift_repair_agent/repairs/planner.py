@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.drift_repair_agent.applying.pause import Pause, Pausing
 from services.drift_repair_agent.postponed import Postponed
 from services.drift_repair_agent.repairs import changes as changes_of
-from services.drift_repair_agent.repairs import situation, transitions
+from services.drift_repair_agent.repairs import queries, situation, transitions
 from services.drift_repair_agent.repairs.changes import (
     BY_POLICY,
     Item,
@@ -95,7 +95,7 @@ class Planner:
 
     async def _plan_due(self, *, drifted_within: timedelta | None) -> None:
         async with self._db.read() as session:
-            due = await registry.plans_due(
+            due = await queries.plans_due(
                 session,
                 limit=_AT_ONCE,
                 but=[*self._postponed.ids, *self._passed],
@@ -133,27 +133,27 @@ class Planner:
             row = await registry.lock_connection(session, connection_id)
             if row.status is not ConnectionStatus.ACTIVE:
                 raise NotActive(f"Connection {row.id} is {row.status}; it must be ACTIVE.")
-            under_way = await registry.repair_under_way(session, row.id)
+            under_way = await queries.repair_under_way(session, row.id)
             if under_way is not None or await registry.is_busy(session, row.id):
                 raise Conflict(
                     f"A repair of connection {row.id} is under way: wait for its end.",
                     code="repair_under_way",
                     repair_id=_id(under_way),
                 )
-            await registry.forget_plan(session, row.id)
+            await queries.forget_plan(session, row.id)
         await self.plan(connection_id)
 
     async def ask_again(self) -> None:
         """Plan again where the rag_engine could not be asked, once it is there."""
         async with self._db.read() as session:
             but = self._postponed.ids
-            waiting = await registry.unsuggested(session, limit=_AT_ONCE, but=but)
+            waiting = await queries.unsuggested(session, limit=_AT_ONCE, but=but)
         if waiting and await self._suggesting.is_there():
             await self._each(waiting, self._planned_again)
 
     async def _planned_again(self, connection_id: UUID) -> None:
         async with self._db.transaction() as session:
-            await registry.forget_plan(session, connection_id)
+            await queries.forget_plan(session, connection_id)
         await self.plan(connection_id)
 
     async def plan(self, connection_id: UUID) -> None:
@@ -164,7 +164,7 @@ class Planner:
             Unavailable: nothing was recorded.
         """
         async with self._db.read() as session:
-            if not await registry.is_plan_due(session, connection_id):
+            if not await queries.is_plan_due(session, connection_id):
                 return
             if await registry.is_busy(session, connection_id):
                 return  # it may be about to be paused: the look comes back
@@ -194,10 +194,10 @@ class Planner:
     async def _basis(self, connection_id: UUID) -> _Basis | None:
         async with self._db.read() as session:
             row = await registry.find_connection(session, connection_id)
-            drift = await registry.newest_drift(session, connection_id)
+            drift = await queries.newest_drift(session, connection_id)
             policy = await registry.find_policy(session, connection_id)
-            proposed = await registry.proposed_repair(session, connection_id)
-            refused = await registry.refused_changes(session, connection_id)
+            proposed = await queries.proposed_repair(session, connection_id)
+            refused = await queries.refused_changes(session, connection_id)
             if drift is None or row.airbyte_source_id is None:
                 return None
             before = await self._before(session, row, drift)
@@ -239,7 +239,7 @@ class Planner:
         self, session: AsyncSession, row: Connection, drift: Drift
     ) -> Snapshot | None:
         """What the source offered when the connection was last planned for."""
-        plan = await registry.find_plan(session, row.id)
+        plan = await queries.find_plan(session, row.id)
         is_again = plan is None or plan.snapshot_id == drift.after_snapshot_id
         before_id = drift.before_snapshot_id if plan is None or is_again else plan.snapshot_id
         return None if before_id is None else await registry.find_snapshot(session, before_id)
@@ -305,8 +305,8 @@ class Planner:
         """Whether the plan was written, and the id of the repair to carry out now."""
         held = basis.situation.row
         row = await registry.lock_connection(session, held.id)
-        proposed = await registry.proposed_repair(session, row.id)
-        newest = await registry.newest_drift(session, row.id)
+        proposed = await queries.proposed_repair(session, row.id)
+        newest = await queries.newest_drift(session, row.id)
         is_still = (
             row.status is ConnectionStatus.ACTIVE
             and row.catalog_version == held.catalog_version
@@ -315,11 +315,11 @@ class Planner:
             and newest.id == basis.drift.id
             and _id(proposed) == _id(basis.proposed)
             and (proposed is None or proposed.changes == (basis.proposed or proposed).changes)
-            and await registry.is_plan_due(session, row.id)
+            and await queries.is_plan_due(session, row.id)
         )
         if not is_still:
             return False, None
-        await registry.keep_plan(
+        await queries.keep_plan(
             session, row.id, basis.snapshot.id, base_version=row.catalog_version
         )
         safe = [item for item in planned if item.reaction is Reaction.APPLY]

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import msgspec
 
+from services.drift_repair_agent.repairs import queries
 from services.drift_repair_agent.repairs.policy import DEFAULT, Policy, authored, changed
 from services.drift_repair_agent.repairs.schemas import PolicyOrder, PolicyView
 from shared import registry
@@ -71,7 +72,7 @@ class Policies:
             new = changed(before.own, told)
             if new != before.own:
                 authors = authored(before.authors, before.own, new, scopes.shown(order.by))
-                await registry.put_policy(
+                await queries.put_policy(
                     session,
                     row.id,
                     msgspec.json.encode(new).decode(),
@@ -79,7 +80,7 @@ class Policies:
                     by=order.by,
                 )
                 await registry.record_setting_change(session, "policy", row.id, told, by=order.by)
-                await registry.forget_plan(session, row.id)
+                await queries.forget_plan(session, row.id)
                 await self._jobs.enqueue(session, "plan", str(row.id), after=timedelta(0))
         return await self.view(connection_id)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from services.drift_repair_agent.healing import plan_changes
+from services.drift_repair_agent.repairs import queries
 from services.drift_repair_agent.repairs.changes import Item, identity
 from shared import registry
 from shared.database import Database
@@ -100,7 +101,7 @@ async def read(
     async with db.read() as session:
         row = await registry.find_connection(session, connection_id)
         head = await registry.read_version(session, connection_id, row.catalog_version)
-        drift = await registry.newest_drift(session, connection_id) if is_trusted else None
+        drift = await queries.newest_drift(session, connection_id) if is_trusted else None
         if drift is not None:
             snapshot: Snapshot | None = await registry.find_snapshot(
                 session, drift.after_snapshot_id

@@ -16,6 +16,7 @@ from uuid import uuid5
 import msgspec
 
 from services.drift_repair_agent.repairs import changes as changes_of
+from services.drift_repair_agent.repairs import queries
 from services.drift_repair_agent.repairs.changes import Item, Suggestion, identity
 from services.drift_repair_agent.repairs.situation import Situation
 from shared import batches, registry
@@ -119,7 +120,7 @@ class Suggesting:
     async def learn(self) -> None:
         """Tell the rag_engine what people decided, until it knows; repeated, it is learned once."""
         async with self._db.read() as session:
-            waiting = await registry.unlearned_repairs(session, limit=_AT_ONCE)
+            waiting = await queries.unlearned_repairs(session, limit=_AT_ONCE)
         outcomes = await batches.each(
             waiting,
             self._learn,
@@ -171,7 +172,7 @@ class Suggesting:
         pause = min(_FIRST_PAUSE * 2 ** min(repair.learn_tries, 20), _LONGEST_PAUSE)
         not_learned = [{"change": change, "code": code} for change, code in codes.items()]
         async with self._db.transaction() as session:
-            await registry.record_learning(
+            await queries.record_learning(
                 session,
                 repair.id,
                 not_learned=msgspec.json.encode(not_learned).decode(),

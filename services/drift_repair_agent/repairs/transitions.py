@@ -11,9 +11,9 @@ from uuid import UUID
 from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.drift_repair_agent.repairs import changes
+from services.drift_repair_agent.repairs import changes, queries
 from services.drift_repair_agent.webhooks.messages import notify
-from shared import outbox, registry
+from shared import outbox
 from shared.models import Connection, Repair, RepairState
 from shared.outbox import EventType
 
@@ -58,7 +58,7 @@ async def failed(
     repair.failure_code, repair.failure_detail = code, detail
     if repair.kind == "rollback":
         # The plan that it took the place of is to be made again.
-        await registry.forget_plan(session, row.id)
+        await queries.forget_plan(session, row.id)
     await told(session, row, repair, EventType.REPAIR_FAILED, code)
 
 
@@ -81,7 +81,7 @@ async def carried_out(
     session: AsyncSession, row: Connection, repair_id: UUID, *, base: int, number: int
 ) -> None:
     """Note that Airbyte holds what a repair wanted, as version `number`; its rest moves along."""
-    repair = await registry.find_repair(session, repair_id, lock=True)
+    repair = await queries.find_repair(session, repair_id, lock=True)
     if repair.ended_at is not None:
         return  # it was ended without waiting for this; the version names it
     if repair.state == RepairState.ROLLING_BACK:
@@ -121,7 +121,7 @@ async def applied(
 
 async def _rebase(session: AsyncSession, repair: Repair, base: int, number: int) -> None:
     """Let what was split from this repair, and is still open, go on from the new version."""
-    rest = await registry.proposed_repair(session, repair.connection_id)
+    rest = await queries.proposed_repair(session, repair.connection_id)
     if rest is not None and rest.id == repair.parent_id and rest.base_version == base:
         rest.base_version = number
 
@@ -130,7 +130,7 @@ async def not_carried_out(
     session: AsyncSession, row: Connection, repair_id: UUID, failure: dict[str, Any]
 ) -> None:
     """Note that Airbyte did not take what a repair wanted."""
-    repair = await registry.find_repair(session, repair_id, lock=True)
+    repair = await queries.find_repair(session, repair_id, lock=True)
     if repair.ended_at is not None:
         return
     code = str(failure.get("code"))

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.drift_repair_agent.repairs import transitions
+from services.drift_repair_agent.repairs import queries, transitions
 from shared import failpoints, registry
 from shared.database import Database
 from shared.errors import AamError, Invalid, NotActive, SyncRunning, UpstreamRefused
@@ -80,7 +80,7 @@ class Verifying:
             return
         failpoints.at("repair.sync_started")
         async with self._db.transaction() as session:
-            await registry.verify_by_job(session, repair.id, job_id)
+            await queries.verify_by_job(session, repair.id, job_id)
         raise StillRunning(f"Job {job_id} runs.")
 
     async def _running(self, repair: Repair, running: SyncRunning) -> UUID | None:
@@ -120,4 +120,4 @@ class Verifying:
     @staticmethod
     async def _lock(session: AsyncSession, repair: Repair) -> tuple[Connection, Repair]:
         row = await registry.lock_connection(session, repair.connection_id, even_archived=True)
-        return row, await registry.find_repair(session, repair.id, lock=True)
+        return row, await queries.find_repair(session, repair.id, lock=True)
