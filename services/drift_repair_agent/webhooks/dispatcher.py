@@ -18,16 +18,17 @@ from uuid import UUID
 from opentelemetry.trace import SpanKind
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.drift_repair_agent.webhooks import queries
 from services.drift_repair_agent.webhooks.addresses import AddressRefused
 from services.drift_repair_agent.webhooks.messages import TEST
+from services.drift_repair_agent.webhooks.queries import DueDelivery
 from services.drift_repair_agent.webhooks.sender import Outcome, Sender, Signer
-from shared import failpoints, registry
+from shared import failpoints
 from shared.database import Database
 from shared.errors import AamError, Invalid
 from shared.models import DeliveryState, Webhook
 from shared.observability import logs, metrics, tracing
 from shared.periodic import Look
-from shared.registry import DueDelivery
 
 log = logs.get(__name__)
 
@@ -114,7 +115,7 @@ class Deliveries:
         if free == 0:
             return False
         async with self._db.transaction() as session:
-            due = await registry.claim_deliveries(
+            due = await queries.claim_deliveries(
                 session, limit=free, but=self._under_way, lease=self._lease
             )
         for one in due:
@@ -124,7 +125,7 @@ class Deliveries:
     async def test(self, webhook: Webhook, body: str) -> Outcome:
         """Send a live webhook a message now, once."""
         async with self._db.transaction() as session:
-            due = await registry.add_claimed_delivery(
+            due = await queries.add_claimed_delivery(
                 session,
                 webhook,
                 event=TEST,
@@ -155,8 +156,8 @@ class Deliveries:
         async def record(session: AsyncSession) -> None:
             is_gone = outcome.code == "gone"
             if is_gone:
-                await registry.find_webhook(session, due.webhook_id, for_update=True)
-            await registry.record_try(
+                await queries.find_webhook(session, due.webhook_id, for_update=True)
+            await queries.record_try(
                 session,
                 due,
                 state=_state(due, outcome),
@@ -165,7 +166,7 @@ class Deliveries:
                 again_after=_pause(due.attempts, outcome.retry_after),
             )
             if is_gone:
-                await registry.delete_webhook(session, due.webhook_id, code="gone")
+                await queries.delete_webhook(session, due.webhook_id, code="gone")
 
         await self._db.insist(record, within=_RECORD_WITHIN)
         metrics.DELIVERIES.add(outcome=outcome.code or "delivered")

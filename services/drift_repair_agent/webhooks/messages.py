@@ -9,6 +9,7 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.drift_repair_agent.webhooks import queries
 from shared import registry
 from shared.domain.drift import Severity, worst
 from shared.models import Repair
@@ -79,13 +80,13 @@ async def notify(session: AsyncSession, repair: Repair, event: EventType) -> Non
     In the caller's transaction: it rolls back with it, and is sent after it, by whichever replica
     is free. Told again, the same event of the same repair adds nothing.
     """
-    told = await registry.webhooks_told_of(session, repair.connection_id, event)
+    told = await queries.webhooks_told_of(session, repair.connection_id, event)
     if not told:
         return
     await session.flush()  # the message refers to the repair's row
     connection = await registry.find_connection(session, repair.connection_id)
     body = _body(repair, event, connection_name=connection.name)
-    await registry.add_deliveries(session, told, repair_id=repair.id, event=event, body=body)
+    await queries.add_deliveries(session, told, repair_id=repair.id, event=event, body=body)
 
 
 def _body(repair: Repair, event: EventType, *, connection_name: str) -> str:

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from services.drift_repair_agent.repairs.schemas import SettingHistory
+from services.drift_repair_agent.webhooks import queries
 from services.drift_repair_agent.webhooks.messages import TOLD_BY_DEFAULT
 from services.drift_repair_agent.webhooks.subscriptions import (
     Receivers,
@@ -234,7 +235,7 @@ async def webhooks(
     services have their secret there.
     """
     async with db.read() as session:
-        rows, following = await registry.page_of_webhooks(session, cursor=after, limit=limit)
+        rows, following = await queries.page_of_webhooks(session, cursor=after, limit=limit)
     return Page(items=await _shown(db, rows, caller_of(request)), next=following)
 
 
@@ -244,7 +245,7 @@ async def webhooks(
 async def webhook(webhook_id: UUID, request: Request, db: Registry) -> WebhookView:
     """Show one webhook, deleted or not; the whole URL with `connections:write` alone."""
     async with db.read() as session:
-        row = await registry.find_webhook(session, webhook_id)
+        row = await queries.find_webhook(session, webhook_id)
     (shown,) = await _shown(db, [row], caller_of(request))
     return shown
 
@@ -313,8 +314,8 @@ async def deliveries(
 ) -> Page[DeliveryView]:
     """List its messages, newest first; those that ended are kept for 30 days."""
     async with db.read() as session:
-        await registry.find_webhook(session, webhook_id)
-        rows, following = await registry.page_of_deliveries(
+        await queries.find_webhook(session, webhook_id)
+        rows, following = await queries.page_of_deliveries(
             session, webhook_id, cursor=after, limit=limit
         )
     return Page(items=[_delivery(row) for row in rows], next=following)
@@ -336,7 +337,7 @@ async def webhook_history(
 ) -> Response:
     """List who made, rotated and deleted the webhook, newest first."""
     async with db.read() as session:
-        await registry.find_webhook(session, webhook_id)
+        await queries.find_webhook(session, webhook_id)
         return raw_json(
             await registry.setting_history_json(
                 session, "webhook", webhook_id, limit=limit, after=after

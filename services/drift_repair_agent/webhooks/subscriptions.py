@@ -9,6 +9,7 @@ from uuid import UUID
 
 import msgspec
 
+from services.drift_repair_agent.webhooks import queries
 from services.drift_repair_agent.webhooks.addresses import is_never_called, written
 from services.drift_repair_agent.webhooks.dispatcher import Deliveries
 from services.drift_repair_agent.webhooks.messages import body_of_test
@@ -73,9 +74,9 @@ class Receivers:
         """
         self._signer.require_key()
         async with self._db.transaction() as session:
-            webhook = await registry.lock_webhook(session, webhook_id)
+            webhook = await queries.lock_webhook(session, webhook_id)
             webhook.rotated_by = scopes.asked_by()
-            await registry.rotate_webhook(session, webhook)
+            await queries.rotate_webhook(session, webhook)
             change = {"action": "rotated", "generation": webhook.generation}
             await registry.record_setting_change(session, "webhook", webhook.id, change)
         return webhook, self._signer.secret(webhook.id, webhook.generation)
@@ -87,11 +88,11 @@ class Receivers:
             NotFound: there is no such webhook.
         """
         async with self._db.transaction() as session:
-            webhook = await registry.find_webhook(session, webhook_id, for_update=True)
+            webhook = await queries.find_webhook(session, webhook_id, for_update=True)
             if webhook.deleted_at is None:
                 webhook.deleted_by = scopes.asked_by()
                 await session.flush()
-                await registry.delete_webhook(session, webhook_id, code="webhook_deleted")
+                await queries.delete_webhook(session, webhook_id, code="webhook_deleted")
                 change = {"action": "deleted"}
                 await registry.record_setting_change(session, "webhook", webhook.id, change)
                 await session.refresh(webhook)
@@ -107,7 +108,7 @@ class Receivers:
         """
         self._signer.require_key()
         async with self._db.transaction() as session:
-            webhook = await registry.lock_webhook(session, webhook_id)
+            webhook = await queries.lock_webhook(session, webhook_id)
         return await self._deliveries.test(webhook, body_of_test())
 
     async def retry(self, webhook_id: UUID, delivery_id: UUID) -> WebhookDelivery:
@@ -118,8 +119,8 @@ class Receivers:
             Conflict: the webhook is deleted, or the message delivered.
         """
         async with self._db.transaction() as session:
-            await registry.lock_webhook(session, webhook_id)
-            return await registry.retry_delivery(session, webhook_id, delivery_id)
+            await queries.lock_webhook(session, webhook_id)
+            return await queries.retry_delivery(session, webhook_id, delivery_id)
 
 
 def expect_meant(url: str) -> None:

@@ -9,6 +9,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from services.drift_repair_agent.webhooks import queries
 from services.drift_repair_agent.webhooks.dispatcher import Deliveries
 from services.drift_repair_agent.webhooks.messages import notify
 from shared import registry
@@ -259,7 +260,7 @@ async def test_deleting_waits_for_what_is_being_told(
     webhook_id, _ = await replica.add(receiver.url)
     repair = await a_repair(db)
     async with db.transaction() as session:
-        await registry.webhooks_told_of(session, repair.connection_id, "repair.proposed")
+        await queries.webhooks_told_of(session, repair.connection_id, "repair.proposed")
         deleting = asyncio.create_task(replica.receivers.delete(webhook_id))
         _, pending = await asyncio.wait({deleting}, timeout=0.3)
         assert pending
