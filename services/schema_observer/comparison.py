@@ -10,6 +10,8 @@ from uuid import UUID, uuid4
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.schema_observer import drift_queries, observation_queries
+from services.schema_observer.observation_queries import Uncompared
 from shared import batches, failpoints, outbox, registry
 from shared.database import Database
 from shared.domain import catalog as catalogs
@@ -21,7 +23,6 @@ from shared.jobs import Jobs
 from shared.models import ConnectionStatus, Drift, Snapshot
 from shared.observability import logs
 from shared.outbox import EventType
-from shared.registry import Uncompared
 
 log = logs.get(__name__)
 
@@ -54,7 +55,7 @@ class Comparing:
         by the next look.
         """
         async with self._db.read() as session:
-            waiting = await registry.uncompared(session, source_id, snapshot_id)
+            waiting = await observation_queries.uncompared(session, source_id, snapshot_id)
             if not waiting:
                 return Compared()
             after = await registry.find_snapshot(session, snapshot_id)
@@ -113,7 +114,7 @@ class Comparing:
         streams = head.by_id()
         hashes = list(registry.split_hashes(after.stream_hashes))
         async with self._db.read() as session:
-            rows = await registry.stream_schemas(
+            rows = await observation_queries.stream_schemas(
                 session, hashes, names={stream.name for stream in streams}
             )
         offered = [r.body.encode() for r in rows if StreamId(r.namespace, r.name) in streams]
@@ -124,7 +125,7 @@ class Comparing:
     async def _head(self, one: Uncompared, names: Collection[str] | None = None) -> Catalog:
         """How the connection syncs, or only its streams of these names."""
         async with self._db.read() as session:
-            slices = await registry.configured_streams(
+            slices = await observation_queries.configured_streams(
                 session, one.connection_id, one.catalog_version, names=names
             )
         return await in_slices(catalogs.parse.steps(catalogs.join(slices)))
@@ -139,7 +140,7 @@ class Comparing:
         found = _drift(one, snapshot_id, judged) if judged else None
         async with self._db.transaction() as session:
             row = await registry.lock_connection(session, one.connection_id, even_archived=True)
-            compared = await registry.compared_snapshot(session, row.id)
+            compared = await observation_queries.compared_snapshot(session, row.id)
             if compared == snapshot_id:
                 return False
             if (
@@ -148,8 +149,8 @@ class Comparing:
                 or compared != one.compared_snapshot_id
             ):
                 return None
-            await registry.see_compared(session, row.id, snapshot_id)
-            if found is None or not await registry.insert_drift(session, found):
+            await observation_queries.see_compared(session, row.id, snapshot_id)
+            if found is None or not await drift_queries.insert_drift(session, found):
                 return False
             if found.concerns:
                 outbox.record(
@@ -197,7 +198,7 @@ async def _differing(
     ours, theirs = (
         set(registry.split_hashes(snapshot.stream_hashes)) for snapshot in (before, after)
     )
-    either = await registry.stream_schemas(session, ours ^ theirs)
+    either = await observation_queries.stream_schemas(session, ours ^ theirs)
     return (
         [row.body.encode() for row in either if row.hash in ours],
         [row.body.encode() for row in either if row.hash in theirs],

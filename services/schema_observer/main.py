@@ -11,6 +11,7 @@ from uuid import UUID
 import msgspec
 from fastapi import APIRouter, Body, Depends, FastAPI, Query, Request, Response
 
+from services.schema_observer import drift_queries
 from services.schema_observer.observer import Observing
 from services.schema_observer.scheduler import Scheduling
 from services.schema_observer.schemas import (
@@ -186,7 +187,7 @@ async def snapshots(
     async with db.read() as session:
         row = await registry.find_connection(session, connection_id)
         return raw_json(
-            await registry.page_of_snapshots(
+            await drift_queries.page_of_snapshots(
                 session, row.airbyte_source_id, cursor=after, limit=limit
             )
         )
@@ -229,7 +230,7 @@ async def drifts(
     A drift is `open` while it concerns its connection, and no plan has been made for it or a repair
     of it is under way.
     """
-    shown = registry.DriftFilter(
+    shown = drift_queries.DriftFilter(
         connection_id=connection_id,
         severity=severity,
         is_open=is_open,
@@ -238,7 +239,7 @@ async def drifts(
     async with db.read() as session:
         if connection_id is not None:
             await registry.find_connection(session, connection_id)
-        return raw_json(await registry.page_of_drifts(session, shown, limit=limit))
+        return raw_json(await drift_queries.page_of_drifts(session, shown, limit=limit))
 
 
 @router.get(
@@ -254,7 +255,7 @@ async def drift(drift_id: UUID, db: Registry) -> Response:
     in the diff of the two snapshots.
     """
     async with db.read() as session:
-        return raw_json(await registry.drift_json(session, drift_id))
+        return raw_json(await drift_queries.drift_json(session, drift_id))
 
 
 def build(settings: Settings) -> FastAPI:

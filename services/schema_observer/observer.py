@@ -10,8 +10,9 @@ from uuid import UUID
 
 import msgspec
 
-from services.schema_observer import plausibility
+from services.schema_observer import observation_queries, plausibility
 from services.schema_observer.comparison import Comparing
+from services.schema_observer.observation_queries import Claim, Seen
 from services.schema_observer.plausibility import Doubt
 from shared import batches, failpoints, outbox, registry, snapshots
 from shared.airbyte_client import AirbyteClient
@@ -33,7 +34,6 @@ from shared.errors import (
 from shared.jobs import Jobs
 from shared.observability import logs
 from shared.outbox import EventType
-from shared.registry import Claim, Seen
 from shared.snapshots import DUPLICATE_STREAM, Offered
 
 log = logs.get(__name__)
@@ -113,7 +113,9 @@ class Observing:
             )
             return
         async with self._db.transaction() as session:
-            await registry.postpone_source(session, claim.source_id, _about(why.pause), slot=slot)
+            await observation_queries.postpone_source(
+                session, claim.source_id, _about(why.pause), slot=slot
+            )
 
     async def _failed(self, claim: Claim, slot: UUID, error: AamError) -> None:
         # Airbyte being away says nothing about the source, and costs it nothing.
@@ -150,10 +152,10 @@ class Observing:
         ]
         if same:
             async with self._db.read() as session:
-                ended = await registry.see_unchanged(
+                ended = await observation_queries.see_unchanged(
                     session,
                     [
-                        registry.Unchanged(
+                        observation_queries.Unchanged(
                             look.claim.source_id,
                             look.claim.snapshot_id,
                             look.offered.raw_hashes,
@@ -201,16 +203,18 @@ class Observing:
         """Compare which streams there are, by the names of those only that differ."""
         now = list(registry.split_hashes(offered.raw_hashes))
         async with self._db.read() as session:
-            last = await registry.trusted_snapshot(session, claim)
+            last = await observation_queries.trusted_snapshot(session, claim)
             if last is None:
                 was: dict[bytes, bytes] = {}
                 left: list[bytes] = []
-                before = _ids(await registry.synced_streams(session, claim.source_id))
+                before = _ids(await observation_queries.synced_streams(session, claim.source_id))
             else:
                 raws, hashes = map(registry.split_hashes, (last.raw_hashes, last.stream_hashes))
                 was = dict(zip(raws, hashes, strict=True))
                 left = [was[raw] for raw in was.keys() - set(now)]
-                before = _ids(await registry.stream_names(session, left)) if left else set()
+                before = (
+                    _ids(await observation_queries.stream_names(session, left)) if left else set()
+                )
         fresh = {
             identify(stream, position)[0]: stream
             for position, (raw, stream) in enumerate(zip(now, offered.streams, strict=True))
@@ -220,7 +224,7 @@ class Observing:
         if now and not before:
             return None
         async with self._db.read() as session:
-            synced = _ids(await registry.synced_streams(session, claim.source_id))
+            synced = _ids(await observation_queries.synced_streams(session, claim.source_id))
         doubt = None
         if gone or not now:
             doubt = plausibility.doubt(
@@ -244,12 +248,14 @@ class Observing:
         names = {stream.name for stream in streams}
         async with self._db.read() as session:
             if not is_first:
-                rows = await registry.stream_schemas(session, hashes, names=names)
+                rows = await observation_queries.stream_schemas(session, hashes, names=names)
                 return [row.body.encode() for row in rows]
             found: list[bytes] = []
-            for connection_id in await registry.connections_of_source(session, source_id):
+            for connection_id in await observation_queries.connections_of_source(
+                session, source_id
+            ):
                 version = (await registry.find_connection(session, connection_id)).catalog_version
-                found += await registry.configured_streams(
+                found += await observation_queries.configured_streams(
                     session, connection_id, version, names=names
                 )
         return found
@@ -305,12 +311,14 @@ class Observing:
 
     async def _end(self, claim: Claim, slot: UUID, seen: Seen, told: EventType | None) -> None:
         async with self._db.transaction() as session:
-            if not await registry.end_look(session, claim, seen, slot=slot):
+            if not await observation_queries.end_look(session, claim, seen, slot=slot):
                 log.warning("claim_lost", source=str(claim.source_id))
                 return
             if told is None:
                 return
-            for connection_id in await registry.connections_of_source(session, claim.source_id):
+            for connection_id in await observation_queries.connections_of_source(
+                session, claim.source_id
+            ):
                 row = await registry.lock_connection(session, connection_id, even_archived=True)
                 outbox.record(session, told, row, ref=seen.snapshot_id, code=seen.code)
 

@@ -14,6 +14,8 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID, uuid4
 
+from services.schema_observer import observation_queries
+from services.schema_observer.observation_queries import Claim
 from services.schema_observer.observer import Look as SourceLook
 from services.schema_observer.observer import Observing
 from shared import batches, registry
@@ -23,7 +25,6 @@ from shared.errors import AamError
 from shared.jobs import Jobs
 from shared.observability import logs
 from shared.periodic import Look
-from shared.registry import Claim
 
 log = logs.get(__name__)
 
@@ -87,13 +88,13 @@ class Scheduling:
 
     async def _enrol(self) -> None:
         async with self._db.transaction() as session:
-            await registry.enrol_sources(session, every=self._every)
+            await observation_queries.enrol_sources(session, every=self._every)
         async with self._db.transaction() as session:
             await registry.prune_discoveries(session)
 
     async def _nudge(self) -> None:
         async with self._db.transaction() as session:
-            due = await registry.due_workspaces(
+            due = await observation_queries.due_workspaces(
                 session, entrypoint=_ENTRYPOINT, at_once=self._at_once
             )
             payloads = [str(workspace or "") for workspace, slots in due for _ in range(slots)]
@@ -124,7 +125,7 @@ class Scheduling:
         unanswered_since: datetime | None = None,
     ) -> list[Claim]:
         async with self._db.transaction() as session:
-            return await registry.claim_sources(
+            return await observation_queries.claim_sources(
                 session,
                 workspace,
                 slot=slot,
@@ -173,7 +174,7 @@ class Scheduling:
 
     async def _give_back(self, slot: UUID) -> None:
         async with self._db.transaction() as session:
-            await registry.give_back_sources(session, slot)
+            await observation_queries.give_back_sources(session, slot)
 
     async def look_now(
         self, source_id: UUID, workspace: UUID | None, *, unanswered_since: datetime | None = None

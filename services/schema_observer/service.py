@@ -9,7 +9,9 @@ from uuid import UUID
 
 import msgspec
 
+from services.schema_observer import drift_queries, observation_queries
 from services.schema_observer.comparison import difference
+from services.schema_observer.observation_queries import Asked
 from services.schema_observer.scheduler import Scheduling
 from shared import registry
 from shared.airbyte_client import AirbyteClient
@@ -19,7 +21,6 @@ from shared.discoveries import Discoveries
 from shared.domain.drift import Change
 from shared.errors import NotActive, Unavailable
 from shared.models import Connection, ConnectionStatus
-from shared.registry import Asked
 
 _JOINS_WITHIN: Final = timedelta(seconds=1)
 """A look under way for longer may have read the source before what the caller asks about."""
@@ -74,7 +75,7 @@ class SchemaObserver:
         source_id = _expect_watched(row)
         await self._discoveries.expect_observable(source_id, beside_sync=believe)
         async with self._db.transaction() as session:
-            asked = await registry.ask_for_source(
+            asked = await observation_queries.ask_for_source(
                 session, row, is_believed=believe, joins_within=_JOINS_WITHIN
             )
             if believe:
@@ -83,7 +84,7 @@ class SchemaObserver:
         if not await self._is_looked_at(source_id, asked, wait=wait, beside_sync=believe):
             return StillLooking(connection_id, source_id)
         async with self._db.read() as session:
-            return await registry.look_json(session, connection_id)
+            return await observation_queries.look_json(session, connection_id)
 
     async def _is_looked_at(
         self, source_id: UUID, asked: Asked, *, wait: float, beside_sync: bool
@@ -115,7 +116,7 @@ class SchemaObserver:
 
     async def _is_answered(self, source_id: UUID, asked: Asked) -> bool:
         async with self._db.read() as session:
-            return await registry.answered_since(session, source_id, asked.since)
+            return await observation_queries.answered_since(session, source_id, asked.since)
 
     async def observation(self, connection_id: UUID, *, is_explained: bool) -> str:
         """How a connection's source is looked at, as JSON; why it failed where `is_explained`.
@@ -124,7 +125,7 @@ class SchemaObserver:
             NotFound: there is no such connection.
         """
         async with self._db.read() as session:
-            return await registry.observation_json(
+            return await observation_queries.observation_json(
                 session, connection_id, every=self._every, is_explained=is_explained
             )
 
@@ -139,14 +140,16 @@ class SchemaObserver:
         """
         async with self._db.transaction() as session:
             row = await registry.lock_connection(session, connection_id)
-            await registry.watch(session, connection_id, interval)
+            await observation_queries.watch(session, connection_id, interval)
             seconds = None if interval is None else int(interval.total_seconds())
             change = {"interval_seconds": seconds}
             await registry.record_setting_change(session, "observation", row.id, change)
         if row.airbyte_source_id is not None:
             # Apart: the end of a look locks the source before its connections.
             async with self._db.transaction() as session:
-                await registry.hurry_source(session, row.airbyte_source_id, every=self._every)
+                await observation_queries.hurry_source(
+                    session, row.airbyte_source_id, every=self._every
+                )
         return await self.observation(connection_id, is_explained=True)
 
     async def diff(self, connection_id: UUID, before: UUID, after: UUID) -> Difference:
@@ -157,8 +160,8 @@ class SchemaObserver:
         """
         async with self._db.read() as session:
             row = await registry.find_connection(session, connection_id)
-            ours = await registry.snapshot_of(session, row, before)
-            theirs = await registry.snapshot_of(session, row, after)
+            ours = await drift_queries.snapshot_of(session, row, before)
+            theirs = await drift_queries.snapshot_of(session, row, after)
         return Difference(before, after, await difference(self._db, ours, theirs))
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.schema_observer.drift_queries import IS_OPEN
 from shared.registry._connections import LIVE
-from shared.registry._drifts import IS_OPEN
 
 Counted = Sequence[tuple[str, int, float]]
 """For each name how many there are, and for how many seconds the first of them has waited."""

@@ -15,6 +15,7 @@ import orjson
 import uvloop
 from deepdiff import DeepDiff
 
+from services.schema_observer import observation_queries
 from services.schema_observer.observer import Observing
 from shared import registry, snapshots
 from shared.airbyte_client import AirbyteClient, Discovered
@@ -139,14 +140,16 @@ async def _watched(db: Database, source_id: UUID, document: bytes) -> None:
         )
         row.status = ConnectionStatus.ACTIVE
         await session.flush()
-        await registry.ask_for_source(session, row, is_believed=False, joins_within=_LEASE)
+        await observation_queries.ask_for_source(
+            session, row, is_believed=False, joins_within=_LEASE
+        )
 
 
 async def _look(db: Database, observing: Observing, source_id: UUID) -> float:
     """Milliseconds of one look, its claim apart."""
     slot = uuid4()
     async with db.transaction() as session:
-        (claim,) = await registry.claim_sources(
+        (claim,) = await observation_queries.claim_sources(
             session,
             None,
             slot=slot,

@@ -17,10 +17,10 @@ from uuid import UUID, uuid4
 import pytest
 
 from services.schema_observer import main as schema_observer
+from services.schema_observer import observation_queries
 from services.schema_observer.comparison import Comparing
 from services.schema_observer.observer import Observing
 from services.schema_observer.scheduler import Scheduling
-from shared import registry
 from shared.airbyte_client import AirbyteClient
 from shared.database import Database
 from shared.errors import NotFound
@@ -69,7 +69,7 @@ async def many_sources(mesh: Mesh, count: int) -> list[str]:
     assert answer.status_code == 200, answer.text
     db = Database.at(mesh.settings.registry_address, application="test")
     async with db.transaction() as session:
-        await registry.enrol_sources(session, every=EVERY)
+        await observation_queries.enrol_sources(session, every=EVERY)
     await db.close()
     rows = await mesh.sql.fetch("SELECT airbyte_source_id::text AS id FROM observations")
     assert len(rows) == count
@@ -225,7 +225,7 @@ async def test_only_what_a_live_connection_stands_on(mesh: Mesh) -> None:
 
     async def enrol() -> None:
         async with db.transaction() as session:
-            await registry.enrol_sources(session, every=EVERY)
+            await observation_queries.enrol_sources(session, every=EVERY)
 
     for _ in range(2):
         await enrol()
@@ -238,7 +238,9 @@ async def test_only_what_a_live_connection_stands_on(mesh: Mesh) -> None:
     await mesh.sql.execute("UPDATE connections SET status = 'FAILED'")
     await all_due(mesh)
     async with db.transaction() as session:
-        assert await registry.due_workspaces(session, entrypoint="observe", at_once=4) == []
+        assert (
+            await observation_queries.due_workspaces(session, entrypoint="observe", at_once=4) == []
+        )
     await mesh.sql.execute("UPDATE connections SET archived_at = now()")
     await enrol()
     assert await mesh.sql.fetchval("SELECT count(*) FROM observations") == 0
@@ -255,7 +257,7 @@ async def test_sources_of_an_unknown_workspace_share_one_limit(mesh: Mesh) -> No
 
     async def claim(limit: int = 1) -> int:
         async with db.transaction() as session:
-            claims = await registry.claim_sources(
+            claims = await observation_queries.claim_sources(
                 session,
                 None,
                 slot=uuid4(),

@@ -8,8 +8,8 @@ from uuid import UUID
 
 import pytest
 
+from services.schema_observer.observation_queries import Claim
 from services.schema_observer.observer import Look, Observing
-from shared.registry import Claim
 from tests.fakes.airbyte_server import DEFAULT_CATALOG, catalog, stream
 from tests.integration.conftest import Mesh
 from tests.integration.observing import by_hand, counts, observe, planned, told
