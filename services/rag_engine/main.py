@@ -9,6 +9,7 @@ from typing import Annotated
 import orjson
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 
+from services.rag_engine import queries
 from services.rag_engine.api_schemas import (
     KNOWLEDGE,
     KnowledgeView,
@@ -20,7 +21,6 @@ from services.rag_engine.api_schemas import (
 )
 from services.rag_engine.explainer import Explaining
 from services.rag_engine.service import RagEngine
-from shared import registry
 from shared.auth.scopes import Scope, caller_of, may
 from shared.config import RagEngineSettings, load
 from shared.database import Database
@@ -105,7 +105,7 @@ async def knowledge(
     """List what people decided, newest first."""
     async with db.read() as session:
         return raw_json(
-            await registry.page_of_knowledge(
+            await queries.page_of_knowledge(
                 session, source_type=source_type, cursor=after, limit=limit
             )
         )

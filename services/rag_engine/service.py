@@ -9,17 +9,17 @@ from typing import Any
 
 import orjson
 
+from services.rag_engine import queries
 from services.rag_engine.api_schemas import ElementShape, Learn, Schemas, StreamName, Suggest
 from services.rag_engine.evidence import Element, PastDecision, Question
 from services.rag_engine.explainer import Explaining
 from services.rag_engine.matching import Answer, suggest
+from services.rag_engine.queries import Decided
 from services.rag_engine.samples import Sample
-from shared import registry
 from shared.auth import scopes
 from shared.database import Database
 from shared.models import Knowledge
 from shared.observability import logs
-from shared.registry import Decided
 
 log = logs.get(__name__)
 
@@ -90,7 +90,7 @@ class RagEngine:
             created_at=decision.decided_at,
         )
         async with self._db.transaction() as session:
-            learned = await registry.learn(session, row)
+            learned = await queries.learn(session, row)
         log.info("decision_learned", decision=str(decision.decision_id), is_new=learned)
         return learned
 
@@ -99,7 +99,7 @@ class RagEngine:
             return []
         names = sorted({element.path[-1] for element in (*order.removed, *order.added)})
         async with self._db.read() as session:
-            return await registry.decisions_about(
+            return await queries.decisions_about(
                 session,
                 source_type=order.source_type,
                 entity=order.entity,

@@ -56,7 +56,6 @@ from shared.registry._keys import (
     revoke_key,
     use_key,
 )
-from shared.registry._knowledge import Decided, decisions_about, learn, page_of_knowledge
 from shared.registry._pages import (
     Cursor,
     after_cursor,
@@ -101,7 +100,6 @@ __all__ = [
     "LIVE",
     "ConnectionFilter",
     "Cursor",
-    "Decided",
     "Head",
     "LiveKey",
     "RunningJob",
@@ -117,7 +115,6 @@ __all__ = [
     "connection_names",
     "connections_in_airbyte",
     "cursor_of",
-    "decisions_about",
     "digests_given",
     "end_discovery",
     "end_heal",
@@ -142,7 +139,6 @@ __all__ = [
     "key_json",
     "known_jobs",
     "latest_snapshot",
-    "learn",
     "limit_frees_at",
     "lock_connection",
     "lock_discoveries",
@@ -154,7 +150,6 @@ __all__ = [
     "page_of_connections",
     "page_of_jobs",
     "page_of_keys",
-    "page_of_knowledge",
     "page_of_versions",
     "prune_discoveries",
     "prune_history",
