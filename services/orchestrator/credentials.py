@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from pydantic import SecretStr
 
+from services.orchestrator import credential_queries
 from shared import registry
 from shared.airbyte_client import MASK
 from shared.database import Database
@@ -102,7 +103,7 @@ async def expect_unused(
     async with db.read() as session:
         uses = [
             use
-            for use in await registry.uses_of_credential(session, reference)
+            for use in await credential_queries.uses_of_credential(session, reference)
             if use.airbyte_source_id is not None and use.source_type == source_type.name
         ]
         sources = {use.airbyte_source_id for use in uses if use.airbyte_source_id is not None}

@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 
 import msgspec
 
+from services.orchestrator import airbyte_queries
 from shared import batches, outbox, registry
 from shared.airbyte_client import AirbyteClient, AirbyteConnection, ListedConnection
 from shared.auth import scopes
@@ -179,7 +180,7 @@ class Importing:
     async def _known(self, airbyte_connection_id: UUID) -> UUID | None:
         """The connection here that stands on it already."""
         async with self._db.read() as session:
-            known = await registry.connections_in_airbyte(session, [airbyte_connection_id])
+            known = await airbyte_queries.connections_in_airbyte(session, [airbyte_connection_id])
         return known.get(airbyte_connection_id)
 
     async def _held(self, airbyte_connection_id: UUID) -> AirbyteConnection:

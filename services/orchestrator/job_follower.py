@@ -12,7 +12,9 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from uuid import UUID, uuid4
 
+from services.orchestrator import airbyte_queries, job_queries
 from services.orchestrator.job_history import record_job
+from services.orchestrator.job_queries import RunningJob
 from shared import batches, outbox, registry
 from shared.airbyte_client import AirbyteClient, Job
 from shared.database import Database
@@ -20,7 +22,6 @@ from shared.errors import AamError, Unavailable, Upstream, UpstreamDenied, Upstr
 from shared.models import JobHistory, JobStarter
 from shared.observability import logs
 from shared.outbox import EventType
-from shared.registry import RunningJob
 
 log = logs.get(__name__)
 
@@ -55,7 +56,7 @@ class JobFollower:
         """Follow every running job once; what cannot be asked now is asked at the next run."""
         try:
             async with self._db.read() as session:
-                running = await registry.running_jobs(session)
+                running = await job_queries.running_jobs(session)
         except Unavailable as error:
             log.warning("jobs_not_followed", code=error.code)
             return
@@ -85,16 +86,16 @@ class JobFollower:
         So does an onboarding, since Airbyte may sync its connection before AAM has recorded that.
         """
         async with self._db.read() as session:
-            since = await registry.seen_until(session, _LOOK)
+            since = await airbyte_queries.seen_until(session, _LOOK)
             began = await registry.now(session)
-            is_onboarding = await registry.is_onboarding(session)
+            is_onboarding = await airbyte_queries.is_onboarding(session)
         if since is None:
             newest = await self._airbyte.newest_job()
             since = began - _BEFORE_ANY_JOB if newest is None else min(began, newest.created_at)
         jobs = await self._airbyte.recent_jobs(since - _OVERLAP)
         async with self._db.read() as session:
-            known = await registry.known_jobs(session, [job.id for job in jobs])
-            ours = await registry.connections_in_airbyte(
+            known = await airbyte_queries.known_jobs(session, [job.id for job in jobs])
+            ours = await airbyte_queries.connections_in_airbyte(
                 session, {job.connection_id for job in jobs if job.connection_id}
             )
         unknown = [
@@ -114,7 +115,7 @@ class JobFollower:
             waiting.append(since)
         until = max(min([seen, *waiting]), seen - _LONGEST_WAIT)
         async with self._db.transaction() as session:
-            await registry.see_until(session, _LOOK, until)
+            await airbyte_queries.see_until(session, _LOOK, until)
 
     async def _record(self, item: tuple[Job, UUID], *, even_busy_before: datetime) -> bool:
         """Record a job that Airbyte started; False while its connection is busy.

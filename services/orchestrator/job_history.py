@@ -7,7 +7,8 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared import outbox, registry
+from services.orchestrator import job_queries
+from shared import outbox
 from shared.models import Connection, JobHistory, JobStarter
 from shared.outbox import EventType
 
@@ -29,7 +30,7 @@ async def record_job(
     better. A job that was first seen in Airbyte
     and then turns out to be AAM's own is AAM's.
     """
-    known = await registry.find_job(session, row.id, airbyte_job_id)
+    known = await job_queries.find_job(session, row.id, airbyte_job_id)
     if known is not None:
         if started_by is JobStarter.AAM:
             known.started_by, known.asked_by = JobStarter.AAM, asked_by

@@ -9,6 +9,8 @@ from uuid import UUID
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.orchestrator import airbyte_queries
+from services.orchestrator.airbyte_queries import Head
 from shared import batches, outbox, registry
 from shared.airbyte_client import AirbyteClient, AirbyteConnection
 from shared.batches import code_of
@@ -28,7 +30,6 @@ from shared.models import Connection, ConnectionStatus
 from shared.observability import logs
 from shared.operations import Answer, Intent, Operation, Operations
 from shared.outbox import EventType
-from shared.registry import Head
 
 log = logs.get(__name__)
 
@@ -96,7 +97,7 @@ class Reconciler:
 
     async def _heads(self, after: UUID) -> Sequence[Head]:
         async with self._db.read() as session:
-            return await registry.heads(session, after=after, limit=_PAGE)
+            return await airbyte_queries.heads(session, after=after, limit=_PAGE)
 
     async def _reconciled(self, head: Head, *, dry_run: bool) -> Difference | None:
         """How Airbyte differs, which is recorded unless the run is dry.

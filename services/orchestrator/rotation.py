@@ -14,6 +14,8 @@ from uuid import UUID
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.orchestrator import credential_queries
+from services.orchestrator.credential_queries import UseOfCredential
 from services.orchestrator.credentials import Digests, fetch, merged
 from services.orchestrator.schemas import Outcome
 from shared import batches, outbox, registry, sources
@@ -38,7 +40,6 @@ from shared.observability import logs
 from shared.operations import Answer, Intent, Operation, Operations
 from shared.outbox import EventType
 from shared.peers import AuthBroker
-from shared.registry import UseOfCredential
 
 log = logs.get(__name__)
 
@@ -141,7 +142,7 @@ class Rotator:
         if self._digests is None:
             raise Conflict("Nothing is rotated without ROTATION_DIGEST_KEY.", code="no_digest_key")
         async with self._db.read() as session:
-            uses = await registry.uses_of_credential(session, reference)
+            uses = await credential_queries.uses_of_credential(session, reference)
         if not uses:
             raise NotFound(f"No connection uses credential {reference}.", code="credential_unused")
         verdicts = await self._verdicts(reference, uses, self._digests)
@@ -268,7 +269,7 @@ class Rotator:
         async def gate(session: AsyncSession, _operation_id: UUID) -> None:
             row = await registry.lock_connection(session, use.connection_id)
             is_other = row.airbyte_source_id != order.airbyte_source_id
-            if is_other or registry.digests_given(row) != use.digests:
+            if is_other or credential_queries.digests_given(row) != use.digests:
                 raise NotActive(
                     f"Connection {row.id} was given its credential meanwhile.", code="rotating"
                 )
@@ -330,7 +331,7 @@ class Rotating:
             for connection_id in sorted(order.connection_ids):
                 row = await registry.lock_connection(session, connection_id, even_archived=True)
                 if row.credential_id == order.credential_id:
-                    registry.keep_digests(row, order.digests)
+                    credential_queries.keep_digests(row, order.digests)
                 outbox.record(session, EventType.CREDENTIAL_ROTATED, row, ref=operation.id)
             await registry.forget_renewals(session, order.airbyte_source_id)
             if order.is_there_already:

@@ -14,7 +14,8 @@ from uuid import UUID
 
 import msgspec
 
-from shared import batches, registry
+from services.orchestrator import airbyte_queries
+from shared import batches
 from shared.airbyte_client import AirbyteClient
 from shared.database import Database
 from shared.observability import logs
@@ -92,10 +93,10 @@ class Sweeper:
             ),
         ]
         async with self._db.read() as session:
-            known = await registry.operations_over(
+            known = await airbyte_queries.operations_over(
                 session, {one.operation_id for one in marked}, before=self._grace
             )
-            used = await registry.used_in_airbyte(session, {one.id for one in marked})
+            used = await airbyte_queries.used_in_airbyte(session, {one.id for one in marked})
         orphans = [one for one in marked if known.get(one.operation_id) and one.id not in used]
         going = {one.id for one in orphans}
         # Airbyte deletes a source's connections with it: only where all of them go, too.

@@ -19,12 +19,6 @@ from shared.registry._connections import (
     page_of_versions,
     read_version,
 )
-from shared.registry._credentials import (
-    UseOfCredential,
-    digests_given,
-    keep_digests,
-    uses_of_credential,
-)
 from shared.registry._discoveries import (
     SourceLoad,
     begin_discovery,
@@ -37,13 +31,6 @@ from shared.registry._discoveries import (
     record_discovery,
     renewed_sources,
     source_load,
-)
-from shared.registry._jobs import (
-    RunningJob,
-    end_running_jobs,
-    find_job,
-    jobs_started_by_aam,
-    running_jobs,
 )
 from shared.registry._keys import (
     LiveKey,
@@ -82,17 +69,6 @@ from shared.registry._snapshots import (
     split_hashes,
     stream_bodies,
 )
-from shared.registry._upstream import (
-    Head,
-    connections_in_airbyte,
-    heads,
-    is_onboarding,
-    known_jobs,
-    operations_over,
-    see_until,
-    seen_until,
-    used_in_airbyte,
-)
 from shared.registry._waiting import BACKLOGS, waiting
 
 __all__ = [
@@ -100,12 +76,9 @@ __all__ = [
     "LIVE",
     "ConnectionFilter",
     "Cursor",
-    "Head",
     "LiveKey",
-    "RunningJob",
     "SettingSubject",
     "SourceLoad",
-    "UseOfCredential",
     "after_cursor",
     "any_key",
     "append_version",
@@ -113,31 +86,22 @@ __all__ = [
     "begin_heal",
     "connection_json",
     "connection_names",
-    "connections_in_airbyte",
     "cursor_of",
-    "digests_given",
     "end_discovery",
     "end_heal",
-    "end_running_jobs",
     "exclusions_of",
     "find_connection",
-    "find_job",
     "find_key",
     "find_policy",
     "find_snapshot",
     "forget_renewals",
     "head_fingerprint",
-    "heads",
     "insert_key",
     "insert_pending",
     "insert_stream_schemas",
     "is_busy",
     "is_discovery_over",
-    "is_onboarding",
-    "jobs_started_by_aam",
-    "keep_digests",
     "key_json",
-    "known_jobs",
     "latest_snapshot",
     "limit_frees_at",
     "lock_connection",
@@ -145,7 +109,6 @@ __all__ = [
     "make_keys_alone",
     "now",
     "offered_streams",
-    "operations_over",
     "page",
     "page_of_connections",
     "page_of_jobs",
@@ -160,10 +123,7 @@ __all__ = [
     "record_setting_change",
     "renewed_sources",
     "revoke_key",
-    "running_jobs",
     "see_snapshot_again",
-    "see_until",
-    "seen_until",
     "setting_history_json",
     "snapshot_streams",
     "source_load",
@@ -172,7 +132,5 @@ __all__ = [
     "stream_bodies",
     "take_turn",
     "use_key",
-    "used_in_airbyte",
-    "uses_of_credential",
     "waiting",
 ]

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import msgspec
 
+from services.orchestrator import job_queries
 from shared import outbox, registry
 from shared.airbyte_client import AirbyteClient
 from shared.config import Settings
@@ -61,7 +62,7 @@ class Archiving:
             if row.archived_at is None:
                 row.archived_at = datetime.now(UTC)
                 code = "connection_archived"
-                for job_id in await registry.end_running_jobs(session, row.id, code=code):
+                for job_id in await job_queries.end_running_jobs(session, row.id, code=code):
                     outbox.record(
                         session,
                         EventType.SYNC_FINISHED,

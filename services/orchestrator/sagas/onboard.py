@@ -8,6 +8,7 @@ from uuid import UUID
 
 import msgspec
 
+from services.orchestrator import credential_queries
 from services.orchestrator.credentials import Digests, OrderNote, fetch
 from shared import outbox, registry, snapshots, sources
 from shared.airbyte_client import (
@@ -94,7 +95,7 @@ class Onboarding:
             row.airbyte_workspace_id = wiring.workspace_id
             row.status = ConnectionStatus.ACTIVE
             if "given" in operation.results:
-                registry.keep_digests(row, operation.results["given"])
+                credential_queries.keep_digests(row, operation.results["given"])
             registry.append_version(
                 session,
                 row,

@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 import msgspec
 
+from services.orchestrator import job_queries
 from services.orchestrator.job_history import record_job
 from shared import registry
 from shared.airbyte_client import AirbyteClient, Job
@@ -96,7 +97,7 @@ class Syncing:
     async def _known(self, connection_id: UUID, jobs: list[Job]) -> set[int]:
         """Which of these jobs an earlier operation recorded as its own."""
         async with self._db.read() as session:
-            return await registry.jobs_started_by_aam(
+            return await job_queries.jobs_started_by_aam(
                 session, connection_id, [job.id for job in jobs]
             )
 
