@@ -6,11 +6,12 @@ Each replica of a service reads for itself, and none reads where nobody could sc
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Final
 
-from shared import registry
+from sqlalchemy import TextClause
+
 from shared.database import Database
 from shared.errors import AamError, Unavailable
 from shared.observability import metrics
@@ -20,10 +21,18 @@ _EVERY: Final = timedelta(seconds=15)
 _LONGEST_CHECK_S: Final = 5
 
 
-class Gauges:
-    """The backlogs of one service, named as in `metrics.BACKLOGS`."""
+AGE: Final = "CAST(coalesce(greatest(extract(epoch FROM now() - min({})), 0), 0) AS float8)"
+"""For how many seconds the first has waited, by the column that says since when."""
 
-    def __init__(self, db: Database, *backlogs: str) -> None:
+
+class Gauges:
+    """The backlogs of one service, named as in `metrics.BACKLOGS`.
+
+    Each is one statement, by an index over what waits. For each name it answers how many there are
+    and for how many seconds the first has waited; a name with nothing waiting may be absent.
+    """
+
+    def __init__(self, db: Database, backlogs: Mapping[str, TextClause]) -> None:
         self._db = db
         self._backlogs = backlogs
 
@@ -34,10 +43,10 @@ class Gauges:
 
     async def read(self) -> None:
         """Read them; while the registry is away nothing is told, rather than what was."""
-        for backlog in self._backlogs:
+        for backlog, statement in self._backlogs.items():
             try:
                 async with self._db.read() as session:
-                    rows = await registry.waiting(session, backlog)
+                    rows = [tuple(row) for row in await session.execute(statement)]
             except Unavailable:
                 rows = None
             metrics.BACKLOGS[backlog].tell(rows)

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 
+from services.drift_repair_agent.backlogs import BACKLOGS
 from services.drift_repair_agent.repairs import queries
 from services.drift_repair_agent.repairs.decisions import Repairs
 from services.drift_repair_agent.repairs.executor import Carrier
@@ -472,7 +473,7 @@ def build(settings: Settings) -> FastAPI:
                 Look(Expiring(db).look, _EXPIRED_EVERY, name="expire"),
                 Look(planner.ask_again, _ASKED_EVERY, name="ask_again"),
                 Look(suggesting.learn, _TOLD_EVERY, name="learn"),
-                *Gauges(db, "repairs", "messages").looks,
+                *Gauges(db, BACKLOGS).looks,
             ) as stop_looking,
             jobs.running(),
             operations.running(),

@@ -12,6 +12,7 @@ import msgspec
 from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request, Response
 
 from services.orchestrator import api_keys
+from services.orchestrator.backlogs import BACKLOGS
 from services.orchestrator.credentials import Digests
 from services.orchestrator.importer import Importing
 from services.orchestrator.job_follower import JobFollower
@@ -416,7 +417,7 @@ def build(settings: Settings) -> FastAPI:
                 Look(reconcile, settings.reconcile_interval, name="reconcile"),
                 Look(prune_queue, _PRUNED_EVERY, name="prune"),
                 Retention(db, histories(settings)).look,
-                *Gauges(db, "operations", "events", "jobs").looks,
+                *Gauges(db, BACKLOGS).looks,
                 *watching_airbyte(airbyte.health),
             ) as stop_looking,
             jobs.running(),

@@ -12,6 +12,7 @@ import msgspec
 from fastapi import APIRouter, Body, Depends, FastAPI, Query, Request, Response
 
 from services.schema_observer import drift_queries
+from services.schema_observer.backlogs import BACKLOGS
 from services.schema_observer.observer import Observing
 from services.schema_observer.scheduler import Scheduling
 from services.schema_observer.schemas import (
@@ -278,7 +279,7 @@ def build(settings: Settings) -> FastAPI:
             periodic.repeating(
                 db,
                 *scheduling.looks,
-                *Gauges(db, "sources", "drifts").looks,
+                *Gauges(db, BACKLOGS).looks,
             ) as stop_looking,
             jobs.running(),
             scheduling.running(),

@@ -69,10 +69,8 @@ from shared.registry._snapshots import (
     split_hashes,
     stream_bodies,
 )
-from shared.registry._waiting import BACKLOGS, waiting
 
 __all__ = [
-    "BACKLOGS",
     "LIVE",
     "ConnectionFilter",
     "Cursor",
@@ -132,5 +130,4 @@ __all__ = [
     "stream_bodies",
     "take_turn",
     "use_key",
-    "waiting",
 ]

@@ -24,8 +24,10 @@ from prometheus_client.samples import Sample
 
 from local.processes import servers
 from local.processes.servers import SERVICES
+from services.drift_repair_agent import backlogs as repair_backlogs
 from services.drift_repair_agent.repairs import queries
-from shared import registry
+from services.orchestrator import backlogs as orchestrator_backlogs
+from services.schema_observer import backlogs as observer_backlogs
 from shared.domain.drift import Severity
 from shared.errors import Upstream
 from shared.http import docs_page
@@ -294,7 +296,8 @@ def test_declared_values_are_those_that_the_code_gives() -> None:
     assert all(
         f'"{one}"' in sending for one in _values(metrics.DELIVERIES, "outcome") - {"delivered"}
     )
-    assert metrics.BACKLOGS.keys() == registry.BACKLOGS.keys()
+    owners = (orchestrator_backlogs, repair_backlogs, observer_backlogs)
+    assert metrics.BACKLOGS.keys() == set().union(*(one.BACKLOGS for one in owners))
 
 
 def _tree(error: type[Upstream]) -> Iterator[type[Upstream]]:
