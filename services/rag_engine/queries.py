@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.errors import Conflict
 from shared.models import Knowledge
-from shared.registry._pages import Cursor, after_cursor, page, stamp
+from shared.registry.paging import Cursor, after_cursor, page, stamp
 
 
 class Decided(NamedTuple):

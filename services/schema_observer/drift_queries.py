@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.errors import NotFound
 from shared.models import Connection, Drift, Snapshot
-from shared.registry._pages import Cursor, after_cursor, page, stamp
+from shared.registry.paging import Cursor, after_cursor, page, stamp
 
 
 @dataclass(frozen=True, slots=True)

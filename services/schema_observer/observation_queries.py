@@ -13,9 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.errors import NotFound
 from shared.models import Connection, ConnectionStatus, Snapshot, StreamSchema, Watch
-from shared.registry._connections import LIVE
-from shared.registry._pages import stamp
-from shared.registry._snapshots import latest_snapshot
+from shared.registry.connections import LIVE
+from shared.registry.paging import stamp
+from shared.registry.snapshots import latest_snapshot
 
 _INTERVAL = f"""
     (SELECT min(coalesce(w.interval_seconds, CAST(:every AS float8)))

@@ -1,7 +1,18 @@
 """Every query on the registry, as functions that take the caller's session."""
 
-from shared.registry._clock import now, take_turn
-from shared.registry._connections import (
+from shared.registry.api_keys import (
+    LiveKey,
+    any_key,
+    find_key,
+    insert_key,
+    key_json,
+    make_keys_alone,
+    page_of_keys,
+    revoke_key,
+    use_key,
+)
+from shared.registry.clock import now, take_turn
+from shared.registry.connections import (
     LIVE,
     ConnectionFilter,
     append_version,
@@ -19,7 +30,7 @@ from shared.registry._connections import (
     page_of_versions,
     read_version,
 )
-from shared.registry._discoveries import (
+from shared.registry.discoveries import (
     SourceLoad,
     begin_discovery,
     end_discovery,
@@ -32,18 +43,7 @@ from shared.registry._discoveries import (
     renewed_sources,
     source_load,
 )
-from shared.registry._keys import (
-    LiveKey,
-    any_key,
-    find_key,
-    insert_key,
-    key_json,
-    make_keys_alone,
-    page_of_keys,
-    revoke_key,
-    use_key,
-)
-from shared.registry._pages import (
+from shared.registry.paging import (
     Cursor,
     after_cursor,
     cursor_of,
@@ -52,14 +52,14 @@ from shared.registry._pages import (
     read_position,
     stamp,
 )
-from shared.registry._policies import exclusions_of, find_policy
-from shared.registry._retention import prune_history
-from shared.registry._setting_changes import (
+from shared.registry.policies import exclusions_of, find_policy
+from shared.registry.retention import prune_history
+from shared.registry.setting_changes import (
     SettingSubject,
     record_setting_change,
     setting_history_json,
 )
-from shared.registry._snapshots import (
+from shared.registry.snapshots import (
     find_snapshot,
     insert_stream_schemas,
     latest_snapshot,

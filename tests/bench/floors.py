@@ -19,10 +19,10 @@ from starlette.routing import Route
 
 from shared import registry
 from shared.http.strict_json import CATALOG, check
-from shared.registry import _connections
+from shared.registry import connections
 
 _PAGE = registry.page(
-    "connections", _connections._CONNECTION_JSON, "t.archived_at IS NULL"
+    "connections", connections._CONNECTION_JSON, "t.archived_at IS NULL"
 ).text.replace(":limit", "$1")
 
 

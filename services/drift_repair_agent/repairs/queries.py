@@ -15,8 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from shared.auth import scopes
 from shared.errors import NotFound
 from shared.models import Connection, Drift, Plan, Policy, Repair, RepairState
-from shared.registry._pages import stamp
-from shared.registry._setting_changes import SAME
+from shared.registry.paging import stamp
+from shared.registry.setting_changes import SAME
 
 UNDER_WAY = (
     RepairState.APPROVED,

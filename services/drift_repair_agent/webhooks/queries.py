@@ -15,7 +15,7 @@ from sqlalchemy.orm import defer
 
 from shared.errors import Conflict, NotFound
 from shared.models import DeliveryState, Webhook, WebhookDelivery
-from shared.registry._pages import Cursor, cursor_of
+from shared.registry.paging import Cursor, cursor_of
 
 
 @dataclass(frozen=True, slots=True)

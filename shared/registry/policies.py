@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.domain.catalog import Exclusions
 from shared.models import Policy
-from shared.registry._setting_changes import SAME
+from shared.registry.setting_changes import SAME
 
 
 async def find_policy(session: AsyncSession, connection_id: UUID) -> Policy | None:

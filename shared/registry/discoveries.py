@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.models import DiscoveryRow
-from shared.registry._connections import LIVE
+from shared.registry.connections import LIVE
 
 _DAY = "interval '24 hours'"
 

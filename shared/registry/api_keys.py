@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.errors import NotFound
 from shared.models import ApiKey
-from shared.registry._pages import page, stamp
+from shared.registry.paging import page, stamp
 
 
 @dataclass(frozen=True, slots=True)

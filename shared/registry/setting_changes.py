@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.auth import scopes
 from shared.models import SettingChange
-from shared.registry._pages import stamp
+from shared.registry.paging import stamp
 
 SettingSubject: TypeAlias = Literal["policy", "observation", "webhook"]
 """What was changed: of a connection, or a webhook."""

@@ -18,7 +18,7 @@ from shared.models import (
     SyncCatalogVersion,
     VersionOrigin,
 )
-from shared.registry._pages import Cursor, after_cursor, page, stamp
+from shared.registry.paging import Cursor, after_cursor, page, stamp
 
 ARCHIVED = "ARCHIVED"
 """What callers are told as the status of an archived connection; no row has it."""
