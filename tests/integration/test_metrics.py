@@ -164,10 +164,7 @@ def _names(metric: Metric) -> set[str]:
 
 async def _fixed_by_code(mesh: Mesh) -> dict[str, set[str]]:
     """The values of the labels that are declared as words of the code."""
-    client = "".join(
-        (ROOT / f"shared/airbyte_client/{name}.py").read_text()
-        for name in ("_client", "_transport")
-    )
+    client = "".join(path.read_text() for path in (ROOT / "shared/airbyte_client").glob("_*.py"))
     routes = set(ROUTES_OF_ALL)
     for one in mesh.clients.values():
         routes |= (await one.get("/openapi.json")).json()["paths"].keys()

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from shared.airbyte_client import AirbyteClient, NewConnection, Schedule
-from shared.airbyte_client._client import BODY_LIMIT_BYTES
+from shared.airbyte_client._connections import BODY_LIMIT_BYTES
 from shared.errors import (
     Invalid,
     NotActive,

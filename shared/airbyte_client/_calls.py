@@ -1,0 +1,279 @@
+"""How the Airbyte client calls: limits, turns, pages, and which calls are repeated."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Self, TypeVar
+from uuid import UUID
+
+import msgspec
+
+from shared.airbyte_client import _shapes as shapes
+from shared.airbyte_client._shapes import (
+    Instance,
+)
+from shared.airbyte_client._transport import (
+    UNSUPPORTED,
+    ClientCredentials,
+    Credentials,
+    Transport,
+)
+from shared.causes import Reason
+from shared.config import Settings
+from shared.errors import (
+    ConnectorFailed,
+    UpstreamForbidden,
+    UpstreamMissing,
+    UpstreamRefused,
+    UpstreamTimeout,
+    UpstreamUnknown,
+    UpstreamUnreachable,
+)
+
+T = TypeVar("T")
+_HEALTH_TIMEOUT_S = 5.0
+PAGE = 100
+SMALLEST_PAGE = 20
+MOST_PAGES = 1000
+_LONGEST_LISTING = 10
+"""How long all pages of one list may take together, in the time of an ordinary call."""
+_NOTHING = msgspec.json.Decoder(None)
+_INSTANCE = msgspec.json.Decoder(shapes.InstanceRead)
+_HEALTH = msgspec.json.Decoder(shapes.Health)
+Item = TypeVar("Item")
+
+
+class Calls:
+    """What the calls of every resource share: the transport, timeouts, turns and pages."""
+
+    def __init__(
+        self,
+        base_url: str,
+        credentials: Credentials | None = None,
+        *,
+        workspace_id: UUID | None = None,
+        timeout: float = 60.0,
+        check_timeout: float = 300.0,
+        discover_timeout: float = 600.0,
+        slow_calls: int = 10,
+    ) -> None:
+        self._transport = Transport(base_url, credentials or Credentials())
+        self._slow_calls = slow_calls
+        self._slots = asyncio.Semaphore(slow_calls)
+        self._workspace_id = workspace_id
+        self._timeout = timeout
+        self._check_timeout = check_timeout
+        self._discover_timeout = discover_timeout
+        self._has_commands: bool | None = None
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """The client that the environment describes; a bearer key goes before the other two."""
+        return cls(
+            str(settings.airbyte_api_url),
+            _credentials(settings),
+            workspace_id=settings.airbyte_workspace_id,
+            timeout=settings.airbyte_timeout.total_seconds(),
+            check_timeout=settings.check_timeout.total_seconds(),
+            discover_timeout=settings.discover_timeout.total_seconds(),
+            slow_calls=settings.airbyte_slow_calls,
+        )
+
+    async def __aenter__(self) -> Self:
+        """Nothing is opened before the first call."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close every connection."""
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._transport.aclose()
+
+    async def instance(self) -> Instance:
+        """Which Airbyte this is, and its default workspace; needs no token.
+
+        Endpoint: GET instance_configuration
+        Receives: {"version": str, "auth": {"mode": str}, "defaultWorkspaceId": uuid, ...}
+        """
+        read = await self._get("instance_configuration", _INSTANCE, repeat=True)
+        return Instance(read.version, read.auth.mode, read.default_workspace_id)
+
+    async def health(self) -> bool:
+        """Whether Airbyte says that it is available, and takes AAM's login.
+
+        Endpoint: GET health
+        Receives: {"available": bool}
+
+        Raises:
+            Upstream: it cannot be asked, something else answers in its place, or it gives AAM no
+                token; the detail says which.
+        """
+        read = await self._get("health", _HEALTH, timeout=_HEALTH_TIMEOUT_S)
+        await self._transport.log_in()
+        return read.available
+
+    @asynccontextmanager
+    async def _turn(self, path: str) -> AsyncIterator[None]:
+        """A turn at Airbyte's small pool of threads.
+
+        Raises:
+            UpstreamUnreachable: none came within the time of an ordinary call; nothing was sent.
+        """
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise UpstreamUnreachable(
+                f"{self._slow_calls} slow calls to Airbyte are under way; {path} was not sent.",
+                code="airbyte_busy",
+            ) from None
+        try:
+            yield
+        finally:
+            self._slots.release()
+
+    @asynccontextmanager
+    async def _listing(self, path: str) -> AsyncIterator[None]:
+        """Read all pages of a list within a time of its own, which each page alone could not pass.
+
+        Raises:
+            UpstreamTimeout: it takes longer.
+        """
+        within_s = _LONGEST_LISTING * self._timeout
+        try:
+            async with asyncio.timeout(within_s):
+                yield
+        except TimeoutError:
+            raise UpstreamTimeout(
+                f"Airbyte's {path} is not listed to its end within {within_s:g} s."
+            ) from None
+
+    async def _get(
+        self,
+        path: str,
+        answer: msgspec.json.Decoder[T],
+        *,
+        timeout: float | None = None,
+        repeat: bool = False,
+    ) -> T:
+        """Ask what Airbyte tells anybody."""
+        return await self._transport.call(
+            path, None, answer, timeout=timeout or self._timeout, repeat=repeat, anonymous=True
+        )
+
+    async def _post(
+        self,
+        path: str,
+        order: Mapping[str, Any],
+        answer: msgspec.json.Decoder[T],
+        *,
+        timeout: float | None = None,
+        repeat: bool = False,
+        only_status: int | None = None,
+        runs_connector: bool = False,
+    ) -> T:
+        return await self._transport.call(
+            path,
+            msgspec.json.encode(order),
+            answer,
+            timeout=timeout or self._timeout,
+            repeat=repeat,
+            only_status=only_status,
+            runs_connector=runs_connector,
+        )
+
+    async def _delete(
+        self,
+        path: str,
+        order: Mapping[str, Any],
+        listed: Callable[[UUID], Awaitable[bool]],
+        workspace_id: UUID | None,
+    ) -> None:
+        """Delete, and where Airbyte is unclear whether there was anything, look.
+
+        For an id that it does not know, it answers 404, 403 or 500, as version and login have it.
+        The look is into its own workspace, where that is known, else into the one AAM works in.
+        """
+        try:
+            await self._post(path, order, _NOTHING, repeat=True, only_status=204)
+        except UpstreamMissing:
+            return
+        except (UpstreamForbidden, UpstreamUnknown):
+            workspace_id = (
+                workspace_id or self._workspace_id or (await self.instance()).default_workspace_id
+            )
+            if workspace_id is None or await listed(workspace_id):
+                raise
+
+    async def _all_pages(
+        self,
+        path: str,
+        workspace_id: UUID,
+        answer: msgspec.json.Decoder[T],
+        items: Callable[[T], list[Item]],
+        id_of: Callable[[Item], UUID],
+    ) -> list[Item]:
+        """Follow the cursor until a page brings nothing new.
+
+        Before 1.8 the cursor is ignored and everything comes at once, and again when asked again.
+        """
+        found: dict[UUID, Item] = {}
+        cursor: dict[str, UUID] = {}
+        async with self._listing(path):
+            for _ in range(MOST_PAGES):
+                body = {"workspaceId": workspace_id, "pageSize": PAGE, **cursor}
+                try:
+                    page = items(await self._post(path, body, answer, repeat=True))
+                except UpstreamMissing:
+                    if not cursor:
+                        raise
+                    raise UpstreamUnknown(
+                        f"Airbyte's {path} lost its place: what it had listed last was deleted."
+                    ) from None
+                before = len(found)
+                found.update((id_of(item), item) for item in page)
+                if len(page) < SMALLEST_PAGE or len(found) == before:
+                    return list(found.values())
+                cursor = {"cursor": id_of(page[-1])}
+        raise UpstreamUnknown(f"Airbyte's {path} does not end after {MOST_PAGES} pages.")
+
+
+def expect_asked(path: str, told: UUID | int, asked: UUID | int) -> None:
+    """See that an answer is about what was asked for.
+
+    Raises:
+        UpstreamUnknown: it is about another object.
+    """
+    if told != asked:
+        raise UpstreamUnknown(f"Airbyte's {path} answered with another object.")
+
+
+def _credentials(settings: Settings) -> Credentials:
+    if settings.airbyte_api_key is not None:
+        return Credentials.bearer(settings.airbyte_api_key.get_secret_value())
+    if settings.airbyte_client_id is not None and settings.airbyte_client_secret is not None:
+        return ClientCredentials(
+            settings.airbyte_client_id, settings.airbyte_client_secret.get_secret_value()
+        )
+    if settings.airbyte_username is not None and settings.airbyte_password is not None:
+        return Credentials.basic(
+            settings.airbyte_username, settings.airbyte_password.get_secret_value()
+        )
+    return Credentials()
+
+
+def is_no_such_endpoint(refused: UpstreamRefused) -> bool:
+    return refused.code == UNSUPPORTED
+
+
+def explain(failed: ConnectorFailed, reason: Reason) -> None:
+    failed.cause, failed.explanation, failed.log = reason.cause, reason.explanation, reason.log
+
+
+def run_id(told: Any) -> str | None:
+    """Airbyte's id of a run, where it is one; the cause's own check is by the same rule."""
+    return told if isinstance(told, str) else None

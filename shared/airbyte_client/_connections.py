@@ -1,0 +1,274 @@
+"""Connections: create, update, read, list, delete."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from shared.airbyte_client import _shapes as shapes
+from shared.airbyte_client._calls import (
+    MOST_PAGES,
+    PAGE,
+    SMALLEST_PAGE,
+    Calls,
+    expect_asked,
+    is_no_such_endpoint,
+)
+from shared.airbyte_client._shapes import (
+    AirbyteConnection,
+    ConnectionStatus,
+    ListedConnection,
+    NewConnection,
+    Schedule,
+)
+from shared.errors import (
+    Invalid,
+    UpstreamMissing,
+    UpstreamRefused,
+    UpstreamUnknown,
+)
+
+BODY_LIMIT_BYTES = 10 * 1024 * 1024
+"""Airbyte's `max-request-size`; abctl's nginx has the same."""
+_CONNECTION = msgspec.json.Decoder(shapes.ConnectionRead)
+_CONNECTIONS = msgspec.json.Decoder(shapes.Connections)
+_CONNECTION_PAGE = msgspec.json.Decoder(shapes.ConnectionPage)
+_STATUSES = msgspec.json.Decoder(list[shapes.ConnectionStatusRead])
+
+
+class Connections(Calls):
+    """Connections: create, update, read, list, delete."""
+
+    async def create_connection(self, config: NewConnection) -> AirbyteConnection:
+        """Wire a source to a destination, active, with Airbyte's own schema changes left to AAM.
+
+        Endpoint: POST connections/create
+        Sends:    {"name", "sourceId", "destinationId", "status": "active", "scheduleType",
+                   "nonBreakingChangesPreference": "ignore", "syncCatalog", "sourceCatalogId"?, ...}
+        Receives: ConnectionRead
+
+        Raises:
+            Invalid: no stream is selected, or the body is over Airbyte's limit; nothing was sent.
+            UpstreamUnknown: it may exist; a source's connection is found by `list_connections`.
+        """
+        order: dict[str, Any] = {
+            "name": config.name,
+            "sourceId": config.source_id,
+            "destinationId": config.destination_id,
+            "status": "active",
+            "nonBreakingChangesPreference": "ignore",
+            "notifySchemaChanges": False,
+            **_schedule(config.schedule),
+            **_given(
+                sourceCatalogId=config.source_catalog_id,
+                namespaceDefinition=config.namespace_definition,
+                namespaceFormat=config.namespace_format,
+                prefix=config.prefix,
+            ),
+        }
+        async with self._turn("connections/create"):
+            return await self._send_catalog("connections/create", order, config.sync_catalog)
+
+    async def update_connection(
+        self,
+        connection_id: UUID,
+        sync_catalog: bytes,
+        *,
+        source_catalog_id: UUID | None = None,
+        status: str | None = None,
+        breaking_change: bool | None = None,
+    ) -> AirbyteConnection:
+        """Replace a connection's catalog by the selected streams of this one; no stream is reset.
+
+        The last writer wins, so compare what is there before and after. Streams that leave, or
+        change their sync mode, lose their state. What is None stays as it is.
+
+        Endpoint: POST connections/update
+        Sends:    {"connectionId", "syncCatalog", "sourceCatalogId"?, "status"?, "breakingChange"?}
+        Receives: ConnectionRead
+
+        Raises:
+            Invalid: no stream is selected, or the body is over Airbyte's limit; nothing was sent.
+            UpstreamUnknown: the catalog may have been replaced: read it back.
+        """
+        order = {
+            "connectionId": connection_id,
+            **_given(
+                sourceCatalogId=source_catalog_id, status=status, breakingChange=breaking_change
+            ),
+        }
+        return await self._send_catalog("connections/update", order, sync_catalog)
+
+    async def set_status(self, connection_id: UUID, status: str) -> None:
+        """Pause (`inactive`) or resume (`active`) a connection; all else stays as it is.
+
+        Endpoint: POST connections/update
+        Sends:    {"connectionId", "status"}
+        Receives: ConnectionRead
+
+        Raises:
+            UpstreamUnknown: it may have been set: read it back.
+        """
+        await self._post(
+            "connections/update", {"connectionId": connection_id, "status": status}, _CONNECTION
+        )
+
+    async def get_connection(self, connection_id: UUID) -> AirbyteConnection:
+        """One connection; its catalog holds the selected streams and selected fields only.
+
+        Endpoint: POST connections/get
+        Sends:    {"connectionId": uuid}
+        Receives: ConnectionRead; status `deprecated` once it was deleted
+
+        Raises:
+            UpstreamMissing: there is none; some versions answer 403 (UpstreamForbidden) or 500.
+        """
+        read = await self._post(
+            "connections/get", {"connectionId": connection_id}, _CONNECTION, repeat=True
+        )
+        expect_asked("connections/get", read.connection_id, connection_id)
+        return read.told()
+
+    async def list_connections(self, workspace_id: UUID) -> list[ListedConnection]:
+        """All connections of a workspace, without their catalogs.
+
+        Endpoint: POST web_backend/connections/list
+        Sends:    {"workspaceId": uuid, "pageSize": int, "cursor"?: id of the last one seen}
+        Receives: {"connections": [{"connectionId", "name", "status", "source": {"sourceId"},
+                  "destination": {"destinationId"}}], "num_connections"?}: a page since 1.8,
+                  everything before; some kilobytes each, since no catalog comes along
+        """
+        return await self._list_connections({"workspaceId": workspace_id})
+
+    async def connections_of_source(
+        self, source_id: UUID, workspace_id: UUID
+    ) -> list[ListedConnection]:
+        """The connections of one source, without their catalogs.
+
+        Endpoint: as `list_connections`, with "sourceId": [uuid]
+        """
+        found = await self._list_connections({"workspaceId": workspace_id, "sourceId": [source_id]})
+        return [one for one in found if one.source_id == source_id]
+
+    async def _list_connections(self, order: dict[str, Any]) -> list[ListedConnection]:
+        path = "web_backend/connections/list"
+        async with self._listing(path):
+            return await self._list_connection_pages(path, order)
+
+    async def _list_connection_pages(
+        self, path: str, order: dict[str, Any]
+    ) -> list[ListedConnection]:
+        found: dict[UUID, ListedConnection] = {}
+        counted: int | None = None
+        cursor: dict[str, UUID] = {}
+        try:
+            for _ in range(MOST_PAGES):
+                body = {**order, "pageSize": PAGE, **cursor}
+                page = await self._post(path, body, _CONNECTION_PAGE, repeat=True)
+                before, counted = len(found), page.num_connections
+                found.update((one.connection_id, one.told()) for one in page.connections)
+                if len(page.connections) < SMALLEST_PAGE or len(found) == before:
+                    break
+                cursor = {"cursor": page.connections[-1].connection_id}
+            else:
+                raise UpstreamUnknown(f"Airbyte's {path} does not end after {MOST_PAGES} pages.")
+        except UpstreamRefused as refused:
+            # A cursor that was deleted meanwhile is missing, too.
+            is_cursor = isinstance(refused, UpstreamMissing) and bool(cursor)
+            if not (is_cursor or is_no_such_endpoint(refused)):
+                raise
+            return await self._list_whole_connections(order["workspaceId"])
+        if counted is not None and len(found) < counted:
+            # Deletions are decided by this list, so none may be lost between two pages.
+            return await self._list_whole_connections(order["workspaceId"])
+        return list(found.values())
+
+    async def _list_whole_connections(self, workspace_id: UUID) -> list[ListedConnection]:
+        """All connections of a workspace in one answer, whose catalogs are skipped.
+
+        Endpoint: POST connections/list
+        Sends:    {"workspaceId": uuid}
+        Receives: {"connections": [ConnectionRead]}
+        """
+        read = await self._post(
+            "connections/list", {"workspaceId": workspace_id}, _CONNECTIONS, repeat=True
+        )
+        return [one for one in read.connections if one.workspace_id in (None, workspace_id)]
+
+    async def connection_statuses(self, ids: Sequence[UUID]) -> list[ConnectionStatus]:
+        """How connections are doing, without their catalogs.
+
+        Endpoint: POST connections/status
+        Sends:    {"connectionIds": [uuid]}
+        Receives: one for each id of {"connectionId", "connectionSyncStatus" (before 1.0:
+                  "isRunning"), "activeJob"?}
+
+        Raises:
+            UpstreamUnknown: also where one is left out: that does not say that no sync of it runs.
+        """
+        read = await self._post(
+            "connections/status", {"connectionIds": list(ids)}, _STATUSES, repeat=True
+        )
+        if not {status.connection_id for status in read} >= set(ids):
+            raise UpstreamUnknown("Airbyte's connections/status left out what was asked for.")
+        return [status.told() for status in read]
+
+    async def delete_connection(
+        self, connection_id: UUID, *, workspace_id: UUID | None = None
+    ) -> None:
+        """Delete a connection; done already is done.
+
+        Endpoint: POST connections/delete
+        Sends:    {"connectionId": uuid}
+        Receives: 204, empty
+
+        `workspace_id` is its workspace, where the caller knows it: see `_delete`.
+        """
+
+        async def listed(workspace_id: UUID) -> bool:
+            return any(
+                found.connection_id == connection_id
+                for found in await self.list_connections(workspace_id)
+            )
+
+        await self._delete(
+            "connections/delete", {"connectionId": connection_id}, listed, workspace_id
+        )
+
+    async def _send_catalog(
+        self, path: str, order: dict[str, Any], sync_catalog: bytes
+    ) -> AirbyteConnection:
+        try:
+            selected = shapes.only_selected(sync_catalog)
+        except msgspec.DecodeError:
+            selected = b""
+        if not selected:
+            raise Invalid("The catalog is not a list of streams with configurations.")
+        if selected == shapes.NO_STREAMS:
+            raise Invalid("The catalog selects no stream.", code="no_selected_stream")
+        body = msgspec.json.encode({**order, "syncCatalog": msgspec.Raw(selected)})
+        if len(body) > BODY_LIMIT_BYTES:
+            raise Invalid(
+                f"The selected streams make a request of {len(body)} bytes, and Airbyte takes "
+                f"{BODY_LIMIT_BYTES}; select fewer streams or fields.",
+                code="catalog_too_large",
+            )
+        read = await self._transport.call(path, body, _CONNECTION, timeout=self._timeout)
+        return read.told()
+
+
+def _given(**values: object) -> dict[str, object]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _schedule(schedule: Schedule | None) -> dict[str, Any]:
+    if schedule is None:
+        return {"scheduleType": "manual"}
+    if schedule.cron is None:
+        basic = {"timeUnit": schedule.time_unit, "units": schedule.units}
+        return {"scheduleType": "basic", "scheduleData": {"basicSchedule": basic}}
+    cron = {"cronExpression": schedule.cron, "cronTimeZone": schedule.time_zone}
+    return {"scheduleType": "cron", "scheduleData": {"cron": cron}}

@@ -1,0 +1,143 @@
+"""Destinations, and the definitions of connectors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from shared.airbyte_client import _shapes as shapes
+from shared.airbyte_client._calls import Calls, expect_asked
+from shared.airbyte_client._shapes import (
+    Definition,
+    Destination,
+)
+
+_DESTINATION = msgspec.json.Decoder(Destination)
+_DESTINATIONS = msgspec.json.Decoder(shapes.DestinationPage)
+_SOURCE_DEFINITIONS = msgspec.json.Decoder(shapes.SourceDefinitions)
+_DESTINATION_DEFINITIONS = msgspec.json.Decoder(shapes.DestinationDefinitions)
+_SOURCE_SPECIFICATION = msgspec.json.Decoder(shapes.SourceSpecification)
+_DESTINATION_SPECIFICATION = msgspec.json.Decoder(shapes.DestinationSpecification)
+
+
+class Definitions(Calls):
+    """Destinations, and the definitions of connectors."""
+
+    async def create_destination(
+        self,
+        workspace_id: UUID,
+        configuration: Mapping[str, Any],
+        *,
+        name: str,
+        destination_definition_id: UUID,
+    ) -> Destination:
+        """Configure a destination.
+
+        Endpoint: POST destinations/create
+        Sends:    {"workspaceId", "destinationDefinitionId", "name", "connectionConfiguration"}
+        Receives: {"destinationId": uuid, ...}, secrets masked
+        """
+        return await self._post(
+            "destinations/create",
+            {
+                "workspaceId": workspace_id,
+                "destinationDefinitionId": destination_definition_id,
+                "name": name,
+                "connectionConfiguration": configuration,
+            },
+            _DESTINATION,
+        )
+
+    async def get_destination(self, destination_id: UUID) -> Destination:
+        """One destination.
+
+        Endpoint: POST destinations/get
+        Sends:    {"destinationId": uuid}
+        """
+        read = await self._post(
+            "destinations/get", {"destinationId": destination_id}, _DESTINATION, repeat=True
+        )
+        expect_asked("destinations/get", read.destination_id, destination_id)
+        return read
+
+    async def list_destinations(self, workspace_id: UUID) -> list[Destination]:
+        """All destinations of a workspace; pages as `list_sources`.
+
+        Endpoint: POST destinations/list
+        """
+        return await self._all_pages(
+            "destinations/list",
+            workspace_id,
+            _DESTINATIONS,
+            lambda page: page.destinations,
+            _destination_id,
+        )
+
+    async def destination_sync_modes(self, destination_id: UUID) -> frozenset[str]:
+        """What a destination can do with rows: append, overwrite, append_dedup ...
+
+        Endpoint: POST destination_definition_specifications/get
+        Sends:    {"destinationDefinitionId": uuid, "workspaceId": uuid}
+        Receives: {"supportedDestinationSyncModes"?: [str], ...}; empty where Airbyte tells none
+        """
+        destination = await self.get_destination(destination_id)
+        read = await self._post(
+            "destination_definition_specifications/get",
+            {
+                "destinationDefinitionId": destination.destination_definition_id,
+                "workspaceId": destination.workspace_id,
+            },
+            _DESTINATION_SPECIFICATION,
+            repeat=True,
+        )
+        return frozenset(read.supported_destination_sync_modes or ())
+
+    async def source_definitions(self, workspace_id: UUID) -> list[Definition]:
+        """The source connectors a workspace can use.
+
+        Endpoint: POST source_definitions/list_for_workspace
+        Sends:    {"workspaceId": uuid}
+        """
+        read = await self._post(
+            "source_definitions/list_for_workspace",
+            {"workspaceId": workspace_id},
+            _SOURCE_DEFINITIONS,
+            repeat=True,
+        )
+        return [definition.told() for definition in read.source_definitions]
+
+    async def destination_definitions(self, workspace_id: UUID) -> list[Definition]:
+        """The destination connectors a workspace can use.
+
+        Endpoint: POST destination_definitions/list_for_workspace
+        Sends:    {"workspaceId": uuid}
+        """
+        read = await self._post(
+            "destination_definitions/list_for_workspace",
+            {"workspaceId": workspace_id},
+            _DESTINATION_DEFINITIONS,
+            repeat=True,
+        )
+        return [definition.told() for definition in read.destination_definitions]
+
+    async def source_specification(self, source_definition_id: UUID, workspace_id: UUID) -> bytes:
+        """The JSON schema that a source's configuration must fit.
+
+        Endpoint: POST source_definition_specifications/get
+        Sends:    {"sourceDefinitionId": uuid, "workspaceId": uuid}
+        Receives: {"connectionSpecification"?: {...}, ...}
+        """
+        read = await self._post(
+            "source_definition_specifications/get",
+            {"sourceDefinitionId": source_definition_id, "workspaceId": workspace_id},
+            _SOURCE_SPECIFICATION,
+            repeat=True,
+        )
+        return bytes(read.connection_specification)
+
+
+def _destination_id(destination: Destination) -> UUID:
+    return destination.destination_id

@@ -1,0 +1,189 @@
+"""Jobs: start a sync, read, list, cancel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from shared.airbyte_client import _shapes as shapes
+from shared.airbyte_client._calls import MOST_PAGES, PAGE, expect_asked, is_no_such_endpoint
+from shared.airbyte_client._connections import Connections
+from shared.airbyte_client._shapes import (
+    Job,
+)
+from shared.errors import (
+    NotActive,
+    SyncRunning,
+    Upstream,
+    UpstreamConflict,
+    UpstreamRefused,
+    UpstreamTimeout,
+    UpstreamUnknown,
+)
+from shared.observability import logs
+
+log = logs.get(__name__)
+RUNNING = ["pending", "running", "incomplete"]
+"""The states of a job that has not ended which every release since 0.63 knows."""
+_JOB_KINDS = ["sync", "reset_connection", "refresh", "clear"]
+_JOB = msgspec.json.Decoder(shapes.JobInfo)
+_JOBS = msgspec.json.Decoder(shapes.Jobs)
+
+
+class Jobs(Connections):
+    """Jobs: start a sync, read, list, cancel."""
+
+    async def trigger_sync(self, connection_id: UUID) -> Job:
+        """Start a sync; Airbyte answers once it runs.
+
+        Endpoint: POST connections/sync
+        Sends:    {"connectionId": uuid}
+        Receives: {"job": {"id": int, "status", ...}, "attempts": [...]}
+
+        Raises:
+            SyncRunning: a job of the connection runs already: `airbyte_job_id` names it.
+            NotActive: the connection is not active in Airbyte, which answers 500 for that.
+            UpstreamConflict: Airbyte's 409, and no job runs: its database, or its workflow.
+            UpstreamUnknown: a job may have started: look with `list_jobs`.
+        """
+        try:
+            async with self._turn("connections/sync"):
+                read = await self._post("connections/sync", {"connectionId": connection_id}, _JOB)
+            return read.told()
+        except UpstreamConflict:
+            running = [
+                job for job in await self.list_jobs(connection_id, limit=10) if not job.ended
+            ]
+            if not running:
+                raise
+        except UpstreamTimeout:
+            raise
+        except UpstreamUnknown:
+            status = await self._status(connection_id)
+            if status in (None, "active"):
+                raise
+            raise NotActive(f"Connection {connection_id} is {status} in Airbyte.") from None
+        raise SyncRunning(
+            f"Job {running[0].id} of connection {connection_id} runs already.",
+            airbyte_job_id=running[0].id,
+        )
+
+    async def _status(self, connection_id: UUID) -> str | None:
+        """The connection's status; None where it cannot be asked."""
+        try:
+            return (await self.get_connection(connection_id)).status
+        except Upstream:
+            return None
+
+    async def get_job(self, job_id: int) -> Job:
+        """One job with its attempts, without the logs.
+
+        Endpoint: POST jobs/get_without_logs, or jobs/get where that is all there is
+        Sends:    {"id": int}
+        Receives: {"job": {...}, "attempts": [{"attempt": {...}}]}
+
+        Raises:
+            UpstreamUnknown: also for an unknown id, which Airbyte answers with 500.
+        """
+        try:
+            read = await self._post("jobs/get_without_logs", {"id": job_id}, _JOB, repeat=True)
+        except UpstreamRefused as refused:
+            if not is_no_such_endpoint(refused):
+                raise
+            read = await self._post("jobs/get", {"id": job_id}, _JOB, repeat=True)
+        expect_asked("jobs/get", read.job.id, job_id)
+        return read.told()
+
+    async def list_jobs(self, connection_id: UUID, *, limit: int) -> list[Job]:
+        """The newest jobs of a connection, newest first.
+
+        Endpoint: POST jobs/list
+        Sends:    {"configTypes": [...], "configId": str, "pagination": {...}, "orderBy...": ...}
+        Receives: {"jobs": [{"job": {...}, "attempts": [{...}]}], "totalJobCount": int}
+        """
+        jobs, _ = await self._jobs(
+            0, size=limit, order="DESC", filters={"configId": str(connection_id)}
+        )
+        return jobs
+
+    async def newest_job(self) -> Job | None:
+        """The newest job of any connection of the instance; None where there is none.
+
+        Endpoint: POST jobs/list, without a configId
+        Sends:    {"configTypes": [...], "pagination": {"pageSize": 1, ...}, "orderBy...": ...}
+        Receives: as `list_jobs`
+        """
+        jobs, _ = await self._jobs(0, size=1, order="DESC", filters={})
+        return next(iter(jobs), None)
+
+    async def recent_jobs(self, created_since: datetime) -> list[Job]:
+        """The jobs of every connection of the instance that were created since then, oldest first.
+
+        Endpoint: POST jobs/list, without a configId: one call, however many connections there are
+        Sends:    {"configTypes": [...], "createdAtStart": date-time, "pagination": {...}, ...}
+        Receives: as `list_jobs`
+        """
+        found = await self._all_jobs(
+            {"createdAtStart": created_since.isoformat(timespec="seconds")}
+        )
+        return [job for job in found if job.created_at >= created_since]
+
+    async def running_jobs(self) -> list[Job]:
+        """The jobs of every connection of the instance that have not ended, oldest first.
+
+        One in a state that is newer than `RUNNING` may be missing: `get_job` knows it.
+
+        Endpoint: POST jobs/list, without a configId
+        Sends:    {"configTypes": [...], "statuses": [...], "pagination": {...}, ...}
+        Receives: as `list_jobs`
+        """
+        return await self._all_jobs({"statuses": RUNNING})
+
+    async def _all_jobs(self, filters: Mapping[str, Any]) -> list[Job]:
+        found: dict[int, Job] = {}
+        async with self._listing("jobs/list"):
+            for page in range(MOST_PAGES):
+                jobs, listed = await self._jobs(page, size=PAGE, order="ASC", filters=filters)
+                before = len(found)
+                found |= {job.id: job for job in jobs}
+                # One that ignores the offset gives the same page again and again.
+                if listed < PAGE or (jobs and len(found) == before):
+                    break
+        return sorted(found.values(), key=lambda job: job.id)
+
+    async def _jobs(
+        self, page: int, *, size: int, order: str, filters: Mapping[str, Any]
+    ) -> tuple[list[Job], int]:
+        """The jobs of one page that can be read, and how many it has."""
+        read = await self._post(
+            "jobs/list",
+            {
+                "configTypes": _JOB_KINDS,
+                "pagination": {"pageSize": size, "rowOffset": page * size},
+                "orderByField": "createdAt",
+                "orderByMethod": order,
+                **filters,
+            },
+            _JOBS,
+            repeat=True,
+        )
+        jobs = [job for job in read.told() if job is not None]
+        if len(jobs) < len(read.jobs):
+            log.warning("jobs_not_readable", left=len(read.jobs) - len(jobs), of=len(read.jobs))
+        return jobs, len(read.jobs)
+
+    async def cancel_job(self, job_id: int) -> Job:
+        """Stop a job.
+
+        Endpoint: POST jobs/cancel
+        Sends:    {"id": int}
+        Receives: {"job": {...}, "attempts": [...]}
+
+        Raises:
+            UpstreamUnknown: also for a job that has ended, which Airbyte answers with 500.
+        """
+        return (await self._post("jobs/cancel", {"id": job_id}, _JOB)).told()

@@ -1,0 +1,208 @@
+"""Sources: create, check, update, read, list, delete."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from shared.airbyte_client import _shapes as shapes
+from shared.airbyte_client._calls import Calls, expect_asked, explain, run_id
+from shared.airbyte_client._shapes import (
+    ConfiguredSource,
+    Source,
+)
+from shared.errors import (
+    CheckFailed,
+)
+
+_SOURCE = msgspec.json.Decoder(Source)
+_CONFIGURED_SOURCE = msgspec.json.Decoder(ConfiguredSource)
+_SOURCES = msgspec.json.Decoder(shapes.SourcePage)
+_CHECK = msgspec.json.Decoder(shapes.CheckRead)
+
+
+class Sources(Calls):
+    """Sources: create, check, update, read, list, delete."""
+
+    async def create_source(
+        self,
+        workspace_id: UUID,
+        connection_configuration: Mapping[str, Any],
+        *,
+        name: str,
+        source_definition_id: UUID,
+    ) -> Source:
+        """Configure a source; Airbyte validates the shape but connects to nothing.
+
+        Endpoint: POST sources/create
+        Sends:    {"workspaceId", "sourceDefinitionId", "name", "connectionConfiguration": {...}}
+        Receives: {"sourceId": uuid, ...}, secrets masked
+
+        Raises:
+            UpstreamRefused: the configuration does not fit the connector's specification.
+            UpstreamUnknown: it may exist, and names are not unique: look before trying again.
+        """
+        async with self._turn("sources/create"):
+            return await self._post(
+                "sources/create",
+                {
+                    "workspaceId": workspace_id,
+                    "sourceDefinitionId": source_definition_id,
+                    "name": name,
+                    "connectionConfiguration": connection_configuration,
+                },
+                _SOURCE,
+            )
+
+    async def check_source(self, source_id: UUID) -> None:
+        """Let the connector try to reach its source.
+
+        Endpoint: POST sources/check_connection
+        Sends:    {"sourceId": uuid}
+        Receives: {"status"?: "succeeded" | "failed", "jobInfo": {"succeeded", "failureReason"?}}
+        Time:     seconds to minutes, since a connector starts; `check_timeout` at most.
+
+        Raises:
+            CheckFailed: with status 200, but the connector, or its job, failed.
+        """
+        await self._check(
+            "sources/check_connection", source_id, {"sourceId": source_id}, repeat=True
+        )
+
+    async def check_source_update(
+        self, source_id: UUID, connection_configuration: Mapping[str, Any], *, name: str
+    ) -> bool:
+        """Let the connector try to reach its source with another configuration, before it is one.
+
+        Endpoint: POST sources/check_connection_for_update
+        Sends:    {"sourceId", "name", "connectionConfiguration": {...}}, a mask for what stays
+        Receives: as `check_source`
+        Time:     as `check_source`
+
+        Whether the connector changed the configuration while it checked (a rotated token): then
+        Airbyte has kept the whole of it for the source already.
+
+        Raises:
+            CheckFailed: with status 200, but the connector, or its job, failed.
+            UpstreamRefused: the configuration does not fit the connector's specification.
+        """
+        check = await self._check(
+            "sources/check_connection_for_update",
+            source_id,
+            _source_update(source_id, connection_configuration, name),
+            repeat=False,
+        )
+        return bool(check.job_info.connector_configuration_updated)
+
+    async def _check(
+        self, path: str, source_id: UUID, order: Mapping[str, Any], *, repeat: bool
+    ) -> shapes.CheckRead:
+        async with self._turn(path):
+            check = await self._post(
+                path,
+                order,
+                _CHECK,
+                timeout=self._check_timeout,
+                repeat=repeat,
+                runs_connector=True,
+            )
+        if check.status == "succeeded":
+            return check
+        reason = check.job_info.failure_reason or shapes.FailureReason()
+        failed = CheckFailed(
+            f"Source {source_id} cannot be reached with its configuration.",
+            failure_type=reason.type,
+            retryable=reason.passing,
+        )
+        failed.retryable = reason.passing
+        explain(failed, reason.reason(check.message, run=run_id(check.job_info.id)))
+        raise failed
+
+    async def update_source(
+        self, source_id: UUID, connection_configuration: Mapping[str, Any], *, name: str
+    ) -> None:
+        """Change a source's configuration and its name, both or neither; its id stays.
+
+        Endpoint: POST sources/update
+        Sends:    {"sourceId", "name", "connectionConfiguration": {...}}, a mask for what stays
+        Receives: as `get_source`
+
+        Raises:
+            UpstreamRefused: the configuration does not fit the connector's specification.
+            UpstreamUnknown: it may be changed; the name tells.
+        """
+        await self._post(
+            "sources/update",
+            _source_update(source_id, connection_configuration, name),
+            _SOURCE,
+        )
+
+    async def get_source(self, source_id: UUID) -> Source:
+        """One source.
+
+        Endpoint: POST sources/get
+        Sends:    {"sourceId": uuid}
+
+        Raises:
+            UpstreamMissing: there is none; some versions answer 403 (UpstreamForbidden) or 500.
+        """
+        read = await self._post("sources/get", {"sourceId": source_id}, _SOURCE, repeat=True)
+        expect_asked("sources/get", read.source_id, source_id)
+        return read
+
+    async def get_configured_source(self, source_id: UUID) -> ConfiguredSource:
+        """One source with its configuration, secrets masked.
+
+        Endpoint: POST sources/get
+        Sends:    {"sourceId": uuid}
+
+        Raises:
+            UpstreamMissing: as `get_source`.
+        """
+        read = await self._post(
+            "sources/get", {"sourceId": source_id}, _CONFIGURED_SOURCE, repeat=True
+        )
+        expect_asked("sources/get", read.source_id, source_id)
+        return read
+
+    async def list_sources(self, workspace_id: UUID) -> list[Source]:
+        """All sources of a workspace.
+
+        Endpoint: POST sources/list
+        Sends:    {"workspaceId": uuid, "pageSize": int, "cursor"?: id of the last one seen}
+        Receives: {"sources": [...]}, a page since 1.8, everything before
+        """
+        found = await self._all_pages(
+            "sources/list", workspace_id, _SOURCES, lambda page: page.sources, _source_id
+        )
+        return [one for one in found if one.workspace_id == workspace_id]
+
+    async def delete_source(self, source_id: UUID, *, workspace_id: UUID | None = None) -> None:
+        """Delete a source and, with it, every connection of it; done already is done.
+
+        Endpoint: POST sources/delete
+        Sends:    {"sourceId": uuid}
+        Receives: 204, empty
+
+        `workspace_id` is its workspace, where the caller knows it: see `_delete`.
+        """
+
+        async def listed(workspace_id: UUID) -> bool:
+            return any(
+                found.source_id == source_id for found in await self.list_sources(workspace_id)
+            )
+
+        await self._delete("sources/delete", {"sourceId": source_id}, listed, workspace_id)
+
+
+def _source_id(source: Source) -> UUID:
+    return source.source_id
+
+
+def _source_update(
+    source_id: UUID, configuration: Mapping[str, Any], name: str
+) -> dict[str, object]:
+    return {"sourceId": source_id, "name": name, "connectionConfiguration": configuration}
