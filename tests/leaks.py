@@ -353,10 +353,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_finish() -> None:
     """Listen to the services that run in this process, where any test has them."""
-    app = sys.modules.get("shared.http.app")
-    if app is None:
+    requests = sys.modules.get("shared.http.request_log")
+    if requests is None:
         return
-    answer = app._Requests.__call__
+    answer = requests.RequestLog.__call__
 
     async def heard(self: Any, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http" or _ALLOWED.fullmatch(scope["path"]):
@@ -374,7 +374,7 @@ def pytest_collection_finish() -> None:
         finally:
             _outputs.add(f"the answer to {scope['method']} {scope['path']}", b"\n".join(parts))
 
-    app._Requests.__call__ = heard
+    requests.RequestLog.__call__ = heard
 
 
 def pytest_runtest_logstart(nodeid: str) -> None:

@@ -18,8 +18,11 @@ from shared.auth.scopes import Scope, caller_of, may
 from shared.config import load
 from shared.database import Database
 from shared.errors import Unavailable
-from shared.http.app import Check, create_app, links, problems
+from shared.http.app import create_app
 from shared.http.gate import access_for
+from shared.http.health import Check
+from shared.http.openapi import links
+from shared.http.problems import problems
 from shared.observability import logs, tracing
 from shared.sources import CREDENTIAL_REFERENCE
 

@@ -45,10 +45,14 @@ from shared.auth.scopes import Scope, may
 from shared.backlogs import Gauges
 from shared.config import Settings, load, networks
 from shared.database import Database
-from shared.http.app import create_app, for_server, links, problems, raw_json, told_to_stop
+from shared.http.app import create_app
 from shared.http.gate import access_for, signer_for
+from shared.http.openapi import links
 from shared.http.operations import ACCEPTED, GivenKey, Wait, answered, routes
 from shared.http.paging import After, Limit
+from shared.http.problems import problems
+from shared.http.responses import raw_json
+from shared.http.shutdown import for_server, told_to_stop
 from shared.http.strict_json import CATALOG
 from shared.jobs import Jobs
 from shared.models import RepairState

@@ -14,8 +14,10 @@ from shared.auth.api_keys import make_key
 from shared.auth.scopes import KEY_SCOPES, Scope, caller_of, may
 from shared.database import Database
 from shared.errors import Forbidden
-from shared.http.app import example, links, problems, raw_json
+from shared.http.openapi import example, links
 from shared.http.paging import AfterText, Limit, Page
+from shared.http.problems import problems
+from shared.http.responses import raw_json
 from shared.http.strict_json import Name
 
 _VIEW: dict[str, Any] = {

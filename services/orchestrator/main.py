@@ -44,18 +44,14 @@ from shared.auth.scopes import Scope, caller_of, may
 from shared.backlogs import Gauges, watching_airbyte
 from shared.config import Settings, load
 from shared.database import Database
-from shared.http.app import (
-    create_app,
-    example,
-    for_server,
-    links,
-    problems,
-    raw_json,
-    told_to_stop,
-)
+from shared.http.app import create_app
 from shared.http.gate import access_for, signer_for
+from shared.http.openapi import example, links
 from shared.http.operations import ACCEPTED, GivenKey, Wait, answered, routes
 from shared.http.paging import After, Limit, Page
+from shared.http.problems import problems
+from shared.http.responses import raw_json
+from shared.http.shutdown import for_server, told_to_stop
 from shared.jobs import Jobs
 from shared.models import ConnectionStatus
 from shared.observability import logs, tracing

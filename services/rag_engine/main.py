@@ -25,9 +25,13 @@ from shared.auth.scopes import Scope, caller_of, may
 from shared.config import RagEngineSettings, load
 from shared.database import Database
 from shared.errors import Invalid
-from shared.http.app import create_app, example, for_server, links, problems, raw_json
+from shared.http.app import create_app
 from shared.http.gate import access_for
+from shared.http.openapi import example, links
 from shared.http.paging import After, Limit, Page
+from shared.http.problems import problems
+from shared.http.responses import raw_json
+from shared.http.shutdown import for_server
 from shared.http.strict_json import QUESTION
 from shared.observability import logs, tracing
 

@@ -13,8 +13,10 @@ from pydantic import BaseModel, ConfigDict
 
 from shared.auth.scopes import Scope, caller_of, may
 from shared.errors import BadKey
-from shared.http.app import PROBLEM_JSON, example, links, problems, raw_json
+from shared.http.openapi import example, links
 from shared.http.paging import After, Limit, Page
+from shared.http.problems import PROBLEM_JSON, problems
+from shared.http.responses import raw_json
 from shared.models import OperationStatus
 from shared.operations import Answer, Key, Operations
 

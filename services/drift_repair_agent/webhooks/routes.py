@@ -23,8 +23,10 @@ from services.drift_repair_agent.webhooks.subscriptions import (
 from shared import registry
 from shared.auth.scopes import Caller, Scope, caller_of, may
 from shared.database import Database
-from shared.http.app import example, links, problems, raw_json
+from shared.http.openapi import example, links
 from shared.http.paging import After, Limit, Page
+from shared.http.problems import problems
+from shared.http.responses import raw_json
 from shared.models import Webhook, WebhookDelivery
 
 router = APIRouter(prefix="/webhooks", tags=["webhooks"])
