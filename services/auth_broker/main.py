@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request, Response
+from fastapi import APIRouter, FastAPI, Path, Query, Request, Response
 
 from services.auth_broker.process import keep_to_itself
 from services.auth_broker.service import AuthBroker
@@ -19,6 +19,7 @@ from shared.config import load
 from shared.database import Database
 from shared.errors import Unavailable
 from shared.http.app import create_app
+from shared.http.dependencies import from_state
 from shared.http.gate import access_for
 from shared.http.health import Check
 from shared.http.openapi import links
@@ -30,12 +31,7 @@ log = logs.get(__name__)
 router = APIRouter(tags=["credentials"])
 
 
-def _service(request: Request) -> AuthBroker:
-    broker: AuthBroker = request.app.state.service
-    return broker
-
-
-Service = Annotated[AuthBroker, Depends(_service)]
+Service = Annotated[AuthBroker, from_state("service")]
 CredentialId = Annotated[
     str,
     Path(

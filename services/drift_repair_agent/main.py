@@ -46,6 +46,7 @@ from shared.backlogs import Gauges
 from shared.config import Settings, load, networks
 from shared.database import Database
 from shared.http.app import create_app
+from shared.http.dependencies import from_state
 from shared.http.gate import access_for, signer_for
 from shared.http.openapi import links
 from shared.http.operations import ACCEPTED, GivenKey, Wait, answered, routes
@@ -72,11 +73,6 @@ _TOLD_EVERY = timedelta(seconds=5)
 _LARGE_BODY_BYTES = 4 * 1024 * 1024
 
 
-def _service(request: Request) -> DriftRepairAgent:
-    agent: DriftRepairAgent = request.app.state.service
-    return agent
-
-
 async def _order(request: Request) -> ApplyOrder:
     """The body, its catalog left as the bytes it came in."""
     body = await request.body()
@@ -96,31 +92,11 @@ async def _let_others_in(body: bytes) -> None:
         await asyncio.sleep(0.001)
 
 
-def _repairs(request: Request) -> Repairs:
-    repairs: Repairs = request.app.state.repairs
-    return repairs
-
-
-def _policies(request: Request) -> Policies:
-    policies: Policies = request.app.state.policies
-    return policies
-
-
-def _planner(request: Request) -> Planner:
-    planner: Planner = request.app.state.planner
-    return planner
-
-
-def _db(request: Request) -> Database:
-    db: Database = request.app.state.db
-    return db
-
-
-Service = Annotated[DriftRepairAgent, Depends(_service)]
-Decisions = Annotated[Repairs, Depends(_repairs)]
-Plans = Annotated[Planner, Depends(_planner)]
-PolicyStore = Annotated[Policies, Depends(_policies)]
-Registry = Annotated[Database, Depends(_db)]
+Service = Annotated[DriftRepairAgent, from_state("service")]
+Decisions = Annotated[Repairs, from_state("repairs")]
+Plans = Annotated[Planner, from_state("planner")]
+PolicyStore = Annotated[Policies, from_state("policies")]
+Registry = Annotated[Database, from_state("db")]
 Order = Annotated[ApplyOrder, Depends(_order)]
 
 _STREAM: dict[str, Any] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
@@ -14,6 +14,7 @@ from shared.auth.api_keys import make_key
 from shared.auth.scopes import KEY_SCOPES, Scope, caller_of, may
 from shared.database import Database
 from shared.errors import Forbidden
+from shared.http.dependencies import from_state
 from shared.http.openapi import example, links
 from shared.http.paging import AfterText, Limit, Page
 from shared.http.problems import problems
@@ -98,17 +99,7 @@ router = APIRouter(prefix="/api-keys", tags=["keys"])
 KeyId = Annotated[str, Path(pattern=r"^[a-z0-9]{8}$", examples=["ab12cd34"])]
 
 
-def _db(request: Request) -> Database:
-    db: Database = request.app.state.db
-    return db
-
-
-def _environment(request: Request) -> str:
-    word: str = request.app.state.key_environment
-    return word
-
-
-Registry = Annotated[Database, Depends(_db)]
+Registry = Annotated[Database, from_state("db")]
 _ADMIN = [may(Scope.ADMIN)]
 
 
@@ -126,7 +117,7 @@ async def make_api_key(
     request: Request,
     response: Response,
     db: Registry,
-    environment: Annotated[str, Depends(_environment)],
+    environment: Annotated[str, from_state("key_environment")],
 ) -> KeyWithSecret:
     """Make a key. It is shown here and never again: what is kept cannot be turned back into it.
 

@@ -9,7 +9,7 @@ from typing import Annotated
 from uuid import UUID
 
 import msgspec
-from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request, Response
+from fastapi import APIRouter, FastAPI, Path, Query, Request, Response
 
 from services.orchestrator import api_keys
 from services.orchestrator.backlogs import BACKLOGS
@@ -45,6 +45,7 @@ from shared.backlogs import Gauges, watching_airbyte
 from shared.config import Settings, load
 from shared.database import Database
 from shared.http.app import create_app
+from shared.http.dependencies import from_state
 from shared.http.gate import access_for, signer_for
 from shared.http.openapi import example, links
 from shared.http.operations import ACCEPTED, GivenKey, Wait, answered, routes
@@ -63,30 +64,10 @@ from shared.sources import CREDENTIAL_REFERENCE
 router = APIRouter(tags=["connections"])
 
 
-def _service(request: Request) -> Orchestrator:
-    orchestrator: Orchestrator = request.app.state.service
-    return orchestrator
-
-
-def _db(request: Request) -> Database:
-    db: Database = request.app.state.db
-    return db
-
-
-def _importing(request: Request) -> Importing:
-    importing: Importing = request.app.state.importing
-    return importing
-
-
-def _rotator(request: Request) -> Rotator:
-    rotator: Rotator = request.app.state.rotator
-    return rotator
-
-
-Service = Annotated[Orchestrator, Depends(_service)]
-Importer = Annotated[Importing, Depends(_importing)]
-Rotation = Annotated[Rotator, Depends(_rotator)]
-Registry = Annotated[Database, Depends(_db)]
+Service = Annotated[Orchestrator, from_state("service")]
+Importer = Annotated[Importing, from_state("importing")]
+Rotation = Annotated[Rotator, from_state("rotator")]
+Registry = Annotated[Database, from_state("db")]
 _PRUNED_EVERY = timedelta(minutes=10)
 _VERSION = Path(ge=1, le=2**31 - 1)
 _FROM_CONNECTION = (

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Annotated
 
 import orjson
-from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
+from fastapi import APIRouter, FastAPI, Query, Request, Response
 
 from services.rag_engine import queries
 from services.rag_engine.api_schemas import (
@@ -26,6 +26,7 @@ from shared.config import RagEngineSettings, load
 from shared.database import Database
 from shared.errors import Invalid
 from shared.http.app import create_app
+from shared.http.dependencies import from_state
 from shared.http.gate import access_for
 from shared.http.openapi import example, links
 from shared.http.paging import After, Limit, Page
@@ -38,18 +39,8 @@ from shared.observability import logs, tracing
 router = APIRouter(tags=["renames"])
 
 
-def _service(request: Request) -> RagEngine:
-    engine: RagEngine = request.app.state.service
-    return engine
-
-
-def _db(request: Request) -> Database:
-    db: Database = request.app.state.db
-    return db
-
-
-Service = Annotated[RagEngine, Depends(_service)]
-Registry = Annotated[Database, Depends(_db)]
+Service = Annotated[RagEngine, from_state("service")]
+Registry = Annotated[Database, from_state("db")]
 
 
 @router.post(

@@ -9,7 +9,7 @@ from typing import Annotated
 from uuid import UUID
 
 import msgspec
-from fastapi import APIRouter, Body, Depends, FastAPI, Query, Request, Response
+from fastapi import APIRouter, Body, FastAPI, Query, Request, Response
 
 from services.schema_observer import drift_queries
 from services.schema_observer.backlogs import BACKLOGS
@@ -37,6 +37,7 @@ from shared.config import Settings, load
 from shared.database import Database
 from shared.domain.drift import Severity
 from shared.http.app import create_app
+from shared.http.dependencies import from_state
 from shared.http.gate import access_for
 from shared.http.openapi import example, links
 from shared.http.operations import Wait
@@ -50,18 +51,8 @@ from shared.observability import logs, tracing
 router = APIRouter(tags=["drifts"])
 
 
-def _service(request: Request) -> SchemaObserver:
-    observer: SchemaObserver = request.app.state.service
-    return observer
-
-
-def _db(request: Request) -> Database:
-    db: Database = request.app.state.db
-    return db
-
-
-Service = Annotated[SchemaObserver, Depends(_service)]
-Registry = Annotated[Database, Depends(_db)]
+Service = Annotated[SchemaObserver, from_state("service")]
+Registry = Annotated[Database, from_state("db")]
 
 
 @router.post(

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from shared.auth.scopes import Scope, caller_of, may
 from shared.errors import BadKey
+from shared.http.dependencies import from_state
 from shared.http.openapi import example, links
 from shared.http.paging import After, Limit, Page
 from shared.http.problems import PROBLEM_JSON, problems
@@ -138,11 +139,6 @@ def routes() -> APIRouter:
     return router
 
 
-def _service(request: Request) -> Operations:
-    operations: Operations = request.app.state.operations
-    return operations
-
-
 async def _key(
     request: Request,
     idempotency_key: Annotated[
@@ -182,7 +178,7 @@ async def _wait(
     return default if wait is None else wait
 
 
-Service = Annotated[Operations, Depends(_service)]
+Service = Annotated[Operations, from_state("operations")]
 GivenKey = Annotated[Key | None, Depends(_key)]
 Wait = Annotated[float, Depends(_wait)]
 

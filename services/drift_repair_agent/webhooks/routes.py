@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from uuid import UUID
 
 import msgspec
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
@@ -23,6 +23,7 @@ from services.drift_repair_agent.webhooks.subscriptions import (
 from shared import registry
 from shared.auth.scopes import Caller, Scope, caller_of, may
 from shared.database import Database
+from shared.http.dependencies import from_state
 from shared.http.openapi import example, links
 from shared.http.paging import After, Limit, Page
 from shared.http.problems import problems
@@ -178,18 +179,8 @@ class Tested(BaseModel):
     ms: float
 
 
-def _receivers(request: Request) -> Receivers:
-    receivers: Receivers = request.app.state.receivers
-    return receivers
-
-
-def _db(request: Request) -> Database:
-    db: Database = request.app.state.db
-    return db
-
-
-Story = Annotated[Receivers, Depends(_receivers)]
-Registry = Annotated[Database, Depends(_db)]
+Story = Annotated[Receivers, from_state("receivers")]
+Registry = Annotated[Database, from_state("db")]
 
 
 @router.post(
