@@ -1,0 +1,108 @@
+"""How the order to apply a catalog, and its answer, are described."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_STREAM: dict[str, Any] = {
+    "stream": {
+        "name": "Account",
+        "jsonSchema": {
+            "type": "object",
+            "properties": {
+                "Id": {"type": ["string", "null"]},
+                "SystemModstamp": {"type": ["string", "null"], "format": "date-time"},
+            },
+        },
+        "supportedSyncModes": ["full_refresh", "incremental"],
+        "sourceDefinedCursor": True,
+        "defaultCursorField": ["SystemModstamp"],
+        "sourceDefinedPrimaryKey": [["Id"]],
+    },
+    "config": {
+        "syncMode": "incremental",
+        "cursorField": ["SystemModstamp"],
+        "destinationSyncMode": "append_dedup",
+        "primaryKey": [["Id"]],
+        "selected": True,
+    },
+}
+
+
+_ID = {"type": "string", "format": "uuid"}
+
+
+BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "additionalProperties": False,
+                    "required": ["connection_id", "sync_catalog"],
+                    "properties": {
+                        "connection_id": _ID,
+                        "sync_catalog": {
+                            "type": "object",
+                            "required": ["streams"],
+                            "description": "Airbyte's syncCatalog; unselected streams are dropped.",
+                            "properties": {"streams": {"type": "array", "minItems": 1}},
+                        },
+                        "expected_version": {
+                            "type": ["integer", "null"],
+                            "description": "The head you read; another one answers 409.",
+                        },
+                        "snapshot_id": {
+                            **_ID,
+                            "type": ["string", "null"],
+                            "description": "The discovery it was made from, as /discover told it.",
+                        },
+                        "notes": {
+                            "type": "array",
+                            "description": "What /discover remarked; not read.",
+                        },
+                    },
+                },
+                "example": {
+                    "connection_id": "7d0c7f4e-6a3c-4b9d-9a57-0f3c1d2b4e5f",
+                    "expected_version": 1,
+                    "sync_catalog": {"streams": [_STREAM]},
+                },
+            }
+        },
+    }
+}
+
+
+APPLIED: dict[str, Any] = {
+    "description": "Airbyte holds the catalog, and the registry says so",
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "required": [
+                    "connection_id",
+                    "previous_version",
+                    "version_number",
+                    "status",
+                    "changed",
+                ],
+                "properties": {
+                    "connection_id": _ID,
+                    "previous_version": {"type": "integer"},
+                    "version_number": {"type": "integer"},
+                    "status": {"type": "string", "examples": ["ACTIVE"]},
+                    "changed": {"type": "boolean"},
+                },
+            },
+            "example": {
+                "connection_id": "7d0c7f4e-6a3c-4b9d-9a57-0f3c1d2b4e5f",
+                "previous_version": 1,
+                "version_number": 2,
+                "status": "ACTIVE",
+                "changed": True,
+            },
+        }
+    },
+}

@@ -1,0 +1,73 @@
+"""The route that applies a catalog."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from services.drift_repair_agent.applying.openapi import APPLIED, BODY
+from services.drift_repair_agent.service import ApplyOrder, DriftRepairAgent
+from shared.auth.scopes import Scope, may
+from shared.http.dependencies import from_state
+from shared.http.openapi import links
+from shared.http.operations import ACCEPTED, GivenKey, Wait, answered
+from shared.http.problems import problems
+
+router = APIRouter(tags=["repairs"])
+
+
+_LARGE_BODY_BYTES = 4 * 1024 * 1024
+
+
+async def _order(request: Request) -> ApplyOrder:
+    """The body, its catalog left as the bytes it came in."""
+    body = await request.body()
+    await _let_others_in(body)
+    order = ApplyOrder.read(body)
+    await _let_others_in(body)
+    return order
+
+
+async def _let_others_in(body: bytes) -> None:
+    """Pause between two steps that each take a millisecond per MiB.
+
+    A pause without a length would let in only those who are ready already, not who waits for a
+    timer or a socket.
+    """
+    if len(body) > _LARGE_BODY_BYTES:
+        await asyncio.sleep(0.001)
+
+
+Service = Annotated[DriftRepairAgent, from_state("service")]
+
+
+Order = Annotated[ApplyOrder, Depends(_order)]
+
+
+@router.post(
+    "/repair/apply_new_catalog",
+    dependencies=[may(Scope.CATALOGS_HEAL)],
+    openapi_extra=BODY,
+    responses={
+        200: APPLIED
+        | links(
+            "POST /connections/{connection_id}/rollback",
+            "POST /connections/{connection_id}/plan",
+            "GET /connections/{connection_id}/policy",
+            connection_id="$response.body#/connection_id",
+        ),
+        **ACCEPTED,
+        **problems(400, 404, 409, 413, 422, 502, 503, 504),
+    },
+)
+async def apply_new_catalog(order: Order, service: Service, key: GivenKey, wait: Wait) -> Response:
+    """Make a catalog the one that Airbyte syncs, and record it as the connection's next version.
+
+    The body is what the orchestrator's /connections/{id}/discover answers, as it is or edited; up
+    to 16 MiB. The connection is HEALING meanwhile. A catalog that means what the head means
+    changes nothing: `changed` is false. When Airbyte refuses, the old version stays in force. While
+    a sync runs the answer is 409 `sync_running`.
+    """
+    return answered(await service.apply_new_catalog(order, key=key, wait=wait))

@@ -1,0 +1,235 @@
+"""The routes of repairs: list, decide, roll back, plan again, and policies."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Response
+
+from services.drift_repair_agent.repairs import queries
+from services.drift_repair_agent.repairs.decisions import Repairs
+from services.drift_repair_agent.repairs.planner import Planner
+from services.drift_repair_agent.repairs.policies import Policies
+from services.drift_repair_agent.repairs.schemas import (
+    Approve,
+    ChangePage,
+    Decide,
+    PolicyOrder,
+    PolicyView,
+    RepairDetail,
+    RepairPage,
+    RepairView,
+    RollBack,
+    SettingHistory,
+    Unchanged,
+)
+from shared.auth.scopes import Scope, may
+from shared.database import Database
+from shared.http.dependencies import from_state
+from shared.http.openapi import links
+from shared.http.operations import GivenKey, Wait, answered
+from shared.http.paging import After, Limit
+from shared.http.problems import problems
+from shared.http.responses import raw_json
+from shared.models import RepairState
+
+router = APIRouter(tags=["repairs"])
+
+
+Decisions = Annotated[Repairs, from_state("repairs")]
+
+
+Plans = Annotated[Planner, from_state("planner")]
+
+
+PolicyStore = Annotated[Policies, from_state("policies")]
+
+
+Registry = Annotated[Database, from_state("db")]
+
+
+_WAITS: dict[int | str, dict[str, Any]] = {
+    200: {"model": RepairView, "description": "It is decided, and over"},
+    202: {"model": RepairView, "description": "It is decided; GET /repairs/{repair_id} tells more"},
+}
+
+
+@router.get(
+    "/repairs",
+    dependencies=[may(Scope.CONNECTIONS_READ)],
+    response_model=RepairPage,
+    responses={
+        200: links(
+            "GET /repairs/{repair_id}",
+            "GET /repairs/{repair_id}/changes",
+            "POST /repairs/{repair_id}/approve",
+            "POST /repairs/{repair_id}/reject",
+            repair_id="$response.body#/items/0/id",
+        ),
+        **problems(422, 503),
+    },
+)
+async def repairs(
+    db: Registry,
+    state: Annotated[list[RepairState] | None, Query()] = None,
+    connection_id: Annotated[UUID | None, Query()] = None,
+    after: After = None,
+    limit: Limit = 100,
+) -> Response:
+    """List repairs, newest first; `state=proposed` are those that wait for a person.
+
+    Of each repair's changes it has their numbers and the first three; GET /repairs/{repair_id} has
+    all, GET /repairs/{repair_id}/changes a page of them.
+    """
+    shown = queries.RepairFilter(
+        connection_id=connection_id,
+        states=state or (),
+        after=after,
+    )
+    async with db.read() as session:
+        return raw_json(await queries.page_of_repairs(session, shown, limit=limit))
+
+
+@router.get(
+    "/repairs/{repair_id}",
+    dependencies=[may(Scope.CONNECTIONS_READ)],
+    response_model=RepairDetail,
+    responses=problems(404, 503),
+)
+async def repair(repair_id: UUID, repairs: Decisions) -> Response:
+    """One repair: its changes, what each destroys or resets, and the catalog before and after."""
+    return raw_json(await repairs.view(repair_id))
+
+
+@router.get(
+    "/repairs/{repair_id}/changes",
+    dependencies=[may(Scope.CONNECTIONS_READ)],
+    response_model=ChangePage,
+    responses=problems(404, 422, 503),
+)
+async def changes(
+    repair_id: UUID,
+    db: Registry,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    after: Annotated[int, Query(ge=0, le=2**31 - 1, description="`next` of the page before")] = 0,
+) -> Response:
+    """The changes of one repair, in its order: what each is, and what is done about it."""
+    async with db.read() as session:
+        return raw_json(await queries.page_of_changes(session, repair_id, after=after, limit=limit))
+
+
+@router.post(
+    "/repairs/{repair_id}/approve",
+    dependencies=[may(Scope.REPAIRS_DECIDE)],
+    response_model=RepairView,
+    responses={**_WAITS, **problems(400, 404, 409, 422, 503, 504)},
+)
+async def approve(
+    repair_id: UUID, order: Approve, repairs: Decisions, key: GivenKey, wait: Wait
+) -> Response:
+    """Approve a repair, or some of its changes; it is applied, or waits for the end of a sync.
+
+    With `changes` these are split off into a repair of their own, which is answered; the rest stays
+    open under its id. A removed field is taken as renamed where the suggestion says
+    `taken_by_approve`; a weaker one must be named in `choices`, else the field is gone and the new
+    one is a field of its own. 409 `stale_plan`: the catalog or the source has changed; `newer` is
+    the repair to look at. 409 `not_proposed`: it is decided already, or over.
+    """
+    return answered(await repairs.approve(repair_id, order, key=key, wait=wait))
+
+
+@router.post(
+    "/repairs/{repair_id}/reject",
+    dependencies=[may(Scope.REPAIRS_DECIDE)],
+    response_model=RepairView,
+    responses=problems(400, 404, 409, 422, 503, 504),
+)
+async def reject(repair_id: UUID, order: Decide, repairs: Decisions, key: GivenKey) -> Response:
+    """Reject a repair, or some of its changes: nothing is done about them.
+
+    A connection that is paused until then stays paused.
+    """
+    return answered(await repairs.reject(repair_id, order, key=key))
+
+
+@router.post(
+    "/connections/{connection_id}/rollback",
+    dependencies=[may(Scope.CATALOGS_HEAL)],
+    response_model=RepairView | Unchanged,
+    responses={
+        **_WAITS,
+        200: {"model": RepairView | Unchanged, "description": "It is in force, and was before"},
+        **problems(400, 404, 409, 422, 503, 504),
+    },
+)
+async def roll_back(
+    connection_id: UUID, order: RollBack, repairs: Decisions, key: GivenKey, wait: Wait
+) -> Response:
+    """Put an older catalog version in force again: it is appended as the newest one.
+
+    409 `rollback_impossible` where the source no longer has what that version needs; `problems`
+    says what. What it takes back is not applied again without a person.
+    """
+    return answered(await repairs.roll_back(connection_id, order, key=key, wait=wait))
+
+
+@router.post(
+    "/connections/{connection_id}/plan",
+    dependencies=[may(Scope.CONNECTIONS_WRITE)],
+    response_model=RepairPage,
+    responses=problems(404, 409, 422, 503, 504),
+)
+async def plan(connection_id: UUID, planner: Plans, db: Registry) -> Response:
+    """Plan again now, whatever was decided before: what expired or was rejected is proposed again.
+
+    The answer are the repairs of the connection that are open then. A source that has not changed
+    since the connection was made has nothing to plan for.
+    """
+    await planner.again(connection_id)
+    shown = queries.RepairFilter(connection_id=connection_id, states=queries.OPEN_STATES)
+    async with db.read() as session:
+        return raw_json(await queries.page_of_repairs(session, shown, limit=10))
+
+
+@router.get(
+    "/connections/{connection_id}/policy",
+    dependencies=[may(Scope.CONNECTIONS_READ)],
+    responses=problems(404, 503),
+)
+async def policy(connection_id: UUID, policies: PolicyStore) -> PolicyView:
+    """What may happen to the connection without a person: the policy in effect."""
+    return await policies.view(connection_id)
+
+
+@router.put(
+    "/connections/{connection_id}/policy",
+    dependencies=[may(Scope.REPAIRS_DECIDE)],
+    responses=problems(404, 409, 422, 503),
+)
+async def put_policy(connection_id: UUID, order: PolicyOrder, policies: PolicyStore) -> PolicyView:
+    """Change the policy where the order says so; null is the default again.
+
+    What waits for a person is planned again by the new policy. It takes who may decide about
+    repairs, since a policy decides without a person. An order that names nothing is refused with
+    422 `empty_policy`.
+    """
+    return await policies.put(connection_id, order)
+
+
+@router.get(
+    "/connections/{connection_id}/policy/history",
+    dependencies=[may(Scope.CONNECTIONS_READ)],
+    response_model=SettingHistory,
+    responses=problems(404, 422, 503),
+)
+async def policy_history(
+    connection_id: UUID,
+    policies: PolicyStore,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    after: Annotated[
+        int | None, Query(ge=1, le=2**63 - 1, description="`next` of the page before")
+    ] = None,
+) -> Response:
+    """List who changed the connection's policy, when and how, newest first."""
+    return raw_json(await policies.history(connection_id, limit=limit, after=after))
