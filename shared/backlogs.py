@@ -15,7 +15,7 @@ from sqlalchemy import TextClause
 from shared.database import Database
 from shared.errors import AamError, Unavailable
 from shared.observability import metrics
-from shared.periodic import Look
+from shared.periodic import PeriodicTask
 
 _EVERY: Final = timedelta(seconds=15)
 _LONGEST_CHECK_S: Final = 5
@@ -37,9 +37,9 @@ class Gauges:
         self._backlogs = backlogs
 
     @property
-    def looks(self) -> Sequence[Look]:
+    def periodic_tasks(self) -> Sequence[PeriodicTask]:
         """The look that reads them; none where no metrics are kept."""
-        return [Look(self.read, _EVERY)] if metrics.are_kept() else []
+        return [PeriodicTask(self.read, _EVERY)] if metrics.are_kept() else []
 
     async def read(self) -> None:
         """Read them; while the registry is away nothing is told, rather than what was."""
@@ -52,7 +52,7 @@ class Gauges:
             metrics.BACKLOGS[backlog].tell(rows)
 
 
-def watching_airbyte(health: Callable[[], Awaitable[bool]]) -> Sequence[Look]:
+def watching_airbyte(health: Callable[[], Awaitable[bool]]) -> Sequence[PeriodicTask]:
     """The look that asks whether Airbyte is healthy; none where no metrics are kept."""
 
     async def read() -> None:
@@ -63,4 +63,4 @@ def watching_airbyte(health: Callable[[], Awaitable[bool]]) -> Sequence[Look]:
             is_up = False
         metrics.AIRBYTE_UP.tell({"": float(is_up)})
 
-    return [Look(read, _EVERY)] if metrics.are_kept() else []
+    return [PeriodicTask(read, _EVERY)] if metrics.are_kept() else []

@@ -19,7 +19,7 @@ _FINISH_WITHIN_S = 1.5
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class PeriodicTask:
     """What is looked at, and how often; `name` where one replica's look does for all of them."""
 
     take: Callable[[], Awaitable[object]]
@@ -28,7 +28,9 @@ class Look:
 
 
 @asynccontextmanager
-async def repeating(db: Database, *looks: Look) -> AsyncIterator[Callable[[], None]]:
+async def repeating(
+    db: Database, *periodic_tasks: PeriodicTask
+) -> AsyncIterator[Callable[[], None]]:
     """Take each look, wait, and take it again; yields what tells them to stop.
 
     A look handles what it expects. What it does not expect is a bug: logged, and tried again.
@@ -36,7 +38,7 @@ async def repeating(db: Database, *looks: Look) -> AsyncIterator[Callable[[], No
     as every look begins from the rows, nothing is lost with it.
     """
     stop, asking = asyncio.Event(), asyncio.Lock()
-    tasks = {asyncio.create_task(_repeat(db, look, stop, asking)) for look in looks}
+    tasks = {asyncio.create_task(_repeat(db, look, stop, asking)) for look in periodic_tasks}
     try:
         yield stop.set
     finally:
@@ -48,7 +50,9 @@ async def repeating(db: Database, *looks: Look) -> AsyncIterator[Callable[[], No
             await asyncio.wait(late, timeout=1)
 
 
-async def _repeat(db: Database, look: Look, stop: asyncio.Event, asking: asyncio.Lock) -> None:
+async def _repeat(
+    db: Database, look: PeriodicTask, stop: asyncio.Event, asking: asyncio.Lock
+) -> None:
     while not stop.is_set():
         with logs.caused_by(None):
             try:

@@ -38,7 +38,7 @@ from shared.jobs import Jobs
 from shared.observability import logs, tracing
 from shared.operations import Operations
 from shared.peers import Orchestrator, RagEngine
-from shared.periodic import Look
+from shared.periodic import PeriodicTask
 
 _PLANS_AT_ONCE = 4
 _PLANNED_EVERY = timedelta(seconds=5)
@@ -83,15 +83,15 @@ def build(settings: Settings) -> FastAPI:
             periodic.repeating(
                 db,
                 operations.look,
-                *deliveries.looks,
-                Look(planner.look, _PLANNED_EVERY, name="plan"),
-                Look(planner.look_at_all, _ALL_PLANNED_EVERY, name="plan_all"),
-                Look(carrier.look, settings.job_poll_interval),
-                Look(carrier.end_stranded, _EXPIRED_EVERY, name="end_stranded"),
-                Look(Expiring(db).look, _EXPIRED_EVERY, name="expire"),
-                Look(planner.ask_again, _ASKED_EVERY, name="ask_again"),
-                Look(suggesting.learn, _TOLD_EVERY, name="learn"),
-                *Gauges(db, BACKLOGS).looks,
+                *deliveries.periodic_tasks,
+                PeriodicTask(planner.look, _PLANNED_EVERY, name="plan"),
+                PeriodicTask(planner.look_at_all, _ALL_PLANNED_EVERY, name="plan_all"),
+                PeriodicTask(carrier.look, settings.job_poll_interval),
+                PeriodicTask(carrier.end_stranded, _EXPIRED_EVERY, name="end_stranded"),
+                PeriodicTask(Expiring(db).look, _EXPIRED_EVERY, name="expire"),
+                PeriodicTask(planner.ask_again, _ASKED_EVERY, name="ask_again"),
+                PeriodicTask(suggesting.learn, _TOLD_EVERY, name="learn"),
+                *Gauges(db, BACKLOGS).periodic_tasks,
             ) as stop_looking,
             jobs.running(),
             operations.running(),

@@ -11,7 +11,7 @@ from sqlalchemy import select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared.models import Connection, JobHistory, Look
+from shared.models import Connection, JobHistory, PeriodicRun
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +119,13 @@ async def known_jobs(
 
 async def seen_until(session: AsyncSession, look: str) -> datetime | None:
     """How far a look saw the last time; None before the first."""
-    return await session.scalar(select(Look.seen_until).where(Look.name == look))
+    return await session.scalar(select(PeriodicRun.seen_until).where(PeriodicRun.name == look))
 
 
 async def see_until(session: AsyncSession, look: str, until: datetime) -> None:
     """Note how far a look has seen."""
     await session.execute(
-        insert(Look)
+        insert(PeriodicRun)
         .values(name=look, seen_until=until)
-        .on_conflict_do_update(index_elements=[Look.name], set_={"seen_until": until})
+        .on_conflict_do_update(index_elements=[PeriodicRun.name], set_={"seen_until": until})
     )

@@ -58,7 +58,7 @@ from shared.models import ConnectionStatus
 from shared.observability import logs, tracing
 from shared.operations import Operations
 from shared.peers import AuthBroker
-from shared.periodic import Look
+from shared.periodic import PeriodicTask
 from shared.sources import CREDENTIAL_REFERENCE
 
 router = APIRouter(tags=["connections"])
@@ -388,13 +388,13 @@ def build(settings: Settings) -> FastAPI:
             periodic.repeating(
                 db,
                 operations.look,
-                Look(relay.look, settings.event_relay_interval),
-                Look(follower.look, settings.job_poll_interval, name="jobs"),
-                Look(sweep, settings.sweep_interval, name="sweep"),
-                Look(reconcile, settings.reconcile_interval, name="reconcile"),
-                Look(prune_queue, _PRUNED_EVERY, name="prune"),
+                PeriodicTask(relay.look, settings.event_relay_interval),
+                PeriodicTask(follower.look, settings.job_poll_interval, name="jobs"),
+                PeriodicTask(sweep, settings.sweep_interval, name="sweep"),
+                PeriodicTask(reconcile, settings.reconcile_interval, name="reconcile"),
+                PeriodicTask(prune_queue, _PRUNED_EVERY, name="prune"),
                 Retention(db, histories(settings)).look,
-                *Gauges(db, BACKLOGS).looks,
+                *Gauges(db, BACKLOGS).periodic_tasks,
                 *watching_airbyte(airbyte.health),
             ) as stop_looking,
             jobs.running(),

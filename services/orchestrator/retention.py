@@ -17,7 +17,7 @@ from shared import batches, registry
 from shared.config import Settings
 from shared.database import Database
 from shared.observability import logs, metrics
-from shared.periodic import Look
+from shared.periodic import PeriodicTask
 
 log = logs.get(__name__)
 
@@ -76,9 +76,9 @@ class Retention:
         self._is_starting = True
 
     @property
-    def look(self) -> Look:
+    def look(self) -> PeriodicTask:
         """When it runs: not at the process's start, which has more urgent work."""
-        return Look(self._prune_later, _EVERY)
+        return PeriodicTask(self._prune_later, _EVERY)
 
     async def _prune_later(self) -> None:
         if not self._is_starting:

@@ -265,8 +265,8 @@ def build(settings: Settings) -> FastAPI:
         async with (
             periodic.repeating(
                 db,
-                *scheduling.looks,
-                *Gauges(db, BACKLOGS).looks,
+                *scheduling.periodic_tasks,
+                *Gauges(db, BACKLOGS).periodic_tasks,
             ) as stop_looking,
             jobs.running(),
             scheduling.running(),

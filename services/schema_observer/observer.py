@@ -48,7 +48,7 @@ _LONGEST_POSTPONED: Final = timedelta(hours=6)
 _JITTER: Final = 0.1
 
 
-class Look(msgspec.Struct, frozen=True, eq=False):
+class Observed(msgspec.Struct, frozen=True, eq=False):
     """A look whose discovery is over: what the source offers, not judged yet."""
 
     claim: Claim
@@ -73,7 +73,7 @@ class Observing:
         self._discoveries = Discoveries(settings, db, airbyte)
         self._comparing = Comparing(db, jobs)
 
-    async def discover(self, claim: Claim, slot: UUID) -> Look | None:
+    async def discover(self, claim: Claim, slot: UUID) -> Observed | None:
         """Ask a source what it offers now; None where it does not say, which is recorded.
 
         The discovery goes past Airbyte's cache and names no connection, so that Airbyte disables
@@ -98,7 +98,7 @@ class Observing:
             return None
         await self._discoveries.end(begun, discovered, snapshot_id=None)
         try:
-            return Look(claim, await snapshots.offered(discovered), begun.pace)
+            return Observed(claim, await snapshots.offered(discovered), begun.pace)
         except InvalidCatalog as error:
             await self._unreadable(claim, slot, error)
         return None
@@ -133,7 +133,7 @@ class Observing:
             failed=error if isinstance(error, ConnectorFailed) else None,
         )
 
-    async def take(self, looks: Sequence[Look], slot: UUID) -> None:
+    async def take(self, looks: Sequence[Observed], slot: UUID) -> None:
         """Record what the discoveries of one slot mean for the connections.
 
         Of sources that offer the same as before, byte for byte, by one statement for all of them.
@@ -174,13 +174,13 @@ class Observing:
         )
         batches.raise_away(outcomes)
 
-    async def _judge_or_report(self, look: Look, slot: UUID) -> None:
+    async def _judge_or_report(self, look: Observed, slot: UUID) -> None:
         try:
             await self._judge(look, slot)
         except InvalidCatalog as error:
             await self._unreadable(look.claim, slot, error)
 
-    async def _judge(self, look: Look, slot: UUID) -> None:
+    async def _judge(self, look: Observed, slot: UUID) -> None:
         claim, offered = look.claim, look.offered
         await snapshots.expect_distinct(offered)
         doubt = None if claim.is_believed else await self._doubt(claim, offered)

@@ -16,15 +16,14 @@ from uuid import UUID, uuid4
 
 from services.schema_observer import observation_queries
 from services.schema_observer.observation_queries import Claim
-from services.schema_observer.observer import Look as SourceLook
-from services.schema_observer.observer import Observing
+from services.schema_observer.observer import Observed, Observing
 from shared import batches, registry
 from shared.config import Settings
 from shared.database import Database
 from shared.errors import AamError
 from shared.jobs import Jobs
 from shared.observability import logs
-from shared.periodic import Look
+from shared.periodic import PeriodicTask
 
 log = logs.get(__name__)
 
@@ -58,11 +57,11 @@ class Scheduling:
         jobs.on(_ENTRYPOINT, self._fill_slot, at_once=_SLOTS_IN_ALL)
 
     @property
-    def looks(self) -> tuple[Look, Look]:
+    def periodic_tasks(self) -> tuple[PeriodicTask, PeriodicTask]:
         """What one replica does for all: who is to be looked at, and slots for what is due."""
         return (
-            Look(self._enrol, _ENROL_EVERY, name="observe.enrol"),
-            Look(self._nudge, _DUE_EVERY, name="observe"),
+            PeriodicTask(self._enrol, _ENROL_EVERY, name="observe.enrol"),
+            PeriodicTask(self._nudge, _DUE_EVERY, name="observe"),
         )
 
     @asynccontextmanager
@@ -144,7 +143,7 @@ class Scheduling:
         which brings it about is not looked at all the time.
         """
         clock = asyncio.get_running_loop().time
-        slow_at, looks, held = clock() + _QUICK_S, list[SourceLook](), 0
+        slow_at, looks, held = clock() + _QUICK_S, list[Observed](), 0
         left = deque(claims)
 
         def is_easy() -> bool:

@@ -108,7 +108,7 @@ class OperationRow(Base):
     ended_at: Mapped[datetime | None]
 
 
-class Look(Base):
+class PeriodicRun(Base):
     """A look that one replica takes for all of them. Written by whoever takes it."""
 
     __tablename__ = "looks"

@@ -48,7 +48,7 @@ from shared.operations._operation import (
     may_pass,
 )
 from shared.outbox import EventType
-from shared.periodic import Look
+from shared.periodic import PeriodicTask
 
 log = logs.get(__name__)
 
@@ -111,9 +111,9 @@ class Operations:
                     await asyncio.wait(late, timeout=1)
 
     @property
-    def look(self) -> Look:
+    def look(self) -> PeriodicTask:
         """The look for operations that nobody has, whose completer was lost, too."""
-        return Look(self._take_over_lost, _LOST_EVERY)
+        return PeriodicTask(self._take_over_lost, _LOST_EVERY)
 
     def stop(self) -> None:
         """Take no more work: requests that wait are answered, operations handed over."""

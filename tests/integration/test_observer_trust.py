@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from services.schema_observer.observation_queries import Claim
-from services.schema_observer.observer import Look, Observing
+from services.schema_observer.observer import Observed, Observing
 from tests.fakes.airbyte_server import DEFAULT_CATALOG, catalog, stream
 from tests.integration.conftest import Mesh
 from tests.integration.observing import by_hand, counts, observe, planned, told
@@ -357,7 +357,7 @@ async def test_a_source_that_brings_about_a_bug_stops_no_other(
     await observe(mesh, two)
     discover = Observing.discover
 
-    async def with_a_bug(self: Observing, claim: Claim, slot: UUID) -> Look | None:
+    async def with_a_bug(self: Observing, claim: Claim, slot: UUID) -> Observed | None:
         if str(claim.source_id) == one["airbyte_source_id"]:
             raise ZeroDivisionError
         return await discover(self, claim, slot)

@@ -269,7 +269,7 @@ async def test_a_look_goes_on_after_what_it_waited_for_was_cancelled(
     db = Database.at(
         Settings(_env_file=None, supabase_db_url=registry_url).registry_address, application="test"
     )
-    async with periodic.repeating(db, periodic.Look(take, timedelta(seconds=0.01))):
+    async with periodic.repeating(db, periodic.PeriodicTask(take, timedelta(seconds=0.01))):
         async with asyncio.timeout(10):
             await again.wait()
     await db.close()

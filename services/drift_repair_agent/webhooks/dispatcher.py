@@ -28,7 +28,7 @@ from shared.database import Database
 from shared.errors import AamError, Invalid
 from shared.models import DeliveryState, Webhook
 from shared.observability import logs, metrics, tracing
-from shared.periodic import Look
+from shared.periodic import PeriodicTask
 
 log = logs.get(__name__)
 
@@ -80,9 +80,9 @@ class Deliveries:
             ) from None
 
     @property
-    def looks(self) -> Sequence[Look]:
+    def periodic_tasks(self) -> Sequence[PeriodicTask]:
         """What is to be looked at again and again."""
-        return [Look(self.look, _EVERY)] if self._signer.is_able else []
+        return [PeriodicTask(self.look, _EVERY)] if self._signer.is_able else []
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
