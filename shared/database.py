@@ -136,7 +136,7 @@ class Database:
                 ) from _bare(error)
         self._refused = None
 
-    async def insist(
+    async def retry_until_committed(
         self, write: Callable[[AsyncSession], Awaitable[T]], *, within: timedelta = _INSISTENCE
     ) -> T:
         """Record what is already so elsewhere: `write`, repeated while the registry is away.

@@ -27,7 +27,7 @@ from shared.domain.steps import in_slices
 from shared.errors import Invalid, NotFound, StaleCatalog
 from shared.http.validation import unknown
 from shared.models import Connection, ConnectionStatus, Snapshot
-from shared.operations import Answer, Intent, Key, Operations
+from shared.operations import HttpResult, Intent, Key, Operations
 from shared.outbox import EventType
 
 
@@ -89,7 +89,9 @@ class DriftRepairAgent:
         self._operations = operations
         operations.tell("apply", Applying(settings, db, airbyte))
 
-    async def apply_new_catalog(self, order: ApplyOrder, *, key: Key | None, wait: float) -> Answer:
+    async def apply_new_catalog(
+        self, order: ApplyOrder, *, key: Key | None, wait: float
+    ) -> HttpResult:
         """Make a catalog the one that Airbyte syncs, and record it as the next version.
 
         ACTIVE, or FAILED with an Airbyte connection, becomes HEALING in the transaction that
@@ -128,7 +130,7 @@ class DriftRepairAgent:
             afterwards="as_it_is" if row.paused_by is None else "resumed",
         )
 
-        async def take(session: AsyncSession, operation_id: UUID) -> Answer | None:
+        async def take(session: AsyncSession, operation_id: UUID) -> HttpResult | None:
             row = await registry.lock_connection(session, order.connection_id)
             expect_healable(row, order.expected_version)
             version, status = row.catalog_version, row.status
@@ -136,7 +138,7 @@ class DriftRepairAgent:
                 raise StaleCatalog(row.id, expected=heal.base_version, current=version)
             is_active = status is ConnectionStatus.ACTIVE
             if is_active and await registry.head_fingerprint(session, row) == fingerprint:
-                return Answer(200, applied(row.id, version, version, status, changed=False))
+                return HttpResult(200, applied(row.id, version, version, status, changed=False))
             registry.begin_heal(row, operation_id)
             outbox.record(session, EventType.CATALOG_HEALING, row, ref=operation_id)
             return None

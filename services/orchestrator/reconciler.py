@@ -28,7 +28,7 @@ from shared.errors import (
 )
 from shared.models import Connection, ConnectionStatus
 from shared.observability import logs
-from shared.operations import Answer, Intent, Operation, Operations
+from shared.operations import HttpResult, Intent, Operation, Operations
 from shared.outbox import EventType
 
 log = logs.get(__name__)
@@ -143,7 +143,7 @@ class Reconciler:
             await self._reapply(head)
 
     async def _reapply(self, head: Head) -> None:
-        async def take(session: AsyncSession, operation_id: UUID) -> Answer | None:
+        async def take(session: AsyncSession, operation_id: UUID) -> HttpResult | None:
             row = await registry.lock_connection(session, head.connection_id)
             if not _is_still(row, head):
                 raise NotActive(f"Connection {row.id} has moved on.")

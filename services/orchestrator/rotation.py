@@ -37,7 +37,7 @@ from shared.errors import (
     UpstreamUnknown,
 )
 from shared.observability import logs
-from shared.operations import Answer, Intent, Operation, Operations
+from shared.operations import HttpResult, Intent, Operation, Operations
 from shared.outbox import EventType
 from shared.peers import AuthBroker
 
@@ -128,7 +128,7 @@ class Rotator:
         if digests is not None:
             operations.tell("rotate", Rotating(settings, db, airbyte, auth_broker, digests))
 
-    async def rotate(self, reference: str, *, wait: float) -> Answer:
+    async def rotate(self, reference: str, *, wait: float) -> HttpResult:
         """Check the credential as it is in its store now, and give it to every source that uses it.
 
         Raises:
@@ -263,7 +263,7 @@ class Rotator:
         )
         return await self._airbyte.check_source_update(source_id, whole, name=source.name)
 
-    async def _begin(self, use: UseOfCredential, order: Rotate) -> Answer | UUID:
+    async def _begin(self, use: UseOfCredential, order: Rotate) -> HttpResult | UUID:
         """Record the order, unless the source was given something since it was compared."""
 
         async def gate(session: AsyncSession, _operation_id: UUID) -> None:
@@ -362,7 +362,7 @@ def _merged(
     )
 
 
-def _outcome(answer: Answer) -> tuple[Outcome, str | None]:
+def _outcome(answer: HttpResult) -> tuple[Outcome, str | None]:
     """What an operation's answer says of its connections."""
     if answer.status < 300:
         return ("running" if answer.status == 202 else "updated"), None
@@ -375,7 +375,7 @@ def _failed(error: Exception) -> Outcome:
     return "unknown" if isinstance(error, UpstreamUnknown) else "failed"
 
 
-def _answer(rotation: Rotation) -> Answer:
+def _answer(rotation: Rotation) -> HttpResult:
     """All of it as one answer; what is not done, and is not going on, is none that begins with 2.
 
     Raises:
@@ -398,4 +398,4 @@ def _answer(rotation: Rotation) -> Answer:
     if "busy" in told:
         detail = f"Not every connection with credential {reference} was free: ask again."
         raise Conflict(detail, code="rotation_incomplete", **members)
-    return Answer(202 if "running" in told else 200, msgspec.json.encode(rotation).decode())
+    return HttpResult(202 if "running" in told else 200, msgspec.json.encode(rotation).decode())

@@ -35,7 +35,7 @@ from shared.errors import (
     UpstreamUnreachable,
 )
 from shared.models import Connection, ConnectionStatus, JobStarter
-from shared.operations import Answer, Intent, Key, Operations
+from shared.operations import HttpResult, Intent, Key, Operations
 from shared.peers import AuthBroker
 from shared.sources import SourceType
 
@@ -85,7 +85,7 @@ class Orchestrator:
         operations.tell("archive", Archiving(settings, db, airbyte))
         operations.tell("reapply", Reapplying(settings, db, airbyte))
 
-    async def onboard(self, order: Onboard, *, key: Key | None, wait: float) -> Answer:
+    async def onboard(self, order: Onboard, *, key: Key | None, wait: float) -> HttpResult:
         """Wire a source to a destination in Airbyte and record it as catalog version 1.
 
         What can be found out without leaving anything is found out first.
@@ -239,7 +239,7 @@ class Orchestrator:
             snapshot = await registry.find_snapshot(session, snapshot_id)
             return catalogs.join(await registry.snapshot_streams(session, snapshot))
 
-    async def sync(self, connection_id: UUID, *, key: Key | None, wait: float) -> Answer:
+    async def sync(self, connection_id: UUID, *, key: Key | None, wait: float) -> HttpResult:
         """Have Airbyte move the data now, by one job, which is followed to its end.
 
         Raises:
@@ -319,7 +319,7 @@ class Orchestrator:
             found = await registry.read_version(session, connection_id, version)
         return await in_slices(catalogs.parse.steps(found.sync_catalog.encode()))
 
-    async def archive(self, connection_id: UUID, *, wait: float) -> Answer:
+    async def archive(self, connection_id: UUID, *, wait: float) -> HttpResult:
         """Remove a connection from Airbyte, and its source where nothing else uses it.
 
         The registry keeps its history; its name is free again. Archiving twice changes nothing. Of
@@ -337,10 +337,10 @@ class Orchestrator:
             row.airbyte_workspace_id,
         )
 
-        async def gate(session: AsyncSession, _operation_id: UUID) -> Answer | None:
+        async def gate(session: AsyncSession, _operation_id: UUID) -> HttpResult | None:
             row = await registry.lock_connection(session, connection_id, even_archived=True)
             if row.archived_at is not None:
-                return Answer(204, "")
+                return HttpResult(204, "")
             return None
 
         begun = await self._operations.begin(Intent("archive", connection_id, made), gate)

@@ -19,7 +19,7 @@ from shared.http.paging import After, Limit, Page
 from shared.http.problems import PROBLEM_JSON, problems
 from shared.http.responses import raw_json
 from shared.models import OperationStatus
-from shared.operations import Answer, Key, Operations
+from shared.operations import HttpResult, Key, Operations
 
 _ID = "3f8e2d1c-4b5a-4968-8776-a5b4c3d2e1f0"
 _KEY = re.compile(r"[A-Za-z0-9_-]{16,128}")
@@ -183,7 +183,7 @@ GivenKey = Annotated[Key | None, Depends(_key)]
 Wait = Annotated[float, Depends(_wait)]
 
 
-def answered(answer: Answer) -> Response:
+def answered(answer: HttpResult) -> Response:
     """The response of an operation's answer."""
     response = raw_json(answer.body, status_code=answer.status)
     if answer.status >= 400:

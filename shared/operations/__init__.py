@@ -5,7 +5,7 @@ by an owner whose lease is renewed with each; when the lease ends, another proce
 goes on. Every write is fenced by the owner, so that one who comes back late writes nothing.
 """
 
-from shared.operations._operation import Answer, Intent, Key, Operation, Story, marker
+from shared.operations._operation import HttpResult, Intent, Key, Operation, Saga, marker
 from shared.operations._runner import Operations
 
-__all__ = ["Answer", "Intent", "Key", "Operation", "Operations", "Story", "marker"]
+__all__ = ["HttpResult", "Intent", "Key", "Operation", "Operations", "Saga", "marker"]

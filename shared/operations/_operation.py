@@ -41,7 +41,7 @@ Result = Any
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpResult:
     """What a request is answered: a status, and JSON text."""
 
     status: int
@@ -114,7 +114,7 @@ class Operation:
         self.failure: dict[str, Any] | None = (
             msgspec.json.decode(row["failure"]) if row["failure"] else None
         )
-        self.answer: Answer | None = None
+        self.answer: HttpResult | None = None
         """What `finish` wrote; it is true once its transaction is committed."""
         self._unwritten: bytes | None = None
         self._host = host
@@ -166,7 +166,7 @@ class Operation:
         if step in self.results:
             return self.results[step]
         repeated = self._unsettled == step
-        await self.be_quiet()
+        await self.wait_out_in_flight()
         await self._begin(step, within)
         until = self._clock() + within
         self._at(step, "before")
@@ -252,7 +252,7 @@ class Operation:
         )
         if found.one_or_none() is None:
             raise Superseded
-        self.answer = Answer(status, str(body or ""))
+        self.answer = HttpResult(status, str(body or ""))
         self._at("finish", "before")
 
     async def fail(self, error: AamError) -> None:
@@ -291,7 +291,7 @@ class Operation:
         """Give it back, so that another process goes on at once, or when it is quiet."""
         await self._write(sql.HAND_OVER, lease=self._until_quiet())
 
-    async def be_quiet(self) -> None:
+    async def wait_out_in_flight(self) -> None:
         """Wait until nothing that was sent, and whose outcome nobody saw, can take effect."""
         left = self._until_quiet().total_seconds()
         if left > 0:
@@ -338,7 +338,7 @@ class Operation:
         failpoints.at(f"{self.kind}.{step}.{side}")
 
 
-class Story(Protocol):
+class Saga(Protocol):
     """What an operation of one kind does. Each method may be run again from its start."""
 
     async def run(self, operation: Operation) -> None:

@@ -37,13 +37,13 @@ from shared.operations import _sql as sql
 from shared.operations._operation import (
     FIRST_LEASE,
     MARGIN,
-    Answer,
     HandedOver,
     Host,
+    HttpResult,
     Intent,
     Key,
     Operation,
-    Story,
+    Saga,
     Superseded,
     may_pass,
 )
@@ -79,16 +79,16 @@ class Operations:
         self._deadline = settings.operation_deadline
         self._jobs = jobs
         self._entrypoint = f"resume.{service}"
-        self._stories: dict[str, Story] = {}
-        self._tasks: dict[UUID, asyncio.Task[Answer | None]] = {}
+        self._sagas: dict[str, Saga] = {}
+        self._tasks: dict[UUID, asyncio.Task[HttpResult | None]] = {}
         self._stopping = asyncio.Event()
         self._stop_by = 0.0
         self._host = Host(db, settings.quiet_time, self._stopping)
         jobs.on(self._entrypoint, self._complete, at_once=10)
 
-    def tell(self, kind: str, story: Story) -> None:
+    def tell(self, kind: str, saga: Saga) -> None:
         """Say what operations of a kind do."""
-        self._stories[kind] = story
+        self._sagas[kind] = saga
 
     @property
     def is_stopping(self) -> bool:
@@ -123,7 +123,7 @@ class Operations:
 
     # Beginning
 
-    async def replayed(self, key: Key | None) -> Answer | None:
+    async def replayed(self, key: Key | None) -> HttpResult | None:
         """What was answered to this key before; None where it is new.
 
         Raises:
@@ -137,8 +137,8 @@ class Operations:
             return await self._known(session, key)
 
     async def begin(
-        self, intent: Intent, write: Callable[[AsyncSession, UUID], Awaitable[Answer | None]]
-    ) -> Answer | UUID:
+        self, intent: Intent, write: Callable[[AsyncSession, UUID], Awaitable[HttpResult | None]]
+    ) -> HttpResult | UUID:
         """Record what is to be done, together with `write`, and start doing it; its id.
 
         Where `write` returns an answer, that is all there is to do: with a key the operation is
@@ -163,7 +163,7 @@ class Operations:
             "asked_by": scopes.asked_by(),
         }
 
-        async def record(session: AsyncSession) -> Answer | None:
+        async def record(session: AsyncSession) -> HttpResult | None:
             values = {
                 **row,
                 "owner": owner,
@@ -195,7 +195,7 @@ class Operations:
                 answer = await record(session)
         except UpstreamUnknown:
             try:
-                answer = await self._db.insist(record)
+                answer = await self._db.retry_until_committed(record)
             except (Unavailable, UpstreamUnknown):
                 raise UpstreamUnknown(
                     "Nobody knows whether the registry recorded the operation.",
@@ -224,8 +224,8 @@ class Operations:
         return intent.id
 
     async def at_once(
-        self, intent: Intent, write: Callable[[AsyncSession], Awaitable[Answer]]
-    ) -> Answer:
+        self, intent: Intent, write: Callable[[AsyncSession], Awaitable[HttpResult]]
+    ) -> HttpResult:
         """Record what is done in one transaction, with its answer where the intent has a key.
 
         Such an operation is over when it is recorded: it may be while another one is open.
@@ -260,7 +260,7 @@ class Operations:
 
     async def _taken(
         self, session: AsyncSession, intent: Intent, owner: UUID
-    ) -> Answer | UUID | None:
+    ) -> HttpResult | UUID | None:
         """Why the row could not be inserted: its own id where it is there already.
 
         None where what was in the way has ended meanwhile.
@@ -278,7 +278,7 @@ class Operations:
             return None
         raise busy_with(open_one.kind, intent.connection_id, operation_id=open_one.id)
 
-    async def _known(self, session: AsyncSession, key: Key) -> Answer | None:
+    async def _known(self, session: AsyncSession, key: Key) -> HttpResult | None:
         found = (
             await session.execute(
                 sql.BY_KEY, {"caller": key.caller, "route": key.route, "key": key.key}
@@ -296,11 +296,11 @@ class Operations:
                 f"Operation {found.id}, begun with this key, has not ended.",
                 operation_id=found.id,
             )
-        return Answer(found.answer_status, found.answer, is_replay=True)
+        return HttpResult(found.answer_status, found.answer, is_replay=True)
 
-    async def outcome(self, begun: Answer | UUID, *, wait: float) -> Answer:
+    async def outcome(self, begun: HttpResult | UUID, *, wait: float) -> HttpResult:
         """The answer of an operation, or after `wait` seconds 202 with its id; it goes on."""
-        if isinstance(begun, Answer):
+        if isinstance(begun, HttpResult):
             return begun
         clock = asyncio.get_running_loop().time
         until = clock() + wait
@@ -316,11 +316,11 @@ class Operations:
             try:
                 view = await self._row(begun)
                 if view["answer_status"] is not None:
-                    return Answer(view["answer_status"], view["answer"])
+                    return HttpResult(view["answer_status"], view["answer"])
             except (Unavailable, NotFound):
                 pass
             if clock() >= until or self.is_stopping:
-                return Answer(202, _accepted(begun))
+                return HttpResult(202, _accepted(begun))
             await self._host.sleep(0.25)
 
     async def _row(self, operation_id: UUID) -> Mapping[Any, Any]:
@@ -337,7 +337,7 @@ class Operations:
         self._tasks[operation.id] = task
         task.add_done_callback(lambda _: self._tasks.pop(operation.id, None))
 
-    async def _drive(self, operation: Operation) -> Answer | None:
+    async def _drive(self, operation: Operation) -> HttpResult | None:
         """Run an operation to its end and return its answer; None where another has it now."""
         operation_id, request_id = str(operation.id), operation.request_id
         with (
@@ -360,15 +360,15 @@ class Operations:
         return None
 
     async def _run(self, operation: Operation) -> None:
-        story = self._stories[operation.kind]
+        saga = self._sagas[operation.kind]
         pause_s = _FIRST_PAUSE_S
         while True:
             try:
                 _expect_runnable(operation)
                 if operation.failure is None:
-                    await story.run(operation)
+                    await saga.run(operation)
                 else:
-                    await story.undo(operation)
+                    await saga.undo(operation)
             except AamError as error:
                 failure = error
             except (Superseded, HandedOver):
@@ -381,7 +381,7 @@ class Operations:
             else:
                 break
             try:
-                if await self._has_ended(operation, story, failure, pause_s):
+                if await self._has_ended(operation, saga, failure, pause_s):
                     break
             except (Unavailable, UpstreamUnknown) as away:
                 # The registry is away: the operation stays in memory, and is tried again.
@@ -398,7 +398,7 @@ class Operations:
         log.info("operation_ended", kind=operation.kind, failed=failed)
 
     async def _has_ended(
-        self, operation: Operation, story: Story, failure: AamError, pause_s: float
+        self, operation: Operation, saga: Saga, failure: AamError, pause_s: float
     ) -> bool:
         """Decide on a failure: undo, try again after a pause, or give up, which ends it."""
         if operation.failure is None and not may_pass(failure):
@@ -414,10 +414,10 @@ class Operations:
                 )
             )
         else:
-            return await self._abandoned(operation, story, pause_s)
+            return await self._abandoned(operation, saga, pause_s)
         return False
 
-    async def _abandoned(self, operation: Operation, story: Story, pause_s: float) -> bool:
+    async def _abandoned(self, operation: Operation, saga: Saga, pause_s: float) -> bool:
         """Whether it was abandoned, or after so many tries in vain ended without its story."""
         tries = operation.results.get(_ABANDONED, 0) + 1
         begun = operation.results.get(_BEGUN, 0)
@@ -429,7 +429,7 @@ class Operations:
                 await self._give_up(operation, tries)
             else:
                 operation.results[_BEGUN] = begun + 1
-                await story.abandon(operation)
+                await saga.abandon(operation)
         except (Unavailable, UpstreamUnknown):
             operation.results[_ABANDONED] = tries - 1  # the registry is away: that was no try
             raise
@@ -490,7 +490,7 @@ class Operations:
             lost = (
                 await session.scalars(
                     sql.LOST,
-                    {"kinds": list(self._stories), "limit": _AT_ONCE, "since": _LOST_SINCE},
+                    {"kinds": list(self._sagas), "limit": _AT_ONCE, "since": _LOST_SINCE},
                 )
             ).all()
         await batches.each(

@@ -55,7 +55,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def replica(registry_url: str, story: Broken) -> AsyncIterator[tuple[Database, Operations]]:
+async def replica(registry_url: str, saga: Broken) -> AsyncIterator[tuple[Database, Operations]]:
     """One process's operations, with this story."""
     settings = Settings(
         _env_file=None, supabase_db_url=registry_url, quiet_time="0.01", operation_deadline="2000"
@@ -63,7 +63,7 @@ async def replica(registry_url: str, story: Broken) -> AsyncIterator[tuple[Datab
     db = Database.at(settings.registry_address, application="test")
     jobs = Jobs(settings.registry_address, application="test")
     operations = Operations(settings, db, jobs, service="test")
-    operations.tell("broken", story)
+    operations.tell("broken", saga)
     async with (
         operations.running(),
         periodic.repeating(db, operations.look),
@@ -109,14 +109,14 @@ async def test_one_that_cannot_be_abandoned_ends_failed(
     registry_url: str, sql: Sql, error: BaseException, heals: bool
 ) -> None:
     """After so many tries, with a code, and its connection is FAILED rather than held for ever."""
-    story = Broken(error)
-    async with replica(registry_url, story) as (_, operations):
+    saga = Broken(error)
+    async with replica(registry_url, saga) as (_, operations):
         connection_id = await begin(operations, heals=heals)
         row = await ended(sql)
 
     assert (row["status"], row["answer_status"]) == ("failed", 504)
     assert msgspec.json.decode(row["failure"])["code"] == "abandon_failed"
-    assert story.abandoned == 5
+    assert saga.abandoned == 5
     connection = await sql.fetchrow("SELECT * FROM connections WHERE id = $1", connection_id)
     assert connection is not None
     told = [connection[name] for name in ("status", "failure_code", "heal_id")]
@@ -144,19 +144,19 @@ async def test_one_that_ends_every_process_is_not_run_after_its_deadline(
                 await operation.finish(session)
 
     over = asyncio.Event()
-    story = Deadly(KeyError())
-    async with replica(registry_url, story) as (db, operations):
+    saga = Deadly(KeyError())
+    async with replica(registry_url, saga) as (db, operations):
         await begin(operations)
         async with asyncio.timeout(60):
-            while not story.runs:  # noqa: ASYNC110 (another task's doing)
+            while not saga.runs:  # noqa: ASYNC110 (another task's doing)
                 await asyncio.sleep(0.01)
         await sql.execute("UPDATE operations SET attempts = 200")
         await sql.execute(LEASE_OVER)
         row = await ended(sql)
         over.set()
-        assert story.first is not None
-        await asyncio.wait({story.first})
-    assert (row["status"], story.runs) == ("failed", 1)
+        assert saga.first is not None
+        await asyncio.wait({saga.first})
+    assert (row["status"], saga.runs) == ("failed", 1)
     assert msgspec.json.decode(row["failure"])["code"] == "broken_deadline"
 
 
@@ -171,11 +171,11 @@ async def test_a_registry_that_is_away_is_no_try(registry_url: str, sql: Sql) ->
             async with db.transaction() as session:
                 await operation.finish(session)
 
-    story = Patient(KeyError())
-    async with replica(registry_url, story) as (db, operations):
+    saga = Patient(KeyError())
+    async with replica(registry_url, saga) as (db, operations):
         await begin(operations)
         row = await ended(sql)
-    assert (row["status"], story.abandoned) == ("failed", 9)
+    assert (row["status"], saga.abandoned) == ("failed", 9)
     assert msgspec.json.decode(row["failure"])["code"] != "abandon_failed"
 
 
@@ -198,11 +198,11 @@ async def test_a_registry_that_is_away_before_a_try_is_no_try(
         await note(self, reason)
 
     monkeypatch.setattr(Operation, "note", away_at_first)
-    story = Patient(KeyError())
-    async with replica(registry_url, story) as (db, operations):
+    saga = Patient(KeyError())
+    async with replica(registry_url, saga) as (db, operations):
         await begin(operations)
         row = await ended(sql)
-    assert (row["status"], story.abandoned) == ("failed", 1)
+    assert (row["status"], saga.abandoned) == ("failed", 1)
     assert msgspec.json.decode(row["failure"])["code"] != "abandon_failed"
 
 
@@ -214,12 +214,12 @@ async def test_one_that_never_can_be_abandoned_now_ends(
 ) -> None:
     """The registry answers, and only this one cannot be abandoned: it ends, too, if later."""
     monkeypatch.setattr(_runner, "_MOST_BEGUN", 20)
-    story = Broken(error)
-    async with replica(registry_url, story) as (_, operations):
+    saga = Broken(error)
+    async with replica(registry_url, saga) as (_, operations):
         await begin(operations)
         row = await ended(sql)
     assert msgspec.json.decode(row["failure"])["code"] == "abandon_failed"
-    assert story.abandoned == 20
+    assert saga.abandoned == 20
 
 
 async def test_one_that_cannot_be_taken_stops_no_other(registry_url: str, sql: Sql) -> None:
@@ -230,8 +230,8 @@ async def test_one_that_cannot_be_taken_stops_no_other(registry_url: str, sql: S
             async with db.transaction() as session:
                 await operation.finish(session)
 
-    story = Short(KeyError())
-    async with replica(registry_url, story) as (db, _):
+    saga = Short(KeyError())
+    async with replica(registry_url, saga) as (db, _):
         for name in ("a", "b"):
             connection = factories.connection()
             async with db.transaction() as session:

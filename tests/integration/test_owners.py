@@ -66,8 +66,8 @@ class Replica:
         self.db = Database.at(settings.registry_address, application="test")
         self.jobs = Jobs(settings.registry_address, application="test")
         self.operations = Operations(settings, self.db, self.jobs, service="test")
-        self.story = Waiting(self.db)
-        self.operations.tell("waiting", self.story)
+        self.saga = Waiting(self.db)
+        self.operations.tell("waiting", self.saga)
 
     async def begin(self) -> tuple[UUID, UUID]:
         """Ids of an operation and of the connection it is about."""
@@ -134,14 +134,14 @@ async def test_whoever_comes_back_late_writes_nothing(settings: Settings, sql: S
     """Its lease ended and another finished: its own end is none, its answer is the other's."""
     async with replica(settings, works=False) as late, replica(settings, works=False) as other:
         operation_id, _ = await late.begin()
-        await late.story.began.wait()
+        await late.saga.began.wait()
         await sql.execute(LEASE_OVER)
-        other.story.go.set()
+        other.saga.go.set()
         await other.operations.look.take()
         await until(lambda: sql.fetchval("SELECT status = 'done' FROM operations"))
         ended_at = await sql.fetchval("SELECT ended_at FROM operations")
 
-        late.story.go.set()
+        late.saga.go.set()
         answer = await late.operations.outcome(operation_id, wait=5)
 
         assert (answer.status, answer.body) == (200, '"done"')
@@ -152,9 +152,9 @@ async def test_whoever_comes_back_late_writes_nothing(settings: Settings, sql: S
 async def test_somebody_comes_at_the_leases_end(settings: Settings, sql: Sql) -> None:
     """An owner that is gone is replaced within two seconds of its lease's end."""
     async with replica(settings, works=False) as gone, replica(settings) as other:
-        other.story.go.set()
+        other.saga.go.set()
         operation_id, _ = await gone.begin()
-        await gone.story.began.wait()
+        await gone.saga.began.wait()
         await sql.execute(
             "UPDATE operations SET quiet_at = now(), lease_until = now() + interval '2 s'"
         )
@@ -163,19 +163,19 @@ async def test_somebody_comes_at_the_leases_end(settings: Settings, sql: Sql) ->
         row = await sql.fetchrow("SELECT id, ended_at, attempts FROM operations")
         assert (row["id"], row["attempts"]) == (operation_id, 2)
         assert row["ended_at"] - lease_until < timedelta(seconds=2)
-        gone.story.go.set()
+        gone.saga.go.set()
 
 
 async def test_a_completer_is_enough(settings: Settings, sql: Sql) -> None:
     """Without the look, the job that was enqueued with the operation finds it by itself."""
     async with replica(settings, works=False) as gone, replica(settings, works=False) as other:
-        other.story.go.set()
+        other.saga.go.set()
         await gone.begin()
-        await gone.story.began.wait()
+        await gone.saga.began.wait()
         await sql.execute(LEASE_OVER)
         async with other.jobs.running():
             await until(lambda: sql.fetchval("SELECT status = 'done' FROM operations"), within=12)
-        gone.story.go.set()
+        gone.saga.go.set()
 
 
 async def test_an_unknown_step_is_quiet_before_it_is_made_again(
@@ -183,22 +183,22 @@ async def test_an_unknown_step_is_quiet_before_it_is_made_again(
 ) -> None:
     """What nobody saw the outcome of may still land: it is waited out."""
     async with replica(settings, works=False) as one:
-        one.story.failing = [UpstreamUnknown("lost")]
-        one.story.go.set()
+        one.saga.failing = [UpstreamUnknown("lost")]
+        one.saga.go.set()
         clock = asyncio.get_running_loop().time
         began = clock()
         operation_id, _ = await one.begin()
         answer = await one.operations.outcome(operation_id, wait=5)
         assert answer.status == 200
-        assert one.story.made == 2
+        assert one.saga.made == 2
         assert clock() - began >= 0.2
 
 
 async def test_a_refusal_ends_it(settings: Settings, sql: Sql) -> None:
     """The problem is the answer, kept word for word."""
     async with replica(settings, works=False) as one:
-        one.story.failing = [UpstreamRefused("no")]
-        one.story.go.set()
+        one.saga.failing = [UpstreamRefused("no")]
+        one.saga.go.set()
         operation_id, _ = await one.begin()
         answer = await one.operations.outcome(operation_id, wait=5)
         row = await sql.fetchrow("SELECT status, answer_status, answer FROM operations")
@@ -218,22 +218,22 @@ async def test_one_at_a_time_per_connection(settings: Settings, sql: Sql) -> Non
         with pytest.raises(SyncRunning):
             await one.operations.begin(Intent("waiting", connection_id, {}), nothing)
         assert await sql.fetchval("SELECT count(*) FROM operations") == 1
-        one.story.go.set()
+        one.saga.go.set()
 
 
 async def test_stopping_hands_over(settings: Settings, sql: Sql) -> None:
     """What waits is given back at once; another goes on with it."""
     async with replica(settings, works=False) as stopping:
-        stopping.story.failing = [UpstreamUnknown("lost")] * 50
-        stopping.story.go.set()
+        stopping.saga.failing = [UpstreamUnknown("lost")] * 50
+        stopping.saga.go.set()
         operation_id, _ = await stopping.begin()
-        await stopping.story.began.wait()
+        await stopping.saga.began.wait()
         stopping.operations.stop()
         answer = await stopping.operations.outcome(operation_id, wait=5)
         assert answer.status == 202
     assert await sql.fetchval("SELECT owner FROM operations") is None
     async with replica(settings, works=False) as other:
-        other.story.go.set()
+        other.saga.go.set()
         await sql.execute(LEASE_OVER)
         await other.operations.look.take()
         await until(lambda: sql.fetchval("SELECT status = 'done' FROM operations"))
@@ -257,7 +257,7 @@ async def test_many_open_ones_do_not_slow_a_claim(settings: Settings, sql: Sql) 
     await sql.execute("ANALYZE operations")
     size = await sql.fetchval("SELECT pg_relation_size('operations') / 8192")
     async with replica(settings, works=False) as one:
-        one.story.go.set()
+        one.saga.go.set()
         lost, _ = await one.begin()
         await until(
             lambda: sql.fetchval("SELECT status = 'done' FROM operations WHERE id = $1", lost)

@@ -41,18 +41,18 @@ def test_fields_are_taken_one_by_one() -> None:
 def test_fields_inside_fields_are_taken_one_by_one() -> None:
     """Through objects and arrays; a union stays as it was until all of it is applied."""
 
-    def story(**inner: Any) -> Json:
+    def saga(**inner: Any) -> Json:
         items = {"type": "array", "items": {"type": "object", "properties": inner}}
         return stream(fields=FIELDS | {"story": {"type": "object", "properties": {"all": items}}})
 
-    before, after = story(a=TEXT, b=TEXT), story(b=MOMENT, c=TEXT)
+    before, after = saga(a=TEXT, b=TEXT), saga(b=MOMENT, c=TEXT)
     [gone, retyped, new] = decided([before], [after])
     assert (gone.change.path, new.change.path) == (
         ("story", "all", "[]", "a"),
         ("story", "all", "[]", "c"),
     )
     [pair] = orjson.loads(heal([before], [after], [retyped, new]).catalog)["streams"]
-    assert pair == story(a=TEXT, b=MOMENT, c=TEXT)
+    assert pair == saga(a=TEXT, b=MOMENT, c=TEXT)
 
     def union(*names: str) -> Json:
         parts = [{"type": "object", "properties": {name: TEXT}} for name in names]
@@ -410,11 +410,11 @@ def test_a_decision_on_another_change_is_refused() -> None:
     assert refused([stream()], [retyped], gone) == ["decision_outdated"]
     assert refused([stream()], [seen], decision, decision) == ["decided_twice"]
 
-    def story(**inner: Any) -> Json:
+    def saga(**inner: Any) -> Json:
         return stream(fields=FIELDS | {"story": {"type": "object", "properties": inner}})
 
-    [gone] = decided([story(a=TEXT)], [stream()])
-    assert refused([story(a=TEXT)], [story(b=TEXT)], gone) == ["decision_outdated"]
+    [gone] = decided([saga(a=TEXT)], [stream()])
+    assert refused([saga(a=TEXT)], [saga(b=TEXT)], gone) == ["decision_outdated"]
 
 
 def test_a_rename_needs_something_to_have_become() -> None:

@@ -30,7 +30,7 @@ from shared.domain.catalog import Catalog, Exclusions, InvalidCatalog
 from shared.domain.steps import in_slices
 from shared.errors import Conflict, Invalid, Unavailable, UpstreamUnknown
 from shared.models import Connection, Repair, RepairState
-from shared.operations import Answer, Intent, Key, Operations
+from shared.operations import HttpResult, Intent, Key, Operations
 from shared.outbox import EventType
 
 
@@ -56,7 +56,7 @@ class Repairs:
 
     async def approve(
         self, repair_id: UUID, order: Approve, *, key: Key | None, wait: float
-    ) -> Answer:
+    ) -> HttpResult:
         """Approve a repair, or some of its changes: those are split off, the rest stays open.
 
         Raises:
@@ -85,14 +85,14 @@ class Repairs:
         joined = decided if waiting is None else _joined(decided, waiting)
         await _expect_possible(now, joined, in_effect.exclusions)
 
-        async def write(session: AsyncSession) -> Answer:
+        async def write(session: AsyncSession) -> HttpResult:
             row, held = await self._lock(session, repair, now)
             await self._supersede_waiting(session, row, held, waiting)
             one = await _split(session, held, joined, order, RepairState.APPROVED, at)
             one.snapshot_id = None if now.snapshot is None else now.snapshot.id
             one.base_version = row.catalog_version
             one.is_learned = not changes_of.teaches(decided)
-            return Answer(202, str(one.id))
+            return HttpResult(202, str(one.id))
 
         answer = await self._operations.at_once(
             Intent("approve", repair.connection_id, {"repair_id": repair_id}, key=key), write
@@ -100,7 +100,7 @@ class Repairs:
         failpoints.at("repair.decided")
         return await self._carried_out(answer, wait=wait)
 
-    async def reject(self, repair_id: UUID, order: Decide, *, key: Key | None) -> Answer:
+    async def reject(self, repair_id: UUID, order: Decide, *, key: Key | None) -> HttpResult:
         """Reject a repair, or some of its changes: nothing is done about them.
 
         Raises:
@@ -118,7 +118,7 @@ class Repairs:
         )
         decided = [item.decided(made) for item in chosen(changes_of.read(repair.changes), order)]
 
-        async def write(session: AsyncSession) -> Answer:
+        async def write(session: AsyncSession) -> HttpResult:
             row = await registry.lock_connection(session, repair.connection_id, even_archived=True)
             held = await queries.find_repair(session, repair.id, lock=True)
             _expect_proposed(held)
@@ -126,7 +126,7 @@ class Repairs:
             one = await _split(session, held, decided, order, RepairState.REJECTED, at)
             one.is_learned = not changes_of.teaches(decided)
             await transitions.told(session, row, one, EventType.REPAIR_REJECTED)
-            return Answer(200, str(one.id))
+            return HttpResult(200, str(one.id))
 
         answer = await self._operations.at_once(
             Intent("reject", repair.connection_id, {"repair_id": repair_id}, key=key), write
@@ -135,7 +135,7 @@ class Repairs:
 
     async def roll_back(
         self, connection_id: UUID, order: RollBack, *, key: Key | None, wait: float
-    ) -> Answer:
+    ) -> HttpResult:
         """Put an older version in force again, as a new one.
 
         Raises:
@@ -158,13 +158,13 @@ class Repairs:
         preflight.expect_healable(now.row, None)
         if target.fingerprint == now.head.fingerprint:
             unchanged = {"connection_id": connection_id, "changed": False}
-            return Answer(200, msgspec.json.encode(unchanged).decode())
+            return HttpResult(200, msgspec.json.encode(unchanged).decode())
         await preflight.expect_selectable(wanted, exclusions, bodies=now.offered.values())
         await _expect_fits(wanted, now, version=order.version)
         undone = await _undone(wanted, now.configured)
         decision = _decision("rolled_back", undone, order, at)
 
-        async def write(session: AsyncSession) -> Answer:
+        async def write(session: AsyncSession) -> HttpResult:
             row = await registry.lock_connection(session, connection_id)
             preflight.expect_healable(row, now.row.catalog_version)
             _expect_none_under_way(await queries.repair_under_way(session, connection_id))
@@ -189,14 +189,14 @@ class Repairs:
                     session, row.id, now.snapshot.id, base_version=row.catalog_version + 1
                 )
             session.add(repair)
-            return Answer(202, str(repair.id))
+            return HttpResult(202, str(repair.id))
 
         answer = await self._operations.at_once(
             Intent("rollback", connection_id, {"version": order.version}, key=key), write
         )
         return await self._carried_out(answer, wait=wait)
 
-    async def _carried_out(self, decided: Answer, *, wait: float) -> Answer:
+    async def _carried_out(self, decided: HttpResult, *, wait: float) -> HttpResult:
         """Begin what was decided now; what cannot be begun now is begun later.
 
         Raises:
@@ -216,12 +216,12 @@ class Repairs:
                 repair_id=repair_id,
             ) from None
 
-    async def _answer(self, repair_id: UUID, *, is_replay: bool = False) -> Answer:
+    async def _answer(self, repair_id: UUID, *, is_replay: bool = False) -> HttpResult:
         """The repair as it is now: 200 once it has ended, 202 while it goes on."""
         async with self._db.read() as session:
             repair = await queries.find_repair(session, repair_id)
             text = await queries.repair_json(session, repair_id)
-        return Answer(202 if repair.ended_at is None else 200, text, is_replay=is_replay)
+        return HttpResult(202 if repair.ended_at is None else 200, text, is_replay=is_replay)
 
     async def _current(
         self, repair: Repair, items: Sequence[Item], order: Approve, *, waiting: Repair | None

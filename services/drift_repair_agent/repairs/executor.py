@@ -31,7 +31,7 @@ from shared.domain.steps import in_slices
 from shared.errors import AamError, Invalid, NotActive, NotFound
 from shared.models import Connection, Repair, RepairState, VersionOrigin
 from shared.observability import logs
-from shared.operations import Answer, Intent, Operations
+from shared.operations import HttpResult, Intent, Operations
 from shared.outbox import EventType
 
 log = logs.get(__name__)
@@ -181,11 +181,11 @@ class Carrier:
     async def _begun(self, repair: Repair, order: Heal, wanted: Catalog) -> UUID | None:
         expected = repair.state
 
-        async def take(session: AsyncSession, operation_id: UUID) -> Answer | None:
+        async def take(session: AsyncSession, operation_id: UUID) -> HttpResult | None:
             row = await registry.lock_connection(session, repair.connection_id)
             held = await queries.find_repair(session, repair.id, lock=True)
             if held.state != expected:
-                return Answer(409, "")
+                return HttpResult(409, "")
             expect_healable(row, order.base_version)
             transitions.begin(held, operation_id)
             registry.begin_heal(row, operation_id)

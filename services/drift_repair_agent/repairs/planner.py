@@ -39,7 +39,7 @@ from shared.domain.drift import Change, Verdict
 from shared.errors import Conflict, NotActive
 from shared.models import Connection, ConnectionStatus, Drift, Repair, RepairState, Snapshot
 from shared.observability import logs
-from shared.operations import Answer, Intent, Operations
+from shared.operations import HttpResult, Intent, Operations
 
 log = logs.get(__name__)
 
@@ -280,10 +280,10 @@ class Planner:
 
         rest_id = uuid4()
 
-        async def take(session: AsyncSession, _operation_id: UUID) -> Answer | None:
+        async def take(session: AsyncSession, _operation_id: UUID) -> HttpResult | None:
             nonlocal safe_id
             is_written, safe_id = await self._write(session, basis, planned, rest_id=rest_id)
-            return None if is_written else Answer(409, "")
+            return None if is_written else HttpResult(409, "")
 
         pause = Pause(
             held.airbyte_connection_id,

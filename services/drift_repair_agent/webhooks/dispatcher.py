@@ -168,7 +168,7 @@ class Deliveries:
             if is_gone:
                 await queries.delete_webhook(session, due.webhook_id, code="gone")
 
-        await self._db.insist(record, within=_RECORD_WITHIN)
+        await self._db.retry_until_committed(record, within=_RECORD_WITHIN)
         metrics.DELIVERIES.add(outcome=outcome.code or "delivered")
         log.info(
             "webhook_tried",

@@ -179,7 +179,7 @@ class Tested(BaseModel):
     ms: float
 
 
-Story = Annotated[Receivers, from_state("receivers")]
+Saga = Annotated[Receivers, from_state("receivers")]
 Registry = Annotated[Database, from_state("db")]
 
 
@@ -200,7 +200,7 @@ Registry = Annotated[Database, from_state("db")]
     },
 )
 async def add_webhook(
-    order: NewWebhook, receivers: Story, db: Registry, response: Response
+    order: NewWebhook, receivers: Saga, db: Registry, response: Response
 ) -> WebhookWithSecret:
     """Tell somebody of repairs from now on.
 
@@ -247,7 +247,7 @@ async def webhook(webhook_id: UUID, request: Request, db: Registry) -> WebhookVi
     "/{webhook_id}", dependencies=[may(Scope.CONNECTIONS_WRITE)], responses=problems(404, 422, 503)
 )
 async def delete_webhook(
-    webhook_id: UUID, request: Request, receivers: Story, db: Registry
+    webhook_id: UUID, request: Request, receivers: Saga, db: Registry
 ) -> WebhookView:
     """Tell it nothing more, not even what waits for it. Its messages stay to be seen."""
     (shown,) = await _shown(db, [await receivers.delete(webhook_id)], caller_of(request))
@@ -260,7 +260,7 @@ async def delete_webhook(
     responses=problems(404, 409, 422, 503),
 )
 async def rotate_webhook(
-    webhook_id: UUID, receivers: Story, db: Registry, response: Response
+    webhook_id: UUID, receivers: Saga, db: Registry, response: Response
 ) -> WebhookWithSecret:
     """Give it another secret, shown here and never again.
 
@@ -275,7 +275,7 @@ async def rotate_webhook(
     dependencies=[may(Scope.CONNECTIONS_WRITE)],
     responses=problems(404, 409, 422, 503),
 )
-async def test_webhook(webhook_id: UUID, receivers: Story) -> Tested:
+async def test_webhook(webhook_id: UUID, receivers: Saga) -> Tested:
     """Send it a signed message of type `webhook.test` now, once, and say how that went.
 
     Takes at most ten seconds.
@@ -344,7 +344,7 @@ async def webhook_history(
     status_code=202,
     responses=problems(404, 409, 422, 503),
 )
-async def retry_delivery(webhook_id: UUID, delivery_id: UUID, receivers: Story) -> DeliveryView:
+async def retry_delivery(webhook_id: UUID, delivery_id: UUID, receivers: Saga) -> DeliveryView:
     """Try a message again now; one that was given up gets one more try."""
     return _delivery(await receivers.retry(webhook_id, delivery_id))
 
