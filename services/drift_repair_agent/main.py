@@ -11,13 +11,13 @@ from fastapi import FastAPI
 from services.drift_repair_agent.applying.routes import router as apply_routes
 from services.drift_repair_agent.backlogs import BACKLOGS
 from services.drift_repair_agent.repairs.decisions import Repairs
-from services.drift_repair_agent.repairs.executor import Carrier
-from services.drift_repair_agent.repairs.expiry import Expiring
+from services.drift_repair_agent.repairs.executor import RepairExecutor
+from services.drift_repair_agent.repairs.expiry import Expiry
 from services.drift_repair_agent.repairs.planner import Planner
 from services.drift_repair_agent.repairs.policies import Policies
 from services.drift_repair_agent.repairs.routes import router as repair_routes
-from services.drift_repair_agent.repairs.suggestions import Suggesting
-from services.drift_repair_agent.repairs.verification import Verifying
+from services.drift_repair_agent.repairs.suggestions import Suggestions
+from services.drift_repair_agent.repairs.verification import Verification
 from services.drift_repair_agent.service import DriftRepairAgent
 from services.drift_repair_agent.webhooks.addresses import Reach
 from services.drift_repair_agent.webhooks.dispatcher import Deliveries
@@ -67,13 +67,13 @@ def build(settings: Settings) -> FastAPI:
     deliveries = Deliveries(db, Sender(reach), signer)
 
     service = DriftRepairAgent(settings, db, airbyte, operations)
-    carrier = Carrier(db, airbyte, operations, deadline=settings.repair_deadline)
+    executor = RepairExecutor(db, airbyte, operations, deadline=settings.repair_deadline)
     own_key = signer_for("drift_repair_agent", settings)
     orchestrator = Orchestrator.from_settings(settings, own_key)
     rag = RagEngine.from_settings(settings, own_key)
-    carrier.verify_with(Verifying(db, orchestrator).step)
-    suggesting = Suggesting(db, rag)
-    planner = Planner(settings, db, airbyte, operations, suggesting, carrier)
+    executor.verify_with(Verification(db, orchestrator).step)
+    suggesting = Suggestions(db, rag)
+    planner = Planner(settings, db, airbyte, operations, suggesting, executor)
     jobs.on("plan", planner.job, at_once=_PLANS_AT_ONCE)
 
     @asynccontextmanager
@@ -86,9 +86,9 @@ def build(settings: Settings) -> FastAPI:
                 *deliveries.periodic_tasks,
                 PeriodicTask(planner.look, _PLANNED_EVERY, name="plan"),
                 PeriodicTask(planner.look_at_all, _ALL_PLANNED_EVERY, name="plan_all"),
-                PeriodicTask(carrier.look, settings.job_poll_interval),
-                PeriodicTask(carrier.end_stranded, _EXPIRED_EVERY, name="end_stranded"),
-                PeriodicTask(Expiring(db).look, _EXPIRED_EVERY, name="expire"),
+                PeriodicTask(executor.look, settings.job_poll_interval),
+                PeriodicTask(executor.end_stranded, _EXPIRED_EVERY, name="end_stranded"),
+                PeriodicTask(Expiry(db).look, _EXPIRED_EVERY, name="expire"),
                 PeriodicTask(planner.ask_again, _ASKED_EVERY, name="ask_again"),
                 PeriodicTask(suggesting.learn, _TOLD_EVERY, name="learn"),
                 *Gauges(db, BACKLOGS).periodic_tasks,
@@ -118,7 +118,7 @@ def build(settings: Settings) -> FastAPI:
     app.state.operations = operations
     app.state.request_wait_s = settings.request_wait.total_seconds()
     app.state.service = service
-    app.state.repairs = Repairs(db, operations, carrier)
+    app.state.repairs = Repairs(db, operations, executor)
     app.state.planner = planner
     app.state.policies = Policies(db, jobs)
     app.include_router(apply_routes)

@@ -41,7 +41,7 @@ class Compared(msgspec.Struct, frozen=True):
     """False where a connection is being healed, or was: it is compared at the next look."""
 
 
-class Comparing:
+class Comparison:
     """Compares the connections of a source with a snapshot that is trusted."""
 
     def __init__(self, db: Database, jobs: Jobs) -> None:

@@ -13,8 +13,8 @@ from fastapi import APIRouter, Body, FastAPI, Query, Request, Response
 
 from services.schema_observer import drift_queries
 from services.schema_observer.backlogs import BACKLOGS
-from services.schema_observer.observer import Observing
-from services.schema_observer.scheduler import Scheduling
+from services.schema_observer.observer import Observer
+from services.schema_observer.scheduler import Scheduler
 from services.schema_observer.schemas import (
     SNAPSHOT,
     Ask,
@@ -258,7 +258,7 @@ def build(settings: Settings) -> FastAPI:
     )
     airbyte = AirbyteClient.from_settings(settings)
     jobs = Jobs(settings.registry_address, application="schema_observer")
-    scheduling = Scheduling(settings, db, jobs, Observing(settings, db, airbyte, jobs))
+    scheduling = Scheduler(settings, db, jobs, Observer(settings, db, airbyte, jobs))
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:

@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 
 from services.schema_observer import observation_queries, plausibility
-from services.schema_observer.comparison import Comparing
+from services.schema_observer.comparison import Comparison
 from services.schema_observer.observation_queries import Claim, Seen
 from services.schema_observer.plausibility import Doubt
 from shared import batches, failpoints, outbox, registry, snapshots
@@ -62,7 +62,7 @@ class Observed(msgspec.Struct, frozen=True, eq=False):
         return max(self.claim.interval, self.pace)
 
 
-class Observing:
+class Observer:
     """Looks at sources; what a look found is recorded in the end, whatever it is."""
 
     def __init__(
@@ -71,7 +71,7 @@ class Observing:
         self._suspicion_time = settings.suspicion_time
         self._db = db
         self._discoveries = Discoveries(settings, db, airbyte)
-        self._comparing = Comparing(db, jobs)
+        self._comparing = Comparison(db, jobs)
 
     async def discover(self, claim: Claim, slot: UUID) -> Observed | None:
         """Ask a source what it offers now; None where it does not say, which is recorded.

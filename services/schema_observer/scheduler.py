@@ -16,7 +16,7 @@ from uuid import UUID, uuid4
 
 from services.schema_observer import observation_queries
 from services.schema_observer.observation_queries import Claim
-from services.schema_observer.observer import Observed, Observing
+from services.schema_observer.observer import Observed, Observer
 from shared import batches, registry
 from shared.config import Settings
 from shared.database import Database
@@ -41,10 +41,10 @@ _LARGE_BYTES: Final = 1024 * 1024
 """The same for one that holds more in memory."""
 
 
-class Scheduling:
+class Scheduler:
     """Claims sources for the slots of this process, and has them looked at."""
 
-    def __init__(self, settings: Settings, db: Database, jobs: Jobs, observing: Observing) -> None:
+    def __init__(self, settings: Settings, db: Database, jobs: Jobs, observing: Observer) -> None:
         self._at_once = settings.discoveries_at_once
         self._every = settings.observe_interval
         self._lease = settings.discover_timeout + _MARGIN

@@ -12,7 +12,7 @@ import msgspec
 from services.schema_observer import drift_queries, observation_queries
 from services.schema_observer.comparison import difference
 from services.schema_observer.observation_queries import Asked
-from services.schema_observer.scheduler import Scheduling
+from services.schema_observer.scheduler import Scheduler
 from shared import registry
 from shared.airbyte_client import AirbyteClient
 from shared.config import Settings
@@ -48,7 +48,7 @@ class SchemaObserver:
     """Looks at sources when asked, and tells how they are looked at."""
 
     def __init__(
-        self, settings: Settings, db: Database, airbyte: AirbyteClient, scheduling: Scheduling
+        self, settings: Settings, db: Database, airbyte: AirbyteClient, scheduling: Scheduler
     ) -> None:
         self._every = settings.observe_interval
         self._db = db

@@ -16,7 +16,7 @@ import uvloop
 from deepdiff import DeepDiff
 
 from services.schema_observer import observation_queries
-from services.schema_observer.observer import Observing
+from services.schema_observer.observer import Observer
 from shared import registry, snapshots
 from shared.airbyte_client import AirbyteClient, Discovered
 from shared.config import Settings
@@ -100,7 +100,7 @@ async def _looks(settings: Settings, document: bytes) -> dict[str, float]:
     db = Database.at(settings.registry_address, application="bench")
     jobs = Jobs(settings.registry_address, application="bench")
     given = _Given(document)
-    observing = Observing(settings, db, cast(AirbyteClient, given), jobs)
+    observing = Observer(settings, db, cast(AirbyteClient, given), jobs)
     source_id = uuid4()
     await _watched(db, source_id, document)
     await _look(db, observing, source_id)
@@ -145,7 +145,7 @@ async def _watched(db: Database, source_id: UUID, document: bytes) -> None:
         )
 
 
-async def _look(db: Database, observing: Observing, source_id: UUID) -> float:
+async def _look(db: Database, observing: Observer, source_id: UUID) -> float:
     """Milliseconds of one look, its claim apart."""
     slot = uuid4()
     async with db.transaction() as session:

@@ -77,7 +77,7 @@ def wrong_heals(head: catalog.Catalog, after: bytes, found: Counter[str]) -> Ite
     """What a heal of all changes, and one of every other change, does that was not decided."""
     plan = healing.plan_changes(head, after)
     for apply in (plan, plan[::2]):
-        decisions = [healing.Decision(change, "apply") for change, _ in apply]
+        decisions = [healing.Instruction(change, "apply") for change, _ in apply]
         try:
             result = healing.heal(head, after, decisions)
         except healing.HealImpossible as impossible:

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import text
 
 from services.drift_repair_agent.repairs import executor, planner, queries, suggestions
-from services.drift_repair_agent.repairs.expiry import Expiring
+from services.drift_repair_agent.repairs.expiry import Expiry
 from shared.config import postgres_address
 from shared.database import Database
 from tests.integration.conftest import Mesh
@@ -182,7 +182,7 @@ async def test_a_proposal_that_cannot_expire_stops_no_other(mesh: Mesh) -> None:
     first = await proposal(mesh, connection, offering(LESS))
     second = await proposal(mesh, other, offering(LESS))
     db = Database.at(mesh.settings.registry_address, application="test")
-    expiring = Expiring(db)
+    expiring = Expiry(db)
     condition = f"NEW.id = '{first['id']}' AND NEW.state = 'expired'"
     async with broken(mesh, "repairs", condition):
         await mesh.sql.execute("UPDATE repairs SET expires_at = now()")

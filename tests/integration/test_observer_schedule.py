@@ -18,9 +18,9 @@ import pytest
 
 from services.schema_observer import main as schema_observer
 from services.schema_observer import observation_queries
-from services.schema_observer.comparison import Comparing
-from services.schema_observer.observer import Observing
-from services.schema_observer.scheduler import Scheduling
+from services.schema_observer.comparison import Comparison
+from services.schema_observer.observer import Observer
+from services.schema_observer.scheduler import Scheduler
 from shared.airbyte_client import AirbyteClient
 from shared.database import Database
 from shared.errors import NotFound
@@ -141,14 +141,14 @@ async def test_a_source_that_cannot_be_judged_is_not_asked_again_at_once(
     """It keeps its claim, and the others of its batch are looked at."""
     sources = await many_sources(mesh, 2)
     bad = UUID(sources[0])
-    compare = Comparing.compare
+    compare = Comparison.compare
 
-    async def refusing(self: Comparing, source_id: UUID, snapshot_id: UUID) -> Any:
+    async def refusing(self: Comparison, source_id: UUID, snapshot_id: UUID) -> Any:
         if source_id == bad:
             raise NotFound("It is gone.")
         return await compare(self, source_id, snapshot_id)
 
-    monkeypatch.setattr(Comparing, "compare", refusing)
+    monkeypatch.setattr(Comparison, "compare", refusing)
     mesh.airbyte.add_field("Account", "Region__c")
     calls = len(mesh.airbyte.called("commands/run/discover"))
     await all_due(mesh)
@@ -282,9 +282,7 @@ async def test_claims_are_given_back_at_a_stop(mesh: Mesh) -> None:
     jobs = Jobs(mesh.settings.registry_address, application="test")
     mesh.airbyte.fault("commands/run/discover", "hang")
     async with AirbyteClient.from_settings(mesh.settings) as airbyte:
-        scheduling = Scheduling(
-            mesh.settings, db, jobs, Observing(mesh.settings, db, airbyte, jobs)
-        )
+        scheduling = Scheduler(mesh.settings, db, jobs, Observer(mesh.settings, db, airbyte, jobs))
         row = await mesh.sql.fetchrow("SELECT * FROM observations LIMIT 1")
         assert row is not None
         async with scheduling.running():
@@ -307,8 +305,8 @@ async def test_who_waits_for_an_observation_that_has_just_ended_starts_no_other(
     db = Database.at(mesh.settings.registry_address, application="test")
     jobs = Jobs(mesh.settings.registry_address, application="test")
     async with AirbyteClient.from_settings(mesh.settings) as airbyte:
-        observing = Observing(mesh.settings, db, airbyte, jobs)
-        scheduling = Scheduling(mesh.settings, db, jobs, observing)
+        observing = Observer(mesh.settings, db, airbyte, jobs)
+        scheduling = Scheduler(mesh.settings, db, jobs, observing)
         before = await mesh.sql.fetchval("SELECT clock_timestamp()")
         await observe(mesh, connection)
         row = await mesh.sql.fetchrow("SELECT * FROM observations")

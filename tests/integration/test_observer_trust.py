@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from services.schema_observer.observation_queries import Claim
-from services.schema_observer.observer import Observed, Observing
+from services.schema_observer.observer import Observed, Observer
 from tests.fakes.airbyte_server import DEFAULT_CATALOG, catalog, stream
 from tests.integration.conftest import Mesh
 from tests.integration.observing import by_hand, counts, observe, planned, told
@@ -355,14 +355,14 @@ async def test_a_source_that_brings_about_a_bug_stops_no_other(
     two = await mesh.onboard(connection_name="Another org")
     await observe(mesh, one)
     await observe(mesh, two)
-    discover = Observing.discover
+    discover = Observer.discover
 
-    async def with_a_bug(self: Observing, claim: Claim, slot: UUID) -> Observed | None:
+    async def with_a_bug(self: Observer, claim: Claim, slot: UUID) -> Observed | None:
         if str(claim.source_id) == one["airbyte_source_id"]:
             raise ZeroDivisionError
         return await discover(self, claim, slot)
 
-    monkeypatch.setattr(Observing, "discover", with_a_bug)
+    monkeypatch.setattr(Observer, "discover", with_a_bug)
     at = await mesh.sql.fetchval("SELECT now()")
     await mesh.sql.execute(
         "UPDATE observations SET next_at = now() - CASE WHEN airbyte_source_id = $1"

@@ -12,7 +12,7 @@ import pytest
 from redis.asyncio import Redis
 
 from local.processes import servers
-from services.drift_repair_agent.repairs.expiry import Expiring
+from services.drift_repair_agent.repairs.expiry import Expiry
 from shared.database import Database
 from tests.fakes.airbyte_server import AirbyteServer, catalog, stream
 from tests.integration.applying import held, seen
@@ -496,7 +496,7 @@ async def test_a_decision_and_its_expiry_exclude_each_other(mesh: Mesh) -> None:
     await mesh.sql.execute("UPDATE repairs SET expires_at = now()")
 
     approving = asyncio.create_task(approve(mesh, repair))
-    await asyncio.gather(*(Expiring(db).look() for _ in range(3)))
+    await asyncio.gather(*(Expiry(db).look() for _ in range(3)))
     status, body = await approving
     await db.close()
 

@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from services.drift_repair_agent import healing
-from services.drift_repair_agent.healing import Decision, Healed, HealImpossible
+from services.drift_repair_agent.healing import Healed, HealImpossible, Instruction
 from shared.domain import catalog, drift
 from shared.domain.catalog import StreamId
 from tests.unit.catalogs import (
@@ -34,10 +34,14 @@ DEAD_ENDS = {
 }
 
 
-def decided(before: Sequence[Json], after: Sequence[Json], action: str = "apply") -> list[Decision]:
+def decided(
+    before: Sequence[Json], after: Sequence[Json], action: str = "apply"
+) -> list[Instruction]:
     """The same decision on everything that concerns the connection or is new."""
     changes = drift.diff(document(*before), document(*after))
-    return [msgspec.convert({"change": change, "action": action}, Decision) for change in changes]
+    return [
+        msgspec.convert({"change": change, "action": action}, Instruction) for change in changes
+    ]
 
 
 def healed(
@@ -52,7 +56,7 @@ def healed(
     return orjson.loads(result.catalog)["streams"][0], [effect.code for effect in result.effects]
 
 
-def heal(before: Sequence[Json], after: Sequence[Json], decisions: Sequence[Decision]) -> Healed:
+def heal(before: Sequence[Json], after: Sequence[Json], decisions: Sequence[Instruction]) -> Healed:
     """The heal of documents; what comes out can be applied."""
     result = healing.heal(catalog.parse(document(*before)), document(*after), decisions)
     catalog.validate(catalog.parse(result.catalog))
@@ -60,7 +64,7 @@ def heal(before: Sequence[Json], after: Sequence[Json], decisions: Sequence[Deci
 
 
 def attempt(
-    before: Sequence[Json], after: Sequence[Json], decisions: Sequence[Decision]
+    before: Sequence[Json], after: Sequence[Json], decisions: Sequence[Instruction]
 ) -> Healed | None:
     """The heal; None where the decisions lead to one of those dead ends."""
     try:
@@ -71,7 +75,7 @@ def attempt(
         raise
 
 
-def refused(before: Sequence[Json], after: Sequence[Json], *decisions: Decision) -> list[str]:
+def refused(before: Sequence[Json], after: Sequence[Json], *decisions: Instruction) -> list[str]:
     """The codes of why these decisions lead nowhere."""
     with pytest.raises(HealImpossible) as impossible:
         heal(before, after, decisions)

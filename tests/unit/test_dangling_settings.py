@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from services.drift_repair_agent import healing
-from services.drift_repair_agent.healing import Decision
+from services.drift_repair_agent.healing import Instruction
 from shared.domain import catalog
 from shared.domain.catalog import InvalidCatalog
 from tests.unit.catalogs import MOMENT, TEXT, Json, document, picked, stream
@@ -48,7 +48,7 @@ def codes(pair: Json) -> list[tuple[str, str]]:
 def healed(before: Json, after: Json) -> tuple[Json, list[str]]:
     """The config after all changes were applied, and what came with it."""
     head, offered = catalog.parse(document(before)), document(after)
-    decisions = [Decision(c, "apply") for c, _ in healing.plan_changes(head, offered)]
+    decisions = [Instruction(c, "apply") for c, _ in healing.plan_changes(head, offered)]
     result = healing.heal(head, offered, decisions)
     [pair] = orjson.loads(result.catalog)["streams"]
     assert codes(pair) == []
@@ -175,7 +175,7 @@ def test_what_dangles_elsewhere_holds_up_no_heal() -> None:
     other["stream"]["name"] = "other"
     head = catalog.parse(document(stream(), other))
     offered = document(stream(fields={"id": TEXT, "updated": MOMENT}), other)
-    decisions = [Decision(c, "apply") for c, _ in healing.plan_changes(head, offered)]
+    decisions = [Instruction(c, "apply") for c, _ in healing.plan_changes(head, offered)]
     result = healing.heal(head, offered, decisions)
     assert orjson.loads(result.catalog)["streams"][1] == other
 
@@ -222,7 +222,7 @@ def test_a_cursor_that_is_left_out_is_not_named() -> None:
     before = replicated(PLAIN, [], cursorField=["updated"])
     after = replicated(PLAIN | {"updated": LSN}, [])
     head = catalog.parse(document(before))
-    decisions = [Decision(c, "exclude") for c, _ in healing.plan_changes(head, document(after))]
+    decisions = [Instruction(c, "exclude") for c, _ in healing.plan_changes(head, document(after))]
     result = healing.heal(head, document(after), decisions)
     [pair] = orjson.loads(result.catalog)["streams"]
     assert pair["config"]["cursorField"] == []

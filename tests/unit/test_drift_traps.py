@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from services.drift_repair_agent import healing
-from services.drift_repair_agent.healing import Decision, HealImpossible
+from services.drift_repair_agent.healing import HealImpossible, Instruction
 from shared.domain import catalog, drift
 from tests.unit.catalogs import MOMENT, TEXT, Json, document, picked, shuffled, stream
 
@@ -36,7 +36,7 @@ def applied(
     """The stream with every change applied, and the codes of what comes with it."""
     head = catalog.parse(document(before))
     decisions = [
-        Decision(change, "apply", became=(became or {}).get(change.path))
+        Instruction(change, "apply", became=(became or {}).get(change.path))
         for change in drift.diff(head, document(after))
     ]
     result = healing.heal(head, document(after), decisions)
@@ -230,7 +230,7 @@ def test_every_stream_is_gone() -> None:
     plan = healing.plan_changes(head, document())
     assert {verdict.severity for _, verdict in plan} == {drift.Severity.BREAKING}
     with pytest.raises(HealImpossible) as impossible:
-        healing.heal(head, document(), [Decision(change, "apply") for change, _ in plan])
+        healing.heal(head, document(), [Instruction(change, "apply") for change, _ in plan])
     assert impossible.value.code == "no_selected_stream"
 
 
@@ -264,7 +264,7 @@ def test_an_added_stream_resets_no_other() -> None:
     """The others stay byte for byte, so that nothing about them can be read as a change."""
     head = catalog.parse(document(stream("a"), stream("b")))
     after = document(stream("b"), stream("c"), stream("a"))
-    [added] = [Decision(change, "apply") for change in drift.diff(head, after)]
+    [added] = [Instruction(change, "apply") for change in drift.diff(head, after)]
     result = healing.heal(head, after, [added])
     assert [s.raw for s in catalog.parse(result.catalog).streams[:2]] == [
         s.raw for s in head.streams
@@ -293,7 +293,7 @@ def test_a_format_hint_was_added() -> None:
     assert verdict.what == "clashing"
     assert verdict.loses == ("seen",)
     kept = healing.heal(
-        catalog.parse(document(before)), document(after), [Decision(change, "keep")]
+        catalog.parse(document(before)), document(after), [Instruction(change, "keep")]
     )
     assert kept.catalog == document(before)
 

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from services.drift_repair_agent import healing
-from services.drift_repair_agent.healing import Decision
+from services.drift_repair_agent.healing import Instruction
 from shared.domain import catalog, drift
 from shared.domain.catalog import InvalidCatalog
 from tests.unit.catalogs import TEXT, document, stream
@@ -99,5 +99,5 @@ def test_decisions_about_another_stream_are_refused_too() -> None:
     head = catalog.parse(document(OTHER))
     offered = document(stream("other", {"id": TEXT, "updated": TEXT}), ONE, TWIN)
     with pytest.raises(InvalidCatalog) as refused:
-        healing.heal(head, offered, [Decision(change, "apply") for change in changes])
+        healing.heal(head, offered, [Instruction(change, "apply") for change in changes])
     assert refused.value.code == "duplicate_stream"

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.drift_repair_agent import healing
-from services.drift_repair_agent.healing import Decision, HealImpossible
+from services.drift_repair_agent.healing import HealImpossible, Instruction
 from shared.domain import catalog
 from shared.domain.catalog import Exclusions, InvalidCatalog
 from tests.unit.catalogs import (
@@ -300,7 +300,7 @@ def test_a_merge_selects_it_no_more() -> None:
 def healed(before: Json, after: Json, *others: Json) -> tuple[list[Json], list[str]]:
     """Every change applied by somebody who thinks of no policy."""
     head, offered = catalog.parse(document(before)), document(after, *others)
-    decisions = [Decision(c, "apply") for c, _ in healing.plan_changes(head, offered)]
+    decisions = [Instruction(c, "apply") for c, _ in healing.plan_changes(head, offered)]
     result = healing.heal(head, offered, decisions, exclusions=DEFAULT)
     return orjson.loads(result.catalog)["streams"], [effect.code for effect in result.effects]
 
@@ -360,7 +360,7 @@ def test_a_rename_to_it_is_not_followed_into_the_selection() -> None:
     after = stream(fields={"id": TEXT, "updated": MOMENT, "ssn": TEXT})
     head = catalog.parse(document(before))
     [added, gone] = [change for change, _ in healing.plan_changes(head, document(after))]
-    decisions = [Decision(added, "apply"), Decision(gone, "apply", became=("ssn",))]
+    decisions = [Instruction(added, "apply"), Instruction(gone, "apply", became=("ssn",))]
     result = healing.heal(head, document(after), decisions, exclusions=DEFAULT)
     assert selected(orjson.loads(result.catalog)["streams"][0]) == ["id", "updated"]
 

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from services.drift_repair_agent import healing
-from services.drift_repair_agent.healing import Decision
+from services.drift_repair_agent.healing import Instruction
 from shared.domain import catalog
 from shared.domain.catalog import InvalidCatalog, StreamId
 from shared.domain.drift import Change
@@ -403,7 +403,7 @@ def test_a_decision_on_another_change_is_refused() -> None:
     [decision] = decided([stream()], [seen])
     other = stream(fields=FIELDS | {"new": {"type": "integer"}})
     assert refused([stream()], [other], decision) == ["decision_outdated"]
-    removed = Decision(Change("stream_removed", ORDERS), "apply")
+    removed = Instruction(Change("stream_removed", ORDERS), "apply")
     assert refused([stream()], [stream()], removed) == ["decision_outdated"]
     [gone] = decided([stream()], [stream(fields={"id": TEXT, "updated": MOMENT})])
     retyped = stream(fields=FIELDS | {"total": MOMENT})
@@ -422,7 +422,7 @@ def test_a_rename_needs_something_to_have_become() -> None:
     after = stream(fields={"id": TEXT, "updated": MOMENT, "amount": TEXT})
     added, gone = decided([stream()], [after])
 
-    def become(decision: Decision, name: Any) -> Decision:
+    def become(decision: Instruction, name: Any) -> Instruction:
         return msgspec.structs.replace(decision, became=name)
 
     assert refused([stream()], [after], become(gone, ("nowhere",))) == ["unknown_field"]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.drift_repair_agent import healing
-from services.drift_repair_agent.healing import Decision, HealImpossible
+from services.drift_repair_agent.healing import HealImpossible, Instruction
 from shared.domain import catalog
 from tests.unit.catalogs import (
     CATALOGS,
@@ -109,7 +109,7 @@ def test_healing_twice_is_healing_once(
     assert discovered == document(*after)
     assert decisions == copy
 
-    again = msgspec.json.decode(msgspec.json.encode(decisions), type=list[Decision])
+    again = msgspec.json.decode(msgspec.json.encode(decisions), type=list[Instruction])
     assert healing.heal(head, discovered, again) == once
     twice = healing.heal(catalog.parse(once.catalog), discovered, decisions)
     assert twice.catalog == once.catalog
@@ -146,7 +146,7 @@ def test_order_changes_no_heal(history: tuple[list[Json], list[Json]], seed: int
     decisions = decided(before, after)
     head = catalog.parse(document(*before))
 
-    def outcome(discovered: Any, some: Sequence[Decision]) -> str:
+    def outcome(discovered: Any, some: Sequence[Instruction]) -> str:
         try:
             result = healing.heal(head, discovered, some)
         except HealImpossible as impossible:

@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from services.drift_repair_agent import healing
-from services.drift_repair_agent.healing import Action, Decision
+from services.drift_repair_agent.healing import Action, Instruction
 from shared.domain import catalog, drift
 from shared.domain.catalog import Exclusions, InvalidCatalog
 from tests.unit.catalogs import MOMENT, TEXT, Json, document, picked, stream
@@ -30,7 +30,7 @@ def messages(before: Json, after: Json, **choice: object) -> list[str]:
     exclusions = Exclusions(("*secret*",))
     actions: tuple[Action, ...] = ("apply", "exclude")
     for action in actions:
-        decisions = [Decision(change, action) for change, _ in planned]
+        decisions = [Instruction(change, action) for change, _ in planned]
         try:
             said += [e.message for e in healing.heal(head, offered, decisions).effects]
             said += [
@@ -96,7 +96,7 @@ def test_a_name_with_dots_is_no_path() -> None:
     )
     [(change, _)] = healing.plan_changes(catalog.parse(document(before)), document(after))
     head = catalog.parse(document(before))
-    result = healing.heal(head, document(after), [Decision(change, "exclude")])
+    result = healing.heal(head, document(after), [Instruction(change, "exclude")])
     assert result.effects[0].message.startswith("'ad.who' of 'orders' is left out whole, since")
     assert '\'"ad.who"."s.s"\'' in result.effects[0].message
 
@@ -112,6 +112,6 @@ def test_a_cursor_that_nobody_named_is_not_shown_as_one() -> None:
     head = catalog.parse(document(before))
     [gone] = [p for p in healing.misfits(head, document(after)) if p.code == "cursor_gone"]
     assert gone.message == "The source defines no cursor of 'orders', and the catalog names none."
-    decisions = [Decision(c, "apply") for c, _ in healing.plan_changes(head, document(after))]
+    decisions = [Instruction(c, "apply") for c, _ in healing.plan_changes(head, document(after))]
     [pair] = orjson.loads(healing.heal(head, document(after), decisions).catalog)["streams"]
     assert pair["config"]["syncMode"] == "full_refresh"

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from services.drift_repair_agent import healing
-from services.drift_repair_agent.healing import Decision
+from services.drift_repair_agent.healing import Instruction
 from shared.domain import catalog
 from shared.domain.catalog import FORWARD, Familiar, InvalidCatalog
 from tests.unit.catalogs import MOMENT, TEXT, Json, document, stream
@@ -28,7 +28,7 @@ def healed(head: Json, *others: Json, only: str) -> tuple[list[Json], list[str]]
     offered = document(*(stream(one["stream"]["name"], GROWN) for one in (head, *others)))
     changes = [c for c, _ in healing.plan_changes(configured, offered) if c.stream.name == only]
     added = [change for change in changes if change.kind == "field_added"]
-    result = healing.heal(configured, offered, [Decision(c, "apply") for c in added])
+    result = healing.heal(configured, offered, [Instruction(c, "apply") for c in added])
     return orjson.loads(result.catalog)["streams"], [effect.code for effect in result.effects]
 
 

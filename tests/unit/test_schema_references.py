@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.drift_repair_agent import healing
-from services.drift_repair_agent.healing import Decision
+from services.drift_repair_agent.healing import Instruction
 from shared.domain import catalog, drift
 from shared.domain.catalog import InvalidCatalog
 from tests.unit.catalogs import (
@@ -80,7 +80,7 @@ def test_a_heal_by_references_does_what_is_decided(
     every = [change for change, _ in healing.plan_changes(head, offered)]
     chosen = [change for change in every if data.draw(st.booleans())]
     try:
-        result = healing.heal(head, offered, [Decision(change, "apply") for change in chosen])
+        result = healing.heal(head, offered, [Instruction(change, "apply") for change in chosen])
     except healing.HealImpossible:
         return
     left = {
@@ -221,7 +221,7 @@ def test_a_change_inside_is_a_change_of_the_field(form: Any, by_reference: bool)
         assert (found, path[0], path[-1]) == (kind, "address", name)
         head = catalog.parse(document(old))
         [(change, _)] = healing.plan_changes(head, document(holding(inner)))
-        result = healing.heal(head, document(holding(inner)), [Decision(change, "apply")])
+        result = healing.heal(head, document(holding(inner)), [Instruction(change, "apply")])
         assert orjson.loads(result.catalog)["streams"][0] == holding(inner)
 
 
@@ -263,10 +263,12 @@ def test_a_stream_without_properties_is_decided_like_any_other(form: Any) -> Non
     assert [p.code for p in healing.misfits(head, document(new))] == ["field_gone"]
     planned = healing.plan_changes(head, document(new))
     assert {verdict.severity.value for _, verdict in planned} == {"needs_review"}
-    healed = healing.heal(head, document(new), [Decision(change, "apply") for change, _ in planned])
+    healed = healing.heal(
+        head, document(new), [Instruction(change, "apply") for change, _ in planned]
+    )
     assert orjson.loads(healed.catalog)["streams"][0]["stream"] == new["stream"]
 
-    partly = healing.heal(head, document(new), [Decision(planned[0][0], "apply")])
+    partly = healing.heal(head, document(new), [Instruction(planned[0][0], "apply")])
     assert partly.catalog == document(old)
     assert [effect.code for effect in partly.effects] == ["field_kept_whole"]
 
@@ -295,7 +297,7 @@ def test_a_field_that_is_taken_brings_what_it_refers_to() -> None:
     head = catalog.parse(document(old))
     planned = [change for change, _ in healing.plan_changes(head, document(new))]
     [billing] = [change for change in planned if change.path == ("billing",)]
-    result = healing.heal(head, document(new), [Decision(billing, "apply")])
+    result = healing.heal(head, document(new), [Instruction(billing, "apply")])
     left = healing.plan_changes(catalog.parse(result.catalog), document(new))
     assert [change for change, _ in left] == [c for c in planned if c is not billing]
     definition = orjson.loads(result.catalog)["streams"][0]["stream"]["jsonSchema"]

@@ -7,9 +7,14 @@ from typing import Any
 import pytest
 
 from services.drift_repair_agent.repairs import changes
-from services.drift_repair_agent.repairs.changes import Item, Made, Suggestion, identity
+from services.drift_repair_agent.repairs.changes import (
+    Decision,
+    PlannedChange,
+    Suggestion,
+    identity,
+)
 from services.drift_repair_agent.repairs.planner import weigh
-from services.drift_repair_agent.repairs.policy import Own, Policy, Reaction, changed
+from services.drift_repair_agent.repairs.policy import Policy, PolicyOverrides, Reaction, changed
 from services.drift_repair_agent.repairs.suggestions import Asked
 from shared.domain.catalog import StreamId
 from shared.domain.drift import Change, Severity, Verdict
@@ -31,10 +36,10 @@ def suggested(**told: Any) -> Asked:
 
 def renaming(**more: Any) -> Policy:
     """A policy under which renames are applied."""
-    return Policy(Own(reactions={"field": {"renamed": Reaction.APPLY}}, **more))
+    return Policy(PolicyOverrides(reactions={"field": {"renamed": Reaction.APPLY}}, **more))
 
 
-def reactions(planned: list[Item]) -> list[str]:
+def reactions(planned: list[PlannedChange]) -> list[str]:
     """What is done about each."""
     return [item.reaction.value for item in planned]
 
@@ -42,15 +47,15 @@ def reactions(planned: list[Item]) -> list[str]:
 @pytest.mark.parametrize(
     "asked, policy, expected",
     [
-        (Asked(), Policy(Own()), ["propose", "apply"]),
-        (suggested(), Policy(Own()), ["propose", "propose"]),
+        (Asked(), Policy(PolicyOverrides()), ["propose", "apply"]),
+        (suggested(), Policy(PolicyOverrides()), ["propose", "propose"]),
         (suggested(), renaming(), ["apply", "apply"]),
         (suggested(more_than_names=False), renaming(), ["propose", "propose"]),
         (suggested(confidence=0.89), renaming(), ["propose", "propose"]),
         (suggested(confidence=0.89), renaming(rename_min_confidence=0.8), ["apply", "apply"]),
         (suggested(became=("elsewhere",)), renaming(), ["propose", "apply"]),
         (suggested(), renaming(never_select=("*amount*",)), ["propose", "apply"]),
-        (Asked(unanswered=frozenset({ORDERS})), Policy(Own()), ["propose", "propose"]),
+        (Asked(unanswered=frozenset({ORDERS})), Policy(PolicyOverrides()), ["propose", "propose"]),
     ],
 )
 def test_what_is_gone_and_what_is_new_are_weighed_together(
@@ -86,7 +91,7 @@ def test_what_was_refused_before_is_proposed_at_most(refused: Change) -> None:
     """Either half of a rename keeps it from being applied; so does an addition on its own."""
     mark = frozenset({identity(refused)})
     assert reactions(weigh(BOTH, suggested(), renaming(), mark)) == ["propose", "propose"]
-    alone = reactions(weigh([(NEW, GAIN)], Asked(), Policy(Own()), mark))
+    alone = reactions(weigh([(NEW, GAIN)], Asked(), Policy(PolicyOverrides()), mark))
     assert alone == (["propose"] if refused is NEW else ["apply"])
 
 
@@ -94,8 +99,8 @@ def test_what_does_not_concern_the_connection_is_not_told() -> None:
     """Unselected fields are dropped, unless they are a lost one's new name."""
     unpicked = Verdict(Severity.HARMLESS, "field", "added", concerns=False, reason="Not picked.")
     changes = [(GONE, LOSS), (NEW, unpicked)]
-    assert len(weigh(changes, Asked(), Policy(Own()), frozenset())) == 1
-    assert len(weigh(changes, suggested(), Policy(Own()), frozenset())) == 2
+    assert len(weigh(changes, Asked(), Policy(PolicyOverrides()), frozenset())) == 1
+    assert len(weigh(changes, suggested(), Policy(PolicyOverrides()), frozenset())) == 2
 
 
 @pytest.mark.parametrize(
@@ -116,13 +121,13 @@ def test_the_default_is_for_the_usual_case(
 ) -> None:
     """What is harmless is not asked about, and what is not is not applied unasked."""
     verdict = Verdict(severity, entity, what, True, "So it is.")
-    assert Policy(Own()).reaction(verdict).value == expected
+    assert Policy(PolicyOverrides()).reaction(verdict).value == expected
 
 
 def test_an_entry_of_ones_own_is_meant_as_it_stands() -> None:
     """`apply` applies also what needs review."""
     verdict = Verdict(Severity.NEEDS_REVIEW, "type", "widened", True, "So it is.")
-    own = Policy(Own(reactions={"type": {"widened": Reaction.APPLY}}))
+    own = Policy(PolicyOverrides(reactions={"type": {"widened": Reaction.APPLY}}))
     assert own.reaction(verdict) is Reaction.APPLY
 
 
@@ -143,7 +148,7 @@ def test_an_entry_of_ones_own_is_meant_as_it_stands() -> None:
 )
 def test_patterns_match_in_any_case(name: str, is_excluded: bool) -> None:
     """Whatever the letters' case; a short one where words begin, as far as the name tells."""
-    assert Policy(Own()).excludes(name) is is_excluded
+    assert Policy(PolicyOverrides()).excludes(name) is is_excluded
 
 
 @pytest.mark.parametrize(
@@ -161,7 +166,7 @@ def test_what_is_never_selected_takes_nothing_away_unasked(
     change: Change, entity: Any, what: Any, *, stuck: bool, expected: tuple[str, bool]
 ) -> None:
     """A new field is left out; a synced one that now holds such a field is for a person."""
-    policy = Policy(Own(reactions={"stream": {"added": Reaction.APPLY}}))
+    policy = Policy(PolicyOverrides(reactions={"stream": {"added": Reaction.APPLY}}))
     verdict = Verdict(Severity.HARMLESS, entity, what, True, "So it is.")
     marks = frozenset({identity(change)})
     hiding = marks if change.path == ("who",) else frozenset()
@@ -178,15 +183,19 @@ def test_what_is_never_selected_takes_nothing_away_unasked(
 
 def test_an_order_that_takes_everything_back_is_the_default() -> None:
     """Null entries leave nothing behind."""
-    own = changed(Own(), {"reactions": {"field": {"added": "propose"}}, "verify": "sync"})
-    assert own == Own(reactions={"field": {"added": Reaction.PROPOSE}}, verify="sync")
-    assert changed(own, {"reactions": {"field": {"added": None}}, "verify": None}) == Own()
+    own = changed(
+        PolicyOverrides(), {"reactions": {"field": {"added": "propose"}}, "verify": "sync"}
+    )
+    assert own == PolicyOverrides(reactions={"field": {"added": Reaction.PROPOSE}}, verify="sync")
+    assert (
+        changed(own, {"reactions": {"field": {"added": None}}, "verify": None}) == PolicyOverrides()
+    )
 
 
 def test_items_are_read_as_they_were_written() -> None:
     """Also with a suggestion and a decision; a change found again is the same one."""
-    made = Made(action="apply", by="Ada", at="2026-11-24T09:30:00Z", became=("amount",))  # type: ignore[arg-type]
-    planned = weigh(BOTH, suggested(), Policy(Own()), frozenset())
+    made = Decision(action="apply", by="Ada", at="2026-11-24T09:30:00Z", became=("amount",))  # type: ignore[arg-type]
+    planned = weigh(BOTH, suggested(), Policy(PolicyOverrides()), frozenset())
     decided = [item.decided(made) for item in planned]
     read = changes.read(changes.write(decided))
     assert changes.write(read) == changes.write(decided)

@@ -7,19 +7,19 @@
 from services.drift_repair_agent.healing._heal import heal
 from services.drift_repair_agent.healing._model import (
     Action,
-    Decision,
     Effect,
     Healed,
     HealImpossible,
+    Instruction,
 )
 from services.drift_repair_agent.healing._plan import misfits, plan_changes
 
 __all__ = [
     "Action",
-    "Decision",
     "Effect",
     "HealImpossible",
     "Healed",
+    "Instruction",
     "heal",
     "misfits",
     "plan_changes",

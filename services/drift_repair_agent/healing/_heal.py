@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Raw
 
 from services.drift_repair_agent.healing._definition import Blend
-from services.drift_repair_agent.healing._model import Decision, Effect, Healed, HealImpossible
+from services.drift_repair_agent.healing._model import Effect, Healed, HealImpossible, Instruction
 from services.drift_repair_agent.healing._stream_settings import Choices, Settings
 from shared.domain.catalog import (
     Catalog,
@@ -49,7 +49,7 @@ _ANY_DESTINATION = frozenset({"append", "overwrite"})
 def heal(
     configured: Catalog,
     discovered: Document | Iterable[Document],
-    decisions: Sequence[Decision],
+    decisions: Sequence[Instruction],
     *,
     exclusions: Exclusions | None = None,
 ) -> Steps[Healed]:
@@ -74,7 +74,7 @@ def heal(
             would refuse, or to a field that is never selected and cannot be left out.
         InvalidCatalog: `discovered` is not a catalog, or offers one stream twice.
     """
-    by_stream: dict[StreamId, list[Decision]] = {}
+    by_stream: dict[StreamId, list[Instruction]] = {}
     for decision in decisions:
         by_stream.setdefault(decision.change.stream, []).append(decision)
     wanted = by_stream.keys() | {
@@ -124,7 +124,7 @@ class _Healing:
         self._deselected: list[ConfiguredStream] = []
         self._problems: list[Problem] = []
 
-    def take(self, stream: ConfiguredStream, decisions: Sequence[Decision]) -> None:
+    def take(self, stream: ConfiguredStream, decisions: Sequence[Instruction]) -> None:
         """Heal one configured stream, or leave it as it is."""
         if not stream.selected:
             self._deselected.append(stream)
@@ -146,7 +146,7 @@ class _Healing:
                 " it is.",
             )
 
-    def add(self, decisions: Iterable[Decision]) -> None:
+    def add(self, decisions: Iterable[Instruction]) -> None:
         """Select the streams that are to be, of those that are not."""
         for decision in decisions:
             stream = decision.change.stream
@@ -197,7 +197,9 @@ class _Healing:
         rest = [stream for stream in self._deselected if stream.id not in selected]
         return Catalog((*self._selected, *rest))
 
-    def _healed(self, current: ConfiguredStream, decisions: Sequence[Decision]) -> ConfiguredStream:
+    def _healed(
+        self, current: ConfiguredStream, decisions: Sequence[Instruction]
+    ) -> ConfiguredStream:
         decisions = [
             d for d in decisions if d.change.kind not in ("stream_added", "stream_removed")
         ]
@@ -306,7 +308,7 @@ class _Taking:
     """Which changes of one stream are taken, by the decisions on them."""
 
     def __init__(
-        self, decisions: Sequence[Decision], changes: Sequence[Change], offered: ConfiguredStream
+        self, decisions: Sequence[Instruction], changes: Sequence[Change], offered: ConfiguredStream
     ) -> None:
         self.refused: list[tuple[Change, str, str]] = []
         self.nested: list[Path] = []
@@ -344,7 +346,7 @@ class _Taking:
             ),
         )
 
-    def _follow(self, decision: Decision) -> bool:
+    def _follow(self, decision: Instruction) -> bool:
         """Whether the change is to be taken; notes what else the decision says."""
         change = decision.change
         if decision.action == "exclude" and change.kind in ("field_added", "field_retyped"):
@@ -357,7 +359,7 @@ class _Taking:
             return self._rename(decision, decision.became)
         return True
 
-    def _rename(self, decision: Decision, became: Path | StreamId) -> bool:
+    def _rename(self, decision: Instruction, became: Path | StreamId) -> bool:
         if decision.change.kind != "field_removed" or isinstance(became, StreamId):
             self._refuse(decision, "not_a_rename", "only what is gone can have become another")
         elif not has_field(self._offered.stream, became):
@@ -384,7 +386,7 @@ class _Taking:
             for _, there in self._there
         )
 
-    def _refuse(self, decision: Decision, code: str, reason: str) -> None:
+    def _refuse(self, decision: Instruction, code: str, reason: str) -> None:
         self.refused.append((decision.change, code, reason))
 
 
@@ -397,7 +399,7 @@ def _values(change: Change) -> bytes:
     return msgspec.json.encode([change.before, change.after], order="sorted")
 
 
-def _follows(decision: Decision, kind: Kind) -> bool:
+def _follows(decision: Instruction, kind: Kind) -> bool:
     return decision.change.kind == kind and decision.action != "keep"
 
 

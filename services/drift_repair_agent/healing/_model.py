@@ -13,7 +13,7 @@ from shared.domain.drift import Change
 Action: TypeAlias = Literal["apply", "keep", "exclude"]
 
 
-class Decision(msgspec.Struct, frozen=True):
+class Instruction(msgspec.Struct, frozen=True):
     """What to do about one change of the source.
 
     `apply` follows the source. `keep` leaves the catalog as it is in this respect, as does a change

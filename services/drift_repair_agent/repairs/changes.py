@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec.structs import replace
 
-from services.drift_repair_agent.healing import Action, Decision
+from services.drift_repair_agent.healing import Action, Instruction
 from services.drift_repair_agent.repairs.policy import Reaction
 from shared.domain import drift
 from shared.domain.catalog import StreamId
@@ -60,7 +60,7 @@ def weighed(suggestion: Suggestion) -> Suggestion:
     return replace(suggestion, taken_by_approve=False, not_taken_because=reason)
 
 
-class Made(msgspec.Struct, frozen=True):
+class Decision(msgspec.Struct, frozen=True):
     """A decision about one change: who, when and why, and what was chosen."""
 
     action: Action
@@ -78,7 +78,7 @@ class Made(msgspec.Struct, frozen=True):
     """Who set the policy's entry that decided; None where it is the default."""
 
 
-class Item(msgspec.Struct, frozen=True, kw_only=True):
+class PlannedChange(msgspec.Struct, frozen=True, kw_only=True):
     """One change of a repair. `pair` names the change that it is decided with: a rename's half."""
 
     id: str
@@ -91,7 +91,7 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     suggestion: Suggestion | None = None
     suggestion_missing: bool = False
     """The rag_engine could not be asked; it is asked again."""
-    decision: Made | None = None
+    decision: Decision | None = None
 
     @property
     def is_removal(self) -> bool:
@@ -103,7 +103,7 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
         """What is equal for the same change, whenever it is found."""
         return identity(self.change)
 
-    def decided(self, made: Made) -> Item:
+    def decided(self, made: Decision) -> PlannedChange:
         """The same, decided."""
         return replace(self, decision=made)
 
@@ -113,10 +113,10 @@ def identity(change: Change) -> str:
     return msgspec.json.encode(change, order="sorted").decode()
 
 
-def read(stored: str) -> list[Item]:
+def read(stored: str) -> list[PlannedChange]:
     """The changes of a repair, from its row."""
     return [
-        Item(
+        PlannedChange(
             change=msgspec.convert(one, type=Change),
             verdict=msgspec.convert(one, type=Verdict),
             **msgspec.structs.asdict(msgspec.convert(one, type=_Rest)),
@@ -125,12 +125,12 @@ def read(stored: str) -> list[Item]:
     ]
 
 
-def write(items: Iterable[Item]) -> str:
+def write(items: Iterable[PlannedChange]) -> str:
     """The changes of a repair, for its row and for whoever reads it: a JSON array."""
     return msgspec.json.encode([told(item) for item in items]).decode()
 
 
-def told(item: Item) -> dict[str, Any]:
+def told(item: PlannedChange) -> dict[str, Any]:
     """A change as it is answered: with its verdict, in one object."""
     rest = _Rest(*(getattr(item, name) for name in _Rest.__struct_fields__))
     beside: dict[str, Any] = msgspec.to_builtins(rest)
@@ -146,10 +146,10 @@ class _Rest(msgspec.Struct, frozen=True):
     pair: str | None = None
     suggestion: Suggestion | None = None
     suggestion_missing: bool = False
-    decision: Made | None = None
+    decision: Decision | None = None
 
 
-def decisions(items: Sequence[Item]) -> list[Decision]:
+def decisions(items: Sequence[PlannedChange]) -> list[Instruction]:
     """What is to be done about the decided ones, as `heal` takes it.
 
     A stream that another one became is selected by that.
@@ -163,11 +163,11 @@ def decisions(items: Sequence[Item]) -> list[Decision]:
     ]
 
 
-def _decision(item: Item, made: Made) -> Decision:
+def _decision(item: PlannedChange, made: Decision) -> Instruction:
     became: Path | StreamId | None = made.became
     if made.became is not None and item.change.kind == "stream_removed":
         became = StreamId(item.change.stream.namespace, made.became[-1])
-    return Decision(
+    return Instruction(
         change=item.change,
         action=made.action,
         became=became,
@@ -176,12 +176,12 @@ def _decision(item: Item, made: Made) -> Decision:
     )
 
 
-def teaches(items: Iterable[Item]) -> bool:
+def teaches(items: Iterable[PlannedChange]) -> bool:
     """Whether a person's decision says something about what a removed field or stream became."""
     return any(lessons(item) for item in items)
 
 
-def lessons(item: Item) -> list[tuple[str, Path | None, Literal["accepted", "rejected"]]]:
+def lessons(item: PlannedChange) -> list[tuple[str, Path | None, Literal["accepted", "rejected"]]]:
     """What a person's decision says: a name of its own, what it is about, and how it was decided.
 
     A decision that only followed a weak suggestion, or turned it down with the rest of the repair,
@@ -202,11 +202,11 @@ def lessons(item: Item) -> list[tuple[str, Path | None, Literal["accepted", "rej
     return learned
 
 
-def worst(items: Iterable[Item]) -> Severity:
+def worst(items: Iterable[PlannedChange]) -> Severity:
     """The gravest of their severities."""
     return drift.worst(item.verdict.severity for item in items)
 
 
-def pauses(items: Iterable[Item]) -> bool:
+def pauses(items: Iterable[PlannedChange]) -> bool:
     """Whether the connection is to stand still until these are decided."""
     return any(item.reaction is Reaction.PAUSE for item in items)

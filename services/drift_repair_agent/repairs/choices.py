@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 
-from services.drift_repair_agent.repairs.changes import Item, Made, identity
+from services.drift_repair_agent.repairs.changes import Decision, PlannedChange, identity
 from services.drift_repair_agent.repairs.policy import Reaction
 from services.drift_repair_agent.repairs.schemas import Approve, Choice, Decide
-from services.drift_repair_agent.repairs.situation import Situation
+from services.drift_repair_agent.repairs.situation import CurrentState
 from shared.auth import scopes
 from shared.domain.catalog import StreamId
 from shared.errors import Invalid
@@ -21,7 +21,7 @@ Place = tuple[StreamId, tuple[str, ...]]
 """A stream, or a field of it by its path."""
 
 
-def chosen(items: Sequence[Item], order: Decide) -> list[Item]:
+def chosen(items: Sequence[PlannedChange], order: Decide) -> list[PlannedChange]:
     """The changes that an order is about, with the other halves of what is decided with them."""
     known = {item.id: item for item in items}
     if order.changes is None:
@@ -53,8 +53,8 @@ def _expect_known(member: str, given: Iterable[str], known: Collection[str], *, 
 
 
 async def approved(
-    items: Sequence[Item], order: Approve, now: Situation, at: datetime
-) -> list[Item]:
+    items: Sequence[PlannedChange], order: Approve, now: CurrentState, at: datetime
+) -> list[PlannedChange]:
     """The chosen changes with what is done about them; a chosen new name is among them."""
     about = chosen(items, order)
     by = scopes.named(order.by)
@@ -87,8 +87,8 @@ async def approved(
 
 
 async def _new_half(
-    items: Sequence[Item], gone: Item, became: tuple[str, ...], now: Situation
-) -> Item | None:
+    items: Sequence[PlannedChange], gone: PlannedChange, became: tuple[str, ...], now: CurrentState
+) -> PlannedChange | None:
     """The new field that a person names; a plan leaves out what a hand-picked stream does not take.
 
     None where the catalog has it already, or there is none: `heal` tells which.
@@ -97,21 +97,21 @@ async def _new_half(
     for change, verdict in await now.changes():
         if change.kind == "field_added" and (change.stream, tuple(change.path)) == place:
             known = next((item for item in items if item.identity == identity(change)), None)
-            return known or Item(
+            return known or PlannedChange(
                 id=f"{gone.id}n", change=change, verdict=verdict, reaction=Reaction.PROPOSE
             )
     return None
 
 
 def as_suggested(
-    item: Item,
+    item: PlannedChange,
     by: str,
     at: datetime,
     *,
     why: str | None = None,
     choice: Choice | None = None,
     named: Collection[Place] = (),
-) -> Made:
+) -> Decision:
     """The decision to follow the source, by what was chosen, else by a strong suggestion.
 
     A weak suggestion is not taken by somebody who does not name it: what is gone is gone, and what
@@ -128,7 +128,7 @@ def as_suggested(
         became = None
     cursor = choice.cursor if choice else None
     key = choice.primary_key if choice else None
-    return Made(
+    return Decision(
         action="exclude" if item.excluded else "apply",
         by=by,
         at=at,
@@ -141,7 +141,7 @@ def as_suggested(
     )
 
 
-def new_names(items: Sequence[Item], order: Approve) -> set[StreamId]:
+def new_names(items: Sequence[PlannedChange], order: Approve) -> set[StreamId]:
     """The streams that were chosen as new names."""
     known = {item.id: item.change for item in items}
     return {
@@ -151,7 +151,7 @@ def new_names(items: Sequence[Item], order: Approve) -> set[StreamId]:
     }
 
 
-def _new_place(gone: Item, became: tuple[str, ...]) -> Place:
+def _new_place(gone: PlannedChange, became: tuple[str, ...]) -> Place:
     """The field, or the stream, that something that is gone became."""
     stream = gone.change.stream
     if gone.change.kind == "stream_removed":

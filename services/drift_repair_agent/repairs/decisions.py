@@ -15,12 +15,12 @@ from services.drift_repair_agent.applying import preflight
 from services.drift_repair_agent.healing import Healed, heal, misfits
 from services.drift_repair_agent.repairs import changes as changes_of
 from services.drift_repair_agent.repairs import queries, situation, transitions
-from services.drift_repair_agent.repairs.changes import Item, Made
+from services.drift_repair_agent.repairs.changes import Decision, PlannedChange
 from services.drift_repair_agent.repairs.choices import approved, as_suggested, chosen, new_names
-from services.drift_repair_agent.repairs.executor import SOON, Carrier, streams_of
+from services.drift_repair_agent.repairs.executor import SOON, RepairExecutor, streams_of
 from services.drift_repair_agent.repairs.policy import Policy, Reaction
 from services.drift_repair_agent.repairs.schemas import Approve, Decide, RollBack
-from services.drift_repair_agent.repairs.situation import Situation
+from services.drift_repair_agent.repairs.situation import CurrentState
 from shared import failpoints, registry
 from shared.auth import scopes
 from shared.database import Database
@@ -49,10 +49,10 @@ class StalePlan(Conflict):
 class Repairs:
     """Records decisions, and has them carried out."""
 
-    def __init__(self, db: Database, operations: Operations, carrier: Carrier) -> None:
+    def __init__(self, db: Database, operations: Operations, executor: RepairExecutor) -> None:
         self._db = db
         self._operations = operations
-        self._carrier = carrier
+        self._carrier = executor
 
     async def approve(
         self, repair_id: UUID, order: Approve, *, key: Key | None, wait: float
@@ -109,7 +109,7 @@ class Repairs:
         async with self._db.read() as session:
             repair = await queries.find_repair(session, repair_id)
             at = await registry.now(session)
-        made = Made(
+        made = Decision(
             action="keep",
             by=scopes.named(order.by),
             at=at,
@@ -224,8 +224,13 @@ class Repairs:
         return HttpResult(202 if repair.ended_at is None else 200, text, is_replay=is_replay)
 
     async def _current(
-        self, repair: Repair, items: Sequence[Item], order: Approve, *, waiting: Repair | None
-    ) -> Situation:
+        self,
+        repair: Repair,
+        items: Sequence[PlannedChange],
+        order: Approve,
+        *,
+        waiting: Repair | None,
+    ) -> CurrentState:
         """Where the connection stands, if the repair is still about that.
 
         Raises:
@@ -252,7 +257,7 @@ class Repairs:
         )
 
     async def _lock(
-        self, session: AsyncSession, repair: Repair, now: Situation
+        self, session: AsyncSession, repair: Repair, now: CurrentState
     ) -> tuple[Connection, Repair]:
         """The connection and the repair, locked and still as they were read."""
         row = await registry.lock_connection(session, repair.connection_id)
@@ -351,14 +356,18 @@ async def _difference(before: Catalog, after: Catalog) -> dict[str, Any]:
     }
 
 
-async def _healed(now: Situation, items: Sequence[Item], exclusions: Exclusions) -> Healed:
+async def _healed(
+    now: CurrentState, items: Sequence[PlannedChange], exclusions: Exclusions
+) -> Healed:
     decisions = changes_of.decisions(items)
     return await in_slices(
         heal.steps(now.configured, now.offered.values(), decisions, exclusions=exclusions)
     )
 
 
-async def _expect_possible(now: Situation, decided: Sequence[Item], exclusions: Exclusions) -> None:
+async def _expect_possible(
+    now: CurrentState, decided: Sequence[PlannedChange], exclusions: Exclusions
+) -> None:
     """See that the decisions lead to a catalog that Airbyte would take."""
     try:
         healed = await _healed(now, decided, exclusions)
@@ -367,7 +376,7 @@ async def _expect_possible(now: Situation, decided: Sequence[Item], exclusions: 
     await preflight.readable(healed.catalog, is_checked=True)
 
 
-async def _expect_fits(wanted: Catalog, now: Situation, *, version: int) -> None:
+async def _expect_fits(wanted: Catalog, now: CurrentState, *, version: int) -> None:
     if now.snapshot is None:
         return
     found = await in_slices(misfits.steps(wanted, now.offered.values()))
@@ -379,11 +388,11 @@ async def _expect_fits(wanted: Catalog, now: Situation, *, version: int) -> None
         )
 
 
-async def _undone(target: Catalog, head: Catalog) -> list[Item]:
+async def _undone(target: Catalog, head: Catalog) -> list[PlannedChange]:
     """What a rollback takes back: the changes that led from the target to the head."""
     synced = target.by_id()
     return [
-        Item(
+        PlannedChange(
             id=f"c{number}",
             change=change,
             verdict=drift.severity(change, synced.get(change.stream)),
@@ -433,7 +442,7 @@ def _is_waiting(repair: Repair, catalog_version: int) -> bool:
     return is_open and repair.base_version == catalog_version
 
 
-def _joined(decided: Sequence[Item], waiting: Repair) -> list[Item]:
+def _joined(decided: Sequence[PlannedChange], waiting: Repair) -> list[PlannedChange]:
     """What was decided now, and what was decided before; of one change the newer decision."""
     ids, identities = {item.id for item in decided}, {item.identity for item in decided}
     before = [item for item in changes_of.read(waiting.changes) if item.identity not in identities]
@@ -451,7 +460,7 @@ def _version_of(repair: Repair | None) -> tuple[UUID, str] | None:
 async def _split(
     session: AsyncSession,
     held: Repair,
-    decided: Sequence[Item],
+    decided: Sequence[PlannedChange],
     order: Decide,
     state: RepairState,
     at: datetime,
@@ -497,7 +506,7 @@ def _into(repair: Repair, state: RepairState) -> None:
 
 
 def _decision(
-    verdict: str, decided: Sequence[Item], order: Decide | RollBack, at: datetime
+    verdict: str, decided: Sequence[PlannedChange], order: Decide | RollBack, at: datetime
 ) -> dict[str, Any]:
     return {
         "verdict": verdict,

@@ -21,7 +21,7 @@ from services.drift_repair_agent.healing import heal
 from services.drift_repair_agent.postponed import Postponed
 from services.drift_repair_agent.repairs import changes as changes_of
 from services.drift_repair_agent.repairs import queries, situation, transitions
-from services.drift_repair_agent.repairs.situation import Situation
+from services.drift_repair_agent.repairs.situation import CurrentState
 from shared import batches, failpoints, outbox, registry
 from shared.airbyte_client import AirbyteClient
 from shared.database import Database
@@ -48,7 +48,7 @@ class Stale(Exception):
     """What was decided is about a catalog, or a source, that is not so any more."""
 
 
-class Carrier:
+class RepairExecutor:
     """Takes decided repairs to their end; every step begins from the row, and may be repeated."""
 
     def __init__(
@@ -198,7 +198,7 @@ class Carrier:
         )
         return begun if isinstance(begun, UUID) else None
 
-    async def _healed(self, repair: Repair, now: Situation, exclusions: Exclusions) -> bytes:
+    async def _healed(self, repair: Repair, now: CurrentState, exclusions: Exclusions) -> bytes:
         """The catalog that the decisions lead to."""
         items = changes_of.read(repair.changes)
         newest = None if now.snapshot is None else now.snapshot.id
@@ -218,7 +218,7 @@ class Carrier:
         return healed.catalog
 
     async def _version(
-        self, connection_id: UUID, number: int, now: Situation, exclusions: Exclusions
+        self, connection_id: UUID, number: int, now: CurrentState, exclusions: Exclusions
     ) -> bytes:
         """An older catalog, without what is never selected and is not synced now.
 

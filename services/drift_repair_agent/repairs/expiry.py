@@ -16,7 +16,7 @@ _AT_ONCE = 100
 STILL_PAUSED = "still_paused"
 
 
-class Expiring:
+class Expiry:
     """Ends proposed repairs whose time is over; a connection that is paused by one stays paused."""
 
     def __init__(self, db: Database) -> None:

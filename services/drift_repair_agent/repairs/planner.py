@@ -21,15 +21,15 @@ from services.drift_repair_agent.repairs import changes as changes_of
 from services.drift_repair_agent.repairs import queries, situation, transitions
 from services.drift_repair_agent.repairs.changes import (
     BY_POLICY,
-    Item,
-    Made,
+    Decision,
+    PlannedChange,
     Suggestion,
     identity,
 )
-from services.drift_repair_agent.repairs.executor import SOON, Carrier
+from services.drift_repair_agent.repairs.executor import SOON, RepairExecutor
 from services.drift_repair_agent.repairs.policy import Policy, Reaction
-from services.drift_repair_agent.repairs.situation import Situation
-from services.drift_repair_agent.repairs.suggestions import Asked, Known, Suggesting
+from services.drift_repair_agent.repairs.situation import CurrentState
+from services.drift_repair_agent.repairs.suggestions import Asked, Known, Suggestions
 from shared import batches, failpoints, registry
 from shared.airbyte_client import AirbyteClient
 from shared.config import Settings
@@ -52,7 +52,7 @@ _SIDE_BY_SIDE = 4
 class _Basis:
     """What a plan is made from."""
 
-    situation: Situation
+    situation: CurrentState
     snapshot: Snapshot
     before: Snapshot | None
     """What the source offered when the connection was last planned for."""
@@ -72,14 +72,14 @@ class Planner:
         db: Database,
         airbyte: AirbyteClient,
         operations: Operations,
-        suggesting: Suggesting,
-        carrier: Carrier,
+        suggesting: Suggestions,
+        executor: RepairExecutor,
     ) -> None:
         self._expiry = settings.repair_expiry
         self._db = db
         self._operations = operations
         self._suggesting = suggesting
-        self._carrier = carrier
+        self._carrier = executor
         self._postponed = Postponed()
         self._passed: list[UUID] = []
         """The connections of the last batches that were full: the next is for those after them."""
@@ -257,7 +257,7 @@ class Planner:
             - await registry.offered_streams(session, before)
         }
 
-    async def _record(self, basis: _Basis, planned: Sequence[Item]) -> UUID | None:
+    async def _record(self, basis: _Basis, planned: Sequence[PlannedChange]) -> UUID | None:
         """Write the plan down, with an operation that pauses or resumes where that is needed.
 
         The id of the repair that is to be carried out now; None where there is none, or where the
@@ -298,7 +298,7 @@ class Planner:
         self,
         session: AsyncSession,
         basis: _Basis,
-        planned: Sequence[Item],
+        planned: Sequence[PlannedChange],
         *,
         rest_id: UUID | None = None,
     ) -> tuple[bool, UUID | None]:
@@ -348,7 +348,7 @@ class Planner:
         session.add(repair)
         return True, repair.id
 
-    def _proposal(self, basis: _Basis, rest: Sequence[Item], repair_id: UUID) -> Repair:
+    def _proposal(self, basis: _Basis, rest: Sequence[PlannedChange], repair_id: UUID) -> Repair:
         return Repair(
             id=repair_id,
             connection_id=basis.situation.row.id,
@@ -361,7 +361,7 @@ class Planner:
         )
 
     def _approved(
-        self, basis: _Basis, safe: Sequence[Item], now: datetime, *, parent_id: UUID | None
+        self, basis: _Basis, safe: Sequence[PlannedChange], now: datetime, *, parent_id: UUID | None
     ) -> Repair:
         """A repair that the policy has decided."""
         decided = [item.decided(_by_policy(item, now, basis.policy)) for item in safe]
@@ -394,7 +394,7 @@ def weigh(
     *,
     hiding: Collection[str] = (),
     stuck: Collection[str] = (),
-) -> list[Item]:
+) -> list[PlannedChange]:
     """What is done about each change that concerns the connection, in the order given.
 
     `hiding` are new or retyped fields that hold one which is never selected: Airbyte selects fields
@@ -406,11 +406,11 @@ def weigh(
     """
     ids = {identity(change): f"c{number}" for number, (change, _) in enumerate(changes, start=1)}
     pairs = _pairs(changes, asked, policy)
-    planned: dict[str, Item] = {}
+    planned: dict[str, PlannedChange] = {}
     for change, verdict in changes:
         mark = identity(change)
         is_new_field = change.kind == "field_added"
-        item = Item(
+        item = PlannedChange(
             id=ids[mark],
             change=change,
             verdict=verdict,
@@ -483,7 +483,9 @@ def _is_open(change: Change, verdict: Verdict) -> bool:
     )
 
 
-def _of_rename(gone: Item, new: Item, policy: Policy, refused: Collection[str]) -> Reaction:
+def _of_rename(
+    gone: PlannedChange, new: PlannedChange, policy: Policy, refused: Collection[str]
+) -> Reaction:
     """What is done about both halves of a suggested rename."""
     wanted = policy.named("field" if gone.change.path else "stream", "renamed")
     suggestion = gone.suggestion
@@ -502,18 +504,18 @@ def _of_rename(gone: Item, new: Item, policy: Policy, refused: Collection[str]) 
     return Reaction.PROPOSE
 
 
-def _authors(decided: Sequence[Item]) -> str | None:
+def _authors(decided: Sequence[PlannedChange]) -> str | None:
     """Who set the entries of the policy that decided these; None where all are the default's."""
     made = (item.decision for item in decided)
     known = {one.policy_set_by for one in made if one is not None and one.policy_set_by}
     return "; ".join(sorted(known)) or None
 
 
-def _by_policy(item: Item, now: datetime, policy: Policy) -> Made:
+def _by_policy(item: PlannedChange, now: datetime, policy: Policy) -> Decision:
     entity, what = item.verdict.entity, item.verdict.what
     if item.pair is not None:
         entity, what = "field" if item.change.path else "stream", "renamed"
-    return Made(
+    return Decision(
         action="exclude" if item.excluded else "apply",
         by=BY_POLICY,
         at=now,
@@ -522,12 +524,12 @@ def _by_policy(item: Item, now: datetime, policy: Policy) -> Made:
     )
 
 
-def _are_same(one: Sequence[Item], other: Sequence[Item]) -> bool:
+def _are_same(one: Sequence[PlannedChange], other: Sequence[PlannedChange]) -> bool:
     """Whether a person would read the same proposal: nothing is told again for it."""
     return {_read(item) for item in one} == {_read(item) for item in other}
 
 
-def _read(item: Item) -> tuple[str, Reaction, object]:
+def _read(item: PlannedChange) -> tuple[str, Reaction, object]:
     suggestion = item.suggestion
     suggested = None if suggestion is None else (suggestion.became, suggestion.taken_by_approve)
     return item.identity, item.reaction, suggested

@@ -53,7 +53,7 @@ DEFAULT: Final[dict[str, dict[str, Reaction]]] = {
 RENAME_MIN_CONFIDENCE: Final = 0.9
 
 
-class Own(msgspec.Struct, frozen=True, omit_defaults=True):
+class PolicyOverrides(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a connection's policy says differently from the default, as it is stored."""
 
     reactions: dict[str, dict[str, Reaction]] = {}
@@ -66,7 +66,9 @@ class Own(msgspec.Struct, frozen=True, omit_defaults=True):
 class Policy:
     """The policy in effect: a connection's own entries over the default."""
 
-    def __init__(self, own: Own, authors: Mapping[str, str | None] | None = None) -> None:
+    def __init__(
+        self, own: PolicyOverrides, authors: Mapping[str, str | None] | None = None
+    ) -> None:
         self.own = own
         self.authors = authors or {}
         """Who set each entry of `own`, by `entity.what` or the setting's name."""
@@ -86,14 +88,18 @@ class Policy:
     @classmethod
     def read(cls, stored: str | None) -> Policy:
         """The policy whose own entries are this JSON text; None where there are none."""
-        return cls(Own() if stored is None else msgspec.json.decode(stored, type=Own))
+        return cls(
+            PolicyOverrides()
+            if stored is None
+            else msgspec.json.decode(stored, type=PolicyOverrides)
+        )
 
     @classmethod
     def of(cls, row: Row | None) -> Policy:
         """The policy as the registry has it; None where it is the default."""
         if row is None:
-            return cls(Own())
-        own = msgspec.json.decode(row.policy, type=Own)
+            return cls(PolicyOverrides())
+        own = msgspec.json.decode(row.policy, type=PolicyOverrides)
         authors = msgspec.json.decode(row.authors, type=dict[str, str])
         # Entries of before authors were recorded: the newest change's author is known.
         return cls(own, {name: authors.get(name, row.updated_by) for name in _flat(own)})
@@ -128,7 +134,7 @@ class Policy:
 
 
 def authored(
-    before: Mapping[str, str | None], old: Own, new: Own, author: str
+    before: Mapping[str, str | None], old: PolicyOverrides, new: PolicyOverrides, author: str
 ) -> dict[str, str | None]:
     """Who set each entry of the new policy, where `author` changed it from the old one."""
     was, is_ = _flat(old), _flat(new)
@@ -138,7 +144,7 @@ def authored(
     }
 
 
-def _flat(own: Own) -> dict[str, object]:
+def _flat(own: PolicyOverrides) -> dict[str, object]:
     settings: dict[str, object] = msgspec.to_builtins(own)
     reactions = {
         f"{entity}.{what}": reaction
@@ -148,7 +154,7 @@ def _flat(own: Own) -> dict[str, object]:
     return {name: value for name, value in settings.items() if name != "reactions"} | reactions
 
 
-def changed(own: Own, order: Mapping[str, object]) -> Own:
+def changed(own: PolicyOverrides, order: Mapping[str, object]) -> PolicyOverrides:
     """A connection's own entries after an order; what it leaves out stays, null is the default.
 
     `order` has been checked: its reactions are entries of the matrix.
@@ -166,4 +172,4 @@ def changed(own: Own, order: Mapping[str, object]) -> Own:
         for entity, whats in reactions.items()
     }
     settings["reactions"] = {entity: whats for entity, whats in kept.items() if whats}
-    return msgspec.convert(settings, type=Own)
+    return msgspec.convert(settings, type=PolicyOverrides)

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from services.drift_repair_agent.healing import plan_changes
 from services.drift_repair_agent.repairs import queries
-from services.drift_repair_agent.repairs.changes import Item, identity
+from services.drift_repair_agent.repairs.changes import PlannedChange, identity
 from shared import registry
 from shared.database import Database
 from shared.domain import catalog as catalogs
@@ -29,7 +29,7 @@ from shared.models import Connection, Snapshot, SyncCatalogVersion
 
 
 @dataclass(frozen=True, slots=True)
-class Situation:
+class CurrentState:
     """What was read, at one time; whoever acts on it compares ids again under the row's lock."""
 
     row: Connection
@@ -80,7 +80,7 @@ class Situation:
                 return error.code != NEVER_SELECTED
         return True
 
-    async def has_all(self, items: Iterable[Item]) -> bool:
+    async def has_all(self, items: Iterable[PlannedChange]) -> bool:
         """Whether the source still differs from the head in these changes."""
         now = {identity(change) for change, _ in await self.changes()}
         return all(item.identity in now for item in items)
@@ -88,7 +88,7 @@ class Situation:
 
 async def read(
     db: Database, connection_id: UUID, *, also: Collection[StreamId] = (), is_trusted: bool = False
-) -> Situation:
+) -> CurrentState:
     """Where a connection stands; of streams it does not sync, `also` these.
 
     Anybody's discovery is a snapshot. With `is_trusted` the source is taken as the connection's
@@ -123,4 +123,4 @@ async def read(
     except InvalidCatalog as error:
         raise Conflict(str(error), code=error.code) from None
     offered = {stream: body for stream, body in zip(ids, bodies, strict=True) if stream in wanted}
-    return Situation(row, head, configured, snapshot, offered)
+    return CurrentState(row, head, configured, snapshot, offered)

@@ -17,8 +17,8 @@ import msgspec
 
 from services.drift_repair_agent.repairs import changes as changes_of
 from services.drift_repair_agent.repairs import queries
-from services.drift_repair_agent.repairs.changes import Item, Suggestion, identity
-from services.drift_repair_agent.repairs.situation import Situation
+from services.drift_repair_agent.repairs.changes import PlannedChange, Suggestion, identity
+from services.drift_repair_agent.repairs.situation import CurrentState
 from shared import batches, registry
 from shared.database import Database
 from shared.domain.catalog import StreamId, read_stream
@@ -58,7 +58,7 @@ class _Question:
     added: Sequence[Change]
 
 
-class Suggesting:
+class Suggestions:
     """Asks and tells the rag_engine."""
 
     def __init__(self, db: Database, rag: RagEngine) -> None:
@@ -66,7 +66,7 @@ class Suggesting:
         self._rag = rag
 
     async def ask(
-        self, now: Situation, changes: Sequence[tuple[Change, Verdict]], *, known: Known
+        self, now: CurrentState, changes: Sequence[tuple[Change, Verdict]], *, known: Known
     ) -> Asked:
         """What the removed fields and streams probably became.
 
@@ -96,7 +96,7 @@ class Suggesting:
                     suggestions[identity(change)] = msgspec.convert(rename, type=Suggestion)
         return Asked(suggestions, frozenset(unanswered))
 
-    async def _asked(self, now: Situation, question: _Question) -> list[Rename]:
+    async def _asked(self, now: CurrentState, question: _Question) -> list[Rename]:
         head = {stream.id: stream.raw for stream in now.configured.streams}
         stream = question.stream
         return await self._rag.suggest(
@@ -227,7 +227,7 @@ def _unchanged(pair: bytes, removed: Sequence[Change]) -> set[str]:
     return fields.keys() - {change.path[0] for change in removed}
 
 
-def _decisions(repair: Repair, item: Item, *, source_type: str) -> list[RenameDecision]:
+def _decisions(repair: Repair, item: PlannedChange, *, source_type: str) -> list[RenameDecision]:
     """What a person's decision about a removal says: what it became, and what it did not."""
     made = item.decision
     return [

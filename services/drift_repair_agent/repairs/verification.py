@@ -30,7 +30,7 @@ class StillRunning(AamError):
     code = "sync_running"
 
 
-class Verifying:
+class Verification:
     """Takes a repair on that waits for its sync; each step begins from the row."""
 
     def __init__(self, db: Database, orchestrator: Orchestrator) -> None:
