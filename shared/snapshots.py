@@ -14,7 +14,7 @@ from shared import registry
 from shared.airbyte_client import Discovered
 from shared.database import Database
 from shared.domain.catalog import canonical_hash, distinct, identify, raw_hash, scan
-from shared.domain.steps import Steps, in_slices
+from shared.domain.steps import Steps, run_cooperatively
 from shared.models import Snapshot, StreamSchema
 
 DUPLICATE_STREAM = "duplicate_stream"
@@ -41,7 +41,7 @@ async def offered(discovered: Discovered) -> Offered:
         InvalidCatalog: what was discovered makes no catalog.
     """
     streams = scan(discovered.catalog)
-    hashes = await in_slices(_raw_hashes(streams))
+    hashes = await run_cooperatively(_raw_hashes(streams))
     return Offered(streams, b"".join(hashes), discovered.catalog_id, len(discovered.catalog))
 
 
@@ -63,7 +63,7 @@ async def expect_distinct(now: Offered) -> None:
         InvalidCatalog: `duplicate_stream`: one is.
     """
     digests = list(registry.split_hashes(now.raw_hashes))
-    await in_slices(distinct.steps(now.streams, digests=digests))
+    await run_cooperatively(distinct.steps(now.streams, digests=digests))
 
 
 async def keep_offered(db: Database, source_id: UUID, now: Offered) -> UUID:
@@ -82,7 +82,7 @@ async def keep_offered(db: Database, source_id: UUID, now: Offered) -> UUID:
         for raw, stream in zip(registry.split_hashes(raw_hashes), streams, strict=True)
         if raw not in known
     }
-    schemas = await in_slices(_schemas(fresh))
+    schemas = await run_cooperatively(_schemas(fresh))
     known |= {raw: schema.hash for raw, schema in schemas.items()}
     stream_hashes = b"".join(known[raw] for raw in registry.split_hashes(raw_hashes))
     if last is not None and _same_streams(last.stream_hashes, stream_hashes):

@@ -32,7 +32,7 @@ from shared.database import Database
 from shared.http.app import create_app
 from shared.http.gate import access_for, signer_for
 from shared.http.operations import routes
-from shared.http.shutdown import for_server, told_to_stop
+from shared.http.shutdown import for_server, stop_on_signal
 from shared.http.strict_json import CATALOG
 from shared.jobs import Jobs
 from shared.observability import logs, tracing
@@ -96,7 +96,7 @@ def build(settings: Settings) -> FastAPI:
             jobs.running(),
             operations.running(),
         ):
-            with told_to_stop(operations.stop, jobs.stop, stop_looking):
+            with stop_on_signal(operations.stop, jobs.stop, stop_looking):
                 yield
         await orchestrator.close()
         await rag.close()

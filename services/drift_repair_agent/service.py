@@ -23,7 +23,7 @@ from shared.config import Settings
 from shared.database import Database
 from shared.domain import catalog as catalogs
 from shared.domain.catalog import FORWARD, Catalog, Familiar, InvalidCatalog, StreamId
-from shared.domain.steps import in_slices
+from shared.domain.steps import run_cooperatively
 from shared.errors import Invalid, NotFound, StaleCatalog
 from shared.http.validation import unknown
 from shared.models import Connection, ConnectionStatus, Snapshot
@@ -166,12 +166,12 @@ class DriftRepairAgent:
     async def _familiar(self, order: ApplyOrder) -> Familiar:
         """What the head, and what was discovered, names of the order's streams."""
         try:
-            asked = await in_slices(catalogs.parse.steps(memoryview(order.sync_catalog)))
+            asked = await run_cooperatively(catalogs.parse.steps(memoryview(order.sync_catalog)))
             async with self._db.read() as session:
                 row = await registry.find_connection(session, order.connection_id)
                 head = await registry.read_version(session, row.id, row.catalog_version)
                 bodies = await _offered(session, row, asked)
-            configured = await in_slices(catalogs.parse.steps(head.sync_catalog.encode()))
+            configured = await run_cooperatively(catalogs.parse.steps(head.sync_catalog.encode()))
             offered = [catalogs.read_stream(body) for body in bodies]
         except (InvalidCatalog, NotFound):
             return Familiar()

@@ -18,7 +18,7 @@ from shared.airbyte_client import AirbyteClient, AirbyteConnection, ListedConnec
 from shared.auth import scopes
 from shared.database import Database
 from shared.domain import catalog as catalogs
-from shared.domain.steps import in_slices
+from shared.domain.steps import run_cooperatively
 from shared.errors import (
     Conflict,
     Invalid,
@@ -200,11 +200,11 @@ async def _read(held: AirbyteConnection) -> tuple[str, tuple[Selected, ...]]:
     """What the catalog means that Airbyte holds, and what of it the default never selects."""
     exclusions = catalogs.Exclusions()
     try:
-        catalog = await in_slices(catalogs.parse.steps(held.sync_catalog))
+        catalog = await run_cooperatively(catalogs.parse.steps(held.sync_catalog))
         if not catalog.selected().streams:
             raise Invalid("It selects no stream.", code="no_selected_stream")
-        fingerprint = await in_slices(catalogs.meaning_of.steps(held.sync_catalog))
-        found = await in_slices(exclusions.carried(catalog))
+        fingerprint = await run_cooperatively(catalogs.meaning_of.steps(held.sync_catalog))
+        found = await run_cooperatively(exclusions.carried(catalog))
     except catalogs.InvalidCatalog as error:
         raise Invalid(str(error), code=error.code) from None
     selected = [Selected(stream, fields) for stream, fields in found.items()]

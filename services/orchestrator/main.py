@@ -52,7 +52,7 @@ from shared.http.operations import ACCEPTED, GivenKey, Wait, answered, routes
 from shared.http.paging import After, Limit, Page
 from shared.http.problems import problems
 from shared.http.responses import raw_json
-from shared.http.shutdown import for_server, told_to_stop
+from shared.http.shutdown import for_server, stop_on_signal
 from shared.jobs import Jobs
 from shared.models import ConnectionStatus
 from shared.observability import logs, tracing
@@ -400,7 +400,7 @@ def build(settings: Settings) -> FastAPI:
             jobs.running(),
             operations.running(),
         ):
-            with told_to_stop(operations.stop, jobs.stop, stop_looking):
+            with stop_on_signal(operations.stop, jobs.stop, stop_looking):
                 yield
         await auth_broker.close()
         await airbyte.aclose()

@@ -23,7 +23,7 @@ from shared.database import Database
 from shared.discoveries import Begun, Discoveries, Recent
 from shared.domain import catalog as catalogs
 from shared.domain import drift
-from shared.domain.steps import in_slices
+from shared.domain.steps import run_cooperatively
 from shared.errors import (
     Invalid,
     NotActive,
@@ -197,9 +197,9 @@ class Orchestrator:
         if row.airbyte_source_id is None:
             raise NotActive(f"Connection {connection_id} has no source.")
         snapshot_id, offered = await self._offered(row.airbyte_source_id, is_fresh=is_fresh)
-        configured = await in_slices(catalogs.parse.steps(head.sync_catalog.encode()))
+        configured = await run_cooperatively(catalogs.parse.steps(head.sync_catalog.encode()))
         try:
-            merged = await in_slices(
+            merged = await run_cooperatively(
                 catalogs.merge.steps(
                     configured, offered, every_stream=every_stream, exclusions=exclusions
                 )
@@ -310,14 +310,14 @@ class Orchestrator:
         return Difference(
             from_version=from_version,
             to_version=to_version,
-            schema_changes=await in_slices(drift.diff.steps(before, after)),
-            config_changes=await in_slices(drift.diff_config.steps(before, after)),
+            schema_changes=await run_cooperatively(drift.diff.steps(before, after)),
+            config_changes=await run_cooperatively(drift.diff_config.steps(before, after)),
         )
 
     async def _catalog(self, connection_id: UUID, version: int) -> catalogs.Catalog:
         async with self._db.read() as session:
             found = await registry.read_version(session, connection_id, version)
-        return await in_slices(catalogs.parse.steps(found.sync_catalog.encode()))
+        return await run_cooperatively(catalogs.parse.steps(found.sync_catalog.encode()))
 
     async def archive(self, connection_id: UUID, *, wait: float) -> HttpResult:
         """Remove a connection from Airbyte, and its source where nothing else uses it.

@@ -18,7 +18,7 @@ from shared.domain import catalog as catalogs
 from shared.domain import drift
 from shared.domain.catalog import Catalog, StreamId
 from shared.domain.drift import Change, Verdict
-from shared.domain.steps import in_slices
+from shared.domain.steps import run_cooperatively
 from shared.jobs import Jobs
 from shared.models import ConnectionStatus, Drift, Snapshot
 from shared.observability import logs
@@ -102,7 +102,7 @@ class Comparison:
         async with self._db.read() as session:
             before = await registry.find_snapshot(session, before_id)
             old, new = await _differing(session, before, after)
-        return await in_slices(drift.diff.steps(old, new))
+        return await run_cooperatively(drift.diff.steps(old, new))
 
     async def _against_head(self, one: Uncompared, after: Snapshot) -> list[tuple[Change, Verdict]]:
         """Against the catalog of a connection whose source was never looked at before.
@@ -118,7 +118,7 @@ class Comparison:
                 session, hashes, names={stream.name for stream in streams}
             )
         offered = [r.body.encode() for r in rows if StreamId(r.namespace, r.name) in streams]
-        changes = await in_slices(drift.diff.steps(head, offered))
+        changes = await run_cooperatively(drift.diff.steps(head, offered))
         judged = [(change, drift.severity(change, streams[change.stream])) for change in changes]
         return [(change, verdict) for change, verdict in judged if verdict.concerns]
 
@@ -128,7 +128,7 @@ class Comparison:
             slices = await observation_queries.configured_streams(
                 session, one.connection_id, one.catalog_version, names=names
             )
-        return await in_slices(catalogs.parse.steps(catalogs.join(slices)))
+        return await run_cooperatively(catalogs.parse.steps(catalogs.join(slices)))
 
     async def _record(
         self, one: Uncompared, snapshot_id: UUID, judged: Sequence[tuple[Change, Verdict]]
@@ -188,7 +188,7 @@ async def difference(db: Database, before: Snapshot, after: Snapshot) -> list[Ch
     """What two snapshots of a source hold differently; only streams that differ are read."""
     async with db.read() as session:
         old, new = await _differing(session, before, after)
-    return await in_slices(drift.diff.steps(old, new))
+    return await run_cooperatively(drift.diff.steps(old, new))
 
 
 async def _differing(

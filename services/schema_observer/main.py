@@ -44,7 +44,7 @@ from shared.http.operations import Wait
 from shared.http.paging import After, Limit, Page
 from shared.http.problems import problems
 from shared.http.responses import raw_json
-from shared.http.shutdown import for_server, told_to_stop
+from shared.http.shutdown import for_server, stop_on_signal
 from shared.jobs import Jobs
 from shared.observability import logs, tracing
 
@@ -271,7 +271,7 @@ def build(settings: Settings) -> FastAPI:
             jobs.running(),
             scheduling.running(),
         ):
-            with told_to_stop(scheduling.stop, jobs.stop, stop_looking):
+            with stop_on_signal(scheduling.stop, jobs.stop, stop_looking):
                 yield
         await airbyte.aclose()
         await db.close()

@@ -21,7 +21,7 @@ from shared.config import Settings
 from shared.database import Database
 from shared.discoveries import Discoveries, Postponed
 from shared.domain.catalog import InvalidCatalog, StreamId, identify
-from shared.domain.steps import Steps, in_slices
+from shared.domain.steps import Steps, run_cooperatively
 from shared.errors import (
     AamError,
     ConnectorFailed,
@@ -234,7 +234,7 @@ class Observer:
         if doubt is not None or not differing:
             return doubt
         had = await self._streams_before(claim.source_id, left, differing, is_first=last is None)
-        return await in_slices(_doubt_fields(had, differing, is_first=last is None))
+        return await run_cooperatively(_doubt_fields(had, differing, is_first=last is None))
 
     async def _streams_before(
         self,

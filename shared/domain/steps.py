@@ -31,7 +31,7 @@ class Stepwise(Generic[P, T]):
                 return cast(T, end.value)
 
 
-async def in_slices(run: Steps[T], *, at_most: timedelta = timedelta(milliseconds=5)) -> T:
+async def run_cooperatively(run: Steps[T], *, at_most: timedelta = timedelta(milliseconds=5)) -> T:
     """The result of `run`; others have their turn whenever `at_most` has passed.
 
     One step is never interrupted, so the loop waits for `at_most` and the longest step together.

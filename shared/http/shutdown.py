@@ -15,7 +15,7 @@ from fastapi import FastAPI
 
 
 @contextmanager
-def told_to_stop(*stops: Callable[[], None]) -> Iterator[None]:
+def stop_on_signal(*stops: Callable[[], None]) -> Iterator[None]:
     """Call these as soon as the process is told to end.
 
     The server's own end comes later: it waits for its requests first, and they may wait for what

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
-from shared.domain.steps import Steps, Stepwise, in_slices
+from shared.domain.steps import Steps, Stepwise, run_cooperatively
 
 
 @Stepwise
@@ -35,6 +35,6 @@ async def test_others_have_their_turn_between_slices() -> None:
             await asyncio.sleep(0)
 
     ticker = asyncio.create_task(tick())
-    assert await in_slices(total.steps(range(100)), at_most=timedelta(0)) == 4950
+    assert await run_cooperatively(total.steps(range(100)), at_most=timedelta(0)) == 4950
     ticker.cancel()
     assert ticks >= 99

@@ -17,7 +17,7 @@ from shared.domain.catalog import (
     Familiar,
     InvalidCatalog,
 )
-from shared.domain.steps import in_slices
+from shared.domain.steps import run_cooperatively
 from shared.errors import (
     Invalid,
     NotActive,
@@ -51,12 +51,12 @@ async def readable(
         Invalid: it is invalid; `problems` has all that is wrong at once.
     """
     try:
-        catalog = await in_slices(catalogs.parse.steps(document, max_streams=MAX_STREAMS))
+        catalog = await run_cooperatively(catalogs.parse.steps(document, max_streams=MAX_STREAMS))
         if not is_checked:
             checks = catalogs.validate.steps(catalog, familiar=familiar or Familiar())
-            await in_slices(checks)
+            await run_cooperatively(checks)
         wanted = catalog.selected()
-        return wanted, await in_slices(catalogs.fingerprint_of.steps(wanted))
+        return wanted, await run_cooperatively(catalogs.fingerprint_of.steps(wanted))
     except InvalidCatalog as error:
         raise invalid(error) from None
 
@@ -74,7 +74,7 @@ async def expect_selectable(
     """
     try:
         offered = {one.id: one.stream for one in map(catalogs.read_stream, bodies)}
-        found = await in_slices(exclusions.problems(wanted, offered=offered))
+        found = await run_cooperatively(exclusions.problems(wanted, offered=offered))
     except InvalidCatalog as error:
         raise invalid(error) from None
     if found:

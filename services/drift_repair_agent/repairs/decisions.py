@@ -27,7 +27,7 @@ from shared.database import Database
 from shared.domain import catalog as catalogs
 from shared.domain import drift
 from shared.domain.catalog import Catalog, Exclusions, InvalidCatalog
-from shared.domain.steps import in_slices
+from shared.domain.steps import run_cooperatively
 from shared.errors import Conflict, Invalid, Unavailable, UpstreamUnknown
 from shared.models import Connection, Repair, RepairState
 from shared.operations import HttpResult, Intent, Key, Operations
@@ -152,7 +152,7 @@ class Repairs:
             target = await registry.read_version(session, connection_id, order.version)
             exclusions = await registry.exclusions_of(session, connection_id)
             at = await registry.now(session)
-        wanted = await in_slices(catalogs.parse.steps(target.sync_catalog.encode()))
+        wanted = await run_cooperatively(catalogs.parse.steps(target.sync_catalog.encode()))
         also = [stream.id for stream in wanted.streams]
         now = await situation.read(self._db, connection_id, also=also)
         preflight.expect_healable(now.row, None)
@@ -328,7 +328,7 @@ class Repairs:
             async with self._db.read() as session:
                 exclusions = await registry.exclusions_of(session, repair.connection_id)
             healed = await _healed(now, decided, exclusions)
-            after = await in_slices(catalogs.parse.steps(healed.catalog))
+            after = await run_cooperatively(catalogs.parse.steps(healed.catalog))
         except InvalidCatalog as error:
             return _NO_DIFFERENCE | {"problems": preflight.problems(error)}
         effects = msgspec.to_builtins(healed.effects)
@@ -337,7 +337,7 @@ class Repairs:
     async def _version(self, connection_id: UUID, number: int) -> Catalog:
         async with self._db.read() as session:
             version = await registry.read_version(session, connection_id, number)
-        return await in_slices(catalogs.parse.steps(version.sync_catalog.encode()))
+        return await run_cooperatively(catalogs.parse.steps(version.sync_catalog.encode()))
 
 
 _NO_DIFFERENCE: dict[str, Any] = {
@@ -351,8 +351,8 @@ _NO_DIFFERENCE: dict[str, Any] = {
 async def _difference(before: Catalog, after: Catalog) -> dict[str, Any]:
     """What differs between two catalogs: of whole catalogs nothing else is told."""
     return _NO_DIFFERENCE | {
-        "schema_changes": await in_slices(drift.diff.steps(before, after.selected())),
-        "config_changes": await in_slices(drift.diff_config.steps(before, after)),
+        "schema_changes": await run_cooperatively(drift.diff.steps(before, after.selected())),
+        "config_changes": await run_cooperatively(drift.diff_config.steps(before, after)),
     }
 
 
@@ -360,7 +360,7 @@ async def _healed(
     now: CurrentState, items: Sequence[PlannedChange], exclusions: Exclusions
 ) -> Healed:
     decisions = changes_of.decisions(items)
-    return await in_slices(
+    return await run_cooperatively(
         heal.steps(now.configured, now.offered.values(), decisions, exclusions=exclusions)
     )
 
@@ -379,7 +379,7 @@ async def _expect_possible(
 async def _expect_fits(wanted: Catalog, now: CurrentState, *, version: int) -> None:
     if now.snapshot is None:
         return
-    found = await in_slices(misfits.steps(wanted, now.offered.values()))
+    found = await run_cooperatively(misfits.steps(wanted, now.offered.values()))
     if found:
         raise Conflict(
             f"The source no longer has what version {version} of connection {now.row.id} needs.",
@@ -398,7 +398,9 @@ async def _undone(target: Catalog, head: Catalog) -> list[PlannedChange]:
             verdict=drift.severity(change, synced.get(change.stream)),
             reaction=Reaction.PROPOSE,
         )
-        for number, change in enumerate(await in_slices(drift.diff.steps(target, head)), start=1)
+        for number, change in enumerate(
+            await run_cooperatively(drift.diff.steps(target, head)), start=1
+        )
     ]
 
 

@@ -27,7 +27,7 @@ from shared.airbyte_client import AirbyteClient
 from shared.database import Database
 from shared.domain import catalog as catalogs
 from shared.domain.catalog import Catalog, Exclusions, InvalidCatalog, StreamId
-from shared.domain.steps import in_slices
+from shared.domain.steps import run_cooperatively
 from shared.errors import AamError, Invalid, NotActive, NotFound
 from shared.models import Connection, Repair, RepairState, VersionOrigin
 from shared.observability import logs
@@ -205,7 +205,7 @@ class RepairExecutor:
         if newest != repair.snapshot_id and not await now.has_all(items):
             raise Stale
         try:
-            healed = await in_slices(
+            healed = await run_cooperatively(
                 heal.steps(
                     now.configured,
                     now.offered.values(),
@@ -229,7 +229,7 @@ class RepairExecutor:
             version = await registry.read_version(session, connection_id, number)
         document = version.sync_catalog.encode()
         try:
-            wanted = await in_slices(catalogs.parse.steps(document))
+            wanted = await run_cooperatively(catalogs.parse.steps(document))
             offered = {
                 stream: catalogs.read_stream(body).stream for stream, body in now.offered.items()
             }

@@ -23,7 +23,7 @@ from shared.domain.catalog import (
     read_stream,
 )
 from shared.domain.drift import Change, Verdict, names_at
-from shared.domain.steps import in_slices
+from shared.domain.steps import run_cooperatively
 from shared.errors import Conflict
 from shared.models import Connection, Snapshot, SyncCatalogVersion
 
@@ -42,7 +42,7 @@ class CurrentState:
 
     async def changes(self) -> list[tuple[Change, Verdict]]:
         """How the source differs from the head, judged for this connection."""
-        return await in_slices(plan_changes.steps(self.configured, self.offered.values()))
+        return await run_cooperatively(plan_changes.steps(self.configured, self.offered.values()))
 
     def names_within(self, change: Change) -> Iterator[str]:
         """The names of all fields that a new or retyped field brings, at any depth.
@@ -110,7 +110,7 @@ async def read(
             snapshot = await registry.latest_snapshot(session, row.airbyte_source_id)
         else:
             snapshot = None
-    configured = await in_slices(catalogs.parse.steps(head.sync_catalog.encode()))
+    configured = await run_cooperatively(catalogs.parse.steps(head.sync_catalog.encode()))
     wanted = {stream.id for stream in configured.streams} | set(also)
     bodies: list[bytes] = []
     if snapshot is not None:
@@ -119,7 +119,7 @@ async def read(
                 session, snapshot, names=sorted({stream.name for stream in wanted})
             )
     try:
-        ids = await in_slices(distinct.steps(bodies))
+        ids = await run_cooperatively(distinct.steps(bodies))
     except InvalidCatalog as error:
         raise Conflict(str(error), code=error.code) from None
     offered = {stream: body for stream, body in zip(ids, bodies, strict=True) if stream in wanted}

@@ -22,7 +22,7 @@ from shared.config import Settings
 from shared.database import Database
 from shared.discoveries import Begun, Discoveries
 from shared.domain import catalog as catalogs
-from shared.domain.steps import Steps, in_slices
+from shared.domain.steps import Steps, run_cooperatively
 from shared.errors import (
     DiscoverFailed,
     Invalid,
@@ -83,7 +83,7 @@ class Onboarding:
         wiring = msgspec.json.decode(operation.request, type=Wiring)
         source_id = await self._source(operation, wiring)
         document = await self._choose(operation, wiring, source_id)
-        fingerprint = await in_slices(catalogs.meaning_of.steps(document))
+        fingerprint = await run_cooperatively(catalogs.meaning_of.steps(document))
         connection_id = await self._connection(operation, wiring, source_id, document)
         await self._expect_held(connection_id, fingerprint)
 
@@ -313,7 +313,7 @@ def _with_notes(connection: str, notes: list[dict[str, Any]]) -> str:
 async def _checked(run: Steps[catalogs.Chosen]) -> catalogs.Chosen:
     """Run a step of the domain; what it finds wrong with a catalog becomes a 422."""
     try:
-        return await in_slices(run)
+        return await run_cooperatively(run)
     except catalogs.InvalidCatalog as error:
         # the source's doing, and not the order's
         if error.code in ("invalid_catalog", snapshots.DUPLICATE_STREAM):

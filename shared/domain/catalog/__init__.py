@@ -3,7 +3,7 @@
 Documents are `{"streams": [{"stream": {…}, "config": {…}}]}` and may be 42 MB, so they stay bytes:
 a stream is a slice of the document, its jsonSchema a slice of that, and only what a question needs
 is decoded. Every function marked `Stepwise` runs to its end when called, or in short steps through
-`.steps(…)`; `steps.in_slices` runs those without stalling an event loop.
+`.steps(…)`; `steps.run_cooperatively` runs those without stalling an event loop.
 """
 
 from shared.domain.catalog._canonical import (
