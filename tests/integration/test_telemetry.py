@@ -20,9 +20,7 @@ from opentelemetry.trace import SpanKind
 from redis.asyncio import Redis
 
 from services.drift_repair_agent import main as drift_repair_agent
-from shared.consumer import Consumer
 from shared.observability import logs, spans, tracing
-from shared.outbox import STREAM
 from tests.fakes.airbyte_server import AirbyteServer
 from tests.integration.conftest import (
     CREDENTIALS,
@@ -151,23 +149,6 @@ async def test_what_nothing_caused_has_an_id_of_its_own(mesh: Mesh, written: io.
     ids = [line["request_id"] for line in lines(written) if line["event"] == "new_jobs_not_found"]
     assert len(set(ids)) == len(ids)
     assert all(re.fullmatch(r"[0-9a-f]{32}", one) for one in ids)
-
-
-async def test_an_event_is_the_cause_of_what_its_consumer_does(redis: Redis) -> None:
-    """Events tell ids alone; the event's own goes on."""
-    seen: list[str] = []
-
-    async def handle(_event: object) -> None:
-        seen.append(logs.request_id())
-
-    consumer = Consumer(redis, "group", "name", handle, block_ms=10)
-    await redis.xadd(STREAM, {"event_id": "e-1", "type": "sync.finished"})
-    async with asyncio.timeout(10):
-        while not seen:
-            await consumer.look()
-
-    assert seen == ["e-1"]
-    assert logs.request_id() == ""
 
 
 # Traces
