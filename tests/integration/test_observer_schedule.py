@@ -391,8 +391,9 @@ import asyncio
 from datetime import timedelta
 from uuid import uuid4
 
-from services.schema_observer.comparison import Comparing
-from services.schema_observer.observer import Observing
+from services.schema_observer.comparison import Comparison
+from services.schema_observer import observation_queries
+from services.schema_observer.observer import Observer
 from shared import failpoints, registry
 from shared.airbyte_client import AirbyteClient
 from shared.config import Settings, load
@@ -410,10 +411,10 @@ async def look():
         async with db.transaction() as session:
             due = "UPDATE observations SET next_at = now() RETURNING airbyte_workspace_id"
             workspace = await session.scalar(__import__("sqlalchemy").text(due))
-            (claim,) = await registry.claim_sources(
+            (claim,) = await observation_queries.claim_sources(
                 session, workspace, slot=slot, at_once=4, lease=day, every=day, limit=1
             )
-        observing = Observing(settings, db, airbyte, jobs)
+        observing = Observer(settings, db, airbyte, jobs)
         await observing.take([await observing.discover(claim, slot)], slot)
 
 

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from shared.airbyte_client import AirbyteClient, _client
+from shared.airbyte_client import AirbyteClient, _calls
 from shared.errors import UpstreamTimeout, UpstreamUnknown
 from tests.fakes.airbyte_server import AirbyteServer
 from tests.integration.airbyte_client.stage import WORKSPACE, client_of
@@ -81,7 +81,7 @@ async def test_a_list_whose_pages_never_end_is_given_up(
     listing: Listing,
 ) -> None:
     """Each page is new and comes in time: all of them together have a time, too."""
-    monkeypatch.setattr(_client, "_LONGEST_LISTING", 0.1)
+    monkeypatch.setattr(_calls, "_LONGEST_LISTING", 0.1)
     for number in range(60):
         airbyte.answer(path, page(number))
     async with client_of(airbyte) as client:
@@ -101,7 +101,7 @@ async def test_a_list_with_more_pages_than_any_has_is_given_up(
     airbyte: AirbyteServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So does a list that is quick and never ends."""
-    monkeypatch.setattr(_client, "_MOST_PAGES", 3)
+    monkeypatch.setattr(_calls, "MOST_PAGES", 3)
     for number in range(4):
         airbyte.answer("sources/list", _sources(number))
     async with client_of(airbyte) as client:

@@ -12,7 +12,6 @@ import pytest
 from services.drift_repair_agent.webhooks import queries
 from services.drift_repair_agent.webhooks.dispatcher import Deliveries
 from services.drift_repair_agent.webhooks.messages import notify
-from shared import registry
 from shared.database import Database
 from shared.outbox import EventType
 from tests import access
@@ -178,7 +177,7 @@ async def test_a_try_that_cannot_be_recorded_stops_no_other(
     await replica.add(receiver.url)
     await tell(db, await a_repair(db))
     with monkeypatch.context() as patch:
-        patch.setattr(registry, "record_try", broken)
+        patch.setattr(queries, "record_try", broken)
         await replica.deliveries.look()
         await receiver.hears()
     await replica.add(receiver.url)
