@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import http.client
 import json
 import os
 import shutil
@@ -21,42 +20,18 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Self, TypeVar
 
-from dotenv import dotenv_values
-
 from local import airbyte, env_files, guard, log_rotation
+from local.environment import CREDENTIAL_PREFIXES, PREFIXES, WITHHELD, given_environment
 from local.processes import servers
 from local.processes.leash import GRACE_S, Leashed
 from local.processes.servers import Server, ServerFailed
+from local.programs import ROOT, Program, end_of
 from local.sample_org.settings import Settings as SampleOrg
 from local.settings import Settings
 
 SERVICES = servers.SERVICES
-ROOT = Path(__file__).resolve().parent.parent
 CALL_AIRBYTE = frozenset({"orchestrator", "drift_repair_agent", "schema_observer"})
-_OF_CREDENTIALS = ("CREDENTIAL_", "CREDENTIALS_", "VAULT_")
 _SALESFORCE = "CREDENTIAL_SALESFORCE_PROD__"
-_OWN = (
-    *_OF_CREDENTIALS,
-    "AIRBYTE_",
-    "SUPABASE_",
-    "MIGRATION_",
-    "REDIS_",
-    "SERVICE_",
-    "ROTATION_",
-    "WEBHOOK_",
-    "LOCAL_AIRBYTE_",
-    "SAMPLE_ORG_",
-)
-_NOT_HERE = (
-    "AIRBYTE_API_KEY",
-    "AIRBYTE_CLIENT_ID",
-    "AIRBYTE_CLIENT_SECRET",
-    "AIRBYTE_USERNAME",
-    "AIRBYTE_PASSWORD",
-    "SUPABASE_DB_CA_FILE",
-    "ROTATION_DIGEST_KEY",
-    "WEBHOOK_SIGNING_KEY",
-)
 _KEY_ENVIRONMENT = "local"
 _REPLICA_PORTS_APART = 100
 _LONGEST_BACK_OFF_S = 30.0
@@ -68,46 +43,6 @@ T = TypeVar("T")
 
 class Refused(Exception):
     """The stack cannot start as things are; the message is the one line that says why."""
-
-
-class Program(Server):
-    """One of our own processes, ready when a path of it answers 200."""
-
-    def __init__(
-        self,
-        name: str,
-        command: Sequence[str],
-        *,
-        port: int,
-        ready: str,
-        env: Mapping[str, str],
-        log: Path,
-        docs: str = "",
-    ) -> None:
-        super().__init__(port=port, log=log)
-        self.name = name
-        self.docs_url = f"{self.url}{docs}" if docs else ""
-        self._command = command
-        self._ready = ready
-        self._env = env
-
-    @property
-    def url(self) -> str:
-        """Where it listens."""
-        return f"http://127.0.0.1:{self.port}"
-
-    def _spawn(self, log: IO[bytes]) -> Leashed:
-        return Leashed([sys.executable, "-m", *self._command], log=log, env=self._env, cwd=ROOT)
-
-    def _is_ready(self) -> bool:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=4)
-        try:
-            connection.request("GET", self._ready)
-            return connection.getresponse().status == 200
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
 
 
 class Stack:
@@ -363,7 +298,7 @@ class Stack:
                 cwd=ROOT,
             )
         try:
-            code = await _end_of(process)
+            code = await end_of(process)
         finally:
             process.kill()
         if code:
@@ -373,7 +308,7 @@ class Stack:
         """Start a process again whenever it ends, later each time until it holds."""
         pause_s, since = 0.5, time.monotonic()
         while True:
-            code = await _end_of(server)
+            code = await end_of(server)
             if time.monotonic() - since > _HEALTHY_AFTER_S:
                 pause_s = 0.5
             self._say(
@@ -494,8 +429,8 @@ class Stack:
         }
         if name == "auth_broker":
             return (
-                self._inherited(*_OF_CREDENTIALS)
-                | dict.fromkeys(_NOT_HERE, "")
+                self._inherited(*CREDENTIAL_PREFIXES)
+                | dict.fromkeys(WITHHELD, "")
                 | self._sample_credential()
                 | known
             )
@@ -508,7 +443,7 @@ class Stack:
             {"JOB_POLL_INTERVAL": "0.5", "KEY_ENVIRONMENT": _KEY_ENVIRONMENT}
             | self._inherited()
             # Set to nothing, so that a `.env` for a real Airbyte or Supabase has no say here.
-            | dict.fromkeys(_NOT_HERE, "")
+            | dict.fromkeys(WITHHELD, "")
             | known
             | (self._webhooks() if name == "drift_repair_agent" else {})
             | (self._drawn("ROTATION_DIGEST_KEY") if name == "orchestrator" else {})
@@ -551,25 +486,13 @@ class Stack:
         return {
             name: value
             for name, value in self._environment.items()
-            if not name.startswith(_OWN) or (prefixes and name.startswith(prefixes))
+            if not name.startswith(PREFIXES) or (prefixes and name.startswith(prefixes))
         } | {"NO_PROXY": ",".join(filter(None, no_proxy))}
 
     def _write_env_files(self) -> None:
         """What a shell sources: `env` to use the mesh, `env.owner` for `make migrate` alone."""
         env_files.write(self._state / "env", self.addresses)
         env_files.write(self._state / "env.owner", self._owner)
-
-
-async def _end_of(process: Server | Leashed) -> int:
-    while (code := process.exit_code()) is None:  # noqa: ASYNC110 (it has a code, no event)
-        await asyncio.sleep(0.1)
-    return code
-
-
-def given_environment() -> dict[str, str]:
-    """The process's environment, over a `.env` file where there is one."""
-    written = dotenv_values(".env")
-    return {name: value for name, value in written.items() if value} | dict(os.environ)
 
 
 @asynccontextmanager

@@ -13,8 +13,9 @@ from rich.table import Column, Table
 
 from local.airbyte.store import CONNECTORS, Store
 from local.processes import servers
+from local.programs import Program
 from local.settings import Settings
-from local.stack import Program, Stack, hold
+from local.stack import Stack, hold
 
 
 async def run(settings: Settings) -> None:

@@ -1,0 +1,41 @@
+"""What the mesh's processes are given of the caller's environment."""
+
+from __future__ import annotations
+
+import os
+
+from dotenv import dotenv_values
+
+CREDENTIAL_PREFIXES = ("CREDENTIAL_", "CREDENTIALS_", "VAULT_")
+
+
+PREFIXES = (
+    *CREDENTIAL_PREFIXES,
+    "AIRBYTE_",
+    "SUPABASE_",
+    "MIGRATION_",
+    "REDIS_",
+    "SERVICE_",
+    "ROTATION_",
+    "WEBHOOK_",
+    "LOCAL_AIRBYTE_",
+    "SAMPLE_ORG_",
+)
+
+
+WITHHELD = (
+    "AIRBYTE_API_KEY",
+    "AIRBYTE_CLIENT_ID",
+    "AIRBYTE_CLIENT_SECRET",
+    "AIRBYTE_USERNAME",
+    "AIRBYTE_PASSWORD",
+    "SUPABASE_DB_CA_FILE",
+    "ROTATION_DIGEST_KEY",
+    "WEBHOOK_SIGNING_KEY",
+)
+
+
+def given_environment() -> dict[str, str]:
+    """The process's environment, over a `.env` file where there is one."""
+    written = dotenv_values(".env")
+    return {name: value for name, value in written.items() if value} | dict(os.environ)

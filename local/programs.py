@@ -1,0 +1,61 @@
+"""Our own programs as servers: started by a command, ready when they answer."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+from local.processes.leash import Leashed
+from local.processes.servers import Server
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Program(Server):
+    """One of our own processes, ready when a path of it answers 200."""
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        port: int,
+        ready: str,
+        env: Mapping[str, str],
+        log: Path,
+        docs: str = "",
+    ) -> None:
+        super().__init__(port=port, log=log)
+        self.name = name
+        self.docs_url = f"{self.url}{docs}" if docs else ""
+        self._command = command
+        self._ready = ready
+        self._env = env
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def _spawn(self, log: IO[bytes]) -> Leashed:
+        return Leashed([sys.executable, "-m", *self._command], log=log, env=self._env, cwd=ROOT)
+
+    def _is_ready(self) -> bool:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=4)
+        try:
+            connection.request("GET", self._ready)
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+
+async def end_of(process: Server | Leashed) -> int:
+    while (code := process.exit_code()) is None:  # noqa: ASYNC110 (it has a code, no event)
+        await asyncio.sleep(0.1)
+    return code
