@@ -17,6 +17,7 @@ from services.drift_repair_agent.applying.preflight import (
     readable,
 )
 from services.drift_repair_agent.applying.saga import Applying, Heal, applied
+from services.drift_repair_agent.repairs import transitions
 from shared import outbox, registry
 from shared.airbyte_client import AirbyteClient
 from shared.config import Settings
@@ -87,7 +88,14 @@ class DriftRepairAgent:
         self._db = db
         self._airbyte = airbyte
         self._operations = operations
-        operations.tell("apply", Applying(settings, db, airbyte))
+        saga = Applying(
+            settings,
+            db,
+            airbyte,
+            on_applied=transitions.mark_carried_out,
+            on_refused=transitions.mark_not_carried_out,
+        )
+        operations.tell("apply", saga)
 
     async def apply_new_catalog(
         self, order: ApplyOrder, *, key: Key | None, wait: float

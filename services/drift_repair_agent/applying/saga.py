@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 from uuid import UUID
 
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.drift_repair_agent.applying.pause import SET_BY_AAM, note_foreign
-from services.drift_repair_agent.repairs import transitions
 from shared import outbox, registry
 from shared.airbyte_client import AirbyteClient, AirbyteConnection
 from shared.catalog_comparison import means
@@ -54,10 +53,36 @@ class Heal(msgspec.Struct, frozen=True):
     """What AAM makes of the connection in Airbyte once it holds the catalog."""
 
 
+class OnApplied(Protocol):
+    """Records, for the repair with this id, that version `number` holds what it wanted."""
+
+    async def __call__(
+        self, session: AsyncSession, row: Connection, repair_id: UUID, /, *, base: int, number: int
+    ) -> None: ...
+
+
+class OnRefused(Protocol):
+    """Records, for the repair with this id, that Airbyte did not take its catalog, and why."""
+
+    async def __call__(
+        self, session: AsyncSession, row: Connection, repair_id: UUID, failure: dict[str, Any], /
+    ) -> None: ...
+
+
 class Applying:
     """Gives Airbyte a new catalog and records it as the next version; resumable at every line."""
 
-    def __init__(self, settings: Settings, db: Database, airbyte: AirbyteClient) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        db: Database,
+        airbyte: AirbyteClient,
+        *,
+        on_applied: OnApplied,
+        on_refused: OnRefused,
+    ) -> None:
+        self._on_applied = on_applied
+        self._on_refused = on_refused
         self._call_s = settings.airbyte_timeout.total_seconds()
         self._db = db
         self._airbyte = airbyte
@@ -91,7 +116,7 @@ class Applying:
             status = str(operation.results["look"]["status"])
             self._note_pause(session, row, heal, status=status, at=await registry.now(session))
             if heal.repair_id is not None:
-                await transitions.carried_out(
+                await self._on_applied(
                     session, row, heal.repair_id, base=heal.base_version, number=number
                 )
             answer = applied(
@@ -283,7 +308,7 @@ class Applying:
                 code=failure.get("code"),
             )
             if heal.repair_id is not None:
-                await transitions.not_carried_out(session, row, heal.repair_id, failure)
+                await self._on_refused(session, row, heal.repair_id, failure)
             await operation.finish(session)
 
 

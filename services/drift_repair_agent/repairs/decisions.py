@@ -125,7 +125,7 @@ class Repairs:
             _expect_same(held, repair)
             one = await _split(session, held, decided, order, RepairState.REJECTED, at)
             one.is_learned = not changes_of.teaches(decided)
-            await transitions.told(session, row, one, EventType.REPAIR_REJECTED)
+            await transitions.announce(session, row, one, EventType.REPAIR_REJECTED)
             return HttpResult(200, str(one.id))
 
         answer = await self._operations.at_once(
@@ -172,7 +172,6 @@ class Repairs:
                 id=uuid4(),
                 connection_id=connection_id,
                 kind="rollback",
-                state=RepairState.APPROVED,
                 snapshot_id=None if now.snapshot is None else now.snapshot.id,
                 base_version=row.catalog_version,
                 target_version=order.version,
@@ -180,9 +179,10 @@ class Repairs:
                 decisions=msgspec.json.encode([decision]).decode(),
                 next_at=at + SOON,
             )
+            transitions.approve(repair)
             proposed = await queries.proposed_repair(session, connection_id)
             if proposed is not None:
-                await transitions.superseded(session, row, proposed, by=repair.id)
+                await transitions.mark_superseded(session, row, proposed, by=repair.id)
             if now.snapshot is not None:
                 # What the source offers now is what the person has seen: no plan for it again.
                 await queries.keep_plan(
@@ -295,7 +295,7 @@ class Repairs:
                 f"Connection {row.id} changed while repair {held.id} was decided.", newer=None
             )
         if other is not None:
-            await transitions.superseded(session, row, other, by=held.id)
+            await transitions.mark_superseded(session, row, other, by=held.id)
             await session.flush()
 
     async def view(self, repair_id: UUID) -> bytes:
@@ -502,9 +502,9 @@ async def _split(
 
 def _into(repair: Repair, state: RepairState) -> None:
     if state == RepairState.REJECTED:
-        transitions.end(repair, state)
+        transitions.reject(repair)
     else:
-        repair.state = state
+        transitions.approve(repair)
 
 
 def _decision(

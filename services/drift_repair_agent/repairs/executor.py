@@ -187,7 +187,7 @@ class RepairExecutor:
             if held.state != expected:
                 return HttpResult(409, "")
             expect_healable(row, order.base_version)
-            transitions.begin(held, operation_id)
+            transitions.mark_applying(held, operation_id)
             registry.begin_heal(row, operation_id)
             outbox.record(session, EventType.CATALOG_HEALING, row, ref=operation_id)
             return None
@@ -257,14 +257,16 @@ class RepairExecutor:
         async with self._db.transaction() as session:
             row, held = await self._lock(session, repair)
             if held.state == repair.state:
-                await transitions.superseded(session, row, held, by=None)
+                await transitions.mark_superseded(session, row, held, by=None)
                 await queries.forget_plan(session, row.id)
 
     async def _fail(self, repair: Repair, error: AamError) -> None:
         async with self._db.transaction() as session:
             row, held = await self._lock(session, repair)
             if held.state == repair.state:
-                await transitions.failed(session, row, held, code=error.code, detail=error.detail)
+                await transitions.mark_failed(
+                    session, row, held, code=error.code, detail=error.detail
+                )
 
     async def _end_late(self, repair: Repair) -> None:
         """End one that has waited in its state for too long; what was not done is proposed again.
@@ -278,13 +280,13 @@ class RepairExecutor:
             if held.operation_id is not None and row.heal_id == held.operation_id:
                 return  # it is being carried out, and that has a deadline of its own
             if held.state == RepairState.VERIFYING:
-                await transitions.applied(session, row, held, note=transitions.INCONCLUSIVE)
+                await transitions.mark_applied(session, row, held, note=transitions.INCONCLUSIVE)
                 return
             met = "" if held.failure_code is None else f"; the last it met was {held.failure_code}"
             detail = f"It could not be carried out by its deadline{met}."
             is_restoring = held.state == RepairState.ROLLING_BACK
             code = "rollback_failed" if is_restoring else "repair_deadline"
-            await transitions.failed(session, row, held, code=code, detail=detail)
+            await transitions.mark_failed(session, row, held, code=code, detail=detail)
             await queries.forget_plan(session, row.id)
         log.warning("repair_late", repair=str(repair.id), code=code)
 
@@ -297,7 +299,7 @@ class RepairExecutor:
             if held.operation_id != repair.operation_id:
                 return
             detail = f"Operation {held.operation_id} ended, and did not say what became of it."
-            await transitions.failed(session, row, held, code="operation_ended", detail=detail)
+            await transitions.mark_failed(session, row, held, code="operation_ended", detail=detail)
             await queries.forget_plan(session, row.id)
 
     async def _end_unchanged(self, repair: Repair) -> None:
@@ -305,7 +307,7 @@ class RepairExecutor:
         async with self._db.transaction() as session:
             row, held = await self._lock(session, repair)
             if held.state == repair.state:
-                await transitions.applied(session, row, held)
+                await transitions.mark_applied(session, row, held)
 
     @staticmethod
     async def _lock(session: AsyncSession, repair: Repair) -> tuple[Connection, Repair]:

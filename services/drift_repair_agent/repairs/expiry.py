@@ -5,8 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from services.drift_repair_agent.postponed import Postponed
-from services.drift_repair_agent.repairs import queries
-from services.drift_repair_agent.repairs import transitions as outcomes_of
+from services.drift_repair_agent.repairs import queries, transitions
 from shared import batches, registry
 from shared.database import Database
 from shared.models import RepairState
@@ -44,8 +43,8 @@ class Expiry:
             if repair.state != RepairState.PROPOSED:
                 return
             if row.archived_at is not None:
-                await outcomes_of.superseded(session, row, repair, by=None)
+                await transitions.mark_superseded(session, row, repair, by=None)
                 return
-            outcomes_of.end(repair, RepairState.EXPIRED)
+            transitions.expire(repair)
             code = STILL_PAUSED if row.paused_by == repair.id else None
-            await outcomes_of.told(session, row, repair, EventType.REPAIR_EXPIRED, code)
+            await transitions.announce(session, row, repair, EventType.REPAIR_EXPIRED, code)

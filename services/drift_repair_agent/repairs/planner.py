@@ -37,7 +37,7 @@ from shared.database import Database
 from shared.domain.catalog import StreamId, read_stream
 from shared.domain.drift import Change, Verdict
 from shared.errors import Conflict, NotActive
-from shared.models import Connection, ConnectionStatus, Drift, Repair, RepairState, Snapshot
+from shared.models import Connection, ConnectionStatus, Drift, Repair, Snapshot
 from shared.observability import logs
 from shared.operations import HttpResult, Intent, Operations
 
@@ -332,14 +332,14 @@ class Planner:
         else:
             rest_repair = self._proposal(basis, rest, rest_id or uuid4()) if rest else None
             if proposed is not None:
-                await transitions.superseded(session, row, proposed, by=_id(rest_repair))
+                await transitions.mark_superseded(session, row, proposed, by=_id(rest_repair))
                 await session.flush()
         now = await registry.now(session)
         if rest_repair is not None and rest_repair is not proposed:
             rest_repair.expires_at = now + self._expiry
             session.add(rest_repair)
             await session.flush()
-            await transitions.proposed(session, row, rest_repair)
+            await transitions.announce_proposed(session, row, rest_repair)
         if row.paused_by is not None and rest_repair is not None and changes_of.pauses(rest):
             row.paused_by = rest_repair.id
         if not safe:
@@ -349,16 +349,17 @@ class Planner:
         return True, repair.id
 
     def _proposal(self, basis: _Basis, rest: Sequence[PlannedChange], repair_id: UUID) -> Repair:
-        return Repair(
+        repair = Repair(
             id=repair_id,
             connection_id=basis.situation.row.id,
-            state=RepairState.PROPOSED,
             drift_id=basis.drift.id,
             snapshot_id=basis.snapshot.id,
             base_version=basis.situation.row.catalog_version,
             changes=changes_of.write(rest),
             verify_by_sync=basis.policy.verify == "sync",
         )
+        transitions.propose(repair)
+        return repair
 
     def _approved(
         self, basis: _Basis, safe: Sequence[PlannedChange], now: datetime, *, parent_id: UUID | None
@@ -371,10 +372,9 @@ class Planner:
             "by": BY_POLICY,
             "policy_set_by": _authors(decided),
         }
-        return Repair(
+        repair = Repair(
             id=uuid4(),
             connection_id=basis.situation.row.id,
-            state=RepairState.APPROVED,
             drift_id=basis.drift.id,
             parent_id=parent_id,
             snapshot_id=basis.snapshot.id,
@@ -384,6 +384,8 @@ class Planner:
             verify_by_sync=basis.policy.verify == "sync",
             next_at=now + SOON,
         )
+        transitions.approve(repair)
+        return repair
 
 
 def weigh(

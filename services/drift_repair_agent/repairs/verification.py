@@ -101,7 +101,7 @@ class Verification:
         async with self._db.transaction() as session:
             row, held = await self._lock(session, repair)
             if held.state == RepairState.VERIFYING:
-                await transitions.applied(session, row, held, note=note)
+                await transitions.mark_applied(session, row, held, note=note)
 
     async def _take_back(self, repair: Repair, code: str | None) -> None:
         """Have the version before restored; once, since a restored repair is over."""
@@ -111,9 +111,9 @@ class Verification:
                 return
             if row.catalog_version != held.version_number:
                 # Somebody has applied another catalog meanwhile: that one is not to be touched.
-                await transitions.applied(session, row, held, note=transitions.INCONCLUSIVE)
+                await transitions.mark_applied(session, row, held, note=transitions.INCONCLUSIVE)
                 return
-            transitions.roll_back(held, code)
+            transitions.start_rollback(held, code)
         log.warning("repair_taken_back", repair=str(repair.id), code=code)
         failpoints.at("repair.taken_back")
 
