@@ -11,86 +11,86 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
-    """The environment variable is the field name in capitals after `AAM_`."""
+    """The environment variable is `AAM_` and the field's name in upper case."""
 
     model_config = SettingsConfigDict(
         env_prefix="AAM_", extra="ignore", frozen=True, use_attribute_docstrings=True
     )
 
     state_dir: Path = Path(".aam")
-    """Everything that a running mesh keeps: databases, logs, `env`."""
+    """Folder for everything that a running mesh stores: databases, logs, and the file `env`."""
 
     connectors_dir: Path = Path(".aam/connectors")
-    """Installed connectors; throw-away stacks share them."""
+    """Folder of the installed connectors; meshes on the same machine can share it."""
 
     free_ports: str = Field(default="20000-32000", pattern=r"^\d{4,5}-\d{4,5}$")
-    """From where throw-away servers take their ports; tests side by side each have their own."""
+    """Port range of the servers that tests and `make demo` start; parallel runs need one each."""
 
     postgres_port: int = Field(default=54329, ge=1, le=65535)
-    """The registry's and the warehouse's server."""
+    """Port of the Postgres server with the registry and the warehouse."""
 
     valkey_port: int = Field(default=63799, ge=1, le=65535)
-    """The server of the lifecycle events."""
+    """Port of the Valkey server for lifecycle events."""
 
     airbyte_port: int = Field(default=8000, ge=1, le=65535)
-    """The local Airbyte's API."""
+    """Port of the local Airbyte's API."""
 
     orchestrator_port: int = Field(default=8001, ge=1, le=65535)
-    """Each service's own."""
+    """Port of the orchestrator."""
 
     auth_broker_port: int = Field(default=8002, ge=1, le=65535)
-    """Each service's own."""
+    """Port of the auth_broker."""
 
     drift_repair_agent_port: int = Field(default=8003, ge=1, le=65535)
-    """Each service's own."""
+    """Port of the drift_repair_agent."""
 
     schema_observer_port: int = Field(default=8004, ge=1, le=65535)
-    """Each service's own."""
+    """Port of the schema_observer."""
 
     rag_engine_port: int = Field(default=8005, ge=1, le=65535)
-    """Each service's own."""
+    """Port of the rag_engine."""
 
     orchestrator_metrics_port: int = Field(default=8021, ge=1, le=65535)
-    """What Prometheus scrapes of it."""
+    """Metrics port of the orchestrator."""
 
     auth_broker_metrics_port: int = Field(default=8022, ge=1, le=65535)
-    """What Prometheus scrapes of it."""
+    """Metrics port of the auth_broker."""
 
     drift_repair_agent_metrics_port: int = Field(default=8023, ge=1, le=65535)
-    """What Prometheus scrapes of it."""
+    """Metrics port of the drift_repair_agent."""
 
     schema_observer_metrics_port: int = Field(default=8024, ge=1, le=65535)
-    """What Prometheus scrapes of it."""
+    """Metrics port of the schema_observer."""
 
     rag_engine_metrics_port: int = Field(default=8025, ge=1, le=65535)
-    """What Prometheus scrapes of it."""
+    """Metrics port of the rag_engine."""
 
     sample_org_port: int = Field(default=8010, ge=1, le=65535)
-    """The sample org's API and its control over HTTP."""
+    """Port of the sample org's API, including `/org`, which changes the org."""
 
     sample_org_proxy_port: int = Field(default=8011, ge=1, le=65535)
-    """The proxy that the connector reaches the sample org by."""
+    """Port of the proxy through which the connector reaches the sample org."""
 
     tied_to_pid: str = Field(default="", pattern=r"^\s*(\d{1,10}(\s+\d{1,10})*)?\s*$")
-    """Processes, by their ids with spaces between: when one of them is gone, the mesh ends too."""
+    """Process ids, separated by spaces: when one of these processes ends, so does the mesh."""
 
     log_max_bytes: int = Field(default=10 * 1024 * 1024, ge=1024)
-    """A process's log that is larger is rotated: its end goes to `<log>.1`."""
+    """Size in bytes above which a process's log is rotated to `<log>.1`."""
 
     log_keep: int = Field(default=3, ge=1, le=100)
-    """How many ends of each log are kept."""
+    """How many rotated files of each log are kept."""
 
     replicas: int = Field(default=1, ge=1, le=4)
-    """How many processes of each service; the ports of the next are a hundred further on."""
+    """Processes of each service; the ports of each further one are 100 higher."""
 
     postgres_bin: Path | None = None
     """Folder with `initdb` and `postgres` (17 or newer) to run instead of the embedded ones."""
 
     valkey_bin: Path | None = None
-    """A `valkey-server` or `redis-server` to run instead of the embedded one."""
+    """Path of a `valkey-server` or `redis-server` to run instead of the embedded one."""
 
     unprivileged_dir: Path = Path("/var/tmp/aam")  # noqa: S108 (refused unless it is root's alone)
-    """For root only: what the unprivileged user of Postgres needs and cannot reach elsewhere."""
+    """For root only: folder for files that Postgres's unprivileged user cannot reach elsewhere."""
 
     @classmethod
     def port_names(cls) -> list[str]:

@@ -153,7 +153,7 @@ def _empty_is_none(value: object) -> object:
 
 T = TypeVar("T")
 Optional = Annotated[T | None, BeforeValidator(_empty_is_none)]
-"""A variable that may be missing, or set to nothing, as compose passes it."""
+"""A variable that may be missing, or set to an empty value, as compose passes it."""
 
 
 def _number_is_seconds(value: object) -> object:
@@ -205,7 +205,7 @@ def _for_ever_is_none(value: object) -> object:
 Retention = Annotated[
     Annotated[timedelta, Field(ge=_DAY, le=_LONGEST)] | None, BeforeValidator(_for_ever_is_none)
 ]
-"""How long history is kept, a day or longer; `forever`, or nothing, for ever."""
+"""How long history is kept, a day or longer; `forever`, or an empty value, keeps it for good."""
 _AuditRetention = Annotated[
     Annotated[timedelta, Field(ge=90 * _DAY, le=_LONGEST)] | None,
     BeforeValidator(_for_ever_is_none),
@@ -213,7 +213,7 @@ _AuditRetention = Annotated[
 
 
 class ProcessSettings(BaseSettings):
-    """What every service reads; the environment variable is the field's name in capitals."""
+    """What every service reads; the environment variable is the field's name in upper case."""
 
     model_config = SettingsConfigDict(
         env_file=".env",
@@ -224,52 +224,64 @@ class ProcessSettings(BaseSettings):
     )
 
     aam_env: Literal["production", "test"] = "production"
-    """`test` allows AAM_FAILPOINTS, and nothing else."""
+    """`test` permits AAM_FAILPOINTS and changes nothing else."""
 
     aam_failpoints: str = ""
-    """Places where a test has this process killed or stopped."""
+    """Places in the code where a test has this process killed or stopped."""
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    """How much is logged; one JSON object a line, on standard output."""
+    """Lowest level that is logged; logs go to standard output, one JSON object per line."""
 
     aam_docs: Literal["on", "off"] = "on"
-    """Whether the pages that describe the API can be read without a key."""
+    """Whether `/docs` and `/openapi.json` are served; they need no key."""
 
     service_public_keys_dir: Optional[Path] = None
-    """Folder with the services' public keys, each as `<service>.<kid>.pem`."""
+    """Folder with the services' public keys, each as `<service>.<kid>.pem`.
+
+    Required by the services that other services call.
+    """
 
     service_private_key_dir: Optional[Path] = None
-    """Folder with the service's own key, `<service>.pem`; it signs what it asks of others by it."""
+    """Folder with the service's own private key, `<service>.pem`; it signs its service tokens.
+
+    Required by the services that call other services.
+    """
 
     body_deadline: Seconds = timedelta(seconds=30)
-    """How long the body of a request may take to arrive. Seconds."""
+    """How long the body of a request may take to arrive; then the answer is 408."""
 
     metrics_port: Optional[Annotated[int, Field(ge=1, le=65535)]] = None
-    """Where Prometheus finds /metrics, which asks for no key. Empty: nowhere, and none are kept."""
+    """Port where Prometheus scrapes /metrics, without a key. Not set: no metrics are collected."""
 
     metrics_host: str = "127.0.0.1"
-    """The address that METRICS_PORT is of."""
+    """Address that METRICS_PORT listens on."""
 
     otel_exporter_otlp_endpoint: Optional[HttpUrl] = None
-    """A collector of OpenTelemetry traces, over HTTP. Empty: nothing is traced."""
+    """Collector of OpenTelemetry traces (OTLP over HTTP). Not set: nothing is traced."""
 
     otel_traces_sampler_arg: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """Which share of requests, jobs and operations is traced where their caller has not decided."""
+    """Share of requests, jobs and operations that is traced, unless their caller has decided."""
 
     requests_per_second: Annotated[float, Field(gt=0)] = 100
-    """How often one caller may ask one process; twice as many at once. Services are not counted."""
+    """Requests per second that one caller may send to one process, twice as many in a burst.
+
+    Calls between services are not limited.
+    """
 
     failed_keys_per_minute: Annotated[float, Field(gt=0)] = 20
-    """How often one address may present what proves nothing, before it is answered 429."""
+    """Failed authentications per minute from one address, beyond which it is answered 429."""
 
     oidc_issuer: Optional[str] = None
-    """Whose tokens are taken beside keys: an OpenID Connect issuer, as in its tokens' `iss`."""
+    """OpenID Connect issuer whose tokens are accepted besides API keys, as in their `iss` claim.
+
+    Must be https, except on this machine. Set together with OIDC_AUDIENCE.
+    """
 
     oidc_audience: Optional[str] = None
-    """What the `aud` of such a token must be or hold: the name that the issuer has for AAM."""
+    """What the `aud` claim of such a token must be or contain: the issuer's name for AAM."""
 
     oidc_scope_claim: str = "scope"
-    """The claim with what such a caller may do: words as keys have them, in a text or a list."""
+    """Claim with the scopes of such a caller, named as those of keys, as a string or a list."""
 
     @model_validator(mode="after")
     def _an_issuer_can_be_believed(self) -> Self:
@@ -287,17 +299,19 @@ class ProcessSettings(BaseSettings):
 
 
 class RegistrySettings(ProcessSettings):
-    """What a service reads that stands on the registry."""
+    """What a service that uses the registry reads."""
 
     supabase_db_url: Secret[str]
-    """The registry, as Supabase's dashboard shows it: direct or session pooler. Required."""
+    """URL of the registry as Supabase's dashboard shows it: direct connection or session pooler."""
 
     supabase_db_ca_file: Optional[Path] = None
     """CA certificate to verify the registry's server with; Supabase's dashboard offers it."""
 
     registry_connections: Annotated[int, Field(ge=2, le=200)] = 20
-    """Most connections to the registry that one process has open at once, beside one that the
-    orchestrator, the drift_repair_agent and the schema_observer each listen on."""
+    """Most connections to the registry that one process opens at once.
+
+    The orchestrator, the drift_repair_agent and the schema_observer each open one more to listen.
+    """
 
     @model_validator(mode="after")
     def _registry_is_reachable_by_url(self) -> Self:
@@ -328,10 +342,10 @@ class RegistrySettings(ProcessSettings):
 
 
 class MigrationSettings(RegistrySettings):
-    """What the migrations read, which no service is told: the login of the tables' owner."""
+    """What the migrations read, and no service: the login of the tables' owner."""
 
     migration_db_url: Optional[Secret[str]] = None
-    """The registry as the owner of its tables. Empty: as SUPABASE_DB_URL says."""
+    """URL of the registry with the login that owns its tables. Not set: SUPABASE_DB_URL is used."""
 
     @property
     def _login(self) -> tuple[str, Secret[str]]:
@@ -341,34 +355,34 @@ class MigrationSettings(RegistrySettings):
 
 
 class Settings(RegistrySettings):
-    """One instance per process, for the services that use Redis or Airbyte too."""
+    """What a service reads that also uses Redis or Airbyte; one instance per process."""
 
     redis_url: Secret[RedisDsn] = Secret(RedisDsn("redis://localhost:6379/0"))
-    """Where lifecycle events go. Redis away delays events and nothing else."""
+    """Redis server for lifecycle events. While it is unavailable, only the events wait."""
 
     airbyte_api_url: HttpUrl = HttpUrl("http://localhost:8000/api/v1")
-    """Airbyte's Configuration API."""
+    """URL of Airbyte's Configuration API; it ends with /api/v1."""
 
     airbyte_api_key: Optional[SecretStr] = None
-    """A bearer token, where you have a lasting one."""
+    """A long-lived bearer token for Airbyte, if you have one."""
 
     airbyte_client_id: Optional[str] = None
-    """Application client id (`abctl local credentials`); tokens are fetched and renewed with it."""
+    """Client id of an Airbyte application (`abctl local credentials`), to request tokens with."""
 
     airbyte_client_secret: Optional[SecretStr] = None
-    """The client id's secret."""
+    """Client secret of the same application. Set together with AIRBYTE_CLIENT_ID."""
 
     airbyte_username: Optional[str] = None
-    """Basic authentication, for the compose release of Airbyte."""
+    """User name for Basic authentication, as Airbyte's docker compose releases use it."""
 
     airbyte_password: Optional[SecretStr] = None
-    """The user name's password."""
+    """Password for Basic authentication. Set together with AIRBYTE_USERNAME."""
 
     airbyte_workspace_id: Optional[UUID] = None
-    """Airbyte workspace to work in. Empty: the instance's default workspace."""
+    """Airbyte workspace to work in. Not set: the instance's default workspace."""
 
     airbyte_destination_id: Optional[UUID] = None
-    """Destination of new connections. Empty: each onboarding names its own."""
+    """Airbyte destination of new connections. Not set: each onboarding must name its own."""
 
     orchestrator_url: HttpUrl = HttpUrl("http://localhost:8001")
     """Where the orchestrator listens."""
@@ -386,118 +400,131 @@ class Settings(RegistrySettings):
     """Where the rag_engine listens."""
 
     plain_http_hosts: str = ""
-    """Hosts other than this machine that may be called by http, without TLS; with commas between.
+    """Other hosts than this machine that may be called over plain http, separated by commas.
 
-    Of Airbyte and of the siblings; names of a network that nobody else is in.
+    For Airbyte and the other services, on a network that no one else can read.
     """
 
     airbyte_timeout: Seconds = timedelta(seconds=60)
-    """Longest wait for one ordinary Airbyte call, from connecting to the last byte. Seconds."""
+    """Timeout of one ordinary Airbyte call, from connecting to the last byte."""
 
     airbyte_slow_calls: Annotated[int, Field(gt=0, le=25)] = 10
-    """Most checks, discoveries, creations and syncs that one process asks of Airbyte at once."""
+    """Most slow Airbyte calls (check, discover, create, sync) that one process makes at once."""
 
     check_timeout: Seconds = timedelta(minutes=5)
-    """Longest wait for one connection check; a connector starts inside it. Seconds."""
+    """Timeout of one connection check, which includes the start of a connector."""
 
     discover_timeout: Seconds = timedelta(minutes=10)
-    """Longest wait for one schema discovery; a connector starts inside it. Seconds."""
+    """Timeout of one schema discovery, which includes the start of a connector."""
 
     peer_timeout: Seconds = timedelta(seconds=15)
-    """Longest wait for a sibling service. Seconds."""
+    """Timeout of one call to another AAM service."""
 
     quiet_time: Seconds = timedelta(seconds=90)
-    """How long Airbyte, or a proxy before it, may still act on a request whose answer was lost."""
+    """In-flight window: how long Airbyte, or a proxy before it, may still act on a lost request."""
 
     operation_deadline: Seconds = timedelta(minutes=30)
-    """When an operation that cannot be settled is given up. Seconds."""
+    """How long an operation is retried before it is given up."""
 
     request_wait: Seconds = timedelta(seconds=55)
     """How long a request waits for its operation before it answers 202; `?wait=` overrides it."""
 
     sweep_grace: Seconds = timedelta(minutes=10)
-    """How long after an operation's end what it left in Airbyte may be deleted. Seconds."""
+    """How long after an operation's end its leftovers in Airbyte may be deleted.
+
+    At least QUIET_TIME.
+    """
 
     sweep_interval: Seconds = timedelta(minutes=5)
-    """How often Airbyte is looked through for what ended operations left there. Seconds."""
+    """How often Airbyte is searched for leftovers of operations that have ended."""
 
     reconcile_interval: Seconds = timedelta(minutes=5)
-    """How often each connection's head is compared with what Airbyte holds. Seconds."""
+    """How often each connection's newest catalog version is compared with what Airbyte holds."""
 
     on_upstream_drift: Literal["report", "reapply"] = "report"
-    """What is done when Airbyte holds another catalog than the head: tell, or also put it back."""
+    """What to do when Airbyte holds another catalog than the connection's newest version.
+
+    `report` records an event, `reapply` also puts the newest version back.
+    """
 
     job_poll_interval: Seconds = timedelta(seconds=2)
-    """How often running syncs are looked at. Seconds."""
+    """How often the state of running syncs is read from Airbyte."""
 
     job_lost_after: Seconds = timedelta(minutes=5)
-    """How long Airbyte may say that it does not know a running sync before the sync is recorded as
-    `cancelled`, for the reason `job_lost`. Seconds."""
+    """How long Airbyte may report a running sync as unknown before it is recorded as `cancelled`,
+    with the reason `job_lost`."""
 
     observe_interval: Seconds = timedelta(minutes=15)
-    """How often each source is looked at, unless a connection says otherwise. Seconds."""
+    """How often the schema of each source is observed, unless a connection has its own interval."""
 
     discoveries_at_once: Annotated[int, Field(gt=0, le=25)] = 4
-    """Most discoveries under way in one Airbyte workspace, over all replicas."""
+    """Most discoveries at once in one Airbyte workspace, over all replicas."""
 
     discoveries_per_day: Optional[Annotated[int, Field(ge=1, le=100_000)]] = None
-    """Most discoveries of one source in 24 hours, where no policy of its connections says so.
+    """Most discoveries of one source in 24 hours, unless the policy of a connection sets a limit.
 
-    Empty: as many as its interval needs, and 50 more. Scheduled ones leave a quarter to people.
+    Not set: as many as its interval needs, plus 50. Scheduled observations leave a quarter of the
+    limit for discoveries that people request.
     """
 
     suspicion_time: Seconds = timedelta(hours=6)
-    """How long a source must go on lacking what it had before that is believed. Seconds."""
+    """How long a suspicious discovery must persist before it is believed."""
 
     repair_expiry: Seconds = timedelta(days=7)
-    """How long a proposed repair waits for a person before it ends by doing nothing."""
+    """How long a proposed repair waits for a decision before it expires without any change."""
 
     repair_deadline: Seconds = timedelta(days=1)
-    """Longest time that a decided repair may wait to be begun, or for the sync that verifies it."""
+    """How long a decided repair may wait to be started, or for the sync that verifies it."""
 
     event_relay_interval: Seconds = timedelta(milliseconds=250)
-    """How often the outbox is looked at. Seconds."""
+    """How often new events are published from the outbox."""
 
     event_retention: Retention = 7 * _DAY
-    """How long the outbox keeps events that were published. Seconds, or P7D; `forever` for ever."""
+    """How long the outbox keeps events that were published."""
 
     job_retention: Retention = 90 * _DAY
-    """How long syncs that ended are kept; each connection's newest is kept in any case."""
+    """How long syncs that ended are kept; the newest of each connection is always kept."""
 
     operation_retention: Retention = 30 * _DAY
     """How long operations that ended are kept."""
 
     delivery_retention: Retention = 30 * _DAY
-    """How long messages to webhooks that were delivered, or given up, are kept."""
+    """How long webhook messages that were delivered or given up are kept."""
 
     repair_retention: Retention = 365 * _DAY
-    """How long repairs that ended are kept; those that made a catalog version are in any case."""
+    """How long repairs that ended are kept; those that made a catalog version are always kept."""
 
     drift_retention: Retention = 365 * _DAY
-    """How long drifts are kept that no repair refers to."""
+    """How long drifts that no repair refers to are kept."""
 
     snapshot_retention: Retention = 90 * _DAY
-    """How long a snapshot is kept that nothing refers to, from when a source last was like it."""
+    """How long a snapshot that nothing refers to is kept, from when a source last matched it."""
 
     api_key_retention: _AuditRetention = 400 * _DAY
-    """How long a key is listed after it was revoked or has expired; 90 days or longer."""
+    """How long an API key stays listed after it was revoked or expired."""
 
     audit_retention: _AuditRetention = 400 * _DAY
-    """How long it is kept who read which credential; 90 days or longer."""
+    """How long the audit log of credential reads is kept."""
 
     key_environment: Annotated[str, Field(pattern=r"^[a-z0-9]{1,16}$")] = "live"
-    """A word in new keys, `aam_<word>_...`, by which people tell where one belongs."""
+    """A word in new API keys, `aam_<word>_...`, that shows which environment a key belongs to."""
 
     webhook_signing_key: Optional[SecretStr] = None
-    """What the secrets of webhooks are derived from; without it there are no webhooks."""
+    """Key of 32 characters or more from which the webhooks' signing secrets are derived.
+
+    Without it, webhooks are disabled.
+    """
 
     rotation_digest_key: Optional[SecretStr] = None
-    """Tells whether a credential changed since Airbyte was given it; without it none is rotated."""
+    """Key of 32 characters or more for the digests that show whether a credential has changed.
+
+    Without it, credentials are not rotated.
+    """
 
     webhook_networks: Annotated[str, AfterValidator(_networks_only)] = ""
-    """Networks that receivers may be in besides the public one: `10.0.0.0/8, 127.0.0.1/32`.
+    """Private networks that webhook receivers may be in: `10.0.0.0/8, 127.0.0.1/32`.
 
-    Link-local addresses, where clouds keep their metadata, are never called.
+    Link-local addresses, such as those of cloud metadata services, are never called.
     """
 
     @model_validator(mode="after")
@@ -550,10 +577,10 @@ class RagEngineSettings(RegistrySettings):
     """What the rag_engine reads."""
 
     rag_explainer: str = ""
-    """`module:callable` that puts suggestions into words, and decides nothing. Empty: none."""
+    """`module:callable` that words the explanation of a suggestion, and decides nothing."""
 
     rag_explainer_timeout: Seconds = timedelta(seconds=5)
-    """How long an answer waits for the words before it goes without them. Seconds."""
+    """How long an answer waits for that explanation before it is sent without."""
 
 
 S = TypeVar("S", bound=BaseSettings)
@@ -562,11 +589,11 @@ S = TypeVar("S", bound=BaseSettings)
 def load(settings: type[S]) -> S:
     """The process's settings, or the end of the process with one line.
 
-    The line names the variable and what it must be, never the value that is there. A variable may
-    also be a file of that name (in small letters) in the folder that AAM_SETTINGS_DIR names.
+    The line names the variable and what it must be, never its value. A variable may also be a file
+    of that name (in lower case) in the folder that AAM_SETTINGS_DIR names.
 
     Raises:
-        SystemExit: a variable is missing or cannot be meant.
+        SystemExit: a variable is missing or invalid.
     """
     folder = os.environ.get("AAM_SETTINGS_DIR") or None
     if folder is not None and not Path(folder).is_dir():

@@ -1,40 +1,45 @@
 """Every failure AAM expects. Anything else that escapes is a bug and answers 500.
 
 AamError
-├── Unauthenticated          401   nobody knows who asks
-├── Forbidden                403   who asks may not; `scope` names what would be needed
+├── Unauthenticated          401   the caller is unknown
+├── Forbidden                403   the caller lacks a permission; `scope` names a missing scope
 ├── NotFound                 404
-├── TooManyRequests          429   the caller asks more often than it may
-├── Invalid                  422   what was sent is not valid; `fields` says where
-│   └── TooLarge             413
-├── NotJson                  400   the body is no JSON text
-├── UnsupportedMedia         415   the body is said to be something else than plain JSON
+├── TooManyRequests          429   the caller exceeded a rate limit
+├── Invalid                  422   the request is invalid; `fields` says where
+│   ├── TooLarge             413
+│   └── KeyReused                  the Idempotency-Key was used with a different request
+├── BadKey                   400   the Idempotency-Key is malformed
+├── NotJson                  400   the body is not UTF-8
+├── UnsupportedMedia         415   the body is not declared as plain JSON
 ├── BodyTimeout              408   the body did not arrive in time
 ├── Conflict                 409
 │   ├── NameTaken
-│   ├── NotActive                  the connection's state does not allow it now
+│   ├── NotActive                  the connection's status does not allow it now
 │   ├── StaleCatalog
-│   └── SyncRunning
-├── Upstream                       Airbyte, or a peer, did not do what was asked
-│   ├── UpstreamRefused      422   a definite no: nothing was done
+│   ├── SyncRunning
+│   └── OperationRunning
+├── DeadlinePassed           504   an operation was given up at its deadline
+├── Upstream                 502   Airbyte, or a peer, did not do what was asked
+│   ├── UpstreamRefused      422   refused for good: nothing was done
 │   │   ├── UpstreamMissing        the object is not there (any more)
 │   │   └── ConnectorFailed        the connector ran and failed; `cause` says why
 │   │       ├── CheckFailed        the source cannot be reached with this credential
 │   │       └── DiscoverFailed     the connector could not list the source's schema
 │   ├── UpstreamDenied       502   our own credentials were refused
-│   │   ├── UpstreamForbidden      Airbyte's 403: an unknown object, or not ours to see
-│   │   └── UpstreamLoginOff       we log in where there is no login
-│   ├── UpstreamConflict     409   Airbyte's 409: something runs already, or a database error
+│   │   ├── UpstreamForbidden      Airbyte's 403: an unknown object, or no access to it
+│   │   └── UpstreamLoginOff       credentials are set, but authentication is disabled there
+│   ├── UpstreamConflict     409   Airbyte's 409: something already runs, or a database error
 │   ├── UpstreamUnknown      504   it may have happened
 │   │   ├── UpstreamTimeout
-│   │   └── UpstreamNotAirbyte 502 something that is not Airbyte answered
+│   │   └── UpstreamNotAirbyte 502 something other than Airbyte answered
 │   └── UpstreamUnreachable  503   the request was never sent
-│       ├── UpstreamNoTls          there is no TLS, or no valid certificate
+│       ├── UpstreamNoTls          no TLS there, or no valid certificate
 │       └── UpstreamNoToken        Airbyte's token endpoint fails
-├── UpstreamMismatch         502   Airbyte said yes and holds something else
-└── Unavailable              503   nothing was recorded: retry freely
+├── UpstreamMismatch         502   Airbyte accepted the request but holds something else
+└── Unavailable              503   nothing was recorded: safe to retry
 
-A detail names things and numbers. It never quotes what was submitted, nor what an upstream wrote.
+A detail names things and numbers. It never quotes what was submitted or what an upstream wrote.
+docs/errors.md lists every code; `make docs` writes it from these classes.
 """
 
 from __future__ import annotations
@@ -60,7 +65,7 @@ class AamError(Exception):
             self.code = code
 
     def problem(self) -> dict[str, Any]:
-        """The failure as an RFC 9457 problem; `request_id` is added where it is sent."""
+        """The failure as an RFC 9457 problem, without the `request_id` that the response adds."""
         return {
             "type": f"urn:aam:problem:{self.code}",
             "title": self.title,
@@ -78,15 +83,15 @@ class AamError(Exception):
 
 
 class Unauthenticated(AamError):
-    """The credentials are missing, or prove nothing; which of it is not told."""
+    """The credentials are missing or invalid; the answer does not say which."""
 
     status = 401
-    title = "Not authenticated"
+    title = "Authentication required"
     code = "unauthenticated"
 
 
 class Forbidden(AamError):
-    """The caller is known, and may not do this."""
+    """The caller is authenticated, but not allowed to do this."""
 
     status = 403
     title = "Forbidden"
@@ -94,7 +99,7 @@ class Forbidden(AamError):
 
 
 class TooManyRequests(AamError):
-    """The caller asks more often than it may; nothing was done."""
+    """The caller sends more requests than its rate limit allows; nothing was done."""
 
     status = 429
     title = "Too many requests"
@@ -103,7 +108,7 @@ class TooManyRequests(AamError):
 
 
 class NotFound(AamError):
-    """There is no such thing, or it is not the caller's."""
+    """The resource does not exist."""
 
     status = 404
     title = "Not found"
@@ -111,7 +116,7 @@ class NotFound(AamError):
 
 
 class Invalid(AamError):
-    """What was sent is invalid; `fields` lists where."""
+    """The request is invalid; `fields`, where present, says where."""
 
     status = 422
     title = "Invalid request"
@@ -119,13 +124,13 @@ class Invalid(AamError):
 
     @classmethod
     def of(cls, member: str, detail: str, *, code: str) -> Self:
-        """What is wrong with one member of the body."""
+        """An error about one member of the body."""
         field = {"field": f"body.{member}", "type": code, "message": detail}
         return cls(detail, code=code, fields=[field])
 
 
 class TooLarge(Invalid):
-    """The body is larger than anything this route accepts."""
+    """The body is larger than this service accepts."""
 
     status = 413
     title = "Body too large"
@@ -133,7 +138,7 @@ class TooLarge(Invalid):
 
 
 class NotJson(AamError):
-    """The body's bytes are no JSON text: it is not UTF-8, or begins with a byte order mark."""
+    """The body is not UTF-8 text, or starts with a byte order mark."""
 
     status = 400
     title = "Not JSON"
@@ -141,7 +146,7 @@ class NotJson(AamError):
 
 
 class UnsupportedMedia(AamError):
-    """The body is said to be something else than JSON in UTF-8, or to be compressed."""
+    """The request does not declare its body as uncompressed JSON in UTF-8."""
 
     status = 415
     title = "Unsupported media type"
@@ -149,7 +154,7 @@ class UnsupportedMedia(AamError):
 
 
 class BodyTimeout(AamError):
-    """The body did not arrive in its time; nothing was done."""
+    """The body did not arrive within BODY_DEADLINE; nothing was done."""
 
     status = 408
     title = "Body timeout"
@@ -157,22 +162,22 @@ class BodyTimeout(AamError):
 
 
 class KeyReused(Invalid):
-    """The Idempotency-Key came with another request before."""
+    """The Idempotency-Key was used before, with a different request."""
 
     title = "Idempotency-Key reused"
     code = "idempotency_key_reused"
 
 
 class BadKey(AamError):
-    """The Idempotency-Key is none."""
+    """The Idempotency-Key is malformed."""
 
     status = 400
-    title = "Bad Idempotency-Key"
+    title = "Malformed Idempotency-Key"
     code = "bad_idempotency_key"
 
 
 class Conflict(AamError):
-    """The thing is in a state that does not allow this now."""
+    """The resource is in a state that does not allow this now."""
 
     status = 409
     title = "Conflict"
@@ -180,7 +185,7 @@ class Conflict(AamError):
 
 
 class NameTaken(Conflict):
-    """A live connection has this name already."""
+    """A connection that is not archived already has this name."""
 
     code = "name_taken"
 
@@ -192,7 +197,7 @@ class NotActive(Conflict):
 
 
 class StaleCatalog(Conflict):
-    """The catalog changed after the caller read it: read again, decide again."""
+    """The catalog changed after the caller read it: read it again before deciding."""
 
     code = "stale_catalog"
 
@@ -205,19 +210,19 @@ class StaleCatalog(Conflict):
 
 
 class SyncRunning(Conflict):
-    """A sync of this connection runs already; the members name its job where it is known."""
+    """A sync of this connection is already running; members name its job where it is known."""
 
     code = "sync_running"
 
 
 class OperationRunning(Conflict):
-    """The operation begun with this Idempotency-Key has not ended; `operation_id` names it."""
+    """The operation started with this Idempotency-Key is still running; see `operation_id`."""
 
     code = "operation_in_progress"
 
 
 class DeadlinePassed(AamError):
-    """An operation could not be settled in its time, and was given up."""
+    """The operation did not finish before its deadline and was given up."""
 
     status = 504
     title = "Deadline passed"
@@ -225,19 +230,19 @@ class DeadlinePassed(AamError):
 
 
 class Upstream(AamError):
-    """Airbyte, or a peer service, did not do what was asked."""
+    """Airbyte, or another AAM service, did not do what was asked."""
 
     status = 502
     title = "Upstream failed"
     code = "upstream_failed"
     is_over: bool = False
-    """Whether upstream itself has answered: whatever it did, it does nothing more."""
+    """Whether upstream itself answered, and so does no further work on the request."""
     has_run: bool = False
-    """Whether a connector has run, or may have, which cost its source something."""
+    """Whether a connector ran, or may have run, and so put load on its source."""
 
 
 class UpstreamRefused(Upstream):
-    """A definite no, for good: nothing was done."""
+    """Upstream refused the request for good; nothing was done."""
 
     status = 422
     title = "Refused upstream"
@@ -245,13 +250,13 @@ class UpstreamRefused(Upstream):
 
 
 class ConnectorFailed(UpstreamRefused):
-    """A connector ran and failed; `cause` says why, of the causes that `shared.causes` knows."""
+    """A connector ran and failed; `cause` is one of the causes in `shared.causes`, or None."""
 
     cause: str | None = None
     explanation: str | None = None
-    """The cause in a fixed sentence, for callers who may change connections."""
+    """The cause as a fixed sentence, only for callers with connections:write."""
     log: str | None = None
-    """Which run of Airbyte's has the connector's log; for the same callers."""
+    """Where Airbyte keeps the connector's log of this run; only for the same callers."""
 
     def problem(self) -> dict[str, Any]:
         """The failure with its cause."""
@@ -260,42 +265,45 @@ class ConnectorFailed(UpstreamRefused):
 
 
 class UpstreamMissing(UpstreamRefused):
-    """Upstream has no such object (any more)."""
+    """Airbyte does not have this object, or no longer has it."""
 
     code = "upstream_missing"
 
 
 class CheckFailed(ConnectorFailed):
-    """The source cannot be reached with this credential."""
+    """The connection check failed: the source cannot be reached with this credential."""
 
     code = "check_failed"
 
 
 class DiscoverFailed(ConnectorFailed):
-    """The connector ran and could not list the source's schema."""
+    """The connector ran but could not list the source's schema."""
 
     code = "discovery_failed"
 
 
 class UpstreamDenied(Upstream):
-    """Our own credentials were refused upstream."""
+    """Upstream refused AAM's own credentials."""
 
-    title = "Upstream denied us"
+    title = "Upstream denied access"
     code = "upstream_auth"
 
 
 class UpstreamForbidden(UpstreamDenied):
-    """Airbyte's own 403: it has no such object, or AAM's login may not see it."""
+    """Airbyte answered 403: the object does not exist, or AAM's login has no access to it."""
 
 
 class UpstreamLoginOff(UpstreamDenied):
-    """A client id and secret are set, and Airbyte's login is switched off."""
+    """AIRBYTE_CLIENT_ID is set, but authentication is disabled in this Airbyte."""
 
     code = "upstream_login_off"
 
 
 class UpstreamConflict(Upstream):
-    """Airbyte's 409: something runs already, or a database error in disguise. Look first."""
+    """Airbyte answered 409: something is already running, or its database failed.
+
+    Read the state in Airbyte before trying again.
+    """
 
     status = 409
     title = "Upstream conflict"
@@ -304,7 +312,7 @@ class UpstreamConflict(Upstream):
 
 
 class UpstreamUnknown(Upstream):
-    """The request was sent and nobody knows whether it took effect."""
+    """The request was sent, and whether it took effect is unknown."""
 
     status = 504
     title = "Outcome unknown"
@@ -313,19 +321,19 @@ class UpstreamUnknown(Upstream):
 
 
 class UpstreamTimeout(UpstreamUnknown):
-    """No answer within the deadline; the work may still go on upstream."""
+    """No answer arrived within the timeout; the work may still be going on upstream."""
 
     code = "upstream_timeout"
 
 
 class UpstreamNotAirbyte(UpstreamUnknown):
-    """A gateway, a login page or another server answered in Airbyte's place.
+    """A gateway, a login page or another server answered instead of Airbyte.
 
-    Whether the request reached Airbyte is unknown. It says nothing about Airbyte's objects.
+    Whether the request reached Airbyte is unknown; the answer says nothing about its objects.
     """
 
     status = 502
-    title = "Not Airbyte's answer"
+    title = "Not an Airbyte response"
     code = "upstream_not_airbyte"
 
 
@@ -339,21 +347,21 @@ class UpstreamUnreachable(Upstream):
 
 
 class UpstreamNoTls(UpstreamUnreachable):
-    """The address is https, and no TLS connection could be opened there: nothing was sent."""
+    """The address is https, but no TLS connection could be opened: nothing was sent."""
 
-    title = "No TLS upstream"
+    title = "Upstream TLS failed"
     code = "upstream_tls_failed"
 
 
 class UpstreamNoToken(UpstreamUnreachable):
-    """Airbyte gives out no token now, so the call itself was not sent."""
+    """Airbyte's token endpoint is failing, so the call itself was not sent."""
 
-    title = "Upstream gives no token"
+    title = "Upstream token unavailable"
     code = "upstream_token_endpoint"
 
 
 class UpstreamMismatch(AamError):
-    """Airbyte said yes, and what it holds now is not what was sent."""
+    """Airbyte accepted the request, but now holds something other than what was sent."""
 
     status = 502
     title = "Upstream mismatch"
@@ -361,7 +369,7 @@ class UpstreamMismatch(AamError):
 
 
 class Unavailable(AamError):
-    """Something AAM stands on is away; nothing was recorded, retry freely."""
+    """A dependency is unavailable; nothing was recorded, so it is safe to retry."""
 
     status = 503
     title = "Unavailable"

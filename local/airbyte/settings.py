@@ -1,4 +1,4 @@
-"""What the local execution plane can be told, each variable once."""
+"""Settings of the local Airbyte, the stand-in that runs real connectors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Flavour(StrEnum):
-    """Which Airbyte is played."""
+    """Which Airbyte release to behave as."""
 
     COMMANDS = "commands"
     SYNCHRONOUS = "synchronous"
@@ -23,7 +23,7 @@ class Flavour(StrEnum):
 
 
 class ErrorStyle(StrEnum):
-    """How much an error says: Airbyte up to 1.8 told a message, from 2.0.0 mostly an id."""
+    """What an error body carries: a message up to Airbyte 1.8, mostly an id from 2.0.0."""
 
     MESSAGE = "message"
     ERROR_ID = "error_id"
@@ -32,14 +32,17 @@ class ErrorStyle(StrEnum):
 class Limits(BaseModel):
     """How long a connector may be silent, and how long it may run in all."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     idle: timedelta
+    """Longest silence."""
+
     total: timedelta
+    """Longest duration."""
 
 
 class Settings(BaseSettings):
-    """One instance per process; a variable is `LOCAL_AIRBYTE_` and the field's name in capitals."""
+    """The environment variable is `LOCAL_AIRBYTE_` and the field's name in upper case."""
 
     model_config = SettingsConfigDict(
         env_prefix="LOCAL_AIRBYTE_",
@@ -49,59 +52,61 @@ class Settings(BaseSettings):
     )
 
     port: int = Field(default=8000, ge=0, le=65535)
-    """Loopback port; 0 takes a free one, which is printed."""
+    """Port on the loopback interface; 0 takes a free one and prints it."""
 
     state_dir: Path = Path(".aam/airbyte")
-    """Sources (with their secrets, as in Airbyte's own database), connections, jobs, and `auth`:
-    the header with the token that every call has to carry. Mode 0700."""
+    """Folder for sources (with their secrets, as in Airbyte's own database), connections and jobs.
+
+    Its file `auth` holds the authorization header that every call must carry. Mode 0700.
+    """
 
     connectors_dir: Path = Path(".aam/connectors")
-    """One virtual environment per connector and version; stacks may share it."""
+    """Folder with a virtual environment per connector and version; meshes can share it."""
 
     job_logs_dir: Path | None = None
-    """What connectors log, a file for each job; None: `job_logs` in the state directory."""
+    """Folder for the connectors' logs, a file for each job. Not set: `job_logs` in STATE_DIR."""
 
     warehouse_url: SecretStr | None = None
-    """postgresql:// URL of the destination "Local warehouse"; None: there is none."""
+    """URL of the Postgres behind the destination "Local warehouse". Not set: no destination."""
 
     flavour: Flavour = Flavour.COMMANDS
-    """`commands` plays 2.0.0; `synchronous` 0.63.19, the last release under docker compose."""
+    """`commands` plays Airbyte 2.0.0; `synchronous` 0.63.19, the last for docker compose."""
 
     error_style: ErrorStyle | None = None
-    """None: the style of the flavour's release."""
+    """Whether error bodies carry a message or an error id. Not set: as the flavour's release."""
 
     connector_env: dict[str, dict[str, str]] = Field(default_factory=dict)
-    """Extra environment of one connector alone: {"source-salesforce": {"HTTPS_PROXY": ...}}."""
+    """Extra environment variables by connector: `{"source-salesforce": {"HTTPS_PROXY": "..."}}`."""
 
     page_size: int = Field(default=20, ge=1)
-    """Items of one page of sources/list and destinations/list, where the flavour has pages."""
+    """Page size of sources/list and destinations/list, where the flavour has pages."""
 
     max_connectors: int = Field(default=2, ge=1)
-    """Connector processes at once; each takes 85 to 350 MB."""
+    """Most connector processes at once; each takes 85 to 350 MB of memory."""
 
     spec: Limits = Limits(idle=timedelta(minutes=1), total=timedelta(minutes=2))
-    """`LOCAL_AIRBYTE_SPEC__IDLE` and `…__TOTAL`, and so on for each verb."""
+    """Limits of a connector's `spec` command."""
 
     check: Limits = Limits(idle=timedelta(minutes=2), total=timedelta(minutes=5))
-    """A connector that cannot reach its API retries silently for half a minute and more."""
+    """Limits of a `check`; a connector that cannot reach its API retries silently for over 30 s."""
 
     discover: Limits = Limits(idle=timedelta(minutes=9), total=timedelta(minutes=30))
-    """A big org is described object by object before the first line is written."""
+    """Limits of a `discover`; a big org is described object by object before any output."""
 
     read: Limits = Limits(idle=timedelta(minutes=30), total=timedelta(hours=24))
-    """Time that the warehouse takes does not count as silence."""
+    """Limits of a `read`; time spent in the warehouse does not count as silence."""
 
     retry_delay: timedelta = timedelta(seconds=5)
-    """Pause before the next attempt of a job that failed transiently."""
+    """Pause before the next attempt of a job whose failure may be temporary."""
 
     @property
     def job_logs(self) -> Path:
-        """Where the jobs' logs are."""
+        """The folder of the jobs' logs."""
         return self.job_logs_dir or self.state_dir / "job_logs"
 
     @property
     def errors(self) -> ErrorStyle:
-        """The error style that is played."""
+        """The error style in effect."""
         if self.error_style is not None:
             return self.error_style
         return ErrorStyle.ERROR_ID if self.flavour is Flavour.COMMANDS else ErrorStyle.MESSAGE

@@ -1,4 +1,4 @@
-"""What one sample org needs to know before it starts."""
+"""Settings of the sample org, the stand-in for Salesforce."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
-    """One instance per process; the variable is `SAMPLE_ORG_` and the field name in capitals.
+    """The environment variable is `SAMPLE_ORG_` and the field's name in upper case.
 
     The credentials' defaults are sample values that protect nothing: the org listens on loopback
-    only and holds invented rows.
+    only, and its rows are invented.
     """
 
     model_config = SettingsConfigDict(
@@ -24,29 +24,29 @@ class Settings(BaseSettings):
     )
 
     port: int = Field(default=8010, ge=0, le=65535)
-    """Plain HTTP: Salesforce's API, the org's own `/org`, and `/health`. 0 takes a free port."""
+    """Port of Salesforce's API, `/org`, which changes the org, and `/health`. 0: a free one."""
 
     proxy_port: int = Field(default=8011, ge=0, le=65535)
-    """The CONNECT proxy through which an unchanged connector arrives. 0 takes a free port."""
+    """Port of the CONNECT proxy that redirects an unmodified connector here. 0: a free one."""
 
     state_dir: Path = Path(".aam/sample_org")
-    """Holds `ca.pem`, its key, `org.json`: what was changed since the org was born, and `auth`:
-    the header with the token that `/org` asks for."""
+    """Folder for the CA `ca.pem` and its key, for the changes made to the org (`org.json`), and for
+    the authorization header that `/org` requires (`auth`)."""
 
     client_id: str = "sample-org-client-id"
-    """The connected app that may ask for access tokens."""
+    """Client id of the connected app that requests access tokens."""
 
     client_secret: SecretStr = SecretStr("sample-org-client-secret")
-    """The connected app's secret."""
+    """Client secret of the connected app."""
 
     refresh_token: SecretStr = SecretStr("sample-org-refresh-token")
-    """Accepted until the org rotates it; after that the newest one in `org.json` is."""
+    """Refresh token, valid until the org rotates it; then the newest one in `org.json` is."""
 
     objects: int = Field(default=0, ge=0, le=9999)
-    """Generated custom objects, `Custom_0001__c` and on, beside the standard ones."""
+    """Number of generated custom objects (`Custom_0001__c` …) besides the standard ones."""
 
     fields: int = Field(default=100, ge=20, le=800)
-    """Fields of each generated object, system fields included."""
+    """Number of fields of each generated object, including system fields."""
 
     row_factor: int = Field(default=1, ge=1, le=1000)
-    """Repeats the rows of every standard object except users so often, under other ids."""
+    """How many times the rows of each standard object except users are repeated, with new ids."""

@@ -27,7 +27,7 @@ log = logs.get(__name__)
 
 
 class TokenReplayed(Unauthenticated):
-    """The token was taken before: somebody may have read it on its way."""
+    """The service token was used before: it may have been intercepted."""
 
     code = "token_replayed"
 

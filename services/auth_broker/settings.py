@@ -17,37 +17,37 @@ class BrokerSettings(RegistrySettings):
     """What the auth_broker reads; no other process ever loads a credential."""
 
     credential_store: StoreName = "env"
-    """Where a credential is whose id names no store: `env`, `file` or `vault`."""
+    """Store of the credentials whose id names none (`vault:salesforce-prod` names `vault`)."""
 
     credentials_dir: Optional[Path] = None
-    """Folder of the store `file`: a folder for each credential, a file for each variable in it."""
+    """Folder of the store `file`: a folder for each credential, with a file for each variable."""
 
     vault_addr: Optional[HttpUrl] = None
-    """Where HashiCorp Vault or OpenBao listens, for the store `vault`; https unless it is here."""
+    """URL of HashiCorp Vault or OpenBao, for the store `vault`; https, except on this machine."""
 
     vault_ca_file: Optional[Path] = None
-    """CA certificate to verify Vault's server with. Empty: those that the machine trusts."""
+    """CA certificate to verify Vault's server with. Not set: the CAs that this machine trusts."""
 
     vault_namespace: Optional[str] = None
-    """Vault's namespace, where there are any."""
+    """Vault namespace, if Vault uses namespaces."""
 
     vault_mount: str = Field(default="secret", pattern=_PATH)
-    """Where the KV version 2 engine is mounted."""
+    """Mount path of the KV version 2 secrets engine."""
 
     vault_path: str = Field(default="aam", pattern=_PATH)
-    """Below which path of it the credentials are: `aam/salesforce-prod`."""
+    """Path in that engine below which the credentials are: `aam/salesforce-prod`."""
 
     vault_approle: str = Field(default="approle", pattern=_PATH)
-    """Where the AppRole login is mounted."""
+    """Mount path of the AppRole auth method."""
 
     vault_role: Optional[str] = Field(default=None, pattern=_PATH)
-    """Name of the role whose secret id is expected."""
+    """Name of the AppRole role to log in with."""
 
     vault_role_id: Optional[str] = None
-    """The role's id, which is no secret by itself."""
+    """Id of that role; not a secret by itself."""
 
     vault_secret_id_file: Optional[Path] = None
-    """File with the wrapping token of a one-use secret id: `-wrap-ttl=… role/<role>/secret-id`."""
+    """File with the wrapping token of a single-use secret id of that role."""
 
     @model_validator(mode="after")
     def _stores_are_whole(self) -> Self:

@@ -32,7 +32,7 @@ _AGAIN_AFTER_S = 5.0
 
 
 class LoginRefused(AamError):
-    """Vault refuses the login for good: somebody must look, and bring another secret id."""
+    """Vault refuses the login for good: an operator must provide a new secret id."""
 
     status = 503
     title = "Unavailable"

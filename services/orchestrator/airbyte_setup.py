@@ -36,23 +36,23 @@ _SSL_MODES = {"disable": "disable", "prefer": "prefer"}
 
 
 class SetupSettings(Settings):
-    """What the setup reads beside what every service reads."""
+    """What the setup of Airbyte reads besides the settings of the orchestrator."""
 
     aam_settings_dir: Path
-    """Folder that the services read settings from; what is found out is written there."""
+    """Folder that the services read settings from; the setup writes what it finds out there."""
 
     warehouse_db_url: Optional[Secret[str]] = None
-    """The Postgres that Airbyte is to fill, as Airbyte's job containers reach it. Empty: none is
-    made, and each onboarding names its own destination."""
+    """The Postgres that Airbyte is to load into, as Airbyte's job containers reach it. Not set: no
+    destination is created, and each onboarding must name its own."""
 
     warehouse_name: str = "AAM warehouse"
-    """Name of the destination in Airbyte; one of exactly this name is adopted."""
+    """Name of the destination in Airbyte; an existing one of exactly this name is used."""
 
     airbyte_start_timeout: Seconds = timedelta(minutes=20)
-    """Longest wait for Airbyte; its first start pulls images and migrates. Seconds."""
+    """How long to wait for Airbyte to start; its first start pulls images and migrates."""
 
     airbyte_start_poll: Seconds = timedelta(seconds=5)
-    """How often Airbyte is asked meanwhile. Seconds."""
+    """How often Airbyte is polled meanwhile."""
 
 
 class SetupFailed(Exception):

@@ -44,7 +44,7 @@ Answer = Callable[[AamError], Response]
 
 
 class NobodyCanCall(Unavailable):
-    """There is no way to be a caller: no key was made yet, or all were revoked."""
+    """No API key is valid: none has been created yet, or all were revoked."""
 
     retryable = False
     code = "nobody_can_call"

@@ -35,13 +35,13 @@ from shared.outbox import EventType
 
 
 class NotProposed(Conflict):
-    """The repair does not wait for a decision any more; `state` says what became of it."""
+    """The repair no longer waits for a decision; `state` is its state now."""
 
     code = "not_proposed"
 
 
 class StalePlan(Conflict):
-    """What the repair is about is not so any more; `newer` names the repair that took its place."""
+    """The repair is out of date; `newer` names the repair that replaced it, if there is one."""
 
     code = "stale_plan"
 

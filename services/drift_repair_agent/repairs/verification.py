@@ -25,7 +25,7 @@ _READING_JOBS: Final = frozenset({"sync", "refresh"})
 
 
 class StillRunning(AamError):
-    """The sync that is waited for has not ended."""
+    """The sync that the verification waits for is still running."""
 
     code = "sync_running"
 
