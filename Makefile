@@ -62,6 +62,9 @@ corpus: $(VENV)/.dev ## Diff, judge and heal every step between releases of seve
 mutants: $(VENV)/.dev ## Plant each known fault in a copy: the test that it names must turn red
 	@$(BIN)/python -m tests.mutants $(M)
 
+docs: $(VENV)/.dev ## Write the pages of docs/ that are made from the code: api, configuration, errors
+	@$(BIN)/python -m tests.docs
+
 SBOM := requirements requirements.txt --pyproject pyproject.toml --sv 1.6 --output-reproducible
 sbom: $(TOOLS)/.made ## The bill of materials of what is shipped: sbom.json, CycloneDX
 	@$(TOOLS)/bin/cyclonedx-py $(SBOM) -o sbom.json
@@ -101,7 +104,7 @@ clean: ## Delete what a stopped mesh keeps (.aam/)
 	@if [ -e $(VENV)/.local ]; then $(BIN)/python -m local clean; else rm -rf .aam; fi
 
 
-.PHONY: help up key demo test test-all test-repeat check faults lossy corpus mutants sbom fix bench migrate sweep reconcile events install-connectors clean
+.PHONY: help up key demo test test-all test-repeat check faults lossy corpus mutants docs sbom fix bench migrate sweep reconcile events install-connectors clean
 
 # The interpreter is checked before anything is made: the Salesforce connector has no release for 3.14.
 $(BIN)/python:

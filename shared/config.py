@@ -408,7 +408,7 @@ class Settings(RegistrySettings):
     airbyte_timeout: Seconds = timedelta(seconds=60)
     """Timeout of one ordinary Airbyte call, from connecting to the last byte."""
 
-    airbyte_slow_calls: Annotated[int, Field(gt=0, le=25)] = 10
+    airbyte_slow_calls: Annotated[int, Field(ge=1, le=25)] = 10
     """Most slow Airbyte calls (check, discover, create, sync) that one process makes at once."""
 
     check_timeout: Seconds = timedelta(minutes=5)
@@ -424,7 +424,10 @@ class Settings(RegistrySettings):
     """In-flight window: how long Airbyte, or a proxy before it, may still act on a lost request."""
 
     operation_deadline: Seconds = timedelta(minutes=30)
-    """How long an operation is retried before it is given up."""
+    """How long an operation is retried before it is given up.
+
+    At least twice the longest step: DISCOVER_TIMEOUT or 4 x AIRBYTE_TIMEOUT, plus QUIET_TIME.
+    """
 
     request_wait: Seconds = timedelta(seconds=55)
     """How long a request waits for its operation before it answers 202; `?wait=` overrides it."""
@@ -457,7 +460,7 @@ class Settings(RegistrySettings):
     observe_interval: Seconds = timedelta(minutes=15)
     """How often the schema of each source is observed, unless a connection has its own interval."""
 
-    discoveries_at_once: Annotated[int, Field(gt=0, le=25)] = 4
+    discoveries_at_once: Annotated[int, Field(ge=1, le=25)] = 4
     """Most discoveries at once in one Airbyte workspace, over all replicas."""
 
     discoveries_per_day: Optional[Annotated[int, Field(ge=1, le=100_000)]] = None

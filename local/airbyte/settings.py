@@ -35,10 +35,10 @@ class Limits(BaseModel):
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     idle: timedelta
-    """Longest silence."""
+    """The longest silence."""
 
     total: timedelta
-    """Longest duration."""
+    """The longest duration."""
 
 
 class Settings(BaseSettings):
@@ -64,7 +64,7 @@ class Settings(BaseSettings):
     """Folder with a virtual environment per connector and version; meshes can share it."""
 
     job_logs_dir: Path | None = None
-    """Folder for the connectors' logs, a file for each job. Not set: `job_logs` in STATE_DIR."""
+    """Folder for connector logs, a file for each job. Not set: `job_logs` in the state folder."""
 
     warehouse_url: SecretStr | None = None
     """URL of the Postgres behind the destination "Local warehouse". Not set: no destination."""
@@ -73,7 +73,7 @@ class Settings(BaseSettings):
     """`commands` plays Airbyte 2.0.0; `synchronous` 0.63.19, the last for docker compose."""
 
     error_style: ErrorStyle | None = None
-    """Whether error bodies carry a message or an error id. Not set: as the flavour's release."""
+    """Whether error bodies have a message or an error id. Not set: as in the flavour's release."""
 
     connector_env: dict[str, dict[str, str]] = Field(default_factory=dict)
     """Extra environment variables by connector: `{"source-salesforce": {"HTTPS_PROXY": "..."}}`."""
@@ -85,7 +85,7 @@ class Settings(BaseSettings):
     """Most connector processes at once; each takes 85 to 350 MB of memory."""
 
     spec: Limits = Limits(idle=timedelta(minutes=1), total=timedelta(minutes=2))
-    """Limits of a connector's `spec` command."""
+    """Limits of a `spec`, which prints a connector's specification."""
 
     check: Limits = Limits(idle=timedelta(minutes=2), total=timedelta(minutes=5))
     """Limits of a `check`; a connector that cannot reach its API retries silently for over 30 s."""

@@ -20,10 +20,13 @@ class BrokerSettings(RegistrySettings):
     """Store of the credentials whose id names none (`vault:salesforce-prod` names `vault`)."""
 
     credentials_dir: Optional[Path] = None
-    """Folder of the store `file`: a folder for each credential, with a file for each variable."""
+    """Folder of the store `file`: a folder for each credential, with a file for each field."""
 
     vault_addr: Optional[HttpUrl] = None
-    """URL of HashiCorp Vault or OpenBao, for the store `vault`; https, except on this machine."""
+    """URL of HashiCorp Vault or OpenBao, for the store `vault`; https, except on this machine.
+
+    Set together with VAULT_ROLE, VAULT_ROLE_ID and VAULT_SECRET_ID_FILE.
+    """
 
     vault_ca_file: Optional[Path] = None
     """CA certificate to verify Vault's server with. Not set: the CAs that this machine trusts."""

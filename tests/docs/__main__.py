@@ -1,0 +1,30 @@
+"""Writes the pages of docs/ that are made from the code: `python -m tests.docs`, or `make docs`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.docs import api, configuration, errors
+
+ROOT = Path(__file__).resolve().parents[2]
+
+PAGES: dict[str, Callable[[], str]] = {
+    "docs/api.md": api.write,
+    "docs/configuration.md": configuration.write,
+    "docs/errors.md": errors.write,
+}
+
+
+def main() -> None:
+    """Write the pages, and name those that were changed."""
+    for name, write in PAGES.items():
+        path, text = ROOT / name, write()
+        if not path.is_file() or path.read_text() != text:
+            path.write_text(text)
+            sys.stdout.write(f"{name}\n")
+
+
+if __name__ == "__main__":
+    main()
