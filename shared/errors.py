@@ -242,7 +242,7 @@ class Upstream(AamError):
 
 
 class UpstreamRefused(Upstream):
-    """Upstream refused the request for good; nothing was done."""
+    """Airbyte refused the request for good; nothing was done."""
 
     status = 422
     title = "Refused upstream"

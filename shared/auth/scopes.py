@@ -18,23 +18,23 @@ from shared.errors import Forbidden
 
 
 class Scope(StrEnum):
-    """What a caller may do. No scope holds another: who may do two things has two scopes."""
+    """What a caller may do. No scope includes another: a caller can have several."""
 
     CONNECTIONS_READ = "connections:read"
-    """See connections, catalogs, jobs, drifts, repairs and operations."""
+    """Read connections, catalogs, jobs, drifts, repairs and operations; discover schemas."""
     CONNECTIONS_WRITE = "connections:write"
-    """Onboard, import and archive connections; say how often they are observed, and who is told."""
+    """Onboard, import, observe, plan and archive connections; manage webhooks."""
     CONNECTIONS_SYNC = "connections:sync"
-    """Have Airbyte move data now."""
+    """Start syncs."""
     CATALOGS_HEAL = "catalogs:heal"
-    """Apply a catalog, and roll one back."""
+    """Apply a catalog, or roll back to an older version of it."""
     REPAIRS_DECIDE = "repairs:decide"
-    """Approve and reject repairs, say what a field became, believe a suspicious look, and say in a
-    policy what happens without a person."""
+    """Approve and reject repairs, change policies, record what a field was renamed to, and accept a
+    suspicious discovery."""
     ADMIN = "admin"
-    """Make and revoke keys, rotate credentials."""
+    """Create and revoke API keys, rotate credentials."""
     CREDENTIALS_READ = "credentials:read"
-    """Read one credential; no key has it, only a service."""
+    """Read one credential; only services have it, never a key."""
 
 
 KEY_SCOPES = tuple(scope for scope in Scope if scope is not Scope.CREDENTIALS_READ)

@@ -2,33 +2,53 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
 from importlib import import_module
+from inspect import getsource
+from itertools import pairwise
+from textwrap import dedent
 from typing import Any, get_type_hints
 
 from pydantic import Secret
 
 from local.processes.servers import SERVICES
-from shared.auth.scopes import KEY_SCOPES
+from shared.auth.scopes import Scope
 from shared.config import Settings
 from tests import access
-from tests.docs.markdown import NOTICE, code, page, table
+from tests.docs.markdown import NOTICE, code, one_line, page, table
 
 INTRODUCTION = """\
 Each service serves the full description of its routes as OpenAPI at `/openapi.json`, and a page to
 try them at `/docs`, unless `AAM_DOCS` is `off`. These two, `/health` and `/ready` are open to
 everyone. Every other route needs an API key with the route's scope, sent as
-`Authorization: Bearer aam_...`; `make key` and `POST /api-keys` create keys. A key can have the
-scopes {scopes}. No scope includes another; `credentials:read` is for services only.
+`Authorization: Bearer aam_...`; `make key` and `POST /api-keys` create keys. Where `OIDC_ISSUER` is
+set, tokens of that issuer are accepted, too. The auth_broker accepts only tokens of
+AAM's own services.
 
-Statuses from 400 on come with a problem, whose codes are listed in [Errors](errors.md)."""
+Statuses from 400 on come with a problem, whose codes are listed in [Errors](errors.md), except the
+503 of `/ready`.
+
+## Scopes
+
+No scope includes another; a key can have several."""
 
 
 def write() -> str:
     """The page."""
-    scopes = ", ".join(map(code, KEY_SCOPES))
     services = [part for service in SERVICES for part in _service(service)]
-    return page("# API", NOTICE, INTRODUCTION.format(scopes=scopes), *services)
+    scopes = table(("scope", "what it allows"), _scopes())
+    return page("# API", NOTICE, INTRODUCTION, scopes, *services)
+
+
+def _scopes() -> Iterator[tuple[str, ...]]:
+    """Each scope, with the string below it in the source."""
+    (scope,) = ast.parse(dedent(getsource(Scope))).body
+    assert isinstance(scope, ast.ClassDef)
+    for member, below in pairwise(scope.body):
+        match member, below:
+            case ast.Assign(value=ast.Constant(str(name))), ast.Expr(ast.Constant(str(words))):
+                yield code(name), one_line(words)
 
 
 def description(service: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ MEANINGS: dict[tuple[int, str], str] = {
     (408, "head_timeout"): "The head of the request did not arrive in time.",
     (409, "already_delivered"): "The webhook message has already been delivered.",
     (409, "archiving"): "The connection is being archived.",
-    (409, "credential_changed"): "The credential changed again while it was being rotated.",
+    (409, "credential_changed"): "The credential changed in its store after it had been checked.",
     (409, "credential_used_up"): (
         "A connector has renewed the credential's single-use token, so the one in the store no"
         " longer works; authorize again, and onboard with a new credential id."
@@ -80,7 +80,7 @@ MEANINGS: dict[tuple[int, str], str] = {
     (422, "never_selected"): "The connection's policy never selects this stream or field.",
     (422, "no_selected_stream"): "No stream is selected.",
     (422, "non_finite_number"): "A number in the body is infinite or not a number.",
-    (422, "not_active"): "The connection of a decided repair is archived; only in a failed repair.",
+    (422, "not_active"): "The connection has been archived; only as the reason of a failed repair.",
     (422, "requested_by_given"): "Only services may send `requested_by` and `decided_at`.",
     (422, "store_not_configured"): (
         "The credential id names a store that the auth_broker is not configured for."
@@ -124,7 +124,7 @@ MEANINGS: dict[tuple[int, str], str] = {
     (503, "too_many_connections"): "The process has reached its limit of concurrent requests.",
     (503, "webhooks_not_configured"): "Webhooks are disabled: WEBHOOK_SIGNING_KEY is not set.",
     (504, "abandon_failed"): (
-        "The operation passed its deadline, and the connection's state could not be restored."
+        "The operation passed its deadline, and this could not be recorded for its connection."
     ),
     (504, "archive_deadline"): "Archiving the connection did not finish before its deadline.",
     (504, "commit_unknown"): "Whether the registry recorded the change is unknown.",

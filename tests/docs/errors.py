@@ -63,7 +63,7 @@ is unknown, or the operation was given up: read the state before repeating the r
 OTHER_STATUSES = """\
 ## Codes with another status
 
-Some failures are passed on with their code, but with the status that fits the request:"""
+Some failures keep their code, but come with a status that fits the request:"""
 
 IN_PROBLEMS = """\
 ## Codes in `problems`
@@ -122,7 +122,8 @@ def computed() -> dict[tuple[str, str], Computed]:
             "The newest snapshot of the source cannot be read for this repair.",
         ),
         ("services.orchestrator.credentials", "Invalid(code=error.code)"): Computed(
-            tuple(sorted(_FOR_GOOD)), "The auth_broker refused the credential of this connection."
+            tuple(sorted(_FOR_GOOD)),
+            "The auth_broker cannot read the credential that is named.",
         ),
         ("services.orchestrator.credentials", "Unavailable(code=error.code)"): Computed(
             ("auth_broker_unavailable",)
