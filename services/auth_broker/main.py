@@ -76,7 +76,7 @@ async def connector_config(
     response: Response,
     source_type: Annotated[str, Query(max_length=100, examples=["Salesforce"])] = "Salesforce",
 ) -> dict[str, Any]:
-    """The configuration that the source type's connector asks for, secrets in clear.
+    """Get the connector's configuration for a credential, with secrets in clear text.
 
     Taken once, for a token that names this credential: 403 `wrong_credential` and 401
     `token_replayed` otherwise. Who asked is recorded first; 503 when that, or the store, is away.

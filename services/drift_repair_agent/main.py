@@ -105,7 +105,7 @@ def build(settings: Settings) -> FastAPI:
 
     app = create_app(
         service="drift_repair_agent",
-        description="Plans, decides, applies, verifies and takes back what a changed source needs.",
+        description="Plans, decides, applies, verifies and rolls back repairs.",
         access=access_for("drift_repair_agent", settings, db),
         lifespan=lifespan,
         ready={"registry": db.ping},

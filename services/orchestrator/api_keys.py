@@ -119,7 +119,7 @@ async def make_api_key(
     db: Registry,
     environment: Annotated[str, from_state("key_environment")],
 ) -> KeyWithSecret:
-    """Make a key. It is shown here and never again: what is kept cannot be turned back into it.
+    """Create a key; it is shown only in this answer, since AAM stores just a digest of it.
 
     It may only what the caller itself may; `make key`, on the machine, makes any.
     """
@@ -152,7 +152,7 @@ async def api_keys(
     after: AfterText = None,
     limit: Limit = 100,
 ) -> Response:
-    """List the keys, newest first: whose they are, what they may, when they were used."""
+    """List the keys, newest first: their owners, their scopes, and when they were last used."""
     cursor = registry.read_position(after) if after else None
     async with db.read() as session:
         return raw_json(
@@ -164,7 +164,7 @@ async def api_keys(
     "/{key_id}", dependencies=_ADMIN, response_model=KeyView, responses=problems(404, 422, 503, 504)
 )
 async def revoke_api_key(key_id: KeyId, db: Registry) -> Response:
-    """End a key, for good; every service refuses it within five seconds."""
+    """Revoke a key for good; every service refuses it within five seconds."""
     async with db.transaction() as session:
         await registry.revoke_key(session, key_id)
         return raw_json(await registry.key_json(session, key_id))

@@ -92,7 +92,7 @@ _FROM_CONNECTION = (
     },
 )
 async def onboard(order: Onboard, service: Service, key: GivenKey, wait: Wait) -> Response:
-    """Wire a source to a destination and start tracking its catalog, as version 1.
+    """Connect a source to a destination in Airbyte and record its catalog as version 1.
 
     Waits for Airbyte to discover the source: seconds, on a big org minutes; after `wait` seconds
     the answer is 202 with the operation, which goes on. An order that is invalid by itself leaves
@@ -113,7 +113,7 @@ async def onboard(order: Onboard, service: Service, key: GivenKey, wait: Wait) -
     },
 )
 async def import_connections(order: Import, service: Service, importing: Importer) -> Response:
-    """Take over connections that exist in Airbyte: version 1 is what it holds.
+    """Import connections that exist in Airbyte; what it holds becomes version 1.
 
     Nothing in Airbyte is changed, now or when the connection is archived here. A whole workspace
     is only told about, unless `dry_run` is false.
@@ -164,7 +164,7 @@ async def connections(
     responses=problems(404, 503),
 )
 async def connection(connection_id: UUID, db: Registry) -> Response:
-    """One connection, archived or not."""
+    """Get one connection, archived or not."""
     async with db.read() as session:
         return raw_json(await registry.connection_json(session, connection_id))
 
@@ -176,7 +176,7 @@ async def connection(connection_id: UUID, db: Registry) -> Response:
     responses={**ACCEPTED, **problems(404, 409, 502, 503, 504)},
 )
 async def archive(connection_id: UUID, service: Service, wait: Wait) -> Response:
-    """Remove the connection from Airbyte and archive it here, with its history.
+    """Delete the connection in Airbyte and archive it in AAM, with its history.
 
     Its source goes too, unless another Airbyte connection uses it. What was synced stays where it
     is. Of an imported connection Airbyte keeps everything. Asking again changes nothing.
@@ -200,7 +200,7 @@ async def discover(
         bool, Query(description="Ask the source, even if it was asked less than a minute ago")
     ] = False,
 ) -> Response:
-    """Ask the source now, keep what it offers as a snapshot, and merge the current catalog with it.
+    """Discover the source now, store a snapshot, and merge the current catalog with it.
 
     Selected streams keep their settings and get the source's present schema; streams that are gone
     come last, deselected; a hand-picked list of fields does not grow. Nothing is applied: the
@@ -226,7 +226,7 @@ async def discover(
     },
 )
 async def sync(connection_id: UUID, service: Service, key: GivenKey, wait: Wait) -> Response:
-    """Have Airbyte move the data now; the job is followed to its end in /jobs.
+    """Start a sync in Airbyte; /jobs follows the job to its end.
 
     409 `sync_running` names the job that runs already, as `job_id` and `airbyte_job_id`, and what
     it does as `job_kind`: a `sync`, `refresh`, `clear` or `reset_connection`. Without a
@@ -280,7 +280,7 @@ async def catalog_versions(
         int | None, Query(ge=1, le=2**31 - 1, description="`next` of the page before")
     ] = None,
 ) -> Response:
-    """The versions of the connection's catalog, newest first, without the catalogs."""
+    """List the versions of the connection's catalog, newest first, without the catalogs."""
     async with db.read() as session:
         await registry.find_connection(session, connection_id)
         return raw_json(
@@ -299,7 +299,7 @@ async def catalog_versions(
 async def catalog_version(
     connection_id: UUID, version: Annotated[int, _VERSION], db: Registry
 ) -> Response:
-    """One version's syncCatalog, as Airbyte was given it."""
+    """Get the syncCatalog of one version, as it was sent to Airbyte."""
     async with db.read() as session:
         found = await registry.read_version(session, connection_id, version)
     return raw_json(found.sync_catalog)
@@ -317,7 +317,7 @@ async def catalog_diff(
     to_version: Annotated[int, _VERSION],
     service: Service,
 ) -> Response:
-    """What changed between two versions, per stream, field and setting."""
+    """Compare two catalog versions by stream, field and setting."""
     changes = await service.diff(connection_id, from_version, to_version)
     return raw_json(msgspec.json.encode(changes))
 
@@ -337,7 +337,7 @@ async def rotate(
     rotator: Rotation,
     wait: Wait,
 ) -> Response:
-    """Give every source that uses a credential what is new in the credential's store.
+    """Update every source that uses a credential with the credential's present values.
 
     No secret comes this way: put the new one into the store, then ask. It is checked against each
     source first: when a check fails, the answer is 422 `check_failed` and nothing is changed
@@ -409,7 +409,7 @@ def build(settings: Settings) -> FastAPI:
 
     app = create_app(
         service="orchestrator",
-        description="Onboards connections, triggers syncs, answers what is and what was.",
+        description="Onboards connections, starts syncs, and shows state and history.",
         access=access_for("orchestrator", settings, db),
         lifespan=lifespan,
         ready={"registry": db.ping},

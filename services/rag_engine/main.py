@@ -50,7 +50,7 @@ Registry = Annotated[Database, from_state("db")]
     responses=problems(413, 422, 503),
 )
 async def suggest(order: Suggest, service: Service) -> Response:
-    """Say what each field or stream that is gone became, how likely that is, and why.
+    """Suggest what each removed field or stream was renamed to, how likely that is, and why.
 
     At most 2,000 on each side, and 4 MiB. `confidence` is bounded by the evidence: 0.90 for names,
     types and the rest of what a schema shows, 0.92 with a note in a description, 0.95 with matching
@@ -71,7 +71,7 @@ async def suggest(order: Suggest, service: Service) -> Response:
     },
 )
 async def learn(decision: Learn, service: Service, request: Request) -> Learned:
-    """Keep what a person decided, as evidence for the next time.
+    """Record a person's decision as evidence for later suggestions.
 
     The same decision told twice is learned once; another one under the same id is refused with 409
     `decision_differs`. Where decisions contradict each other, the newest about a pair counts.
@@ -97,7 +97,7 @@ async def knowledge(
     after: After = None,
     limit: Limit = 100,
 ) -> Response:
-    """List what people decided, newest first."""
+    """List the decisions of people, newest first."""
     async with db.read() as session:
         return raw_json(
             await queries.page_of_knowledge(
@@ -123,7 +123,7 @@ def build(settings: RagEngineSettings) -> FastAPI:
 
     app = create_app(
         service="rag_engine",
-        description="Says what a field or stream that is gone became, and learns from decisions.",
+        description="Suggests renames of removed fields and streams, and learns from decisions.",
         access=access_for("rag_engine", settings, db),
         lifespan=lifespan,
         ready={"registry": db.ping},

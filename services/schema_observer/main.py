@@ -71,7 +71,7 @@ async def observe(
     wait: Wait,
     ask: Annotated[Ask | None, Body(examples=[{"believe": False}])] = None,
 ) -> Response:
-    """Look at the connection's source now, and record what it offers differently.
+    """Observe the connection's source now, and record how its schema has changed.
 
     Every connection on the source is compared. `outcome` is `changed` where any sees a drift;
     `drift_id` and `changes` are this connection's. `suspicious` and `failed` change nothing: `code`
@@ -98,7 +98,7 @@ async def observe(
     responses=problems(404, 422, 503),
 )
 async def observation(request: Request, connection_id: UUID, service: Service) -> Response:
-    """How the connection's source is looked at, when next, and what the newest look found.
+    """Get how the connection's source is observed, when next, and what the last observation found.
 
     `cause` says which known cause a failed one had; `explanation` and `log` are for callers with
     connections:write.
@@ -120,7 +120,7 @@ async def observation(request: Request, connection_id: UUID, service: Service) -
     },
 )
 async def watch(connection_id: UUID, watched: Watched, service: Service) -> Response:
-    """Say how often the connection's source is looked at; null is the installation's default.
+    """Set how often the connection's source is observed; null is the installation's default.
 
     Of several connections on one source the shortest interval counts.
     """
@@ -143,7 +143,7 @@ async def observation_history(
         int | None, Query(ge=1, le=2**63 - 1, description="`next` of the page before")
     ] = None,
 ) -> Response:
-    """List who changed the interval, or had a look believed, newest first."""
+    """List who changed the interval or accepted a suspicious discovery, newest first."""
     async with db.read() as session:
         await registry.find_connection(session, connection_id)
         return raw_json(
@@ -171,7 +171,7 @@ async def observation_history(
 async def snapshots(
     connection_id: UUID, db: Registry, after: After = None, limit: Limit = 100
 ) -> Response:
-    """List what the connection's source offered over time, newest first, without the streams."""
+    """List the snapshots of the connection's source, newest first, without their streams."""
     async with db.read() as session:
         row = await registry.find_connection(session, connection_id)
         return raw_json(
@@ -190,7 +190,7 @@ async def snapshots(
 async def snapshot_diff(
     connection_id: UUID, before: UUID, after: UUID, service: Service
 ) -> Response:
-    """What the source offers differently in any two snapshots, per stream and field."""
+    """Compare two snapshots of the source by stream and field."""
     return raw_json(msgspec.json.encode(await service.diff(connection_id, before, after)))
 
 
@@ -237,7 +237,7 @@ async def drifts(
     responses=problems(404, 422, 503),
 )
 async def drift(drift_id: UUID, db: Registry) -> Response:
-    """One drift: each change with its severity, why, and what would be lost.
+    """Get one drift: each change with its severity, the reason, and what would be lost.
 
     The changes that concern the connection come first where there are more than 2,000; the rest is
     in the diff of the two snapshots.
@@ -278,7 +278,7 @@ def build(settings: Settings) -> FastAPI:
 
     app = create_app(
         service="schema_observer",
-        description="Looks at sources, and records what they offer differently.",
+        description="Observes sources, and records how their schemas change.",
         access=access_for("schema_observer", settings, db),
         lifespan=lifespan,
         ready={"registry": db.ping},

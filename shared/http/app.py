@@ -78,7 +78,7 @@ def create_app(
 
     @app.get("/health", tags=["operations"])
     async def health() -> Health:
-        """Say that the process runs."""
+        """Answer as long as the process runs."""
         return Health()
 
     @app.get(
@@ -88,7 +88,7 @@ def create_app(
         responses={503: {"model": Readiness, "description": "It cannot answer now"}},
     )
     async def readiness(response: Response) -> Readiness:
-        """Say whether the service can answer: 200 while its registry does, and takes writes.
+        """Report whether the service is ready: 200 while its registry answers and accepts writes.
 
         What is away beside it, Airbyte for example, makes it `degraded`: people can still read and
         decide, so a load balancer is to keep the service.

@@ -100,7 +100,7 @@ def routes() -> APIRouter:
         responses=problems(404, 503),
     )
     async def operation(request: Request, operation_id: UUID, operations: Service) -> Response:
-        """What is under way, since when, at which step, and why it waits."""
+        """Get one operation: its status, its current step, and why it waits."""
         is_explained = caller_of(request).may_change_connections
         return raw_json(await operations.view(operation_id, is_explained=is_explained))
 
@@ -125,7 +125,7 @@ def routes() -> APIRouter:
         after: After = None,
         limit: Limit = 100,
     ) -> Response:
-        """List operations, newest first; of one connection or one status where it is given."""
+        """List operations, newest first, optionally of one connection or status."""
         return raw_json(
             await operations.page(
                 connection_id=connection_id,

@@ -63,7 +63,7 @@ Order = Annotated[ApplyOrder, Depends(_order)]
     },
 )
 async def apply_new_catalog(order: Order, service: Service, key: GivenKey, wait: Wait) -> Response:
-    """Make a catalog the one that Airbyte syncs, and record it as the connection's next version.
+    """Apply a catalog in Airbyte and record it as the connection's next version.
 
     The body is what the orchestrator's /connections/{id}/discover answers, as it is or edited; up
     to 16 MiB. The connection is HEALING meanwhile. A catalog that means what the head means

@@ -77,7 +77,7 @@ async def repairs(
     after: After = None,
     limit: Limit = 100,
 ) -> Response:
-    """List repairs, newest first; `state=proposed` are those that wait for a person.
+    """List repairs, newest first; those with `state=proposed` wait for a decision.
 
     Of each repair's changes it has their numbers and the first three; GET /repairs/{repair_id} has
     all, GET /repairs/{repair_id}/changes a page of them.
@@ -98,7 +98,7 @@ async def repairs(
     responses=problems(404, 503),
 )
 async def repair(repair_id: UUID, repairs: Decisions) -> Response:
-    """One repair: its changes, what each destroys or resets, and the catalog before and after."""
+    """Get one repair: its changes, what each destroys or resets, and both catalogs."""
     return raw_json(await repairs.view(repair_id))
 
 
@@ -114,7 +114,7 @@ async def changes(
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
     after: Annotated[int, Query(ge=0, le=2**31 - 1, description="`next` of the page before")] = 0,
 ) -> Response:
-    """The changes of one repair, in its order: what each is, and what is done about it."""
+    """List the changes of one repair: what each is, and what is done about it."""
     async with db.read() as session:
         return raw_json(await queries.page_of_changes(session, repair_id, after=after, limit=limit))
 
@@ -128,7 +128,7 @@ async def changes(
 async def approve(
     repair_id: UUID, order: Approve, repairs: Decisions, key: GivenKey, wait: Wait
 ) -> Response:
-    """Approve a repair, or some of its changes; it is applied, or waits for the end of a sync.
+    """Approve a repair or some of its changes; it is applied once no sync is running.
 
     With `changes` these are split off into a repair of their own, which is answered; the rest stays
     open under its id. A removed field is taken as renamed where the suggestion says
@@ -146,7 +146,7 @@ async def approve(
     responses=problems(400, 404, 409, 422, 503, 504),
 )
 async def reject(repair_id: UUID, order: Decide, repairs: Decisions, key: GivenKey) -> Response:
-    """Reject a repair, or some of its changes: nothing is done about them.
+    """Reject a repair or some of its changes; nothing is done about them.
 
     A connection that is paused until then stays paused.
     """
@@ -166,7 +166,7 @@ async def reject(repair_id: UUID, order: Decide, repairs: Decisions, key: GivenK
 async def roll_back(
     connection_id: UUID, order: RollBack, repairs: Decisions, key: GivenKey, wait: Wait
 ) -> Response:
-    """Put an older catalog version in force again: it is appended as the newest one.
+    """Roll back to an older catalog version, which is appended as the newest one.
 
     409 `rollback_impossible` where the source no longer has what that version needs; `problems`
     says what. What it takes back is not applied again without a person.
@@ -181,7 +181,7 @@ async def roll_back(
     responses=problems(404, 409, 422, 503, 504),
 )
 async def plan(connection_id: UUID, planner: Plans, db: Registry) -> Response:
-    """Plan again now, whatever was decided before: what expired or was rejected is proposed again.
+    """Plan repairs again now; what expired or was rejected before is proposed again.
 
     The answer are the repairs of the connection that are open then. A source that has not changed
     since the connection was made has nothing to plan for.
@@ -198,7 +198,7 @@ async def plan(connection_id: UUID, planner: Plans, db: Registry) -> Response:
     responses=problems(404, 503),
 )
 async def policy(connection_id: UUID, policies: PolicyStore) -> PolicyView:
-    """What may happen to the connection without a person: the policy in effect."""
+    """Get the policy in effect: what may happen to the connection without a person's decision."""
     return await policies.view(connection_id)
 
 
@@ -208,7 +208,7 @@ async def policy(connection_id: UUID, policies: PolicyStore) -> PolicyView:
     responses=problems(404, 409, 422, 503),
 )
 async def put_policy(connection_id: UUID, order: PolicyOrder, policies: PolicyStore) -> PolicyView:
-    """Change the policy where the order says so; null is the default again.
+    """Change the given parts of the policy; null restores the default.
 
     What waits for a person is planned again by the new policy. It takes who may decide about
     repairs, since a policy decides without a person. An order that names nothing is refused with

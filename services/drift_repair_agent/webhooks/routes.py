@@ -202,7 +202,7 @@ Registry = Annotated[Database, from_state("db")]
 async def add_webhook(
     order: NewWebhook, receivers: Saga, db: Registry, response: Response
 ) -> WebhookWithSecret:
-    """Tell somebody of repairs from now on.
+    """Create a webhook that is notified of repairs.
 
     The secret is shown here and never again; a lost one is replaced by `/rotate`. Each message is
     signed by [Standard Webhooks](https://www.standardwebhooks.com), says what changed, comes at
@@ -236,7 +236,7 @@ async def webhooks(
     "/{webhook_id}", dependencies=[may(Scope.CONNECTIONS_READ)], responses=problems(404, 422, 503)
 )
 async def webhook(webhook_id: UUID, request: Request, db: Registry) -> WebhookView:
-    """Show one webhook, deleted or not; the whole URL with `connections:write` alone."""
+    """Get one webhook, deleted or not; its full URL only with `connections:write`."""
     async with db.read() as session:
         row = await queries.find_webhook(session, webhook_id)
     (shown,) = await _shown(db, [row], caller_of(request))
@@ -249,7 +249,7 @@ async def webhook(webhook_id: UUID, request: Request, db: Registry) -> WebhookVi
 async def delete_webhook(
     webhook_id: UUID, request: Request, receivers: Saga, db: Registry
 ) -> WebhookView:
-    """Tell it nothing more, not even what waits for it. Its messages stay to be seen."""
+    """Delete the webhook: nothing more is sent to it, but its messages stay readable."""
     (shown,) = await _shown(db, [await receivers.delete(webhook_id)], caller_of(request))
     return shown
 
@@ -262,7 +262,7 @@ async def delete_webhook(
 async def rotate_webhook(
     webhook_id: UUID, receivers: Saga, db: Registry, response: Response
 ) -> WebhookWithSecret:
-    """Give it another secret, shown here and never again.
+    """Give the webhook a new secret, which is shown only in this answer.
 
     For 24 hours messages are signed with both, so that the receiver can change over in its time.
     """
@@ -276,7 +276,7 @@ async def rotate_webhook(
     responses=problems(404, 409, 422, 503),
 )
 async def test_webhook(webhook_id: UUID, receivers: Saga) -> Tested:
-    """Send it a signed message of type `webhook.test` now, once, and say how that went.
+    """Send a signed `webhook.test` message once, now, and report the outcome.
 
     Takes at most ten seconds.
     """
@@ -305,7 +305,7 @@ async def test_webhook(webhook_id: UUID, receivers: Saga) -> Tested:
 async def deliveries(
     webhook_id: UUID, db: Registry, after: After = None, limit: Limit = 100
 ) -> Page[DeliveryView]:
-    """List its messages, newest first; those that ended are kept for 30 days."""
+    """List the webhook's messages, newest first; finished ones are kept for DELIVERY_RETENTION."""
     async with db.read() as session:
         await queries.find_webhook(session, webhook_id)
         rows, following = await queries.page_of_deliveries(
@@ -328,7 +328,7 @@ async def webhook_history(
         int | None, Query(ge=1, le=2**63 - 1, description="`next` of the page before")
     ] = None,
 ) -> Response:
-    """List who made, rotated and deleted the webhook, newest first."""
+    """List who created, rotated and deleted the webhook, newest first."""
     async with db.read() as session:
         await queries.find_webhook(session, webhook_id)
         return raw_json(
@@ -345,7 +345,7 @@ async def webhook_history(
     responses=problems(404, 409, 422, 503),
 )
 async def retry_delivery(webhook_id: UUID, delivery_id: UUID, receivers: Saga) -> DeliveryView:
-    """Try a message again now; one that was given up gets one more try."""
+    """Send a message again now; one that was given up gets one more attempt."""
     return _delivery(await receivers.retry(webhook_id, delivery_id))
 
 
