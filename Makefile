@@ -94,8 +94,11 @@ reconcile: $(VENV)/.local ## Compare every head with what Airbyte holds (DRY_RUN
 	@if [ -z "$$SUPABASE_DB_URL" ] && [ -f .aam/env ]; then source .aam/env; fi; \
 	exec $(BIN)/python -m services.orchestrator.maintenance reconcile $(if $(DRY_RUN),--dry-run)
 
-events: $(VENV)/.local ## Follow the lifecycle events of the running mesh
-	@exec $(BIN)/python -m local events
+events: $(VENV)/.local ## Follow the lifecycle events of the running mesh (ONCE=1: print the latest 20 and end)
+	@exec $(BIN)/python -m local events $(if $(ONCE),--once)
+
+psql: $(VENV)/.local ## Open psql on the warehouse of the running mesh (SQL='...': run one statement)
+	@exec $(BIN)/python -m local psql $(if $(SQL),--sql "$$SQL")
 
 install-connectors: $(VENV)/.local ## Install the connectors ahead of their first use
 	@$(BIN)/python -m local.airbyte install source-salesforce source-hardcoded-records
@@ -104,7 +107,7 @@ clean: ## Delete what a stopped mesh keeps (.aam/)
 	@if [ -e $(VENV)/.local ]; then $(BIN)/python -m local clean; else rm -rf .aam; fi
 
 
-.PHONY: help up key demo test test-all test-repeat check faults lossy corpus mutants docs sbom fix bench migrate sweep reconcile events install-connectors clean
+.PHONY: help up key demo test test-all test-repeat check faults lossy corpus mutants docs sbom fix bench migrate sweep reconcile events psql install-connectors clean
 
 # The interpreter is checked before anything is made: the Salesforce connector has no release for 3.14.
 $(BIN)/python:

@@ -66,13 +66,25 @@ def demo() -> None:
 
 
 @app.command()
-def events() -> None:
+def events(*, once: bool = False) -> None:
     """Follow the lifecycle events of the running mesh, or of REDIS_URL's server."""
+    _finish(lifecycle.follow(_address("REDIS_URL"), once=once))
+
+
+@app.command()
+def psql(sql: str = "") -> None:
+    """Open psql on the warehouse of the running mesh, or run one statement there."""
+    command = [str(servers.psql()), "--no-psqlrc", "--pset", "pager=off", _address("WAREHOUSE_URL")]
+    os.execv(command[0], [*command, *(["--command", sql] if sql else [])])  # noqa: S606 (our own)
+
+
+def _address(variable: str) -> str:
+    """What the environment says, else the `env` file of the running mesh."""
     running = _settings().state_dir / "env"
-    url = os.environ.get("REDIS_URL") or env_files.read(running).get("REDIS_URL")
-    if not url:
+    address = os.environ.get(variable) or env_files.read(running).get(variable)
+    if not address:
         raise SystemExit(f"No mesh runs in {running.parent}: make up starts one.")
-    _finish(lifecycle.follow(url))
+    return address
 
 
 @app.command()

@@ -18,8 +18,10 @@ class Unreachable(Exception):
     """The server of the events does not answer."""
 
 
-async def follow(url: str) -> None:
+async def follow(url: str, *, once: bool = False) -> None:
     """Print the latest events, then each new one as it comes, until interrupted.
+
+    With `once` it ends after the latest.
 
     Raises:
         Unreachable: Redis is not there, or went away.
@@ -31,7 +33,7 @@ async def follow(url: str) -> None:
             last = earlier[0][0] if earlier else "0"
             for _id, event in reversed(earlier):
                 console.print(line(event), markup=False)
-            while True:
+            while not once:
                 told: Any = await redis.xread({STREAM: last}, block=5000)
                 for last, event in told[0][1] if told else ():  # noqa: B007 (read on from there)
                     console.print(line(event), markup=False)

@@ -523,6 +523,11 @@ def _linked(data_dir: Path) -> Path:
     return link.resolve()
 
 
+def psql() -> Path:
+    """The command-line client of the Postgres that runs here."""
+    return _postgres_bin() / "psql"
+
+
 def _postgres_bin() -> Path:
     if named := Settings().postgres_bin:
         return named

@@ -1,4 +1,8 @@
-"""The README's commands work by copy and paste against a running mesh."""
+"""The commands of the README and of the guides work by copy and paste against a running mesh.
+
+A `bash` block is run as it stands, and a `python` block that begins with the name of its file is
+written there. A `console` block is only shown; the sentence before it says what it needs.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,12 @@ import os
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from pydantic import Secret
 
+from local.processes import servers
+from local.settings import Settings as LocalSettings
 from local.stack import throw_away
 from services.drift_repair_agent import main as drift_repair_agent
 from services.orchestrator import main as orchestrator
@@ -19,75 +26,223 @@ from shared.config import RagEngineSettings, Settings
 from tests import access
 
 REPOSITORY = Path(__file__).parents[2]
-README = (REPOSITORY / "README.md").read_text()
+IN_ORDER = (
+    "README.md",
+    "docs/guides/connections.md",
+    "docs/guides/rollback.md",
+    "docs/guides/observation.md",
+    "docs/guides/webhooks.md",
+    "docs/guides/repairs-and-policies.md",
+    "docs/guides/credentials.md",
+    "docs/guides/import.md",
+    "docs/guides/sample-org.md",
+    "docs/operations.md",
+    "docs/security.md",
+)
+"""The pages with commands, each of which finds what those before it left."""
+NOT_RUN = (
+    "docs/guides/airbyte.md",
+    "docs/guides/events.md",
+    "docs/guides/real-salesforce.md",
+    "docs/guides/two-meshes.md",
+    "docs/testing.md",
+    "docs/troubleshooting.md",
+)
+"""Pages without a `bash` block; the program of events.md has a test of its own."""
+NEEDS_SAID = ("docs/guides/", "docs/operations.md", "docs/security.md")
+"""Where each `console` block says what it needs."""
+RECEIVER_PORT = "9999"
+"""The port of the receiver in webhooks.md; a free one takes its place here."""
+
+PAGES = {name: (REPOSITORY / name).read_text() for name in (*IN_ORDER, *NOT_RUN)}
+_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+_NEED = re.compile(r"^\*Needs [^*]+\.\*")
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """The blocks of a page in one language."""
+    return [text for named, text in _BLOCK.findall(PAGES[page]) if named == language]
 
 
 async def test_every_command_works_in_order(tmp_path: Path) -> None:
-    """Each `bash` block of "Use it", in one shell, as a person would paste them."""
-    blocks = re.findall(r"^```bash\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 18
-    marked = [f"{block}\necho; echo '<<<>>>'" for block in blocks]
+    """Each page in a shell of its own, as a person would paste its blocks, against one mesh."""
+    for entry in REPOSITORY.iterdir():
+        if entry.name not in (".aam", ".git", ".env"):
+            (tmp_path / entry.name).symlink_to(entry)
+    port = str(servers.free_port())
+    outputs: dict[str, list[str]] = {}
 
     async with throw_away(keep_logs=tmp_path / "logs") as stack:
         (tmp_path / ".aam").symlink_to(stack.settings.state_dir)
-        run = subprocess.run(  # noqa: ASYNC221 (nothing else is to run meanwhile)
-            ["bash", "-euo", "pipefail", "-c", "\n".join(marked)],
-            cwd=tmp_path,
-            env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
-            capture_output=True,
-            text=True,
-            timeout=180,
-            check=False,
-        )
-        written = list((tmp_path / ".aam").glob("*.json"))
-        open_to_others = [file.name for file in written if file.stat().st_mode & 0o077]
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert len(written) > 3
+        for page in IN_ORDER:
+            for program in blocks(page, "python"):
+                written, _, _ = program.removeprefix("# ").partition("\n")
+                assert written.startswith(".aam/"), page
+                (tmp_path / written).write_text(program)
+            outputs[page] = pasted(page, tmp_path, port=port)
+        kept = list((tmp_path / ".aam").glob("*.json"))
+        open_to_others = [file.name for file in kept if file.stat().st_mode & 0o077]
+    assert len(kept) > 3
     assert open_to_others == []
-    assert "urn:aam:problem" not in run.stdout
-    told = [part.strip() for part in run.stdout.split("<<<>>>")]
-    onboarded, _sync, jobs, grown, looked, healed, asked, approved, applied, restored = told[:10]
-    _policy, suggested, _webhooks, seen, drifted, begun, keys, _gone = told[10:18]
+    check_tour(outputs["README.md"])
+    check_guides(outputs)
+
+
+def pasted(page: str, folder: Path, *, port: str) -> list[str]:
+    """What each `bash` block of a page prints, in one shell."""
+    marked = [f"{block}\necho; echo '<<<>>>'" for block in blocks(page, "bash")]
+    assert marked, page
+    run = subprocess.run(
+        ["/bin/bash", "-euo", "pipefail", "-c", "\n".join(marked).replace(RECEIVER_PORT, port)],
+        cwd=folder,
+        env={"PATH": os.environ["PATH"], "HOME": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert run.returncode == 0, f"{page}:\n{run.stdout}{run.stderr}"
+    assert "urn:aam:problem" not in run.stdout, f"{page}:\n{run.stdout}"
+    return [part.strip() for part in run.stdout.split("<<<>>>")][:-1]
+
+
+def check_tour(printed: list[str]) -> None:
+    """What the tour says of its answers is true."""
+    onboarded, synced, rows, observed, applied, regions, proposed, approved, events = printed
     assert json.loads(onboarded)["status"] == "ACTIVE"
-    (job,) = json.loads(jobs)["items"]
+    (job,) = answers(synced)[-1]["items"]
     assert (job["status"], job["records"]) == ("succeeded", 700)
-    assert "Region__c" in grown
-    (change,) = json.loads(looked)["changes"]
-    assert (change["kind"], change["severity"]) == ("field_added", "harmless")
-    (repair,) = json.loads(healed)["items"]
+    assert table(rows) == table(shown("README.md", "BillingCity"))
+    change, found = answers(observed)
+    assert "Region__c" in change["changed"]
+    assert [one["severity"] for one in found["changes"]] == ["harmless"]
+    (repair,) = json.loads(applied)["items"]
     assert (repair["state"], repair["version_number"]) == ("applied", 2)
-    proposed = json.loads("{" + asked.partition("}{")[2])
-    assert (proposed["state"], proposed["changes"][0]["loses"]) == ("proposed", ["Region__c"])
+    assert table(regions.partition("}")[2]) == table(shown("README.md", "Region__c | count"))
+    waiting = answers(proposed)[-1]
+    assert (waiting["state"], waiting["changes"][0]["loses"]) == ("proposed", ["Region__c"])
     decided = json.loads(approved)
     assert (decided["state"], decided["version_number"]) == ("applied", 3)
-    assert json.loads(applied)["version_number"] == 4
-    rolled_back = json.loads(restored)
-    assert (rolled_back["state"], rolled_back["version_number"]) == ("applied", 5)
-    assert '"became":["Sales_Region__c"]' in suggested
-    assert '"field_added"' in seen
-    assert "needs_review" in drifted
-    assert '"owner":"ada@example.com"' in keys.replace(" ", "")
-    assert "aam_" not in keys
-    kinds = ["apply", "apply", "apply", "apply", "sync", "onboard"]
-    assert [one["kind"] for one in json.loads(begun)["items"] if one["kind"] != "rollback"] == kinds
+    types = [line.split()[1] for line in events.splitlines()]
+    assert types[0] == "connection.onboarded"
+    assert types[-1] == "repair.applied"
 
 
-def test_every_target_and_variable_it_names_exists() -> None:
-    """No `make` target, variable or file that is not there."""
+def answers(printed: str) -> list[Any]:
+    """The JSON documents that a block prints, with or without new lines between."""
+    found, at = [], 0
+    while at < len(printed):
+        document, at = json.JSONDecoder().raw_decode(printed, at)
+        found.append(document)
+        at += len(printed[at:]) - len(printed[at:].lstrip())
+    return found
+
+
+def shown(page: str, words: str) -> str:
+    """The output that a page shows, found by words of it."""
+    (output,) = [text for text in blocks(page, "text") if words in text]
+    return output
+
+
+def table(printed: str) -> list[str]:
+    """The lines of a table of psql's, without its count of rows."""
+    lines = [line.strip() for line in printed.splitlines() if line.strip()]
+    return [line for line in lines if not line.startswith("(")]
+
+
+def check_guides(outputs: dict[str, list[str]]) -> None:
+    """What the guides promise of the connection that the tour made."""
+    connections = "\n".join(outputs["docs/guides/connections.md"])
+    assert '"field_added"' in connections
+    assert '"version_number":4' in connections
+    assert '"status":"ARCHIVED"' in connections
+    assert '"origin":"rollback"' in "\n".join(outputs["docs/guides/rollback.md"])
+    assert '"needs_review"' in "\n".join(outputs["docs/guides/observation.md"])
+    assert '"delivered":true' in outputs["docs/guides/webhooks.md"][0]
+    assert "webhook.test" in outputs["docs/guides/webhooks.md"][0]
+    repairs = outputs["docs/guides/repairs-and-policies.md"]
+    approved, rejected = json.loads(repairs[2]), answers(repairs[3])[-1]
+    assert approved["state"] == "applied"
+    assert approved["changes"][0]["decision"]["became"] == ["Tier__c"]
+    assert rejected["state"] == "rejected"
+    assert '"became":["Sales_Region__c"]' in "\n".join(repairs)
+    assert '"outcome":"unchanged"' in outputs["docs/guides/credentials.md"][0]
+    listed, imported = outputs["docs/guides/import.md"][1:]
+    assert '"would_import"' in listed
+    assert '"outcome":"imported"' in imported
+    security = "\n".join(outputs["docs/security.md"])
+    assert '"owner":"ada@example.com"' in security
+    assert "aam_local_" not in security
+
+
+def test_every_page_is_run_or_has_nothing_to_run() -> None:
+    """A guide with commands cannot be forgotten, and what is not run says what it needs."""
+    guides = {f"docs/guides/{file.name}" for file in (REPOSITORY / "docs/guides").glob("*.md")}
+    assert guides <= PAGES.keys()
+    for page in NOT_RUN:
+        assert blocks(page, "bash") == [], page
+    for page, text in PAGES.items():
+        for block in _BLOCK.finditer(text):
+            if block[1] == "console" and page.startswith(NEEDS_SAID):
+                before = text[: block.start()].rstrip().rpartition("\n\n")[2]
+                assert _NEED.match(before), f"{page}: {block[2]}"
+
+
+def test_every_link_leads_somewhere() -> None:
+    """To a file that is there, and to a heading that it has."""
+    for page, text in PAGES.items():
+        here = REPOSITORY / page
+        for link in _LINK.findall(text):
+            if "://" in link:
+                continue
+            path, _, heading = link.partition("#")
+            there = (here.parent / path).resolve() if path else here
+            assert there.exists(), f"{page}: {link}"
+            if heading:
+                assert heading in headings(there), f"{page}: {link}"
+
+
+def headings(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_every_target_and_variable_they_name_exists() -> None:
+    """No `make` target or variable that is not there."""
+    text = "\n".join(PAGES.values())
     makefile = (REPOSITORY / "Makefile").read_text()
-    targets = set(re.findall(r"(?:`|\$ )make ([a-z-]+)", README))
-    assert {"up", "demo", "test"} <= targets
+    targets = set(re.findall(r"(?:`|\$ |^)make ([a-z-]+)", text, re.MULTILINE))
+    assert {"up", "demo", "test", "psql"} <= targets
     for target in targets:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
-    example = (REPOSITORY / ".env.example").read_text()
-    variables = set(re.findall(r"`([A-Z]+_[A-Z_]+)`", README)) - {"AAM_AIRBYTE_PORT"}
+    known = (REPOSITORY / ".env.example").read_text()
+    known += (REPOSITORY / "docker-compose.yml").read_text()
+    known += "\n".join(f"AAM_{name.upper()}" for name in LocalSettings.model_fields)
+    known += "AAM_DEEP COMPOSE_PROFILES"  # the tests' own, and compose's own
+    variables = set(re.findall(r"`([A-Z]+_[A-Z_]+)`", text))
     assert variables
     for variable in variables:
-        assert variable in example, variable
+        assert variable in known, variable
+
+
+def test_the_second_mesh_shares_nothing_with_the_first() -> None:
+    """Neither its folder nor any of its ports is the default's."""
+    (given,) = blocks("docs/guides/two-meshes.md", "sh")
+    variables = dict(line.removeprefix("export ").split("=") for line in given.splitlines())
+    first = LocalSettings.model_construct()
+    second = LocalSettings.model_validate(
+        {name.removeprefix("AAM_").lower(): value for name, value in variables.items()}
+    )
+    assert second.state_dir != first.state_dir
+    assert second.connectors_dir == first.connectors_dir
+    ports = [getattr(mesh, name) for mesh in (first, second) for name in first.port_names()]
+    assert len(set(ports)) == len(ports) == 2 * len(first.port_names())
 
 
 def test_every_endpoint_has_its_curl_line() -> None:
-    """In the README, whatever the ids in it are called; the addresses are those of `.aam/env`."""
+    """On some page, whatever the ids in it are called; the addresses are those of `.aam/env`."""
     registry = Secret("postgresql://nobody:x@127.0.0.1:1/aam")
     settings = Settings(supabase_db_url=registry, _env_file=None, **access.service_keys())
     suggesting = RagEngineSettings(
@@ -100,7 +255,7 @@ def test_every_endpoint_has_its_curl_line() -> None:
         "RAG_ENGINE": rag_engine.build(suggesting),
     }
     shared = ("/health", "/ready", "/operations", "/operations/{operation_id}")
-    lines = {line for line in README.splitlines() if "curl " in line}
+    lines = {line for text in PAGES.values() for line in text.splitlines() if "curl " in line}
     missing = []
     for address, app in apps.items():
         for path, methods in app.openapi()["paths"].items():
