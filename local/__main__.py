@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Coroutine
+from urllib.parse import unquote, urlsplit
 
 import typer
 from pydantic import ValidationError
@@ -74,8 +75,18 @@ def events(*, once: bool = False) -> None:
 @app.command()
 def psql(sql: str = "") -> None:
     """Open psql on the warehouse of the running mesh, or run one statement there."""
-    command = [str(servers.psql()), "--no-psqlrc", "--pset", "pager=off", _address("WAREHOUSE_URL")]
-    os.execv(command[0], [*command, *(["--command", sql] if sql else [])])  # noqa: S606 (our own)
+    warehouse = urlsplit(_address("WAREHOUSE_URL"))
+    # Not as arguments, which every user of the machine can see.
+    address = {
+        "PGHOST": warehouse.hostname or "",
+        "PGPORT": str(warehouse.port or ""),
+        "PGUSER": unquote(warehouse.username or ""),
+        "PGPASSWORD": unquote(warehouse.password or ""),
+        "PGDATABASE": warehouse.path.removeprefix("/"),
+    }
+    command = [str(servers.psql()), "--no-psqlrc", "--pset", "pager=off"]
+    statement = ["--command", sql] if sql else []
+    os.execve(command[0], [*command, *statement], os.environ | address)  # noqa: S606 (our own)
 
 
 def _address(variable: str) -> str:
