@@ -1,1 +1,1 @@
-"""orchestrator: onboards connections, triggers syncs, answers what is and what was."""
+"""orchestrator: onboards connections, starts syncs, and serves their state and history."""

@@ -1,7 +1,7 @@
-"""Who may call, by hand: `python -m services.orchestrator.access_setup make --owner Ada`.
+"""Manage API keys by hand: `python -m services.orchestrator.access_setup make --owner Ada`.
 
-`make`, `list` and `revoke` are for people. `set-up` readies an installation, once: the keys that
-services sign with, and the first key of a caller. What is there already stays.
+`make`, `list` and `revoke` are for administrators. `set-up` prepares an installation once: it
+creates the services' signing keys and the first API key. Anything that exists is left unchanged.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ BY_HAND = "access_setup"
 _MOST_DAYS = 36_500
 
 _LISTED = 10_000
-"""Most keys that one listing shows."""
+"""Maximum number of keys listed at once."""
 
 
 async def _in_registry(work: Callable[[AsyncSession, Settings], Awaitable[str]]) -> str:
@@ -79,7 +79,7 @@ async def _revoke(given: argparse.Namespace) -> str:
 
 
 async def _set_up(given: argparse.Namespace) -> str:
-    """Make what an installation lacks: the services' own keys, and the first key of a caller."""
+    """Create the services' signing keys and the first API key, where they are missing."""
     for service in sorted({caller for caller, _ in SERVICE_CALLS}):
         make_pair(service, given.private / service / f"{service}.pem", given.public)
 
@@ -94,7 +94,7 @@ async def _set_up(given: argparse.Namespace) -> str:
             scopes=KEY_SCOPES,
             created_by=BY_HAND,
         )
-        # Before the commit: a key that nobody has would keep the next run from making one.
+        # Before the commit: a committed key whose file is missing would block the next run.
         _leave(given.first_key, f"Authorization: Bearer {made.key}\n")
         return f"The first key is in {given.first_key}."
 
@@ -102,7 +102,7 @@ async def _set_up(given: argparse.Namespace) -> str:
 
 
 def _leave(file: Path, text: str) -> None:
-    """Write a file that only we can read, and that nobody ever sees half of."""
+    """Write a file atomically, readable only by the current user."""
     half_done = file.with_suffix(".new")
     half_done.unlink(missing_ok=True)
     with os.fdopen(os.open(half_done, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
@@ -145,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Do it and say so in one line, or end with one that says why not."""
+    """Run the command; print its one-line result, or exit with a one-line error."""
     given = _parser().parse_args()
     try:
         told = asyncio.run(given.run(given))

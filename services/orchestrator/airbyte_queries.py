@@ -1,4 +1,4 @@
-"""What Airbyte is compared with, and how far each look has seen."""
+"""Queries for comparing the registry with Airbyte, and each periodic task's position."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Head:
 
 
 async def heads(session: AsyncSession, *, after: UUID, limit: int) -> Sequence[Head]:
-    """The heads of ACTIVE connections without an open operation, by id, a page of them."""
+    """One page of ACTIVE connections without an open operation, ordered by id."""
     rows = await session.execute(_HEADS, {"after": after, "limit": limit})
     return [Head(*row) for row in rows]
 
@@ -49,7 +49,7 @@ _HEADS = text("""
 
 
 async def is_onboarding(session: AsyncSession) -> bool:
-    """Whether a connection is being made, which Airbyte may have, and the registry not yet."""
+    """Whether an onboarding is open: Airbyte may have a connection not yet in the registry."""
     return bool(await session.scalar(_IS_ONBOARDING))
 
 
@@ -63,7 +63,7 @@ _IS_ONBOARDING = text("""
 async def operations_over(
     session: AsyncSession, ids: Collection[UUID], *, before: timedelta
 ) -> dict[UUID, bool]:
-    """Which of these operations the registry knows, and whether each ended `before` ago or more."""
+    """Which of these operations exist, and whether each ended at least `before` ago."""
     rows = await session.execute(_OVER, {"ids": list(ids), "before": before})
     return {id_: bool(is_over) for id_, is_over in rows}
 
@@ -75,7 +75,7 @@ _OVER = text("""
 
 
 async def used_in_airbyte(session: AsyncSession, ids: Collection[UUID]) -> set[UUID]:
-    """Which of these sources and connections of Airbyte's a live connection stands on."""
+    """Which of these Airbyte sources and connections a live connection uses."""
     return set(await session.scalars(_USED, {"ids": list(ids)}))
 
 
@@ -92,7 +92,7 @@ _USED = text("""
 async def connections_in_airbyte(
     session: AsyncSession, airbyte_connection_ids: Collection[UUID]
 ) -> dict[UUID, UUID]:
-    """The live connections that stand on these connections of Airbyte's, by Airbyte's id."""
+    """The live connections that use these Airbyte connections, by Airbyte's id."""
     rows = await session.execute(
         select(Connection.airbyte_connection_id, Connection.id).where(
             Connection.airbyte_connection_id.in_(airbyte_connection_ids),
@@ -105,9 +105,9 @@ async def connections_in_airbyte(
 async def known_jobs(
     session: AsyncSession, airbyte_job_ids: Collection[int]
 ) -> set[tuple[int, UUID]]:
-    """Which of these jobs of Airbyte's are recorded, and of which connections.
+    """Which of these Airbyte jobs are recorded, with their connections.
 
-    An Airbyte whose database was restored gives ids a second time, to other connections' jobs.
+    After its database was restored, Airbyte may reuse a job id for another connection.
     """
     rows = await session.execute(
         select(JobHistory.airbyte_job_id, JobHistory.connection_id).where(
@@ -118,12 +118,12 @@ async def known_jobs(
 
 
 async def seen_until(session: AsyncSession, look: str) -> datetime | None:
-    """How far a look saw the last time; None before the first."""
+    """The position that a periodic task reached in its last run; None before the first."""
     return await session.scalar(select(PeriodicRun.seen_until).where(PeriodicRun.name == look))
 
 
 async def see_until(session: AsyncSession, look: str, until: datetime) -> None:
-    """Note how far a look has seen."""
+    """Record the position that a periodic task has reached."""
     await session.execute(
         insert(PeriodicRun)
         .values(name=look, seen_until=until)

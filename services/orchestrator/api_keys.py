@@ -1,4 +1,4 @@
-"""Keys of callers over HTTP: made, listed, revoked. The key itself is told once."""
+"""HTTP routes that create, list and revoke API keys; a key is shown only when it is created."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _to_come(moment: datetime) -> datetime:
 
 
 class NewKey(BaseModel):
-    """The order to make a key."""
+    """The request to create a key."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -60,14 +60,14 @@ class NewKey(BaseModel):
     )
 
     owner: Name
-    """Whose it is: a person or a system. It is shown beside what is done with the key."""
+    """The owner, a person or a system; recorded with the actions taken with the key."""
     scopes: Annotated[list[Scope], Field(min_length=1, max_length=len(KEY_SCOPES))]
     expires_at: Annotated[AwareDatetime, AfterValidator(_to_come)] | None = None
-    """When it ends; null for never."""
+    """When it expires; null for never."""
 
 
 class KeyView(BaseModel):
-    """A key, without what would let anybody use it."""
+    """A key without its secret part."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_VIEW]})
 
@@ -78,12 +78,12 @@ class KeyView(BaseModel):
     created_at: datetime
     expires_at: datetime | None = None
     last_used_at: datetime | None = None
-    """To the minute."""
+    """With a precision of one minute."""
     revoked_at: datetime | None = None
 
 
 class KeyWithSecret(BaseModel):
-    """A new key, in clear: it is not kept and cannot be shown again."""
+    """A new key in clear text; it is not stored and cannot be shown again."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -119,9 +119,9 @@ async def make_api_key(
     db: Registry,
     environment: Annotated[str, from_state("key_environment")],
 ) -> KeyWithSecret:
-    """Create a key; it is shown only in this answer, since AAM stores just a digest of it.
+    """Create a key; it is shown only in this response, since AAM stores just a digest of it.
 
-    It may only what the caller itself may; `make key`, on the machine, makes any.
+    It can have only scopes that the caller has; `make key`, on the machine, can give any.
     """
     caller = caller_of(request)
     lacking = sorted(set(order.scopes) - caller.scopes)

@@ -1,7 +1,8 @@
-"""Follows syncs to their end, and finds those that Airbyte started by itself.
+"""Tracks sync jobs to their end, and finds those that Airbyte started itself.
 
-A run asks Airbyte for all jobs that run, in pages, and for those that are new; what ended since the
-last run is asked for one by one. What it costs grows with neither connections nor finished jobs.
+A run lists all running jobs and all new jobs in Airbyte, in pages, and fetches individually those
+that ended since the last run. Its cost does not grow with the number of connections or of finished
+jobs.
 """
 
 from __future__ import annotations
@@ -27,33 +28,33 @@ log = logs.get(__name__)
 
 MAX_CONCURRENCY = 10
 _OVERLAP = timedelta(minutes=1)
-"""How far back new jobs are looked for once more, since a job may be listed late."""
+"""How far the search for new jobs overlaps the previous one, since jobs may be listed late."""
 _LONGEST_WAIT = timedelta(hours=1)
-"""How long a new job waits for its connection, and holds the others' look back; then it is recorded
-though the connection is busy."""
+"""How long a new job may wait for its busy connection and hold back the position of the search;
+after that it is recorded although the connection is busy."""
 _BEFORE_ANY_JOB = timedelta(days=1)
-"""How far Airbyte's clock may be behind the registry's until Airbyte has run a job."""
+"""Maximum lag of Airbyte's clock behind the registry's, assumed until Airbyte has run a job."""
 _LOOK = "new_jobs"
 _LISTED_JOBS = 100
-"""Of a connection's jobs, how many of the newest are looked through for a missing one."""
+"""How many of a connection's newest jobs are searched for a missing one."""
 
 
 class JobFollower:
-    """Keeps job_history in step with Airbyte."""
+    """Updates job_history from Airbyte."""
 
     def __init__(self, db: Database, airbyte: AirbyteClient, *, lost_after: timedelta) -> None:
         self._db = db
         self._airbyte = airbyte
         self._lost_after_s = lost_after.total_seconds()
         self._missing_since: dict[UUID, float] = {}
-        """Of jobs that Airbyte says it does not know, since when, on the event loop's clock.
+        """When each job that Airbyte does not know was first missed, on the event loop's clock.
 
-        Asked for once more when `lost_after` is over, and then ended. In memory: after a restart
-        the time begins anew, and ends all the same.
+        Such a job is queried once more after `lost_after`, and then ended. Held in memory only:
+        after a restart the wait begins again.
         """
 
     async def look(self) -> None:
-        """Follow every running job once; what cannot be asked now is asked at the next run."""
+        """Update every running job; those that cannot be queried are retried in the next run."""
         try:
             async with self._db.read() as session:
                 running = await job_queries.running_jobs(session)
@@ -78,12 +79,12 @@ class JobFollower:
             log.warning("new_jobs_not_found", code=error.code)
 
     async def _find_new(self) -> None:
-        """Record the jobs of our connections that are not recorded: Airbyte started them.
+        """Record unrecorded jobs of our connections, which Airbyte started itself.
 
-        How far this has come is told by the creation times that Airbyte gives, so that its clock
-        may differ from the registry's; it begins with the newest job that Airbyte has. A job that
-        cannot be recorded yet, because its connection is busy, holds it back for `_LONGEST_WAIT`.
-        So does an onboarding, since Airbyte may sync its connection before AAM has recorded that.
+        The position of the search is a creation time given by Airbyte, so its clock may differ
+        from the registry's. It starts at Airbyte's newest job. A job that cannot be recorded yet
+        because its connection is busy holds the position back for at most `_LONGEST_WAIT`. So does
+        a running onboarding, since Airbyte may sync the new connection before AAM has recorded it.
         """
         async with self._db.read() as session:
             since = await airbyte_queries.seen_until(session, _LOOK)
@@ -120,8 +121,8 @@ class JobFollower:
     async def _record(self, item: tuple[Job, UUID], *, even_busy_before: datetime) -> bool:
         """Record a job that Airbyte started; False while its connection is busy.
 
-        What keeps it busy may be a sync of ours, which records the job as AAM's own. A job that was
-        created before `even_busy_before` has waited long enough, and is recorded in any case.
+        The connection may be busy with a sync operation, which records the job as AAM's own. A job
+        created before `even_busy_before` has waited long enough and is recorded in any case.
         """
         job, connection_id = item
         async with self._db.transaction() as session:
@@ -159,20 +160,20 @@ class JobFollower:
             await self._write(row, job)
 
     def _is_waited_for(self, row: RunningJob) -> bool:
-        """Whether a missing job is not to be asked for again yet."""
+        """Whether it is too early to query a missing job again."""
         since = self._missing_since.get(row.id)
         now = asyncio.get_running_loop().time()
         return since is not None and now - since < self._lost_after_s
 
     async def _asked_for(self, row: RunningJob) -> Job | None:
-        """The job as Airbyte has it; None where Airbyte says that it has none.
+        """The job as Airbyte has it; None where Airbyte has no such job.
 
-        For an unknown id Airbyte answers 404 or, until today, 500. As a 500 may also be a fault of
-        the moment, the list of the connection's jobs decides. Where Airbyte itself refuses that
-        one, too, it does not know the connection either; the job is not among those that run.
+        For an unknown id Airbyte answers 404 or, in current releases, 500. As a 500 may also be a
+        temporary fault, the list of the connection's jobs decides. Where Airbyte refuses that list
+        as well, it does not know the connection either, and the job is not running.
 
         Raises:
-            Upstream: Airbyte cannot be asked now.
+            Upstream: Airbyte cannot be queried now.
         """
         try:
             job = await self._airbyte.get_job(row.airbyte_job_id)
@@ -180,7 +181,7 @@ class JobFollower:
             if not error.is_over or row.airbyte_connection_id is None:
                 raise
         else:
-            # After Airbyte's database was restored, an id may be another connection's job.
+            # After Airbyte's database was restored, an id may belong to another connection's job.
             return job if _is_of(job, row) else None
         try:
             newest = await self._airbyte.list_jobs(row.airbyte_connection_id, limit=_LISTED_JOBS)
@@ -194,7 +195,7 @@ class JobFollower:
         return next((job for job in newest if job.id == row.airbyte_job_id), None)
 
     async def _miss(self, row: RunningJob) -> None:
-        """Note that Airbyte does not know a job; the second time, end it with its reason."""
+        """Note that Airbyte does not know a job; end it once `lost_after` has passed."""
         self._missing_since.setdefault(row.id, asyncio.get_running_loop().time())
         if self._is_waited_for(row):
             return
@@ -247,7 +248,7 @@ class JobFollower:
 
 
 def _is_of(job: Job | None, row: RunningJob) -> bool:
-    """Whether a job is the row's; one without a connection's id counts."""
+    """Whether a job belongs to the row's connection; one without a connection id counts."""
     return job is not None and (
         None in (job.connection_id, row.airbyte_connection_id)
         or job.connection_id == row.airbyte_connection_id

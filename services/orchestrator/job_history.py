@@ -1,4 +1,4 @@
-"""The record of an Airbyte job, whoever started it."""
+"""Recording of an Airbyte job, whether AAM or Airbyte started it."""
 
 from __future__ import annotations
 
@@ -24,11 +24,10 @@ async def record_job(
     asked_by: str | None = None,
     started_at: datetime | None = None,
 ) -> JobHistory:
-    """The job's row, made where there is none yet; it is followed to its end from now on.
+    """The job's row, created where there is none; the job is tracked to its end from now on.
 
-    The connection's row must be locked by this transaction. `started_at` is now where nobody knows
-    better. A job that was first seen in Airbyte
-    and then turns out to be AAM's own is AAM's.
+    The connection's row must be locked by this transaction. `started_at` None means now. A row
+    that was recorded as started by Airbyte is corrected if AAM turns out to have started the job.
     """
     known = await job_queries.find_job(session, row.id, airbyte_job_id)
     if known is not None:

@@ -1,4 +1,4 @@
-"""Airbyte's jobs, as they are followed."""
+"""Queries on Airbyte jobs and their recorded state."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from shared.models import Connection, JobHistory, JobStarter
 
 
 class RunningJob(NamedTuple):
-    """A job that has not ended, as it was last seen, and its connection in Airbyte."""
+    """A job that has not ended, as last seen, and its connection in Airbyte."""
 
     id: UUID
     connection_id: UUID
@@ -48,7 +48,7 @@ async def running_jobs(session: AsyncSession) -> Sequence[RunningJob]:
 async def jobs_started_by_aam(
     session: AsyncSession, connection_id: UUID, airbyte_job_ids: Sequence[int]
 ) -> set[int]:
-    """Which of these jobs of Airbyte's are recorded as AAM's own."""
+    """Which of these Airbyte jobs are recorded as started by AAM."""
     rows = await session.scalars(
         select(JobHistory.airbyte_job_id).where(
             JobHistory.connection_id == connection_id,
@@ -62,7 +62,7 @@ async def jobs_started_by_aam(
 async def end_running_jobs(
     session: AsyncSession, connection_id: UUID, *, code: str
 ) -> Sequence[UUID]:
-    """End a connection's jobs that can be followed no more; the ids of those that had not ended."""
+    """End a connection's jobs that can no longer be followed; the ids of those still running."""
     ended = await session.scalars(
         update(JobHistory)
         .where(JobHistory.connection_id == connection_id, JobHistory.ended_at.is_(None))
@@ -75,7 +75,7 @@ async def end_running_jobs(
 async def find_job(
     session: AsyncSession, connection_id: UUID, airbyte_job_id: int
 ) -> JobHistory | None:
-    """A connection's job by Airbyte's id; None when it was not recorded here."""
+    """A connection's job by Airbyte's id; None when it is not recorded."""
     return await session.scalar(
         select(JobHistory).where(
             JobHistory.connection_id == connection_id, JobHistory.airbyte_job_id == airbyte_job_id

@@ -1,4 +1,4 @@
-"""The orchestrator's HTTP side: read, call, answer."""
+"""HTTP API of the orchestrator."""
 
 from __future__ import annotations
 
@@ -94,11 +94,11 @@ _FROM_CONNECTION = (
 async def onboard(order: Onboard, service: Service, key: GivenKey, wait: Wait) -> Response:
     """Connect a source to a destination in Airbyte and record its catalog as version 1.
 
-    Waits for Airbyte to discover the source: seconds, on a big org minutes; after `wait` seconds
-    the answer is 202 with the operation, which goes on. An order that is invalid by itself leaves
-    no trace. One that is refused later leaves nothing in Airbyte: what was created is deleted
-    again. Its connection stays in the list as FAILED with the reason; the answer names it by
-    `connection_id`, and its name is free.
+    Waits for Airbyte to discover the source, which takes seconds, or minutes for a source
+    with many streams. After `wait` seconds the response is 202 with the operation, which continues.
+    An invalid request is rejected and nothing is recorded. If the onboarding fails later,
+    everything that it created in Airbyte is deleted again. The connection is then listed as FAILED
+    with the reason, the response has its `connection_id`, and its name can be used again.
     """
     return answered(await service.onboard(order, key=key, wait=wait))
 
@@ -113,10 +113,10 @@ async def onboard(order: Onboard, service: Service, key: GivenKey, wait: Wait) -
     },
 )
 async def import_connections(order: Import, service: Service, importing: Importer) -> Response:
-    """Import connections that exist in Airbyte; what it holds becomes version 1.
+    """Import connections that exist in Airbyte; their current catalog becomes version 1.
 
-    Nothing in Airbyte is changed, now or when the connection is archived here. A whole workspace
-    is only told about, unless `dry_run` is false.
+    Nothing in Airbyte is changed, neither now nor when the connection is archived in AAM. For a
+    whole workspace the default is a dry run: set `dry_run` to false to import.
     """
     if order.airbyte_connection_id is not None:
         one = await importing.one(order.airbyte_connection_id, dry_run=bool(order.dry_run))
@@ -178,8 +178,9 @@ async def connection(connection_id: UUID, db: Registry) -> Response:
 async def archive(connection_id: UUID, service: Service, wait: Wait) -> Response:
     """Delete the connection in Airbyte and archive it in AAM, with its history.
 
-    Its source goes too, unless another Airbyte connection uses it. What was synced stays where it
-    is. Of an imported connection Airbyte keeps everything. Asking again changes nothing.
+    The source is deleted too, unless another Airbyte connection uses it. Data that was synced
+    stays in the destination. For an imported connection, nothing in Airbyte is deleted. Archiving
+    twice has no further effect.
     """
     return answered(await service.archive(connection_id, wait=wait))
 
@@ -202,14 +203,15 @@ async def discover(
 ) -> Response:
     """Discover the source now, store a snapshot, and merge the current catalog with it.
 
-    Selected streams keep their settings and get the source's present schema; streams that are gone
-    come last, deselected; a hand-picked list of fields does not grow. Nothing is applied: the
-    answer is the body to post to drift_repair_agent's /repair/apply_new_catalog.
+    Selected streams keep their settings and get the source's current schema. Streams that no
+    longer exist are listed last, deselected. A hand-picked list of fields is not extended. Nothing
+    is applied: the response is the request body for drift_repair_agent's
+    POST /repair/apply_new_catalog.
 
-    A discovery costs the source a call per object. One that is under way, or that was asked for
-    less than a minute ago, answers too, unless `fresh` is true. 429 `discovery_quota` means that
-    the source was discovered as often in 24 hours as its policy allows, and Retry-After says when
-    it may be again; 409 `sync_running`, that its connector renews tokens and a sync has one in use.
+    A discovery costs the source one API call per object. A discovery that is running, or that was
+    requested less than a minute ago, is reused unless `fresh` is true. 429 `discovery_quota`: the
+    source has reached its policy's limit of discoveries in 24 hours; Retry-After gives the wait.
+    409 `sync_running`: the connector renews tokens, and a running sync is using one.
     """
     merged = await service.discover(connection_id, every_stream=every_stream, is_fresh=fresh)
     return raw_json(merged)
@@ -226,11 +228,11 @@ async def discover(
     },
 )
 async def sync(connection_id: UUID, service: Service, key: GivenKey, wait: Wait) -> Response:
-    """Start a sync in Airbyte; /jobs follows the job to its end.
+    """Start a sync in Airbyte; GET /connections/{connection_id}/jobs shows its progress.
 
-    409 `sync_running` names the job that runs already, as `job_id` and `airbyte_job_id`, and what
-    it does as `job_kind`: a `sync`, `refresh`, `clear` or `reset_connection`. Without a
-    `job_id` nobody knows yet whether the job started: the operation finds out.
+    409 `sync_running` identifies the job that is already running by `job_id` and
+    `airbyte_job_id`, and its `job_kind`: `sync`, `refresh`, `clear` or `reset_connection`. Without
+    a `job_id` it is not yet known whether the job started; the operation finds out.
     """
     return answered(await service.sync(connection_id, key=key, wait=wait))
 
@@ -246,8 +248,8 @@ async def jobs(
 ) -> Response:
     """List the connection's syncs, newest first.
 
-    `failure_cause` says which known cause a failed one had; `failure_explanation` is for callers
-    with connections:write.
+    `failure_cause` is the known cause of a failed sync; `failure_explanation` is shown only to
+    callers with connections:write.
     """
     is_explained = caller_of(request).may_change_connections
     async with db.read() as session:
@@ -337,19 +339,19 @@ async def rotate(
     rotator: Rotation,
     wait: Wait,
 ) -> Response:
-    """Update every source that uses a credential with the credential's present values.
+    """Update every source that uses a credential with the credential's current values.
 
-    No secret comes this way: put the new one into the store, then ask. It is checked against each
-    source first: when a check fails, the answer is 422 `check_failed` and nothing is changed
-    anywhere. Sources are updated as they are; a token that the connector renewed by itself stays.
-    Asking again is safe, and goes on where something was `busy`, `failed` or `unknown`;
-    `connections` tells of each, in problems too.
+    The request contains no secret: put the new one into the store first. It is checked against
+    each source; if a check fails, the response is 422 `check_failed` and no source is changed.
+    Sources are updated in place, and a token that the connector renewed itself is preserved.
+    Repeating the request is safe: it retries what was `busy`, `failed` or `unknown`.
+    `connections` lists the outcome for each connection, in error responses too.
     """
     return answered(await rotator.rotate(credential_id, wait=wait))
 
 
 def build(settings: Settings) -> FastAPI:
-    """The application for these settings, with the relay of events and the follower of jobs."""
+    """Create the application for these settings, with its event relay and job follower."""
     logs.set_up("orchestrator", level=settings.log_level)
     tracing.set_up("orchestrator", settings)
     failpoints.arm(settings.aam_failpoints)
@@ -430,7 +432,7 @@ def build(settings: Settings) -> FastAPI:
 
 
 def __getattr__(name: str) -> FastAPI:
-    """Build `app` when a server asks for it: importing this module reads no environment."""
+    """Build `app` on first access, so that importing this module reads no environment."""
     if name != "app":
         raise AttributeError(name)
     return for_server(build(load(Settings)))

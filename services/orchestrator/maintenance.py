@@ -1,6 +1,6 @@
-"""Sweeping and reconciling by hand: `python -m services.orchestrator.maintenance sweep --dry-run`.
+"""Sweep or reconcile by hand: `python -m services.orchestrator.maintenance sweep --dry-run`.
 
-The orchestrator does both by itself, again and again; this is for whoever wants to see first.
+The orchestrator does both periodically; this command is for inspecting the result first.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ async def run(what: str, *, dry_run: bool) -> Swept | Compared:
             jobs = Jobs(settings.registry_address, application="maintenance")
             operations = Operations(settings, db, jobs, service="orchestrator")
             operations.tell("reapply", Reapplying(settings, db, airbyte))
-            # What is put back and not done by the end, the orchestrator goes on with.
+            # The orchestrator continues any operation that is unfinished when this process exits.
             async with operations.running():
                 reconciler = Reconciler(settings, db, airbyte, operations)
                 return await reconciler.reconcile(dry_run=dry_run)
@@ -46,7 +46,7 @@ async def run(what: str, *, dry_run: bool) -> Swept | Compared:
 
 
 def main() -> int:
-    """Print what was found and done as JSON; 1 where something is left to look at."""
+    """Print the result as JSON; return 1 where something needs attention."""
     parser = argparse.ArgumentParser(prog="maintenance", description=__doc__)
     parser.add_argument("what", choices=["sweep", "reconcile"])
     parser.add_argument("--dry-run", action="store_true", help="tell, and change nothing")

@@ -1,4 +1,4 @@
-"""When Airbyte syncs by itself, as a caller says it: refused here where Airbyte would refuse it."""
+"""Validation of a requested Airbyte schedule: rejects what Airbyte would reject."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from shared.domain.nearest import did_you_mean
 from shared.http.strict_json import variant
 
 _UNSUPPORTED = re.compile(r"etc(/|$)", re.IGNORECASE)
-"""Airbyte refuses these, though they are IANA's (airbyte-platform, `ConnectionScheduleHelper`)."""
+"""IANA zones that Airbyte rejects (airbyte-platform, `ConnectionScheduleHelper`)."""
 
 
 @cache
 def _time_zones() -> tuple[str, ...]:
-    """IANA's names as the tzdata package has them, which no machine has differently."""
+    """IANA zone names from the tzdata package, which are the same on every machine."""
     listed = resources.files("tzdata").joinpath("zones").read_text("utf-8").split()
     return tuple(name for name in listed if name != "Factory" and not _UNSUPPORTED.match(name))
 
@@ -45,7 +45,7 @@ def _time_zone(name: str) -> str:
 
 
 class Every(BaseModel):
-    """Airbyte syncs by itself at a fixed interval."""
+    """Airbyte starts syncs at a fixed interval."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -54,7 +54,7 @@ class Every(BaseModel):
 
 
 class Cron(BaseModel):
-    """Airbyte syncs by itself at these times; a Quartz expression, such as `0 0 6 * * ?`."""
+    """Airbyte starts syncs at the times of a Quartz cron expression, such as `0 0 6 * * ?`."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -72,7 +72,7 @@ _CRON, _EVERY = variant("cron"), variant("every")
 
 
 def _meant(given: Any) -> str | None:
-    """Which of the two is meant, by the members that only one of them has."""
+    """Which of the two schedule types was given, by members that only one of them has."""
     if isinstance(given, BaseModel):
         return _CRON if isinstance(given, Cron) else _EVERY
     if not isinstance(given, dict):

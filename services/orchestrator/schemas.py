@@ -1,4 +1,4 @@
-"""What callers of the orchestrator send and get."""
+"""Request and response schemas of the orchestrator's API."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ID = "7d0c7f4e-6a3c-4b9d-9a57-0f3c1d2b4e5f"
 _SNAPSHOT_ID = "1c9d8e7f-0a1b-4c2d-8e3f-4a5b6c7d8e9f"
 
 _LONGEST_NAME = 200
-"""With AAM's marker, of 43 characters, it fits into the 256 that Airbyte's columns have."""
+"""Leaves room for AAM's marker of 43 characters within the 256 of Airbyte's columns."""
 
 
 def _unmarked(name: str) -> str:
@@ -41,7 +41,7 @@ ConnectionName = Annotated[Name, AfterValidator(_unmarked)]
 
 
 class Onboard(BaseModel):
-    """The order to wire a source to a destination."""
+    """The request to connect a source to a destination."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -100,7 +100,7 @@ CONNECTION: dict[str, Any] = {
 
 
 class ConnectionView(BaseModel):
-    """A connection: one source kept in step with one destination."""
+    """A connection: one source synchronized with one destination."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [CONNECTION]})
 
@@ -108,7 +108,7 @@ class ConnectionView(BaseModel):
     name: str
     source_type: str
     status: ConnectionStatus | Literal["ARCHIVED"]
-    """ARCHIVED since `archived_at`, whatever it was before."""
+    """ARCHIVED once `archived_at` is set, whatever the status was before."""
     credential_id: str | None = None
     airbyte_source_id: UUID | None = None
     airbyte_connection_id: UUID | None = None
@@ -119,18 +119,18 @@ class ConnectionView(BaseModel):
     imported: bool = False
     drifted_upstream_at: datetime | None = None
     upstream_code: str | None = None
-    """What Airbyte has otherwise: catalog_differs, upstream_missing, paused or breaking_change."""
+    """How Airbyte differs: catalog_differs, upstream_missing, paused or breaking_change."""
     paused_by: UUID | None = None
-    """The repair that paused it in Airbyte until it is decided; None where it was not AAM."""
+    """The undecided repair for which AAM paused it in Airbyte; None where AAM did not pause it."""
     created_at: datetime
     updated_at: datetime
     archived_at: datetime | None = None
     notes: list[dict[str, Any]] | None = None
-    """Of an onboarding: what its caller should see to: what was left out, a shared credential."""
+    """After an onboarding: notes for the caller, such as fields left out or a shared credential."""
 
 
 class Import(BaseModel):
-    """The order to take over what exists in Airbyte: one connection, or all of a workspace."""
+    """The request to import one existing Airbyte connection, or all of a workspace."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -168,21 +168,21 @@ IMPORTED: dict[str, Any] = {
 
 
 class SelectedView(BaseModel):
-    """Fields of a stream that Airbyte syncs; `{}` and `{pattern}` are fields without a name."""
+    """Fields of a stream that Airbyte syncs; `{}` and `{pattern}` stand for unnamed fields."""
 
     stream: dict[str, str | None]
     fields: list[str]
 
 
 class ImportedView(BaseModel):
-    """What became of one connection of Airbyte's."""
+    """The outcome for one Airbyte connection."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [IMPORTED]})
 
     airbyte_connection_id: UUID
     name: str
     outcome: Literal["imported", "would_import", "known_already", "not_importable", "failed"]
-    """`failed`: it could not be read or recorded now; ask again."""
+    """`failed`: it could not be read or recorded now; retry."""
     connection_id: UUID | None = None
     code: str | None = Field(default=None, description="Why it is not imported.")
     never_selected: list[SelectedView] = Field(
@@ -215,11 +215,11 @@ Outcome = Literal[
     "failed",
     "unknown",
 ]
-"""What became of a connection in a rotation."""
+"""The outcome for one connection in a rotation."""
 
 
 class RotatedView(BaseModel):
-    """What became of one connection that uses the credential, or stands on a source that does."""
+    """The outcome for one connection that uses the credential, or a source that uses it."""
 
     connection_id: UUID
     name: str
@@ -233,7 +233,7 @@ class RotatedView(BaseModel):
 
 
 class RotationView(BaseModel):
-    """What became of every connection that uses a credential."""
+    """The outcomes for all connections that use a credential."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [ROTATION]})
 
@@ -242,7 +242,7 @@ class RotationView(BaseModel):
 
 
 class ConnectionPage(BaseModel):
-    """Connections, newest first; `next` is `after` of the following page."""
+    """Connections, newest first; pass `next` as `after` to get the following page."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"items": [CONNECTION]}]})
 
@@ -275,20 +275,19 @@ class VersionView(BaseModel):
     snapshot_id: UUID | None = None
     streams: int
     repair_id: UUID | None = None
-    """The repair that made it; None where a caller gave the catalog."""
+    """The repair that created it; None where a caller supplied the catalog."""
     decided_by: str | None = None
-    """Who decided, as it was told; `policy` where nobody had to."""
+    """Who decided, as given by the caller; `policy` for an automatic decision."""
     policy_set_by: str | None = None
-    """Of a version that the policy decided: who set the entries of the policy that did; null for
-    the default."""
+    """For a version decided by the policy: who set the policy entries that applied; null for the
+    defaults."""
     asked_by: str | None = None
-    """Whose credentials asked for it; null where AAM made it by itself."""
-    """Who decided: a person, or `policy`."""
+    """Whose credentials requested it; null where AAM created it automatically."""
     created_at: datetime
 
 
 class VersionPage(BaseModel):
-    """Versions, newest first; `next` is the next page's `after`."""
+    """Versions, newest first; pass `next` as `after` to get the following page."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"items": [VERSION], "next": None}]})
 
@@ -313,7 +312,7 @@ JOB: dict[str, Any] = {
 
 
 class JobView(BaseModel):
-    """One sync, as far as it has come; `records` and `bytes` are what was committed."""
+    """One sync, with its progress; `records` and `bytes` count what was committed."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [JOB]})
 
@@ -322,24 +321,24 @@ class JobView(BaseModel):
     status: str
     started_by: JobStarter
     asked_by: str | None = None
-    """Whose credentials asked AAM for it."""
+    """Whose credentials requested the sync from AAM."""
     catalog_version: int
     attempts: int
     records: int | None = None
     bytes: int | None = None
     failure_code: str | None = None
     failure_cause: str | None = None
-    """Which of the known causes a failed one had; `unknown` where its log has to be read."""
+    """The known cause of a failed sync; `unknown` where its log has to be read."""
     failure_explanation: str | None = None
     """The cause in a sentence; for callers with connections:write."""
     started_at: datetime
     ended_at: datetime | None = None
     duration_seconds: float
-    """So far, while it runs."""
+    """Up to now, while it runs."""
 
 
 class SyncStarted(BaseModel):
-    """A sync that Airbyte has taken on; without `job_id`, one that is still being started."""
+    """A sync that Airbyte has accepted; without `job_id`, one that is still being started."""
 
     model_config = ConfigDict(
         json_schema_extra={

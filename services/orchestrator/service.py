@@ -1,4 +1,4 @@
-"""What is checked and recorded before an operation runs; and what discovers and compares."""
+"""Validates and records requests before their operations run; also discovery and catalog diffs."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 class MergedOrder(msgspec.Struct, frozen=True):
-    """The order for apply_new_catalog that a discovery makes; `notes` are for the person."""
+    """A request body for apply_new_catalog, created from a discovery; `notes` are informational."""
 
     connection_id: UUID
     snapshot_id: UUID
@@ -60,7 +60,7 @@ class MergedOrder(msgspec.Struct, frozen=True):
 
 
 class Orchestrator:
-    """Wires sources to destinations in Airbyte, and keeps the registry's record of it."""
+    """Connects sources to destinations in Airbyte, and records them in the registry."""
 
     def __init__(
         self,
@@ -86,16 +86,16 @@ class Orchestrator:
         operations.tell("reapply", Reapplying(settings, db, airbyte))
 
     async def onboard(self, order: Onboard, *, key: Key | None, wait: float) -> HttpResult:
-        """Wire a source to a destination in Airbyte and record it as catalog version 1.
+        """Connect a source to a destination in Airbyte and record its catalog as version 1.
 
-        What can be found out without leaving anything is found out first.
+        Checks that have no side effects run first.
 
         Raises:
-            Invalid: the order cannot be meant.
+            Invalid: the order is invalid.
             NameTaken: a live connection has this name.
             Conflict: `credential_used_up`: another source was given the credential, and its
                 connector has renewed the token since.
-            Unavailable: Airbyte or the registry is away; nothing was recorded.
+            Unavailable: Airbyte or the registry is unavailable; nothing was recorded.
         """
         replay = await self._operations.replayed(key)
         if replay is not None:
@@ -139,7 +139,7 @@ class Orchestrator:
                 Intent("onboard", connection.id, wiring, key=key), announce
             )
         except CredentialShared:
-            # Nothing was recorded: the store is asked outside the transaction.
+            # Nothing was recorded. The store is queried here, outside the transaction.
             notes = await expect_unused(
                 self._db, self._auth_broker, self._digests, source_type, order.credential_id or ""
             )
@@ -165,7 +165,7 @@ class Orchestrator:
             raise _nothing_recorded(error) from None
 
     async def workspace(self) -> UUID:
-        """The Airbyte workspace that new sources go to."""
+        """The Airbyte workspace that new sources are created in."""
         if self._default_workspace is None:
             try:
                 self._default_workspace = await workspace_of(self._settings, self._airbyte)
@@ -176,17 +176,17 @@ class Orchestrator:
     async def discover(
         self, connection_id: UUID, *, every_stream: bool, is_fresh: bool = False
     ) -> bytes:
-        """Ask the source what it offers now; the current catalog merged with it, ready to apply.
+        """Discover the source now, and merge the connection's current catalog with the result.
 
-        Returns the body of an order for apply_new_catalog: JSON, up to tens of megabytes. A
-        discovery under way, or one that was asked for less than a minute ago, answers too, unless
+        Returns the request body for apply_new_catalog: JSON, up to tens of megabytes. A discovery
+        that is running, or that was requested less than a minute ago, is reused, unless
         `is_fresh`.
 
         Raises:
-            SyncRunning: a sync of the source runs, and its connector renews tokens.
+            SyncRunning: a sync of the source is running, and its connector renews tokens.
             TooManyRequests: `discovery_quota`: the source's daily limit is reached.
             NotFound: there is no such connection.
-            NotActive: it has no source to ask, or is archived.
+            NotActive: the connection has no source, or is archived.
             DiscoverFailed: the connector could not list the source's schema.
         """
         async with self._db.read() as session:
@@ -217,9 +217,10 @@ class Orchestrator:
         )
 
     async def _offered(self, source_id: UUID, *, is_fresh: bool) -> tuple[UUID, bytes]:
-        """What a source offers: a snapshot's id and its catalog.
+        """The streams that a source offers: the snapshot's id and its catalog.
 
-        Another discovery is waited for, and answers where it was asked for like this one.
+        Waits for a discovery that is already running, and reuses its result if it is of the same
+        kind.
         """
         joined = False
         while True:
@@ -230,7 +231,7 @@ class Orchestrator:
                 discovered = await self._discoveries.run(begun)
                 snapshot_id = await keep_discovered(self._db, self._discoveries, begun, discovered)
                 return snapshot_id, discovered.catalog
-            # With `is_fresh` one that began before the request does not answer it.
+            # With `is_fresh`, a discovery that began before this request may not be reused.
             joined = begun.purpose == "discover" and not is_fresh
             await self._discoveries.wait_for(begun)
 
@@ -240,13 +241,13 @@ class Orchestrator:
             return catalogs.join(await registry.snapshot_streams(session, snapshot))
 
     async def sync(self, connection_id: UUID, *, key: Key | None, wait: float) -> HttpResult:
-        """Have Airbyte move the data now, by one job, which is followed to its end.
+        """Start one sync job in Airbyte now; the job follower tracks it to its end.
 
         Raises:
             NotFound: there is no such connection.
-            NotActive: its status does not allow it now.
-            SyncRunning: a sync runs already; the members name its job.
-            Unavailable: Airbyte or the registry is away; nothing was recorded.
+            NotActive: its status does not allow a sync now.
+            SyncRunning: a job is running already; the error's members identify it.
+            Unavailable: Airbyte or the registry is unavailable; nothing was recorded.
         """
         replay = await self._operations.replayed(key)
         if replay is not None:
@@ -264,9 +265,9 @@ class Orchestrator:
         return await self._operations.outcome(begun, wait=wait)
 
     async def _expect_no_job(self, connection_id: UUID, airbyte_connection_id: UUID) -> int | None:
-        """See that Airbyte would take a sync; a job that somebody else started is followed, too.
+        """Check that no job of the connection is running; record one that was started elsewhere.
 
-        Returns Airbyte's id of the connection's newest sync, where it says one.
+        Returns the Airbyte id of the connection's newest sync, or None where Airbyte gives none.
         """
         try:
             statuses = await self._airbyte.connection_statuses([airbyte_connection_id])
@@ -300,7 +301,7 @@ class Orchestrator:
         )
 
     async def diff(self, connection_id: UUID, from_version: int, to_version: int) -> Difference:
-        """What changed between two catalog versions, in the source's schema and in the settings.
+        """What changed between two catalog versions, in the schema and in the settings.
 
         Raises:
             NotFound: the connection has no such version.
@@ -322,12 +323,12 @@ class Orchestrator:
     async def archive(self, connection_id: UUID, *, wait: float) -> HttpResult:
         """Remove a connection from Airbyte, and its source where nothing else uses it.
 
-        The registry keeps its history; its name is free again. Archiving twice changes nothing. Of
-        a connection that was imported, Airbyte keeps everything.
+        The registry keeps its history, and its name can be used again. Archiving twice has no
+        further effect. For an imported connection, nothing in Airbyte is deleted.
 
         Raises:
             NotFound: there is no such connection.
-            Conflict: it is being onboarded, healed or archived just now.
+            Conflict: the connection is being onboarded, healed or archived.
         """
         async with self._db.read() as session:
             row = await registry.find_connection(session, connection_id)
@@ -379,7 +380,7 @@ def _expect_wired(row: Connection) -> None:
 
 
 def _expect_active(row: Connection) -> UUID:
-    """The Airbyte connection to sync."""
+    """The id of the Airbyte connection to sync."""
     _expect_wired(row)
     if row.status is ConnectionStatus.HEALING:
         raise NotActive(

@@ -1,7 +1,7 @@
-"""The sweeper: deletes from Airbyte what ended operations left there, and nothing else.
+"""The sweeper: deletes objects in Airbyte that ended operations left behind, and nothing else.
 
-It names, and never touches, what carries a marker this registry does not know: another
-installation's, or that of an operation younger than a backup this registry was restored from.
+Objects whose marker is unknown to this registry are reported but never deleted: they belong to
+another installation, or to an operation newer than the backup this registry was restored from.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from shared.observability import logs
 log = logs.get(__name__)
 
 AT_MOST = 10
-"""Deletions a run; more left-overs than that want a person's look first."""
+"""Maximum deletions per run; more leftovers than that should be reviewed by a person first."""
 _FIRST_WAIT_S = 300.0
 _LONGEST_WAIT_S = 24 * 3600.0
-"""An object that cannot be deleted is tried again after five minutes, then ever less often."""
+"""A failed deletion is retried after five minutes, with the wait doubling up to a day."""
 _MARKER = re.compile(r"\[aam:([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\]$")
 
 
 class Found(msgspec.Struct, frozen=True):
-    """A marked object of Airbyte's that no live connection stands on."""
+    """An object in Airbyte that has AAM's marker and that no live connection uses."""
 
     kind: str
     """`connection` or `source`."""
@@ -40,20 +40,20 @@ class Found(msgspec.Struct, frozen=True):
 
 
 class Swept(msgspec.Struct, frozen=True):
-    """What a run did, or in a dry run would do."""
+    """The result of a run; of a dry run, what it would have done."""
 
     dry_run: bool
     deleted: list[Found]
     failed: list[Found]
-    """What Airbyte did not delete; others have their turn before it is tried again."""
+    """Objects that could not be deleted; others are tried before these are retried."""
     left: list[Found]
-    """What is over the limit of a run, or failed lately."""
+    """Objects over the limit of a run, or whose retry is not yet due."""
     unknown: list[Found]
-    """What carries the marker of no operation of this registry; it is never deleted."""
+    """Objects whose marker names no operation of this registry; never deleted."""
 
 
 class Sweeper:
-    """Looks through one workspace, and at most `AT_MOST` objects the worse for it."""
+    """Sweeps one workspace, deleting at most `AT_MOST` objects per run."""
 
     def __init__(
         self,
@@ -68,15 +68,16 @@ class Sweeper:
         self._grace = grace
         self._clock = clock
         self._failed: dict[UUID, tuple[int, float]] = {}
-        """Objects that could not be deleted: how often in a row, and when they are tried again."""
+        """Objects that could not be deleted: consecutive failures, and when to retry."""
 
     async def sweep(self, workspace_id: UUID, *, dry_run: bool) -> Swept:
-        """Delete what is marked, known, over, older than the grace time, and unused.
+        """Delete marked objects whose operation ended longer ago than the grace time.
 
-        One that cannot be deleted is logged, and stops no other, in this run or the next.
+        Objects in use are skipped. A deletion that fails is logged and does not stop the others,
+        in this run or the next.
 
         Raises:
-            Upstream: Airbyte cannot be asked what it has.
+            Upstream: Airbyte's objects cannot be listed.
         """
         connections = await self._airbyte.list_connections(workspace_id)
         sources = await self._airbyte.list_sources(workspace_id)
@@ -99,7 +100,7 @@ class Sweeper:
             used = await airbyte_queries.used_in_airbyte(session, {one.id for one in marked})
         orphans = [one for one in marked if known.get(one.operation_id) and one.id not in used]
         going = {one.id for one in orphans}
-        # Airbyte deletes a source's connections with it: only where all of them go, too.
+        # Airbyte deletes a source's connections with it: delete it only if all of them go, too.
         wired = {
             one.source_id
             for one in connections
@@ -120,7 +121,7 @@ class Sweeper:
         )
 
     def _due(self, orphans: Sequence[Found]) -> list[Found]:
-        """What is to be tried now: those that never failed first, then the longest untried."""
+        """The objects due now: those that never failed first, then those waiting the longest."""
         self._failed = {one.id: self._failed[one.id] for one in orphans if one.id in self._failed}
         now = self._clock()
         due = [one for one in orphans if self._failed.get(one.id, (0, now))[1] <= now]
@@ -129,7 +130,7 @@ class Sweeper:
     async def _delete_each(
         self, found: Sequence[Found], workspace_id: UUID
     ) -> tuple[list[Found], list[Found]]:
-        """What was deleted, and what could not be."""
+        """The objects that were deleted, and those that could not be."""
         outcomes = await batches.each(
             found,
             lambda one: self._delete(one, workspace_id),

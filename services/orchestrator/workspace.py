@@ -1,4 +1,4 @@
-"""The Airbyte workspace that AAM works in."""
+"""The Airbyte workspace that AAM uses."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from shared.errors import Unavailable
 
 
 async def workspace_of(settings: Settings, airbyte: AirbyteClient) -> UUID:
-    """The one that the settings name, else the instance's default.
+    """The workspace from the settings, else the default of the Airbyte instance.
 
     Raises:
         Unavailable: neither names one.
-        Upstream: Airbyte cannot be asked.
+        Upstream: Airbyte cannot be queried.
     """
     if settings.airbyte_workspace_id is not None:
         return settings.airbyte_workspace_id

@@ -1,1 +1,1 @@
-"""Resumable steps in Airbyte, undone where it refuses: onboard, sync, archive."""
+"""Sagas, resumable and undone if Airbyte refuses a step: onboard, sync, archive."""

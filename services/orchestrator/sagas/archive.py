@@ -1,4 +1,4 @@
-"""Archiving, once it is recorded: out of Airbyte, kept in the registry."""
+"""The archiving saga: deletes a connection from Airbyte; the registry keeps its history."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ log = logs.get(__name__)
 
 
 class Archive(msgspec.Struct, frozen=True):
-    """What is to be removed from Airbyte; nothing where somebody else made it there."""
+    """What to delete from Airbyte; nothing for a connection that was imported."""
 
     airbyte_connection_id: UUID | None
     airbyte_source_id: UUID | None
     workspace_id: UUID | None = None
-    """The connection's own workspace, whatever today's setting is; None where it is not known."""
+    """The connection's own workspace, whatever the current setting; None where not known."""
 
 
 class Archiving:
@@ -38,7 +38,7 @@ class Archiving:
         self._airbyte = airbyte
 
     async def run(self, operation: Operation) -> None:
-        """Delete the connection, then the source, each until Airbyte has it no more."""
+        """Delete the connection, then the source, each until Airbyte no longer has it."""
         made = msgspec.json.decode(operation.request, type=Archive)
 
         async def delete_connection() -> bool:
@@ -75,16 +75,16 @@ class Archiving:
             await operation.finish(session, status=204)
 
     async def undo(self, operation: Operation) -> None:
-        """End it: what was deleted stays deleted, and asking again goes on from there."""
+        """Finish the operation; deletions are not reverted, and another request continues there."""
         await self.abandon(operation)
 
     async def abandon(self, operation: Operation) -> None:
-        """End it: the connection is not archived."""
+        """Finish the operation; the connection is not archived."""
         async with self._db.transaction() as session:
             await operation.finish(session)
 
     async def _workspace_of(self, made: Archive) -> UUID | None:
-        """Where to see whether the connection is deleted; another workspace would not list it."""
+        """The workspace to check for the deletion; another workspace would not list it."""
         if made.workspace_id is not None or made.airbyte_source_id is None:
             return made.workspace_id
         try:
@@ -93,16 +93,16 @@ class Archiving:
             return None
 
     async def _delete_unused_source(self, source_id: UUID) -> None:
-        """Delete a source that AAM made, unless somebody has wired it elsewhere meanwhile."""
+        """Delete a source that AAM created, unless another connection uses it by now."""
         try:
             source = await self._airbyte.get_source(source_id)
         except UpstreamMissing:
             return
         except UpstreamForbidden:
-            # Newer releases say this of an unknown id; the sweeper deletes it where it is there.
+            # Newer releases answer this for an unknown id; the sweeper deletes it if it exists.
             log.warning("source_kept", source=str(source_id), reason="Airbyte does not show it")
             return
-        # Its own workspace, whatever today's setting is: another one would show no connections.
+        # The source's own workspace, not the current setting: another would list no connections.
         if await self._airbyte.connections_of_source(source_id, source.workspace_id):
             log.warning("source_kept", source=str(source_id), reason="other connections use it")
             return

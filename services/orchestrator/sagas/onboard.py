@@ -1,4 +1,4 @@
-"""Onboarding, once it is recorded: source, discovery, connection, version 1."""
+"""The onboarding saga: create the source, discover, create the connection, record version 1."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ from shared.peers import AuthBroker
 from shared.sources import SourceType
 
 _KEPT_WITHIN_S = 60.0
-"""What storing a snapshot may take beyond its discovery."""
+"""Time allowed for storing a snapshot, beyond its discovery."""
 
 
 _MOST_NOTES = 200
-"""Of one onboarding, each about one stream."""
+"""Maximum notes of one onboarding; each is about one stream."""
 
 
 class Wiring(msgspec.Struct, frozen=True):
-    """What is to be wired: the caller's order, and what was looked up before it was recorded."""
+    """What to create: the caller's order, and what was looked up before it was recorded."""
 
     name: str
     source_type: str
@@ -55,11 +55,11 @@ class Wiring(msgspec.Struct, frozen=True):
     destination_id: UUID
     destination_sync_modes: list[str]
     notes: list[OrderNote] = []
-    """What the caller is to know about the order; part of the answer."""
+    """Notes for the caller about the order; part of the response."""
 
 
 class Onboarding:
-    """Wires a source to a destination in Airbyte, and records it; resumable at every line."""
+    """Connects a source to a destination in Airbyte and records it; every step can be resumed."""
 
     def __init__(
         self,
@@ -140,7 +140,7 @@ class Onboarding:
     async def _configuration(
         self, operation: Operation, source_type: SourceType, credential_id: str | None
     ) -> dict[str, Any]:
-        """The connector's configuration; it holds secrets, of which the operation keeps digests."""
+        """The connector's configuration, with secrets; the operation stores only their digests."""
         if credential_id is None:
             return source_type.configuration().model_dump(exclude_none=True)
         configuration = await fetch(self._auth_broker, source_type, credential_id)
@@ -149,7 +149,7 @@ class Onboarding:
         return configuration
 
     async def _choose(self, operation: Operation, wiring: Wiring, source_id: UUID) -> bytes:
-        """Discover, and choose what is to be synced: the operation's document from then on."""
+        """Discover and select the streams to sync; the catalog becomes the operation's document."""
         if operation.document is not None:
             return operation.document
         chosen: list[bytes] = []
@@ -177,7 +177,7 @@ class Onboarding:
                 "notes": msgspec.to_builtins(choice.notes[:_MOST_NOTES]),
             }
 
-        # A process that dies before the next step has kept no catalog, and discovers again.
+        # A process that dies before the next step has stored no catalog, and discovers again.
         operation.forget("discover")
         within = self._discover_s + min(self._discover_s, _KEPT_WITHIN_S)
         await operation.once("discover", discover, within=within)
@@ -214,7 +214,7 @@ class Onboarding:
         return UUID(await operation.once("connection", create, look=look, within=4 * self._call_s))
 
     async def _expect_held(self, connection_id: UUID, fingerprint: str) -> None:
-        """See that Airbyte holds what it said it had made.
+        """Check that Airbyte holds the connection and catalog that it reported as created.
 
         Raises:
             UpstreamMismatch: it does not.
@@ -225,7 +225,7 @@ class Onboarding:
         raise UpstreamMismatch("Airbyte made the connection and holds something else.")
 
     async def undo(self, operation: Operation) -> None:
-        """Delete what was made, newest first, until Airbyte has none of it."""
+        """Delete what was created, newest first, until Airbyte holds none of it."""
         wiring = msgspec.json.decode(operation.request, type=Wiring)
 
         async def delete() -> bool:
@@ -241,7 +241,7 @@ class Onboarding:
         await self._record_failure(operation, left=None)
 
     async def abandon(self, operation: Operation) -> None:
-        """Record the failure; what may be left in Airbyte is the sweeper's."""
+        """Record the failure; the sweeper deletes what may be left in Airbyte."""
         source_id = operation.results.get("source")
         await self._record_failure(operation, left=UUID(source_id) if source_id else None)
 
@@ -260,10 +260,10 @@ class Onboarding:
         return [one.source_id for one in found if one.name.endswith(operation.marker)]
 
     async def _delete_connections(self, source_id: UUID, workspace_id: UUID, marker: str) -> None:
-        """Delete a source's connections, as far as they are this operation's.
+        """Delete a source's connections if all of them belong to this operation.
 
         Raises:
-            UpstreamMismatch: somebody else has wired the source.
+            UpstreamMismatch: the source has a connection that this operation did not create.
         """
         for one in await self._airbyte.connections_of_source(source_id, workspace_id):
             if not one.name.endswith(marker):
@@ -272,7 +272,7 @@ class Onboarding:
 
 
 async def keep(db: Database, source_id: UUID, discovered: Discovered) -> UUID:
-    """Store what a source offers; what nobody could read is a failed discovery."""
+    """Store a discovered catalog; one that cannot be parsed is a failed discovery."""
     try:
         return await snapshots.keep(db, source_id, discovered)
     except catalogs.InvalidCatalog as error:
@@ -282,10 +282,10 @@ async def keep(db: Database, source_id: UUID, discovered: Discovered) -> UUID:
 async def keep_discovered(
     db: Database, discoveries: Discoveries, begun: Begun, discovered: Discovered
 ) -> UUID:
-    """Store what a recorded discovery found, and record how it ended.
+    """Store the result of a recorded discovery, and record how the discovery ended.
 
     Raises:
-        DiscoverFailed: it cannot be read.
+        DiscoverFailed: the catalog cannot be parsed.
     """
     try:
         snapshot_id = await keep(db, begun.source_id, discovered)
@@ -297,13 +297,13 @@ async def keep_discovered(
 
 
 def unreadable(error: catalogs.InvalidCatalog) -> DiscoverFailed:
-    """What a source offers makes no catalog."""
+    """The error for a source whose discovered catalog is invalid."""
     code = error.code if error.code == snapshots.DUPLICATE_STREAM else DiscoverFailed.code
     return DiscoverFailed(f"What the source offers cannot be read: {error}", code=code)
 
 
 def _with_notes(connection: str, notes: list[dict[str, Any]]) -> str:
-    """The answer, with what a person should know of the choice of streams and fields."""
+    """The response body, with notes for the caller on the selection of streams and fields."""
     if not notes:
         return connection
     told = msgspec.json.encode(notes).decode()
@@ -311,11 +311,11 @@ def _with_notes(connection: str, notes: list[dict[str, Any]]) -> str:
 
 
 async def _checked(run: Steps[catalogs.Chosen]) -> catalogs.Chosen:
-    """Run a step of the domain; what it finds wrong with a catalog becomes a 422."""
+    """Run a step of the domain; an invalid catalog or selection becomes a 422."""
     try:
         return await run_cooperatively(run)
     except catalogs.InvalidCatalog as error:
-        # the source's doing, and not the order's
+        # caused by the source, not by the order
         if error.code in ("invalid_catalog", snapshots.DUPLICATE_STREAM):
             raise unreadable(error) from None
         raise Invalid(str(error), code=error.code) from None

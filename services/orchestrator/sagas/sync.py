@@ -1,4 +1,4 @@
-"""A sync, once it is recorded: one job in Airbyte, whatever answers were lost."""
+"""The sync saga: starts exactly one job in Airbyte, even if responses are lost."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _CLOCKS_DIFFER_BY = timedelta(seconds=5)
 
 
 class SyncOrder(msgspec.Struct, frozen=True):
-    """What is to be synced, and since when a job of this order can exist."""
+    """What to sync, and the earliest time at which a job of this order can exist."""
 
     airbyte_connection_id: UUID
     asked_at: datetime
     newest_job_id: int | None = None
-    """The connection's newest sync before; None where there was none, or Airbyte does not say."""
+    """The connection's newest earlier sync; None where it had none or Airbyte does not say."""
 
 
 class Syncing:
-    """Starts a job in Airbyte, at most one an operation, and records it."""
+    """Starts a job in Airbyte, at most one per operation, and records it."""
 
     def __init__(self, settings: Settings, db: Database, airbyte: AirbyteClient) -> None:
         self._call_s = settings.airbyte_timeout.total_seconds()
@@ -39,7 +39,7 @@ class Syncing:
         self._airbyte = airbyte
 
     async def run(self, operation: Operation) -> None:
-        """Trigger the sync, or find the job that an earlier try started."""
+        """Trigger the sync, or find the job that an earlier attempt started."""
         order = msgspec.json.decode(operation.request, type=SyncOrder)
         was_sent = operation.has_tried("job")
 
@@ -47,7 +47,7 @@ class Syncing:
             try:
                 job = await self._airbyte.trigger_sync(order.airbyte_connection_id)
             except SyncRunning as running:
-                # After an earlier try, a job as young as this order is what that try started.
+                # A job newer than this order was started by the earlier attempt.
                 job_id = running.members.get("airbyte_job_id")
                 if not was_sent or not isinstance(job_id, int):
                     raise
@@ -86,11 +86,11 @@ class Syncing:
             await operation.finish(session, status=202, body=msgspec.json.encode(answer).decode())
 
     async def undo(self, operation: Operation) -> None:
-        """End it: a refused sync leaves nothing."""
+        """Finish the operation; a refused sync leaves nothing to undo."""
         await self.abandon(operation)
 
     async def abandon(self, operation: Operation) -> None:
-        """End it: a job that started all the same is followed as one of Airbyte's own."""
+        """Finish the operation; if a job did start, it is recorded as started by Airbyte."""
         async with self._db.transaction() as session:
             await operation.finish(session)
 
@@ -103,9 +103,9 @@ class Syncing:
 
 
 def _can_be_ours(job: Job, order: SyncOrder) -> bool:
-    """Whether a job is younger than an order: by Airbyte's own ids, which no clock can disturb.
+    """Whether a job is newer than an order, by Airbyte's job ids, which do not depend on clocks.
 
-    Only of a connection's first sync is the time compared.
+    Creation times are compared only where no earlier job is known.
     """
     if job.config_type != "sync":
         return False
