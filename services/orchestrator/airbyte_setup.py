@@ -1,7 +1,7 @@
-"""Readies an Airbyte for AAM, once: waits for it, finds its workspace, makes the warehouse there.
+"""Prepares an Airbyte for AAM: waits for it, finds its workspace, creates the warehouse there.
 
-What it finds out is left in the folder that AAM_SETTINGS_DIR names, one file per variable, where
-the services' settings look. It may be run again at any time: what is there already is adopted.
+The ids are written to the folder AAM_SETTINGS_DIR, one file per variable, from which the services
+read their settings. It can be run again at any time: what exists already is adopted.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ _SSL_MODES = {"disable": "disable", "prefer": "prefer"}
 
 
 class SetupSettings(Settings):
-    """What the setup of Airbyte reads besides the settings of the orchestrator."""
+    """The settings of the Airbyte setup, beyond those of the orchestrator."""
 
     aam_settings_dir: Path
-    """Folder that the services read settings from; the setup writes what it finds out there."""
+    """Folder that the services read settings from; the setup writes the ids there."""
 
     warehouse_db_url: Optional[Secret[str]] = None
-    """The Postgres that Airbyte is to load into, as Airbyte's job containers reach it. Not set: no
-    destination is created, and each onboarding must name its own."""
+    """The Postgres that Airbyte loads into, at an address Airbyte's job containers can reach. Not
+    set: no destination is created, and each onboarding must name its own."""
 
     warehouse_name: str = "AAM warehouse"
     """Name of the destination in Airbyte; an existing one of exactly this name is used."""
@@ -52,23 +52,23 @@ class SetupSettings(Settings):
     """How long to wait for Airbyte to start; its first start pulls images and migrates."""
 
     airbyte_start_poll: Seconds = timedelta(seconds=5)
-    """How often Airbyte is polled meanwhile."""
+    """How often Airbyte is polled while it starts."""
 
 
 class SetupFailed(Exception):
-    """Airbyte cannot be readied as things are; the message says what to change."""
+    """Airbyte cannot be prepared with these settings; the message says what to change."""
 
 
 async def ready_airbyte(settings: SetupSettings, client: AirbyteClient) -> None:
-    """Leave the workspace's and the destination's id where the services read them.
+    """Write the ids of the workspace and the destination where the services read them.
 
     Raises:
-        SetupFailed: Airbyte did not come, or what it needs is not configured.
-        AamError: Airbyte refused, or nobody knows what happened: run it again.
+        SetupFailed: Airbyte did not start, or a required setting is missing or wrong.
+        AamError: Airbyte refused, or the outcome is unknown: run it again.
     """
     folder = settings.aam_settings_dir
     instance = await _wait_for_airbyte(settings, client)
-    # What an earlier run left is of the Airbyte of then; only a setting of somebody's binds.
+    # An earlier run's value may belong to another Airbyte; only an operator's is binding.
     given_workspace = settings.airbyte_workspace_id
     if given_workspace == _left(folder, "airbyte_workspace_id"):
         given_workspace = None
@@ -92,7 +92,7 @@ async def ready_airbyte(settings: SetupSettings, client: AirbyteClient) -> None:
 
 
 async def _wait_for_airbyte(settings: SetupSettings, client: AirbyteClient) -> Instance:
-    """Ask until it answers; waiting helps neither a wrong address nor a refused login."""
+    """Poll until Airbyte answers; a wrong address or refused login fails at once."""
     waited, limit = 0.0, settings.airbyte_start_timeout.total_seconds()
     clock = asyncio.get_running_loop().time
     started = clock()
@@ -117,9 +117,9 @@ async def _wait_for_airbyte(settings: SetupSettings, client: AirbyteClient) -> I
 async def _find_or_create_warehouse(
     settings: SetupSettings, client: AirbyteClient, workspace_id: UUID
 ) -> UUID | None:
-    """The destination of our name, made if it is not there; None where there is nothing to fill.
+    """The destination with our name, created if missing; None where no warehouse is configured.
 
-    A lost answer to the making raises; the next run finds what came of it by its name.
+    If the response to the creation is lost, it raises; the next run finds the destination by name.
     """
     destinations = await client.list_destinations(workspace_id)
     named = [found for found in destinations if found.name == settings.warehouse_name]
@@ -148,9 +148,9 @@ async def _find_or_create_warehouse(
 
 
 def _configuration(address: PostgresAddress) -> dict[str, Any]:
-    """What the Postgres destination connector asks for.
+    """The configuration of the Postgres destination connector.
 
-    The connector takes certificates by value only, so a verifying mode becomes `require` here.
+    The connector takes certificates only by value, so verifying SSL modes become `require`.
     """
     return {
         "host": address.host,
@@ -166,7 +166,7 @@ def _configuration(address: PostgresAddress) -> dict[str, Any]:
 
 
 def _left(folder: Path, name: str) -> UUID | None:
-    """What an earlier run left; None where there is nothing that can be meant."""
+    """The id that an earlier run wrote; None where there is no valid one."""
     try:
         return UUID((folder / name).read_text().strip())
     except (FileNotFoundError, ValueError):
@@ -174,17 +174,17 @@ def _left(folder: Path, name: str) -> UUID | None:
 
 
 def _leave(folder: Path, name: str, value: UUID) -> None:
-    """Write so that no reader ever sees half of it."""
+    """Write the file atomically."""
     fresh = folder / f".{name}.new"
     fresh.write_text(f"{value}\n")
     os.replace(fresh, folder / name)
 
 
 async def main() -> None:
-    """Ready the Airbyte of the environment.
+    """Prepare the Airbyte that the environment names.
 
     Raises:
-        SystemExit: with one line that says why it could not be done.
+        SystemExit: with a one-line reason.
     """
     settings = load(SetupSettings)
     logs.set_up("airbyte_setup", level=settings.log_level)

@@ -1,4 +1,4 @@
-"""What waits of operations, events and jobs, for the metrics; of events 10,000 stands for more."""
+"""Metrics queries on waiting operations, events and jobs; events are counted up to 10,000."""
 
 from sqlalchemy import text
 

@@ -1,4 +1,4 @@
-"""Who read which credential, who uses it, and what of it each source was given."""
+"""Queries on which connections use a credential, and on what each source was given of it."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from shared.models import Connection, ConnectionStatus
 
 @dataclass(frozen=True, slots=True)
 class UseOfCredential:
-    """A live connection that a credential's rotation concerns."""
+    """A live connection that is affected by a credential's rotation."""
 
     connection_id: UUID
     name: str
     source_type: str
     credential_id: str | None
-    """None, or another, where it stands on the source of a connection that uses it."""
+    """None, or another one, where it shares the source of a connection that uses the credential."""
     airbyte_source_id: UUID | None
     """None while it is being onboarded."""
     digests: Mapping[str, str]
-    """Of each field that the source was given last; empty where that is not known."""
+    """By field, of what the source was given last; empty where not known."""
 
 
 async def uses_of_credential(session: AsyncSession, credential_id: str) -> list[UseOfCredential]:
-    """The live connections that use a credential, or stand on a source that does; oldest first."""
+    """The live connections that use a credential, or a source that does; oldest first."""
     is_live = Connection.archived_at.is_(None) & (
         (Connection.status != ConnectionStatus.FAILED)
         | Connection.airbyte_connection_id.is_not(None)
@@ -57,11 +57,11 @@ async def uses_of_credential(session: AsyncSession, credential_id: str) -> list[
 
 
 def digests_given(connection: Connection) -> dict[str, str]:
-    """Of each field that a connection's source was given last; empty where that is not known."""
+    """By field, of what a connection's source was given last; empty where not known."""
     kept = connection.credential_digests
     return {} if kept is None else msgspec.json.decode(kept, type=dict[str, str])
 
 
 def keep_digests(connection: Connection, digests: Mapping[str, str]) -> None:
-    """Write down what the locked connection's source was given."""
+    """Record what the locked connection's source was given."""
     connection.credential_digests = msgspec.json.encode(digests).decode()

@@ -1,6 +1,6 @@
-"""What Airbyte is given of a credential: fetched, told from what it was given before, merged.
+"""Fetches a credential's configuration, detects what changed in it, and merges it into a source's.
 
-Nothing here is kept: of each field there is a keyed digest, which only says whether it is the same.
+No secret is stored: each field has a keyed digest, which only shows whether the value is the same.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _FOR_GOOD = frozenset({"credential_not_found", "store_denied"})
 
 
 async def fetch(auth_broker: AuthBroker, source_type: SourceType, reference: str) -> dict[str, Any]:
-    """The connector's configuration, as the store has it now; it holds secrets.
+    """The connector's configuration as currently stored; it holds secrets.
 
     Raises:
         Invalid: the auth_broker has no such credential, or the credential lacks a variable.
-        UpstreamDenied: the auth_broker does not take our token.
-        UpstreamUnreachable: it cannot tell now; so nothing was sent to Airbyte.
+        UpstreamDenied: the auth_broker rejects our token.
+        UpstreamUnreachable: it is unavailable; nothing was sent to Airbyte.
     """
     try:
         return await auth_broker.connector_config(source_type.name, reference)
@@ -54,16 +54,16 @@ async def fetch(auth_broker: AuthBroker, source_type: SourceType, reference: str
 
 
 class Digests:
-    """Tells whether a field is what Airbyte was given before, without anybody keeping it.
+    """Keyed digests that show whether a field equals what Airbyte was given, without storing it.
 
-    A plain hash of a short secret gives it away; this one is worth nothing without the key.
+    A plain hash of a short secret could be brute-forced; this one is useless without the key.
     """
 
     def __init__(self, key: SecretStr) -> None:
         self._key = key.get_secret_value().encode()
 
     def of(self, reference: str, configuration: Mapping[str, Any]) -> dict[str, str]:
-        """A digest of each field of a credential's configuration."""
+        """The digest of each field of a credential's configuration."""
         return {
             field: self._digest(reference, field, value) for field, value in configuration.items()
         }
@@ -74,14 +74,14 @@ class Digests:
 
 
 class OrderNote(msgspec.Struct, frozen=True):
-    """Something about an order that was carried out, which its caller should see to."""
+    """A note to the caller about an order that succeeded but needs attention."""
 
     code: str
     message: str
 
 
 class CredentialShared(Conflict):
-    """Another live connection uses the credential of one that is to be onboarded."""
+    """Another live connection uses the credential of the one being onboarded."""
 
 
 async def expect_unused(
@@ -91,14 +91,14 @@ async def expect_unused(
     source_type: SourceType,
     reference: str,
 ) -> list[OrderNote]:
-    """See that no other source has used up a credential whose tokens are good for one use.
+    """Check that no other source has used up a credential whose tokens can be used only once.
 
-    Returns a note where one may have: Airbyte does not say what its syncs renew.
+    Returns a note where one may have: Airbyte does not report which tokens its syncs renew.
 
     Raises:
-        Conflict: `credential_used_up`: a connector was seen to renew the token that it was given,
-            and the store still has that one.
-        Invalid, UpstreamDenied, Unavailable: the store cannot be asked, as `fetch`.
+        Conflict: `credential_used_up`: a connector was seen renewing the token that it was given,
+            and the store still has the old one.
+        Invalid, UpstreamDenied, Unavailable: the store cannot be read; see `fetch`.
     """
     async with db.read() as session:
         uses = [
@@ -151,11 +151,11 @@ def merged(
     dropped: Collection[str],
     keep_secrets: bool,
 ) -> dict[str, Any]:
-    """What a source is to be configured with: what it holds, with what changed in the store.
+    """The new configuration of a source: what it holds, with what changed in the store.
 
-    `held` is what Airbyte tells, its secrets masked; a mask that is sent back means "as it is", so
-    a token that the connector has renewed stays. With `keep_secrets` that goes for those that
-    changed in the store, too: Airbyte has them already.
+    `held` is Airbyte's response, with its secrets masked. Sending a mask back means "unchanged",
+    so a token that the connector has renewed is preserved. With `keep_secrets`, secrets that
+    changed in the store are sent as masks too: Airbyte has them already.
     """
     pushed = {
         field: MASK if keep_secrets and held.get(field) == MASK else given[field]

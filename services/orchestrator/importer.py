@@ -1,6 +1,6 @@
-"""Importing: a connection that exists in Airbyte already is kept in step from now on.
+"""Imports connections that already exist in Airbyte, so that AAM tracks their schemas.
 
-Airbyte is read and nothing in it is changed; version 1 is what it holds.
+Airbyte is only read, never changed; version 1 is the catalog that it holds.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from shared.models import Connection, ConnectionStatus, VersionOrigin
 from shared.outbox import EventType
 
 _MOST_NAMED = 200
-"""Streams of one connection of which the report names the fields."""
+"""Maximum streams of one connection whose fields the report lists."""
 
 Outcome = Literal["imported", "would_import", "known_already", "not_importable", "failed"]
 _AWAY = (UpstreamUnreachable, UpstreamUnknown, Unavailable)
 _GIVE_UP_AFTER = 3
-"""Connections in a row that could not be read, because Airbyte or the registry was away."""
+"""Consecutive reads that may fail because Airbyte or the registry is unavailable."""
 
 
 class Selected(msgspec.Struct, frozen=True):
@@ -48,7 +48,7 @@ class Selected(msgspec.Struct, frozen=True):
 
 
 class Imported(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What became of one connection of Airbyte's."""
+    """The outcome for one Airbyte connection."""
 
     airbyte_connection_id: UUID
     name: str
@@ -56,11 +56,11 @@ class Imported(msgspec.Struct, frozen=True, omit_defaults=True):
     connection_id: UUID | None = None
     code: str | None = None
     never_selected: tuple[Selected, ...] = ()
-    """What it selects though the policy of an imported connection never would; it stays so."""
+    """Selected fields that the policy of an imported connection would not select; they stay."""
 
 
 class Importing:
-    """Takes over connections that somebody else made in Airbyte."""
+    """Imports connections that were created in Airbyte outside AAM."""
 
     def __init__(
         self, db: Database, airbyte: AirbyteClient, *, within: timedelta = timedelta(minutes=30)
@@ -73,8 +73,8 @@ class Importing:
         """Import a connection by Airbyte's id.
 
         Raises:
-            Invalid: Airbyte has no such connection, or it holds no catalog that can be kept.
-            Conflict: it is known already, or its name is taken.
+            Invalid: Airbyte has no such connection, or its catalog is invalid or selects nothing.
+            Conflict: it is imported already, or its name is taken.
         """
         told = await self._import(airbyte_connection_id, dry_run=dry_run)
         if told.outcome == "known_already":
@@ -86,9 +86,10 @@ class Importing:
         return told
 
     async def all_of(self, workspace_id: UUID, *, dry_run: bool) -> list[Imported]:
-        """Import every connection of a workspace that can be; the rest is named with the reason.
+        """Import every connection of a workspace that can be; report the others with the reason.
 
-        What is not tried in time is left for another import, to which what is known costs nothing.
+        Connections not reached in time are reported as `not_tried`. Another import continues with
+        them, since skipping known connections is cheap.
         """
         clock = asyncio.get_running_loop().time
         until = clock() + self._within_s
@@ -178,7 +179,7 @@ class Importing:
         )
 
     async def _known(self, airbyte_connection_id: UUID) -> UUID | None:
-        """The connection here that stands on it already."""
+        """The AAM connection that already uses this Airbyte connection."""
         async with self._db.read() as session:
             known = await airbyte_queries.connections_in_airbyte(session, [airbyte_connection_id])
         return known.get(airbyte_connection_id)
@@ -197,7 +198,7 @@ class Importing:
 
 
 async def _read(held: AirbyteConnection) -> tuple[str, tuple[Selected, ...]]:
-    """What the catalog means that Airbyte holds, and what of it the default never selects."""
+    """The fingerprint of the catalog in Airbyte, and its fields that the default never selects."""
     exclusions = catalogs.Exclusions()
     try:
         catalog = await run_cooperatively(catalogs.parse.steps(held.sync_catalog))

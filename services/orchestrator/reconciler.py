@@ -1,4 +1,4 @@
-"""The reconciler: compares each ACTIVE connection with what Airbyte holds of it."""
+"""The reconciler: compares each ACTIVE connection with what Airbyte holds for it."""
 
 from __future__ import annotations
 
@@ -39,22 +39,22 @@ _PAGE = 200
 Difference = Literal[
     "upstream_missing", "catalog_differs", "breaking_change", "paused", "locked", "status_unknown"
 ]
-"""The gravest one only. Airbyte itself sets `breakingChange` and with it the status inactive."""
+"""The most severe one is reported. Airbyte sets `breakingChange` along with status inactive."""
 
 
 class Compared(msgspec.Struct, frozen=True):
-    """What a run found."""
+    """The result of a run."""
 
     dry_run: bool
     compared: int
     drifted: dict[UUID, str]
-    """Connections of which Airbyte holds something else, and what it is."""
+    """Connections for which Airbyte holds something else, with the difference."""
     unknown: dict[UUID, str]
-    """Connections that could not be compared, and why."""
+    """Connections that could not be compared, with the error code."""
 
 
 class Reapply(msgspec.Struct, frozen=True):
-    """The head that Airbyte is to hold again."""
+    """The catalog version that Airbyte must hold again."""
 
     airbyte_connection_id: UUID
     version: int
@@ -62,7 +62,7 @@ class Reapply(msgspec.Struct, frozen=True):
 
 
 class Reconciler:
-    """Tells where Airbyte has come away from the registry, and puts the head back where told to."""
+    """Reports where Airbyte differs from the registry, and reapplies the catalog if configured."""
 
     def __init__(
         self, settings: Settings, db: Database, airbyte: AirbyteClient, operations: Operations
@@ -73,7 +73,7 @@ class Reconciler:
         self._operations = operations
 
     async def reconcile(self, *, dry_run: bool) -> Compared:
-        """Compare every ACTIVE connection, by the fingerprint of its head; a page at a time."""
+        """Compare every ACTIVE connection by the fingerprint of its current catalog, in pages."""
         drifted: dict[UUID, str] = {}
         unknown: dict[UUID, str] = {}
         compared, after = 0, UUID(int=0)
@@ -100,10 +100,10 @@ class Reconciler:
             return await airbyte_queries.heads(session, after=after, limit=_PAGE)
 
     async def _reconciled(self, head: Head, *, dry_run: bool) -> Difference | None:
-        """How Airbyte differs, which is recorded unless the run is dry.
+        """How Airbyte differs; recorded unless `dry_run`.
 
         Raises:
-            AamError: that cannot be said, or not be recorded.
+            AamError: the difference could not be determined or recorded.
         """
         difference = await self._compared(head)
         if not dry_run:
@@ -118,7 +118,7 @@ class Reconciler:
         return await _difference(held, head)
 
     async def _settle(self, head: Head, difference: Difference | None) -> None:
-        """Record what was found, unless the connection has moved on meanwhile."""
+        """Record the result, unless the connection has changed in the meantime."""
         is_known = (difference is None) == (head.drifted_upstream_at is None)
         if is_known and difference == head.upstream_code:
             await self._put_back(head, difference)
@@ -138,7 +138,7 @@ class Reconciler:
         await self._put_back(head, difference)
 
     async def _put_back(self, head: Head, difference: Difference | None) -> None:
-        """Have Airbyte hold the head again, where told to; who paused it may have had a reason."""
+        """Reapply the catalog if configured; a pause is left alone, as it may be intentional."""
         if difference == "catalog_differs" and self._reapplies:
             await self._reapply(head)
 
@@ -167,7 +167,7 @@ async def _difference(held: AirbyteConnection, head: Head) -> Difference | None:
         return "breaking_change"
     if held.status not in ("active", "inactive"):
         return foreign_code(held.status)
-    # What AAM has paused itself waits for a decision, and is as the registry says.
+    # A pause by AAM itself awaits a decision and matches the registry.
     return "paused" if held.status == "inactive" and head.paused_by is None else None
 
 
@@ -181,7 +181,7 @@ def _is_still(row: Connection, head: Head) -> bool:
 
 
 class Reapplying:
-    """Has Airbyte hold the head again; no version comes of it."""
+    """Makes Airbyte hold the current catalog again; no new version is created."""
 
     def __init__(self, settings: Settings, db: Database, airbyte: AirbyteClient) -> None:
         self._call_s = settings.airbyte_timeout.total_seconds()
@@ -189,7 +189,7 @@ class Reapplying:
         self._airbyte = airbyte
 
     async def run(self, operation: Operation) -> None:
-        """Update, and look."""
+        """Update the connection, then check that Airbyte holds the catalog."""
         order = msgspec.json.decode(operation.request, type=Reapply)
 
         async def update() -> bool:
@@ -220,11 +220,11 @@ class Reapplying:
         return await means(held, order.fingerprint)
 
     async def undo(self, operation: Operation) -> None:
-        """ACTIVE as before, and still seen as drifted: the next look finds what is so."""
+        """Set ACTIVE as before, still marked as drifted; the next run compares again."""
         await self._end(operation, in_step=False)
 
     async def abandon(self, operation: Operation) -> None:
-        """The same: nothing was promised."""
+        """The same as `undo`."""
         await self._end(operation, in_step=False)
 
     async def _end(self, operation: Operation, *, in_step: bool) -> None:

@@ -1,7 +1,7 @@
 """Prunes history that is older than its retention setting, in small batches.
 
-What something still refers to is kept whatever its age, and catalog versions and knowledge are kept
-for ever: see `migrations/retention.sql`.
+Rows that are still referenced are never pruned, and neither are catalog versions and knowledge: see
+`migrations/retention.sql`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _EVERY: Final = timedelta(minutes=10)
 _AT_MOST: Final = 500
 _SCHEMAS_AT_MOST: Final = 50_000
 _BATCHES: Final = 20
-"""Most batches of one table in one run; what is left is for the next."""
+"""Maximum batches per table and run; the rest is left for the next run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +34,16 @@ class History:
 
     table: str
     kept: timedelta | None
-    """For how long; None for ever."""
+    """How long rows are kept; None for ever."""
     every: timedelta = _EVERY
-    """How often, over all replicas."""
+    """Interval between runs, across all replicas."""
     batches: int = _BATCHES
     at_most: int | None = None
-    """Rows of a batch, where they are not as many as of the others."""
+    """Rows per batch; None for the default."""
 
 
 def histories(settings: Settings) -> Sequence[History]:
-    """What is pruned, in an order in which what refers to others goes first."""
+    """The tables to prune, referencing tables before those that they refer to."""
     unused_schemas = None if settings.snapshot_retention is None else timedelta(days=1)
     return (
         History("events", settings.event_retention),
@@ -53,8 +53,8 @@ def histories(settings: Settings) -> Sequence[History]:
         History("repairs", settings.repair_retention),
         History("drifts", settings.drift_retention),
         History("snapshots", settings.snapshot_retention),
-        # One statement that reads the hashes of every snapshot, and so deletes more at once: a
-        # connector's update may give each stream of every source another schema.
+        # A single statement that reads the hashes of all snapshots, so it deletes more at once:
+        # a connector update may change the schema of every stream of every source.
         History(
             "stream_schemas",
             unused_schemas,
@@ -68,7 +68,7 @@ def histories(settings: Settings) -> Sequence[History]:
 
 
 class Retention:
-    """The periodic task that prunes; one replica prunes a table for all of them."""
+    """The periodic task that prunes; each table is pruned by one replica at a time."""
 
     def __init__(self, db: Database, kept: Sequence[History]) -> None:
         self._db = db
@@ -77,7 +77,7 @@ class Retention:
 
     @property
     def look(self) -> PeriodicTask:
-        """When it runs: not at the process's start, which has more urgent work."""
+        """The task's schedule; it skips the process's start, which has more urgent work."""
         return PeriodicTask(self._prune_later, _EVERY)
 
     async def _prune_later(self) -> None:
@@ -86,7 +86,7 @@ class Retention:
         self._is_starting = False
 
     async def prune(self) -> None:
-        """Prune each table whose turn it is; one that fails does not stop the others."""
+        """Prune each table that is due; one that fails does not stop the others."""
         await batches.each(
             self._kept,
             self._prune,
@@ -100,7 +100,7 @@ class Retention:
         try:
             await self._prune_older(history, history.kept)
         except DBAPIError as error:
-            # Such as a row that something began to refer to meanwhile: it is kept.
+            # For example, a row was referenced in the meantime, so it is not deleted.
             cause = type(error.orig).__name__
             log.warning("history_not_pruned", table=history.table, cause=cause)
 

@@ -1,7 +1,7 @@
-"""Rotation: a credential that changed in its store is given to every source that uses it.
+"""Rotation: gives a credential that changed in its store to every source that uses it.
 
-Checked with Airbyte before anything is changed, then given to the sources as they are: none is ever
-made anew. What the connector has renewed by itself stays, unless the store has a newer one.
+It is checked with Airbyte before anything is changed, and sources are updated in place, never
+recreated. A token that the connector renewed is preserved, unless the store has a newer one.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ from shared.peers import AuthBroker
 log = logs.get(__name__)
 
 _MAX_CHECKS = 4
-"""Checks of one rotation that run at once: each starts a connector."""
+"""Maximum concurrent checks of one rotation: each starts a connector."""
 _MARKER = re.compile(r" ?\[aam:[0-9a-f-]{36}\]$")
 
 
 class Rotated(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What became of one connection that uses the credential."""
+    """The outcome for one connection that uses the credential."""
 
     connection_id: UUID
     name: str
@@ -58,45 +58,45 @@ class Rotated(msgspec.Struct, frozen=True, omit_defaults=True):
     code: str | None = None
     operation_id: UUID | None = None
     cause: str | None = None
-    """Which known cause a check failed for."""
+    """The known cause of a failed check."""
     explanation: str | None = None
     log: str | None = None
 
 
 class Rotation(msgspec.Struct, frozen=True):
-    """What became of all of them."""
+    """The outcomes for all of them."""
 
     credential_id: str
     connections: list[Rotated]
 
 
 class Rotate(msgspec.Struct, frozen=True):
-    """What one source is to be given; the values are fetched again, and are nowhere in here."""
+    """The update of one source; secret values are not included but fetched again."""
 
     credential_id: str
     source_type: str
     airbyte_source_id: UUID
     digests: dict[str, str]
-    """Of what was checked: only that is given to Airbyte."""
+    """Digests of the values that were checked: only those values are given to Airbyte."""
     changed: list[str]
-    """The fields that are not as Airbyte was given them last."""
+    """The fields that differ from what Airbyte was given last."""
     dropped: list[str]
-    """The fields that it was given last, and that the store has no more."""
+    """The fields that it was given last and that are no longer in the store."""
     is_there_already: bool
-    """Whether the connector renewed a secret while it checked: Airbyte keeps them all by itself."""
+    """Whether the connector renewed a secret in its check, so that Airbyte has all values."""
     connection_ids: list[UUID]
-    """Every connection that stands on the source."""
+    """Every connection that uses the source."""
 
 
 class _Verdict(msgspec.Struct, frozen=True):
-    """What is to be done about one source, or why nothing is."""
+    """The update for one source, or why there is none."""
 
     uses: Sequence[UseOfCredential]
     order: Rotate | None = None
     outcome: Outcome = "unchanged"
     code: str | None = None
     failed: ConnectorFailed | None = None
-    """What a failed check says."""
+    """The failure of the check."""
 
     def told(self, outcome: Outcome, code: str | None = None, **more: Any) -> list[Rotated]:
         if self.failed is not None:
@@ -109,7 +109,7 @@ class _Verdict(msgspec.Struct, frozen=True):
 
 
 class Rotator:
-    """Gives sources what changed in the store of credentials."""
+    """Updates sources with credentials that changed in the store."""
 
     def __init__(
         self,
@@ -129,15 +129,15 @@ class Rotator:
             operations.tell("rotate", Rotating(settings, db, airbyte, auth_broker, digests))
 
     async def rotate(self, reference: str, *, wait: float) -> HttpResult:
-        """Check the credential as it is in its store now, and give it to every source that uses it.
+        """Check the credential as currently stored, and give it to every source that uses it.
 
         Raises:
             NotFound: no connection uses it.
-            Invalid: the store has no such credential, or it lacks something.
-            CheckFailed: a source cannot be reached with it; none was changed. The members tell.
+            Invalid: the store has no such credential, or it lacks a variable.
+            CheckFailed: a source cannot be reached with it; the error's members list each outcome.
             Conflict: a connection was busy, or there is no ROTATION_DIGEST_KEY.
-            Upstream: Airbyte did not take it for a source.
-            Unavailable: Airbyte, the auth_broker or the registry is away; nothing was changed.
+            Upstream: Airbyte refused it for a source.
+            Unavailable: Airbyte, the auth_broker or the registry is unavailable.
         """
         if self._digests is None:
             raise Conflict("Nothing is rotated without ROTATION_DIGEST_KEY.", code="no_digest_key")
@@ -153,7 +153,7 @@ class Rotator:
             order = verdict.order
             if order is None:
                 told += verdict.told(verdict.outcome, verdict.code)
-            # What the connector renewed while it checked is in force there, whatever else failed.
+            # What the connector renewed during its check is already in use, whatever else failed.
             elif hindered and not order.is_there_already:
                 told += verdict.told("not_tried")
             else:
@@ -174,7 +174,7 @@ class Rotator:
         return _answer(Rotation(reference, told))
 
     async def _carried_out(self, verdict: _Verdict, order: Rotate, *, wait: float) -> list[Rotated]:
-        """Give one source what changed, and say what became of its connections."""
+        """Update one source; the outcomes for its connections."""
         try:
             begun = await self._begin(verdict.uses[0], order)
         except (Conflict, NotFound) as busy:
@@ -186,7 +186,7 @@ class Rotator:
     async def _verdicts(
         self, reference: str, uses: Sequence[UseOfCredential], digests: Digests
     ) -> list[_Verdict]:
-        """What is to be done about each source; each that changes is checked."""
+        """The update for each source; those that change are checked."""
         by_source: dict[UUID | None, list[UseOfCredential]] = {}
         for use in uses:
             by_source.setdefault(use.airbyte_source_id, []).append(use)
@@ -219,7 +219,7 @@ class Rotator:
         digests: Digests,
     ) -> _Verdict:
         """Compare with what the source was given last, and check what is new."""
-        # The oldest that uses it; others may stand on its source without a credential of theirs.
+        # The oldest connection with the credential; others may use its source without having one.
         first = next(use for use in uses if use.credential_id == reference)
         uses = [first, *(use for use in uses if use is not first)]
         configuration = given[first.source_type]
@@ -256,7 +256,7 @@ class Rotator:
     async def _check(
         self, source_id: UUID, configuration: Mapping[str, Any], **difference: list[str]
     ) -> bool:
-        """Have the connector try it; whether it renewed a secret meanwhile, which Airbyte keeps."""
+        """Check the configuration; True if the connector renewed a secret, which Airbyte stores."""
         source = await self._airbyte.get_configured_source(source_id)
         whole = merged(
             source.connection_configuration, configuration, keep_secrets=False, **difference
@@ -264,7 +264,7 @@ class Rotator:
         return await self._airbyte.check_source_update(source_id, whole, name=source.name)
 
     async def _begin(self, use: UseOfCredential, order: Rotate) -> HttpResult | UUID:
-        """Record the order, unless the source was given something since it was compared."""
+        """Record the order, unless the source was updated since the comparison."""
 
         async def gate(session: AsyncSession, _operation_id: UUID) -> None:
             row = await registry.lock_connection(session, use.connection_id)
@@ -278,7 +278,7 @@ class Rotator:
 
 
 class Rotating:
-    """Gives one source what changed, once; resumable at every line."""
+    """Updates one source, once; every step can be resumed."""
 
     def __init__(
         self,
@@ -296,10 +296,10 @@ class Rotating:
         self._digests = digests
 
     async def run(self, operation: Operation) -> None:
-        """Update the source, see that it is updated, and write down what it was given.
+        """Update the source, check that it is updated, and record what it was given.
 
-        Airbyte never tells a secret, so what was lost is told by the name: it is written together
-        with the configuration, and says which operation wrote it last.
+        Airbyte never returns a secret, so after a lost response the source's name decides: it is
+        written together with the configuration, and identifies the operation that wrote it last.
         """
         order = msgspec.json.decode(operation.request, type=Rotate)
 
@@ -341,11 +341,11 @@ class Rotating:
             await operation.finish(session, status=200, body="{}")
 
     async def undo(self, operation: Operation) -> None:
-        """End it: a refused update leaves the source as it was."""
+        """Finish the operation; a refused update leaves the source as it was."""
         await self.abandon(operation)
 
     async def abandon(self, operation: Operation) -> None:
-        """End it: the next rotation checks and gives what is not known to have arrived."""
+        """Finish the operation; the next rotation retries what is not known to have arrived."""
         async with self._db.transaction() as session:
             await operation.finish(session)
 
@@ -363,7 +363,7 @@ def _merged(
 
 
 def _outcome(answer: HttpResult) -> tuple[Outcome, str | None]:
-    """What an operation's answer says of its connections."""
+    """The outcome that an operation's result means for its connections."""
     if answer.status < 300:
         return ("running" if answer.status == 202 else "updated"), None
     code = msgspec.json.decode(answer.body).get("code")
@@ -371,15 +371,15 @@ def _outcome(answer: HttpResult) -> tuple[Outcome, str | None]:
 
 
 def _failed(error: Exception) -> Outcome:
-    """What became of a source whose operation could not be begun, or not be followed."""
+    """The outcome for a source whose operation could not be started or awaited."""
     return "unknown" if isinstance(error, UpstreamUnknown) else "failed"
 
 
 def _answer(rotation: Rotation) -> HttpResult:
-    """All of it as one answer; what is not done, and is not going on, is none that begins with 2.
+    """All outcomes as one result: 2xx only if every source is updated or still running.
 
     Raises:
-        CheckFailed, Upstream, UpstreamUnknown, Conflict: with every connection's outcome.
+        CheckFailed, Upstream, UpstreamUnknown, Unavailable, Conflict: with each outcome.
     """
     told = {one.outcome for one in rotation.connections}
     members = msgspec.to_builtins(rotation)
