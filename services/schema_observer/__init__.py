@@ -1,1 +1,1 @@
-"""schema_observer: looks at sources, and records what differs. It applies nothing."""
+"""schema_observer: observes sources and records drifts; it never applies a change."""

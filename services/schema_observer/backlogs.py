@@ -1,4 +1,4 @@
-"""Sources that are due and not being observed, and open drifts by severity, for the metrics."""
+"""Metrics queries on sources that are due and unclaimed, and on open drifts by severity."""
 
 from sqlalchemy import text
 
@@ -15,7 +15,7 @@ _SOURCES = f"""
         )
 """  # noqa: S608 - no input
 
-# Looked for where a repair is open, or a plan may still be due, and not at every connection.
+# Restricted to connections with an open repair or a recent drift, to avoid reading all of them.
 _DRIFTS = f"""
     SELECT d.severity, count(*), {AGE.format("d.first_seen_at")} FROM (
         SELECT connection_id FROM repairs WHERE state = 'proposed'

@@ -1,4 +1,4 @@
-"""What a source offers differently, as each connection on it sees it: recorded as drifts."""
+"""Compares each connection of a source with its newest snapshot, and records drifts."""
 
 from __future__ import annotations
 
@@ -27,32 +27,32 @@ from shared.outbox import EventType
 log = logs.get(__name__)
 
 MOST_CHANGES: Final = 2_000
-"""Of one drift; those that concern the connection come first. A snapshot's diff has all of them."""
+"""Maximum per drift, those that concern the connection first; the snapshots' diff has all."""
 
 _PLAN: Final = "plan"
-"""The drift_repair_agent's jobs; their payload is the connection."""
+"""Entrypoint of the drift_repair_agent's jobs; the payload is the connection's id."""
 
 
 class Compared(msgspec.Struct, frozen=True):
-    """What came of comparing the connections of a source."""
+    """The result of comparing the connections of a source."""
 
     drifts: int = 0
     is_complete: bool = True
-    """False where a connection is being healed, or was: it is compared at the next look."""
+    """False where a connection is or was being healed: it is compared at the next observation."""
 
 
 class Comparison:
-    """Compares the connections of a source with a snapshot that is trusted."""
+    """Compares the connections of a source with a trusted snapshot."""
 
     def __init__(self, db: Database, jobs: Jobs) -> None:
         self._db = db
         self._jobs = jobs
 
     async def compare(self, source_id: UUID, snapshot_id: UUID) -> Compared:
-        """Record a drift for each connection that sees one, and up to where each is compared.
+        """Record a drift for each connection that has one, and how far each has been compared.
 
-        It starts from the rows: what a process left undone, or another took a snapshot of, is found
-        by the next look.
+        It works from the stored rows, so the next observation completes what a process left
+        unfinished, also for a snapshot that another service took.
         """
         async with self._db.read() as session:
             waiting = await observation_queries.uncompared(session, source_id, snapshot_id)
@@ -77,7 +77,7 @@ class Comparison:
         batches.raise_away(outcomes)
         errors = [outcome.error for outcome in outcomes if outcome.error is not None]
         if errors and len(errors) == len(outcomes):
-            raise errors[0]  # what the source offers is to blame, and no connection's catalog
+            raise errors[0]  # the discovered catalog must be the cause, not a connection's catalog
         is_complete = len(active) == len(waiting) and not errors
         return Compared(
             sum(bool(outcome.result) for outcome in outcomes),
@@ -87,7 +87,7 @@ class Comparison:
     async def _judged(
         self, one: Uncompared, after: Snapshot, known: dict[UUID, list[Change]]
     ) -> list[tuple[Change, Verdict]]:
-        """What is different, judged by how the connection syncs; many share one comparison."""
+        """The changes with their severity for the connection; equal snapshot diffs are reused."""
         if one.before_snapshot_id is None:
             return await self._against_head(one, after)
         if one.before_snapshot_id not in known:
@@ -105,10 +105,10 @@ class Comparison:
         return await run_cooperatively(drift.diff.steps(old, new))
 
     async def _against_head(self, one: Uncompared, after: Snapshot) -> list[tuple[Change, Verdict]]:
-        """Against the catalog of a connection whose source was never looked at before.
+        """Compare with the catalog of a connection whose source was never observed before.
 
-        Airbyte cuts a catalog down to the selected fields, so only what concerns the connection is
-        a difference.
+        Airbyte reduces a catalog to the selected fields, so only changes that concern the
+        connection count.
         """
         head = await self._head(one)
         streams = head.by_id()
@@ -123,7 +123,7 @@ class Comparison:
         return [(change, verdict) for change, verdict in judged if verdict.concerns]
 
     async def _head(self, one: Uncompared, names: Collection[str] | None = None) -> Catalog:
-        """How the connection syncs, or only its streams of these names."""
+        """The connection's configured catalog, or only its streams of these names."""
         async with self._db.read() as session:
             slices = await observation_queries.configured_streams(
                 session, one.connection_id, one.catalog_version, names=names
@@ -133,9 +133,9 @@ class Comparison:
     async def _record(
         self, one: Uncompared, snapshot_id: UUID, judged: Sequence[tuple[Change, Verdict]]
     ) -> Drift | bool | None:
-        """The drift, False without one; None where the connection has moved on meanwhile.
+        """The drift; False without one; None where the connection has changed in the meantime.
 
-        What does not concern the connection is recorded as a fact, and wakes nobody.
+        A drift that does not concern the connection is recorded without an event or a plan.
         """
         found = _drift(one, snapshot_id, judged) if judged else None
         async with self._db.transaction() as session:
@@ -179,13 +179,13 @@ def _drift(one: Uncompared, snapshot_id: UUID, judged: Sequence[tuple[Change, Ve
         after_snapshot_id=snapshot_id,
         severity=drift.worst(verdict.severity for _, verdict in judged),
         concerns=any(verdict.concerns for _, verdict in judged),
-        # Postgres keeps no NUL character in JSON; a field's name may hold one.
+        # Postgres cannot store a NUL character in JSON; a field's name may contain one.
         changes=changes.replace("\\u0000", "\\ufffd"),
     )
 
 
 async def difference(db: Database, before: Snapshot, after: Snapshot) -> list[Change]:
-    """What two snapshots of a source hold differently; only streams that differ are read."""
+    """The changes between two snapshots of a source; only streams that differ are read."""
     async with db.read() as session:
         old, new = await _differing(session, before, after)
     return await run_cooperatively(drift.diff.steps(old, new))
@@ -194,7 +194,7 @@ async def difference(db: Database, before: Snapshot, after: Snapshot) -> list[Ch
 async def _differing(
     session: AsyncSession, before: Snapshot, after: Snapshot
 ) -> tuple[list[bytes], list[bytes]]:
-    """The streams of each that the other does not hold."""
+    """The streams of each snapshot that the other lacks."""
     ours, theirs = (
         set(registry.split_hashes(snapshot.stream_hashes)) for snapshot in (before, after)
     )

@@ -1,4 +1,4 @@
-"""Drifts and snapshots: what sources offered differently, and when."""
+"""Queries on drifts and snapshots."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from shared.registry.paging import Cursor, after_cursor, page, stamp
 
 @dataclass(frozen=True, slots=True)
 class DriftFilter:
-    """Which drifts a list shows."""
+    """Filters of a drift list."""
 
     connection_id: UUID | None = None
     severity: str | None = None
@@ -27,7 +27,7 @@ class DriftFilter:
 
 
 async def insert_drift(session: AsyncSession, drift: Drift) -> bool:
-    """Record a drift; False where this connection has one for this snapshot."""
+    """Record a drift; False where the connection already has one for this snapshot."""
     inserted = await session.scalar(
         insert(Drift)
         .values(
@@ -45,8 +45,8 @@ async def insert_drift(session: AsyncSession, drift: Drift) -> bool:
     return inserted is not None
 
 
-# Open: it asks for something, a repair of it or of what came after is still under way, or no plan
-# has been made since. A plan that found nothing to do, or whose repair has ended, has answered it.
+# Open: it concerns the connection, and either a repair of this or a later snapshot is in progress,
+# or no plan has been made since. A plan without changes, or an ended repair, closes it.
 IS_OPEN = """
     d.concerns AND EXISTS (
         SELECT FROM connections c WHERE c.id = d.connection_id AND c.archived_at IS NULL
@@ -125,7 +125,7 @@ async def drift_json(session: AsyncSession, drift_id: UUID) -> str:
     """One drift with its changes, as JSON text.
 
     Raises:
-        NotFound: there is none.
+        NotFound: there is no such drift.
     """
     found: str | None = await session.scalar(_DRIFT, {"id": drift_id})
     if found is None:

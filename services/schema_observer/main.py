@@ -1,4 +1,4 @@
-"""The schema_observer's HTTP side: read, call, answer."""
+"""HTTP API of the schema_observer."""
 
 from __future__ import annotations
 
@@ -73,15 +73,17 @@ async def observe(
 ) -> Response:
     """Observe the connection's source now, and record how its schema has changed.
 
-    Every connection on the source is compared. `outcome` is `changed` where any sees a drift;
-    `drift_id` and `changes` are this connection's. `suspicious` and `failed` change nothing: `code`
-    says why, and the source is looked at again by itself. With `{"believe": true}` what is missing
-    is believed at once, which takes `repairs:decide`: a policy may then act on it. After `wait`
-    seconds the answer is 202, and the look goes on.
+    Every connection of the source is compared. `outcome` is `changed` where any of them has a
+    drift; `drift_id` and `changes` are those of this connection. `suspicious` and `failed` change
+    nothing: `code` gives the reason, and the source is observed again automatically. With
+    `{"believe": true}` missing streams and fields are accepted at once, so that a policy may act
+    on them; this takes `repairs:decide`. After `wait` seconds the response is 202, and the
+    observation continues.
 
-    The source is asked each time, and that counts: 429 `discovery_quota` means that it was
-    discovered as often in 24 hours as its policy allows; 409 `sync_running`, that its connector
-    renews tokens and a sync has one in use: with `{"believe": true}` it is asked all the same.
+    Each request discovers the source and counts towards its limit: 429 `discovery_quota` means
+    that the source has reached its policy's limit of discoveries in 24 hours. 409 `sync_running`
+    means that the connector renews tokens and a running sync is using one; with
+    `{"believe": true}` the source is discovered anyway.
     """
     if ask is not None and ask.believe:
         require(Scope.REPAIRS_DECIDE)
@@ -100,7 +102,7 @@ async def observe(
 async def observation(request: Request, connection_id: UUID, service: Service) -> Response:
     """Get how the connection's source is observed, when next, and what the last observation found.
 
-    `cause` says which known cause a failed one had; `explanation` and `log` are for callers with
+    `cause` is the known cause of a failure; `explanation` and `log` are shown only to callers with
     connections:write.
     """
     is_explained = caller_of(request).may_change_connections
@@ -120,9 +122,9 @@ async def observation(request: Request, connection_id: UUID, service: Service) -
     },
 )
 async def watch(connection_id: UUID, watched: Watched, service: Service) -> Response:
-    """Set how often the connection's source is observed; null is the installation's default.
+    """Set how often the connection's source is observed; null means the installation's default.
 
-    Of several connections on one source the shortest interval counts.
+    If several connections share a source, the shortest interval applies.
     """
     seconds = watched.interval_seconds
     interval = None if seconds is None else timedelta(seconds=seconds)
@@ -215,8 +217,8 @@ async def drifts(
 ) -> Response:
     """List drifts, newest first, without their changes.
 
-    A drift is `open` while it concerns its connection, and no plan has been made for it or a repair
-    of it is under way.
+    A drift is `open` while it concerns its connection and either no plan has been made for it or a
+    repair of it is in progress.
     """
     shown = drift_queries.DriftFilter(
         connection_id=connection_id,
@@ -239,15 +241,15 @@ async def drifts(
 async def drift(drift_id: UUID, db: Registry) -> Response:
     """Get one drift: each change with its severity, the reason, and what would be lost.
 
-    The changes that concern the connection come first where there are more than 2,000; the rest is
-    in the diff of the two snapshots.
+    At most 2,000 changes are listed, those that concern the connection first; the diff of the two
+    snapshots has all of them.
     """
     async with db.read() as session:
         return raw_json(await drift_queries.drift_json(session, drift_id))
 
 
 def build(settings: Settings) -> FastAPI:
-    """The application for these settings."""
+    """Create the application for these settings."""
     logs.set_up("schema_observer", level=settings.log_level)
     tracing.set_up("schema_observer", settings)
     failpoints.arm(settings.aam_failpoints)
@@ -293,7 +295,7 @@ def build(settings: Settings) -> FastAPI:
 
 
 def __getattr__(name: str) -> FastAPI:
-    """Build `app` when a server asks for it: importing this module reads no environment."""
+    """Build `app` on first access, so that importing this module reads no environment."""
     if name != "app":
         raise AttributeError(name)
     return for_server(build(load(Settings)))

@@ -1,4 +1,4 @@
-"""How sources are looked at: whose turn it is, what a look found, how far each is compared."""
+"""Queries on observations: which sources are due, what was found, how far each is compared."""
 
 from __future__ import annotations
 
@@ -26,85 +26,85 @@ _INTERVAL = f"""
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A source that its holder alone looks at now, and what the looks before have found."""
+    """A source leased for observation, with the results of its earlier observations."""
 
     source_id: UUID
     interval: timedelta
-    """How often it is looked at."""
+    """How often it is observed."""
     outcome: str | None
     code: str | None
     failures: int
     snapshot_id: UUID | None
-    """What it was last trusted to offer."""
+    """The snapshot that was last trusted."""
     raw_hashes: bytes | None
-    """Of that snapshot."""
+    """The raw hashes of that snapshot."""
     suspicious_since: datetime | None
     suspicious_for: timedelta | None
     is_believed: bool
     is_requested: bool
-    """Whether somebody asked for it, so that it may use the whole daily limit."""
+    """Whether a caller requested it, so that it may use the whole daily limit."""
     postponed_for: timedelta | None
-    """How long it has been due, and waited for a sync of the source."""
+    """How long it has been due while waiting for a sync of the source."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unchanged:
-    """A look that seems to have found what was there before."""
+    """An observation that seems to have found no change."""
 
     source_id: UUID
     snapshot_id: UUID | None
-    """What the source was last trusted to offer."""
+    """The snapshot that was last trusted."""
     raw_hashes: bytes
-    """Of what it offers now."""
+    """The hashes of what the source offers now."""
     catalog_id: UUID | None
     pause: timedelta
-    """Until the next look."""
+    """Time until the next observation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """How one look at a source ended."""
+    """The result of one observation of a source."""
 
     outcome: str
     pause: timedelta
-    """Until the next look."""
+    """Time until the next observation."""
     code: str | None = None
     detail: str | None = None
     failures: int = 0
     snapshot_id: UUID | None = None
     suspicious_since: datetime | None = None
     is_newly_suspicious: bool = False
-    """Whether it is told as suspicious since now, instead."""
+    """Whether `suspicious_since` is set to now instead."""
     uses_belief: bool = False
-    """Whether it was believed because a person said so."""
+    """Whether it was trusted because a person requested so."""
     cause: str | None = None
-    """Which of the known causes it failed for."""
+    """The known cause of a failure."""
     explanation: str | None = None
     log_reference: str | None = None
-    """Which run of Airbyte's has the log."""
+    """The Airbyte job whose log has the details."""
     is_postponed: bool = False
-    """Whether the source was not asked, and its observation still waits."""
+    """Whether the source was not discovered, and the observation is still waiting."""
 
 
 @dataclass(frozen=True, slots=True)
 class Uncompared:
-    """A connection whose drifts are not recorded up to its source's newest snapshot."""
+    """A connection that has not been compared with its source's newest snapshot."""
 
     connection_id: UUID
     status: ConnectionStatus
     catalog_version: int
     compared_snapshot_id: UUID | None
     before_snapshot_id: UUID | None
-    """What it is compared with; None where its source was not looked at before."""
+    """The snapshot to compare with; None where its source was never observed before."""
 
 
-# Whose turn it is
+# Scheduling
 
 
 async def enrol_sources(session: AsyncSession, *, every: timedelta) -> None:
-    """Have every source of a live connection looked at, the first time within its interval.
+    """Schedule every source of a live connection, the first time within its interval.
 
-    A source that no connection stands on any more is forgotten.
+    A source without any connection is deleted.
     """
     await session.execute(_ENROL, {"every": every.total_seconds()})
     await session.execute(_FORGET)
@@ -135,16 +135,16 @@ _FORGET = text("""
 async def due_workspaces(
     session: AsyncSession, *, entrypoint: str, at_once: int
 ) -> list[tuple[UUID | None, int]]:
-    """The workspaces with sources that are due, and how many more jobs each has work for.
+    """The workspaces with sources that are due, and how many more jobs to enqueue for each.
 
-    A job is a slot for as long as it is in the queue, under way or not.
+    A job occupies a slot while it is in the queue, whether it is running or not.
     """
     rows = await session.execute(_DUE, {"entrypoint": entrypoint, "at_once": at_once})
     return [(workspace, jobs) for workspace, jobs in rows if jobs > 0]
 
 
-# More than `at_once` sources of a workspace need not be counted; so only those are asked whether a
-# connection stands on them.
+# Sources beyond `at_once` per workspace need not be counted, so the check for a live connection
+# runs only until that many are found.
 _DUE = text(f"""
     WITH waiting AS (
         SELECT DISTINCT airbyte_workspace_id AS workspace FROM observations
@@ -181,13 +181,13 @@ async def claim_sources(
     source_id: UUID | None = None,
     unanswered_since: datetime | None = None,
 ) -> list[Claim]:
-    """Take sources of a workspace that are due, or the one that is named, for one slot.
+    """Claim due sources of a workspace, or the one source `source_id`, for one slot.
 
-    The one that is named is taken unless an observation that began at `unanswered_since` or later
-    has ended: whoever waits for that one may ask for a claim when it has just ended.
+    The one source is claimed unless an observation that began at `unanswered_since` or later has
+    ended: a caller that waits for that observation may request a claim just after its end.
 
     Empty where none is due, or `at_once` other slots are in use. Needs a transaction: claims of one
-    workspace queue up, so that no two take the same last slot.
+    workspace are serialized, so that no two take the same last slot.
     """
     await session.execute(_ALONE, {"workspace": str(workspace or "")})
     parameters = {
@@ -207,8 +207,8 @@ async def claim_sources(
 
 
 _ALONE = text("SELECT pg_advisory_xact_lock(hashtextextended('aam.observe ' || :workspace, 0))")
-# The first in the order of the index, and then whether they are due: a plan that begins with what
-# is due sorts all of it each time, since statistics are never as fresh as `next_at`.
+# Takes the first rows in index order and then checks whether they are due: a plan that starts from
+# the due rows sorts all of them each time, since statistics are never as fresh as `next_at`.
 _CLAIM = """
     WITH used AS (
         SELECT count(DISTINCT claimed_by) AS slots FROM observations
@@ -250,7 +250,7 @@ _CLAIM_ONE = text(
 
 
 async def give_back_sources(session: AsyncSession, slot: UUID) -> None:
-    """Let others take what a slot has claimed and not ended: it is as due as before."""
+    """Release the claims of a slot that were not ended; their sources are as due as before."""
     await session.execute(_GIVE_BACK, {"slot": slot})
 
 
@@ -261,20 +261,20 @@ _GIVE_BACK = text("""
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A source that somebody wants looked at now."""
+    """A source whose observation was requested."""
 
     workspace_id: UUID | None
     since: datetime
-    """A look that began then, or later, answers the question."""
+    """An observation that began then or later satisfies the request."""
 
 
 async def ask_for_source(
     session: AsyncSession, connection: Connection, *, is_believed: bool, joins_within: timedelta
 ) -> Asked:
-    """Have a connection's source looked at before all others.
+    """Request an observation of a connection's source, ahead of all others.
 
-    A look that is under way and began less than `joins_within` ago is joined, unless what it finds
-    is to be believed: it does not know that.
+    An observation that began less than `joins_within` ago and is still running is joined, unless
+    `is_believed`: the running one does not know that its result is to be trusted.
     """
     rows = await session.execute(
         _ASK,
@@ -288,8 +288,8 @@ async def ask_for_source(
     return Asked(*rows.one())
 
 
-# Time 0 says that a look is asked for, which goes before all that is due; 1, that it has begun, so
-# that one asked for meanwhile is another, and is left to be taken at the end of this one.
+# `next_at` 0 means that an observation was requested, which goes before all that is due; 1 means
+# that it has begun, so that a new request sets 0 again and is served after the running one ends.
 _ASK = text("""
     INSERT INTO observations AS o
         (airbyte_source_id, airbyte_workspace_id, next_at, is_believed)
@@ -308,7 +308,7 @@ _ASK = text("""
 
 
 async def answered_since(session: AsyncSession, source_id: UUID, since: datetime) -> bool:
-    """Whether a look at a source that began then or later has ended, and none is under way."""
+    """Whether an observation that began then or later has ended."""
     return bool(await session.scalar(_ANSWERED, {"source": source_id, "since": since}))
 
 
@@ -318,16 +318,16 @@ _ANSWERED = text("""
 """)
 
 
-# What a look found
+# Results
 
 
 async def see_unchanged(
     session: AsyncSession, looks: Sequence[Unchanged], *, slot: UUID
 ) -> set[UUID]:
-    """End the looks whose sources offer, byte for byte, what they were last trusted to.
+    """End the observations whose sources offer, byte for byte, the last trusted snapshot.
 
-    One statement; the sources of which that is so. Nothing is done for the others, nor for one that
-    a connection is not compared with yet.
+    Returns those sources. The others are left unchanged, and so is a source with a connection that
+    is not yet compared with the snapshot.
     """
     return set(
         await session.scalars(
@@ -378,7 +378,7 @@ _UNCHANGED = text(f"""
 
 
 async def end_look(session: AsyncSession, claim: Claim, seen: Seen, *, slot: UUID) -> bool:
-    """Record how a look ended; False, and nothing is done, where its claim has run out."""
+    """Record the result of an observation; False, with no effect, where its claim has expired."""
     found = await session.scalar(
         _END,
         {
@@ -422,7 +422,7 @@ _END = text("""
 async def postpone_source(
     session: AsyncSession, source_id: UUID, pause: timedelta, *, slot: UUID
 ) -> None:
-    """Put off the observation of a claimed source, which was not asked; its claim is over."""
+    """Postpone the observation of a claimed source that was not discovered; releases the claim."""
     await session.execute(_POSTPONE, {"source": source_id, "slot": slot, "pause": pause})
 
 
@@ -437,14 +437,14 @@ _POSTPONE = text("""
 
 
 async def trusted_snapshot(session: AsyncSession, claim: Claim) -> Snapshot | None:
-    """What a source was last trusted to offer, at the least by whoever took its first snapshot."""
+    """The snapshot that was last trusted; before the first observation, the source's newest."""
     if claim.snapshot_id is None:
         return await latest_snapshot(session, claim.source_id)
     return await session.get(Snapshot, claim.snapshot_id)
 
 
 async def connections_of_source(session: AsyncSession, source_id: UUID) -> Sequence[UUID]:
-    """The live connections that stand on a source, by id."""
+    """The live connections of a source, by id."""
     return (await session.scalars(_OF_SOURCE, {"source": source_id})).all()
 
 
@@ -501,9 +501,9 @@ _CONFIGURED = text("""
 async def uncompared(
     session: AsyncSession, source_id: UUID, snapshot_id: UUID
 ) -> Sequence[Uncompared]:
-    """The live connections of a source that are not compared with a snapshot yet, by id.
+    """The live connections of a source that are not yet compared with a snapshot, by id.
 
-    One that was never compared is compared with what its newest version was made from.
+    One that was never compared is compared with the snapshot of its newest version.
     """
     rows = await session.execute(_UNCOMPARED, {"source": source_id, "snapshot": snapshot_id})
     return [Uncompared(id_, ConnectionStatus(status), *rest) for id_, status, *rest in rows]
@@ -524,14 +524,14 @@ _UNCOMPARED = text(f"""
 
 
 async def compared_snapshot(session: AsyncSession, connection_id: UUID) -> UUID | None:
-    """Up to which snapshot a connection's drifts are recorded; None before the first."""
+    """The snapshot that a connection was last compared with; None before the first comparison."""
     return await session.scalar(
         select(Watch.compared_snapshot_id).where(Watch.connection_id == connection_id)
     )
 
 
 async def see_compared(session: AsyncSession, connection_id: UUID, snapshot_id: UUID) -> None:
-    """Note up to which snapshot a connection's drifts are recorded."""
+    """Record the snapshot that a connection was last compared with."""
     await session.execute(
         insert(Watch)
         .values(connection_id=connection_id, compared_snapshot_id=snapshot_id)
@@ -544,7 +544,7 @@ async def see_compared(session: AsyncSession, connection_id: UUID, snapshot_id: 
 async def stream_schemas(
     session: AsyncSession, hashes: Collection[bytes], *, names: Collection[str] | None = None
 ) -> Sequence[StreamSchema]:
-    """These stream schemas, in no order; only of streams with these names where given."""
+    """These stream schemas, unordered; only of streams with these names where given."""
     found = select(StreamSchema).where(StreamSchema.hash.in_(hashes))
     if names is not None:
         found = found.where(StreamSchema.name.in_(names))
@@ -554,18 +554,18 @@ async def stream_schemas(
 async def stream_names(
     session: AsyncSession, hashes: Collection[bytes]
 ) -> set[tuple[str | None, str]]:
-    """Which streams these schemas are of, by namespace and name."""
+    """The streams that these schemas belong to, by namespace and name."""
     rows = await session.execute(
         select(StreamSchema.namespace, StreamSchema.name).where(StreamSchema.hash.in_(hashes))
     )
     return {(namespace, name) for namespace, name in rows}
 
 
-# How often
+# Intervals
 
 
 async def watch(session: AsyncSession, connection_id: UUID, interval: timedelta | None) -> None:
-    """Say how often a connection's source is looked at; None for the installation's default."""
+    """Set how often a connection's source is observed; None for the installation's default."""
     seconds = None if interval is None else int(interval.total_seconds())
     await session.execute(
         insert(Watch)
@@ -577,7 +577,7 @@ async def watch(session: AsyncSession, connection_id: UUID, interval: timedelta 
 
 
 async def hurry_source(session: AsyncSession, source_id: UUID, *, every: timedelta) -> None:
-    """Have the next look no later than its interval says now."""
+    """Bring the next observation forward if the current interval requires it."""
     await session.execute(_HURRY, {"source": source_id, "every": every.total_seconds()})
 
 
@@ -589,14 +589,14 @@ _HURRY = text(f"""
 """)  # noqa: S608 - no input
 
 
-# What is told
+# Views
 
 
 def _outcome(connection: str, watch: str) -> str:
-    """How the newest observation of a connection ended; `pending` until it is compared.
+    """SQL for the outcome of a connection's newest observation; `pending` until it is compared.
 
-    The source was read, and what it offers says nothing of this connection yet: it is HEALING, new,
-    or its comparison failed and is repeated.
+    While `pending`, the source was read but the connection is HEALING or new, or its comparison
+    failed and will be repeated.
     """
     return f"""CASE
         WHEN o.outcome IN ('unchanged', 'changed') AND {connection}.archived_at IS NULL
@@ -608,7 +608,7 @@ def _outcome(connection: str, watch: str) -> str:
 async def observation_json(
     session: AsyncSession, connection_id: UUID, *, every: timedelta, is_explained: bool
 ) -> str:
-    """How a connection's source is looked at, as JSON text; why it failed where `is_explained`.
+    """A connection's observation status, as JSON text; with failure details if `is_explained`.
 
     Raises:
         NotFound: there is no such connection.
@@ -622,7 +622,7 @@ async def observation_json(
     return found
 
 
-# Who asked for a look has put it before all others, by a time long past.
+# A requested observation has a `next_at` in the distant past; show `observed_at` instead.
 _OBSERVATION = text(f"""
     SELECT json_build_object(
         'connection_id', k.id, 'source_id', k.airbyte_source_id,
@@ -658,7 +658,7 @@ _OBSERVATION = text(f"""
 
 
 async def look_json(session: AsyncSession, connection_id: UUID) -> str:
-    """What the newest look at a connection's source found, and its drift where it found one."""
+    """The result of the newest observation of a connection's source, with its drift, if any."""
     found: str = (await session.execute(_LOOK, {"id": connection_id})).scalar_one()
     return found
 

@@ -1,4 +1,4 @@
-"""One look at one source: discover, doubt, keep, compare, and say when the next one is due."""
+"""Observation of one source: discover, check plausibility, store, compare, schedule the next."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ from shared.snapshots import DUPLICATE_STREAM, Offered
 log = logs.get(__name__)
 
 _FIRST_PAUSE: Final = timedelta(minutes=1)
-"""After a look that found nothing to trust; doubled each time, up to the source's interval."""
+"""The first pause after an untrusted observation; doubled each time, up to the interval."""
 _MOST_DOUBLED: Final = 20
 _LONGEST_PAUSE: Final = timedelta(hours=6)
-"""Between discoveries that fail, or twice the source's interval where that is longer."""
+"""Maximum pause between failing discoveries, or twice the source's interval if that is longer."""
 _LONGEST_POSTPONED: Final = timedelta(hours=6)
-"""An observation that a sync puts off for so long is reported as failed."""
+"""An observation that a sync postpones for this long is reported as failed."""
 _JITTER: Final = 0.1
 
 
 class Observed(msgspec.Struct, frozen=True, eq=False):
-    """A look whose discovery is over: what the source offers, not judged yet."""
+    """An observation whose discovery has ended and whose result is not judged yet."""
 
     claim: Claim
     offered: Offered
@@ -58,12 +58,12 @@ class Observed(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def pause(self) -> timedelta:
-        """Until the next look."""
+        """Time until the next observation."""
         return max(self.claim.interval, self.pace)
 
 
 class Observer:
-    """Looks at sources; what a look found is recorded in the end, whatever it is."""
+    """Observes sources; the result of every observation is recorded."""
 
     def __init__(
         self, settings: Settings, db: Database, airbyte: AirbyteClient, jobs: Jobs
@@ -74,14 +74,14 @@ class Observer:
         self._comparing = Comparison(db, jobs)
 
     async def discover(self, claim: Claim, slot: UUID) -> Observed | None:
-        """Ask a source what it offers now; None where it does not say, which is recorded.
+        """Discover what a source offers now; None if it fails or is postponed, which is recorded.
 
-        The discovery goes past Airbyte's cache and names no connection, so that Airbyte disables
-        none: see `AirbyteClient.discover_schema`. While it runs, no transaction is open. Beside a
-        sync of a source whose connector renews tokens, or over the daily limit, it is put off.
+        The discovery bypasses Airbyte's cache and names no connection, so that Airbyte disables
+        none: see `AirbyteClient.discover_schema`. While it runs, no transaction is open. It is
+        postponed if the connector renews tokens and a sync is running, or over the daily limit.
 
         Raises:
-            Unavailable: the registry is away; the claim is to be given back.
+            Unavailable: the registry is unavailable; the claim must be released.
         """
         begun = await self._discoveries.begin_observation(
             claim.source_id, is_requested=claim.is_requested, beside_sync=claim.is_believed
@@ -104,7 +104,7 @@ class Observer:
         return None
 
     async def _postpone(self, claim: Claim, slot: UUID, why: Postponed) -> None:
-        """Put the observation off; it is reported, once, where a sync holds it up for hours."""
+        """Postpone the observation; report it, once, where a sync has delayed it for hours."""
         log.info("observation_postponed", source=str(claim.source_id), code=why.code)
         is_long = claim.postponed_for is not None and claim.postponed_for >= _LONGEST_POSTPONED
         if is_long and why.code not in ("discovery_quota", claim.code):
@@ -118,7 +118,7 @@ class Observer:
             )
 
     async def _failed(self, claim: Claim, slot: UUID, error: AamError) -> None:
-        # Airbyte being away says nothing about the source, and costs it nothing.
+        # An unavailable Airbyte says nothing about the source, and costs it nothing.
         is_told = isinstance(error, DiscoverFailed | UpstreamMissing)
         may_have_run = isinstance(error, Upstream) and error.has_run
         has_run = is_told or may_have_run or isinstance(error, UpstreamTimeout)
@@ -134,13 +134,13 @@ class Observer:
         )
 
     async def take(self, looks: Sequence[Observed], slot: UUID) -> None:
-        """Record what the discoveries of one slot mean for the connections.
+        """Record the results of one slot's discoveries, and compare the connections.
 
-        Of sources that offer the same as before, byte for byte, by one statement for all of them.
-        A source whose discovery cannot be judged for a bug keeps its claim until the lease is over.
+        Sources that are unchanged, byte for byte, are all recorded by one statement. If judging a
+        discovery fails because of a bug, its source stays claimed until the lease ends.
 
         Raises:
-            Unavailable: the registry is away; the claims that are left are to be given back.
+            Unavailable: the registry is unavailable; the remaining claims must be released.
         """
         ended: set[UUID] = set()
         same = [
@@ -200,7 +200,7 @@ class Observer:
         await self._end(claim, slot, seen, recovered)
 
     async def _doubt(self, claim: Claim, offered: Offered) -> Doubt | None:
-        """Compare which streams there are, by the names of those only that differ."""
+        """Check plausibility: compare the sets of streams, then the fields of those that differ."""
         now = list(registry.split_hashes(offered.raw_hashes))
         async with self._db.read() as session:
             last = await observation_queries.trusted_snapshot(session, claim)
@@ -244,7 +244,7 @@ class Observer:
         *,
         is_first: bool,
     ) -> list[bytes]:
-        """These streams as the snapshot with these hashes has them; as the heads do, without."""
+        """These streams in the snapshot with these hashes, or in the catalogs if `is_first`."""
         names = {stream.name for stream in streams}
         async with self._db.read() as session:
             if not is_first:
@@ -261,7 +261,7 @@ class Observer:
         return found
 
     def _is_believed_by_now(self, claim: Claim, doubt: Doubt) -> bool:
-        """Whether every look has found the same, and nothing else, for long enough."""
+        """Whether every observation has had the same result for long enough."""
         return (
             (claim.outcome, claim.code) == ("suspicious", doubt.code)
             and claim.suspicious_for is not None
@@ -286,9 +286,9 @@ class Observer:
         is_postponed: bool = False,
         failed: ConnectorFailed | None = None,
     ) -> None:
-        """Keep what was trusted before; each reason is told to each connection, once in a row.
+        """Keep the last trusted snapshot; notify each connection once per new reason.
 
-        `is_costly` says that the source was asked, and is asked ever less often while it fails.
+        `is_costly` means that the source was called: the pause then grows beyond the interval.
         """
         is_new = is_told and (claim.suspicious_since is None or claim.code != code)
         failures = claim.failures + 1
@@ -324,15 +324,15 @@ class Observer:
 
 
 def _again(claim: Claim, failures: int) -> timedelta:
-    """The pause after so many looks in a row that found nothing to trust."""
+    """The pause after so many consecutive untrusted observations."""
     doubled: timedelta = _FIRST_PAUSE * 2 ** min(failures - 1, _MOST_DOUBLED)
     return min(doubled, claim.interval)
 
 
 def _longer(claim: Claim, failures: int, failed: ConnectorFailed | None) -> timedelta:
-    """The pause after so many discoveries in a row that failed: beyond the interval, in time.
+    """The pause after so many consecutive failed discoveries, which may exceed the interval.
 
-    What a used-up limit of calls refuses is not asked for again within the interval.
+    After an exhausted API quota, the first pause is a whole interval.
     """
     is_used_up = failed is not None and failed.cause == Cause.QUOTA_EXCEEDED
     first = claim.interval if is_used_up else _FIRST_PAUSE
@@ -341,14 +341,14 @@ def _longer(claim: Claim, failures: int, failed: ConnectorFailed | None) -> time
 
 
 def _about(pause: timedelta) -> timedelta:
-    """Some time close to it, so that looks spread out."""
+    """The pause with random jitter, so that observations spread out."""
     return pause * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - no secret
 
 
 def _doubt_fields(
     before: Sequence[bytes], now: Mapping[StreamId, memoryview], *, is_first: bool
 ) -> Steps[Doubt | None]:
-    """Compare the fields of streams; a head has the selected ones alone, and misses no others."""
+    """Compare the streams' fields; a catalog has only selected ones, so no others can be lost."""
     had, has = dict[StreamId, set[plausibility.Field]](), dict[StreamId, set[plausibility.Field]]()
     for position, slice_ in enumerate(before):
         stream, _ = identify(slice_, position)
@@ -364,7 +364,7 @@ def _doubt_fields(
 
 
 def _fields_of(slice_: bytes | memoryview) -> set[plausibility.Field]:
-    """The fields of a stream as a discovery has it; none where its jsonSchema is broken."""
+    """The fields of a discovered stream; empty where its jsonSchema is malformed."""
     try:
         stream = msgspec.json.decode(slice_, type=_Slice).stream
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):

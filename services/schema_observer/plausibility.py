@@ -1,6 +1,6 @@
-"""Whether a discovery is believed, or so much is missing that it is doubted first. Pure.
+"""Plausibility checks: is a discovery believable, or is too much missing? Pure functions.
 
-An object that a lost permission hides vanishes from a discovery exactly as a dropped one does.
+An object hidden by a lost permission disappears from a discovery exactly as a dropped one does.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from shared.domain.catalog import StreamId
 from shared.domain.catalog._schema import Schema
 
 FEW: Final = 5
-"""So many streams may go at once from any source: somebody tidied up."""
+"""So many streams may disappear at once from any source, as in a clean-up."""
 SHARE: Final = 0.2
-"""Of a big source, so large a part may go: more looks like another user's view of it."""
+"""From a large source, this share may disappear; more suggests a view with fewer permissions."""
 _NAMED: Final = 3
 
 Code = Literal[
@@ -28,15 +28,15 @@ Code = Literal[
     "fields_missing",
 ]
 Field = tuple[str, ...]
-"""The path of a field: its own name is the last part."""
+"""The path of a field, ending with its own name."""
 _DEEPEST: Final = 8
-"""How far fields within fields are counted."""
+"""Maximum depth of nested fields that are counted."""
 _MOST_FIELDS: Final = 10_000
-"""Of one stream, which by references that are used many times can have any number."""
+"""Maximum fields of one stream; recursive references could yield any number."""
 
 
 class Doubt(msgspec.Struct, frozen=True):
-    """Why a discovery is not believed at the first sight."""
+    """Why a discovery is suspicious."""
 
     code: Code
     detail: str
@@ -45,10 +45,10 @@ class Doubt(msgspec.Struct, frozen=True):
 def doubt(
     *, before: int, now: int, gone: Collection[StreamId], synced: Collection[StreamId]
 ) -> Doubt | None:
-    """Why a source that offered `before` streams and offers `now` is not believed; None if it is.
+    """Why a source with `before` streams that now has `now` is suspicious; None if it is not.
 
-    `gone` are those it does not offer any more, `synced` those that connections sync. One synced
-    stream is enough. Of others, more than FEW and SHARE together, or more than half.
+    `gone` are the missing streams, `synced` those that connections sync. One missing synced stream
+    is enough. Of others, more than both FEW and SHARE, or more than half.
     """
     if now == 0:
         return Doubt("no_streams", f"The source offers no streams; before, it offered {before}.")
@@ -66,11 +66,11 @@ def doubt(
 def doubt_fields(
     before: Mapping[StreamId, Collection[Field]], now: Mapping[StreamId, Collection[Field]]
 ) -> Doubt | None:
-    """Why the fields that synced streams have now are not believed; None if they are.
+    """Why the current fields of synced streams are suspicious; None if they are not.
 
-    A permission on fields that is lost makes them vanish from every stream at once. A stream that
-    had fields and has none is enough. Of others, and of all streams together, more may not go than
-    FEW and SHARE, or half. What came instead is subtracted: a renamed field is not a lost one.
+    A lost field permission removes fields from many streams at once. One stream that had fields and
+    now has none is enough. Otherwise, for each stream and for all together: more than both FEW and
+    SHARE, or more than half. New fields are subtracted: a renamed field is not a lost one.
     """
     lost_of = {stream: _lost(before[stream], now[stream]) for stream in before.keys() & now.keys()}
     emptied = [one for one in lost_of if before[one] and not now[one]]
@@ -95,7 +95,7 @@ def doubt_fields(
 
 
 def _lost(before: Collection[Field], now: Collection[Field]) -> int:
-    """How many fields went and were not replaced; one that went with its parent counts once."""
+    """How many fields are gone and not replaced; one gone with its parent is not counted again."""
     gone, come = set(before) - set(now), set(now) - set(before)
     return max(_topmost(gone) - _topmost(come), 0)
 
@@ -115,15 +115,15 @@ def _names(streams: Collection[StreamId]) -> str:
 
 
 def fields_of(schema: object) -> set[Field]:
-    """The paths of the fields that a jsonSchema declares, those within fields too.
+    """The paths of the fields that a jsonSchema declares, including nested ones.
 
-    It looks inside items, additionalProperties, oneOf, anyOf, allOf and references into itself.
+    It searches items, additionalProperties, oneOf, anyOf, allOf and internal references.
     """
     return set(islice(_fields(Schema(schema), schema, (), frozenset()), _MOST_FIELDS))
 
 
 def _fields(schema: Schema, value: Any, path: Field, around: frozenset[int]) -> Iterator[Field]:
-    """Those within a value; it stands in the schemas `around`, which may refer to themselves."""
+    """The fields within a value; `around` holds the enclosing schemas, to stop at recursion."""
     for part in schema.parts(value):
         if id(part) in around or len(path) > _DEEPEST:
             continue

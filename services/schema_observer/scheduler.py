@@ -1,7 +1,7 @@
-"""Whose turn it is: any number of processes share the sources, and a workspace's few discoveries.
+"""Schedules observations across processes, within a limit of discoveries per workspace.
 
-A job is a slot: it looks at one source after the other until none of its workspace is due. Claims
-are rows with a lease, so what a process leaves when it dies is due again when the lease is over.
+A job is a slot: it observes one source after the other until none of its workspace is due. Claims
+are rows with a lease, so sources claimed by a process that dies are due again when it expires.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ log = logs.get(__name__)
 
 _ENTRYPOINT: Final = "observe"
 _SLOTS_IN_ALL: Final = 500
-"""Over all workspaces and replicas; what is asked of one workspace is limited by claims."""
+"""Limit across all workspaces and replicas; claims limit the load of a single workspace."""
 _DUE_EVERY: Final = timedelta(seconds=1)
 _ENROL_EVERY: Final = timedelta(seconds=10)
 _MARGIN: Final = timedelta(minutes=1)
-"""What a look may take beyond its discovery."""
+"""Time allowed for an observation beyond its discovery."""
 _BATCH: Final = 32
 _QUICK_S: Final = 1.0
-"""A batch that takes longer ends, and a single source follows: nobody waits behind a slow one."""
+"""A slower batch is ended and followed by a single source, so that no source waits behind it."""
 _LARGE_BYTES: Final = 1024 * 1024
-"""The same for one that holds more in memory."""
+"""The same for a batch that uses more memory."""
 
 
 class Scheduler:
-    """Claims sources for the slots of this process, and has them looked at."""
+    """Claims sources for the slots of this process, and observes them."""
 
     def __init__(self, settings: Settings, db: Database, jobs: Jobs, observing: Observer) -> None:
         self._at_once = settings.discoveries_at_once
@@ -58,7 +58,7 @@ class Scheduler:
 
     @property
     def periodic_tasks(self) -> tuple[PeriodicTask, PeriodicTask]:
-        """What one replica does for all: who is to be looked at, and slots for what is due."""
+        """Tasks run by one replica for all: enrol sources, and enqueue jobs for those due."""
         return (
             PeriodicTask(self._enrol, _ENROL_EVERY, name="observe.enrol"),
             PeriodicTask(self._nudge, _DUE_EVERY, name="observe"),
@@ -66,7 +66,7 @@ class Scheduler:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Looks that were asked for go on within; at the end what is left is given back."""
+        """Run requested observations inside the block; on exit, cancel them and release claims."""
         try:
             yield
         finally:
@@ -77,12 +77,12 @@ class Scheduler:
                 await asyncio.wait(self._tasks, timeout=2)
 
     def stop(self) -> None:
-        """Claim nothing more."""
+        """Make no further claims."""
         self._stopping.set()
 
     @property
     def is_stopping(self) -> bool:
-        """Whether this process takes no more work."""
+        """Whether this process accepts no more work."""
         return self._stopping.is_set()
 
     async def _enrol(self) -> None:
@@ -100,9 +100,9 @@ class Scheduler:
             await self._jobs.enqueue_many(session, _ENTRYPOINT, payloads, after=timedelta(0))
 
     async def _fill_slot(self, payload: str) -> None:
-        """The job: look at what is due in a workspace, one source after the other."""
+        """The job: observe the due sources of a workspace, one after the other."""
         workspace = UUID(payload) if payload else None
-        # Without room here the job ends; the next is for whoever has some.
+        # Without capacity here the job ends; a process with capacity takes the next one.
         if self._room.locked():
             return
         async with self._room:
@@ -137,10 +137,10 @@ class Scheduler:
             )
 
     async def _look_at(self, claims: Sequence[Claim], slot: UUID) -> bool:
-        """Whether all were looked at, and easily; those that it came not to are given back.
+        """Observe the claimed sources; True if all were observed, quickly and in little memory.
 
-        After an error that is a bug they stay claimed until the lease is over, so that a source
-        which brings it about is not looked at all the time.
+        Sources that were not reached are released. After an unexpected error they stay claimed
+        until the lease ends, so that the source which causes it is not observed all the time.
         """
         clock = asyncio.get_running_loop().time
         slow_at, looks, held = clock() + _QUICK_S, list[Observed](), 0
@@ -178,9 +178,9 @@ class Scheduler:
     async def look_now(
         self, source_id: UUID, workspace: UUID | None, *, unanswered_since: datetime | None = None
     ) -> asyncio.Task[None] | None:
-        """Look at one source by a task of this process; None while there is no slot for it.
+        """Observe one source in a task of this process; None while there is no free slot for it.
 
-        None, too, where a look that began at `unanswered_since` or later has ended meanwhile.
+        None, too, where an observation that began at `unanswered_since` or later has ended.
         """
         if self.is_stopping or self._room.locked():
             return None

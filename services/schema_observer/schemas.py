@@ -1,4 +1,4 @@
-"""What the observer's routes take and answer, with examples."""
+"""Request and response schemas of the schema_observer's API, with examples."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ JUDGED: dict[str, Any] = {
 
 Interval = Annotated[int, Field(strict=True, ge=60, le=604_800)]
 Outcome = Literal["unchanged", "changed", "pending", "suspicious", "failed"]
-"""`pending`: the source was read, and this connection is compared with it once it is ACTIVE."""
+"""`pending`: the source was read; this connection is compared with it once it is ACTIVE."""
 
 
 def _shown(*examples: dict[str, Any]) -> ConfigDict:
@@ -45,14 +45,14 @@ def _shown(*examples: dict[str, Any]) -> ConfigDict:
 
 
 class StreamView(BaseModel):
-    """What names a stream within its source."""
+    """The identity of a stream within its source."""
 
     namespace: str | None = None
     name: str
 
 
 class ChangeView(BaseModel):
-    """One difference in what a source offers; `path` is empty where the stream is meant."""
+    """One change in what a source offers; `path` is empty for the stream itself."""
 
     model_config = _shown(CHANGE)
 
@@ -64,7 +64,7 @@ class ChangeView(BaseModel):
 
 
 class JudgedChange(ChangeView):
-    """A difference, and what it means for the connection."""
+    """A change, and what it means for the connection."""
 
     model_config = _shown(JUDGED)
 
@@ -72,15 +72,15 @@ class JudgedChange(ChangeView):
     entity: str
     what: str
     concerns: bool
-    """Whether it touches what the connection syncs."""
+    """Whether it affects what the connection syncs."""
     reason: str
     loses: list[str]
     resets: list[str]
-    """What applying it destroys, or begins anew."""
+    """What applying the change deletes or resets."""
 
 
 class Ask(BaseModel):
-    """How to look."""
+    """Options of an observation."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"believe": False}]})
 
@@ -108,7 +108,7 @@ LOOK: dict[str, Any] = {
 
 
 class LookView(BaseModel):
-    """What a look at a connection's source found."""
+    """The result of observing a connection's source."""
 
     model_config = _shown(LOOK)
 
@@ -116,22 +116,22 @@ class LookView(BaseModel):
     source_id: UUID
     outcome: Outcome
     snapshot_id: UUID | None = None
-    """What the source is trusted to offer."""
+    """The snapshot that is trusted."""
     drift_id: UUID | None = None
     changes: list[JudgedChange]
     code: str | None = None
     """Why it was suspicious, or failed."""
     detail: str | None = None
     cause: str | None = None
-    """Which of the known causes the connector failed for: `quota_exceeded`, `tls_failed`, …"""
+    """The known cause of the connector's failure: `quota_exceeded`, `tls_failed`, …"""
     explanation: str | None = None
     """The cause in a sentence."""
     log: str | None = None
-    """Which run of Airbyte's has the connector's log."""
+    """The Airbyte job that has the connector's log."""
 
 
 class GoesOn(BaseModel):
-    """The look takes longer; GET /connections/{connection_id}/observation tells when it ended."""
+    """A continuing observation; GET /connections/{connection_id}/observation shows its end."""
 
     model_config = _shown({"connection_id": _ID, "source_id": _SOURCE, "status": "observing"})
 
@@ -141,7 +141,7 @@ class GoesOn(BaseModel):
 
 
 class Watched(BaseModel):
-    """How often a connection's source is looked at."""
+    """How often a connection's source is observed."""
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"interval_seconds": 300}]}
@@ -153,17 +153,17 @@ class Watched(BaseModel):
 
 
 class ObservationChange(BaseModel):
-    """A change of the interval, or a look that was to be believed."""
+    """A change of the interval, or an observation with `believe`."""
 
     at: datetime
     by: str
     requested_by: str | None = None
-    """Whose credentials asked for it."""
+    """Whose credentials requested it."""
     change: dict[str, Any]
 
 
 class ObservationHistory(BaseModel):
-    """Changes, newest first; `next` is the next page's `after`."""
+    """Changes, newest first; pass `next` as `after` to get the following page."""
 
     model_config = _shown(
         {
@@ -184,7 +184,7 @@ class ObservationHistory(BaseModel):
 
 
 class ObservationView(BaseModel):
-    """How a connection's source is looked at, and what the newest look found."""
+    """How a connection's source is observed, and what the newest observation found."""
 
     model_config = _shown(
         {
@@ -216,7 +216,7 @@ class ObservationView(BaseModel):
     interval_seconds: int | None = None
     """As set for this connection; null: the default."""
     effective_interval_seconds: float | None = None
-    """The shortest of the source's connections; null: it is not looked at."""
+    """The shortest interval of the source's connections; null: it is not observed."""
     next_at: datetime | None = None
     observing: bool
     observed_at: datetime | None = None
@@ -224,22 +224,22 @@ class ObservationView(BaseModel):
     code: str | None = None
     detail: str | None = None
     failures: int
-    """How many looks in a row were suspicious or failed."""
+    """How many consecutive observations were suspicious or failed."""
     suspicious_since: datetime | None = None
     snapshot_id: UUID | None = None
-    """What the source is trusted to offer."""
+    """The snapshot that is trusted."""
     compared_snapshot_id: UUID | None = None
-    """Up to which snapshot this connection's drifts are recorded."""
+    """The snapshot up to which this connection's drifts are recorded."""
     cause: str | None = None
-    """Which of the known causes the connector failed for."""
+    """The known cause of the connector's failure."""
     explanation: str | None = None
     """The cause in a sentence; for callers with connections:write."""
     log: str | None = None
-    """Which run of Airbyte's has the connector's log; for the same callers."""
+    """The Airbyte job that has the connector's log; for the same callers."""
     postponed_since: datetime | None = None
-    """Since when it is due and waits for a running sync, or for the daily limit."""
+    """Since when it has been due, waiting for a running sync or for the daily limit."""
     discoveries_in_24_hours: int
-    """How often the source was discovered, whoever asked; `discoveries_per_day` limits it."""
+    """How often the source was discovered, by any caller; `discoveries_per_day` limits it."""
     configuration_renewed_at: datetime | None = None
     """When a discovery last found that the connector had renewed its configuration in Airbyte."""
 
@@ -259,7 +259,7 @@ DRIFT: dict[str, Any] = {
 
 
 class DriftRow(BaseModel):
-    """What a source offers differently, as one connection sees it: a fact, never edited."""
+    """How a source's schema changed for one connection: an immutable record."""
 
     model_config = _shown(DRIFT)
 
@@ -267,14 +267,14 @@ class DriftRow(BaseModel):
     connection_id: UUID
     connection_name: str
     before_snapshot_id: UUID | None = None
-    """Null where the source was not looked at before: it was compared with the catalog."""
+    """Null where the source was never observed before: the catalog was compared instead."""
     after_snapshot_id: UUID
     severity: Severity
-    """The gravest of its changes."""
+    """The highest severity of its changes."""
     concerns: bool
-    """Whether any change touches what the connection syncs."""
+    """Whether any change affects what the connection syncs."""
     open: bool
-    """Whether it still waits for a plan, or for the end of a repair."""
+    """Whether it still awaits a plan, or the end of a repair."""
     change_count: int
     first_seen_at: datetime
 
@@ -288,7 +288,7 @@ class DriftView(DriftRow):
 
 
 class DriftPage(BaseModel):
-    """Drifts, newest first; `next` is the `after` of the next page, null on the last."""
+    """Drifts, newest first; `next` is the next page's `after`, null on the last page."""
 
     model_config = _shown({"items": [DRIFT], "next": None})
 
@@ -305,19 +305,19 @@ SNAPSHOT: dict[str, Any] = {
 
 
 class SnapshotView(BaseModel):
-    """What a source offered at a time, without the streams."""
+    """What a source offered at one time, without its streams."""
 
     model_config = _shown(SNAPSHOT)
 
     snapshot_id: UUID
     taken_at: datetime
     seen_at: datetime
-    """When a look last found the source still like this."""
+    """When an observation last found the source unchanged."""
     streams: int
 
 
 class SnapshotDiff(BaseModel):
-    """What a source offered differently at two times."""
+    """The changes between two snapshots of a source."""
 
     model_config = _shown(
         {"before_snapshot_id": _BEFORE, "after_snapshot_id": _AFTER, "changes": [CHANGE]}

@@ -1,4 +1,4 @@
-"""What is asked of the observer: look now, how often, and what differs between two looks."""
+"""Operations of the API: observe now, set the interval, and compare snapshots."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from shared.errors import NotActive, Unavailable
 from shared.models import Connection, ConnectionStatus
 
 _JOINS_WITHIN: Final = timedelta(seconds=1)
-"""A look under way for longer may have read the source before what the caller asks about."""
+"""An older running observation may have read the source before the change that the caller means."""
 _FIRST_POLL_S: Final = 0.02
 _SLOWEST_POLL_S: Final = 0.25
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """What a source offered differently at two times."""
+    """The changes between two snapshots of a source."""
 
     before_snapshot_id: UUID
     after_snapshot_id: UUID
@@ -37,7 +37,7 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 class StillLooking(msgspec.Struct, frozen=True):
-    """The look that was asked for goes on."""
+    """The requested observation continues."""
 
     connection_id: UUID
     source_id: UUID
@@ -45,7 +45,7 @@ class StillLooking(msgspec.Struct, frozen=True):
 
 
 class SchemaObserver:
-    """Looks at sources when asked, and tells how they are looked at."""
+    """Observes sources on request, and reports how they are observed."""
 
     def __init__(
         self, settings: Settings, db: Database, airbyte: AirbyteClient, scheduling: Scheduler
@@ -58,17 +58,17 @@ class SchemaObserver:
     async def observe(
         self, connection_id: UUID, *, believe: bool, wait: float
     ) -> str | StillLooking:
-        """Look at a connection's source now; what was found, as JSON, or that it takes longer.
+        """Observe a connection's source now; the result as JSON, or that it takes longer.
 
-        Here, if the workspace has a slot free; else the source is the next that anybody looks at.
-        With `believe` the look that begins now is trusted, whatever is missing.
+        Runs in this process if the workspace has a free slot; otherwise the source is observed
+        next. With `believe`, the result of this observation is trusted, whatever is missing.
 
         Raises:
             NotFound: there is no such connection.
-            NotActive: it is not ACTIVE or HEALING, or is archived: its source is not looked at.
-            SyncRunning: a sync of the source runs, and its connector renews tokens.
+            NotActive: it is not ACTIVE or HEALING, or is archived: its source is not observed.
+            SyncRunning: a sync of the source is running, and its connector renews tokens.
             TooManyRequests: `discovery_quota`: the source's daily limit is reached.
-            Unavailable: the registry is away, or this process ends.
+            Unavailable: the registry is unavailable, or this process is stopping.
         """
         async with self._db.read() as session:
             row = await registry.find_connection(session, connection_id)
@@ -89,7 +89,7 @@ class SchemaObserver:
     async def _is_looked_at(
         self, source_id: UUID, asked: Asked, *, wait: float, beside_sync: bool
     ) -> bool:
-        """Whether a look that answers the question has ended within the time."""
+        """Whether an observation that satisfies the request has ended within `wait` seconds."""
         clock = asyncio.get_running_loop().time
         until, pause = clock() + wait, _FIRST_POLL_S
         while not await self._is_answered(source_id, asked):
@@ -104,9 +104,9 @@ class SchemaObserver:
             if task is not None:
                 await asyncio.wait({task}, timeout=left)
                 if task.done() and not task.cancelled():
-                    task.result()  # a bug is the caller's to see
+                    task.result()  # raise what a bug caused to the caller
                 if task.done() and not await self._is_answered(source_id, asked):
-                    # It was put off, for one of these reasons or another discovery.
+                    # It was postponed, for one of these reasons or another discovery.
                     await self._discoveries.expect_observable(source_id, beside_sync=beside_sync)
                     await asyncio.sleep(min(_SLOWEST_POLL_S, left))
             else:
@@ -119,7 +119,7 @@ class SchemaObserver:
             return await observation_queries.answered_since(session, source_id, asked.since)
 
     async def observation(self, connection_id: UUID, *, is_explained: bool) -> str:
-        """How a connection's source is looked at, as JSON; why it failed where `is_explained`.
+        """A connection's observation status, as JSON; with failure details if `is_explained`.
 
         Raises:
             NotFound: there is no such connection.
@@ -130,9 +130,9 @@ class SchemaObserver:
             )
 
     async def watch(self, connection_id: UUID, interval: timedelta | None) -> str:
-        """Say how often a connection's source is looked at; None for the default. The new state.
+        """Set how often a connection's source is observed; None for the default. The new status.
 
-        A source is looked at as often as the most impatient of its connections wants.
+        If several connections share a source, the shortest interval applies.
 
         Raises:
             NotFound: there is no such connection.
@@ -145,7 +145,7 @@ class SchemaObserver:
             change = {"interval_seconds": seconds}
             await registry.record_setting_change(session, "observation", row.id, change)
         if row.airbyte_source_id is not None:
-            # Apart: the end of a look locks the source before its connections.
+            # A separate transaction: ending an observation locks the source before connections.
             async with self._db.transaction() as session:
                 await observation_queries.hurry_source(
                     session, row.airbyte_source_id, every=self._every
@@ -153,7 +153,7 @@ class SchemaObserver:
         return await self.observation(connection_id, is_explained=True)
 
     async def diff(self, connection_id: UUID, before: UUID, after: UUID) -> Difference:
-        """What a connection's source offered differently at two times.
+        """The changes between two snapshots of a connection's source.
 
         Raises:
             NotFound: there is no such connection, or its source has no such snapshot.
@@ -166,7 +166,7 @@ class SchemaObserver:
 
 
 def _expect_watched(row: Connection) -> UUID:
-    """The source to look at."""
+    """The source to observe."""
     if row.archived_at is not None:
         raise NotActive(f"Connection {row.id} is archived.")
     is_live = row.status in (ConnectionStatus.ACTIVE, ConnectionStatus.HEALING)
