@@ -1,1 +1,1 @@
-"""auth_broker: turns a credential id into a connector's configuration. Secrets live only here."""
+"""auth_broker: turns a credential id into a connector's configuration; holds all secrets."""

@@ -1,4 +1,4 @@
-"""Who read which credential, when; never the value."""
+"""Records of who read which credential, and when; never the value."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ async def record_credential_read(
     result: str,
     request_id: str,
 ) -> bool:
-    """Write down who asked for a credential and what was answered; False for a token known already.
+    """Record who requested a credential, and the result; False for a token that was used before.
 
-    It needs no right but to insert: what was written is not for its writer to read.
+    It needs only the INSERT privilege: the writer must not be able to read the audit table.
     """
     written: CursorResult[tuple[()]] = await session.execute(  # type: ignore[assignment]
         insert(CredentialRead)

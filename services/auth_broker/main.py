@@ -1,4 +1,4 @@
-"""The auth_broker's HTTP side. Internal only: its answers hold secrets."""
+"""HTTP API of the auth_broker. Internal only: its responses contain secrets."""
 
 from __future__ import annotations
 
@@ -78,9 +78,9 @@ async def connector_config(
 ) -> dict[str, Any]:
     """Get the connector's configuration for a credential, with secrets in clear text.
 
-    Taken once, for a token that names this credential: 403 `wrong_credential` and 401
-    `token_replayed` otherwise. Who asked is recorded first; 503 when that, or the store, is away.
-    404 `credential_not_found`: nothing of this credential is in the store. 422
+    The token must name this credential (403 `wrong_credential`) and can be used once (401
+    `token_replayed`). The caller is recorded first. 503: the audit table or the store is
+    unavailable. 404 `credential_not_found`: the store has nothing for this credential. 422
     `credential_incomplete`: `variable` names the one that is missing.
     """
     response.headers["Cache-Control"] = "no-store"
@@ -88,10 +88,10 @@ async def connector_config(
 
 
 def build(settings: BrokerSettings, environment: EnvironmentStore | None = None) -> FastAPI:
-    """The application for these settings; `environment` stands in for the process's own.
+    """Create the application for these settings; `environment` replaces the process's own.
 
     Raises:
-        SystemExit: the vault refuses the login for good.
+        SystemExit: the vault refuses the login permanently.
     """
     logs.set_up("auth_broker", level=settings.log_level)
     tracing.set_up("auth_broker", settings)
@@ -137,10 +137,10 @@ def build(settings: BrokerSettings, environment: EnvironmentStore | None = None)
 
 
 def _log_in(vault: VaultStore) -> None:
-    """Log in to the vault now; one that is away is asked again when it is needed.
+    """Log in to the vault now; if it is unavailable, the login is retried when needed.
 
     Raises:
-        SystemExit: it is there, and refuses.
+        SystemExit: the vault is available and refuses.
     """
     try:
         vault.log_in()
@@ -151,7 +151,7 @@ def _log_in(vault: VaultStore) -> None:
 
 
 def __getattr__(name: str) -> FastAPI:
-    """Build `app` when a server asks for it: importing this module reads no environment."""
+    """Build `app` on first access, so that importing this module reads no environment."""
     if name != "app":
         raise AttributeError(name)
     keep_to_itself()

@@ -1,4 +1,4 @@
-"""What the broker's process does so that no other can read its memory or environment."""
+"""Hardening of the auth_broker's process: no other may read its memory or environment."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from shared.observability import logs
 log = logs.get(__name__)
 
 _PR_SET_DUMPABLE = 4
-"""prctl(2): without it `/proc/PID/environ` and `/proc/PID/mem` are root's alone."""
+"""prctl(2): at 0, only root can read `/proc/PID/environ` and `/proc/PID/mem`."""
 
 
 def keep_to_itself() -> None:
-    """No core dumps, and on Linux no look into this process by others of the same user."""
+    """Disable core dumps and, on Linux, access to this process by others of the same user."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if not sys.platform.startswith("linux"):
         return

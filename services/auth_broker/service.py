@@ -1,7 +1,7 @@
-"""Credentials by reference, as the configuration that a connector's specification asks for.
+"""Looks up credentials by reference and maps them to a connector's configuration.
 
-The values never leave by another way than the answer: no log, no error, no event holds one. And
-none leaves before it is written down who asked for it.
+Secret values are returned only in the response: never in a log, error or event. Every request is
+recorded before it is answered.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ log = logs.get(__name__)
 
 
 class TokenReplayed(Unauthenticated):
-    """The service token was used before: it may have been intercepted."""
+    """The service token was used before, so it may have been intercepted."""
 
     code = "token_replayed"
 
@@ -45,18 +45,18 @@ class AuthBroker:
     async def connector_config(
         self, caller: Caller, source_type_name: str, reference: str
     ) -> dict[str, Any]:
-        """The configuration of a source type's connector, secrets in clear, once that is recorded.
+        """The configuration of a source type's connector, with secrets in clear text.
 
-        What is refused is recorded, too.
+        Every request is recorded first, including refused ones.
 
         Raises:
             Forbidden: the caller's token is not for this credential.
-            TokenReplayed: it came before.
+            TokenReplayed: the token was used before.
             NotFound: there is no such credential.
             Invalid: the source type is unknown, or the credential is incomplete: `variable` names
-                what is missing or cannot be meant.
-            UpstreamDenied: the store does not show it to the broker.
-            Unavailable: the store, or the registry, is away.
+                what is missing or invalid.
+            UpstreamDenied: the store does not let the broker read it.
+            Unavailable: the store or the registry is unavailable.
         """
         try:
             _expect_meant(caller, reference)
@@ -68,7 +68,7 @@ class AuthBroker:
         return configuration
 
     async def get_salesforce_config(self, credential_id: str) -> dict[str, Any]:
-        """The Salesforce connector's configuration, for the broker itself: recorded nowhere."""
+        """The Salesforce connector's configuration, for the broker itself; not recorded."""
         return await self._configuration("Salesforce", credential_id)
 
     async def _configuration(self, source_type_name: str, reference: str) -> dict[str, Any]:
@@ -107,11 +107,11 @@ class AuthBroker:
     async def _record(
         self, caller: Caller, source_type_name: str, reference: str, result: str
     ) -> None:
-        """Write down who asked for what, before anything is answered.
+        """Record who requested what, before anything is returned.
 
         Raises:
-            TokenReplayed: the token was written down before.
-            Unavailable: the registry is away.
+            TokenReplayed: the token was recorded before.
+            Unavailable: the registry is unavailable.
         """
         request_id = structlog.contextvars.get_contextvars().get("request_id", "")
         known = source_type_name in sources.SOURCE_TYPES
@@ -134,6 +134,6 @@ _STORES: tuple[StoreName, ...] = ("env", "file", "vault")
 
 
 def _expect_meant(caller: Caller, reference: str) -> None:
-    """See that the caller's token is for this credential alone."""
+    """Check that the caller's token is for exactly this credential."""
     if caller.token_id is None or caller.credential_id != reference:
         raise Forbidden("The token is not for this credential.", code="wrong_credential")

@@ -1,4 +1,4 @@
-"""The auth_broker's own settings: which stores it reads, and how it logs in there."""
+"""Settings of the auth_broker: its credential stores and their logins."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _PATH = r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$"
 
 
 class BrokerSettings(RegistrySettings):
-    """What the auth_broker reads; no other process ever loads a credential."""
+    """Settings of the auth_broker; no other process loads a credential."""
 
     credential_store: StoreName = "env"
-    """Store of the credentials whose id names none (`vault:salesforce-prod` names `vault`)."""
+    """Default store, for credential ids without a store's prefix, as in `vault:salesforce-prod`."""
 
     credentials_dir: Optional[Path] = None
     """Folder of the store `file`: a folder for each credential, with a file for each field."""

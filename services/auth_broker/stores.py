@@ -1,4 +1,4 @@
-"""Where credentials live: the environment, a folder of files, a vault. Each is read when asked."""
+"""Credential stores: the environment, a folder of files, a vault; read anew for each request."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ _VARIABLE = re.compile(r"[a-z][a-z0-9_]*")
 
 
 class CredentialStore(Protocol):
-    """Where credentials live. Nothing is kept of what was read: a change counts at once."""
+    """A credential store; values are not cached, so a change takes effect at once."""
 
     async def variables(self, credential_id: str) -> Mapping[str, str]:
-        """The credential's variables by name in small letters; empty when there is no such one.
+        """The credential's variables by name in lower case; empty when it does not exist.
 
         Raises:
             Unavailable: the store cannot be read now; the code is `store_unavailable`.
-            UpstreamDenied: it refuses to show this credential.
+            UpstreamDenied: it does not allow reading this credential.
         """
 
     def name_of(self, credential_id: str, variable: str) -> str:
-        """How whoever keeps the store calls one variable of a credential."""
+        """The store's own name for one variable of a credential."""
 
     async def ping(self) -> None:
-        """See that it can be read now.
+        """Check that the store can be read now.
 
         Raises:
-            Unavailable: it cannot.
+            Unavailable: it cannot be read.
         """
 
 
 class EnvironmentStore:
-    """Credentials from `CREDENTIAL_<ID>__<VARIABLE>`, for one machine and for trying things out.
+    """Credentials from `CREDENTIAL_<ID>__<VARIABLE>`, for a single machine and for trials.
 
     The id `salesforce-prod` reads CREDENTIAL_SALESFORCE_PROD__CLIENT_ID and its siblings.
     """
@@ -50,31 +50,31 @@ class EnvironmentStore:
 
     @classmethod
     def from_process(cls) -> EnvironmentStore:
-        """The process's environment, over a `.env` file where there is one."""
+        """The process's environment, which overrides a `.env` file where there is one."""
         file = Path(".env")
         written = dotenv_values(file) if file.is_file() else {}
         return cls({name: value for name, value in written.items() if value} | dict(os.environ))
 
     async def variables(self, credential_id: str) -> Mapping[str, str]:
-        """The credential's variables; one that is set to nothing counts as missing."""
+        """The credential's variables; an empty one counts as missing."""
         prefix = variable_prefix(credential_id)
         return {
             name.removeprefix(prefix).lower(): value
             for name, value in self._environment.items()
-            # What has two underscores later on belongs to a longer id, such as `a--b` beside `a`.
+            # Another double underscore belongs to a longer id, such as `a--b` beside `a`.
             if name.startswith(prefix) and "__" not in name[len(prefix) - 1 :] and value
         }
 
     def name_of(self, credential_id: str, variable: str) -> str:
-        """The environment variable."""
+        """The name of the environment variable."""
         return variable_prefix(credential_id) + variable.upper()
 
     async def ping(self) -> None:
-        """The environment is always there."""
+        """The environment is always readable."""
 
 
 def variable_prefix(credential_id: str) -> str:
-    """What the names of a credential's variables start with."""
+    """The prefix of the names of a credential's variables."""
     return f"CREDENTIAL_{credential_id.upper().replace('-', '_')}__"
 
 
@@ -88,24 +88,24 @@ class FileStore:
         self._folder = folder
 
     async def variables(self, credential_id: str) -> Mapping[str, str]:
-        """The credential's variables; a file with nothing in it counts as missing.
+        """The credential's variables; an empty file counts as missing.
 
         Raises:
-            Unavailable: a file cannot be read, is too large, no text, or a link out of the folder.
+            Unavailable: a file cannot be read, is too large, not text, or links out of the folder.
         """
         return await asyncio.to_thread(self._variables, credential_id)
 
     def name_of(self, credential_id: str, variable: str) -> str:
-        """The file, below the store's folder."""
+        """The path of the file, relative to the store's folder."""
         return f"{credential_id}/{variable}"
 
     async def ping(self) -> None:
-        """See that the folder is there."""
+        """Check that the folder exists."""
         if not await asyncio.to_thread(self._folder.is_dir):
             raise _unreadable("The folder of credentials is not there.")
 
     def _variables(self, credential_id: str) -> Mapping[str, str]:
-        # Kubernetes changes a secret by pointing one link elsewhere and deleting what it led to.
+        # Kubernetes updates a secret by repointing one link and deleting its old target.
         for _ in range(5):
             try:
                 return self._once(credential_id)
@@ -118,7 +118,7 @@ class FileStore:
         raise _unreadable(f"The files of credential {credential_id} cannot be read.")
 
     def _once(self, credential_id: str) -> Mapping[str, str]:
-        """All variables of one moment: the links are followed once, for the whole folder."""
+        """A consistent set of variables: links are resolved once, for the whole folder."""
         root = self._folder.resolve(strict=True)
         folder = root / credential_id
         if not folder.is_dir():
@@ -137,10 +137,10 @@ class FileStore:
 
 
 def _text(file: Path, root: Path) -> str:
-    """A file's content without its last line's end, which editors add.
+    """A file's content without a trailing newline, which editors add.
 
     Raises:
-        ValueError: it is not in the root, is no plain file, is too large, or no text.
+        ValueError: it is outside the root, not a plain file, too large, or not text.
     """
     real = file.resolve(strict=True)
     if not real.is_relative_to(root):

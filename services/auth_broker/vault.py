@@ -1,8 +1,8 @@
-"""Credentials from HashiCorp Vault or OpenBao: KV version 2, by an AppRole.
+"""Credentials from HashiCorp Vault or OpenBao: KV version 2, with an AppRole login.
 
-The secret id of the login is used once, and comes wrapped: whoever read it on its way has used it
-up, so that the broker's own login fails and somebody notices. The token that the login gives lives
-for minutes and is renewed while the process runs; secrets are never kept.
+The login's secret id is single-use and comes wrapped: if it is intercepted and unwrapped, the
+broker's own login fails, which reveals the theft. The login's token lives for minutes and is
+renewed while the process runs; secrets are never stored.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from shared.observability import logs
 log = logs.get(__name__)
 
 _WITHIN_S = 5.0
-"""The longest wait for one answer of Vault's."""
+"""Timeout of one request to Vault."""
 _SHORTEST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 60.0
 _AGAIN_AFTER_S = 5.0
-"""How often a login is tried while there is none; who asks for a credential tries one at once."""
+"""How often a failed login is retried; a request for a credential retries it at once."""
 
 
 class LoginRefused(AamError):
-    """Vault refuses the login for good: an operator must provide a new secret id."""
+    """Vault refuses the login permanently: an operator must provide a new secret id."""
 
     status = 503
     title = "Unavailable"
@@ -40,10 +40,10 @@ class LoginRefused(AamError):
 
 
 class VaultStore:
-    """Credentials from a vault; reads are passed on, never kept."""
+    """Credentials from a vault; they are never cached."""
 
     def __init__(self, settings: BrokerSettings) -> None:
-        """Prepare it; nothing is sent before `log_in`."""
+        """Create the store; nothing is sent before `log_in`."""
         self._mount = settings.vault_mount
         self._path = settings.vault_path
         self._approle = settings.vault_approle
@@ -65,31 +65,31 @@ class VaultStore:
         self._is_logged_in = False
         self._lease_s = 0.0
         self._taken = ""
-        """The wrapping token that was tried last: it is good for nothing any more."""
+        """The wrapping token that was tried last; it cannot be used again."""
 
     async def variables(self, credential_id: str) -> Mapping[str, str]:
         """The credential's variables, as they are in the vault now.
 
         Raises:
-            Unavailable: the vault is away, sealed, or its token has come to its end.
-            UpstreamDenied: the role's policy does not let it read this credential.
+            Unavailable: the vault is unavailable or sealed, or its token has expired.
+            UpstreamDenied: the role's policy does not allow reading this credential.
         """
         return await asyncio.to_thread(self._read, credential_id)
 
     def name_of(self, credential_id: str, variable: str) -> str:
-        """The key, below the mount."""
+        """The path and key, below the mount."""
         return f"{self._path}/{credential_id}#{variable}"
 
     async def ping(self) -> None:
-        """See that the vault answers, is not sealed, and takes our token."""
+        """Check that the vault answers, is not sealed, and accepts our token."""
         await asyncio.to_thread(self._ping)
 
     def close(self) -> None:
-        """Close the connections to the vault; the next call opens another."""
+        """Close the connections to the vault; the next call opens a new one."""
         self._vault.adapter.close()
 
     async def keep_logged_in(self) -> None:
-        """Renew the token for as long as the process runs; a new wrapped secret id is taken up."""
+        """Renew the token while the process runs; log in again with a new wrapped secret id."""
         while True:
             lease_s = min(max(self._lease_s / 2, _SHORTEST_PAUSE_S), _LONGEST_PAUSE_S)
             await asyncio.sleep(lease_s if self._is_logged_in else _AGAIN_AFTER_S)
@@ -99,11 +99,11 @@ class VaultStore:
                 log.warning("vault_token_not_renewed", code=error.code, detail=error.detail)
 
     def log_in(self) -> None:
-        """Unwrap the secret id, see where it comes from, and log in with it.
+        """Unwrap the secret id, after checking its origin, and log in with it.
 
         Raises:
-            LoginRefused: there is no wrapping token, it is used up, or came from elsewhere.
-            Unavailable: the vault is away or sealed; the wrapping token is as it was.
+            LoginRefused: there is no wrapping token, or it is used up or of another origin.
+            Unavailable: the vault is unavailable or sealed; the wrapping token is still unused.
         """
         with self._logging_in:
             if self._is_logged_in:
@@ -135,7 +135,7 @@ class VaultStore:
         return token
 
     def _expect_made_by_our_role(self, token: str) -> None:
-        """See, before it is used up, that the token wraps what it should."""
+        """Check the origin of the wrapping token before it is used up."""
         try:
             found = self._vault.adapter.post("/v1/sys/wrapping/lookup", json={"token": token})
             made_by = found["data"]["creation_path"]
@@ -178,7 +178,7 @@ class VaultStore:
             self._expect_live_token()
 
     def _expect_live_token(self) -> None:
-        """See whether it is our token that is refused, rather than what was asked with it."""
+        """Check whether it is our token that is refused, rather than the request."""
         try:
             self._vault.auth.token.lookup_self()
         except exceptions.Forbidden:
@@ -201,13 +201,13 @@ class VaultStore:
 
 
 def _text(value: Any) -> str:
-    """A value as the environment would hold it."""
+    """A value in the form in which the environment would hold it."""
     return value if isinstance(value, str) else str(value).lower()
 
 
 @contextmanager
 def _away_is_unavailable() -> Iterator[None]:
-    """What keeps the vault from answering; its own words are not passed on."""
+    """Translate Vault and network errors into Unavailable; their messages are not passed on."""
     try:
         yield
     except exceptions.VaultDown:
