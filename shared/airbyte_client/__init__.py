@@ -1,4 +1,4 @@
-"""Airbyte's Configuration API, as far as AAM needs it; every failure is one of `shared.errors`."""
+"""Client for the parts of Airbyte's Configuration API that AAM uses; raises `shared.errors`."""
 
 from shared.airbyte_client._client import AirbyteClient
 from shared.airbyte_client._shapes import (

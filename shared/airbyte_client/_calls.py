@@ -1,4 +1,4 @@
-"""How the Airbyte client calls: limits, turns, pages, and which calls are repeated."""
+"""Base of the Airbyte client's calls: timeouts, concurrency limit, paging and retries."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PAGE = 100
 SMALLEST_PAGE = 20
 MOST_PAGES = 1000
 _LONGEST_LISTING = 10
-"""How long all pages of one list may take together, in the time of an ordinary call."""
+"""Time limit for reading all pages of one list, as a multiple of the ordinary timeout."""
 _NOTHING = msgspec.json.Decoder(None)
 _INSTANCE = msgspec.json.Decoder(shapes.InstanceRead)
 _HEALTH = msgspec.json.Decoder(shapes.Health)
@@ -46,7 +46,7 @@ Item = TypeVar("Item")
 
 
 class Calls:
-    """What the calls of every resource share: the transport, timeouts, turns and pages."""
+    """What the calls of every resource share: transport, timeouts, concurrency limit and paging."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Calls:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
-        """The client that the environment describes; a bearer key goes before the other two."""
+        """A client with the given settings; a bearer key takes precedence over other logins."""
         return cls(
             str(settings.airbyte_api_url),
             _credentials(settings),
@@ -82,7 +82,7 @@ class Calls:
         )
 
     async def __aenter__(self) -> Self:
-        """Nothing is opened before the first call."""
+        """Enter the context; connections are opened by the first call."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -94,7 +94,7 @@ class Calls:
         await self._transport.aclose()
 
     async def instance(self) -> Instance:
-        """Which Airbyte this is, and its default workspace; needs no token.
+        """The version of this Airbyte and its default workspace; needs no token.
 
         Endpoint: GET instance_configuration
         Receives: {"version": str, "auth": {"mode": str}, "defaultWorkspaceId": uuid, ...}
@@ -103,14 +103,14 @@ class Calls:
         return Instance(read.version, read.auth.mode, read.default_workspace_id)
 
     async def health(self) -> bool:
-        """Whether Airbyte says that it is available, and takes AAM's login.
+        """Whether Airbyte reports that it is available and accepts AAM's login.
 
         Endpoint: GET health
         Receives: {"available": bool}
 
         Raises:
-            Upstream: it cannot be asked, something else answers in its place, or it gives AAM no
-                token; the detail says which.
+            Upstream: Airbyte cannot be reached, another server answers in its place, or it issues
+                no token; the detail says which.
         """
         read = await self._get("health", _HEALTH, timeout=_HEALTH_TIMEOUT_S)
         await self._transport.log_in()
@@ -118,10 +118,10 @@ class Calls:
 
     @asynccontextmanager
     async def _turn(self, path: str) -> AsyncIterator[None]:
-        """A turn at Airbyte's small pool of threads.
+        """Take one of the slots for slow calls, which share a small thread pool in Airbyte.
 
         Raises:
-            UpstreamUnreachable: none came within the time of an ordinary call; nothing was sent.
+            UpstreamUnreachable: none was free within the ordinary timeout; nothing was sent.
         """
         try:
             async with asyncio.timeout(self._timeout):
@@ -138,10 +138,10 @@ class Calls:
 
     @asynccontextmanager
     async def _listing(self, path: str) -> AsyncIterator[None]:
-        """Read all pages of a list within a time of its own, which each page alone could not pass.
+        """Limit the total time for all pages of a list, which no page's own timeout would limit.
 
         Raises:
-            UpstreamTimeout: it takes longer.
+            UpstreamTimeout: it took longer.
         """
         within_s = _LONGEST_LISTING * self._timeout
         try:
@@ -160,7 +160,7 @@ class Calls:
         timeout: float | None = None,
         repeat: bool = False,
     ) -> T:
-        """Ask what Airbyte tells anybody."""
+        """GET an endpoint that needs no login."""
         return await self._transport.call(
             path, None, answer, timeout=timeout or self._timeout, repeat=repeat, anonymous=True
         )
@@ -193,10 +193,10 @@ class Calls:
         listed: Callable[[UUID], Awaitable[bool]],
         workspace_id: UUID | None,
     ) -> None:
-        """Delete, and where Airbyte is unclear whether there was anything, look.
+        """Delete an object; if Airbyte's answer is ambiguous, list whether the object exists.
 
-        For an id that it does not know, it answers 404, 403 or 500, as version and login have it.
-        The look is into its own workspace, where that is known, else into the one AAM works in.
+        For an unknown id Airbyte answers 404, 403 or 500, depending on version and login. The
+        object's own workspace is listed where known, else the one that AAM uses.
         """
         try:
             await self._post(path, order, _NOTHING, repeat=True, only_status=204)
@@ -219,7 +219,7 @@ class Calls:
     ) -> list[Item]:
         """Follow the cursor until a page brings nothing new.
 
-        Before 1.8 the cursor is ignored and everything comes at once, and again when asked again.
+        Before 1.8 the cursor is ignored, and each request returns everything.
         """
         found: dict[UUID, Item] = {}
         cursor: dict[str, UUID] = {}
@@ -243,7 +243,7 @@ class Calls:
 
 
 def expect_asked(path: str, told: UUID | int, asked: UUID | int) -> None:
-    """See that an answer is about what was asked for.
+    """Check that a response is about the requested object.
 
     Raises:
         UpstreamUnknown: it is about another object.
@@ -275,5 +275,5 @@ def explain(failed: ConnectorFailed, reason: Reason) -> None:
 
 
 def run_id(told: Any) -> str | None:
-    """Airbyte's id of a run, where it is one; the cause's own check is by the same rule."""
+    """Airbyte's id of a run, or None where it is not a string; `causes` validates it further."""
     return told if isinstance(told, str) else None

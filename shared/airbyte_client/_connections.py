@@ -32,7 +32,7 @@ from shared.errors import (
 )
 
 BODY_LIMIT_BYTES = 10 * 1024 * 1024
-"""Airbyte's `max-request-size`; abctl's nginx has the same."""
+"""Airbyte's `max-request-size`; the nginx of abctl has the same limit."""
 _CONNECTION = msgspec.json.Decoder(shapes.ConnectionRead)
 _CONNECTIONS = msgspec.json.Decoder(shapes.Connections)
 _CONNECTION_PAGE = msgspec.json.Decoder(shapes.ConnectionPage)
@@ -43,7 +43,7 @@ class Connections(Calls):
     """Connections: create, update, read, list, delete."""
 
     async def create_connection(self, config: NewConnection) -> AirbyteConnection:
-        """Wire a source to a destination, active, with Airbyte's own schema changes left to AAM.
+        """Create an active connection in which Airbyte leaves schema changes to AAM.
 
         Endpoint: POST connections/create
         Sends:    {"name", "sourceId", "destinationId", "status": "active", "scheduleType",
@@ -52,7 +52,7 @@ class Connections(Calls):
 
         Raises:
             Invalid: no stream is selected, or the body is over Airbyte's limit; nothing was sent.
-            UpstreamUnknown: it may exist; a source's connection is found by `list_connections`.
+            UpstreamUnknown: it may exist; find a source's connections with `list_connections`.
         """
         order: dict[str, Any] = {
             "name": config.name,
@@ -81,10 +81,10 @@ class Connections(Calls):
         status: str | None = None,
         breaking_change: bool | None = None,
     ) -> AirbyteConnection:
-        """Replace a connection's catalog by the selected streams of this one; no stream is reset.
+        """Replace a connection's catalog with the selected streams of this one; resets no stream.
 
-        The last writer wins, so compare what is there before and after. Streams that leave, or
-        change their sync mode, lose their state. What is None stays as it is.
+        The last writer wins, so compare what is held before and after. Streams that are removed or
+        change their sync mode lose their state. Arguments that are None leave their part unchanged.
 
         Endpoint: POST connections/update
         Sends:    {"connectionId", "syncCatalog", "sourceCatalogId"?, "status"?, "breakingChange"?}
@@ -103,7 +103,7 @@ class Connections(Calls):
         return await self._send_catalog("connections/update", order, sync_catalog)
 
     async def set_status(self, connection_id: UUID, status: str) -> None:
-        """Pause (`inactive`) or resume (`active`) a connection; all else stays as it is.
+        """Pause (`inactive`) or resume (`active`) a connection, and change nothing else.
 
         Endpoint: POST connections/update
         Sends:    {"connectionId", "status"}
@@ -117,14 +117,14 @@ class Connections(Calls):
         )
 
     async def get_connection(self, connection_id: UUID) -> AirbyteConnection:
-        """One connection; its catalog holds the selected streams and selected fields only.
+        """One connection; its catalog has only the selected streams and fields.
 
         Endpoint: POST connections/get
         Sends:    {"connectionId": uuid}
         Receives: ConnectionRead; status `deprecated` once it was deleted
 
         Raises:
-            UpstreamMissing: there is none; some versions answer 403 (UpstreamForbidden) or 500.
+            UpstreamMissing: not found; some versions answer 403 (UpstreamForbidden) or 500.
         """
         read = await self._post(
             "connections/get", {"connectionId": connection_id}, _CONNECTION, repeat=True
@@ -139,7 +139,7 @@ class Connections(Calls):
         Sends:    {"workspaceId": uuid, "pageSize": int, "cursor"?: id of the last one seen}
         Receives: {"connections": [{"connectionId", "name", "status", "source": {"sourceId"},
                   "destination": {"destinationId"}}], "num_connections"?}: a page since 1.8,
-                  everything before; some kilobytes each, since no catalog comes along
+                  everything before; some kilobytes each, since catalogs are not included
         """
         return await self._list_connections({"workspaceId": workspace_id})
 
@@ -176,18 +176,18 @@ class Connections(Calls):
             else:
                 raise UpstreamUnknown(f"Airbyte's {path} does not end after {MOST_PAGES} pages.")
         except UpstreamRefused as refused:
-            # A cursor that was deleted meanwhile is missing, too.
+            # A cursor that was deleted in the meantime answers 404 as well.
             is_cursor = isinstance(refused, UpstreamMissing) and bool(cursor)
             if not (is_cursor or is_no_such_endpoint(refused)):
                 raise
             return await self._list_whole_connections(order["workspaceId"])
         if counted is not None and len(found) < counted:
-            # Deletions are decided by this list, so none may be lost between two pages.
+            # Deletions depend on this list, so none may be missed between two pages.
             return await self._list_whole_connections(order["workspaceId"])
         return list(found.values())
 
     async def _list_whole_connections(self, workspace_id: UUID) -> list[ListedConnection]:
-        """All connections of a workspace in one answer, whose catalogs are skipped.
+        """All connections of a workspace in one response; their catalogs are skipped.
 
         Endpoint: POST connections/list
         Sends:    {"workspaceId": uuid}
@@ -199,7 +199,7 @@ class Connections(Calls):
         return [one for one in read.connections if one.workspace_id in (None, workspace_id)]
 
     async def connection_statuses(self, ids: Sequence[UUID]) -> list[ConnectionStatus]:
-        """How connections are doing, without their catalogs.
+        """The sync statuses of connections, without their catalogs.
 
         Endpoint: POST connections/status
         Sends:    {"connectionIds": [uuid]}
@@ -207,7 +207,7 @@ class Connections(Calls):
                   "isRunning"), "activeJob"?}
 
         Raises:
-            UpstreamUnknown: also where one is left out: that does not say that no sync of it runs.
+            UpstreamUnknown: also if an id is left out, which does not mean that no sync is running.
         """
         read = await self._post(
             "connections/status", {"connectionIds": list(ids)}, _STATUSES, repeat=True
@@ -219,13 +219,13 @@ class Connections(Calls):
     async def delete_connection(
         self, connection_id: UUID, *, workspace_id: UUID | None = None
     ) -> None:
-        """Delete a connection; done already is done.
+        """Delete a connection; idempotent.
 
         Endpoint: POST connections/delete
         Sends:    {"connectionId": uuid}
         Receives: 204, empty
 
-        `workspace_id` is its workspace, where the caller knows it: see `_delete`.
+        `workspace_id` is the connection's workspace, if known: see `_delete`.
         """
 
         async def listed(workspace_id: UUID) -> bool:

@@ -1,4 +1,4 @@
-"""Destinations, and the definitions of connectors."""
+"""Destinations and connector definitions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _DESTINATION_SPECIFICATION = msgspec.json.Decoder(shapes.DestinationSpecificatio
 
 
 class Definitions(Calls):
-    """Destinations, and the definitions of connectors."""
+    """Destinations and connector definitions."""
 
     async def create_destination(
         self,
@@ -34,7 +34,7 @@ class Definitions(Calls):
         name: str,
         destination_definition_id: UUID,
     ) -> Destination:
-        """Configure a destination.
+        """Create a destination.
 
         Endpoint: POST destinations/create
         Sends:    {"workspaceId", "destinationDefinitionId", "name", "connectionConfiguration"}
@@ -77,11 +77,11 @@ class Definitions(Calls):
         )
 
     async def destination_sync_modes(self, destination_id: UUID) -> frozenset[str]:
-        """What a destination can do with rows: append, overwrite, append_dedup ...
+        """The sync modes that a destination supports, such as append, overwrite and append_dedup.
 
         Endpoint: POST destination_definition_specifications/get
         Sends:    {"destinationDefinitionId": uuid, "workspaceId": uuid}
-        Receives: {"supportedDestinationSyncModes"?: [str], ...}; empty where Airbyte tells none
+        Receives: {"supportedDestinationSyncModes"?: [str], ...}; empty where Airbyte gives none
         """
         destination = await self.get_destination(destination_id)
         read = await self._post(
@@ -124,7 +124,7 @@ class Definitions(Calls):
         return [definition.told() for definition in read.destination_definitions]
 
     async def source_specification(self, source_definition_id: UUID, workspace_id: UUID) -> bytes:
-        """The JSON schema that a source's configuration must fit.
+        """The JSON schema of a source's configuration.
 
         Endpoint: POST source_definition_specifications/get
         Sends:    {"sourceDefinitionId": uuid, "workspaceId": uuid}

@@ -1,4 +1,4 @@
-"""Discovery of what a source offers: at once up to 1.6, by commands since 1.7."""
+"""Schema discovery: synchronous up to Airbyte 1.6, by commands since 1.7."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ _COMMAND_STATUS = msgspec.json.Decoder(shapes.CommandStatus)
 
 
 class Discovery(Calls):
-    """Discovery of what a source offers: at once up to 1.6, by commands since 1.7."""
+    """Schema discovery: synchronous up to Airbyte 1.6, by commands since 1.7."""
 
     async def discover_schema(self, source_id: UUID) -> Discovered:
-        """Ask the source itself for its schema, past Airbyte's cache.
+        """Read a source's schema from the source itself, bypassing Airbyte's cache.
 
-        No connection id goes along: with one, Airbyte would disable the connection on what it
-        finds. Which of the two ways exists is what the server's version says.
+        No connection id is sent: with one, Airbyte could disable the connection because of the
+        result. The server's version decides which of the two endpoints is used.
 
         Endpoint: POST commands/run/discover, commands/status, commands/output/discover (since 1.7)
-        Sends:    {"id": made here, "actor_id": uuid}, then {"id"}, then {"id", "with_logs": false}
+        Sends:    {"id": generated, "actor_id": uuid}, then {"id"}, then {"id", "with_logs": false}
         Receives: {"status": "succeeded" | "failed", "catalog"?, "catalogId"?, "failureReason"?}
         Endpoint: POST sources/discover_schema (before)
         Sends:    {"sourceId": uuid, "disable_cache": true}
@@ -50,9 +50,9 @@ class Discovery(Calls):
         Time:     seconds to minutes, since a connector starts; `discover_timeout` at most.
 
         Raises:
-            DiscoverFailed: with status 200, but the connector failed or there is no catalog.
+            DiscoverFailed: status 200, but the connector failed or there is no catalog.
             UpstreamMissing: Airbyte has no such source.
-            UpstreamTimeout: no answer within `discover_timeout`; the connector may still run.
+            UpstreamTimeout: no response in `discover_timeout`; the connector may still be running.
         """
         has_commands = self._has_commands
         if has_commands is None:
@@ -75,7 +75,7 @@ class Discovery(Calls):
         return await self._discover(source_id, by_command=not has_commands)
 
     async def _look_for_commands(self) -> bool:
-        """Whether this Airbyte has `commands/*`, by its version or else by asking for one."""
+        """Whether this Airbyte has `commands/*`, by its version, else by trying the endpoint."""
         try:
             version = re.match(r"v?(\d+)\.(\d+)\.", (await self.instance()).version)
         except (UpstreamRefused, UpstreamDenied):
@@ -123,7 +123,7 @@ class Discovery(Calls):
         )
 
     async def _discover_by_command(self, source_id: UUID) -> Discovered:
-        # Its id makes the command idempotent, so a lost answer may be asked for again.
+        # The id makes the command idempotent, so it may be retried after a lost response.
         command = {"id": str(uuid4())}
         await self._post(
             "commands/run/discover", {**command, "actor_id": source_id}, _COMMAND, repeat=True
@@ -144,9 +144,9 @@ class Discovery(Calls):
         )
 
     async def _completed(self, command: Mapping[str, str]) -> bool:
-        """Wait until a command is over; False when it was cancelled.
+        """Wait until a command has ended; False when it was cancelled.
 
-        A failed one is `completed`, too, and one that Airbyte does not know yet has no status.
+        A failed command is `completed` as well; one that Airbyte does not know yet has no status.
         """
         clock = asyncio.get_running_loop().time
         appears_by = clock() + _COMMAND_APPEARS_WITHIN_S

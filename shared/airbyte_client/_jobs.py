@@ -28,7 +28,7 @@ from shared.observability import logs
 
 log = logs.get(__name__)
 RUNNING = ["pending", "running", "incomplete"]
-"""The states of a job that has not ended which every release since 0.63 knows."""
+"""The states of an unfinished job that every release since 0.63 knows."""
 _JOB_KINDS = ["sync", "reset_connection", "refresh", "clear"]
 _JOB = msgspec.json.Decoder(shapes.JobInfo)
 _JOBS = msgspec.json.Decoder(shapes.Jobs)
@@ -38,17 +38,17 @@ class Jobs(Connections):
     """Jobs: start a sync, read, list, cancel."""
 
     async def trigger_sync(self, connection_id: UUID) -> Job:
-        """Start a sync; Airbyte answers once it runs.
+        """Start a sync; Airbyte answers once it is running.
 
         Endpoint: POST connections/sync
         Sends:    {"connectionId": uuid}
         Receives: {"job": {"id": int, "status", ...}, "attempts": [...]}
 
         Raises:
-            SyncRunning: a job of the connection runs already: `airbyte_job_id` names it.
+            SyncRunning: a job of the connection is running; `airbyte_job_id` identifies it.
             NotActive: the connection is not active in Airbyte, which answers 500 for that.
-            UpstreamConflict: Airbyte's 409, and no job runs: its database, or its workflow.
-            UpstreamUnknown: a job may have started: look with `list_jobs`.
+            UpstreamConflict: a 409 although no job runs, caused by Airbyte's database or workflow.
+            UpstreamUnknown: a job may have started: check with `list_jobs`.
         """
         try:
             async with self._turn("connections/sync"):
@@ -73,7 +73,7 @@ class Jobs(Connections):
         )
 
     async def _status(self, connection_id: UUID) -> str | None:
-        """The connection's status; None where it cannot be asked."""
+        """The connection's status; None where it cannot be read."""
         try:
             return (await self.get_connection(connection_id)).status
         except Upstream:
@@ -82,7 +82,7 @@ class Jobs(Connections):
     async def get_job(self, job_id: int) -> Job:
         """One job with its attempts, without the logs.
 
-        Endpoint: POST jobs/get_without_logs, or jobs/get where that is all there is
+        Endpoint: POST jobs/get_without_logs, or jobs/get where that does not exist
         Sends:    {"id": int}
         Receives: {"job": {...}, "attempts": [{"attempt": {...}}]}
 
@@ -121,7 +121,7 @@ class Jobs(Connections):
         return next(iter(jobs), None)
 
     async def recent_jobs(self, created_since: datetime) -> list[Job]:
-        """The jobs of every connection of the instance that were created since then, oldest first.
+        """The jobs of all the instance's connections that were created since then, oldest first.
 
         Endpoint: POST jobs/list, without a configId: one call, however many connections there are
         Sends:    {"configTypes": [...], "createdAtStart": date-time, "pagination": {...}, ...}
@@ -133,9 +133,9 @@ class Jobs(Connections):
         return [job for job in found if job.created_at >= created_since]
 
     async def running_jobs(self) -> list[Job]:
-        """The jobs of every connection of the instance that have not ended, oldest first.
+        """The jobs of all the instance's connections that have not ended, oldest first.
 
-        One in a state that is newer than `RUNNING` may be missing: `get_job` knows it.
+        Jobs in a state newer than `RUNNING` may be missing; `get_job` finds them.
 
         Endpoint: POST jobs/list, without a configId
         Sends:    {"configTypes": [...], "statuses": [...], "pagination": {...}, ...}
@@ -150,7 +150,7 @@ class Jobs(Connections):
                 jobs, listed = await self._jobs(page, size=PAGE, order="ASC", filters=filters)
                 before = len(found)
                 found |= {job.id: job for job in jobs}
-                # One that ignores the offset gives the same page again and again.
+                # A server that ignores the offset returns the same page again and again.
                 if listed < PAGE or (jobs and len(found) == before):
                     break
         return sorted(found.values(), key=lambda job: job.id)
@@ -158,7 +158,7 @@ class Jobs(Connections):
     async def _jobs(
         self, page: int, *, size: int, order: str, filters: Mapping[str, Any]
     ) -> tuple[list[Job], int]:
-        """The jobs of one page that can be read, and how many it has."""
+        """The readable jobs of one page, and how many jobs the page has."""
         read = await self._post(
             "jobs/list",
             {

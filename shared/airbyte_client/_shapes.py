@@ -1,7 +1,7 @@
-"""What Airbyte's answers mean to AAM, and the parts of its JSON they are read from.
+"""AAM's view of Airbyte's responses, and the JSON structures that they are decoded from.
 
-Catalogs stay the bytes that Airbyte wrote: `{"streams": [...]}`. Unknown properties are ignored and
-enums are plain words, since Airbyte adds both.
+Catalogs remain the bytes that Airbyte sent: `{"streams": [...]}`. Unknown properties are ignored
+and enums are plain strings, since Airbyte adds both.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from shared import causes
 from shared.causes import Reason
 
 NOTHING = msgspec.Raw(b"null")
-"""What is absent; `Raw | None` would take nothing but null."""
+"""The default for an absent value; `Raw | None` would accept only null."""
 NO_STREAMS = b'{"streams":[]}'
 
 JobId = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 EpochSeconds = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799)]
-"""A moment before the year 10000: milliseconds are no answer."""
+"""A time before the year 10000; a value in milliseconds is rejected."""
 
 
 class Source(msgspec.Struct, frozen=True, rename="camel"):
@@ -37,7 +37,7 @@ class Source(msgspec.Struct, frozen=True, rename="camel"):
 
 
 MASK = "**********"
-"""What Airbyte tells in the place of a secret; sent back, it means that the secret stays."""
+"""What Airbyte returns in place of a secret; sent back, it leaves the secret unchanged."""
 
 
 class ConfiguredSource(Source, frozen=True, rename="camel", kw_only=True):
@@ -70,11 +70,11 @@ class Discovered(msgspec.Struct, frozen=True):
     catalog: bytes
     catalog_id: UUID | None
     configuration_updated: bool
-    """The connector changed its own configuration (a rotated token): never write an old one."""
+    """The connector changed its own configuration (a rotated token): never write an older one."""
 
 
 class Schedule(msgspec.Struct, frozen=True):
-    """When Airbyte syncs by itself: `cron` in its time zone, else every `units` of `time_unit`."""
+    """Airbyte's own sync schedule: `cron` in its time zone, else every `units` of `time_unit`."""
 
     cron: str | None = None
     time_zone: str = "UTC"
@@ -83,10 +83,10 @@ class Schedule(msgspec.Struct, frozen=True):
 
 
 class NewConnection(msgspec.Struct, frozen=True):
-    """A connection to be made; only the selected streams of `sync_catalog` are sent.
+    """A connection to create; only the selected streams of `sync_catalog` are sent.
 
-    `source_catalog_id` is the discovery that `sync_catalog` came from; without it Airbyte's own
-    view of what changed is wrong for ever. No schedule means that only AAM starts syncs.
+    `source_catalog_id` is the discovery that `sync_catalog` came from; without it, Airbyte's own
+    detection of schema changes stays wrong. Without a schedule, only AAM starts syncs.
     """
 
     name: str
@@ -101,9 +101,9 @@ class NewConnection(msgspec.Struct, frozen=True):
 
 
 class AirbyteConnection(msgspec.Struct, frozen=True):
-    """A connection as Airbyte holds it; `sync_catalog` has the selected streams and fields only.
+    """A connection as Airbyte holds it; `sync_catalog` has only the selected streams and fields.
 
-    `status` is active, inactive, locked, or deprecated once it was deleted; newer ones may come.
+    `status` is active, inactive, locked, or deprecated once it was deleted; releases may add more.
     """
 
     connection_id: UUID
@@ -118,7 +118,7 @@ class AirbyteConnection(msgspec.Struct, frozen=True):
 
 
 class ListedConnection(msgspec.Struct, frozen=True, rename="camel"):
-    """A connection as a list has it: without its catalog."""
+    """A connection in a list, without its catalog."""
 
     connection_id: UUID
     name: str
@@ -126,13 +126,13 @@ class ListedConnection(msgspec.Struct, frozen=True, rename="camel"):
     destination_id: UUID
     status: str
     workspace_id: UUID | None = None
-    """None where the list does not say it."""
+    """None where the list does not give it."""
 
 
 class ConnectionStatus(msgspec.Struct, frozen=True):
-    """How a connection is doing; `status` is Airbyte's word (running, failed, paused, synced ...).
+    """A connection's sync status; `status` is Airbyte's value (running, failed, paused, synced …).
 
-    `active_job_id` is None before Airbyte 1.0, which does not tell it.
+    `active_job_id` is None before Airbyte 1.0, which does not report it.
     """
 
     connection_id: UUID
@@ -142,7 +142,7 @@ class ConnectionStatus(msgspec.Struct, frozen=True):
 
     @property
     def is_working(self) -> bool:
-        """Whether a job runs or waits for its turn, also by a word that is newer than AAM."""
+        """Whether a job is running or queued, even with a status that is newer than AAM."""
         return self.status in _WORKING or self.active_job_id is not None
 
 
@@ -150,7 +150,7 @@ _WORKING = frozenset({"running", "queued"})
 
 
 class Job(msgspec.Struct, frozen=True):
-    """One run of a connection; records and bytes are what was committed, None while unknown."""
+    """One run of a connection; records and bytes count what was committed, None while unknown."""
 
     id: int
     connection_id: UUID | None
@@ -165,13 +165,13 @@ class Job(msgspec.Struct, frozen=True):
     failure_type: str | None
     failure_origin: str | None
     reason: Reason | None = None
-    """Which known cause its failures name; None where it did not fail."""
+    """The known cause of its failures; None where it did not fail."""
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will happen; `incomplete` means that another attempt follows.
+        """Whether the job has ended; `incomplete` means that another attempt follows.
 
-        A status that is newer than AAM is taken for an end once the last attempt has ended.
+        A status that AAM does not know counts as an end once the last attempt has ended.
         """
         return self.ended_at is not None
 
@@ -181,30 +181,30 @@ _OPEN = frozenset({"pending", "queued", "running", "incomplete"})
 
 
 class Instance(msgspec.Struct, frozen=True):
-    """Which Airbyte this is; `auth_mode` is none, simple or oidc."""
+    """The version and settings of an Airbyte; `auth_mode` is none, simple or oidc."""
 
     version: str
     auth_mode: str | None
     default_workspace_id: UUID | None
 
 
-# From here on: Airbyte's JSON.
+# JSON structures of Airbyte's responses
 
 
 class SourcePage(msgspec.Struct, frozen=True):
-    """Answer of sources/list."""
+    """Response of sources/list."""
 
     sources: list[Source]
 
 
 class DestinationPage(msgspec.Struct, frozen=True):
-    """Answer of destinations/list."""
+    """Response of destinations/list."""
 
     destinations: list[Destination]
 
 
 class SourceDefinitionRead(msgspec.Struct, frozen=True, rename="camel"):
-    """One of source_definitions/list_for_workspace."""
+    """An item of source_definitions/list_for_workspace."""
 
     source_definition_id: UUID
     name: str
@@ -212,20 +212,20 @@ class SourceDefinitionRead(msgspec.Struct, frozen=True, rename="camel"):
     docker_image_tag: str
 
     def told(self) -> Definition:
-        """In AAM's words."""
+        """Convert to AAM's type."""
         return Definition(
             self.source_definition_id, self.name, self.docker_repository, self.docker_image_tag
         )
 
 
 class SourceDefinitions(msgspec.Struct, frozen=True, rename="camel"):
-    """Answer of source_definitions/list_for_workspace."""
+    """Response of source_definitions/list_for_workspace."""
 
     source_definitions: list[SourceDefinitionRead]
 
 
 class DestinationDefinitionRead(msgspec.Struct, frozen=True, rename="camel"):
-    """One of destination_definitions/list_for_workspace."""
+    """An item of destination_definitions/list_for_workspace."""
 
     destination_definition_id: UUID
     name: str
@@ -233,7 +233,7 @@ class DestinationDefinitionRead(msgspec.Struct, frozen=True, rename="camel"):
     docker_image_tag: str
 
     def told(self) -> Definition:
-        """In AAM's words."""
+        """Convert to AAM's type."""
         return Definition(
             self.destination_definition_id,
             self.name,
@@ -243,27 +243,27 @@ class DestinationDefinitionRead(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class DestinationDefinitions(msgspec.Struct, frozen=True, rename="camel"):
-    """Answer of destination_definitions/list_for_workspace."""
+    """Response of destination_definitions/list_for_workspace."""
 
     destination_definitions: list[DestinationDefinitionRead]
 
 
 class SourceSpecification(msgspec.Struct, frozen=True, rename="camel"):
-    """Answer of source_definition_specifications/get."""
+    """Response of source_definition_specifications/get."""
 
     source_definition_id: UUID
     connection_specification: msgspec.Raw = msgspec.Raw(b"{}")
 
 
 class DestinationSpecification(msgspec.Struct, frozen=True, rename="camel"):
-    """Answer of destination_definition_specifications/get."""
+    """Response of destination_definition_specifications/get."""
 
     destination_definition_id: UUID
     supported_destination_sync_modes: list[str] | None = None
 
 
 class FailureReason(msgspec.Struct, frozen=True, rename="camel"):
-    """Why a connector's run failed; of its messages only a known cause is passed on."""
+    """Why a connector's run failed; only a known cause is derived from its messages."""
 
     failure_type: str | None = None
     failure_origin: str | None = None
@@ -272,11 +272,11 @@ class FailureReason(msgspec.Struct, frozen=True, rename="camel"):
     internal_message: Any = None
 
     def __repr__(self) -> str:
-        """Without the messages, which may quote secrets."""
+        """Omit the messages, which may quote secrets."""
         return f"FailureReason({self.type!r}, {self.origin!r})"
 
     def reason(self, *more: Any, run: int | str | UUID | None = None) -> Reason:
-        """Which known cause the messages name, or `more` of them; `run` is Airbyte's own id."""
+        """The known cause found in the messages and in `more`; `run` is Airbyte's id of the run."""
         return causes.find(
             self.external_message,
             self.internal_message,
@@ -287,12 +287,12 @@ class FailureReason(msgspec.Struct, frozen=True, rename="camel"):
 
     @property
     def type(self) -> str | None:
-        """The failure's type, where it is a plain word."""
+        """The failure's type, if it is an identifier."""
         return _word(self.failure_type)
 
     @property
     def origin(self) -> str | None:
-        """Who failed, where it is a plain word."""
+        """The component that failed, if it is an identifier."""
         return _word(self.failure_origin)
 
     @property
@@ -304,12 +304,12 @@ class FailureReason(msgspec.Struct, frozen=True, rename="camel"):
 
 
 def _word(value: str | None) -> str | None:
-    """Airbyte's enum values are short identifiers; anything else is a message and stays out."""
+    """The value if it is a short identifier, as Airbyte's enum values are, and not a message."""
     return value if value and len(value) <= 40 and value.isidentifier() else None
 
 
 class SynchronousJob(msgspec.Struct, frozen=True, rename="camel"):
-    """The `jobInfo` of check_connection and discover_schema; one path of discovery omits it."""
+    """The `jobInfo` of check_connection and discover_schema, which may be absent in the latter."""
 
     id: Any = None
     succeeded: bool = True
@@ -318,38 +318,38 @@ class SynchronousJob(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class CheckRead(msgspec.Struct, frozen=True, rename="camel"):
-    """Answer of sources/check_connection; no status when the job itself failed."""
+    """Response of sources/check_connection; has no status when the job itself failed."""
 
     job_info: SynchronousJob
     status: str | None = None
     message: Any = None
 
     def __repr__(self) -> str:
-        """Without the message, which may quote secrets."""
+        """Omit the message, which may quote secrets."""
         return f"CheckRead({_word(self.status)!r})"
 
 
 class DiscoverRead(msgspec.Struct, frozen=True, rename="camel"):
-    """Answer of sources/discover_schema; one path of it has a catalog and no `jobInfo`."""
+    """Response of sources/discover_schema; may have a catalog and no `jobInfo`."""
 
     catalog: msgspec.Raw = NOTHING
     catalog_id: UUID | None = None
     job_info: SynchronousJob | None = None
 
     def __post_init__(self) -> None:
-        """Refuse JSON that says nothing about a discovery."""
+        """Reject JSON that contains neither a catalog nor a job."""
         if self.job_info is None and bytes(self.catalog) == b"null":
             raise ValueError("neither a catalog nor a job")
 
 
 class Command(msgspec.Struct, frozen=True):
-    """Answer of commands/run/discover."""
+    """Response of commands/run/discover."""
 
     id: str
 
 
 class DiscoverOutput(Command, frozen=True, rename="camel", kw_only=True):
-    """Answer of commands/output/discover."""
+    """Response of commands/output/discover."""
 
     status: str
     catalog: msgspec.Raw = NOTHING
@@ -359,13 +359,13 @@ class DiscoverOutput(Command, frozen=True, rename="camel", kw_only=True):
 
 
 class CommandStatus(Command, frozen=True, kw_only=True):
-    """Answer of commands/status; no status when Airbyte has not found the command's workload."""
+    """Response of commands/status; no status while Airbyte has not found the command's workload."""
 
     status: str | None = None
 
 
 class ConnectionRead(msgspec.Struct, frozen=True, rename="camel"):
-    """Answer of connections/create, get and update, and one of connections/list."""
+    """Response of connections/create, get and update, and an item of connections/list."""
 
     connection_id: UUID
     name: str
@@ -378,7 +378,7 @@ class ConnectionRead(msgspec.Struct, frozen=True, rename="camel"):
     sync_catalog: msgspec.Raw = msgspec.Raw(NO_STREAMS)
 
     def told(self) -> AirbyteConnection:
-        """In AAM's words; the catalog is copied, so that the whole answer can be freed."""
+        """Convert to AAM's type; the catalog is copied, so that the whole response can be freed."""
         return AirbyteConnection(
             self.connection_id,
             self.name,
@@ -393,7 +393,7 @@ class ConnectionRead(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Connections(msgspec.Struct, frozen=True):
-    """Answer of connections/list."""
+    """Response of connections/list."""
 
     connections: list[ListedConnection]
 
@@ -407,7 +407,7 @@ class _DestinationSnippet(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class ConnectionItem(msgspec.Struct, frozen=True, rename="camel"):
-    """One of web_backend/connections/list."""
+    """An item of web_backend/connections/list."""
 
     connection_id: UUID
     name: str
@@ -416,7 +416,7 @@ class ConnectionItem(msgspec.Struct, frozen=True, rename="camel"):
     destination: _DestinationSnippet
 
     def told(self) -> ListedConnection:
-        """In AAM's words."""
+        """Convert to AAM's type."""
         return ListedConnection(
             self.connection_id,
             self.name,
@@ -427,7 +427,7 @@ class ConnectionItem(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class ConnectionPage(msgspec.Struct, frozen=True):
-    """Answer of web_backend/connections/list; `num_connections` counts all pages, where told."""
+    """Response of web_backend/connections/list; `num_connections`, if given, counts all pages."""
 
     connections: list[ConnectionItem]
     num_connections: int | None = None
@@ -438,7 +438,7 @@ class _JobId(msgspec.Struct, frozen=True):
 
 
 class ConnectionStatusRead(msgspec.Struct, frozen=True, rename="camel"):
-    """One of connections/status, of 0.63 (`isRunning`) and later (`connectionSyncStatus`)."""
+    """An item of connections/status, in 0.63 (`isRunning`) and later (`connectionSyncStatus`)."""
 
     connection_id: UUID
     connection_sync_status: str | None = None
@@ -448,7 +448,7 @@ class ConnectionStatusRead(msgspec.Struct, frozen=True, rename="camel"):
     is_running: bool | None = None
 
     def told(self) -> ConnectionStatus:
-        """In AAM's words."""
+        """Convert to AAM's type."""
         before_1_0 = "running" if self.is_running else self.last_sync_job_status
         return ConnectionStatus(
             self.connection_id,
@@ -490,34 +490,34 @@ class _AttemptInfo(msgspec.Struct, frozen=True):
 
 
 class JobInfo(msgspec.Struct, frozen=True):
-    """Answer of jobs/get*, jobs/cancel and connections/sync; jobs/get_light has no attempts."""
+    """Response of jobs/get*, jobs/cancel and connections/sync; jobs/get_light has no attempts."""
 
     job: _JobRead
     attempts: list[_AttemptInfo] | None = None
 
     def told(self) -> Job:
-        """In AAM's words."""
+        """Convert to AAM's type."""
         return _job(self.job, [info.attempt for info in self.attempts or ()])
 
 
 class JobWithAttempts(msgspec.Struct, frozen=True):
-    """One of jobs/list, whose attempts are bare."""
+    """An item of jobs/list, whose attempts are not wrapped."""
 
     job: _JobRead
     attempts: list[_AttemptRead] | None = None
 
     def told(self) -> Job:
-        """In AAM's words."""
+        """Convert to AAM's type."""
         return _job(self.job, self.attempts or ())
 
 
 class Jobs(msgspec.Struct, frozen=True):
-    """Answer of jobs/list; its jobs are decoded one by one."""
+    """Response of jobs/list; its jobs are decoded one by one."""
 
     jobs: list[msgspec.Raw]
 
     def told(self) -> Iterator[Job | None]:
-        """In AAM's words; None for a job that cannot be read, which spoils no other."""
+        """Convert to AAM's type; None for a job that cannot be decoded; the rest is unaffected."""
         for raw in self.jobs:
             try:
                 yield _JOB_WITH_ATTEMPTS.decode(raw).told()
@@ -535,7 +535,7 @@ def _job(job: _JobRead, attempts: Sequence[_AttemptRead]) -> Job:
     )
     last = attempts[-1] if attempts else _AttemptRead()
     failures = (last.failure_summary.failures if last.failure_summary else None) or []
-    # Of several failures, some have no type.
+    # Prefer a failure that has a type.
     typed = [one for one in failures if one.type is not None]
     failure = (typed or failures or [FailureReason()])[0]
     is_known = job.status in _ENDED | _OPEN
@@ -558,7 +558,7 @@ def _job(job: _JobRead, attempts: Sequence[_AttemptRead]) -> Job:
 
 
 def _reason(job_id: int, failures: Sequence[FailureReason]) -> Reason:
-    """The cause of a failed job: the first of its failures that names one."""
+    """The cause of a failed job: the first known one among its failures."""
     reasons = [failure.reason(run=job_id) for failure in failures]
     known = [one for one in reasons if one.cause is not causes.Cause.UNKNOWN]
     return next(iter(known or reasons), causes.find(run=job_id))
@@ -585,7 +585,7 @@ class _Auth(msgspec.Struct, frozen=True):
 
 
 class InstanceRead(msgspec.Struct, frozen=True, rename="camel"):
-    """Answer of instance_configuration."""
+    """Response of instance_configuration."""
 
     version: str
     auth: _Auth = _Auth()
@@ -593,13 +593,13 @@ class InstanceRead(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Health(msgspec.Struct, frozen=True):
-    """Answer of health."""
+    """Response of health."""
 
     available: bool
 
 
 class Token(msgspec.Struct, frozen=True):
-    """Answer of applications/token; anything that cannot stand in a header is no token."""
+    """Response of applications/token; a value that is invalid in a header is rejected."""
 
     access_token: Annotated[str, msgspec.Meta(pattern=r"\A[\x21-\x7e]+\Z")]
 
@@ -625,10 +625,10 @@ _RAW_STREAMS = msgspec.json.Decoder(_RawStreams)
 
 
 def only_selected(catalog: bytes) -> bytes:
-    """The catalog with its selected streams alone; the same object when all are selected.
+    """The catalog with only its selected streams; the same object when all are selected.
 
     Raises:
-        msgspec.DecodeError: it is no catalog.
+        msgspec.DecodeError: it is not a catalog.
     """
     chosen = [pair.config.selected for pair in _SELECTION.decode(catalog).streams]
     if chosen and all(chosen):

@@ -1,8 +1,8 @@
-"""Who wrote an answer that is not a success: Airbyte, its web framework, or something before it.
+"""Finds the author of an error response: Airbyte, its web framework, or something in front of it.
 
-A gateway, a login page or a load balancer answers with the same statuses as Airbyte, and knows
-nothing of Airbyte's objects. Only what carries Airbyte's own signature says anything about them.
-The text of an answer is read here to classify it, and is never passed on.
+A gateway, a login page or a load balancer answers with the same statuses as Airbyte but knows
+nothing of Airbyte's objects. Only a response with Airbyte's signature is evidence about them. The
+text of a response is used only to classify it, and is never passed on.
 """
 
 from __future__ import annotations
@@ -17,35 +17,36 @@ import msgspec
 
 
 class Author(StrEnum):
-    """Who wrote an error."""
+    """The author of an error response."""
 
     AIRBYTE = "airbyte"
-    """Airbyte's own code, which has seen the request."""
+    """Airbyte's own code, which has processed the request."""
     FRAMEWORK = "framework"
-    """Micronaut inside Airbyte's server, in place of Airbyte's code: it never says anything about
-    an object. Its 404 ("Page Not Found") means that there is no such endpoint."""
+    """Micronaut inside Airbyte's server, instead of Airbyte's code; never evidence about an object.
+    Its 404 ("Page Not Found") means that there is no such endpoint."""
     SOMETHING_ELSE = "something else"
 
 
 class ErrorBody(msgspec.Struct, frozen=True):
-    """An error answer, classified."""
+    """A classified error response."""
 
     author: Author
     kind: str
-    """What it is, for a person: "a web page", "JSON", "broken JSON", "text" or "no body"."""
+    """A description for people: "a web page", "JSON", "broken JSON", "text" or "no body"."""
     part: str | None = None
-    """The part of an order that it is about, where Airbyte says so in known words: schedule,
+    """The part of the request that is rejected, where recognized in Airbyte's message: schedule,
     streams, namespace, credential, destination or name."""
     is_locked: bool = False
-    """Whether Airbyte has locked the connection, so that it takes no change of it."""
+    """Whether Airbyte has locked the connection, so that it rejects changes to it."""
 
 
 def classify(status: int, content: bytes | bytearray) -> ErrorBody:
-    """Say who wrote an error, by its body; its status alone proves nothing.
+    """Find the author of an error response by its body; the status alone is no evidence.
 
-    Airbyte signs with `exceptionClassName` (up to 1.8), a UUID as `errorId` (2.x), or the `type` of
-    one of its problems (server-api/src/main/openapi/api-problems.yaml); bean validation, with the
-    path of each property. Micronaut's JsonError has `_embedded`, and `_links` with the path.
+    Airbyte's signature is `exceptionClassName` (up to 1.8), a UUID as `errorId` (2.x), or the
+    `type` of one of its problems (server-api/src/main/openapi/api-problems.yaml); for bean
+    validation, the path of each property. Micronaut's JsonError has `_embedded`, and `_links` with
+    the path.
     """
     try:
         body = msgspec.json.decode(content)
@@ -75,9 +76,9 @@ _PROBLEM: Final = re.compile(r"https://reference\.airbyte\.com/|error:[a-z0-9]")
 _OF_OTHER_SERVERS: Final = frozenset(
     {"timestamp", "path", "status", "statusCode", "error", "errorCode", "errorSummary"}
 )
-"""Members that errors of gateways have, also such with an id or a class of their own in them.
+"""Members of gateways' errors, some of which also contain an id or a class name.
 
-Of Airbyte's errors only problems have a `status`, and those are known by their `type`.
+Of Airbyte's own errors only problems have a `status`, and they are recognized by their `type`.
 """
 
 
@@ -132,7 +133,7 @@ _PART_OF_PROBLEM: Final = {
     "error:connection-conflicting-destination-stream": "streams",
     "error:connection/destination-catalog": "streams",
 }
-"""By how a problem's `type` begins."""
+"""The part of the request, by the prefix of a problem's `type`."""
 
 _PART_OF_TEXT: Final = tuple(
     (part, re.compile(pattern, re.IGNORECASE))
@@ -157,9 +158,9 @@ _PART_OF_TEXT: Final = tuple(
         ("name", r"\bname\b"),
     )
 )
-"""Words of Airbyte's refusals, in the order in which they are tried.
+"""Patterns in Airbyte's messages, in the order in which they are tried.
 
-Of ConnectionsHandler, ConnectionScheduleHelper, CatalogConverter and JsonSchemaValidator.
+From ConnectionsHandler, ConnectionScheduleHelper, CatalogConverter and JsonSchemaValidator.
 """
 
 _OWN_WORDS: Final = re.compile(
@@ -169,7 +170,7 @@ _OWN_WORDS: Final = re.compile(
     r"|the provided configuration does not fulfill the specification",
     re.IGNORECASE,
 )
-"""How refusals begin that no gateway writes; some releases send them without a signature."""
+"""Beginnings of messages that only Airbyte writes; some releases send them without a signature."""
 
 
 def _part(body: dict[str, Any]) -> str | None:

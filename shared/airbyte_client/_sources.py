@@ -35,7 +35,7 @@ class Sources(Calls):
         name: str,
         source_definition_id: UUID,
     ) -> Source:
-        """Configure a source; Airbyte validates the shape but connects to nothing.
+        """Create a source; Airbyte validates its configuration but does not connect to it.
 
         Endpoint: POST sources/create
         Sends:    {"workspaceId", "sourceDefinitionId", "name", "connectionConfiguration": {...}}
@@ -43,7 +43,7 @@ class Sources(Calls):
 
         Raises:
             UpstreamRefused: the configuration does not fit the connector's specification.
-            UpstreamUnknown: it may exist, and names are not unique: look before trying again.
+            UpstreamUnknown: it may exist, and names are not unique: check before trying again.
         """
         async with self._turn("sources/create"):
             return await self._post(
@@ -58,7 +58,7 @@ class Sources(Calls):
             )
 
     async def check_source(self, source_id: UUID) -> None:
-        """Let the connector try to reach its source.
+        """Have the connector test its connection to the source.
 
         Endpoint: POST sources/check_connection
         Sends:    {"sourceId": uuid}
@@ -66,7 +66,7 @@ class Sources(Calls):
         Time:     seconds to minutes, since a connector starts; `check_timeout` at most.
 
         Raises:
-            CheckFailed: with status 200, but the connector, or its job, failed.
+            CheckFailed: status 200, but the connector or its job failed.
         """
         await self._check(
             "sources/check_connection", source_id, {"sourceId": source_id}, repeat=True
@@ -75,18 +75,18 @@ class Sources(Calls):
     async def check_source_update(
         self, source_id: UUID, connection_configuration: Mapping[str, Any], *, name: str
     ) -> bool:
-        """Let the connector try to reach its source with another configuration, before it is one.
+        """Have the connector test a new configuration of a source before it is saved.
 
         Endpoint: POST sources/check_connection_for_update
-        Sends:    {"sourceId", "name", "connectionConfiguration": {...}}, a mask for what stays
+        Sends:    {"sourceId", "name", "connectionConfiguration": {...}}, unchanged secrets masked
         Receives: as `check_source`
         Time:     as `check_source`
 
-        Whether the connector changed the configuration while it checked (a rotated token): then
-        Airbyte has kept the whole of it for the source already.
+        Returns whether the connector changed the configuration during the check (a rotated token);
+        if so, Airbyte has already saved all of it for the source.
 
         Raises:
-            CheckFailed: with status 200, but the connector, or its job, failed.
+            CheckFailed: status 200, but the connector or its job failed.
             UpstreamRefused: the configuration does not fit the connector's specification.
         """
         check = await self._check(
@@ -124,15 +124,15 @@ class Sources(Calls):
     async def update_source(
         self, source_id: UUID, connection_configuration: Mapping[str, Any], *, name: str
     ) -> None:
-        """Change a source's configuration and its name, both or neither; its id stays.
+        """Change a source's configuration and name atomically; its id does not change.
 
         Endpoint: POST sources/update
-        Sends:    {"sourceId", "name", "connectionConfiguration": {...}}, a mask for what stays
+        Sends:    {"sourceId", "name", "connectionConfiguration": {...}}, unchanged secrets masked
         Receives: as `get_source`
 
         Raises:
             UpstreamRefused: the configuration does not fit the connector's specification.
-            UpstreamUnknown: it may be changed; the name tells.
+            UpstreamUnknown: it may have been changed; the source's name shows whether it was.
         """
         await self._post(
             "sources/update",
@@ -147,7 +147,7 @@ class Sources(Calls):
         Sends:    {"sourceId": uuid}
 
         Raises:
-            UpstreamMissing: there is none; some versions answer 403 (UpstreamForbidden) or 500.
+            UpstreamMissing: not found; some versions answer 403 (UpstreamForbidden) or 500.
         """
         read = await self._post("sources/get", {"sourceId": source_id}, _SOURCE, repeat=True)
         expect_asked("sources/get", read.source_id, source_id)
@@ -181,13 +181,13 @@ class Sources(Calls):
         return [one for one in found if one.workspace_id == workspace_id]
 
     async def delete_source(self, source_id: UUID, *, workspace_id: UUID | None = None) -> None:
-        """Delete a source and, with it, every connection of it; done already is done.
+        """Delete a source together with all its connections; idempotent.
 
         Endpoint: POST sources/delete
         Sends:    {"sourceId": uuid}
         Receives: 204, empty
 
-        `workspace_id` is its workspace, where the caller knows it: see `_delete`.
+        `workspace_id` is the source's workspace, if known: see `_delete`.
         """
 
         async def listed(workspace_id: UUID) -> bool:

@@ -1,8 +1,8 @@
-"""How a call gets to Airbyte and back: credentials, a total deadline, and the error tree.
+"""HTTP transport to Airbyte: credentials, a total deadline, and translation of failures to errors.
 
-The one place that knows httpx. Only a connection that could not be opened means "not sent";
-whatever happens after that may have taken effect. Only an answer with Airbyte's own signature is a
-definite one. Errors name the endpoint and the status, never what was sent nor what came back, and
+The only module that uses httpx. Only a connection that could not be opened means "not sent"; any
+later failure may have taken effect. Only a response with Airbyte's own signature is conclusive.
+Errors name the endpoint and the status, never the request's or the response's content, and they
 hold no exception that does.
 """
 
@@ -47,17 +47,17 @@ from shared.tls import authorities
 T = TypeVar("T")
 
 UNSUPPORTED = "upstream_unsupported"
-"""Code of the refusal of an Airbyte that has no such endpoint."""
+"""Error code when this Airbyte has no such endpoint."""
 LOCKED = "connection_locked"
-"""Code of the refusal of a connection that Airbyte has locked."""
+"""Error code when Airbyte has locked the connection."""
 
 _ANSWER_LIMIT_BYTES = 64 * 1024 * 1024
 _SLICE_BYTES = 256 * 1024
 _LARGE_BODY_BYTES = 64 * 1024
-"""Below this size no proxy refuses a body for its size."""
+"""No proxy rejects a body smaller than this for its size."""
 _TOKEN_TIMEOUT_S = 10.0
-# Shorter than what any server in front of Airbyte keeps an idle connection open for (uvicorn 5 s,
-# nginx 75 s), so that no POST is written into a connection that is just being closed.
+# Shorter than the idle timeout of any server in front of Airbyte (uvicorn 5 s, nginx 75 s), so that
+# no POST is written to a connection that is just being closed.
 _KEEP_IDLE_S = 3.0
 _CONNECTIONS = 200
 _FIRST_PAUSE_S = 0.1
@@ -68,11 +68,11 @@ _INSTANCE = msgspec.json.Decoder(InstanceRead)
 
 
 class Unreadable(Exception):
-    """Internal: an answer is over the limit, or encoded in a way that was not asked for."""
+    """Internal: a response is over the limit, or has an encoding that was not requested."""
 
 
 class Credentials:
-    """The Authorization header; a fixed one, or none, until a subclass fetches it."""
+    """The Authorization header, either fixed or absent; a subclass fetches it."""
 
     renewable = False
 
@@ -81,26 +81,26 @@ class Credentials:
 
     @property
     def is_none(self) -> bool:
-        """Whether calls go without."""
+        """Whether calls are sent without a login."""
         return self._header is None and not self.renewable
 
     @property
     def is_token(self) -> bool:
-        """Whether calls go with a bearer token, which only Airbyte's own login takes."""
+        """Whether calls are sent with a bearer token, which only Airbyte's own login accepts."""
         return self.renewable or (self._header or "").startswith("Bearer ")
 
     @classmethod
     def bearer(cls, key: str) -> Credentials:
-        """A lasting API key; a line end that its file brought along is no part of it."""
+        """A permanent API key; a trailing newline from its file is removed."""
         return cls(f"Bearer {key.strip()}")
 
     @classmethod
     def basic(cls, username: str, password: str) -> Credentials:
-        """A user name and a password, for the proxy of the compose release."""
+        """A user name and password, for the proxy of the compose release."""
         return cls("Basic " + base64.b64encode(f"{username}:{password}".encode()).decode())
 
     async def header(self, transport: Transport, *, refused: str | None = None) -> str | None:
-        """What to send; `refused` is a header that was just answered with a 401."""
+        """The header to send; `refused` is one that was just answered with a 401."""
         del transport, refused
         return self._header
 
@@ -119,12 +119,12 @@ class ClientCredentials(Credentials):
         self._failed_at = 0.0
 
     async def header(self, transport: Transport, *, refused: str | None = None) -> str | None:
-        """The token, fetched before its `exp`; a refused one only if nobody has replaced it yet.
+        """The token, renewed before its `exp`; a refused one is replaced unless that was done.
 
         Raises:
-            UpstreamDenied: Airbyte does not know this client id and secret.
-            UpstreamLoginOff: Airbyte has no login.
-            UpstreamUnreachable: no token could be had, so the call itself was never sent.
+            UpstreamDenied: Airbyte rejects this client id and secret.
+            UpstreamLoginOff: Airbyte's login is disabled.
+            UpstreamUnreachable: no token could be fetched, so the call itself was never sent.
         """
         if self._fresh(refused):
             return self._header
@@ -138,9 +138,9 @@ class ClientCredentials(Credentials):
         return self._header
 
     def _expect_no_failure_since(self, came_at: float) -> None:
-        """Let calls that waited for one token share its failure, instead of asking one by one.
+        """Raise the failure of an exchange that this call waited for, instead of retrying it.
 
-        A later call asks for itself: Airbyte may be back.
+        A later call tries again, since Airbyte may be available by then.
         """
         failure = self._failure
         if failure is not None and came_at <= self._failed_at:
@@ -157,7 +157,7 @@ class ClientCredentials(Credentials):
         Endpoint: POST applications/token
         Sends:    {"client_id": str, "client_secret": str}
         Receives: {"access_token": JWT}, without its lifetime
-        Time:     Airbyte gives itself one second and answers 408 after it.
+        Time:     Airbyte allows itself one second, then answers 408.
         """
         failure: Upstream
         try:
@@ -184,7 +184,7 @@ class ClientCredentials(Credentials):
             )
         else:
             return answer.access_token
-        # It was repeated here already, where that may help.
+        # It was already retried here, where that may help.
         failure.retryable = False
         self._failure, self._failed_at = failure, time.monotonic()
         raise failure
@@ -192,11 +192,11 @@ class ClientCredentials(Credentials):
 
 _TOKEN_PATH = "applications/token"  # noqa: S105 - a path
 _TOKENS_BROKEN_IN = re.compile(r"v?1\.8\.[0-5]\b")
-"""These refuse the right client id and secret, too (airbytehq/airbyte#65592 and #65595)."""
+"""These releases also reject a correct client id and secret (airbytehq/airbyte#65592, #65595)."""
 
 
 async def _why_no_token(transport: Transport, error: Upstream) -> Upstream:
-    """What a refused token means, by what Airbyte says of itself to everybody.
+    """The reason why a token was refused, from Airbyte's public instance configuration.
 
     Endpoint: GET instance_configuration
     """
@@ -240,7 +240,7 @@ class _Claims(msgspec.Struct):
 def _renew_at(token: str) -> float:
     """When to replace a token, as epoch seconds: a fifth of its life early, at most a minute.
 
-    An opaque token, or one that does not tell its `exp`, lasts until Airbyte answers 401.
+    An opaque token, or one without `exp`, is used until Airbyte answers 401.
     """
     try:
         payload = token.split(".")[1]
@@ -254,9 +254,9 @@ def _renew_at(token: str) -> float:
 
 
 class Transport:
-    """One pool of connections to one Airbyte, for the event loop that uses it first.
+    """One connection pool to one Airbyte, for the event loop that uses it first.
 
-    A user name and password inside the URL are taken out of it, and used where there is no other.
+    A user name and password in the URL are removed from it, and used if no other login is set.
     """
 
     def __init__(self, base_url: str, credentials: Credentials) -> None:
@@ -267,8 +267,8 @@ class Transport:
         self._credentials = credentials
         self._urls: dict[str, httpx.URL] = {}
         self._has_met_airbyte = False
-        # Without an httpx.AsyncClient around it: what that adds (redirects, cookies, timeouts per
-        # read, a log line per call) is what must not happen here, and it is not free.
+        # Without an httpx.AsyncClient: its features (redirects, cookies, timeouts per read, a log
+        # line per call) are unwanted here, and they cost time.
         self._pool = AiohttpTransport(client=self._session, verify=authorities())
 
     def _session(self) -> aiohttp.ClientSession:
@@ -284,10 +284,10 @@ class Transport:
         await self._pool.aclose()
 
     async def log_in(self) -> None:
-        """See that there is a login to send, as far as it is known before a call.
+        """Check that there is a login to send, as far as that is known before a call.
 
         Raises:
-            Upstream: no token can be had; the detail says why.
+            Upstream: no token can be fetched; the detail says why.
         """
         await self._credentials.header(self)
 
@@ -303,19 +303,19 @@ class Transport:
         only_status: int | None = None,
         runs_connector: bool = False,
     ) -> T:
-        """Ask Airbyte once, or, where `repeat` says that this is harmless, up to five times.
+        """Send a request once, or up to five times if `repeat` says that retrying is safe.
 
-        `timeout` is in seconds and total: connecting, waiting, every byte and every repetition.
-        What is not Airbyte's answer is asked for again only once Airbyte has been met here: until
-        then the address is wrong, and later it is an interruption.
+        `timeout` is in seconds and total: connecting, waiting, every byte and every retry. A
+        response that Airbyte did not write is retried only if this client has received one that it
+        did write; otherwise the address is probably wrong.
 
-        `body` is JSON, or None for a GET. An empty answer is read as `null`. `only_status` is the
-        one success that Airbyte answers this call with, where that tells it from a gateway's. With
-        `runs_connector` an error of Airbyte's own is not asked for again: the connector has run.
+        `body` is JSON, or None for a GET. An empty response is read as `null`. `only_status` is the
+        single success status of this call, where that distinguishes Airbyte from a gateway. With
+        `runs_connector`, an error written by Airbyte is not retried: the connector has run.
 
         Raises:
-            Upstream: of the kind that fits.
-            Invalid: Airbyte, or a proxy before it, takes no body as large as this one.
+            Upstream: a subclass for the kind of failure.
+            Invalid: Airbyte, or a proxy in front of it, rejects the body for its size.
         """
         with tracing.asking_airbyte(path):
             return await self._insist(
@@ -374,7 +374,7 @@ class Transport:
             failure = UpstreamTimeout(f"Airbyte's {path} gave no answer within {timeout:g} s.")
         else:
             raise AssertionError("A retried call returns or raises.")
-        # Raised here, so that it has no context: the contexts of httpx hold the request.
+        # Raised here, so that it has no context: contexts from httpx hold the request.
         raise failure
 
     async def _once(
@@ -406,7 +406,7 @@ class Transport:
         raise self._failure(path, status, content, sent_bytes=len(body or b""))
 
     def _failure(self, path: str, status: int, content: bytearray, *, sent_bytes: int) -> AamError:
-        """The error of a status that is not a success, or of a success that is not the answer."""
+        """The error for a status that is not a success, or for a success that is not Airbyte's."""
         body = classify(status, content)
         is_signed = body.author is not Author.SOMETHING_ELSE
         self._has_met_airbyte |= is_signed
@@ -436,15 +436,15 @@ class Transport:
     def _may_be_a_refused_login(self, body: ErrorBody, content: bytearray) -> bool:
         """Whether a 401 is about AAM's own login.
 
-        Airbyte's own has a signature or no body at all; the proxy of the compose release, which
-        asks for a user name and a password, answers with nginx's page.
+        Airbyte's own 401 has a signature or no body; the compose release's proxy, which requires a
+        user name and password, answers with nginx's page.
         """
         if body.author is not Author.SOMETHING_ELSE or not content:
             return True
         return body.kind == "a web page" and not self._credentials.is_token
 
     def _not_the_answer(self, path: str, status: int, body: ErrorBody) -> UpstreamUnknown:
-        """The error of what Airbyte did not write, or not to its end."""
+        """The error for a response that Airbyte did not write, or that is incomplete."""
         if 200 <= status < 300 and body.kind == "broken JSON":
             return UpstreamUnknown(f"Airbyte's answer to {path} was cut off, or is no JSON.")
         if status in _PASSING:
@@ -465,7 +465,7 @@ class Transport:
         return failure
 
     def _not_sent(self, path: str, error: BaseException) -> Upstream:
-        """The error of a connection that could not be opened; waiting does not help without TLS."""
+        """The error for a failed connect; a TLS error is retryable after an earlier success."""
         tls_error = _caused_by(error, aiohttp.ClientSSLError)
         if tls_error is None:
             return UpstreamUnreachable(f"Airbyte cannot be reached; {path} was not sent.")
@@ -505,7 +505,7 @@ class Transport:
             finally:
                 await response.aclose()
         except (httpx.HTTPError, aiohttp.ClientError, UnicodeError) as error:
-            # UnicodeError: the transport stumbles over a reason phrase that is no text.
+            # UnicodeError: raised by the transport for a reason phrase that is not text.
             failure = self._not_sent(path, error) if _never_connected(error) else _lost(path, error)
         except Unreadable as error:
             failure = UpstreamUnknown(f"Airbyte's {path} answered with {error}.")
@@ -513,7 +513,7 @@ class Transport:
 
 
 def _sliced(body: bytes | None) -> bytes | AsyncIterator[bytes] | None:
-    """A large body in slices, between which the event loop breathes; a small one as it is."""
+    """A large body in slices, so that the event loop can run in between; a small one unchanged."""
     return body if body is None or len(body) <= _SLICE_BYTES else _slices(body)
 
 
@@ -523,9 +523,9 @@ async def _slices(body: bytes) -> AsyncIterator[bytes]:
 
 
 async def _content(response: httpx.Response) -> bytearray:
-    """The decoded body, as long as it stays within the limit.
+    """The decoded body, up to the size limit.
 
-    httpx would decode each piece that comes as a whole, and one encoding within another.
+    httpx would decode each chunk in full, and nested encodings as well.
     """
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("identity", "gzip"):
@@ -545,9 +545,9 @@ async def _content(response: httpx.Response) -> bytearray:
 
 
 def _never_connected(error: BaseException) -> bool:
-    """Whether the connection could not be opened, by what the transport's error was caused by.
+    """Whether the connection could not be opened, according to the cause of the error.
 
-    The transport calls a connection that was closed after the request a ConnectTimeout, too.
+    The transport also raises ConnectTimeout for a connection that closed after the request.
     """
     return _caused_by(error, aiohttp.ClientConnectorError) is not None
 
@@ -577,7 +577,7 @@ _PASSING: dict[int, type[UpstreamUnknown]] = {
     503: UpstreamUnknown,
     504: UpstreamTimeout,
 }
-"""What anything on the way may answer for a while; it proves nothing, whoever wrote it.
+"""Statuses that anything on the way may answer temporarily; inconclusive, whoever wrote them.
 
 429 included: Airbyte's Configuration API has no rate limit, so a proxy sent it.
 """
@@ -585,11 +585,11 @@ _PASSING: dict[int, type[UpstreamUnknown]] = {
 
 _NO_SUCH_ENDPOINT = frozenset({405, 501})
 _NOT_OVER = frozenset({408, 425, 429, 504})
-"""Statuses after which the work may go on."""
+"""Statuses after which Airbyte may still be processing the request."""
 
 
 def _refusal(path: str, status: int, body: ErrorBody) -> Upstream:
-    """The error class of what Airbyte, or Micronaut in its place, has signed."""
+    """The error for a response that carries the signature of Airbyte or of Micronaut."""
     detail = f"Airbyte answered {path} with status {status}."
     is_airbytes = body.author is Author.AIRBYTE
     error: Upstream
