@@ -1,1 +1,1 @@
-"""Everything that makes one machine enough; nothing in services or shared imports it."""
+"""Runs the whole mesh on one machine; nothing in services or shared imports it."""

@@ -1,4 +1,4 @@
-"""`python -m local`: the commands behind `make up`, `make demo`, `make events` and their like."""
+"""`python -m local`: the commands behind `make up`, `make demo`, `make events` and others."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _settings() -> Settings:
 
 
 def _tied() -> Settings:
-    """The settings; from here on this process ends when one that they tie it to is gone."""
+    """Load the settings, and tie this process to those of AAM_TIED_TO_PID: it ends with them."""
     settings = _settings()
     try:
         tie_to([int(pid) for pid in settings.tied_to_pid.split()])
@@ -61,7 +61,7 @@ def up() -> None:
 
 @app.command()
 def demo() -> None:
-    """Do the main job on a throw-away mesh, each step checked."""
+    """Run the demo on a temporary mesh, and check each step."""
     _tied()
     _finish(main_job.run())
 
@@ -76,7 +76,7 @@ def events(*, once: bool = False) -> None:
 def psql(sql: str = "") -> None:
     """Open psql on the warehouse of the running mesh, or run one statement there."""
     warehouse = urlsplit(_address("WAREHOUSE_URL"))
-    # Not as arguments, which every user of the machine can see.
+    # Not as arguments, which every user of the machine can read.
     address = {
         "PGHOST": warehouse.hostname or "",
         "PGPORT": str(warehouse.port or ""),
@@ -90,7 +90,7 @@ def psql(sql: str = "") -> None:
 
 
 def _address(variable: str) -> str:
-    """What the environment says, else the `env` file of the running mesh."""
+    """The value from the environment, else from the `env` file of the running mesh."""
     running = _settings().state_dir / "env"
     address = os.environ.get(variable) or env_files.read(running).get(variable)
     if not address:
@@ -100,7 +100,7 @@ def _address(variable: str) -> str:
 
 @app.command()
 def check_migrations() -> None:
-    """Build an empty registry, compare it with the models, and take it down again."""
+    """Migrate an empty registry, compare it with the models, and downgrade it again."""
     _tied()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the folder is deleted
     folder = servers.temporary_dir()
@@ -121,7 +121,7 @@ def check_migrations() -> None:
 
 @app.command()
 def clean() -> None:
-    """Delete what a stopped mesh keeps."""
+    """Delete the state of a stopped mesh."""
     try:
         mesh.clean(_settings())
     except Refused as error:

@@ -1,7 +1,7 @@
-"""The story of a connection that heals itself, on a throw-away mesh: every step done, then checked.
+"""The demo: the life of a self-healing connection on a temporary mesh, with each step checked.
 
-Onboard a Salesforce org with the real connector, let the org change in every way that it can, and
-see what AAM does by itself, what it asks a person, and what it takes back.
+It onboards a Salesforce org with the real connector, changes the org in every supported way, and
+shows what AAM repairs automatically, what a person has to decide, and what it rolls back.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from local.stack import Refused, throw_away
 
 
 class Steps:
-    """Numbers the steps, and prints each with what it found and how long it took."""
+    """Numbers the steps, and prints each with its result and its duration."""
 
     def __init__(self, console: Console, count: int, *, logs: Path) -> None:
         self._console = console
@@ -36,10 +36,10 @@ class Steps:
         self._number = 0
 
     async def take(self, title: str, work: Callable[[], Awaitable[str]]) -> None:
-        """Do one step; what it finds untrue ends the demo.
+        """Run one step; a failed one ends the demo.
 
         Raises:
-            SystemExit: with the line that says where the logs are.
+            SystemExit: the step failed; the message says where the logs are.
         """
         self._number += 1
         began = time.monotonic()
@@ -57,10 +57,10 @@ class Steps:
 
 
 async def run() -> None:
-    """Do it all and tell a person.
+    """Run the demo, and print its steps.
 
     Raises:
-        SystemExit: a step was not true; it has been said which.
+        SystemExit: a step failed; it was printed.
     """
     began = time.monotonic()
     this = asyncio.current_task()

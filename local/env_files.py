@@ -1,4 +1,4 @@
-"""Files of variables that a shell sources, each for its owner alone."""
+"""Files of shell variables, readable only by their owner."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def write(path: Path, variables: Mapping[str, str]) -> None:
-    """Write one anew; a shell that sources it writes files for their owner alone from then on."""
+    """Replace the file; it also sets a umask of 077 in the shell that sources it."""
     lines = [f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()]
     path.unlink(missing_ok=True)
     path.touch(mode=0o600)
@@ -16,7 +16,7 @@ def write(path: Path, variables: Mapping[str, str]) -> None:
 
 
 def read(path: Path) -> dict[str, str]:
-    """The variables that one exports; none where there is no file."""
+    """The variables that the file exports; empty if there is no file."""
     if not path.exists():
         return {}
     words = (shlex.split(line) for line in path.read_text().splitlines())

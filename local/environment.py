@@ -1,4 +1,4 @@
-"""What the mesh's processes are given of the caller's environment."""
+"""The environment variables that are passed on to the mesh's processes, or withheld."""
 
 from __future__ import annotations
 
@@ -36,6 +36,6 @@ WITHHELD = (
 
 
 def given_environment() -> dict[str, str]:
-    """The process's environment, over a `.env` file where there is one."""
+    """The process's environment, which overrides a `.env` file where there is one."""
     written = dotenv_values(".env")
     return {name: value for name, value in written.items() if value} | dict(os.environ)

@@ -1,4 +1,4 @@
-"""Follows the lifecycle events of the running mesh, a readable line for each."""
+"""Prints the lifecycle events of the running mesh, one readable line each."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ LATEST = 20
 
 
 class Unreachable(Exception):
-    """The server of the events does not answer."""
+    """Redis does not answer."""
 
 
 async def follow(url: str, *, once: bool = False) -> None:
-    """Print the latest events, then each new one as it comes, until interrupted.
+    """Print the latest events, then each new one as it arrives, until interrupted.
 
-    With `once` it ends after the latest.
+    With `once` it ends after the latest events.
 
     Raises:
-        Unreachable: Redis is not there, or went away.
+        Unreachable: Redis is unavailable, or the connection was lost.
     """
     console = Console(highlight=False, soft_wrap=True)
     try:
@@ -44,7 +44,7 @@ async def follow(url: str, *, once: bool = False) -> None:
 
 
 def line(event: Mapping[str, str]) -> str:
-    """One event: when, what, whose, the status and version then, and what it is about."""
+    """One event as text: time, type, connection, its status and version then, and references."""
     words = [
         event["at"][:23],
         f"{event['type']:<22}",

@@ -1,9 +1,9 @@
-"""Guards a server on loopback: only programs of this machine that have its token give it orders.
+"""Protects a loopback server: only programs of this machine that have its token may call it.
 
-Loopback keeps other machines out, not web pages: a browser on this machine sends what any page
-asks it to send, and a page whose name was pointed at 127.0.0.1 may even read the answers. So a
-request has to name this server as its host, must not come from another origin, carries the token,
-and its body is of a type that no page can send without asking first. No answer allows any origin.
+Loopback excludes other machines but not web pages: a browser on this machine sends what any page
+asks it to send, and by DNS rebinding to 127.0.0.1 a page may even read the responses. So a request
+must name this server as its host, must not come from another origin, must carry the token, and
+must have a content type that needs a CORS preflight. No response allows another origin.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NAMES = ("127.0.0.1", "localhost")
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
 _FROM_HERE = frozenset({b"same-origin", b"none"})
-"""What browsers send as `Sec-Fetch-Site` for a server's own pages and for typed addresses."""
+"""The `Sec-Fetch-Site` values of browsers for a server's own pages and for typed addresses."""
 
 _READS = frozenset({"GET", "HEAD"})
 _ON_EVERY_ANSWER = {
@@ -33,11 +33,11 @@ _ON_EVERY_ANSWER = {
 }
 
 Refuse = Callable[[int, str, str], Response]
-"""The response for a status, a sentence that says why, and the path that was asked for."""
+"""Makes the response from a status, a sentence with the reason, and the requested path."""
 
 
 class Refused(Exception):
-    """The request is not answered; the message says why."""
+    """The request is rejected; the message says why."""
 
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(detail)
@@ -46,14 +46,14 @@ class Refused(Exception):
 
 
 def token_file(folder: Path) -> Path:
-    """Where the server with its state in `folder` has its token, as a header for `curl -H @`."""
+    """The token file of the server whose state is in `folder`, in the format of `curl -H @`."""
     return folder / "auth"
 
 
 def token_of(folder: Path) -> str:
-    """The token of the server that keeps its state in `folder`, drawn at the first use.
+    """The token of the server whose state is in `folder`, generated at the first use.
 
-    The file is its owner's alone, and is never there in part.
+    The file is readable only by its owner and is created atomically.
     """
     file = token_file(folder)
     if not file.exists():
@@ -63,7 +63,7 @@ def token_of(folder: Path) -> str:
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
             out.write(f"Authorization: Bearer {secrets.token_urlsafe(32)}\n")
         try:
-            os.link(draft, file)  # unlike a rename, it leaves the token of a faster process alone
+            os.link(draft, file)  # unlike a rename, this preserves the token of a faster process
         except FileExistsError:
             pass
         finally:
@@ -72,7 +72,7 @@ def token_of(folder: Path) -> str:
 
 
 class Guard:
-    """ASGI middleware around one server's application."""
+    """ASGI middleware that protects one server's application."""
 
     def __init__(
         self,
@@ -85,11 +85,11 @@ class Guard:
         own_hosts: str | None = None,
         forms: frozenset[str] = frozenset(),
     ) -> None:
-        """Guard `app`.
+        """Protect `app`.
 
-        Reading `open_paths` needs no token. Paths below `own_login` have a login of their own, so
-        they need none either, and may be asked for by a host that `own_hosts`, a pattern, matches
-        as well. The paths of `forms` take a form instead of JSON.
+        Reading `open_paths` needs no token. Paths below `own_login` have their own login, so they
+        need no token either, and their host may also match the pattern `own_hosts`. The paths of
+        `forms` take a form instead of JSON.
         """
         self._app = app
         self._token = token.encode()
@@ -100,7 +100,7 @@ class Guard:
         self._forms = forms
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or refuse it before its body is read."""
+        """Pass a request on, or reject it before its body is read."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
@@ -127,10 +127,10 @@ class Guard:
         await self._app(scope, receive, guarded)
 
     def _require(self, scope: Scope) -> None:
-        """Let this request pass.
+        """Check that the request may pass.
 
         Raises:
-            Refused: it must not.
+            Refused: it may not.
         """
         path, method = scope["path"], scope["method"]
         has_login = self._own_login is not None and path.startswith(self._own_login)

@@ -1,6 +1,6 @@
-"""The life of a connection whose source changes, in steps; each checks that what it tells is true.
+"""The demo's steps: the life of a connection whose source changes, each step checking its result.
 
-Everything is asked for by HTTP, as a person would. Only what arrived is looked up in the warehouse.
+All steps use the HTTP APIs, as a person would; only synced data is read from the warehouse.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ ORDER = {
 }
 REGIONS = ["North", "South", "East", "West"]
 TIMES = ("SystemModstamp", "LastModifiedDate", "CreatedDate")
-"""What a Salesforce object can be read by; without them the connector has no cursor for it."""
+"""The possible cursor fields of a Salesforce object; without them the connector has none."""
 
 LOOKED_AT_WHEN_ASKED = {"OBSERVE_INTERVAL": str(7 * 86400)}
-"""Setting of a mesh in which no look comes by itself meanwhile: each step sees what it did."""
+"""Setting that prevents scheduled observations meanwhile, so that each step triggers its own."""
 
 PERSON = "Ada"
 LOOKS = 3
@@ -44,22 +44,22 @@ POLL_S = 0.2
 
 
 class Untrue(Exception):
-    """A step did not do what it promises; the message says what was found instead."""
+    """A step did not have the expected result; the message says what was found instead."""
 
 
 @dataclass
 class Mesh:
-    """A running mesh, to be asked."""
+    """Access to a running mesh."""
 
     stack: Stack
 
     async def ask(
         self, name: str, method: str, path: str, body: Any = None, *, expect: int = 200
     ) -> Any:
-        """The JSON that a process of the stack answers.
+        """Call a process of the stack, and return its JSON response.
 
         Raises:
-            Untrue: it answers another status, or not at all.
+            Untrue: it returns another status, or does not respond.
         """
         address = self.stack.url_of(name).removeprefix("http://")
         header, _, value = self.stack.auth_file_of(name).read_text().strip().partition(": ")
@@ -70,7 +70,7 @@ class Mesh:
         return answer
 
     async def change(self, method: str, path: str, body: Json | None = None) -> str:
-        """Change the org; the sentence in which it says what is different."""
+        """Change the org; returns its sentence about the change."""
         is_new = method == "POST" and (not path or path.endswith("/fields"))
         told = await self.ask(
             "sample_org", method, f"/org/objects{path}", body, expect=201 if is_new else 200
@@ -78,11 +78,11 @@ class Mesh:
         return str(told["changed"])
 
     async def in_airbyte(self, endpoint: str, **body: Any) -> Any:
-        """What Airbyte itself answers."""
+        """Call Airbyte's own API."""
         return await self.ask("airbyte", "POST", f"/api/v1/{endpoint}", body)
 
     async def warehouse(self, query: str) -> Any:
-        """One value out of the warehouse."""
+        """Query one value from the warehouse."""
         connection = await asyncpg.connect(self.stack.postgres.warehouse_url, timeout=10)
         try:
             return await connection.fetchval(query, timeout=30)
@@ -90,7 +90,7 @@ class Mesh:
             await connection.close()
 
     async def has_column(self, table: str, column: str) -> bool:
-        """Whether the warehouse has it."""
+        """Whether a table of the warehouse has the column."""
         return bool(
             await self.warehouse(
                 "SELECT count(*) FROM information_schema.columns"  # noqa: S608 (names of ours)
@@ -99,11 +99,11 @@ class Mesh:
         )
 
     async def count(self, table: str, where: str = "TRUE") -> int:
-        """Rows of a synced table."""
+        """The number of rows of a synced table."""
         return int(await self.warehouse(f'SELECT count(*) FROM "{table}" WHERE {where}'))  # noqa: S608 (names of ours)
 
     async def events(self, connection_id: str) -> list[dict[str, str]]:
-        """What the stream aam.events has told of a connection so far."""
+        """A connection's events on the stream aam.events so far."""
         async with Redis.from_url(self.stack.valkey.url, decode_responses=True) as redis:
             entries: Any = await redis.xrange("aam.events")
         return [event for _id, event in entries if event["connection_id"] == connection_id]
@@ -111,14 +111,14 @@ class Mesh:
 
 @dataclass
 class Wired:
-    """A connection of the mesh, and what a person can ask about it and decide."""
+    """A connection of the mesh, with the requests that a person would make about it."""
 
     mesh: Mesh
     id: str
 
     @property
     def path(self) -> str:
-        """Where its routes are."""
+        """The path of its routes."""
         return f"/connections/{self.id}"
 
     async def view(self) -> Json:
@@ -127,7 +127,7 @@ class Wired:
         return found
 
     async def version(self) -> int:
-        """The number of its head catalog."""
+        """The number of its current catalog version."""
         return int((await self.view())["catalog_version"])
 
     async def upstream(self) -> Json:
@@ -137,7 +137,7 @@ class Wired:
         return found
 
     async def synced(self) -> Json:
-        """The job of a sync that is started now, when it has ended well."""
+        """Start a sync, and return its job once it has succeeded."""
         started = await self.mesh.ask("orchestrator", "POST", f"{self.path}/sync", expect=202)
 
         async def ended() -> Json | None:
@@ -154,24 +154,24 @@ class Wired:
         return job
 
     async def observed(self, outcome: str) -> Json:
-        """What a look at the source finds now."""
+        """Observe the source now, and check the outcome."""
         found: Json = await self.mesh.ask("schema_observer", "POST", f"{self.path}/observe", {})
         told = f"the look ended {found['outcome']} ({found.get('detail')}), not {outcome}"
         require(found["outcome"] == outcome, told)
         return found
 
     async def drifts(self) -> list[Json]:
-        """What was found to differ so far, newest first."""
+        """The drifts so far, newest first."""
         page = await self.mesh.ask("schema_observer", "GET", f"/drifts?connection_id={self.id}")
         return list(page["items"])
 
     async def repairs(self) -> list[Json]:
-        """What was planned so far, newest first."""
+        """The repairs so far, newest first."""
         page = await self.mesh.ask("drift_repair_agent", "GET", f"/repairs?connection_id={self.id}")
         return list(page["items"])
 
     async def repair(self, snapshot_id: str, state: str) -> Json:
-        """The repair that was planned for what a look saw, once it is in this state."""
+        """The repair planned for an observed snapshot, once it is in this state."""
 
         async def reached() -> Json | None:
             ours = [one for one in await self.repairs() if one["snapshot_id"] == snapshot_id]
@@ -180,14 +180,14 @@ class Wired:
         return await _until(reached, f"a repair that is {state}", within_s=REPAIR_TIMEOUT_S)
 
     async def proposed(self) -> Json:
-        """Look at the changed source; the repair that waits for a person, whole."""
+        """Observe the changed source; the complete repair that awaits a person's decision."""
         seen = (await self.observed("changed"))["snapshot_id"]
         waiting = await self.repair(seen, "proposed")
         whole: Json = await self.mesh.ask("drift_repair_agent", "GET", f"/repairs/{waiting['id']}")
         return whole
 
     async def decide(self, repair: Json, verdict: str, why: str, **more: Any) -> Json:
-        """Approve or reject a repair as a person; the repair at its end."""
+        """Approve or reject a repair as a person; the repair after that."""
         order = {"by": PERSON, "why": why, **more}
         path = f"/repairs/{repair['id']}"
         await self.mesh.ask("drift_repair_agent", "POST", f"{path}/{verdict}", order)
@@ -195,7 +195,7 @@ class Wired:
         return found
 
     async def healed(self) -> Json:
-        """Look at the changed source; the repair that was applied without anybody, whole."""
+        """Observe the changed source; the complete repair that was applied automatically."""
         seen = (await self.observed("changed"))["snapshot_id"]
         applied = await self.repair(seen, "applied")
         whole: Json = await self.mesh.ask("drift_repair_agent", "GET", f"/repairs/{applied['id']}")
@@ -204,7 +204,7 @@ class Wired:
 
 @dataclass
 class Journey:
-    """The steps, in their order; each answers the sentence that it has checked."""
+    """The steps, in order; each returns a sentence about the result that it has checked."""
 
     mesh: Mesh = field(init=False)
     one: Wired = field(init=False)
@@ -212,7 +212,7 @@ class Journey:
     rows: Counter[str] = field(default_factory=Counter)
 
     async def onboard(self) -> str:
-        """Wire the org to the warehouse."""
+        """Connect the org to the warehouse."""
         made = await self.mesh.ask(
             "orchestrator", "POST", "/connections/onboard", ORDER, expect=201
         )
@@ -222,7 +222,7 @@ class Journey:
         return f"connection {self.one.id} is ACTIVE at catalog version 1"
 
     async def sync(self) -> str:
-        """Move the data, and count it where it arrives."""
+        """Sync the data, and count it in the warehouse."""
         job = await self.one.synced()
         org = await self.mesh.ask("sample_org", "GET", "/org")
         for stream in ORDER["streams"]:
@@ -233,7 +233,7 @@ class Journey:
         return f"job {job['airbyte_job_id']} succeeded; the warehouse holds {counts} rows"
 
     async def nothing_changed(self) -> str:
-        """Look at a source that stays as it is: nothing is recorded, nothing told."""
+        """Observe an unchanged source: no drift, no version and no event is recorded."""
         for _ in range(LOOKS):
             await self.one.observed("unchanged")
         drifts, repairs = await self.one.drifts(), await self.one.repairs()
@@ -244,7 +244,7 @@ class Journey:
         return f"{LOOKS} looks: no drift, no version, no event"
 
     async def field_added(self) -> str:
-        """The org gains two fields; the connection follows by itself, and the next sync too."""
+        """The org gains two fields; the connection and the next sync include them automatically."""
         number = {"name": "Score__c", "type": "int", "values": [1, 2, 3]}
         text = {"name": "Region__c", "type": "string", "values": REGIONS}
         for new in (number, text):
@@ -264,7 +264,7 @@ class Journey:
         return f"version {repair['version_number']} by the policy; the next sync brought {told}"
 
     async def field_widened(self) -> str:
-        """A whole number becomes any number: nothing can be lost, so nobody is asked."""
+        """An integer field becomes a number: nothing can be lost, so no decision is needed."""
         told = await self.mesh.change("POST", "/Account/fields/Score__c/retype", {"type": "double"})
         repair = await self.one.healed()
         (change,) = repair["changes"]
@@ -274,7 +274,7 @@ class Journey:
         return f"{told} Version {repair['version_number']} by the policy"
 
     async def field_dropped(self) -> str:
-        """A field is gone: a person is told what is lost, and decides."""
+        """A field is removed: a person is shown what is lost, and decides."""
         version = await self.one.version()
         await self.mesh.change("DELETE", "/Account/fields/CustomerPriority__c")
         repair = await self.one.proposed()
@@ -290,7 +290,7 @@ class Journey:
         return f"proposed ({change['reason']}); {PERSON} approved version {version + 1}"
 
     async def field_renamed(self) -> str:
-        """A field has another name: one suggestion with its evidence, and its values go on."""
+        """A field is renamed: one suggestion with its evidence, and its values are still synced."""
         old, new = "NumberofLocations__c", "LocationCount__c"
         filled = await self.mesh.count("Account", f'"{old}" IS NOT NULL')
         await self.mesh.change("POST", f"/Account/fields/{old}/rename", {"to": new})
@@ -311,7 +311,7 @@ class Journey:
         return f"{old} became {new}, {sure} sure by {kinds}; all {there} values are in its column"
 
     async def cursor_lost(self) -> str:
-        """Contact cannot be read by what changed any more: paused, proposed, decided, resumed."""
+        """Contact loses its cursor: paused, proposed, decided, resumed."""
         states = await self._states()
         for name in TIMES:
             await self.mesh.change("DELETE", f"/Contact/fields/{name}")
@@ -340,7 +340,7 @@ class Journey:
         return "paused in Airbyte until decided; resumed with Account's state, Contact read whole"
 
     async def object_hidden(self) -> str:
-        """A permission is lost: doubted, not believed, and over when it is back."""
+        """A permission is lost: the discovery is suspicious until the permission is restored."""
         before = (await self.one.version(), len(await self.one.repairs()))
         await self.mesh.change("POST", "/Account/hide")
         look = await self.one.observed("suspicious")
@@ -351,7 +351,7 @@ class Journey:
         return f"{look['code']}: {look['detail']} Nothing was done, and it is back"
 
     async def bad_heal(self) -> str:
-        """A new object is taken in, its sync fails, and the version before is restored."""
+        """A new object is added, its sync fails, and the earlier version is restored."""
         await self._policy(added_streams="apply", verify="sync")
         version = await self.one.version()
         before = (await self.one.upstream())["syncCatalog"]
@@ -368,7 +368,7 @@ class Journey:
         return f"version {numbers[0]} failed its sync; {numbers[1]} is as {version} was, and syncs"
 
     async def two_of_one_source(self) -> str:
-        """A second connection on the source, made by hand: one discovery, two decisions."""
+        """A second connection of the source, imported: one discovery, two decisions."""
         held = await self.one.upstream()
         order = {
             name: held[name] for name in ("sourceId", "destinationId", "syncCatalog", "status")
@@ -399,7 +399,7 @@ class Journey:
         return "one discovery, a repair for each: approved for the one, rejected for the other"
 
     async def read_events(self) -> str:
-        """Read what everybody else was told about the connection."""
+        """Check the events about the connection."""
 
         async def told() -> list[dict[str, str]] | None:
             events = await self.mesh.events(self.one.id)
@@ -413,7 +413,7 @@ class Journey:
         return f"{len(events)} events on aam.events, in order: {_listed(counts)}"
 
     async def _expect_diff(self, repair: Json, kind: str, *names: str) -> None:
-        """Version `version_number` differs from the one before by these fields of Account alone."""
+        """Check that version `version_number` changed these fields of Account and nothing else."""
         number = repair["version_number"]
         diff = await self.mesh.ask(
             "orchestrator",
@@ -424,12 +424,12 @@ class Journey:
         require(found == sorted((kind, name) for name in names), f"it differs in {found}")
 
     async def _policy(self, *, added_streams: str | None, verify: str | None) -> None:
-        """Say what happens to new streams, and how a repair is verified; None for the default."""
+        """Set the reaction to new streams, and how a repair is verified; None for the default."""
         order = {"reactions": {"stream": {"added": added_streams}}, "verify": verify, "by": PERSON}
         await self.mesh.ask("drift_repair_agent", "PUT", f"{self.one.path}/policy", order)
 
     async def _states(self) -> dict[str, Any]:
-        """What Airbyte remembers of each stream's last sync."""
+        """The sync state that Airbyte stores for each stream."""
         airbyte_id = (await self.one.view())["airbyte_connection_id"]
         told = await self.mesh.in_airbyte("state/get", connectionId=airbyte_id)
         return {
@@ -438,7 +438,7 @@ class Journey:
         }
 
     async def _discoveries(self) -> int:
-        """How often the org was asked for the list of its objects: once by each discovery."""
+        """How often the org's list of objects was read: once by each discovery."""
         return int((await self.mesh.ask("sample_org", "GET", "/org"))["calls"].get("sobjects", 0))
 
 
@@ -458,14 +458,14 @@ EVENTS = {
     "repair.applied": 6,
     "repair.rolled_back": 1,
 }
-"""How often each is told of the connection that is onboarded first: no more, no less.
+"""The exact number of events of each type about the connection that is onboarded first.
 
-A new object concerns no connection: its drift is recorded, and not told.
+A new object concerns no connection: its drift is recorded without an event.
 """
 
 
 def require(fact: bool, otherwise: str) -> None:
-    """End the step where something is not as it has to be.
+    """Fail the step unless a fact is true.
 
     Raises:
         Untrue: it is not.

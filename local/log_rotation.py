@@ -1,8 +1,8 @@
-"""Bounds the logs of processes that hold them open: the end is copied aside, then the log emptied.
+"""Limits the size of logs that processes hold open: the end is copied, then the log truncated.
 
-Each process appends, so it goes on at the start of the emptied file. A line that is written in the
-microseconds between the copy and the emptying is lost: not every program reopens its log when it
-is asked to.
+Processes append, so they continue at the start of the truncated file. A line written in the
+microseconds between the copy and the truncation is lost; the alternative, reopening the log on a
+signal, is not supported by every program.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from local.processes.servers import private_log
 
 
 def rotate(path: Path, *, most_bytes: int, keep: int) -> bool:
-    """Empty a log that is larger than `most_bytes`, and keep the last `keep` of its ends.
+    """Truncate a log that is larger than `most_bytes`, after saving its end.
 
-    `.1` is the newest of them; none is larger than `most_bytes`. Where nothing can be copied, such
-    as on a full disk, the log is emptied all the same. Answers whether it was too large.
+    The last `keep` ends are retained as `.1` (the newest) and so on, none larger than `most_bytes`.
+    Where nothing can be copied, as on a full disk, the log is truncated anyway. Returns whether the
+    log was too large.
     """
     try:
         size = path.stat().st_size
@@ -41,7 +42,7 @@ def rotate(path: Path, *, most_bytes: int, keep: int) -> bool:
 
 
 def rotate_all(folder: Path, *, most_bytes: int, keep: int) -> None:
-    """Rotate every `*.log` in a folder."""
+    """Rotate every `*.log` of a folder."""
     for path in folder.glob("*.log"):
         rotate(path, most_bytes=most_bytes, keep=keep)
 
@@ -53,7 +54,7 @@ def _copy_end(path: Path, target: Path, most_bytes: int) -> None:
 
 
 def _trim(end: Path, most_bytes: int) -> None:
-    """Cut what was written while the end was copied, from its front: the newest lines stay."""
+    """Drop the oldest lines if the log grew while its end was copied."""
     if end.stat().st_size <= most_bytes:
         return
     trimmed = end.with_name(f"{end.name}.trimmed")

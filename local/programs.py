@@ -1,4 +1,4 @@
-"""Our own programs as servers: started by a command, ready when they answer."""
+"""AAM's own programs as servers: started by a command, ready when they answer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class Program(Server):
-    """One of our own processes, ready when a path of it answers 200."""
+    """One of AAM's own processes, ready when its path `ready` answers 200."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class Program(Server):
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The address it listens on."""
         return f"http://127.0.0.1:{self.port}"
 
     def _spawn(self, log: IO[bytes]) -> Leashed:

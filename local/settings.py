@@ -1,4 +1,4 @@
-"""What the commands that run the mesh on one machine read from the environment."""
+"""Settings of the commands that run the mesh on one machine."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The whole mesh on one machine: servers, migrations, Airbyte, a sample org, five services.
 
-Each is a process of its own with only the environment it needs, its output in the state folder's
-`logs/`. One that ends is started again, and said so; none outlives the stack, however that ends.
+Each is a separate process with only the environment it needs, and logs to `logs/` in the state
+folder. A process that ends is reported and restarted; none outlives the stack, however that ends.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ T = TypeVar("T")
 
 
 class Refused(Exception):
-    """The stack cannot start as things are; the message is the one line that says why."""
+    """The stack cannot start in this environment; the message gives the reason."""
 
 
 class Stack:
-    """Everything that one machine runs; `async with Stack(settings)` is a running mesh."""
+    """All processes of a mesh; `async with Stack(settings)` runs it."""
 
     postgres: servers.Postgres
     valkey: servers.Valkey
@@ -59,10 +59,10 @@ class Stack:
         postgres_options: Mapping[str, str] | None = None,
         say: Callable[[str], None] = lambda _line: None,
     ) -> None:
-        """Prepare it.
+        """Create the stack without starting it.
 
-        `environment` is what the processes inherit from, this process's and `.env` where it is
-        None; `say` is told what a person should know while it runs.
+        `environment` is what the processes inherit from; None means this process's environment and
+        `.env`. `say` is called with messages for the user while the stack runs.
         """
         self.settings = settings
         self._environment = environment if environment is not None else given_environment()
@@ -77,32 +77,32 @@ class Stack:
 
     @property
     def uses_sample_org(self) -> bool:
-        """Whether Salesforce is the sample org: nobody gave a real one's credentials."""
+        """Whether Salesforce is the sample org: no credentials of a real one are set."""
         return not any(
             value for name, value in self._environment.items() if name.startswith(_SALESFORCE)
         )
 
     @property
     def processes(self) -> Sequence[Server]:
-        """What runs, in the order of its start."""
+        """The running processes, in the order of their start."""
         return [server for group in self._started for server in group]
 
     def url_of(self, name: str) -> str:
-        """Where a service, `airbyte` or `sample_org` listens."""
+        """The address of a service, `airbyte` or `sample_org`."""
         return f"http://127.0.0.1:{getattr(self.settings, f'{name}_port')}"
 
     @property
     def auth_file(self) -> Path:
-        """The first key, as the header that `curl -H @<file>` sends."""
+        """The first API key, as a header for `curl -H @<file>`."""
         return self._state / "auth"
 
     def auth_file_of(self, name: str) -> Path:
-        """What a service, `airbyte` or `sample_org` is called with, as a header in a file."""
+        """The login for a service, `airbyte` or `sample_org`, as a header in a file."""
         return self.auth_file if name in SERVICES else guard.token_file(self._state / name)
 
     @property
     def addresses(self) -> dict[str, str]:
-        """What a person at a shell needs to use the mesh; some hold local passwords."""
+        """The variables for using the mesh from a shell; some contain local passwords."""
         named = {name.upper(): self.url_of(name) for name in SERVICES}
         named |= {
             f"{name.upper()}_METRICS": f"{self.url_of(f'{name}_metrics')}/metrics"
@@ -123,7 +123,7 @@ class Stack:
 
     @property
     def _owner(self) -> dict[str, str]:
-        """The registry as the owner of its tables: for migrations alone."""
+        """The registry's URL as the owner of its tables, used only for migrations."""
         return {"MIGRATION_DB_URL": f"{self.postgres.url}?sslmode=disable"}
 
     async def __aenter__(self) -> Self:
@@ -138,7 +138,7 @@ class Stack:
         await self.stop()
 
     async def claim(self) -> None:
-        """Make the state folder and the ports ours, before anything is started.
+        """Lock the state folder and check the ports, before anything is started.
 
         Raises:
             Refused: another stack has this state folder, or a port is taken.
@@ -147,11 +147,11 @@ class Stack:
         await self._require_free_ports(patience_s=GRACE_S + 1 if crashed else 0)
 
     async def start(self) -> None:
-        """Start everything and wait until each is ready; `stop` cleans up when this fails.
+        """Start all processes and wait until each is ready; if it fails, call `stop` to clean up.
 
         Raises:
             Refused: another stack has this state folder, or a port is taken. Nothing was started.
-            ServerFailed: one of them did not start.
+            ServerFailed: a process did not start.
         """
         if self._lock is None:
             await self.claim()
@@ -182,7 +182,7 @@ class Stack:
         self._watching += [asyncio.create_task(self._keep_up(one)) for one in self.processes]
 
     async def stop(self) -> None:
-        """Stop everything, newest first, and leave no process."""
+        """Stop all processes, newest first."""
         for task in self._watching:
             task.cancel()
         await asyncio.gather(*self._watching, return_exceptions=True)
@@ -198,7 +198,7 @@ class Stack:
             self._lock = None
 
     def _take_state(self) -> bool:
-        """Make the state folder ours; whether the stack before us ended without cleaning up."""
+        """Lock the state folder; returns whether the previous stack ended without cleaning up."""
         self._state.mkdir(parents=True, exist_ok=True)
         self._lock = hold(self._state)
         holder = self._lock.read()
@@ -208,7 +208,7 @@ class Stack:
         return bool(holder)
 
     def _ports(self) -> list[tuple[int, str]]:
-        """The ports of this stack, each but once, with the variable that names it."""
+        """The ports of this stack, without duplicates, with the variable that sets each."""
         unused = () if self.uses_sample_org else ("sample_org_port", "sample_org_proxy_port")
         wanted = [
             (getattr(self.settings, name), f"AAM_{name.upper()}")
@@ -233,7 +233,7 @@ class Stack:
         return first + (replica - 1) * _REPLICA_PORTS_APART
 
     async def _require_free_ports(self, *, patience_s: float) -> None:
-        """Wait for the processes of a stack that crashed to be gone, at most `patience_s`."""
+        """Wait up to `patience_s` for the ports of a crashed stack to become free."""
         ports = self._ports()
         deadline = time.monotonic() + patience_s
         while taken := [(port, name) for port, name in ports if servers.is_taken(port)]:
@@ -253,7 +253,7 @@ class Stack:
         await self._start_all(group)
 
     async def _start_all(self, group: Sequence[Server]) -> None:
-        """Start them at once; when one fails, or this is cancelled, none of them goes on."""
+        """Start servers concurrently; if one fails, or this is cancelled, all are killed."""
         starts = [self._in_thread(server.start) for server in group]
         try:
             done, _ = await asyncio.wait(starts, return_when=asyncio.FIRST_EXCEPTION)
@@ -273,7 +273,7 @@ class Stack:
         await self._run("migrate", ["alembic", "upgrade", "head"], beside=self._owner)
 
     def _access_setup(self) -> list[str]:
-        """Makes the services' keys and the first caller's, where they are missing."""
+        """The command that creates the missing signing keys and the first API key."""
         keys = self._state / "keys"
         return [
             *("services.orchestrator.access_setup", "set-up"),
@@ -284,10 +284,10 @@ class Stack:
     async def _run(
         self, name: str, command: Sequence[str], *, beside: Mapping[str, str] | None = None
     ) -> None:
-        """Run a command of ours to its end, told what the orchestrator is told and `beside`.
+        """Run one of AAM's commands to its end, with the orchestrator's environment and `beside`.
 
         Raises:
-            ServerFailed: it ends with an error; the message names its log.
+            ServerFailed: it failed; the message names its log.
         """
         log = self._logs / f"{name}.log"
         with servers.private_log(log) as output:
@@ -305,7 +305,7 @@ class Stack:
             raise ServerFailed(f"{name} ended with {code}; its log: {log}")
 
     async def _keep_up(self, server: Server) -> None:
-        """Start a process again whenever it ends, later each time until it holds."""
+        """Restart a process whenever it ends, with exponential back-off."""
         pause_s, since = 0.5, time.monotonic()
         while True:
             code = await end_of(server)
@@ -329,7 +329,7 @@ class Stack:
             self._say(f"{server.name} runs again (pid {server.pid}).")
 
     async def _rotate_logs(self) -> None:
-        """Keep every log within its bounds, as long as the stack runs."""
+        """Rotate the logs while the stack runs."""
         bounds = {"most_bytes": self.settings.log_max_bytes, "keep": self.settings.log_keep}
         while True:
             await self._in_thread(partial(log_rotation.rotate_all, self._logs, **bounds))
@@ -385,7 +385,7 @@ class Stack:
         return plane
 
     def _services(self) -> list[Server]:
-        """Every replica of every service; peers are called at the first."""
+        """Every replica of every service; other services call the first one."""
         return [
             self._service(name, replica)
             for replica in range(1, self.settings.replicas + 1)
@@ -408,18 +408,18 @@ class Stack:
             ready="/ready",
             docs="/docs",
             log=self._logs / f"{name}{suffix}.log",
-            # Callers here are on this machine: a forwarded address is one that anybody may claim.
+            # All callers are on this machine, so a forwarded address would be forgeable.
             env={"FORWARDED_ALLOW_IPS": ""}
             | self._service_environment(name)
             | {"METRICS_PORT": str(self._port_of(f"{name}_metrics", replica))},
         )
 
     def _service_environment(self, name: str) -> dict[str, str]:
-        """Only the auth_broker gets credentials, and of the rest the registry's address alone.
+        """The environment of a service, with only what it needs.
 
-        Each logs in to the registry by a login of its own.
-
-        Only the drift_repair_agent signs webhooks, only the orchestrator rotates.
+        Each service has its own registry login. Only the auth_broker gets credentials, and of the
+        rest only the registry's address. Only the drift_repair_agent gets the webhook signing key,
+        and only the orchestrator the rotation key.
         """
         keys = self._state / "keys"
         known = {
@@ -442,7 +442,7 @@ class Stack:
         return (
             {"JOB_POLL_INTERVAL": "0.5", "KEY_ENVIRONMENT": _KEY_ENVIRONMENT}
             | self._inherited()
-            # Set to nothing, so that a `.env` for a real Airbyte or Supabase has no say here.
+            # Empty, so that a `.env` for a real Airbyte or Supabase has no effect here.
             | dict.fromkeys(WITHHELD, "")
             | known
             | (self._webhooks() if name == "drift_repair_agent" else {})
@@ -452,18 +452,18 @@ class Stack:
         )
 
     def _registry_url(self, service: str) -> str:
-        """The registry, by the login of one service."""
+        """The registry's URL with one service's login."""
         return f"{self.postgres.url_for(service)}?sslmode=disable"
 
     def _webhooks(self) -> dict[str, str]:
-        """Receivers may be on this machine, which is where this mesh is used."""
+        """Webhook settings; receivers on this machine are allowed by default."""
         given = self._environment.get("WEBHOOK_NETWORKS")
         return self._drawn("WEBHOOK_SIGNING_KEY") | {
             "WEBHOOK_NETWORKS": given or "127.0.0.0/8, ::1/128"
         }
 
     def _drawn(self, key: str) -> dict[str, str]:
-        """A key of one service's own: the one given, else one drawn once."""
+        """A service's own key: the given one, else one that is generated once."""
         given = self._environment.get(key)
         return {key: given or servers.drawn_once(self._state / key.lower())}
 
@@ -475,13 +475,13 @@ class Stack:
             f"{_SALESFORCE}CLIENT_ID": org.client_id,
             f"{_SALESFORCE}CLIENT_SECRET": org.client_secret.get_secret_value(),
             f"{_SALESFORCE}REFRESH_TOKEN": org.refresh_token.get_secret_value(),
-            # Set to nothing, so that a `.env` for a real org has no say here.
+            # Empty, so that a `.env` for a real org has no effect here.
             f"{_SALESFORCE}IS_SANDBOX": "",
             f"{_SALESFORCE}START_DATE": "",
         }
 
     def _inherited(self, *prefixes: str) -> dict[str, str]:
-        """The environment without what is some process's own, except under `prefixes`."""
+        """The environment without variables of specific processes, except those of `prefixes`."""
         no_proxy = [self._environment.get("NO_PROXY", ""), "127.0.0.1", "localhost"]
         return {
             name: value
@@ -490,7 +490,7 @@ class Stack:
         } | {"NO_PROXY": ",".join(filter(None, no_proxy))}
 
     def _write_env_files(self) -> None:
-        """What a shell sources: `env` to use the mesh, `env.owner` for `make migrate` alone."""
+        """Write the files to source in a shell: `env`, and `env.owner` only for `make migrate`."""
         env_files.write(self._state / "env", self.addresses)
         env_files.write(self._state / "env.owner", self._owner)
 
@@ -503,10 +503,10 @@ async def throw_away(
     keep_logs: Path | None = None,
     say: Callable[[str], None] = lambda _line: None,
 ) -> AsyncIterator[Stack]:
-    """A running mesh with a state folder and ports of its own, and nothing left of it after.
+    """A running mesh with its own temporary state folder and ports, deleted at the end.
 
-    Its Salesforce is the sample org, also where there are a real one's credentials. When it ends
-    by an exception, its logs are copied to `keep_logs`.
+    It uses the sample org even where a real org's credentials are set. If it ends with an
+    exception, its logs are copied to `keep_logs`.
     """
     settings = settings or Settings()
     given = given_environment() if environment is None else environment
@@ -529,10 +529,10 @@ async def throw_away(
 
 
 def hold(state_dir: Path) -> IO[str]:
-    """Hold a state folder until the file is closed; it tells who holds it.
+    """Lock a state folder until the file is closed; the file contains the holder's pid.
 
     Raises:
-        Refused: another mesh does.
+        Refused: another mesh holds it.
     """
     lock = os.open(state_dir / "lock", os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
     file = os.fdopen(lock, "a+")

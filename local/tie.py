@@ -1,6 +1,6 @@
-"""Ends this process when another one is gone, also by kill -9 and however many shells lie between.
+"""Ends this process when another one ends, even by kill -9 and with shells in between.
 
-`AAM_TIED_TO_PID` names the others. What this process started ends with it: see
+`AAM_TIED_TO_PID` names the other processes. The children of this process end with it: see
 `local.processes.leash`.
 """
 
@@ -14,16 +14,16 @@ import time
 from collections.abc import Sequence
 
 GRACE_S = 30.0
-"""How long this process may take to end by itself before it is killed."""
+"""How long this process may take to end before it is killed."""
 
 _POLL_S = 0.5
 
 
 def tie_to(pids: Sequence[int], *, grace_s: float = GRACE_S) -> None:
-    """Send this process SIGTERM as soon as one of `pids` is gone, and SIGKILL `grace_s` later.
+    """Send this process SIGTERM as soon as one of `pids` has ended, and SIGKILL `grace_s` later.
 
     Raises:
-        ProcessLookupError: one of them is gone already.
+        ProcessLookupError: one of them has ended already.
     """
     for pid in pids:
         os.kill(pid, 0)
@@ -35,7 +35,7 @@ def tie_to(pids: Sequence[int], *, grace_s: float = GRACE_S) -> None:
 
 
 def _pidfd(pid: int) -> int | None:
-    """A descriptor that becomes readable at the process's end; None where the system has none."""
+    """A descriptor that becomes readable when the process ends; None where not supported."""
     if not hasattr(os, "pidfd_open"):
         return None
     try:

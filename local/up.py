@@ -1,4 +1,4 @@
-"""`make up`: runs the whole mesh until told to stop, and tells a person where everything is."""
+"""`make up`: runs the whole mesh until it is stopped, and prints where everything is."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from local.stack import Stack, hold
 
 
 async def run(settings: Settings) -> None:
-    """Run the mesh until Ctrl-C or SIGTERM, and tell a person where everything is.
+    """Run the mesh until Ctrl-C or SIGTERM, and print where everything is.
 
     Raises:
-        Refused: it cannot start as things are.
+        Refused: the mesh cannot start in this environment.
         ServerFailed: a part of it did not start.
         InstallFailed: a connector could not be installed.
     """
@@ -64,7 +64,7 @@ async def run(settings: Settings) -> None:
 
 
 async def _have_connectors(settings: Settings, console: Console) -> None:
-    """Install them now, so that the first onboarding does not wait for it."""
+    """Install missing connectors now, so that the first onboarding does not wait for them."""
     store = Store(settings.connectors_dir)
     for connector in CONNECTORS:
         if not store.is_installed(connector):

@@ -1,1 +1,1 @@
-"""Processes that end with who started them, and the servers among them."""
+"""Processes that end with their parent, and the servers among them."""

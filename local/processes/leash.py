@@ -1,10 +1,10 @@
-"""Ties a process to the one that started it: when the starter is gone, even by kill -9, so is it.
+"""Ties a process to its parent: when the parent ends, even by kill -9, the process ends too.
 
-A leash is a pair of sockets, and only the starter holds the one end. This file run as a script is
-what starts: it leaves a watcher on the other end and becomes the command, so the command has the
-pid that the starter knows. The watcher is a program of its own with an empty environment, since the
-command's may hold secrets. The kernel's parent-death signal is not enough: it is tied to a thread,
-lost on setuid, and not there on macOS.
+A leash is a pair of sockets, one end of which is held only by the parent. The child first runs this
+file as a script: it spawns a watcher that holds the other end, then execs the command, which keeps
+the child's pid. The watcher is a separate program with an empty environment, since the command's
+may contain secrets. The kernel's parent-death signal is not enough: it is tied to a thread, lost on
+setuid, and unavailable on macOS.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from pathlib import Path
 from typing import IO
 
 GRACE_S = 5.0
-"""How long a process whose starter is gone may take to end by itself."""
+"""How long a process whose parent has ended may take to end before it is killed."""
 
 PRIVATE = 0o077
-"""The umask of every process: what it writes is its user's alone."""
+"""The umask of every process: its files are accessible only to its user."""
 
 _WATCH = "watch"
 _START = "start"
 
 
 class Leashed:
-    """A running process, in a session of its own, that does not outlive this one."""
+    """A running process, in its own session, that does not outlive this one."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Leashed:
         user: tuple[int, int] | None = None,
         stop_signal: signal.Signals = signal.SIGTERM,
     ) -> None:
-        """Start it; `user` is the uid and gid to become, `stop_signal` what asks it to end."""
+        """Start it; `user` is the uid and gid to run as, `stop_signal` the signal to stop it."""
         self._stop_signal = stop_signal
         uid, gid = user or (-1, -1)
         started = [_START, str(int(stop_signal)), str(uid), str(gid)]
@@ -69,13 +69,13 @@ class Leashed:
         return code
 
     def wait(self, timeout_s: float) -> int | None:
-        """The exit code as soon as there is one; None where it still runs after `timeout_s`."""
+        """Wait for the exit code; None where it is still running after `timeout_s`."""
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout_s)
         return self.exit_code()
 
     def stop(self, *, timeout_s: float = 10.0) -> None:
-        """Ask it to end, insist when it does not in time; return once it is gone."""
+        """Stop it, and kill it if it does not end in time; returns once it has ended."""
         if self._process.poll() is None:
             self._process.send_signal(self._stop_signal)
         try:
@@ -85,13 +85,13 @@ class Leashed:
         self._let_go()
 
     def kill(self) -> None:
-        """End it now, as a crash would."""
+        """Kill it, as in a crash."""
         self._process.kill()
         self._process.wait()
         self._let_go()
 
     def _let_go(self) -> None:
-        """Let the watcher go, and wait until it is gone: it says nothing, so its end is heard."""
+        """Release the watcher, and wait until it closes its end."""
         if self._leash.fileno() == -1:
             return
         self._leash.settimeout(GRACE_S)
@@ -104,7 +104,7 @@ _SCRIPT = (sys.executable, "-I", "-S", __file__)
 
 
 def _watch(command: int, stop_signal: int) -> None:
-    """Wait for the leash to end, then end `command` and what it left in its process group."""
+    """Wait for the leash to close, then end `command` and the rest of its process group."""
     os.setsid()
     while os.read(0, 64):
         pass
@@ -116,14 +116,14 @@ def _watch(command: int, stop_signal: int) -> None:
     try:
         os.killpg(command, signal.SIGKILL)
     except OSError:
-        # Nothing is left in the group, which is how it should be.
+        # The group is empty, as expected.
         return
 
 
 def _become(stop_signal: int, uid: int, gid: int, command: list[str]) -> None:
     for ours in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ours, signal.SIG_DFL)
-    # Not a fork, which would keep a copy of this environment for as long as the command runs.
+    # Not a fork, which would hold a copy of this environment while the command runs.
     os.posix_spawn(
         sys.executable,
         [*_SCRIPT, _WATCH, str(os.getpid()), str(stop_signal)],

