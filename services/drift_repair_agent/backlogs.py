@@ -1,4 +1,4 @@
-"""What waits of repairs, by state, and of messages to webhooks, for the metrics."""
+"""Queries for the backlog metrics: open repairs by state, and waiting webhook messages."""
 
 from sqlalchemy import text
 

@@ -129,7 +129,7 @@ def build(settings: Settings) -> FastAPI:
 
 
 def __getattr__(name: str) -> FastAPI:
-    """Build `app` when a server asks for it: importing this module reads no environment."""
+    """Build `app` on first access, so that importing this module does not read the environment."""
     if name != "app":
         raise AttributeError(name)
     return for_server(build(load(Settings)))

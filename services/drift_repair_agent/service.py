@@ -1,4 +1,4 @@
-"""Applying a catalog: what is checked, and recorded as HEALING, before the operation runs."""
+"""Apply a catalog: check it and mark the connection HEALING before the operation runs."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ from shared.outbox import EventType
 
 
 class ApplyOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The order to make a catalog the one that Airbyte syncs."""
+    """A request to make a catalog the one that Airbyte syncs."""
 
     connection_id: UUID
     sync_catalog: msgspec.Raw
     expected_version: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] | None = None
-    """The head that the caller read; another one means that somebody was faster."""
+    """The catalog version that the caller read; the request fails if it is no longer the head."""
     snapshot_id: UUID | None = None
-    """The discovery that the catalog was made from, as /discover told it."""
+    """The discovery that the catalog was made from, as returned by /discover."""
     notes: msgspec.Raw = msgspec.Raw()
-    """What /discover remarked, so that its answer can be posted as it is; not read."""
+    """Ignored; accepted so that a response of /discover can be posted unchanged."""
 
     @classmethod
     def read(cls, body: bytes) -> Self:
-        """The order that a checked body holds, its catalog left as the bytes it came in.
+        """Decode a request body, leaving its catalog as raw bytes.
 
         Raises:
-            Invalid: the body is empty, or no order.
+            Invalid: the body is empty or does not match the schema.
         """
         try:
             return msgspec.json.decode(body, type=cls)
@@ -65,7 +65,7 @@ _MISPLACED = re.compile(r"(.*) - at `\$\.(\w+)`")
 
 
 def _invalid(message: str) -> Invalid:
-    """What is wrong with an order, by msgspec's message: the member, and what was expected."""
+    """Turn msgspec's message into an error that names the member and what was expected."""
     kind, member, said = "invalid_order", "", message
     if found := _UNKNOWN.match(message):
         kind = "extra_forbidden"
@@ -80,7 +80,7 @@ def _invalid(message: str) -> Invalid:
 
 
 class DriftRepairAgent:
-    """Gives Airbyte new catalogs, and the registry the record of it."""
+    """Applies catalogs in Airbyte and records them in the registry."""
 
     def __init__(
         self, settings: Settings, db: Database, airbyte: AirbyteClient, operations: Operations
@@ -100,19 +100,19 @@ class DriftRepairAgent:
     async def apply_new_catalog(
         self, order: ApplyOrder, *, key: Key | None, wait: float
     ) -> HttpResult:
-        """Make a catalog the one that Airbyte syncs, and record it as the next version.
+        """Apply a catalog in Airbyte and record it as the connection's next version.
 
-        ACTIVE, or FAILED with an Airbyte connection, becomes HEALING in the transaction that
-        records the operation with the catalog.
+        A connection that is ACTIVE, or FAILED with an Airbyte connection, becomes HEALING in the
+        transaction that records the operation.
 
         Raises:
             NotFound: there is no such connection.
-            Invalid: the catalog is invalid, or selects what the policy never selects; `problems`
-                names streams and fields.
+            Invalid: the catalog is invalid or selects a field that the policy never selects;
+                `problems` names streams and fields.
             StaleCatalog: the head is not `expected_version`.
             NotActive: the connection is HEALING, PENDING or archived.
-            SyncRunning: a sync runs; it would go on with half of the old catalog.
-            Unavailable: Airbyte or the registry is away; nothing was recorded.
+            SyncRunning: a sync is running and would finish with parts of the old catalog.
+            Unavailable: Airbyte or the registry is unavailable; nothing was recorded.
         """
         replay = await self._operations.replayed(key)
         if replay is not None:
@@ -157,10 +157,10 @@ class DriftRepairAgent:
         return await self._operations.outcome(begun, wait=wait)
 
     async def _checked(self, order: ApplyOrder) -> tuple[Catalog, str]:
-        """The selected streams of an order's catalog, and what they mean.
+        """Validate a request's catalog; return its selected streams and their fingerprint.
 
-        A newer Airbyte has settings and modes that AAM does not know: what the head or the
-        discovery has is not refused for that.
+        A newer Airbyte may have settings and modes that AAM does not know. They are accepted if
+        they already occur in the head or in the latest snapshot.
         """
         document = memoryview(order.sync_catalog)
         try:
@@ -172,7 +172,7 @@ class DriftRepairAgent:
         return await readable(document, familiar=familiar)
 
     async def _familiar(self, order: ApplyOrder) -> Familiar:
-        """What the head, and what was discovered, names of the order's streams."""
+        """The settings and modes that the head and the latest snapshot use."""
         try:
             asked = await run_cooperatively(catalogs.parse.steps(memoryview(order.sync_catalog)))
             async with self._db.read() as session:
@@ -187,7 +187,7 @@ class DriftRepairAgent:
 
 
 async def _offered(session: AsyncSession, row: Connection, asked: Catalog) -> list[bytes]:
-    """The streams of a catalog as the connection's source was last seen to offer them."""
+    """The streams of a catalog as the latest snapshot of the connection's source has them."""
     if row.airbyte_source_id is None:
         return []
     snapshot = await registry.latest_snapshot(session, row.airbyte_source_id)
@@ -200,7 +200,11 @@ async def _offered(session: AsyncSession, row: Connection, asked: Catalog) -> li
 async def _source_catalog_id(
     session: AsyncSession, row: Connection, snapshot_id: UUID | None, wanted: Catalog
 ) -> UUID | None:
-    """Airbyte's id of the discovery that the catalog was made from, if it can be made from it."""
+    """Airbyte's catalog id for `snapshot_id`; None if no snapshot was given.
+
+    Raises:
+        Invalid: the snapshot is unknown, is of another source, or lacks a stream of `wanted`.
+    """
     if snapshot_id is None:
         return None
     try:

@@ -1,1 +1,1 @@
-"""Applying a catalog: the saga, what must hold before it, and the pause of a connection."""
+"""Apply a catalog: the saga, its preflight checks, and pausing of a connection."""

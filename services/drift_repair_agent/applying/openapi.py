@@ -1,4 +1,4 @@
-"""How the order to apply a catalog, and its answer, are described."""
+"""OpenAPI description of the request that applies a catalog and of its response."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Pausing a connection in Airbyte until a person decides, and resuming it when nothing is open.
+"""Pause a connection in Airbyte until a person decides, and resume it when nothing is open.
 
-AAM only ever exchanges `active` and `inactive`. Every other status is Airbyte's own: `locked`, of a
-connection that somebody's plan does not cover, `deprecated`, of a deleted one, and those to come.
+AAM only switches between `active` and `inactive`. Airbyte alone sets every other status: `locked`
+(the connection is not covered by the customer's plan), `deprecated` (deleted), and any new ones.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from shared.operations import Operation
 from shared.outbox import EventType
 
 SET_BY_AAM: Final = frozenset({"active", "inactive"})
-"""The statuses that AAM may set, and may set another in place of."""
+"""The statuses that AAM may set and may replace."""
 
 
 class Pause(msgspec.Struct, frozen=True):
-    """What the connection is to be in Airbyte, and the repair that is the reason."""
+    """The status that the connection is to have in Airbyte, and the repair that caused it."""
 
     airbyte_connection_id: UUID
     status: Literal["active", "inactive"]
@@ -36,10 +36,10 @@ class Pause(msgspec.Struct, frozen=True):
 
 
 class Pausing:
-    """Sets a connection's status in Airbyte; resumable at every line.
+    """Saga that sets a connection's status in Airbyte; resumable at every line.
 
-    A connection that a person has paused, or Airbyte itself has locked, stays as it is, and is not
-    resumed later.
+    A connection that was paused by a person or locked by Airbyte is left alone, and is not resumed
+    later.
     """
 
     def __init__(self, settings: Settings, db: Database, airbyte: AirbyteClient) -> None:
@@ -48,7 +48,7 @@ class Pausing:
         self._airbyte = airbyte
 
     async def run(self, operation: Operation) -> None:
-        """Look how it is, set it, and note that it was AAM."""
+        """Read the status, set it, and record that AAM paused or resumed the connection."""
         order = msgspec.json.decode(operation.request, type=Pause)
 
         async def found() -> str:
@@ -86,11 +86,11 @@ class Pausing:
             await operation.finish(session)
 
     async def undo(self, operation: Operation) -> None:
-        """End it: the connection is as Airbyte has it, and the proposal stands all the same."""
+        """End the operation; the connection keeps its status and the proposal stays open."""
         await self.abandon(operation)
 
     async def abandon(self, operation: Operation) -> None:
-        """The same: what Airbyte holds is found by whoever looks next."""
+        """End the operation; the next observation finds out what Airbyte holds."""
         async with self._db.transaction() as session:
             await operation.finish(session)
 
@@ -102,7 +102,7 @@ class Pausing:
 
 
 def note_foreign(session: AsyncSession, row: Connection, status: str, *, at: datetime) -> None:
-    """Show people that Airbyte gave the connection a status which AAM neither sets nor ends."""
+    """Record that Airbyte gave the connection a status which AAM neither sets nor replaces."""
     code = foreign_code(status)
     if row.upstream_code != code:
         row.upstream_code = code

@@ -1,4 +1,4 @@
-"""What is checked before a catalog is given to Airbyte; nothing is recorded here."""
+"""Checks that run before a catalog is sent to Airbyte; nothing is recorded here."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ async def readable(
     familiar: Familiar | None = None,
     is_checked: bool = False,
 ) -> tuple[Catalog, str]:
-    """The selected streams of a catalog, checked, and what they mean.
+    """Parse and validate a catalog; return its selected streams and their fingerprint.
 
-    `familiar` is what a catalog may name though AAM does not know it. With `is_checked` the
-    document is one that a heal made, or that Airbyte held before: it is only read.
+    `familiar` lists settings and modes that are accepted although AAM does not know them. With
+    `is_checked` validation is skipped: `heal` produced the document, or Airbyte held it before.
 
     Raises:
-        Invalid: it is invalid; `problems` has all that is wrong at once.
+        Invalid: the catalog is invalid; `problems` lists every problem.
     """
     try:
         catalog = await run_cooperatively(catalogs.parse.steps(document, max_streams=MAX_STREAMS))
@@ -64,13 +64,13 @@ async def readable(
 async def expect_selectable(
     wanted: Catalog, exclusions: Exclusions, *, bodies: Iterable[bytes]
 ) -> None:
-    """See that a catalog selects nothing that the connection's policy never selects.
+    """Check that a catalog selects no field that the connection's policy never selects.
 
-    `bodies` are its streams as the source offers them now: a field may hold more there than the
-    catalog says, and arrives with all of it.
+    `bodies` are its streams as the source offers them now: a field may contain nested fields there
+    that the catalog lacks, and a sync would carry them too.
 
     Raises:
-        Invalid: the code is `never_selected`; `problems` has each stream and field.
+        Invalid: with code `never_selected`; `problems` lists each stream and field.
     """
     try:
         offered = {one.id: one.stream for one in map(catalogs.read_stream, bodies)}
@@ -82,12 +82,12 @@ async def expect_selectable(
 
 
 def invalid(error: InvalidCatalog, *, code: str | None = None) -> Invalid:
-    """The refusal of a catalog, with its problems by stream and field."""
+    """Convert to an `Invalid` error that lists the problems by stream and field."""
     return Invalid(str(error), code=code or error.code, problems=problems(error))
 
 
 def problems(error: InvalidCatalog) -> list[dict[str, Any]]:
-    """What is wrong, by stream and field, as it is answered."""
+    """The first 50 problems, by stream and field, as the API returns them."""
     return [
         {
             "stream": None if problem.stream is None else msgspec.to_builtins(problem.stream),
@@ -100,7 +100,7 @@ def problems(error: InvalidCatalog) -> list[dict[str, Any]]:
 
 
 def expect_healable(row: Connection, expected_version: int | None) -> UUID:
-    """The Airbyte connection to give a catalog to, if that may be done now.
+    """Check that a catalog may be applied now; return the id of the Airbyte connection.
 
     Raises:
         NotActive: the connection is archived, HEALING, PENDING, or not in Airbyte.
@@ -121,16 +121,16 @@ def expect_healable(row: Connection, expected_version: int | None) -> UUID:
 async def expect_no_sync(
     airbyte: AirbyteClient, connection_id: UUID, airbyte_connection_id: UUID
 ) -> None:
-    """See that no sync runs, by whoever started it.
+    """Check that no sync of the connection is running, whether or not AAM started it.
 
     Raises:
-        SyncRunning: one does; it would go on with half of the old catalog.
-        Unavailable: Airbyte cannot be asked.
+        SyncRunning: a sync is running and would finish with parts of the old catalog.
+        Unavailable: Airbyte cannot be reached.
     """
     try:
         statuses = await airbyte.connection_statuses([airbyte_connection_id])
     except (UpstreamRefused, UpstreamForbidden):
-        return  # what is wrong with the connection is found, and recorded, by the operation
+        return  # the operation will hit the same error and record it
     except (UpstreamUnreachable, UpstreamUnknown, UpstreamConflict, UpstreamDenied) as error:
         raise Unavailable(f"{error.detail} Nothing was recorded.", code=error.code) from None
     for status in statuses:

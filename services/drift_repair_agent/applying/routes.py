@@ -22,7 +22,7 @@ _LARGE_BODY_BYTES = 4 * 1024 * 1024
 
 
 async def _order(request: Request) -> ApplyOrder:
-    """The body, its catalog left as the bytes it came in."""
+    """Parse the body, leaving its catalog as raw bytes."""
     body = await request.body()
     await _let_others_in(body)
     order = ApplyOrder.read(body)
@@ -31,10 +31,9 @@ async def _order(request: Request) -> ApplyOrder:
 
 
 async def _let_others_in(body: bytes) -> None:
-    """Pause between two steps that each take a millisecond per MiB.
+    """Yield to the event loop between two steps that each take a millisecond per MiB.
 
-    A pause without a length would let in only those who are ready already, not who waits for a
-    timer or a socket.
+    `sleep(0)` would run only tasks that are ready already, not those waiting for a timer or socket.
     """
     if len(body) > _LARGE_BODY_BYTES:
         await asyncio.sleep(0.001)
@@ -65,9 +64,9 @@ Order = Annotated[ApplyOrder, Depends(_order)]
 async def apply_new_catalog(order: Order, service: Service, key: GivenKey, wait: Wait) -> Response:
     """Apply a catalog in Airbyte and record it as the connection's next version.
 
-    The body is what the orchestrator's /connections/{id}/discover answers, as it is or edited; up
-    to 16 MiB. The connection is HEALING meanwhile. A catalog that means what the head means
-    changes nothing: `changed` is false. When Airbyte refuses, the old version stays in force. While
-    a sync runs the answer is 409 `sync_running`.
+    The body is the response of the orchestrator's /connections/{id}/discover, unchanged or edited;
+    up to 16 MiB. The connection is HEALING meanwhile. A catalog that is equivalent to the current
+    version changes nothing: `changed` is false. If Airbyte rejects the catalog, the old version
+    stays in force. While a sync is running the response is 409 `sync_running`.
     """
     return answered(await service.apply_new_catalog(order, key=key, wait=wait))

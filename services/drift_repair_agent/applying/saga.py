@@ -1,4 +1,4 @@
-"""Applying a catalog, once it is recorded: Airbyte's update, a look, the next version, ACTIVE."""
+"""The saga that applies a catalog: update Airbyte, read it back, append the next version."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from shared.operations import Operation
 from shared.outbox import EventType
 
 _TRIES = 3
-"""How often Airbyte may say yes and hold something else."""
+"""Updates that Airbyte may accept without holding the catalog before the saga fails."""
 
 
 class Heal(msgspec.Struct, frozen=True):
-    """What is to be applied where; the catalog itself is the operation's document."""
+    """What to apply, and to which connection; the catalog itself is the operation's document."""
 
     airbyte_connection_id: UUID
     fingerprint: str
@@ -41,20 +41,21 @@ class Heal(msgspec.Struct, frozen=True):
     source_catalog_id: UUID | None
     origin: VersionOrigin = VersionOrigin.REPAIR
     repair_id: UUID | None = None
-    """The repair that is carried out; None where a caller gave the catalog."""
+    """The repair that is carried out; None if a caller sent the catalog."""
     decided_by: str | None = None
     policy_set_by: str | None = None
-    """Who set the policy's entries that decided; None for the default and for a person."""
+    """Who set the policy entries that decided; None for the defaults and for a person."""
     asked_by: str | None = None
-    """Whose credentials asked for the decision; None where a policy decided."""
+    """Whose credentials requested the decision; None if a policy decided."""
     is_paused: bool = False
-    """Whether AAM has paused it: what waits for a decision may be why Airbyte flags it."""
+    """Whether AAM has paused the connection: the changes that wait for a decision may be why
+    Airbyte flags a breaking change."""
     afterwards: Literal["as_it_is", "resumed", "paused"] = "as_it_is"
-    """What AAM makes of the connection in Airbyte once it holds the catalog."""
+    """The state that AAM sets on the Airbyte connection once it holds the catalog."""
 
 
 class OnApplied(Protocol):
-    """Records, for the repair with this id, that version `number` holds what it wanted."""
+    """Records that the repair with this id was applied as catalog version `number`."""
 
     async def __call__(
         self, session: AsyncSession, row: Connection, repair_id: UUID, /, *, base: int, number: int
@@ -62,7 +63,7 @@ class OnApplied(Protocol):
 
 
 class OnRefused(Protocol):
-    """Records, for the repair with this id, that Airbyte did not take its catalog, and why."""
+    """Records that Airbyte did not accept the catalog of the repair with this id, and why."""
 
     async def __call__(
         self, session: AsyncSession, row: Connection, repair_id: UUID, failure: dict[str, Any], /
@@ -70,7 +71,7 @@ class OnRefused(Protocol):
 
 
 class Applying:
-    """Gives Airbyte a new catalog and records it as the next version; resumable at every line."""
+    """Saga that applies a catalog and records it as the next version; resumable at every line."""
 
     def __init__(
         self,
@@ -88,7 +89,7 @@ class Applying:
         self._airbyte = airbyte
 
     async def run(self, operation: Operation) -> None:
-        """Update, look whether Airbyte holds it, and record what it holds."""
+        """Update Airbyte, verify that it holds the catalog, and record the new version."""
         heal = msgspec.json.decode(operation.request, type=Heal)
         document = operation.document or b""
         await self._give(operation, heal, document)
@@ -125,10 +126,10 @@ class Applying:
             await operation.finish(session, status=200, body=answer)
 
     async def _give(self, operation: Operation, heal: Heal, document: bytes) -> None:
-        """Have Airbyte hold the catalog.
+        """Update Airbyte until it holds the catalog, then pause or resume the connection.
 
         Raises:
-            UpstreamMismatch: it says that it does, and holds something else.
+            UpstreamMismatch: Airbyte accepted the catalog but holds a different one.
         """
         while not (held := await self._given(operation, heal, document))["as_wanted"]:
             refused = operation.results.get("mismatches", 0) + 1
@@ -143,12 +144,12 @@ class Applying:
         elif heal.afterwards == "resumed":
             status, breaking_change = "active", False
         elif held["breaking_change"] and not heal.is_paused:
-            # A pause without the flag is a person's, and stays.
+            # A pause without the flag was set by a person and stays.
             status = "active" if held["status"] == "inactive" else None
             breaking_change = False
         else:
             return
-        # Airbyte itself has locked or deleted it: that stays.
+        # Airbyte has locked or deleted the connection: its status stays.
         status = None if is_foreign else status
         if status is not None or breaking_change is not None:
             await self._set(
@@ -184,7 +185,7 @@ class Applying:
         status: str | None,
         breaking_change: bool | None,
     ) -> None:
-        """Pause or resume the connection, and take back what a schema change made Airbyte flag."""
+        """Pause or resume the connection, and clear Airbyte's breaking-change flag."""
 
         async def set_() -> bool:
             await self._update(heal, document, status=status, breaking_change=breaking_change)
@@ -201,10 +202,10 @@ class Applying:
         status: str | None = None,
         breaking_change: bool | None = None,
     ) -> None:
-        """Update the connection; an error after its effect is none.
+        """Update the connection; ignore an error if the update took effect.
 
-        Airbyte writes the catalog before it tells its scheduler, so what it holds decides, not what
-        it said (ConnectionsHandler.kt of 310e6cb6ac).
+        Airbyte writes the catalog before it notifies its scheduler, so what it holds decides, not
+        what it answered (ConnectionsHandler.kt of 310e6cb6ac).
         """
         try:
             await self._airbyte.update_connection(
@@ -224,10 +225,10 @@ class Applying:
                 raise
 
     async def _held(self, heal: Heal) -> AirbyteConnection:
-        """What Airbyte holds, after it may have been sent something.
+        """Read the connection from Airbyte after an update may have been sent.
 
         Raises:
-            UpstreamUnknown: it cannot be asked; so nobody knows.
+            UpstreamUnknown: Airbyte cannot be reached, so the outcome is unknown.
         """
         try:
             return await self._airbyte.get_connection(heal.airbyte_connection_id)
@@ -249,11 +250,11 @@ class Applying:
             outbox.record(session, EventType.CONNECTION_PAUSED, row, ref=heal.repair_id)
 
     async def undo(self, operation: Operation) -> None:
-        """Back to the old version where Airbyte holds it (again), else FAILED."""
+        """Restore the base version in Airbyte; mark the connection FAILED if that does not work."""
         heal = msgspec.json.decode(operation.request, type=Heal)
 
         async def put_back() -> str:
-            # Airbyte goes on showing a connection that was deleted, and refuses to update it.
+            # Airbyte still returns a deleted connection but refuses to update it.
             if (operation.failure or {}).get("code") == UpstreamMissing.code:
                 return "missing"
             try:
@@ -269,12 +270,15 @@ class Applying:
             await self._settle(operation, ConnectionStatus.FAILED, code=code)
 
     async def abandon(self, operation: Operation) -> None:
-        """FAILED: nobody knows what Airbyte holds. It may be healed again from there."""
+        """Mark the connection FAILED, since it is unknown what Airbyte holds.
+
+        A FAILED connection may be healed again.
+        """
         code = (operation.failure or {}).get("code")
         await self._settle(operation, ConnectionStatus.FAILED, code=code)
 
     async def _put_back(self, connection_id: UUID, heal: Heal) -> str:
-        """Have Airbyte hold the base version: `base`, or `other` where it holds something else."""
+        """Restore the base version; `base` if Airbyte then holds it, `other` if it does not."""
         async with self._db.read() as session:
             head = await registry.read_version(session, connection_id, heal.base_version)
         held = await self._held(heal)
@@ -320,7 +324,7 @@ def applied(
     *,
     changed: bool,
 ) -> str:
-    """What came of it, as JSON; not `changed` where the catalog means what the head means."""
+    """The outcome as JSON; `changed` is false if the catalog is equivalent to the head."""
     return msgspec.json.encode(
         {
             "connection_id": connection_id,

@@ -1,1 +1,1 @@
-"""Repairs: planned, decided, carried out, verified, and their one state machine."""
+"""Repairs: planning, decisions, execution, verification, and their state machine."""

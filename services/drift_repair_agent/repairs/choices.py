@@ -1,4 +1,4 @@
-"""What a person's order makes of a repair's changes: which are decided, and how."""
+"""Apply a person's request to a repair's changes: which are decided, and how."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from shared.errors import Invalid
 from shared.http.validation import unknown
 
 _MOST_NAMED = 20
-"""Changes that a refusal lists."""
+"""Most change ids that an error message lists."""
 
 Place = tuple[StreamId, tuple[str, ...]]
-"""A stream, or a field of it by its path."""
+"""A stream, or a field of it; the path is empty for the stream itself."""
 
 
 def chosen(items: Sequence[PlannedChange], order: Decide) -> list[PlannedChange]:
-    """The changes that an order is about, with the other halves of what is decided with them."""
+    """The changes that a request selects, and the new names that strong suggestions add to them."""
     known = {item.id: item for item in items}
     if order.changes is None:
         return list(items)
     _expect_known("changes", order.changes, known, of="The repair")
     ids = set(order.changes)
     for item in items:
-        # A removal takes its new name along; a new name may be decided alone.
+        # A removal is decided together with its new name; an addition may be decided alone.
         is_sure = item.suggestion is not None and item.suggestion.taken_by_approve
         if item.id in ids and item.is_removal and is_sure and item.pair in known:
             ids.add(item.pair)
@@ -55,7 +55,7 @@ def _expect_known(member: str, given: Iterable[str], known: Collection[str], *, 
 async def approved(
     items: Sequence[PlannedChange], order: Approve, now: CurrentState, at: datetime
 ) -> list[PlannedChange]:
-    """The chosen changes with what is done about them; a chosen new name is among them."""
+    """Decide the selected changes, and the additions that removed fields were renamed to."""
     about = chosen(items, order)
     by = scopes.named(order.by)
     among = "The repair" if order.changes is None else "What is decided"
@@ -89,9 +89,10 @@ async def approved(
 async def _new_half(
     items: Sequence[PlannedChange], gone: PlannedChange, became: tuple[str, ...], now: CurrentState
 ) -> PlannedChange | None:
-    """The new field that a person names; a plan leaves out what a hand-picked stream does not take.
+    """The added field that a person chose as the new name of a removed one.
 
-    None where the catalog has it already, or there is none: `heal` tells which.
+    The plan lacks it if the stream's fields are hand-picked. None if the catalog has the field
+    already or the source does not offer it; `heal` reports which.
     """
     place = (gone.change.stream, became)
     for change, verdict in await now.changes():
@@ -112,10 +113,11 @@ def as_suggested(
     choice: Choice | None = None,
     named: Collection[Place] = (),
 ) -> Decision:
-    """The decision to follow the source, by what was chosen, else by a strong suggestion.
+    """Decide to follow the source, by the caller's choice or else by a strong suggestion.
 
-    A weak suggestion is not taken by somebody who does not name it: what is gone is gone, and what
-    is new is a change of its own. Nor is one whose new name is among those `named` for others.
+    A weak suggestion is used only if the caller names it; otherwise the field is removed, and the
+    new one is a separate addition. The same holds for a suggested new name that is in `named`,
+    the names that the caller chose for other removals.
     """
     suggestion = item.suggestion
     is_free = suggestion is not None and _new_place(item, suggestion.became) not in named
@@ -142,7 +144,7 @@ def as_suggested(
 
 
 def new_names(items: Sequence[PlannedChange], order: Approve) -> set[StreamId]:
-    """The streams that were chosen as new names."""
+    """The streams that the caller chose as the new names of removed ones."""
     known = {item.id: item.change for item in items}
     return {
         StreamId(known[id_].stream.namespace, choice.became[-1])
@@ -152,7 +154,7 @@ def new_names(items: Sequence[PlannedChange], order: Approve) -> set[StreamId]:
 
 
 def _new_place(gone: PlannedChange, became: tuple[str, ...]) -> Place:
-    """The field, or the stream, that something that is gone became."""
+    """The place of the field or stream that a removed one became."""
     stream = gone.change.stream
     if gone.change.kind == "stream_removed":
         return StreamId(stream.namespace, became[-1]), ()

@@ -1,4 +1,4 @@
-"""Carrying out what is decided: each step from a row to the next, by whichever replica looks."""
+"""Carry out decided repairs, one step at a time; any replica may run the next step."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ log = logs.get(__name__)
 _AT_ONCE = 20
 _AGAIN_AFTER = timedelta(seconds=10)
 SOON = timedelta(seconds=3)
-"""When whoever looks takes over what its decider was about to begin."""
+"""Delay before the periodic task begins a decided repair that its decider has not begun."""
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 30.0
 
 
 class Stale(Exception):
-    """What was decided is about a catalog, or a source, that is not so any more."""
+    """The catalog or the source has changed since the repair was decided."""
 
 
 class RepairExecutor:
-    """Takes decided repairs to their end; every step begins from the row, and may be repeated."""
+    """Carries out decided repairs; every step starts from the repair's row and may be repeated."""
 
     def __init__(
         self, db: Database, airbyte: AirbyteClient, operations: Operations, *, deadline: timedelta
@@ -62,11 +62,11 @@ class RepairExecutor:
         self._postponed = Postponed()
 
     def verify_with(self, verify: Callable[[Repair], Awaitable[None]]) -> None:
-        """Say what takes a repair on that waits for its sync."""
+        """Set the function that runs the next step of a repair in VERIFYING."""
         self._verify = verify
 
     async def look(self) -> None:
-        """Take every decided repair one step on, whoever left it."""
+        """Run the next step of every decided repair that is due."""
         async with self._db.transaction() as session:
             due = await queries.claim_repairs(
                 session, limit=_AT_ONCE, again_after=_AGAIN_AFTER, deadline=self._deadline
@@ -74,9 +74,9 @@ class RepairExecutor:
         await self._each(due, self.step)
 
     async def end_stranded(self) -> None:
-        """End the repairs whose operation ended without saying what became of them.
+        """End the repairs whose operation ended without recording their outcome.
 
-        One whose end cannot be recorded is left for a minute.
+        A repair that cannot be ended is skipped for a minute.
         """
         async with self._db.read() as session:
             stranded = await queries.stranded_repairs(
@@ -97,7 +97,7 @@ class RepairExecutor:
         )
 
     async def step(self, repair_id: UUID) -> UUID | None:
-        """Take a repair one step on; the operation that was begun for it, if one was."""
+        """Run a repair's next step; return the id of the operation that it started, if any."""
         async with self._db.read() as session:
             repair = await queries.find_repair(session, repair_id)
             is_late = repair.deadline_at is not None and (
@@ -117,7 +117,7 @@ class RepairExecutor:
             await self._supersede(repair)
         except (Invalid, NotFound) as error:
             if repair.state == RepairState.VERIFYING:
-                await self._wait(repair, error)  # its catalog is in force: only the sync is open
+                await self._wait(repair, error)  # the catalog is in force; only the sync is missing
             else:
                 await self._fail(repair, error)
         except AamError as error:
@@ -125,12 +125,12 @@ class RepairExecutor:
         return None
 
     async def _begin(self, repair: Repair) -> UUID | None:
-        """Begin the operation that gives Airbyte what was decided.
+        """Start the operation that applies the repair; None if there is nothing to apply.
 
         Raises:
-            Stale: the connection, or its source, has moved on.
-            Invalid: it leads to no catalog that Airbyte would take.
-            AamError: it cannot be begun now.
+            Stale: the connection or its source has changed since the decision.
+            Invalid: the decisions lead to no catalog that Airbyte would accept.
+            AamError: the operation cannot be started now.
         """
         if repair.state == RepairState.ROLLING_BACK:
             number, origin = repair.base_version, VersionOrigin.ROLLBACK
@@ -199,7 +199,12 @@ class RepairExecutor:
         return begun if isinstance(begun, UUID) else None
 
     async def _healed(self, repair: Repair, now: CurrentState, exclusions: Exclusions) -> bytes:
-        """The catalog that the decisions lead to."""
+        """The catalog that results from the decisions.
+
+        Raises:
+            Stale: the source no longer has all of the decided changes.
+            Invalid: the decisions lead to no valid catalog.
+        """
         items = changes_of.read(repair.changes)
         newest = None if now.snapshot is None else now.snapshot.id
         if newest != repair.snapshot_id and not await now.has_all(items):
@@ -220,10 +225,10 @@ class RepairExecutor:
     async def _version(
         self, connection_id: UUID, number: int, now: CurrentState, exclusions: Exclusions
     ) -> bytes:
-        """An older catalog, without what is never selected and is not synced now.
+        """An older catalog without the never-selected fields that are not synced now.
 
         Raises:
-            Invalid: a stream of it cannot be synced without that.
+            Invalid: a stream cannot be synced without one of them.
         """
         async with self._db.read() as session:
             version = await registry.read_version(session, connection_id, number)
@@ -241,7 +246,11 @@ class RepairExecutor:
     async def _afterwards(
         self, repair: Repair, row: Connection
     ) -> Literal["as_it_is", "resumed", "paused"]:
-        """Resumed where AAM has paused it and nothing that is still open keeps it paused."""
+        """The connection's state after the repair.
+
+        `resumed` if AAM has paused it and no open change requires a pause; `paused` if a rollback
+        restores a catalog whose changes do.
+        """
         items = changes_of.read(repair.changes)
         if repair.state == RepairState.ROLLING_BACK:
             return "paused" if changes_of.pauses(items) else "as_it_is"
@@ -269,16 +278,16 @@ class RepairExecutor:
                 )
 
     async def _end_late(self, repair: Repair) -> None:
-        """End one that has waited in its state for too long; what was not done is proposed again.
+        """End a repair that is past its deadline; what was not applied is planned again.
 
-        A catalog that could not be verified stays in force, as it does where a sync tells nothing.
+        A catalog that could not be verified stays in force, as after an inconclusive sync.
         """
         async with self._db.transaction() as session:
             row, held = await self._lock(session, repair)
             if held.state != repair.state or held.deadline_at != repair.deadline_at:
                 return
             if held.operation_id is not None and row.heal_id == held.operation_id:
-                return  # it is being carried out, and that has a deadline of its own
+                return  # its operation is running and has its own deadline
             if held.state == RepairState.VERIFYING:
                 await transitions.mark_applied(session, row, held, note=transitions.INCONCLUSIVE)
                 return
@@ -303,7 +312,7 @@ class RepairExecutor:
             await queries.forget_plan(session, row.id)
 
     async def _end_unchanged(self, repair: Repair) -> None:
-        """End a repair that leads to what the head means already."""
+        """End a repair whose catalog is equivalent to the head."""
         async with self._db.transaction() as session:
             row, held = await self._lock(session, repair)
             if held.state == repair.state:
@@ -323,7 +332,7 @@ class RepairExecutor:
 
 
 def decided_by(repair: Repair) -> str:
-    """Who decided a repair last: a person's name, or `policy`."""
+    """Who made a repair's last decision: a person's name, or `policy`."""
     if repair.state == RepairState.ROLLING_BACK:
         return changes_of.BY_POLICY
     return str(_last_decision(repair)["by"])
@@ -335,7 +344,7 @@ def _last_decision(repair: Repair) -> dict[str, Any]:
 
 
 def streams_of(repair: Repair) -> set[StreamId]:
-    """The streams that a repair is about, also those that the connection does not sync."""
+    """The streams that a repair concerns, including ones that the connection does not sync."""
     streams = set()
     for item in changes_of.read(repair.changes):
         stream = item.change.stream

@@ -1,4 +1,4 @@
-"""Policies, plans and repairs of connections."""
+"""Queries for the policies, plans and repairs of connections."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _REFUSALS_READ = 200
 async def put_policy(
     session: AsyncSession, connection_id: UUID, policy: str, *, authors: str, by: str | None
 ) -> None:
-    """Store a connection's policy in place of the one before, with who set each of its entries.
+    """Replace a connection's policy, and record who set each of its entries.
 
-    `policy` and `authors` are JSON text; `by` is the person that the caller named.
+    `policy` and `authors` are JSON text; `by` is the person that the caller named, or None.
     """
     written = {
         "policy": policy,
@@ -60,14 +60,14 @@ async def newest_drift(session: AsyncSession, connection_id: UUID) -> Drift | No
 
 
 async def find_plan(session: AsyncSession, connection_id: UUID) -> Plan | None:
-    """What a connection was last planned against; None when it never was."""
+    """A connection's last plan; None if it was never planned for."""
     return await session.get(Plan, connection_id)
 
 
 async def keep_plan(
     session: AsyncSession, connection_id: UUID, snapshot_id: UUID, *, base_version: int
 ) -> None:
-    """Note that a connection was planned against a snapshot."""
+    """Record that a connection was planned against a snapshot."""
     written = {"snapshot_id": snapshot_id, "base_version": base_version, "planned_at": func.now()}
     await session.execute(
         insert(Plan)
@@ -77,12 +77,12 @@ async def keep_plan(
 
 
 async def forget_plan(session: AsyncSession, connection_id: UUID) -> None:
-    """Have a connection planned again, though its source has not changed."""
+    """Delete a connection's plan, so that it is planned again although its source is unchanged."""
     await session.execute(delete(Plan).where(Plan.connection_id == connection_id))
 
 
 async def is_plan_due(session: AsyncSession, connection_id: UUID) -> bool:
-    """Whether a connection has a drift that no plan has seen, or a proposal on an older version."""
+    """Whether a connection has a drift newer than its plan, or a proposal on an older version."""
     return bool(await session.scalar(_plan_due("c.id = :id"), {"id": connection_id, "limit": 1}))
 
 
@@ -93,10 +93,10 @@ async def plans_due(
     but: Collection[UUID] = (),
     drifted_within: timedelta | None = None,
 ) -> Sequence[UUID]:
-    """The connections to plan for, see `is_plan_due`, none of `but`; who waits longest is first.
+    """The connections that `is_plan_due` holds for, except `but`; the longest waiting first.
 
-    With `drifted_within` only those with a drift as young as that, or a proposal: then the cost
-    does not grow with the number of connections.
+    With `drifted_within`, only those with a proposal or a drift that recent: then the cost does not
+    grow with the number of connections.
     """
     condition = "c.id <> ALL(CAST(:but AS uuid[]))"
     parameters: dict[str, object] = {"limit": limit, "but": list(but)}
@@ -115,7 +115,7 @@ _DRIFTED_LATELY = """
 # A connection that is HEALING, or whose repair is under way, is planned for afterwards.
 @functools.cache
 def _plan_due(condition: str) -> TextClause:
-    # nosemgrep: built-sql - one of three conditions of ours
+    # nosemgrep: built-sql - the condition is one of three constants
     return text(f"""
         SELECT c.id FROM connections c
         JOIN LATERAL (
@@ -156,7 +156,7 @@ async def find_repair(session: AsyncSession, repair_id: UUID, *, lock: bool = Fa
 
 
 async def proposed_repair(session: AsyncSession, connection_id: UUID) -> Repair | None:
-    """The repair of a connection that waits for a person."""
+    """The repair of a connection that waits for a person; None if there is none."""
     return await session.scalar(
         select(Repair)
         .where(Repair.connection_id == connection_id, Repair.state == RepairState.PROPOSED)
@@ -165,7 +165,7 @@ async def proposed_repair(session: AsyncSession, connection_id: UUID) -> Repair 
 
 
 async def repair_under_way(session: AsyncSession, connection_id: UUID) -> Repair | None:
-    """The repair of a connection that is decided and has not ended."""
+    """The repair of a connection that is decided and has not ended; None if there is none."""
     return await session.scalar(
         select(Repair)
         .where(Repair.connection_id == connection_id, Repair.state.in_(UNDER_WAY))
@@ -174,7 +174,7 @@ async def repair_under_way(session: AsyncSession, connection_id: UUID) -> Repair
 
 
 async def refused_changes(session: AsyncSession, connection_id: UUID) -> Sequence[str]:
-    """The changes of repairs that a person refused or took back, or that failed; JSON arrays."""
+    """The changes of repairs that were rejected or rolled back, or that failed, as JSON arrays."""
     rows = await session.scalars(_REFUSED, {"id": connection_id, "limit": _REFUSALS_READ})
     return rows.all()
 
@@ -186,15 +186,15 @@ _REFUSED = text(f"""
         OR kind = 'rollback' AND state = 'applied'
     )
     ORDER BY created_at DESC LIMIT :limit
-""")  # noqa: S608 (a text of ours)
+""")  # noqa: S608 - no input
 
 
 async def claim_repairs(
     session: AsyncSession, *, limit: int, again_after: timedelta, deadline: timedelta
 ) -> Sequence[UUID]:
-    """Take the decided repairs that are due; another replica sees them `again_after` this.
+    """Claim the decided repairs that are due; other replicas may claim them after `again_after`.
 
-    One that is taken in its state for the first time may stay there for `deadline`.
+    The first claim in a state sets the repair's deadline in that state to `deadline` from now.
     """
     parameters = {"limit": limit, "again_after": again_after, "deadline": deadline}
     return (await session.scalars(_CLAIM, parameters)).all()
@@ -216,7 +216,7 @@ _CLAIM = text("""
 async def stranded_repairs(
     session: AsyncSession, *, limit: int, but: Collection[UUID] = ()
 ) -> Sequence[UUID]:
-    """Repairs whose operation ended without saying what became of them; none of `but`."""
+    """Repairs whose operation ended without recording their outcome, except `but`."""
     return (await session.scalars(_STRANDED, {"limit": limit, "but": list(but)})).all()
 
 
@@ -229,7 +229,7 @@ _STRANDED = text("""
 
 
 async def wait_on(session: AsyncSession, repair_id: UUID, *, code: str, seconds: float) -> None:
-    """Note what keeps a decided repair waiting, and when it is looked at again."""
+    """Record what keeps a decided repair waiting, and try it again after `seconds`."""
     await session.execute(
         update(Repair)
         .where(Repair.id == repair_id, Repair.state.in_(UNDER_WAY))
@@ -242,7 +242,7 @@ async def wait_on(session: AsyncSession, repair_id: UUID, *, code: str, seconds:
 
 
 async def verify_by_job(session: AsyncSession, repair_id: UUID, job_id: UUID) -> None:
-    """Note which sync verifies a repair."""
+    """Record which sync verifies a repair."""
     await session.execute(
         update(Repair)
         .where(Repair.id == repair_id, Repair.state == RepairState.VERIFYING)
@@ -253,7 +253,7 @@ async def verify_by_job(session: AsyncSession, repair_id: UUID, job_id: UUID) ->
 async def expired_repairs(
     session: AsyncSession, *, limit: int, but: Collection[UUID] = ()
 ) -> Sequence[UUID]:
-    """Proposed repairs whose time is over, or whose connection is archived; none of `but`."""
+    """Proposed repairs that have expired, or whose connection is archived, except `but`."""
     is_archived = exists().where(
         Connection.id == Repair.connection_id, Connection.archived_at.is_not(None)
     )
@@ -271,10 +271,10 @@ async def expired_repairs(
 
 
 async def unlearned_repairs(session: AsyncSession, *, limit: int) -> Sequence[Repair]:
-    """Repairs of which the rag_engine is to be told now what a person decided."""
+    """Repairs whose decisions are due to be sent to the rag_engine."""
     rows = await session.scalars(
         select(Repair)
-        .where(~Repair.is_learned, Repair.learn_next_at <= func.now())  # as the index has it
+        .where(~Repair.is_learned, Repair.learn_next_at <= func.now())  # matches a partial index
         .order_by(Repair.learn_next_at)
         .limit(limit)
     )
@@ -289,7 +289,10 @@ async def record_learning(
     is_settled: bool,
     again_after: timedelta,
 ) -> None:
-    """Note which decisions the rag_engine did not take, as JSON text, and whether that is all."""
+    """Record the decisions that the rag_engine did not accept, and whether to try again.
+
+    `not_learned` is JSON text; with `is_settled` the repair is not sent again.
+    """
     await session.execute(
         update(Repair)
         .where(Repair.id == repair_id)
@@ -305,7 +308,7 @@ async def record_learning(
 async def unsuggested(
     session: AsyncSession, *, limit: int, but: Collection[UUID] = ()
 ) -> Sequence[UUID]:
-    """Connections with a proposal of which the rag_engine could not be asked; none of `but`."""
+    """Connections with a proposal that the rag_engine has not been asked about, except `but`."""
     return (await session.scalars(_UNSUGGESTED, {"limit": limit, "but": list(but)})).all()
 
 
@@ -319,11 +322,11 @@ _UNSUGGESTED = text("""
 
 @dataclass(frozen=True, slots=True)
 class RepairFilter:
-    """Which repairs a list shows."""
+    """Selects the repairs of a list."""
 
     connection_id: UUID | None = None
     states: Collection[RepairState] = ()
-    """All where it is empty."""
+    """Empty for every state."""
     after: tuple[datetime, UUID] | None = None
     """Where the previous page ended."""
 
@@ -376,9 +379,10 @@ _REPAIR = text(f"SELECT {_WHOLE}::text FROM repairs r WHERE r.id = :id")  # noqa
 
 
 async def page_of_changes(session: AsyncSession, repair_id: UUID, *, after: int, limit: int) -> str:
-    """Some of a repair's changes as JSON text, in the order of the repair: a page.
+    """A page of a repair's changes as JSON text, in the repair's order.
 
-    `after` is how many come before it; `next` is None, or what `after` is for the next page.
+    `after` is the number of changes before the page; `next` is the `after` of the next page, null
+    on the last one.
 
     Raises:
         NotFound: there is no such repair.
@@ -427,7 +431,7 @@ _PAGE = f"""
 async def page_of_repairs(session: AsyncSession, shown: RepairFilter, *, limit: int) -> str:
     """A page as JSON text, newest first: `{"items": […], "next": cursor or null}`.
 
-    Of each repair's changes it has their numbers and the first three.
+    Each repair has the counts of its changes and the first three of them.
     """
     conditions = ["true"]
     parameters: dict[str, object] = {"limit": limit}
@@ -446,5 +450,5 @@ async def page_of_repairs(session: AsyncSession, shown: RepairFilter, *, limit: 
 
 @functools.cache
 def _page(conditions: str) -> TextClause:
-    # nosemgrep: built-sql - conditions of ours, values are parameters
+    # nosemgrep: built-sql - conditions are constants, values are parameters
     return text(_PAGE.format(conditions=conditions))

@@ -1,4 +1,4 @@
-"""What callers send about policies and repairs, and what they get."""
+"""Request and response classes of the policy and repair routes."""
 
 from __future__ import annotations
 
@@ -23,35 +23,35 @@ FieldPath = Annotated[list[Part], Field(min_length=1, max_length=32)]
 
 
 class Choice(BaseModel):
-    """What a person chooses about one change."""
+    """A person's choice for one change."""
 
     model_config = ConfigDict(extra="forbid")
 
     became: FieldPath | None = None
-    """What a removed field or stream is called now; null: it is gone. Left out: as suggested, where
-    the suggestion says `taken_by_approve`; else it is gone."""
+    """The new name of a removed field or stream; null if it was not renamed. If left out, the
+    suggestion applies if it says `taken_by_approve`; otherwise it was not renamed."""
     cursor: FieldPath | None = None
-    """The cursor that the stream is read by from now on."""
+    """The stream's new cursor."""
     primary_key: Annotated[list[FieldPath], Field(min_length=1, max_length=100)] | None = None
-    """The key that the stream is deduplicated by from now on."""
+    """The stream's new primary key, by which it is deduplicated."""
 
 
 class Decide(BaseModel):
-    """The order to reject a repair, or some of its changes."""
+    """A request to reject a repair or some of its changes."""
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"why": "It comes back."}]}
     )
 
     by: By | None = None
-    """Who decides. Left out: the caller, who is recorded in any case."""
+    """Who decides. If left out, the caller, who is recorded in any case."""
     why: Why | None = None
     changes: Annotated[list[str], Field(min_length=1, max_length=10_000)] | None = None
-    """Ids of the changes that are decided; the rest stays open. Left out: all."""
+    """Ids of the changes that are decided; the rest stays open. If left out, all are decided."""
 
 
 class Approve(Decide):
-    """The order to approve a repair, or some of its changes."""
+    """A request to approve a repair or some of its changes."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -59,11 +59,11 @@ class Approve(Decide):
     )
 
     choices: Annotated[dict[str, Choice], Field(max_length=10_000)] = {}
-    """What is chosen, by the id of a change: `{"c1": {"became": ["amount"]}}`."""
+    """Choices by change id: `{"c1": {"became": ["amount"]}}`."""
 
 
 class RollBack(BaseModel):
-    """The order to put an older catalog version in force again."""
+    """A request to restore an older catalog version."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -72,12 +72,12 @@ class RollBack(BaseModel):
 
     version: int = Field(strict=True, ge=1, le=2**31 - 1)
     by: By | None = None
-    """Who decides. Left out: the caller, who is recorded in any case."""
+    """Who decides. If left out, the caller, who is recorded in any case."""
     why: Why | None = None
 
 
 class PolicyOrder(BaseModel):
-    """What is to be different in a connection's policy; what is left out stays as it is."""
+    """A partial update of a connection's policy; fields that are left out stay unchanged."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -93,28 +93,28 @@ class PolicyOrder(BaseModel):
     )
 
     reactions: dict[str, dict[str, Reaction | None]] = {}
-    """By entity, then by what happened to it; null is the default again."""
+    """By entity, then by what happened to it; null restores the default."""
     never_select: (
         Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=200)]
         | None
     ) = None
-    """Patterns of fields that are never selected, in any case of letters; null is the default."""
+    """Patterns of field names that are never selected, case-insensitive; null is the default."""
     verify: Literal["read_back", "sync"] | None = None
     """How an applied repair is verified; null is the default."""
     rename_min_confidence: Annotated[float, Field(strict=True, ge=0, le=1)] | None = None
-    """From which confidence on a rename may be applied without a person; null is the default."""
+    """Lowest confidence at which a rename may be applied without a person; null is the default."""
     discoveries_per_day: Annotated[int, Field(strict=True, ge=1, le=100_000)] | None = None
     """Most discoveries of the source in 24 hours; null is the default.
 
-    Of several connections on one source the smallest counts. By default: DISCOVERIES_PER_DAY, else
-    as many as the interval of observation needs, and 50 more.
+    If several connections share a source, the smallest value applies. The default is
+    DISCOVERIES_PER_DAY if set, else the number that the observation interval needs plus 50.
     """
     by: By | None = None
-    """Who wants it. Left out: the caller, who is recorded in any case."""
+    """Who requests the change. If left out, the caller, who is recorded in any case."""
 
 
 class PolicyView(BaseModel):
-    """The policy in effect; `own` is what differs from the default."""
+    """The policy in effect; `own` holds the entries that override the default."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -148,11 +148,11 @@ class PolicyView(BaseModel):
     verify: Literal["read_back", "sync"]
     rename_min_confidence: float
     discoveries_per_day: int | None = None
-    """Most discoveries of the source in 24 hours; null: the installation's default."""
+    """Most discoveries of the source in 24 hours; null for the installation's default."""
     own: dict[str, Any]
     updated_by: str | None = None
     requested_by: str | None = None
-    """Whose credentials asked for the newest change."""
+    """Whose credentials requested the newest change."""
     updated_at: datetime | None = None
 
 
@@ -165,14 +165,14 @@ SETTING_CHANGE: dict[str, Any] = {
 
 
 class SettingChangeView(BaseModel):
-    """One change of a setting, as it was ordered."""
+    """One change of a setting, as it was requested."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [SETTING_CHANGE]})
 
     at: datetime
     by: str
     requested_by: str | None = None
-    """Whose credentials asked for it."""
+    """Whose credentials requested it."""
     change: dict[str, Any]
 
 
@@ -277,15 +277,15 @@ class _Repair(BaseModel):
     restored_version: int | None = None
     job_id: UUID | None = None
     suggestions_missing: bool
-    """Whether the rag_engine could not be asked yet."""
+    """Whether suggestions are missing because the rag_engine has not answered yet."""
     waits_for: str | None = None
-    """The code of what keeps a decided repair waiting."""
+    """The code of the error that keeps a decided repair waiting."""
     failure_code: str | None = None
     failure_detail: str | None = None
     not_learned: list[dict[str, str]] = []
-    """Decisions that the rag_engine did not take: the `change`, and the `code` of why."""
+    """Decisions that the rag_engine did not accept: the `change` and the error `code`."""
     paused: bool
-    """Whether the connection is paused in Airbyte until this is decided."""
+    """Whether the connection is paused in Airbyte because of this repair."""
     expires_at: datetime | None = None
     created_at: datetime
     updated_at: datetime
@@ -293,7 +293,7 @@ class _Repair(BaseModel):
 
 
 class RepairView(_Repair):
-    """A plan for a connection, what was decided about it, and what came of it."""
+    """A repair of a connection: its planned changes, the decisions, and the outcome."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [REPAIR]})
 
@@ -310,7 +310,7 @@ SUMMARY: dict[str, Any] = {name: of for name, of in REPAIR.items() if name != "c
 
 
 class RepairSummary(_Repair):
-    """A repair as a list shows it: how many changes of each kind, and the first three by name."""
+    """A repair in a list: the counts of its changes by kind, and the first three changes."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [SUMMARY]})
 
@@ -318,7 +318,7 @@ class RepairSummary(_Repair):
     changes_by_kind: dict[str, int]
     changes_by_reaction: dict[str, int]
     first_changes: list[dict[str, Any]]
-    """The rest is at GET /repairs/{repair_id}/changes."""
+    """The first three; GET /repairs/{repair_id}/changes has all."""
 
 
 class ChangePage(BaseModel):
@@ -331,13 +331,13 @@ class ChangePage(BaseModel):
 
 
 class RepairDetail(RepairView):
-    """The same, with the catalog before and after it: what differs, never the whole."""
+    """A repair with the difference between the catalog before and after it."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [REPAIR | {"catalog": _DIFF}]})
 
     catalog: dict[str, Any] | None = None
     """`schema_changes` and `config_changes` between the catalog before and after, the `effects` of
-    applying it in words, and the `problems` that would keep it from being applied."""
+    applying it as text, and the `problems` that prevent applying it."""
 
 
 class RepairPage(BaseModel):
@@ -350,7 +350,7 @@ class RepairPage(BaseModel):
 
 
 class Unchanged(BaseModel):
-    """The version means what the head means: nothing was done."""
+    """The version is equivalent to the current one: nothing was done."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"connection_id": _CONNECTION_ID, "changed": False}]}

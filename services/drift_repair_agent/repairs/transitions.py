@@ -18,8 +18,8 @@
               ROLLING_BACK ──────────▶ ROLLED_BACK, FAILED, SUPERSEDED, APPLIED (no change)
 ```
 
-Each function expects the connection's row to be locked and runs in the transaction of the cause. It
-calls no other service: it writes what its caller has found.
+Each function expects the connection's row to be locked and runs in its caller's transaction. None
+of them calls another service.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ NEXT: Final[Mapping[str | None, frozenset[RepairState]]] = {
 
 
 class InvalidTransition(Exception):
-    """A repair was to enter a state that does not follow its own: a bug of the caller."""
+    """The repair's current state does not allow this transition: a bug in the caller."""
 
     def __init__(self, repair: Repair, state: RepairState) -> None:
         super().__init__(f"Repair {repair.id} is {repair.state}; it cannot become {state}.")
@@ -80,22 +80,22 @@ def _end(repair: Repair, state: RepairState) -> None:
 
 
 def propose(repair: Repair) -> None:
-    """Have a new repair wait for a person."""
+    """Mark a new repair as waiting for a person's decision."""
     _enter(repair, RepairState.PROPOSED)
 
 
 def approve(repair: Repair) -> None:
-    """Have a repair carried out, as a person or the policy decided."""
+    """Mark a repair as approved by a person or by the policy."""
     _enter(repair, RepairState.APPROVED)
 
 
 def reject(repair: Repair) -> None:
-    """End a repair that a person refused: nothing is done."""
+    """End a repair that a person rejected; its changes are not applied."""
     _end(repair, RepairState.REJECTED)
 
 
 def expire(repair: Repair) -> None:
-    """End a repair that was not decided in time: nothing is done."""
+    """End a repair that was not decided in time; its changes are not applied."""
     _end(repair, RepairState.EXPIRED)
 
 
@@ -106,13 +106,13 @@ async def announce(
     event: EventType,
     code: str | None = None,
 ) -> None:
-    """Record the event of a transition and its messages to webhooks."""
+    """Record a transition's event and its webhook messages."""
     outbox.record(session, event, row, ref=repair.id, code=code)
     await notify(session, repair, event)
 
 
 async def announce_proposed(session: AsyncSession, row: Connection, repair: Repair) -> None:
-    """Announce that a repair waits for a person; the code is the worst of its severities."""
+    """Announce that a repair waits for a person; the event's code is its highest severity."""
     await announce(
         session, row, repair, EventType.REPAIR_PROPOSED, changes.worst(changes.read(repair.changes))
     )
@@ -121,7 +121,7 @@ async def announce_proposed(session: AsyncSession, row: Connection, repair: Repa
 async def mark_superseded(
     session: AsyncSession, row: Connection, repair: Repair, *, by: UUID | None
 ) -> None:
-    """End a repair that a newer one, or the source itself, has made pointless."""
+    """End a repair that a newer one replaces (`by`) or that no longer applies (`by` is None)."""
     _end(repair, RepairState.SUPERSEDED)
     repair.superseded_by = by
     await announce(session, row, repair, EventType.REPAIR_SUPERSEDED)
@@ -134,13 +134,13 @@ async def mark_failed(
     _end(repair, RepairState.FAILED)
     repair.failure_code, repair.failure_detail = code, detail
     if repair.kind == "rollback":
-        # The plan that it took the place of is to be made again.
+        # The rollback replaced a plan, which must be made again.
         await queries.forget_plan(session, row.id)
     await announce(session, row, repair, EventType.REPAIR_FAILED, code)
 
 
 def mark_applying(repair: Repair, operation_id: UUID) -> None:
-    """Give a repair to the operation that carries it out, or that restores the version before."""
+    """Record the operation that applies a repair, or that restores the previous version."""
     if repair.state != RepairState.ROLLING_BACK:
         _enter(repair, RepairState.APPLYING)
     repair.operation_id = operation_id
@@ -150,10 +150,13 @@ def mark_applying(repair: Repair, operation_id: UUID) -> None:
 async def mark_carried_out(
     session: AsyncSession, row: Connection, repair_id: UUID, *, base: int, number: int
 ) -> None:
-    """Note that Airbyte holds what a repair wanted, as version `number`; its rest moves along."""
+    """Record that Airbyte holds a repair's catalog as version `number`.
+
+    The open repair that it was split from is moved from version `base` to `number`.
+    """
     repair = await queries.find_repair(session, repair_id, lock=True)
     if repair.ended_at is not None:
-        return  # it was ended without waiting for this; the version names it
+        return  # ended before its operation finished; the catalog version refers to it
     if repair.state == RepairState.ROLLING_BACK:
         repair.restored_version = number
         _end(repair, RepairState.ROLLED_BACK)
@@ -175,7 +178,7 @@ async def mark_carried_out(
 async def mark_not_carried_out(
     session: AsyncSession, row: Connection, repair_id: UUID, failure: Mapping[str, Any]
 ) -> None:
-    """Note that Airbyte did not take what a repair wanted."""
+    """Record that Airbyte did not accept a repair's catalog."""
     repair = await queries.find_repair(session, repair_id, lock=True)
     if repair.ended_at is not None:
         return
@@ -186,7 +189,7 @@ async def mark_not_carried_out(
 
 
 def start_rollback(repair: Repair, code: str | None) -> None:
-    """Note that the sync with a repair failed, and why: the version before is to be restored."""
+    """Record that the verifying sync failed with `code`; the previous version is to be restored."""
     _enter(repair, RepairState.ROLLING_BACK)
     repair.operation_id, repair.failure_detail = None, code
     repair.failure_code, repair.tries, repair.next_at = None, 0, func.now()
@@ -196,14 +199,14 @@ def start_rollback(repair: Repair, code: str | None) -> None:
 async def mark_applied(
     session: AsyncSession, row: Connection, repair: Repair, *, note: str | None = None
 ) -> None:
-    """End a repair whose catalog is in force; `note` says what could not be verified."""
+    """End a repair whose catalog is in force; `note` is a code if it could not be verified."""
     _end(repair, RepairState.APPLIED)
     repair.failure_code = note
     await announce(session, row, repair, EventType.REPAIR_APPLIED, note)
 
 
 async def _rebase(session: AsyncSession, repair: Repair, base: int, number: int) -> None:
-    """Let what was split from this repair, and is still open, go on from the new version."""
+    """Move the open repair that this one was split from to the new version."""
     rest = await queries.proposed_repair(session, repair.connection_id)
     if rest is not None and rest.id == repair.parent_id and rest.base_version == base:
         rest.base_version = number
