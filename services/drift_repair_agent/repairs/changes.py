@@ -1,4 +1,4 @@
-"""The changes of a repair as they are stored: what differs, how grave, what is done about it."""
+"""The changes of a repair as they are stored: the difference, its severity, the reaction to it."""
 
 from __future__ import annotations
 
@@ -18,33 +18,34 @@ from shared.domain.drift import Change, Severity, Verdict
 Path = tuple[str, ...]
 
 BY_POLICY = "policy"
-"""Who decided where no person did."""
+"""`by` of a decision that the policy made."""
 
 
 class Suggestion(msgspec.Struct, frozen=True):
-    """What a removed field or stream probably became, by the rag_engine."""
+    """The rag_engine's suggestion of what a removed field or stream became."""
 
     became: Path
     confidence: float
     more_than_names: bool = False
     types_clash: bool = False
     rival: float = 0.0
-    """The confidence of the likeliest other pair with either of the two."""
+    """The highest confidence of another pair with either of the two."""
     taken_by_approve: bool = False
-    """Whether an approve that names nothing takes it; else it is a removal beside an addition."""
+    """Whether an approval without `choices` uses it; otherwise it approves a removal and an
+    addition."""
     not_taken_because: str | None = None
     evidence: tuple[dict[str, Any], ...] = ()
     alternatives: tuple[dict[str, Any], ...] = ()
 
 
 TAKEN_FROM = 0.5
-"""A suggestion must be likelier than not to be taken by an approve that does not name it."""
+"""Lowest confidence of a suggestion that an approval uses without naming it."""
 RIVAL_MARGIN = 0.2
-"""And further than this from the next candidate for either field."""
+"""Smallest lead of such a suggestion over the next candidate for either field."""
 
 
 def weighed(suggestion: Suggestion) -> Suggestion:
-    """The same, with whether an approve that names nothing takes it, and why not."""
+    """Set whether an approval without `choices` uses the suggestion, and if not, why."""
     rivals = [suggestion.rival, *(float(one["confidence"]) for one in suggestion.alternatives)]
     if suggestion.confidence < TAKEN_FROM:
         reason = f"Its confidence is {suggestion.confidence:.2f}, which is below {TAKEN_FROM:.2f}."
@@ -71,50 +72,50 @@ class Decision(msgspec.Struct, frozen=True):
     primary_key: tuple[Path, ...] | None = None
     why: str | None = None
     is_named: bool = False
-    """Whether a person said what it became, and did not just follow what was suggested."""
+    """Whether a person named what it became instead of following the suggestion."""
     asked_by: str | None = None
-    """Whose credentials asked for it; None where AAM decided by the policy."""
+    """Whose credentials requested it; None if the policy decided."""
     policy_set_by: str | None = None
-    """Who set the policy's entry that decided; None where it is the default."""
+    """Who set the policy entry that decided; None for a default entry."""
 
 
 class PlannedChange(msgspec.Struct, frozen=True, kw_only=True):
-    """One change of a repair. `pair` names the change that it is decided with: a rename's half."""
+    """One change of a repair; `pair` is the id of the other half of a suggested rename."""
 
     id: str
     change: Change
     verdict: Verdict
     reaction: Reaction
     excluded: bool = False
-    """A new field that is never selected, whoever approves the change."""
+    """Whether the field stays unselected even if the change is approved."""
     pair: str | None = None
     suggestion: Suggestion | None = None
     suggestion_missing: bool = False
-    """The rag_engine could not be asked; it is asked again."""
+    """Whether the rag_engine could not be asked yet; it is asked again."""
     decision: Decision | None = None
 
     @property
     def is_removal(self) -> bool:
-        """Whether something is gone that may have become something else."""
+        """Whether a field or stream was removed, and so may have been renamed."""
         return self.change.kind in ("field_removed", "stream_removed")
 
     @property
     def identity(self) -> str:
-        """What is equal for the same change, whenever it is found."""
+        """A key that is equal for the same change, whenever it is found."""
         return identity(self.change)
 
     def decided(self, made: Decision) -> PlannedChange:
-        """The same, decided."""
+        """A copy with this decision."""
         return replace(self, decision=made)
 
 
 def identity(change: Change) -> str:
-    """What is equal for the same change, whenever it is found."""
+    """A key that is equal for the same change, whenever it is found."""
     return msgspec.json.encode(change, order="sorted").decode()
 
 
 def read(stored: str) -> list[PlannedChange]:
-    """The changes of a repair, from its row."""
+    """Decode the changes of a repair from its row."""
     return [
         PlannedChange(
             change=msgspec.convert(one, type=Change),
@@ -126,19 +127,19 @@ def read(stored: str) -> list[PlannedChange]:
 
 
 def write(items: Iterable[PlannedChange]) -> str:
-    """The changes of a repair, for its row and for whoever reads it: a JSON array."""
+    """Encode the changes of a repair as a JSON array, for its row and for API responses."""
     return msgspec.json.encode([told(item) for item in items]).decode()
 
 
 def told(item: PlannedChange) -> dict[str, Any]:
-    """A change as it is answered: with its verdict, in one object."""
+    """A change and its verdict as one object, as the API returns it."""
     rest = _Rest(*(getattr(item, name) for name in _Rest.__struct_fields__))
     beside: dict[str, Any] = msgspec.to_builtins(rest)
     return {"id": item.id} | drift.written(item.change, item.verdict) | beside
 
 
 class _Rest(msgspec.Struct, frozen=True):
-    """What an item has beside its change and its verdict."""
+    """The fields of a planned change other than its change and verdict."""
 
     id: str
     reaction: Reaction
@@ -150,9 +151,9 @@ class _Rest(msgspec.Struct, frozen=True):
 
 
 def decisions(items: Sequence[PlannedChange]) -> list[Instruction]:
-    """What is to be done about the decided ones, as `heal` takes it.
+    """The instructions for `heal` that follow from the decided changes.
 
-    A stream that another one became is selected by that.
+    An added stream that is the new name of another needs none: the rename selects it.
     """
     told = [_decision(item, item.decision) for item in items if item.decision is not None]
     new_names = {decision.became for decision in told if isinstance(decision.became, StreamId)}
@@ -177,15 +178,15 @@ def _decision(item: PlannedChange, made: Decision) -> Instruction:
 
 
 def teaches(items: Iterable[PlannedChange]) -> bool:
-    """Whether a person's decision says something about what a removed field or stream became."""
+    """Whether the rag_engine can learn something from the decisions; see `lessons`."""
     return any(lessons(item) for item in items)
 
 
 def lessons(item: PlannedChange) -> list[tuple[str, Path | None, Literal["accepted", "rejected"]]]:
-    """What a person's decision says: a name of its own, what it is about, and how it was decided.
+    """What a person's decision says about a removal, as (unique name, new path, verdict).
 
-    A decision that only followed a weak suggestion, or turned it down with the rest of the repair,
-    says nothing about what the field became; nor does one that was made before anybody was asked.
+    A new path of None means that it was not renamed. There are no lessons if the person chose no
+    `became`, and the suggestion was weak or the rag_engine had not been asked yet.
     """
     made, suggestion = item.decision, item.suggestion
     if made is None or made.by == BY_POLICY or not item.is_removal:
@@ -203,10 +204,10 @@ def lessons(item: PlannedChange) -> list[tuple[str, Path | None, Literal["accept
 
 
 def worst(items: Iterable[PlannedChange]) -> Severity:
-    """The gravest of their severities."""
+    """The highest severity of the changes."""
     return drift.worst(item.verdict.severity for item in items)
 
 
 def pauses(items: Iterable[PlannedChange]) -> bool:
-    """Whether the connection is to stand still until these are decided."""
+    """Whether the connection is to be paused until these are decided."""
     return any(item.reaction is Reaction.PAUSE for item in items)

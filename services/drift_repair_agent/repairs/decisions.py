@@ -1,4 +1,4 @@
-"""What people decide about repairs: approve, reject, roll back; each in one transaction."""
+"""People's decisions about repairs: approve, reject and roll back, each in one transaction."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class StalePlan(Conflict):
 
 
 class Repairs:
-    """Records decisions, and has them carried out."""
+    """Records decisions and starts carrying them out."""
 
     def __init__(self, db: Database, operations: Operations, executor: RepairExecutor) -> None:
         self._db = db
@@ -61,9 +61,9 @@ class Repairs:
 
         Raises:
             NotFound: there is no such repair.
-            NotProposed: it is decided, or over.
+            NotProposed: it is decided already, or has ended.
             StalePlan: the catalog or the source has changed since.
-            Invalid: the changes, or what was chosen for them, cannot be meant.
+            Invalid: the changes, or the choices for them, are invalid.
             Conflict: another repair of the connection is under way.
         """
         replay = await self._operations.replayed(key)
@@ -76,7 +76,7 @@ class Repairs:
             at = await registry.now(session)
         _expect_proposed(repair)
         if waiting is not None and not _is_waiting(waiting, repair.base_version):
-            waiting = None  # refused below, under the lock
+            waiting = None  # raises Conflict below, under the lock
         in_effect = Policy.read(None if policy is None else policy.policy)
         _expect_allowed(order, in_effect)
         items = changes_of.read(repair.changes)
@@ -101,7 +101,7 @@ class Repairs:
         return await self._carried_out(answer, wait=wait)
 
     async def reject(self, repair_id: UUID, order: Decide, *, key: Key | None) -> HttpResult:
-        """Reject a repair, or some of its changes: nothing is done about them.
+        """Reject a repair, or some of its changes; they are not applied.
 
         Raises:
             NotFound, NotProposed, Invalid: as `approve`.
@@ -136,11 +136,11 @@ class Repairs:
     async def roll_back(
         self, connection_id: UUID, order: RollBack, *, key: Key | None, wait: float
     ) -> HttpResult:
-        """Put an older version in force again, as a new one.
+        """Restore an older version as a new one.
 
         Raises:
             NotFound: there is no such connection, or it has no such version.
-            Conflict: the source no longer has what that version needs, and `problems` says what;
+            Conflict: the source no longer has what that version needs, and `problems` lists it;
                 or another repair is under way, or the connection's status does not allow it.
             Invalid: that version selects what the policy never selects.
         """
@@ -184,7 +184,7 @@ class Repairs:
             if proposed is not None:
                 await transitions.mark_superseded(session, row, proposed, by=repair.id)
             if now.snapshot is not None:
-                # What the source offers now is what the person has seen: no plan for it again.
+                # The person has seen what the source offers now: do not plan for it again.
                 await queries.keep_plan(
                     session, row.id, now.snapshot.id, base_version=row.catalog_version + 1
                 )
@@ -197,10 +197,10 @@ class Repairs:
         return await self._carried_out(answer, wait=wait)
 
     async def _carried_out(self, decided: HttpResult, *, wait: float) -> HttpResult:
-        """Begin what was decided now; what cannot be begun now is begun later.
+        """Start carrying out a decision; if that fails, a periodic task tries again later.
 
         Raises:
-            UpstreamUnknown: it is decided, and nobody can tell now how far it is.
+            UpstreamUnknown: the decision is recorded, but the repair's state cannot be read now.
         """
         repair_id = UUID(decided.body)
         try:
@@ -217,7 +217,7 @@ class Repairs:
             ) from None
 
     async def _answer(self, repair_id: UUID, *, is_replay: bool = False) -> HttpResult:
-        """The repair as it is now: 200 once it has ended, 202 while it goes on."""
+        """The repair as it is now: 200 if it has ended, 202 if it has not."""
         async with self._db.read() as session:
             repair = await queries.find_repair(session, repair_id)
             text = await queries.repair_json(session, repair_id)
@@ -231,10 +231,10 @@ class Repairs:
         *,
         waiting: Repair | None,
     ) -> CurrentState:
-        """Where the connection stands, if the repair is still about that.
+        """Read the connection's current state, and check that the repair still applies to it.
 
         Raises:
-            StalePlan: it is not.
+            StalePlan: the catalog, or the changes to decide, are no longer the same.
         """
         also = streams_of(repair) | new_names(items, order)
         also |= set() if waiting is None else streams_of(waiting)
@@ -259,7 +259,11 @@ class Repairs:
     async def _lock(
         self, session: AsyncSession, repair: Repair, now: CurrentState
     ) -> tuple[Connection, Repair]:
-        """The connection and the repair, locked and still as they were read."""
+        """Lock the connection and the repair, and check that neither has changed since read.
+
+        Raises:
+            NotProposed, StalePlan: they have changed.
+        """
         row = await registry.lock_connection(session, repair.connection_id)
         held = await queries.find_repair(session, repair.id, lock=True)
         _expect_proposed(held)
@@ -279,11 +283,11 @@ class Repairs:
     async def _supersede_waiting(
         self, session: AsyncSession, row: Connection, held: Repair, waiting: Repair | None
     ) -> None:
-        """End what was decided before, has not begun, and is carried out with this decision.
+        """Supersede an approved repair that has not begun; this decision includes its changes.
 
         Raises:
             Conflict: another repair is under way.
-            StalePlan: what waits is not what was read.
+            StalePlan: the waiting repair is not the one that was read.
         """
         other = await queries.repair_under_way(session, row.id)
         if other is not None:
@@ -299,7 +303,7 @@ class Repairs:
             await session.flush()
 
     async def view(self, repair_id: UUID) -> bytes:
-        """One repair as JSON, with what differs between the catalog before and after it.
+        """One repair as JSON, with the difference between the catalog before and after it.
 
         Raises:
             NotFound: there is none.
@@ -311,7 +315,7 @@ class Repairs:
         return text.rstrip().removesuffix("}").encode() + b', "catalog": ' + catalog + b"}"
 
     async def _catalog(self, repair: Repair) -> dict[str, Any] | None:
-        """What the catalog would become, or became; None where neither can be said."""
+        """The difference that the repair made or would make; None if neither is known."""
         if repair.version_number is not None:
             before = await self._version(repair.connection_id, repair.version_number - 1)
             after = await self._version(repair.connection_id, repair.version_number)
@@ -349,7 +353,7 @@ _NO_DIFFERENCE: dict[str, Any] = {
 
 
 async def _difference(before: Catalog, after: Catalog) -> dict[str, Any]:
-    """What differs between two catalogs: of whole catalogs nothing else is told."""
+    """The schema and configuration differences between two catalogs."""
     return _NO_DIFFERENCE | {
         "schema_changes": await run_cooperatively(drift.diff.steps(before, after.selected())),
         "config_changes": await run_cooperatively(drift.diff_config.steps(before, after)),
@@ -368,7 +372,7 @@ async def _healed(
 async def _expect_possible(
     now: CurrentState, decided: Sequence[PlannedChange], exclusions: Exclusions
 ) -> None:
-    """See that the decisions lead to a catalog that Airbyte would take."""
+    """Check that the decisions lead to a catalog that Airbyte would accept."""
     try:
         healed = await _healed(now, decided, exclusions)
     except InvalidCatalog as error:
@@ -389,7 +393,7 @@ async def _expect_fits(wanted: Catalog, now: CurrentState, *, version: int) -> N
 
 
 async def _undone(target: Catalog, head: Catalog) -> list[PlannedChange]:
-    """What a rollback takes back: the changes that led from the target to the head."""
+    """The changes that a rollback undoes: those that led from the target to the head."""
     synced = target.by_id()
     return [
         PlannedChange(
@@ -405,7 +409,7 @@ async def _undone(target: Catalog, head: Catalog) -> list[PlannedChange]:
 
 
 def _expect_allowed(order: Approve, policy: Policy) -> None:
-    """See that nobody selects by a new name what the policy never selects."""
+    """Check that no chosen new name is one that the policy never selects."""
     for change_id, choice in order.choices.items():
         if any(map(policy.excludes, choice.became or ())):
             raise Invalid(
@@ -439,13 +443,16 @@ def _expect_none_under_way(other: Repair | None) -> None:
 
 
 def _is_waiting(repair: Repair, catalog_version: int) -> bool:
-    """Whether a repair under way has not begun, so that another decision may join it."""
+    """Whether an approved repair has not begun yet, so that it can be merged with a decision."""
     is_open = repair.state == RepairState.APPROVED and repair.kind == "heal"
     return is_open and repair.base_version == catalog_version
 
 
 def _joined(decided: Sequence[PlannedChange], waiting: Repair) -> list[PlannedChange]:
-    """What was decided now, and what was decided before; of one change the newer decision."""
+    """Merge new decisions with those of the waiting repair; for the same change, the new one wins.
+
+    The waiting repair's change ids are renamed if they clash.
+    """
     ids, identities = {item.id for item in decided}, {item.identity for item in decided}
     before = [item for item in changes_of.read(waiting.changes) if item.identity not in identities]
     return [
@@ -455,7 +462,7 @@ def _joined(decided: Sequence[PlannedChange], waiting: Repair) -> list[PlannedCh
 
 
 def _version_of(repair: Repair | None) -> tuple[UUID, str] | None:
-    """What two reads of a repair have in common while nobody has changed what it does."""
+    """A key that is equal for two reads of a repair if its changes are the same."""
     return None if repair is None else (repair.id, repair.changes)
 
 
@@ -467,7 +474,7 @@ async def _split(
     state: RepairState,
     at: datetime,
 ) -> Repair:
-    """The repair that holds what was decided: the whole one, or a child; the rest stays open."""
+    """The repair with the decided changes: `held` if all are decided, else a new child of it."""
     verdict = "approved" if state == RepairState.APPROVED else "rejected"
     decision = _decision(verdict, decided, order, at)
     ids = {item.id for item in decided}

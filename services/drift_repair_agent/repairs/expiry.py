@@ -1,4 +1,4 @@
-"""Ending proposals that nobody answered: by doing nothing, which is told."""
+"""End proposals that were not decided in time; nothing is applied, and the expiry is announced."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ STILL_PAUSED = "still_paused"
 
 
 class Expiry:
-    """Ends proposed repairs whose time is over; a connection that is paused by one stays paused."""
+    """Ends expired proposals; a connection that is paused because of one stays paused."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
         self._postponed = Postponed()
 
     async def look(self) -> None:
-        """End each in a transaction of its own; one that fails is left for a minute."""
+        """End each in a transaction of its own; one that fails is skipped for a minute."""
         async with self._db.read() as session:
             over = await queries.expired_repairs(session, limit=_AT_ONCE, but=self._postponed.ids)
         outcomes = await batches.each(
@@ -35,7 +35,7 @@ class Expiry:
         self._postponed.add_failed(outcomes)
 
     async def _expire(self, repair_id: UUID) -> None:
-        """End one, unless it was decided meanwhile."""
+        """End one proposal, unless it was decided in the meantime."""
         async with self._db.transaction() as session:
             known = await queries.find_repair(session, repair_id)
             row = await registry.lock_connection(session, known.connection_id, even_archived=True)

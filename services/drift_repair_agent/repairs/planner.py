@@ -1,7 +1,7 @@
-"""Planning: what is to be done about how a source differs from its connection's head catalog.
+"""Plan repairs: how a connection's catalog should follow the changes of its source.
 
-A plan is made for the newest snapshot, whatever drifts led to it. What is safe by the policy
-becomes a repair that is applied at once; the rest becomes one that waits for a person.
+A plan is made for the newest snapshot, whatever drifts led to it. The changes that the policy
+allows become a repair that is applied at once; the rest become one that waits for a person.
 """
 
 from __future__ import annotations
@@ -50,21 +50,21 @@ _SIDE_BY_SIDE = 4
 
 @dataclass(frozen=True, slots=True)
 class _Basis:
-    """What a plan is made from."""
+    """The input of a plan."""
 
     situation: CurrentState
     snapshot: Snapshot
     before: Snapshot | None
-    """What the source offered when the connection was last planned for."""
+    """The snapshot that the connection was last planned for."""
     drift: Drift
     policy: Policy
     proposed: Repair | None
     refused: frozenset[str]
-    """The changes of this connection that are not applied without a person any more."""
+    """Identities of changes that were rejected, rolled back or failed: they need a person."""
 
 
 class Planner:
-    """Makes the plan of a connection whose source has changed, once however many replicas look."""
+    """Plans for connections whose source has changed; once, however many replicas run it."""
 
     def __init__(
         self,
@@ -82,15 +82,15 @@ class Planner:
         self._carrier = executor
         self._postponed = Postponed()
         self._passed: list[UUID] = []
-        """The connections of the last batches that were full: the next is for those after them."""
+        """The connections of the preceding full batches, which the next batch skips."""
         operations.tell("pause", Pausing(settings, db, airbyte))
 
     async def look(self) -> None:
-        """Plan for every connection that drifted lately and needs it, whether or not a job came."""
+        """Plan for connections that drifted within the last hour, in case their job was lost."""
         await self._plan_due(drifted_within=_LATELY)
 
     async def look_at_all(self) -> None:
-        """The same for every connection: what could not be planned for a long time is found."""
+        """Plan for every connection that is due, including those that drifted long ago."""
         await self._plan_due(drifted_within=None)
 
     async def _plan_due(self, *, drifted_within: timedelta | None) -> None:
@@ -101,7 +101,7 @@ class Planner:
                 but=[*self._postponed.ids, *self._passed],
                 drifted_within=drifted_within,
             )
-        # Those that cannot be planned for yet would be the first of the next batch, too.
+        # Connections that cannot be planned for yet would otherwise fill the next batch again.
         self._passed = [*self._passed, *due] if len(due) == _AT_ONCE else []
         await self._each(due, self.plan)
 
@@ -122,7 +122,7 @@ class Planner:
         await self.plan(UUID(payload))
 
     async def again(self, connection_id: UUID) -> None:
-        """Plan for a connection though its source is as at the last plan.
+        """Plan for a connection even if its source has not changed since the last plan.
 
         Raises:
             NotFound: there is no such connection.
@@ -144,7 +144,7 @@ class Planner:
         await self.plan(connection_id)
 
     async def ask_again(self) -> None:
-        """Plan again where the rag_engine could not be asked, once it is there."""
+        """Plan again where the rag_engine could not be asked, once it is available."""
         async with self._db.read() as session:
             but = self._postponed.ids
             waiting = await queries.unsuggested(session, limit=_AT_ONCE, but=but)
@@ -157,7 +157,7 @@ class Planner:
         await self.plan(connection_id)
 
     async def plan(self, connection_id: UUID) -> None:
-        """Compare, judge, ask what became of what is gone, and record what is to be done.
+        """Compare source and catalog, ask for rename suggestions, and record the repairs.
 
         Raises:
             Conflict: an operation of the connection is open; it is planned for afterwards.
@@ -167,7 +167,7 @@ class Planner:
             if not await queries.is_plan_due(session, connection_id):
                 return
             if await registry.is_busy(session, connection_id):
-                return  # it may be about to be paused: the look comes back
+                return  # the operation may pause it; the next run plans for it
         basis = await self._basis(connection_id)
         if basis is None:
             return
@@ -206,7 +206,7 @@ class Planner:
         new |= {item.change.stream for item in known if item.change.kind == "stream_added"}
         now = await situation.read(self._db, connection_id, also=new, is_trusted=True)
         if now.snapshot is None or now.snapshot.id != drift.after_snapshot_id:
-            return None  # a newer drift has been recorded: the look comes back
+            return None  # a newer drift has been recorded; the next run plans for it
         return _Basis(
             now,
             now.snapshot,
@@ -218,7 +218,7 @@ class Planner:
         )
 
     async def _known(self, basis: _Basis, changes: Sequence[tuple[Change, Verdict]]) -> Known:
-        """The fields that hand-picked streams had before; their head lacks what was left out."""
+        """The fields that hand-picked streams had at the last plan, selected or not."""
         gone = {
             c.stream for c, verdict in changes if c.kind == "field_removed" and verdict.concerns
         }
@@ -238,7 +238,7 @@ class Planner:
     async def _before(
         self, session: AsyncSession, row: Connection, drift: Drift
     ) -> Snapshot | None:
-        """What the source offered when the connection was last planned for."""
+        """The snapshot that the connection was last planned for."""
         plan = await queries.find_plan(session, row.id)
         is_again = plan is None or plan.snapshot_id == drift.after_snapshot_id
         before_id = drift.before_snapshot_id if plan is None or is_again else plan.snapshot_id
@@ -247,7 +247,7 @@ class Planner:
     async def _new_streams(
         self, session: AsyncSession, drift: Drift, before: Snapshot | None
     ) -> set[StreamId]:
-        """The streams that the source offers since the last plan."""
+        """The streams that the source has added since the last plan."""
         if before is None or drift.after_snapshot_id == before.id:
             return set()
         newest = await registry.find_snapshot(session, drift.after_snapshot_id)
@@ -258,10 +258,10 @@ class Planner:
         }
 
     async def _record(self, basis: _Basis, planned: Sequence[PlannedChange]) -> UUID | None:
-        """Write the plan down, with an operation that pauses or resumes where that is needed.
+        """Record the plan, with an operation that pauses or resumes the connection if needed.
 
-        The id of the repair that is to be carried out now; None where there is none, or where the
-        plan was overtaken: whoever looks next makes another.
+        Returns the id of the repair to carry out now; None if there is none, or if the plan is out
+        of date, in which case the next run makes another.
         """
         safe_id: UUID | None = None
         held = basis.situation.row
@@ -302,7 +302,7 @@ class Planner:
         *,
         rest_id: UUID | None = None,
     ) -> tuple[bool, UUID | None]:
-        """Whether the plan was written, and the id of the repair to carry out now."""
+        """Write the plan; return whether it was written, and the id of the repair to carry out."""
         held = basis.situation.row
         row = await registry.lock_connection(session, held.id)
         proposed = await queries.proposed_repair(session, row.id)
@@ -364,7 +364,7 @@ class Planner:
     def _approved(
         self, basis: _Basis, safe: Sequence[PlannedChange], now: datetime, *, parent_id: UUID | None
     ) -> Repair:
-        """A repair that the policy has decided."""
+        """A repair that the policy has approved."""
         decided = [item.decided(_by_policy(item, now, basis.policy)) for item in safe]
         decision = {
             "verdict": "approved",
@@ -397,14 +397,16 @@ def weigh(
     hiding: Collection[str] = (),
     stuck: Collection[str] = (),
 ) -> list[PlannedChange]:
-    """What is done about each change that concerns the connection, in the order given.
+    """Choose the reaction to each change that concerns the connection, in the given order.
 
-    `hiding` are new or retyped fields that hold one which is never selected: Airbyte selects fields
-    of the first level only, so that they are left out whole. Where that would take away what is
-    synced now, a person decides; so for `stuck` ones, which Airbyte cannot leave out. A rename is
-    applied without a person only on more than names. What was refused, taken back or failed before
-    is proposed at most. What came beside something that is gone waits with it until the rag_engine
-    has said whether it is its new name.
+    - `hiding` are new or retyped fields that contain a never-selected field. They are excluded
+      whole, since Airbyte selects top-level fields only. If that removes data that is synced now, a
+      person decides.
+    - A person also decides about `stuck` changes, whose never-selected fields Airbyte cannot
+      exclude, and about changes in `refused`.
+    - A rename is applied without a person only if more than the names suggest it.
+    - If the rag_engine could not be asked, a removal and the additions that may be its new name
+      wait for a person.
     """
     ids = {identity(change): f"c{number}" for number, (change, _) in enumerate(changes, start=1)}
     pairs = _pairs(changes, asked, policy)
@@ -444,7 +446,7 @@ def weigh(
 
 @dataclass(frozen=True, slots=True)
 class _Half:
-    """The other half of a rename, and what was told about it."""
+    """The other half of a rename, and the suggestion of it."""
 
     change: Change
     told: Suggestion
@@ -453,7 +455,7 @@ class _Half:
 def _pairs(
     changes: Sequence[tuple[Change, Verdict]], asked: Asked, policy: Policy
 ) -> dict[str, _Half]:
-    """Both halves of each rename that is suggested and may be, by their identities."""
+    """Both halves of each rename that is suggested and that the policy allows, by identity."""
     pairs: dict[str, _Half] = {}
     by_place: dict[tuple[str, StreamId, tuple[str, ...]], Change] = {
         (change.kind, change.stream, tuple(change.path)): change for change, _ in changes
@@ -488,7 +490,7 @@ def _is_open(change: Change, verdict: Verdict) -> bool:
 def _of_rename(
     gone: PlannedChange, new: PlannedChange, policy: Policy, refused: Collection[str]
 ) -> Reaction:
-    """What is done about both halves of a suggested rename."""
+    """The reaction to both halves of a suggested rename."""
     wanted = policy.named("field" if gone.change.path else "stream", "renamed")
     suggestion = gone.suggestion
     is_certain = (
@@ -507,7 +509,7 @@ def _of_rename(
 
 
 def _authors(decided: Sequence[PlannedChange]) -> str | None:
-    """Who set the entries of the policy that decided these; None where all are the default's."""
+    """Who set the policy entries that decided these; None if all are defaults."""
     made = (item.decision for item in decided)
     known = {one.policy_set_by for one in made if one is not None and one.policy_set_by}
     return "; ".join(sorted(known)) or None
@@ -527,7 +529,7 @@ def _by_policy(item: PlannedChange, now: datetime, policy: Policy) -> Decision:
 
 
 def _are_same(one: Sequence[PlannedChange], other: Sequence[PlannedChange]) -> bool:
-    """Whether a person would read the same proposal: nothing is told again for it."""
+    """Whether two proposals look the same to a person, so that no new one is announced."""
     return {_read(item) for item in one} == {_read(item) for item in other}
 
 

@@ -20,7 +20,7 @@ from shared.jobs import Jobs
 
 
 class Policies:
-    """The policies of connections, as the registry has them."""
+    """Reads and updates connection policies in the registry."""
 
     def __init__(self, db: Database, jobs: Jobs) -> None:
         self._db = db
@@ -50,12 +50,12 @@ class Policies:
         )
 
     async def put(self, connection_id: UUID, order: PolicyOrder) -> PolicyView:
-        """Change what the order names; what waits for a person is planned again by it.
+        """Update the given parts of the policy; open proposals are planned again by it.
 
         Raises:
             NotFound: there is no such connection.
             NotActive: it is archived.
-            Invalid: the matrix has no such entry, or the order changes nothing at all.
+            Invalid: the matrix has no such entry, or the request names nothing to change.
         """
         for entity, whats in order.reactions.items():
             if entity not in DEFAULT:

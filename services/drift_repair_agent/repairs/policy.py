@@ -1,4 +1,4 @@
-"""What may happen to a connection without a person: a matrix, and fields never to be selected."""
+"""The policy: which changes are applied without a person, and which fields are never selected."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Reaction(StrEnum):
     APPLY = "apply"
     """Follow the source at once."""
     PROPOSE = "propose"
-    """Ask a person; the catalog stays as it is until then."""
+    """Ask a person; the catalog stays as it is until they decide."""
     IGNORE = "ignore"
-    """Leave the catalog as it is, and tell nobody."""
+    """Leave the catalog as it is, and notify no one."""
     PAUSE = "pause"
     """Pause the connection in Airbyte, and ask a person."""
 
@@ -54,7 +54,7 @@ RENAME_MIN_CONFIDENCE: Final = 0.9
 
 
 class PolicyOverrides(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a connection's policy says differently from the default, as it is stored."""
+    """The entries of a connection's policy that override the default, as they are stored."""
 
     reactions: dict[str, dict[str, Reaction]] = {}
     never_select: tuple[str, ...] | None = None
@@ -87,7 +87,7 @@ class Policy:
 
     @classmethod
     def read(cls, stored: str | None) -> Policy:
-        """The policy whose own entries are this JSON text; None where there are none."""
+        """Decode a policy from its stored overrides; None for the default policy."""
         return cls(
             PolicyOverrides()
             if stored is None
@@ -96,23 +96,23 @@ class Policy:
 
     @classmethod
     def of(cls, row: Row | None) -> Policy:
-        """The policy as the registry has it; None where it is the default."""
+        """The policy of a registry row; None for the default policy."""
         if row is None:
             return cls(PolicyOverrides())
         own = msgspec.json.decode(row.policy, type=PolicyOverrides)
         authors = msgspec.json.decode(row.authors, type=dict[str, str])
-        # Entries of before authors were recorded: the newest change's author is known.
+        # For entries that are older than `authors`, only the newest change's author is known.
         return cls(own, {name: authors.get(name, row.updated_by) for name in _flat(own)})
 
     def set_by(self, entity: str, what: str) -> str | None:
-        """Who set the entry that decides about this; None where it is the default."""
+        """Who set this entry; None if it is the default."""
         return self.authors.get(f"{entity}.{what}")
 
     def reaction(self, verdict: Verdict) -> Reaction:
-        """What is done about a change.
+        """The reaction to a change.
 
-        An entry of the connection's own is meant as it stands. The default is for the usual case:
-        what is harmless is applied rather than proposed, and what is not is proposed, not applied.
+        An override is used as it is. A default entry is adjusted to the severity: a harmless change
+        is applied instead of proposed, and any other is proposed instead of applied.
         """
         told = self.named(verdict.entity, verdict.what)
         if verdict.what in self.own.reactions.get(verdict.entity, {}):
@@ -125,18 +125,18 @@ class Policy:
         return told
 
     def named(self, entity: str, what: str) -> Reaction:
-        """The matrix's entry; what has none is proposed."""
+        """The matrix's entry; PROPOSE if there is none."""
         return self.reactions.get(entity, {}).get(what, Reaction.PROPOSE)
 
     def excludes(self, name: str) -> bool:
-        """Whether a field of this name is never selected, in whatever case it is written."""
+        """Whether a field of this name is never selected; case is ignored."""
         return self.exclusions.match(name)
 
 
 def authored(
     before: Mapping[str, str | None], old: PolicyOverrides, new: PolicyOverrides, author: str
 ) -> dict[str, str | None]:
-    """Who set each entry of the new policy, where `author` changed it from the old one."""
+    """Who set each entry of the new policy; `author` set those that differ from the old one."""
     was, is_ = _flat(old), _flat(new)
     return {
         name: before.get(name) if name in was and was[name] == value else author
@@ -155,9 +155,9 @@ def _flat(own: PolicyOverrides) -> dict[str, object]:
 
 
 def changed(own: PolicyOverrides, order: Mapping[str, object]) -> PolicyOverrides:
-    """A connection's own entries after an order; what it leaves out stays, null is the default.
+    """Apply an update to a connection's overrides; None in `order` restores the default.
 
-    `order` has been checked: its reactions are entries of the matrix.
+    The reactions in `order` must be entries of the matrix.
     """
     settings = msgspec.to_builtins(own)
     reactions = {entity: dict(whats) for entity, whats in own.reactions.items()}

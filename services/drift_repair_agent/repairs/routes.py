@@ -79,8 +79,8 @@ async def repairs(
 ) -> Response:
     """List repairs, newest first; those with `state=proposed` wait for a decision.
 
-    Of each repair's changes it has their numbers and the first three; GET /repairs/{repair_id} has
-    all, GET /repairs/{repair_id}/changes a page of them.
+    Each repair has the counts of its changes and the first three of them. GET /repairs/{repair_id}
+    has all changes, GET /repairs/{repair_id}/changes a page of them.
     """
     shown = queries.RepairFilter(
         connection_id=connection_id,
@@ -98,7 +98,7 @@ async def repairs(
     responses=problems(404, 503),
 )
 async def repair(repair_id: UUID, repairs: Decisions) -> Response:
-    """Get one repair: its changes, what each destroys or resets, and both catalogs."""
+    """Get one repair: its changes, what each destroys or resets, and the catalog difference."""
     return raw_json(await repairs.view(repair_id))
 
 
@@ -114,7 +114,7 @@ async def changes(
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
     after: Annotated[int, Query(ge=0, le=2**31 - 1, description="`next` of the page before")] = 0,
 ) -> Response:
-    """List the changes of one repair: what each is, and what is done about it."""
+    """List the changes of one repair, with the reaction to and the decision about each."""
     async with db.read() as session:
         return raw_json(await queries.page_of_changes(session, repair_id, after=after, limit=limit))
 
@@ -130,11 +130,12 @@ async def approve(
 ) -> Response:
     """Approve a repair or some of its changes; it is applied once no sync is running.
 
-    With `changes` these are split off into a repair of their own, which is answered; the rest stays
-    open under its id. A removed field is taken as renamed where the suggestion says
-    `taken_by_approve`; a weaker one must be named in `choices`, else the field is gone and the new
-    one is a field of its own. 409 `stale_plan`: the catalog or the source has changed; `newer` is
-    the repair to look at. 409 `not_proposed`: it is decided already, or over.
+    With `changes`, these are split off into a repair of their own, which is returned; the rest
+    stays open under the original id. A removed field is treated as renamed if the suggestion says
+    `taken_by_approve`; a weaker suggestion must be named in `choices`, otherwise the field is
+    removed and the new one is a separate addition. 409 `stale_plan`: the catalog or the source has
+    changed; `newer` is the repair that replaced this one. 409 `not_proposed`: the repair is decided
+    already, or has ended.
     """
     return answered(await repairs.approve(repair_id, order, key=key, wait=wait))
 
@@ -146,9 +147,9 @@ async def approve(
     responses=problems(400, 404, 409, 422, 503, 504),
 )
 async def reject(repair_id: UUID, order: Decide, repairs: Decisions, key: GivenKey) -> Response:
-    """Reject a repair or some of its changes; nothing is done about them.
+    """Reject a repair or some of its changes; they are not applied.
 
-    A connection that is paused until then stays paused.
+    A connection that is paused because of them stays paused.
     """
     return answered(await repairs.reject(repair_id, order, key=key))
 
@@ -168,8 +169,8 @@ async def roll_back(
 ) -> Response:
     """Roll back to an older catalog version, which is appended as the newest one.
 
-    409 `rollback_impossible` where the source no longer has what that version needs; `problems`
-    says what. What it takes back is not applied again without a person.
+    409 `rollback_impossible` if the source no longer has what that version needs; `problems` lists
+    what is missing. The changes that it undoes are not applied again without a person.
     """
     return answered(await repairs.roll_back(connection_id, order, key=key, wait=wait))
 
@@ -181,10 +182,10 @@ async def roll_back(
     responses=problems(404, 409, 422, 503, 504),
 )
 async def plan(connection_id: UUID, planner: Plans, db: Registry) -> Response:
-    """Plan repairs again now; what expired or was rejected before is proposed again.
+    """Plan repairs again now; changes that expired or were rejected are proposed again.
 
-    The answer are the repairs of the connection that are open then. A source that has not changed
-    since the connection was made has nothing to plan for.
+    Returns the repairs of the connection that are open afterwards. There is nothing to plan if the
+    source has not changed since the connection was created.
     """
     await planner.again(connection_id)
     shown = queries.RepairFilter(connection_id=connection_id, states=queries.OPEN_STATES)
@@ -210,9 +211,9 @@ async def policy(connection_id: UUID, policies: PolicyStore) -> PolicyView:
 async def put_policy(connection_id: UUID, order: PolicyOrder, policies: PolicyStore) -> PolicyView:
     """Change the given parts of the policy; null restores the default.
 
-    What waits for a person is planned again by the new policy. It takes who may decide about
-    repairs, since a policy decides without a person. An order that names nothing is refused with
-    422 `empty_policy`.
+    Open proposals are planned again by the new policy. Requires the scope that decides repairs,
+    since a policy decides without a person. A request that names nothing is rejected with 422
+    `empty_policy`.
     """
     return await policies.put(connection_id, order)
 

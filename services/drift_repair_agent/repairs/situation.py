@@ -1,4 +1,4 @@
-"""Where a connection stands: its head catalog, and what its source offers of it now."""
+"""A connection's current state: its head catalog, and what its source offers now."""
 
 from __future__ import annotations
 
@@ -30,39 +30,39 @@ from shared.models import Connection, Snapshot, SyncCatalogVersion
 
 @dataclass(frozen=True, slots=True)
 class CurrentState:
-    """What was read, at one time; whoever acts on it compares ids again under the row's lock."""
+    """A snapshot of the state; before acting on it, compare its ids again under the row lock."""
 
     row: Connection
     head: SyncCatalogVersion
     configured: Catalog
     snapshot: Snapshot | None
-    """What its source offers; None where nobody has looked at it."""
+    """What its source offers; None if it was never discovered."""
     offered: dict[StreamId, bytes]
-    """What the source offers of the configured streams, and of those that were asked for."""
+    """The source's definitions of the configured streams and of the additionally requested ones."""
 
     async def changes(self) -> list[tuple[Change, Verdict]]:
-        """How the source differs from the head, judged for this connection."""
+        """The differences between the source and the head, with a verdict on each."""
         return await run_cooperatively(plan_changes.steps(self.configured, self.offered.values()))
 
     def names_within(self, change: Change) -> Iterator[str]:
-        """The names of all fields that a new or retyped field brings, at any depth.
+        """The names of all fields that a new or retyped field adds, at any depth.
 
-        Also patterns that names have, and names behind references. Of a retyped field only those
-        that it did not have before; none for every other change.
+        Includes name patterns, and names behind references. For a retyped field, only names that it
+        did not have before; for other kinds of changes, none.
         """
         if change.kind not in ("field_added", "field_retyped") or change.stream not in self.offered:
             return
         yield from names_at(self.offered[change.stream], change.path) - self._known_at(change)
 
     def _known_at(self, change: Change) -> frozenset[str]:
-        """The names in a field as the connection syncs it now."""
+        """The names within a field as the connection syncs it now."""
         configured = self.configured.by_id().get(change.stream)
         if change.kind == "field_added" or configured is None:
             return frozenset()
         return names_at(configured.raw, change.path)
 
     def can_leave_out(self, change: Change, exclusions: Exclusions) -> bool:
-        """Whether Airbyte can leave out of a new field or stream what is never selected."""
+        """Whether Airbyte can exclude the never-selected fields of a new field or stream."""
         body = self.offered.get(change.stream)
         if body is None:
             return True
@@ -81,7 +81,7 @@ class CurrentState:
         return True
 
     async def has_all(self, items: Iterable[PlannedChange]) -> bool:
-        """Whether the source still differs from the head in these changes."""
+        """Whether all of these changes still exist between the head and the source."""
         now = {identity(change) for change, _ in await self.changes()}
         return all(item.identity in now for item in items)
 
@@ -89,14 +89,15 @@ class CurrentState:
 async def read(
     db: Database, connection_id: UUID, *, also: Collection[StreamId] = (), is_trusted: bool = False
 ) -> CurrentState:
-    """Where a connection stands; of streams it does not sync, `also` these.
+    """Read a connection's current state, including the streams in `also` that it does not sync.
 
-    Anybody's discovery is a snapshot. With `is_trusted` the source is taken as the connection's
-    newest drift tells it: what the observer doubts is not acted on.
+    By default the source's latest snapshot is used, whichever request discovered it. With
+    `is_trusted` it is the snapshot of the connection's newest drift, if there is one, so that a
+    discovery which the observer found suspicious is not acted on.
 
     Raises:
         NotFound: there is no such connection, or it has no version yet.
-        Conflict: what was discovered has one stream twice, so that nobody can say what it offers.
+        Conflict: the snapshot has a stream twice, so what the source offers is ambiguous.
     """
     async with db.read() as session:
         row = await registry.find_connection(session, connection_id)

@@ -1,7 +1,7 @@
-"""Asking the rag_engine what became of what is gone, and telling it what a person decided.
+"""Ask the rag_engine for rename suggestions, and send it what people decided.
 
-Without an answer a plan goes on: what may be half of a rename waits for a person, and is asked
-about again.
+Planning continues without an answer: changes that may be half of a rename wait for a person, and
+the rag_engine is asked about them again.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ _SIDE_BY_SIDE = 4
 _FIRST_PAUSE = timedelta(seconds=5)
 _LONGEST_PAUSE = timedelta(hours=1)
 _MOST_TRIES = 40
-"""How often a decision is told that the rag_engine answers with a bug: for more than a day."""
+"""Attempts to send a decision that fails with an unexpected error; they span more than a day."""
 Known = Mapping[StreamId, Collection[str]]
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What was answered."""
+    """The rag_engine's answers."""
 
     suggestions: Mapping[str, Suggestion] = field(default_factory=dict)
-    """By the identity of the removal."""
+    """By the identity of the removal that each is about."""
     unanswered: frozenset[StreamId] = frozenset()
-    """Streams of which nobody could be asked."""
+    """Streams about which the rag_engine could not be asked."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """What is gone of one stream, or from the streams, and what is new there."""
+    """The removed and added fields of one stream; with `stream` None, removed and added streams."""
 
     stream: StreamId | None
     removed: Sequence[Change]
@@ -59,7 +59,7 @@ class _Question:
 
 
 class Suggestions:
-    """Asks and tells the rag_engine."""
+    """Requests suggestions from the rag_engine, and sends it decisions to learn from."""
 
     def __init__(self, db: Database, rag: RagEngine) -> None:
         self._db = db
@@ -68,10 +68,10 @@ class Suggestions:
     async def ask(
         self, now: CurrentState, changes: Sequence[tuple[Change, Verdict]], *, known: Known
     ) -> Asked:
-        """What the removed fields and streams probably became.
+        """Ask what the removed fields and streams probably became.
 
-        `known` are fields of a stream that are not new, though its hand-picked head lacks them.
-        Once the engine does not answer, it is not asked about the other streams either.
+        `known` are fields by stream that are not new, although the hand-picked head lacks them.
+        Once the engine has failed to answer, it is not asked about the remaining streams.
         """
         suggestions: dict[str, Suggestion] = {}
         unanswered: set[StreamId] = set()
@@ -80,7 +80,7 @@ class Suggestions:
             try:
                 told = [] if away else await self._asked(now, question)
             except Invalid as error:
-                # It never answers this one: too many fields, say.
+                # The engine rejects this question for good, for example for too many fields.
                 log.warning("not_suggested", connection=str(now.row.id), code=error.code)
                 continue
             except AamError as error:
@@ -110,7 +110,7 @@ class Suggestions:
         )
 
     async def is_there(self) -> bool:
-        """Whether the engine can be asked at all."""
+        """Whether the engine is available."""
         try:
             await self._rag.health()
         except AamError:
@@ -118,7 +118,7 @@ class Suggestions:
         return True
 
     async def learn(self) -> None:
-        """Tell the rag_engine what people decided, until it knows; repeated, it is learned once."""
+        """Send due decisions of people to the rag_engine; sending one again has no effect."""
         async with self._db.read() as session:
             waiting = await queries.unlearned_repairs(session, limit=_AT_ONCE)
         outcomes = await batches.each(
@@ -139,9 +139,10 @@ class Suggestions:
         )
 
     async def _learn(self, repair: Repair) -> None:
-        """Tell each of a repair's decisions for itself; it is learned once each is settled.
+        """Send each of a repair's decisions; the repair is done once all of them are settled.
 
-        A decision is settled when it is known, or refused for good: that is recorded with its code.
+        A decision is settled when the engine has accepted it or rejected it for good; the code of a
+        rejection is recorded.
         """
         async with self._db.read() as session:
             row = await registry.find_connection(session, repair.connection_id)
@@ -182,9 +183,9 @@ class Suggestions:
 
 
 def _is_final(error: Exception, *, tries: int) -> bool:
-    """Whether a decision will not be learned, however often it is told.
+    """Whether to stop sending a decision.
 
-    One that is away is told for as long as that lasts.
+    While the engine is unavailable, attempts continue without limit.
     """
     if isinstance(error, Conflict | Invalid):
         return True
@@ -193,7 +194,7 @@ def _is_final(error: Exception, *, tries: int) -> bool:
 
 
 def _questions(changes: Sequence[tuple[Change, Verdict]], known: Known) -> list[_Question]:
-    """One for each stream of which fields are gone and new, and one for the streams."""
+    """One question per stream that lost and gained fields, and one about the streams themselves."""
     gone: dict[StreamId | None, list[Change]] = defaultdict(list)
     new: dict[StreamId | None, list[Change]] = defaultdict(list)
     for change, verdict in changes:
@@ -213,7 +214,7 @@ def _path(change: Change) -> tuple[str, ...]:
 
 
 def _element(change: Change, pair: bytes) -> dict[str, Any]:
-    """A field, or a stream, with its schema as its own side has it."""
+    """A field or stream with its schema, as the stream definition `pair` has it."""
     told: dict[str, Any] = {"path": list(_path(change))}
     if len(change.path) == 1:
         fields = read_stream(pair).stream.properties() or {}
@@ -228,7 +229,7 @@ def _unchanged(pair: bytes, removed: Sequence[Change]) -> set[str]:
 
 
 def _decisions(repair: Repair, item: PlannedChange, *, source_type: str) -> list[RenameDecision]:
-    """What a person's decision about a removal says: what it became, and what it did not."""
+    """What a person's decision says about a removal: what it became, and what it did not become."""
     made = item.decision
     return [
         {

@@ -1,4 +1,4 @@
-"""Verifying an applied repair by a sync: followed to its end, and taken back if it fails."""
+"""Verify an applied repair by a sync, and roll it back if the sync fails for a schema reason."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from shared.peers import Orchestrator
 log = logs.get(__name__)
 
 SCHEMA_REASONS: Final = frozenset({"refresh_schema", "config_error", "system_error"})
-"""Airbyte's failure types that a catalog can be the reason of; of the others it cannot be."""
+"""Airbyte's failure types that a catalog may have caused; it cannot have caused the others."""
 
 _READING_JOBS: Final = frozenset({"sync", "refresh"})
-"""What a job does that reads data by the catalog; one that clears data proves nothing about it."""
+"""Kinds of jobs that read data by the catalog; one that clears data proves nothing about it."""
 
 
 class StillRunning(AamError):
@@ -31,17 +31,17 @@ class StillRunning(AamError):
 
 
 class Verification:
-    """Takes a repair on that waits for its sync; each step begins from the row."""
+    """Verifies repairs in VERIFYING; each step starts from the repair's row."""
 
     def __init__(self, db: Database, orchestrator: Orchestrator) -> None:
         self._db = db
         self._orchestrator = orchestrator
 
     async def step(self, repair: Repair) -> None:
-        """Start the sync, or look how it ended.
+        """Start the sync, or check how it ended.
 
         Raises:
-            AamError: it is too early to tell; why, is its code.
+            AamError: the outcome is not known yet; the error's code says why.
         """
         if repair.job_id is None:
             await self._start(repair)
@@ -60,8 +60,8 @@ class Verification:
             await self._inconclusive(repair)
 
     async def _start(self, repair: Repair) -> None:
-        """Have the orchestrator sync; a sync that began with the new catalog will do, too."""
-        # A refusal is remembered with its key, so that a later try needs another.
+        """Have the orchestrator start a sync, or use a running one that has the new catalog."""
+        # The orchestrator stores a refusal under its key, so a later attempt needs another key.
         key = f"verify-{repair.id}-{repair.tries}"
         try:
             job_id = await self._orchestrator.sync(repair.connection_id, key=key)
@@ -84,7 +84,7 @@ class Verification:
         raise StillRunning(f"Job {job_id} runs.")
 
     async def _running(self, repair: Repair, running: SyncRunning) -> UUID | None:
-        """The job that runs, if it reads data and began with what is to be verified."""
+        """The running job, if it reads data and started with the version to verify."""
         found, kind = running.members.get("job_id"), running.members.get("job_kind", "sync")
         if not isinstance(found, str) or kind not in _READING_JOBS:
             return None
@@ -104,13 +104,13 @@ class Verification:
                 await transitions.mark_applied(session, row, held, note=note)
 
     async def _take_back(self, repair: Repair, code: str | None) -> None:
-        """Have the version before restored; once, since a restored repair is over."""
+        """Have the previous version restored; at most once, since that ends the repair."""
         async with self._db.transaction() as session:
             row, held = await self._lock(session, repair)
             if held.state != RepairState.VERIFYING:
                 return
             if row.catalog_version != held.version_number:
-                # Somebody has applied another catalog meanwhile: that one is not to be touched.
+                # A newer catalog was applied in the meantime; it must not be rolled back.
                 await transitions.mark_applied(session, row, held, note=transitions.INCONCLUSIVE)
                 return
             transitions.start_rollback(held, code)
