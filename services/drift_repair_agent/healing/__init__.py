@@ -1,7 +1,7 @@
-"""What a connection's catalog becomes when its source changed, and whether an older one fits again.
+"""Compute a connection's new catalog when its source has changed, or check an older one.
 
-`plan_changes` says what there is to decide, `heal` makes the catalog that the decisions lead to,
-`misfits` says why the source cannot serve a catalog. They change nothing but what they return.
+`plan_changes` lists the changes to decide, `heal` builds the catalog that results from the
+decisions, and `misfits` lists why the source cannot serve a catalog. All are pure functions.
 """
 
 from services.drift_repair_agent.healing._heal import heal

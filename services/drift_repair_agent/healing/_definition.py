@@ -1,4 +1,4 @@
-"""A stream's definition with some of the source's changes taken, and the others left."""
+"""A stream definition with some of the source's changes applied and the others left out."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ _MEMBERS: dict[Kind, tuple[str, ...]] = {
 }
 _HOLDING = (*REFERENCES, *CONDITIONAL, "dependentSchemas", "dependencies")
 _KEPT = tuple({*OF_VALUES, *OF_ITEMS, "patternProperties"} - {"items"})
-"""What holds fields too, and is told as changes of them: taken whole where it differs."""
+"""Other keywords that hold fields; where they differ, a field is changed as a whole or not."""
 _NOTHING = Raw(b"{}")
 
 
 class Blend:
-    """`definition` is the old one with `taken` of the `changes` that lead to the new one.
+    """Applies `taken`, a subset of the `changes` from `old` to `new`; the result is `definition`.
 
-    A change inside a field is taken alone wherever plain objects and arrays lead there. Where a
-    union does, the field stays as it was until all that changed in it is taken: it is in `whole`.
+    A change inside a field is applied on its own if only plain objects and arrays lead to it. If a
+    union does, the field stays as it was until every change in it is taken; `whole` lists these.
     """
 
     def __init__(
@@ -66,11 +66,11 @@ class Blend:
         return Raw(msgspec.json.encode(members))
 
     def _schema(self, old: Raw, new: Raw) -> Raw:
-        """The jsonSchema, of which only the declared fields are told as changes.
+        """Blend the jsonSchema; only its declared fields are reported as changes.
 
-        All beside `properties` stays as it was, so that what new fields refer to is written in
-        place, unless it means the same there. A field that branches of the schema declare, or what
-        the schema refers to, stays as it was too.
+        Everything but `properties` stays as it was. References in new fields are therefore inlined,
+        unless they resolve to the same schema on the old side. Fields that are declared in branches
+        of the schema or behind its references stay as they were, too.
         """
         if len(self._taken) == len(self._fields):
             return new if self._fields else old
@@ -101,7 +101,7 @@ class Blend:
         return _encoded(members)
 
     def _field(self, name: str, ours: _Side, theirs: _Side) -> Raw | None:
-        """One field of the first level; None where it is not among the fields."""
+        """Blend one top-level field; None if the result does not have it."""
         path = (name,)
         old, new = ours.written.get(name), theirs.written.get(name)
         within = [place for place in self._fields if place[0] == name]
@@ -147,9 +147,10 @@ class Blend:
     def _children(
         self, path: Path, ours: dict[str, Raw], theirs: dict[str, Raw], *, followed: bool
     ) -> dict[str, Raw]:
-        """The fields of both; of those that one side has, what was told apart or came with a type.
+        """Blend the fields of an object or the items of an array.
 
-        `followed` says that the type around them is the new one already.
+        A field that only one side has follows its own change, if one is reported, or else the
+        change of the enclosing type; `followed` is whether that one is taken.
         """
         children: dict[str, Raw] = {}
         for name in ours | theirs:
@@ -164,7 +165,7 @@ class Blend:
 
 
 class _Side:
-    """One side's jsonSchema: the fields that it writes in place, and those that it does not."""
+    """One side's jsonSchema: its fields declared in place (`written`) and those that are not."""
 
     def __init__(self, schema: Raw) -> None:
         self.members = _object(schema)
@@ -178,7 +179,7 @@ class _Side:
         }
 
     def inlined(self, name: str) -> Raw | None:
-        """A field with what it refers to written in place; None where that cannot be done whole."""
+        """A field with its references inlined; None if they cannot all be."""
         if name not in self.written:
             return None
         if not may_refer(_text(self.written[name])):
@@ -187,7 +188,7 @@ class _Side:
         return None if self._schema.is_cut else _encoded(made)
 
     def means(self, field: Raw, other: _Side) -> bool:
-        """Whether a field of the other side refers to the same here as it does there."""
+        """Whether the references in a field of the other side resolve to the same schema here."""
         schema = decode(field)
         return self._schema.digest(schema) == other._schema.digest(schema)
 
@@ -205,7 +206,7 @@ def _properties(members: dict[str, Raw]) -> dict[str, Raw]:
 
 
 def _children(members: dict[str, Raw]) -> dict[str, Raw]:
-    """The fields of an object, and under `[]` what an array holds."""
+    """The fields of an object, and the items of an array under the name `[]`."""
     children = _properties(members)
     items = members.get("items", Raw())
     if first_byte(items) not in (b"", b"n"):
@@ -216,7 +217,7 @@ def _children(members: dict[str, Raw]) -> dict[str, Raw]:
 
 
 def _are_plain(ours: dict[str, Raw], theirs: dict[str, Raw]) -> bool:
-    """Whether one schema alone describes each field in them, and changes can be told apart."""
+    """Whether a single schema describes each field, so that changes can be applied separately."""
     for members in (ours, theirs):
         branches = any(first_byte(members.get(keyword, Raw())) == b"[" for keyword in BRANCHES)
         conditional = any(first_byte(members.get(keyword, Raw())) != b"" for keyword in _HOLDING)

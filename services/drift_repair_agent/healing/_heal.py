@@ -1,4 +1,4 @@
-"""The catalog that decisions about a source's changes lead to."""
+"""Build the catalog that results from the decisions about a source's changes."""
 
 from __future__ import annotations
 
@@ -53,25 +53,25 @@ def heal(
     *,
     exclusions: Exclusions | None = None,
 ) -> Steps[Healed]:
-    """The catalog to apply: `configured` after the decided changes that lead to `discovered`.
+    """Build the catalog to apply: `configured` with the decided changes towards `discovered`.
 
-    A stream without a decision stays byte for byte. One of which every change is applied gets the
-    source's definition byte for byte; where some are, the others stay as they were, also inside of
-    fields. `discovered` may be slices, and hold no more than the streams that decisions are about.
+    A stream without a decision stays the same, byte for byte. If every change of a stream is
+    applied, it gets the source's definition byte for byte; if only some are, the others stay out,
+    also inside fields. `discovered` may be slices; it needs only the streams with decisions.
 
-    A hand-picked list of fields never grows, save by the new name of a field on it and by what the
-    cursor or key needs. A renamed cursor or key is followed; a lost cursor becomes the source's
-    own, else the stream is read in full; without its key a stream is no longer deduplicated. Each
-    of these is an effect. A decision on what is so already changes nothing, so healing twice is
-    healing once.
+    A hand-picked list of fields never grows, except by the new name of a field in it and by fields
+    that the cursor or key needs. A renamed cursor or key is followed. A lost cursor is replaced by
+    the source's own, or else the stream is read in full; a stream without its key is no longer
+    deduplicated. Each of these is an effect. A decision that the catalog already reflects changes
+    nothing, so healing is idempotent.
 
-    A field that `exclusions` never select joins no stream, whatever was decided; one that the
-    connection syncs already stays. What is wrong with a stream that no decision is about holds up
-    nothing, nor does a setting or mode that Airbyte has and AAM does not know.
+    A field that `exclusions` never select is added to no stream, whatever was decided; one that the
+    connection syncs already stays. Problems of streams without decisions are ignored, and so are
+    settings and modes that Airbyte has and AAM does not know.
 
     Raises:
-        HealImpossible: a decision is about another change than there is, or leads to what Airbyte
-            would refuse, or to a field that is never selected and cannot be left out.
+        HealImpossible: a decision does not match the source's change, or leads to a catalog that
+            Airbyte would reject, or to a never-selected field that cannot be excluded.
         InvalidCatalog: `discovered` is not a catalog, or offers one stream twice.
     """
     by_stream: dict[StreamId, list[Instruction]] = {}
@@ -105,7 +105,7 @@ def heal(
 
 
 class _Healing:
-    """The catalog while it is made, stream by stream."""
+    """Builds the catalog, stream by stream."""
 
     def __init__(
         self,
@@ -147,7 +147,7 @@ class _Healing:
             )
 
     def add(self, decisions: Iterable[Instruction]) -> None:
-        """Select the streams that are to be, of those that are not."""
+        """Select the added streams that the decisions apply."""
         for decision in decisions:
             stream = decision.change.stream
             if not _follows(decision, "stream_added") or decision.action == "exclude":
@@ -186,10 +186,10 @@ class _Healing:
                 )
 
     def catalog(self) -> Catalog:
-        """All streams, those that are not selected last.
+        """The catalog with all streams, deselected ones last.
 
         Raises:
-            HealImpossible: something was refused.
+            HealImpossible: a decision could not be followed.
         """
         if self._problems:
             raise HealImpossible(self._problems[:MAX_PROBLEMS])
@@ -263,7 +263,7 @@ class _Healing:
         taken: Sequence[Change],
         choices: Choices,
     ) -> ConfiguredStream:
-        """The stream by its new definition, with the settings that follow from it."""
+        """The stream with its new definition and the settings that follow from it."""
         config = PAIR.decode(current.raw).config
         renewed = _stream(definition, config)
         more = self._newly_hidden(current, renewed)
@@ -279,13 +279,13 @@ class _Healing:
         return _stream(definition, reconfigured(config, **settings.changes))
 
     def _hidden(self, stream: ConfiguredStream) -> frozenset[str]:
-        """The fields that are never selected, of those that the source offers of a stream."""
+        """The never-selected fields among those that the source offers of a stream."""
         if self._exclusions is None:
             return frozenset()
         return self._exclusions.hidden(stream.stream)
 
     def _newly_hidden(self, current: ConfiguredStream, renewed: ConfiguredStream) -> frozenset[str]:
-        """The fields that are never selected, and would join what the connection syncs."""
+        """The never-selected fields that would be added to what the connection syncs."""
         if self._exclusions is None:
             return frozenset()
         return self._hidden(renewed) - self._exclusions.synced(current)
@@ -305,7 +305,7 @@ class _Healing:
 
 
 class _Taking:
-    """Which changes of one stream are taken, by the decisions on them."""
+    """Selects the changes of one stream to apply, by the decisions on them."""
 
     def __init__(
         self, decisions: Sequence[Instruction], changes: Sequence[Change], offered: ConfiguredStream
@@ -347,7 +347,7 @@ class _Taking:
         )
 
     def _follow(self, decision: Instruction) -> bool:
-        """Whether the change is to be taken; notes what else the decision says."""
+        """Whether the change is to be applied; also records the decision's rename or exclusion."""
         change = decision.change
         if decision.action == "exclude" and change.kind in ("field_added", "field_retyped"):
             if len(change.path) > 1:
@@ -372,9 +372,9 @@ class _Taking:
         return False
 
     def _is_outdated(self, change: Change) -> bool:
-        """Whether the source differs at this place in another way than was decided on.
+        """Whether the source now differs at this place in another way than when it was decided.
 
-        Where it does not differ at all, the catalog is as decided already.
+        If it does not differ at all, the catalog already is as decided.
         """
         found = self._there.get(_place(change))
         if found is not None:
@@ -395,7 +395,7 @@ def _place(change: Change) -> tuple[str, Path]:
 
 
 def _values(change: Change) -> bytes:
-    """What a change tells, whether it was just found or read back from JSON."""
+    """A change's values, in a form that is equal for a new change and one decoded from JSON."""
     return msgspec.json.encode([change.before, change.after], order="sorted")
 
 

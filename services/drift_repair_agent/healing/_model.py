@@ -1,4 +1,4 @@
-"""What is decided about a change, and what comes of it."""
+"""The input and output of `heal`: instructions, effects and the healed catalog."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Action: TypeAlias = Literal["apply", "keep", "exclude"]
 class Instruction(msgspec.Struct, frozen=True):
     """What to do about one change of the source.
 
-    `apply` follows the source. `keep` leaves the catalog as it is in this respect, as does a change
-    without a decision. `exclude` follows it, but the field is never selected.
+    `apply` follows the source. `keep` leaves the change out of the catalog, as if there were no
+    instruction. `exclude` follows the source, but does not select the field.
 
-    `became` says what a removed field or stream was renamed to. `cursor` and `primary_key` are a
-    person's choice for the change's stream, whichever of its changes they are given with.
+    `became` is what a removed field or stream was renamed to. `cursor` and `primary_key` are a
+    person's choice for the change's stream; they may be given with any of its changes.
     """
 
     change: Change
@@ -31,7 +31,7 @@ class Instruction(msgspec.Struct, frozen=True):
 
 
 class Effect(msgspec.Struct, frozen=True):
-    """Something that comes with a heal, which a person should know before it is applied."""
+    """A side effect of a heal that a person should know before it is applied."""
 
     stream: StreamId
     code: str
@@ -39,9 +39,9 @@ class Effect(msgspec.Struct, frozen=True):
 
 
 class Healed(msgspec.Struct, frozen=True):
-    """The document to apply, and what it falls back to, follows or destroys.
+    """The catalog to apply, and its side effects.
 
-    Streams that are deselected, since the source no longer has them, stand last.
+    Streams that are deselected because the source no longer has them come last.
     """
 
     catalog: bytes
@@ -49,4 +49,4 @@ class Healed(msgspec.Struct, frozen=True):
 
 
 class HealImpossible(InvalidCatalog):
-    """The decisions lead to no catalog that Airbyte could sync; `problems` has every reason."""
+    """The decisions lead to no catalog that Airbyte could sync; `problems` lists the reasons."""

@@ -1,4 +1,4 @@
-"""What there is to decide about a connection, and why a source cannot serve a catalog."""
+"""List the changes to decide for a connection, and why a source cannot serve a catalog."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from shared.domain.steps import Steps, Stepwise
 
 @Stepwise
 def plan_changes(configured: Catalog, discovered: Streams) -> Steps[list[tuple[Change, Verdict]]]:
-    """How the source differs from what the connection syncs, each change judged, as `diff` sorts.
+    """The source's changes against what the connection syncs, with a verdict on each; `diff` order.
 
-    `discovered` is all that the source offers: a stream that it lacks is told as removed. Streams
-    that the connection does not sync are told as added, whether they are new or not; what changes
-    in them is not. Airbyte cuts a hand-picked stream down to its fields, so that those left out may
-    be told as added each time: none of these concerns the connection.
+    `discovered` is all that the source offers: a stream that it lacks is reported as removed.
+    Streams that the connection does not sync are reported as added, whether they are new or not;
+    changes within them are not reported. Airbyte cuts a hand-picked stream down to its selected
+    fields, so the others may be reported as added each time; these do not concern the connection.
 
     Raises:
         InvalidCatalog: `discovered` is not a catalog, or offers one stream twice.
@@ -40,10 +40,10 @@ def plan_changes(configured: Catalog, discovered: Streams) -> Steps[list[tuple[C
 
 @Stepwise
 def misfits(catalog: Catalog, discovered: Streams) -> Steps[list[Problem]]:
-    """Why the source cannot serve this catalog now, in the order of its streams; none if it fits.
+    """Why the source cannot serve this catalog now, in the order of its streams; empty if it can.
 
-    A stream is gone, or a field that it syncs, its cursor, a part of its key, or its sync mode.
-    Types are not compared: the older ones may be the better description.
+    The source may lack a stream, a field that it syncs, its cursor, a part of its key, or its sync
+    mode. Types are not compared: the older ones may be the better description.
 
     Raises:
         InvalidCatalog: `discovered` is not a catalog, or offers one stream twice.
@@ -106,9 +106,9 @@ def _synced(configured: ConfiguredStream) -> list[str]:
 
 
 def _dangling_cursor(configured: ConfiguredStream, source: Stream) -> Path | None:
-    """The cursor that the stream is to be read or deduplicated by and the source lacks.
+    """The cursor that the stream needs for reading or deduplication and that the source lacks.
 
-    None where it has it, or where nothing needs one; empty where one is needed and none is named.
+    None if the source has it or none is needed; empty if one is needed but not configured.
     """
 
     def has(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""How a stream's settings follow its new definition."""
+"""Adapt a stream's settings to its new definition."""
 
 from __future__ import annotations
 
@@ -23,20 +23,21 @@ _NAMING = frozenset({"targetField", "originalFieldName", "fieldName"})
 
 
 class Choices(msgspec.Struct, frozen=True, kw_only=True):
-    """What was decided about one stream beside its definition."""
+    """The decisions about one stream that do not concern its definition."""
 
     renamed: Mapping[Path, Path] = MappingProxyType({})
     excluded: frozenset[str] = frozenset()
     never: frozenset[str] = frozenset()
-    """Those of `excluded` that no policy lets in; they may also be names that only may occur."""
+    """The part of `excluded` that the policy never selects; may contain names that only might
+    occur, such as names that match a pattern."""
     cursor: Path | None = None
     primary_key: tuple[Path, ...] | None = None
 
 
 class Settings:
-    """The settings of `current` for the stream that `renewed` is now: `changes` to its config.
+    """Adapts the config of `current` to the definition of `renewed`; the result is in `changes`.
 
-    `taken` are the changes that made one of the other. What nothing of this concerns is kept.
+    `taken` are the changes that led from one to the other. Unaffected settings are not changed.
     """
 
     def __init__(
@@ -123,9 +124,10 @@ class Settings:
         return self._set("cursorField", moved, current)
 
     def _defined_cursor(self, before: Path, moved: Path) -> Path:
-        """The cursor where the source has its own, whatever is configured.
+        """The cursor of a stream whose source defines one, which overrides the configured cursor.
 
-        It may be no field of the stream; a hand-picked list cannot have it then, and must.
+        It need not be a field of the stream. A hand-picked list must contain the cursor, so in that
+        case the stream falls back to being read in full.
         """
         current = self._current.config.cursor_field or ()
         default = self._new.default_cursor_field or ()
@@ -143,9 +145,9 @@ class Settings:
         return self._set("cursorField", cursor, current)
 
     def _column(self, cursor: Path) -> Path:
-        """A cursor that nothing but the destination needs a name for, unless it is no column there.
+        """The configured cursor where it is optional; empty if it is not a synced column.
 
-        The destination refuses all of a catalog whose deduplicated stream names no column of it.
+        The destination rejects the whole catalog if a deduplicated stream's cursor is not a column.
         """
         if not cursor or self._writes not in DEDUP:
             return cursor
@@ -258,7 +260,7 @@ class Settings:
             self.changes["selectedFields"] = _fields(kept)
 
     def _followed(self, names: Sequence[str], needed: Collection[str]) -> list[str]:
-        """The hand-picked fields that are left, new names in the place of the former."""
+        """The hand-picked fields that still exist, with renamed ones under their new names."""
         fields = self._selectable or {}
         kept: dict[str, None] = {}
         gone: list[str] = []
@@ -310,7 +312,7 @@ class Settings:
                     )
 
     def _moved(self, path: Path) -> Path:
-        """Where a renamed field, or one in it, is found now."""
+        """The new path of a field that was renamed or is inside a renamed field."""
         for length in range(len(path), 0, -1):
             new = self._choices.renamed.get(path[:length])
             if new is not None:
@@ -365,7 +367,7 @@ def _moved_field(field: SelectedField, names: Mapping[str, str]) -> SelectedFiel
 
 
 def _moved_mapper(mapper: Raw, names: Mapping[str, str]) -> Raw:
-    """The mapper with the new names of the fields that it names, wherever its kind has them."""
+    """The mapper with renamed fields replaced, wherever this kind of mapper names them."""
 
     def walk(value: Any) -> Any:
         if isinstance(value, dict):

@@ -1,1 +1,1 @@
-"""Signed messages to the outside about repairs: subscriptions, deliveries and their retries."""
+"""Webhooks: signed messages about repairs, their subscriptions, deliveries and retries."""

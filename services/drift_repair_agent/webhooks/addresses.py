@@ -1,4 +1,4 @@
-"""Which addresses a webhook's message may go to, whatever a URL or a name server says."""
+"""Restrict the IP addresses that webhook messages may be sent to (SSRF protection)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 class AddressRefused(OSError):
-    """A receiver's address is none that may be called."""
+    """A receiver's address may not be called."""
 
 
 class Reach:
@@ -30,7 +30,7 @@ class Reach:
         self._networks = networks
 
     def expect(self, address: Address) -> None:
-        """See that an address may be called.
+        """Check that an address may be called.
 
         Raises:
             AddressRefused: it may not.
@@ -42,7 +42,7 @@ class Reach:
             raise AddressRefused("The address is none that may be called.")
 
     def expect_any(self, addresses: Sequence[Address]) -> None:
-        """See that one of the addresses of a host may be called.
+        """Check that at least one of a host's addresses may be called.
 
         Raises:
             AddressRefused: none may.
@@ -55,17 +55,20 @@ class Reach:
 
 
 class ReachableOnly(AbstractResolver):
-    """Resolves a name to addresses that are called then as they are, or to none at all."""
+    """Resolves names, and raises if an address may not be called.
+
+    The connection uses the checked addresses, so that a second lookup cannot change them.
+    """
 
     def __init__(self, reach: Reach) -> None:
-        """For the running event loop."""
+        """Must be created within a running event loop."""
         self._reach = reach
         self._resolver = ThreadedResolver()
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        """The addresses of a name.
+        """Resolve a name to its addresses.
 
         Raises:
             AddressRefused: one of them may not be called.
@@ -76,12 +79,12 @@ class ReachableOnly(AbstractResolver):
         return found
 
     async def close(self) -> None:
-        """Close nothing."""
+        """Close the underlying resolver."""
         await self._resolver.close()
 
 
 def is_never_called(address: Address) -> bool:
-    """Whether nothing that is meant can be there: clouds tell secrets at link-local addresses."""
+    """Whether no receiver can be there; clouds serve credentials at link-local addresses."""
     return (
         address.is_link_local
         or address.is_multicast
@@ -91,25 +94,25 @@ def is_never_called(address: Address) -> bool:
 
 
 def is_localhost(host: str) -> bool:
-    """Whether a name is this machine's, whatever a name server says (RFC 6761)."""
+    """Whether a name always means this machine, whatever DNS says (RFC 6761)."""
     return host.lower() == "localhost" or host.lower().endswith(".localhost")
 
 
 def written(host: str) -> Address | None:
-    """The address that a host is, in any of the forms that a resolver takes for one."""
+    """Parse a host as an IP address, in any form that resolvers accept; None if it is a name."""
     try:
         return _embedded(ipaddress.ip_address(host))
     except ValueError:
         pass
     try:
-        # 0xA9FEA9FE, 2852039166 and 169.254.43518 are addresses, too.
+        # Also accepts forms such as 0xA9FEA9FE, 2852039166 and 169.254.43518.
         return ipaddress.IPv4Address(socket.inet_aton(host))
     except OSError:
         return None
 
 
 def _embedded(address: Address) -> Address:
-    """The IPv4 address that is reached by an IPv6 one, where that is how it is made."""
+    """The IPv4 address that is embedded in an IPv6 one (NAT64, mapped or 6to4), else `address`."""
     if isinstance(address, ipaddress.IPv4Address):
         return address
     if address in _NAT64:

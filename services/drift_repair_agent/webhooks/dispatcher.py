@@ -1,8 +1,8 @@
-"""Messages on their way to webhooks: any replica sends what is due, and records how it went.
+"""Deliver webhook messages: any replica sends those that are due and records the outcome.
 
-A message is claimed before it is sent and recorded after it, in transactions of their own; what a
-process that dies leaves is sent again by another, with the same id. So a message comes at least
-once, in no promised order, and a receiver tells doubles by `webhook-id`.
+A message is claimed before it is sent and its outcome is recorded afterwards, in two transactions.
+If a process dies in between, another replica sends the message again with the same id. Delivery is
+therefore at least once and unordered; receivers deduplicate by `webhook-id`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from shared.periodic import PeriodicTask
 log = logs.get(__name__)
 
 AT_ONCE: Final = 10
-"""Most messages under way in one process; one a webhook, so that a slow one is slow alone."""
+"""Most concurrent deliveries per process; one per webhook, so a slow receiver delays no other."""
 AGAIN_AFTER: Final = (
     timedelta(seconds=5),
     timedelta(minutes=5),
@@ -45,7 +45,7 @@ AGAIN_AFTER: Final = (
     timedelta(hours=20),
     timedelta(hours=24),
 )
-"""The pauses between tries; a message that fails once more after the last is given up."""
+"""The pauses between attempts; a message that fails again after the last one is given up."""
 _LONGEST_PAUSE: Final = AGAIN_AFTER[-1]
 _BOTH_SECRETS_FOR: Final = timedelta(hours=24)
 _EVERY: Final = timedelta(milliseconds=500)
@@ -65,10 +65,10 @@ class Deliveries:
         self._lease = sender.deadline + 2 * _RECORD_WITHIN
 
     def expect_callable(self, url: str) -> None:
-        """See that messages can be sent to a URL.
+        """Check that messages may be sent to a URL.
 
         Raises:
-            Invalid: they never could: it leads to an address that may not be called.
+            Invalid: the URL names an address that may not be called.
         """
         try:
             self._sender.expect(url)
@@ -81,12 +81,12 @@ class Deliveries:
 
     @property
     def periodic_tasks(self) -> Sequence[PeriodicTask]:
-        """What is to be looked at again and again."""
+        """The delivery task; none without a signing key."""
         return [PeriodicTask(self.look, _EVERY)] if self._signer.is_able else []
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """At the end, finish what is under way; what takes long is sent again by another."""
+        """On exit, wait briefly for running deliveries; another replica repeats unfinished ones."""
         try:
             yield
         finally:
@@ -98,7 +98,7 @@ class Deliveries:
             await self._sender.aclose()
 
     async def look(self) -> None:
-        """Begin to send what is due, and go on while there is more; nothing slow is waited for."""
+        """Start sending due messages until none are left; slow deliveries do not block the rest."""
         while await self._begin():
             await asyncio.wait(
                 self._under_way.values(),
@@ -107,7 +107,7 @@ class Deliveries:
             )
 
     async def _begin(self) -> bool:
-        """Whether anything was begun."""
+        """Start due deliveries, up to the limit; return whether any was started."""
         over = [webhook for webhook, task in self._under_way.items() if task.done()]
         for webhook in over:
             _log_failure(webhook, self._under_way.pop(webhook))
@@ -123,7 +123,7 @@ class Deliveries:
         return bool(due)
 
     async def test(self, webhook: Webhook, body: str) -> Outcome:
-        """Send a live webhook a message now, once."""
+        """Send a test message to a webhook now, without retries."""
         async with self._db.transaction() as session:
             due = await queries.add_claimed_delivery(
                 session,
@@ -182,15 +182,15 @@ class Deliveries:
         return outcome
 
     async def _sent(self, due: DueDelivery) -> Outcome:
-        """How a try went; a bug is a failed try, so that the message is given up in the end."""
+        """Send once; a bug counts as a failed attempt, so that retries end at some point."""
         try:
             return await self._sender.send(due.url, due.id, due.body, self._secrets(due))
-        except Exception:  # the outermost loop of a try: it counts as failed
+        except Exception:  # outermost handler of an attempt, which counts as failed
             log.exception("bug")
             return Outcome(status=None, code="not_sent", retry_after=_NONE, took=_NONE)
 
     def _secrets(self, due: DueDelivery) -> list[str]:
-        """The secret in force, and for a day the one before it."""
+        """The current secret, and for a day after a rotation also the previous one."""
         generations = [due.generation]
         if due.rotated_at is not None and datetime.now(UTC) - due.rotated_at < _BOTH_SECRETS_FOR:
             generations.append(due.generation - 1)
@@ -198,12 +198,12 @@ class Deliveries:
 
 
 def _log_failure(webhook_id: UUID, task: asyncio.Task[Outcome]) -> None:
-    """Log what kept a try from being recorded: it is made again at the end of its lease."""
+    """Log why an attempt was not recorded; it is repeated when its lease expires."""
     error = None if task.cancelled() else task.exception()
     if isinstance(error, AamError):
         log.warning("delivery_not_recorded", webhook=str(webhook_id), code=error.code)
     elif error is not None:
-        # nosemgrep: logged-exception-text, logged-trace - logs.py writes types and frames alone
+        # nosemgrep: logged-exception-text, logged-trace - logs.py writes only types and frames
         log.error("delivery_not_recorded", webhook=str(webhook_id), code="bug", exc_info=error)
 
 
@@ -215,6 +215,6 @@ def _state(due: DueDelivery, outcome: Outcome) -> DeliveryState:
 
 
 def _pause(attempts: int, asked: timedelta) -> timedelta:
-    """How long to wait after a try: the schedule's pause or what was asked for, and a tenth."""
+    """The pause after an attempt: the longer of the schedule's and Retry-After, plus up to 10%."""
     planned = AGAIN_AFTER[min(attempts, len(AGAIN_AFTER)) - 1]
     return max(planned, min(asked, _LONGEST_PAUSE)) * random.uniform(1, 1.1)  # noqa: S311

@@ -1,4 +1,4 @@
-"""Who is told of a repair, and what: messages are rows of the transaction that changed it."""
+"""Build webhook messages about repairs, and store them in the transaction of the change."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ _MOST_LOST: Final = 20
 
 
 class _Suggestion(msgspec.Struct):
-    """What a vanished field or stream became, without the evidence: that may hold values."""
+    """What a removed field or stream became, without the evidence, which may contain values."""
 
     became: Raw
     confidence: float
     taken_by_approve: bool = False
-    """Whether an approve that names nothing takes it."""
+    """Whether an approval without `choices` uses it."""
     removed: Raw | UnsetType = UNSET
     """The change's own path."""
 
 
 class _Change(msgspec.Struct, omit_defaults=True):
-    """One change of a repair, as far as it is told."""
+    """The part of a repair's change that a message contains."""
 
     kind: str
     stream: Raw
@@ -66,7 +66,7 @@ class _Data(msgspec.Struct, omit_defaults=True):
     severity: Severity | None
     changes: list[Raw]
     truncated: int = 0
-    """How many changes more there are; GET /repairs/{id} has them."""
+    """The number of changes left out; GET /repairs/{id} has them."""
     version: int | None = None
     code: str | None = None
 
@@ -75,10 +75,10 @@ _CHANGES = msgspec.json.Decoder(list[_Change])
 
 
 async def notify(session: AsyncSession, repair: Repair, event: EventType) -> None:
-    """Add a message about this event of a repair for each webhook that is told of it.
+    """Add a message about this event of a repair for each webhook that subscribes to it.
 
-    In the caller's transaction: it rolls back with it, and is sent after it, by whichever replica
-    is free. Told again, the same event of the same repair adds nothing.
+    Runs in the caller's transaction; any replica sends the messages after it commits. Idempotent:
+    a repeat of the same event of the same repair adds nothing.
     """
     told = await queries.webhooks_told_of(session, repair.connection_id, event)
     if not told:
@@ -110,7 +110,7 @@ def _body(repair: Repair, event: EventType, *, connection_name: str) -> str:
 
 
 def _read(repair: Repair) -> list[_Change]:
-    """The changes of a repair; none where they cannot be read, which must not keep it from ending.
+    """Decode the changes of a repair; empty if that fails, which must not keep it from ending.
 
     Another release may have written them.
     """
@@ -122,7 +122,7 @@ def _read(repair: Repair) -> list[_Change]:
 
 
 def _told(changes: list[_Change]) -> list[Raw]:
-    """As many changes as a message holds, the first ones."""
+    """Encode the first changes, as many as fit into a message."""
     told: list[Raw] = []
     left = _MOST_BYTES
     for change in changes[:_MOST_CHANGES]:
@@ -138,7 +138,7 @@ def _told(changes: list[_Change]) -> list[Raw]:
 
 
 def body_of_test() -> str:
-    """A message that says nothing but that messages arrive."""
+    """The body of a test message, without data."""
     return _encoded(TEST, {})
 
 

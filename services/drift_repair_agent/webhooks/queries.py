@@ -1,4 +1,4 @@
-"""Webhooks, and the messages that are on their way to them."""
+"""Queries for webhooks and their deliveries."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from shared.registry.paging import Cursor, cursor_of
 
 @dataclass(frozen=True, slots=True)
 class DueDelivery:
-    """One message to be sent now, and what it is signed for."""
+    """A message to send now, with what is needed to sign it."""
 
     id: UUID
     webhook_id: UUID
     type: str
     body: str
     attempts: int
-    """Which try this is, from 1."""
+    """The number of this attempt, from 1."""
     url: str
     generation: int
     rotated_at: datetime | None
     request_id: str | None
-    """Of what carried the repair out; None where nobody knows."""
+    """The request id of the repair's operation; None if it is unknown."""
 
 
 async def find_webhook(
     session: AsyncSession, webhook_id: UUID, *, for_update: bool = False
 ) -> Webhook:
-    """A webhook by id, deleted or not; its row locked where it is to be changed.
+    """A webhook by id, deleted or not; its row is locked if `for_update` is set.
 
     Raises:
         NotFound: there is none.
@@ -52,7 +52,7 @@ async def find_webhook(
 
 
 async def lock_webhook(session: AsyncSession, webhook_id: UUID) -> Webhook:
-    """A live webhook, its row locked until the transaction ends.
+    """Lock the row of a webhook that is not deleted until the transaction ends.
 
     Raises:
         NotFound: there is none.
@@ -67,7 +67,7 @@ async def lock_webhook(session: AsyncSession, webhook_id: UUID) -> Webhook:
 async def page_of_webhooks(
     session: AsyncSession, *, cursor: Cursor | None, limit: int
 ) -> tuple[Sequence[Webhook], str | None]:
-    """A page of the webhooks that are not deleted, newest first, and where the next begins."""
+    """A page of the webhooks that are not deleted, newest first, and the next page's cursor."""
     newest = select(Webhook).where(Webhook.deleted_at.is_(None))
     if cursor is not None:
         newest = newest.where(tuple_(Webhook.created_at, Webhook.id) < tuple_(*cursor))
@@ -76,7 +76,7 @@ async def page_of_webhooks(
 
 
 async def rotate_webhook(session: AsyncSession, webhook: Webhook) -> None:
-    """Put the next secret of a locked webhook in force."""
+    """Advance a locked webhook to its next secret."""
     webhook.generation += 1
     webhook.rotated_at = func.now()
     await session.flush()
@@ -84,7 +84,7 @@ async def rotate_webhook(session: AsyncSession, webhook: Webhook) -> None:
 
 
 async def delete_webhook(session: AsyncSession, webhook_id: UUID, *, code: str) -> None:
-    """Tell a webhook nothing more: what waits for it fails with `code`. Twice is once."""
+    """Mark a webhook as deleted and fail its waiting deliveries with `code`; idempotent."""
     await session.execute(
         update(Webhook)
         .where(Webhook.id == webhook_id, Webhook.deleted_at.is_(None))
@@ -103,10 +103,10 @@ async def delete_webhook(session: AsyncSession, webhook_id: UUID, *, code: str) 
 async def webhooks_told_of(
     session: AsyncSession, connection_id: UUID, event: str
 ) -> Sequence[UUID]:
-    """The live webhooks that are told of this type of event of this connection.
+    """The webhooks that subscribe to this type of event of this connection.
 
-    They stay live until the transaction ends: one that is deleted meanwhile waits for it, and
-    finds the messages.
+    Their rows are locked against deletion until the transaction ends, so that a concurrent deletion
+    also ends the messages added here.
     """
     rows = await session.scalars(_TOLD_OF, {"connection_id": connection_id, "event": event})
     return rows.all()
@@ -128,7 +128,7 @@ async def add_deliveries(
     event: str,
     body: str,
 ) -> None:
-    """Add one message to each of these webhooks; one that is there already stays as it is."""
+    """Add one message for each of these webhooks; existing messages are left unchanged."""
     told = {"ids": list(webhook_ids), "repair_id": repair_id, "event": event, "body": body}
     await session.execute(_ADD, told)
 
@@ -150,7 +150,7 @@ async def add_claimed_delivery(
     lease: timedelta,
     request_id: str,
 ) -> DueDelivery:
-    """Add a message about no repair, whose first try the caller makes at once."""
+    """Add a message without a repair, claimed for the caller, which makes its first attempt."""
     id_ = uuid4()
     await session.execute(
         insert(WebhookDelivery).values(
@@ -178,10 +178,10 @@ async def add_claimed_delivery(
 async def claim_deliveries(
     session: AsyncSession, *, limit: int, but: Collection[UUID], lease: timedelta
 ) -> Sequence[DueDelivery]:
-    """Take messages that are due, at most one a webhook, none of the webhooks in `but`.
+    """Claim due messages, at most one per webhook, except for the webhooks in `but`.
 
-    Each counts as tried from here on. Until `lease` is over nobody else takes it, and after it
-    everybody may: who took it is gone.
+    A claim counts as an attempt. No other process may claim the message until `lease` expires;
+    after that any process may, since the claimant is presumed dead.
     """
     rows = await session.execute(_CLAIM, {"limit": limit, "but": list(but), "lease": lease})
     return [DueDelivery(*row) for row in rows]
@@ -222,10 +222,10 @@ async def record_try(
     code: str | None,
     again_after: timedelta,
 ) -> None:
-    """Record how a try went.
+    """Record the outcome of an attempt.
 
-    That a message was delivered is so whatever became of it since; every other end counts only
-    while this try is the newest, and the message waits.
+    A delivery is always recorded. A failure is recorded only if this is still the newest attempt
+    and the message is still waiting.
     """
     conditions = [WebhookDelivery.id == delivery.id]
     if state is not DeliveryState.DELIVERED:
@@ -250,9 +250,9 @@ async def record_try(
 async def page_of_deliveries(
     session: AsyncSession, webhook_id: UUID, *, cursor: Cursor | None, limit: int
 ) -> tuple[Sequence[WebhookDelivery], str | None]:
-    """A page of a webhook's messages without their bodies, newest first; where the next begins."""
+    """A page of a webhook's messages, without bodies, newest first, and the next page's cursor."""
     table = WebhookDelivery
-    # A body is up to 64 KiB, and no list shows it.
+    # A body has up to 64 KiB and is never listed.
     newest = select(table).where(table.webhook_id == webhook_id).options(defer(table.body))
     if cursor is not None:
         newest = newest.where(tuple_(table.created_at, table.id) < tuple_(*cursor))
@@ -272,11 +272,11 @@ def _page(rows: Sequence[Row], limit: int) -> tuple[Sequence[Row], str | None]:
 async def retry_delivery(
     session: AsyncSession, webhook_id: UUID, delivery_id: UUID
 ) -> WebhookDelivery:
-    """Make a message due now, also one that was given up: it gets one more try.
+    """Make a message due now; one that was given up gets one more attempt.
 
     Raises:
         NotFound: the webhook has no such message.
-        Conflict: it is delivered.
+        Conflict: the message is delivered already.
     """
     delivery = await session.get(WebhookDelivery, delivery_id, with_for_update=True)
     if delivery is None or delivery.webhook_id != webhook_id:

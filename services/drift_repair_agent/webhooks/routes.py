@@ -1,4 +1,4 @@
-"""The HTTP side of webhooks: who is told of repairs, and what became of each message."""
+"""The routes of webhooks: subscriptions and their deliveries."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _meant(url: str) -> str:
 
 
 class NewWebhook(BaseModel):
-    """The order to tell somebody of repairs."""
+    """A request to create a webhook."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -105,7 +105,7 @@ class NewWebhook(BaseModel):
 
 
 class WebhookView(BaseModel):
-    """Who is told of repairs. The secret that its messages are signed with is not shown again."""
+    """A webhook, without the secret that its messages are signed with."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_WEBHOOK]})
 
@@ -132,7 +132,7 @@ class WebhookView(BaseModel):
 
 
 class WebhookWithSecret(WebhookView):
-    """A webhook, and the secret to verify its messages with, as Standard Webhooks has it."""
+    """A webhook with the secret to verify its messages with, by Standard Webhooks."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_WEBHOOK | {"secret": _SECRET}]})
 
@@ -140,7 +140,7 @@ class WebhookWithSecret(WebhookView):
 
 
 class DeliveryView(BaseModel):
-    """One message, and how far it is."""
+    """One message and the state of its delivery."""
 
     model_config = ConfigDict(from_attributes=True, json_schema_extra={"examples": [_DELIVERY]})
 
@@ -165,7 +165,7 @@ class DeliveryView(BaseModel):
 
 
 class Tested(BaseModel):
-    """How a test message went."""
+    """The outcome of a test message."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -204,10 +204,10 @@ async def add_webhook(
 ) -> WebhookWithSecret:
     """Create a webhook that is notified of repairs.
 
-    The secret is shown here and never again; a lost one is replaced by `/rotate`. Each message is
-    signed by [Standard Webhooks](https://www.standardwebhooks.com), says what changed, comes at
-    least once and in no promised order: `webhook-id` tells doubles. A 2xx takes it; a 410 deletes
-    the webhook; anything else is tried again for three days.
+    The secret is returned only here; `/rotate` replaces a lost one. Each message says what changed
+    and is signed by [Standard Webhooks](https://www.standardwebhooks.com). Delivery is at least
+    once and unordered; deduplicate by `webhook-id`. A 2xx response confirms a message, a 410
+    deletes the webhook, and anything else is retried for three days.
     """
     events = sorted(set(order.events))
     row, secret = await receivers.add(order.url, events, order.connection_id)
@@ -224,8 +224,8 @@ async def webhooks(
 ) -> Page[WebhookView]:
     """List the webhooks, newest first, without the deleted ones.
 
-    Callers without `connections:write` see the host of a URL, and not its path and query: many
-    services have their secret there.
+    Callers without `connections:write` see only the scheme and host of a URL, since many services
+    put a secret into the path or query.
     """
     async with db.read() as session:
         rows, following = await queries.page_of_webhooks(session, cursor=after, limit=limit)
@@ -262,9 +262,9 @@ async def delete_webhook(
 async def rotate_webhook(
     webhook_id: UUID, receivers: Saga, db: Registry, response: Response
 ) -> WebhookWithSecret:
-    """Give the webhook a new secret, which is shown only in this answer.
+    """Rotate the webhook's secret; the new one is returned only here.
 
-    For 24 hours messages are signed with both, so that the receiver can change over in its time.
+    For 24 hours messages are signed with both secrets, so that the receiver has time to switch.
     """
     row, secret = await receivers.rotate(webhook_id)
     return await _with_secret(db, row, secret, response)
@@ -305,7 +305,7 @@ async def test_webhook(webhook_id: UUID, receivers: Saga) -> Tested:
 async def deliveries(
     webhook_id: UUID, db: Registry, after: After = None, limit: Limit = 100
 ) -> Page[DeliveryView]:
-    """List the webhook's messages, newest first; finished ones are kept for DELIVERY_RETENTION."""
+    """List the webhook's messages, newest first; ended ones are kept for DELIVERY_RETENTION."""
     async with db.read() as session:
         await queries.find_webhook(session, webhook_id)
         rows, following = await queries.page_of_deliveries(
@@ -350,7 +350,7 @@ async def retry_delivery(webhook_id: UUID, delivery_id: UUID, receivers: Saga) -
 
 
 async def _shown(db: Database, rows: Sequence[Webhook], caller: Caller | None) -> list[WebhookView]:
-    """Webhooks with the names of their connections, as this caller may see them; None sees all."""
+    """Views of webhooks with what this caller may see; None sees everything."""
     async with db.read() as session:
         names = await registry.connection_names(
             session, [row.connection_id for row in rows if row.connection_id is not None]

@@ -1,7 +1,7 @@
-"""One signed message to one webhook, as Standard Webhooks has it. The receiver is not trusted.
+"""Send one signed message to one webhook, by Standard Webhooks. The receiver is not trusted.
 
-No redirect is followed, no answer read, no proxy of the environment used. What a host's name
-resolves to is looked at before it is called, and is what is called.
+Redirects are not followed, response bodies are not read, and proxies of the environment are not
+used. The addresses of a host are checked before the call, which uses exactly those addresses.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _REFUSED_ADDRESS = "address_refused"
 
 
 class Signer:
-    """The secrets of webhooks: derived when they are needed, stored nowhere."""
+    """Derives the secrets of webhooks from one key; they are not stored."""
 
     def __init__(self, key: SecretStr | None) -> None:
         self._key = key
@@ -52,7 +52,7 @@ class Signer:
         return self._key is not None
 
     def require_key(self) -> SecretStr:
-        """The key.
+        """Return the signing key.
 
         Raises:
             Unavailable: WEBHOOK_SIGNING_KEY is not set.
@@ -65,7 +65,7 @@ class Signer:
         return self._key
 
     def secret(self, webhook_id: UUID, generation: int) -> str:
-        """What a receiver verifies with, as `whsec_…`.
+        """The secret that a receiver verifies messages with, as `whsec_…`.
 
         Raises:
             Unavailable: WEBHOOK_SIGNING_KEY is not set.
@@ -78,31 +78,31 @@ class Signer:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one try went."""
+    """The outcome of one attempt."""
 
     status: int | None
-    """The HTTP status; None where there was no answer."""
+    """The HTTP status; None if there was no response."""
     code: str | None
-    """Why it was not delivered; None where it was."""
+    """Why the message was not delivered; None if it was."""
     retry_after: timedelta
-    """How long the receiver asks to be left alone."""
+    """The pause that the receiver's Retry-After header asks for; zero if there is none."""
     took: timedelta
 
 
 class Sender:
-    """A client for receivers; one connection a message."""
+    """HTTP client for receivers; opens one connection per message."""
 
     def __init__(self, reach: Reach, *, deadline: timedelta = DEADLINE) -> None:
-        """Open nothing yet; `deadline` is a try's whole time, from the name to the status."""
+        """Set up without connecting; `deadline` limits an attempt from DNS lookup to the status."""
         self.deadline = deadline
         self._reach = reach
-        # Without an httpx.AsyncClient around it, as in shared/airbyte_client: no redirects, no
-        # cookies, no time limit but the total one, and no log line with the URL.
+        # Used without an httpx.AsyncClient, as in shared/airbyte_client: no redirects, no cookies,
+        # no timeout other than the total one, and no log line with the URL.
         self._pool = AiohttpTransport(client=self._session, verify=authorities())
 
     def _session(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
-            # A kept connection might be closed by the receiver just as the next message is written.
+            # The receiver could close a kept-alive connection just as the next message is written.
             connector=aiohttp.TCPConnector(
                 force_close=True,
                 ssl=self._pool.ssl_context,
@@ -113,10 +113,10 @@ class Sender:
         )
 
     def expect(self, url: str) -> None:
-        """See that a receiver may be called, as far as its URL says where it is.
+        """Check that a receiver's URL names no address that may not be called; names pass.
 
         Raises:
-            AddressRefused: it names an address, or this machine, in no network that may be called.
+            AddressRefused: the host is an address, or localhost, outside the allowed networks.
         """
         host = httpx.URL(url).host.rstrip(".")
         address = written(host)
@@ -126,17 +126,17 @@ class Sender:
             self._reach.expect_any(LOOPBACK)
 
     async def aclose(self) -> None:
-        """Close what is open."""
+        """Close open connections."""
         await self._pool.aclose()
 
     async def send(self, url: str, message_id: UUID, body: str, secrets: Sequence[str]) -> Outcome:
-        """Post a message, signed with each of the secrets; what goes wrong is in the outcome."""
+        """Post a message, signed with each of the secrets; failures are returned, not raised."""
         began = time.monotonic()
         status, code, retry_after = None, None, timedelta(0)
         try:
             request = _request(url, message_id, body, secrets)
             if (address := written(request.url.host)) is not None:
-                self._reach.expect(address)  # which no resolver is asked for
+                self._reach.expect(address)  # the resolver is not called for an IP address
             async with asyncio.timeout(self.deadline.total_seconds()):
                 response = await self._pool.handle_async_request(request)
                 status, retry_after = response.status_code, _retry_after(response)
@@ -144,19 +144,19 @@ class Sender:
                 with suppress(httpx.HTTPError, aiohttp.ClientError):
                     await response.aclose()
         except TimeoutError:
-            if status is None:  # else it has answered, and does not let go
+            if status is None:  # otherwise the receiver answered, but did not close the connection
                 code = "timeout"
         except AddressRefused:
             code = _REFUSED_ADDRESS
         except (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, UnicodeError) as error:
-            # UnicodeError: the transport stumbles over a reason phrase that is no text.
+            # UnicodeError: the transport cannot decode the reason phrase.
             code = _trouble(error)
         took = timedelta(seconds=time.monotonic() - began)
         return Outcome(status=status, code=code, retry_after=retry_after, took=took)
 
 
 def is_readable(label: str) -> bool:
-    """Whether a part of a host's name is plain, or encodes (`xn--…`) one that there may be."""
+    """Whether a label of a host name is plain ASCII or valid punycode (`xn--…`)."""
     try:
         httpx.URL(scheme="https", host=label).host  # noqa: B018 - it decodes
     except (httpx.InvalidURL, UnicodeError):
@@ -190,7 +190,7 @@ def _code(status: int) -> str | None:
 
 
 def _retry_after(response: httpx.Response) -> timedelta:
-    """What the Retry-After header asks for, in seconds or as a date; nothing where it cannot be."""
+    """Parse the Retry-After header, in seconds or as a date; zero if it is missing or invalid."""
     told = response.headers.get("retry-after", "").strip()
     with suppress(ValueError, OverflowError):
         if told.isdecimal():
@@ -201,9 +201,10 @@ def _retry_after(response: httpx.Response) -> timedelta:
 
 
 def _trouble(error: BaseException) -> str:
-    """The code of a try without an answer, by what the transport's error was caused by.
+    """The code of an attempt without a response, by the cause of the transport's error.
 
-    The transport calls a connection that was closed after the request a ConnectTimeout, too.
+    The error's own type does not suffice: the transport also raises ConnectTimeout for a connection
+    that was closed after the request.
     """
     cause: BaseException | None = error
     while cause is not None:

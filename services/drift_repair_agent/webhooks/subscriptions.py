@@ -1,4 +1,4 @@
-"""Webhooks from their making to their end: what their URLs may be, and who gets to see a secret."""
+"""Create, rotate, test and delete webhooks, and validate their URLs."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from shared.models import Webhook, WebhookDelivery
 _HOST = re.compile(r"[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]")
 _PLAIN = re.compile(r"[!-~]+")
 _NEVER_RESOLVED = frozenset({"invalid", "onion"})
-"""Top-level names that no name server knows, by RFC 6761 and RFC 7686."""
+"""Top-level domains that never resolve (RFC 6761 and RFC 7686)."""
 
 
 class Receivers:
-    """Makes webhooks, and ends them."""
+    """Manages webhooks; every change is recorded in their history."""
 
     def __init__(self, db: Database, deliveries: Deliveries, signer: Signer) -> None:
         self._db = db
@@ -38,10 +38,10 @@ class Receivers:
     async def add(
         self, url: str, events: Sequence[str], connection_id: UUID | None
     ) -> tuple[Webhook, str]:
-        """A new webhook, and its secret.
+        """Create a webhook; return it and its secret.
 
         Raises:
-            Invalid: there is no such connection, or the URL can never be called.
+            Invalid: there is no such connection, or the URL's address may not be called.
             Unavailable: there is no key to sign with.
         """
         self._signer.require_key()
@@ -65,7 +65,7 @@ class Receivers:
         return webhook, self._signer.secret(webhook.id, webhook.generation)
 
     async def rotate(self, webhook_id: UUID) -> tuple[Webhook, str]:
-        """A webhook and its next secret; the one before it goes on signing for a day.
+        """Rotate a webhook's secret; the previous one also signs messages for another day.
 
         Raises:
             NotFound: there is no such webhook.
@@ -82,7 +82,7 @@ class Receivers:
         return webhook, self._signer.secret(webhook.id, webhook.generation)
 
     async def delete(self, webhook_id: UUID) -> Webhook:
-        """A webhook that is told nothing more, not even what waits. Twice is once.
+        """Delete a webhook and fail its waiting messages; idempotent.
 
         Raises:
             NotFound: there is no such webhook.
@@ -99,7 +99,7 @@ class Receivers:
         return webhook
 
     async def test(self, webhook_id: UUID) -> Outcome:
-        """Send a message now, and tell how that went.
+        """Send a test message now and return the outcome.
 
         Raises:
             NotFound: there is no such webhook.
@@ -112,11 +112,11 @@ class Receivers:
         return await self._deliveries.test(webhook, body_of_test())
 
     async def retry(self, webhook_id: UUID, delivery_id: UUID) -> WebhookDelivery:
-        """A message that is due now; one that was given up gets one more try.
+        """Make a message due now; one that was given up gets one more attempt.
 
         Raises:
-            NotFound: there is no such webhook, or no such message of it.
-            Conflict: the webhook is deleted, or the message delivered.
+            NotFound: there is no such webhook, or it has no such message.
+            Conflict: the webhook is deleted, or the message is delivered already.
         """
         async with self._db.transaction() as session:
             await queries.lock_webhook(session, webhook_id)
@@ -124,10 +124,10 @@ class Receivers:
 
 
 def expect_meant(url: str) -> None:
-    """See that a URL may be a receiver's, by what is written in it; names are resolved later.
+    """Check that a URL is valid for a receiver; host names are resolved only when it is called.
 
     Raises:
-        ValueError: in one sentence, which never quotes the URL.
+        ValueError: the URL is invalid; the message never quotes it.
     """
     parts = _parts(url)
     host = (parts.hostname or "").removesuffix(".")
@@ -144,21 +144,21 @@ def expect_meant(url: str) -> None:
 
 
 def _is_a_name(host: str) -> bool:
-    """Whether a host is an address, or a name that a name server can be asked for."""
+    """Whether a host is an address or a name that DNS may resolve."""
     if host.startswith("[") or written(host) is not None:
         return True
     labels = host.split(".")
     return (
         len(host) <= 253
         and all(0 < len(label) <= 63 and label.strip("-") == label for label in labels)
-        and not labels[-1].isdecimal()  # an address that is none: 1.2.3.456
+        and not labels[-1].isdecimal()  # a malformed address such as 1.2.3.456
         and labels[-1].lower() not in _NEVER_RESOLVED
         and all(map(is_readable, labels))
     )
 
 
 def without_secrets(url: str) -> str:
-    """A receiver's URL up to its host: many services have their secret in the path or query."""
+    """A receiver's URL up to its host; many services put a secret into the path or query."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/…"
 
