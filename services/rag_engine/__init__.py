@@ -1,1 +1,1 @@
-"""rag_engine: will say what a vanished field became; for now it only says that it runs."""
+"""rag_engine: suggests renames of removed fields and streams, and learns from decisions."""

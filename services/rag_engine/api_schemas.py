@@ -1,4 +1,4 @@
-"""What callers of the rag_engine send and get."""
+"""Request and response classes of the rag_engine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from services.rag_engine.samples import Scalar
 from shared.http.strict_json import By
 
 MOST_ELEMENTS = 2000
-"""On each side of a question."""
+"""Most elements on each side of a question."""
 
 _STREAM: dict[str, Any] = {"namespace": None, "name": "orders"}
 _TOTAL: dict[str, Any] = {"path": ["total"], "schema": {"type": ["null", "number"]}}
@@ -62,14 +62,14 @@ _Samples = Annotated[
 
 
 class Samples(_Body):
-    """Values by dotted path; they are compared, and neither kept nor logged. Hashes will do."""
+    """Values by dotted path, which are compared but never stored or logged; may be hashes."""
 
     removed: _Samples = Field(default_factory=dict)
     added: _Samples = Field(default_factory=dict)
 
 
 class Context(_Body):
-    """What is known besides."""
+    """Further context of a question."""
 
     unchanged: list[Text] = Field(
         default_factory=list,
@@ -79,7 +79,7 @@ class Context(_Body):
 
 
 class Suggest(BaseModel):
-    """The question: what is gone, and what is new."""
+    """A question: the removed and the added fields or streams."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -129,7 +129,7 @@ def _check_stream(entity: EntityName, stream: StreamName | None) -> None:
 
 
 class EvidenceView(BaseModel):
-    """One piece of evidence; `score` is from -1, against, to 1, for."""
+    """One piece of evidence; `score` ranges from -1 (against) to 1 (for)."""
 
     kind: str
     score: float
@@ -137,19 +137,19 @@ class EvidenceView(BaseModel):
 
 
 class AlternativeView(BaseModel):
-    """What else it may have become."""
+    """Another candidate for the same removed element."""
 
     became: list[str]
     confidence: float
 
 
 class SuggestionView(BaseModel):
-    """What it became. `confidence` is the share of such suggestions that prove true.
+    """A suggested rename; `confidence` is the share of such suggestions that prove true.
 
-    `more_than_names`: a declared hint, an identical decision of a person or matching values speak
-    for it, and for nothing else. Without that no rename is to be applied unasked. `types_clash`: no
-    value of the one type can be one of the other. `rival` is the confidence of the likeliest other
-    pair with either of the two, 0 where there is none.
+    `more_than_names`: a declared hint, an identical decision of a person or matching values support
+    this pair and no rival. Without it, a rename should not be applied without a person.
+    `types_clash`: no value of the one type can be a value of the other. `rival` is the highest
+    confidence of another pair with either of the two, 0 if there is none.
     """
 
     removed: list[str]
@@ -164,7 +164,10 @@ class SuggestionView(BaseModel):
 
 
 class Suggested(BaseModel):
-    """The suggestions, surest first, each new one at most once; and what has none."""
+    """The suggestions, highest confidence first, and the removed elements without one.
+
+    Each added element is suggested at most once.
+    """
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -199,7 +202,7 @@ class Suggested(BaseModel):
 
 
 class Schemas(_Body):
-    """The JSON schemas of both sides, as they were when it was decided."""
+    """The JSON schemas of both sides at the time of the decision."""
 
     removed: dict[str, Any] | None = None
     added: dict[str, Any] | None = None
@@ -210,7 +213,7 @@ _CONNECTION_ID = "7d0c7f4e-6a3c-4b9d-9a57-0f3c1d2b4e5f"
 
 
 class Learn(BaseModel):
-    """A person's decision about what something became."""
+    """A person's decision about what a removed field or stream became."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -263,7 +266,7 @@ class Learn(BaseModel):
 
 
 class Learned(BaseModel):
-    """Whether it was new."""
+    """Whether the decision was new."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"learned": True}]})
 
@@ -288,7 +291,7 @@ KNOWLEDGE: dict[str, Any] = {
 
 
 class KnowledgeView(BaseModel):
-    """What a person decided."""
+    """A person's stored decision."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [KNOWLEDGE]})
 
@@ -301,7 +304,7 @@ class KnowledgeView(BaseModel):
     verdict: Literal["accepted", "rejected"]
     decided_by: str
     requested_by: str | None
-    """Whose credentials asked for it."""
+    """Whose credentials requested it."""
     why: str | None
     connection_id: UUID | None
     connection_name: str | None = None

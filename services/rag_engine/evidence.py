@@ -1,4 +1,4 @@
-"""What speaks for, and against, that a field or stream that is gone became one that is new."""
+"""Find evidence for and against that a removed field or stream was renamed to an added one."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ Kind: TypeAlias = Literal[
 ]  # fmt: skip
 
 NAMES_AT_MOST = 0.90
-"""How sure names, types and what else a schema shows can make: docs/decisions/0018 has the data."""
+"""Highest confidence from names, types and the rest of a schema: see docs/decisions/0018."""
 NOTE_AT_MOST = 0.92
 VALUES_AT_MOST = 0.95
 PAST_AT_MOST = 0.95
 HINT_AT_MOST = 0.98
 INVERSE_AT_MOST = 0.4
-"""A person has to look: applied as a rename, it would turn every value round."""
+"""A person must decide: if the meaning is inverted, a rename would invert every value."""
 
 _PROVEN = 9.0
-"""A log weight beside which no look-alike counts."""
+"""A log-odds weight that outweighs any similarity of names."""
 
-# Words that make another quantity of a name: units, codes, and which one of several is meant.
+# Words that change the quantity that a name stands for: units, codes, and ordinals.
 _QUALIFIERS = frozenset(
     {"cent", "code", "hash", "iso", "micro", "milli", "ms", "nano", "percent", "percentage"}
     | {"count", "max", "maximum", "min", "minimum", "raw", "rounded", "total"}
@@ -58,10 +58,10 @@ _NOT = frozenset({"not", "no", "non", "never", "without"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One piece of evidence about a pair, as it is shown and as it counts.
+    """One piece of evidence about a pair: what is shown, and how it counts.
 
-    `score` is from -1, against, to 1, for. `weight` is added to the pair's log odds; `at_most` is
-    how sure the pair can become by it.
+    `score` ranges from -1 (against) to 1 (for). `weight` is added to the pair's log odds. `at_most`
+    is the highest confidence that it justifies; of several findings, the highest counts.
     """
 
     kind: Kind
@@ -70,16 +70,16 @@ class Finding:
     weight: float = 0.0
     at_most: float = NAMES_AT_MOST
     never_above: float = 1.0
-    """How sure the pair can be at all, whatever else speaks for it."""
+    """Upper limit of the pair's confidence, whatever the other evidence."""
     is_proof: bool = False
     """Whether it is more than names: a declared hint, an identical decision, the same values."""
     is_veto: bool = False
-    """Whether a person has said no to exactly this."""
+    """Whether a person has rejected exactly this pair."""
 
 
 @dataclass(frozen=True)
 class Element:
-    """A field, or a stream, of one side. A stream's path is its name, its schema the whole one."""
+    """A removed or added field or stream; a stream's path is its name, its schema the whole one."""
 
     path: Path
     schema: Schema = field(default_factory=dict)
@@ -88,17 +88,17 @@ class Element:
 
     @property
     def name(self) -> str:
-        """The last part of the path that is a name."""
+        """The last part of the path that is not an array step."""
         return self._names[-1] if self._names else ""
 
     @property
     def parent(self) -> Path:
-        """The names before it."""
+        """The names before `name` in the path."""
         return self._names[:-1]
 
     @cached_property
     def dotted(self) -> str:
-        """The path for people."""
+        """The path for display."""
         return ".".join(self.path)
 
     @cached_property
@@ -108,19 +108,19 @@ class Element:
 
     @cached_property
     def item_kinds(self) -> frozenset[str]:
-        """The types of the items, where it is an array that states them."""
+        """The types of an array's items; empty if it is no array or does not state them."""
         return json_schema.item_kinds(self.schema)
 
     @property
     def type_in_words(self) -> str:
-        """The types for people."""
+        """The types for display."""
         if self.kinds == {"array"} and self.item_kinds:
             return f"array of {' or '.join(sorted(self.item_kinds))}"
         return " or ".join(sorted(self.kinds)) or "of no stated type"
 
     @cached_property
     def members(self) -> frozenset[str]:
-        """The names of what is in it."""
+        """The names of the fields directly inside it."""
         return json_schema.members(self.schema)
 
     @cached_property
@@ -130,7 +130,7 @@ class Element:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PastDecision:
-    """What a person once decided, newest first wherever there are several."""
+    """A person's past decision; lists of them are ordered newest first."""
 
     entity: Entity
     namespace: str | None
@@ -139,15 +139,15 @@ class PastDecision:
     became: Path | None
     is_accepted: bool
     connection: str | None = None
-    """The connection that it was taken in; None where it was taken for all of the source type."""
+    """The connection that it was made for; None if it was made for the whole source type."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """What is gone, what is new, and what is known besides.
+    """The removed and added elements, and their context.
 
     `past` are decisions about the same source type, newest first. `unchanged` are the names that
-    both sides have. `connection` is the one that the question is asked for, where it is for one.
+    both sides have. `connection` is the connection that the question is about, if any.
     """
 
     entity: Entity = "field"
@@ -160,7 +160,7 @@ class Question:
     connection: str | None = None
 
     def in_order(self) -> Question:
-        """The same question, however its parts were ordered."""
+        """The question with its parts sorted, so that their order does not affect the answer."""
         removed, added = (
             sorted(side, key=lambda element: element.path) for side in (self.removed, self.added)
         )
@@ -180,7 +180,7 @@ Findings: TypeAlias = dict[Pair, list[Finding]]
 
 
 def said(question: Question) -> Findings:
-    """What is said about pairs however unlike they look: hints, notes, decisions, values."""
+    """Evidence that does not depend on similar names: hints, notes, decisions, values."""
     found: Findings = defaultdict(list)
     for source in (_hints, _notes, _descriptions, _identical_decisions, _values):
         for pair, finding in source(question):
@@ -189,7 +189,7 @@ def said(question: Question) -> Findings:
 
 
 def seen(question: Question, pairs: Iterable[Pair]) -> Findings:
-    """What the names and places of pairs show, of those that are alike enough to look closer."""
+    """Evidence from the names and positions of the given pairs, which are the likeliest ones."""
     found: Findings = defaultdict(list)
     similar = _SimilarDecisions(question)
     for i, j in pairs:
@@ -201,11 +201,8 @@ def seen(question: Question, pairs: Iterable[Pair]) -> Findings:
     return found
 
 
-# Said
-
-
 def _named(elements: Sequence[Element], *, fold: bool = False) -> dict[str, list[int]]:
-    """Where each name, alone or with the path before it, occurs."""
+    """The indexes of the elements with each name; the dotted path counts as a name, too."""
     found: dict[str, list[int]] = defaultdict(list)
     for index, element in enumerate(elements):
         for name in {element.name, element.dotted}:
@@ -280,12 +277,12 @@ def _descriptions(question: Question) -> Iterator[tuple[Pair, Finding]]:
 
 
 def _identical_decisions(question: Question) -> Iterator[tuple[Pair, Finding]]:
-    """What people decided about exactly these fields, or streams, of this stream.
+    """What people decided about exactly these fields or streams.
 
-    A rejection is final in the connection that it was taken in, and speaks a little against the
-    pair in others. That something became nothing ends what was accepted before in that connection,
-    and says nothing about the fields that come later. Other connections are asked only about what
-    this one's own decisions leave open.
+    A rejection is final in its connection, and counts slightly against the pair in others. A
+    decision that an element was not renamed revokes renames that were accepted earlier in that
+    connection, but does not exclude later fields. Decisions of other connections count only where
+    this connection has none of its own.
     """
     ours = {element.path: index for index, element in enumerate(question.removed)}
     theirs = {element.path: index for index, element in enumerate(question.added)}
@@ -314,7 +311,7 @@ def _identical_decisions(question: Question) -> Iterator[tuple[Pair, Finding]]:
 
 
 def _in_force(decisions: Iterable[PastDecision], *, by_connection: bool) -> Iterator[PastDecision]:
-    """Those that name a new field and that no newer one, of the same connection, has replaced."""
+    """The decisions that name a new path and that no newer one in the same scope replaces."""
     settled: set[tuple[str | None, Path, Path | None]] = set()
     accepted: set[tuple[str | None, Path]] = set()
     for past in decisions:
@@ -358,7 +355,7 @@ def _values(question: Question) -> Iterator[tuple[Pair, Finding]]:
 
 
 def _best_beside(shares: Matrix, *, axis: int) -> Matrix:
-    """For each number, the greatest other one along the axis; 0 where there is none."""
+    """For each number, the greatest of the others along the axis; 0 if there are no others."""
     none = np.zeros_like(shares[:1] if axis == 0 else shares[:, :1])
     ordered = np.sort(np.concatenate([none, shares], axis=axis), axis=axis)
     second, first = np.split(ordered.take([-2, -1], axis=axis), 2, axis=axis)
@@ -376,11 +373,8 @@ def _same_values(share: float) -> Finding:
     )
 
 
-# Seen
-
-
 def _qualifier(removed: Element, added: Element) -> Iterator[Finding]:
-    """A look-alike that stands for something else: `balance` → `balance_cents`."""
+    """Evidence that a similar name stands for something else: `balance` → `balance_cents`."""
     ours, theirs = names.words(removed.name), names.words(added.name)
     more = set(theirs) - set(ours)
     telling = sorted(more & _QUALIFIERS)
@@ -393,7 +387,7 @@ def _qualifier(removed: Element, added: Element) -> Iterator[Finding]:
 
 
 def _inverse(removed: Element, added: Element) -> Iterator[Finding]:
-    """A truth value that turned round: `deactivated` → `is_active`."""
+    """Evidence that a boolean was inverted: `deactivated` → `is_active`."""
     if not removed.kinds & added.kinds & {"boolean"}:
         return
     ours, theirs = set(names.words(removed.name)), set(names.words(added.name))
@@ -425,28 +419,28 @@ def _position(removed: Element, added: Element) -> Iterator[Finding]:
 
 
 class _SimilarDecisions:
-    """What people said about the same names in other streams, or about the same edit of names."""
+    """People's decisions about the same names in other streams, or about the same edit of names."""
 
     def __init__(self, question: Question) -> None:
         self._names: dict[tuple[str, str], bool] = {}
         self._edits: set[names.Edit] = set()
         here = (question.entity, question.namespace, question.stream)
         gone = {element.path for element in question.removed}
-        for past in reversed(question.past):  # the newest has the last word
+        for past in reversed(question.past):  # the newest overrides the others
             is_here = (past.entity, past.namespace, past.stream) == here
             if past.entity != question.entity or past.became is None:
                 continue
             if is_here and past.removed in gone:
-                continue  # about exactly this
+                continue  # covered by _identical_decisions
             one, other = past.removed[-1], past.became[-1]
             if not is_here:
                 self._names[one, other] = past.is_accepted
-            # A rejection is about its own pair: other names may change in the same words.
+            # A rejection concerns only its own pair; the same edit of other names may be right.
             if past.is_accepted and (edit := names.edit(one, other)) is not None:
                 self._edits.add(edit)
 
     def about(self, removed: Element, added: Element) -> Iterator[Finding]:
-        """At most one finding: it counts a little, and is no proof."""
+        """At most one finding, with a low weight and never a proof."""
         if (said := self._names.get((removed.name, added.name))) is not None:
             yield _similar(said, "the same names in another stream", weight=1.0)
         elif self._edits and names.edit(removed.name, added.name) in self._edits:
@@ -463,9 +457,9 @@ def _similar(is_accepted: bool, what: str, *, weight: float) -> Finding:
 
 
 def patterns(question: Question, pairs: Iterable[Pair]) -> Mapping[Pair, str]:
-    """The pairs whose change of words another pair, of others, has too, with that change in words.
+    """The pairs whose change of words also occurs in an unrelated pair, with that change as text.
 
-    Whoever renames `total_net` to `total_net_amount` renames `total_gross` in the same breath.
+    For example, `total_net` → `total_net_amount` and `total_gross` → `total_gross_amount`.
     """
     edits: dict[names.Edit, list[Pair]] = defaultdict(list)
     for i, j in pairs:

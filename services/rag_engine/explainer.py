@@ -1,4 +1,4 @@
-"""A plug-in may put suggestions into words. It decides nothing, and nothing waits long for it."""
+"""An optional plug-in that writes explanations of suggestions; it has no effect on them."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _LONGEST = 4000
 
 
 class Explainer(Protocol):
-    """Anybody's code, such as a language model's client; it runs in a thread of its own."""
+    """User-supplied code, such as a language model client; it runs in a thread of its own."""
 
     def __call__(self, suggestions: Sequence[dict[str, Any]], /) -> Sequence[str]:
-        """A text for each suggestion, in their order.
+        """Return a text for each suggestion, in the same order.
 
-        It gets a copy of what is answered: names, types and evidence, never a value.
+        The suggestions are a copy of the response: names, types and evidence, but no values.
         """
 
 
 class Explaining:
-    """Asks an explainer for words, at most so long, one question at a time."""
+    """Calls an explainer with a timeout, one call at a time."""
 
     def __init__(self, explainer: Explainer, *, timeout: timedelta) -> None:
         self._explainer = explainer
@@ -37,7 +37,7 @@ class Explaining:
 
     @classmethod
     def by_name(cls, name: str, *, timeout: timedelta) -> Explaining | None:
-        """The explainer that `module:callable` names; None for an empty name.
+        """Import the explainer that `module:callable` names; None for an empty name.
 
         Raises:
             SystemExit: it cannot be imported, or is not callable.
@@ -54,9 +54,9 @@ class Explaining:
         return cls(explainer, timeout=timeout)
 
     async def texts(self, suggestions: Sequence[dict[str, Any]]) -> Sequence[str | None]:
-        """A text for each suggestion; None for all of them where there are none in time.
+        """A text for each suggestion; None for all of them on a failure or timeout.
 
-        One that never returns is left behind in its thread; until it returns, nobody is asked.
+        A call that exceeds the timeout keeps its thread; until it returns, no other call is made.
         """
         nothing = [None] * len(suggestions)
         if not suggestions or not self._busy.acquire(blocking=False):
@@ -72,7 +72,7 @@ class Explaining:
             texts = None
             try:
                 texts = self._explainer(mine)
-            except Exception as error:  # noqa: BLE001 - anybody's code: the answer goes without it
+            except Exception as error:  # noqa: BLE001 - user code; the response omits its texts
                 log.warning("explainer_failed", error=type(error).__name__)
             finally:
                 self._busy.release()

@@ -1,4 +1,4 @@
-"""What a JSON schema says about a field: its type, its members, what it was called, and notes."""
+"""Read from a JSON schema a field's types, members, declared renames, and notes about renames."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _SAYS_EARLIER = re.compile(
 
 
 def kinds(schema: Schema, *, depth: int = 0) -> frozenset[str]:
-    """The types a value may have, beside null; dates are types of their own. Empty: not said."""
+    """The types of a field except null; dates are types of their own. Empty if not stated."""
     found: set[str] = set()
     if depth < _DEPTH:
         for key in ("oneOf", "anyOf", "allOf"):
@@ -62,7 +62,7 @@ def kinds(schema: Schema, *, depth: int = 0) -> frozenset[str]:
 
 
 def item_kinds(schema: Schema) -> frozenset[str]:
-    """The types that the items of an array may have; empty: not said, or no array."""
+    """The types of an array's items; empty if it is not an array or does not state them."""
     items = schema.get("items")
     each = [items] if isinstance(items, Mapping) else _list(items)
     return frozenset(kind for one in each if isinstance(one, Mapping) for kind in kinds(one))
@@ -74,10 +74,10 @@ def relation(
     *,
     items: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset()),
 ) -> Relation:
-    """Whether values of one type can be values of the other; what is not said clashes with nothing.
+    """Whether values of one type can be values of the other; unstated types are related to any.
 
-    Related are integers and numbers, dates and times of dates, and types that share one of several.
-    `items` are the types within arrays of either: arrays of what clashes clash.
+    Also related are integers and numbers, dates and date-times, and sets of types that overlap.
+    `items` are the item types of both sides: arrays clash if their item types clash.
     """
     if before & after == {"array"} and relation(*items) == "clashing":
         return "clashing"
@@ -90,7 +90,7 @@ def relation(
 
 
 def members(schema: Schema) -> frozenset[str]:
-    """The names of the fields right inside an object, a stream, or an array's items."""
+    """The names of the fields directly inside an object, a stream, or an array's items."""
     properties = schema.get("properties")
     items = schema.get("items")
     if not isinstance(properties, Mapping) and isinstance(items, Mapping):
@@ -99,29 +99,29 @@ def members(schema: Schema) -> frozenset[str]:
 
 
 def declared_earlier(schema: Schema) -> frozenset[str]:
-    """The names that a schema's members declare this to have had before."""
+    """Former names that keywords of the schema declare."""
     return _declared(schema, _EARLIER)
 
 
 def declared_later(schema: Schema) -> frozenset[str]:
-    """The names that a schema's members declare this to have from now on."""
+    """New names that keywords of the schema declare."""
     return _declared(schema, _LATER)
 
 
 def noted_earlier(schema: Schema) -> frozenset[str]:
-    """The names that its description, or a note in it, says this to have had before."""
+    """Former names that its description, title or deprecation note mentions."""
     return frozenset(name for text in _texts(schema) for name in _SAYS_EARLIER.findall(text))
 
 
 def noted_later(schema: Schema) -> frozenset[str]:
-    """The names that its description, or a deprecation note in it, says to use instead."""
+    """Names that its description, title or deprecation note says to use instead."""
     is_deprecated = schema.get("deprecated") is True
     said = (f"deprecated: {text}" if is_deprecated else text for text in _texts(schema))
     return frozenset(name for text in said for name in _SAYS_LATER.findall(text))
 
 
 def description(schema: Schema) -> str:
-    """The description as one line in small letters; empty where it says too little to tell by."""
+    """The description as one line in lower case; empty if it is too short to identify a field."""
     text = schema.get("description")
     plain = " ".join(text.casefold().split()) if isinstance(text, str) else ""
     return plain if len(plain) >= 20 else ""
@@ -137,7 +137,7 @@ def _texts(schema: Schema) -> Iterator[str]:
     for key in _TEXTS:
         text = schema.get(key)
         if isinstance(text, str):
-            # A schema is the source's own text: a page of it holds no more names than a paragraph.
+            # The text comes from the source and may be long; notes are expected near its start.
             yield text[:2000]
 
 

@@ -1,4 +1,4 @@
-"""The rag_engine's HTTP side: read, call, answer."""
+"""The rag_engine's routes and application."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ Registry = Annotated[Database, from_state("db")]
 async def suggest(order: Suggest, service: Service) -> Response:
     """Suggest what each removed field or stream was renamed to, how likely that is, and why.
 
-    At most 2,000 on each side, and 4 MiB. `confidence` is bounded by the evidence: 0.90 for names,
-    types and the rest of what a schema shows, 0.92 with a note in a description, 0.95 with matching
-    values or what a person decided about exactly these before, 0.98 with a hint that the schema
-    declares. Nothing below 0.08 is suggested, nor what was rejected in the connection that is asked
-    for; a rejection in another one only lowers the confidence. `samples` are forgotten with the
-    answer.
+    Takes at most 2,000 elements on each side, and 4 MiB. `confidence` is bounded by the evidence:
+    0.90 for names, types and other features of a schema, 0.92 with a note in a description, 0.95
+    with matching values or a person's earlier decision about the same pair, 0.98 with a hint that
+    the schema declares. Pairs below 0.08, and pairs that were rejected in the given connection, are
+    not suggested; a rejection in another connection only lowers the confidence. `samples` are not
+    stored.
     """
     return raw_json(orjson.dumps(await service.suggest(order)))
 
@@ -73,8 +73,8 @@ async def suggest(order: Suggest, service: Service) -> Response:
 async def learn(decision: Learn, service: Service, request: Request) -> Learned:
     """Record a person's decision as evidence for later suggestions.
 
-    The same decision told twice is learned once; another one under the same id is refused with 409
-    `decision_differs`. Where decisions contradict each other, the newest about a pair counts.
+    Sending a decision again has no effect; a different one with the same id is rejected with 409
+    `decision_differs`. If decisions contradict each other, the newest about a pair counts.
     """
     is_told_more = decision.requested_by is not None or decision.decided_at is not None
     if is_told_more and not caller_of(request).is_service:
@@ -97,7 +97,7 @@ async def knowledge(
     after: After = None,
     limit: Limit = 100,
 ) -> Response:
-    """List the decisions of people, newest first."""
+    """List people's decisions, newest first."""
     async with db.read() as session:
         return raw_json(
             await queries.page_of_knowledge(
@@ -138,7 +138,7 @@ def build(settings: RagEngineSettings) -> FastAPI:
 
 
 def __getattr__(name: str) -> FastAPI:
-    """Build `app` when a server asks for it: importing this module reads no environment."""
+    """Build `app` on first access, so that importing this module does not read the environment."""
     if name != "app":
         raise AttributeError(name)
     return for_server(build(load(RagEngineSettings)))

@@ -1,7 +1,7 @@
-"""Which of what is new each thing that is gone became, and how sure that is.
+"""Match removed elements with added ones, and compute the confidence of each match.
 
 Every pair has odds. A pair's probability follows from its own odds and those of its rivals, since
-whatever is gone became one thing or none. Pure: values in, values out.
+each removed element became at most one added element. All functions are pure.
 """
 
 from __future__ import annotations
@@ -22,47 +22,47 @@ Array: TypeAlias = NDArray[np.float64]
 
 
 class Parameters(NamedTuple):
-    """The log odds of a pair, before its rivals: few, so that 60 cases can carry them."""
+    """The terms of a pair's log odds, before its rivals; few, so that 60 cases suffice to fit."""
 
     base: float
     name: float
-    """Times the similarity of names, 0 to 1."""
+    """Multiplied by the similarity of names, 0 to 1."""
     related: float
-    """Where the types are not equal, but values of one can be values of the other."""
+    """Added if the types differ, but values of one can be values of the other."""
     clashing: float
-    """Where they cannot."""
+    """Added if values of one type cannot be values of the other."""
     pattern: float
-    """Where another pair changed in the same words."""
+    """Added if another pair has the same change of words."""
 
 
 FITTED = Parameters(base=-0.2, name=4.0, related=-0.3, clashing=-2.8, pattern=2.0)
-"""`tests/bench/renames.py` fits them; rounded, since more digits would claim more than is known."""
+"""Fitted by `tests/bench/renames.py`; rounded, since the data supports no more digits."""
 
 SUGGESTED_FROM = 0.08
-"""A less likely pair is not suggested. Of 400 fields renamed at once the right ones have 0.09."""
+"""Lowest confidence of a suggestion; of 400 fields renamed at once, the right pairs have 0.09."""
 SHOWN_FROM = 0.05
-"""From which confidence on another candidate is shown beside a suggestion."""
+"""Lowest confidence of an alternative that is listed with a suggestion."""
 
-# Of more pairs than these, only the best so many of each row and column are weighed; of those, the
-# best few are looked at closely.
+# Above _ALL_PAIRS pairs, only the _BEST pairs of each row and column are considered. The _CLOSE
+# best pairs of each row or column are examined in detail.
 _ALL_PAIRS = 40_000
 _BEST = 20
 _CLOSE = 5
-# How alike names count of fields that changed their parent.
+# Factor on the similarity of names of fields whose parent changed.
 _MOVED = 0.9
-# From so many members on, those in common tell. Two streams with the same columns are one, whatever
-# it is called; a third in common is usual.
+# Common members count if both sides have at least _MEMBERS. Streams with the same columns are the
+# same stream, whatever their names; a share of a third is usual for unrelated ones.
 _MEMBERS = 3
 _BY_MEMBERS = 5.0
 _USUAL_SHARE = 0.3
-# When probabilities are settled, or are settled enough.
+# Convergence threshold and iteration limit of belief propagation.
 _SETTLED = 1e-6
 _ROUNDS = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """What else it may have become."""
+    """Another candidate for the same removed element."""
 
     became: Path
     confidence: float
@@ -70,23 +70,23 @@ class Alternative:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suggestion:
-    """What it became, how likely that is true, and why."""
+    """A suggested rename, with its confidence and evidence."""
 
     removed: Path
     became: Path
     confidence: float
     more_than_names: bool
     types_clash: bool
-    """Whether no value of the one type can be one of the other."""
+    """Whether no value of the one type can be a value of the other."""
     rival: float
-    """The confidence of the likeliest other pair with either of the two; 0 where there is none."""
+    """The highest confidence of another pair with either element; 0 if there is none."""
     evidence: Sequence[Finding]
     alternatives: Sequence[Alternative]
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The suggestions, surest first, and what has none."""
+    """The suggestions, highest confidence first, and the removed elements without one."""
 
     suggestions: Sequence[Suggestion]
     unmatched: Sequence[Path]
@@ -94,7 +94,7 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Pairs:
-    """The pairs that are looked at, as parallel arrays, and what was found about them."""
+    """The candidate pairs, as parallel arrays, and the evidence about them."""
 
     question: Question
     rows: NDArray[np.intp]
@@ -103,13 +103,13 @@ class Pairs:
     relation: NDArray[np.int8]
     """0 equal, 1 related, 2 clashing."""
     members: Array
-    """The share of members in common; NaN where there are too few to tell."""
+    """The share of common members; NaN if there are too few to compare."""
     has_pattern: NDArray[np.bool_]
     findings: Sequence[Sequence[Finding]]
 
     @classmethod
     def of(cls, question: Question) -> Pairs:
-        """All pairs, or where those are too many the likeliest and those that something names."""
+        """All pairs, or if these are too many, the likeliest and those that `evidence.said` names."""
         removed, added = question.removed, question.added
         alike = _alike(removed, added, question.unchanged)
         relation = _relations(removed, added)
@@ -141,10 +141,10 @@ class Pairs:
         )
 
     def probabilities(self, parameters: Parameters = FITTED) -> Array:
-        """How likely each pair is one, before any bound; 0 where a person said no."""
+        """The probability of each pair, before bounds; 0 if a person rejected it."""
         odds = _log_odds(parameters, self.alike, self.relation, self.members)
         odds += parameters.pattern * self.has_pattern
-        # What is gone became one of so many: each of them is the less likely for it.
+        # The more candidates there are, the less likely is each of them.
         odds -= np.log(max(len(self.question.removed), len(self.question.added)))
         for index, found in enumerate(self.findings):
             weight = sum(finding.weight for finding in found)
@@ -154,12 +154,12 @@ class Pairs:
         return _marginals(self.rows, self.columns, odds)
 
     def confidences(self, parameters: Parameters = FITTED) -> Array:
-        """The probabilities, bounded by how sure each pair's evidence can make."""
+        """The probabilities, limited to the highest confidence that each pair's evidence allows."""
         bounds = [_bound(found) for found in self.findings]
         return np.minimum(self.probabilities(parameters), bounds)
 
     def proven(self) -> NDArray[np.bool_]:
-        """The pairs with more than names for them, and for no rival of theirs."""
+        """The pairs with proof beyond names, if no rival has proof and their types do not clash."""
         told = np.array([_is_proven(found) for found in self.findings], dtype=np.bool_)
         in_row = np.bincount(self.rows, weights=told)
         in_column = np.bincount(self.columns, weights=told)
@@ -168,7 +168,10 @@ class Pairs:
 
 
 def suggest(question: Question, parameters: Parameters = FITTED) -> Answer:
-    """What each removed one became: every added one at most once, whatever the order of either."""
+    """Suggest what each removed element became; each added one is used at most once.
+
+    The result does not depend on the order of either side.
+    """
     question = question.in_order()
     if not question.removed or not question.added:
         return Answer([], [element.path for element in question.removed])
@@ -195,8 +198,6 @@ def suggest(question: Question, parameters: Parameters = FITTED) -> Answer:
     return Answer(suggestions, unmatched)
 
 
-# Odds
-
 _RELATIONS: tuple[json_schema.Relation, ...] = ("equal", "related", "clashing")
 _CLASHING = 2
 
@@ -204,7 +205,7 @@ _CLASHING = 2
 def _alike(
     removed: Sequence[Element], added: Sequence[Element], unchanged: Sequence[str]
 ) -> names.Matrix:
-    """The similarity of names; of fields that changed their place, a little less for it."""
+    """The similarity of names, reduced for fields whose parent changed."""
     found = names.similarity(
         [element.name for element in removed],
         [element.name for element in added],
@@ -245,7 +246,7 @@ def _relations(removed: Sequence[Element], added: Sequence[Element]) -> NDArray[
 
 
 def _members(removed: Sequence[Element], added: Sequence[Element]) -> names.Matrix:
-    """The share of members that both have among those that either has; NaN for few members."""
+    """The Jaccard similarity of the members; NaN if either side has too few."""
     found = np.full((len(removed), len(added)), np.nan, dtype=np.float64)
     sides = [
         [n for n, e in enumerate(side) if len(e.members) >= _MEMBERS] for side in (removed, added)
@@ -297,7 +298,7 @@ def _kept(likely: Array, said: Iterable[Pair]) -> tuple[NDArray[np.intp], NDArra
 
 
 def _close(likely: Array, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> list[Pair]:
-    """The best few of each row and of each column."""
+    """The likeliest few pairs of each row and of each column."""
     order = np.argsort(-likely[rows, columns], kind="stable")
     taken = np.zeros((2, max(likely.shape)), dtype=np.intp)
     found = []
@@ -319,16 +320,16 @@ def _is_proven(found: Sequence[Finding]) -> bool:
 
 
 def _bound(found: Sequence[Finding]) -> float:
-    """How sure a pair can be: as its best evidence allows, and no more than any does."""
+    """The highest confidence that a pair's evidence allows: `at_most`, capped by `never_above`."""
     reached = max([NAMES_AT_MOST, *(finding.at_most for finding in found)])
     return min([reached, *(finding.never_above for finding in found)])
 
 
 def _marginals(rows: NDArray[np.intp], columns: NDArray[np.intp], log_odds: Array) -> Array:
-    """How likely each pair is, where a thing has one partner or none, by its odds alone.
+    """The marginal probability of each pair, given that every element has at most one partner.
 
-    Belief propagation for matchings, which has one fixed point: what row and column would each say
-    of the pair if it were not there. Exact where pairs form no circle.
+    Belief propagation for matchings, which has a single fixed point; exact if the graph of pairs
+    has no cycles.
     """
     odds = np.exp(np.clip(log_odds, -30, 30)) * (log_odds > -np.inf)
     from_row = from_column = np.ones_like(odds)
@@ -345,11 +346,8 @@ def _marginals(rows: NDArray[np.intp], columns: NDArray[np.intp], log_odds: Arra
     return both / (1 + both)
 
 
-# Answers
-
-
 def _assigned(pairs: Pairs, confidences: Array) -> list[int]:
-    """The pairs that are right together most often: no row and no column twice."""
+    """The assignment with the highest total confidence; each row and column at most once."""
     eligible = np.flatnonzero(confidences >= SUGGESTED_FROM)
     rows, row_of = np.unique(pairs.rows[eligible], return_inverse=True)
     columns, column_of = np.unique(pairs.columns[eligible], return_inverse=True)
@@ -378,7 +376,7 @@ def _rival(pairs: Pairs, confidences: Array, index: int) -> float:
 
 
 def _evidence(pairs: Pairs, index: int) -> list[Finding]:
-    """What is known of a pair: its names and types, how many rivals, and whatever was found."""
+    """The evidence about a pair: names, types, number of candidates, members, and findings."""
     question = pairs.question
     removed, added = question.removed[pairs.rows[index]], question.added[pairs.columns[index]]
     alike, relation = _rounded(pairs.alike[index]), int(pairs.relation[index])

@@ -1,4 +1,4 @@
-"""How alike two names are: as words, whatever their spelling, and as letters."""
+"""Similarity of names, by their words (whatever their spelling) and by their letters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rapidfuzz import fuzz, process
 Matrix: TypeAlias = NDArray[np.float64]
 Edit: TypeAlias = tuple[tuple[str, ...], tuple[str, ...]]
 
-_CUSTOM = re.compile(r"__(c|r|pc)$")  # Salesforce marks custom fields so
+_CUSTOM = re.compile(r"__(c|r|pc)$")  # Salesforce's suffixes of custom fields
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _WORD = re.compile(r"[^\W\d_]+|\d+")
 _SHORT = {
@@ -36,7 +36,7 @@ _ROWS_AT_ONCE = 256
 
 @lru_cache(maxsize=16384)
 def words(name: str) -> tuple[str, ...]:
-    """The words of a name: `privateMetas`, `private_meta` and `Private Meta` have the same."""
+    """The words of a name; the same for `privateMetas`, `private_meta` and `Private Meta`."""
     parted = _HUMP.sub("_", _CUSTOM.sub("", name))
     return tuple(_plain(word.lower()) for word in _WORD.findall(parted)) or (name.lower(),)
 
@@ -50,10 +50,10 @@ def _plain(word: str) -> str:
 
 
 def edit(removed: str, added: str) -> Edit | None:
-    """The words that went and those that came, in order of the alphabet; None for all of them.
+    """The removed and added words, each in alphabetical order; None if no word is common.
 
     `total_net` → `total_net_amount` and `total` → `total_amount` are the same edit. Two names of
-    one word each are an edit of that word.
+    one word each always have an edit.
     """
     ours, theirs = Counter(words(removed)), Counter(words(added))
     if not ours & theirs and (len(ours) > 1 or len(theirs) > 1):
@@ -64,10 +64,11 @@ def edit(removed: str, added: str) -> Edit | None:
 def similarity(
     removed: Sequence[str], added: Sequence[str], *, unchanged: Iterable[str] = ()
 ) -> Matrix:
-    """How alike each two names are, from 0 to 1; a row per removed, a column per added name.
+    """The similarity of names, from 0 to 1; a row per removed name, a column per added one.
 
-    The mean of two measures: letters in common, and words in common, each word with what is most
-    like it on the other side. A word of many `unchanged` names (a common prefix) counts less.
+    The mean of two measures: common letters, and common words, where each word is matched with the
+    most similar one of the other name. Words of many `unchanged` names (a common prefix) count
+    less.
     """
     known = Counter(word for name in unchanged for word in set(words(name)))
     ours, theirs = _Words(removed, known), _Words(added, known)
@@ -83,7 +84,7 @@ def similarity(
 
 
 class _Words:
-    """The words of many names, as numbers into a vocabulary, with their weights."""
+    """The words of many names, as indexes into a vocabulary, with their weights."""
 
     def __init__(self, names: Sequence[str], known: Counter[str]) -> None:
         parts = [words(name) for name in names]
@@ -97,7 +98,7 @@ class _Words:
         self.total = np.add.reduceat(self.weights, self.starts)
 
     def covered(self, alike: Matrix) -> Matrix:
-        """For each word of the other side (a column), the best that each name (a row) has."""
+        """The best similarity of each name (a row) to each word of the other side (a column)."""
         return np.maximum.reduceat(alike[self.flat], self.starts, axis=0)
 
 
@@ -113,7 +114,7 @@ def _dice(ours: _Words, theirs: _Words, alike: Matrix, covered: Matrix, rows: sl
 
 
 def _alike(ours: Sequence[str], theirs: Sequence[str]) -> Matrix:
-    """How alike each two words are: 0 below a limit, more where one begins the other."""
+    """The similarity of words: 0 below a threshold, at least `_BEGINS` if one is a prefix."""
     found = process.cdist(ours, theirs, scorer=fuzz.ratio, dtype=np.float64) / 100
     found[found < _ALIKE] = 0
     for one, other, matrix in ((ours, theirs, found), (theirs, ours, found.T)):

@@ -1,4 +1,4 @@
-"""What people decided about fields and streams that were gone."""
+"""Queries for people's decisions about removed fields and streams."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Decided(NamedTuple):
 
 
 async def learn(session: AsyncSession, decision: Knowledge) -> bool:
-    """Keep a decision. False: it is known already.
+    """Store a decision; return False if it is stored already.
 
     Raises:
         Conflict: another decision has this id.
@@ -76,15 +76,15 @@ async def decisions_about(
     names: Sequence[str],
     limit: int,
 ) -> Sequence[Decided]:
-    """The decisions for a source type about these paths, and about names like these; newest first.
+    """The decisions for a source type about these paths, and about similar names; newest first.
 
-    Where there are more than `limit`, those about these paths of `stream` are left out last, and of
-    those the connection's own, and those for every connection. `stream` is empty where streams
-    themselves are asked about.
+    If there are more than `limit`, decisions about these paths in `stream` take precedence, then
+    those of the connection or, if `connection_id` is None, those without a connection; then newer
+    ones. `stream` is empty if streams themselves are asked about.
 
-    `removed` are paths as JSON text, `names` last parts of paths on either side. Names are compared
-    with those of the newest 500 decisions, by pg_trgm; where that is not installed, only equal
-    names are like each other.
+    `removed` are paths as JSON text; `names` are the last parts of paths of both sides. Names are
+    compared with those of the newest 500 decisions by pg_trgm, or for equality if it is not
+    installed.
     """
     parameters = {
         "source_type": source_type,
@@ -129,7 +129,7 @@ _EQUAL = text(
         alike=f"removed->>-1 = ANY({_NAMES}) OR became->>-1 = ANY({_NAMES})",
     )
 )
-# Low, since one word in common is enough to look: `created_on`, `modified_on`.
+# The threshold is low, since one common word is enough: `created_on`, `modified_on`.
 _JOINED = f"array_to_string({_NAMES}, ' ')"
 _SIMILAR = text(
     _ABOUT.format(
@@ -143,7 +143,7 @@ _SIMILAR = text(
 async def page_of_knowledge(
     session: AsyncSession, *, source_type: str | None, cursor: Cursor | None, limit: int
 ) -> str:
-    """A page of what people decided as JSON text, newest first; of one source type or of all."""
+    """A page of decisions as JSON text, newest first; `source_type` None means all types."""
     conditions, parameters = after_cursor(cursor)
     if source_type is not None:
         conditions.append("t.source_type = :source_type")

@@ -1,4 +1,4 @@
-"""Whether two fields hold the same values: compared and forgotten, never kept and never told."""
+"""Compare sampled values of two fields; values are never stored, logged or returned."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The distinct values of a field's sample, null aside."""
+    """The distinct values of a field's sample, without null."""
 
     values: Values
     count: int
     is_telling: bool
-    """Whether another field would hardly have the same ones by chance."""
+    """Whether another field is unlikely to have the same values by chance."""
 
     @classmethod
     def of(cls, values: Sequence[Scalar]) -> Sample:
-        """What can be told from these values.
+        """Build a sample and decide whether its values identify the field.
 
-        Not telling are fewer than ten, truth values, numbers that lie as densely as counted ones
-        (ids from 1 on, quantities), and dates and times: a row has several that are equal.
+        These do not: fewer than ten values, booleans, dense numbers (ids from 1 on, quantities),
+        and dates and times, of which a row often has several equal ones.
         """
         there = [value for value in values if value is not None]
-        # True is no 1; 1.0 is, where an integer became a number.
+        # True must differ from 1; 1.0 equals 1, since an integer may have become a number.
         distinct = frozenset((isinstance(value, bool), value) for value in there)
         return cls(distinct, len(there), len(distinct) >= _ENOUGH and _telling(there))
 
     @property
     def is_choice(self) -> bool:
-        """Whether few values come again and again."""
+        """Whether a few values recur, as in an enum."""
         return 2 <= len(self.values) <= _FEW and self.count >= 5 * len(self.values)
 
 
 def overlap(one: Sample, other: Sample) -> float:
-    """The share of values that both have among those that either has."""
+    """The Jaccard similarity of the two sets of values, from 0 to 1."""
     either = len(one.values | other.values)
     return len(one.values & other.values) / either if either else 0.0
 
 
 def are_same(one: Sample, other: Sample, *, share: float, rival: float) -> bool:
-    """Whether both hold the same values: `share` is their overlap, `rival` the next best one's."""
+    """Whether both hold the same values; `share` is their overlap, `rival` the next best one."""
     return (
         one.is_telling
         and other.is_telling
@@ -69,5 +69,5 @@ def _telling(values: Sequence[Scalar]) -> bool:
         return False
     try:
         return max(numbers) - min(numbers) >= _DENSE * len(set(numbers))
-    except OverflowError:  # a float beside a number beyond all floats
+    except OverflowError:  # an integer that is too large for a float
         return True

@@ -1,4 +1,4 @@
-"""What a field or stream that is gone became, from evidence and from what people decided before."""
+"""Suggest what removed fields and streams became, from evidence and people's past decisions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _MOST_DECISIONS = 1000
 
 
 class RagEngine:
-    """Suggests what became of what is gone, and learns from what people decide."""
+    """Suggests renames, and learns from what people decide."""
 
     def __init__(self, db: Database, explaining: Explaining | None = None) -> None:
         self._db = db
@@ -37,13 +37,13 @@ class RagEngine:
         self._turn = asyncio.Semaphore(1)
 
     async def suggest(self, order: Suggest) -> dict[str, Any]:
-        """Suggestions with evidence, surest first, and what has none.
+        """Suggestions with evidence, highest confidence first, and elements without a suggestion.
 
         Raises:
-            Unavailable: the registry is away; what people rejected must not be suggested again.
+            Unavailable: the registry cannot be read; without it, rejected pairs could be suggested.
         """
         past = await self._decisions(order)
-        # A large question takes seconds and 300 MB: those of one process wait for each other.
+        # A large question takes seconds and 300 MB, so each process answers only one at a time.
         is_large = len(order.removed) * len(order.added) > _LARGE
         async with self._turn if is_large else nullcontext():
             answer = await asyncio.to_thread(_answer, order, past)
@@ -63,12 +63,12 @@ class RagEngine:
         return told
 
     async def learn(self, decision: Learn) -> bool:
-        """Keep what a person decided; every decision is kept, the newest about a pair counts.
+        """Store a person's decision; return whether it was new.
 
-        Returns whether it was new: told twice, it is learned once.
+        Every decision is stored; the newest about a pair counts.
 
         Raises:
-            Invalid: a schema holds text that the registry cannot keep.
+            Invalid: a schema contains text that the registry cannot store.
             Conflict: another decision has this id.
         """
         schemas = decision.schemas or Schemas()
@@ -106,7 +106,7 @@ class RagEngine:
                 stream=_stream_name(order.entity, order.stream),
                 connection_id=order.connection_id,
                 removed=[_text(element.path) for element in order.removed],
-                # What similar names became says little: of a large question, some names will do.
+                # Decisions about similar names count little, so some of many names suffice.
                 names=names[:_MOST_NAMES],
                 limit=_MOST_DECISIONS,
             )
@@ -178,7 +178,7 @@ def _told(answer: Answer) -> dict[str, Any]:
 
 
 def _stream_name(entity: str, stream: StreamName | None) -> str:
-    """The stream that fields are of; streams are of none."""
+    """The name of the stream that fields belong to; empty if streams are asked about."""
     return stream.name if stream is not None and entity == "field" else ""
 
 
