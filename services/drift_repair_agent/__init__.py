@@ -1,1 +1,1 @@
-"""drift_repair_agent: applies a new catalog to a connection whose source changed."""
+"""drift_repair_agent: plans, applies, verifies and rolls back repairs, and notifies webhooks."""

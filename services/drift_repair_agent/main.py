@@ -1,4 +1,4 @@
-"""Wires the drift_repair_agent: its parts, its periodic tasks, and its routes."""
+"""Assemble the drift_repair_agent: its components, periodic tasks and routes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _TOLD_EVERY = timedelta(seconds=5)
 
 
 def build(settings: Settings) -> FastAPI:
-    """The application for these settings."""
+    """Build the application for these settings."""
     logs.set_up("drift_repair_agent", level=settings.log_level)
     tracing.set_up("drift_repair_agent", settings)
     failpoints.arm(settings.aam_failpoints)

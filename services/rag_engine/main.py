@@ -107,7 +107,7 @@ async def knowledge(
 
 
 def build(settings: RagEngineSettings) -> FastAPI:
-    """The application for these settings."""
+    """Build the application for these settings."""
     logs.set_up("rag_engine", level=settings.log_level)
     tracing.set_up("rag_engine", settings)
     db = Database.at(

@@ -109,7 +109,7 @@ class Pairs:
 
     @classmethod
     def of(cls, question: Question) -> Pairs:
-        """All pairs, or if these are too many, the likeliest and those that `evidence.said` names."""
+        """All pairs; if these are too many, the likeliest and those that `evidence.said` names."""
         removed, added = question.removed, question.added
         alike = _alike(removed, added, question.unchanged)
         relation = _relations(removed, added)

@@ -37,7 +37,7 @@ class RagEngine:
         self._turn = asyncio.Semaphore(1)
 
     async def suggest(self, order: Suggest) -> dict[str, Any]:
-        """Suggestions with evidence, highest confidence first, and elements without a suggestion.
+        """The suggestions, highest confidence first, and the removed elements without one.
 
         Raises:
             Unavailable: the registry cannot be read; without it, rejected pairs could be suggested.

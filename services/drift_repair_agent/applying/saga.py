@@ -27,7 +27,7 @@ from shared.operations import Operation
 from shared.outbox import EventType
 
 _TRIES = 3
-"""Updates that Airbyte may accept without holding the catalog before the saga fails."""
+"""Attempts before the saga fails because Airbyte accepts the catalog but holds another."""
 
 
 class Heal(msgspec.Struct, frozen=True):

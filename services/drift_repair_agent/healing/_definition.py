@@ -28,7 +28,7 @@ _MEMBERS: dict[Kind, tuple[str, ...]] = {
 }
 _HOLDING = (*REFERENCES, *CONDITIONAL, "dependentSchemas", "dependencies")
 _KEPT = tuple({*OF_VALUES, *OF_ITEMS, "patternProperties"} - {"items"})
-"""Other keywords that hold fields; where they differ, a field is changed as a whole or not."""
+"""Other keywords that hold fields; if they differ, a field is changed as a whole or not at all."""
 _NOTHING = Raw(b"{}")
 
 

@@ -306,7 +306,7 @@ class Repairs:
         """One repair as JSON, with the difference between the catalog before and after it.
 
         Raises:
-            NotFound: there is none.
+            NotFound: there is no such repair.
         """
         async with self._db.read() as session:
             text = await queries.repair_json(session, repair_id)

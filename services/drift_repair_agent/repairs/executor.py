@@ -246,10 +246,10 @@ class RepairExecutor:
     async def _afterwards(
         self, repair: Repair, row: Connection
     ) -> Literal["as_it_is", "resumed", "paused"]:
-        """The connection's state after the repair.
+        """The connection's state after the operation.
 
-        `resumed` if AAM has paused it and no open change requires a pause; `paused` if a rollback
-        restores a catalog whose changes do.
+        `resumed` if AAM has paused it and no open change requires a pause. `paused` if the repair
+        is rolled back after a failed verification and its changes require a pause.
         """
         items = changes_of.read(repair.changes)
         if repair.state == RepairState.ROLLING_BACK:

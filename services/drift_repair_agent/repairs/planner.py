@@ -86,7 +86,7 @@ class Planner:
         operations.tell("pause", Pausing(settings, db, airbyte))
 
     async def look(self) -> None:
-        """Plan for connections that drifted within the last hour, in case their job was lost."""
+        """Plan for connections with a recent drift or a proposal, in case their job was lost."""
         await self._plan_due(drifted_within=_LATELY)
 
     async def look_at_all(self) -> None:

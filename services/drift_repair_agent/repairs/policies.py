@@ -1,4 +1,4 @@
-"""Reading and setting a connection's policy."""
+"""Read and update a connection's policy."""
 
 from __future__ import annotations
 

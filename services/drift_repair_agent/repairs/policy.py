@@ -14,7 +14,7 @@ from shared.models import Policy as Row
 
 
 class Reaction(StrEnum):
-    """What is done about a change."""
+    """How the service reacts to a change."""
 
     APPLY = "apply"
     """Follow the source at once."""
@@ -64,7 +64,7 @@ class PolicyOverrides(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Policy:
-    """The policy in effect: a connection's own entries over the default."""
+    """The policy in effect: the default with a connection's overrides."""
 
     def __init__(
         self, own: PolicyOverrides, authors: Mapping[str, str | None] | None = None

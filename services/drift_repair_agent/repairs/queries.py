@@ -142,10 +142,10 @@ def _plan_due(condition: str) -> TextClause:
 
 
 async def find_repair(session: AsyncSession, repair_id: UUID, *, lock: bool = False) -> Repair:
-    """A repair by id; with `lock` its row is locked, after its connection's.
+    """A repair by id; with `lock` its row is locked. Lock its connection's row first.
 
     Raises:
-        NotFound: there is none.
+        NotFound: there is no such repair.
     """
     repair = await session.get(
         Repair, repair_id, with_for_update=lock or None, populate_existing=True
@@ -308,7 +308,7 @@ async def record_learning(
 async def unsuggested(
     session: AsyncSession, *, limit: int, but: Collection[UUID] = ()
 ) -> Sequence[UUID]:
-    """Connections with a proposal that the rag_engine has not been asked about, except `but`."""
+    """Connections with a proposal whose rename suggestions are missing, except `but`."""
     return (await session.scalars(_UNSUGGESTED, {"limit": limit, "but": list(but)})).all()
 
 
@@ -367,7 +367,7 @@ async def repair_json(session: AsyncSession, repair_id: UUID) -> str:
     """One repair as JSON text.
 
     Raises:
-        NotFound: there is none.
+        NotFound: there is no such repair.
     """
     found: str | None = await session.scalar(_REPAIR, {"id": repair_id})
     if found is None:

@@ -98,13 +98,13 @@ class PolicyOrder(BaseModel):
         Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=200)]
         | None
     ) = None
-    """Patterns of field names that are never selected, case-insensitive; null is the default."""
+    """Patterns of field names that are never selected, case-insensitive; null for the default."""
     verify: Literal["read_back", "sync"] | None = None
-    """How an applied repair is verified; null is the default."""
+    """How an applied repair is verified; null for the default."""
     rename_min_confidence: Annotated[float, Field(strict=True, ge=0, le=1)] | None = None
-    """Lowest confidence at which a rename may be applied without a person; null is the default."""
+    """Lowest confidence at which a rename may be applied without a person; null for the default."""
     discoveries_per_day: Annotated[int, Field(strict=True, ge=1, le=100_000)] | None = None
-    """Most discoveries of the source in 24 hours; null is the default.
+    """Most discoveries of the source in 24 hours; null for the default.
 
     If several connections share a source, the smallest value applies. The default is
     DISCOVERIES_PER_DAY if set, else the number that the observation interval needs plus 50.

@@ -41,7 +41,7 @@ async def find_webhook(
     """A webhook by id, deleted or not; its row is locked if `for_update` is set.
 
     Raises:
-        NotFound: there is none.
+        NotFound: there is no such webhook.
     """
     webhook = await session.get(
         Webhook, webhook_id, with_for_update=for_update, populate_existing=True
@@ -55,7 +55,7 @@ async def lock_webhook(session: AsyncSession, webhook_id: UUID) -> Webhook:
     """Lock the row of a webhook that is not deleted until the transaction ends.
 
     Raises:
-        NotFound: there is none.
+        NotFound: there is no such webhook.
         Conflict: it is deleted.
     """
     webhook = await find_webhook(session, webhook_id, for_update=True)
@@ -224,8 +224,8 @@ async def record_try(
 ) -> None:
     """Record the outcome of an attempt.
 
-    A delivery is always recorded. A failure is recorded only if this is still the newest attempt
-    and the message is still waiting.
+    A success is always recorded. A failure is recorded only if this is still the newest attempt and
+    the message is still waiting.
     """
     conditions = [WebhookDelivery.id == delivery.id]
     if state is not DeliveryState.DELIVERED:

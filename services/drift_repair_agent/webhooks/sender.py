@@ -113,7 +113,7 @@ class Sender:
         )
 
     def expect(self, url: str) -> None:
-        """Check that a receiver's URL names no address that may not be called; names pass.
+        """Check the address in a receiver's URL; host names other than localhost always pass.
 
         Raises:
             AddressRefused: the host is an address, or localhost, outside the allowed networks.
