@@ -1,0 +1,24 @@
+"""Every mutant applies to the code as it is: one that does not proves nothing any more."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MUTANTS = sorted((ROOT / "tests/mutants").glob("*.patch"))
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=[one.stem for one in MUTANTS])
+def test_a_mutant_applies(mutant: Path) -> None:
+    """Whether a test turns red with it is what `make mutants` checks."""
+    command = ["git", "apply", "--check", str(mutant)]
+    tried = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert tried.returncode == 0, tried.stderr
+
+
+def test_there_are_mutants() -> None:
+    """The folder was found."""
+    assert len(MUTANTS) > 20
