@@ -16,7 +16,7 @@ from services.drift_repair_agent.applying.preflight import (
     expect_selectable,
     readable,
 )
-from services.drift_repair_agent.applying.saga import Applying, Heal, applied
+from services.drift_repair_agent.applying.saga import ApplySaga, Heal, applied
 from services.drift_repair_agent.repairs import transitions
 from shared import outbox, registry
 from shared.airbyte_client import AirbyteClient
@@ -88,14 +88,14 @@ class DriftRepairAgent:
         self._db = db
         self._airbyte = airbyte
         self._operations = operations
-        saga = Applying(
+        saga = ApplySaga(
             settings,
             db,
             airbyte,
             on_applied=transitions.mark_carried_out,
             on_refused=transitions.mark_not_carried_out,
         )
-        operations.tell("apply", saga)
+        operations.register("apply", saga)
 
     async def apply_new_catalog(
         self, order: ApplyOrder, *, key: Key | None, wait: float

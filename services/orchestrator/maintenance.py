@@ -11,7 +11,7 @@ import sys
 
 import msgspec
 
-from services.orchestrator.reconciler import Compared, Reapplying, Reconciler
+from services.orchestrator.reconciler import Compared, ReapplySaga, Reconciler
 from services.orchestrator.sweeper import Sweeper, Swept
 from services.orchestrator.workspace import workspace_of
 from shared.airbyte_client import AirbyteClient
@@ -36,7 +36,7 @@ async def run(what: str, *, dry_run: bool) -> Swept | Compared:
                 return await sweeper.sweep(workspace_id, dry_run=dry_run)
             jobs = Jobs(settings.registry_address, application="maintenance")
             operations = Operations(settings, db, jobs, service="orchestrator")
-            operations.tell("reapply", Reapplying(settings, db, airbyte))
+            operations.register("reapply", ReapplySaga(settings, db, airbyte))
             # The orchestrator continues any operation that is unfinished when this process exits.
             async with operations.running():
                 reconciler = Reconciler(settings, db, airbyte, operations)

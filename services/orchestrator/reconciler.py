@@ -180,7 +180,7 @@ def _is_still(row: Connection, head: Head) -> bool:
     )
 
 
-class Reapplying:
+class ReapplySaga:
     """Makes Airbyte hold the current catalog again; no new version is created."""
 
     def __init__(self, settings: Settings, db: Database, airbyte: AirbyteClient) -> None:

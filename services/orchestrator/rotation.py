@@ -126,7 +126,7 @@ class Rotator:
         self._operations = operations
         self._digests = digests
         if digests is not None:
-            operations.tell("rotate", Rotating(settings, db, airbyte, auth_broker, digests))
+            operations.register("rotate", RotateSaga(settings, db, airbyte, auth_broker, digests))
 
     async def rotate(self, reference: str, *, wait: float) -> HttpResult:
         """Check the credential as currently stored, and give it to every source that uses it.
@@ -277,7 +277,7 @@ class Rotator:
         return await self._operations.begin(Intent("rotate", use.connection_id, order), gate)
 
 
-class Rotating:
+class RotateSaga:
     """Updates one source, once; every step can be resumed."""
 
     def __init__(

@@ -9,10 +9,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.orchestrator.credentials import CredentialShared, Digests, expect_unused
 from services.orchestrator.job_history import record_job
-from services.orchestrator.reconciler import Reapplying
-from services.orchestrator.sagas.archive import Archive, Archiving
-from services.orchestrator.sagas.onboard import Onboarding, Wiring, keep_discovered, unreadable
-from services.orchestrator.sagas.sync import Syncing, order_for
+from services.orchestrator.reconciler import ReapplySaga
+from services.orchestrator.sagas.archive import Archive, ArchiveSaga
+from services.orchestrator.sagas.onboard import OnboardSaga, Wiring, keep_discovered, unreadable
+from services.orchestrator.sagas.sync import SyncSaga, order_for
 from services.orchestrator.schedule import Cron
 from services.orchestrator.schemas import Onboard
 from services.orchestrator.workspace import workspace_of
@@ -79,11 +79,11 @@ class Orchestrator:
         self._operations = operations
         self._default_workspace: UUID | None = None
         self._discoveries = Discoveries(settings, db, airbyte)
-        self._onboarding = Onboarding(settings, db, airbyte, auth_broker, digests)
-        operations.tell("onboard", self._onboarding)
-        operations.tell("sync", Syncing(settings, db, airbyte))
-        operations.tell("archive", Archiving(settings, db, airbyte))
-        operations.tell("reapply", Reapplying(settings, db, airbyte))
+        self._onboarding = OnboardSaga(settings, db, airbyte, auth_broker, digests)
+        operations.register("onboard", self._onboarding)
+        operations.register("sync", SyncSaga(settings, db, airbyte))
+        operations.register("archive", ArchiveSaga(settings, db, airbyte))
+        operations.register("reapply", ReapplySaga(settings, db, airbyte))
 
     async def onboard(self, order: Onboard, *, key: Key | None, wait: float) -> HttpResult:
         """Connect a source to a destination in Airbyte and record its catalog as version 1.

@@ -86,7 +86,7 @@ class Operations:
         self._host = Host(db, settings.quiet_time, self._stopping)
         jobs.on(self._entrypoint, self._complete, at_once=10)
 
-    def tell(self, kind: str, saga: Saga) -> None:
+    def register(self, kind: str, saga: Saga) -> None:
         """Say what operations of a kind do."""
         self._sagas[kind] = saga
 

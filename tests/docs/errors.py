@@ -306,7 +306,7 @@ def _kinds() -> set[str]:
     return {
         call.args[0].value
         for _, call in _calls("services")
-        if ast.unparse(call.func) in ("operations.tell", "operations.register")
+        if ast.unparse(call.func) == "operations.register"
         and isinstance(call.args[0], ast.Constant)
         and isinstance(call.args[0].value, str)
     }

@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from services.orchestrator.importer import Importing
-from services.orchestrator.reconciler import Reapplying, Reconciler
+from services.orchestrator.reconciler import ReapplySaga, Reconciler
 from services.orchestrator.sweeper import Sweeper
 from shared.airbyte_client import AirbyteClient
 from shared.database import Database
@@ -178,7 +178,7 @@ async def test_nothing_is_missing_deleted_or_imported(
         settings, db, Jobs(settings.registry_address, application="test"), service="orchestrator"
     )
     async with AirbyteClient.from_settings(settings) as airbyte:
-        operations.tell("reapply", Reapplying(settings, db, airbyte))
+        operations.register("reapply", ReapplySaga(settings, db, airbyte))
         reconciler = Reconciler(settings, db, airbyte, operations)
         await airbyte.list_sources(WORKSPACE)  # has a token from now on
         mesh.airbyte.lose_route(gateway, status=status)

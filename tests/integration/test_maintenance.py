@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from local.processes import servers
 from services.orchestrator.importer import Importing
-from services.orchestrator.reconciler import Reapplying, Reconciler
+from services.orchestrator.reconciler import ReapplySaga, Reconciler
 from services.orchestrator.sweeper import AT_MOST, Sweeper
 from shared import registry
 from shared.airbyte_client import AirbyteClient
@@ -73,7 +73,7 @@ async def tools(mesh: Mesh, registry_url: str, redis_url: str) -> AsyncIterator[
     jobs = Jobs(settings.registry_address, application="test")
     operations = Operations(settings, db, jobs, service="orchestrator")
     async with AirbyteClient.from_settings(settings) as airbyte:
-        operations.tell("reapply", Reapplying(settings, db, airbyte))
+        operations.register("reapply", ReapplySaga(settings, db, airbyte))
         async with operations.running():
             yield Tools(settings, db, airbyte, operations)
     await db.close()

@@ -63,7 +63,7 @@ async def replica(registry_url: str, saga: Broken) -> AsyncIterator[tuple[Databa
     db = Database.at(settings.registry_address, application="test")
     jobs = Jobs(settings.registry_address, application="test")
     operations = Operations(settings, db, jobs, service="test")
-    operations.tell("broken", saga)
+    operations.register("broken", saga)
     async with (
         operations.running(),
         periodic.repeating(db, operations.look),

@@ -67,7 +67,7 @@ class Replica:
         self.jobs = Jobs(settings.registry_address, application="test")
         self.operations = Operations(settings, self.db, self.jobs, service="test")
         self.saga = Waiting(self.db)
-        self.operations.tell("waiting", self.saga)
+        self.operations.register("waiting", self.saga)
 
     async def begin(self) -> tuple[UUID, UUID]:
         """Ids of an operation and of the connection it is about."""

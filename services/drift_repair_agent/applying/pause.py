@@ -35,7 +35,7 @@ class Pause(msgspec.Struct, frozen=True):
     repair_id: UUID | None
 
 
-class Pausing:
+class PauseSaga:
     """Saga that sets a connection's status in Airbyte; resumable at every line.
 
     A connection that was paused by a person or locked by Airbyte is left alone, and is not resumed

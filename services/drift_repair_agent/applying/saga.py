@@ -70,7 +70,7 @@ class OnRefused(Protocol):
     ) -> None: ...
 
 
-class Applying:
+class ApplySaga:
     """Saga that applies a catalog and records it as the next version; resumable at every line."""
 
     def __init__(

@@ -15,7 +15,7 @@ import msgspec
 from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.drift_repair_agent.applying.pause import Pause, Pausing
+from services.drift_repair_agent.applying.pause import Pause, PauseSaga
 from services.drift_repair_agent.postponed import Postponed
 from services.drift_repair_agent.repairs import changes as changes_of
 from services.drift_repair_agent.repairs import queries, situation, transitions
@@ -83,7 +83,7 @@ class Planner:
         self._postponed = Postponed()
         self._passed: list[UUID] = []
         """The connections of the preceding full batches, which the next batch skips."""
-        operations.tell("pause", Pausing(settings, db, airbyte))
+        operations.register("pause", PauseSaga(settings, db, airbyte))
 
     async def look(self) -> None:
         """Plan for connections with a recent drift or a proposal, in case their job was lost."""

@@ -29,7 +29,7 @@ class Archive(msgspec.Struct, frozen=True):
     """The connection's own workspace, whatever the current setting; None where not known."""
 
 
-class Archiving:
+class ArchiveSaga:
     """Removes a connection from Airbyte, and its source where nothing else uses it."""
 
     def __init__(self, settings: Settings, db: Database, airbyte: AirbyteClient) -> None:

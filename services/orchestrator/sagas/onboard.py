@@ -58,7 +58,7 @@ class Wiring(msgspec.Struct, frozen=True):
     """Notes for the caller about the order; part of the response."""
 
 
-class Onboarding:
+class OnboardSaga:
     """Connects a source to a destination in Airbyte and records it; every step can be resumed."""
 
     def __init__(

@@ -30,7 +30,7 @@ class SyncOrder(msgspec.Struct, frozen=True):
     """The connection's newest earlier sync; None where it had none or Airbyte does not say."""
 
 
-class Syncing:
+class SyncSaga:
     """Starts a job in Airbyte, at most one per operation, and records it."""
 
     def __init__(self, settings: Settings, db: Database, airbyte: AirbyteClient) -> None:
