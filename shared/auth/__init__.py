@@ -1,1 +1,1 @@
-"""Who may call what: scopes, API keys, the services' own tokens, and tokens of an OIDC issuer."""
+"""Authentication and authorization: scopes, API keys, service tokens and OIDC tokens."""

@@ -1,6 +1,6 @@
-"""Keys of callers: `aam_<env>_<id>_<secret>`, told once, kept as a SHA-256 that cannot be undone.
+"""API keys, `aam_<env>_<id>_<secret>`: shown once, stored as a SHA-256 digest.
 
-The secret has 256 random bits, so a fast hash is enough: there is nothing to guess.
+The secret has 256 random bits, so a fast hash is enough: brute force is infeasible.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from shared.errors import Unavailable, UpstreamUnknown
 FORM = re.compile(r"aam_[a-z0-9]{1,16}_([a-z0-9]{8})_[A-Za-z0-9_-]{43}")
 _ALPHABET = string.ascii_lowercase + string.digits
 _NO_DIGEST = bytes(32)
-"""Compared with where nobody has an id, which takes as long."""
+"""Compared against if no key has the id, so that the response takes as long."""
 _REMEMBERED_S = 4.0
 _MOST_REMEMBERED = 10_000
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class NewKey:
-    """A key in clear: shown once, and nowhere kept."""
+    """A key in plain text: shown once, never stored."""
 
     id: str
     key: str
 
     @property
     def digest(self) -> bytes:
-        """What is kept of it."""
+        """The SHA-256 that is stored instead of the key."""
         return hashlib.sha256(self.key.encode()).digest()
 
 
 def new_key(environment: str) -> NewKey:
-    """Draw a key; `environment` is a word in it that tells people where it belongs."""
+    """Generate a key; `environment` is a word in it that shows where the key belongs."""
     id_ = "".join(secrets.choice(_ALPHABET) for _ in range(8))
     return NewKey(id_, f"aam_{environment}_{id_}_{secrets.token_urlsafe(32)}")
 
@@ -59,7 +59,7 @@ async def make_key(
     created_by: str,
     expires_at: datetime | None = None,
 ) -> NewKey:
-    """Draw a key and record it."""
+    """Generate a key and record it."""
     made = new_key(environment)
     await registry.insert_key(
         session,
@@ -74,17 +74,17 @@ async def make_key(
 
 
 class KeyRing:
-    """Who has a key; what the registry said is taken for true for four seconds."""
+    """Authenticates callers by API key; registry results are cached for four seconds."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
         self._seen: dict[str, tuple[float, registry.LiveKey]] = {}
 
     async def caller(self, presented: str) -> Caller | None:
-        """Whose key it is; None for one that is no key, unknown, expired or revoked.
+        """The owner of a key; None if it is malformed, unknown, expired or revoked.
 
         Raises:
-            Unavailable: the registry is away, and this key was not seen lately.
+            Unavailable: the registry is unavailable, and the key is not cached.
         """
         form = FORM.fullmatch(presented)
         if form is None:
@@ -92,7 +92,7 @@ class KeyRing:
         digest = hashlib.sha256(presented.encode()).digest()
         known = self._remembered(form[1])
         if known is None or not hmac.compare_digest(digest, known.digest):
-            # One query for every wrong key, whether or not somebody has its id.
+            # One query for every wrong key, whether or not its id exists.
             known = await self._live(form[1], digest)
         if known is None:
             return None
@@ -101,10 +101,10 @@ class KeyRing:
         return Caller(f"key:{form[1]}", f"{known.owner} (key {form[1]})", known.scopes)
 
     async def any(self) -> bool:
-        """Whether anybody has a key.
+        """Whether any valid key exists.
 
         Raises:
-            Unavailable: the registry is away.
+            Unavailable: the registry is unavailable.
         """
         async with self._db.read() as session:
             return await registry.any_key(session)
@@ -114,8 +114,8 @@ class KeyRing:
         return known if monotonic() < until else None
 
     async def _live(self, id_: str, digest: bytes) -> registry.LiveKey | None:
-        """The live key of this id and digest, as the registry has it now."""
-        asked_at = monotonic()  # what is remembered is as old as the question
+        """The valid key with this id and digest, read from the registry."""
+        asked_at = monotonic()  # the cached entry is as old as the query
         async with self._db.read() as session:
             known = await registry.find_key(session, id_)
         is_right = hmac.compare_digest(digest, _NO_DIGEST if known is None else known.digest)
@@ -128,9 +128,9 @@ class KeyRing:
         return known
 
     async def _used(self, id_: str, known: registry.LiveKey) -> None:
-        """Record that a key was used, where that is not known to the minute already."""
+        """Record that a key was used, at most once a minute."""
         until, _ = self._seen[id_]
         self._seen[id_] = (until, replace(known, is_used_lately=True))
-        with suppress(Unavailable, UpstreamUnknown):  # the next minute tells it
+        with suppress(Unavailable, UpstreamUnknown):  # recorded with the next use
             async with self._db.transaction() as session:
                 await registry.use_key(session, id_)

@@ -1,4 +1,4 @@
-"""Failed tries to prove who calls: limited per address, and logged with a bound."""
+"""Failed authentication attempts: limited per address, and logged at a limited rate."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ log = logs.get(__name__)
 
 _MINUTE_S = 60.0
 _LOGGED_PER_MINUTE = 30
-"""Lines about failed tries, of all addresses together."""
+"""Log lines about failed attempts, for all addresses together."""
 _REMEMBERED_S = 600.0
 _MOST_REMEMBERED = 10_000
 
 
 class Guesses:
-    """The failed tries of each address; one process counts for itself.
+    """Limits the failed authentication attempts of each address, within one process.
 
-    An address that fails too often is answered 429 before anything is looked up, until a minute's
-    measure is free again. What proved a caller in the last ten minutes is let through to be checked
-    as ever: others behind the same address, or the same proxy, go on working.
+    An address over the limit gets 429 before any lookup. Credentials that were valid within the
+    last ten minutes are still checked, so other callers behind the same address or proxy continue
+    to work.
     """
 
     def __init__(self, per_minute: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -35,10 +35,10 @@ class Guesses:
         self._proved: dict[bytes, float] = {}
 
     def expect_few(self, address: str, presented: str) -> None:
-        """See that an address may try.
+        """Check that an address is within its limit.
 
         Raises:
-            TooManyRequests: it failed too often lately.
+            TooManyRequests: it is over the limit, and the credential was not valid recently.
         """
         wait_s = self._failed.left_s(_network(address))
         if wait_s and self._proved.get(_digest(presented), 0.0) <= self._clock():
@@ -49,13 +49,13 @@ class Guesses:
             )
 
     def prove(self, presented: str) -> None:
-        """Remember that this proved a caller."""
+        """Record that a credential was valid."""
         if len(self._proved) >= _MOST_REMEMBERED:
             self._proved.clear()
         self._proved[_digest(presented)] = self._clock() + _REMEMBERED_S
 
     def fail(self, address: str) -> None:
-        """Count a failed try."""
+        """Count a failed attempt."""
         self._failed.wait_s(_network(address))
         if not self._logged.wait_s(""):
             log.warning("caller_not_proved", address=_network(address))
@@ -66,7 +66,7 @@ def _digest(presented: str) -> bytes:
 
 
 def _network(address: str) -> str:
-    """What one caller has of addresses: with IPv6 a whole /64."""
+    """The addresses of one caller: an IPv4 address, or an IPv6 /64 network."""
     try:
         found = ipaddress.ip_address(address)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Callers whom an OpenID Connect issuer vouches for, by its discovery document and its keys."""
+"""Authentication by tokens of an OpenID Connect issuer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from shared.tls import authorities
 log = logs.get(__name__)
 
 _ALGORITHMS = {("RSA", None): "RS256", ("EC", "P-256"): "ES256", ("OKP", "Ed25519"): "EdDSA"}
-"""What a key signs with, by its `kty` and `crv`."""
+"""The signature algorithm of a key, by its `kty` and `crv`."""
 _REQUIRED = ["exp", "iss", "aud", "sub"]
 _LEEWAY_S = 5
 _FRESH_S = 600.0
@@ -31,25 +31,25 @@ _ASKED_EVERY_S = 30.0
 _FIRST_ASKED_EVERY_S = 1.0
 _DEADLINE_S = 5.0
 _PAUSES_S = (0.1, 0.3)
-"""Before a read whose answer was lost is made again; all of it is within the deadline."""
+"""Pauses before retries of a request that got no complete response; within the deadline."""
 _LARGEST_BYTES = 256 * 1024
 _MOST_KEYS = 100
 _LONGEST_NAME = 200
 
 
 class IssuerAway(Exception):
-    """The issuer's keys cannot be had now; the message says why and quotes nothing of it."""
+    """The issuer's keys cannot be fetched now; the message quotes nothing from the issuer."""
 
 
 class _Lost(IssuerAway):
-    """There was no answer, or not a whole one: another try may have one."""
+    """There was no complete response; a retry may get one."""
 
 
 class Issuer:
-    """An issuer's tokens, checked by its keys.
+    """Authenticates callers by an issuer's tokens, verified with its keys.
 
-    Its keys are fetched when a token comes that needs them, and again after ten minutes, or at an
-    unknown key every 30 seconds at most. While it is away they are used on for an hour.
+    The keys are fetched when a token needs them, and again after ten minutes or for an unknown key,
+    at most every 30 seconds. While the issuer is unavailable, they stay in use for one hour.
     """
 
     def __init__(
@@ -69,10 +69,10 @@ class Issuer:
         self._asking = asyncio.Lock()
 
     async def caller(self, presented: str) -> Caller | None:
-        """Whom the issuer vouches for; None where the token is not its, not for us or not for now.
+        """The caller of a token; None if it has another issuer or audience, or is not valid now.
 
         Raises:
-            Unavailable: the issuer's keys cannot be had, and none are known that may still be used.
+            Unavailable: the issuer's keys cannot be fetched, and those known are too old.
         """
         try:
             header = jwt.get_unverified_header(presented)
@@ -114,7 +114,7 @@ class Issuer:
         return Caller(f"oidc:{subject}", name, scopes)
 
     async def _key(self, kid: object) -> jwt.PyJWK | None:
-        """The issuer's key of this name, fetched where that may be needed."""
+        """The issuer's key with this id, fetched if unknown or old; None if there is none."""
         if not isinstance(kid, str):
             return None
         if kid not in self._keys or self._age_s() >= _FRESH_S:
@@ -129,7 +129,7 @@ class Issuer:
         return self._clock() - self._fetched_at
 
     async def _ask(self) -> None:
-        async with self._asking:  # who waited for another's answer finds that it was just asked
+        async with self._asking:  # a task that waited finds the keys just fetched
             pause_s = _ASKED_EVERY_S if self._keys else _FIRST_ASKED_EVERY_S
             if self._clock() - self._asked_at < pause_s:
                 return
@@ -147,21 +147,21 @@ class Issuer:
 
 
 def _plain(text: object) -> str | None:
-    """A name from a token, where it can stand in a log and in a row."""
+    """A name from a token; None if it is too long or unprintable for logs and the registry."""
     if isinstance(text, str) and 0 < len(text) <= _LONGEST_NAME and text.isprintable():
         return text
     return None
 
 
 async def _fetch_keys(issuer: str) -> dict[str, jwt.PyJWK]:
-    """Ask the issuer where its keys are, and fetch them.
+    """Read the issuer's discovery document, and fetch its keys.
 
     Endpoint: GET <issuer>/.well-known/openid-configuration, then GET its `jwks_uri`
     Receives: {"issuer": str, "jwks_uri": str}; {"keys": [{"kty": str, "kid": str, ...}]}
     Source:   OpenID Connect Discovery 1.0, section 4; RFC 7517
 
     Raises:
-        IssuerAway: one of them is not there, or not what it should be.
+        IssuerAway: one of them is unavailable or invalid.
     """
     async with httpx.AsyncClient(
         transport=AiohttpTransport(verify=authorities()),
@@ -183,7 +183,7 @@ async def _fetch_keys(issuer: str) -> dict[str, jwt.PyJWK]:
 
 
 async def _fetch(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
-    """As `_fetch_once`, repeated where the answer was lost."""
+    """`_fetch_once` with retries if there is no complete response."""
     for pause_s in _PAUSES_S:
         try:
             return await _fetch_once(client, url)
@@ -193,7 +193,7 @@ async def _fetch(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
 
 
 async def _fetch_once(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
-    """A JSON object from a URL, as it is there: no redirect, no encoding, within a limit."""
+    """Fetch a JSON object without redirects or content encoding, up to a size limit."""
     body = b""
     try:
         async with client.stream("GET", url) as answer:
@@ -215,7 +215,7 @@ async def _fetch_once(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
 
 
 def _read(told: object) -> tuple[str, jwt.PyJWK | None]:
-    """A key with its name; without one where it is for other uses than to sign what we take."""
+    """A key with its id; None for a key that is not meant for signatures AAM accepts."""
     if not isinstance(told, dict):
         return "", None
     kid = told.get("kid")

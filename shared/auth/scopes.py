@@ -1,4 +1,4 @@
-"""Who calls, and what that allows: the words of it, and how a route declares what it needs."""
+"""Callers and their scopes, and how a route declares the scope it needs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from shared.errors import Forbidden
 
 
 class Scope(StrEnum):
-    """What a caller may do. No scope includes another: a caller can have several."""
+    """A permission. No scope includes another; a caller can have several."""
 
     CONNECTIONS_READ = "connections:read"
     """Read connections, catalogs, jobs, drifts, repairs and operations; discover schemas."""
@@ -34,42 +34,42 @@ class Scope(StrEnum):
     ADMIN = "admin"
     """Create and revoke API keys, rotate credentials."""
     CREDENTIALS_READ = "credentials:read"
-    """Read one credential; only services have it, never a key."""
+    """Read one credential; only for service tokens, never for an API key."""
 
 
 KEY_SCOPES = tuple(scope for scope in Scope if scope is not Scope.CREDENTIALS_READ)
-"""The scopes that a key can have."""
+"""The scopes that an API key can have."""
 
 SERVICE_CALLS: dict[tuple[str, str], frozenset[Scope]] = {
     ("orchestrator", "auth_broker"): frozenset({Scope.CREDENTIALS_READ}),
     ("drift_repair_agent", "orchestrator"): frozenset({Scope.CONNECTIONS_SYNC}),
     ("drift_repair_agent", "rag_engine"): frozenset({Scope.CONNECTIONS_READ, Scope.REPAIRS_DECIDE}),
 }
-"""What a service, first, may ask of another; whatever else its token says counts for nothing."""
+"""Allowed scopes by (calling service, called service); other scopes of a token are ignored."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who a request comes from, as its credentials prove."""
+    """The authenticated caller of a request."""
 
     id: str
     """`key:ab12cd34`, `service:orchestrator` or `oidc:<subject>`: for logs and comparisons."""
     name: str
-    """For people, and for what is recorded: `ada@example.com (key ab12cd34)`."""
+    """For display and for records: `ada@example.com (key ab12cd34)`."""
     scopes: frozenset[str]
     credential_id: str | None = None
-    """The one credential that a service's token is for."""
+    """The one credential that a service token is valid for."""
     token_id: str | None = None
-    """The `jti` of a service's token."""
+    """The `jti` of a service token."""
 
     @property
     def is_service(self) -> bool:
-        """Whether it is a sibling, and not somebody from outside."""
+        """Whether it is another AAM service."""
         return self.id.startswith("service:")
 
     @property
     def may_change_connections(self) -> bool:
-        """Whether it is shown why a connector failed, and not only which kind of cause it had."""
+        """Whether it has connections:write, and so sees explanations of connector failures."""
         return Scope.CONNECTIONS_WRITE in self.scopes
 
 
@@ -78,7 +78,7 @@ _current: ContextVar[Caller | None] = ContextVar("caller", default=None)
 
 @contextmanager
 def acting(caller: Caller) -> Iterator[None]:
-    """Within the block, and in tasks begun in it, things are done for this caller."""
+    """Set the current caller for the block and the tasks started in it."""
     token = _current.set(caller)
     try:
         yield
@@ -87,18 +87,18 @@ def acting(caller: Caller) -> Iterator[None]:
 
 
 def asked_by() -> str | None:
-    """The name of whom this is done for; None where AAM does it by itself."""
+    """The name of the current caller; None if AAM acts on its own."""
     caller = _current.get()
     return None if caller is None else caller.name
 
 
 def named(by: str | None) -> str:
-    """The person that something is done for: the one who was named, else the caller."""
+    """The person on whose behalf something is done: `by`, or else the caller, or else AAM."""
     return by or asked_by() or "AAM"
 
 
 def shown(by: str | None) -> str:
-    """The same for a single line: where somebody else was named, the caller is there, too."""
+    """The same as one text that adds the caller if `by` is someone else."""
     caller = asked_by()
     if by is None or caller is None or by == caller:
         return named(by)
@@ -106,7 +106,7 @@ def shown(by: str | None) -> str:
 
 
 def require(scope: Scope) -> None:
-    """See that the caller has a scope that only some orders of a route need.
+    """Check a scope that only some requests of a route need.
 
     Raises:
         Forbidden: the caller does not have it.
@@ -117,13 +117,13 @@ def require(scope: Scope) -> None:
 
 
 def caller_of(request: HTTPConnection) -> Caller:
-    """Who the request comes from; on a route that the gate guards there always is one."""
+    """The caller of a request; every route behind the gate has one."""
     caller: Caller = request.state.caller
     return caller
 
 
 class _Bearer(SecurityBase):
-    """What the OpenAPI description says of credentials; the gate has checked them before."""
+    """Describes credentials in OpenAPI; the gate has already checked them."""
 
     def __init__(self) -> None:
         self.model = HTTPBearer(
@@ -140,14 +140,14 @@ _bearer = _Bearer()
 
 
 def may(scope: Scope) -> Any:
-    """What a route needs of its caller, for its `dependencies`; the gate enforces it.
+    """Declare the scope a route needs, in its `dependencies`; the gate enforces it.
 
-    FastAPI reads the body before it looks at dependencies, so nothing is checked in one.
+    FastAPI reads the body before it resolves dependencies, so they do not check anything.
     """
     return Security(_bearer, scopes=[scope.value])
 
 
 def declared(dependencies: Sequence[Any]) -> frozenset[str] | None:
-    """The scopes that a route's dependencies declare; None where they declare nothing."""
+    """The scopes that a route's dependencies declare; None if they declare none."""
     found = [one for one in dependencies if getattr(one, "dependency", None) is _bearer]
     return frozenset(scope for one in found for scope in one.scopes) if found else None

@@ -1,7 +1,7 @@
-"""Tokens between services: Ed25519 JWTs, for one audience, a minute at most.
+"""Tokens between services: Ed25519 JWTs for one audience, valid for at most a minute.
 
-Each service signs with a key of its own and knows the others' public keys, so that none can speak
-for another. Claims follow SPIFFE's JWT-SVID (one audience, an expiry always) and RFC 9068 (`typ`).
+Each service signs with its own key and has the others' public keys, so none can impersonate
+another. Claims follow SPIFFE's JWT-SVID (one audience, always an expiry) and RFC 9068 (`typ`).
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ _PUBLIC_FILE = re.compile(r"([a-z_]{1,40})\.([A-Za-z0-9_-]{16})\.pem")
 
 
 class BadToken(Exception):
-    """The token is none of ours, not for us, or not for now; the message names the rule."""
+    """The token is not one of AAM's, not for this service, or not valid now."""
 
 
 class BadKey(ValueError):
-    """A key's file cannot be used; the message says why and never what is in it."""
+    """A key file cannot be used; the message says why and never quotes the file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What a token that was checked says."""
+    """The claims of a verified token."""
 
     service: str
     scopes: frozenset[str]
@@ -53,13 +53,13 @@ class Claims:
 
 
 def key_id(key: Ed25519PublicKey) -> str:
-    """What a key is called: the start of its public half's SHA-256, as base64url."""
+    """A key's id: the first 16 characters of its public key's SHA-256, as base64url."""
     raw = key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
     return base64.urlsafe_b64encode(hashlib.sha256(raw).digest()).decode()[:16]
 
 
 def make_pair(service: str, private_file: Path, public_dir: Path) -> None:
-    """Make a service's key where it has none, and put its public half where the others look."""
+    """Create a service's private key if it has none, and publish its public key."""
     private_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     public_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
     if not private_file.exists():
@@ -68,7 +68,7 @@ def make_pair(service: str, private_file: Path, public_dir: Path) -> None:
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
         )
-        # Only we can read it, and nobody sees half of it; of two at once the first one's stays.
+        # Readable only by its owner, never half-written; of two concurrent writers the first wins.
         with tempfile.NamedTemporaryFile(dir=private_file.parent) as whole:
             whole.write(pem)
             whole.flush()
@@ -105,13 +105,13 @@ def _private_key(file: Path) -> Ed25519PrivateKey:
 
 
 class Signer:
-    """A service's own key: what it says to its peers is signed with it."""
+    """Signs a service's tokens with its private key."""
 
     def __init__(self, service: str, key_file: Path) -> None:
         """Read the key.
 
         Raises:
-            BadKey: the file holds no Ed25519 key, or everybody may read it.
+            BadKey: the file holds no Ed25519 key, or is accessible to all users.
         """
         self._service = service
         self._key = _private_key(key_file)
@@ -120,7 +120,7 @@ class Signer:
     def token(
         self, audience: str, scope: str, *, request_id: str = "", credential_id: str | None = None
     ) -> str:
-        """A token for one call; the broker takes it once, and for this credential alone."""
+        """A token for one call; the auth broker accepts it once, for this credential only."""
         now = int(time.time())
         claims = {
             "iss": self._service,
@@ -139,9 +139,9 @@ class Signer:
 
 
 class Verifier:
-    """Whether a token is a sibling's and for this service; keys are read again while it runs.
+    """Verifies tokens of other services for this one; public keys are re-read every five seconds.
 
-    A folder holds `<service>.<kid>.pem`: of a service whose key is being changed, two.
+    The folder holds `<service>.<kid>.pem`, two of them while a service's key is being rotated.
     """
 
     def __init__(self, audience: str, keys_dir: Path) -> None:
@@ -151,13 +151,13 @@ class Verifier:
         self._read_at = -_READ_AGAIN_S
 
     def claims(self, token: str) -> Claims:
-        """Check a token and say what it claims.
+        """Verify a token and return its claims.
 
         Raises:
             BadToken: any rule is broken.
         """
         try:
-            # PyJWT would decode the whole token for it, as it does again below.
+            # PyJWT would decode the whole token to read the header, and again below.
             header = json.loads(base64.urlsafe_b64decode(token.partition(".")[0] + "=="))
         except (ValueError, RecursionError):
             raise BadToken("it cannot be read") from None
@@ -198,7 +198,7 @@ _RULES: dict[type[Exception], str] = {
 
 
 def _checked(service: str, claims: dict[str, object]) -> Claims:
-    """The rules that the library has not."""
+    """Check the rules that PyJWT does not."""
     issued, expires = claims["iat"], claims["exp"]
     if not isinstance(issued, int) or not isinstance(expires, int):
         raise BadToken("its times are no whole seconds")
@@ -215,9 +215,9 @@ def _checked(service: str, claims: dict[str, object]) -> Claims:
 
 
 def read_public_keys(folder: Path) -> dict[str, tuple[str, Ed25519PublicKey]]:
-    """The public keys of a folder by `kid`, each with the service whose it is.
+    """The public keys in a folder by `kid`, each with its service.
 
-    A file whose name is not its own key's is left out: a name says who may speak with it.
+    A file whose name does not contain its key's id is ignored.
     """
     found = {}
     for file in sorted(folder.glob("*.pem")):

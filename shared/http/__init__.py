@@ -1,1 +1,1 @@
-"""What every service shares in HTTP: the app, its gate, request bodies, problems and health."""
+"""HTTP code shared by all services: the app, authentication, request bodies, problems, health."""

@@ -1,7 +1,7 @@
-"""create_app: what every service's HTTP side has in common.
+"""create_app: the FastAPI application that every service builds on.
 
-Health and readiness, problem+json for every error, a request id on every request, and checked
-bodies. Answers never echo what was submitted.
+Adds health and readiness checks, problem+json errors, a request id for every request, and body
+validation. Responses never echo submitted values.
 """
 
 from __future__ import annotations
@@ -51,10 +51,11 @@ def create_app(
     limits: Limits = ORDER,
     body_deadline: timedelta = BODY_DEADLINE,
 ) -> FastAPI:
-    """A service's application; its routes are added by the caller.
+    """Create a service's application; the caller adds the routes.
 
-    `access` is how callers are known. `ready` maps what the service cannot answer without to a
-    check that raises an AamError while it is away; `degraded`, what only a part of it needs.
+    `access` authenticates callers. `ready` maps each dependency that the service cannot work
+    without to a check, which raises an AamError while the dependency is unavailable; `degraded`
+    does the same for dependencies that only some routes need.
     """
     app = FastAPI(
         title=f"AAM {service}",
@@ -66,7 +67,7 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
         dependencies=[Depends(validation.expect_known)],
-        # FastAPI's own would tell on its own terms; ours is shared.telemetry.
+        # shared.observability replaces FastAPI's own telemetry.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     if access.docs_are_open:
@@ -78,7 +79,7 @@ def create_app(
 
     @app.get("/health", tags=["operations"])
     async def health() -> Health:
-        """Answer as long as the process runs."""
+        """Report that the process is running."""
         return Health()
 
     @app.get(
@@ -88,10 +89,10 @@ def create_app(
         responses={503: {"model": Readiness, "description": "It cannot answer now"}},
     )
     async def readiness(response: Response) -> Readiness:
-        """Report whether the service is ready: 200 while its registry answers and accepts writes.
+        """Report whether the service is ready: 200 while its registry responds and accepts writes.
 
-        What is away beside it, Airbyte for example, makes it `degraded`: people can still read and
-        decide, so a load balancer is to keep the service.
+        While another dependency, for example Airbyte, is unavailable, the service is `degraded`:
+        callers can still read and decide, so a load balancer should keep it in rotation.
         """
         names = [*checks, *others]
         found = await asyncio.gather(
@@ -112,7 +113,7 @@ def create_app(
     app.exception_handler(AamError)(answer_expected)
     app.exception_handler(RequestValidationError)(answer_invalid)
     app.exception_handler(HTTPException)(answer_http)
-    # The last one added is the outermost.
+    # The middleware added last is the outermost.
     app.add_middleware(Bodies, limits=limits, deadline=body_deadline)
     app.add_middleware(Gate, known=access, routes=app.routes, answer=refusal_response)
     app.add_middleware(RequestLog, service=service)
@@ -121,10 +122,11 @@ def create_app(
 
 
 def _with_callers(access: Access, lifespan: Lifespan[FastAPI] | None) -> Lifespan[FastAPI]:
-    """The service's life; it does not begin where nobody could call, or anybody could.
+    """Wrap the lifespan so that a service whose routes or callers are misconfigured does not start.
 
-    While the registry is away nobody knows whether there are keys: the service starts, answers
-    503, and is ready when both are there.
+    Each route must declare a scope, and some caller must be able to authenticate. While the
+    registry is unavailable, it is unknown whether there are keys: the service starts, responds 503,
+    and becomes ready once the registry is back and holds a key.
     """
 
     @asynccontextmanager
@@ -136,7 +138,7 @@ def _with_callers(access: Access, lifespan: Lifespan[FastAPI] | None) -> Lifespa
                 yield state
         except NobodyCanCall:
             raise
-        except Exception:  # the outermost loop of a service's life: servers would log its text
+        except Exception:  # outermost handler: a server would log the message
             log.exception("bug")
             raise
 
@@ -147,7 +149,7 @@ async def _require_callers(access: Access) -> None:
     try:
         await access.require_anybody()
     except NobodyCanCall as error:
-        log.error("nobody_can_call", detail=error.detail)  # noqa: TRY400 (no trace is needed)
+        log.error("nobody_can_call", detail=error.detail)  # noqa: TRY400 (no traceback is needed)
         raise
     except Unavailable as error:
         log.warning("callers_unknown", detail=error.detail)
@@ -155,4 +157,4 @@ async def _require_callers(access: Access) -> None:
 
 _DECISIVE_WITHIN_S = 3.0
 _OTHERS_WITHIN_S = 0.8
-"""Below the second that Kubernetes gives a probe: what hangs, and decides nothing, delays none."""
+"""Less than the one second of a Kubernetes probe, so a hanging optional check cannot fail it."""

@@ -1,7 +1,7 @@
-"""Bodies: read once, in time and within the limits, checked, and handed on as the very same bytes.
+"""Middleware that reads and validates request bodies, and passes the same bytes on.
 
-A body is JSON in UTF-8 and nothing else. Nothing is ever decompressed. What a route reads is what
-was checked here, so no two parsers can see different things.
+A body must be JSON in UTF-8; nothing is ever decompressed. Routes receive exactly the bytes that
+were checked here, so two parsers cannot disagree about them.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 
 _JSON = re.compile(rb'application/json[ \t]*(?:;[ \t]*charset="?utf-8"?[ \t]*)?', re.IGNORECASE)
 _AT_ONCE_BYTES = 128 * 1024
-"""What is checked where it is, in a millisecond or two; more goes to the thread."""
+"""Bodies up to this size are checked on the event loop, in 1 to 2 ms; larger ones in a thread."""
 
-# The one thread: two would only take turns, and each holds a body and its text.
+# One thread: two would only contend for the GIL, and each holds a body and its decoded text.
 _checking = ThreadPoolExecutor(1, thread_name_prefix="body")
 
 
 class Bodies:
-    """The layer that reads bodies; it raises what is wrong with one before a route sees it."""
+    """ASGI middleware that rejects an invalid body before a route sees it."""
 
     def __init__(self, app: ASGIApp, *, limits: Limits, deadline: timedelta) -> None:
         self._app = app
@@ -41,11 +41,11 @@ class Bodies:
         """Read and check a request's body, if it has one.
 
         Raises:
-            UnsupportedMedia: it is not said to be JSON in UTF-8, or said to be compressed.
-            TooLarge: it has more bytes than the limit, told or found.
+            UnsupportedMedia: its headers do not declare JSON in UTF-8, or declare an encoding.
+            TooLarge: its declared or actual size exceeds the limit.
             BodyTimeout: it did not arrive in time.
-            NotJson: it is no UTF-8.
-            Invalid: it is no JSON that can be taken.
+            NotJson: it is not UTF-8.
+            Invalid: it is not valid JSON, or JSON that AAM rejects.
         """
         if scope["type"] != "http" or not _has_body(scope["headers"]):
             await self._app(scope, receive, send)
@@ -90,7 +90,7 @@ def _values(headers: Headers, wanted: bytes) -> list[bytes]:
 
 
 def _has_body(headers: Headers) -> bool:
-    """Whether a body comes, by HTTP/1.1's rule."""
+    """Whether the request has a body, by the rules of HTTP/1.1."""
     lengths = _values(headers, b"content-length")
     return bool(_values(headers, b"transfer-encoding")) or lengths not in ([], [b"0"])
 
@@ -102,7 +102,7 @@ def _declared_length(headers: Headers) -> int:
 
 
 def _expect_json(headers: Headers) -> None:
-    """See what the body is said to be, before a byte of it is read."""
+    """Check the declared media type before reading any of the body."""
     if _values(headers, b"content-encoding"):
         raise UnsupportedMedia(
             "A body must not be encoded: send it without Content-Encoding.",

@@ -1,4 +1,4 @@
-"""What routes are given by name: the parts that a service put on its app's state."""
+"""FastAPI dependencies that a service has stored on `app.state`."""
 
 from __future__ import annotations
 

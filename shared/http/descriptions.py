@@ -1,4 +1,4 @@
-"""The words of an OpenAPI description: a summary for each operation, and where ids come from."""
+"""Texts of the OpenAPI description: a summary for each operation, and where to find each id."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _IDS = {
     "delivery_id": "`id` of `GET /webhooks/{webhook_id}/deliveries`",
     "key_id": "`id` of `GET /api-keys`",
 }
-"""Where the value of a path's parameter is found."""
+"""Where callers find the value of a path parameter."""
 
 
 def describe(operation: dict[str, Any]) -> None:
-    """Give an operation a summary, by its description's first sentence, and its ids' origins."""
+    """Set an operation's summary to its description's first sentence, and describe its ids."""
     words = operation.get("description", "")
     first, _, rest = words.partition("\n\n")
     sentence = " ".join(first.split())

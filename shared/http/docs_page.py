@@ -1,8 +1,8 @@
-"""The page that shows and tries a service's API: Swagger UI, of which nothing comes from elsewhere.
+"""The interactive API documentation: Swagger UI, served without any third-party origin.
 
-People paste keys into it, so its scripts are files of a pinned and hashed package, and its policy
-allows nothing but these: no inline script, no other origin, no frame around it. Its addresses are
-relative, so it works behind a proxy that serves it below a path.
+Users paste API keys into it, so its scripts come from a pinned and hashed package, and its Content
+Security Policy allows nothing else: no inline scripts, other origins or framing. Its URLs are
+relative, so it works behind a proxy that serves it under a path prefix.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _FILES = {
     f"{PAGE}/favicon.png": ("favicon-32x32.png", "image/png"),
 }
 PATHS = frozenset({PAGE, DESCRIPTION, _START, *_FILES})
-"""Every path of the docs; there are no others below `/docs`."""
+"""Every path of the documentation."""
 
 _POLICY = "; ".join(
     (
@@ -90,7 +90,7 @@ SwaggerUIBundle({
 
 
 def package_folder() -> Path:
-    """Where the installed package has Swagger UI's files."""
+    """The folder of Swagger UI's files in the installed package."""
     found = importlib.util.find_spec("fastapi_swagger")
     if found is None or not found.submodule_search_locations:
         raise ModuleNotFoundError("The package fastapi-swagger is not installed.")
@@ -99,13 +99,13 @@ def package_folder() -> Path:
 
 @cache
 def _content(name: str) -> tuple[bytes, str]:
-    """A file of the package with its entity tag; they stay as they are while a process runs."""
+    """A file of the package with its ETag, cached for the life of the process."""
     content = (package_folder() / name).read_bytes()
     return content, f'"{hashlib.sha256(content).hexdigest()[:32]}"'
 
 
 def add_docs(app: FastAPI) -> None:
-    """Add the page and its files to an application; it has its OpenAPI description already."""
+    """Add the page and its files to an application that already serves its OpenAPI description."""
     page = _HTML.format(title=html.escape(app.title))
 
     def text(content: str, media_type: str) -> Callable[[Request], Awaitable[Response]]:

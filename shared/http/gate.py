@@ -1,7 +1,7 @@
-"""The gate before every service: who asks is known before a byte of the body is read.
+"""Authentication and authorization: every request is checked before its body is read.
 
-What each route needs is what it declares (`access.may`); a route that declares nothing keeps the
-service from starting.
+A route declares the scope it needs with `scopes.may`; a service with a route that declares none
+does not start.
 """
 
 from __future__ import annotations
@@ -51,25 +51,25 @@ class NobodyCanCall(Unavailable):
 
 
 class Proof(Protocol):
-    """One way to know a caller; None where it is not one of these, or proves nothing."""
+    """One way to authenticate a caller."""
 
     async def caller(self, presented: str) -> Caller | None:
-        """Whose this is.
+        """The caller that a credential belongs to; None if it is of another kind or invalid.
 
         Raises:
-            Unavailable: nobody can tell now.
+            Unavailable: the credential cannot be checked now.
         """
 
 
 class Services:
-    """The siblings of a service, by their tokens."""
+    """Authenticates other AAM services by their tokens."""
 
     def __init__(self, service: str, verifier: Verifier) -> None:
         self._service = service
         self._verifier = verifier
 
     async def caller(self, presented: str) -> Caller | None:
-        """Which service it is, with the scopes that it may have here."""
+        """The calling service, with the scopes it has here by SERVICE_CALLS; None if invalid."""
         try:
             claims = self._verifier.claims(presented)
         except BadToken as error:
@@ -88,35 +88,35 @@ class Services:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How a service knows its callers, and whether anybody can be one."""
+    """How a service authenticates and limits its callers."""
 
     proofs: Sequence[Proof]
     anybody: Callable[[], Awaitable[bool]] | None = None
-    """Whether there is a key at all; None where callers need none: at the broker, with OIDC."""
+    """Whether any API key exists; None if callers need none (the auth broker, or with OIDC)."""
     rates: Rates | None = None
-    """How often each may ask; None for as often as they like."""
+    """The request rate of each caller; None for no limit."""
     guesses: Guesses | None = None
-    """How often an address may fail to prove a caller; None for as often as it likes."""
+    """How often authentication from one address may fail; None for no limit."""
     docs_are_open: bool = True
 
     async def require_anybody(self) -> None:
-        """See that somebody can call.
+        """Check that at least one caller can authenticate.
 
         Raises:
-            NobodyCanCall: there is no key.
-            Unavailable: the registry is away.
+            NobodyCanCall: there is no valid API key.
+            Unavailable: the registry is unavailable.
         """
         if self.anybody is not None and not await self.anybody():
             raise NobodyCanCall("Nobody can call: there is no key. `make key` makes one.")
 
 
 def access_for(service: str, settings: ProcessSettings, db: Database | None = None) -> Access:
-    """How a service knows its callers: by its siblings' tokens; with a registry also by keys.
+    """How a service authenticates callers: service tokens, API keys (with `db`) and OIDC tokens.
 
-    And, where OIDC_ISSUER is set, by that issuer's tokens; then nobody needs a key.
+    Where OIDC_ISSUER is set, a service starts without an API key.
 
     Raises:
-        SystemExit: SERVICE_PUBLIC_KEYS_DIR names no folder with the keys of services.
+        SystemExit: SERVICE_PUBLIC_KEYS_DIR is not set or holds no valid public key.
     """
     proofs: list[Proof] = []
     if db is not None:
@@ -144,10 +144,10 @@ def access_for(service: str, settings: ProcessSettings, db: Database | None = No
 
 
 def signer_for(service: str, settings: ProcessSettings) -> Signer:
-    """What a service signs its calls with.
+    """The key with which a service signs its calls.
 
     Raises:
-        SystemExit: SERVICE_PRIVATE_KEY_DIR has none.
+        SystemExit: SERVICE_PRIVATE_KEY_DIR is not set, or its key cannot be used.
     """
     if settings.service_private_key_dir is None:
         raise SystemExit("SERVICE_PRIVATE_KEY_DIR is not set")
@@ -158,11 +158,14 @@ def signer_for(service: str, settings: ProcessSettings) -> Signer:
 
 
 class UndeclaredRoute(RuntimeError):
-    """A route says nothing about who may call it."""
+    """A route does not declare the scope it needs."""
 
 
 class Gate:
-    """Answers 401 and 403 by the request's head alone, and tells the rest who asks."""
+    """ASGI middleware that authenticates and authorizes requests by their headers alone.
+
+    Refused requests get 401, 403 or 429; accepted ones have their caller in `scope["state"]`.
+    """
 
     def __init__(
         self, app: ASGIApp, *, known: Access, routes: Sequence[BaseRoute], answer: Answer
@@ -177,7 +180,7 @@ class Gate:
         if scope["type"] == "lifespan" or self._is_open(scope):
             await self._app(scope, receive, send)
             return
-        if scope["type"] != "http":  # there is no route for WebSockets
+        if scope["type"] != "http":  # no service has WebSocket routes
             await send({"type": "websocket.close", "code": 1008})
             return
         try:
@@ -239,7 +242,7 @@ class Gate:
 
 
 def _count(error: AamError, scope: Scope) -> None:
-    """Have the metrics know of a refusal; nobody can tell a forged key from one of yesterday."""
+    """Count a refusal in the metrics; a forged key and a revoked one look the same."""
     if isinstance(error, Forbidden):
         metrics.REFUSALS.add(reason="scope")
     elif isinstance(error, TooManyRequests):
@@ -252,10 +255,10 @@ def _count(error: AamError, scope: Scope) -> None:
 def requirements(
     routes: Sequence[BaseRoute],
 ) -> list[tuple[re.Pattern[str], frozenset[str], frozenset[str]]]:
-    """What each route needs, in their order: its path, its methods, the scopes.
+    """The path pattern, methods and required scopes of each route, in their order.
 
     Raises:
-        UndeclaredRoute: one declares nothing and is not open to all.
+        UndeclaredRoute: a route declares no scope and is not public.
     """
     table = []
     for route in iter_route_contexts(routes):

@@ -1,4 +1,4 @@
-"""Whether a process runs, and whether it can answer."""
+"""Health and readiness responses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Check = Callable[[], Awaitable[object]]
 
 
 class Health(BaseModel):
-    """The process runs; nothing is said about what it stands on."""
+    """The process is running; its dependencies are not checked."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"status": "ok"}]})
 
@@ -21,10 +21,10 @@ class Health(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Whether the service can answer now; `checks` says `ok`, or what is missing.
+    """Whether the service can handle requests; each of `checks` is `ok` or the reason it fails.
 
-    `ready` is about what no request can do without. `degraded` names what else is away while it is
-    ready: most of the API answers, and what needs the missing part says so.
+    `ready` covers the dependencies that every request needs. `degraded` names the others that are
+    unavailable while the service is ready: only the requests that need those fail.
     """
 
     model_config = ConfigDict(

@@ -1,4 +1,4 @@
-"""What routes add to their OpenAPI description: examples, links, and the errors they answer."""
+"""Additions to the OpenAPI description: examples, links, and the errors that routes return."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from shared.http.problems import (
 
 
 def example(body: object) -> dict[str, Any]:
-    """An answer's example, for its route's OpenAPI description."""
+    """The example of a response, for its route's OpenAPI description."""
     return {"content": {"application/json": {"example": body}}}
 
 
 def links(*targets: str, **parameters: str) -> dict[str, Any]:
-    """Where an answer leads, for its route's OpenAPI description.
+    """Links from a response to other routes, for its route's OpenAPI description.
 
-    A target is a route, as `GET /connections/{connection_id}`; a parameter of the targets is found
-    where OpenAPI's runtime expression says, as `$response.body#/id`.
+    A target is a route, such as `GET /connections/{connection_id}`; a parameter's value is an
+    OpenAPI runtime expression, such as `$response.body#/id`.
     """
     return {
         "links": {
@@ -46,7 +46,7 @@ def _reference(target: str) -> str:
 
 
 def describe_problems(app: FastAPI) -> None:
-    """Put the Problem schema into the OpenAPI description, which routes refer to."""
+    """Add the Problem schema, which routes refer to, and the common errors to the description."""
     describe = app.openapi
 
     def described() -> dict[str, Any]:
@@ -55,7 +55,7 @@ def describe_problems(app: FastAPI) -> None:
         schema = describe()
         schemas = schema.setdefault("components", {}).setdefault("schemas", {})
         schemas["Problem"] = Problem.model_json_schema()
-        # What FastAPI says about 422 is not what is answered here.
+        # A 422 is a Problem here, not FastAPI's default.
         schemas.pop("HTTPValidationError", None)
         schemas.pop("ValidationError", None)
         for operations in schema["paths"].values():
@@ -71,5 +71,5 @@ def describe_problems(app: FastAPI) -> None:
     app.openapi = described  # type: ignore[method-assign]  # FastAPI's documented way
 
 
-# 422 is also what FastAPI would describe otherwise; every route refuses unknown parameters.
+# 422 replaces FastAPI's default description; every route rejects unknown parameters.
 _REFUSALS = {str(status): answer for status, answer in problems(401, 403, 422, 429).items()}

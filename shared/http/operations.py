@@ -1,4 +1,4 @@
-"""Operations over HTTP: their routes, `wait`, the Idempotency-Key, and how they are answered."""
+"""Operations over HTTP: their routes, the `wait` parameter, Idempotency-Key, and responses."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _EXAMPLE: dict[str, Any] = {
 
 
 class Accepted(BaseModel):
-    """It is recorded and goes on; GET /operations/{operation_id} tells how far it is."""
+    """The operation is recorded and runs; GET /operations/{operation_id} reports its progress."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"operation_id": _ID, "status": "running"}]}
@@ -54,7 +54,7 @@ class Accepted(BaseModel):
 
 
 class OperationView(BaseModel):
-    """What was begun for a connection, and how far it is."""
+    """An operation on a connection, and its progress."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
 
@@ -66,15 +66,15 @@ class OperationView(BaseModel):
     step: str
     step_since: datetime
     waits_for: str | None = None
-    """The code of what keeps it waiting."""
+    """The error code of what it waits for."""
     attempts: int
-    """How many processes have had it in hand."""
+    """How often a process has started or resumed it."""
     asked_by: str | None = None
-    """Whose credentials had it begun; null where AAM did by itself."""
+    """The caller who requested it; null if AAM started it."""
     problem: dict[str, Any] | None = None
     answer_status: int | None = None
     notes: list[dict[str, Any]] | None = None
-    """Of an onboarding: the streams and fields that were left out, and why."""
+    """Of an onboarding: the streams and fields that were excluded, and why."""
     created_at: datetime
     deadline: datetime
     ended_at: datetime | None = None
@@ -90,7 +90,7 @@ ACCEPTED: dict[int | str, dict[str, Any]] = {
 
 
 def routes() -> APIRouter:
-    """The routes that tell about operations; every service that runs any has them."""
+    """The routes that report operations, for every service that runs operations."""
     router = APIRouter(tags=["operations"])
 
     @router.get(
@@ -100,7 +100,7 @@ def routes() -> APIRouter:
         responses=problems(404, 503),
     )
     async def operation(request: Request, operation_id: UUID, operations: Service) -> Response:
-        """Get one operation: its status, its current step, and why it waits."""
+        """Get one operation: its status, its current step, and what it waits for."""
         is_explained = caller_of(request).may_change_connections
         return raw_json(await operations.view(operation_id, is_explained=is_explained))
 
@@ -125,7 +125,7 @@ def routes() -> APIRouter:
         after: After = None,
         limit: Limit = 100,
     ) -> Response:
-        """List operations, newest first, optionally of one connection or status."""
+        """List operations, newest first, optionally filtered by connection or status."""
         return raw_json(
             await operations.page(
                 connection_id=connection_id,
@@ -149,15 +149,15 @@ async def _key(
         ),
     ] = None,
 ) -> Key | None:
-    """The key of a request, scoped to its caller and route; None without one.
+    """The Idempotency-Key of a request, scoped to its caller and route; None without one.
 
     Raises:
-        BadKey: it is too short, too long, holds other characters, or there are two.
+        BadKey: its length or a character is invalid, or there is more than one.
     """
     if idempotency_key is None:
         return None
     given = request.headers.getlist("idempotency-key")
-    # The IETF draft has it as a quoted string; many clients send it bare.
+    # The IETF draft defines a quoted string; many clients send it unquoted.
     key = given[0].strip().removeprefix('"').removesuffix('"')
     if len(given) > 1 or not _KEY.fullmatch(key):
         raise BadKey("An Idempotency-Key is one of 16 to 128 letters, digits, `_` and `-`.")
@@ -184,7 +184,7 @@ Wait = Annotated[float, Depends(_wait)]
 
 
 def answered(answer: HttpResult) -> Response:
-    """The response of an operation's answer."""
+    """The HTTP response for an operation's result."""
     response = raw_json(answer.body, status_code=answer.status)
     if answer.status >= 400:
         response.headers["content-type"] = PROBLEM_JSON

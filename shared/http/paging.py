@@ -1,4 +1,4 @@
-"""How lists are asked for and answered: a page of items, and where the next one begins."""
+"""Pagination of lists: query parameters, and a page with a cursor to the next one."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ AfterText = Annotated[
 
 
 def _cursor(after: AfterText = None) -> registry.Cursor | None:
-    """Where the page begins; None for the newest.
+    """The position after which the page starts; None for the first page.
 
     Raises:
-        Invalid: it is no cursor of a list.
+        Invalid: `after` is not a valid cursor.
     """
     return registry.read_cursor(after) if after else None
 
@@ -30,7 +30,7 @@ After = Annotated[registry.Cursor | None, Depends(_cursor)]
 
 
 class Page(BaseModel, Generic[Item]):
-    """Items, newest first; `next` is `after` of the following page, and null on the last."""
+    """Items, newest first; pass `next` as `after` for the following page; null on the last page."""
 
     items: list[Item]
     next: str | None = None

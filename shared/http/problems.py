@@ -1,4 +1,4 @@
-"""Errors as problem+json (RFC 9457): a stable code, and nothing that was submitted."""
+"""Errors as problem+json (RFC 9457), with a stable code and no submitted values."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PROBLEM_JSON = "application/problem+json"
 
 
 class Problem(BaseModel):
-    """An error, by RFC 9457. `code` is stable; `detail` is for people and quotes no input."""
+    """An error, by RFC 9457. `code` is stable; `detail` is human-readable and quotes no input."""
 
     model_config = ConfigDict(
         extra="allow",
@@ -55,7 +55,7 @@ class Problem(BaseModel):
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The error answers of a route, for its OpenAPI description."""
+    """The error responses of a route, for its OpenAPI description."""
     content = {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {status: {"description": _TITLES[status], "content": content} for status in statuses}
 
@@ -81,7 +81,7 @@ RETRY_SOON = {"Retry-After": "1"}
 
 
 _HEADERS_OF = {401: {"WWW-Authenticate": "Bearer"}, 503: RETRY_SOON}
-"""The headers that a status has to have."""
+"""Headers that a status requires."""
 
 
 def problem_response(
@@ -100,7 +100,7 @@ def refusal_response(error: AamError) -> Response:
 
 
 _FOR_WRITERS = ("explanation", "log")
-"""Members of a problem that only callers with connections:write are shown."""
+"""Members of a problem that only callers with connections:write receive."""
 
 
 async def answer_expected(request: Request, error: AamError) -> Response:
@@ -125,7 +125,7 @@ async def answer_http(request: Request, error: HTTPException) -> Response:
     headers, detail = error.headers, "The request is invalid."
     if error.status_code == 405:
         code, title = "method_not_allowed", "Method not allowed"
-        # Starlette names those of the first route with this path alone.
+        # Starlette lists only the methods of the first route with this path.
         headers = {"Allow": ", ".join(sorted(methods))}
         detail = f"This route takes {headers['Allow']}."
     elif error.status_code == 404:
@@ -147,7 +147,7 @@ async def answer_http(request: Request, error: HTTPException) -> Response:
 
 
 def _methods_at(routes: Sequence[BaseRoute], path: str) -> set[str]:
-    """The methods that a path takes, over all of its routes."""
+    """The methods that a path accepts, over all of its routes."""
     found: set[str] = set()
     for route in iter_route_contexts(routes):
         if (pattern := getattr(route, "path_regex", None)) is not None and pattern.match(path):

@@ -1,8 +1,7 @@
-"""The HTTP that the services speak: uvicorn's, with limits on a request's head.
+"""uvicorn's HTTP protocol with limits on the request head (request line and headers).
 
-uvicorn waits for the end of a head for ever, and takes one of any size. This is named on its
-command line, as `--http shared.http_protocol:Http`. What a server in front still has to do is in
-docs/decisions/0031.
+uvicorn itself limits neither the time nor the size of a head. Enabled on its command line by
+`--http shared.http.protocol:Http`. docs/decisions/0031 lists what is left to a reverse proxy.
 """
 
 from __future__ import annotations
@@ -19,16 +18,16 @@ HEADERS = 100
 
 
 class _Refused(Exception):
-    """Ends the parsing of a head."""
+    """Stops the parsing of a head."""
 
 
 class Http(HttpToolsProtocol):
-    """One connection: a head arrives in time, is no larger than the limits, and names one host."""
+    """One connection: each head must arrive in time, stay within the limits, and name one host."""
 
     head_deadline_s: ClassVar[float] = 10.0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """As uvicorn calls it."""
+        """Accept uvicorn's own arguments."""
         super().__init__(*args, **kwargs)
         self._head_timer: asyncio.TimerHandle | None = None
         self._awaits_head = True
@@ -37,38 +36,38 @@ class Http(HttpToolsProtocol):
         self._refusal = (400, "invalid_http", "The request is not valid HTTP.")
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A connection without a request is given no more time than a head."""
+        """Start the head's deadline, which also closes connections that send no request."""
         super().connection_made(transport)
         self._begin_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the deadline."""
+        """Cancel the head's deadline."""
         self._end_head()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came, within what is left of the head's limits."""
+        """Parse received data, within the head's limits."""
         if self._awaits_head:
             self._begin_head()
             self._unparsed_bytes += len(data)
         super().data_received(data)
-        # A header without an end is not told of before it ends.
+        # The parser does not report a header before its end, so unparsed bytes are counted, too.
         if self._awaits_head and self._unparsed_bytes > HEAD_BYTES:
             self._refuse_size()
             self.send_400_response("")
 
     def on_message_begin(self) -> None:
-        """Count from here."""
+        """Reset the head's size."""
         super().on_message_begin()
         self._head_bytes = 0
 
     def on_url(self, url: bytes) -> None:
-        """Take a part of the target, if it fits."""
+        """Accept a part of the request target, within the limit."""
         self._count(len(url))
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header, if it fits."""
+        """Accept a header, within the limits."""
         self._count(len(name) + len(value))
         super().on_header(name, value)
         if len(self.headers) > HEADERS:
@@ -76,7 +75,7 @@ class Http(HttpToolsProtocol):
             raise _Refused
 
     def on_headers_complete(self) -> None:
-        """The head is whole: from here on the body's deadline counts."""
+        """End the head's deadline, and check the number of hosts and of open connections."""
         self._end_head()
         self._awaits_head = False
         hosts = sum(name == b"host" for name, _ in self.headers)
@@ -87,17 +86,17 @@ class Http(HttpToolsProtocol):
         if limit is not None and is_free and max(len(self.connections), len(self.tasks)) >= limit:
             told = f"This process answers {limit} callers at once and no more."
             self._refusal = (503, "too_many_connections", told)
-            raise _Refused  # uvicorn would answer in plain text
+            raise _Refused  # uvicorn would respond in plain text
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """What comes now is the next head."""
+        """Expect the next head."""
         super().on_message_complete()
         self._awaits_head = True
         self._unparsed_bytes = 0
 
     def send_400_response(self, msg: str) -> None:
-        """Answer with a problem instead of uvicorn's text, and hang up."""
+        """Respond with problem+json instead of uvicorn's text, and close the connection."""
         del msg
         self._end_head()
         if self.transport.is_closing():

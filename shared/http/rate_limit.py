@@ -1,4 +1,4 @@
-"""How often each caller may ask, and how often an address may present what proves nothing."""
+"""Rate limits by key, for example a caller or a network address."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _BURST_S = 2.0
 
 
 class Rates:
-    """What the callers of one process have asked lately; each has a measure of its own."""
+    """A token bucket for each caller, in the memory of one process."""
 
     def __init__(
         self,
@@ -19,22 +19,22 @@ class Rates:
         *,
         burst_s: float = _BURST_S,
     ) -> None:
-        """`burst_s`: the seconds whose whole measure may be used at once."""
+        """`burst_s`: the bucket's size, as seconds of requests at the full rate."""
         self._each_s = 1 / per_second
         self._clock = clock
         self._burst_s = max(burst_s, self._each_s)
         self._paid_until: dict[str, float] = {}
-        """When what a caller has asked would be over, had it asked evenly."""
+        """For each caller, when its bucket is full again."""
 
     def wait_s(self, caller: str) -> float:
-        """Count a request: 0 where it may be now, else in how many seconds; then it is not counted.
+        """Count a request and return 0; if over the limit, return the seconds to wait, uncounted.
 
-        A caller that is silent for two seconds has its whole measure again.
+        After `burst_s` without requests, a caller can use its whole burst again.
         """
         now = self._clock()
         until = max(self._paid_until.get(caller, now), now) + self._each_s
         wait = until - now - self._burst_s
-        if wait > 1e-9:  # what adding up has rounded
+        if wait > 1e-9:  # rounding of the sums
             return wait
         if len(self._paid_until) >= _MOST_REMEMBERED:
             self._paid_until = {one: end for one, end in self._paid_until.items() if end > now}
@@ -42,7 +42,7 @@ class Rates:
         return 0.0
 
     def left_s(self, caller: str) -> float:
-        """Until when a request of this caller would have to wait; nothing is counted."""
+        """How many seconds a request of this caller would have to wait; nothing is counted."""
         now = self._clock()
         until = max(self._paid_until.get(caller, now), now) + self._each_s
         return max(until - now - self._burst_s, 0.0)

@@ -1,4 +1,4 @@
-"""A name and a log line for every request."""
+"""A request id and a log line for every request."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ log = logs.get(__name__)
 
 
 _HUNG_UP = 499
-"""What nginx calls it that a caller has left before there was an answer."""
+"""nginx's status for a client that disconnected before the response."""
 
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class RequestLog:
-    """Outermost: names each request, answers for the layers below, and logs one line about it."""
+    """The outermost middleware: sets the request id, handles errors, logs one line per request."""
 
     def __init__(self, app: ASGIApp, *, service: str) -> None:
         self._app = app
@@ -76,15 +76,15 @@ class RequestLog:
             await self._app(scope, receive, send)
         except ClientDisconnect:
             log.info("caller_hung_up")
-        except AamError as refusal:  # of a layer between here and FastAPI
+        except AamError as refusal:  # raised by a middleware between here and FastAPI
             response = problem_response(refusal.problem())
-            # The body may be on its way still; so it is not taken for the next request.
+            # The body may still be arriving; it must not be parsed as the next request.
             response.headers["connection"] = "close"
             await response(scope, receive, send)
-        except Exception:  # the outermost loop of a request: logged, answered, over
+        except Exception:  # outermost handler of a request
             log.exception("bug")
             bug = AamError("This is a bug; the log has it under the request id.")
-            # Where an answer has begun already, the server drops the connection.
+            # If a response has already started, the server closes the connection.
             await problem_response(bug.problem())(scope, receive, send)
 
 

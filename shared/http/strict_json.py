@@ -1,16 +1,16 @@
-"""What AAM takes as input: the limits, and a reader that refuses JSON with more than one meaning.
+"""Input limits, and a check that rejects JSON which parsers could interpret differently.
 
-| limit                           | value                     | where it is held             |
+| limit                           | value                     | where it is enforced         |
 | ------------------------------- | ------------------------- | ---------------------------- |
 | body                            | 1 MiB                     | `ORDER`                      |
-| body of a question about names  | 4 MiB                     | `QUESTION`                   |
+| body of a rename query          | 4 MiB                     | `QUESTION`                   |
 | body with a catalog             | 16 MiB                    | `CATALOG`                    |
-| time for a body to arrive       | BODY_DEADLINE, 30 s       | `shared.http.bodies`              |
+| time for a body to arrive       | BODY_DEADLINE, 30 s       | `shared.http.bodies`         |
 | time for a request's head       | 10 s, 64 KiB, 100 headers | `shared.http.protocol`       |
 | depth of JSON                   | 64                        | `DEPTH`                      |
 | values in a body, with brackets | 500,000; catalogs 1.5 mil.| `Limits.nodes`               |
 | characters of a member's name   | 2,048                     | `MEMBER_CHARS`               |
-| members of an object, in a row  | 20,000 that are no object | `MEMBERS`                    |
+| consecutive members of an object| 20,000 not objects        | `MEMBERS`                    |
 | integers                        | 64 bits, signed           | `check`                      |
 | streams of a catalog            | 10,000                    | `domain.catalog.MAX_STREAMS` |
 | selected fields of a catalog    | 20,000                    | `domain.catalog.MAX_FIELDS`  |
@@ -18,9 +18,9 @@
 | characters of a stream's name   | 512                       | `domain.catalog.MAX_NAME`    |
 | a name, a person                | 1 to 200 characters       | `Name`                       |
 | a reason                        | 1 to 2,000 characters     | `Why`                        |
-| an answer of Airbyte's, decoded | 64 MiB                    | `shared.airbyte_client`      |
+| an Airbyte response, decoded    | 64 MiB                    | `shared.airbyte_client`      |
 
-A refusal tells what is wrong and the limit, never what was sent.
+Errors name the problem and the limit, never the submitted value.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ _MIB = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much a body may be: in bytes, and in values."""
+    """The largest body, in bytes and in JSON values."""
 
     body_bytes: int = _MIB
     nodes: int = 500_000
 
 
 ORDER = Limits()
-"""What a service takes that says nothing else."""
+"""The default of a service."""
 QUESTION = Limits(body_bytes=4 * _MIB)
 CATALOG = Limits(body_bytes=16 * _MIB, nodes=1_500_000)
-"""A big org's catalog has 13 bytes a value, so that it fills the bytes before the values."""
+"""A large catalog has 13 bytes per value, so it reaches the byte limit before the value limit."""
 
 DEPTH = 64
 MEMBERS = 20_000
@@ -72,20 +72,20 @@ _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def check(body: bytes, limits: Limits) -> None:
-    """See that a body is JSON which every parser and Postgres read alike, within the limits.
+    """Check that a body is JSON which every parser and Postgres read alike, within the limits.
 
-    Nothing is built: the standard parser goes through the text, and each object is counted and
-    forgotten. It costs less than `json.loads`, a few milliseconds a MiB.
+    Builds no result: each parsed object is counted and discarded. It costs less than
+    `json.loads`, a few milliseconds per MiB.
 
     Raises:
-        NotJson: it is no UTF-8, or begins with a byte order mark.
-        Invalid: it is no JSON, or JSON that cannot be taken; the code says why.
+        NotJson: it is not UTF-8, or begins with a byte order mark.
+        Invalid: it is not valid JSON, or JSON that AAM rejects; the code says why.
     """
     text = _text(body)
     structure = _structure(body, limits)
     if structure.count(b",") + structure.count(b"[") + 1 > limits.nodes:
         raise _too_many(limits)
-    # Where no object is among them, the parser takes the members of one without letting others in.
+    # The parser reads members that are not objects without releasing the GIL.
     if _MANY_MEMBERS in structure.replace(b"[]", b""):
         raise Invalid(f"An object has more than {MEMBERS} members.", code="too_many_members")
     _check_depth(structure.translate(None, b",:"))
@@ -107,7 +107,7 @@ def check(body: bytes, limits: Limits) -> None:
         )
     except json.JSONDecodeError:
         raise _invalid() from None
-    # One colon a member, so where there are more of them, an object told a name twice.
+    # Each member has one colon, so more colons than members means a duplicate name.
     if members != structure.count(b":"):
         raise Invalid("An object has a member twice.", code="duplicate_key")
 
@@ -124,9 +124,9 @@ def _text(body: bytes) -> str:
 
 
 def _structure(body: bytes, limits: Limits) -> bytes:
-    """The brackets, commas and colons between strings, each bracket a square one.
+    """The brackets, commas and colons outside strings, with braces as square brackets.
 
-    Of what is no JSON it is that up to the first mistake, and anything after it.
+    For invalid JSON it is correct only up to the first error.
     """
     plain = body
     if b"\\" in body:
@@ -137,11 +137,11 @@ def _structure(body: bytes, limits: Limits) -> bytes:
                 code="forbidden_character",
             )
         plain = plain.replace(b'\\"', b"__")
-    # A string is a value, or the name of one.
+    # Each value has at most two strings, its name and itself.
     if plain.count(b'"') > 4 * limits.nodes:
         raise _too_many(limits)
     bare = plain.translate(_ALL_SQUARE, _REST).replace(b'""', b"")
-    # Some at once: the expression engine lets no other thread in while it works.
+    # In batches, since the regex engine does not release the GIL while it works.
     while b'"' in bare:
         bare, found = _STRING.subn(b"", bare, _STRINGS_AT_ONCE)
         if not found:
@@ -154,7 +154,7 @@ def _too_many(limits: Limits) -> AamError:
 
 
 def _check_depth(brackets: bytes) -> None:
-    """Take out the innermost pairs, again and again: as often as the text is deep."""
+    """Remove the innermost pairs of brackets repeatedly, once per level of nesting."""
     for _ in range(DEPTH + 1):
         if _TOO_DEEP in brackets:
             break
@@ -175,7 +175,7 @@ def _check_names(one: dict[str, Any]) -> None:
 
 
 def _check_integer(digits: str) -> None:
-    # The length first: reading a long one takes the square of it.
+    # The length first: parsing a long integer takes quadratic time.
     if len(digits) > 20 or not -(2**63) <= int(digits) < 2**63:
         raise Invalid("An integer has more than 64 bits.", code="integer_out_of_range")
 
@@ -194,21 +194,21 @@ def _invalid() -> AamError:
 
 
 def variant(name: str) -> str:
-    """The tag of a union's member, which is no part of what callers sent: errors leave it out."""
+    """A tag for a member of a discriminated union; `place` omits it from error locations."""
     return f"{_VARIANT}{name}"
 
 
 def place(location: Sequence[str | int]) -> list[str]:
-    """Where in a request something is, as callers see it: without the tags of unions."""
+    """A location in a request as callers see it, without the tags of unions."""
     return [part for part in map(str, location) if not part.startswith(_VARIANT)]
 
 
 _VARIANT = "variant\0"
-"""With a character that no member's name can hold."""
+"""Contains a character that no member name can contain."""
 
 
 def plain(text: str) -> str:
-    """A text of people's, composed, without blanks around it, and on one line.
+    """Normalize a line of text that a person wrote: NFC, without surrounding whitespace.
 
     Raises:
         PydanticCustomError: it is empty, or holds a control or formatting character.
@@ -224,7 +224,7 @@ def plain(text: str) -> str:
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(plain)]
-"""What people call something, or somebody."""
+"""The name of a thing or a person."""
 
 
 def _is_a_person(name: str) -> str:
@@ -236,6 +236,6 @@ def _is_a_person(name: str) -> str:
 
 
 By = Annotated[Name, AfterValidator(_is_a_person)]
-"""The person that something is done for; the caller is recorded beside it."""
+"""The person on whose behalf the caller acts; the caller is recorded as well."""
 Why = Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(plain)]
-"""Why somebody did something."""
+"""The reason for an action."""

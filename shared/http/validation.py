@@ -1,6 +1,6 @@
-"""What is wrong with a request, in words: which parameter or member, and what was probably meant.
+"""Validation errors in plain words: which parameter or member, and what was probably meant.
 
-A member's name is repeated where it is a plain word; a value never is.
+A member's name is quoted only if it is a plain word; values are never quoted.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from shared.http.gate import OPEN
 from shared.http.strict_json import place
 
 _WORD = re.compile(r"(?=.{1,40}$)([A-Za-z]\w*|[a-z]+(-[a-z]+)+)(\[\])?", re.ASCII)
-"""A name that may be repeated: formed as members' are in any usual style, too short for a key."""
+"""A name that may be quoted: any usual style of member names, too short to be a secret key."""
 _TOLD = 3
-"""Faults that the sentence names; `fields` has them all."""
+"""Errors that the sentence names; `fields` has them all."""
 
-# Messages of these types come from the schema alone; others may quote what was sent.
+# Messages of these types come from the schema alone; others may quote the input.
 _SAFE_MESSAGES = frozenset(
     {
         "bool_parsing",
@@ -68,11 +68,11 @@ _MESSAGES = {
 }
 
 _queries: WeakKeyDictionary[Callable[..., Any], dict[str, bool]] = WeakKeyDictionary()
-"""By the function that answers the route."""
+"""Query parameters by the route's endpoint function."""
 
 
 def invalid(request: Request, error: RequestValidationError) -> Invalid:
-    """What is wrong with a request, each fault with its place in it."""
+    """Convert FastAPI's validation error; `fields` has each error with its location."""
     route = request.scope.get("route")
     field = route.body_field if isinstance(route, APIRoute) else None
     body = None if field is None else field.field_info.annotation
@@ -97,14 +97,14 @@ def _field(fault: ErrorDetails | Mapping[str, Any], body: object) -> dict[str, s
 
 
 def unknown(what: str, name: str, known: Sequence[str]) -> tuple[str, str]:
-    """A name that is not known, empty where it is not to be shown, and the sentence about it."""
+    """An unknown name (empty if it must not be quoted), and the sentence about it."""
     if not _WORD.fullmatch(name):
         return "", f"Unknown {what}; known are {', '.join(known)}" if known else f"Unknown {what}"
     return name, f"Unknown {what} '{name}'{did_you_mean(name, known)}"
 
 
 def _members(body: object, location: Sequence[str | int]) -> list[str]:
-    """The members that the models at a place in the body have."""
+    """The members that the models at a location in the body accept."""
     models = list(_models(body))
     for part in location:
         inner = [
@@ -113,7 +113,7 @@ def _members(body: object, location: Sequence[str | int]) -> list[str]:
             for name, field in model.model_fields.items()
             if part in (name, field.alias)
         ]
-        # An index, a key or the tag of a union is within what is there already.
+        # An index, a key or the tag of a union does not lead to other models.
         if inner:
             models = [model for annotation in inner for model in _models(annotation)]
     return sorted(
@@ -129,12 +129,12 @@ def _models(annotation: object) -> Iterator[type[BaseModel]]:
 
 
 async def expect_known(request: Request) -> None:
-    """See that a request has nothing that its route does not read, and no query parameter twice.
+    """Reject parameters and bodies that a route does not read, and repeated query parameters.
 
-    The members of a body are checked by its model; here is what a route without one is sent.
+    The members of a body are checked by its model; this checks routes that take no body.
 
     Raises:
-        Invalid: it has; `fields` names each.
+        Invalid: there are any; `fields` names each.
     """
     route = request.scope.get("route")
     if not isinstance(route, APIRoute) or route.path in OPEN:
@@ -148,7 +148,7 @@ async def expect_known(request: Request) -> None:
 
 
 def _unread(body: bytes, parameters: Mapping[str, bool]) -> list[dict[str, str]]:
-    """What is wrong with the body of a route that takes none; an empty one is no fault."""
+    """Errors for a non-empty body sent to a route that takes none."""
     sent = msgspec.json.decode(body) if body else None
     if not sent:
         return []

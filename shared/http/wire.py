@@ -1,4 +1,4 @@
-"""What all answers have in common: HEAD is GET without a body, and JSON ends in a newline."""
+"""Response details: HEAD is GET without a body, and JSON ends in a newline."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from starlette.types import Message, Send
 _JSON = (b"application/json", b"application/problem+json")
 
 _EMPTY = (204, 304)
-"""The statuses of answers that have no body."""
+"""Statuses of responses without a body."""
 
 
 def without_body(send: Send) -> Send:
-    """Send an answer's head alone, as it would be with its body."""
+    """Send a response's headers unchanged, and an empty body."""
 
     async def headed(message: Message) -> None:
         if message["type"] == "http.response.body":
@@ -24,7 +24,7 @@ def without_body(send: Send) -> Send:
 
 
 def ended_by_newline(send: Send) -> Send:
-    """Send an answer; one that is JSON with a newline behind it, so that a terminal stays whole."""
+    """Send a response; JSON gets a final newline, so a terminal's prompt starts on a new line."""
     is_json = False
 
     async def ended(message: Message) -> None:
