@@ -1,4 +1,4 @@
-"""The registry's tables. A table's docstring names who writes it; times are UTC with time zone."""
+"""The registry's tables. Each docstring names the writers; times are UTC with time zone."""
 
 from shared.models.access import ApiKey, CredentialRead
 from shared.models.base import Base, RawJson

@@ -1,4 +1,4 @@
-"""API keys, and who read which credential."""
+"""API keys, and the audit log of credential reads."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from shared.models.base import Base
 
 
 class ApiKey(Base):
-    """Who may call, and what. The key itself is nowhere. Written by the orchestrator."""
+    """An API key and its scopes; the key itself is not stored. Written by the orchestrator."""
 
     __tablename__ = "api_keys"
     __table_args__ = (CheckConstraint("octet_length(digest) = 32", name="digest_is_sha256"),)
 
     id: Mapped[str] = mapped_column(primary_key=True)
-    """The part of the key that may be told: eight letters and digits."""
+    """The public part of the key: eight letters and digits."""
     digest: Mapped[bytes]
     """SHA-256 of the whole key."""
     scopes: Mapped[list[str]] = mapped_column(ARRAY(Text()))
@@ -40,9 +40,9 @@ class ApiKey(Base):
 
 
 class CredentialRead(Base):
-    """Who read which credential when; never what it is. Append-only, by the auth_broker.
+    """An audit entry of a credential read, without the secret. Append-only, by the auth_broker.
 
-    A row is committed before the secret leaves; its unique `jti` refuses a token that came before.
+    A row is committed before the secret is returned; its unique `jti` rejects a replayed token.
     """
 
     __tablename__ = "credential_audit"
@@ -55,11 +55,11 @@ class CredentialRead(Base):
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
     at: Mapped[datetime] = mapped_column(server_default=func.now())
     caller: Mapped[str]
-    """The service, and for whom it asked where it said so."""
+    """The calling service, and the caller on whose behalf it asked if given."""
     jti: Mapped[str]
-    """The id of the token that it came with."""
+    """The id of the service token."""
     credential_id: Mapped[str]
     source_type: Mapped[str]
     result: Mapped[str]
-    """`granted`, or the code of what was answered instead."""
+    """`granted`, or the error code."""
     request_id: Mapped[str]

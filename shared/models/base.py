@@ -1,4 +1,4 @@
-"""What every table shares: naming of constraints, raw JSON, partial indexes."""
+"""Basics of all tables: names of constraints, raw JSON columns, partial indexes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from sqlalchemy.types import UserDefinedType
 
 
 class RawJson(UserDefinedType[str]):
-    """A JSONB column whose values go in and come out as JSON text.
+    """A JSONB column whose values are written and read as JSON text.
 
-    SQLAlchemy's own JSON type would parse and dump them: as dear as the insert on a large catalog.
+    SQLAlchemy's own JSON type would parse and dump them, which for a large catalog costs as much as
+    the insert.
     """
 
     cache_ok = True
@@ -31,7 +32,7 @@ class RawJson(UserDefinedType[str]):
 
 
 class Base(DeclarativeBase):
-    """Names every constraint, so that a migration can find it again."""
+    """Names every constraint, so that migrations can refer to it."""
 
     metadata = MetaData(
         naming_convention={
@@ -50,6 +51,6 @@ class Base(DeclarativeBase):
 
 
 def where_set(table: str, column: str) -> Index:
-    """An index of the rows in which a column is set: of those that end, or refer to another row."""
+    """A partial index of the rows in which a column is not null."""
     is_set = text(f"{column} IS NOT NULL")  # nosemgrep: built-sql - a column's name, of ours
     return Index(f"ix_{table}_{column}", column, postgresql_where=is_set)

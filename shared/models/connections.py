@@ -25,45 +25,45 @@ from shared.models.snapshots import Snapshot
 
 
 class ConnectionStatus(StrEnum):
-    """Where a connection is in its life."""
+    """The lifecycle status of a connection."""
 
     PENDING = "PENDING"
-    """Being onboarded: Airbyte may hold a part of it."""
+    """Being onboarded; parts of it may already exist in Airbyte."""
     ACTIVE = "ACTIVE"
-    """Airbyte holds the head version of its catalog."""
+    """Airbyte has the head version of its catalog."""
     FAILED = "FAILED"
-    """Onboarding failed and was undone, or a repair left Airbyte in a state that is not known."""
+    """Onboarding failed and was undone, or a repair left Airbyte in an unknown state."""
     HEALING = "HEALING"
-    """A new catalog is on its way to Airbyte."""
+    """A new catalog is being applied in Airbyte."""
 
 
 class VersionOrigin(StrEnum):
-    """What made a catalog version."""
+    """What created a catalog version."""
 
     ONBOARD = "onboard"
     REPAIR = "repair"
     IMPORT = "import"
     ROLLBACK = "rollback"
-    """An older version again, appended as the newest."""
+    """An older version, appended again as the newest."""
 
 
 class JobStarter(StrEnum):
-    """Who had a job started."""
+    """What started a job."""
 
     AAM = "aam"
     AIRBYTE = "airbyte"
-    """Airbyte's own scheduler, or a person in its pages."""
+    """Airbyte's own scheduler, or a user of its UI."""
 
 
 class Connection(Base):
-    """One source kept in step with one destination.
+    """A connection from a source to a destination, managed by AAM.
 
     Written by the orchestrator; status and head also by the drift_repair_agent, by compare-and-set.
     """
 
     __tablename__ = "connections"
     __table_args__ = (
-        # A failed onboarding and an archived connection free their name.
+        # A failed onboarding and an archived connection release their name.
         Index(
             "uq_connections_name_live",
             "name",
@@ -95,40 +95,40 @@ class Connection(Base):
     credential_id: Mapped[str | None]
     """The credential's reference, as the auth_broker reads it."""
     credential_digests: Mapped[str | None] = mapped_column(RawJson())
-    """What its source was given last: each field's HMAC by a key that is not in the registry."""
+    """HMAC of each credential field last sent to Airbyte; the key is not in the registry."""
     airbyte_source_id: Mapped[UUID | None]
     airbyte_connection_id: Mapped[UUID | None]
     airbyte_destination_id: Mapped[UUID]
     airbyte_workspace_id: Mapped[UUID | None]
-    """Where its source is; None where it was made before this was kept."""
+    """The workspace of its source; None for rows older than this column."""
     status: Mapped[ConnectionStatus] = mapped_column(
         Enum(ConnectionStatus, name="connection_status")
     )
     catalog_version: Mapped[int] = mapped_column(default=0, server_default="0")
-    """Number of the head version; 0 until onboarding is done."""
+    """The head version's number; 0 until onboarding is done."""
     heal_id: Mapped[UUID | None]
-    """The operation that holds the connection while it is HEALING; its writes are fenced by it."""
+    """The operation that holds the connection while it is HEALING, which fences its writes."""
     healing_since: Mapped[datetime | None]
     failure_code: Mapped[str | None]
     failure_detail: Mapped[str | None]
     imported: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
-    """Whether somebody else made it in Airbyte: AAM deletes nothing of it there."""
+    """Whether it was created in Airbyte outside of AAM, which then deletes nothing of it there."""
     drifted_upstream_at: Mapped[datetime | None]
-    """Since when Airbyte is seen to hold it otherwise than the registry; None when it does not."""
+    """Since when Airbyte's connection differs from the registry; None if it does not."""
     upstream_code: Mapped[str | None]
-    """What is otherwise there: catalog_differs, upstream_missing, paused, breaking_change, locked
-    (by Airbyte itself) or status_unknown."""
+    """How Airbyte's connection differs: catalog_differs, upstream_missing, paused, breaking_change,
+    locked (by Airbyte itself) or status_unknown."""
     paused_by: Mapped[UUID | None]
-    """The repair that paused it in Airbyte until it is decided; None when it was not AAM."""
+    """The repair that paused it in Airbyte until it is decided; None if AAM has not paused it."""
     event_seq: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
-    """Sequence number of its newest event, drawn under this row's lock."""
+    """Sequence number of its newest event, assigned under this row's lock."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), onupdate=func.now())
     archived_at: Mapped[datetime | None]
 
 
 class SyncCatalogVersion(Base):
-    """Exactly the catalog that Airbyte was given: the selected streams. Append-only.
+    """A catalog exactly as sent to Airbyte: the selected streams. Append-only.
 
     Written by the orchestrator (version 1) and the drift_repair_agent (the rest).
     """
@@ -152,20 +152,20 @@ class SyncCatalogVersion(Base):
     stream_count: Mapped[int | None] = mapped_column(
         Computed("jsonb_array_length(sync_catalog->'streams')", persisted=True)
     )
-    """How many streams it has; Postgres counts them when the row is inserted."""
+    """The number of its streams, computed by Postgres on insert."""
     fingerprint: Mapped[str]
-    """What the catalog means, independent of order and of Airbyte's defaults."""
+    """A hash of the catalog, independent of order and of Airbyte's defaults."""
     origin: Mapped[str]
     snapshot_id: Mapped[UUID | None] = mapped_column(ForeignKey(Snapshot.id))
-    """What the source offered when this catalog was made; None where nobody said."""
+    """What the source offered when this catalog was made; None if unknown."""
     repair_id: Mapped[UUID | None] = mapped_column(ForeignKey("repairs.id"))
-    """The repair that made it; None where a caller gave the catalog."""
+    """The repair that created it; None if a caller supplied the catalog."""
     decided_by: Mapped[str | None]
-    """Who decided: a person's name as it was told, or `policy`."""
+    """Who decided: a person's name as given by the caller, or `policy`."""
     policy_set_by: Mapped[str | None]
-    """Who set the policy's entries that decided; None for the default and for a person."""
+    """Who set the deciding policy entries; None for the default policy or a person's decision."""
     asked_by: Mapped[str | None]
-    """Whose credentials asked for it; None where AAM made it by itself."""
+    """The caller who requested it; None if AAM created it on its own."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
@@ -176,7 +176,7 @@ class JobHistory(Base):
     __table_args__ = (
         UniqueConstraint("airbyte_job_id", "connection_id"),
         Index("ix_job_history_connection_id_started_at", "connection_id", "started_at"),
-        # Only running jobs are looked at, however many have ended.
+        # Only running jobs are polled, however many have ended.
         Index("ix_job_history_running", "id", postgresql_where=text("ended_at IS NULL")),
         where_set("job_history", "ended_at"),
         CheckConstraint("started_by IN ('aam', 'airbyte')", name="started_by_known"),
@@ -187,17 +187,17 @@ class JobHistory(Base):
     airbyte_job_id: Mapped[int] = mapped_column(BigInteger)
     status: Mapped[str]
     catalog_version: Mapped[int]
-    """The head version when the job was started."""
+    """The head version when the job started."""
     started_by: Mapped[str] = mapped_column(default=JobStarter.AAM, server_default=JobStarter.AAM)
     asked_by: Mapped[str | None]
-    """Who asked AAM for it; None where Airbyte started it."""
+    """The caller who requested it; None if Airbyte started it."""
     attempts: Mapped[int] = mapped_column(default=0, server_default="0")
     records: Mapped[int | None] = mapped_column(BigInteger)
     bytes_: Mapped[int | None] = mapped_column("bytes", BigInteger)
     failure_code: Mapped[str | None]
     """Airbyte's failure type (config_error, system_error, …); never its message."""
     failure_cause: Mapped[str | None]
-    """Which of the known causes (`shared.causes`) its message names."""
+    """The known cause (`shared.causes`) that its message matches; None if none does."""
     failure_explanation: Mapped[str | None]
     """The cause in a fixed sentence."""
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -205,9 +205,9 @@ class JobHistory(Base):
 
 
 class EventRow(Base):
-    """The outbox: events of committed changes, in commit order per connection, until relayed.
+    """The outbox: events of committed changes, in commit order per connection.
 
-    Written by whoever changes state, in the same transaction.
+    Written by every service that changes state, in the same transaction.
     """
 
     __tablename__ = "events"

@@ -1,4 +1,4 @@
-"""How sources are observed: schedule, discoveries, drifts, and changes of settings."""
+"""Observation of sources: schedules, discoveries, drifts, and changes of settings."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from shared.models.snapshots import Snapshot
 
 
 class Observation(Base):
-    """How a source is being looked at: one row a source, however many connections stand on it.
+    """The observation state of a source: one row per source, however many connections use it.
 
-    Written by the schema_observer; a look in progress is fenced by `claimed_by`.
+    Written by the schema_observer; a running observation is fenced by `claimed_by`.
     """
 
     __tablename__ = "observations"
@@ -42,43 +42,43 @@ class Observation(Base):
 
     airbyte_source_id: Mapped[UUID] = mapped_column(primary_key=True)
     airbyte_workspace_id: Mapped[UUID | None]
-    """Whose share of discoveries it takes; None where no connection of it tells."""
+    """The workspace that its discoveries count against; None if no connection has one."""
     next_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    """When it is to be looked at again."""
+    """When the next observation is due."""
     claimed_by: Mapped[UUID | None]
     claimed_until: Mapped[datetime | None]
-    """When whoever looks at it now is taken for dead."""
+    """When the claim expires and another process may take over."""
     began_at: Mapped[datetime | None]
-    """When the newest look was begun."""
+    """When the newest observation started."""
     observed_at: Mapped[datetime | None]
-    """When a look last ended, whatever it found."""
+    """When the last observation ended, whatever its outcome."""
     outcome: Mapped[str | None]
     code: Mapped[str | None]
-    """Why it was suspicious, or failed."""
+    """Why it was suspicious or failed."""
     detail: Mapped[str | None]
-    """The same in a sentence, with the numbers."""
+    """`code` as a sentence, with numbers."""
     failures: Mapped[int] = mapped_column(default=0, server_default="0")
-    """How many looks in a row were suspicious or failed."""
+    """Consecutive observations that were suspicious or failed."""
     suspicious_since: Mapped[datetime | None]
-    """Since when it is told as suspicious for this `code`; None when it is not."""
+    """Since when it is reported as suspicious for this `code`; None if it is not."""
     is_believed: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
-    """Whether a person has said that what the next look finds is really so."""
+    """Whether a person has confirmed in advance what the next observation finds."""
     snapshot_id: Mapped[UUID | None] = mapped_column(ForeignKey(Snapshot.id))
-    """What it was last trusted to offer."""
+    """The last snapshot that was accepted."""
     postponed_since: Mapped[datetime | None]
-    """Since when an observation that is due waits for a sync, or for the daily limit."""
+    """Since when a due observation has waited for a sync or the daily limit."""
     cause: Mapped[str | None]
-    """Which of the known causes (`shared.causes`) it failed for."""
+    """The known cause (`shared.causes`) of its failure; None if unknown."""
     explanation: Mapped[str | None]
     """The cause in a fixed sentence."""
     log_reference: Mapped[str | None]
-    """Which run of Airbyte's has the log."""
+    """The Airbyte job whose log has the details."""
 
 
 class DiscoveryRow(Base):
-    """One run of a connector that lists a source's schema: written before, completed after.
+    """One schema discovery: inserted before it starts, completed after it ends.
 
-    Written by whoever discovers: the schema_observer and the orchestrator.
+    Written by the schema_observer and the orchestrator.
     """
 
     __tablename__ = "discoveries"
@@ -95,35 +95,35 @@ class DiscoveryRow(Base):
     purpose: Mapped[str]
     began_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     expires_at: Mapped[datetime]
-    """When it is taken for over, though its process has not said so."""
+    """When it counts as ended, even if its process has not recorded that."""
     ended_at: Mapped[datetime | None]
     code: Mapped[str | None]
-    """Why it failed; None where it delivered a schema, or still runs."""
+    """Why it failed; None if it succeeded or is running."""
     snapshot_id: Mapped[UUID | None]
-    """What it found; None where that was not stored. No foreign key: snapshots may be pruned."""
+    """Its result; None if that was not stored. No foreign key: snapshots may be pruned."""
     is_renewed: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
-    """Whether the connector's configuration in Airbyte changed meanwhile: a renewed token."""
+    """Whether the connector changed its configuration in Airbyte meanwhile, by a renewed token."""
     configuration_digest: Mapped[str | None]
-    """Of the configuration that Airbyte shows, secrets masked, after it."""
+    """Digest of the configuration after it, as Airbyte shows it, with masked secrets."""
 
 
 class Watch(Base):
-    """How one connection is watched. Written by the schema_observer."""
+    """The observation settings of one connection. Written by the schema_observer."""
 
     __tablename__ = "watches"
     __table_args__ = (where_set("watches", "compared_snapshot_id"),)
 
     connection_id: Mapped[UUID] = mapped_column(ForeignKey(Connection.id), primary_key=True)
     interval_seconds: Mapped[int | None]
-    """How often its source is looked at; None for the default of the installation."""
+    """The interval between observations of its source; None for the configured default."""
     compared_snapshot_id: Mapped[UUID | None] = mapped_column(ForeignKey(Snapshot.id))
-    """Up to which snapshot its drifts are recorded."""
+    """The newest snapshot for which its drifts are recorded."""
 
 
 class Drift(Base):
-    """What a source offers differently, as one connection sees it: a fact, never edited.
+    """A schema change of a source, as it affects one connection. Never updated.
 
-    Written by the schema_observer. It is open while no plan or repair has answered it.
+    Written by the schema_observer. It is open until a plan or repair has handled it.
     """
 
     __tablename__ = "drifts"
@@ -141,19 +141,19 @@ class Drift(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
     connection_id: Mapped[UUID] = mapped_column(ForeignKey(Connection.id))
     before_snapshot_id: Mapped[UUID | None] = mapped_column(ForeignKey(Snapshot.id))
-    """None where the source was not looked at before: it was compared with the head catalog."""
+    """None if the source was never observed before; it was compared with the head catalog."""
     after_snapshot_id: Mapped[UUID] = mapped_column(ForeignKey(Snapshot.id))
     severity: Mapped[str]
-    """The gravest of its changes."""
+    """The highest severity of its changes."""
     concerns: Mapped[bool]
-    """Whether any change touches what the connection syncs."""
+    """Whether any change affects what the connection syncs."""
     changes: Mapped[str] = mapped_column(RawJson())
     """An array of changes with their verdicts, as JSON text."""
     first_seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class SettingChange(Base):
-    """One change of what happens without a person. Append-only.
+    """One change of a setting that decides what AAM does without approval. Append-only.
 
     Written by the drift_repair_agent (policies, webhooks) and the schema_observer (observations).
     """
@@ -167,11 +167,11 @@ class SettingChange(Base):
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
     subject: Mapped[str]
     subject_id: Mapped[UUID]
-    """The connection, or the webhook."""
+    """The id of the connection or webhook."""
     change: Mapped[str] = mapped_column(RawJson())
-    """What the order said: JSON text."""
+    """The requested change, as JSON text."""
     changed_by: Mapped[str]
-    """The person that it is for, as the caller said; the caller where nobody was named."""
+    """The person on whose behalf it was changed, as given by the caller; else the caller."""
     requested_by: Mapped[str | None]
-    """Whose credentials asked for it."""
+    """The caller who requested it."""
     at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -1,4 +1,4 @@
-"""Operations: what a request began, step by step, and the turns of periodic tasks."""
+"""Operations, and the schedule of periodic tasks."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from shared.models.connections import (
 
 
 class OperationStatus(StrEnum):
-    """How far an operation is."""
+    """The status of an operation."""
 
     RUNNING = "running"
     UNDOING = "undoing"
-    """It failed, and what it made is being taken back."""
+    """It failed, and what it created is being deleted."""
     DONE = "done"
     FAILED = "failed"
 
@@ -35,7 +35,7 @@ _OPEN = text("status IN ('running', 'undoing')")
 
 
 class OperationRow(Base):
-    """What was begun for a connection, how far it is, and who has it.
+    """An operation on a connection: its request, progress and owner.
 
     Written by the service that runs it, each write fenced by `owner`. A connection has at most one
     open operation.
@@ -71,32 +71,32 @@ class OperationRow(Base):
     )
     status: Mapped[str]
     request: Mapped[str] = mapped_column(RawJson())
-    """What is to be done, as JSON text; never a secret."""
+    """The request, as JSON text, without secrets."""
     document: Mapped[bytes | None]
-    """The catalog that is to become the next version, while the operation is open."""
+    """The catalog that becomes the next version; only while the operation is open."""
     steps: Mapped[str] = mapped_column(RawJson(), server_default=text("'{}'"))
-    """Small results of the steps done: ids, never documents."""
+    """Small results of completed steps: ids, never documents."""
     step: Mapped[str]
-    """The step under way, or the last one."""
+    """The current step, or the last one."""
     step_since: Mapped[datetime] = mapped_column(server_default=func.now())
     quiet_at: Mapped[datetime | None]
-    """From when on nothing that the step sent can take effect any more."""
+    """When the in-flight window ends: after it, no request of the step can take effect."""
     waits_for: Mapped[str | None]
-    """The code of what keeps it waiting; None while it works."""
+    """The code of what it waits for; None while it works."""
     owner: Mapped[UUID | None]
-    """Who runs it: a token drawn for each run. Its writes are fenced by it."""
+    """A random id of the process run that owns it; fences its writes."""
     lease_until: Mapped[datetime]
-    """From when on anybody may take it over."""
+    """When the lease expires and another process may take it over."""
     deadline: Mapped[datetime]
     attempts: Mapped[int] = mapped_column(default=1, server_default="1")
-    """How many owners it has had."""
+    """The number of owners it has had."""
     failure: Mapped[str | None] = mapped_column(RawJson())
-    """Why it is being undone, or was: a problem as RFC 9457 has it."""
+    """Why it failed: an RFC 9457 problem."""
     answer_status: Mapped[int | None]
     answer: Mapped[str | None]
-    """The body that was answered, or would have been: JSON text."""
+    """The response body, as JSON text."""
     asked_by: Mapped[str | None]
-    """Who had it begun; None where AAM did by itself."""
+    """The caller who requested it; None if AAM started it."""
     caller: Mapped[str | None]
     route: Mapped[str | None]
     idempotency_key: Mapped[str | None]
@@ -109,12 +109,12 @@ class OperationRow(Base):
 
 
 class PeriodicRun(Base):
-    """A look that one replica takes for all of them. Written by whoever takes it."""
+    """A periodic task that one replica runs for all. Written by the replica that runs it."""
 
     __tablename__ = "looks"
 
     name: Mapped[str] = mapped_column(primary_key=True)
     next_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    """From when on the next one is due."""
+    """When the next run is due."""
     seen_until: Mapped[datetime | None]
-    """How far the last one saw, where looks go through something that grows."""
+    """Up to what time the last run has read, for tasks that read an append-only history."""

@@ -1,4 +1,4 @@
-"""Policies, plans, repairs, and the decisions that were learned from."""
+"""Policies, plans, repairs, and the decisions that AAM learns from."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ from shared.models.snapshots import Snapshot
 
 
 class RepairState(StrEnum):
-    """How far a repair is."""
+    """The state of a repair."""
 
     PROPOSED = "proposed"
-    """It waits for a person, until `expires_at`."""
+    """Waits for approval, until `expires_at`."""
     APPROVED = "approved"
-    """Decided, by a person or by the policy; applied as soon as the connection is free."""
+    """Approved by a person or the policy; applied as soon as the connection is free."""
     APPLYING = "applying"
     VERIFYING = "verifying"
-    """Applied and read back; a sync with it runs."""
+    """Applied and confirmed; a sync with it is running."""
     ROLLING_BACK = "rolling_back"
-    """That sync failed for a schema reason: the version before is on its way back."""
+    """The sync failed because of the schema; the previous version is being restored."""
     APPLIED = "applied"
     REJECTED = "rejected"
     EXPIRED = "expired"
-    """Nobody answered: nothing was done."""
+    """Not decided in time; nothing was done."""
     SUPERSEDED = "superseded"
-    """A newer plan took its place, or what it was made from is gone."""
+    """A newer plan replaced it, or what it was based on no longer exists."""
     FAILED = "failed"
     ROLLED_BACK = "rolled_back"
 
 
 class Policy(Base):
-    """What may happen to a connection without a person, where it differs from the default.
+    """What AAM may do to a connection without approval, where it differs from the default.
 
     Written by the drift_repair_agent.
     """
@@ -56,18 +56,18 @@ class Policy(Base):
 
     connection_id: Mapped[UUID] = mapped_column(ForeignKey(Connection.id), primary_key=True)
     policy: Mapped[str] = mapped_column(RawJson())
-    """As PUT /connections/{id}/policy took it: JSON text."""
+    """The body of PUT /connections/{id}/policy, as JSON text."""
     authors: Mapped[str] = mapped_column(RawJson(), server_default=text("'{}'"))
-    """Who set each entry that differs, by `entity.what` or the setting's name: JSON text."""
+    """Who set each override, by `entity.what` or the setting's name, as JSON text."""
     updated_by: Mapped[str | None]
-    """The person that the newest change is for, as the caller said."""
+    """The person on whose behalf the newest change was made, as given by the caller."""
     requested_by: Mapped[str | None]
-    """Whose credentials asked for the newest change."""
+    """The caller who requested the newest change."""
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), onupdate=func.now())
 
 
 class Plan(Base):
-    """What a connection was last planned against. Written by the drift_repair_agent."""
+    """The snapshot and version of a connection's last plan. Written by the drift_repair_agent."""
 
     __tablename__ = "plans"
     __table_args__ = (where_set("plans", "snapshot_id"),)
@@ -85,10 +85,10 @@ _REPAIR_UNDER_WAY = text("state IN ('approved', 'applying', 'verifying', 'rollin
 
 
 class Repair(Base):
-    """A plan for a connection, what was decided about it, and what came of it.
+    """A planned change of a connection's catalog, the decisions about it, and its outcome.
 
-    Written by the drift_repair_agent. A connection has at most one that waits for a person, and one
-    that is under way.
+    Written by the drift_repair_agent. A connection has at most one that waits for approval, and one
+    that is in progress.
     """
 
     __tablename__ = "repairs"
@@ -126,47 +126,47 @@ class Repair(Base):
     kind: Mapped[str] = mapped_column(default="heal", server_default="heal")
     state: Mapped[str]
     drift_id: Mapped[UUID | None] = mapped_column(ForeignKey(Drift.id))
-    """The newest drift that it answers; None for a rollback that a person asked for."""
+    """The newest drift that it handles; None for a requested rollback."""
     parent_id: Mapped[UUID | None] = mapped_column(ForeignKey("repairs.id"))
-    """The repair that it was split from, when only some of its changes were decided."""
+    """The repair that it was split from, because only some of its changes were decided."""
     superseded_by: Mapped[UUID | None]
     snapshot_id: Mapped[UUID | None] = mapped_column(ForeignKey(Snapshot.id))
     """What the source offered when it was planned."""
     base_version: Mapped[int]
-    """The head that it was planned on; on another one it is stale, and is not applied."""
+    """The head version that it was planned for; with any other it is stale and not applied."""
     target_version: Mapped[int | None]
-    """Of a rollback: the version that is to be in force again."""
+    """Of a rollback: the version to restore."""
     changes: Mapped[str] = mapped_column(RawJson())
-    """An array of changes with verdict, reaction, suggestion and decision: JSON text."""
+    """An array of changes with verdict, reaction, suggestion and decision, as JSON text."""
     summary: Mapped[str | None] = mapped_column(
         RawJson(), Computed("summary_of_changes(changes)", persisted=True), deferred=True
     )
-    """What the list of repairs shows of `changes`; Postgres computes it when they are written."""
+    """A summary of `changes` for lists, computed by Postgres on write."""
     decisions: Mapped[str] = mapped_column(RawJson(), server_default=text("'[]'"))
-    """Who decided what, when and why, oldest first: JSON text."""
+    """Who decided what, when and why, oldest first, as JSON text."""
     verify_by_sync: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
     operation_id: Mapped[UUID | None]
-    """The newest operation that works on it."""
+    """The newest operation that applies or rolls it back."""
     version_number: Mapped[int | None]
-    """The catalog version that it became."""
+    """The catalog version that it created."""
     restored_version: Mapped[int | None]
-    """The version that put the old catalog back, where its sync failed."""
+    """The version that restored the old catalog after its sync failed."""
     job_id: Mapped[UUID | None]
     """The sync that verifies it."""
     failure_code: Mapped[str | None]
     failure_detail: Mapped[str | None]
     tries: Mapped[int] = mapped_column(default=0, server_default="0")
     next_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    """When it is looked at again, while it is under way."""
+    """When it is checked next, while it is in progress."""
     deadline_at: Mapped[datetime | None]
-    """Until when it may stay in its state; None until somebody has looked at it there."""
+    """Until when it may stay in its state; None until its first check in that state."""
     is_learned: Mapped[bool] = mapped_column(default=True, server_default=text("true"))
-    """Whether the rag_engine knows what a person decided about it, or has refused it for good."""
+    """Whether the rag_engine has recorded its decisions, or permanently refused them."""
     learn_tries: Mapped[int] = mapped_column(default=0, server_default="0")
     learn_next_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    """When the rag_engine is to be told again."""
+    """When its decisions are sent to the rag_engine again."""
     not_learned: Mapped[str] = mapped_column(RawJson(), server_default=text("'[]'"))
-    """Decisions that it did not take, `[{"change": id, "code": why}]`: JSON text."""
+    """Decisions that the rag_engine refused, `[{"change": id, "code": why}]`, as JSON text."""
     expires_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), onupdate=func.now())
@@ -174,7 +174,7 @@ class Repair(Base):
 
 
 class Knowledge(Base):
-    """What a person decided about a field or stream that was gone: evidence for the next time.
+    """A person's decision about a removed field or stream: evidence for later suggestions.
 
     Written by the rag_engine.
     """
@@ -188,22 +188,22 @@ class Knowledge(Base):
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
-    """The decision's own id, so that telling it twice is telling it once."""
+    """The decision's own id, so that recording it is idempotent."""
     source_type: Mapped[str]
     entity: Mapped[str]
     namespace: Mapped[str | None]
     stream: Mapped[str]
     removed: Mapped[str] = mapped_column(RawJson())
-    """What was gone: the path as a JSON array."""
+    """The path of what was removed, as a JSON array."""
     became: Mapped[str | None] = mapped_column(RawJson())
-    """What it became; None where it became nothing."""
+    """The path of its replacement; None if there was none."""
     verdict: Mapped[str]
     removed_schema: Mapped[str | None] = mapped_column(RawJson())
     added_schema: Mapped[str | None] = mapped_column(RawJson())
     connection_id: Mapped[UUID | None]
     decided_by: Mapped[str]
-    """The person, as the caller said; the caller where nobody was named."""
+    """The person, as given by the caller; else the caller."""
     requested_by: Mapped[str | None]
-    """Whose credentials asked for it."""
+    """The caller who requested it."""
     why: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

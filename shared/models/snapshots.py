@@ -1,4 +1,4 @@
-"""What sources offered: snapshots, and each stream's schema once."""
+"""Snapshots of what sources offer, and each distinct stream schema once."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from shared.models.base import Base
 
 
 class StreamSchema(Base):
-    """What a source offers for one stream, stored once however many snapshots hold it.
+    """A stream as a source offers it, stored once however many snapshots contain it.
 
-    Written by whoever takes a snapshot, never changed.
+    Written by every service that takes snapshots; the content is never changed.
     """
 
     __tablename__ = "stream_schemas"
     __table_args__ = (Index("ix_stream_schemas_created_at", "created_at"),)
 
     hash: Mapped[bytes] = mapped_column(primary_key=True)
-    """blake2b of the canonical form, 16 bytes: equal for a mere reordering of keys."""
+    """16-byte blake2b of the canonical form, independent of the order of keys."""
     name: Mapped[str]
     namespace: Mapped[str | None]
     body: Mapped[str]
-    """The `{"stream": …, "config": …}` pair as Airbyte's discovery gave it: JSON text."""
+    """The `{"stream": …, "config": …}` object as Airbyte's discovery returned it, as JSON text."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    """When it was stored last: a snapshot that is about to list it sets it again."""
+    """When it was last stored: a new snapshot that contains it updates this."""
 
 
 class Snapshot(Base):
-    """What a source offered at a time: a list of stream hashes.
+    """What a source offered at one time: a list of stream hashes.
 
-    Written by the orchestrator, and by the schema_observer.
+    Written by the orchestrator and the schema_observer.
     """
 
     __tablename__ = "snapshots"
@@ -48,11 +48,11 @@ class Snapshot(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
     airbyte_source_id: Mapped[UUID]
     airbyte_catalog_id: Mapped[UUID | None]
-    """Airbyte's `catalogId` of the discovery, sent back to it as `sourceCatalogId`."""
+    """Airbyte's `catalogId` of the discovery, sent to Airbyte as `sourceCatalogId`."""
     raw_hashes: Mapped[bytes]
-    """xxh3 of each stream's bytes in order, 16 bytes each: equal means nothing changed at all."""
+    """xxh3 of each stream's bytes in order, 16 bytes each; equal if not a byte changed."""
     stream_hashes: Mapped[bytes]
     """Keys into `stream_schemas` in order, 16 bytes each."""
     taken_at: Mapped[datetime] = mapped_column(server_default=func.now())
     seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    """When a discovery last found the source still like this."""
+    """When a discovery last found the source unchanged."""

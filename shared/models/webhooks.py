@@ -26,18 +26,18 @@ from shared.models.repairs import (
 
 
 class DeliveryState(StrEnum):
-    """How far a webhook's message is."""
+    """The state of a webhook delivery."""
 
     WAITING = "waiting"
     DELIVERED = "delivered"
     FAILED = "failed"
-    """Given up after the last try."""
+    """Given up after the last attempt."""
 
 
 class Webhook(Base):
-    """Who is told about repairs. Written by the drift_repair_agent.
+    """A receiver of notifications about repairs. Written by the drift_repair_agent.
 
-    Its signing secret is not here: it is derived from WEBHOOK_SIGNING_KEY, the id and `generation`.
+    Its signing secret is not stored, but derived from WEBHOOK_SIGNING_KEY, the id and `generation`.
     """
 
     __tablename__ = "webhooks"
@@ -45,24 +45,24 @@ class Webhook(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
     url: Mapped[str]
     events: Mapped[str] = mapped_column(RawJson(), server_default=text("'[]'"))
-    """The event types that it is told of, as a JSON array."""
+    """The event types that are sent to it, as a JSON array."""
     connection_id: Mapped[UUID | None] = mapped_column(ForeignKey(Connection.id))
-    """The one connection that it is told of; None for every one."""
+    """The only connection whose events are sent to it; None for all."""
     generation: Mapped[int] = mapped_column(default=1, server_default="1")
-    """Which of its secrets is in force; the one before it still signs for a day."""
+    """The generation of its current secret; the previous one signs as well for a day."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     created_by: Mapped[str | None]
-    """Whose credentials asked for it; so with the two below."""
+    """The caller who requested it; likewise for `rotated_by` and `deleted_by`."""
     rotated_at: Mapped[datetime | None]
     rotated_by: Mapped[str | None]
     deleted_at: Mapped[datetime | None]
-    """When it was deleted, by a person or by its receiver's 410."""
+    """When it was deleted, by a caller or by its receiver's 410 response."""
     deleted_by: Mapped[str | None]
-    """None where its receiver answered 410."""
+    """None if its receiver responded 410."""
 
 
 class WebhookDelivery(Base):
-    """One message to one webhook, and how its delivery went. Written by the drift_repair_agent."""
+    """One message to one webhook, and its delivery state. Written by the drift_repair_agent."""
 
     __tablename__ = "webhook_deliveries"
     __table_args__ = (
@@ -79,18 +79,18 @@ class WebhookDelivery(Base):
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
-    """Sent as `webhook-id`: the same on every try."""
+    """Sent as `webhook-id`, the same on every attempt."""
     webhook_id: Mapped[UUID] = mapped_column(ForeignKey(Webhook.id))
     repair_id: Mapped[UUID | None] = mapped_column(ForeignKey(Repair.id))
     """None for a test message."""
     type: Mapped[str]
     body: Mapped[str]
-    """What is sent: JSON text, the same bytes on every try."""
+    """The body to send, as JSON text, the same bytes on every attempt."""
     state: Mapped[str] = mapped_column(default=DeliveryState.WAITING, server_default="waiting")
     attempts: Mapped[int] = mapped_column(default=0, server_default="0")
     next_at: Mapped[datetime] = mapped_column(server_default=func.now())
     last_status: Mapped[int | None]
-    """The HTTP status that the last try was answered with; None where there was no answer."""
+    """The HTTP status of the last attempt's response; None if there was none."""
     last_code: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     ended_at: Mapped[datetime | None]

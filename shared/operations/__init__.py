@@ -1,8 +1,8 @@
-"""Operations: what a request began is brought to an end, whoever dies, hangs or loses an answer.
+"""Operations: multi-step changes that survive crashes, hangs and lost responses.
 
-An operation is a row before the first outside effect. Its steps are written down as they are done,
-by an owner whose lease is renewed with each; when the lease ends, another process takes it over and
-goes on. Every write is fenced by the owner, so that one who comes back late writes nothing.
+An operation is recorded before its first external effect. Each step is recorded as it completes, by
+an owner whose lease each step renews; when a lease expires, another process takes the operation
+over and continues. Every write is fenced by the owner, so a former owner cannot write anything.
 """
 
 from shared.operations._operation import HttpResult, Intent, Key, Operation, Saga, marker

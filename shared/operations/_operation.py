@@ -1,4 +1,4 @@
-"""One operation in the hands of its owner: steps, leases, and what an unknown outcome means."""
+"""One operation as its owner runs it: steps, leases, and requests with unknown outcomes."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ from shared.operations import _sql as sql
 log = logs.get(__name__)
 
 FIRST_LEASE = timedelta(seconds=5)
-"""How long an owner has between taking an operation and its first step; nothing is sent in it."""
+"""The lease between claiming an operation and its first step; nothing is sent during it."""
 MARGIN = timedelta(seconds=1)
-"""How much longer a lease is than the wait it covers."""
+"""How much longer a lease is than the time it covers."""
 
 Result = Any
-"""What a step leaves: small, and JSON."""
+"""The result of a step: a small JSON value."""
 
 
 @dataclass(frozen=True, slots=True)
 class HttpResult:
-    """What a request is answered: a status, and JSON text."""
+    """The HTTP response to a request: a status and JSON text."""
 
     status: int
     body: str
@@ -51,7 +51,7 @@ class HttpResult:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """An Idempotency-Key with what it is scoped to, and the hash of the request it came with."""
+    """An Idempotency-Key with its scope (caller and route) and the hash of its request."""
 
     caller: str
     route: str
@@ -61,43 +61,43 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """What is to be begun."""
+    """An operation to be started."""
 
     kind: str
     connection_id: UUID
     request: object
-    """Everything a process that takes over must know; it becomes JSON, and holds no secret."""
+    """Everything that a process needs to take the operation over, as JSON, without secrets."""
     document: bytes | None = None
     key: Key | None = None
     id: UUID = field(default_factory=uuid4)
 
 
 class Superseded(Exception):
-    """Another owner has the operation, or it has ended: whoever sees this writes nothing more."""
+    """Another owner has the operation, or it has ended: this process must write nothing more."""
 
 
 class HandedOver(Exception):
-    """The process stops: the operation was given back for another to go on with."""
+    """The process is stopping; the operation was released for another process to continue."""
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What an operation needs of the process that runs it."""
+    """What an operation needs from the process that runs it."""
 
     db: Database
     quiet_time: timedelta
     stopping: asyncio.Event
-    """Set when the process takes no more work."""
+    """Set when the process accepts no more work."""
 
     async def sleep(self, seconds: float) -> None:
-        """Sleep, unless the process stops."""
+        """Sleep, or return early if the process is stopping."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.stopping.wait()
 
 
 class Operation:
-    """One operation in the hands of its owner."""
+    """One operation as its owner runs it."""
 
     def __init__(self, host: Host, row: Mapping[Any, Any], owner: UUID) -> None:
         self.id: UUID = row["id"]
@@ -107,15 +107,15 @@ class Operation:
         self.document: bytes | None = row["document"]
         self.request_id: str = row["request_id"]
         self.attempts: int = row["attempts"]
-        """How often it was taken, by its first owner and by those who took it over."""
+        """How many owners it has had, including this one."""
         self.asked_by: str | None = row["asked_by"]
-        """Who had it begun; None where AAM did by itself."""
+        """The caller who requested it; None if AAM started it."""
         self.results: dict[str, Result] = msgspec.json.decode(row["steps"])
         self.failure: dict[str, Any] | None = (
             msgspec.json.decode(row["failure"]) if row["failure"] else None
         )
         self.answer: HttpResult | None = None
-        """What `finish` wrote; it is true once its transaction is committed."""
+        """The result written by `finish`; valid once its transaction is committed."""
         self._unwritten: bytes | None = None
         self._host = host
         self._owner = owner
@@ -125,22 +125,22 @@ class Operation:
         self._deadline: float = clock() + row["deadline_in"]
         is_unsettled = row["quiet_in"] is not None and row["step"] not in self.results
         self._unsettled: str | None = row["step"] if is_unsettled else None
-        """The step whose request may have been sent, and whose outcome nobody has seen."""
+        """The step whose request may have been sent, with an unknown outcome."""
         self._quiet_at: float = clock() + (row["quiet_in"] or 0.0)
 
     @property
     def marker(self) -> str:
-        """What tells this operation's objects in Airbyte, whose names are not unique there."""
+        """Identifies this operation's objects in Airbyte, where names are not unique."""
         return marker(self.id)
 
     @property
     def age(self) -> float:
-        """For how many seconds it has been under way, whoever had it."""
+        """Seconds since it was created."""
         return self._clock() - self._begun_at
 
     @property
     def deadline_passed(self) -> bool:
-        """Whether the time for the whole of it is over."""
+        """Whether the deadline of the whole operation has passed."""
         return self._clock() >= self._deadline
 
     async def once(
@@ -151,16 +151,16 @@ class Operation:
         within: float,
         look: Callable[[], Awaitable[Result | None]] | None = None,
     ) -> Result:
-        """Run a step unless it is done, and return its result.
+        """Run a step unless its result is recorded, and return the result.
 
-        The step is written down with a lease before `make` is called. After a try whose outcome
-        nobody saw, nothing is made before that request can take effect no more, and `look` says
-        whether it did: None means that it did not. `within` is the deadline in seconds of `look`
-        and `make` together.
+        The step is recorded with a lease before `make` is called. After an attempt with an unknown
+        outcome, it first waits until that request can no longer take effect, and then calls `look`,
+        which returns the result if it did, else None. `within` is the time limit in seconds for
+        `look` and `make` together.
 
         Raises:
             Superseded: another owner has the operation.
-            HandedOver: the process stops.
+            HandedOver: the process is stopping.
             UpstreamTimeout: the step took longer than `within`.
         """
         if step in self.results:
@@ -174,7 +174,7 @@ class Operation:
             async with asyncio.timeout(within):
                 result = None
                 if repeated and look is not None:
-                    # It is quiet already, and a look that fails sends nothing to wait for.
+                    # The in-flight window is over, and `look` sends nothing that could extend it.
                     quiet_at, self._quiet_at = self._quiet_at, self._clock()
                     result = await look()
                     self._quiet_at = quiet_at
@@ -194,7 +194,7 @@ class Operation:
     ) -> Result:
         self._unsettled = step
         if self._clock() >= until:
-            # A process that was stopped, and is told nothing of it, must not send anything now.
+            # After the process was suspended (SIGSTOP), the lease may be over: send nothing.
             raise UpstreamTimeout(f"The step {step} of operation {self.id} began too late.")
         quiet = self._host.quiet_time
         try:
@@ -209,28 +209,28 @@ class Operation:
             self._unsettled = None
             return result
         finally:
-            # Nobody waits for the answer any more: from now on it is the quiet time that counts.
+            # The request has ended: its in-flight window starts now.
             self._quiet_at = min(self._quiet_at, self._clock() + quiet.total_seconds())
 
     def has_tried(self, step: str) -> bool:
-        """Whether the outcome of an earlier try of this step is not known."""
+        """Whether an earlier attempt of this step has an unknown outcome."""
         return self._unsettled == step
 
     def keep(self, document: bytes) -> None:
-        """Keep a catalog with the operation; it is written down with the next step."""
+        """Store a catalog with the operation; it is written with the next step."""
         self.document = self._unwritten = document
 
     def forget(self, *steps: str) -> None:
-        """Take steps as not done: what they left turned out not to be there."""
+        """Discard the results of steps, because what they created no longer exists."""
         for step in steps:
             self.results.pop(step, None)
 
     async def finish(
         self, session: AsyncSession, *, status: int = 204, body: str | None = None
     ) -> None:
-        """End the operation, in the transaction that makes its outcome true.
+        """End the operation, in the transaction that commits its outcome.
 
-        `body` is the answer. After a failure it is the failure's problem, whatever is given here.
+        `status` and `body` are the HTTP result; for a failed operation, its problem replaces them.
 
         Raises:
             Superseded: another owner has it; the transaction must not be committed.
@@ -256,7 +256,7 @@ class Operation:
         self._at("finish", "before")
 
     async def fail(self, error: AamError) -> None:
-        """Write down why it is to be undone, before anything is."""
+        """Record the failure, before anything is undone."""
         problem = {
             "connection_id": self.connection_id,
             **error.problem(),
@@ -271,28 +271,28 @@ class Operation:
         log.warning("operation_failed", operation=str(self.id), kind=self.kind, code=error.code)
 
     async def wait(self, seconds: float, reason: str) -> None:
-        """Do nothing for a while, and say why.
+        """Sleep, and record the reason.
 
         Raises:
             HandedOver: the process stops.
         """
-        # Whoever takes it over does so when the wait is over, and what was sent is quiet.
+        # Another process may take over only after the sleep and the in-flight window.
         lease = max(timedelta(seconds=seconds), self._until_quiet()) + MARGIN
         await self._write(sql.WAIT, waits_for=reason, quiet=self._until_quiet(), lease=lease)
         await self._host.sleep(seconds)
         await self._hand_over_if_stopping()
 
     async def note(self, reason: str) -> None:
-        """Write down the steps as they are known now, and what it is about to try."""
+        """Record the current steps, and what it is about to do."""
         lease = FIRST_LEASE + self._until_quiet()
         await self._write(sql.WAIT, waits_for=reason, quiet=self._until_quiet(), lease=lease)
 
     async def hand_over(self) -> None:
-        """Give it back, so that another process goes on at once, or when it is quiet."""
+        """Release it for another process to continue, once its in-flight window is over."""
         await self._write(sql.HAND_OVER, lease=self._until_quiet())
 
     async def wait_out_in_flight(self) -> None:
-        """Wait until nothing that was sent, and whose outcome nobody saw, can take effect."""
+        """Wait until no sent request with an unknown outcome can still take effect."""
         left = self._until_quiet().total_seconds()
         if left > 0:
             await self.wait(left, "quiet_time")
@@ -317,7 +317,7 @@ class Operation:
         self._quiet_at = self._clock() + quiet_in.total_seconds()
 
     async def _write(self, statement: TextClause, **values: object) -> None:
-        """One fenced write, with the steps as they are known now."""
+        """Run one write that is fenced by the owner, with the current steps."""
         async with self._host.db.read() as session:
             found = await session.execute(
                 statement,
@@ -339,35 +339,35 @@ class Operation:
 
 
 class Saga(Protocol):
-    """What an operation of one kind does. Each method may be run again from its start."""
+    """The implementation of one kind of operation. Each method may be run again from its start."""
 
     async def run(self, operation: Operation) -> None:
-        """Do it, and end it with `operation.finish`; an error that is for good leads to `undo`."""
+        """Do the work, and end with `operation.finish`; a permanent error leads to `undo`."""
 
     async def undo(self, operation: Operation) -> None:
-        """After `operation.failure`: take back what was made, and end it with `finish`."""
+        """Once `operation.failure` is set: delete what was created, and end with `finish`."""
 
     async def abandon(self, operation: Operation) -> None:
-        """After the deadline: record that nobody knows, and end it; calls nothing outside.
+        """After the deadline: record that the outcome is unknown, and end; makes no external call.
 
-        One that fails again and again is called no more: the operation then ends without it, and
-        the connection that it held is FAILED.
+        After repeated failures of this method, the operation ends without it, and the connection
+        that it held becomes FAILED.
         """
 
 
 def marker(operation_id: UUID) -> str:
-    """What the names of an operation's objects in Airbyte end with."""
+    """The suffix of the names of an operation's objects in Airbyte."""
     return f"[aam:{operation_id}]"
 
 
 def may_pass(error: AamError) -> bool:
-    """Whether trying again may help; every other error is for good."""
-    # A bare Upstream is a peer's 500: it may be a bug of a moment.
+    """Whether a retry may succeed; every other error is permanent."""
+    # A bare Upstream is another service's 500, which may be transient.
     return type(error) is Upstream or isinstance(
         error, UpstreamUnknown | UpstreamConflict | UpstreamUnreachable | Unavailable
     )
 
 
 def _is_settled(error: AamError) -> bool:
-    """Whether it is known that the request did, and will do, nothing."""
+    """Whether the request certainly had, and will have, no effect."""
     return isinstance(error, UpstreamUnreachable) or not may_pass(error)

@@ -57,15 +57,15 @@ _LOST_SINCE = timedelta(seconds=0.5)
 _AT_ONCE = 500
 _HAND_OVER_WITHIN_S = 5.0
 _MOST_ABANDONS = 5
-"""How often a story may fail to abandon an operation."""
+"""How many times a saga may fail to abandon an operation."""
 _MOST_BEGUN = 100
-"""How often a try may be begun in all, with those that found the registry away."""
+"""How many attempts may start in all, including those that found the registry unavailable."""
 _MOST_ATTEMPTS = 100
-"""After how many owners an operation past its deadline is not run any more."""
+"""The number of owners after which an operation past its deadline is not run any more."""
 _ABANDONED = "abandoned"
-"""Among the results of the steps: how often it was tried to abandon the operation."""
+"""Key among the step results: how many attempts to abandon the operation have failed."""
 _BEGUN = "abandon_begun"
-"""The same, with the tries that found the registry away after they were counted in it."""
+"""The same, including attempts that found the registry unavailable after they were counted."""
 _NOT_ABANDONED = "abandon_failed"
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 15.0
@@ -87,17 +87,17 @@ class Operations:
         jobs.on(self._entrypoint, self._complete, at_once=10)
 
     def register(self, kind: str, saga: Saga) -> None:
-        """Say what operations of a kind do."""
+        """Register the saga for a kind of operation."""
         self._sagas[kind] = saga
 
     @property
     def is_stopping(self) -> bool:
-        """Whether this process takes no more work."""
+        """Whether this process accepts no more work."""
         return self._stopping.is_set()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Operations run within; at the end each is finished or handed over, within seconds."""
+        """Run operations within the block; on exit finish or hand over each within seconds."""
         try:
             yield
         finally:
@@ -112,24 +112,24 @@ class Operations:
 
     @property
     def look(self) -> PeriodicTask:
-        """The look for operations that nobody has, whose completer was lost, too."""
+        """The task that takes over operations with an expired lease, even if their job was lost."""
         return PeriodicTask(self._take_over_lost, _LOST_EVERY)
 
     def stop(self) -> None:
-        """Take no more work: requests that wait are answered, operations handed over."""
+        """Accept no more work: waiting requests get their response, operations are handed over."""
         if not self._stopping.is_set():
             self._stop_by = asyncio.get_running_loop().time() + _HAND_OVER_WITHIN_S
         self._stopping.set()
 
-    # Beginning
+    # Starting
 
     async def replayed(self, key: Key | None) -> HttpResult | None:
-        """What was answered to this key before; None where it is new.
+        """The recorded result of this Idempotency-Key; None if the key is new.
 
         Raises:
-            KeyReused: it came with another request.
+            KeyReused: the key was used for a different request.
             OperationRunning: its operation has not ended.
-            Unavailable: the registry is away.
+            Unavailable: the registry is unavailable.
         """
         if key is None:
             return None
@@ -139,16 +139,16 @@ class Operations:
     async def begin(
         self, intent: Intent, write: Callable[[AsyncSession, UUID], Awaitable[HttpResult | None]]
     ) -> HttpResult | UUID:
-        """Record what is to be done, together with `write`, and start doing it; its id.
+        """Record an operation in one transaction with `write`, start it, and return its id.
 
-        Where `write` returns an answer, that is all there is to do: with a key the operation is
-        recorded as done, without one not at all. So is the answer that the key had before.
+        If `write` returns a result, nothing is left to do: the operation is recorded as done if it
+        has a key, else not at all. That result, or an earlier one of the same key, is returned.
 
         Raises:
-            KeyReused, OperationRunning: as `replayed`.
-            Conflict: the connection has an open operation; the class and code tell its kind.
+            KeyReused, OperationRunning: as in `replayed`.
+            Conflict: the connection has an open operation; the class and code show its kind.
             Unavailable: nothing was recorded.
-            UpstreamUnknown: nobody knows whether it was; its `operation_id` tells later.
+            UpstreamUnknown: it may have been recorded; look up its `operation_id` later.
         """
         if self.is_stopping or len(self._tasks) >= _AT_ONCE:
             raise Unavailable("This process takes no more operations now.", code="busy")
@@ -226,14 +226,14 @@ class Operations:
     async def at_once(
         self, intent: Intent, write: Callable[[AsyncSession], Awaitable[HttpResult]]
     ) -> HttpResult:
-        """Record what is done in one transaction, with its answer where the intent has a key.
+        """Run `write` in one transaction, and record its result if the intent has a key.
 
-        Such an operation is over when it is recorded: it may be while another one is open.
+        Such an operation has ended when it is recorded, so another one may be open meanwhile.
 
         Raises:
-            KeyReused: the key came with another request.
+            KeyReused: the key was used for a different request.
             Unavailable: nothing was recorded.
-            UpstreamUnknown: nobody knows whether it was; the same key tells later.
+            UpstreamUnknown: it may have been recorded; retry with the same key.
         """
         async with self._db.transaction() as session:
             if intent.key is None:
@@ -261,13 +261,13 @@ class Operations:
     async def _taken(
         self, session: AsyncSession, intent: Intent, owner: UUID
     ) -> HttpResult | UUID | None:
-        """Why the row could not be inserted: its own id where it is there already.
+        """Find why the row could not be inserted: its own id if it is already recorded.
 
-        None where what was in the way has ended meanwhile.
+        An earlier result if the key has one; None if the conflicting operation has ended.
         """
         earlier = (await session.execute(sql.OWN, {"id": intent.id, "owner": owner})).one_or_none()
         if earlier is not None:
-            return intent.id  # an earlier commit, whose answer was lost
+            return intent.id  # an earlier commit whose confirmation was lost
         known = None if intent.key is None else await self._known(session, intent.key)
         if known is not None:
             return known
@@ -299,7 +299,7 @@ class Operations:
         return HttpResult(found.answer_status, found.answer, is_replay=True)
 
     async def outcome(self, begun: HttpResult | UUID, *, wait: float) -> HttpResult:
-        """The answer of an operation, or after `wait` seconds 202 with its id; it goes on."""
+        """The result of an operation, or 202 with its id if it still runs after `wait` seconds."""
         if isinstance(begun, HttpResult):
             return begun
         clock = asyncio.get_running_loop().time
@@ -311,7 +311,7 @@ class Operations:
             stopping.cancel()
             if task.done() and not task.cancelled() and (answer := task.result()) is not None:
                 return answer
-        # Somebody else has it, or had it: the row tells.
+        # Another process runs it, or did: poll its row.
         while True:
             try:
                 view = await self._row(begun)
@@ -338,7 +338,7 @@ class Operations:
         task.add_done_callback(lambda _: self._tasks.pop(operation.id, None))
 
     async def _drive(self, operation: Operation) -> HttpResult | None:
-        """Run an operation to its end and return its answer; None where another has it now."""
+        """Run an operation to its end and return its result; None if it was handed over or lost."""
         operation_id, request_id = str(operation.id), operation.request_id
         with (
             structlog.contextvars.bound_contextvars(operation=operation_id, request_id=request_id),
@@ -351,7 +351,7 @@ class Operations:
             except (Superseded, HandedOver) as left:
                 log.info("operation_left", why=type(left).__name__)
             except asyncio.CancelledError:
-                # The process ends while a call hangs: whoever takes over waits until it is quiet.
+                # The process ends during a call: the next owner waits for the in-flight window.
                 with suppress(Superseded, Unavailable, UpstreamUnknown):
                     await operation.hand_over()
                 log.info("operation_left", why="broken_off")
@@ -373,7 +373,7 @@ class Operations:
                 failure = error
             except (Superseded, HandedOver):
                 raise
-            except (Exception, asyncio.CancelledError) as bug:  # the outermost loop of an operation
+            except (Exception, asyncio.CancelledError) as bug:  # outermost handler of an operation
                 if batches.is_cancellation(bug):
                     raise
                 log.exception("bug")
@@ -384,7 +384,7 @@ class Operations:
                 if await self._has_ended(operation, saga, failure, pause_s):
                     break
             except (Unavailable, UpstreamUnknown) as away:
-                # The registry is away: the operation stays in memory, and is tried again.
+                # The operation stays in memory and is retried.
                 log.warning("operation_waits", code=away.code)
                 await self._host.sleep(pause_s)
                 if self.is_stopping:
@@ -400,7 +400,7 @@ class Operations:
     async def _has_ended(
         self, operation: Operation, saga: Saga, failure: AamError, pause_s: float
     ) -> bool:
-        """Decide on a failure: undo, try again after a pause, or give up, which ends it."""
+        """Handle a failure: undo, retry after a pause, or abandon; return whether it has ended."""
         if operation.failure is None and not may_pass(failure):
             await operation.fail(failure)
         elif not operation.deadline_passed:
@@ -418,12 +418,12 @@ class Operations:
         return False
 
     async def _abandoned(self, operation: Operation, saga: Saga, pause_s: float) -> bool:
-        """Whether it was abandoned, or after so many tries in vain ended without its story."""
+        """Abandon an operation, or end it without its saga after too many attempts."""
         tries = operation.results.get(_ABANDONED, 0) + 1
         begun = operation.results.get(_BEGUN, 0)
         operation.results[_ABANDONED] = tries
         try:
-            # Counted before it is tried: a try may end the process.
+            # Counted before the attempt, which may crash the process.
             await operation.note("abandoning")
             if tries > _MOST_ABANDONS or begun >= _MOST_BEGUN:
                 await self._give_up(operation, tries)
@@ -431,11 +431,11 @@ class Operations:
                 operation.results[_BEGUN] = begun + 1
                 await saga.abandon(operation)
         except (Unavailable, UpstreamUnknown):
-            operation.results[_ABANDONED] = tries - 1  # the registry is away: that was no try
+            operation.results[_ABANDONED] = tries - 1  # the registry is unavailable: not an attempt
             raise
         except (Superseded, HandedOver):
             raise
-        except (Exception, asyncio.CancelledError) as error:  # the outermost loop of a try
+        except (Exception, asyncio.CancelledError) as error:  # outermost handler of an attempt
             if batches.is_cancellation(error):
                 raise
             if isinstance(error, AamError):
@@ -447,7 +447,7 @@ class Operations:
         return True
 
     async def _give_up(self, operation: Operation, tries: int) -> None:
-        """End it without its story, which cannot; the connection that it holds is FAILED."""
+        """End an operation that its saga cannot abandon; a connection that it holds becomes FAILED."""
         await operation.fail(
             DeadlinePassed(
                 f"Operation {operation.id} passed its deadline, and what that means for its"
@@ -460,7 +460,7 @@ class Operations:
             is_held = row is not None and (
                 row.heal_id == operation.id or row.status is ConnectionStatus.PENDING
             )
-            # Should even that fail, the next try ends the operation alone.
+            # If this fails, too, the next attempt ends only the operation.
             if row is not None and is_held and tries <= _MOST_ABANDONS + 1:
                 row.status = ConnectionStatus.FAILED
                 row.heal_id = row.healing_since = None
@@ -473,7 +473,7 @@ class Operations:
     # Taking over
 
     async def _complete(self, payload: str) -> None:
-        """The completer: go on with an operation whose owner left it, or come back later."""
+        """Continue an operation whose lease has expired, or schedule another check."""
         operation_id = UUID(payload)
         if await self._claim(operation_id) or self.is_stopping:
             return
@@ -485,7 +485,7 @@ class Operations:
                 )
 
     async def _take_over_lost(self) -> None:
-        """Go on with operations whose lease has ended, whether or not a completer comes."""
+        """Take over operations whose lease has expired, whether or not their job is queued."""
         async with self._db.read() as session:
             lost = (
                 await session.scalars(
@@ -501,7 +501,7 @@ class Operations:
         )
 
     async def _claim(self, operation_id: UUID) -> bool:
-        """Take an operation whose lease has ended, and go on with it; whether it was taken."""
+        """Claim an operation whose lease has expired, and run it; return whether it was claimed."""
         if self.is_stopping or len(self._tasks) >= _AT_ONCE:
             return False
         owner = uuid4()
@@ -524,10 +524,10 @@ class Operations:
         self._start(Operation(self._host, row, owner))
         return True
 
-    # Telling
+    # Reading
 
     async def view(self, operation_id: UUID, *, is_explained: bool) -> str:
-        """One operation as JSON text; why a connector failed where `is_explained`.
+        """One operation as JSON text, with failure explanations if `is_explained`.
 
         Raises:
             NotFound: there is none.
@@ -549,7 +549,7 @@ class Operations:
         limit: int,
         is_explained: bool,
     ) -> str:
-        """A page of operations as JSON text, newest first; of one connection or status."""
+        """A page of operations as JSON text, newest first, filtered by connection or status."""
         conditions, parameters = registry.after_cursor(cursor)
         if connection_id is not None:
             conditions.append("t.connection_id = :connection_id")
@@ -565,7 +565,7 @@ class Operations:
 
 
 def busy_with(kind: str, connection_id: UUID, *, operation_id: UUID) -> Conflict:
-    """The refusal of whoever comes while an operation of this kind is open."""
+    """The conflict error for a request while an operation of this kind is open."""
     if kind == "sync":
         return SyncRunning(
             f"A sync of connection {connection_id} is being started.", operation_id=operation_id
@@ -588,10 +588,10 @@ def busy_with(kind: str, connection_id: UUID, *, operation_id: UUID) -> Conflict
 
 
 def _expect_runnable(operation: Operation) -> None:
-    """See that it does not end every process that runs it.
+    """Check that the operation has not crashed too many processes.
 
     Raises:
-        DeadlinePassed: its deadline is over, and it has had very many owners.
+        DeadlinePassed: its deadline has passed, and it has had too many owners.
     """
     if operation.deadline_passed and operation.attempts >= _MOST_ATTEMPTS:
         raise DeadlinePassed(

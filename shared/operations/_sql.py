@@ -1,4 +1,4 @@
-"""The statements on the operations table; what an owner writes is fenced by `owner`."""
+"""SQL statements on the operations table; an owner's writes are fenced by `owner`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy import TextClause, text
 from shared.registry import page, stamp
 
 KEYS_LAST = timedelta(hours=24)
-"""How long an Idempotency-Key is remembered."""
+"""How long an Idempotency-Key is stored."""
 
 _IN_FUTURE = "now() + CAST(:{} AS interval)"
 _SECONDS_TO = "CAST(extract(epoch FROM {} - now()) AS float8)"
@@ -145,5 +145,5 @@ VIEW = text(f"SELECT {_OPERATION_JSON}::text FROM operations t WHERE t.id = :id"
 
 
 def a_page(conditions: Sequence[str]) -> TextClause:
-    """The statement of a page of operations."""
+    """The SQL statement of a page of operations."""
     return page("operations", _OPERATION_JSON, " AND ".join(conditions) or "true")

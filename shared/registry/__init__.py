@@ -1,4 +1,4 @@
-"""Every query on the registry, as functions that take the caller's session."""
+"""Registry queries used by several services, as functions that take the caller's session."""
 
 from shared.registry.api_keys import (
     LiveKey,

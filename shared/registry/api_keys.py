@@ -1,4 +1,4 @@
-"""The keys of callers: their digests, and what is told about them."""
+"""API keys: their digests, and how they are listed."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class LiveKey:
     owner: str
     scopes: frozenset[str]
     expires_in: float | None
-    """Seconds; None for a key without an end."""
+    """Seconds; None for a key that does not expire."""
     is_used_lately: bool
-    """Whether its last use is recorded to the minute already."""
+    """Whether a use within the last minute is already recorded."""
 
 
 _FIND = text("""
@@ -55,7 +55,7 @@ _REVOKE = text("""
 
 
 async def find_key(session: AsyncSession, id_: str) -> LiveKey | None:
-    """A live key by its id."""
+    """A valid key by its id; None if there is none."""
     row = (await session.execute(_FIND, {"id": id_})).one_or_none()
     if row is None:
         return None
@@ -68,12 +68,12 @@ async def use_key(session: AsyncSession, id_: str) -> None:
 
 
 async def make_keys_alone(session: AsyncSession) -> None:
-    """Until the transaction ends, nobody else makes the first key."""
+    """Lock until the transaction ends, so that only one caller creates the first key."""
     await session.execute(_ALONE)
 
 
 async def any_key(session: AsyncSession) -> bool:
-    """Whether anybody can call at all."""
+    """Whether any valid key exists."""
     return bool(await session.scalar(_ANY))
 
 
@@ -128,7 +128,7 @@ async def key_json(session: AsyncSession, id_: str) -> str:
 
 
 async def revoke_key(session: AsyncSession, id_: str) -> None:
-    """End a key for good; one that is revoked already stays as it is.
+    """Revoke a key permanently; no effect if it is already revoked.
 
     Raises:
         NotFound: there is none.

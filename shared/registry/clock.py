@@ -1,4 +1,4 @@
-"""The registry's clock, and whose turn a periodic task is."""
+"""The registry's clock, and which replica runs a periodic task."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 
 async def now(session: AsyncSession) -> datetime:
-    """The registry's own clock."""
+    """The registry's current time."""
     return (await session.execute(select(func.now()))).scalar_one()
 
 
 async def take_turn(session: AsyncSession, look: str, *, every: timedelta) -> bool:
-    """Take a look that is due for all replicas; whether the caller is the one that took it."""
+    """Claim a periodic task that is due, on behalf of all replicas; whether the caller got it."""
     return await session.scalar(_TURN, {"name": look, "every": every}) is not None
 
 

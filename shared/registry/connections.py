@@ -21,11 +21,11 @@ from shared.models import (
 from shared.registry.paging import Cursor, after_cursor, page, stamp
 
 ARCHIVED = "ARCHIVED"
-"""What callers are told as the status of an archived connection; no row has it."""
+"""The status of an archived connection in responses; no row has it."""
 
 
 async def insert_pending(session: AsyncSession, connection: Connection) -> bool:
-    """Record that a connection is about to be made, before anything is; twice is once.
+    """Record a connection before it is created in Airbyte. Idempotent.
 
     Returns whether another live connection uses its credential.
 
@@ -105,17 +105,17 @@ async def lock_connection(
 
 
 def begin_heal(connection: Connection, heal_id: UUID) -> None:
-    """Give the locked connection to one repair: HEALING, until that repair ends it."""
+    """Set the locked connection to HEALING; only this repair can end that."""
     connection.status = ConnectionStatus.HEALING
     connection.heal_id = heal_id
     connection.healing_since = func.now()
 
 
 def end_heal(connection: Connection, heal_id: UUID, *, status: ConnectionStatus) -> None:
-    """Take the locked connection back from its repair.
+    """End the repair's hold on the locked connection, and set its status.
 
     Raises:
-        NotActive: another repair has it, or none; the caller's was superseded.
+        NotActive: another repair holds it, or none; the caller's was superseded.
     """
     if connection.heal_id != heal_id:
         raise NotActive(
@@ -136,9 +136,9 @@ def append_version(
     snapshot_id: UUID | None,
     asked_by: str | None,
 ) -> SyncCatalogVersion:
-    """Add the next catalog version, unless somebody else was faster.
+    """Add the next catalog version, unless another transaction has added one.
 
-    The connection's row must be locked by this transaction.
+    This transaction must have locked the connection's row.
 
     Raises:
         StaleCatalog: the newest version is no longer `expected_version`.
@@ -161,7 +161,7 @@ def append_version(
     return version
 
 
-# Pages: the JSON is built by Postgres, which is twice as fast as rows through an ORM.
+# Postgres builds the JSON of pages, which is twice as fast as the ORM.
 
 _CONNECTION_JSON = f"""
     json_build_object(
@@ -181,11 +181,11 @@ _CONNECTION_JSON = f"""
 
 @dataclass(frozen=True, slots=True)
 class ConnectionFilter:
-    """Which connections a list shows."""
+    """Filter of a list of connections."""
 
     status: ConnectionStatus | None = None
     name: str | None = None
-    """A part of the name, in any case."""
+    """A part of the name, case-insensitive."""
     archived: bool = False
     after: Cursor | None = None
     """Where the previous page ended."""
@@ -265,9 +265,9 @@ _JOB_JSON = f"""
 async def page_of_versions(
     session: AsyncSession, connection_id: UUID, *, after: int | None, limit: int
 ) -> str:
-    """A connection's catalog versions without the catalogs, newest first: a page as JSON text.
+    """A page of catalog versions, without the catalogs, as JSON text, newest first.
 
-    `after` is the number of the last version of the page before; None for the first page.
+    `after` is the last version number of the previous page; None for the first page.
     """
     before = _NO_VERSION_IS_LATER if after is None else after
     parameters = {"id": connection_id, "before": before, "limit": limit}
@@ -283,7 +283,7 @@ async def page_of_jobs(
     limit: int,
     is_explained: bool,
 ) -> str:
-    """A page of a connection's jobs as JSON text, newest first; why they failed, if explained."""
+    """A page of jobs as JSON text, newest first; with failure explanations if `is_explained`."""
     conditions, parameters = after_cursor(cursor, "started_at")
     statement = page(
         "job_history",
@@ -299,7 +299,7 @@ async def page_of_jobs(
 async def read_version(
     session: AsyncSession, connection_id: UUID, version_number: int
 ) -> SyncCatalogVersion:
-    """One catalog version, its catalog as JSON text.
+    """One catalog version, with its catalog as JSON text.
 
     Raises:
         NotFound: the connection has no such version.
@@ -316,7 +316,7 @@ async def read_version(
 
 
 async def head_fingerprint(session: AsyncSession, connection: Connection) -> str | None:
-    """What the head catalog means; None before the first version."""
+    """The fingerprint of the newest catalog version; None before the first version."""
     found: str | None = await session.scalar(
         select(SyncCatalogVersion.fingerprint).where(
             SyncCatalogVersion.connection_id == connection.id,
@@ -338,5 +338,5 @@ _IS_BUSY = text("""
 """)
 
 
-# Whose source is looked at. A connection that is HEALING is compared when it is ACTIVE again.
+# Connections whose source is observed. One that is HEALING is compared once it is ACTIVE again.
 LIVE = "c.archived_at IS NULL AND c.status IN ('ACTIVE', 'HEALING')"

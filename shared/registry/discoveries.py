@@ -1,4 +1,4 @@
-"""The discoveries of each source: how many in a day, which one is under way, which renewed."""
+"""The discoveries of each source: the daily count, the running one, and renewed tokens."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ _DAY = "interval '24 hours'"
 
 @dataclass(frozen=True, slots=True)
 class SourceLoad:
-    """What is asked of a source at the moment, and how much more may be asked of it."""
+    """The current load on a source, and its limits."""
 
     policy_limit: int | None
-    """The smallest daily limit of the policies of its connections; None where none sets one."""
+    """The smallest daily limit in its connections' policies; None if no policy sets one."""
     interval_seconds: float | None
-    """How often it is observed; None where no live connection stands on it."""
+    """The interval between its observations; None if no live connection uses it."""
     used: int
-    """Discoveries that began in the last 24 hours."""
+    """Discoveries started in the last 24 hours, without connection checks."""
     running_id: UUID | None
-    """The discovery under way."""
+    """The running discovery, if any."""
     running_purpose: str | None
     recent_snapshot_id: UUID | None
-    """What a discovery that was asked for, and began less than `recent` ago, has found."""
+    """The snapshot of the newest requested discovery, if it started less than `recent` ago."""
     sync_since: datetime | None
-    """Since when a sync of the source runs."""
+    """When the oldest running sync of the source started; None if none is running."""
     is_renewing: bool
-    """Whether its connector renews its tokens by itself, by its type or as was seen."""
+    """Whether its connector renews its own tokens, by its type or by earlier discoveries."""
 
 
 async def lock_discoveries(session: AsyncSession, source_id: UUID) -> None:
-    """Have whoever else begins a discovery of the source wait until the transaction ends."""
+    """Lock until the transaction ends, so that discoveries of a source start one at a time."""
     await session.execute(_LOCK, {"source": str(source_id)})
 
 
@@ -53,7 +53,7 @@ async def source_load(
     recent: timedelta,
     renewing_types: Collection[str],
 ) -> SourceLoad:
-    """What is asked of a source now; `renewing_types` are source types whose connectors renew."""
+    """A source's load; `renewing_types` are source types whose connectors renew their tokens."""
     row = (
         await session.execute(
             _LOAD,
@@ -68,7 +68,7 @@ async def source_load(
     return SourceLoad(*row)
 
 
-# A sync whose request is on its way has an operation, and no job yet.
+# A sync that is being requested has an operation, but no job yet.
 _LOAD = text(f"""
     SELECT
         (SELECT min(CAST(own.policy->>'discoveries_per_day' AS int))
@@ -116,7 +116,7 @@ _LOAD = text(f"""
 
 
 async def limit_frees_at(session: AsyncSession, source_id: UUID, *, allowed: int) -> datetime:
-    """When fewer than `allowed` discoveries of a source will lie in the last 24 hours."""
+    """When a source will have fewer than `allowed` discoveries in the preceding 24 hours."""
     found: datetime = await session.scalar(
         _FREES_AT, {"source": source_id, "offset": max(allowed, 1) - 1}
     )
@@ -137,7 +137,7 @@ _FREES_AT = text(f"""
 def begin_discovery(
     session: AsyncSession, discovery_id: UUID, source_id: UUID, purpose: str, expires_at: datetime
 ) -> None:
-    """Record a discovery before it is asked for."""
+    """Record a discovery before it is requested."""
     session.add(
         DiscoveryRow(
             id=discovery_id,
@@ -151,7 +151,7 @@ def begin_discovery(
 def record_discovery(
     session: AsyncSession, source_id: UUID, purpose: str, *, is_renewed: bool
 ) -> None:
-    """Record a discovery that is over."""
+    """Record a discovery that has ended."""
     now = datetime.now(UTC)
     session.add(
         DiscoveryRow(
@@ -173,9 +173,9 @@ async def end_discovery(
     is_renewed: bool = False,
     configuration_digest: str | None = None,
 ) -> bool:
-    """Record how a discovery ended; whether it renewed the configuration.
+    """Record how a discovery ended; return whether the connector renewed its configuration.
 
-    Also where the configuration that Airbyte shows is not what it was after the discovery before.
+    This is also true if the configuration's digest differs from that of the previous discovery.
     """
     return bool(
         await session.scalar(
@@ -207,7 +207,7 @@ _END = text("""
 
 
 async def is_discovery_over(session: AsyncSession, discovery_id: UUID) -> bool:
-    """Whether a discovery has ended, or its process has not said so in time."""
+    """Whether a discovery has ended or expired."""
     over = await session.scalar(_IS_OVER, {"id": discovery_id})
     return over is not False
 
@@ -218,9 +218,9 @@ _IS_OVER = text("""
 
 
 async def forget_renewals(session: AsyncSession, source_id: UUID) -> None:
-    """Note that a source was given its credential anew: what was renewed before is gone.
+    """Clear the recorded renewals of a source, after AAM has replaced its credential.
 
-    The next discovery has no configuration to compare with, since AAM itself has changed it.
+    The stored digests are cleared as well, since AAM itself changed the configuration.
     """
     await session.execute(_FORGET_RENEWALS, {"source": source_id})
 
@@ -232,7 +232,7 @@ _FORGET_RENEWALS = text("""
 
 
 async def renewed_sources(session: AsyncSession, source_ids: Collection[UUID]) -> set[UUID]:
-    """Which of these sources were seen to have renewed their tokens since they were given them."""
+    """Those sources whose connector has renewed its tokens since AAM last set the credential."""
     return set(await session.scalars(_RENEWED, {"sources": list(source_ids)}))
 
 
@@ -243,9 +243,9 @@ _RENEWED = text("""
 
 
 async def prune_discoveries(session: AsyncSession, *, limit: int = 5_000) -> None:
-    """Delete what no limit counts any more; the newest of a source stays, and its newest renewal.
+    """Delete discoveries older than any limit, except a source's newest and its newest renewal.
 
-    Of a source that no connection stands on, nothing stays.
+    A source without a live connection keeps none.
     """
     await session.execute(_PRUNE, {"limit": limit})
 

@@ -1,4 +1,4 @@
-"""Pages of rows as JSON text, newest first, each ending where the next begins."""
+"""Keyset pagination: pages of rows as JSON text, newest first, with a cursor to the next."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Cursor = tuple[datetime, UUID]
 
 
 def stamp(column: str) -> str:
-    """SQL for a time as callers see it: RFC 3339 in UTC, with microseconds and a `Z`."""
+    """SQL that formats a time as RFC 3339 in UTC, with microseconds and a `Z`."""
     return f"""to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
 
 
@@ -24,10 +24,10 @@ def stamp(column: str) -> str:
 def page(
     table: str, item: str, conditions: str, *, at: str = "created_at", identity: str = "id"
 ) -> TextClause:
-    """The statement of a page: `{"items": […], "next": cursor or null}`.
+    """The SQL statement of a page: `{"items": […], "next": cursor or null}`.
 
-    `table` is called `t` in `item`, which is SQL for one row as JSON, and in `conditions`. Rows are
-    in the order of `at` and `identity`. Its parameters are `limit` and those of the conditions.
+    `table` has the alias `t` in `item`, which is SQL for one row as JSON, and in `conditions`. Rows
+    are ordered by `at` and `identity`. Its parameters are `limit` and those of the conditions.
     """
     newest = f"t.{at} DESC, t.{identity} DESC"
     # nosemgrep: built-sql - all of it is ours, values are parameters
@@ -51,7 +51,7 @@ def page(
 def after_cursor(
     cursor: Cursor | None, at: str = "created_at"
 ) -> tuple[list[str], dict[str, object]]:
-    """The condition and the parameters by which a page begins after a cursor."""
+    """The SQL conditions and parameters of a page after a cursor."""
     if cursor is None:
         return [], {}
     return [f"(t.{at}, t.id) < (:after_at, :after_id)"], {
@@ -61,13 +61,13 @@ def after_cursor(
 
 
 def cursor_of(at: datetime, id_: UUID) -> str:
-    """The cursor that the SQL of a page gives for its last row."""
+    """The cursor of a row, as the SQL of `page` builds it."""
     told = f"{at:%Y-%m-%dT%H:%M:%S.%f} {id_}"
     return base64.urlsafe_b64encode(told.encode()).decode().rstrip("=")
 
 
 def read_cursor(cursor: str) -> Cursor:
-    """The position that a page's `next` names.
+    """Decode a page's `next`.
 
     Raises:
         Invalid: it is no cursor of ours.
@@ -80,7 +80,7 @@ def read_cursor(cursor: str) -> Cursor:
 
 
 def read_position(cursor: str) -> tuple[datetime, str]:
-    """The same for rows whose id is no UUID.
+    """Decode a cursor of rows whose id is not a UUID.
 
     Raises:
         Invalid: it is no cursor of ours.
@@ -91,7 +91,7 @@ def read_position(cursor: str) -> tuple[datetime, str]:
         position = datetime.fromisoformat(at + "+00:00"), id_
     except ValueError:
         raise _bad_cursor() from None
-    if not id_.isprintable():  # which Postgres could not be asked for
+    if not id_.isprintable():  # Postgres would reject it as a parameter
         raise _bad_cursor()
     return position
 

@@ -1,4 +1,4 @@
-"""Policies of connections, and which fields they never select."""
+"""Policies of connections, and the fields they exclude."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from shared.registry.setting_changes import SAME
 
 
 async def find_policy(session: AsyncSession, connection_id: UUID) -> Policy | None:
-    """What a connection's policy says differently; None where it is the default.
+    """A connection's policy overrides; None if it has the default policy.
 
-    A connection that is imported again has the policy from before it was archived, until its own is
-    set: who may archive and import is not who may change a policy.
+    A connection that is imported again keeps its policy from before it was archived, until a new
+    one is set: archiving and importing must not change a policy without the scope for it.
     """
     found = await session.scalars(_POLICY, {"id": connection_id})
     return found.one_or_none()
@@ -31,6 +31,6 @@ _POLICY = select(Policy).from_statement(
 
 
 async def exclusions_of(session: AsyncSession, connection_id: UUID) -> Exclusions:
-    """What the policy of a connection never selects; the default where it has none."""
+    """The fields that a connection's policy excludes; the default if it has no policy."""
     stored = await find_policy(session, connection_id)
     return Exclusions.read(None if stored is None else stored.policy)

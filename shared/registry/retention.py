@@ -1,4 +1,4 @@
-"""History that is pruned, by the function of `migrations/retention.sql`."""
+"""Pruning of history, by the SQL function in `migrations/retention.sql`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 
 async def prune_history(session: AsyncSession, what: str, *, kept: timedelta, at_most: int) -> int:
-    """Delete the oldest rows of a table that are older than `kept`; how many there were.
+    """Delete up to `at_most` of a table's oldest rows beyond the age `kept`; return how many.
 
-    What something still refers to stays, whatever its age. Needs a transaction.
+    Rows that are still referenced stay, whatever their age. Needs a transaction.
     """
     return int(await session.scalar(_PRUNE, {"what": what, "kept": kept, "at_most": at_most}) or 0)
 

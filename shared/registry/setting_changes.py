@@ -1,4 +1,4 @@
-"""The history of settings that decide what happens without a person. Append-only."""
+"""The append-only history of settings that decide what AAM does without approval."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from shared.models import SettingChange
 from shared.registry.paging import stamp
 
 SettingSubject: TypeAlias = Literal["policy", "observation", "webhook"]
-"""What was changed: of a connection, or a webhook."""
+"""The kind of setting: a connection's policy or observation, or a webhook."""
 
 SAME = """
     SELECT one.id, NULL::timestamptz AS archived_at FROM connections one WHERE one.id = :id
@@ -26,7 +26,7 @@ SAME = """
     WHERE one.id = :id AND one.imported AND earlier.id <> one.id
         AND earlier.archived_at IS NOT NULL
 """
-"""A connection, and what it was before it was archived here and imported again."""
+"""A connection, and the archived connections from which it was imported again."""
 
 
 async def record_setting_change(
@@ -37,10 +37,10 @@ async def record_setting_change(
     *,
     by: str | None = None,
 ) -> None:
-    """Add a change to the history, with who it is for and who asked.
+    """Add a change to the history, with the person it is for and the caller.
 
-    `subject_id` is the connection's id, or the webhook's. `by` is the person that the caller named;
-    None for the caller.
+    `subject_id` is the id of the connection or webhook. `by` is the person on whose behalf the
+    caller acts; None for the caller.
     """
     await session.execute(
         insert(SettingChange).values(
@@ -63,8 +63,8 @@ async def setting_history_json(
 ) -> str:
     """A page of changes as JSON text, newest first: `{"items": […], "next": cursor or null}`.
 
-    `after` is the `next` of the page before. That of a policy begins before the connection was
-    archived and imported again, as the policy does.
+    `after` is the `next` of the previous page. A policy's history includes the time before the
+    connection was archived and imported again, as the policy does.
     """
     parameters = {"subject": subject, "id": subject_id, "limit": limit, "after": after}
     found: str = (await session.execute(_PAGE, parameters)).scalar_one()

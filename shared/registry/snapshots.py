@@ -1,4 +1,4 @@
-"""What sources offered, kept once per distinct stream."""
+"""Snapshots of what sources offer; each distinct stream is stored once."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _HASH_BYTES = 16
 
 
 def split_hashes(hashes: bytes) -> Iterator[bytes]:
-    """A snapshot's hashes one by one, from the column that holds them in a row."""
+    """Split a snapshot's column of concatenated hashes."""
     return (hashes[at : at + _HASH_BYTES] for at in range(0, len(hashes), _HASH_BYTES))
 
 
 async def latest_snapshot(session: AsyncSession, source_id: UUID) -> Snapshot | None:
-    """What a source was last seen to offer; None when it was never looked at."""
+    """A source's newest snapshot; None if it was never observed."""
     return await session.scalar(
         select(Snapshot)
         .where(Snapshot.airbyte_source_id == source_id)
@@ -49,7 +49,7 @@ async def see_snapshot_again(
     stream_hashes: bytes,
     catalog_id: UUID | None,
 ) -> None:
-    """Note that a source still offers what a snapshot holds, in these bytes."""
+    """Record that a source still offers a snapshot's streams, with their current hashes."""
     await session.execute(
         update(Snapshot)
         .where(Snapshot.id == snapshot_id)
@@ -63,7 +63,7 @@ async def see_snapshot_again(
 
 
 async def insert_stream_schemas(session: AsyncSession, schemas: Sequence[StreamSchema]) -> None:
-    """Store what is not stored yet; the rest is noted as in use, so that it is not pruned."""
+    """Store new stream schemas, and mark the others as in use, so that they are not pruned."""
     if not schemas:
         return
     await session.execute(
@@ -91,7 +91,7 @@ _INSERT_SCHEMAS = text("""
 async def offered_streams(
     session: AsyncSession, snapshot: Snapshot, *, names: Sequence[str] | None = None
 ) -> set[tuple[str | None, str]]:
-    """The streams that a snapshot holds, by namespace and name; only of these names where given."""
+    """The namespace and name of a snapshot's streams; only those in `names` if given."""
     rows = await session.execute(
         _OFFERED,
         {
@@ -112,7 +112,7 @@ _OFFERED = text("""
 async def stream_bodies(
     session: AsyncSession, snapshot: Snapshot, *, names: Sequence[str]
 ) -> list[bytes]:
-    """The streams of these names that a snapshot holds, as the discovery gave them."""
+    """A snapshot's streams with these names, as the discovery returned them."""
     rows = await session.scalars(
         _BODIES, {"hashes": list(split_hashes(snapshot.stream_hashes)), "names": list(names)}
     )
@@ -127,7 +127,7 @@ _BODIES = text("""
 
 
 async def snapshot_streams(session: AsyncSession, snapshot: Snapshot) -> list[bytes]:
-    """Every stream that a snapshot holds, as the discovery gave them and in its order."""
+    """A snapshot's streams, as the discovery returned them and in its order."""
     hashes = list(split_hashes(snapshot.stream_hashes))
     rows = await session.execute(
         select(StreamSchema.hash, StreamSchema.body).where(StreamSchema.hash.in_(hashes))
