@@ -1,4 +1,4 @@
-"""Runs one function over many items, so that a bad item never stops its neighbours."""
+"""Runs one function over many items, so that a failing item does not stop the others."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _MAX_LOGGED = 20
-"""Failures of one batch that get a log line of their own; the rest is in the summary line."""
+"""How many failures of a batch are logged individually; a summary line has the total."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[Item, Result]):
-    """What became of one item: `error` is None where `result` is what `run` returned."""
+    """The outcome of one item: `error` is None if `run` returned `result`."""
 
     item: Item
     result: Result | None = None
@@ -36,12 +36,12 @@ async def each(
     fields: Callable[[Item], Mapping[str, object]] = lambda _item: {},
     max_concurrency: int = 1,
 ) -> list[Outcome[Item, Result]]:
-    """Run `run(item)` for every item, log what fails, and go on; the outcomes in the items' order.
+    """Run `run(item)` for every item, log failures, and return the outcomes in order.
 
-    An AamError is logged as `log_event` with its code; any other exception is a bug, and logged
-    with its traceback. `fields` gives the log line's other fields, which must be in `logs.FIELDS`.
-    Failures are counted as `aam_batch_failures_total`. With a `max_concurrency` of 1 the items run
-    one after another in the caller's task. Cancellation passes through, and stops the rest.
+    An AamError is logged as `log_event` with its code; any other exception is a bug and logged
+    with its traceback. `fields` returns the log line's other fields, which must be in
+    `logs.FIELDS`. Failures are counted in `aam_batch_failures_total`. With a `max_concurrency` of
+    1, items run sequentially in the caller's task. Cancellation propagates and stops the rest.
     """
     outcomes: dict[int, Outcome[Item, Result]] = {}
     failures = 0
@@ -79,9 +79,9 @@ async def each(
 
 
 def is_cancellation(error: BaseException) -> bool:
-    """Whether an error that was caught cancels the running task.
+    """Whether a caught error is the cancellation of the current task.
 
-    A CancelledError may also come out of another task, which was awaited: then it is a failure.
+    A CancelledError may also come from another task that was awaited, which is a failure.
     """
     task = asyncio.current_task()
     is_cancelled = isinstance(error, asyncio.CancelledError)
@@ -89,15 +89,15 @@ def is_cancellation(error: BaseException) -> bool:
 
 
 def code_of(error: Exception) -> str:
-    """The code by which a report names why an item failed."""
+    """The error code of a failed item, for reports."""
     return error.code if isinstance(error, AamError) else AamError.code
 
 
 def raise_away(outcomes: Iterable[Outcome[Item, Result]]) -> None:
-    """Raise what says of a batch that is over that the registry, which all items need, is away.
+    """Raise the first error of a completed batch that means that the registry is unavailable.
 
     Raises:
-        Unavailable, UpstreamUnknown: an item failed with it.
+        Unavailable, UpstreamUnknown: an item failed with this error.
     """
     for outcome in outcomes:
         if isinstance(outcome.error, Unavailable | UpstreamUnknown):
@@ -108,5 +108,5 @@ def _log(log_event: str, error: Exception, fields: Mapping[str, object]) -> None
     if isinstance(error, AamError):
         log.warning(log_event, code=error.code, **fields)
     else:
-        # nosemgrep: logged-exception-text, logged-trace - logs.py writes types and frames alone
+        # nosemgrep: logged-exception-text, logged-trace - logs.py logs only types and frames
         log.error(log_event, code="bug", exc_info=error, **fields)

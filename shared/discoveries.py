@@ -1,6 +1,6 @@
-"""Discoveries within their limits: each costs the source a call per object, and may renew a token.
+"""Schema discoveries and their limits: each costs API calls, and may renew a token.
 
-Whoever discovers a source begins here, and says here how it ended.
+Every discovery of a source is started here, and its outcome recorded here.
 """
 
 from __future__ import annotations
@@ -28,43 +28,43 @@ log = logs.get(__name__)
 Purpose = Literal["onboard", "discover", "observe"]
 
 RECENT: Final = timedelta(minutes=1)
-"""A discovery that was asked for and is younger answers the same question again."""
+"""The result of a requested discovery is reused within this time."""
 ON_REQUEST: Final = 50
-"""The daily limit where none is set: as many as the interval needs, and so many more."""
+"""The default daily limit is what the observation interval needs, plus this number."""
 _RESERVED_SHARE: Final = 4
 _DAY_S: Final = 86_400
 _MARGIN: Final = timedelta(minutes=1)
-"""What is done with a discovery after its answer."""
+"""Time to process a discovery after Airbyte's response."""
 _FIRST_POLL_S: Final = 0.05
 _SLOWEST_POLL_S: Final = 0.5
 
 
 class Begun(msgspec.Struct, frozen=True):
-    """A discovery that is recorded, and is to be asked for now."""
+    """A recorded discovery that is to be requested from Airbyte now."""
 
     id: UUID
     source_id: UUID
     is_renewing: bool
-    """Whether the connector renews its tokens by itself."""
+    """Whether the connector renews its own tokens."""
     pace: timedelta
-    """The shortest interval by which observation alone stays within the daily limit."""
+    """The shortest interval at which scheduled observation stays within an explicit daily limit."""
 
 
 class Recent(msgspec.Struct, frozen=True):
-    """A discovery of less than a minute ago, which answers the same question."""
+    """A discovery from the last minute, whose result is reused."""
 
     snapshot_id: UUID
 
 
 class UnderWay(msgspec.Struct, frozen=True):
-    """Another discovery of the source runs."""
+    """Another discovery of the source is running."""
 
     id: UUID
     purpose: str
 
 
 class Postponed(msgspec.Struct, frozen=True):
-    """What keeps observation from discovering now."""
+    """Why an observation cannot discover now, and when to retry."""
 
     code: Literal["sync_running", "discovery_quota", "discovery_running"]
     detail: str
@@ -72,7 +72,7 @@ class Postponed(msgspec.Struct, frozen=True):
 
 
 class Discoveries:
-    """Begins discoveries within the limits of their source, and records how they ended."""
+    """Starts discoveries within the limits of their source, and records how they ended."""
 
     def __init__(self, settings: Settings, db: Database, airbyte: AirbyteClient) -> None:
         self._every = settings.observe_interval
@@ -82,22 +82,22 @@ class Discoveries:
         self._airbyte = airbyte
 
     async def record_renewal(self, source_id: UUID) -> None:
-        """Record that a connector renewed the token of its source in its first discovery.
+        """Record that a connector renewed its source's token in the first discovery.
 
-        That discovery has no limits, and the operation's own row announced it.
+        The discovery of an onboarding has no limits, and is recorded by its operation.
         """
         async with self._db.transaction() as session:
             registry.record_discovery(session, source_id, "onboard", is_renewed=True)
         log.info("configuration_renewed", source=str(source_id))
 
     async def begin(self, source_id: UUID, *, is_fresh: bool) -> Begun | Recent | UnderWay:
-        """Record a discovery that somebody asks for, unless another one answers the question.
+        """Record a requested discovery, unless another one is running or recent.
 
-        With `is_fresh` none of before does.
+        With `is_fresh`, a recent one is not reused.
 
         Raises:
             SyncRunning: a sync of the source runs, and its connector renews tokens.
-            TooManyRequests: `discovery_quota`: the daily limit is reached.
+            TooManyRequests: `discovery_quota`, the daily limit is reached.
         """
         async with self._db.transaction() as session:
             await registry.lock_discoveries(session, source_id)
@@ -113,10 +113,10 @@ class Discoveries:
     async def begin_observation(
         self, source_id: UUID, *, is_requested: bool, beside_sync: bool
     ) -> Begun | Postponed:
-        """Record an observation's discovery, or say what it has to wait for.
+        """Record an observation's discovery, or return why it has to wait.
 
-        What nobody asked for leaves a part of the daily limit to people. With `beside_sync` a
-        person has taken the risk that it uses up the token of a sync.
+        Scheduled observations leave a part of the daily limit to requests. With `beside_sync`, the
+        requester accepts the risk that it invalidates the token of a running sync.
         """
         async with self._db.transaction() as session:
             await registry.lock_discoveries(session, source_id)
@@ -137,10 +137,10 @@ class Discoveries:
             return self._begin(session, source_id, "observe", load)
 
     async def expect_observable(self, source_id: UUID, *, beside_sync: bool) -> None:
-        """See that an observation that somebody asks for could discover now.
+        """Check that a requested observation could discover now.
 
         Raises:
-            SyncRunning, TooManyRequests: as `begin`.
+            SyncRunning, TooManyRequests: as in `begin`.
         """
         async with self._db.read() as session:
             load = await self._load(session, source_id)
@@ -149,10 +149,10 @@ class Discoveries:
             await self._expect_below_limit(session, source_id, load)
 
     async def run(self, begun: Begun) -> Discovered:
-        """Have Airbyte discover; a failure is recorded before it is raised.
+        """Request the discovery from Airbyte; a failure is recorded before it is raised.
 
         Raises:
-            AamError: as `AirbyteClient.discover_schema`.
+            AamError: as in `AirbyteClient.discover_schema`.
         """
         try:
             return await self._airbyte.discover_schema(begun.source_id)
@@ -164,15 +164,15 @@ class Discoveries:
             raise
 
     async def fail(self, begun: Begun, code: str) -> None:
-        """Record that a discovery delivered nothing that can be used."""
+        """Record that a discovery failed."""
         async with self._db.transaction() as session:
             await registry.end_discovery(session, begun.id, code=code)
 
     async def end(self, begun: Begun, discovered: Discovered, *, snapshot_id: UUID | None) -> None:
-        """Record a discovery that delivered a schema, and whether it renewed a token.
+        """Record a successful discovery, and whether it renewed a token.
 
-        A connector that renews is told by Airbyte's answer, where its version says so; else by the
-        configuration that Airbyte shows, secrets masked: a token's expiry date is no secret.
+        Some versions of Airbyte report a renewal. Otherwise the source's configuration is compared
+        with the previous one: Airbyte masks secrets, but shows a token's expiry date.
         """
         digest = None
         if begun.is_renewing and not discovered.configuration_updated:
@@ -189,10 +189,10 @@ class Discoveries:
             log.info("configuration_renewed", source=str(begun.source_id))
 
     async def wait_for(self, under_way: UnderWay) -> None:
-        """Wait until another process's discovery is over.
+        """Wait until another process's discovery has ended.
 
         Raises:
-            UpstreamTimeout: it is not, after as long as one may take.
+            UpstreamTimeout: it takes longer than a discovery may.
         """
         clock = asyncio.get_running_loop().time
         until, pause = clock() + (self._within + _MARGIN).total_seconds(), _FIRST_POLL_S
@@ -259,7 +259,7 @@ class Discoveries:
 
 
 def _reserved(limit: int) -> int:
-    """What scheduled observation leaves to people of a day's discoveries."""
+    """The part of the daily limit that scheduled observation leaves to requests."""
     return min(limit // _RESERVED_SHARE, ON_REQUEST)
 
 

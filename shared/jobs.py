@@ -1,7 +1,8 @@
-"""Background work on PgQueuer: jobs put into the caller's own transaction, run by any replica.
+"""Background jobs on PgQueuer: enqueued in the caller's transaction, run by any replica.
 
-A job is a nudge to look at a row, never the only record of something to be done: one that is lost
-or comes twice delays or repeats a look. Its worker needs LISTEN, so no transaction pooler.
+A job only triggers the check of a row, and is never the only record of work: if it is lost or
+repeated, the check is delayed or repeated. The worker needs LISTEN, so it cannot use a transaction
+pooler.
 """
 
 from __future__ import annotations
@@ -39,13 +40,13 @@ _STOP_WITHIN_S = 1.5
 _BREAK_OFF_WITHIN_S = 0.5
 _CLOSED_WITHIN_S = 0.25
 _LONGEST_PAUSE = timedelta(seconds=5)
-"""How long a worker waits for a notification before it looks whether a job is there."""
+"""How long a worker waits for a notification before it polls for jobs."""
 _KEPT = timedelta(days=1)
 _PRUNED_AT_ONCE = 20_000
 
 
 class Jobs:
-    """The queue; one instance per process and event loop."""
+    """The job queue; one instance per process and event loop."""
 
     def __init__(self, address: PostgresAddress, *, application: str) -> None:
         self._address = address
@@ -56,24 +57,24 @@ class Jobs:
         logging.getLogger("pgqueuer").setLevel(logging.ERROR)
 
     def on(self, entrypoint: str, handler: Handler, *, at_once: int) -> None:
-        """Have this process run the jobs of an entrypoint; `at_once` is over all replicas.
+        """Register a handler for an entrypoint; `at_once` limits concurrency over all replicas.
 
-        A job whose handler raises is over: it is logged, and what it was to look at is found by the
-        look that goes over the rows, which every entrypoint needs. One that is still under way
-        when its worker ends is broken off, and run again from its start.
+        A job whose handler raises is logged and not retried, so every entrypoint needs a periodic
+        task that finds the unfinished rows. A job that still runs when its worker stops is
+        cancelled, and run again from its start.
         """
         self._handlers[entrypoint] = (handler, at_once)
 
     async def enqueue(
         self, session: AsyncSession, entrypoint: str, payload: str, *, after: timedelta
     ) -> None:
-        """Add a job to the caller's transaction: it rolls back with it. One statement."""
+        """Add a job in the caller's transaction, with one statement."""
         await self.enqueue_many(session, entrypoint, [payload], after=after)
 
     async def enqueue_many(
         self, session: AsyncSession, entrypoint: str, payloads: Sequence[str], *, after: timedelta
     ) -> None:
-        """Add a job for each payload, as `enqueue` does: one statement, none for no payload."""
+        """Add a job for each payload in the caller's transaction, with one statement."""
         if not payloads:
             return
         count = len(payloads)
@@ -87,12 +88,12 @@ class Jobs:
         )
 
     async def prune(self, session: AsyncSession) -> None:
-        """Delete the oldest of PgQueuer's own log and statistics that are over a day old."""
+        """Delete the oldest entries of PgQueuer's log and statistics that are over a day old."""
         await session.execute(_PRUNE, {"kept": _KEPT, "limit": _PRUNED_AT_ONCE})
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Run jobs within; at the end, those under way are finished."""
+        """Run jobs within the block; on exit, running ones may finish for a moment."""
         task = asyncio.create_task(self._keep_working())
         try:
             yield
@@ -103,11 +104,11 @@ class Jobs:
             await asyncio.wait({task}, timeout=_BREAK_OFF_WITHIN_S)
 
     def stop(self) -> None:
-        """Take no more jobs."""
+        """Accept no more jobs."""
         self._stopping.set()
 
     async def _keep_working(self) -> None:
-        """Work until the process stops, also when Postgres is away for a while."""
+        """Work until the process stops, and reconnect after outages of Postgres."""
         away = False
         while not self._stopping.is_set():
             try:
@@ -123,7 +124,7 @@ class Jobs:
                 asyncpg.PostgresError,
                 asyncpg.InterfaceError,
                 FailingListenerError,
-                RuntimeError,  # PgQueuer's word for tables that are not migrated yet
+                RuntimeError,  # raised by PgQueuer if its tables do not exist yet
             ) as error:
                 if not away:
                     log.warning("jobs_paused", cause=type(error).__name__)
@@ -161,7 +162,7 @@ class Jobs:
     async def _work(
         self, manager: QueueManager, connection: asyncpg.Connection[asyncpg.Record]
     ) -> None:
-        """Run jobs until the process stops, or the connection is lost."""
+        """Run jobs until the process stops or the connection is lost."""
         working = asyncio.create_task(
             manager.run(
                 dequeue_timeout=_LONGEST_PAUSE,
@@ -210,7 +211,7 @@ class Jobs:
                         raise
                     outcome = "bug"
                     log.exception("bug", entrypoint=job.entrypoint)
-                except Exception:  # the outermost loop of a job: PgQueuer would store the text
+                except Exception:  # outermost handler: PgQueuer would store the message
                     outcome = "bug"
                     log.exception("bug", entrypoint=job.entrypoint)
             seconds = time.perf_counter() - began
@@ -230,13 +231,13 @@ class Jobs:
 
 
 def _cause() -> dict[str, str]:
-    """What has a job added, for its headers: the id of the request, and its trace."""
+    """A job's headers: the current request id and trace."""
     request_id = logs.request_id()
     return ({"request_id": request_id} if request_id else {}) | tracing.traceparent()
 
 
 class _InTransaction:
-    """What of a PgQueuer driver enqueueing needs, by SQLAlchemy: it begins, and names errors."""
+    """The part of a PgQueuer driver that enqueueing needs, on a SQLAlchemy session."""
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
@@ -248,13 +249,13 @@ class _InTransaction:
 
 
 async def _closed(connection: asyncpg.Connection[asyncpg.Record]) -> None:
-    """Wait until a connection is lost: asyncpg does not tell its listeners of every loss."""
+    """Wait until a connection is lost; asyncpg does not notify its listeners of every loss."""
     while not connection.is_closed():  # noqa: ASYNC110 (asyncpg has a flag for it, no event)
         await asyncio.sleep(_CLOSED_WITHIN_S)
 
 
 async def _break_off(tasks: Collection[asyncio.Task[Any]]) -> None:
-    """Cancel tasks, and wait for their ends; not for ever: one may refuse to."""
+    """Cancel tasks, and wait briefly for them to end."""
     for task in tasks:
         task.cancel()
     if tasks:

@@ -1,8 +1,8 @@
-"""Lifecycle events: facts already true in the registry, told on the Redis stream `aam.events`.
+"""Transactional outbox: lifecycle events, published to the Redis stream `aam.events`.
 
-An event row is written in the transaction that changes the state and relayed afterwards, so Redis
-being away changes no answer. Delivery is at least once, in order per connection; consumers tell
-doubles by `event_id`. Ids, status, version and code only: no catalog, no text of anybody's.
+An event row is written in the transaction that changes the state and relayed afterwards, so an
+outage of Redis affects no request. Delivery is at least once, in order per connection; consumers
+deduplicate by `event_id`. Events have ids, status, version and code only, no catalogs or free text.
 """
 
 from __future__ import annotations
@@ -30,40 +30,40 @@ log = logs.get(__name__)
 
 STREAM = "aam.events"
 KEEP = 100_000
-"""About how many events the stream keeps; older ones are trimmed."""
+"""The approximate length of the stream; older events are trimmed."""
 _BATCH = 500
 _REDIS_WITHIN_S = 3.0
 _RELAY_LOCK = int.from_bytes(b"aamrelay", "big", signed=True)
 
 
 class EventType(StrEnum):
-    """What can have happened to a connection."""
+    """The events of a connection."""
 
     CONNECTION_ONBOARDED = "connection.onboarded"
     CONNECTION_FAILED = "connection.failed"
     CONNECTION_ARCHIVED = "connection.archived"
     CONNECTION_IMPORTED = "connection.imported"
     CONNECTION_DRIFTED = "connection.drifted_upstream"
-    """Airbyte holds it otherwise than the registry; `code` says how; another code is told, too."""
+    """Airbyte's connection differs from the registry; `code` says how. Sent again if it changes."""
     CONNECTION_IN_STEP = "connection.in_step"
-    """Airbyte holds it as the registry says again."""
+    """Airbyte's connection matches the registry again."""
     CREDENTIAL_ROTATED = "credential.rotated"
-    """Its source was given what changed in the store; `ref` is the operation."""
+    """A changed credential was sent to its source; `ref` is the operation."""
     SYNC_TRIGGERED = "sync.triggered"
     SYNC_FINISHED = "sync.finished"
     CATALOG_HEALING = "catalog.healing"
     CATALOG_APPLIED = "catalog.applied"
     CATALOG_REFUSED = "catalog.refused"
     CONNECTION_PAUSED = "connection.paused"
-    """A repair paused it in Airbyte until somebody decides."""
+    """A repair paused it in Airbyte until it is decided."""
     CONNECTION_RESUMED = "connection.resumed"
     DRIFT_DETECTED = "drift.detected"
-    """The source offers something else; `ref` is the drift, `code` its severity."""
+    """The source's schema changed; `ref` is the drift, `code` its severity."""
     OBSERVATION_SUSPICIOUS = "observation.suspicious"
-    """What was discovered is not believed; `code` says why. Nothing is repaired by it."""
+    """A discovery failed the plausibility check; `code` says why. It triggers no repair."""
     OBSERVATION_RECOVERED = "observation.recovered"
     REPAIR_PROPOSED = "repair.proposed"
-    """It waits for a person; `ref` is the repair, as in all that follow."""
+    """It waits for approval; `ref` is the repair, as in all repair events."""
     REPAIR_APPLIED = "repair.applied"
     REPAIR_REJECTED = "repair.rejected"
     REPAIR_EXPIRED = "repair.expired"
@@ -83,8 +83,8 @@ def record(
 ) -> None:
     """Add an event to the outbox, in the transaction that has locked and changed the connection.
 
-    `status` is the connection's, unless the event is about a job. The sequence number is drawn
-    under the row's lock: ids alone are not in commit order.
+    `status` is the connection's, unless the event is about a job. The sequence number is assigned
+    under the row's lock, since ids alone are not in commit order.
     """
     connection.event_seq += 1
     session.add(
@@ -101,7 +101,7 @@ def record(
 
 
 def open_redis(settings: Settings) -> Redis:
-    """A client that connects when it is first used. Its answers follow RESP3."""
+    """A client that connects on first use, with RESP3."""
     redis: Redis = Redis.from_url(
         str(settings.redis_url.get_secret_value()),
         protocol=3,
@@ -115,7 +115,7 @@ def open_redis(settings: Settings) -> Redis:
 
 
 class Relay:
-    """Publishes the outbox, one relay at a time however many replicas run."""
+    """Publishes the outbox; only one replica does so at a time."""
 
     def __init__(self, db: Database, redis: Redis) -> None:
         self._db = db
@@ -123,7 +123,7 @@ class Relay:
         self._away = False
 
     async def look(self) -> None:
-        """Publish what waits; what cannot be published now is published at a later look."""
+        """Publish all pending events; if that fails, the next run continues."""
         try:
             while await self.publish_pending() == _BATCH:
                 pass
@@ -139,11 +139,12 @@ class Relay:
     async def publish_pending(self) -> int:
         """Publish the oldest events of the outbox, and return how many.
 
-        Ids of one connection are drawn under its row's lock, so they are in the order of `seq`, and
-        who sees one sees those before it. A lower id of another connection may still come later.
+        Event ids of one connection are assigned under its row's lock, so they are in the order of
+        `seq`, and an event is never visible before its predecessors. A lower id of another
+        connection may still appear later.
 
-        The transaction stays open while Redis is written, on purpose: its lock is what makes this
-        relay the only one, and both sides of it have deadlines of seconds.
+        The transaction deliberately stays open during the write to Redis: its lock excludes other
+        relays, and both sides have deadlines of seconds.
         """
         async with self._db.transaction() as session:
             alone = await session.scalar(select(func.pg_try_advisory_xact_lock(_RELAY_LOCK)))
@@ -159,12 +160,12 @@ class Relay:
             ).all()
             if not rows:
                 return 0
-            # In a MULTI: at the limit of its memory Redis may refuse one event and take the next.
+            # In a MULTI, since Redis at its memory limit may refuse one event and accept the next.
             pipeline = self._redis.pipeline(transaction=True)
             for row in rows:
                 pipeline.xadd(STREAM, fields(row), maxlen=KEEP, approximate=True)
-            # A partial success is sent again from its first event on: consumers see an order with
-            # doubles in it, never one with a gap.
+            # A partial success is sent again from its first event: consumers may see duplicates,
+            # but never a gap.
             with tracing.span("relay events"):
                 async with asyncio.timeout(_REDIS_WITHIN_S):
                     await pipeline.execute()
@@ -175,14 +176,14 @@ class Relay:
                 .values(published_at=text("now()"))
                 .execution_options(synchronize_session=False)
             )
-        # Each is counted here, once: it is committed, and this relay was the only one.
+        # Counted once: the transaction is committed, and no other relay ran.
         for row in rows:
             _count(row)
         return len(rows)
 
 
 def _count(row: EventRow) -> None:
-    """Have the metrics know what has happened."""
+    """Count an event in the metrics."""
     if row.type == EventType.SYNC_FINISHED:
         metrics.SYNCS.add(outcome=row.status)
     elif row.type == EventType.DRIFT_DETECTED:
@@ -194,7 +195,7 @@ def _count(row: EventRow) -> None:
 
 
 def fields(row: EventRow) -> dict[Any, Any]:
-    """An event as the stream holds it: all text, an absent value as an empty one."""
+    """An event as stream fields: all text, empty for an absent value."""
     at: datetime = row.at.astimezone(UTC)
     return {
         "event_id": str(row.event_id),

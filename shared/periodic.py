@@ -1,4 +1,4 @@
-"""Looks that are taken again and again beside the requests, until the process stops."""
+"""Periodic tasks that run beside the requests until the process stops."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FINISH_WITHIN_S = 1.5
 
 @dataclass(frozen=True, slots=True)
 class PeriodicTask:
-    """What is looked at, and how often; `name` where one replica's look does for all of them."""
+    """A task and its interval; with a `name`, one replica runs it for all of them."""
 
     take: Callable[[], Awaitable[object]]
     every: timedelta
@@ -31,11 +31,11 @@ class PeriodicTask:
 async def repeating(
     db: Database, *periodic_tasks: PeriodicTask
 ) -> AsyncIterator[Callable[[], None]]:
-    """Take each look, wait, and take it again; yields what tells them to stop.
+    """Run each task repeatedly within the block; yields a function that stops them.
 
-    A look handles what it expects. What it does not expect is a bug: logged, and tried again.
-    At the end each finishes the one it is taking; one that hangs is broken off after a moment, and
-    as every look begins from the rows, nothing is lost with it.
+    A task handles the errors it expects. Others are logged, and the task runs again after its
+    interval. On exit, running tasks may finish; one that hangs is cancelled after a moment, which
+    loses nothing, since every task starts from the rows in the registry.
     """
     stop, asking = asyncio.Event(), asyncio.Lock()
     tasks = {asyncio.create_task(_repeat(db, look, stop, asking)) for look in periodic_tasks}
@@ -64,16 +64,16 @@ async def _repeat(
                 if batches.is_cancellation(error):
                     raise
                 log.exception("bug")
-            except Exception:  # the outermost loop of background work: logged, goes on
+            except Exception:  # outermost handler of background work: log and continue
                 log.exception("bug")
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), look.every.total_seconds())
 
 
 async def _is_our_turn(db: Database, name: str, every: timedelta, asking: asyncio.Lock) -> bool:
-    """Whether no replica has taken this look within its time; one that asks at once is the one.
+    """Claim a task for this replica; whether no other has claimed it within its interval.
 
-    Looks that are due together ask one after the other: a dozen would open a dozen connections.
+    Tasks that are due together ask one at a time, so that they do not open a connection each.
     """
     async with asking, db.read() as session:
         return await registry.take_turn(session, name, every=every * 0.9)

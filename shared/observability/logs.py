@@ -1,8 +1,8 @@
-"""Structured logs, set up once per process: one JSON object a line, of events with known fields.
+"""Structured logging, configured once per process: one JSON object per line.
 
-What is not on a list here is not written: a field by its name, a library's message by its text.
-Exceptions are told by their classes and frames, never by their messages or variables, since a
-driver's message quotes what it was given; an AamError's detail is ours, and is told.
+Only allowlisted fields and allowlisted messages of libraries are logged. Exceptions are logged as
+classes and frames, without messages or variables, since a driver's message may quote its input;
+an AamError's detail is safe, and is logged.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from structlog.typing import EventDict
 from shared.errors import AamError
 
 REQUEST_ID_HEADER = "X-Request-ID"
-"""Carries a request's id from service to service."""
+"""Passes a request's id from service to service."""
 
 FIELDS: Final = frozenset(
     {
-        # of every line, or bound to what is being done
+        # of every line, or of its context
         "event", "level", "logger", "timestamp", "service", "exception", "at", "dropped",
         "request_id", "trace_id", "caller", "operation", "event_id",
-        # what something is about: ids and names that AAM gave
+        # subjects: ids and names assigned by AAM
         "connection", "connector", "credential", "decision", "delivery", "destination", "drift",
         "entrypoint", "group", "id", "job", "repair", "source", "webhook", "workspace",
-        # what it is, and how it went
+        # properties and results
         "address", "attempt", "attempts", "cancelled", "cause", "changes",
         "code", "deleted", "detail",
         "entity", "error", "failed", "is_new", "kind", "left", "look", "looks",
@@ -42,11 +42,11 @@ FIELDS: Final = frozenset(
         "rows", "severity", "source_type", "status", "suggestions", "table", "tries", "type",
         "verb", "wait_for",
         "waited_so_far", "why",
-        # what a person is to do about it
+        # hints for an operator
         "ca_bundle", "errno", "host", "pid", "proxy", "remedy", "url", "wanted",
     }
 )  # fmt: skip
-"""Every field that may be written; others are left out, and named in `dropped`."""
+"""Every field that may be logged; others are omitted and listed in `dropped`."""
 
 _QUIET: Final = (
     "aiohttp",
@@ -64,7 +64,7 @@ _QUIET: Final = (
     "urllib3",
     "uvicorn.access",
 )
-"""Libraries of which nothing below WARNING is written, whatever the level."""
+"""Libraries that log nothing below WARNING, whatever the level."""
 
 _TEXTS: Final = frozenset(
     {
@@ -89,7 +89,7 @@ _TEXTS: Final = frozenset(
         "Waiting for connections to close. (CTRL+C to force quit)",
     }
 )
-"""Messages of uvicorn's that are written as they are; their arguments are the server's own."""
+"""uvicorn's messages that are logged verbatim; their arguments come from the server itself."""
 
 _EVENT: Final = re.compile(r"[a-z][a-z0-9_.]{0,60}")
 _URL: Final = re.compile(r"([a-zA-Z][\w+.-]*://)(?:[^\s/?#@]*@)?([^\s?#]*)[?#]?\S*")
@@ -103,7 +103,7 @@ _MOST_ERRORS: Final = 10
 
 
 def set_up(service: str, *, level: str = "INFO") -> None:
-    """One JSON object a line on standard output, for our own events and for the libraries'."""
+    """Log one JSON object per line to standard output, for AAM's events and for libraries."""
 
     def name_service(_logger: Any, _method: str, event: EventDict) -> EventDict:
         event["service"] = service
@@ -151,7 +151,7 @@ def set_up(service: str, *, level: str = "INFO") -> None:
         logger.handlers, logger.propagate = [], True
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
-    # A message that cannot be formatted would be printed with its arguments.
+    # Otherwise logging prints a message that it cannot format together with its arguments.
     logging.raiseExceptions = False
     sys.excepthook = _crashed
 
@@ -163,19 +163,19 @@ def get(name: str) -> structlog.stdlib.BoundLogger:
 
 
 def request_id() -> str:
-    """The id of the request, or of what else caused what is being done; empty where nothing did."""
+    """The id of the current request or other cause; empty if there is none."""
     return str(structlog.contextvars.get_contextvars().get("request_id", ""))
 
 
 @contextmanager
 def caused_by(request_id: str | None, **bound: str) -> Iterator[None]:
-    """Log, ask peers and begin operations under this id, or under a new one where there is none."""
+    """Set the request id of logs, calls and operations in the block; None generates a new one."""
     with structlog.contextvars.bound_contextvars(request_id=request_id or uuid4().hex, **bound):
         yield
 
 
 def _is_loud_enough(record: logging.LogRecord) -> bool:
-    """Whether a record is to be written; a child of a quiet logger may have a level of its own."""
+    """Whether to log a record; needed because a child of a quiet logger may set its own level."""
     return record.levelno >= logging.WARNING or not any(
         record.name == name or record.name.startswith(f"{name}.") for name in _QUIET
     )
@@ -190,7 +190,7 @@ def _crashed(
 
 
 def _foreign(_logger: Any, _method: str, event: EventDict) -> EventDict:
-    """A library's record: its place in the library's code, and its text where that is known."""
+    """Convert a library's record: the code location, and the message if it is allowlisted."""
     record: logging.LogRecord = event["_record"]
     arguments = event.pop("positional_args")
     if record.name == "uvicorn.error" and record.msg in _TEXTS:
@@ -204,7 +204,7 @@ def _foreign(_logger: Any, _method: str, event: EventDict) -> EventDict:
 
 
 def _allowed(_logger: Any, _method: str, event: EventDict) -> EventDict:
-    """What may be written of an event."""
+    """Drop the fields of an event that are not allowlisted."""
     kept: EventDict = {}
     dropped: list[str] = []
     error = event.pop("exc_info", None)
@@ -213,7 +213,7 @@ def _allowed(_logger: Any, _method: str, event: EventDict) -> EventDict:
         if name in FIELDS:
             kept[name] = _plain(value)
         elif name.startswith("_"):
-            kept[name] = value  # structlog's own, which its formatter takes away again
+            kept[name] = value  # structlog's own; its formatter removes them
         else:
             dropped.append(name if _EVENT.fullmatch(name) else "?")
     if is_ours and not _EVENT.fullmatch(str(kept.get("event"))):
@@ -226,7 +226,7 @@ def _allowed(_logger: Any, _method: str, event: EventDict) -> EventDict:
 
 
 def _plain(value: object) -> object:
-    """A value as it may be written: numbers, words, and lists of them; else its class alone."""
+    """A value for the log: numbers, strings and lists of them; for anything else its class."""
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, str):
@@ -238,7 +238,7 @@ def _plain(value: object) -> object:
 
 
 def _told(given: object) -> list[dict[str, object]]:
-    """An exception and what led to it, newest first: classes and frames, no messages."""
+    """An exception and its causes, newest first: classes and frames, no messages."""
     if given is True:
         given = sys.exc_info()[1]
     if isinstance(given, tuple):
@@ -272,7 +272,7 @@ def _one(error: BaseException) -> dict[str, object]:
 
 
 def _frames(traceback: TracebackType | None) -> list[str]:
-    """Where it came from: every frame of ours, and the last few of the libraries'."""
+    """The frames of a traceback: all of AAM's, and the last few of libraries."""
     frames: list[tuple[bool, str]] = []
     while traceback is not None:
         code = traceback.tb_frame.f_code

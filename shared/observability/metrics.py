@@ -1,8 +1,8 @@
-"""What is counted and measured, for Prometheus: every metric, its labels, and their values.
+"""Prometheus metrics: every metric, its labels, and their values.
 
-A label's values are a fixed set, and whatever is not in it is told as `other`: no id, path or name
-that came from outside becomes a time series. Nothing is kept, and next to nothing costs, until
-`serve` is called. docs/metrics.md has the same as a table.
+A label's values are a fixed set, and any other value is reported as `other`, so no external id,
+path or name becomes a time series. Nothing is recorded, at almost no cost, until `serve` is called.
+docs/metrics.md has the same as a table.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 OTHER: Final = "other"
 FIXED_BY_CODE: Final = None
-"""In place of a label's values: it is only ever given words that stand in the code."""
+"""Instead of a label's values: it only ever gets constants from the code."""
 
 
 class Metric(ABC):
@@ -27,12 +27,12 @@ class Metric(ABC):
 
     suffix: ClassVar[str]
     all: ClassVar[list[Metric]] = []
-    """Every metric there is."""
+    """Every declared metric."""
 
     def __init__(
         self, name: str, about: str, labels: Mapping[str, Collection[str] | None] | None = None
     ) -> None:
-        """Declare it; `labels` maps each label to the values it may have."""
+        """Declare a metric; `labels` maps each label to its possible values."""
         self.name = name
         self.about = about
         self.labels: dict[str, frozenset[str] | None] = {
@@ -43,12 +43,12 @@ class Metric(ABC):
 
     @property
     def exposed(self) -> str:
-        """Its name in Prometheus, to which a histogram adds `_bucket`, `_count` and `_sum`."""
+        """The name in Prometheus; a histogram adds `_bucket`, `_count` and `_sum`."""
         return self.name + self.suffix
 
     @abstractmethod
     def made(self, meter: Meter) -> None:
-        """Begin to keep it."""
+        """Create the instrument."""
 
     def _bounded(self, labels: Mapping[str, str]) -> dict[str, str]:
         return {
@@ -58,26 +58,26 @@ class Metric(ABC):
 
 
 class Count(Metric):
-    """How often something happened."""
+    """A counter."""
 
     suffix = "_total"
     _instrument: Counter | None = None
 
     def made(self, meter: Meter) -> None:
-        """Begin to keep it, at 0 for every value, so that the first increase can be seen."""
+        """Create the instrument with 0 for every label value, so the first increase is visible."""
         self._instrument = meter.create_counter(self.name, description=self.about)
         values = [known or () for known in self.labels.values()]
         for combination in itertools.product(*values):
             self._instrument.add(0, dict(zip(self.labels, combination, strict=True)))
 
     def add(self, amount: int = 1, /, **labels: str) -> None:
-        """Count so many more."""
+        """Increase the counter."""
         if self._instrument is not None:
             self._instrument.add(amount, self._bounded(labels))
 
 
 class Duration(Metric):
-    """How long something took, in seconds, as a histogram."""
+    """A histogram of durations in seconds."""
 
     suffix = "_seconds"
     _instrument: Histogram | None = None
@@ -90,12 +90,12 @@ class Duration(Metric):
         *,
         bounds: Sequence[float],
     ) -> None:
-        """Declare it; `bounds` are the upper ends of its buckets, in seconds."""
+        """Declare a histogram; `bounds` are the upper limits of its buckets, in seconds."""
         super().__init__(name, about, labels)
         self.bounds = bounds
 
     def made(self, meter: Meter) -> None:
-        """Begin to keep it."""
+        """Create the instrument."""
         self._instrument = meter.create_histogram(
             self.name,
             unit="s",
@@ -104,13 +104,13 @@ class Duration(Metric):
         )
 
     def record(self, seconds: float, **labels: str) -> None:
-        """Add one that took so long."""
+        """Record one duration."""
         if self._instrument is not None:
             self._instrument.record(seconds, self._bounded(labels))
 
 
 class Level(Metric):
-    """How much of something there is, as the registry said when it was last read."""
+    """A gauge, set from the registry at intervals."""
 
     suffix = ""
     _values: Mapping[str, float] | None = None
@@ -118,24 +118,24 @@ class Level(Metric):
     def __init__(
         self, name: str, about: str, label: str | None, values: Collection[str], *, unit: str = ""
     ) -> None:
-        """Declare it, with one label or with none."""
+        """Declare a gauge with at most one label."""
         super().__init__(name, about, {} if label is None else {label: values})
         self._label = label
         self._unit = unit
 
     @property
     def exposed(self) -> str:
-        """Its name in Prometheus."""
+        """The name in Prometheus."""
         return f"{self.name}_seconds" if self._unit == "s" else self.name
 
     def made(self, meter: Meter) -> None:
-        """Begin to keep it."""
+        """Create the instrument."""
         meter.create_observable_gauge(
             self.name, [self._observed], unit=self._unit, description=self.about
         )
 
     def tell(self, values: Mapping[str, float] | None) -> None:
-        """Say what it is now by its label's values, 0 for each that is left out; None: unknown."""
+        """Set the gauge by label value, with 0 for values left out; None for unknown."""
         self._values = values
 
     def _observed(self, _options: CallbackOptions) -> Iterable[Observation]:
@@ -151,7 +151,7 @@ class Level(Metric):
 
 
 class Backlog:
-    """What waits for something: how much, and for how long the first of it."""
+    """Two gauges of a queue: its length, and the age of its oldest item."""
 
     def __init__(
         self,
@@ -162,14 +162,14 @@ class Backlog:
         *,
         age: str,
     ) -> None:
-        """Declare both of its levels."""
+        """Declare both gauges."""
         self._count = Level(name, about, label, values)
         self._age = Level(
             age, "For how long the first of them has waited.", label, values, unit="s"
         )
 
     def tell(self, rows: Iterable[tuple[str, int, float]] | None) -> None:
-        """Say what waits by name: how many, and for how many seconds; None where nobody knows."""
+        """Set both gauges from rows of label value, count and age in seconds; None for unknown."""
         known = None if rows is None else list(rows)
         self._count.tell(None if known is None else {name: count for name, count, _ in known})
         self._age.tell(None if known is None else {name: age for name, _, age in known})
@@ -333,21 +333,21 @@ BACKLOGS: Final = {
         age="aam_webhook_messages_oldest_age",
     ),
 }
-"""What `registry.waiting` knows of, by its names there."""
+"""The backlogs that `shared.backlogs` reads, by their names there."""
 
 _THIS_MACHINE: Final = frozenset({"127.0.0.1", "localhost", "::1", "[::1]"})
 _served: Final[set[tuple[str, int]]] = set()
 
 
 def are_kept() -> bool:
-    """Whether anybody can read them."""
+    """Whether metrics are served."""
     return bool(_served)
 
 
 def _for_this_machine(app: WSGIApplication) -> WSGIApplication:
-    """The app for programs that call it by a name of this machine.
+    """Restrict the app to requests that address this machine by a local name.
 
-    So that no web page reads it by a name of its own that was pointed at this machine.
+    This prevents DNS rebinding, by which a web page could read the metrics.
     """
 
     def guarded(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -361,14 +361,14 @@ def _for_this_machine(app: WSGIApplication) -> WSGIApplication:
 
 
 def serve(host: str, port: int) -> None:
-    """Keep the metrics, and serve them at http://host:port/metrics by a thread of their own.
+    """Record metrics, and serve them at http://host:port/metrics from their own thread.
 
     Raises:
         SystemExit: the port is taken.
     """
     if (host, port) in _served:
         return
-    # Imported here: most of what these bring is for a process whose metrics somebody reads.
+    # Imported here, since only a process that serves metrics needs these packages.
     from opentelemetry.exporter.prometheus import PrometheusMetricReader  # noqa: PLC0415
     from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415
     from opentelemetry.sdk.resources import Resource  # noqa: PLC0415

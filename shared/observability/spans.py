@@ -1,7 +1,7 @@
-"""What of a span leaves the process: what is on a list here, and nothing else.
+"""Export of spans with allowlisted attributes only.
 
-Instrumentation tells whatever its next release sees fit; that a URL has a query, a login has a name
-or an exception quotes a value is nothing that a collector of traces is to know.
+Instrumentation libraries may add attributes with any release. URL queries, logins and values quoted
+by exceptions must not reach a trace collector.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ATTRIBUTES: Final = frozenset(
         "http.status_code", "http.url", "url.full",
     }
 )  # fmt: skip
-"""Every attribute of spans and of their events that is told."""
+"""Every exported attribute of spans and of their events."""
 
 _URL_TAIL: Final = re.compile(r"[?#].*", re.DOTALL)
 _URL_LOGIN: Final = re.compile(r"://[^/@]*@")
@@ -44,15 +44,15 @@ _QUEUED: Final = 2_048
 
 
 def provider(exporter: SpanExporter, service: str, *, share: float) -> TracerProvider:
-    """A provider that exports in the background, and drops what a slow collector does not take.
+    """A provider that exports in the background, and drops spans if the collector is slow.
 
-    `share` of what is begun is sampled; what is a part of something, as that is.
+    `share` is the sampled fraction of root spans; a child span follows its parent.
     """
     made = TracerProvider(
         resource=Resource.create({SERVICE_NAMESPACE: "aam", SERVICE_NAME: service}),
         sampler=ParentBased(_Begun(share)),
     )
-    # One batch at most is left at the end: a collector that is away delays the end by its time.
+    # At shutdown at most one batch is left, so an unavailable collector costs one export timeout.
     made.add_span_processor(
         BatchSpanProcessor(
             _Scrubbing(exporter), max_queue_size=_QUEUED, max_export_batch_size=_QUEUED
@@ -62,9 +62,9 @@ def provider(exporter: SpanExporter, service: str, *, share: float) -> TracerPro
 
 
 class _Begun(TraceIdRatioBased):
-    """Samples what a request, a job or an operation has begun, and no lonely statement.
+    """Samples requests, jobs and operations, but no client span without a parent.
 
-    The looks that are taken beside the requests ask the registry several times a second.
+    Periodic tasks query the registry several times per second.
     """
 
     def should_sample(
@@ -77,7 +77,7 @@ class _Begun(TraceIdRatioBased):
         links: Sequence[Link] | None = None,
         trace_state: TraceState | None = None,
     ) -> SamplingResult:
-        """Whether a span without a parent is to be told."""
+        """Whether to sample a span without a parent."""
         del trace_state
         if kind is SpanKind.CLIENT:
             return SamplingResult(Decision.DROP)
@@ -85,21 +85,21 @@ class _Begun(TraceIdRatioBased):
 
 
 class _Scrubbing(SpanExporter):
-    """Hands spans on without what is not on the list."""
+    """Removes attributes that are not allowlisted before export."""
 
     def __init__(self, exporter: SpanExporter) -> None:
         self._exporter = exporter
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Hand on what may be told."""
+        """Export the spans with allowlisted attributes."""
         return self._exporter.export([_scrubbed(span) for span in spans])
 
     def shutdown(self) -> None:
-        """End the exporter."""
+        """Shut the exporter down."""
         self._exporter.shutdown()
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Have the exporter send what it holds."""
+        """Flush the exporter."""
         return self._exporter.force_flush(timeout_millis)
 
 

@@ -1,8 +1,8 @@
-"""What a process tells about its work: metrics and traces, each where the settings ask for it.
+"""Metrics and traces of a process, each enabled by a setting.
 
-Without METRICS_PORT nothing is measured, and without OTEL_EXPORTER_OTLP_ENDPOINT, which names a
-collector, nothing is traced. A span tells routes, endpoints, ids, and statements without their
-parameters; `shared.observability.spans` lets nothing else through.
+METRICS_PORT enables metrics, and OTEL_EXPORTER_OTLP_ENDPOINT, the URL of a collector, enables
+traces. Spans contain routes, endpoints, ids, and SQL statements without their parameters;
+`shared.observability.spans` removes everything else.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 _UNTRACED: Final = frozenset({"/health", "/ready"})
-"""Paths that are asked for every few seconds, and say nothing about anybody's work."""
+"""Paths of health checks, which are polled every few seconds."""
 _EXPORT_WITHIN_S: Final = 2.0
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
 
 
 class _Tracing:
-    """What spans are made with; None while nothing is traced."""
+    """The process's tracer; None while tracing is off."""
 
     provider: TracerProvider | None = None
     tracer: Tracer | None = None
 
 
 def set_up(service: str, settings: ProcessSettings) -> None:
-    """Begin to measure and to trace, as the settings say; before what is measured is made.
+    """Enable metrics and traces by the settings; call it before creating clients and engines.
 
     Raises:
         SystemExit: METRICS_PORT is taken.
@@ -60,7 +60,7 @@ def set_up(service: str, settings: ProcessSettings) -> None:
     if settings.metrics_port is not None:
         metrics.serve(settings.metrics_host, settings.metrics_port)
     if settings.otel_exporter_otlp_endpoint is not None and _Tracing.provider is None:
-        # Imported here, as below: a process that traces nothing does without.
+        # Imported here, as below, since only a process that traces needs these packages.
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415
             OTLPSpanExporter,
         )
@@ -74,7 +74,7 @@ def set_up(service: str, settings: ProcessSettings) -> None:
 
 
 def trace_to(exporter: SpanExporter, service: str, *, share: float = 1.0) -> TracerProvider:
-    """Trace to an exporter from now on; what was made before stays as it is."""
+    """Trace to an exporter from now on; existing clients and engines are not affected."""
     from shared.observability import spans  # noqa: PLC0415
 
     _Tracing.provider = provider = spans.provider(exporter, service, share=share)
@@ -83,12 +83,12 @@ def trace_to(exporter: SpanExporter, service: str, *, share: float = 1.0) -> Tra
 
 
 def trace_no_more() -> None:
-    """Trace nothing from now on; what was made before stays as it is."""
+    """Stop tracing from now on; existing clients and engines are not affected."""
     _Tracing.provider = _Tracing.tracer = None
 
 
 def trace_engine(engine: AsyncEngine) -> None:
-    """Have an engine's statements become spans, without their parameters."""
+    """Trace an engine's statements, without their parameters."""
     tracer = _Tracing.tracer
     if tracer is None:
         return
@@ -114,7 +114,7 @@ def trace_engine(engine: AsyncEngine) -> None:
 
 
 def trace_redis(redis: Redis) -> None:
-    """Have a client's commands become spans."""
+    """Trace a client's commands."""
     if _Tracing.provider is not None:
         from opentelemetry.instrumentation.redis import RedisInstrumentor  # noqa: PLC0415
 
@@ -122,7 +122,7 @@ def trace_redis(redis: Redis) -> None:
 
 
 def traced_transport(transport: httpx.AsyncBaseTransport) -> httpx.AsyncBaseTransport:
-    """A transport to a peer; its requests become spans, and carry `traceparent`."""
+    """A transport to another service that traces requests and sends `traceparent`."""
     if _Tracing.provider is None:
         return transport
     from opentelemetry.instrumentation.httpx import AsyncOpenTelemetryTransport  # noqa: PLC0415
@@ -138,10 +138,10 @@ def span(
     parent: Mapping[str, str] | None = None,
     **attributes: str,
 ) -> Iterator[Span]:
-    """Do something as a span, which is of no account while nothing is traced.
+    """Run a block as a span; a no-op while tracing is off.
 
-    `parent` holds the `traceparent` of whoever caused it in another process or at another time, or
-    nothing; without it the span belongs to the one that is under way.
+    `parent` holds the `traceparent` of the cause in another process or at an earlier time, or is
+    empty for a root span; None makes it a child of the current span.
     """
     if _Tracing.tracer is None:
         yield INVALID_SPAN
@@ -164,7 +164,7 @@ def span(
 
 
 def traceparent() -> dict[str, str]:
-    """The span that is under way, as `span` later takes it for a parent; else nothing."""
+    """The current span as the `parent` of a later `span`; empty if there is none."""
     carrier: dict[str, str] = {}
     if _Tracing.tracer is not None:
         _PROPAGATOR.inject(carrier)
@@ -173,9 +173,9 @@ def traceparent() -> dict[str, str]:
 
 @contextmanager
 def answering(scope: Mapping[str, Any]) -> Iterator[Callable[[int, float], None]]:
-    """Answer a request as a span, its caller's child; yields what takes the status and the seconds.
+    """Trace a request as its caller's child; yields a function to report status and seconds.
 
-    Both are told by the template of the request's route, never by its path.
+    Metric and span carry the template of the request's route, never its path.
     """
     with _request(scope) as request:
 
@@ -197,7 +197,7 @@ def answering(scope: Mapping[str, Any]) -> Iterator[Callable[[int, float], None]
 
 @contextmanager
 def _request(scope: Mapping[str, Any]) -> Iterator[Span]:
-    """The span of a request, whose id the log's lines have, too."""
+    """Start a request's span, and add its trace id to log lines."""
     if _Tracing.tracer is None or scope["path"] in _UNTRACED:
         yield INVALID_SPAN
         return
@@ -213,7 +213,7 @@ def _request(scope: Mapping[str, Any]) -> Iterator[Span]:
 
 @contextmanager
 def asking_airbyte(endpoint: str) -> Iterator[None]:
-    """Ask Airbyte, measured, as a span that Airbyte is not told of."""
+    """Measure and trace a call to Airbyte, without sending it `traceparent`."""
     began, outcome = time.perf_counter(), metrics.OTHER
     try:
         with span(f"airbyte {endpoint}", kind=SpanKind.CLIENT, endpoint=endpoint):
