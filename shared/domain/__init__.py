@@ -1,1 +1,1 @@
-"""What AAM decides, as pure functions: values in, values out, nothing read and nothing written."""
+"""AAM's decisions as pure functions, without I/O."""

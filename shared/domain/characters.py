@@ -1,4 +1,4 @@
-"""Characters that JSON can write and no database keeps: NUL, and half of a surrogate pair."""
+"""Characters that JSON can escape but Postgres cannot store: NUL and lone surrogates."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _HALF = re.compile(
 
 
 def without_escaped_backslashes(json: bytes) -> bytes:
-    """The text with as many other characters there: each backslash left begins an escape."""
+    """Replace escaped backslashes by text of equal length; each remaining one begins an escape."""
     return json.replace(b"\\\\", b"__")
 
 
 def holds_unkept(json: bytes) -> bool:
-    """Whether a string of JSON text holds one; escaped backslashes have been taken out of it."""
+    """Whether JSON text, after `without_escaped_backslashes`, contains such a character."""
     if b"\\u0000" in json:
         return True
     may_hold_half = b"\\ud" in json or b"\\uD" in json

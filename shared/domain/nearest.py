@@ -1,4 +1,4 @@
-"""The known name that somebody probably meant."""
+"""Suggestions for unknown names: the most similar known ones."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from rapidfuzz import process
 from rapidfuzz.distance import JaroWinkler
 
 _ALIKE = 0.85
-"""From which Jaro-Winkler similarity on a known name is offered for an unknown one."""
+"""The smallest Jaro-Winkler similarity of a suggestion."""
 
 _SHOWN = 80
-"""Characters of a name that a sentence shows."""
+"""The maximal length of a name in a sentence."""
 
 
 def nearest(name: str, known: Iterable[str], *, limit: int = 1) -> list[str]:
-    """The known names most like this one, in any case of letters; none where none is alike."""
+    """The most similar known names, case-insensitive; empty if none is similar enough."""
     found = process.extract(
         name,
         list(known),
@@ -28,6 +28,6 @@ def nearest(name: str, known: Iterable[str], *, limit: int = 1) -> list[str]:
 
 
 def did_you_mean(name: str, known: Iterable[str], *, limit: int = 1) -> str:
-    """What to add to a sentence about an unknown name: `; did you mean 'status'?`, or `.`."""
+    """The end of a sentence about an unknown name: `; did you mean 'status'?`, or `.`."""
     words = [repr(one[:_SHOWN]) for one in nearest(name, known, limit=limit)]
     return f"; did you mean {' or '.join(words)}?" if words else "."

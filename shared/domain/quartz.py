@@ -1,9 +1,9 @@
-"""Quartz cron expressions, as Airbyte reads them: checked before Airbyte is asked.
+"""Validates Quartz cron expressions by Airbyte's rules, before they are sent to Airbyte.
 
 Airbyte parses an expression twice, with Quartz's `CronExpression` and with cron-utils' QUARTZ
 definition, and refuses one that would run more than once a minute (airbyte-platform,
-`ConnectionScheduleHelper` and `CronExpressionHelper`). What only one of the two refuses is left to
-Airbyte.
+`ConnectionScheduleHelper` and `CronExpressionHelper`). An expression that only one of the two
+refuses is left for Airbyte to refuse.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _LONGEST_MONTHS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 
 class InvalidCron(ValueError):
-    """What is wrong with an expression, in one sentence that does not quote it."""
+    """An expression is invalid; the message is one sentence that does not quote it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,18 +27,18 @@ class _Field:
     low: int
     high: int
     step: int
-    """The largest step that Quartz takes."""
+    """The largest step that Quartz accepts."""
     names: Mapping[str, int]
     special: re.Pattern[str] | None = None
-    """What stands for days that depend on the month; only as the field's whole value."""
+    """Values for days that depend on the month; only as the whole field."""
     wraps: bool = True
-    """Whether a range may end before it begins, as FRI-MON does."""
+    """Whether a range may wrap around, such as FRI-MON."""
 
     def values(self, text: str) -> frozenset[int] | None:
-        """The values that it stands for; None where they depend on the month.
+        """The values that match; None if they depend on the month.
 
         Raises:
-            InvalidCron: it is no value of this field.
+            InvalidCron: the text is not a valid value of this field.
         """
         if self.special is not None and self.special.fullmatch(text):
             return None
@@ -116,7 +116,7 @@ _FIELDS = (_SECOND, _MINUTE, _HOUR, _DAY_OF_MONTH, _MONTH, _DAY_OF_WEEK, _YEAR)
 
 
 def check(expression: str) -> None:
-    """See that Airbyte takes an expression as a schedule.
+    """Check that Airbyte accepts an expression as a schedule.
 
     Raises:
         InvalidCron: it does not.

@@ -1,4 +1,4 @@
-"""Long computations cut into steps, so that an event loop can breathe between them."""
+"""Long computations split into steps, so that they do not block an event loop."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Steps: TypeAlias = Generator[None, None, T]
 
 
 class Stepwise(Generic[P, T]):
-    """A function that runs to its end when called, and step by step through `.steps(…)`."""
+    """A function that runs to completion when called, or step by step through `.steps(…)`."""
 
     def __init__(self, steps: Callable[P, Steps[T]]) -> None:
         update_wrapper(self, steps)
@@ -32,9 +32,9 @@ class Stepwise(Generic[P, T]):
 
 
 async def run_cooperatively(run: Steps[T], *, at_most: timedelta = timedelta(milliseconds=5)) -> T:
-    """The result of `run`; others have their turn whenever `at_most` has passed.
+    """Run the steps, and yield to the event loop whenever `at_most` has passed.
 
-    One step is never interrupted, so the loop waits for `at_most` and the longest step together.
+    A step is never interrupted, so the loop is blocked for up to `at_most` plus the longest step.
     """
     until = monotonic() + at_most.total_seconds()
     while True:

@@ -1,9 +1,9 @@
-"""A syncCatalog: read it, check it, tell whether its meaning changed, choose and merge streams.
+"""Airbyte's syncCatalog: parse, validate, compare, choose streams and merge.
 
 Documents are `{"streams": [{"stream": {…}, "config": {…}}]}` and may be 42 MB, so they stay bytes:
-a stream is a slice of the document, its jsonSchema a slice of that, and only what a question needs
-is decoded. Every function marked `Stepwise` runs to its end when called, or in short steps through
-`.steps(…)`; `steps.run_cooperatively` runs those without stalling an event loop.
+a stream is a slice of the document, its jsonSchema a slice of that, and only the needed parts are
+decoded. Functions marked `Stepwise` run to completion when called, or in short steps through
+`.steps(…)`; `steps.run_cooperatively` runs the steps without blocking an event loop.
 """
 
 from shared.domain.catalog._canonical import (

@@ -1,4 +1,4 @@
-"""Whether two streams, or two catalogs, mean the same."""
+"""Canonical forms and fingerprints, to compare streams and catalogs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from shared.domain.catalog._model import (
 from shared.domain.steps import Steps, Stepwise
 
 _ENCODER = msgspec.json.Encoder(order="sorted")
-# Deeper schemas are compared as they are written, key order aside.
+# Deeper schemas are compared as written, except for the order of keys.
 _DEPTH = 60
 _SMALL_BYTES = 1024
 _REMEMBERED = 4096
@@ -44,10 +44,10 @@ _STREAM_MEMBERS = frozenset(field.encode_name for field in msgspec.structs.field
 
 
 def canonical_hash(slice_: Document) -> bytes:
-    """Sixteen bytes that name what the source offers for one stream, however it is written down.
+    """A 16-byte hash of what the source offers for one stream, independent of notation.
 
-    The order of keys and of sets, and members that are null or hold Airbyte's default, make no
-    difference; neither does the config beside it. Members of the stream that we do not know do.
+    It ignores the order of keys and sets, members that are null or have Airbyte's default, and the
+    stream's config. It includes unknown members of the stream.
     """
     with readable("stream"):
         definition = PAIR.decode(slice_).stream
@@ -60,13 +60,13 @@ def canonical_hash(slice_: Document) -> bytes:
 
 
 def fingerprint(stream: ConfiguredStream) -> bytes:
-    """Sixteen bytes that are equal for streams that Airbyte keeps as the same.
+    """A 16-byte hash that is equal for streams that Airbyte stores as the same.
 
-    Airbyte cuts the jsonSchema down to the selected fields, fills in its defaults, leaves out what
-    is null, and numbers syncs and mappers: none of that makes a difference.
+    Airbyte reduces the jsonSchema to the selected fields, fills in defaults, drops nulls, and
+    numbers syncs and mappers; the hash is independent of all that.
 
-    Most streams of a catalog are those of the one before, so the last ones' fingerprints are
-    remembered by their bytes: telling them again costs a hash and no parse.
+    Fingerprints are cached by the stream's bytes, since most streams are the same as in the
+    previous catalog: a known stream costs a hash and no parsing.
     """
     known = _fingerprints.get(stream.digest)
     if known is None:
@@ -82,7 +82,7 @@ _fingerprints: dict[bytes, bytes] = {}
 
 
 def _kept(stream: ConfiguredStream, schema: Raw | None) -> dict[str, Any]:
-    """All that Airbyte keeps of a stream, beside its jsonSchema in one notation."""
+    """Everything that Airbyte stores of a stream, with its canonical jsonSchema."""
     config = stream.config
     form = _offer(stream.stream, schema)
     form["config"] = _filled(
@@ -102,7 +102,7 @@ def _kept(stream: ConfiguredStream, schema: Raw | None) -> dict[str, Any]:
 
 @Stepwise
 def fingerprint_of(catalog: Catalog) -> Steps[str]:
-    """The meaning of a catalog's selected streams, in any order, as 32 hexadecimal digits."""
+    """The fingerprint of a catalog's selected streams, in any order: 32 hexadecimal digits."""
     prints = []
     for stream in catalog.streams:
         if stream.selected:
@@ -113,7 +113,7 @@ def fingerprint_of(catalog: Catalog) -> Steps[str]:
 
 @Stepwise
 def meaning_of(document: Document) -> Steps[str]:
-    """`fingerprint_of` what a document holds, reading only the streams that are not remembered.
+    """The `fingerprint_of` a document, which only parses streams that are not cached.
 
     Raises:
         InvalidCatalog: the document is not a catalog.
@@ -135,17 +135,17 @@ def _together(prints: list[bytes]) -> str:
 
 
 def canonical(value: Document) -> Raw:
-    """JSON that is equal for equal values: keys sorted, numbers in one notation."""
+    """Canonical JSON: sorted keys, and numbers in one notation."""
     return Raw(_ENCODER.encode(decode(value)))
 
 
 def canonical_schema(schema: Raw, *, keep: Collection[str] | None = None) -> Raw | None:
-    """A stream's jsonSchema in the one form of all that mean the same, cut down to `keep`."""
+    """A stream's jsonSchema in canonical form, reduced to the fields in `keep`."""
     return _schema_text(_cut(schema, keep=keep))
 
 
 class _Schema(msgspec.Struct, frozen=True, gc=False):
-    """A jsonSchema opened as far as its fields; `other` where it is no object."""
+    """A jsonSchema parsed down to its fields; `other` if it is not an object."""
 
     members: dict[str, Raw]
     fields: dict[str, Raw] | None = None
@@ -183,10 +183,10 @@ def _schema_text(schema: _Schema | None) -> Raw | None:
 
 
 def canonical_fields(fields: dict[str, Raw]) -> dict[str, Raw]:
-    """Fields sorted by name, each in the one form of all that mean the same."""
+    """Fields sorted by name, each in canonical form."""
     if not fields:
         return {}
-    # Joined and split they become bytes in one go; JSON text never holds a NUL.
+    # Joining and splitting converts all of them to bytes at once; JSON text never contains NUL.
     texts = b"\0".join(fields.values()).split(b"\0")
     return dict(sorted(zip(fields, map(_FORMS.__getitem__, texts), strict=True)))
 
@@ -206,7 +206,7 @@ def _offer(stream: Stream, schema: Raw | None) -> dict[str, Any]:
 
 
 def _filled(**members: Any) -> dict[str, Any]:
-    """Only the members that say something: not null, not empty, not false."""
+    """Only the members that are not null, empty or false."""
     return {name: value for name, value in members.items() if _says_something(value)}
 
 
@@ -219,12 +219,12 @@ def _digest(form: dict[str, Any]) -> bytes:
 
 
 def canonical_field(schema: Raw) -> Raw:
-    """One field's schema in the one form of all that mean the same."""
+    """One field's schema in canonical form."""
     return _FORMS[bytes(memoryview(schema))]
 
 
 class _Forms(dict[bytes, Raw]):
-    """Schemas in canonical form, by their bytes: 450,000 fields have the same few dozens."""
+    """A cache of canonical schemas by their bytes: 450,000 fields share a few dozen."""
 
     def __missing__(self, schema: bytes) -> Raw:
         form = Raw(_ENCODER.encode(_form(decode(schema), depth=1)))
@@ -268,13 +268,13 @@ def set_of_paths(paths: Iterable[Path]) -> list[Path]:
 
 
 def _alias(alias: str | None, stream: StreamId) -> str | None:
-    """An alias that a person gave; Airbyte's own is the stream's name, or that made plain."""
+    """The alias, or None if it is Airbyte's default: the stream's name or its sanitized form."""
     plain = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in stream.name)
     return None if alias in (stream.name, plain) else alias
 
 
 def mappers(config: Config) -> list[Raw]:
-    """The mappers in their order, without ids; hashed fields are what hashing mappers replaced."""
+    """The mappers in order, without ids; hashed fields are converted to hashing mappers."""
     forms = []
     for mapper in config.mappers or ():
         members = decode(mapper)
@@ -298,7 +298,7 @@ def _without_nulls(value: Any) -> Any:
 
 
 def _number(text: str) -> int | Raw:
-    """A number in one notation, as JSONB keeps it: 1.0, 1 and 1e0 are the same, none is rounded."""
+    """A number in one notation, without rounding: 1.0, 1 and 1e0 are equal, as in JSONB."""
     try:
         number = Decimal(text).normalize(Context(prec=len(text) + 1))
         whole = 0 <= number.as_tuple().exponent <= _LONGEST  # type: ignore[operator]  # finite

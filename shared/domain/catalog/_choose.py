@@ -1,4 +1,4 @@
-"""Which streams a new connection syncs, and how."""
+"""Chooses which streams a new connection syncs, and how."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ from shared.domain.steps import Steps, Stepwise
 
 _DEFAULT = Exclusions()
 _HINTED = 5
-"""Unknown names for which the nearest known ones are looked up: each takes milliseconds."""
+"""How many unknown names get suggestions, since each takes milliseconds."""
 
 
 class _Written(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
-    """A config as we write it: whole, and of members that every Airbyte since 0.63 knows."""
+    """A config as AAM writes it: complete, with members that every Airbyte since 0.63 knows."""
 
     sync_mode: str
     destination_sync_mode: str
@@ -61,7 +61,7 @@ class _Written(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 
 
 class Chosen(msgspec.Struct, frozen=True):
-    """The catalog of a new connection, and what of the choice a person should know."""
+    """The catalog of a new connection, with notes for the person who requested it."""
 
     catalog: Catalog
     notes: tuple[Note, ...]
@@ -77,7 +77,7 @@ def choose(
     max_fields: int = MAX_FIELDS,
     max_bytes: int = MAX_BYTES,
 ) -> Steps[Catalog]:
-    """As `choose_with_notes`, without the notes."""
+    """The same as `choose_with_notes`, without the notes."""
     chosen = yield from choose_with_notes.steps(
         discovered,
         streams=streams,
@@ -99,19 +99,19 @@ def choose_with_notes(
     max_fields: int = MAX_FIELDS,
     max_bytes: int = MAX_BYTES,
 ) -> Steps[Chosen]:
-    """The catalog of a new connection: valid, only selected streams, in the source's order.
+    """Build a new connection's catalog: valid, only selected streams, in the source's order.
 
-    `streams` are names, written `namespace.name` where two namespaces have the same one. None
-    takes what Airbyte suggests for this source, else all it has. A stream is synced incrementally
-    and deduplicated where it has a cursor and a key and the destination can, else read anew.
+    `streams` are names, as `namespace.name` if ambiguous. None chooses the streams that Airbyte
+    suggests for this source, or else all. A stream is synced incrementally with deduplication if it
+    has a cursor and a key and the destination supports it, else preferably by full refresh.
 
-    Fields that `exclusions` name are not selected. A stream that cannot be synced without them is
-    left out, unless it was asked for by name. Notes say both.
+    Fields that match `exclusions` are not selected. A stream that cannot be synced without them is
+    left out unless it was requested by name. Notes report both.
 
     Raises:
-        InvalidCatalog: a name is unknown or ambiguous, the source has no stream, or one twice; a
-            stream fits no mode of the destination, or cannot be synced without a field that is
-            never selected; or the choice is more than Airbyte takes.
+        InvalidCatalog: a name is unknown or ambiguous; the source has no stream, or one twice; a
+            requested stream fits no mode of the destination, or needs an excluded field; or the
+            catalog is larger than Airbyte accepts.
     """
     if isinstance(discovered, Catalog):
         slices: list[Document] = [stream.raw for stream in discovered.streams]
@@ -154,7 +154,7 @@ def _each_chosen(
     *,
     is_named: bool,
 ) -> Steps[tuple[list[ConfiguredStream], list[Note]]]:
-    """How the streams at these positions are synced; one that nobody named may be left out."""
+    """Configure the streams at these positions; ones not requested by name may be left out."""
     chosen: list[ConfiguredStream] = []
     notes: list[Note] = []
     problems: list[Problem] = []
@@ -180,7 +180,7 @@ def _each_chosen(
 
 
 def _is_newer(offered: ConfiguredStream) -> bool:
-    """Whether a stream is offered only in sync modes that are newer than AAM."""
+    """Whether a stream supports only sync modes that AAM does not know."""
     return SYNC_MODES.isdisjoint(offered.stream.supported_sync_modes or SYNC_MODES)
 
 
@@ -190,10 +190,10 @@ def _chosen(
     destination_sync_modes: Collection[str],
     exclusions: Exclusions,
 ) -> tuple[ConfiguredStream, Note | None]:
-    """How one stream is synced, and what is left out of it.
+    """Configure one stream, with a note about its excluded fields.
 
     Raises:
-        InvalidCatalog: it fits no mode of the destination, or needs what is never selected.
+        InvalidCatalog: it fits no mode of the destination, or needs an excluded field.
     """
     config = config_for(offered, destination_sync_modes)
     if config is None:
@@ -241,7 +241,7 @@ def _named(names: Sequence[str], ids: Sequence[StreamId]) -> list[int]:
 
 
 def _advice(several: Sequence[StreamId]) -> str:
-    """How streams that one name fits can be told apart."""
+    """How to distinguish streams with the same name."""
     if len({stream.full_name for stream in several}) == len(several):
         names = listed(stream.full_name for stream in several)
         return f"write the namespace too, as in {names}."
@@ -257,7 +257,7 @@ def _is_suggested(raw: Raw) -> bool:
 
 
 def config_for(offered: ConfiguredStream, destination: Collection[str]) -> _Written | None:
-    """How a stream is best synced into a destination with these modes; None where it cannot be."""
+    """The best config of a stream for a destination with these modes; None if there is none."""
     stream = offered.stream
     fields = stream.fields()
     cursor = stream.default_cursor_field or ()

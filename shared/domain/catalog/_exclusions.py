@@ -1,7 +1,6 @@
-"""Which fields must never be selected: by the patterns of a policy, wherever a schema has them.
+"""Exclusions: fields that must never be selected, by the name patterns of a policy.
 
-Airbyte selects fields of the first level only, so a field is excluded whole where anything in it
-has such a name.
+Airbyte selects only top-level fields, so a field is excluded as a whole if any name in it matches.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ from shared.domain.catalog._schema import Schema
 from shared.domain.steps import Steps
 
 NEVER_SELECT: Final = ("*ssn*", "*password*", "*passwd*")
-"""The patterns of a connection whose policy says nothing else."""
+"""The default patterns."""
 CODE: Final = "never_selected"
 
 _SHORT: Final = 3
@@ -53,13 +52,13 @@ _NOTHING: Final[Mapping[StreamId, Stream]] = MappingProxyType({})
 
 
 class _Stored(msgspec.Struct, frozen=True):
-    """As much of a stored policy as is needed here."""
+    """The part of a stored policy that is needed here."""
 
     never_select: tuple[str, ...] | None = None
 
 
 class Exclusions:
-    """The fields that one policy never selects."""
+    """The exclusions of one policy."""
 
     def __init__(self, patterns: Iterable[str] = NEVER_SELECT) -> None:
         self.patterns = tuple(patterns)
@@ -67,25 +66,25 @@ class Exclusions:
 
     @classmethod
     def read(cls, policy: str | None) -> Exclusions:
-        """The exclusions of a stored policy, as JSON text; the default where there is none."""
+        """The exclusions of a stored policy, given as JSON text; the default for None."""
         stored = _Stored() if policy is None else msgspec.json.decode(policy, type=_Stored)
         return cls() if stored.never_select is None else cls(stored.never_select)
 
     def match(self, name: str) -> bool:
-        """Whether a field of this name is never selected, in whatever case it is written.
+        """Whether a field name is excluded, case-insensitive.
 
-        What a pattern names in three letters or fewer is found where a word begins or within one
-        word: `*ssn*` is in customerSSN, custssn and CUSTSSN__C, and not in businessName, where it
-        is the end of one word and the beginning of the next.
+        A pattern with three letters or fewer must match from the start of a word or within one
+        word: `*ssn*` matches customerSSN, custssn and CUSTSSN__C, but not businessName, where it
+        spans the end of one word and the start of the next.
         """
         plain = name if name.isascii() else normalize("NFKC", name)
         return any(_is_named(plain, pattern) for pattern in self._lower)
 
     def hidden(self, stream: Stream) -> frozenset[str]:
-        """The top-level fields that are never selected, since they or something in them match.
+        """The excluded top-level fields: those that match, or contain a name that does.
 
         Raises:
-            InvalidCatalog: the jsonSchema is broken.
+            InvalidCatalog: the jsonSchema is invalid.
         """
         if first_byte(stream.json_schema) != b"{":
             return _NONE
@@ -96,10 +95,10 @@ class Exclusions:
             return _hidden(self.patterns, text)
 
     def synced(self, stream: ConfiguredStream, *, offered: Stream | None = None) -> frozenset[str]:
-        """The top-level fields that a sync of this stream carries, and never should.
+        """The excluded top-level fields that a sync of this stream includes.
 
-        `offered` is what the source offers for it now: a field may hold more there than in the
-        catalog, and arrives with all of it. A catalog that declares no field takes all of them.
+        `offered` is the source's current schema of it: a field may contain more there than in the
+        catalog, and is synced with all of it. A catalog that declares no fields includes all.
         """
         hidden = self.hidden(stream.stream)
         if offered is not None and (more := self.hidden(offered) - hidden):
@@ -111,10 +110,10 @@ class Exclusions:
     def carried(
         self, catalog: Catalog, *, offered: Mapping[StreamId, Stream] = _NOTHING
     ) -> Steps[dict[StreamId, tuple[str, ...]]]:
-        """The fields that selected streams carry and never should, by their streams.
+        """The excluded fields that selected streams include, by stream.
 
         Raises:
-            InvalidCatalog: a jsonSchema is broken.
+            InvalidCatalog: a jsonSchema is invalid.
         """
         found: dict[StreamId, tuple[str, ...]] = {}
         for stream in catalog.streams:
@@ -127,10 +126,10 @@ class Exclusions:
     def problems(
         self, catalog: Catalog, *, offered: Mapping[StreamId, Stream] = _NOTHING
     ) -> Steps[list[Problem]]:
-        """Each field that a selected stream carries and never should, as it is refused.
+        """A problem for each excluded field that a selected stream includes.
 
         Raises:
-            InvalidCatalog: a jsonSchema is broken.
+            InvalidCatalog: a jsonSchema is invalid.
         """
         carried = yield from self.carried(catalog, offered=offered)
         places = {stream.id: position for position, stream in enumerate(catalog.streams)}
@@ -153,15 +152,14 @@ class Exclusions:
         but: Collection[str] = (),
         offered: Stream | None = None,
     ) -> ConfiguredStream:
-        """The stream, cut down to the fields that may be selected; as it is where all may be.
+        """The stream without its excluded fields; unchanged if it has none.
 
-        `but` are fields that stay though they are never selected, `offered` as for `synced`. A
-        cursor or key that is left out and that the stream's modes do not need is not named any
-        more.
+        `but` are excluded fields that stay anyway; `offered` is as in `synced`. An excluded cursor
+        or key is removed from the config if the stream's modes do not need it.
 
         Raises:
-            InvalidCatalog: the code is `never_selected`: the stream needs such a field for its
-                cursor or key, or Airbyte has no way to leave it out.
+            InvalidCatalog: with the code `never_selected`: the stream needs an excluded field as
+                its cursor or key, or Airbyte cannot leave it out.
         """
         hidden = self.synced(stream, offered=offered) - set(but)
         if not hidden:
@@ -175,10 +173,10 @@ class Exclusions:
     def restored(
         self, wanted: Catalog, head: Catalog, *, offered: Mapping[StreamId, Stream] = _NOTHING
     ) -> Catalog:
-        """An older catalog without what is never selected and `head` does not sync already.
+        """An older catalog without the excluded fields that `head` does not already sync.
 
         Raises:
-            InvalidCatalog: the code is `never_selected`: a stream cannot be synced without it.
+            InvalidCatalog: with the code `never_selected`: a stream needs an excluded field.
         """
         now = {
             stream.id: self.synced(stream, offered=offered.get(stream.id))
@@ -196,14 +194,14 @@ class Exclusions:
 
     @cached_property
     def _cores(self) -> tuple[str, ...] | None:
-        """Of each pattern the longest part without wildcards; None where one has none."""
+        """The longest literal part of each pattern; None if one cannot be searched for in JSON."""
         parts = [max(_WILDCARDS.split(pattern), key=len) for pattern in self._lower]
         if not all(part.isprintable() and part and not set(part) & set('"\\/') for part in parts):
             return None
         return tuple(parts)
 
     def _may_match(self, text: bytes) -> bool:
-        """Whether any name in JSON text may match; False is certain, and found without a parse."""
+        """Whether any name in JSON text may match, without parsing it; False is certain."""
         if self._cores is None or b"\\u" in text:
             return bool(self.patterns)
         plain = text.decode(errors="replace")
@@ -212,11 +210,11 @@ class Exclusions:
 
 
 def left(stream: ConfiguredStream, hidden: Collection[str]) -> list[str]:
-    """The fields of a stream that are selected once `hidden` ones are not.
+    """The selected fields of a stream without the `hidden` ones.
 
     Raises:
-        InvalidCatalog: the code is `never_selected`: its cursor or key is hidden, no field is left,
-            or a hidden one is not under `properties`, so that Airbyte has no way to leave it out.
+        InvalidCatalog: with the code `never_selected`: its cursor or key is hidden, no field is
+            left, or a hidden one is not under `properties`, so that Airbyte cannot leave it out.
     """
     place = "config.selectedFields"
     needed = [path[0] for path in needs(stream) if path and path[0] in hidden]
@@ -245,7 +243,7 @@ def left(stream: ConfiguredStream, hidden: Collection[str]) -> list[str]:
 
 
 def _unnamed(stream: ConfiguredStream, hidden: Collection[str]) -> dict[str, tuple[()]]:
-    """The settings that name a hidden field, which no mode of the stream needs."""
+    """Changes that clear a cursor or key that is hidden; the stream's modes do not need it."""
     cursor, key = stream.config.cursor_field or (), stream.config.primary_key or ()
     changes: dict[str, tuple[()]] = {}
     if cursor and cursor[0] in hidden:
@@ -256,7 +254,7 @@ def _unnamed(stream: ConfiguredStream, hidden: Collection[str]) -> dict[str, tup
 
 
 def needs(stream: ConfiguredStream) -> tuple[Path, ...]:
-    """The cursor and key that a stream's modes need."""
+    """The paths of cursor and key, as far as a stream's modes need them."""
     config = stream.config
     cursor = (stream.cursor,) if config.sync_mode == "incremental" and stream.cursor else ()
     return (*cursor, *(stream.primary_key if config.destination_sync_mode in DEDUP else ()))
@@ -278,7 +276,7 @@ def _is_named(name: str, pattern: str) -> bool:
 
 @lru_cache(maxsize=256)
 def _hidden(patterns: tuple[str, ...], text: bytes) -> frozenset[str]:
-    """The top-level fields of a schema that match, or have something in them that does."""
+    """The top-level fields of a schema that match, or contain a name that does."""
     schema, exclusions = Schema.read(text), Exclusions(patterns)
     match = lru_cache(maxsize=None)(exclusions.match)
     found = {name for name in schema.top_level_names() if match(name)}

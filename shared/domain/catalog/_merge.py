@@ -1,4 +1,4 @@
-"""A connection's catalog brought up to what its source offers now."""
+"""Updates a connection's catalog to what its source offers now."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from shared.domain.steps import Steps, Stepwise
 
 
 class Merged(msgspec.Struct, frozen=True):
-    """The document to edit and apply, and how the source differs from what is configured.
+    """The merged document to edit and apply, and the differences from the configured catalog.
 
-    `removed` streams stand at the end of the document, not selected, since the source no longer has
-    them. `unselected` counts streams of the source that the connection does not sync.
+    `removed` streams are at the end of the document, deselected, since the source no longer has
+    them. `unselected` counts the source's streams that the connection does not sync.
     """
 
     catalog: bytes
@@ -53,15 +53,15 @@ def merge(
     every_stream: bool,
     exclusions: Exclusions | None = None,
 ) -> Steps[Merged]:
-    """The configured streams as the source offers them now, with their config kept.
+    """Update the configured streams to the source's current schema, and preserve their config.
 
-    A key that the source defines replaces the configured one. A hand-picked list of fields never
-    grows, and loses what is gone. A sync mode that is no longer offered becomes one that is. A
-    config that nothing of this concerns stays byte for byte. `every_stream` adds what the source
-    offers beside, not selected, so that a person can select it.
+    A source-defined key replaces the configured one. A list of selected fields never grows, and
+    loses removed fields. A sync mode that is no longer supported is replaced. Any other config
+    stays byte for byte. `every_stream` adds the source's other streams, deselected, so that a
+    person can select them.
 
-    What `exclusions` never select is not selected, also where the connection syncs it now. A stream
-    that the source offers twice stays as it is configured. Notes say both.
+    Fields that match `exclusions` are deselected, even if the connection syncs them now. A stream
+    that the source offers twice stays as configured. Notes report both.
 
     Raises:
         InvalidCatalog: `discovered` is not a catalog.
@@ -107,7 +107,7 @@ def merge(
 
 
 def _without(renewed: bytes, position: int, exclusions: Exclusions) -> tuple[bytes, list[Note]]:
-    """A stream without what is never selected, as far as Airbyte can leave it out."""
+    """A stream without its excluded fields; unchanged, with a note, if that is impossible."""
     stream = read_stream(renewed, position)
     hidden = tuple(sorted(exclusions.synced(stream)))
     if not hidden:
@@ -121,7 +121,7 @@ def _without(renewed: bytes, position: int, exclusions: Exclusions) -> tuple[byt
 
 
 def deselected(slice_: Document, pair: Pair) -> Document:
-    """The stream, said not to be selected; as it is where it says so already."""
+    """The stream with `selected` false; unchanged if it already is."""
     try:
         selected = CONFIG.decode(pair.config).selected
     except UNREADABLE:
@@ -132,7 +132,7 @@ def deselected(slice_: Document, pair: Pair) -> Document:
 
 
 class _Renewal:
-    """One configured stream with its new definition, and what of its config had to follow."""
+    """One configured stream with its new definition, and the resulting changes of its config."""
 
     def __init__(self, current: ConfiguredStream, offered: ConfiguredStream) -> None:
         self._current = current
@@ -205,9 +205,9 @@ class _Renewal:
         return current or ()
 
     def _column(self, reads: str | None, cursor: Path) -> Path:
-        """The cursor of a deduplicated stream, which the destination takes for one of its columns.
+        """The cursor of a deduplicated stream, which must be a column in the destination.
 
-        What is no field is dropped, where the stream can be read without a name for it.
+        A cursor that is not a field is dropped if the stream can be read without naming it.
         """
         is_needed = reads == "incremental" and not self._offered.stream.source_defined_cursor
         written = self._changes.get("cursorField", self._current.config.cursor_field)
@@ -244,7 +244,7 @@ class _Renewal:
 def fallback(
     offered: ConfiguredStream, *, destination_sync_mode: str | None, keyed: bool
 ) -> tuple[str, str]:
-    """What Airbyte itself would configure for the stream now, else the nearest that is offered."""
+    """The modes that Airbyte suggests for the stream now, else the closest supported ones."""
     own = offered.config
     offers = offered.stream.supported_sync_modes or ()
     if own.sync_mode in offers and own.destination_sync_mode is not None:
@@ -255,5 +255,5 @@ def fallback(
 
 
 def in_full(destination_sync_mode: str | None) -> tuple[str, str]:
-    """The modes that read all of a stream each time: what appended goes on so, else it replaces."""
+    """Full refresh: append if the stream already appends, else overwrite."""
     return "full_refresh", "append" if destination_sync_mode == "append" else "overwrite"

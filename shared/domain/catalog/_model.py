@@ -1,4 +1,4 @@
-"""What a catalog consists of, and how it is read from bytes and written back."""
+"""The parts of a catalog, and how they are parsed from bytes and encoded."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ _MOST_LISTED = 5
 
 
 class StreamId(msgspec.Struct, frozen=True):
-    """What names a stream within its source."""
+    """The identity of a stream within its source."""
 
     namespace: str | None
     name: str
 
     def __str__(self) -> str:
-        """The name as an error may show it: printable, and of bounded length."""
+        """The name for an error message: printable and truncated."""
         return shown(self.full_name)
 
     @property
     def full_name(self) -> str:
-        """The name with its namespace, as people write it; two streams may have the same."""
+        """The name with its namespace, in dotted notation; not necessarily unique."""
         return self.name if self.namespace is None else f"{self.namespace}.{self.name}"
 
     @property
     def order(self) -> tuple[str, str]:
-        """Sorts streams of all namespaces."""
+        """A sort key across namespaces."""
         return (self.namespace or "", self.name)
 
 
@@ -60,13 +60,13 @@ class Stream(msgspec.Struct, frozen=True, rename="camel", kw_only=True, eq=False
     is_file_based: bool | None = None
 
     def fields(self) -> dict[str, Raw] | None:
-        """The schema of each top-level field; None where the jsonSchema declares none.
+        """The schema of each top-level field; None if the jsonSchema declares none.
 
-        Fields that only branches of the whole schema declare, or what it refers to, are among them.
-        What a field's schema refers to is written in place, as far as that can be done.
+        This includes fields that are only declared in branches or references of the whole schema.
+        References in a field's schema are inlined as far as possible.
 
         Raises:
-            InvalidCatalog: the jsonSchema is broken, which is another thing than without fields.
+            InvalidCatalog: the jsonSchema is invalid, as opposed to one without fields.
         """
         with self._readable():
             schema = self._members()
@@ -78,12 +78,12 @@ class Stream(msgspec.Struct, frozen=True, rename="camel", kw_only=True, eq=False
             return schema.properties
 
     def properties(self) -> dict[str, Raw] | None:
-        """The fields that Airbyte can select from: those under `properties` of the schema itself.
+        """The fields that Airbyte can select: those in `properties` of the schema itself.
 
-        Their schemas are as the source wrote them. None where the schema has no `properties`.
+        Their schemas are unchanged. None if the schema has no `properties`.
 
         Raises:
-            InvalidCatalog: the jsonSchema is broken.
+            InvalidCatalog: the jsonSchema is invalid.
         """
         with self._readable():
             schema = self._members()
@@ -104,13 +104,13 @@ class Stream(msgspec.Struct, frozen=True, rename="camel", kw_only=True, eq=False
 
 
 class SelectedField(msgspec.Struct, frozen=True, rename="camel", gc=False):
-    """One field that a stream is cut down to."""
+    """One selected field of a stream."""
 
     field_path: Path | None = None
 
 
 class Config(msgspec.Struct, frozen=True, rename="camel", kw_only=True, eq=False, gc=False):
-    """How one stream is synced. Modes Airbyte may invent later are read as they are."""
+    """How one stream is synced. Unknown modes of a newer Airbyte are preserved."""
 
     sync_mode: str | None = None
     destination_sync_mode: str | None = None
@@ -128,7 +128,7 @@ class Config(msgspec.Struct, frozen=True, rename="camel", kw_only=True, eq=False
     mappers: tuple[Raw, ...] | None = None
 
     def selected_names(self) -> frozenset[str] | None:
-        """The top-level fields this stream is cut down to; None where it is not."""
+        """The selected top-level fields; None if field selection is off."""
         if not self.field_selection_enabled:
             return None
         chosen = self.selected_fields or ()
@@ -136,7 +136,7 @@ class Config(msgspec.Struct, frozen=True, rename="camel", kw_only=True, eq=False
 
 
 class ConfiguredStream(msgspec.Struct, frozen=True, eq=False, gc=False):
-    """One stream of a catalog: its bytes as received, and what they say."""
+    """One stream of a catalog: its original bytes, and their parsed content."""
 
     raw: bytes
     id: StreamId
@@ -144,36 +144,36 @@ class ConfiguredStream(msgspec.Struct, frozen=True, eq=False, gc=False):
     config: Config
 
     def unknown_settings(self) -> list[str]:
-        """Members of the config that Airbyte does not have: it would drop them without a word."""
+        """Members of the config that Airbyte does not know, and would drop silently."""
         config = PAIR.decode(self.raw).config
         if first_byte(config) != b"{":
             return []
         return [name for name in MEMBERS.decode(config) if name not in SETTINGS]
 
     def unknown_members(self) -> list[str]:
-        """Members beside `stream` and `config`, which Airbyte would drop in the same way."""
+        """Members other than `stream` and `config`, which Airbyte would drop silently, too."""
         return [name for name in MEMBERS.decode(self.raw) if name not in Pair.__struct_fields__]
 
     @property
     def digest(self) -> bytes:
-        """Sixteen bytes that only these bytes have: what was found out about them is kept by it."""
+        """A 16-byte hash of the bytes, used as a cache key."""
         return digest_of(self.raw)
 
     @property
     def selected(self) -> bool:
-        """Whether Airbyte is to sync it: a stream that a person posts without saying is meant."""
+        """Whether Airbyte should sync it; true unless `selected` is explicitly false."""
         return self.config.selected is not False
 
     @property
     def cursor(self) -> Path:
-        """The cursor in effect: the configured one, else the one that the source defines."""
+        """The effective cursor: the configured one, else the source-defined one."""
         if self.config.cursor_field:
             return self.config.cursor_field
         return (self.stream.source_defined_cursor and self.stream.default_cursor_field) or ()
 
     @property
     def primary_key(self) -> tuple[Path, ...]:
-        """The key in effect: the configured one, else the one that the source defines."""
+        """The effective key: the configured one, else the source-defined one."""
         return self.config.primary_key or self.stream.source_defined_primary_key or ()
 
 
@@ -183,19 +183,19 @@ class Catalog(msgspec.Struct, frozen=True, eq=False, gc=False):
     streams: tuple[ConfiguredStream, ...]
 
     def selected(self) -> Catalog:
-        """Only what Airbyte is to sync, which is all that Airbyte keeps, each saying so itself.
+        """Only the selected streams, which are all that Airbyte stores, each with `selected` true.
 
-        Airbyte's server fails on a stream that does not say whether it is selected.
+        Airbyte's server fails on a stream without `selected`.
         """
         return Catalog(tuple(_outspoken(stream) for stream in self.streams if stream.selected))
 
     def by_id(self) -> dict[StreamId, ConfiguredStream]:
-        """The streams by name; of duplicates, which `validate` refuses, the last."""
+        """The streams by id; the last one of duplicates, which `validate` rejects."""
         return {stream.id: stream for stream in self.streams}
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """One reason why a catalog cannot be meant; `field` is its place in the document."""
+    """One reason why a catalog is invalid; `field` is its location in the document."""
 
     stream: StreamId | None
     field: str
@@ -204,7 +204,7 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 class Note(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Something about a stream that a person should know; `fields` are those that it is about."""
+    """A note about a stream for a person; `fields` are the fields that it concerns."""
 
     stream: StreamId
     code: str
@@ -213,7 +213,7 @@ class Note(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class InvalidCatalog(Exception):
-    """The catalog cannot be meant; `problems` has every reason found, `code` is the first one's."""
+    """The catalog is invalid; `problems` has every reason found, `code` is the first one's."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
@@ -225,26 +225,26 @@ class InvalidCatalog(Exception):
     def because(
         cls, code: str, field: str, message: str, *, stream: StreamId | None = None
     ) -> InvalidCatalog:
-        """The one reason."""
+        """An error with a single problem."""
         return cls([Problem(stream, field, code, message)])
 
 
 class Pair(msgspec.Struct, frozen=True, eq=False, gc=False):
-    """One element of `streams`, its two halves untouched."""
+    """One element of `streams`, its two members undecoded."""
 
     stream: Raw
     config: Raw = Raw(b"{}")
 
 
 class Named(msgspec.Struct, frozen=True, gc=False):
-    """As much of a stream as tells which one it is."""
+    """The part of a stream that identifies it."""
 
     name: str
     namespace: str | None = None
 
 
 class _Schema(msgspec.Struct, frozen=True, eq=False, gc=False):
-    """As much of a jsonSchema as tells where its fields are declared."""
+    """The parts of a jsonSchema that may declare fields."""
 
     properties: dict[str, Raw] | None = None
     reference: Raw = msgspec.field(name="$ref", default=Raw())
@@ -258,7 +258,7 @@ class _Schema(msgspec.Struct, frozen=True, eq=False, gc=False):
 
     @property
     def is_branched(self) -> bool:
-        """Whether fields may be declared elsewhere than under `properties`."""
+        """Whether fields may be declared outside of `properties`."""
         elsewhere = (
             self.reference,
             self.all_of,
@@ -288,7 +288,7 @@ UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 @lru_cache(maxsize=64)
 def _declared(text: bytes) -> dict[str, Raw] | None:
-    """The fields of a schema that does not say all of them in place; not to be changed."""
+    """The fields of a schema with branches or references. Cached: do not modify the result."""
     schema = Schema.read(text)
     declared = schema.fields()
     plain = _SCHEMA.decode(text).properties
@@ -300,7 +300,7 @@ def _declared(text: bytes) -> dict[str, Raw] | None:
 
 
 def _in_place(schema: Schema, declared: list[Any], plain: Raw | None) -> Raw:
-    """The schema of one field, as it is where nothing is elsewhere."""
+    """The schema of one field, unchanged if it is complete by itself."""
     if plain is not None and len(declared) == 1 and not may_refer(bytes(memoryview(plain))):
         return plain
     forms = {msgspec.json.encode(schema.inlined(one)): None for one in declared}
@@ -318,7 +318,7 @@ def _outspoken(stream: ConfiguredStream) -> ConfiguredStream:
 
 
 def digest_of(slice_: Document) -> bytes:
-    """Sixteen bytes that only these bytes have, also against who would want others to have them."""
+    """A 16-byte cryptographic hash, which resists deliberate collisions."""
     return blake2b(slice_, digest_size=16).digest()
 
 
@@ -332,24 +332,24 @@ V = TypeVar("V")
 
 
 def remember(findings: dict[K, V], key: K, found: V) -> None:
-    """Keep what was found out about a stream; all is forgotten when it becomes too much."""
+    """Add a result to a cache, which is cleared when it is full."""
     if len(findings) >= _MOST_REMEMBERED:
         findings.clear()
     findings[key] = found
 
 
 def shown(name: str) -> str:
-    """A name as an error may show it: printable, on one line, of bounded length."""
+    """A name for an error message: printable, on one line, truncated."""
     return repr(name if len(name) <= _SHOWN else name[:_SHOWN] + "…")
 
 
 def plain(name: str) -> str:
-    """A name as a list of names may show it: as it is where that is short and printable."""
+    """A name for a list: unchanged if short and printable, else as `shown`."""
     return name if name.isprintable() and len(name) <= _SHOWN else shown(name)
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names as an error may show them; of many the first, and how many there are."""
+    """Names for an error message: the first ones, and the number of others."""
     first: list[str] = []
     others = 0
     for name in names:
@@ -361,17 +361,17 @@ def listed(names: Iterable[str]) -> str:
 
 
 def first_byte(raw: Raw) -> bytes:
-    """What kind of JSON this is: `{`, `[`, `"`, `n` of null; empty where it is absent."""
+    """The first byte, which shows the JSON type: `{`, `[`, `"`, `n` of null; empty if absent."""
     return memoryview(raw)[:1].tobytes()
 
 
 def scan(document: Document) -> list[memoryview]:
-    """The bytes of each stream, as views into the document and without a look inside.
+    """The bytes of each stream, as views into the document, without decoding them.
 
-    A view keeps the whole document alive: keep `bytes(view)` of what is to last.
+    A view keeps the whole document in memory; copy it with `bytes(view)` to store it.
 
     Raises:
-        InvalidCatalog: this is not a JSON object with a list of `streams`.
+        InvalidCatalog: the document is not a JSON object with a list of `streams`.
     """
     try:
         envelope = _ENVELOPE.decode(document)
@@ -381,7 +381,7 @@ def scan(document: Document) -> list[memoryview]:
 
 
 def identify(slice_: Document, position: int) -> tuple[StreamId, Pair]:
-    """Which stream a slice holds, and its two halves.
+    """The id of a slice's stream, and its two undecoded members.
 
     Raises:
         InvalidCatalog: the slice is not a stream with a name.
@@ -402,14 +402,14 @@ def identify(slice_: Document, position: int) -> tuple[StreamId, Pair]:
 def distinct(
     slices: Sequence[Document], *, digests: Sequence[bytes] | None = None
 ) -> Steps[list[StreamId]]:
-    """Which stream each slice of a discovery holds, no two of them the same one.
+    """The id of each slice's stream in a discovery, which must all be distinct.
 
-    A slice that was looked at before costs a hash and no parse. `digests` are the `raw_hash` of
-    each, where they are known already.
+    Ids are cached, so a known slice costs a hash and no parsing. `digests` are the `raw_hash` of
+    each slice, if already known.
 
     Raises:
-        InvalidCatalog: the code is `duplicate_stream`: nobody can say which of two is meant; or a
-            slice is not a stream with a name.
+        InvalidCatalog: with the code `duplicate_stream`: a stream occurs twice; or a slice is not a
+            stream with a name.
     """
     ids: list[StreamId] = []
     first: dict[StreamId, int] = {}
@@ -428,7 +428,7 @@ def distinct(
 
 
 def duplicate(stream: StreamId, earlier: int, position: int) -> Problem:
-    """That a source offers one stream twice."""
+    """The problem of a source that offers a stream twice."""
     message = (
         f"The source offers {stream} twice, as streams[{earlier}] and streams[{position}]: which"
         " one is meant cannot be told. One of them needs another name or namespace in the source."
@@ -437,12 +437,12 @@ def duplicate(stream: StreamId, earlier: int, position: int) -> Problem:
 
 
 def raw_hash(slice_: Document) -> bytes:
-    """Sixteen bytes that are equal for equal bytes: the cheap answer to "has anything changed?"."""
+    """A fast 16-byte hash of the bytes, to detect changes cheaply."""
     return xxhash.xxh3_128_digest(slice_)
 
 
 def name_of(slice_: Document, position: int = 0, *, digest: bytes | None = None) -> StreamId:
-    """Which stream a slice holds; remembered by its `raw_hash`, which may be given as `digest`.
+    """The id of a slice's stream, cached by its `raw_hash`, which can be given as `digest`.
 
     Raises:
         InvalidCatalog: the slice is not a stream with a name.
@@ -460,10 +460,10 @@ _names: dict[bytes, StreamId] = {}
 
 
 def read_stream(slice_: Document, position: int = 0) -> ConfiguredStream:
-    """One stream of a document, as `scan` cut it out; `position` is for messages.
+    """Parse one stream of a document, as sliced by `scan`; `position` is for messages.
 
     Raises:
-        InvalidCatalog: a member has the wrong type, or holds text that no JSON database can keep.
+        InvalidCatalog: a member has the wrong type, or contains text that JSONB cannot store.
     """
     raw = bytes(slice_)
     place = f"streams[{position}]"
@@ -486,9 +486,9 @@ def read_stream(slice_: Document, position: int = 0) -> ConfiguredStream:
 
 @Stepwise
 def parse(document: Document, *, max_streams: int | None = None) -> Steps[Catalog]:
-    """The catalog that a document holds. Reading is tolerant: what must hold says `validate`.
+    """Parse a document, tolerantly; `validate` checks the rules.
 
-    `max_streams` is for a document of a caller's, who could have each of a million looked at.
+    `max_streams` limits the work for a document from a caller.
 
     Raises:
         InvalidCatalog: the document is not a catalog; the problems name streams and members.
@@ -513,22 +513,22 @@ def parse(document: Document, *, max_streams: int | None = None) -> Steps[Catalo
 
 
 def dump(catalog: Catalog) -> bytes:
-    """The document of a catalog, each stream byte for byte as it was received or made."""
+    """The document of a catalog, with each stream byte for byte as received or built."""
     return join(stream.raw for stream in catalog.streams)
 
 
 def join(slices: Iterable[Document]) -> bytes:
-    """A document of streams that are JSON already."""
+    """A document of streams that are already encoded."""
     return b"".join((b'{"streams":[', b",".join(slices), b"]}"))
 
 
 def encode_pair(definition: Raw, config: Raw | dict[str, Any]) -> bytes:
-    """The bytes of one stream, its definition untouched."""
+    """Encode one stream, with its definition unchanged."""
     return msgspec.json.encode({"stream": definition, "config": config})
 
 
 def reconfigured(config: Raw, **changes: Any) -> dict[str, Any]:
-    """A stream's config with some members replaced, also those that we do not know kept."""
+    """A stream's config with some members replaced; all others, even unknown ones, stay."""
     members: dict[str, Any] = {}
     if first_byte(config) == b"{":
         members |= MEMBERS.decode(config)
@@ -537,7 +537,7 @@ def reconfigured(config: Raw, **changes: Any) -> dict[str, Any]:
 
 @contextmanager
 def readable(place: str) -> Iterator[None]:
-    """Turns what a decoder cannot read into the one reason why the catalog is invalid."""
+    """Convert decoding errors to InvalidCatalog."""
     try:
         yield
     except UNREADABLE as error:
@@ -545,7 +545,7 @@ def readable(place: str) -> Iterator[None]:
 
 
 def _unreadable(place: str, error: Exception) -> InvalidCatalog:
-    """What is wrong where, from the decoder's words on types and declared members only."""
+    """A decoding error as InvalidCatalog, which only quotes types and declared members."""
     if isinstance(error, RecursionError):
         what, field = "is nested too deeply", place
     elif isinstance(error, UnicodeDecodeError):

@@ -1,4 +1,4 @@
-"""What must hold before a catalog goes to Airbyte, with every breach named at once."""
+"""Validates a catalog before it is sent to Airbyte, and reports all problems at once."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from shared.domain.nearest import did_you_mean
 from shared.domain.steps import Steps, Stepwise
 
 MAX_BYTES = 10 * 1024 * 1024
-"""Airbyte's server refuses a larger request body."""
+"""Airbyte's server refuses larger request bodies."""
 
 MAX_FIELDS = 20_000
 """Airbyte's default MAX_FIELDS_PER_CONNECTION: selected top-level fields of all streams."""
 
 MAX_STREAMS = 10_000
-"""Of a catalog that a caller gives, selected or not."""
+"""Streams of a catalog from a caller, selected or not."""
 
 MAX_NAME = 512
-"""Characters of a stream's name."""
+"""Characters in a stream's name."""
 
 _WITHOUT_FIELDS: Final = frozenset({"string", "integer", "number", "boolean", "null", "array"})
 
@@ -45,7 +45,7 @@ DESTINATION_SYNC_MODES = frozenset(
     {"append", "overwrite", "append_dedup", "overwrite_dedup", "update", "soft_delete"}
 )
 DEDUP = frozenset({"append_dedup", "overwrite_dedup"})
-# Airbyte has no such sync: what is read in part cannot replace the whole, and the other way round.
+# Airbyte does not support these: a partial read cannot replace everything, and vice versa.
 _CONTRADICTIONS = frozenset(
     {
         ("incremental", "overwrite"),
@@ -56,9 +56,9 @@ _CONTRADICTIONS = frozenset(
 
 
 class Familiar(msgspec.Struct, frozen=True):
-    """What a catalog may name though AAM does not know it, since Airbyte itself does.
+    """Settings and modes that AAM does not know but accepts, since Airbyte itself uses them.
 
-    A newer Airbyte has settings and sync modes of which this code has never heard.
+    A newer Airbyte may have settings and sync modes that are unknown to this code.
     """
 
     settings: frozenset[str] = frozenset()
@@ -67,7 +67,7 @@ class Familiar(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, streams: Iterable[ConfiguredStream]) -> Familiar:
-        """What these streams name, which Airbyte holds or has discovered."""
+        """The settings and modes of streams that Airbyte has stored or discovered."""
         settings: set[str] = set()
         reads: set[str] = set()
         writes: set[str] = set()
@@ -79,10 +79,10 @@ class Familiar(msgspec.Struct, frozen=True):
 
 
 FORWARD: Final = frozenset({"unknown_setting", "unsupported_sync_mode"})
-"""The codes of problems that a newer Airbyte may not have: see `Familiar`."""
+"""Codes of problems that may only mean that Airbyte is newer than AAM; see `Familiar`."""
 _NOTHING: Final = Familiar()
 
-# How many fields those streams select that were found without a problem, by their bytes.
+# A cache of valid streams: the number of selected fields, by digest, modes and `familiar`.
 _sound: dict[tuple[bytes, frozenset[str] | None, Familiar], int] = {}
 _REMEDY = "Name fewer streams, or select fewer fields of them."
 
@@ -97,15 +97,15 @@ def validate(
     max_fields: int = MAX_FIELDS,
     max_bytes: int = MAX_BYTES,
 ) -> Steps[None]:
-    """Refuse a catalog that Airbyte would refuse, or would take and then fail with.
+    """Reject a catalog that Airbyte would refuse, or accept and then fail to sync.
 
-    Streams that are not selected are only asked for distinct names, since Airbyte never sees them.
-    `destination_sync_modes` is what the destination supports; None where nobody knows. `familiar`
-    is not refused for being unknown. `held` are digests of streams that Airbyte holds already:
-    what is wrong with one of them holds up no change of another.
+    Unselected streams only need distinct names, since they are not sent to Airbyte.
+    `destination_sync_modes` is what the destination supports; None if unknown. `familiar` lists
+    unknown settings and modes to accept. `held` are digests of streams that Airbyte already has:
+    their problems are ignored, so that they do not block changes of other streams.
 
     Raises:
-        InvalidCatalog: with at most 50 problems, in the order of the streams.
+        InvalidCatalog: with at most 50 problems, in the order of streams.
     """
     if not catalog.streams:
         message = "streams is empty: a catalog needs at least one stream."
@@ -153,7 +153,7 @@ def validate(
 
 
 class _Check:
-    """The problems of one selected stream."""
+    """Validation of one selected stream."""
 
     def __init__(self, stream: ConfiguredStream, position: int, familiar: Familiar) -> None:
         self._stream = stream
@@ -210,9 +210,9 @@ class _Check:
             yield self._problem("unsupported_sync_mode", place, f"cannot be {writes} with {reads}")
 
     def _cursor(self) -> Iterator[Problem]:
-        """A destination refuses all of a catalog whose deduplicated stream names no column of it.
+        """Check the cursor; destinations reject a deduplicated stream whose cursor is not a column.
 
-        Also where the stream is read in full, and its cursor is of no other use.
+        This applies even in full refresh, where the cursor has no other use.
         """
         stream, place = self._stream, "config.cursorField"
         is_read_by_it = stream.config.sync_mode == "incremental"
@@ -283,16 +283,16 @@ class _Check:
 def declared(
     fields: Mapping[str, Raw] | None, path: Path, *, before: Mapping[str, Raw] | None = None
 ) -> bool:
-    """Whether a schema has a field at this path, as far down as it declares fields at all.
+    """Whether a schema may have a field at this path; undeclared levels may have any field.
 
-    What the fields of `before` declared there, and `fields` no longer do, is gone.
+    If `before` declared a field there, and `fields` declare nothing at that level, it is gone.
     """
     found = _declares(fields, path)
     return not _declares(before, path) if found is None else found
 
 
 def _declares(fields: Mapping[str, Raw] | None, path: Path) -> bool | None:
-    """Whether fields have one at this path; None where nothing is declared that far down."""
+    """Whether fields declare one at this path; None if nothing is declared at that level."""
     for name in path:
         if fields is None:
             return None
@@ -308,7 +308,7 @@ class _Typed(msgspec.Struct, frozen=True):
 
 
 def _holds_no_field(schema: Raw) -> bool:
-    """Whether a field's type says that no path leads on from it."""
+    """Whether a field's type excludes nested fields."""
     try:
         named = msgspec.json.decode(schema, type=_Typed).type
     except msgspec.DecodeError:
@@ -318,7 +318,7 @@ def _holds_no_field(schema: Raw) -> bool:
 
 
 def mode(name: str | None) -> str:
-    """A sync mode as a message may show it: plain where it is known, else quoted and cut."""
+    """A sync mode for a message: plain if known, else quoted and truncated."""
     known = name in SYNC_MODES or name in DESTINATION_SYNC_MODES
     return str(name) if known or name is None else shown(name)
 

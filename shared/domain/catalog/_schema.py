@@ -1,7 +1,7 @@
-"""What a jsonSchema declares, wherever it declares it: behind references and in branches too.
+"""Reads the declarations of a jsonSchema, including those in references and branches.
 
-Pure Python values in, values out. A schema may come from anybody, so references may be cyclic, lead
-nowhere or multiply without end; everything here is bounded.
+Schemas are untrusted: references may be cyclic, dangling, or expand exponentially, so everything
+here is bounded.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ Names: TypeAlias = frozenset[str]
 
 REFERENCES: Final = ("$ref", "$dynamicRef", "$recursiveRef")
 BRANCHES: Final = ("allOf", "anyOf", "oneOf")
-"""Each is a list of schemas that describe the same value as the schema around them."""
+"""Each is a list of schemas that describe the same value as the enclosing schema."""
 CONDITIONAL: Final = ("then", "else")
 """Each is a schema that may describe the same value."""
 OF_VALUES: Final = ("additionalProperties", "unevaluatedProperties")
-"""Each is a schema of the fields whose names nobody declares."""
+"""Each is a schema of fields with undeclared names."""
 OF_ITEMS: Final = ("items", "prefixItems", "additionalItems", "unevaluatedItems")
-"""Each is a schema, or a list of schemas, of what an array holds."""
+"""Each is a schema, or a list of schemas, of an array's items."""
 _NAMED: Final = ("properties", "patternProperties", "dependentSchemas", "dependencies")
 _LISTED: Final = (*BRANCHES, "prefixItems")
 _SINGLE: Final = (*OF_VALUES, *CONDITIONAL, "if", "contains", "additionalItems", "unevaluatedItems")
@@ -34,24 +34,24 @@ _SAYS_NOTHING: Final = frozenset(
 )
 
 _DEEPEST: Final = 32
-"""References followed within one another; what is deeper is compared by its text."""
+"""The maximal depth of nested references; deeper ones are compared by digest."""
 _MOST_OF_A_FIELD: Final = 2_000
 _MOST_OF_A_STREAM: Final = 30_000
-"""Schemas that references may multiply to; what is beyond is compared by its text."""
+"""The maximal number of schemas after inlining references; more are compared by digest."""
 
 _PLAIN_NUMBERS: Final = msgspec.json.Decoder(float_hook=lambda text: Raw(text.encode()))
 
 
 def may_refer(schema: bytes) -> bool:
-    """Whether JSON text may hold a reference; False is certain."""
+    """Whether JSON text may contain a reference; False is certain."""
     return b'Ref"' in schema or b'"$ref"' in schema or b"\\u00" in schema
 
 
 class Schema:
-    """One stream's jsonSchema, and what its references name.
+    """One stream's jsonSchema, with its references resolved.
 
-    References are JSON pointers, anchors, or the `$id` of the schema, or of one in it, with one of
-    these. What they name elsewhere is not read.
+    References are JSON pointers, anchors, or the `$id` of the schema or of a part of it, optionally
+    with one of these. References to other documents are not resolved.
     """
 
     def __init__(self, root: Any) -> None:
@@ -63,11 +63,11 @@ class Schema:
         self._budget = _MOST_OF_A_STREAM
         self._left = 0
         self.is_cut = False
-        """Whether the last `inlined` schema leaves a reference in it, or a part out."""
+        """Whether the last `inlined` schema is incomplete or still contains a reference."""
 
     @classmethod
     def read(cls, text: bytes) -> Schema:
-        """The schema that JSON text holds.
+        """Parse a schema.
 
         Raises:
             msgspec.DecodeError: it is not JSON.
@@ -76,9 +76,9 @@ class Schema:
         return cls(_PLAIN_NUMBERS.decode(text))
 
     def target(self, schema: Mapping[str, Any]) -> tuple[str, Any] | None:
-        """What a schema's reference says, and the schema it names: None where nothing can be found.
+        """A schema's reference and its target; None if there is no reference or no target.
 
-        A chain of references is followed to its end.
+        Chains of references are followed to their end.
         """
         pointer = reference_of(schema)
         seen: set[str] = set()
@@ -111,7 +111,7 @@ class Schema:
         return found
 
     def _resource(self, base: str) -> Any:
-        """The schema in this document with such an `$id`; None where there is none."""
+        """The schema in this document with this `$id`; None if there is none."""
         if base == _id(self.root):
             return self.root
         resources = self._look_for_names()
@@ -122,7 +122,7 @@ class Schema:
         return self._anchors.get(name)
 
     def _look_for_names(self) -> dict[str, Any]:
-        """The schemas in this document by their `$id`; those with an anchor are noted, too."""
+        """The schemas in this document by their `$id`; also collects their anchors."""
         if self._resources is not None:
             return self._resources
         self._resources = {}
@@ -153,9 +153,9 @@ class Schema:
     # -- fields
 
     def fields(self) -> dict[str, list[Any]]:
-        """The schemas of each top-level field, in the order in which they are declared.
+        """The schemas of each top-level field, in the order of declaration.
 
-        They stand under `properties`, and in branches and behind references of the whole schema.
+        They are in `properties` of the whole schema and of its branches and references.
         """
         found: dict[str, list[Any]] = {}
         for part in self.parts(self.root):
@@ -166,7 +166,7 @@ class Schema:
         return found
 
     def declared(self) -> dict[str, list[Any]]:
-        """As `fields`, and under `{}` and `{pattern}` those of which the names are not declared."""
+        """The same as `fields`, plus undeclared fields under `{}` and `{pattern}`."""
         found = self.fields()
         for part in self.parts(self.root):
             patterns = part.get("patternProperties")
@@ -179,9 +179,9 @@ class Schema:
         return found
 
     def top_level_names(self) -> Iterator[str]:
-        """The names and patterns that the whole schema has for its top-level fields.
+        """The names and name patterns of top-level fields in the whole schema.
 
-        Also those that are only required, allowed or asked for by a condition.
+        This includes names that are only required, allowed or used in a condition.
         """
         for part in self.parts(self.root):
             yield from _names_of(part)
@@ -189,7 +189,7 @@ class Schema:
                 yield from _names_of(condition)
 
     def parts(self, schema: Any) -> Iterator[dict[str, Any]]:
-        """The schemas that describe one value: this one, its branches, and what they refer to."""
+        """The schemas that describe one value: this one, its branches, and their references."""
         seen: set[int] = set()
         waiting = [schema]
         while waiting:
@@ -212,11 +212,11 @@ class Schema:
     # -- without references
 
     def inlined(self, schema: Any) -> Any:
-        """A schema with what it refers to written in place.
+        """A schema with its references inlined.
 
-        A reference back to a schema around it becomes that one's type alone. One that leads nowhere
-        stays. One that would make too much of the schema stays with a digest of what it names, so
-        that a change in there is still a difference; `is_cut` says that one of these happened.
+        A reference to an enclosing schema becomes only that schema's type. A dangling one stays.
+        One that would exceed the limits becomes its target's type and digest, so that a change of
+        the target is still detected. `is_cut` reports that one of these happened.
         """
         self.is_cut = False
         self._left = min(_MOST_OF_A_FIELD, self._budget)
@@ -285,7 +285,7 @@ class Schema:
         return {}
 
     def digest(self, schema: Any) -> str:
-        """What is equal for schemas that are written the same, with all that they refer to."""
+        """A hash that is equal for textually equal schemas with equal references."""
         if id(schema) not in self._digests:
             digest = blake2b(digest_size=8)
             for one in self._reached(schema):
@@ -294,7 +294,7 @@ class Schema:
         return self._digests[id(schema)]
 
     def _reached(self, *schemas: Any) -> Iterator[Any]:
-        """Schemas, and each that they refer to, directly or not, once."""
+        """The schemas and all that they refer to, directly or indirectly, each once."""
         seen: set[int] = set()
         waiting = list(schemas)
         while waiting:
@@ -311,9 +311,9 @@ class Schema:
     def marked(
         self, schemas: Iterable[Any], is_marked: Callable[[Iterator[str]], bool]
     ) -> set[int]:
-        """The ids of those schemas of which the names, or those of what they refer to, are marked.
+        """The `id()` of the schemas that are marked by their names, or refer to a marked one.
 
-        Each schema is looked at once, however many refer to it.
+        Each schema is checked once, however many refer to it.
         """
         users: dict[int, list[int]] = {}
         found: list[int] = []
@@ -333,9 +333,9 @@ class Schema:
         return marked
 
     def names(self, schema: Any) -> Iterator[str]:
-        """The names of all fields in a schema, at any depth.
+        """The names of all fields in a schema, at any depth, including references.
 
-        Also patterns that names have, and names that are only required or allowed.
+        This includes patterns of names, and names that are only required or allowed.
         """
         for one in self._reached(schema):
             for part in walk(one):
@@ -343,7 +343,7 @@ class Schema:
 
 
 def conditional(schema: Mapping[str, Any]) -> list[Any]:
-    """The schemas that describe the same value as this one where a condition holds."""
+    """The schemas that describe the same value if a condition holds."""
     found = [schema[keyword] for keyword in CONDITIONAL if keyword in schema]
     for keyword in ("dependentSchemas", "dependencies"):
         named = schema.get(keyword)
@@ -353,7 +353,7 @@ def conditional(schema: Mapping[str, Any]) -> list[Any]:
 
 
 def reference_of(schema: Mapping[str, Any]) -> str | None:
-    """What a schema refers to; None where it does not."""
+    """A schema's reference; None if it has none."""
     for keyword in REFERENCES:
         reference = schema.get(keyword)
         if isinstance(reference, str):
@@ -362,7 +362,7 @@ def reference_of(schema: Mapping[str, Any]) -> str | None:
 
 
 def walk(schema: Any) -> Iterator[dict[str, Any]]:
-    """A schema and all schemas written in it; its definitions aside, which are not of it."""
+    """A schema and all schemas nested in it, except definitions."""
     waiting = [schema]
     while waiting:
         one = waiting.pop()
@@ -381,7 +381,7 @@ def walk(schema: Any) -> Iterator[dict[str, Any]]:
 
 
 def _names_of(schema: Mapping[str, Any]) -> Iterator[str]:
-    """The names that one schema has for the fields of its value."""
+    """The field names that occur in one schema, without nested schemas."""
     for keyword in (*_NAMED, "dependentRequired"):
         named = schema.get(keyword)
         if isinstance(named, dict):

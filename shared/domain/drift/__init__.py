@@ -1,7 +1,7 @@
-"""What differs between two looks at a source, and what that means for a connection.
+"""Schema changes between two discoveries of a source, and their severity for a connection.
 
-`diff` tells the facts, `severity` judges one of them by what a connection uses, `relation` says
-whether a type grew, shrank or became another one.
+`diff` lists the changes, `severity` rates a change by what a connection uses, and `relation` says
+whether a type was widened, narrowed or replaced.
 """
 
 from shared.domain.drift._diff import (

@@ -1,4 +1,4 @@
-"""What differs between two looks at a source, and between two catalogs of a connection."""
+"""Differences between two discoveries of a source, and between two catalogs of a connection."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from shared.domain.catalog._schema import BRANCHES, CONDITIONAL, OF_ITEMS, OF_VA
 from shared.domain.steps import Steps, Stepwise
 
 ITEM = "[]"
-"""The step of a path that goes from an array to its items."""
+"""The path step from an array to its items."""
 VALUE = "{}"
-"""The step from an object to the fields that it does not name; `{pattern}` where they have one."""
+"""The path step from an object to its undeclared fields; `{pattern}` if they have a pattern."""
 
-# A deeper schema is one type: equal or not.
+# Deeper schemas are only compared as a whole.
 _DEPTH = 32
 
 Streams: TypeAlias = Document | Catalog | Iterable[Document]
@@ -67,10 +67,10 @@ ConfigKind: TypeAlias = Literal[
 
 
 class Change(msgspec.Struct, frozen=True):
-    """One difference in what the source offers.
+    """One schema change of a source.
 
-    `path` is empty where the stream itself is meant. Types are JSON Schema's `type`, sorted, with
-    the `format` and `airbyte_type` that make another type of it.
+    `path` is empty for the stream itself. Types are JSON Schema's `type`, sorted, with the `format`
+    and `airbyte_type` that modify it.
     """
 
     kind: Kind
@@ -81,7 +81,7 @@ class Change(msgspec.Struct, frozen=True):
 
 
 class ConfigChange(msgspec.Struct, frozen=True):
-    """One difference in what a person, or a repair, has configured."""
+    """One change of a stream's configuration by a person or a repair."""
 
     kind: ConfigKind
     stream: StreamId
@@ -92,14 +92,14 @@ class ConfigChange(msgspec.Struct, frozen=True):
 
 @Stepwise
 def diff(before: Streams, after: Streams) -> Steps[list[Change]]:
-    """What a source offers differently now: streams, fields at any depth, types, keys, modes.
+    """Schema changes of a source: streams, fields at any depth, types, keys, cursors, sync modes.
 
-    Either side is a document, its slices, or a catalog. The order of keys, streams and sets is no
-    change, nor are descriptions; what is added or removed is told once, without all that is in it.
-    A stream with equal bytes is never decoded. Changes come sorted by stream, then by path.
+    Each side is a document, its slices, or a catalog. The order of keys, streams and sets does not
+    matter, nor do descriptions. An added or removed element is reported once, without its contents.
+    Streams with equal bytes are never decoded. Changes are sorted by stream, then by path.
 
     Raises:
-        InvalidCatalog: a side is not a catalog, or what is offered now has one stream twice.
+        InvalidCatalog: a side is not a catalog, or `after` is a discovery with a stream twice.
     """
     ours = yield from _by_id(slices_of(before), is_discovery=False)
     theirs = yield from _by_id(slices_of(after), is_discovery=not isinstance(after, Catalog))
@@ -125,10 +125,10 @@ def diff(before: Streams, after: Streams) -> Steps[list[Change]]:
 
 @Stepwise
 def diff_config(before: Catalog, after: Catalog) -> Steps[list[ConfigChange]]:
-    """What is configured differently: selection of streams and fields, modes, cursor, key, mappers.
+    """Changes of configuration: selected streams and fields, modes, cursor, key, mappers.
 
-    Cursor and key are compared as they take effect, so writing down the source's own is no change.
-    Of mappers only the types are shown: their configuration may hold an encryption key.
+    Effective cursors and keys are compared, so configuring the source's own is not a change. Only
+    the types of mappers are reported, since their configuration may contain an encryption key.
     """
     ours, theirs = before.selected().by_id(), after.selected().by_id()
     changes: list[ConfigChange] = []
@@ -145,7 +145,7 @@ def diff_config(before: Catalog, after: Catalog) -> Steps[list[ConfigChange]]:
 
 
 def slices_of(streams: Streams) -> list[Document]:
-    """The bytes of each stream, however the streams are given."""
+    """The bytes of each stream of a document, slices or catalog."""
     if isinstance(streams, Catalog):
         return [stream.raw for stream in streams.streams]
     if isinstance(streams, bytes | bytearray | memoryview):
@@ -156,7 +156,7 @@ def slices_of(streams: Streams) -> list[Document]:
 def _by_id(
     slices: list[Document], *, is_discovery: bool
 ) -> Steps[dict[StreamId, tuple[bytes, Document]]]:
-    """Each stream with a hash of its bytes; a discovery must not offer one twice."""
+    """Each stream with a hash of its bytes; a discovery must not contain a stream twice."""
     hashes = []
     for slice_ in slices:
         hashes.append(raw_hash(slice_))
@@ -172,7 +172,7 @@ def _by_id(
 
 
 def changes_of(id_: StreamId, old: Stream, new: Stream) -> Iterator[Change]:
-    """What differs in one stream; `diff` says how."""
+    """The changes of one stream, as in `diff`."""
     keys = [sorted(set_of_paths(s.source_defined_primary_key or ())) for s in (old, new)]
     if keys[0] != keys[1]:
         yield Change("primary_key_changed", id_, before=keys[0], after=keys[1])
@@ -186,7 +186,7 @@ def changes_of(id_: StreamId, old: Stream, new: Stream) -> Iterator[Change]:
 
 
 def has_field(stream: Stream, path: Path) -> bool:
-    """Whether a change of this stream could be told at this path."""
+    """Whether `diff` could report a change at this path of the stream."""
     fields = stream.fields() or {}
     if not path or path[0] not in fields:
         return False
@@ -206,7 +206,7 @@ def _offered_cursor(stream: Stream) -> dict[str, Any]:
 
 
 def _fields(id_: StreamId, old: dict[str, Raw], new: dict[str, Raw]) -> Iterator[Change]:
-    """The top level, where nearly all fields are equal and need no closer look."""
+    """Compare the top level, where nearly all fields are equal."""
     if old == new:
         return
     old_forms, new_forms = canonical_fields(old), canonical_fields(new)
@@ -226,7 +226,7 @@ def _nodes(id_: StreamId, path: Path, old: _Node, new: _Node) -> Iterator[Change
         if old.type == new.type and old.deep_form() != new.deep_form():
             yield Change("field_retyped", id_, path, before=old.type, after=new.type)
         return
-    # What a retyped field no longer holds, or newly holds, is told by its new type.
+    # If a field changes between object, array and neither, its new type says enough.
     names = old.children.keys() | new.children.keys()
     if old.holds != new.holds:
         names = old.children.keys() & new.children.keys()
@@ -248,8 +248,8 @@ _FACETS = ("format", "airbyte_type", "$ref", "contentEncoding", "contentMediaTyp
 class _Node:
     """A field: its type, and the fields in it.
 
-    A field may be described by several schemas at once, since each branch of a `oneOf` or `anyOf`
-    may declare it: then its type is any of theirs, and it holds what any of them holds.
+    Several schemas may describe a field, since each branch of a `oneOf` or `anyOf` may declare it:
+    its type is then any of theirs, and it contains the fields of all of them.
     """
 
     def __init__(self, *schemas: Any) -> None:
@@ -269,7 +269,7 @@ class _Node:
 
     @property
     def type(self) -> dict[str, Any]:
-        """The type as one schema where it can be said so, else `anyOf` its alternatives."""
+        """The type as one schema if possible, else as `anyOf` its alternatives."""
         forms = [self._alternatives[key] for key in sorted(self._alternatives)]
         named = [form for form in forms if form.get("type") != "null"]
         facets = [{k: v for k, v in form.items() if k != "type"} for form in named]
@@ -284,7 +284,7 @@ class _Node:
         return {"anyOf": [dict(form) for form in forms]}
 
     def deep_form(self) -> list[bytes]:
-        """What is equal for schemas that mean the same, down to their ends."""
+        """A form that is equal for equivalent schemas, at any depth."""
         return sorted(_text(canonical_field(Raw(msgspec.json.encode(s)))) for s in self._schemas)
 
     def _take(
@@ -295,7 +295,7 @@ class _Node:
         types: tuple[str, ...] = (),
         facets: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        """Add what one schema allows; `types` and `facets` come from the schema around it."""
+        """Add the types that a schema allows; `types` and `facets` are those of its parent."""
         if not isinstance(schema, dict) or depth > _DEPTH:
             self._alternative({})
             return
@@ -350,7 +350,7 @@ def _text(raw: Raw) -> bytes:
 
 
 def _together(schema: dict[str, Any], *, depth: int) -> Iterator[dict[str, Any]]:
-    """The schemas that all describe one value, the outermost last: its words count most."""
+    """The schemas that together describe one value; the outermost last, which takes precedence."""
     if depth > _DEPTH:
         return
     for one in conditional(schema):

@@ -1,4 +1,4 @@
-"""What a schema holds at the place of a change."""
+"""Looks up the part of a schema that a change refers to."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from shared.domain.drift._diff import ITEM, VALUE
 
 
 def names_at(pair: bytes, path: Path) -> frozenset[str]:
-    """The names of all fields within the one at `path` of a stream, at any depth.
+    """The names of all fields inside the field at `path` of a stream, at any depth.
 
-    Also patterns that names have, and names that are only required. `pair` are the stream's bytes.
+    This includes patterns of names, and names that are only required. `pair` is the stream's bytes.
 
     Raises:
-        InvalidCatalog: the stream, or its jsonSchema, is broken.
+        InvalidCatalog: the stream or its jsonSchema is invalid.
     """
     with readable("jsonSchema"):
         schema = _schema_of(pair)
@@ -28,12 +28,12 @@ def names_at(pair: bytes, path: Path) -> frozenset[str]:
 
 
 def schema_at(pair: bytes, path: Path) -> dict[str, Any]:
-    """The schema of the field at `path` of a stream, with what it refers to written in place.
+    """The schema of the field at `path` of a stream, with its references inlined.
 
-    Empty where there is no such field; of a field that several schemas describe, the first one.
+    Empty if there is no such field; if several schemas describe it, the first one.
 
     Raises:
-        InvalidCatalog: the stream, or its jsonSchema, is broken.
+        InvalidCatalog: the stream or its jsonSchema is invalid.
     """
     with readable("jsonSchema"):
         schema = _schema_of(pair)
@@ -57,7 +57,7 @@ def _schema_of(pair: bytes) -> Schema:
 
 
 def _steps(schema: Mapping[str, Any], step: str) -> Iterator[Any]:
-    """The schemas to which one step of a path leads from a schema."""
+    """The schemas that one step of a path leads to."""
     properties = schema.get("properties")
     if isinstance(properties, dict) and step in properties:
         yield properties[step]

@@ -1,4 +1,4 @@
-"""What a change of a source means for one connection, in words that a person can decide by."""
+"""The severity of a schema change for one connection, with a reason for the person who decides."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ What: TypeAlias = Literal[
 
 
 class Severity(StrEnum):
-    """How much a change asks of a person, in rising order.
+    """How severe a change is, in rising order.
 
-    HARMLESS: what the connection syncs goes on as it is. NEEDS_REVIEW: it goes on, but something
-    is lost or takes another form. BREAKING: as configured it fails, or writes wrong rows.
+    HARMLESS: syncs continue unchanged. NEEDS_REVIEW: they continue, but data is lost or changes
+    form. BREAKING: as configured, they fail or write wrong rows.
     """
 
     HARMLESS = "harmless"
@@ -33,15 +33,15 @@ class Severity(StrEnum):
 
     @property
     def rank(self) -> int:
-        """Zero for harmless; higher is worse."""
+        """Zero for HARMLESS; higher is more severe."""
         return list(Severity).index(self)
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What a change means for one connection.
+    """The severity of a change for one connection.
 
-    `concerns` says whether it touches what the connection syncs. `loses` names what is lost, dotted
-    for people; `resets` says in sentences what applying the change destroys or begins anew.
+    `concerns` says whether it affects what the connection syncs. `loses` names what is lost, as
+    dotted paths; `resets` describes what applying the change destroys or restarts.
     """
 
     severity: Severity
@@ -54,40 +54,39 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 def worst(severities: Iterable[Severity]) -> Severity:
-    """The worst of these; HARMLESS where there is none."""
+    """The highest severity; HARMLESS if there are none."""
     return max(severities, key=lambda severity: severity.rank, default=Severity.HARMLESS)
 
 
 def written(change: Change, verdict: Verdict) -> dict[str, Any]:
-    """A change with its verdict as it is stored and answered: one object of plain JSON values."""
+    """A change with its verdict, as stored and returned: one object of plain JSON values."""
     told: dict[str, Any] = msgspec.to_builtins(change)
     judged: dict[str, Any] = msgspec.to_builtins(verdict)
     return told | judged
 
 
 def severity(change: Change, config: ConfiguredStream | None) -> Verdict:
-    """Judge a change by what a connection uses of the stream; None where it does not sync it.
+    """Rate a change by a connection's use of the stream; `config` is None if it does not sync it.
 
-    All that Airbyte calls breaking is BREAKING: the cursor of an incremental stream or a key field
-    of a deduplicated one is gone, or the source defines another key for a deduplicated one. Airbyte
-    has nothing between that and "non-breaking", and AAM judges more strictly:
+    All changes that Airbyte calls breaking are BREAKING: the cursor of an incremental stream or a
+    key field of a deduplicated one was removed, or the source defines another key for a
+    deduplicated one. Airbyte calls everything else "non-breaking"; AAM is stricter:
 
-    - the stream is gone: BREAKING, since its sync fails or is left out;
-    - a parent of the cursor or of a key field is gone: BREAKING, as the field itself;
-    - cursor or key clashes with its former type: BREAKING, since saved state and written rows hold
-      the former values; a wider or narrower one: NEEDS_REVIEW;
+    - the stream was removed: BREAKING, since its sync fails or is skipped;
+    - a parent of the cursor or of a key field was removed: BREAKING, like the field itself;
+    - the type of cursor or key clashes with the old one: BREAKING, since saved state and written
+      rows have old values; if it is wider or narrower: NEEDS_REVIEW;
     - the sync mode in use is no longer offered: BREAKING;
-    - the source no longer defines the cursor or the key: BREAKING where the connection names none
-      of its own, else NEEDS_REVIEW;
-    - the source takes another cursor: NEEDS_REVIEW, since the saved state is the old one's;
-    - a selected field is gone: NEEDS_REVIEW, since its values stop;
-    - a selected field has a narrower or a clashing type: NEEDS_REVIEW;
-    - a selected field may newly hold values of another nature: widened, yet NEEDS_REVIEW, since the
-      column changes with them.
+    - the source no longer defines the cursor or the key: BREAKING if the connection configures
+      none of its own, else NEEDS_REVIEW;
+    - the source defines another cursor: NEEDS_REVIEW, since the saved state belongs to the old one;
+    - a selected field was removed: NEEDS_REVIEW, since its values stop;
+    - a selected field has a narrower or clashing type: NEEDS_REVIEW;
+    - a selected field has a wider type that adds another basic type: NEEDS_REVIEW, since the column
+      changes.
 
-    And less noisily: what happens to fields that are not selected, to a cursor in full refresh or
-    to a key without deduplication does not concern the connection. A change of the stream's own
-    fields tells nothing about others, whatever their names begin with.
+    Changes of unselected fields, of a cursor in full refresh, or of a key without deduplication do
+    not concern the connection. Paths are compared step by step, never by a common prefix of names.
     """
     if config is None or not config.selected:
         return _unused(change)
@@ -95,7 +94,7 @@ def severity(change: Change, config: ConfiguredStream | None) -> Verdict:
 
 
 def dotted(path: Path) -> str:
-    """A path as people write it; a step in it that has a dot itself is quoted."""
+    """A path in dotted notation; steps that contain a dot are quoted."""
     if len(path) == 1:
         return path[0]
     return ".".join(f'"{step}"' if "." in step else step for step in path)
@@ -131,7 +130,7 @@ def _of_type(change: Change) -> tuple[Entity, What]:
 
 
 class _Judge:
-    """One change of a stream that the connection syncs."""
+    """Rates one change of a stream that the connection syncs."""
 
     def __init__(self, change: Change, config: ConfiguredStream) -> None:
         self._change = change
@@ -314,5 +313,5 @@ def _within(path: Path, parent: Path) -> bool:
 
 
 def _type(type_: Any) -> str:
-    """A type in a sentence, cut where it is long."""
+    """A type for a sentence, truncated if long."""
     return shown(msgspec.json.encode(type_).decode()).strip("'")

@@ -1,4 +1,4 @@
-"""Whether a field's type grew, shrank, or became another one."""
+"""Whether a field's type was widened, narrowed, or replaced."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 Relation: TypeAlias = Literal["equal", "widened", "narrowed", "clashing"]
 
-# What Airbyte makes columns of their own of; other formats only say which strings occur.
+# Formats with their own column types in Airbyte; others only restrict the strings.
 _TEMPORAL = {
     "date": "date",
     "date-time": "timestamp_with_timezone",
@@ -19,7 +19,7 @@ _WIDER_FORMATS = frozenset({("int32", "int64"), ("float", "double")})
 
 
 class _Alternative(NamedTuple):
-    """One of the types that a field may have."""
+    """One of the possible types of a field."""
 
     basic: str | None
     temporal: str | None
@@ -28,19 +28,19 @@ class _Alternative(NamedTuple):
 
 
 def relation(before: Any, after: Any) -> Relation:
-    """How a type as `Change` shows it relates to the one before.
+    """How the new type of a `Change` relates to the old one.
 
-    `widened`: every value that could occur still can, in a column of the same nature: integer →
-    number, date → date-time, X → X or null, one more alternative, a format dropped that makes no
-    column of its own (email, uuid). `narrowed` is the reverse. `clashing` is all else:
+    `widened`: every old value is still valid, in a column of the same kind: integer → number,
+    date → date-time, X → X or null, another alternative, a dropped format without its own column
+    type (email, uuid). `narrowed` is the reverse. `clashing` is everything else:
 
-    - number → string: the digits survive as text, but 42 is no string and nothing adds it up;
-    - a format of time added or dropped: the column turns from text to timestamp, or back;
-    - timestamps with and without time zone: the same text means another moment;
-    - a type given up, or first stated: nobody knows which column that makes.
+    - number → string: the digits remain as text, but no longer work as numbers;
+    - a date or time format added or dropped: the column changes between text and timestamp;
+    - timestamps with and without time zone: the same text means a different time;
+    - a type dropped, or declared for the first time: the resulting column is unknown.
 
-    `equal` are two ways to write one type: a `date-time` is one with time zone unless it says
-    otherwise, and a number that Airbyte's `airbyte_type` calls an integer is an integer.
+    `equal`: two notations of one type: a `date-time` has a time zone unless `airbyte_type` says
+    otherwise, and a number with the `airbyte_type` integer is an integer.
     """
     ours, theirs = _alternatives(before), _alternatives(after)
     grew = all(any(_holds(wide, narrow) for wide in theirs) for narrow in ours)
@@ -53,7 +53,7 @@ def relation(before: Any, after: Any) -> Relation:
 
 
 def gained(before: Any, after: Any) -> bool:
-    """Whether values of another nature may occur now, beside null: then the column changes too."""
+    """Whether values of another basic type, except null, are possible now: the column changes."""
     ours = {each.basic for each in _alternatives(before)}
     theirs = {each.basic for each in _alternatives(after)} - {"null"}
     if "integer" in ours:
@@ -86,7 +86,7 @@ def _alternative(basic: str | None, facets: dict[str, Any]) -> _Alternative:
 
 
 def _holds(wide: _Alternative, narrow: _Alternative) -> bool:
-    """Whether every value of one type is a value of the other, in a column of the same nature."""
+    """Whether every `narrow` value is also a `wide` one, in a column of the same kind."""
     basic = wide.basic == narrow.basic or (wide.basic, narrow.basic) == ("number", "integer")
     temporal = wide.temporal == narrow.temporal or (
         narrow.temporal == "date" and wide.temporal in _TIMESTAMPS
