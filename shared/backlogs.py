@@ -1,6 +1,6 @@
-"""Reads for the metrics what waits in the registry: one statement a backlog, every 15 seconds.
+"""Reads the backlogs in the registry for the metrics: one statement each, every 15 seconds.
 
-Each replica of a service reads for itself, and none reads where nobody could scrape it.
+Each replica of a service reads them itself, if it serves metrics.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _LONGEST_CHECK_S: Final = 5
 
 
 AGE: Final = "CAST(coalesce(greatest(extract(epoch FROM now() - min({})), 0), 0) AS float8)"
-"""For how many seconds the first has waited, by the column that says since when."""
+"""SQL for the age in seconds of the oldest item; the placeholder is its timestamp column."""
 
 
 class Gauges:
     """The backlogs of one service, named as in `metrics.BACKLOGS`.
 
-    Each is one statement, by an index over what waits. For each name it answers how many there are
-    and for how many seconds the first has waited; a name with nothing waiting may be absent.
+    Each is one statement that uses an index of the waiting rows. It returns for each label value
+    the number of rows and the age of the oldest in seconds; values without rows may be absent.
     """
 
     def __init__(self, db: Database, backlogs: Mapping[str, TextClause]) -> None:
@@ -38,11 +38,11 @@ class Gauges:
 
     @property
     def periodic_tasks(self) -> Sequence[PeriodicTask]:
-        """The look that reads them; none where no metrics are kept."""
+        """The task that reads them; empty if no metrics are served."""
         return [PeriodicTask(self.read, _EVERY)] if metrics.are_kept() else []
 
     async def read(self) -> None:
-        """Read them; while the registry is away nothing is told, rather than what was."""
+        """Read them; while the registry is unavailable, they are unknown instead of outdated."""
         for backlog, statement in self._backlogs.items():
             try:
                 async with self._db.read() as session:
@@ -53,7 +53,7 @@ class Gauges:
 
 
 def watching_airbyte(health: Callable[[], Awaitable[bool]]) -> Sequence[PeriodicTask]:
-    """The look that asks whether Airbyte is healthy; none where no metrics are kept."""
+    """The task that checks Airbyte's health; empty if no metrics are served."""
 
     async def read() -> None:
         try:

@@ -1,4 +1,4 @@
-"""Whether Airbyte holds what the registry says it does."""
+"""Compares Airbyte's state of a connection with the registry's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from shared.domain.steps import run_cooperatively
 
 
 async def means(held: AirbyteConnection, fingerprint: str) -> bool:
-    """Whether Airbyte's catalog means the wanted one, both cut to their selected fields."""
+    """Whether the catalog in Airbyte has this fingerprint, reduced to its selected fields."""
     try:
         return await run_cooperatively(catalogs.meaning_of.steps(held.sync_catalog)) == fingerprint
     except catalogs.InvalidCatalog:
@@ -18,7 +18,7 @@ async def means(held: AirbyteConnection, fingerprint: str) -> bool:
 
 
 def foreign_code(status: str) -> Literal["locked", "upstream_missing", "status_unknown"]:
-    """What a connection's status in Airbyte is called where it is neither active nor inactive."""
+    """The code for a connection's status in Airbyte that is neither active nor inactive."""
     if status == "deprecated":
-        return "upstream_missing"  # Airbyte goes on showing a connection that was deleted
+        return "upstream_missing"  # Airbyte still returns deleted connections
     return "locked" if status == "locked" else "status_unknown"

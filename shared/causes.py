@@ -1,7 +1,7 @@
-"""Why a connector failed: one of a few known causes, and never a word of its message.
+"""Classifies why a connector failed, without passing on its message.
 
-A connector's message may quote a secret or a row. So nothing of it is passed on: patterns look for
-what is known, and what is answered is a fixed sentence, with words from lists that stand here.
+A connector's message may quote a secret or a row. Patterns match known causes, and the result is a
+fixed sentence plus words from the allowlists in this module.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import msgspec
 from shared.sources import SOURCE_TYPES
 
 _LONGEST: Final = 20_000
-"""Characters of a message that are searched; a stack trace can have many more."""
+"""How many characters of a message are searched; a stack trace can have many more."""
 
 
 class Cause(StrEnum):
-    """What is to be done about a failure, by who can do it."""
+    """The known causes of connector failures, distinguished by how to fix them."""
 
     AUTHENTICATION_FAILED = "authentication_failed"
     PERMISSION_MISSING = "permission_missing"
@@ -36,13 +36,13 @@ class Cause(StrEnum):
 
 
 class Reason(msgspec.Struct, frozen=True):
-    """Why a connector failed, in words that are safe to show and to store."""
+    """Why a connector failed, in text that is safe to show and to store."""
 
     cause: Cause
     explanation: str
-    """For people who may change the connection."""
+    """Only shown to callers with connections:write."""
     log: str | None = None
-    """Which run of Airbyte's has the connector's log."""
+    """The Airbyte job that has the connector's log."""
 
 
 _SENTENCES: Final = {
@@ -160,7 +160,7 @@ _WORDS: Final = (
     *("CERTIFICATE_VERIFY_FAILED", "ECONNREFUSED", "ECONNRESET", "ETIMEDOUT"),
     *("401", "403", "429", "500", "502", "503", "504"),
 )
-"""What is repeated of a message where it stands alone: these words, and no others."""
+"""The only words of a message that are quoted, if they occur as whole words."""
 _FIELDS: Final = tuple(
     sorted(
         {name for one in SOURCE_TYPES.values() for name in one.configuration.model_fields}
@@ -180,9 +180,9 @@ _BY_TYPE: Final = {"manual_cancellation": Cause.CANCELLED}
 def find(
     *messages: Any, failure_type: str | None = None, run: int | str | UUID | None = None
 ) -> Reason:
-    """Which of the known causes a connector's messages name; `run` is Airbyte's job or command.
+    """Classify a connector's messages; `run` is the id of Airbyte's job or command.
 
-    What is no text is not looked at. An unknown failure type says nothing.
+    Messages that are not strings and unknown failure types are ignored.
     """
     text = "\n".join(_ends(one) for one in messages if isinstance(one, str))
     cause = _BY_TYPE.get(failure_type or "") or next(
@@ -200,7 +200,7 @@ def find(
 
 
 def _ends(message: str) -> str:
-    """A message's beginning and its end, where a trace has the error."""
+    """The start and end of a long message; in a stack trace, the end has the error."""
     if len(message) <= _LONGEST:
         return message
     return f"{message[: _LONGEST // 2]}\n{message[-_LONGEST // 2 :]}"
@@ -211,7 +211,7 @@ def _stands_alone(word: str, text: str) -> bool:
 
 
 def _log(run: int | str | UUID | None) -> str | None:
-    """Where the log is: only a number or a UUID, which Airbyte made, is repeated."""
+    """Where the log is; only a number or UUID from Airbyte is quoted."""
     if isinstance(run, int) and not isinstance(run, bool):
         return f"Airbyte job {run}"
     try:

@@ -1,4 +1,4 @@
-"""The registry's engine and transactions: the one way from a process to Postgres."""
+"""The registry's engine and transactions: all access of a process to Postgres."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ _FULL = "The registry takes no writes now: its disk is full."
 _IS_READ_ONLY = text(
     "SELECT CAST(current_setting('transaction_read_only') AS boolean) OR pg_is_in_recovery()"
 )
-# A sort that does not fit into its memory is written to the disk: that says whether there is room,
-# and leaves no row that has to be deleted. It takes about 3 ms.
+# A sort that exceeds its memory spills to disk, which shows whether there is free space without
+# writing a row. It takes about 3 ms.
 _LITTLE_MEMORY = text("SET LOCAL work_mem = '64kB'")
 _SPILL = text(
     "SELECT count(*) FROM (SELECT n FROM generate_series(1, 4000) n ORDER BY -n OFFSET 1) s"
 )
 _REFUSED_FOR_S = 60.0
-"""A refused write is believed for so long, unless another one has been taken since."""
+"""How long a refused write makes the registry count as not writable, unless another succeeds."""
 _NOT_GRANTED = (
     "The login of SUPABASE_DB_URL may not use the registry: make it a member of aam_{service}."
 )
@@ -53,7 +53,7 @@ _OWN_TABLES = {
     "schema_observer": "drifts",
     "rag_engine": "knowledge",
 }
-"""A table that each service alone adds rows to; the orchestrator's is api_keys."""
+"""A table that only this service inserts into; the orchestrator's is api_keys."""
 _NOT_MIGRATED = "The registry is not migrated: run `alembic upgrade head`."
 
 
@@ -66,7 +66,7 @@ _PAUSE_S = 0.25
 class Database:
     """Transactions on the registry; one instance per process and event loop.
 
-    An asyncpg engine used from a second event loop crashes the process, so each loop makes its own.
+    An asyncpg engine that is used from two event loops crashes the process.
     """
 
     def __init__(
@@ -81,14 +81,14 @@ class Database:
         self._reads = reads or sessions
         self._engine = engine
         self._refused: tuple[float, str] | None = None
-        """When the newest write was refused for the registry's state, and why."""
+        """When the registry last refused a write as read-only or full, and the error's detail."""
         self._service = application if application in _OWN_TABLES else "orchestrator"
 
     @classmethod
     def at(cls, address: PostgresAddress, *, application: str, connections: int = 20) -> Database:
-        """Open nothing yet: the first transaction connects.
+        """Create an engine for an address; it connects with the first transaction.
 
-        At most so many `connections` are open at once, and half of them stay open.
+        At most `connections` are open at once, and half of them stay open.
         """
         engine = create_async_engine(
             sqlalchemy_url(address),
@@ -106,7 +106,7 @@ class Database:
 
     @classmethod
     def on(cls, engine: AsyncEngine, *, application: str) -> Database:
-        """Over the connections of an engine, which are closed with it."""
+        """Use an existing engine; `close` disposes of it."""
         autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
         return cls(
             async_sessionmaker(engine, expire_on_commit=False),
@@ -117,17 +117,17 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
-        """One short transaction, committed at the end of the block; never held over a network call.
+        """One short transaction, committed at the end of the block; never held over network calls.
 
         Raises:
-            Unavailable: Postgres is away; nothing was recorded.
-            UpstreamUnknown: the answer to the commit was lost; it may be durable.
+            Unavailable: Postgres is unavailable; nothing was recorded.
+            UpstreamUnknown: the response to the commit was lost; it may have succeeded.
         """
         async with self._sessions() as session:
             with self._registry_errors():
                 await session.begin()
                 yield session
-                await session.flush()  # so that the commit is a commit and nothing else
+                await session.flush()  # so that the commit sends nothing else
             try:
                 await session.commit()
             except (DBAPIError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
@@ -139,13 +139,14 @@ class Database:
     async def retry_until_committed(
         self, write: Callable[[AsyncSession], Awaitable[T]], *, within: timedelta = _INSISTENCE
     ) -> T:
-        """Record what is already so elsewhere: `write`, repeated while the registry is away.
+        """Run `write` in a transaction, and retry while the registry is unavailable.
 
-        `write` finds out by itself whether an earlier commit, whose answer was lost, was durable.
+        For facts that are already true elsewhere. `write` must itself detect an earlier commit that
+        succeeded although its response was lost.
 
         Raises:
-            Unavailable: the registry did not come back in time.
-            UpstreamUnknown: the same, and an earlier commit may be durable.
+            Unavailable: the registry did not recover within `within`.
+            UpstreamUnknown: the same, but an earlier commit may have succeeded.
         """
         clock = asyncio.get_running_loop().time
         until = clock() + within.total_seconds()
@@ -160,22 +161,22 @@ class Database:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncSession]:
-        """Single statements without a transaction around them, for reads.
+        """A session in autocommit mode, for single statements.
 
         Raises:
-            Unavailable: Postgres is away.
+            Unavailable: Postgres is unavailable.
         """
         with self._registry_errors():
             async with self._reads() as session:
                 yield session
 
     async def ping(self) -> None:
-        """Ask Postgres whether the registry's tables are there, and take what this service writes.
+        """Check that the registry's tables exist, and accept writes of this service.
 
-        A write that was refused a moment ago counts, until another one is taken.
+        A recently refused write fails the check until another write succeeds.
 
         Raises:
-            Unavailable: it is away, not migrated, not granted to this login, read-only, or full.
+            Unavailable: unreachable, not migrated, not granted to this login, read-only or full.
         """
         table = _OWN_TABLES.get(self._service, "api_keys")
         async with self.read() as session:
@@ -214,7 +215,7 @@ class Database:
 
 
 class _registry_errors:
-    """Turn 'Postgres is away' into Unavailable, without the driver's text: it may quote values."""
+    """Convert outages to Unavailable, without the driver's text, which may quote values."""
 
     def __init__(self, service: str, note: Callable[[str], None]) -> None:
         self._service = service
@@ -233,7 +234,7 @@ class _registry_errors:
 
 
 def _trouble(error: object, service: str) -> str | None:
-    """What keeps the registry from doing anything now; None for every other error."""
+    """Why the registry is unavailable; None for any other error."""
     if isinstance(error, PoolTimeoutError):
         return "Every connection to the registry is in use."
     if isinstance(error, ssl.SSLCertVerificationError):
@@ -250,7 +251,7 @@ def _trouble_by_sqlstate(error: DBAPIError, service: str) -> str | None:
     if sqlstate in _NO_WRITES:
         return _NO_WRITES[sqlstate]
     if sqlstate == _NO_PRIVILEGE:
-        # "permission denied for table …": of this code the text names an object, never a value.
+        # The text of this code, "permission denied for table …", names an object, never a value.
         log.error("registry_not_granted", service=service, detail=_first_line(error.orig))
         return _NOT_GRANTED.format(service=service)
     if sqlstate.startswith(_OLDER):
@@ -266,7 +267,7 @@ def _first_line(error: object) -> str:
 
 # Classes of Postgres's SQLSTATE: https://www.postgresql.org/docs/current/errcodes-appendix.html
 _NO_LOGIN = ("28", "3D")
-_OLDER = ("42P01", "42703")  # a table or a column is not there
+_OLDER = ("42P01", "42703")  # undefined table or column
 _NO_PRIVILEGE = "42501"
 _NO_WRITES = {
     "25006": _READ_ONLY,  # a standby during a failover, or set to be read-only
@@ -277,17 +278,17 @@ _NOT_NOW = (
     "53",  # out of connections, disk or memory
     "55P03",  # lock_timeout
     "57",  # starting, stopping, statement_timeout
-    "58",  # an error of the disk or the operating system
+    "58",  # system error, such as I/O
 )
 
 
 def _bare(error: object) -> BaseException:
-    """The kind of a driver's error without its message, which may hold parameters."""
+    """An error that names a driver error's class, without the message, which may quote values."""
     return RuntimeError(type(error).__name__)
 
 
 def sqlalchemy_url(address: PostgresAddress, *, driver: str = "asyncpg") -> URL:
-    """The address in SQLAlchemy's form, for asyncpg or psycopg2."""
+    """The address as a SQLAlchemy URL, for asyncpg or psycopg2."""
     return URL.create(
         f"postgresql+{driver}",
         username=address.user,
@@ -299,13 +300,13 @@ def sqlalchemy_url(address: PostgresAddress, *, driver: str = "asyncpg") -> URL:
 
 
 def connect_synchronously(address: PostgresAddress) -> Connection:
-    """A connection of a command that does one thing after the other, such as the migrations.
+    """A synchronous connection for commands such as the migrations.
 
-    By psycopg2, so that `sslmode` and `sslrootcert` are libpq's own. A CA verifies at least what
-    it does for the services: the server's name too, unless sslmode is verify-ca.
+    It uses psycopg2, so `sslmode` and `sslrootcert` are libpq's own. With a CA, it verifies at
+    least what the services do: the certificate, and the server's name unless sslmode is verify-ca.
 
     Raises:
-        Unavailable: there is no connection; libpq's sentence says why, and never the password.
+        Unavailable: it cannot connect; the detail is libpq's message without the password.
     """
     engine = create_engine(
         sqlalchemy_url(address, driver="psycopg2"),
@@ -320,12 +321,12 @@ def connect_synchronously(address: PostgresAddress) -> Connection:
 
 
 def _libpq_arguments(address: PostgresAddress) -> dict[str, Any]:
-    """What libpq is given beside the URL; https://www.postgresql.org/docs/17/libpq-ssl.html."""
+    """Arguments of libpq besides the URL; https://www.postgresql.org/docs/17/libpq-ssl.html."""
     mode, root_cert = address.ssl_mode, address.ssl_root_cert
     if mode != "disable" and root_cert is not None:
         mode = "verify-ca" if mode == "verify-ca" else "verify-full"
     elif mode in ("verify-ca", "verify-full"):
-        # "system" is the default of the OpenSSL that psycopg2 was built with, which may be none.
+        # "system" is the default CA file of psycopg2's own OpenSSL, which may not exist.
         root_cert = Path(ssl.get_default_verify_paths().cafile or "system")
     arguments = {"connect_timeout": 10, "sslmode": mode}
     return arguments | ({} if root_cert is None else {"sslrootcert": str(root_cert)})
@@ -340,10 +341,10 @@ _warned: set[str] = set()
 
 
 def connect_arguments(address: PostgresAddress) -> dict[str, Any]:
-    """What asyncpg is told beside the URL: deadlines and TLS.
+    """Arguments of asyncpg besides the URL: timeouts and TLS.
 
-    With a CA the server is verified, its name too unless sslmode is verify-ca. `require` without a
-    CA encrypts and does not know to whom; that is said once per host.
+    With a CA the server's certificate is verified, and its name unless sslmode is verify-ca.
+    `require` without a CA encrypts without verification, which is logged once per host.
     """
     return {"timeout": 10, "command_timeout": 120, "ssl": _tls(address)}
 
@@ -366,12 +367,12 @@ def _tls(address: PostgresAddress) -> ssl.SSLContext | str:
 
 
 def session_settings(application: str) -> dict[str, str]:
-    """What every session of a service asks of Postgres: no statement, lock or pause is endless."""
+    """Settings of every session: timeouts for statements, locks and idle transactions."""
     return {
         "application_name": f"aam-{application}",
         "timezone": "UTC",
         "statement_timeout": "60s",
         "lock_timeout": "10s",
-        # No transaction waits for anything: one that does is a stopped process's, and holds locks.
+        # A transaction is idle only if its process was stopped; it must not hold its locks.
         "idle_in_transaction_session_timeout": "5s",
     }

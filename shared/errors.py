@@ -1,4 +1,4 @@
-"""Every failure AAM expects. Anything else that escapes is a bug and answers 500.
+"""Every failure that AAM expects. Any other exception is a bug, and returns 500.
 
 AamError
 ├── Unauthenticated          401   the caller is unknown
@@ -19,7 +19,7 @@ AamError
 │   ├── SyncRunning
 │   └── OperationRunning
 ├── DeadlinePassed           504   an operation was given up at its deadline
-├── Upstream                 502   Airbyte, or a peer, did not do what was asked
+├── Upstream                 502   Airbyte or another AAM service did not do what was asked
 │   ├── UpstreamRefused      422   refused for good: nothing was done
 │   │   ├── UpstreamMissing        the object is not there (any more)
 │   │   └── ConnectorFailed        the connector ran and failed; `cause` says why
@@ -35,7 +35,7 @@ AamError
 │   └── UpstreamUnreachable  503   the request was never sent
 │       ├── UpstreamNoTls          no TLS there, or no valid certificate
 │       └── UpstreamNoToken        Airbyte's token endpoint fails
-├── UpstreamMismatch         502   Airbyte accepted the request but holds something else
+├── UpstreamMismatch         502   Airbyte accepted the request but has something else
 └── Unavailable              503   nothing was recorded: safe to retry
 
 A detail names things and numbers. It never quotes what was submitted or what an upstream wrote.
@@ -83,7 +83,7 @@ class AamError(Exception):
 
 
 class Unauthenticated(AamError):
-    """The credentials are missing or invalid; the answer does not say which."""
+    """The credentials are missing or invalid; the response does not say which."""
 
     status = 401
     title = "Authentication required"
@@ -210,7 +210,7 @@ class StaleCatalog(Conflict):
 
 
 class SyncRunning(Conflict):
-    """A sync of this connection is already running; members name its job where it is known."""
+    """A sync of this connection is already running; members name its job if known."""
 
     code = "sync_running"
 
@@ -256,7 +256,7 @@ class ConnectorFailed(UpstreamRefused):
     explanation: str | None = None
     """The cause as a fixed sentence, only for callers with connections:write."""
     log: str | None = None
-    """Where Airbyte keeps the connector's log of this run; only for the same callers."""
+    """Where Airbyte has the connector's log of this run; only for the same callers."""
 
     def problem(self) -> dict[str, Any]:
         """The failure with its cause."""
@@ -321,7 +321,7 @@ class UpstreamUnknown(Upstream):
 
 
 class UpstreamTimeout(UpstreamUnknown):
-    """No answer arrived within the timeout; the work may still be going on upstream."""
+    """No response arrived within the timeout; the work may still be in progress upstream."""
 
     code = "upstream_timeout"
 
@@ -329,7 +329,7 @@ class UpstreamTimeout(UpstreamUnknown):
 class UpstreamNotAirbyte(UpstreamUnknown):
     """A gateway, a login page or another server answered instead of Airbyte.
 
-    Whether the request reached Airbyte is unknown; the answer says nothing about its objects.
+    Whether the request reached Airbyte is unknown; the response says nothing about its objects.
     """
 
     status = 502
@@ -361,7 +361,7 @@ class UpstreamNoToken(UpstreamUnreachable):
 
 
 class UpstreamMismatch(AamError):
-    """Airbyte accepted the request, but now holds something other than what was sent."""
+    """Airbyte accepted the request, but now has something other than what was sent."""
 
     status = 502
     title = "Upstream mismatch"
@@ -399,7 +399,7 @@ def _tree(root: type[AamError]) -> dict[tuple[int, str], type[AamError]]:
 
 
 def from_problem(status: int, problem: Mapping[str, Any]) -> AamError:
-    """The error class a sibling service raised, rebuilt from its problem+json."""
+    """Rebuild the error that another AAM service raised from its problem+json."""
     code = str(problem.get("code", ""))
     cls = _tree(AamError).get((status, code)) or _BY_STATUS.get(status, Upstream)
     told = {"type", "title", "status", "detail", "code", "request_id"}

@@ -1,4 +1,4 @@
-"""Named places in the code where a test has this process killed or stopped; inert without one."""
+"""Failpoints: named places where a test can kill or stop this process; inert by default."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _armed: dict[str, tuple[signal.Signals, int]] = {}
 
 
 def arm(spec: str) -> None:
-    """Read `onboard.source.after=kill;apply.update.before=stop#2`: the place, what, which time.
+    """Arm failpoints such as `onboard.source.after=kill;apply.update.before=stop#2`.
 
     Raises:
-        ValueError: it cannot be read.
+        ValueError: the specification is invalid.
     """
     _armed.clear()
     for part in filter(None, spec.split(";")):
@@ -25,7 +25,7 @@ def arm(spec: str) -> None:
 
 
 def at(name: str) -> None:
-    """Pass a place; where a test has armed it, the process gets the signal here."""
+    """Send this process the signal of a failpoint if a test has armed it."""
     if not _armed or name not in _armed:
         return
     signal_, left = _armed[name]

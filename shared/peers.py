@@ -1,4 +1,4 @@
-"""Typed HTTP clients for the sibling services. A sibling's problem+json becomes its error class."""
+"""Typed HTTP clients for the other AAM services; problem+json becomes the original error class."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from shared.tls import authorities
 
 
 class Peer:
-    """One sibling service, by a pooled client with a total deadline per call."""
+    """A pooled client of another AAM service, with a total deadline per call."""
 
     name: str
 
@@ -50,19 +50,19 @@ class Peer:
         await self._client.aclose()
 
     async def health(self) -> None:
-        """Ask whether the peer runs.
+        """Check that the service is running.
 
         Raises:
-            UpstreamUnreachable: it does not.
+            UpstreamUnreachable: it cannot be reached.
         """
         async with self._in_time():
             await self._once("GET", "/health")
 
     async def _post(self, path: str, scope: Scope, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Send what may be sent twice; repeated like a read.
+        """Send an idempotent POST, retried like a read.
 
         Raises:
-            AamError: what the peer raised, rebuilt from its answer; or that it cannot be reached.
+            AamError: what the service raised, rebuilt from its response, or an Upstream error.
         """
         return await self._repeated("POST", path, scope=scope, content=orjson.dumps(body))
 
@@ -84,7 +84,7 @@ class Peer:
                 wait_jitter=0.05,
             ):
                 with attempt:
-                    # Each try has a token of its own: the broker takes none twice.
+                    # Each attempt needs its own token: the auth broker accepts none twice.
                     token = self._signer.token(
                         self.name, scope, request_id=logs.request_id(), credential_id=credential_id
                     )
@@ -131,23 +131,23 @@ def _worth_repeating(error: Exception) -> bool:
 
 
 class AuthBroker(Peer):
-    """The auth_broker: connector configurations for credential ids."""
+    """Client of the auth_broker: connector configurations by credential id."""
 
     name = "auth_broker"
 
     @classmethod
     def from_settings(cls, settings: Settings, signer: Signer) -> Self:
-        """The broker that the settings name."""
+        """A client for `auth_broker_url`."""
         deadline = settings.peer_timeout.total_seconds()
         return cls(str(settings.auth_broker_url), signer=signer, deadline=deadline)
 
     async def connector_config(self, source_type: str, credential_id: str) -> dict[str, Any]:
-        """The configuration of a source type's connector. It holds secrets: never log or store it.
+        """A connector's configuration. It contains secrets: never log or store it.
 
         Raises:
             NotFound: the broker has no such credential.
             Invalid: the credential lacks a variable; `variable` names it.
-            UpstreamUnreachable: the broker is away.
+            UpstreamUnreachable: the broker cannot be reached.
         """
         part = quote(credential_id, safe="")
         return await self._repeated(
@@ -160,24 +160,24 @@ class AuthBroker(Peer):
 
 
 class Orchestrator(Peer):
-    """The orchestrator: has Airbyte sync a connection."""
+    """Client of the orchestrator: starts syncs."""
 
     name = "orchestrator"
 
     @classmethod
     def from_settings(cls, settings: Settings, signer: Signer) -> Self:
-        """The orchestrator that the settings name."""
+        """A client for `orchestrator_url`."""
         deadline = settings.peer_timeout.total_seconds()
         return cls(str(settings.orchestrator_url), signer=signer, deadline=deadline)
 
     async def sync(self, connection_id: UUID, *, key: str) -> UUID:
-        """Have Airbyte move the data now, once for each Idempotency-Key; the job's id.
+        """Start a sync, once per Idempotency-Key, and return the job's id.
 
         Raises:
-            SyncRunning: one runs already; `job_id` names it where it is known.
+            SyncRunning: a sync is already running; `job_id` names it if known.
             NotActive: the connection's status does not allow it, here or in Airbyte.
-            UpstreamUnknown: it is not known yet whether a job was started: ask again.
-            UpstreamUnreachable: the orchestrator is away.
+            UpstreamUnknown: whether a job was started is not known yet; retry with the same key.
+            UpstreamUnreachable: the orchestrator cannot be reached.
         """
         wait = self._deadline / 2
         answer = await self._repeated(
@@ -193,7 +193,7 @@ class Orchestrator(Peer):
 
 
 class Evidence(TypedDict):
-    """One piece of evidence; `score` is from -1, against, to 1, for."""
+    """One piece of evidence; `score` ranges from -1 (against the rename) to 1 (for it)."""
 
     kind: str
     score: float
@@ -201,59 +201,59 @@ class Evidence(TypedDict):
 
 
 class Alternative(TypedDict):
-    """What else it may have become."""
+    """Another possible new name."""
 
     became: list[str]
     confidence: float
 
 
 class Rename(TypedDict):
-    """What something became, how sure that is, and why; paths as lists of names."""
+    """A suggested rename with its confidence and evidence; paths are lists of names."""
 
     removed: list[str]
     became: list[str]
     confidence: float
     more_than_names: bool
-    """Whether a declared hint, a person's identical decision or matching values speak for it."""
+    """Whether a declared hint, an identical earlier decision or matching values support it."""
     types_clash: bool
     rival: float
-    """The confidence of the likeliest other pair with either of the two."""
+    """The highest confidence of another pair that contains one of the two."""
     evidence: list[Evidence]
     alternatives: list[Alternative]
 
 
 class RenameDecision(TypedDict):
-    """What a person decided that something became, or did not."""
+    """A person's decision about a suggested rename."""
 
     decision_id: str
-    """A UUID of the decision's own: told twice, it is learned once."""
+    """The decision's UUID, which makes repeated calls idempotent."""
     source_type: str
     entity: Literal["field", "stream"]
     stream: Mapping[str, Any] | None
-    """Of fields: `{"namespace": ..., "name": ...}`."""
+    """For a field, its stream: `{"namespace": ..., "name": ...}`."""
     removed: Sequence[str]
     became: Sequence[str] | None
-    """None: nothing."""
+    """None if it was removed without a replacement."""
     verdict: Literal["accepted", "rejected"]
     decided_by: str
     requested_by: NotRequired[str | None]
-    """Whose credentials asked for it."""
+    """The caller who requested it."""
     decided_at: NotRequired[str | None]
-    """When, in ISO 8601: what is told late is not the newest decision for it."""
+    """When, in ISO 8601, since decisions may arrive late and out of order."""
     why: NotRequired[str | None]
     connection_id: NotRequired[str | None]
     schemas: NotRequired[Mapping[str, Any] | None]
-    """`{"removed": ..., "added": ...}` as they were."""
+    """The schemas at the time of the decision: `{"removed": ..., "added": ...}`."""
 
 
 class RagEngine(Peer):
-    """The rag_engine: what became of fields and streams that are gone."""
+    """Client of the rag_engine: suggests renames of removed fields and streams."""
 
     name = "rag_engine"
 
     @classmethod
     def from_settings(cls, settings: Settings, signer: Signer) -> Self:
-        """The engine that the settings name."""
+        """A client for `rag_engine_url`."""
         deadline = settings.peer_timeout.total_seconds()
         return cls(str(settings.rag_engine_url), signer=signer, deadline=deadline)
 
@@ -269,15 +269,15 @@ class RagEngine(Peer):
         unchanged: Iterable[str] = (),
         samples: Mapping[str, Any] | None = None,
     ) -> list[Rename]:
-        """What each removed one became, surest first; none for what it knows nothing of.
+        """Suggest what removed elements were renamed to, highest confidence first.
 
-        Elements are `{"path": [...], "schema": {...}}`; of fields, `stream` is what they are in,
-        `{"namespace": ..., "name": ...}`. What was decided in the connection counts most. `samples`
-        are values by dotted path, on each side.
+        Elements are `{"path": [...], "schema": {...}}`; for fields, `stream` is their stream,
+        `{"namespace": ..., "name": ...}`. Decisions in the same connection weigh most. `samples`
+        are values by dotted path, for each side. An element without evidence gets no suggestion.
 
         Raises:
-            Invalid: more than 2,000 on a side, or no elements.
-            UpstreamUnreachable: the engine is away.
+            Invalid: more than 2,000 elements on a side, or malformed elements.
+            UpstreamUnreachable: the engine cannot be reached.
         """
         answer = await self._post(
             "/suggest",
@@ -297,11 +297,11 @@ class RagEngine(Peer):
         return renames
 
     async def learn(self, decision: RenameDecision) -> bool:
-        """Tell what a person decided; False where it is known already.
+        """Send a person's decision; return False if it was already recorded.
 
         Raises:
             Conflict: another decision has this id.
-            UpstreamUnreachable: the engine is away.
+            UpstreamUnreachable: the engine cannot be reached.
         """
         answer = await self._post("/learn", Scope.REPAIRS_DECIDE, decision)
         return bool(answer["learned"])

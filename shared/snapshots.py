@@ -1,6 +1,6 @@
-"""What a source offered, kept once per distinct stream however often it is looked at.
+"""Stores what a source offers as snapshots, each distinct stream once.
 
-A discovery that found nothing new costs one scan of its bytes and no JSON parse.
+A discovery without changes costs one scan of its bytes and no JSON parsing.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from shared.domain.steps import Steps, run_cooperatively
 from shared.models import Snapshot, StreamSchema
 
 DUPLICATE_STREAM = "duplicate_stream"
-"""The code of a discovery that names one stream twice: which of the two is meant is not known."""
+"""The code of a discovery that contains a stream twice, so that the right one is unknown."""
 _ROWS_AT_ONCE = 200
-"""Stream schemas per insert: a big org's 1,500 would be one statement of 40 MB."""
+"""Stream schemas per insert; a large org's 1,500 would be one statement of 40 MB."""
 
 
 class Offered(msgspec.Struct, frozen=True, eq=False):
-    """What a source offers now, scanned and hashed; the streams are views into the document."""
+    """A scanned and hashed discovery; the streams are views into its document."""
 
     streams: list[memoryview]
     raw_hashes: bytes
-    """As in `snapshots.raw_hashes`."""
+    """The same as the column `snapshots.raw_hashes`."""
     catalog_id: UUID | None
     size: int
-    """Bytes of the document."""
+    """Size of the document in bytes."""
 
 
 async def offered(discovered: Discovered) -> Offered:
-    """One scan of a discovery's bytes, without a JSON parse.
+    """Scan and hash a discovery's bytes, without parsing JSON.
 
     Raises:
-        InvalidCatalog: what was discovered makes no catalog.
+        InvalidCatalog: the discovery is not a valid catalog.
     """
     streams = scan(discovered.catalog)
     hashes = await run_cooperatively(_raw_hashes(streams))
@@ -46,28 +46,28 @@ async def offered(discovered: Discovered) -> Offered:
 
 
 async def keep(db: Database, source_id: UUID, discovered: Discovered) -> UUID:
-    """Store what a source offers now, and return the snapshot's id.
+    """Store a discovery, and return the snapshot's id.
 
-    The newest snapshot's own id is returned while the source still offers the same.
+    If nothing changed, this is the id of the newest snapshot.
 
     Raises:
-        InvalidCatalog: what was discovered makes no catalog, or has one stream twice.
+        InvalidCatalog: the discovery is not a valid catalog, or contains a stream twice.
     """
     return await keep_offered(db, source_id, await offered(discovered))
 
 
 async def expect_distinct(now: Offered) -> None:
-    """See that no stream is named twice in a discovery.
+    """Check that a discovery contains no stream twice.
 
     Raises:
-        InvalidCatalog: `duplicate_stream`: one is.
+        InvalidCatalog: `duplicate_stream`, a stream is there twice.
     """
     digests = list(registry.split_hashes(now.raw_hashes))
     await run_cooperatively(distinct.steps(now.streams, digests=digests))
 
 
 async def keep_offered(db: Database, source_id: UUID, now: Offered) -> UUID:
-    """Store what a source offers, scanned and hashed already; as `keep`."""
+    """Do the same as `keep` for a discovery that is already scanned and hashed."""
     streams, raw_hashes = now.streams, now.raw_hashes
     await expect_distinct(now)
     async with db.read() as session:
@@ -97,7 +97,7 @@ async def keep_offered(db: Database, source_id: UUID, now: Offered) -> UUID:
         raw_hashes=raw_hashes,
         stream_hashes=stream_hashes,
     )
-    # A snapshot that fails after these leaves schemas that nothing names: harmless, found again.
+    # If the snapshot fails after these inserts, the unused schemas are harmless, and reused later.
     while len(rows) > _ROWS_AT_ONCE:
         async with db.transaction() as session:
             await registry.insert_stream_schemas(session, rows[:_ROWS_AT_ONCE])

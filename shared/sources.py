@@ -1,7 +1,7 @@
-"""The source types AAM can wire: Airbyte's definition of each, and the configuration it asks for.
+"""The supported source types: Airbyte's definition of each, and its configuration.
 
-A new one is one class and one entry in SOURCE_TYPES. Secrets only pass through here on their way
-from the auth_broker's store to its answer.
+A new one needs a class and an entry in SOURCE_TYPES. Secrets only pass through here on their way
+from the auth_broker's store to its response.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from shared.domain.nearest import did_you_mean
 from shared.errors import Invalid
 
 CREDENTIAL_REFERENCE = r"^(?:(?:env|file|vault):)?[a-z0-9][a-z0-9-]{0,62}$"
-"""A credential's id, with the store that it is in where that is not the auth_broker's default.
+"""A credential's id, prefixed with its store unless that is the auth_broker's default.
 
-No underscore, so that no two ids share a variable: `a-b` is A_B, and `a_b` is no id.
+No underscores, so that no two ids share an environment variable: `a-b` is A_B, `a_b` is invalid.
 """
 
 
 class Configuration(BaseModel):
     """A connector's configuration, under the connector's own names.
 
-    Each field is read from the credential's variable of the same name in capitals.
+    Each field is read from the credential's variable with the same name in capitals.
     """
 
     model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
@@ -36,7 +36,7 @@ def _empty_is_absent(value: object) -> object:
 
 
 class Salesforce(Configuration):
-    """airbyte/source-salesforce, by its specification of version 2.10.3."""
+    """airbyte/source-salesforce, by the specification of version 2.10.3."""
 
     client_id: str = Field(min_length=1)
     client_secret: str = Field(min_length=1)
@@ -48,7 +48,7 @@ class Salesforce(Configuration):
         BeforeValidator(_empty_is_absent),
         Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}:[0-9]{2}Z)?$"),
     ] = None
-    """Rows changed on or after it are read; None leaves the connector's last two years."""
+    """Only rows changed on or after it are read; None for the connector's default, two years."""
 
 
 class HardcodedRecords(Configuration):
@@ -60,7 +60,7 @@ class HardcodedRecords(Configuration):
 
 @dataclass(frozen=True, slots=True)
 class SourceType:
-    """A kind of source: how callers name it, and what Airbyte runs for it."""
+    """A kind of source: its name in the API, and its connector in Airbyte."""
 
     name: str
     definition_id: UUID
@@ -68,7 +68,7 @@ class SourceType:
     configuration: type[Configuration]
     needs_credential: bool
     renewed_fields: frozenset[str] = frozenset()
-    """Fields that the connector may renew by itself, each value being good for one use."""
+    """Fields that the connector may renew itself, since each value is valid only once."""
 
 
 SOURCE_TYPES = {
@@ -79,7 +79,7 @@ SOURCE_TYPES = {
             definition_id=UUID("b117307c-14b6-41aa-9422-947e34922962"),
             configuration=Salesforce,
             needs_credential=True,
-            # An org can be set to give a new refresh token at each login.
+            # An org can be configured to issue a new refresh token with each login.
             renewed_fields=frozenset({"refresh_token"}),
         ),
         SourceType(
@@ -92,14 +92,14 @@ SOURCE_TYPES = {
 }
 
 RENEWING = frozenset(one.name for one in SOURCE_TYPES.values() if one.renewed_fields)
-"""The source types whose connectors renew tokens by themselves."""
+"""The source types whose connectors renew their own tokens."""
 
 
 def find(name: str) -> SourceType:
     """A source type by its name.
 
     Raises:
-        Invalid: AAM knows no such source type.
+        Invalid: it is not a known source type.
     """
     found = SOURCE_TYPES.get(name)
     if found is None:

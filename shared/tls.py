@@ -1,4 +1,4 @@
-"""Whom outgoing calls trust: the authorities that certificates are verified against."""
+"""The certificate authorities that outgoing calls trust."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import httpx
 
 @functools.cache
 def authorities() -> ssl.SSLContext:
-    """The usual ones, or those that SSL_CERT_FILE or SSL_CERT_DIR name; read once a process.
+    """The default CAs, or those of SSL_CERT_FILE or SSL_CERT_DIR; loaded once per process.
 
-    Reading them takes 20 ms and a megabyte, and a process has several clients.
+    Loading them takes 20 ms and 1 MB, and a process has several clients.
     """
     return httpx.create_ssl_context()

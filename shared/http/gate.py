@@ -164,7 +164,8 @@ class UndeclaredRoute(RuntimeError):
 class Gate:
     """ASGI middleware that authenticates and authorizes requests by their headers alone.
 
-    Refused requests get 401, 403 or 429; accepted ones have their caller in `scope["state"]`.
+    Refused requests get 401, 403 or 429, or 503 while their credentials cannot be checked; others
+    have their caller in `scope["state"]`.
     """
 
     def __init__(

@@ -107,7 +107,7 @@ class Connection(Base):
     catalog_version: Mapped[int] = mapped_column(default=0, server_default="0")
     """The head version's number; 0 until onboarding is done."""
     heal_id: Mapped[UUID | None]
-    """The operation that holds the connection while it is HEALING, which fences its writes."""
+    """The operation that has the connection while it is HEALING; fences its writes."""
     healing_since: Mapped[datetime | None]
     failure_code: Mapped[str | None]
     failure_detail: Mapped[str | None]

@@ -1,4 +1,4 @@
-"""Begins operations, runs those of this process, and takes over those that others left."""
+"""Starts operations, runs those of this process, and takes over abandoned ones."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ _LONGEST_PAUSE_S = 15.0
 
 
 class Operations:
-    """Begins operations, runs those of this process, and takes over those that others left."""
+    """Starts operations, runs those of this process, and takes over abandoned ones."""
 
     def __init__(self, settings: Settings, db: Database, jobs: Jobs, *, service: str) -> None:
         self._db = db
@@ -447,7 +447,7 @@ class Operations:
         return True
 
     async def _give_up(self, operation: Operation, tries: int) -> None:
-        """End an operation that its saga cannot abandon; a connection that it holds becomes FAILED."""
+        """End an operation that its saga cannot abandon; set the connection it holds to FAILED."""
         await operation.fail(
             DeadlinePassed(
                 f"Operation {operation.id} passed its deadline, and what that means for its"
@@ -530,7 +530,7 @@ class Operations:
         """One operation as JSON text, with failure explanations if `is_explained`.
 
         Raises:
-            NotFound: there is none.
+            NotFound: there is no such operation.
         """
         async with self._db.read() as session:
             found: str | None = await session.scalar(

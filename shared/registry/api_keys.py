@@ -119,7 +119,7 @@ async def key_json(session: AsyncSession, id_: str) -> str:
     """One key, as JSON.
 
     Raises:
-        NotFound: there is none.
+        NotFound: there is no such key.
     """
     found = await session.scalar(_READ, {"id": id_})
     if found is None:
@@ -131,7 +131,7 @@ async def revoke_key(session: AsyncSession, id_: str) -> None:
     """Revoke a key permanently; no effect if it is already revoked.
 
     Raises:
-        NotFound: there is none.
+        NotFound: there is no such key.
     """
     if await session.scalar(_REVOKE, {"id": id_}) is None:
         raise NotFound("No key has this id.")

@@ -65,7 +65,7 @@ async def find_connection(session: AsyncSession, connection_id: UUID) -> Connect
     """A connection by id, archived or not.
 
     Raises:
-        NotFound: there is none.
+        NotFound: there is no such connection.
     """
     connection = await session.get(Connection, connection_id)
     if connection is None:
@@ -91,7 +91,7 @@ async def lock_connection(
     """A live connection, its row locked until the transaction ends.
 
     Raises:
-        NotFound: there is none.
+        NotFound: there is no such connection.
         NotActive: it is archived.
     """
     connection = await session.get(
@@ -214,7 +214,7 @@ async def connection_json(session: AsyncSession, connection_id: UUID) -> str:
     """One connection as JSON text.
 
     Raises:
-        NotFound: there is none.
+        NotFound: there is no such connection.
     """
     found: str | None = await session.scalar(_CONNECTION, {"id": connection_id})
     if found is None:

@@ -33,7 +33,7 @@ async def find_snapshot(session: AsyncSession, snapshot_id: UUID) -> Snapshot:
     """A snapshot by id.
 
     Raises:
-        NotFound: there is none.
+        NotFound: there is no such snapshot.
     """
     snapshot = await session.get(Snapshot, snapshot_id)
     if snapshot is None:
