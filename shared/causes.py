@@ -42,7 +42,7 @@ class Reason(msgspec.Struct, frozen=True):
     explanation: str
     """Only shown to callers with connections:write."""
     log: str | None = None
-    """The Airbyte job that has the connector's log."""
+    """The Airbyte job or command that has the connector's log."""
 
 
 _SENTENCES: Final = {

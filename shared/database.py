@@ -64,7 +64,7 @@ _PAUSE_S = 0.25
 
 
 class Database:
-    """Transactions on the registry; one instance per process and event loop.
+    """Sessions and transactions on the registry; one instance per process and event loop.
 
     An asyncpg engine that is used from two event loops crashes the process.
     """
@@ -270,7 +270,7 @@ _NO_LOGIN = ("28", "3D")
 _OLDER = ("42P01", "42703")  # undefined table or column
 _NO_PRIVILEGE = "42501"
 _NO_WRITES = {
-    "25006": _READ_ONLY,  # a standby during a failover, or set to be read-only
+    "25006": _READ_ONLY,  # a standby during a failover, or configured as read-only
     "53100": _FULL,
 }
 _NOT_NOW = (

@@ -96,7 +96,7 @@ class Discoveries:
         With `is_fresh`, a recent one is not reused.
 
         Raises:
-            SyncRunning: a sync of the source runs, and its connector renews tokens.
+            SyncRunning: a sync of the source is running, and its connector renews tokens.
             TooManyRequests: `discovery_quota`, the daily limit is reached.
         """
         async with self._db.transaction() as session:

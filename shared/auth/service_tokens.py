@@ -154,7 +154,7 @@ class Verifier:
         """Verify a token and return its claims.
 
         Raises:
-            BadToken: any rule is broken.
+            BadToken: the token violates a rule.
         """
         try:
             # PyJWT would decode the whole token to read the header, and again below.

@@ -191,7 +191,7 @@ class Gate:
         except AamError as error:
             _count(error, scope)
             refusal = self._answer(error)
-            refusal.headers["connection"] = "close"  # its body is not read
+            refusal.headers["connection"] = "close"  # the request's body is not read
             if isinstance(error, TooManyRequests):
                 refusal.headers["retry-after"] = f"{math.ceil(error.members['wait_s'])}"
             await refusal(scope, receive, send)

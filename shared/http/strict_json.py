@@ -8,7 +8,7 @@
 | time for a body to arrive       | BODY_DEADLINE, 30 s       | `shared.http.bodies`         |
 | time for a request's head       | 10 s, 64 KiB, 100 headers | `shared.http.protocol`       |
 | depth of JSON                   | 64                        | `DEPTH`                      |
-| values in a body, with brackets | 500,000; catalogs 1.5 mil.| `Limits.nodes`               |
+| JSON values in a body           | 500,000; catalogs 1.5 M   | `Limits.nodes`               |
 | characters of a member's name   | 2,048                     | `MEMBER_CHARS`               |
 | consecutive members of an object| 20,000 not objects        | `MEMBERS`                    |
 | integers                        | 64 bits, signed           | `check`                      |
@@ -16,7 +16,7 @@
 | selected fields of a catalog    | 20,000                    | `domain.catalog.MAX_FIELDS`  |
 | bytes of the selected streams   | 10 MiB                    | `domain.catalog.MAX_BYTES`   |
 | characters of a stream's name   | 512                       | `domain.catalog.MAX_NAME`    |
-| a name, a person                | 1 to 200 characters       | `Name`                       |
+| a name of a thing or person     | 1 to 200 characters       | `Name`                       |
 | a reason                        | 1 to 2,000 characters     | `Why`                        |
 | an Airbyte response, decoded    | 64 MiB                    | `shared.airbyte_client`      |
 

@@ -170,7 +170,7 @@ class SyncCatalogVersion(Base):
 
 
 class JobHistory(Base):
-    """One Airbyte job, followed to its end. Written by the orchestrator."""
+    """One Airbyte job, tracked to its end. Written by the orchestrator."""
 
     __tablename__ = "job_history"
     __table_args__ = (
@@ -199,7 +199,7 @@ class JobHistory(Base):
     failure_cause: Mapped[str | None]
     """The known cause (`shared.causes`) that its message matches; None if none does."""
     failure_explanation: Mapped[str | None]
-    """The cause in a fixed sentence."""
+    """The cause as a fixed sentence."""
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     ended_at: Mapped[datetime | None]
 

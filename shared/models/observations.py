@@ -42,7 +42,7 @@ class Observation(Base):
 
     airbyte_source_id: Mapped[UUID] = mapped_column(primary_key=True)
     airbyte_workspace_id: Mapped[UUID | None]
-    """The workspace that its discoveries count against; None if no connection has one."""
+    """The workspace whose limit of concurrent discoveries applies; None if unknown."""
     next_at: Mapped[datetime] = mapped_column(server_default=func.now())
     """When the next observation is due."""
     claimed_by: Mapped[UUID | None]
@@ -70,9 +70,9 @@ class Observation(Base):
     cause: Mapped[str | None]
     """The known cause (`shared.causes`) of its failure; None if unknown."""
     explanation: Mapped[str | None]
-    """The cause in a fixed sentence."""
+    """The cause as a fixed sentence."""
     log_reference: Mapped[str | None]
-    """The Airbyte job whose log has the details."""
+    """The Airbyte job or command whose log has the details."""
 
 
 class DiscoveryRow(Base):

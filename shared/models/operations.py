@@ -101,7 +101,7 @@ class OperationRow(Base):
     route: Mapped[str | None]
     idempotency_key: Mapped[str | None]
     fingerprint: Mapped[bytes | None]
-    """Hash of the request that came with the key."""
+    """Hash of the request that the key was sent with."""
     request_id: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())

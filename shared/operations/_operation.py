@@ -274,7 +274,7 @@ class Operation:
         """Sleep, and record the reason.
 
         Raises:
-            HandedOver: the process stops.
+            HandedOver: the process is stopping.
         """
         # Another process may take over only after the sleep and the in-flight window.
         lease = max(timedelta(seconds=seconds), self._until_quiet()) + MARGIN

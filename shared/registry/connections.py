@@ -25,9 +25,9 @@ ARCHIVED = "ARCHIVED"
 
 
 async def insert_pending(session: AsyncSession, connection: Connection) -> bool:
-    """Record a connection before it is created in Airbyte. Idempotent.
+    """Idempotently record a connection before it is created in Airbyte.
 
-    Returns whether another live connection uses its credential.
+    Returns whether another live connection has a source with the same credential.
 
     Raises:
         NameTaken: a live connection has this name.

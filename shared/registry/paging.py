@@ -67,10 +67,10 @@ def cursor_of(at: datetime, id_: UUID) -> str:
 
 
 def read_cursor(cursor: str) -> Cursor:
-    """Decode a page's `next`.
+    """Decode the cursor in a page's `next`.
 
     Raises:
-        Invalid: it is no cursor of ours.
+        Invalid: it is not a valid cursor.
     """
     at, id_ = read_position(cursor)
     try:
@@ -83,7 +83,7 @@ def read_position(cursor: str) -> tuple[datetime, str]:
     """Decode a cursor of rows whose id is not a UUID.
 
     Raises:
-        Invalid: it is no cursor of ours.
+        Invalid: it is not a valid cursor.
     """
     try:
         padded = cursor + "=" * (-len(cursor) % 4)

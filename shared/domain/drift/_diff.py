@@ -412,7 +412,7 @@ def _config(old: ConfiguredStream, new: ConfiguredStream) -> Iterator[ConfigChan
 
 
 def _synced(stream: ConfiguredStream) -> frozenset[str]:
-    """The top-level fields that a sync carries."""
+    """The top-level fields that a sync includes."""
     chosen = stream.config.selected_names()
     return frozenset(stream.stream.fields() or ()) if chosen is None else chosen
 
