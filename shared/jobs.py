@@ -211,7 +211,7 @@ class Jobs:
                         raise
                     outcome = "bug"
                     log.exception("bug", entrypoint=job.entrypoint)
-                except Exception:  # outermost handler: PgQueuer would store the message
+                except Exception:  # the outermost loop of a job: PgQueuer would store the message
                     outcome = "bug"
                     log.exception("bug", entrypoint=job.entrypoint)
             seconds = time.perf_counter() - began

@@ -64,7 +64,7 @@ async def _repeat(
                 if batches.is_cancellation(error):
                     raise
                 log.exception("bug")
-            except Exception:  # outermost handler of background work: log and continue
+            except Exception:  # the outermost loop of background work: log and continue
                 log.exception("bug")
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), look.every.total_seconds())

@@ -138,7 +138,7 @@ def _with_callers(access: Access, lifespan: Lifespan[FastAPI] | None) -> Lifespa
                 yield state
         except NobodyCanCall:
             raise
-        except Exception:  # outermost handler: a server would log the message
+        except Exception:  # the outermost loop of a service: servers would log the message
             log.exception("bug")
             raise
 

@@ -81,7 +81,7 @@ class RequestLog:
             # The body may still be arriving; it must not be parsed as the next request.
             response.headers["connection"] = "close"
             await response(scope, receive, send)
-        except Exception:  # outermost handler of a request
+        except Exception:  # the outermost loop of a request: log and respond
             log.exception("bug")
             bug = AamError("This is a bug; the log has it under the request id.")
             # If a response has already started, the server closes the connection.

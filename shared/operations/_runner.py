@@ -373,7 +373,7 @@ class Operations:
                 failure = error
             except (Superseded, HandedOver):
                 raise
-            except (Exception, asyncio.CancelledError) as bug:  # outermost handler of an operation
+            except (Exception, asyncio.CancelledError) as bug:  # the outermost loop of an operation
                 if batches.is_cancellation(bug):
                     raise
                 log.exception("bug")
@@ -435,7 +435,7 @@ class Operations:
             raise
         except (Superseded, HandedOver):
             raise
-        except (Exception, asyncio.CancelledError) as error:  # outermost handler of an attempt
+        except (Exception, asyncio.CancelledError) as error:  # the outermost loop of an attempt
             if batches.is_cancellation(error):
                 raise
             if isinstance(error, AamError):
