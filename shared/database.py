@@ -256,7 +256,8 @@ def _trouble_by_sqlstate(error: DBAPIError, service: str) -> str | None:
         return _NOT_GRANTED.format(service=service)
     if sqlstate.startswith(_OLDER):
         return _NOT_MIGRATED
-    if error.connection_invalidated or isinstance(error, OperationalError | InterfaceError):
+    is_away = sqlstate.startswith(_NO_CONNECTION) or error.connection_invalidated
+    if is_away or isinstance(error, OperationalError | InterfaceError):
         return _AWAY
     return "The registry cannot do this now." if sqlstate.startswith(_NOT_NOW) else None
 
@@ -267,6 +268,7 @@ def _first_line(error: object) -> str:
 
 # Classes of Postgres's SQLSTATE: https://www.postgresql.org/docs/current/errcodes-appendix.html
 _NO_LOGIN = ("28", "3D")
+_NO_CONNECTION = "08"  # asyncpg's own code, too, where the server hangs up during the handshake
 _OLDER = ("42P01", "42703")  # undefined table or column
 _NO_PRIVILEGE = "42501"
 _NO_WRITES = {

@@ -217,13 +217,31 @@ async def test_a_registry_that_does_not_let_us_in(
 
 
 @pytest.mark.parametrize(
-    "sqlstate", ["25006", "40001", "40P01", "53100", "53300", "55P03", "57014", "58030"]
+    "sqlstate",
+    ["08003", "08006", "25006", "40001", "40P01", "53100", "53300", "55P03", "57014", "58030"],
 )
 async def test_a_statement_that_cannot_be_done_now(postgres_url: str, sqlstate: str) -> None:
     """A deadlock, a full disk, a lock held too long: retry freely."""
     failing = f"DO $$ BEGIN RAISE EXCEPTION '{CANARY}' USING ERRCODE = '{sqlstate}'; END $$"
     async with opened(postgres_url) as db:
         await both_ways(db, failing)
+
+
+@pytest.mark.parametrize("says", [b"", b"R", b"R\x00\x00\x00\x08\x00\x00\x00\x00"])
+async def test_a_server_that_hangs_up_during_the_handshake(says: bytes) -> None:
+    """As Postgres does while it stops: unavailable, like any other that cannot be reached."""
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(says)
+        await asyncio.sleep(0)
+        writer.transport.abort()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with opened(f"postgresql://aam:x@127.0.0.1:{port}/aam?sslmode=disable") as db:
+            for raised in await both_ways(db, "SELECT 1"):
+                assert "cannot be reached" in raised.detail
 
 
 async def test_sessions_that_were_cut_are_made_again(postgres_url: str) -> None:
