@@ -1,4 +1,4 @@
-"""`python -m local.airbyte` serves the local plane, `… install NAME` installs a connector."""
+"""`python -m local.airbyte` serves the local Airbyte, `… install NAME` installs a connector."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def _settings() -> Settings:
 
 @cli.callback(invoke_without_command=True)
 def serve(context: typer.Context) -> None:
-    """Answer Airbyte's API on the loopback interface until stopped.
+    """Serve Airbyte's API on the loopback interface until stopped.
 
-    Callers send the token that is in `auth` in LOCAL_AIRBYTE_STATE_DIR.
+    Callers must send the header stored in the file `auth` of LOCAL_AIRBYTE_STATE_DIR.
     """
     if context.invoked_subcommand is not None:
         return
@@ -58,7 +58,7 @@ def serve(context: typer.Context) -> None:
 
 @cli.command()
 def install(names: Annotated[list[str], typer.Argument(help="source-salesforce …")]) -> None:
-    """Install connectors into their own environments, each at its pinned version."""
+    """Install each connector at its pinned version, in its own virtual environment."""
     for name in names:
         connector = BY_NAME.get(name)
         if connector is None:

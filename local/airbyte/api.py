@@ -1,8 +1,8 @@
 """The part of Airbyte's Configuration API that AAM calls, under /api/v1: one handler per endpoint.
 
-What is not here is answered 501 and named; what the played release has not is answered 404, as it
-would be there. Every answer carries `X-Airbyte-Local: true`. Null properties are left out, times
-are epoch seconds.
+Unsupported endpoints answer 501 with their name; endpoints that the emulated release lacks answer
+404, as that release would. Every response has the header `X-Airbyte-Local: true`. Null properties
+are omitted, and times are in epoch seconds.
 """
 
 from __future__ import annotations
@@ -73,31 +73,31 @@ def _get(path: str) -> Callable[[Handler], Handler]:
 
 
 class Body(dict[str, Any]):
-    """A request's JSON object; what is asked of it and not there is refused as Airbyte does."""
+    """A request's JSON object; refuses missing or mistyped properties as Airbyte does."""
 
     def uuid(self, name: str) -> UUID:
-        """A required id."""
+        """Return a required id."""
         try:
             return UUID(self.required(name, str))
         except ValueError as error:
             raise unreadable(f"{name} is not a UUID.") from error
 
     def text(self, name: str) -> str:
-        """A required text."""
+        """Return a required string."""
         text: str = self.required(name, str)
         return text
 
     def required(self, name: str, kind: type[Any]) -> Any:
-        """A required property of a JSON type."""
+        """Return a required property of the given JSON type."""
         value = self.optional(name, kind)
         if value is None:
             raise missing(name)
         return value
 
     def optional(self, name: str, kind: type[Any]) -> Any:
-        """A property of a JSON type; None where it is absent or null."""
+        """Return a property of the given JSON type, or None if it is absent or null."""
         value = self.get(name)
-        is_truth = isinstance(value, bool) and kind is not bool  # JSON's true is no number
+        is_truth = isinstance(value, bool) and kind is not bool  # in Python a bool is also an int
         if value is None or (isinstance(value, kind) and not is_truth):
             return value
         raise unreadable(f"{name} is not of the expected type.")
@@ -308,7 +308,7 @@ async def _destinations_list(plane: Plane, body: Body) -> Json:
 
 
 async def _list(plane: Plane, kind: str, body: Body) -> Json:
-    """All of them, or a page: the cursor is the last id of the page before."""
+    """List all actors of a kind, or one page; the cursor is the last id of the previous page."""
     _workspace(body)
     rows = plane.metadata.all("SELECT * FROM actors WHERE kind = ? ORDER BY lower(name), id", kind)
     if plane.settings.flavour is Flavour.SYNCHRONOUS:
@@ -355,7 +355,7 @@ async def _actor(plane: Plane, row: Row) -> Json:
     return told
 
 
-# Check and discover, while the caller waits
+# Synchronous check and discover
 
 
 @_post("sources/check_connection")
@@ -419,7 +419,7 @@ async def _most_recent(plane: Plane, body: Body) -> Answer:
 
 
 def _with_catalog(shown: bytes, **members: Any) -> bytes:
-    """A JSON object with a catalog that is JSON already, however big."""
+    """Build a JSON object around an already serialized catalog, which may be large."""
     return b"".join((orjson.dumps(members)[:-1], b',"catalog":', shown, b"}"))
 
 
@@ -513,7 +513,7 @@ SETTINGS = {
     "backfillPreference": str,
     "resourceRequirements": dict,
 }
-"""What can be said of a connection beside its catalog; the rest is not kept."""
+"""The accepted connection properties besides the catalog; others are ignored."""
 
 ENUMS = {
     "status": {"active", "inactive", "deprecated", "locked"},
@@ -590,7 +590,7 @@ async def _connections_list(plane: Plane, body: Body) -> Json:
 
 @_post("web_backend/connections/list")
 async def _connection_items_list(plane: Plane, body: Body) -> Json:
-    """The list of Airbyte's web app, without catalogs; the newer release pages it."""
+    """List connections without catalogs, as for Airbyte's web app; the newer release has pages."""
     _workspace(body)
     wanted = body.optional("sourceId", list)
     rows = [
@@ -775,7 +775,7 @@ def _uuid(value: Any, name: str) -> UUID:
     return Body({name: value}).uuid(name)
 
 
-# The door
+# Application
 
 
 def _not_here(endpoint: str) -> Problem:
@@ -810,14 +810,14 @@ async def _no_such_route(request: Request, error: Exception) -> Response:
 
 
 async def _broken(request: Request, error: Exception) -> Response:
-    """A fault of the plane itself; the server logs it after this answer."""
+    """Answer 500 for an unexpected exception; the server logs it after this response."""
     plane: Plane = request.app.state.plane
     told = uncaught(f"the local plane has a fault ({type(error).__name__}).")
     return _response(500, orjson.dumps(told.body(plane.settings.errors)), "application/json")
 
 
 def _refused(status: int, detail: str, path: str) -> Response:
-    """Airbyte's web framework refuses in these words, before Airbyte has seen the request."""
+    """Answer as Airbyte's web framework does when it refuses a request before Airbyte sees it."""
     told = Micronaut(status, HTTPStatus(status).phrase, detail, path)
     return _response(status, orjson.dumps(told.told), "application/json")
 
@@ -864,7 +864,7 @@ async def _content(request: Request) -> bytes:
 
 
 def app_of(settings: Settings) -> Starlette:
-    """The application; the plane lives as long as it does."""
+    """Build the application; the plane opens and closes with its lifespan."""
 
     @asynccontextmanager
     async def live(app: Starlette) -> AsyncIterator[None]:

@@ -1,6 +1,6 @@
-"""Catalogs in three forms: what a connector offers, what the API shows, what is to be read.
+"""Catalogs in three forms: as a connector offers them, as the API shows them, as a read needs them.
 
-A big org's catalog is 24 MB, so a stream's JSON schema is carried as raw bytes wherever it can be.
+A large org's catalog is 24 MB, so a stream's JSON schema stays raw bytes wherever possible.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from local.airbyte.settings import Flavour
 MOST_FIELDS = 20_000
 SYNC_MODES = frozenset({"full_refresh", "incremental"})
 DESTINATION_SYNC_MODES = ("overwrite", "append", "append_dedup", "overwrite_dedup")
-"""What the writer can do, as `supportedDestinationSyncModes` says it."""
+"""The writer's sync modes, as `supportedDestinationSyncModes` lists them."""
 
 Json = dict[str, Any]
 T = TypeVar("T")
 
 
 class InvalidCatalog(Exception):
-    """The catalog cannot be meant: Airbyte's JsonValidationException, 422."""
+    """The catalog is invalid: Airbyte's JsonValidationException, 422."""
 
 
 class DuplicateStreams(Exception):
-    """Two streams of one name and namespace, which Airbyte answers with a 500."""
+    """Two streams have the same name and namespace, which Airbyte answers with a 500."""
 
 
 class NotWritable(Exception):
-    """The local writer cannot do this, or not without mixing things up: 400."""
+    """The local writer cannot write this catalog, or would mix up streams or columns: 400."""
 
 
 class ProtocolStream(msgspec.Struct):
@@ -53,19 +53,19 @@ class ProtocolStream(msgspec.Struct):
 
 
 class ProtocolCatalog(msgspec.Struct):
-    """What a connector offers."""
+    """The catalog a connector offers."""
 
     streams: list[ProtocolStream]
 
 
 class RawCatalog(msgspec.Struct):
-    """The same, its streams untouched."""
+    """The same catalog with undecoded streams."""
 
     streams: list[Raw]
 
 
 class CatalogMessage(msgspec.Struct):
-    """The line that ends a discovery; its catalog is kept as it was written."""
+    """The CATALOG message that ends a discovery; its catalog stays byte for byte as written."""
 
     type: str
     catalog: Raw
@@ -86,7 +86,7 @@ class ApiStream(msgspec.Struct, rename="camel", omit_defaults=True):
 
 
 class ApiConfig(msgspec.Struct, rename="camel", omit_defaults=True):
-    """How a stream is to be synced, as a discovery suggests it."""
+    """How to sync a stream, as a discovery suggests it."""
 
     sync_mode: str
     destination_sync_mode: str
@@ -120,12 +120,12 @@ _message = msgspec.json.Decoder(CatalogMessage)
 
 
 def offered_by(line: bytes) -> bytes:
-    """The catalog of a CATALOG line, byte for byte."""
+    """Extract the catalog of a CATALOG line, byte for byte."""
     return bytes(_message.decode(line).catalog)
 
 
 def content_id(protocol: bytes) -> UUID:
-    """The id of a catalog's content: key order and white space do not count."""
+    """Derive a catalog's id from its content, ignoring key order and white space."""
     digest = hashlib.blake2b(digest_size=16)
     for stream in _raw.decode(protocol).streams:
         digest.update(orjson.dumps(orjson.loads(bytes(stream)), option=orjson.OPT_SORT_KEYS))
@@ -134,7 +134,7 @@ def content_id(protocol: bytes) -> UUID:
 
 
 def shown(protocol: bytes, *, suggested: Collection[str], flavour: Flavour) -> bytes:
-    """The syncCatalog of a discovery, each stream with the configuration Airbyte would suggest."""
+    """Build the syncCatalog of a discovery, with the configuration Airbyte suggests per stream."""
     streams = _protocol.decode(protocol).streams
     alone = len(streams) == 1
     modern = flavour is Flavour.COMMANDS
@@ -187,12 +187,12 @@ def _known(value: T | None) -> T | UnsetType:
 
 
 def kept(catalog: Json) -> list[Json]:
-    """What Airbyte keeps of a syncCatalog: the selected streams, cut to their selected fields.
+    """Reduce a syncCatalog to what Airbyte stores: selected streams with their selected fields.
 
     Raises:
-        InvalidCatalog: the field selection cannot be meant.
-        DuplicateStreams: two streams of one name and namespace.
-        NotWritable: more than 20,000 fields, or a sync mode the writer has not.
+        InvalidCatalog: the field selection is invalid.
+        DuplicateStreams: two streams have the same name and namespace.
+        NotWritable: more than 20,000 fields, or a sync mode that the writer does not support.
     """
     pairs = [
         pair for pair in catalog.get("streams") or [] if (pair.get("config") or {}).get("selected")
@@ -267,17 +267,17 @@ def _project(stream: Json, config: Json) -> Json:
 
 
 class NestedSelection(Exception):
-    """Only top-level fields can be selected; Airbyte answers 500."""
+    """A nested field is selected, but only top-level fields can be; Airbyte answers 500."""
 
 
 def properties(stream: Mapping[str, Any]) -> Json:
-    """The top-level fields of a stream in the API's form, with their schemas."""
+    """Return the top-level fields of a stream in API form, with their schemas."""
     found: Json = (stream.get("jsonSchema") or {}).get("properties") or {}
     return found
 
 
 def configured(streams: Iterable[Mapping[str, Any]]) -> Json:
-    """The ConfiguredAirbyteCatalog a connector reads by."""
+    """Build the ConfiguredAirbyteCatalog that a connector reads with."""
     return {"streams": [_configure(pair["stream"], pair["config"]) for pair in streams]}
 
 
@@ -302,7 +302,10 @@ def _configure(stream: Mapping[str, Any], config: Mapping[str, Any]) -> Json:
 
 
 def starting_anew(before: Sequence[Json], after: Sequence[Json]) -> list[tuple[str | None, str]]:
-    """Streams (namespace, name) that are deselected, or have another syncMode: no state is kept."""
+    """Return (namespace, name) of the deselected streams and those whose syncMode changed.
+
+    Their state is discarded.
+    """
     modes = {_key(pair): pair["config"]["syncMode"] for pair in after}
     return [_key(pair) for pair in before if modes.get(_key(pair)) != pair["config"]["syncMode"]]
 

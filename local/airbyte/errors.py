@@ -1,7 +1,7 @@
-"""Airbyte's refusals, in the two styles its releases have.
+"""Airbyte's error responses, in the two styles of its releases.
 
-Up to 1.8 an error tells its message. From 2.0.0 most tell only an id; a few kinds, the "known"
-ones, still tell their message. Neither style quotes what was submitted.
+Up to 1.8 an error body has its message. From 2.0.0 most have only an id; a few "known" kinds still
+have their message. Neither style quotes the request.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Json = dict[str, Any]
 
 
 class Refusal(Exception):
-    """A request that is not done, and what Airbyte would answer."""
+    """A refused request, and Airbyte's response to it."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class Refusal(Exception):
         self.members = members
 
     def body(self, style: ErrorStyle) -> Json:
-        """The answer's body."""
+        """Build the response body."""
         if style is ErrorStyle.MESSAGE:
             return {
                 "message": self.message,
@@ -47,7 +47,7 @@ class Refusal(Exception):
 
 
 class Problem(Refusal):
-    """A refusal that Airbyte words as RFC 9457 in either style."""
+    """A refusal that is an RFC 9457 problem in both styles."""
 
     def __init__(self, status: int, kind: str, title: str, detail: str, **data: Any) -> None:
         super().__init__(status, detail)
@@ -56,12 +56,12 @@ class Problem(Refusal):
             self.told["data"] = data
 
     def body(self, style: ErrorStyle) -> Json:  # noqa: ARG002 - a problem looks the same in both
-        """The answer's body."""
+        """Build the response body."""
         return self.told
 
 
 class Micronaut(Refusal):
-    """A refusal by Airbyte's web framework, before Airbyte's own code has seen the request."""
+    """A refusal by Airbyte's web framework, before Airbyte's own code sees the request."""
 
     def __init__(self, status: int, title: str, detail: str, path: str) -> None:
         super().__init__(status, title)
@@ -72,12 +72,12 @@ class Micronaut(Refusal):
         }
 
     def body(self, style: ErrorStyle) -> Json:  # noqa: ARG002 - the framework has one style
-        """The answer's body."""
+        """Build the response body."""
         return self.told
 
 
 def not_found(kind: str, given: str) -> Refusal:
-    """There is no such object; `kind` is Airbyte's name of its configuration."""
+    """Refuse an unknown object; `kind` is Airbyte's name of its configuration type."""
     return Refusal(
         404,
         f"Internal Server Error: Could not find configuration for {kind}: {given}.",
@@ -87,7 +87,7 @@ def not_found(kind: str, given: str) -> Refusal:
 
 
 def unreadable(detail: str) -> Refusal:
-    """The body is not the JSON this endpoint takes."""
+    """Refuse a body that is not the JSON this endpoint expects."""
     return Refusal(
         422,
         f"Invalid json: {detail}",
@@ -97,7 +97,7 @@ def unreadable(detail: str) -> Refusal:
 
 
 def missing(field: str) -> Refusal:
-    """A required property is not there."""
+    """Refuse a body without a required property."""
     return Refusal(
         400,
         "Some properties contained invalid input.",
@@ -108,7 +108,7 @@ def missing(field: str) -> Refusal:
 
 
 def uncaught(message: str) -> Refusal:
-    """What Airbyte does not expect, though its users do: a 500."""
+    """Answer 500, for input that Airbyte does not handle."""
     return Refusal(
         500,
         f"Internal Server Error: {message}",

@@ -1,7 +1,7 @@
-"""What connectors log while they check, discover and read: a file each, with secrets masked.
+"""Connector logs of checks, discoveries and syncs: one file per job, with secrets masked.
 
-A file is its owner's alone and of bounded size, and only the newest are kept. Records, states and
-catalogs are data, not logs: they are never written here.
+Files are readable by their owner only and limited in size; only the newest are retained. Records,
+states and catalogs are data and are never logged.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ log = logs.get(__name__)
 
 MOST_FILES = 200
 MOST_BYTES = 1024 * 1024
-"""Of one file; what is before that is in a second one, and what is before both is gone."""
+"""Size limit of one file. On overflow it becomes the older file, replacing the previous one."""
 
 LONGEST_LINE = 16 * 1024
 SHOWN_LINES = 200
@@ -33,7 +33,7 @@ _LEVELS = {"FATAL": "error", "ERROR": "error", "WARN": "warn", "INFO": "info", "
 
 _TELLING = (
     r"token|secret|passwd|password|passphrase|api[_-]?key|private[_-]?key|authorization"
-    r"|client[_-]?id"  # a part of the stored credential, though no secret to its issuer
+    r"|client[_-]?id"  # part of the stored credential, though its issuer publishes it
 )
 _PATTERNS = (
     (re.compile(r"(?i)\b(bearer|basic|oauth)(\s+)[\w.~+/=!-]{8,}"), rf"\1\2{MASK}"),
@@ -44,14 +44,14 @@ _PATTERNS = (
         rf"\1{MASK}",
     ),
     (re.compile(r"(\w://)[^/\s@]+@"), rf"\1{MASK}@"),
-    (re.compile(r"\b00D[A-Za-z0-9]{12,15}![\w.]{8,}"), MASK),  # a session of Salesforce
+    (re.compile(r"\b00D[A-Za-z0-9]{12,15}![\w.]{8,}"), MASK),  # a Salesforce session id
     (re.compile(r"\bey[\w-]{8,}\.ey[\w-]{8,}\.[\w-]*"), MASK),  # a JSON Web Token
 )
-"""What looks like a secret, whoever drew it: connectors get tokens that no configuration holds."""
+"""Patterns of secrets from any issuer: connectors receive tokens that are in no configuration."""
 
 
 class Masks:
-    """The secrets that a text must not hold, in the forms in which programs write them."""
+    """The secrets to mask in a text, in every form in which programs write them."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         self._forms: list[str] = []
@@ -60,24 +60,24 @@ class Masks:
 
     @property
     def longest(self) -> int:
-        """The length of the longest."""
+        """The length of the longest form."""
         return len(self._forms[0]) if self._forms else 0
 
     def add(self, secrets: Iterable[str]) -> None:
-        """Mask these too."""
+        """Mask these secrets, too."""
         forms = set(self._forms)
         for secret in secrets:
             for part in (secret, *(line for line in secret.splitlines() if len(line) >= 8)):
                 forms.update(_written(part))
         self._forms = sorted(forms, key=len, reverse=True)
-        # A long text may be wrapped in the middle of one.
+        # A long secret may be wrapped in the middle.
         wrapped = [form for form in self._forms if len(form) >= _WRAPPED_CHARS]
         self._wrapped = [
             re.compile(r"(?:\r?\n[ \t]*)?".join(map(re.escape, form))) for form in wrapped
         ]
 
     def clean(self, text: str) -> str:
-        """The text with the mask in place of each secret."""
+        """Replace each secret in the text by the mask."""
         for form in self._forms:
             text = text.replace(form, MASK)
         if "\n" in text:
@@ -89,12 +89,12 @@ class Masks:
 
 
 def _written(secret: str) -> Iterator[str]:
-    """A secret as programs write it: as it is, in a URL, in JSON, in HTML, encoded."""
+    """Yield the forms in which programs write a secret: plain, in a URL, JSON or HTML, encoded."""
     in_json = json.dumps(secret)[1:-1]
     in_url = {quote(secret, safe=""), quote(secret), quote_plus(secret)}
     yield from (secret, repr(secret)[1:-1], html.escape(secret), html.escape(secret, quote=False))
     yield from (in_json, json.dumps(in_json)[1:-1], in_json.replace("/", r"\/"))
-    # Gson writes these as the characters' numbers.
+    # Gson escapes these characters as code points.
     yield re.sub(r"[&=<>']", lambda found: rf"\u{ord(found[0]):04x}", in_json)
     for form in in_url:
         yield from (form, quote(form, safe=""))
@@ -103,9 +103,9 @@ def _written(secret: str) -> Iterator[str]:
 
 
 def _encoded(secret: bytes) -> Iterator[str]:
-    """Its Base64 and its hexadecimal form.
+    """Yield the Base64 and hexadecimal forms of a secret.
 
-    Behind another text, each byte before it moves its Base64 by a part of a letter.
+    The Base64 form depends on the number of bytes before the secret (modulo 3), so there are three.
     """
     for before in range(3):
         text = b64encode(bytes(before) + secret).decode()
@@ -119,12 +119,12 @@ def _encoded(secret: bytes) -> Iterator[str]:
 
 _WRAPPED_CHARS = 16
 _ENCODED_CHARS = 8
-"""Fewer would be found where no secret is."""
+"""Minimum length; shorter encoded forms would match unrelated text."""
 _URL_SAFE = str.maketrans("+/", "-_")
 
 
 class JobLog:
-    """One job's file, while the job runs; a disk that is full ends the log, not the job."""
+    """One running job's log file; a full disk ends the log, not the job."""
 
     def __init__(self, path: Path, masks: Masks) -> None:
         self.path = path
@@ -146,7 +146,7 @@ class JobLog:
         self._close()
 
     def hear(self, message: Mapping[str, Any]) -> None:
-        """Write a message of the Airbyte Protocol, where it is one that tells of the work."""
+        """Log an Airbyte Protocol message if it is a LOG, an error TRACE or a CONNECTION_STATUS."""
         match message.get("type"):
             case "LOG":
                 said = message.get("log") or {}
@@ -161,15 +161,15 @@ class JobLog:
                 self.write("source", _text(said, "status", "message"))
 
     def output(self, line: bytes) -> None:
-        """Write a line of standard output that is no message of the protocol."""
+        """Log a line of standard output that is not a protocol message."""
         most = LONGEST_LINE + self.masks.longest
         text = self.masks.clean(line[:most].decode(errors="replace"))
         if len(line) > most:
-            text = text[: -self.masks.longest or None]  # its end may be the start of a secret
+            text = text[: -self.masks.longest or None]  # the end may be the start of a secret
         self._put("source", text[:LONGEST_LINE], level="info")
 
     def errors(self, chunk: bytes) -> None:
-        """Write a piece of standard error, as soon as its lines are whole."""
+        """Log a chunk of standard error, as soon as its lines are complete."""
         *lines, rest = (self._pending + chunk).split(b"\n")
         if self._is_cutting and lines:
             del lines[0]
@@ -186,7 +186,7 @@ class JobLog:
             self._pending, self._is_cutting = b"", True
 
     def write(self, origin: str, text: str, *, level: str = "info") -> None:
-        """Write a text of `origin`, `source` or `platform`, without the secrets in it."""
+        """Log a text of `origin` (`source` or `platform`), with its secrets masked."""
         self._put(origin, self.masks.clean(text)[:LONGEST_LINE], level=level)
 
     def _put(self, origin: str, clean: str, *, level: str) -> None:
@@ -225,12 +225,12 @@ class JobLogs:
         self._directory = directory.resolve()
 
     def open(self, name: str, secrets: Iterable[str]) -> JobLog:
-        """The log of a job that begins; the oldest ones make room for it."""
+        """Open the log of a new job, and delete the oldest logs beyond the limit."""
         self.prune(MOST_FILES - 1)
         return JobLog(self._path(name), Masks(secrets))
 
     def lines(self, name: str) -> list[str]:
-        """Where a job's log is, and its last lines; nothing where there is none."""
+        """Return the path of a job's log and its last lines; empty if it has none."""
         path = self._path(name)
         try:
             with path.open("rb") as file:
@@ -255,12 +255,12 @@ class JobLogs:
 
 
 def older(path: Path) -> Path:
-    """Where what no longer fits into a log goes."""
+    """Path of the file that takes a log's older part when it exceeds its size limit."""
     return path.with_name(f"{path.name}.1")
 
 
 def name_of(job_id: int, attempt: int) -> str:
-    """The name of a sync job's log; the first attempt's is the job's id."""
+    """Return the log name of a sync job's attempt; that of the first attempt is the job id."""
     return f"{job_id}" if attempt == 0 else f"{job_id}.{attempt}"
 
 

@@ -1,7 +1,7 @@
 """Sync jobs: a connector reads, the writer publishes, and only then the state is saved.
 
-A job has one attempt, and up to three where the failure was transient. One job of a connection is
-open at a time. A job that was running when the plane went away is failed when it comes back.
+A job has one attempt, or up to three if failures are transient. A connection has at most one open
+job. Jobs that were running when the plane stopped are failed at the next start.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ log = logs.get(__name__)
 
 MOST_ATTEMPTS = 3
 CHECKPOINT_SECONDS = 2.0
-"""States that follow each other faster are published together."""
+"""Minimum time between two publications; states that follow faster are published together."""
 
 COUNT_SECONDS = 1.0
 
@@ -36,7 +36,7 @@ COUNT_SECONDS = 1.0
 def failure_reason(
     origin: str, kind: str, message: str, *, internal: str | None = None, **more: Any
 ) -> dict[str, Any]:
-    """Airbyte's FailureReason."""
+    """Build Airbyte's FailureReason."""
     told = {
         "timestamp": int(time.time() * 1000),
         "failureOrigin": origin,
@@ -55,7 +55,7 @@ FAILURE_TYPES = frozenset(
 
 
 def reason_of(error: ConnectorFailed, secrets: list[str]) -> dict[str, Any]:
-    """A connector's failure as Airbyte tells it, with the configuration's secrets taken out."""
+    """Build the FailureReason of a connector's failure, with the configuration's secrets masked."""
 
     def clean(text: str | None) -> str | None:
         for secret in secrets:
@@ -82,13 +82,13 @@ class Counts:
     committed_size: int = 0
 
     def commit(self) -> None:
-        """Everything so far is visible in the warehouse."""
+        """Count everything emitted so far as committed, that is, visible in the warehouse."""
         self.committed_records, self.committed_size = self.records, self.size
 
 
 @dataclass
 class Attempt:
-    """One run of one job: what was counted, and which states wait to be saved."""
+    """One attempt of a job: its counts, and the states that wait to be saved."""
 
     job_id: int
     number: int
@@ -100,7 +100,7 @@ class Attempt:
     counted_at: float = 0.0
 
     def stats(self) -> dict[str, Any]:
-        """The counts as they are stored."""
+        """Return the counts as they are stored."""
         return {
             "states": self.state_messages,
             "streams": [
@@ -111,7 +111,7 @@ class Attempt:
 
 
 class Jobs:
-    """Starts, follows and ends sync jobs."""
+    """Starts, tracks and ends sync jobs."""
 
     def __init__(self, metadata: Metadata, verbs: Verbs, job_logs: JobLogs) -> None:
         self._metadata = metadata
@@ -121,7 +121,7 @@ class Jobs:
         self._unwanted: set[int] = set()
 
     def start(self, connection: Row) -> int:
-        """Begin a job for a connection; its id.
+        """Start a job for a connection and return its id.
 
         Raises:
             sqlite3.IntegrityError: another job of this connection is open.
@@ -132,18 +132,18 @@ class Jobs:
         return job_id
 
     async def cancel(self, job_id: int) -> bool:
-        """End a job that is open; False where it had ended."""
+        """Cancel an open job; return False if it had already ended."""
         task = self._tasks.get(job_id)
         if task is None:
             return False
         self._unwanted.add(job_id)
-        await asyncio.sleep(0)  # a task cancelled before its first step would tell nobody
+        await asyncio.sleep(0)  # cancelled before its first step, it would record nothing
         task.cancel()
         await asyncio.wait([task])
         return True
 
     async def stop(self) -> None:
-        """End every job: the plane stops."""
+        """End every job, when the plane stops."""
         await asyncio.sleep(0)
         tasks = list(self._tasks.values())
         for task in tasks:
@@ -190,7 +190,7 @@ class Jobs:
         self._metadata.end_attempt(job_id, number, "failed", failure, _now())
 
     async def _try(self, job_id: int, number: int, connection_id: str) -> dict[str, Any] | None:
-        """One attempt with its log; why it failed, or None."""
+        """Run one attempt and log it; return its failure, or None."""
         with self._job_logs.open(name_of(job_id, number), ()) as job_log:
             reason = await self._attempt(job_id, number, connection_id, job_log)
             if reason is not None:
@@ -200,7 +200,7 @@ class Jobs:
     async def _attempt(
         self, job_id: int, number: int, connection_id: str, job_log: JobLog
     ) -> dict[str, Any] | None:
-        """One attempt; why it failed, or None. The last line of defence for a job."""
+        """Run one attempt; return its failure, or None. Catches every exception."""
         config_schema: Message = {}
         config: Mapping[str, Any] = {}
         try:
@@ -226,7 +226,7 @@ class Jobs:
         except (OSError, asyncpg.InterfaceError) as error:
             told = f"The warehouse cannot be reached ({type(error).__name__})."
             return failure_reason("destination", "transient_error", told)
-        except Exception as error:  # the outermost loop of a job: logged, and the job has failed
+        except Exception as error:  # outermost loop of a job: log the error and fail the job
             log.exception("sync_broke", job=job_id)
             told = f"The local plane has a fault ({type(error).__name__})."
             return failure_reason("airbyte_platform", "system_error", told)
@@ -287,7 +287,7 @@ class Jobs:
     async def _checkpoint(
         self, attempt: Attempt, writer: Writer, connection_id: str, state: Mapping[str, Any]
     ) -> None:
-        """Note a state, and make what it covers visible; then, not before, it may be saved."""
+        """Publish the rows that a state covers; the state may be saved only after that."""
         attempt.state_messages += 1
         kind = str(state.get("type") or "LEGACY").lower()
         if kind == "stream":
@@ -324,7 +324,7 @@ class Jobs:
         self._metadata.count(attempt.job_id, attempt.number, attempt.stats(), _now())
 
     def _state_for(self, connection: Row) -> list[Message]:
-        """What the connector is told of earlier syncs; full refreshes start from nothing."""
+        """Build the state messages for the connector; full refreshes get none."""
         incremental = {
             _key(pair["stream"])
             for pair in connection["streams"]
@@ -349,13 +349,13 @@ class Jobs:
 
 
 def renew_config(metadata: Metadata, source_id: str, config: Mapping[str, Any]) -> None:
-    """Keep the configuration a connector has renewed; the old one works no more."""
+    """Store a configuration that the connector has renewed; the old one is no longer valid."""
     metadata.write("UPDATE actors SET config = ? WHERE id = ?", dump(config), source_id)
     log.info("source_configuration_renewed", source=source_id)
 
 
 def target_of(settings: Mapping[str, Any], destination_config: Mapping[str, Any]) -> Target:
-    """Where a connection writes."""
+    """Return where a connection writes."""
     return Target(
         schema=destination_config.get("schema") or "public",
         definition=settings.get("namespaceDefinition") or "source",

@@ -1,8 +1,8 @@
-"""What the plane knows, in one SQLite file: sources, connections, catalogs, states, jobs.
+"""The plane's state in one SQLite file: sources, connections, catalogs, states, jobs.
 
-Sources' configurations stand in it with their secrets, as they do in Airbyte's own database: the
-directory is 0700 and the file 0600, and both belong to whoever runs the plane. Statements are short
-(well under a millisecond), so they run where they are called; whole catalogs are worth a thread.
+It holds the sources' configurations including secrets, as Airbyte's own database does, so the
+directory has mode 0700 and the file 0600. Statements are short (well under a millisecond) and run
+on the event loop; only whole catalogs are worth a thread.
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ Row = dict[str, Any]
 
 
 class InUse(Exception):
-    """Another plane works on this state directory."""
+    """Another plane uses this state directory."""
 
 
 class Metadata:
-    """The file and its questions. Rows are dictionaries; JSON columns come back parsed."""
+    """The SQLite file and its queries. Rows are dictionaries, with JSON columns parsed."""
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -85,14 +85,14 @@ class Metadata:
         self._db.executescript(SCHEMA)
 
     def close(self) -> None:
-        """Let the next plane in."""
+        """Close the file, so that another plane may open it."""
         with self._lock:
             self._db.close()
         self._lock_file.close()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All of the block, or nothing."""
+        """Run the block in a transaction."""
         with self._lock:
             self._db.execute("BEGIN IMMEDIATE")
             try:
@@ -103,18 +103,18 @@ class Metadata:
             self._db.execute("COMMIT")
 
     def one(self, sql: str, *values: Any) -> Row | None:
-        """The first row, or None."""
+        """Return the first row, or None."""
         with self._lock:
             row = self._db.execute(sql, values).fetchone()
         return None if row is None else _parsed(row)
 
     def all(self, sql: str, *values: Any) -> list[Row]:
-        """Every row."""
+        """Return every row."""
         with self._lock:
             return [_parsed(row) for row in self._db.execute(sql, values).fetchall()]
 
     def write(self, sql: str, *values: Any) -> int:
-        """How many rows changed."""
+        """Run a statement and return the number of changed rows."""
         with self._lock:
             return self._db.execute(sql, values).rowcount
 
@@ -127,7 +127,7 @@ class Metadata:
         protocol: bytes,
         now: int,
     ) -> None:
-        """Store what a source offers; each catalog once, compressed (24 MB become 3)."""
+        """Store a discovered catalog, each distinct one once and compressed (24 MB become 3)."""
         known = self.one("SELECT 1 AS known FROM catalogs WHERE id = ?", str(catalog_id))
         packed = zlib.compress(protocol, 6) if known is None else b""
         with self.transaction():
@@ -143,10 +143,10 @@ class Metadata:
             )
 
     def prune(self, now: int) -> None:
-        """Delete what is old and that no answer needs: jobs, commands, discoveries, catalogs.
+        """Delete old jobs, commands, discoveries and catalogs that no response needs.
 
-        Of each connection the newest `MOST_JOBS` jobs stay and the last that succeeded; of each
-        source the newest `MOST_DISCOVERIES` discoveries; commands stay for a day.
+        Keeps the newest `MOST_JOBS` jobs of each connection and its last successful one, the newest
+        `MOST_DISCOVERIES` discoveries of each source, and the commands of the last day.
         """
         yesterday = now - 86400
         with self.transaction():
@@ -178,13 +178,13 @@ class Metadata:
             )
 
     def catalog(self, catalog_id: str) -> bytes:
-        """A stored catalog, as the connector wrote it."""
+        """Return a stored catalog, as the connector wrote it."""
         row = self.one("SELECT protocol FROM catalogs WHERE id = ?", catalog_id)
-        assert row is not None  # noqa: S101 - discoveries and commands refer to catalogs that exist
+        assert row is not None  # noqa: S101 - discoveries and commands refer to existing catalogs
         return zlib.decompress(row["protocol"])
 
     def begin_job(self, connection_id: str, streams: Sequence[Mapping[str, Any]], now: int) -> int:
-        """A pending job with its first attempt.
+        """Insert a pending job with its first attempt, and return its id.
 
         Raises:
             sqlite3.IntegrityError: another job of this connection is open.
@@ -195,12 +195,12 @@ class Metadata:
                 " VALUES (?, 'pending', ?, ?, ?)",
                 (connection_id, dump(streams), now, now),
             ).lastrowid
-            assert job_id is not None  # noqa: S101 - SQLite has just given one
+            assert job_id is not None  # noqa: S101 - SQLite has just assigned it
             self.begin_attempt(job_id, 0, now)
         return job_id
 
     def begin_attempt(self, job_id: int, number: int, now: int) -> None:
-        """A running attempt without counts yet."""
+        """Insert a running attempt without counts."""
         self.write(
             "INSERT INTO attempts VALUES (?, ?, 'running', ?, ?, NULL, '{}', NULL)",
             job_id,
@@ -210,7 +210,7 @@ class Metadata:
         )
 
     def set_job(self, job_id: int, status: str, now: int) -> None:
-        """Move an open job on; a job that ended stays as it ended."""
+        """Update the status of an open job; ended jobs do not change."""
         self.write(
             "UPDATE jobs SET status = ?, updated_at = ?, started_at = CASE WHEN ? = 'running'"
             " THEN coalesce(started_at, ?) ELSE started_at END"
@@ -223,7 +223,7 @@ class Metadata:
         )
 
     def count(self, job_id: int, number: int, stats: Mapping[str, Any], now: int) -> None:
-        """Say how far an attempt is."""
+        """Save an attempt's current counts."""
         self.write(
             "UPDATE attempts SET stats = ?, updated_at = ? WHERE job_id = ? AND number = ?",
             dump(stats),
@@ -235,7 +235,7 @@ class Metadata:
     def end_attempt(
         self, job_id: int, number: int, status: str, failure: Mapping[str, Any] | None, now: int
     ) -> None:
-        """Say how an attempt ended."""
+        """Save an attempt's final status."""
         self.write(
             "UPDATE attempts SET status = ?, failure = ?, updated_at = ?, ended_at = ?"
             " WHERE job_id = ? AND number = ?",
@@ -250,7 +250,7 @@ class Metadata:
     def save_state(
         self, connection_id: str, kind: str, states: Mapping[tuple[str | None, str], Any]
     ) -> None:
-        """Keep states of one kind and forget another kind's: a connection has one."""
+        """Save states of one kind and delete those of other kinds: a connection has one kind."""
         with self.transaction():
             self.write(
                 "DELETE FROM states WHERE connection_id = ? AND kind <> ?", connection_id, kind
@@ -266,7 +266,7 @@ class Metadata:
                 )
 
     def states(self, connection_id: str) -> list[Row]:
-        """A connection's states: kind, namespace ("" for none), name, state."""
+        """Return a connection's states: kind, namespace ("" for none), name, state."""
         return self.all(
             "SELECT kind, namespace, name, state FROM states WHERE connection_id = ?"
             " ORDER BY namespace, name",
@@ -274,7 +274,7 @@ class Metadata:
         )
 
     def end_what_was_open(self, failure: Mapping[str, Any], now: int) -> None:
-        """Fail the jobs and commands of a plane that is gone."""
+        """Fail the jobs and commands that a previous plane left open."""
         with self.transaction():
             self.write(
                 "UPDATE attempts SET status = 'failed', failure = ?, updated_at = ?, ended_at = ?"
@@ -311,10 +311,10 @@ def _parsed(row: sqlite3.Row) -> Row:
 
 
 def packed(streams: Sequence[Mapping[str, Any]]) -> bytes:
-    """A connection's catalog as its column holds it."""
+    """Compress a connection's catalog for its column."""
     return zlib.compress(orjson.dumps(streams), 1)
 
 
 def dump(value: Any) -> str:
-    """A JSON column's text."""
+    """Serialize a JSON column."""
     return orjson.dumps(value).decode()

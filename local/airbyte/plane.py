@@ -1,6 +1,6 @@
-"""The plane itself: sources, discoveries, connections, commands, as Airbyte treats them.
+"""The plane itself: sources, discoveries, connections and commands, with Airbyte's behavior.
 
-Nothing here invents an answer: what a source offers, and whether it works, its connector said.
+It invents nothing: whether a source works, and what it offers, is what its connector reported.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ DESTINATION_SPECIFICATION: Json = {
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How a check or a discovery ended; exactly what the two API styles are told from."""
+    """The result of a check or a discovery; both API styles are rendered from it."""
 
     job_id: str
     started_at: int
@@ -77,12 +77,12 @@ class Outcome:
 
     @property
     def succeeded(self) -> bool:
-        """The connector came to its verdict, whatever that was."""
+        """Whether the connector reached a verdict, even a negative one."""
         return self.failure is None
 
 
 class Plane:
-    """Everything one process of the local Airbyte holds."""
+    """The state of one local Airbyte process."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -97,7 +97,7 @@ class Plane:
     @classmethod
     @asynccontextmanager
     async def open(cls, settings: Settings) -> AsyncIterator[Self]:
-        """The plane with what it knew before; when the block is left, no connector is left."""
+        """Open the plane with its stored state; no connector survives the end of the block."""
         plane = cls(settings)
         reason = failure_reason("airbyte_platform", "system_error", "The server restarted.")
         plane.metadata.end_what_was_open({"failures": [reason]}, _now())
@@ -129,7 +129,7 @@ class Plane:
     # Actors: sources and destinations
 
     def actor(self, kind: str, actor_id: UUID) -> Row:
-        """A source or destination.
+        """Return a source or destination.
 
         Raises:
             Refusal: 404.
@@ -142,16 +142,16 @@ class Plane:
         return row
 
     async def schema_of(self, row: Row) -> Json:
-        """The connection specification of an actor's definition."""
+        """Return the connection specification of an actor's definition."""
         if row["kind"] == "destination":
             return DESTINATION_SPECIFICATION
         return await self.specification(connector_of(UUID(row["definition_id"])))
 
     async def specification(self, connector: Connector) -> Json:
-        """A connector's connection specification; the connector is installed when it is not yet.
+        """Return a connector's connection specification; installs the connector if necessary.
 
         Raises:
-            Refusal: 500, the connector did not tell it.
+            Refusal: 500, the connector did not provide one.
         """
         try:
             spec = await self.verbs.spec(connector)
@@ -162,7 +162,7 @@ class Plane:
         return schema
 
     async def create_actor(self, kind: str, definition_id: UUID, name: str, config: Json) -> Row:
-        """Add a source or destination; the configuration is validated, not tried.
+        """Add a source or destination; the configuration is validated, but not checked.
 
         Raises:
             Refusal: 404, 422.
@@ -187,7 +187,7 @@ class Plane:
         return self.actor(kind, actor_id)
 
     async def update_actor(self, row: Row, *, name: str | None, config: Json | None) -> Row:
-        """Change a name or the whole configuration; masked values keep the stored secret.
+        """Change the name or the whole configuration; masked values keep the stored secret.
 
         Raises:
             Refusal: 422.
@@ -205,27 +205,27 @@ class Plane:
         return self.actor(row["kind"], UUID(row["id"]))
 
     async def delete_actor(self, row: Row) -> None:
-        """Delete it with every connection it has."""
+        """Delete an actor and all its connections."""
         column = f"{row['kind']}_id"
         for connection in self.metadata.all(
-            f"SELECT id FROM connections WHERE {column} = ?",  # noqa: S608 - one of two words
+            f"SELECT id FROM connections WHERE {column} = ?",  # noqa: S608 - one of two literals
             row["id"],
         ):
             await self.delete_connection(connection["id"])
         self.metadata.write("DELETE FROM actors WHERE id = ?", row["id"])
 
-    # Asking connectors
+    # Running connectors
 
     async def check(self, row: Row) -> Outcome:
-        """Try an actor's configuration."""
+        """Check an actor's configuration."""
         if row["kind"] == "destination":
             return await _check_warehouse(row["config"]["url"])
         return await self._ask(row, self._check)
 
     async def check_update(self, row: Row, config: Json) -> Outcome:
-        """Try what a source might be configured with; a mask means the secret that is stored.
+        """Check a new configuration of a source; a masked value means the stored secret.
 
-        What the connector renews meanwhile is kept, as real Airbyte keeps it.
+        A configuration that the connector renews during the check is saved, as in Airbyte.
 
         Raises:
             Refusal: 422.
@@ -236,12 +236,12 @@ class Plane:
         return await self._ask({**row, "config": whole}, self._check)
 
     async def check_config(self, definition_id: UUID, config: Json) -> Outcome:
-        """Try a configuration that belongs to no source yet."""
+        """Check a configuration that belongs to no source yet."""
         row = {"id": "", "definition_id": str(definition_id), "config": config}
         return await self._ask(row, self._check)
 
     async def discover(self, row: Row) -> Outcome:
-        """Ask the source what it offers; the catalog is kept under the id of its content."""
+        """Discover a source's catalog and store it under an id derived from its content."""
         return await self._ask(row, self._discover)
 
     async def _check(self, connector: Connector, row: Row, renew: Any, job_log: JobLog) -> Json:
@@ -284,7 +284,7 @@ class Plane:
         return Outcome(job_id=job_id, started_at=started, ended_at=_now(), renewed=renewed, **told)
 
     def cached_catalog(self, row: Row) -> str | None:
-        """The catalog of any earlier discovery of this source with this very configuration."""
+        """Return the catalog id of an earlier discovery with the same configuration and version."""
         found = self.metadata.one(
             "SELECT catalog_id FROM discoveries"
             " WHERE source_id = ? AND version = ? AND config_hash = ?",
@@ -295,7 +295,7 @@ class Plane:
         return None if found is None else str(found["catalog_id"])
 
     async def shown(self, row: Row, catalog_id: str) -> bytes:
-        """A discovered catalog as a syncCatalog, as JSON."""
+        """Return a discovered catalog as a syncCatalog, serialized."""
         connector = connector_of(UUID(row["definition_id"]))
 
         def show() -> bytes:
@@ -307,12 +307,12 @@ class Plane:
 
         return await asyncio.to_thread(show)
 
-    # Commands: the same, in the background, under an id the client chose
+    # Commands: check and discover in the background, under an id that the client chose
 
     def run_command(
         self, command_id: str, kind: str, source_id: str | None, work: Coroutine[Any, Any, Outcome]
     ) -> None:
-        """Start a check or a discovery, unless this id was started before."""
+        """Start a check or a discovery, unless a command with this id exists."""
         created = self.metadata.write(
             "INSERT OR IGNORE INTO commands VALUES (?, ?, 'pending', ?, ?)",
             command_id,
@@ -360,7 +360,7 @@ class Plane:
         )
 
     def command(self, command_id: str) -> Row:
-        """A command and how far it is.
+        """Return a command with its status.
 
         Raises:
             Refusal: 403, as Airbyte answers for an unknown id.
@@ -377,18 +377,18 @@ class Plane:
         return row
 
     async def cancel_command(self, command_id: str) -> None:
-        """End a command that is still at work."""
+        """Cancel a command that is still running."""
         self.command(command_id)
         task = self._commands.get(command_id)
         if task is not None:
-            await asyncio.sleep(0)  # a task cancelled before its first step would tell nobody
+            await asyncio.sleep(0)  # cancelled before its first step, it would record nothing
             task.cancel()
             await asyncio.wait([task])
 
     # Connections
 
     def connection(self, connection_id: UUID) -> Row:
-        """A connection.
+        """Return a connection.
 
         Raises:
             Refusal: 404.
@@ -401,10 +401,10 @@ class Plane:
     async def create_connection(
         self, source: Row, destination: Row, settings: Json, sync_catalog: Json
     ) -> Row:
-        """Wire a source to a destination.
+        """Connect a source to a destination.
 
         Raises:
-            Refusal: the catalog cannot be meant, or not be written.
+            Refusal: the catalog is invalid, or cannot be written.
         """
         streams = await asyncio.to_thread(_kept, sync_catalog, settings, destination)
         connection_id = uuid4()
@@ -420,13 +420,13 @@ class Plane:
         return self.connection(connection_id)
 
     async def update_connection(self, row: Row, settings: Json, sync_catalog: Json | None) -> Row:
-        """Change what was given; a catalog replaces the whole catalog.
+        """Change the given settings; a given catalog replaces the stored one.
 
         A stream that is deselected, or whose sync mode changes, loses its state; nothing else is
         reset, whatever the new catalog or status is.
 
         Raises:
-            Refusal: the catalog cannot be meant, or not be written.
+            Refusal: the catalog is invalid, or cannot be written.
         """
         merged = row["settings"] | settings
         destination = self.actor("destination", UUID(row["destination_id"]))
@@ -453,14 +453,14 @@ class Plane:
         return self.connection(UUID(row["id"]))
 
     async def delete_connection(self, connection_id: str) -> None:
-        """End its job and forget the connection; its tables stay."""
+        """Cancel its job and delete the connection; its tables remain in the warehouse."""
         job = self.open_job(connection_id)
         if job is not None:
             await self.jobs.cancel(job["id"])
         self.metadata.write("DELETE FROM connections WHERE id = ?", connection_id)
 
     def open_job(self, connection_id: str) -> Row | None:
-        """The job that is at work for a connection."""
+        """Return a connection's open job, if any."""
         return self.metadata.one(
             "SELECT * FROM jobs WHERE connection_id = ?"
             " AND status IN ('pending', 'running', 'incomplete')",
@@ -468,10 +468,10 @@ class Plane:
         )
 
     def sync(self, row: Row) -> int:
-        """Start a sync; the job's id.
+        """Start a sync and return the job id.
 
         Raises:
-            Refusal: 409 while another one is at work, 500 for a connection that is not active.
+            Refusal: 409 while another job is running, 500 for a connection that is not active.
         """
         if row["settings"].get("status") != "active":
             raise uncaught("Can only sync an active connection")
@@ -484,18 +484,18 @@ class Plane:
             ) from error
 
     async def _prune(self) -> None:
-        """Delete what is old, now and every hour."""
+        """Delete old data, now and every hour."""
         while True:
             self.metadata.prune(_now())
             self.job_logs.prune()
             await asyncio.sleep(PRUNE_SECONDS)
 
     async def _follow_schedules(self) -> None:
-        """Start what a basic schedule says is due; cron schedules are kept, not followed."""
+        """Start syncs that are due by a basic schedule; cron schedules are stored but ignored."""
         while True:
             for row in self.metadata.all("SELECT id, settings FROM connections"):
                 if self._is_due(row):
-                    with contextlib.suppress(Refusal):  # deleted, or started by somebody, meanwhile
+                    with contextlib.suppress(Refusal):  # deleted or already started meanwhile
                         self.sync(self.connection(UUID(row["id"])))
             await asyncio.sleep(SCHEDULE_SECONDS)
 
@@ -512,7 +512,7 @@ class Plane:
 
 
 def connector_of(definition_id: UUID) -> Connector:
-    """The connector of a source definition.
+    """Return the connector of a source definition.
 
     Raises:
         Refusal: 404.

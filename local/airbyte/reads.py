@@ -1,4 +1,4 @@
-"""What the API tells of jobs and connections, worded as the played release words it."""
+"""The API's representations of jobs and connections, as the emulated release words them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Json = dict[str, Any]
 
 
 def job_info(plane: Plane, kind: str, config_id: str, outcome: Outcome) -> Json:
-    """The SynchronousJobRead of a connector that was run."""
+    """Build the SynchronousJobRead of a connector run."""
     return present(
         {
             "id": outcome.job_id,
@@ -32,7 +32,7 @@ def job_info(plane: Plane, kind: str, config_id: str, outcome: Outcome) -> Json:
 
 
 def no_job(plane: Plane, kind: str) -> Json:
-    """What Airbyte tells of a job where none was needed."""
+    """Build the job that Airbyte reports when no connector had to run."""
     return {
         "id": str(uuid4()),
         "configType": kind,
@@ -46,18 +46,18 @@ def no_job(plane: Plane, kind: str) -> Json:
 
 
 def logs_of(plane: Plane, name: str | None = None) -> Json:
-    """The last lines of a job's log, the first of which says where the whole one is."""
+    """Return the last lines of a job's log; the first line is the path of the whole log."""
     lines: Json = {"logs": {"logLines": [] if name is None else plane.job_logs.lines(name)}}
     return lines | ({"logType": "formatted"} if plane.settings.flavour is Flavour.COMMANDS else {})
 
 
 def command_logs(plane: Plane, name: str) -> Json:
-    """The JobLogs of a command's output."""
+    """Build the JobLogs of a command's output."""
     return {"logType": "formatted", "logLines": plane.job_logs.lines(name)}
 
 
 def connection_status(plane: Plane, row: Row) -> Json:
-    """How a connection fares; the two releases ask and answer this differently."""
+    """Build a connection's status; the two releases answer this differently."""
     job = plane.metadata.one(
         "SELECT * FROM jobs WHERE connection_id = ? ORDER BY id DESC LIMIT 1", row["id"]
     )
@@ -114,7 +114,7 @@ def _sync_status(row: Row, job: Row | None, failure: Json | None) -> str:
 
 
 def job_row(plane: Plane, job_id: int) -> Row:
-    """A job as it is stored.
+    """Return a job as stored.
 
     Raises:
         Refusal: 500, as Airbyte answers for an unknown id.
@@ -126,7 +126,7 @@ def job_row(plane: Plane, job_id: int) -> Row:
 
 
 def job_and_attempts(plane: Plane, job_id: int, *, with_logs: bool = True) -> Json:
-    """A JobInfoRead."""
+    """Build a JobInfoRead."""
     return {
         "job": job_read(plane, job_row(plane, job_id)),
         "attempts": [
@@ -140,7 +140,7 @@ def job_and_attempts(plane: Plane, job_id: int, *, with_logs: bool = True) -> Js
 
 
 def job_read(plane: Plane, row: Row) -> Json:
-    """A JobRead, with the counts of its last attempt."""
+    """Build a JobRead, with the counts of its last attempt."""
     last = attempts(plane, row["id"])[-1]
     streams = [{**_flat(each), **_rejected(plane)} for each in last["streamStats"]]
     counted = ("recordsEmitted", "bytesEmitted", "recordsCommitted", "bytesCommitted")
@@ -167,12 +167,12 @@ def _flat(stream: Json) -> Json:
 
 
 def _rejected(plane: Plane) -> Json:
-    """The writer takes every record; the older release did not count these."""
+    """Count rejected records: always zero, and absent in the older release."""
     return {"recordsRejected": 0} if plane.settings.flavour is Flavour.COMMANDS else {}
 
 
 def attempts(plane: Plane, job_id: int) -> list[Json]:
-    """A job's AttemptReads, the first one first; there is always one."""
+    """Build a job's AttemptReads, oldest first; there is always at least one."""
     rows = plane.metadata.all("SELECT * FROM attempts WHERE job_id = ? ORDER BY number", job_id)
     return [_attempt(plane, row) for row in rows]
 
@@ -228,7 +228,7 @@ def _summary(plane: Plane, failure: Json | None) -> Json | None:
 
 
 def _reason(plane: Plane, reason: Json | None) -> Json | None:
-    """A FailureReason as the played release knows it."""
+    """Build a FailureReason as the emulated release has it."""
     if reason is None or plane.settings.flavour is Flavour.COMMANDS:
         return reason
     newer = ("fromTraceMessage", "streamDescriptor")
@@ -236,5 +236,5 @@ def _reason(plane: Plane, reason: Json | None) -> Json | None:
 
 
 def present(told: Json) -> Json:
-    """Without what is null, as Airbyte leaves it out."""
+    """Omit null members, as Airbyte does."""
     return {name: value for name, value in told.items() if value is not None}

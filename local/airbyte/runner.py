@@ -1,8 +1,8 @@
-"""Runs one connector process, and reads the Airbyte Protocol from it: lines of JSON.
+"""Runs a connector process and reads Airbyte Protocol messages from it, one JSON object per line.
 
-The configuration goes in through anonymous memory, so it is in no argument and in no file (where
-the system has no such memory: in a 0600 file of a 0700 directory, removed after the run and swept
-at start). Standard error may quote secrets: it goes to the job's own log alone, which masks them.
+Configurations are passed through anonymous memory (memfd), never in arguments or files. Where the
+system has no memfd, they are 0600 files in a 0700 directory, removed after the run and swept at
+start. Standard error may contain secrets: it only goes to the job's log, which masks them.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Message = dict[str, Any]
 
 
 class ConnectorFailed(Exception):
-    """The connector could not do it. The message is ours, `external` the connector's."""
+    """The connector failed. The message is the plane's own, `external` is the connector's."""
 
     def __init__(
         self,
@@ -62,22 +62,22 @@ class ConnectorFailed(Exception):
 
 @dataclass
 class Process:
-    """A running connector: iterate its lines, then ask how it ended."""
+    """A running connector: iterate its lines, then get its exit code."""
 
     process: asyncio.subprocess.Process
     limits: Limits
     deadline: float
     log: JobLog | None = None
-    """Where what it logs goes; None for a specification, which is asked without secrets."""
+    """Receives the connector's logs; None for `spec`, which runs without secrets."""
 
     async def lines(self) -> AsyncIterator[bytes]:
-        """Every line of standard output, of any length.
+        """Yield every line of standard output, of any length.
 
         Raises:
-            ConnectorFailed: silent for longer than `idle`, or at work for longer than `total`.
+            ConnectorFailed: no output for longer than `idle`, or running for longer than `total`.
         """
         reader = self.process.stdout
-        assert reader is not None  # noqa: S101 - it was opened with a pipe
+        assert reader is not None  # noqa: S101 - started with a pipe
         parts: list[bytes] = []
         size = 0
         while chunk := await self._read(reader):
@@ -112,7 +112,7 @@ class Process:
             raise ConnectorFailed(message, kind="heartbeat_timeout") from error
 
     async def exit_code(self) -> int:
-        """How it ended; waits the grace period for a process that has closed its output."""
+        """Return the exit code; a process that closed its output gets the grace period to exit."""
         try:
             return await asyncio.wait_for(self.process.wait(), GRACE_SECONDS)
         except TimeoutError:
@@ -120,7 +120,7 @@ class Process:
             return self.process.returncode or -signal.SIGKILL
 
     async def kill(self) -> None:
-        """End the whole process group, politely first."""
+        """End the whole process group, with SIGTERM first."""
         for each in (signal.SIGTERM, signal.SIGKILL):
             if self.process.returncode is not None:
                 break
@@ -129,12 +129,12 @@ class Process:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.process.wait(), GRACE_SECONDS)
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)  # what the connector itself had started
+            os.killpg(self.process.pid, signal.SIGKILL)  # and the connector's own children
 
 
 @dataclass(frozen=True)
 class Runner:
-    """Starts connectors, a few at a time; `directory` holds what a system without memfd needs."""
+    """Starts connectors, a few at a time; `directory` has their files on systems without memfd."""
 
     directory: Path
     slots: asyncio.Semaphore
@@ -150,7 +150,7 @@ class Runner:
         extra_env: Mapping[str, str],
         log: JobLog | None = None,
     ) -> AsyncIterator[Process]:
-        """The connector at work on `verb`; it is gone when the block is left, however it is left.
+        """Run the connector with `verb`; its process never outlives the block.
 
         `documents` are its arguments, `{"config": ...}` as JSON values or as JSON bytes.
         """
@@ -204,7 +204,7 @@ class Runner:
     def _give(
         self, given: contextlib.ExitStack, documents: Mapping[str, Any]
     ) -> tuple[list[str], list[int]]:
-        """Arguments and descriptors that hand `documents` over; `given` takes them back."""
+        """Return arguments and descriptors that pass `documents`; `given` releases them."""
         arguments: list[str] = []
         descriptors: list[int] = []
         for name, value in documents.items():
@@ -225,14 +225,14 @@ class Runner:
         return arguments, descriptors
 
     def _remember(self, pid: int, executable: Path) -> Callable[[], None]:
-        if HAS_MEMFD:  # Linux: the kernel ends the connector with us
+        if HAS_MEMFD:  # on Linux the kernel kills the connector when this process exits
             return lambda: None
         path = self.directory / f"{pid}.pid"
         path.write_text(str(executable))
         return path.unlink
 
     def sweep(self) -> None:
-        """End and forget what a killed plane left behind; call it before the first run."""
+        """Kill connectors and delete files that a killed plane left. Call before the first run."""
         for path in self.directory.glob("*.pid"):
             if _command_line(int(path.stem)).find(path.read_text()) >= 0:
                 with contextlib.suppress(ProcessLookupError):
@@ -253,19 +253,19 @@ def _write_all(file: io.RawIOBase, content: bytes) -> None:
 
 def _command_line(pid: int) -> str:
     asked = ["/bin/ps", "-o", "command=", "-p", str(pid)]
-    return subprocess.run(asked, capture_output=True, text=True, check=False, timeout=5).stdout  # noqa: S603 - a number
+    return subprocess.run(asked, capture_output=True, text=True, check=False, timeout=5).stdout  # noqa: S603 - the only variable argument is a number
 
 
 async def _drain(running: Process) -> None:
     reader = running.process.stderr
-    assert reader is not None  # noqa: S101 - it was opened with a pipe
+    assert reader is not None  # noqa: S101 - started with a pipe
     while chunk := await reader.read(CHUNK_BYTES):
         if running.log is not None:
             running.log.errors(chunk)
 
 
 def parse(line: bytes) -> Message | None:
-    """The protocol message of a line, or None where the connector printed something else."""
+    """Parse a line as a protocol message; None if it is anything else."""
     try:
         message = orjson.loads(line)
     except orjson.JSONDecodeError:
@@ -274,7 +274,7 @@ def parse(line: bytes) -> Message | None:
 
 
 def failure(trace: Mapping[str, Any]) -> ConnectorFailed:
-    """A TRACE ERROR as the exception it means."""
+    """Convert an error TRACE to an exception."""
     error = trace.get("error") or {}
     return ConnectorFailed(
         "The connector reported an error.",

@@ -101,7 +101,7 @@ class Settings(BaseSettings):
 
     @property
     def job_logs(self) -> Path:
-        """The folder of the jobs' logs."""
+        """The folder of the job logs."""
         return self.job_logs_dir or self.state_dir / "job_logs"
 
     @property

@@ -1,4 +1,4 @@
-"""What a specification says about a configuration: is it valid, and what in it is secret."""
+"""What a connection specification implies for a configuration: its validity and its secrets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Json = Mapping[str, Any]
 
 
 def faults(config: Json, schema: Json) -> list[str]:
-    """Where the configuration breaks its schema: paths and rules, never values."""
+    """List where the configuration violates its schema: paths and rules, never values."""
     errors = sorted(
         Draft7Validator(dict(schema)).iter_errors(config), key=lambda each: each.json_path
     )
@@ -22,20 +22,20 @@ def faults(config: Json, schema: Json) -> list[str]:
 
 def _fault(error: ValidationError) -> str:
     if error.validator == "required":
-        return f"{error.json_path}: {error.message}"  # this rule's message names, it does not quote
+        return f"{error.json_path}: {error.message}"  # it names the property and quotes no value
     if error.validator == "type":
         return f"{error.json_path}: is not of type {error.validator_value}"
     return f"{error.json_path}: breaks the rule {error.validator}"
 
 
 def masked(config: Any, schema: Any) -> Any:
-    """The configuration with every secret replaced by the mask."""
+    """Replace every secret in the configuration by the mask."""
     secret = _secret_paths(schema)
     return _walk(config, secret, lambda _value, _path: MASK, ())
 
 
 def unmasked(config: Any, stored: Any, schema: Any) -> Any:
-    """The configuration with masks replaced by the secrets stored at the same places."""
+    """Replace masks in the configuration by the secrets stored at the same paths."""
 
     def restore(value: Any, path: tuple[str, ...]) -> Any:
         return _at(stored, path) if value == MASK else value
@@ -44,7 +44,7 @@ def unmasked(config: Any, stored: Any, schema: Any) -> Any:
 
 
 def secrets(config: Any, schema: Any) -> list[str]:
-    """The secret texts in a configuration, the longest first."""
+    """Return the secret strings in a configuration, longest first."""
     found: list[str] = []
 
     def note(value: Any, _path: tuple[str, ...]) -> Any:
@@ -61,7 +61,7 @@ def _secret_paths(schema: Any) -> set[tuple[str, ...]]:
 
 
 def _paths(schema: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """Paths of secret fields, in whatever alternative of the schema; `[]` is any list item."""
+    """Yield the paths of secret fields in all alternatives of the schema; `[]` is any list item."""
     if not isinstance(schema, Mapping):
         return
     if schema.get("airbyte_secret"):

@@ -1,8 +1,8 @@
-"""The connectors this plane knows: which ones, at which version, and each in its own environment.
+"""The connectors this plane supports: their pinned versions and their virtual environments.
 
-Connectors are not part of AAM. Each is installed on first use from a pinned, hashed list into a
-virtual environment of its own (they cannot share one), and its licence is printed when it is.
-A new connector is one entry in `CONNECTORS` and one requirement file beside it.
+Connectors are not part of AAM. Each is installed on first use from a pinned, hashed list into its
+own virtual environment (they cannot share one); its licence is printed at that time. A new
+connector needs one entry in `CONNECTORS` and one requirement file beside it.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ INSTALL_TIMEOUT_SECONDS = 900
 
 
 class InstallFailed(Exception):
-    """The connector's environment could not be made."""
+    """The connector's environment could not be created."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Connector:
-    """One source connector, under the ids Airbyte's registry gives it."""
+    """One source connector, with its ids from Airbyte's registry."""
 
     name: str
     title: str
@@ -52,7 +52,7 @@ class Connector:
 
     @property
     def package(self) -> str:
-        """Its distribution name."""
+        """The name of its Python distribution."""
         return f"airbyte-{self.name}"
 
 
@@ -91,31 +91,31 @@ BY_NAME = {connector.name: connector for connector in CONNECTORS}
 
 @dataclass(frozen=True)
 class Store:
-    """Installed connectors under one directory, which several planes may share."""
+    """Connectors installed in one directory, which several planes may share."""
 
     directory: Path
 
     def home(self, connector: Connector) -> Path:
-        """The connector's virtual environment."""
+        """Return the connector's virtual environment."""
         return self.directory.resolve() / f"{connector.name}-{connector.version}"
 
     def executable(self, connector: Connector) -> Path:
-        """The command that speaks the Airbyte Protocol."""
+        """Return the path of the connector's executable."""
         return self.home(connector) / "bin" / connector.name
 
     def is_installed(self, connector: Connector) -> bool:
-        """Whether the environment is complete and made from today's requirement file."""
+        """Whether the environment is complete and matches the current requirement file."""
         marker = self.home(connector) / "complete"
         return marker.exists() and marker.read_bytes() == _requirements(connector).read_bytes()
 
     def install(self, connector: Connector) -> Path:
-        """Make the connector's environment unless it is there; blocks, seconds to a minute.
+        """Install the connector unless it is installed; blocks for seconds up to a minute.
 
-        Two processes may call this at once: one installs, the other waits for it. What a crash
-        left half made has no marker and is made again.
+        Two processes may call this at once: one installs, the other waits for it. An interrupted
+        installation has no marker and is repeated.
 
         Raises:
-            InstallFailed: pip said no, or took longer than a quarter of an hour.
+            InstallFailed: pip failed, or took longer than 15 minutes.
         """
         if self.is_installed(connector):
             return self.executable(connector)
@@ -148,7 +148,7 @@ class Store:
         _run([*make, *(["--python", sys.executable] if uv else []), str(home)])
         _run([*fill, "--require-hashes", "-r", str(requirements)])
         name, version, licence = self._metadata(connector)
-        print(f"Installed {name} {version}, licence {licence}, into {home}", flush=True)  # noqa: T201 - the person must see the licence
+        print(f"Installed {name} {version}, licence {licence}, into {home}", flush=True)  # noqa: T201 - the user must see the licence
         (home / "complete").write_bytes(requirements.read_bytes())
 
     def _metadata(self, connector: Connector) -> tuple[str, str, str]:
@@ -161,7 +161,7 @@ class Store:
         return str(head["Name"]), str(head["Version"]), licence
 
     def kept_spec(self, connector: Connector) -> dict[str, Any] | None:
-        """What this version's `spec` once answered; it never changes."""
+        """Return the cached `spec` of this version, which never changes; None if there is none."""
         try:
             spec: dict[str, Any] = orjson.loads((self.home(connector) / "spec.json").read_bytes())
         except FileNotFoundError:
@@ -169,7 +169,7 @@ class Store:
         return spec
 
     def keep_spec(self, connector: Connector, spec: dict[str, Any]) -> None:
-        """Remember the answer of `spec` beside the environment."""
+        """Cache the output of `spec` beside the environment."""
         target = self.home(connector) / "spec.json"
         partial = target.with_suffix(f".{os.getpid()}")
         partial.write_bytes(orjson.dumps(spec))

@@ -1,8 +1,8 @@
-"""What a connector can be asked, and what its messages mean: spec, check, discover, read.
+"""The connector commands (spec, check, discover, read) and the meaning of their messages.
 
-Messages decide first, the exit code second: a failed check may end with 0, and a connector that
-could not reach its API ends without the message that was asked for. A CONTROL message with a new
-configuration (a rotated token, say) is handed on from every verb, and never logged.
+Messages take precedence over the exit code: a failed check may exit with 0, and a connector that
+could not reach its API exits without the requested message. A CONTROL message with a new
+configuration (a rotated token, for example) is passed on by every command and never logged.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NewConfig = Callable[[Mapping[str, Any]], None]
 
 
 class _Kind(msgspec.Struct):
-    """Only the type of a message; the rest of a line is skipped."""
+    """Only the type of a message; the rest of the line is not decoded."""
 
     type: str
 
@@ -35,7 +35,7 @@ _kind = msgspec.json.Decoder(_Kind)
 
 @dataclass(frozen=True)
 class Check:
-    """The connector's own verdict on a configuration."""
+    """The connector's verdict on a configuration."""
 
     succeeded: bool
     message: str | None
@@ -43,18 +43,18 @@ class Check:
 
 @dataclass(frozen=True)
 class Reading:
-    """A `read` at work."""
+    """A `read` in progress."""
 
     process: Process
     on_config: NewConfig
     log: JobLog
 
     async def messages(self) -> AsyncIterator[tuple[Message, int]]:
-        """RECORD and STATE messages with their length in bytes, until the connector has ended well.
+        """Yield RECORD and STATE messages with their length in bytes, until the connector succeeds.
 
         Raises:
-            ConnectorFailed: it reported an error, ended with one, or took too long. What came
-                before stays true.
+            ConnectorFailed: it reported an error, exited with one, or took too long. Earlier messages
+                remain valid.
         """
         failed: ConnectorFailed | None = None
         async for line in self.process.lines():
@@ -77,14 +77,14 @@ class Reading:
 
 @dataclass(frozen=True)
 class Verbs:
-    """Asks connectors, installing them on first use."""
+    """Runs connector commands, installing connectors on first use."""
 
     settings: Settings
     store: Store
     runner: Runner
 
     async def spec(self, connector: Connector) -> Message:
-        """The connector's specification, asked once per installed version."""
+        """Return the connector's specification; runs once per installed version."""
         await self._installed(connector)
         kept = self.store.kept_spec(connector)
         if kept is not None:
@@ -98,10 +98,10 @@ class Verbs:
     async def check(
         self, connector: Connector, config: Mapping[str, Any], on_config: NewConfig, log: JobLog
     ) -> Check:
-        """Whether the configuration works.
+        """Check whether the configuration works.
 
         Raises:
-            ConnectorFailed: the connector did not come to a verdict.
+            ConnectorFailed: the connector did not reach a verdict.
         """
         async with self._run(connector, "check", {"config": config}, log) as process:
             answer = await self._terminal(process, "CONNECTION_STATUS", on_config)
@@ -111,10 +111,10 @@ class Verbs:
     async def discover(
         self, connector: Connector, config: Mapping[str, Any], on_config: NewConfig, log: JobLog
     ) -> bytes:
-        """The catalog the source offers, as the connector wrote it.
+        """Return the source's catalog, as the connector wrote it.
 
         Raises:
-            ConnectorFailed: there is none.
+            ConnectorFailed: the connector returned no catalog.
         """
         async with self._run(connector, "discover", {"config": config}, log) as process:
             line = await self._terminal(process, "CATALOG", on_config)
@@ -130,7 +130,7 @@ class Verbs:
         on_config: NewConfig,
         log: JobLog,
     ) -> AsyncIterator[Reading]:
-        """The connector reading; it is ended when the block is left."""
+        """Start a read; the connector is ended when the block exits."""
         documents: dict[str, Any] = {"config": config, "catalog": streams}
         if state:
             documents["state"] = state
@@ -163,7 +163,7 @@ class Verbs:
             raise ConnectorFailed(str(error)) from error
 
     async def _terminal(self, process: Process, wanted: str, on_config: NewConfig) -> bytes:
-        """The last line of the wanted type; a reported error counts only where there is none."""
+        """Return the last line of the wanted type, or raise the connector's error if there is none."""
         found: bytes | None = None
         failed: ConnectorFailed | None = None
         async for line in process.lines():
@@ -188,7 +188,7 @@ class Verbs:
 
 
 def _heard(message: Message, on_config: NewConfig) -> ConnectorFailed | None:
-    """Act on a CONTROL message; the failure a TRACE message reports, if it does."""
+    """Handle a CONTROL message; return the failure that a TRACE message reports, if any."""
     if message["type"] == "CONTROL":
         config = ((message.get("control") or {}).get("connectorConfig") or {}).get("config")
         if isinstance(config, dict):
@@ -199,4 +199,4 @@ def _heard(message: Message, on_config: NewConfig) -> ConnectorFailed | None:
 
 
 def _ignore(_config: Mapping[str, Any]) -> None:
-    """A specification is asked without a configuration, so there is none to renew."""
+    """Ignore a renewed configuration: `spec` runs without one."""

@@ -1,13 +1,13 @@
 # ruff: noqa: S608 - names are quoted by _quote, values travel by COPY or as parameters
-"""Writes records into Postgres: each stream into its table, whole checkpoints or nothing.
+"""Writes records into Postgres: each stream into its table, one whole checkpoint at a time.
 
 Rows are copied as text into a temporary stage table and published in one transaction, which also
-fits the target table to the stream: a new field becomes a column, a column whose type no longer
-holds what comes is widened, a field that is gone keeps its column and is NULL in the rows that are
-touched. Nothing of a failed or killed sync is ever seen: temporary tables go with their connection.
+adapts the target table to the stream: a new field becomes a column, a column whose type cannot hold
+the new values is widened, and a removed field keeps its column, which is NULL in the rows written.
+No row of a failed or killed sync becomes visible: temporary tables end with their connection.
 
-Overwriting streams, and full refreshes that append, are published when the sync has succeeded;
-incremental streams whenever the source says how far it is. Only then may that state be saved.
+Streams that overwrite, and full refreshes that append, are published when the sync has succeeded;
+incremental streams whenever the source emits a state. The state may be saved only after that.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from local.airbyte.catalog import NotWritable, properties
 
 IDENTIFIER_BYTES = 63
 STAGE_BYTES = 4 * 1024 * 1024
-"""Rows held in memory before they are copied to the stage."""
+"""Buffer size in memory, after which rows are copied to the stage."""
 
 RAW_ID = "_airbyte_raw_id"
 EXTRACTED_AT = "_airbyte_extracted_at"
@@ -40,14 +40,14 @@ WIDER: dict[tuple[str, str], str] = {
     ("date", "timestamp without time zone"): "timestamp without time zone",
     ("timestamp without time zone", "date"): "timestamp without time zone",
 }
-"""(the column's type, the type that comes) → what holds both; for every other pair it is text."""
+"""(column type, incoming type) → type that holds both; for every other pair it is text."""
 
 Key = tuple[str | None, str]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """Where a connection's streams go."""
+    """Where a connection's streams are written."""
 
     schema: str
     """Default schema of the destination."""
@@ -59,7 +59,7 @@ class Target:
     prefix: str = ""
 
     def table(self, stream: Mapping[str, Any]) -> tuple[str, str]:
-        """Schema and table of a stream, names as Postgres will hold them."""
+        """Return schema and table of a stream, with names as Postgres stores them."""
         namespace = stream.get("namespace") or self.schema
         if self.definition == "destination":
             namespace = self.schema
@@ -68,7 +68,7 @@ class Target:
         return identifier(namespace), identifier(self.prefix + stream["name"])
 
     def refuse_collisions(self, streams: Iterable[Mapping[str, Any]]) -> None:
-        """Two names that one table or column would have to share are refused.
+        """Refuse streams that would share a table, and fields that would share a column.
 
         Raises:
             NotWritable: with both names.
@@ -93,17 +93,17 @@ class Target:
 
 @dataclass
 class Table:
-    """One stream's stage and target."""
+    """The stage and the target of one stream."""
 
     key: Key
     schema: str
     name: str
     columns: dict[str, str]
-    """Field → its type in Postgres, as the catalog declares it."""
+    """Field → its Postgres type, from the catalog's declared schema."""
 
     overwrites: bool
     waits: bool
-    """Published only when the sync has succeeded."""
+    """Whether it is published only when the sync has succeeded."""
 
     primary_key: list[str]
     cursor: str | None
@@ -111,14 +111,14 @@ class Table:
     lines: list[str] = field(default_factory=list)
     buffered: int = 0
     staged: int = 0
-    """Rows in the stage or on the way there."""
+    """Number of rows in the stage or in the buffer."""
 
     widen: set[str] = field(default_factory=set)
-    """Fields whose declared type did not hold a value that came: their column becomes text."""
+    """Fields with a value that their declared type cannot hold: their columns become text."""
 
     @classmethod
     def of(cls, number: int, pair: Mapping[str, Any], target: Target) -> Self:
-        """The table a configured stream is written to."""
+        """Build the table of a configured stream."""
         stream, config = pair["stream"], pair["config"]
         schema, name = target.table(stream)
         columns = {name: column_type(schema) for name, schema in properties(stream).items()}
@@ -138,7 +138,7 @@ class Table:
         )
 
     def add(self, record: Mapping[str, Any], emitted_at: float) -> int:
-        """Put one record on its way; the bytes it takes there. Undeclared fields are dropped."""
+        """Buffer one record and return its size in bytes. Undeclared fields are dropped."""
         cells = [f"{uuid4()},{_moment(emitted_at)},{self.staged}"]
         cells += [_cell(record.get(name), kind) for name, kind in self.columns.items()]
         line = ",".join(cells) + "\n"
@@ -148,12 +148,12 @@ class Table:
         return len(line)
 
     def staged_as(self, name: str) -> str:
-        """The stage's column of a field: numbered, so that no two names can meet in it."""
+        """Return a field's column in the stage: numbered, so that names cannot collide."""
         return f"c{list(self.columns).index(name)}"
 
 
 def _cell(value: Any, kind: str) -> str:
-    """One value as CSV; NULL is empty. An empty text is no number, date or truth value: NULL."""
+    """Format one value as CSV; NULL is empty. For types other than text, "" becomes NULL."""
     if value is None:
         return ""
     if kind == "jsonb":
@@ -168,7 +168,7 @@ def _cell(value: Any, kind: str) -> str:
 
 
 def column_type(schema: Any) -> str:
-    """The Postgres type of a field's JSON schema; what has more than one type is jsonb or text."""
+    """Map a field's JSON schema to a Postgres type; several types become jsonb or text."""
     if not isinstance(schema, Mapping):
         return "jsonb"
     declared = schema.get("type")
@@ -200,7 +200,7 @@ def _text_type(schema: Mapping[str, Any]) -> str:
 
 
 class Writer:
-    """One sync's way into the warehouse: add records, publish, finish. One database connection."""
+    """Writes one sync to the warehouse: add records, publish, finish. Uses one connection."""
 
     def __init__(
         self, connection: asyncpg.Connection[asyncpg.Record], tables: Sequence[Table]
@@ -210,7 +210,7 @@ class Writer:
 
     @classmethod
     async def open(cls, url: str, streams: Iterable[Mapping[str, Any]], target: Target) -> Self:
-        """Connect, and make an empty stage for each stream; the warehouse itself is untouched."""
+        """Connect and create an empty stage for each stream; does not change the warehouse."""
         tables = [Table.of(number, pair, target) for number, pair in enumerate(streams)]
         connection = await asyncpg.connect(url, timeout=30, command_timeout=3600)
         for table in tables:
@@ -222,7 +222,7 @@ class Writer:
         return cls(connection, tables)
 
     async def __aenter__(self) -> Self:
-        """Nothing more to open."""
+        """Return the writer, which is already open."""
         return self
 
     async def __aexit__(
@@ -231,19 +231,19 @@ class Writer:
         _error: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
-        """Forget what was not published."""
+        """Close the connection, discarding unpublished rows."""
         self._db.terminate()
 
     def accepts(self, key: Key) -> bool:
-        """Whether this stream is one of the sync's."""
+        """Whether this stream is part of the sync."""
         return key in self._tables
 
     def holds_back(self, key: Key) -> bool:
-        """Whether this stream is published at the end only, so that its states say nothing."""
+        """Whether this stream is published only at the end, so that its states are ignored."""
         return self._tables[key].waits
 
     async def add(self, key: Key, record: Mapping[str, Any], emitted_at: float) -> int:
-        """Stage one record; the bytes it took."""
+        """Stage one record and return its size in bytes."""
         table = self._tables[key]
         size = table.add(record, emitted_at)
         if table.buffered >= STAGE_BYTES:
@@ -258,9 +258,9 @@ class Writer:
         await self._db.copy_to_table(table.stage, source=content, format="csv")
 
     async def publish(self, keys: Iterable[Key] | None = None) -> dict[Key, int]:
-        """Make staged rows of these streams (None: of all that do not wait) visible at once.
+        """Publish the staged rows of these streams; None means all that need not wait for the end.
 
-        Returns how many rows of each stream were published.
+        Returns the number of rows published per stream.
         """
         chosen = set(self._tables if keys is None else keys)
         tables = [
@@ -271,7 +271,7 @@ class Writer:
         return await self._publish(tables)
 
     async def finish(self) -> dict[Key, int]:
-        """The source has told everything: publish all the rest, overwriting what is overwritten."""
+        """Publish all remaining rows at the end of the source, replacing overwritten streams."""
         return await self._publish(list(self._tables.values()))
 
     async def _publish(self, tables: Sequence[Table]) -> dict[Key, int]:
@@ -289,10 +289,9 @@ class Writer:
         return published
 
     async def _judge(self, table: Table) -> None:
-        """Find the fields whose declared type does not hold what came: they become text.
+        """Find the fields whose declared type cannot hold a staged value: they become text.
 
-        Postgres itself is asked, which it can be since version 16; before, such a value fails
-        the sync.
+        Uses a Postgres function that exists since version 16; before, such a value fails the sync.
         """
         typed = [
             (name, kind)
@@ -306,7 +305,7 @@ class Writer:
             for name, kind in typed
         )
         verdict = await self._db.fetchrow(f"SELECT {tests} FROM {table.stage}")
-        assert verdict is not None  # noqa: S101 - an aggregate always has its row
+        assert verdict is not None  # noqa: S101 - an aggregate always returns a row
         table.widen.update(name for (name, _), bad in zip(typed, verdict, strict=True) if bad)
 
     async def _publish_one(self, table: Table) -> None:
@@ -334,7 +333,7 @@ class Writer:
             await self._db.execute(f"CREATE SCHEMA IF NOT EXISTS {_quote(schema)}")
 
     async def _fit(self, table: Table, place: str) -> dict[str, str]:
-        """Make the target table hold what comes; its columns with their types."""
+        """Adapt the target table to the stream; return its columns with their types."""
         coming = METADATA | {
             identifier(name): "text" if name in table.widen and kind != "jsonb" else kind
             for name, kind in table.columns.items()
@@ -368,7 +367,7 @@ class Writer:
         return {row["attname"]: row["kind"] for row in rows}
 
     async def _fit_key(self, table: Table, place: str) -> None:
-        """A unique index of ours on the key, and none on what was the key before."""
+        """Create this writer's unique index on the key, and drop its indexes on former keys."""
         told = orjson.dumps([table.schema, table.name, table.primary_key])
         wanted = f"_airbyte_key_{hashlib.blake2b(told, digest_size=8).hexdigest()}"
         rows = await self._db.fetch(
@@ -393,7 +392,7 @@ class Writer:
 
 
 def _latest(table: Table, cast: Mapping[str, str]) -> str:
-    """The staged rows that win among those of one key; rows with a NULL in it all count."""
+    """Select the newest staged row per key; rows with a NULL in the key are all selected."""
     key = [cast[name] for name in table.primary_key]
     whole = " AND ".join(f"{each} IS NOT NULL" for each in key)
     order = [
@@ -409,7 +408,7 @@ def _latest(table: Table, cast: Mapping[str, str]) -> str:
 
 
 def _replacing(table: Table, existing: Mapping[str, str]) -> str:
-    """A newer row replaces the held one whole: columns that no longer come turn NULL."""
+    """Replace an older row as a whole: columns that are not in the stream become NULL."""
     key = {identifier(name) for name in table.primary_key}
     coming = {identifier(name) for name in table.columns} | METADATA.keys()
     sets = ", ".join(
@@ -425,7 +424,7 @@ def _replacing(table: Table, existing: Mapping[str, str]) -> str:
 
 
 def identifier(name: str) -> str:
-    """The name as Postgres holds it: at most 63 bytes, whole characters, no NUL."""
+    """Return the name as Postgres stores it: at most 63 bytes, whole characters, no NUL."""
     return name.replace("\0", "").encode()[:IDENTIFIER_BYTES].decode(errors="ignore")
 
 
