@@ -1,4 +1,4 @@
-"""The plane itself: sources, discoveries, connections and commands, with Airbyte's behavior.
+"""The plane itself: sources, discoveries, connections and commands, with Airbyte's behaviour.
 
 It invents nothing: whether a source works, and what it offers, is what its connector reported.
 """

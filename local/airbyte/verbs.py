@@ -53,8 +53,8 @@ class Reading:
         """Yield RECORD and STATE messages with their length in bytes, until the connector succeeds.
 
         Raises:
-            ConnectorFailed: it reported an error, exited with one, or took too long. Earlier messages
-                remain valid.
+            ConnectorFailed: it reported an error, exited with one, or took too long. The
+                messages received before remain valid.
         """
         failed: ConnectorFailed | None = None
         async for line in self.process.lines():
@@ -163,7 +163,7 @@ class Verbs:
             raise ConnectorFailed(str(error)) from error
 
     async def _terminal(self, process: Process, wanted: str, on_config: NewConfig) -> bytes:
-        """Return the last line of the wanted type, or raise the connector's error if there is none."""
+        """Return the last line of the wanted type, or raise the connector's reported error."""
         found: bytes | None = None
         failed: ConnectorFailed | None = None
         async for line in process.lines():

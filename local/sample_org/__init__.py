@@ -1,1 +1,1 @@
-"""A small Salesforce org over Salesforce's own API, whose schema can be changed while it runs."""
+"""A small sample org that serves Salesforce's API and whose schema can be changed while it runs."""

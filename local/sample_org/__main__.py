@@ -1,4 +1,4 @@
-"""`python -m local.sample_org`: run the sample org, and change it while it runs."""
+"""`python -m local.sample_org` runs the sample org, and changes it while it runs."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def serve(
 
 @app.command()
 def status() -> None:
-    """Show the objects, the behaviour and what was changed."""
+    """Show the objects, the behaviour and the changes so far."""
     org = _call("GET", "/org")
     for name, seen in org["objects"].items():
         mark = " (hidden)" if seen["hidden"] else ""
@@ -82,7 +82,7 @@ def add_field(
         list[str] | None, typer.Option(help="Given to rows in turn; repeatable.")
     ] = None,
 ) -> None:
-    """Add a custom field with values in the rows, or bring a dropped standard field back."""
+    """Add a custom field with values in the rows, or restore a dropped standard field."""
     members: dict[str, Any] = {"name": field, "type": type}
     if value:
         members["values"] = [_plain(text, type) for text in value]
@@ -97,19 +97,19 @@ def drop_field(object_name: ObjectName, field: FieldName) -> None:
 
 @app.command()
 def rename_field(object_name: ObjectName, field: FieldName, to: str) -> None:
-    """Give a custom field another name."""
+    """Rename a custom field."""
     _change("POST", f"{_field_path(object_name, field)}/rename", {"to": to})
 
 
 @app.command()
 def retype_field(object_name: ObjectName, field: FieldName, type: str) -> None:
-    """Give a custom field another type."""
+    """Change the type of a custom field."""
     _change("POST", f"{_field_path(object_name, field)}/retype", {"type": type})
 
 
 @app.command()
 def forbid_field(object_name: ObjectName, field: FieldName) -> None:
-    """Let queries refuse a field that is still described."""
+    """Make queries reject a field that is still described."""
     _change("POST", f"{_field_path(object_name, field)}/forbid")
 
 
@@ -127,13 +127,13 @@ def add_object(name: ObjectName, rows: int = 10) -> None:
 
 @app.command()
 def hide_object(name: ObjectName) -> None:
-    """Take an object from the connected user's sight."""
+    """Hide an object from the connected user."""
     _change("POST", f"/org/objects/{quote(name, safe='')}/hide")
 
 
 @app.command()
 def show_object(name: ObjectName) -> None:
-    """Let the connected user see a hidden object again."""
+    """Show a hidden object to the connected user again."""
     _change("POST", f"/org/objects/{quote(name, safe='')}/show")
 
 
@@ -151,7 +151,7 @@ def change_settings(
     fail: Fail = None,
     heal: Annotated[bool, typer.Option(help="Let nothing fail any more.")] = False,
 ) -> None:
-    """Say how the org behaves; what is left out stays."""
+    """Change how the org behaves; omitted options keep their values."""
     asked: dict[str, Any] = {
         "latency_ms": latency_ms,
         "page_size": page_size,
@@ -164,18 +164,18 @@ def change_settings(
 
 @app.command()
 def expire_sessions() -> None:
-    """Make every access token worthless."""
+    """Invalidate every access token."""
     _change("POST", "/org/expire-sessions")
 
 
 @app.command()
 def reset() -> None:
-    """Forget every change, setting and rotated token."""
+    """Discard every change, setting and rotated token."""
     _change("POST", "/org/reset")
 
 
 async def _serve(settings: Settings, behaviour: dict[str, Any]) -> None:
-    from local.sample_org.server import running  # noqa: PLC0415 -- a second that only serve needs
+    from local.sample_org.server import running  # noqa: PLC0415 -- takes a second to import, and only serve needs it
 
     async with running(settings) as org:
         if behaviour:
@@ -227,7 +227,7 @@ def _settings(**given: int) -> Settings:
 
 
 def _told(error: ValidationError) -> str:
-    """Which settings are wrong and why, without their values."""
+    """Describe which settings are invalid and why, without their values."""
     wrong = error.errors(include_input=False, include_url=False, include_context=False)
     return "; ".join(f"SAMPLE_ORG_{str(item['loc'][0]).upper()}: {item['msg']}" for item in wrong)
 
@@ -252,7 +252,7 @@ def _failure(text: str) -> dict[str, Any]:
 
 
 def _plain(text: str, kind: str) -> Any:
-    """A value of the command line as JSON would have it; texts stay texts."""
+    """Parse a command line value as JSON would have it; strings stay strings."""
     if kind not in {"boolean", "int", "double", "currency", "percent"}:
         return text
     try:

@@ -1,6 +1,6 @@
-"""Salesforce's own API, as far as a replicating client calls it.
+"""The part of Salesforce's API that a replicating client calls.
 
-Any API version is served alike. Refusals have Salesforce's shape and codes, not ours.
+Every API version is served in the same way. Errors have Salesforce's format and codes, not AAM's.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from local.sample_org.org import SalesforceError, describe, list_entry
 from local.sample_org.samples import Row, salesforce_time
 
 INSTANCE_HOST = "sample-org.my.salesforce.com"
-"""Ends like every instance's, so that all calls after the token's arrive the way that one did."""
+"""Host in the instance URL; under salesforce.com, so that later calls use the same proxy."""
 
 _ROOT = "/services/data/{version}"
 _RESULTS_KEPT = 200
@@ -44,11 +44,11 @@ _UNKNOWN = ("UNKNOWN_EXCEPTION", "An unexpected error occurred.")
 
 
 Options = Annotated[str | None, Header(alias="Sforce-Query-Options")]
-"""Where a client says how large a page it wants: `batchSize=500`."""
+"""The page size that the client requests: `batchSize=500`."""
 
 
 class NewJob(BaseModel):
-    """The body that creates a bulk query job."""
+    """The request body that creates a bulk query job."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -61,7 +61,7 @@ class NewJob(BaseModel):
 
 @dataclass
 class Job:
-    """A bulk query job, its rows found when it was created."""
+    """A bulk query job; its rows are found when it is created."""
 
     id: str
     order: NewJob
@@ -75,13 +75,13 @@ class Job:
 
     @property
     def state(self) -> str:
-        """Salesforce's word for how far the job is."""
+        """The job's state in Salesforce's terms."""
         if self.aborted:
             return "Aborted"
         return "JobComplete" if time.monotonic() >= self.done_at else "InProgress"
 
     def view(self) -> dict[str, Any]:
-        """The job as `jobs/query/{id}` answers."""
+        """Return the job as `jobs/query/{id}` answers it."""
         return {
             "id": self.id,
             "operation": self.order.operation,
@@ -103,27 +103,27 @@ class Job:
 
 
 class Answer(Response):
-    """JSON the way Salesforce labels it."""
+    """JSON with Salesforce's content type."""
 
     media_type = "application/json;charset=UTF-8"
 
     def render(self, content: Any) -> bytes:
-        """Salesforce's numbers and texts are all plain JSON."""
+        """Serialize the content; it has only plain JSON types."""
         return orjson.dumps(content)
 
 
 def refuse(error: SalesforceError) -> Answer:
-    """A refusal in Salesforce's shape: a list of one."""
+    """Format an error as Salesforce does: a list of one."""
     return Answer([{"message": error.message, "errorCode": error.code}], error.status)
 
 
 def not_found() -> SalesforceError:
-    """Salesforce's answer to a path that it does not have."""
+    """Return Salesforce's error for an unknown path."""
     return SalesforceError(404, *_CODES[404])
 
 
-def routes(live: LiveOrg) -> APIRouter:  # noqa: PLR0915 -- one nested function an endpoint
-    """Salesforce's API over one org. Open query results and jobs live and die with it."""
+def routes(live: LiveOrg) -> APIRouter:  # noqa: PLR0915 -- one nested function per endpoint
+    """Build Salesforce's API for one org. Open query results and jobs live only as long as it."""
     results: OrderedDict[str, soql.Result] = OrderedDict()
     jobs: OrderedDict[str, Job] = OrderedDict()
 
@@ -149,7 +149,7 @@ def routes(live: LiveOrg) -> APIRouter:  # noqa: PLR0915 -- one nested function 
 
     @router.post("/services/oauth2/token")
     async def token(request: Request) -> Answer:
-        """Trade a refresh token for an access token."""
+        """Exchange a refresh token for an access token."""
         await pace("token")
         form = {k: v[-1] for k, v in parse_qs((await request.body()).decode("latin-1")).items()}
         if form.get("grant_type") != "refresh_token":
@@ -224,18 +224,18 @@ def routes(live: LiveOrg) -> APIRouter:  # noqa: PLR0915 -- one nested function 
 
     @router.get(f"{_ROOT}/query", dependencies=[allowed("query")])
     async def query(request: Request, q: str, options: Options = None) -> Answer:
-        """Find rows, those in the recycle bin left out."""
+        """Find rows, except those in the recycle bin."""
         return first_page(request, q, options, deleted=False)
 
     @router.get(f"{_ROOT}/queryAll", dependencies=[allowed("query")])
     async def query_all(request: Request, q: str, options: Options = None) -> Answer:
-        """Find rows, those in the recycle bin too."""
+        """Find rows, including those in the recycle bin."""
         return first_page(request, q, options, deleted=True)
 
     @router.get(f"{_ROOT}/query/{{cursor}}", dependencies=[allowed("query")])
     @router.get(f"{_ROOT}/queryAll/{{cursor}}", dependencies=[allowed("query")])
     async def more(request: Request, cursor: str, options: Options = None) -> Answer:
-        """Go on reading a result, from where `nextRecordsUrl` says."""
+        """Return the next page of a result, at the position in `nextRecordsUrl`."""
         locator, _, start = cursor.rpartition("-")
         result = results.get(locator)
         if result is None or not re.fullmatch(r"\d{1,9}", start):
@@ -274,12 +274,12 @@ def routes(live: LiveOrg) -> APIRouter:  # noqa: PLR0915 -- one nested function 
 
     @router.get(f"{_ROOT}/jobs/query/{{job_id}}", dependencies=[allowed("job")])
     async def show_job(job_id: str) -> Answer:
-        """Say how far a bulk query is."""
+        """Show the state of a bulk query."""
         return Answer(find_job(job_id).view())
 
     @router.patch(f"{_ROOT}/jobs/query/{{job_id}}", dependencies=[allowed("job")])
     async def abort_job(job_id: str, request: Request) -> Answer:
-        """Abort a bulk query that still runs."""
+        """Abort a bulk query that is still running."""
         job = find_job(job_id)
         if b'"Aborted"' not in await request.body():
             raise SalesforceError(400, "INVALIDJOBSTATE", "A job can only be set to Aborted")
@@ -290,7 +290,7 @@ def routes(live: LiveOrg) -> APIRouter:  # noqa: PLR0915 -- one nested function 
 
     @router.delete(f"{_ROOT}/jobs/query/{{job_id}}", dependencies=[allowed("job")])
     async def delete_job(job_id: str) -> Response:
-        """Forget a bulk query that has ended."""
+        """Delete a bulk query that has ended."""
         if find_job(job_id).state == "InProgress":
             raise SalesforceError(400, "INVALIDJOBSTATE", "Deleting a job in progress")
         del jobs[job_id]
@@ -302,7 +302,7 @@ def routes(live: LiveOrg) -> APIRouter:  # noqa: PLR0915 -- one nested function 
         locator: str | None = None,
         max_records: Annotated[int | None, Query(alias="maxRecords", ge=1)] = None,
     ) -> Response:
-        """Hand out one page of a bulk query's rows as CSV."""
+        """Return one page of a bulk query's rows as CSV."""
         job = find_job(job_id)
         if job.state != "JobComplete":
             raise SalesforceError(400, "INVALIDJOBSTATE", f"The job is {job.state}")
@@ -311,7 +311,7 @@ def routes(live: LiveOrg) -> APIRouter:  # noqa: PLR0915 -- one nested function 
         rows = job.result.rows[start:end]
         more = end < len(job.result.rows)
         response = Response(_csv(job.result.query.fields, rows))
-        # Spelled as Salesforce spells them: clients look them up so, and the framework lowers them.
+        # Salesforce's capitalization, which clients depend on; the framework would lower-case it.
         response.raw_headers = [
             (b"Content-Type", b"text/csv"),
             (b"Content-Length", str(len(response.body)).encode()),

@@ -1,6 +1,6 @@
-"""Everything that can be changed in a running org: what a change needs, its rules, its effect.
+"""The changes a running org supports: parameters, rules and effect of each.
 
-A change is refused whole or done whole. The same classes are the bodies of the HTTP calls, the
+A change is applied as a whole or refused. The same classes are the HTTP request bodies, the
 commands, and the entries of the journal from which an org is rebuilt after a restart.
 """
 
@@ -25,7 +25,7 @@ Scalar = str | int | float | bool | None
 _CUSTOM = re.compile(r"[A-Za-z](?:_?[A-Za-z0-9])*__c", re.ASCII)
 _LONGEST_NAME = 43
 _TIMES = frozenset({"CreatedDate", "LastModifiedDate", "SystemModstamp"})
-"""System fields that some objects of Salesforce's are without."""
+"""System fields that some Salesforce objects do not have."""
 
 _FITS: dict[str, tuple[type, ...]] = {
     "boolean": (bool,),
@@ -37,17 +37,17 @@ _FITS: dict[str, tuple[type, ...]] = {
 
 
 class Change(BaseModel, ABC):
-    """A change of the org; `apply` says in one sentence what is now different."""
+    """A change of the org; `apply` returns a sentence that describes the difference."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @abstractmethod
     def apply(self, org: Org, *, at: datetime) -> str:
-        """Change the org, or raise and leave it as it was."""
+        """Change the org, or raise and leave it unchanged."""
 
 
 class AddField(Change):
-    """Add a custom field with values in the rows, or bring a dropped standard field back."""
+    """Add a custom field with values in the rows, or restore a dropped standard field."""
 
     verb: Literal["add_field"] = "add_field"
     object: Name
@@ -62,10 +62,10 @@ class AddField(Change):
     reference_to: Name = "Account"
     """The object that a reference points to."""
     values: list[Scalar] | None = Field(default=None, min_length=1, max_length=10_000)
-    """Values for existing rows, in turn; invented ones where this is left out."""
+    """Values for existing rows, used in turn; generated if omitted."""
 
     def apply(self, org: Org, *, at: datetime) -> str:
-        """Rows that get a value count as modified, so that an incremental sync brings them."""
+        """Mark rows that get a value as modified, so that an incremental sync reads them."""
         sobject = find_object(org, self.object)
         if self.name in sobject.removed:
             return self._restore(org, sobject)
@@ -100,17 +100,17 @@ class AddField(Change):
 
 
 class DropField(Change):
-    """Delete a custom field, or take a standard one from the connected user's sight."""
+    """Delete a custom field, or hide a standard one from the connected user."""
 
     verb: Literal["drop_field"] = "drop_field"
     object: Name
     name: Name
 
     def apply(self, org: Org, *, at: datetime) -> str:  # noqa: ARG002 -- no row is modified
-        """A standard field cannot be deleted in Salesforce; its read access can be taken away.
+        """Delete a custom field; hide a standard one, as if its read access were revoked.
 
-        Salesforce lets nobody hide a record's times. Here they can be, since an object that has
-        none is one that cannot be read by what changed.
+        Salesforce does not allow hiding a record's timestamps. This org does, so that an object can
+        be made impossible to read incrementally.
         """
         sobject = find_object(org, self.object)
         old = _field(sobject, self.name)
@@ -136,7 +136,7 @@ class RenameField(Change):
     to: Name
 
     def apply(self, org: Org, *, at: datetime) -> str:  # noqa: ARG002 -- no row is modified
-        """Rows do not count as modified: Salesforce leaves SystemModstamp alone here."""
+        """Rename without marking rows as modified: Salesforce keeps SystemModstamp here."""
         sobject = find_object(org, self.object)
         old = _custom_field(sobject, self.name)
         if self.to in sobject.fields or self.to in sobject.removed:
@@ -158,7 +158,7 @@ class RenameField(Change):
 
 
 class RetypeField(Change):
-    """Give a custom field another type; values that do not fit become empty."""
+    """Change the type of a custom field; values that do not fit become empty."""
 
     verb: Literal["retype_field"] = "retype_field"
     object: Name
@@ -166,7 +166,7 @@ class RetypeField(Change):
     type: fields.CustomType
 
     def apply(self, org: Org, *, at: datetime) -> str:  # noqa: ARG002 -- no row is modified
-        """Rows do not count as modified: Salesforce leaves SystemModstamp alone here."""
+        """Convert without marking rows as modified: Salesforce keeps SystemModstamp here."""
         sobject = find_object(org, self.object)
         old = _custom_field(sobject, self.name)
         if old.type == self.type:
@@ -188,14 +188,14 @@ class RetypeField(Change):
 
 
 class ForbidField(Change):
-    """Let queries refuse a field that is still described."""
+    """Make queries reject a field that is still described."""
 
     verb: Literal["forbid_field"] = "forbid_field"
     object: Name
     name: Name
 
     def apply(self, org: Org, *, at: datetime) -> str:  # noqa: ARG002 -- no row is modified
-        """As when read access is taken between a describe and the queries made from it."""
+        """Simulate read access revoked between a describe and the queries made from it."""
         sobject = find_object(org, self.object)
         old = _field(sobject, self.name)
         if not old.queryable:
@@ -213,7 +213,7 @@ class AllowField(Change):
     name: Name
 
     def apply(self, org: Org, *, at: datetime) -> str:  # noqa: ARG002 -- no row is modified
-        """Its values are as they were."""
+        """Restore access; the values have not changed."""
         sobject = find_object(org, self.object)
         old = _field(sobject, self.name)
         if old.queryable:
@@ -230,8 +230,8 @@ class AddObject(Change):
     label: str = Field(default="", max_length=80)
     rows: int = Field(default=10, ge=0, le=10_000)
 
-    def apply(self, org: Org, *, at: datetime) -> str:  # noqa: ARG002 -- rows are as old as the org
-        """The name ends in `__c`, as every custom object's."""
+    def apply(self, org: Org, *, at: datetime) -> str:  # noqa: ARG002 -- rows have the org's creation date
+        """Add the object; its name must end in `__c`, like that of every custom object."""
         if org.find(self.name) is not None:
             raise Conflict(f"There is an object {self.name} already.", code="object_exists")
         _require_custom_name(self.name)
@@ -241,13 +241,13 @@ class AddObject(Change):
 
 
 class HideObject(Change):
-    """Take an object from the connected user's sight."""
+    """Hide an object from the connected user."""
 
     verb: Literal["hide_object"] = "hide_object"
     object: Name
 
     def apply(self, org: Org, *, at: datetime) -> str:  # noqa: ARG002 -- no row is modified
-        """Its rows stay, and come back with `show_object`."""
+        """Hide the object; its rows stay and return with `show_object`."""
         sobject = find_object(org, self.object)
         if sobject.hidden:
             raise Conflict(f"{sobject.name} is hidden already.")
@@ -257,13 +257,13 @@ class HideObject(Change):
 
 
 class ShowObject(Change):
-    """Let the connected user see a hidden object again."""
+    """Show a hidden object to the connected user again."""
 
     verb: Literal["show_object"] = "show_object"
     object: Name
 
     def apply(self, org: Org, *, at: datetime) -> str:  # noqa: ARG002 -- no row is modified
-        """The object is as it was when it was hidden."""
+        """Show the object in the state in which it was hidden."""
         sobject = find_object(org, self.object)
         if not sobject.hidden:
             raise Conflict(f"{sobject.name} is not hidden.")
@@ -272,14 +272,14 @@ class ShowObject(Change):
 
 
 class Touch(Change):
-    """Count rows as modified now, as an edit in Salesforce would."""
+    """Mark rows as modified now, as an edit in Salesforce would."""
 
     verb: Literal["touch"] = "touch"
     object: Name
     count: int = Field(default=1, ge=1, le=1_000_000)
 
     def apply(self, org: Org, *, at: datetime) -> str:
-        """The first rows by id are taken."""
+        """Modify the first rows by id."""
         sobject = find_object(org, self.object)
         org.adopt(sobject)
         touched = org.touch(sobject, self.count, at=at)
@@ -302,10 +302,10 @@ AnyChange = Annotated[
 
 
 def find_object(org: Org, name: str) -> SObject:
-    """The object of this name, hidden or not.
+    """Return the object of this name, hidden or not.
 
     Raises:
-        NotFound: there is none.
+        NotFound: there is no such object.
     """
     sobject = org.find(name)
     if sobject is None:

@@ -1,4 +1,4 @@
-"""The org's own API, beside Salesforce's: look at the org, change it, tell it how to behave."""
+"""The org's control API, beside Salesforce's: inspect the org, change it, set its behaviour."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Members = dict[str, Any]
 
 
 def routes(live: LiveOrg) -> APIRouter:
-    """Control over one org. Every change answers `{"changed": sentence}`."""
-    # The guard before the application judges the token; here it is described, for the docs page.
+    """Build the control API of one org. Every change answers `{"changed": sentence}`."""
+    # The guard in front of the application checks the token; this only documents it in OpenAPI.
     router = APIRouter(
         prefix="/org", tags=["org"], dependencies=[Depends(HTTPBearer(auto_error=False))]
     )
@@ -36,7 +36,7 @@ def routes(live: LiveOrg) -> APIRouter:
 
     @router.get("")
     async def show() -> dict[str, Any]:
-        """Objects with their rows, the behaviour, the calls and the changes so far."""
+        """Return objects with their rows, the behaviour, the calls and the changes so far."""
         org = live.org
         return {
             "born": org.born,
@@ -73,12 +73,12 @@ def routes(live: LiveOrg) -> APIRouter:
 
     @router.post("/objects/{name}/hide")
     async def hide_object(name: str) -> dict[str, str]:
-        """Take an object from the connected user's sight."""
+        """Hide an object from the connected user."""
         return apply(changes.HideObject, {}, object=name)
 
     @router.post("/objects/{name}/show")
     async def unhide_object(name: str) -> dict[str, str]:
-        """Let the connected user see a hidden object again."""
+        """Show a hidden object to the connected user again."""
         return apply(changes.ShowObject, {}, object=name)
 
     @router.post("/objects/{name}/touch")
@@ -103,12 +103,12 @@ def routes(live: LiveOrg) -> APIRouter:
 
     @router.post("/objects/{name}/fields/{field}/retype")
     async def retype_field(name: str, field: str, members: Members) -> dict[str, str]:
-        """Give a custom field another type: `{"type"}`."""
+        """Change the type of a custom field: `{"type"}`."""
         return apply(changes.RetypeField, members, object=name, name=field)
 
     @router.post("/objects/{name}/fields/{field}/forbid")
     async def forbid_field(name: str, field: str) -> dict[str, str]:
-        """Let queries refuse a field that is still described."""
+        """Make queries reject a field that is still described."""
         return apply(changes.ForbidField, {}, object=name, name=field)
 
     @router.post("/objects/{name}/fields/{field}/allow")
@@ -118,7 +118,7 @@ def routes(live: LiveOrg) -> APIRouter:
 
     @router.patch("/settings")
     async def behave(members: Members) -> Behaviour:
-        """Change how the org behaves; what is left out stays."""
+        """Change how the org behaves; omitted members keep their values."""
         _require_storable(members)
         try:
             behaviour = Behaviour.model_validate(live.behaviour.model_dump() | members)
@@ -129,12 +129,12 @@ def routes(live: LiveOrg) -> APIRouter:
 
     @router.post("/expire-sessions")
     async def expire() -> dict[str, str]:
-        """Make every access token worthless, as Salesforce does after some hours."""
+        """Invalidate every access token, as Salesforce does after some hours."""
         return {"changed": f"{live.close_sessions()} sessions are closed."}
 
     @router.post("/reset")
     async def reset() -> dict[str, str]:
-        """Forget every change, setting and rotated token."""
+        """Discard every change, setting and rotated token."""
         live.reset()
         return {"changed": "The org is as it was born, and born today."}
 
@@ -142,10 +142,10 @@ def routes(live: LiveOrg) -> APIRouter:
 
 
 def _require_storable(members: Members) -> None:
-    """Refuse what cannot be written to the journal before the org is changed.
+    """Reject values that the journal cannot store, before the org is changed.
 
     Raises:
-        Invalid: half of a surrogate pair, or a number that JSON does not have.
+        Invalid: an unpaired surrogate, or a number that JSON does not have.
     """
     try:
         orjson.dumps(members)
@@ -154,7 +154,7 @@ def _require_storable(members: Members) -> None:
 
 
 def _invalid(error: ValidationError) -> Invalid:
-    """Which members are wrong and why, without the values that were sent."""
+    """Report which members are invalid and why, without the values."""
     told = [
         f"{'.'.join(map(str, item['loc'])) or 'body'}: {item['msg']}"
         for item in error.errors(include_input=False, include_url=False, include_context=False)

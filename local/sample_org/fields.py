@@ -1,4 +1,4 @@
-"""One field of an object, and the way Salesforce describes it."""
+"""One field of an object, and its description by Salesforce."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CustomType = Literal[
     "url",
     "reference",
 ]
-"""What a custom field may be. `int` is not on Salesforce's list, and handy for widening tests."""
+"""Types of custom fields. `int` is not a Salesforce type, but useful for tests of widening."""
 
 CUSTOM_TYPES: tuple[str, ...] = get_args(CustomType)
 NUMBERS = frozenset({"int", "double", "currency", "percent"})
@@ -114,7 +114,7 @@ _PLAIN: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field as the org holds it. Its values live in the rows, by the field's name."""
+    """A field of an object. Its values are in the rows, under the field's name."""
 
     name: str
     type: str
@@ -127,20 +127,20 @@ class Field:
     """The objects a reference may point to."""
     own_label: str = ""
     queryable: bool = True
-    """False for what is described, and refused by every query that names it."""
+    """False if the field is described, but rejected by every query that names it."""
 
     @property
     def custom(self) -> bool:
-        """True for what the org's owner added; only such a field can be renamed or retyped."""
+        """Whether the org's owner added it; only such a field can be renamed or retyped."""
         return self.name.endswith("__c")
 
     @property
     def label(self) -> str:
-        """The name as people read it."""
+        """The display name."""
         return self.own_label or label_of(self.name)
 
     def describe(self) -> dict[str, Any]:
-        """The field as `sobjects/{X}/describe` lists it: every property Salesforce sends."""
+        """Describe the field as `sobjects/{X}/describe` does, with all of its properties."""
         written = self.name not in _NEVER_WRITTEN
         long_text = self.type == "textarea" and self.length > 255
         return _PLAIN | {
@@ -190,7 +190,7 @@ class Field:
 
 @lru_cache(maxsize=10_000)
 def described(field: Field) -> orjson.Fragment:
-    """The field's description, written once: a big org repeats the same fields in every object."""
+    """Serialize a field's description, cached since a big org repeats fields in every object."""
     return orjson.Fragment(orjson.dumps(field.describe()))
 
 
@@ -205,7 +205,7 @@ def custom_field(
     values: tuple[str, ...] = (),
     targets: tuple[str, ...] = (),
 ) -> Field:
-    """A custom field with Salesforce's defaults for what is left out."""
+    """Build a custom field, with Salesforce's defaults for omitted parameters."""
     if kind in NUMBERS:
         decimals = (0 if kind == "int" else 2) if scale is None else scale
         return Field(name, kind, precision=precision, scale=decimals, own_label=label)
@@ -218,6 +218,6 @@ def custom_field(
 
 
 def label_of(name: str) -> str:
-    """`NumberofLocations__c` as `Numberof Locations`, the way an API name becomes a label."""
+    """Derive a label from an API name: `NumberofLocations__c` becomes `Numberof Locations`."""
     words = name.removesuffix("__c").removesuffix("Id") or name
     return re.sub(r"(?<=[a-z])(?=[A-Z0-9])|_", " ", words)

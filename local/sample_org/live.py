@@ -1,6 +1,6 @@
-"""The running org: what is served now, how it behaves, and the journal that survives a restart.
+"""The running org: its current content and behaviour, and the journal that survives a restart.
 
-The journal is one small file. An org is rebuilt from its day of birth and the changes since, so
+The journal is one small file. An org is rebuilt from its creation date and the changes since, so
 rows are never stored.
 """
 
@@ -24,48 +24,48 @@ from shared.observability import logs
 log = logs.get(__name__)
 
 Endpoint = Literal["token", "sobjects", "describe", "query", "job", "results"]
-"""The parts of Salesforce's API that can be made to fail and are counted."""
+"""The parts of Salesforce's API whose calls are counted and can be made to fail."""
 
 
 class Failure(BaseModel):
-    """An endpoint that answers an error status."""
+    """An endpoint that answers with an error status."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     endpoint: Endpoint
     status: int = Field(ge=400, le=599)
     times: int | None = Field(default=None, ge=1)
-    """How many calls fail; None until it is switched off."""
+    """How many calls fail; None: all calls, until the failure is removed."""
 
 
 class Behaviour(BaseModel):
-    """How the org behaves towards its callers; all of it can be changed while it runs."""
+    """How the org responds to its callers; every part can be changed while it runs."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     latency_ms: int = Field(default=0, ge=0, le=60_000)
-    """Added to every call of Salesforce's API."""
+    """Delay added to every call of Salesforce's API."""
 
     page_size: int = Field(default=2000, ge=1, le=2000)
-    """Rows a page of query and queryAll."""
+    """Rows per page of query and queryAll."""
 
     bulk_page_size: int = Field(default=50_000, ge=1, le=1_000_000)
-    """Rows a page of a bulk job's results, where the caller names no number."""
+    """Rows per page of a bulk job's results, unless the caller specifies a number."""
 
     bulk_delay_ms: int = Field(default=0, ge=0, le=600_000)
     """How long a bulk job stays in progress."""
 
     rotate_refresh_token: bool = False
-    """Answer every token call with a new refresh token, after which the old one is worthless."""
+    """Return a new refresh token with every token response, which invalidates the old one."""
 
     failures: tuple[Failure, ...] = Field(default=(), max_length=20)
-    """Endpoints that answer an error; the first that fits is taken."""
+    """Failing endpoints; the first match applies."""
 
     @field_validator("latency_ms", "page_size", "bulk_page_size", "bulk_delay_ms", mode="before")
     @classmethod
     def _numbers_only(cls, value: Any) -> Any:
         if isinstance(value, bool):
-            raise ValueError("a whole number is expected")  # noqa: TRY004 -- pydantic wants it so
+            raise ValueError("a whole number is expected")  # noqa: TRY004 -- pydantic requires ValueError
         return value
 
 
@@ -77,28 +77,28 @@ class Entry(BaseModel):
 
 
 class Journal(BaseModel):
-    """Everything that `org.json` holds."""
+    """The content of `org.json`."""
 
     born: datetime
-    """Midnight of the day of birth; every date in the rows counts back from it."""
+    """Midnight of the creation date; every date in the rows is relative to it."""
     refresh_token: str | None = None
-    """The newest one the org has handed out; None while the configured one is good."""
+    """The newest refresh token issued; None while the configured one is valid."""
     behaviour: Behaviour = Behaviour()
     changes: list[Entry] = Field(default_factory=list)
 
 
 class JournalUnreadable(Exception):
-    """The file of the org's changes is damaged; the org does not start over it."""
+    """The journal file is damaged; the org does not start with an empty one instead."""
 
 
 class LiveOrg:
     """The org that the server serves."""
 
     def __init__(self, settings: Settings) -> None:
-        """Take the org up where it was left.
+        """Load the journal and rebuild the org.
 
         Raises:
-            JournalUnreadable: `org.json` is not what the org wrote.
+            JournalUnreadable: `org.json` is not a journal.
         """
         self._settings = settings
         self._path = settings.state_dir / "org.json"
@@ -110,24 +110,24 @@ class LiveOrg:
 
     @property
     def org(self) -> Org:
-        """The org as it is now."""
+        """The current org."""
         return self._org
 
     @property
     def behaviour(self) -> Behaviour:
-        """How the org behaves now."""
+        """The current behaviour."""
         return self._journal.behaviour
 
     @property
     def changes(self) -> list[Entry]:
-        """What was changed since the org was born, oldest first."""
+        """The changes since the org was created, oldest first."""
         return self._journal.changes
 
     def apply(self, change: AnyChange) -> str:
-        """Make a change and keep it; answers what is now different.
+        """Apply and save a change; returns a sentence that describes the difference.
 
         Raises:
-            AamError: the change is against the rules; nothing was changed.
+            AamError: the change is not allowed; nothing was changed.
         """
         at = self._now()
         sentence = change.apply(self._org, at=at)
@@ -137,12 +137,12 @@ class LiveOrg:
         return sentence
 
     def behave(self, behaviour: Behaviour) -> None:
-        """Behave like this from now on, also after a restart."""
+        """Set and save the behaviour."""
         self._journal = self._journal.model_copy(update={"behaviour": behaviour})
         self._save()
 
     def reset(self) -> None:
-        """Be born again, today: no changes, no latency, the configured refresh token."""
+        """Recreate the org, with today as creation date and the configured refresh token."""
         self._journal = Journal(born=_today())
         self._org = self._rebuilt()
         self._sessions.clear()
@@ -150,7 +150,7 @@ class LiveOrg:
         self._save()
 
     def next_failure(self, endpoint: Endpoint) -> Failure | None:
-        """The error that this call has to answer, counted down; None when it may go on."""
+        """Return the error for this call and decrement its count; None if the call may proceed."""
         for index, failure in enumerate(self.behaviour.failures):
             if failure.endpoint != endpoint:
                 continue
@@ -163,7 +163,7 @@ class LiveOrg:
         return None
 
     def knows_client(self, client_id: str) -> bool:
-        """Whether a connected app of this id exists."""
+        """Whether a connected app has this client id."""
         return secrets.compare_digest(client_id.encode(), self._settings.client_id.encode())
 
     def knows_secret(self, client_secret: str) -> bool:
@@ -176,14 +176,14 @@ class LiveOrg:
         return _same(refresh_token, SecretStr(newest) if newest else self._settings.refresh_token)
 
     def rotate(self) -> str:
-        """Hand out a new refresh token; the one before is worthless from here on."""
+        """Issue a new refresh token, which invalidates the previous one."""
         token = f"sample-{secrets.token_urlsafe(24)}"
         self._journal = self._journal.model_copy(update={"refresh_token": token})
         self._save()
         return token
 
     def open_session(self) -> str:
-        """A new access token. It is good until the process ends or the sessions are closed."""
+        """Create an access token, valid until the process ends or sessions are closed."""
         token = f"00D5f0000000001!{secrets.token_urlsafe(24)}"
         if len(self._sessions) >= 10_000:
             self._sessions.clear()
@@ -191,11 +191,11 @@ class LiveOrg:
         return token
 
     def knows_session(self, token: str) -> bool:
-        """Whether this access token is good."""
+        """Whether this access token is valid."""
         return token in self._sessions
 
     def close_sessions(self) -> int:
-        """Make every access token worthless; answers how many there were."""
+        """Invalidate every access token; return how many there were."""
         count = len(self._sessions)
         self._sessions.clear()
         return count
@@ -211,12 +211,12 @@ class LiveOrg:
             try:
                 entry.change.apply(org, at=entry.at)
             except AamError:
-                # An org started with fewer generated objects cannot repeat changes to the others.
+                # The org may now have fewer generated objects than when this was recorded.
                 log.warning("change_left_out", verb=entry.change.verb, at=entry.at.isoformat())
         return org
 
     def _now(self) -> datetime:
-        """A time later than every change before, so that SystemModstamp never stands still."""
+        """Return a time later than every earlier change, so that SystemModstamp increases."""
         now = datetime.now(UTC)
         if self._journal.changes and now <= self._journal.changes[-1].at:
             return self._journal.changes[-1].at + timedelta(milliseconds=1)

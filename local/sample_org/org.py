@@ -1,6 +1,6 @@
-"""What the org holds: objects, their fields, their rows. Pure: no clock, no disk, no network.
+"""The content of the org: objects, their fields, their rows. No clock, no disk, no network.
 
-Names are taken exactly as written; Salesforce itself would forgive another case.
+Names are case-sensitive, unlike in Salesforce.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _GENERATED = re.compile(r"Custom_(\d{4})__c")
 
 
 class SalesforceError(Exception):
-    """A refusal in Salesforce's own words: a status, an error code, a message."""
+    """An error as Salesforce reports it: a status, an error code, a message."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
@@ -37,7 +37,7 @@ class SalesforceError(Exception):
 
 @dataclass
 class SObject:
-    """One object of the org. Its rows are made when somebody first asks for them."""
+    """One object of the org. Its rows are generated on first use."""
 
     name: str
     label: str
@@ -45,25 +45,25 @@ class SObject:
     key_prefix: str
     fields: dict[str, Field]
     count: int
-    """Rows the object is born with, and keeps: no change adds or deletes one."""
+    """Number of rows, fixed at creation: no change adds or deletes one."""
     repeated: int = 1
-    """How often the same values come back under further ids; they count in `count`."""
+    """How often the same values are repeated with new ids; `count` includes the repetitions."""
     hidden: bool = False
     removed: dict[str, Field] = field(default_factory=dict)
-    """Standard fields that were taken from sight; their values stay in the rows."""
+    """Hidden standard fields; their values stay in the rows."""
     _rows: list[Row] | None = None
 
     @property
     def custom(self) -> bool:
-        """True for objects that the org's owner added."""
+        """Whether the org's owner added the object."""
         return self.name.endswith("__c")
 
 
 class Org:
     """The whole org at one moment.
 
-    A row is never altered in place: a change puts a new one into the list, so that whoever pages
-    through an older result keeps reading what was there when the query ran.
+    Rows are immutable: a change replaces the row in the list, so that a caller who pages through an
+    older result still sees the rows as of its query.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Org:
             )
 
     def visible(self) -> Iterator[SObject]:
-        """Every object that the connected user may see."""
+        """Yield every object that the connected user may see."""
         for sobject in self._objects.values():
             if not sobject.hidden:
                 yield sobject
@@ -96,13 +96,13 @@ class Org:
                 yield self._generated(number, {})
 
     def kept(self) -> Iterator[SObject]:
-        """Every object but the generated ones that nobody has changed."""
+        """Yield every object except the unchanged generated ones."""
         yield from self._objects.values()
 
     def find(self, name: str) -> SObject | None:
-        """The object of this name, hidden or not; None where there is none.
+        """Return the object of this name, hidden or not, or None.
 
-        A generated object comes as a fresh copy each time: `adopt` keeps it.
+        An unchanged generated object is a fresh copy each time; `adopt` stores it.
         """
         if name in self._objects:
             return self._objects[name]
@@ -112,12 +112,12 @@ class Org:
         return self._generated(int(found[1]), dict(_generated_fields(self._fields_per_object)))
 
     def seen(self, name: str) -> SObject | None:
-        """The object of this name, unless it is hidden."""
+        """Return the object of this name, or None if it is hidden or does not exist."""
         sobject = self.find(name)
         return None if sobject is None or sobject.hidden else sobject
 
     def adopt(self, sobject: SObject) -> None:
-        """Keep an object that was added, or a generated one that is about to differ."""
+        """Store a new object, or a generated one that is about to change."""
         self._objects[sobject.name] = sobject
 
     def add(self, name: str, *, label: str, rows: int) -> None:
@@ -132,15 +132,15 @@ class Org:
         self.adopt(SObject(name, label, f"{label}s", prefix, fields, rows))
 
     def rows(self, sobject: SObject) -> list[Row]:
-        """The object's rows, by id."""
+        """Return the object's rows, sorted by id."""
         if sobject._rows is None:
             sobject._rows = self._first_rows(sobject)
         return sobject._rows
 
     def fill(self, sobject: SObject, new: Field, values: list[Any] | None, *, at: datetime) -> int:
-        """Give existing rows values of a new field, in turn from `values` or invented.
+        """Set a new field in existing rows, to `values` in turn or to generated values.
 
-        Rows that got a value count as modified at `at`. Answers how many these are.
+        Rows that get a value are marked as modified at `at`. Returns their number.
         """
         rows = self.rows(sobject)
         filled = 0
@@ -162,14 +162,14 @@ class Org:
         return filled
 
     def touch(self, sobject: SObject, count: int, *, at: datetime) -> int:
-        """Count the first `count` rows as modified at `at`; answers how many there were."""
+        """Mark the first `count` rows as modified at `at`; return how many there were."""
         rows = self.rows(sobject)
         touched = min(count, len(rows))
         rows[:touched] = [old | _modified(at) for old in rows[:touched]]
         return touched
 
     def reference(self, target: str, number: int) -> str | None:
-        """The id of some row of `target`."""
+        """Return the id of a row of `target`."""
         sobject = self._objects.get(target)
         if sobject is None or sobject.count == 0:
             return None
@@ -205,7 +205,7 @@ class Org:
 
 
 def list_entry(sobject: SObject) -> dict[str, Any]:
-    """The object as `sobjects` lists it."""
+    """Return the object as `sobjects` lists it."""
     flags = dict.fromkeys(_ALLOWED, True)
     root = f"/services/data/v62.0/sobjects/{sobject.name}"
     return flags | {
@@ -234,7 +234,7 @@ def list_entry(sobject: SObject) -> dict[str, Any]:
 
 
 def describe(sobject: SObject) -> dict[str, Any]:
-    """The object as `sobjects/{X}/describe` answers."""
+    """Return the object as `sobjects/{X}/describe` answers it."""
     return list_entry(sobject) | {
         "actionOverrides": [],
         "childRelationships": [],

@@ -1,7 +1,7 @@
-"""The way in for an unchanged client: a proxy that is Salesforce for every salesforce.com host.
+"""A CONNECT proxy that redirects an unmodified client from every salesforce.com host to the org.
 
-It answers CONNECT for such a host, ends TLS with a certificate of its own authority, and passes
-what is inside to the org's port. Any other host is refused: nothing goes out.
+It answers CONNECT for such a host, terminates TLS with a certificate of its own authority, and
+forwards the content to the org's port. Any other host is refused: nothing leaves the machine.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _HEAD_SECONDS = 10
 
 
 class Authority:
-    """The certificate authority that a client of the proxy has to trust."""
+    """The certificate authority that clients of the proxy must trust."""
 
     def __init__(self, directory: Path) -> None:
         self.bundle = directory / "ca.pem"
@@ -46,14 +46,14 @@ class Authority:
 
 
 class Proxy:
-    """Accepts connections for `asyncio.start_server` and passes them on to one port."""
+    """Accepts connections for `asyncio.start_server` and forwards them to one port."""
 
     def __init__(self, authority: Authority, *, port: int) -> None:
         self._authority = authority
         self._port = port
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one client until either side hangs up."""
+        """Serve one client until either side closes the connection."""
         try:
             host = await self._asked_host(reader, writer)
             if host is not None:

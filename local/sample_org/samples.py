@@ -1,6 +1,6 @@
-"""Invented values for rows: the same for the same object, field and row number, on every machine.
+"""Generated row values, deterministic by object, field and row number on every machine.
 
-Dates count back from the day the org was born; everything else depends on names and numbers only.
+Dates are relative to the org's creation date; all else depends on names and numbers only.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from zlib import crc32
 from local.sample_org.fields import Field, label_of
 
 LARGEST = 10**15
-"""Numbers are smaller, so that every client reads them exactly."""
+"""Upper bound of generated numbers, so that every client represents them exactly."""
 
 Row = dict[str, Any]
 Reference = Callable[[str, int], str | None]
-"""The id of some row of an object, chosen by a number; None where the object has no rows."""
+"""Maps an object and a number to the id of one of its rows; None if it has no rows."""
 
 _FIRST = "Ada Ben Carla Dev Elif Femi Grace Hugo Ines Jon Kira Liam Mina Noor Omar Pia Quinn Rosa Sven Tara Uma Victor Wanda Yusuf Zoe".split()  # noqa: E501, SIM905 -- a list of names reads better in one line
 _LAST = "Abebe Brandt Costa Diaz Eriksen Fischer Garcia Haddad Ivanov Jensen Khan Lopez Meyer Novak Okafor Patel Quist Rossi Silva Tanaka Ueda Vargas Weber Young Zhang".split()  # noqa: E501, SIM905
@@ -48,12 +48,12 @@ _EMPTY_AT_FIRST = frozenset(
 
 
 def salesforce_time(moment: datetime) -> str:
-    """A UTC moment as Salesforce writes it; such texts sort like the moments."""
+    """Format a UTC time as Salesforce does; the strings sort chronologically."""
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03}+0000"
 
 
 def record_id(key_prefix: str, number: int) -> str:
-    """An 18-character record id: 15 characters, and three that tell upper from lower case."""
+    """Build an 18-character record id: 15 characters, and three that encode their case."""
     short = f"{key_prefix}5f{number:010}"
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ012345"
     suffix = "".join(
@@ -72,7 +72,7 @@ def row(
     reference: Reference,
     born: datetime,
 ) -> Row:
-    """One row of an object as the org is born with it."""
+    """Generate one row of an object."""
     made = {
         name: sample(field, f"{sobject}.{name}.{number}", reference=reference, born=born)
         for name, field in fields.items()
@@ -95,7 +95,7 @@ def row(
 
 
 def sample(field: Field, seed: str, *, reference: Reference, born: datetime) -> Any:
-    """A value that fits the field."""
+    """Generate a value that fits the field."""
     if field.name in _EMPTY_AT_FIRST:
         return None
     dice = _dice(seed)
@@ -109,7 +109,7 @@ def sample(field: Field, seed: str, *, reference: Reference, born: datetime) -> 
 
 
 def converted(value: Any, field: Field) -> Any:
-    """An old value under a field's new type; None where it does not fit, as Salesforce does it."""
+    """Convert a value to a field's new type; None if it does not fit, as in Salesforce."""
     if value is None:
         return None
     match field.type:
@@ -200,7 +200,7 @@ def _address(prefix: str, number: int) -> Row:
 
 
 def _agreement(sobject: str, made: Row, number: int) -> Row:
-    """Fields of one row that have to fit each other."""
+    """Return the fields of a row that must be consistent with each other."""
     if sobject in _AGREEMENTS:
         return _AGREEMENTS[sobject](made, number)
     return {"Name": f"{label_of(sobject)} {number:04}"}

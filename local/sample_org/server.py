@@ -1,4 +1,4 @@
-"""One sample org as a server: the HTTP application, and the two ports it is reached by."""
+"""The sample org as a server: its HTTP application and its two ports."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ from shared.errors import AamError, Invalid
 from shared.http import docs_page
 
 OPEN = frozenset({"/health"}) | docs_page.PATHS
-"""What is read without the token: it tells nothing of this org."""
+"""Paths that need no token, since they reveal nothing about this org."""
 
 
 @dataclass(frozen=True)
 class Running:
-    """Where a started org is reached, and the org itself."""
+    """A running org and its addresses."""
 
     url: str
     proxy_url: str
     ca_bundle: Path
     control: dict[str, str]
-    """The header that orders to the org itself carry."""
+    """The authorization header of the control API."""
     live: LiveOrg
     stopped: asyncio.Task[None]
 
     @property
     def connector_environment(self) -> dict[str, str]:
-        """What a connector's process needs beside its own environment to reach this org."""
+        """The additional environment variables with which a connector reaches this org."""
         return {"HTTPS_PROXY": self.proxy_url, "REQUESTS_CA_BUNDLE": str(self.ca_bundle.resolve())}
 
 
 def application(live: LiveOrg, *, token: str) -> FastAPI:
-    """Salesforce's API and the org's own, over one org; the org's own needs `token`."""
+    """Build Salesforce's API and the control API of one org; the control API requires `token`."""
     app = FastAPI(
         title="Sample org",
         description="A small Salesforce org that can be changed.",
@@ -71,7 +71,7 @@ def application(live: LiveOrg, *, token: str) -> FastAPI:
 
     @app.get("/health", tags=["org"])
     async def health() -> dict[str, str]:
-        """Answers as soon as the org can be used."""
+        """Answer as soon as the org can be used."""
         return {"status": "ok"}
 
     app.include_router(control.routes(live))
@@ -81,11 +81,11 @@ def application(live: LiveOrg, *, token: str) -> FastAPI:
 
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[Running]:
-    """A sample org on loopback, ready when the block begins and gone when it ends.
+    """Run a sample org on loopback; it is ready inside the block and ends with it.
 
     Raises:
-        OSError: a port is taken.
-        JournalUnreadable: the state directory holds a damaged journal.
+        OSError: a port is in use.
+        JournalUnreadable: the state directory has a damaged journal.
     """
     live = LiveOrg(settings)
     authority = Authority(settings.state_dir)
@@ -97,10 +97,10 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
                 application(live, token=token),
                 log_config=None,
                 access_log=False,
-                http="h11",  # httptools would lower the names of headers
+                http="h11",  # httptools would lower-case header names
                 ws="none",
                 lifespan="off",
-                timeout_keep_alive=75,  # a client that polls a job keeps its connection meanwhile
+                timeout_keep_alive=75,  # a client that polls a job reuses its connection
                 timeout_graceful_shutdown=2,
             )
         )

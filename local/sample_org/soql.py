@@ -1,7 +1,7 @@
-"""The part of SOQL that a replicating client writes; anything else is refused, never guessed.
+"""The part of SOQL that a replicating client uses; any other query is rejected.
 
 `SELECT fields FROM Object [WHERE a AND b …] [ORDER BY f [ASC|DESC], …] [LIMIT n]`, where a
-condition compares a field with a literal or with a list (`IN`). `COUNT()` may stand for the fields.
+condition compares a field with a literal or with a list (`IN`). `COUNT()` may replace the fields.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _QUOTED = {"n": "\n", "r": "\r", "t": "\t"}
 
 @dataclass(frozen=True)
 class Literal:
-    """A value as it stands in a query."""
+    """A literal value in a query."""
 
     kind: str
     """null, boolean, number, string, date or datetime."""
@@ -62,20 +62,20 @@ class Condition:
 
 @dataclass(frozen=True)
 class Query:
-    """A query that could be read; whether its object and fields exist shows when it runs."""
+    """A parsed query; whether its object and fields exist is checked when it runs."""
 
     text: str
     fields: tuple[str, ...]
     sobject: str
     conditions: tuple[Condition, ...] = ()
     order: tuple[tuple[str, bool], ...] = ()
-    """Fields to sort by, and whether descending."""
+    """Fields to sort by, and whether the order is descending."""
     limit: int | None = None
 
 
 @dataclass(frozen=True)
 class Result:
-    """The rows a query found, as they were when it ran."""
+    """The rows a query found, as of its run."""
 
     query: Query
     sobject: SObject
@@ -83,19 +83,19 @@ class Result:
 
 
 def parse(text: str) -> Query:
-    """Read a query.
+    """Parse a query.
 
     Raises:
-        SalesforceError: MALFORMED_QUERY, with the place.
+        SalesforceError: MALFORMED_QUERY, with the position.
     """
     return _Parser(text).query()
 
 
 def run(query: Query, org: Org, *, deleted: bool) -> Result:
-    """Find the rows of a query; with `deleted` also those in the recycle bin, as queryAll does.
+    """Find the rows of a query; `deleted` includes the recycle bin, as queryAll does.
 
     Raises:
-        SalesforceError: INVALID_TYPE or INVALID_FIELD for what the org does not have.
+        SalesforceError: INVALID_TYPE or INVALID_FIELD for an unknown object or field.
     """
     sobject = org.seen(query.sobject)
     if sobject is None:
@@ -326,7 +326,7 @@ def _kind(field_type: str) -> str:
 
 
 def _fold(field_type: str) -> Callable[[Any], Any]:
-    """Salesforce compares texts without regard to case, ids with."""
+    """Return a key for comparisons; as in Salesforce, only ids are case-sensitive."""
     if _kind(field_type) != "string" or field_type in {"id", "reference"}:
         return lambda value: value
     return lambda value: value.casefold() if isinstance(value, str) else value

@@ -1,8 +1,8 @@
-"""The standard objects of a developer org: their real fields, types, and how many rows each has.
+"""The standard objects of a developer org: their actual fields, types and numbers of rows.
 
-One line a field: its API name, its type, and in parentheses what the type needs: a length,
+One line per field: its API name, its type, and in parentheses the type's parameters: a length,
 precision and scale, the picklist's values, or the objects a reference points to. The `__c` fields
-are those that Salesforce itself puts into a new developer org.
+are those that Salesforce itself adds to a new developer org.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from local.sample_org.fields import Field
 
 
 class Standard(NamedTuple):
-    """One standard object before it has rows."""
+    """A standard object without its rows."""
 
     name: str
     label: str
@@ -493,7 +493,7 @@ _LINE = re.compile(r"(\w+) (\w+)(?:\((.*)\))?")
 
 
 def parse_fields(text: str) -> dict[str, Field]:
-    """The fields of a description as above, by name and in order."""
+    """Parse such a description into fields by name, in order."""
     fields = {}
     for line in text.split("\n"):
         found = _LINE.fullmatch(line.strip())
