@@ -1,4 +1,4 @@
-"""What every test may stand on: a real Postgres and a real Valkey, made for this run alone."""
+"""Fixtures for every test: a real Postgres and a real Valkey, created for this run."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ pytest_plugins = [
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give each worker of pytest-xdist its share of the ports that tests may take."""
+    """Assign each pytest-xdist worker its own range of ports."""
     worker = getattr(config, "workerinput", None)
     if worker is not None:
         first, last = map(int, Settings().free_ports.split("-"))
@@ -48,7 +48,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header() -> str | None:
-    """Say with which faults the run is made, and how to make it again."""
+    """Report the fault rate of the run, and how to reproduce it."""
     rate = float(os.environ.get("AAM_FAULT_RATE", "0"))
     seed = os.environ.get("AAM_SEED", "20261123")
     return f"faults: {rate:.0%} of Airbyte calls, seed {seed}" if rate else None
@@ -56,9 +56,9 @@ def pytest_report_header() -> str | None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave what is deep to `make test-all`, and begin with the modules that take longest.
+    """Deselect deep tests (`make test-all` runs them), and start with the slowest modules.
 
-    A worker that began such a module last would work on alone after the others have ended.
+    Otherwise a worker that starts such a module last would run alone after the others have ended.
     """
     deep = [] if os.environ.get("AAM_DEEP") else [one for one in items if _is_deep(one)]
     if deep:
@@ -72,9 +72,9 @@ def _is_deep(item: pytest.Item) -> bool:
 
 
 def pytest_collection_finish() -> None:
-    """Make the services' keys before the first test, which would have to delete them.
+    """Create the services' keys before the first test, to which they would count as leftovers.
 
-    The garbage collector need not go through the tests and modules again and again.
+    Also exempts the collected tests and modules from garbage collection.
     """
     gc.freeze()
     if (access := sys.modules.get("tests.access")) is not None:
@@ -83,7 +83,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Escape what is no text: workers send their reports as UTF-8."""
+    """Escape surrogates: workers send their reports as UTF-8."""
     report = yield
     report.sections = [
         (name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections
@@ -93,7 +93,7 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 @pytest.fixture(scope="session")
 def server_dir() -> Iterator[Path]:
-    """A folder for servers' data that the user Postgres runs as can reach, unlike pytest's own."""
+    """A folder for servers' data that the Postgres user can reach, unlike pytest's own."""
     folder = servers.temporary_dir()
     yield folder
     shutil.rmtree(folder)
@@ -108,7 +108,7 @@ def postgres(server_dir: Path) -> Iterator[servers.Postgres]:
 
 
 async def _add_databases(server: servers.Postgres) -> None:
-    """What the last tests left in any database is looked through for secrets."""
+    """Scan the rows that the last tests left in any database for secrets."""
     connection = await asyncpg.connect(server.url)
     names = await connection.fetch("SELECT datname FROM pg_database WHERE datallowconn")
     await connection.close()
@@ -134,13 +134,13 @@ def valkey(server_dir: Path) -> Iterator[servers.Valkey]:
 
 @pytest.fixture(scope="session")
 def postgres_url(postgres: servers.Postgres) -> str:
-    """The empty database `aam` of the run's Postgres, as its superuser."""
+    """The URL of the run's empty database `aam`, as superuser."""
     return postgres.url
 
 
 @pytest.fixture(scope="session")
 def warehouse_url(postgres: servers.Postgres) -> str:
-    """The database that connectors write to, apart from the registry's."""
+    """The database that connectors write to, separate from the registry."""
     return postgres.url_of("warehouse")
 
 
@@ -152,7 +152,7 @@ def redis_url(valkey: servers.Valkey) -> str:
 
 @pytest.fixture
 def own_postgres(server_dir: Path) -> Iterator[servers.Postgres]:
-    """A Postgres of one test's own, to stop, kill and start again."""
+    """A Postgres for one test, which may stop, kill and restart it."""
     folder = Path(tempfile.mkdtemp(dir=server_dir))
     folder.chmod(0o711)
     with servers.start_postgres(folder, options=servers.THROW_AWAY) as server:
@@ -161,6 +161,6 @@ def own_postgres(server_dir: Path) -> Iterator[servers.Postgres]:
 
 @pytest.fixture
 def own_valkey(server_dir: Path) -> Iterator[servers.Valkey]:
-    """A Valkey of one test's own, to stop, kill and start again."""
+    """A Valkey for one test, which may stop, kill and restart it."""
     with servers.start_valkey(Path(tempfile.mkdtemp(dir=server_dir))) as server:
         yield server

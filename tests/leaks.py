@@ -1,11 +1,12 @@
-"""No secret leaves: a pytest plugin that scans what the whole run puts out for the run's secrets.
+"""A pytest plugin that scans all output of the run for the run's secrets.
 
-Each secret of the tests is a canary, drawn for this run. While the tests run, their outputs are
-collected: what is logged and printed, logs of processes, answers of services, rows, events, command
-lines. They are scanned for every canary in every form that it could leave in. A find fails the run,
-and is told by kinds and by test, never by the secret.
+Each secret of the tests is a canary, generated for this run. While the tests run, their outputs are
+collected: logs, printed text, responses of services, rows, events, command lines.
+They are scanned for every canary in every likely encoding. A find fails the run, and is reported by
+kind of secret and by test, without the secret.
 
-Allowed, and so not collected: what the played Airbyte is sent, and the auth_broker's one answer.
+Two outputs are allowed, and so not collected: requests to the fake Airbyte, and the auth_broker's
+response with a connector configuration.
 
 The tests import this before pytest loads it as a plugin, so: PYTEST_DONT_REWRITE.
 """
@@ -47,7 +48,7 @@ _HEX = re.compile(r"[0-9a-f]+")
 
 @dataclass(frozen=True)
 class Find:
-    """A secret in an output: what kind of secret, in which form, in what, during which test."""
+    """A secret in an output: its kind, its encoding, the output and the test."""
 
     secret: str
     form: str
@@ -55,16 +56,16 @@ class Find:
     test: str
 
     def __str__(self) -> str:
-        """What a person is told; the secret itself is not in it."""
+        """Format the find for the report, without the secret."""
         return f"{self.secret}, {self.form}, in {self.output}: {self.test}"
 
 
 def forms(secret: str) -> Iterator[tuple[str, bytes]]:
-    """What to look for: each is eight bytes or more, and nothing else looks like it.
+    """Yield the byte sequences to search for: at least eight bytes each, and distinctive.
 
-    The ends count as the secret, since truncating is no hiding.
+    Both ends count as the secret, since truncating it does not protect it.
     """
-    # Hexadecimal text is everywhere, so of it more is taken: about 48 bits in either case.
+    # Hexadecimal text is common, so it needs a longer match: about 48 bits in either case.
     length = 12 if _HEX.fullmatch(secret) else 8
     ends = {"its start": secret[:length], "its end": secret[-length:]}
     for name, end in ends.items():
@@ -78,7 +79,7 @@ def forms(secret: str) -> Iterator[tuple[str, bytes]]:
         yield f"{name}, JSON-escaped", "".join(f"\\u{byte:04x}" for byte in raw).encode()
     inner = secret[:12].encode()
     for before in range(3):
-        # What stands before it moves its bits; the characters that it shares with others go.
+        # Preceding bytes shift the bits; leave out the characters that share bits with other bytes.
         encoded = base64.b64encode(b"\0" * before + inner)
         whole = encoded[-(-before * 8 // 6) : (before + len(inner)) * 8 // 6]
         yield "in base64", whole
@@ -86,9 +87,9 @@ def forms(secret: str) -> Iterator[tuple[str, bytes]]:
 
 
 class Scanner:
-    """Finds secrets in bytes, at a few hundred MB a second however many secrets there are.
+    """Finds secrets in bytes, at a few hundred MB a second for any number of secrets.
 
-    Every eight bytes of the text are looked up in a table; what stands there is then compared.
+    Every eight bytes of the text are looked up in a hash table, and matches are compared in full.
     """
 
     _BITS = 20
@@ -99,14 +100,14 @@ class Scanner:
         self._known: dict[bytes, list[tuple[bytes, str, str]]] = {}
 
     def know(self, kind: str, secret: str) -> None:
-        """Look for this one from now on; `secret` is its random part."""
+        """Add a secret to search for; `secret` is its random part."""
         for form, wanted in forms(secret):
             told = (wanted, kind, form)
             self._known.setdefault(wanted[:8], []).append(told)
             self._table[self._slots(np.frombuffer(wanted[:8], dtype="<u8"))] = True
 
     def find(self, text: bytes) -> Iterator[tuple[int, str, str]]:
-        """Where which kind of secret is, in which form; also in what is compressed in the text."""
+        """Yield position, kind and encoding of each secret, including those in gzip data."""
         for at in self._suspects(text):
             for wanted, kind, form in self._known.get(text[at : at + 8], ()):
                 if text.startswith(wanted, at):
@@ -129,7 +130,7 @@ class Scanner:
 
 
 class Outputs:
-    """What the run put out, scanned chunk by chunk and forgotten."""
+    """The outputs of the run, scanned in chunks and then discarded."""
 
     def __init__(self) -> None:
         self.finds: dict[Find, None] = {}
@@ -145,14 +146,14 @@ class Outputs:
         self._lock = threading.RLock()
 
     def know(self, kind: str, secret: str) -> None:
-        """Look for this secret too; `secret` is its random part."""
+        """Add a secret to search for; `secret` is its random part."""
         with self._lock:
             if secret not in self.secrets:
                 self.secrets[secret] = None
                 self._scanner.know(kind, secret)
 
     def add(self, output: str, what: str | bytes) -> None:
-        """Have something scanned that came out; what came out before is not scanned again."""
+        """Queue an output for scanning, unless the same output was queued before."""
         began = time.perf_counter()
         text = what.encode(errors="surrogatepass") if isinstance(what, str) else what
         with self._lock:
@@ -166,11 +167,11 @@ class Outputs:
 
     @property
     def count(self) -> int:
-        """How many different outputs there were."""
+        """The number of distinct outputs."""
         return len(self._seen)
 
     def to_worker_output(self) -> dict[str, Any]:
-        """What a worker of pytest-xdist hands to the run's controller."""
+        """Serialize a pytest-xdist worker's result for the controller."""
         return {
             "finds": [[one.secret, one.form, one.output, one.test] for one in self.finds],
             "scanned_bytes": self.scanned_bytes,
@@ -179,14 +180,14 @@ class Outputs:
         }
 
     def add_worker_output(self, output: dict[str, Any]) -> None:
-        """Add what a worker found and scanned to this process's own."""
+        """Merge a worker's result into this process's own."""
         self.finds |= dict.fromkeys(Find(*one) for one in output["finds"])
         self.scanned_bytes += output["scanned_bytes"]
         self.spent_s += output["spent_s"]
         self.secrets_of_workers += output["secrets"]
 
     def scan(self) -> None:
-        """Scan what waits."""
+        """Scan the queued outputs."""
         with self._lock:
             waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
             starts, end = [], 0
@@ -204,29 +205,29 @@ _outputs = Outputs()
 
 @cache
 def canary(kind: str) -> str:
-    """The run's secret of a kind, which is looked for in everything that the run puts out."""
+    """Return the run's secret of a kind; all output of the run is scanned for it."""
     first, last = ("".join(secrets.choice(_ALPHABET) for _ in range(12)) for _ in range(2))
     _outputs.know(kind, f"{first}-{last}")
     return f"AAMCANARY-{first}-{last}"
 
 
 def know(kind: str, secret: str) -> None:
-    """Look for a secret that somebody else drew; `secret` is its random part."""
+    """Add a secret that other code generated; `secret` is its random part."""
     _outputs.know(kind, secret)
 
 
 def add(output: str, what: str | bytes) -> None:
-    """Have an output scanned; `output` says what it is, for people."""
+    """Queue an output for scanning; `output` is its name in the report."""
     _outputs.add(output, what)
 
 
 def collected() -> int:
-    """How many different outputs there were by now."""
+    """Return the number of distinct outputs so far."""
     return _outputs.count
 
 
 def add_files(output: str, files: Iterable[Path]) -> None:
-    """Have the ends of files scanned that are there."""
+    """Queue the ends of those files that exist."""
     for file in files:
         with suppress(OSError), file.open("rb") as content:
             content.seek(max(0, file.stat().st_size - _LARGEST_BYTES))
@@ -234,7 +235,7 @@ def add_files(output: str, files: Iterable[Path]) -> None:
 
 
 def add_mesh(state: Path) -> None:
-    """Have the logs of a local mesh scanned, for the secrets that it drew itself as well."""
+    """Queue the logs of a local mesh, and add the secrets that it generated."""
     with suppress(OSError):
         know("the first key of a mesh", (state / "auth").read_text().strip()[-43:])
     for name in ("airbyte", "sample_org"):
@@ -260,7 +261,7 @@ def add_mesh(state: Path) -> None:
 
 
 async def add_answer(response: httpx.Response) -> None:
-    """Have an answer scanned; a hook of clients that call services over sockets."""
+    """Queue a response; an event hook for clients that call services over sockets."""
     await response.aread()
     path = response.request.url.path
     if not _ALLOWED.fullmatch(path):
@@ -270,7 +271,7 @@ async def add_answer(response: httpx.Response) -> None:
 
 
 async def add_rows(connection: Any) -> None:
-    """Have every row of a database scanned, as text."""
+    """Queue every row of a database, as text."""
     tables = await connection.fetch(
         "SELECT format('SELECT %L AS name, t::text FROM %I.%I t', relname, nspname, relname)"
         " FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace"
@@ -283,7 +284,7 @@ async def add_rows(connection: Any) -> None:
 
 
 async def add_entries(redis: Any) -> None:
-    """Have everything scanned that a Redis holds."""
+    """Queue all entries of a Redis."""
     async for key in redis.scan_iter():
         if await redis.type(key) in ("stream", b"stream"):
             _outputs.add("the stream of events", repr(await redis.xrange(key)))
@@ -292,14 +293,14 @@ async def add_entries(redis: Any) -> None:
 
 
 class _CommandLines(threading.Thread):
-    """Reads the command line of every process of the machine, again and again."""
+    """Samples the command lines of all processes of the machine."""
 
     def __init__(self) -> None:
         super().__init__(name="command-lines", daemon=True)
         self._over = threading.Event()
 
     def run(self) -> None:
-        """Look until told to end; a process is read a few times, as it may become another."""
+        """Sample until `end`; processes are read three times, as they may exec a program."""
         times: dict[str, int] = {}
         while not self._over.wait(_SAMPLED_EVERY_S):
             there = [name for name in os.listdir("/proc") if name.isdigit()]
@@ -309,7 +310,7 @@ class _CommandLines(threading.Thread):
                     _outputs.add("a command line", Path(f"/proc/{pid}/cmdline").read_bytes())
 
     def end(self) -> None:
-        """Look no more."""
+        """Stop sampling."""
         self._over.set()
         if self.is_alive():
             self.join()
@@ -319,7 +320,7 @@ _command_lines = _CommandLines()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Begin to collect; servers that tests start draw passwords, and leave logs."""
+    """Start collecting; intercepts servers that tests start, for their passwords and logs."""
     if config.getoption("dist", "no") == "no" or hasattr(config, "workerinput"):
         _command_lines.start()
     draw, end, kill = servers.drawn_once, servers.Server.stop, servers.Server.kill
@@ -352,7 +353,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Listen to the services that run in this process, where any test has them."""
+    """Collect the responses of services in this process, if any test imports them."""
     requests = sys.modules.get("shared.http.request_log")
     if requests is None:
         return
@@ -378,12 +379,12 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_runtest_logstart(nodeid: str) -> None:
-    """What comes out from here on is this test's."""
+    """Attribute outputs from here on to this test."""
     _outputs.test = nodeid
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Take what the test logged and printed, in all its phases."""
+    """Collect what the test logged and printed, in all phases."""
     if report.when == "teardown":
         for name, text in report.sections:
             _outputs.add(name, text)
@@ -391,7 +392,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail the run if a secret is in anything that it put out."""
+    """Fail the run if any output contains a secret."""
     _command_lines.end()
     if (prometheus := sys.modules.get("prometheus_client")) is not None:
         _outputs.add("the metrics", prometheus.generate_latest())
@@ -409,13 +410,13 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Take over what a worker of pytest-xdist found; one that crashed fails the run by that."""
+    """Merge the result of a pytest-xdist worker; a crashed worker already fails the run."""
     if (output := getattr(node, "workeroutput", {}).get("leaks")) is not None:
         _outputs.add_worker_output(output)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Tell what was found, or how much was looked through."""
+    """Report the finds and the amount of output scanned."""
     for find in _outputs.finds:
         terminalreporter.write_line(f"LEAKED {find}", red=True)
     secret_count = len(_outputs.secrets) + _outputs.secrets_of_workers

@@ -1,11 +1,11 @@
-"""Every test cleans up after itself: a pytest plugin that fails a test which leaves something.
+"""A pytest plugin that fails a test which leaves resources behind.
 
-What the process holds is compared before a test's own fixtures are set up and after they are torn
-down: tasks of the event loop, sockets and pipes, child processes, temporary files. What a fixture
-of a wider scope starts is its own until the end of that scope; a module is compared as a whole.
+It compares the process's resources before a test's own fixtures are set up and after they are torn
+down: tasks of the event loop, sockets and pipes, child processes, temporary files. Resources of a
+fixture with a wider scope are checked at the end of that scope; modules are checked as a whole.
 
-A run has a temporary folder of its own, and a mark in the environment of what it starts, so that
-`tests/reaper.py` leaves neither when the run has ended, by `kill -9` as well.
+Each run has its own temporary folder, and marks the environment of the processes it starts, so that
+`tests/reaper.py` can remove both after the run, even after `kill -9`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ import pytest_asyncio
 from tests import reaper
 
 GRACE_S = float(os.environ.get("AAM_LEFTOVERS_GRACE_S", "10"))
-"""How long what is about to end may take; nothing waits where nothing is left."""
+"""How long to wait for remaining resources to end; no wait if nothing remains."""
 _UNTIL_COLLECTED_S = 0.1
 _FIRST_PAUSE_S = 0.002
 _LONGEST_PAUSE_S = 0.25
@@ -45,7 +45,7 @@ _has_failed = pytest.StashKey[bool]()
 
 @dataclass(frozen=True)
 class Held:
-    """What this process holds that ends with whoever opened it."""
+    """Resources of this process that their owner must release."""
 
     tasks: frozenset[asyncio.Task[Any]] = frozenset()
     descriptors: frozenset[tuple[int, str]] = frozenset()
@@ -54,7 +54,7 @@ class Held:
 
     @classmethod
     def now(cls) -> Held:
-        """Of the session's event loop, this process and the run's temporary folder."""
+        """Collect those of the session's event loop, this process and the temporary folder."""
         tasks = frozenset(asyncio.all_tasks(_run.loop)) if _run.loop else frozenset()
         with suppress(RuntimeError):
             tasks -= {asyncio.current_task()}
@@ -70,7 +70,7 @@ class Held:
         return any(getattr(self, one.name) for one in fields(self))
 
     def described(self) -> Iterator[str]:
-        """A line for each."""
+        """Yield a line for each resource."""
         for task in self.tasks:
             yield f"a task: {task!r}"
         for number, link in sorted(self.descriptors):
@@ -81,13 +81,13 @@ class Held:
             yield f"the temporary file {name}"
 
     def without_plain_descriptors(self) -> Held:
-        """Libraries keep some for themselves, once they are used."""
+        """Drop descriptors without a transport: libraries retain some once they are used."""
         transports = _transports()
         kept = frozenset(one for one in self.descriptors if one[0] in transports)
         return replace(self, descriptors=kept)
 
     def end(self) -> None:
-        """End it, so that no later test meets it."""
+        """End these resources, so that they do not affect later tests."""
         for task in self.tasks:
             task.cancel()
         transports = _transports()
@@ -100,19 +100,19 @@ class Held:
 
 
 class _Run:
-    """What this process's run has: its event loop, its mark, its folder, its reaper."""
+    """The resources of this process's run: its event loop, mark, folder and reaper."""
 
     loop: asyncio.AbstractEventLoop | None = None
     known = Held()
-    """What fixtures that outlive a test have started, and what was reported; grows only."""
+    """Resources of fixtures that outlive a test, and reported ones; only grows."""
     reported = Held()
     modules_at_work: ClassVar[set[str]] = set()
-    """Fixtures of the module that work beside its tests now."""
+    """Module-scoped fixtures that are now active beside the tests."""
 
     def __init__(self) -> None:
         self.mark = f"{os.environ.get(reaper.VARIABLE, '')}{secrets.token_hex(4)}/"
         self.folder = Path(tempfile.mkdtemp(prefix="aam-tests-"))
-        self.folder.chmod(0o711)  # the user Postgres runs as passes through
+        self.folder.chmod(0o711)  # traversable for the user that Postgres runs as
         self._before = {name: os.environ.get(name) for name in (reaper.VARIABLE, "TMPDIR")}
         self._leash, other_end = socket.socketpair()
         with other_end:
@@ -131,7 +131,7 @@ class _Run:
         return self._reaper.pid
 
     def end(self) -> None:
-        """Have the reaper clean up, and wait for it."""
+        """End the reaper's input and wait until it has cleaned up."""
         for name, value in self._before.items():
             os.environ.pop(name)
             if value is not None:
@@ -145,18 +145,18 @@ _run: _Run
 
 
 def pytest_configure() -> None:
-    """Give the run its folder and its mark."""
-    global _run  # noqa: PLW0603 (one run a process, and hooks are functions)
+    """Create the run's folder and mark."""
+    global _run  # noqa: PLW0603 (one run per process, and hooks are functions)
     _run = _Run()
 
 
 def pytest_unconfigure() -> None:
-    """Leave nothing."""
+    """Clean up after the run."""
     _run.end()
 
 
 def share(connections: Iterable[asyncpg.Connection[asyncpg.Record]]) -> None:
-    """Say that these are kept for later tests on purpose, until `tests/pools.py` closes them."""
+    """Accept connections that outlive the test until `tests/pools.py` closes them."""
     numbers = {_socket_of(one).fileno() for one in connections}
     _run.known += Held(descriptors=frozenset(one for one in _descriptors() if one[0] in numbers))
 
@@ -168,7 +168,7 @@ def _socket_of(connection: asyncpg.Connection[asyncpg.Record]) -> socket.socket:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> Generator[None, object, object]:
-    """What a fixture of a wider scope starts does not belong to the test that came first."""
+    """Attribute the resources of a wider-scoped fixture to its scope, not to the first test."""
     if fixturedef.scope == "function":
         return (yield)
     before = Held.now()
@@ -181,7 +181,7 @@ def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> Generator[None, 
 
 
 def pytest_fixture_post_finalizer(fixturedef: pytest.FixtureDef[Any]) -> None:
-    """It works no more."""
+    """Mark a module-scoped fixture as no longer active."""
     if fixturedef.scope == "module":
         _run.modules_at_work.discard(fixturedef.argname)
 
@@ -190,7 +190,7 @@ def pytest_fixture_post_finalizer(fixturedef: pytest.FixtureDef[Any]) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Remember which test failed: it may well have left something, and that is not its fault."""
+    """Remember failed tests: resources that they leave behind are not reported as an error."""
     report = yield
     if not report.passed:
         item.stash[_has_failed] = True
@@ -199,38 +199,38 @@ def pytest_runtest_makereport(
 
 @pytest_asyncio.fixture(autouse=True, scope="session", loop_scope="session")
 async def a_run_leaves_nothing(request: pytest.FixtureRequest) -> AsyncIterator[None]:
-    """What fixtures of a whole run share with its tests ends with the run."""
+    """Check at the end of the run the resources that its tests shared."""
     _run.loop = asyncio.get_running_loop()
     before = Held.now()
     yield
     left = (await _left_since(before, _run.reported)).without_plain_descriptors()
     if request.session.shouldfail or request.session.shouldstop:
-        left.end()  # it is torn down after the last test's report
+        left.end()  # this teardown runs after the last test's report
         return
     await _refuse(left, "This run")
 
 
 @pytest_asyncio.fixture(autouse=True, scope="module", loop_scope="session")
 async def a_module_leaves_nothing(request: pytest.FixtureRequest) -> AsyncIterator[None]:
-    """What outlives its tests ends with the module."""
+    """Check at the end of the module the resources that outlived its tests."""
     before, orphans = Held.now(), _orphans()
     yield
     left = await _left_since(before, _run.known)
     left += Held(children=_orphans() - orphans)
     if request.session.shouldfail or request.session.shouldstop:
-        left.end()  # it is torn down after the last test's report
+        left.end()  # this teardown runs after the last test's report
         return
     await _refuse(left, "This module")
 
 
 @pytest_asyncio.fixture(autouse=True, loop_scope="session")
 async def a_test_leaves_nothing(request: pytest.FixtureRequest) -> AsyncIterator[None]:
-    """A plugin's fixture for every test is set up before its others, and torn down after them."""
+    """Check each test; as a plugin's autouse fixture, this is set up first and torn down last."""
     before = Held.now()
     yield
     if not (Held.now() - before):
         return
-    # Else what is left is seen at the end of the run, or of the module.
+    # Otherwise remaining resources are checked at the end of the run or of the module.
     if _uses_what_the_run_shares(request.node):
         _run.known += Held.now() - before
         return
@@ -246,7 +246,7 @@ async def a_test_leaves_nothing(request: pytest.FixtureRequest) -> AsyncIterator
 
 
 def _is_at_work(fixturedef: pytest.FixtureDef[Any]) -> bool:
-    """Whether it works beside the tests, on their event loop, and may open more meanwhile."""
+    """Whether the fixture is active beside the tests on their event loop and may open resources."""
     ours = (a_run_leaves_nothing.__name__, a_module_leaves_nothing.__name__, "pools")
     function = inspect.unwrap(fixturedef.func)
     return fixturedef.argname not in ours and inspect.isasyncgenfunction(function)
@@ -258,7 +258,7 @@ def _uses_what_the_run_shares(item: pytest.Item) -> bool:
 
 
 async def _left_since(before: Held, known: Held) -> Held:
-    """What is still held after a while, and after a garbage collection, which warns by itself."""
+    """Return what is still open after the grace period and a garbage collection."""
     loop = asyncio.get_running_loop()
     began, is_collected, pause_s = loop.time(), False, _FIRST_PAUSE_S
     while left := _not_accepted(Held.now() - before - known, by=before + known):
@@ -273,9 +273,9 @@ async def _left_since(before: Held, known: Held) -> Held:
 
 
 def _not_accepted(held: Held, *, by: Held) -> Held:
-    """Without the connections that servers in `by` accepted meanwhile.
+    """Drop the connections that servers in `by` have accepted meanwhile.
 
-    A server of the module or of the run has clients in other processes, which call when they like.
+    Servers of the module or of the run have clients in other processes, which may connect any time.
     """
     if not held:
         return held
@@ -294,7 +294,7 @@ def _not_accepted(held: Held, *, by: Held) -> Held:
 
 
 def _listening(descriptors: Iterable[tuple[int, str]]) -> Iterator[Any]:
-    """The addresses of the servers among open descriptors."""
+    """Yield the addresses of the servers among open descriptors."""
     for number, link in descriptors:
         if link.startswith("socket:"):
             with suppress(OSError), socket.socket(fileno=os.dup(number)) as one:
@@ -303,7 +303,7 @@ def _listening(descriptors: Iterable[tuple[int, str]]) -> Iterator[Any]:
 
 
 def _accepted_at(task: asyncio.Task[Any]) -> Any:
-    """The address of the server whose connection a task of asyncio's or aiohttp's handles."""
+    """Return the address of the server whose connection an asyncio or aiohttp task handles."""
     frame = getattr(task.get_coro(), "cr_frame", None)
     local = {} if frame is None else frame.f_locals
     if isinstance(connection := local.get("conn"), socket.socket) and connection.fileno() >= 0:
@@ -323,7 +323,7 @@ async def _refuse(left: Held, who: str) -> None:
 
 
 def _descriptors() -> Iterator[tuple[int, str]]:
-    """Sockets, pipes and their like; plain files warn by themselves."""
+    """Yield sockets, pipes and the like; unclosed plain files emit warnings themselves."""
     for name in os.listdir("/proc/self/fd") if _HAS_PROC else ():
         with suppress(OSError):
             link = os.readlink(f"/proc/self/fd/{name}")
@@ -339,7 +339,7 @@ def _children() -> Iterator[int]:
 
 
 def _orphans() -> frozenset[int]:
-    """The run's processes that do not descend from this one any more."""
+    """Return the run's processes that no longer descend from this one."""
     return frozenset(pid for pid in reaper.marked(_run.mark) if not _descends(pid))
 
 
@@ -356,7 +356,7 @@ def _parent(pid: int) -> int:
 
 
 def _files() -> Iterator[str]:
-    """Pytest keeps folders of its own there."""
+    """Yield the run's temporary files, except for pytest's own folders."""
     names = os.listdir(_run.folder)
     return (name for name in names if not name.startswith("pytest-of-"))
 

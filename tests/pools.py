@@ -1,8 +1,8 @@
-"""Connections to the run's Postgres that outlive a test, since opening one costs more than a test.
+"""Connections to the run's Postgres that outlive a test, since opening one is expensive.
 
-A new Postgres backend takes about 30 ms of processor time until it has planned its first
-statements, and a mesh would open two dozen of them. Closing a Database keeps its engine, with its
-idle connections, for the next Database with the same login and settings.
+A new Postgres backend needs about 30 ms of processor time until it has planned its first
+statements, and a mesh would open two dozen. Closing a Database saves its engine, with its idle
+connections, for the next Database with the same login and settings.
 """
 
 from __future__ import annotations
@@ -40,20 +40,20 @@ class Pools:
         self._open: dict[AsyncEngine, set[Any]] = {}
 
     def engine_for(self, key: _Key) -> AsyncEngine | None:
-        """One that is idle."""
+        """Return an idle engine, or None."""
         return self._idle[key].pop() if self._idle[key] else None
 
     def watch(self, engine: AsyncEngine) -> None:
-        """Know what it has open."""
+        """Track the engine's open connections."""
         held = self._open[engine] = set()
         event.listen(engine.sync_engine, "connect", lambda one, _: held.add(one.driver_connection))
 
     def shares(self, port: int) -> bool:
-        """Whether it is this server's, and asked for in the tests' own event loop."""
+        """Whether a connection to this port from the current event loop may be pooled."""
         return port == self._port and asyncio._get_running_loop() is self._loop
 
     async def park(self, key: _Key, engine: AsyncEngine) -> None:
-        """Keep it for the next one; of what somebody still uses, nothing is kept."""
+        """Make an engine available for reuse; dispose of it if it has checked-out connections."""
         if engine.pool.checkedout():  # type: ignore[attr-defined]
             await engine.dispose()
             return
@@ -66,7 +66,7 @@ class Pools:
     async def connection(
         self, key: _Key, connect: Callable[[], Awaitable[Sql]]
     ) -> AsyncIterator[Sql]:
-        """An idle connection, reset, or a new one where none is idle."""
+        """Yield an idle connection, which was reset, or a new one."""
         while self._spare[key] and self._spare[key][-1].is_closed():
             self._spare[key].pop()
         connection = self._spare[key].pop() if self._spare[key] else await connect()
@@ -88,7 +88,7 @@ class Pools:
         self._spare[key].append(connection)
 
     async def close(self) -> None:
-        """Close what is idle, as a test does that changes what new sessions begin with."""
+        """Close idle connections, for tests that change the defaults of new sessions."""
         engines, spare = [*self._idle.values()], [*self._spare.values()]
         self._idle.clear()
         self._spare.clear()
@@ -100,7 +100,7 @@ class Pools:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def pools(postgres: servers.Postgres) -> AsyncIterator[Pools]:
-    """Those of the run's own Postgres, from the first test on that needs it."""
+    """The pools of the run's Postgres; active from the first test that needs it."""
     shared = Pools(postgres.port)
     opened: Callable[..., Database] = Database.at.__func__  # type: ignore[attr-defined]
     closed = Database.close

@@ -1,8 +1,8 @@
 """Cleans up after a test run, however it ended: ends its processes, deletes its temporary folder.
 
-A script of its own, started with the run's mark and folder. Its standard input ends when the run
-does, by `kill -9` as well. It ends every process that has the mark in its environment, or that
-works in the folder: a test may give a process an environment of its own.
+A separate script, started with the run's mark and folder. Its standard input closes when the run
+ends, even by `kill -9`. It then kills every process that has the mark in its environment or uses
+the folder: a test may start a process with a different environment.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from contextlib import suppress
 from pathlib import Path
 
 VARIABLE = "AAM_TEST_RUN"
-"""The environment variable of the mark: a run inside a run has its parent's as its start."""
+"""The environment variable with the mark; a nested run's mark starts with that of its parent."""
 PATIENCE_S = 15.0
 
 
 def marked(mark: str) -> dict[int, str]:
-    """The processes of a run and of the runs inside it: pid and command line."""
+    """Return the processes of a run and of its nested runs: pid and command line."""
     wanted = f"{VARIABLE}={mark}".encode()
     found = {}
     for entry in Path("/proc").glob("[0-9]*"):
@@ -38,7 +38,7 @@ def marked(mark: str) -> dict[int, str]:
 
 
 def working_in(folder: Path) -> set[int]:
-    """The processes that name the folder, are in it, or have a file of it open."""
+    """Return the processes that refer to the folder, work in it, or have a file of it open."""
     wanted, found = os.fsencode(folder), set()
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
@@ -56,14 +56,14 @@ def _target(link: Path) -> str:
 
 
 def clean(mark: str, folder: Path, *, but: Collection[int]) -> None:
-    """Until nothing is left, or patience is; a server may still be writing when it starts."""
+    """Kill and delete until nothing is left, at most PATIENCE_S: servers may still be writing."""
     until = time.monotonic() + PATIENCE_S
     while time.monotonic() < until:
         processes = (marked(mark).keys() | working_in(folder)) - {*but}
         for pid in processes:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        # Where Postgres runs as another user, its data may be elsewhere: local.processes.servers.
+        # If Postgres runs as another user, its data may be elsewhere; see local.processes.servers.
         for parent, names, files in os.walk(folder):
             link = Path(parent, "elsewhere")
             if "elsewhere" in (*names, *files) and link.is_symlink():

@@ -1,4 +1,4 @@
-"""Proxies before a real Postgres: one speaks TLS, one loses the answer to a commit."""
+"""Proxies in front of a real Postgres: one adds TLS, one loses the response to a commit."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ import trustme
 
 
 class Proxy(ABC):
-    """Hands sessions on to a Postgres; none of them outlives the block that it is open in."""
+    """Forwards sessions to a Postgres; all of them end with the block that opened the proxy."""
 
     def __init__(self, upstream: str) -> None:
-        """Stand before the Postgres at this URL."""
+        """Forward to the Postgres at this URL."""
         url = urlsplit(upstream)
         self._upstream = (url.hostname, url.port)
         self._sessions: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[int]:
-        """Listen on a port of 127.0.0.1, which the block gets."""
+        """Listen on a port of 127.0.0.1 and yield it."""
         server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         try:
             async with server:
@@ -55,19 +55,19 @@ class Proxy(ABC):
         up_reader: asyncio.StreamReader,
         up_writer: asyncio.StreamWriter,
     ) -> None:
-        """One session; both its connections are reset when this returns."""
+        """Forward one session; both of its connections are reset on return."""
 
 
 class TlsProxy(Proxy):
-    """Speaks TLS before a Postgres whose build cannot, as a pooler does; or is passed in clear."""
+    """Terminates TLS for a Postgres built without it, as a pooler does; forwards plain sessions."""
 
     def __init__(self, upstream: str, issued: trustme.LeafCert) -> None:
-        """Show this certificate."""
+        """Present this certificate."""
         super().__init__(upstream)
         self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         issued.configure_cert(self._context)
         self.encrypted: list[bool] = []
-        """One entry for each session that got through."""
+        """One entry per established session: whether it is encrypted."""
 
     async def _relay(
         self,
@@ -95,20 +95,20 @@ class TlsProxy(Proxy):
 
 
 STORY = (b"INSERT INTO operations", b"INSERT INTO snapshots", b"owner = NULL, document = NULL")
-"""What the transactions of an operation say: its intent, what it found, its end."""
+"""Statements that identify an operation's transactions: its intent, its result, its end."""
 
 
 class LossyCommit(Proxy):
-    """Cuts the line once, at a COMMIT: the one after `spared` others.
+    """Cuts the connection once, at a COMMIT, after sparing the first `spared` ones.
 
-    With `about` only transactions are counted whose statements hold one of these texts; a session
-    sends the text of each statement once, when it prepares it.
+    Only transactions with a statement that contains one of the `about` texts count; a session
+    sends a statement's text once, when it prepares it.
     """
 
     def __init__(
         self, upstream: str, *, delivers: bool, spared: int = 0, about: Collection[bytes] = (b"",)
     ) -> None:
-        """`delivers`: whether the commit itself arrives."""
+        """`delivers`: whether the commit itself reaches Postgres."""
         super().__init__(upstream)
         self._delivers = delivers
         self._spared = spared
@@ -118,7 +118,7 @@ class LossyCommit(Proxy):
         self._sent_at = asyncio.get_running_loop().time()
 
     async def until_quiet(self, *, for_s: float = 0.15, within_s: float = 2) -> None:
-        """Wait until no client has sent anything for `for_s`, or for `within_s` at most."""
+        """Wait until no client has sent anything for `for_s`, but at most `within_s`."""
         with suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 while asyncio.get_running_loop().time() < self._sent_at + for_s:  # noqa: ASYNC110
@@ -137,7 +137,7 @@ class LossyCommit(Proxy):
             while sent := await reader.read(65536):
                 said += sent
                 self._sent_at = asyncio.get_running_loop().time()
-                if b"COMMIT;" in sent:  # not the READ COMMITTED of a BEGIN
+                if b"COMMIT;" in sent:  # does not match the READ COMMITTED of a BEGIN
                     is_counted = any(text in said for text in self._about)
                     said = b""
                     if is_counted and self._cuts():
@@ -160,12 +160,12 @@ class LossyCommit(Proxy):
 
 
 def moved(url: str, port: int) -> str:
-    """The URL of a Postgres, at the port of its proxy."""
+    """Return the URL of a Postgres with the port of its proxy."""
     return url.replace(f":{urlsplit(url).port}/", f":{port}/")
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Hand on until one side ends, then end the other."""
+    """Forward until one side closes, then close the other."""
     with suppress(OSError):
         while got := await reader.read(65536):
             writer.write(got)
@@ -179,7 +179,7 @@ async def _cancel(*tasks: asyncio.Task[None]) -> None:
 
 
 async def _abort(writer: asyncio.StreamWriter) -> None:
-    """Reset the connection, and wait until it is gone."""
+    """Reset the connection and wait until it is closed."""
     writer.transport.abort()
     with suppress(OSError):
         await writer.wait_closed()

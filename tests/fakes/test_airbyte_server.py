@@ -1,4 +1,4 @@
-"""The trouble that the scriptable server makes is the trouble it says it makes."""
+"""Tests of the scriptable Airbyte server's faults and scripted behaviour."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ Json = dict[str, Any]
 
 @pytest.fixture
 async def server() -> AsyncIterator[AirbyteServer]:
-    """An Airbyte without a login."""
+    """An Airbyte without authentication."""
     async with AirbyteServer() as server:
         yield server
 
 
 @pytest.fixture
 async def http(server: AirbyteServer) -> AsyncIterator[httpx.AsyncClient]:
-    """Plain HTTP, which shows what happens on the wire."""
+    """A plain HTTP client, to see the behaviour on the wire."""
     async with httpx.AsyncClient(base_url=server.url, timeout=2) as client:
         yield client
 
 
 def _connection(server: AirbyteServer, *streams: str) -> Json:
-    """The order for a connection that selects these streams."""
+    """Build the request for a connection that selects these streams."""
     pairs = catalog(*(stream(name) for name in streams))
     for pair in pairs["streams"]:
         pair["config"]["selected"] = True
@@ -59,7 +59,7 @@ async def test_an_answer_is_lost(
     seen: type[Exception],
     after_effect: bool,
 ) -> None:
-    """Before its effect or after it, as the test wants, and only once."""
+    """The response is lost once, before or after the effect as requested."""
     order = _connection(server, "Account")
     server.fault("connections/create", kind, after_effect=after_effect)
     with pytest.raises(seen):
@@ -71,18 +71,18 @@ async def test_an_answer_is_lost(
 async def test_a_late_effect_comes_after_the_caller_gave_up(
     server: AirbyteServer, http: httpx.AsyncClient
 ) -> None:
-    """The connection is reset at once, and what was ordered happens all the same."""
+    """The connection is reset immediately, and the request takes effect later."""
     server.fault("connections/create", "late", seconds=0.2)
     with pytest.raises(httpx.ReadError):
         await http.post("/connections/create", json=_connection(server, "Account"))
     assert server.connections == {}
     async with asyncio.timeout(10):
-        while len(server.connections) != 1:  # noqa: ASYNC110 (the server's doing)
+        while len(server.connections) != 1:  # noqa: ASYNC110 (in the server)
             await asyncio.sleep(0.01)
 
 
 async def test_a_lie_keeps_nothing(server: AirbyteServer, http: httpx.AsyncClient) -> None:
-    """The answer is the true one, and the state that of before."""
+    """The response looks successful, but the state does not change."""
     made = (await http.post("/connections/create", json=_connection(server, "A", "B"))).json()
     fewer = {"streams": made["syncCatalog"]["streams"][:1]}
     server.fault("connections/update", "lie")
@@ -93,7 +93,7 @@ async def test_a_lie_keeps_nothing(server: AirbyteServer, http: httpx.AsyncClien
 
 
 async def test_requests_at_once_are_counted(server: AirbyteServer, http: httpx.AsyncClient) -> None:
-    """Per object, so that two writers of one connection are seen."""
+    """Peaks are counted per object, to detect concurrent writers of one connection."""
     one, two = (server.add_source(name)["sourceId"] for name in ("one", "two"))
     server.fault("sources/get", "slow", times=3, seconds=0.2)
     await asyncio.gather(
@@ -103,7 +103,7 @@ async def test_requests_at_once_are_counted(server: AirbyteServer, http: httpx.A
 
 
 async def test_jobs_end_after_some_polls(server: AirbyteServer, http: httpx.AsyncClient) -> None:
-    """By themselves, with the counts that were asked for; until then a second one is refused."""
+    """Jobs end with the scripted counts; until then a second one is refused."""
     made = (await http.post("/connections/create", json=_connection(server, "Account"))).json()
     server.jobs_end_with("succeeded", polls=2, records=7, bytes=70)
     order = {"connectionId": made["connectionId"]}
@@ -118,7 +118,7 @@ async def test_jobs_end_after_some_polls(server: AirbyteServer, http: httpx.Asyn
 
 
 async def _discovered(server: AirbyteServer, http: httpx.AsyncClient, source: str) -> Json:
-    """Each stream that a discovery finds, by name."""
+    """Discover a source's streams, by name."""
     order = {"sourceId": source, "disable_cache": True}
     found = (await http.post("/sources/discover_schema", json=order)).json()
     return {pair["stream"]["name"]: pair for pair in found["catalog"]["streams"]}
@@ -127,7 +127,7 @@ async def _discovered(server: AirbyteServer, http: httpx.AsyncClient, source: st
 async def test_a_source_changes_between_discoveries(
     server: AirbyteServer, http: httpx.AsyncClient
 ) -> None:
-    """As a test says, one source alone, and its own cursor and key go with their fields."""
+    """Changes affect the given source only; its cursor and key follow their renamed fields."""
     one, other = (server.add_source(name)["sourceId"] for name in ("one", "other"))
     server.add_field("Account", "Region__c", source=one)
     server.retype_field("Account", "AnnualRevenue", "string", source=one)
@@ -152,7 +152,7 @@ async def test_a_source_changes_between_discoveries(
 async def test_hidden_streams_come_back_as_they_were(
     server: AirbyteServer, http: httpx.AsyncClient
 ) -> None:
-    """The same catalog has the same id again."""
+    """The catalog id depends on the content only."""
     order = {"sourceId": server.add_source("crm")["sourceId"], "disable_cache": True}
     before = (await http.post("/sources/discover_schema", json=order)).json()
     server.hide("Account")
@@ -165,7 +165,7 @@ async def test_hidden_streams_come_back_as_they_were(
 
 
 async def test_catalogs_are_found_in_turn(server: AirbyteServer, http: httpx.AsyncClient) -> None:
-    """Each by one discovery, and the last one from then on."""
+    """Each catalog is returned by one discovery, the last one by all further ones."""
     source = server.add_source("crm")["sourceId"]
     server.offers(*(catalog(stream(name)) for name in ("A", "B", "A", "C")))
     found = [list(await _discovered(server, http, source)) for _ in range(5)]
@@ -174,7 +174,7 @@ async def test_catalogs_are_found_in_turn(server: AirbyteServer, http: httpx.Asy
 
 @pytest.mark.parametrize("version", ["0.63.19", "2.0.0"])
 async def test_discoveries_at_once_are_counted(version: str) -> None:
-    """Over all sources, waited for or followed by their commands."""
+    """Concurrent discoveries of all sources are counted, synchronous or run as commands."""
     async with (
         AirbyteServer(version=version) as server,
         httpx.AsyncClient(base_url=server.url) as http,
@@ -200,7 +200,7 @@ async def test_discoveries_at_once_are_counted(version: str) -> None:
 async def test_a_job_fails_as_scripted_and_the_next_succeeds(
     server: AirbyteServer, http: httpx.AsyncClient
 ) -> None:
-    """With the failure type that the test wants, in the attempt where Airbyte tells it."""
+    """The failure has the scripted type, in the attempt where Airbyte reports it."""
     made = (await http.post("/connections/create", json=_connection(server, "Account"))).json()
     server.jobs_end_with("failed", failure=("config_error", "a field is gone"), times=1)
     order, ended = {"connectionId": made["connectionId"]}, []
@@ -216,7 +216,7 @@ async def test_a_job_fails_as_scripted_and_the_next_succeeds(
 async def test_state_ends_with_the_stream_and_with_its_mode(
     server: AirbyteServer, http: httpx.AsyncClient
 ) -> None:
-    """A sync leaves it, an update that deselects the stream or changes its mode takes it."""
+    """A sync saves state; an update that deselects the stream or changes its mode removes it."""
     made = (await http.post("/connections/create", json=_connection(server, "A", "B", "C"))).json()
     order = {"connectionId": made["connectionId"]}
 
@@ -248,7 +248,7 @@ async def test_state_ends_with_the_stream_and_with_its_mode(
 async def test_airbyte_stops_a_connection_by_itself(
     server: AirbyteServer, http: httpx.AsyncClient
 ) -> None:
-    """It says so in the connection and in its status, and an update makes it run again."""
+    """The connection and its status show it, and an update reactivates the connection."""
     made = (await http.post("/connections/create", json=_connection(server, "Account"))).json()
     order = {"connectionId": made["connectionId"]}
     server.disable(made["connectionId"])
@@ -288,7 +288,7 @@ async def test_airbyte_stops_a_connection_by_itself(
 async def test_catalogs_that_airbyte_refuses(
     server: AirbyteServer, http: httpx.AsyncClient, spoil: Any, status: int
 ) -> None:
-    """With its statuses, and nothing is kept."""
+    """The statuses are Airbyte's, and nothing is stored."""
     order = _connection(server, "Account")
     spoil(order["syncCatalog"]["streams"])
     assert (await http.post("/connections/create", json=order)).status_code == status
@@ -297,7 +297,7 @@ async def test_catalogs_that_airbyte_refuses(
 
 @pytest.mark.parametrize("version, page", [("0.63.19", 45), ("2.0.0", 20)])
 async def test_lists_are_paged_since_1_8(version: str, page: int) -> None:
-    """The last release of compose answered everything."""
+    """The last release for docker compose has no pages."""
     async with AirbyteServer(version=version) as server, httpx.AsyncClient() as http:
         for number in range(45):
             server.add_source(f"source {number:02}")

@@ -1,4 +1,4 @@
-"""The services over a real registry, real Valkey and the scriptable Airbyte server."""
+"""The services with a real registry, a real Valkey and the scriptable Airbyte server."""
 
 from __future__ import annotations
 
@@ -78,25 +78,25 @@ TABLES = (
 _LARGE_BYTES = 1024 * 1024
 
 
-# What a mesh does every five seconds, its tests would wait for.
+# Tests would have to wait for what a mesh does every five seconds.
 for name in ("_PLANNED_EVERY", "_EXPIRED_EVERY", "_TOLD_EVERY"):
     assert hasattr(drift_repair_agent, name)
     setattr(drift_repair_agent, name, timedelta(seconds=0.5))
 
 FAULT_RATE = float(os.environ.get("AAM_FAULT_RATE", "0"))
 FAULT_SEED = int(os.environ.get("AAM_SEED", "20261123"))
-_dice = random.Random(FAULT_SEED)  # noqa: S311 (faults, no secret)
+_dice = random.Random(FAULT_SEED)  # noqa: S311 (faults, not secrets)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test that counts calls, or times them, says so: with faults switched on it is not run."""
+    """Skip tests marked `exact`, which count or time calls, when faults are injected."""
     if FAULT_RATE:
         items[:] = [item for item in items if item.get_closest_marker("exact") is None]
 
 
 @pytest.fixture(autouse=FAULT_RATE > 0)
 def lossy_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lose requests and answers on the way: half of them before, half after their effect."""
+    """Lose requests and responses at random: half before, half after their effect."""
     exchange = Transport._exchange
 
     async def lossy(self: Transport, path: str, *rest: Any) -> Any:
@@ -111,17 +111,17 @@ def lossy_client(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def registry_url(postgres: servers.Postgres, pools: Pools) -> str:
-    """The registry, its tables built by the migrations, as a login that may what all services may.
+    """A migrated registry, with a login that has the privileges of all services.
 
-    The services themselves are built by `as_service`, each with the login of its own, so that every
-    test of theirs also proves that it needs no more than it is granted.
+    `as_service` builds each service with its own login, so that the tests also prove that its
+    privileges are sufficient.
     """
     migrate(postgres.url)
     return postgres.services_url
 
 
 def migrate(url: str) -> None:
-    """Build the registry's tables in an empty database."""
+    """Create the registry's tables in an empty database."""
     subprocess.run(
         [sys.executable, "-m", "alembic", "upgrade", "head"],
         check=True,
@@ -136,7 +136,7 @@ def migrate(url: str) -> None:
 async def sql(
     postgres_url: str, registry_url: str, pools: Pools
 ) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
-    """The owner's connection to look at the registry with; it is empty at the test's start."""
+    """The owner's connection, to inspect the registry; all tables are empty at the test's start."""
     async with pools.connection(("owner",), partial(asyncpg.connect, postgres_url)) as connection:
         await empty(connection)
         yield connection
@@ -144,18 +144,18 @@ async def sql(
 
 
 async def empty(connection: asyncpg.Connection[asyncpg.Record]) -> None:
-    """Forget every row: where there are few, deleting is seventy times as fast as truncating.
+    """Delete every row; for small tables DELETE is seventy times as fast as TRUNCATE.
 
-    What services that run have begun is waited for; they may hold tables in another order.
+    Waits for transactions of running services, which may lock tables in another order.
     """
     sizes = "SELECT name, pg_table_size(name::regclass) FROM unnest($1::text[]) AS name"
     large = [name for name, size in await connection.fetch(sizes, TABLES) if size > _LARGE_BYTES]
     statements = [
         f"LOCK TABLE {', '.join(TABLES)} IN ACCESS EXCLUSIVE MODE",
         *([f"TRUNCATE {', '.join(large)} CASCADE"] if large else []),
-        # The order does not matter where no foreign key is checked.
+        # Foreign keys are not checked, so the order does not matter.
         "SET LOCAL session_replication_role = replica",
-        *(f"DELETE FROM {name}" for name in TABLES),  # noqa: S608 (names of ours)
+        *(f"DELETE FROM {name}" for name in TABLES),  # noqa: S608 (constant names)
     ]
     for _ in range(20):
         with suppress(asyncpg.DeadlockDetectedError):
@@ -177,7 +177,7 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
 
 @dataclass
 class Mesh:
-    """The services of one test, and what they stand on."""
+    """The services of one test, and their dependencies."""
 
     orchestrator: httpx.AsyncClient
     drift_repair_agent: httpx.AsyncClient
@@ -190,7 +190,7 @@ class Mesh:
     order: dict[str, Any] = field(default_factory=dict)
 
     async def onboard(self, **changes: Any) -> dict[str, Any]:
-        """A connection of two streams, onboarded."""
+        """Onboard a connection with two streams."""
         answer = await self.orchestrator.post(
             "/connections/onboard", json={**self.order, **changes}
         )
@@ -199,9 +199,9 @@ class Mesh:
         return connection
 
     async def events(self, count: int) -> list[dict[str, str]]:
-        """The first events of the stream, once there are `count` of them."""
+        """Wait until the stream has `count` events, and return them."""
         async with asyncio.timeout(60):
-            while len(entries := await self.redis.xrange(STREAM) or []) < count:  # noqa: ASYNC110 (another process's doing)
+            while len(entries := await self.redis.xrange(STREAM) or []) < count:  # noqa: ASYNC110 (in another process)
                 await asyncio.sleep(0.02)
         return [
             {str(name): str(value) for name, value in (fields or {}).items()}
@@ -209,7 +209,7 @@ class Mesh:
         ]
 
     async def jobs_until_end(self, connection_id: str) -> list[dict[str, Any]]:
-        """The connection's jobs, once the newest has ended."""
+        """Return the connection's jobs once the newest has ended."""
         async with asyncio.timeout(60):
             while True:
                 answer = await self.orchestrator.get(f"/connections/{connection_id}/jobs")
@@ -223,12 +223,12 @@ class Mesh:
 async def serving(
     app: FastAPI, *, lifespan: Literal["on", "off"] = "on", **more: Any
 ) -> AsyncIterator[str]:
-    """The app behind a real socket; its base URL. `off` where its parts run already."""
+    """Serve an app on a real socket and yield its base URL; `off` if its lifespan already runs."""
     port = servers.free_port()
     config = uvicorn.Config(
         app, host="127.0.0.1", port=port, log_config=None, lifespan=lifespan, **more
     )
-    # As uvicorn starts and stops, without the tenths of a second that it sleeps meanwhile.
+    # Start and stop as uvicorn does, without its sleeps of tenths of a second.
     config.load()
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
@@ -248,7 +248,7 @@ async def serving(
 def settings_for(
     airbyte: AirbyteServer, registry_url: str, redis_url: str, **more: Any
 ) -> Settings:
-    """What the services of a test are told, quick to poll."""
+    """Build settings for the services of a test, with short intervals."""
     told: dict[str, Any] = {name.lower(): value for name, value in airbyte.environment.items()} | {
         "supabase_db_url": registry_url,
         "redis_url": redis_url,
@@ -269,14 +269,14 @@ def settings_for(
 
 
 def as_service(settings: Settings, service: str) -> Settings:
-    """The same settings with the login of one service."""
+    """Return the same settings with the login of one service."""
     url = settings.supabase_db_url.get_secret_value()
     return settings.model_copy(update={"supabase_db_url": Secret(servers.as_service(url, service))})
 
 
 @pytest.fixture(autouse=True)
 async def brokers_are_closed() -> AsyncIterator[None]:
-    """A test's brokers let go of the registry; those of wider scopes were made before."""
+    """Close the registry connections of the brokers that a test created."""
     with brokers.made_here() as made:
         yield
         for broker in made:
@@ -284,7 +284,7 @@ async def brokers_are_closed() -> AsyncIterator[None]:
 
 
 async def close_parts(app: FastAPI) -> None:
-    """Close what an application has open whose lifespan never ran: clients and the registry."""
+    """Close the clients and the registry of an application whose lifespan never ran."""
     waiting: list[object] = [*app.state._state.values()]
     seen: set[int] = set()
     while waiting:
@@ -299,7 +299,7 @@ async def close_parts(app: FastAPI) -> None:
 
 
 def add_destination(airbyte: AirbyteServer) -> None:
-    """A Postgres destination, as somebody made it in Airbyte before."""
+    """Add a Postgres destination, as if it were created in Airbyte before."""
     airbyte.destinations[DESTINATION_ID] = {
         "destinationId": DESTINATION_ID,
         "destinationDefinitionId": POSTGRES,
@@ -320,9 +320,9 @@ async def running(
     credentials: Mapping[str, str] = CREDENTIALS,
     **parts: Any,
 ) -> AsyncIterator[Mesh]:
-    """The working services; the broker behind a socket, since its peers call it.
+    """Run the services; the broker has a real socket, since the others call it.
 
-    Without `repairs` the drift_repair_agent answers requests and does nothing by itself.
+    Without `repairs` the drift_repair_agent answers requests but runs no background tasks.
     """
     broker = broker_for(settings.supabase_db_url.get_secret_value(), credentials)
     async with AsyncExitStack() as stack:
@@ -342,7 +342,7 @@ async def running(
             ),
             "rag_engine_url": await stack.enter_async_context(serving(suggesting)),
         }
-        # What a test says about a peer's address stands: it may be away.
+        # Addresses that a test sets take precedence: they may be unreachable on purpose.
         told = {name: url for name, url in peers.items() if name not in settings.model_fields_set}
         settings = settings.model_copy(update=told)
         repairing_app = drift_repair_agent.build(as_service(settings, "drift_repair_agent"))
@@ -372,7 +372,7 @@ async def running(
 
 @pytest.fixture
 def repairs() -> bool:
-    """Whether the mesh plans and applies by itself; a module that looks at drifts says no."""
+    """Whether the mesh plans and applies repairs; modules that inspect drifts override it."""
     return True
 
 
@@ -385,7 +385,7 @@ async def mesh(
     sql: asyncpg.Connection[asyncpg.Record],
     redis: Redis,
 ) -> AsyncIterator[Mesh]:
-    """The services over a present-day Airbyte."""
+    """The services with a current Airbyte."""
     add_destination(airbyte)
     settings = settings_for(airbyte, registry_url, redis_url)
     async with running(

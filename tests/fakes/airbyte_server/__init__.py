@@ -1,9 +1,9 @@
-"""A scriptable Airbyte server: real HTTP on loopback, so that the real client is what is tested.
+"""A scriptable Airbyte server on loopback HTTP, so that tests use the real client.
 
-It plays the Configuration API of 0.63.19 (lists whole, synchronous discover, stack traces in
-errors) and of 1.7 and later (commands, pages of 20, `{"errorId"}` errors since 2.0), each with the
-authentication that goes with it. State is plain attributes; what went wrong is scripted by verbs.
-It runs no connector: a source offers what the test says it offers.
+It emulates the Configuration API of 0.63.19 (unpaged lists, synchronous discover, stack traces in
+errors) and of 1.7 and later (commands, pages of 20, `{"errorId"}` errors since 2.0), each with its
+authentication. State is in plain attributes; methods script the failures. It runs no connectors: a
+source offers the catalog that the test sets.
 """
 
 from tests.fakes.airbyte_server._actors import WORKSPACE_ID

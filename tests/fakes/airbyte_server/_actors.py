@@ -1,4 +1,4 @@
-"""Sources and destinations of the played Airbyte: their life, their checks, their discoveries."""
+"""Sources and destinations of the fake Airbyte: life cycle, checks, discoveries."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ SOURCE, DESTINATION = Kind("source"), Kind("destination")
 
 
 class Actors(Offers):
-    """What the played Airbyte reads from and writes to."""
+    """The fake Airbyte's sources and destinations."""
 
     def __init__(self, version: str) -> None:
         super().__init__()
@@ -80,11 +80,11 @@ class Actors(Offers):
         self._renewed: Json = {}
         self._renewed_by_discovery: dict[str, Json] = {}
 
-    # Scripting it
+    # Scripting
 
     @property
     def version(self) -> str:
-        """Which release is played; set it, and it is that one from now on, with all its state."""
+        """The emulated release; setting it switches the release and keeps all state."""
         return self._version
 
     @version.setter
@@ -101,39 +101,39 @@ class Actors(Offers):
         source: str | UUID | None = None,
         times: int | None = None,
     ) -> None:
-        """Checks answer `failed`; with `job` the check could not even run, and has no status."""
+        """Make checks answer `failed`; with `job` the check itself fails, and has no status."""
         key = None if source is None else str(source)
         self._failing_checks[key] = Failure(failure_type, message, None, times, job)
 
     def accept_only(self, **fields: Any) -> None:
-        """Checks succeed with these values in the configuration alone."""
+        """Make checks succeed only for configurations with these values."""
         self._accepted = fields
 
     def renew(self, source_id: str | UUID, **fields: Any) -> None:
-        """A connector renewed a token while it worked: Airbyte keeps the new one for the source."""
+        """Simulate a token renewal by a connector: Airbyte stores the new token in the source."""
         held = self.sources[str(source_id)]
         held["connectionConfiguration"] = held["connectionConfiguration"] | fields
 
     def renew_on_check(self, **fields: Any) -> None:
-        """The next check that succeeds renews these; the source knows only the new ones then."""
+        """Make the next successful check renew these fields; then only the new values are valid."""
         self._renewed = fields
 
     def renew_on_discovery(self, source_id: str | UUID, **fields: Any) -> None:
-        """The source's next discovery that succeeds renews these.
+        """Make the source's next successful discovery renew these fields.
 
-        Of the two ways to discover only sources/discover_schema says so; the other, since 1.7,
-        leaves it to whoever reads the source's configuration.
+        Only sources/discover_schema reports this; the discover command, since 1.7, does not: a
+        client has to read the source's configuration.
         """
         self._renewed_by_discovery[str(source_id)] = fields
 
     def add_source(self, name: str, definition_id: str = SALESFORCE, **configuration: Any) -> Json:
-        """Somebody made a source by hand."""
+        """Add a source, as if it were created manually."""
         return self._add_actor(SOURCE, name, definition_id, configuration)
 
     def add_destination(
         self, name: str = "Warehouse", definition_id: str = POSTGRES, **configuration: Any
     ) -> Json:
-        """Somebody made a destination by hand."""
+        """Add a destination, as if it were created manually."""
         return self._add_actor(DESTINATION, name, definition_id, configuration)
 
     def _unknown(self, kind: str, object_id: object) -> Exception:
@@ -310,7 +310,7 @@ class Actors(Offers):
         if failure is None:
             info = job_info(config_type, succeeded=True)
             if self._renewed:
-                # Airbyte keeps the whole configuration that the connector hands back.
+                # Airbyte stores the whole configuration that the connector returns.
                 held["connectionConfiguration"] = {**configuration, **self._renewed}
                 self._accepted, self._renewed = self._accepted | self._renewed, {}
                 info["connectorConfigurationUpdated"] = True
@@ -333,10 +333,10 @@ class Actors(Offers):
         return failure
 
     def _search_sources(self, _: Json) -> Json:
-        """Always empty: by reading, real Airbyte finds nothing either."""
+        """Always return an empty list, as real Airbyte does according to its source code."""
         return {"sources": []}
 
-    # Discovering
+    # Discovery
 
     def _discover(self, body: Json) -> Json:
         source = self._actor(SOURCE, body)

@@ -1,4 +1,4 @@
-"""What the played Airbyte holds beside its actors, and which endpoints answer."""
+"""The rest of the fake Airbyte's state, and its endpoints."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TERMINAL = frozenset({"failed", "succeeded", "cancelled"})
 
 
 class Airbyte(Actors):
-    """One Airbyte instance without a door: a route takes a body and gives an answer."""
+    """One Airbyte instance without HTTP: a route maps a request body to an answer."""
 
     def __init__(self, version: str) -> None:
         super().__init__(version)
@@ -32,7 +32,7 @@ class Airbyte(Actors):
         self._outcomes_left: int | None = None
         self._polls: Counter[int] = Counter()
 
-    # Scripting it
+    # Scripting
 
     def finish_job(
         self,
@@ -90,10 +90,10 @@ class Airbyte(Actors):
         failure: tuple[str, str] | None = None,
         times: int | None = None,
     ) -> None:
-        """Jobs end by themselves once they were asked about `polls` times.
+        """Make jobs end after `polls` status requests.
 
         `failure` is the failure type and message of their last attempt. After `times` jobs they
-        succeed again; None: all end so.
+        succeed again; None: all jobs end this way.
         """
         self.jobs_finish_after = polls
         self._job_outcome = {
@@ -105,13 +105,13 @@ class Airbyte(Actors):
         self._outcomes_left = times
 
     def disable(self, connection_id: str | UUID, *, breaking: bool = True) -> None:
-        """Airbyte stops a connection by itself, as its own discovery does for a breaking change."""
+        """Disable a connection, as Airbyte itself does after discovering a breaking change."""
         self.connections[str(connection_id)].update(status="inactive", breakingChange=breaking)
 
     def start_job(self, connection_id: str | UUID, config_type: str = "sync") -> Json:
-        """Start a job as Airbyte's own scheduler does, or, as a person does, one that clears data.
+        """Start a job, as Airbyte's scheduler would, or one that clears data, as a user would.
 
-        `clear` and `reset_connection` take the state of every stream with them.
+        `clear` and `reset_connection` delete the state of every stream.
         """
         job_id, now = len(self.jobs) + 1, epoch_now()
         held = self.connections[str(connection_id)]
@@ -213,7 +213,7 @@ class Airbyte(Actors):
             held["syncCatalog"] = kept_of(body["syncCatalog"], self._number)
 
     def _forget_states(self, before: Json, after: Json) -> None:
-        """A stream that is deselected, or whose sync mode changed, starts from nothing again."""
+        """Delete the state of streams that are deselected or whose sync mode changed."""
         modes = _sync_modes(before)
         kept = [name for name, mode in _sync_modes(after).items() if modes.get(name) == mode]
         connection_id = after["connectionId"]
@@ -248,7 +248,7 @@ class Airbyte(Actors):
         return {"connections": list(self.connections.values())}
 
     def _list_connection_items(self, body: Json) -> Json:
-        """The list of the web app, without catalogs; pages since 1.8."""
+        """List connections without catalogs, as for the web app; paged since 1.8."""
         if need(body, "workspaceId") != WORKSPACE_ID:
             raise self._unknown("STANDARD_WORKSPACE", body["workspaceId"])
         wanted = body.get("sourceId")
@@ -490,7 +490,7 @@ OFFERED_BY: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "workspaces/list": ((0,), (1, 6)),
     **{path: ((1, 7), (999,)) for _, path in ROUTES if path.startswith("commands/")},
 }
-"""First and last version of the paths that not every version has."""
+"""First and last version of the paths that are not in every version."""
 
 
 _CONNECTION_FIELDS = (

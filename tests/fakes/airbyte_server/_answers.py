@@ -1,4 +1,4 @@
-"""What the played Airbyte says: answers, refusals, and bodies that are the same everywhere."""
+"""Responses of the fake Airbyte: results, refusals, and bodies shared by several routes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_BODY_BYTES = 10 * 1024 * 1024
 
 @dataclass
 class Answer:
-    """What a route says; `body` None is an empty body, bytes go out as they are."""
+    """A route's response; `body` None is an empty body, bytes are sent unchanged."""
 
     status: int = 200
     body: Any = None
@@ -24,7 +24,7 @@ class Answer:
 
 @dataclass
 class Failure:
-    """How a connector fails: `job` means that Airbyte could not even run it."""
+    """A connector failure; `job` means that Airbyte could not even run it."""
 
     failure_type: str
     message: str
@@ -46,7 +46,7 @@ _EXCEPTIONS = {
 
 
 class Refused(Exception):
-    """Airbyte's own no; `known` errors keep their message also in 2.0 and later."""
+    """Airbyte refuses a request; `known` errors have their message even in 2.0 and later."""
 
     def __init__(self, status: int, message: str, *, known: bool = False) -> None:
         super().__init__(message)
@@ -54,7 +54,7 @@ class Refused(Exception):
 
     @property
     def exception(self) -> str:
-        """The class that Airbyte up to 1.8 names."""
+        """The exception class that Airbyte up to 1.8 names."""
         return _EXCEPTIONS.get(self.status, "java.lang.RuntimeException")
 
 
@@ -115,7 +115,7 @@ def micronaut(status: int, title: str, detail: str, path: str) -> Answer:
 
 
 def no_such_page(path: str) -> Answer:
-    """Micronaut's answer where Airbyte has no such endpoint."""
+    """Answer as Micronaut does when Airbyte has no such endpoint."""
     return micronaut(404, "Not Found", "Page Not Found", path)
 
 

@@ -1,4 +1,4 @@
-"""Catalogs as Airbyte makes and keeps them: what a discovery proposes, what a connection holds."""
+"""Catalogs as Airbyte builds and stores them: discovered ones and those of connections."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_FIELDS = 20_000
 SUGGESTED = frozenset(
     {"Account", "Contact", "Lead", "Opportunity", "OpportunityStage", "Stage", "Task", "User"}
 )
-"""What the Salesforce connector suggests; such streams come selected from a discovery."""
+"""The Salesforce connector's suggested streams, which a discovery returns selected."""
 
 
 def stream(
@@ -27,7 +27,7 @@ def stream(
     key: str | None = "Id",
     namespace: str | None = None,
 ) -> Json:
-    """A stream as a connector offers it; a field without a type is a nullable string."""
+    """Build a stream as a connector offers it; a field without a type is a nullable string."""
     typed = fields if isinstance(fields, Mapping) else dict.fromkeys(fields, "string")
     properties: Json = {
         field: of if isinstance(of, dict) else {"type": [of, "null"]} for field, of in typed.items()
@@ -54,7 +54,7 @@ def stream(
 
 
 def catalog(*streams: Json) -> Json:
-    """What a source offers, with the configuration Airbyte proposes for each stream."""
+    """Build a source's catalog, with the configuration Airbyte proposes for each stream."""
     return {
         "streams": [
             {"stream": one, "config": proposed(one, only=len(streams) == 1)} for one in streams
@@ -135,7 +135,7 @@ def configured(config: Json, release: Release) -> Json:
 
 
 def kept_of(given: Json, release: Release) -> Json:
-    """What Airbyte keeps of a catalog: selected streams, cut to their selected fields."""
+    """Reduce a catalog to what Airbyte stores: selected streams with their selected fields."""
     pairs, names, fields = [], [], 0
     for pair in given.get("streams", []):
         if "selected" not in pair["config"]:

@@ -1,4 +1,4 @@
-"""The connectors that the played Airbyte knows, with a small specification of each."""
+"""The connectors of the fake Airbyte, with a small specification of each."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def masked(configuration: Json, specification: Json) -> Json:
 
 
 def unmasked(configuration: Json, kept: Json, specification: Json) -> Json:
-    """A mask in the place of a secret means the one that is kept; elsewhere it means itself."""
+    """Replace masks in secret fields by the stored secrets; elsewhere a mask is a plain value."""
     secret = _secrets(specification) & kept.keys()
     return {
         name: kept[name] if name in secret and value == MASK else value

@@ -1,4 +1,4 @@
-"""Trouble between a client and Airbyte, as it looks on the wire."""
+"""Faults between a client and Airbyte, as they appear on the wire."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ CANNED: dict[Fault, Callable[[], Answer]] = {
 
 
 def hang_up(transport: asyncio.Transport, kind: Fault, true: bytes) -> None:
-    """End the connection without an answer, or with a part of one."""
+    """Close the connection without a response, or with part of one."""
     if kind in ("reset", "late"):
         linger_not = struct.pack("ii", 1, 0)
         sock = transport.get_extra_info("socket")
@@ -89,7 +89,7 @@ def hang_up(transport: asyncio.Transport, kind: Fault, true: bytes) -> None:
 async def dribble(
     request: web.BaseRequest, answer: Answer | None, *, seconds: float
 ) -> web.StreamResponse:
-    """The answer byte by byte over `seconds`; None: up to 4 GB of white space in one JSON text."""
+    """Send the answer byte by byte over `seconds`; None: JSON with up to 4 GB of white space."""
     response = web.StreamResponse()
     response.content_type = "application/json"
     if answer is None:

@@ -1,4 +1,4 @@
-"""What stands before an Airbyte and may answer in its place, each in its own words."""
+"""Gateways in front of Airbyte that answer in its place, each with its own error bodies."""
 
 from __future__ import annotations
 
@@ -86,4 +86,4 @@ GATEWAYS: dict[str, Callable[[int], Answer]] = {
         "<!DOCTYPE html><html><title>Sign in</title><form action=/oauth2/start></form></html>",
     ),
 }
-"""By the gateway's name, its answer with a status."""
+"""Maps a gateway's name to a function that builds its answer for a status."""

@@ -1,4 +1,4 @@
-"""What the played sources offer, and how a test changes it from one discovery to the next."""
+"""The catalogs that the fake sources offer, and how a test changes them between discoveries."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Json = dict[str, Any]
 
 
 class Offers:
-    """The catalogs behind the sources; where no source is named, what all others offer."""
+    """The catalogs of the sources; calls without a source change the default catalog."""
 
     def __init__(self) -> None:
         self._offered: dict[str | None, list[Any]] = {None: [DEFAULT_CATALOG]}
@@ -26,9 +26,9 @@ class Offers:
     def offers(
         self, offered: Json | bytes, *later: Json | bytes, source: str | UUID | None = None
     ) -> None:
-        """What discoveries find from now on; of several catalogs each is found once, the last on.
+        """Set the catalogs that discoveries return: each one once, the last one from then on.
 
-        Bytes are a catalog as JSON that goes out untouched: for catalogs of many megabytes.
+        Bytes are a serialized catalog that is sent unchanged, for catalogs of many megabytes.
         """
         self._offered[_key(source)] = [
             orjson.Fragment(one) if isinstance(one, bytes) else one for one in (offered, *later)
@@ -37,7 +37,7 @@ class Offers:
     def reshape(
         self, name: str, edit: Callable[[Json], None], *, source: str | UUID | None = None
     ) -> None:
-        """Let `edit` change a stream's definition; discoveries find it so from now on."""
+        """Change a stream's definition with `edit`, for all later discoveries."""
         offered = copy.deepcopy(self._offered.get(_key(source), self._offered[None])[0])
         (pair,) = [one for one in offered["streams"] if one["stream"]["name"] == name]
         edit(pair["stream"])
@@ -52,7 +52,7 @@ class Offers:
         *,
         source: str | UUID | None = None,
     ) -> None:
-        """A stream gains a field; `of` is its JSON schema, or a type that may be null."""
+        """Add a field to a stream; `of` is its JSON schema, or the name of a nullable type."""
         self.reshape(
             name,
             lambda offered: _properties(offered).update({field: _schema(of)}),
@@ -60,7 +60,7 @@ class Offers:
         )
 
     def drop_field(self, name: str, field: str, *, source: str | UUID | None = None) -> None:
-        """A stream loses a field; without its cursor it is incremental no more."""
+        """Remove a field from a stream; a stream without its cursor is no longer incremental."""
 
         def edit(offered: Json) -> None:
             del _properties(offered)[field]
@@ -78,7 +78,7 @@ class Offers:
     def rename_field(
         self, name: str, field: str, to: str, *, source: str | UUID | None = None
     ) -> None:
-        """A field has another name in its old place; the source's own cursor and key follow."""
+        """Rename a field in place; the source-defined cursor and key follow."""
 
         def renamed(path: list[str]) -> list[str]:
             return [to] if path == [field] else path
@@ -97,7 +97,7 @@ class Offers:
     def retype_field(
         self, name: str, field: str, of: str | Json, *, source: str | UUID | None = None
     ) -> None:
-        """A field has another type; `of` as for `add_field`."""
+        """Change a field's type; `of` as for `add_field`."""
         self.reshape(
             name,
             lambda offered: _properties(offered).update({field: _schema(of)}),
@@ -105,11 +105,11 @@ class Offers:
         )
 
     def hide(self, *names: str, source: str | UUID | None = None) -> None:
-        """Discoveries do not find these streams, as when a permission is lost."""
+        """Hide these streams from discoveries, as when a permission is lost."""
         self._hidden |= {(_key(source), name) for name in names}
 
     def show(self, *names: str, source: str | UUID | None = None) -> None:
-        """Discoveries find hidden streams again, as they were."""
+        """Show hidden streams again, unchanged."""
         self._hidden -= {(_key(source), name) for name in names}
 
     def fail_discovery(
@@ -121,11 +121,11 @@ class Offers:
         source: str | UUID | None = None,
         times: int | None = None,
     ) -> None:
-        """Discoveries end without a catalog, by HTTP 200. `times` None: until `heal`."""
+        """Make discoveries end without a catalog, with HTTP 200. `times` None: until `heal`."""
         self._failing_discoveries[_key(source)] = Failure(failure_type, message, retryable, times)
 
     def _next_offer(self, source_id: str) -> Any:
-        """What one discovery finds; it uses up a catalog that is found but once."""
+        """Return the catalog of one discovery, and consume it unless it is the last."""
         in_turn = self._offered.get(source_id, self._offered[None])
         offered = in_turn.pop(0) if len(in_turn) > 1 else in_turn[0]
         if not isinstance(offered, dict):

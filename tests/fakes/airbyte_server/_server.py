@@ -1,4 +1,4 @@
-"""The played Airbyte behind real HTTP: logins, what was asked of it, and planned trouble."""
+"""The fake Airbyte's HTTP server: authentication, recorded requests, planned faults."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ Auth = Literal["none", "basic", "token", "bearer"]
 
 @dataclass(frozen=True)
 class Request:
-    """One request as it arrived; `path` is relative to the API, such as `sources/create`."""
+    """One recorded request; `path` is relative to the API, such as `sources/create`."""
 
     method: str
     path: str
@@ -62,10 +62,10 @@ class Request:
 
 
 class AirbyteServer(Airbyte):
-    """One Airbyte instance of a test. `async with AirbyteServer(version="0.63.19") as airbyte: …`.
+    """An Airbyte instance for tests: `async with AirbyteServer(version="0.63.19") as airbyte: …`.
 
-    Attributes to assert on: `sources`, `destinations`, `connections` by id, as Airbyte holds them
-    (secrets in clear text, catalogs as `connections/get` answers them); `jobs` by number, and their
+    Attributes to assert on: `sources`, `destinations`, `connections` by id, as Airbyte stores them
+    (secrets in clear text, catalogs as `connections/get` returns them); `jobs` by number, and their
     `attempts`; `states` by connection; `requests` in order of arrival; `discoveries` counts
     connector runs by source.
     """
@@ -98,16 +98,16 @@ class AirbyteServer(Airbyte):
         self.port = 0
 
     async def __aenter__(self) -> Self:
-        """Listen on a free loopback port, of the running loop."""
+        """Listen on a free loopback port, in the running event loop."""
         await self.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Hang up on everybody."""
+        """Close all connections."""
         await self.stop()
 
     async def start(self, port: int = 0) -> None:
-        """Listen; with the port of before, it is the same Airbyte come back with all its state."""
+        """Listen; with its previous port it acts as the same Airbyte after a restart."""
         self._released = asyncio.Event()
         self._web = web.Server(self._handle, handler_cancellation=True, access_log=None)
         self._listener = await asyncio.get_running_loop().create_server(
@@ -116,13 +116,14 @@ class AirbyteServer(Airbyte):
         self.port = self._listener.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
-        """Refuse new connections and drop those that are open; state stays."""
+        """Refuse new connections and drop the open ones; state is preserved."""
         self._released.set()
         for task in self._late:
             task.cancel()
         if self._listener is not None:
             self._listener.close()
-            # What was accepted just now has its transport, and is known to the server, after three
+            # A connection accepted just now is registered with the server after at most three turns
+            # of the event loop; before that, shutdown would not close it.
             # turns of the loop at the latest; nothing would ever close it later.
             for _ in range(3):
                 await asyncio.sleep(0)
@@ -132,12 +133,12 @@ class AirbyteServer(Airbyte):
 
     @property
     def url(self) -> str:
-        """What `AIRBYTE_API_URL` is to be."""
+        """The value of `AIRBYTE_API_URL`."""
         return f"http://127.0.0.1:{self.port}/api/v1"
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment variables of a service that is to use this Airbyte."""
+        """The environment variables with which a service uses this Airbyte."""
         return {
             "AIRBYTE_API_URL": self.url,
             **{
@@ -160,11 +161,11 @@ class AirbyteServer(Airbyte):
         after_effect: bool = False,
         seconds: float = 1.0,
     ) -> None:
-        """Spoil the next `times` answers of a path (`*`: of any); None is until `heal`.
+        """Inject a fault into the next `times` responses of a path (`*`: any); None: until `heal`.
 
-        Without `after_effect` nothing has happened in Airbyte. A number is a status with Airbyte's
-        own error body. `lie` answers a changing call well and keeps nothing of it; `hang` answers
-        never; `slow` and `trickle` take `seconds`; `late` hangs up, and acts `seconds` later.
+        Without `after_effect` the request has no effect. A number is a status with Airbyte's own
+        error body. `lie` reports success but changes nothing; `hang` never answers; `slow` and
+        `trickle` take `seconds`; `late` closes the connection, and takes effect `seconds` later.
         """
         self._faults.append(PlannedFault(path, kind, times, after_effect, seconds))
 
@@ -178,9 +179,9 @@ class AirbyteServer(Airbyte):
         effect: bool = True,
         skip: int = 0,
     ) -> None:
-        """Give this body instead of the true one: a dict as JSON, bytes and text as they are.
+        """Send this body instead of the real one: a dict as JSON, bytes and text unchanged.
 
-        The first `skip` requests get the true one all the same.
+        The first `skip` requests still get the real one.
         """
         content_type = "text/html" if isinstance(body, str) else "application/json"
         answer = Answer(status, body, content_type)
@@ -189,7 +190,7 @@ class AirbyteServer(Airbyte):
     def lose_route(
         self, gateway: str, *, status: int = 404, path: str = "*", times: int | None = None
     ) -> None:
-        """A gateway before Airbyte answers in its place, until `heal`; Airbyte hears nothing of it.
+        """Let a gateway answer in Airbyte's place, until `heal`; no request reaches Airbyte.
 
         `gateway` is a name of `GATEWAYS`.
         """
@@ -197,7 +198,7 @@ class AirbyteServer(Airbyte):
         self._faults.append(PlannedFault(path, status, times, False, 0.0, answer))
 
     def heal(self) -> None:
-        """Nothing is spoilt any more, and whoever was kept hanging is hung up on."""
+        """Remove all faults, and close hanging requests."""
         self._faults.clear()
         self._failing_checks.clear()
         self._failing_discoveries.clear()
@@ -205,15 +206,15 @@ class AirbyteServer(Airbyte):
         self._released = asyncio.Event()
 
     def revoke_tokens(self) -> None:
-        """Every token given out so far answers 401 from now on."""
+        """Make every token issued so far answer 401."""
         self._token_key = uuid4().bytes
 
     def called(self, path: str) -> list[Any]:
-        """The bodies of the requests that a path received, in order."""
+        """Return the bodies of a path's requests, in order."""
         return [request.body for request in self.requests if request.path == path]
 
     def most_at_once(self, path: str, *, of_one: bool = True) -> int:
-        """How many requests of a path were in flight together, for one object or for any."""
+        """Return the peak number of concurrent requests of a path, for one object or for any."""
         if not of_one:
             return self._peak[path, _ANY]
         peaks = (peak for (at, name), peak in self._peak.items() if at == path and name != _ANY)
@@ -221,18 +222,18 @@ class AirbyteServer(Airbyte):
 
     @property
     def most_discoveries_at_once(self) -> int:
-        """How many discoveries were under way together, at most.
+        """The peak number of concurrent discoveries.
 
-        A command is, until somebody was told of its end; a synchronous one, while it is waited for.
+        A command counts until a client has read its final status, a synchronous one until it ends.
         """
         return max(self._most_open, self.most_at_once("sources/discover_schema", of_one=False))
 
     def forget_peaks(self) -> None:
-        """Begin anew with `most_at_once` and `most_discoveries_at_once`."""
+        """Reset `most_at_once` and `most_discoveries_at_once`."""
         self._peak.clear()
         self._most_open = len(self._open_discoveries)
 
-    # Answering
+    # Responses
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         raw = request.path_qs
@@ -385,7 +386,7 @@ class AirbyteServer(Airbyte):
             headers={"Content-Type": answer.content_type, **answer.headers},
         )
 
-    # Who it is, and who may ask
+    # Authentication
 
     def _instance_configuration(self, _: Json) -> Json:
         told: Json = {
