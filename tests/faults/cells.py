@@ -1,7 +1,7 @@
-"""The cells of the fault matrix: one operation, one step, one fault, and what is true after it.
+"""The cells of the fault matrix: one operation, one step, one fault, and the expected outcome.
 
-Outcomes: F it went forward and is done once; B it was taken back and nothing is left; N nothing was
-recorded; R it was refused and everything is as before.
+Outcomes: F completed exactly once; B rolled back, with nothing left; N nothing was recorded;
+R refused, with no change.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ _PATH = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One case of the matrix."""
+    """One cell of the matrix."""
 
     id: str
     run: Callable[[World], Awaitable[None]]
 
 
 class Case:
-    """An operation in a world: what it needs before, how it is asked for, what it must leave."""
+    """An operation in a world: its preparation, its request, its expected result."""
 
     def __init__(self, world: World, kind: Kind) -> None:
         self.world = world
@@ -64,7 +64,7 @@ class Case:
         self.order: dict[str, Any] = {}
 
     async def prepare(self) -> None:
-        """What is there before: a connection for a heal or a sync, a changed source for a heal."""
+        """Create a connection for an apply or a sync, and change the source for an apply."""
         await self.world.running("orchestrator")
         if self.kind == "onboard":
             return
@@ -76,7 +76,7 @@ class Case:
             self.order = await self.changed(client)
 
     async def changed(self, client: httpx.AsyncClient) -> dict[str, Any]:
-        """The order that a change of the source makes: one more field, selected."""
+        """Build the order for a changed source: one more field, selected."""
         catalog = (
             await client.get(f"/connections/{self.connection['id']}/catalog-versions/1")
         ).json()
@@ -87,7 +87,7 @@ class Case:
     async def ask(
         self, *, wait: float = 20, headers: dict[str, str] | None = None, replica: str = ""
     ) -> httpx.Response:
-        """The request of the operation."""
+        """Send the request of the operation."""
         process = await self.world.running_or_armed(SERVICE[self.kind] + replica)
         path, body = {
             "onboard": ("/connections/onboard", ORDER),
@@ -99,7 +99,7 @@ class Case:
         )
 
     async def left(self, outcome: Outcome) -> None:
-        """See that the world converges, and that it is what the outcome says."""
+        """Assert that the world converges to the state that the outcome describes."""
         await self.world.converged()
         rows = await self.world.fetch("SELECT * FROM connections")
         if self.kind == "onboard":
@@ -129,11 +129,11 @@ class Case:
             assert (airbyte.sources, airbyte.connections) == ({}, {})
 
 
-# Killed
+# SIGKILL
 
 
 def _killed(kind: Kind, point: str, outcome: Outcome, *, second: str = "") -> Cell:
-    """The process dies at a point; `second` is a fault while another goes on."""
+    """Kill the process at a failpoint; `second` is another fault during recovery."""
 
     async def run(world: World) -> None:
         case = Case(world, kind)
@@ -148,7 +148,7 @@ def _killed(kind: Kind, point: str, outcome: Outcome, *, second: str = "") -> Ce
         if second == "airbyte-503":
             world.airbyte.fault("*", 503, times=6)
         if second == "killed-again":
-            # Where nothing was recorded, nobody comes by the point again.
+            # If nothing was recorded, recovery does not reach the failpoint again.
             again = await world.replace(name, failpoints=failpoints)
             if outcome != "N" and not point.startswith("intent") and point != "finish.after":
                 assert await again.died(within=20) == -signal.SIGKILL
@@ -189,7 +189,7 @@ def _compounds() -> Iterator[Cell]:
                 yield _killed(kind, point, outcome, second="killed-again")
 
 
-# Told to end
+# SIGTERM
 
 
 def _ended(kind: Kind, point: str) -> Cell:
@@ -317,7 +317,7 @@ def _unclear() -> Iterator[Cell]:
                 fault,
                 "F",
                 after_effect=after_effect,
-                # Reads are repeated by the client itself: more than it tries.
+                # The client itself retries reads, so fail more often than it tries.
                 times=4 if step in ("look", "discover") else 1,
             )
         if step not in ("look", "discover"):
@@ -325,7 +325,7 @@ def _unclear() -> Iterator[Cell]:
 
 
 _NOT_A_CELL = {
-    # Airbyte says that a job runs, and one does: see `conflict_after_effect`.
+    # Airbyte reports a running job, and there is one; see `conflict_after_effect`.
     ("sync", "job", "409_after"),
 }
 
@@ -348,11 +348,11 @@ def _refused() -> Iterator[Cell]:
     yield _faulted("apply", "update", "lie_always", "lie", "R", times=3, status=502)
 
 
-# Servers away
+# Unavailable servers
 
 
 def _database_away(kind: Kind, step: str) -> Cell:
-    """Postgres stops while a step is under way, and comes back."""
+    """Stop Postgres during a step, and start it again."""
 
     async def run(world: World) -> None:
         case = Case(world, kind)
@@ -395,7 +395,7 @@ def _database_away_at_the_door(kind: Kind) -> Cell:
 
 
 def _commit_lost(kind: Kind, spared: int, *, is_durable: bool) -> Cell:
-    """The answer to one of the operation's commits is lost on the line to Postgres."""
+    """Lose the response to one of the operation's commits."""
 
     async def run(world: World) -> None:
         case = Case(world, kind)
@@ -410,7 +410,7 @@ def _commit_lost(kind: Kind, spared: int, *, is_durable: bool) -> Cell:
                 "SUPABASE_DB_URL": f"{moved(url, port)}?sslmode=disable",
             }
             await world.replace(SERVICE[kind])
-            await proxy.until_quiet()  # its first looks commit, too
+            await proxy.until_quiet()  # its first background tasks commit, too
             proxy.is_armed = True
             answer = await case.ask()
             assert proxy.has_cut.is_set()
@@ -495,7 +495,7 @@ def _credential_unknown() -> Cell:
     return Cell("onboard-config-credential_unknown", run)
 
 
-# The same again, and at once
+# Repeated and concurrent requests
 
 
 def _same_key(kind: Kind) -> Cell:
@@ -551,7 +551,7 @@ def _key_reused() -> Cell:
 
 
 def _at_once(kind: Kind, name: str, count: int, *, with_key: bool) -> Cell:
-    """Many at once over two replicas: one effect."""
+    """Send many concurrent requests to two replicas; expect one effect."""
 
     async def run(world: World) -> None:
         case = Case(world, kind)
@@ -563,7 +563,7 @@ def _at_once(kind: Kind, name: str, count: int, *, with_key: bool) -> Cell:
             *(case.ask(headers=headers, replica="/2" if n % 2 else "") for n in range(count))
         )
         good = [one for one in answers if one.status_code < 300]
-        # 503: too much at once for a deadline of this matrix; then nothing was recorded.
+        # 503: overloaded beyond this matrix's deadlines, and nothing was recorded.
         told = {(one.status_code, one.json()["code"]) for one in answers if one not in good}
         assert {status for status, _ in told} <= {409, 503}, told
         if with_key:
@@ -579,7 +579,7 @@ def _at_once(kind: Kind, name: str, count: int, *, with_key: bool) -> Cell:
 
 
 def _zombie(kind: Kind, point: str) -> Cell:
-    """The owner is stopped for longer than its lease, another goes on, and it wakes up."""
+    """Suspend the owner beyond its lease, let another replica take over, and resume the owner."""
 
     async def run(world: World) -> None:
         case = Case(world, kind)
@@ -587,11 +587,11 @@ def _zombie(kind: Kind, point: str) -> Cell:
         zombie = await world.replace(SERVICE[kind], failpoints=f"{kind}.{point}=stop")
         asking = asyncio.create_task(case.ask(wait=20))
         async with asyncio.timeout(10):
-            while not _is_stopped(zombie.pid):  # noqa: ASYNC110 (the kernel's doing)
+            while not _is_stopped(zombie.pid):  # noqa: ASYNC110 (in the kernel)
                 await asyncio.sleep(0.02)
         await world.running(f"{SERVICE[kind]}/2")
         async with asyncio.timeout(20):
-            while await world.fetch(_OPEN):  # noqa: ASYNC110 (another process's doing)
+            while await world.fetch(_OPEN):  # noqa: ASYNC110 (in another process)
                 await asyncio.sleep(0.1)
         zombie.signal(signal.SIGCONT)
         answer = await asking
@@ -686,11 +686,11 @@ def _states() -> Iterator[Cell]:
     yield Cell("apply-gate-same_meaning", same_meaning)
 
 
-# On the wire
+# Network faults
 
 
 def _on_the_wire(kind: Kind, step: str, mode: Mode) -> Cell:
-    """The request or its answer is spoilt by a proxy before Airbyte."""
+    """Spoil the request or its response with a proxy in front of Airbyte."""
 
     async def run(world: World) -> None:
         case = Case(world, kind)
@@ -729,7 +729,7 @@ def _wires() -> Iterator[Cell]:
         yield _on_the_wire("onboard", "source", mode)
         yield _on_the_wire("apply", "update", mode)
     yield from (_on_the_wire("sync", "job", mode) for mode in modes[1:5:3])
-    # One that lands when another source is adopted long since: the sweeper's.
+    # Takes effect long after another source was adopted; the sweeper has to delete it.
     yield _on_the_wire("onboard", "source", "late_effect")
 
 

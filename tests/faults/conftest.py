@@ -1,4 +1,4 @@
-"""One world for all cells: what a cell broke is mended, what it wrote is forgotten."""
+"""One world for all cells: each cell's damage is repaired and its data deleted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.integration.conftest import migrate
 
 @pytest.fixture(scope="session")
 async def one_world() -> AsyncIterator[World]:
-    """Servers and processes of this run's own."""
+    """Servers and processes for this run."""
     folder = servers.temporary_dir()
     try:
         async with opened(folder) as world:
@@ -25,20 +25,20 @@ async def one_world() -> AsyncIterator[World]:
 
 @pytest.fixture(scope="session")
 def registry_of_faults(postgres: servers.Postgres) -> str:
-    """The run's registry as the services log in, built where no test has built it before."""
+    """The run's registry as the services log in; creates its tables if no test has done so."""
     migrate(postgres.url)
     return postgres.services_url
 
 
 @pytest.fixture(scope="module")
 async def world_of_module(one_world: World) -> AsyncIterator[World]:
-    """Its services end with the module: an idle one takes a tenth of a core from what follows."""
+    """The world; its services end with the module, since idle ones use a tenth of a core each."""
     yield one_world
     await one_world.end_services()
 
 
 @pytest.fixture
 async def world(world_of_module: World) -> World:
-    """The world, with nothing in it."""
+    """The world without data."""
     await world_of_module.forget()
     return world_of_module

@@ -1,7 +1,7 @@
-"""Histories of many callers, and what may never be found in one.
+"""Histories of concurrent calls, and the anomalies that must not occur in them.
 
-The versions of a connection are a list that `apply` appends to; each applied catalog carries a mark
-of its own, so that the list, Airbyte and the answers can be compared.
+A connection's versions are a list that `apply` appends to; each applied catalog has a unique mark,
+so that the list, Airbyte and the responses can be compared.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Call:
-    """One request as its caller saw it; `ended` and `status` are None where no answer came."""
+    """One request from its caller's view; `ended` and `status` are None without a response."""
 
     kind: Literal["apply", "sync"]
     connection: str
@@ -22,55 +22,55 @@ class Call:
     ended: float | None = None
     status: int | None = None
     mark: str = ""
-    """What the applied catalog carries."""
+    """The mark of the applied catalog."""
     expected_version: int | None = None
     version: int | None = None
-    """The version that the answer told; None where it told none."""
+    """The version in the response; None if it has none."""
     job: int | None = None
-    """The job of Airbyte's that the answer told."""
+    """The id of Airbyte's job in the response."""
 
     @property
     def is_done(self) -> bool:
-        """Whether the caller was told that it is done."""
+        """Whether the response reported success."""
         return self.version is not None or self.job is not None
 
     @property
     def is_refused(self) -> bool:
-        """Whether the caller was told that nothing came of it."""
+        """Whether the response reported that nothing was done."""
         return self.status is not None and (400 <= self.status < 500 or self.status == 503)
 
 
 @dataclass(frozen=True)
 class Ending:
-    """What one connection is at the end: in the registry, and in Airbyte."""
+    """The final state of a connection, in the registry and in Airbyte."""
 
     versions: Sequence[tuple[int, str]]
-    """Number and mark of each version, in order of their numbers."""
+    """Number and mark of each version, in order of number."""
     head: int
     status: str
     held: str | None
-    """The mark of what Airbyte holds; None where it holds no such connection."""
+    """The mark of the catalog in Airbyte; None if Airbyte has no such connection."""
     jobs: Sequence[int] = ()
-    """The jobs that Airbyte has of it."""
+    """The connection's jobs in Airbyte."""
     recorded_jobs: Sequence[int] = ()
     updates_at_once: int = 1
 
 
 @dataclass(frozen=True)
 class History:
-    """What callers asked and heard, and what was there at the end."""
+    """The calls of all callers, and the final state."""
 
     calls: Sequence[Call]
     endings: dict[str, Ending]
     orphans: Sequence[str] = ()
-    """Marked objects of Airbyte's that no live row stands on."""
+    """Airbyte objects with AAM's marker that no live row refers to."""
     missing: Sequence[str] = ()
-    """What live rows stand on, and Airbyte does not have."""
+    """Airbyte objects that live rows refer to, but that do not exist."""
     open_operations: Sequence[str] = ()
 
 
 def anomalies(history: History) -> list[str]:
-    """Everything in a history that must not be: its name, and where."""
+    """List the anomalies of a history: name and location."""
     found = [f"orphan: {one}" for one in history.orphans]
     found += [f"orphan: {one} is missing" for one in history.missing]
     found += [f"stuck: operation {one}" for one in history.open_operations]

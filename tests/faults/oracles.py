@@ -1,4 +1,4 @@
-"""What must be true of the world, whatever happened: registry, Airbyte and the stream together."""
+"""Invariants of registry, Airbyte and event stream that must hold after every fault."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FIELDS = {"event_id", "seq", "type", "connection_id", "ref", "status", "version
 
 
 async def versions_are_whole(sql: Any) -> list[str]:
-    """V: each connection's versions are 1..n, and n is its head."""
+    """V: each connection's versions are 1..n, and n is its current version."""
     rows = await sql.fetch("""
         SELECT c.id, c.catalog_version, count(v.*) AS n, min(v.version_number) AS least,
             max(v.version_number) AS most, count(DISTINCT v.version_number) AS different
@@ -35,7 +35,7 @@ async def versions_are_whole(sql: Any) -> list[str]:
 
 
 async def nothing_is_stuck(sql: Any) -> list[str]:
-    """H: every operation has ended, and no connection is on its way."""
+    """H: every operation has ended, and no connection is PENDING or HEALING."""
     rows = await sql.fetch(
         "SELECT id, kind, status, step FROM operations WHERE status IN ('running', 'undoing')"
     )
@@ -47,7 +47,7 @@ async def nothing_is_stuck(sql: Any) -> list[str]:
 
 
 async def nothing_is_orphaned(sql: Any, airbyte: AirbyteServer) -> list[str]:
-    """O: what carries our marker is what live rows stand on, each thing once."""
+    """O: Airbyte objects with AAM's marker correspond one to one to live rows."""
     rows = await sql.fetch("""
         SELECT airbyte_source_id::text AS source, airbyte_connection_id::text AS connection
         FROM connections WHERE archived_at IS NULL AND airbyte_connection_id IS NOT NULL
@@ -68,7 +68,7 @@ async def nothing_is_orphaned(sql: Any, airbyte: AirbyteServer) -> list[str]:
 
 
 async def active_means_held(sql: Any, airbyte: AirbyteServer) -> list[str]:
-    """U: of each ACTIVE connection Airbyte holds the head catalog."""
+    """U: for each ACTIVE connection Airbyte has the current catalog version."""
     rows = await sql.fetch("""
         SELECT c.airbyte_connection_id::text AS id, v.fingerprint FROM connections c
         JOIN sync_catalog_versions v
@@ -92,7 +92,7 @@ def _meaning(catalog: Any) -> str:
 
 
 async def events_are_told(sql: Any, redis: Redis) -> list[str]:
-    """E: each event of the outbox is in the stream, in order per connection, and says no more."""
+    """E: each outbox event is in the stream, in order per connection, with no other fields."""
     rows = await sql.fetch("SELECT event_id::text, connection_id::text, seq FROM events")
     seen: dict[str, dict[str, str]] = {}
     order: dict[str, list[int]] = defaultdict(list)
@@ -115,7 +115,7 @@ async def events_are_told(sql: Any, redis: Redis) -> list[str]:
 
 
 async def violations(sql: Any, airbyte: AirbyteServer, redis: Redis | None) -> list[str]:
-    """Everything that is not as it must be."""
+    """List all violated invariants."""
     told = [
         *await versions_are_whole(sql),
         *await nothing_is_stuck(sql),

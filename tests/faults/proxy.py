@@ -1,4 +1,4 @@
-"""A scripted TCP proxy: stands before a server and spoils chosen requests on the wire."""
+"""A scripted TCP proxy in front of a server that spoils selected requests on the wire."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _CHUNK = 65536
 
 
 class Proxy:
-    """Passes everything on, but for the next requests of a path that it is told to spoil.
+    """Forwards everything except the next requests of a path that a test spoils.
 
-    `late_effect` hangs up on the caller and delivers the request `seconds` later; `slow_response`
-    gives the answer a byte at a time over `seconds`.
+    `late_effect` closes the caller's connection and delivers the request `seconds` later;
+    `slow_response` sends the response a byte at a time over `seconds`.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -42,7 +42,7 @@ class Proxy:
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
-        """Take no more connections."""
+        """Accept no more connections."""
         if self._server is not None:
             self._server.close()
         for task in self._late:
@@ -89,7 +89,7 @@ class Proxy:
         if mode == "refuse_after_accept":
             _reset(caller[1])
         elif mode == "blackhole":
-            await caller[0].read()  # until the caller gives up
+            await caller[0].read()  # until the caller closes the connection
         elif mode == "drop_request_mid":
             up_writer.write(data[: len(data) // 2])
             await up_writer.drain()
@@ -142,7 +142,7 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
-    """Hang up with a RST, not a FIN."""
+    """Close the connection with a RST instead of a FIN."""
     raw: socket.socket = writer.get_extra_info("socket")
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()

@@ -1,4 +1,4 @@
-"""A world of one's own to break: real servers, real service processes, a scriptable Airbyte."""
+"""A disposable world: real servers, real service processes, a scriptable Airbyte."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tests.integration.conftest import (
 )
 
 T_CALL, T_QUIET, T_DEADLINE = 0.5, 0.5, 12.0
-"""Seconds: one Airbyte call, quiet time, an operation's deadline."""
+"""Seconds: timeout of an Airbyte call, in-flight window, deadline of an operation."""
 T_CONVERGED = T_DEADLINE + 8
 TIMES = {
     "AIRBYTE_TIMEOUT": str(T_CALL),
@@ -54,18 +54,18 @@ TIMES = {
 
 
 class Process:
-    """One service process: its pid, its port, and how it ended."""
+    """One service process: its pid, its port, its exit code."""
 
     def __init__(self, name: str, port: int, log: Path) -> None:
         self.name, self.port, self.log = name, port, log
         self.pid = 0
         self.is_plain = True
-        """Whether it has no failpoints and no settings of one cell's own."""
+        """Whether it runs without failpoints and without settings of a cell."""
         self.code: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.client = access.client(f"http://127.0.0.1:{port}", timeout=30)
 
     def signal(self, number: signal.Signals) -> None:
-        """Send it a signal; one that has ended, or has no pid yet, gets none.
+        """Send it a signal, unless it has ended or has no pid yet.
 
         Pid 0 would be the process group of the tests themselves.
         """
@@ -73,13 +73,13 @@ class Process:
             os.kill(self.pid, number)
 
     async def died(self, *, within: float = 60.0) -> int:
-        """Its exit code, negative for a signal."""
+        """Wait for its exit and return the exit code, negative for a signal."""
         async with asyncio.timeout(within):
             return await asyncio.shield(self.code)
 
 
 class World:
-    """Starts, breaks and looks at everything; between cells it is forgotten, not rebuilt."""
+    """Starts, breaks and inspects servers and services; between cells only its data is deleted."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -101,10 +101,10 @@ class World:
         self.airbyte_port = servers.free_port()
         self.settings: dict[str, str] = {}
         self.credentials = dict(CREDENTIALS)
-        """What the broker's environment holds; a cell may change it."""
+        """The broker's environment; a cell may change it."""
 
     async def open(self) -> None:
-        """Start what every cell stands on."""
+        """Start the servers that every cell needs."""
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, self.postgres.start)
         await loop.run_in_executor(None, self.valkey.start)
@@ -121,7 +121,7 @@ class World:
         await self.forget()
 
     async def close(self) -> None:
-        """End everything."""
+        """Stop everything."""
         for process in self._processes.values():
             process.signal(signal.SIGCONT)
             process.signal(signal.SIGKILL)
@@ -147,7 +147,7 @@ class World:
                 self._by_pid[told["pid"]].code.set_result(told["code"])
 
     async def forget(self) -> None:
-        """An empty world: no rows, no events, a new Airbyte with one destination."""
+        """Reset the world: no rows, no events, a new Airbyte with one destination."""
         await self.airbyte.stop()
         self.airbyte = AirbyteServer(version="2.0.0")
         await self.airbyte.start(self.airbyte_port)
@@ -165,13 +165,13 @@ class World:
     # Processes
 
     def port_of(self, name: str) -> int:
-        """Where a service listens, whether or not it runs."""
+        """Return the port of a service, whether or not it runs."""
         if name not in self._ports:
             self._ports[name] = servers.free_port()
         return self._ports[name]
 
     async def start(self, name: str, *, failpoints: str = "", ready: bool = True) -> Process:
-        """Start a service, `orchestrator` or `orchestrator/2` for a replica of it."""
+        """Start a service: `orchestrator`, or `orchestrator/2` for a replica of it."""
         service = name.partition("/")[0]
         before = self._processes.get(name)
         if before is not None:
@@ -219,24 +219,24 @@ class World:
                 await asyncio.sleep(0.02)
 
     async def running(self, name: str) -> Process:
-        """The service, started anew where it has died or was a cell's own."""
+        """Return the service, restarted if it has died or has a cell's failpoints or settings."""
         process = self._processes.get(name)
         if process is None or process.code.done() or not process.is_plain:
             return await self.replace(name)
         return process
 
     async def running_or_armed(self, name: str) -> Process:
-        """The service as the cell has started it; a plain one where it has not."""
+        """Return the service as the cell has started it; start a plain one if it does not run."""
         process = self._processes.get(name)
         return await self.start(name) if process is None or process.code.done() else process
 
     async def replace(self, name: str, *, failpoints: str = "") -> Process:
-        """The service, started anew with these failpoints."""
+        """Restart the service with these failpoints."""
         await self.end(name)
         return await self.start(name, failpoints=failpoints)
 
     async def end(self, name: str) -> None:
-        """Kill a service, if it runs."""
+        """Kill a service if it runs."""
         process = self._processes.get(name)
         if process is not None and not process.code.done():
             process.signal(signal.SIGKILL)
@@ -248,14 +248,14 @@ class World:
             await self.end(name)
 
     def tail(self, process: Process, lines: int = 25) -> str:
-        """The end of a service's log."""
+        """Return the end of a service's log."""
         return "\n".join(process.log.read_text().splitlines()[-lines:])
 
-    # Looking
+    # Inspection
 
     @asynccontextmanager
     async def sql(self) -> AsyncIterator[Any]:
-        """A connection to the registry, past everything that is broken."""
+        """A direct connection to the registry, bypassing all faults."""
         connection = await asyncpg.connect(self.postgres.url)
         try:
             yield connection
@@ -264,7 +264,7 @@ class World:
 
     @asynccontextmanager
     async def redis(self) -> AsyncIterator[Redis]:
-        """A client of the stream."""
+        """A client of the event stream."""
         client = Redis.from_url(self.valkey.url, decode_responses=True, protocol=3)
         try:
             yield client
@@ -272,7 +272,7 @@ class World:
             await client.aclose()
 
     async def converged(self, *, within: float = T_CONVERGED) -> None:
-        """Wait until everything is true again, and stays so for a moment; else tell what is not."""
+        """Wait until all invariants hold; fail with the violations after `within` seconds."""
         until = time.monotonic() + within
         while True:
             async with self.sql() as sql, self.redis() as redis:
@@ -288,14 +288,14 @@ class World:
             await asyncio.sleep(0.1)
 
     async def fetch(self, query: str) -> list[Any]:
-        """Rows of the registry."""
+        """Query the registry."""
         async with self.sql() as sql:
             return list(await sql.fetch(query))
 
 
 @asynccontextmanager
 async def opened(folder: Path | None = None) -> AsyncIterator[World]:
-    """A world, and nothing left of it after."""
+    """Open a world, and clean it up afterwards."""
     folder = folder or Path(tempfile.mkdtemp())
     world = World(folder)
     try:

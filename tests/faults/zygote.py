@@ -1,8 +1,8 @@
-"""Starts services by forking a process that has loaded them already: 0.2 s instead of 2.
+"""Starts services by forking a process that has already imported them: 0.2 s instead of 2.
 
-What it forks is a real process: kill -9 of it is a real kill -9. It reads one JSON order a line,
-`{"app", "port", "environment", "log"}`, answers `{"pid"}`, and tells `{"pid", "code"}` when one
-ends. When its input ends, so does everything it started.
+Its children are real processes, so kill -9 is real, too. It reads one JSON order per line,
+`{"app", "port", "environment", "log"}`, answers `{"pid"}`, and writes `{"pid", "code"}` when a
+child ends. When its input closes, it ends all children.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _become(order: dict[str, Any]) -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.environ.clear()
     os.environ.update(order["environment"])
-    import uvicorn  # noqa: PLC0415 (after the fork: it is the child's own)
+    import uvicorn  # noqa: PLC0415 (after the fork, in the child only)
 
     app = importlib.import_module(order["app"]).app
     uvicorn.run(
@@ -63,7 +63,7 @@ def _become(order: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Serve orders until there are no more."""
+    """Execute orders until the input closes."""
     for module in (*_MODULES, "uvicorn.protocols.http.httptools_impl", "uvloop", "asyncpg"):
         importlib.import_module(module)
     signal.signal(signal.SIGCHLD, _reap)
@@ -76,7 +76,7 @@ def main() -> None:
             try:
                 _become(order)
                 code = 0
-            except BaseException:  # noqa: BLE001 (whatever it ends by, its log has it)
+            except BaseException:  # noqa: BLE001 (any error ends the child and is in its log)
                 traceback.print_exc()
             finally:
                 os._exit(code)

@@ -1,4 +1,4 @@
-"""An attempt is one hostile request; after each, the world must be as it was."""
+"""An attempt is one hostile request; after each, the world must be unchanged."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ APPLY = "/repair/apply_new_catalog"
 ONBOARD = "/connections/onboard"
 LONGEST_S = 2.0
 _OWN_WORK = {"looks", "pgqueuer", "pgqueuer_log", "observations", "discoveries"}
-"""Tables that change by the services' own work, which goes on meanwhile."""
+"""Tables that the services' background tasks change meanwhile."""
 _COUNTED = {"events", "watches", "plans"}
-"""Tables in which the services note when they did what; their rows are counted alone."""
+"""Tables with timestamps that the services update; only their rows are counted."""
 _EFFECTS = ("create", "update", "delete", "sync", "run/discover", "check_connection")
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One request, and what may be answered: status and code."""
+    """One request, and the expected status and code."""
 
     what: str
     content: bytes | AsyncIterator[bytes]
@@ -38,11 +38,11 @@ class Attempt:
     headers: Mapping[str, str] | list[tuple[str, str]] = field(default_factory=lambda: JSON)
     method: str = "POST"
     service: str = ""
-    """Empty: the one whose path it is."""
+    """Empty: derived from the path."""
 
     @property
     def to(self) -> str:
-        """The service that it goes to."""
+        """The service that receives it."""
         ours = "drift_repair_agent" if self.path.startswith(APPLY) else "orchestrator"
         return self.service or ours
 
@@ -54,12 +54,12 @@ class World:
     mesh: Mesh
     connection: dict[str, Any]
     order: bytes
-    """An order to apply that would be taken, with the string "@@" where poison goes."""
+    """A valid order to apply, in which the string "@@" is replaced by the poison."""
     before: dict[str, Any]
 
     @classmethod
     async def of(cls, mesh: Mesh) -> World:
-        """One connection, and an order that selects one field less of it."""
+        """Onboard a connection, and build an order for it from a discovery."""
         connection = await mesh.onboard()
         merged = await mesh.orchestrator.post(f"/connections/{connection['id']}/discover")
         order = merged.json()
@@ -71,15 +71,15 @@ class World:
         return world
 
     def poisoned(self, poison: bytes) -> bytes:
-        """The order, with this JSON in it."""
+        """Return the order with this JSON in it."""
         return self.order.replace(b'"@@"', poison)
 
     async def seen(self) -> dict[str, Any]:
-        """All that could have changed, once what was done before has been told of."""
+        """Capture all state that could change, once all events are published."""
         found: dict[str, Any] = {}
         waiting = "SELECT count(*) FROM events WHERE published_at IS NULL"
         async with asyncio.timeout(10):
-            while await self.mesh.sql.fetchval(waiting):  # noqa: ASYNC110 (another's doing)
+            while await self.mesh.sql.fetchval(waiting):  # noqa: ASYNC110 (in another process)
                 await asyncio.sleep(0.01)
         for table in {*TABLES} - _OWN_WORK:
             rows = "''" if table in _COUNTED else "md5(string_agg(t::text, '' ORDER BY t::text))"
@@ -94,7 +94,7 @@ class World:
         return found
 
     async def withstands(self, attempt: Attempt) -> httpx.Response:
-        """Send it; all that must hold of the answer, and of what is left, holds."""
+        """Send the request, and check the response and that nothing changed."""
         client: httpx.AsyncClient = getattr(self.mesh, attempt.to)
         self.before = await self.seen()
         began = time.perf_counter()
@@ -113,7 +113,7 @@ class World:
 
 
 def expect_problem(answer: httpx.Response, expected: tuple[int, str], what: str) -> None:
-    """A problem of this status and code, that tells nothing of what was sent."""
+    """Expect a problem with this status and code that reveals nothing of the request."""
     assert answer.headers["content-type"] == "application/problem+json", what
     told = answer.json()
     assert (answer.status_code, told["code"]) == expected, (what, answer.text)

@@ -1,4 +1,4 @@
-"""What hostile input is sent to: the whole mesh, and one service as a process of its own."""
+"""Targets of hostile input: the whole mesh, and one service as a separate process."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ __all__ = ["registry_url"]
 
 @pytest.fixture(scope="module")
 async def world(postgres_url: str, registry_url: str, redis_url: str) -> AsyncIterator[World]:
-    """One mesh with one connection for a whole module, since no attempt may change it."""
+    """A mesh with one connection for a whole module, since no attempt may change it."""
     sql = await asyncpg.connect(postgres_url)
     await empty(sql)
     redis = Redis.from_url(redis_url, decode_responses=True, protocol=3)
@@ -55,7 +55,7 @@ async def world(postgres_url: str, registry_url: str, redis_url: str) -> AsyncIt
 
 @dataclass(frozen=True)
 class Process:
-    """A drift_repair_agent as it is run, but for its patience."""
+    """A drift_repair_agent as in production, but with shorter deadlines."""
 
     pid: int
     port: int
@@ -64,7 +64,7 @@ class Process:
 
 @pytest.fixture(scope="module")
 def process(server_dir: Path, registry_url: str, redis_url: str) -> Iterator[Process]:
-    """One for a whole module: what is sent to it must not end it."""
+    """One process for a whole module; no request may end it."""
     port, log = servers.free_port(), server_dir / "hostile.log"
     command = ["uvicorn", "services.drift_repair_agent.main:app"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--no-access-log"]

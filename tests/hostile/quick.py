@@ -1,4 +1,4 @@
-"""The services' HTTP, with less patience than a service has, so that tests are quick."""
+"""The services' HTTP protocol with shorter deadlines, for fast tests."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from shared.http import protocol
 
 
 class Http(protocol.Http):
-    """Half a second for a head."""
+    """Allows half a second to receive a request head."""
 
     head_deadline_s = 0.5

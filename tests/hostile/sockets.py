@@ -1,4 +1,4 @@
-"""HTTP written by hand, to one process."""
+"""Hand-written HTTP to one process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ POST = f"POST {APPLY} HTTP/1.1\r\nHost: aam\r\n{KEY}Content-Type: application/js
 
 
 async def answer_of(process: Process, *pieces: bytes) -> bytes:
-    """What is answered until the connection is closed, which must be within ten seconds."""
+    """Return everything received until the connection closes, which must be within ten seconds."""
     reader, writer = await asyncio.open_connection("127.0.0.1", process.port)
     told = b""
     try:
@@ -32,23 +32,23 @@ async def answer_of(process: Process, *pieces: bytes) -> bytes:
             while piece := await reader.read(65536):
                 told += piece
     except ConnectionError:
-        pass  # hung up on while it was sent
+        pass  # closed by the server during the request
     finally:
         writer.close()
     return told
 
 
 def cpu_ms(process: Process) -> float:
-    """Milliseconds that the process has computed so far, in steps of a clock tick (10 ms)."""
+    """Return the processor time of the process in milliseconds, in clock ticks (10 ms)."""
     fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
-    user, system = int(fields[11]), int(fields[12])  # numbers 14 and 15 of proc(5)
+    user, system = int(fields[11]), int(fields[12])  # fields 14 and 15 of proc(5)
     return (user + system) * 1000 / os.sysconf("SC_CLK_TCK")
 
 
 async def health_cpu_ms(process: Process) -> float:
-    """How long the process computes before it answers /health, on a connection of its own.
+    """Return the processor time that one /health request takes, on its own connection.
 
-    Time in which the machine runs other programs is not in it.
+    It does not include time in which the machine runs other programs.
     """
     began = cpu_ms(process)
     told = await answer_of(process, f"{GET}Connection: close\r\n\r\n".encode())
@@ -57,7 +57,7 @@ async def health_cpu_ms(process: Process) -> float:
 
 
 def expect_refusal(told: bytes, status: int, code: str) -> None:
-    """One problem of this status and code, and the end of the connection."""
+    """Expect one problem with this status and code, after which the connection is closed."""
     head, _, body = told.partition(b"\r\n\r\n")
     assert told.count(b"HTTP/1.1 ") == 1, told
     assert head.startswith(b"HTTP/1.1 %d " % status), told

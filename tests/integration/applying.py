@@ -1,4 +1,4 @@
-"""Discovering and applying a catalog, and what Airbyte and the registry then hold."""
+"""Helpers to discover and apply a catalog, and to inspect the result."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GREW = catalog(
 
 
 async def discovered(mesh: Mesh, connection: Json, **parameters: str) -> Json:
-    """The order that /discover answers."""
+    """Return the order in /discover's response."""
     answer = await mesh.orchestrator.post(
         f"/connections/{connection['id']}/discover", params=parameters
     )
@@ -29,13 +29,13 @@ async def discovered(mesh: Mesh, connection: Json, **parameters: str) -> Json:
 
 
 async def apply(mesh: Mesh, order: Json) -> tuple[int, Json]:
-    """Post an order; its status and body."""
+    """Post an order; return status and body."""
     answer = await mesh.drift_repair_agent.post("/repair/apply_new_catalog", json=order)
     return answer.status_code, answer.json()
 
 
 def held(mesh: Mesh, connection: Json) -> Json:
-    """The catalog that Airbyte holds, by stream name."""
+    """Return the catalog in Airbyte, by stream name."""
     streams = mesh.airbyte.connections[connection["airbyte_connection_id"]]["syncCatalog"][
         "streams"
     ]
@@ -43,6 +43,6 @@ def held(mesh: Mesh, connection: Json) -> Json:
 
 
 async def seen(mesh: Mesh, connection: Json) -> Json:
-    """The connection as its view shows it."""
+    """Return the connection as the API shows it."""
     view: Json = (await mesh.orchestrator.get(f"/connections/{connection['id']}")).json()
     return view

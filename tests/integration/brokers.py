@@ -1,4 +1,4 @@
-"""An auth_broker of a test's own, and what is asked of it."""
+"""Helpers to create an auth_broker for one test, and to call it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def token(
     scope: str = Scope.CREDENTIALS_READ,
     service: str = "orchestrator",
 ) -> str:
-    """A token as a service makes one for each call."""
+    """Create a token as a service does for each call."""
     key = access.service_keys()["service_private_key_dir"] / f"{service}.pem"
     return Signer(service, key).token(audience, scope, credential_id=credential_id)
 
@@ -37,7 +37,7 @@ def token(
 async def ask(
     app: FastAPI, credential_id: str = "salesforce-prod", *, more: str = "", bearer: str = ""
 ) -> httpx.Response:
-    """The answer to the orchestrator, with a token for this credential unless told otherwise."""
+    """Request a credential, by default as the orchestrator with a token for this credential."""
     transport = httpx.ASGITransport(app)
     headers = {"Authorization": f"Bearer {bearer or token(credential_id)}"}
     async with httpx.AsyncClient(transport=transport, base_url="http://aam") as client:
@@ -47,7 +47,7 @@ async def ask(
 
 
 async def audited(sql: Sql) -> list[tuple[str, str, str]]:
-    """Who asked for what, and what was answered, oldest first."""
+    """Return caller, credential and result of each audit entry, oldest first."""
     rows = await sql.fetch("SELECT caller, credential_id, result FROM credential_audit ORDER BY id")
     return [tuple(row) for row in rows]
 
@@ -64,14 +64,14 @@ _made: list[FastAPI] = []
 
 @contextmanager
 def made_here() -> Iterator[list[FastAPI]]:
-    """The applications that `broker_for` makes in the block."""
+    """Collect the applications that `broker_for` creates in the block."""
     _made.clear()
     yield _made
     _made.clear()
 
 
 async def close(app: FastAPI) -> None:
-    """Close what a broker has open to the registry and to its stores."""
+    """Close a broker's connections to the registry and to its stores."""
     await app.state.db.close()
     for store in app.state.service._stores.values():
         if isinstance(store, VaultStore):
@@ -81,7 +81,7 @@ async def close(app: FastAPI) -> None:
 def broker_for(
     registry_url: str, credentials: Mapping[str, str] = CREDENTIALS, **more: Any
 ) -> FastAPI:
-    """The auth_broker with these variables as its environment."""
+    """Create an auth_broker with these environment variables."""
     told = {
         "supabase_db_url": servers.as_service(registry_url, "auth_broker"),
         "log_level": "DEBUG",

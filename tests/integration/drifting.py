@@ -1,4 +1,4 @@
-"""A source that changes and is looked at, for tests of what follows from that."""
+"""Helpers to change a source, observe it, and wait for the repairs."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ ACCOUNT = {"Id": "string", "Name": "string", "AnnualRevenue": "number"}
 
 
 def offering(account: Json, **settings: Any) -> Json:
-    """What the source offers with these fields of Account; the rest as by default."""
+    """Build a catalog with these fields of Account, and the other streams by default."""
     others = [one["stream"] for one in DEFAULT_CATALOG["streams"]]
     rest = [one for one in others if one["name"] != "Account"]
     return deepcopy(catalog(stream("Account", account, **settings), *rest))
 
 
 async def drift(mesh: Mesh, connection: Json, offered: Json) -> str:
-    """Let the source offer this, and have it looked at; the id of the drift."""
+    """Let the source offer this catalog and observe it; return the drift's id."""
     mesh.airbyte.offers(offered)
     path = f"/connections/{connection['id']}/observe"
     while True:
         answer = await mesh.schema_observer.post(path, json={"believe": True})
         assert answer.status_code == 200, answer.text
-        # Where faults are planted in every call, a look may fail, and is taken again.
+        # With injected faults an observation may fail, and is repeated.
         if not FAULT_RATE or answer.json()["outcome"] != "failed":
             break
     drift_id = answer.json()["drift_id"]
@@ -38,7 +38,7 @@ async def drift(mesh: Mesh, connection: Json, offered: Json) -> str:
 
 
 async def repairs(mesh: Mesh, connection: Json, **parameters: Any) -> list[Json]:
-    """The connection's repairs with their changes, newest first."""
+    """Return the connection's repairs with their changes, newest first."""
     answer = await mesh.drift_repair_agent.get(
         "/repairs", params={"connection_id": connection["id"], **parameters}
     )
@@ -55,7 +55,7 @@ async def repairs(mesh: Mesh, connection: Json, **parameters: Any) -> list[Json]
 async def repairs_until(
     mesh: Mesh, connection: Json, states: Collection[str], *, within: float = 60
 ) -> list[Json]:
-    """The connection's repairs in the order of these states, once they have them and no others."""
+    """Wait until the connection's repairs have exactly these states; return them in this order."""
     found: list[Json] = []
     try:
         async with asyncio.timeout(within):
@@ -71,7 +71,7 @@ async def repairs_until(
 
 
 async def planned(mesh: Mesh, connection: Json, drift_id: str, *, within: float = 60) -> None:
-    """Wait until the connection is planned for this drift."""
+    """Wait until the drift_repair_agent has planned the connection for this drift."""
     async with asyncio.timeout(within):
         while True:
             found = await mesh.sql.fetchval(
@@ -86,7 +86,7 @@ async def planned(mesh: Mesh, connection: Json, drift_id: str, *, within: float 
 
 
 async def post(mesh: Mesh, path: str, body: Json, **headers: str) -> tuple[int, Json]:
-    """Post to the drift_repair_agent; its status and body."""
+    """Post to the drift_repair_agent; return status and body."""
     told = {name.replace("_", "-"): value for name, value in headers.items()}
     answer = await mesh.drift_repair_agent.post(path, json=body, headers=told)
     return answer.status_code, answer.json()

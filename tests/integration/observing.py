@@ -1,4 +1,4 @@
-"""Observing a source by hand, and what that added."""
+"""Helpers to observe a source on request, and to inspect the result."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Json = dict[str, Any]
 
 
 async def observe(mesh: Mesh, connection: Json, **body: bool) -> Json:
-    """Look now, and wait for what was found; again where faults are planted in every call."""
+    """Observe now and return the result; repeat failures if faults are injected."""
     while True:
         answer = await mesh.schema_observer.post(
             f"/connections/{connection['id']}/observe", json=body or None
@@ -24,14 +24,14 @@ async def observe(mesh: Mesh, connection: Json, **body: bool) -> Json:
 
 
 async def told(mesh: Mesh, path: str, **parameters: Any) -> Any:
-    """What the observer answers to a GET."""
+    """Return the observer's response to a GET."""
     answer = await mesh.schema_observer.get(path, params=parameters)
     assert answer.status_code == 200, answer.text
     return answer.json()
 
 
 async def counts(mesh: Mesh) -> dict[str, int]:
-    """How many rows there are of what a look may add."""
+    """Count the rows of the tables that an observation may add to."""
     tables = ("events", "sync_catalog_versions", "drifts", "snapshots", "stream_schemas")
     return {
         table: await mesh.sql.fetchval(f"SELECT count(*) FROM {table}")  # noqa: S608 - no input
@@ -40,13 +40,13 @@ async def counts(mesh: Mesh) -> dict[str, int]:
 
 
 async def planned(mesh: Mesh) -> list[str]:
-    """The connections that the drift_repair_agent is to plan for."""
+    """Return the connections for which the drift_repair_agent has a queued plan job."""
     jobs = await mesh.sql.fetch("SELECT payload FROM pgqueuer WHERE entrypoint = 'plan'")
     return [job["payload"].decode() for job in jobs]
 
 
 async def by_hand(mesh: Mesh, connection: Json, name: str = "by hand") -> Json:
-    """A second connection on the same source, made in Airbyte and imported."""
+    """Create a second connection on the same source in Airbyte, and import it."""
     held = deepcopy(mesh.airbyte.connections[connection["airbyte_connection_id"]])
     held |= {"connectionId": str(uuid4()), "name": name}
     mesh.airbyte.connections[held["connectionId"]] = held

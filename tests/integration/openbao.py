@@ -1,4 +1,4 @@
-"""A real OpenBao to read credentials from, with a role for the broker and nothing to lose."""
+"""A real OpenBao as a credential store, with a role for the broker and disposable data."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class OpenBao:
     """A development server: in memory, unsealed, with the KV version 2 engine at `secret`."""
 
     def __init__(self, folder: Path) -> None:
-        """Prepare it in a folder of its own."""
+        """Prepare a server in its own folder."""
         self.url = f"http://127.0.0.1:{free_port()}"
         self._folder = folder
         self._log = folder / "bao.log"
@@ -38,7 +38,7 @@ class OpenBao:
         leaks.know("OpenBao's root token", self.root.token)
 
     def start(self) -> None:
-        """Start it anew: what it held before is gone."""
+        """Start with an empty store."""
         with self._log.open("wb") as log:
             self._process = Leashed(
                 [
@@ -65,24 +65,24 @@ class OpenBao:
             return False
 
     def kill(self) -> None:
-        """End it, whether or not it runs."""
+        """Kill it if it runs."""
         if self._process is not None:
             self._process.kill()
             self._process = None
         self.root.adapter.close()
 
     def seal(self) -> None:
-        """Lock it: it answers, and shows nothing."""
+        """Seal it: it responds, but reveals no secrets."""
         self.root.sys.seal()
 
     def unseal(self) -> None:
-        """Unlock it, by the key that it told at its start."""
+        """Unseal it, with the key that it logged at its start."""
         told = re.search(r"Unseal Key: (\S+)", self._log.read_text())
         assert told is not None
         self.root.sys.submit_unseal_key(told[1])
 
     def allow(self, **how: Any) -> None:
-        """Say what a login of the broker's role gives: a token that is renewed for ever."""
+        """Configure the broker's role; by default its tokens can be renewed without limit."""
         self.root.auth.approle.create_or_update_approle(
             ROLE,
             token_policies=["aam"],
@@ -95,14 +95,14 @@ class OpenBao:
         return found
 
     def wrapped_secret_id(self) -> str:
-        """A one-use secret id, wrapped: the token that is good for one unwrapping."""
+        """Return a wrapping token for a one-use secret id; it can be unwrapped once."""
         made = self.root.auth.approle.generate_secret_id(ROLE, wrap_ttl="60s")
         token: str = made["wrap_info"]["token"]
         leaks.know("a wrapped secret id", token.removeprefix("s."))
         return token
 
     def put(self, credential_id: str, **fields: Any) -> None:
-        """Keep a credential."""
+        """Store a credential."""
         self.root.secrets.kv.v2.create_or_update_secret(f"aam/{credential_id}", fields)
 
     def delete(self, credential_id: str) -> None:
@@ -110,11 +110,11 @@ class OpenBao:
         self.root.secrets.kv.v2.delete_latest_version_of_secret(f"aam/{credential_id}")
 
     def revoke_logins(self) -> None:
-        """Revoke every token that AppRole has given."""
+        """Revoke every token issued by AppRole."""
         self.root.sys.revoke_prefix("auth/approle")
 
     def settings(self, file: Path, wrapped: str | None = None) -> dict[str, Any]:
-        """What a broker is told to log in here, by the wrapping token that the file holds."""
+        """Return a broker's settings for this server; writes the wrapping token to the file."""
         file.write_text(f"{wrapped or self.wrapped_secret_id()}\n")
         return {
             "vault_addr": self.url,

@@ -1,4 +1,4 @@
-"""A receiver of webhooks, behind a real socket, that answers as it is scripted."""
+"""A webhook receiver on a real socket with scripted responses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def status(code: int, **headers: str) -> Answer:
-    """Answer with it, and no body."""
+    """Build an answer with this status and no body."""
 
     async def answer(_request: web.Request) -> web.StreamResponse:
         return web.Response(
@@ -31,7 +31,7 @@ def status(code: int, **headers: str) -> Answer:
 
 
 class Receiver:
-    """Somebody who is told: keeps what came, answers as it is scripted, 204 when it is not."""
+    """Records messages and sends the scripted answers, or 204 by default."""
 
     def __init__(self) -> None:
         self.got: list[tuple[str, dict[str, str], bytes]] = []
@@ -42,31 +42,31 @@ class Receiver:
 
     @property
     def url(self) -> str:
-        """Where its messages go; the query is what such URLs carry as a secret."""
+        """The webhook URL; its query contains a secret, as such URLs often do."""
         return f"{self.base}/aam?token=AAMCANARY-token"
 
     @property
     def ids(self) -> list[str]:
-        """The ids of the messages that came, in their order."""
+        """The ids of the received messages, in order of arrival."""
         return [headers["webhook-id"] for _, headers, _ in self.got]
 
     def verified(self, secret: str, which: int = -1) -> Any:
-        """What a message says, if it is signed with this secret."""
+        """Return a message's content, after verifying its signature with this secret."""
         _, headers, body = self.got[which]
         return Verifier(secret).verify(body, headers)
 
     async def hears(self, count: int = 1) -> None:
-        """Wait until so many messages came."""
+        """Wait until this many messages have arrived."""
         async with asyncio.timeout(10):
-            while len(self.got) < count:  # noqa: ASYNC110 (another process's doing)
+            while len(self.got) < count:  # noqa: ASYNC110 (in another process)
                 await asyncio.sleep(0.01)
 
     async def hang(self, request: web.Request) -> web.StreamResponse:
-        """Say nothing until the test is over."""
+        """Answer only at the end of the test."""
         return await self.held(status(204))(request)
 
     def held(self, answer: Answer) -> Answer:
-        """Answer so when it is over."""
+        """Delay an answer until the end of the test."""
 
         async def hold(request: web.Request) -> web.StreamResponse:
             await self.over.wait()
@@ -75,7 +75,7 @@ class Receiver:
         return hold
 
     async def never_end(self, request: web.Request) -> web.StreamResponse:
-        """Answer 200 at once, and go on answering."""
+        """Answer 200 at once with an endless body."""
         response = web.StreamResponse()
         await response.prepare(request)
         while not self.over.is_set():
@@ -83,7 +83,7 @@ class Receiver:
         return response
 
     async def stall(self, request: web.Request) -> web.StreamResponse:
-        """Answer 200 at once, and keep the body."""
+        """Answer 200 at once, but never finish the body."""
         response = web.StreamResponse()
         await response.prepare(request)
         await response.write(b"x")
@@ -91,7 +91,7 @@ class Receiver:
         return response
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Keep it, answer it."""
+        """Record the message and answer it."""
         headers = {name.lower(): value for name, value in request.headers.items()}
         self.got.append((request.path_qs, headers, await request.read()))
         answer = self.answers.pop(0) if self.answers else self.always
@@ -100,7 +100,7 @@ class Receiver:
 
 @asynccontextmanager
 async def receiving() -> AsyncIterator[Receiver]:
-    """A receiver behind a real socket."""
+    """Run a receiver on a real socket."""
     receiver = Receiver()
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", receiver.handle)

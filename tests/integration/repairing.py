@@ -1,4 +1,4 @@
-"""Repairs and the policies that decide them, over the API."""
+"""Helpers for repairs and their policies, over the API."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Json = dict[str, Any]
 
 
 async def put(mesh: Mesh, connection: Json, order: Json) -> tuple[int, Json]:
-    """Change a connection's policy; the answer's status and body."""
+    """Change a connection's policy; return status and body."""
     answer = await mesh.drift_repair_agent.put(
         f"/connections/{connection['id']}/policy", json=order
     )
@@ -28,41 +28,41 @@ async def put(mesh: Mesh, connection: Json, order: Json) -> tuple[int, Json]:
 
 
 def upstream(mesh: Mesh, connection: Json) -> Json:
-    """The connection as Airbyte has it."""
+    """Return the connection in Airbyte."""
     found: Json = mesh.airbyte.connections[connection["airbyte_connection_id"]]
     return found
 
 
 def fields(mesh: Mesh, connection: Json) -> set[str]:
-    """The fields of Account that Airbyte holds."""
+    """Return the fields of Account in Airbyte's catalog."""
     return set(held(mesh, connection)["Account"]["stream"]["jsonSchema"]["properties"])
 
 
 def nothing_was_reset(mesh: Mesh) -> bool:
-    """Whether Airbyte ran no job that resets, clears or refreshes anything."""
+    """Whether Airbyte ran only sync jobs: no reset, clear or refresh."""
     return {job["configType"] for job in mesh.airbyte.jobs.values()} <= {"sync"}
 
 
 async def until(is_so: Callable[[], bool]) -> None:
-    """Wait for something that another task does."""
+    """Wait for a condition that another task fulfils."""
     async with asyncio.timeout(60):
-        while not is_so():  # noqa: ASYNC110 (Airbyte's doing)
+        while not is_so():  # noqa: ASYNC110 (in Airbyte)
             await asyncio.sleep(0.02)
 
 
 async def proposal(mesh: Mesh, connection: Json, offered: Json) -> Json:
-    """Let the source change; the repair that then waits for a person."""
+    """Change the source and return the proposed repair, which waits for a person's decision."""
     await drift(mesh, connection, offered)
     return (await repairs_until(mesh, connection, ["proposed"]))[-1]
 
 
 async def approve(mesh: Mesh, repair: Json, **order: Any) -> tuple[int, Json]:
-    """Approve it; the answer's status and body."""
+    """Approve a repair; return status and body."""
     return await post(mesh, f"/repairs/{repair['id']}/approve", {"by": "Ada", **order})
 
 
 async def types(mesh: Mesh, count: int) -> list[str]:
-    """The types of the events beside those of observing and onboarding, once there are so many."""
+    """Wait for `count` events other than those of observing and onboarding; return their types."""
     told: list[str] = []
     seen_so_far = 1
     while len(told) < count:

@@ -1,4 +1,4 @@
-"""A door that speaks TLS before a Postgres whose build cannot, as a pooler does."""
+"""A TLS proxy for a Postgres built without TLS, like a pooler."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 
 @asynccontextmanager
 async def tls_door(upstream: str, issued: trustme.LeafCert) -> AsyncIterator[int]:
-    """Its port on the loopback address; sessions in clear are passed on as they are."""
+    """Yield the proxy's port on the loopback address; plain sessions are forwarded unchanged."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     issued.configure_cert(context)
     url = urlsplit(upstream)
@@ -48,7 +48,7 @@ async def tls_door(upstream: str, issued: trustme.LeafCert) -> AsyncIterator[int
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Hand on until this side ends, then end the other."""
+    """Forward until this side closes, then close the other."""
     with suppress(OSError):
         while got := await reader.read(65536):
             writer.write(got)

@@ -1,4 +1,4 @@
-"""The five services as they are built, asked without a server between: what is read, is counted."""
+"""The five services, called directly as ASGI applications; records whether a body was read."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Headers = Sequence[tuple[str, str | bytes]]
 
 @dataclass
 class Answer:
-    """What came back, and whether the body of the request was asked for."""
+    """The response, and whether the application read the request body."""
 
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
@@ -37,7 +37,7 @@ class Answer:
     body_was_read: bool = False
 
     def json(self) -> Any:
-        """The body as JSON."""
+        """Parse the body as JSON."""
         return json.loads(self.body)
 
 
@@ -51,7 +51,7 @@ async def ask(
     body: bytes = b"",
     client: str = "127.0.0.1",
 ) -> Answer:
-    """One request, straight to the application."""
+    """Send one request directly to the application."""
     answer = Answer()
 
     async def receive() -> Message:
@@ -87,12 +87,12 @@ async def ask(
 
 
 def bearer(told: str) -> tuple[str, str]:
-    """The header that presents it."""
+    """Build the header with this token."""
     return ("authorization", f"Bearer {told}")
 
 
 def build(service: str, registry: str, **more: Any) -> FastAPI:
-    """A service's application with its own login, and the settings class that it asks for."""
+    """Build a service's application with its own login."""
     make = import_module(f"services.{service}.main").build
     told: dict[str, Any] = {
         "supabase_db_url": servers.as_service(registry, service),
@@ -106,7 +106,7 @@ def build(service: str, registry: str, **more: Any) -> FastAPI:
 
 
 async def close(app: FastAPI) -> None:
-    """Let go of the registry, and of the clients of others."""
+    """Close its registry and clients."""
     await close_parts(app)
 
 
@@ -118,7 +118,7 @@ async def apps(
     sql: asyncpg.Connection[asyncpg.Record],
     redis: Redis,
 ) -> AsyncIterator[dict[str, FastAPI]]:
-    """The services over an empty registry; they answer, and do nothing by themselves."""
+    """The services with an empty registry, without their background tasks."""
     told = {name.lower(): value for name, value in airbyte.environment.items()}
     built = {
         name: build(
@@ -142,7 +142,7 @@ async def insert_key(
     expires_in_s: float | None = None,
     is_revoked: bool = False,
 ) -> NewKey:
-    """A key in the registry."""
+    """Insert a key into the registry."""
     made = new_key("test")
     await sql.execute(
         "INSERT INTO api_keys (id, digest, scopes, owner, created_by, expires_at, revoked_at)"

@@ -1,6 +1,6 @@
-"""Which service may do what with each table and column of the registry: what is expected.
+"""The expected privileges of each service on each table and column of the registry.
 
-Written out apart from `migrations/privileges.sql`, so that a line more there turns a test red.
+Independent of `migrations/privileges.sql`, so that an additional grant there fails a test.
 """
 
 from __future__ import annotations
@@ -105,11 +105,11 @@ MATRIX: Mapping[str, Mapping[str, str]] = {
     "webhook_deliveries": {"drift_repair_agent": "SELECT INSERT UPDATE"},
     "webhooks": {"drift_repair_agent": "SELECT INSERT UPDATE"},
 }
-"""For each table, what each service may: verbs of the whole table, or of columns in brackets."""
+"""For each table, each service's privileges: on the whole table, or on the columns in brackets."""
 
 
 class Right(NamedTuple):
-    """One verb on one column; `*` where the verb is about whole rows."""
+    """One privilege on one column; `*` if it applies to whole rows."""
 
     table: str
     column: str
@@ -117,7 +117,7 @@ class Right(NamedTuple):
 
 
 def expected(service: str, columns: Mapping[str, set[str]]) -> set[Right]:
-    """Every right of a service, column by column; `columns` are those of each table there is."""
+    """Return every privilege of a service, per column; `columns` lists each table's columns."""
     rights = set()
     for table, services in MATRIX.items():
         for verb, named in re.findall(r"([A-Z]+)(?:\(([^)]*)\))?", services.get(service, "")):

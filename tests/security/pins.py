@@ -1,4 +1,4 @@
-"""What the requirement files pin, read for the tests."""
+"""The pinned versions in the requirement files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from packaging.utils import NormalizedName, canonicalize_name
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = "requirements.txt"
 NESTED = (SHIPPED, "local/requirements.txt", "requirements-dev.txt")
-"""Each holds the ones before it."""
+"""Each file includes the preceding ones."""
 LOCKED = (
     *NESTED,
     "tests/tools/requirements.txt",
@@ -19,7 +19,7 @@ LOCKED = (
 
 
 def requirements(file: str) -> dict[str, Requirement]:
-    """The requirements of a file, by the text of each with its hashes."""
+    """Return a file's requirements, by their text including hashes."""
     joined = (ROOT / file).read_text().replace("\\\n", " ")
     return {
         " ".join(line.split()): Requirement(line.split(" --")[0])
@@ -29,7 +29,7 @@ def requirements(file: str) -> dict[str, Requirement]:
 
 
 def here(file: str) -> dict[NormalizedName, str]:
-    """The versions that a file asks for on this machine, by package."""
+    """Return the versions that a file pins for this machine, by package."""
     return {
         canonicalize_name(one.name): str(one.specifier).removeprefix("==")
         for one in requirements(file).values()

@@ -1,4 +1,4 @@
-"""What secrets of ours and of our neighbours look like, as plug-ins of detect-secrets."""
+"""detect-secrets plugins for the formats of AAM's and its neighbours' secrets."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from detect_secrets.plugins.base import RegexBasedDetector
 
 
 class SalesforceRefreshToken(RegexBasedDetector):
-    """What a connected app logs in again with, for as long as nobody revokes it."""
+    """A connected app's refresh token, valid until it is revoked."""
 
     secret_type = "Salesforce refresh token"
     denylist = (re.compile(r"\b5Aep861[A-Za-z0-9._]{40,}"),)
@@ -29,14 +29,14 @@ class SalesforceSession(RegexBasedDetector):
 
 
 class AamKey(RegexBasedDetector):
-    """A key of a caller of ours."""
+    """An AAM API key."""
 
     secret_type = "AAM key"
     denylist = (re.compile(r"\baam_[a-z0-9]+_[A-Za-z0-9]{8}_[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])"),)
 
 
 class WebhookSecret(RegexBasedDetector):
-    """What a webhook's messages are signed with."""
+    """The key that signs a webhook's messages."""
 
     secret_type = "Webhook secret"
     denylist = (re.compile(r"\bwhsec_[A-Za-z0-9+/]{32,}={0,2}"),)
@@ -53,7 +53,7 @@ class VaultToken(RegexBasedDetector):
 
 
 class SupabaseToken(RegexBasedDetector):
-    """An access token or a secret key of Supabase."""
+    """A Supabase access token or secret key."""
 
     secret_type = "Supabase token"
     denylist = (re.compile(r"\bsb(?:p_[0-9a-f]{40}|_secret_[A-Za-z0-9_-]{20,})"),)
