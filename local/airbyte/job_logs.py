@@ -33,7 +33,7 @@ _LEVELS = {"FATAL": "error", "ERROR": "error", "WARN": "warn", "INFO": "info", "
 
 _TELLING = (
     r"token|secret|passwd|password|passphrase|api[_-]?key|private[_-]?key|authorization"
-    r"|client[_-]?id"  # part of the stored credential, though its issuer publishes it
+    r"|client[_-]?id"  # part of the stored credential, though not secret to its issuer
 )
 _PATTERNS = (
     (re.compile(r"(?i)\b(bearer|basic|oauth)(\s+)[\w.~+/=!-]{8,}"), rf"\1\2{MASK}"),
