@@ -4,7 +4,7 @@
 Rows are copied as text into a temporary stage table and published in one transaction, which also
 adapts the target table to the stream: a new field becomes a column, a column whose type cannot hold
 the new values is widened, and a removed field keeps its column, which is NULL in the rows written.
-No row of a failed or killed sync becomes visible: temporary tables end with their connection.
+Unpublished rows of a failed sync never become visible: temporary tables end with their connection.
 
 Streams that overwrite, and full refreshes that append, are published when the sync has succeeded;
 incremental streams whenever the source emits a state. The state may be saved only after that.

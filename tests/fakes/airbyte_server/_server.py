@@ -124,7 +124,6 @@ class AirbyteServer(Airbyte):
             self._listener.close()
             # A connection accepted just now is registered with the server after at most three turns
             # of the event loop; before that, shutdown would not close it.
-            # turns of the loop at the latest; nothing would ever close it later.
             for _ in range(3):
                 await asyncio.sleep(0)
         if self._web is not None:
