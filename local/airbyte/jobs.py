@@ -226,7 +226,7 @@ class Jobs:
         except (OSError, asyncpg.InterfaceError) as error:
             told = f"The warehouse cannot be reached ({type(error).__name__})."
             return failure_reason("destination", "transient_error", told)
-        except Exception as error:  # outermost loop of a job: log the error and fail the job
+        except Exception as error:  # the outermost loop of a job: log it and fail the job
             log.exception("sync_broke", job=job_id)
             told = f"The local plane has a fault ({type(error).__name__})."
             return failure_reason("airbyte_platform", "system_error", told)

@@ -185,7 +185,7 @@ class Deliveries:
         """Send once; a bug counts as a failed attempt, so that retries end at some point."""
         try:
             return await self._sender.send(due.url, due.id, due.body, self._secrets(due))
-        except Exception:  # outermost handler of an attempt, which counts as failed
+        except Exception:  # the outermost loop of an attempt, which counts as failed
             log.exception("bug")
             return Outcome(status=None, code="not_sent", retry_after=_NONE, took=_NONE)
 
