@@ -444,6 +444,7 @@ async def test_importing_a_workspace_is_dry_unless_told(mesh: Mesh) -> None:
     assert await mesh.sql.fetchval("SELECT count(*) FROM connections") == 2
 
 
+@pytest.mark.exact
 async def test_one_that_cannot_be_imported_now_stops_nobody(mesh: Mesh) -> None:
     """It is reported with the reason; with Airbyte away the rest is not tried one by one."""
     ours = await mesh.onboard()
