@@ -155,8 +155,14 @@ async def test_a_source_that_cannot_be_judged_is_not_asked_again_at_once(
     async with asyncio.timeout(20):
         while not (await told(mesh, "/drifts"))["items"]:  # noqa: ASYNC110 (the jobs' doing)
             await asyncio.sleep(0.05)
-    await asyncio.sleep(3)
+    async with asyncio.timeout(20):  # until the job that judged both is over
+        while await mesh.sql.fetchval(  # noqa: ASYNC110 (the jobs' doing)
+            "SELECT count(*) FROM pgqueuer WHERE entrypoint = 'observe'"
+        ):
+            await asyncio.sleep(0.05)
 
+    held = "SELECT claimed_until > now() FROM observations WHERE airbyte_source_id = $1"
+    assert await mesh.sql.fetchval(held, bad) is True
     assert len(mesh.airbyte.called("commands/run/discover")) == calls + 2
     assert len((await told(mesh, "/drifts"))["items"]) == 1
 
