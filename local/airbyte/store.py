@@ -161,7 +161,7 @@ class Store:
         return str(head["Name"]), str(head["Version"]), licence
 
     def kept_spec(self, connector: Connector) -> dict[str, Any] | None:
-        """Return the cached `spec` of this version, which never changes; None if there is none."""
+        """Return the cached `spec` of this version, which never changes, or None."""
         try:
             spec: dict[str, Any] = orjson.loads((self.home(connector) / "spec.json").read_bytes())
         except FileNotFoundError:

@@ -473,7 +473,7 @@ def _made(data_dir: Path, *, mode: int) -> Path:
 
 
 def drawn_once(path: Path) -> str:
-    """The secret in a file readable only by its owner; generated atomically if there is none."""
+    """The secret in a file readable only by its owner; generated atomically on first use."""
     if path.exists() and (drawn := path.read_text()):
         return drawn
     draft = path.with_name(f"{path.name}.new")

@@ -111,7 +111,7 @@ class Jobs(Connections):
         return jobs
 
     async def newest_job(self) -> Job | None:
-        """The newest job of any connection of the instance; None where there is none.
+        """The newest job of any connection of the instance, or None.
 
         Endpoint: POST jobs/list, without a configId
         Sends:    {"configTypes": [...], "pagination": {"pageSize": 1, ...}, "orderBy...": ...}

@@ -114,7 +114,7 @@ class Issuer:
         return Caller(f"oidc:{subject}", name, scopes)
 
     async def _key(self, kid: object) -> jwt.PyJWK | None:
-        """The issuer's key with this id, fetched if unknown or old; None if there is none."""
+        """The issuer's key with this id, fetched if unknown or old, or None."""
         if not isinstance(kid, str):
             return None
         if kid not in self._keys or self._age_s() >= _FRESH_S:

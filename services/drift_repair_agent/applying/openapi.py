@@ -56,7 +56,7 @@ BODY: dict[str, Any] = {
                         "snapshot_id": {
                             **_ID,
                             "type": ["string", "null"],
-                            "description": "The discovery it was made from, as /discover told it.",
+                            "description": "The discovery it was made from: /discover returns it.",
                         },
                         "notes": {
                             "type": "array",

@@ -260,7 +260,7 @@ class Planner:
     async def _record(self, basis: _Basis, planned: Sequence[PlannedChange]) -> UUID | None:
         """Record the plan, with an operation that pauses or resumes the connection if needed.
 
-        Returns the id of the repair to carry out now; None if there is none, or if the plan is out
+        Returns the id of the repair to carry out now; None without one, or if the plan is out
         of date, in which case the next run makes another.
         """
         safe_id: UUID | None = None

@@ -125,7 +125,7 @@ class Policy:
         return told
 
     def named(self, entity: str, what: str) -> Reaction:
-        """The matrix's entry; PROPOSE if there is none."""
+        """The matrix's entry; PROPOSE by default."""
         return self.reactions.get(entity, {}).get(what, Reaction.PROPOSE)
 
     def excludes(self, name: str) -> bool:

@@ -156,7 +156,7 @@ async def find_repair(session: AsyncSession, repair_id: UUID, *, lock: bool = Fa
 
 
 async def proposed_repair(session: AsyncSession, connection_id: UUID) -> Repair | None:
-    """The repair of a connection that waits for a person; None if there is none."""
+    """The connection's repair that waits for a person, or None."""
     return await session.scalar(
         select(Repair)
         .where(Repair.connection_id == connection_id, Repair.state == RepairState.PROPOSED)
@@ -165,7 +165,7 @@ async def proposed_repair(session: AsyncSession, connection_id: UUID) -> Repair 
 
 
 async def repair_under_way(session: AsyncSession, connection_id: UUID) -> Repair | None:
-    """The repair of a connection that is decided and has not ended; None if there is none."""
+    """The connection's repair that is decided and has not ended, or None."""
     return await session.scalar(
         select(Repair)
         .where(Repair.connection_id == connection_id, Repair.state.in_(UNDER_WAY))

@@ -85,7 +85,7 @@ class Outcome:
     code: str | None
     """Why the message was not delivered; None if it was."""
     retry_after: timedelta
-    """The pause that the receiver's Retry-After header asks for; zero if there is none."""
+    """The pause that the receiver's Retry-After header asks for; zero without the header."""
     took: timedelta
 
 

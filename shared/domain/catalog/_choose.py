@@ -257,7 +257,7 @@ def _is_suggested(raw: Raw) -> bool:
 
 
 def config_for(offered: ConfiguredStream, destination: Collection[str]) -> _Written | None:
-    """The best config of a stream for a destination with these modes; None if there is none."""
+    """The best config of a stream for a destination with these modes, or None."""
     stream = offered.stream
     fields = stream.fields()
     cursor = stream.default_cursor_field or ()

@@ -111,7 +111,7 @@ class Schema:
         return found
 
     def _resource(self, base: str) -> Any:
-        """The schema in this document with this `$id`; None if there is none."""
+        """The schema in this document with this `$id`, or None."""
         if base == _id(self.root):
             return self.root
         resources = self._look_for_names()
