@@ -80,7 +80,7 @@ async def notify(session: AsyncSession, repair: Repair, event: EventType) -> Non
     Runs in the caller's transaction; any replica sends the messages after it commits. Idempotent:
     a repeat of the same event of the same repair adds nothing.
     """
-    told = await queries.webhooks_told_of(session, repair.connection_id, event)
+    told = await queries.subscribed_webhooks(session, repair.connection_id, event)
     if not told:
         return
     await session.flush()  # the message refers to the repair's row

@@ -100,7 +100,7 @@ async def delete_webhook(session: AsyncSession, webhook_id: UUID, *, code: str) 
     )
 
 
-async def webhooks_told_of(
+async def subscribed_webhooks(
     session: AsyncSession, connection_id: UUID, event: str
 ) -> Sequence[UUID]:
     """The webhooks that subscribe to this type of event of this connection.

@@ -259,7 +259,7 @@ async def test_deleting_waits_for_what_is_being_told(
     webhook_id, _ = await replica.add(receiver.url)
     repair = await a_repair(db)
     async with db.transaction() as session:
-        await queries.webhooks_told_of(session, repair.connection_id, "repair.proposed")
+        await queries.subscribed_webhooks(session, repair.connection_id, "repair.proposed")
         deleting = asyncio.create_task(replica.receivers.delete(webhook_id))
         _, pending = await asyncio.wait({deleting}, timeout=0.3)
         assert pending
