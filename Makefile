@@ -83,7 +83,7 @@ migrate: $(VENV)/.local ## Bring SUPABASE_DB_URL's registry up to date, as MIGRA
 key: $(VENV)/.local ## Make a key for a caller, OWNER=ada@example.com, and print it once
 	@if [ -z "$(OWNER)" ]; then echo 'Whose is it? make key OWNER=ada@example.com [SCOPES="connections:read ..."]'; exit 2; fi; \
 	if [ -z "$$SUPABASE_DB_URL" ] && [ -f .aam/env ]; then source .aam/env; fi; \
-	exec $(BIN)/python -m services.orchestrator.access_setup make --owner "$(OWNER)" $(foreach scope,$(SCOPES),--scope $(scope))
+	exec $(BIN)/python -m services.orchestrator.manage_api_keys make --owner "$(OWNER)" $(foreach scope,$(SCOPES),--scope $(scope))
 
 # DRY_RUN=1 tells what would be done, and does nothing.
 sweep: $(VENV)/.local ## Delete from Airbyte what ended operations left there (DRY_RUN=1: tell)

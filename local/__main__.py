@@ -15,13 +15,13 @@ from pydantic import ValidationError
 
 from local import demo as main_job
 from local import env_files
-from local import events as lifecycle
+from local import print_events as lifecycle
 from local import up as mesh
 from local.airbyte.store import InstallFailed
+from local.exit_with import tie_to
 from local.processes import servers
 from local.settings import Settings
 from local.stack import Refused
-from local.tie import tie_to
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 

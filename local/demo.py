@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from local.airbyte.store import BY_NAME, InstallFailed, Store
+from local.demo_steps import LOOKED_AT_WHEN_ASKED, Journey, Mesh, Untrue, require
 from local.environment import given_environment
-from local.journey import LOOKED_AT_WHEN_ASKED, Journey, Mesh, Untrue, require
 from local.processes.servers import ServerFailed
 from local.settings import Settings
 from local.stack import Refused, throw_away

@@ -20,13 +20,13 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Self, TypeVar
 
-from local import airbyte, env_files, guard, log_rotation
+from local import airbyte, env_files, log_rotation, request_guard
 from local.environment import CREDENTIAL_PREFIXES, PREFIXES, WITHHELD, given_environment
 from local.processes import servers
-from local.processes.leash import GRACE_S, Leashed
+from local.processes.exit_with_parent import GRACE_S, Leashed
 from local.processes.servers import Server, ServerFailed
-from local.programs import ROOT, Program, end_of
 from local.sample_org.settings import Settings as SampleOrg
+from local.service_processes import ROOT, Program, end_of
 from local.settings import Settings
 
 SERVICES = servers.SERVICES
@@ -98,7 +98,7 @@ class Stack:
 
     def auth_file_of(self, name: str) -> Path:
         """The login for a service, `airbyte` or `sample_org`, as a header in a file."""
-        return self.auth_file if name in SERVICES else guard.token_file(self._state / name)
+        return self.auth_file if name in SERVICES else request_guard.token_file(self._state / name)
 
     @property
     def addresses(self) -> dict[str, str]:
@@ -112,7 +112,7 @@ class Stack:
             named["SAMPLE_ORG"] = self.url_of("sample_org")
         return named | {
             "AIRBYTE_API_URL": f"{self.url_of('airbyte')}/api/v1",
-            "AIRBYTE_API_KEY": guard.token_of(self._state / "airbyte"),
+            "AIRBYTE_API_KEY": request_guard.token_of(self._state / "airbyte"),
             "AIRBYTE_WORKSPACE_ID": str(airbyte.WORKSPACE_ID),
             "AIRBYTE_DESTINATION_ID": str(airbyte.DESTINATION_ID),
             "SUPABASE_DB_URL": self._registry_url("orchestrator"),
@@ -276,7 +276,7 @@ class Stack:
         """The command that creates the missing signing keys and the first API key."""
         keys = self._state / "keys"
         return [
-            *("services.orchestrator.access_setup", "set-up"),
+            *("services.orchestrator.manage_api_keys", "set-up"),
             *("--private", str(keys), "--public", str(keys / "public")),
             *("--first-key", str(self.auth_file)),
         ]
@@ -400,7 +400,7 @@ class Stack:
             [
                 *("uvicorn", f"services.{name}.main:app"),
                 *("--host", "127.0.0.1", "--port", str(port)),
-                *("--http", "shared.http.protocol:Http", "--ws", "none"),
+                *("--http", "shared.http.uvicorn_protocol:Http", "--ws", "none"),
                 *("--limit-concurrency", "1000"),
                 *("--no-access-log", "--timeout-graceful-shutdown", "5"),
             ],

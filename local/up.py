@@ -13,7 +13,7 @@ from rich.table import Column, Table
 
 from local.airbyte.store import CONNECTORS, Store
 from local.processes import servers
-from local.programs import Program
+from local.service_processes import Program
 from local.settings import Settings
 from local.stack import Stack, hold
 

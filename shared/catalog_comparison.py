@@ -6,7 +6,7 @@ from typing import Literal
 
 from shared.airbyte_client import AirbyteConnection
 from shared.domain import catalog as catalogs
-from shared.domain.steps import run_cooperatively
+from shared.domain.cooperative import run_cooperatively
 
 
 async def means(held: AirbyteConnection, fingerprint: str) -> bool:

@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared import registry, sources
+from shared import registry, source_types
 from shared.airbyte_client import AirbyteClient, Discovered
 from shared.config import Settings
 from shared.database import Database
@@ -211,7 +211,7 @@ class Discoveries:
             source_id,
             every=self._every,
             recent=RECENT,
-            renewing_types=sources.RENEWING,
+            renewing_types=source_types.RENEWING,
         )
 
     def _limit_of(self, load: SourceLoad) -> int:

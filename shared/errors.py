@@ -250,7 +250,7 @@ class UpstreamRefused(Upstream):
 
 
 class ConnectorFailed(UpstreamRefused):
-    """A connector ran and failed; `cause` is one of the causes in `shared.causes`, or None."""
+    """A connector ran and failed; `cause` is one of `shared.failure_causes`, or None."""
 
     cause: str | None = None
     explanation: str | None = None

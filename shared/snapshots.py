@@ -14,7 +14,7 @@ from shared import registry
 from shared.airbyte_client import Discovered
 from shared.database import Database
 from shared.domain.catalog import canonical_hash, distinct, identify, raw_hash, scan
-from shared.domain.steps import Steps, run_cooperatively
+from shared.domain.cooperative import Steps, run_cooperatively
 from shared.models import Snapshot, StreamSchema
 
 DUPLICATE_STREAM = "duplicate_stream"

@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from local.processes import servers
 from shared.database import Database
-from shared.jobs import Jobs
+from shared.job_queue import Jobs
 from shared.observability import tracing
 from tests import leftovers
 

@@ -42,7 +42,7 @@ from local.airbyte.plane import (
 )
 from local.airbyte.settings import Flavour, Settings
 from local.airbyte.store import BY_DEFINITION, CONNECTORS, Connector
-from local.guard import Guard, token_of
+from local.request_guard import Guard, token_of
 
 MOST_BODY_BYTES = 10 * 1024 * 1024
 NOBODY = "00000000-0000-0000-0000-000000000000"

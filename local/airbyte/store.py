@@ -22,7 +22,7 @@ from uuid import UUID
 
 import orjson
 
-from local.processes.leash import Leashed
+from local.processes.exit_with_parent import Leashed
 
 REQUIREMENTS = Path(__file__).parent / "connectors"
 INSTALL_TIMEOUT_SECONDS = 900

@@ -26,7 +26,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, ClassVar, Self
 
-from local.processes.leash import Leashed
+from local.processes.exit_with_parent import Leashed
 from local.settings import Settings
 
 DATABASES = ("aam", "warehouse")

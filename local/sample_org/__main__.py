@@ -14,8 +14,8 @@ from urllib.parse import quote
 import typer
 from pydantic import ValidationError
 
-from local.guard import token_file, token_of
-from local.sample_org.live import Behaviour, Failure, JournalUnreadable
+from local.request_guard import token_file, token_of
+from local.sample_org.running_org import Behaviour, Failure, JournalUnreadable
 from local.sample_org.settings import Settings
 from shared.observability import logs
 

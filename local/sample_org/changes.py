@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from local.sample_org import fields
 from local.sample_org.org import SYSTEM, Org, SObject
-from local.sample_org.samples import converted
+from local.sample_org.sample_rows import converted
 from shared.errors import Conflict, Invalid, NotFound
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z]\w*$", max_length=80)]

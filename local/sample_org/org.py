@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from local.sample_org.fields import CustomType, Field, custom_field, described, label_of
-from local.sample_org.samples import Row, record_id, row, salesforce_time, sample
+from local.sample_org.sample_rows import Row, record_id, row, salesforce_time, sample
 from local.sample_org.standard_objects import STANDARD_OBJECTS, SYSTEM_FIELDS, parse_fields
 
 SYSTEM = parse_fields(SYSTEM_FIELDS)

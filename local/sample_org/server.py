@@ -15,11 +15,11 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
-from local.guard import Guard, token_of
-from local.sample_org import api, control
-from local.sample_org.live import LiveOrg
+from local.request_guard import Guard, token_of
+from local.sample_org import control_api, salesforce_api
+from local.sample_org.connect_proxy import SALESFORCE_HOST, Authority, Proxy
 from local.sample_org.org import SalesforceError
-from local.sample_org.proxy import SALESFORCE_HOST, Authority, Proxy
+from local.sample_org.running_org import LiveOrg
 from local.sample_org.settings import Settings
 from shared.errors import AamError, Invalid
 from shared.http import docs_page
@@ -74,8 +74,8 @@ def application(live: LiveOrg, *, token: str) -> FastAPI:
         """Answer as soon as the org can be used."""
         return {"status": "ok"}
 
-    app.include_router(control.routes(live))
-    app.include_router(api.routes(live), include_in_schema=False)
+    app.include_router(control_api.routes(live))
+    app.include_router(salesforce_api.routes(live), include_in_schema=False)
     return app
 
 
@@ -137,12 +137,12 @@ def _listen(port: int) -> socket.socket:
 
 async def _salesforce_refusal(_request: Request, error: Exception) -> Response:
     assert isinstance(error, SalesforceError)  # noqa: S101 -- registered for this class only
-    return api.refuse(error)
+    return salesforce_api.refuse(error)
 
 
 def _refused(status: int, detail: str, path: str) -> Response:
     if path.startswith("/services/"):
-        return api.refuse(SalesforceError(status, "INVALID_REQUEST", detail))
+        return salesforce_api.refuse(SalesforceError(status, "INVALID_REQUEST", detail))
     return JSONResponse(
         {
             "type": "about:blank",
@@ -164,5 +164,5 @@ async def _unreadable(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 -- registered for this class only
     told = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
     if request.url.path.startswith("/services/"):
-        return api.refuse(SalesforceError(400, "JSON_PARSER_ERROR", told))
+        return salesforce_api.refuse(SalesforceError(400, "JSON_PARSER_ERROR", told))
     return await _problem(request, Invalid(f"{told}."))

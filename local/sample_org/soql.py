@@ -15,7 +15,7 @@ from typing import Any
 
 from local.sample_org.fields import NUMBERS, Field
 from local.sample_org.org import Org, SalesforceError, SObject
-from local.sample_org.samples import Row, salesforce_time
+from local.sample_org.sample_rows import Row, salesforce_time
 
 COUNT = "COUNT()"
 

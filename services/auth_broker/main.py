@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Path, Query, Request, Response
 
-from services.auth_broker.process import keep_to_itself
+from services.auth_broker.hardening import keep_to_itself
 from services.auth_broker.service import AuthBroker
 from services.auth_broker.settings import BrokerSettings, StoreName
 from services.auth_broker.stores import CredentialStore, EnvironmentStore, FileStore
@@ -19,13 +19,13 @@ from shared.config import load
 from shared.database import Database
 from shared.errors import Unavailable
 from shared.http.app import create_app
+from shared.http.authentication import access_for
 from shared.http.dependencies import from_state
-from shared.http.gate import access_for
 from shared.http.health import Check
 from shared.http.openapi import links
 from shared.http.problems import problems
 from shared.observability import logs, tracing
-from shared.sources import CREDENTIAL_REFERENCE
+from shared.source_types import CREDENTIAL_REFERENCE
 
 log = logs.get(__name__)
 router = APIRouter(tags=["credentials"])

@@ -16,12 +16,12 @@ from pydantic import ValidationError
 from services.auth_broker import audit_queries
 from services.auth_broker.settings import StoreName
 from services.auth_broker.stores import CredentialStore
-from shared import sources
+from shared import source_types
 from shared.auth.scopes import Caller
 from shared.database import Database
 from shared.errors import AamError, Forbidden, Invalid, NotFound, Unauthenticated
 from shared.observability import logs
-from shared.sources import CREDENTIAL_REFERENCE
+from shared.source_types import CREDENTIAL_REFERENCE
 
 log = logs.get(__name__)
 
@@ -72,7 +72,7 @@ class AuthBroker:
         return await self._configuration("Salesforce", credential_id)
 
     async def _configuration(self, source_type_name: str, reference: str) -> dict[str, Any]:
-        source_type = sources.find(source_type_name)
+        source_type = source_types.find(source_type_name)
         name, credential_id = self._split(reference)
         store = self._stores.get(name)
         if store is None:
@@ -114,7 +114,7 @@ class AuthBroker:
             Unavailable: the registry is unavailable.
         """
         request_id = structlog.contextvars.get_contextvars().get("request_id", "")
-        known = source_type_name in sources.SOURCE_TYPES
+        known = source_type_name in source_types.SOURCE_TYPES
         async with self._db.transaction() as session:
             is_new = await audit_queries.record_credential_read(
                 session,

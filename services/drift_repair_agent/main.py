@@ -14,7 +14,7 @@ from services.drift_repair_agent.repairs.decisions import Repairs
 from services.drift_repair_agent.repairs.executor import RepairExecutor
 from services.drift_repair_agent.repairs.expiry import Expiry
 from services.drift_repair_agent.repairs.planner import Planner
-from services.drift_repair_agent.repairs.policies import Policies
+from services.drift_repair_agent.repairs.policy_store import Policies
 from services.drift_repair_agent.repairs.routes import router as repair_routes
 from services.drift_repair_agent.repairs.suggestions import Suggestions
 from services.drift_repair_agent.repairs.verification import Verification
@@ -30,11 +30,11 @@ from shared.backlogs import Gauges
 from shared.config import Settings, load, networks
 from shared.database import Database
 from shared.http.app import create_app
-from shared.http.gate import access_for, signer_for
-from shared.http.operations import routes
+from shared.http.authentication import access_for, signer_for
+from shared.http.operation_routes import routes
 from shared.http.shutdown import for_server, stop_on_signal
 from shared.http.strict_json import CATALOG
-from shared.jobs import Jobs
+from shared.job_queue import Jobs
 from shared.observability import logs, tracing
 from shared.operations import Operations
 from shared.peers import Orchestrator, RagEngine

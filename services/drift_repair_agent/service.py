@@ -24,7 +24,7 @@ from shared.config import Settings
 from shared.database import Database
 from shared.domain import catalog as catalogs
 from shared.domain.catalog import FORWARD, Catalog, Familiar, InvalidCatalog, StreamId
-from shared.domain.steps import run_cooperatively
+from shared.domain.cooperative import run_cooperatively
 from shared.errors import Invalid, NotFound, StaleCatalog
 from shared.http.validation import unknown
 from shared.models import Connection, ConnectionStatus, Snapshot

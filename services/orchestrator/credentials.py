@@ -28,7 +28,7 @@ from shared.errors import (
     UpstreamUnreachable,
 )
 from shared.peers import AuthBroker
-from shared.sources import SourceType
+from shared.source_types import SourceType
 
 _FOR_GOOD = frozenset({"credential_not_found", "store_denied"})
 

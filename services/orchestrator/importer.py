@@ -12,13 +12,13 @@ from uuid import UUID, uuid4
 
 import msgspec
 
-from services.orchestrator import airbyte_queries
+from services.orchestrator import reconciliation_queries
 from shared import batches, outbox, registry
 from shared.airbyte_client import AirbyteClient, AirbyteConnection, ListedConnection
 from shared.auth import scopes
 from shared.database import Database
 from shared.domain import catalog as catalogs
-from shared.domain.steps import run_cooperatively
+from shared.domain.cooperative import run_cooperatively
 from shared.errors import (
     Conflict,
     Invalid,
@@ -181,7 +181,9 @@ class Importing:
     async def _known(self, airbyte_connection_id: UUID) -> UUID | None:
         """The AAM connection that already uses this Airbyte connection."""
         async with self._db.read() as session:
-            known = await airbyte_queries.connections_in_airbyte(session, [airbyte_connection_id])
+            known = await reconciliation_queries.connections_in_airbyte(
+                session, [airbyte_connection_id]
+            )
         return known.get(airbyte_connection_id)
 
     async def _held(self, airbyte_connection_id: UUID) -> AirbyteConnection:

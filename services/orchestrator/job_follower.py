@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from uuid import UUID, uuid4
 
-from services.orchestrator import airbyte_queries, job_queries
+from services.orchestrator import job_queries, reconciliation_queries
 from services.orchestrator.job_history import record_job
 from services.orchestrator.job_queries import RunningJob
 from shared import batches, outbox, registry
@@ -87,16 +87,16 @@ class JobFollower:
         a running onboarding, since Airbyte may sync the new connection before AAM has recorded it.
         """
         async with self._db.read() as session:
-            since = await airbyte_queries.seen_until(session, _LOOK)
+            since = await reconciliation_queries.seen_until(session, _LOOK)
             began = await registry.now(session)
-            is_onboarding = await airbyte_queries.is_onboarding(session)
+            is_onboarding = await reconciliation_queries.is_onboarding(session)
         if since is None:
             newest = await self._airbyte.newest_job()
             since = began - _BEFORE_ANY_JOB if newest is None else min(began, newest.created_at)
         jobs = await self._airbyte.recent_jobs(since - _OVERLAP)
         async with self._db.read() as session:
-            known = await airbyte_queries.known_jobs(session, [job.id for job in jobs])
-            ours = await airbyte_queries.connections_in_airbyte(
+            known = await reconciliation_queries.known_jobs(session, [job.id for job in jobs])
+            ours = await reconciliation_queries.connections_in_airbyte(
                 session, {job.connection_id for job in jobs if job.connection_id}
             )
         unknown = [
@@ -116,7 +116,7 @@ class JobFollower:
             waiting.append(since)
         until = max(min([seen, *waiting]), seen - _LONGEST_WAIT)
         async with self._db.transaction() as session:
-            await airbyte_queries.see_until(session, _LOOK, until)
+            await reconciliation_queries.see_until(session, _LOOK, until)
 
     async def _record(self, item: tuple[Job, UUID], *, even_busy_before: datetime) -> bool:
         """Record a job that Airbyte started; False while its connection is busy.

@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 from fastapi import APIRouter, FastAPI, Path, Query, Request, Response
 
-from services.orchestrator import api_keys
+from services.orchestrator import api_key_routes
 from services.orchestrator.backlogs import BACKLOGS
 from services.orchestrator.credentials import Digests
 from services.orchestrator.importer import Importing
@@ -45,21 +45,21 @@ from shared.backlogs import Gauges, watching_airbyte
 from shared.config import Settings, load
 from shared.database import Database
 from shared.http.app import create_app
+from shared.http.authentication import access_for, signer_for
 from shared.http.dependencies import from_state
-from shared.http.gate import access_for, signer_for
 from shared.http.openapi import example, links
-from shared.http.operations import ACCEPTED, GivenKey, Wait, answered, routes
+from shared.http.operation_routes import ACCEPTED, GivenKey, Wait, answered, routes
 from shared.http.paging import After, Limit, Page
 from shared.http.problems import problems
 from shared.http.responses import raw_json
 from shared.http.shutdown import for_server, stop_on_signal
-from shared.jobs import Jobs
+from shared.job_queue import Jobs
 from shared.models import ConnectionStatus
 from shared.observability import logs, tracing
 from shared.operations import Operations
 from shared.peers import AuthBroker
 from shared.periodic import PeriodicTask
-from shared.sources import CREDENTIAL_REFERENCE
+from shared.source_types import CREDENTIAL_REFERENCE
 
 router = APIRouter(tags=["connections"])
 
@@ -426,7 +426,7 @@ def build(settings: Settings) -> FastAPI:
     app.state.rotator = rotator
     app.state.key_environment = settings.key_environment
     app.include_router(router)
-    app.include_router(api_keys.router)
+    app.include_router(api_key_routes.router)
     app.include_router(routes())
     return app
 

@@ -18,7 +18,7 @@ from shared.airbyte_client import AirbyteClient
 from shared.config import Settings, load
 from shared.database import Database
 from shared.errors import AamError
-from shared.jobs import Jobs
+from shared.job_queue import Jobs
 from shared.observability import logs
 from shared.operations import Operations
 

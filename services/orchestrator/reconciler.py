@@ -9,8 +9,8 @@ from uuid import UUID
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.orchestrator import airbyte_queries
-from services.orchestrator.airbyte_queries import Head
+from services.orchestrator import reconciliation_queries
+from services.orchestrator.reconciliation_queries import Head
 from shared import batches, outbox, registry
 from shared.airbyte_client import AirbyteClient, AirbyteConnection
 from shared.batches import code_of
@@ -97,7 +97,7 @@ class Reconciler:
 
     async def _heads(self, after: UUID) -> Sequence[Head]:
         async with self._db.read() as session:
-            return await airbyte_queries.heads(session, after=after, limit=_PAGE)
+            return await reconciliation_queries.heads(session, after=after, limit=_PAGE)
 
     async def _reconciled(self, head: Head, *, dry_run: bool) -> Difference | None:
         """How Airbyte differs; recorded unless `dry_run`.

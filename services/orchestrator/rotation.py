@@ -18,7 +18,7 @@ from services.orchestrator import credential_queries
 from services.orchestrator.credential_queries import UseOfCredential
 from services.orchestrator.credentials import Digests, fetch, merged
 from services.orchestrator.schemas import Outcome
-from shared import batches, outbox, registry, sources
+from shared import batches, outbox, registry, source_types
 from shared.airbyte_client import UNSUPPORTED, AirbyteClient, ConfiguredSource
 from shared.batches import code_of
 from shared.config import Settings
@@ -193,7 +193,7 @@ class Rotator:
         pending = by_source.pop(None, [])
         found = [_Verdict(pending, outcome="busy", code=NotActive.code)] if pending else []
         given = {
-            name: await fetch(self._auth_broker, sources.find(name), reference)
+            name: await fetch(self._auth_broker, source_types.find(name), reference)
             for name in {use.source_type for use in uses if use.credential_id == reference}
         }
         outcomes = await batches.each(
@@ -305,7 +305,7 @@ class RotateSaga:
 
         async def update() -> bool:
             configuration = await fetch(
-                self._auth_broker, sources.find(order.source_type), order.credential_id
+                self._auth_broker, source_types.find(order.source_type), order.credential_id
             )
             if self._digests.of(order.credential_id, configuration) != order.digests:
                 raise Conflict(

@@ -9,10 +9,10 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from services.orchestrator.schedule import AirbyteSchedule
+from services.orchestrator.schedule_validation import AirbyteSchedule
 from shared.http.strict_json import Name
 from shared.models import ConnectionStatus, JobStarter
-from shared.sources import CREDENTIAL_REFERENCE
+from shared.source_types import CREDENTIAL_REFERENCE
 
 _ID = "7d0c7f4e-6a3c-4b9d-9a57-0f3c1d2b4e5f"
 _SNAPSHOT_ID = "1c9d8e7f-0a1b-4c2d-8e3f-4a5b6c7d8e9f"

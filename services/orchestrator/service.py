@@ -13,17 +13,17 @@ from services.orchestrator.reconciler import ReapplySaga
 from services.orchestrator.sagas.archive import Archive, ArchiveSaga
 from services.orchestrator.sagas.onboard import OnboardSaga, Wiring, keep_discovered, unreadable
 from services.orchestrator.sagas.sync import SyncSaga, order_for
-from services.orchestrator.schedule import Cron
+from services.orchestrator.schedule_validation import Cron
 from services.orchestrator.schemas import Onboard
 from services.orchestrator.workspace import workspace_of
-from shared import registry, sources
+from shared import registry, source_types
 from shared.airbyte_client import AirbyteClient, Schedule
 from shared.config import Settings
 from shared.database import Database
 from shared.discoveries import Begun, Discoveries, Recent
 from shared.domain import catalog as catalogs
 from shared.domain import drift
-from shared.domain.steps import run_cooperatively
+from shared.domain.cooperative import run_cooperatively
 from shared.errors import (
     Invalid,
     NotActive,
@@ -37,7 +37,7 @@ from shared.errors import (
 from shared.models import Connection, ConnectionStatus, JobStarter
 from shared.operations import HttpResult, Intent, Key, Operations
 from shared.peers import AuthBroker
-from shared.sources import SourceType
+from shared.source_types import SourceType
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -100,7 +100,7 @@ class Orchestrator:
         replay = await self._operations.replayed(key)
         if replay is not None:
             return replay
-        source_type = sources.find(order.source_type)
+        source_type = source_types.find(order.source_type)
         _expect_credential(source_type, order.credential_id)
         destination_id = order.destination_id or self._settings.airbyte_destination_id
         if destination_id is None:

@@ -14,7 +14,7 @@ from uuid import UUID
 
 import msgspec
 
-from services.orchestrator import airbyte_queries
+from services.orchestrator import reconciliation_queries
 from shared import batches
 from shared.airbyte_client import AirbyteClient
 from shared.database import Database
@@ -94,10 +94,10 @@ class Sweeper:
             ),
         ]
         async with self._db.read() as session:
-            known = await airbyte_queries.operations_over(
+            known = await reconciliation_queries.operations_over(
                 session, {one.operation_id for one in marked}, before=self._grace
             )
-            used = await airbyte_queries.used_in_airbyte(session, {one.id for one in marked})
+            used = await reconciliation_queries.used_in_airbyte(session, {one.id for one in marked})
         orphans = [one for one in marked if known.get(one.operation_id) and one.id not in used]
         going = {one.id for one in orphans}
         # Airbyte deletes a source's connections with it: delete it only if all of them go, too.

@@ -10,10 +10,10 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from services.rag_engine import json_schema, names
+from services.rag_engine import json_schema, name_similarity
+from services.rag_engine.field_samples import Sample, are_same, overlap
 from services.rag_engine.json_schema import Schema
-from services.rag_engine.names import Matrix
-from services.rag_engine.samples import Sample, are_same, overlap
+from services.rag_engine.name_similarity import Matrix
 
 Path: TypeAlias = tuple[str, ...]
 Entity: TypeAlias = Literal["field", "stream"]
@@ -375,7 +375,7 @@ def _same_values(share: float) -> Finding:
 
 def _qualifier(removed: Element, added: Element) -> Iterator[Finding]:
     """Evidence that a similar name stands for something else: `balance` → `balance_cents`."""
-    ours, theirs = names.words(removed.name), names.words(added.name)
+    ours, theirs = name_similarity.words(removed.name), name_similarity.words(added.name)
     more = set(theirs) - set(ours)
     telling = sorted(more & _QUALIFIERS)
     if telling and set(ours) < set(theirs):
@@ -390,7 +390,7 @@ def _inverse(removed: Element, added: Element) -> Iterator[Finding]:
     """Evidence that a boolean was inverted: `deactivated` → `is_active`."""
     if not removed.kinds & added.kinds & {"boolean"}:
         return
-    ours, theirs = set(names.words(removed.name)), set(names.words(added.name))
+    ours, theirs = set(name_similarity.words(removed.name)), set(name_similarity.words(added.name))
     turned = (
         bool(ours & _NOT) != bool(theirs & _NOT)
         or any(ours & pair and theirs & pair and ours & pair != theirs & pair
@@ -423,7 +423,7 @@ class _SimilarDecisions:
 
     def __init__(self, question: Question) -> None:
         self._names: dict[tuple[str, str], bool] = {}
-        self._edits: set[names.Edit] = set()
+        self._edits: set[name_similarity.Edit] = set()
         here = (question.entity, question.namespace, question.stream)
         gone = {element.path for element in question.removed}
         for past in reversed(question.past):  # the newest overrides the others
@@ -436,14 +436,14 @@ class _SimilarDecisions:
             if not is_here:
                 self._names[one, other] = past.is_accepted
             # A rejection concerns only its own pair; the same edit of other names may be right.
-            if past.is_accepted and (edit := names.edit(one, other)) is not None:
+            if past.is_accepted and (edit := name_similarity.edit(one, other)) is not None:
                 self._edits.add(edit)
 
     def about(self, removed: Element, added: Element) -> Iterator[Finding]:
         """At most one finding, with a low weight and never a proof."""
         if (said := self._names.get((removed.name, added.name))) is not None:
             yield _similar(said, "the same names in another stream", weight=1.0)
-        elif self._edits and names.edit(removed.name, added.name) in self._edits:
+        elif self._edits and name_similarity.edit(removed.name, added.name) in self._edits:
             yield _similar(True, "the same change of words", weight=0.6)
 
 
@@ -461,9 +461,9 @@ def patterns(question: Question, pairs: Iterable[Pair]) -> Mapping[Pair, str]:
 
     For example, `total_net` → `total_net_amount` and `total_gross` → `total_gross_amount`.
     """
-    edits: dict[names.Edit, list[Pair]] = defaultdict(list)
+    edits: dict[name_similarity.Edit, list[Pair]] = defaultdict(list)
     for i, j in pairs:
-        edit = names.edit(question.removed[i].name, question.added[j].name)
+        edit = name_similarity.edit(question.removed[i].name, question.added[j].name)
         if edit is not None and edit != ((), ()):
             edits[edit].append((i, j))
     return {
@@ -474,7 +474,7 @@ def patterns(question: Question, pairs: Iterable[Pair]) -> Mapping[Pair, str]:
     }
 
 
-def _shown(edit: names.Edit) -> str:
+def _shown(edit: name_similarity.Edit) -> str:
     gone, come = (" ".join(side) for side in edit)
     if gone and come:
         return f"“{gone}” → “{come}”"

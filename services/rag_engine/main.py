@@ -10,7 +10,8 @@ import orjson
 from fastapi import APIRouter, FastAPI, Query, Request, Response
 
 from services.rag_engine import queries
-from services.rag_engine.api_schemas import (
+from services.rag_engine.explainer import Explaining
+from services.rag_engine.schemas import (
     KNOWLEDGE,
     KnowledgeView,
     Learn,
@@ -19,15 +20,14 @@ from services.rag_engine.api_schemas import (
     Suggest,
     Suggested,
 )
-from services.rag_engine.explainer import Explaining
 from services.rag_engine.service import RagEngine
 from shared.auth.scopes import Scope, caller_of, may
 from shared.config import RagEngineSettings, load
 from shared.database import Database
 from shared.errors import Invalid
 from shared.http.app import create_app
+from shared.http.authentication import access_for
 from shared.http.dependencies import from_state
-from shared.http.gate import access_for
 from shared.http.openapi import example, links
 from shared.http.paging import After, Limit, Page
 from shared.http.problems import problems

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_array
 
-from services.rag_engine import evidence, json_schema, names
+from services.rag_engine import evidence, json_schema, name_similarity
 from services.rag_engine.evidence import NAMES_AT_MOST, Element, Finding, Pair, Path, Question
 
 Array: TypeAlias = NDArray[np.float64]
@@ -204,9 +204,9 @@ _CLASHING = 2
 
 def _alike(
     removed: Sequence[Element], added: Sequence[Element], unchanged: Sequence[str]
-) -> names.Matrix:
+) -> name_similarity.Matrix:
     """The similarity of names, reduced for fields whose parent changed."""
-    found = names.similarity(
+    found = name_similarity.similarity(
         [element.name for element in removed],
         [element.name for element in added],
         unchanged=unchanged,
@@ -215,7 +215,7 @@ def _alike(
     if set(ours) | set(theirs) == {""}:
         return found
     here, there = sorted(set(ours)), sorted(set(theirs))
-    near = names.similarity(here, there)
+    near = name_similarity.similarity(here, there)
     for row, one in enumerate(here):
         for column, other in enumerate(there):
             moved = 0.5 if not one or not other else near[row, column]
@@ -245,7 +245,7 @@ def _relations(removed: Sequence[Element], added: Sequence[Element]) -> NDArray[
     return found
 
 
-def _members(removed: Sequence[Element], added: Sequence[Element]) -> names.Matrix:
+def _members(removed: Sequence[Element], added: Sequence[Element]) -> name_similarity.Matrix:
     """The Jaccard similarity of the members; NaN if either side has too few."""
     found = np.full((len(removed), len(added)), np.nan, dtype=np.float64)
     sides = [

@@ -10,12 +10,12 @@ from typing import Any
 import orjson
 
 from services.rag_engine import queries
-from services.rag_engine.api_schemas import ElementShape, Learn, Schemas, StreamName, Suggest
 from services.rag_engine.evidence import Element, PastDecision, Question
 from services.rag_engine.explainer import Explaining
+from services.rag_engine.field_samples import Sample
 from services.rag_engine.matching import Answer, suggest
 from services.rag_engine.queries import Decided
-from services.rag_engine.samples import Sample
+from services.rag_engine.schemas import ElementShape, Learn, Schemas, StreamName, Suggest
 from shared.auth import scopes
 from shared.database import Database
 from shared.models import Knowledge

@@ -37,15 +37,15 @@ from shared.config import Settings, load
 from shared.database import Database
 from shared.domain.drift import Severity
 from shared.http.app import create_app
+from shared.http.authentication import access_for
 from shared.http.dependencies import from_state
-from shared.http.gate import access_for
 from shared.http.openapi import example, links
-from shared.http.operations import Wait
+from shared.http.operation_routes import Wait
 from shared.http.paging import After, Limit, Page
 from shared.http.problems import problems
 from shared.http.responses import raw_json
 from shared.http.shutdown import for_server, stop_on_signal
-from shared.jobs import Jobs
+from shared.job_queue import Jobs
 from shared.observability import logs, tracing
 
 router = APIRouter(tags=["drifts"])

@@ -11,17 +11,16 @@ from uuid import UUID
 import msgspec
 
 from services.schema_observer import observation_queries, plausibility
-from services.schema_observer.comparison import Comparison
+from services.schema_observer.drift_detection import Comparison
 from services.schema_observer.observation_queries import Claim, Seen
 from services.schema_observer.plausibility import Doubt
 from shared import batches, failpoints, outbox, registry, snapshots
 from shared.airbyte_client import AirbyteClient
-from shared.causes import Cause
 from shared.config import Settings
 from shared.database import Database
 from shared.discoveries import Discoveries, Postponed
 from shared.domain.catalog import InvalidCatalog, StreamId, identify
-from shared.domain.steps import Steps, run_cooperatively
+from shared.domain.cooperative import Steps, run_cooperatively
 from shared.errors import (
     AamError,
     ConnectorFailed,
@@ -31,7 +30,8 @@ from shared.errors import (
     UpstreamMissing,
     UpstreamTimeout,
 )
-from shared.jobs import Jobs
+from shared.failure_causes import Cause
+from shared.job_queue import Jobs
 from shared.observability import logs
 from shared.outbox import EventType
 from shared.snapshots import DUPLICATE_STREAM, Offered

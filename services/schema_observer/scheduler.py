@@ -21,7 +21,7 @@ from shared import batches, registry
 from shared.config import Settings
 from shared.database import Database
 from shared.errors import AamError
-from shared.jobs import Jobs
+from shared.job_queue import Jobs
 from shared.observability import logs
 from shared.periodic import PeriodicTask
 

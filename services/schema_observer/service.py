@@ -10,7 +10,7 @@ from uuid import UUID
 import msgspec
 
 from services.schema_observer import drift_queries, observation_queries
-from services.schema_observer.comparison import difference
+from services.schema_observer.drift_detection import difference
 from services.schema_observer.observation_queries import Asked
 from services.schema_observer.scheduler import Scheduler
 from shared import registry

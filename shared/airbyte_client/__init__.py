@@ -1,7 +1,7 @@
 """Client for the parts of Airbyte's Configuration API that AAM uses; raises `shared.errors`."""
 
 from shared.airbyte_client._client import AirbyteClient
-from shared.airbyte_client._shapes import (
+from shared.airbyte_client._schemas import (
     MASK,
     AirbyteConnection,
     ConfiguredSource,

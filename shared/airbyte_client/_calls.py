@@ -10,8 +10,8 @@ from uuid import UUID
 
 import msgspec
 
-from shared.airbyte_client import _shapes as shapes
-from shared.airbyte_client._shapes import (
+from shared.airbyte_client import _schemas as shapes
+from shared.airbyte_client._schemas import (
     Instance,
 )
 from shared.airbyte_client._transport import (
@@ -20,7 +20,6 @@ from shared.airbyte_client._transport import (
     Credentials,
     Transport,
 )
-from shared.causes import Reason
 from shared.config import Settings
 from shared.errors import (
     ConnectorFailed,
@@ -31,6 +30,7 @@ from shared.errors import (
     UpstreamUnknown,
     UpstreamUnreachable,
 )
+from shared.failure_causes import Reason
 
 T = TypeVar("T")
 _HEALTH_TIMEOUT_S = 5.0

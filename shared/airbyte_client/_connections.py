@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from shared.airbyte_client import _shapes as shapes
+from shared.airbyte_client import _schemas as shapes
 from shared.airbyte_client._calls import (
     MOST_PAGES,
     PAGE,
@@ -17,7 +17,7 @@ from shared.airbyte_client._calls import (
     expect_asked,
     is_no_such_endpoint,
 )
-from shared.airbyte_client._shapes import (
+from shared.airbyte_client._schemas import (
     AirbyteConnection,
     ConnectionStatus,
     ListedConnection,

@@ -9,9 +9,9 @@ from uuid import UUID, uuid4
 
 import msgspec
 
-from shared.airbyte_client import _shapes as shapes
+from shared.airbyte_client import _schemas as shapes
 from shared.airbyte_client._calls import Calls, explain, is_no_such_endpoint, run_id
-from shared.airbyte_client._shapes import (
+from shared.airbyte_client._schemas import (
     Discovered,
 )
 from shared.errors import (

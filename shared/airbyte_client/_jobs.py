@@ -9,10 +9,10 @@ from uuid import UUID
 
 import msgspec
 
-from shared.airbyte_client import _shapes as shapes
+from shared.airbyte_client import _schemas as shapes
 from shared.airbyte_client._calls import MOST_PAGES, PAGE, expect_asked, is_no_such_endpoint
 from shared.airbyte_client._connections import Connections
-from shared.airbyte_client._shapes import (
+from shared.airbyte_client._schemas import (
     Job,
 )
 from shared.errors import (

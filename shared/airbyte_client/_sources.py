@@ -8,9 +8,9 @@ from uuid import UUID
 
 import msgspec
 
-from shared.airbyte_client import _shapes as shapes
+from shared.airbyte_client import _schemas as shapes
 from shared.airbyte_client._calls import Calls, expect_asked, explain, run_id
-from shared.airbyte_client._shapes import (
+from shared.airbyte_client._schemas import (
     ConfiguredSource,
     Source,
 )

@@ -22,8 +22,8 @@ import msgspec
 import stamina
 from httpx_aiohttp import AiohttpTransport
 
-from shared.airbyte_client._shapes import InstanceRead, Token
-from shared.airbyte_client._signatures import Author, ErrorBody, classify
+from shared.airbyte_client._response_origin import Author, ErrorBody, classify
+from shared.airbyte_client._schemas import InstanceRead, Token
 from shared.errors import (
     AamError,
     Invalid,

@@ -20,8 +20,8 @@ from starlette.types import Lifespan
 
 from shared.errors import AamError, Unavailable
 from shared.http import docs_page, validation
+from shared.http.authentication import Access, Gate, NobodyCanCall, requirements
 from shared.http.bodies import Bodies
-from shared.http.gate import Access, Gate, NobodyCanCall, requirements
 from shared.http.health import Check, Health, Readiness, state_of
 from shared.http.openapi import describe_problems
 from shared.http.problems import (

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from shared.http.descriptions import describe as describe_operation
+from shared.http.openapi_texts import describe as describe_operation
 from shared.http.problems import (
     Problem,
     problems,

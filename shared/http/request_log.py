@@ -14,7 +14,7 @@ from shared.errors import AamError
 from shared.http.problems import (
     problem_response,
 )
-from shared.http.wire import ended_by_newline, without_body
+from shared.http.response_format import ended_by_newline, without_body
 from shared.observability import logs, tracing
 
 log = logs.get(__name__)

@@ -6,7 +6,7 @@
 | body of a rename query          | 4 MiB                     | `QUESTION`                   |
 | body with a catalog             | 16 MiB                    | `CATALOG`                    |
 | time for a body to arrive       | BODY_DEADLINE, 30 s       | `shared.http.bodies`         |
-| time for a request's head       | 10 s, 64 KiB, 100 headers | `shared.http.protocol`       |
+| time for a request's head       | 10 s, 64 KiB, 100 headers | `http.uvicorn_protocol`      |
 | depth of JSON                   | 64                        | `DEPTH`                      |
 | JSON values in a body           | 500,000; catalogs 1.5 M   | `Limits.nodes`               |
 | characters of a member's name   | 2,048                     | `MEMBER_CHARS`               |
@@ -37,7 +37,7 @@ from typing import Annotated, Any, NoReturn
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
-from shared.domain.characters import holds_unkept, without_escaped_backslashes
+from shared.domain.storable_text import holds_unkept, without_escaped_backslashes
 from shared.errors import AamError, Invalid, NotJson
 
 _MIB = 1024 * 1024

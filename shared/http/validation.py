@@ -18,9 +18,9 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from shared.domain.nearest import did_you_mean
+from shared.domain.did_you_mean import did_you_mean
 from shared.errors import Invalid
-from shared.http.gate import OPEN
+from shared.http.authentication import OPEN
 from shared.http.strict_json import place
 
 _WORD = re.compile(r"(?=.{1,40}$)([A-Za-z]\w*|[a-z]+(-[a-z]+)+)(\[\])?", re.ASCII)

@@ -197,7 +197,7 @@ class JobHistory(Base):
     failure_code: Mapped[str | None]
     """Airbyte's failure type (config_error, system_error, …); never its message."""
     failure_cause: Mapped[str | None]
-    """The known cause (`shared.causes`) that its message matches; None if none does."""
+    """The known cause (`shared.failure_causes`) that its message matches; None if none does."""
     failure_explanation: Mapped[str | None]
     """The cause as a fixed sentence."""
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -68,7 +68,7 @@ class Observation(Base):
     postponed_since: Mapped[datetime | None]
     """Since when a due observation has waited for a sync or the daily limit."""
     cause: Mapped[str | None]
-    """The known cause (`shared.causes`) of its failure; None if unknown."""
+    """The known cause (`shared.failure_causes`) of its failure; None if unknown."""
     explanation: Mapped[str | None]
     """The cause as a fixed sentence."""
     log_reference: Mapped[str | None]

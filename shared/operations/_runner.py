@@ -30,7 +30,7 @@ from shared.errors import (
     Unavailable,
     UpstreamUnknown,
 )
-from shared.jobs import Jobs
+from shared.job_queue import Jobs
 from shared.models import Connection, ConnectionStatus, OperationStatus
 from shared.observability import logs, metrics, tracing
 from shared.operations import _sql as sql

@@ -15,7 +15,7 @@ from deepdiff import DeepDiff
 
 from services.drift_repair_agent import healing
 from shared.domain import catalog, drift
-from shared.domain.steps import Steps
+from shared.domain.cooperative import Steps
 from tests.bench import org
 from tests.bench.table import Line, best_ms
 

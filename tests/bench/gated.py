@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from services.rag_engine.main import build
 from shared.auth.scopes import KEY_SCOPES, Caller
 from shared.config import RagEngineSettings, load
-from shared.http.gate import Gate
+from shared.http.authentication import Gate
 from shared.http.shutdown import for_server
 
 _ANYBODY = Caller("bench", "bench", frozenset(KEY_SCOPES))

@@ -22,7 +22,7 @@ from shared.airbyte_client import AirbyteClient, Discovered
 from shared.config import Settings
 from shared.database import Database
 from shared.domain import drift
-from shared.jobs import Jobs
+from shared.job_queue import Jobs
 from shared.models import Connection, ConnectionStatus, VersionOrigin
 from tests.bench import org
 from tests.bench.airbyte import ID

@@ -15,7 +15,7 @@ import uvloop
 from redis.asyncio import Redis
 
 from services.orchestrator.sagas.onboard import keep
-from shared import outbox, registry, sources
+from shared import outbox, registry, source_types
 from shared.airbyte_client import AirbyteClient, NewConnection
 from shared.config import Settings
 from shared.database import Database
@@ -143,7 +143,7 @@ class Plain:
             UUID(WORKSPACE_ID),
             configuration,
             name=name,
-            source_definition_id=sources.find("Salesforce").definition_id,
+            source_definition_id=source_types.find("Salesforce").definition_id,
         )
         discovered = await self._airbyte.discover_schema(source.source_id)
         chosen = catalogs.dump(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from local.processes import servers
-from local.processes.leash import Leashed
+from local.processes.exit_with_parent import Leashed
 from tests import access
 
 REPOSITORY = Path(__file__).parents[2]
@@ -37,7 +37,7 @@ class Stage:
         """Run an ASGI application as `make up` does; its port, once it answers."""
         port = servers.free_port()
         command = ["uvicorn", app, "--host", "127.0.0.1", "--port", str(port), "--no-access-log"]
-        command += ["--http", "shared.http.protocol:Http"]
+        command += ["--http", "shared.http.uvicorn_protocol:Http"]
         command += ["--timeout-keep-alive", "60"]  # an idle turn is no reason to hang up
         self._open.enter_context(
             _running(command, port, log=self.folder / f"{app}.log", environment=self.environment)

@@ -25,7 +25,7 @@ from local.sample_org.settings import Settings as SampleOrgSettings
 from local.settings import Settings as LocalSettings
 from services.auth_broker.settings import BrokerSettings
 from services.orchestrator.airbyte_setup import SetupSettings
-from shared import config, sources
+from shared import config, source_types
 from shared.config import (
     MigrationSettings,
     ProcessSettings,
@@ -160,7 +160,7 @@ def _row(
 
 
 def _credentials() -> Iterator[str | list[str]]:
-    for source_type in sources.SOURCE_TYPES.values():
+    for source_type in source_types.SOURCE_TYPES.values():
         if source_type.needs_credential:
             yield CREDENTIALS.format(name=source_type.name)
             fields = source_type.configuration.model_fields.items()

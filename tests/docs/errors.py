@@ -117,7 +117,10 @@ def computed() -> dict[tuple[str, str], Computed]:
             asked_before,
         ),
         ("services.drift_repair_agent.repairs.executor", "Invalid(code=error.code)"): catalogs,
-        ("services.drift_repair_agent.repairs.situation", "Conflict(code=error.code)"): Computed(
+        (
+            "services.drift_repair_agent.repairs.current_state",
+            "Conflict(code=error.code)",
+        ): Computed(
             ("invalid_catalog", DUPLICATE_STREAM),
             "The newest snapshot of the source cannot be read for this repair.",
         ),
@@ -260,7 +263,7 @@ def _of_http() -> Iterator[Found]:
             ):
                 shown = title.value if isinstance(title, ast.Constant) else "HTTP's own"
                 yield Found(statuses[name], name, str(shown))
-    for node in ast.walk(_tree("shared/http/protocol.py")):
+    for node in ast.walk(_tree("shared/http/uvicorn_protocol.py")):
         match node:
             case ast.Assign(
                 targets=[ast.Attribute(attr="_refusal")],

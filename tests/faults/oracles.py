@@ -10,7 +10,7 @@ import orjson
 from redis.asyncio import Redis
 
 from shared.domain import catalog as catalogs
-from shared.domain.steps import Stepwise
+from shared.domain.cooperative import Stepwise
 from shared.outbox import STREAM
 from tests.fakes.airbyte_server import AirbyteServer
 

@@ -16,7 +16,7 @@ import pytest
 from redis.asyncio import Redis
 
 from local.processes import servers
-from local.processes.leash import Leashed
+from local.processes.exit_with_parent import Leashed
 from shared.outbox import STREAM
 from tests import access, leaks
 from tests.fakes.airbyte_server import AirbyteServer

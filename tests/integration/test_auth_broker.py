@@ -308,7 +308,7 @@ async def test_what_cannot_be_recorded_is_not_answered(sql: Sql, registry_url: s
 
 _AS_NOBODY = """
 import ctypes, os, sys, time
-from services.auth_broker.process import keep_to_itself
+from services.auth_broker.hardening import keep_to_itself
 if os.getuid() == 0:  # root may look anywhere
     os.setgroups([]), os.setgid(65534), os.setuid(65534)
     ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # as it is after exec; a change of user takes it away

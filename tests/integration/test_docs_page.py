@@ -11,12 +11,12 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from local.sample_org.live import LiveOrg
+from local.sample_org.running_org import LiveOrg
 from local.sample_org.server import application
 from local.sample_org.settings import Settings
 from shared.http import docs_page
 from shared.http.app import create_app
-from shared.http.gate import Access
+from shared.http.authentication import Access
 
 TYPES = {"css": "text/css", "js": "text/javascript", "png": "image/png", "json": "application/json"}
 PLACES = [

@@ -15,11 +15,11 @@ from sqlalchemy import text
 from structlog.testing import LogCapture
 
 from local.processes import servers
-from shared import jobs
+from shared import job_queue
 from shared.config import postgres_address
 from shared.database import Database
 from shared.errors import NotFound, Unavailable
-from shared.jobs import Handler, Jobs
+from shared.job_queue import Handler, Jobs
 from tests.integration.conftest import migrate
 from tests.pools import Pools
 
@@ -43,7 +43,7 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> LogCapture:
     logger = structlog.wrap_logger(
         None, processors=[capture], wrapper_class=structlog.stdlib.BoundLogger
     )
-    monkeypatch.setattr(jobs, "log", logger)
+    monkeypatch.setattr(job_queue, "log", logger)
     return capture
 
 
@@ -162,7 +162,7 @@ async def test_a_registry_that_is_not_migrated_is_said_once(
     own_postgres: servers.Postgres, logged: LogCapture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One line when the worker pauses, one when it goes on, however often it looked between."""
-    monkeypatch.setattr(jobs, "_AGAIN_AFTER_S", 0.05)
+    monkeypatch.setattr(job_queue, "_AGAIN_AFTER_S", 0.05)
     seen, looks, verify = Seen(), 0, QueueManager.verify_structure
 
     async def counted(manager: QueueManager) -> None:
@@ -216,8 +216,8 @@ async def test_a_worker_that_hears_nothing_begins_anew(
     """PgQueuer gives up a connection that brings no notifications; the next one is tried."""
     check = QueueManager._run_periodic_health_check
     monkeypatch.setattr(check, "__defaults__", (timedelta(seconds=0.2),))
-    monkeypatch.setattr(jobs, "_LONGEST_PAUSE", timedelta(seconds=0.2))
-    monkeypatch.setattr(jobs, "_AGAIN_AFTER_S", 0.05)
+    monkeypatch.setattr(job_queue, "_LONGEST_PAUSE", timedelta(seconds=0.2))
+    monkeypatch.setattr(job_queue, "_AGAIN_AFTER_S", 0.05)
     seen = Seen()
     async with deaf(sql, pools):
         working = queue(registry_url, seen=seen).running()

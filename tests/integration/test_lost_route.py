@@ -18,7 +18,7 @@ from services.orchestrator.sweeper import Sweeper
 from shared.airbyte_client import AirbyteClient
 from shared.database import Database
 from shared.errors import UpstreamNotAirbyte
-from shared.jobs import Jobs
+from shared.job_queue import Jobs
 from shared.operations import Operations
 from tests.fakes.airbyte_server import WORKSPACE_ID
 from tests.integration.conftest import Mesh, running, settings_for

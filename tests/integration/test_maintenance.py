@@ -25,7 +25,7 @@ from shared import registry
 from shared.airbyte_client import AirbyteClient
 from shared.config import Settings
 from shared.database import Database
-from shared.jobs import Jobs
+from shared.job_queue import Jobs
 from shared.operations import Operations
 from tests import access
 from tests.fakes.airbyte_server import WORKSPACE_ID, AirbyteServer

@@ -18,13 +18,13 @@ import pytest
 
 from services.schema_observer import main as schema_observer
 from services.schema_observer import observation_queries
-from services.schema_observer.comparison import Comparison
+from services.schema_observer.drift_detection import Comparison
 from services.schema_observer.observer import Observer
 from services.schema_observer.scheduler import Scheduler
 from shared.airbyte_client import AirbyteClient
 from shared.database import Database
 from shared.errors import NotFound
-from shared.jobs import Jobs
+from shared.job_queue import Jobs
 from tests import access
 from tests.fakes.airbyte_server import WORKSPACE_ID
 from tests.integration.conftest import REPOSITORY, Mesh, as_service
@@ -397,14 +397,14 @@ import asyncio
 from datetime import timedelta
 from uuid import uuid4
 
-from services.schema_observer.comparison import Comparison
+from services.schema_observer.drift_detection import Comparison
 from services.schema_observer import observation_queries
 from services.schema_observer.observer import Observer
 from shared import failpoints, registry
 from shared.airbyte_client import AirbyteClient
 from shared.config import Settings, load
 from shared.database import Database
-from shared.jobs import Jobs
+from shared.job_queue import Jobs
 
 
 async def look():

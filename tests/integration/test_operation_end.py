@@ -18,7 +18,7 @@ from shared import periodic, registry
 from shared.config import Settings
 from shared.database import Database
 from shared.errors import Conflict, NotFound, Unavailable, UpstreamRefused, UpstreamUnknown
-from shared.jobs import Jobs
+from shared.job_queue import Jobs
 from shared.observability import logs
 from shared.operations import Intent, Operation, Operations, _runner
 from tests import factories

@@ -18,7 +18,7 @@ from shared import periodic, registry
 from shared.config import Settings
 from shared.database import Database
 from shared.errors import SyncRunning, UpstreamRefused, UpstreamUnknown
-from shared.jobs import Jobs
+from shared.job_queue import Jobs
 from shared.operations import Intent, Operation, Operations
 from tests import factories
 

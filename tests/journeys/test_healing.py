@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from local.demo_steps import LOOKED_AT_WHEN_ASKED, ORDER, Mesh, Untrue, Wired
 from local.environment import given_environment
-from local.journey import LOOKED_AT_WHEN_ASKED, ORDER, Mesh, Untrue, Wired
 from local.stack import throw_away
 
 Json = dict[str, Any]

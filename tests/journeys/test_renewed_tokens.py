@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from local.demo_steps import LOOKED_AT_WHEN_ASKED, ORDER, Mesh, Wired
 from local.environment import given_environment
-from local.journey import LOOKED_AT_WHEN_ASKED, ORDER, Mesh, Wired
 from local.sample_org.settings import Settings as SampleOrg
 from local.stack import throw_away
 

@@ -17,7 +17,7 @@ import pytest
 
 from local.airbyte.store import BY_NAME, Store
 from services.auth_broker.stores import EnvironmentStore
-from shared import sources
+from shared import source_types
 
 CONNECTOR = BY_NAME["source-salesforce"]
 
@@ -58,7 +58,7 @@ async def test_the_configuration_is_valid(
     environment = {f"CREDENTIAL_ORG__{name}": value for name, value in (required | more).items()}
 
     variables = await EnvironmentStore(environment).variables("org")
-    config = sources.Salesforce.model_validate(variables).model_dump(exclude_none=True)
+    config = source_types.Salesforce.model_validate(variables).model_dump(exclude_none=True)
 
     jsonschema.Draft7Validator(specification).validate(config)
     assert config.keys() <= specification["properties"].keys()
@@ -71,7 +71,7 @@ def test_our_pattern_is_the_connector_s(specification: dict[str, Any]) -> None:
     for start_date in ("2024-01-31", "2024-01-31T00:00:00Z", "2024-1-1", "2024-01-31T00:00Z", "x"):
         fields = {"client_id": "i", "client_secret": "s", "refresh_token": "t"}
         try:
-            sources.Salesforce.model_validate(fields | {"start_date": start_date})
+            source_types.Salesforce.model_validate(fields | {"start_date": start_date})
         except ValueError:
             is_ours = False
         else:

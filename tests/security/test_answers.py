@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 
 from shared.auth.scopes import KEY_SCOPES
-from shared.http.gate import DOCS, OPEN
+from shared.http.authentication import DOCS, OPEN
 from tests import access
 from tests.security.conftest import Answer, Headers, ask, bearer, insert_key
 

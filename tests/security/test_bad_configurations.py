@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from local.processes import servers
 from shared.config import load
-from shared.http.gate import NobodyCanCall
+from shared.http.authentication import NobodyCanCall
 from tests import access
 from tests.integration.conftest import REPOSITORY, migrate
 from tests.security.conftest import SERVICES, ask, bearer, build, close, insert_key

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 from shared import registry
 from shared.auth.api_keys import KeyRing, new_key
-from shared.auth.guesses import Guesses
+from shared.auth.failed_attempts import Guesses
 from shared.auth.scopes import KEY_SCOPES
 from tests.security.conftest import ask, bearer, build, close, insert_key
 

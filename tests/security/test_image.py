@@ -26,7 +26,7 @@ import pytest
 import yaml
 
 from local.processes import servers
-from local.processes.leash import Leashed
+from local.processes.exit_with_parent import Leashed
 from tests.security.pins import SHIPPED, here
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -191,7 +191,7 @@ def told(image: Image, postgres: servers.Postgres, redis_url: str) -> Iterator[d
         "SERVICE_PUBLIC_KEYS_DIR": str(image.volume / "public"),
     }
     run = image.run(
-        *("-m", "services.orchestrator.access_setup", "set-up"),
+        *("-m", "services.orchestrator.manage_api_keys", "set-up"),
         *("--private", told["SERVICE_PRIVATE_KEY_DIR"]),
         *("--public", told["SERVICE_PUBLIC_KEYS_DIR"]),
         *("--first-key", str(image.volume / "first_key")),

@@ -16,7 +16,7 @@ import pytest
 from fastapi import FastAPI
 
 from local.processes import servers
-from services.orchestrator import access_setup
+from services.orchestrator import manage_api_keys
 from shared import registry
 from shared.auth import api_keys
 from shared.auth.api_keys import FORM, KeyRing, new_key
@@ -268,10 +268,10 @@ async def keyless(registry_url: str, sql: Sql) -> AsyncIterator[Sql]:
 
 
 async def by_hand(registry_url: str, *arguments: str) -> tuple[int, str, str]:
-    """`python -m services.orchestrator.access_setup …`: exit code and both outputs."""
+    """`python -m services.orchestrator.manage_api_keys …`: exit code and both outputs."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-m", "services.orchestrator.access_setup", *arguments),
+        *("-m", "services.orchestrator.manage_api_keys", *arguments),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env={
@@ -305,7 +305,7 @@ async def test_a_key_is_made_by_hand(
     code, out, _ = await by_hand(registry_url, "list")
     (listed,) = json.loads(out)["items"]
     assert (code, listed["id"], listed["owner"]) == (0, form[1], "Ada")
-    assert listed["created_by"] == "access_setup"
+    assert listed["created_by"] == "manage_api_keys"
     assert key not in out
 
     code, out, _ = await by_hand(registry_url, "revoke", form[1])
@@ -331,9 +331,9 @@ def test_what_cannot_be_meant_by_hand(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: tuple[str, str]
 ) -> None:
     """The argument is named, and nothing is asked of a registry."""
-    monkeypatch.setattr(sys, "argv", ["access_setup", "make", "--owner", "Ada", *arguments])
+    monkeypatch.setattr(sys, "argv", ["manage_api_keys", "make", "--owner", "Ada", *arguments])
     with pytest.raises(SystemExit) as ended:
-        access_setup.main()
+        manage_api_keys.main()
 
     assert ended.value.code == 2
     assert f"argument {arguments[0]}: " in capsys.readouterr().err
@@ -343,12 +343,12 @@ async def test_a_key_that_is_not_there_is_not_revoked(registry_url: str, sql: Sq
     """One line says so."""
     told = await by_hand(registry_url, "revoke", "zzzzzzzz")
 
-    assert told == (1, "", "access_setup: No key has this id.\n")
+    assert told == (1, "", "manage_api_keys: No key has this id.\n")
 
 
 _WAITING = """
     SELECT count(*) FROM pg_stat_activity
-    WHERE application_name = 'aam-access_setup' AND wait_event_type = 'Lock'
+    WHERE application_name = 'aam-manage_api_keys' AND wait_event_type = 'Lock'
 """
 
 
@@ -420,7 +420,7 @@ async def test_a_set_up_that_fails_at_its_commit_is_run_again(
     finally:
         await keyless.execute("DROP FUNCTION refuse CASCADE")
     lost = first_key(tmp_path)
-    assert (code, error) == (1, "access_setup: The registry's answer to a commit was lost.\n")
+    assert (code, error) == (1, "manage_api_keys: The registry's answer to a commit was lost.\n")
     assert await status(orchestrator, lost) == 401
 
     code, _, _ = await set_up(registry_url, tmp_path)

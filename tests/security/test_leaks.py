@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.http.gate import DOCS
+from shared.http.authentication import DOCS
 from tests import leaks
 from tests.integration.conftest import REPOSITORY, Mesh, mesh, repairs
 from tests.leaks import Outputs, Scanner
@@ -111,7 +111,7 @@ PLANTED = """
     from local.processes import servers
     from shared.auth.scopes import Scope, may
     from shared.http.app import create_app
-    from shared.http.gate import Access
+    from shared.http.authentication import Access
     from tests import access, leaks
 
     SECRET = leaks.canary("a planted secret")

@@ -17,7 +17,7 @@ from local.processes import servers
 from shared.config import postgres_address
 from shared.database import Database
 from shared.errors import Unavailable
-from shared.jobs import Jobs
+from shared.job_queue import Jobs
 from tests.integration.conftest import REPOSITORY, migrate
 from tests.security.grants import MATRIX, SERVICES, Right, expected
 

@@ -22,7 +22,7 @@ from shared.auth.api_keys import new_key
 from shared.auth.scopes import KEY_SCOPES, SERVICE_CALLS
 from shared.auth.scopes import Scope as May
 from shared.http.app import BODY_DEADLINE, create_app
-from shared.http.gate import DOCS, OPEN, Access, UndeclaredRoute
+from shared.http.authentication import DOCS, OPEN, Access, UndeclaredRoute
 from shared.observability import logs
 from tests import access
 from tests.fakes.airbyte_server import AirbyteServer

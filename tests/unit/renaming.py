@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from services.rag_engine.evidence import Element, Question
+from services.rag_engine.field_samples import Sample
 from services.rag_engine.matching import Answer, Suggestion, suggest
-from services.rag_engine.samples import Sample
 
 TEXT = {"type": ["null", "string"]}
 NUMBER = {"type": ["null", "number"]}

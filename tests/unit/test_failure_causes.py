@@ -7,8 +7,8 @@ from uuid import UUID
 
 import pytest
 
-from shared import causes
-from shared.causes import Cause, find
+from shared import failure_causes
+from shared.failure_causes import Cause, find
 
 SECRET = "AAMCANARY-00Dxx0000001gPF!AQ4AQ"
 
@@ -81,7 +81,7 @@ def test_a_known_cause_is_named(message: str, cause: str) -> None:
 @pytest.mark.parametrize("cause", Cause)
 def test_each_cause_has_a_sentence(cause: Cause) -> None:
     """Of plain words, for a person who has to do something about it."""
-    assert re.fullmatch(r"[A-Z][^{}<>]+\.", causes._SENTENCES[cause])
+    assert re.fullmatch(r"[A-Z][^{}<>]+\.", failure_causes._SENTENCES[cause])
 
 
 def test_listed_words_and_fields_are_repeated_and_nothing_else() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shared.domain import quartz
+from shared.domain import quartz_cron
 
 TAKEN = [
     "0 0 6 * * ?",
@@ -88,11 +88,11 @@ REFUSED = {
 @pytest.mark.parametrize("expression", TAKEN)
 def test_what_airbyte_takes_is_taken(expression: str) -> None:
     """In any case of letters, with any blanks between the fields."""
-    quartz.check(expression)
+    quartz_cron.check(expression)
 
 
 @pytest.mark.parametrize("expression", REFUSED)
 def test_what_airbyte_refuses_is_refused(expression: str) -> None:
     """In a sentence that names the field and what it takes, and quotes nothing."""
-    with pytest.raises(quartz.InvalidCron, match=REFUSED[expression]):
-        quartz.check(expression)
+    with pytest.raises(quartz_cron.InvalidCron, match=REFUSED[expression]):
+        quartz_cron.check(expression)

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from services.rag_engine import json_schema, matching, names
+from services.rag_engine import json_schema, matching, name_similarity
 from services.rag_engine.evidence import NAMES_AT_MOST, Element, Question
+from services.rag_engine.field_samples import Sample, are_same, overlap
 from services.rag_engine.matching import Answer, suggest
-from services.rag_engine.samples import Sample, are_same, overlap
 from tests.bench import renames
 from tests.unit.renaming import NUMBER, TEXT, YES_NO, became, element, kinds_of, only, pairs
 
@@ -466,12 +466,12 @@ def test_a_large_question_is_answered_by_its_likeliest_pairs() -> None:
 )
 def test_words(name: str, parted: tuple[str, ...]) -> None:
     """Whatever the spelling."""
-    assert names.words(name) == parted
+    assert name_similarity.words(name) == parted
 
 
 def test_similarity_is_that_of_words_and_letters() -> None:
     """The same words are the same name; an abbreviation is nearly one."""
-    alike = names.similarity(
+    alike = name_similarity.similarity(
         ["createdAt", "order_desc", "total"], ["created_at", "order_description", "icon"]
     )
     assert alike[0, 0] == 1
@@ -482,10 +482,10 @@ def test_similarity_is_that_of_words_and_letters() -> None:
 
 def test_edits() -> None:
     """Which words went and came; nothing where no word stayed."""
-    assert names.edit("total_net", "total_net_amount") == ((), ("amount",))
-    assert names.edit("privateMeta", "private_metadata") == (("meta",), ("metadata",))
-    assert names.edit("meta", "metadata") == (("meta",), ("metadata",))
-    assert names.edit("service_account", "app") is None
+    assert name_similarity.edit("total_net", "total_net_amount") == ((), ("amount",))
+    assert name_similarity.edit("privateMeta", "private_metadata") == (("meta",), ("metadata",))
+    assert name_similarity.edit("meta", "metadata") == (("meta",), ("metadata",))
+    assert name_similarity.edit("service_account", "app") is None
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
-from shared.domain.steps import Steps, Stepwise, run_cooperatively
+from shared.domain.cooperative import Steps, Stepwise, run_cooperatively
 
 
 @Stepwise

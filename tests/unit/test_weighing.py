@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from services.drift_repair_agent.repairs import changes
-from services.drift_repair_agent.repairs.changes import (
+from services.drift_repair_agent.repairs import planned_changes
+from services.drift_repair_agent.repairs.planned_changes import (
     Decision,
     PlannedChange,
     Suggestion,
@@ -197,6 +197,6 @@ def test_items_are_read_as_they_were_written() -> None:
     made = Decision(action="apply", by="Ada", at="2026-11-24T09:30:00Z", became=("amount",))  # type: ignore[arg-type]
     planned = weigh(BOTH, suggested(), Policy(PolicyOverrides()), frozenset())
     decided = [item.decided(made) for item in planned]
-    read = changes.read(changes.write(decided))
-    assert changes.write(read) == changes.write(decided)
+    read = planned_changes.read(planned_changes.write(decided))
+    assert planned_changes.write(read) == planned_changes.write(decided)
     assert [item.identity for item in read] == [identity(GONE), identity(NEW)]

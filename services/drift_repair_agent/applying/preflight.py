@@ -17,7 +17,7 @@ from shared.domain.catalog import (
     Familiar,
     InvalidCatalog,
 )
-from shared.domain.steps import run_cooperatively
+from shared.domain.cooperative import run_cooperatively
 from shared.errors import (
     Invalid,
     NotActive,

@@ -12,7 +12,7 @@ from services.drift_repair_agent.service import ApplyOrder, DriftRepairAgent
 from shared.auth.scopes import Scope, may
 from shared.http.dependencies import from_state
 from shared.http.openapi import links
-from shared.http.operations import ACCEPTED, GivenKey, Wait, answered
+from shared.http.operation_routes import ACCEPTED, GivenKey, Wait, answered
 from shared.http.problems import problems
 
 router = APIRouter(tags=["repairs"])

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from services.drift_repair_agent.healing._definition import Blend
 from services.drift_repair_agent.healing._model import Effect, Healed, HealImpossible, Instruction
+from services.drift_repair_agent.healing._stream_definition import Blend
 from services.drift_repair_agent.healing._stream_settings import Choices, Settings
 from shared.domain.catalog import (
     Catalog,
@@ -23,7 +23,6 @@ from shared.domain.catalog import (
     join,
     validate,
 )
-from shared.domain.catalog._choose import config_for
 from shared.domain.catalog._merge import deselected
 from shared.domain.catalog._model import (
     MAX_PROBLEMS,
@@ -37,10 +36,11 @@ from shared.domain.catalog._model import (
     reconfigured,
     shown,
 )
+from shared.domain.catalog._selection import config_for
+from shared.domain.cooperative import Steps, Stepwise
 from shared.domain.drift import Change, Kind
 from shared.domain.drift._diff import changes_of, has_field, slices_of
 from shared.domain.drift._severity import dotted
-from shared.domain.steps import Steps, Stepwise
 
 _ANY_DESTINATION = frozenset({"append", "overwrite"})
 

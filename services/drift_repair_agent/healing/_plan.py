@@ -13,11 +13,11 @@ from shared.domain.catalog import (
     identify,
 )
 from shared.domain.catalog._model import STREAM, Pair, Path, Stream, readable, shown
-from shared.domain.catalog._rules import DEDUP, declared, mode
+from shared.domain.catalog._validation import DEDUP, declared, mode
+from shared.domain.cooperative import Steps, Stepwise
 from shared.domain.drift import Change, Streams, Verdict, diff, severity
 from shared.domain.drift._diff import slices_of
 from shared.domain.drift._severity import dotted
-from shared.domain.steps import Steps, Stepwise
 
 
 @Stepwise

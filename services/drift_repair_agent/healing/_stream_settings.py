@@ -14,7 +14,7 @@ from shared.domain.catalog import ConfiguredStream, Problem
 from shared.domain.catalog._canonical import decode
 from shared.domain.catalog._merge import fallback, in_full
 from shared.domain.catalog._model import Path, SelectedField, listed, shown
-from shared.domain.catalog._rules import DEDUP, declared, mode
+from shared.domain.catalog._validation import DEDUP, declared, mode
 from shared.domain.drift import Change
 from shared.domain.drift._severity import dotted
 

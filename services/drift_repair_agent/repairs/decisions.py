@@ -13,21 +13,26 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.drift_repair_agent.applying import preflight
 from services.drift_repair_agent.healing import Healed, heal, misfits
-from services.drift_repair_agent.repairs import changes as changes_of
-from services.drift_repair_agent.repairs import queries, situation, transitions
-from services.drift_repair_agent.repairs.changes import Decision, PlannedChange
-from services.drift_repair_agent.repairs.choices import approved, as_suggested, chosen, new_names
+from services.drift_repair_agent.repairs import current_state, queries, transitions
+from services.drift_repair_agent.repairs import planned_changes as changes_of
+from services.drift_repair_agent.repairs.approval_choices import (
+    approved,
+    as_suggested,
+    chosen,
+    new_names,
+)
+from services.drift_repair_agent.repairs.current_state import CurrentState
 from services.drift_repair_agent.repairs.executor import SOON, RepairExecutor, streams_of
+from services.drift_repair_agent.repairs.planned_changes import Decision, PlannedChange
 from services.drift_repair_agent.repairs.policy import Policy, Reaction
 from services.drift_repair_agent.repairs.schemas import Approve, Decide, RollBack
-from services.drift_repair_agent.repairs.situation import CurrentState
 from shared import failpoints, registry
 from shared.auth import scopes
 from shared.database import Database
 from shared.domain import catalog as catalogs
 from shared.domain import drift
 from shared.domain.catalog import Catalog, Exclusions, InvalidCatalog
-from shared.domain.steps import run_cooperatively
+from shared.domain.cooperative import run_cooperatively
 from shared.errors import Conflict, Invalid, Unavailable, UpstreamUnknown
 from shared.models import Connection, Repair, RepairState
 from shared.operations import HttpResult, Intent, Key, Operations
@@ -154,7 +159,7 @@ class Repairs:
             at = await registry.now(session)
         wanted = await run_cooperatively(catalogs.parse.steps(target.sync_catalog.encode()))
         also = [stream.id for stream in wanted.streams]
-        now = await situation.read(self._db, connection_id, also=also)
+        now = await current_state.read(self._db, connection_id, also=also)
         preflight.expect_healable(now.row, None)
         if target.fingerprint == now.head.fingerprint:
             unchanged = {"connection_id": connection_id, "changed": False}
@@ -238,7 +243,7 @@ class Repairs:
         """
         also = streams_of(repair) | new_names(items, order)
         also |= set() if waiting is None else streams_of(waiting)
-        now = await situation.read(self._db, repair.connection_id, also=also)
+        now = await current_state.read(self._db, repair.connection_id, also=also)
         newest = None if now.snapshot is None else now.snapshot.id
         is_still = now.row.catalog_version == repair.base_version and (
             newest == repair.snapshot_id or await now.has_all(chosen(items, order))
@@ -322,7 +327,7 @@ class Repairs:
             return await _difference(before, after)
         if repair.kind == "rollback" or repair.ended_at is not None:
             return None
-        now = await situation.read(self._db, repair.connection_id, also=streams_of(repair))
+        now = await current_state.read(self._db, repair.connection_id, also=streams_of(repair))
         items = changes_of.read(repair.changes)
         decided = [
             item if item.decision else item.decided(as_suggested(item, "", repair.created_at))

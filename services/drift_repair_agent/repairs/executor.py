@@ -18,16 +18,16 @@ from services.drift_repair_agent.applying.preflight import (
 )
 from services.drift_repair_agent.applying.saga import Heal
 from services.drift_repair_agent.healing import heal
-from services.drift_repair_agent.postponed import Postponed
-from services.drift_repair_agent.repairs import changes as changes_of
-from services.drift_repair_agent.repairs import queries, situation, transitions
-from services.drift_repair_agent.repairs.situation import CurrentState
+from services.drift_repair_agent.recent_failures import Postponed
+from services.drift_repair_agent.repairs import current_state, queries, transitions
+from services.drift_repair_agent.repairs import planned_changes as changes_of
+from services.drift_repair_agent.repairs.current_state import CurrentState
 from shared import batches, failpoints, outbox, registry
 from shared.airbyte_client import AirbyteClient
 from shared.database import Database
 from shared.domain import catalog as catalogs
 from shared.domain.catalog import Catalog, Exclusions, InvalidCatalog, StreamId
-from shared.domain.steps import run_cooperatively
+from shared.domain.cooperative import run_cooperatively
 from shared.errors import AamError, Invalid, NotActive, NotFound
 from shared.models import Connection, Repair, RepairState, VersionOrigin
 from shared.observability import logs
@@ -138,7 +138,7 @@ class RepairExecutor:
             number, origin = repair.target_version, VersionOrigin.ROLLBACK
         else:
             number, origin = None, VersionOrigin.REPAIR
-        now = await situation.read(
+        now = await current_state.read(
             self._db, repair.connection_id, also=streams_of(repair), is_trusted=True
         )
         is_restoring = repair.state == RepairState.ROLLING_BACK

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from services.drift_repair_agent.postponed import Postponed
+from services.drift_repair_agent.recent_failures import Postponed
 from services.drift_repair_agent.repairs import queries, transitions
 from shared import batches, registry
 from shared.database import Database

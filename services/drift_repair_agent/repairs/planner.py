@@ -16,19 +16,19 @@ from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.drift_repair_agent.applying.pause import Pause, PauseSaga
-from services.drift_repair_agent.postponed import Postponed
-from services.drift_repair_agent.repairs import changes as changes_of
-from services.drift_repair_agent.repairs import queries, situation, transitions
-from services.drift_repair_agent.repairs.changes import (
+from services.drift_repair_agent.recent_failures import Postponed
+from services.drift_repair_agent.repairs import current_state, queries, transitions
+from services.drift_repair_agent.repairs import planned_changes as changes_of
+from services.drift_repair_agent.repairs.current_state import CurrentState
+from services.drift_repair_agent.repairs.executor import SOON, RepairExecutor
+from services.drift_repair_agent.repairs.planned_changes import (
     BY_POLICY,
     Decision,
     PlannedChange,
     Suggestion,
     identity,
 )
-from services.drift_repair_agent.repairs.executor import SOON, RepairExecutor
 from services.drift_repair_agent.repairs.policy import Policy, Reaction
-from services.drift_repair_agent.repairs.situation import CurrentState
 from services.drift_repair_agent.repairs.suggestions import Asked, Known, Suggestions
 from shared import batches, failpoints, registry
 from shared.airbyte_client import AirbyteClient
@@ -52,7 +52,7 @@ _SIDE_BY_SIDE = 4
 class _Basis:
     """The input of a plan."""
 
-    situation: CurrentState
+    current_state: CurrentState
     snapshot: Snapshot
     before: Snapshot | None
     """The snapshot that the connection was last planned for."""
@@ -171,18 +171,18 @@ class Planner:
         basis = await self._basis(connection_id)
         if basis is None:
             return
-        changes = await basis.situation.changes()
+        changes = await basis.current_state.changes()
         known = await self._known(basis, changes)
-        asked = await self._suggesting.ask(basis.situation, changes, known=known)
+        asked = await self._suggesting.ask(basis.current_state, changes, known=known)
         hiding = {
             identity(change)
             for change, _ in changes
-            if any(map(basis.policy.excludes, basis.situation.names_within(change)))
+            if any(map(basis.policy.excludes, basis.current_state.names_within(change)))
         }
         stuck = {
             identity(change)
             for change, _ in changes
-            if not basis.situation.can_leave_out(change, basis.policy.exclusions)
+            if not basis.current_state.can_leave_out(change, basis.policy.exclusions)
         }
         planned = weigh(changes, asked, basis.policy, basis.refused, hiding=hiding, stuck=stuck)
         failpoints.at("repair.weighed")
@@ -204,7 +204,7 @@ class Planner:
             new = await self._new_streams(session, drift, before)
         known = [] if proposed is None else changes_of.read(proposed.changes)
         new |= {item.change.stream for item in known if item.change.kind == "stream_added"}
-        now = await situation.read(self._db, connection_id, also=new, is_trusted=True)
+        now = await current_state.read(self._db, connection_id, also=new, is_trusted=True)
         if now.snapshot is None or now.snapshot.id != drift.after_snapshot_id:
             return None  # a newer drift has been recorded; the next run plans for it
         return _Basis(
@@ -224,7 +224,7 @@ class Planner:
         }
         picked = [
             stream.id
-            for stream in basis.situation.configured.streams
+            for stream in basis.current_state.configured.streams
             if stream.id in gone and stream.config.selected_names() is not None
         ]
         if not picked or basis.before is None:
@@ -264,7 +264,7 @@ class Planner:
         of date, in which case the next run makes another.
         """
         safe_id: UUID | None = None
-        held = basis.situation.row
+        held = basis.current_state.row
         pauses = changes_of.pauses(planned)
         safe = any(item.reaction is Reaction.APPLY for item in planned)
         wants = "inactive" if pauses and held.paused_by is None else None
@@ -303,7 +303,7 @@ class Planner:
         rest_id: UUID | None = None,
     ) -> tuple[bool, UUID | None]:
         """Write the plan; return whether it was written, and the id of the repair to carry out."""
-        held = basis.situation.row
+        held = basis.current_state.row
         row = await registry.lock_connection(session, held.id)
         proposed = await queries.proposed_repair(session, row.id)
         newest = await queries.newest_drift(session, row.id)
@@ -351,10 +351,10 @@ class Planner:
     def _proposal(self, basis: _Basis, rest: Sequence[PlannedChange], repair_id: UUID) -> Repair:
         repair = Repair(
             id=repair_id,
-            connection_id=basis.situation.row.id,
+            connection_id=basis.current_state.row.id,
             drift_id=basis.drift.id,
             snapshot_id=basis.snapshot.id,
-            base_version=basis.situation.row.catalog_version,
+            base_version=basis.current_state.row.catalog_version,
             changes=changes_of.write(rest),
             verify_by_sync=basis.policy.verify == "sync",
         )
@@ -374,11 +374,11 @@ class Planner:
         }
         repair = Repair(
             id=uuid4(),
-            connection_id=basis.situation.row.id,
+            connection_id=basis.current_state.row.id,
             drift_id=basis.drift.id,
             parent_id=parent_id,
             snapshot_id=basis.snapshot.id,
-            base_version=basis.situation.row.catalog_version,
+            base_version=basis.current_state.row.catalog_version,
             changes=changes_of.write(decided),
             decisions=msgspec.json.encode([decision | {"at": now, "why": None}]).decode(),
             verify_by_sync=basis.policy.verify == "sync",

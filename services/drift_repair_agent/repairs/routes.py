@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Response
 from services.drift_repair_agent.repairs import queries
 from services.drift_repair_agent.repairs.decisions import Repairs
 from services.drift_repair_agent.repairs.planner import Planner
-from services.drift_repair_agent.repairs.policies import Policies
+from services.drift_repair_agent.repairs.policy_store import Policies
 from services.drift_repair_agent.repairs.schemas import (
     Approve,
     ChangePage,
@@ -28,7 +28,7 @@ from shared.auth.scopes import Scope, may
 from shared.database import Database
 from shared.http.dependencies import from_state
 from shared.http.openapi import links
-from shared.http.operations import GivenKey, Wait, answered
+from shared.http.operation_routes import GivenKey, Wait, answered
 from shared.http.paging import After, Limit
 from shared.http.problems import problems
 from shared.http.responses import raw_json

@@ -15,10 +15,10 @@ from uuid import uuid5
 
 import msgspec
 
-from services.drift_repair_agent.repairs import changes as changes_of
+from services.drift_repair_agent.repairs import planned_changes as changes_of
 from services.drift_repair_agent.repairs import queries
-from services.drift_repair_agent.repairs.changes import PlannedChange, Suggestion, identity
-from services.drift_repair_agent.repairs.situation import CurrentState
+from services.drift_repair_agent.repairs.current_state import CurrentState
+from services.drift_repair_agent.repairs.planned_changes import PlannedChange, Suggestion, identity
 from shared import batches, registry
 from shared.database import Database
 from shared.domain.catalog import StreamId, read_stream

@@ -31,7 +31,7 @@ from uuid import UUID
 from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.drift_repair_agent.repairs import changes, queries
+from services.drift_repair_agent.repairs import planned_changes, queries
 from services.drift_repair_agent.webhooks.messages import notify
 from shared import outbox
 from shared.models import Connection, Repair, RepairState
@@ -114,7 +114,11 @@ async def announce(
 async def announce_proposed(session: AsyncSession, row: Connection, repair: Repair) -> None:
     """Announce that a repair waits for a person; the event's code is its highest severity."""
     await announce(
-        session, row, repair, EventType.REPAIR_PROPOSED, changes.worst(changes.read(repair.changes))
+        session,
+        row,
+        repair,
+        EventType.REPAIR_PROPOSED,
+        planned_changes.worst(planned_changes.read(repair.changes)),
     )
 
 

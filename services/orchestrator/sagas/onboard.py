@@ -10,7 +10,7 @@ import msgspec
 
 from services.orchestrator import credential_queries
 from services.orchestrator.credentials import Digests, OrderNote, fetch
-from shared import outbox, registry, snapshots, sources
+from shared import outbox, registry, snapshots, source_types
 from shared.airbyte_client import (
     AirbyteClient,
     Discovered,
@@ -22,7 +22,7 @@ from shared.config import Settings
 from shared.database import Database
 from shared.discoveries import Begun, Discoveries
 from shared.domain import catalog as catalogs
-from shared.domain.steps import Steps, run_cooperatively
+from shared.domain.cooperative import Steps, run_cooperatively
 from shared.errors import (
     DiscoverFailed,
     Invalid,
@@ -33,7 +33,7 @@ from shared.models import ConnectionStatus, VersionOrigin
 from shared.operations import Operation
 from shared.outbox import EventType
 from shared.peers import AuthBroker
-from shared.sources import SourceType
+from shared.source_types import SourceType
 
 _KEPT_WITHIN_S = 60.0
 """Time allowed for storing a snapshot, beyond its discovery."""
@@ -116,7 +116,7 @@ class OnboardSaga:
             await operation.finish(session, status=201, body=_with_notes(answer, notes))
 
     async def _source(self, operation: Operation, wiring: Wiring) -> UUID:
-        source_type = sources.find(wiring.source_type)
+        source_type = source_types.find(wiring.source_type)
 
         async def create() -> str:
             configuration = await self._configuration(operation, source_type, wiring.credential_id)

@@ -12,7 +12,6 @@ from shared.domain.catalog._canonical import (
     fingerprint_of,
     meaning_of,
 )
-from shared.domain.catalog._choose import Chosen, choose, choose_with_notes
 from shared.domain.catalog._exclusions import CODE as NEVER_SELECTED
 from shared.domain.catalog._exclusions import NEVER_SELECT, Exclusions
 from shared.domain.catalog._merge import Merged, merge
@@ -35,7 +34,8 @@ from shared.domain.catalog._model import (
     read_stream,
     scan,
 )
-from shared.domain.catalog._rules import (
+from shared.domain.catalog._selection import Chosen, choose, choose_with_notes
+from shared.domain.catalog._validation import (
     DESTINATION_SYNC_MODES,
     FORWARD,
     MAX_BYTES,

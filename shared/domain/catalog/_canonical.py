@@ -28,7 +28,7 @@ from shared.domain.catalog._model import (
     remember,
     scan,
 )
-from shared.domain.steps import Steps, Stepwise
+from shared.domain.cooperative import Steps, Stepwise
 
 _ENCODER = msgspec.json.Encoder(order="sorted")
 # Deeper schemas are compared as written, except for the order of keys.

@@ -34,9 +34,9 @@ from shared.domain.catalog._model import (
     reconfigured,
     shown,
 )
-from shared.domain.catalog._rules import DEDUP
 from shared.domain.catalog._schema import Schema
-from shared.domain.steps import Steps
+from shared.domain.catalog._validation import DEDUP
+from shared.domain.cooperative import Steps
 
 NEVER_SELECT: Final = ("*ssn*", "*password*", "*passwd*")
 """The default patterns."""

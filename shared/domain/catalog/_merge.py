@@ -28,8 +28,8 @@ from shared.domain.catalog._model import (
     reconfigured,
     scan,
 )
-from shared.domain.catalog._rules import DEDUP, declared, mode
-from shared.domain.steps import Steps, Stepwise
+from shared.domain.catalog._validation import DEDUP, declared, mode
+from shared.domain.cooperative import Steps, Stepwise
 
 
 class Merged(msgspec.Struct, frozen=True):

@@ -13,8 +13,8 @@ import xxhash
 from msgspec import Raw
 
 from shared.domain.catalog._schema import Schema, may_refer
-from shared.domain.characters import holds_unkept, without_escaped_backslashes
-from shared.domain.steps import Steps, Stepwise
+from shared.domain.cooperative import Steps, Stepwise
+from shared.domain.storable_text import holds_unkept, without_escaped_backslashes
 
 Document: TypeAlias = bytes | bytearray | memoryview
 Path: TypeAlias = tuple[str, ...]

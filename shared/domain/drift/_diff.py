@@ -28,7 +28,7 @@ from shared.domain.catalog._canonical import (
 )
 from shared.domain.catalog._model import PAIR, STREAM, Document, Path, Stream, name_of, readable
 from shared.domain.catalog._schema import BRANCHES, CONDITIONAL, OF_ITEMS, OF_VALUES, conditional
-from shared.domain.steps import Steps, Stepwise
+from shared.domain.cooperative import Steps, Stepwise
 
 ITEM = "[]"
 """The path step from an array to its items."""

@@ -10,7 +10,7 @@ import msgspec
 
 from shared.domain.catalog import ConfiguredStream, StreamId
 from shared.domain.catalog._model import Path, listed, plain, shown
-from shared.domain.catalog._rules import DEDUP, SYNC_MODES, mode
+from shared.domain.catalog._validation import DEDUP, SYNC_MODES, mode
 from shared.domain.drift._diff import Change, Kind
 from shared.domain.drift._types import Relation, gained, relation
 

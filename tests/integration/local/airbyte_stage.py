@@ -23,7 +23,7 @@ from local.airbyte.api import app_of
 from local.airbyte.plane import Plane
 from local.airbyte.settings import Flavour, Settings
 from local.airbyte.store import BY_NAME, REQUIREMENTS, Store
-from local.guard import token_of
+from local.request_guard import token_of
 from tests.contract.openapi import FOLDER, description
 
 ROOT = Path(__file__).resolve().parents[3]

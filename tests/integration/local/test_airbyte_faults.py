@@ -25,8 +25,8 @@ from local.airbyte import WORKSPACE_ID, runner
 from local.airbyte.metadata import InUse, Metadata
 from local.airbyte.plane import SCHEDULE_SECONDS
 from local.airbyte.settings import Limits, Settings
-from local.guard import token_of
 from local.processes.servers import free_port
+from local.request_guard import token_of
 from tests.integration.local.airbyte_stage import (
     CONNECTORS,
     INTEGER,

@@ -17,8 +17,8 @@ import httpx
 import pytest
 
 from local.airbyte import WORKSPACE_ID
-from local.guard import token_file, token_of
 from local.processes.servers import free_port
+from local.request_guard import token_file, token_of
 from local.sample_org.server import running
 from local.sample_org.settings import Settings as OrgSettings
 from tests.processes import becomes_true

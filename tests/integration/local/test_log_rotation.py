@@ -13,7 +13,7 @@ from typing import IO
 import pytest
 
 from local import log_rotation
-from local.processes.leash import Leashed
+from local.processes.exit_with_parent import Leashed
 from local.processes.servers import private_log
 from tests.processes import becomes_true
 

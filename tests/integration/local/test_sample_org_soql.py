@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from local.sample_org import soql
 from local.sample_org.org import Org, SalesforceError
-from local.sample_org.samples import record_id, salesforce_time
+from local.sample_org.sample_rows import record_id, salesforce_time
 
 BORN = datetime(2026, 1, 1, tzinfo=UTC)
 NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,30}", fullmatch=True)

@@ -87,10 +87,8 @@ def test_what_is_gone_already_cannot_be_tied_to() -> None:
 
 def test_the_watcher_of_a_process_has_an_empty_environment() -> None:
     """It is no copy of the process, whose environment may hold credentials."""
-    script = (
-        "from local.processes.leash import Leashed; held = Leashed(['/bin/sleep', '60'], log=2)"
-    )
-    script += "; print(flush=True); held.wait(60)"
+    script = "from local.processes.exit_with_parent import Leashed\n"
+    script += "held = Leashed(['/bin/sleep', '60'], log=2); print(flush=True); held.wait(60)"
     environment = os.environ | {"CREDENTIAL_X__SECRET": "for one process alone"}
     with subprocess.Popen(
         [sys.executable, "-c", script],

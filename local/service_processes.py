@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from local.processes.leash import Leashed
+from local.processes.exit_with_parent import Leashed
 from local.processes.servers import Server
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from shared.auth import scopes
 from shared.auth.api_keys import KeyRing
-from shared.auth.guesses import Guesses
+from shared.auth.failed_attempts import Guesses
 from shared.auth.oidc import Issuer
 from shared.auth.scopes import SERVICE_CALLS, Caller
 from shared.auth.service_tokens import BadKey, BadToken, Signer, Verifier, read_public_keys

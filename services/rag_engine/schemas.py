@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from services.rag_engine.samples import Scalar
+from services.rag_engine.field_samples import Scalar
 from shared.http.strict_json import By
 
 MOST_ELEMENTS = 2000

@@ -10,7 +10,7 @@ from fastapi.security import HTTPBearer
 from pydantic import ValidationError
 
 from local.sample_org import changes
-from local.sample_org.live import Behaviour, LiveOrg
+from local.sample_org.running_org import Behaviour, LiveOrg
 from shared.errors import Invalid
 
 Members = dict[str, Any]

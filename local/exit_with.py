@@ -1,7 +1,7 @@
 """Ends this process when another one ends, even by kill -9 and with shells in between.
 
 `AAM_TIED_TO_PID` names the other processes. The children of this process end with it: see
-`local.processes.leash`.
+`local.processes.exit_with_parent`.
 """
 
 from __future__ import annotations

@@ -23,8 +23,8 @@ from shared.domain.catalog._model import (
     remember,
     shown,
 )
-from shared.domain.nearest import did_you_mean
-from shared.domain.steps import Steps, Stepwise
+from shared.domain.cooperative import Steps, Stepwise
+from shared.domain.did_you_mean import did_you_mean
 
 MAX_BYTES = 10 * 1024 * 1024
 """Airbyte's server refuses larger request bodies."""

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
-from shared.domain import quartz
-from shared.domain.nearest import did_you_mean
+from shared.domain import quartz_cron
+from shared.domain.did_you_mean import did_you_mean
 from shared.http.strict_json import variant
 
 _UNSUPPORTED = re.compile(r"etc(/|$)", re.IGNORECASE)
@@ -27,8 +27,8 @@ def _time_zones() -> tuple[str, ...]:
 
 def _cron(expression: str) -> str:
     try:
-        quartz.check(expression)
-    except quartz.InvalidCron as error:
+        quartz_cron.check(expression)
+    except quartz_cron.InvalidCron as error:
         raise PydanticCustomError("aam_cron", "{why}", {"why": str(error)}) from None
     return expression
 

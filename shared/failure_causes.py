@@ -13,7 +13,7 @@ from uuid import UUID
 
 import msgspec
 
-from shared.sources import SOURCE_TYPES
+from shared.source_types import SOURCE_TYPES
 
 _LONGEST: Final = 20_000
 """How many characters of a message are searched; a stack trace can have many more."""

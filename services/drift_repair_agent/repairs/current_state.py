@@ -8,7 +8,7 @@ from uuid import UUID
 
 from services.drift_repair_agent.healing import plan_changes
 from services.drift_repair_agent.repairs import queries
-from services.drift_repair_agent.repairs.changes import PlannedChange, identity
+from services.drift_repair_agent.repairs.planned_changes import PlannedChange, identity
 from shared import registry
 from shared.database import Database
 from shared.domain import catalog as catalogs
@@ -22,8 +22,8 @@ from shared.domain.catalog import (
     distinct,
     read_stream,
 )
+from shared.domain.cooperative import run_cooperatively
 from shared.domain.drift import Change, Verdict, names_at
-from shared.domain.steps import run_cooperatively
 from shared.errors import Conflict
 from shared.models import Connection, Snapshot, SyncCatalogVersion
 

@@ -1,7 +1,8 @@
 """uvicorn's HTTP protocol with limits on the request head (request line and headers).
 
 uvicorn itself limits neither the time nor the size of a head. Enabled on its command line by
-`--http shared.http.protocol:Http`. docs/decisions/0031 lists what is left to a reverse proxy.
+`--http shared.http.uvicorn_protocol:Http`. docs/decisions/0031 lists what is left to a reverse
+proxy.
 """
 
 from __future__ import annotations

@@ -17,9 +17,9 @@ from shared.database import Database
 from shared.domain import catalog as catalogs
 from shared.domain import drift
 from shared.domain.catalog import Catalog, StreamId
+from shared.domain.cooperative import run_cooperatively
 from shared.domain.drift import Change, Verdict
-from shared.domain.steps import run_cooperatively
-from shared.jobs import Jobs
+from shared.job_queue import Jobs
 from shared.models import ConnectionStatus, Drift, Snapshot
 from shared.observability import logs
 from shared.outbox import EventType

@@ -1,4 +1,4 @@
-"""Manage API keys by hand: `python -m services.orchestrator.access_setup make --owner Ada`.
+"""Manage API keys by hand: `python -m services.orchestrator.manage_api_keys make --owner Ada`.
 
 `make`, `list` and `revoke` are for administrators. `set-up` prepares an installation once: it
 creates the services' signing keys and the first API key. Anything that exists is left unchanged.
@@ -28,7 +28,7 @@ from shared.errors import AamError
 from shared.http.strict_json import Name
 from shared.observability import logs
 
-BY_HAND = "access_setup"
+BY_HAND = "manage_api_keys"
 _MOST_DAYS = 36_500
 
 _LISTED = 10_000
@@ -37,8 +37,8 @@ _LISTED = 10_000
 
 async def _in_registry(work: Callable[[AsyncSession, Settings], Awaitable[str]]) -> str:
     settings = load(Settings)
-    logs.set_up("access_setup", level="ERROR")
-    db = Database.at(settings.registry_address, application="access_setup")
+    logs.set_up("manage_api_keys", level="ERROR")
+    db = Database.at(settings.registry_address, application="manage_api_keys")
     try:
         async with db.transaction() as session:
             return await work(session, settings)
@@ -123,7 +123,7 @@ def _days(given: str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="access_setup", description=__doc__)
+    parser = argparse.ArgumentParser(prog="manage_api_keys", description=__doc__)
     commands = parser.add_subparsers(required=True)
     make = commands.add_parser("make", help="make a key and print it, once")
     make.add_argument("--owner", type=_owner, required=True, help="whose it is")
@@ -150,9 +150,9 @@ def main() -> None:
     try:
         told = asyncio.run(given.run(given))
     except (AamError, BadKey) as error:
-        sys.exit(f"access_setup: {error}")
+        sys.exit(f"manage_api_keys: {error}")
     except OSError as error:
-        sys.exit(f"access_setup: {error.filename} cannot be written: {error.strerror}")
+        sys.exit(f"manage_api_keys: {error.filename} cannot be written: {error.strerror}")
     sys.stdout.write(f"{told}\n")
 
 

@@ -13,8 +13,8 @@ from uuid import UUID
 
 import msgspec
 
-from shared import causes
-from shared.causes import Reason
+from shared import failure_causes
+from shared.failure_causes import Reason
 
 NOTHING = msgspec.Raw(b"null")
 """The default for an absent value; `Raw | None` would accept only null."""
@@ -277,7 +277,7 @@ class FailureReason(msgspec.Struct, frozen=True, rename="camel"):
 
     def reason(self, *more: Any, run: int | str | UUID | None = None) -> Reason:
         """The known cause found in the messages and in `more`; `run` is Airbyte's id of the run."""
-        return causes.find(
+        return failure_causes.find(
             self.external_message,
             self.internal_message,
             *more,
@@ -560,8 +560,8 @@ def _job(job: _JobRead, attempts: Sequence[_AttemptRead]) -> Job:
 def _reason(job_id: int, failures: Sequence[FailureReason]) -> Reason:
     """The cause of a failed job: the first known one among its failures."""
     reasons = [failure.reason(run=job_id) for failure in failures]
-    known = [one for one in reasons if one.cause is not causes.Cause.UNKNOWN]
-    return next(iter(known or reasons), causes.find(run=job_id))
+    known = [one for one in reasons if one.cause is not failure_causes.Cause.UNKNOWN]
+    return next(iter(known or reasons), failure_causes.find(run=job_id))
 
 
 def _total(counts: Sequence[int | None]) -> int | None:

@@ -23,9 +23,9 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import BaseModel, ConfigDict
 
 from local.sample_org import soql
-from local.sample_org.live import Endpoint, LiveOrg
 from local.sample_org.org import SalesforceError, describe, list_entry
-from local.sample_org.samples import Row, salesforce_time
+from local.sample_org.running_org import Endpoint, LiveOrg
+from local.sample_org.sample_rows import Row, salesforce_time
 
 INSTANCE_HOST = "sample-org.my.salesforce.com"
 """Host in the instance URL; under salesforce.com, so that later calls use the same proxy."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 
-from services.drift_repair_agent.repairs.changes import Decision, PlannedChange, identity
+from services.drift_repair_agent.repairs.current_state import CurrentState
+from services.drift_repair_agent.repairs.planned_changes import Decision, PlannedChange, identity
 from services.drift_repair_agent.repairs.policy import Reaction
 from services.drift_repair_agent.repairs.schemas import Approve, Choice, Decide
-from services.drift_repair_agent.repairs.situation import CurrentState
 from shared.auth import scopes
 from shared.domain.catalog import StreamId
 from shared.errors import Invalid

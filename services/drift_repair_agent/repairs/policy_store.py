@@ -16,7 +16,7 @@ from shared.auth import scopes
 from shared.database import Database
 from shared.errors import Invalid
 from shared.http.validation import unknown
-from shared.jobs import Jobs
+from shared.job_queue import Jobs
 
 
 class Policies:

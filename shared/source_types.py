@@ -12,7 +12,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from shared.domain.nearest import did_you_mean
+from shared.domain.did_you_mean import did_you_mean
 from shared.errors import Invalid
 
 CREDENTIAL_REFERENCE = r"^(?:(?:env|file|vault):)?[a-z0-9][a-z0-9-]{0,62}$"

@@ -30,7 +30,7 @@ from shared.domain.catalog._model import (
     scan,
     shown,
 )
-from shared.domain.catalog._rules import (
+from shared.domain.catalog._validation import (
     DEDUP,
     MAX_BYTES,
     MAX_FIELDS,
@@ -38,8 +38,8 @@ from shared.domain.catalog._rules import (
     declared,
     validate,
 )
-from shared.domain.nearest import did_you_mean
-from shared.domain.steps import Steps, Stepwise
+from shared.domain.cooperative import Steps, Stepwise
+from shared.domain.did_you_mean import did_you_mean
 
 _DEFAULT = Exclusions()
 _HINTED = 5

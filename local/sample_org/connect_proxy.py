@@ -15,7 +15,7 @@ from pathlib import Path
 
 import trustme
 
-from local.sample_org.live import write_private
+from local.sample_org.running_org import write_private
 from shared.observability import logs
 
 log = logs.get(__name__)
