@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from http import HTTPStatus
 from typing import Any
 from uuid import UUID
 
@@ -21,13 +20,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from local.airbyte import DESTINATION_DEFINITION_ID, WORKSPACE_ID, catalog, reads, specification
+from local.airbyte import DESTINATION_DEFINITION_ID, WORKSPACE_ID, reads, specification
 from local.airbyte.errors import (
+    MOST_BODY_BYTES,
     Micronaut,
-    Problem,
     Refusal,
     missing,
+    no_such_page,
     not_found,
+    not_implemented,
+    too_large,
     uncaught,
     unreadable,
 )
@@ -42,9 +44,9 @@ from local.airbyte.plane import (
 )
 from local.airbyte.settings import Flavour, Settings
 from local.airbyte.store import BY_DEFINITION, CONNECTORS, Connector
+from local.airbyte.writer import DESTINATION_SYNC_MODES
 from local.request_guard import Guard, token_of
 
-MOST_BODY_BYTES = 10 * 1024 * 1024
 NOBODY = "00000000-0000-0000-0000-000000000000"
 CONFIG_TYPES = ("check_connection_source", "discover_schema", "get_spec", "sync")
 
@@ -115,7 +117,7 @@ async def _health(_plane: Plane, _body: Body) -> Json:
 async def _instance_configuration(plane: Plane, _body: Body) -> Json:
     told: Json = {
         "edition": "community",
-        "version": plane.settings.flavour.version,
+        "version": plane.settings.flavour.release.version,
         "airbyteUrl": f"http://127.0.0.1:{plane.settings.port}/",
         "auth": {"mode": "simple"},
         "initialSetupComplete": True,
@@ -231,7 +233,7 @@ async def _destination_specification(plane: Plane, body: Body) -> Json:
     return {
         "destinationDefinitionId": str(DESTINATION_DEFINITION_ID),
         "connectionSpecification": DESTINATION_SPECIFICATION,
-        "supportedDestinationSyncModes": list(catalog.DESTINATION_SYNC_MODES),
+        "supportedDestinationSyncModes": list(DESTINATION_SYNC_MODES),
         "jobInfo": reads.no_job(plane, "get_spec"),
     }
 
@@ -391,7 +393,7 @@ def _checked(plane: Plane, row: Row, outcome: Outcome) -> Json:
 async def _sources_discover(plane: Plane, body: Body) -> Answer:
     row = plane.actor("source", body.uuid("sourceId"))
     if body.get("connectionId") is not None:
-        raise _not_here("sources/discover_schema with a connectionId")
+        raise not_implemented("sources/discover_schema with a connectionId")
     cached = None if body.optional("disable_cache", bool) else plane.cached_catalog(row)
     if cached is not None:
         job = reads.no_job(plane, "discover_schema")
@@ -778,25 +780,13 @@ def _uuid(value: Any, name: str) -> UUID:
 # Application
 
 
-def _not_here(endpoint: str) -> Problem:
-    return Problem(
-        501,
-        "error:not-implemented-locally",
-        "Not implemented by the local plane",
-        f"The local plane does not answer {endpoint}; a real Airbyte does.",
-        endpoint=endpoint,
-    )
-
-
 async def _answer(request: Request) -> Response:
     plane: Plane = request.app.state.plane
     try:
         handler, body = await _understood(plane, request)
         answer = await handler(plane, body)
     except Refusal as refusal:
-        told = orjson.dumps(refusal.body(plane.settings.errors))
-        kind = "application/problem+json" if isinstance(refusal, Problem) else "application/json"
-        return _response(refusal.status, told, kind)
+        return _refused(refusal, plane.settings)
     if answer is None:
         return _response(204, b"", None)
     content = answer if isinstance(answer, bytes) else orjson.dumps(answer)
@@ -805,21 +795,21 @@ async def _answer(request: Request) -> Response:
 
 async def _no_such_route(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 404
-    told = Micronaut(status, "Not Found", "Page Not Found", request.url.path)
-    return _response(status, orjson.dumps(told.told), "application/json")
+    settings = request.app.state.plane.settings
+    if status == 404:
+        return _refused(no_such_page(request.url.path), settings)
+    return _refused(Micronaut(status, str(error), request.url.path), settings)
 
 
 async def _broken(request: Request, error: Exception) -> Response:
     """Answer 500 for an unexpected exception; the server logs it after this response."""
-    plane: Plane = request.app.state.plane
     told = uncaught(f"the local plane has a fault ({type(error).__name__}).")
-    return _response(500, orjson.dumps(told.body(plane.settings.errors)), "application/json")
+    return _refused(told, request.app.state.plane.settings)
 
 
-def _refused(status: int, detail: str, path: str) -> Response:
-    """Answer as Airbyte's web framework does when it refuses a request before Airbyte sees it."""
-    told = Micronaut(status, HTTPStatus(status).phrase, detail, path)
-    return _response(status, orjson.dumps(told.told), "application/json")
+def _refused(refusal: Refusal, settings: Settings) -> Response:
+    told = refusal.body(settings.flavour.release, settings.error_style)
+    return _response(refusal.status, orjson.dumps(told), refusal.content_type)
 
 
 def _response(status: int, content: bytes, kind: str | None) -> Response:
@@ -830,10 +820,10 @@ async def _understood(plane: Plane, request: Request) -> tuple[Handler, Body]:
     endpoint = request.path_params["endpoint"].strip("/")
     routes = _gets if request.method == "GET" else _posts
     if endpoint not in routes:
-        raise _not_here(f"{request.method} {endpoint}")
+        raise not_implemented(f"{request.method} {endpoint}")
     handler, only = routes[endpoint]
     if only not in (None, plane.settings.flavour):
-        raise Micronaut(404, "Not Found", "Page Not Found", request.url.path)
+        raise no_such_page(request.url.path)
     content = await _content(request)
     if not content:
         return handler, Body()
@@ -854,11 +844,7 @@ async def _content(request: Request) -> bytes:
     async for part in request.stream():
         received += len(part)
         if max(length, received) > MOST_BODY_BYTES:
-            told = (
-                f"The content length [{max(length, received)}] exceeds the maximum allowed "
-                f"content length [{MOST_BODY_BYTES}]"
-            )
-            raise Micronaut(413, "Request Entity Too Large", told, request.url.path)
+            raise too_large(max(length, received), request.url.path)
         parts.append(part)
     return b"".join(parts)
 
@@ -876,7 +862,7 @@ def app_of(settings: Settings) -> Starlette:
     guard = Middleware(
         Guard,
         token=token_of(settings.state_dir),
-        refuse=_refused,
+        refuse=lambda status, detail, path: _refused(Micronaut(status, detail, path), settings),
         open_paths=frozenset({"/api/v1/health", "/api/v1/health/"}),
     )
     return Starlette(

@@ -7,35 +7,46 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 import msgspec
 import orjson
-from msgspec import UNSET, Raw, UnsetType
+from msgspec import Raw
 
-from local.airbyte.settings import Flavour
+from local.airbyte.errors import Refusal, uncaught, unreadable
+from local.airbyte.releases import Release
 
 MOST_FIELDS = 20_000
 SYNC_MODES = frozenset({"full_refresh", "incremental"})
-DESTINATION_SYNC_MODES = ("overwrite", "append", "append_dedup", "overwrite_dedup")
-"""The writer's sync modes, as `supportedDestinationSyncModes` lists them."""
+DESTINATION_SYNC_MODES = frozenset(
+    {"append", "overwrite", "append_dedup", "overwrite_dedup", "update", "soft_delete"}
+)
+CONFIG_MEMBERS = (
+    "syncMode",
+    "cursorField",
+    "destinationSyncMode",
+    "primaryKey",
+    "aliasName",
+    "selected",
+    "suggested",
+    "fieldSelectionEnabled",
+    "selectedFields",
+)
+"""What a stream's configuration has in every release."""
+
+NEWER_CONFIG_MEMBERS = (
+    "hashedFields",
+    "mappers",
+    "includeFiles",
+    "destinationObjectName",
+    "namespace",
+)
+"""What it has besides since 2.0."""
 
 Json = dict[str, Any]
-T = TypeVar("T")
-
-
-class InvalidCatalog(Exception):
-    """The catalog is invalid: Airbyte's JsonValidationException, 422."""
-
-
-class DuplicateStreams(Exception):
-    """Two streams have the same name and namespace, which Airbyte answers with a 500."""
-
-
-class NotWritable(Exception):
-    """The local writer cannot write this catalog, or would mix up streams or columns: 400."""
 
 
 class ProtocolStream(msgspec.Struct):
@@ -71,49 +82,6 @@ class CatalogMessage(msgspec.Struct):
     catalog: Raw
 
 
-class ApiStream(msgspec.Struct, rename="camel", omit_defaults=True):
-    """A stream as the API shows it."""
-
-    name: str
-    json_schema: Raw
-    supported_sync_modes: list[str]
-    default_cursor_field: list[str]
-    source_defined_primary_key: list[list[str]]
-    source_defined_cursor: bool | UnsetType = UNSET
-    namespace: str | UnsetType = UNSET
-    is_resumable: bool | UnsetType = UNSET
-    is_file_based: bool | UnsetType = UNSET
-
-
-class ApiConfig(msgspec.Struct, rename="camel", omit_defaults=True):
-    """How to sync a stream, as a discovery suggests it."""
-
-    sync_mode: str
-    destination_sync_mode: str
-    cursor_field: list[str]
-    primary_key: list[list[str]]
-    alias_name: str
-    selected: bool
-    suggested: bool
-    field_selection_enabled: bool
-    selected_fields: list[Json]
-    hashed_fields: list[Json] | UnsetType = UNSET
-    mappers: list[Json] | UnsetType = UNSET
-
-
-class ApiPair(msgspec.Struct):
-    """One entry of a syncCatalog."""
-
-    stream: ApiStream
-    config: ApiConfig
-
-
-class ApiCatalog(msgspec.Struct):
-    """A syncCatalog."""
-
-    streams: list[ApiPair]
-
-
 _protocol = msgspec.json.Decoder(ProtocolCatalog)
 _raw = msgspec.json.Decoder(RawCatalog)
 _message = msgspec.json.Decoder(CatalogMessage)
@@ -133,141 +101,165 @@ def content_id(protocol: bytes) -> UUID:
     return UUID(bytes=digest.digest(), version=5)
 
 
-def shown(protocol: bytes, *, suggested: Collection[str], flavour: Flavour) -> bytes:
-    """Build the syncCatalog of a discovery, with the configuration Airbyte suggests per stream."""
+def discovered(protocol: bytes, *, suggested: Collection[str], release: Release) -> bytes:
+    """Build the syncCatalog of a discovery, with the configuration Airbyte proposes per stream."""
     streams = _protocol.decode(protocol).streams
-    alone = len(streams) == 1
-    modern = flavour is Flavour.COMMANDS
     pairs = [
-        _suggest(stream, selected=alone or stream.name in suggested, modern=modern)
+        proposed(
+            _in_api(stream),
+            selected=len(streams) == 1 or stream.name in suggested,
+            release=release,
+        )
         for stream in streams
     ]
-    return msgspec.json.encode(ApiCatalog(pairs))
+    return msgspec.json.encode({"streams": pairs})
 
 
-def _suggest(stream: ProtocolStream, *, selected: bool, modern: bool) -> ApiPair:
-    cursor = stream.default_cursor_field or []
-    key = stream.source_defined_primary_key or []
-    if stream.source_defined_cursor and key:
+def _in_api(stream: ProtocolStream) -> Json:
+    return {
+        "name": stream.name,
+        "jsonSchema": stream.json_schema,
+        "supportedSyncModes": stream.supported_sync_modes,
+        "sourceDefinedCursor": stream.source_defined_cursor,
+        "defaultCursorField": stream.default_cursor_field,
+        "sourceDefinedPrimaryKey": stream.source_defined_primary_key,
+        "namespace": stream.namespace,
+        "isResumable": stream.is_resumable,
+        "isFileBased": stream.is_file_based,
+    }
+
+
+def proposed(stream: Json, *, selected: bool, release: Release) -> Json:
+    """Pair a discovered stream with the configuration that Airbyte proposes for it."""
+    cursor = stream.get("defaultCursorField") or []
+    key = stream.get("sourceDefinedPrimaryKey") or []
+    modes = ("full_refresh", "overwrite")
+    if stream.get("sourceDefinedCursor") and key:
         modes = ("incremental", "append_dedup")
-    elif stream.source_defined_cursor and "full_refresh" not in stream.supported_sync_modes:
+    elif stream.get("sourceDefinedCursor") and "full_refresh" not in stream["supportedSyncModes"]:
         modes = ("incremental", "append")
+    config = {
+        "syncMode": modes[0],
+        "destinationSyncMode": modes[1],
+        "cursorField": cursor,
+        "primaryKey": key,
+        "aliasName": _alias(stream["name"]),
+        "selected": selected,
+        "suggested": selected,
+        "fieldSelectionEnabled": False,
+        "selectedFields": [],
+    }
+    return {"stream": stream_read(stream, release), "config": config_read(config, release)}
+
+
+def stream_read(stream: Mapping[str, Any], release: Release) -> Json:
+    """Represent a stream as a release does."""
+    told = {name: value for name, value in stream.items() if value is not None}
+    told.setdefault("defaultCursorField", [])
+    told.setdefault("sourceDefinedPrimaryKey", [])
+    if release.since(2):
+        told.setdefault("isFileBased", False)
     else:
-        modes = ("full_refresh", "overwrite")
-    return ApiPair(
-        ApiStream(
-            name=stream.name,
-            json_schema=stream.json_schema,
-            supported_sync_modes=stream.supported_sync_modes,
-            default_cursor_field=cursor,
-            source_defined_primary_key=key,
-            source_defined_cursor=_known(stream.source_defined_cursor),
-            namespace=_known(stream.namespace),
-            is_resumable=_known(stream.is_resumable),
-            is_file_based=bool(stream.is_file_based) if modern else UNSET,
-        ),
-        ApiConfig(
-            sync_mode=modes[0],
-            destination_sync_mode=modes[1],
-            cursor_field=cursor,
-            primary_key=key,
-            alias_name=re.sub(r"[^A-Za-z0-9]", "_", stream.name),
-            selected=selected,
-            suggested=selected,
-            field_selection_enabled=False,
-            selected_fields=[],
-            hashed_fields=[] if modern else UNSET,
-            mappers=[] if modern else UNSET,
-        ),
-    )
+        told.pop("isFileBased", None)
+    return told
 
 
-def _known(value: T | None) -> T | UnsetType:
-    return UNSET if value is None else value
+def config_read(config: Mapping[str, Any], release: Release) -> Json:
+    """Represent a stream's configuration as a release does."""
+    told = {name: value for name, value in config.items() if value is not None}
+    if release.since(2):
+        return {"hashedFields": [], "mappers": [], **told}
+    return {name: value for name, value in told.items() if name in CONFIG_MEMBERS}
 
 
-def kept(catalog: Json) -> list[Json]:
+def _alias(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]", "_", name)
+
+
+def kept(catalog: Json, release: Release) -> list[Json]:
     """Reduce a syncCatalog to what Airbyte stores: selected streams with their selected fields.
 
     Raises:
-        InvalidCatalog: the field selection is invalid.
-        DuplicateStreams: two streams have the same name and namespace.
-        NotWritable: more than 20,000 fields, or a sync mode that the writer does not support.
+        Refusal: 400, 422 or 500, as Airbyte refuses such a catalog.
     """
-    pairs = [
-        pair for pair in catalog.get("streams") or [] if (pair.get("config") or {}).get("selected")
-    ]
-    streams = [_cut(pair) for pair in pairs]
-    names = [(pair["stream"].get("namespace"), pair["stream"]["name"]) for pair in streams]
-    doubled = (
-        sorted({name for space, name in names if names.count((space, name)) > 1})
-        if len(set(names)) < len(names)
-        else []
-    )
+    pairs = [pair for pair in catalog.get("streams") or [] if _is_selected(pair)]
+    streams = [_kept_stream(pair, release) for pair in pairs]
+    times = Counter(key_of(pair["stream"]) for pair in streams)
+    doubled = sorted({name for (_, name), number in times.items() if number > 1})
     if doubled:
-        raise DuplicateStreams(f"Catalog contains duplicate stream names: {', '.join(doubled)}")
+        raise uncaught(f"Catalog contains duplicate stream names: {', '.join(doubled)}")
     fields = sum(len(properties(pair["stream"])) for pair in streams)
     if fields > MOST_FIELDS:
-        raise NotWritable(
+        raise Refusal(
+            400,
             f"Total number of selected fields ({fields}) is greater than the limit ({MOST_FIELDS}) "
-            "configured for this workspace."
+            "configured for this workspace.",
         )
     return streams
 
 
-def _cut(pair: Json) -> Json:
-    stream, config = pair.get("stream"), dict(pair["config"])
+def _is_selected(pair: Any) -> bool:
+    if not isinstance(pair, dict) or not isinstance(pair.get("config"), dict):
+        raise unreadable("a stream has no config.")
+    if pair["config"].get("selected") is None:
+        raise uncaught("getSelected() is null", "java.lang.NullPointerException")
+    return bool(pair["config"]["selected"])
+
+
+def _kept_stream(pair: Json, release: Release) -> Json:
+    stream, given = pair.get("stream"), pair["config"]
     if not isinstance(stream, dict) or not isinstance(stream.get("name"), str):
-        raise InvalidCatalog("A stream has no name.")
-    name = stream["name"]
-    config["syncMode"] = str(config.get("syncMode", "")).lower()
-    config["destinationSyncMode"] = str(config.get("destinationSyncMode", "")).lower()
-    if config["syncMode"] not in SYNC_MODES:
-        raise InvalidCatalog(f"Stream {name} has no known syncMode.")
-    if config["destinationSyncMode"] not in DESTINATION_SYNC_MODES:
-        raise NotWritable(f"Stream {name}: the local writer has no such destinationSyncMode.")
-    config.setdefault("cursorField", [])
-    config.setdefault("primaryKey", [])
-    if config["destinationSyncMode"].endswith("dedup") and not all(config["primaryKey"] or [[]]):
-        raise NotWritable(f"Stream {name}: {config['destinationSyncMode']} needs a primary key.")
-    if any(len(path) > 1 for path in config["primaryKey"]):
-        raise NotWritable(f"Stream {name}: the local writer has no nested primary keys.")
-    config |= {"selected": True, "suggested": False}
-    if not config.get("fieldSelectionEnabled"):
-        config |= {"fieldSelectionEnabled": False, "selectedFields": []}
-        return {"stream": stream, "config": config}
-    return {"stream": _project(stream, config), "config": config}
+        raise unreadable("a stream has no name.")
+    stream = stream_read(stream, release)
+    config = {
+        "syncMode": _enum(given, "syncMode", SYNC_MODES),
+        "destinationSyncMode": _enum(given, "destinationSyncMode", DESTINATION_SYNC_MODES),
+        "cursorField": given.get("cursorField") or [],
+        "primaryKey": given.get("primaryKey") or [],
+        "aliasName": _alias(stream["name"]),
+        "selected": True,
+        "suggested": False,
+        "fieldSelectionEnabled": bool(given.get("fieldSelectionEnabled")),
+        "selectedFields": [],
+        **{name: given.get(name) for name in NEWER_CONFIG_MEMBERS},
+    }
+    if config["fieldSelectionEnabled"]:
+        wanted = _selected_names(stream, config, given.get("selectedFields"))
+        schema = stream["jsonSchema"]
+        cut = {name: of for name, of in schema["properties"].items() if name in wanted}
+        stream["jsonSchema"] = {**schema, "properties": cut}
+        config["selectedFields"] = [{"fieldPath": [name]} for name in cut]
+    return {"stream": stream, "config": config_read(config, release)}
 
 
-def _project(stream: Json, config: Json) -> Json:
-    name = stream["name"]
-    schema = stream.get("jsonSchema")
-    if not isinstance(schema, dict) or "properties" not in schema:
-        raise InvalidCatalog(f"Stream {name} has no properties to select from.")
-    if config.get("selectedFields") is None:
-        raise InvalidCatalog(f"Stream {name}: selectedFields must be given.")
-    wanted: set[str] = set()
-    for field in config["selectedFields"]:
+def _enum(config: Json, name: str, values: Collection[str]) -> str:
+    value = str(config.get(name, "")).lower()
+    if value not in values:
+        raise unreadable(f"{name} has no such value.")
+    return value
+
+
+def _selected_names(stream: Json, config: Json, selected: list[Json] | None) -> set[str]:
+    if selected is None:
+        raise Refusal(422, "Requested field selection but no selected fields provided")
+    if "properties" not in (stream.get("jsonSchema") or {}):
+        raise Refusal(422, "Requested field selection but no node properties found")
+    names = set()
+    for field in selected:
         path = field.get("fieldPath")
         if not path:
-            raise InvalidCatalog(f"Stream {name}: a selected field has an empty path.")
+            raise Refusal(422, "Selected field path cannot be empty")
         if len(path) > 1:
-            raise NestedSelection("Nested field selection not supported")
-        wanted.add(path[0])
+            raise uncaught("Nested field selection not supported")
+        names.add(path[0])
     cursor = config["cursorField"]
-    if config["syncMode"] == "incremental" and cursor and cursor[0] not in wanted:
-        raise InvalidCatalog("Cursor field cannot be de-selected in INCREMENTAL syncs")
-    if config["destinationSyncMode"].endswith("dedup") and any(
-        path and path[0] not in wanted for path in config["primaryKey"]
+    if config["syncMode"] == "incremental" and cursor and cursor[0] not in names:
+        raise Refusal(422, "Cursor field cannot be de-selected in INCREMENTAL syncs")
+    if config["destinationSyncMode"].endswith("_dedup") and any(
+        path and path[0] not in names for path in config["primaryKey"]
     ):
-        raise InvalidCatalog("Primary key field cannot be de-selected in DEDUP mode")
-    cut = {key: value for key, value in schema["properties"].items() if key in wanted}
-    config["selectedFields"] = [{"fieldPath": [key]} for key in cut]
-    return {**stream, "jsonSchema": {**schema, "properties": cut}}
-
-
-class NestedSelection(Exception):
-    """A nested field is selected, but only top-level fields can be; Airbyte answers 500."""
+        raise Refusal(422, "Primary key field cannot be de-selected in DEDUP mode")
+    return names
 
 
 def properties(stream: Mapping[str, Any]) -> Json:
@@ -306,9 +298,14 @@ def starting_anew(before: Sequence[Json], after: Sequence[Json]) -> list[tuple[s
 
     Their state is discarded.
     """
-    modes = {_key(pair): pair["config"]["syncMode"] for pair in after}
-    return [_key(pair) for pair in before if modes.get(_key(pair)) != pair["config"]["syncMode"]]
+    modes = {key_of(pair["stream"]): pair["config"]["syncMode"] for pair in after}
+    return [
+        key_of(pair["stream"])
+        for pair in before
+        if modes.get(key_of(pair["stream"])) != pair["config"]["syncMode"]
+    ]
 
 
-def _key(pair: Json) -> tuple[str | None, str]:
-    return pair["stream"].get("namespace"), pair["stream"]["name"]
+def key_of(stream: Mapping[str, Any]) -> tuple[str | None, str]:
+    """Return the namespace and the name that identify a stream."""
+    return stream.get("namespace"), stream["name"]

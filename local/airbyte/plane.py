@@ -20,15 +20,16 @@ import asyncpg
 import orjson
 
 from local.airbyte import DESTINATION_DEFINITION_ID, DESTINATION_ID, catalog, specification
-from local.airbyte.catalog import DuplicateStreams, InvalidCatalog, NestedSelection, NotWritable
-from local.airbyte.errors import Problem, Refusal, not_found, uncaught
+from local.airbyte.errors import Refusal, forbidden, not_found, sync_is_running, uncaught
 from local.airbyte.job_logs import JobLog, JobLogs
 from local.airbyte.jobs import Jobs, failure_reason, reason_of, renew_config, target_of
 from local.airbyte.metadata import Metadata, Row, dump, packed
+from local.airbyte.releases import Release
 from local.airbyte.runner import ConnectorFailed, Runner
 from local.airbyte.settings import Settings
 from local.airbyte.store import BY_DEFINITION, Connector, Store
 from local.airbyte.verbs import Check, Verbs
+from local.airbyte.writer import refuse_unwritable
 from shared.observability import logs
 
 log = logs.get(__name__)
@@ -299,10 +300,10 @@ class Plane:
         connector = connector_of(UUID(row["definition_id"]))
 
         def show() -> bytes:
-            return catalog.shown(
+            return catalog.discovered(
                 self.metadata.catalog(catalog_id),
                 suggested=connector.suggested_streams,
-                flavour=self.settings.flavour,
+                release=self.settings.flavour.release,
             )
 
         return await asyncio.to_thread(show)
@@ -367,13 +368,7 @@ class Plane:
         """
         row = self.metadata.one("SELECT * FROM commands WHERE id = ?", command_id)
         if row is None:
-            raise Problem(
-                403,
-                "https://reference.airbyte.com/reference/errors#forbidden",
-                "forbidden",
-                "The command is not known.",
-                message="Forbidden",
-            )
+            raise forbidden()
         return row
 
     async def cancel_command(self, command_id: str) -> None:
@@ -406,7 +401,8 @@ class Plane:
         Raises:
             Refusal: the catalog is invalid, or cannot be written.
         """
-        streams = await asyncio.to_thread(_kept, sync_catalog, settings, destination)
+        release = self.settings.flavour.release
+        streams = await asyncio.to_thread(_kept, sync_catalog, settings, destination, release)
         connection_id = uuid4()
         self.metadata.write(
             "INSERT INTO connections VALUES (?, ?, ?, ?, ?, ?)",
@@ -432,7 +428,8 @@ class Plane:
         destination = self.actor("destination", UUID(row["destination_id"]))
         streams = row["streams"]
         if sync_catalog is not None:
-            streams = await asyncio.to_thread(_kept, sync_catalog, merged, destination)
+            release = self.settings.flavour.release
+            streams = await asyncio.to_thread(_kept, sync_catalog, merged, destination, release)
         else:
             target_of(merged, destination["config"]).refuse_collisions(streams)
         content = await asyncio.to_thread(packed, streams)
@@ -478,10 +475,7 @@ class Plane:
         try:
             return self.jobs.start(row)
         except sqlite3.IntegrityError as error:
-            told = f"A sync is already running for: {row['id']}"
-            raise Refusal(
-                409, told, exception="io.airbyte.commons.server.errors.ValueConflictKnownException"
-            ) from error
+            raise sync_is_running(row["id"]) from error
 
     async def _prune(self) -> None:
         """Delete old data, now and every hour."""
@@ -528,26 +522,14 @@ def _validate(config: Json, schema: Json) -> None:
     if faults:
         told = ", ".join(faults)
         raise Refusal(
-            422,
-            f"The provided configuration does not fulfill the specification. Errors: {told}",
-            exception="io.airbyte.validation.json.JsonValidationException",
+            422, f"The provided configuration does not fulfill the specification. Errors: {told}"
         )
 
 
-def _kept(sync_catalog: Json, settings: Json, destination: Row) -> list[Json]:
-    try:
-        streams = catalog.kept(sync_catalog)
-        target_of(settings, destination["config"]).refuse_collisions(streams)
-    except InvalidCatalog as error:
-        raise Refusal(
-            422, str(error), exception="io.airbyte.validation.json.JsonValidationException"
-        ) from error
-    except NotWritable as error:
-        raise Refusal(
-            400, str(error), exception="io.airbyte.commons.server.errors.BadRequestException"
-        ) from error
-    except (DuplicateStreams, NestedSelection) as error:
-        raise uncaught(str(error)) from error
+def _kept(sync_catalog: Json, settings: Json, destination: Row, release: Release) -> list[Json]:
+    streams = catalog.kept(sync_catalog, release)
+    refuse_unwritable(streams)
+    target_of(settings, destination["config"]).refuse_collisions(streams)
     return streams
 
 

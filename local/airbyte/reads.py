@@ -121,7 +121,7 @@ def job_row(plane: Plane, job_id: int) -> Row:
     """
     row = plane.metadata.one("SELECT * FROM jobs WHERE id = ?", job_id)
     if row is None:
-        raise uncaught(f"Could not find job with id {job_id}")
+        raise uncaught(f"Could not find job with id: {job_id}", "java.lang.RuntimeException")
     return row
 
 

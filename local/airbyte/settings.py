@@ -9,6 +9,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from local.airbyte.releases import ErrorStyle, Release
+
 
 class Flavour(StrEnum):
     """Which Airbyte release to behave as."""
@@ -17,16 +19,9 @@ class Flavour(StrEnum):
     SYNCHRONOUS = "synchronous"
 
     @property
-    def version(self) -> str:
+    def release(self) -> Release:
         """The release whose answers this flavour gives."""
-        return {"commands": "2.0.0", "synchronous": "0.63.19"}[self.value]
-
-
-class ErrorStyle(StrEnum):
-    """What an error body carries: a message up to Airbyte 1.8, mostly an id from 2.0.0."""
-
-    MESSAGE = "message"
-    ERROR_ID = "error_id"
+        return Release({"commands": "2.0.0", "synchronous": "0.63.19"}[self.value])
 
 
 class Limits(BaseModel):
@@ -103,10 +98,3 @@ class Settings(BaseSettings):
     def job_logs(self) -> Path:
         """The folder of the job logs."""
         return self.job_logs_dir or self.state_dir / "job_logs"
-
-    @property
-    def errors(self) -> ErrorStyle:
-        """The error style in effect."""
-        if self.error_style is not None:
-            return self.error_style
-        return ErrorStyle.ERROR_ID if self.flavour is Flavour.COMMANDS else ErrorStyle.MESSAGE

@@ -24,7 +24,8 @@ from uuid import uuid4
 import asyncpg
 import orjson
 
-from local.airbyte.catalog import NotWritable, properties
+from local.airbyte.catalog import properties
+from local.airbyte.errors import Refusal
 
 IDENTIFIER_BYTES = 63
 STAGE_BYTES = 4 * 1024 * 1024
@@ -42,7 +43,34 @@ WIDER: dict[tuple[str, str], str] = {
 }
 """(column type, incoming type) → type that holds both; for every other pair it is text."""
 
+DESTINATION_SYNC_MODES = ("overwrite", "append", "append_dedup", "overwrite_dedup")
+"""The supported sync modes, as `supportedDestinationSyncModes` lists them."""
+
 Key = tuple[str | None, str]
+
+
+class NotWritable(Refusal):
+    """The writer cannot write this catalog, or would mix up streams or columns."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(400, message)
+
+
+def refuse_unwritable(streams: Iterable[Mapping[str, Any]]) -> None:
+    """Refuse streams with a sync mode or a primary key that the writer does not support.
+
+    Raises:
+        NotWritable: with the stream's name.
+    """
+    for pair in streams:
+        name, config = pair["stream"]["name"], pair["config"]
+        mode, key = config["destinationSyncMode"], config["primaryKey"]
+        if mode not in DESTINATION_SYNC_MODES:
+            raise NotWritable(f"Stream {name}: the local writer has no such destinationSyncMode.")
+        if mode.endswith("dedup") and not all(key or [[]]):
+            raise NotWritable(f"Stream {name}: {mode} needs a primary key.")
+        if any(len(path) > 1 for path in key):
+            raise NotWritable(f"Stream {name}: the local writer has no nested primary keys.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from local.airbyte.releases import ErrorStyle
 from services.orchestrator import job_follower
 from services.orchestrator.job_follower import JobFollower
 from shared.airbyte_client import AirbyteClient, Job
@@ -123,10 +124,10 @@ async def test_a_sync_of_airbytes_is_recorded_after_a_busy_time(
     assert job["status"] == "succeeded"
 
 
-@pytest.mark.parametrize("style", ["message", "errorId"])
+@pytest.mark.parametrize("style", list(ErrorStyle))
 @pytest.mark.parametrize("is_missing", [False, True])
 async def test_a_job_that_airbyte_no_longer_knows_ends_alone(
-    mesh: Mesh, follower: JobFollower, style: Any, is_missing: bool
+    mesh: Mesh, follower: JobFollower, style: ErrorStyle, is_missing: bool
 ) -> None:
     """With an event and a reason; another open job of the same connection goes on."""
     connection = await mesh.onboard()

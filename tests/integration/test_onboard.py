@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from tests.fakes.airbyte_server import MAX_FIELDS, Fault, catalog, stream
+from local.airbyte.catalog import MOST_FIELDS
+from tests.fakes.airbyte_server import Fault, catalog, stream
 from tests.integration.conftest import CANARY, CREDENTIALS, Mesh
 
 REFERENCE = "https://reference.airbyte.com/reference/errors"
@@ -188,7 +189,7 @@ async def test_an_order_that_cannot_be_meant_is_refused(
 
 async def test_everything_of_an_org_that_is_too_large(mesh: Mesh) -> None:
     """422 with what to do about it, nothing left in Airbyte; fewer streams can be had."""
-    fields = [f"Field_{number}__c" for number in range(MAX_FIELDS // 50)]
+    fields = [f"Field_{number}__c" for number in range(MOST_FIELDS // 50)]
     large = catalog(*(stream(f"Object_{number}__c", fields) for number in range(51)))
     mesh.airbyte.offers(json.dumps(large).encode())
     everything = {**mesh.order, "streams": None}

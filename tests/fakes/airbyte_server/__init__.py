@@ -8,8 +8,7 @@ source offers the catalog that the test sets.
 
 from tests.fakes.airbyte_server._actors import WORKSPACE_ID
 from tests.fakes.airbyte_server._airbyte import ORGANIZATION_ID
-from tests.fakes.airbyte_server._answers import MAX_BODY_BYTES, no_such_page
-from tests.fakes.airbyte_server._catalogs import DEFAULT_CATALOG, MAX_FIELDS, catalog, stream
+from tests.fakes.airbyte_server._catalogs import DEFAULT_CATALOG, catalog, stream
 from tests.fakes.airbyte_server._definitions import HARDCODED_RECORDS, MASK, POSTGRES, SALESFORCE
 from tests.fakes.airbyte_server._faults import Fault
 from tests.fakes.airbyte_server._gateways import GATEWAYS
@@ -20,8 +19,6 @@ __all__ = [
     "GATEWAYS",
     "HARDCODED_RECORDS",
     "MASK",
-    "MAX_BODY_BYTES",
-    "MAX_FIELDS",
     "ORGANIZATION_ID",
     "POSTGRES",
     "SALESFORCE",
@@ -31,6 +28,5 @@ __all__ = [
     "Fault",
     "Request",
     "catalog",
-    "no_such_page",
     "stream",
 ]

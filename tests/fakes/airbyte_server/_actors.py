@@ -11,17 +11,11 @@ from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 
 import orjson
 
-from tests.fakes.airbyte_server._answers import (
-    Answer,
-    Failure,
-    Forbidden,
-    Refused,
-    epoch_now,
-    job_info,
-    need,
-    reason,
-)
-from tests.fakes.airbyte_server._catalogs import configured, played, proposed
+from local.airbyte.catalog import config_read, stream_read
+from local.airbyte.errors import Refusal, forbidden, missing, not_found, not_implemented
+from local.airbyte.releases import Release
+from tests.fakes.airbyte_server._answers import Answer, Failure, epoch_now, job_info, reason
+from tests.fakes.airbyte_server._catalogs import proposed
 from tests.fakes.airbyte_server._definitions import (
     HARDCODED_RECORDS,
     POSTGRES,
@@ -90,7 +84,7 @@ class Actors(Offers):
     @version.setter
     def version(self, version: str) -> None:
         self._version = version
-        self._number = (99,) if version == "head" else _numbers(version)
+        self.release = Release(version)
 
     def fail_check(
         self,
@@ -136,11 +130,8 @@ class Actors(Offers):
         """Add a destination, as if it were created manually."""
         return self._add_actor(DESTINATION, name, definition_id, configuration)
 
-    def _unknown(self, kind: str, object_id: object) -> Exception:
-        if self.unknown_is_forbidden:
-            return Forbidden()
-        message = f"Internal Server Error: Could not find configuration for {kind}: {object_id}."
-        return Refused(404, message)
+    def _unknown(self, kind: str, object_id: object) -> Refusal:
+        return forbidden() if self.unknown_is_forbidden else not_found(kind, object_id)
 
     # Definitions
 
@@ -216,7 +207,7 @@ class Actors(Offers):
             f"{kind.word}Name": definition["name"],
             "status": "active",
         }
-        if self._number >= (1, 0):
+        if self.release.since(1):
             made["createdAt"] = epoch_now()
         self._held(kind)[made[f"{kind.word}Id"]] = made
         return made
@@ -252,7 +243,7 @@ class Actors(Offers):
         if need(body, "workspaceId") != WORKSPACE_ID:
             raise self._unknown("STANDARD_WORKSPACE", body["workspaceId"])
         found = list(self._held(kind).values())
-        if self._number < (1, 8):
+        if not self.release.since(1, 8):
             return {f"{kind.word}s": [self._read_actor(kind, one) for one in found]}
         term = (body.get("filters") or {}).get("searchTerm")
         if term:
@@ -341,7 +332,7 @@ class Actors(Offers):
     def _discover(self, body: Json) -> Json:
         source = self._actor(SOURCE, body)
         if body.get("connectionId") is not None:
-            raise Refused(501, "A discovery with a connection id changes it, and is not played.")
+            raise not_implemented("sources/discover_schema with a connectionId")
         source_id = source["sourceId"]
         if not body.get("disable_cache") and source_id in self._cached:
             catalog_id, found = self._cached[source_id]
@@ -367,18 +358,18 @@ class Actors(Offers):
         offered = self._next_offer(source_id)
         found = offered
         if isinstance(offered, dict):
-            found = {
-                "streams": [self._discovered(pair, offered) for pair in offered.get("streams", [])]
-            }
+            streams = offered.get("streams", [])
+            found = {"streams": [self._discovered(pair, streams) for pair in streams]}
         digest = hashlib.sha256(orjson.dumps(found, option=orjson.OPT_SORT_KEYS)).hexdigest()
         self._cached[source_id] = (str(uuid5(NAMESPACE_URL, digest)), found)
         return self._cached[source_id]
 
-    def _discovered(self, pair: Json, whole: Json) -> Json:
-        config = pair.get("config") or proposed(pair["stream"], only=len(whole["streams"]) == 1)
+    def _discovered(self, pair: Json, pairs: list[Json]) -> Json:
+        if pair.get("config") is None:
+            return proposed(pair["stream"], [one["stream"] for one in pairs], self.release)
         return {
-            "stream": played(pair["stream"], self._number),
-            "config": configured(config, self._number),
+            "stream": stream_read(pair["stream"], self.release),
+            "config": config_read(pair["config"], self.release),
         }
 
     def _most_recent_catalog(self, body: Json) -> Json:
@@ -398,7 +389,7 @@ class Actors(Offers):
         command_id = need(body, "id")
         actor_id = str(need(body, "actor_id"))
         if actor_id not in self.sources and actor_id not in self.destinations:
-            raise Forbidden
+            raise forbidden()
         if command_id not in self.commands:
             actor = SOURCE if actor_id in self.sources else DESTINATION
             outcome = (
@@ -420,7 +411,7 @@ class Actors(Offers):
     def _command(self, body: Json) -> Json:
         command = self.commands.get(need(body, "id"))
         if command is None:
-            raise Forbidden
+            raise forbidden()
         return command
 
     def _command_status(self, body: Json) -> Json:
@@ -472,8 +463,10 @@ class Actors(Offers):
         return {"id": body["id"]}
 
 
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".")[:2])
+def need(body: Json, name: str) -> Any:
+    if body.get(name) is None:
+        raise missing(name)
+    return body[name]
 
 
 def _ilike(term: str) -> str:

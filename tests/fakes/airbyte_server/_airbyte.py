@@ -8,9 +8,18 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID, uuid4
 
-from tests.fakes.airbyte_server._actors import DESTINATION, SOURCE, WORKSPACE_ID, Actors, Kind
-from tests.fakes.airbyte_server._answers import Answer, Failure, Refused, epoch_now, need, reason
-from tests.fakes.airbyte_server._catalogs import kept_of
+from local.airbyte.catalog import kept, key_of
+from local.airbyte.errors import Refusal, sync_is_running, uncaught
+from local.airbyte.releases import Release
+from tests.fakes.airbyte_server._actors import (
+    DESTINATION,
+    SOURCE,
+    WORKSPACE_ID,
+    Actors,
+    Kind,
+    need,
+)
+from tests.fakes.airbyte_server._answers import Answer, Failure, epoch_now, reason
 
 Json = dict[str, Any]
 
@@ -51,7 +60,7 @@ class Airbyte(Actors):
             "recordsCommitted": records if status == "succeeded" else 0,
             "bytesCommitted": bytes if status == "succeeded" else 0,
         }
-        if self._number >= (2, 0):
+        if self.release.since(2):
             stats["recordsRejected"] = 0
         job.update(status=status, updatedAt=now, aggregatedStats=stats)
         attempt = self.attempts[job_id][-1]
@@ -169,7 +178,7 @@ class Airbyte(Actors):
         if destination_id not in self.destinations:
             raise self._unknown("DESTINATION_CONNECTION", destination_id)
         if body.get("schedule") and body.get("scheduleType"):
-            raise Refused(422, "Use either schedule or scheduleType, not both.", known=True)
+            raise Refusal(422, "Use either schedule or scheduleType, not both.")
         made: Json = {
             "connectionId": str(uuid4()),
             "name": body.get("name") or "source <> destination",
@@ -188,7 +197,7 @@ class Airbyte(Actors):
             "operationIds": [],
             "created_at": epoch_now(),
         }
-        if self._number >= (1, 0):
+        if self.release.since(1):
             made["tags"] = []
         self._patch(made, body)
         self.connections[made["connectionId"]] = made
@@ -197,7 +206,7 @@ class Airbyte(Actors):
     def _update_connection(self, body: Json) -> Json:
         held = self._connection(body)
         if body.get("schedule") is not None:
-            raise Refused(500, "Internal Server Error: schedule is deprecated.")
+            raise uncaught("schedule is deprecated.")
         patched = dict(held)
         self._patch(patched, body)
         self._forget_states(held, patched)
@@ -210,7 +219,7 @@ class Airbyte(Actors):
             if body.get(name) is not None:
                 held[name] = body[name]
         if body.get("syncCatalog") is not None:
-            held["syncCatalog"] = kept_of(body["syncCatalog"], self._number)
+            held["syncCatalog"] = {"streams": kept(body["syncCatalog"], self.release)}
 
     def _forget_states(self, before: Json, after: Json) -> None:
         """Delete the state of streams that are deselected or whose sync mode changed."""
@@ -220,7 +229,7 @@ class Airbyte(Actors):
         self.states[connection_id] = [
             state
             for state in self.states.get(connection_id, [])
-            if _name(state["streamDescriptor"]) in kept
+            if key_of(state["streamDescriptor"]) in kept
         ]
 
     def _get_state(self, body: Json) -> Json:
@@ -257,7 +266,7 @@ class Airbyte(Actors):
             for held in self.connections.values()
             if not wanted or held["sourceId"] in wanted
         ]
-        if self._number < (1, 8):
+        if not self.release.since(1, 8):
             return {"connections": found}
         found.sort(key=lambda one: (one["name"].lower(), one["connectionId"]))
         total, cursor = len(found), body.get("cursor")
@@ -289,13 +298,13 @@ class Airbyte(Actors):
                 "supportState": "supported",
                 "isVersionOverrideApplied": False,
             }
-            if self._number >= (2, 0):
+            if self.release.since(2):
                 version |= {"supportsFileTransfer": False, "supportsDataActivation": False}
             item[f"{kind.word}ActorDefinitionVersion"] = version
         if jobs:
             item["latestSyncJobCreatedAt"] = jobs[0]["createdAt"]
             item["latestSyncJobStatus"] = jobs[0]["status"]
-        if self._number >= (1, 0):
+        if self.release.since(1):
             item["tags"] = []
         if self.version == "head":
             item["onDemandEnabled"] = False
@@ -313,10 +322,9 @@ class Airbyte(Actors):
     def _sync(self, body: Json) -> Json:
         held = self._connection(body)
         if held["status"] != "active":
-            raise Refused(500, "Internal Server Error: Can only sync an active connection")
+            raise uncaught("Can only sync an active connection")
         if self._running(held["connectionId"]) is not None:
-            message = f"A sync is already running for: {held['connectionId']}"
-            raise Refused(409, message, known=True)
+            raise sync_is_running(held["connectionId"])
         return self._job_info_read(self.start_job(held["connectionId"])["id"])
 
     def _running(self, connection_id: str) -> Json | None:
@@ -341,8 +349,7 @@ class Airbyte(Actors):
     def _job(self, body: Json) -> Json:
         job_id = need(body, "id")
         if job_id not in self.jobs:
-            message = f"Internal Server Error: Could not find job with id: {job_id}"
-            raise Refused(500, message)
+            raise uncaught(f"Could not find job with id: {job_id}", "java.lang.RuntimeException")
         return self.jobs[job_id]
 
     def _get_job(self, body: Json) -> Json:
@@ -357,7 +364,7 @@ class Airbyte(Actors):
 
     def _job_info_read(self, job_id: int) -> Json:
         logs: Json = {"logs": {"logLines": []}}
-        if self._number >= (2, 0):
+        if self.release.since(2):
             logs["logType"] = "formatted"
         attempts = [{"attempt": attempt, **logs} for attempt in self.attempts[job_id]]
         return {"job": self.jobs[job_id], "attempts": attempts}
@@ -385,7 +392,7 @@ class Airbyte(Actors):
     def _cancel_job(self, body: Json) -> Json:
         job = self._job(body)
         if not _runs(job):
-            raise Refused(500, "Internal Server Error: Transitioning Job out of a terminal state")
+            raise uncaught("Transitioning Job out of a terminal state")
         self.finish_job(job["id"], "cancelled")
         return self._job_info_read(job["id"])
 
@@ -405,7 +412,7 @@ class Airbyte(Actors):
         if succeeded is not None:
             told["lastSuccessfulSync"] = succeeded["updatedAt"]
         running = self._running(connection_id)
-        if self._number < (1, 0):
+        if not self.release.since(1):
             told["isRunning"] = running is not None
             ended = next((job for job in jobs if not _runs(job)), None)
             told["isLastCompletedJobReset"] = ended is not None and ended["configType"] in _CLEARING
@@ -486,11 +493,11 @@ ROUTES: dict[tuple[str, str], Route] = {
 }
 
 
-OFFERED_BY: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
-    "workspaces/list": ((0,), (1, 6)),
-    **{path: ((1, 7), (999,)) for _, path in ROUTES if path.startswith("commands/")},
-}
-"""First and last version of the paths that are not in every version."""
+def offers(release: Release, path: str) -> bool:
+    """Whether a release has a path, of those in `ROUTES`."""
+    if path == "workspaces/list":
+        return not release.since(1, 7)
+    return release.since(1, 7) or not path.startswith("commands/")
 
 
 _CONNECTION_FIELDS = (
@@ -518,13 +525,9 @@ _CLEARING = frozenset({"clear", "reset_connection"})
 
 def _sync_modes(connection: Json) -> dict[tuple[str | None, str], str]:
     return {
-        _name(pair["stream"]): pair["config"]["syncMode"]
+        key_of(pair["stream"]): pair["config"]["syncMode"]
         for pair in connection["syncCatalog"]["streams"]
     }
-
-
-def _name(offered: Json) -> tuple[str | None, str]:
-    return offered.get("namespace"), offered["name"]
 
 
 def _runs(job: Json) -> bool:

@@ -1,22 +1,15 @@
-"""Catalogs as Airbyte builds and stores them: discovered ones and those of connections."""
+"""Builders of the catalogs that sources offer."""
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tests.fakes.airbyte_server._answers import Refused
+from local.airbyte import catalog as catalogs
+from local.airbyte.releases import Release
+from local.airbyte.store import BY_NAME
 
 Json = dict[str, Any]
-Release = tuple[int, ...]
-
-MAX_FIELDS = 20_000
-SUGGESTED = frozenset(
-    {"Account", "Contact", "Lead", "Opportunity", "OpportunityStage", "Stage", "Task", "User"}
-)
-"""The Salesforce connector's suggested streams, which a discovery returns selected."""
 
 
 def stream(
@@ -55,38 +48,21 @@ def stream(
 
 def catalog(*streams: Json) -> Json:
     """Build a source's catalog, with the configuration Airbyte proposes for each stream."""
+    oldest = Release("0.63.19")
     return {
         "streams": [
-            {"stream": one, "config": proposed(one, only=len(streams) == 1)} for one in streams
+            {"stream": one, "config": proposed(one, streams, oldest)["config"]} for one in streams
         ]
     }
 
 
-def proposed(offered: Json, *, only: bool) -> Json:
-    cursor = offered.get("defaultCursorField") or []
-    key = offered.get("sourceDefinedPrimaryKey") or []
-    modes = offered.get("supportedSyncModes") or ["full_refresh"]
-    sync_mode, destination_mode = "full_refresh", "overwrite"
-    if offered.get("sourceDefinedCursor") and key and "incremental" in modes:
-        sync_mode, destination_mode = "incremental", "append_dedup"
-    elif offered.get("sourceDefinedCursor") and "full_refresh" not in modes:
-        sync_mode, destination_mode = "incremental", "append"
-    suggested = only or offered["name"] in SUGGESTED
-    return {
-        "syncMode": sync_mode,
-        "cursorField": cursor,
-        "destinationSyncMode": destination_mode,
-        "primaryKey": key,
-        "aliasName": alias(offered["name"]),
-        "selected": suggested,
-        "suggested": suggested,
-        "fieldSelectionEnabled": False,
-        "selectedFields": [],
-    }
+def proposed(offered: Json, streams: Sequence[Json], release: Release) -> Json:
+    """Pair one of the streams with the configuration that Airbyte proposes for it."""
+    suggested = len(streams) == 1 or offered["name"] in _SALESFORCE.suggested_streams
+    return catalogs.proposed(offered, selected=suggested, release=release)
 
 
-def alias(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9]", "_", name)
+_SALESFORCE = BY_NAME["source-salesforce"]
 
 
 DEFAULT_CATALOG = catalog(
@@ -96,119 +72,3 @@ DEFAULT_CATALOG = catalog(
     stream("Case", ("Id", "Subject", "Status")),
     stream("Describe", ("name", "label"), cursor=None, key=None),
 )
-
-
-_CONFIG_OF_0_63 = frozenset(
-    {
-        "syncMode",
-        "cursorField",
-        "destinationSyncMode",
-        "primaryKey",
-        "aliasName",
-        "selected",
-        "suggested",
-        "fieldSelectionEnabled",
-        "selectedFields",
-    }
-)
-
-
-def played(offered: Json, release: Release) -> Json:
-    told = {name: value for name, value in offered.items() if value is not None}
-    told.setdefault("defaultCursorField", [])
-    told.setdefault("sourceDefinedPrimaryKey", [])
-    if release >= (2, 0):
-        told.setdefault("isFileBased", False)
-    else:
-        told.pop("isFileBased", None)
-    return told
-
-
-def configured(config: Json, release: Release) -> Json:
-    told = {name: value for name, value in config.items() if value is not None}
-    if release >= (2, 0):
-        told.setdefault("hashedFields", [])
-        told.setdefault("mappers", [])
-        return told
-    known = _CONFIG_OF_0_63
-    return {name: value for name, value in told.items() if name in known}
-
-
-def kept_of(given: Json, release: Release) -> Json:
-    """Reduce a catalog to what Airbyte stores: selected streams with their selected fields."""
-    pairs, names, fields = [], [], 0
-    for pair in given.get("streams", []):
-        if "selected" not in pair["config"]:
-            raise Refused(500, "Internal Server Error: getSelected() is null")
-        if not pair["config"]["selected"]:
-            continue
-        kept = _kept_stream(pair["stream"], pair["config"], release)
-        fields += len(kept["stream"].get("jsonSchema", {}).get("properties", {}))
-        names.append((pair["stream"].get("namespace"), pair["stream"]["name"]))
-        pairs.append(kept)
-    doubled = [name for (_, name), times in Counter(names).items() if times > 1]
-    if doubled:
-        raise Refused(
-            500, f"Internal Server Error: Catalog contains duplicate stream names: {doubled}"
-        )
-    if fields > MAX_FIELDS:
-        raise Refused(
-            400,
-            f"Total number of selected fields ({fields}) is greater than the limit "
-            f"({MAX_FIELDS}) configured for this workspace.",
-            known=True,
-        )
-    return {"streams": pairs}
-
-
-def _kept_stream(offered: Json, config: Json, release: Release) -> Json:
-    offered = played(offered, release)
-    kept = configured(
-        {
-            "syncMode": config["syncMode"],
-            "destinationSyncMode": config["destinationSyncMode"],
-            "cursorField": config.get("cursorField") or [],
-            "primaryKey": config.get("primaryKey") or [],
-            "aliasName": alias(offered["name"]),
-            "selected": True,
-            "suggested": False,
-            "fieldSelectionEnabled": bool(config.get("fieldSelectionEnabled")),
-            "selectedFields": [],
-            **{
-                name: config.get(name)
-                for name in ("mappers", "includeFiles", "destinationObjectName", "namespace")
-            },
-        },
-        release,
-    )
-    if kept["fieldSelectionEnabled"]:
-        names = _selected_names(offered, config)
-        schema = offered["jsonSchema"]
-        properties = {name: of for name, of in schema["properties"].items() if name in set(names)}
-        offered = {**offered, "jsonSchema": {**schema, "properties": properties}}
-        kept["selectedFields"] = [{"fieldPath": [name]} for name in names]
-    return {"stream": offered, "config": kept}
-
-
-def _selected_names(offered: Json, config: Json) -> list[str]:
-    if config.get("selectedFields") is None:
-        raise Refused(422, "Requested field selection but no selected fields provided", known=True)
-    if "properties" not in offered.get("jsonSchema", {}):
-        raise Refused(422, "Requested field selection but no node properties found", known=True)
-    names = []
-    for selected in config["selectedFields"]:
-        path = selected.get("fieldPath") or []
-        if not path:
-            raise Refused(422, "Selected field path cannot be empty", known=True)
-        if len(path) > 1:
-            raise Refused(500, "Internal Server Error: Nested field selection not supported")
-        names.append(path[0])
-    cursor = config.get("cursorField") or []
-    if config["syncMode"] == "incremental" and cursor and cursor[0] not in names:
-        message = "Cursor field cannot be de-selected in INCREMENTAL syncs"
-        raise Refused(422, message, known=True)
-    dedup = config["destinationSyncMode"].endswith("_dedup")
-    if dedup and any(path[0] not in names for path in config.get("primaryKey") or []):
-        message = "Primary key field cannot be de-selected in DEDUP mode"
-        raise Refused(422, message, known=True)
-    return names

@@ -9,7 +9,7 @@ from typing import Any
 import jsonschema
 import orjson
 
-from tests.fakes.airbyte_server._answers import Refused
+from local.airbyte.errors import Refusal
 
 Json = dict[str, Any]
 
@@ -107,9 +107,8 @@ def validate(configuration: Json, specification: Json) -> None:
     found = _validator(orjson.dumps(specification)).iter_errors(configuration)
     errors = sorted(error.message for error in found)
     if errors:
-        raise Refused(
+        raise Refusal(
             422,
             "The provided configuration does not fulfill the specification. "
             f"Errors: {', '.join(errors)} in {configuration}",
-            known=True,
         )

@@ -17,21 +17,19 @@ from uuid import uuid4
 import orjson
 from aiohttp import web
 
-from tests import leaks
-from tests.fakes.airbyte_server._actors import WORKSPACE_ID
-from tests.fakes.airbyte_server._airbyte import OFFERED_BY, ORGANIZATION_ID, ROUTES, Airbyte
-from tests.fakes.airbyte_server._answers import (
-    MAX_BODY_BYTES,
-    Answer,
-    Forbidden,
-    Refused,
-    html,
-    micronaut,
-    need,
+from local.airbyte.errors import (
+    MOST_BODY_BYTES,
+    Micronaut,
+    Refusal,
     no_such_page,
-    problem,
     too_large,
+    unreadable,
 )
+from local.airbyte.releases import ErrorStyle
+from tests import leaks
+from tests.fakes.airbyte_server._actors import WORKSPACE_ID, need
+from tests.fakes.airbyte_server._airbyte import ORGANIZATION_ID, ROUTES, Airbyte, offers
+from tests.fakes.airbyte_server._answers import Answer, html
 from tests.fakes.airbyte_server._faults import (
     CANNED,
     Fault,
@@ -75,11 +73,10 @@ class AirbyteServer(Airbyte):
         *,
         version: str = "2.0.0",
         auth: Auth = "none",
-        error_style: Literal["message", "errorId"] | None = None,
     ) -> None:
         super().__init__(version)
         self.auth = auth
-        self.error_style = error_style or ("errorId" if self._number >= (2, 0) else "message")
+        self.error_style: ErrorStyle | None = None
         self.requests: list[Request] = []
         self.client_id = "aam-client"
         self.client_secret = CLIENT_SECRET
@@ -238,12 +235,12 @@ class AirbyteServer(Airbyte):
         raw = request.path_qs
         path = request.path.removeprefix("/api/v1/")
         length = request.content_length or 0
-        if length > MAX_BODY_BYTES:
+        if length > MOST_BODY_BYTES:
             await _drain(request)
-            return self._sent(too_large(length, request.path))
+            return self._sent(self._refused(too_large(length, request.path)))
         content = await request.content.read()
-        if len(content) > MAX_BODY_BYTES:
-            return self._sent(too_large(len(content), request.path))
+        if len(content) > MOST_BODY_BYTES:
+            return self._sent(self._refused(too_large(len(content), request.path)))
         body, broken = _parsed(content)
         self.requests.append(Request(request.method, path, body, dict(request.headers), raw))
 
@@ -291,7 +288,9 @@ class AirbyteServer(Airbyte):
         if fault.answer is not None:
             return self._sent(fault.answer)
         if isinstance(fault.kind, int):
-            return self._sent(self._error(Refused(fault.kind, "a fault was planted")))
+            return self._sent(
+                self._refused(Refusal(fault.kind, "a fault was planted", known=False))
+            )
         if fault.kind in CANNED:
             return self._sent(CANNED[fault.kind]())
         if true is not None and fault.kind in ("lie", "slow"):
@@ -317,16 +316,16 @@ class AirbyteServer(Airbyte):
     def _act(self, request: web.BaseRequest, path: str, body: Any, *, broken: bool) -> Answer:
         refusal = self._gate(request, path)
         route = self._route(request.method, path)
-        if refusal is not None or route is None:
-            return refusal or no_such_page(request.path)
-        if broken:
-            return self._error(Refused(422, "Unable to parse the JSON body."))
+        if refusal is not None:
+            return refusal
         try:
+            if route is None:
+                raise no_such_page(request.path)
+            if broken:
+                raise unreadable("the body is not JSON.")
             answer = route(body if isinstance(body, dict) else {})
-        except Refused as refused:
-            return self._error(refused)
-        except Forbidden:
-            return problem(403, "forbidden", "Access to this resource is forbidden.")
+        except Refusal as refused:
+            return self._refused(refused)
         return answer if isinstance(answer, Answer) else Answer(200, answer)
 
     def _route(self, method: str, path: str) -> Callable[[Json], Any] | None:
@@ -334,8 +333,7 @@ class AirbyteServer(Airbyte):
         if own is not None:
             return partial(own, self)
         route = ROUTES.get((method, path))
-        since, until = OFFERED_BY.get(path, ((0,), (999,)))
-        if route is None or not since <= self._number[:2] <= until:
+        if route is None or not offers(self.release, path):
             return None
         return partial(route, self)
 
@@ -360,23 +358,11 @@ class AirbyteServer(Airbyte):
         token = given.removeprefix("Bearer ")
         if token == self.api_key or (self.auth == "token" and self._is_valid(token)):
             return None
-        return self._error(Refused(401, "Unauthorized"))
+        return self._refused(Refusal(401, "Unauthorized", known=False))
 
-    def _error(self, refused: Refused) -> Answer:
-        if self.error_style == "message":
-            trace = f"{refused.exception}: {refused.message}"
-            return Answer(
-                refused.status,
-                {
-                    "message": refused.message,
-                    "exceptionClassName": refused.exception,
-                    "exceptionStack": [trace, "\tat io.airbyte.server.Handler(Handler.java:42)"],
-                },
-            )
-        told: Json = {"errorId": str(uuid4())}
-        if refused.known:
-            told["message"] = refused.message
-        return Answer(refused.status, told)
+    def _refused(self, refusal: Refusal) -> Answer:
+        body = refusal.body(self.release, self.error_style)
+        return Answer(refusal.status, body, refusal.content_type)
 
     def _sent(self, answer: Answer) -> web.Response:
         return web.Response(
@@ -400,18 +386,16 @@ class AirbyteServer(Airbyte):
             "defaultWorkspaceId": WORKSPACE_ID,
             "trackingStrategy": "logging",
         }
-        if self._number >= (2, 0):
+        if self.release.since(2):
             told["licenseStatus"] = "pro"
         return told
 
     def _token(self, body: Json) -> Any:
         if self.auth != "token":
-            return no_such_page("/api/v1/applications/token")
+            raise no_such_page("/api/v1/applications/token")
         wanted = (self.client_id, self.client_secret)
         if (need(body, "client_id"), need(body, "client_secret")) != wanted:
-            return micronaut(
-                400, "Bad Request", "Invalid client id or token", "/api/v1/applications/token"
-            )
+            raise Micronaut(400, "Invalid client id or token", "/api/v1/applications/token")
         return {"access_token": self._signed(exp=time.time() + self.token_seconds)}
 
     def _signed(self, *, exp: float) -> str:

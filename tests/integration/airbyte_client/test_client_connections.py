@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from local.airbyte.errors import no_such_page
 from shared.airbyte_client import AirbyteClient, NewConnection, Schedule
 from shared.airbyte_client._connections import BODY_LIMIT_BYTES
 from shared.errors import (
@@ -19,7 +20,6 @@ from shared.errors import (
 )
 from tests.fakes.airbyte_server import (
     AirbyteServer,
-    no_such_page,
 )
 from tests.integration.airbyte_client.stage import (
     WORKSPACE,
@@ -338,7 +338,7 @@ async def test_a_job_without_the_light_endpoint(
     """Where there is no answer without logs, the one with logs is read."""
     connection_id = await connection_of(airbyte, client)
     job = await client.trigger_sync(connection_id)
-    missing = no_such_page("/api/v1/jobs/get_without_logs")
-    airbyte.answer("jobs/get_without_logs", missing.body, status=missing.status)
+    missing = no_such_page("/api/v1/jobs/get_without_logs").body(airbyte.release)
+    airbyte.answer("jobs/get_without_logs", missing, status=404)
 
     assert await client.get_job(job.id) == job

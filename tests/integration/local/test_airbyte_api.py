@@ -11,7 +11,8 @@ import pytest
 from pydantic import SecretStr
 
 from local.airbyte import DESTINATION_DEFINITION_ID, DESTINATION_ID, WORKSPACE_ID
-from local.airbyte.settings import ErrorStyle, Flavour, Settings
+from local.airbyte.releases import ErrorStyle
+from local.airbyte.settings import Flavour, Settings
 from tests.integration.local.airbyte_stage import (
     CONNECTORS,
     NOWHERE,
@@ -65,7 +66,7 @@ async def test_instance_tells_version_and_workspace_and_that_it_is_local(api: Ap
     assert await api.look("health") == {"available": True}
     told = await api.look("instance_configuration")
 
-    assert told["version"] == api.plane.settings.flavour.version
+    assert told["version"] == api.plane.settings.flavour.release.version
     assert told["defaultWorkspaceId"] == HERE
     assert told["auth"] == {"mode": "simple"}
     assert "local" in told["defaultOrganizationEmail"]
@@ -84,7 +85,12 @@ async def test_what_the_played_release_lacks_is_404_and_the_rest_501(
         settings_of(tmp_path / "classic", warehouse_url, Flavour.SYNCHRONOUS, None)
     ) as classic:
         told = await classic.ask("commands/run/discover", expect=404, id="x")
-        assert told["_embedded"]["errors"] == [{"message": "Page Not Found"}]
+        assert told["_links"]["self"] == {
+            "href": "/api/v1/commands/run/discover",
+            "templated": False,
+        }
+        (error,) = told["_embedded"]["errors"]
+        assert error == {"message": "Page Not Found", "_links": {}, "_embedded": {}}
         assert len((await classic.ask("workspaces/list"))["workspaces"]) == 1
 
 

@@ -11,8 +11,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from local.airbyte.catalog import NotWritable
-from local.airbyte.writer import Target, Writer, column_type, identifier
+from local.airbyte.writer import NotWritable, Target, Writer, column_type, identifier
 from tests.integration.local.airbyte_stage import INTEGER, NUMBER, TEXT, TIME, Json, stream
 
 OVERWRITE = ("full_refresh", "overwrite")

@@ -1,0 +1,36 @@
+"""The releases of Airbyte to behave as, and what each of them has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+
+
+class ErrorStyle(StrEnum):
+    """What an error body carries: a message up to Airbyte 1.8, mostly an id from 2.0.0."""
+
+    MESSAGE = "message"
+    ERROR_ID = "error_id"
+
+
+@dataclass(frozen=True)
+class Release:
+    """A release by its version, such as 0.63.19; `head` is what comes after the newest one."""
+
+    version: str
+
+    @cached_property
+    def _number(self) -> tuple[int, ...]:
+        if self.version == "head":
+            return (999,)
+        return tuple(int(part) for part in self.version.split(".")[:2])
+
+    def since(self, major: int, minor: int = 0) -> bool:
+        """Whether this release is that one or a later one."""
+        return self._number >= (major, minor)
+
+    @property
+    def error_style(self) -> ErrorStyle:
+        """The style of its error bodies."""
+        return ErrorStyle.ERROR_ID if self.since(2) else ErrorStyle.MESSAGE
