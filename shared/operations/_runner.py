@@ -15,18 +15,12 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared import batches, failpoints, outbox, registry
-from shared.auth import scopes
 from shared.config import Settings
 from shared.database import Database
 from shared.errors import (
     AamError,
-    Conflict,
     DeadlinePassed,
-    KeyReused,
-    NotActive,
     NotFound,
-    OperationRunning,
-    SyncRunning,
     Unavailable,
     UpstreamUnknown,
 )
@@ -34,6 +28,7 @@ from shared.job_queue import Jobs
 from shared.models import Connection, ConnectionStatus, OperationStatus
 from shared.observability import logs, metrics, tracing
 from shared.operations import _sql as sql
+from shared.operations._begin import Recorder
 from shared.operations._operation import (
     FIRST_LEASE,
     MARGIN,
@@ -41,7 +36,6 @@ from shared.operations._operation import (
     Host,
     HttpResult,
     Intent,
-    Key,
     Operation,
     Saga,
     Superseded,
@@ -71,20 +65,18 @@ _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 15.0
 
 
-class Operations:
+class Operations(Recorder):
     """Starts operations, runs those of this process, and takes over abandoned ones."""
 
     def __init__(self, settings: Settings, db: Database, jobs: Jobs, *, service: str) -> None:
-        self._db = db
-        self._deadline = settings.operation_deadline
-        self._jobs = jobs
-        self._entrypoint = f"resume.{service}"
+        entrypoint = f"resume.{service}"
+        super().__init__(db, jobs, entrypoint=entrypoint, deadline=settings.operation_deadline)
         self._sagas: dict[str, Saga] = {}
         self._tasks: dict[UUID, asyncio.Task[HttpResult | None]] = {}
         self._stopping = asyncio.Event()
         self._stop_by = 0.0
         self._host = Host(db, settings.quiet_time, self._stopping)
-        jobs.on(self._entrypoint, self._complete, at_once=10)
+        jobs.on(entrypoint, self._complete, at_once=10)
 
     def register(self, kind: str, saga: Saga) -> None:
         """Register the saga for a kind of operation."""
@@ -123,19 +115,6 @@ class Operations:
 
     # Starting
 
-    async def replayed(self, key: Key | None) -> HttpResult | None:
-        """The recorded result of this Idempotency-Key; None if the key is new.
-
-        Raises:
-            KeyReused: the key was used for a different request.
-            OperationRunning: its operation has not ended.
-            Unavailable: the registry is unavailable.
-        """
-        if key is None:
-            return None
-        async with self._db.read() as session:
-            return await self._known(session, key)
-
     async def begin(
         self, intent: Intent, write: Callable[[AsyncSession, UUID], Awaitable[HttpResult | None]]
     ) -> HttpResult | UUID:
@@ -152,151 +131,12 @@ class Operations:
         """
         if self.is_stopping or len(self._tasks) >= _AT_ONCE:
             raise Unavailable("This process takes no more operations now.", code="busy")
-        owner = uuid4()
-        row = {
-            "id": intent.id,
-            "kind": intent.kind,
-            "connection_id": intent.connection_id,
-            "request": msgspec.json.encode(intent.request, enc_hook=str).decode(),
-            "document": intent.document,
-            "request_id": logs.request_id(),
-            "asked_by": scopes.asked_by(),
-        }
-
-        async def record(session: AsyncSession) -> HttpResult | None:
-            values = {
-                **row,
-                "owner": owner,
-                "lease": FIRST_LEASE,
-                "deadline": self._deadline,
-                **_key_columns(intent.key),
-            }
-            while (await session.execute(sql.INSERT, values)).one_or_none() is None:
-                taken = await self._taken(session, intent, owner)
-                if taken is not None:
-                    return None if isinstance(taken, UUID) else taken
-            answer = await write(session, intent.id)
-            if answer is not None:
-                await session.execute(
-                    sql.END_AT_ONCE if intent.key else sql.DELETE,
-                    {"id": intent.id, "status": answer.status, "answer": answer.body}
-                    if intent.key
-                    else {"id": intent.id},
-                )
-                return answer
-            await self._jobs.enqueue(
-                session, self._entrypoint, str(intent.id), after=FIRST_LEASE + MARGIN
-            )
-            failpoints.at(f"{intent.kind}.intent.before")
-            return None
-
-        try:
-            async with self._db.transaction() as session:
-                answer = await record(session)
-        except UpstreamUnknown:
-            try:
-                answer = await self._db.retry_until_committed(record)
-            except (Unavailable, UpstreamUnknown):
-                raise UpstreamUnknown(
-                    "Nobody knows whether the registry recorded the operation.",
-                    code="commit_unknown",
-                    operation_id=intent.id,
-                ) from None
-        if answer is not None:
-            return answer
+        recorded = await self._record(intent, write)
+        if isinstance(recorded, HttpResult):
+            return recorded
         failpoints.at(f"{intent.kind}.intent.after")
-        self._start(
-            Operation(
-                self._host,
-                row
-                | {
-                    "steps": "{}",
-                    "attempts": 1,
-                    "failure": None,
-                    "step": "intent",
-                    "age": 0.0,
-                    "quiet_in": None,
-                    "deadline_in": self._deadline.total_seconds(),
-                },
-                owner,
-            )
-        )
+        self._start(Operation(self._host, recorded, recorded["owner"]))
         return intent.id
-
-    async def at_once(
-        self, intent: Intent, write: Callable[[AsyncSession], Awaitable[HttpResult]]
-    ) -> HttpResult:
-        """Run `write` in one transaction, and record its result if the intent has a key.
-
-        Such an operation has ended when it is recorded, so another one may be open meanwhile.
-
-        Raises:
-            KeyReused: the key was used for a different request.
-            Unavailable: nothing was recorded.
-            UpstreamUnknown: it may have been recorded; retry with the same key.
-        """
-        async with self._db.transaction() as session:
-            if intent.key is None:
-                return await write(session)
-            values = {
-                "id": intent.id,
-                "kind": intent.kind,
-                "connection_id": intent.connection_id,
-                "request": msgspec.json.encode(intent.request, enc_hook=str).decode(),
-                "request_id": logs.request_id(),
-                "asked_by": scopes.asked_by(),
-                **_key_columns(intent.key),
-            }
-            while (await session.execute(sql.INSERT_ENDED, values)).one_or_none() is None:
-                known = await self._known(session, intent.key)
-                if known is not None:
-                    return known
-            answer = await write(session)
-            await session.execute(
-                sql.END_AT_ONCE,
-                {"id": intent.id, "status": answer.status, "answer": answer.body},
-            )
-            return answer
-
-    async def _taken(
-        self, session: AsyncSession, intent: Intent, owner: UUID
-    ) -> HttpResult | UUID | None:
-        """Find why the row could not be inserted: its own id if it is already recorded.
-
-        An earlier result if the key has one; None if the conflicting operation has ended.
-        """
-        earlier = (await session.execute(sql.OWN, {"id": intent.id, "owner": owner})).one_or_none()
-        if earlier is not None:
-            return intent.id  # an earlier commit whose confirmation was lost
-        known = None if intent.key is None else await self._known(session, intent.key)
-        if known is not None:
-            return known
-        open_one = (
-            await session.execute(sql.OPEN_OF, {"connection_id": intent.connection_id})
-        ).one_or_none()
-        if open_one is None:
-            return None
-        raise busy_with(open_one.kind, intent.connection_id, operation_id=open_one.id)
-
-    async def _known(self, session: AsyncSession, key: Key) -> HttpResult | None:
-        found = (
-            await session.execute(
-                sql.BY_KEY, {"caller": key.caller, "route": key.route, "key": key.key}
-            )
-        ).one_or_none()
-        if found is None:
-            return None
-        if found.expired:
-            await session.execute(sql.FREE_KEY, {"id": found.id})
-            return None
-        if found.fingerprint != key.fingerprint:
-            raise KeyReused("This Idempotency-Key came with another request before.")
-        if found.answer_status is None:
-            raise OperationRunning(
-                f"Operation {found.id}, begun with this key, has not ended.",
-                operation_id=found.id,
-            )
-        return HttpResult(found.answer_status, found.answer, is_replay=True)
 
     async def outcome(self, begun: HttpResult | UUID, *, wait: float) -> HttpResult:
         """The result of an operation, or 202 with its id if it still runs after `wait` seconds."""
@@ -564,29 +404,6 @@ class Operations:
         return found
 
 
-def busy_with(kind: str, connection_id: UUID, *, operation_id: UUID) -> Conflict:
-    """The conflict error for a request while an operation of this kind is open."""
-    if kind == "sync":
-        return SyncRunning(
-            f"A sync of connection {connection_id} is being started.", operation_id=operation_id
-        )
-    code = {
-        "apply": "heal_in_progress",
-        "archive": "archiving",
-        "rotate": "rotating",
-    }.get(kind, NotActive.code)
-    told = {
-        "apply": "HEALING",
-        "archive": "being archived",
-        "rotate": "being given its credential",
-    }.get(kind, "PENDING")
-    return NotActive(
-        f"Connection {connection_id} is {told}: wait for the end of operation {operation_id}.",
-        code=code,
-        operation_id=operation_id,
-    )
-
-
 def _expect_runnable(operation: Operation) -> None:
     """Check that the operation has not crashed too many processes.
 
@@ -610,14 +427,3 @@ def _accepted(operation_id: UUID) -> str:
     return msgspec.json.encode(
         {"operation_id": operation_id, "status": OperationStatus.RUNNING}
     ).decode()
-
-
-def _key_columns(key: Key | None) -> dict[str, object]:
-    if key is None:
-        return dict.fromkeys(("caller", "route", "key", "fingerprint"))
-    return {
-        "caller": key.caller,
-        "route": key.route,
-        "key": key.key,
-        "fingerprint": key.fingerprint,
-    }

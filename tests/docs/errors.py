@@ -143,7 +143,7 @@ def computed() -> dict[tuple[str, str], Computed]:
             ("upstream_not_airbyte",),
             "Another server answered instead of Airbyte's token endpoint.",
         ),
-        ("shared.operations._runner", "NotActive(code=code)"): Computed(
+        ("shared.operations._begin", "NotActive(code=code)"): Computed(
             ("heal_in_progress", "archiving", "rotating", NotActive.code)
         ),
         ("shared.operations._runner", "DeadlinePassed(code=_deadline_code(operation))"): Computed(

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from copy import deepcopy
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
 from redis.asyncio import Redis
 
 from local.processes import servers
+from services.drift_repair_agent.healing import heal
+from services.drift_repair_agent.repairs.executor import RepairExecutor
 from services.drift_repair_agent.repairs.expiry import Expiry
+from shared import registry
 from shared.database import Database
+from shared.observability import logs
 from tests.fakes.airbyte_server import AirbyteServer, catalog, stream
 from tests.integration.applying import held, seen
 from tests.integration.conftest import (
@@ -38,6 +43,7 @@ from tests.integration.repairing import (
     fields,
     nothing_was_reset,
     proposal,
+    put,
     types,
     until,
     upstream,
@@ -102,6 +108,58 @@ async def test_a_dropped_field_waits_for_a_person(mesh: Mesh) -> None:
         "repair.applied",
     ]
     assert nothing_was_reset(mesh)
+
+
+async def test_an_approval_reads_the_state_and_heals_once(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The catalog that the approval checked is the one that is applied; it is not made again."""
+    connection = await mesh.onboard()
+    repair = await proposal(mesh, connection, offering(LESS))
+    calls: Counter[str] = Counter()
+
+    def count(owner: Any, name: str) -> None:
+        counted = getattr(owner, name)
+
+        def counting(*args: Any, **more: Any) -> Any:
+            # Tasks beside the request read the state, too.
+            calls[name] += logs.request_id() == "approval"
+            return counted(*args, **more)
+
+        monkeypatch.setattr(owner, name, counting)
+
+    count(heal, "steps")
+    count(registry, "read_version")
+    count(registry, "stream_bodies")
+
+    status, decided = await post(
+        mesh, f"/repairs/{repair['id']}/approve", {"by": "Ada"}, X_Request_ID="approval"
+    )
+
+    assert (status, decided["state"]) == (200, "applied")
+    assert calls == {"steps": 1, "read_version": 1, "stream_bodies": 1}
+
+
+async def test_a_policy_changed_after_the_approval_is_obeyed(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The catalog of the approval is not applied once the policy excludes a field of it."""
+    connection = await mesh.onboard()
+    await put(mesh, connection, {"reactions": {"field": {"added": "propose"}}})
+    repair = await proposal(mesh, connection, offering(ACCOUNT | {"Region__c": "string"}))
+    begin = RepairExecutor.step
+
+    async def step(*args: Any, **more: Any) -> UUID | None:
+        await put(mesh, connection, {"never_select": ["Region*"]})
+        return await begin(*args, **more)
+
+    monkeypatch.setattr(RepairExecutor, "step", step)
+    await approve(mesh, repair)
+
+    await repairs_until(mesh, connection, ["applied"])
+    config = held(mesh, connection)["Account"]["config"]
+    assert config["fieldSelectionEnabled"]
+    assert ["Region__c"] not in [one["fieldPath"] for one in config["selectedFields"]]
 
 
 async def test_what_is_safe_does_not_wait_for_the_rest(mesh: Mesh) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from uuid import UUID
 
-from services.drift_repair_agent.healing import plan_changes
+from services.drift_repair_agent.healing import Healed, heal, plan_changes
+from services.drift_repair_agent.repairs import planned_changes as changes_of
 from services.drift_repair_agent.repairs import queries
 from services.drift_repair_agent.repairs.planned_changes import PlannedChange, identity
 from shared import registry
@@ -38,7 +39,8 @@ class CurrentState:
     snapshot: Snapshot | None
     """What its source offers; None if it was never discovered."""
     offered: dict[StreamId, bytes]
-    """The source's definitions of the configured streams and of the additionally requested ones."""
+    """The source's definitions of the configured streams and of those in `also`."""
+    also: frozenset[StreamId]
 
     async def changes(self) -> list[tuple[Change, Verdict]]:
         """The differences between the source and the head, with a verdict on each."""
@@ -85,9 +87,25 @@ class CurrentState:
         now = {identity(change) for change, _ in await self.changes()}
         return all(item.identity in now for item in items)
 
+    async def healed(self, items: Sequence[PlannedChange], exclusions: Exclusions) -> Healed:
+        """The catalog that results from the decided changes.
+
+        Raises:
+            InvalidCatalog: they lead to no catalog that Airbyte would accept.
+        """
+        decisions = changes_of.decisions(items)
+        return await run_cooperatively(
+            heal.steps(self.configured, self.offered.values(), decisions, exclusions=exclusions)
+        )
+
 
 async def read(
-    db: Database, connection_id: UUID, *, also: Collection[StreamId] = (), is_trusted: bool = False
+    db: Database,
+    connection_id: UUID,
+    *,
+    also: Collection[StreamId] = (),
+    is_trusted: bool = False,
+    known: CurrentState | None = None,
 ) -> CurrentState:
     """Read a connection's current state, including the streams in `also` that it does not sync.
 
@@ -95,13 +113,15 @@ async def read(
     `is_trusted` it is the snapshot of the connection's newest drift, if there is one, so that a
     discovery which the observer found suspicious is not acted on.
 
+    `known` is a state read before: its catalog and definitions are used again if the connection's
+    head and the snapshot are still the same.
+
     Raises:
         NotFound: there is no such connection, or it has no version yet.
         Conflict: the snapshot has a stream twice, so what the source offers is ambiguous.
     """
     async with db.read() as session:
         row = await registry.find_connection(session, connection_id)
-        head = await registry.read_version(session, connection_id, row.catalog_version)
         drift = await queries.newest_drift(session, connection_id) if is_trusted else None
         if drift is not None:
             snapshot: Snapshot | None = await registry.find_snapshot(
@@ -111,6 +131,9 @@ async def read(
             snapshot = await registry.latest_snapshot(session, row.airbyte_source_id)
         else:
             snapshot = None
+        if known is not None and _is_as_known(known, row, snapshot, also):
+            return replace(known, row=row, snapshot=snapshot)
+        head = await registry.read_version(session, connection_id, row.catalog_version)
     configured = await run_cooperatively(catalogs.parse.steps(head.sync_catalog.encode()))
     wanted = {stream.id for stream in configured.streams} | set(also)
     bodies: list[bytes] = []
@@ -124,4 +147,20 @@ async def read(
     except InvalidCatalog as error:
         raise Conflict(str(error), code=error.code) from None
     offered = {stream: body for stream, body in zip(ids, bodies, strict=True) if stream in wanted}
-    return CurrentState(row, head, configured, snapshot, offered)
+    return CurrentState(row, head, configured, snapshot, offered, frozenset(also))
+
+
+def _is_as_known(
+    known: CurrentState, row: Connection, snapshot: Snapshot | None, also: Collection[StreamId]
+) -> bool:
+    """Whether a state read before has the catalog and the definitions that are wanted now."""
+    return (
+        (known.row.id, known.row.catalog_version) == (row.id, row.catalog_version)
+        and _content_of(known.snapshot) == _content_of(snapshot)
+        and known.also.issuperset(also)
+    )
+
+
+def _content_of(snapshot: Snapshot | None) -> tuple[UUID, bytes] | None:
+    """A key that is equal for two reads of a snapshot if its streams are the same."""
+    return None if snapshot is None else (snapshot.id, snapshot.stream_hashes)

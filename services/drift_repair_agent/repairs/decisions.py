@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.drift_repair_agent.applying import preflight
-from services.drift_repair_agent.healing import Healed, heal, misfits
+from services.drift_repair_agent.healing import misfits
 from services.drift_repair_agent.repairs import current_state, queries, transitions
 from services.drift_repair_agent.repairs import planned_changes as changes_of
 from services.drift_repair_agent.repairs.approval_choices import (
@@ -21,8 +21,12 @@ from services.drift_repair_agent.repairs.approval_choices import (
     chosen,
     new_names,
 )
-from services.drift_repair_agent.repairs.current_state import CurrentState
-from services.drift_repair_agent.repairs.executor import SOON, RepairExecutor, streams_of
+from services.drift_repair_agent.repairs.executor import (
+    SOON,
+    HealedCatalog,
+    RepairExecutor,
+    streams_of,
+)
 from services.drift_repair_agent.repairs.planned_changes import Decision, PlannedChange
 from services.drift_repair_agent.repairs.policy import Policy, Reaction
 from services.drift_repair_agent.repairs.schemas import Approve, Decide, RollBack
@@ -57,7 +61,7 @@ class Repairs:
     def __init__(self, db: Database, operations: Operations, executor: RepairExecutor) -> None:
         self._db = db
         self._operations = operations
-        self._carrier = executor
+        self._executor = executor
 
     async def approve(
         self, repair_id: UUID, order: Approve, *, key: Key | None, wait: float
@@ -88,7 +92,7 @@ class Repairs:
         now = await self._current(repair, items, order, waiting=waiting)
         decided = await approved(items, order, now, at)
         joined = decided if waiting is None else _joined(decided, waiting)
-        await _expect_possible(now, joined, in_effect.exclusions)
+        healed = await _healed(now, joined, in_effect.exclusions)
 
         async def write(session: AsyncSession) -> HttpResult:
             row, held = await self._lock(session, repair, now)
@@ -103,7 +107,7 @@ class Repairs:
             Intent("approve", repair.connection_id, {"repair_id": repair_id}, key=key), write
         )
         failpoints.at("repair.decided")
-        return await self._carried_out(answer, wait=wait)
+        return await self._carried_out(answer, now, healed, wait=wait)
 
     async def reject(self, repair_id: UUID, order: Decide, *, key: Key | None) -> HttpResult:
         """Reject a repair, or some of its changes; they are not applied.
@@ -199,9 +203,16 @@ class Repairs:
         answer = await self._operations.at_once(
             Intent("rollback", connection_id, {"version": order.version}, key=key), write
         )
-        return await self._carried_out(answer, wait=wait)
+        return await self._carried_out(answer, now, wait=wait)
 
-    async def _carried_out(self, decided: HttpResult, *, wait: float) -> HttpResult:
+    async def _carried_out(
+        self,
+        decided: HttpResult,
+        now: CurrentState,
+        healed: HealedCatalog | None = None,
+        *,
+        wait: float,
+    ) -> HttpResult:
         """Start carrying out a decision; if that fails, a periodic task tries again later.
 
         Raises:
@@ -210,7 +221,7 @@ class Repairs:
         repair_id = UUID(decided.body)
         try:
             if not decided.is_replay:
-                operation_id = await self._carrier.step(repair_id)
+                operation_id = await self._executor.step(repair_id, known=now, healed=healed)
                 if operation_id is not None:
                     await self._operations.outcome(operation_id, wait=wait)
             return await self._answer(repair_id, is_replay=decided.is_replay)
@@ -336,7 +347,7 @@ class Repairs:
         try:
             async with self._db.read() as session:
                 exclusions = await registry.exclusions_of(session, repair.connection_id)
-            healed = await _healed(now, decided, exclusions)
+            healed = await now.healed(decided, exclusions)
             after = await run_cooperatively(catalogs.parse.steps(healed.catalog))
         except InvalidCatalog as error:
             return _NO_DIFFERENCE | {"problems": preflight.problems(error)}
@@ -366,23 +377,19 @@ async def _difference(before: Catalog, after: Catalog) -> dict[str, Any]:
 
 
 async def _healed(
-    now: CurrentState, items: Sequence[PlannedChange], exclusions: Exclusions
-) -> Healed:
-    decisions = changes_of.decisions(items)
-    return await run_cooperatively(
-        heal.steps(now.configured, now.offered.values(), decisions, exclusions=exclusions)
-    )
-
-
-async def _expect_possible(
     now: CurrentState, decided: Sequence[PlannedChange], exclusions: Exclusions
-) -> None:
-    """Check that the decisions lead to a catalog that Airbyte would accept."""
+) -> HealedCatalog:
+    """The catalog that the decisions lead to.
+
+    Raises:
+        Invalid: they lead to no catalog that Airbyte would accept; `problems` lists why.
+    """
     try:
-        healed = await _healed(now, decided, exclusions)
+        healed = await now.healed(decided, exclusions)
     except InvalidCatalog as error:
         raise preflight.invalid(error, code="heal_impossible") from None
-    await preflight.readable(healed.catalog, is_checked=True)
+    wanted, fingerprint = await preflight.readable(healed.catalog, is_checked=True)
+    return HealedCatalog(now, exclusions, wanted, fingerprint)
 
 
 async def _expect_fits(wanted: Catalog, now: CurrentState, *, version: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
 from uuid import UUID
@@ -17,7 +18,6 @@ from services.drift_repair_agent.applying.preflight import (
     readable,
 )
 from services.drift_repair_agent.applying.saga import Heal
-from services.drift_repair_agent.healing import heal
 from services.drift_repair_agent.recent_failures import Postponed
 from services.drift_repair_agent.repairs import current_state, queries, transitions
 from services.drift_repair_agent.repairs import planned_changes as changes_of
@@ -46,6 +46,24 @@ _LONGEST_PAUSE_S = 30.0
 
 class Stale(Exception):
     """The catalog or the source has changed since the repair was decided."""
+
+
+@dataclass(frozen=True, slots=True)
+class HealedCatalog:
+    """A catalog that results from a repair's decisions, with what it was made from."""
+
+    state: CurrentState
+    exclusions: Exclusions
+    catalog: Catalog
+    fingerprint: str
+
+    def holds_in(self, now: CurrentState, exclusions: Exclusions) -> bool:
+        """Whether the same decisions lead to it in the state `now`."""
+        return (
+            now.configured is self.state.configured
+            and now.offered is self.state.offered
+            and exclusions.patterns == self.exclusions.patterns
+        )
 
 
 class RepairExecutor:
@@ -96,8 +114,18 @@ class RepairExecutor:
             max_concurrency=_AT_ONCE,
         )
 
-    async def step(self, repair_id: UUID) -> UUID | None:
-        """Run a repair's next step; return the id of the operation that it started, if any."""
+    async def step(
+        self,
+        repair_id: UUID,
+        *,
+        known: CurrentState | None = None,
+        healed: HealedCatalog | None = None,
+    ) -> UUID | None:
+        """Run a repair's next step; return the id of the operation that it started, if any.
+
+        Whoever decided the repair just now passes the state that it `known` and the catalog that
+        it `healed`, which are used again unless the connection or its source has changed since.
+        """
         async with self._db.read() as session:
             repair = await queries.find_repair(session, repair_id)
             is_late = repair.deadline_at is not None and (
@@ -112,7 +140,7 @@ class RepairExecutor:
                 return None
             if repair.state not in (RepairState.APPROVED, RepairState.ROLLING_BACK):
                 return None
-            return await self._begin(repair)
+            return await self._begin(repair, known, healed)
         except Stale:
             await self._supersede(repair)
         except (Invalid, NotFound) as error:
@@ -124,7 +152,9 @@ class RepairExecutor:
             await self._wait(repair, error)
         return None
 
-    async def _begin(self, repair: Repair) -> UUID | None:
+    async def _begin(
+        self, repair: Repair, known: CurrentState | None, healed: HealedCatalog | None
+    ) -> UUID | None:
         """Start the operation that applies the repair; None if there is nothing to apply.
 
         Raises:
@@ -139,7 +169,7 @@ class RepairExecutor:
         else:
             number, origin = None, VersionOrigin.REPAIR
         now = await current_state.read(
-            self._db, repair.connection_id, also=streams_of(repair), is_trusted=True
+            self._db, repair.connection_id, also=streams_of(repair), is_trusted=True, known=known
         )
         is_restoring = repair.state == RepairState.ROLLING_BACK
         base = repair.version_number if is_restoring else repair.base_version
@@ -150,11 +180,14 @@ class RepairExecutor:
         airbyte_connection_id = expect_healable(now.row, None)
         async with self._db.read() as session:
             exclusions = await registry.exclusions_of(session, now.row.id)
-        if number is None:
-            document = await self._healed(repair, now, exclusions)
-        else:
+        if number is not None:
             document = await self._version(repair.connection_id, number, now, exclusions)
-        wanted, fingerprint = await readable(document, is_checked=True)
+            wanted, fingerprint = await readable(document, is_checked=True)
+        elif healed is not None and healed.holds_in(now, exclusions):
+            wanted, fingerprint = healed.catalog, healed.fingerprint
+        else:
+            document = await self._healed(repair, now, exclusions)
+            wanted, fingerprint = await readable(document, is_checked=True)
         afterwards = await self._afterwards(repair, now.row)
         if fingerprint == now.head.fingerprint and afterwards == "as_it_is":
             await self._end_unchanged(repair)
@@ -210,14 +243,7 @@ class RepairExecutor:
         if newest != repair.snapshot_id and not await now.has_all(items):
             raise Stale
         try:
-            healed = await run_cooperatively(
-                heal.steps(
-                    now.configured,
-                    now.offered.values(),
-                    changes_of.decisions(items),
-                    exclusions=exclusions,
-                )
-            )
+            healed = await now.healed(items, exclusions)
         except InvalidCatalog as error:
             raise Invalid(str(error), code="heal_impossible") from None
         return healed.catalog

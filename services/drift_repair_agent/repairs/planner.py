@@ -79,7 +79,7 @@ class Planner:
         self._db = db
         self._operations = operations
         self._suggesting = suggesting
-        self._carrier = executor
+        self._executor = executor
         self._postponed = Postponed()
         self._passed: list[UUID] = []
         """The connections of the preceding full batches, which the next batch skips."""
@@ -189,7 +189,7 @@ class Planner:
         safe_id = await self._record(basis, planned)
         if safe_id is not None:
             failpoints.at("repair.recorded")
-            await self._carrier.step(safe_id)
+            await self._executor.step(safe_id, known=basis.situation)
 
     async def _basis(self, connection_id: UUID) -> _Basis | None:
         async with self._db.read() as session:

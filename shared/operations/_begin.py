@@ -1,0 +1,231 @@
+"""Records new operations, each in one transaction and at most once per Idempotency-Key."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from shared import failpoints
+from shared.auth import scopes
+from shared.database import Database
+from shared.errors import (
+    Conflict,
+    KeyReused,
+    NotActive,
+    OperationRunning,
+    SyncRunning,
+    Unavailable,
+    UpstreamUnknown,
+)
+from shared.job_queue import Jobs
+from shared.observability import logs
+from shared.operations import _sql as sql
+from shared.operations._operation import FIRST_LEASE, MARGIN, HttpResult, Intent, Key
+
+
+class Recorder:
+    """Records operations, and the results of those that end at once."""
+
+    def __init__(self, db: Database, jobs: Jobs, *, entrypoint: str, deadline: timedelta) -> None:
+        self._db = db
+        self._jobs = jobs
+        self._entrypoint = entrypoint
+        """The job that takes an operation over once its first lease has expired."""
+        self._deadline = deadline
+
+    async def replayed(self, key: Key | None) -> HttpResult | None:
+        """The recorded result of this Idempotency-Key; None if the key is new.
+
+        Raises:
+            KeyReused: the key was used for a different request.
+            OperationRunning: its operation has not ended.
+            Unavailable: the registry is unavailable.
+        """
+        if key is None:
+            return None
+        async with self._db.read() as session:
+            return await self._known(session, key)
+
+    async def _record(
+        self, intent: Intent, write: Callable[[AsyncSession, UUID], Awaitable[HttpResult | None]]
+    ) -> HttpResult | dict[str, Any]:
+        """Record an operation in one transaction with `write`, and the job that takes it over.
+
+        Returns the operation's row, with its owner. If `write` returns a result, that is recorded
+        if the operation has a key, and returned; so is an earlier result of the same key.
+
+        Raises:
+            KeyReused, OperationRunning, Conflict, Unavailable, UpstreamUnknown: as
+                `Operations.begin`.
+        """
+        owner = uuid4()
+        row = _columns(intent) | {"document": intent.document}
+
+        async def record(session: AsyncSession) -> HttpResult | None:
+            values = {
+                **row,
+                "owner": owner,
+                "lease": FIRST_LEASE,
+                "deadline": self._deadline,
+                **_key_columns(intent.key),
+            }
+            while (await session.execute(sql.INSERT, values)).one_or_none() is None:
+                taken = await self._taken(session, intent, owner)
+                if taken is not None:
+                    return None if isinstance(taken, UUID) else taken
+            answer = await write(session, intent.id)
+            if answer is not None:
+                if intent.key is None:
+                    await session.execute(sql.DELETE, {"id": intent.id})
+                else:
+                    await _end(session, intent.id, answer)
+                return answer
+            await self._jobs.enqueue(
+                session, self._entrypoint, str(intent.id), after=FIRST_LEASE + MARGIN
+            )
+            failpoints.at(f"{intent.kind}.intent.before")
+            return None
+
+        try:
+            async with self._db.transaction() as session:
+                answer = await record(session)
+        except UpstreamUnknown:
+            try:
+                answer = await self._db.retry_until_committed(record)
+            except (Unavailable, UpstreamUnknown):
+                raise UpstreamUnknown(
+                    "Nobody knows whether the registry recorded the operation.",
+                    code="commit_unknown",
+                    operation_id=intent.id,
+                ) from None
+        if answer is not None:
+            return answer
+        return row | {
+            "owner": owner,
+            "steps": "{}",
+            "attempts": 1,
+            "failure": None,
+            "step": "intent",
+            "age": 0.0,
+            "quiet_in": None,
+            "deadline_in": self._deadline.total_seconds(),
+        }
+
+    async def at_once(
+        self, intent: Intent, write: Callable[[AsyncSession], Awaitable[HttpResult]]
+    ) -> HttpResult:
+        """Run `write` in one transaction, and record its result if the intent has a key.
+
+        Such an operation has ended when it is recorded, so another one may be open meanwhile.
+
+        Raises:
+            KeyReused: the key was used for a different request.
+            Unavailable: nothing was recorded.
+            UpstreamUnknown: it may have been recorded; retry with the same key.
+        """
+        async with self._db.transaction() as session:
+            if intent.key is None:
+                return await write(session)
+            values = _columns(intent) | _key_columns(intent.key)
+            while (await session.execute(sql.INSERT_ENDED, values)).one_or_none() is None:
+                known = await self._known(session, intent.key)
+                if known is not None:
+                    return known
+            answer = await write(session)
+            await _end(session, intent.id, answer)
+            return answer
+
+    async def _taken(
+        self, session: AsyncSession, intent: Intent, owner: UUID
+    ) -> HttpResult | UUID | None:
+        """Find why the row could not be inserted: its own id if it is already recorded.
+
+        An earlier result if the key has one; None if the conflicting operation has ended.
+        """
+        earlier = (await session.execute(sql.OWN, {"id": intent.id, "owner": owner})).one_or_none()
+        if earlier is not None:
+            return intent.id  # an earlier commit whose confirmation was lost
+        known = None if intent.key is None else await self._known(session, intent.key)
+        if known is not None:
+            return known
+        open_one = (
+            await session.execute(sql.OPEN_OF, {"connection_id": intent.connection_id})
+        ).one_or_none()
+        if open_one is None:
+            return None
+        raise busy_with(open_one.kind, intent.connection_id, operation_id=open_one.id)
+
+    async def _known(self, session: AsyncSession, key: Key) -> HttpResult | None:
+        found = (
+            await session.execute(
+                sql.BY_KEY, {"caller": key.caller, "route": key.route, "key": key.key}
+            )
+        ).one_or_none()
+        if found is None:
+            return None
+        if found.expired:
+            await session.execute(sql.FREE_KEY, {"id": found.id})
+            return None
+        if found.fingerprint != key.fingerprint:
+            raise KeyReused("This Idempotency-Key came with another request before.")
+        if found.answer_status is None:
+            raise OperationRunning(
+                f"Operation {found.id}, begun with this key, has not ended.",
+                operation_id=found.id,
+            )
+        return HttpResult(found.answer_status, found.answer, is_replay=True)
+
+
+def busy_with(kind: str, connection_id: UUID, *, operation_id: UUID) -> Conflict:
+    """The conflict error for a request while an operation of this kind is open."""
+    if kind == "sync":
+        return SyncRunning(
+            f"A sync of connection {connection_id} is being started.", operation_id=operation_id
+        )
+    code = {
+        "apply": "heal_in_progress",
+        "archive": "archiving",
+        "rotate": "rotating",
+    }.get(kind, NotActive.code)
+    told = {
+        "apply": "HEALING",
+        "archive": "being archived",
+        "rotate": "being given its credential",
+    }.get(kind, "PENDING")
+    return NotActive(
+        f"Connection {connection_id} is {told}: wait for the end of operation {operation_id}.",
+        code=code,
+        operation_id=operation_id,
+    )
+
+
+async def _end(session: AsyncSession, operation_id: UUID, answer: HttpResult) -> None:
+    values = {"id": operation_id, "status": answer.status, "answer": answer.body}
+    await session.execute(sql.END_AT_ONCE, values)
+
+
+def _columns(intent: Intent) -> dict[str, Any]:
+    return {
+        "id": intent.id,
+        "kind": intent.kind,
+        "connection_id": intent.connection_id,
+        "request": msgspec.json.encode(intent.request, enc_hook=str).decode(),
+        "request_id": logs.request_id(),
+        "asked_by": scopes.asked_by(),
+    }
+
+
+def _key_columns(key: Key | None) -> dict[str, object]:
+    if key is None:
+        return dict.fromkeys(("caller", "route", "key", "fingerprint"))
+    return {
+        "caller": key.caller,
+        "route": key.route,
+        "key": key.key,
+        "fingerprint": key.fingerprint,
+    }
