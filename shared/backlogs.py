@@ -49,7 +49,7 @@ class Gauges:
                     rows = [tuple(row) for row in await session.execute(statement)]
             except Unavailable:
                 rows = None
-            metrics.BACKLOGS[backlog].tell(rows)
+            metrics.BACKLOGS[backlog].set(rows)
 
 
 def watching_airbyte(health: Callable[[], Awaitable[bool]]) -> Sequence[PeriodicTask]:
@@ -61,6 +61,6 @@ def watching_airbyte(health: Callable[[], Awaitable[bool]]) -> Sequence[Periodic
                 is_up = await health()
         except (AamError, TimeoutError):
             is_up = False
-        metrics.AIRBYTE_UP.tell({"": float(is_up)})
+        metrics.AIRBYTE_UP.set({"": float(is_up)})
 
     return [PeriodicTask(read, _EVERY)] if metrics.are_kept() else []

@@ -62,7 +62,7 @@ async def each(
             outcomes[index] = Outcome(item, error=failure)
             failures += 1
             is_expected = isinstance(failure, AamError)
-            metrics.BATCH_FAILURES.add(cause="expected" if is_expected else "bug")
+            metrics.BATCH_FAILURES.labels(cause="expected" if is_expected else "bug").inc()
             if failures <= _MAX_LOGGED:
                 _log(log_event, failure, fields(item))
 

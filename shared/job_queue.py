@@ -215,7 +215,7 @@ class Jobs:
                     outcome = "bug"
                     log.exception("bug", entrypoint=job.entrypoint)
             seconds = time.perf_counter() - began
-            metrics.JOBS.record(seconds, entrypoint=job.entrypoint, outcome=outcome)
+            metrics.JOBS.labels(entrypoint=job.entrypoint, outcome=outcome).observe(seconds)
 
         async def execute(job: Job) -> None:
             task = asyncio.create_task(handle(job))

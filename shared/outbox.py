@@ -185,13 +185,13 @@ class Relay:
 def _count(row: EventRow) -> None:
     """Count an event in the metrics."""
     if row.type == EventType.SYNC_FINISHED:
-        metrics.SYNCS.add(outcome=row.status)
+        metrics.SYNCS.labels(outcome=row.status).inc()
     elif row.type == EventType.DRIFT_DETECTED:
-        metrics.DRIFTS.add(severity=row.code or metrics.OTHER)
+        metrics.DRIFTS.labels(severity=row.code or metrics.OTHER).inc()
     elif row.type in (EventType.CATALOG_APPLIED, EventType.CATALOG_REFUSED):
-        metrics.HEALS.add(outcome=row.type.partition(".")[2])
+        metrics.HEALS.labels(outcome=row.type.partition(".")[2]).inc()
     elif row.type.startswith("repair."):
-        metrics.REPAIRS.add(outcome=row.type.partition(".")[2])
+        metrics.REPAIRS.labels(outcome=row.type.partition(".")[2]).inc()
 
 
 def fields(row: EventRow) -> dict[Any, Any]:

@@ -117,7 +117,7 @@ class Retention:
                     session, history.table, kept=kept, at_most=at_most
                 )
             rows += pruned
-            metrics.PRUNED.add(pruned, table=history.table)
+            metrics.PRUNED.labels(table=history.table).inc(pruned)
             if pruned < at_most:
                 break
         if rows:

@@ -11,7 +11,9 @@ import aiohttp
 import httpx
 import jwt
 import orjson
+import stamina
 from httpx_aiohttp import AiohttpTransport
+from jwt.types import Options
 
 from shared.auth.scopes import KEY_SCOPES, Caller
 from shared.config import stays_private
@@ -21,17 +23,17 @@ from shared.tls import authorities
 
 log = logs.get(__name__)
 
-_ALGORITHMS = {("RSA", None): "RS256", ("EC", "P-256"): "ES256", ("OKP", "Ed25519"): "EdDSA"}
-"""The signature algorithm of a key, by its `kty` and `crv`."""
-_REQUIRED = ["exp", "iss", "aud", "sub"]
+_ALGORITHMS = ["RS256", "ES256", "EdDSA"]
+_OPTIONS: Options = {
+    "require": ["exp", "iss", "aud", "sub"],
+    "enforce_minimum_key_length": True,
+}
 _LEEWAY_S = 5
 _FRESH_S = 600.0
 _USED_ON_S = 3600.0
 _ASKED_EVERY_S = 30.0
 _FIRST_ASKED_EVERY_S = 1.0
 _DEADLINE_S = 5.0
-_PAUSES_S = (0.1, 0.3)
-"""Pauses before retries of a request that got no complete response; within the deadline."""
 _LARGEST_BYTES = 256 * 1024
 _MOST_KEYS = 100
 _LONGEST_NAME = 200
@@ -89,11 +91,11 @@ class Issuer:
             claims = jwt.decode(
                 presented,
                 key,
-                algorithms=[*_ALGORITHMS.values()],
+                algorithms=_ALGORITHMS,
                 audience=self._audience,
                 issuer=self._issuer,
                 leeway=_LEEWAY_S,
-                options={"require": _REQUIRED},
+                options=_OPTIONS,
             )
         except (jwt.PyJWTError, OverflowError) as error:
             log.info("oidc_refused", reason=type(error).__name__)
@@ -179,20 +181,11 @@ async def _fetch_keys(issuer: str) -> dict[str, jwt.PyJWK]:
         found = (await _fetch(client, place)).get("keys")
     if not isinstance(found, list) or len(found) > _MOST_KEYS:
         raise IssuerAway("its keys are no list of keys")
-    return {kid: key for kid, key in map(_read, found) if key is not None}
+    return _signing_keys(found)
 
 
+@stamina.retry(on=_Lost, attempts=3, timeout=None, wait_initial=0.1, wait_max=0.3)
 async def _fetch(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
-    """`_fetch_once` with retries if there is no complete response."""
-    for pause_s in _PAUSES_S:
-        try:
-            return await _fetch_once(client, url)
-        except _Lost:
-            await asyncio.sleep(pause_s)
-    return await _fetch_once(client, url)
-
-
-async def _fetch_once(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
     """Fetch a JSON object without redirects or content encoding, up to a size limit."""
     body = b""
     try:
@@ -214,20 +207,16 @@ async def _fetch_once(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
     return told
 
 
-def _read(told: object) -> tuple[str, jwt.PyJWK | None]:
-    """A key with its id; None for a key that is not meant for signatures AAM accepts."""
-    if not isinstance(told, dict):
-        return "", None
-    kid = told.get("kid")
-    signs = [by for kind, by in _ALGORITHMS.items() if kind == (told.get("kty"), told.get("crv"))]
-    if not isinstance(kid, str) or not signs:
-        return "", None
-    (algorithm,) = signs
-    if told.get("use", "sig") != "sig" or told.get("alg", algorithm) != algorithm:
-        return kid, None
+def _signing_keys(found: list[Any]) -> dict[str, jwt.PyJWK]:
+    """The keys for signatures by their ids; the library leaves out keys that it cannot use."""
     try:
-        key = jwt.PyJWK(told, algorithm=algorithm)
-        too_short = key.Algorithm.check_key_length(key.Algorithm.prepare_key(key.key))
-    except (jwt.PyJWTError, ValueError, TypeError):
-        return kid, None
-    return kid, None if too_short else key
+        keys = jwt.PyJWKSet(found).keys
+    except jwt.PyJWKSetError:  # none of them is usable
+        return {}
+    except (TypeError, ValueError):
+        raise IssuerAway("one of its keys is malformed") from None
+    return {
+        key.key_id: key
+        for key in keys
+        if isinstance(key.key_id, str) and key.public_key_use in ("sig", None)
+    }

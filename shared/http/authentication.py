@@ -245,12 +245,12 @@ class Gate:
 def _count(error: AamError, scope: Scope) -> None:
     """Count a refusal in the metrics; a forged key and a revoked one look the same."""
     if isinstance(error, Forbidden):
-        metrics.REFUSALS.add(reason="scope")
+        metrics.REFUSALS.labels(reason="scope").inc()
     elif isinstance(error, TooManyRequests):
-        metrics.REFUSALS.add(reason="too_many")
+        metrics.REFUSALS.labels(reason="too_many").inc()
     elif isinstance(error, Unauthenticated):
         has_any = any(name == b"authorization" for name, _ in scope["headers"])
-        metrics.REFUSALS.add(reason="not_valid" if has_any else "missing")
+        metrics.REFUSALS.labels(reason="not_valid" if has_any else "missing").inc()
 
 
 def requirements(

@@ -1,18 +1,20 @@
 """Prometheus metrics: every metric, its labels, and their values.
 
 A label's values are a fixed set, and any other value is reported as `other`, so no external id,
-path or name becomes a time series. Nothing is recorded, at almost no cost, until `serve` is called.
-docs/metrics.md has the same as a table.
+path or name becomes a time series. docs/metrics.md has the same as a table.
 """
 
 from __future__ import annotations
 
 import itertools
-from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Final
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final, Self
 
-from opentelemetry.metrics import CallbackOptions, Counter, Histogram, Meter, Observation
+import prometheus_client
+from prometheus_client import REGISTRY, disable_created_metrics, start_http_server
+from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.metrics_core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -21,133 +23,101 @@ OTHER: Final = "other"
 FIXED_BY_CODE: Final = None
 """Instead of a label's values: it only ever gets constants from the code."""
 
-
-class Metric(ABC):
-    """One metric; `exposed` is its name in Prometheus."""
-
-    suffix: ClassVar[str]
-    all: ClassVar[list[Metric]] = []
-    """Every declared metric."""
-
-    def __init__(
-        self, name: str, about: str, labels: Mapping[str, Collection[str] | None] | None = None
-    ) -> None:
-        """Declare a metric; `labels` maps each label to its possible values."""
-        self.name = name
-        self.about = about
-        self.labels: dict[str, frozenset[str] | None] = {
-            label: None if values is None else frozenset(values)
-            for label, values in (labels or {}).items()
-        }
-        self.all.append(self)
-
-    @property
-    def exposed(self) -> str:
-        """The name in Prometheus; a histogram adds `_bucket`, `_count` and `_sum`."""
-        return self.name + self.suffix
-
-    @abstractmethod
-    def made(self, meter: Meter) -> None:
-        """Create the instrument."""
-
-    def _bounded(self, labels: Mapping[str, str]) -> dict[str, str]:
-        return {
-            name: value if (known := self.labels[name]) is None or value in known else OTHER
-            for name, value in labels.items()
-        }
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
-class Count(Metric):
-    """A counter."""
+class _Bounded(MetricWrapperBase):
+    """A metric that is declared with the values of its labels; others are reported as `other`."""
 
-    suffix = "_total"
-    _instrument: Counter | None = None
-
-    def made(self, meter: Meter) -> None:
-        """Create the instrument with 0 for every label value, so the first increase is visible."""
-        self._instrument = meter.create_counter(self.name, description=self.about)
-        values = [known or () for known in self.labels.values()]
-        for combination in itertools.product(*values):
-            self._instrument.add(0, dict(zip(self.labels, combination, strict=True)))
-
-    def add(self, amount: int = 1, /, **labels: str) -> None:
-        """Increase the counter."""
-        if self._instrument is not None:
-            self._instrument.add(amount, self._bounded(labels))
-
-
-class Duration(Metric):
-    """A histogram of durations in seconds."""
-
-    suffix = "_seconds"
-    _instrument: Histogram | None = None
+    values: Mapping[str, Collection[str] | None]
 
     def __init__(
         self,
         name: str,
-        about: str,
-        labels: Mapping[str, Collection[str] | None],
-        *,
-        bounds: Sequence[float],
+        documentation: str,
+        labelnames: Mapping[str, Collection[str] | None] | tuple[str, ...],
+        **options: Any,
     ) -> None:
-        """Declare a histogram; `bounds` are the upper limits of its buckets, in seconds."""
-        super().__init__(name, about, labels)
-        self.bounds = bounds
+        super().__init__(name, documentation, labelnames, **options)
+        if isinstance(labelnames, Mapping):  # the library makes children with the names alone
+            self.values = labelnames
 
-    def made(self, meter: Meter) -> None:
-        """Create the instrument."""
-        self._instrument = meter.create_histogram(
-            self.name,
-            unit="s",
-            description=self.about,
-            explicit_bucket_boundaries_advisory=self.bounds,
+    def labels(self, *_: object, **labels: object) -> Self:
+        """The child for these values; labels are passed by name."""
+        return super().labels(
+            **{
+                name: value if (known := self.values[name]) is None or value in known else OTHER
+                for name, value in labels.items()
+            }
         )
 
-    def record(self, seconds: float, **labels: str) -> None:
-        """Record one duration."""
-        if self._instrument is not None:
-            self._instrument.record(seconds, self._bounded(labels))
+
+class Histogram(_Bounded, prometheus_client.Histogram):
+    """A histogram with bounded label values."""
 
 
-class Level(Metric):
-    """A gauge, set from the registry at intervals."""
-
-    suffix = ""
-    _values: Mapping[str, float] | None = None
+class Counter(_Bounded, prometheus_client.Counter):
+    """A counter with bounded label values, which begin at 0, so the first increase is visible."""
 
     def __init__(
-        self, name: str, about: str, label: str | None, values: Collection[str], *, unit: str = ""
+        self,
+        name: str,
+        documentation: str,
+        labelnames: Mapping[str, Collection[str]] | tuple[str, ...],
+        **options: Any,
     ) -> None:
-        """Declare a gauge with at most one label."""
-        super().__init__(name, about, {} if label is None else {label: values})
-        self._label = label
-        self._unit = unit
+        """Declare a counter and create the child of each combination of values."""
+        super().__init__(name, documentation, labelnames, **options)
+        if isinstance(labelnames, Mapping):
+            for combination in itertools.product(*labelnames.values()):
+                self.labels(**dict(zip(labelnames, combination, strict=True)))
 
-    @property
-    def exposed(self) -> str:
-        """The name in Prometheus."""
-        return f"{self.name}_seconds" if self._unit == "s" else self.name
 
-    def made(self, meter: Meter) -> None:
-        """Create the instrument."""
-        meter.create_observable_gauge(
-            self.name, [self._observed], unit=self._unit, description=self.about
-        )
+class Gauge(Collector):
+    """A gauge with at most one label, set at intervals, and absent while its values are unknown.
 
-    def tell(self, values: Mapping[str, float] | None) -> None:
+    The library's gauge is never absent.
+    """
+
+    _numbers: Mapping[str, float] | None = None
+
+    def __init__(
+        self,
+        name: str,
+        documentation: str,
+        label: str | None = None,
+        values: Collection[str] = (),
+        *,
+        unit: str = "",
+    ) -> None:
+        """Declare the gauge."""
+        self.values = {} if label is None else {label: values}
+        self._declared = (name, documentation, None, tuple(self.values), unit)
+        REGISTRY.register(self)
+
+    def set(self, numbers: Mapping[str, float] | None) -> None:
         """Set the gauge by label value, with 0 for values left out; None for unknown."""
-        self._values = values
+        self._numbers = numbers
 
-    def _observed(self, _options: CallbackOptions) -> Iterable[Observation]:
-        if self._values is None:
-            return []
-        if self._label is None:
-            return [Observation(sum(self._values.values()))]
-        told = dict.fromkeys(self.labels[self._label] or (), 0.0)
-        for name, value in self._values.items():
-            key = name if name in told else OTHER
-            told[key] = told.get(key, 0.0) + value
-        return [Observation(value, {self._label: name}) for name, value in told.items()]
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        """The gauge without samples."""
+        return [GaugeMetricFamily(*self._declared)]
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """The gauge, if its values are known."""
+        if self._numbers is None:
+            return
+        family = GaugeMetricFamily(*self._declared)
+        for values in self.values.values():
+            told = dict.fromkeys(values, 0.0)
+            for value, number in self._numbers.items():
+                key = value if value in told else OTHER
+                told[key] = told.get(key, 0.0) + number
+            for value, number in told.items():
+                family.add_metric([value], number)
+        if not self.values:
+            family.add_metric([], sum(self._numbers.values()))
+        yield family
 
 
 class Backlog:
@@ -156,23 +126,21 @@ class Backlog:
     def __init__(
         self,
         name: str,
-        about: str,
+        documentation: str,
         label: str | None = None,
         values: Collection[str] = (),
         *,
         age: str,
     ) -> None:
         """Declare both gauges."""
-        self._count = Level(name, about, label, values)
-        self._age = Level(
-            age, "For how long the first of them has waited.", label, values, unit="s"
-        )
+        waited = "For how long the first of them has waited."
+        self.count = Gauge(name, documentation, label, values)
+        self.age = Gauge(age, waited, label, values, unit="seconds")
 
-    def tell(self, rows: Iterable[tuple[str, int, float]] | None) -> None:
+    def set(self, rows: Collection[tuple[str, int, float]] | None) -> None:
         """Set both gauges from rows of label value, count and age in seconds; None for unknown."""
-        known = None if rows is None else list(rows)
-        self._count.tell(None if known is None else {name: count for name, count, _ in known})
-        self._age.tell(None if known is None else {name: age for name, _, age in known})
+        self.count.set(None if rows is None else {value: count for value, count, _ in rows})
+        self.age.set(None if rows is None else {value: age for value, _, age in rows})
 
 
 _QUICK: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
@@ -200,7 +168,7 @@ _UPSTREAM: Final = (
 )
 _SEVERITIES: Final = ("harmless", "needs_review", "breaking")
 
-REQUESTS: Final = Duration(
+REQUESTS: Final = Histogram(
     "aam_http_request_duration",
     "Requests by their route's template; status 499 where the caller left.",
     {
@@ -208,56 +176,58 @@ REQUESTS: Final = Duration(
         "route": FIXED_BY_CODE,
         "status": FIXED_BY_CODE,
     },
-    bounds=_QUICK,
+    unit="seconds",
+    buckets=_QUICK,
 )
-AIRBYTE_UP: Final = Level(
+AIRBYTE_UP: Final = Gauge(
     "aam_airbyte_up",
     "Whether Airbyte says that it is healthy: 1 or 0. Without it the service is degraded.",
-    None,
-    (),
 )
-REFUSALS: Final = Count(
+REFUSALS: Final = Counter(
     "aam_auth_refusals",
     "Requests that were answered 401, 403 or 429.",
     {"reason": ("missing", "not_valid", "scope", "too_many")},
 )
-OPERATIONS: Final = Duration(
+OPERATIONS: Final = Histogram(
     "aam_operation_duration",
     "Operations that ended, from the request that began them.",
     {"kind": _KINDS, "outcome": ("done", "failed")},
-    bounds=_SLOW,
+    unit="seconds",
+    buckets=_SLOW,
 )
-JOBS: Final = Duration(
+JOBS: Final = Histogram(
     "aam_job_duration",
     "Background jobs; what failed is found again by the look over the rows.",
     {"entrypoint": _ENTRYPOINTS, "outcome": ("done", "failed", "bug")},
-    bounds=_SLOW,
+    unit="seconds",
+    buckets=_SLOW,
 )
-AIRBYTE: Final = Duration(
+AIRBYTE: Final = Histogram(
     "aam_airbyte_request_duration",
     "Calls of Airbyte with their repetitions; the outcome is `ok` or the error's code.",
     {"endpoint": FIXED_BY_CODE, "outcome": _UPSTREAM},
-    bounds=_SLOW,
+    unit="seconds",
+    buckets=_SLOW,
 )
-BATCH_FAILURES: Final = Count(
+BATCH_FAILURES: Final = Counter(
     "aam_batch_failures",
     "Items of batches that failed, while the rest of the batch went on.",
     {"cause": ("expected", "bug")},
 )
-SYNCS: Final = Count(
+SYNCS: Final = Counter(
     "aam_syncs", "Syncs that ended.", {"outcome": ("succeeded", "failed", "cancelled")}
 )
-HEALS: Final = Count(
+HEALS: Final = Counter(
     "aam_heals",
     "Catalogs that Airbyte was given: applied, or refused.",
     {"outcome": ("applied", "refused")},
 )
-DRIFTS: Final = Count(
+DRIFTS: Final = Counter(
     "aam_drifts",
     "Drifts that concern a connection, by their gravest change.",
     {"severity": _SEVERITIES},
 )
-REPAIRS: Final = Count(
+REPAIRS: Final = Counter(
     "aam_repairs",
     "What became of repairs; `proposed` waits for a person.",
     {
@@ -267,7 +237,7 @@ REPAIRS: Final = Count(
         )
     },
 )
-PRUNED: Final = Count(
+PRUNED: Final = Counter(
     "aam_rows_pruned",
     "Rows of history that were deleted because they are older than their retention.",
     {
@@ -277,7 +247,7 @@ PRUNED: Final = Count(
         )
     },
 )
-DELIVERIES: Final = Count(
+DELIVERIES: Final = Counter(
     "aam_webhook_deliveries",
     "Tries to deliver a message; the outcome is `delivered` or why it was not.",
     {
@@ -361,31 +331,17 @@ def _for_this_machine(app: WSGIApplication) -> WSGIApplication:
 
 
 def serve(host: str, port: int) -> None:
-    """Record metrics, and serve them at http://host:port/metrics from their own thread.
+    """Serve the metrics at http://host:port/metrics from their own thread.
 
     Raises:
         SystemExit: the port is taken.
     """
     if (host, port) in _served:
         return
-    # Imported here, since only a process that serves metrics needs these packages.
-    from opentelemetry.exporter.prometheus import PrometheusMetricReader  # noqa: PLC0415
-    from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415
-    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
-    from prometheus_client import REGISTRY, start_http_server  # noqa: PLC0415
-
     try:
         server, _ = start_http_server(port, addr=host)
     except OSError:
         raise SystemExit(f"METRICS_PORT: port {port} of {host} cannot be had") from None
     if host in _THIS_MACHINE and (app := server.get_app()) is not None:
         server.set_app(_for_this_machine(app))
-    if not _served:
-        reader = PrometheusMetricReader(
-            disable_target_info=True, scope_info_enabled=False, registry=REGISTRY
-        )
-        provider = MeterProvider([reader], resource=Resource({}), shutdown_on_exit=False)
-        meter = provider.get_meter("aam")
-        for metric in Metric.all:
-            metric.made(meter)
     _served.add((host, port))

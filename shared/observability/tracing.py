@@ -181,7 +181,7 @@ def answering(scope: Mapping[str, Any]) -> Iterator[Callable[[int, float], None]
 
         def answered(status: int, seconds: float) -> None:
             method, route = scope["method"], getattr(scope.get("route"), "path", "none")
-            metrics.REQUESTS.record(seconds, method=method, route=route, status=str(status))
+            metrics.REQUESTS.labels(method=method, route=route, status=str(status)).observe(seconds)
             if request.is_recording():
                 request.update_name(f"{method} {route}")
                 request.set_attributes(
@@ -227,4 +227,4 @@ def asking_airbyte(endpoint: str) -> Iterator[None]:
         raise
     finally:
         seconds = time.perf_counter() - began
-        metrics.AIRBYTE.record(seconds, endpoint=endpoint, outcome=outcome)
+        metrics.AIRBYTE.labels(endpoint=endpoint, outcome=outcome).observe(seconds)

@@ -232,9 +232,9 @@ class Operations(Recorder):
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
         failpoints.at(f"{operation.kind}.finish.after")
         failed = operation.failure is not None
-        metrics.OPERATIONS.record(
-            operation.age, kind=operation.kind, outcome="failed" if failed else "done"
-        )
+        metrics.OPERATIONS.labels(
+            kind=operation.kind, outcome="failed" if failed else "done"
+        ).observe(operation.age)
         log.info("operation_ended", kind=operation.kind, failed=failed)
 
     async def _has_ended(

@@ -32,7 +32,7 @@ from shared.domain.drift import Severity
 from shared.errors import Upstream
 from shared.http import docs_page
 from shared.observability import metrics
-from shared.observability.metrics import OTHER, Duration, Metric
+from shared.observability.metrics import OTHER, Backlog, Counter, Gauge, Histogram
 from shared.outbox import EventType
 from tests import access
 from tests.fakes.airbyte_server import AirbyteServer
@@ -157,9 +157,29 @@ def _has(name: str, **labels: str) -> Callable[[list[Sample]], bool]:
     return is_so
 
 
-def _names(metric: Metric) -> set[str]:
-    suffixes = ("_bucket", "_count", "_sum") if isinstance(metric, Duration) else ("",)
-    return {metric.exposed + suffix for suffix in suffixes}
+Metric = Counter | Gauge | Histogram
+
+
+def _declared() -> dict[str, Metric]:
+    """Every declared metric by its name in Prometheus."""
+    found = [one for one in vars(metrics).values() if isinstance(one, Metric)]
+    backlogs = [one for one in metrics.BACKLOGS.values() if isinstance(one, Backlog)]
+    found += [gauge for backlog in backlogs for gauge in (backlog.count, backlog.age)]
+    return {_exposed(metric): metric for metric in found}
+
+
+def _exposed(metric: Metric) -> str:
+    (family,) = metric.describe()
+    return f"{family.name}_total" if isinstance(metric, Counter) else family.name
+
+
+def _by_sample() -> dict[str, Metric]:
+    """Every declared metric by the names of its samples."""
+    return {
+        name + suffix: metric
+        for name, metric in _declared().items()
+        for suffix in (("_bucket", "_count", "_sum") if isinstance(metric, Histogram) else ("",))
+    }
 
 
 async def _fixed_by_code(mesh: Mesh) -> dict[str, set[str]]:
@@ -176,19 +196,19 @@ async def _fixed_by_code(mesh: Mesh) -> dict[str, set[str]]:
 
 async def test_every_metric_is_there_with_the_labels_that_are_declared(mesh: Mesh) -> None:
     """No other metric, no other label, no other value."""
-    declared = {name: metric for metric in Metric.all for name in _names(metric)}
+    declared = _by_sample()
     words = await _fixed_by_code(mesh)
     told = await asyncio.to_thread(mesh.everything)
     assert {sample.name for sample in told} == declared.keys()
     for sample in told:
         labels = {name: value for name, value in sample.labels.items() if name != "le"}
-        assert labels.keys() == declared[sample.name].labels.keys(), sample
+        assert labels.keys() == declared[sample.name].values.keys(), sample
         for label, value in labels.items():
-            known = declared[sample.name].labels[label]
+            known = declared[sample.name].values[label]
             if label == "status":
                 assert re.fullmatch(r"[1-5]\d\d", value), sample
             elif label == "method":
-                assert value in known | {OTHER}  # type: ignore[operator]
+                assert value in {*(known or ()), OTHER}
             else:
                 assert value in (words[label] if known is None else known), sample
         assert "AAMCANARY" not in str(sample)
@@ -253,7 +273,7 @@ async def test_dashboard_and_alerts_ask_for_what_is_there(mesh: Mesh) -> None:
     """Each name is one that a process exposes, each label value one that it may have."""
     told = await asyncio.to_thread(mesh.everything)
     names = {sample.name for sample in told}
-    declared = {name: metric for metric in Metric.all for name in _names(metric)}
+    declared = _by_sample()
     asked = set()
     for where, query in _queries():
         used = set(_METRIC.findall(query))
@@ -263,16 +283,16 @@ async def test_dashboard_and_alerts_ask_for_what_is_there(mesh: Mesh) -> None:
         selectors = re.findall(r"(aam_[a-z_]+)\{([^}]*)\}", query)
         for name, selector in selectors:
             for label, operator, value in re.findall(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"', selector):
-                known = declared[name].labels[label]
+                known = declared[name].values[label]
                 if known is not None and operator in ("=", "!="):
                     assert value in known, (where, label, value)
-    assert asked == set(Metric.all), [one.exposed for one in set(Metric.all) - asked]
+    assert asked == set(_declared().values()), set(_declared().values()) - asked
 
 
 def _values(metric: Metric, label: str) -> frozenset[str]:
-    known = metric.labels[label]
+    known = metric.values[label]
     assert known is not None
-    return known
+    return frozenset(known)
 
 
 def test_declared_values_are_those_that_the_code_gives() -> None:
@@ -285,7 +305,7 @@ def test_declared_values_are_those_that_the_code_gives() -> None:
     told = {event.value for event in EventType if event.value.startswith("repair.")}
     assert {f"repair.{one}" for one in _values(metrics.REPAIRS, "outcome")} == told
     assert _values(metrics.DRIFTS, "severity") == {one.value for one in Severity}
-    state = {metric.name: metric for metric in Metric.all}["aam_repairs_open"]
+    state = _declared()["aam_repairs_open"]
     assert _values(state, "state") == {one.value for one in queries.OPEN_STATES}
     sending = (ROOT / "services/drift_repair_agent/webhooks/sender.py").read_text()
     given = set(re.findall(r'(?:code = |return |_ADDRESS = |else )"([a-z_]+)"', sending))
@@ -344,7 +364,7 @@ def test_the_page_of_metrics_lists_them_all() -> None:
         r"^\| `(aam_\w+)` \| ([^|]*) \|", (ROOT / "docs/metrics.md").read_text(), re.M
     )
     told = {name: set(re.findall(r"`(\w+)`:", labels)) for name, labels in rows}
-    assert told == {metric.exposed: set(metric.labels) for metric in Metric.all}
+    assert told == {name: set(metric.values) for name, metric in _declared().items()}
 
 
 def test_a_taken_port_is_one_line() -> None:

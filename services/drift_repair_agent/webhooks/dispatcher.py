@@ -169,7 +169,7 @@ class Deliveries:
                 await queries.delete_webhook(session, due.webhook_id, code="gone")
 
         await self._db.retry_until_committed(record, within=_RECORD_WITHIN)
-        metrics.DELIVERIES.add(outcome=outcome.code or "delivered")
+        metrics.DELIVERIES.labels(outcome=outcome.code or "delivered").inc()
         log.info(
             "webhook_tried",
             webhook=str(due.webhook_id),
