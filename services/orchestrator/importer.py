@@ -166,7 +166,7 @@ class Importing:
                 fingerprint=fingerprint,
                 origin=VersionOrigin.IMPORT,
                 snapshot_id=None,
-                asked_by=scopes.asked_by(),
+                requested_by=scopes.requested_by(),
             )
             row.status = ConnectionStatus.ACTIVE
             outbox.record(session, EventType.CONNECTION_IMPORTED, row)

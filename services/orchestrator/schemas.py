@@ -259,7 +259,7 @@ VERSION: dict[str, Any] = {
     "repair_id": "91aa4c0e-7d3b-4f5a-8e21-6c0b9a8d7e6f",
     "decided_by": "Ada",
     "policy_set_by": None,
-    "asked_by": "ada@example.com (key ab12cd34)",
+    "requested_by": "ada@example.com (key ab12cd34)",
     "created_at": "2026-11-22T10:00:00.123456Z",
 }
 
@@ -281,7 +281,7 @@ class VersionView(BaseModel):
     policy_set_by: str | None = None
     """For a version decided by the policy: who set the policy entries that applied; null for the
     defaults."""
-    asked_by: str | None = None
+    requested_by: str | None = None
     """Whose credentials requested it; null where AAM created it automatically."""
     created_at: datetime
 
@@ -300,7 +300,7 @@ JOB: dict[str, Any] = {
     "airbyte_job_id": 42,
     "status": "succeeded",
     "started_by": "aam",
-    "asked_by": "ada@example.com (key ab12cd34)",
+    "requested_by": "ada@example.com (key ab12cd34)",
     "catalog_version": 1,
     "attempts": 1,
     "records": 700,
@@ -320,7 +320,7 @@ class JobView(BaseModel):
     airbyte_job_id: int
     status: str
     started_by: JobStarter
-    asked_by: str | None = None
+    requested_by: str | None = None
     """Whose credentials requested the sync from AAM."""
     catalog_version: int
     attempts: int

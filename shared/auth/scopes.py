@@ -86,7 +86,7 @@ def acting(caller: Caller) -> Iterator[None]:
         _current.reset(token)
 
 
-def asked_by() -> str | None:
+def requested_by() -> str | None:
     """The name of the current caller; None if AAM acts on its own."""
     caller = _current.get()
     return None if caller is None else caller.name
@@ -94,12 +94,12 @@ def asked_by() -> str | None:
 
 def named(by: str | None) -> str:
     """The person on whose behalf something is done: `by`, or else the caller, or else AAM."""
-    return by or asked_by() or "AAM"
+    return by or requested_by() or "AAM"
 
 
 def shown(by: str | None) -> str:
     """The same as one text that adds the caller if `by` is someone else."""
-    caller = asked_by()
+    caller = requested_by()
     if by is None or caller is None or by == caller:
         return named(by)
     return f"{by}, requested by {caller}"

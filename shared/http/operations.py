@@ -36,7 +36,7 @@ _EXAMPLE: dict[str, Any] = {
     "step_since": "2026-11-22T09:30:01.123456Z",
     "waits_for": "upstream_timeout",
     "attempts": 1,
-    "asked_by": "ada@example.com (key ab12cd34)",
+    "requested_by": "ada@example.com (key ab12cd34)",
     "created_at": "2026-11-22T09:30:00.123456Z",
     "deadline": "2026-11-22T10:00:00.123456Z",
 }
@@ -69,7 +69,7 @@ class OperationView(BaseModel):
     """The error code of what it waits for."""
     attempts: int
     """How often a process has started or resumed it."""
-    asked_by: str | None = None
+    requested_by: str | None = None
     """The caller who requested it; null if AAM started it."""
     problem: dict[str, Any] | None = None
     answer_status: int | None = None

@@ -95,7 +95,7 @@ class OperationRow(Base):
     answer_status: Mapped[int | None]
     answer: Mapped[str | None]
     """The response body, as JSON text."""
-    asked_by: Mapped[str | None]
+    requested_by: Mapped[str | None]
     """The caller who requested it; None if AAM started it."""
     caller: Mapped[str | None]
     route: Mapped[str | None]
@@ -111,7 +111,7 @@ class OperationRow(Base):
 class PeriodicRun(Base):
     """A periodic task that one replica runs for all. Written by the replica that runs it."""
 
-    __tablename__ = "looks"
+    __tablename__ = "periodic_runs"
 
     name: Mapped[str] = mapped_column(primary_key=True)
     next_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -108,7 +108,7 @@ class Operation:
         self.request_id: str = row["request_id"]
         self.attempts: int = row["attempts"]
         """How many owners it has had, including this one."""
-        self.asked_by: str | None = row["asked_by"]
+        self.requested_by: str | None = row["requested_by"]
         """The caller who requested it; None if AAM started it."""
         self.results: dict[str, Result] = msgspec.json.decode(row["steps"])
         self.failure: dict[str, Any] | None = (

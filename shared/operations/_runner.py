@@ -160,7 +160,7 @@ class Operations:
             "request": msgspec.json.encode(intent.request, enc_hook=str).decode(),
             "document": intent.document,
             "request_id": logs.request_id(),
-            "asked_by": scopes.asked_by(),
+            "requested_by": scopes.requested_by(),
         }
 
         async def record(session: AsyncSession) -> HttpResult | None:
@@ -244,7 +244,7 @@ class Operations:
                 "connection_id": intent.connection_id,
                 "request": msgspec.json.encode(intent.request, enc_hook=str).decode(),
                 "request_id": logs.request_id(),
-                "asked_by": scopes.asked_by(),
+                "requested_by": scopes.requested_by(),
                 **_key_columns(intent.key),
             }
             while (await session.execute(sql.INSERT_ENDED, values)).one_or_none() is None:

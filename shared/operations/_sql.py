@@ -17,7 +17,7 @@ _SECONDS_TO = "CAST(extract(epoch FROM {} - now()) AS float8)"
 _MINE = "id = :id AND owner = :owner AND status IN ('running', 'undoing')"
 _COLUMNS = f"""
     id, kind, connection_id, CAST(request AS text) AS request, document,
-    CAST(steps AS text) AS steps, step, CAST(failure AS text) AS failure, request_id, asked_by,
+    CAST(steps AS text) AS steps, step, CAST(failure AS text) AS failure, request_id, requested_by,
     attempts,
     -{_SECONDS_TO.format("created_at")} AS age,
     {_SECONDS_TO.format("quiet_at")} AS quiet_in, {_SECONDS_TO.format("deadline")} AS deadline_in
@@ -26,12 +26,12 @@ _COLUMNS = f"""
 INSERT = text(f"""
     INSERT INTO operations (
         id, kind, connection_id, status, request, document, step, owner, lease_until, deadline,
-        caller, route, idempotency_key, fingerprint, request_id, asked_by
+        caller, route, idempotency_key, fingerprint, request_id, requested_by
     )
     VALUES (
         :id, :kind, :connection_id, 'running', CAST(:request AS jsonb), :document, 'intent',
         :owner, {_IN_FUTURE.format("lease")}, {_IN_FUTURE.format("deadline")},
-        :caller, :route, :key, :fingerprint, :request_id, :asked_by
+        :caller, :route, :key, :fingerprint, :request_id, :requested_by
     )
     ON CONFLICT DO NOTHING
     RETURNING id
@@ -39,11 +39,11 @@ INSERT = text(f"""
 INSERT_ENDED = text("""
     INSERT INTO operations (
         id, kind, connection_id, status, request, step, lease_until, deadline, ended_at,
-        caller, route, idempotency_key, fingerprint, request_id, asked_by
+        caller, route, idempotency_key, fingerprint, request_id, requested_by
     )
     VALUES (
         :id, :kind, :connection_id, 'done', CAST(:request AS jsonb), 'intent', now(), now(), now(),
-        :caller, :route, :key, :fingerprint, :request_id, :asked_by
+        :caller, :route, :key, :fingerprint, :request_id, :requested_by
     )
     ON CONFLICT DO NOTHING
     RETURNING id
@@ -133,7 +133,7 @@ _OPERATION_JSON = f"""
         'operation_id', t.id, 'kind', t.kind, 'connection_id', t.connection_id,
         'connection_name', (SELECT c.name FROM connections c WHERE c.id = t.connection_id),
         'status', t.status, 'step', t.step, 'step_since', {stamp("t.step_since")},
-        'waits_for', t.waits_for, 'attempts', t.attempts, 'asked_by', t.asked_by,
+        'waits_for', t.waits_for, 'attempts', t.attempts, 'requested_by', t.requested_by,
         'problem', CASE WHEN CAST(:explained AS boolean) THEN t.failure
             ELSE t.failure - 'explanation' - 'log' END,
         'answer_status', t.answer_status, 'notes', t.steps #> '{{discover,notes}}',

@@ -136,7 +136,7 @@ async def _watched(db: Database, source_id: UUID, document: bytes) -> None:
             fingerprint="bench",
             origin=VersionOrigin.ONBOARD,
             snapshot_id=snapshot_id,
-            asked_by=None,
+            requested_by=None,
         )
         row.status = ConnectionStatus.ACTIVE
         await session.flush()

@@ -58,7 +58,7 @@ TABLES = (
     "snapshots",
     "stream_schemas",
     "operations",
-    "looks",
+    "periodic_runs",
     "connections",
     "pgqueuer",
     "pgqueuer_log",

@@ -357,7 +357,7 @@ async def test_json_goes_in_and_comes_out_as_text(
             await session.flush()
             version = registry.append_version(
                 session, row, catalog, expected_version=1, fingerprint="f",
-                origin=VersionOrigin.REPAIR, snapshot_id=None, asked_by=None)  # fmt: skip
+                origin=VersionOrigin.REPAIR, snapshot_id=None, requested_by=None)  # fmt: skip
         for way in (db.transaction, db.read):
             async with way() as session:
                 found = await session.scalar(

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.exact
 
 Json = dict[str, Any]
 LOST_AFTER = timedelta(seconds=0.3)
-_SEEN_UNTIL = "SELECT seen_until FROM looks WHERE name = 'new_jobs'"
+_SEEN_UNTIL = "SELECT seen_until FROM periodic_runs WHERE name = 'new_jobs'"
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ async def job_of(mesh: Mesh, airbyte_job_id: int) -> Json:
 async def stop_following(mesh: Mesh) -> None:
     """Let the mesh's own follower leave the jobs to the test's."""
     await mesh.sql.execute(
-        "INSERT INTO looks (name, next_at) VALUES ('jobs', now() + interval '1 hour')"
+        "INSERT INTO periodic_runs (name, next_at) VALUES ('jobs', now() + interval '1 hour')"
         " ON CONFLICT (name) DO UPDATE SET next_at = excluded.next_at"
     )
     # One that has begun ends: it lists what is new last.
@@ -184,7 +184,7 @@ async def test_a_sync_of_airbytes_is_recorded_after_hours(
     connection = await mesh.onboard()
     (other,) = await add_connections(mesh, connection, 1)
     await stop_following(mesh)
-    await mesh.sql.execute("UPDATE looks SET seen_until = now() - interval '3 hours'")
+    await mesh.sql.execute("UPDATE periodic_runs SET seen_until = now() - interval '3 hours'")
     await mesh.sql.execute(
         "INSERT INTO operations (id, kind, connection_id, status, request, step, lease_until,"
         " deadline, request_id) VALUES ($1, 'sync', $2, 'running', '{}', 'job',"
@@ -212,7 +212,7 @@ async def test_a_sync_that_begins_before_its_connection_is_recorded_is_found(
     connection = await mesh.onboard()
     (other,) = await add_connections(mesh, connection, 1)
     await stop_following(mesh)
-    await mesh.sql.execute("UPDATE looks SET seen_until = now() - interval '4 minutes'")
+    await mesh.sql.execute("UPDATE periodic_runs SET seen_until = now() - interval '4 minutes'")
     id_ = UUID(connection["id"])
     await mesh.sql.execute(
         "UPDATE connections SET airbyte_connection_id = NULL, status = 'PENDING' WHERE id = $1", id_
@@ -251,7 +251,7 @@ async def test_an_airbyte_whose_clock_is_behind_loses_no_sync(
     await job_of(mesh, first["id"])
 
     await stop_following(mesh)
-    await mesh.sql.execute("DELETE FROM looks WHERE name = 'new_jobs'")
+    await mesh.sql.execute("DELETE FROM periodic_runs WHERE name = 'new_jobs'")
     await follower.look()
     mesh.airbyte.finish_job(first["id"])
     second = mesh.airbyte.start_job(connection["airbyte_connection_id"])

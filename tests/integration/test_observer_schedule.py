@@ -83,13 +83,13 @@ async def all_due(mesh: Mesh) -> None:
 async def nobody_looks(mesh: Mesh) -> None:
     """No replica sees what is due, until `everybody_looks`."""
     await mesh.sql.execute(
-        "INSERT INTO looks (name, next_at) VALUES ('observe', now() + interval '1 hour')"
+        "INSERT INTO periodic_runs (name, next_at) VALUES ('observe', now() + interval '1 hour')"
         " ON CONFLICT (name) DO UPDATE SET next_at = excluded.next_at"
     )
 
 
 async def everybody_looks(mesh: Mesh) -> None:
-    await mesh.sql.execute("UPDATE looks SET next_at = now()")
+    await mesh.sql.execute("UPDATE periodic_runs SET next_at = now()")
 
 
 async def until_all_are_observed(mesh: Mesh) -> None:

@@ -45,7 +45,7 @@ class Heal(msgspec.Struct, frozen=True):
     decided_by: str | None = None
     policy_set_by: str | None = None
     """Who set the policy entries that decided; None for the defaults and for a person."""
-    asked_by: str | None = None
+    requested_by: str | None = None
     """Whose credentials requested the decision; None if a policy decided."""
     is_paused: bool = False
     """Whether AAM has paused the connection: the changes that wait for a decision may be why
@@ -109,7 +109,7 @@ class ApplySaga:
                 fingerprint=heal.fingerprint,
                 origin=heal.origin,
                 snapshot_id=heal.snapshot_id,
-                asked_by=heal.asked_by or operation.asked_by,
+                requested_by=heal.requested_by or operation.requested_by,
             )
             version.repair_id, version.decided_by = heal.repair_id, heal.decided_by
             version.policy_set_by = heal.policy_set_by

@@ -73,7 +73,7 @@ class Decision(msgspec.Struct, frozen=True):
     why: str | None = None
     is_named: bool = False
     """Whether a person named what it became instead of following the suggestion."""
-    asked_by: str | None = None
+    requested_by: str | None = None
     """Whose credentials requested it; None if the policy decided."""
     policy_set_by: str | None = None
     """Who set the policy entry that decided; None for a default entry."""

@@ -114,7 +114,7 @@ class Repairs:
             by=scopes.named(order.by),
             at=at,
             why=order.why,
-            asked_by=scopes.asked_by(),
+            requested_by=scopes.requested_by(),
         )
         decided = [item.decided(made) for item in chosen(changes_of.read(repair.changes), order)]
 
@@ -521,7 +521,7 @@ def _decision(
         "verdict": verdict,
         "changes": [item.id for item in decided],
         "by": scopes.named(order.by),
-        "asked_by": scopes.asked_by(),
+        "requested_by": scopes.requested_by(),
         "at": at,
         "why": order.why,
     }

@@ -172,7 +172,7 @@ class RepairExecutor:
             repair_id=repair.id,
             decided_by=decided_by(repair),
             policy_set_by=decision.get("policy_set_by"),
-            asked_by=decision.get("asked_by"),
+            requested_by=decision.get("requested_by"),
             is_paused=now.row.paused_by is not None,
             afterwards=afterwards,
         )

@@ -241,7 +241,7 @@ def _decisions(repair: Repair, item: PlannedChange, *, source_type: str) -> list
             "became": None if became is None else list(became),
             "verdict": verdict,
             "decided_by": made.by,
-            "requested_by": made.asked_by,
+            "requested_by": made.requested_by,
             "decided_at": made.at.isoformat(),
             "why": made.why,
             "connection_id": str(repair.connection_id),

@@ -56,7 +56,7 @@ class Receivers:
                 url=url,
                 events=msgspec.json.encode(events).decode(),
                 connection_id=connection_id,
-                created_by=scopes.asked_by(),
+                created_by=scopes.requested_by(),
             )
             session.add(webhook)
             await session.flush()
@@ -75,7 +75,7 @@ class Receivers:
         self._signer.require_key()
         async with self._db.transaction() as session:
             webhook = await queries.lock_webhook(session, webhook_id)
-            webhook.rotated_by = scopes.asked_by()
+            webhook.rotated_by = scopes.requested_by()
             await queries.rotate_webhook(session, webhook)
             change = {"action": "rotated", "generation": webhook.generation}
             await registry.record_setting_change(session, "webhook", webhook.id, change)
@@ -90,7 +90,7 @@ class Receivers:
         async with self._db.transaction() as session:
             webhook = await queries.find_webhook(session, webhook_id, for_update=True)
             if webhook.deleted_at is None:
-                webhook.deleted_by = scopes.asked_by()
+                webhook.deleted_by = scopes.requested_by()
                 await session.flush()
                 await queries.delete_webhook(session, webhook_id, code="webhook_deleted")
                 change = {"action": "deleted"}

@@ -104,7 +104,7 @@ class OnboardSaga:
                 fingerprint=fingerprint,
                 origin=VersionOrigin.ONBOARD,
                 snapshot_id=snapshot_id,
-                asked_by=operation.asked_by,
+                requested_by=operation.requested_by,
             )
             outbox.record(session, EventType.CONNECTION_ONBOARDED, row, ref=snapshot_id)
             await session.flush()
