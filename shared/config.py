@@ -420,13 +420,13 @@ class Settings(RegistrySettings):
     peer_timeout: Seconds = timedelta(seconds=15)
     """Timeout of one call to another AAM service."""
 
-    quiet_time: Seconds = timedelta(seconds=90)
+    in_flight_window: Seconds = timedelta(seconds=90)
     """In-flight window: how long Airbyte, or a proxy before it, may still act on a lost request."""
 
     operation_deadline: Seconds = timedelta(minutes=30)
     """How long an operation is retried before it is given up.
 
-    At least twice the longest step: DISCOVER_TIMEOUT or 4 x AIRBYTE_TIMEOUT, plus QUIET_TIME.
+    At least twice the longest step: DISCOVER_TIMEOUT or 4 x AIRBYTE_TIMEOUT, plus IN_FLIGHT_WINDOW.
     """
 
     request_wait: Seconds = timedelta(seconds=55)
@@ -435,7 +435,7 @@ class Settings(RegistrySettings):
     sweep_grace: Seconds = timedelta(minutes=10)
     """How long after an operation's end its leftovers in Airbyte may be deleted.
 
-    At least QUIET_TIME.
+    At least IN_FLIGHT_WINDOW.
     """
 
     sweep_interval: Seconds = timedelta(minutes=5)
@@ -558,13 +558,13 @@ class Settings(RegistrySettings):
     @model_validator(mode="after")
     def _times_fit_together(self) -> Self:
         longest = max(self.discover_timeout, 4 * self.airbyte_timeout)
-        if self.operation_deadline < 2 * (longest + self.quiet_time):
+        if self.operation_deadline < 2 * (longest + self.in_flight_window):
             raise ValueError(
                 "OPERATION_DEADLINE is too short: two tries of the longest step must fit into it, "
-                "2 x (the longer of DISCOVER_TIMEOUT and 4 x AIRBYTE_TIMEOUT, + QUIET_TIME)"
+                "2 x (the longer of DISCOVER_TIMEOUT and 4 x AIRBYTE_TIMEOUT, + IN_FLIGHT_WINDOW)"
             )
-        if self.sweep_grace < self.quiet_time:
-            raise ValueError("SWEEP_GRACE must not be shorter than QUIET_TIME")
+        if self.sweep_grace < self.in_flight_window:
+            raise ValueError("SWEEP_GRACE must not be shorter than IN_FLIGHT_WINDOW")
         return self
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Name tables and columns by the glossary: `requested_by`, `periodic_runs`.
+"""Name tables and columns by the glossary: requested_by, in_flight_until, periodic_runs.
 
 Revision ID: 0013
 Revises: 0012
@@ -15,6 +15,9 @@ depends_on = None
 
 _COLUMNS = (
     ("operations", "asked_by", "requested_by"),
+    ("operations", "quiet_at", "in_flight_until"),
+    ("operations", "answer_status", "response_status"),
+    ("operations", "answer", "response"),
     ("sync_catalog_versions", "asked_by", "requested_by"),
     ("job_history", "asked_by", "requested_by"),
 )

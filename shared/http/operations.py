@@ -72,7 +72,7 @@ class OperationView(BaseModel):
     requested_by: str | None = None
     """The caller who requested it; null if AAM started it."""
     problem: dict[str, Any] | None = None
-    answer_status: int | None = None
+    response_status: int | None = None
     notes: list[dict[str, Any]] | None = None
     """Of an onboarding: the streams and fields that were excluded, and why."""
     created_at: datetime

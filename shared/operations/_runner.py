@@ -83,7 +83,7 @@ class Operations:
         self._tasks: dict[UUID, asyncio.Task[HttpResult | None]] = {}
         self._stopping = asyncio.Event()
         self._stop_by = 0.0
-        self._host = Host(db, settings.quiet_time, self._stopping)
+        self._host = Host(db, settings.in_flight_window, self._stopping)
         jobs.on(self._entrypoint, self._complete, at_once=10)
 
     def register(self, kind: str, saga: Saga) -> None:
@@ -179,7 +179,7 @@ class Operations:
             if answer is not None:
                 await session.execute(
                     sql.END_AT_ONCE if intent.key else sql.DELETE,
-                    {"id": intent.id, "status": answer.status, "answer": answer.body}
+                    {"id": intent.id, "status": answer.status, "response": answer.body}
                     if intent.key
                     else {"id": intent.id},
                 )
@@ -215,7 +215,7 @@ class Operations:
                     "failure": None,
                     "step": "intent",
                     "age": 0.0,
-                    "quiet_in": None,
+                    "in_flight_for": None,
                     "deadline_in": self._deadline.total_seconds(),
                 },
                 owner,
@@ -254,7 +254,7 @@ class Operations:
             answer = await write(session)
             await session.execute(
                 sql.END_AT_ONCE,
-                {"id": intent.id, "status": answer.status, "answer": answer.body},
+                {"id": intent.id, "status": answer.status, "response": answer.body},
             )
             return answer
 
@@ -291,12 +291,12 @@ class Operations:
             return None
         if found.fingerprint != key.fingerprint:
             raise KeyReused("This Idempotency-Key came with another request before.")
-        if found.answer_status is None:
+        if found.response_status is None:
             raise OperationRunning(
                 f"Operation {found.id}, begun with this key, has not ended.",
                 operation_id=found.id,
             )
-        return HttpResult(found.answer_status, found.answer, is_replay=True)
+        return HttpResult(found.response_status, found.response, is_replay=True)
 
     async def outcome(self, begun: HttpResult | UUID, *, wait: float) -> HttpResult:
         """The result of an operation, or 202 with its id if it still runs after `wait` seconds."""
@@ -315,8 +315,8 @@ class Operations:
         while True:
             try:
                 view = await self._row(begun)
-                if view["answer_status"] is not None:
-                    return HttpResult(view["answer_status"], view["answer"])
+                if view["response_status"] is not None:
+                    return HttpResult(view["response_status"], view["response"])
             except (Unavailable, NotFound):
                 pass
             if clock() >= until or self.is_stopping:

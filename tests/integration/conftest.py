@@ -255,7 +255,7 @@ def settings_for(
         "airbyte_destination_id": DESTINATION_ID,
         "airbyte_timeout": "5",
         "discover_timeout": "10",
-        "quiet_time": "0.3",
+        "in_flight_window": "0.3",
         "operation_deadline": "60",
         "job_poll_interval": "0.1",
         "event_relay_interval": "0.1",
