@@ -36,8 +36,8 @@ CredentialId = Annotated[
     str,
     Path(
         pattern=CREDENTIAL_REFERENCE,
-        description="Which credential: `salesforce-prod` is in the default store, "
-        "`vault:salesforce-prod` in the one it names.",
+        description="A credential id: `salesforce-prod` in the default store, or "
+        "`vault:salesforce-prod` in the named store.",
         examples=["salesforce-prod"],
     ),
 ]

@@ -61,7 +61,7 @@ Registry = Annotated[Database, from_state("db")]
     response_model=LookView,
     responses={
         200: links("GET /drifts/{drift_id}", drift_id="$response.body#/drift_id"),
-        202: {"model": GoesOn, "description": "It takes longer, and goes on"},
+        202: {"model": GoesOn, "description": "It takes longer, and continues"},
         **problems(404, 409, 422, 503, 504),
     },
 )
@@ -142,7 +142,7 @@ async def observation_history(
     db: Registry,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
     after: Annotated[
-        int | None, Query(ge=1, le=2**63 - 1, description="`next` of the page before")
+        int | None, Query(ge=1, le=2**63 - 1, description="`next` of the previous page")
     ] = None,
 ) -> Response:
     """List who changed the interval or accepted a suspicious discovery, newest first."""
@@ -209,7 +209,7 @@ async def drifts(
     db: Registry,
     connection_id: Annotated[UUID | None, Query()] = None,
     is_open: Annotated[
-        bool | None, Query(alias="open", description="Only those that wait, or only the others")
+        bool | None, Query(alias="open", description="Only open drifts, or only the others")
     ] = None,
     severity: Annotated[Severity | None, Query()] = None,
     after: After = None,

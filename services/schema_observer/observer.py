@@ -269,7 +269,7 @@ class Observer:
         )
 
     async def _unreadable(self, claim: Claim, slot: UUID, error: InvalidCatalog) -> None:
-        told = f"What the source offers cannot be read: {error}"
+        told = f"The discovered catalog is invalid: {error}"
         code = error.code if error.code == DUPLICATE_STREAM else "unreadable_catalog"
         await self._distrust(claim, slot, "failed", code, told, is_told=True, is_costly=True)
 

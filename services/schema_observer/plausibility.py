@@ -75,7 +75,10 @@ def doubt_fields(
     lost_of = {stream: _lost(before[stream], now[stream]) for stream in before.keys() & now.keys()}
     emptied = [one for one in lost_of if before[one] and not now[one]]
     if emptied:
-        return Doubt("stream_without_fields", f"{_names(emptied)}: no fields are offered any more.")
+        return Doubt(
+            "stream_without_fields",
+            (f"The source no longer offers any fields of {_names(emptied)}."),
+        )
     too_many = [one for one, lost in lost_of.items() if _is_much(lost, of=len(before[one]))]
     if too_many:
         first = min(too_many, key=lambda stream: stream.order)

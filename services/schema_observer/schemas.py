@@ -32,7 +32,7 @@ JUDGED: dict[str, Any] = {
     "concerns": True,
     "reason": "'Region__c' is gone from 'Account'.",
     "loses": ["Region__c"],
-    "resets": ["The column of 'Region__c' keeps what it has and is null in new rows."],
+    "resets": ["The column of 'Region__c' keeps its values and is null in new rows."],
 }
 
 Interval = Annotated[int, Field(strict=True, ge=60, le=604_800)]
@@ -87,8 +87,10 @@ class Ask(BaseModel):
     believe: bool = Field(
         default=False,
         strict=True,
-        description="Trust what this look finds, whatever is missing: a person has seen to it. "
-        "It is taken beside a running sync, too.",
+        description=(
+            "Accept the result of this observation, whatever is missing: a person has checked it. "
+            "It also runs during a sync."
+        ),
     )
 
 
@@ -148,7 +150,7 @@ class Watched(BaseModel):
     )
 
     interval_seconds: Interval | None = Field(
-        description="From a minute to a week. Null: OBSERVE_INTERVAL."
+        description="From a minute to a week. Null for the default, OBSERVE_INTERVAL."
     )
 
 

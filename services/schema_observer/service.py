@@ -94,7 +94,7 @@ class SchemaObserver:
         until, pause = clock() + wait, _FIRST_POLL_S
         while not await self._is_answered(source_id, asked):
             if self._scheduling.is_stopping:
-                raise Unavailable("This process ends; another one looks at the source.")
+                raise Unavailable("This process is stopping; another one observes the source.")
             task = await self._scheduling.look_now(
                 source_id, asked.workspace_id, unanswered_since=asked.since
             )
@@ -171,5 +171,5 @@ def _expect_watched(row: Connection) -> UUID:
         raise NotActive(f"Connection {row.id} is archived.")
     is_live = row.status in (ConnectionStatus.ACTIVE, ConnectionStatus.HEALING)
     if not is_live or row.airbyte_source_id is None:
-        raise NotActive(f"Connection {row.id} is {row.status}; its source is not looked at.")
+        raise NotActive(f"Connection {row.id} is {row.status}; its source is not observed.")
     return row.airbyte_source_id

@@ -68,7 +68,7 @@ class Jobs(Connections):
                 raise
             raise NotActive(f"Connection {connection_id} is {status} in Airbyte.") from None
         raise SyncRunning(
-            f"Job {running[0].id} of connection {connection_id} runs already.",
+            f"Job {running[0].id} of connection {connection_id} is already running.",
             airbyte_job_id=running[0].id,
         )
 

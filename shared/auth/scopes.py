@@ -113,7 +113,7 @@ def require(scope: Scope) -> None:
     """
     caller = _current.get()
     if caller is None or scope not in caller.scopes:
-        raise Forbidden(f"This needs the scope {scope}.", scope=scope)
+        raise Forbidden(f"The scope {scope} is required.", scope=scope)
 
 
 def caller_of(request: HTTPConnection) -> Caller:
@@ -128,7 +128,7 @@ class _Bearer(SecurityBase):
     def __init__(self) -> None:
         self.model = HTTPBearer(
             bearerFormat="aam_<env>_<id>_<secret>",
-            description="A key, as `make key` or POST /api-keys told it once.",
+            description="An API key, as shown once by `make key` or POST /api-keys.",
         )
         self.scheme_name = "key"
 

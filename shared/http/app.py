@@ -86,7 +86,7 @@ def create_app(
         "/ready",
         tags=["operations"],
         response_model_exclude_none=True,
-        responses={503: {"model": Readiness, "description": "It cannot answer now"}},
+        responses={503: {"model": Readiness, "description": "It cannot respond at the moment"}},
     )
     async def readiness(response: Response) -> Readiness:
         """Report whether the service is ready: 200 while its registry responds and accepts writes.

@@ -83,7 +83,7 @@ class OperationView(BaseModel):
 ACCEPTED: dict[int | str, dict[str, Any]] = {
     202: {
         "model": Accepted,
-        "description": "Recorded; it goes on, and GET /operations/{operation_id} tells how far",
+        "description": "Accepted; GET /operations/{operation_id} reports its progress",
         **links("GET /operations/{operation_id}", operation_id="$response.body#/operation_id"),
     }
 }
@@ -144,8 +144,10 @@ async def _key(
     idempotency_key: Annotated[
         str | None,
         Header(
-            description="16 to 128 letters, digits, `_` and `-`. The same request with the same "
-            "key has one effect and one answer for 24 hours."
+            description=(
+                "16 to 128 letters, digits, `_` and `-`. Within 24 hours, repeating a request "
+                "with the same key has no further effect and returns the same response."
+            )
         ),
     ] = None,
 ) -> Key | None:
@@ -160,7 +162,7 @@ async def _key(
     # The IETF draft defines a quoted string; many clients send it unquoted.
     key = given[0].strip().removeprefix('"').removesuffix('"')
     if len(given) > 1 or not _KEY.fullmatch(key):
-        raise BadKey("An Idempotency-Key is one of 16 to 128 letters, digits, `_` and `-`.")
+        raise BadKey("An Idempotency-Key must have 16 to 128 letters, digits, `_` and `-`.")
     digest = hashlib.blake2b(request.url.path.encode() + b"\0", digest_size=16)
     digest.update(await request.body())
     route = f"{request.method} {request.scope['route'].path}"
@@ -171,7 +173,11 @@ async def _wait(
     request: Request,
     wait: Annotated[
         float | None,
-        Query(ge=0, le=_LONGEST_WAIT_S, description="Seconds to wait before a 202. Default: 55."),
+        Query(
+            ge=0,
+            le=_LONGEST_WAIT_S,
+            description="Seconds to wait for the result before the response is 202. Default: 55.",
+        ),
     ] = None,
 ) -> float:
     default: float = request.app.state.request_wait_s

@@ -83,7 +83,7 @@ class RequestLog:
             await response(scope, receive, send)
         except Exception:  # the outermost loop of a request: log and respond
             log.exception("bug")
-            bug = AamError("This is a bug; the log has it under the request id.")
+            bug = AamError("Unexpected error; the log has the details under the request id.")
             # If a response has already started, the server closes the connection.
             await problem_response(bug.problem())(scope, receive, send)
 

@@ -195,7 +195,7 @@ class Operation:
         self._unsettled = step
         if self._clock() >= until:
             # After the process was suspended (SIGSTOP), the lease may be over: send nothing.
-            raise UpstreamTimeout(f"The step {step} of operation {self.id} began too late.")
+            raise UpstreamTimeout(f"The step {step} of operation {self.id} started too late.")
         window = self._host.in_flight_window
         try:
             result = await make()

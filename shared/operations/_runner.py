@@ -151,7 +151,7 @@ class Operations:
             UpstreamUnknown: it may have been recorded; look up its `operation_id` later.
         """
         if self.is_stopping or len(self._tasks) >= _AT_ONCE:
-            raise Unavailable("This process takes no more operations now.", code="busy")
+            raise Unavailable("This process accepts no more operations at the moment.", code="busy")
         owner = uuid4()
         row = {
             "id": intent.id,
@@ -198,7 +198,7 @@ class Operations:
                 answer = await self._db.retry_until_committed(record)
             except (Unavailable, UpstreamUnknown):
                 raise UpstreamUnknown(
-                    "Nobody knows whether the registry recorded the operation.",
+                    "It is unknown whether the registry recorded the operation.",
                     code="commit_unknown",
                     operation_id=intent.id,
                 ) from None
@@ -290,10 +290,10 @@ class Operations:
             await session.execute(sql.FREE_KEY, {"id": found.id})
             return None
         if found.fingerprint != key.fingerprint:
-            raise KeyReused("This Idempotency-Key came with another request before.")
+            raise KeyReused("This Idempotency-Key was already used for another request.")
         if found.response_status is None:
             raise OperationRunning(
-                f"Operation {found.id}, begun with this key, has not ended.",
+                f"Operation {found.id}, started with this key, has not ended.",
                 operation_id=found.id,
             )
         return HttpResult(found.response_status, found.response, is_replay=True)
@@ -377,7 +377,9 @@ class Operations:
                 if batches.is_cancellation(bug):
                     raise
                 log.exception("bug")
-                failure = AamError("This is a bug; the log has it under the request id.")
+                failure = AamError(
+                    "Unexpected error; the log has the details under the request id."
+                )
             else:
                 break
             try:
@@ -408,8 +410,8 @@ class Operations:
         elif operation.failure is None:
             await operation.fail(
                 DeadlinePassed(
-                    f"Operation {operation.id} could not be settled by its deadline; "
-                    f"the last it met was {failure.code}.",
+                    f"Operation {operation.id} could not be completed by its deadline; the last "
+                    f"error was {failure.code}.",
                     code=_deadline_code(operation),
                 )
             )
@@ -450,8 +452,8 @@ class Operations:
         """End an operation that its saga cannot abandon; set the connection it holds to FAILED."""
         await operation.fail(
             DeadlinePassed(
-                f"Operation {operation.id} passed its deadline, and what that means for its"
-                " connection could not be recorded.",
+                f"Operation {operation.id} passed its deadline, and the effect on its connection "
+                "could not be recorded.",
                 code=_NOT_ABANDONED,
             )
         )
@@ -578,10 +580,10 @@ def busy_with(kind: str, connection_id: UUID, *, operation_id: UUID) -> Conflict
     told = {
         "apply": "HEALING",
         "archive": "being archived",
-        "rotate": "being given its credential",
+        "rotate": "receiving a rotated credential",
     }.get(kind, "PENDING")
     return NotActive(
-        f"Connection {connection_id} is {told}: wait for the end of operation {operation_id}.",
+        f"Connection {connection_id} is {told}: wait until operation {operation_id} has ended.",
         code=code,
         operation_id=operation_id,
     )

@@ -57,7 +57,7 @@ async def insert_pending(session: AsyncSession, connection: Connection) -> bool:
     )
     row = inserted.one_or_none()
     if row is None and await session.get(Connection, connection.id) is None:
-        raise NameTaken("A live connection has this name already.")
+        raise NameTaken("Another connection already has this name.")
     return row is not None and bool(row[0])
 
 

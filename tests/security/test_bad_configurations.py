@@ -161,7 +161,7 @@ async def test_without_any_key_the_process_ends(
 
     assert code != 0
     (line,) = [line for line in written.splitlines() if "nobody_can_call" in line]
-    assert "Nobody can call: there is no key. `make key` makes one." in line
+    assert "No API key exists. `make key` creates one." in line
     assert "Traceback" not in written
 
 
@@ -183,7 +183,7 @@ async def test_a_registry_that_comes_later(own_postgres: servers.Postgres) -> No
         connection = await asyncpg.connect(url)
         await connection.execute("DELETE FROM api_keys")
         status, told = await ready()
-        assert (status, told.partition(":")[0]) == (503, "Nobody can call")
+        assert (status, told.partition(":")[0]) == (503, "No API key exists")
         assert (await ask(app, "GET", "/health")).status == 200
         key = await insert_key(connection, "connections:read")
         await connection.close()

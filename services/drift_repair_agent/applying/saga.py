@@ -134,7 +134,7 @@ class ApplySaga:
         while not (held := await self._given(operation, heal, document))["as_wanted"]:
             refused = operation.results.get("mismatches", 0) + 1
             if refused == _TRIES:
-                raise UpstreamMismatch("Airbyte accepted the catalog and holds a different one.")
+                raise UpstreamMismatch("Airbyte accepted the catalog, but has a different one.")
             operation.results["mismatches"] = refused
             operation.forget("update", "look")
         is_foreign = held["status"] not in SET_BY_AAM
@@ -192,7 +192,7 @@ class ApplySaga:
             return await means(await self._held(heal), heal.fingerprint)
 
         if not await operation.once("unpause", set_, within=2 * self._call_s):
-            raise UpstreamMismatch("Airbyte accepted the catalog and holds a different one.")
+            raise UpstreamMismatch("Airbyte accepted the catalog, but has a different one.")
 
     async def _update(
         self,
@@ -233,7 +233,9 @@ class ApplySaga:
         try:
             return await self._airbyte.get_connection(heal.airbyte_connection_id)
         except UpstreamUnreachable:
-            raise UpstreamUnknown("Airbyte went away before it could be looked at.") from None
+            raise UpstreamUnknown(
+                "Airbyte became unavailable before the result could be checked."
+            ) from None
 
     @staticmethod
     def _note_pause(

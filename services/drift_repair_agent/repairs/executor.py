@@ -291,8 +291,8 @@ class RepairExecutor:
             if held.state == RepairState.VERIFYING:
                 await transitions.mark_applied(session, row, held, note=transitions.INCONCLUSIVE)
                 return
-            met = "" if held.failure_code is None else f"; the last it met was {held.failure_code}"
-            detail = f"It could not be carried out by its deadline{met}."
+            met = "" if held.failure_code is None else f"; the last error was {held.failure_code}"
+            detail = f"It could not be completed before its deadline{met}."
             is_restoring = held.state == RepairState.ROLLING_BACK
             code = "rollback_failed" if is_restoring else "repair_deadline"
             await transitions.mark_failed(session, row, held, code=code, detail=detail)
@@ -307,7 +307,7 @@ class RepairExecutor:
                 return
             if held.operation_id != repair.operation_id:
                 return
-            detail = f"Operation {held.operation_id} ended, and did not say what became of it."
+            detail = f"Operation {held.operation_id} ended without a recorded outcome."
             await transitions.mark_failed(session, row, held, code="operation_ended", detail=detail)
             await queries.forget_plan(session, row.id)
 

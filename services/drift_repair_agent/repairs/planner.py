@@ -136,7 +136,7 @@ class Planner:
             under_way = await queries.repair_under_way(session, row.id)
             if under_way is not None or await registry.is_busy(session, row.id):
                 raise Conflict(
-                    f"A repair of connection {row.id} is under way: wait for its end.",
+                    f"A repair of connection {row.id} is in progress: wait until it has ended.",
                     code="repair_under_way",
                     repair_id=_id(under_way),
                 )

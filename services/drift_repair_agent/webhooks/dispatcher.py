@@ -75,7 +75,8 @@ class Deliveries:
         except AddressRefused:
             raise Invalid.of(
                 "url",
-                "The URL must not lead to a private address: name its network in WEBHOOK_NETWORKS.",
+                "The URL must not resolve to a private address, unless its network is in "
+                "WEBHOOK_NETWORKS.",
                 code="address_refused",
             ) from None
 

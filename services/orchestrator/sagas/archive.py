@@ -100,7 +100,7 @@ class ArchiveSaga:
             return
         except UpstreamForbidden:
             # Newer releases answer this for an unknown id; the sweeper deletes it if it exists.
-            log.warning("source_kept", source=str(source_id), reason="Airbyte does not show it")
+            log.warning("source_kept", source=str(source_id), reason="it is not visible in Airbyte")
             return
         # The source's own workspace, not the current setting: another would list no connections.
         if await self._airbyte.connections_of_source(source_id, source.workspace_id):
