@@ -471,7 +471,7 @@ class Settings(RegistrySettings):
     """
 
     suspicion_time: Seconds = timedelta(hours=6)
-    """How long a suspicious discovery must persist before it is believed."""
+    """How long a suspicious discovery must persist before it is accepted."""
 
     repair_expiry: Seconds = timedelta(days=7)
     """How long a proposed repair waits for a decision before it expires without any change."""

@@ -20,6 +20,7 @@ _COLUMNS = (
     ("operations", "answer", "response"),
     ("sync_catalog_versions", "asked_by", "requested_by"),
     ("job_history", "asked_by", "requested_by"),
+    ("observations", "is_believed", "accepts_missing"),
 )
 _RENAME_MEMBER = """
     UPDATE {table} SET {column} = replace({column}::text, '"{old}":', '"{new}":')::jsonb
@@ -30,6 +31,7 @@ _MEMBERS = (
     ("operations", "request", "asked_by", "requested_by"),
     ("repairs", "decisions", "asked_by", "requested_by"),
     ("repairs", "changes", "asked_by", "requested_by"),
+    ("setting_changes", "change", "believe", "accept_missing"),
 )
 
 

@@ -79,12 +79,14 @@ class JudgedChange(ChangeView):
     """What applying the change deletes or resets."""
 
 
-class Ask(BaseModel):
+class ObserveRequest(BaseModel):
     """Options of an observation."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"believe": False}]})
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"accept_missing": False}]}
+    )
 
-    believe: bool = Field(
+    accept_missing: bool = Field(
         default=False,
         strict=True,
         description=(
@@ -94,7 +96,7 @@ class Ask(BaseModel):
     )
 
 
-LOOK: dict[str, Any] = {
+RESULT: dict[str, Any] = {
     "connection_id": _ID,
     "source_id": _SOURCE,
     "outcome": "changed",
@@ -109,10 +111,10 @@ LOOK: dict[str, Any] = {
 }
 
 
-class LookView(BaseModel):
+class ObservationResult(BaseModel):
     """The result of observing a connection's source."""
 
-    model_config = _shown(LOOK)
+    model_config = _shown(RESULT)
 
     connection_id: UUID
     source_id: UUID
@@ -132,7 +134,7 @@ class LookView(BaseModel):
     """The Airbyte job that has the connector's log."""
 
 
-class GoesOn(BaseModel):
+class ObservationContinues(BaseModel):
     """A continuing observation; GET /connections/{connection_id}/observation shows its end."""
 
     model_config = _shown({"connection_id": _ID, "source_id": _SOURCE, "status": "observing"})
@@ -142,7 +144,7 @@ class GoesOn(BaseModel):
     status: Literal["observing"]
 
 
-class Watched(BaseModel):
+class ObservationInterval(BaseModel):
     """How often a connection's source is observed."""
 
     model_config = ConfigDict(
@@ -155,7 +157,7 @@ class Watched(BaseModel):
 
 
 class ObservationChange(BaseModel):
-    """A change of the interval, or an observation with `believe`."""
+    """A change of the interval, or an observation with `accept_missing`."""
 
     at: datetime
     by: str

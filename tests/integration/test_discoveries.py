@@ -192,7 +192,7 @@ async def test_an_observation_waits_for_a_sync_of_the_same_source(mesh: Mesh) ->
     refused = await discover(mesh, connection, status=409)
     assert refused["code"] == "sync_running"
     assert discovered(mesh, connection) == before
-    await observe(mesh, connection, believe=True)
+    await observe(mesh, connection, accept_missing=True)
     assert discovered(mesh, connection) == before + 1
     before += 1
 

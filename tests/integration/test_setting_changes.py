@@ -67,15 +67,15 @@ async def test_who_may_not_decide_may_not_have_a_look_believed(mesh: Mesh) -> No
     mesh.airbyte.hide("Contact")
 
     async with caller(mesh, mesh.schema_observer, *ALL_BUT_DECIDE) as other:
-        refused = await other.post(f"{path}/observe", json={"believe": True})
-        looked = await other.post(f"{path}/observe", json={"believe": False})
+        refused = await other.post(f"{path}/observe", json={"accept_missing": True})
+        looked = await other.post(f"{path}/observe", json={"accept_missing": False})
 
     assert (refused.status_code, refused.json()["scope"]) == (403, "repairs:decide")
     assert looked.json()["outcome"] == "suspicious"
     assert (await history(mesh, f"{path}/observation"))["items"] == []
-    await mesh.schema_observer.post(f"{path}/observe", json={"believe": True})
+    await mesh.schema_observer.post(f"{path}/observe", json={"accept_missing": True})
     (believed,) = (await history(mesh, f"{path}/observation"))["items"]
-    assert (believed["change"], believed["by"]) == ({"believe": True}, access.NAME)
+    assert (believed["change"], believed["by"]) == ({"accept_missing": True}, access.NAME)
 
 
 async def test_a_version_that_a_policy_decided_names_who_set_it(mesh: Mesh) -> None:

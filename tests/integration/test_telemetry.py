@@ -123,7 +123,7 @@ async def test_the_look_that_found_it_is_the_cause_of_the_heal_and_its_message(
 
     looked = await mesh.schema_observer.post(
         f"/connections/{connection['id']}/observe",
-        json={"believe": True},
+        json={"accept_missing": True},
         headers={logs.REQUEST_ID_HEADER: "mine-2"},
     )
     assert looked.status_code == 200, looked.text
@@ -203,7 +203,7 @@ async def test_one_trace_through_http_sql_redis_and_jobs(
     connection = answer.json()
     mesh.airbyte.offers(offering({**ACCOUNT, "Region": "string"}))
     await mesh.schema_observer.post(
-        f"/connections/{connection['id']}/observe", json={"believe": True}
+        f"/connections/{connection['id']}/observe", json={"accept_missing": True}
     )
     await repairs_until(mesh, connection, ["applied"])
 

@@ -263,9 +263,9 @@ BODIES = [
     (
         "schema_observer",
         f"POST /connections/{ID}/observe",
-        {"beleive": True},
-        "beleive",
-        "'believe'?",
+        {"accept_mising": True},
+        "accept_mising",
+        "'accept_missing'?",
     ),
     # These take no body, and would ignore one.
     (
