@@ -252,7 +252,7 @@ class Discoveries:
         try:
             source = await self._airbyte.get_configured_source(source_id)
         except Upstream as error:
-            log.warning("configuration_not_read", source=str(source_id), code=error.code)
+            log.warning("configuration_unreadable", source=str(source_id), code=error.code)
             return None
         shown = msgspec.json.encode(source.connection_configuration, order="deterministic")
         return hashlib.sha256(shown).hexdigest()

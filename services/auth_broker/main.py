@@ -147,7 +147,7 @@ def _log_in(vault: VaultStore) -> None:
     except LoginRefused as error:
         raise SystemExit(error.detail) from None
     except Unavailable as error:
-        log.warning("vault_away_at_start", detail=error.detail)
+        log.warning("vault_unavailable_at_start", detail=error.detail)
 
 
 def __getattr__(name: str) -> FastAPI:

@@ -127,7 +127,7 @@ class AuthBroker:
                 result=result,
                 request_id=request_id,
             )
-        log.info("credential_asked_for", credential=reference, code=result, is_new=is_new)
+        log.info("credential_requested", credential=reference, code=result, is_new=is_new)
         if not is_new:
             raise TokenReplayed("This token has already been used.")
 

@@ -211,5 +211,5 @@ def _away_is_unavailable() -> Iterator[None]:
     except exceptions.VaultDown:
         raise Unavailable("Vault is sealed.", code="store_unavailable") from None
     except (exceptions.VaultError, requests.RequestException) as error:
-        log.warning("vault_away", cause=type(error).__name__)
+        log.warning("vault_unavailable", cause=type(error).__name__)
         raise Unavailable("Vault cannot be read at the moment.", code="store_unavailable") from None

@@ -393,13 +393,15 @@ def build(settings: Settings) -> FastAPI:
         async with (
             periodic.repeating(
                 db,
-                operations.look,
-                PeriodicTask(relay.look, settings.event_relay_interval),
-                PeriodicTask(follower.look, settings.job_poll_interval, name="jobs"),
-                PeriodicTask(sweep, settings.sweep_interval, name="sweep"),
-                PeriodicTask(reconcile, settings.reconcile_interval, name="reconcile"),
-                PeriodicTask(prune_queue, _PRUNED_EVERY, name="prune"),
-                Retention(db, histories(settings)).look,
+                operations.takeover_task,
+                PeriodicTask(relay.publish, settings.event_relay_interval),
+                PeriodicTask(
+                    follower.update_running, settings.job_poll_interval, singleton_name="jobs"
+                ),
+                PeriodicTask(sweep, settings.sweep_interval, singleton_name="sweep"),
+                PeriodicTask(reconcile, settings.reconcile_interval, singleton_name="reconcile"),
+                PeriodicTask(prune_queue, _PRUNED_EVERY, singleton_name="prune"),
+                Retention(db, histories(settings)).task,
                 *Gauges(db, BACKLOGS).periodic_tasks,
                 *watching_airbyte(airbyte.health),
             ) as stop_looking,

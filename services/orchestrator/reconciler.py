@@ -155,7 +155,7 @@ class Reconciler:
         try:
             await self._operations.begin(Intent("reapply", head.connection_id, order), take)
         except Conflict as busy:
-            log.info("not_reapplied", connection=str(head.connection_id), code=busy.code)
+            log.info("reapply_failed", connection=str(head.connection_id), code=busy.code)
 
 
 async def _difference(held: AirbyteConnection, head: Head) -> Difference | None:

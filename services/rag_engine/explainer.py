@@ -85,7 +85,7 @@ class Explaining:
             async with asyncio.timeout(self._timeout_s):
                 texts = await answer
         except TimeoutError:
-            log.warning("explainer_is_slow", seconds=self._timeout_s)
+            log.warning("explainer_timed_out", seconds=self._timeout_s)
             return nothing
         return [text[:_LONGEST] for text in texts] if _fits(texts, suggestions) else nothing
 

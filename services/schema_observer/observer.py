@@ -169,7 +169,7 @@ class Observer:
         outcomes = await batches.each(
             [observed for observed in observations if observed.claim.source_id not in ended],
             lambda observed: self._judge_or_report(observed, slot),
-            log_event="source_not_judged",
+            log_event="discovery_not_recorded",
             fields=lambda observed: {"source": str(observed.claim.source_id)},
         )
         batches.raise_away(outcomes)
@@ -296,7 +296,9 @@ class Observer:
         """
         is_new = is_reported and (claim.suspicious_since is None or claim.code != code)
         failures = claim.failures + 1
-        log.warning("source_not_trusted", source=str(claim.source_id), code=code, failures=failures)
+        log.warning(
+            "observation_not_trusted", source=str(claim.source_id), code=code, failures=failures
+        )
         seen = Seen(
             outcome,
             _with_jitter(

@@ -60,8 +60,8 @@ class Scheduler:
     def periodic_tasks(self) -> tuple[PeriodicTask, PeriodicTask]:
         """Tasks run by one replica for all: enrol sources, and enqueue jobs for those due."""
         return (
-            PeriodicTask(self._enrol, _ENROL_EVERY, name="observe.enrol"),
-            PeriodicTask(self._nudge, _DUE_EVERY, name="observe"),
+            PeriodicTask(self._enrol, _ENROL_EVERY, singleton_name="observe.enrol"),
+            PeriodicTask(self._nudge, _DUE_EVERY, singleton_name="observe"),
         )
 
     @asynccontextmanager
@@ -200,4 +200,4 @@ class Scheduler:
             try:
                 await self._observe(claims, slot)
             except AamError as error:
-                log.warning("look_not_taken", source=str(claims[0].source_id), code=error.code)
+                log.warning("observation_failed", source=str(claims[0].source_id), code=error.code)

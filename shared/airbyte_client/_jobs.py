@@ -173,7 +173,7 @@ class Jobs(Connections):
         )
         jobs = [job for job in read.told() if job is not None]
         if len(jobs) < len(read.jobs):
-            log.warning("jobs_not_readable", left=len(read.jobs) - len(jobs), of=len(read.jobs))
+            log.warning("jobs_unreadable", left=len(read.jobs) - len(jobs), of=len(read.jobs))
         return jobs, len(read.jobs)
 
     async def cancel_job(self, job_id: int) -> Job:

@@ -58,7 +58,7 @@ class Guesses:
         """Count a failed attempt."""
         self._failed.wait_s(_network(address))
         if not self._logged.wait_s(""):
-            log.warning("caller_not_proved", address=_network(address))
+            log.warning("authentication_failed", address=_network(address))
 
 
 def _digest(presented: str) -> bytes:

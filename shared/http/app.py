@@ -21,7 +21,7 @@ from starlette.types import Lifespan
 from shared.errors import AamError, Unavailable
 from shared.http import docs_page, validation
 from shared.http.bodies import Bodies
-from shared.http.gate import Access, Gate, NobodyCanCall, requirements
+from shared.http.gate import Access, Gate, NoApiKey, requirements
 from shared.http.health import Check, Health, Readiness, state_of
 from shared.http.openapi import describe_problems
 from shared.http.problems import (
@@ -136,7 +136,7 @@ def _with_callers(access: Access, lifespan: Lifespan[FastAPI] | None) -> Lifespa
             await _require_callers(access)
             async with lifespan(app) if lifespan else nullcontext() as state:
                 yield state
-        except NobodyCanCall:
+        except NoApiKey:
             raise
         except Exception:  # the outermost loop of a service: servers would log the message
             log.exception("bug")
@@ -148,11 +148,11 @@ def _with_callers(access: Access, lifespan: Lifespan[FastAPI] | None) -> Lifespa
 async def _require_callers(access: Access) -> None:
     try:
         await access.require_anybody()
-    except NobodyCanCall as error:
-        log.error("nobody_can_call", detail=error.detail)  # noqa: TRY400 (no traceback is needed)
+    except NoApiKey as error:
+        log.error("no_api_key", detail=error.detail)  # noqa: TRY400 (no traceback is needed)
         raise
     except Unavailable as error:
-        log.warning("callers_unknown", detail=error.detail)
+        log.warning("callers_unavailable", detail=error.detail)
 
 
 _DECISIVE_WITHIN_S = 3.0

@@ -43,11 +43,11 @@ DOCS = docs_page.PATHS
 Answer = Callable[[AamError], Response]
 
 
-class NobodyCanCall(Unavailable):
+class NoApiKey(Unavailable):
     """No API key is valid: none has been created yet, or all were revoked."""
 
     retryable = False
-    code = "nobody_can_call"
+    code = "no_api_key"
 
 
 class Proof(Protocol):
@@ -103,11 +103,11 @@ class Access:
         """Check that at least one caller can authenticate.
 
         Raises:
-            NobodyCanCall: there is no valid API key.
+            NoApiKey: there is no valid API key.
             Unavailable: the registry is unavailable.
         """
         if self.anybody is not None and not await self.anybody():
-            raise NobodyCanCall("No API key exists. `make key` creates one.")
+            raise NoApiKey("No API key exists. `make key` creates one.")
 
 
 def access_for(service: str, settings: ProcessSettings, db: Database | None = None) -> Access:

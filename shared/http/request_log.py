@@ -75,7 +75,7 @@ class RequestLog:
         try:
             await self._app(scope, receive, send)
         except ClientDisconnect:
-            log.info("caller_hung_up")
+            log.info("client_disconnected")
         except AamError as refusal:  # raised by a middleware between here and FastAPI
             response = problem_response(refusal.problem())
             # The body may still be arriving; it must not be parsed as the next request.

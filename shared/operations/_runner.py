@@ -111,7 +111,7 @@ class Operations:
                     await asyncio.wait(late, timeout=1)
 
     @property
-    def look(self) -> PeriodicTask:
+    def takeover_task(self) -> PeriodicTask:
         """The task that takes over operations with an expired lease, even if their job was lost."""
         return PeriodicTask(self._take_over_lost, _LOST_EVERY)
 
@@ -349,12 +349,12 @@ class Operations:
             try:
                 await self._run(operation)
             except (Superseded, HandedOver) as left:
-                log.info("operation_left", why=type(left).__name__)
+                log.info("operation_released", reason=type(left).__name__)
             except asyncio.CancelledError:
                 # The process ends during a call: the next owner waits for the in-flight window.
                 with suppress(Superseded, Unavailable, UpstreamUnknown):
                     await operation.hand_over()
-                log.info("operation_left", why="broken_off")
+                log.info("operation_released", reason="cancelled")
             else:
                 return operation.answer
         return None
@@ -387,7 +387,7 @@ class Operations:
                     break
             except (Unavailable, UpstreamUnknown) as away:
                 # The operation stays in memory and is retried.
-                log.warning("operation_waits", code=away.code)
+                log.warning("operation_waiting", code=away.code)
                 await self._host.sleep(pause_s)
                 if self.is_stopping:
                     raise HandedOver from None
@@ -441,7 +441,7 @@ class Operations:
             if batches.is_cancellation(error):
                 raise
             if isinstance(error, AamError):
-                log.warning("not_abandoned", kind=operation.kind, code=error.code)
+                log.warning("operation_not_abandoned", kind=operation.kind, code=error.code)
             else:
                 log.exception("bug")
             await operation.wait(pause_s, _NOT_ABANDONED)

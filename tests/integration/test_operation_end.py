@@ -69,7 +69,7 @@ async def replica(registry_url: str, saga: Broken) -> AsyncIterator[tuple[Databa
     operations.register("broken", saga)
     async with (
         operations.running(),
-        periodic.repeating(db, operations.look),
+        periodic.repeating(db, operations.takeover_task),
         jobs.running(),
     ):
         yield db, operations

@@ -96,7 +96,7 @@ async def replica(settings: Settings, *, works: bool = True) -> AsyncIterator[Re
     one = Replica(settings)
     async with one.operations.running():
         if works:
-            async with periodic.repeating(one.db, one.operations.look), one.jobs.running():
+            async with periodic.repeating(one.db, one.operations.takeover_task), one.jobs.running():
                 yield one
         else:
             yield one
@@ -140,7 +140,7 @@ async def test_whoever_comes_back_late_writes_nothing(settings: Settings, sql: S
         await late.saga.began.wait()
         await sql.execute(LEASE_OVER)
         other.saga.go.set()
-        await other.operations.look.take()
+        await other.operations.takeover_task.run()
         await until(lambda: sql.fetchval("SELECT status = 'done' FROM operations"))
         ended_at = await sql.fetchval("SELECT ended_at FROM operations")
 
@@ -238,7 +238,7 @@ async def test_stopping_hands_over(settings: Settings, sql: Sql) -> None:
     async with replica(settings, works=False) as other:
         other.saga.go.set()
         await sql.execute(LEASE_OVER)
-        await other.operations.look.take()
+        await other.operations.takeover_task.run()
         await until(lambda: sql.fetchval("SELECT status = 'done' FROM operations"))
 
 
@@ -271,7 +271,7 @@ async def test_many_open_ones_do_not_slow_a_claim(settings: Settings, sql: Sql) 
             lost,
         )
         with statements(one.db) as sent:
-            await one.operations.look.take()
+            await one.operations.takeover_task.run()
         about = [(text, given) for text, given in sent if "operations" in text]
         looked_at = [await blocks(sql, text, given) for text, given in about]
     assert size > 1000

@@ -499,9 +499,9 @@ async def test_a_batch_is_bounded_whatever_the_plan(sql: Sql, off: str) -> None:
 async def test_nothing_is_pruned_while_a_process_starts(db: Database, sql: Sql) -> None:
     """The second run of the periodic task is the first that prunes."""
     await a_repair(sql, await a_connection(sql))
-    look = Retention(db, [History("repairs", KEPT)]).look
+    look = Retention(db, [History("repairs", KEPT)]).task
     for left in (1, 0):
-        await look.take()
+        await look.run()
         assert await sql.fetchval("SELECT count(*) FROM repairs") == left
 
 

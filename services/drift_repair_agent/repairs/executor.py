@@ -65,7 +65,7 @@ class RepairExecutor:
         """Set the function that runs the next step of a repair in VERIFYING."""
         self._verify = verify
 
-    async def look(self) -> None:
+    async def run_due(self) -> None:
         """Run the next step of every decided repair that is due."""
         async with self._db.transaction() as session:
             due = await queries.claim_repairs(
@@ -297,7 +297,7 @@ class RepairExecutor:
             code = "rollback_failed" if is_restoring else "repair_deadline"
             await transitions.mark_failed(session, row, held, code=code, detail=detail)
             await queries.forget_plan(session, row.id)
-        log.warning("repair_late", repair=str(repair.id), code=code)
+        log.warning("repair_deadline_passed", repair=str(repair.id), code=code)
 
     async def _end_stranded(self, repair_id: UUID) -> None:
         async with self._db.transaction() as session:
@@ -328,7 +328,7 @@ class RepairExecutor:
         pause_s *= random.uniform(0.8, 1.2)  # noqa: S311
         async with self._db.transaction() as session:
             await queries.wait_on(session, repair.id, code=error.code, seconds=pause_s)
-        log.info("repair_waits", repair=str(repair.id), code=error.code)
+        log.info("repair_waiting", repair=str(repair.id), code=error.code)
 
 
 def decided_by(repair: Repair) -> str:

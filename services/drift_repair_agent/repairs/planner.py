@@ -85,11 +85,11 @@ class Planner:
         """The connections of the preceding full batches, which the next batch skips."""
         operations.register("pause", PauseSaga(settings, db, airbyte))
 
-    async def look(self) -> None:
+    async def plan_recent(self) -> None:
         """Plan for connections with a recent drift or a proposal, in case their job was lost."""
         await self._plan_due(drifted_within=_LATELY)
 
-    async def look_at_all(self) -> None:
+    async def plan_all_due(self) -> None:
         """Plan for every connection that is due, including those that drifted long ago."""
         await self._plan_due(drifted_within=None)
 

@@ -81,10 +81,10 @@ class Suggestions:
                 told = [] if away else await self._asked(now, question)
             except Invalid as error:
                 # The engine rejects this question for good, for example for too many fields.
-                log.warning("not_suggested", connection=str(now.row.id), code=error.code)
+                log.warning("suggestions_failed", connection=str(now.row.id), code=error.code)
                 continue
             except AamError as error:
-                log.warning("rag_engine_away", connection=str(now.row.id), code=error.code)
+                log.warning("rag_engine_unavailable", connection=str(now.row.id), code=error.code)
                 away = True
             if away:
                 unanswered |= {change.stream for change in (*question.removed, *question.added)}

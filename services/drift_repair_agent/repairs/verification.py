@@ -114,7 +114,7 @@ class Verification:
                 await transitions.mark_applied(session, row, held, note=transitions.INCONCLUSIVE)
                 return
             transitions.start_rollback(held, code)
-        log.warning("repair_taken_back", repair=str(repair.id), code=code)
+        log.warning("repair_rollback_started", repair=str(repair.id), code=code)
         failpoints.at("repair.taken_back")
 
     @staticmethod

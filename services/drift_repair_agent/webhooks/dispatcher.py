@@ -83,7 +83,7 @@ class Deliveries:
     @property
     def periodic_tasks(self) -> Sequence[PeriodicTask]:
         """The delivery task; none without a signing key."""
-        return [PeriodicTask(self.look, _EVERY)] if self._signer.is_able else []
+        return [PeriodicTask(self.send_due, _EVERY)] if self._signer.is_able else []
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -98,7 +98,7 @@ class Deliveries:
                 await asyncio.gather(*tasks, return_exceptions=True)
             await self._sender.aclose()
 
-    async def look(self) -> None:
+    async def send_due(self) -> None:
         """Start sending due messages until none are left; slow deliveries do not block the rest."""
         while await self._begin():
             await asyncio.wait(
