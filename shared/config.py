@@ -79,8 +79,8 @@ def postgres_address(url: str) -> PostgresAddress:
     host, port = _host_and_port(endpoint, options)
     if port == _TRANSACTION_POOLER_PORT:
         raise ValueError(
-            "names Supabase's transaction pooler (port 6543), which keeps no session; use the "
-            "direct connection or the session pooler, both on port 5432"
+            "names Supabase's transaction pooler (port 6543), which does not support sessions; "
+            "use the direct connection or the session pooler, both on port 5432"
         )
     remote = host.endswith((".supabase.co", ".supabase.com"))
     ssl_mode = options.get("sslmode", "require" if remote else "prefer")
@@ -109,12 +109,12 @@ def _host_and_port(endpoint: str, options: Mapping[str, str]) -> tuple[str, int]
         host, port = endpoint, ""
     host = _unescaped(host.strip("[]")) or options.get("host", "")
     if not host:
-        raise ValueError("names no host")
+        raise ValueError("has no host")
     port = port or options.get("port", "")
     if not port:
         return host, 5432
     if not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ValueError("names a port that is not a number from 1 to 65535")
+        raise ValueError("has a port that is not a number from 1 to 65535")
     return host, int(port)
 
 
@@ -122,7 +122,7 @@ def _ssl_mode(value: str) -> SslMode:
     for mode in _SSL_MODES:
         if value == mode:
             return mode
-    raise ValueError(f"knows no such sslmode; it is one of {', '.join(_SSL_MODES)}")
+    raise ValueError(f"has an unknown sslmode; it must be one of {', '.join(_SSL_MODES)}")
 
 
 def is_loopback(host: str) -> bool:
@@ -321,7 +321,7 @@ class RegistrySettings(ProcessSettings):
         except ValueError as error:
             raise ValueError(f"{variable} {error}") from None
         if self.supabase_db_ca_file is not None and not _holds_a_ca(self.supabase_db_ca_file):
-            raise ValueError("SUPABASE_DB_CA_FILE names no file with a certificate")
+            raise ValueError("SUPABASE_DB_CA_FILE is not a file with a certificate")
         if self.supabase_db_ca_file is None and named is not None and not _holds_a_ca(named):
             raise ValueError(f"{variable} names a CA (sslrootcert) that cannot be read")
         return self
@@ -420,13 +420,13 @@ class Settings(RegistrySettings):
     peer_timeout: Seconds = timedelta(seconds=15)
     """Timeout of one call to another AAM service."""
 
-    quiet_time: Seconds = timedelta(seconds=90)
+    in_flight_window: Seconds = timedelta(seconds=90)
     """In-flight window: how long Airbyte, or a proxy before it, may still act on a lost request."""
 
     operation_deadline: Seconds = timedelta(minutes=30)
     """How long an operation is retried before it is given up.
 
-    At least twice the longest step: DISCOVER_TIMEOUT or 4 x AIRBYTE_TIMEOUT, plus QUIET_TIME.
+    At least twice the longest step: DISCOVER_TIMEOUT or 4 x AIRBYTE_TIMEOUT, plus IN_FLIGHT_WINDOW.
     """
 
     request_wait: Seconds = timedelta(seconds=55)
@@ -435,7 +435,7 @@ class Settings(RegistrySettings):
     sweep_grace: Seconds = timedelta(minutes=10)
     """How long after an operation's end its leftovers in Airbyte may be deleted.
 
-    At least QUIET_TIME.
+    At least IN_FLIGHT_WINDOW.
     """
 
     sweep_interval: Seconds = timedelta(minutes=5)
@@ -471,7 +471,7 @@ class Settings(RegistrySettings):
     """
 
     suspicion_time: Seconds = timedelta(hours=6)
-    """How long a suspicious discovery must persist before it is believed."""
+    """How long a suspicious discovery must persist before it is accepted."""
 
     repair_expiry: Seconds = timedelta(days=7)
     """How long a proposed repair waits for a decision before it expires without any change."""
@@ -540,8 +540,8 @@ class Settings(RegistrySettings):
             host = (url.host or "").strip("[]")
             if not is_loopback(host) and host not in plain:
                 raise ValueError(
-                    f"{name.upper()} must be https, or its host in PLAIN_HTTP_HOSTS: what is sent "
-                    "there could be read on the way"
+                    f"{name.upper()} must be https, or its host must be in PLAIN_HTTP_HOSTS: plain "
+                    "HTTP can be read on the way"
                 )
         return self
 
@@ -558,13 +558,14 @@ class Settings(RegistrySettings):
     @model_validator(mode="after")
     def _times_fit_together(self) -> Self:
         longest = max(self.discover_timeout, 4 * self.airbyte_timeout)
-        if self.operation_deadline < 2 * (longest + self.quiet_time):
+        if self.operation_deadline < 2 * (longest + self.in_flight_window):
             raise ValueError(
-                "OPERATION_DEADLINE is too short: two tries of the longest step must fit into it, "
-                "2 x (the longer of DISCOVER_TIMEOUT and 4 x AIRBYTE_TIMEOUT, + QUIET_TIME)"
+                "OPERATION_DEADLINE is too short: two attempts of the longest step must fit into "
+                "it, 2 x (the longer of DISCOVER_TIMEOUT and 4 x AIRBYTE_TIMEOUT, + "
+                "IN_FLIGHT_WINDOW)"
             )
-        if self.sweep_grace < self.quiet_time:
-            raise ValueError("SWEEP_GRACE must not be shorter than QUIET_TIME")
+        if self.sweep_grace < self.in_flight_window:
+            raise ValueError("SWEEP_GRACE must not be shorter than IN_FLIGHT_WINDOW")
         return self
 
     @model_validator(mode="after")
@@ -600,7 +601,7 @@ def load(settings: type[S]) -> S:
     """
     folder = os.environ.get("AAM_SETTINGS_DIR") or None
     if folder is not None and not Path(folder).is_dir():
-        raise SystemExit("AAM_SETTINGS_DIR names no folder")
+        raise SystemExit("AAM_SETTINGS_DIR is not a directory")
     try:
         return settings(_secrets_dir=folder)
     except ValidationError as error:
@@ -613,14 +614,14 @@ def _told(problem: ErrorDetails) -> str:
         return f"{name} is not set"
     if problem["type"] == "value_error":
         return str(problem["ctx"]["error"])
-    return f"{name} is not valid: {_EXPECTED.get(problem['type'], 'see .env.example')}"
+    return f"{name} is invalid: {_EXPECTED.get(problem['type'], 'see .env.example')}"
 
 
 _EXPECTED = {
     "uuid_parsing": "it must be a UUID",
     "url_parsing": "it must be a URL",
-    "url_scheme": "its scheme is not one that is understood here",
-    "literal_error": "it is not one of the allowed words",
+    "url_scheme": "its scheme is not supported here",
+    "literal_error": "it is not one of the allowed values",
     "time_delta_parsing": "it must be a number of seconds",
     "greater_than": "it must be greater than 0",
     "greater_than_equal": "it is too small or too short",

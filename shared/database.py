@@ -30,8 +30,8 @@ from shared.observability import logs, tracing
 log = logs.get(__name__)
 
 _AWAY = "The registry cannot be reached now."
-_READ_ONLY = "The registry takes no writes now: it is read-only."
-_FULL = "The registry takes no writes now: its disk is full."
+_READ_ONLY = "The registry accepts no writes at the moment: it is read-only."
+_FULL = "The registry accepts no writes at the moment: its disk is full."
 _IS_READ_ONLY = text(
     "SELECT CAST(current_setting('transaction_read_only') AS boolean) OR pg_is_in_recovery()"
 )
@@ -236,9 +236,9 @@ class _registry_errors:
 def _trouble(error: object, service: str) -> str | None:
     """Why the registry is unavailable; None for any other error."""
     if isinstance(error, PoolTimeoutError):
-        return "Every connection to the registry is in use."
+        return "All connections to the registry are in use."
     if isinstance(error, ssl.SSLCertVerificationError):
-        return "The registry's certificate is not one that the CA vouches for."
+        return "The registry's certificate is not signed by the configured CA."
     if isinstance(error, OSError):
         return _AWAY
     return _trouble_by_sqlstate(error, service) if isinstance(error, DBAPIError) else None
@@ -259,7 +259,7 @@ def _trouble_by_sqlstate(error: DBAPIError, service: str) -> str | None:
     is_away = sqlstate.startswith(_NO_CONNECTION) or error.connection_invalidated
     if is_away or isinstance(error, OperationalError | InterfaceError):
         return _AWAY
-    return "The registry cannot do this now." if sqlstate.startswith(_NOT_NOW) else None
+    return "The registry cannot do this at the moment." if sqlstate.startswith(_NOT_NOW) else None
 
 
 def _first_line(error: object) -> str:

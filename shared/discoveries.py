@@ -122,7 +122,7 @@ class Discoveries:
             await registry.lock_discoveries(session, source_id)
             load = await self._load(session, source_id)
             if load.running_id is not None and load.is_renewing:
-                detail = f"Another discovery of source {source_id} runs."
+                detail = f"Another discovery of source {source_id} is running."
                 return Postponed("discovery_running", detail, timedelta(seconds=15))
             if load.sync_since is not None and load.is_renewing and not beside_sync:
                 return Postponed(
@@ -201,7 +201,7 @@ class Discoveries:
                 if await registry.is_discovery_over(session, under_way.id):
                     return
             if clock() > until:
-                raise UpstreamTimeout("Another discovery of the source does not end.")
+                raise UpstreamTimeout("Another discovery of the source has not ended in time.")
             await asyncio.sleep(pause)
             pause = min(2 * pause, _SLOWEST_POLL_S)
 
@@ -252,7 +252,7 @@ class Discoveries:
         try:
             source = await self._airbyte.get_configured_source(source_id)
         except Upstream as error:
-            log.warning("configuration_not_read", source=str(source_id), code=error.code)
+            log.warning("configuration_unreadable", source=str(source_id), code=error.code)
             return None
         shown = msgspec.json.encode(source.connection_configuration, order="deterministic")
         return hashlib.sha256(shown).hexdigest()
@@ -265,16 +265,16 @@ def _reserved(limit: int) -> int:
 
 def _expect_no_sync(source_id: UUID, load: SourceLoad) -> None:
     if load.sync_since is not None and load.is_renewing:
-        raise SyncRunning(f"{_sync_detail(source_id, load)} Ask again when it has ended.")
+        raise SyncRunning(f"{_sync_detail(source_id, load)} Try again when it has ended.")
 
 
 def _sync_detail(source_id: UUID, load: SourceLoad) -> str:
     since = "" if load.sync_since is None else f" since {load.sync_since:%Y-%m-%d %H:%M} UTC"
     return (
-        f"A sync of source {source_id} has run{since}, and its connector renews tokens: "
-        "a discovery beside it could use up the sync's token."
+        f"A sync of source {source_id} has run{since}, and its connector renews tokens: a "
+        "discovery at the same time could invalidate the sync's token."
     )
 
 
 def _limit_detail(source_id: UUID, limit: int) -> str:
-    return f"Source {source_id} was discovered as often in 24 hours as it may be: limit {limit}."
+    return f"Source {source_id} has reached the limit of discoveries in 24 hours, {limit}."

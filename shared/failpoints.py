@@ -20,7 +20,7 @@ def arm(spec: str) -> None:
         name, _, action = part.partition("=")
         word, _, time = action.partition("#")
         if not name or word not in _SIGNALS or not (time or "1").isdigit():
-            raise ValueError("a failpoint is written name=kill, name=stop or name=term#2")
+            raise ValueError("a failpoint must be name=kill, name=stop or name=term#2")
         _armed[name.strip()] = (_SIGNALS[word], int(time or "1"))
 
 

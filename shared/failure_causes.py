@@ -47,30 +47,31 @@ class Reason(msgspec.Struct, frozen=True):
 
 _SENTENCES: Final = {
     Cause.AUTHENTICATION_FAILED: (
-        "The source refused the credential: it is wrong, revoked, expired or, where each token is"
-        " good for one use, used up. Put a valid one into its store and rotate it."
+        "The source rejected the credential: it is wrong, revoked, expired, or a single-use token "
+        "that was already used. Put a valid one into its store, and rotate."
     ),
     Cause.PERMISSION_MISSING: (
-        "The source knows the credential, and its user lacks a permission. Grant it in the source."
+        "The source accepted the credential, but its user lacks a permission. Grant it in the "
+        "source."
     ),
     Cause.QUOTA_EXCEEDED: (
-        "The source's limit of calls is used up. It is free again after a while; more tries use up"
-        " more of it."
+        "The source's API limit is exhausted. It resets after a while; further calls only prolong "
+        "that."
     ),
     Cause.HOST_UNKNOWN: (
-        "The host's name cannot be resolved: it is mistyped, or Airbyte's network has no such name."
+        "The host's name cannot be resolved: it is misspelled, or unknown in Airbyte's network."
     ),
     Cause.TLS_FAILED: "No secure connection: the certificate is not valid for the host.",
     Cause.NETWORK_FAILED: (
-        "The source cannot be reached over the network: nothing listens there, a firewall is"
-        " between, or it did not answer in time."
+        "The source cannot be reached over the network: nothing listens there, a firewall blocks "
+        "it, or it did not respond in time."
     ),
-    Cause.CONFIGURATION_INVALID: "The connector's configuration is incomplete or not valid.",
+    Cause.CONFIGURATION_INVALID: "The connector's configuration is incomplete or invalid.",
     Cause.OUT_OF_MEMORY: "The connector ran out of memory or was killed. Give it more memory.",
-    Cause.CANCELLED: "Somebody cancelled it.",
+    Cause.CANCELLED: "It was cancelled.",
     Cause.SOURCE_UNAVAILABLE: "The source answered that it cannot serve requests now.",
     Cause.UNKNOWN: (
-        "The connector's message names none of the causes that AAM knows; its log has the message."
+        "The connector's message matches no cause that AAM knows; its log has the message."
     ),
 }
 
@@ -195,7 +196,7 @@ def find(
             explanation += f" It is about: {', '.join(named)}."
     words = [word for word in _WORDS if _stands_alone(word, text)]
     if words and cause is not Cause.UNKNOWN:
-        explanation += f" The message has: {', '.join(words)}."
+        explanation += f"The message contains: {', '.join(words)}."
     return Reason(cause, explanation, _log(run))
 
 

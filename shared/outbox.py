@@ -122,7 +122,7 @@ class Relay:
         self._redis = redis
         self._away = False
 
-    async def look(self) -> None:
+    async def publish(self) -> None:
         """Publish all pending events; if that fails, the next run continues."""
         try:
             while await self.publish_pending() == _BATCH:

@@ -114,7 +114,7 @@ class Peer:
         except (httpx.HTTPError, aiohttp.ClientError) as error:
             if isinstance(error.__cause__, aiohttp.ClientConnectorError):
                 raise UpstreamUnreachable(f"The {self.name} cannot be reached.") from None
-            raise UpstreamUnknown(f"The {self.name} broke off its answer.") from None
+            raise UpstreamUnknown(f"The {self.name} did not complete its response.") from None
         if answer.is_success:
             return self._json(answer)
         raise from_problem(answer.status_code, self._json(answer))
@@ -123,7 +123,9 @@ class Peer:
         with suppress(orjson.JSONDecodeError):
             if isinstance(body := orjson.loads(answer.content), dict):
                 return body
-        raise UpstreamUnknown(f"The {self.name} answered {answer.status_code} with no JSON object.")
+        raise UpstreamUnknown(
+            f"The {self.name} answered {answer.status_code} without a JSON object."
+        )
 
 
 def _worth_repeating(error: Exception) -> bool:
@@ -188,7 +190,7 @@ class Orchestrator(Peer):
             headers={"Idempotency-Key": key},
         )
         if "job_id" not in answer:
-            raise UpstreamUnknown("The orchestrator does not know yet whether a sync was started.")
+            raise UpstreamUnknown("The orchestrator does not know yet whether it started a sync.")
         return UUID(answer["job_id"])
 
 

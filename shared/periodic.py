@@ -20,11 +20,11 @@ _FINISH_WITHIN_S = 1.5
 
 @dataclass(frozen=True, slots=True)
 class PeriodicTask:
-    """A task and its interval; with a `name`, one replica runs it for all of them."""
+    """A task and its interval; with a `singleton_name`, one replica runs it for all."""
 
-    take: Callable[[], Awaitable[object]]
-    every: timedelta
-    name: str | None = None
+    run: Callable[[], Awaitable[object]]
+    interval: timedelta
+    singleton_name: str | None = None
 
 
 @asynccontextmanager
@@ -38,7 +38,7 @@ async def repeating(
     loses nothing, since every task starts from the rows in the registry.
     """
     stop, asking = asyncio.Event(), asyncio.Lock()
-    tasks = {asyncio.create_task(_repeat(db, look, stop, asking)) for look in periodic_tasks}
+    tasks = {asyncio.create_task(_repeat(db, task, stop, asking)) for task in periodic_tasks}
     try:
         yield stop.set
     finally:
@@ -51,15 +51,16 @@ async def repeating(
 
 
 async def _repeat(
-    db: Database, look: PeriodicTask, stop: asyncio.Event, asking: asyncio.Lock
+    db: Database, task: PeriodicTask, stop: asyncio.Event, asking: asyncio.Lock
 ) -> None:
     while not stop.is_set():
         with logs.caused_by(None):
             try:
-                if look.name is None or await _is_our_turn(db, look.name, look.every, asking):
-                    await look.take()
+                name = task.singleton_name
+                if name is None or await _is_our_turn(db, name, task.interval, asking):
+                    await task.run()
             except AamError as error:
-                log.warning("look_not_taken", look=look.name, code=error.code)
+                log.warning("periodic_task_failed", task=task.singleton_name, code=error.code)
             except asyncio.CancelledError as error:
                 if batches.is_cancellation(error):
                     raise
@@ -67,7 +68,7 @@ async def _repeat(
             except Exception:  # the outermost loop of background work: log and continue
                 log.exception("bug")
         with suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), look.every.total_seconds())
+            await asyncio.wait_for(stop.wait(), task.interval.total_seconds())
 
 
 async def _is_our_turn(db: Database, name: str, every: timedelta, asking: asyncio.Lock) -> bool:

@@ -212,7 +212,7 @@ class LiveOrg:
                 entry.change.apply(org, at=entry.at)
             except AamError:
                 # The org may now have fewer generated objects than when this was recorded.
-                log.warning("change_left_out", verb=entry.change.verb, at=entry.at.isoformat())
+                log.warning("change_skipped", verb=entry.change.verb, at=entry.at.isoformat())
         return org
 
     def _now(self) -> datetime:

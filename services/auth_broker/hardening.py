@@ -21,4 +21,4 @@ def keep_to_itself() -> None:
     if not sys.platform.startswith("linux"):
         return
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
-        log.warning("process_is_readable", cause=errno.errorcode.get(ctypes.get_errno()))
+        log.warning("process_not_hardened", cause=errno.errorcode.get(ctypes.get_errno()))

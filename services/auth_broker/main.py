@@ -36,8 +36,8 @@ CredentialId = Annotated[
     str,
     Path(
         pattern=CREDENTIAL_REFERENCE,
-        description="Which credential: `salesforce-prod` is in the default store, "
-        "`vault:salesforce-prod` in the one it names.",
+        description="A credential id: `salesforce-prod` in the default store, or "
+        "`vault:salesforce-prod` in the named store.",
         examples=["salesforce-prod"],
     ),
 ]
@@ -147,7 +147,7 @@ def _log_in(vault: VaultStore) -> None:
     except LoginRefused as error:
         raise SystemExit(error.detail) from None
     except Unavailable as error:
-        log.warning("vault_away_at_start", detail=error.detail)
+        log.warning("vault_unavailable_at_start", detail=error.detail)
 
 
 def __getattr__(name: str) -> FastAPI:

@@ -87,7 +87,7 @@ class AuthBroker:
             variable = store.name_of(credential_id, str(problem["loc"][0]))
             is_missing = problem["type"] == "missing"
             raise Invalid(
-                f"{variable} is {'missing' if is_missing else 'not valid'}.",
+                f"{variable} is {'missing' if is_missing else 'invalid'}.",
                 code="credential_incomplete" if is_missing else "credential_invalid",
                 variable=variable,
             ) from None
@@ -97,7 +97,9 @@ class AuthBroker:
         """The store and the id of `salesforce-prod` or `vault:salesforce-prod`."""
         found = re.fullmatch(CREDENTIAL_REFERENCE, reference)
         if found is None:
-            raise Invalid("A credential id matches [a-z0-9][a-z0-9-]*.", code="bad_credential_id")
+            raise Invalid(
+                "A credential id must match [a-z0-9][a-z0-9-]*.", code="bad_credential_id"
+            )
         store, _, credential_id = reference.rpartition(":")
         for name in _STORES:
             if store == name:
@@ -125,9 +127,9 @@ class AuthBroker:
                 result=result,
                 request_id=request_id,
             )
-        log.info("credential_asked_for", credential=reference, code=result, is_new=is_new)
+        log.info("credential_requested", credential=reference, code=result, is_new=is_new)
         if not is_new:
-            raise TokenReplayed("This token was taken before.")
+            raise TokenReplayed("This token has already been used.")
 
 
 _STORES: tuple[StoreName, ...] = ("env", "file", "vault")
@@ -136,4 +138,4 @@ _STORES: tuple[StoreName, ...] = ("env", "file", "vault")
 def _expect_meant(caller: Caller, reference: str) -> None:
     """Check that the caller's token is for exactly this credential."""
     if caller.token_id is None or caller.credential_id != reference:
-        raise Forbidden("The token is not for this credential.", code="wrong_credential")
+        raise Forbidden("The token is valid only for another credential.", code="wrong_credential")

@@ -55,26 +55,26 @@ class BrokerSettings(RegistrySettings):
     @model_validator(mode="after")
     def _stores_are_whole(self) -> Self:
         if self.credentials_dir is not None and not self.credentials_dir.is_dir():
-            raise ValueError("CREDENTIALS_DIR names no folder")
+            raise ValueError("CREDENTIALS_DIR is not a directory")
         told = (self.vault_addr, self.vault_role, self.vault_role_id, self.vault_secret_id_file)
         if any(told) and not all(told):
             raise ValueError(
-                "VAULT_ADDR, VAULT_ROLE, VAULT_ROLE_ID and VAULT_SECRET_ID_FILE go together: "
-                "set all or none"
+                "VAULT_ADDR, VAULT_ROLE, VAULT_ROLE_ID and VAULT_SECRET_ID_FILE go together: set "
+                "all of them or none"
             )
         if self.credential_store == "file" and self.credentials_dir is None:
-            raise ValueError("CREDENTIAL_STORE is file: it needs CREDENTIALS_DIR")
+            raise ValueError("CREDENTIAL_STORE=file requires CREDENTIALS_DIR")
         if self.credential_store == "vault" and self.vault_addr is None:
-            raise ValueError("CREDENTIAL_STORE is vault: it needs VAULT_ADDR")
+            raise ValueError("CREDENTIAL_STORE=vault requires VAULT_ADDR")
         return self
 
     @model_validator(mode="after")
     def _vault_is_who_it_says(self) -> Self:
         if self.vault_ca_file is not None and not self.vault_ca_file.is_file():
-            raise ValueError("VAULT_CA_FILE names no file")
+            raise ValueError("VAULT_CA_FILE is not a file")
         address = self.vault_addr
         if address is not None and address.scheme != "https" and not is_loopback(_host(address)):
-            raise ValueError("VAULT_ADDR must be https: it is not on this machine")
+            raise ValueError("VAULT_ADDR must be https, unless it is on this machine")
         return self
 
 

@@ -102,7 +102,7 @@ class FileStore:
     async def ping(self) -> None:
         """Check that the folder exists."""
         if not await asyncio.to_thread(self._folder.is_dir):
-            raise _unreadable("The folder of credentials is not there.")
+            raise _unreadable("The credentials directory does not exist.")
 
     def _variables(self, credential_id: str) -> Mapping[str, str]:
         # Kubernetes updates a secret by repointing one link and deleting its old target.
@@ -144,9 +144,9 @@ def _text(file: Path, root: Path) -> str:
     """
     real = file.resolve(strict=True)
     if not real.is_relative_to(root):
-        raise ValueError("a link leads out of the folder")
+        raise ValueError("a symbolic link leads outside the directory")
     if not real.is_file():
-        raise ValueError("something there is no file")
+        raise ValueError("it contains something other than files")
     with real.open("rb") as opened:
         content = opened.read(_LARGEST_FILE_BYTES + 1)
     if len(content) > _LARGEST_FILE_BYTES:
@@ -154,7 +154,7 @@ def _text(file: Path, root: Path) -> str:
     try:
         return content.decode().removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
-        raise ValueError("a file is no UTF-8 text") from None
+        raise ValueError("a file is not UTF-8 text") from None
 
 
 def _unreadable(detail: str) -> Unavailable:

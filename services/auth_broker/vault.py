@@ -118,7 +118,7 @@ class VaultStore:
                         self._role_id, secret_id, mount_point=self._approle
                     )
                 except (exceptions.InvalidRequest, exceptions.Forbidden, KeyError):
-                    raise LoginRefused("Vault refuses the AppRole login.") from None
+                    raise LoginRefused("Vault rejected the AppRole login.") from None
             self._lease_s = float(login["auth"]["lease_duration"])
             self._is_logged_in = True
             log.info("vault_logged_in", seconds=self._lease_s)
@@ -129,9 +129,9 @@ class VaultStore:
         except (OSError, UnicodeDecodeError):
             token = ""
         if not token:
-            raise LoginRefused("VAULT_SECRET_ID_FILE cannot be read, or holds nothing.")
+            raise LoginRefused("VAULT_SECRET_ID_FILE cannot be read or is empty.")
         if token == self._taken:
-            raise LoginRefused("VAULT_SECRET_ID_FILE still holds what was used up.")
+            raise LoginRefused("VAULT_SECRET_ID_FILE still contains what was already used.")
         return token
 
     def _expect_made_by_our_role(self, token: str) -> None:
@@ -141,13 +141,13 @@ class VaultStore:
             made_by = found["data"]["creation_path"]
         except (exceptions.InvalidRequest, exceptions.Forbidden, KeyError):
             raise LoginRefused(
-                "Vault knows no such wrapping token as VAULT_SECRET_ID_FILE holds: it has expired, "
-                "or was unwrapped before, here or by somebody who should not have it."
+                "Vault does not know the wrapping token in VAULT_SECRET_ID_FILE: it has expired, "
+                "or was already unwrapped, here or by an unauthorized party."
             ) from None
         if made_by != self._creation_path:
             raise LoginRefused(
-                f"What VAULT_SECRET_ID_FILE holds was not made by {self._creation_path}: somebody "
-                "may have put another in its place."
+                "The wrapping token in VAULT_SECRET_ID_FILE was not created by "
+                f"{self._creation_path}: it may have been replaced."
             )
 
     def _read(self, credential_id: str) -> Mapping[str, str]:
@@ -164,7 +164,7 @@ class VaultStore:
             except exceptions.Forbidden:
                 self._expect_live_token()
                 raise UpstreamDenied(
-                    f"The vault does not let the auth_broker read credential {credential_id}.",
+                    f"Vault does not allow the auth_broker to read credential {credential_id}.",
                     code="store_denied",
                 ) from None
         data: Mapping[str, Any] = found["data"]["data"]
@@ -183,9 +183,7 @@ class VaultStore:
             self._vault.auth.token.lookup_self()
         except exceptions.Forbidden:
             self._is_logged_in = False
-            raise Unavailable(
-                "The vault's token has come to its end.", code="store_unavailable"
-            ) from None
+            raise Unavailable("The Vault token has expired.", code="store_unavailable") from None
 
     def _renew(self) -> None:
         with _away_is_unavailable():
@@ -211,7 +209,7 @@ def _away_is_unavailable() -> Iterator[None]:
     try:
         yield
     except exceptions.VaultDown:
-        raise Unavailable("The vault is sealed.", code="store_unavailable") from None
+        raise Unavailable("Vault is sealed.", code="store_unavailable") from None
     except (exceptions.VaultError, requests.RequestException) as error:
-        log.warning("vault_away", cause=type(error).__name__)
-        raise Unavailable("The vault cannot be read now.", code="store_unavailable") from None
+        log.warning("vault_unavailable", cause=type(error).__name__)
+        raise Unavailable("Vault cannot be read at the moment.", code="store_unavailable") from None

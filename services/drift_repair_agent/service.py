@@ -212,7 +212,7 @@ async def _source_catalog_id(
     except NotFound as error:
         raise Invalid(error.detail, code="unknown_snapshot") from None
     if snapshot.airbyte_source_id != row.airbyte_source_id:
-        raise Invalid(f"Snapshot {snapshot_id} is of another source.", code="unknown_snapshot")
+        raise Invalid(f"Snapshot {snapshot_id} belongs to another source.", code="unknown_snapshot")
     names = [stream.id.name for stream in wanted.streams]
     offered = await registry.offered_streams(session, snapshot, names=names)
     for stream in wanted.streams:

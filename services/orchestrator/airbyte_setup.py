@@ -74,7 +74,7 @@ async def ready_airbyte(settings: SetupSettings, client: AirbyteClient) -> None:
         given_workspace = None
     workspace_id = given_workspace or instance.default_workspace_id
     if workspace_id is None:
-        raise SetupFailed("Airbyte names no default workspace: set AIRBYTE_WORKSPACE_ID")
+        raise SetupFailed("Airbyte has no default workspace: set AIRBYTE_WORKSPACE_ID")
     if given_workspace is None:
         _leave(folder, "airbyte_workspace_id", workspace_id)
 

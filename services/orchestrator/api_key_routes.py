@@ -126,7 +126,9 @@ async def make_api_key(
     caller = caller_of(request)
     lacking = sorted(set(order.scopes) - caller.scopes)
     if lacking:
-        raise Forbidden(f"Who gives the scope {lacking[0]} must have it.", scope=lacking[0])
+        raise Forbidden(
+            f"Only a caller with the scope {lacking[0]} can grant it.", scope=lacking[0]
+        )
     async with db.transaction() as session:
         made = await make_key(
             session,
@@ -148,7 +150,7 @@ async def make_api_key(
 )
 async def api_keys(
     db: Registry,
-    revoked: Annotated[bool, Query(description="Show revoked ones as well")] = False,
+    revoked: Annotated[bool, Query(description="Include revoked keys")] = False,
     after: AfterText = None,
     limit: Limit = 100,
 ) -> Response:

@@ -125,9 +125,10 @@ async def expect_unused(
     used_up = next((use for use in same if use.airbyte_source_id in renewed), None)
     if used_up is not None:
         raise Conflict(
-            f"Credential {reference} was given to connection {used_up.connection_id}, whose "
-            f"connector has renewed its {fields} since: the one in the store is used up. Authorize "
-            "again, put the new one into the store, and onboard with it under an id of its own.",
+            f"Credential {reference} is used by connection {used_up.connection_id}, whose "
+            f"connector has renewed its {fields} since: the one in the store is no longer valid. "
+            "Authorize again, store the new one under another credential id, and onboard with "
+            "that.",
             code="credential_used_up",
             connection_id=used_up.connection_id,
         )
@@ -136,9 +137,9 @@ async def expect_unused(
     return [
         OrderNote(
             "credential_shared",
-            f"The source of connection {same[0].connection_id} was given the same credential. "
-            f"Where each {fields} is good for one use, whoever uses it first takes it from the "
-            "other: then give each connection a credential of its own.",
+            f"The source of connection {same[0].connection_id} uses the same credential. If each "
+            f"{fields} is valid for one use, the first use invalidates it for the other: give each "
+            "connection its own credential.",
         )
     ]
 

@@ -79,7 +79,7 @@ class Importing:
         told = await self._import(airbyte_connection_id, dry_run=dry_run)
         if told.outcome == "known_already":
             raise Conflict(
-                f"Airbyte's connection {airbyte_connection_id} is known already.",
+                f"Airbyte's connection {airbyte_connection_id} is already managed by AAM.",
                 code="known_already",
                 connection_id=told.connection_id,
             )
@@ -166,7 +166,7 @@ class Importing:
                 fingerprint=fingerprint,
                 origin=VersionOrigin.IMPORT,
                 snapshot_id=None,
-                asked_by=scopes.asked_by(),
+                requested_by=scopes.requested_by(),
             )
             row.status = ConnectionStatus.ACTIVE
             outbox.record(session, EventType.CONNECTION_IMPORTED, row)

@@ -53,13 +53,13 @@ class JobFollower:
         after a restart the wait begins again.
         """
 
-    async def look(self) -> None:
+    async def update_running(self) -> None:
         """Update every running job; those that cannot be queried are retried in the next run."""
         try:
             async with self._db.read() as session:
                 running = await job_queries.running_jobs(session)
         except Unavailable as error:
-            log.warning("jobs_not_followed", code=error.code)
+            log.warning("jobs_not_updated", code=error.code)
             return
         self._forget_all_but(running)
         try:
@@ -72,11 +72,11 @@ class JobFollower:
                 max_concurrency=MAX_CONCURRENCY,
             )
         except AamError as error:
-            log.warning("jobs_not_followed", code=error.code)
+            log.warning("jobs_not_updated", code=error.code)
         try:
             await self._find_new()
         except AamError as error:
-            log.warning("new_jobs_not_found", code=error.code)
+            log.warning("new_jobs_not_listed", code=error.code)
 
     async def _find_new(self) -> None:
         """Record unrecorded jobs of our connections, which Airbyte started itself.

@@ -21,7 +21,7 @@ async def record_job(
     airbyte_job_id: int,
     status: str,
     started_by: JobStarter,
-    asked_by: str | None = None,
+    requested_by: str | None = None,
     started_at: datetime | None = None,
 ) -> JobHistory:
     """The job's row, created where there is none; the job is tracked to its end from now on.
@@ -32,7 +32,7 @@ async def record_job(
     known = await job_queries.find_job(session, row.id, airbyte_job_id)
     if known is not None:
         if started_by is JobStarter.AAM:
-            known.started_by, known.asked_by = JobStarter.AAM, asked_by
+            known.started_by, known.requested_by = JobStarter.AAM, requested_by
         return known
     job = JobHistory(
         id=job_id,
@@ -41,7 +41,7 @@ async def record_job(
         status=status,
         catalog_version=row.catalog_version,
         started_by=started_by,
-        asked_by=asked_by,
+        requested_by=requested_by,
         **({} if started_at is None else {"started_at": started_at}),
     )
     session.add(job)

@@ -140,9 +140,9 @@ async def connections(
     status: Annotated[ConnectionStatus | None, Query()] = None,
     name: Annotated[
         str | None,
-        Query(max_length=200, pattern=r"^[^\x00]*$", description="A part of the name"),
+        Query(max_length=200, pattern=r"^[^\x00]*$", description="Part of the name"),
     ] = None,
-    archived: Annotated[bool, Query(description="Show archived ones instead")] = False,
+    archived: Annotated[bool, Query(description="List archived connections instead")] = False,
     after: After = None,
     limit: Limit = 100,
 ) -> Response:
@@ -195,10 +195,11 @@ async def discover(
     connection_id: UUID,
     service: Service,
     every_stream: Annotated[
-        bool, Query(alias="all", description="Also the streams that are not selected")
+        bool, Query(alias="all", description="Include streams that are not selected")
     ] = False,
     fresh: Annotated[
-        bool, Query(description="Ask the source, even if it was asked less than a minute ago")
+        bool,
+        Query(description="Discover the source even if it was discovered less than a minute ago"),
     ] = False,
 ) -> Response:
     """Discover the source now, store a snapshot, and merge the current catalog with it.
@@ -279,7 +280,7 @@ async def catalog_versions(
     db: Registry,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
     after: Annotated[
-        int | None, Query(ge=1, le=2**31 - 1, description="`next` of the page before")
+        int | None, Query(ge=1, le=2**31 - 1, description="`next` of the previous page")
     ] = None,
 ) -> Response:
     """List the versions of the connection's catalog, newest first, without the catalogs."""
@@ -330,7 +331,10 @@ async def catalog_diff(
     response_model=RotationView,
     responses={
         200: example(ROTATION),
-        202: {"model": RotationView, "description": "Some are `running`: their operations go on"},
+        202: {
+            "model": RotationView,
+            "description": "Some are `running`: their operations continue",
+        },
         **problems(404, 409, 422, 502, 503, 504),
     },
 )
@@ -389,13 +393,15 @@ def build(settings: Settings) -> FastAPI:
         async with (
             periodic.repeating(
                 db,
-                operations.look,
-                PeriodicTask(relay.look, settings.event_relay_interval),
-                PeriodicTask(follower.look, settings.job_poll_interval, name="jobs"),
-                PeriodicTask(sweep, settings.sweep_interval, name="sweep"),
-                PeriodicTask(reconcile, settings.reconcile_interval, name="reconcile"),
-                PeriodicTask(prune_queue, _PRUNED_EVERY, name="prune"),
-                Retention(db, histories(settings)).look,
+                operations.takeover_task,
+                PeriodicTask(relay.publish, settings.event_relay_interval),
+                PeriodicTask(
+                    follower.update_running, settings.job_poll_interval, singleton_name="jobs"
+                ),
+                PeriodicTask(sweep, settings.sweep_interval, singleton_name="sweep"),
+                PeriodicTask(reconcile, settings.reconcile_interval, singleton_name="reconcile"),
+                PeriodicTask(prune_queue, _PRUNED_EVERY, singleton_name="prune"),
+                Retention(db, histories(settings)).task,
                 *Gauges(db, BACKLOGS).periodic_tasks,
                 *watching_airbyte(airbyte.health),
             ) as stop_looking,

@@ -49,7 +49,7 @@ def main() -> int:
     """Print the result as JSON; return 1 where something needs attention."""
     parser = argparse.ArgumentParser(prog="maintenance", description=__doc__)
     parser.add_argument("what", choices=["sweep", "reconcile"])
-    parser.add_argument("--dry-run", action="store_true", help="tell, and change nothing")
+    parser.add_argument("--dry-run", action="store_true", help="report only, change nothing")
     given = parser.parse_args()
     try:
         told = asyncio.run(run(given.what, dry_run=given.dry_run))

@@ -73,7 +73,7 @@ async def _list(given: argparse.Namespace) -> str:
 async def _revoke(given: argparse.Namespace) -> str:
     async def revoke(session: AsyncSession, _settings: Settings) -> str:
         await registry.revoke_key(session, given.id)
-        return f"{given.id} is revoked; every service refuses it within five seconds."
+        return f"{given.id} is revoked; every service rejects it within five seconds."
 
     return await _in_registry(revoke)
 
@@ -86,7 +86,7 @@ async def _set_up(given: argparse.Namespace) -> str:
     async def first(session: AsyncSession, settings: Settings) -> str:
         await registry.make_keys_alone(session)
         if await registry.any_key(session):
-            return "There is a key already."
+            return "A key already exists."
         made = await make_key(
             session,
             environment=settings.key_environment,
@@ -125,21 +125,30 @@ def _days(given: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="manage_api_keys", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    make = commands.add_parser("make", help="make a key and print it, once")
-    make.add_argument("--owner", type=_owner, required=True, help="whose it is")
+    make = commands.add_parser("make", help="create a key, and print it once")
+    make.add_argument("--owner", type=_owner, required=True, help="the owner's name")
     make.add_argument("--scope", action="append", choices=[*KEY_SCOPES], help="default: all")
     make.add_argument("--expires-in-days", type=_days, help="default: never")
     make.set_defaults(run=_make)
     listed = commands.add_parser("list", help="list the keys")
-    listed.add_argument("--all", action="store_true", help="revoked ones as well")
+    listed.add_argument("--all", action="store_true", help="include revoked keys")
     listed.set_defaults(run=_list)
-    revoke = commands.add_parser("revoke", help="end a key for good")
-    revoke.add_argument("id", help="its eight characters in the middle")
+    revoke = commands.add_parser("revoke", help="revoke a key permanently")
+    revoke.add_argument("id", help="the id of the key: its eight characters in the middle")
     revoke.set_defaults(run=_revoke)
-    set_up = commands.add_parser("set-up", help="make what an installation lacks, once")
-    set_up.add_argument("--private", type=Path, required=True, help="for the services' own keys")
-    set_up.add_argument("--public", type=Path, required=True, help="for their public halves")
-    set_up.add_argument("--first-key", type=Path, required=True, help="for a header with the key")
+    set_up = commands.add_parser("set-up", help="create the keys that an installation is missing")
+    set_up.add_argument(
+        "--private", type=Path, required=True, help="directory for the services' private keys"
+    )
+    set_up.add_argument(
+        "--public", type=Path, required=True, help="directory for their public keys"
+    )
+    set_up.add_argument(
+        "--first-key",
+        type=Path,
+        required=True,
+        help="file for an Authorization header with the first key",
+    )
     set_up.set_defaults(run=_set_up)
     return parser
 

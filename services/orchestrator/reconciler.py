@@ -146,7 +146,7 @@ class Reconciler:
         async def take(session: AsyncSession, operation_id: UUID) -> HttpResult | None:
             row = await registry.lock_connection(session, head.connection_id)
             if not _is_still(row, head):
-                raise NotActive(f"Connection {row.id} has moved on.")
+                raise NotActive(f"Connection {row.id} has changed in the meantime.")
             registry.begin_heal(row, operation_id)
             outbox.record(session, EventType.CATALOG_HEALING, row, ref=operation_id)
             return None
@@ -155,7 +155,7 @@ class Reconciler:
         try:
             await self._operations.begin(Intent("reapply", head.connection_id, order), take)
         except Conflict as busy:
-            log.info("not_reapplied", connection=str(head.connection_id), code=busy.code)
+            log.info("reapply_failed", connection=str(head.connection_id), code=busy.code)
 
 
 async def _difference(held: AirbyteConnection, head: Head) -> Difference | None:
@@ -209,14 +209,16 @@ class ReapplySaga:
             return True if await self._holds(order) else None
 
         if not await operation.once("update", update, look=look, within=3 * self._call_s):
-            raise UpstreamMismatch("Airbyte accepted the catalog and holds a different one.")
+            raise UpstreamMismatch("Airbyte accepted the catalog, but has a different one.")
         await self._end(operation, in_step=True)
 
     async def _holds(self, order: Reapply) -> bool:
         try:
             held = await self._airbyte.get_connection(order.airbyte_connection_id)
         except UpstreamUnreachable:
-            raise UpstreamUnknown("Airbyte went away before it could be looked at.") from None
+            raise UpstreamUnknown(
+                "Airbyte became unavailable before the result could be checked."
+            ) from None
         return await means(held, order.fingerprint)
 
     async def undo(self, operation: Operation) -> None:

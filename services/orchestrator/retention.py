@@ -76,7 +76,7 @@ class Retention:
         self._is_starting = True
 
     @property
-    def look(self) -> PeriodicTask:
+    def task(self) -> PeriodicTask:
         """The task's schedule; it skips the process's start, which has more urgent work."""
         return PeriodicTask(self._prune_later, _EVERY)
 

@@ -140,7 +140,9 @@ class Rotator:
             Unavailable: Airbyte, the auth_broker or the registry is unavailable.
         """
         if self._digests is None:
-            raise Conflict("Nothing is rotated without ROTATION_DIGEST_KEY.", code="no_digest_key")
+            raise Conflict(
+                "Rotation is disabled: ROTATION_DIGEST_KEY is not set.", code="no_digest_key"
+            )
         async with self._db.read() as session:
             uses = await credential_queries.uses_of_credential(session, reference)
         if not uses:
@@ -271,7 +273,8 @@ class Rotator:
             is_other = row.airbyte_source_id != order.airbyte_source_id
             if is_other or credential_queries.digests_given(row) != use.digests:
                 raise NotActive(
-                    f"Connection {row.id} was given its credential meanwhile.", code="rotating"
+                    f"Connection {row.id} received another credential in the meantime.",
+                    code="rotating",
                 )
 
         return await self._operations.begin(Intent("rotate", use.connection_id, order), gate)
@@ -319,7 +322,9 @@ class RotateSaga:
                 name=f"{_MARKER.sub('', source.name)} {operation.marker}",
             )
             if not await look():
-                raise UpstreamMismatch("Airbyte took the configuration and holds another.")
+                raise UpstreamMismatch(
+                    "Airbyte accepted the configuration, but has a different one."
+                )
             return True
 
         async def look() -> bool | None:
@@ -387,15 +392,15 @@ def _answer(rotation: Rotation) -> HttpResult:
     if "check_failed" in told:
         raise CheckFailed(f"A source cannot be reached with credential {reference}.", **members)
     if "failed" in told:
-        detail = f"Not every source was given credential {reference}."
+        detail = f"Not every source received credential {reference}."
         raise Upstream(detail, code="rotation_incomplete", **members)
     if "unknown" in told:
-        detail = f"Nobody knows of every source whether it was given credential {reference}."
+        detail = f"It is unknown whether every source received credential {reference}."
         raise UpstreamUnknown(detail, code="rotation_unknown", **members)
     if "unchecked" in told:
-        detail = f"Credential {reference} cannot be checked now; nothing was changed."
+        detail = f"Credential {reference} cannot be checked at the moment; nothing was changed."
         raise Unavailable(detail, code="rotation_unchecked", **members)
     if "busy" in told:
-        detail = f"Not every connection with credential {reference} was free: ask again."
+        detail = f"Some connections with credential {reference} were busy: try again."
         raise Conflict(detail, code="rotation_incomplete", **members)
     return HttpResult(202 if "running" in told else 200, msgspec.json.encode(rotation).decode())

@@ -62,8 +62,10 @@ class Onboard(BaseModel):
     credential_id: str | None = Field(
         default=None,
         pattern=CREDENTIAL_REFERENCE,
-        description="Where the auth_broker finds the credential: `salesforce-prod` in its default "
-        "store, `env:…`, `file:…` or `vault:…` in that one. Not for sources without one.",
+        description=(
+            "The credential's id: `salesforce-prod` in the auth_broker's default store; `env:…`, "
+            "`file:…` or `vault:…` in the named one. Omit it for sources that need none."
+        ),
     )
     streams: (
         Annotated[
@@ -74,13 +76,14 @@ class Onboard(BaseModel):
         default=None,
         min_length=1,
         max_length=10_000,
-        description="Which streams to sync. Left out: what Airbyte suggests, else all.",
+        description="The streams to sync. Default: those that Airbyte suggests, else all.",
     )
     schedule: AirbyteSchedule | None = Field(
-        default=None, description="When Airbyte syncs by itself. Left out: only when AAM asks."
+        default=None,
+        description="When Airbyte syncs on its own. Default: only when AAM starts a sync.",
     )
     destination_id: UUID | None = Field(
-        default=None, description="An Airbyte destination. Left out: AIRBYTE_DESTINATION_ID."
+        default=None, description="An Airbyte destination. Default: AIRBYTE_DESTINATION_ID."
     )
 
 
@@ -138,15 +141,19 @@ class Import(BaseModel):
     )
 
     airbyte_connection_id: UUID | None = Field(
-        default=None, description="One connection of Airbyte's. Left out: all of the workspace."
+        default=None,
+        description="An Airbyte connection. Default: all connections of the workspace.",
     )
     workspace_id: UUID | None = Field(
-        default=None, description="An Airbyte workspace. Left out: the one AAM works in."
+        default=None, description="An Airbyte workspace. Default: the one that AAM uses."
     )
     dry_run: bool | None = Field(
         default=None,
         strict=True,
-        description="Only tell what would be imported. Left out: false for one, true for all.",
+        description=(
+            "Report what would be imported, without importing. Default: false for one, true for "
+            "all."
+        ),
     )
 
     @model_validator(mode="after")
@@ -154,7 +161,7 @@ class Import(BaseModel):
         if self.airbyte_connection_id is not None and self.workspace_id is not None:
             raise PydanticCustomError(
                 "aam_one_or_all",
-                "Input should have `airbyte_connection_id` or `workspace_id`, and not both",
+                "Input should have either `airbyte_connection_id` or `workspace_id`",
             )
         return self
 
@@ -187,7 +194,9 @@ class ImportedView(BaseModel):
     code: str | None = Field(default=None, description="Why it is not imported.")
     never_selected: list[SelectedView] = Field(
         default=[],
-        description="Streams with the fields that they sync though the policy never selects them.",
+        description=(
+            "Per stream, the fields that are synced although the policy never selects them."
+        ),
     )
 
 
@@ -227,9 +236,11 @@ class RotatedView(BaseModel):
     outcome: Outcome
     code: str | None = Field(default=None, description="Why it is not updated.")
     operation_id: UUID | None = None
-    cause: str | None = Field(default=None, description="Which known cause a check failed for.")
+    cause: str | None = Field(default=None, description="The known cause of a failed check.")
     explanation: str | None = Field(default=None, description="The cause in a sentence.")
-    log: str | None = Field(default=None, description="Which run of Airbyte's has the log.")
+    log: str | None = Field(
+        default=None, description="The Airbyte job or command whose log has the details."
+    )
 
 
 class RotationView(BaseModel):
@@ -259,7 +270,7 @@ VERSION: dict[str, Any] = {
     "repair_id": "91aa4c0e-7d3b-4f5a-8e21-6c0b9a8d7e6f",
     "decided_by": "Ada",
     "policy_set_by": None,
-    "asked_by": "ada@example.com (key ab12cd34)",
+    "requested_by": "ada@example.com (key ab12cd34)",
     "created_at": "2026-11-22T10:00:00.123456Z",
 }
 
@@ -281,7 +292,7 @@ class VersionView(BaseModel):
     policy_set_by: str | None = None
     """For a version decided by the policy: who set the policy entries that applied; null for the
     defaults."""
-    asked_by: str | None = None
+    requested_by: str | None = None
     """Whose credentials requested it; null where AAM created it automatically."""
     created_at: datetime
 
@@ -300,7 +311,7 @@ JOB: dict[str, Any] = {
     "airbyte_job_id": 42,
     "status": "succeeded",
     "started_by": "aam",
-    "asked_by": "ada@example.com (key ab12cd34)",
+    "requested_by": "ada@example.com (key ab12cd34)",
     "catalog_version": 1,
     "attempts": 1,
     "records": 700,
@@ -320,7 +331,7 @@ class JobView(BaseModel):
     airbyte_job_id: int
     status: str
     started_by: JobStarter
-    asked_by: str | None = None
+    requested_by: str | None = None
     """Whose credentials requested the sync from AAM."""
     catalog_version: int
     attempts: int
@@ -330,7 +341,7 @@ class JobView(BaseModel):
     failure_cause: str | None = None
     """The known cause of a failed sync; `unknown` where its log has to be read."""
     failure_explanation: str | None = None
-    """The cause in a sentence; for callers with connections:write."""
+    "The cause as a sentence; for callers with connections:write."
     started_at: datetime
     ended_at: datetime | None = None
     duration_seconds: float

@@ -106,7 +106,7 @@ class Orchestrator:
         if destination_id is None:
             raise Invalid.of(
                 "destination_id",
-                "No destination: name `destination_id`, or set AIRBYTE_DESTINATION_ID.",
+                "No destination: send `destination_id`, or set AIRBYTE_DESTINATION_ID.",
                 code="destination_required",
             )
         modes = await self._destination_sync_modes(destination_id)
@@ -294,7 +294,7 @@ class Orchestrator:
                 started_at=job.created_at,
             )
         raise SyncRunning(
-            f"A {job.config_type} of connection {connection_id} runs already.",
+            f"A {job.config_type} of connection {connection_id} is already running.",
             job_id=known.id,
             airbyte_job_id=known.airbyte_job_id,
             job_kind=job.config_type,
@@ -367,7 +367,7 @@ def _expect_credential(source_type: SourceType, credential_id: str | None) -> No
     if not source_type.needs_credential and credential_id is not None:
         raise Invalid.of(
             "credential_id",
-            f"{source_type.name} takes no `credential_id`.",
+            f"{source_type.name} does not take a `credential_id`.",
             code="credential_not_used",
         )
 
@@ -376,7 +376,7 @@ def _expect_wired(row: Connection) -> None:
     if row.archived_at is not None:
         raise NotActive(f"Connection {row.id} is archived.")
     if row.airbyte_connection_id is None:
-        raise NotActive(f"Connection {row.id} is {row.status}; Airbyte does not hold it.")
+        raise NotActive(f"Connection {row.id} is {row.status}; it does not exist in Airbyte.")
 
 
 def _expect_active(row: Connection) -> UUID:
@@ -384,7 +384,7 @@ def _expect_active(row: Connection) -> UUID:
     _expect_wired(row)
     if row.status is ConnectionStatus.HEALING:
         raise NotActive(
-            f"Connection {row.id} is HEALING; ask again when it is ACTIVE.", code="healing"
+            f"Connection {row.id} is HEALING; try again when it is ACTIVE.", code="healing"
         )
     if row.status is not ConnectionStatus.ACTIVE or row.airbyte_connection_id is None:
         raise NotActive(f"Connection {row.id} is {row.status}; it must be ACTIVE.")

@@ -111,7 +111,7 @@ class Sweeper:
         left = [one for one in orphans if one not in now]
         deleted, failed = (now, []) if dry_run else await self._delete_each(now, workspace_id)
         if left or failed:
-            log.error("sweep_left_some", left=len(left), failed=len(failed), deleted=len(deleted))
+            log.error("sweep_incomplete", left=len(left), failed=len(failed), deleted=len(deleted))
         return Swept(
             dry_run=dry_run,
             deleted=deleted,
@@ -154,7 +154,9 @@ class Sweeper:
             await self._airbyte.delete_connection(one.id, workspace_id=workspace_id)
         else:
             await self._airbyte.delete_source(one.id, workspace_id=workspace_id)
-        log.warning("swept", kind=one.kind, id=str(one.id), operation=str(one.operation_id))
+        log.warning(
+            "leftover_deleted", kind=one.kind, id=str(one.id), operation=str(one.operation_id)
+        )
 
 
 def _marked(name: str) -> UUID | None:

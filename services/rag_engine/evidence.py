@@ -116,7 +116,7 @@ class Element:
         """The types for display."""
         if self.kinds == {"array"} and self.item_kinds:
             return f"array of {' or '.join(sorted(self.item_kinds))}"
-        return " or ".join(sorted(self.kinds)) or "of no stated type"
+        return " or ".join(sorted(self.kinds)) or "of unknown type"
 
     @cached_property
     def members(self) -> frozenset[str]:
@@ -254,9 +254,9 @@ def _notes(question: Question) -> Iterator[tuple[Pair, Finding]]:
         for i in ours.get(name.casefold(), ())
     }
     for pair in sorted(later | earlier):
-        detail = "A note on what is gone names what is new."
+        detail = "The description of the old one mentions the new one."
         if pair in earlier:
-            detail = "A note on what is new names what is gone."
+            detail = "The description of the new one mentions the old one."
         yield pair, Finding(kind="note", score=1, detail=detail, weight=6, at_most=NOTE_AT_MOST)
 
 
@@ -269,7 +269,7 @@ def _descriptions(question: Question) -> Iterator[tuple[Pair, Finding]]:
     for text, mine in sorted(sides[0].items()):
         other = sides[1].get(text, [])
         if len(mine) == len(other) == 1:
-            detail = "Both have the same description, and nothing else has it."
+            detail = "Both have the same description, which is unique on each side."
             yield (
                 (mine[0], other[0]),
                 Finding(kind="description", score=0.8, detail=detail, weight=2),
@@ -328,13 +328,15 @@ def _in_force(decisions: Iterable[PastDecision], *, by_connection: bool) -> Iter
 _ACCEPTED = Finding(
     kind="past_decision",
     score=1,
-    detail="A person accepted the same in this stream before.",
+    detail="A person accepted the same rename in this stream before.",
     weight=_PROVEN,
     at_most=PAST_AT_MOST,
     is_proof=True,
 )
-_REJECTED = Finding(kind="past_decision", score=-1, detail="A person rejected this.", is_veto=True)
-_ELSEWHERE = "the same in another connection"
+_REJECTED = Finding(
+    kind="past_decision", score=-1, detail="A person rejected this rename before.", is_veto=True
+)
+_ELSEWHERE = "the same rename in another connection"
 
 
 def _values(question: Question) -> Iterator[tuple[Pair, Finding]]:
@@ -350,7 +352,7 @@ def _values(question: Question) -> Iterator[tuple[Pair, Finding]]:
             if are_same(mine, other, share=share, rival=float(rivals[row, column])):
                 yield (i, j), _same_values(share)
             elif share == 0 and mine.is_choice and other.is_choice:
-                detail = "Both take few values, and have none in common."
+                detail = "Both have few distinct values, and none in common."
                 yield (i, j), Finding(kind="values", score=-0.7, detail=detail, weight=-2)
 
 
@@ -366,7 +368,7 @@ def _same_values(share: float) -> Finding:
     return Finding(
         kind="values",
         score=round(share, 4),
-        detail=f"{share:.0%} of the sampled values are the same, and no others' are.",
+        detail=f"{share:.0%} of the sampled values match, more than in any other pair.",
         weight=4 + 2 * share,
         at_most=VALUES_AT_MOST,
         is_proof=True,
@@ -379,10 +381,10 @@ def _qualifier(removed: Element, added: Element) -> Iterator[Finding]:
     more = set(theirs) - set(ours)
     telling = sorted(more & _QUALIFIERS)
     if telling and set(ours) < set(theirs):
-        detail = f"“{telling[0]}” may make another quantity of it."
+        detail = f"“{telling[0]}” may denote another quantity."
         yield Finding(kind="qualifier", score=-0.6, detail=detail, weight=-2.5)
     elif added.name.startswith("_") and not removed.name.startswith("_") and not more:
-        detail = "A leading underscore often marks another, internal field."
+        detail = "A leading underscore often marks a separate, internal field."
         yield Finding(kind="qualifier", score=-0.6, detail=detail, weight=-3)
 
 
@@ -399,7 +401,7 @@ def _inverse(removed: Element, added: Element) -> Iterator[Finding]:
         or any(_negates(one, ours) for one in theirs)
     )  # fmt: skip
     if turned:
-        detail = "The new name says the opposite: values may be inverted."
+        detail = "The new name has the opposite meaning: values may be inverted."
         yield Finding(
             kind="inverse", score=-0.8, detail=detail, weight=-2.5, never_above=INVERSE_AT_MOST
         )
@@ -414,7 +416,7 @@ def _negates(word: str, others: set[str]) -> bool:
 
 def _position(removed: Element, added: Element) -> Iterator[Finding]:
     if removed.position is not None and removed.position == added.position:
-        detail = "It stands at the same place of the schema."
+        detail = "It is at the same position in the schema."
         yield Finding(kind="position", score=0.3, detail=detail, weight=0.5)
 
 
@@ -442,9 +444,9 @@ class _SimilarDecisions:
     def about(self, removed: Element, added: Element) -> Iterator[Finding]:
         """At most one finding, with a low weight and never a proof."""
         if (said := self._names.get((removed.name, added.name))) is not None:
-            yield _similar(said, "the same names in another stream", weight=1.0)
+            yield _similar(said, "the same rename in another stream", weight=1.0)
         elif self._edits and name_similarity.edit(removed.name, added.name) in self._edits:
-            yield _similar(True, "the same change of words", weight=0.6)
+            yield _similar(True, "the same change of words in another name", weight=0.6)
 
 
 def _similar(is_accepted: bool, what: str, *, weight: float) -> Finding:
@@ -478,4 +480,4 @@ def _shown(edit: name_similarity.Edit) -> str:
     gone, come = (" ".join(side) for side in edit)
     if gone and come:
         return f"“{gone}” → “{come}”"
-    return f"“{gone}” gone" if gone else f"“{come}” added"
+    return f"“{gone}” removed" if gone else f"“{come}” added"

@@ -48,9 +48,9 @@ class Explaining:
         try:
             explainer = getattr(importlib.import_module(module), attribute)
         except (ImportError, AttributeError, ValueError) as error:
-            raise SystemExit("RAG_EXPLAINER names nothing that can be imported") from error
+            raise SystemExit("RAG_EXPLAINER cannot be imported") from error
         if not callable(explainer):
-            raise SystemExit("RAG_EXPLAINER names nothing that can be called")
+            raise SystemExit("RAG_EXPLAINER is not callable")
         return cls(explainer, timeout=timeout)
 
     async def texts(self, suggestions: Sequence[dict[str, Any]]) -> Sequence[str | None]:
@@ -85,7 +85,7 @@ class Explaining:
             async with asyncio.timeout(self._timeout_s):
                 texts = await answer
         except TimeoutError:
-            log.warning("explainer_is_slow", seconds=self._timeout_s)
+            log.warning("explainer_timed_out", seconds=self._timeout_s)
             return nothing
         return [text[:_LONGEST] for text in texts] if _fits(texts, suggestions) else nothing
 

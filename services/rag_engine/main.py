@@ -79,7 +79,7 @@ async def learn(decision: Learn, service: Service, request: Request) -> Learned:
     is_told_more = decision.requested_by is not None or decision.decided_at is not None
     if is_told_more and not caller_of(request).is_service:
         raise Invalid(
-            "`requested_by` and `decided_at` are what AAM knows of the caller: leave them out.",
+            "Only AAM's own services may set `requested_by` and `decided_at`: omit them.",
             code="requested_by_given",
         )
     return Learned(learned=await service.learn(decision))

@@ -382,27 +382,31 @@ def _evidence(pairs: Pairs, index: int) -> list[Finding]:
     alike, relation = _rounded(pairs.alike[index]), int(pairs.relation[index])
     mine, theirs = removed.type_in_words, added.type_in_words
     found = [
-        Finding(kind="name", score=alike, detail=f"The names are {alike:.0%} alike."),
+        Finding(kind="name", score=alike, detail=f"The names are {alike:.0%} similar."),
         Finding(
             kind="type",
             score=(1, 0.5, -1)[relation],
-            detail=f"Both are {mine}." if mine == theirs else f"From {mine} to {theirs}.",
+            detail=f"Both are {mine}."
+            if mine == theirs
+            else (f"The type changes from {mine} to {theirs}."),
         ),
         Finding(
             kind="choice",
             score=_rounded(1 / max(len(question.removed), len(question.added))),
-            detail=f"{len(question.removed)} gone, {len(question.added)} new.",
+            detail=f"{len(question.removed)} removed, {len(question.added)} added.",
         ),
     ]
     if not np.isnan(pairs.members[index]):
         share = _rounded(pairs.members[index])
-        detail = f"{share:.0%} of what is in either is in both."
+        detail = f"{share:.0%} of their members are in both."
         found.append(Finding(kind="members", score=share, detail=detail))
     return found + list(pairs.findings[index])
 
 
 def _pattern(change: str) -> Finding:
-    return Finding(kind="pattern", score=0.7, detail=f"Others changed alike: {change}.")
+    return Finding(
+        kind="pattern", score=0.7, detail=f"Other names changed in the same way: {change}."
+    )
 
 
 def _rounded(value: float) -> float:

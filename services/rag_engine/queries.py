@@ -43,7 +43,7 @@ async def learn(session: AsyncSession, decision: Knowledge) -> bool:
         return True
     if not await session.scalar(_IS_THE_SAME, told):
         raise Conflict(
-            f"Decision {decision.id} was told before, and was another one.",
+            f"Decision {decision.id} is already recorded, with different content.",
             code="decision_differs",
         )
     return False

@@ -52,7 +52,7 @@ class ElementShape(_Body):
         strict=True,
         ge=0,
         le=100_000,
-        description="Its place in the schema, where that means any.",
+        description="Its position in the schema, if positions have a meaning.",
     )
 
 
@@ -74,7 +74,9 @@ class Context(_Body):
     unchanged: list[Text] = Field(
         default_factory=list,
         max_length=20_000,
-        description="Names that both sides have: what many share says little about a pair.",
+        description=(
+            "Names that exist before and after: words that many of them share are weak evidence."
+        ),
     )
 
 
@@ -99,11 +101,13 @@ class Suggest(BaseModel):
     source_type: SourceType
     entity: EntityName = "field"
     stream: StreamName | None = Field(
-        default=None, description="The stream that the fields are of; null for streams."
+        default=None, description="The stream of the fields; null for streams."
     )
     connection_id: UUID | None = Field(
         default=None,
-        description="The connection that is asked for: what was decided in it counts most.",
+        description=(
+            "The connection that the question is about: its own past decisions have priority."
+        ),
     )
     removed: list[ElementShape] = Field(max_length=MOST_ELEMENTS)
     added: list[ElementShape] = Field(max_length=MOST_ELEMENTS)
@@ -125,7 +129,7 @@ class Suggest(BaseModel):
 
 def _check_stream(entity: EntityName, stream: StreamName | None) -> None:
     if entity == "field" and stream is None:
-        raise PydanticCustomError("aam_no_stream", "Fields need the stream that they are of")
+        raise PydanticCustomError("aam_no_stream", "Fields need their stream")
 
 
 class EvidenceView(BaseModel):
@@ -233,30 +237,32 @@ class Learn(BaseModel):
         },
     )
 
-    decision_id: UUID = Field(description="The decision's own id: told twice, it is learned once.")
+    decision_id: UUID = Field(
+        description="The decision's id; a repeated request with it has no further effect."
+    )
     source_type: SourceType
     entity: EntityName = "field"
     stream: StreamName | None = None
     removed: Path
-    became: Path | None = Field(default=None, description="Null: it became nothing.")
+    became: Path | None = Field(default=None, description="Null if it has no replacement.")
     schemas: Schemas | None = None
     verdict: Literal["accepted", "rejected"]
     decided_by: By | None = Field(
         default=None,
-        description="Who decided. Left out: the caller, who is recorded in any case.",
+        description="Who decided. Default: the caller, who is always recorded.",
     )
     requested_by: Part | None = Field(
         default=None,
-        description="Whose credentials asked for it: only a service of AAM's may say so.",
+        description="The caller who requested it; only AAM's own services may set it.",
     )
     decided_at: datetime | None = Field(
         default=None,
-        description="When it was decided: only a service of AAM's may say so. Left out: now.",
+        description="When it was decided; only AAM's own services may set it. Default: now.",
     )
     why: Annotated[str, Field(max_length=2000)] | None = None
     connection_id: UUID | None = Field(
         default=None,
-        description="The connection that it is about. Left out: every one of the source type.",
+        description="The connection that it is about. Default: all of the source type.",
     )
 
     @model_validator(mode="after")
@@ -304,7 +310,7 @@ class KnowledgeView(BaseModel):
     verdict: Literal["accepted", "rejected"]
     decided_by: str
     requested_by: str | None
-    """Whose credentials requested it."""
+    """The caller who requested it."""
     why: str | None
     connection_id: UUID | None
     connection_name: str | None = None

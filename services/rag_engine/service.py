@@ -85,7 +85,7 @@ class RagEngine:
             added_schema=_schema(schemas.added),
             connection_id=decision.connection_id,
             decided_by=scopes.named(decision.decided_by),
-            requested_by=decision.requested_by or scopes.asked_by(),
+            requested_by=decision.requested_by or scopes.requested_by(),
             why=decision.why,
             created_at=decision.decided_at,
         )

@@ -149,7 +149,7 @@ class Comparison:
                 or compared != one.compared_snapshot_id
             ):
                 return None
-            await observation_queries.see_compared(session, row.id, snapshot_id)
+            await observation_queries.record_compared(session, row.id, snapshot_id)
             if found is None or not await drift_queries.insert_drift(session, found):
                 return False
             if found.concerns:

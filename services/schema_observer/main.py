@@ -17,16 +17,16 @@ from services.schema_observer.observer import Observer
 from services.schema_observer.scheduler import Scheduler
 from services.schema_observer.schemas import (
     SNAPSHOT,
-    Ask,
     DriftPage,
     DriftView,
-    GoesOn,
-    LookView,
+    ObservationContinues,
     ObservationHistory,
+    ObservationInterval,
+    ObservationResult,
     ObservationView,
+    ObserveRequest,
     SnapshotDiff,
     SnapshotView,
-    Watched,
 )
 from services.schema_observer.service import SchemaObserver
 from shared import failpoints, periodic, registry
@@ -58,10 +58,10 @@ Registry = Annotated[Database, from_state("db")]
 @router.post(
     "/connections/{connection_id}/observe",
     dependencies=[may(Scope.CONNECTIONS_WRITE)],
-    response_model=LookView,
+    response_model=ObservationResult,
     responses={
         200: links("GET /drifts/{drift_id}", drift_id="$response.body#/drift_id"),
-        202: {"model": GoesOn, "description": "It takes longer, and goes on"},
+        202: {"model": ObservationContinues, "description": "It takes longer, and continues"},
         **problems(404, 409, 422, 503, 504),
     },
 )
@@ -69,25 +69,27 @@ async def observe(
     connection_id: UUID,
     service: Service,
     wait: Wait,
-    ask: Annotated[Ask | None, Body(examples=[{"believe": False}])] = None,
+    request: Annotated[ObserveRequest | None, Body(examples=[{"accept_missing": False}])] = None,
 ) -> Response:
     """Observe the connection's source now, and record how its schema has changed.
 
     Every connection of the source is compared. `outcome` is `changed` where any of them has a
     drift; `drift_id` and `changes` are those of this connection. `suspicious` and `failed` change
     nothing: `code` gives the reason, and the source is observed again automatically. With
-    `{"believe": true}` missing streams and fields are accepted at once, so that a policy may act
-    on them; this takes `repairs:decide`. After `wait` seconds the response is 202, and the
-    observation continues.
+    `{"accept_missing": true}` missing streams and fields are accepted at once, so that a policy
+    may act on them; this requires `repairs:decide`. After `wait` seconds the response is 202, and
+    the observation continues.
 
     Each request discovers the source and counts towards its limit: 429 `discovery_quota` means
     that the source has reached its policy's limit of discoveries in 24 hours. 409 `sync_running`
     means that the connector renews tokens and a running sync is using one; with
-    `{"believe": true}` the source is discovered anyway.
+    `{"accept_missing": true}` the source is discovered anyway.
     """
-    if ask is not None and ask.believe:
+    if request is not None and request.accept_missing:
         require(Scope.REPAIRS_DECIDE)
-    found = await service.observe(connection_id, believe=ask is not None and ask.believe, wait=wait)
+    found = await service.observe(
+        connection_id, accept_missing=request is not None and request.accept_missing, wait=wait
+    )
     if isinstance(found, str):
         return raw_json(found)
     return raw_json(msgspec.json.encode(found), status_code=202)
@@ -121,7 +123,7 @@ async def observation(request: Request, connection_id: UUID, service: Service) -
         **problems(404, 409, 422, 503, 504),
     },
 )
-async def watch(connection_id: UUID, watched: Watched, service: Service) -> Response:
+async def watch(connection_id: UUID, watched: ObservationInterval, service: Service) -> Response:
     """Set how often the connection's source is observed; null means the installation's default.
 
     If several connections share a source, the shortest interval applies.
@@ -142,7 +144,7 @@ async def observation_history(
     db: Registry,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
     after: Annotated[
-        int | None, Query(ge=1, le=2**63 - 1, description="`next` of the page before")
+        int | None, Query(ge=1, le=2**63 - 1, description="`next` of the previous page")
     ] = None,
 ) -> Response:
     """List who changed the interval or accepted a suspicious discovery, newest first."""
@@ -209,7 +211,7 @@ async def drifts(
     db: Registry,
     connection_id: Annotated[UUID | None, Query()] = None,
     is_open: Annotated[
-        bool | None, Query(alias="open", description="Only those that wait, or only the others")
+        bool | None, Query(alias="open", description="Only open drifts, or only the others")
     ] = None,
     severity: Annotated[Severity | None, Query()] = None,
     after: After = None,

@@ -40,7 +40,7 @@ class Claim:
     """The raw hashes of that snapshot."""
     suspicious_since: datetime | None
     suspicious_for: timedelta | None
-    is_believed: bool
+    accepts_missing: bool
     is_requested: bool
     """Whether a caller requested it, so that it may use the whole daily limit."""
     postponed_for: timedelta | None
@@ -75,7 +75,7 @@ class Seen:
     suspicious_since: datetime | None = None
     is_newly_suspicious: bool = False
     """Whether `suspicious_since` is set to now instead."""
-    uses_belief: bool = False
+    uses_acceptance: bool = False
     """Whether it was trusted because a person requested so."""
     cause: str | None = None
     """The known cause of a failure."""
@@ -232,7 +232,7 @@ _CLAIM = """
     FROM first WHERE first.airbyte_source_id = o.airbyte_source_id AND {due}
     RETURNING o.airbyte_source_id, {interval}, o.outcome, o.code, o.failures, o.snapshot_id,
         (SELECT s.raw_hashes FROM snapshots s WHERE s.id = o.snapshot_id), o.suspicious_since,
-        now() - o.suspicious_since, o.is_believed, o.next_at = to_timestamp(1),
+        now() - o.suspicious_since, o.accepts_missing, o.next_at = to_timestamp(1),
         now() - o.postponed_since
 """
 _CLAIM_DUE = text(
@@ -249,7 +249,7 @@ _CLAIM_ONE = text(
 )
 
 
-async def give_back_sources(session: AsyncSession, slot: UUID) -> None:
+async def release_sources(session: AsyncSession, slot: UUID) -> None:
     """Release the claims of a slot that were not ended; their sources are as due as before."""
     await session.execute(_GIVE_BACK, {"slot": slot})
 
@@ -269,19 +269,19 @@ class Asked:
 
 
 async def ask_for_source(
-    session: AsyncSession, connection: Connection, *, is_believed: bool, joins_within: timedelta
+    session: AsyncSession, connection: Connection, *, accepts_missing: bool, joins_within: timedelta
 ) -> Asked:
     """Request an observation of a connection's source, ahead of all others.
 
     An observation that began less than `joins_within` ago and is still running is joined, unless
-    `is_believed`: the running one does not know that its result is to be trusted.
+    `accepts_missing`: the running one does not know that its result is to be trusted.
     """
     rows = await session.execute(
         _ASK,
         {
             "source": connection.airbyte_source_id,
             "workspace": connection.airbyte_workspace_id,
-            "believed": is_believed,
+            "accept_missing": accepts_missing,
             "within": joins_within,
         },
     )
@@ -292,17 +292,17 @@ async def ask_for_source(
 # that it has begun, so that a new request sets 0 again and is served after the running one ends.
 _ASK = text("""
     INSERT INTO observations AS o
-        (airbyte_source_id, airbyte_workspace_id, next_at, is_believed)
-    VALUES (:source, :workspace, to_timestamp(0), :believed)
+        (airbyte_source_id, airbyte_workspace_id, next_at, accepts_missing)
+    VALUES (:source, :workspace, to_timestamp(0), :accept_missing)
     ON CONFLICT (airbyte_source_id) DO UPDATE
-    SET is_believed = o.is_believed OR excluded.is_believed,
+    SET accepts_missing = o.accepts_missing OR excluded.accepts_missing,
         next_at = CASE WHEN (
             o.claimed_until > now() AND o.began_at > now() - CAST(:within AS interval)
-            AND NOT CAST(:believed AS boolean)
+            AND NOT CAST(:accept_missing AS boolean)
         ) THEN o.next_at ELSE to_timestamp(0) END
     RETURNING o.airbyte_workspace_id, CASE WHEN (
             o.claimed_until > now() AND o.began_at > now() - CAST(:within AS interval)
-            AND NOT CAST(:believed AS boolean)
+            AND NOT CAST(:accept_missing AS boolean)
         ) THEN o.began_at ELSE now() END
 """)
 
@@ -321,8 +321,8 @@ _ANSWERED = text("""
 # Results
 
 
-async def see_unchanged(
-    session: AsyncSession, looks: Sequence[Unchanged], *, slot: UUID
+async def record_unchanged(
+    session: AsyncSession, observations: Sequence[Unchanged], *, slot: UUID
 ) -> set[UUID]:
     """End the observations whose sources offer, byte for byte, the last trusted snapshot.
 
@@ -334,11 +334,11 @@ async def see_unchanged(
             _UNCHANGED,
             {
                 "slot": slot,
-                "sources": [look.source_id for look in looks],
-                "snapshots": [look.snapshot_id for look in looks],
-                "raws": [look.raw_hashes for look in looks],
-                "catalogs": [look.catalog_id for look in looks],
-                "pauses": [look.pause.total_seconds() for look in looks],
+                "sources": [observed.source_id for observed in observations],
+                "snapshots": [observed.snapshot_id for observed in observations],
+                "raws": [observed.raw_hashes for observed in observations],
+                "catalogs": [observed.catalog_id for observed in observations],
+                "pauses": [observed.pause.total_seconds() for observed in observations],
             },
         )
     )
@@ -377,7 +377,7 @@ _UNCHANGED = text(f"""
 """)  # noqa: S608 - no input
 
 
-async def end_look(session: AsyncSession, claim: Claim, seen: Seen, *, slot: UUID) -> bool:
+async def end_observation(session: AsyncSession, claim: Claim, seen: Seen, *, slot: UUID) -> bool:
     """Record the result of an observation; False, with no effect, where its claim has expired."""
     found = await session.scalar(
         _END,
@@ -391,7 +391,7 @@ async def end_look(session: AsyncSession, claim: Claim, seen: Seen, *, slot: UUI
             "snapshot": seen.snapshot_id,
             "since": seen.suspicious_since,
             "newly": seen.is_newly_suspicious,
-            "uses_belief": seen.uses_belief,
+            "uses_acceptance": seen.uses_acceptance,
             "pause": seen.pause,
             "cause": seen.cause,
             "explanation": seen.explanation,
@@ -407,7 +407,8 @@ _END = text("""
     SET outcome = :outcome, code = :code, detail = :detail, failures = :failures,
         cause = :cause, explanation = :explanation, log_reference = :log,
         postponed_since = CASE WHEN CAST(:postponed AS boolean) THEN postponed_since END,
-        snapshot_id = :snapshot, is_believed = is_believed AND NOT CAST(:uses_belief AS boolean),
+        snapshot_id = :snapshot,
+        accepts_missing = accepts_missing AND NOT CAST(:uses_acceptance AS boolean),
         suspicious_since = CASE WHEN CAST(:newly AS boolean) THEN now()
             ELSE CAST(:since AS timestamptz) END,
         observed_at = clock_timestamp(),
@@ -530,7 +531,7 @@ async def compared_snapshot(session: AsyncSession, connection_id: UUID) -> UUID 
     )
 
 
-async def see_compared(session: AsyncSession, connection_id: UUID, snapshot_id: UUID) -> None:
+async def record_compared(session: AsyncSession, connection_id: UUID, snapshot_id: UUID) -> None:
     """Record the snapshot that a connection was last compared with."""
     await session.execute(
         insert(Watch)
@@ -576,7 +577,7 @@ async def watch(session: AsyncSession, connection_id: UUID, interval: timedelta 
     )
 
 
-async def hurry_source(session: AsyncSession, source_id: UUID, *, every: timedelta) -> None:
+async def advance_source(session: AsyncSession, source_id: UUID, *, every: timedelta) -> None:
     """Bring the next observation forward if the current interval requires it."""
     await session.execute(_HURRY, {"source": source_id, "every": every.total_seconds()})
 
@@ -657,7 +658,7 @@ _OBSERVATION = text(f"""
 """)  # noqa: S608 - no input
 
 
-async def look_json(session: AsyncSession, connection_id: UUID) -> str:
+async def result_json(session: AsyncSession, connection_id: UUID) -> str:
     """The result of the newest observation of a connection's source, with its drift, if any."""
     found: str = (await session.execute(_LOOK, {"id": connection_id})).scalar_one()
     return found

@@ -13,7 +13,7 @@ import msgspec
 from services.schema_observer import observation_queries, plausibility
 from services.schema_observer.drift_detection import Comparison
 from services.schema_observer.observation_queries import Claim, Seen
-from services.schema_observer.plausibility import Doubt
+from services.schema_observer.plausibility import Suspicion
 from shared import batches, failpoints, outbox, registry, snapshots
 from shared.airbyte_client import AirbyteClient
 from shared.config import Settings
@@ -84,7 +84,7 @@ class Observer:
             Unavailable: the registry is unavailable; the claim must be released.
         """
         begun = await self._discoveries.begin_observation(
-            claim.source_id, is_requested=claim.is_requested, beside_sync=claim.is_believed
+            claim.source_id, is_requested=claim.is_requested, beside_sync=claim.accepts_missing
         )
         if isinstance(begun, Postponed):
             await self._postpone(claim, slot, begun)
@@ -108,32 +108,32 @@ class Observer:
         log.info("observation_postponed", source=str(claim.source_id), code=why.code)
         is_long = claim.postponed_for is not None and claim.postponed_for >= _LONGEST_POSTPONED
         if is_long and why.code not in ("discovery_quota", claim.code):
-            await self._distrust(
-                claim, slot, "failed", why.code, why.detail, is_told=True, is_postponed=True
+            await self._record_untrusted(
+                claim, slot, "failed", why.code, why.detail, is_reported=True, is_postponed=True
             )
             return
         async with self._db.transaction() as session:
             await observation_queries.postpone_source(
-                session, claim.source_id, _about(why.pause), slot=slot
+                session, claim.source_id, _with_jitter(why.pause), slot=slot
             )
 
     async def _failed(self, claim: Claim, slot: UUID, error: AamError) -> None:
         # An unavailable Airbyte says nothing about the source, and costs it nothing.
-        is_told = isinstance(error, DiscoverFailed | UpstreamMissing)
+        is_reported = isinstance(error, DiscoverFailed | UpstreamMissing)
         may_have_run = isinstance(error, Upstream) and error.has_run
-        has_run = is_told or may_have_run or isinstance(error, UpstreamTimeout)
-        await self._distrust(
+        has_run = is_reported or may_have_run or isinstance(error, UpstreamTimeout)
+        await self._record_untrusted(
             claim,
             slot,
             "failed",
             error.code,
             error.detail,
-            is_told=is_told,
+            is_reported=is_reported,
             is_costly=has_run,
             failed=error if isinstance(error, ConnectorFailed) else None,
         )
 
-    async def take(self, looks: Sequence[Observed], slot: UUID) -> None:
+    async def record(self, observations: Sequence[Observed], slot: UUID) -> None:
         """Record the results of one slot's discoveries, and compare the connections.
 
         Sources that are unchanged, byte for byte, are all recorded by one statement. If judging a
@@ -144,62 +144,64 @@ class Observer:
         """
         ended: set[UUID] = set()
         same = [
-            look
-            for look in looks
-            if look.claim.raw_hashes == look.offered.raw_hashes
-            and not look.claim.failures
-            and not look.claim.is_believed
+            observed
+            for observed in observations
+            if observed.claim.raw_hashes == observed.offered.raw_hashes
+            and not observed.claim.failures
+            and not observed.claim.accepts_missing
         ]
         if same:
             async with self._db.read() as session:
-                ended = await observation_queries.see_unchanged(
+                ended = await observation_queries.record_unchanged(
                     session,
                     [
                         observation_queries.Unchanged(
-                            look.claim.source_id,
-                            look.claim.snapshot_id,
-                            look.offered.raw_hashes,
-                            look.offered.catalog_id,
-                            _about(look.pause),
+                            observed.claim.source_id,
+                            observed.claim.snapshot_id,
+                            observed.offered.raw_hashes,
+                            observed.offered.catalog_id,
+                            _with_jitter(observed.pause),
                         )
-                        for look in same
+                        for observed in same
                     ],
                     slot=slot,
                 )
         outcomes = await batches.each(
-            [look for look in looks if look.claim.source_id not in ended],
-            lambda look: self._judge_or_report(look, slot),
-            log_event="source_not_judged",
-            fields=lambda look: {"source": str(look.claim.source_id)},
+            [observed for observed in observations if observed.claim.source_id not in ended],
+            lambda observed: self._judge_or_report(observed, slot),
+            log_event="discovery_not_recorded",
+            fields=lambda observed: {"source": str(observed.claim.source_id)},
         )
         batches.raise_away(outcomes)
 
-    async def _judge_or_report(self, look: Observed, slot: UUID) -> None:
+    async def _judge_or_report(self, observed: Observed, slot: UUID) -> None:
         try:
-            await self._judge(look, slot)
+            await self._judge(observed, slot)
         except InvalidCatalog as error:
-            await self._unreadable(look.claim, slot, error)
+            await self._unreadable(observed.claim, slot, error)
 
-    async def _judge(self, look: Observed, slot: UUID) -> None:
-        claim, offered = look.claim, look.offered
+    async def _judge(self, observed: Observed, slot: UUID) -> None:
+        claim, offered = observed.claim, observed.offered
         await snapshots.expect_distinct(offered)
-        doubt = None if claim.is_believed else await self._doubt(claim, offered)
-        if doubt is not None and not self._is_believed_by_now(claim, doubt):
-            await self._distrust(claim, slot, "suspicious", doubt.code, doubt.detail, is_told=True)
+        suspicion = None if claim.accepts_missing else await self._check_plausible(claim, offered)
+        if suspicion is not None and not self._has_persisted(claim, suspicion):
+            await self._record_untrusted(
+                claim, slot, "suspicious", suspicion.code, suspicion.detail, is_reported=True
+            )
             return
         snapshot_id = await snapshots.keep_offered(self._db, claim.source_id, offered)
         failpoints.at("observe.kept")
         compared = await self._comparing.compare(claim.source_id, snapshot_id)
         seen = Seen(
             "changed" if compared.drifts else "unchanged",
-            _about(look.pause if compared.is_complete else _again(claim, 1)),
+            _with_jitter(observed.pause if compared.is_complete else _retry_pause(claim, 1)),
             snapshot_id=snapshot_id,
-            uses_belief=claim.is_believed,
+            uses_acceptance=claim.accepts_missing,
         )
         recovered = None if claim.suspicious_since is None else EventType.OBSERVATION_RECOVERED
         await self._end(claim, slot, seen, recovered)
 
-    async def _doubt(self, claim: Claim, offered: Offered) -> Doubt | None:
+    async def _check_plausible(self, claim: Claim, offered: Offered) -> Suspicion | None:
         """Check plausibility: compare the sets of streams, then the fields of those that differ."""
         now = list(registry.split_hashes(offered.raw_hashes))
         async with self._db.read() as session:
@@ -225,16 +227,16 @@ class Observer:
             return None
         async with self._db.read() as session:
             synced = _ids(await observation_queries.synced_streams(session, claim.source_id))
-        doubt = None
+        suspicion = None
         if gone or not now:
-            doubt = plausibility.doubt(
+            suspicion = plausibility.check_streams(
                 before=len(was or before), now=len(now), gone=gone, synced=synced
             )
         differing = {one: fresh[one] for one in (before & synced) - gone}
-        if doubt is not None or not differing:
-            return doubt
+        if suspicion is not None or not differing:
+            return suspicion
         had = await self._streams_before(claim.source_id, left, differing, is_first=last is None)
-        return await run_cooperatively(_doubt_fields(had, differing, is_first=last is None))
+        return await run_cooperatively(_compare_fields(had, differing, is_first=last is None))
 
     async def _streams_before(
         self,
@@ -260,20 +262,22 @@ class Observer:
                 )
         return found
 
-    def _is_believed_by_now(self, claim: Claim, doubt: Doubt) -> bool:
+    def _has_persisted(self, claim: Claim, suspicion: Suspicion) -> bool:
         """Whether every observation has had the same result for long enough."""
         return (
-            (claim.outcome, claim.code) == ("suspicious", doubt.code)
+            (claim.outcome, claim.code) == ("suspicious", suspicion.code)
             and claim.suspicious_for is not None
             and claim.suspicious_for >= self._suspicion_time
         )
 
     async def _unreadable(self, claim: Claim, slot: UUID, error: InvalidCatalog) -> None:
-        told = f"What the source offers cannot be read: {error}"
+        detail = f"The discovered catalog is invalid: {error}"
         code = error.code if error.code == DUPLICATE_STREAM else "unreadable_catalog"
-        await self._distrust(claim, slot, "failed", code, told, is_told=True, is_costly=True)
+        await self._record_untrusted(
+            claim, slot, "failed", code, detail, is_reported=True, is_costly=True
+        )
 
-    async def _distrust(
+    async def _record_untrusted(
         self,
         claim: Claim,
         slot: UUID,
@@ -281,7 +285,7 @@ class Observer:
         code: str,
         detail: str,
         *,
-        is_told: bool,
+        is_reported: bool,
         is_costly: bool = False,
         is_postponed: bool = False,
         failed: ConnectorFailed | None = None,
@@ -290,12 +294,18 @@ class Observer:
 
         `is_costly` means that the source was called: the pause then grows beyond the interval.
         """
-        is_new = is_told and (claim.suspicious_since is None or claim.code != code)
+        is_new = is_reported and (claim.suspicious_since is None or claim.code != code)
         failures = claim.failures + 1
-        log.warning("source_not_trusted", source=str(claim.source_id), code=code, looks=failures)
+        log.warning(
+            "observation_not_trusted", source=str(claim.source_id), code=code, failures=failures
+        )
         seen = Seen(
             outcome,
-            _about(_longer(claim, failures, failed) if is_costly else _again(claim, failures)),
+            _with_jitter(
+                _growing_pause(claim, failures, failed)
+                if is_costly
+                else _retry_pause(claim, failures)
+            ),
             code=code,
             detail=detail,
             failures=failures,
@@ -309,27 +319,27 @@ class Observer:
         )
         await self._end(claim, slot, seen, EventType.OBSERVATION_SUSPICIOUS if is_new else None)
 
-    async def _end(self, claim: Claim, slot: UUID, seen: Seen, told: EventType | None) -> None:
+    async def _end(self, claim: Claim, slot: UUID, seen: Seen, event: EventType | None) -> None:
         async with self._db.transaction() as session:
-            if not await observation_queries.end_look(session, claim, seen, slot=slot):
+            if not await observation_queries.end_observation(session, claim, seen, slot=slot):
                 log.warning("claim_lost", source=str(claim.source_id))
                 return
-            if told is None:
+            if event is None:
                 return
             for connection_id in await observation_queries.connections_of_source(
                 session, claim.source_id
             ):
                 row = await registry.lock_connection(session, connection_id, even_archived=True)
-                outbox.record(session, told, row, ref=seen.snapshot_id, code=seen.code)
+                outbox.record(session, event, row, ref=seen.snapshot_id, code=seen.code)
 
 
-def _again(claim: Claim, failures: int) -> timedelta:
+def _retry_pause(claim: Claim, failures: int) -> timedelta:
     """The pause after so many consecutive untrusted observations."""
     doubled: timedelta = _FIRST_PAUSE * 2 ** min(failures - 1, _MOST_DOUBLED)
     return min(doubled, claim.interval)
 
 
-def _longer(claim: Claim, failures: int, failed: ConnectorFailed | None) -> timedelta:
+def _growing_pause(claim: Claim, failures: int, failed: ConnectorFailed | None) -> timedelta:
     """The pause after so many consecutive failed discoveries, which may exceed the interval.
 
     After an exhausted API quota, the first pause is a whole interval.
@@ -340,14 +350,14 @@ def _longer(claim: Claim, failures: int, failed: ConnectorFailed | None) -> time
     return min(doubled, max(_LONGEST_PAUSE, 2 * claim.interval))
 
 
-def _about(pause: timedelta) -> timedelta:
+def _with_jitter(pause: timedelta) -> timedelta:
     """The pause with random jitter, so that observations spread out."""
     return pause * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - no secret
 
 
-def _doubt_fields(
+def _compare_fields(
     before: Sequence[bytes], now: Mapping[StreamId, memoryview], *, is_first: bool
-) -> Steps[Doubt | None]:
+) -> Steps[Suspicion | None]:
     """Compare the streams' fields; a catalog has only selected ones, so no others can be lost."""
     had, has = dict[StreamId, set[plausibility.Field]](), dict[StreamId, set[plausibility.Field]]()
     for position, slice_ in enumerate(before):
@@ -360,7 +370,7 @@ def _doubt_fields(
         if is_first:
             has[stream] &= had[stream]
         yield
-    return plausibility.doubt_fields(had, has)
+    return plausibility.check_fields(had, has)
 
 
 def _fields_of(slice_: bytes | memoryview) -> set[plausibility.Field]:

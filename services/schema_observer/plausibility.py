@@ -35,37 +35,39 @@ _MOST_FIELDS: Final = 10_000
 """Maximum fields of one stream; recursive references could yield any number."""
 
 
-class Doubt(msgspec.Struct, frozen=True):
+class Suspicion(msgspec.Struct, frozen=True):
     """Why a discovery is suspicious."""
 
     code: Code
     detail: str
 
 
-def doubt(
+def check_streams(
     *, before: int, now: int, gone: Collection[StreamId], synced: Collection[StreamId]
-) -> Doubt | None:
+) -> Suspicion | None:
     """Why a source with `before` streams that now has `now` is suspicious; None if it is not.
 
     `gone` are the missing streams, `synced` those that connections sync. One missing synced stream
     is enough. Of others, more than both FEW and SHARE, or more than half.
     """
     if now == 0:
-        return Doubt("no_streams", f"The source offers no streams; before, it offered {before}.")
+        return Suspicion(
+            "no_streams", f"The source offers no streams; before, it offered {before}."
+        )
     lost = sorted(set(gone) & set(synced), key=lambda stream: stream.order)
     told = f"{len(gone)} of {before} streams are gone"
     if lost:
         names = ", ".join(str(stream) for stream in lost[:_NAMED])
         more = f" and {len(lost) - _NAMED} more" if len(lost) > _NAMED else ""
-        return Doubt("synced_stream_missing", f"{told}, and these are synced: {names}{more}.")
+        return Suspicion("synced_stream_missing", f"{told}, and these are synced: {names}{more}.")
     if _is_much(len(gone), of=before):
-        return Doubt("streams_missing", f"{told}.")
+        return Suspicion("streams_missing", f"{told}.")
     return None
 
 
-def doubt_fields(
+def check_fields(
     before: Mapping[StreamId, Collection[Field]], now: Mapping[StreamId, Collection[Field]]
-) -> Doubt | None:
+) -> Suspicion | None:
     """Why the current fields of synced streams are suspicious; None if they are not.
 
     A lost field permission removes fields from many streams at once. One stream that had fields and
@@ -75,11 +77,14 @@ def doubt_fields(
     lost_of = {stream: _lost(before[stream], now[stream]) for stream in before.keys() & now.keys()}
     emptied = [one for one in lost_of if before[one] and not now[one]]
     if emptied:
-        return Doubt("stream_without_fields", f"{_names(emptied)}: no fields are offered any more.")
+        return Suspicion(
+            "stream_without_fields",
+            (f"The source no longer offers any fields of {_names(emptied)}."),
+        )
     too_many = [one for one, lost in lost_of.items() if _is_much(lost, of=len(before[one]))]
     if too_many:
         first = min(too_many, key=lambda stream: stream.order)
-        return Doubt(
+        return Suspicion(
             "fields_missing",
             f"{lost_of[first]} of {len(before[first])} fields of a synced stream are gone:"
             f" {_names(too_many)}.",
@@ -87,7 +92,7 @@ def doubt_fields(
     lost, had = sum(lost_of.values()), sum(len(fields) for fields in before.values())
     if len(lost_of) > 1 and _is_much(lost, of=had):
         losing = [stream for stream, count in lost_of.items() if count]
-        return Doubt(
+        return Suspicion(
             "fields_missing",
             f"{lost} of {had} fields of synced streams are gone: {_names(losing)}.",
         )

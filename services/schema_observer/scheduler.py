@@ -48,7 +48,7 @@ class Scheduler:
         self._at_once = settings.discoveries_at_once
         self._every = settings.observe_interval
         self._lease = settings.discover_timeout + _MARGIN
-        self._room = asyncio.Semaphore(settings.airbyte_slow_calls)
+        self._capacity = asyncio.Semaphore(settings.airbyte_slow_calls)
         self._db = db
         self._jobs = jobs
         self._observing = observing
@@ -60,8 +60,8 @@ class Scheduler:
     def periodic_tasks(self) -> tuple[PeriodicTask, PeriodicTask]:
         """Tasks run by one replica for all: enrol sources, and enqueue jobs for those due."""
         return (
-            PeriodicTask(self._enrol, _ENROL_EVERY, name="observe.enrol"),
-            PeriodicTask(self._nudge, _DUE_EVERY, name="observe"),
+            PeriodicTask(self._enrol, _ENROL_EVERY, singleton_name="observe.enrol"),
+            PeriodicTask(self._nudge, _DUE_EVERY, singleton_name="observe"),
         )
 
     @asynccontextmanager
@@ -103,15 +103,15 @@ class Scheduler:
         """The job: observe the due sources of a workspace, one after the other."""
         workspace = UUID(payload) if payload else None
         # Without capacity here the job ends; a process with capacity takes the next one.
-        if self._room.locked():
+        if self._capacity.locked():
             return
-        async with self._room:
+        async with self._capacity:
             slot, size = uuid4(), 1
             while not self.is_stopping:
                 claims = await self._claim(workspace, slot, limit=size)
                 if not claims:
                     return
-                is_quick = await self._look_at(claims, slot)
+                is_quick = await self._observe(claims, slot)
                 size = min(2 * size, _BATCH) if is_quick else 1
 
     async def _claim(
@@ -136,21 +136,21 @@ class Scheduler:
                 unanswered_since=unanswered_since,
             )
 
-    async def _look_at(self, claims: Sequence[Claim], slot: UUID) -> bool:
+    async def _observe(self, claims: Sequence[Claim], slot: UUID) -> bool:
         """Observe the claimed sources; True if all were observed, quickly and in little memory.
 
         Sources that were not reached are released. After an unexpected error they stay claimed
         until the lease ends, so that the source which causes it is not observed all the time.
         """
         clock = asyncio.get_running_loop().time
-        slow_at, looks, held = clock() + _QUICK_S, list[Observed](), 0
+        slow_at, observations, held = clock() + _QUICK_S, list[Observed](), 0
         left = deque(claims)
 
-        def is_easy() -> bool:
+        def has_capacity() -> bool:
             return clock() < slow_at and held < _LARGE_BYTES
 
         try:
-            while left and is_easy() and not self.is_stopping:
+            while left and has_capacity() and not self.is_stopping:
                 claim = left.popleft()
                 outcomes = await batches.each(
                     [claim],
@@ -159,30 +159,30 @@ class Scheduler:
                     fields=lambda one: {"source": str(one.source_id)},
                 )
                 batches.raise_away(outcomes)
-                look = outcomes[0].result
-                if look is not None:
-                    looks.append(look)
-                    held += look.offered.size
-            await self._observing.take(looks, slot)
+                observed = outcomes[0].result
+                if observed is not None:
+                    observations.append(observed)
+                    held += observed.offered.size
+            await self._observing.record(observations, slot)
         except (AamError, asyncio.CancelledError):
-            await self._give_back(slot)
+            await self._release(slot)
             raise
         if left:
-            await self._give_back(slot)
-        return not left and is_easy()
+            await self._release(slot)
+        return not left and has_capacity()
 
-    async def _give_back(self, slot: UUID) -> None:
+    async def _release(self, slot: UUID) -> None:
         async with self._db.transaction() as session:
-            await observation_queries.give_back_sources(session, slot)
+            await observation_queries.release_sources(session, slot)
 
-    async def look_now(
+    async def observe_now(
         self, source_id: UUID, workspace: UUID | None, *, unanswered_since: datetime | None = None
     ) -> asyncio.Task[None] | None:
         """Observe one source in a task of this process; None while there is no free slot for it.
 
         None, too, where an observation that began at `unanswered_since` or later has ended.
         """
-        if self.is_stopping or self._room.locked():
+        if self.is_stopping or self._capacity.locked():
             return None
         slot = uuid4()
         claims = await self._claim(
@@ -190,14 +190,14 @@ class Scheduler:
         )
         if not claims:
             return None
-        task = asyncio.create_task(self._look_once(claims, slot))
+        task = asyncio.create_task(self._observe_once(claims, slot))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _look_once(self, claims: list[Claim], slot: UUID) -> None:
-        async with self._room:
+    async def _observe_once(self, claims: list[Claim], slot: UUID) -> None:
+        async with self._capacity:
             try:
-                await self._look_at(claims, slot)
+                await self._observe(claims, slot)
             except AamError as error:
-                log.warning("look_not_taken", source=str(claims[0].source_id), code=error.code)
+                log.warning("observation_failed", source=str(claims[0].source_id), code=error.code)

@@ -32,7 +32,7 @@ JUDGED: dict[str, Any] = {
     "concerns": True,
     "reason": "'Region__c' is gone from 'Account'.",
     "loses": ["Region__c"],
-    "resets": ["The column of 'Region__c' keeps what it has and is null in new rows."],
+    "resets": ["The column of 'Region__c' keeps its values and is null in new rows."],
 }
 
 Interval = Annotated[int, Field(strict=True, ge=60, le=604_800)]
@@ -79,20 +79,24 @@ class JudgedChange(ChangeView):
     """What applying the change deletes or resets."""
 
 
-class Ask(BaseModel):
+class ObserveRequest(BaseModel):
     """Options of an observation."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"believe": False}]})
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"accept_missing": False}]}
+    )
 
-    believe: bool = Field(
+    accept_missing: bool = Field(
         default=False,
         strict=True,
-        description="Trust what this look finds, whatever is missing: a person has seen to it. "
-        "It is taken beside a running sync, too.",
+        description=(
+            "Accept the result of this observation, whatever is missing: a person has checked it. "
+            "It also runs during a sync."
+        ),
     )
 
 
-LOOK: dict[str, Any] = {
+RESULT: dict[str, Any] = {
     "connection_id": _ID,
     "source_id": _SOURCE,
     "outcome": "changed",
@@ -107,10 +111,10 @@ LOOK: dict[str, Any] = {
 }
 
 
-class LookView(BaseModel):
+class ObservationResult(BaseModel):
     """The result of observing a connection's source."""
 
-    model_config = _shown(LOOK)
+    model_config = _shown(RESULT)
 
     connection_id: UUID
     source_id: UUID
@@ -130,7 +134,7 @@ class LookView(BaseModel):
     """The Airbyte job that has the connector's log."""
 
 
-class GoesOn(BaseModel):
+class ObservationContinues(BaseModel):
     """A continuing observation; GET /connections/{connection_id}/observation shows its end."""
 
     model_config = _shown({"connection_id": _ID, "source_id": _SOURCE, "status": "observing"})
@@ -140,7 +144,7 @@ class GoesOn(BaseModel):
     status: Literal["observing"]
 
 
-class Watched(BaseModel):
+class ObservationInterval(BaseModel):
     """How often a connection's source is observed."""
 
     model_config = ConfigDict(
@@ -148,12 +152,12 @@ class Watched(BaseModel):
     )
 
     interval_seconds: Interval | None = Field(
-        description="From a minute to a week. Null: OBSERVE_INTERVAL."
+        description="From a minute to a week. Null for the default, OBSERVE_INTERVAL."
     )
 
 
 class ObservationChange(BaseModel):
-    """A change of the interval, or an observation with `believe`."""
+    """A change of the interval, or an observation with `accept_missing`."""
 
     at: datetime
     by: str

@@ -36,7 +36,7 @@ class Difference(msgspec.Struct, frozen=True):
     changes: list[Change]
 
 
-class StillLooking(msgspec.Struct, frozen=True):
+class StillObserving(msgspec.Struct, frozen=True):
     """The requested observation continues."""
 
     connection_id: UUID
@@ -56,12 +56,12 @@ class SchemaObserver:
         self._scheduling = scheduling
 
     async def observe(
-        self, connection_id: UUID, *, believe: bool, wait: float
-    ) -> str | StillLooking:
+        self, connection_id: UUID, *, accept_missing: bool, wait: float
+    ) -> str | StillObserving:
         """Observe a connection's source now; the result as JSON, or that it takes longer.
 
         Runs in this process if the workspace has a free slot; otherwise the source is observed
-        next. With `believe`, the result of this observation is trusted, whatever is missing.
+        next. With `accept_missing`, the result of this observation is trusted, whatever is missing.
 
         Raises:
             NotFound: there is no such connection.
@@ -73,20 +73,20 @@ class SchemaObserver:
         async with self._db.read() as session:
             row = await registry.find_connection(session, connection_id)
         source_id = _expect_watched(row)
-        await self._discoveries.expect_observable(source_id, beside_sync=believe)
+        await self._discoveries.expect_observable(source_id, beside_sync=accept_missing)
         async with self._db.transaction() as session:
             asked = await observation_queries.ask_for_source(
-                session, row, is_believed=believe, joins_within=_JOINS_WITHIN
+                session, row, accepts_missing=accept_missing, joins_within=_JOINS_WITHIN
             )
-            if believe:
-                change = {"believe": True}
+            if accept_missing:
+                change = {"accept_missing": True}
                 await registry.record_setting_change(session, "observation", row.id, change)
-        if not await self._is_looked_at(source_id, asked, wait=wait, beside_sync=believe):
-            return StillLooking(connection_id, source_id)
+        if not await self._is_observed(source_id, asked, wait=wait, beside_sync=accept_missing):
+            return StillObserving(connection_id, source_id)
         async with self._db.read() as session:
-            return await observation_queries.look_json(session, connection_id)
+            return await observation_queries.result_json(session, connection_id)
 
-    async def _is_looked_at(
+    async def _is_observed(
         self, source_id: UUID, asked: Asked, *, wait: float, beside_sync: bool
     ) -> bool:
         """Whether an observation that satisfies the request has ended within `wait` seconds."""
@@ -94,8 +94,8 @@ class SchemaObserver:
         until, pause = clock() + wait, _FIRST_POLL_S
         while not await self._is_answered(source_id, asked):
             if self._scheduling.is_stopping:
-                raise Unavailable("This process ends; another one looks at the source.")
-            task = await self._scheduling.look_now(
+                raise Unavailable("This process is stopping; another one observes the source.")
+            task = await self._scheduling.observe_now(
                 source_id, asked.workspace_id, unanswered_since=asked.since
             )
             left = until - clock()
@@ -147,7 +147,7 @@ class SchemaObserver:
         if row.airbyte_source_id is not None:
             # A separate transaction: ending an observation locks the source before connections.
             async with self._db.transaction() as session:
-                await observation_queries.hurry_source(
+                await observation_queries.advance_source(
                     session, row.airbyte_source_id, every=self._every
                 )
         return await self.observation(connection_id, is_explained=True)
@@ -171,5 +171,5 @@ def _expect_watched(row: Connection) -> UUID:
         raise NotActive(f"Connection {row.id} is archived.")
     is_live = row.status in (ConnectionStatus.ACTIVE, ConnectionStatus.HEALING)
     if not is_live or row.airbyte_source_id is None:
-        raise NotActive(f"Connection {row.id} is {row.status}; its source is not looked at.")
+        raise NotActive(f"Connection {row.id} is {row.status}; its source is not observed.")
     return row.airbyte_source_id

@@ -128,7 +128,7 @@ class Calls:
                 await self._slots.acquire()
         except TimeoutError:
             raise UpstreamUnreachable(
-                f"{self._slow_calls} slow calls to Airbyte are under way; {path} was not sent.",
+                f"{self._slow_calls} slow calls to Airbyte are in progress; {path} was not sent.",
                 code="airbyte_busy",
             ) from None
         try:
@@ -149,7 +149,7 @@ class Calls:
                 yield
         except TimeoutError:
             raise UpstreamTimeout(
-                f"Airbyte's {path} is not listed to its end within {within_s:g} s."
+                f"Listing Airbyte's {path} took more than {within_s:g} s."
             ) from None
 
     async def _get(
@@ -232,14 +232,15 @@ class Calls:
                     if not cursor:
                         raise
                     raise UpstreamUnknown(
-                        f"Airbyte's {path} lost its place: what it had listed last was deleted."
+                        f"Airbyte's {path} cannot be continued: the item that was listed last has "
+                        "been deleted."
                     ) from None
                 before = len(found)
                 found.update((id_of(item), item) for item in page)
                 if len(page) < SMALLEST_PAGE or len(found) == before:
                     return list(found.values())
                 cursor = {"cursor": id_of(page[-1])}
-        raise UpstreamUnknown(f"Airbyte's {path} does not end after {MOST_PAGES} pages.")
+        raise UpstreamUnknown(f"Airbyte's {path} has more than {MOST_PAGES} pages.")
 
 
 def expect_asked(path: str, told: UUID | int, asked: UUID | int) -> None:
@@ -249,7 +250,7 @@ def expect_asked(path: str, told: UUID | int, asked: UUID | int) -> None:
         UpstreamUnknown: it is about another object.
     """
     if told != asked:
-        raise UpstreamUnknown(f"Airbyte's {path} answered with another object.")
+        raise UpstreamUnknown(f"Airbyte's {path} returned another object than was requested.")
 
 
 def _credentials(settings: Settings) -> Credentials:

@@ -174,7 +174,7 @@ class Connections(Calls):
                     break
                 cursor = {"cursor": page.connections[-1].connection_id}
             else:
-                raise UpstreamUnknown(f"Airbyte's {path} does not end after {MOST_PAGES} pages.")
+                raise UpstreamUnknown(f"Airbyte's {path} has more than {MOST_PAGES} pages.")
         except UpstreamRefused as refused:
             # A cursor that was deleted in the meantime answers 404 as well.
             is_cursor = isinstance(refused, UpstreamMissing) and bool(cursor)
@@ -213,7 +213,9 @@ class Connections(Calls):
             "connections/status", {"connectionIds": list(ids)}, _STATUSES, repeat=True
         )
         if not {status.connection_id for status in read} >= set(ids):
-            raise UpstreamUnknown("Airbyte's connections/status left out what was asked for.")
+            raise UpstreamUnknown(
+                "Airbyte's connections/status did not include a requested connection."
+            )
         return [status.told() for status in read]
 
     async def delete_connection(
@@ -252,8 +254,8 @@ class Connections(Calls):
         body = msgspec.json.encode({**order, "syncCatalog": msgspec.Raw(selected)})
         if len(body) > BODY_LIMIT_BYTES:
             raise Invalid(
-                f"The selected streams make a request of {len(body)} bytes, and Airbyte takes "
-                f"{BODY_LIMIT_BYTES}; select fewer streams or fields.",
+                f"The selected streams result in a request of {len(body)} bytes, but Airbyte "
+                f"accepts at most {BODY_LIMIT_BYTES}; select fewer streams or fields.",
                 code="catalog_too_large",
             )
         read = await self._transport.call(path, body, _CONNECTION, timeout=self._timeout)

@@ -157,8 +157,8 @@ class Discovery(Calls):
                 return answer.status == "completed"
             if answer.status is None and clock() > appears_by:
                 raise UpstreamUnknown(
-                    f"Airbyte took a discovery and after {_COMMAND_APPEARS_WITHIN_S:g} s knows "
-                    "nothing of it."
+                    "Airbyte accepted a discovery, but does not know it after "
+                    f"{_COMMAND_APPEARS_WITHIN_S:g} s."
                 )
             await asyncio.sleep(wait_s)
             wait_s = min(wait_s * 1.25, _SLOWEST_POLL_S)

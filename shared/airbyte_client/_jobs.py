@@ -68,7 +68,7 @@ class Jobs(Connections):
                 raise
             raise NotActive(f"Connection {connection_id} is {status} in Airbyte.") from None
         raise SyncRunning(
-            f"Job {running[0].id} of connection {connection_id} runs already.",
+            f"Job {running[0].id} of connection {connection_id} is already running.",
             airbyte_job_id=running[0].id,
         )
 
@@ -173,7 +173,7 @@ class Jobs(Connections):
         )
         jobs = [job for job in read.told() if job is not None]
         if len(jobs) < len(read.jobs):
-            log.warning("jobs_not_readable", left=len(read.jobs) - len(jobs), of=len(read.jobs))
+            log.warning("jobs_unreadable", left=len(read.jobs) - len(jobs), of=len(read.jobs))
         return jobs, len(read.jobs)
 
     async def cancel_job(self, job_id: int) -> Job:

@@ -179,8 +179,8 @@ class ClientCredentials(Credentials):
             failure = await _why_no_token(transport, error)
         except AamError as error:
             failure = UpstreamNoToken(
-                f"Airbyte's token endpoint does not work now ({error.code}), so the call was not "
-                "sent."
+                f"Airbyte's token endpoint does not work at the moment ({error.code}), so the call "
+                "was not sent."
             )
         else:
             return answer.access_token
@@ -217,8 +217,8 @@ async def _why_no_token(transport: Transport, error: Upstream) -> Upstream:
         instance = None
     if instance is not None and instance.auth.mode == "none":
         return UpstreamLoginOff(
-            "Airbyte's login is switched off (auth.mode is none), and it gives out no tokens: "
-            "leave AIRBYTE_CLIENT_ID and AIRBYTE_CLIENT_SECRET empty. Where a proxy before it asks "
+            "Airbyte's login is switched off (auth.mode is none), so it issues no tokens: leave "
+            "AIRBYTE_CLIENT_ID and AIRBYTE_CLIENT_SECRET empty. If a proxy in front of it asks "
             "for a password, set AIRBYTE_USERNAME and AIRBYTE_PASSWORD."
         )
     if isinstance(error, UpstreamNotAirbyte) or error.code == UNSUPPORTED:
@@ -228,7 +228,7 @@ async def _why_no_token(transport: Transport, error: Upstream) -> Upstream:
     if instance is not None and _TOKENS_BROKEN_IN.match(instance.version):
         return UpstreamDenied(
             "Airbyte refused the client id and secret that tokens are fetched with. Its releases "
-            "1.8.0 to 1.8.5 refuse right ones, too (airbytehq/airbyte#65592): update Airbyte."
+            "1.8.0 to 1.8.5 refuse valid ones, too (airbytehq/airbyte#65592): update Airbyte."
         )
     return UpstreamDenied("Airbyte refused the client id and secret that tokens are fetched with.")
 
@@ -425,10 +425,11 @@ class Transport:
     def _denied(self, path: str, body: ErrorBody) -> UpstreamDenied:
         asked = f"Airbyte answered {path} with status 401: "
         denied = UpstreamDenied(
-            f"{asked}it asks for a login, and AAM has none. Set AIRBYTE_CLIENT_ID and "
-            "AIRBYTE_CLIENT_SECRET, AIRBYTE_API_KEY, or AIRBYTE_USERNAME and AIRBYTE_PASSWORD."
+            f"{asked}it requires authentication, but AAM has no credentials for it. Set "
+            "AIRBYTE_CLIENT_ID and AIRBYTE_CLIENT_SECRET, AIRBYTE_API_KEY, or AIRBYTE_USERNAME "
+            "and AIRBYTE_PASSWORD."
             if self._credentials.is_none
-            else f"{asked}it does not take AAM's login."
+            else f"{asked}it does not accept AAM's credentials."
         )
         denied.is_over = body.author is Author.AIRBYTE
         return denied
@@ -446,10 +447,11 @@ class Transport:
     def _not_the_answer(self, path: str, status: int, body: ErrorBody) -> UpstreamUnknown:
         """The error for a response that Airbyte did not write, or that is incomplete."""
         if 200 <= status < 300 and body.kind == "broken JSON":
-            return UpstreamUnknown(f"Airbyte's answer to {path} was cut off, or is no JSON.")
+            return UpstreamUnknown(f"Airbyte's answer to {path} is incomplete or not JSON.")
         if status in _PASSING:
             return _PASSING[status](
-                f"{path} was answered with {status} and {body.kind} by something before Airbyte."
+                f"{path} was answered with {status} and {body.kind} by something in front of "
+                "Airbyte."
             )
         is_redirection = 300 <= status < 400
         what = "a redirection" if is_redirection else body.kind
@@ -457,9 +459,9 @@ class Transport:
         if is_redirection and self._base.startswith("http:"):
             begins = ", and begins with https where its server asks for TLS"
         failure = UpstreamNotAirbyte(
-            f"{path} was answered with {status} and {what}, which is no answer of Airbyte's "
+            f"{path} was answered with {status} and {what}, which is not a response of Airbyte's "
             "Configuration API: it came from a gateway, a login page, or another server than "
-            f"AIRBYTE_API_URL should lead to. That URL ends with /api/v1{begins}."
+            f"AIRBYTE_API_URL should point to. That URL ends with /api/v1{begins}."
         )
         failure.retryable = self._has_met_airbyte
         return failure
@@ -472,10 +474,12 @@ class Transport:
         is_untrusted = isinstance(tls_error, aiohttp.ClientConnectorCertificateError)
         failure = UpstreamNoTls(
             f"Airbyte's certificate is not valid, or not for the host of AIRBYTE_API_URL; {path} "
-            "was not sent. SSL_CERT_FILE names the authorities of your own."
+            "was not sent. Set SSL_CERT_FILE to your own certificate authorities."
             if is_untrusted
-            else f"AIRBYTE_API_URL begins with https, and its server does not speak TLS; {path} "
-            "was not sent."
+            else (
+                f"AIRBYTE_API_URL begins with https, but its server does not speak TLS; {path} was "
+                "not sent."
+            )
         )
         failure.retryable = self._has_met_airbyte
         return failure
@@ -529,7 +533,7 @@ async def _content(response: httpx.Response) -> bytearray:
     """
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("identity", "gzip"):
-        raise Unreadable("an encoding that it was not asked for")
+        raise Unreadable("an encoding that was not requested")
     inflate = zlib.decompressobj(wbits=31).decompress if encoding == "gzip" else None
     content = bytearray()
     async for chunk in response.aiter_raw():
@@ -537,7 +541,7 @@ async def _content(response: httpx.Response) -> bytearray:
         try:
             piece = chunk if inflate is None else inflate(chunk, left + 1)
         except zlib.error:
-            raise Unreadable("what is no gzip") from None
+            raise Unreadable("invalid gzip data") from None
         if len(piece) > left:
             raise Unreadable(f"more than {_ANSWER_LIMIT_BYTES} bytes")
         content += piece
@@ -562,8 +566,8 @@ def _caused_by(error: BaseException, kind: type[BaseException]) -> BaseException
 def _lost(path: str, error: BaseException) -> Upstream:
     if _caused_by(error, aiohttp.http_exceptions.BadStatusLine) is not None:
         return UpstreamUnknown(
-            f"{path} was answered with what is no HTTP: AIRBYTE_API_URL leads to another server, "
-            "or to one that takes https alone."
+            f"The response to {path} is not HTTP: AIRBYTE_API_URL points to another server, or to "
+            "one that accepts only https."
         )
     return UpstreamUnknown(f"The connection to Airbyte was lost after {path} was sent.")
 
@@ -596,7 +600,7 @@ def _refusal(path: str, status: int, body: ErrorBody) -> Upstream:
     if status in _NO_SUCH_ENDPOINT or (status == 404 and not is_airbytes):
         error = UpstreamRefused(
             f"This Airbyte has no {path}: it is too old or too new, or AIRBYTE_API_URL does not "
-            "lead to its Configuration API, whose URL ends with /api/v1.",
+            "point to its Configuration API, whose URL ends with /api/v1.",
             code=UNSUPPORTED,
         )
     elif status in _PASSING or not 400 <= status < 500:

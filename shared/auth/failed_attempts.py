@@ -43,7 +43,7 @@ class Guesses:
         wait_s = self._failed.left_s(_network(address))
         if wait_s and self._proved.get(_digest(presented), 0.0) <= self._clock():
             raise TooManyRequests(
-                "This address has presented too much that proves nothing.",
+                "Too many invalid credentials were sent from this address.",
                 code="too_many_failures",
                 wait_s=round(wait_s, 3),
             )
@@ -58,7 +58,7 @@ class Guesses:
         """Count a failed attempt."""
         self._failed.wait_s(_network(address))
         if not self._logged.wait_s(""):
-            log.warning("caller_not_proved", address=_network(address))
+            log.warning("authentication_failed", address=_network(address))
 
 
 def _digest(presented: str) -> bytes:

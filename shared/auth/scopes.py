@@ -86,7 +86,7 @@ def acting(caller: Caller) -> Iterator[None]:
         _current.reset(token)
 
 
-def asked_by() -> str | None:
+def requested_by() -> str | None:
     """The name of the current caller; None if AAM acts on its own."""
     caller = _current.get()
     return None if caller is None else caller.name
@@ -94,12 +94,12 @@ def asked_by() -> str | None:
 
 def named(by: str | None) -> str:
     """The person on whose behalf something is done: `by`, or else the caller, or else AAM."""
-    return by or asked_by() or "AAM"
+    return by or requested_by() or "AAM"
 
 
 def shown(by: str | None) -> str:
     """The same as one text that adds the caller if `by` is someone else."""
-    caller = asked_by()
+    caller = requested_by()
     if by is None or caller is None or by == caller:
         return named(by)
     return f"{by}, requested by {caller}"
@@ -113,7 +113,7 @@ def require(scope: Scope) -> None:
     """
     caller = _current.get()
     if caller is None or scope not in caller.scopes:
-        raise Forbidden(f"This needs the scope {scope}.", scope=scope)
+        raise Forbidden(f"The scope {scope} is required.", scope=scope)
 
 
 def caller_of(request: HTTPConnection) -> Caller:
@@ -128,7 +128,7 @@ class _Bearer(SecurityBase):
     def __init__(self) -> None:
         self.model = HTTPBearer(
             bearerFormat="aam_<env>_<id>_<secret>",
-            description="A key, as `make key` or POST /api-keys told it once.",
+            description="An API key, as shown once by `make key` or POST /api-keys.",
         )
         self.scheme_name = "key"
 

@@ -94,13 +94,13 @@ def _private_key(file: Path) -> Ed25519PrivateKey:
     except OSError:
         raise BadKey("cannot be read") from None
     if is_open_to_all:
-        raise BadKey("may be read by everybody on this machine")
+        raise BadKey("is readable by every user of this machine")
     try:
         key = serialization.load_pem_private_key(pem, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise BadKey("holds no private key in PEM") from None
+        raise BadKey("does not contain a private key in PEM format") from None
     if not isinstance(key, Ed25519PrivateKey):
-        raise BadKey("holds a key that is not Ed25519")
+        raise BadKey("contains a key that is not Ed25519")
     return key
 
 
@@ -162,9 +162,9 @@ class Verifier:
         except (ValueError, RecursionError):
             raise BadToken("it cannot be read") from None
         if not isinstance(header, dict) or set(header) != _HEADERS:
-            raise BadToken("its header is not one of ours")
+            raise BadToken("its header is invalid")
         if header["alg"] != "EdDSA" or header["typ"] != _TYPE:
-            raise BadToken("its header is not one of ours")
+            raise BadToken("its header is invalid")
         service, key = self._key(header["kid"])
         try:
             claims = jwt.decode(
@@ -177,14 +177,14 @@ class Verifier:
                 options={"require": _REQUIRED, "strict_aud": True},
             )
         except (jwt.PyJWTError, OverflowError) as error:
-            raise BadToken(_RULES.get(type(error), "it is not signed by who it says")) from None
+            raise BadToken(_RULES.get(type(error), "its signature is invalid")) from None
         return _checked(service, claims)
 
     def _key(self, kid: object) -> tuple[str, Ed25519PublicKey]:
         if time.monotonic() - self._read_at >= _READ_AGAIN_S:
             self._keys, self._read_at = read_public_keys(self._dir), time.monotonic()
         if not isinstance(kid, str) or kid not in self._keys:
-            raise BadToken("nobody here has that key")
+            raise BadToken("its key is unknown")
         return self._keys[kid]
 
 
@@ -192,7 +192,7 @@ _RULES: dict[type[Exception], str] = {
     jwt.ExpiredSignatureError: "it has expired",
     jwt.ImmatureSignatureError: "it is not valid yet",
     jwt.InvalidAudienceError: "it is for another service",
-    jwt.InvalidIssuerError: "its issuer has another key",
+    jwt.InvalidIssuerError: "its key belongs to another issuer",
     jwt.MissingRequiredClaimError: "a claim is missing",
 }
 
@@ -201,16 +201,16 @@ def _checked(service: str, claims: dict[str, object]) -> Claims:
     """Check the rules that PyJWT does not."""
     issued, expires = claims["iat"], claims["exp"]
     if not isinstance(issued, int) or not isinstance(expires, int):
-        raise BadToken("its times are no whole seconds")
+        raise BadToken("its times are not whole seconds")
     if expires - issued > LONGEST_S:
         raise BadToken("it lasts longer than a minute")
     if claims["sub"] != service:
         raise BadToken("its subject is not its issuer")
     token_id, scope, credential_id = claims["jti"], claims.get("scope"), claims.get("cid")
     if not isinstance(token_id, str) or not _JTI.fullmatch(token_id):
-        raise BadToken("its id is none")
+        raise BadToken("its id is invalid")
     if not isinstance(scope, str) or not isinstance(credential_id, str | None):
-        raise BadToken("its scope is none")
+        raise BadToken("its scope is invalid")
     return Claims(service, frozenset(scope.split()), token_id, credential_id)
 
 

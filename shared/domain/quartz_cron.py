@@ -92,7 +92,7 @@ class _Field:
         if self.names:
             first, *_, last = self.names
             words = f" or {first}-{last}"
-        return f"it takes {self.low}-{self.high}{words}, and lists, ranges and steps of these."
+        return f"it must be {self.low}-{self.high}{words}, or a list, range or step of these."
 
 
 _PART = re.compile(
@@ -124,7 +124,7 @@ def check(expression: str) -> None:
     given = expression.upper().split()
     if len(given) not in (6, 7):
         hint = (
-            " A crontab's five fields lack the seconds, which come first."
+            "The five fields of a crontab expression lack the seconds, which come first."
             if len(given) == 5
             else ""
         )

@@ -20,7 +20,7 @@ from starlette.types import Lifespan
 
 from shared.errors import AamError, Unavailable
 from shared.http import docs_page, validation
-from shared.http.authentication import Access, Gate, NobodyCanCall, requirements
+from shared.http.authentication import Access, Gate, NoApiKey, requirements
 from shared.http.bodies import Bodies
 from shared.http.health import Check, Health, Readiness, state_of
 from shared.http.openapi import describe_problems
@@ -86,7 +86,7 @@ def create_app(
         "/ready",
         tags=["operations"],
         response_model_exclude_none=True,
-        responses={503: {"model": Readiness, "description": "It cannot answer now"}},
+        responses={503: {"model": Readiness, "description": "It cannot respond at the moment"}},
     )
     async def readiness(response: Response) -> Readiness:
         """Report whether the service is ready: 200 while its registry responds and accepts writes.
@@ -136,7 +136,7 @@ def _with_callers(access: Access, lifespan: Lifespan[FastAPI] | None) -> Lifespa
             await _require_callers(access)
             async with lifespan(app) if lifespan else nullcontext() as state:
                 yield state
-        except NobodyCanCall:
+        except NoApiKey:
             raise
         except Exception:  # the outermost loop of a service: servers would log the message
             log.exception("bug")
@@ -148,11 +148,11 @@ def _with_callers(access: Access, lifespan: Lifespan[FastAPI] | None) -> Lifespa
 async def _require_callers(access: Access) -> None:
     try:
         await access.require_anybody()
-    except NobodyCanCall as error:
-        log.error("nobody_can_call", detail=error.detail)  # noqa: TRY400 (no traceback is needed)
+    except NoApiKey as error:
+        log.error("no_api_key", detail=error.detail)  # noqa: TRY400 (no traceback is needed)
         raise
     except Unavailable as error:
-        log.warning("callers_unknown", detail=error.detail)
+        log.warning("callers_unavailable", detail=error.detail)
 
 
 _DECISIVE_WITHIN_S = 3.0

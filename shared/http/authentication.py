@@ -43,11 +43,11 @@ DOCS = docs_page.PATHS
 Answer = Callable[[AamError], Response]
 
 
-class NobodyCanCall(Unavailable):
+class NoApiKey(Unavailable):
     """No API key is valid: none has been created yet, or all were revoked."""
 
     retryable = False
-    code = "nobody_can_call"
+    code = "no_api_key"
 
 
 class Proof(Protocol):
@@ -103,11 +103,11 @@ class Access:
         """Check that at least one caller can authenticate.
 
         Raises:
-            NobodyCanCall: there is no valid API key.
+            NoApiKey: there is no valid API key.
             Unavailable: the registry is unavailable.
         """
         if self.anybody is not None and not await self.anybody():
-            raise NobodyCanCall("Nobody can call: there is no key. `make key` makes one.")
+            raise NoApiKey("No API key exists. `make key` creates one.")
 
 
 def access_for(service: str, settings: ProcessSettings, db: Database | None = None) -> Access:
@@ -132,7 +132,7 @@ def access_for(service: str, settings: ProcessSettings, db: Database | None = No
     if any(called == service for _, called in SERVICE_CALLS):
         folder = settings.service_public_keys_dir
         if folder is None or not read_public_keys(folder):
-            raise SystemExit("SERVICE_PUBLIC_KEYS_DIR names no folder with the services' keys")
+            raise SystemExit("SERVICE_PUBLIC_KEYS_DIR is not a directory with the services' keys")
         proofs.append(Services(service, Verifier(service, folder)))
     return Access(
         proofs,
@@ -221,14 +221,14 @@ class Gate:
                     return caller
             if guesses is not None:
                 guesses.fail(address)
-        raise Unauthenticated("Send a key: `Authorization: Bearer aam_...`.")
+        raise Unauthenticated("An API key is required: `Authorization: Bearer aam_...`.")
 
     def _measure(self, caller: Caller) -> None:
         if self._known.rates is None or caller.is_service:
             return
         wait_s = self._known.rates.wait_s(caller.id)
         if wait_s:
-            raise TooManyRequests("This caller asks too often.", wait_s=round(wait_s, 3))
+            raise TooManyRequests("This caller sends too many requests.", wait_s=round(wait_s, 3))
 
     def _require(self, caller: Caller, scope: Scope) -> None:
         if self._table is None:
@@ -238,7 +238,7 @@ class Gate:
             if scope["method"] in methods and pattern.match(path):
                 lacking = sorted(needed - caller.scopes)
                 if lacking:
-                    raise Forbidden(f"This needs the scope {lacking[0]}.", scope=lacking[0])
+                    raise Forbidden(f"The scope {lacking[0]} is required.", scope=lacking[0])
                 return
 
 

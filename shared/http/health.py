@@ -33,7 +33,10 @@ class Readiness(BaseModel):
                 {
                     "ready": True,
                     "degraded": ["airbyte"],
-                    "checks": {"registry": "ok", "airbyte": "Airbyte cannot be reached now."},
+                    "checks": {
+                        "registry": "ok",
+                        "airbyte": "Airbyte cannot be reached at the moment.",
+                    },
                 }
             ]
         }
@@ -48,9 +51,9 @@ async def state_of(check: Check, *, within_s: float) -> str:
     try:
         async with asyncio.timeout(within_s):
             if await check() is False:
-                return "it says that it is not available"
+                return "it reports that it is unavailable"
     except TimeoutError:
-        return f"no answer within {within_s:g} s"
+        return f"no response within {within_s:g} s"
     except AamError as error:
         return error.detail
     return "ok"

@@ -36,7 +36,7 @@ _EXAMPLE: dict[str, Any] = {
     "step_since": "2026-11-22T09:30:01.123456Z",
     "waits_for": "upstream_timeout",
     "attempts": 1,
-    "asked_by": "ada@example.com (key ab12cd34)",
+    "requested_by": "ada@example.com (key ab12cd34)",
     "created_at": "2026-11-22T09:30:00.123456Z",
     "deadline": "2026-11-22T10:00:00.123456Z",
 }
@@ -69,10 +69,10 @@ class OperationView(BaseModel):
     """The error code of what it waits for."""
     attempts: int
     """How often a process has started or resumed it."""
-    asked_by: str | None = None
+    requested_by: str | None = None
     """The caller who requested it; null if AAM started it."""
     problem: dict[str, Any] | None = None
-    answer_status: int | None = None
+    response_status: int | None = None
     notes: list[dict[str, Any]] | None = None
     """Of an onboarding: the streams and fields that were excluded, and why."""
     created_at: datetime
@@ -83,7 +83,7 @@ class OperationView(BaseModel):
 ACCEPTED: dict[int | str, dict[str, Any]] = {
     202: {
         "model": Accepted,
-        "description": "Recorded; it goes on, and GET /operations/{operation_id} tells how far",
+        "description": "Accepted; GET /operations/{operation_id} reports its progress",
         **links("GET /operations/{operation_id}", operation_id="$response.body#/operation_id"),
     }
 }
@@ -144,8 +144,10 @@ async def _key(
     idempotency_key: Annotated[
         str | None,
         Header(
-            description="16 to 128 letters, digits, `_` and `-`. The same request with the same "
-            "key has one effect and one answer for 24 hours."
+            description=(
+                "16 to 128 letters, digits, `_` and `-`. Within 24 hours, repeating a request "
+                "with the same key has no further effect and returns the same response."
+            )
         ),
     ] = None,
 ) -> Key | None:
@@ -160,7 +162,7 @@ async def _key(
     # The IETF draft defines a quoted string; many clients send it unquoted.
     key = given[0].strip().removeprefix('"').removesuffix('"')
     if len(given) > 1 or not _KEY.fullmatch(key):
-        raise BadKey("An Idempotency-Key is one of 16 to 128 letters, digits, `_` and `-`.")
+        raise BadKey("An Idempotency-Key must have 16 to 128 letters, digits, `_` and `-`.")
     digest = hashlib.blake2b(request.url.path.encode() + b"\0", digest_size=16)
     digest.update(await request.body())
     route = f"{request.method} {request.scope['route'].path}"
@@ -171,7 +173,11 @@ async def _wait(
     request: Request,
     wait: Annotated[
         float | None,
-        Query(ge=0, le=_LONGEST_WAIT_S, description="Seconds to wait before a 202. Default: 55."),
+        Query(
+            ge=0,
+            le=_LONGEST_WAIT_S,
+            description="Seconds to wait for the result before the response is 202. Default: 55.",
+        ),
     ] = None,
 ) -> float:
     default: float = request.app.state.request_wait_s

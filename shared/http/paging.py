@@ -11,9 +11,9 @@ from shared import registry
 
 Item = TypeVar("Item")
 
-Limit = Annotated[int, Query(ge=1, le=500, description="Most items of the page")]
+Limit = Annotated[int, Query(ge=1, le=500, description="Maximum number of items")]
 AfterText = Annotated[
-    str | None, Query(alias="after", max_length=200, description="`next` of the page before")
+    str | None, Query(alias="after", max_length=200, description="`next` of the previous page")
 ]
 
 

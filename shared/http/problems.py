@@ -66,14 +66,14 @@ _TITLES = {
     403: "Insufficient scope",
     404: "Not found",
     408: "The body did not arrive in time",
-    409: "Conflict with the present state",
+    409: "Conflict with the current state",
     413: "The body is too large",
     415: "Unsupported media type: a body is plain JSON",
     422: "Invalid request, or refused by Airbyte",
     429: "Too many requests; Retry-After says when to try again",
-    502: "Airbyte did not do what was asked",
+    502: "Airbyte did not complete the request",
     503: "A dependency is unavailable; nothing was recorded",
-    504: "Not settled by its deadline, or its outcome is unknown",
+    504: "Not completed by its deadline, or its outcome is unknown",
 }
 
 
@@ -127,11 +127,11 @@ async def answer_http(request: Request, error: HTTPException) -> Response:
         code, title = "method_not_allowed", "Method not allowed"
         # Starlette lists only the methods of the first route with this path.
         headers = {"Allow": ", ".join(sorted(methods))}
-        detail = f"This route takes {headers['Allow']}."
+        detail = f"This route accepts {headers['Allow']}."
     elif error.status_code == 404:
         code, title, detail = "no_such_route", "No such route", "There is no such route."
         if _methods_at(request.app.routes, get_route_path(request.scope).rstrip("/")):
-            detail = "There is no such route; without the slash at its end there is."
+            detail = "There is no such route; omit the slash at its end."
     else:
         code, title = "http_error", str(error.detail)
     return problem_response(

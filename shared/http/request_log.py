@@ -75,7 +75,7 @@ class RequestLog:
         try:
             await self._app(scope, receive, send)
         except ClientDisconnect:
-            log.info("caller_hung_up")
+            log.info("client_disconnected")
         except AamError as refusal:  # raised by a middleware between here and FastAPI
             response = problem_response(refusal.problem())
             # The body may still be arriving; it must not be parsed as the next request.
@@ -83,7 +83,7 @@ class RequestLog:
             await response(scope, receive, send)
         except Exception:  # the outermost loop of a request: log and respond
             log.exception("bug")
-            bug = AamError("This is a bug; the log has it under the request id.")
+            bug = AamError("Unexpected error; the log has the details under the request id.")
             # If a response has already started, the server closes the connection.
             await problem_response(bug.problem())(scope, receive, send)
 

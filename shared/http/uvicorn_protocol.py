@@ -85,7 +85,7 @@ class Http(HttpToolsProtocol):
         limit = self.limit_concurrency
         is_free = self.cycle is None or self.cycle.response_complete
         if limit is not None and is_free and max(len(self.connections), len(self.tasks)) >= limit:
-            told = f"This process answers {limit} callers at once and no more."
+            told = f"This process serves at most {limit} callers at once."
             self._refusal = (503, "too_many_connections", told)
             raise _Refused  # uvicorn would respond in plain text
         super().on_headers_complete()

@@ -99,7 +99,9 @@ def _field(fault: ErrorDetails | Mapping[str, Any], body: object) -> dict[str, s
 def unknown(what: str, name: str, known: Sequence[str]) -> tuple[str, str]:
     """An unknown name (empty if it must not be quoted), and the sentence about it."""
     if not _WORD.fullmatch(name):
-        return "", f"Unknown {what}; known are {', '.join(known)}" if known else f"Unknown {what}"
+        return "", (
+            f"Unknown {what}; known values are {', '.join(known)}"
+        ) if known else f"Unknown {what}"
     return name, f"Unknown {what} '{name}'{did_you_mean(name, known)}"
 
 

@@ -164,7 +164,7 @@ class SyncCatalogVersion(Base):
     """Who decided: a person's name as given by the caller, or `policy`."""
     policy_set_by: Mapped[str | None]
     """Who set the deciding policy entries; None for the default policy or a person's decision."""
-    asked_by: Mapped[str | None]
+    requested_by: Mapped[str | None]
     """The caller who requested it; None if AAM created it on its own."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
@@ -189,7 +189,7 @@ class JobHistory(Base):
     catalog_version: Mapped[int]
     """The head version when the job started."""
     started_by: Mapped[str] = mapped_column(default=JobStarter.AAM, server_default=JobStarter.AAM)
-    asked_by: Mapped[str | None]
+    requested_by: Mapped[str | None]
     """The caller who requested it; None if Airbyte started it."""
     attempts: Mapped[int] = mapped_column(default=0, server_default="0")
     records: Mapped[int | None] = mapped_column(BigInteger)

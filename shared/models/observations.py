@@ -61,7 +61,7 @@ class Observation(Base):
     """Consecutive observations that were suspicious or failed."""
     suspicious_since: Mapped[datetime | None]
     """Since when it is reported as suspicious for this `code`; None if it is not."""
-    is_believed: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
+    accepts_missing: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
     """Whether a person has confirmed in advance what the next observation finds."""
     snapshot_id: Mapped[UUID | None] = mapped_column(ForeignKey(Snapshot.id))
     """The last snapshot that was accepted."""

@@ -79,7 +79,7 @@ class OperationRow(Base):
     step: Mapped[str]
     """The current step, or the last one."""
     step_since: Mapped[datetime] = mapped_column(server_default=func.now())
-    quiet_at: Mapped[datetime | None]
+    in_flight_until: Mapped[datetime | None]
     """When the in-flight window ends: after it, no request of the step can take effect."""
     waits_for: Mapped[str | None]
     """The code of what it waits for; None while it works."""
@@ -92,10 +92,10 @@ class OperationRow(Base):
     """The number of owners it has had."""
     failure: Mapped[str | None] = mapped_column(RawJson())
     """Why it failed: an RFC 9457 problem."""
-    answer_status: Mapped[int | None]
-    answer: Mapped[str | None]
+    response_status: Mapped[int | None]
+    response: Mapped[str | None]
     """The response body, as JSON text."""
-    asked_by: Mapped[str | None]
+    requested_by: Mapped[str | None]
     """The caller who requested it; None if AAM started it."""
     caller: Mapped[str | None]
     route: Mapped[str | None]
@@ -111,7 +111,7 @@ class OperationRow(Base):
 class PeriodicRun(Base):
     """A periodic task that one replica runs for all. Written by the replica that runs it."""
 
-    __tablename__ = "looks"
+    __tablename__ = "periodic_runs"
 
     name: Mapped[str] = mapped_column(primary_key=True)
     next_at: Mapped[datetime] = mapped_column(server_default=func.now())

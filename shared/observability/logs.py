@@ -37,11 +37,11 @@ FIELDS: Final = frozenset(
         # properties and results
         "address", "attempt", "attempts", "cancelled", "cause", "changes",
         "code", "deleted", "detail",
-        "entity", "error", "failed", "is_new", "kind", "left", "look", "looks",
+        "entity", "error", "failed", "is_new", "kind", "left", "failures", "task",
         "method", "ms", "of", "path", "reason", "removed", "added", "retry_num", "seconds",
         "rows", "severity", "source_type", "status", "suggestions", "table", "tries", "type",
         "verb", "wait_for",
-        "waited_so_far", "why",
+        "waited_so_far",
         # hints for an operator
         "ca_bundle", "errno", "host", "pid", "proxy", "remedy", "url", "wanted",
     }

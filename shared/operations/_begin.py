@@ -99,7 +99,7 @@ class Recorder:
                 answer = await self._db.retry_until_committed(record)
             except (Unavailable, UpstreamUnknown):
                 raise UpstreamUnknown(
-                    "Nobody knows whether the registry recorded the operation.",
+                    "It is unknown whether the registry recorded the operation.",
                     code="commit_unknown",
                     operation_id=intent.id,
                 ) from None
@@ -112,7 +112,7 @@ class Recorder:
             "failure": None,
             "step": "intent",
             "age": 0.0,
-            "quiet_in": None,
+            "in_flight_for": None,
             "deadline_in": self._deadline.total_seconds(),
         }
 
@@ -172,13 +172,13 @@ class Recorder:
             await session.execute(sql.FREE_KEY, {"id": found.id})
             return None
         if found.fingerprint != key.fingerprint:
-            raise KeyReused("This Idempotency-Key came with another request before.")
-        if found.answer_status is None:
+            raise KeyReused("This Idempotency-Key was already used for another request.")
+        if found.response_status is None:
             raise OperationRunning(
-                f"Operation {found.id}, begun with this key, has not ended.",
+                f"Operation {found.id}, started with this key, has not ended.",
                 operation_id=found.id,
             )
-        return HttpResult(found.answer_status, found.answer, is_replay=True)
+        return HttpResult(found.response_status, found.response, is_replay=True)
 
 
 def busy_with(kind: str, connection_id: UUID, *, operation_id: UUID) -> Conflict:
@@ -205,7 +205,7 @@ def busy_with(kind: str, connection_id: UUID, *, operation_id: UUID) -> Conflict
 
 
 async def _end(session: AsyncSession, operation_id: UUID, answer: HttpResult) -> None:
-    values = {"id": operation_id, "status": answer.status, "answer": answer.body}
+    values = {"id": operation_id, "status": answer.status, "response": answer.body}
     await session.execute(sql.END_AT_ONCE, values)
 
 
@@ -216,7 +216,7 @@ def _columns(intent: Intent) -> dict[str, Any]:
         "connection_id": intent.connection_id,
         "request": msgspec.json.encode(intent.request, enc_hook=str).decode(),
         "request_id": logs.request_id(),
-        "asked_by": scopes.asked_by(),
+        "requested_by": scopes.requested_by(),
     }
 
 

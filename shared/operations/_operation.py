@@ -85,7 +85,7 @@ class Host:
     """What an operation needs from the process that runs it."""
 
     db: Database
-    quiet_time: timedelta
+    in_flight_window: timedelta
     stopping: asyncio.Event
     """Set when the process accepts no more work."""
 
@@ -108,7 +108,7 @@ class Operation:
         self.request_id: str = row["request_id"]
         self.attempts: int = row["attempts"]
         """How many owners it has had, including this one."""
-        self.asked_by: str | None = row["asked_by"]
+        self.requested_by: str | None = row["requested_by"]
         """The caller who requested it; None if AAM started it."""
         self.results: dict[str, Result] = msgspec.json.decode(row["steps"])
         self.failure: dict[str, Any] | None = (
@@ -123,10 +123,10 @@ class Operation:
         self._clock = clock
         self._begun_at: float = clock() - row["age"]
         self._deadline: float = clock() + row["deadline_in"]
-        is_unsettled = row["quiet_in"] is not None and row["step"] not in self.results
+        is_unsettled = row["in_flight_for"] is not None and row["step"] not in self.results
         self._unsettled: str | None = row["step"] if is_unsettled else None
         """The step whose request may have been sent, with an unknown outcome."""
-        self._quiet_at: float = clock() + (row["quiet_in"] or 0.0)
+        self._in_flight_until: float = clock() + (row["in_flight_for"] or 0.0)
 
     @property
     def marker(self) -> str:
@@ -175,9 +175,9 @@ class Operation:
                 result = None
                 if repeated and look is not None:
                     # The in-flight window is over, and `look` sends nothing that could extend it.
-                    quiet_at, self._quiet_at = self._quiet_at, self._clock()
+                    until_then, self._in_flight_until = self._in_flight_until, self._clock()
                     result = await look()
-                    self._quiet_at = quiet_at
+                    self._in_flight_until = until_then
                 if result is None:
                     result = await self._made(step, make, until=until)
         except TimeoutError:
@@ -195,22 +195,23 @@ class Operation:
         self._unsettled = step
         if self._clock() >= until:
             # After the process was suspended (SIGSTOP), the lease may be over: send nothing.
-            raise UpstreamTimeout(f"The step {step} of operation {self.id} began too late.")
-        quiet = self._host.quiet_time
+            raise UpstreamTimeout(f"The step {step} of operation {self.id} started too late.")
+        window = self._host.in_flight_window
         try:
             result = await make()
         except AamError as error:
             if _is_settled(error):
                 self._unsettled = None
             if isinstance(error, Upstream) and error.is_over:
-                quiet = timedelta(0)
+                window = timedelta(0)
             raise
         else:
             self._unsettled = None
             return result
         finally:
             # The request has ended: its in-flight window starts now.
-            self._quiet_at = min(self._quiet_at, self._clock() + quiet.total_seconds())
+            over_at = self._clock() + window.total_seconds()
+            self._in_flight_until = min(self._in_flight_until, over_at)
 
     def has_tried(self, step: str) -> bool:
         """Whether an earlier attempt of this step has an unknown outcome."""
@@ -246,8 +247,8 @@ class Operation:
                 "owner": self._owner,
                 "status": OperationStatus.FAILED if failed else OperationStatus.DONE,
                 "steps": self._steps(),
-                "answer_status": status,
-                "answer": body,
+                "response_status": status,
+                "response": body,
             },
         )
         if found.one_or_none() is None:
@@ -265,7 +266,7 @@ class Operation:
         }
         failure = msgspec.json.encode(problem, enc_hook=str)
         await self._write(
-            sql.FAIL, failure=failure.decode(), lease=FIRST_LEASE + self._until_quiet()
+            sql.FAIL, failure=failure.decode(), lease=FIRST_LEASE + self._in_flight_left()
         )
         self.failure = msgspec.json.decode(failure)
         log.warning("operation_failed", operation=str(self.id), kind=self.kind, code=error.code)
@@ -277,44 +278,45 @@ class Operation:
             HandedOver: the process is stopping.
         """
         # Another process may take over only after the sleep and the in-flight window.
-        lease = max(timedelta(seconds=seconds), self._until_quiet()) + MARGIN
-        await self._write(sql.WAIT, waits_for=reason, quiet=self._until_quiet(), lease=lease)
+        left = self._in_flight_left()
+        lease = max(timedelta(seconds=seconds), left) + MARGIN
+        await self._write(sql.WAIT, waits_for=reason, in_flight=left, lease=lease)
         await self._host.sleep(seconds)
         await self._hand_over_if_stopping()
 
     async def note(self, reason: str) -> None:
         """Record the current steps, and what it is about to do."""
-        lease = FIRST_LEASE + self._until_quiet()
-        await self._write(sql.WAIT, waits_for=reason, quiet=self._until_quiet(), lease=lease)
+        left = self._in_flight_left()
+        await self._write(sql.WAIT, waits_for=reason, in_flight=left, lease=FIRST_LEASE + left)
 
     async def hand_over(self) -> None:
         """Release it for another process to continue, once its in-flight window is over."""
-        await self._write(sql.HAND_OVER, lease=self._until_quiet())
+        await self._write(sql.HAND_OVER, lease=self._in_flight_left())
 
     async def wait_out_in_flight(self) -> None:
         """Wait until no sent request with an unknown outcome can still take effect."""
-        left = self._until_quiet().total_seconds()
+        left = self._in_flight_left().total_seconds()
         if left > 0:
-            await self.wait(left, "quiet_time")
+            await self.wait(left, "in_flight_window")
 
-    def _until_quiet(self) -> timedelta:
+    def _in_flight_left(self) -> timedelta:
         if self._unsettled is None:
             return timedelta(0)
-        return timedelta(seconds=max(0.0, self._quiet_at - self._clock()))
+        return timedelta(seconds=max(0.0, self._in_flight_until - self._clock()))
 
     async def _begin(self, step: str, within: float) -> None:
         await self._hand_over_if_stopping()
-        quiet_in = timedelta(seconds=within) + self._host.quiet_time
+        in_flight_for = timedelta(seconds=within) + self._host.in_flight_window
         await self._write(
             sql.BEGIN,
             step=step,
             document=self._unwritten,
-            quiet=quiet_in,
-            lease=quiet_in + MARGIN,
+            in_flight=in_flight_for,
+            lease=in_flight_for + MARGIN,
         )
         self._unwritten = None
         self._unsettled = step
-        self._quiet_at = self._clock() + quiet_in.total_seconds()
+        self._in_flight_until = self._clock() + in_flight_for.total_seconds()
 
     async def _write(self, statement: TextClause, **values: object) -> None:
         """Run one write that is fenced by the owner, with the current steps."""

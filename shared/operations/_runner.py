@@ -75,7 +75,7 @@ class Operations(Recorder):
         self._tasks: dict[UUID, asyncio.Task[HttpResult | None]] = {}
         self._stopping = asyncio.Event()
         self._stop_by = 0.0
-        self._host = Host(db, settings.quiet_time, self._stopping)
+        self._host = Host(db, settings.in_flight_window, self._stopping)
         jobs.on(entrypoint, self._complete, at_once=10)
 
     def register(self, kind: str, saga: Saga) -> None:
@@ -103,7 +103,7 @@ class Operations(Recorder):
                     await asyncio.wait(late, timeout=1)
 
     @property
-    def look(self) -> PeriodicTask:
+    def takeover_task(self) -> PeriodicTask:
         """The task that takes over operations with an expired lease, even if their job was lost."""
         return PeriodicTask(self._take_over_lost, _LOST_EVERY)
 
@@ -130,7 +130,7 @@ class Operations(Recorder):
             UpstreamUnknown: it may have been recorded; look up its `operation_id` later.
         """
         if self.is_stopping or len(self._tasks) >= _AT_ONCE:
-            raise Unavailable("This process takes no more operations now.", code="busy")
+            raise Unavailable("This process accepts no more operations at the moment.", code="busy")
         recorded = await self._record(intent, write)
         if isinstance(recorded, HttpResult):
             return recorded
@@ -155,8 +155,8 @@ class Operations(Recorder):
         while True:
             try:
                 view = await self._row(begun)
-                if view["answer_status"] is not None:
-                    return HttpResult(view["answer_status"], view["answer"])
+                if view["response_status"] is not None:
+                    return HttpResult(view["response_status"], view["response"])
             except (Unavailable, NotFound):
                 pass
             if clock() >= until or self.is_stopping:
@@ -189,12 +189,12 @@ class Operations(Recorder):
             try:
                 await self._run(operation)
             except (Superseded, HandedOver) as left:
-                log.info("operation_left", why=type(left).__name__)
+                log.info("operation_released", reason=type(left).__name__)
             except asyncio.CancelledError:
                 # The process ends during a call: the next owner waits for the in-flight window.
                 with suppress(Superseded, Unavailable, UpstreamUnknown):
                     await operation.hand_over()
-                log.info("operation_left", why="broken_off")
+                log.info("operation_released", reason="cancelled")
             else:
                 return operation.answer
         return None
@@ -217,7 +217,9 @@ class Operations(Recorder):
                 if batches.is_cancellation(bug):
                     raise
                 log.exception("bug")
-                failure = AamError("This is a bug; the log has it under the request id.")
+                failure = AamError(
+                    "Unexpected error; the log has the details under the request id."
+                )
             else:
                 break
             try:
@@ -225,7 +227,7 @@ class Operations(Recorder):
                     break
             except (Unavailable, UpstreamUnknown) as away:
                 # The operation stays in memory and is retried.
-                log.warning("operation_waits", code=away.code)
+                log.warning("operation_waiting", code=away.code)
                 await self._host.sleep(pause_s)
                 if self.is_stopping:
                     raise HandedOver from None
@@ -248,8 +250,8 @@ class Operations(Recorder):
         elif operation.failure is None:
             await operation.fail(
                 DeadlinePassed(
-                    f"Operation {operation.id} could not be settled by its deadline; "
-                    f"the last it met was {failure.code}.",
+                    f"Operation {operation.id} could not be completed by its deadline; the last "
+                    f"error was {failure.code}.",
                     code=_deadline_code(operation),
                 )
             )
@@ -279,7 +281,7 @@ class Operations(Recorder):
             if batches.is_cancellation(error):
                 raise
             if isinstance(error, AamError):
-                log.warning("not_abandoned", kind=operation.kind, code=error.code)
+                log.warning("operation_not_abandoned", kind=operation.kind, code=error.code)
             else:
                 log.exception("bug")
             await operation.wait(pause_s, _NOT_ABANDONED)
@@ -290,8 +292,8 @@ class Operations(Recorder):
         """End an operation that its saga cannot abandon; set the connection it holds to FAILED."""
         await operation.fail(
             DeadlinePassed(
-                f"Operation {operation.id} passed its deadline, and what that means for its"
-                " connection could not be recorded.",
+                f"Operation {operation.id} passed its deadline, and the effect on its connection "
+                "could not be recorded.",
                 code=_NOT_ABANDONED,
             )
         )

@@ -17,21 +17,22 @@ _SECONDS_TO = "CAST(extract(epoch FROM {} - now()) AS float8)"
 _MINE = "id = :id AND owner = :owner AND status IN ('running', 'undoing')"
 _COLUMNS = f"""
     id, kind, connection_id, CAST(request AS text) AS request, document,
-    CAST(steps AS text) AS steps, step, CAST(failure AS text) AS failure, request_id, asked_by,
+    CAST(steps AS text) AS steps, step, CAST(failure AS text) AS failure, request_id, requested_by,
     attempts,
     -{_SECONDS_TO.format("created_at")} AS age,
-    {_SECONDS_TO.format("quiet_at")} AS quiet_in, {_SECONDS_TO.format("deadline")} AS deadline_in
+    {_SECONDS_TO.format("in_flight_until")} AS in_flight_for,
+    {_SECONDS_TO.format("deadline")} AS deadline_in
 """
 
 INSERT = text(f"""
     INSERT INTO operations (
         id, kind, connection_id, status, request, document, step, owner, lease_until, deadline,
-        caller, route, idempotency_key, fingerprint, request_id, asked_by
+        caller, route, idempotency_key, fingerprint, request_id, requested_by
     )
     VALUES (
         :id, :kind, :connection_id, 'running', CAST(:request AS jsonb), :document, 'intent',
         :owner, {_IN_FUTURE.format("lease")}, {_IN_FUTURE.format("deadline")},
-        :caller, :route, :key, :fingerprint, :request_id, :asked_by
+        :caller, :route, :key, :fingerprint, :request_id, :requested_by
     )
     ON CONFLICT DO NOTHING
     RETURNING id
@@ -39,11 +40,11 @@ INSERT = text(f"""
 INSERT_ENDED = text("""
     INSERT INTO operations (
         id, kind, connection_id, status, request, step, lease_until, deadline, ended_at,
-        caller, route, idempotency_key, fingerprint, request_id, asked_by
+        caller, route, idempotency_key, fingerprint, request_id, requested_by
     )
     VALUES (
         :id, :kind, :connection_id, 'done', CAST(:request AS jsonb), 'intent', now(), now(), now(),
-        :caller, :route, :key, :fingerprint, :request_id, :asked_by
+        :caller, :route, :key, :fingerprint, :request_id, :requested_by
     )
     ON CONFLICT DO NOTHING
     RETURNING id
@@ -57,21 +58,22 @@ DELETE = text("DELETE FROM operations WHERE id = :id")
 END_AT_ONCE = text("""
     UPDATE operations
     SET status = 'done', owner = NULL, document = NULL, ended_at = now(), updated_at = now(),
-        answer_status = :status, answer = :answer
+        response_status = :status, response = :response
     WHERE id = :id
 """)
 BY_KEY = text(f"""
-    SELECT id, fingerprint, answer_status, answer,
+    SELECT id, fingerprint, response_status, response,
         created_at < now() - interval '{KEYS_LAST.total_seconds():.0f} s' AS expired
     FROM operations WHERE caller = :caller AND route = :route AND idempotency_key = :key
 """)  # noqa: S608 - no input
 FREE_KEY = text("UPDATE operations SET idempotency_key = NULL WHERE id = :id")
-READ = text("SELECT answer_status, answer FROM operations WHERE id = :id")
+READ = text("SELECT response_status, response FROM operations WHERE id = :id")
 
 BEGIN = text(f"""
     UPDATE operations
     SET step = :step, step_since = now(), steps = CAST(:steps AS jsonb), waits_for = NULL,
-        document = coalesce(:document, document), quiet_at = {_IN_FUTURE.format("quiet")},
+        document = coalesce(:document, document),
+        in_flight_until = {_IN_FUTURE.format("in_flight")},
         lease_until = {_IN_FUTURE.format("lease")}, updated_at = now()
     WHERE {_MINE}
     RETURNING id
@@ -79,7 +81,7 @@ BEGIN = text(f"""
 WAIT = text(f"""
     UPDATE operations
     SET waits_for = :waits_for, steps = CAST(:steps AS jsonb),
-        quiet_at = least(quiet_at, {_IN_FUTURE.format("quiet")}),
+        in_flight_until = least(in_flight_until, {_IN_FUTURE.format("in_flight")}),
         lease_until = {_IN_FUTURE.format("lease")}, updated_at = now()
     WHERE {_MINE}
     RETURNING id
@@ -94,15 +96,15 @@ FAIL = text(f"""
 HAND_OVER = text(f"""
     UPDATE operations
     SET owner = NULL, steps = CAST(:steps AS jsonb), lease_until = {_IN_FUTURE.format("lease")},
-        quiet_at = least(quiet_at, {_IN_FUTURE.format("lease")}), updated_at = now()
+        in_flight_until = least(in_flight_until, {_IN_FUTURE.format("lease")}), updated_at = now()
     WHERE {_MINE}
     RETURNING id
 """)  # noqa: S608 - no input
 FINISH = text(f"""
     UPDATE operations
     SET status = :status, owner = NULL, document = NULL, steps = CAST(:steps AS jsonb),
-        waits_for = NULL, answer_status = :answer_status, answer = :answer, ended_at = now(),
-        updated_at = now()
+        waits_for = NULL, response_status = :response_status, response = :response,
+        ended_at = now(), updated_at = now()
     WHERE {_MINE}
     RETURNING id
 """)  # noqa: S608 - no input
@@ -133,10 +135,10 @@ _OPERATION_JSON = f"""
         'operation_id', t.id, 'kind', t.kind, 'connection_id', t.connection_id,
         'connection_name', (SELECT c.name FROM connections c WHERE c.id = t.connection_id),
         'status', t.status, 'step', t.step, 'step_since', {stamp("t.step_since")},
-        'waits_for', t.waits_for, 'attempts', t.attempts, 'asked_by', t.asked_by,
+        'waits_for', t.waits_for, 'attempts', t.attempts, 'requested_by', t.requested_by,
         'problem', CASE WHEN CAST(:explained AS boolean) THEN t.failure
             ELSE t.failure - 'explanation' - 'log' END,
-        'answer_status', t.answer_status, 'notes', t.steps #> '{{discover,notes}}',
+        'response_status', t.response_status, 'notes', t.steps #> '{{discover,notes}}',
         'created_at', {stamp("t.created_at")}, 'deadline', {stamp("t.deadline")},
         'ended_at', {stamp("t.ended_at")}
     )

@@ -13,13 +13,13 @@ async def now(session: AsyncSession) -> datetime:
     return (await session.execute(select(func.now()))).scalar_one()
 
 
-async def take_turn(session: AsyncSession, look: str, *, every: timedelta) -> bool:
+async def take_turn(session: AsyncSession, task: str, *, every: timedelta) -> bool:
     """Claim a periodic task that is due, on behalf of all replicas; whether the caller got it."""
-    return await session.scalar(_TURN, {"name": look, "every": every}) is not None
+    return await session.scalar(_TURN, {"name": task, "every": every}) is not None
 
 
 _TURN = text("""
-    INSERT INTO looks (name, next_at) VALUES (:name, now() + CAST(:every AS interval))
-    ON CONFLICT (name) DO UPDATE SET next_at = excluded.next_at WHERE looks.next_at <= now()
+    INSERT INTO periodic_runs (name, next_at) VALUES (:name, now() + CAST(:every AS interval))
+    ON CONFLICT (name) DO UPDATE SET next_at = excluded.next_at WHERE periodic_runs.next_at <= now()
     RETURNING name
 """)

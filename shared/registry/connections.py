@@ -57,7 +57,7 @@ async def insert_pending(session: AsyncSession, connection: Connection) -> bool:
     )
     row = inserted.one_or_none()
     if row is None and await session.get(Connection, connection.id) is None:
-        raise NameTaken("A live connection has this name already.")
+        raise NameTaken("Another connection already has this name.")
     return row is not None and bool(row[0])
 
 
@@ -134,7 +134,7 @@ def append_version(
     fingerprint: str,
     origin: VersionOrigin,
     snapshot_id: UUID | None,
-    asked_by: str | None,
+    requested_by: str | None,
 ) -> SyncCatalogVersion:
     """Add the next catalog version, unless another transaction has added one.
 
@@ -155,7 +155,7 @@ def append_version(
         fingerprint=fingerprint,
         origin=origin,
         snapshot_id=snapshot_id,
-        asked_by=asked_by,
+        requested_by=requested_by,
     )
     session.add(version)
     return version
@@ -227,7 +227,7 @@ _CONNECTION = text(f"SELECT {_CONNECTION_JSON}::text FROM connections t WHERE t.
 _VERSIONS = text(f"""
     WITH page AS (
         SELECT version_number, origin, fingerprint, snapshot_id, stream_count, repair_id,
-            decided_by, policy_set_by, asked_by, created_at
+            decided_by, policy_set_by, requested_by, created_at
         FROM sync_catalog_versions
         WHERE connection_id = :id AND version_number < :before
         ORDER BY version_number DESC LIMIT :limit + 1
@@ -238,7 +238,7 @@ _VERSIONS = text(f"""
                 'version_number', v.version_number, 'origin', v.origin,
                 'fingerprint', v.fingerprint, 'snapshot_id', v.snapshot_id,
                 'streams', v.stream_count, 'repair_id', v.repair_id, 'decided_by', v.decided_by,
-                'policy_set_by', v.policy_set_by, 'asked_by', v.asked_by,
+                'policy_set_by', v.policy_set_by, 'requested_by', v.requested_by,
                 'created_at', {stamp("v.created_at")}
             ) ORDER BY v.version_number DESC) FROM kept v
         ), '[]'),
@@ -251,8 +251,9 @@ _NO_VERSION_IS_LATER = 2**31 - 1
 _JOB_JSON = f"""
     json_build_object(
         'job_id', t.id, 'airbyte_job_id', t.airbyte_job_id, 'status', t.status,
-        'started_by', t.started_by, 'asked_by', t.asked_by, 'catalog_version', t.catalog_version,
-        'attempts', t.attempts, 'records', t.records, 'bytes', t.bytes,
+        'started_by', t.started_by, 'requested_by', t.requested_by,
+        'catalog_version', t.catalog_version, 'attempts', t.attempts,
+        'records', t.records, 'bytes', t.bytes,
         'failure_code', t.failure_code, 'failure_cause', t.failure_cause,
         'failure_explanation',
             CASE WHEN CAST(:explained AS boolean) THEN t.failure_explanation END,

@@ -48,7 +48,7 @@ async def record_setting_change(
             subject_id=subject_id,
             change=msgspec.json.encode(change, enc_hook=str).decode(),
             changed_by=scopes.named(by),
-            requested_by=scopes.asked_by(),
+            requested_by=scopes.requested_by(),
         )
     )
 

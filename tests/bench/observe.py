@@ -136,12 +136,12 @@ async def _watched(db: Database, source_id: UUID, document: bytes) -> None:
             fingerprint="bench",
             origin=VersionOrigin.ONBOARD,
             snapshot_id=snapshot_id,
-            asked_by=None,
+            requested_by=None,
         )
         row.status = ConnectionStatus.ACTIVE
         await session.flush()
         await observation_queries.ask_for_source(
-            session, row, is_believed=False, joins_within=_LEASE
+            session, row, accepts_missing=False, joins_within=_LEASE
         )
 
 
@@ -162,7 +162,7 @@ async def _look(db: Database, observing: Observer, source_id: UUID) -> float:
     start = time.perf_counter()
     look = await observing.discover(claim, slot)
     assert look is not None
-    await observing.take([look], slot)
+    await observing.record([look], slot)
     return (time.perf_counter() - start) * 1000
 
 

@@ -183,7 +183,7 @@ class Plain:
                 fingerprint=catalogs.meaning_of(chosen),
                 origin=VersionOrigin.ONBOARD,
                 snapshot_id=snapshot_id,
-                asked_by=None,
+                requested_by=None,
             )
             outbox.record(session, EventType.CONNECTION_ONBOARDED, row)
 
@@ -213,6 +213,6 @@ class Plain:
                 fingerprint=catalogs.meaning_of(grown),
                 origin=VersionOrigin.REPAIR,
                 snapshot_id=None,
-                asked_by=None,
+                requested_by=None,
             )
             outbox.record(session, EventType.CATALOG_APPLIED, row)

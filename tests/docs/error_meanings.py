@@ -51,7 +51,7 @@ MEANINGS: dict[tuple[int, str], str] = {
         "credential_incomplete",
     ): "A required field of the credential is missing; see `variable`.",
     (422, "credential_invalid"): "A field of the credential is invalid; see `variable`.",
-    (422, "credential_not_used"): "This source type takes no `credential_id`.",
+    (422, "credential_not_used"): "This source type does not take a `credential_id`.",
     (422, "credential_required"): "This source type needs a `credential_id`.",
     (422, "cursor_not_selected"): "The cursor of a stream is not among its selected fields.",
     (422, "destination_required"): (
@@ -95,7 +95,7 @@ MEANINGS: dict[tuple[int, str], str] = {
     (422, "unknown_field"): "The catalog names a field that the stream does not have.",
     (422, "unknown_policy_entry"): "The policy has no such entry.",
     (422, "unknown_setting"): "A stream has a setting that Airbyte does not have.",
-    (422, "unknown_snapshot"): "The snapshot does not exist, or is of another source.",
+    (422, "unknown_snapshot"): "The snapshot does not exist, or belongs to another source.",
     (422, "unknown_source_type"): "AAM does not support this source type.",
     (422, "unknown_stream"): "The source does not offer a stream of this name.",
     (422, "unsupported_sync_mode"): (
@@ -119,7 +119,10 @@ MEANINGS: dict[tuple[int, str], str] = {
     ),
     (503, "auth_broker_unavailable"): "The auth_broker cannot provide the credential now.",
     (503, "busy"): "The process is shutting down, or runs as many operations as it can.",
-    (503, "rotation_unchecked"): "The credential cannot be checked now; nothing was changed.",
+    (
+        503,
+        "rotation_unchecked",
+    ): "The credential cannot be checked at the moment; nothing was changed.",
     (503, "store_unavailable"): "The credential store cannot be read now.",
     (503, "too_many_connections"): "The process has reached its limit of concurrent requests.",
     (503, "webhooks_not_configured"): "Webhooks are disabled: WEBHOOK_SIGNING_KEY is not set.",

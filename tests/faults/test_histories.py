@@ -41,7 +41,7 @@ _TIMES = {
     "airbyte_timeout": "0.5",
     "discover_timeout": "1",
     "peer_timeout": "1",
-    "quiet_time": "0.1",
+    "in_flight_window": "0.1",
     "operation_deadline": "30",
     "job_poll_interval": "0.1",
     "event_relay_interval": "0.2",

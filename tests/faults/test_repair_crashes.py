@@ -32,7 +32,7 @@ async def _drift(world: World, connection: Json, offered: Json) -> None:
     world.airbyte.offers(offered)
     observer = await world.running_or_armed("schema_observer")
     path = f"/connections/{connection['id']}/observe"
-    seen = await observer.client.post(path, json={"believe": True}, params={"wait": 20})
+    seen = await observer.client.post(path, json={"accept_missing": True}, params={"wait": 20})
     assert seen.status_code == 200, seen.text
 
 

@@ -42,7 +42,7 @@ TIMES = {
     "AIRBYTE_TIMEOUT": str(T_CALL),
     "DISCOVER_TIMEOUT": str(T_CALL),
     "PEER_TIMEOUT": str(T_CALL),
-    "QUIET_TIME": str(T_QUIET),
+    "IN_FLIGHT_WINDOW": str(T_QUIET),
     "OPERATION_DEADLINE": str(T_DEADLINE),
     "SWEEP_GRACE": "1",
     "SWEEP_INTERVAL": "1",

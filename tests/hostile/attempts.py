@@ -20,7 +20,7 @@ JSON = {"Content-Type": "application/json"}
 APPLY = "/repair/apply_new_catalog"
 ONBOARD = "/connections/onboard"
 LONGEST_S = 2.0
-_OWN_WORK = {"looks", "pgqueuer", "pgqueuer_log", "observations", "discoveries"}
+_OWN_WORK = {"periodic_runs", "pgqueuer", "pgqueuer_log", "observations", "discoveries"}
 """Tables that the services' background tasks change meanwhile."""
 _COUNTED = {"events", "watches", "plans"}
 """Tables with timestamps that the services update; only their rows are counted."""

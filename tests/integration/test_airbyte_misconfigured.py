@@ -82,9 +82,27 @@ LOGINS: list[tuple[str, Auth, Plant, type[AamError], str]] = [
     ("no endpoint", "token", token(404, NO_PAGE), UpstreamNoToken, "has no applications/token"),
     ("the public API", "token", token(404, PUBLIC), UpstreamNoToken, "applications/token was"),
     ("a web page", "token", token(200, "<html>Sign in</html>"), UpstreamNoToken, "a web page"),
-    ("502", "token", token(502, NGINX), UpstreamNoToken, "token endpoint does not work now"),
-    ("500", "token", token(500, CLASS_NAME), UpstreamNoToken, "token endpoint does not work now"),
-    ("408", "token", token(408, CLASS_NAME), UpstreamNoToken, "token endpoint does not work now"),
+    (
+        "502",
+        "token",
+        token(502, NGINX),
+        UpstreamNoToken,
+        "token endpoint does not work at the moment",
+    ),
+    (
+        "500",
+        "token",
+        token(500, CLASS_NAME),
+        UpstreamNoToken,
+        "token endpoint does not work at the moment",
+    ),
+    (
+        "408",
+        "token",
+        token(408, CLASS_NAME),
+        UpstreamNoToken,
+        "token endpoint does not work at the moment",
+    ),
 ]
 
 

@@ -183,7 +183,7 @@ async def test_a_secret_is_in_the_answer_and_nowhere_else(
 
     assert answer.json() == ANSWER
     assert answer.headers["cache-control"] == "no-store"
-    assert "credential_asked_for" in caplog.text
+    assert "credential_requested" in caplog.text
     assert CANARY not in caplog.text
     (row,) = await sql.fetch("SELECT * FROM credential_audit")
     assert CANARY not in str(dict(row))

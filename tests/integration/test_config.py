@@ -130,16 +130,16 @@ def test_sslmode(place: str, mode: SslMode, root_cert: Path | None) -> None:
         ("", "must start with postgresql://"),
         ("mysql://u:{}@h/d", "must start with postgresql://"),
         ("{}", "must start with postgresql://"),
-        ("postgresql://u:{}@/d", "names no host"),
-        ("postgresql://u:{}@[]/d", "names no host"),
-        ("postgresql://u:{}@:5432/d", "names no host"),
+        ("postgresql://u:{}@/d", "has no host"),
+        ("postgresql://u:{}@[]/d", "has no host"),
+        ("postgresql://u:{}@:5432/d", "has no host"),
         ("postgresql://u:{}@/d?host=/s&port={}", "port that is not a number from 1 to 65535"),
         ("postgresql://u:{}@/d?host=/s&port=6543", "session pooler, both on"),
         ("postgresql://u:{}@h:0/d", "port that is not a number from 1 to 65535"),
         ("postgresql://u:{}@h:{}/d", "port that is not a number from 1 to 65535"),
         ("postgresql://u:[YOUR-PASSWORD]@h/d", "placeholder"),
         ("postgresql://u:{}@aws.pooler.supabase.com:6543/postgres", "session pooler, both on"),
-        ("postgresql://u:{}@h:5432/d?sslmode={}", "no such sslmode; it is one of disable"),
+        ("postgresql://u:{}@h:5432/d?sslmode={}", "unknown sslmode; it must be one of disable"),
         ("postgresql://u:{}@h:5432/d?sslrootcert=/no/such/{}", "names a CA"),
     ],
 )
@@ -300,7 +300,7 @@ def test_a_settings_folder_that_is_none(bare: pytest.MonkeyPatch, tmp_path: Path
     for place in (tmp_path / CANARY, tmp_path / f"{CANARY}-file"):
         bare.setenv("AAM_SETTINGS_DIR", str(place))
         (tmp_path / f"{CANARY}-file").touch()
-        assert refusal() == "AAM_SETTINGS_DIR names no folder"
+        assert refusal() == "AAM_SETTINGS_DIR is not a directory"
 
 
 def test_a_ca_file_verifies(bare: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -69,9 +69,13 @@ async def test_a_registry_that_is_read_only_is_not_ready(
     await superuser.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
     try:
         async with opened(registry_url) as db:
-            with pytest.raises(Unavailable, match="takes no writes now: it is read-only"):
+            with pytest.raises(
+                Unavailable, match="accepts no writes at the moment: it is read-only"
+            ):
                 await db.ping()
-            with pytest.raises(Unavailable, match="takes no writes now: it is read-only"):
+            with pytest.raises(
+                Unavailable, match="accepts no writes at the moment: it is read-only"
+            ):
                 async with db.transaction() as session:
                     session.add(EventRow(type="none", connection_id=uuid4()))
     finally:
@@ -86,7 +90,9 @@ async def test_a_full_disk_is_not_ready(registry_url: str) -> None:
         await db.ping()
         full = "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = 'disk_full'; END $$"
         for raised in await both_ways(db, full):
-            assert raised.detail == "The registry takes no writes now: its disk is full."
+            assert (
+                raised.detail == "The registry accepts no writes at the moment: its disk is full."
+            )
 
         with pytest.raises(Unavailable, match="its disk is full"):
             await db.ping()
@@ -357,7 +363,7 @@ async def test_json_goes_in_and_comes_out_as_text(
             await session.flush()
             version = registry.append_version(
                 session, row, catalog, expected_version=1, fingerprint="f",
-                origin=VersionOrigin.REPAIR, snapshot_id=None, asked_by=None)  # fmt: skip
+                origin=VersionOrigin.REPAIR, snapshot_id=None, requested_by=None)  # fmt: skip
         for way in (db.transaction, db.read):
             async with way() as session:
                 found = await session.scalar(

@@ -192,7 +192,7 @@ async def test_an_observation_waits_for_a_sync_of_the_same_source(mesh: Mesh) ->
     refused = await discover(mesh, connection, status=409)
     assert refused["code"] == "sync_running"
     assert discovered(mesh, connection) == before
-    await observe(mesh, connection, believe=True)
+    await observe(mesh, connection, accept_missing=True)
     assert discovered(mesh, connection) == before + 1
     before += 1
 
@@ -443,7 +443,7 @@ async def test_what_no_limit_counts_is_pruned(mesh: Mesh) -> None:
             timedelta(hours=60 - number),
             is_renewed,
         )
-    await mesh.sql.execute("UPDATE looks SET next_at = now() WHERE name = 'observe.enrol'")
+    await mesh.sql.execute("UPDATE periodic_runs SET next_at = now() WHERE name = 'observe.enrol'")
     await until(lambda: mesh.sql.fetchval("SELECT count(*) <= 2 FROM discoveries"))
     kept = await mesh.sql.fetch("SELECT is_renewed FROM discoveries ORDER BY began_at")
     assert [row["is_renewed"] for row in kept] == [True, False]

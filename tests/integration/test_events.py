@@ -40,7 +40,7 @@ async def main():
     registry_url, redis_url = sys.stdin.read().split()
     db = Database.at(postgres_address(registry_url), application="relay")
     failpoints.arm("relay.added=kill")
-    await Relay(db, Redis.from_url(redis_url, decode_responses=True, protocol=3)).look()
+    await Relay(db, Redis.from_url(redis_url, decode_responses=True, protocol=3)).publish()
 
 asyncio.run(main())
 """
@@ -121,7 +121,7 @@ async def test_an_event_is_nine_fields(db: Database, redis: Redis) -> None:
         locked = await registry.lock_connection(session, connection.id)
         outbox.record(session, EventType.SYNC_FINISHED, locked, status="failed", ref=ref, code="c")
     await tell(db, connection.id)
-    await Relay(db, redis).look()
+    await Relay(db, redis).publish()
 
     first, second = await told(redis)
     assert UUID(first.pop("event_id")) != UUID(second.pop("event_id"))
@@ -155,7 +155,7 @@ async def test_many_writers_draw_numbers_without_gap_or_double(
     """Twenty at once on each of two connections, relayed in the order of each connection."""
     one, other = await born(db), await born(db)
     await asyncio.gather(*(tell(db, who.id) for _ in range(20) for who in (one, other)))
-    await Relay(db, redis).look()
+    await Relay(db, redis).publish()
 
     stream = await told(redis)
     for who in (one, other):
@@ -169,7 +169,7 @@ async def test_two_relays_publish_each_event_once(db: Database, redis: Redis) ->
     connection = await born(db)
     for _ in range(10):
         await tell(db, connection.id)
-    await asyncio.gather(*(Relay(db, redis).look() for _ in range(4)))
+    await asyncio.gather(*(Relay(db, redis).publish() for _ in range(4)))
 
     assert [event["seq"] for event in await told(redis)] == [str(n) for n in range(1, 11)]
 
@@ -186,7 +186,7 @@ async def test_more_than_a_batch_and_about_so_many_are_kept(
         " FROM generate_series(1, 1100) n",
         connection.id,
     )
-    await Relay(db, redis).look()
+    await Relay(db, redis).publish()
 
     assert await sql.fetchval("SELECT count(*) FROM events WHERE published_at IS NULL") == 0
     kept = [int(event["seq"]) for event in await told(redis)]
@@ -211,14 +211,14 @@ async def test_two_relays_keep_the_order_while_it_is_written(
 
     async def publish(relay: Relay) -> None:
         while not written.is_set():
-            await relay.look()
+            await relay.publish()
 
     async with asyncio.timeout(40):
         publishing = [asyncio.create_task(publish(relay)) for relay in relays]
         await asyncio.gather(*(write(connection.id) for connection in connections))
         written.set()
         await asyncio.gather(*publishing)
-        await relays[0].look()
+        await relays[0].publish()
 
     stream = await told(redis)
     assert len({event["event_id"] for event in stream}) == len(stream) == 500
@@ -237,7 +237,7 @@ async def test_redis_goes_and_comes(
     one, other = await born(db), await born(db)
     relay = Relay(db, valkey_client)
     await tell(db, one.id)
-    await relay.look()
+    await relay.publish()
 
     own_valkey.stop()
     begun = time.monotonic()
@@ -246,11 +246,11 @@ async def test_redis_goes_and_comes(
         await tell(db, other.id)
     assert time.monotonic() - begun < 5
     async with asyncio.timeout(20):
-        await relay.look()
+        await relay.publish()
     assert await waiting(sql) == 20
 
     own_valkey.start()
-    await relay.look()
+    await relay.publish()
     stream = await told(valkey_client)
     assert heard(stream, one.id) == list(range(1, 12))
     assert heard(stream, other.id) == list(range(1, 11))
@@ -265,12 +265,12 @@ async def test_redis_comes_back_empty(
     connection = await born(db)
     relay = Relay(db, valkey_client)
     await tell(db, connection.id)
-    await relay.look()
+    await relay.publish()
     own_valkey.stop()
     shutil.rmtree(own_valkey.data_dir / "appendonlydir")
     await tell(db, connection.id, times=2)
     own_valkey.start()
-    await relay.look()
+    await relay.publish()
     assert heard(await told(valkey_client), connection.id) == [2, 3]
     assert await waiting(sql) == 0
 
@@ -283,14 +283,14 @@ async def test_a_full_redis_is_waited_for(
     relay = Relay(db, valkey_client)
     await tell(db, connection.id, times=10)
     await valkey_client.config_set("maxmemory", "1")
-    await relay.look()
+    await relay.publish()
     await tell(db, connection.id, times=10)
-    await relay.look()
+    await relay.publish()
     assert await waiting(sql) == 20
     assert await told(valkey_client) == []
 
     await valkey_client.config_set("maxmemory", "0")
-    await relay.look()
+    await relay.publish()
     assert [int(event["seq"]) for event in await told(valkey_client)] == list(range(1, 21))
     assert own_valkey.exit_code() is None
 
@@ -325,10 +325,10 @@ async def test_what_follows_a_refused_event_is_not_told_before_it(
         port = proxy.sockets[0].getsockname()[1]
         url = own_valkey.url.replace(str(own_valkey.port), str(port))
         async with Redis.from_url(url, decode_responses=True, protocol=3) as spoilt:
-            await Relay(db, spoilt).look()
+            await Relay(db, spoilt).publish()
     assert begun.is_set()
     assert await waiting(sql) == 4
-    await Relay(db, valkey_client).look()
+    await Relay(db, valkey_client).publish()
     assert heard(await told(valkey_client), connection.id) == [1, 2, 3, 4]
 
 
@@ -342,7 +342,7 @@ async def test_a_redis_that_hangs_holds_nobody_up(
     os.kill(own_valkey.pid, signal.SIGSTOP)
     try:
         begun = time.monotonic()
-        looking = asyncio.create_task(Relay(db, hanging).look())
+        looking = asyncio.create_task(Relay(db, hanging).publish())
         await asyncio.sleep(0.3)
         for _ in range(5):
             await tell(db, connection.id)
@@ -359,7 +359,7 @@ async def test_a_redis_that_hangs_holds_nobody_up(
     assert await sql.fetchval(held) == 0
     assert await waiting(sql) == 10
 
-    await Relay(db, hanging).look()
+    await Relay(db, hanging).publish()
     assert heard(await told(valkey_client), connection.id) == list(range(1, 11))
     assert await waiting(sql) == 0
     await hanging.aclose()
@@ -385,7 +385,7 @@ async def test_a_relay_killed_between_telling_and_marking(
         assert killed.returncode == -signal.SIGKILL
         await tell(db, one.id)
     assert await waiting(sql) == 8
-    await Relay(db, redis).look()
+    await Relay(db, redis).publish()
 
     stream = await told(redis)
     assert len(stream) == 6 + 7 + 8
@@ -405,6 +405,6 @@ async def test_a_registry_that_is_away_pauses_the_relay(
     own_postgres.stop()
     relay = Relay(db, redis)
     for _ in range(2):
-        await relay.look()
+        await relay.publish()
     assert await told(redis) == []
     await db.close()

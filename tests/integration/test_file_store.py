@@ -134,13 +134,13 @@ async def test_a_link_out_of_the_folder_is_refused(tmp_path: Path, escape: str) 
         await FileStore(root).variables("b" if escape == "folder" else "a")
 
     assert refused.value.code == "store_unavailable"
-    assert "a link leads out of the folder" in refused.value.detail
+    assert "a symbolic link leads outside the directory" in refused.value.detail
     assert "AAMCANARY" not in str(refused.value.problem())
 
 
 @pytest.mark.parametrize(
     "content, told",
-    [(b"\xff\xfe", "no UTF-8 text"), (b"x" * (64 * 1024 + 1), "larger than 65536 bytes")],
+    [(b"\xff\xfe", "not UTF-8 text"), (b"x" * (64 * 1024 + 1), "larger than 65536 bytes")],
 )
 async def test_what_is_no_secret_is_not_read(tmp_path: Path, content: bytes, told: str) -> None:
     """Told by the rule that it breaks."""
@@ -175,9 +175,9 @@ async def test_a_folder_that_is_gone(sql: Sql, registry_url: str, tmp_path: Path
 @pytest.mark.parametrize(
     "told, refusal",
     [
-        ({"credential_store": "file"}, "CREDENTIAL_STORE is file: it needs CREDENTIALS_DIR"),
-        ({"credential_store": "vault"}, "CREDENTIAL_STORE is vault: it needs VAULT_ADDR"),
-        ({"credentials_dir": "/nowhere/at/all"}, "CREDENTIALS_DIR names no folder"),
+        ({"credential_store": "file"}, "CREDENTIAL_STORE=file requires CREDENTIALS_DIR"),
+        ({"credential_store": "vault"}, "CREDENTIAL_STORE=vault requires VAULT_ADDR"),
+        ({"credentials_dir": "/nowhere/at/all"}, "CREDENTIALS_DIR is not a directory"),
         ({"vault_role_id": "x"}, "go together"),
         (
             {
@@ -188,7 +188,7 @@ async def test_a_folder_that_is_gone(sql: Sql, registry_url: str, tmp_path: Path
             },
             "VAULT_ADDR must be https",
         ),
-        ({"vault_ca_file": "/nowhere/at/all"}, "VAULT_CA_FILE names no file"),
+        ({"vault_ca_file": "/nowhere/at/all"}, "VAULT_CA_FILE is not a file"),
     ],
 )
 def test_half_a_store_is_refused(registry_url: str, told: dict[str, str], refusal: str) -> None:

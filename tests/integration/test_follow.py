@@ -29,7 +29,7 @@ pytestmark = pytest.mark.exact
 
 Json = dict[str, Any]
 LOST_AFTER = timedelta(seconds=0.3)
-_SEEN_UNTIL = "SELECT seen_until FROM looks WHERE name = 'new_jobs'"
+_SEEN_UNTIL = "SELECT seen_until FROM periodic_runs WHERE name = 'new_jobs'"
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ async def job_of(mesh: Mesh, airbyte_job_id: int) -> Json:
 async def stop_following(mesh: Mesh) -> None:
     """Let the mesh's own follower leave the jobs to the test's."""
     await mesh.sql.execute(
-        "INSERT INTO looks (name, next_at) VALUES ('jobs', now() + interval '1 hour')"
+        "INSERT INTO periodic_runs (name, next_at) VALUES ('jobs', now() + interval '1 hour')"
         " ON CONFLICT (name) DO UPDATE SET next_at = excluded.next_at"
     )
     # One that has begun ends: it lists what is new last.
@@ -106,14 +106,14 @@ async def test_a_sync_of_airbytes_is_recorded_after_a_busy_time(
             await asyncio.sleep(0.02)
     missed = mesh.airbyte.start_job(connection["airbyte_connection_id"])
     missed["createdAt"] += 1
-    await follower.look()
+    await follower.update_running()
     mesh.airbyte.finish_job(missed["id"])
     # The clock of a later look: a job that began more than a second later is seen and recorded.
     later = mesh.airbyte.start_job(other)
     later["createdAt"] += 2
     await asyncio.sleep(1.1)
     await job_of(mesh, later["id"])
-    await follower.look()
+    await follower.update_running()
     assert await mesh.sql.fetchval("SELECT count(*) FROM job_history") == 1
 
     await mesh.sql.execute("DELETE FROM operations WHERE id = $1", busy)
@@ -142,13 +142,13 @@ async def test_a_job_that_airbyte_no_longer_knows_ends_alone(
         body = {"errorId": str(uuid4())}
         mesh.airbyte.answer("jobs/get_without_logs", body, status=404, times=None, effect=False)
 
-    await follower.look()
+    await follower.update_running()
     assert (await job_of(mesh, lost["id"]))["ended_at"] is None
     asked = len(mesh.airbyte.called("jobs/get_without_logs"))
-    await follower.look()
+    await follower.update_running()
     assert len(mesh.airbyte.called("jobs/get_without_logs")) == asked
     await asyncio.sleep(LOST_AFTER.total_seconds())
-    await follower.look()
+    await follower.update_running()
 
     row = await job_of(mesh, lost["id"])
     assert (row["status"], row["failure_code"]) == ("cancelled", "job_lost")
@@ -169,9 +169,9 @@ async def test_an_id_that_became_another_connections_job_is_lost(
     job.update(configId=other)
     mesh.airbyte.finish_job(job["id"], records=5)
 
-    await follower.look()
+    await follower.update_running()
     await asyncio.sleep(LOST_AFTER.total_seconds())
-    await follower.look()
+    await follower.update_running()
 
     ended = await mesh.sql.fetchrow("SELECT * FROM job_history WHERE id = $1", row["id"])
     assert ended is not None
@@ -185,7 +185,7 @@ async def test_a_sync_of_airbytes_is_recorded_after_hours(
     connection = await mesh.onboard()
     (other,) = await add_connections(mesh, connection, 1)
     await stop_following(mesh)
-    await mesh.sql.execute("UPDATE looks SET seen_until = now() - interval '3 hours'")
+    await mesh.sql.execute("UPDATE periodic_runs SET seen_until = now() - interval '3 hours'")
     await mesh.sql.execute(
         "INSERT INTO operations (id, kind, connection_id, status, request, step, lease_until,"
         " deadline, request_id) VALUES ($1, 'sync', $2, 'running', '{}', 'job',"
@@ -198,9 +198,9 @@ async def test_a_sync_of_airbytes_is_recorded_after_hours(
     mesh.airbyte.finish_job(missed["id"])
     later = mesh.airbyte.start_job(other)
 
-    await follower.look()
+    await follower.update_running()
     await mesh.sql.execute("DELETE FROM operations WHERE status = 'running'")
-    await follower.look()
+    await follower.update_running()
 
     ids = await mesh.sql.fetch("SELECT airbyte_job_id FROM job_history ORDER BY 1")
     assert [row["airbyte_job_id"] for row in ids] == [missed["id"], later["id"]]
@@ -213,7 +213,7 @@ async def test_a_sync_that_begins_before_its_connection_is_recorded_is_found(
     connection = await mesh.onboard()
     (other,) = await add_connections(mesh, connection, 1)
     await stop_following(mesh)
-    await mesh.sql.execute("UPDATE looks SET seen_until = now() - interval '4 minutes'")
+    await mesh.sql.execute("UPDATE periodic_runs SET seen_until = now() - interval '4 minutes'")
     id_ = UUID(connection["id"])
     await mesh.sql.execute(
         "UPDATE connections SET airbyte_connection_id = NULL, status = 'PENDING' WHERE id = $1", id_
@@ -229,14 +229,14 @@ async def test_a_sync_that_begins_before_its_connection_is_recorded_is_found(
     early["createdAt"] -= 150
     later = mesh.airbyte.start_job(other)
 
-    await follower.look()
+    await follower.update_running()
     await mesh.sql.execute("DELETE FROM operations WHERE status = 'running'")
     await mesh.sql.execute(
         "UPDATE connections SET airbyte_connection_id = $2, status = 'ACTIVE' WHERE id = $1",
         id_,
         UUID(connection["airbyte_connection_id"]),
     )
-    await follower.look()
+    await follower.update_running()
 
     ids = await mesh.sql.fetch("SELECT airbyte_job_id FROM job_history ORDER BY 1")
     assert [row["airbyte_job_id"] for row in ids] == [early["id"], later["id"]]
@@ -252,12 +252,12 @@ async def test_an_airbyte_whose_clock_is_behind_loses_no_sync(
     await job_of(mesh, first["id"])
 
     await stop_following(mesh)
-    await mesh.sql.execute("DELETE FROM looks WHERE name = 'new_jobs'")
-    await follower.look()
+    await mesh.sql.execute("DELETE FROM periodic_runs WHERE name = 'new_jobs'")
+    await follower.update_running()
     mesh.airbyte.finish_job(first["id"])
     second = mesh.airbyte.start_job(connection["airbyte_connection_id"])
     second["createdAt"] -= 600
-    await follower.look()
+    await follower.update_running()
 
     await job_of(mesh, second["id"])
 
@@ -279,9 +279,9 @@ async def test_a_job_whose_connection_airbyte_does_not_know_either_ends(
         raise refused
 
     monkeypatch.setattr(AirbyteClient, "list_jobs", refuse)
-    await follower.look()
+    await follower.update_running()
     await asyncio.sleep(LOST_AFTER.total_seconds())
-    await follower.look()
+    await follower.update_running()
 
     assert (await job_of(mesh, lost["id"]))["failure_code"] == "job_lost"
 
@@ -303,9 +303,9 @@ async def test_a_refused_login_loses_no_job(
 
     monkeypatch.setattr(AirbyteClient, "get_job", refuse)
     monkeypatch.setattr(AirbyteClient, "list_jobs", refuse)
-    await follower.look()
+    await follower.update_running()
     await asyncio.sleep(LOST_AFTER.total_seconds())
-    await follower.look()
+    await follower.update_running()
 
     assert (await job_of(mesh, job["id"]))["ended_at"] is None
 
@@ -318,9 +318,9 @@ async def test_airbyte_being_away_loses_no_job(mesh: Mesh, follower: JobFollower
     mesh.airbyte.finish_job(job["id"], records=5)
     mesh.airbyte.lose_route("kong", path="jobs/get_without_logs")
     mesh.airbyte.fault("jobs/get_without_logs", "html_502", times=None)
-    await follower.look()
+    await follower.update_running()
     await asyncio.sleep(LOST_AFTER.total_seconds())
-    await follower.look()
+    await follower.update_running()
     assert (await job_of(mesh, job["id"]))["ended_at"] is None
 
     mesh.airbyte.heal()
@@ -378,7 +378,7 @@ async def test_many_running_jobs_cost_few_calls(mesh: Mesh, follower: JobFollowe
     mesh.airbyte.finish_job(jobs[0]["id"])
     before = Counter(request.path for request in mesh.airbyte.requests)
 
-    await follower.look()
+    await follower.update_running()
 
     calls = Counter(request.path for request in mesh.airbyte.requests) - before
     assert calls["jobs/get_without_logs"] == 1

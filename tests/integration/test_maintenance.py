@@ -58,7 +58,7 @@ async def sql(
 ) -> asyncpg.Connection[asyncpg.Record]:
     """A registry whose mesh does not sweep and reconcile by itself: that is for the tools."""
     await sql.execute(
-        "INSERT INTO looks (name, next_at)"
+        "INSERT INTO periodic_runs (name, next_at)"
         " SELECT name, now() + interval '1 hour' FROM unnest('{sweep, reconcile}'::text[]) AS name"
     )
     return sql

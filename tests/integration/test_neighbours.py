@@ -186,7 +186,7 @@ async def test_a_proposal_that_cannot_expire_stops_no_other(mesh: Mesh) -> None:
     condition = f"NEW.id = '{first['id']}' AND NEW.state = 'expired'"
     async with broken(mesh, "repairs", condition):
         await mesh.sql.execute("UPDATE repairs SET expires_at = now()")
-        await expiring.look()
+        await expiring.expire_due()
         assert expiring._postponed.ids == [UUID(first["id"])]
     await db.close()
     assert (await repairs(mesh, other))[0]["state"] == "expired"

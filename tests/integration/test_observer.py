@@ -281,7 +281,9 @@ async def test_asked_during_an_older_look_is_another_look(mesh: Mesh) -> None:
     mesh.airbyte.hide("Account")
 
     answer = await mesh.schema_observer.post(
-        f"/connections/{connection['id']}/observe", params={"wait": 0}, json={"believe": True}
+        f"/connections/{connection['id']}/observe",
+        params={"wait": 0},
+        json={"accept_missing": True},
     )
 
     assert answer.status_code == 202

@@ -83,13 +83,13 @@ async def all_due(mesh: Mesh) -> None:
 async def nobody_looks(mesh: Mesh) -> None:
     """No replica sees what is due, until `everybody_looks`."""
     await mesh.sql.execute(
-        "INSERT INTO looks (name, next_at) VALUES ('observe', now() + interval '1 hour')"
+        "INSERT INTO periodic_runs (name, next_at) VALUES ('observe', now() + interval '1 hour')"
         " ON CONFLICT (name) DO UPDATE SET next_at = excluded.next_at"
     )
 
 
 async def everybody_looks(mesh: Mesh) -> None:
-    await mesh.sql.execute("UPDATE looks SET next_at = now()")
+    await mesh.sql.execute("UPDATE periodic_runs SET next_at = now()")
 
 
 async def until_all_are_observed(mesh: Mesh) -> None:
@@ -292,14 +292,16 @@ async def test_claims_are_given_back_at_a_stop(mesh: Mesh) -> None:
         row = await mesh.sql.fetchrow("SELECT * FROM observations LIMIT 1")
         assert row is not None
         async with scheduling.running():
-            task = await scheduling.look_now(row["airbyte_source_id"], row["airbyte_workspace_id"])
+            task = await scheduling.observe_now(
+                row["airbyte_source_id"], row["airbyte_workspace_id"]
+            )
             assert task is not None
             claimed = "SELECT count(claimed_by) FROM observations"
             async with asyncio.timeout(10):
                 while await mesh.sql.fetchval(claimed) != 1:  # noqa: ASYNC110 (a task's doing)
                     await asyncio.sleep(0.01)
         assert await mesh.sql.fetchval(claimed) == 0
-        assert (await scheduling.look_now(row["airbyte_source_id"], None)) is None
+        assert (await scheduling.observe_now(row["airbyte_source_id"], None)) is None
     await db.close()
     mesh.airbyte.heal()
 
@@ -319,10 +321,10 @@ async def test_who_waits_for_an_observation_that_has_just_ended_starts_no_other(
         assert row is not None
         source, workspace = row["airbyte_source_id"], row["airbyte_workspace_id"]
         async with scheduling.running():
-            late = await scheduling.look_now(source, workspace, unanswered_since=before)
+            late = await scheduling.observe_now(source, workspace, unanswered_since=before)
             assert late is None
             since = await mesh.sql.fetchval("SELECT clock_timestamp()")
-            task = await scheduling.look_now(source, workspace, unanswered_since=since)
+            task = await scheduling.observe_now(source, workspace, unanswered_since=since)
             assert task is not None
             await task
     await db.close()
@@ -421,7 +423,7 @@ async def look():
                 session, workspace, slot=slot, at_once=4, lease=day, every=day, limit=1
             )
         observing = Observer(settings, db, airbyte, jobs)
-        await observing.take([await observing.discover(claim, slot)], slot)
+        await observing.record([await observing.discover(claim, slot)], slot)
 
 
 asyncio.run(look())

@@ -118,7 +118,7 @@ async def test_a_person_can_say_that_it_is_so(mesh: Mesh) -> None:
     mesh.airbyte.hide("Account")
     await observe(mesh, connection)
 
-    found = await observe(mesh, connection, believe=True)
+    found = await observe(mesh, connection, accept_missing=True)
 
     assert found["outcome"] == "changed"
     (change,) = found["changes"]
@@ -133,7 +133,7 @@ async def test_belief_is_for_one_look(mesh: Mesh) -> None:
     """What goes missing afterwards is doubted again; a look that fails does not use it up."""
     connection = await mesh.onboard()
     mesh.airbyte.fail_discovery(times=1)
-    failed = await observe(mesh, connection, believe=True)
+    failed = await observe(mesh, connection, accept_missing=True)
     assert failed["outcome"] == "failed"
     mesh.airbyte.hide("Account")
     assert (await observe(mesh, connection))["outcome"] == "changed"
@@ -199,8 +199,8 @@ async def test_a_stream_that_is_named_twice_is_no_drift(mesh: Mesh, is_first: bo
     twin = stream("Account", {"Id": "string", "Extra__c": "string"})
     mesh.airbyte.offers(catalog(twin, *others) if is_first else catalog(*others, twin))
 
-    for believe in (False, True):
-        found = await observe(mesh, connection, believe=believe)
+    for accept_missing in (False, True):
+        found = await observe(mesh, connection, accept_missing=accept_missing)
 
         assert (found["outcome"], found["code"]) == ("failed", "duplicate_stream")
         assert "'Account'" in found["detail"]
@@ -230,7 +230,7 @@ async def test_a_stream_without_fields_is_suspicious(mesh: Mesh) -> None:
 
     assert (found["outcome"], found["code"]) == ("suspicious", "stream_without_fields")
     assert await counts(mesh) == before | {"events": before["events"] + 1}
-    found = await observe(mesh, connection, believe=True)
+    found = await observe(mesh, connection, accept_missing=True)
     assert found["outcome"] == "changed"
 
 

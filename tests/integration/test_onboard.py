@@ -197,7 +197,7 @@ async def test_everything_of_an_org_that_is_too_large(mesh: Mesh) -> None:
     answer = await mesh.orchestrator.post("/connections/onboard", json=everything)
 
     assert (answer.status_code, answer.json()["code"]) == (422, "catalog_too_large")
-    assert "Name fewer streams" in answer.json()["detail"]
+    assert "Select fewer streams" in answer.json()["detail"]
     assert mesh.airbyte.called("connections/create") == []
     assert mesh.airbyte.sources == {}
     assert await mesh.sql.fetchval("SELECT failure_code FROM connections") == "catalog_too_large"

@@ -25,7 +25,7 @@ from tests import factories
 
 Sql: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 LEASE_OVER = "UPDATE operations SET lease_until = now() - interval '3 s'"
-ENDED = "SELECT status, answer_status, failure::text FROM operations WHERE ended_at IS NOT NULL"
+ENDED = "SELECT status, response_status, failure::text FROM operations WHERE ended_at IS NOT NULL"
 
 
 class Broken:
@@ -58,7 +58,10 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 async def replica(registry_url: str, saga: Broken) -> AsyncIterator[tuple[Database, Operations]]:
     """One process's operations, with this story."""
     settings = Settings(
-        _env_file=None, supabase_db_url=registry_url, quiet_time="0.01", operation_deadline="2000"
+        _env_file=None,
+        supabase_db_url=registry_url,
+        in_flight_window="0.01",
+        operation_deadline="2000",
     ).model_copy(update={"operation_deadline": timedelta(seconds=0.2)})
     db = Database.at(settings.registry_address, application="test")
     jobs = Jobs(settings.registry_address, application="test")
@@ -66,7 +69,7 @@ async def replica(registry_url: str, saga: Broken) -> AsyncIterator[tuple[Databa
     operations.register("broken", saga)
     async with (
         operations.running(),
-        periodic.repeating(db, operations.look),
+        periodic.repeating(db, operations.takeover_task),
         jobs.running(),
     ):
         yield db, operations
@@ -114,7 +117,7 @@ async def test_one_that_cannot_be_abandoned_ends_failed(
         connection_id = await begin(operations, heals=heals)
         row = await ended(sql)
 
-    assert (row["status"], row["answer_status"]) == ("failed", 504)
+    assert (row["status"], row["response_status"]) == ("failed", 504)
     assert msgspec.json.decode(row["failure"])["code"] == "abandon_failed"
     assert saga.abandoned == 5
     connection = await sql.fetchrow("SELECT * FROM connections WHERE id = $1", connection_id)

@@ -35,7 +35,7 @@ async def test_not_waiting_answers_202_and_it_goes_on(mesh: Mesh) -> None:
     running = (await mesh.orchestrator.get(f"/operations/{operation_id}")).json()
     assert (running["kind"], running["attempts"], running["problem"]) == ("onboard", 1, None)
     done = await ended(mesh, operation_id)
-    assert (done["status"], done["answer_status"]) == ("done", 201)
+    assert (done["status"], done["response_status"]) == ("done", 201)
 
     (only,) = (
         await mesh.orchestrator.get(f"/operations?connection_id={done['connection_id']}")
@@ -59,7 +59,7 @@ async def test_what_it_waits_for_is_said(mesh: Mesh) -> None:
                 break
             await asyncio.sleep(0.01)
     assert view["status"] == "running"
-    assert view["waits_for"] in ("upstream_unknown", "quiet_time")
+    assert view["waits_for"] in ("upstream_unknown", "in_flight_window")
     assert (await ended(mesh, view["operation_id"]))["status"] == "done"
 
 
@@ -69,7 +69,7 @@ async def test_a_failed_one_keeps_its_problem(mesh: Mesh) -> None:
     answer = await mesh.orchestrator.post("/connections/onboard", json=mesh.order)
     operation_id = answer.json()["operation_id"]
     view = await ended(mesh, operation_id)
-    assert (view["status"], view["answer_status"]) == ("failed", 422)
+    assert (view["status"], view["response_status"]) == ("failed", 422)
     assert view["problem"] == answer.json()
     assert "bob" not in str(view)
 

@@ -23,7 +23,7 @@ from shared.operations import Intent, Operation, Operations
 from tests import factories
 
 Sql = Any
-LEASE_OVER = "UPDATE operations SET quiet_at = now(), lease_until = now() - interval '3 s'"
+LEASE_OVER = "UPDATE operations SET in_flight_until = now(), lease_until = now() - interval '3 s'"
 
 
 class Waiting:
@@ -84,7 +84,10 @@ class Replica:
 @pytest.fixture
 def settings(registry_url: str) -> Settings:
     return Settings(
-        _env_file=None, supabase_db_url=registry_url, quiet_time="0.2", operation_deadline="2000"
+        _env_file=None,
+        supabase_db_url=registry_url,
+        in_flight_window="0.2",
+        operation_deadline="2000",
     )
 
 
@@ -93,7 +96,7 @@ async def replica(settings: Settings, *, works: bool = True) -> AsyncIterator[Re
     one = Replica(settings)
     async with one.operations.running():
         if works:
-            async with periodic.repeating(one.db, one.operations.look), one.jobs.running():
+            async with periodic.repeating(one.db, one.operations.takeover_task), one.jobs.running():
                 yield one
         else:
             yield one
@@ -137,7 +140,7 @@ async def test_whoever_comes_back_late_writes_nothing(settings: Settings, sql: S
         await late.saga.began.wait()
         await sql.execute(LEASE_OVER)
         other.saga.go.set()
-        await other.operations.look.take()
+        await other.operations.takeover_task.run()
         await until(lambda: sql.fetchval("SELECT status = 'done' FROM operations"))
         ended_at = await sql.fetchval("SELECT ended_at FROM operations")
 
@@ -156,7 +159,7 @@ async def test_somebody_comes_at_the_leases_end(settings: Settings, sql: Sql) ->
         operation_id, _ = await gone.begin()
         await gone.saga.began.wait()
         await sql.execute(
-            "UPDATE operations SET quiet_at = now(), lease_until = now() + interval '2 s'"
+            "UPDATE operations SET in_flight_until = now(), lease_until = now() + interval '2 s'"
         )
         lease_until = await sql.fetchval("SELECT lease_until FROM operations")
         await until(lambda: sql.fetchval("SELECT status = 'done' FROM operations"), within=12)
@@ -201,7 +204,7 @@ async def test_a_refusal_ends_it(settings: Settings, sql: Sql) -> None:
         one.saga.go.set()
         operation_id, _ = await one.begin()
         answer = await one.operations.outcome(operation_id, wait=5)
-        row = await sql.fetchrow("SELECT status, answer_status, answer FROM operations")
+        row = await sql.fetchrow("SELECT status, response_status, response FROM operations")
         assert (answer.status, row["status"]) == (422, "failed")
         assert tuple(row)[1:] == (answer.status, answer.body)
 
@@ -235,7 +238,7 @@ async def test_stopping_hands_over(settings: Settings, sql: Sql) -> None:
     async with replica(settings, works=False) as other:
         other.saga.go.set()
         await sql.execute(LEASE_OVER)
-        await other.operations.look.take()
+        await other.operations.takeover_task.run()
         await until(lambda: sql.fetchval("SELECT status = 'done' FROM operations"))
 
 
@@ -263,12 +266,12 @@ async def test_many_open_ones_do_not_slow_a_claim(settings: Settings, sql: Sql) 
             lambda: sql.fetchval("SELECT status = 'done' FROM operations WHERE id = $1", lost)
         )
         await sql.execute(
-            "UPDATE operations SET status = 'running', ended_at = NULL, quiet_at = now(),"
+            "UPDATE operations SET status = 'running', ended_at = NULL, in_flight_until = now(),"
             " lease_until = now() - interval '3 s' WHERE id = $1",
             lost,
         )
         with statements(one.db) as sent:
-            await one.operations.look.take()
+            await one.operations.takeover_task.run()
         about = [(text, given) for text, given in sent if "operations" in text]
         looked_at = [await blocks(sql, text, given) for text, given in about]
     assert size > 1000

@@ -113,7 +113,7 @@ async def test_a_weak_suggestion_is_not_taken_by_an_approve_that_does_not_name_i
     gone = next(one for one in repair["changes"] if one["kind"] == "field_removed")
     assert gone["suggestion"]["became"] == ["IsActive__c"]
     assert gone["suggestion"]["taken_by_approve"] is False
-    assert "types clash" in gone["suggestion"]["not_taken_because"]
+    assert "types are incompatible" in gone["suggestion"]["not_taken_because"]
     shown = (await mesh.drift_repair_agent.get(f"/repairs/{repair['id']}")).json()
     kinds = {one["kind"] for one in shown["catalog"]["schema_changes"]}
     assert kinds == {"field_removed", "field_added"}

@@ -50,7 +50,7 @@ async def append(db: Database, connection: Connection, *, expected_version: int)
             fingerprint="f",
             origin=VersionOrigin.REPAIR,
             snapshot_id=None,
-            asked_by=None,
+            requested_by=None,
         )
 
 

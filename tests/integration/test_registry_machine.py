@@ -112,7 +112,7 @@ class RegistryMachine(RuleBasedStateMachine):
                 fingerprint="",
                 origin=VersionOrigin.REPAIR,
                 snapshot_id=None,
-                asked_by=None,
+                requested_by=None,
             )
             row.status = ConnectionStatus.ACTIVE
             outbox.record(session, EventType.CATALOG_APPLIED, row)

@@ -555,7 +555,7 @@ async def test_a_decision_and_its_expiry_exclude_each_other(mesh: Mesh) -> None:
     await mesh.sql.execute("UPDATE repairs SET expires_at = now()")
 
     approving = asyncio.create_task(approve(mesh, repair))
-    await asyncio.gather(*(Expiry(db).look() for _ in range(3)))
+    await asyncio.gather(*(Expiry(db).expire_due() for _ in range(3)))
     status, body = await approving
     await db.close()
 

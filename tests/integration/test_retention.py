@@ -150,7 +150,7 @@ async def test_jobs(db: Database, sql: Sql) -> None:
 
 async def pruned_again(db: Database, sql: Sql, table: str) -> set[Any]:
     """The same, at the next turn."""
-    await sql.execute("UPDATE looks SET next_at = now() WHERE name = $1", f"prune.{table}")
+    await sql.execute("UPDATE periodic_runs SET next_at = now() WHERE name = $1", f"prune.{table}")
     return await pruned(db, sql, table)
 
 
@@ -344,7 +344,7 @@ async def store(db: Database, *numbers: int) -> None:
 
 async def prune_schemas(db: Database, sql: Sql) -> None:
     """At their turn."""
-    await sql.execute("DELETE FROM looks")
+    await sql.execute("DELETE FROM periodic_runs")
     await Retention(db, [History("stream_schemas", DAY)]).prune()
 
 
@@ -385,7 +385,7 @@ async def test_a_schema_that_is_stored_while_it_is_pruned_stays(db: Database, sq
     async with db.transaction() as session:
         await registry.insert_stream_schemas(session, [a_schema(1)])
         async with asyncio.TaskGroup() as group:
-            await sql.execute("DELETE FROM looks")
+            await sql.execute("DELETE FROM periodic_runs")
             pruning = Retention(db, [History("stream_schemas", DAY)])
             task = group.create_task(pruning.prune())
             async with asyncio.timeout(10):
@@ -477,7 +477,7 @@ async def test_forever_is_for_ever_and_a_run_is_bounded(db: Database, sql: Sql) 
         assert await sql.fetchval("SELECT count(*) FROM repairs") == 1
         await Retention(db, one).prune()  # not its turn: another replica's look was just now
         assert await sql.fetchval("SELECT count(*) FROM repairs") == 1
-        await sql.execute("DELETE FROM looks")
+        await sql.execute("DELETE FROM periodic_runs")
         await Retention(db, one).prune()
     assert await sql.fetchval("SELECT count(*) FROM repairs") == 0
 
@@ -499,9 +499,9 @@ async def test_a_batch_is_bounded_whatever_the_plan(sql: Sql, off: str) -> None:
 async def test_nothing_is_pruned_while_a_process_starts(db: Database, sql: Sql) -> None:
     """The second run of the periodic task is the first that prunes."""
     await a_repair(sql, await a_connection(sql))
-    look = Retention(db, [History("repairs", KEPT)]).look
+    look = Retention(db, [History("repairs", KEPT)]).task
     for left in (1, 0):
-        await look.take()
+        await look.run()
         assert await sql.fetchval("SELECT count(*) FROM repairs") == left
 
 

@@ -119,7 +119,7 @@ async def test_each_connection_has_an_operation_and_an_event(
     operation = (await mesh.orchestrator.get(path)).json()
     assert (operation["kind"], operation["status"]) == ("rotate", "done")
     assert operation["connection_id"] == told["connection_id"] == connection["id"]
-    assert operation["asked_by"].startswith("tests")
+    assert operation["requested_by"].startswith("tests")
     event = (await mesh.events(2))[1]
     assert (event["type"], event["ref"]) == ("credential.rotated", told["operation_id"])
     rows = await mesh.sql.fetch("SELECT o::text FROM operations o UNION ALL"

@@ -67,15 +67,15 @@ async def test_who_may_not_decide_may_not_have_a_look_believed(mesh: Mesh) -> No
     mesh.airbyte.hide("Contact")
 
     async with caller(mesh, mesh.schema_observer, *ALL_BUT_DECIDE) as other:
-        refused = await other.post(f"{path}/observe", json={"believe": True})
-        looked = await other.post(f"{path}/observe", json={"believe": False})
+        refused = await other.post(f"{path}/observe", json={"accept_missing": True})
+        looked = await other.post(f"{path}/observe", json={"accept_missing": False})
 
     assert (refused.status_code, refused.json()["scope"]) == (403, "repairs:decide")
     assert looked.json()["outcome"] == "suspicious"
     assert (await history(mesh, f"{path}/observation"))["items"] == []
-    await mesh.schema_observer.post(f"{path}/observe", json={"believe": True})
+    await mesh.schema_observer.post(f"{path}/observe", json={"accept_missing": True})
     (believed,) = (await history(mesh, f"{path}/observation"))["items"]
-    assert (believed["change"], believed["by"]) == ({"believe": True}, access.NAME)
+    assert (believed["change"], believed["by"]) == ({"accept_missing": True}, access.NAME)
 
 
 async def test_a_version_that_a_policy_decided_names_who_set_it(mesh: Mesh) -> None:
@@ -169,15 +169,17 @@ async def test_a_decision_is_the_callers_unless_somebody_is_named(mesh: Mesh) ->
     path = await proposed(offering(LESS), ["proposed"])
     approved = (await agent.post(f"{path}/approve", json={})).json()
     (decision,) = approved["decisions"]
-    assert (decision["by"], decision["asked_by"]) == (access.NAME, access.NAME)
+    assert (decision["by"], decision["requested_by"]) == (access.NAME, access.NAME)
     made = approved["changes"][0]["decision"]
-    assert (made["by"], made["asked_by"]) == (access.NAME, access.NAME)
+    assert (made["by"], made["requested_by"]) == (access.NAME, access.NAME)
 
     path = await proposed(offering({"Id": "string"}), ["applied", "proposed"])
     rejected = (await agent.post(f"{path}/reject", json={"by": "Ada"})).json()
-    assert [(one["by"], one["asked_by"]) for one in rejected["decisions"]] == [("Ada", access.NAME)]
+    assert [(one["by"], one["requested_by"]) for one in rejected["decisions"]] == [
+        ("Ada", access.NAME)
+    ]
     made = rejected["changes"][0]["decision"]
-    assert (made["by"], made["asked_by"]) == ("Ada", access.NAME)
+    assert (made["by"], made["requested_by"]) == ("Ada", access.NAME)
 
     mesh.airbyte.offers(offering(ACCOUNT))
     discovered = await mesh.orchestrator.post(f"/connections/{connection['id']}/discover")
@@ -185,12 +187,12 @@ async def test_a_decision_is_the_callers_unless_somebody_is_named(mesh: Mesh) ->
     rolled = await agent.post(
         f"/connections/{connection['id']}/rollback", json={"version": 1, "by": "Bob"}
     )
-    assert rolled.json()["decisions"][0]["asked_by"] == access.NAME, rolled.text
+    assert rolled.json()["decisions"][0]["requested_by"] == access.NAME, rolled.text
     listed = (
         await mesh.orchestrator.get(f"/connections/{connection['id']}/catalog-versions")
     ).json()
     versions = listed["items"] if isinstance(listed, dict) else listed
-    found = [(one["decided_by"], one["asked_by"]) for one in versions[:2]]
+    found = [(one["decided_by"], one["requested_by"]) for one in versions[:2]]
     assert found == [("Bob", access.NAME), (access.NAME, access.NAME)]
 
 

@@ -123,7 +123,7 @@ async def test_the_look_that_found_it_is_the_cause_of_the_heal_and_its_message(
 
     looked = await mesh.schema_observer.post(
         f"/connections/{connection['id']}/observe",
-        json={"believe": True},
+        json={"accept_missing": True},
         headers={logs.REQUEST_ID_HEADER: "mine-2"},
     )
     assert looked.status_code == 200, looked.text
@@ -143,10 +143,10 @@ async def test_what_nothing_caused_has_an_id_of_its_own(mesh: Mesh, written: io.
     """Each look, so that its lines, and what it begins, are told from the next one's."""
     mesh.airbyte.fault("jobs/list", "html_502", times=None)
     async with asyncio.timeout(10):
-        while written.getvalue().count("new_jobs_not_found") < 2:  # noqa: ASYNC110
+        while written.getvalue().count("new_jobs_not_listed") < 2:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
-    ids = [line["request_id"] for line in lines(written) if line["event"] == "new_jobs_not_found"]
+    ids = [line["request_id"] for line in lines(written) if line["event"] == "new_jobs_not_listed"]
     assert len(set(ids)) == len(ids)
     assert all(re.fullmatch(r"[0-9a-f]{32}", one) for one in ids)
 
@@ -203,7 +203,7 @@ async def test_one_trace_through_http_sql_redis_and_jobs(
     connection = answer.json()
     mesh.airbyte.offers(offering({**ACCOUNT, "Region": "string"}))
     await mesh.schema_observer.post(
-        f"/connections/{connection['id']}/observe", json={"believe": True}
+        f"/connections/{connection['id']}/observe", json={"accept_missing": True}
     )
     await repairs_until(mesh, connection, ["applied"])
 

@@ -152,7 +152,7 @@ async def test_a_wrapped_secret_id_is_good_for_one_start(
         broker_for(registry_url, {}, **bao.settings(secret_id_file, stolen))
 
     for refusal in (again, after):
-        assert "was unwrapped before" in str(refusal.value)
+        assert "was already unwrapped" in str(refusal.value)
         assert "\n" not in str(refusal.value)
     assert stolen not in str(after.value)
 
@@ -166,7 +166,7 @@ async def test_what_was_wrapped_by_another_is_not_unwrapped(
     with pytest.raises(SystemExit) as refused:
         broker_for(registry_url, {}, **bao.settings(secret_id_file, wrapped))
 
-    assert f"not made by auth/approle/role/{ROLE}/secret-id" in str(refused.value)
+    assert f"not created by auth/approle/role/{ROLE}/secret-id" in str(refused.value)
     assert bao.root.sys.unwrap(wrapped)["data"] == {"secret_id": "theirs"}
 
 
@@ -195,7 +195,7 @@ def test_a_refused_start_is_one_line(
     )
 
     assert process.returncode == 1
-    assert process.stderr.startswith("Vault knows no such wrapping token")
+    assert process.stderr.startswith("Vault does not know the wrapping token")
     assert process.stderr.count("\n") == 1
     assert wrapped not in process.stdout + process.stderr
 
@@ -245,7 +245,7 @@ async def test_sealed_or_gone_it_shows_nothing(
         own_bao.seal()
         sealed = await ask(app, REFERENCE)
         assert (sealed.status_code, sealed.json()["code"]) == (503, "store_unavailable")
-        assert (await ready(app))["checks"]["vault"] == "The vault is sealed."
+        assert (await ready(app))["checks"]["vault"] == "Vault is sealed."
         own_bao.unseal()
         assert (await ask(app, REFERENCE)).json() == ANSWER
 

@@ -54,7 +54,7 @@ MATRIX: Mapping[str, Mapping[str, str]] = {
         "schema_observer": "SELECT(connection_id started_at ended_at)",
     },
     "knowledge": {"rag_engine": "SELECT INSERT"},
-    "looks": {
+    "periodic_runs": {
         "orchestrator": "SELECT INSERT UPDATE",
         "drift_repair_agent": "SELECT INSERT UPDATE",
         "schema_observer": "SELECT INSERT UPDATE",

@@ -95,7 +95,7 @@ async def test_a_slash_at_the_end_is_another_path(
             assert answer.status == 404, (service, method, path)
             assert "location" not in answer.headers
             if method != "HEAD":
-                assert "without the slash" in problem(answer)["detail"], (service, path)
+                assert "omit the slash" in problem(answer)["detail"], (service, path)
 
 
 async def test_head_is_get_without_the_body(apps: dict[str, FastAPI], caller: Headers) -> None:
@@ -215,7 +215,7 @@ BODIES = [
         f"PUT /connections/{ID}/policy",
         {"reactions": {"field": {"a secret? ": "apply"}}},
         "reactions.field",
-        "Unknown policy entry; known are added, removed, renamed",
+        "Unknown policy entry; known values are added, removed, renamed",
     ),
     ("drift_repair_agent", f"POST /repairs/{ID}/approve", {"choice": {}}, "choice", "'choices'?"),
     (
@@ -251,7 +251,7 @@ BODIES = [
         "POST /repair/apply_new_catalog",
         {"a secret? ": 1},
         "",
-        "Unknown member; known are",
+        "Unknown member; known values are",
     ),
     (
         "schema_observer",
@@ -263,9 +263,9 @@ BODIES = [
     (
         "schema_observer",
         f"POST /connections/{ID}/observe",
-        {"beleive": True},
-        "beleive",
-        "'believe'?",
+        {"accept_mising": True},
+        "accept_mising",
+        "'accept_missing'?",
     ),
     # These take no body, and would ignore one.
     (

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from local.processes import servers
 from shared.config import load
-from shared.http.authentication import NobodyCanCall
+from shared.http.authentication import NoApiKey
 from tests import access
 from tests.integration.conftest import REPOSITORY, migrate
 from tests.security.conftest import SERVICES, ask, bearer, build, close, insert_key
@@ -151,7 +151,7 @@ async def test_without_any_key_the_process_ends(
         code, written = await process("rag_engine", SUPABASE_DB_URL=url)
         for service in ("orchestrator", "drift_repair_agent", "schema_observer"):
             app = build(service, registry_url)
-            with pytest.raises(NobodyCanCall):
+            with pytest.raises(NoApiKey):
                 async with app.router.lifespan_context(app):
                     pass  # pragma: no cover
             await close(app)
@@ -160,8 +160,8 @@ async def test_without_any_key_the_process_ends(
         await access.let_in_now(sql)
 
     assert code != 0
-    (line,) = [line for line in written.splitlines() if "nobody_can_call" in line]
-    assert "Nobody can call: there is no key. `make key` makes one." in line
+    (line,) = [line for line in written.splitlines() if "no_api_key" in line]
+    assert "No API key exists. `make key` creates one." in line
     assert "Traceback" not in written
 
 
@@ -183,7 +183,7 @@ async def test_a_registry_that_comes_later(own_postgres: servers.Postgres) -> No
         connection = await asyncpg.connect(url)
         await connection.execute("DELETE FROM api_keys")
         status, told = await ready()
-        assert (status, told.partition(":")[0]) == (503, "Nobody can call")
+        assert (status, told.partition(":")[0]) == (503, "No API key exists")
         assert (await ask(app, "GET", "/health")).status == 200
         key = await insert_key(connection, "connections:read")
         await connection.close()

@@ -311,7 +311,7 @@ async def test_a_key_is_made_by_hand(
     code, out, _ = await by_hand(registry_url, "revoke", form[1])
     assert (code, out) == (
         0,
-        f"{form[1]} is revoked; every service refuses it within five seconds.\n",
+        f"{form[1]} is revoked; every service rejects it within five seconds.\n",
     )
     assert await keyless.fetchval("SELECT count(*) FROM api_keys WHERE revoked_at IS NULL") == 0
 
@@ -390,7 +390,7 @@ async def test_an_installation_is_set_up_once(
     assert [code for code, _, _ in ended] == [0, 0, 0], ended
     assert sorted(out for _, out, _ in ended) == [
         f"The first key is in {tmp_path / 'auth'}.\n",
-        *["There is a key already.\n"] * 2,
+        *["A key already exists.\n"] * 2,
     ]
     assert files(tmp_path) == made
     services = {caller for caller, _ in SERVICE_CALLS}

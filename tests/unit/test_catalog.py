@@ -428,7 +428,7 @@ def test_streams_are_chosen_by_name() -> None:
         chosen("gone", "t", "a")
     assert [p.code for p in refused.value.problems] == ["unknown_stream", "ambiguous_stream"]
     assert "'gone'" in str(refused.value)
-    with pytest.raises(InvalidCatalog, match="No stream is named"):
+    with pytest.raises(InvalidCatalog, match="No stream is selected"):
         chosen()
 
 
@@ -465,7 +465,7 @@ def test_a_choice_is_valid_and_whole(pairs: list[Json]) -> None:
 def test_a_choice_that_is_too_large_says_what_to_do() -> None:
     """The remedy is in the message."""
     discovered = offered(stream("a"), stream("b"))
-    with pytest.raises(InvalidCatalog, match="Name fewer streams") as refused:
+    with pytest.raises(InvalidCatalog, match="Select fewer streams") as refused:
         catalog.choose(discovered, streams=None, destination_sync_modes=EVERY_MODE, max_fields=5)
     assert refused.value.code == "catalog_too_large"
 

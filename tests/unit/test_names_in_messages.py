@@ -97,7 +97,9 @@ def test_a_name_with_dots_is_no_path() -> None:
     [(change, _)] = healing.plan_changes(catalog.parse(document(before)), document(after))
     head = catalog.parse(document(before))
     result = healing.heal(head, document(after), [Instruction(change, "exclude")])
-    assert result.effects[0].message.startswith("'ad.who' of 'orders' is left out whole, since")
+    assert result.effects[0].message.startswith(
+        "'ad.who' of 'orders' is excluded completely, since"
+    )
     assert '\'"ad.who"."s.s"\'' in result.effects[0].message
 
 
@@ -111,7 +113,7 @@ def test_a_cursor_that_nobody_named_is_not_shown_as_one() -> None:
     assert any("no longer defines a cursor of 'orders'" in message for message in said)
     head = catalog.parse(document(before))
     [gone] = [p for p in healing.misfits(head, document(after)) if p.code == "cursor_gone"]
-    assert gone.message == "The source defines no cursor of 'orders', and the catalog names none."
+    assert gone.message == "The source defines no cursor for 'orders', and the catalog sets none."
     decisions = [Instruction(c, "apply") for c, _ in healing.plan_changes(head, document(after))]
     [pair] = orjson.loads(healing.heal(head, document(after), decisions).catalog)["streams"]
     assert pair["config"]["syncMode"] == "full_refresh"

@@ -69,8 +69,8 @@ def test_what_was_probably_meant_is_said() -> None:
     """A misspelt setting by the nearest known one, a misplaced one by where it belongs."""
     for change, message in (
         ({"config": {**stream("a")["config"], "selectd": False}}, "did you mean 'selected'?"),
-        ({"selected": False}, "'selected' of 'a' belongs into `config`."),
-        ({"confg": {}}, "'confg' of 'a' is no member here."),
+        ({"selected": False}, "'selected' of 'a' belongs in `config`."),
+        ({"confg": {}}, "'confg' of 'a' is not a known member."),
     ):
         posted = document({**stream("a"), **change})
         with pytest.raises(InvalidCatalog) as refused:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.schema_observer.plausibility import Field, doubt, doubt_fields, fields_of
+from services.schema_observer.plausibility import Field, check_fields, check_streams, fields_of
 from shared.domain.catalog import StreamId
 
 
@@ -29,30 +29,32 @@ def streams(count: int, prefix: str = "Object") -> set[StreamId]:
 )
 def test_how_many_may_go(before: int, gone: int, code: str | None) -> None:
     """Of streams that nobody syncs: a few, or a fifth of many, and never more than half."""
-    found = doubt(before=before, now=before - gone, gone=streams(gone), synced=set())
+    found = check_streams(before=before, now=before - gone, gone=streams(gone), synced=set())
     assert (found and found.code) == code
 
 
 def test_one_synced_stream_is_enough() -> None:
     """It is named; so are a few of many."""
     account = StreamId(None, "Account")
-    found = doubt(before=200, now=199, gone={account}, synced={account, StreamId("b", "Contact")})
+    found = check_streams(
+        before=200, now=199, gone={account}, synced={account, StreamId("b", "Contact")}
+    )
     assert found is not None
     assert found.code == "synced_stream_missing"
     assert found.detail == "1 of 200 streams are gone, and these are synced: 'Account'."
-    many = doubt(before=200, now=190, gone=streams(10), synced=streams(10))
+    many = check_streams(before=200, now=190, gone=streams(10), synced=streams(10))
     assert many is not None
     assert many.detail.endswith("'Object0', 'Object1', 'Object2' and 7 more.")
 
 
 def test_nothing_gone_is_no_reason() -> None:
     """However much is new."""
-    assert doubt(before=1, now=500, gone=set(), synced=streams(1)) is None
+    assert check_streams(before=1, now=500, gone=set(), synced=streams(1)) is None
 
 
 def test_a_source_that_never_offered_anything_is_doubted() -> None:
     """No streams are no schema."""
-    found = doubt(before=0, now=0, gone=set(), synced=set())
+    found = check_streams(before=0, now=0, gone=set(), synced=set())
     assert found is not None
     assert found.code == "no_streams"
 
@@ -78,7 +80,7 @@ def fields(count: int, prefix: str = "Field") -> set[Field]:
 def test_how_many_fields_of_a_synced_stream_may_go(before: int, now: int, code: str | None) -> None:
     """A few, or a fifth of many, and never more than half; all of them is a reason of its own."""
     account = StreamId(None, "Account")
-    found = doubt_fields({account: fields(before)}, {account: fields(now)})
+    found = check_fields({account: fields(before)}, {account: fields(now)})
     assert (found and found.code) == code
     if found is not None:
         assert "'Account'" in found.detail
@@ -88,24 +90,24 @@ def test_fields_that_go_from_many_streams_at_once_are_counted_together() -> None
     """Three of ten are few in one stream, and not in six: a permission on fields was lost."""
     before = dict.fromkeys(streams(6), fields(10))
     now = dict.fromkeys(streams(6), fields(7))
-    found = doubt_fields(before, now)
+    found = check_fields(before, now)
     assert found is not None
     assert found.code == "fields_missing"
     assert found.detail == (
         "18 of 60 fields of synced streams are gone: 'Object0', 'Object1', 'Object2' and 3 more."
     )
     one = StreamId(None, "Object0")
-    assert doubt_fields({one: fields(10)}, {one: fields(7)}) is None
+    assert check_fields({one: fields(10)}, {one: fields(7)}) is None
 
 
 def test_renamed_fields_are_not_lost_ones() -> None:
     """What came instead is subtracted; a field that went with its parent counts once."""
     account = StreamId(None, "Account")
-    assert doubt_fields({account: fields(10)}, {account: fields(10, prefix="Other")}) is None
+    assert check_fields({account: fields(10)}, {account: fields(10, prefix="Other")}) is None
     address = {("Address",), *(("Address", f"Line{number}") for number in range(9))}
-    assert doubt_fields({account: address | fields(3)}, {account: fields(3)}) is None
+    assert check_fields({account: address | fields(3)}, {account: fields(3)}) is None
     emptied = {("Address",)} | fields(3)
-    found = doubt_fields({account: address | fields(3)}, {account: emptied})
+    found = check_fields({account: address | fields(3)}, {account: emptied})
     assert found is not None
     assert found.code == "fields_missing"
 

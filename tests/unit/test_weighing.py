@@ -71,7 +71,7 @@ def test_what_is_gone_and_what_is_new_are_weighed_together(
         ({}, None),
         ({"confidence": 0.5}, None),
         ({"confidence": 0.49}, "below 0.50"),
-        ({"types_clash": True}, "types clash"),
+        ({"types_clash": True}, "types are incompatible"),
         ({"confidence": 0.9, "rival": 0.71}, "Another candidate"),
         ({"confidence": 0.9, "rival": 0.69}, None),
         ({"alternatives": ({"became": ["sum"], "confidence": 0.8},)}, "Another candidate"),

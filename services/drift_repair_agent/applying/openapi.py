@@ -51,16 +51,21 @@ BODY: dict[str, Any] = {
                         },
                         "expected_version": {
                             "type": ["integer", "null"],
-                            "description": "The head you read; another one answers 409.",
+                            "description": (
+                                "The head version that you read; with any other, the response is "
+                                "409."
+                            ),
                         },
                         "snapshot_id": {
                             **_ID,
                             "type": ["string", "null"],
-                            "description": "The discovery it was made from: /discover returns it.",
+                            "description": (
+                                "The discovery that it was made from, as in /discover's response."
+                            ),
                         },
                         "notes": {
                             "type": "array",
-                            "description": "What /discover remarked; not read.",
+                            "description": "Notes of /discover; ignored.",
                         },
                     },
                 },
@@ -76,7 +81,7 @@ BODY: dict[str, Any] = {
 
 
 APPLIED: dict[str, Any] = {
-    "description": "Airbyte holds the catalog, and the registry says so",
+    "description": "Airbyte has the catalog, and it is recorded as a version",
     "content": {
         "application/json": {
             "schema": {

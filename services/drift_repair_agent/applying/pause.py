@@ -69,7 +69,9 @@ class PauseSaga:
         is_foreign = before not in SET_BY_AAM
         is_ours = before != order.status and not is_foreign
         if is_ours and not await operation.once("set", set_, look=look, within=3 * self._call_s):
-            raise UpstreamMismatch("Airbyte accepted the connection's status and has another.")
+            raise UpstreamMismatch(
+                "Airbyte accepted the connection's status, but has a different one."
+            )
         async with self._db.transaction() as session:
             row = await registry.lock_connection(
                 session, operation.connection_id, even_archived=True
@@ -98,7 +100,9 @@ class PauseSaga:
         try:
             return (await self._airbyte.get_connection(order.airbyte_connection_id)).status
         except UpstreamUnreachable:
-            raise UpstreamUnknown("Airbyte went away before it could be looked at.") from None
+            raise UpstreamUnknown(
+                "Airbyte became unavailable before the result could be checked."
+            ) from None
 
 
 def note_foreign(session: AsyncSession, row: Connection, status: str, *, at: datetime) -> None:

@@ -109,10 +109,10 @@ def expect_healable(row: Connection, expected_version: int | None) -> UUID:
     if row.archived_at is not None:
         raise NotActive(f"Connection {row.id} is archived.")
     if row.status is ConnectionStatus.HEALING:
-        raise NotActive(f"Connection {row.id} is HEALING already.", code="heal_in_progress")
+        raise NotActive(f"Connection {row.id} is already HEALING.", code="heal_in_progress")
     healable = (ConnectionStatus.ACTIVE, ConnectionStatus.FAILED)
     if row.status not in healable or row.airbyte_connection_id is None:
-        raise NotActive(f"Connection {row.id} is {row.status}; Airbyte does not hold it.")
+        raise NotActive(f"Connection {row.id} is {row.status}; it does not exist in Airbyte.")
     if expected_version is not None and expected_version != row.catalog_version:
         raise StaleCatalog(row.id, expected=expected_version, current=row.catalog_version)
     return row.airbyte_connection_id
@@ -136,6 +136,7 @@ async def expect_no_sync(
     for status in statuses:
         if status.is_working:
             raise SyncRunning(
-                f"A sync of connection {connection_id} runs: apply the catalog at its end.",
+                f"A sync of connection {connection_id} is running: apply the catalog when it has "
+                "ended.",
                 airbyte_job_id=status.active_job_id,
             )

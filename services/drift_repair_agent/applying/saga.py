@@ -45,7 +45,7 @@ class Heal(msgspec.Struct, frozen=True):
     decided_by: str | None = None
     policy_set_by: str | None = None
     """Who set the policy entries that decided; None for the defaults and for a person."""
-    asked_by: str | None = None
+    requested_by: str | None = None
     """Whose credentials requested the decision; None if a policy decided."""
     is_paused: bool = False
     """Whether AAM has paused the connection: the changes that wait for a decision may be why
@@ -109,7 +109,7 @@ class ApplySaga:
                 fingerprint=heal.fingerprint,
                 origin=heal.origin,
                 snapshot_id=heal.snapshot_id,
-                asked_by=heal.asked_by or operation.asked_by,
+                requested_by=heal.requested_by or operation.requested_by,
             )
             version.repair_id, version.decided_by = heal.repair_id, heal.decided_by
             version.policy_set_by = heal.policy_set_by
@@ -134,7 +134,7 @@ class ApplySaga:
         while not (held := await self._given(operation, heal, document))["as_wanted"]:
             refused = operation.results.get("mismatches", 0) + 1
             if refused == _TRIES:
-                raise UpstreamMismatch("Airbyte accepted the catalog and holds a different one.")
+                raise UpstreamMismatch("Airbyte accepted the catalog, but has a different one.")
             operation.results["mismatches"] = refused
             operation.forget("update", "look")
         is_foreign = held["status"] not in SET_BY_AAM
@@ -192,7 +192,7 @@ class ApplySaga:
             return await means(await self._held(heal), heal.fingerprint)
 
         if not await operation.once("unpause", set_, within=2 * self._call_s):
-            raise UpstreamMismatch("Airbyte accepted the catalog and holds a different one.")
+            raise UpstreamMismatch("Airbyte accepted the catalog, but has a different one.")
 
     async def _update(
         self,
@@ -233,7 +233,9 @@ class ApplySaga:
         try:
             return await self._airbyte.get_connection(heal.airbyte_connection_id)
         except UpstreamUnreachable:
-            raise UpstreamUnknown("Airbyte went away before it could be looked at.") from None
+            raise UpstreamUnknown(
+                "Airbyte became unavailable before the result could be checked."
+            ) from None
 
     @staticmethod
     def _note_pause(

@@ -142,8 +142,8 @@ class _Healing:
             self._tell(
                 stream.id,
                 "stream_deselected",
-                f"{stream.id} is deselected: Airbyte deletes its sync state, and its table stays as"
-                " it is.",
+                f"{stream.id} is deselected: Airbyte deletes its sync state, and its table stays "
+                "unchanged.",
             )
 
     def add(self, decisions: Iterable[Instruction]) -> None:
@@ -158,7 +158,7 @@ class _Healing:
                 continue
             config = config_for(offered, self._writes)
             if config is None:
-                reason = "none of its sync modes fits what the connection writes"
+                reason = "none of its sync modes fits the connection's destination sync modes"
                 self._refuse(decision.change, "unsupported_sync_mode", reason)
                 continue
             written = Raw(msgspec.json.encode(config))
@@ -174,15 +174,15 @@ class _Healing:
             self._tell(
                 stream,
                 "stream_selected",
-                f"{stream} is selected: it is read by {config.sync_mode} and written by"
-                f" {config.destination_sync_mode}, beginning with all it has.",
+                f"{stream} is selected: it is read by {config.sync_mode} and written by "
+                f"{config.destination_sync_mode}, starting with all of its rows.",
             )
             if hidden:
                 self._tell(
                     stream,
                     "never_selected",
-                    f"{listed(sorted(hidden))} of {stream} is left out: the policy never selects"
-                    " it.",
+                    f"{listed(sorted(hidden))} of {stream} is excluded: the policy never selects "
+                    "it.",
                 )
 
     def catalog(self) -> Catalog:
@@ -220,9 +220,8 @@ class _Healing:
             self._tell(
                 current.id,
                 "field_excluded_whole",
-                f"{shown(path[0])} of {current.id} is left out whole, since"
-                f" {shown(dotted(path))} in it is never selected: Airbyte selects fields of the"
-                " first level only.",
+                f"{shown(path[0])} of {current.id} is excluded completely, since the policy never "
+                f"selects {shown(dotted(path))} in it, and Airbyte selects only top-level fields.",
             )
         old, new = PAIR.decode(current.raw).stream, PAIR.decode(offered.raw).stream
         with readable(f"stream {current.id}"):
@@ -231,8 +230,8 @@ class _Healing:
             self._tell(
                 current.id,
                 "field_kept_whole",
-                f"{shown(dotted(path))} of {current.id} is described by several schemas: it stays"
-                " as it was until all that changed in it is applied.",
+                f"{shown(dotted(path))} of {current.id} is described by several schemas: it stays "
+                "unchanged until all of its changes are applied.",
             )
         return self._renewed(current, blend.definition, offered, taking.taken, taking.choices())
 
@@ -241,7 +240,7 @@ class _Healing:
         if offered is None:
             self._refuse(change, "unknown_stream", f"the source offers no {name}")
         elif name in self._before:
-            self._refuse(change, "stream_already_selected", f"{name} is synced already")
+            self._refuse(change, "stream_already_selected", f"{name} is already synced")
         else:
             with readable(f"stream {current.id}"):
                 changes = list(changes_of(name, current.stream, offered.stream))
@@ -251,8 +250,8 @@ class _Healing:
             self._tell(
                 name,
                 "stream_renamed",
-                f"{current.id} is synced as {name}: all of it is read again, into a table of its"
-                " own; the former one stays as it is.",
+                f"{current.id} is synced as {name}: all of its rows are read again into a new "
+                "table; the former table stays unchanged.",
             )
 
     def _renewed(
@@ -300,7 +299,7 @@ class _Healing:
         what = f"{change.kind} of {change.stream}"
         if change.path:
             what += f" at {shown(dotted(change.path))}"
-        message = f"The decision on {what} cannot be followed: {reason}."
+        message = f"The decision on {what} cannot be applied: {reason}."
         self._problems.append(Problem(change.stream, "decisions", code, message))
 
 
@@ -322,10 +321,10 @@ class _Taking:
         for decision in decisions:
             place = _place(decision.change)
             if place in decided:
-                self._refuse(decision, "decided_twice", "there is another decision on it")
+                self._refuse(decision, "decided_twice", "another decision is about the same change")
             decided.add(place)
             if self._is_outdated(decision.change):
-                self._refuse(decision, "decision_outdated", "the source differs otherwise by now")
+                self._refuse(decision, "decision_outdated", "the source has changed since")
             elif self._follow(decision) and place in self._there:
                 taken.add(place)
         for new in self._renamed.values():
@@ -361,11 +360,15 @@ class _Taking:
 
     def _rename(self, decision: Instruction, became: Path | StreamId) -> bool:
         if decision.change.kind != "field_removed" or isinstance(became, StreamId):
-            self._refuse(decision, "not_a_rename", "only what is gone can have become another")
+            self._refuse(decision, "not_a_rename", "only a removed field or stream can be renamed")
         elif not has_field(self._offered.stream, became):
             self._refuse(decision, "unknown_field", f"there is no {shown(dotted(became))}")
         elif became in self._renamed.values():
-            self._refuse(decision, "renamed_twice", f"{shown(dotted(became))} is another's name")
+            self._refuse(
+                decision,
+                "renamed_twice",
+                f"{shown(dotted(became))} is the new name of another field",
+            )
         else:
             self._renamed[decision.change.path] = became
             return True

@@ -90,12 +90,15 @@ def _misfits(configured: ConfiguredStream, place: str, pair: Pair | None) -> Ite
             f"The source has no field {shown(dotted(dangling))} in {name}, which is its cursor."
         )
         if not dangling:
-            missing = f"The source defines no cursor of {name}, and the catalog names none."
+            missing = f"The source defines no cursor for {name}, and the catalog sets none."
         yield problem("cursor_gone", "config.cursorField", missing)
     if config.destination_sync_mode in DEDUP:
         for path in configured.primary_key:
             if not declared(fields, path, before=before):
-                missing = f"The source has no {shown(dotted(path))} in {name}, part of its key."
+                missing = (
+                    f"The source has no {shown(dotted(path))} in {name}, which is part of its "
+                    "primary key."
+                )
                 yield problem("key_gone", "config.primaryKey", missing)
 
 

@@ -82,8 +82,8 @@ class Settings:
         for old, new in choices.renamed.items():
             self._tell(
                 "field_renamed",
-                f"{self._named(old)} of {self._id} is synced as {self._named(new)}, into a column"
-                " of its own: the former one keeps what it has.",
+                f"{self._named(old)} of {self._id} is synced as {self._named(new)} into a new "
+                "column; the former column keeps its values.",
             )
 
     def _mode(self) -> None:
@@ -119,7 +119,8 @@ class Settings:
         elif not current:
             self._tell(
                 "cursor_kept",
-                f"{self._id} goes on by {self._named(before)}: the source defines no cursor now.",
+                f"{self._id} still uses the cursor {self._named(before)}: the source no longer "
+                "defines one.",
             )
         return self._set("cursorField", moved, current)
 
@@ -141,7 +142,9 @@ class Settings:
             return self._without_cursor(before)
         cursor = self._column(cursor)
         if cursor not in (current, ()):
-            self._read_by(cursor, "follows the rename" if cursor == moved else "is the source's")
+            self._read_by(
+                cursor, "follows the rename" if cursor == moved else "is defined by the source"
+            )
         return self._set("cursorField", cursor, current)
 
     def _column(self, cursor: Path) -> Path:
@@ -156,8 +159,8 @@ class Settings:
             return cursor
         self._tell(
             "cursor_dropped",
-            f"The cursor {self._named(cursor)} of {self._id} is not a field that is synced, and no"
-            " name for one is needed: it is dropped.",
+            f"The cursor {self._named(cursor)} of {self._id} is not a synced field, and no cursor "
+            "is needed: it is removed from the settings.",
         )
         return ()
 
@@ -171,9 +174,9 @@ class Settings:
             self._refuse("cursor_lost", "cursorField", message)
             return before
         self._switch(*in_full(self._writes))
-        how = "adds every row again"
+        how = "appends every row again"
         if self._writes != "append":
-            how = "replaces the rows, also those that the source no longer has"
+            how = "replaces all rows, including those that the source no longer has"
         self._tell(
             "cursor_fallback",
             f"{gone}: it is read in full, and each sync {how}. Airbyte deletes its sync state.",
@@ -191,7 +194,7 @@ class Settings:
         elif self._has_all(defined) and (
             "primary_key_changed" in self._kinds or not self._has_all(moved)
         ):
-            key, how = defined, "is the source's own"
+            key, how = defined, "is defined by the source"
         elif self._has_all(moved):
             key, how = moved, "follows the rename"
         else:
@@ -199,8 +202,8 @@ class Settings:
         if set(key) != set(before):
             self._tell(
                 "key_followed",
-                f"{self._id} is deduplicated by {self._listed(key)}, which {how}: rows written"
-                " under the former key stay beside new ones until it is refreshed.",
+                f"{self._id} is deduplicated by {self._listed(key)}, which {how}: rows written "
+                "with the former key remain beside new ones until the stream is refreshed.",
             )
         if set(key) != set(configured or defined):
             self.changes["primaryKey"] = key
@@ -222,7 +225,10 @@ class Settings:
         config = self._current.config
         excluded = set(self._choices.excluded)
         for name in sorted(excluded & needed):
-            message = f"{shown(name)} of {self._id} cannot be excluded: it is its cursor or key."
+            message = (
+                f"{shown(name)} of {self._id} cannot be excluded: it is the stream's cursor or in "
+                "its key."
+            )
             self._refuse("excluded_field_needed", "selectedFields", message)
         chosen = config.selected_names()
         selectable = self._selectable or {}
@@ -232,8 +238,8 @@ class Settings:
             left_out = sorted(excluded & selectable.keys())
             if out_of_reach:
                 message = (
-                    f"{listed(sorted(out_of_reach))} of {self._id} is never selected, and Airbyte"
-                    " cannot leave it out: it is not declared under `properties` of the schema."
+                    f"{listed(sorted(out_of_reach))} of {self._id} is never selected, but Airbyte "
+                    "cannot exclude it: it is not declared under `properties` of the schema."
                 )
                 self._refuse("never_selected", "selectedFields", message)
             elif left_out:
@@ -241,8 +247,8 @@ class Settings:
                 self.changes |= {"fieldSelectionEnabled": True, "selectedFields": _fields(kept)}
                 self._tell(
                     "fields_hand_picked",
-                    f"The fields of {self._id} are hand-picked from now on, without"
-                    f" {listed(left_out)}: new ones no longer join by themselves.",
+                    f"From now on the fields of {self._id} are selected individually, without "
+                    f"{listed(left_out)}: new fields are no longer added automatically.",
                 )
             return
         if self._selectable is None:
@@ -254,7 +260,7 @@ class Settings:
             kept.append(name)
             self._tell(
                 "field_selected",
-                f"{shown(name)} of {self._id} is selected now, as its cursor or key must be.",
+                f"{shown(name)} of {self._id} is now selected, as its cursor or key must be.",
             )
         if [(name,) for name in kept] != before:
             self.changes["selectedFields"] = _fields(kept)
@@ -276,12 +282,12 @@ class Settings:
                 else:
                     self._tell(
                         "rename_not_selected",
-                        f"{self._named(heir)} of {self._id} can only be selected with all of"
-                        f" {shown(heir[0])}, which was not picked: it is not synced.",
+                        f"{self._named(heir)} of {self._id} can only be selected with all of "
+                        f"{shown(heir[0])}, which was not selected: it is not synced.",
                     )
         if gone:
             self._tell(
-                "selected_fields_gone", f"{listed(gone)} of {self._id} cannot be picked any more."
+                "selected_fields_gone", f"{listed(gone)} of {self._id} can no longer be selected."
             )
         return list(kept)
 
@@ -301,14 +307,14 @@ class Settings:
         if followed != mappers:
             self.changes["mappers"] = followed
         if "hashedFields" in self.changes or followed != mappers:
-            self._tell("mapper_followed", f"What maps the fields of {self._id} follows the rename.")
+            self._tell("mapper_followed", f"The mappers of {self._id} follow the rename.")
         before = self._before or {}
         for mapper in followed:
             for name in sorted(_mapped(msgspec.json.decode(mapper))):
                 if name in before and self._fields is not None and name not in self._fields:
                     self._tell(
                         "mapper_without_field",
-                        f"A mapper of {self._id} still names {shown(name)}, which is gone.",
+                        f"A mapper of {self._id} still refers to {shown(name)}, which is gone.",
                     )
 
     def _moved(self, path: Path) -> Path:
@@ -337,8 +343,8 @@ class Settings:
     def _read_by(self, cursor: Path, how: str) -> None:
         self._tell(
             "cursor_followed",
-            f"{self._id} is read by the cursor {self._named(cursor)}, which {how}: where the saved"
-            " state is of no use for it, all is read again.",
+            f"{self._id} is read by the cursor {self._named(cursor)}, which {how}: if the saved "
+            "state does not fit it, all rows are read again.",
         )
 
     def _listed(self, key: tuple[Path, ...]) -> str:

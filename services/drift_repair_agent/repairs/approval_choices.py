@@ -139,7 +139,7 @@ def as_suggested(
         primary_key=None if key is None else tuple(tuple(path) for path in key),
         why=why,
         is_named=is_named,
-        asked_by=scopes.asked_by(),
+        requested_by=scopes.requested_by(),
     )
 
 

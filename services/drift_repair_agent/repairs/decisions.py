@@ -21,6 +21,7 @@ from services.drift_repair_agent.repairs.approval_choices import (
     chosen,
     new_names,
 )
+from services.drift_repair_agent.repairs.current_state import CurrentState
 from services.drift_repair_agent.repairs.executor import (
     SOON,
     HealedCatalog,
@@ -123,7 +124,7 @@ class Repairs:
             by=scopes.named(order.by),
             at=at,
             why=order.why,
-            asked_by=scopes.asked_by(),
+            requested_by=scopes.requested_by(),
         )
         decided = [item.decided(made) for item in chosen(changes_of.read(repair.changes), order)]
 
@@ -227,7 +228,8 @@ class Repairs:
             return await self._answer(repair_id, is_replay=decided.is_replay)
         except Unavailable:
             raise UpstreamUnknown(
-                f"Repair {repair_id} is decided; the registry cannot be asked how far it is.",
+                f"Repair {repair_id} is decided, but the registry is unavailable: read its state "
+                "later.",
                 code="outcome_unknown",
                 repair_id=repair_id,
             ) from None
@@ -292,7 +294,8 @@ class Repairs:
         read = None if now.snapshot is None else now.snapshot.id
         if row.catalog_version != now.row.catalog_version or (newest and newest.id) != read:
             raise StalePlan(
-                f"Connection {row.id} changed while repair {repair.id} was decided.", newer=None
+                f"Connection {row.id} changed while repair {repair.id} was being decided.",
+                newer=None,
             )
         return row, held
 
@@ -312,7 +315,7 @@ class Repairs:
                 _expect_none_under_way(other)
         if _version_of(other) != _version_of(waiting):
             raise StalePlan(
-                f"Connection {row.id} changed while repair {held.id} was decided.", newer=None
+                f"Connection {row.id} changed while repair {held.id} was being decided.", newer=None
             )
         if other is not None:
             await transitions.mark_superseded(session, row, other, by=held.id)
@@ -425,7 +428,7 @@ def _expect_allowed(order: Approve, policy: Policy) -> None:
     for change_id, choice in order.choices.items():
         if any(map(policy.excludes, choice.became or ())):
             raise Invalid(
-                f"What is chosen for {change_id} is never selected: so the policy says.",
+                f"What is chosen for {change_id} is excluded: the policy never selects it.",
                 code="never_selected",
             )
 
@@ -433,7 +436,7 @@ def _expect_allowed(order: Approve, policy: Policy) -> None:
 def _expect_proposed(repair: Repair) -> None:
     if repair.state != RepairState.PROPOSED:
         raise NotProposed(
-            f"Repair {repair.id} is {repair.state}; it waits for no decision.",
+            f"Repair {repair.id} is {repair.state}; it is not waiting for a decision.",
             state=repair.state,
             newer=repair.superseded_by,
         )
@@ -441,14 +444,14 @@ def _expect_proposed(repair: Repair) -> None:
 
 def _expect_same(held: Repair, read: Repair) -> None:
     if held.changes != read.changes or held.base_version != read.base_version:
-        raise StalePlan(f"Repair {read.id} changed while it was decided.", newer=None)
+        raise StalePlan(f"Repair {read.id} was changed while it was being decided.", newer=None)
 
 
 def _expect_none_under_way(other: Repair | None) -> None:
     if other is not None:
         raise Conflict(
-            f"Repair {other.id} of connection {other.connection_id} is {other.state}: wait for its"
-            " end.",
+            f"Repair {other.id} of connection {other.connection_id} is {other.state}: wait until "
+            "it has ended.",
             code="repair_under_way",
             repair_id=other.id,
         )
@@ -533,7 +536,7 @@ def _decision(
         "verdict": verdict,
         "changes": [item.id for item in decided],
         "by": scopes.named(order.by),
-        "asked_by": scopes.asked_by(),
+        "requested_by": scopes.requested_by(),
         "at": at,
         "why": order.why,
     }

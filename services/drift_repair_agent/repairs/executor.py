@@ -83,7 +83,7 @@ class RepairExecutor:
         """Set the function that runs the next step of a repair in VERIFYING."""
         self._verify = verify
 
-    async def look(self) -> None:
+    async def run_due(self) -> None:
         """Run the next step of every decided repair that is due."""
         async with self._db.transaction() as session:
             due = await queries.claim_repairs(
@@ -205,7 +205,7 @@ class RepairExecutor:
             repair_id=repair.id,
             decided_by=decided_by(repair),
             policy_set_by=decision.get("policy_set_by"),
-            asked_by=decision.get("asked_by"),
+            requested_by=decision.get("requested_by"),
             is_paused=now.row.paused_by is not None,
             afterwards=afterwards,
         )
@@ -317,13 +317,13 @@ class RepairExecutor:
             if held.state == RepairState.VERIFYING:
                 await transitions.mark_applied(session, row, held, note=transitions.INCONCLUSIVE)
                 return
-            met = "" if held.failure_code is None else f"; the last it met was {held.failure_code}"
-            detail = f"It could not be carried out by its deadline{met}."
+            met = "" if held.failure_code is None else f"; the last error was {held.failure_code}"
+            detail = f"It could not be completed before its deadline{met}."
             is_restoring = held.state == RepairState.ROLLING_BACK
             code = "rollback_failed" if is_restoring else "repair_deadline"
             await transitions.mark_failed(session, row, held, code=code, detail=detail)
             await queries.forget_plan(session, row.id)
-        log.warning("repair_late", repair=str(repair.id), code=code)
+        log.warning("repair_deadline_passed", repair=str(repair.id), code=code)
 
     async def _end_stranded(self, repair_id: UUID) -> None:
         async with self._db.transaction() as session:
@@ -333,7 +333,7 @@ class RepairExecutor:
                 return
             if held.operation_id != repair.operation_id:
                 return
-            detail = f"Operation {held.operation_id} ended, and did not say what became of it."
+            detail = f"Operation {held.operation_id} ended without a recorded outcome."
             await transitions.mark_failed(session, row, held, code="operation_ended", detail=detail)
             await queries.forget_plan(session, row.id)
 
@@ -354,7 +354,7 @@ class RepairExecutor:
         pause_s *= random.uniform(0.8, 1.2)  # noqa: S311
         async with self._db.transaction() as session:
             await queries.wait_on(session, repair.id, code=error.code, seconds=pause_s)
-        log.info("repair_waits", repair=str(repair.id), code=error.code)
+        log.info("repair_waiting", repair=str(repair.id), code=error.code)
 
 
 def decided_by(repair: Repair) -> str:

@@ -22,7 +22,7 @@ class Expiry:
         self._db = db
         self._postponed = Postponed()
 
-    async def look(self) -> None:
+    async def expire_due(self) -> None:
         """End each in a transaction of its own; one that fails is skipped for a minute."""
         async with self._db.read() as session:
             over = await queries.expired_repairs(session, limit=_AT_ONCE, but=self._postponed.ids)

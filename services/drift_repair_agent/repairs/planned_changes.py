@@ -50,11 +50,13 @@ def weighed(suggestion: Suggestion) -> Suggestion:
     if suggestion.confidence < TAKEN_FROM:
         reason = f"Its confidence is {suggestion.confidence:.2f}, which is below {TAKEN_FROM:.2f}."
     elif suggestion.types_clash:
-        reason = "The types clash: no value of the old one can be a value of the new one."
+        reason = (
+            "The types are incompatible: no value of the old one is a valid value of the new one."
+        )
     elif suggestion.confidence - max(rivals) < RIVAL_MARGIN:
         reason = (
-            f"Another candidate is as close as {RIVAL_MARGIN:.2f}:"
-            f" {max(rivals):.2f} against {suggestion.confidence:.2f}."
+            f"Another candidate is within {RIVAL_MARGIN:.2f}: {max(rivals):.2f} versus "
+            f"{suggestion.confidence:.2f}."
         )
     else:
         return replace(suggestion, taken_by_approve=True, not_taken_because=None)
@@ -73,7 +75,7 @@ class Decision(msgspec.Struct, frozen=True):
     why: str | None = None
     is_named: bool = False
     """Whether a person named what it became instead of following the suggestion."""
-    asked_by: str | None = None
+    requested_by: str | None = None
     """Whose credentials requested it; None if the policy decided."""
     policy_set_by: str | None = None
     """Who set the policy entry that decided; None for a default entry."""

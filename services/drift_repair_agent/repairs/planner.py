@@ -85,11 +85,11 @@ class Planner:
         """The connections of the preceding full batches, which the next batch skips."""
         operations.register("pause", PauseSaga(settings, db, airbyte))
 
-    async def look(self) -> None:
+    async def plan_recent(self) -> None:
         """Plan for connections with a recent drift or a proposal, in case their job was lost."""
         await self._plan_due(drifted_within=_LATELY)
 
-    async def look_at_all(self) -> None:
+    async def plan_all_due(self) -> None:
         """Plan for every connection that is due, including those that drifted long ago."""
         await self._plan_due(drifted_within=None)
 
@@ -136,7 +136,7 @@ class Planner:
             under_way = await queries.repair_under_way(session, row.id)
             if under_way is not None or await registry.is_busy(session, row.id):
                 raise Conflict(
-                    f"A repair of connection {row.id} is under way: wait for its end.",
+                    f"A repair of connection {row.id} is in progress: wait until it has ended.",
                     code="repair_under_way",
                     repair_id=_id(under_way),
                 )
@@ -189,7 +189,7 @@ class Planner:
         safe_id = await self._record(basis, planned)
         if safe_id is not None:
             failpoints.at("repair.recorded")
-            await self._executor.step(safe_id, known=basis.situation)
+            await self._executor.step(safe_id, known=basis.current_state)
 
     async def _basis(self, connection_id: UUID) -> _Basis | None:
         async with self._db.read() as session:

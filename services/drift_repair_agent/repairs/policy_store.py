@@ -67,7 +67,7 @@ class Policies:
         async with self._db.transaction() as session:
             row = await registry.lock_connection(session, connection_id)
             if told.keys() <= {"reactions"} and not any(order.reactions.values()):
-                raise Invalid("The order names nothing to change.", code="empty_policy")
+                raise Invalid("The request contains no change.", code="empty_policy")
             before = Policy.of(await registry.find_policy(session, connection_id))
             new = changed(before.own, told)
             if new != before.own:
@@ -100,7 +100,7 @@ class Policies:
 def _unknown_entry(place: Sequence[str], name: str, known: Sequence[str]) -> Invalid:
     shown, message = unknown("policy entry", name, known)
     if shown:
-        message = f"{message} Known are {', '.join(known)}"
+        message = f"{message} Known entries: {', '.join(known)}"
     field = ".".join(["body", *place, *([shown] if shown else [])])
     fault = {"field": field, "type": "unknown_policy_entry", "message": message}
     return Invalid(f"{field}: {message}.", code="unknown_policy_entry", fields=[fault])

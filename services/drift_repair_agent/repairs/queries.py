@@ -39,7 +39,7 @@ async def put_policy(
         "policy": policy,
         "authors": authors,
         "updated_by": scopes.named(by),
-        "requested_by": scopes.asked_by(),
+        "requested_by": scopes.requested_by(),
         "updated_at": func.now(),
     }
     await session.execute(

@@ -50,8 +50,11 @@ Registry = Annotated[Database, from_state("db")]
 
 
 _WAITS: dict[int | str, dict[str, Any]] = {
-    200: {"model": RepairView, "description": "It is decided, and over"},
-    202: {"model": RepairView, "description": "It is decided; GET /repairs/{repair_id} tells more"},
+    200: {"model": RepairView, "description": "Decided and finished"},
+    202: {
+        "model": RepairView,
+        "description": "Decided and in progress; GET /repairs/{repair_id} reports its state",
+    },
 }
 
 
@@ -112,7 +115,7 @@ async def changes(
     repair_id: UUID,
     db: Registry,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
-    after: Annotated[int, Query(ge=0, le=2**31 - 1, description="`next` of the page before")] = 0,
+    after: Annotated[int, Query(ge=0, le=2**31 - 1, description="`next` of the previous page")] = 0,
 ) -> Response:
     """List the changes of one repair, with the reaction to and the decision about each."""
     async with db.read() as session:
@@ -160,7 +163,7 @@ async def reject(repair_id: UUID, order: Decide, repairs: Decisions, key: GivenK
     response_model=RepairView | Unchanged,
     responses={
         **_WAITS,
-        200: {"model": RepairView | Unchanged, "description": "It is in force, and was before"},
+        200: {"model": RepairView | Unchanged, "description": "Already in effect"},
         **problems(400, 404, 409, 422, 503, 504),
     },
 )
@@ -229,7 +232,7 @@ async def policy_history(
     policies: PolicyStore,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
     after: Annotated[
-        int | None, Query(ge=1, le=2**63 - 1, description="`next` of the page before")
+        int | None, Query(ge=1, le=2**63 - 1, description="`next` of the previous page")
     ] = None,
 ) -> Response:
     """List who changed the connection's policy, when and how, newest first."""

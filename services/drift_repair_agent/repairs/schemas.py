@@ -55,7 +55,7 @@ class Approve(Decide):
 
     model_config = ConfigDict(
         extra="forbid",
-        json_schema_extra={"examples": [{"why": "Nobody uses it any more."}]},
+        json_schema_extra={"examples": [{"why": "It is no longer used."}]},
     )
 
     choices: Annotated[dict[str, Choice], Field(max_length=10_000)] = {}
@@ -67,7 +67,7 @@ class RollBack(BaseModel):
 
     model_config = ConfigDict(
         extra="forbid",
-        json_schema_extra={"examples": [{"version": 1, "why": "Rows were doubled."}]},
+        json_schema_extra={"examples": [{"version": 1, "why": "Rows were duplicated."}]},
     )
 
     version: int = Field(strict=True, ge=1, le=2**31 - 1)
@@ -200,7 +200,7 @@ _CHANGE: dict[str, Any] = {
     "concerns": True,
     "reason": "'Total__c' is gone from 'Account'.",
     "loses": ["Total__c"],
-    "resets": ["The column of 'Total__c' keeps what it has and is null in new rows."],
+    "resets": ["The column of 'Total__c' keeps its values and is null in new rows."],
     "reaction": "propose",
     "excluded": False,
     "pair": "c2",

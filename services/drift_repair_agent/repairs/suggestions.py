@@ -81,10 +81,10 @@ class Suggestions:
                 told = [] if away else await self._asked(now, question)
             except Invalid as error:
                 # The engine rejects this question for good, for example for too many fields.
-                log.warning("not_suggested", connection=str(now.row.id), code=error.code)
+                log.warning("suggestions_failed", connection=str(now.row.id), code=error.code)
                 continue
             except AamError as error:
-                log.warning("rag_engine_away", connection=str(now.row.id), code=error.code)
+                log.warning("rag_engine_unavailable", connection=str(now.row.id), code=error.code)
                 away = True
             if away:
                 unanswered |= {change.stream for change in (*question.removed, *question.added)}
@@ -241,7 +241,7 @@ def _decisions(repair: Repair, item: PlannedChange, *, source_type: str) -> list
             "became": None if became is None else list(became),
             "verdict": verdict,
             "decided_by": made.by,
-            "requested_by": made.asked_by,
+            "requested_by": made.requested_by,
             "decided_at": made.at.isoformat(),
             "why": made.why,
             "connection_id": str(repair.connection_id),

@@ -49,7 +49,7 @@ class Verification:
         async with self._db.read() as session:
             job = await session.get(JobHistory, repair.job_id)
         if job is not None and job.ended_at is None:
-            raise StillRunning(f"Job {job.id} runs.")
+            raise StillRunning(f"Job {job.id} is running.")
         if job is None:
             await self._inconclusive(repair)
         elif job.status == "succeeded":
@@ -81,7 +81,7 @@ class Verification:
         failpoints.at("repair.sync_started")
         async with self._db.transaction() as session:
             await queries.verify_by_job(session, repair.id, job_id)
-        raise StillRunning(f"Job {job_id} runs.")
+        raise StillRunning(f"Job {job_id} is running.")
 
     async def _running(self, repair: Repair, running: SyncRunning) -> UUID | None:
         """The running job, if it reads data and started with the version to verify."""
@@ -114,7 +114,7 @@ class Verification:
                 await transitions.mark_applied(session, row, held, note=transitions.INCONCLUSIVE)
                 return
             transitions.start_rollback(held, code)
-        log.warning("repair_taken_back", repair=str(repair.id), code=code)
+        log.warning("repair_rollback_started", repair=str(repair.id), code=code)
         failpoints.at("repair.taken_back")
 
     @staticmethod

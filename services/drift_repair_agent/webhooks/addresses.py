@@ -39,7 +39,7 @@ class Reach:
         if is_never_called(meant) or not (
             meant.is_global or any(meant in network for network in self._networks)
         ):
-            raise AddressRefused("The address is none that may be called.")
+            raise AddressRefused("This address must not be called.")
 
     def expect_any(self, addresses: Sequence[Address]) -> None:
         """Check that at least one of a host's addresses may be called.

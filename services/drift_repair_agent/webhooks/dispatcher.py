@@ -75,14 +75,15 @@ class Deliveries:
         except AddressRefused:
             raise Invalid.of(
                 "url",
-                "The URL must not lead to a private address: name its network in WEBHOOK_NETWORKS.",
+                "The URL must not resolve to a private address, unless its network is in "
+                "WEBHOOK_NETWORKS.",
                 code="address_refused",
             ) from None
 
     @property
     def periodic_tasks(self) -> Sequence[PeriodicTask]:
         """The delivery task; none without a signing key."""
-        return [PeriodicTask(self.look, _EVERY)] if self._signer.is_able else []
+        return [PeriodicTask(self.send_due, _EVERY)] if self._signer.is_able else []
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -97,7 +98,7 @@ class Deliveries:
                 await asyncio.gather(*tasks, return_exceptions=True)
             await self._sender.aclose()
 
-    async def look(self) -> None:
+    async def send_due(self) -> None:
         """Start sending due messages until none are left; slow deliveries do not block the rest."""
         while await self._begin():
             await asyncio.wait(

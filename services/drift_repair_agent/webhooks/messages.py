@@ -117,7 +117,7 @@ def _read(repair: Repair) -> list[_Change]:
     try:
         return _CHANGES.decode(repair.changes)
     except msgspec.DecodeError:
-        log.warning("changes_not_readable", repair=str(repair.id))
+        log.warning("changes_unreadable", repair=str(repair.id))
         return []
 
 

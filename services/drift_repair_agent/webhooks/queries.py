@@ -282,7 +282,9 @@ async def retry_delivery(
     if delivery is None or delivery.webhook_id != webhook_id:
         raise NotFound(f"Webhook {webhook_id} has no delivery {delivery_id}.")
     if delivery.state == DeliveryState.DELIVERED:
-        raise Conflict(f"Delivery {delivery_id} is delivered.", code="already_delivered")
+        raise Conflict(
+            f"Delivery {delivery_id} has already been delivered.", code="already_delivered"
+        )
     delivery.state = DeliveryState.WAITING
     delivery.next_at = func.now()
     delivery.ended_at = None

@@ -91,16 +91,16 @@ class NewWebhook(BaseModel):
 
     url: Annotated[str, AfterValidator(_meant)] = Field(
         max_length=2048,
-        description="https, or http on this machine; the messages are posted to it.",
+        description="An https URL, or http on this machine. Messages are sent by POST.",
     )
     events: list[EventName] = Field(
         default_factory=lambda: list(TOLD_BY_DEFAULT),  # type: ignore[arg-type]  # its values
         min_length=1,
         max_length=7,
-        description="Left out: all but `repair.rejected` and `repair.superseded`.",
+        description="Default: all except `repair.rejected` and `repair.superseded`.",
     )
     connection_id: UUID | None = Field(
-        default=None, description="The one connection to be told of. Left out: every one."
+        default=None, description="Send only this connection's events. Default: all connections."
     )
 
 
@@ -111,22 +111,23 @@ class WebhookView(BaseModel):
 
     id: UUID
     url: str = Field(
-        description="Whole for callers with `connections:write`; for others it ends after the host."
+        description="Complete for callers with `connections:write`; without the path for others."
     )
     events: list[str]
     connection_id: UUID | None = None
     connection_name: str | None = None
     created_at: datetime
     created_by: str | None = Field(
-        default=None, description="Whose credentials asked for it; so with the two below."
+        default=None,
+        description="The caller who requested it; likewise for `rotated_by` and `deleted_by`.",
     )
     rotated_at: datetime | None = Field(
         default=None,
-        description="When it got the secret in force; the one before it signs for a day more.",
+        description="When its secret was last rotated; the previous one signs for another day.",
     )
     rotated_by: str | None = None
     deleted_at: datetime | None = Field(
-        default=None, description="By a person, or because its receiver answered 410."
+        default=None, description="Set by a caller, or when its receiver responds 410."
     )
     deleted_by: str | None = None
 
@@ -144,20 +145,20 @@ class DeliveryView(BaseModel):
 
     model_config = ConfigDict(from_attributes=True, json_schema_extra={"examples": [_DELIVERY]})
 
-    id: UUID = Field(description="The message's `webhook-id`, the same on every try.")
-    repair_id: UUID | None = Field(default=None, description="None for a test message.")
+    id: UUID = Field(description="The message's `webhook-id`, the same on every attempt.")
+    repair_id: UUID | None = Field(default=None, description="Null for a test message.")
     type: str
     state: Literal["waiting", "delivered", "failed"]
     attempts: int
     next_at: datetime | None = Field(
-        default=None, description="When it is tried next; None when it has ended."
+        default=None, description="When the next attempt is due; null when it has ended."
     )
     last_status: int | None = Field(
-        default=None, description="None where the receiver gave no answer."
+        default=None, description="Null if the receiver did not respond."
     )
     last_code: str | None = Field(
         default=None,
-        description="Why the last try failed: `refused`, `redirected`, `gone`, `timeout`,"
+        description="Why the last attempt failed: `refused`, `redirected`, `gone`, `timeout`,"
         " `unreachable`, `tls_failed`, `no_answer`, `not_sent`, `webhook_deleted`.",
     )
     created_at: datetime
@@ -175,7 +176,7 @@ class Tested(BaseModel):
 
     delivered: bool
     status: int | None = None
-    code: str | None = Field(default=None, description="As in a delivery's `last_code`.")
+    code: str | None = Field(default=None, description="Like `last_code` of a delivery.")
     ms: float
 
 
@@ -325,7 +326,7 @@ async def webhook_history(
     db: Registry,
     limit: Limit = 100,
     after: Annotated[
-        int | None, Query(ge=1, le=2**63 - 1, description="`next` of the page before")
+        int | None, Query(ge=1, le=2**63 - 1, description="`next` of the previous page")
     ] = None,
 ) -> Response:
     """List who created, rotated and deleted the webhook, newest first."""

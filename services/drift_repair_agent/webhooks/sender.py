@@ -59,7 +59,7 @@ class Signer:
         """
         if self._key is None:
             raise Unavailable(
-                "There are no webhooks while WEBHOOK_SIGNING_KEY is not set.",
+                "Webhooks are disabled: WEBHOOK_SIGNING_KEY is not set.",
                 code="webhooks_not_configured",
             )
         return self._key

@@ -56,7 +56,7 @@ class Receivers:
                 url=url,
                 events=msgspec.json.encode(events).decode(),
                 connection_id=connection_id,
-                created_by=scopes.asked_by(),
+                created_by=scopes.requested_by(),
             )
             session.add(webhook)
             await session.flush()
@@ -75,7 +75,7 @@ class Receivers:
         self._signer.require_key()
         async with self._db.transaction() as session:
             webhook = await queries.lock_webhook(session, webhook_id)
-            webhook.rotated_by = scopes.asked_by()
+            webhook.rotated_by = scopes.requested_by()
             await queries.rotate_webhook(session, webhook)
             change = {"action": "rotated", "generation": webhook.generation}
             await registry.record_setting_change(session, "webhook", webhook.id, change)
@@ -90,7 +90,7 @@ class Receivers:
         async with self._db.transaction() as session:
             webhook = await queries.find_webhook(session, webhook_id, for_update=True)
             if webhook.deleted_at is None:
-                webhook.deleted_by = scopes.asked_by()
+                webhook.deleted_by = scopes.requested_by()
                 await session.flush()
                 await queries.delete_webhook(session, webhook_id, code="webhook_deleted")
                 change = {"action": "deleted"}
@@ -134,11 +134,11 @@ def expect_meant(url: str) -> None:
     address = written(host)
     is_here = is_loopback(host) if address is None else address.is_loopback
     if parts.scheme != "https" and not (parts.scheme == "http" and is_here):
-        raise ValueError("must be https; http is for a receiver on this machine alone")
+        raise ValueError("must be https; http is allowed only for a receiver on this machine")
     if "@" in parts.netloc:
-        raise ValueError("must hold no user name and no password")
+        raise ValueError("must not contain a user name or password")
     if "#" in url:
-        raise ValueError("must hold no fragment")
+        raise ValueError("must not contain a fragment")
     if address is not None and is_never_called(address):
         raise ValueError("must not name a link-local, multicast or unspecified address")
 
@@ -165,14 +165,16 @@ def without_secrets(url: str) -> str:
 
 def _parts(url: str) -> SplitResult:
     if not _PLAIN.fullmatch(url) or "\\" in url:
-        raise ValueError("must be a URL in ASCII, without blanks and backslashes")
+        raise ValueError("must be a URL in ASCII, without spaces or backslashes")
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise ValueError("must be a URL with a host, and a port from 1 to 65535 if any") from None
+        raise ValueError(
+            "must be a URL with a host, and its port must be from 1 to 65535"
+        ) from None
     place = parts.netloc.rpartition("@")[2]
     host = place if port is None else place.rpartition(":")[0]
     if port == 0 or not _HOST.fullmatch(host) or not _is_a_name(host.removesuffix(".")):
-        raise ValueError("must be a URL with a host, and a port from 1 to 65535 if any")
+        raise ValueError("must be a URL with a host, and its port must be from 1 to 65535")
     return parts

@@ -100,10 +100,14 @@ class ArchiveSaga:
             return
         except UpstreamForbidden:
             # Newer releases answer this for an unknown id; the sweeper deletes it if it exists.
-            log.warning("source_kept", source=str(source_id), reason="Airbyte does not show it")
+            log.warning(
+                "source_not_deleted", source=str(source_id), reason="it is not visible in Airbyte"
+            )
             return
         # The source's own workspace, not the current setting: another would list no connections.
         if await self._airbyte.connections_of_source(source_id, source.workspace_id):
-            log.warning("source_kept", source=str(source_id), reason="other connections use it")
+            log.warning(
+                "source_not_deleted", source=str(source_id), reason="other connections use it"
+            )
             return
         await self._airbyte.delete_source(source_id, workspace_id=source.workspace_id)

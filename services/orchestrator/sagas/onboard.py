@@ -104,7 +104,7 @@ class OnboardSaga:
                 fingerprint=fingerprint,
                 origin=VersionOrigin.ONBOARD,
                 snapshot_id=snapshot_id,
-                asked_by=operation.asked_by,
+                requested_by=operation.requested_by,
             )
             outbox.record(session, EventType.CONNECTION_ONBOARDED, row, ref=snapshot_id)
             await session.flush()
@@ -127,7 +127,7 @@ class OnboardSaga:
                 source_definition_id=source_type.definition_id,
             )
             if source.workspace_id != wiring.workspace_id:
-                raise UpstreamMismatch("Airbyte made the source in another workspace.")
+                raise UpstreamMismatch("Airbyte created the source in another workspace.")
             return str(source.source_id)
 
         async def look() -> str | None:
@@ -201,7 +201,7 @@ class OnboardSaga:
                 )
             )
             if made.source_id != source_id:
-                raise UpstreamMismatch("Airbyte made the connection of another source.")
+                raise UpstreamMismatch("Airbyte created the connection for another source.")
             return str(made.connection_id)
 
         async def look() -> str | None:
@@ -222,7 +222,7 @@ class OnboardSaga:
         with suppress(UpstreamMissing):
             if await means(await self._airbyte.get_connection(connection_id), fingerprint):
                 return
-        raise UpstreamMismatch("Airbyte made the connection and holds something else.")
+        raise UpstreamMismatch("Airbyte created the connection, but with different settings.")
 
     async def undo(self, operation: Operation) -> None:
         """Delete what was created, newest first, until Airbyte holds none of it."""
@@ -237,7 +237,7 @@ class OnboardSaga:
         await operation.once("undo", delete, within=10 * self._call_s)
         if not operation.results["undo"]:
             operation.forget("undo")
-            raise UpstreamMismatch("Airbyte deleted a source and still has it.")
+            raise UpstreamMismatch("Airbyte reported the source as deleted, but still has it.")
         await self._record_failure(operation, left=None)
 
     async def abandon(self, operation: Operation) -> None:
@@ -267,7 +267,10 @@ class OnboardSaga:
         """
         for one in await self._airbyte.connections_of_source(source_id, workspace_id):
             if not one.name.endswith(marker):
-                raise UpstreamMismatch("Somebody else has wired the source: it is kept.")
+                raise UpstreamMismatch(
+                    "The source has a connection that this operation did not create: it is not "
+                    "deleted."
+                )
             await self._airbyte.delete_connection(one.connection_id, workspace_id=workspace_id)
 
 
@@ -299,7 +302,7 @@ async def keep_discovered(
 def unreadable(error: catalogs.InvalidCatalog) -> DiscoverFailed:
     """The error for a source whose discovered catalog is invalid."""
     code = error.code if error.code == snapshots.DUPLICATE_STREAM else DiscoverFailed.code
-    return DiscoverFailed(f"What the source offers cannot be read: {error}", code=code)
+    return DiscoverFailed(f"The discovered catalog is invalid: {error}", code=code)
 
 
 def _with_notes(connection: str, notes: list[dict[str, Any]]) -> str:

@@ -75,7 +75,7 @@ class SyncSaga:
                 airbyte_job_id=found["id"],
                 status=found["status"],
                 started_by=JobStarter.AAM,
-                asked_by=operation.asked_by,
+                requested_by=operation.requested_by,
             )
             answer = {
                 "job_id": recorded.id,

@@ -138,8 +138,8 @@ class Exclusions:
                 stream,
                 f"streams[{places[stream]}].config.selectedFields",
                 CODE,
-                f"{shown(name)} of {stream} is never selected: the connection's policy excludes it"
-                " by its name, or by the name of something in it.",
+                f"{shown(name)} of {stream} is never selected: the connection's policy excludes "
+                "its name, or the name of a field inside it.",
             )
             for stream, names in carried.items()
             for name in names
@@ -220,8 +220,8 @@ def left(stream: ConfiguredStream, hidden: Collection[str]) -> list[str]:
     needed = [path[0] for path in needs(stream) if path and path[0] in hidden]
     if needed:
         message = (
-            f"{listed(needed)} of {stream.id} is never selected, and is its cursor or key: it"
-            " cannot be synced without it in this mode."
+            f"{listed(needed)} of {stream.id} is never selected, but it is the stream's cursor or "
+            "in its key: the stream cannot be synced in this mode without it."
         )
         raise InvalidCatalog.because(CODE, place, message, stream=stream.id)
     selectable = stream.stream.properties() or {}
@@ -229,15 +229,15 @@ def left(stream: ConfiguredStream, hidden: Collection[str]) -> list[str]:
     out_of_reach = sorted(set(hidden) - selectable.keys()) if chosen is None else []
     if out_of_reach:
         message = (
-            f"{listed(out_of_reach)} of {stream.id} is never selected, and Airbyte cannot leave it"
-            " out: it is not declared under `properties` of the stream's schema."
+            f"{listed(out_of_reach)} of {stream.id} is never selected, but Airbyte cannot exclude "
+            "it: it is not declared under `properties` of the stream's schema."
         )
         raise InvalidCatalog.because(CODE, place, message, stream=stream.id)
     names = [
         name for name in selectable if name not in hidden and (chosen is None or name in chosen)
     ]
     if not names:
-        message = f"No field of {stream.id} is left that may be selected."
+        message = f"No field of {stream.id} remains that may be selected."
         raise InvalidCatalog.because(CODE, place, message, stream=stream.id)
     return names
 

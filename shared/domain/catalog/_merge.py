@@ -78,7 +78,7 @@ def merge(
     counts = Counter(ids)
     doubled = {stream for stream, count in counts.items() if count > 1}
     for stream in dict.fromkeys(one for one in ids if one in doubled):
-        message = "The source offers it more than once: it is left as it is configured."
+        message = "The source offers it more than once: its configuration stays unchanged."
         notes.append(Note(stream, "duplicate_stream", message))
         current = waiting.pop(stream, None)
         slices += [] if current is None else [current.raw]
@@ -150,7 +150,9 @@ class _Renewal:
         if writes in DEDUP:
             cursor = self._column(reads, cursor)
         if writes in DEDUP and not all(path and self._has(path) for path in key):
-            self._note("key_gone", "The primary key is no longer a field of it: name another.")
+            self._note(
+                "key_gone", "The primary key is no longer a field of the stream: choose another."
+            )
         needed = {path[0] for path in key if path} if writes in DEDUP else set()
         if reads == "incremental" and cursor:
             needed.add(cursor[0])
@@ -182,7 +184,7 @@ class _Renewal:
         self._changes |= {"syncMode": reads, "destinationSyncMode": writes}
         self._note(
             "sync_mode_replaced",
-            f"The source offers {mode(reads)} only: it is written by {mode(writes)} now.",
+            f"The source offers {mode(reads)} only: the stream is now written by {mode(writes)}.",
         )
         return reads, writes
 
@@ -201,7 +203,9 @@ class _Renewal:
             self._changes["cursorField"] = default
             return default
         if not current or not self._has(current):
-            self._note("cursor_gone", "The cursor is no longer a field of it: name another.")
+            self._note(
+                "cursor_gone", "The cursor is no longer a field of the stream: choose another."
+            )
         return current or ()
 
     def _column(self, reads: str | None, cursor: Path) -> Path:
@@ -214,7 +218,7 @@ class _Renewal:
         if is_needed or not written or self._has(written):
             return cursor
         self._changes["cursorField"] = ()
-        self._note("cursor_dropped", "Its cursor is no field of it, and no name for one is needed.")
+        self._note("cursor_dropped", "Its cursor is not a field of the stream, and none is needed.")
         return ()
 
     def _selection(self, needed: set[str]) -> None:

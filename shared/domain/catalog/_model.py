@@ -393,7 +393,7 @@ def identify(slice_: Document, position: int) -> tuple[StreamId, Pair]:
         raise _unreadable(f"streams[{position}]", error) from None
     if "\x00" in named.name or "\x00" in (named.namespace or ""):
         place = f"streams[{position}].stream.name"
-        message = f"{place} holds a NUL character, which Postgres cannot keep."
+        message = f"{place} contains a NUL character, which Postgres cannot store."
         raise InvalidCatalog.because("invalid_catalog", place, message)
     return StreamId(named.namespace or None, named.name), pair
 
@@ -430,8 +430,8 @@ def distinct(
 def duplicate(stream: StreamId, earlier: int, position: int) -> Problem:
     """The problem of a source that offers a stream twice."""
     message = (
-        f"The source offers {stream} twice, as streams[{earlier}] and streams[{position}]: which"
-        " one is meant cannot be told. One of them needs another name or namespace in the source."
+        f"The source offers {stream} twice, as streams[{earlier}] and streams[{position}]: a "
+        "reference to it is ambiguous. Give one of them another name or namespace in the source."
     )
     return Problem(stream, f"streams[{position}].stream.name", "duplicate_stream", message)
 
@@ -479,7 +479,9 @@ def read_stream(slice_: Document, position: int = 0) -> ConfiguredStream:
     except UNREADABLE as error:
         raise _unreadable(place, error) from None
     if b"\\u" in raw and holds_unkept(without_escaped_backslashes(raw)):
-        message = f"{place} holds a NUL or half a character, which Postgres cannot keep in JSON."
+        message = (
+            f"{place} contains a NUL or half a surrogate pair, which Postgres cannot store in JSON."
+        )
         raise InvalidCatalog.because("invalid_catalog", place, message)
     return ConfiguredStream(raw, StreamId(stream.namespace or None, stream.name), stream, config)
 
@@ -497,7 +499,7 @@ def parse(document: Document, *, max_streams: int | None = None) -> Steps[Catalo
     problems: list[Problem] = []
     slices = scan(document)
     if max_streams is not None and len(slices) > max_streams:
-        message = f"The catalog has {len(slices)} streams, and AAM takes {max_streams}."
+        message = f"The catalog has {len(slices)} streams, but AAM accepts at most {max_streams}."
         raise InvalidCatalog.because("catalog_too_large", "streams", message)
     for position, slice_ in enumerate(slices):
         try:

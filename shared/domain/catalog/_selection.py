@@ -118,7 +118,7 @@ def choose_with_notes(
     else:
         slices = list(scan(discovered))
     if not slices:
-        message = "The source offers no stream."
+        message = "The source offers no streams."
         raise InvalidCatalog.because("empty_catalog", "streams", message)
 
     ids = yield from distinct.steps(slices)
@@ -164,7 +164,7 @@ def _each_chosen(
             stream, note = _chosen(offered, position, destination_sync_modes, exclusions)
         except InvalidCatalog as error:
             if not is_named and (error.code == CODE or _is_newer(offered)):
-                notes.append(Note(offered.id, error.code, f"{offered.id} is left out. {error}"))
+                notes.append(Note(offered.id, error.code, f"{offered.id} is excluded. {error}"))
             else:
                 problems += error.problems
         else:
@@ -205,7 +205,7 @@ def _chosen(
     hidden = exclusions.hidden(stream.stream)
     if not hidden:
         return stream, None
-    message = f"{listed(sorted(hidden))} of {stream.id} is left out: the policy never selects it."
+    message = f"{listed(sorted(hidden))} of {stream.id} is excluded: the policy never selects it."
     note = Note(stream.id, CODE, message, tuple(sorted(hidden)))
     return exclusions.without(stream), note
 
@@ -235,7 +235,7 @@ def _named(names: Sequence[str], ids: Sequence[StreamId]) -> list[int]:
     if problems:
         raise InvalidCatalog(problems[:MAX_PROBLEMS])
     if not wanted:
-        message = "No stream is named."
+        message = "No stream is selected."
         raise InvalidCatalog.because("no_selected_stream", "streams", message)
     return sorted(wanted)
 
@@ -244,8 +244,8 @@ def _advice(several: Sequence[StreamId]) -> str:
     """How to distinguish streams with the same name."""
     if len({stream.full_name for stream in several}) == len(several):
         names = listed(stream.full_name for stream in several)
-        return f"write the namespace too, as in {names}."
-    return "written with their namespaces they are the same; rename one of them in the source."
+        return f"add the namespace, as in {names}."
+    return "they are the same even with their namespaces; rename one of them in the source."
 
 
 def _is_suggested(raw: Raw) -> bool:

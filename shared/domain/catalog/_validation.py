@@ -84,7 +84,7 @@ _NOTHING: Final = Familiar()
 
 # A cache of valid streams: the number of selected fields, by digest, modes and `familiar`.
 _sound: dict[tuple[bytes, frozenset[str] | None, Familiar], int] = {}
-_REMEDY = "Name fewer streams, or select fewer fields of them."
+_REMEDY = "Select fewer streams, or fewer fields of them."
 
 
 @Stepwise
@@ -121,7 +121,7 @@ def validate(
     for position, stream in enumerate(catalog.streams):
         earlier = first_seen.setdefault(stream.id, position)
         if earlier != position:
-            message = f"streams[{position}] is {stream.id} again, after streams[{earlier}]."
+            message = f"streams[{position}] repeats {stream.id}, which is also streams[{earlier}]."
             place = f"streams[{position}].stream.name"
             problems.append(Problem(stream.id, place, "duplicate_stream", message))
         if stream.selected:
@@ -143,10 +143,15 @@ def validate(
         if len(problems) >= MAX_PROBLEMS:
             raise InvalidCatalog(problems[:MAX_PROBLEMS])
     if fields > max_fields:
-        message = f"{fields} fields are selected, and Airbyte takes {max_fields}. {_REMEDY}"
+        message = (
+            f"{fields} fields are selected, but Airbyte accepts at most {max_fields}. {_REMEDY}"
+        )
         problems.append(Problem(None, "streams", "catalog_too_large", message))
     if size > max_bytes:
-        message = f"The selected streams are {size} bytes, and Airbyte takes {max_bytes}. {_REMEDY}"
+        message = (
+            f"The selected streams are {size} bytes, but Airbyte accepts at most {max_bytes}. "
+            f"{_REMEDY}"
+        )
         problems.append(Problem(None, "streams", "catalog_too_large", message))
     if problems:
         raise InvalidCatalog(problems)
@@ -170,17 +175,17 @@ class _Check:
             longest = f"has more than {MAX_NAME} characters"
             yield self._problem("invalid_catalog", "stream.name", longest)
         if first_byte(self._stream.stream.json_schema) != b"{":
-            yield self._problem("invalid_catalog", "stream.jsonSchema", "needs an object here")
+            yield self._problem("invalid_catalog", "stream.jsonSchema", "must be an object")
         for setting in self._stream.unknown_settings():
             if setting in self._familiar.settings:
                 continue
             place = f"config.{shown(setting)}"
             meant = did_you_mean(setting, SETTINGS).rstrip(".")
-            what = f"is no setting that Airbyte knows{meant}"
+            what = f"is not a setting that Airbyte knows{meant}"
             yield self._problem("unknown_setting", place, what)
         for member in self._stream.unknown_members():
             if member not in self._familiar.settings:
-                belongs = "belongs into `config`" if member in SETTINGS else "is no member here"
+                belongs = "belongs in `config`" if member in SETTINGS else "is not a known member"
                 yield self._problem("unknown_setting", shown(member), belongs)
         yield from self._modes(destination_sync_modes)
         yield from self._cursor()
@@ -193,14 +198,14 @@ class _Check:
         reads, writes = config.sync_mode, config.destination_sync_mode
         offered = self._stream.stream.supported_sync_modes or SYNC_MODES
         if reads not in SYNC_MODES | self._familiar.sync_modes:
-            allowed = f"needs one of {_listed(SYNC_MODES)}"
+            allowed = f"must be one of {_listed(SYNC_MODES)}"
             yield self._problem("unsupported_sync_mode", "config.syncMode", allowed)
         elif reads not in offered:
             only = f"is {mode(reads)}, but the source offers only {_listed(offered)}"
             yield self._problem("unsupported_sync_mode", "config.syncMode", only)
         place = "config.destinationSyncMode"
         if writes not in DESTINATION_SYNC_MODES | self._familiar.destination_sync_modes:
-            allowed = f"needs one of {_listed(DESTINATION_SYNC_MODES)}"
+            allowed = f"must be one of {_listed(DESTINATION_SYNC_MODES)}"
             yield self._problem("unsupported_sync_mode", place, allowed)
         elif destination_sync_modes is not None and writes not in destination_sync_modes:
             known = _listed(destination_sync_modes)

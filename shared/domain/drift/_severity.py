@@ -111,7 +111,7 @@ _UNUSED: dict[str, tuple[Entity, What]] = {
 }
 _DESELECTED = (
     "Deselecting it deletes its sync state: if it comes back, all of it is read again.",
-    "Its table stays in the destination with the rows it has.",
+    "Its table stays in the destination, with its rows.",
 )
 _REREAD = "Its sync state becomes useless: the next sync reads the whole stream again."
 _STATE = "Airbyte deletes the sync state of a stream whose sync mode changes."
@@ -156,9 +156,11 @@ class _Judge:
 
     def field_added(self) -> Verdict:
         if not self._selected:
-            reason = f"{self._name} is new, and the fields of {self._stream} are hand-picked."
+            reason = (
+                f"{self._name} is new, and the fields of {self._stream} are selected individually."
+            )
             return self._unconcerned("field", "added", reason)
-        reason = f"{self._name} is new; rows that are not synced again stay without it."
+        reason = f"{self._name} is new; rows that are not synced again have no value for it."
         return self._concerned(Severity.HARMLESS, "field", "added", reason)
 
     def field_removed(self) -> Verdict:
@@ -167,11 +169,14 @@ class _Judge:
             reason = f"The cursor {shown(dotted(self._cursor))} of {self._stream} is gone."
             return self._concerned(Severity.BREAKING, "cursor", "lost", reason, loses, (_REREAD,))
         if any(_within(part, self._path) for part in self._key):
-            reason = f"{self._name} is gone, and rows of {self._stream} are told apart by it."
+            reason = (
+                f"{self._name} is gone, and it is part of the key that identifies rows of "
+                f"{self._stream}."
+            )
             return self._concerned(Severity.BREAKING, "key", "lost", reason, loses, (_MIXED,))
         if not self._selected:
             return self._unconcerned("field", "removed", f"{self._name} is not selected.")
-        kept = f"The column of {self._name} keeps what it has and is null in new rows"
+        kept = f"The column of {self._name} keeps its values and is null in new rows"
         resets = (f"{kept}; some destinations drop it.",)
         reason = f"{self._name} is gone from {self._stream}."
         return self._concerned(Severity.NEEDS_REVIEW, "field", "removed", reason, loses, resets)
@@ -183,7 +188,7 @@ class _Judge:
         if not self._selected:
             return self._unconcerned(entity, what, f"{self._name} is not selected.")
         if related == "equal":
-            reason = f"{self._name} has the same type, written in another way."
+            reason = f"{self._name} has the same type in another notation."
             return self._concerned(Severity.HARMLESS, entity, what, reason)
         if self._cursor and _within(self._cursor, self._path):
             return self._base_retyped(related, f"the cursor of {self._stream}", _REREAD)
@@ -213,14 +218,19 @@ class _Judge:
             return self._unconcerned("key", "changed", reason)
         names = tuple(plain(dotted(path)) for path in self._key)
         if set(after) == set(self._key):
-            reason = f"The source defines the key that {self._stream} is deduplicated by already."
+            reason = (
+                f"The source now defines the key that {self._stream} is already deduplicated by."
+            )
             return self._concerned(Severity.HARMLESS, "key", "changed", reason)
         if after:
             new = listed(dotted(path) for path in after)
             reason = f"The source defines another key of {self._stream}: {new}."
             return self._concerned(Severity.BREAKING, "key", "changed", reason, names, (_MIXED,))
         if self._config.config.primary_key:
-            reason = f"The source no longer defines a key of {self._stream}; its own is kept."
+            reason = (
+                f"The source no longer defines a key of {self._stream}; the configured one stays "
+                "in use."
+            )
             return self._concerned(Severity.NEEDS_REVIEW, "key", "changed", reason)
         reason = f"The source no longer defines the key that {self._stream} is deduplicated by."
         return self._concerned(Severity.BREAKING, "key", "lost", reason, names, (_MIXED,))
@@ -233,11 +243,11 @@ class _Judge:
             reason = f"{self._stream} is read in full, without a cursor."
             return self._unconcerned("cursor", "changed", reason)
         if defined and field == self._cursor:
-            reason = f"The source defines the cursor that {self._stream} is read by already."
+            reason = f"The source now defines the cursor that {self._stream} is already read by."
             return self._concerned(Severity.HARMLESS, "cursor", "changed", reason)
         names = (plain(dotted(self._cursor)),) if self._cursor else ()
         if defined:
-            new = shown(dotted(field)) if field else "one it does not name"
+            new = shown(dotted(field)) if field else "one that it does not name"
             reason = f"The source reads {self._stream} by another cursor: {new}."
             return self._concerned(
                 Severity.NEEDS_REVIEW, "cursor", "changed", reason, names, (_REREAD,)
@@ -246,9 +256,12 @@ class _Judge:
             reason = f"The source no longer defines a cursor of {self._stream}."
             return self._concerned(Severity.BREAKING, "cursor", "lost", reason, names, (_REREAD,))
         if not self._change.before or not dict(self._change.before).get("source_defined"):
-            reason = f"The source suggests another cursor; {self._stream} has its own."
+            reason = f"The source suggests another cursor; {self._stream} has a configured one."
             return self._unconcerned("cursor", "changed", reason)
-        reason = f"The source no longer defines a cursor of {self._stream}; its own is kept."
+        reason = (
+            f"The source no longer defines a cursor of {self._stream}; the configured one stays in "
+            "use."
+        )
         return self._concerned(Severity.NEEDS_REVIEW, "cursor", "changed", reason)
 
     def modes_changed(self) -> Verdict:
@@ -304,8 +317,14 @@ _TURNS: dict[Relation, str] = {
 
 def _column(name: str, related: Relation) -> str:
     if related == "widened":
-        return f"The column of {name} becomes one that holds both, where the destination can."
-    return f"The column of {name} changes its type; the sync fails where the destination cannot."
+        return (
+            f"The column of {name} becomes one that holds both types, if the destination supports "
+            "that."
+        )
+    return (
+        f"The column of {name} changes its type; the sync fails if the destination does not "
+        "support that."
+    )
 
 
 def _within(path: Path, parent: Path) -> bool:

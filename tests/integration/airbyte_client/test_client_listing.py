@@ -92,7 +92,7 @@ async def test_a_list_whose_pages_never_end_is_given_up(
             return await send(*given, **more)
 
         monkeypatch.setattr(client._transport, "call", slow)
-        with pytest.raises(UpstreamTimeout, match="to its end"):
+        with pytest.raises(UpstreamTimeout, match="took more than"):
             await listing(client)
     assert 1 < len(airbyte.called(path)) < 10
 
@@ -105,5 +105,5 @@ async def test_a_list_with_more_pages_than_any_has_is_given_up(
     for number in range(4):
         airbyte.answer("sources/list", _sources(number))
     async with client_of(airbyte) as client:
-        with pytest.raises(UpstreamUnknown, match="does not end"):
+        with pytest.raises(UpstreamUnknown, match="has more than"):
             await client.list_sources(WORKSPACE)

@@ -73,7 +73,7 @@ class Replica:
 
     async def deliver(self) -> None:
         """Look once, and wait for what that began."""
-        await self.deliveries.look()
+        await self.deliveries.send_due()
         await asyncio.gather(*self.deliveries._under_way.values())
 
     @asynccontextmanager

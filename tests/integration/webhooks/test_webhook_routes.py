@@ -155,7 +155,7 @@ async def test_a_message_that_cannot_be_made_stops_no_other(
     monkeypatch.setattr(Deliveries, "_secrets", broken)
     await tell(db, await a_repair(db))
 
-    await replica.deliveries.look()
+    await replica.deliveries.send_due()
     await receiver.hears()
     async with asyncio.timeout(60):
         while await sql.fetchval(_UNRECORDED):  # noqa: ASYNC110 (another task's doing)
@@ -178,12 +178,12 @@ async def test_a_try_that_cannot_be_recorded_stops_no_other(
     await tell(db, await a_repair(db))
     with monkeypatch.context() as patch:
         patch.setattr(queries, "record_try", broken)
-        await replica.deliveries.look()
+        await replica.deliveries.send_due()
         await receiver.hears()
     await replica.add(receiver.url)
     await tell(db, await a_repair(db))
 
-    await replica.deliveries.look()
+    await replica.deliveries.send_due()
 
     await receiver.hears(3)
 
