@@ -21,7 +21,7 @@ async def _until_called(airbyte: AirbyteServer, times: int) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_slow_calls_take_their_own_slots(airbyte: AirbyteServer) -> None:
+async def test_slow_calls_use_slots_of_their_own(airbyte: AirbyteServer) -> None:
     """With every slot hanging, the next one is not sent, and reads go through at once."""
     airbyte.auth = "none"
     airbyte.fault("sources/create", "hang", times=None)
@@ -55,7 +55,7 @@ async def test_slow_calls_take_their_own_slots(airbyte: AirbyteServer) -> None:
     assert len(airbyte.called("sources/create")) == 6
 
 
-async def test_what_hangs_delays_nobody_else(world: World) -> None:
+async def test_hanging_calls_delay_no_other_connection(world: World) -> None:
     """Requests about other connections are answered while every call for one of them hangs."""
     world.settings = {"AIRBYTE_TIMEOUT": "10", "DISCOVER_TIMEOUT": "10", "OPERATION_DEADLINE": "90"}
     process = await world.replace("orchestrator")

@@ -45,10 +45,10 @@ async def operations_ended(mesh: Mesh) -> None:
 @pytest.mark.parametrize(
     "status, code", [("locked", "locked"), ("suspended_by_plan", "status_unknown")]
 )
-async def test_it_stays_locked_through_a_pause_and_a_resume(
+async def test_locked_connection_is_neither_paused_nor_resumed(
     mesh: Mesh, status: str, code: str
 ) -> None:
-    """A lost cursor would pause it, and comes back; people see that Airbyte has locked it."""
+    """A lost cursor would pause it, and comes back; the lock is shown."""
     connection = await mesh.onboard()
     upstream(mesh, connection)["status"] = status
 
@@ -64,8 +64,8 @@ async def test_it_stays_locked_through_a_pause_and_a_resume(
     assert upstream(mesh, connection)["status"] == status
 
 
-async def test_one_that_was_locked_while_aam_paused_it_is_not_resumed(mesh: Mesh) -> None:
-    """The approve applies its catalog, and the status stays Airbyte's."""
+async def test_connection_locked_while_paused_is_not_resumed(mesh: Mesh) -> None:
+    """An approval applies the catalog, and Airbyte's status stays."""
     connection = await mesh.onboard()
     await drift(mesh, connection, offering(ACCOUNT, cursor=None))
     await until(mesh, connection, lambda one: one["paused_by"] is not None)
@@ -80,8 +80,8 @@ async def test_one_that_was_locked_while_aam_paused_it_is_not_resumed(mesh: Mesh
     assert (seen["upstream_code"], seen["paused_by"]) == ("locked", None)
 
 
-async def test_one_that_was_locked_while_aam_paused_it_is_let_go(mesh: Mesh) -> None:
-    """The cursor comes back: nothing is resumed, and AAM no longer says that it has paused it."""
+async def test_connection_locked_while_paused_is_no_longer_paused_by_aam(mesh: Mesh) -> None:
+    """The cursor comes back: nothing is resumed."""
     connection = await mesh.onboard()
     await drift(mesh, connection, offering(ACCOUNT, cursor=None))
     await until(mesh, connection, lambda one: one["paused_by"] is not None)
@@ -93,8 +93,7 @@ async def test_one_that_was_locked_while_aam_paused_it_is_let_go(mesh: Mesh) -> 
     assert (seen["upstream_code"], upstream(mesh, connection)["status"]) == ("locked", "locked")
 
 
-async def test_a_heal_that_ends_a_breaking_change_leaves_it_locked(mesh: Mesh) -> None:
-    """Airbyte's flag is taken back, and its lock is not."""
+async def test_repair_clears_the_breaking_change_and_not_the_lock(mesh: Mesh) -> None:
     connection = await mesh.onboard()
     upstream(mesh, connection).update(status="locked", breakingChange=True)
 
@@ -105,8 +104,7 @@ async def test_a_heal_that_ends_a_breaking_change_leaves_it_locked(mesh: Mesh) -
     assert (held["status"], held["breakingChange"]) == ("locked", False)
 
 
-async def test_no_catalog_is_applied_beside_a_job_in_a_newer_state(mesh: Mesh) -> None:
-    """Airbyte says that a job is under way, by a word that AAM does not know."""
+async def test_no_catalog_is_applied_during_a_job_of_unknown_status(mesh: Mesh) -> None:
     connection = await mesh.onboard()
     job = mesh.airbyte.start_job(connection["airbyte_connection_id"])
     busy = {

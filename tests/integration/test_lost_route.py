@@ -75,7 +75,7 @@ async def called(mesh: Mesh, path: str, times: int = 1, *, since: int | None = N
 
 
 @lost_routes
-async def test_a_connection_is_not_archived(mesh: Mesh, gateway: str, status: int) -> None:
+async def test_connection_is_not_archived(mesh: Mesh, gateway: str, status: int) -> None:
     """DELETE answers 202 meanwhile; it is archived once Airbyte itself has deleted it."""
     connection = await mesh.onboard()
     mesh.airbyte.lose_route(gateway, status=status)
@@ -95,7 +95,7 @@ async def test_a_connection_is_not_archived(mesh: Mesh, gateway: str, status: in
 
 
 @pytest.mark.parametrize("is_known", [True, False])
-async def test_a_connection_of_another_workspace_is_not_archived(
+async def test_connection_of_another_workspace_is_not_archived(
     mesh: Mesh, *, is_known: bool
 ) -> None:
     """AIRBYTE_WORKSPACE_ID has been changed since: that workspace does not list the connection."""
@@ -117,7 +117,7 @@ async def test_a_connection_of_another_workspace_is_not_archived(
     assert mesh.airbyte.connections == {}
 
 
-async def test_a_heal_does_not_begin_beside_a_sync_that_a_gateway_hides(mesh: Mesh) -> None:
+async def test_repair_does_not_begin_while_a_gateway_hides_the_syncs(mesh: Mesh) -> None:
     """An empty 401 may be a gateway's: whether a sync runs is not known. Nothing is recorded."""
     connection = await mesh.onboard()
     order = (await mesh.orchestrator.post(f"/connections/{connection['id']}/discover")).json()
@@ -134,7 +134,7 @@ async def test_a_heal_does_not_begin_beside_a_sync_that_a_gateway_hides(mesh: Me
     assert (answer.status_code, answer.json()["code"]) == (409, "sync_running")
 
 
-async def test_a_source_is_not_taken_for_deleted(mesh: Mesh) -> None:
+async def test_source_is_not_taken_for_deleted(mesh: Mesh) -> None:
     """The connection is gone, and the route is lost just then."""
     connection = await mesh.onboard()
     mesh.airbyte.lose_route("kong", path="sources/get")
@@ -150,8 +150,9 @@ async def test_a_source_is_not_taken_for_deleted(mesh: Mesh) -> None:
 
 
 @some_lost_routes
-async def test_a_running_job_goes_on(mesh: Mesh, gateway: str, status: int) -> None:
-    """It is followed again when the route is back, and its end is Airbyte's word."""
+async def test_running_job_is_followed_again_afterwards(
+    mesh: Mesh, gateway: str, status: int
+) -> None:
     connection = await mesh.onboard()
     await mesh.orchestrator.post(f"/connections/{connection['id']}/sync")
     mesh.airbyte.lose_route(gateway, status=status)
@@ -170,7 +171,7 @@ async def test_a_running_job_goes_on(mesh: Mesh, gateway: str, status: int) -> N
 async def test_nothing_is_missing_deleted_or_imported(
     mesh: Mesh, registry_url: str, redis_url: str, gateway: str, status: int
 ) -> None:
-    """Reconciling says unknown, sweeping and importing end with what answered."""
+    """Reconciling reports unknown; sweeping and importing end with the gateway's answer."""
     connection = await mesh.onboard()
     settings = settings_for(mesh.airbyte, registry_url, redis_url)
     db = Database.at(settings.registry_address, application="test")
@@ -198,8 +199,8 @@ async def test_nothing_is_missing_deleted_or_imported(
 
 
 @some_lost_routes
-async def test_a_rotation_changes_nothing(mesh: Mesh, gateway: str, status: int) -> None:
-    """No source is said to be out of reach, and none to be gone."""
+async def test_rotation_changes_nothing(mesh: Mesh, gateway: str, status: int) -> None:
+    """No source is reported as missing or out of reach."""
     connection = await mesh.onboard()
     await mesh.sql.execute("UPDATE connections SET credential_digests = '{}'")
     mesh.airbyte.lose_route(gateway, status=status)
@@ -212,10 +213,10 @@ async def test_a_rotation_changes_nothing(mesh: Mesh, gateway: str, status: int)
 
 
 @some_lost_routes
-async def test_an_observation_says_nothing_about_the_source(
+async def test_observation_says_nothing_about_the_source(
     mesh: Mesh, gateway: str, status: int
 ) -> None:
-    """No connection hears of it, and the next one is as any other."""
+    """No connection has an event, and the next observation is regular."""
     connection = await mesh.onboard()
     mesh.airbyte.lose_route(gateway, status=status)
 
@@ -231,10 +232,8 @@ async def test_an_observation_says_nothing_about_the_source(
 
 
 @some_lost_routes
-async def test_a_catalog_that_is_being_applied_is_applied(
-    mesh: Mesh, gateway: str, status: int
-) -> None:
-    """The heal waits, and the connection is not FAILED for a missing counterpart."""
+async def test_running_apply_is_finished(mesh: Mesh, gateway: str, status: int) -> None:
+    """The repair waits, and the connection is not FAILED for a missing counterpart."""
     connection = await mesh.onboard()
     mesh.airbyte.offers(offering({**ACCOUNT, "Region__c": "string"}))
     discovered = await mesh.orchestrator.post(f"/connections/{connection['id']}/discover")
@@ -255,8 +254,8 @@ async def test_a_catalog_that_is_being_applied_is_applied(
 
 
 @some_lost_routes
-async def test_an_onboarding_begun_is_finished(mesh: Mesh, gateway: str, status: int) -> None:
-    """What was made stays until Airbyte itself says what became of the rest."""
+async def test_running_onboarding_is_finished(mesh: Mesh, gateway: str, status: int) -> None:
+    """What was created stays until Airbyte itself answers for the rest."""
     mesh.airbyte.lose_route(gateway, status=status, path="connections/create", times=2)
 
     connection = await mesh.onboard()
@@ -266,8 +265,8 @@ async def test_an_onboarding_begun_is_finished(mesh: Mesh, gateway: str, status:
 
 
 @some_lost_routes
-async def test_an_onboarding_is_not_begun(mesh: Mesh, gateway: str, status: int) -> None:
-    """503 with the reason; the destination is not said to be unknown, and no row is left."""
+async def test_onboarding_is_not_begun(mesh: Mesh, gateway: str, status: int) -> None:
+    """503 with the reason; the destination is not reported as unknown, and no row is left."""
     mesh.airbyte.lose_route(gateway, status=status)
 
     answer = await mesh.orchestrator.post("/connections/onboard", json=mesh.order)
@@ -276,8 +275,7 @@ async def test_an_onboarding_is_not_begun(mesh: Mesh, gateway: str, status: int)
     assert await mesh.sql.fetchval("SELECT count(*) FROM connections") == 0
 
 
-async def test_ready_names_the_gateway(mesh: Mesh) -> None:
-    """Who looks at /ready is told what answered in Airbyte's place."""
+async def test_readiness_names_the_gateway(mesh: Mesh) -> None:
     mesh.airbyte.lose_route("nginx", status=404)
 
     checks = (await mesh.orchestrator.get("/ready")).json()["checks"]

@@ -68,7 +68,7 @@ async def approve(mesh: Mesh, repair: Json, **order: Any) -> Json:
 IS_LEARNED = "SELECT is_learned FROM repairs WHERE id = $1"
 
 
-async def test_a_decision_that_is_refused_loses_no_other(mesh: Mesh) -> None:
+async def test_refused_decision_loses_no_other(mesh: Mesh) -> None:
     """It is recorded with its code; the other decisions of the repair are learned."""
     connection = await mesh.onboard()
     repair = await proposal(mesh, connection, offering({"Id": "string"}))
@@ -90,10 +90,10 @@ _TAKEN = """
 """
 
 
-async def test_a_repair_that_cannot_be_learned_blocks_no_later_one(
+async def test_failed_learning_blocks_no_later_repair(
     mesh: Mesh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is told again later, and learned when that is possible; its code is there meanwhile."""
+    """It is retried, and learned when that is possible; its code is stored meanwhile."""
     for pause in ("_FIRST_PAUSE", "_LONGEST_PAUSE"):
         monkeypatch.setattr(suggestions, pause, timedelta(seconds=0.1))
     connection = await mesh.onboard()
@@ -114,10 +114,10 @@ async def test_a_repair_that_cannot_be_learned_blocks_no_later_one(
     assert [row["removed"] for row in rows] == ['["AnnualRevenue"]', '["Name"]']
 
 
-async def test_a_repair_whose_decisions_cannot_be_read_is_given_up(
+async def test_repair_with_unreadable_decisions_is_given_up(
     mesh: Mesh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else it would be read again each hour, and be kept, for ever."""
+    """Otherwise it would be read again each hour, and be kept, for ever."""
     monkeypatch.setattr(suggestions, "_MOST_TRIES", 2)
     for pause in ("_FIRST_PAUSE", "_LONGEST_PAUSE"):
         monkeypatch.setattr(suggestions, pause, timedelta(seconds=0.1))
@@ -135,7 +135,7 @@ async def test_a_repair_whose_decisions_cannot_be_read_is_given_up(
 # Planning and expiring
 
 
-async def test_a_connection_that_cannot_be_planned_for_stops_no_other(mesh: Mesh) -> None:
+async def test_failed_plan_blocks_no_other_connection(mesh: Mesh) -> None:
     """Both are due at once; the second one is planned for."""
     bad = await mesh.onboard()
     good = await mesh.onboard(connection_name="Another", streams=["Contact"])
@@ -148,7 +148,7 @@ async def test_a_connection_that_cannot_be_planned_for_stops_no_other(mesh: Mesh
         assert await repairs(mesh, bad) == []
 
 
-async def test_a_connection_that_is_busy_for_long_keeps_no_other_waiting(
+async def test_busy_connection_blocks_no_other_plan(
     mesh: Mesh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The batch has room for one, and the first of them cannot be planned for yet."""
@@ -175,8 +175,8 @@ _OPEN_OPERATION = """
 """
 
 
-async def test_a_proposal_that_cannot_expire_stops_no_other(mesh: Mesh) -> None:
-    """It is left for a minute, so that a batch of such ones does not keep the others waiting."""
+async def test_failed_expiry_blocks_no_other(mesh: Mesh) -> None:
+    """It is retried after a minute, so that a batch of such ones does not block the others."""
     connection = await mesh.onboard()
     other = await mesh.onboard(connection_name="Another", streams=["Account"])
     first = await proposal(mesh, connection, offering(LESS))
@@ -198,7 +198,7 @@ async def test_a_proposal_that_cannot_expire_stops_no_other(mesh: Mesh) -> None:
 
 
 @pytest.mark.parametrize("off", ["hashjoin, mergejoin, hashagg, sort, material", "nestloop"])
-async def test_a_claim_of_repairs_is_bounded_whatever_the_plan(
+async def test_claim_of_repairs_is_bounded_with_any_query_plan(
     registry_url: str, sql: Sql, off: str
 ) -> None:
     """A subquery that a nested loop ran for each row would lock, and claim, others anew."""
@@ -233,8 +233,8 @@ _DUE_REPAIR = """
 # Deadlines
 
 
-async def test_a_decided_repair_that_cannot_begin_ends_at_its_deadline(mesh: Mesh) -> None:
-    """A sync runs on and on: it fails with a code, is told, and is proposed again."""
+async def test_approved_repair_that_cannot_begin_ends_at_its_deadline(mesh: Mesh) -> None:
+    """A sync keeps running: the repair fails with a code and an event, and is proposed again."""
     connection = await mesh.onboard()
     repair = await proposal(mesh, connection, offering(LESS))
     started = await mesh.orchestrator.post(f"/connections/{connection['id']}/sync")
@@ -253,8 +253,8 @@ async def test_a_decided_repair_that_cannot_begin_ends_at_its_deadline(mesh: Mes
     assert code == "repair_deadline"
 
 
-async def test_a_verification_that_never_ends_is_inconclusive(mesh: Mesh) -> None:
-    """The catalog stays in force, as it does where a sync tells nothing."""
+async def test_endless_verification_is_inconclusive(mesh: Mesh) -> None:
+    """The catalog stays in force, as it does where a sync proves nothing."""
     connection = await mesh.onboard()
     path = f"/connections/{connection['id']}/policy"
     await mesh.drift_repair_agent.put(path, json={"verify": "sync"})
@@ -268,8 +268,8 @@ async def test_a_verification_that_never_ends_is_inconclusive(mesh: Mesh) -> Non
     assert (applied["failure_code"], applied["version_number"]) == ("verification_inconclusive", 2)
 
 
-async def test_a_repair_whose_operation_is_over_is_over(mesh: Mesh) -> None:
-    """Its operation ended without saying what became of it."""
+async def test_repair_ends_with_its_operation(mesh: Mesh) -> None:
+    """The operation ended without saying what became of the repair."""
     connection = await mesh.onboard()
     repair = await proposal(mesh, connection, offering(LESS))
     await approve(mesh, repair)
@@ -283,7 +283,7 @@ async def test_a_repair_whose_operation_is_over_is_over(mesh: Mesh) -> None:
     assert failed["failure_code"] == "operation_ended"
 
 
-async def test_a_repair_whose_end_cannot_be_recorded_stops_no_other(
+async def test_unrecordable_end_blocks_no_other_repair(
     mesh: Mesh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The batch has room for one, and the first of them fails each time."""
@@ -308,8 +308,8 @@ async def test_a_repair_whose_end_cannot_be_recorded_stops_no_other(
     assert [one["state"] for one in await repairs(mesh, bad)] == ["applying"]
 
 
-async def test_a_repair_whose_changes_cannot_be_read_ends_all_the_same(mesh: Mesh) -> None:
-    """Written by another release, say: its end is recorded, and its message goes without them."""
+async def test_repair_with_unreadable_changes_still_ends(mesh: Mesh) -> None:
+    """Written by another release, say: its end is recorded, and its message has no changes."""
     await mesh.sql.execute("""
         INSERT INTO webhooks (id, url, events)
         VALUES (gen_random_uuid(), 'https://example.org/', '["repair.expired", "repair.failed"]')

@@ -101,8 +101,8 @@ async def until_all_are_observed(mesh: Mesh) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_what_is_due_is_looked_at(mesh: Mesh) -> None:
-    """Without anybody asking; the next look is due about an interval later."""
+async def test_due_source_is_observed(mesh: Mesh) -> None:
+    """Without a request; the next observation is due about an interval later."""
     await many_sources(mesh, 3)
     mesh.airbyte.add_field("Account", "Region__c")
     await all_due(mesh)
@@ -117,10 +117,10 @@ async def test_what_is_due_is_looked_at(mesh: Mesh) -> None:
     assert len({round(row["s"]) for row in pauses}) > 1
 
 
-async def test_a_source_that_fails_in_another_way_than_expected_is_left_for_a_while(
+async def test_unexpected_failure_delays_the_next_observation(
     mesh: Mesh,
 ) -> None:
-    """An answer such as 413 is no error of the connector's: it is recorded, and asked for later."""
+    """An answer such as 413 is no error of the connector: it is recorded, and retried later."""
     await many_sources(mesh, 2)
     refusal = {"message": "Too large.", "exceptionClassName": "io.airbyte.TooLarge"}
     mesh.airbyte.answer("commands/run/discover", refusal, status=413, times=None, effect=False)
@@ -135,10 +135,10 @@ async def test_a_source_that_fails_in_another_way_than_expected_is_left_for_a_wh
     assert not await mesh.sql.fetchval("SELECT count(*) FROM discoveries WHERE ended_at IS NULL")
 
 
-async def test_a_source_that_cannot_be_judged_is_not_asked_again_at_once(
+async def test_unjudgeable_source_is_not_observed_again_at_once(
     mesh: Mesh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It keeps its claim, and the others of its batch are looked at."""
+    """It stays claimed, and the others of its batch are observed."""
     sources = await many_sources(mesh, 2)
     bad = UUID(sources[0])
     compare = Comparison.compare
@@ -168,7 +168,7 @@ async def test_a_source_that_cannot_be_judged_is_not_asked_again_at_once(
 
 
 async def test_replicas_share_the_sources_and_the_limit(mesh: Mesh) -> None:
-    """Each source is asked once, by either; never more than four of a workspace at once."""
+    """Each source is observed once, by either; never more than four of a workspace at once."""
     await many_sources(mesh, 16)
     mesh.airbyte.discoveries.clear()
     mesh.airbyte.forget_peaks()
@@ -189,8 +189,7 @@ async def test_replicas_share_the_sources_and_the_limit(mesh: Mesh) -> None:
     assert sum(mesh.airbyte.discoveries.values()) <= 16 + 6
 
 
-async def test_each_source_is_asked_once(mesh: Mesh) -> None:
-    """Three replicas, and nobody looks at what another has."""
+async def test_each_source_is_claimed_by_one_replica(mesh: Mesh) -> None:
     sources = await many_sources(mesh, 12)
     mesh.airbyte.discoveries.clear()
     async with another_observer(mesh), another_observer(mesh):
@@ -200,8 +199,8 @@ async def test_each_source_is_asked_once(mesh: Mesh) -> None:
     assert mesh.airbyte.discoveries == dict.fromkeys(sources, 1)
 
 
-async def test_who_was_asked_for_comes_first(mesh: Mesh) -> None:
-    """While every slot is taken and others have been due for longer."""
+async def test_requested_source_is_observed_first(mesh: Mesh) -> None:
+    """While every slot is occupied and others have been due for longer."""
     await many_sources(mesh, 24)
     mesh.airbyte.fault("commands/status", "slow", seconds=0.15, times=None)
     await mesh.sql.execute("UPDATE observations SET next_at = now() - interval '1 day'")
@@ -223,8 +222,8 @@ async def test_who_was_asked_for_comes_first(mesh: Mesh) -> None:
     await until_all_are_observed(mesh)
 
 
-async def test_only_what_a_live_connection_stands_on(mesh: Mesh) -> None:
-    """It is enrolled once, within its interval, and forgotten with the last connection."""
+async def test_only_sources_of_live_connections_are_observed(mesh: Mesh) -> None:
+    """Enrolled once, within the interval, and removed with the last connection."""
     connection = await mesh.onboard()
     await by_hand(mesh, connection)
     db = Database.at(mesh.settings.registry_address, application="test")
@@ -253,7 +252,7 @@ async def test_only_what_a_live_connection_stands_on(mesh: Mesh) -> None:
     await db.close()
 
 
-async def test_sources_of_an_unknown_workspace_share_one_limit(mesh: Mesh) -> None:
+async def test_sources_of_unknown_workspaces_share_one_limit(mesh: Mesh) -> None:
     """They may all be in the same one."""
     await nobody_looks(mesh)
     await many_sources(mesh, 6)
@@ -280,8 +279,8 @@ async def test_sources_of_an_unknown_workspace_share_one_limit(mesh: Mesh) -> No
     await db.close()
 
 
-async def test_claims_are_given_back_at_a_stop(mesh: Mesh) -> None:
-    """Also the one that is being looked at: another looks at it at once."""
+async def test_claims_are_released_at_a_stop(mesh: Mesh) -> None:
+    """Also that of the running observation: another replica repeats it at once."""
     await nobody_looks(mesh)
     await many_sources(mesh, 2)
     db = Database.at(mesh.settings.registry_address, application="test")
@@ -304,8 +303,8 @@ async def test_claims_are_given_back_at_a_stop(mesh: Mesh) -> None:
     mesh.airbyte.heal()
 
 
-async def test_who_waits_for_an_observation_that_has_just_ended_starts_no_other(mesh: Mesh) -> None:
-    """Between the look at its end and the claim there is time for it to end."""
+async def test_waiting_for_an_ended_observation_starts_no_other(mesh: Mesh) -> None:
+    """It may end between the check and the claim."""
     await nobody_looks(mesh)
     connection = await mesh.onboard()
     db = Database.at(mesh.settings.registry_address, application="test")
@@ -328,8 +327,8 @@ async def test_who_waits_for_an_observation_that_has_just_ended_starts_no_other(
     await db.close()
 
 
-async def test_a_look_that_lost_its_claim_records_nothing(mesh: Mesh) -> None:
-    """Its lease ran out and another has the source: only drifts, which are facts, stay."""
+async def test_observation_that_lost_its_claim_records_nothing(mesh: Mesh) -> None:
+    """Its lease expired and another has the source: only drifts, which are facts, stay."""
     connection = await mesh.onboard()
     mesh.airbyte.hide("Account")
     mesh.airbyte.fault("commands/run/discover", "slow", seconds=1.5)
@@ -356,8 +355,8 @@ async def test_a_look_that_lost_its_claim_records_nothing(mesh: Mesh) -> None:
 
 
 @pytest.mark.parametrize("place", ["observe.kept", "observe.compared"])
-async def test_a_process_that_is_killed_doubles_nothing(mesh: Mesh, place: str) -> None:
-    """Killed after the snapshot, or after the drift: the next look finds what is left to do."""
+async def test_killed_process_leaves_no_duplicates(mesh: Mesh, place: str) -> None:
+    """Killed after the snapshot, or after the drift: the next observation does the rest."""
     await nobody_looks(mesh)
     await many_sources(mesh, 1)
     mesh.airbyte.drop_field("Account", "Name")

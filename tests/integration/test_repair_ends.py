@@ -23,8 +23,8 @@ async def verifying(mesh: Mesh) -> tuple[Json, Json]:
     return connection, repair
 
 
-async def test_a_rollback_that_is_under_way_is_not_late(mesh: Mesh) -> None:
-    """Its operation has a deadline of its own: what comes of it is what the repair says."""
+async def test_running_rollback_does_not_expire(mesh: Mesh) -> None:
+    """Its operation has a deadline of its own, and its result is the repair's."""
     connection, repair = await verifying(mesh)
     mesh.airbyte.fault("connections/update", 503, times=None)
     mesh.airbyte.finish_job(max(mesh.airbyte.jobs), "failed", failure=("config_error", "No."))
