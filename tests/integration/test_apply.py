@@ -27,6 +27,7 @@ from tests.integration.conftest import (
     running,
     settings_for,
 )
+from tests.waiting import until
 
 Json = dict[str, Any]
 
@@ -383,13 +384,6 @@ async def test_unchanged_source_is_stored_once(mesh: Mesh) -> None:
     assert await mesh.sql.fetchval("SELECT count(*) FROM stream_schemas") == 6
 
 
-async def until_called(airbyte: AirbyteServer, path: str) -> None:
-    """Wait for the first request of a path."""
-    async with asyncio.timeout(10):
-        while not airbyte.called(path):  # noqa: ASYNC110 (another task's doing)
-            await asyncio.sleep(0.01)
-
-
 async def test_registry_outage_during_a_call_is_waited_out(
     airbyte: AirbyteServer, own_postgres: servers.Postgres, redis_url: str, redis: Redis
 ) -> None:
@@ -401,7 +395,7 @@ async def test_registry_outage_during_a_call_is_waited_out(
     async with running(settings, airbyte, sql=sql, redis=redis, order=ORDER) as mesh:
         airbyte.fault("connections/create", "slow", seconds=1)
         onboarding = asyncio.create_task(mesh.onboard())
-        await until_called(airbyte, "connections/create")
+        await until(lambda: airbyte.called("connections/create"))
         own_postgres.stop()
         await asyncio.sleep(1)
         own_postgres.start()
@@ -412,7 +406,7 @@ async def test_registry_outage_during_a_call_is_waited_out(
         order = await discovered(mesh, connection)
         airbyte.fault("connections/update", "slow", seconds=1)
         applying = asyncio.create_task(apply(mesh, order))
-        await until_called(airbyte, "connections/update")
+        await until(lambda: airbyte.called("connections/update"))
         own_postgres.stop()
         await asyncio.sleep(1)
         own_postgres.start()
@@ -460,7 +454,7 @@ async def test_archiving_supersedes_a_concurrent_repair(mesh: Mesh) -> None:
     order = await discovered(mesh, connection)
     mesh.airbyte.fault("connections/delete", "slow", seconds=2)
     archiving = asyncio.create_task(mesh.orchestrator.delete(f"/connections/{connection['id']}"))
-    await until_called(mesh.airbyte, "connections/delete")
+    await until(lambda: mesh.airbyte.called("connections/delete"))
     await apply(mesh, order)
 
     assert (await archiving).status_code == 204

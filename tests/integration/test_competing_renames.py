@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -42,10 +41,8 @@ async def test_chosen_rename_takes_precedence_over_a_suggested_one(mesh: Mesh) -
     assert (became[first["id"]], became[other["id"]]) == (None, ["TotalAmount__c"])
     assert fields(mesh, connection) == {*ONE, "SystemModstamp"}
     learned = "SELECT removed->>0, became->>0, verdict FROM knowledge"
-    async with asyncio.timeout(15):
-        while len(rows := await mesh.sql.fetch(learned)) < 3:  # noqa: ASYNC110 (another's doing)
-            await asyncio.sleep(0.05)
-    assert {tuple(row) for row in rows} == {
+    await mesh.until_true("SELECT count(*) >= 3 FROM knowledge")
+    assert {tuple(row) for row in await mesh.sql.fetch(learned)} == {
         ("Sum_Gross__c", "TotalAmount__c", "accepted"),
         ("Total_Amount__c", None, "accepted"),
         ("Total_Amount__c", "TotalAmount__c", "rejected"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 
 from tests.fakes.airbyte_server import AirbyteServer
 from tests.integration.conftest import ORDER, Mesh, add_destination, running, settings_for
+from tests.waiting import until
 
 Json = dict[str, Any]
 
@@ -65,15 +66,6 @@ def discovered(mesh: Mesh, connection: Json) -> int:
     return mesh.airbyte.discoveries[connection["airbyte_source_id"]]
 
 
-async def until(is_so: Callable[[], Awaitable[object]]) -> None:
-    """Wait until it is so: another task's doing."""
-    async with asyncio.timeout(15):
-        while True:
-            if await is_so():
-                return
-            await asyncio.sleep(0.03)
-
-
 async def postponed(mesh: Mesh, connection: Json) -> bool:
     """Whether the source's observation is due and waits."""
     return (await observation(mesh, connection))["postponed_since"] is not None
@@ -93,7 +85,7 @@ async def failed(mesh: Mesh, connection: Json) -> bool:
 async def sync_running(mesh: Mesh, connection: Json) -> int:
     """A sync that Airbyte started, once the orchestrator has seen it; Airbyte's id of it."""
     job: int = mesh.airbyte.start_job(connection["airbyte_connection_id"])["id"]
-    await until(lambda: mesh.sql.fetchval("SELECT count(*) FROM job_history"))
+    await mesh.until_true("SELECT count(*) FROM job_history")
     return job
 
 
@@ -440,6 +432,6 @@ async def test_old_discoveries_are_pruned(mesh: Mesh) -> None:
             is_renewed,
         )
     await mesh.sql.execute("UPDATE looks SET next_at = now() WHERE name = 'observe.enrol'")
-    await until(lambda: mesh.sql.fetchval("SELECT count(*) <= 2 FROM discoveries"))
+    await mesh.until_true("SELECT count(*) <= 2 FROM discoveries")
     kept = await mesh.sql.fetch("SELECT is_renewed FROM discoveries ORDER BY began_at")
     assert [row["is_renewed"] for row in kept] == [True, False]

@@ -23,7 +23,9 @@ from shared.errors import (
     UpstreamMissing,
     UpstreamUnknown,
 )
+from tests.factories import open_operation
 from tests.integration.conftest import Mesh
+from tests.waiting import until
 
 pytestmark = pytest.mark.exact
 
@@ -43,14 +45,8 @@ async def follower(mesh: Mesh) -> AsyncIterator[JobFollower]:
 
 async def job_of(mesh: Mesh, airbyte_job_id: int) -> Json:
     """A job's row, once it is there."""
-    async with asyncio.timeout(30):
-        while True:
-            row = await mesh.sql.fetchrow(
-                "SELECT * FROM job_history WHERE airbyte_job_id = $1", airbyte_job_id
-            )
-            if row is not None:
-                return dict(row)
-            await asyncio.sleep(0.02)
+    query = "SELECT * FROM job_history WHERE airbyte_job_id = $1"
+    return dict(await until(lambda: mesh.sql.fetchrow(query, airbyte_job_id), within=30))
 
 
 async def stop_following(mesh: Mesh) -> None:
@@ -92,18 +88,9 @@ async def test_airbyte_sync_is_recorded_after_a_busy_time(
     monkeypatch.setattr(job_follower, "_OVERLAP", timedelta(0))
     connection = await mesh.onboard()
     (other,) = await add_connections(mesh, connection, 1)
-    busy = uuid4()
-    await mesh.sql.execute(
-        "INSERT INTO operations (id, kind, connection_id, status, request, step, lease_until,"
-        " deadline, request_id) VALUES ($1, 'sync', $2, 'running', '{}', 'job',"
-        " now() + interval '1 hour', now() + interval '1 hour', '')",
-        busy,
-        UUID(connection["id"]),
-    )
+    await open_operation(mesh.sql, connection["id"])
     # Without an overlap a job is missed that began in the second in which the first look does.
-    async with asyncio.timeout(30):
-        while await mesh.sql.fetchval(_SEEN_UNTIL) is None:  # noqa: ASYNC110 (the mesh's doing)
-            await asyncio.sleep(0.02)
+    await until(lambda: mesh.sql.fetchval(_SEEN_UNTIL), within=30)
     missed = mesh.airbyte.start_job(connection["airbyte_connection_id"])
     missed["createdAt"] += 1
     await follower.look()
@@ -116,7 +103,7 @@ async def test_airbyte_sync_is_recorded_after_a_busy_time(
     await follower.look()
     assert await mesh.sql.fetchval("SELECT count(*) FROM job_history") == 1
 
-    await mesh.sql.execute("DELETE FROM operations WHERE id = $1", busy)
+    await mesh.sql.execute("DELETE FROM operations WHERE status = 'running'")
     row = await job_of(mesh, missed["id"])
 
     assert (row["started_by"], row["connection_id"]) == ("airbyte", UUID(connection["id"]))
@@ -184,13 +171,7 @@ async def test_airbyte_sync_is_recorded_after_hours(mesh: Mesh, follower: JobFol
     (other,) = await add_connections(mesh, connection, 1)
     await stop_following(mesh)
     await mesh.sql.execute("UPDATE looks SET seen_until = now() - interval '3 hours'")
-    await mesh.sql.execute(
-        "INSERT INTO operations (id, kind, connection_id, status, request, step, lease_until,"
-        " deadline, request_id) VALUES ($1, 'sync', $2, 'running', '{}', 'job',"
-        " now() + interval '1 hour', now() + interval '1 hour', '')",
-        uuid4(),
-        UUID(connection["id"]),
-    )
+    await open_operation(mesh.sql, connection["id"])
     missed = mesh.airbyte.start_job(connection["airbyte_connection_id"])
     missed["createdAt"] -= 9000
     mesh.airbyte.finish_job(missed["id"])
@@ -216,13 +197,7 @@ async def test_sync_started_before_its_connection_is_recorded_is_found(
     await mesh.sql.execute(
         "UPDATE connections SET airbyte_connection_id = NULL, status = 'PENDING' WHERE id = $1", id_
     )
-    await mesh.sql.execute(
-        "INSERT INTO operations (id, kind, connection_id, status, request, step, lease_until,"
-        " deadline, request_id) VALUES ($1, 'onboard', $2, 'running', '{}', 'connection',"
-        " now() + interval '1 hour', now() + interval '1 hour', '')",
-        uuid4(),
-        id_,
-    )
+    await open_operation(mesh.sql, connection["id"], "onboard")
     early = mesh.airbyte.start_job(connection["airbyte_connection_id"])
     early["createdAt"] -= 150
     later = mesh.airbyte.start_job(other)
@@ -346,9 +321,7 @@ async def test_unknown_status_blocks_nothing(mesh: Mesh) -> None:
     connection = await mesh.onboard()
     job = mesh.airbyte.start_job(connection["airbyte_connection_id"])
     job["status"] = "hibernating"
-    async with asyncio.timeout(10):
-        while (await job_of(mesh, job["id"]))["status"] != "hibernating":  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+    await mesh.until_true("SELECT count(*) FROM job_history WHERE status = 'hibernating'")
 
     mesh.airbyte.finish_job(job["id"], records=5)
     job["status"] = "partially_succeeded"

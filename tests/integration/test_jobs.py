@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -22,6 +22,7 @@ from shared.errors import NotFound, Unavailable
 from shared.job_queue import Handler, Jobs
 from tests.integration.conftest import migrate
 from tests.pools import Pools
+from tests.waiting import until
 
 Sql = Any
 CANARY = "AAMCANARY-payload"
@@ -73,12 +74,6 @@ class Seen:
 
     async def __call__(self, payload: str) -> None:
         self.payloads.append(payload)
-
-
-async def until(what: Callable[[], bool | Awaitable[bool]], *, within: float = 20.0) -> None:
-    async with asyncio.timeout(within):
-        while not (found if isinstance(found := what(), bool) else await found):  # noqa: ASYNC110 (another task's doing)
-            await asyncio.sleep(0.02)
 
 
 # Enqueueing

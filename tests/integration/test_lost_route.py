@@ -6,7 +6,6 @@ gives the route back.
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -21,8 +20,10 @@ from shared.errors import UpstreamNotAirbyte
 from shared.job_queue import Jobs
 from shared.operations import Operations
 from tests.fakes.airbyte_server import WORKSPACE_ID
+from tests.integration.applying import discovered, seen
 from tests.integration.conftest import Mesh, running, settings_for
 from tests.integration.drifting import ACCOUNT, offering
+from tests.waiting import until
 
 pytestmark = pytest.mark.exact
 
@@ -40,20 +41,15 @@ lost_routes = pytest.mark.parametrize("gateway,status", LOST)
 some_lost_routes = pytest.mark.parametrize("gateway,status", LOST[:2])
 
 
-async def seen(mesh: Mesh, connection: Json) -> Json:
-    """The connection as its view shows it."""
-    view: Json = (await mesh.orchestrator.get(f"/connections/{connection['id']}")).json()
-    return view
-
-
-async def until(mesh: Mesh, connection: Json, name: str, value: str | None = None) -> Json:
+async def has(mesh: Mesh, connection: Json, name: str, value: str | None = None) -> Json:
     """The connection's view, once a member of it has a value, or has this one."""
-    async with asyncio.timeout(20):
-        while True:
-            view = await seen(mesh, connection)
-            if view[name] == value if value is not None else view[name] is not None:
-                return view
-            await asyncio.sleep(0.05)
+
+    async def view_once_so() -> Json | None:
+        view = await seen(mesh, connection)
+        return view if view[name] == value or (value is None and view[name]) else None
+
+    found: Json = await until(view_once_so)
+    return found
 
 
 async def operation_of(mesh: Mesh, connection: Json, kind: str) -> str:
@@ -69,9 +65,7 @@ async def operation_of(mesh: Mesh, connection: Json, kind: str) -> str:
 async def called(mesh: Mesh, path: str, times: int = 1, *, since: int | None = None) -> None:
     """Wait until a path has been asked for so often since now, or since so many calls."""
     before = len(mesh.airbyte.called(path)) if since is None else since
-    async with asyncio.timeout(15):
-        while len(mesh.airbyte.called(path)) < before + times:  # noqa: ASYNC110 (the mesh's doing)
-            await asyncio.sleep(0.02)
+    await until(lambda: len(mesh.airbyte.called(path)) >= before + times)
 
 
 @lost_routes
@@ -89,7 +83,7 @@ async def test_connection_is_not_archived(mesh: Mesh, gateway: str, status: int)
     assert len(mesh.airbyte.connections) == 1
 
     mesh.airbyte.heal()
-    await until(mesh, connection, "archived_at")
+    await has(mesh, connection, "archived_at")
     assert mesh.airbyte.connections == {}
     assert mesh.airbyte.sources == {}
 
@@ -113,14 +107,14 @@ async def test_connection_of_another_workspace_is_not_archived(
     asked = {body["workspaceId"] for body in mesh.airbyte.called("web_backend/connections/list")}
     assert asked == {WORKSPACE_ID}
     assert answer.status_code in (202, 204), answer.text
-    await until(mesh, connection, "archived_at")
+    await has(mesh, connection, "archived_at")
     assert mesh.airbyte.connections == {}
 
 
 async def test_repair_does_not_begin_while_a_gateway_hides_the_syncs(mesh: Mesh) -> None:
     """An empty 401 may be a gateway's: whether a sync runs is not known. Nothing is recorded."""
     connection = await mesh.onboard()
-    order = (await mesh.orchestrator.post(f"/connections/{connection['id']}/discover")).json()
+    order = await discovered(mesh, connection)
     order["sync_catalog"]["streams"].pop()
     mesh.airbyte.start_job(connection["airbyte_connection_id"])
     mesh.airbyte.lose_route("envoy", status=401, path="connections/status")
@@ -145,7 +139,7 @@ async def test_source_is_not_taken_for_deleted(mesh: Mesh) -> None:
     assert (await seen(mesh, connection))["archived_at"] is None
 
     mesh.airbyte.heal()
-    await until(mesh, connection, "archived_at")
+    await has(mesh, connection, "archived_at")
     assert mesh.airbyte.sources == {}
 
 
@@ -236,20 +230,19 @@ async def test_running_apply_is_finished(mesh: Mesh, gateway: str, status: int) 
     """The repair waits, and the connection is not FAILED for a missing counterpart."""
     connection = await mesh.onboard()
     mesh.airbyte.offers(offering({**ACCOUNT, "Region__c": "string"}))
-    discovered = await mesh.orchestrator.post(f"/connections/{connection['id']}/discover")
-    assert discovered.status_code == 200, discovered.text
+    order = await discovered(mesh, connection)
     mesh.airbyte.lose_route(gateway, status=status, path="connections/update")
     mesh.airbyte.lose_route(gateway, status=status, path="connections/get")
 
     path = "/repair/apply_new_catalog"
     before = len(mesh.airbyte.called("connections/update"))
-    answer = await mesh.drift_repair_agent.post(f"{path}?wait=0", json=discovered.json())
+    answer = await mesh.drift_repair_agent.post(f"{path}?wait=0", json=order)
     assert answer.status_code == 202, answer.text
     await called(mesh, "connections/update", since=before)
     assert (await seen(mesh, connection))["status"] == "HEALING"
 
     mesh.airbyte.heal()
-    view = await until(mesh, connection, "status", "ACTIVE")
+    view = await has(mesh, connection, "status", "ACTIVE")
     assert view["catalog_version"] == 2
 
 

@@ -30,6 +30,7 @@ from shared.operations import Operations
 from tests import access
 from tests.fakes.airbyte_server import WORKSPACE_ID, AirbyteServer
 from tests.integration.conftest import REPOSITORY, Mesh, empty, settings_for
+from tests.waiting import until, until_not
 
 WORKSPACE = UUID(WORKSPACE_ID)
 
@@ -180,9 +181,7 @@ async def test_late_duplicate_source_is_deleted(mesh: Mesh, tools: Tools) -> Non
     """A request that takes effect after its answer was given up creates a second source."""
     mesh.airbyte.fault("sources/create", "late", seconds=1.2)
     connection = await mesh.onboard()
-    async with asyncio.timeout(10):
-        while len(mesh.airbyte.sources) < 2:  # noqa: ASYNC110 (Airbyte's doing)
-            await asyncio.sleep(0.05)
+    await until(lambda: len(mesh.airbyte.sources) >= 2)
     await mesh.sql.execute("UPDATE operations SET ended_at = now() - interval '1 hour'")
 
     await tools.sweeper.sweep(WORKSPACE, dry_run=False)
@@ -293,9 +292,7 @@ async def test_difference_is_reverted_with_on_upstream_drift_reapply(
     _drop_a_stream(mesh, connection)
 
     await tools.reconciler(on_upstream_drift="reapply").reconcile(dry_run=False)
-    async with asyncio.timeout(10):
-        while await _seen_drifted(mesh):  # noqa: ASYNC110 (the operation's doing)
-            await asyncio.sleep(0.05)
+    await until_not(lambda: _seen_drifted(mesh))
 
     assert len(held["syncCatalog"]["streams"]) == 2
     row = await mesh.sql.fetchrow("SELECT status, catalog_version FROM connections")

@@ -39,6 +39,7 @@ from tests.fakes.airbyte_server import AirbyteServer
 from tests.faults.world import World, opened
 from tests.integration.conftest import ORDER
 from tests.integration.drifting import ACCOUNT, offering
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 SIGNING_KEY = "AAMCANARY-webhook-signing-key-0123456789"
@@ -397,9 +398,7 @@ async def test_unreachable_collector_delays_nothing(mesh: Mesh, tmp_path: Path) 
             stderr=output,
         )
     async with access.client(f"http://127.0.0.1:{port}", timeout=10) as client:
-        async with asyncio.timeout(30):
-            while not await _answers(client):  # noqa: ASYNC110 (another process's doing)
-                await asyncio.sleep(0.1)
+        await until(lambda: _answers(client), within=30)
         answer = await client.get("/connections")
     assert answer.status_code == 200
     process.send_signal(signal.SIGTERM)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -16,8 +15,10 @@ from services.drift_repair_agent.repairs import executor, planner, queries, sugg
 from services.drift_repair_agent.repairs.expiry import Expiry
 from shared.config import postgres_address
 from shared.database import Database
+from tests.factories import open_operation
 from tests.integration.conftest import Mesh
 from tests.integration.drifting import ACCOUNT, drift, offering, post, repairs, repairs_until
+from tests.integration.repairing import proposal
 
 Json = dict[str, Any]
 Sql = Any
@@ -37,22 +38,6 @@ async def broken(mesh: Mesh, table: str, condition: str) -> AsyncIterator[None]:
         yield
     finally:
         await mesh.sql.execute(f"DROP TRIGGER broken ON {table}; DROP FUNCTION break_it()")
-
-
-async def until(mesh: Mesh, query: str, *values: object) -> None:
-    """Wait until the registry says so."""
-    async with asyncio.timeout(15):
-        while not await mesh.sql.fetchval(query, *values):  # noqa: ASYNC110 (another's doing)
-            await asyncio.sleep(0.05)
-
-
-async def proposal(mesh: Mesh, connection: Json, offered: Json) -> Json:
-    """Let the source change; the repair that then waits for a person."""
-    await drift(mesh, connection, offered)
-    async with asyncio.timeout(15):
-        while not (found := await repairs(mesh, connection, state="proposed")):  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
-    return found[0]
 
 
 async def approve(mesh: Mesh, repair: Json, **order: Any) -> Json:
@@ -78,8 +63,8 @@ async def test_refused_decision_loses_no_other(mesh: Mesh) -> None:
 
     await approve(mesh, repair)
 
-    await until(mesh, IS_LEARNED, UUID(repair["id"]))
-    await until(mesh, """SELECT count(*) = 1 FROM knowledge WHERE removed = '["Name"]'""")
+    await mesh.until_true(IS_LEARNED, UUID(repair["id"]))
+    await mesh.until_true("""SELECT count(*) = 1 FROM knowledge WHERE removed = '["Name"]'""")
     (shown,) = await repairs(mesh, connection)
     assert shown["not_learned"] == [{"change": revenue["id"], "code": "decision_differs"}]
 
@@ -100,15 +85,17 @@ async def test_failed_learning_blocks_no_later_repair(
     async with broken(mesh, "knowledge", """NEW.removed = '["AnnualRevenue"]'"""):
         first = await proposal(mesh, connection, offering(LESS))
         await approve(mesh, first)
-        await until(mesh, "SELECT learn_tries > 0 FROM repairs WHERE id = $1", UUID(first["id"]))
+        await mesh.until_true(
+            "SELECT learn_tries > 0 FROM repairs WHERE id = $1", UUID(first["id"])
+        )
         second = await proposal(mesh, connection, offering({"Id": "string"}))
         await approve(mesh, second)
-        await until(mesh, IS_LEARNED, UUID(second["id"]))
+        await mesh.until_true(IS_LEARNED, UUID(second["id"]))
         shown = (await repairs(mesh, connection))[-1]
         assert (shown["id"], len(shown["not_learned"])) == (first["id"], 1)
         assert await mesh.sql.fetchval(IS_LEARNED, UUID(first["id"])) is False
     # What is told late is no newer for it.
-    await until(mesh, IS_LEARNED, UUID(first["id"]))
+    await mesh.until_true(IS_LEARNED, UUID(first["id"]))
     assert (await repairs(mesh, connection))[-1]["not_learned"] == []
     rows = await mesh.sql.fetch("SELECT removed::text FROM knowledge ORDER BY created_at")
     assert [row["removed"] for row in rows] == ['["AnnualRevenue"]', '["Name"]']
@@ -124,11 +111,11 @@ async def test_repair_with_unreadable_decisions_is_given_up(
     connection = await mesh.onboard()
     repair = await proposal(mesh, connection, offering(LESS))
     await approve(mesh, repair)
-    await until(mesh, IS_LEARNED, UUID(repair["id"]))
+    await mesh.until_true(IS_LEARNED, UUID(repair["id"]))
 
     await mesh.sql.execute("""UPDATE repairs SET changes = '[{"id": 7}]', is_learned = false""")
 
-    await until(mesh, IS_LEARNED, UUID(repair["id"]))
+    await mesh.until_true(IS_LEARNED, UUID(repair["id"]))
     assert await mesh.sql.fetchval("SELECT learn_tries > 2 FROM repairs")
 
 
@@ -158,21 +145,13 @@ async def test_busy_connection_blocks_no_other_plan(
     for connection in (busy, free):
         await drift(mesh, connection, offering(ACCOUNT | {"Region__c": "string"}))
         await repairs_until(mesh, connection, ["applied"])
-    await mesh.sql.execute(_OPEN_OPERATION, UUID(busy["id"]))
+    await open_operation(mesh.sql, busy["id"])
 
     await mesh.sql.execute("DELETE FROM plans")
 
     planned = "SELECT EXISTS (SELECT FROM plans WHERE connection_id = $1)"
-    await until(mesh, planned, UUID(free["id"]))
+    await mesh.until_true(planned, UUID(free["id"]))
     assert not await mesh.sql.fetchval(planned, UUID(busy["id"]))
-
-
-_OPEN_OPERATION = """
-    INSERT INTO operations (id, kind, connection_id, status, request, step, lease_until, deadline,
-        request_id)
-    VALUES (gen_random_uuid(), 'sync', $1, 'running', '{}', 'intent', now() + interval '1 h',
-        now() + interval '1 h', '')
-"""
 
 
 async def test_failed_expiry_blocks_no_other(mesh: Mesh) -> None:
@@ -241,7 +220,9 @@ async def test_approved_repair_that_cannot_begin_ends_at_its_deadline(mesh: Mesh
     assert started.status_code == 202
     status, decided = await post(mesh, f"/repairs/{repair['id']}/approve", {})
     assert (status, decided["state"]) == (202, "approved")
-    await until(mesh, "SELECT deadline_at > now() FROM repairs WHERE id = $1", UUID(repair["id"]))
+    await mesh.until_true(
+        "SELECT deadline_at > now() FROM repairs WHERE id = $1", UUID(repair["id"])
+    )
 
     await mesh.sql.execute("UPDATE repairs SET deadline_at = now()")
 
@@ -260,7 +241,9 @@ async def test_endless_verification_is_inconclusive(mesh: Mesh) -> None:
     await mesh.drift_repair_agent.put(path, json={"verify": "sync"})
     await drift(mesh, connection, offering(ACCOUNT | {"Region__c": "string"}))
     (repair,) = await repairs_until(mesh, connection, ["verifying"])
-    await until(mesh, "SELECT deadline_at > now() FROM repairs WHERE id = $1", UUID(repair["id"]))
+    await mesh.until_true(
+        "SELECT deadline_at > now() FROM repairs WHERE id = $1", UUID(repair["id"])
+    )
 
     await mesh.sql.execute("UPDATE repairs SET deadline_at = now()")
 
@@ -319,6 +302,6 @@ async def test_repair_with_unreadable_changes_still_ends(mesh: Mesh) -> None:
 
     await mesh.sql.execute("""UPDATE repairs SET changes = '[{"id": 7}]', expires_at = now()""")
 
-    await until(mesh, "SELECT state = 'expired' FROM repairs WHERE id = $1", UUID(repair["id"]))
+    await mesh.until_true("SELECT state = 'expired' FROM repairs WHERE id = $1", UUID(repair["id"]))
     body = await mesh.sql.fetchval("SELECT body FROM webhook_deliveries")
     assert repair["id"] in body

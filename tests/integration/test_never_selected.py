@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 
 from tests.fakes.airbyte_server import catalog, stream
+from tests.integration.applying import discovered
 from tests.integration.conftest import Mesh
 from tests.integration.drifting import ACCOUNT, drift, offering, post, repairs_until
 
@@ -51,13 +52,6 @@ async def imported(mesh: Mesh, *, dry_run: bool = False) -> tuple[Json, Json]:
         "airbyte_connection_id": made["connectionId"],
     }
     return connection, report
-
-
-async def discovered(mesh: Mesh, connection: Json) -> Json:
-    """The order that /discover answers."""
-    answer = await mesh.orchestrator.post(f"/connections/{connection['id']}/discover")
-    assert answer.status_code == 200, answer.text
-    return dict(answer.json())
 
 
 # Onboarding

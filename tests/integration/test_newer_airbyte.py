@@ -5,6 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
+from tests.integration.applying import discovered
 from tests.integration.conftest import Mesh
 from tests.integration.drifting import ACCOUNT, drift, offering, post, repairs_until
 
@@ -18,14 +19,6 @@ def newer(account: Json) -> Json:
     for pair in offered["streams"]:
         pair["config"] |= NEWER
     return offered
-
-
-async def discovered(mesh: Mesh, connection: Json, **parameters: str) -> Json:
-    """The order that /discover answers."""
-    path = f"/connections/{connection['id']}/discover"
-    answer = await mesh.orchestrator.post(path, params=parameters)
-    assert answer.status_code == 200, answer.text
-    return dict(answer.json())
 
 
 async def test_discovered_order_with_unknown_settings_can_be_applied(mesh: Mesh) -> None:

@@ -12,7 +12,8 @@ import pytest
 from services.schema_observer import service
 from tests.fakes.airbyte_server import stream
 from tests.integration.conftest import Mesh
-from tests.integration.observing import by_hand, counts, observe, planned, told
+from tests.integration.observing import by_hand, counts, drifts, observe, planned, told
+from tests.waiting import until
 
 Json = dict[str, Any]
 
@@ -91,8 +92,8 @@ async def test_change_and_its_reversal_are_two_drifts(mesh: Mesh) -> None:
 
     assert [one["changes"][0]["kind"] for one in (there, back)] == ["field_retyped"] * 2
     assert there["changes"][0]["before"] == back["changes"][0]["after"]
-    drifts = await told(mesh, "/drifts", connection_id=connection["id"])
-    assert [one["id"] for one in drifts["items"]] == [back["drift_id"], there["drift_id"]]
+    listed = await told(mesh, "/drifts", connection_id=connection["id"])
+    assert [one["id"] for one in listed["items"]] == [back["drift_id"], there["drift_id"]]
     snapshots = (await told(mesh, f"/connections/{connection['id']}/snapshots"))["items"]
     assert len(snapshots) == 3
     same = await told(
@@ -158,12 +159,12 @@ async def test_two_connections_share_a_discovery(mesh: Mesh) -> None:
     found = await observe(mesh, connection)
 
     assert sum(mesh.airbyte.discoveries.values()) == 1
-    drifts = (await told(mesh, "/drifts"))["items"]
-    by_connection = {one["connection_id"]: one for one in drifts}
+    seen = await drifts(mesh)
+    by_connection = {one["connection_id"]: one for one in seen}
     assert by_connection.keys() == {connection["id"], other["id"]}
     assert by_connection[connection["id"]]["id"] == found["drift_id"]
     assert by_connection[other["id"]]["before_snapshot_id"] is None
-    assert {one["change_count"] for one in drifts} == {1}
+    assert {one["change_count"] for one in seen} == {1}
     assert sorted(await planned(mesh)) == sorted([connection["id"], other["id"]])
     mesh.airbyte.add_field("Contact", "Height__c")
     await observe(mesh, other)
@@ -214,12 +215,9 @@ async def test_observation_of_a_dead_process_is_continued(mesh: Mesh) -> None:
         " claimed_until = now() - interval '1 s', next_at = now() - interval '1 h'"
     )
 
-    async with asyncio.timeout(10):
-        while not (drifts := (await told(mesh, "/drifts"))["items"]):  # noqa: ASYNC110 (a job's doing)
-            await asyncio.sleep(0.05)
+    found = await drifts(mesh)
 
-    assert drifts[0]["after_snapshot_id"] == discovered.json()["snapshot_id"]
-    assert len(drifts) == 1
+    assert [one["after_snapshot_id"] for one in found] == [discovered.json()["snapshot_id"]]
 
 
 # Asking
@@ -251,9 +249,7 @@ async def read_a_while_ago(mesh: Mesh, connection: Json) -> None:
         f"/connections/{connection['id']}/observe", params={"wait": 0}
     )
     assert answer.status_code == 202
-    async with asyncio.timeout(10):
-        while not mesh.airbyte.discoveries:  # noqa: ASYNC110 (a task's doing)
-            await asyncio.sleep(0.02)
+    await until(lambda: mesh.airbyte.discoveries)
     await mesh.sql.execute("UPDATE observations SET began_at = began_at - interval '5 s'")
 
 
@@ -282,10 +278,8 @@ async def test_request_during_an_observation_starts_another(mesh: Mesh) -> None:
     )
 
     assert answer.status_code == 202
-    async with asyncio.timeout(10):
-        while not (drifts := (await told(mesh, "/drifts"))["items"]):  # noqa: ASYNC110 (a job's)
-            await asyncio.sleep(0.05)
-    assert drifts[0]["severity"] == "breaking"
+    found = await drifts(mesh)
+    assert found[0]["severity"] == "breaking"
 
 
 @pytest.mark.exact
@@ -301,9 +295,7 @@ async def test_long_observation_answers_202_and_continues(mesh: Mesh) -> None:
     assert answer.status_code == 202
     assert answer.json()["status"] == "observing"
     assert (await told(mesh, f"/connections/{connection['id']}/observation"))["observing"] is True
-    async with asyncio.timeout(10):
-        while not (await told(mesh, "/drifts"))["items"]:  # noqa: ASYNC110 (a task's doing)
-            await asyncio.sleep(0.05)
+    assert await drifts(mesh)
 
 
 async def test_unobservable_connections_are_refused(mesh: Mesh) -> None:

@@ -28,7 +28,8 @@ from shared.job_queue import Jobs
 from tests import access
 from tests.fakes.airbyte_server import WORKSPACE_ID
 from tests.integration.conftest import REPOSITORY, Mesh, as_service
-from tests.integration.observing import by_hand, counts, observe, told
+from tests.integration.observing import by_hand, counts, drifts, observe, told
+from tests.waiting import until, until_not
 
 Json = dict[str, Any]
 
@@ -93,12 +94,12 @@ async def everybody_looks(mesh: Mesh) -> None:
 
 
 async def until_all_are_observed(mesh: Mesh) -> None:
-    async with asyncio.timeout(20):
-        while await mesh.sql.fetchval(  # noqa: ASYNC110 (the jobs' doing)
+    await until_not(
+        lambda: mesh.sql.fetchval(
             "SELECT EXISTS (SELECT FROM observations WHERE next_at <= now()"
             " OR observed_at IS NULL OR claimed_by IS NOT NULL)"
-        ):
-            await asyncio.sleep(0.05)
+        )
+    )
 
 
 async def test_due_source_is_observed(mesh: Mesh) -> None:
@@ -152,14 +153,10 @@ async def test_unjudgeable_source_is_not_observed_again_at_once(
     mesh.airbyte.add_field("Account", "Region__c")
     calls = len(mesh.airbyte.called("commands/run/discover"))
     await all_due(mesh)
-    async with asyncio.timeout(20):
-        while not (await told(mesh, "/drifts"))["items"]:  # noqa: ASYNC110 (the jobs' doing)
-            await asyncio.sleep(0.05)
-    async with asyncio.timeout(20):  # until the job that judged both is over
-        while await mesh.sql.fetchval(  # noqa: ASYNC110 (the jobs' doing)
-            "SELECT count(*) FROM pgqueuer WHERE entrypoint = 'observe'"
-        ):
-            await asyncio.sleep(0.05)
+    await drifts(mesh)
+    await until_not(
+        lambda: mesh.sql.fetchval("SELECT count(*) FROM pgqueuer WHERE entrypoint = 'observe'")
+    )
 
     held = "SELECT claimed_until > now() FROM observations WHERE airbyte_source_id = $1"
     assert await mesh.sql.fetchval(held, bad) is True
@@ -204,11 +201,9 @@ async def test_requested_source_is_observed_first(mesh: Mesh) -> None:
     await many_sources(mesh, 24)
     mesh.airbyte.fault("commands/status", "slow", seconds=0.15, times=None)
     await mesh.sql.execute("UPDATE observations SET next_at = now() - interval '1 day'")
-    async with asyncio.timeout(10):
-        while await mesh.sql.fetchval(  # noqa: ASYNC110 (the jobs' doing)
-            "SELECT count(DISTINCT claimed_by) < 4 FROM observations"
-        ):
-            await asyncio.sleep(0.02)
+    await until_not(
+        lambda: mesh.sql.fetchval("SELECT count(DISTINCT claimed_by) < 4 FROM observations")
+    )
     asked = await mesh.sql.fetchrow(
         "SELECT c.id FROM connections c JOIN observations o USING (airbyte_source_id)"
         " WHERE o.claimed_by IS NULL AND o.observed_at IS NULL ORDER BY o.airbyte_source_id DESC"
@@ -294,9 +289,7 @@ async def test_claims_are_released_at_a_stop(mesh: Mesh) -> None:
             task = await scheduling.look_now(row["airbyte_source_id"], row["airbyte_workspace_id"])
             assert task is not None
             claimed = "SELECT count(claimed_by) FROM observations"
-            async with asyncio.timeout(10):
-                while await mesh.sql.fetchval(claimed) != 1:  # noqa: ASYNC110 (a task's doing)
-                    await asyncio.sleep(0.01)
+            await mesh.until_true(claimed)
         assert await mesh.sql.fetchval(claimed) == 0
         assert (await scheduling.look_now(row["airbyte_source_id"], None)) is None
     await db.close()
@@ -337,9 +330,7 @@ async def test_observation_that_lost_its_claim_records_nothing(mesh: Mesh) -> No
     asking = asyncio.create_task(
         mesh.schema_observer.post(f"/connections/{connection['id']}/observe", params={"wait": 3})
     )
-    async with asyncio.timeout(10):
-        while not mesh.airbyte.called("commands/run/discover"):  # noqa: ASYNC110 (the mesh's doing)
-            await asyncio.sleep(0.01)
+    await until(lambda: mesh.airbyte.called("commands/run/discover"))
     await mesh.sql.execute(
         "UPDATE observations SET claimed_by = gen_random_uuid(),"
         " claimed_until = now() + interval '1 minute'"
@@ -387,8 +378,8 @@ async def test_killed_process_leaves_no_duplicates(mesh: Mesh, place: str) -> No
 
     assert len((await told(mesh, "/drifts"))["items"]) == 1
     assert await mesh.sql.fetchval(snapshots) == 2
-    drifts = "SELECT count(*) FROM events WHERE type = 'drift.detected'"
-    assert await mesh.sql.fetchval(drifts) == 1
+    detected = "SELECT count(*) FROM events WHERE type = 'drift.detected'"
+    assert await mesh.sql.fetchval(detected) == 1
 
 
 _ONE_LOOK = """

@@ -364,16 +364,8 @@ async def test_bug_in_one_observation_blocks_no_other_source(
         " THEN interval '2 hours' ELSE interval '1 hour' END",
         one["airbyte_source_id"],
     )
-    async with asyncio.timeout(15):
-        while True:
-            seen = await mesh.sql.fetchval(
-                "SELECT observed_at > $2 FROM observations WHERE airbyte_source_id = $1",
-                two["airbyte_source_id"],
-                at,
-            )
-            if seen:
-                break
-            await asyncio.sleep(0.05)
+    seen = "SELECT observed_at > $2 FROM observations WHERE airbyte_source_id = $1"
+    await mesh.until_true(seen, two["airbyte_source_id"], at)
     assert await mesh.sql.fetchval(
         "SELECT claimed_until > now() FROM observations WHERE airbyte_source_id = $1",
         one["airbyte_source_id"],

@@ -22,6 +22,7 @@ from shared.job_queue import Jobs
 from shared.observability import logs
 from shared.operations import Intent, Operation, Operations, _runner
 from tests import factories
+from tests.waiting import until
 
 Sql: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 LEASE_OVER = "UPDATE operations SET lease_until = now() - interval '3 s'"
@@ -88,9 +89,7 @@ async def begin(operations: Operations, *, heals: bool = False) -> UUID:
 
 async def ended(sql: Sql) -> asyncpg.Record:
     """The operation, once it has ended."""
-    async with asyncio.timeout(10):
-        while (row := await sql.fetchrow(ENDED)) is None:  # noqa: ASYNC110 (another task's doing)
-            await asyncio.sleep(0.02)
+    row: asyncpg.Record = await until(lambda: sql.fetchrow(ENDED))
     return row
 
 
@@ -147,9 +146,7 @@ async def test_operation_that_kills_its_owners_is_abandoned_at_its_deadline(
     saga = Deadly(KeyError())
     async with replica(registry_url, saga) as (db, operations):
         await begin(operations)
-        async with asyncio.timeout(60):
-            while not saga.runs:  # noqa: ASYNC110 (another task's doing)
-                await asyncio.sleep(0.01)
+        await until(lambda: saga.runs, within=60)
         await sql.execute("UPDATE operations SET attempts = 200")
         await sql.execute(LEASE_OVER)
         row = await ended(sql)
@@ -238,9 +235,7 @@ async def test_unreadable_operation_blocks_no_other(registry_url: str, sql: Sql)
                 await registry.insert_pending(session, connection)
             await sql.execute(_LEFT, connection.id, name)
         await sql.execute("UPDATE operations SET steps = '7' WHERE request_id = 'a'")
-        async with asyncio.timeout(60):
-            while not await sql.fetchval(_IS_DONE):  # noqa: ASYNC110 (another task's doing)
-                await asyncio.sleep(0.02)
+        await until(lambda: sql.fetchval(_IS_DONE), within=60)
 
 
 _LEFT = """

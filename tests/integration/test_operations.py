@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
@@ -12,18 +12,26 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from tests.integration.conftest import Mesh
+from tests.waiting import until
 
+Json = dict[str, Any]
 KEY = "a-key-of-one-effect"
 
 
-async def ended(mesh: Mesh, operation_id: str) -> dict[str, Any]:
+async def ended(mesh: Mesh, operation_id: str) -> Json:
     """An operation once it has ended."""
-    async with asyncio.timeout(15):
-        while True:
-            view = (await mesh.orchestrator.get(f"/operations/{operation_id}")).json()
-            if view["ended_at"]:
-                return dict(view)
-            await asyncio.sleep(0.05)
+    return await shows(mesh, operation_id, lambda view: bool(view["ended_at"]))
+
+
+async def shows(mesh: Mesh, operation_id: str, fact: Callable[[Json], bool]) -> Json:
+    """Wait until a fact is true of an operation's view; return the view."""
+
+    async def view_once_so() -> Json | None:
+        view = (await mesh.orchestrator.get(f"/operations/{operation_id}")).json()
+        return dict(view) if fact(view) else None
+
+    found: Json = await until(view_once_so)
+    return found
 
 
 async def test_request_without_waiting_answers_202_and_continues(mesh: Mesh) -> None:
@@ -51,13 +59,11 @@ async def test_operation_shows_what_it_waits_for(mesh: Mesh) -> None:
     """The step, and the code of the error that blocks it."""
     mesh.airbyte.fault("commands/run/discover", 500, times=8)
     answer = await mesh.orchestrator.post("/connections/onboard?wait=0.1", json=mesh.order)
-    path = f"/operations/{answer.json()['operation_id']}"
-    async with asyncio.timeout(10):
-        while True:
-            view = (await mesh.orchestrator.get(path)).json()
-            if view["step"] == "discover" and view["waits_for"]:
-                break
-            await asyncio.sleep(0.01)
+    view = await shows(
+        mesh,
+        answer.json()["operation_id"],
+        lambda view: view["step"] == "discover" and bool(view["waits_for"]),
+    )
     assert view["status"] == "running"
     assert view["waits_for"] in ("upstream_unknown", "quiet_time")
     assert (await ended(mesh, view["operation_id"]))["status"] == "done"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import Any
@@ -21,6 +21,7 @@ from shared.errors import SyncRunning, UpstreamRefused, UpstreamUnknown
 from shared.job_queue import Jobs
 from shared.operations import Intent, Operation, Operations
 from tests import factories
+from tests.waiting import until
 
 Sql = Any
 LEASE_OVER = "UPDATE operations SET quiet_at = now(), lease_until = now() - interval '3 s'"
@@ -122,12 +123,6 @@ async def blocks(sql: Sql, statement: str, given: tuple[object, ...]) -> int:
     await transaction.rollback()
     plan = json.loads(explained)[0]["Plan"]
     return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
-
-
-async def until(what: Callable[[], Awaitable[object]], *, within: float = 8.0) -> None:
-    async with asyncio.timeout(within):
-        while not await what():  # noqa: ASYNC110 (the registry's word)
-            await asyncio.sleep(0.02)
 
 
 async def test_late_owner_writes_nothing(settings: Settings, sql: Sql) -> None:

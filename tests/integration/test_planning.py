@@ -57,10 +57,8 @@ async def wired(mesh: Mesh, offered: Json) -> Json:
 async def knowledge(mesh: Mesh, count: int) -> list[Json]:
     """What people decided, once the rag_engine knows so much."""
     query = "SELECT removed::text, became::text, verdict, decided_by, why FROM knowledge"
-    async with asyncio.timeout(15):
-        while len(rows := await mesh.sql.fetch(query)) < count:  # noqa: ASYNC110 (another's doing)
-            await asyncio.sleep(0.05)
-    return [dict(row) for row in rows]
+    await mesh.until_true("SELECT count(*) >= $1 FROM knowledge", count)
+    return [dict(row) for row in await mesh.sql.fetch(query)]
 
 
 async def test_renamed_field_is_one_suggestion_with_evidence(mesh: Mesh) -> None:

@@ -29,6 +29,7 @@ from tests.integration.conftest import (
     running,
     settings_for,
 )
+from tests.waiting import until_not
 
 ANSWERED_WITHIN_S = 3
 TOLD = [
@@ -111,9 +112,7 @@ async def test_without_redis_nothing_is_lost(
         assert await sql.fetchval(waiting) == len(TOLD)
 
         own_valkey.start()
-        async with asyncio.timeout(20):
-            while await sql.fetchval(waiting):  # noqa: ASYNC110 (the relay's doing)
-                await asyncio.sleep(0.05)
+        await until_not(lambda: sql.fetchval(waiting))
         told = await mesh.events(len(TOLD))
     ours = [one for one in told if one["connection_id"] == meanwhile]
     assert [one["type"] for one in ours] == TOLD

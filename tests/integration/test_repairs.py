@@ -45,9 +45,9 @@ from tests.integration.repairing import (
     proposal,
     put,
     types,
-    until,
     upstream,
 )
+from tests.waiting import until
 
 Json = dict[str, Any]
 LESS = {"Id": "string", "Name": "string"}

@@ -18,6 +18,7 @@ from shared import registry
 from shared.config import Settings, postgres_address
 from shared.database import Database
 from shared.models import StreamSchema
+from tests.waiting import until
 
 Sql = Any
 DAY = timedelta(days=1)
@@ -388,9 +389,7 @@ async def test_schema_stored_during_pruning_stays(db: Database, sql: Sql) -> Non
             await sql.execute("DELETE FROM looks")
             pruning = Retention(db, [History("stream_schemas", DAY)])
             task = group.create_task(pruning.prune())
-            async with asyncio.timeout(10):
-                while not await sql.fetchval(_WAITING):  # noqa: ASYNC110 (another session's doing)
-                    await asyncio.sleep(0.01)
+            await until(lambda: sql.fetchval(_WAITING))
             await session.commit()
             await task
             await session.begin()

@@ -18,9 +18,9 @@ from tests.integration.repairing import (
     nothing_was_reset,
     put,
     types,
-    until,
     upstream,
 )
+from tests.waiting import until
 
 Json = dict[str, Any]
 MORE = ACCOUNT | {"Region__c": "string"}

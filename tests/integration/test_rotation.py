@@ -20,6 +20,7 @@ from tests.integration.conftest import (
     running,
     settings_for,
 )
+from tests.waiting import until
 
 CANARY = "AAMCANARY"
 PATH = "/credentials/salesforce-prod/rotate"
@@ -287,9 +288,7 @@ async def test_update_that_arrived_and_was_renewed_is_not_repeated(
     mesh.airbyte.fault(UPDATE, "reset", after_effect=True)
 
     assert outcomes(await rotate(mesh, status=202, wait=0)) == ["running"]
-    async with asyncio.timeout(10):
-        while held(mesh, connection)["refresh_token"] != "new token":  # noqa: ASYNC110 (a server's)
-            await asyncio.sleep(0.01)
+    await until(lambda: held(mesh, connection)["refresh_token"] == "new token")
     mesh.airbyte.renew(connection["airbyte_source_id"], refresh_token="renewed")
 
     async with asyncio.timeout(10):
@@ -356,9 +355,7 @@ async def test_credential_changed_after_the_check_is_not_sent(
     store[TOKEN] = "checked"
     mesh.airbyte.fault(CHECK, "slow", seconds=0.5)
     rotating = asyncio.create_task(rotate(mesh, status=502))
-    async with asyncio.timeout(10):
-        while not mesh.airbyte.called(CHECK):  # noqa: ASYNC110 (a server's doing)
-            await asyncio.sleep(0.01)
+    await until(lambda: mesh.airbyte.called(CHECK))
     store[TOKEN] = "never checked"
 
     (told,) = await rotating
@@ -392,9 +389,7 @@ async def test_credential_sent_by_another_rotation_is_not_repeated(
     store[TOKEN] = "new token"
     mesh.airbyte.fault(CHECK, "slow", seconds=1.0)
     slow = asyncio.create_task(rotate(mesh, status=409))
-    async with asyncio.timeout(10):
-        while not mesh.airbyte.called(CHECK):  # noqa: ASYNC110 (a server's doing)
-            await asyncio.sleep(0.01)
+    await until(lambda: mesh.airbyte.called(CHECK))
 
     assert outcomes(await rotate(mesh)) == ["updated"]
     mesh.airbyte.renew(connection["airbyte_source_id"], refresh_token="renewed")

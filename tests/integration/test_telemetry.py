@@ -32,6 +32,7 @@ from tests.integration.conftest import (
 )
 from tests.integration.drifting import ACCOUNT, offering, post, repairs_until
 from tests.integration.receivers import KEY, Receiver, receiving
+from tests.waiting import until
 
 Line = dict[str, Any]
 pytestmark = pytest.mark.exact
@@ -129,9 +130,7 @@ async def test_request_id_is_passed_from_observation_to_webhook(
     assert looked.status_code == 200, looked.text
     await repairs_until(mesh, connection, ["applied"])
     await receiver.hears(1)
-    async with asyncio.timeout(10):
-        while "webhook_tried" not in written.getvalue():  # noqa: ASYNC110 (another task's doing)
-            await asyncio.sleep(0.02)
+    await until(lambda: "webhook_tried" in written.getvalue())
 
     begun = await mesh.sql.fetchval("SELECT request_id FROM operations WHERE kind = 'apply'")
     assert begun == "mine-2"
@@ -142,9 +141,7 @@ async def test_request_id_is_passed_from_observation_to_webhook(
 async def test_unrequested_observation_has_its_own_id(mesh: Mesh, written: io.StringIO) -> None:
     """Each look, so that its lines, and what it begins, are told from the next one's."""
     mesh.airbyte.fault("jobs/list", "html_502", times=None)
-    async with asyncio.timeout(10):
-        while written.getvalue().count("new_jobs_not_found") < 2:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+    await until(lambda: written.getvalue().count("new_jobs_not_found") >= 2)
 
     ids = [line["request_id"] for line in lines(written) if line["event"] == "new_jobs_not_found"]
     assert len(set(ids)) == len(ids)

@@ -39,6 +39,7 @@ from tests.integration.local.airbyte_stage import (
     serving,
     stream,
 )
+from tests.waiting import until_not
 
 Scripted = Callable[..., AbstractAsyncContextManager[Api]]
 UPSERT = ("incremental", "append_dedup")
@@ -507,14 +508,7 @@ class _Remote:
 
 
 async def _answers(http: httpx.AsyncClient) -> None:
-    async with asyncio.timeout(30):
-        while True:
-            try:
-                await http.get("/api/v1/health")
-            except httpx.ConnectError:
-                await asyncio.sleep(0.05)
-            else:
-                return
+    await until_not(lambda: True, within=30)
 
 
 def _children(pid: int) -> list[int]:

@@ -26,6 +26,7 @@ from tests.integration.webhooks.stage import (
     tried,
     until_ended,
 )
+from tests.waiting import until_not
 
 
 @pytest.mark.parametrize(
@@ -155,9 +156,7 @@ async def test_failing_message_blocks_no_other(
 
     await replica.deliveries.look()
     await receiver.hears()
-    async with asyncio.timeout(60):
-        while await sql.fetchval(_UNRECORDED):  # noqa: ASYNC110 (another task's doing)
-            await asyncio.sleep(0.01)
+    await until_not(lambda: sql.fetchval(_UNRECORDED), within=60)
 
     rows = await sql.fetch("SELECT webhook_id, state, last_code FROM webhook_deliveries")
     found = {row["webhook_id"] == bad: (row["state"], row["last_code"]) for row in rows}
