@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from tests.faults.cells import CELLS, Cell
+from tests.faults.case import Cell
+from tests.faults.cells import CELLS
 from tests.faults.world import World
 
 _IS_WHOLE = bool(os.environ.get("AAM_FAULTS"))
