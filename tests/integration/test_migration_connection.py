@@ -18,8 +18,8 @@ from local.processes import servers
 from shared.config import PostgresAddress, SslMode, postgres_address
 from shared.database import Database, connect_synchronously
 from shared.errors import Unavailable
+from tests.fakes.postgres_proxies import TlsProxy
 from tests.integration.conftest import REPOSITORY
-from tests.integration.tls_door import tls_door
 
 CANARY = "AAMCANARYpassword"
 _ENCRYPTED = text("SELECT 1")
@@ -40,7 +40,7 @@ def asked(address: PostgresAddress) -> str:
 
 @pytest.fixture(scope="module")
 def ca() -> trustme.CA:
-    """The authority that signed the door's certificate."""
+    """The authority that signed the proxy's certificate."""
     return trustme.CA()
 
 
@@ -73,7 +73,7 @@ async def test_ca_file_is_verified_like_in_the_services(
 ) -> None:
     """SUPABASE_DB_CA_FILE becomes sslrootcert, and `require` then verifies name and chain."""
     (ca if authority == "ours" else trustme.CA()).cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    async with tls_door(postgres.url, ca.issue_cert("localhost")) as port:
+    async with TlsProxy(postgres.url, ca.issue_cert("localhost")).opened() as port:
         address = PostgresAddress(
             host=host, port=port, user="aam", password=postgres.password, database="aam",
             ssl_mode=mode, ssl_root_cert=tmp_path / "ca.pem" if authority else None,
