@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from shared.models import Connection, ConnectionStatus
+from tests.pools import Sql
 
 
 def connection(**changes: Any) -> Connection:
-    """A live connection at version 1, unlike any other."""
-    told: dict[str, Any] = {
+    """Build a live connection at version 1, with unique ids and name."""
+    columns: dict[str, Any] = {
         "id": uuid4(),
         "name": f"connection {uuid4()}",
         "source_type": "Salesforce",
@@ -20,4 +21,15 @@ def connection(**changes: Any) -> Connection:
         "status": ConnectionStatus.ACTIVE,
         "catalog_version": 1,
     }
-    return Connection(**(told | changes))
+    return Connection(**(columns | changes))
+
+
+async def open_operation(sql: Sql, connection_id: UUID | str, kind: str = "sync") -> None:
+    """Insert a running operation of a connection, which has an owner for an hour."""
+    await sql.execute(
+        "INSERT INTO operations (id, kind, connection_id, status, request, step, lease_until,"
+        " deadline, request_id) VALUES (gen_random_uuid(), $1, $2, 'running', '{}', 'step',"
+        " now() + interval '1 hour', now() + interval '1 hour', '')",
+        kind,
+        UUID(str(connection_id)),
+    )

@@ -102,8 +102,8 @@ def _environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(REPOSITORY)}
 
 
-def test_what_is_left_fails_the_test_that_left_it(tmp_path: Path) -> None:
-    """Each kind, by name, and no other test; what a failed test leaves is only ended."""
+def test_leftover_fails_the_test_that_left_it(tmp_path: Path) -> None:
+    """Each kind, by name, and no other test; leftovers of a failed test are only removed."""
     (tmp_path / "test_leaving.py").write_text(textwrap.dedent(LEAVING))
     (tmp_path / "test_serving.py").write_text(textwrap.dedent(SERVING))
     (tmp_path / "test_orphaning.py").write_text(textwrap.dedent(ORPHANING))
@@ -169,7 +169,7 @@ HANGING = """
         pytest.param(["-n1"], id="-n1", marks=pytest.mark.deep),
     ],
 )
-def test_a_killed_run_leaves_nothing(tmp_path: Path, workers: list[str]) -> None:
+def test_killed_run_leaves_nothing(tmp_path: Path, workers: list[str]) -> None:
     """After kill -9 of pytest: no `make` with its children, no server, no temporary folder."""
     (tmp_path / "test_hanging.py").write_text(textwrap.dedent(HANGING))
     report = tmp_path / "report"

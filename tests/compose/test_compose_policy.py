@@ -54,13 +54,13 @@ def violations(compose: dict[str, Any]) -> set[str]:
     return {str(error.absolute_path[1]) for error in POLICY.iter_errors(compose)}
 
 
-def test_the_file_keeps_the_policy(compose: dict[str, Any]) -> None:
+def test_compose_file_follows_policy(compose: dict[str, Any]) -> None:
     """As it stands; `make check` says the same with check-jsonschema."""
     assert violations(compose) == set()
 
 
 @pytest.mark.parametrize("service, member, value", PLANTED)
-def test_a_violation_is_found(
+def test_each_violation_is_reported(
     compose: dict[str, Any], service: str, member: str, value: Any
 ) -> None:
     """Planted alone in a copy, it is the only violation."""
@@ -70,8 +70,7 @@ def test_a_violation_is_found(
 
 
 @pytest.mark.parametrize("member", ["user", "read_only", "cap_drop", "security_opt", "healthcheck"])
-def test_a_new_service_is_judged(compose: dict[str, Any], member: str) -> None:
-    """Whatever its name, it must say what every container of ours says."""
+def test_new_service_must_follow_policy(compose: dict[str, Any], member: str) -> None:
     broken = copy.deepcopy(compose)
     broken["services"]["console"] = broken["services"]["orchestrator"]
     assert violations(broken) == {"console"}  # only one may call the auth_broker

@@ -80,8 +80,8 @@ def _started(service: dict[str, Any], profiles: set[str]) -> bool:
     return not wanted or bool(wanted & profiles)
 
 
-def test_everything_starts_with_nothing_set(services: dict[str, dict[str, Any]]) -> None:
-    """The mesh, its stores and the whole of Airbyte."""
+def test_starts_without_any_variable_set(services: dict[str, dict[str, Any]]) -> None:
+    """The mesh, its stores and the whole of Airbyte start."""
     assert services.keys() >= OURS | STORES
     assert {name for name, of in services.items() if not _started(of, {""})} == set()
 
@@ -95,7 +95,7 @@ def test_everything_starts_with_nothing_set(services: dict[str, dict[str, Any]])
         ({}, {"airbyte"}, True),
     ],
 )
-def test_airbyte_can_run_elsewhere(
+def test_external_airbyte_needs_no_containers_of_airbyte(
     text: str, environment: dict[str, str], profiles: set[str], with_airbyte: bool
 ) -> None:
     """Its containers are left out, and nothing of ours waits for one of them."""
@@ -112,7 +112,7 @@ def test_airbyte_can_run_elsewhere(
 
 
 def test_published_ports(services: dict[str, dict[str, Any]]) -> None:
-    """Four services of ours and one door of Airbyte's, to this machine only."""
+    """Four of our services and one port of Airbyte, on loopback only."""
     published = {name: of["ports"] for name, of in services.items() if "ports" in of}
     assert published == {
         "airbyte-proxy": ["127.0.0.1:8000:8000"],
@@ -125,7 +125,7 @@ def test_published_ports(services: dict[str, dict[str, Any]]) -> None:
 
 
 def test_networks(compose: dict[str, Any], services: dict[str, dict[str, Any]]) -> None:
-    """Who holds secrets is on internal networks; the engine's socket is shared with nobody else."""
+    """Containers with secrets are on internal networks; only one has the engine's socket."""
     internal = {name for name, of in compose["networks"].items() if of.get("internal")}
     on = {
         network: {name for name, of in services.items() if network in of.get("networks", [])}
@@ -145,7 +145,7 @@ def test_networks(compose: dict[str, Any], services: dict[str, dict[str, Any]]) 
 def test_connectors_reach_the_warehouse(
     compose: dict[str, Any], services: dict[str, dict[str, Any]]
 ) -> None:
-    """Airbyte starts them in the network, and on the volumes, that it is told by name."""
+    """Airbyte starts them in the network and with the volumes that its settings name."""
     told = services["airbyte-worker"]["environment"]
     assert told["DOCKER_NETWORK"] == compose["networks"]["warehouse"]["name"]
     assert told["WORKSPACE_DOCKER_MOUNT"] == compose["volumes"]["airbyte-workspace"]["name"]
@@ -166,7 +166,7 @@ def test_health_checks(services: dict[str, dict[str, Any]]) -> None:
 
 
 def test_start_order(services: dict[str, dict[str, Any]]) -> None:
-    """Passwords, Postgres, the tables and the warehouse, then who needs them."""
+    """Passwords, Postgres, the tables and the warehouse, then the containers that need them."""
     done, healthy = "service_completed_successfully", "service_healthy"
     after = {
         name: {one: how["condition"] for one, how in of.get("depends_on", {}).items()}
@@ -229,8 +229,8 @@ def _mounting(services: dict[str, dict[str, Any]], volume: str) -> set[str]:
     }
 
 
-def test_every_setting_can_be_set(services: dict[str, dict[str, Any]]) -> None:
-    """A variable in .env reaches the services, but for tests' own and the CA file's."""
+def test_every_setting_is_passed_to_the_services(services: dict[str, dict[str, Any]]) -> None:
+    """A variable in .env reaches the services, except those of the tests and the CA file."""
     not_here = {"SUPABASE_DB_CA_FILE", "AAM_ENV", "AAM_FAILPOINTS"}
     read = dict.fromkeys(
         ("orchestrator", "drift-repair-agent", "schema-observer", "airbyte-setup"),
@@ -247,8 +247,8 @@ def test_every_setting_can_be_set(services: dict[str, dict[str, Any]]) -> None:
         assert services[name]["environment"]["AAM_SETTINGS_DIR"] == folder
 
 
-def test_credentials_reach_the_auth_broker_alone(services: dict[str, dict[str, Any]]) -> None:
-    """No other container has a variable or a file of them, and it has no other secret."""
+def test_only_the_auth_broker_gets_credentials(services: dict[str, dict[str, Any]]) -> None:
+    """No other container has a credential as variable or file, and it has no other secret."""
     for name, service in services.items():
         holds = [
             one
@@ -262,8 +262,8 @@ def test_credentials_reach_the_auth_broker_alone(services: dict[str, dict[str, A
     assert all(one.startswith("CREDENTIAL_SALESFORCE_PROD__") for one in others)
 
 
-def test_each_service_has_its_own_key_alone(services: dict[str, dict[str, Any]]) -> None:
-    """Only the one that makes them sees all; the first caller's key reaches no service."""
+def test_each_service_gets_only_its_own_key(services: dict[str, dict[str, Any]]) -> None:
+    """Only the container that creates the keys sees all; no service gets the first caller's key."""
     for name, service in services.items():
         mounted = {mount.split(":")[0]: mount for mount in service.get("volumes", [])}
         keys = {one for one in mounted if one.startswith("key-") or one == "first-key"}
@@ -283,8 +283,8 @@ def test_mounted_files_exist(compose: dict[str, Any], services: dict[str, dict[s
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
-def test_the_image_holds_what_is_named_alone() -> None:
-    """What is copied is what .dockerignore lets through, and its user is compose's."""
+def test_image_contains_only_named_files() -> None:
+    """The Dockerfile copies what .dockerignore lets through, and its user is that of compose."""
     lines = (ROOT / "Dockerfile").read_text().splitlines()
     assert [line for line in lines if line.startswith("USER ")] == ["USER 10001:10001"]
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
@@ -321,8 +321,8 @@ def _drawn(folder: Path) -> dict[str, str]:
     }
 
 
-def test_passwords_are_drawn_once(tmp_path: Path) -> None:
-    """The second start finds those of the first, and each service's URL holds its own login."""
+def test_passwords_are_generated_once(tmp_path: Path) -> None:
+    """The second start uses those of the first, and each service's URL has its own login."""
     environment = _drawing(tmp_path)
     _draw(environment)
     first = _drawn(tmp_path)
@@ -354,8 +354,8 @@ def test_passwords_are_drawn_once(tmp_path: Path) -> None:
     assert first.keys() - _drawn(tmp_path).keys() == {"settings/orchestrator/warehouse_db_url"}
 
 
-def test_an_installation_with_one_login_for_all_keeps_its_keys(tmp_path: Path) -> None:
-    """Its folder is the orchestrator's now; webhooks' secrets stay what their receivers know."""
+def test_upgrade_from_a_shared_login_keeps_the_keys(tmp_path: Path) -> None:
+    """The folder becomes the orchestrator's; webhook secrets stay the ones that receivers know."""
     environment = _drawing(tmp_path)
     old = tmp_path / "settings" / "orchestrator"
     (old / "webhook_signing_key").write_text("of before\n")
@@ -371,8 +371,8 @@ def test_an_installation_with_one_login_for_all_keeps_its_keys(tmp_path: Path) -
     assert postgres_address(drawn["orchestrator/supabase_db_url"]).user == "aam_orchestrator_login"
 
 
-def test_the_databases_can_be_made_again(own_postgres: servers.Postgres, tmp_path: Path) -> None:
-    """Each role of the script gets the password that is drawn for it, also at the second run."""
+def test_database_script_can_run_again(own_postgres: servers.Postgres, tmp_path: Path) -> None:
+    """Each role of the script gets its generated password, also on the second run."""
     environment = _drawing(tmp_path)
     _draw(environment)
     script = (ROOT / "deploy/postgres/databases.sql").read_text()

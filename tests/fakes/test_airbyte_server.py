@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.fakes.airbyte_server import WORKSPACE_ID, AirbyteServer, Fault, catalog, stream
+from tests.waiting import until
 
 Json = dict[str, Any]
 
@@ -76,9 +77,7 @@ async def test_a_late_effect_comes_after_the_caller_gave_up(
     with pytest.raises(httpx.ReadError):
         await http.post("/connections/create", json=_connection(server, "Account"))
     assert server.connections == {}
-    async with asyncio.timeout(10):
-        while len(server.connections) != 1:  # noqa: ASYNC110 (in the server)
-            await asyncio.sleep(0.01)
+    await until(lambda: len(server.connections) == 1)
 
 
 async def test_a_lie_keeps_nothing(server: AirbyteServer, http: httpx.AsyncClient) -> None:

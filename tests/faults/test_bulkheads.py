@@ -11,17 +11,16 @@ from shared.airbyte_client import AirbyteClient
 from shared.errors import UpstreamTimeout, UpstreamUnreachable
 from tests.fakes.airbyte_server import SALESFORCE, WORKSPACE_ID, AirbyteServer
 from tests.faults.world import ORDER, World
+from tests.waiting import until
 
 _TIMES = 25
 
 
 async def _until_called(airbyte: AirbyteServer, times: int) -> None:
-    async with asyncio.timeout(10):
-        while len(airbyte.called("sources/create")) < times:  # noqa: ASYNC110 (another task's doing)
-            await asyncio.sleep(0.01)
+    await until(lambda: len(airbyte.called("sources/create")) >= times)
 
 
-async def test_slow_calls_take_their_own_slots(airbyte: AirbyteServer) -> None:
+async def test_slow_calls_use_slots_of_their_own(airbyte: AirbyteServer) -> None:
     """With every slot hanging, the next one is not sent, and reads go through at once."""
     airbyte.auth = "none"
     airbyte.fault("sources/create", "hang", times=None)
@@ -55,7 +54,7 @@ async def test_slow_calls_take_their_own_slots(airbyte: AirbyteServer) -> None:
     assert len(airbyte.called("sources/create")) == 6
 
 
-async def test_what_hangs_delays_nobody_else(world: World) -> None:
+async def test_hanging_calls_delay_no_other_connection(world: World) -> None:
     """Requests about other connections are answered while every call for one of them hangs."""
     world.settings = {"AIRBYTE_TIMEOUT": "10", "DISCOVER_TIMEOUT": "10", "OPERATION_DEADLINE": "90"}
     process = await world.replace("orchestrator")
@@ -70,9 +69,7 @@ async def test_what_hangs_delays_nobody_else(world: World) -> None:
         asyncio.create_task(process.client.post(f"/connections/{hanging}/discover"))
         for _ in range(8)
     ]
-    async with asyncio.timeout(5):
-        while not world.airbyte.called("commands/run/discover"):  # noqa: ASYNC110 (a process's)
-            await asyncio.sleep(0.01)
+    await until(lambda: world.airbyte.called("commands/run/discover"))
 
     paths = [f"/connections/{other}", f"/connections/{other}/jobs", "/connections", "/health"]
     answers = await asyncio.gather(*(process.client.get(path) for path in paths * _TIMES))

@@ -308,8 +308,9 @@ def _mark(catalog: Any) -> str:
 
 @pytest.mark.timeout(900)
 @pytest.mark.deep
-async def test_random_histories(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
-    """No anomaly in any of them; what was seen is printed."""
+async def test_random_histories_have_no_anomaly(
+    stage: Stage, capsys: pytest.CaptureFixture[str]
+) -> None:
     wrong: dict[int, list[str]] = {}
     for seed in range(SEED, SEED + HISTORIES):
         run = Run(stage, seed)

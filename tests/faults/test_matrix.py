@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from tests.faults.cells import CELLS, Cell
+from tests.faults.case import Cell
+from tests.faults.cells import CELLS
 from tests.faults.world import World
 
 _IS_WHOLE = bool(os.environ.get("AAM_FAULTS"))
@@ -19,12 +20,12 @@ def _chosen() -> list[Cell]:
 
 
 @pytest.mark.parametrize("cell", [pytest.param(cell, id=cell.id) for cell in _chosen()])
-async def test_cell(world: World, cell: Cell) -> None:
-    """After the fault, and whatever follows it, everything is true again."""
+async def test_fault_matrix_cell(world: World, cell: Cell) -> None:
+    """After the fault and the recovery from it, every invariant holds again."""
     await cell.run(world)
 
 
-def test_the_matrix_is_whole() -> None:
-    """No cell is told twice, and there are as many as were promised."""
+def test_matrix_is_complete() -> None:
+    """No cell is listed twice, and none is missing."""
     assert len({cell.id for cell in CELLS}) == len(CELLS) >= 130
     assert sum("-then-" in cell.id for cell in CELLS) >= 20

@@ -83,7 +83,7 @@ async def _killed_then_another(world: World, armed: Any) -> None:
         "apply.finish.before",
     ],
 )
-async def test_a_safe_change_is_applied_once_whoever_dies(world: World, failpoint: str) -> None:
+async def test_safe_change_is_applied_once_despite_a_crash(world: World, failpoint: str) -> None:
     """One version, one event, and the field is there."""
     await world.end("drift_repair_agent/2")
     connection = await _connection(world)
@@ -98,8 +98,8 @@ async def test_a_safe_change_is_applied_once_whoever_dies(world: World, failpoin
     assert "Region__c" in _fields(world, connection)
 
 
-async def test_a_decision_outlives_the_process_that_took_it(world: World) -> None:
-    """Killed between the decision and its operation: it is carried out, and known as decided."""
+async def test_decision_survives_a_crash(world: World) -> None:
+    """Killed between the decision and its operation: the decision is applied, and listed."""
     await world.end("drift_repair_agent/2")
     connection = await _connection(world)
     armed = await world.replace("drift_repair_agent", failpoints="repair.decided=kill")
@@ -116,8 +116,8 @@ async def test_a_decision_outlives_the_process_that_took_it(world: World) -> Non
 
 
 @pytest.mark.parametrize("failpoint", ["pause.intent.after", "pause.set.after"])
-async def test_a_pause_is_finished_by_another(world: World, failpoint: str) -> None:
-    """Killed before or after Airbyte was told: it is paused, and known to be paused by AAM."""
+async def test_pause_is_finished_by_another_replica(world: World, failpoint: str) -> None:
+    """Killed before or after Airbyte paused it: it ends paused, and recorded as paused by AAM."""
     await world.end("drift_repair_agent/2")
     connection = await _connection(world)
     armed = await world.replace("drift_repair_agent", failpoints=f"{failpoint}=kill")
@@ -137,8 +137,10 @@ async def test_a_pause_is_finished_by_another(world: World, failpoint: str) -> N
 
 
 @pytest.mark.parametrize("failpoint", ["repair.sync_started", "repair.taken_back"])
-async def test_a_bad_heal_is_taken_back_once_whoever_dies(world: World, failpoint: str) -> None:
-    """Its sync fails for the schema; one version puts the old catalog back."""
+async def test_failed_repair_is_rolled_back_once_despite_a_crash(
+    world: World, failpoint: str
+) -> None:
+    """Its sync fails because of the schema; one version restores the old catalog."""
     await world.end("drift_repair_agent/2")
     connection = await _connection(world)
     armed = await world.replace("drift_repair_agent", failpoints=f"{failpoint}=kill")

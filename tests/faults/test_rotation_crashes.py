@@ -19,8 +19,8 @@ _NOTHING_CHANGED = ("rotation_unchecked", "auth_broker_unavailable")
 @pytest.mark.parametrize(
     "failpoint", ["intent.after", "update.before", "update.after", "finish.before", "finish.after"]
 )
-async def test_a_credential_is_given_once_whoever_dies(world: World, failpoint: str) -> None:
-    """One update arrives, one event tells of it; what is renewed after it is not overwritten."""
+async def test_rotation_is_sent_once_despite_a_crash(world: World, failpoint: str) -> None:
+    """One update arrives and one event reports it; a token renewed later is not overwritten."""
     orchestrator = await world.replace("orchestrator")
     made = await orchestrator.client.post("/connections/onboard", json=ORDER)
     assert made.status_code == 201, made.text

@@ -43,7 +43,7 @@ async def absent(world: World) -> AsyncIterator[Parts]:
 @pytest.mark.parametrize(
     "position, order", [pytest.param(n, one, id="-".join(one)) for n, one in enumerate(_ORDERS)]
 )
-async def test_any_order(
+async def test_services_start_in_any_order(
     world: World, absent: Parts, position: int, order: tuple[str, ...]
 ) -> None:
     """`/health` is 200 throughout, `/ready` names what is missing; then an onboarding works."""

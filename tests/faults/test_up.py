@@ -101,8 +101,8 @@ def up() -> Iterator[Up]:
     folder.rmdir()
 
 
-def test_mesh_is_ready_watched_and_stopped(up: Up) -> None:
-    """It serves, starts again what dies, refuses a second one, and leaves nothing behind."""
+def test_up_supervises_and_stops_the_mesh(up: Up) -> None:
+    """It serves, restarts processes that die, refuses a second mesh, and leaves nothing behind."""
     up.start()
     told = env_files.read(up.state / "env")
     for name in SERVICES:
@@ -145,7 +145,7 @@ def test_mesh_is_ready_watched_and_stopped(up: Up) -> None:
 
 
 @pytest.mark.deep
-def test_killed_mesh_leaves_no_process_and_starts_again(up: Up) -> None:
+def test_killed_up_leaves_no_process_and_starts_again(up: Up) -> None:
     """After kill -9 of the supervisor all are gone; the next `make up` needs no repair.
 
     And after kill -9 of the process that it is tied to, with a shell between them.
@@ -180,7 +180,7 @@ def test_killed_mesh_leaves_no_process_and_starts_again(up: Up) -> None:
     assert all(log.stat().st_size <= most_bytes for log in (up.state / "logs").glob("*.log.*"))
 
 
-def test_taken_port_is_one_line_before_anything_starts(up: Up) -> None:
+def test_occupied_port_is_reported_in_one_line(up: Up) -> None:
     """The line names the port and the variable that changes it."""
     with socket.create_server(("127.0.0.1", up.ports["orchestrator_port"])):
         refused = up.run("up")
@@ -191,7 +191,7 @@ def test_taken_port_is_one_line_before_anything_starts(up: Up) -> None:
     assert not (up.state / "postgres").exists()
 
 
-def test_one_port_for_two_is_one_line(up: Up) -> None:
+def test_same_port_for_two_servers_is_reported_in_one_line(up: Up) -> None:
     """Both variables are named."""
     mine = up.environment["AAM_RAG_ENGINE_PORT"]
     up.environment["AAM_RAG_ENGINE_PORT"] = up.environment["AAM_AUTH_BROKER_PORT"]
@@ -204,8 +204,8 @@ def test_one_port_for_two_is_one_line(up: Up) -> None:
     assert refused.stderr == f"AAM_AUTH_BROKER_PORT and AAM_RAG_ENGINE_PORT are both {port}.\n"
 
 
-def test_bad_setting_is_one_line(up: Up) -> None:
-    """A value that cannot be meant is named by its variable and never shown."""
+def test_invalid_setting_is_reported_in_one_line(up: Up) -> None:
+    """The variable is named, and its value is not shown."""
     up.environment["AAM_VALKEY_PORT"] = "canary"
 
     refused = up.run("up")
@@ -215,8 +215,7 @@ def test_bad_setting_is_one_line(up: Up) -> None:
     assert refused.stderr == "Not valid: AAM_VALKEY_PORT.\n"
 
 
-def test_events_of_no_mesh_say_what_starts_one(up: Up) -> None:
-    """Following events without a mesh is one clear line."""
+def test_events_without_a_mesh_name_the_command_to_start_one(up: Up) -> None:
     refused = up.run("events")
 
     assert refused.returncode == 1
@@ -313,7 +312,7 @@ def _is_open_to_others(path: Path, *, below: Path) -> bool:
 
 @pytest.mark.deep
 def test_two_replicas_of_every_service(tmp_path: Path) -> None:
-    """Behind ports of their own, on one registry; one killed, the other works meanwhile."""
+    """They have their own ports and one registry; while one is killed the other works."""
     up = Up(tmp_path)
     up.environment["AAM_REPLICAS"] = "2"
     up.start()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import json
 import time
@@ -14,6 +13,7 @@ import httpx
 
 from shared.outbox import STREAM
 from tests.integration.conftest import TABLES, Mesh
+from tests.waiting import until_not
 
 CANARY = "AAMCANARY-hostile-input"
 JSON = {"Content-Type": "application/json"}
@@ -78,9 +78,7 @@ class World:
         """Capture all state that could change, once all events are published."""
         found: dict[str, Any] = {}
         waiting = "SELECT count(*) FROM events WHERE published_at IS NULL"
-        async with asyncio.timeout(10):
-            while await self.mesh.sql.fetchval(waiting):  # noqa: ASYNC110 (in another process)
-                await asyncio.sleep(0.01)
+        await until_not(lambda: self.mesh.sql.fetchval(waiting))
         for table in {*TABLES} - _OWN_WORK:
             rows = "''" if table in _COUNTED else "md5(string_agg(t::text, '' ORDER BY t::text))"
             row = await self.mesh.sql.fetchrow(f"SELECT count(*), {rows} FROM {table} t")  # noqa: S608 (our tables)

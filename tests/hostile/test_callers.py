@@ -37,8 +37,9 @@ def without_key(client: httpx.AsyncClient) -> httpx.AsyncClient:
 @pytest.mark.parametrize(
     "content", [b"{" + CANARY.encode(), b"\0" * 9_000_000, b"[" * 900, b""], ids=len
 )
-async def test_c17_nobody_is_read(world: World, content: bytes) -> None:
-    """Whatever the body is, it is not looked at."""
+async def test_c17_body_of_unauthenticated_caller_is_not_parsed(
+    world: World, content: bytes
+) -> None:
     before = await world.seen()
     for client in (world.mesh.orchestrator, world.mesh.drift_repair_agent, world.mesh.auth_broker):
         for path in (APPLY, "/connections/onboard", "/no/such/route", "/api-keys"):
@@ -48,15 +49,15 @@ async def test_c17_nobody_is_read(world: World, content: bytes) -> None:
     assert await world.seen() == before
 
 
-async def test_c17_nobody_is_waited_for(process: Process) -> None:
-    """A body that stalls is answered at once, without it."""
+async def test_c17_body_of_unauthenticated_caller_is_not_awaited(process: Process) -> None:
+    """A body that stalls is answered at once."""
     head = POST.replace(access.HEADERS["Authorization"], "Bearer x")
     told = await answer_of(process, f"{head}Content-Length: 9000000\r\n\r\n".encode())
     expect_refusal(told, *NOBODY)  # 401; waiting for the body would end in a 408
 
 
-async def test_c18_no_credentials(world: World) -> None:
-    """What is in the header is a key, once and whole, or nobody."""
+async def test_c18_invalid_credentials_are_refused(world: World) -> None:
+    """The header must hold one whole key, once."""
     mesh = world.mesh
     revoked = new_key("test")
     await mesh.sql.execute(
@@ -92,8 +93,8 @@ async def test_c18_no_credentials(world: World) -> None:
     assert await world.seen() == before
 
 
-async def test_c18_on_the_wire(process: Process) -> None:
-    """A token that is no header, and a key in the address, which no log has."""
+async def test_c18_credentials_in_raw_requests(process: Process) -> None:
+    """A token in a malformed header, and a key in the URL, which no log repeats."""
     head = POST.replace(access.HEADERS["Authorization"], "Bearer {}") + "\r\n"
     for token, refusal in (
         (f"{CANARY}\0x", (400, "invalid_http")),
@@ -167,16 +168,16 @@ async def refused(world: World, token: str, what: str, expected: tuple[int, str]
     assert "AAMCANARY" not in answer.text
 
 
-async def test_the_token_without_a_flaw_is_taken(world: World) -> None:
-    """The control: what is refused below is refused for its flaw alone."""
+async def test_valid_token_is_accepted(world: World) -> None:
+    """The control: the tests below change one thing of this token."""
     async with without_key(world.mesh.auth_broker) as client:
         headers = {"Authorization": f"Bearer {signed({})}"}
         answer = await client.get(SECRET, headers=headers)
     assert answer.status_code == 200, answer.text
 
 
-async def test_c19_forged_tokens(world: World, tmp_path: Path) -> None:
-    """What a header says never chooses the key, the algorithm, a file or an address."""
+async def test_c19_forged_tokens_are_refused(world: World, tmp_path: Path) -> None:
+    """Nothing in a token's header chooses the key, the algorithm, a file or an address."""
     asked: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -211,8 +212,8 @@ async def test_c19_forged_tokens(world: World, tmp_path: Path) -> None:
     assert asked == []
 
 
-async def test_c20_tokens_for_others(world: World) -> None:
-    """One audience, which is the broker, from who signs it, about itself."""
+async def test_c20_tokens_for_other_audiences_are_refused(world: World) -> None:
+    """The audience must be the broker, and the issuer the service that signs."""
     for changes in (
         {"aud": None},
         {"aud": "orchestrator"},
@@ -228,8 +229,8 @@ async def test_c20_tokens_for_others(world: World) -> None:
         await refused(world, signed(changes), str(changes))
 
 
-async def test_c21_tokens_out_of_time(world: World) -> None:
-    """A minute at most, and now."""
+async def test_c21_tokens_outside_their_validity_are_refused(world: World) -> None:
+    """A token is valid for a minute at most."""
     now = int(time.time())
     # Stated, since a second may pass before a token is made.
     issued = {"iat": now, "nbf": now, "exp": now + 30}
@@ -251,8 +252,8 @@ async def test_c21_tokens_out_of_time(world: World) -> None:
         await refused(world, signed({**issued, **changes}), str(changes))
 
 
-async def test_c21_replayed_tokens(world: World) -> None:
-    """A token is good once, also where the first time was refused, and each time is recorded."""
+async def test_c21_replayed_tokens_are_refused(world: World) -> None:
+    """Also where the first use was refused; each use is recorded."""
     token = signed({})
     headers = {"Authorization": f"Bearer {token}"}
     async with without_key(world.mesh.auth_broker) as client:
@@ -260,8 +261,8 @@ async def test_c21_replayed_tokens(world: World) -> None:
     await refused(world, token, "replayed", (401, "token_replayed"))
 
 
-async def test_c22_another_credential(world: World) -> None:
-    """A token names the one credential that it is for; whoever asks for another is recorded."""
+async def test_c22_token_for_another_credential_is_refused(world: World) -> None:
+    """A token names one credential; a request for another is recorded."""
     for named in ("other", None, "salesforce-prod-2", "SALESFORCE-PROD", ""):
         token = signed({"cid": named})
         await refused(world, token, str(named), (403, "wrong_credential"))
@@ -273,8 +274,7 @@ async def test_c22_another_credential(world: World) -> None:
         assert tuple(row) == ("service orchestrator", "wrong_credential")
 
 
-async def test_c22_who_may_not(world: World) -> None:
-    """A sibling that is who it says, without the scope, is told so."""
+async def test_c22_service_without_the_scope_is_refused(world: World) -> None:
     forbidden = (403, "forbidden")
     for scope in ("connections:read", "admin", "", "credentials:rea", "credentials:read:all"):
         await refused(world, signed({"scope": scope}), scope, forbidden)
@@ -282,8 +282,8 @@ async def test_c22_who_may_not(world: World) -> None:
     await refused(world, agent, "another service", forbidden)
 
 
-async def test_c22_keys_without_the_scope(world: World) -> None:
-    """A caller's key does what it says and nothing more, and never reads a secret."""
+async def test_c22_key_without_the_scope_is_refused(world: World) -> None:
+    """A caller's key allows only its scopes, and never reads a secret."""
     mesh = world.mesh
     reading = new_key("test")
     await mesh.sql.execute(

@@ -7,8 +7,7 @@ from uuid import uuid4
 from tests.hostile.attempts import APPLY, JSON, World
 
 
-async def test_c24_keys_of_two_routes(world: World) -> None:
-    """The same key on another route is another key."""
+async def test_c24_idempotency_key_is_scoped_to_its_route(world: World) -> None:
     key = {"Idempotency-Key": uuid4().hex}
     first = await world.mesh.orchestrator.post(
         f"/connections/{world.connection['id']}/sync", headers=key

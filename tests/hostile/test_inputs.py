@@ -269,7 +269,9 @@ INPUTS: list[Callable[[World], Attempts]] = [
 
 
 @pytest.mark.parametrize("attempts", INPUTS, ids=lambda one: one.__name__.upper())
-async def test_withstands(world: World, attempts: Callable[[World], Attempts]) -> None:
+async def test_hostile_input_is_refused(
+    world: World, attempts: Callable[[World], Attempts]
+) -> None:
     """A problem within two seconds, nothing quoted, nothing changed, and the service goes on."""
     tried = [await world.withstands(attempt) for attempt in attempts(world)]
     assert tried
@@ -285,8 +287,8 @@ def written() -> Iterator[io.StringIO]:
     handler.setStream(before)
 
 
-async def test_c14_names(world: World, written: io.StringIO) -> None:
-    """Of people's names none breaks a log line, looks like another, or is a pattern."""
+async def test_c14_hostile_names(world: World, written: io.StringIO) -> None:
+    """No person's name breaks a log line, is confused with another, or acts as a pattern."""
     await world.mesh.onboard(connection_name="Caf\xe9")
     for attempt in c14(world):
         await world.withstands(attempt)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from tests.hostile.attempts import APPLY, JSON, World
 
 
-async def test_the_order_without_poison_is_taken(world: World) -> None:
-    """The control: what is refused above is refused for its poison alone."""
+async def test_valid_order_is_accepted(world: World) -> None:
+    """The control of the hostile orders: each of them changes one thing of this order."""
     taken = await world.mesh.drift_repair_agent.post(
         APPLY, content=world.poisoned(b'"fine"'), headers=JSON
     )

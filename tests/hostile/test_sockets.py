@@ -62,8 +62,8 @@ def chunked(content: bytes) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize("how", ["told", "untold", "told and not sent"])
-async def test_c6_size(process: Process, how: str) -> None:
-    """Over the limit by a byte, or by a terabyte: refused without being held in memory."""
+async def test_c6_oversized_bodies_are_refused(process: Process, how: str) -> None:
+    """Over the limit by a byte or by a terabyte, without being held in memory."""
     content = b" " * (CATALOG.body_bytes + 1)
     sent: Iterable[bytes]
     if how == "untold":
@@ -124,8 +124,8 @@ MANY: dict[str, tuple[Callable[[], bytes], str]] = {
 
 
 @pytest.mark.parametrize("what", MANY)
-async def test_c7_number(process: Process, what: str) -> None:
-    """Too many of anything: a problem, and /health is answered meanwhile."""
+async def test_c7_too_many_items_are_refused(process: Process, what: str) -> None:
+    """With a problem, and /health is answered meanwhile."""
     make, code = MANY[what]
     content = make()
     head = f"{POST}Connection: close\r\nContent-Length: {len(content)}\r\n\r\n"
@@ -174,8 +174,8 @@ NO_HTTP: dict[str, tuple[str, tuple[int, str]]] = {
 
 
 @pytest.mark.parametrize("what", NO_HTTP)
-async def test_c23_no_http(process: Process, what: str) -> None:
-    """One refusal and the end: what came behind it is never taken for a request."""
+async def test_c23_malformed_http_is_refused(process: Process, what: str) -> None:
+    """One refusal and the end: nothing after it is taken for a request."""
     sent, (status, code) = NO_HTTP[what]
     expect_refusal(await answer_of(process, sent.encode("latin-1")), status, code)
     assert await health_cpu_ms(process) < 1000
@@ -190,8 +190,8 @@ async def test_c23_no_http(process: Process, what: str) -> None:
     ],
     ids=["without an end", "a megabyte", "20,000 headers"],
 )
-async def test_c23_huge_heads(process: Process, head: str) -> None:
-    """Hung up on while they come; whether the refusal is still read depends on the network."""
+async def test_c23_huge_heads_are_refused(process: Process, head: str) -> None:
+    """The connection is closed while they arrive; the refusal may not reach the caller."""
     began = cpu_ms(process)
     told = await answer_of(process, head.encode())
     assert told == b"" or told.startswith(b"HTTP/1.1 431 ")
@@ -199,8 +199,8 @@ async def test_c23_huge_heads(process: Process, head: str) -> None:
     assert await health_cpu_ms(process) < 1000
 
 
-async def test_c23_slow(process: Process) -> None:
-    """Heads and bodies that never end are given up, each in its time; others are served."""
+async def test_c23_slow_requests_are_dropped(process: Process) -> None:
+    """Heads and bodies that never end are given up after their deadlines; others are served."""
     body = f"{POST}Content-Length: 100\r\n\r\n"
 
     async def trickled(head: str, tail: bytes) -> bytes:
@@ -240,8 +240,8 @@ async def test_c23_slow(process: Process) -> None:
     assert uvicorn_protocol.Http.head_deadline_s <= 15
 
 
-async def test_c23_many_idle_connections(process: Process) -> None:
-    """Five hundred that say nothing keep nobody else from being served, and are closed."""
+async def test_c23_idle_connections_block_nobody(process: Process) -> None:
+    """Five hundred silent connections keep no other caller from being served, and are closed."""
     told: list[bytes] = []
 
     async def say_nothing() -> None:
@@ -256,8 +256,7 @@ async def test_c23_many_idle_connections(process: Process) -> None:
     assert all(one.startswith(b"HTTP/1.1 408 ") for one in told)
 
 
-async def test_c23_a_refused_body_is_no_request(process: Process) -> None:
-    """What follows a refusal is not read, also where it looks like a request."""
+async def test_c23_refused_body_is_not_parsed_as_a_request(process: Process) -> None:
     refused = POST.replace("application/json", "text/plain")
     sent = f"{refused}Content-Length: {len(NEXT)}\r\n\r\n{NEXT}"
     expect_refusal(await answer_of(process, sent.encode()), 415, "unsupported_media_type")

@@ -81,8 +81,8 @@ CASES: dict[str, tuple[Callable[[AirbyteServer], None], tuple[int, str | None]]]
 
 @pytest.mark.exact
 @pytest.mark.parametrize("what", CASES)
-async def test_c25_onboarding(world: World, what: str) -> None:
-    """It waits, or fails for good; no id is kept that is not ours, and nothing is quoted."""
+async def test_c25_onboarding_against_a_broken_airbyte(world: World, what: str) -> None:
+    """It waits or fails for good; no foreign id is stored, and nothing is quoted."""
     mesh = world.mesh
     spoil, (status, code) = CASES[what]
     spoil(mesh.airbyte)
@@ -111,8 +111,7 @@ async def test_c25_onboarding(world: World, what: str) -> None:
 
 
 @pytest.mark.exact
-async def test_c25_encodings_in_encodings(world: World) -> None:
-    """What is compressed otherwise than asked is not decompressed, however small it is."""
+async def test_c25_unrequested_encodings_are_not_decompressed(world: World) -> None:
     mesh = world.mesh
     for layers, encoding in ((2, "gzip, gzip"), (3, "gzip, gzip, gzip"), (1, "br"), (1, "zstd")):
         answer = await _answered_with(mesh, nested(layers), encoding)
@@ -135,8 +134,7 @@ async def _answered_with(mesh: Mesh, content: bytes, encoding: str) -> dict[str,
 
 
 @pytest.mark.exact
-async def test_c25_another_object_than_asked(world: World) -> None:
-    """An answer about something else is no answer."""
+async def test_c25_answer_about_another_object_is_rejected(world: World) -> None:
     mesh = world.mesh
     held = mesh.airbyte.connections[world.connection["airbyte_connection_id"]]
     order = {"airbyte_connection_id": str(uuid4())}

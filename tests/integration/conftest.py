@@ -40,6 +40,7 @@ from tests.fakes.airbyte_server import POSTGRES, WORKSPACE_ID, AirbyteServer
 from tests.integration import brokers
 from tests.integration.brokers import CANARY, CREDENTIALS, broker_for
 from tests.pools import Pools
+from tests.waiting import until
 
 __all__ = ["CANARY", "CREDENTIALS", "broker_for"]
 
@@ -198,25 +199,30 @@ class Mesh:
         connection: dict[str, Any] = answer.json()
         return connection
 
+    async def until_true(self, query: str, *values: object) -> None:
+        """Wait until a query of the registry returns something true."""
+        await until(lambda: self.sql.fetchval(query, *values))
+
     async def events(self, count: int) -> list[dict[str, str]]:
         """Wait until the stream has `count` events, and return them."""
-        async with asyncio.timeout(60):
-            while len(entries := await self.redis.xrange(STREAM) or []) < count:  # noqa: ASYNC110 (in another process)
-                await asyncio.sleep(0.02)
-        return [
-            {str(name): str(value) for name, value in (fields or {}).items()}
-            for _, fields in entries
-        ]
+
+        async def read() -> list[Any] | None:
+            entries = await self.redis.xrange(STREAM) or []
+            return entries if len(entries) >= count else None
+
+        entries = await until(read, within=60)
+        return [{str(name): str(value) for name, value in fields.items()} for _, fields in entries]
 
     async def jobs_until_end(self, connection_id: str) -> list[dict[str, Any]]:
         """Return the connection's jobs once the newest has ended."""
-        async with asyncio.timeout(60):
-            while True:
-                answer = await self.orchestrator.get(f"/connections/{connection_id}/jobs")
-                jobs = answer.json()["items"]
-                if jobs and jobs[0]["ended_at"]:
-                    return list(jobs)
-                await asyncio.sleep(0.02)
+
+        async def ended() -> list[dict[str, Any]] | None:
+            answer = await self.orchestrator.get(f"/connections/{connection_id}/jobs")
+            jobs = answer.json()["items"]
+            return list(jobs) if jobs and jobs[0]["ended_at"] else None
+
+        found: list[dict[str, Any]] = await until(ended, within=60)
+        return found
 
 
 @asynccontextmanager

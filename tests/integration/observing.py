@@ -7,6 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 from tests.integration.conftest import FAULT_RATE, Mesh
+from tests.waiting import until
 
 Json = dict[str, Any]
 
@@ -58,3 +59,14 @@ async def by_hand(mesh: Mesh, connection: Json, name: str = "by hand") -> Json:
         "id": answer.json()["items"][0]["connection_id"],
         "airbyte_connection_id": held["connectionId"],
     }
+
+
+async def drifts(mesh: Mesh) -> list[Json]:
+    """Wait until there is a drift; return all drifts."""
+
+    async def found() -> list[Json]:
+        items: list[Json] = (await told(mesh, "/drifts"))["items"]
+        return items
+
+    seen: list[Json] = await until(found)
+    return seen

@@ -12,6 +12,7 @@ from standardwebhooks import Webhook as Verifier
 
 from local.processes import servers
 from tests import leaks
+from tests.waiting import until
 
 KEY = leaks.canary("the key that signs webhooks")
 
@@ -57,9 +58,7 @@ class Receiver:
 
     async def hears(self, count: int = 1) -> None:
         """Wait until this many messages have arrived."""
-        async with asyncio.timeout(10):
-            while len(self.got) < count:  # noqa: ASYNC110 (in another process)
-                await asyncio.sleep(0.01)
+        await until(lambda: len(self.got) >= count)
 
     async def hang(self, request: web.Request) -> web.StreamResponse:
         """Answer only at the end of the test."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from typing import Any
 
 from tests.integration.applying import held
@@ -41,13 +39,6 @@ def fields(mesh: Mesh, connection: Json) -> set[str]:
 def nothing_was_reset(mesh: Mesh) -> bool:
     """Whether Airbyte ran only sync jobs: no reset, clear or refresh."""
     return {job["configType"] for job in mesh.airbyte.jobs.values()} <= {"sync"}
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    """Wait for a condition that another task fulfils."""
-    async with asyncio.timeout(60):
-        while not is_so():  # noqa: ASYNC110 (in Airbyte)
-            await asyncio.sleep(0.02)
 
 
 async def proposal(mesh: Mesh, connection: Json, offered: Json) -> Json:

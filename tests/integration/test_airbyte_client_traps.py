@@ -306,14 +306,14 @@ async def create(client: AirbyteClient) -> Source:
 @pytest.mark.parametrize(
     "name,move,error", LOST + DEFINITE, ids=[name for name, _, _ in LOST + DEFINITE]
 )
-async def test_what_goes_wrong_is_told_apart_and_sent_once(
+async def test_each_failure_has_its_class_and_is_sent_once(
     name: str,
     move: Move,
     error: type[AamError],
     caplog: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Each ending has its class; a creation is sent once; nothing that was said is quoted."""
+    """A creation is sent once, and nothing of the response is quoted."""
     caplog.set_level("DEBUG")
     started = time.monotonic()
     async with wire(move) as server, AirbyteClient(server.url, timeout=0.7) as client:
@@ -332,8 +332,8 @@ async def test_what_goes_wrong_is_told_apart_and_sent_once(
     assert "AAMCANARY" not in told
 
 
-async def test_a_refused_connection_is_the_only_not_sent(unused_port: int) -> None:
-    """Nobody listens: nothing happened, and a creation is not tried twice either."""
+async def test_refused_connection_means_not_sent(unused_port: int) -> None:
+    """Nothing happened; a creation is not retried either."""
     async with AirbyteClient(f"http://127.0.0.1:{unused_port}/api/v1", timeout=5) as client:
         with pytest.raises(UpstreamUnreachable) as caught:
             await create(client)
@@ -341,8 +341,7 @@ async def test_a_refused_connection_is_the_only_not_sent(unused_port: int) -> No
     assert caught.value.__context__ is None
 
 
-async def test_a_failed_handshake_is_not_sent() -> None:
-    """TLS that cannot be set up carries no request."""
+async def test_failed_tls_handshake_means_not_sent() -> None:
     received = bytearray()
 
     async def speak_plainly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -359,7 +358,7 @@ async def test_a_failed_handshake_is_not_sent() -> None:
 
 
 @pytest.mark.parametrize("move", [close, reset, says(502, HTML), says(429, b"")])
-async def test_a_read_is_repeated_where_that_may_help(move: Move) -> None:
+async def test_read_is_retried_after_a_transient_error(move: Move) -> None:
     """Four times lost, then answered."""
     async with (
         wire(*[move] * 4, says(200, SOURCE)) as server,
@@ -370,7 +369,7 @@ async def test_a_read_is_repeated_where_that_may_help(move: Move) -> None:
 
 
 @pytest.mark.parametrize("move", [says(200, b""), says(404, HTML), says(302, b"")])
-async def test_what_is_not_airbytes_answer_is_repeated_once_airbyte_was_met(move: Move) -> None:
+async def test_foreign_answer_is_retried_after_airbyte_has_answered_once(move: Move) -> None:
     """Before, the address is wrong and asking again does not help; later it is an interruption."""
     async with (
         wire(move, says(200, SOURCE), move, says(200, SOURCE)) as server,
@@ -384,15 +383,14 @@ async def test_what_is_not_airbytes_answer_is_repeated_once_airbyte_was_met(move
         assert len(server.requests) == 4
 
 
-async def test_a_read_is_not_repeated_after_a_definite_no() -> None:
-    """Missing is missing."""
+async def test_read_is_not_retried_after_a_refusal() -> None:
     async with wire(says(404, ERROR_ID)) as server, AirbyteClient(server.url) as client:
         with pytest.raises(UpstreamMissing):
             await client.get_source(SOURCE_ID)
         assert len(server.requests) == 1
 
 
-async def test_repeating_ends_within_the_deadline() -> None:
+async def test_retries_end_within_the_deadline() -> None:
     """The deadline is for the call and not for each of its attempts."""
     started = time.monotonic()
     async with (
@@ -405,8 +403,7 @@ async def test_repeating_ends_within_the_deadline() -> None:
     assert time.monotonic() - started < 5
 
 
-async def test_a_lost_connection_spoils_no_later_call() -> None:
-    """The pool drops what was reset."""
+async def test_lost_connection_does_not_affect_later_calls() -> None:
     async with (
         wire(says(200, SOURCE), reset, says(200, SOURCE)) as server,
         AirbyteClient(server.url) as client,
@@ -417,16 +414,16 @@ async def test_a_lost_connection_spoils_no_later_call() -> None:
         assert (await create(client)).name == "Salesforce"
 
 
-async def test_a_cancelled_call_is_cancelled() -> None:
-    """The client's deadline does not swallow somebody else's."""
+async def test_caller_can_cancel_a_call() -> None:
+    """The client's deadline does not swallow the caller's."""
     async with wire(silence) as server, AirbyteClient(server.url, timeout=20) as client:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.2):
                 await create(client)
 
 
-async def test_headers_are_those_airbyte_needs() -> None:
-    """JSON with its content type, gzip at most, and no cookie ever comes back."""
+async def test_request_headers() -> None:
+    """JSON with its content type, gzip at most, and no cookies."""
     baked = says(200, SOURCE, headers="set-cookie: session=abc; path=/\r\n")
     async with wire(baked) as server, AirbyteClient(server.url + "/") as client:
         await create(client)
@@ -439,8 +436,8 @@ async def test_headers_are_those_airbyte_needs() -> None:
     assert b"cookie" not in second
 
 
-async def test_credentials_inside_the_url_leave_it() -> None:
-    """They become Basic authentication, and no header doubles them."""
+async def test_credentials_in_the_url_become_basic_authentication() -> None:
+    """A given login takes precedence."""
     async with wire(says(200, SOURCE)) as server:
         url = server.url.replace("127", "user:p%40ss@127", 1)
         async with AirbyteClient(url) as client:
@@ -451,7 +448,7 @@ async def test_credentials_inside_the_url_leave_it() -> None:
     assert b"\r\nauthorization: Bearer key\r\n" in server.requests[1]
 
 
-async def test_a_time_that_cannot_be_is_no_answer() -> None:
+async def test_implausible_time_is_rejected() -> None:
     """Milliseconds where seconds belong are not a date in the year 50,000."""
     job = {
         "id": 1,
@@ -472,7 +469,7 @@ async def test_a_time_that_cannot_be_is_no_answer() -> None:
             await client.get_job(1)
 
 
-async def test_a_token_that_cannot_stand_in_a_header_is_none() -> None:
+async def test_token_with_line_breaks_is_rejected() -> None:
     """It is neither sent nor shown."""
     token = f"{UPSTREAM_CANARY}\r\nx-injected: 1"
     async with (
@@ -486,7 +483,7 @@ async def test_a_token_that_cannot_stand_in_a_header_is_none() -> None:
     assert "CANARY" not in "".join(traceback.format_exception(caught.value))
 
 
-async def test_a_key_from_a_file_may_end_its_line() -> None:
+async def test_key_may_end_in_a_line_break() -> None:
     """A secret that was mounted as a file often does."""
     async with (
         wire(says(200, SOURCE)) as server,
@@ -496,8 +493,7 @@ async def test_a_key_from_a_file_may_end_its_line() -> None:
     assert b"\r\nauthorization: Bearer key\r\n" in server.requests[0]
 
 
-async def test_gzip_is_understood() -> None:
-    """A compressed answer reads like any other."""
+async def test_gzip_response_is_decompressed() -> None:
     packed = says(
         200, gzip.compress(msgspec.json.encode(SOURCE)), headers="content-encoding: gzip\r\n"
     )
@@ -524,8 +520,7 @@ def unused_port() -> int:
         (says(405, HTML), "upstream_not_airbyte"),
     ],
 )
-async def test_health_names_what_is_wrong(move: Move, code: str) -> None:
-    """Yes, no, or an error whose code and detail say what it is."""
+async def test_health_raises_the_specific_error(move: Move, code: str) -> None:
     async with wire(move) as server, AirbyteClient(server.url, timeout=2) as client:
         with pytest.raises(Upstream) as caught:
             await client.health()
@@ -534,7 +529,7 @@ async def test_health_names_what_is_wrong(move: Move, code: str) -> None:
 
 
 @pytest.mark.parametrize("available", [True, False])
-async def test_health_is_what_airbyte_says(available: bool) -> None:
+async def test_health_is_what_airbyte_reports(available: bool) -> None:
     """A server that runs may still say that it is not available."""
     async with (
         wire(says(200, {"available": available})) as server,
@@ -543,7 +538,7 @@ async def test_health_is_what_airbyte_says(available: bool) -> None:
         assert await client.health() is available
 
 
-async def test_answers_may_lack_what_airbyte_leaves_out() -> None:
+async def test_answers_may_lack_optional_members() -> None:
     """Nulls are omitted and unknown words appear: neither is an error."""
     connection: dict[str, Any] = {
         "connectionId": str(uuid4()),

@@ -109,10 +109,10 @@ LOGINS: list[tuple[str, Auth, Plant, type[AamError], str]] = [
 @pytest.mark.parametrize(
     "name,auth,plant,expected,words", LOGINS, ids=[name for name, *_ in LOGINS]
 )
-async def test_a_login_that_fails_is_named(
+async def test_failed_login_is_explained(
     name: str, auth: Auth, plant: Plant, expected: type[AamError], words: str, tmp_path: Path
 ) -> None:
-    """The call itself is never sent, and what is for good is asked for once."""
+    """The call itself is never sent, and a permanent failure is not retried."""
     async with AirbyteServer(auth=auth) as airbyte, client_of(airbyte) as client:
         plant(airbyte)
         with pytest.raises(AamError) as caught:
@@ -131,8 +131,8 @@ async def test_a_login_that_fails_is_named(
         assert words in str(setup.value)
 
 
-async def test_a_lost_answer_does_not_change_what_a_login_is_called() -> None:
-    """Airbyte is asked again whether it has a login, which is what its refusal means."""
+async def test_lost_answer_does_not_change_the_explanation() -> None:
+    """Airbyte is asked again whether it has a login."""
     plant = next(plant for name, _, plant, *_ in LOGINS if name == "off, refused")
     async with AirbyteServer(auth="none") as airbyte, client_of(airbyte) as client:
         airbyte.fault("instance_configuration", "reset")
@@ -141,8 +141,7 @@ async def test_a_lost_answer_does_not_change_what_a_login_is_called() -> None:
             await client.list_sources(WORKSPACE)
 
 
-async def test_calls_at_once_share_a_failure() -> None:
-    """Twenty calls that wait for a token ask for it no more often than one."""
+async def test_concurrent_calls_share_a_login_failure() -> None:
     async with AirbyteServer(auth="token") as airbyte, client_of(airbyte) as client:
         token(401, REFUSED)(airbyte)
         failures = await asyncio.gather(
@@ -152,7 +151,7 @@ async def test_calls_at_once_share_a_failure() -> None:
         assert len(airbyte.called("applications/token")) == 1
 
 
-async def test_a_call_after_a_failure_asks_for_itself() -> None:
+async def test_later_call_logs_in_again() -> None:
     """Airbyte may be back by then, however soon that is."""
     async with AirbyteServer(auth="token") as airbyte, client_of(airbyte) as client:
         port = airbyte.port
@@ -163,7 +162,7 @@ async def test_a_call_after_a_failure_asks_for_itself() -> None:
         await client.list_sources(WORKSPACE)
 
 
-async def test_a_release_that_refuses_right_ones_is_named() -> None:
+async def test_release_that_refuses_valid_credentials_is_named() -> None:
     """1.8.0 to 1.8.5 answer 400 and 401 to the right client id and secret (airbyte#65592)."""
     for version, is_named in (("1.8.0", True), ("1.8.5", True), ("1.8.6", False), ("2.0.0", False)):
         async with (
@@ -176,8 +175,7 @@ async def test_a_release_that_refuses_right_ones_is_named() -> None:
             assert ("1.8.5" in caught.value.detail) is is_named
 
 
-async def test_a_missing_login_is_named() -> None:
-    """Where Airbyte asks for one and AAM has none, the settings are named."""
+async def test_missing_login_names_the_settings() -> None:
     async with AirbyteServer(auth="token") as airbyte, AirbyteClient(airbyte.url) as client:
         with pytest.raises(UpstreamDenied) as caught:
             await client.list_sources(WORKSPACE)
@@ -199,8 +197,8 @@ ADDRESSES: list[tuple[str, int, Any]] = [
 @pytest.mark.parametrize(
     "status,body", [rest for _, *rest in ADDRESSES], ids=[name for name, *_ in ADDRESSES]
 )
-async def test_a_wrong_address_is_named(status: int, body: Any, tmp_path: Path) -> None:
-    """Setup ends at once, a read asks once, and both say what to look at."""
+async def test_wrong_address_is_explained(status: int, body: Any, tmp_path: Path) -> None:
+    """Setup ends at once, a read is sent once, and both name the setting."""
     async with AirbyteServer(auth="none") as airbyte, AirbyteClient(airbyte.url) as client:
         airbyte.answer("*", body, status=status, times=None, effect=False)
         with pytest.raises(AamError) as caught:
@@ -217,8 +215,8 @@ async def test_a_wrong_address_is_named(status: int, body: Any, tmp_path: Path) 
         assert "AIRBYTE_API_URL" in health.value.detail
 
 
-async def test_a_wrong_address_with_a_login_is_named_as_one(tmp_path: Path) -> None:
-    """The token is asked for there first; what answers is named, and not the client id."""
+async def test_wrong_address_with_a_login_is_explained(tmp_path: Path) -> None:
+    """The token request fails first; the address is named, and not the client id."""
     async with AirbyteServer(auth="token") as airbyte, client_of(airbyte) as client:
         airbyte.answer("*", "<html>Welcome</html>", times=None, effect=False)
         with pytest.raises(UpstreamUnreachable) as caught:
@@ -247,8 +245,8 @@ async def server_of(
         yield server.sockets[0].getsockname()[1], requests
 
 
-async def test_https_at_a_plain_port_is_named(tmp_path: Path) -> None:
-    """Setup does not wait for a TLS that will never be there, and a read asks once."""
+async def test_https_to_a_plain_port_is_explained(tmp_path: Path) -> None:
+    """Setup does not wait for TLS, and a read is sent once."""
     async with (
         server_of(b"HTTP/1.1 400 Bad Request\r\n\r\n") as (port, requests),
         AirbyteServer(auth="none") as airbyte,
@@ -262,8 +260,8 @@ async def test_https_at_a_plain_port_is_named(tmp_path: Path) -> None:
             await ready_airbyte(settings_of(airbyte, tmp_path), client)
 
 
-async def test_a_certificate_that_is_not_trusted_is_named() -> None:
-    """And so is the setting that says whom to trust; with a login, too."""
+async def test_untrusted_certificate_is_explained() -> None:
+    """The CA setting is named; with a login, too."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
     for credentials in (None, ClientCredentials("id", "secret")):
@@ -276,7 +274,7 @@ async def test_a_certificate_that_is_not_trusted_is_named() -> None:
             assert requests == []
 
 
-async def test_http_at_a_tls_port_is_named() -> None:
+async def test_http_to_a_tls_port_is_explained() -> None:
     """By the alert that such servers answer, or by a redirection to https."""
     alert = b"\x15\x03\x01\x00\x02\x02\x46"
     moved = b"HTTP/1.1 301 Moved\r\nlocation: https://a.example/\r\ncontent-length: 0\r\n\r\n"

@@ -65,10 +65,10 @@ def job(status: str, *attempts: Json) -> Json:
 
 
 @pytest.mark.parametrize("status", ["locked", "deprecated", "hibernating"])
-async def test_statuses_of_connections(
+async def test_unknown_connection_status_is_kept(
     airbyte: AirbyteServer, client: AirbyteClient, status: str
 ) -> None:
-    """One that is read, and one in a list."""
+    """Read alone, and in a list."""
     airbyte.answer("connections/get", connection(status), effect=False)
     assert (await client.get_connection(ID)).status == status
     item = {
@@ -99,10 +99,9 @@ async def test_statuses_of_connections(
         ("partially_succeeded", 1_760_000_050, True),
     ],
 )
-async def test_statuses_of_jobs(
+async def test_unknown_job_status_ends_with_its_last_attempt(
     airbyte: AirbyteServer, client: AirbyteClient, status: str, ended_at: int | None, ended: bool
 ) -> None:
-    """An unknown one is an end once its last attempt has ended."""
     attempt = {"id": 0, "status": "exploded", "endedAt": ended_at}
     airbyte.answer("jobs/get_without_logs", job(status, attempt), effect=False)
 
@@ -111,8 +110,8 @@ async def test_statuses_of_jobs(
     assert (read.status, read.config_type, read.ended) == (status, "compaction", ended)
 
 
-async def test_types_of_failures(airbyte: AirbyteServer, client: AirbyteClient) -> None:
-    """Of several failures, the first that has a type; a new type is kept."""
+async def test_unknown_failure_type_is_kept(airbyte: AirbyteServer, client: AirbyteClient) -> None:
+    """Of several failures, the first that has a type counts."""
     path = "jobs/get_without_logs"
     failures = [
         {"failureOrigin": "source", "internalMessage": "…"},
@@ -126,10 +125,7 @@ async def test_types_of_failures(airbyte: AirbyteServer, client: AirbyteClient) 
     assert (await client.get_job(7)).failure_type is None
 
 
-async def test_outcomes_of_checks_and_discoveries(
-    airbyte: AirbyteServer, client: AirbyteClient
-) -> None:
-    """What is not a success is a failure, with its type."""
+async def test_unknown_outcome_is_a_failure(airbyte: AirbyteServer, client: AirbyteClient) -> None:
     reason = {"failureType": "cosmic_ray", **NEW}
     info = {"succeeded": False, "failureReason": reason, "configType": "divination", **NEW}
     answer = {"status": "undecided", "jobInfo": info, **NEW}

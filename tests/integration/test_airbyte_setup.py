@@ -67,8 +67,8 @@ def _environment(airbyte: AirbyteServer, folder: Path) -> dict[str, str]:
 
 
 @both_releases
-async def test_the_warehouse_is_made_once(airbyte: AirbyteServer, folder: Path) -> None:
-    """The second run adopts what the first one made, and no output holds the password."""
+async def test_warehouse_destination_is_created_once(airbyte: AirbyteServer, folder: Path) -> None:
+    """The second run adopts it, and no output has the password."""
     async with airbyte:
         first, said = await set_up(airbyte, folder)
         second, said_again = await set_up(airbyte, folder)
@@ -91,7 +91,7 @@ async def test_the_warehouse_is_made_once(airbyte: AirbyteServer, folder: Path) 
     assert PASSWORD not in said + said_again
 
 
-async def test_the_services_read_what_it_leaves(
+async def test_services_read_the_stored_ids(
     airbyte: AirbyteServer, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The ids are files that every service's settings take as variables."""
@@ -107,7 +107,7 @@ async def test_the_services_read_what_it_leaves(
     assert settings.airbyte_workspace_id == UUID(WORKSPACE_ID)
 
 
-async def test_a_named_destination_is_left_alone(airbyte: AirbyteServer, folder: Path) -> None:
+async def test_configured_destination_is_kept(airbyte: AirbyteServer, folder: Path) -> None:
     """Where AIRBYTE_DESTINATION_ID is set, nothing is made and it is not overwritten."""
     async with airbyte:
         theirs = airbyte.add_destination("theirs")["destinationId"]
@@ -118,10 +118,8 @@ async def test_a_named_destination_is_left_alone(airbyte: AirbyteServer, folder:
     assert not (folder / "airbyte_destination_id").exists()
 
 
-async def test_without_a_warehouse_onboarding_names_its_own(
-    airbyte: AirbyteServer, folder: Path
-) -> None:
-    """An Airbyte elsewhere need not have a Postgres to fill; what an earlier run left goes."""
+async def test_setup_without_a_warehouse(airbyte: AirbyteServer, folder: Path) -> None:
+    """An Airbyte elsewhere need not have a Postgres; the ids of an earlier run are deleted."""
     async with airbyte:
         await set_up(airbyte, folder)
         airbyte.destinations.clear()
@@ -133,8 +131,9 @@ async def test_without_a_warehouse_onboarding_names_its_own(
     assert os.listdir(folder) == ["airbyte_workspace_id"]
 
 
-async def test_a_vanished_warehouse_is_made_again(airbyte: AirbyteServer, folder: Path) -> None:
-    """An id left by an earlier run does not outlive the Airbyte it was of."""
+async def test_deleted_warehouse_destination_is_created_again(
+    airbyte: AirbyteServer, folder: Path
+) -> None:
     async with airbyte:
         await set_up(airbyte, folder)
         airbyte.destinations.clear()
@@ -144,8 +143,10 @@ async def test_a_vanished_warehouse_is_made_again(airbyte: AirbyteServer, folder
     assert (folder / "airbyte_destination_id").read_text().split() == list(airbyte.destinations)
 
 
-async def test_the_right_page_is_looked_at(airbyte: AirbyteServer, folder: Path) -> None:
-    """Our name is found among more than a page of destinations, and near names are not it."""
+async def test_warehouse_is_found_among_many_destinations(
+    airbyte: AirbyteServer, folder: Path
+) -> None:
+    """On any page, and by its exact name."""
     async with airbyte:
         for number in range(45):
             airbyte.add_destination(f"AAM warehouse {number}")
@@ -158,8 +159,8 @@ async def test_the_right_page_is_looked_at(airbyte: AirbyteServer, folder: Path)
     assert (folder / "airbyte_destination_id").read_text().strip() == ours
 
 
-async def test_it_waits_for_airbyte(airbyte: AirbyteServer, folder: Path) -> None:
-    """Refused connections and a proxy without its server are a start that is not over."""
+async def test_setup_waits_for_airbyte(airbyte: AirbyteServer, folder: Path) -> None:
+    """Refused connections and a proxy's 502 mean that it is still starting."""
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         airbyte.port = reserved.getsockname()[1]
@@ -176,8 +177,7 @@ async def test_it_waits_for_airbyte(airbyte: AirbyteServer, folder: Path) -> Non
     assert len(airbyte.called("instance_configuration")) == 8
 
 
-async def test_it_does_not_wait_for_ever(folder: Path) -> None:
-    """An Airbyte that never comes is one line and exit 1."""
+async def test_setup_times_out_in_one_line(folder: Path) -> None:
     absent = AirbyteServer()
     absent.port = 1
     status, said = await set_up(absent, folder, AIRBYTE_START_TIMEOUT="0.5")
@@ -188,8 +188,8 @@ async def test_it_does_not_wait_for_ever(folder: Path) -> None:
     )
 
 
-async def test_a_refusal_is_one_line(airbyte: AirbyteServer, folder: Path) -> None:
-    """Airbyte's no ends the run, and its text, which quotes the configuration, stays out."""
+async def test_refusal_is_one_line(airbyte: AirbyteServer, folder: Path) -> None:
+    """Airbyte's message, which quotes the configuration, is not repeated."""
     async with airbyte:
         text = f"does not fulfill the specification: {PASSWORD}"
         refusal = {"message": text, "errorId": str(uuid4())}
@@ -203,8 +203,7 @@ async def test_a_refusal_is_one_line(airbyte: AirbyteServer, folder: Path) -> No
 
 
 @both_releases
-async def test_wrong_credentials_end_the_wait(airbyte: AirbyteServer, folder: Path) -> None:
-    """Nothing gets better by asking again with the same password."""
+async def test_wrong_credentials_are_not_retried(airbyte: AirbyteServer, folder: Path) -> None:
     async with airbyte:
         environment = {
             name: f"{value}-wrong"
@@ -218,10 +217,10 @@ async def test_wrong_credentials_end_the_wait(airbyte: AirbyteServer, folder: Pa
     assert "-wrong" not in said
 
 
-async def test_a_lost_answer_is_settled_by_the_next_run(
+async def test_lost_answer_is_resolved_by_the_next_run(
     airbyte: AirbyteServer, folder: Path
 ) -> None:
-    """The destination that was made all the same is adopted, not doubled."""
+    """The destination that was created is adopted."""
     async with airbyte:
         airbyte.fault("destinations/create", "reset", after_effect=True)
         first, _ = await set_up(airbyte, folder)
@@ -231,8 +230,10 @@ async def test_a_lost_answer_is_settled_by_the_next_run(
     assert len(airbyte.destinations) == 1
 
 
-async def test_another_airbyte_has_another_workspace(airbyte: AirbyteServer, folder: Path) -> None:
-    """What an earlier run left is of the Airbyte of then; what somebody set is left alone."""
+async def test_stored_workspace_of_another_airbyte_is_replaced(
+    airbyte: AirbyteServer, folder: Path
+) -> None:
+    """A configured workspace is kept."""
     (folder / "airbyte_workspace_id").write_text("11111111-0000-4000-8000-000000000000")
     async with airbyte:
         status, said = await set_up(airbyte, folder)

@@ -259,10 +259,10 @@ async def failure_of(client: AirbyteClient) -> AamError:
 
 
 @pytest.mark.parametrize("name", RECORDED)
-async def test_what_airbytes_are_known_to_answer(
+async def test_recorded_airbyte_errors_have_their_class(
     airbyte: AirbyteServer, client: AirbyteClient, name: str
 ) -> None:
-    """Each has its class; a missing endpoint is never a missing object."""
+    """A missing endpoint is never a missing object."""
     status, body, expected = RECORDED[name]
     airbyte.answer(PATH, body, status=status, times=None, effect=False)
 
@@ -282,8 +282,10 @@ CLAIMS = [
 
 
 @pytest.mark.parametrize("gateway,status", CLAIMS)
-async def test_a_gateway_proves_nothing(airbyte: AirbyteServer, gateway: str, status: int) -> None:
-    """Whatever status it chooses: nothing is missing, refused, running or too large."""
+async def test_gateway_error_is_not_airbytes(
+    airbyte: AirbyteServer, gateway: str, status: int
+) -> None:
+    """Whatever its status: nothing is missing, refused, running or too large."""
     async with AirbyteClient(airbyte.url, Credentials.bearer("key"), timeout=5) as client:
         airbyte.lose_route(gateway, status=status)
         failure = await failure_of(client)
@@ -295,7 +297,7 @@ async def test_a_gateway_proves_nothing(airbyte: AirbyteServer, gateway: str, st
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
 @pytest.mark.parametrize("gateway", GATEWAYS)
-async def test_what_passes_is_never_over(
+async def test_transient_gateway_error_is_unknown(
     airbyte: AirbyteServer, client: AirbyteClient, gateway: str, status: int
 ) -> None:
     """Such an answer does not say that Airbyte has ended its work."""
@@ -324,7 +326,7 @@ SPRING = {"timestamp": "2026-11-28T10:00:00Z", "status": 404, "path": "/api/v1/s
     ids=str,
 )
 @pytest.mark.parametrize("status", [400, 403, 404, 409, 422])
-async def test_an_id_beside_a_gateways_own_members_is_no_signature(
+async def test_error_id_beside_foreign_members_is_not_airbytes(
     airbyte: AirbyteServer, client: AirbyteClient, body: Json, status: int
 ) -> None:
     """Many servers give their errors an id to find them by in a log."""
@@ -355,10 +357,10 @@ LOGIN_PAGE = "<!DOCTYPE html><html><title>Sign in</title></html>"
     [LOGIN_PAGE, {"status": "ok"}, {}, [], {"message": "signed out"}, b"null", b"ok", b"true", b""],
     ids=str,
 )
-async def test_a_200_that_is_not_the_answer_proves_nothing(
+async def test_foreign_200_is_not_airbytes(
     airbyte: AirbyteServer, client: AirbyteClient, body: Any
 ) -> None:
-    """A login page with 200, or a gateway's own JSON: no call takes it for Airbyte's word."""
+    """A login page with 200, or a gateway's own JSON."""
     source = UUID(airbyte.add_source("crm")["sourceId"])
     airbyte.answer("*", body, times=None, effect=False)
     calls = (
@@ -395,8 +397,7 @@ async def test_a_200_that_is_not_the_answer_proves_nothing(
             await call
 
 
-async def test_old_discoveries_do_not_take_it_either() -> None:
-    """Nor do the two synchronous ways of 0.63."""
+async def test_foreign_200_in_the_synchronous_discovery() -> None:
     async with (
         AirbyteServer(version="0.63.19") as airbyte,
         AirbyteClient(airbyte.url, timeout=5) as client,
@@ -407,10 +408,9 @@ async def test_old_discoveries_do_not_take_it_either() -> None:
             await client.discover_schema(source)
 
 
-async def test_a_body_that_a_proxy_finds_too_large(
+async def test_proxy_413_for_a_large_body_is_believed(
     airbyte: AirbyteServer, client: AirbyteClient
 ) -> None:
-    """413 is believed of a body that is large."""
     airbyte.lose_route("nginx", status=413)
     with pytest.raises(Invalid) as caught:
         await client.create_source(
@@ -449,10 +449,10 @@ async def test_a_body_that_a_proxy_finds_too_large(
     ],
     ids=str,
 )
-async def test_a_refusal_names_the_part_that_it_is_about(
+async def test_refusal_names_the_part_of_the_request(
     airbyte: AirbyteServer, client: AirbyteClient, body: Json, part: str | None
 ) -> None:
-    """By its known words alone; none of them is passed on."""
+    """By known phrases alone; Airbyte's text is not repeated."""
     airbyte.answer(PATH, body, status=400, effect=False)
 
     failure = await failure_of(client)
@@ -463,7 +463,7 @@ async def test_a_refusal_names_the_part_that_it_is_about(
     assert failure.detail.endswith(f"It is about the {part}.") is (part is not None)
 
 
-async def test_a_lost_place_in_a_list_is_not_a_missing_object(
+async def test_deleted_page_anchor_is_not_a_missing_object(
     airbyte: AirbyteServer, client: AirbyteClient
 ) -> None:
     """Where the connection that a page ended with is deleted meanwhile, the whole list is read."""

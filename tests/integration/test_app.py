@@ -208,10 +208,8 @@ ID = '"7d0c7f4e-6a3c-4b9d-9a57-0f3c1d2b4e5f"'
         ("", "body"),
     ],
 )
-async def test_an_invalid_body_is_not_echoed(
-    client: httpx.AsyncClient, body: str, field: str
-) -> None:
-    """The field is named as the schema declares it, the value and the caller's keys never."""
+async def test_invalid_body_is_not_echoed(client: httpx.AsyncClient, body: str, field: str) -> None:
+    """The field is named as in the schema; neither the value nor the caller's keys are."""
     answer = await client.post(
         "/orders/1", content=body, headers={"content-type": "application/json"}
     )
@@ -236,10 +234,10 @@ async def test_an_invalid_body_is_not_echoed(
     ],
 )
 @pytest.mark.parametrize("path", ["/orders/1", "/raw"])
-async def test_a_body_that_is_no_json_of_one_meaning_is_refused(
+async def test_ambiguous_json_is_refused(
     client: httpx.AsyncClient, path: str, content: str | bytes, status: int, code: str
 ) -> None:
-    """Whatever the route would make of it; the connection is closed, since it may be half read."""
+    """On every route; the connection is closed, since the body may be half read."""
     answer = await client.post(path, content=content, headers=JSON)
 
     problem(answer, status, code)
@@ -262,17 +260,17 @@ async def test_a_body_that_is_no_json_of_one_meaning_is_refused(
         ([("Content-Type", "application/json"), ("Content-Encoding", "identity")], 415),
     ],
 )
-async def test_a_body_is_json_in_utf8_and_nothing_else(
+async def test_only_utf8_json_bodies_are_accepted(
     client: httpx.AsyncClient, headers: list[tuple[str, str]], status: int
 ) -> None:
-    """By what it is said to be; nothing is decoded, and nothing guessed."""
+    """By the declared type; nothing is decoded or guessed."""
     answer = await client.post("/raw", content=f'"{CANARY}"', headers=headers)
 
     assert (answer.status_code, CANARY in answer.text) == (status, False)
 
 
-async def test_a_body_that_does_not_come_is_not_waited_for(app: FastAPI) -> None:
-    """408 when its time is over, and the connection is closed."""
+async def test_late_body_is_408(app: FastAPI) -> None:
+    """The connection is closed."""
     async with serving(app) as url:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
         writer.write(
@@ -296,10 +294,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for(app: FastAPI) -> None
         ("/orders/1?limit=99999", "query.limit"),
     ],
 )
-async def test_an_invalid_url_is_not_echoed(
-    client: httpx.AsyncClient, url: str, field: str
-) -> None:
-    """Path and query as little as the body."""
+async def test_invalid_url_is_not_echoed(client: httpx.AsyncClient, url: str, field: str) -> None:
     answer = await client.post(url, json={"id": json.loads(ID)})
 
     told = problem(answer, 422, "invalid_request")
@@ -309,10 +304,10 @@ async def test_an_invalid_url_is_not_echoed(
 
 @pytest.mark.parametrize("path", ["/raw", "/orders/1"])
 @pytest.mark.parametrize("is_chunked", [False, True])
-async def test_a_large_body_is_refused(
+async def test_large_body_is_refused(
     client: httpx.AsyncClient, path: str, is_chunked: bool
 ) -> None:
-    """By what it declares, and where it declares nothing by what has come."""
+    """By the declared length, and without one by what has arrived."""
 
     async def chunks() -> AsyncIterator[bytes]:
         for _ in range(20):
@@ -332,7 +327,7 @@ async def test_a_large_body_is_refused(
      (f"{CANARY} x", False), ("x\xe9", False), (f"{CANARY}\tlog=forged", False)],
 )  # fmt: skip
 async def test_request_ids(client: httpx.AsyncClient, given: str, is_kept: bool) -> None:
-    """A caller's own is kept while it is plain; every other request gets one."""
+    """A caller's own is kept if it is plain; every other request gets one."""
     answer = await client.get("/health", headers={b"X-Request-ID": given.encode("latin-1")})
 
     assert (answer.headers["x-request-id"] == given) is is_kept
@@ -340,10 +335,10 @@ async def test_request_ids(client: httpx.AsyncClient, given: str, is_kept: bool)
     assert CANARY not in answer.headers["x-request-id"]
 
 
-async def test_a_bug_is_logged_once_under_the_request_id(
+async def test_bug_is_logged_once_with_the_request_id(
     client: httpx.AsyncClient, written: io.StringIO
 ) -> None:
-    """With its traceback, no local variable, and nothing of it in the answer."""
+    """With its traceback and no local variables, and nothing of it in the answer."""
     answer = await client.get("/raise/bug", headers={"X-Request-ID": "the-bug"})
 
     assert "division" not in answer.text
@@ -354,8 +349,7 @@ async def test_a_bug_is_logged_once_under_the_request_id(
     assert [line["status"] for line in lines if line["event"] == "request"] == [500]
 
 
-async def test_a_caller_who_hangs_up_is_no_bug(app: FastAPI, written: io.StringIO) -> None:
-    """Half a body and then nothing: nobody is there to be answered."""
+async def test_disconnected_caller_is_no_bug(app: FastAPI, written: io.StringIO) -> None:
     async with serving(app) as url:
         _, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
         writer.write(
@@ -370,8 +364,7 @@ async def test_a_caller_who_hangs_up_is_no_bug(app: FastAPI, written: io.StringI
     assert '"request"' in lines
 
 
-async def test_health_asks_nobody(client: httpx.AsyncClient, checks: Checks) -> None:
-    """The process runs, whatever it stands on does."""
+async def test_health_checks_no_dependency(client: httpx.AsyncClient, checks: Checks) -> None:
     checks.missing = Unavailable("It is away.")
 
     assert (await client.get("/health")).json() == {"status": "ok"}
@@ -391,10 +384,10 @@ async def test_readiness_names_what_is_missing(client: httpx.AsyncClient, checks
     assert "retry-after" not in there.headers
 
 
-async def test_what_hangs_and_decides_nothing_delays_no_probe(
+async def test_hanging_optional_dependency_does_not_delay_the_probe(
     client: httpx.AsyncClient, checks: Checks
 ) -> None:
-    """A probe that waits for a second would take the service out while Airbyte does not answer."""
+    """Probes time out after a second, and the service would be taken out of rotation."""
     checks.airbyte_hangs = True
 
     degraded = await client.get("/ready", timeout=1.0)
@@ -404,7 +397,7 @@ async def test_what_hangs_and_decides_nothing_delays_no_probe(
     assert degraded.json()["checks"]["airbyte"].startswith("no response within")
 
 
-async def test_what_only_a_part_needs_makes_it_degraded(
+async def test_missing_optional_dependency_means_degraded(
     client: httpx.AsyncClient, checks: Checks
 ) -> None:
     """It stays ready, so that a load balancer keeps it; without the registry it is not ready."""
@@ -423,8 +416,8 @@ async def test_what_only_a_part_needs_makes_it_degraded(
     assert "degraded" not in away.json()
 
 
-async def test_too_many_callers_are_told_so_as_a_problem(app: FastAPI) -> None:
-    """With when to ask again; uvicorn's own answer is a plain text."""
+async def test_too_many_connections_is_a_problem(app: FastAPI) -> None:
+    """Uvicorn's own answer is plain text."""
     async with serving(app, http=Http, limit_concurrency=1) as url, httpx.AsyncClient() as client:
         answer = await client.get(f"{url}/health")
     assert (answer.status_code, answer.json()["code"]) == (503, "too_many_connections")

@@ -27,6 +27,7 @@ from tests.integration.conftest import (
     running,
     settings_for,
 )
+from tests.waiting import until
 
 Json = dict[str, Any]
 
@@ -37,7 +38,7 @@ def asked(mesh: Mesh) -> int:
     return sum(one.path not in looks for one in mesh.airbyte.requests)
 
 
-async def test_what_discover_answers_can_be_applied(mesh: Mesh) -> None:
+async def test_discovered_order_can_be_applied(mesh: Mesh) -> None:
     """A new field reaches Airbyte, as version 2, made from the snapshot."""
     connection = await mesh.onboard()
     mesh.airbyte.offers(GREW)
@@ -75,8 +76,8 @@ async def test_what_discover_answers_can_be_applied(mesh: Mesh) -> None:
     assert events[1]["ref"] == events[2]["ref"]
 
 
-async def test_the_diff_of_two_versions_names_the_new_field(mesh: Mesh) -> None:
-    """What changed is told per stream and field, in both directions."""
+async def test_diff_of_two_versions_names_the_new_field(mesh: Mesh) -> None:
+    """In both directions."""
     connection = await mesh.onboard()
     mesh.airbyte.offers(GREW)
     await apply(mesh, await discovered(mesh, connection))
@@ -93,7 +94,7 @@ async def test_the_diff_of_two_versions_names_the_new_field(mesh: Mesh) -> None:
 
 
 @pytest.mark.exact
-async def test_the_same_meaning_changes_nothing(mesh: Mesh) -> None:
+async def test_equal_catalog_changes_nothing(mesh: Mesh) -> None:
     """200 `changed: false`, no version, and Airbyte is not asked to update."""
     connection = await mesh.onboard()
     order = await discovered(mesh, connection)
@@ -106,8 +107,8 @@ async def test_the_same_meaning_changes_nothing(mesh: Mesh) -> None:
     assert asked(mesh) == sent
 
 
-async def test_all_shows_every_stream_and_unselected_ones_are_dropped(mesh: Mesh) -> None:
-    """`?all=true` offers the rest deselected; selecting one brings it, leaving one out drops it."""
+async def test_discover_all_lists_unselected_streams(mesh: Mesh) -> None:
+    """Selecting one adds it, deselecting one drops it."""
     connection = await mesh.onboard()
     order = await discovered(mesh, connection, all="true")
     by_name = {one["stream"]["name"]: one["config"] for one in order["sync_catalog"]["streams"]}
@@ -124,8 +125,8 @@ async def test_all_shows_every_stream_and_unselected_ones_are_dropped(mesh: Mesh
     assert set(held(mesh, connection)) == {"Account", "Case"}
 
 
-async def test_hand_picked_fields_are_what_airbyte_keeps(mesh: Mesh) -> None:
-    """The read-back compares what Airbyte keeps: schemas cut down to the selected fields."""
+async def test_selected_fields_survive_the_read_back(mesh: Mesh) -> None:
+    """Airbyte returns schemas cut down to the selected fields."""
     connection = await mesh.onboard()
     order = await discovered(mesh, connection)
     for one in order["sync_catalog"]["streams"]:
@@ -168,10 +169,10 @@ async def test_hand_picked_fields_are_what_airbyte_keeps(mesh: Mesh) -> None:
         (lambda one: one["stream"].pop("name"), "invalid_catalog"),
     ],
 )
-async def test_an_invalid_stream_is_named(
+async def test_invalid_stream_is_named(
     mesh: Mesh, spoil: Callable[[Json], object], code: str
 ) -> None:
-    """422 with the stream and the field, and nothing changed anywhere."""
+    """422 with the stream and the field, and nothing changes."""
     connection = await mesh.onboard()
     order = await discovered(mesh, connection)
     spoil(order["sync_catalog"]["streams"][0])
@@ -201,7 +202,7 @@ async def test_an_invalid_stream_is_named(
         ),
     ],
 )
-async def test_an_order_that_cannot_be_read_is_refused(mesh: Mesh, body: bytes, code: str) -> None:
+async def test_malformed_order_is_refused(mesh: Mesh, body: bytes, code: str) -> None:
     """422 with a stable code, and the connection as it was."""
     connection = await mesh.onboard()
     body = body.replace(b"%s", connection["id"].encode())
@@ -214,8 +215,8 @@ async def test_an_order_that_cannot_be_read_is_refused(mesh: Mesh, body: bytes, 
     assert (await seen(mesh, connection))["catalog_version"] == 1
 
 
-async def test_states_that_do_not_allow_it(mesh: Mesh) -> None:
-    """Unknown, stale, archived and HEALING connections are told apart; nothing is sent."""
+async def test_apply_is_refused_in_other_states(mesh: Mesh) -> None:
+    """Unknown, stale, archived and HEALING connections have their own codes; nothing is sent."""
     connection = await mesh.onboard()
     mesh.airbyte.offers(GREW)
     order = await discovered(mesh, connection)
@@ -237,8 +238,8 @@ async def test_states_that_do_not_allow_it(mesh: Mesh) -> None:
     assert (status, problem["code"]) == (409, "not_active")
 
 
-async def test_of_many_at_once_one_wins(mesh: Mesh) -> None:
-    """Twenty callers, two catalogs: versions without gap or double, one update at a time."""
+async def test_concurrent_applies_create_one_version(mesh: Mesh) -> None:
+    """Twenty callers, two catalogs: version numbers without gap or duplicate."""
     connection = await mesh.onboard()
     mesh.airbyte.offers(GREW)
     order = await discovered(mesh, connection)
@@ -260,10 +261,10 @@ async def test_of_many_at_once_one_wins(mesh: Mesh) -> None:
         ("lie", 3, 502, "upstream_mismatch"),
     ],
 )
-async def test_a_refusal_leaves_the_old_version_in_force(
+async def test_refusal_keeps_the_old_version(
     mesh: Mesh, kind: Any, times: int, status: int, code: str
 ) -> None:
-    """Airbyte holds version 1, the connection is ACTIVE at it, and the event says refused."""
+    """Airbyte has version 1, the connection is ACTIVE at it, and the event says refused."""
     connection = await mesh.onboard()
     before = deepcopy(held(mesh, connection))
     mesh.airbyte.offers(GREW)
@@ -280,8 +281,8 @@ async def test_a_refusal_leaves_the_old_version_in_force(
 
 
 @pytest.mark.parametrize("kind", [500, "html_502", "reset", 409, "lie"])
-async def test_an_update_that_did_not_land_is_sent_again(mesh: Mesh, kind: Any) -> None:
-    """Nobody said no, and Airbyte holds the old catalog: it is given the new one again."""
+async def test_update_without_effect_is_sent_again(mesh: Mesh, kind: Any) -> None:
+    """Without a refusal, and while Airbyte has the old catalog."""
     connection = await mesh.onboard()
     mesh.airbyte.offers(GREW)
     order = await discovered(mesh, connection)
@@ -295,8 +296,8 @@ async def test_an_update_that_did_not_land_is_sent_again(mesh: Mesh, kind: Any) 
 
 
 @pytest.mark.parametrize("kind", [500, "html_504", "reset", "empty_200", "truncated"])
-async def test_an_error_after_its_effect_is_found_by_the_read_back(mesh: Mesh, kind: Any) -> None:
-    """Airbyte's update is not atomic: what it holds decides, not what it said."""
+async def test_error_after_the_effect_is_resolved_by_reading_back(mesh: Mesh, kind: Any) -> None:
+    """Airbyte's update is not atomic: the catalog that it has decides."""
     connection = await mesh.onboard()
     mesh.airbyte.offers(GREW)
     order = await discovered(mesh, connection)
@@ -308,7 +309,7 @@ async def test_an_error_after_its_effect_is_found_by_the_read_back(mesh: Mesh, k
     assert (await seen(mesh, connection))["status"] == "ACTIVE"
 
 
-async def test_a_connection_that_is_gone_upstream_is_failed_and_says_so(mesh: Mesh) -> None:
+async def test_connection_deleted_in_airbyte_fails(mesh: Mesh) -> None:
     """Somebody deleted it in Airbyte: 422 upstream_missing, FAILED."""
     connection = await mesh.onboard()
     mesh.airbyte.offers(GREW)
@@ -322,8 +323,8 @@ async def test_a_connection_that_is_gone_upstream_is_failed_and_says_so(mesh: Me
     assert (view["status"], view["failure_code"]) == ("FAILED", "upstream_missing")
 
 
-async def test_airbyte_away_changes_nothing(mesh: Mesh) -> None:
-    """Nothing was sent: 503, ACTIVE at the old version; the same order works when it is back."""
+async def test_unreachable_airbyte_changes_nothing(mesh: Mesh) -> None:
+    """503, ACTIVE at the old version; the same order works later."""
     connection = await mesh.onboard()
     mesh.airbyte.offers(GREW)
     order = await discovered(mesh, connection)
@@ -342,8 +343,8 @@ async def test_airbyte_away_changes_nothing(mesh: Mesh) -> None:
     assert (status, applied["version_number"], applied["status"]) == (200, 2, "ACTIVE")
 
 
-async def test_a_connection_that_a_change_paused_runs_again(mesh: Mesh) -> None:
-    """Healing a breaking change clears Airbyte's flag and pause; a person's pause stays."""
+async def test_breaking_change_pause_is_cleared_by_applying(mesh: Mesh) -> None:
+    """A person's pause stays."""
     connection = await mesh.onboard()
     upstream = mesh.airbyte.connections[connection["airbyte_connection_id"]]
     upstream |= {"status": "inactive", "breakingChange": True}
@@ -360,8 +361,7 @@ async def test_a_connection_that_a_change_paused_runs_again(mesh: Mesh) -> None:
     assert mesh.airbyte.connections[connection["airbyte_connection_id"]]["status"] == "inactive"
 
 
-async def test_bodies_over_16_mib_are_refused(mesh: Mesh) -> None:
-    """413 as a problem, by the declared length and by what arrives."""
+async def test_body_over_16_mib_is_refused(mesh: Mesh) -> None:
     answer = await mesh.drift_repair_agent.post(
         "/repair/apply_new_catalog",
         content=b" " * (16 * 1024 * 1024 + 1),
@@ -371,8 +371,8 @@ async def test_bodies_over_16_mib_are_refused(mesh: Mesh) -> None:
     assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
 
 
-async def test_an_unchanged_source_is_stored_once(mesh: Mesh) -> None:
-    """Snapshots are one per difference, stream schemas one per distinct stream."""
+async def test_unchanged_source_is_stored_once(mesh: Mesh) -> None:
+    """One snapshot per difference, and one row per distinct stream schema."""
     connection = await mesh.onboard()
     first = await discovered(mesh, connection)
     again = await discovered(mesh, connection)
@@ -384,17 +384,10 @@ async def test_an_unchanged_source_is_stored_once(mesh: Mesh) -> None:
     assert await mesh.sql.fetchval("SELECT count(*) FROM stream_schemas") == 6
 
 
-async def until_called(airbyte: AirbyteServer, path: str) -> None:
-    """Wait for the first request of a path."""
-    async with asyncio.timeout(10):
-        while not airbyte.called(path):  # noqa: ASYNC110 (another task's doing)
-            await asyncio.sleep(0.01)
-
-
-async def test_a_registry_that_goes_away_while_airbyte_works_is_waited_for(
+async def test_registry_outage_during_a_call_is_waited_out(
     airbyte: AirbyteServer, own_postgres: servers.Postgres, redis_url: str, redis: Redis
 ) -> None:
-    """Nothing stays HEALING or PENDING because Postgres was away for a moment."""
+    """Nothing stays HEALING or PENDING."""
     migrate(own_postgres.url)
     sql = await asyncpg.connect(own_postgres.url)
     add_destination(airbyte)
@@ -402,7 +395,7 @@ async def test_a_registry_that_goes_away_while_airbyte_works_is_waited_for(
     async with running(settings, airbyte, sql=sql, redis=redis, order=ORDER) as mesh:
         airbyte.fault("connections/create", "slow", seconds=1)
         onboarding = asyncio.create_task(mesh.onboard())
-        await until_called(airbyte, "connections/create")
+        await until(lambda: airbyte.called("connections/create"))
         own_postgres.stop()
         await asyncio.sleep(1)
         own_postgres.start()
@@ -413,7 +406,7 @@ async def test_a_registry_that_goes_away_while_airbyte_works_is_waited_for(
         order = await discovered(mesh, connection)
         airbyte.fault("connections/update", "slow", seconds=1)
         applying = asyncio.create_task(apply(mesh, order))
-        await until_called(airbyte, "connections/update")
+        await until(lambda: airbyte.called("connections/update"))
         own_postgres.stop()
         await asyncio.sleep(1)
         own_postgres.start()
@@ -423,7 +416,7 @@ async def test_a_registry_that_goes_away_while_airbyte_works_is_waited_for(
     await sql.close()
 
 
-async def test_a_refusal_after_its_effect_is_undone(mesh: Mesh) -> None:
+async def test_refusal_after_the_effect_is_undone(mesh: Mesh) -> None:
     """Airbyte says no and holds the new catalog: the old one is put back."""
     connection = await mesh.onboard()
     before = deepcopy(held(mesh, connection))
@@ -440,8 +433,8 @@ async def test_a_refusal_after_its_effect_is_undone(mesh: Mesh) -> None:
 
 
 @pytest.mark.parametrize("number", ["1e999", "9" * 5000])
-async def test_numbers_that_no_parser_takes_are_told(mesh: Mesh, number: str) -> None:
-    """In a posted schema: 422 or 200, never 500, and nothing stays HEALING."""
+async def test_extreme_numbers_are_no_internal_error(mesh: Mesh, number: str) -> None:
+    """In a posted schema: 422 or 200, and nothing stays HEALING."""
     connection = await mesh.onboard()
     order = await discovered(mesh, connection)
     body = json.dumps(order).replace('"object"', '"object","maximum":' + number, 1)
@@ -454,14 +447,14 @@ async def test_numbers_that_no_parser_takes_are_told(mesh: Mesh, number: str) ->
     assert (await seen(mesh, connection))["status"] == "ACTIVE"
 
 
-async def test_archiving_ends_a_repair_that_began_meanwhile(mesh: Mesh) -> None:
-    """The repair is superseded; the archived connection is not left HEALING."""
+async def test_archiving_supersedes_a_concurrent_repair(mesh: Mesh) -> None:
+    """The archived connection is not left HEALING."""
     connection = await mesh.onboard()
     mesh.airbyte.offers(GREW)
     order = await discovered(mesh, connection)
     mesh.airbyte.fault("connections/delete", "slow", seconds=2)
     archiving = asyncio.create_task(mesh.orchestrator.delete(f"/connections/{connection['id']}"))
-    await until_called(mesh.airbyte, "connections/delete")
+    await until(lambda: mesh.airbyte.called("connections/delete"))
     await apply(mesh, order)
 
     assert (await archiving).status_code == 204
@@ -470,8 +463,8 @@ async def test_archiving_ends_a_repair_that_began_meanwhile(mesh: Mesh) -> None:
     assert view["status"] != "HEALING"
 
 
-async def test_what_airbyte_does_not_hold_cannot_be_healed(mesh: Mesh) -> None:
-    """409 while it is being onboarded, and when that failed; nothing is sent, nothing changes."""
+async def test_connection_without_airbyte_counterpart_cannot_be_applied(mesh: Mesh) -> None:
+    """409 while it is being onboarded, and after that failed; nothing is sent or changed."""
     connection = await mesh.onboard()
     order = await discovered(mesh, connection)
     del order["snapshot_id"]
@@ -503,7 +496,7 @@ async def test_what_airbyte_does_not_hold_cannot_be_healed(mesh: Mesh) -> None:
 
 
 @pytest.mark.parametrize("version, auth", [("2.0.0", "token"), ("0.63.19", "basic")])
-async def test_a_connection_deleted_by_airbyte_s_own_api(
+async def test_connection_deleted_through_the_airbyte_api_fails(
     version: str,
     auth: Auth,
     registry_url: str,
@@ -532,8 +525,8 @@ async def test_a_connection_deleted_by_airbyte_s_own_api(
             assert view["catalog_version"] == 1
 
 
-async def test_a_stream_that_the_source_does_not_offer_is_named(mesh: Mesh) -> None:
-    """A typo in an edited catalog would stop a stream without a word: 422, with a guess."""
+async def test_unknown_stream_is_named_with_a_suggestion(mesh: Mesh) -> None:
+    """A typo in an edited catalog would stop a stream silently."""
     connection = await mesh.onboard()
     order = await discovered(mesh, connection)
     order["sync_catalog"]["streams"][0]["stream"]["name"] = "Acount"
@@ -545,8 +538,8 @@ async def test_a_stream_that_the_source_does_not_offer_is_named(mesh: Mesh) -> N
     assert "Did you mean 'Account'?" in problem["detail"]
 
 
-async def test_a_setting_that_airbyte_does_not_know_is_named(mesh: Mesh) -> None:
-    """Airbyte would drop it without a word."""
+async def test_unknown_setting_is_refused(mesh: Mesh) -> None:
+    """Airbyte would drop it silently."""
     connection = await mesh.onboard()
     order = await discovered(mesh, connection)
     order["sync_catalog"]["streams"][0]["config"]["selectd"] = False

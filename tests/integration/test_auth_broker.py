@@ -72,10 +72,10 @@ async def config(
         ({"NOTE": "for nobody"}, {}),
     ],
 )
-async def test_a_whole_credential(
+async def test_complete_credential(
     db: Database, more: dict[str, str], answered: dict[str, object]
 ) -> None:
-    """What is not set is left to the connector; what no connector asks for is left out."""
+    """Unset variables are left to the connector; unknown ones are left out."""
     environment = WHOLE | {PREFIX + name: value for name, value in more.items()}
 
     assert await config(db, environment) == ANSWER | answered
@@ -83,10 +83,10 @@ async def test_a_whole_credential(
 
 @pytest.mark.parametrize("name", ["CLIENT_ID", "CLIENT_SECRET", "REFRESH_TOKEN"])
 @pytest.mark.parametrize("is_empty", [False, True])
-async def test_an_incomplete_credential_names_the_variable(
+async def test_incomplete_credential_names_the_variable(
     sql: Sql, registry_url: str, name: str, is_empty: bool
 ) -> None:
-    """Set to nothing is missing, too; the other variables are not shown."""
+    """An empty variable counts as missing; the other variables are not shown."""
     environment = {key: value for key, value in WHOLE.items() if key != PREFIX + name}
     if is_empty:
         environment[PREFIX + name] = ""
@@ -112,10 +112,7 @@ async def test_an_incomplete_credential_names_the_variable(
         ("AUTH_TYPE", CANARY),
     ],
 )
-async def test_a_value_that_cannot_be_meant_is_not_shown(
-    db: Database, name: str, value: str
-) -> None:
-    """The variable is named."""
+async def test_invalid_value_names_the_variable_only(db: Database, name: str, value: str) -> None:
     with pytest.raises(Invalid) as caught:
         await config(db, WHOLE | {PREFIX + name: value})
 
@@ -126,10 +123,10 @@ async def test_a_value_that_cannot_be_meant_is_not_shown(
 
 
 @pytest.mark.parametrize("environment", [{}, WHOLE, {f"{variable_prefix('other')}CLIENT_ID": ""}])
-async def test_an_unknown_credential(
+async def test_unknown_credential_is_404(
     sql: Sql, registry_url: str, environment: dict[str, str]
 ) -> None:
-    """404: no variable of its is set, or each to nothing; that somebody asked is recorded."""
+    """No variable of it is set, or all are empty; the request is recorded."""
     answer = await ask(broker_for(registry_url, environment), "other")
 
     assert (answer.status_code, answer.json()["code"]) == (404, "credential_not_found")
@@ -143,10 +140,10 @@ async def test_an_unknown_credential(
      "a" * 1000, "s3:salesforce-prod", "env:", ":salesforce-prod", "file:../x", "vault:a/b",
      "env:env:x", "ENV:x", "file:..%2fx"],
 )  # fmt: skip
-async def test_an_id_that_is_none(
+async def test_invalid_credential_id_is_refused(
     sql: Sql, db: Database, registry_url: str, credential_id: str
 ) -> None:
-    """Refused before anything is looked up: no path leads anywhere."""
+    """Before anything is looked up."""
     with pytest.raises(Invalid):
         await config(db, WHOLE, credential_id)
     told = httpx.URL("/", params={"x": credential_id}).query.decode()[2:].replace("+", "%20")
@@ -156,8 +153,8 @@ async def test_an_id_that_is_none(
     assert await audited(sql) == []
 
 
-async def test_no_two_ids_share_a_variable(db: Database) -> None:
-    """Not even where one id begins as another."""
+async def test_credential_ids_share_no_variable(db: Database) -> None:
+    """Not even where one id begins like another."""
     environment = {f"{variable_prefix('a--b')}CLIENT_ID": "x"}
     with pytest.raises(NotFound):
         await config(db, environment, "a")
@@ -165,18 +162,18 @@ async def test_no_two_ids_share_a_variable(db: Database) -> None:
         await config(db, {f"{variable_prefix('a-b')}CLIENT_ID": "x"}, "a")
 
 
-async def test_a_reference_may_name_its_store(db: Database) -> None:
-    """`env:` is the default here; a store that is not set up is told by name."""
+async def test_reference_may_name_its_store(db: Database) -> None:
+    """`env:` is the default here; a store that is not configured is named."""
     assert await config(db, WHOLE, "env:salesforce-prod") == ANSWER
     with pytest.raises(Invalid) as caught:
         await config(db, WHOLE, "vault:salesforce-prod")
     assert caught.value.code == "store_not_configured"
 
 
-async def test_a_secret_is_in_the_answer_and_nowhere_else(
+async def test_secret_is_in_the_answer_only(
     sql: Sql, registry_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The answer is not to be kept by anybody between; log and audit have the id alone."""
+    """The answer may not be cached; log and audit have the id alone."""
     app = broker_for(registry_url, WHOLE)
     logging.getLogger().addHandler(caplog.handler)  # building the service set logging up anew
     answer = await ask(app)
@@ -192,8 +189,8 @@ async def test_a_secret_is_in_the_answer_and_nowhere_else(
     assert (row["result"], row["request_id"]) == ("granted", answer.headers["x-request-id"])
 
 
-async def test_the_source_type_decides_what_is_asked_for(sql: Sql, registry_url: str) -> None:
-    """Another one, another configuration; an unknown one is refused, and not quoted anywhere."""
+async def test_source_type_determines_the_configuration(sql: Sql, registry_url: str) -> None:
+    """An unknown type is refused, and not quoted anywhere."""
     app = broker_for(registry_url, {f"{variable_prefix('rows')}COUNT": "7"})
 
     assert (await ask(app, "rows", more="?source_type=Hardcoded Records")).json() == {"count": 7}
@@ -204,10 +201,9 @@ async def test_the_source_type_decides_what_is_asked_for(sql: Sql, registry_url:
     assert [row[0] for row in rows] == ["Hardcoded Records", "unknown"]
 
 
-async def test_the_process_s_own_environment(
+async def test_environment_takes_precedence_over_dotenv(
     db: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Over what stands in `.env`."""
     (tmp_path / ".env").write_text("".join(f"{name}=from-file\n" for name in WHOLE))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(f"{PREFIX}CLIENT_ID", "from-process")
@@ -222,10 +218,10 @@ async def test_the_process_s_own_environment(
 
 
 @pytest.mark.parametrize("named", [None, "other", "env:salesforce-prod", "salesforce-prod2"])
-async def test_a_token_for_another_credential_is_refused_and_recorded(
+async def test_token_for_another_credential_is_refused_and_recorded(
     sql: Sql, registry_url: str, named: str | None
 ) -> None:
-    """It must name the very reference that is asked for."""
+    """It must name exactly the requested reference."""
     answer = await ask(broker_for(registry_url, WHOLE), bearer=token(named))
 
     assert (answer.status_code, answer.json()["code"]) == (403, "wrong_credential")
@@ -233,8 +229,8 @@ async def test_a_token_for_another_credential_is_refused_and_recorded(
     assert await audited(sql) == [("service orchestrator", "salesforce-prod", "wrong_credential")]
 
 
-async def test_a_token_is_taken_once(sql: Sql, registry_url: str) -> None:
-    """Whether it was granted or refused before; the second time is another's."""
+async def test_token_is_accepted_once(sql: Sql, registry_url: str) -> None:
+    """Whether the first use was granted or refused, and by any replica."""
     app, granted, refused = broker_for(registry_url, WHOLE), token(), token("other")
     assert (await ask(app, bearer=granted)).status_code == 200
     assert (await ask(app, bearer=refused)).status_code == 403
@@ -256,26 +252,25 @@ async def test_a_token_is_taken_once(sql: Sql, registry_url: str) -> None:
         ({"service": "drift_repair_agent"}, 403),
     ],
 )
-async def test_another_s_token_gets_nothing(
+async def test_token_of_another_audience_scope_or_service_is_refused(
     sql: Sql, registry_url: str, bearer: dict[str, str], status: int
 ) -> None:
-    """Another audience, another scope, another service: refused at the gate."""
     answer = await ask(broker_for(registry_url, WHOLE), bearer=token(**bearer))
 
     assert answer.status_code == status
     assert CANARY not in answer.text
 
 
-async def test_a_caller_s_key_gets_nothing(registry_url: str) -> None:
-    """Not even one that may everything: the broker is for services alone."""
+async def test_api_key_is_refused(registry_url: str) -> None:
+    """Even one with every scope: the broker is for services alone."""
     answer = await ask(broker_for(registry_url, WHOLE), bearer=access.KEY.key)
 
     assert answer.status_code == 401
     assert CANARY not in answer.text
 
 
-async def test_no_record_no_secret(own_postgres: servers.Postgres) -> None:
-    """With the registry away the answer is 503, and the same token is good when it is back."""
+async def test_without_the_registry_no_secret_is_answered(own_postgres: servers.Postgres) -> None:
+    """503, and the same token is valid when it is back."""
     await asyncio.to_thread(migrate, own_postgres.url)
     app, bearer = broker_for(own_postgres.services_url, WHOLE), token()
     own_postgres.stop()
@@ -288,8 +283,8 @@ async def test_no_record_no_secret(own_postgres: servers.Postgres) -> None:
     assert (await ask(app, bearer=bearer)).json() == ANSWER
 
 
-async def test_what_cannot_be_recorded_is_not_answered(sql: Sql, registry_url: str) -> None:
-    """The row is committed before the secret leaves: held up, the answer is held up."""
+async def test_secret_is_answered_after_its_audit_row(sql: Sql, registry_url: str) -> None:
+    """The row is committed first: while that waits, the answer waits."""
     app = broker_for(registry_url, WHOLE)
     transaction = sql.transaction()
     await transaction.start()
@@ -334,8 +329,8 @@ for name in ("environ", "mem"):
 @pytest.mark.parametrize(
     "how, seen", [("hardened", ["denied", "denied"]), ("plain", ["readable", "readable"])]
 )
-def test_another_process_of_the_same_user_cannot_look_in(how: str, seen: list[str]) -> None:
-    """Neither at its environment nor its memory, which it could otherwise; no core file is left."""
+def test_another_process_of_the_user_cannot_read_secrets(how: str, seen: list[str]) -> None:
+    """Neither environment nor memory, which it could otherwise; no core file is left."""
     run: dict[str, Any] = {
         "env": {"PATH": os.environ["PATH"], "X": CANARY},
         "cwd": REPOSITORY,

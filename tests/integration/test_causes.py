@@ -58,8 +58,8 @@ def only_named(found: Json) -> None:
     assert not found.get("log")
 
 
-async def test_an_onboarding(mesh: Mesh) -> None:
-    """In its 422, and in its operation for whoever came too late for the answer."""
+async def test_onboarding_failure_has_a_cause(mesh: Mesh) -> None:
+    """In its 422, and in its operation."""
     mesh.airbyte.fail_discovery("config_error", MESSAGE)
 
     answer = await mesh.orchestrator.post("/connections/onboard", json=mesh.order)
@@ -74,8 +74,8 @@ async def test_an_onboarding(mesh: Mesh) -> None:
 
 
 @pytest.mark.parametrize("version", ["1.6.2", "2.0.0"])
-async def test_a_discovery(mesh: Mesh, version: str) -> None:
-    """By either of Airbyte's ways."""
+async def test_discovery_failure_has_a_cause(mesh: Mesh, version: str) -> None:
+    """In either of Airbyte's APIs."""
     mesh.airbyte.version = version
     connection = await mesh.onboard()
     mesh.airbyte.fail_discovery("config_error", MESSAGE)
@@ -89,7 +89,7 @@ async def test_a_discovery(mesh: Mesh, version: str) -> None:
     only_named(await reads(mesh, mesh.orchestrator, path, method="POST"))
 
 
-async def test_an_observation(mesh: Mesh) -> None:
+async def test_observation_failure_has_a_cause(mesh: Mesh) -> None:
     """In the answer, and for as long as it is the newest."""
     connection = await mesh.onboard()
     mesh.airbyte.fail_discovery("config_error", MESSAGE, times=1)
@@ -105,7 +105,7 @@ async def test_an_observation(mesh: Mesh) -> None:
     assert (await mesh.schema_observer.get(path)).json()["cause"] is None
 
 
-async def test_a_sync(mesh: Mesh) -> None:
+async def test_sync_failure_has_a_cause(mesh: Mesh) -> None:
     """In the history of jobs, whose `airbyte_job_id` says where the log is."""
     connection = await mesh.onboard()
     started = await mesh.orchestrator.post(f"/connections/{connection['id']}/sync")
@@ -123,8 +123,8 @@ async def test_a_sync(mesh: Mesh) -> None:
     assert (seen["failure_cause"], seen["failure_explanation"]) == (CAUSE, None)
 
 
-async def test_a_failure_type_that_is_newer_than_aam_is_kept(mesh: Mesh) -> None:
-    """It holds nothing up; of a message in its place nothing is kept."""
+async def test_unknown_failure_type_is_kept(mesh: Mesh) -> None:
+    """A message in its place is not."""
     connection = await mesh.onboard()
     codes = []
     for failure_type in ("quantum_error", f"told {MESSAGE}"):
@@ -136,8 +136,7 @@ async def test_a_failure_type_that_is_newer_than_aam_is_kept(mesh: Mesh) -> None
     assert codes == ["quantum_error", "failed"]
 
 
-async def test_a_rotation(mesh: Mesh) -> None:
-    """Each connection whose source refuses the new credential."""
+async def test_rotation_failure_has_a_cause_per_connection(mesh: Mesh) -> None:
     await mesh.onboard()
     await mesh.sql.execute("UPDATE connections SET credential_digests = NULL")
     mesh.airbyte.fail_check(MESSAGE)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -30,8 +29,8 @@ async def wired(mesh: Mesh) -> tuple[Json, Json, Json, Json]:
     return connection, repair, first, other
 
 
-async def test_a_named_rename_goes_before_a_suggested_one(mesh: Mesh) -> None:
-    """Whoever names the new field for another one need not turn the suggestion down as well."""
+async def test_chosen_rename_takes_precedence_over_a_suggested_one(mesh: Mesh) -> None:
+    """The competing suggestion need not be rejected as well."""
     connection, repair, first, other = await wired(mesh)
 
     choices = {other["id"]: {"became": ["TotalAmount__c"]}}
@@ -42,18 +41,16 @@ async def test_a_named_rename_goes_before_a_suggested_one(mesh: Mesh) -> None:
     assert (became[first["id"]], became[other["id"]]) == (None, ["TotalAmount__c"])
     assert fields(mesh, connection) == {*ONE, "SystemModstamp"}
     learned = "SELECT removed->>0, became->>0, verdict FROM knowledge"
-    async with asyncio.timeout(15):
-        while len(rows := await mesh.sql.fetch(learned)) < 3:  # noqa: ASYNC110 (another's doing)
-            await asyncio.sleep(0.05)
-    assert {tuple(row) for row in rows} == {
+    await mesh.until_true("SELECT count(*) >= 3 FROM knowledge")
+    assert {tuple(row) for row in await mesh.sql.fetch(learned)} == {
         ("Sum_Gross__c", "TotalAmount__c", "accepted"),
         ("Total_Amount__c", None, "accepted"),
         ("Total_Amount__c", "TotalAmount__c", "rejected"),
     }
 
 
-async def test_a_decision_that_contradicts_a_waiting_one_is_refused(mesh: Mesh) -> None:
-    """Two fields cannot both have become the new one; what was decided first is carried out."""
+async def test_decision_that_contradicts_an_approved_one_is_refused(mesh: Mesh) -> None:
+    """Two fields cannot both have become the new one; the first decision is applied."""
     connection, repair, first, other = await wired(mesh)
     job = mesh.airbyte.start_job(connection["airbyte_connection_id"])
     status, decided = await approve(mesh, repair, changes=[first["id"]])
@@ -70,8 +67,8 @@ async def test_a_decision_that_contradicts_a_waiting_one_is_refused(mesh: Mesh) 
     assert fields(mesh, connection) == {*ONE, "Sum_Gross__c", "SystemModstamp"}
 
 
-async def test_a_new_field_that_waits_may_be_named(mesh: Mesh) -> None:
-    """The policy takes it in when a sync ends; meanwhile a person says what it was before."""
+async def test_new_field_waiting_for_a_sync_may_be_chosen(mesh: Mesh) -> None:
+    """The policy adds it when a sync ends; meanwhile a person says what it was before."""
     mesh.airbyte.offers(offering({"Id": "string", "Region__c": "string"}))
     connection = await mesh.onboard()
     await mesh.sql.execute(
@@ -98,8 +95,8 @@ async def test_a_new_field_that_waits_may_be_named(mesh: Mesh) -> None:
     assert fields(mesh, connection) == {"Id", "Fax_Consent__c", "SystemModstamp"}
 
 
-async def test_a_named_stream_goes_before_a_suggested_one(mesh: Mesh) -> None:
-    """The same for streams: what is suggested for the other one is a removal."""
+async def test_chosen_stream_rename_takes_precedence(mesh: Mesh) -> None:
+    """The suggestion for the other stream becomes a removal."""
     person = {"Id": "string", "Email": "string", "First": "string", "Last": "string"}
     account = stream("Account", {"Id": "string", "Name": "string"})
     mesh.airbyte.offers(catalog(account, stream("Person", person), stream("Human", person)))

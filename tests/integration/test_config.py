@@ -55,7 +55,7 @@ def refusal(settings: type[ProcessSettings] = Settings) -> str:
     return line
 
 
-def test_only_the_registry_has_to_be_named(bare: pytest.MonkeyPatch) -> None:
+def test_only_the_registry_url_is_required(bare: pytest.MonkeyPatch) -> None:
     """Every other variable has a default, and no value of a secret is ever shown."""
     settings = load(Settings)
 
@@ -94,7 +94,7 @@ def test_only_the_registry_has_to_be_named(bare: pytest.MonkeyPatch) -> None:
         ),
     ],
 )  # fmt: skip
-def test_a_registry_url_is_taken_as_the_dashboard_shows_it(
+def test_registry_url_as_the_dashboard_shows_it(
     url: str, user: str, password: str, host: str, port: int, database: str
 ) -> None:
     """Direct connection or session pooler, with any password, pasted or percent-encoded."""
@@ -118,7 +118,7 @@ def test_a_registry_url_is_taken_as_the_dashboard_shows_it(
     ],
 )
 def test_sslmode(place: str, mode: SslMode, root_cert: Path | None) -> None:
-    """Supabase is never spoken to in clear unless told; elsewhere libpq's default stands."""
+    """Supabase is never called without TLS unless configured; elsewhere libpq's default applies."""
     read = postgres_address(f"postgresql://u:p@{place}")
 
     assert (read.ssl_mode, read.ssl_root_cert) == (mode, root_cert)
@@ -143,7 +143,7 @@ def test_sslmode(place: str, mode: SslMode, root_cert: Path | None) -> None:
         ("postgresql://u:{}@h:5432/d?sslrootcert=/no/such/{}", "names a CA"),
     ],
 )
-def test_a_registry_url_that_cannot_be_meant(bare: pytest.MonkeyPatch, url: str, told: str) -> None:
+def test_invalid_registry_url_is_explained(bare: pytest.MonkeyPatch, url: str, told: str) -> None:
     """One sentence about SUPABASE_DB_URL, which never quotes it."""
     bare.setenv("SUPABASE_DB_URL", url.replace("{}", CANARY))
 
@@ -176,7 +176,7 @@ def test_a_registry_url_that_cannot_be_meant(bare: pytest.MonkeyPatch, url: str,
           "AUTH_BROKER", "DRIFT_REPAIR_AGENT", "SCHEMA_OBSERVER", "RAG_ENGINE")),
     ],
 )  # fmt: skip
-def test_a_bad_value_ends_the_process_in_one_line(
+def test_invalid_value_ends_the_process_in_one_line(
     bare: pytest.MonkeyPatch, variable: str, value: str
 ) -> None:
     """It names the variable and never its value."""
@@ -201,10 +201,10 @@ def test_a_bad_value_ends_the_process_in_one_line(
         ("http://10.0.0.7/api/v1", "10.0.0.7", True),
     ],
 )
-def test_what_may_be_called_without_tls(
+def test_plain_http_is_allowed_for_named_hosts(
     bare: pytest.MonkeyPatch, url: str, hosts: str, is_taken: bool
 ) -> None:
-    """Who is on this machine, and the hosts that are named."""
+    """On this machine, and for the hosts in PLAIN_HTTP_HOSTS."""
     bare.setenv("AIRBYTE_API_URL", url)
     bare.setenv("PLAIN_HTTP_HOSTS", hosts)
 
@@ -214,15 +214,14 @@ def test_what_may_be_called_without_tls(
         assert refusal().startswith("AIRBYTE_API_URL must be https")
 
 
-def test_every_bad_variable_is_named_at_once(bare: pytest.MonkeyPatch) -> None:
-    """So that nobody starts ten times."""
+def test_every_invalid_variable_is_named_at_once(bare: pytest.MonkeyPatch) -> None:
     bare.setenv("AIRBYTE_WORKSPACE_ID", CANARY)
     bare.setenv("LOG_LEVEL", CANARY)
 
     assert re.fullmatch("LOG_LEVEL is [^;]+; AIRBYTE_WORKSPACE_ID is [^;]+", refusal())
 
 
-def test_the_migrations_have_a_login_of_their_own(bare: pytest.MonkeyPatch) -> None:
+def test_migrations_have_their_own_login(bare: pytest.MonkeyPatch) -> None:
     """MIGRATION_DB_URL where it is set, else SUPABASE_DB_URL; the services do not read it."""
     bare.setenv("MIGRATION_DB_URL", "")
     assert load(MigrationSettings).registry_address == load(Settings).registry_address
@@ -245,8 +244,10 @@ def test_the_migrations_have_a_login_of_their_own(bare: pytest.MonkeyPatch) -> N
         ("AIRBYTE_USERNAME", "AIRBYTE_PASSWORD"),
     ],
 )
-def test_pairs_go_together(bare: pytest.MonkeyPatch, one: str, other: str) -> None:
-    """Half a login is a mistake; both halves empty are none."""
+def test_login_settings_must_be_set_in_pairs(
+    bare: pytest.MonkeyPatch, one: str, other: str
+) -> None:
+    """Two empty halves are fine."""
     for given, empty in ((one, other), (other, one)):
         bare.setenv(given, CANARY)
         bare.setenv(empty, "")
@@ -256,7 +257,7 @@ def test_pairs_go_together(bare: pytest.MonkeyPatch, one: str, other: str) -> No
     load(Settings)
 
 
-def test_nothing_is_nothing(bare: pytest.MonkeyPatch) -> None:
+def test_empty_optional_variable_is_unset(bare: pytest.MonkeyPatch) -> None:
     """An optional variable that is set to nothing is one that is not set, as compose passes it."""
     optional = [name for name, field in Settings.model_fields.items() if field.default is None]
     assert "airbyte_destination_id" in optional
@@ -278,8 +279,8 @@ def test_durations(bare: pytest.MonkeyPatch, value: str, seconds: float) -> None
     assert load(Settings).peer_timeout == timedelta(seconds=seconds)
 
 
-def test_variables_may_be_files(bare: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """In the folder AAM_SETTINGS_DIR names; the environment has the last word."""
+def test_settings_can_be_read_from_files(bare: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In the folder AAM_SETTINGS_DIR names; the environment takes precedence."""
     (tmp_path / "settings").mkdir()
     (tmp_path / "settings" / "airbyte_workspace_id").write_text(f"{UUID_TEXT}\n")
     (tmp_path / "settings" / "log_level").write_text("ERROR")
@@ -295,15 +296,15 @@ def test_variables_may_be_files(bare: pytest.MonkeyPatch, tmp_path: Path) -> Non
     assert load(Settings).airbyte_destination_id is None
 
 
-def test_a_settings_folder_that_is_none(bare: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A file, or nothing at all, in its place is said in one line."""
+def test_missing_settings_folder_is_one_line(bare: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A file in its place, too."""
     for place in (tmp_path / CANARY, tmp_path / f"{CANARY}-file"):
         bare.setenv("AAM_SETTINGS_DIR", str(place))
         (tmp_path / f"{CANARY}-file").touch()
         assert refusal() == "AAM_SETTINGS_DIR is not a directory"
 
 
-def test_a_ca_file_verifies(bare: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_ca_file_is_the_root_certificate(bare: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """SUPABASE_DB_CA_FILE is the registry address's root certificate, over that of the URL."""
     ca = tmp_path / "ca.pem"
     trustme.CA().cert_pem.write_to_path(str(ca))
@@ -325,7 +326,6 @@ def test_a_ca_file_verifies(bare: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_is_loopback(host: str, is_ours: bool) -> None:
-    """Names and addresses of this machine, and no others."""
     assert is_loopback(host) is is_ours
 
 
@@ -336,7 +336,7 @@ def test_is_loopback(host: str, is_ours: bool) -> None:
         ("auth_broker", {"LOG_LEVEL": CANARY}),
     ],
 )
-def test_a_service_with_a_bad_value_does_not_start(
+def test_service_with_an_invalid_value_does_not_start(
     service: str, bad: dict[str, str], tmp_path: Path
 ) -> None:
     """One line on standard error, no traceback, and a failing exit code."""
@@ -365,7 +365,7 @@ def _known(cls: type[ProcessSettings] = ProcessSettings) -> dict[str, FieldInfo]
     return found
 
 
-def test_the_example_lists_every_variable() -> None:
+def test_example_lists_every_variable() -> None:
     """`.env.example` has each setting once with its default, and nothing that no service reads."""
     written = re.findall(r"^#?\s?([A-Z][A-Z0-9_]*)=(.*)$", _example(), re.MULTILINE)
     for module in pkgutil.walk_packages(services.__path__, "services."):
@@ -382,7 +382,7 @@ def test_the_example_lists_every_variable() -> None:
             assert value == default, name
 
 
-def test_the_example_starts_as_it_stands(bare: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_example_changes_no_default(bare: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Copied to `.env`, it changes nothing."""
     (tmp_path / ".env").write_text(_example())
     bare.delenv("SUPABASE_DB_URL")

@@ -33,7 +33,7 @@ async def test_pages_hold_every_connection_once(mesh: Mesh) -> None:
 
 
 async def test_filters(mesh: Mesh) -> None:
-    """By status, by a part of the name in which % and _ mean themselves."""
+    """By status, and by a part of the name in which % and _ are literal."""
     await mesh.sql.execute(_INSERT, 10)
     await mesh.sql.execute("UPDATE connections SET name = '100% sure_thing' WHERE name = 'org 4'")
 
@@ -51,8 +51,7 @@ async def test_filters(mesh: Mesh) -> None:
 @pytest.mark.parametrize(
     "parameters", [{"after": "x"}, {"limit": "0"}, {"limit": "501"}, {"status": "HAPPY"}]
 )
-async def test_bad_parameters(mesh: Mesh, parameters: dict[str, str]) -> None:
-    """422, never a page of something else."""
+async def test_invalid_parameters_are_422(mesh: Mesh, parameters: dict[str, str]) -> None:
     answer = await mesh.orchestrator.get("/connections", params=parameters)
 
     assert answer.status_code == 422
@@ -62,14 +61,13 @@ async def test_bad_parameters(mesh: Mesh, parameters: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     "path", ["", "/jobs", "/catalog-versions", "/catalog-versions/1", "/catalog-versions/1/diff/2"]
 )
-async def test_unknown_connections_are_404(mesh: Mesh, path: str) -> None:
-    """Everywhere, with the same code."""
+async def test_unknown_connection_is_404(mesh: Mesh, path: str) -> None:
     answer = await mesh.orchestrator.get(f"/connections/7d0c7f4e-6a3c-4b9d-9a57-0f3c1d2b4e5f{path}")
 
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
 
 
-async def test_archiving_keeps_the_history_and_spares_a_shared_source(mesh: Mesh) -> None:
+async def test_archiving_keeps_the_history_and_a_shared_source(mesh: Mesh) -> None:
     """The connection goes from Airbyte; a source that another connection uses stays."""
     connection = await mesh.onboard()
     other = dict(mesh.airbyte.connections[connection["airbyte_connection_id"]])

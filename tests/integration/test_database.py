@@ -59,7 +59,7 @@ async def both_ways(db: Database, statement: str) -> list[Unavailable]:
 # Writes
 
 
-async def test_a_registry_that_is_read_only_is_not_ready(
+async def test_read_only_registry_is_not_ready(
     registry_url: str, postgres: servers.Postgres, pools: Pools
 ) -> None:
     """A standby after a failover answers reads, and nothing can be recorded."""
@@ -84,8 +84,8 @@ async def test_a_registry_that_is_read_only_is_not_ready(
         await pools.close()
 
 
-async def test_a_full_disk_is_not_ready(registry_url: str) -> None:
-    """A write that was refused for it counts, until one is taken."""
+async def test_full_disk_is_not_ready(registry_url: str) -> None:
+    """From the refused write until one succeeds."""
     async with opened(registry_url) as db:
         await db.ping()
         full = "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = 'disk_full'; END $$"
@@ -164,16 +164,15 @@ async def test_tls(
             assert proxy.encrypted == [is_encrypted]
 
 
-async def test_require_is_no_less_where_there_is_no_tls(postgres_url: str) -> None:
-    """Nothing is sent in clear to a server that offers no TLS."""
+async def test_sslmode_require_refuses_a_server_without_tls(postgres_url: str) -> None:
     async with opened(f"{postgres_url}?sslmode=require") as db:
         await both_ways(db, "SELECT 1")
 
 
-def test_unverified_tls_is_said_once(
+def test_unverified_tls_is_logged_once(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One warning per host, however many engines are made."""
+    """One warning per host, however many engines are created."""
     root = logging.getLogger()
     monkeypatch.setattr(root, "handlers", [])
     monkeypatch.setattr(root, "level", root.level)
@@ -189,8 +188,8 @@ def test_unverified_tls_is_said_once(
     assert CANARY not in written
 
 
-def test_a_ca_is_never_a_mere_wish(tmp_path: Path, ca: trustme.CA) -> None:
-    """With a CA the context demands a certificate, whatever sslmode says short of disable."""
+def test_ca_file_enforces_verification(tmp_path: Path, ca: trustme.CA) -> None:
+    """With a CA the certificate is required, whatever sslmode says short of disable."""
     ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     for mode in ("allow", "prefer", "require", "verify-ca", "verify-full"):
         address = postgres_address(f"postgresql://h/d?sslmode={mode}&sslrootcert={tmp_path}/ca.pem")
@@ -212,10 +211,10 @@ def test_a_ca_is_never_a_mere_wish(tmp_path: Path, ca: trustme.CA) -> None:
         ("postgresql://aam:{password}@AAMCANARY-database.invalid/aam", "cannot be reached"),
     ],
 )
-async def test_a_registry_that_does_not_let_us_in(
+async def test_registry_that_refuses_the_login_is_explained(
     postgres: servers.Postgres, url: str, told: str
 ) -> None:
-    """Nothing was recorded, and the sentence says which half of the URL to look at."""
+    """Nothing was recorded, and the sentence says which half of the URL to check."""
     url = url.format(port=postgres.port, password=postgres.password)
     async with opened(url) as db:
         for raised in await both_ways(db, "SELECT 1"):
@@ -226,16 +225,16 @@ async def test_a_registry_that_does_not_let_us_in(
     "sqlstate",
     ["08003", "08006", "25006", "40001", "40P01", "53100", "53300", "55P03", "57014", "58030"],
 )
-async def test_a_statement_that_cannot_be_done_now(postgres_url: str, sqlstate: str) -> None:
-    """A deadlock, a full disk, a lock held too long: retry freely."""
+async def test_transient_database_errors_are_unavailable(postgres_url: str, sqlstate: str) -> None:
+    """A deadlock, a full disk, a lock timeout: retry freely."""
     failing = f"DO $$ BEGIN RAISE EXCEPTION '{CANARY}' USING ERRCODE = '{sqlstate}'; END $$"
     async with opened(postgres_url) as db:
         await both_ways(db, failing)
 
 
 @pytest.mark.parametrize("says", [b"", b"R", b"R\x00\x00\x00\x08\x00\x00\x00\x00"])
-async def test_a_server_that_hangs_up_during_the_handshake(says: bytes) -> None:
-    """As Postgres does while it stops: unavailable, like any other that cannot be reached."""
+async def test_server_closing_during_the_handshake_is_unavailable(says: bytes) -> None:
+    """As Postgres does while it stops."""
 
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
@@ -250,7 +249,7 @@ async def test_a_server_that_hangs_up_during_the_handshake(says: bytes) -> None:
                 assert "cannot be reached" in raised.detail
 
 
-async def test_sessions_that_were_cut_are_made_again(postgres_url: str) -> None:
+async def test_terminated_sessions_are_replaced(postgres_url: str) -> None:
     """The one that was cut fails, the next one works."""
     async with opened(postgres_url) as db:
         await both_ways(db, "SELECT pg_terminate_backend(pg_backend_pid())")
@@ -258,8 +257,8 @@ async def test_sessions_that_were_cut_are_made_again(postgres_url: str) -> None:
             assert await session.scalar(text("SELECT 1")) == 1
 
 
-async def test_postgres_goes_and_comes(own_postgres: servers.Postgres) -> None:
-    """Unavailable while it is away, at once; then as before, without a new engine."""
+async def test_postgres_restart_is_survived(own_postgres: servers.Postgres) -> None:
+    """Unavailable at once while it is down; then as before, without a new engine."""
     async with opened(own_postgres.url) as db:
         with pytest.raises(Unavailable, match="not migrated"):
             await db.ping()
@@ -272,10 +271,10 @@ async def test_postgres_goes_and_comes(own_postgres: servers.Postgres) -> None:
             assert await session.scalar(text("SELECT 1")) == 1
 
 
-async def test_a_mistake_of_ours_is_not_called_unavailable(
+async def test_integrity_error_is_not_unavailable(
     registry_url: str, sql: asyncpg.Connection[asyncpg.Record]
 ) -> None:
-    """A broken constraint is told as itself, also where only the commit sends the statement."""
+    """Also where only the commit sends the statement."""
     async with opened(registry_url) as db:
         with pytest.raises(IntegrityError) as caught:
             async with db.transaction() as session:
@@ -289,10 +288,10 @@ async def test_a_mistake_of_ours_is_not_called_unavailable(
 
 
 @pytest.mark.parametrize("is_durable", [True, False])
-async def test_a_lost_answer_to_a_commit_is_unknown(
+async def test_lost_answer_to_a_commit_is_unknown(
     registry_url: str, sql: asyncpg.Connection[asyncpg.Record], is_durable: bool
 ) -> None:
-    """It may be durable or not; the caller hears the same, and never 'nothing was recorded'."""
+    """Whether or not it is durable, the error is the same."""
     proxy = LossyCommit(registry_url, delivers=is_durable)
     async with proxy.opened() as port, opened(moved(registry_url, port)) as db:
         with pytest.raises(UpstreamUnknown) as caught:  # noqa: PT012 - the commit is the block's end
@@ -327,10 +326,10 @@ async def forgetful(
     await engine.dispose()
 
 
-async def test_code_may_commit_while_the_test_forgets(
+async def test_commits_inside_an_outer_transaction_are_rolled_back(
     forgetful: Database, sql: asyncpg.Connection[asyncpg.Record]
 ) -> None:
-    """What a transaction committed the next one sees; what failed is gone; nobody else sees it."""
+    """Inside it, committed rows are visible and rolled back ones are not."""
     row = factories.connection()
     async with forgetful.transaction() as session:
         session.add(row)
@@ -347,7 +346,7 @@ async def test_code_may_commit_while_the_test_forgets(
 
 
 @pytest.mark.parametrize("kind", ["pooled", "forgetful"])
-async def test_json_goes_in_and_comes_out_as_text(
+async def test_json_is_stored_and_read_as_text(
     registry_url: str,
     forgetful: Database,
     sql: asyncpg.Connection[asyncpg.Record],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 
 from tests.fakes.airbyte_server import AirbyteServer
 from tests.integration.conftest import ORDER, Mesh, add_destination, running, settings_for
+from tests.waiting import until
 
 Json = dict[str, Any]
 
@@ -65,15 +66,6 @@ def discovered(mesh: Mesh, connection: Json) -> int:
     return mesh.airbyte.discoveries[connection["airbyte_source_id"]]
 
 
-async def until(is_so: Callable[[], Awaitable[object]]) -> None:
-    """Wait until it is so: another task's doing."""
-    async with asyncio.timeout(15):
-        while True:
-            if await is_so():
-                return
-            await asyncio.sleep(0.03)
-
-
 async def postponed(mesh: Mesh, connection: Json) -> bool:
     """Whether the source's observation is due and waits."""
     return (await observation(mesh, connection))["postponed_since"] is not None
@@ -93,7 +85,7 @@ async def failed(mesh: Mesh, connection: Json) -> bool:
 async def sync_running(mesh: Mesh, connection: Json) -> int:
     """A sync that Airbyte started, once the orchestrator has seen it; Airbyte's id of it."""
     job: int = mesh.airbyte.start_job(connection["airbyte_connection_id"])["id"]
-    await until(lambda: mesh.sql.fetchval("SELECT count(*) FROM job_history"))
+    await mesh.until_true("SELECT count(*) FROM job_history")
     return job
 
 
@@ -109,8 +101,8 @@ async def set_limit(mesh: Mesh, connection: Json, limit: int) -> None:
 # A source that fails
 
 
-async def test_what_fails_is_asked_ever_less_often(mesh: Mesh) -> None:
-    """Beyond the interval, up to six hours; a success is followed by the interval again."""
+async def test_failing_source_is_observed_less_and_less_often(mesh: Mesh) -> None:
+    """Beyond the interval, up to six hours; after a success, at the interval again."""
     connection = await mesh.onboard()
     mesh.airbyte.fail_discovery("config_error", "something else")
     pauses = []
@@ -127,7 +119,7 @@ async def test_what_fails_is_asked_ever_less_often(mesh: Mesh) -> None:
     assert await pause_s(mesh) == pytest.approx(900, rel=0.11)
 
 
-async def test_a_used_up_quota_is_not_asked_for_within_the_interval(mesh: Mesh) -> None:
+async def test_exhausted_quota_is_not_retried_within_the_interval(mesh: Mesh) -> None:
     """Each try costs more of it."""
     connection = await mesh.onboard()
     mesh.airbyte.fail_discovery(
@@ -140,8 +132,8 @@ async def test_a_used_up_quota_is_not_asked_for_within_the_interval(mesh: Mesh) 
     assert await pause_s(mesh) == pytest.approx(900, rel=0.11)
 
 
-async def test_airbyte_away_is_tried_within_the_interval(mesh: Mesh) -> None:
-    """It cost the source nothing, and the source is healthy for all that is known."""
+async def test_unreachable_airbyte_is_retried_within_the_interval(mesh: Mesh) -> None:
+    """It cost the source nothing, and the source may be healthy."""
     connection = await mesh.onboard()
     mesh.airbyte.fault("commands/run/discover", 500, times=None)
     for _ in range(8):
@@ -150,7 +142,7 @@ async def test_airbyte_away_is_tried_within_the_interval(mesh: Mesh) -> None:
     assert await pause_s(mesh) < 1000
 
 
-async def test_a_discovery_that_fails_in_airbyte_is_asked_for_ever_less_often(
+async def test_discovery_failing_with_500_is_retried_less_and_less_often(
     registry_url: str,
     redis_url: str,
     sql: asyncpg.Connection[asyncpg.Record],
@@ -177,8 +169,8 @@ async def test_a_discovery_that_fails_in_airbyte_is_asked_for_ever_less_often(
 # Beside a sync
 
 
-async def test_an_observation_waits_for_a_sync_of_the_same_source(mesh: Mesh) -> None:
-    """Its connector renews tokens: one that logs in beside it takes its token away."""
+async def test_observation_waits_for_a_sync_of_the_source(mesh: Mesh) -> None:
+    """Its connector renews tokens: a second login at the same time would revoke its token."""
     connection = await mesh.onboard()
     await observe(mesh, connection)
     job = await sync_running(mesh, connection)
@@ -204,8 +196,8 @@ async def test_an_observation_waits_for_a_sync_of_the_same_source(mesh: Mesh) ->
     assert not await postponed(mesh, connection)
 
 
-async def test_a_sync_that_holds_an_observation_up_for_hours_is_reported(mesh: Mesh) -> None:
-    """Once, as a failed observation; the source is not asked all the same."""
+async def test_observation_blocked_for_hours_is_reported(mesh: Mesh) -> None:
+    """Once, as a failed observation; the source is still not called."""
     connection = await mesh.onboard()
     await observe(mesh, connection)
     await sync_running(mesh, connection)
@@ -221,8 +213,7 @@ async def test_a_sync_that_holds_an_observation_up_for_hours_is_reported(mesh: M
     assert [row["code"] for row in codes] == ["sync_running"]
 
 
-async def test_a_connector_that_renews_nothing_is_discovered_beside_a_sync(mesh: Mesh) -> None:
-    """Nothing can be used up."""
+async def test_source_without_token_renewal_is_observed_during_a_sync(mesh: Mesh) -> None:
     connection = await mesh.onboard(
         source_type="Hardcoded Records", credential_id=None, streams=None
     )
@@ -236,10 +227,8 @@ async def test_a_connector_that_renews_nothing_is_discovered_beside_a_sync(mesh:
 
 
 @pytest.mark.parametrize("version", ["1.6.2", "2.0.0"])
-async def test_a_discovery_that_renewed_the_configuration_is_noticed(
-    mesh: Mesh, version: str
-) -> None:
-    """Told by Airbyte's answer, or by a configuration that is not what it was before."""
+async def test_renewal_during_a_discovery_is_detected(mesh: Mesh, version: str) -> None:
+    """By Airbyte's answer, or by a changed configuration."""
     mesh.airbyte.version = version
     connection = await mesh.onboard()
     await observe(mesh, connection)
@@ -253,8 +242,8 @@ async def test_a_discovery_that_renewed_the_configuration_is_noticed(
     assert (await observation(mesh, connection))["configuration_renewed_at"] is not None
 
 
-async def test_a_used_up_token_is_refused_to_a_second_connection(mesh: Mesh) -> None:
-    """With the reason, and nothing is made; a new token in the store is taken."""
+async def test_used_up_token_is_refused_for_a_second_connection(mesh: Mesh) -> None:
+    """With the reason, and nothing is created; a new token in the store is accepted."""
     connection = await mesh.onboard()
     await observe(mesh, connection)
     mesh.airbyte.renew_on_discovery(
@@ -274,8 +263,8 @@ async def test_a_used_up_token_is_refused_to_a_second_connection(mesh: Mesh) -> 
     assert await mesh.sql.fetchval("SELECT count(*) FROM connections") == 1
 
 
-async def test_a_token_that_may_be_used_up_is_given_with_a_note(mesh: Mesh) -> None:
-    """What a sync renews, Airbyte tells nobody; the first connection gets no note."""
+async def test_possibly_used_up_token_is_accepted_with_a_note(mesh: Mesh) -> None:
+    """Airbyte does not report renewals by syncs; the first connection gets no note."""
     first = await mesh.onboard()
     assert "notes" not in first
     mesh.airbyte.renew(first["airbyte_source_id"], refresh_token="the second one")
@@ -289,8 +278,8 @@ async def test_a_token_that_may_be_used_up_is_given_with_a_note(mesh: Mesh) -> N
 # How often
 
 
-async def test_a_discovery_of_a_moment_ago_answers_again(mesh: Mesh) -> None:
-    """By the snapshot that it stored; `fresh` asks the source."""
+async def test_recent_discovery_is_reused(mesh: Mesh) -> None:
+    """From its stored snapshot; `fresh` asks the source."""
     connection = await mesh.onboard()
     mesh.airbyte.add_field("Account", "New__c")
     before = discovered(mesh, connection)
@@ -309,7 +298,7 @@ async def test_a_discovery_of_a_moment_ago_answers_again(mesh: Mesh) -> None:
     assert discovered(mesh, connection) == before + 3
 
 
-async def test_a_discovery_under_way_is_joined(mesh: Mesh) -> None:
+async def test_running_discovery_is_shared(mesh: Mesh) -> None:
     """Ten callers, one run of the connector."""
     connection = await mesh.onboard()
     before = discovered(mesh, connection)
@@ -321,8 +310,8 @@ async def test_a_discovery_under_way_is_joined(mesh: Mesh) -> None:
     assert discovered(mesh, connection) == before + 1
 
 
-async def test_one_that_fails_is_not_joined(mesh: Mesh) -> None:
-    """Who waits for it asks the source after it."""
+async def test_failed_discovery_is_not_shared(mesh: Mesh) -> None:
+    """Callers that wait for it run their own."""
     connection = await mesh.onboard()
     mesh.airbyte.fail_discovery(times=1)
     mesh.airbyte.fault("commands/run/discover", "slow", seconds=0.3)
@@ -334,8 +323,8 @@ async def test_one_that_fails_is_not_joined(mesh: Mesh) -> None:
     assert sorted(answer.status_code for answer in answers) == [200, 200, 422]
 
 
-async def test_the_daily_limit_counts_everybody(mesh: Mesh) -> None:
-    """Observations, failures and discoveries that were asked for: 429 says when to come again."""
+async def test_daily_limit_counts_all_discoveries(mesh: Mesh) -> None:
+    """Observations, failures and requested discoveries: 429 says when to retry."""
     connection = await mesh.onboard()
     await set_limit(mesh, connection, 4)
     await observe(mesh, connection)
@@ -357,8 +346,8 @@ async def test_the_daily_limit_counts_everybody(mesh: Mesh) -> None:
     await discover(mesh, connection)
 
 
-async def test_observation_leaves_a_part_of_the_limit_to_people(mesh: Mesh) -> None:
-    """And spreads its own part over the day."""
+async def test_observations_leave_part_of_the_limit_to_requests(mesh: Mesh) -> None:
+    """And spread their own part over the day."""
     connection = await mesh.onboard()
     await set_limit(mesh, connection, 8)
     await observe(mesh, connection)
@@ -376,8 +365,8 @@ async def test_observation_leaves_a_part_of_the_limit_to_people(mesh: Mesh) -> N
     await discover(mesh, connection)
 
 
-async def test_the_smallest_limit_of_a_source_counts(mesh: Mesh) -> None:
-    """Its connections share the source's quota, whatever each would like."""
+async def test_smallest_limit_of_a_source_applies(mesh: Mesh) -> None:
+    """Its connections share the source's quota."""
     connection = await mesh.onboard()
     await mesh.sql.execute(
         "INSERT INTO connections (id, name, source_type, status, airbyte_source_id,"
@@ -410,7 +399,7 @@ async def bounded(
         yield mesh
 
 
-async def test_an_installation_has_a_limit_of_its_own(bounded: Mesh) -> None:
+async def test_installation_has_a_default_limit(bounded: Mesh) -> None:
     """DISCOVERIES_PER_DAY, where no policy says otherwise."""
     connection = await bounded.onboard()
     for _ in range(2):
@@ -418,8 +407,7 @@ async def test_an_installation_has_a_limit_of_its_own(bounded: Mesh) -> None:
     assert (await discover(bounded, connection, fresh="true", status=429))["limit"] == 2
 
 
-async def test_a_process_that_died_holds_nobody_up_for_ever(mesh: Mesh) -> None:
-    """Its discovery is taken for over when its time has passed."""
+async def test_discovery_of_a_dead_process_expires(mesh: Mesh) -> None:
     connection = await mesh.onboard()
     await mesh.sql.execute(
         "INSERT INTO discoveries (id, airbyte_source_id, purpose, expires_at)"
@@ -430,8 +418,8 @@ async def test_a_process_that_died_holds_nobody_up_for_ever(mesh: Mesh) -> None:
     await discover(mesh, connection)
 
 
-async def test_what_no_limit_counts_is_pruned(mesh: Mesh) -> None:
-    """The newest of a source stays, and its newest renewal."""
+async def test_old_discoveries_are_pruned(mesh: Mesh) -> None:
+    """A source's newest stays, and its newest renewal."""
     connection = await mesh.onboard()
     source = connection["airbyte_source_id"]
     for number, is_renewed in enumerate((True, True, False, False)):
@@ -444,6 +432,6 @@ async def test_what_no_limit_counts_is_pruned(mesh: Mesh) -> None:
             is_renewed,
         )
     await mesh.sql.execute("UPDATE periodic_runs SET next_at = now() WHERE name = 'observe.enrol'")
-    await until(lambda: mesh.sql.fetchval("SELECT count(*) <= 2 FROM discoveries"))
+    await mesh.until_true("SELECT count(*) <= 2 FROM discoveries")
     kept = await mesh.sql.fetch("SELECT is_renewed FROM discoveries ORDER BY began_at")
     assert [row["is_renewed"] for row in kept] == [True, False]

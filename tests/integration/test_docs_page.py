@@ -79,10 +79,8 @@ def client_of(app: FastAPI, *, root_path: str = "") -> httpx.AsyncClient:
 
 
 @pytest.mark.parametrize("place", PLACES)
-async def test_all_that_the_page_loads_is_served_beside_it(
-    client: httpx.AsyncClient, place: str
-) -> None:
-    """Also where a proxy serves it below a path that it takes away."""
+async def test_docs_page_loads_only_local_files(client: httpx.AsyncClient, place: str) -> None:
+    """Also where a proxy serves it below a path that it strips."""
     page = Page((await client.get("/docs")).text)
     script = (await client.get("/docs/start.js")).text
     loaded = [*page.urls, *re.findall(r'\burl: "([^"]+)"', script)]
@@ -99,8 +97,8 @@ async def test_all_that_the_page_loads_is_served_beside_it(
         assert len(answer.content) > 100
 
 
-async def test_nothing_runs_but_these_files(client: httpx.AsyncClient) -> None:
-    """The policy allows no inline script or style and no other origin, and the page has none."""
+async def test_content_policy_allows_only_these_files(client: httpx.AsyncClient) -> None:
+    """No inline script or style and no other origin, and the page has none."""
     answer = await client.get("/docs")
     page = Page(answer.text)
     assert page.inline == []
@@ -131,7 +129,7 @@ async def test_nothing_runs_but_these_files(client: httpx.AsyncClient) -> None:
         assert headers["cross-origin-opener-policy"] == "same-origin"
 
 
-async def test_the_files_are_asked_for_by_their_names_alone(client: httpx.AsyncClient) -> None:
+async def test_docs_files_are_served_by_exact_name(client: httpx.AsyncClient) -> None:
     """By GET and HEAD; nothing else lies below the page, and there is no second page."""
     for path in docs_page.PATHS:
         head = await client.head(path)
@@ -150,8 +148,8 @@ async def test_the_files_are_asked_for_by_their_names_alone(client: httpx.AsyncC
         assert (await client.get(path)).status_code == 401, path
 
 
-async def test_a_file_that_is_known_is_not_sent_again(client: httpx.AsyncClient) -> None:
-    """A browser asks each time whether it changed; the answer is small."""
+async def test_docs_files_are_revalidated_by_etag(client: httpx.AsyncClient) -> None:
+    """A browser asks each time whether a file changed; the answer is small."""
     first = await client.get("/docs/swagger-ui-bundle.js")
     again = await client.get(
         "/docs/swagger-ui-bundle.js", headers={"If-None-Match": first.headers["etag"]}
@@ -160,8 +158,8 @@ async def test_a_file_that_is_known_is_not_sent_again(client: httpx.AsyncClient)
     assert len(first.content) > 1_000_000
 
 
-async def test_an_app_that_knows_its_path_says_so_in_its_description() -> None:
-    """Below `--root-path` the page is there, and what is tried goes below it too."""
+async def test_root_path_is_in_the_openapi_document() -> None:
+    """Below `--root-path` the page is there, and its requests go below it too."""
     async with client_of(service(), root_path="/aam") as client:
         for path in docs_page.PATHS:
             assert (await client.get(f"/aam{path}")).status_code == 200
@@ -169,8 +167,8 @@ async def test_an_app_that_knows_its_path_says_so_in_its_description() -> None:
     assert described["servers"] == [{"url": "/aam"}]
 
 
-async def test_where_the_docs_are_off_there_is_no_page_and_no_file() -> None:
-    """Nor the description."""
+async def test_disabled_docs_serve_no_page_and_no_file() -> None:
+    """Nor the OpenAPI document."""
     app = create_app(service="x", description="", access=Access((), docs_are_open=False))
     async with client_of(app) as client:
         for path in docs_page.PATHS:
@@ -178,7 +176,7 @@ async def test_where_the_docs_are_off_there_is_no_page_and_no_file() -> None:
     assert not [route for route in app.routes if getattr(route, "path", "") in docs_page.PATHS]
 
 
-def test_the_page_shows_the_openapi_version_that_is_described() -> None:
+def test_docs_page_supports_our_openapi_version() -> None:
     """Swagger UI before 5 shows nothing of OpenAPI 3.1."""
     assert service().openapi()["openapi"].startswith("3.1")
     folder = docs_page.package_folder()

@@ -13,8 +13,8 @@ import redis
 _ROOT = Path(__file__).parents[2]
 
 
-def test_the_program_prints_each_event_once(redis_url: str) -> None:
-    """Also what was in the stream before its group; what it acknowledged does not come again."""
+def test_guide_program_prints_each_event_once(redis_url: str) -> None:
+    """Also events from before its group; acknowledged ones are not repeated."""
     page = (_ROOT / "docs/guides/events.md").read_text()
     (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     with redis.Redis.from_url(redis_url, decode_responses=True) as server:

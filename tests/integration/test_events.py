@@ -114,8 +114,8 @@ async def valkey_client(own_valkey: servers.Valkey, registry_url: str) -> AsyncI
     await redis.aclose()
 
 
-async def test_an_event_is_nine_fields(db: Database, redis: Redis) -> None:
-    """All text, an absent value as an empty one, and nothing else."""
+async def test_event_has_nine_text_fields(db: Database, redis: Redis) -> None:
+    """An absent value is empty."""
     connection, ref = await born(db), uuid4()
     async with db.transaction() as session:
         locked = await registry.lock_connection(session, connection.id)
@@ -134,8 +134,8 @@ async def test_an_event_is_nine_fields(db: Database, redis: Redis) -> None:
     assert second.keys() - {"at"} == first.keys()
 
 
-async def test_no_commit_no_event(db: Database, sql: SQL) -> None:
-    """Neither the row nor its sequence number survives a rollback."""
+async def test_rollback_leaves_no_event(db: Database, sql: SQL) -> None:
+    """Neither the row nor its sequence number."""
     connection = await born(db)
     with pytest.raises(ZeroDivisionError):  # noqa: PT012 - the rollback is the block's end
         async with db.transaction() as session:
@@ -149,10 +149,10 @@ async def test_no_commit_no_event(db: Database, sql: SQL) -> None:
     assert await sql.fetchval("SELECT seq FROM events") == 1
 
 
-async def test_many_writers_draw_numbers_without_gap_or_double(
+async def test_concurrent_writers_draw_consecutive_numbers(
     db: Database, redis: Redis, sql: SQL
 ) -> None:
-    """Twenty at once on each of two connections, relayed in the order of each connection."""
+    """Twenty at once on each of two connections, relayed in each connection's order."""
     one, other = await born(db), await born(db)
     await asyncio.gather(*(tell(db, who.id) for _ in range(20) for who in (one, other)))
     await Relay(db, redis).publish()
@@ -174,10 +174,10 @@ async def test_two_relays_publish_each_event_once(db: Database, redis: Redis) ->
     assert [event["seq"] for event in await told(redis)] == [str(n) for n in range(1, 11)]
 
 
-async def test_more_than_a_batch_and_about_so_many_are_kept(
+async def test_relay_publishes_all_and_trims_the_stream(
     db: Database, redis: Redis, sql: SQL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One look publishes all that waits; the stream is trimmed by whole nodes, not to the item."""
+    """One run publishes every waiting event; the stream is trimmed by whole nodes."""
     monkeypatch.setattr(outbox, "KEEP", 300)
     connection = await born(db)
     await sql.execute(
@@ -194,10 +194,10 @@ async def test_more_than_a_batch_and_about_so_many_are_kept(
     assert 300 <= len(kept) < 600
 
 
-async def test_two_relays_keep_the_order_while_it_is_written(
+async def test_two_relays_keep_the_order_of_concurrent_writes(
     db: Database, redis: Redis, redis_url: str, registry_url: str
 ) -> None:
-    """Five hundred events of twenty connections, two in each transaction, none of them doubled."""
+    """Five hundred events of twenty connections, two in each transaction, without duplicates."""
     connections = [await born(db) for _ in range(20)]
     others = [Database.at(postgres_address(registry_url), application="relay") for _ in range(2)]
     clients = [Redis.from_url(redis_url, decode_responses=True, protocol=3) for _ in range(2)]
@@ -230,10 +230,10 @@ async def test_two_relays_keep_the_order_while_it_is_written(
         await other.close()
 
 
-async def test_redis_goes_and_comes(
+async def test_redis_restart_loses_no_event(
     db: Database, valkey_client: Redis, own_valkey: servers.Valkey, sql: SQL
 ) -> None:
-    """Recording asks it nothing; what waited arrives in order, each event once by its id."""
+    """Recording does not need Redis; waiting events arrive in order, once per id."""
     one, other = await born(db), await born(db)
     relay = Relay(db, valkey_client)
     await tell(db, one.id)
@@ -258,7 +258,7 @@ async def test_redis_goes_and_comes(
     assert await waiting(sql) == 0
 
 
-async def test_redis_comes_back_empty(
+async def test_redis_that_lost_its_data_receives_later_events(
     db: Database, valkey_client: Redis, own_valkey: servers.Valkey, sql: SQL
 ) -> None:
     """What it had been given is gone with it; what is told after is there, in order."""
@@ -275,10 +275,10 @@ async def test_redis_comes_back_empty(
     assert await waiting(sql) == 0
 
 
-async def test_a_full_redis_is_waited_for(
+async def test_full_redis_is_waited_for(
     db: Database, valkey_client: Redis, sql: SQL, own_valkey: servers.Valkey
 ) -> None:
-    """At the limit of its memory it refuses; once there is room, all is told in order."""
+    """When there is room again, every event is published in order."""
     connection = await born(db)
     relay = Relay(db, valkey_client)
     await tell(db, connection.id, times=10)
@@ -295,10 +295,10 @@ async def test_a_full_redis_is_waited_for(
     assert own_valkey.exit_code() is None
 
 
-async def test_what_follows_a_refused_event_is_not_told_before_it(
+async def test_events_after_a_refused_one_are_not_published_first(
     db: Database, valkey_client: Redis, own_valkey: servers.Valkey, sql: SQL
 ) -> None:
-    """Memory is short for the first event and there for the next: neither is taken."""
+    """Memory is short for the first event and free for the next: neither is published."""
     connection = await born(db)
     await tell(db, connection.id, times=4)
     begun = asyncio.Event()
@@ -332,10 +332,10 @@ async def test_what_follows_a_refused_event_is_not_told_before_it(
     assert heard(await told(valkey_client), connection.id) == [1, 2, 3, 4]
 
 
-async def test_a_redis_that_hangs_holds_nobody_up(
+async def test_hanging_redis_blocks_nothing(
     db: Database, registry_url: str, valkey_client: Redis, own_valkey: servers.Valkey, sql: SQL
 ) -> None:
-    """A look ends in seconds and frees its lock; meanwhile events are recorded as ever."""
+    """A relay run ends in seconds and frees its lock; events are recorded meanwhile."""
     connection = await born(db)
     hanging = outbox.open_redis(told_of(registry_url, own_valkey))
     await tell(db, connection.id, times=5)
@@ -365,10 +365,10 @@ async def test_a_redis_that_hangs_holds_nobody_up(
     await hanging.aclose()
 
 
-async def test_a_relay_killed_between_telling_and_marking(
+async def test_relay_killed_before_marking_events_publishes_them_again(
     db: Database, redis: Redis, redis_url: str, registry_url: str, sql: SQL
 ) -> None:
-    """The next one tells it all again: doubles are equal to the letter, and the order holds."""
+    """Duplicates are identical, and the order stays."""
     one, other = await born(db), await born(db)
     for _ in range(3):
         await tell(db, one.id)
@@ -397,10 +397,10 @@ async def test_a_relay_killed_between_telling_and_marking(
     assert await waiting(sql) == 0
 
 
-async def test_a_registry_that_is_away_pauses_the_relay(
+async def test_registry_outage_pauses_the_relay(
     own_postgres: servers.Postgres, redis: Redis
 ) -> None:
-    """It says so once and lives on."""
+    """It logs one line and continues later."""
     db = Database.at(postgres_address(own_postgres.url), application="test")
     own_postgres.stop()
     relay = Relay(db, redis)

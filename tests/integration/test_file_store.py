@@ -42,8 +42,10 @@ def project(mount: Path, version: str, **fields: str) -> None:
             (mount / name).symlink_to(f"..data/{name}")
 
 
-async def test_plain_files(sql: Sql, registry_url: str, tmp_path: Path) -> None:
-    """As Docker mounts each to a place; a changed one counts at once."""
+async def test_plain_files_as_docker_mounts_them(
+    sql: Sql, registry_url: str, tmp_path: Path
+) -> None:
+    """A changed file counts at once."""
     put(tmp_path / "salesforce-prod", **FIELDS)
     app = broker_for(registry_url, {}, credentials_dir=tmp_path)
 
@@ -53,8 +55,8 @@ async def test_plain_files(sql: Sql, registry_url: str, tmp_path: Path) -> None:
     assert (changed["refresh_token"], changed["start_date"]) == ("AAMCANARY-new", "2024-01-01")
 
 
-async def test_the_default_store_may_be_files(sql: Sql, registry_url: str, tmp_path: Path) -> None:
-    """An id that names no store is read there; what is missing is told as the file."""
+async def test_default_store_can_be_files(sql: Sql, registry_url: str, tmp_path: Path) -> None:
+    """A missing variable is named by its file."""
     put(tmp_path / "salesforce-prod", **FIELDS | {"client_secret": ""})
     app = broker_for(registry_url, {}, credentials_dir=tmp_path, credential_store="file")
 
@@ -64,8 +66,8 @@ async def test_the_default_store_may_be_files(sql: Sql, registry_url: str, tmp_p
     assert (await ask(app, "other")).json()["code"] == "credential_not_found"
 
 
-async def test_a_secret_of_kubernetes(tmp_path: Path) -> None:
-    """Links within the folder are followed, and the bookkeeping in it is no variable."""
+async def test_kubernetes_secret_volume(tmp_path: Path) -> None:
+    """Links within the folder are followed, and Kubernetes' own entries are no variables."""
     mount = tmp_path / "salesforce-prod"
     mount.mkdir()
     project(mount, "2026_11_01", **FIELDS)
@@ -76,7 +78,7 @@ async def test_a_secret_of_kubernetes(tmp_path: Path) -> None:
     assert await store.variables("salesforce-prod") == FIELDS | {"client_secret": "new"}
 
 
-async def test_a_projected_volume_of_kubernetes(tmp_path: Path) -> None:
+async def test_kubernetes_projected_volume(tmp_path: Path) -> None:
     """One volume with a folder for each credential: there the folders are links."""
     put(tmp_path / "..1" / "salesforce-prod", **FIELDS)
     (tmp_path / "..data").symlink_to("..1")
@@ -85,10 +87,10 @@ async def test_a_projected_volume_of_kubernetes(tmp_path: Path) -> None:
     assert await FileStore(tmp_path).variables("salesforce-prod") == FIELDS
 
 
-async def test_a_secret_that_changes_while_it_is_read_is_never_half_of_each(
+async def test_secret_changed_while_read_is_never_mixed(
     tmp_path: Path,
 ) -> None:
-    """All variables come from one moment, or there is no answer."""
+    """All variables are of one moment, or there is no answer."""
     mount = tmp_path / "a"
     mount.mkdir()
     project(mount, "v0", **dict.fromkeys(FIELDS, "v0"))
@@ -116,8 +118,8 @@ async def test_a_secret_that_changes_while_it_is_read_is_never_half_of_each(
 
 
 @pytest.mark.parametrize("escape", ["file", "variable", "folder", "data"])
-async def test_a_link_out_of_the_folder_is_refused(tmp_path: Path, escape: str) -> None:
-    """Whatever part of the way is the link."""
+async def test_link_out_of_the_folder_is_refused(tmp_path: Path, escape: str) -> None:
+    """Whatever part of the path is the link."""
     root, outside = tmp_path / "root", tmp_path / "outside"
     put(outside, client_id="AAMCANARY-outside")
     put(root / "a", client_secret="s")
@@ -142,8 +144,8 @@ async def test_a_link_out_of_the_folder_is_refused(tmp_path: Path, escape: str) 
     "content, told",
     [(b"\xff\xfe", "not UTF-8 text"), (b"x" * (64 * 1024 + 1), "larger than 65536 bytes")],
 )
-async def test_what_is_no_secret_is_not_read(tmp_path: Path, content: bytes, told: str) -> None:
-    """Told by the rule that it breaks."""
+async def test_invalid_file_is_not_read(tmp_path: Path, content: bytes, told: str) -> None:
+    """The broken rule is named."""
     put(tmp_path / "a", client_id=content)
 
     with pytest.raises(Unavailable) as refused:
@@ -152,8 +154,7 @@ async def test_what_is_no_secret_is_not_read(tmp_path: Path, content: bytes, tol
     assert told in refused.value.detail
 
 
-async def test_a_pipe_does_not_hold_it_up(tmp_path: Path) -> None:
-    """What is no plain file is refused before it is opened."""
+async def test_pipe_is_refused_before_it_is_opened(tmp_path: Path) -> None:
     put(tmp_path / "a")
     os.mkfifo(tmp_path / "a" / "client_id")
 
@@ -161,8 +162,8 @@ async def test_a_pipe_does_not_hold_it_up(tmp_path: Path) -> None:
         await FileStore(tmp_path).variables("a")
 
 
-async def test_a_folder_that_is_gone(sql: Sql, registry_url: str, tmp_path: Path) -> None:
-    """503: it may be mounted again; a credential that has no folder is none."""
+async def test_missing_folder_is_503(sql: Sql, registry_url: str, tmp_path: Path) -> None:
+    """It may be mounted again; a credential without a folder does not exist."""
     folder = tmp_path / "mounted"
     folder.mkdir()
     app = broker_for(registry_url, {}, credentials_dir=folder)
@@ -191,7 +192,9 @@ async def test_a_folder_that_is_gone(sql: Sql, registry_url: str, tmp_path: Path
         ({"vault_ca_file": "/nowhere/at/all"}, "VAULT_CA_FILE is not a file"),
     ],
 )
-def test_half_a_store_is_refused(registry_url: str, told: dict[str, str], refusal: str) -> None:
+def test_incomplete_store_settings_are_refused(
+    registry_url: str, told: dict[str, str], refusal: str
+) -> None:
     """At the start, by the name of what is missing."""
     with pytest.raises(ValueError, match=refusal):
         BrokerSettings(

@@ -23,7 +23,9 @@ from shared.errors import (
     UpstreamMissing,
     UpstreamUnknown,
 )
+from tests.factories import open_operation
 from tests.integration.conftest import Mesh
+from tests.waiting import until
 
 pytestmark = pytest.mark.exact
 
@@ -43,14 +45,8 @@ async def follower(mesh: Mesh) -> AsyncIterator[JobFollower]:
 
 async def job_of(mesh: Mesh, airbyte_job_id: int) -> Json:
     """A job's row, once it is there."""
-    async with asyncio.timeout(30):
-        while True:
-            row = await mesh.sql.fetchrow(
-                "SELECT * FROM job_history WHERE airbyte_job_id = $1", airbyte_job_id
-            )
-            if row is not None:
-                return dict(row)
-            await asyncio.sleep(0.02)
+    query = "SELECT * FROM job_history WHERE airbyte_job_id = $1"
+    return dict(await until(lambda: mesh.sql.fetchrow(query, airbyte_job_id), within=30))
 
 
 async def stop_following(mesh: Mesh) -> None:
@@ -85,25 +81,16 @@ async def add_connections(mesh: Mesh, connection: Json, count: int) -> list[str]
     return ids
 
 
-async def test_a_sync_of_airbytes_is_recorded_after_a_busy_time(
+async def test_airbyte_sync_is_recorded_after_a_busy_time(
     mesh: Mesh, follower: JobFollower, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However long the connection was busy, and whatever was seen of others meanwhile."""
+    """However long the connection was busy, and whatever was recorded of others meanwhile."""
     monkeypatch.setattr(job_follower, "_OVERLAP", timedelta(0))
     connection = await mesh.onboard()
     (other,) = await add_connections(mesh, connection, 1)
-    busy = uuid4()
-    await mesh.sql.execute(
-        "INSERT INTO operations (id, kind, connection_id, status, request, step, lease_until,"
-        " deadline, request_id) VALUES ($1, 'sync', $2, 'running', '{}', 'job',"
-        " now() + interval '1 hour', now() + interval '1 hour', '')",
-        busy,
-        UUID(connection["id"]),
-    )
+    await open_operation(mesh.sql, connection["id"])
     # Without an overlap a job is missed that began in the second in which the first look does.
-    async with asyncio.timeout(30):
-        while await mesh.sql.fetchval(_SEEN_UNTIL) is None:  # noqa: ASYNC110 (the mesh's doing)
-            await asyncio.sleep(0.02)
+    await until(lambda: mesh.sql.fetchval(_SEEN_UNTIL), within=30)
     missed = mesh.airbyte.start_job(connection["airbyte_connection_id"])
     missed["createdAt"] += 1
     await follower.update_running()
@@ -116,7 +103,7 @@ async def test_a_sync_of_airbytes_is_recorded_after_a_busy_time(
     await follower.update_running()
     assert await mesh.sql.fetchval("SELECT count(*) FROM job_history") == 1
 
-    await mesh.sql.execute("DELETE FROM operations WHERE id = $1", busy)
+    await mesh.sql.execute("DELETE FROM operations WHERE status = 'running'")
     row = await job_of(mesh, missed["id"])
 
     assert (row["started_by"], row["connection_id"]) == ("airbyte", UUID(connection["id"]))
@@ -126,7 +113,7 @@ async def test_a_sync_of_airbytes_is_recorded_after_a_busy_time(
 
 @pytest.mark.parametrize("style", list(ErrorStyle))
 @pytest.mark.parametrize("is_missing", [False, True])
-async def test_a_job_that_airbyte_no_longer_knows_ends_alone(
+async def test_job_unknown_to_airbyte_ends_alone(
     mesh: Mesh, follower: JobFollower, style: ErrorStyle, is_missing: bool
 ) -> None:
     """With an event and a reason; another open job of the same connection goes on."""
@@ -158,10 +145,10 @@ async def test_a_job_that_airbyte_no_longer_knows_ends_alone(
     assert (event["ref"], event["code"]) == (str(row["id"]), "job_lost")
 
 
-async def test_an_id_that_became_another_connections_job_is_lost(
+async def test_job_id_reused_for_another_connection_is_lost(
     mesh: Mesh, follower: JobFollower
 ) -> None:
-    """Airbyte's database was restored: what has the id now says nothing about ours."""
+    """Airbyte's database was restored: the id now says nothing about our job."""
     connection = await mesh.onboard()
     (other,) = await add_connections(mesh, connection, 1)
     job = mesh.airbyte.start_job(connection["airbyte_connection_id"])
@@ -178,21 +165,13 @@ async def test_an_id_that_became_another_connections_job_is_lost(
     assert (ended["failure_code"], ended["records"]) == ("job_lost", None)
 
 
-async def test_a_sync_of_airbytes_is_recorded_after_hours(
-    mesh: Mesh, follower: JobFollower
-) -> None:
-    """Its connection was busy for longer than the look back is held."""
+async def test_airbyte_sync_is_recorded_after_hours(mesh: Mesh, follower: JobFollower) -> None:
+    """Its connection was busy for longer than the follower looks back."""
     connection = await mesh.onboard()
     (other,) = await add_connections(mesh, connection, 1)
     await stop_following(mesh)
     await mesh.sql.execute("UPDATE periodic_runs SET seen_until = now() - interval '3 hours'")
-    await mesh.sql.execute(
-        "INSERT INTO operations (id, kind, connection_id, status, request, step, lease_until,"
-        " deadline, request_id) VALUES ($1, 'sync', $2, 'running', '{}', 'job',"
-        " now() + interval '1 hour', now() + interval '1 hour', '')",
-        uuid4(),
-        UUID(connection["id"]),
-    )
+    await open_operation(mesh.sql, connection["id"])
     missed = mesh.airbyte.start_job(connection["airbyte_connection_id"])
     missed["createdAt"] -= 9000
     mesh.airbyte.finish_job(missed["id"])
@@ -206,10 +185,10 @@ async def test_a_sync_of_airbytes_is_recorded_after_hours(
     assert [row["airbyte_job_id"] for row in ids] == [missed["id"], later["id"]]
 
 
-async def test_a_sync_that_begins_before_its_connection_is_recorded_is_found(
+async def test_sync_started_before_its_connection_is_recorded_is_found(
     mesh: Mesh, follower: JobFollower
 ) -> None:
-    """The answer to its creation was lost, and Airbyte's scheduler was faster than the look."""
+    """The answer to the creation was lost, and Airbyte's scheduler was faster."""
     connection = await mesh.onboard()
     (other,) = await add_connections(mesh, connection, 1)
     await stop_following(mesh)
@@ -218,13 +197,7 @@ async def test_a_sync_that_begins_before_its_connection_is_recorded_is_found(
     await mesh.sql.execute(
         "UPDATE connections SET airbyte_connection_id = NULL, status = 'PENDING' WHERE id = $1", id_
     )
-    await mesh.sql.execute(
-        "INSERT INTO operations (id, kind, connection_id, status, request, step, lease_until,"
-        " deadline, request_id) VALUES ($1, 'onboard', $2, 'running', '{}', 'connection',"
-        " now() + interval '1 hour', now() + interval '1 hour', '')",
-        uuid4(),
-        id_,
-    )
+    await open_operation(mesh.sql, connection["id"], "onboard")
     early = mesh.airbyte.start_job(connection["airbyte_connection_id"])
     early["createdAt"] -= 150
     later = mesh.airbyte.start_job(other)
@@ -242,10 +215,8 @@ async def test_a_sync_that_begins_before_its_connection_is_recorded_is_found(
     assert [row["airbyte_job_id"] for row in ids] == [early["id"], later["id"]]
 
 
-async def test_an_airbyte_whose_clock_is_behind_loses_no_sync(
-    mesh: Mesh, follower: JobFollower
-) -> None:
-    """Before the first look there may be jobs, or none: its clock tells how far the look is."""
+async def test_slow_airbyte_clock_loses_no_sync(mesh: Mesh, follower: JobFollower) -> None:
+    """Airbyte's own clock says how far the follower has read."""
     connection = await mesh.onboard()
     first = mesh.airbyte.start_job(connection["airbyte_connection_id"])
     first["createdAt"] -= 600
@@ -263,10 +234,10 @@ async def test_an_airbyte_whose_clock_is_behind_loses_no_sync(
 
 
 @pytest.mark.parametrize("error", [UpstreamForbidden, UpstreamMissing, UpstreamUnknown])
-async def test_a_job_whose_connection_airbyte_does_not_know_either_ends(
+async def test_job_of_an_unknown_connection_ends(
     mesh: Mesh, follower: JobFollower, monkeypatch: pytest.MonkeyPatch, error: type[Upstream]
 ) -> None:
-    """It is not among the running jobs, and Airbyte itself refuses to list the connection's."""
+    """It is not among the running jobs, and Airbyte refuses to list the connection's."""
     connection = await mesh.onboard()
     lost = mesh.airbyte.start_job(connection["airbyte_connection_id"])
     await job_of(mesh, lost["id"])
@@ -286,10 +257,10 @@ async def test_a_job_whose_connection_airbyte_does_not_know_either_ends(
     assert (await job_of(mesh, lost["id"]))["failure_code"] == "job_lost"
 
 
-async def test_a_refused_login_loses_no_job(
+async def test_refused_login_loses_no_job(
     mesh: Mesh, follower: JobFollower, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It says nothing about the job, though Airbyte itself has signed it."""
+    """It says nothing about the job, though Airbyte itself has answered."""
     connection = await mesh.onboard()
     job = mesh.airbyte.start_job(connection["airbyte_connection_id"])
     await job_of(mesh, job["id"])
@@ -310,8 +281,8 @@ async def test_a_refused_login_loses_no_job(
     assert (await job_of(mesh, job["id"]))["ended_at"] is None
 
 
-async def test_airbyte_being_away_loses_no_job(mesh: Mesh, follower: JobFollower) -> None:
-    """Errors without Airbyte's word on the job begin no time that could end it."""
+async def test_unreachable_airbyte_loses_no_job(mesh: Mesh, follower: JobFollower) -> None:
+    """Errors that Airbyte did not write start no deadline."""
     connection = await mesh.onboard()
     job = mesh.airbyte.start_job(connection["airbyte_connection_id"])
     await job_of(mesh, job["id"])
@@ -328,8 +299,8 @@ async def test_airbyte_being_away_loses_no_job(mesh: Mesh, follower: JobFollower
     assert (ended["status"], ended["records"]) == ("succeeded", 5)
 
 
-async def test_one_bad_job_never_stops_the_rest(mesh: Mesh) -> None:
-    """One that cannot be read is in a page with one that has ended."""
+async def test_unreadable_job_does_not_affect_the_others(mesh: Mesh) -> None:
+    """It is in one page with a job that has ended."""
     connection = await mesh.onboard()
     (other,) = await add_connections(mesh, connection, 1)
     bad = mesh.airbyte.start_job(other)
@@ -345,14 +316,12 @@ async def test_one_bad_job_never_stops_the_rest(mesh: Mesh) -> None:
     assert (await job_of(mesh, bad["id"]))["ended_at"] is None
 
 
-async def test_a_status_that_is_newer_than_aam_holds_nothing_up(mesh: Mesh) -> None:
-    """It is kept as it is, and an end once the last attempt has ended."""
+async def test_unknown_status_blocks_nothing(mesh: Mesh) -> None:
+    """It is kept, and ends with the last attempt."""
     connection = await mesh.onboard()
     job = mesh.airbyte.start_job(connection["airbyte_connection_id"])
     job["status"] = "hibernating"
-    async with asyncio.timeout(10):
-        while (await job_of(mesh, job["id"]))["status"] != "hibernating":  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+    await mesh.until_true("SELECT count(*) FROM job_history WHERE status = 'hibernating'")
 
     mesh.airbyte.finish_job(job["id"], records=5)
     job["status"] = "partially_succeeded"
@@ -361,8 +330,8 @@ async def test_a_status_that_is_newer_than_aam_holds_nothing_up(mesh: Mesh) -> N
     assert (ended["status"], ended["records"]) == ("partially_succeeded", 5)
 
 
-async def test_many_running_jobs_cost_few_calls(mesh: Mesh, follower: JobFollower) -> None:
-    """A hundred and twenty jobs are two pages; one that has ended is asked for by its id."""
+async def test_many_running_jobs_need_few_calls(mesh: Mesh, follower: JobFollower) -> None:
+    """A hundred and twenty jobs are two pages; an ended job is read by its id."""
     connection = await mesh.onboard()
     await stop_following(mesh)
     jobs = [
@@ -387,7 +356,6 @@ async def test_many_running_jobs_cost_few_calls(mesh: Mesh, follower: JobFollowe
 
 
 async def test_archiving_ends_running_jobs_with_an_event(mesh: Mesh) -> None:
-    """Whoever follows events hears of each job's end."""
     connection = await mesh.onboard()
     await mesh.orchestrator.post(f"/connections/{connection['id']}/sync")
 

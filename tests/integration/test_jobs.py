@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -22,6 +22,7 @@ from shared.errors import NotFound, Unavailable
 from shared.job_queue import Handler, Jobs
 from tests.integration.conftest import migrate
 from tests.pools import Pools
+from tests.waiting import until
 
 Sql = Any
 CANARY = "AAMCANARY-payload"
@@ -75,20 +76,14 @@ class Seen:
         self.payloads.append(payload)
 
 
-async def until(what: Callable[[], bool | Awaitable[bool]], *, within: float = 20.0) -> None:
-    async with asyncio.timeout(within):
-        while not (found if isinstance(found := what(), bool) else await found):  # noqa: ASYNC110 (another task's doing)
-            await asyncio.sleep(0.02)
-
-
 # Enqueueing
 
 
 @pytest.mark.parametrize("before", [None, "SELECT 1"])
-async def test_a_job_rolls_back_with_its_transaction(
+async def test_job_is_rolled_back_with_its_transaction(
     registry_url: str, db: Database, sql: Sql, before: str | None
 ) -> None:
-    """Also where it is the transaction's very first statement."""
+    """Also as the first statement of the transaction."""
     one = queue(registry_url)
     with pytest.raises(NotFound):  # noqa: PT012 (the rollback is the block's end)
         async with db.transaction() as session:
@@ -101,7 +96,7 @@ async def test_a_job_rolls_back_with_its_transaction(
 
 
 async def test_many_jobs_are_one_statement(registry_url: str, db: Database, sql: Sql) -> None:
-    """Committed together, each with its payload, due after the time given; none is no job."""
+    """Committed together, each with its payload and due time; an empty list adds none."""
     async with db.transaction() as session:
         await queue(registry_url).enqueue_many(
             session, "look", [f"ä{number}" for number in range(1000)], after=timedelta(hours=1)
@@ -116,10 +111,10 @@ async def test_many_jobs_are_one_statement(registry_url: str, db: Database, sql:
     assert tuple(row) == ("look", "ä0", timedelta(hours=1))
 
 
-async def test_postgres_gone_before_a_job_is_unavailable(
+async def test_enqueueing_without_postgres_is_unavailable(
     registry_url: str, db: Database, sql: Sql
 ) -> None:
-    """As at any other statement: nothing was recorded, and the driver's words stay inside."""
+    """Nothing was recorded, and the driver's message is not shown."""
     with pytest.raises(Unavailable) as caught:  # noqa: PT012 (the transaction is the block)
         async with db.transaction() as session:
             pid = await session.scalar(text("SELECT pg_backend_pid()"))
@@ -133,7 +128,7 @@ async def test_postgres_gone_before_a_job_is_unavailable(
 
 
 @pytest.mark.parametrize("bug", [ValueError, asyncio.CancelledError])
-async def test_a_bug_ends_its_job_alone_and_leaves_no_text(
+async def test_bug_ends_its_own_job_only(
     registry_url: str, db: Database, sql: Sql, logged: LogCapture, bug: type[BaseException]
 ) -> None:
     """It is logged; Postgres keeps nothing of the exception; the next job is run."""
@@ -158,10 +153,10 @@ async def test_a_bug_ends_its_job_alone_and_leaves_no_text(
     assert await sql.fetchval("SELECT count(traceback) FROM pgqueuer_log") == 0
 
 
-async def test_a_registry_that_is_not_migrated_is_said_once(
+async def test_unmigrated_registry_is_logged_once(
     own_postgres: servers.Postgres, logged: LogCapture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One line when the worker pauses, one when it goes on, however often it looked between."""
+    """One line when the worker pauses, and one when it continues."""
     monkeypatch.setattr(job_queue, "_AGAIN_AFTER_S", 0.05)
     seen, looks, verify = Seen(), 0, QueueManager.verify_structure
 
@@ -205,7 +200,7 @@ async def deaf(sql: Sql, pools: Pools) -> AsyncIterator[None]:
         await sql.execute("DROP SCHEMA deaf CASCADE")
 
 
-async def test_a_worker_that_hears_nothing_begins_anew(
+async def test_worker_reconnects_without_notifications(
     registry_url: str,
     pools: Pools,
     db: Database,
@@ -233,13 +228,8 @@ async def test_a_worker_that_hears_nothing_begins_anew(
 # Stopping
 
 
-async def test_a_stop_breaks_off_a_job_that_hangs(
-    registry_url: str, db: Database, sql: Sql
-) -> None:
-    """Within its bound, and another replica runs the job again.
-
-    That no task is left behind is seen by tests/leftovers.py.
-    """
+async def test_stop_cancels_a_hanging_job(registry_url: str, db: Database, sql: Sql) -> None:
+    """Within its bound, and another replica runs the job again."""
     began, seen = asyncio.Event(), Seen()
 
     async def hanging(_payload: str) -> None:
@@ -258,10 +248,9 @@ async def test_a_stop_breaks_off_a_job_that_hangs(
     assert await sql.fetchval("SELECT count(*) FROM pgqueuer") == 0
 
 
-async def test_a_job_that_hangs_does_not_keep_a_lost_worker(
+async def test_hanging_job_is_cancelled_when_the_worker_loses_its_connection(
     registry_url: str, db: Database, sql: Sql
 ) -> None:
-    """Where the worker's connection is cut, it is broken off, and the queue goes on."""
     began, seen = asyncio.Event(), Seen()
 
     async def hanging(_payload: str) -> None:
@@ -279,8 +268,7 @@ async def test_a_job_that_hangs_does_not_keep_a_lost_worker(
         await until(lambda: seen.payloads == ["after"])
 
 
-async def test_a_stop_finishes_what_is_under_way(registry_url: str, db: Database, sql: Sql) -> None:
-    """A job that needs a moment has it, and is done."""
+async def test_stop_lets_a_running_job_finish(registry_url: str, db: Database, sql: Sql) -> None:
     began, seen = asyncio.Event(), Seen()
 
     async def short(payload: str) -> None:

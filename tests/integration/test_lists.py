@@ -129,8 +129,7 @@ async def test_every_list_is_paged_alike(mesh: Mesh) -> None:
         assert [text for text in times if not TIME.fullmatch(text)] == [], path
 
 
-async def test_names_stand_beside_ids(mesh: Mesh) -> None:
-    """Whoever reads of a connection reads what people call it."""
+async def test_names_are_listed_with_ids(mesh: Mesh) -> None:
     connection = await filled(mesh)
     for client, path in (
         (mesh.orchestrator, "/operations"),
@@ -148,7 +147,7 @@ async def test_names_stand_beside_ids(mesh: Mesh) -> None:
             assert shown["connection_name"] == one["connection_name"]
 
 
-async def test_an_archived_connection_says_so(mesh: Mesh) -> None:
+async def test_archived_connection_is_listed_as_archived(mesh: Mesh) -> None:
     """Not ACTIVE, and since when; the table's status stays one of its four."""
     connection = await mesh.onboard()
     assert (await mesh.orchestrator.delete(f"/connections/{connection['id']}")).status_code == 204
@@ -162,8 +161,8 @@ async def test_an_archived_connection_says_so(mesh: Mesh) -> None:
     assert (await get(mesh.orchestrator, "/connections"))["items"] == []
 
 
-async def test_who_only_reads_sees_no_secret_of_a_webhook_s_url(mesh: Mesh) -> None:
-    """The host and no more: many services have their secret in the path or the query."""
+async def test_reader_sees_only_the_host_of_a_webhook_url(mesh: Mesh) -> None:
+    """Many services have their secret in the path or the query."""
     url = "http://127.0.0.1:9/T0/B0/s3cr3t?token=s3cr3t"
     made = await mesh.drift_repair_agent.post("/webhooks", json={"url": url})
     id_ = made.json()["id"]

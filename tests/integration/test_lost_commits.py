@@ -38,7 +38,7 @@ async def mesh_behind(
 
 @pytest.mark.parametrize("is_durable", [True, False])
 @pytest.mark.parametrize("spared", [0, 1, 2])
-async def test_onboarding(
+async def test_onboarding_survives_a_lost_commit_answer(
     spared: int,
     is_durable: bool,
     airbyte: AirbyteServer,
@@ -66,7 +66,7 @@ async def test_onboarding(
 
 @pytest.mark.parametrize("is_durable", [True, False])
 @pytest.mark.parametrize("spared", [0, 1])
-async def test_applying(
+async def test_applying_survives_a_lost_commit_answer(
     spared: int,
     is_durable: bool,
     airbyte: AirbyteServer,
@@ -74,7 +74,7 @@ async def test_applying(
     redis_url: str,
     sql: Sql,
 ) -> None:
-    """Version 2 once, ACTIVE, in step with Airbyte; never HEALING."""
+    """Version 2 once, ACTIVE, equal to Airbyte's; never HEALING."""
     proxy = LossyCommit(registry_url, delivers=is_durable, spared=spared, about=STORY)
     async with mesh_behind(proxy, registry_url, airbyte, redis_url, sql) as mesh:
         connection = await mesh.onboard()

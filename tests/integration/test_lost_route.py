@@ -6,7 +6,6 @@ gives the route back.
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -21,8 +20,10 @@ from shared.errors import UpstreamNotAirbyte
 from shared.job_queue import Jobs
 from shared.operations import Operations
 from tests.fakes.airbyte_server import WORKSPACE_ID
+from tests.integration.applying import discovered, seen
 from tests.integration.conftest import Mesh, running, settings_for
 from tests.integration.drifting import ACCOUNT, offering
+from tests.waiting import until
 
 pytestmark = pytest.mark.exact
 
@@ -40,20 +41,15 @@ lost_routes = pytest.mark.parametrize("gateway,status", LOST)
 some_lost_routes = pytest.mark.parametrize("gateway,status", LOST[:2])
 
 
-async def seen(mesh: Mesh, connection: Json) -> Json:
-    """The connection as its view shows it."""
-    view: Json = (await mesh.orchestrator.get(f"/connections/{connection['id']}")).json()
-    return view
-
-
-async def until(mesh: Mesh, connection: Json, name: str, value: str | None = None) -> Json:
+async def has(mesh: Mesh, connection: Json, name: str, value: str | None = None) -> Json:
     """The connection's view, once a member of it has a value, or has this one."""
-    async with asyncio.timeout(20):
-        while True:
-            view = await seen(mesh, connection)
-            if view[name] == value if value is not None else view[name] is not None:
-                return view
-            await asyncio.sleep(0.05)
+
+    async def view_once_so() -> Json | None:
+        view = await seen(mesh, connection)
+        return view if view[name] == value or (value is None and view[name]) else None
+
+    found: Json = await until(view_once_so)
+    return found
 
 
 async def operation_of(mesh: Mesh, connection: Json, kind: str) -> str:
@@ -69,13 +65,11 @@ async def operation_of(mesh: Mesh, connection: Json, kind: str) -> str:
 async def called(mesh: Mesh, path: str, times: int = 1, *, since: int | None = None) -> None:
     """Wait until a path has been asked for so often since now, or since so many calls."""
     before = len(mesh.airbyte.called(path)) if since is None else since
-    async with asyncio.timeout(15):
-        while len(mesh.airbyte.called(path)) < before + times:  # noqa: ASYNC110 (the mesh's doing)
-            await asyncio.sleep(0.02)
+    await until(lambda: len(mesh.airbyte.called(path)) >= before + times)
 
 
 @lost_routes
-async def test_a_connection_is_not_archived(mesh: Mesh, gateway: str, status: int) -> None:
+async def test_connection_is_not_archived(mesh: Mesh, gateway: str, status: int) -> None:
     """DELETE answers 202 meanwhile; it is archived once Airbyte itself has deleted it."""
     connection = await mesh.onboard()
     mesh.airbyte.lose_route(gateway, status=status)
@@ -89,13 +83,13 @@ async def test_a_connection_is_not_archived(mesh: Mesh, gateway: str, status: in
     assert len(mesh.airbyte.connections) == 1
 
     mesh.airbyte.heal()
-    await until(mesh, connection, "archived_at")
+    await has(mesh, connection, "archived_at")
     assert mesh.airbyte.connections == {}
     assert mesh.airbyte.sources == {}
 
 
 @pytest.mark.parametrize("is_known", [True, False])
-async def test_a_connection_of_another_workspace_is_not_archived(
+async def test_connection_of_another_workspace_is_not_archived(
     mesh: Mesh, *, is_known: bool
 ) -> None:
     """AIRBYTE_WORKSPACE_ID has been changed since: that workspace does not list the connection."""
@@ -113,14 +107,14 @@ async def test_a_connection_of_another_workspace_is_not_archived(
     asked = {body["workspaceId"] for body in mesh.airbyte.called("web_backend/connections/list")}
     assert asked == {WORKSPACE_ID}
     assert answer.status_code in (202, 204), answer.text
-    await until(mesh, connection, "archived_at")
+    await has(mesh, connection, "archived_at")
     assert mesh.airbyte.connections == {}
 
 
-async def test_a_heal_does_not_begin_beside_a_sync_that_a_gateway_hides(mesh: Mesh) -> None:
+async def test_repair_does_not_begin_while_a_gateway_hides_the_syncs(mesh: Mesh) -> None:
     """An empty 401 may be a gateway's: whether a sync runs is not known. Nothing is recorded."""
     connection = await mesh.onboard()
-    order = (await mesh.orchestrator.post(f"/connections/{connection['id']}/discover")).json()
+    order = await discovered(mesh, connection)
     order["sync_catalog"]["streams"].pop()
     mesh.airbyte.start_job(connection["airbyte_connection_id"])
     mesh.airbyte.lose_route("envoy", status=401, path="connections/status")
@@ -134,7 +128,7 @@ async def test_a_heal_does_not_begin_beside_a_sync_that_a_gateway_hides(mesh: Me
     assert (answer.status_code, answer.json()["code"]) == (409, "sync_running")
 
 
-async def test_a_source_is_not_taken_for_deleted(mesh: Mesh) -> None:
+async def test_source_is_not_taken_for_deleted(mesh: Mesh) -> None:
     """The connection is gone, and the route is lost just then."""
     connection = await mesh.onboard()
     mesh.airbyte.lose_route("kong", path="sources/get")
@@ -145,13 +139,14 @@ async def test_a_source_is_not_taken_for_deleted(mesh: Mesh) -> None:
     assert (await seen(mesh, connection))["archived_at"] is None
 
     mesh.airbyte.heal()
-    await until(mesh, connection, "archived_at")
+    await has(mesh, connection, "archived_at")
     assert mesh.airbyte.sources == {}
 
 
 @some_lost_routes
-async def test_a_running_job_goes_on(mesh: Mesh, gateway: str, status: int) -> None:
-    """It is followed again when the route is back, and its end is Airbyte's word."""
+async def test_running_job_is_followed_again_afterwards(
+    mesh: Mesh, gateway: str, status: int
+) -> None:
     connection = await mesh.onboard()
     await mesh.orchestrator.post(f"/connections/{connection['id']}/sync")
     mesh.airbyte.lose_route(gateway, status=status)
@@ -170,7 +165,7 @@ async def test_a_running_job_goes_on(mesh: Mesh, gateway: str, status: int) -> N
 async def test_nothing_is_missing_deleted_or_imported(
     mesh: Mesh, registry_url: str, redis_url: str, gateway: str, status: int
 ) -> None:
-    """Reconciling says unknown, sweeping and importing end with what answered."""
+    """Reconciling reports unknown; sweeping and importing end with the gateway's answer."""
     connection = await mesh.onboard()
     settings = settings_for(mesh.airbyte, registry_url, redis_url)
     db = Database.at(settings.registry_address, application="test")
@@ -198,8 +193,8 @@ async def test_nothing_is_missing_deleted_or_imported(
 
 
 @some_lost_routes
-async def test_a_rotation_changes_nothing(mesh: Mesh, gateway: str, status: int) -> None:
-    """No source is said to be out of reach, and none to be gone."""
+async def test_rotation_changes_nothing(mesh: Mesh, gateway: str, status: int) -> None:
+    """No source is reported as missing or out of reach."""
     connection = await mesh.onboard()
     await mesh.sql.execute("UPDATE connections SET credential_digests = '{}'")
     mesh.airbyte.lose_route(gateway, status=status)
@@ -212,10 +207,10 @@ async def test_a_rotation_changes_nothing(mesh: Mesh, gateway: str, status: int)
 
 
 @some_lost_routes
-async def test_an_observation_says_nothing_about_the_source(
+async def test_observation_says_nothing_about_the_source(
     mesh: Mesh, gateway: str, status: int
 ) -> None:
-    """No connection hears of it, and the next one is as any other."""
+    """No connection has an event, and the next observation is regular."""
     connection = await mesh.onboard()
     mesh.airbyte.lose_route(gateway, status=status)
 
@@ -231,32 +226,29 @@ async def test_an_observation_says_nothing_about_the_source(
 
 
 @some_lost_routes
-async def test_a_catalog_that_is_being_applied_is_applied(
-    mesh: Mesh, gateway: str, status: int
-) -> None:
-    """The heal waits, and the connection is not FAILED for a missing counterpart."""
+async def test_running_apply_is_finished(mesh: Mesh, gateway: str, status: int) -> None:
+    """The repair waits, and the connection is not FAILED for a missing counterpart."""
     connection = await mesh.onboard()
     mesh.airbyte.offers(offering({**ACCOUNT, "Region__c": "string"}))
-    discovered = await mesh.orchestrator.post(f"/connections/{connection['id']}/discover")
-    assert discovered.status_code == 200, discovered.text
+    order = await discovered(mesh, connection)
     mesh.airbyte.lose_route(gateway, status=status, path="connections/update")
     mesh.airbyte.lose_route(gateway, status=status, path="connections/get")
 
     path = "/repair/apply_new_catalog"
     before = len(mesh.airbyte.called("connections/update"))
-    answer = await mesh.drift_repair_agent.post(f"{path}?wait=0", json=discovered.json())
+    answer = await mesh.drift_repair_agent.post(f"{path}?wait=0", json=order)
     assert answer.status_code == 202, answer.text
     await called(mesh, "connections/update", since=before)
     assert (await seen(mesh, connection))["status"] == "HEALING"
 
     mesh.airbyte.heal()
-    view = await until(mesh, connection, "status", "ACTIVE")
+    view = await has(mesh, connection, "status", "ACTIVE")
     assert view["catalog_version"] == 2
 
 
 @some_lost_routes
-async def test_an_onboarding_begun_is_finished(mesh: Mesh, gateway: str, status: int) -> None:
-    """What was made stays until Airbyte itself says what became of the rest."""
+async def test_running_onboarding_is_finished(mesh: Mesh, gateway: str, status: int) -> None:
+    """What was created stays until Airbyte itself answers for the rest."""
     mesh.airbyte.lose_route(gateway, status=status, path="connections/create", times=2)
 
     connection = await mesh.onboard()
@@ -266,8 +258,8 @@ async def test_an_onboarding_begun_is_finished(mesh: Mesh, gateway: str, status:
 
 
 @some_lost_routes
-async def test_an_onboarding_is_not_begun(mesh: Mesh, gateway: str, status: int) -> None:
-    """503 with the reason; the destination is not said to be unknown, and no row is left."""
+async def test_onboarding_is_not_begun(mesh: Mesh, gateway: str, status: int) -> None:
+    """503 with the reason; the destination is not reported as unknown, and no row is left."""
     mesh.airbyte.lose_route(gateway, status=status)
 
     answer = await mesh.orchestrator.post("/connections/onboard", json=mesh.order)
@@ -276,8 +268,7 @@ async def test_an_onboarding_is_not_begun(mesh: Mesh, gateway: str, status: int)
     assert await mesh.sql.fetchval("SELECT count(*) FROM connections") == 0
 
 
-async def test_ready_names_the_gateway(mesh: Mesh) -> None:
-    """Who looks at /ready is told what answered in Airbyte's place."""
+async def test_readiness_names_the_gateway(mesh: Mesh) -> None:
     mesh.airbyte.lose_route("nginx", status=404)
 
     checks = (await mesh.orchestrator.get("/ready")).json()["checks"]

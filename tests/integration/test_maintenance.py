@@ -30,6 +30,7 @@ from shared.operations import Operations
 from tests import access
 from tests.fakes.airbyte_server import WORKSPACE_ID, AirbyteServer
 from tests.integration.conftest import REPOSITORY, Mesh, empty, settings_for
+from tests.waiting import until, until_not
 
 WORKSPACE = UUID(WORKSPACE_ID)
 
@@ -100,8 +101,8 @@ async def ended_operation(mesh: Mesh, *, ago: str = "1 hour") -> UUID:
     return operation_id
 
 
-async def test_the_sweeper_refuses(mesh: Mesh, tools: Tools) -> None:
-    """Of eleven left-overs and six decoys, ten left-overs go, and what is left is said."""
+async def test_sweeper_deletes_only_leftovers(mesh: Mesh, tools: Tools) -> None:
+    """Of eleven leftovers and six lookalikes it deletes ten leftovers, and reports the rest."""
     live = await mesh.onboard()
     unmarked = mesh.airbyte.add_source("somebody's")["sourceId"]
     others = mesh.airbyte.add_source(f"of another installation [aam:{uuid4()}]")["sourceId"]
@@ -134,10 +135,10 @@ async def test_the_sweeper_refuses(mesh: Mesh, tools: Tools) -> None:
     assert set(mesh.airbyte.sources) == kept
 
 
-async def test_what_cannot_be_deleted_stops_nobody(
+async def test_failed_deletion_does_not_block_the_others(
     mesh: Mesh, tools: Tools, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The others go in the same run and the next; it has its turn again, ever less often."""
+    """It is retried less and less often."""
     now = 0.0
     sweeper = Sweeper(tools.db, tools.airbyte, grace=tools.settings.sweep_grace, clock=lambda: now)
     for number in range(2 * AT_MOST + 1):
@@ -163,8 +164,8 @@ async def test_what_cannot_be_deleted_stops_nobody(
     assert mesh.airbyte.sources == {}
 
 
-async def test_an_old_registry_deletes_nothing(mesh: Mesh, tools: Tools) -> None:
-    """Restored from before the onboarding, it names what it does not know, and leaves it."""
+async def test_restored_old_registry_deletes_nothing(mesh: Mesh, tools: Tools) -> None:
+    """It names the sources that it does not know, and keeps them."""
     await mesh.onboard()
     held = set(mesh.airbyte.sources)
     await empty(mesh.sql)
@@ -176,13 +177,11 @@ async def test_an_old_registry_deletes_nothing(mesh: Mesh, tools: Tools) -> None
     assert set(mesh.airbyte.sources) == held
 
 
-async def test_a_source_that_comes_late_is_swept(mesh: Mesh, tools: Tools) -> None:
-    """A request that lands after its answer was given up makes a second source: it goes."""
+async def test_late_duplicate_source_is_deleted(mesh: Mesh, tools: Tools) -> None:
+    """A request that takes effect after its answer was given up creates a second source."""
     mesh.airbyte.fault("sources/create", "late", seconds=1.2)
     connection = await mesh.onboard()
-    async with asyncio.timeout(10):
-        while len(mesh.airbyte.sources) < 2:  # noqa: ASYNC110 (Airbyte's doing)
-            await asyncio.sleep(0.05)
+    await until(lambda: len(mesh.airbyte.sources) >= 2)
     await mesh.sql.execute("UPDATE operations SET ended_at = now() - interval '1 hour'")
 
     await tools.sweeper.sweep(WORKSPACE, dry_run=False)
@@ -194,8 +193,8 @@ def _drop_a_stream(mesh: Mesh, connection: dict[str, Any]) -> None:
     mesh.airbyte.connections[connection["airbyte_connection_id"]]["syncCatalog"]["streams"].pop()
 
 
-async def test_a_difference_is_told_once_and_told_away(mesh: Mesh, tools: Tools) -> None:
-    """Somebody edits the catalog in Airbyte's pages, and puts it back."""
+async def test_difference_is_reported_once_and_resolved_once(mesh: Mesh, tools: Tools) -> None:
+    """Somebody edits the catalog in Airbyte's UI, and reverts it."""
     connection = await mesh.onboard()
     held = mesh.airbyte.connections[connection["airbyte_connection_id"]]
     before = deepcopy(held["syncCatalog"])
@@ -220,8 +219,8 @@ async def test_a_difference_is_told_once_and_told_away(mesh: Mesh, tools: Tools)
     assert events[1]["code"] == "catalog_differs"
 
 
-async def test_what_airbyte_did_by_itself_is_told(mesh: Mesh, tools: Tools) -> None:
-    """Paused by somebody, then marked as broken, then edited: each is told when it is so."""
+async def test_changes_made_in_airbyte_are_reported(mesh: Mesh, tools: Tools) -> None:
+    """Paused by somebody, then marked as broken, then edited."""
     connection = await mesh.onboard()
     held = mesh.airbyte.connections[connection["airbyte_connection_id"]]
     path = f"/connections/{connection['id']}"
@@ -261,8 +260,8 @@ async def test_what_airbyte_did_by_itself_is_told(mesh: Mesh, tools: Tools) -> N
     ]
 
 
-async def test_what_aam_has_paused_is_as_it_should_be(mesh: Mesh, tools: Tools) -> None:
-    """It waits for a decision; when Airbyte marks it as broken, that is told all the same."""
+async def test_pause_by_aam_is_no_difference(mesh: Mesh, tools: Tools) -> None:
+    """While it waits for a decision; a breaking change marked by Airbyte is still reported."""
     connection = await mesh.onboard()
     await mesh.sql.execute("UPDATE connections SET paused_by = gen_random_uuid()")
     mesh.airbyte.disable(connection["airbyte_connection_id"], breaking=False)
@@ -274,8 +273,8 @@ async def test_what_aam_has_paused_is_as_it_should_be(mesh: Mesh, tools: Tools) 
     }
 
 
-async def test_a_paused_connection_is_not_resumed(mesh: Mesh, tools: Tools) -> None:
-    """Whoever paused it may have had a reason: only a catalog is put back."""
+async def test_paused_connection_is_not_resumed(mesh: Mesh, tools: Tools) -> None:
+    """The pause may have a reason: only catalogs are reapplied."""
     connection = await mesh.onboard()
     mesh.airbyte.disable(connection["airbyte_connection_id"])
 
@@ -284,16 +283,16 @@ async def test_a_paused_connection_is_not_resumed(mesh: Mesh, tools: Tools) -> N
     assert mesh.airbyte.called("connections/update") == []
 
 
-async def test_a_difference_is_put_back_where_told_to(mesh: Mesh, tools: Tools) -> None:
-    """ON_UPSTREAM_DRIFT=reapply: Airbyte holds the head again, and no version came of it."""
+async def test_difference_is_reverted_with_on_upstream_drift_reapply(
+    mesh: Mesh, tools: Tools
+) -> None:
+    """Airbyte has the newest version again, and no version was added."""
     connection = await mesh.onboard()
     held = mesh.airbyte.connections[connection["airbyte_connection_id"]]
     _drop_a_stream(mesh, connection)
 
     await tools.reconciler(on_upstream_drift="reapply").reconcile(dry_run=False)
-    async with asyncio.timeout(10):
-        while await _seen_drifted(mesh):  # noqa: ASYNC110 (the operation's doing)
-            await asyncio.sleep(0.05)
+    await until_not(lambda: _seen_drifted(mesh))
 
     assert len(held["syncCatalog"]["streams"]) == 2
     row = await mesh.sql.fetchrow("SELECT status, catalog_version FROM connections")
@@ -301,8 +300,8 @@ async def test_a_difference_is_put_back_where_told_to(mesh: Mesh, tools: Tools) 
     assert tuple(row) == ("ACTIVE", 1)
 
 
-async def test_a_connection_deleted_in_airbyte_is_told(mesh: Mesh, tools: Tools) -> None:
-    """Nothing is put back: somebody meant it."""
+async def test_connection_deleted_in_airbyte_is_reported(mesh: Mesh, tools: Tools) -> None:
+    """It is not created again."""
     connection = await mesh.onboard()
     del mesh.airbyte.connections[connection["airbyte_connection_id"]]
 
@@ -313,8 +312,7 @@ async def test_a_connection_deleted_in_airbyte_is_told(mesh: Mesh, tools: Tools)
     assert mesh.airbyte.called("connections/update") == []
 
 
-async def test_what_cannot_be_asked_is_unknown(mesh: Mesh, tools: Tools) -> None:
-    """Airbyte away is no drift."""
+async def test_unreachable_airbyte_is_reported_as_unknown(mesh: Mesh, tools: Tools) -> None:
     connection = await mesh.onboard()
     mesh.airbyte.fault("connections/get", 500, times=None)
 
@@ -328,7 +326,7 @@ async def _seen_drifted(mesh: Mesh) -> bool:
     return bool(await mesh.sql.fetchval("SELECT drifted_upstream_at IS NOT NULL FROM connections"))
 
 
-async def test_one_that_cannot_be_recorded_stops_nobody(
+async def test_failed_recording_does_not_block_the_others(
     mesh: Mesh, tools: Tools, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not even a bug: the differences of the others are recorded in the same run."""
@@ -352,10 +350,10 @@ async def test_one_that_cannot_be_recorded_stops_nobody(
     assert {str(row["id"]) for row in rows} == {one["id"] for one in connections[1:]}
 
 
-async def test_the_commands_tell_what_they_would_do(
+async def test_maintenance_commands_have_a_dry_run(
     mesh: Mesh, registry_url: str, redis_url: str
 ) -> None:
-    """As JSON, and with a dry run nothing is done."""
+    """As JSON, and a dry run changes nothing."""
     await mesh.onboard()
     left = mesh.airbyte.add_source(f"left [aam:{await ended_operation(mesh)}]")["sourceId"]
     environment = {
@@ -396,8 +394,8 @@ def somebodys(airbyte: AirbyteServer, connection: dict[str, Any], name: str) -> 
     return held
 
 
-async def test_importing_takes_over_what_is_there(mesh: Mesh, tools: Tools) -> None:
-    """Version 1 is what Airbyte holds; it can be healed and synced; archiving leaves Airbyte's."""
+async def test_import_takes_over_an_existing_connection(mesh: Mesh, tools: Tools) -> None:
+    """Version 1 is Airbyte's catalog; repairs and syncs work; archiving leaves it in Airbyte."""
     held = somebodys(mesh.airbyte, await mesh.onboard(), "by hand")
     order = {"airbyte_connection_id": held["connectionId"]}
 
@@ -422,8 +420,8 @@ async def test_importing_takes_over_what_is_there(mesh: Mesh, tools: Tools) -> N
     assert held["sourceId"] in mesh.airbyte.sources
 
 
-async def test_importing_a_workspace_is_dry_unless_told(mesh: Mesh) -> None:
-    """Each connection with what became of it; what cannot be kept says why."""
+async def test_workspace_import_is_a_dry_run_by_default(mesh: Mesh) -> None:
+    """Each connection with its outcome, and with the reason where it cannot be imported."""
     ours = await mesh.onboard()
     good = somebodys(mesh.airbyte, ours, "good")
     empty = somebodys(mesh.airbyte, ours, "empty")
@@ -445,8 +443,8 @@ async def test_importing_a_workspace_is_dry_unless_told(mesh: Mesh) -> None:
 
 
 @pytest.mark.exact
-async def test_one_that_cannot_be_imported_now_stops_nobody(mesh: Mesh) -> None:
-    """It is reported with the reason; with Airbyte away the rest is not tried one by one."""
+async def test_failed_import_does_not_block_the_others(mesh: Mesh) -> None:
+    """It is reported with the reason; with Airbyte unreachable the rest is not tried one by one."""
     ours = await mesh.onboard()
     copies = [somebodys(mesh.airbyte, ours, f"copy {number}") for number in range(6)]
     mesh.airbyte.fault("sources/get", 403, times=1)
@@ -466,8 +464,7 @@ async def test_one_that_cannot_be_imported_now_stops_nobody(mesh: Mesh) -> None:
     assert [code for _, code in seen].count("not_tried") >= len(copies) - 3
 
 
-async def test_importing_what_is_not_there(mesh: Mesh) -> None:
-    """422, and nothing is recorded."""
+async def test_import_of_an_unknown_connection_is_422(mesh: Mesh) -> None:
     answer = await mesh.orchestrator.post(
         "/connections/import", json={"airbyte_connection_id": str(uuid4())}
     )
@@ -478,8 +475,8 @@ async def test_importing_what_is_not_there(mesh: Mesh) -> None:
 # Jobs of Airbyte's own
 
 
-async def test_jobs_that_airbyte_started_are_followed(mesh: Mesh) -> None:
-    """They appear marked as such, by one call a look, and are followed to their end."""
+async def test_jobs_started_by_airbyte_are_followed(mesh: Mesh) -> None:
+    """They are marked as such, read by one call a run, and followed to their end."""
     connection = await mesh.onboard()
     job = mesh.airbyte.start_job(connection["airbyte_connection_id"])
     mesh.airbyte.finish_job(job["id"], records=5, bytes=50)
@@ -492,8 +489,8 @@ async def test_jobs_that_airbyte_started_are_followed(mesh: Mesh) -> None:
 
 
 @pytest.mark.exact
-async def test_an_import_ends_in_time_and_another_goes_on(mesh: Mesh) -> None:
-    """What was not tried is named; what is known costs no call of Airbyte's."""
+async def test_import_ends_in_time_and_can_be_continued(mesh: Mesh) -> None:
+    """Connections not tried are named; known ones need no call."""
     await mesh.onboard()
     db = Database.at(mesh.settings.registry_address, application="test")
     async with AirbyteClient.from_settings(mesh.settings) as airbyte:

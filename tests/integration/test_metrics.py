@@ -39,6 +39,7 @@ from tests.fakes.airbyte_server import AirbyteServer
 from tests.faults.world import World, opened
 from tests.integration.conftest import ORDER
 from tests.integration.drifting import ACCOUNT, offering
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 SIGNING_KEY = "AAMCANARY-webhook-signing-key-0123456789"
@@ -196,8 +197,8 @@ async def _fixed_by_code(mesh: Mesh) -> dict[str, set[str]]:
     }
 
 
-async def test_every_metric_is_there_with_the_labels_that_are_declared(mesh: Mesh) -> None:
-    """No other metric, no other label, no other value."""
+async def test_every_declared_metric_is_exposed(mesh: Mesh) -> None:
+    """With its declared labels and values, and no others."""
     declared = _by_sample()
     words = await _fixed_by_code(mesh)
     told = await asyncio.to_thread(mesh.everything)
@@ -216,8 +217,8 @@ async def test_every_metric_is_there_with_the_labels_that_are_declared(mesh: Mes
         assert "AAMCANARY" not in str(sample)
 
 
-async def test_what_happened_was_counted(mesh: Mesh) -> None:
-    """Once each, however many processes know of it."""
+async def test_traffic_is_counted(mesh: Mesh) -> None:
+    """Once each, however many processes took part."""
 
     def total(name: str, **labels: str) -> float:
         return sum(
@@ -244,8 +245,8 @@ async def test_what_happened_was_counted(mesh: Mesh) -> None:
     assert total("aam_events_waiting") == 0
 
 
-async def test_metrics_are_on_a_port_of_their_own(mesh: Mesh) -> None:
-    """Of this machine alone; the service's port does not have them, and its docs do not say so."""
+async def test_metrics_have_their_own_loopback_port(mesh: Mesh) -> None:
+    """The service's port does not serve them, nor does the OpenAPI document list them."""
     for service, client in mesh.clients.items():
         assert (await client.get("/metrics")).status_code in (401, 404)
         assert "/metrics" not in (await client.get("/openapi.json")).text
@@ -271,8 +272,8 @@ def _queries() -> Iterator[tuple[str, str]]:
             yield f"alert {rule['alert']}", rule["expr"]
 
 
-async def test_dashboard_and_alerts_ask_for_what_is_there(mesh: Mesh) -> None:
-    """Each name is one that a process exposes, each label value one that it may have."""
+async def test_dashboard_and_alerts_use_existing_metrics(mesh: Mesh) -> None:
+    """Each name is exposed by a process, each label value is possible."""
     told = await asyncio.to_thread(mesh.everything)
     names = {sample.name for sample in told}
     declared = _by_sample()
@@ -297,8 +298,8 @@ def _values(metric: Metric, label: str) -> frozenset[str]:
     return frozenset(known)
 
 
-def test_declared_values_are_those_that_the_code_gives() -> None:
-    """So that `other` is for what nobody has thought of."""
+def test_declared_label_values_match_the_code() -> None:
+    """So that `other` is for unexpected values."""
     services = "\n".join(file.read_text() for file in sorted((ROOT / "services").rglob("*.py")))
     codes = {error.code for error in _tree(Upstream)} - {"check_failed", "discovery_failed"}
     more = {"ok", "cancelled", "catalog_too_large", "upstream_unsupported"}
@@ -325,8 +326,7 @@ def _tree(error: type[Upstream]) -> Iterator[type[Upstream]]:
         yield from _tree(child)
 
 
-def test_alerts_say_what_to_do() -> None:
-    """Each has a severity, how long it must be so, a summary and a runbook line."""
+def test_alerts_have_severity_duration_and_runbook() -> None:
     alerts = yaml.safe_load((ROOT / "deploy/prometheus/alerts.yml").read_text())
     rules = [rule for group in alerts["groups"] for rule in group["rules"]]
     assert len({rule["alert"] for rule in rules}) == len(rules) >= 10
@@ -337,7 +337,7 @@ def test_alerts_say_what_to_do() -> None:
         assert len(rule["annotations"]["runbook"]) > 40
 
 
-def test_the_dashboard_is_one_that_grafana_loads() -> None:
+def test_dashboard_is_valid_for_grafana() -> None:
     """Ids are unique, panels do not overlap, and its data source is chosen where it is loaded."""
     board = json.loads((ROOT / "deploy/grafana/aam.json").read_text())
     assert board["schemaVersion"] >= 39
@@ -360,8 +360,8 @@ def test_the_dashboard_is_one_that_grafana_loads() -> None:
             assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
 
 
-def test_the_page_of_metrics_lists_them_all() -> None:
-    """docs/metrics.md has each metric with its labels, and no other."""
+def test_docs_page_lists_every_metric() -> None:
+    """With its labels, and no other."""
     rows = re.findall(
         r"^\| `(aam_\w+)` \| ([^|]*) \|", (ROOT / "docs/metrics.md").read_text(), re.M
     )
@@ -369,8 +369,7 @@ def test_the_page_of_metrics_lists_them_all() -> None:
     assert told == {name: set(metric.values) for name, metric in _declared().items()}
 
 
-def test_a_taken_port_is_one_line() -> None:
-    """The variable is named."""
+def test_occupied_port_is_reported_in_one_line() -> None:
     port = servers.free_port()
     with (
         socket.create_server(("127.0.0.1", port)),
@@ -379,8 +378,8 @@ def test_a_taken_port_is_one_line() -> None:
         metrics.serve("127.0.0.1", port)
 
 
-async def test_a_collector_that_is_away_delays_nothing(mesh: Mesh, tmp_path: Path) -> None:
-    """Requests are answered, the process ends in time, and its log says so line by line."""
+async def test_unreachable_collector_delays_nothing(mesh: Mesh, tmp_path: Path) -> None:
+    """Requests are answered, the process ends in time, and its log names the failure."""
     port = servers.free_port()
     environment = {
         "PATH": os.environ["PATH"],
@@ -401,9 +400,7 @@ async def test_a_collector_that_is_away_delays_nothing(mesh: Mesh, tmp_path: Pat
             stderr=output,
         )
     async with access.client(f"http://127.0.0.1:{port}", timeout=10) as client:
-        async with asyncio.timeout(30):
-            while not await _answers(client):  # noqa: ASYNC110 (another process's doing)
-                await asyncio.sleep(0.1)
+        await until(lambda: _answers(client), within=30)
         answer = await client.get("/connections")
     assert answer.status_code == 200
     process.send_signal(signal.SIGTERM)

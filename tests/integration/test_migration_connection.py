@@ -18,8 +18,8 @@ from local.processes import servers
 from shared.config import PostgresAddress, SslMode, postgres_address
 from shared.database import Database, connect_synchronously
 from shared.errors import Unavailable
+from tests.fakes.postgres_proxies import TlsProxy
 from tests.integration.conftest import REPOSITORY
-from tests.integration.tls_door import tls_door
 
 CANARY = "AAMCANARYpassword"
 _ENCRYPTED = text("SELECT 1")
@@ -40,7 +40,7 @@ def asked(address: PostgresAddress) -> str:
 
 @pytest.fixture(scope="module")
 def ca() -> trustme.CA:
-    """The authority that signed the door's certificate."""
+    """The authority that signed the proxy's certificate."""
     return trustme.CA()
 
 
@@ -62,7 +62,7 @@ def ca() -> trustme.CA:
         ("localhost", "verify-full", None, "certificate verify failed"),
     ],
 )
-async def test_a_ca_verifies_as_it_does_for_the_services(
+async def test_ca_file_is_verified_like_in_the_services(
     postgres: servers.Postgres,
     ca: trustme.CA,
     tmp_path: Path,
@@ -73,7 +73,7 @@ async def test_a_ca_verifies_as_it_does_for_the_services(
 ) -> None:
     """SUPABASE_DB_CA_FILE becomes sslrootcert, and `require` then verifies name and chain."""
     (ca if authority == "ours" else trustme.CA()).cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    async with tls_door(postgres.url, ca.issue_cert("localhost")) as port:
+    async with TlsProxy(postgres.url, ca.issue_cert("localhost")).opened() as port:
         address = PostgresAddress(
             host=host, port=port, user="aam", password=postgres.password, database="aam",
             ssl_mode=mode, ssl_root_cert=tmp_path / "ca.pem" if authority else None,
@@ -93,7 +93,7 @@ def folders(server_dir: Path) -> tuple[Path, Path]:
     return socket, data
 
 
-async def test_a_unix_socket(folders: tuple[Path, Path]) -> None:
+async def test_unix_socket(folders: tuple[Path, Path]) -> None:
     """Named as libpq does, in `host` or percent-encoded; for the services' driver as well."""
     folder, data = folders
     options = {**servers.THROW_AWAY, "unix_socket_directories": str(folder)}
@@ -125,10 +125,10 @@ async def test_a_unix_socket(folders: tuple[Path, Path]) -> None:
         ("postgresql://aam:{password}@no-such-host.invalid/aam", "could not translate host name"),
     ],
 )
-def test_a_refusal_is_one_line_without_the_password(
+def test_refusal_is_one_line_without_the_password(
     postgres: servers.Postgres, tmp_path: Path, url: str, reason: str
 ) -> None:
-    """What libpq says, after what it is about."""
+    """The reason that libpq gives, and the setting that it is about."""
     filled = url.format(password=CANARY, port=postgres.port, free=servers.free_port())
     run = subprocess.run(
         [sys.executable, "-m", "alembic", "upgrade", "head"],
@@ -147,7 +147,7 @@ def test_a_refusal_is_one_line_without_the_password(
     assert CANARY not in run.stdout + run.stderr
 
 
-def test_a_password_that_a_reason_repeats_is_left_out(postgres: servers.Postgres) -> None:
+def test_password_repeated_in_a_reason_is_removed(postgres: servers.Postgres) -> None:
     """Such as one that is also the name of the user."""
     address = postgres_address(f"postgresql://{CANARY}:{CANARY}@127.0.0.1:{postgres.port}/aam")
 

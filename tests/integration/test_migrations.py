@@ -60,10 +60,10 @@ async def alembic(verb: str, *revision: str) -> None:
     await asyncio.to_thread(getattr(command, verb), config, *revision)
 
 
-async def test_up_down_up_and_nothing_to_add(
+async def test_migrations_are_reversible_and_match_the_models(
     database: asyncpg.Connection[asyncpg.Record],
 ) -> None:
-    """Taken down, it leaves only Alembic's own empty table; built, it is what the models say."""
+    """Downgraded, only Alembic's own empty table is left."""
     for _ in range(2):
         await alembic("upgrade", "head")
         await alembic("check")
@@ -98,7 +98,9 @@ async def test_every_constraint_is_named_by_the_convention(
     }
 
 
-async def test_two_at_once_take_turns(database: asyncpg.Connection[asyncpg.Record]) -> None:
+async def test_concurrent_migrations_take_turns(
+    database: asyncpg.Connection[asyncpg.Record],
+) -> None:
     """Replicas that all migrate at their start build the database once."""
     processes = [
         await asyncio.create_subprocess_exec(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -16,8 +15,10 @@ from services.drift_repair_agent.repairs import executor, planner, queries, sugg
 from services.drift_repair_agent.repairs.expiry import Expiry
 from shared.config import postgres_address
 from shared.database import Database
+from tests.factories import open_operation
 from tests.integration.conftest import Mesh
 from tests.integration.drifting import ACCOUNT, drift, offering, post, repairs, repairs_until
+from tests.integration.repairing import proposal
 
 Json = dict[str, Any]
 Sql = Any
@@ -39,22 +40,6 @@ async def broken(mesh: Mesh, table: str, condition: str) -> AsyncIterator[None]:
         await mesh.sql.execute(f"DROP TRIGGER broken ON {table}; DROP FUNCTION break_it()")
 
 
-async def until(mesh: Mesh, query: str, *values: object) -> None:
-    """Wait until the registry says so."""
-    async with asyncio.timeout(15):
-        while not await mesh.sql.fetchval(query, *values):  # noqa: ASYNC110 (another's doing)
-            await asyncio.sleep(0.05)
-
-
-async def proposal(mesh: Mesh, connection: Json, offered: Json) -> Json:
-    """Let the source change; the repair that then waits for a person."""
-    await drift(mesh, connection, offered)
-    async with asyncio.timeout(15):
-        while not (found := await repairs(mesh, connection, state="proposed")):  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
-    return found[0]
-
-
 async def approve(mesh: Mesh, repair: Json, **order: Any) -> Json:
     """Approve it, and see that it is applied."""
     status, decided = await post(mesh, f"/repairs/{repair['id']}/approve", order)
@@ -68,7 +53,7 @@ async def approve(mesh: Mesh, repair: Json, **order: Any) -> Json:
 IS_LEARNED = "SELECT is_learned FROM repairs WHERE id = $1"
 
 
-async def test_a_decision_that_is_refused_loses_no_other(mesh: Mesh) -> None:
+async def test_refused_decision_loses_no_other(mesh: Mesh) -> None:
     """It is recorded with its code; the other decisions of the repair are learned."""
     connection = await mesh.onboard()
     repair = await proposal(mesh, connection, offering({"Id": "string"}))
@@ -78,8 +63,8 @@ async def test_a_decision_that_is_refused_loses_no_other(mesh: Mesh) -> None:
 
     await approve(mesh, repair)
 
-    await until(mesh, IS_LEARNED, UUID(repair["id"]))
-    await until(mesh, """SELECT count(*) = 1 FROM knowledge WHERE removed = '["Name"]'""")
+    await mesh.until_true(IS_LEARNED, UUID(repair["id"]))
+    await mesh.until_true("""SELECT count(*) = 1 FROM knowledge WHERE removed = '["Name"]'""")
     (shown,) = await repairs(mesh, connection)
     assert shown["not_learned"] == [{"change": revenue["id"], "code": "decision_differs"}]
 
@@ -90,52 +75,54 @@ _TAKEN = """
 """
 
 
-async def test_a_repair_that_cannot_be_learned_blocks_no_later_one(
+async def test_failed_learning_blocks_no_later_repair(
     mesh: Mesh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is told again later, and learned when that is possible; its code is there meanwhile."""
+    """It is retried, and learned when that is possible; its code is stored meanwhile."""
     for pause in ("_FIRST_PAUSE", "_LONGEST_PAUSE"):
         monkeypatch.setattr(suggestions, pause, timedelta(seconds=0.1))
     connection = await mesh.onboard()
     async with broken(mesh, "knowledge", """NEW.removed = '["AnnualRevenue"]'"""):
         first = await proposal(mesh, connection, offering(LESS))
         await approve(mesh, first)
-        await until(mesh, "SELECT learn_tries > 0 FROM repairs WHERE id = $1", UUID(first["id"]))
+        await mesh.until_true(
+            "SELECT learn_tries > 0 FROM repairs WHERE id = $1", UUID(first["id"])
+        )
         second = await proposal(mesh, connection, offering({"Id": "string"}))
         await approve(mesh, second)
-        await until(mesh, IS_LEARNED, UUID(second["id"]))
+        await mesh.until_true(IS_LEARNED, UUID(second["id"]))
         shown = (await repairs(mesh, connection))[-1]
         assert (shown["id"], len(shown["not_learned"])) == (first["id"], 1)
         assert await mesh.sql.fetchval(IS_LEARNED, UUID(first["id"])) is False
     # What is told late is no newer for it.
-    await until(mesh, IS_LEARNED, UUID(first["id"]))
+    await mesh.until_true(IS_LEARNED, UUID(first["id"]))
     assert (await repairs(mesh, connection))[-1]["not_learned"] == []
     rows = await mesh.sql.fetch("SELECT removed::text FROM knowledge ORDER BY created_at")
     assert [row["removed"] for row in rows] == ['["AnnualRevenue"]', '["Name"]']
 
 
-async def test_a_repair_whose_decisions_cannot_be_read_is_given_up(
+async def test_repair_with_unreadable_decisions_is_given_up(
     mesh: Mesh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else it would be read again each hour, and be kept, for ever."""
+    """Otherwise it would be read again each hour, and be kept, for ever."""
     monkeypatch.setattr(suggestions, "_MOST_TRIES", 2)
     for pause in ("_FIRST_PAUSE", "_LONGEST_PAUSE"):
         monkeypatch.setattr(suggestions, pause, timedelta(seconds=0.1))
     connection = await mesh.onboard()
     repair = await proposal(mesh, connection, offering(LESS))
     await approve(mesh, repair)
-    await until(mesh, IS_LEARNED, UUID(repair["id"]))
+    await mesh.until_true(IS_LEARNED, UUID(repair["id"]))
 
     await mesh.sql.execute("""UPDATE repairs SET changes = '[{"id": 7}]', is_learned = false""")
 
-    await until(mesh, IS_LEARNED, UUID(repair["id"]))
+    await mesh.until_true(IS_LEARNED, UUID(repair["id"]))
     assert await mesh.sql.fetchval("SELECT learn_tries > 2 FROM repairs")
 
 
 # Planning and expiring
 
 
-async def test_a_connection_that_cannot_be_planned_for_stops_no_other(mesh: Mesh) -> None:
+async def test_failed_plan_blocks_no_other_connection(mesh: Mesh) -> None:
     """Both are due at once; the second one is planned for."""
     bad = await mesh.onboard()
     good = await mesh.onboard(connection_name="Another", streams=["Contact"])
@@ -148,7 +135,7 @@ async def test_a_connection_that_cannot_be_planned_for_stops_no_other(mesh: Mesh
         assert await repairs(mesh, bad) == []
 
 
-async def test_a_connection_that_is_busy_for_long_keeps_no_other_waiting(
+async def test_busy_connection_blocks_no_other_plan(
     mesh: Mesh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The batch has room for one, and the first of them cannot be planned for yet."""
@@ -158,25 +145,17 @@ async def test_a_connection_that_is_busy_for_long_keeps_no_other_waiting(
     for connection in (busy, free):
         await drift(mesh, connection, offering(ACCOUNT | {"Region__c": "string"}))
         await repairs_until(mesh, connection, ["applied"])
-    await mesh.sql.execute(_OPEN_OPERATION, UUID(busy["id"]))
+    await open_operation(mesh.sql, busy["id"])
 
     await mesh.sql.execute("DELETE FROM plans")
 
     planned = "SELECT EXISTS (SELECT FROM plans WHERE connection_id = $1)"
-    await until(mesh, planned, UUID(free["id"]))
+    await mesh.until_true(planned, UUID(free["id"]))
     assert not await mesh.sql.fetchval(planned, UUID(busy["id"]))
 
 
-_OPEN_OPERATION = """
-    INSERT INTO operations (id, kind, connection_id, status, request, step, lease_until, deadline,
-        request_id)
-    VALUES (gen_random_uuid(), 'sync', $1, 'running', '{}', 'intent', now() + interval '1 h',
-        now() + interval '1 h', '')
-"""
-
-
-async def test_a_proposal_that_cannot_expire_stops_no_other(mesh: Mesh) -> None:
-    """It is left for a minute, so that a batch of such ones does not keep the others waiting."""
+async def test_failed_expiry_blocks_no_other(mesh: Mesh) -> None:
+    """It is retried after a minute, so that a batch of such ones does not block the others."""
     connection = await mesh.onboard()
     other = await mesh.onboard(connection_name="Another", streams=["Account"])
     first = await proposal(mesh, connection, offering(LESS))
@@ -198,7 +177,7 @@ async def test_a_proposal_that_cannot_expire_stops_no_other(mesh: Mesh) -> None:
 
 
 @pytest.mark.parametrize("off", ["hashjoin, mergejoin, hashagg, sort, material", "nestloop"])
-async def test_a_claim_of_repairs_is_bounded_whatever_the_plan(
+async def test_claim_of_repairs_is_bounded_with_any_query_plan(
     registry_url: str, sql: Sql, off: str
 ) -> None:
     """A subquery that a nested loop ran for each row would lock, and claim, others anew."""
@@ -233,15 +212,17 @@ _DUE_REPAIR = """
 # Deadlines
 
 
-async def test_a_decided_repair_that_cannot_begin_ends_at_its_deadline(mesh: Mesh) -> None:
-    """A sync runs on and on: it fails with a code, is told, and is proposed again."""
+async def test_approved_repair_that_cannot_begin_ends_at_its_deadline(mesh: Mesh) -> None:
+    """A sync keeps running: the repair fails with a code and an event, and is proposed again."""
     connection = await mesh.onboard()
     repair = await proposal(mesh, connection, offering(LESS))
     started = await mesh.orchestrator.post(f"/connections/{connection['id']}/sync")
     assert started.status_code == 202
     status, decided = await post(mesh, f"/repairs/{repair['id']}/approve", {})
     assert (status, decided["state"]) == (202, "approved")
-    await until(mesh, "SELECT deadline_at > now() FROM repairs WHERE id = $1", UUID(repair["id"]))
+    await mesh.until_true(
+        "SELECT deadline_at > now() FROM repairs WHERE id = $1", UUID(repair["id"])
+    )
 
     await mesh.sql.execute("UPDATE repairs SET deadline_at = now()")
 
@@ -253,14 +234,16 @@ async def test_a_decided_repair_that_cannot_begin_ends_at_its_deadline(mesh: Mes
     assert code == "repair_deadline"
 
 
-async def test_a_verification_that_never_ends_is_inconclusive(mesh: Mesh) -> None:
-    """The catalog stays in force, as it does where a sync tells nothing."""
+async def test_endless_verification_is_inconclusive(mesh: Mesh) -> None:
+    """The catalog stays in force, as it does where a sync proves nothing."""
     connection = await mesh.onboard()
     path = f"/connections/{connection['id']}/policy"
     await mesh.drift_repair_agent.put(path, json={"verify": "sync"})
     await drift(mesh, connection, offering(ACCOUNT | {"Region__c": "string"}))
     (repair,) = await repairs_until(mesh, connection, ["verifying"])
-    await until(mesh, "SELECT deadline_at > now() FROM repairs WHERE id = $1", UUID(repair["id"]))
+    await mesh.until_true(
+        "SELECT deadline_at > now() FROM repairs WHERE id = $1", UUID(repair["id"])
+    )
 
     await mesh.sql.execute("UPDATE repairs SET deadline_at = now()")
 
@@ -268,8 +251,8 @@ async def test_a_verification_that_never_ends_is_inconclusive(mesh: Mesh) -> Non
     assert (applied["failure_code"], applied["version_number"]) == ("verification_inconclusive", 2)
 
 
-async def test_a_repair_whose_operation_is_over_is_over(mesh: Mesh) -> None:
-    """Its operation ended without saying what became of it."""
+async def test_repair_ends_with_its_operation(mesh: Mesh) -> None:
+    """The operation ended without saying what became of the repair."""
     connection = await mesh.onboard()
     repair = await proposal(mesh, connection, offering(LESS))
     await approve(mesh, repair)
@@ -283,7 +266,7 @@ async def test_a_repair_whose_operation_is_over_is_over(mesh: Mesh) -> None:
     assert failed["failure_code"] == "operation_ended"
 
 
-async def test_a_repair_whose_end_cannot_be_recorded_stops_no_other(
+async def test_unrecordable_end_blocks_no_other_repair(
     mesh: Mesh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The batch has room for one, and the first of them fails each time."""
@@ -308,8 +291,8 @@ async def test_a_repair_whose_end_cannot_be_recorded_stops_no_other(
     assert [one["state"] for one in await repairs(mesh, bad)] == ["applying"]
 
 
-async def test_a_repair_whose_changes_cannot_be_read_ends_all_the_same(mesh: Mesh) -> None:
-    """Written by another release, say: its end is recorded, and its message goes without them."""
+async def test_repair_with_unreadable_changes_still_ends(mesh: Mesh) -> None:
+    """Written by another release, say: its end is recorded, and its message has no changes."""
     await mesh.sql.execute("""
         INSERT INTO webhooks (id, url, events)
         VALUES (gen_random_uuid(), 'https://example.org/', '["repair.expired", "repair.failed"]')
@@ -319,6 +302,6 @@ async def test_a_repair_whose_changes_cannot_be_read_ends_all_the_same(mesh: Mes
 
     await mesh.sql.execute("""UPDATE repairs SET changes = '[{"id": 7}]', expires_at = now()""")
 
-    await until(mesh, "SELECT state = 'expired' FROM repairs WHERE id = $1", UUID(repair["id"]))
+    await mesh.until_true("SELECT state = 'expired' FROM repairs WHERE id = $1", UUID(repair["id"]))
     body = await mesh.sql.fetchval("SELECT body FROM webhook_deliveries")
     assert repair["id"] in body

@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 
 from tests.fakes.airbyte_server import catalog, stream
+from tests.integration.applying import discovered
 from tests.integration.conftest import Mesh
 from tests.integration.drifting import ACCOUNT, drift, offering, post, repairs_until
 
@@ -53,17 +54,10 @@ async def imported(mesh: Mesh, *, dry_run: bool = False) -> tuple[Json, Json]:
     return connection, report
 
 
-async def discovered(mesh: Mesh, connection: Json) -> Json:
-    """The order that /discover answers."""
-    answer = await mesh.orchestrator.post(f"/connections/{connection['id']}/discover")
-    assert answer.status_code == 200, answer.text
-    return dict(answer.json())
-
-
 # Onboarding
 
 
-async def test_onboarding_leaves_it_out_and_says_so(mesh: Mesh) -> None:
+async def test_onboarding_excludes_the_field_and_reports_it(mesh: Mesh) -> None:
     """With the default policy, in the answer, in the operation, and in version 1."""
     mesh.airbyte.offers(offering(ACCOUNT | SECRETS))
 
@@ -91,8 +85,8 @@ async def test_onboarding_leaves_it_out_and_says_so(mesh: Mesh) -> None:
         {"oneOf": [{"type": "null"}, {"allOf": [{"$ref": "#/definitions/person"}]}]},
     ],
 )
-async def test_onboarding_looks_inside_of_fields(mesh: Mesh, field: Json) -> None:
-    """However the schema declares it: the field that holds it is left out whole."""
+async def test_onboarding_excludes_fields_that_contain_it(mesh: Mesh, field: Json) -> None:
+    """However the schema declares it, the first-level field is left out."""
     offered = offering(ACCOUNT | {"Contact__c": field})
     (account,) = [one["stream"] for one in offered["streams"] if one["stream"]["name"] == "Account"]
     account["jsonSchema"]["definitions"] = {"person": {"properties": {"ssn": {"type": "string"}}}}
@@ -104,8 +98,8 @@ async def test_onboarding_looks_inside_of_fields(mesh: Mesh, field: Json) -> Non
     assert connection["notes"][0]["fields"] == ["Contact__c"]
 
 
-async def test_a_stream_that_needs_it_is_refused_by_name(mesh: Mesh) -> None:
-    """Its key cannot be dropped without a word; nothing is left in Airbyte."""
+async def test_stream_whose_key_is_excluded_is_refused(mesh: Mesh) -> None:
+    """Nothing is left in Airbyte."""
     offered = offering(ACCOUNT | SECRETS, key="SSN__c")
     mesh.airbyte.offers(offered)
 
@@ -117,8 +111,8 @@ async def test_a_stream_that_needs_it_is_refused_by_name(mesh: Mesh) -> None:
     assert (mesh.airbyte.sources, mesh.airbyte.connections) == ({}, {})
 
 
-async def test_a_stream_that_cannot_be_cut_is_left_out_where_nobody_named_it(mesh: Mesh) -> None:
-    """All streams of the source but that one; named, it is refused."""
+async def test_unnamed_stream_whose_key_is_excluded_is_left_out(mesh: Mesh) -> None:
+    """All other streams are synced; named, it is refused."""
     rows = stream("Rows", {"Id": "string"}, cursor=None)
     rows["jsonSchema"] = {"oneOf": [{"properties": {"Id": {}, "password": {}}}]}
     mesh.airbyte.offers(catalog(rows, stream("Ledger", ACCOUNT)))
@@ -137,8 +131,8 @@ async def test_a_stream_that_cannot_be_cut_is_left_out_where_nobody_named_it(mes
 # Orders
 
 
-async def test_an_order_that_selects_it_is_refused_by_name(mesh: Mesh) -> None:
-    """Named in a list of fields, or synced with all of them: each stream and field is listed."""
+async def test_apply_that_selects_it_is_refused(mesh: Mesh) -> None:
+    """In a list of fields, or synced with all fields: each stream and field is listed."""
     connection = await mesh.onboard()
     mesh.airbyte.offers(offering(ACCOUNT | SECRETS))
     order = await discovered(mesh, connection)
@@ -161,8 +155,8 @@ async def test_an_order_that_selects_it_is_refused_by_name(mesh: Mesh) -> None:
     assert await mesh.sql.fetchval("SELECT count(*) FROM sync_catalog_versions") == 1
 
 
-async def test_an_order_that_hides_it_is_refused_too(mesh: Mesh) -> None:
-    """The source sends all that it has in a field, whatever the order's schema says of it."""
+async def test_apply_that_hides_it_is_refused(mesh: Mesh) -> None:
+    """The source sends the whole field, whatever the order's schema says of it."""
     connection = await mesh.onboard()
     owner = {"type": "object", "properties": {"Name": {}, "Password": {}}}
     mesh.airbyte.offers(offering(ACCOUNT | {"Owner__c": owner}))
@@ -177,8 +171,8 @@ async def test_an_order_that_hides_it_is_refused_too(mesh: Mesh) -> None:
     assert "'Owner__c' of 'Account'" in problem["detail"]
 
 
-async def test_an_order_without_a_schema_is_refused_too(mesh: Mesh) -> None:
-    """It takes all that the source sends."""
+async def test_apply_without_a_schema_is_refused(mesh: Mesh) -> None:
+    """It selects everything the source sends."""
     connection = await mesh.onboard()
     mesh.airbyte.offers(offering(ACCOUNT | SECRETS))
     order = await discovered(mesh, connection)
@@ -196,7 +190,7 @@ async def test_an_order_without_a_schema_is_refused_too(mesh: Mesh) -> None:
     assert (status, problem["code"]) == (422, "never_selected")
 
 
-async def test_what_discover_answers_leaves_it_out_and_can_be_applied(mesh: Mesh) -> None:
+async def test_discovered_order_excludes_it_and_can_be_applied(mesh: Mesh) -> None:
     """Also where the connection syncs it now, since it was imported so."""
     connection, _ = await imported(mesh)
     mesh.airbyte.offers(offering(ACCOUNT | SECRETS))
@@ -208,8 +202,7 @@ async def test_what_discover_answers_leaves_it_out_and_can_be_applied(mesh: Mesh
     assert synced(mesh, connection) == {*ACCOUNT, "SystemModstamp"}
 
 
-async def test_a_policy_of_its_own_decides(mesh: Mesh) -> None:
-    """Where nothing is excluded, an order with such a field is taken."""
+async def test_policy_override_allows_it(mesh: Mesh) -> None:
     connection = await mesh.onboard()
     path = f"/connections/{connection['id']}/policy"
     await mesh.drift_repair_agent.put(path, json={"never_select": []})
@@ -226,8 +219,8 @@ async def test_a_policy_of_its_own_decides(mesh: Mesh) -> None:
 
 
 @pytest.mark.parametrize("dry_run", [True, False])
-async def test_an_import_reports_it_and_changes_nothing(mesh: Mesh, *, dry_run: bool) -> None:
-    """Version 1 is what Airbyte holds; the report lists the fields."""
+async def test_import_reports_it_and_changes_nothing(mesh: Mesh, *, dry_run: bool) -> None:
+    """Version 1 is Airbyte's catalog; the report lists the fields."""
     connection, report = await imported(mesh, dry_run=dry_run)
 
     assert report["never_selected"] == [
@@ -236,7 +229,7 @@ async def test_an_import_reports_it_and_changes_nothing(mesh: Mesh, *, dry_run: 
     assert "SSN__c" in synced(mesh, connection)
 
 
-async def test_a_rollback_to_a_version_that_selects_it_is_refused(mesh: Mesh) -> None:
+async def test_rollback_to_a_version_that_selects_it_is_refused(mesh: Mesh) -> None:
     """By name, and nothing is recorded."""
     connection, _ = await imported(mesh)
     await post(mesh, "/repair/apply_new_catalog", await discovered(mesh, connection))
@@ -252,8 +245,8 @@ async def test_a_rollback_to_a_version_that_selects_it_is_refused(mesh: Mesh) ->
     assert await mesh.sql.fetchval("SELECT count(*) FROM repairs") == 0
 
 
-async def test_what_was_imported_with_it_is_healed_on(mesh: Mesh) -> None:
-    """A change elsewhere is applied; what Airbyte held stays, and no other such field joins."""
+async def test_imported_connection_with_it_is_still_repaired(mesh: Mesh) -> None:
+    """A change elsewhere is applied; the field stays, and no other such field is added."""
     connection, _ = await imported(mesh)
 
     await drift(mesh, connection, offering(ACCOUNT | SECRETS | {"Region__c": "string"}))
@@ -265,8 +258,8 @@ async def test_what_was_imported_with_it_is_healed_on(mesh: Mesh) -> None:
 # Heals
 
 
-async def test_one_that_appears_inside_of_a_synced_field_is_for_a_person(mesh: Mesh) -> None:
-    """Approved, the field around it is left out whole."""
+async def test_excluded_field_inside_a_synced_one_needs_a_decision(mesh: Mesh) -> None:
+    """Approved, the surrounding field is left out."""
     owner: Json = {"type": ["null", "object"], "properties": {"Name": {"type": "string"}}}
     mesh.airbyte.offers(offering(ACCOUNT | {"Owner__c": owner}))
     connection = await mesh.onboard()
@@ -286,7 +279,7 @@ async def test_one_that_appears_inside_of_a_synced_field_is_for_a_person(mesh: M
     assert synced(mesh, connection) == {*ACCOUNT, "SystemModstamp"}
 
 
-async def test_a_new_stream_is_selected_without_it(mesh: Mesh) -> None:
+async def test_new_stream_is_selected_without_it(mesh: Mesh) -> None:
     """Where the policy selects new streams."""
     connection = await mesh.onboard()
     path = f"/connections/{connection['id']}/policy"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
+from tests.integration.applying import discovered
 from tests.integration.conftest import Mesh
 from tests.integration.drifting import ACCOUNT, drift, offering, post, repairs_until
 
@@ -20,16 +21,8 @@ def newer(account: Json) -> Json:
     return offered
 
 
-async def discovered(mesh: Mesh, connection: Json, **parameters: str) -> Json:
-    """The order that /discover answers."""
-    path = f"/connections/{connection['id']}/discover"
-    answer = await mesh.orchestrator.post(path, params=parameters)
-    assert answer.status_code == 200, answer.text
-    return dict(answer.json())
-
-
-async def test_what_discover_answers_can_be_sent_back(mesh: Mesh) -> None:
-    """With a stream selected beside those that were; a typo is refused as before."""
+async def test_discovered_order_with_unknown_settings_can_be_applied(mesh: Mesh) -> None:
+    """Another stream may be selected; a typo is refused as before."""
     mesh.airbyte.offers(newer(ACCOUNT))
     connection = await mesh.onboard()
     order = await discovered(mesh, connection, all="true", fresh="true")
@@ -45,8 +38,8 @@ async def test_what_discover_answers_can_be_sent_back(mesh: Mesh) -> None:
     assert (status, applied["version_number"]) == (200, 2)
 
 
-async def test_what_was_imported_with_it_is_healed_and_keeps_it(mesh: Mesh) -> None:
-    """Also where it stands in the very stream that is healed."""
+async def test_repair_keeps_unknown_settings(mesh: Mesh) -> None:
+    """Also in the very stream that changes."""
     connection = await mesh.onboard()
     made = deepcopy(mesh.airbyte.connections[connection["airbyte_connection_id"]])
     made |= {"connectionId": "6c3f4e5d-0000-4000-8000-000000000001", "name": "by hand"}

@@ -12,7 +12,8 @@ import pytest
 from services.schema_observer import service
 from tests.fakes.airbyte_server import stream
 from tests.integration.conftest import Mesh
-from tests.integration.observing import by_hand, counts, observe, planned, told
+from tests.integration.observing import by_hand, counts, drifts, observe, planned, told
+from tests.waiting import until
 
 Json = dict[str, Any]
 
@@ -26,8 +27,8 @@ def repairs() -> bool:
 # What becomes a drift
 
 
-async def test_a_new_field_becomes_a_drift(mesh: Mesh) -> None:
-    """It is told with its verdict, evented, planned, and found again in the lists."""
+async def test_new_field_becomes_a_drift(mesh: Mesh) -> None:
+    """It has a verdict, an event and a plan, and is in the lists."""
     connection = await mesh.onboard()
     mesh.airbyte.add_field("Account", "Region__c")
 
@@ -53,8 +54,8 @@ async def test_a_new_field_becomes_a_drift(mesh: Mesh) -> None:
     assert await planned(mesh) == [connection["id"]]
 
 
-async def test_seeing_it_again_adds_nothing(mesh: Mesh) -> None:
-    """Fifty looks at what stays the same leave no event, no version, no drift and no snapshot."""
+async def test_repeated_observation_adds_nothing(mesh: Mesh) -> None:
+    """Fifty observations of an unchanged source add no event, version, drift or snapshot."""
     connection = await mesh.onboard()
     before = await counts(mesh)
 
@@ -67,8 +68,7 @@ async def test_seeing_it_again_adds_nothing(mesh: Mesh) -> None:
     assert await planned(mesh) == []
 
 
-async def test_a_drift_seen_again_is_the_same(mesh: Mesh) -> None:
-    """It is told by the look that found it, and not by the next."""
+async def test_drift_is_reported_by_one_observation(mesh: Mesh) -> None:
     connection = await mesh.onboard()
     mesh.airbyte.drop_field("Account", "Name")
     found = await observe(mesh, connection)
@@ -82,8 +82,7 @@ async def test_a_drift_seen_again_is_the_same(mesh: Mesh) -> None:
     assert await counts(mesh) == before
 
 
-async def test_there_and_back_are_two_drifts(mesh: Mesh) -> None:
-    """What is as it was is a change all the same."""
+async def test_change_and_its_reversal_are_two_drifts(mesh: Mesh) -> None:
     connection = await mesh.onboard()
     as_it_was = mesh.airbyte._offered[None][0]
     mesh.airbyte.retype_field("Account", "AnnualRevenue", "string")
@@ -93,8 +92,8 @@ async def test_there_and_back_are_two_drifts(mesh: Mesh) -> None:
 
     assert [one["changes"][0]["kind"] for one in (there, back)] == ["field_retyped"] * 2
     assert there["changes"][0]["before"] == back["changes"][0]["after"]
-    drifts = await told(mesh, "/drifts", connection_id=connection["id"])
-    assert [one["id"] for one in drifts["items"]] == [back["drift_id"], there["drift_id"]]
+    listed = await told(mesh, "/drifts", connection_id=connection["id"])
+    assert [one["id"] for one in listed["items"]] == [back["drift_id"], there["drift_id"]]
     snapshots = (await told(mesh, f"/connections/{connection['id']}/snapshots"))["items"]
     assert len(snapshots) == 3
     same = await told(
@@ -105,8 +104,8 @@ async def test_there_and_back_are_two_drifts(mesh: Mesh) -> None:
     assert same["changes"] == []
 
 
-async def test_what_nobody_syncs_wakes_nobody(mesh: Mesh) -> None:
-    """A new object is recorded as a fact: no event, no plan, and the drift is not open."""
+async def test_unsynced_change_has_no_event_and_no_plan(mesh: Mesh) -> None:
+    """A new object is recorded as a fact, and the drift is not open."""
     connection = await mesh.onboard()
     await mesh.events(1)
     offered = mesh.airbyte._offered[None][0]
@@ -122,7 +121,7 @@ async def test_what_nobody_syncs_wakes_nobody(mesh: Mesh) -> None:
     assert (await counts(mesh))["events"] == 1
 
 
-async def test_what_has_no_meaning_is_no_drift(mesh: Mesh) -> None:
+async def test_insignificant_change_is_no_drift(mesh: Mesh) -> None:
     """A description is another snapshot at most."""
     connection = await mesh.onboard()
 
@@ -137,8 +136,7 @@ async def test_what_has_no_meaning_is_no_drift(mesh: Mesh) -> None:
     assert observation["compared_snapshot_id"] == found["snapshot_id"]
 
 
-async def test_a_name_that_postgres_cannot_keep(mesh: Mesh) -> None:
-    """A NUL in a field's name is shown as what cannot be shown."""
+async def test_name_with_nul_is_escaped(mesh: Mesh) -> None:
     connection = await mesh.onboard()
     mesh.airbyte.add_field("Account", "a\x00b")
 
@@ -161,12 +159,12 @@ async def test_two_connections_share_a_discovery(mesh: Mesh) -> None:
     found = await observe(mesh, connection)
 
     assert sum(mesh.airbyte.discoveries.values()) == 1
-    drifts = (await told(mesh, "/drifts"))["items"]
-    by_connection = {one["connection_id"]: one for one in drifts}
+    seen = await drifts(mesh)
+    by_connection = {one["connection_id"]: one for one in seen}
     assert by_connection.keys() == {connection["id"], other["id"]}
     assert by_connection[connection["id"]]["id"] == found["drift_id"]
     assert by_connection[other["id"]]["before_snapshot_id"] is None
-    assert {one["change_count"] for one in drifts} == {1}
+    assert {one["change_count"] for one in seen} == {1}
     assert sorted(await planned(mesh)) == sorted([connection["id"], other["id"]])
     mesh.airbyte.add_field("Contact", "Height__c")
     await observe(mesh, other)
@@ -174,8 +172,8 @@ async def test_two_connections_share_a_discovery(mesh: Mesh) -> None:
     assert third["before_snapshot_id"] == by_connection[other["id"]]["after_snapshot_id"]
 
 
-async def test_an_imported_one_that_is_in_step_has_no_drift(mesh: Mesh) -> None:
-    """Streams and fields that it does not select are none of its business."""
+async def test_imported_connection_without_changes_has_no_drift(mesh: Mesh) -> None:
+    """Streams and fields that it does not select are ignored."""
     connection = await mesh.onboard()
     other = await by_hand(mesh, connection)
 
@@ -187,8 +185,8 @@ async def test_an_imported_one_that_is_in_step_has_no_drift(mesh: Mesh) -> None:
     assert observation["compared_snapshot_id"] == found["snapshot_id"]
 
 
-async def test_one_that_is_being_healed_keeps_its_place(mesh: Mesh) -> None:
-    """It is compared when it is ACTIVE again, soon; until then its outcome is pending."""
+async def test_connection_under_repair_is_compared_later(mesh: Mesh) -> None:
+    """Once it is ACTIVE again; until then its outcome is pending."""
     connection = await mesh.onboard()
     mesh.airbyte.add_field("Account", "Region__c")
     await mesh.sql.execute("UPDATE connections SET status = 'HEALING', heal_id = gen_random_uuid()")
@@ -205,8 +203,8 @@ async def test_one_that_is_being_healed_keeps_its_place(mesh: Mesh) -> None:
     assert (found["outcome"], len(found["changes"])) == ("changed", 1)
 
 
-async def test_what_a_dead_process_left_is_found(mesh: Mesh) -> None:
-    """It had kept the snapshot, and recorded no drift; its lease ran out."""
+async def test_observation_of_a_dead_process_is_continued(mesh: Mesh) -> None:
+    """It had stored the snapshot, and recorded no drift; its lease expired."""
     connection = await mesh.onboard()
     await observe(mesh, connection)
     mesh.airbyte.drop_field("Account", "AnnualRevenue")
@@ -217,19 +215,16 @@ async def test_what_a_dead_process_left_is_found(mesh: Mesh) -> None:
         " claimed_until = now() - interval '1 s', next_at = now() - interval '1 h'"
     )
 
-    async with asyncio.timeout(10):
-        while not (drifts := (await told(mesh, "/drifts"))["items"]):  # noqa: ASYNC110 (a job's doing)
-            await asyncio.sleep(0.05)
+    found = await drifts(mesh)
 
-    assert drifts[0]["after_snapshot_id"] == discovered.json()["snapshot_id"]
-    assert len(drifts) == 1
+    assert [one["after_snapshot_id"] for one in found] == [discovered.json()["snapshot_id"]]
 
 
 # Asking
 
 
 @pytest.mark.exact
-async def test_requests_at_once_share_a_discovery(
+async def test_concurrent_requests_share_a_discovery(
     mesh: Mesh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every response names the same drift."""
@@ -254,15 +249,13 @@ async def read_a_while_ago(mesh: Mesh, connection: Json) -> None:
         f"/connections/{connection['id']}/observe", params={"wait": 0}
     )
     assert answer.status_code == 202
-    async with asyncio.timeout(10):
-        while not mesh.airbyte.discoveries:  # noqa: ASYNC110 (a task's doing)
-            await asyncio.sleep(0.02)
+    await until(lambda: mesh.airbyte.discoveries)
     await mesh.sql.execute("UPDATE observations SET began_at = began_at - interval '5 s'")
 
 
 @pytest.mark.exact
-async def test_a_question_is_not_answered_by_an_older_look(mesh: Mesh) -> None:
-    """What changed after a look had read the source is found by one that begins now."""
+async def test_request_is_not_answered_by_an_older_observation(mesh: Mesh) -> None:
+    """A change after the source was read is found by a new observation."""
     connection = await mesh.onboard()
     await read_a_while_ago(mesh, connection)
     mesh.airbyte.add_field("Account", "Region__c")
@@ -274,8 +267,8 @@ async def test_a_question_is_not_answered_by_an_older_look(mesh: Mesh) -> None:
 
 
 @pytest.mark.exact
-async def test_asked_during_an_older_look_is_another_look(mesh: Mesh) -> None:
-    """Also where nobody waits for it any more: it follows by itself."""
+async def test_request_during_an_observation_starts_another(mesh: Mesh) -> None:
+    """Also when the caller no longer waits for it."""
     connection = await mesh.onboard()
     await read_a_while_ago(mesh, connection)
     mesh.airbyte.hide("Account")
@@ -287,15 +280,12 @@ async def test_asked_during_an_older_look_is_another_look(mesh: Mesh) -> None:
     )
 
     assert answer.status_code == 202
-    async with asyncio.timeout(10):
-        while not (drifts := (await told(mesh, "/drifts"))["items"]):  # noqa: ASYNC110 (a job's)
-            await asyncio.sleep(0.05)
-    assert drifts[0]["severity"] == "breaking"
+    found = await drifts(mesh)
+    assert found[0]["severity"] == "breaking"
 
 
 @pytest.mark.exact
-async def test_what_takes_longer_goes_on(mesh: Mesh) -> None:
-    """202, and the drift is there soon after."""
+async def test_long_observation_answers_202_and_continues(mesh: Mesh) -> None:
     connection = await mesh.onboard()
     mesh.airbyte.add_field("Account", "Region__c")
     mesh.airbyte.fault("commands/run/discover", "slow", seconds=0.5)
@@ -307,13 +297,11 @@ async def test_what_takes_longer_goes_on(mesh: Mesh) -> None:
     assert answer.status_code == 202
     assert answer.json()["status"] == "observing"
     assert (await told(mesh, f"/connections/{connection['id']}/observation"))["observing"] is True
-    async with asyncio.timeout(10):
-        while not (await told(mesh, "/drifts"))["items"]:  # noqa: ASYNC110 (a task's doing)
-            await asyncio.sleep(0.05)
+    assert await drifts(mesh)
 
 
-async def test_what_is_not_looked_at_says_so(mesh: Mesh) -> None:
-    """Unknown, archived, and not there in Airbyte."""
+async def test_unobservable_connections_are_refused(mesh: Mesh) -> None:
+    """Unknown, archived, and missing in Airbyte."""
     unknown = await mesh.schema_observer.post(f"/connections/{uuid4()}/observe")
     assert (unknown.status_code, unknown.json()["code"]) == (404, "not_found")
     connection = await mesh.onboard()
@@ -329,8 +317,8 @@ async def test_what_is_not_looked_at_says_so(mesh: Mesh) -> None:
 # Lists
 
 
-async def test_pages_and_filters(mesh: Mesh) -> None:
-    """Newest first, each drift once, by severity and by whether it is open."""
+async def test_drifts_are_paged_and_filtered(mesh: Mesh) -> None:
+    """Newest first, each once, by severity and by whether it is open."""
     connection = await mesh.onboard()
     ids = []
     for field in ("One", "Two", "Three"):
@@ -358,8 +346,8 @@ async def test_pages_and_filters(mesh: Mesh) -> None:
     assert (unknown.status_code, unknown.json()["code"]) == (404, "not_found")
 
 
-async def test_a_drift_is_open_until_it_is_answered(mesh: Mesh) -> None:
-    """By a plan that found nothing, or whose repair has ended; an older plan answers nothing."""
+async def test_drift_is_open_until_it_is_planned_or_repaired(mesh: Mesh) -> None:
+    """A plan from an older snapshot does not close it."""
     connection = await mesh.onboard()
     mesh.airbyte.drop_field("Account", "Name")
     first = await observe(mesh, connection)
@@ -399,8 +387,7 @@ async def test_a_drift_is_open_until_it_is_answered(mesh: Mesh) -> None:
     assert await are_open() == set()
 
 
-async def test_any_two_snapshots_are_compared(mesh: Mesh) -> None:
-    """Of this connection's source only."""
+async def test_any_two_snapshots_of_the_source_can_be_compared(mesh: Mesh) -> None:
     connection = await mesh.onboard()
     for field in ("One", "Two"):
         mesh.airbyte.add_field("Account", field)
@@ -426,8 +413,8 @@ async def test_any_two_snapshots_are_compared(mesh: Mesh) -> None:
     assert (other.status_code, other.json()["code"]) == (404, "not_found")
 
 
-async def test_how_often_is_settable(mesh: Mesh) -> None:
-    """The next look comes as early as the shortest interval says; null is the default again."""
+async def test_observation_interval_can_be_set(mesh: Mesh) -> None:
+    """The shortest interval of a source applies; null resets it."""
     connection = await mesh.onboard()
     await observe(mesh, connection)
     path = f"/connections/{connection['id']}/observation"

@@ -28,7 +28,8 @@ from shared.job_queue import Jobs
 from tests import access
 from tests.fakes.airbyte_server import WORKSPACE_ID
 from tests.integration.conftest import REPOSITORY, Mesh, as_service
-from tests.integration.observing import by_hand, counts, observe, told
+from tests.integration.observing import by_hand, counts, drifts, observe, told
+from tests.waiting import until, until_not
 
 Json = dict[str, Any]
 
@@ -93,16 +94,16 @@ async def everybody_looks(mesh: Mesh) -> None:
 
 
 async def until_all_are_observed(mesh: Mesh) -> None:
-    async with asyncio.timeout(20):
-        while await mesh.sql.fetchval(  # noqa: ASYNC110 (the jobs' doing)
+    await until_not(
+        lambda: mesh.sql.fetchval(
             "SELECT EXISTS (SELECT FROM observations WHERE next_at <= now()"
             " OR observed_at IS NULL OR claimed_by IS NOT NULL)"
-        ):
-            await asyncio.sleep(0.05)
+        )
+    )
 
 
-async def test_what_is_due_is_looked_at(mesh: Mesh) -> None:
-    """Without anybody asking; the next look is due about an interval later."""
+async def test_due_source_is_observed(mesh: Mesh) -> None:
+    """Without a request; the next observation is due about an interval later."""
     await many_sources(mesh, 3)
     mesh.airbyte.add_field("Account", "Region__c")
     await all_due(mesh)
@@ -117,10 +118,10 @@ async def test_what_is_due_is_looked_at(mesh: Mesh) -> None:
     assert len({round(row["s"]) for row in pauses}) > 1
 
 
-async def test_a_source_that_fails_in_another_way_than_expected_is_left_for_a_while(
+async def test_unexpected_failure_delays_the_next_observation(
     mesh: Mesh,
 ) -> None:
-    """An answer such as 413 is no error of the connector's: it is recorded, and asked for later."""
+    """An answer such as 413 is no error of the connector: it is recorded, and retried later."""
     await many_sources(mesh, 2)
     refusal = {"message": "Too large.", "exceptionClassName": "io.airbyte.TooLarge"}
     mesh.airbyte.answer("commands/run/discover", refusal, status=413, times=None, effect=False)
@@ -135,10 +136,10 @@ async def test_a_source_that_fails_in_another_way_than_expected_is_left_for_a_wh
     assert not await mesh.sql.fetchval("SELECT count(*) FROM discoveries WHERE ended_at IS NULL")
 
 
-async def test_a_source_that_cannot_be_judged_is_not_asked_again_at_once(
+async def test_unjudgeable_source_is_not_observed_again_at_once(
     mesh: Mesh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It keeps its claim, and the others of its batch are looked at."""
+    """It stays claimed, and the others of its batch are observed."""
     sources = await many_sources(mesh, 2)
     bad = UUID(sources[0])
     compare = Comparison.compare
@@ -152,14 +153,10 @@ async def test_a_source_that_cannot_be_judged_is_not_asked_again_at_once(
     mesh.airbyte.add_field("Account", "Region__c")
     calls = len(mesh.airbyte.called("commands/run/discover"))
     await all_due(mesh)
-    async with asyncio.timeout(20):
-        while not (await told(mesh, "/drifts"))["items"]:  # noqa: ASYNC110 (the jobs' doing)
-            await asyncio.sleep(0.05)
-    async with asyncio.timeout(20):  # until the job that judged both is over
-        while await mesh.sql.fetchval(  # noqa: ASYNC110 (the jobs' doing)
-            "SELECT count(*) FROM pgqueuer WHERE entrypoint = 'observe'"
-        ):
-            await asyncio.sleep(0.05)
+    await drifts(mesh)
+    await until_not(
+        lambda: mesh.sql.fetchval("SELECT count(*) FROM pgqueuer WHERE entrypoint = 'observe'")
+    )
 
     held = "SELECT claimed_until > now() FROM observations WHERE airbyte_source_id = $1"
     assert await mesh.sql.fetchval(held, bad) is True
@@ -168,7 +165,7 @@ async def test_a_source_that_cannot_be_judged_is_not_asked_again_at_once(
 
 
 async def test_replicas_share_the_sources_and_the_limit(mesh: Mesh) -> None:
-    """Each source is asked once, by either; never more than four of a workspace at once."""
+    """Each source is observed once, by either; never more than four of a workspace at once."""
     await many_sources(mesh, 16)
     mesh.airbyte.discoveries.clear()
     mesh.airbyte.forget_peaks()
@@ -189,8 +186,7 @@ async def test_replicas_share_the_sources_and_the_limit(mesh: Mesh) -> None:
     assert sum(mesh.airbyte.discoveries.values()) <= 16 + 6
 
 
-async def test_each_source_is_asked_once(mesh: Mesh) -> None:
-    """Three replicas, and nobody looks at what another has."""
+async def test_each_source_is_claimed_by_one_replica(mesh: Mesh) -> None:
     sources = await many_sources(mesh, 12)
     mesh.airbyte.discoveries.clear()
     async with another_observer(mesh), another_observer(mesh):
@@ -200,16 +196,14 @@ async def test_each_source_is_asked_once(mesh: Mesh) -> None:
     assert mesh.airbyte.discoveries == dict.fromkeys(sources, 1)
 
 
-async def test_who_was_asked_for_comes_first(mesh: Mesh) -> None:
-    """While every slot is taken and others have been due for longer."""
+async def test_requested_source_is_observed_first(mesh: Mesh) -> None:
+    """While every slot is occupied and others have been due for longer."""
     await many_sources(mesh, 24)
     mesh.airbyte.fault("commands/status", "slow", seconds=0.15, times=None)
     await mesh.sql.execute("UPDATE observations SET next_at = now() - interval '1 day'")
-    async with asyncio.timeout(10):
-        while await mesh.sql.fetchval(  # noqa: ASYNC110 (the jobs' doing)
-            "SELECT count(DISTINCT claimed_by) < 4 FROM observations"
-        ):
-            await asyncio.sleep(0.02)
+    await until_not(
+        lambda: mesh.sql.fetchval("SELECT count(DISTINCT claimed_by) < 4 FROM observations")
+    )
     asked = await mesh.sql.fetchrow(
         "SELECT c.id FROM connections c JOIN observations o USING (airbyte_source_id)"
         " WHERE o.claimed_by IS NULL AND o.observed_at IS NULL ORDER BY o.airbyte_source_id DESC"
@@ -223,8 +217,8 @@ async def test_who_was_asked_for_comes_first(mesh: Mesh) -> None:
     await until_all_are_observed(mesh)
 
 
-async def test_only_what_a_live_connection_stands_on(mesh: Mesh) -> None:
-    """It is enrolled once, within its interval, and forgotten with the last connection."""
+async def test_only_sources_of_live_connections_are_observed(mesh: Mesh) -> None:
+    """Enrolled once, within the interval, and removed with the last connection."""
     connection = await mesh.onboard()
     await by_hand(mesh, connection)
     db = Database.at(mesh.settings.registry_address, application="test")
@@ -253,7 +247,7 @@ async def test_only_what_a_live_connection_stands_on(mesh: Mesh) -> None:
     await db.close()
 
 
-async def test_sources_of_an_unknown_workspace_share_one_limit(mesh: Mesh) -> None:
+async def test_sources_of_unknown_workspaces_share_one_limit(mesh: Mesh) -> None:
     """They may all be in the same one."""
     await nobody_looks(mesh)
     await many_sources(mesh, 6)
@@ -280,8 +274,8 @@ async def test_sources_of_an_unknown_workspace_share_one_limit(mesh: Mesh) -> No
     await db.close()
 
 
-async def test_claims_are_given_back_at_a_stop(mesh: Mesh) -> None:
-    """Also the one that is being looked at: another looks at it at once."""
+async def test_claims_are_released_at_a_stop(mesh: Mesh) -> None:
+    """Also that of the running observation: another replica repeats it at once."""
     await nobody_looks(mesh)
     await many_sources(mesh, 2)
     db = Database.at(mesh.settings.registry_address, application="test")
@@ -297,17 +291,15 @@ async def test_claims_are_given_back_at_a_stop(mesh: Mesh) -> None:
             )
             assert task is not None
             claimed = "SELECT count(claimed_by) FROM observations"
-            async with asyncio.timeout(10):
-                while await mesh.sql.fetchval(claimed) != 1:  # noqa: ASYNC110 (a task's doing)
-                    await asyncio.sleep(0.01)
+            await mesh.until_true(claimed)
         assert await mesh.sql.fetchval(claimed) == 0
         assert (await scheduling.observe_now(row["airbyte_source_id"], None)) is None
     await db.close()
     mesh.airbyte.heal()
 
 
-async def test_who_waits_for_an_observation_that_has_just_ended_starts_no_other(mesh: Mesh) -> None:
-    """Between the look at its end and the claim there is time for it to end."""
+async def test_waiting_for_an_ended_observation_starts_no_other(mesh: Mesh) -> None:
+    """It may end between the check and the claim."""
     await nobody_looks(mesh)
     connection = await mesh.onboard()
     db = Database.at(mesh.settings.registry_address, application="test")
@@ -330,8 +322,8 @@ async def test_who_waits_for_an_observation_that_has_just_ended_starts_no_other(
     await db.close()
 
 
-async def test_a_look_that_lost_its_claim_records_nothing(mesh: Mesh) -> None:
-    """Its lease ran out and another has the source: only drifts, which are facts, stay."""
+async def test_observation_that_lost_its_claim_records_nothing(mesh: Mesh) -> None:
+    """Its lease expired and another has the source: only drifts, which are facts, stay."""
     connection = await mesh.onboard()
     mesh.airbyte.hide("Account")
     mesh.airbyte.fault("commands/run/discover", "slow", seconds=1.5)
@@ -340,9 +332,7 @@ async def test_a_look_that_lost_its_claim_records_nothing(mesh: Mesh) -> None:
     asking = asyncio.create_task(
         mesh.schema_observer.post(f"/connections/{connection['id']}/observe", params={"wait": 3})
     )
-    async with asyncio.timeout(10):
-        while not mesh.airbyte.called("commands/run/discover"):  # noqa: ASYNC110 (the mesh's doing)
-            await asyncio.sleep(0.01)
+    await until(lambda: mesh.airbyte.called("commands/run/discover"))
     await mesh.sql.execute(
         "UPDATE observations SET claimed_by = gen_random_uuid(),"
         " claimed_until = now() + interval '1 minute'"
@@ -358,8 +348,8 @@ async def test_a_look_that_lost_its_claim_records_nothing(mesh: Mesh) -> None:
 
 
 @pytest.mark.parametrize("place", ["observe.kept", "observe.compared"])
-async def test_a_process_that_is_killed_doubles_nothing(mesh: Mesh, place: str) -> None:
-    """Killed after the snapshot, or after the drift: the next look finds what is left to do."""
+async def test_killed_process_leaves_no_duplicates(mesh: Mesh, place: str) -> None:
+    """Killed after the snapshot, or after the drift: the next observation does the rest."""
     await nobody_looks(mesh)
     await many_sources(mesh, 1)
     mesh.airbyte.drop_field("Account", "Name")
@@ -390,8 +380,8 @@ async def test_a_process_that_is_killed_doubles_nothing(mesh: Mesh, place: str) 
 
     assert len((await told(mesh, "/drifts"))["items"]) == 1
     assert await mesh.sql.fetchval(snapshots) == 2
-    drifts = "SELECT count(*) FROM events WHERE type = 'drift.detected'"
-    assert await mesh.sql.fetchval(drifts) == 1
+    detected = "SELECT count(*) FROM events WHERE type = 'drift.detected'"
+    assert await mesh.sql.fetchval(detected) == 1
 
 
 _ONE_LOOK = """

@@ -50,8 +50,8 @@ async def age(mesh: Mesh, interval: str) -> None:
     )
 
 
-async def test_a_hidden_object_is_suspicious_until_it_is_back(mesh: Mesh) -> None:
-    """A permission is lost: nothing is applied, each connection is told once, and it recovers."""
+async def test_hidden_object_is_suspicious_until_it_is_back(mesh: Mesh) -> None:
+    """A permission is lost: nothing is applied, each connection has one event, and it recovers."""
     connection = await mesh.onboard()
     other = await by_hand(mesh, connection)
     first = await observe(mesh, connection)
@@ -86,7 +86,7 @@ async def test_a_hidden_object_is_suspicious_until_it_is_back(mesh: Mesh) -> Non
         ([stream("Account")], "synced_stream_missing"),
     ],
 )
-async def test_what_is_not_believed(mesh: Mesh, offered: list[Json], code: str) -> None:
+async def test_suspicious_discoveries(mesh: Mesh, offered: list[Json], code: str) -> None:
     """No streams, far fewer than before, or without one that is synced."""
     connection = await mesh.onboard()
     before = await counts(mesh)
@@ -98,7 +98,7 @@ async def test_what_is_not_believed(mesh: Mesh, offered: list[Json], code: str) 
     assert await counts(mesh) == before | {"events": before["events"] + 1}
 
 
-async def test_another_reason_is_told_again(mesh: Mesh) -> None:
+async def test_another_reason_is_reported_again(mesh: Mesh) -> None:
     """From one synced stream missing to no streams at all."""
     connection = await mesh.onboard()
     mesh.airbyte.hide("Account")
@@ -112,8 +112,8 @@ async def test_another_reason_is_told_again(mesh: Mesh) -> None:
     ]
 
 
-async def test_a_person_can_say_that_it_is_so(mesh: Mesh) -> None:
-    """The next look makes a drift of it, which breaks the connection as it is configured."""
+async def test_person_can_confirm_a_suspicious_discovery(mesh: Mesh) -> None:
+    """The next observation makes a drift of it, which breaks the connection as configured."""
     connection = await mesh.onboard()
     mesh.airbyte.hide("Account")
     await observe(mesh, connection)
@@ -129,8 +129,8 @@ async def test_a_person_can_say_that_it_is_so(mesh: Mesh) -> None:
     assert again["outcome"] == "unchanged"
 
 
-async def test_belief_is_for_one_look(mesh: Mesh) -> None:
-    """What goes missing afterwards is doubted again; a look that fails does not use it up."""
+async def test_confirmation_is_for_one_observation(mesh: Mesh) -> None:
+    """Later losses are suspicious again; a failed observation does not use it up."""
     connection = await mesh.onboard()
     mesh.airbyte.fail_discovery(times=1)
     failed = await observe(mesh, connection, accept_missing=True)
@@ -141,8 +141,8 @@ async def test_belief_is_for_one_look(mesh: Mesh) -> None:
     assert (await observe(mesh, connection))["outcome"] == "suspicious"
 
 
-async def test_what_stays_missing_is_believed_in_time(mesh: Mesh) -> None:
-    """Only after SUSPICION_TIME of the same, and never at the first sight."""
+async def test_lasting_loss_is_believed_in_time(mesh: Mesh) -> None:
+    """Only after SUSPICION_TIME of the same, and never at the first observation."""
     connection = await mesh.onboard()
     mesh.airbyte.hide("Account")
     await observe(mesh, connection)
@@ -156,8 +156,7 @@ async def test_what_stays_missing_is_believed_in_time(mesh: Mesh) -> None:
     assert found["changes"][0]["kind"] == "stream_removed"
 
 
-async def test_a_failing_connector_proves_nothing_missing(mesh: Mesh) -> None:
-    """However long it has failed: what is missing then is seen for the first time."""
+async def test_failing_connector_does_not_start_the_suspicion_time(mesh: Mesh) -> None:
     connection = await mesh.onboard()
     mesh.airbyte.fail_discovery("config_error", "password authentication failed for bob", times=1)
     failed = await observe(mesh, connection)
@@ -173,8 +172,8 @@ async def test_a_failing_connector_proves_nothing_missing(mesh: Mesh) -> None:
     ]
 
 
-async def test_airbyte_away_says_nothing_about_the_source(mesh: Mesh) -> None:
-    """It is recorded and tried again; no connection is told, and no snapshot is lost."""
+async def test_unreachable_airbyte_says_nothing_about_the_source(mesh: Mesh) -> None:
+    """It is recorded and retried; no connection has an event, and no snapshot is lost."""
     connection = await mesh.onboard()
     await observe(mesh, connection)
     before = await counts(mesh)
@@ -191,8 +190,8 @@ async def test_airbyte_away_says_nothing_about_the_source(mesh: Mesh) -> None:
 
 
 @pytest.mark.parametrize("is_first", [True, False])
-async def test_a_stream_that_is_named_twice_is_no_drift(mesh: Mesh, is_first: bool) -> None:
-    """Whichever comes last, whatever a person says: nobody knows which of the two is meant."""
+async def test_duplicate_stream_is_no_drift(mesh: Mesh, is_first: bool) -> None:
+    """Whichever comes last, and whatever a person confirms."""
     connection = await mesh.onboard()
     before = await counts(mesh)
     others = [pair["stream"] for pair in DEFAULT_CATALOG["streams"]]
@@ -214,14 +213,13 @@ async def test_a_stream_that_is_named_twice_is_no_drift(mesh: Mesh, is_first: bo
 
 
 async def test_one_name_in_two_namespaces_is_two_streams(mesh: Mesh) -> None:
-    """The same table in two schemas."""
     mesh.airbyte.offers(catalog(stream("items", namespace="shop"), stream("items")))
     connection = await mesh.onboard(streams=None)
     assert (await observe(mesh, connection))["outcome"] == "unchanged"
 
 
-async def test_a_stream_without_fields_is_suspicious(mesh: Mesh) -> None:
-    """It pauses nothing: a person, or time, says that it is really so."""
+async def test_stream_without_fields_is_suspicious(mesh: Mesh) -> None:
+    """It pauses nothing: a person, or time, confirms it."""
     connection = await mesh.onboard()
     before = await counts(mesh)
     mesh.airbyte.reshape("Account", lambda offered: offered["jsonSchema"].update(properties={}))
@@ -234,8 +232,8 @@ async def test_a_stream_without_fields_is_suspicious(mesh: Mesh) -> None:
     assert found["outcome"] == "changed"
 
 
-async def test_a_mass_loss_of_fields_is_suspicious(mesh: Mesh) -> None:
-    """Of an imported connection's first observation, too, which is compared with the catalog."""
+async def test_mass_loss_of_fields_is_suspicious(mesh: Mesh) -> None:
+    """Also in an imported connection's first observation, which is compared with the catalog."""
     names = [f"Field_{number}__c" for number in range(20)]
     many = stream("Account", dict.fromkeys(["Id", *names], "string"))
     mesh.airbyte.offers(catalog(many))
@@ -253,8 +251,7 @@ async def test_a_mass_loss_of_fields_is_suspicious(mesh: Mesh) -> None:
     assert (found["outcome"], found["code"]) == ("suspicious", "fields_missing")
 
 
-async def test_what_cannot_be_read_is_no_catalog(mesh: Mesh) -> None:
-    """A stream without a name."""
+async def test_unreadable_discovery_is_suspicious(mesh: Mesh) -> None:
     connection = await mesh.onboard()
     before = await counts(mesh)
     mesh.airbyte.offers(b'{"streams":[{"stream":{"jsonSchema":{}},"config":{}}]}')
@@ -265,7 +262,7 @@ async def test_what_cannot_be_read_is_no_catalog(mesh: Mesh) -> None:
     assert await counts(mesh) == before | {"events": before["events"] + 1}
 
 
-async def test_it_is_tried_again_ever_less_often(mesh: Mesh) -> None:
+async def test_failed_observation_is_retried_less_and_less_often(mesh: Mesh) -> None:
     """After a minute, doubled each time, with jitter, and never less often than its interval."""
     connection = await mesh.onboard()
     mesh.airbyte.hide("Account")
@@ -282,8 +279,7 @@ async def test_it_is_tried_again_ever_less_often(mesh: Mesh) -> None:
     assert 0.89 * 900 <= await until_due_s(mesh) <= 1.11 * 900
 
 
-async def test_a_source_that_is_gone_is_told(mesh: Mesh) -> None:
-    """Somebody deleted it in Airbyte."""
+async def test_deleted_source_is_reported(mesh: Mesh) -> None:
     connection = await mesh.onboard()
     await observe(mesh, connection)
     del mesh.airbyte.sources[connection["airbyte_source_id"]]
@@ -294,8 +290,8 @@ async def test_a_source_that_is_gone_is_told(mesh: Mesh) -> None:
     assert len(await kinds(mesh, connection)) == (found["code"] == "upstream_missing")
 
 
-async def test_an_imported_connection_is_doubted_by_its_own_catalog(mesh: Mesh) -> None:
-    """Its source was never looked at: what it syncs must be there."""
+async def test_imported_connection_is_checked_against_its_own_catalog(mesh: Mesh) -> None:
+    """Its source was never observed: what it syncs must be there."""
     connection = await mesh.onboard()
     other = await by_hand(mesh, connection)
     await mesh.sql.execute(
@@ -313,8 +309,7 @@ async def test_an_imported_connection_is_doubted_by_its_own_catalog(mesh: Mesh) 
     assert (await observe(mesh, other))["outcome"] == "unchanged"
 
 
-async def test_suspicion_is_about_the_source_only(mesh: Mesh) -> None:
-    """Another source of the same kind goes on."""
+async def test_suspicion_affects_only_its_source(mesh: Mesh) -> None:
     one = await mesh.onboard()
     two = await mesh.onboard(connection_name="Another org")
     mesh.airbyte.hide("Account", source=one["airbyte_source_id"])
@@ -325,8 +320,8 @@ async def test_suspicion_is_about_the_source_only(mesh: Mesh) -> None:
     assert await kinds(mesh, two) == []
 
 
-async def test_a_connection_that_cannot_be_compared_stops_no_other(mesh: Mesh) -> None:
-    """Its own catalog is broken: the other one's drift is recorded, and it is tried again."""
+async def test_failed_comparison_blocks_no_other_connection(mesh: Mesh) -> None:
+    """Its own catalog is broken: the other one's drift is recorded, and it is retried."""
     broken = await mesh.onboard()
     other = await by_hand(mesh, broken)
     await observe(mesh, broken)
@@ -347,10 +342,10 @@ async def test_a_connection_that_cannot_be_compared_stops_no_other(mesh: Mesh) -
     assert str(compared) != found["snapshot_id"]
 
 
-async def test_a_source_that_brings_about_a_bug_stops_no_other(
+async def test_bug_in_one_observation_blocks_no_other_source(
     mesh: Mesh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It stays claimed until its lease is over; those after it are observed."""
+    """It stays claimed until its lease expires; those after it are observed."""
     one = await mesh.onboard()
     two = await mesh.onboard(connection_name="Another org")
     await observe(mesh, one)
@@ -369,16 +364,8 @@ async def test_a_source_that_brings_about_a_bug_stops_no_other(
         " THEN interval '2 hours' ELSE interval '1 hour' END",
         one["airbyte_source_id"],
     )
-    async with asyncio.timeout(15):
-        while True:
-            seen = await mesh.sql.fetchval(
-                "SELECT observed_at > $2 FROM observations WHERE airbyte_source_id = $1",
-                two["airbyte_source_id"],
-                at,
-            )
-            if seen:
-                break
-            await asyncio.sleep(0.05)
+    seen = "SELECT observed_at > $2 FROM observations WHERE airbyte_source_id = $1"
+    await mesh.until_true(seen, two["airbyte_source_id"], at)
     assert await mesh.sql.fetchval(
         "SELECT claimed_until > now() FROM observations WHERE airbyte_source_id = $1",
         one["airbyte_source_id"],

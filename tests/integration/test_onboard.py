@@ -13,7 +13,7 @@ from tests.integration.conftest import CANARY, CREDENTIALS, Mesh
 REFERENCE = "https://reference.airbyte.com/reference/errors"
 
 
-async def test_onboard_wires_and_records_version_1(mesh: Mesh) -> None:
+async def test_onboarding_creates_and_records_version_1(mesh: Mesh) -> None:
     """Source, connection and registry agree, and the connector got the real secrets."""
     connection = await mesh.onboard()
 
@@ -39,8 +39,8 @@ async def test_onboard_wires_and_records_version_1(mesh: Mesh) -> None:
     assert all(one["config"]["selected"] for one in streams)
 
 
-async def test_onboard_is_told_on_redis(mesh: Mesh) -> None:
-    """One event, ids only, in the stream after the commit."""
+async def test_onboarding_publishes_one_event(mesh: Mesh) -> None:
+    """Ids only, in the stream after the commit."""
     connection = await mesh.onboard()
 
     (event,) = await mesh.events(1)
@@ -86,7 +86,7 @@ async def test_failed_discovery_leaves_nothing_behind(mesh: Mesh) -> None:
         ("connections/create", "lie", False, 502, "upstream_mismatch"),
     ],
 )
-async def test_a_refused_step_is_undone(
+async def test_refused_step_is_undone(
     mesh: Mesh, path: str, kind: Fault, after_effect: bool, status: int, code: str
 ) -> None:
     """Whether or not the step took effect, nothing of it stays in Airbyte."""
@@ -103,10 +103,10 @@ async def test_a_refused_step_is_undone(
 @pytest.mark.parametrize("after_effect", [False, True])
 @pytest.mark.parametrize("kind", [500, 409, "html_502", "reset", "empty_200"])
 @pytest.mark.parametrize("path", ["sources/create", "connections/create"])
-async def test_an_unknown_step_is_looked_for_and_goes_on(
+async def test_step_with_unknown_outcome_is_continued(
     mesh: Mesh, path: str, kind: Fault, after_effect: bool
 ) -> None:
-    """Whether or not the step took effect, there is one of it, and version 1."""
+    """Whether or not it took effect, there is one of each, and version 1."""
     mesh.airbyte.fault(path, kind, after_effect=after_effect)
 
     connection = await mesh.onboard()
@@ -131,10 +131,10 @@ async def test_an_unknown_step_is_looked_for_and_goes_on(
         ),
     ],
 )
-async def test_a_refusal_names_the_part_of_the_order(
+async def test_refusal_names_the_part_of_the_order(
     mesh: Mesh, path: str, kind: str, detail: str, part: str | None
 ) -> None:
-    """By Airbyte's known words, none of which is passed on; nothing is left behind."""
+    """By Airbyte's known phrases, none of which is repeated; nothing is left behind."""
     refusal = {"status": 400, "type": kind, "title": "bad-request", "detail": detail}
     mesh.airbyte.answer(path, refusal, status=400, effect=False)
 
@@ -146,8 +146,8 @@ async def test_a_refusal_names_the_part_of_the_order(
     assert mesh.airbyte.sources == {}
 
 
-async def test_a_name_is_taken_while_its_connection_lives(mesh: Mesh) -> None:
-    """The second of one name is refused before Airbyte hears of it; archiving frees the name."""
+async def test_name_is_unique_among_live_connections(mesh: Mesh) -> None:
+    """A duplicate is refused before Airbyte is called; archiving frees the name."""
     first = await mesh.onboard()
 
     second = await mesh.orchestrator.post("/connections/onboard", json=mesh.order)
@@ -176,9 +176,7 @@ async def test_a_name_is_taken_while_its_connection_lives(mesh: Mesh) -> None:
         ({"destination_id": "8a7f1d9e-0000-4000-8000-000000000000"}, "unknown_destination"),
     ],
 )
-async def test_an_order_that_cannot_be_meant_is_refused(
-    mesh: Mesh, changes: dict[str, object], code: str
-) -> None:
+async def test_invalid_order_is_refused(mesh: Mesh, changes: dict[str, object], code: str) -> None:
     """422 with a stable code, nothing in Airbyte, no live connection."""
     answer = await mesh.orchestrator.post("/connections/onboard", json={**mesh.order, **changes})
 
@@ -187,8 +185,8 @@ async def test_an_order_that_cannot_be_meant_is_refused(
     assert await mesh.sql.fetchval("SELECT count(*) FROM connections WHERE status <> 'FAILED'") == 0
 
 
-async def test_everything_of_an_org_that_is_too_large(mesh: Mesh) -> None:
-    """422 with what to do about it, nothing left in Airbyte; fewer streams can be had."""
+async def test_too_large_selection_is_refused_with_advice(mesh: Mesh) -> None:
+    """Nothing is left in Airbyte; fewer streams can be onboarded."""
     fields = [f"Field_{number}__c" for number in range(MOST_FIELDS // 50)]
     large = catalog(*(stream(f"Object_{number}__c", fields) for number in range(51)))
     mesh.airbyte.offers(json.dumps(large).encode())
@@ -204,7 +202,7 @@ async def test_everything_of_an_org_that_is_too_large(mesh: Mesh) -> None:
     assert (await mesh.onboard(streams=["Object_7__c"]))["status"] == "ACTIVE"
 
 
-async def test_a_source_without_a_credential(mesh: Mesh) -> None:
+async def test_source_without_a_credential(mesh: Mesh) -> None:
     """A second source type is one entry: definition and configuration."""
     connection = await mesh.onboard(
         source_type="Hardcoded Records", connection_name="Records", credential_id=None
@@ -214,7 +212,7 @@ async def test_a_source_without_a_credential(mesh: Mesh) -> None:
     assert source["connectionConfiguration"] == {"count": 1000}
 
 
-async def test_a_schedule_reaches_airbyte(mesh: Mesh) -> None:
+async def test_schedule_is_sent_to_airbyte(mesh: Mesh) -> None:
     """Both forms of a schedule, as Airbyte spells them."""
     every = await mesh.onboard(connection_name="every", schedule={"units": 6, "time_unit": "hours"})
     cron = await mesh.onboard(connection_name="cron", schedule={"cron": "0 0 6 * * ?"})
@@ -224,8 +222,8 @@ async def test_a_schedule_reaches_airbyte(mesh: Mesh) -> None:
     assert held[cron["airbyte_connection_id"]]["scheduleType"] == "cron"
 
 
-async def test_secrets_stay_in(mesh: Mesh, caplog: pytest.LogCaptureFixture) -> None:
-    """No canary in answers, logs at DEBUG, registry or events; a failing onboarding included."""
+async def test_no_secret_is_exposed(mesh: Mesh, caplog: pytest.LogCaptureFixture) -> None:
+    """In answers, logs at DEBUG, registry or events; also when an onboarding fails."""
     connection = await mesh.onboard()
     mesh.airbyte.fault("sources/create", 422)
     failed = await mesh.orchestrator.post(

@@ -55,8 +55,8 @@ ORDERS: list[tuple[Json, str, str]] = [
 ]
 
 
-async def test_an_order_is_refused_before_anything_is_made(mesh: Mesh) -> None:
-    """422 that names the field and says what it takes; no row, no call, no use of a credential."""
+async def test_invalid_order_is_refused_before_any_effect(mesh: Mesh) -> None:
+    """422 that names the field and its allowed values; no row, no call, no use of a credential."""
     for changes, field, said in ORDERS:
         answer = await mesh.orchestrator.post(
             "/connections/onboard", json={**mesh.order, **changes}
@@ -81,8 +81,7 @@ async def test_an_order_is_refused_before_anything_is_made(mesh: Mesh) -> None:
         {"cron": "0 45 6 ? * MON,TUE,WED,THU,FRI *", "time_zone": "US/Pacific"},
     ],
 )
-async def test_what_airbyte_takes_is_sent_as_it_is(mesh: Mesh, schedule: Json) -> None:
-    """The expression is not written otherwise."""
+async def test_valid_cron_expression_is_sent_unchanged(mesh: Mesh, schedule: Json) -> None:
     connection = await mesh.onboard(schedule=schedule)
 
     held = mesh.airbyte.connections[connection["airbyte_connection_id"]]
@@ -91,7 +90,7 @@ async def test_what_airbyte_takes_is_sent_as_it_is(mesh: Mesh, schedule: Json) -
     }
 
 
-async def test_an_unknown_stream_is_answered_with_the_nearest(mesh: Mesh) -> None:
+async def test_unknown_stream_is_answered_with_suggestions(mesh: Mesh) -> None:
     """Case is the commonest mistake; at most three are named."""
     answer = await mesh.orchestrator.post(
         "/connections/onboard", json={**mesh.order, "streams": ["account"]}
@@ -118,10 +117,10 @@ async def test_an_unknown_stream_is_answered_with_the_nearest(mesh: Mesh) -> Non
         ),
     ],
 )
-async def test_the_part_of_the_order_that_airbyte_refuses_is_named(
+async def test_refused_part_of_the_order_is_named(
     mesh: Mesh, path: str, body: Json, part: str | None
 ) -> None:
-    """Airbyte's words are not repeated; that they are about the schedule is said."""
+    """Airbyte's message is not repeated; that it is about the schedule is said."""
     body = {"exceptionClassName": "io.airbyte.JsonValidationException", **body}
     mesh.airbyte.answer(path, body, status=400, effect=False)
 

@@ -22,6 +22,7 @@ from shared.job_queue import Jobs
 from shared.observability import logs
 from shared.operations import Intent, Operation, Operations, _runner
 from tests import factories
+from tests.waiting import until
 
 Sql: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 LEASE_OVER = "UPDATE operations SET lease_until = now() - interval '3 s'"
@@ -91,9 +92,7 @@ async def begin(operations: Operations, *, heals: bool = False) -> UUID:
 
 async def ended(sql: Sql) -> asyncpg.Record:
     """The operation, once it has ended."""
-    async with asyncio.timeout(10):
-        while (row := await sql.fetchrow(ENDED)) is None:  # noqa: ASYNC110 (another task's doing)
-            await asyncio.sleep(0.02)
+    row: asyncpg.Record = await until(lambda: sql.fetchrow(ENDED))
     return row
 
 
@@ -108,10 +107,10 @@ async def ended(sql: Sql) -> asyncpg.Record:
     ],
 )
 @pytest.mark.parametrize("heals", [False, True])
-async def test_one_that_cannot_be_abandoned_ends_failed(
+async def test_operation_that_cannot_be_abandoned_fails(
     registry_url: str, sql: Sql, error: BaseException, heals: bool
 ) -> None:
-    """After so many tries, with a code, and its connection is FAILED rather than held for ever."""
+    """After a number of tries, with a code, and its connection is FAILED rather than blocked."""
     saga = Broken(error)
     async with replica(registry_url, saga) as (_, operations):
         connection_id = await begin(operations, heals=heals)
@@ -128,10 +127,10 @@ async def test_one_that_cannot_be_abandoned_ends_failed(
     assert code == "abandon_failed"
 
 
-async def test_one_that_ends_every_process_is_not_run_after_its_deadline(
+async def test_operation_that_kills_its_owners_is_abandoned_at_its_deadline(
     registry_url: str, sql: Sql
 ) -> None:
-    """It has had a hundred owners: it is abandoned at once."""
+    """It has had a hundred owners."""
 
     class Deadly(Broken):
         runs = 0
@@ -150,9 +149,7 @@ async def test_one_that_ends_every_process_is_not_run_after_its_deadline(
     saga = Deadly(KeyError())
     async with replica(registry_url, saga) as (db, operations):
         await begin(operations)
-        async with asyncio.timeout(60):
-            while not saga.runs:  # noqa: ASYNC110 (another task's doing)
-                await asyncio.sleep(0.01)
+        await until(lambda: saga.runs, within=60)
         await sql.execute("UPDATE operations SET attempts = 200")
         await sql.execute(LEASE_OVER)
         row = await ended(sql)
@@ -163,8 +160,8 @@ async def test_one_that_ends_every_process_is_not_run_after_its_deadline(
     assert msgspec.json.decode(row["failure"])["code"] == "broken_deadline"
 
 
-async def test_a_registry_that_is_away_is_no_try(registry_url: str, sql: Sql) -> None:
-    """What could not be recorded because of it is recorded when it is back."""
+async def test_registry_outage_does_not_count_as_a_try(registry_url: str, sql: Sql) -> None:
+    """What could not be recorded is recorded when it is back."""
 
     class Patient(Broken):
         async def abandon(self, operation: Operation) -> None:
@@ -182,10 +179,10 @@ async def test_a_registry_that_is_away_is_no_try(registry_url: str, sql: Sql) ->
     assert msgspec.json.decode(row["failure"])["code"] != "abandon_failed"
 
 
-async def test_a_registry_that_is_away_before_a_try_is_no_try(
+async def test_registry_outage_before_a_try_does_not_count(
     registry_url: str, sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What could not even be counted was not tried: it is abandoned when the registry is back."""
+    """It is abandoned when the registry is back."""
 
     class Patient(Broken):
         async def abandon(self, operation: Operation) -> None:
@@ -212,10 +209,10 @@ async def test_a_registry_that_is_away_before_a_try_is_no_try(
 @pytest.mark.parametrize(
     "error", [Unavailable("Its row is locked."), UpstreamUnknown("Airbyte is away.")]
 )
-async def test_one_that_never_can_be_abandoned_now_ends(
+async def test_operation_that_can_never_be_abandoned_ends(
     registry_url: str, sql: Sql, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    """The registry answers, and only this one cannot be abandoned: it ends, too, if later."""
+    """The registry answers, and only this one cannot be abandoned: it ends later."""
     monkeypatch.setattr(_runner, "_MOST_BEGUN", 20)
     saga = Broken(error)
     async with replica(registry_url, saga) as (_, operations):
@@ -225,8 +222,8 @@ async def test_one_that_never_can_be_abandoned_now_ends(
     assert saga.abandoned == 20
 
 
-async def test_one_that_cannot_be_taken_stops_no_other(registry_url: str, sql: Sql) -> None:
-    """Whatever is wrong with its row: those after it are taken over all the same."""
+async def test_unreadable_operation_blocks_no_other(registry_url: str, sql: Sql) -> None:
+    """Whatever is wrong with its row: those after it are taken over."""
 
     class Short(Broken):
         async def run(self, operation: Operation) -> None:
@@ -241,9 +238,7 @@ async def test_one_that_cannot_be_taken_stops_no_other(registry_url: str, sql: S
                 await registry.insert_pending(session, connection)
             await sql.execute(_LEFT, connection.id, name)
         await sql.execute("UPDATE operations SET steps = '7' WHERE request_id = 'a'")
-        async with asyncio.timeout(60):
-            while not await sql.fetchval(_IS_DONE):  # noqa: ASYNC110 (another task's doing)
-                await asyncio.sleep(0.02)
+        await until(lambda: sql.fetchval(_IS_DONE), within=60)
 
 
 _LEFT = """
@@ -255,10 +250,9 @@ _LEFT = """
 _IS_DONE = "SELECT status = 'done' FROM operations WHERE request_id = 'b'"
 
 
-async def test_a_look_goes_on_after_what_it_waited_for_was_cancelled(
+async def test_periodic_task_survives_a_cancelled_dependency(
     registry_url: str,
 ) -> None:
-    """It is a failure like any other: the background task is taken again."""
     taken = 0
     again = asyncio.Event()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
@@ -12,22 +12,30 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from tests.integration.conftest import Mesh
+from tests.waiting import until
 
+Json = dict[str, Any]
 KEY = "a-key-of-one-effect"
 
 
-async def ended(mesh: Mesh, operation_id: str) -> dict[str, Any]:
+async def ended(mesh: Mesh, operation_id: str) -> Json:
     """An operation once it has ended."""
-    async with asyncio.timeout(15):
-        while True:
-            view = (await mesh.orchestrator.get(f"/operations/{operation_id}")).json()
-            if view["ended_at"]:
-                return dict(view)
-            await asyncio.sleep(0.05)
+    return await shows(mesh, operation_id, lambda view: bool(view["ended_at"]))
 
 
-async def test_not_waiting_answers_202_and_it_goes_on(mesh: Mesh) -> None:
-    """The operation tells how far it is, and what it would have answered."""
+async def shows(mesh: Mesh, operation_id: str, fact: Callable[[Json], bool]) -> Json:
+    """Wait until a fact is true of an operation's view; return the view."""
+
+    async def view_once_so() -> Json | None:
+        view = (await mesh.orchestrator.get(f"/operations/{operation_id}")).json()
+        return dict(view) if fact(view) else None
+
+    found: Json = await until(view_once_so)
+    return found
+
+
+async def test_request_without_waiting_answers_202_and_continues(mesh: Mesh) -> None:
+    """The operation shows its progress, and its final answer."""
     answer = await mesh.orchestrator.post("/connections/onboard?wait=0", json=mesh.order)
     assert (answer.status_code, answer.json()["status"]) == (202, "running")
     operation_id = answer.json()["operation_id"]
@@ -47,23 +55,21 @@ async def test_not_waiting_answers_202_and_it_goes_on(mesh: Mesh) -> None:
     assert (await mesh.orchestrator.get(f"/operations/{uuid4()}")).status_code == 404
 
 
-async def test_what_it_waits_for_is_said(mesh: Mesh) -> None:
-    """The step, and the code of what keeps it from going on."""
+async def test_operation_shows_what_it_waits_for(mesh: Mesh) -> None:
+    """The step, and the code of the error that blocks it."""
     mesh.airbyte.fault("commands/run/discover", 500, times=8)
     answer = await mesh.orchestrator.post("/connections/onboard?wait=0.1", json=mesh.order)
-    path = f"/operations/{answer.json()['operation_id']}"
-    async with asyncio.timeout(10):
-        while True:
-            view = (await mesh.orchestrator.get(path)).json()
-            if view["step"] == "discover" and view["waits_for"]:
-                break
-            await asyncio.sleep(0.01)
+    view = await shows(
+        mesh,
+        answer.json()["operation_id"],
+        lambda view: view["step"] == "discover" and bool(view["waits_for"]),
+    )
     assert view["status"] == "running"
     assert view["waits_for"] in ("upstream_unknown", "in_flight_window")
     assert (await ended(mesh, view["operation_id"]))["status"] == "done"
 
 
-async def test_a_failed_one_keeps_its_problem(mesh: Mesh) -> None:
+async def test_failed_operation_keeps_its_problem(mesh: Mesh) -> None:
     """As it was answered, with the request's id."""
     mesh.airbyte.fail_discovery("config_error", "password of bob")
     answer = await mesh.orchestrator.post("/connections/onboard", json=mesh.order)
@@ -81,8 +87,8 @@ async def test_a_failed_one_keeps_its_problem(mesh: Mesh) -> None:
     "key",
     ["short", "x" * 129, "with space in it ok", "umlaut-äöü-xxxxxxx", "", '"unclosed-quote-x'],
 )
-async def test_a_key_that_is_none(mesh: Mesh, key: str) -> None:
-    """400, and nothing is recorded; but quotes around a good one are the draft's own form."""
+async def test_invalid_idempotency_key_is_refused(mesh: Mesh, key: str) -> None:
+    """400, and nothing is recorded; quotes around a valid one are the draft's own form."""
     headers = [(b"Idempotency-Key", key.encode())]
     answer = await mesh.orchestrator.post("/connections/onboard", json=mesh.order, headers=headers)
     expected = 201 if key.startswith('"unclosed') else 400
@@ -92,15 +98,14 @@ async def test_a_key_that_is_none(mesh: Mesh, key: str) -> None:
         assert await mesh.sql.fetchval("SELECT count(*) FROM operations") == 0
 
 
-async def test_two_keys_are_none(mesh: Mesh) -> None:
-    """Two headers, one request: 400."""
+async def test_two_idempotency_keys_are_refused(mesh: Mesh) -> None:
     headers = [("Idempotency-Key", KEY), ("Idempotency-Key", KEY + "2")]
     answer = await mesh.orchestrator.post("/connections/onboard", json=mesh.order, headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (400, "bad_idempotency_key")
 
 
-async def test_a_key_is_scoped_to_its_route(mesh: Mesh) -> None:
-    """The same key for an onboarding, a sync and a heal: three effects."""
+async def test_idempotency_key_is_scoped_to_its_route(mesh: Mesh) -> None:
+    """The same key for an onboarding, a sync and an apply: three effects."""
     headers = {"Idempotency-Key": KEY}
     made = await mesh.orchestrator.post("/connections/onboard", json=mesh.order, headers=headers)
     assert made.status_code == 201
@@ -122,8 +127,8 @@ async def test_a_key_is_scoped_to_its_route(mesh: Mesh) -> None:
     assert len(mesh.airbyte.jobs) == 1
 
 
-async def test_a_refusal_is_replayed_too(mesh: Mesh) -> None:
-    """The operation failed: the same key hears the same, word for word, and nothing is tried."""
+async def test_refusal_is_replayed(mesh: Mesh) -> None:
+    """The same key gets the same answer, and nothing is tried again."""
     mesh.airbyte.fail_discovery()
     headers = {"Idempotency-Key": KEY}
     first = await mesh.orchestrator.post("/connections/onboard", json=mesh.order, headers=headers)
@@ -134,8 +139,8 @@ async def test_a_refusal_is_replayed_too(mesh: Mesh) -> None:
     assert mesh.airbyte.sources == {}
 
 
-async def test_what_recorded_nothing_takes_no_key(mesh: Mesh) -> None:
-    """A name that is taken is refused before anything is recorded: the key is free afterwards."""
+async def test_refusal_without_a_record_does_not_use_the_key(mesh: Mesh) -> None:
+    """A duplicate name is refused before anything is recorded."""
     await mesh.onboard()
     headers = {"Idempotency-Key": KEY}
     taken = await mesh.orchestrator.post("/connections/onboard", json=mesh.order, headers=headers)
@@ -145,8 +150,7 @@ async def test_what_recorded_nothing_takes_no_key(mesh: Mesh) -> None:
     assert made.status_code == 201
 
 
-async def test_a_key_lasts_a_day(mesh: Mesh) -> None:
-    """After 24 hours it is new again."""
+async def test_idempotency_key_expires_after_a_day(mesh: Mesh) -> None:
     headers = {"Idempotency-Key": KEY}
     await mesh.orchestrator.post("/connections/onboard", json=mesh.order, headers=headers)
     await mesh.sql.execute(
@@ -162,8 +166,8 @@ async def test_a_key_lasts_a_day(mesh: Mesh) -> None:
 
 
 @pytest.mark.exact
-async def test_an_onboarding_costs_few_statements(mesh: Mesh) -> None:
-    """At most 16, beside BEGIN and COMMIT, the job that is enqueued among them."""
+async def test_onboarding_needs_few_statements(mesh: Mesh) -> None:
+    """At most 16, beside BEGIN and COMMIT, including the job that is enqueued."""
     counted: list[str] = []
 
     def count(_c: Any, _u: Any, statement: str, _p: Any, _x: Any, _m: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import Any
@@ -21,6 +21,7 @@ from shared.errors import SyncRunning, UpstreamRefused, UpstreamUnknown
 from shared.job_queue import Jobs
 from shared.operations import Intent, Operation, Operations
 from tests import factories
+from tests.waiting import until
 
 Sql = Any
 LEASE_OVER = "UPDATE operations SET in_flight_until = now(), lease_until = now() - interval '3 s'"
@@ -127,14 +128,8 @@ async def blocks(sql: Sql, statement: str, given: tuple[object, ...]) -> int:
     return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
 
 
-async def until(what: Callable[[], Awaitable[object]], *, within: float = 8.0) -> None:
-    async with asyncio.timeout(within):
-        while not await what():  # noqa: ASYNC110 (the registry's word)
-            await asyncio.sleep(0.02)
-
-
-async def test_whoever_comes_back_late_writes_nothing(settings: Settings, sql: Sql) -> None:
-    """Its lease ended and another finished: its own end is none, its answer is the other's."""
+async def test_late_owner_writes_nothing(settings: Settings, sql: Sql) -> None:
+    """Its lease expired and another finished: it returns the other's result."""
     async with replica(settings, works=False) as late, replica(settings, works=False) as other:
         operation_id, _ = await late.begin()
         await late.saga.began.wait()
@@ -152,8 +147,8 @@ async def test_whoever_comes_back_late_writes_nothing(settings: Settings, sql: S
         assert tuple(row) == (ended_at, 2)
 
 
-async def test_somebody_comes_at_the_leases_end(settings: Settings, sql: Sql) -> None:
-    """An owner that is gone is replaced within two seconds of its lease's end."""
+async def test_lost_owner_is_replaced_when_its_lease_ends(settings: Settings, sql: Sql) -> None:
+    """Within two seconds."""
     async with replica(settings, works=False) as gone, replica(settings) as other:
         other.saga.go.set()
         operation_id, _ = await gone.begin()
@@ -169,8 +164,8 @@ async def test_somebody_comes_at_the_leases_end(settings: Settings, sql: Sql) ->
         gone.saga.go.set()
 
 
-async def test_a_completer_is_enough(settings: Settings, sql: Sql) -> None:
-    """Without the look, the job that was enqueued with the operation finds it by itself."""
+async def test_enqueued_job_completes_a_lost_operation(settings: Settings, sql: Sql) -> None:
+    """Without the periodic task."""
     async with replica(settings, works=False) as gone, replica(settings, works=False) as other:
         other.saga.go.set()
         await gone.begin()
@@ -181,10 +176,10 @@ async def test_a_completer_is_enough(settings: Settings, sql: Sql) -> None:
         gone.saga.go.set()
 
 
-async def test_an_unknown_step_is_quiet_before_it_is_made_again(
+async def test_step_with_unknown_outcome_waits_before_its_retry(
     settings: Settings, sql: Sql
 ) -> None:
-    """What nobody saw the outcome of may still land: it is waited out."""
+    """The lost request may still take effect."""
     async with replica(settings, works=False) as one:
         one.saga.failing = [UpstreamUnknown("lost")]
         one.saga.go.set()
@@ -197,8 +192,8 @@ async def test_an_unknown_step_is_quiet_before_it_is_made_again(
         assert clock() - began >= 0.2
 
 
-async def test_a_refusal_ends_it(settings: Settings, sql: Sql) -> None:
-    """The problem is the answer, kept word for word."""
+async def test_refusal_ends_the_operation(settings: Settings, sql: Sql) -> None:
+    """The problem is stored as the answer, word for word."""
     async with replica(settings, works=False) as one:
         one.saga.failing = [UpstreamRefused("no")]
         one.saga.go.set()
@@ -209,8 +204,8 @@ async def test_a_refusal_ends_it(settings: Settings, sql: Sql) -> None:
         assert tuple(row)[1:] == (answer.status, answer.body)
 
 
-async def test_one_at_a_time_per_connection(settings: Settings, sql: Sql) -> None:
-    """The second is refused by the kind of the first, and recorded nowhere."""
+async def test_one_operation_at_a_time_per_connection(settings: Settings, sql: Sql) -> None:
+    """The second is refused with the kind of the first, and not recorded."""
     async with replica(settings, works=False) as one:
         _, connection_id = await one.begin()
         await sql.execute("UPDATE operations SET kind = 'sync'")
@@ -224,8 +219,8 @@ async def test_one_at_a_time_per_connection(settings: Settings, sql: Sql) -> Non
         one.saga.go.set()
 
 
-async def test_stopping_hands_over(settings: Settings, sql: Sql) -> None:
-    """What waits is given back at once; another goes on with it."""
+async def test_stopping_releases_operations(settings: Settings, sql: Sql) -> None:
+    """Another replica continues waiting ones at once."""
     async with replica(settings, works=False) as stopping:
         stopping.saga.failing = [UpstreamUnknown("lost")] * 50
         stopping.saga.go.set()
@@ -242,8 +237,8 @@ async def test_stopping_hands_over(settings: Settings, sql: Sql) -> None:
         await until(lambda: sql.fetchval("SELECT status = 'done' FROM operations"))
 
 
-async def test_many_open_ones_do_not_slow_a_claim(settings: Settings, sql: Sql) -> None:
-    """Among 10,000 open and 100,000 finished operations a lost one is found by an index."""
+async def test_claim_uses_an_index_among_many_operations(settings: Settings, sql: Sql) -> None:
+    """10,000 open and 100,000 finished ones."""
     await sql.execute("""
         WITH made AS (
             INSERT INTO connections (id, name, source_type, airbyte_destination_id, status)

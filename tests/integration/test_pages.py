@@ -24,7 +24,7 @@ async def add_versions(mesh: Mesh, connection: Json, count: int) -> None:
     )
 
 
-async def test_catalog_versions_come_in_pages(mesh: Mesh) -> None:
+async def test_catalog_versions_are_paged(mesh: Mesh) -> None:
     """Newest first, each once, with the number of its streams and without a catalog."""
     connection = await mesh.onboard()
     await add_versions(mesh, connection, 7)
@@ -76,7 +76,7 @@ async def add_repair(mesh: Mesh, connection: Json, changes: list[Json]) -> str:
     return str(repair_id)
 
 
-async def test_the_list_of_repairs_sums_their_changes_up(mesh: Mesh) -> None:
+async def test_list_of_repairs_summarizes_their_changes(mesh: Mesh) -> None:
     """How many of each kind and reaction there are, and the first three by name."""
     connection = await mesh.onboard()
     changes = [change(number) for number in range(1, 8)]
@@ -94,7 +94,7 @@ async def test_the_list_of_repairs_sums_their_changes_up(mesh: Mesh) -> None:
     ]
 
 
-async def test_the_changes_of_a_repair_come_in_pages(mesh: Mesh) -> None:
+async def test_changes_of_a_repair_are_paged(mesh: Mesh) -> None:
     """In the repair's order, each once; the repair itself has them all."""
     connection = await mesh.onboard()
     changes = [change(number) for number in range(1, 6)]
@@ -119,8 +119,7 @@ async def test_the_changes_of_a_repair_come_in_pages(mesh: Mesh) -> None:
         assert answer.status_code == 422
 
 
-async def test_a_repair_without_changes(mesh: Mesh) -> None:
-    """A rollback has none."""
+async def test_rollback_has_no_changes(mesh: Mesh) -> None:
     connection = await mesh.onboard()
     repair_id = await add_repair(mesh, connection, [])
 

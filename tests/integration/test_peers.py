@@ -52,8 +52,9 @@ def answers() -> Any:
         yield mock.get("/credentials/org/connector-config")
 
 
-async def test_an_answer_arrives(broker: AuthBroker, answers: respx.Route) -> None:
-    """Asked for the source type, under the caller's request id."""
+async def test_request_has_source_type_and_request_id(
+    broker: AuthBroker, answers: respx.Route
+) -> None:
     answers.respond(json=CONFIG)
 
     with structlog.contextvars.bound_contextvars(request_id="the-request"):
@@ -79,10 +80,10 @@ async def test_an_answer_arrives(broker: AuthBroker, answers: respx.Route) -> No
         Upstream("No."),
     ],
 )
-async def test_a_problem_becomes_the_class_that_was_raised(
+async def test_problem_becomes_the_class_that_was_raised(
     broker: AuthBroker, answers: respx.Route, raised: AamError
 ) -> None:
-    """With its sentence, code and members; asked once, since asking again would not help."""
+    """With its sentence, code and members; it is not retried."""
     answers.respond(raised.status, json={**raised.problem(), "request_id": "theirs"})
 
     with pytest.raises(AamError) as caught:
@@ -101,10 +102,10 @@ async def test_a_problem_becomes_the_class_that_was_raised(
         (502, b"<html>"), (503, b""), (599, b"{"),
     ],
 )  # fmt: skip
-async def test_an_answer_that_is_none_of_ours_is_unknown(
+async def test_foreign_answer_is_unknown(
     broker: AuthBroker, answers: respx.Route, status: int, content: bytes
 ) -> None:
-    """A proxy's page, half an answer, another kind of JSON; nothing of it is repeated."""
+    """A proxy's page, half an answer, other JSON; nothing of it is repeated."""
     answers.respond(status, content=content + CANARY.encode() if b"<" in content else content)
 
     with pytest.raises(UpstreamUnknown) as caught:
@@ -116,18 +117,16 @@ async def test_an_answer_that_is_none_of_ours_is_unknown(
 @pytest.mark.parametrize(
     "problem, cls", [({}, Unavailable), ({"code": 7, "detail": None}, Unavailable)]
 )
-async def test_a_bare_problem_is_told_by_its_status(
+async def test_problem_without_members_is_classified_by_status(
     broker: AuthBroker, answers: respx.Route, problem: dict[str, Any], cls: type[AamError]
 ) -> None:
-    """Whatever members it has or lacks."""
     answers.respond(503, json=problem)
 
     with pytest.raises(cls):
         await broker.connector_config("Salesforce", "org")
 
 
-async def test_what_may_pass_is_tried_again(broker: AuthBroker, answers: respx.Route) -> None:
-    """A read is repeated while its error says that this may help."""
+async def test_transient_error_is_retried(broker: AuthBroker, answers: respx.Route) -> None:
     away = Unavailable("Away.").problem()
     answers.side_effect = [
         httpx.Response(503, json=away),
@@ -138,8 +137,7 @@ async def test_what_may_pass_is_tried_again(broker: AuthBroker, answers: respx.R
     assert await broker.connector_config("Salesforce", "org") == CONFIG
 
 
-async def test_a_question_is_asked_again_like_a_read() -> None:
-    """It may be sent twice: nothing depends on how often it came."""
+async def test_suggestion_request_is_retried_like_a_read() -> None:
     peer = RagEngine(
         "http://rag-engine:8005", signer=access.signer("drift_repair_agent"), deadline=2
     )
@@ -162,8 +160,8 @@ async def test_a_question_is_asked_again_like_a_read() -> None:
     assert route.calls.last.request.headers["content-type"] == "application/json"
 
 
-async def test_a_sync_is_asked_for_with_a_key_of_ones_own() -> None:
-    """The same key on every try; a job that runs is told with its id, one unknown as unknown."""
+async def test_sync_request_has_one_idempotency_key() -> None:
+    """The same key on every try; a running job is returned with its id."""
     job_id, running = uuid4(), uuid4()
     peer = Orchestrator(
         "http://orchestrator:8001", signer=access.signer("drift_repair_agent"), deadline=2
@@ -187,8 +185,8 @@ async def test_a_sync_is_asked_for_with_a_key_of_ones_own() -> None:
     assert refused.value.members["job_id"] == str(running)
 
 
-async def test_the_deadline_is_over_all_tries(answers: respx.Route) -> None:
-    """A first refusal and a second answer that never comes end at the same time as one would."""
+async def test_deadline_covers_all_tries(answers: respx.Route) -> None:
+    """A refused first try and an endless second one end within one deadline."""
 
     async def slow(_request: httpx.Request) -> httpx.Response:
         await asyncio.sleep(1.5 if answers.call_count == 0 else 60)
@@ -203,8 +201,8 @@ async def test_the_deadline_is_over_all_tries(answers: respx.Route) -> None:
     await broker.close()
 
 
-async def test_an_id_stays_one_part_of_the_path(broker: AuthBroker) -> None:
-    """Whatever is asked for, no other route of the peer is reached."""
+async def test_ids_are_escaped_in_the_path(broker: AuthBroker) -> None:
+    """No other route of the peer is reached."""
     with respx.mock(base_url=URL, using="httpx") as mock:
         route = mock.get(url__regex=".*").respond(json=CONFIG)
         await broker.connector_config("Salesforce", "../health?x=#y")
@@ -215,8 +213,8 @@ async def test_an_id_stays_one_part_of_the_path(broker: AuthBroker) -> None:
 
 
 @pytest.mark.parametrize("is_heard", [False, True])
-async def test_sent_or_not_sent(is_heard: bool) -> None:
-    """Refused is 'nothing happened'; cut off after the request was read is 'nobody knows'."""
+async def test_refused_connection_means_not_sent(is_heard: bool) -> None:
+    """Cut off after the request was read, the outcome is unknown."""
 
     async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -233,9 +231,7 @@ async def test_sent_or_not_sent(is_heard: bool) -> None:
         await server.wait_closed()
 
 
-async def test_a_truncated_answer_on_the_wire() -> None:
-    """Fewer bytes than were announced are no answer."""
-
+async def test_truncated_answer_is_unknown() -> None:
     async def half(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"client_id"')

@@ -57,14 +57,12 @@ async def wired(mesh: Mesh, offered: Json) -> Json:
 async def knowledge(mesh: Mesh, count: int) -> list[Json]:
     """What people decided, once the rag_engine knows so much."""
     query = "SELECT removed::text, became::text, verdict, decided_by, why FROM knowledge"
-    async with asyncio.timeout(15):
-        while len(rows := await mesh.sql.fetch(query)) < count:  # noqa: ASYNC110 (another's doing)
-            await asyncio.sleep(0.05)
-    return [dict(row) for row in rows]
+    await mesh.until_true("SELECT count(*) >= $1 FROM knowledge", count)
+    return [dict(row) for row in await mesh.sql.fetch(query)]
 
 
-async def test_a_renamed_field_is_one_suggestion_with_evidence(mesh: Mesh) -> None:
-    """Gone and new become one proposal; approved, the new name takes the old one's place."""
+async def test_renamed_field_is_one_suggestion_with_evidence(mesh: Mesh) -> None:
+    """Removed and added become one proposal; approved, the new name takes the old one's place."""
     connection = await wired(mesh, offering(TOTAL))
 
     repair = await proposal(mesh, connection, offering(RENAMED))
@@ -88,8 +86,8 @@ async def test_a_renamed_field_is_one_suggestion_with_evidence(mesh: Mesh) -> No
     assert nothing_was_reset(mesh)
 
 
-async def test_a_person_may_say_that_it_became_nothing(mesh: Mesh) -> None:
-    """`became: null`: it is gone, the new one is another; both are learned."""
+async def test_person_may_reject_the_rename_and_approve_the_removal(mesh: Mesh) -> None:
+    """`became: null`: the old field is removed, the new one is added; both are learned."""
     connection = await wired(mesh, offering(TOTAL))
     repair = await proposal(mesh, connection, offering(RENAMED))
     gone = next(one for one in repair["changes"] if one["kind"] == "field_removed")
@@ -102,10 +100,10 @@ async def test_a_person_may_say_that_it_became_nothing(mesh: Mesh) -> None:
     assert verdicts == {(None, "accepted"), ('["TotalAmount__c"]', "rejected")}
 
 
-async def test_a_weak_suggestion_is_not_taken_by_an_approve_that_does_not_name_it(
+async def test_weak_suggestion_is_not_applied_unless_named(
     mesh: Mesh,
 ) -> None:
-    """The removal and the addition are applied each for itself, and nothing is learned from it."""
+    """The removal and the addition are applied separately, and nothing is learned from it."""
     connection = await wired(mesh, offering(TOTAL | {"Is_Active__c": "string"}))
 
     repair = await proposal(mesh, connection, offering(TOTAL | {"IsActive__c": "boolean"}))
@@ -128,8 +126,8 @@ async def test_a_weak_suggestion_is_not_taken_by_an_approve_that_does_not_name_i
     assert await mesh.sql.fetchval("SELECT count(*) FROM knowledge") == 0
 
 
-async def test_a_weak_suggestion_is_taken_by_who_names_it(mesh: Mesh) -> None:
-    """Then it is knowledge; the new field is decided with it, though nobody listed it."""
+async def test_weak_suggestion_is_applied_if_named(mesh: Mesh) -> None:
+    """It is learned, and the new field is decided with it."""
     connection = await wired(mesh, offering(TOTAL | {"Is_Active__c": "string"}))
     repair = await proposal(mesh, connection, offering(TOTAL | {"IsActive__c": "boolean"}))
     gone = next(one for one in repair["changes"] if one["kind"] == "field_removed")
@@ -143,7 +141,7 @@ async def test_a_weak_suggestion_is_taken_by_who_names_it(mesh: Mesh) -> None:
 
 
 async def test_half_of_a_weak_suggestion_is_decided_alone(mesh: Mesh) -> None:
-    """Rejected or approved, it takes nothing along; a rejection says nothing about the pair."""
+    """A rejection says nothing about the pair."""
     connection = await wired(mesh, offering(TOTAL | {"Is_Active__c": "string"}))
     repair = await proposal(mesh, connection, offering(TOTAL | {"IsActive__c": "boolean"}))
     gone = next(one for one in repair["changes"] if one["kind"] == "field_removed")
@@ -158,8 +156,8 @@ async def test_half_of_a_weak_suggestion_is_decided_alone(mesh: Mesh) -> None:
     assert [one["kind"] for one in rest["changes"]] == ["field_added"]
 
 
-async def test_a_rejected_rename_is_learned(mesh: Mesh) -> None:
-    """What a person said no to is evidence against it the next time."""
+async def test_rejected_rename_is_learned(mesh: Mesh) -> None:
+    """It counts against the pair the next time."""
     connection = await wired(mesh, offering(TOTAL))
     repair = await proposal(mesh, connection, offering(RENAMED))
 
@@ -169,8 +167,8 @@ async def test_a_rejected_rename_is_learned(mesh: Mesh) -> None:
     assert (known["verdict"], known["why"]) == ("rejected", "Another field.")
 
 
-async def test_a_hand_picked_field_is_followed_to_its_new_name(mesh: Mesh) -> None:
-    """The list of fields holds the new name in the old one's place, and nothing else is added."""
+async def test_selected_field_is_followed_to_its_new_name(mesh: Mesh) -> None:
+    """The list of fields has the new name in the old one's place, and nothing else is added."""
     connection = await wired(mesh, offering(TOTAL | {"Other__c": "string"}))
     order = (await mesh.orchestrator.post(f"/connections/{connection['id']}/discover")).json()
     for one in order["sync_catalog"]["streams"]:
@@ -192,8 +190,8 @@ async def test_a_hand_picked_field_is_followed_to_its_new_name(mesh: Mesh) -> No
     assert chosen == {"Id", "TotalAmount__c", "SystemModstamp"}
 
 
-async def test_a_declared_rename_is_applied_where_the_policy_says_so(mesh: Mesh) -> None:
-    """`field.renamed: apply` and more than names: nobody is asked."""
+async def test_declared_rename_is_applied_by_policy(mesh: Mesh) -> None:
+    """With `field.renamed: apply` and more evidence than names."""
     connection = await wired(mesh, offering(TOTAL))
     await put(mesh, connection, {"reactions": {"field": {"renamed": "apply"}}})
 
@@ -207,8 +205,8 @@ async def test_a_declared_rename_is_applied_where_the_policy_says_so(mesh: Mesh)
     assert fields(mesh, connection) == {"Id", "Name", "Sum__c", "SystemModstamp"}
 
 
-async def test_names_alone_never_rename_without_a_person(mesh: Mesh) -> None:
-    """The policy would, and asks for no confidence at all: it is proposed all the same."""
+async def test_names_alone_need_a_decision(mesh: Mesh) -> None:
+    """The policy would apply it, and requires no confidence: it is proposed all the same."""
     connection = await wired(mesh, offering(TOTAL))
     order = {"reactions": {"field": {"renamed": "apply"}}, "rename_min_confidence": 0}
     await put(mesh, connection, order)
@@ -219,7 +217,7 @@ async def test_names_alone_never_rename_without_a_person(mesh: Mesh) -> None:
     assert (await seen(mesh, connection))["catalog_version"] == 1
 
 
-async def test_without_the_rag_engine_a_rename_waits_and_is_asked_about_again(
+async def test_rename_waits_while_the_rag_engine_is_unavailable(
     airbyte: AirbyteServer,
     registry_url: str,
     redis_url: str,
@@ -227,7 +225,7 @@ async def test_without_the_rag_engine_a_rename_waits_and_is_asked_about_again(
     redis: Redis,
     monkeypatch: Any,
 ) -> None:
-    """`suggestions_missing`; what may be a new name is not applied; later the answer comes."""
+    """`suggestions_missing`; a possible new name is not applied; the suggestion comes later."""
     monkeypatch.setattr(drift_repair_agent, "_ASKED_EVERY", drift_repair_agent._EXPIRED_EVERY / 10)
     add_destination(airbyte)
     async with AsyncExitStack() as stack:
@@ -271,8 +269,8 @@ async def httpx_answer(send: Any, status: int) -> None:
     await send({"type": "http.response.body", "body": b'{"code": "unavailable"}'})
 
 
-async def test_a_plan_is_made_without_any_job(mesh: Mesh) -> None:
-    """The job was lost: the look finds the drift."""
+async def test_drift_is_planned_without_its_job(mesh: Mesh) -> None:
+    """The job was lost: the periodic task finds the drift."""
     connection = await mesh.onboard()
     await mesh.sql.execute(_LOSE_PLANS)
     try:
@@ -291,7 +289,7 @@ _LOSE_PLANS = """
 
 
 async def test_two_replicas_plan_and_apply_once(mesh: Mesh) -> None:
-    """Two agents look at everything at once: one plan, one repair, one version, per drift."""
+    """One plan, one repair and one version per drift."""
     connection = await mesh.onboard()
     second = drift_repair_agent.build(as_service(mesh.settings, "drift_repair_agent"))
     async with second.router.lifespan_context(second):
@@ -316,8 +314,8 @@ async def test_two_replicas_plan_and_apply_once(mesh: Mesh) -> None:
     assert [row["version_number"] for row in numbers] == [1, 2, 3, 4, 5, 6]
 
 
-async def test_a_new_name_may_be_approved_alone(mesh: Mesh) -> None:
-    """The new field joins; what is gone stays open, no longer as its former name."""
+async def test_new_name_may_be_approved_alone(mesh: Mesh) -> None:
+    """The new field is added; the removal stays open, no longer as its former name."""
     connection = await wired(mesh, offering(TOTAL))
     repair = await proposal(mesh, connection, offering(RENAMED))
     new = next(one for one in repair["changes"] if one["kind"] == "field_added")
@@ -331,8 +329,8 @@ async def test_a_new_name_may_be_approved_alone(mesh: Mesh) -> None:
     assert (gone["suggestion"], gone["pair"]) == (None, None)
 
 
-async def test_a_removed_stream_is_deselected_once_it_is_decided(mesh: Mesh) -> None:
-    """What it will destroy is said before; then Airbyte syncs the rest."""
+async def test_removed_stream_is_deselected_after_a_decision(mesh: Mesh) -> None:
+    """What it will destroy is shown before; then Airbyte syncs the rest."""
     connection = await mesh.onboard()
     without = offering(ACCOUNT)
     without["streams"] = [one for one in without["streams"] if one["stream"]["name"] != "Contact"]
@@ -351,8 +349,8 @@ async def test_a_removed_stream_is_deselected_once_it_is_decided(mesh: Mesh) -> 
     assert nothing_was_reset(mesh)
 
 
-async def test_a_renamed_stream_is_followed_with_its_settings(mesh: Mesh) -> None:
-    """One gone, one new: a person says which it is, and the new one is synced as the old was."""
+async def test_renamed_stream_keeps_its_settings(mesh: Mesh) -> None:
+    """One removed, one added: a person confirms the rename, and it is synced as before."""
     connection = await mesh.onboard()
     renamed = offering(ACCOUNT)
     for one in renamed["streams"]:
@@ -371,8 +369,8 @@ async def test_a_renamed_stream_is_followed_with_its_settings(mesh: Mesh) -> Non
     assert (known["removed"], known["became"]) == ('["Contact"]', '["Contacts"]')
 
 
-async def test_a_person_chooses_the_cursor_in_place_of_a_lost_one(mesh: Mesh) -> None:
-    """A cursor of the source's own is gone: the one that was chosen is read by from now on."""
+async def test_person_chooses_a_cursor_for_a_lost_one(mesh: Mesh) -> None:
+    """The source-defined cursor is gone: the stream is read by the chosen one from now on."""
     kinds = {"Id": "string", "Changed": "string", "Created": "string"}
     before = offering(kinds, cursor="Changed")
     before["streams"][0]["stream"]["sourceDefinedCursor"] = False
@@ -393,8 +391,8 @@ async def test_a_person_chooses_the_cursor_in_place_of_a_lost_one(mesh: Mesh) ->
     assert (config["syncMode"], config["cursorField"]) == ("incremental", ["Created"])
 
 
-async def test_who_listens_is_told_what_changed(mesh: Mesh) -> None:
-    """Each step that people are told of is a message, in the transaction that made it true."""
+async def test_webhook_message_lists_the_changes(mesh: Mesh) -> None:
+    """Each step that people are notified of is a message, in the same transaction."""
     connection = await mesh.onboard()
     await mesh.sql.execute(
         "INSERT INTO webhooks (id, url, events) VALUES (gen_random_uuid(),"
@@ -409,8 +407,8 @@ async def test_who_listens_is_told_what_changed(mesh: Mesh) -> None:
     assert '"path":["AnnualRevenue"]' in rows[0]["body"].replace(" ", "")
 
 
-async def test_what_only_a_persons_discovery_lacks_is_not_planned_for(mesh: Mesh) -> None:
-    """A hidden stream is doubted by the observer; nobody else's look makes a repair of it."""
+async def test_loss_seen_only_by_a_requested_discovery_is_not_planned(mesh: Mesh) -> None:
+    """A hidden stream is suspicious to the observer; no other discovery makes a repair of it."""
     connection = await mesh.onboard()
     await drift(mesh, connection, offering(ACCOUNT | {"Region__c": "string"}))
     await repairs_until(mesh, connection, ["applied"])

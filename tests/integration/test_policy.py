@@ -16,8 +16,8 @@ from tests.integration.repairing import put
 Json = dict[str, Any]
 
 
-async def test_the_default_loses_nothing(mesh: Mesh) -> None:
-    """Additions and widenings are applied, what loses is proposed, what stops a sync pauses."""
+async def test_default_policy_loses_nothing(mesh: Mesh) -> None:
+    """Additions and widenings are applied, losses are proposed, and what stops a sync pauses."""
     connection = await mesh.onboard()
 
     answer = await mesh.drift_repair_agent.get(f"/connections/{connection['id']}/policy")
@@ -45,8 +45,7 @@ async def test_the_default_loses_nothing(mesh: Mesh) -> None:
     assert (policy["own"], policy["verify"], policy["updated_by"]) == ({}, "read_back", None)
 
 
-async def test_an_order_changes_what_it_names_and_null_is_the_default_again(mesh: Mesh) -> None:
-    """Entries that are left out stay; what is null goes back."""
+async def test_update_changes_named_entries_and_null_resets_them(mesh: Mesh) -> None:
     connection = await mesh.onboard()
     order = {
         "reactions": {"field": {"added": "propose", "removed": "apply"}},
@@ -88,10 +87,7 @@ async def test_an_order_changes_what_it_names_and_null_is_the_default_again(mesh
         ({"unheard": True}, "invalid_request"),
     ],
 )
-async def test_an_order_that_cannot_be_meant_changes_nothing(
-    mesh: Mesh, order: Json, code: str
-) -> None:
-    """422 with a stable code."""
+async def test_invalid_update_changes_nothing(mesh: Mesh, order: Json, code: str) -> None:
     connection = await mesh.onboard()
 
     status, problem = await put(mesh, connection, order)
@@ -101,7 +97,7 @@ async def test_an_order_that_cannot_be_meant_changes_nothing(
     assert await mesh.sql.fetchval("SELECT count(*) FROM policies") == 0
 
 
-async def test_an_unknown_connection_has_no_policy(mesh: Mesh) -> None:
+async def test_unknown_connection_has_no_policy(mesh: Mesh) -> None:
     """404, reading and writing."""
     nobody = {"id": str(uuid4())}
     assert (await put(mesh, nobody, {}))[0] == 404
@@ -109,7 +105,7 @@ async def test_an_unknown_connection_has_no_policy(mesh: Mesh) -> None:
     assert answer.status_code == 404
 
 
-async def test_what_waits_is_planned_again_by_a_new_policy(mesh: Mesh) -> None:
+async def test_policy_change_plans_open_repairs_again(mesh: Mesh) -> None:
     """A proposal that the policy now applies is applied, without a newer drift."""
     connection = await mesh.onboard()
     await drift(mesh, connection, offering({"Id": "string", "Name": "string"}))
@@ -123,8 +119,7 @@ async def test_what_waits_is_planned_again_by_a_new_policy(mesh: Mesh) -> None:
     assert (await seen(mesh, connection))["catalog_version"] == 2
 
 
-async def test_what_is_ignored_is_planned_and_not_told(mesh: Mesh) -> None:
-    """`ignore` leaves the catalog as it is, without a repair."""
+async def test_ignored_change_is_planned_without_a_repair(mesh: Mesh) -> None:
     connection = await mesh.onboard()
     status, told = await put(mesh, connection, {"reactions": {"field": {"added": "ignore"}}})
     assert status == 200, told
@@ -136,8 +131,8 @@ async def test_what_is_ignored_is_planned_and_not_told(mesh: Mesh) -> None:
     assert (await seen(mesh, connection))["catalog_version"] == 1
 
 
-async def test_a_field_that_is_never_selected_is_left_out(mesh: Mesh) -> None:
-    """A new password arrives: the stream is cut down to its other fields, and says why."""
+async def test_excluded_field_is_left_out(mesh: Mesh) -> None:
+    """A new password field: the stream is reduced to its other fields, with the reason."""
     connection = await mesh.onboard()
 
     await drift(mesh, connection, offering(ACCOUNT | {"Portal_Password__c": "string"}))
@@ -151,7 +146,7 @@ async def test_a_field_that_is_never_selected_is_left_out(mesh: Mesh) -> None:
     assert "Portal_Password__c" not in account["stream"]["jsonSchema"]["properties"]
 
 
-async def test_a_new_object_that_holds_such_a_field_is_left_out_whole(mesh: Mesh) -> None:
+async def test_new_object_with_an_excluded_field_is_left_out(mesh: Mesh) -> None:
     """Airbyte selects fields of the first level only."""
     connection = await mesh.onboard()
     offered = offering(ACCOUNT)
@@ -170,8 +165,7 @@ async def test_a_new_object_that_holds_such_a_field_is_left_out_whole(mesh: Mesh
     )
 
 
-async def test_nobody_renames_a_field_to_one_that_is_never_selected(mesh: Mesh) -> None:
-    """Whoever approves it."""
+async def test_rename_to_an_excluded_field_is_refused(mesh: Mesh) -> None:
     connection = await mesh.onboard()
     fields = {name: kind for name, kind in ACCOUNT.items() if name != "AnnualRevenue"}
     await drift(mesh, connection, offering(fields | {"Password__c": "string"}))
@@ -182,8 +176,8 @@ async def test_nobody_renames_a_field_to_one_that_is_never_selected(mesh: Mesh) 
     assert (answer.status_code, answer.json()["code"]) == (422, "never_selected")
 
 
-async def test_a_new_stream_is_selected_where_the_policy_says_so(mesh: Mesh) -> None:
-    """`stream.added: apply` takes what is new, and not what nobody selected before."""
+async def test_new_stream_is_selected_by_policy(mesh: Mesh) -> None:
+    """`stream.added: apply` selects new streams, and not those that were unselected before."""
     connection = await mesh.onboard()
     await put(mesh, connection, {"reactions": {"stream": {"added": "apply"}}})
     offered = offering(ACCOUNT)

@@ -104,22 +104,22 @@ async def learned(rag: httpx.AsyncClient, told: dict[str, Any]) -> None:
     assert answer.json() == {"learned": True}, answer.text
 
 
-async def test_it_is_ready_with_a_registry_alone(rag: httpx.AsyncClient) -> None:
+async def test_ready_with_only_a_registry(rag: httpx.AsyncClient) -> None:
     """No network and no model is needed."""
     checks = {"registry": "ok", "access": "ok"}
     assert (await rag.get("/ready")).json() == {"ready": True, "checks": checks}
 
 
-async def test_it_is_not_ready_without_one() -> None:
-    """And a question is answered later rather than without what people rejected."""
+async def test_not_ready_without_a_registry() -> None:
+    """Suggestions would ignore the decisions that people made."""
     async with engine(settings_for("postgresql://nobody:x@127.0.0.1:1/aam")) as rag:
         assert (await rag.get("/ready")).status_code == 503
         answer = await rag.post("/suggest", json=question({"a": NUMBER}, {"b": NUMBER}))
         assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
 
 
-async def test_a_rename_is_suggested_with_evidence(rag: httpx.AsyncClient) -> None:
-    """By names alone it is never sure enough to be applied unasked."""
+async def test_rename_is_suggested_with_evidence(rag: httpx.AsyncClient) -> None:
+    """By names alone it is never certain enough to be applied without a decision."""
     asked = question({"meta": {"type": "object"}}, {"metadata": {"type": "object"}})
 
     [rename] = await suggested(rag, asked)
@@ -130,7 +130,7 @@ async def test_a_rename_is_suggested_with_evidence(rag: httpx.AsyncClient) -> No
     assert [each["kind"] for each in rename["evidence"]] == ["name", "type", "choice"]
 
 
-async def test_a_declared_hint_is_more_than_names(rag: httpx.AsyncClient) -> None:
+async def test_declared_hint_is_more_than_names(rag: httpx.AsyncClient) -> None:
     """However unlike the names are."""
     added = {"body": {"type": "string", "x-renamed-from": "comment"}, "note": {"type": "string"}}
 
@@ -142,16 +142,15 @@ async def test_a_declared_hint_is_more_than_names(rag: httpx.AsyncClient) -> Non
 
 
 async def test_only_added_or_only_removed_is_no_rename(rag: httpx.AsyncClient) -> None:
-    """Nothing can have become what is new when nothing is gone."""
     assert await suggested(rag, question({}, {"x": NUMBER, "y": NUMBER})) == []
     answer = await rag.post("/suggest", json=question({"x": NUMBER, "y": NUMBER}, {}))
     assert answer.json() == {"suggestions": [], "unmatched": [["x"], ["y"]]}
 
 
-async def test_values_are_compared_and_forgotten(
+async def test_sample_values_are_compared_and_not_stored(
     rag: httpx.AsyncClient, sql: Sql, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Neither the answer, a log line nor a row holds one."""
+    """Nor are they in the answer or the log."""
     values = [f"{CANARY}-{n}" for n in range(30)]
     asked = question(
         {"inbox": {"type": "string"}},
@@ -168,8 +167,8 @@ async def test_values_are_compared_and_forgotten(
     assert await sql.fetchval("SELECT count(*) FROM knowledge") == 0
 
 
-async def test_an_accepted_decision_is_known_the_next_time(rag: httpx.AsyncClient) -> None:
-    """In the same stream of the same source type it is more than names; elsewhere a remark."""
+async def test_accepted_decision_is_reused(rag: httpx.AsyncClient) -> None:
+    """In the same stream of the same source type it is strong evidence; elsewhere a remark."""
     asked = question({"icon": NUMBER}, {"emoji": NUMBER, "size": NUMBER, "color": NUMBER})
     [before] = await suggested(rag, asked)
     assert before["confidence"] < 0.5
@@ -187,8 +186,8 @@ async def test_an_accepted_decision_is_known_the_next_time(rag: httpx.AsyncClien
     assert other_type["confidence"] == before["confidence"]
 
 
-async def test_a_rejected_pair_is_not_suggested_again(rag: httpx.AsyncClient) -> None:
-    """Another candidate is; in another connection the rejection only makes it less sure."""
+async def test_rejected_pair_is_not_suggested_again(rag: httpx.AsyncClient) -> None:
+    """Another candidate is; in another connection the rejection only lowers the confidence."""
     here, there = str(uuid4()), str(uuid4())
     asked = question({"price": NUMBER}, {"price_amount": NUMBER}, connection_id=here)
     [before] = await suggested(rag, asked)
@@ -210,8 +209,8 @@ async def test_a_rejected_pair_is_not_suggested_again(rag: httpx.AsyncClient) ->
     }
 
 
-async def test_a_dropped_field_is_suggested_as_before(rag: httpx.AsyncClient) -> None:
-    """In README's order: Region__c is dropped, and later it is asked what it became."""
+async def test_dropped_field_is_suggested_as_before(rag: httpx.AsyncClient) -> None:
+    """In the README's order: Region__c is dropped, and later a rename of it is requested."""
     text, yes_no = {"type": ["null", "string"]}, {"type": ["null", "boolean"]}
     new = {"Sales_Region__c": text, "Fax_Consent__c": yes_no}
     connection_id = str(uuid4())
@@ -225,7 +224,7 @@ async def test_a_dropped_field_is_suggested_as_before(rag: httpx.AsyncClient) ->
     assert await suggested(rag, {**asked, "connection_id": connection_id}) == before
 
 
-async def test_the_newest_word_counts(rag: httpx.AsyncClient, sql: Sql) -> None:
+async def test_newest_decision_counts(rag: httpx.AsyncClient, sql: Sql) -> None:
     """Every decision is kept: a person may change their mind and change it back."""
     asked = question({"icon": NUMBER}, {"emoji": NUMBER, "glyph": NUMBER})
     for verdict, became, sure, chosen in (
@@ -242,8 +241,8 @@ async def test_the_newest_word_counts(rag: httpx.AsyncClient, sql: Sql) -> None:
     assert await sql.fetchval("SELECT count(*) FROM knowledge") == 5
 
 
-async def test_a_decision_told_twice_is_learned_once(rag: httpx.AsyncClient) -> None:
-    """Also when both come at the same time; another one under its id is refused."""
+async def test_repeated_decision_is_stored_once(rag: httpx.AsyncClient) -> None:
+    """Also concurrently; a different one with the same id is refused."""
     told = decision("icon", "emoji", why="It was redesigned.", connection_id=str(uuid4()))
 
     answers = await asyncio.gather(*(rag.post("/learn", json=told) for _ in range(5)))
@@ -257,8 +256,8 @@ async def test_a_decision_told_twice_is_learned_once(rag: httpx.AsyncClient) -> 
     assert known == {**told, "entity": "field", "connection_name": None}
 
 
-async def test_a_decision_is_the_callers_unless_somebody_is_named(rag: httpx.AsyncClient) -> None:
-    """Whoever is named, the caller is there, too; only a service may name another caller."""
+async def test_decision_is_recorded_for_its_caller(rag: httpx.AsyncClient) -> None:
+    """With a named person, the caller is recorded, too; only a service may name another caller."""
     mine = decision("icon", "emoji")
     del mine["decided_by"]
     await learned(rag, mine)
@@ -275,7 +274,7 @@ async def test_a_decision_is_the_callers_unless_somebody_is_named(rag: httpx.Asy
     assert len((await rag.get("/knowledge")).json()["items"]) == 1
 
 
-async def test_knowledge_is_listed_page_by_page(rag: httpx.AsyncClient) -> None:
+async def test_knowledge_is_paged(rag: httpx.AsyncClient) -> None:
     """`next` of a page is `after` of the following one; the last has none."""
     for name in ("a", "b", "c"):
         await learned(rag, decision(name, None))
@@ -291,7 +290,7 @@ async def test_knowledge_is_listed_page_by_page(rag: httpx.AsyncClient) -> None:
 
 
 async def test_knowledge_is_listed_newest_first(rag: httpx.AsyncClient) -> None:
-    """Of one source type or of all, so many."""
+    """Of one source type or of all, up to a limit."""
     for name in ("a", "b", "c"):
         await learned(rag, decision(name, None))
     await learned(rag, decision("d", None, source_type="HubSpot"))
@@ -305,7 +304,7 @@ async def test_knowledge_is_listed_newest_first(rag: httpx.AsyncClient) -> None:
     assert (await rag.get("/knowledge", params={"limit": 0})).status_code == 422
 
 
-async def test_streams_are_suggested_by_what_is_in_them(rag: httpx.AsyncClient) -> None:
+async def test_streams_are_suggested_by_their_fields(rag: httpx.AsyncClient) -> None:
     """Their names may have nothing in common; a decision about one is found again."""
     columns = dict.fromkeys(("id", "status", "size", "placed_at", "customer"), NUMBER)
     invoice = dict.fromkeys(("id", "due_at", "sum", "tax"), NUMBER)
@@ -326,8 +325,8 @@ async def test_streams_are_suggested_by_what_is_in_them(rag: httpx.AsyncClient) 
     assert known["stream"] == {"namespace": None, "name": "Order"}
 
 
-async def test_without_pg_trgm_equal_names_are_found(registry_url: str, sql: Sql) -> None:
-    """The extension is not to be had everywhere; identical decisions count all the same."""
+async def test_equal_names_are_found_without_pg_trgm(registry_url: str, sql: Sql) -> None:
+    """The extension is not available everywhere; identical decisions count all the same."""
     asked = question({"icon": NUMBER}, {"emoji": NUMBER, "size": NUMBER})
     had_it = await sql.fetchval("SELECT count(*) FROM pg_extension WHERE extname = 'pg_trgm'")
     await sql.execute("DROP EXTENSION IF EXISTS pg_trgm")
@@ -344,7 +343,7 @@ async def test_without_pg_trgm_equal_names_are_found(registry_url: str, sql: Sql
 
 
 async def test_similar_names_are_found_with_pg_trgm(rag: httpx.AsyncClient, sql: Sql) -> None:
-    """The same change of words, once accepted, speaks a little for it in other names."""
+    """The same change of words, accepted for other names, is weak evidence."""
     assert await sql.fetchval("SELECT count(*) FROM pg_extension WHERE extname = 'pg_trgm'") == 1
     asked = question({"modified": NUMBER}, {"modified_on": NUMBER, "seen_on": NUMBER})
     before = (await suggested(rag, asked))[0]
@@ -357,8 +356,8 @@ async def test_similar_names_are_found_with_pg_trgm(rag: httpx.AsyncClient, sql:
     assert after["more_than_names"] is False
 
 
-async def test_an_old_decision_is_found_among_many(rag: httpx.AsyncClient, sql: Sql) -> None:
-    """Names are compared with the newest decisions; what is about exactly this is found always."""
+async def test_old_decision_is_found_among_many(rag: httpx.AsyncClient, sql: Sql) -> None:
+    """Names are compared with the newest decisions; exact matches are always found."""
     await learned(rag, decision("icon", "emoji"))
     await sql.execute("""
         INSERT INTO knowledge
@@ -372,10 +371,10 @@ async def test_an_old_decision_is_found_among_many(rag: httpx.AsyncClient, sql: 
     assert (await suggested(rag, asked))[0]["more_than_names"] is True
 
 
-async def test_a_connections_own_decision_is_found_among_those_of_many(
+async def test_own_decision_is_found_among_those_of_many_connections(
     rag: httpx.AsyncClient, sql: Sql
 ) -> None:
-    """However many connections, and other streams, had a field of that name decided since."""
+    """However many connections and streams had decisions about a field of that name since."""
     here = str(uuid4())
     rejected = decision("icon", "emoji", verdict="rejected", connection_id=here)
     await learned(rag, rejected)
@@ -412,10 +411,10 @@ async def test_a_connections_own_decision_is_found_among_those_of_many(
         ({"source_type": ""}, "body.source_type"),
     ],
 )
-async def test_a_question_that_cannot_be_meant(
+async def test_invalid_request_is_refused(
     rag: httpx.AsyncClient, change: dict[str, Any], field: str
 ) -> None:
-    """Is refused with where, and nothing of what was sent."""
+    """With the place, and without quoting what was sent."""
     answer = await rag.post("/suggest", json=question({"gone": NUMBER}, {"new": NUMBER}) | change)
 
     assert answer.status_code == 422, answer.text
@@ -424,8 +423,7 @@ async def test_a_question_that_cannot_be_meant(
     assert "nested" not in answer.text
 
 
-async def test_a_body_over_the_limit(rag: httpx.AsyncClient) -> None:
-    """Is refused before it is read."""
+async def test_oversized_body_is_refused(rag: httpx.AsyncClient) -> None:
     answer = await rag.post(
         "/suggest",
         content=b"[" + b" " * QUESTION.body_bytes,
@@ -435,10 +433,10 @@ async def test_a_body_over_the_limit(rag: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("text", [rb'"\u0000"', rb'"\ud800"', b"1" + b"0" * 30])
-async def test_a_schema_that_postgres_cannot_keep(
+async def test_schema_that_postgres_cannot_store_is_refused(
     rag: httpx.AsyncClient, sql: Sql, text: bytes
 ) -> None:
-    """Is refused with the decision, and nothing is learned."""
+    """Nothing of the decision is learned."""
     told = orjson.dumps(decision("a", "b", schemas={"removed": {"default": "@"}}))
     answer = await rag.post(
         "/learn",
@@ -449,8 +447,8 @@ async def test_a_schema_that_postgres_cannot_keep(
     assert await sql.fetchval("SELECT count(*) FROM knowledge") == 0
 
 
-async def test_the_largest_question_lets_others_in(rag: httpx.AsyncClient) -> None:
-    """It takes its seconds in a thread: /health is answered meanwhile."""
+async def test_largest_request_does_not_block_others(rag: httpx.AsyncClient) -> None:
+    """It runs in a thread: /health is answered meanwhile."""
     asked = question(
         {f"field_{n}": NUMBER for n in range(2000)}, {f"column_{n}": NUMBER for n in range(2000)}
     )
@@ -499,18 +497,18 @@ TWO = question(
 )
 
 
-async def test_an_explainer_adds_words(registry_url: str, sql: Sql) -> None:
-    """One that a setting names; without it there is no such member."""
+async def test_explainer_adds_an_explanation(registry_url: str, sql: Sql) -> None:
+    """Only if a setting names one."""
     async with engine(settings_for(registry_url, rag_explainer=f"{__name__}:tells")) as rag:
         told = await suggested(rag, TWO)
     assert told[0]["explanation"] == "total_net is called total_net_amount now."
 
 
 @pytest.mark.parametrize("explainer", [reverses, fails, rambles])
-async def test_an_explainer_decides_nothing(
+async def test_explainer_does_not_affect_the_answer(
     registry_url: str, sql: Sql, explainer: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Whatever it does, the rest of the answer is the same; its errors are not quoted."""
+    """Its errors are not quoted."""
     async with engine(settings_for(registry_url)) as rag:
         plain = await suggested(rag, TWO)
     async with engine(settings_for(registry_url), explainer=explainer) as rag:
@@ -521,8 +519,8 @@ async def test_an_explainer_decides_nothing(
     assert CANARY not in "".join(capfd.readouterr())
 
 
-async def test_a_slow_explainer_is_not_waited_for(registry_url: str, sql: Sql) -> None:
-    """Nor asked again before it is back; then it is."""
+async def test_slow_explainer_is_not_waited_for(registry_url: str, sql: Sql) -> None:
+    """It is not called again before it has returned."""
     let_go, asked = threading.Event(), []
 
     def slow(suggestions: Sequence[dict[str, Any]]) -> list[str]:
@@ -542,7 +540,7 @@ async def test_a_slow_explainer_is_not_waited_for(registry_url: str, sql: Sql) -
 
 
 @pytest.mark.parametrize("name", ["no.such.module:x", f"{__name__}:nobody", "os:sep", ":", "x"])
-def test_an_explainer_that_is_none_ends_the_start(registry_url: str, name: str) -> None:
+def test_invalid_explainer_ends_the_start(registry_url: str, name: str) -> None:
     """With one line that names the variable."""
     with pytest.raises(SystemExit, match="RAG_EXPLAINER "):
         main.build(settings_for(registry_url, rag_explainer=name))
@@ -551,8 +549,10 @@ def test_an_explainer_that_is_none_ends_the_start(registry_url: str, name: str) 
 # The client
 
 
-async def test_the_client_asks_and_tells(registry_url: str, sql: Sql) -> None:
-    """Over a socket, as the sibling services do."""
+async def test_peer_client_requests_suggestions_and_sends_decisions(
+    registry_url: str, sql: Sql
+) -> None:
+    """Over a socket, as the services do."""
     async with serving(main.build(settings_for(registry_url))) as url:
         peer = Peer(url, signer=access.signer("drift_repair_agent"), deadline=10)
         sides = question({"icon": NUMBER}, {"emoji": NUMBER})

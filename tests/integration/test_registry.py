@@ -65,10 +65,10 @@ async def append(db: Database, connection: Connection, *, expected_version: int)
         ({"archived_at": ARCHIVED}, True),
     ],
 )
-async def test_a_name_is_unique_among_the_living(
+async def test_name_is_unique_among_live_connections(
     db: Database, holder: dict[str, Any], is_free: bool
 ) -> None:
-    """A failed onboarding and an archived connection free theirs."""
+    """Failed and archived connections free theirs."""
     await add(db, factories.connection(name=NAME, **holder))
 
     async def take() -> None:
@@ -81,9 +81,7 @@ async def test_a_name_is_unique_among_the_living(
         await take()
 
 
-async def test_one_of_many_gets_the_name(db: Database) -> None:
-    """Ten at once, one connection."""
-
+async def test_one_of_many_concurrent_connections_gets_the_name(db: Database) -> None:
     async def take() -> None:
         async with db.transaction() as session:
             await registry.insert_pending(session, factories.connection(name=NAME))
@@ -94,7 +92,7 @@ async def test_one_of_many_gets_the_name(db: Database) -> None:
     assert ends.count(None) == 1
 
 
-async def test_two_versions_with_one_number_are_refused(db: Database) -> None:
+async def test_duplicate_version_number_is_refused(db: Database) -> None:
     """Even for code that forgot the lock."""
     connection = factories.connection()
     version: dict[str, Any] = {
@@ -108,8 +106,8 @@ async def test_two_versions_with_one_number_are_refused(db: Database) -> None:
         await add(db, SyncCatalogVersion(**version))
 
 
-async def test_of_many_writers_one_appends(db: Database, sql: SQL) -> None:
-    """The others learn at which version the connection is."""
+async def test_one_of_many_writers_appends(db: Database, sql: SQL) -> None:
+    """The others get the connection's current version."""
     connection = factories.connection()
     await add(db, connection)
 
@@ -124,8 +122,8 @@ async def test_of_many_writers_one_appends(db: Database, sql: SQL) -> None:
     assert await sql.fetchval("SELECT catalog_version FROM connections") == 2
 
 
-async def test_a_superseded_repair_ends_nothing(db: Database) -> None:
-    """Only the repair that holds the connection gives it back."""
+async def test_superseded_repair_does_not_release_the_connection(db: Database) -> None:
+    """Only the repair that holds it does."""
     connection, mine = factories.connection(), uuid4()
     await add(db, connection)
     async with db.transaction() as session:
@@ -144,8 +142,8 @@ async def test_a_superseded_repair_ends_nothing(db: Database) -> None:
         await end(mine)
 
 
-async def test_what_is_not_there(db: Database) -> None:
-    """Nothing by that id; nothing to lock in an archive."""
+async def test_missing_rows_are_not_found(db: Database) -> None:
+    """Unknown ids, and archived connections that cannot be locked."""
     archived = factories.connection(archived_at=ARCHIVED)
     await add(db, archived)
     async with db.read() as session:
@@ -163,7 +161,6 @@ async def test_what_is_not_there(db: Database) -> None:
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "%%%", "ä", "MjAyNi0wMS0wMSB4", "A" * 5000])
-def test_a_cursor_that_is_none(cursor: str) -> None:
-    """Refused in one sentence, whatever it is."""
+def test_invalid_cursor_is_refused_in_one_sentence(cursor: str) -> None:
     with pytest.raises(Invalid):
         registry.read_cursor(cursor)

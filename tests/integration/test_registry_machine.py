@@ -205,7 +205,7 @@ class RegistryMachine(RuleBasedStateMachine):
             assert (seqs or []) == list(range(1, seq + 1))
 
 
-def test_the_registry_keeps_its_promises(registry_url: str, postgres_url: str) -> None:
+def test_registry_invariants_hold_in_any_order(registry_url: str, postgres_url: str) -> None:
     """40 random lives of up to 30 steps."""
     RegistryMachine.url, RegistryMachine.owner_url = registry_url, postgres_url
     run_state_machine_as_test(

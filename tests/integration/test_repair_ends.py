@@ -7,7 +7,8 @@ from typing import Any
 
 from tests.integration.conftest import Mesh
 from tests.integration.drifting import ACCOUNT, drift, offering, repairs, repairs_until
-from tests.integration.repairing import put, until
+from tests.integration.repairing import put
+from tests.waiting import until, until_not
 
 Json = dict[str, Any]
 MORE = ACCOUNT | {"Region__c": "string"}
@@ -23,20 +24,16 @@ async def verifying(mesh: Mesh) -> tuple[Json, Json]:
     return connection, repair
 
 
-async def test_a_rollback_that_is_under_way_is_not_late(mesh: Mesh) -> None:
-    """Its operation has a deadline of its own: what comes of it is what the repair says."""
+async def test_running_rollback_does_not_expire(mesh: Mesh) -> None:
+    """Its operation has a deadline of its own, and its result is the repair's."""
     connection, repair = await verifying(mesh)
     mesh.airbyte.fault("connections/update", 503, times=None)
     mesh.airbyte.finish_job(max(mesh.airbyte.jobs), "failed", failure=("config_error", "No."))
     began = "SELECT operation_id IS NOT NULL FROM repairs WHERE state = 'rolling_back'"
-    async with asyncio.timeout(20):
-        while not await mesh.sql.fetchval(began):  # noqa: ASYNC110 (another's doing)
-            await asyncio.sleep(0.05)
+    await mesh.until_true(began)
 
     await mesh.sql.execute("UPDATE repairs SET deadline_at = now(), next_at = now()")
-    async with asyncio.timeout(20):
-        while await mesh.sql.fetchval("SELECT next_at <= now() FROM repairs"):  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
+    await until_not(lambda: mesh.sql.fetchval("SELECT next_at <= now() FROM repairs"))
     await asyncio.sleep(0.3)  # the step was claimed; it is to change nothing that could be awaited
     assert [one["state"] for one in await repairs(mesh, connection)] == ["rolling_back"]
     mesh.airbyte.heal()

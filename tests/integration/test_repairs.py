@@ -45,17 +45,17 @@ from tests.integration.repairing import (
     proposal,
     put,
     types,
-    until,
     upstream,
 )
+from tests.waiting import until
 
 Json = dict[str, Any]
 LESS = {"Id": "string", "Name": "string"}
 KEYED = {"Id": "string", "Email": "string", "Name": "string"}
 
 
-async def test_a_new_field_is_applied_by_itself(mesh: Mesh) -> None:
-    """A field was added: the policy decides, Airbyte holds it, the version says who decided."""
+async def test_new_field_is_applied_automatically(mesh: Mesh) -> None:
+    """The policy decides, Airbyte has the field, and the version names the policy."""
     connection = await mesh.onboard()
 
     drift_id = await drift(mesh, connection, offering(ACCOUNT | {"Region__c": "string"}))
@@ -79,8 +79,8 @@ async def test_a_new_field_is_applied_by_itself(mesh: Mesh) -> None:
     assert nothing_was_reset(mesh)
 
 
-async def test_a_dropped_field_waits_for_a_person(mesh: Mesh) -> None:
-    """A field is gone: nothing is done until somebody approves, and then it is gone."""
+async def test_dropped_field_needs_a_decision(mesh: Mesh) -> None:
+    """Nothing changes until somebody approves."""
     connection = await mesh.onboard()
     repair = await proposal(mesh, connection, offering(LESS))
     assert repair["changes"][0]["loses"] == ["AnnualRevenue"]
@@ -110,7 +110,7 @@ async def test_a_dropped_field_waits_for_a_person(mesh: Mesh) -> None:
     assert nothing_was_reset(mesh)
 
 
-async def test_an_approval_reads_the_state_and_heals_once(
+async def test_approval_reads_the_current_state_and_heals_once(
     mesh: Mesh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The catalog that the approval checked is the one that is applied; it is not made again."""
@@ -140,7 +140,7 @@ async def test_an_approval_reads_the_state_and_heals_once(
     assert calls == {"steps": 1, "read_version": 1, "stream_bodies": 1}
 
 
-async def test_a_policy_changed_after_the_approval_is_obeyed(
+async def test_policy_changed_after_the_approval_is_obeyed(
     mesh: Mesh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The catalog of the approval is not applied once the policy excludes a field of it."""
@@ -162,8 +162,8 @@ async def test_a_policy_changed_after_the_approval_is_obeyed(
     assert ["Region__c"] not in [one["fieldPath"] for one in config["selectedFields"]]
 
 
-async def test_what_is_safe_does_not_wait_for_the_rest(mesh: Mesh) -> None:
-    """A widened type is applied; a narrowed one beside it waits, on the new version."""
+async def test_safe_changes_do_not_wait_for_the_rest(mesh: Mesh) -> None:
+    """A widened type is applied; a narrowed one waits, based on the new version."""
     connection = await mesh.onboard()
     offered = offering({"Id": "string", "Name": "integer", "AnnualRevenue": "number"})
     offered["streams"][1]["stream"]["jsonSchema"]["properties"]["Extra"] = {"type": "string"}
@@ -181,7 +181,7 @@ async def test_what_is_safe_does_not_wait_for_the_rest(mesh: Mesh) -> None:
 
 
 async def test_some_changes_are_approved_and_the_rest_stays_open(mesh: Mesh) -> None:
-    """The chosen ones are split off and applied; the rest goes on, from the new version."""
+    """The approved ones become a repair of their own; the rest is based on the new version."""
     connection = await mesh.onboard()
     repair = await proposal(mesh, connection, offering({"Id": "string"}))
     assert [one["path"] for one in repair["changes"]] == [["AnnualRevenue"], ["Name"]]
@@ -201,8 +201,8 @@ async def test_some_changes_are_approved_and_the_rest_stays_open(mesh: Mesh) -> 
     assert fields(mesh, connection) == {"Id", "SystemModstamp"}
 
 
-async def test_a_rejected_repair_does_nothing(mesh: Mesh) -> None:
-    """Nothing is sent, the event says so, and it cannot be approved any more."""
+async def test_rejected_repair_changes_nothing(mesh: Mesh) -> None:
+    """An event reports it, and it cannot be approved any more."""
     connection = await mesh.onboard()
     repair = await proposal(mesh, connection, offering(LESS))
     before = deepcopy(upstream(mesh, connection))
@@ -218,8 +218,8 @@ async def test_a_rejected_repair_does_nothing(mesh: Mesh) -> None:
     assert await types(mesh, 2) == ["repair.proposed", "repair.rejected"]
 
 
-async def test_a_rejected_change_is_not_applied_by_itself_later(mesh: Mesh) -> None:
-    """A person said no to a change that the policy would apply now: it is proposed at most."""
+async def test_rejected_change_is_not_applied_automatically_later(mesh: Mesh) -> None:
+    """The policy would apply it now: it is only proposed."""
     connection = await mesh.onboard()
     path = f"/connections/{connection['id']}/policy"
     ask = {"reactions": {"field": {"added": "propose"}}}
@@ -237,8 +237,8 @@ async def test_a_rejected_change_is_not_applied_by_itself_later(mesh: Mesh) -> N
     assert [c["path"] for c in applied["changes"]] == [["Zone__c"]]
 
 
-async def test_a_newer_drift_supersedes_what_is_open(mesh: Mesh) -> None:
-    """The older proposal ends and names the newer; to approve it is refused with that name."""
+async def test_newer_drift_supersedes_the_open_repair(mesh: Mesh) -> None:
+    """Approving the older one is refused with the newer one's id."""
     connection = await mesh.onboard()
     first = await proposal(mesh, connection, offering(LESS))
 
@@ -251,8 +251,8 @@ async def test_a_newer_drift_supersedes_what_is_open(mesh: Mesh) -> None:
     assert await types(mesh, 3) == ["repair.proposed", "repair.superseded", "repair.proposed"]
 
 
-async def test_a_source_that_is_as_before_ends_the_proposal(mesh: Mesh) -> None:
-    """The field is back: what waited is superseded by nothing, and no version came of it."""
+async def test_reverted_source_supersedes_the_proposal(mesh: Mesh) -> None:
+    """The field is back: no repair follows, and no version is added."""
     connection = await mesh.onboard()
     await proposal(mesh, connection, offering(LESS))
 
@@ -263,8 +263,8 @@ async def test_a_source_that_is_as_before_ends_the_proposal(mesh: Mesh) -> None:
     assert (await seen(mesh, connection))["catalog_version"] == 1
 
 
-async def test_the_same_proposal_is_told_once(mesh: Mesh) -> None:
-    """A newer drift that changes nothing for the proposal moves it to the newer snapshot."""
+async def test_unchanged_proposal_is_reported_once(mesh: Mesh) -> None:
+    """A newer drift that does not affect it moves it to the newer snapshot."""
     connection = await mesh.onboard()
     first = await proposal(mesh, connection, offering(LESS))
     unsynced = offering(LESS)
@@ -282,8 +282,8 @@ async def test_the_same_proposal_is_told_once(mesh: Mesh) -> None:
     assert (status, decided["state"]) == (200, "applied")
 
 
-async def test_nothing_to_do_is_a_plan_and_nothing_else(mesh: Mesh) -> None:
-    """What the connection does not sync makes no repair and no event."""
+async def test_drift_without_effect_makes_only_a_plan(mesh: Mesh) -> None:
+    """Changes that the connection does not sync make no repair and no event."""
     connection = await mesh.onboard()
     offered = offering(ACCOUNT)
     offered["streams"].append(catalog(stream("Lead"))["streams"][0])
@@ -294,8 +294,8 @@ async def test_nothing_to_do_is_a_plan_and_nothing_else(mesh: Mesh) -> None:
     assert await types(mesh, 0) == []
 
 
-async def test_a_stale_proposal_cannot_be_applied(mesh: Mesh) -> None:
-    """The source changed again, or somebody applied a catalog: 409 `stale_plan`, nothing sent."""
+async def test_stale_proposal_cannot_be_applied(mesh: Mesh) -> None:
+    """The source changed again, or a catalog was applied: 409 `stale_plan`, nothing sent."""
     connection = await mesh.onboard()
     repair = await proposal(mesh, connection, offering(LESS))
     # The source has the field again, and no plan has seen it yet.
@@ -309,8 +309,8 @@ async def test_a_stale_proposal_cannot_be_applied(mesh: Mesh) -> None:
     assert (await repairs(mesh, connection))[0]["state"] == "proposed"
 
 
-async def test_a_lost_cursor_pauses_the_connection_until_it_is_decided(mesh: Mesh) -> None:
-    """Paused in Airbyte, proposed, approved with a fall-back, resumed; no data is reset."""
+async def test_lost_cursor_pauses_the_connection_until_a_decision(mesh: Mesh) -> None:
+    """Proposed, approved with a fallback, resumed; no data is reset."""
     connection = await mesh.onboard()
     await drift(mesh, connection, offering(ACCOUNT, cursor=None))
     await until(lambda: upstream(mesh, connection)["status"] == "inactive")
@@ -342,8 +342,8 @@ async def test_a_lost_cursor_pauses_the_connection_until_it_is_decided(mesh: Mes
     assert nothing_was_reset(mesh)
 
 
-async def test_a_cursor_that_comes_back_resumes_the_connection(mesh: Mesh) -> None:
-    """Nothing is left to decide: the proposal is superseded and the connection goes on."""
+async def test_restored_cursor_resumes_the_connection(mesh: Mesh) -> None:
+    """The proposal is superseded."""
     connection = await mesh.onboard()
     await drift(mesh, connection, offering(ACCOUNT, cursor=None))
     await until(lambda: upstream(mesh, connection)["status"] == "inactive")
@@ -357,8 +357,8 @@ async def test_a_cursor_that_comes_back_resumes_the_connection(mesh: Mesh) -> No
     assert (await seen(mesh, connection))["catalog_version"] == 1
 
 
-async def test_a_persons_own_pause_stays(mesh: Mesh) -> None:
-    """Somebody paused it in Airbyte: a heal changes the catalog and leaves the pause."""
+async def test_pause_by_a_person_stays(mesh: Mesh) -> None:
+    """A repair changes the catalog only."""
     connection = await mesh.onboard()
     upstream(mesh, connection)["status"] = "inactive"
 
@@ -368,8 +368,8 @@ async def test_a_persons_own_pause_stays(mesh: Mesh) -> None:
     assert upstream(mesh, connection)["status"] == "inactive"
 
 
-async def test_what_airbyte_flagged_is_taken_back_by_the_heal(mesh: Mesh) -> None:
-    """Airbyte found the change breaking and paused the connection: the heal resumes it."""
+async def test_breaking_change_flag_is_cleared_by_the_repair(mesh: Mesh) -> None:
+    """Airbyte paused the connection for it: the repair resumes it."""
     connection = await mesh.onboard()
     upstream(mesh, connection).update(status="inactive", breakingChange=True)
     repair = await proposal(mesh, connection, offering(LESS))
@@ -381,8 +381,8 @@ async def test_what_airbyte_flagged_is_taken_back_by_the_heal(mesh: Mesh) -> Non
     assert upstream(mesh, connection)["breakingChange"] is False
 
 
-async def test_a_repair_is_decided_while_a_sync_runs_and_applied_at_its_end(mesh: Mesh) -> None:
-    """202, waiting for the sync; then it is applied by itself."""
+async def test_approval_during_a_sync_is_applied_at_its_end(mesh: Mesh) -> None:
+    """202, waiting for the sync."""
     connection = await mesh.onboard()
     repair = await proposal(mesh, connection, offering(LESS))
     job = mesh.airbyte.start_job(connection["airbyte_connection_id"])
@@ -397,8 +397,8 @@ async def test_a_repair_is_decided_while_a_sync_runs_and_applied_at_its_end(mesh
     assert "AnnualRevenue" not in fields(mesh, connection)
 
 
-async def test_a_decision_joins_what_waits_for_a_sync(mesh: Mesh) -> None:
-    """The safe part waits for a sync's end: what a person approves meanwhile goes with it."""
+async def test_approval_joins_a_repair_that_waits_for_a_sync(mesh: Mesh) -> None:
+    """The safe part waits for a sync's end: changes approved meanwhile are applied with it."""
     connection = await mesh.onboard()
     job = mesh.airbyte.start_job(connection["airbyte_connection_id"])
     offered = offering({"Id": "string", "Name": "integer", "AnnualRevenue": "number"})
@@ -416,8 +416,8 @@ async def test_a_decision_joins_what_waits_for_a_sync(mesh: Mesh) -> None:
     assert applied["version_number"] == 2
 
 
-async def test_of_two_approvals_one_counts(mesh: Mesh) -> None:
-    """The second is told that it is decided; with the same key it is the first one's answer."""
+async def test_second_approval_is_refused(mesh: Mesh) -> None:
+    """With the same key it gets the first one's answer."""
     connection = await mesh.onboard()
     repair = await proposal(mesh, connection, offering(LESS))
     path, order = f"/repairs/{repair['id']}/approve", {"by": "Ada"}
@@ -445,8 +445,8 @@ async def proposal_after(mesh: Mesh, connection: Json, offered: Json, before: li
     return (await repairs_until(mesh, connection, [*before, "proposed"]))[-1]
 
 
-async def test_airbyte_refuses_and_the_repair_says_so(mesh: Mesh) -> None:
-    """The old version stays in force, the repair has failed with the code, and is not repeated."""
+async def test_repair_refused_by_airbyte_fails_with_the_code(mesh: Mesh) -> None:
+    """The old version stays in force, and the repair is not repeated."""
     connection = await mesh.onboard()
     mesh.airbyte.fault("connections/update", 422)
 
@@ -465,8 +465,8 @@ async def test_airbyte_refuses_and_the_repair_says_so(mesh: Mesh) -> None:
     assert ["Region__c"] in [one["path"] for one in again["changes"]]
 
 
-async def test_an_unanswered_repair_expires_by_doing_nothing(mesh: Mesh) -> None:
-    """Its time is over: nothing is sent, an event says so, and it is not to be approved."""
+async def test_undecided_repair_expires(mesh: Mesh) -> None:
+    """Nothing is sent, an event reports it, and it cannot be approved."""
     connection = await mesh.onboard()
     repair = await proposal(mesh, connection, offering(LESS))
     await mesh.sql.execute("UPDATE repairs SET expires_at = now() - interval '1 s'")
@@ -495,9 +495,7 @@ async def test_an_unanswered_repair_expires_by_doing_nothing(mesh: Mesh) -> None
         ({"by": "Ada", "surprise": 1}, "invalid_request"),
     ],
 )
-async def test_a_decision_that_cannot_be_meant_is_refused(
-    mesh: Mesh, order: Json, code: str
-) -> None:
+async def test_invalid_decision_is_refused(mesh: Mesh, order: Json, code: str) -> None:
     """422 with a stable code; the repair waits as before."""
     connection = await mesh.onboard()
     repair = await proposal(mesh, connection, offering(LESS))
@@ -512,8 +510,7 @@ async def test_a_decision_that_cannot_be_meant_is_refused(
         assert "The repair has c1" in problem["fields"][0]["message"]
 
 
-async def test_lists_and_unknown_repairs(mesh: Mesh) -> None:
-    """Pages, states and what is not there."""
+async def test_repairs_are_listed_and_unknown_ones_are_404(mesh: Mesh) -> None:
     connection = await mesh.onboard()
     await proposal(mesh, connection, offering(LESS))
     await drift(mesh, connection, offering({"Id": "string"}))
@@ -529,8 +526,8 @@ async def test_lists_and_unknown_repairs(mesh: Mesh) -> None:
     assert (status, problem["code"]) == (404, "not_found")
 
 
-async def test_what_expired_or_was_rejected_is_proposed_again_on_demand(mesh: Mesh) -> None:
-    """A plan is made now, though the source is as it was; what is the same is told once."""
+async def test_plan_on_demand_proposes_ended_repairs_again(mesh: Mesh) -> None:
+    """Although the source is unchanged; an open proposal is not repeated."""
     connection = await mesh.onboard()
     path = f"/connections/{connection['id']}/plan"
     assert await post(mesh, path, {}) == (200, {"items": [], "next": None})
@@ -547,8 +544,8 @@ async def test_what_expired_or_was_rejected_is_proposed_again_on_demand(mesh: Me
     assert (await post(mesh, f"/connections/{uuid4()}/plan", {}))[0] == 404
 
 
-async def test_a_decision_and_its_expiry_exclude_each_other(mesh: Mesh) -> None:
-    """Whichever is first counts: never applied and expired, whatever the order."""
+async def test_decision_and_expiry_exclude_each_other(mesh: Mesh) -> None:
+    """Whichever is first counts, in any order."""
     connection = await mesh.onboard()
     repair = await proposal(mesh, connection, offering(LESS))
     db = Database.at(mesh.settings.registry_address, application="test")
@@ -571,10 +568,10 @@ async def test_a_decision_and_its_expiry_exclude_each_other(mesh: Mesh) -> None:
     assert versions == (2 if status == 200 else 1)
 
 
-async def test_a_registry_that_goes_away_loses_no_decision(
+async def test_registry_outage_loses_no_decision(
     airbyte: AirbyteServer, own_postgres: servers.Postgres, redis_url: str, redis: Redis
 ) -> None:
-    """Away before: 503, nothing is decided. Away while it is applied: it is applied after all."""
+    """Before the decision: 503. While it is applied: it is applied after all."""
     migrate(own_postgres.url)
     sql = await asyncpg.connect(own_postgres.url)
     add_destination(airbyte)

@@ -18,6 +18,7 @@ from shared import registry
 from shared.config import Settings, postgres_address
 from shared.database import Database
 from shared.models import StreamSchema
+from tests.waiting import until
 
 Sql = Any
 DAY = timedelta(days=1)
@@ -103,8 +104,8 @@ async def pruned(db: Database, sql: Sql, table: str, *, kept: timedelta | None =
     return {row[0] for row in await sql.fetch(f"SELECT id FROM {table}")}  # noqa: S608
 
 
-async def test_events_that_were_published(db: Database, sql: Sql) -> None:
-    """In batches, over more than one of them; what waits to be published is never too old."""
+async def test_published_events_are_pruned(db: Database, sql: Sql) -> None:
+    """In more than one batch; waiting ones are never too old."""
     connection = await a_connection(sql)
     await sql.execute(
         "INSERT INTO events (event_id, connection_id, seq, type, status, version, published_at)"
@@ -122,8 +123,8 @@ async def test_events_that_were_published(db: Database, sql: Sql) -> None:
     assert tuple(left or ()) == (1201, 1310, 110)
 
 
-async def test_jobs(db: Database, sql: Sql) -> None:
-    """Not those that run, the newest of a connection, nor one that a repair waits for."""
+async def test_jobs_are_pruned(db: Database, sql: Sql) -> None:
+    """Not running ones, a connection's newest, nor one that a repair waits for."""
     connection = await a_connection(sql)
 
     async def job(number: int, ended: timedelta | None, **columns: Any) -> UUID:
@@ -154,8 +155,8 @@ async def pruned_again(db: Database, sql: Sql, table: str) -> set[Any]:
     return await pruned(db, sql, table)
 
 
-async def test_operations(db: Database, sql: Sql) -> None:
-    """Not open ones, nor one that a repair waits for; an Idempotency-Key goes with it."""
+async def test_operations_are_pruned(db: Database, sql: Sql) -> None:
+    """Not open ones, nor one that a repair waits for; its Idempotency-Key is pruned with it."""
     connection = await a_connection(sql)
 
     async def operation(ended: timedelta | None, **columns: Any) -> UUID:
@@ -183,8 +184,8 @@ async def test_operations(db: Database, sql: Sql) -> None:
     assert await sql.fetchval("SELECT count(*) FROM operations WHERE caller IS NOT NULL") == 0
 
 
-async def test_messages_to_webhooks(db: Database, sql: Sql) -> None:
-    """What waits is never too old."""
+async def test_webhook_messages_are_pruned(db: Database, sql: Sql) -> None:
+    """Waiting ones are never too old."""
     webhook = await insert(sql, "webhooks", url="https://x")
 
     async def message(state: str, ended: timedelta | None) -> UUID:
@@ -206,8 +207,8 @@ async def test_messages_to_webhooks(db: Database, sql: Sql) -> None:
     assert await pruned(db, sql, "webhook_deliveries") == kept
 
 
-async def test_repairs(db: Database, sql: Sql) -> None:
-    """Not one that something refers to, nor what a person refused on a live connection."""
+async def test_repairs_are_pruned(db: Database, sql: Sql) -> None:
+    """Not referenced ones, nor what a person rejected on a live connection."""
     live = await a_connection(sql)
     archived = await a_connection(sql, archived_at=DAY)
     for connection in (live, archived):
@@ -245,8 +246,8 @@ async def test_repairs(db: Database, sql: Sql) -> None:
     assert await pruned(db, sql, "repairs") == kept
 
 
-async def test_a_chain_of_repairs_goes_link_by_link(db: Database, sql: Sql) -> None:
-    """Each keeps the one that took its place until it is gone itself."""
+async def test_chain_of_superseded_repairs_is_pruned_one_by_one(db: Database, sql: Sql) -> None:
+    """Each keeps the one that superseded it until it is pruned itself."""
     connection = await a_connection(sql)
     newest = await a_repair(sql, connection)
     middle = await a_repair(sql, connection, superseded_by=newest)
@@ -257,8 +258,8 @@ async def test_a_chain_of_repairs_goes_link_by_link(db: Database, sql: Sql) -> N
     assert await pruned_again(db, sql, "repairs") == set()
 
 
-async def test_drifts(db: Database, sql: Sql) -> None:
-    """Not the newest of a connection, which plans are made from, nor one that a repair answers."""
+async def test_drifts_are_pruned(db: Database, sql: Sql) -> None:
+    """Not a connection's newest, which plans are made from, nor one that a repair answers."""
     connection, source = await a_connection(sql), uuid4()
 
     async def drift(seen: timedelta) -> UUID:
@@ -280,8 +281,8 @@ async def test_drifts(db: Database, sql: Sql) -> None:
     assert await pruned(db, sql, "drifts") == {answered, newest}
 
 
-async def test_snapshots(db: Database, sql: Sql) -> None:
-    """Not the newest of a source, nor what a version, repair, plan, drift or look refers to."""
+async def test_snapshots_are_pruned(db: Database, sql: Sql) -> None:
+    """Not a source's newest, nor one that anything else refers to."""
     source = uuid4()
     await a_snapshot(sql, source, OLD + DAY)
     connection = await a_connection(sql, airbyte_source_id=source)
@@ -348,8 +349,8 @@ async def prune_schemas(db: Database, sql: Sql) -> None:
     await Retention(db, [History("stream_schemas", DAY)]).prune()
 
 
-async def test_a_day_s_unused_schemas_go_in_a_day(db: Database, sql: Sql) -> None:
-    """An update of a connector leaves every schema of every stream unused, which is thousands."""
+async def test_many_unused_schemas_are_pruned_within_a_day(db: Database, sql: Sql) -> None:
+    """A connector update leaves every schema of every stream unused, which is thousands."""
     await sql.execute("""
         INSERT INTO stream_schemas (hash, name, body, created_at)
         SELECT decode(md5(n::text), 'hex'), 'Account', '{}', now() - interval '2 days'
@@ -362,8 +363,8 @@ async def test_a_day_s_unused_schemas_go_in_a_day(db: Database, sql: Sql) -> Non
     assert await sql.fetchval("SELECT count(*) FROM stream_schemas") == 0
 
 
-async def test_stream_schemas_that_no_snapshot_lists(db: Database, sql: Sql) -> None:
-    """Whoever stores one again is about to list it: it stays, though nothing lists it yet."""
+async def test_unlisted_stream_schemas_are_pruned(db: Database, sql: Sql) -> None:
+    """A schema that was just stored again stays, though nothing lists it yet."""
     await store(db, *range(1, 7))
     await sql.execute("UPDATE stream_schemas SET created_at = now() - interval '2 days'")
     hashes = (2).to_bytes(16) + (5).to_bytes(16)
@@ -378,8 +379,8 @@ async def test_stream_schemas_that_no_snapshot_lists(db: Database, sql: Sql) -> 
 _WAITING = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"
 
 
-async def test_a_schema_that_is_stored_while_it_is_pruned_stays(db: Database, sql: Sql) -> None:
-    """Both look for the same row: the pruning waits for it, and then leaves it alone."""
+async def test_schema_stored_during_pruning_stays(db: Database, sql: Sql) -> None:
+    """The pruning waits for the row's lock, and then leaves it."""
     await store(db, 1, 2)
     await sql.execute("UPDATE stream_schemas SET created_at = now() - interval '2 days'")
     async with db.transaction() as session:
@@ -388,9 +389,7 @@ async def test_a_schema_that_is_stored_while_it_is_pruned_stays(db: Database, sq
             await sql.execute("DELETE FROM periodic_runs")
             pruning = Retention(db, [History("stream_schemas", DAY)])
             task = group.create_task(pruning.prune())
-            async with asyncio.timeout(10):
-                while not await sql.fetchval(_WAITING):  # noqa: ASYNC110 (another session's doing)
-                    await asyncio.sleep(0.01)
+            await until(lambda: sql.fetchval(_WAITING))
             await session.commit()
             await task
             await session.begin()
@@ -398,8 +397,8 @@ async def test_a_schema_that_is_stored_while_it_is_pruned_stays(db: Database, sq
     assert await schemas(sql) == {1}
 
 
-async def test_api_keys_and_the_audit_of_credentials(db: Database, sql: Sql) -> None:
-    """Keys that are revoked or expired; 90 days at the least, whatever a setting says."""
+async def test_api_keys_and_credential_audit_are_pruned(db: Database, sql: Sql) -> None:
+    """Revoked or expired keys; after 90 days at the least, whatever a setting says."""
     long_ago, lately = timedelta(days=91), timedelta(days=89)
     await sql.execute(
         "INSERT INTO api_keys (id, digest, scopes, owner, created_by, revoked_at, expires_at)"
@@ -438,10 +437,10 @@ async def test_api_keys_and_the_audit_of_credentials(db: Database, sql: Sql) -> 
         ("connections", KEPT),
     ],
 )
-async def test_the_registry_refuses_what_must_be_kept(
+async def test_registry_refuses_to_prune_recent_rows(
     db: Database, table: str, kept: timedelta
 ) -> None:
-    """Whoever has the orchestrator's login cannot delete what was just recorded."""
+    """The orchestrator's login cannot delete what was just recorded."""
     async with db.transaction() as session:
         with pytest.raises(Exception, match=r"too short|no history"):
             await registry.prune_history(session, table, kept=kept, at_most=1)
@@ -449,10 +448,9 @@ async def test_the_registry_refuses_what_must_be_kept(
         await session.begin()
 
 
-async def test_a_table_that_fails_stops_no_other(
+async def test_failing_table_blocks_no_other(
     db: Database, sql: Sql, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is logged by its name; the ones after it are pruned all the same."""
     connection = await a_connection(sql)
     await a_repair(sql, connection)
 
@@ -463,8 +461,7 @@ async def test_a_table_that_fails_stops_no_other(
     assert await sql.fetchval("SELECT count(*) FROM repairs") == 0
 
 
-async def test_forever_is_for_ever_and_a_run_is_bounded(db: Database, sql: Sql) -> None:
-    """None prunes nothing; one run deletes so many batches, and the next one goes on."""
+async def test_pruning_is_bounded_per_run_and_can_be_disabled(db: Database, sql: Sql) -> None:
     connection = await a_connection(sql)
     for _ in range(3):
         await a_repair(sql, connection)
@@ -483,7 +480,7 @@ async def test_forever_is_for_ever_and_a_run_is_bounded(db: Database, sql: Sql) 
 
 
 @pytest.mark.parametrize("off", ["hashjoin, mergejoin, hashagg, sort, material", "nestloop"])
-async def test_a_batch_is_bounded_whatever_the_plan(sql: Sql, off: str) -> None:
+async def test_batch_is_bounded_with_any_query_plan(sql: Sql, off: str) -> None:
     """A subquery that a nested loop ran for each row would lock, and have deleted, others anew."""
     connection = await a_connection(sql)
     for _ in range(6):
@@ -496,8 +493,7 @@ async def test_a_batch_is_bounded_whatever_the_plan(sql: Sql, off: str) -> None:
     assert (deleted, await sql.fetchval("SELECT count(*) FROM repairs")) == (2, 4)
 
 
-async def test_nothing_is_pruned_while_a_process_starts(db: Database, sql: Sql) -> None:
-    """The second run of the periodic task is the first that prunes."""
+async def test_first_run_after_a_start_prunes_nothing(db: Database, sql: Sql) -> None:
     await a_repair(sql, await a_connection(sql))
     look = Retention(db, [History("repairs", KEPT)]).task
     for left in (1, 0):
@@ -510,7 +506,7 @@ def settings(**told: str) -> Settings:
     return Settings.model_validate({"supabase_db_url": "postgresql://u:p@h/d", **told})
 
 
-def test_the_settings() -> None:
+def test_retention_setting_formats() -> None:
     """A number of seconds, an ISO 8601 duration, or `forever`."""
     kept = {
         one.table: one.kept
@@ -546,7 +542,7 @@ def test_the_settings() -> None:
         ("discover_timeout", "1e300"),
     ],
 )
-def test_a_retention_that_is_too_short_or_too_long(variable: str, value: str) -> None:
-    """A day at the least, 90 for what tells who did something, and dates that can be written."""
+def test_too_short_or_too_long_retention_is_refused(variable: str, value: str) -> None:
+    """A day at the least, 90 for audit records, and dates must be representable."""
     with pytest.raises(ValidationError, match=variable):
         settings(**{variable: value})

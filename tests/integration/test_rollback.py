@@ -18,9 +18,9 @@ from tests.integration.repairing import (
     nothing_was_reset,
     put,
     types,
-    until,
     upstream,
 )
+from tests.waiting import until
 
 Json = dict[str, Any]
 MORE = ACCOUNT | {"Region__c": "string"}
@@ -46,8 +46,8 @@ async def synced(mesh: Mesh, connection: Json) -> int:
     return max(mesh.airbyte.jobs)
 
 
-async def test_an_older_version_is_appended_as_the_newest(mesh: Mesh) -> None:
-    """Version 3 is version 1 again; who asked and why is kept, and nothing is re-applied."""
+async def test_older_version_is_appended_as_the_newest(mesh: Mesh) -> None:
+    """Version 3 equals version 1; requester and reason are recorded, and nothing is re-applied."""
     connection = await grown(mesh)
 
     status, repair = await roll_back(mesh, connection, 1)
@@ -80,10 +80,10 @@ async def test_an_older_version_is_appended_as_the_newest(mesh: Mesh) -> None:
     assert {"Zone__c"} == fields(mesh, connection) - {"SystemModstamp"} - set(ACCOUNT)
 
 
-async def test_a_version_that_the_source_cannot_serve_is_refused_with_the_reasons(
+async def test_version_that_no_longer_fits_the_source_is_refused(
     mesh: Mesh,
 ) -> None:
-    """409 `rollback_impossible`: version 2 needs a field that is gone by now."""
+    """409 `rollback_impossible` with the reasons: version 2 needs a removed field."""
     connection = await grown(mesh)
     await drift(mesh, connection, offering(ACCOUNT))
     repair = (await repairs_until(mesh, connection, ["applied", "proposed"]))[1]
@@ -98,8 +98,8 @@ async def test_a_version_that_the_source_cannot_serve_is_refused_with_the_reason
     assert (await seen(mesh, connection))["catalog_version"] == 3
 
 
-async def test_the_head_again_changes_nothing_and_unknown_ones_are_told(mesh: Mesh) -> None:
-    """`changed` is false; 404 for versions and connections that are not there."""
+async def test_rollback_to_the_current_version_changes_nothing(mesh: Mesh) -> None:
+    """404 for unknown versions and connections."""
     connection = await grown(mesh)
 
     assert await roll_back(mesh, connection, 2) == (
@@ -113,8 +113,7 @@ async def test_the_head_again_changes_nothing_and_unknown_ones_are_told(mesh: Me
     assert (await seen(mesh, connection))["catalog_version"] == 2
 
 
-async def test_a_rollback_supersedes_what_is_open(mesh: Mesh) -> None:
-    """Whoever rolls back has seen the source as it is: the open proposal ends with it."""
+async def test_rollback_supersedes_the_open_repair(mesh: Mesh) -> None:
     connection = await grown(mesh)
     await drift(mesh, connection, offering({"Id": "string", "Region__c": "string"}))
     await repairs_until(mesh, connection, ["applied", "proposed"])
@@ -133,8 +132,8 @@ async def test_a_rollback_supersedes_what_is_open(mesh: Mesh) -> None:
     assert found[1]["superseded_by"] == repair["id"]
 
 
-async def test_a_sync_that_succeeds_verifies_the_repair(mesh: Mesh) -> None:
-    """The policy asks for a sync: the repair is applied at its end, and told then."""
+async def test_successful_sync_verifies_the_repair(mesh: Mesh) -> None:
+    """The policy requires a sync: the repair is applied, and reported, when it ends."""
     connection = await mesh.onboard()
     await put(mesh, connection, {"verify": "sync"})
     await drift(mesh, connection, offering(MORE))
@@ -152,10 +151,10 @@ async def test_a_sync_that_succeeds_verifies_the_repair(mesh: Mesh) -> None:
 
 
 @pytest.mark.parametrize("kind", ["clear", "reset_connection"])
-async def test_a_job_that_only_clears_data_verifies_nothing(
+async def test_clear_job_verifies_nothing(
     mesh: Mesh, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """It reads no data by the new catalog: its end is awaited, and then a sync begins."""
+    """It reads no data with the new catalog: when it has ended, a sync begins."""
     connection = await mesh.onboard()
     await put(mesh, connection, {"verify": "sync"})
     sync = Orchestrator.sync
@@ -180,10 +179,10 @@ async def test_a_job_that_only_clears_data_verifies_nothing(
 
 
 @pytest.mark.parametrize("reason", ["config_error", "system_error", "refresh_schema"])
-async def test_a_sync_that_fails_for_the_schema_restores_the_version_before(
+async def test_sync_failing_for_the_schema_restores_the_previous_version(
     mesh: Mesh, reason: str
 ) -> None:
-    """Once, by itself; the repair says so, and the same change is not applied by itself again."""
+    """Once, automatically; the repair says so, and the change then needs a decision."""
     connection = await mesh.onboard()
     await put(mesh, connection, {"verify": "sync"})
     await drift(mesh, connection, offering(MORE))
@@ -213,10 +212,8 @@ async def test_a_sync_that_fails_for_the_schema_restores_the_version_before(
 
 
 @pytest.mark.parametrize("reason", ["transient_error", "heartbeat_timeout", "destination_timeout"])
-async def test_a_sync_that_fails_for_another_reason_says_nothing_about_the_repair(
-    mesh: Mesh, reason: str
-) -> None:
-    """The repair stays applied, with a note."""
+async def test_sync_failing_for_another_reason_keeps_the_repair(mesh: Mesh, reason: str) -> None:
+    """With a note."""
     connection = await mesh.onboard()
     await put(mesh, connection, {"verify": "sync"})
     await drift(mesh, connection, offering(MORE))
@@ -229,8 +226,8 @@ async def test_a_sync_that_fails_for_another_reason_says_nothing_about_the_repai
     assert "Region__c" in fields(mesh, connection)
 
 
-async def test_a_paused_connection_is_paused_again_when_its_heal_is_taken_back(mesh: Mesh) -> None:
-    """The lost cursor was decided, the sync failed: it stands still at the version before."""
+async def test_connection_is_paused_again_when_its_repair_is_rolled_back(mesh: Mesh) -> None:
+    """The lost cursor was decided, and the sync failed."""
     connection = await mesh.onboard()
     await put(mesh, connection, {"verify": "sync"})
     await drift(mesh, connection, offering(ACCOUNT, cursor=None))
@@ -249,8 +246,8 @@ async def test_a_paused_connection_is_paused_again_when_its_heal_is_taken_back(m
     assert await mesh.sql.fetchval("SELECT paused_by FROM connections") == UUID(repair["id"])
 
 
-async def test_a_rollback_that_airbyte_refuses_says_so(mesh: Mesh) -> None:
-    """The repair has failed with its code; the connection is as it was."""
+async def test_rollback_refused_by_airbyte_fails_with_the_code(mesh: Mesh) -> None:
+    """The connection is as it was."""
     connection = await grown(mesh)
     mesh.airbyte.fault("connections/update", 422)
 
@@ -264,8 +261,8 @@ async def test_a_rollback_that_airbyte_refuses_says_so(mesh: Mesh) -> None:
     assert (await seen(mesh, connection))["catalog_version"] == 2
 
 
-async def test_while_a_repair_is_under_way_no_rollback_begins(mesh: Mesh) -> None:
-    """409 `repair_under_way` names it; afterwards it may."""
+async def test_rollback_is_refused_during_a_repair(mesh: Mesh) -> None:
+    """409 `repair_under_way` names it; afterwards it is accepted."""
     connection = await grown(mesh)
     job = mesh.airbyte.start_job(connection["airbyte_connection_id"])
     repair = await proposal_of(mesh, connection)
@@ -289,8 +286,8 @@ async def proposal_of(mesh: Mesh, connection: Json) -> Json:
     return (await repairs_until(mesh, connection, ["applied", "proposed"]))[1]
 
 
-async def test_of_two_rollbacks_at_once_one_counts(mesh: Mesh) -> None:
-    """The other one is told that a repair is under way, or that nothing changed."""
+async def test_one_of_two_concurrent_rollbacks_counts(mesh: Mesh) -> None:
+    """The other is refused, or changes nothing."""
     connection = await grown(mesh)
 
     answers = await asyncio.gather(*(roll_back(mesh, connection, 1) for _ in range(6)))

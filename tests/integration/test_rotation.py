@@ -20,6 +20,7 @@ from tests.integration.conftest import (
     running,
     settings_for,
 )
+from tests.waiting import until
 
 CANARY = "AAMCANARY"
 PATH = "/credentials/salesforce-prod/rotate"
@@ -81,10 +82,10 @@ async def two(mesh: Mesh) -> tuple[dict[str, Any], dict[str, Any]]:
     return await mesh.onboard(connection_name="A"), await mesh.onboard(connection_name="B")
 
 
-async def test_what_changed_is_given_to_every_source_in_place(
+async def test_changed_credential_is_sent_to_every_source(
     mesh: Mesh, store: dict[str, str]
 ) -> None:
-    """The same sources, each by one update after one check; asking again changes nothing."""
+    """The same sources, each by one update after one check; a repetition changes nothing."""
     connections = await two(mesh)
     sources = set(mesh.airbyte.sources)
     before = {**held(mesh, connections[0])}
@@ -109,7 +110,7 @@ async def test_what_changed_is_given_to_every_source_in_place(
 async def test_each_connection_has_an_operation_and_an_event(
     mesh: Mesh, store: dict[str, str]
 ) -> None:
-    """Who asked is on the operation; neither they nor the registry hold a secret."""
+    """The operation names the requester; neither events nor the registry have a secret."""
     connection = await mesh.onboard()
     store[TOKEN] = "AAMCANARY-new-token"
 
@@ -128,8 +129,8 @@ async def test_each_connection_has_an_operation_and_an_event(
     assert not [row for row in rows if CANARY in row[0]]
 
 
-async def test_a_refused_check_changes_nothing_anywhere(mesh: Mesh, store: dict[str, str]) -> None:
-    """422 with each connection's outcome; when the store is put right, all are given it."""
+async def test_failed_check_changes_nothing(mesh: Mesh, store: dict[str, str]) -> None:
+    """422 with each connection's outcome; with the store corrected, all are updated."""
     a, b = await two(mesh)
     before = [{**held(mesh, one)} for one in (a, b)]
     store[TOKEN] = "AAMCANARY-mistyped"
@@ -149,10 +150,8 @@ async def test_a_refused_check_changes_nothing_anywhere(mesh: Mesh, store: dict[
     assert outcomes(await rotate(mesh)) == ["updated", "updated"]
 
 
-async def test_what_does_not_fit_the_connector_is_refused_the_same_way(
-    mesh: Mesh, store: dict[str, str]
-) -> None:
-    """Airbyte's own 422 on the check is a check that failed; its words stay out."""
+async def test_invalid_configuration_is_a_failed_check(mesh: Mesh, store: dict[str, str]) -> None:
+    """Airbyte's own 422 on the check; its message is not repeated."""
     await mesh.onboard()
     store[TOKEN] = "AAMCANARY-new"
     refusal = {"message": "AAMCANARY is not a string", "errorId": str(uuid4())}
@@ -163,10 +162,8 @@ async def test_what_does_not_fit_the_connector_is_refused_the_same_way(
     assert (told["outcome"], told["code"]) == ("check_failed", "upstream_rejected")
 
 
-async def test_a_token_that_the_connector_renewed_is_never_overwritten(
-    mesh: Mesh, store: dict[str, str]
-) -> None:
-    """The store still has the one of before: only what is new there is given."""
+async def test_renewed_token_is_never_overwritten(mesh: Mesh, store: dict[str, str]) -> None:
+    """The store has the older one: only other changed members are sent."""
     connection = await mesh.onboard()
     mesh.airbyte.renew(connection["airbyte_source_id"], refresh_token="renewed")
     assert outcomes(await rotate(mesh)) == ["unchanged"]
@@ -185,10 +182,8 @@ async def test_a_token_that_the_connector_renewed_is_never_overwritten(
     assert held(mesh, connection)["refresh_token"] == "granted anew"
 
 
-async def test_a_token_that_is_renewed_by_the_check_itself_stays(
-    mesh: Mesh, store: dict[str, str]
-) -> None:
-    """The check has used up the store's token; Airbyte has kept what came of it."""
+async def test_token_renewed_by_the_check_stays(mesh: Mesh, store: dict[str, str]) -> None:
+    """The check has used up the store's token; Airbyte has stored the new one."""
     connection = await mesh.onboard()
     store[SECRET], store[TOKEN] = "new secret", "used once"
     mesh.airbyte.accept_only(client_secret="new secret", refresh_token="used once")
@@ -200,10 +195,10 @@ async def test_a_token_that_is_renewed_by_the_check_itself_stays(
     assert outcomes(await rotate(mesh)) == ["unchanged"]
 
 
-async def test_what_a_check_has_renewed_is_in_force_though_another_check_fails(
+async def test_renewal_by_a_check_is_kept_though_another_check_fails(
     mesh: Mesh, store: dict[str, str]
 ) -> None:
-    """It cannot be taken back, so it is told as it is, and written down."""
+    """It cannot be reverted, so it is reported and recorded."""
     a, b = await two(mesh)
     store[TOKEN] = "used once"
     mesh.airbyte.renew_on_check(refresh_token="renewed")
@@ -216,10 +211,10 @@ async def test_what_a_check_has_renewed_is_in_force_though_another_check_fails(
     assert held(mesh, b)["refresh_token"] == CREDENTIALS[TOKEN]
 
 
-async def test_without_a_record_everything_is_checked_before_it_is_given(
+async def test_without_digests_the_whole_credential_is_checked(
     mesh: Mesh, store: dict[str, str]
 ) -> None:
-    """A source of before, whose token the connector has renewed: the old one fails the check."""
+    """A source from before, whose token was renewed: the old one fails the check."""
     connection = await mesh.onboard()
     await mesh.sql.execute("UPDATE connections SET credential_digests = NULL")
     mesh.airbyte.renew(connection["airbyte_source_id"], refresh_token="renewed")
@@ -233,8 +228,8 @@ async def test_without_a_record_everything_is_checked_before_it_is_given(
     assert outcomes(await rotate(mesh)) == ["unchanged"]
 
 
-async def test_what_somebody_set_in_airbyte_stays(mesh: Mesh, store: dict[str, str]) -> None:
-    """Fields that the store never had are no business of it; what it has no more goes."""
+async def test_members_set_in_airbyte_stay(mesh: Mesh, store: dict[str, str]) -> None:
+    """The store never had them; members removed from the store are removed."""
     store[DATE] = "2024-01-01"
     connection = await mesh.onboard()
     mesh.airbyte.renew(connection["airbyte_source_id"], streams_criteria=["by hand"])
@@ -248,10 +243,8 @@ async def test_what_somebody_set_in_airbyte_stays(mesh: Mesh, store: dict[str, s
     assert "start_date" not in found
 
 
-async def test_a_source_with_more_than_one_connection_is_given_it_once(
-    mesh: Mesh, store: dict[str, str]
-) -> None:
-    """Whoever stands on it is told, also what was imported."""
+async def test_shared_source_is_updated_once(mesh: Mesh, store: dict[str, str]) -> None:
+    """Each of its connections has an event, also an imported one."""
     connection = await mesh.onboard(connection_name="A")
     wired = mesh.airbyte.connections[connection["airbyte_connection_id"]]
     by_hand = str(uuid4())
@@ -272,10 +265,10 @@ async def test_a_source_with_more_than_one_connection_is_given_it_once(
 
 @pytest.mark.parametrize("after_effect", [True, False])
 @pytest.mark.parametrize("kind", ["reset", "hang", 500])
-async def test_a_lost_update_is_found_out(
+async def test_lost_update_is_resolved(
     mesh: Mesh, store: dict[str, str], kind: Fault, after_effect: bool
 ) -> None:
-    """The name in Airbyte tells whether it arrived: what did is not sent again, what did not is."""
+    """The name in Airbyte shows whether it arrived; only then it is sent again."""
     connection = await mesh.onboard()
     store[TOKEN] = "new token"
     mesh.airbyte.fault(UPDATE, kind, after_effect=after_effect)
@@ -286,18 +279,16 @@ async def test_a_lost_update_is_found_out(
     assert len(mesh.airbyte.called(UPDATE)) == (1 if after_effect else 2)
 
 
-async def test_what_arrived_and_was_renewed_since_is_not_sent_again(
+async def test_update_that_arrived_and_was_renewed_is_not_repeated(
     mesh: Mesh, store: dict[str, str]
 ) -> None:
-    """While nobody knew, a sync had the connector renew the token that had arrived."""
+    """The outcome was unknown while a sync renewed the token."""
     connection = await mesh.onboard()
     store[TOKEN] = "new token"
     mesh.airbyte.fault(UPDATE, "reset", after_effect=True)
 
     assert outcomes(await rotate(mesh, status=202, wait=0)) == ["running"]
-    async with asyncio.timeout(10):
-        while held(mesh, connection)["refresh_token"] != "new token":  # noqa: ASYNC110 (a server's)
-            await asyncio.sleep(0.01)
+    await until(lambda: held(mesh, connection)["refresh_token"] == "new token")
     mesh.airbyte.renew(connection["airbyte_source_id"], refresh_token="renewed")
 
     async with asyncio.timeout(10):
@@ -312,10 +303,8 @@ async def rotate_or_busy(mesh: Mesh) -> list[dict[str, Any]]:
     return told
 
 
-async def test_an_update_that_airbyte_only_says_it_did_is_no_update(
-    mesh: Mesh, store: dict[str, str]
-) -> None:
-    """502, nothing is written down, and asking again gives it."""
+async def test_acknowledged_update_without_effect_is_502(mesh: Mesh, store: dict[str, str]) -> None:
+    """Nothing is recorded, and a repetition sends it."""
     connection = await mesh.onboard()
     store[TOKEN] = "new token"
     mesh.airbyte.fault(UPDATE, "lie")
@@ -327,10 +316,8 @@ async def test_an_update_that_airbyte_only_says_it_did_is_no_update(
     assert outcomes(await rotate(mesh)) == ["updated"]
 
 
-async def test_one_that_is_refused_does_not_keep_the_others(
-    mesh: Mesh, store: dict[str, str]
-) -> None:
-    """A source that somebody deleted in Airbyte is told; the rest is given it."""
+async def test_refused_source_does_not_block_the_others(mesh: Mesh, store: dict[str, str]) -> None:
+    """A source deleted in Airbyte is reported; the others are updated."""
     a, b = await two(mesh)
     del mesh.airbyte.sources[a["airbyte_source_id"]]
     store[TOKEN] = "new token"
@@ -345,7 +332,9 @@ async def test_one_that_is_refused_does_not_keep_the_others(
 
 
 @pytest.mark.parametrize("path", ["sources/get", CHECK])
-async def test_airbyte_away_changes_nothing(mesh: Mesh, store: dict[str, str], path: str) -> None:
+async def test_unreachable_airbyte_changes_nothing(
+    mesh: Mesh, store: dict[str, str], path: str
+) -> None:
     """503, since nothing was recorded."""
     await mesh.onboard()
     store[TOKEN] = "new token"
@@ -358,17 +347,15 @@ async def test_airbyte_away_changes_nothing(mesh: Mesh, store: dict[str, str], p
     assert outcomes(await rotate(mesh)) == ["updated"]
 
 
-async def test_what_changes_between_check_and_update_is_not_given(
+async def test_credential_changed_after_the_check_is_not_sent(
     mesh: Mesh, store: dict[str, str]
 ) -> None:
-    """Only what was checked: the story is refused, and asking again checks the newest."""
+    """The rotation is refused, and a repetition checks the newest."""
     connection = await mesh.onboard()
     store[TOKEN] = "checked"
     mesh.airbyte.fault(CHECK, "slow", seconds=0.5)
     rotating = asyncio.create_task(rotate(mesh, status=502))
-    async with asyncio.timeout(10):
-        while not mesh.airbyte.called(CHECK):  # noqa: ASYNC110 (a server's doing)
-            await asyncio.sleep(0.01)
+    await until(lambda: mesh.airbyte.called(CHECK))
     store[TOKEN] = "never checked"
 
     (told,) = await rotating
@@ -379,8 +366,8 @@ async def test_what_changes_between_check_and_update_is_not_given(
     assert held(mesh, connection)["refresh_token"] == "never checked"
 
 
-async def test_rotations_at_once_give_it_once(mesh: Mesh, store: dict[str, str]) -> None:
-    """One of them does it; the others find it done, or the connection busy with it."""
+async def test_concurrent_rotations_send_it_once(mesh: Mesh, store: dict[str, str]) -> None:
+    """The others find it done, or the connection busy."""
     connection = await mesh.onboard()
     store[TOKEN] = "new token"
 
@@ -394,17 +381,15 @@ async def test_rotations_at_once_give_it_once(mesh: Mesh, store: dict[str, str])
     assert outcomes(await rotate(mesh)) == ["unchanged"]
 
 
-async def test_what_was_given_since_it_was_compared_is_not_given_again(
+async def test_credential_sent_by_another_rotation_is_not_repeated(
     mesh: Mesh, store: dict[str, str]
 ) -> None:
-    """A rotation whose check took longer than a whole other one, and a renewal after it."""
+    """The check took longer than another whole rotation, and a renewal after it."""
     connection = await mesh.onboard()
     store[TOKEN] = "new token"
     mesh.airbyte.fault(CHECK, "slow", seconds=1.0)
     slow = asyncio.create_task(rotate(mesh, status=409))
-    async with asyncio.timeout(10):
-        while not mesh.airbyte.called(CHECK):  # noqa: ASYNC110 (a server's doing)
-            await asyncio.sleep(0.01)
+    await until(lambda: mesh.airbyte.called(CHECK))
 
     assert outcomes(await rotate(mesh)) == ["updated"]
     mesh.airbyte.renew(connection["airbyte_source_id"], refresh_token="renewed")
@@ -415,10 +400,8 @@ async def test_what_was_given_since_it_was_compared_is_not_given_again(
     assert outcomes(await rotate(mesh)) == ["unchanged"]
 
 
-async def test_a_connection_that_is_being_onboarded_is_told(
-    mesh: Mesh, store: dict[str, str]
-) -> None:
-    """It may have been given the one of before: 409, ask again when it is there."""
+async def test_connection_being_onboarded_is_409(mesh: Mesh, store: dict[str, str]) -> None:
+    """It may have received the previous credential."""
     await mesh.onboard(connection_name="A")
     mesh.airbyte.fault("commands/run/discover", "hang")
     order = {**ORDER, "connection_name": "B"}
@@ -440,15 +423,14 @@ async def test_a_connection_that_is_being_onboarded_is_told(
         ("/credentials/..%2f..%2fx/rotate", 404, "no_such_route"),
     ],
 )
-async def test_what_cannot_be_meant(mesh: Mesh, path: str, status: int, code: str) -> None:
-    """A reference that no connection uses, or that is none."""
+async def test_invalid_reference_is_refused(mesh: Mesh, path: str, status: int, code: str) -> None:
     answer = await mesh.orchestrator.post(path)
 
     assert (answer.status_code, answer.json()["code"]) == (status, code)
 
 
-async def test_a_store_without_it_changes_nothing(mesh: Mesh, store: dict[str, str]) -> None:
-    """The store's own refusal is passed on, with the variable's name."""
+async def test_missing_credential_changes_nothing(mesh: Mesh, store: dict[str, str]) -> None:
+    """The store's refusal is passed on, with the variable's name."""
     await mesh.onboard()
     del store[TOKEN]
     answer = await mesh.orchestrator.post(PATH)
@@ -459,14 +441,14 @@ async def test_a_store_without_it_changes_nothing(mesh: Mesh, store: dict[str, s
     assert mesh.airbyte.called(UPDATE) == []
 
 
-async def test_without_a_key_nothing_is_rotated(
+async def test_rotation_needs_the_digest_key(
     airbyte: AirbyteServer,
     registry_url: str,
     redis_url: str,
     sql: asyncpg.Connection[asyncpg.Record],
     redis: Redis,
 ) -> None:
-    """Nobody could tell a token that the connector renewed from one that is new in the store."""
+    """Otherwise a renewed token could not be distinguished from a new one in the store."""
     add_destination(airbyte)
     settings = settings_for(airbyte, registry_url, redis_url, rotation_digest_key=None)
     async with running(settings, airbyte, sql=sql, redis=redis, order=ORDER) as mesh:

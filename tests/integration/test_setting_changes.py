@@ -45,8 +45,8 @@ async def history(mesh: Mesh, path: str, **asked: Any) -> Json:
     return page
 
 
-async def test_who_may_not_decide_may_not_set_a_policy(mesh: Mesh) -> None:
-    """Every scope but `repairs:decide`: a policy decides in its caller's place."""
+async def test_setting_a_policy_needs_repairs_decide(mesh: Mesh) -> None:
+    """A policy decides in its caller's place."""
     connection = await mesh.onboard()
     path = f"/connections/{connection['id']}/policy"
     order = {"reactions": {"field": {"removed": "apply"}}}
@@ -60,8 +60,8 @@ async def test_who_may_not_decide_may_not_set_a_policy(mesh: Mesh) -> None:
         assert (await other.put(path, json=order)).status_code == 200
 
 
-async def test_who_may_not_decide_may_not_have_a_look_believed(mesh: Mesh) -> None:
-    """Every scope but `repairs:decide`: what is missing might be removed at once."""
+async def test_confirming_an_observation_needs_repairs_decide(mesh: Mesh) -> None:
+    """What is missing might be removed at once."""
     connection = await mesh.onboard()
     path = f"/connections/{connection['id']}"
     mesh.airbyte.hide("Contact")
@@ -78,7 +78,7 @@ async def test_who_may_not_decide_may_not_have_a_look_believed(mesh: Mesh) -> No
     assert (believed["change"], believed["by"]) == ({"accept_missing": True}, access.NAME)
 
 
-async def test_a_version_that_a_policy_decided_names_who_set_it(mesh: Mesh) -> None:
+async def test_version_by_policy_names_its_author(mesh: Mesh) -> None:
     """The author of the entry that decided, not of the newest change; so does the repair."""
     connection = await mesh.onboard()
     path = f"/connections/{connection['id']}/policy"
@@ -105,8 +105,8 @@ async def test_a_version_that_a_policy_decided_names_who_set_it(mesh: Mesh) -> N
     assert (newest["decided_by"], newest["policy_set_by"]) == ("policy", author)
 
 
-async def test_changes_of_a_policy_are_listed_with_who_made_them(mesh: Mesh) -> None:
-    """Newest first, page by page; what changes nothing is no change."""
+async def test_changes_of_a_policy_are_listed_with_their_author(mesh: Mesh) -> None:
+    """Newest first, paged; an update without effect is no change."""
     connection = await mesh.onboard()
     path = f"/connections/{connection['id']}/policy"
     orders: list[Json] = [
@@ -136,8 +136,7 @@ async def test_changes_of_a_policy_are_listed_with_who_made_them(mesh: Mesh) -> 
 @pytest.mark.parametrize(
     "order", [{}, {"by": "Ada"}, {"reactions": {}}, {"reactions": {"field": {}}}]
 )
-async def test_an_empty_order_is_refused(mesh: Mesh, order: Json) -> None:
-    """422, and nobody is recorded as who changed nothing."""
+async def test_empty_update_is_refused(mesh: Mesh, order: Json) -> None:
     connection = await mesh.onboard()
     path = f"/connections/{connection['id']}/policy"
 
@@ -156,8 +155,8 @@ async def test_changes_of_an_interval_are_listed(mesh: Mesh) -> None:
     assert (change["change"], change["by"]) == ({"interval_seconds": 300}, access.NAME)
 
 
-async def test_a_decision_is_the_callers_unless_somebody_is_named(mesh: Mesh) -> None:
-    """Approve, reject and roll back; where somebody is named, the caller is there, too."""
+async def test_decision_is_recorded_for_its_caller(mesh: Mesh) -> None:
+    """Approve, reject and roll back; with a named person, the caller is recorded, too."""
     connection = await mesh.onboard()
     agent = mesh.drift_repair_agent
 
@@ -196,8 +195,8 @@ async def test_a_decision_is_the_callers_unless_somebody_is_named(mesh: Mesh) ->
     assert found == [("Bob", access.NAME), (access.NAME, access.NAME)]
 
 
-async def test_nobody_is_called_policy(mesh: Mesh) -> None:
-    """It is what AAM calls itself where no person decided."""
+async def test_name_policy_is_reserved(mesh: Mesh) -> None:
+    """It stands for AAM's own decisions."""
     connection = await mesh.onboard()
     await drift(mesh, connection, offering(LESS))
     (repair,) = await repairs_until(mesh, connection, ["proposed"])
@@ -208,8 +207,8 @@ async def test_nobody_is_called_policy(mesh: Mesh) -> None:
         assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
 
 
-async def test_a_policy_is_not_lost_by_archiving_and_importing_again(mesh: Mesh) -> None:
-    """Nor is a rejection: who may do both is not who may change what happens without a person."""
+async def test_policy_survives_archiving_and_import(mesh: Mesh) -> None:
+    """So does a rejection: both need another scope than changing the policy."""
     whole = await mesh.onboard()
     held = await by_hand(mesh, whole)
     await mesh.orchestrator.delete(f"/connections/{whole['id']}")

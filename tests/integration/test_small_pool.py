@@ -17,8 +17,8 @@ from tests.integration.conftest import ORDER, add_destination, running, settings
 from tests.integration.drifting import ACCOUNT, drift, offering, repairs_until
 
 
-async def test_a_process_opens_no_more_connections_than_it_may(registry_url: str) -> None:
-    """REGISTRY_CONNECTIONS; who comes when all are in use waits for one."""
+async def test_pool_is_bounded_by_its_setting(registry_url: str) -> None:
+    """When all connections are in use, callers wait."""
     db = Database.at(postgres_address(registry_url), application="small", connections=2)
     most = text("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'aam-small'")
 
@@ -32,14 +32,14 @@ async def test_a_process_opens_no_more_connections_than_it_may(registry_url: str
     assert set(counts) <= {1, 2}
 
 
-async def test_two_connections_a_process_are_enough(
+async def test_two_connections_per_process_are_enough(
     airbyte: AirbyteServer,
     registry_url: str,
     redis_url: str,
     sql: asyncpg.Connection[asyncpg.Record],
     redis: Redis,
 ) -> None:
-    """Onboarded, observed and healed: nothing holds one connection while it waits for another."""
+    """Onboarded, observed and repaired: nothing holds one connection while waiting for another."""
     add_destination(airbyte)
     settings = settings_for(airbyte, registry_url, redis_url, registry_connections="2")
     async with running(settings, airbyte, sql=sql, redis=redis, order=ORDER) as mesh:
@@ -49,7 +49,7 @@ async def test_two_connections_a_process_are_enough(
 
 
 @pytest.mark.parametrize("number", ["1", "0", "201", "many"])
-def test_a_number_of_connections_that_is_refused(number: str) -> None:
+def test_too_few_connections_are_refused(number: str) -> None:
     """The relay holds one for as long as it publishes."""
     with pytest.raises(ValidationError, match="registry_connections"):
         Settings.model_validate(

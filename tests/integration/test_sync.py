@@ -12,8 +12,8 @@ from tests.fakes.airbyte_server import _airbyte
 from tests.integration.conftest import Mesh
 
 
-async def test_a_sync_is_recorded_and_followed_to_its_end(mesh: Mesh) -> None:
-    """202 with both ids; the history has what came of it, and two events tell it."""
+async def test_sync_is_recorded_and_followed_to_its_end(mesh: Mesh) -> None:
+    """202 with both ids; the history has the result, and two events report it."""
     connection = await mesh.onboard()
     mesh.airbyte.jobs_end_with("succeeded", polls=2, records=700, bytes=181_034)
 
@@ -31,7 +31,7 @@ async def test_a_sync_is_recorded_and_followed_to_its_end(mesh: Mesh) -> None:
     assert events[2]["status"] == "succeeded"
 
 
-async def test_a_failed_sync_says_airbytes_failure_type(mesh: Mesh) -> None:
+async def test_failed_sync_has_airbytes_failure_type(mesh: Mesh) -> None:
     """Its type, never its message."""
     connection = await mesh.onboard()
     started = await mesh.orchestrator.post(f"/connections/{connection['id']}/sync")
@@ -45,7 +45,7 @@ async def test_a_failed_sync_says_airbytes_failure_type(mesh: Mesh) -> None:
     assert "bob" not in str(job)
 
 
-async def test_a_second_sync_names_the_running_one(mesh: Mesh) -> None:
+async def test_second_sync_names_the_running_one(mesh: Mesh) -> None:
     """409 with both ids of the running job, and no second job."""
     connection = await mesh.onboard()
     first = await mesh.orchestrator.post(f"/connections/{connection['id']}/sync")
@@ -58,8 +58,7 @@ async def test_a_second_sync_names_the_running_one(mesh: Mesh) -> None:
     assert len(mesh.airbyte.jobs) == 1
 
 
-async def test_of_many_at_once_one_job_starts(mesh: Mesh) -> None:
-    """Ten callers, one job."""
+async def test_concurrent_requests_start_one_job(mesh: Mesh) -> None:
     connection = await mesh.onboard()
 
     answers = await asyncio.gather(
@@ -71,8 +70,8 @@ async def test_of_many_at_once_one_job_starts(mesh: Mesh) -> None:
 
 
 @pytest.mark.parametrize("kind", ["reset", "html_504", "empty_200"])
-async def test_a_lost_answer_is_settled_from_the_job_list(mesh: Mesh, kind: Any) -> None:
-    """The job that was started is found and recorded; it is not started again."""
+async def test_lost_answer_is_resolved_from_the_job_list(mesh: Mesh, kind: Any) -> None:
+    """The started job is found and recorded; it is not started again."""
     connection = await mesh.onboard()
     mesh.airbyte.fault("connections/sync", kind, after_effect=True)
 
@@ -83,8 +82,8 @@ async def test_a_lost_answer_is_settled_from_the_job_list(mesh: Mesh, kind: Any)
 
 
 @pytest.mark.parametrize("kind", ["reset", "html_504", 409, 500])
-async def test_a_sync_that_did_not_start_is_started_once(mesh: Mesh, kind: Any) -> None:
-    """No answer, and no job in the list once Airbyte is quiet: it is asked again."""
+async def test_sync_that_did_not_start_is_started_again(mesh: Mesh, kind: Any) -> None:
+    """No answer, and no job in the list after the in-flight window."""
     connection = await mesh.onboard()
     mesh.airbyte.fault("connections/sync", kind)
 
@@ -95,10 +94,10 @@ async def test_a_sync_that_did_not_start_is_started_once(mesh: Mesh, kind: Any) 
 
 
 @pytest.mark.parametrize("ahead_s, is_started", [(-600, True), (600, False)])
-async def test_a_clock_that_differs_neither_doubles_nor_loses_a_sync(
+async def test_clock_difference_neither_duplicates_nor_loses_a_sync(
     mesh: Mesh, monkeypatch: pytest.MonkeyPatch, ahead_s: int, is_started: bool
 ) -> None:
-    """The answer is lost: what was started is known by its id, and not by when it was created."""
+    """The answer is lost: the started job is recognized by its id, not its creation time."""
     monkeypatch.setattr(_airbyte, "epoch_now", lambda: int(time.time()) + ahead_s)
     connection = await mesh.onboard()
     before = mesh.airbyte.start_job(connection["airbyte_connection_id"])
@@ -112,7 +111,7 @@ async def test_a_clock_that_differs_neither_doubles_nor_loses_a_sync(
     assert len(mesh.airbyte.jobs) == 2
 
 
-async def test_states_that_do_not_allow_it(mesh: Mesh) -> None:
+async def test_sync_is_refused_in_other_states(mesh: Mesh) -> None:
     """Unknown 404; failed and archived 409."""
     unknown = await mesh.orchestrator.post("/connections/7d0c7f4e-6a3c-4b9d-9a57-0f3c1d2b4e5f/sync")
     assert unknown.status_code == 404

@@ -32,6 +32,7 @@ from tests.integration.conftest import (
 )
 from tests.integration.drifting import ACCOUNT, offering, post, repairs_until
 from tests.integration.receivers import KEY, Receiver, receiving
+from tests.waiting import until
 
 Line = dict[str, Any]
 pytestmark = pytest.mark.exact
@@ -84,8 +85,8 @@ async def receiver() -> AsyncIterator[Receiver]:
         yield receiver
 
 
-async def test_one_id_from_the_request_to_airbyte(mesh: Mesh, written: io.StringIO) -> None:
-    """The orchestrator, the auth_broker, the operation's row and Airbyte see the caller's id."""
+async def test_request_id_is_passed_to_airbyte(mesh: Mesh, written: io.StringIO) -> None:
+    """The orchestrator, the auth_broker, the operation's row and Airbyte have the caller's id."""
     mesh.airbyte.requests.clear()
 
     answer = await mesh.orchestrator.post(
@@ -113,7 +114,7 @@ async def test_one_id_from_the_request_to_airbyte(mesh: Mesh, written: io.String
     assert not any(secret in written.getvalue() for secret in SECRETS)
 
 
-async def test_the_look_that_found_it_is_the_cause_of_the_heal_and_its_message(
+async def test_request_id_is_passed_from_observation_to_webhook(
     mesh: Mesh, written: io.StringIO, receiver: Receiver
 ) -> None:
     """From a request to the observer, by a job, to the repair's operation and its webhook."""
@@ -129,9 +130,7 @@ async def test_the_look_that_found_it_is_the_cause_of_the_heal_and_its_message(
     assert looked.status_code == 200, looked.text
     await repairs_until(mesh, connection, ["applied"])
     await receiver.hears(1)
-    async with asyncio.timeout(10):
-        while "webhook_tried" not in written.getvalue():  # noqa: ASYNC110 (another task's doing)
-            await asyncio.sleep(0.02)
+    await until(lambda: "webhook_tried" in written.getvalue())
 
     begun = await mesh.sql.fetchval("SELECT request_id FROM operations WHERE kind = 'apply'")
     assert begun == "mine-2"
@@ -139,12 +138,10 @@ async def test_the_look_that_found_it_is_the_cause_of_the_heal_and_its_message(
     assert mine >= {"drift_recorded", "operation_ended", "webhook_tried", "request"}
 
 
-async def test_what_nothing_caused_has_an_id_of_its_own(mesh: Mesh, written: io.StringIO) -> None:
+async def test_unrequested_observation_has_its_own_id(mesh: Mesh, written: io.StringIO) -> None:
     """Each look, so that its lines, and what it begins, are told from the next one's."""
     mesh.airbyte.fault("jobs/list", "html_502", times=None)
-    async with asyncio.timeout(10):
-        while written.getvalue().count("new_jobs_not_listed") < 2:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+    await until(lambda: written.getvalue().count("new_jobs_not_listed") >= 2)
 
     ids = [line["request_id"] for line in lines(written) if line["event"] == "new_jobs_not_listed"]
     assert len(set(ids)) == len(ids)
@@ -245,10 +242,10 @@ async def test_one_trace_through_http_sql_redis_and_jobs(
     assert trace_id in {line.get("trace_id") for line in requests}
 
 
-async def test_no_span_tells_a_secret_or_a_query(
+async def test_no_span_has_a_secret_or_a_query(
     collector: Collector, mesh: Mesh, receiver: Receiver
 ) -> None:
-    """Attributes are those of the list; values that were sent, or came back, are in none."""
+    """Only listed attributes exist; none has a value that was sent or returned."""
     await post(mesh, "/webhooks", {"url": receiver.url})
     connection = await mesh.onboard(connection_name="AAMCANARY-name")
     await mesh.orchestrator.get("/connections?name=AAMCANARY-query")
@@ -276,8 +273,8 @@ async def test_no_span_tells_a_secret_or_a_query(
     assert {span.name for span in unknown} >= {"GET /connections/{connection_id}"}
 
 
-async def test_a_share_is_traced_unless_the_caller_has_decided() -> None:
-    """Of what nobody else traces; what a caller traces is traced whole."""
+async def test_sampling_applies_unless_the_caller_has_decided() -> None:
+    """What a caller traces is traced whole."""
     trace_id = "0af7651916cd43dd8448eb211c80319c"
     sampled = {"traceparent": f"00-{trace_id}-b7ad6b7169203331-01"}
     try:
@@ -296,8 +293,7 @@ async def test_a_share_is_traced_unless_the_caller_has_decided() -> None:
     assert tracing.traceparent() == {}
 
 
-def test_uuids_are_not_needed() -> None:
-    """A request id may be anything that its pattern allows."""
+def test_request_id_need_not_be_a_uuid() -> None:
     with logs.caused_by("a-b_c", operation=str(UUID(int=1))):
         assert logs.request_id() == "a-b_c"
     with logs.caused_by(None):

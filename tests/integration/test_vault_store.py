@@ -75,14 +75,14 @@ async def ready(app: FastAPI) -> dict[str, Any]:
     return told
 
 
-async def test_a_credential_is_read_anew_each_time(
+async def test_credential_is_read_each_time(
     bao: OpenBao,
     sql: Sql,
     registry_url: str,
     secret_id_file: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """What is changed or deleted in the vault counts at once; nothing of it is logged or kept."""
+    """Changes and deletions in the vault count at once; nothing is logged or cached."""
     bao.put("salesforce-prod", **FIELDS)
     wrapped = bao.wrapped_secret_id()
     async with serving(registry_url, bao.settings(secret_id_file, wrapped)) as app:
@@ -110,10 +110,10 @@ async def test_a_credential_is_read_anew_each_time(
     assert wrapped not in caplog.text
 
 
-async def test_the_default_store_may_be_the_vault(
+async def test_default_store_can_be_the_vault(
     bao: OpenBao, sql: Sql, registry_url: str, secret_id_file: Path
 ) -> None:
-    """An id that names no store is read there; an incomplete one is told by its key."""
+    """A missing member is named by its key."""
     bao.put("salesforce-prod", **FIELDS | {"client_secret": ""})
     told = bao.settings(secret_id_file) | {"credential_store": "vault"}
     async with serving(registry_url, told) as app:
@@ -124,10 +124,10 @@ async def test_the_default_store_may_be_the_vault(
     assert CANARY not in answer.text
 
 
-async def test_what_the_policy_denies_is_told_as_that(
+async def test_denied_credential_is_reported_as_denied(
     bao: OpenBao, sql: Sql, registry_url: str, secret_id_file: Path
 ) -> None:
-    """It is no fault that passes, and no credential that is missing."""
+    """Neither as a transient error nor as missing."""
     bao.put("not-for-us", **FIELDS)
     async with serving(registry_url, bao.settings(secret_id_file)) as app:
         answer = await ask(app, "vault:not-for-us")
@@ -137,10 +137,10 @@ async def test_what_the_policy_denies_is_told_as_that(
     assert [row[2] for row in await audited(sql)] == ["store_denied"]
 
 
-async def test_a_wrapped_secret_id_is_good_for_one_start(
+async def test_wrapped_secret_id_is_valid_for_one_start(
     bao: OpenBao, registry_url: str, secret_id_file: Path
 ) -> None:
-    """The second start refuses, and so does one after somebody else has unwrapped it."""
+    """A second start is refused, and so is one after somebody else has unwrapped it."""
     told = bao.settings(secret_id_file)
     broker_for(registry_url, {}, **told)
     with pytest.raises(SystemExit) as again:
@@ -157,10 +157,10 @@ async def test_a_wrapped_secret_id_is_good_for_one_start(
     assert stolen not in str(after.value)
 
 
-async def test_what_was_wrapped_by_another_is_not_unwrapped(
+async def test_foreign_wrapping_token_is_not_unwrapped(
     bao: OpenBao, registry_url: str, secret_id_file: Path
 ) -> None:
-    """A token put in the place of ours would have the broker log in as somebody else's role."""
+    """The broker would log in with somebody else's role."""
     wrapped = bao.root.sys.wrap({"secret_id": "theirs"}, ttl=60)["wrap_info"]["token"]
 
     with pytest.raises(SystemExit) as refused:
@@ -170,10 +170,10 @@ async def test_what_was_wrapped_by_another_is_not_unwrapped(
     assert bao.root.sys.unwrap(wrapped)["data"] == {"secret_id": "theirs"}
 
 
-def test_a_refused_start_is_one_line(
+def test_refused_start_is_one_line(
     bao: OpenBao, registry_url: str, secret_id_file: Path, tmp_path: Path
 ) -> None:
-    """No traceback, a failing exit code, and the wrapping token is not in it."""
+    """No traceback, a failing exit code, and no wrapping token."""
     wrapped = bao.wrapped_secret_id()
     told = bao.settings(secret_id_file, wrapped)
     bao.root.sys.unwrap(wrapped)
@@ -200,7 +200,7 @@ def test_a_refused_start_is_one_line(
     assert wrapped not in process.stdout + process.stderr
 
 
-async def test_the_token_is_renewed_while_the_broker_runs(
+async def test_token_is_renewed_while_the_broker_runs(
     bao: OpenBao, sql: Sql, registry_url: str, secret_id_file: Path
 ) -> None:
     """It lives for two seconds, and is read with after five."""
@@ -214,10 +214,10 @@ async def test_the_token_is_renewed_while_the_broker_runs(
         bao.allow()
 
 
-async def test_a_token_that_was_revoked_shows_nothing_until_there_is_a_new_secret_id(
+async def test_revoked_token_needs_a_new_secret_id(
     bao: OpenBao, sql: Sql, registry_url: str, secret_id_file: Path
 ) -> None:
-    """503, never what was read before; another wrapped secret id is taken up without a restart."""
+    """503, never an older value; a new wrapped secret id is used without a restart."""
     bao.put("salesforce-prod", **FIELDS)
     async with serving(registry_url, bao.settings(secret_id_file)) as app:
         assert (await ask(app, REFERENCE)).status_code == 200
@@ -233,10 +233,10 @@ async def test_a_token_that_was_revoked_shows_nothing_until_there_is_a_new_secre
         assert (await ask(app, REFERENCE)).json() == ANSWER
 
 
-async def test_sealed_or_gone_it_shows_nothing(
+async def test_sealed_or_stopped_vault_is_503(
     own_bao: OpenBao, sql: Sql, registry_url: str, secret_id_file: Path
 ) -> None:
-    """503 and recorded, while other stores go on; unsealed it is as before."""
+    """Recorded, while other stores work; unsealed it is as before."""
     own_bao.start()
     own_bao.put("salesforce-prod", **FIELDS)
     async with serving(registry_url, own_bao.settings(secret_id_file)) as app:
@@ -263,10 +263,10 @@ async def test_sealed_or_gone_it_shows_nothing(
     ]
 
 
-async def test_a_vault_that_comes_later_is_logged_in_to_then(
+async def test_vault_may_start_later(
     own_bao: OpenBao, sql: Sql, registry_url: str, secret_id_file: Path
 ) -> None:
-    """Which starts first does not matter: away is not refused."""
+    """Unreachable is not refused."""
     secret_id_file.write_text("not yet")
     told = {"vault_addr": own_bao.url, "vault_role": ROLE, "vault_secret_id_file": secret_id_file}
     # The role's id is known beforehand in life; here it is drawn at each start.
@@ -279,10 +279,10 @@ async def test_a_vault_that_comes_later_is_logged_in_to_then(
         assert (await ask(app, REFERENCE)).json() == ANSWER
 
 
-async def test_readers_at_once_log_in_once(
+async def test_concurrent_readers_log_in_once(
     own_bao: OpenBao, sql: Sql, registry_url: str, secret_id_file: Path
 ) -> None:
-    """Of many that find no login, one unwraps; the others wait for it."""
+    """One unwraps the secret id; the others wait for it."""
     secret_id_file.write_text("not yet")
     told = {"vault_addr": own_bao.url, "vault_role": ROLE, "vault_secret_id_file": secret_id_file}
     app = broker_for(registry_url, {}, **told, vault_role_id="not yet")
@@ -298,10 +298,9 @@ async def test_readers_at_once_log_in_once(
 
 
 @pytest.mark.parametrize("path", ["../../sys/policy", "a/b", "a?x=1", "a#b", "..%2f.."])
-async def test_no_path_reaches_the_vault(
+async def test_invalid_reference_does_not_reach_the_vault(
     bao: OpenBao, sql: Sql, registry_url: str, secret_id_file: Path, path: str
 ) -> None:
-    """What is no reference is refused before anything is asked."""
     async with serving(registry_url, bao.settings(secret_id_file)) as app:
         service = app.state.service
         with pytest.raises(AamError) as refused:

@@ -21,7 +21,7 @@ from tests.integration.conftest import add_destination, running, settings_for
         ("head", "bearer"),
     ],
 )
-async def test_the_main_job(
+async def test_main_job_with_each_airbyte_release(
     version: str,
     auth: str,
     registry_url: str,

@@ -12,7 +12,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.mark.deep
-def test_the_demo_runs_to_its_end() -> None:
+def test_demo_runs_to_its_end() -> None:
     """Exit code 0 only if each of its steps was checked and true."""
     run = subprocess.run(
         [sys.executable, "-m", "local", "demo"],

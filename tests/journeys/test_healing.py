@@ -21,8 +21,8 @@ Json = dict[str, Any]
 pytestmark = [pytest.mark.deep, pytest.mark.timeout(600)]
 
 
-async def test_a_connection_is_healed_as_its_people_want(tmp_path: Path) -> None:
-    """One mesh for all turns: it takes longer to start than most of them to take."""
+async def test_connection_is_repaired_by_policy_and_by_decision(tmp_path: Path) -> None:
+    """One mesh for all steps: starting it takes longer than most of them."""
     environment = given_environment() | LOOKED_AT_WHEN_ASKED
     async with throw_away(environment=environment, keep_logs=tmp_path / "logs") as stack:
         mesh = Mesh(stack)

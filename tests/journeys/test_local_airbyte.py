@@ -85,7 +85,7 @@ async def stage(tmp_path: Path, warehouse_url: str) -> AsyncIterator[Stage]:
         await db.close()
 
 
-async def test_an_org_is_read_and_its_new_field_too(stage: Stage) -> None:
+async def test_org_is_synced_and_then_its_new_field(stage: Stage) -> None:
     """Discover, sync, the org gains a field, discover again, update, sync: values are there."""
     told = await stage.api.ask("sources/check_connection", sourceId=stage.source["sourceId"])
     assert told["status"] == "succeeded"
@@ -134,8 +134,8 @@ async def test_an_org_is_read_and_its_new_field_too(stage: Stage) -> None:
 
 
 @pytest.mark.deep
-async def test_a_field_that_only_queries_refuse_fails_the_sync(stage: Stage) -> None:
-    """As a configuration error of the source, at once; the state stays for the sync after it."""
+async def test_field_refused_by_queries_fails_the_sync(stage: Stage) -> None:
+    """As a configuration error of the source, at once; the state stays for the next sync."""
     found = await stage.discovered("Contact")
     made = await stage.api.connection(
         stage.source, found["catalog"]["streams"], prefix=stage.prefix
@@ -159,8 +159,8 @@ async def test_a_field_that_only_queries_refuse_fails_the_sync(stage: Stage) -> 
 
 
 @pytest.mark.deep
-async def test_a_hidden_object_and_a_lost_cursor(stage: Stage) -> None:
-    """Discoveries show both; a sync shows neither, it brings nothing or everything."""
+async def test_hidden_object_and_lost_cursor(stage: Stage) -> None:
+    """Discoveries show both; a sync shows neither: it reads nothing or everything."""
     found = await stage.discovered("Campaign", "Product2")
     made = await stage.api.connection(
         stage.source, found["catalog"]["streams"], prefix=stage.prefix
@@ -200,8 +200,8 @@ async def test_a_hidden_object_and_a_lost_cursor(stage: Stage) -> None:
 
 
 @pytest.mark.deep
-async def test_a_rotated_token_survives(stage: Stage) -> None:
-    """The org takes each refresh token once; the plane keeps the one the connector tells."""
+async def test_rotated_token_survives(stage: Stage) -> None:
+    """The org accepts each refresh token once; Airbyte stores the one the connector reports."""
     rotate = {"rotate_refresh_token": True}
     (await stage.org.patch("/org/settings", json=rotate)).raise_for_status()
     for _ in range(2):
@@ -211,7 +211,7 @@ async def test_a_rotated_token_survives(stage: Stage) -> None:
     assert (await stage.discovered())["jobInfo"]["connectorConfigurationUpdated"] is True
 
 
-async def test_wrong_credentials_are_told_without_secrets(stage: Stage) -> None:
+async def test_wrong_credentials_are_reported_without_secrets(stage: Stage) -> None:
     """A failed check, and a failed discovery with its reason."""
     await stage.api.ask(
         "sources/partial_update",

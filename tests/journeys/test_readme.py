@@ -176,8 +176,8 @@ def check_guides(outputs: dict[str, list[str]]) -> None:
     assert "aam_local_" not in security
 
 
-def test_every_page_is_run_or_has_nothing_to_run() -> None:
-    """A guide with commands cannot be forgotten, and what is not run says what it needs."""
+def test_every_page_with_commands_is_run() -> None:
+    """A page that is not run says what its commands need."""
     guides = {f"docs/guides/{file.name}" for file in (REPOSITORY / "docs/guides").glob("*.md")}
     assert guides <= PAGES.keys()
     for page in NOT_RUN:
@@ -189,7 +189,7 @@ def test_every_page_is_run_or_has_nothing_to_run() -> None:
                 assert _NEED.match(before), f"{page}: {block[2]}"
 
 
-def test_every_link_leads_somewhere() -> None:
+def test_every_link_has_a_target() -> None:
     """To a file that is there, and to a heading that it has."""
     for page in (REPOSITORY / "README.md", *(REPOSITORY / "docs").rglob("*.md")):
         for link in _LINK.findall(page.read_text()):
@@ -208,8 +208,7 @@ def headings(page: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-def test_every_target_and_variable_they_name_exists() -> None:
-    """No `make` target or variable that is not there."""
+def test_every_named_target_and_variable_exists() -> None:
     text = "\n".join(PAGES.values())
     makefile = (REPOSITORY / "Makefile").read_text()
     targets = set(re.findall(r"(?:`|\$ |^)make ([a-z-]+)", text, re.MULTILINE))
@@ -226,7 +225,7 @@ def test_every_target_and_variable_they_name_exists() -> None:
         assert variable in known, variable
 
 
-def test_the_second_mesh_shares_nothing_with_the_first() -> None:
+def test_second_mesh_shares_nothing_with_the_first() -> None:
     """Neither its folder nor any of its ports is the default's."""
     (given,) = blocks("docs/guides/two-meshes.md", "sh")
     variables = dict(line.removeprefix("export ").split("=") for line in given.splitlines())
@@ -240,7 +239,7 @@ def test_the_second_mesh_shares_nothing_with_the_first() -> None:
     assert len(set(ports)) == len(ports) == 2 * len(first.port_names())
 
 
-def test_every_endpoint_has_its_curl_line() -> None:
+def test_every_endpoint_has_a_curl_example() -> None:
     """On some page, whatever the ids in it are called; the addresses are those of `.aam/env`."""
     registry = Secret("postgresql://nobody:x@127.0.0.1:1/aam")
     settings = Settings(supabase_db_url=registry, _env_file=None, **access.service_keys())

@@ -19,8 +19,8 @@ REFERENCE = "file:salesforce-prod"
 pytestmark = [pytest.mark.deep, pytest.mark.timeout(600)]
 
 
-async def test_what_the_connector_renewed_outlives_every_rotation(tmp_path: Path) -> None:
-    """The store's own token has been worthless since the first login; what is new in it arrives."""
+async def test_renewed_token_survives_every_rotation(tmp_path: Path) -> None:
+    """The store's own token has been invalid since the first login; its other changes arrive."""
     org, folder = SampleOrg(), tmp_path / "credentials"
     write(
         folder,

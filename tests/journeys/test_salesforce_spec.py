@@ -50,10 +50,10 @@ def specification() -> dict[str, Any]:
         {"START_DATE": "2024-01-31T00:00:00Z"},
     ],
 )
-async def test_the_configuration_is_valid(
+async def test_configuration_matches_the_connector_specification(
     specification: dict[str, Any], more: dict[str, str]
 ) -> None:
-    """Nothing is missing, nothing is unknown, and every value has the asked type and pattern."""
+    """Nothing is missing or unknown, and every value has the required type and pattern."""
     required = {"CLIENT_ID": "i", "CLIENT_SECRET": "s", "REFRESH_TOKEN": "t"}
     environment = {f"CREDENTIAL_ORG__{name}": value for name, value in (required | more).items()}
 
@@ -65,7 +65,7 @@ async def test_the_configuration_is_valid(
     assert set(specification["required"]) <= config.keys()
 
 
-def test_our_pattern_is_the_connector_s(specification: dict[str, Any]) -> None:
+def test_start_date_pattern_equals_the_connectors(specification: dict[str, Any]) -> None:
     """A start date that we accept the connector accepts, and the other way round."""
     theirs = specification["properties"]["start_date"]["pattern"]
     for start_date in ("2024-01-31", "2024-01-31T00:00:00Z", "2024-1-1", "2024-01-31T00:00Z", "x"):

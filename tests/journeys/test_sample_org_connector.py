@@ -155,10 +155,10 @@ def last_states(messages: list[Message]) -> list[Message]:
 
 
 @pytest.mark.deep
-async def test_a_changed_org_is_seen_and_only_changed_rows_are_read(
+async def test_changed_org_is_read_incrementally(
     connector: Connector, control: httpx.AsyncClient, org: Running
 ) -> None:
-    """Account goes by REST, Opportunity by Bulk: each page, cursor and type is understood."""
+    """Account by REST, Opportunity by Bulk: each page, cursor and type is understood."""
     org.live.behave(org.live.behaviour.model_copy(update={"page_size": 90, "bulk_page_size": 150}))
     assert await connector.check() == "SUCCEEDED"
     streams = await connector.discover()
@@ -190,10 +190,10 @@ async def test_a_changed_org_is_seen_and_only_changed_rows_are_read(
 
 
 @pytest.mark.deep
-async def test_a_rotated_refresh_token_is_printed_and_good(
+async def test_rotated_refresh_token_is_printed_and_valid(
     connector: Connector, control: httpx.AsyncClient
 ) -> None:
-    """Whoever saves the printed configuration goes on; whoever does not is locked out."""
+    """The printed configuration must be saved: the older token is invalid."""
     await control.patch("/settings", json={"rotate_refresh_token": True})
     stale = dict(connector.config)
 

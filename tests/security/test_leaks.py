@@ -53,8 +53,8 @@ FORMS: dict[str, Callable[[str], bytes]] = {
 @pytest.mark.parametrize("secret", [SECRET, OF_HEX], ids=["letters", "hexadecimal"])
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("offset", [0, 3, 1000])
-def test_a_planted_secret_is_found(form: str, secret: str, offset: int) -> None:
-    """Wherever it stands in what came out."""
+def test_planted_secret_is_found(form: str, secret: str, offset: int) -> None:
+    """Wherever it is in the output."""
     scanner = Scanner()
     scanner.know("the planted one", secret)
 
@@ -64,8 +64,7 @@ def test_a_planted_secret_is_found(form: str, secret: str, offset: int) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_another_secret_is_not_taken_for_it(form: str) -> None:
-    """Text like it, in the same forms, is no find."""
+def test_similar_text_is_not_reported(form: str) -> None:
     scanner = Scanner()
     scanner.know("the planted one", SECRET)
     scanner.know("of hexadecimal digits", OF_HEX)
@@ -73,16 +72,15 @@ def test_another_secret_is_not_taken_for_it(form: str) -> None:
     assert list(scanner.find(FORMS[form](SECRET.swapcase()))) == []
 
 
-def test_nothing_is_found_in_nothing() -> None:
-    """Text that is shorter than any secret is looked through as well."""
+def test_short_output_is_scanned() -> None:
     scanner = Scanner()
     scanner.know("the planted one", SECRET)
 
     assert [list(scanner.find(b"x" * length)) for length in range(9)] == [[]] * 9
 
 
-def test_a_find_names_the_output_and_the_test() -> None:
-    """Of many outputs that are scanned together; the secret is not told again."""
+def test_report_names_the_output_and_the_test() -> None:
+    """Of many outputs that are scanned together; the secret is not repeated."""
     outputs = Outputs()
     outputs.know("the planted one", SECRET)
     outputs.test = "test_before"
@@ -167,8 +165,8 @@ PLANTED = """
         pytest.param(["-n", "2"], id="two workers", marks=pytest.mark.deep),
     ],
 )
-def test_a_run_with_a_leak_fails(tmp_path: Path, workers: list[str]) -> None:
-    """The positive control: what is planted in each kind of output is found, and told by test."""
+def test_run_with_a_leak_fails(tmp_path: Path, workers: list[str]) -> None:
+    """A secret planted in each kind of output is reported with its test."""
     planted = tmp_path / "test_planted.py"
     planted.write_text(textwrap.dedent(PLANTED))
     run = subprocess.run(
@@ -204,8 +202,8 @@ def test_a_run_with_a_leak_fails(tmp_path: Path, workers: list[str]) -> None:
     assert "AAMCANARY" not in run.stdout
 
 
-async def test_descriptions_and_pages_hold_no_secret(mesh: Mesh) -> None:
-    """They are answers like others: what is read here is scanned at the run's end."""
+async def test_descriptions_and_pages_have_no_secret(mesh: Mesh) -> None:
+    """They are scanned at the run's end, like every answer."""
     clients = [mesh.orchestrator, mesh.drift_repair_agent, mesh.schema_observer, mesh.auth_broker]
     before = leaks.collected()
     for client in clients:

@@ -72,7 +72,7 @@ def _calls() -> Iterator[tuple[str, ast.Call]]:
                     yield f"{file.relative_to(ROOT)}:{node.lineno}", node
 
 
-def test_every_event_that_is_logged_may_be() -> None:
+def test_every_logged_event_is_declared() -> None:
     """Its name is a constant, and each of its fields is on the list."""
     seen = 0
     for where, call in _calls():
@@ -97,7 +97,7 @@ def test_every_event_that_is_logged_may_be() -> None:
     assert seen > 50
 
 
-def test_what_is_not_on_the_list_is_named_and_left_out(written: Written) -> None:
+def test_unlisted_field_is_named_and_left_out(written: Written) -> None:
     """So that whoever misses it knows why."""
     log.info("hello", status=200, secret=CANARY, config={"key": CANARY})
 
@@ -115,7 +115,7 @@ def test_what_is_not_on_the_list_is_named_and_left_out(written: Written) -> None
 
 
 def test_values_are_words_and_numbers(written: Written) -> None:
-    """Anything else is told by its class alone, and a long text is cut."""
+    """Anything else is logged by its class alone, and long text is cut."""
     log.info(
         "hello",
         code=ValueError(CANARY),
@@ -137,8 +137,7 @@ def test_values_are_words_and_numbers(written: Written) -> None:
     "event",
     [f"hello {CANARY}", f"{CANARY}", f"x\n{CANARY}", "", "Hello"],
 )
-def test_a_sentence_is_no_event(written: Written, event: str) -> None:
-    """What was put into the name of an event is not written."""
+def test_interpolated_event_name_is_not_written(written: Written, event: str) -> None:
     log.info(event)
     log.info("a_sum of %s", CANARY)
 
@@ -157,7 +156,7 @@ def test_a_sentence_is_no_event(written: Written, event: str) -> None:
         "\ud800",
     ],
 )
-def test_no_value_makes_a_second_line(written: Written, injected: str) -> None:
+def test_no_value_breaks_the_line(written: Written, injected: str) -> None:
     """Nor colours a terminal: everything but plain letters is escaped."""
     with structlog.contextvars.bound_contextvars(caller=injected):
         log.info("hello", path=injected)
@@ -170,7 +169,7 @@ def test_no_value_makes_a_second_line(written: Written, injected: str) -> None:
 
 
 def test_urls_lose_their_queries_and_logins(written: Written) -> None:
-    """Wherever in a text they stand."""
+    """Anywhere in a text."""
     log.info("hello", url=f"https://user:{CANARY}@host:1/path?token={CANARY}#{CANARY}")
     log.info("hello", detail=f"See http://host/a?b={CANARY} and postgres://u:{CANARY}@h/db, too.")
 
@@ -208,8 +207,8 @@ def _raised(local: str) -> None:
         raise NotFound("No connection 3.") from error
 
 
-async def test_an_exception_is_classes_and_frames(written: Written, postgres_url: str) -> None:
-    """Neither a driver's message, nor a local variable, nor what was validated is written."""
+async def test_exception_is_classes_and_frames(written: Written, postgres_url: str) -> None:
+    """No message, local variable or validated value is written."""
     for attempt, kind in ((_bad_parameter, DBAPIError), (_bad_text, asyncpg.PostgresError)):
         with pytest.raises(kind) as caught:
             await attempt(postgres_url)
@@ -246,8 +245,7 @@ async def test_an_exception_is_classes_and_frames(written: Written, postgres_url
     assert all(one.keys() <= {"type", "frames", "code", "detail"} for one in (*ours, *group))
 
 
-def test_an_exception_that_is_its_own_cause_ends(written: Written) -> None:
-    """And a very deep one is cut."""
+def test_cyclic_and_deep_exceptions_are_cut(written: Written) -> None:
     first, second = ValueError(CANARY), ValueError(CANARY)
     first.__cause__, second.__cause__ = second, first
     log.error("bug", exc_info=first)
@@ -273,8 +271,8 @@ def test_an_exception_that_is_its_own_cause_ends(written: Written) -> None:
         *("opentelemetry.sdk", "urllib3.connectionpool", "requests", "aiohttp.access", "pgqueuer"),
     ],
 )
-def test_a_library_is_quiet_and_told_by_its_place(written: Written, name: str) -> None:
-    """Below WARNING nothing of it is written, even where its logger has a level of its own."""
+def test_library_logs_only_warnings_by_location(written: Written, name: str) -> None:
+    """Even where its logger has a level of its own."""
     library = logging.getLogger(name)
     level = library.level
     library.setLevel(logging.DEBUG)
@@ -291,8 +289,8 @@ def test_a_library_is_quiet_and_told_by_its_place(written: Written, name: str) -
     assert all(line["at"].startswith("tests/security/test_logging.py:") for line in lines)
 
 
-def test_uvicorn_says_that_it_runs(written: Written) -> None:
-    """Its own texts are known; any other text in its name is not written."""
+def test_uvicorns_own_lines_are_logged(written: Written) -> None:
+    """Only its known texts; any other text in its name is not written."""
     server = logging.getLogger("uvicorn.error")
     server.info("Started server process [%d]", 7, extra={"color_message": CANARY})
     server.info("Uvicorn running on %s://%s:%d (Press CTRL+C to quit)", "http", "127.0.0.1", 8001)
@@ -308,7 +306,7 @@ def test_uvicorn_says_that_it_runs(written: Written) -> None:
     assert traced["event"] == "library"
 
 
-def test_a_message_that_cannot_be_formatted_is_no_line_of_its_own(
+def test_unformattable_message_is_not_printed(
     written: Written, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Python would print it, with its arguments, to standard error."""
@@ -319,8 +317,8 @@ def test_a_message_that_cannot_be_formatted_is_no_line_of_its_own(
     assert [line["event"] for line in written.lines()] == ["library"]
 
 
-def test_a_crash_is_one_line(tmp_path: Path) -> None:
-    """Not a traceback with a message in it."""
+def test_crash_is_one_line(tmp_path: Path) -> None:
+    """Without a traceback that has a message in it."""
     program = tmp_path / "crash.py"
     program.write_text(
         "from shared.observability import logs\n"

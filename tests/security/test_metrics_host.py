@@ -45,7 +45,7 @@ def port() -> Iterator[int]:
         ({}, 200),
     ],
 )
-def test_no_web_page_reads_the_metrics(port: int, headers: dict[str, str], status: int) -> None:
+def test_web_pages_cannot_read_the_metrics(port: int, headers: dict[str, str], status: int) -> None:
     """Neither by a name that was pointed at this machine, nor from another origin."""
     filled = {name: value.format(port=port) for name, value in headers.items()}
     with httpx.Client(transport=httpx.HTTPTransport(verify=False)) as client:

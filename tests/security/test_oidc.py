@@ -135,10 +135,10 @@ def issuer(idp: Idp, clock: Clock) -> Issuer:
 @pytest.mark.parametrize(
     "key, alg, kid", [(RSA, "RS256", "rsa"), (EC, "ES256", "ec"), (ED, "EdDSA", "ed")]
 )
-async def test_whom_the_issuer_vouches_for(
+async def test_valid_token_gives_its_scopes(
     idp: Idp, issuer: Issuer, key: Any, alg: str, kid: str
 ) -> None:
-    """Is a caller with the scopes that are ours among its words; its keys are fetched once."""
+    """Those of ours in the claim; the issuer's keys are read once."""
     changes: tuple[dict[str, Any], ...] = (
         {},
         {"aud": ["another", AUDIENCE], "scope": ["connections:read", "repairs:decide", 7]},
@@ -169,8 +169,10 @@ async def test_whom_the_issuer_vouches_for(
         ({"email": ""}, "00u1a"),
     ],
 )
-async def test_how_such_a_caller_is_called(idp: Idp, issuer: Issuer, told: Json, name: str) -> None:
-    """By what the issuer tells, where that can stand in a row, and always by the subject."""
+async def test_caller_name_comes_from_the_claims(
+    idp: Idp, issuer: Issuer, told: Json, name: str
+) -> None:
+    """A claim that can be stored in a row, and always the subject."""
     caller = await issuer.caller(idp.token(claims=idp.claims(**told)))
 
     assert caller is not None
@@ -178,8 +180,8 @@ async def test_how_such_a_caller_is_called(idp: Idp, issuer: Issuer, told: Json,
 
 
 @pytest.mark.parametrize("scope", [None, "", 7, {"connections:read": True}, ["*"], "connections"])
-async def test_who_has_no_scope_may_nothing(idp: Idp, issuer: Issuer, scope: object) -> None:
-    """A claim of another form gives nothing."""
+async def test_token_without_scopes_allows_nothing(idp: Idp, issuer: Issuer, scope: object) -> None:
+    """A claim of another form gives none."""
     caller = await issuer.caller(idp.token(claims=idp.claims(scope=scope)))
 
     assert caller is not None
@@ -237,8 +239,8 @@ FORGED: dict[str, Callable[[Idp], str]] = {
 
 @pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning")
 @pytest.mark.parametrize("forged", FORGED)
-async def test_every_other_token_proves_nothing(idp: Idp, issuer: Issuer, forged: str) -> None:
-    """Whatever keys the issuer tells beside those that sign; nothing but its keys is fetched."""
+async def test_invalid_tokens_are_refused(idp: Idp, issuer: Issuer, forged: str) -> None:
+    """Whatever other keys the issuer publishes; nothing but its keys is fetched."""
     idp.keys += [
         _public(HMACAlgorithm, b"k" * 32, "oct", alg="HS256"),
         _public(RSAAlgorithm, SHORT_RSA, "short"),
@@ -258,16 +260,18 @@ async def test_every_other_token_proves_nothing(idp: Idp, issuer: Issuer, forged
     assert await issuer.caller(idp.token()) is not None
 
 
-async def test_who_does_not_name_the_issuer_has_it_asked_nothing(idp: Idp, issuer: Issuer) -> None:
-    """Whoever may knock cannot have it flooded."""
+async def test_foreign_tokens_cause_no_request_to_the_issuer(idp: Idp, issuer: Issuer) -> None:
+    """Otherwise anybody could flood it."""
     for token in ("garbage", idp.token(claims=idp.claims(iss="https://elsewhere.example"))):
         assert await issuer.caller(token) is None
 
     assert idp.asked == []
 
 
-async def test_the_issuer_changes_its_key(idp: Idp, issuer: Issuer, clock: Clock) -> None:
-    """A new one is learned at its first token, but it is asked every 30 s at most."""
+async def test_new_issuer_key_is_read_at_its_first_token(
+    idp: Idp, issuer: Issuer, clock: Clock
+) -> None:
+    """At most every 30 s."""
     assert await issuer.caller(idp.token()) is not None
     new = rsa.generate_private_key(65537, 2048)
     idp.keys[0] = _public(RSAAlgorithm, new, "new")
@@ -290,8 +294,10 @@ async def test_the_issuer_changes_its_key(idp: Idp, issuer: Issuer, clock: Clock
     assert await issuer.caller(idp.token(new, kid="new")) is None
 
 
-async def test_the_issuer_is_away(idp: Idp, issuer: Issuer, clock: Clock) -> None:
-    """What it told is used on for an hour; then nobody can tell, until it is back."""
+async def test_issuer_outage_after_the_keys_were_read(
+    idp: Idp, issuer: Issuer, clock: Clock
+) -> None:
+    """Its keys are used for an hour; then callers are answered 503 until it is back."""
     assert await issuer.caller(idp.token()) is not None
 
     async def away() -> Response:
@@ -312,10 +318,9 @@ async def test_the_issuer_is_away(idp: Idp, issuer: Issuer, clock: Clock) -> Non
 
 
 @pytest.mark.parametrize("lost", [DISCOVERY, KEYS])
-async def test_a_lost_answer_of_the_issuer_is_asked_for_again(
+async def test_lost_answer_of_the_issuer_is_retried(
     idp: Idp, issuer: Issuer, monkeypatch: pytest.MonkeyPatch, lost: str
 ) -> None:
-    """Reading its keys changes nothing: one lost answer keeps nobody out."""
     send, left = httpx.AsyncClient.send, [lost]
 
     async def lossy(self: httpx.AsyncClient, request: httpx.Request, **more: Any) -> httpx.Response:
@@ -329,8 +334,8 @@ async def test_a_lost_answer_of_the_issuer_is_asked_for_again(
     assert left == []
 
 
-async def test_the_issuer_is_away_at_first(idp: Idp, issuer: Issuer, clock: Clock) -> None:
-    """Nobody can tell; it is asked again a second later."""
+async def test_issuer_outage_at_the_start(idp: Idp, issuer: Issuer, clock: Clock) -> None:
+    """Callers are answered 503; its keys are requested again a second later."""
 
     async def away() -> Response:
         return Response(status_code=500)
@@ -411,14 +416,14 @@ async def _many_keys() -> Response:
         _many_keys,
     ],
 )
-async def test_a_hostile_issuer_is_one_that_is_away(
+async def test_hostile_issuer_counts_as_unavailable(
     idp: Idp,
     issuer: Issuer,
     monkeypatch: pytest.MonkeyPatch,
     path: str,
     answer: Callable[[], Awaitable[Response]],
 ) -> None:
-    """Whatever it answers, however long: nobody is let in, and nothing else is asked."""
+    """Whatever it answers, however long: no caller is accepted, and nothing else is fetched."""
     monkeypatch.setattr(oidc, "_DEADLINE_S", 0.5)
     idp.instead[path] = answer
     began = time.monotonic()
@@ -444,10 +449,9 @@ async def test_a_hostile_issuer_is_one_that_is_away(
         {"jwks_uri": ["https://keys.example"]},
     ],
 )
-async def test_a_discovery_document_that_leads_elsewhere(
+async def test_foreign_discovery_document_is_not_followed(
     idp: Idp, issuer: Issuer, told: Json
 ) -> None:
-    """Is not followed."""
     idp.discovery = told
 
     with pytest.raises(Unavailable, match="OIDC_ISSUER"):
@@ -456,8 +460,8 @@ async def test_a_discovery_document_that_leads_elsewhere(
     assert idp.asked == [DISCOVERY]
 
 
-async def test_a_service_takes_such_callers(idp: Idp, registry_url: str, sql: Any) -> None:
-    """Beside keys, and by the same scopes; what is done says who did it; and nobody needs a key."""
+async def test_service_accepts_oidc_callers(idp: Idp, registry_url: str, sql: Any) -> None:
+    """Beside keys, and with the same scopes; actions are recorded for them; no key is needed."""
     await sql.execute("DELETE FROM api_keys")
     app = build("orchestrator", registry_url, oidc_issuer=idp.url, oidc_audience=AUDIENCE)
     try:

@@ -11,7 +11,7 @@ from tests.security.conftest import ask, bearer, build, close, insert_key
 
 
 @pytest.mark.exact
-async def test_who_asks_too_often_is_answered_429(
+async def test_caller_above_the_rate_is_answered_429(
     registry_url: str, sql: asyncpg.Connection[asyncpg.Record]
 ) -> None:
     """Before its body is read; health, other keys, guesses and services are not counted."""

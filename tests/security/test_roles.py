@@ -95,13 +95,13 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("statement", REFUSED)
-async def test_what_the_services_may_not(mesh_login: Sql, statement: str) -> None:
-    """Nothing recorded is undone, and nothing is made or granted."""
+async def test_services_cannot_rewrite_history(mesh_login: Sql, statement: str) -> None:
+    """Nor create or grant anything."""
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await mesh_login.execute(statement)
 
 
-async def test_the_services_hand_nothing_on(mesh_login: Sql) -> None:
+async def test_services_cannot_grant_their_privileges(mesh_login: Sql) -> None:
     """Postgres answers such a GRANT with a warning, and grants nothing."""
     heard: list[str] = []
     mesh_login.add_log_listener(lambda _, message: heard.append(message.sqlstate))
@@ -111,7 +111,7 @@ async def test_the_services_hand_nothing_on(mesh_login: Sql) -> None:
     assert heard == ["01007"]
 
 
-async def test_the_services_own_nothing(mesh_login: Sql, postgres: servers.Postgres) -> None:
+async def test_services_own_nothing(mesh_login: Sql, postgres: servers.Postgres) -> None:
     """Neither a login nor a group has an attribute, an object or another group's rights."""
     roles = await mesh_login.fetch(
         "SELECT rolname, rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls"
@@ -176,20 +176,22 @@ async def rights_of(sql: Sql, role: str) -> set[Right]:
 
 
 async def test_every_table_is_in_the_matrix(mesh_login: Sql) -> None:
-    """A migration that makes a table says which service may do what with it, also if none may."""
+    """A migration that creates a table declares each service's privileges, also if none."""
     assert set(await columns_of_tables(mesh_login)) == set(MATRIX)
 
 
 @pytest.mark.parametrize("service", SERVICES)
-async def test_each_service_may_what_its_code_does(mesh_login: Sql, service: str) -> None:
-    """Roles by tables by columns by verbs: nothing more, nothing less; group and login alike."""
+async def test_each_service_has_exactly_its_declared_privileges(
+    mesh_login: Sql, service: str
+) -> None:
+    """Roles by tables by columns by verbs; group and login alike."""
     wanted = expected(service, await columns_of_tables(mesh_login))
 
     assert await rights_of(mesh_login, f"aam_{service}") == wanted
     assert await rights_of(mesh_login, servers.login_of(service)) == wanted
 
 
-async def test_one_login_for_all_may_what_they_may_together(mesh_login: Sql) -> None:
+async def test_shared_login_has_the_union_of_the_privileges(mesh_login: Sql) -> None:
     """And no more: aam_services is the union of the five."""
     columns = await columns_of_tables(mesh_login)
     together = {right for service in SERVICES for right in expected(service, columns)}
@@ -197,7 +199,7 @@ async def test_one_login_for_all_may_what_they_may_together(mesh_login: Sql) -> 
     assert await rights_of(mesh_login, "aam_mesh") == together
 
 
-async def test_history_is_pruned_for_the_orchestrator_alone(mesh_login: Sql) -> None:
+async def test_only_the_orchestrator_prunes_history(mesh_login: Sql) -> None:
     """By the owner's function, which no other service may call, nor anybody at a REST API."""
     may = await mesh_login.fetch(
         "SELECT rolname FROM pg_roles WHERE rolname LIKE 'aam\\_%'"
@@ -252,25 +254,25 @@ REFUSED_TO = [
 
 
 @pytest.mark.parametrize("service, statement", REFUSED_TO)
-async def test_what_one_service_may_not(registry_url: str, service: str, statement: str) -> None:
-    """Keys, policies and repairs are written by the service that answers for them, or by none."""
+async def test_service_cannot_write_others_tables(
+    registry_url: str, service: str, statement: str
+) -> None:
+    """Keys, policies and repairs are written by their own service, or by none."""
     async with connected(servers.as_service(registry_url, service)) as login:
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await login.execute(statement)
 
 
 @pytest.mark.parametrize("service", SERVICES)
-async def test_a_service_with_another_ones_login_is_not_ready(
-    registry_url: str, service: str
-) -> None:
+async def test_service_with_a_foreign_login_is_not_ready(registry_url: str, service: str) -> None:
     """It names the role that its login must be a member of."""
     for other in SERVICES:
         words = await ready(servers.as_service(registry_url, other), application=service)
         assert words == ("" if other == service else NOT_A_MEMBER.format(service))
 
 
-async def test_no_session_of_a_service_is_endless(registry_url: str) -> None:
-    """Not those of the pool, and not the one that the job queue listens on."""
+async def test_service_sessions_have_timeouts(registry_url: str) -> None:
+    """Those of the pool, and the one that the job queue listens on."""
     wanted = {
         "statement_timeout": "1min",
         "lock_timeout": "10s",
@@ -287,8 +289,8 @@ async def test_no_session_of_a_service_is_endless(registry_url: str) -> None:
     await db.close()
 
 
-async def test_a_statement_that_takes_too_long_is_unavailable(registry_url: str) -> None:
-    """The caller may ask again; the session goes back to the pool as it was."""
+async def test_statement_timeout_is_unavailable(registry_url: str) -> None:
+    """The caller may retry; the session returns to the pool unchanged."""
     db = Database.at(postgres_address(registry_url), application="test")
     with pytest.raises(Unavailable):  # noqa: PT012 (the transaction is the block)
         async with db.transaction() as session:
@@ -328,7 +330,7 @@ def migrated(url: str, **environment: str) -> str:
     return run.stdout
 
 
-async def test_the_migrations_make_the_roles_where_they_may(
+async def test_migrations_create_the_roles_if_allowed(
     own_postgres: servers.Postgres,
 ) -> None:
     """As on Supabase: the owner is no superuser, and one URL was there before the others.
@@ -364,7 +366,7 @@ async def test_the_migrations_make_the_roles_where_they_may(
             assert await ready(services, application=service) == ""
 
 
-async def test_a_hosted_registry_is_closed_to_the_roles_of_its_rest_api(
+async def test_rest_api_roles_have_no_access(
     own_postgres: servers.Postgres,
 ) -> None:
     """Supabase grants every new table of `public` to `anon`, whose key is in web pages."""

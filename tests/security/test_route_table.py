@@ -130,7 +130,7 @@ async def everything(sql: Sql, redis: Redis, airbyte: AirbyteServer) -> dict[str
 
 
 @pytest.mark.parametrize("service", SERVICES)
-async def test_whoever_proves_nothing_is_answered_401(
+async def test_unauthenticated_caller_is_answered_401(
     apps: dict[str, FastAPI],
     service: str,
     sql: Sql,
@@ -164,10 +164,10 @@ async def test_whoever_proves_nothing_is_answered_401(
 
 
 @pytest.mark.parametrize("service", BEHIND_KEYS)
-async def test_a_key_may_what_its_scopes_say(
+async def test_scopes_decide_what_a_key_may_do(
     apps: dict[str, FastAPI], service: str, sql: Sql
 ) -> None:
-    """Each route by each single scope, and by all but its own: 403 unless it is the declared."""
+    """Each route by each single scope, and by all but its own: 403 without the declared one."""
     app = apps[service]
     alone = {scope.value: await insert_key(sql, scope) for scope in KEY_SCOPES}
     but = {
@@ -190,8 +190,8 @@ async def test_a_key_may_what_its_scopes_say(
                 assert (answer.json()["code"], answer.json()["scope"]) == ("forbidden", needed)
 
 
-async def test_no_scope_is_part_of_another(apps: dict[str, FastAPI], sql: Sql) -> None:
-    """A word that begins like the scope, or that it begins with, is not it."""
+async def test_scopes_are_compared_exactly(apps: dict[str, FastAPI], sql: Sql) -> None:
+    """A word that begins like the scope, or is its beginning, is another."""
     for word in ("connections", "connections:", "connections:read ", "connections:reader", "*", ""):
         key = await insert_key(sql, word)
 
@@ -200,8 +200,8 @@ async def test_no_scope_is_part_of_another(apps: dict[str, FastAPI], sql: Sql) -
         assert answer.status == 403, word
 
 
-async def test_a_path_written_otherwise_needs_the_same(apps: dict[str, FastAPI], sql: Sql) -> None:
-    """What the router takes for a route, the gate does; the rest is no route."""
+async def test_path_variants_need_the_same_scope(apps: dict[str, FastAPI], sql: Sql) -> None:
+    """A path that the router accepts is checked; the rest is no route."""
     key = await insert_key(sql, "connections:read")
     for path in (
         "/api-keys",
@@ -217,8 +217,8 @@ async def test_a_path_written_otherwise_needs_the_same(apps: dict[str, FastAPI],
         assert (answer.status == 403) is (path.strip() == "/api-keys"), path
 
 
-async def test_behind_a_prefix_the_same_is_needed(apps: dict[str, FastAPI], sql: Sql) -> None:
-    """A proxy that leaves its prefix to us opens nothing, and hides no health."""
+async def test_root_path_does_not_bypass_the_check(apps: dict[str, FastAPI], sql: Sql) -> None:
+    """A proxy that keeps its prefix opens nothing, and hides no health."""
     key = await insert_key(sql, "connections:read")
     seen: list[int] = []
 
@@ -249,8 +249,10 @@ async def test_behind_a_prefix_the_same_is_needed(apps: dict[str, FastAPI], sql:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-async def test_a_service_may_what_is_written_down(apps: dict[str, FastAPI], service: str) -> None:
-    """Of whatever its token says, only what this pair of services needs; the rest is 403."""
+async def test_service_calls_are_limited_to_the_declared_ones(
+    apps: dict[str, FastAPI], service: str
+) -> None:
+    """Whatever scopes its token has, others are 403."""
     app = apps[service]
     asked = " ".join(May)
     for caller in {one for one, _ in SERVICE_CALLS}:
@@ -266,7 +268,7 @@ async def test_a_service_may_what_is_written_down(apps: dict[str, FastAPI], serv
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_what_is_described_is_what_is_enforced(apps: dict[str, FastAPI], service: str) -> None:
+def test_openapi_describes_the_enforced_security(apps: dict[str, FastAPI], service: str) -> None:
     """The lock and the scope of each operation; Authorize knows how; 401, 403, 429 are told."""
     app = apps[service]
     described = app.openapi()
@@ -332,8 +334,8 @@ def _included(app: FastAPI) -> None:
         _included,
     ],
 )  # fmt: skip
-async def test_a_route_that_declares_nothing_keeps_the_service_from_starting(add: Any) -> None:
-    """Of whatever kind; where nobody runs the start, it is a bug and no door."""
+async def test_route_without_a_scope_prevents_the_start(add: Any) -> None:
+    """Of whatever kind; without the startup check a request fails as a bug."""
     logs.set_up("test")  # as a service does: structlog's own traces show the values of variables
     app = create_app(service="test", description="A test's.", access=Access([access.Everybody()]))
     add(app)
@@ -346,7 +348,7 @@ async def test_a_route_that_declares_nothing_keeps_the_service_from_starting(add
 
 
 async def test_web_sockets_are_refused(apps: dict[str, FastAPI]) -> None:
-    """Before they are accepted, whatever they present, and quietly."""
+    """Before they are accepted, whatever they present, and without an error in the log."""
     for headers in ([], [(b"authorization", access.HEADERS["Authorization"].encode())]):
         sent: list[Message] = []
 
@@ -363,8 +365,8 @@ async def test_web_sockets_are_refused(apps: dict[str, FastAPI]) -> None:
         assert sent == [{"type": "websocket.close", "code": 1008}] * 3
 
 
-async def test_the_docs_can_be_shut(registry_url: str, sql: Sql) -> None:
-    """`off`: without a key nobody learns that there are any, and with one there are none."""
+async def test_docs_can_be_disabled(registry_url: str, sql: Sql) -> None:
+    """`off`: without a key they seem not to exist, and with one they do not."""
     key = await insert_key(sql, *KEY_SCOPES)
     app = build("orchestrator", registry_url, aam_docs="off")
     for path in sorted(DOCS):
@@ -374,15 +376,14 @@ async def test_the_docs_can_be_shut(registry_url: str, sql: Sql) -> None:
     await close(app)
 
 
-async def test_the_docs_are_open_unless_told(apps: dict[str, FastAPI]) -> None:
-    """Each page, without a key; only to look at."""
+async def test_docs_are_public_by_default(apps: dict[str, FastAPI]) -> None:
     for path in sorted(DOCS):
         assert (await ask(apps["orchestrator"], "GET", path)).status == 200
         assert (await ask(apps["orchestrator"], "POST", path)).status == 401
 
 
 @pytest.mark.exact
-async def test_a_body_that_never_comes_is_not_waited_for(apps: dict[str, FastAPI]) -> None:
+async def test_refusal_does_not_wait_for_the_body(apps: dict[str, FastAPI]) -> None:
     """Over a real socket: the head alone is answered, and the connection ends."""
     async with serving(apps["orchestrator"], lifespan="off") as url:
         for length in ("content-length: 1000", "transfer-encoding: chunked"):

@@ -87,7 +87,7 @@ def added_lines() -> Iterable[str]:
     return dict.fromkeys(line for line in lines if "--hash=sha256:" not in line)
 
 
-def test_the_tree_holds_no_secret() -> None:
+def test_tree_has_no_secret() -> None:
     """Every file that git tracks, or would; each line of the pins is a version and its hashes."""
     files = git("ls-files", "--cached", "--others", "--exclude-standard", "-z").split("\0")
     paths = [ROOT / name for name in files if name and name not in LOCKED]
@@ -97,8 +97,8 @@ def test_the_tree_holds_no_secret() -> None:
 
 
 @pytest.mark.deep
-def test_the_history_holds_no_secret(tmp_path: Path) -> None:
-    """Nor did any commit: what was pushed once is known for ever."""
+def test_history_has_no_secret(tmp_path: Path) -> None:
+    """What was pushed once is public for ever."""
     lines = [*added_lines()]
     history = tmp_path / "history"
     history.write_text("\n".join(lines))
@@ -140,21 +140,20 @@ PLANTED: dict[str, Callable[[], str]] = {
 @pytest.mark.parametrize(
     "line", ["{}", "export KEY={}", '{{"refresh_token": "{}"}}', "-H 'Authorization: Bearer {}'"]
 )
-def test_each_kind_is_found(tmp_path: Path, kind: str, line: str) -> None:
-    """Planted for the moment, as people leave them."""
+def test_each_kind_of_secret_is_found(tmp_path: Path, kind: str, line: str) -> None:
     planted = tmp_path / "notes.md"
     planted.write_text(f"# Notes\n{line.format(PLANTED[kind]())}\n")
 
     assert kind in {told.partition(": ")[2] for told in found(planted)}
 
 
-def test_every_kind_of_ours_is_planted() -> None:
-    """So that none is kept which finds nothing."""
+def test_every_own_kind_has_an_example() -> None:
+    """A kind without one might find nothing."""
     assert set(KINDS.values()) <= PLANTED.keys()
 
 
 @pytest.mark.parametrize("example", ["3MVG9.example", "5Aep861.example", "aam_demo_…", *EXAMPLES])
-def test_examples_are_no_secrets(tmp_path: Path, example: str) -> None:
+def test_examples_are_not_reported(tmp_path: Path, example: str) -> None:
     """What a page may show."""
     page = tmp_path / "README.md"
     page.write_text(f"CREDENTIAL={example}\n")

@@ -27,7 +27,7 @@ def test_no_index_and_no_url_is_named(file: str) -> None:
     )
 
 
-def test_the_files_agree() -> None:
+def test_requirement_files_agree() -> None:
     """What is tested is what is shipped, to the hash."""
     for smaller, larger in itertools.pairwise(NESTED):
         assert requirements(smaller).keys() <= requirements(larger).keys()
@@ -45,7 +45,7 @@ def test_direct_dependencies_are_pinned() -> None:
             assert one.specifier.contains(pinned[canonicalize_name(one.name)], prereleases=True)
 
 
-def test_the_environment_is_what_is_pinned() -> None:
+def test_environment_equals_the_pins() -> None:
     """The one that runs these tests, package by package."""
     installed = {
         canonicalize_name(one.metadata["Name"]): one.version for one in metadata.distributions()

@@ -35,8 +35,8 @@ def test_threats_are_numbered() -> None:
 
 
 @pytest.mark.parametrize("threat", ROWS)
-def test_each_is_shown_by_tests_that_are_there(threat: str) -> None:
-    """Each is named by its file and its name."""
+def test_each_threat_names_existing_tests(threat: str) -> None:
+    """By file and name."""
     shown_by = ROWS[threat].rpartition(" | ")[2]
     named = _NAMED.findall(shown_by)
 
@@ -44,13 +44,11 @@ def test_each_is_shown_by_tests_that_are_there(threat: str) -> None:
     assert [(path, test) for path, test in named if test not in named_in(path)] == []
 
 
-def test_what_is_not_there_is_not_found() -> None:
-    """Neither a file nor a test."""
+def test_missing_test_is_not_found() -> None:
     assert named_in("tests/security/test_nothing.py") == set()
     assert "test_nothing" not in named_in("tests/security/test_threat_model.py")
 
 
 @pytest.mark.parametrize("heading", ["Where it flows", "In scope", "Out of scope", "Threats"])
-def test_the_page_says(heading: str) -> None:
-    """What it is about, and what it is not about."""
+def test_page_has_its_sections(heading: str) -> None:
     assert f"\n## {heading}\n" in PAGE

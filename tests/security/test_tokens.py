@@ -259,8 +259,8 @@ FORGED: dict[str, Callable[[Keys], str]] = {
 }
 
 
-def test_a_good_token_is_a_good_token(keys: Keys) -> None:
-    """What a service signs is taken, and what the cases below change one thing of."""
+def test_valid_token_is_accepted(keys: Keys) -> None:
+    """The control: the cases below change one thing of it."""
     ours = keys.signed(keys.claims())
     signed = Signer(CALLER, keys.private(CALLER)).token(
         AUDIENCE, Scope.CREDENTIALS_READ, request_id="r", credential_id="not-there"
@@ -278,8 +278,8 @@ def test_a_good_token_is_a_good_token(keys: Keys) -> None:
 
 
 @pytest.mark.parametrize("forged", [name for name in FORGED if name != "claims deep"])
-async def test_every_other_token_is_refused(keys: Keys, broker: FastAPI, forged: str) -> None:
-    """By the rule, and by the service: 401, whatever it is, with nothing read or fetched for it."""
+async def test_invalid_tokens_are_refused(keys: Keys, broker: FastAPI, forged: str) -> None:
+    """By the check, and by the service: 401, with nothing read or fetched for it."""
     token = FORGED[forged](keys)
 
     with pytest.raises(BadToken) as refused:
@@ -304,8 +304,8 @@ RULES = {
 """All that a refusal says: none quotes the token."""
 
 
-async def test_what_is_odd_and_harmless_is_taken(keys: Keys) -> None:
-    """A clock five seconds away, and claims that nobody asks for, however deep."""
+async def test_unusual_valid_tokens_are_accepted(keys: Keys) -> None:
+    """A clock five seconds off, and unknown claims, however deep."""
     for token in (
         keys.signed(keys.claims(iat=4, nbf=4, exp=34)),
         keys.signed(keys.claims(iat=-32, nbf=-32, exp=-2)),
@@ -327,18 +327,17 @@ async def test_what_is_odd_and_harmless_is_taken(keys: Keys) -> None:
         ("credentials", 403),
     ],
 )
-async def test_a_scope_is_a_word(
+async def test_scope_must_match_exactly(
     keys: Keys, broker: FastAPI, scope: str, status: int | None
 ) -> None:
-    """Of a service that may: without the whole word it is 403."""
     answer = await ask(broker, "GET", ROUTE, [bearer(keys.signed(keys.claims(scope=scope)))])
 
     assert answer.status not in (401,)
     assert (answer.status == 403) is (status == 403), answer.body
 
 
-async def test_a_service_that_may_not_is_403(keys: Keys, broker: FastAPI) -> None:
-    """A sibling with a good token for the broker, whose pair is not written down."""
+async def test_service_without_a_declared_call_is_403(keys: Keys, broker: FastAPI) -> None:
+    """Its token for the broker is valid."""
     agent = Signer("drift_repair_agent", keys.private("drift_repair_agent"))
     token = agent.token(AUDIENCE, Scope.CREDENTIALS_READ, credential_id="not-there")
 
@@ -347,10 +346,10 @@ async def test_a_service_that_may_not_is_403(keys: Keys, broker: FastAPI) -> Non
     assert (answer.status, answer.json()["code"]) == (403, "forbidden")
 
 
-async def test_a_token_is_for_one_credential_once(
+async def test_token_is_valid_for_one_credential_once(
     apps: dict[str, FastAPI], sql: asyncpg.Connection[asyncpg.Record]
 ) -> None:
-    """Another path is 403, a second time 401, without a credential 403; each is recorded."""
+    """Another path is 403, a second use 401, without a credential 403; each is recorded."""
     signer = access.signer(CALLER)
     broker = apps[AUDIENCE]
 
@@ -389,7 +388,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def test_a_key_is_changed_while_all_runs(keys: Keys, tmp_path: Path, clock: Clock) -> None:
+def test_signing_key_can_be_replaced_without_a_restart(
+    keys: Keys, tmp_path: Path, clock: Clock
+) -> None:
     """Two are valid meanwhile; the old one is refused within five seconds of its removal."""
     public = tmp_path / "public"
     shutil.copytree(keys.public, public)
@@ -422,8 +423,8 @@ def _pem(key: Any) -> bytes:
     return pem
 
 
-def test_a_file_speaks_for_nobody_but_its_name(keys: Keys, tmp_path: Path) -> None:
-    """What is in the folder under a wrong name, or is no such key, is as if it were not there."""
+def test_public_key_is_valid_for_its_file_name_only(keys: Keys, tmp_path: Path) -> None:
+    """A wrongly named file, or one without such a key, is ignored."""
     pem = keys.public_pem()
     other = Ed25519PrivateKey.generate()
     for name, content in {
@@ -488,10 +489,10 @@ def _private(key: Any, password: bytes | None = None) -> bytes:
         ),
     ],
 )
-def test_a_private_key_that_cannot_be_used(
+def test_unusable_private_key_is_refused(
     keys: Keys, tmp_path: Path, content: bytes | str | None, mode: int, told: str
 ) -> None:
-    """Is refused in words that tell nothing of it."""
+    """Without revealing anything of it."""
     file = tmp_path / f"{CALLER}.pem"
     if content is not None:
         file.write_bytes(
@@ -507,8 +508,8 @@ def test_a_private_key_that_cannot_be_used(
     assert str(refused.value) == told
 
 
-def test_a_pair_is_made_once(tmp_path: Path) -> None:
-    """The private half for its owner's eyes alone; made again, it is the same."""
+def test_key_pair_is_created_once(tmp_path: Path) -> None:
+    """The private half is readable by its owner only; a second run keeps it."""
     private, public = tmp_path / "own" / f"{CALLER}.pem", tmp_path / "public"
     make_pair(CALLER, private, public)
     first = private.read_bytes()

@@ -35,10 +35,10 @@ async def halved(number: int) -> int:
 
 
 @pytest.mark.parametrize("max_concurrency", [1, 3, 20])
-async def test_one_bad_item_never_stops_its_neighbours(
+async def test_failing_item_does_not_affect_the_others(
     max_concurrency: int, lines: list[Any]
 ) -> None:
-    """Outcomes come in the items' order; an expected error shows its code, a bug its traceback."""
+    """Outcomes are in the items' order; an expected error shows its code, a bug its traceback."""
     outcomes = await batches.each(
         range(8),
         halved,
@@ -58,8 +58,8 @@ async def test_one_bad_item_never_stops_its_neighbours(
     assert isinstance(told[5]["exc_info"], ZeroDivisionError)
 
 
-async def test_no_more_items_run_at_once_than_allowed() -> None:
-    """However many there are; and they are taken from their iterator as they are run."""
+async def test_concurrency_is_bounded() -> None:
+    """Items are taken from their iterator as they are run."""
     running, peak, taken = 0, 0, 0
 
     def numbers() -> Any:
@@ -81,7 +81,7 @@ async def test_no_more_items_run_at_once_than_allowed() -> None:
     assert (peak, taken) == (4, 50)
 
 
-async def test_a_batch_that_fails_as_a_whole_does_not_flood_the_log(lines: list[Any]) -> None:
+async def test_failing_batch_does_not_flood_the_log(lines: list[Any]) -> None:
     """Twenty lines, and one with the numbers."""
 
     async def fail(number: int) -> None:
@@ -94,7 +94,7 @@ async def test_a_batch_that_fails_as_a_whole_does_not_flood_the_log(lines: list[
 
 
 @pytest.mark.parametrize("max_concurrency", [1, 3])
-async def test_cancellation_passes_through(max_concurrency: int) -> None:
+async def test_cancellation_propagates(max_concurrency: int) -> None:
     """What runs is cancelled, and nothing more is begun."""
     begun: list[int] = []
     started = asyncio.Event()
@@ -117,9 +117,7 @@ async def test_cancellation_passes_through(max_concurrency: int) -> None:
 
 
 @pytest.mark.parametrize("max_concurrency", [1, 3])
-async def test_what_was_cancelled_elsewhere_stops_no_neighbour(max_concurrency: int) -> None:
-    """An item that waited for a cancelled task has failed; nobody has cancelled the batch."""
-
+async def test_cancelled_dependency_fails_only_its_item(max_concurrency: int) -> None:
     async def run(number: int) -> int:
         if number == 2:
             task = asyncio.create_task(asyncio.sleep(60))

@@ -58,8 +58,8 @@ def as_airbyte_keeps_it(pairs: list[Json]) -> list[Json]:
 
 
 @given(CATALOGS)
-def test_a_catalog_is_written_as_it_was_read(pairs: list[Json]) -> None:
-    """Nothing that Airbyte said is lost, also not what we have no name for."""
+def test_catalog_round_trips(pairs: list[Json]) -> None:
+    """Nothing of Airbyte's is lost, also not unknown members."""
     pairs[0]["stream"]["aMemberOfTheFuture"] = {"x": [1, None]}
 
     read = catalog.parse(document(*pairs))
@@ -86,15 +86,15 @@ def test_a_catalog_is_written_as_it_was_read(pairs: list[Json]) -> None:
         b'{"streams":[{"stream":{"name":"a"}}',
     ],
 )
-def test_what_is_no_catalog_is_refused_without_quoting_it(body: bytes) -> None:
-    """The caller learns the place and the reason, whatever the bytes are."""
+def test_invalid_catalog_is_refused_without_quoting_it(body: bytes) -> None:
+    """The error has the place and the reason, whatever the bytes are."""
     with pytest.raises(InvalidCatalog) as refused:
         catalog.parse(body)
     assert refused.value.code == "invalid_catalog"
 
 
-def test_a_backslash_before_u0000_is_no_nul() -> None:
-    """A regular expression in a schema may speak of the character without being it."""
+def test_escaped_backslash_before_u0000_is_no_nul() -> None:
+    """A regular expression in a schema may name the character without containing it."""
     schema = rb'{"pattern":"\\u0000"}'
     read = catalog.parse(b'{"streams":[{"stream":{"name":"a","jsonSchema":%s}}]}' % schema)
     assert [stream.id.name for stream in read.streams] == ["a"]
@@ -109,13 +109,11 @@ def outcome(body: bytes) -> str:
 
 
 @given(st.binary(max_size=200) | st.binary(max_size=60).map(lambda b: b'{"streams":[' + b + b"]}"))
-def test_reading_raises_nothing_else(body: bytes) -> None:
-    """Any bytes are a catalog or an InvalidCatalog."""
+def test_any_bytes_are_a_catalog_or_invalid_catalog(body: bytes) -> None:
     assert outcome(body)
 
 
 def test_all_unreadable_streams_are_named_at_once() -> None:
-    """Not one problem per attempt."""
     bad = stream(cursorField="updated")
     with pytest.raises(InvalidCatalog) as refused:
         catalog.parse(document(bad, stream("fine"), bad))
@@ -127,7 +125,7 @@ def test_all_unreadable_streams_are_named_at_once() -> None:
 
 
 @given(CATALOGS)
-def test_what_a_source_offers_can_be_applied(pairs: list[Json]) -> None:
+def test_offered_catalog_is_valid(pairs: list[Json]) -> None:
     """No false alarm on field names that are JSON Schema's keywords, unions, or odd types."""
     assert problems(*pairs) == []
 
@@ -176,7 +174,7 @@ def test_what_a_source_offers_can_be_applied(pairs: list[Json]) -> None:
         (stream(offer={"jsonSchema": [1]}), "invalid_catalog", "stream.jsonSchema"),
     ],
 )
-def test_a_breach_is_named_with_its_place(pair: Json, code: str, place: str) -> None:
+def test_invalid_member_is_named_with_its_place(pair: Json, code: str, place: str) -> None:
     """The code is stable and the place is the member to edit."""
     assert problems(stream("fine"), pair) == [(code, f"streams[1].{place}")]
 
@@ -196,7 +194,7 @@ def test_nested_and_empty_selected_fields_are_refused() -> None:
     )
 
 
-def test_a_catalog_needs_a_selected_stream_and_distinct_names() -> None:
+def test_catalog_needs_a_selected_stream_and_distinct_names() -> None:
     """Absent `selected` means selected; the same name in two namespaces is two streams."""
     off = stream("off", selected=False, syncMode="nonsense")
     unsaid = stream("unsaid")
@@ -211,8 +209,8 @@ def test_a_catalog_needs_a_selected_stream_and_distinct_names() -> None:
     ]
 
 
-def test_a_selected_stream_says_so_to_airbyte() -> None:
-    """Airbyte's server fails on a stream without `selected`; the others go as they came."""
+def test_selected_stream_has_an_explicit_flag() -> None:
+    """Airbyte's server fails on a stream without `selected`; the others are unchanged."""
     unsaid = stream("unsaid")
     del unsaid["config"]["selected"]
     read = catalog.parse(document(unsaid, stream("off", selected=False), stream("said")))
@@ -222,7 +220,7 @@ def test_a_selected_stream_says_so_to_airbyte() -> None:
     assert catalog.dump(read.selected().selected()) == catalog.dump(read.selected())
 
 
-def test_a_source_may_keep_its_cursor_to_itself() -> None:
+def test_source_defined_cursor_needs_no_name() -> None:
     """A cursor that the source defines needs no name, and no field in the schema.
 
     Deduplicated, no name may be written down that is no field: the destination looks for it.
@@ -236,7 +234,7 @@ def test_a_source_may_keep_its_cursor_to_itself() -> None:
     assert (code, place) == ("unknown_field", "streams[0].config.cursorField")
 
 
-def test_what_is_more_than_airbyte_takes_is_refused() -> None:
+def test_airbytes_size_limits_are_checked() -> None:
     """The limits count selected fields of selected streams only."""
     pair = stream(**picked("id", "updated"))
     assert problems(pair, stream("off", selected=False), max_fields=2) == []
@@ -244,8 +242,8 @@ def test_what_is_more_than_airbyte_takes_is_refused() -> None:
     assert problems(pair, max_bytes=300) == [("catalog_too_large", "streams")]
 
 
-def test_a_destination_decides_how_it_is_written() -> None:
-    """Where its modes are known they are kept to."""
+def test_modes_of_the_destination_are_checked() -> None:
+    """Where they are known."""
     assert problems(stream(), destination_sync_modes={"append_dedup"}) == []
     assert problems(stream(), destination_sync_modes={"append"}) == [
         ("unsupported_sync_mode", "streams[0].config.destinationSyncMode")
@@ -268,8 +266,8 @@ def test_problems_are_bounded_and_show_names_safely() -> None:
 
 
 @given(CATALOGS, st.integers(0, 99))
-def test_order_is_no_meaning(pairs: list[Json], seed: int) -> None:
-    """Streams, keys and sets may come in any order: one fingerprint, one hash per stream."""
+def test_order_does_not_change_the_fingerprint(pairs: list[Json], seed: int) -> None:
+    """Of streams, keys and sets; the hash per stream, too."""
     other = shuffled({"streams": pairs}, seed)["streams"]
     one, two = catalog.parse(document(*pairs)), catalog.parse(document(*other))
 
@@ -282,8 +280,8 @@ def test_order_is_no_meaning(pairs: list[Json], seed: int) -> None:
 
 
 @given(CATALOGS, st.integers(0, 99))
-def test_what_airbyte_keeps_is_what_was_sent(pairs: list[Json], seed: int) -> None:
-    """The read-back compares equal although Airbyte cuts, fills in and drops."""
+def test_read_back_catalog_has_the_same_fingerprint(pairs: list[Json], seed: int) -> None:
+    """Although Airbyte cuts, fills in and drops."""
     sent = catalog.parse(document(*pairs, stream("not meant", selected=False)))
     kept = shuffled({"streams": as_airbyte_keeps_it(pairs)}, seed)["streams"]
 
@@ -311,8 +309,8 @@ EQUAL: list[tuple[Json, Json]] = [
 
 
 @pytest.mark.parametrize("one,other", EQUAL)
-def test_the_same_meaning_has_one_fingerprint(one: Json, other: Json) -> None:
-    """Airbyte's defaults and numbering are no meaning."""
+def test_equivalent_catalogs_have_one_fingerprint(one: Json, other: Json) -> None:
+    """Airbyte's defaults and numbering do not count."""
     assert catalog.meaning_of(document(one)) == catalog.meaning_of(document(other))
 
 
@@ -346,7 +344,7 @@ DIFFERENT: list[Json] = [
 ]
 
 
-def test_different_meanings_have_different_fingerprints() -> None:
+def test_different_settings_have_different_fingerprints() -> None:
     """Every setting that Airbyte keeps is in it."""
     prints = [
         catalog.fingerprint_of(catalog.parse(msgspec.json.encode({"streams": [pair]})))
@@ -355,8 +353,7 @@ def test_different_meanings_have_different_fingerprints() -> None:
     assert len(set(prints)) == len(DIFFERENT)
 
 
-def test_the_hash_of_an_offer_leaves_the_config_out() -> None:
-    """What a source offers does not depend on what somebody selected."""
+def test_hash_of_an_offered_stream_ignores_the_config() -> None:
     one, other = catalog.scan(document(stream(), stream(selected=False, syncMode="full_refresh")))
     assert catalog.canonical_hash(one) == catalog.canonical_hash(other)
     assert catalog.raw_hash(one) != catalog.raw_hash(other)
@@ -378,7 +375,7 @@ def test_deep_and_hostile_schemas_end() -> None:
 @pytest.mark.parametrize(
     "number", ["1e999", "1e999999999999999999999", "9" * 5000, "0." + "1" * 400]
 )
-def test_extreme_numbers_end(number: str) -> None:
+def test_extreme_numbers_in_schemas(number: str) -> None:
     """A schema may hold any number that JSON can write: refused, or unlike a small one."""
     of, small = (
         outcome(b'{"streams":[{"stream":{"name":"a","jsonSchema":{"maximum":%s}}}]}' % one.encode())
@@ -405,7 +402,7 @@ def modes(pair: Json, *destination: str) -> tuple[str | None, str | None]:
     return config.sync_mode, config.destination_sync_mode
 
 
-def test_what_airbyte_suggests_is_taken_else_everything() -> None:
+def test_airbytes_suggested_streams_are_chosen_or_else_all() -> None:
     """Names come only from the source."""
     some = offered(stream("a"), stream("b", suggested=True), stream("c"))
     every = offered(stream("a"), stream("c"))
@@ -432,7 +429,7 @@ def test_streams_are_chosen_by_name() -> None:
         chosen()
 
 
-def test_a_stream_is_synced_as_well_as_both_ends_can() -> None:
+def test_best_common_sync_mode_is_chosen() -> None:
     """Incremental and deduplicated where there are a cursor and a key."""
     keyless = stream(offer={"sourceDefinedPrimaryKey": []})
     bare = stream(offer={"sourceDefinedCursor": False, "defaultCursorField": []})
@@ -450,8 +447,8 @@ def test_a_stream_is_synced_as_well_as_both_ends_can() -> None:
 
 
 @given(CATALOGS)
-def test_a_choice_is_valid_and_whole(pairs: list[Json]) -> None:
-    """It can be applied as it is, and reads back as what it is."""
+def test_chosen_catalog_is_valid_and_stable(pairs: list[Json]) -> None:
+    """It can be applied as it is, and reads back equal."""
     chosen = catalog.choose(document(*pairs), streams=None, destination_sync_modes=EVERY_MODE)
 
     catalog.validate(chosen, destination_sync_modes=EVERY_MODE)
@@ -462,8 +459,7 @@ def test_a_choice_is_valid_and_whole(pairs: list[Json]) -> None:
         assert {"cursorField", "primaryKey", "aliasName", "selectedFields"} <= set(pair["config"])
 
 
-def test_a_choice_that_is_too_large_says_what_to_do() -> None:
-    """The remedy is in the message."""
+def test_too_large_choice_has_advice() -> None:
     discovered = offered(stream("a"), stream("b"))
     with pytest.raises(InvalidCatalog, match="Select fewer streams") as refused:
         catalog.choose(discovered, streams=None, destination_sync_modes=EVERY_MODE, max_fields=5)
@@ -493,8 +489,8 @@ def test_merging_an_unchanged_source_changes_nothing(pairs: list[Json]) -> None:
 
 
 @given(CATALOGS, CATALOGS)
-def test_merging_selects_nothing_by_itself(configured: list[Json], discovered: list[Json]) -> None:
-    """Selected after it is what was selected before and still exists; nothing changes hands."""
+def test_merging_selects_no_new_stream(configured: list[Json], discovered: list[Json]) -> None:
+    """Selected after it is what was selected before and still exists."""
     before = catalog.parse(document(*configured))
     result = catalog.merge(before, document(*discovered), every_stream=True)
 
@@ -511,8 +507,8 @@ def test_merging_selects_nothing_by_itself(configured: list[Json], discovered: l
     assert catalog.dump(before) == document(*configured)
 
 
-def test_a_selected_stream_gets_its_new_definition_and_keeps_its_config() -> None:
-    """A new field joins where all fields are synced, and not where a person picked them."""
+def test_merged_stream_has_the_new_definition_and_its_old_config() -> None:
+    """A new field is added where all fields are synced, and not where a person selected them."""
     grown = stream(fields={"id": TEXT, "updated": MOMENT, "total": TEXT, "ssn": TEXT})
 
     pair, notes = merged(stream(aliasName="mine"), grown | {"config": {}})
@@ -524,7 +520,7 @@ def test_a_selected_stream_gets_its_new_definition_and_keeps_its_config() -> Non
     assert notes == []
 
 
-def test_what_is_gone_from_the_source_is_said() -> None:
+def test_merging_reports_what_the_source_lost() -> None:
     """Fields leave the selection; a key, a cursor or a mode that went is named."""
     shrunk = stream(fields={"id": TEXT, "updated": MOMENT})
     pair, notes = merged(stream(**picked("id", "updated", "total")), shrunk)
@@ -557,7 +553,7 @@ def test_what_is_gone_from_the_source_is_said() -> None:
     assert notes == ["sync_mode_replaced"]
 
 
-def test_a_stream_that_is_gone_comes_last_and_is_not_selected() -> None:
+def test_removed_stream_is_last_and_not_selected() -> None:
     """So that a person sees it, and applying the merge drops it."""
     before = catalog.parse(document(stream("gone"), stream("stays")))
     result = catalog.merge(before, document(stream("stays"), stream("new")), every_stream=False)
@@ -569,7 +565,6 @@ def test_a_stream_that_is_gone_comes_last_and_is_not_selected() -> None:
 
 
 @given(streams())
-def test_a_catalog_of_catalogs_is_iterable_by_name(pair: Json) -> None:
-    """`by_id` finds what `streams` holds."""
+def test_streams_can_be_found_by_id(pair: Json) -> None:
     read: Catalog = catalog.parse(document(pair))
     assert read.by_id() == {read.streams[0].id: read.streams[0]}

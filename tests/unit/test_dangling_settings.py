@@ -63,7 +63,7 @@ MODES = [
 
 @pytest.mark.parametrize("modes", MODES)
 @pytest.mark.parametrize("own", [False, True])
-def test_one_that_a_caller_sends_is_refused(modes: Json, *, own: bool) -> None:
+def test_dangling_setting_of_a_caller_is_refused(modes: Json, *, own: bool) -> None:
     """Also where the source defines the cursor, and where nothing is read by it."""
     dangling = ("unknown_field", "config.cursorField")
     assert codes(replicated(PLAIN, ["_lsn"], own=own, **modes)) == [dangling]
@@ -73,7 +73,7 @@ def test_one_that_a_caller_sends_is_refused(modes: Json, *, own: bool) -> None:
 
 
 @pytest.mark.parametrize("modes", MODES)
-def test_a_path_into_what_holds_no_field_is_refused(modes: Json) -> None:
+def test_path_into_a_scalar_is_refused(modes: Json) -> None:
     """A text or number has no fields; an object that declares none may have any."""
     fields = PLAIN | {"_lsn": LSN, "meta": {"type": "object"}, "any": {}}
     wrong = replicated(fields, [], **modes, cursorField=["_lsn", "at"], primaryKey=[["id", "no"]])
@@ -88,20 +88,20 @@ def test_a_path_into_what_holds_no_field_is_refused(modes: Json) -> None:
 
 
 @pytest.mark.parametrize("writes", ["append", "overwrite"])
-def test_where_nothing_is_deduplicated_nothing_looks_at_it(writes: str) -> None:
+def test_without_deduplication_it_is_allowed(writes: str) -> None:
     """A cursor left over from another mode does no harm there."""
     assert codes(replicated(PLAIN, [], destinationSyncMode=writes)) == []
 
 
-def test_one_that_is_not_selected_is_refused() -> None:
+def test_unselected_field_is_refused() -> None:
     """Airbyte cuts the schema down to the selected fields before the destination sees it."""
     pair = replicated(PLAIN | {"_lsn": LSN}, [], **picked("id", "updated"))
     assert codes(pair) == [("cursor_not_selected", "config.cursorField")]
 
 
 @pytest.mark.parametrize("own", [False, True])
-def test_a_heal_mends_it(*, own: bool) -> None:
-    """The upgraded source has no such column any more: the name is dropped, and that is said."""
+def test_heal_removes_it_and_reports_it(*, own: bool) -> None:
+    """The upgraded source no longer has such a column."""
     config, effects = healed(
         replicated(PLAIN | {"_lsn": LSN}, ["_lsn"], own=own), replicated(PLAIN, [], own=own)
     )
@@ -112,13 +112,13 @@ def test_a_heal_mends_it(*, own: bool) -> None:
     )
 
 
-def test_a_heal_mends_what_dangled_before() -> None:
-    """It was saved so by an older Airbyte; another change of the stream is applied."""
+def test_heal_removes_one_that_existed_before() -> None:
+    """An older Airbyte stored it so; another change of the stream is applied."""
     config, effects = healed(replicated(PLAIN, []), replicated(PLAIN | {"new": TEXT}, []))
     assert (config["cursorField"], effects) == ([], ["cursor_dropped"])
 
 
-def test_a_heal_of_a_stream_read_by_the_source_s_own_cursor_needs_no_name() -> None:
+def test_heal_keeps_a_source_defined_cursor_without_a_name() -> None:
     """Incremental and deduplicated, by a cursor that is no column."""
     incremental = {"syncMode": "incremental", "destinationSyncMode": "append_dedup"}
     before = replicated(PLAIN | {"_lsn": LSN}, ["_lsn"], own=True, **incremental)
@@ -137,8 +137,8 @@ def test_a_heal_of_a_stream_read_by_the_source_s_own_cursor_needs_no_name() -> N
     ],
     ids=str,
 )
-def test_a_path_that_a_field_no_longer_declares_is_gone(meta: Json) -> None:
-    """It is not one that may be declared nowhere: all judge it as the diff does."""
+def test_path_that_its_field_no_longer_declares_is_gone(meta: Json) -> None:
+    """All checks agree with the diff."""
     inner: Json = {"type": "object", "properties": {"key": TEXT, "at": MOMENT}}
     modes = {"syncMode": "incremental", "destinationSyncMode": "append_dedup"}
     settings: Json = modes | {"cursorField": ["updated"], "primaryKey": [["meta", "key"]]}
@@ -160,7 +160,7 @@ def test_a_path_that_a_field_no_longer_declares_is_gone(meta: Json) -> None:
     assert config["cursorField"] == []
 
 
-def test_a_stream_that_no_longer_declares_its_fields_loses_its_key() -> None:
+def test_stream_without_declared_fields_loses_its_key() -> None:
     """Its former key is one of the fields that are gone."""
     before, after = (replicated(PLAIN, [], cursorField=[]) for _ in range(2))
     after["stream"]["jsonSchema"] = {"type": "object"}
@@ -169,8 +169,8 @@ def test_a_stream_that_no_longer_declares_its_fields_loses_its_key() -> None:
     assert config["destinationSyncMode"] == "overwrite"
 
 
-def test_what_dangles_elsewhere_holds_up_no_heal() -> None:
-    """Airbyte holds it already; the stream itself stays as it is."""
+def test_dangling_setting_of_another_stream_blocks_no_heal() -> None:
+    """Airbyte has it already; that stream stays as it is."""
     other = replicated(PLAIN, [])
     other["stream"]["name"] = "other"
     head = catalog.parse(document(stream(), other))
@@ -181,8 +181,7 @@ def test_what_dangles_elsewhere_holds_up_no_heal() -> None:
 
 
 @pytest.mark.parametrize("own", [False, True])
-def test_the_order_that_discover_answers_drops_it(*, own: bool) -> None:
-    """With a note, and the order can be applied."""
+def test_merge_drops_it_with_a_note(*, own: bool) -> None:
     before = replicated(PLAIN | {"_lsn": LSN}, ["_lsn"], own=own)
     head, offered = catalog.parse(document(before)), document(replicated(PLAIN, [], own=own))
     merged = catalog.merge(head, offered, every_stream=False)
@@ -192,15 +191,15 @@ def test_the_order_that_discover_answers_drops_it(*, own: bool) -> None:
     assert codes(pair) == []
 
 
-def test_an_older_version_with_it_does_not_fit() -> None:
-    """A rollback would bring the name back."""
+def test_older_version_with_it_does_not_fit() -> None:
+    """A rollback would restore the name."""
     older = catalog.parse(document(replicated(PLAIN | {"_lsn": LSN}, ["_lsn"])))
     found = healing.misfits(older, document(replicated(PLAIN, [])))
     assert "cursor_gone" in [problem.code for problem in found]
 
 
-def test_a_choice_names_only_what_is_a_column() -> None:
-    """A cursor that the source keeps to itself is not written down."""
+def test_chosen_catalog_names_only_columns() -> None:
+    """A cursor without a column is not written down."""
     offered = stream(offer={"defaultCursorField": ["_lsn"]})
     modes = {"append", "append_dedup"}
     for destination, expected in ((modes, []), ({"append"}, ["_lsn"])):
@@ -212,7 +211,7 @@ def test_a_choice_names_only_what_is_a_column() -> None:
         )
 
 
-def test_a_cursor_that_is_left_out_is_not_named() -> None:
+def test_excluded_cursor_is_not_named() -> None:
     """Nothing reads by it, and the destination would look for it."""
     private = replicated(PLAIN | {"lsn_ssn": LSN}, [], cursorField=["lsn_ssn"])
     [configured] = catalog.parse(document(private)).streams

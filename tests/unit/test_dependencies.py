@@ -42,7 +42,7 @@ def _imported(*folders: str) -> set[str]:
 
 
 @pytest.mark.parametrize("name", FOR_THE_SERVICES)
-def test_a_library_of_the_services(name: str) -> None:
+def test_service_library_is_pinned_and_used(name: str) -> None:
     """In pyproject.toml, pinned in both requirement files, and used by what they install."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert name in _named(project["dependencies"])
@@ -56,7 +56,7 @@ def test_a_library_of_the_services(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FOR_THE_TESTS)
-def test_a_library_of_the_tests(name: str, pytestconfig: pytest.Config) -> None:
+def test_test_library_is_pinned_and_used(name: str, pytestconfig: pytest.Config) -> None:
     """In the development requirements alone, and used by the tests."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert name in _named(project["optional-dependencies"]["dev"])

@@ -100,8 +100,8 @@ def missing_methods(text: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_id)
-def test_relative_links_lead_somewhere(page: Path) -> None:
-    """To a file, and to a heading of it where the link names one."""
+def test_relative_links_have_a_target(page: Path) -> None:
+    """A file, and a heading of it where the link names one."""
     assert list(broken_links(page, _prose(page))) == []
 
 
@@ -113,7 +113,6 @@ def test_named_files_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", [ROOT / "CONTRIBUTING.md", ROOT / "docs/architecture.md"], ids=_id)
 def test_named_methods_exist(page: Path) -> None:
-    """Whoever renames one is led to the page that names it."""
     assert list(missing_methods(_prose(page))) == []
 
 
@@ -132,7 +131,7 @@ def test_every_page_is_listed() -> None:
         assert {_id(page) for page in expected - listed} == set()
 
 
-def test_what_is_not_there_is_found() -> None:
+def test_missing_targets_are_found() -> None:
     """A link, a heading, a file, a folder and a method; what is elsewhere is nobody's mistake."""
     page = ROOT / "docs/index.md"
     links = "[a](none.md) [b](../README.md#none) [c](#none) [d](https://example.com) [e](index.md)"

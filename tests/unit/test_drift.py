@@ -53,8 +53,8 @@ def retyped(before: Any, after: Any) -> tuple[Any, Any] | None:
 
 
 @given(CATALOGS, st.integers(0, 99))
-def test_no_change_is_told_where_nothing_changed(pairs: list[Json], seed: int) -> None:
-    """The order of streams, keys and types is none; neither is what somebody configured."""
+def test_equal_sources_have_no_changes(pairs: list[Json], seed: int) -> None:
+    """The order of streams, keys and types does not count; nor does any configuration."""
     other = shuffled({"streams": pairs}, seed)["streams"]
     for pair in other:
         pair["config"] = {"selected": False}
@@ -62,10 +62,10 @@ def test_no_change_is_told_where_nothing_changed(pairs: list[Json], seed: int) -
 
 
 @given(CATALOGS, CATALOGS, st.integers(0, 99))
-def test_changes_are_stable_and_their_own_reverse(
+def test_changes_are_stable_and_reversible(
     before: list[Json], after: list[Json], seed: int
 ) -> None:
-    """The same list whatever the order of the documents; backwards it tells the opposite."""
+    """The same list whatever the order of the documents; backwards it is the opposite."""
     changes = drift.diff(document(*before), document(*after))
     again = drift.diff(
         document(*shuffled({"s": before}, seed)["s"]), document(*shuffled({"s": after}, seed)["s"])
@@ -90,8 +90,7 @@ def test_changes_are_stable_and_their_own_reverse(
 
 
 @given(CATALOGS, CATALOGS)
-def test_changes_are_json(before: list[Json], after: list[Json]) -> None:
-    """A list of changes is encoded as it is, and read back the same."""
+def test_changes_round_trip_as_json(before: list[Json], after: list[Json]) -> None:
     changes = drift.diff(document(*before), document(*after))
     body = msgspec.json.encode(changes)
     assert [set(c) for c in orjson.loads(body)] == [
@@ -100,15 +99,14 @@ def test_changes_are_json(before: list[Json], after: list[Json]) -> None:
 
 
 @given(SCHEMAS, SCHEMAS)
-def test_equal_hashes_and_no_drift_agree(one: Any, other: Any) -> None:
-    """A change that is told is always a change of the hash."""
+def test_changes_exist_only_with_different_hashes(one: Any, other: Any) -> None:
     before, after = stream(fields={"x": one}), stream(fields={"x": other})
     hashes = {catalog.canonical_hash(s) for s in catalog.scan(document(before, after))}
     if told(before, after):
         assert len(hashes) == 2
 
 
-def test_documents_slices_and_catalogs_are_the_same_streams() -> None:
+def test_snapshots_and_catalogs_can_be_compared() -> None:
     """A snapshot is compared with a catalog without writing either as a document."""
     before, after = document(stream("a"), stream("b")), document(stream("b"), stream("c"))
     expected = [
@@ -122,8 +120,7 @@ def test_documents_slices_and_catalogs_are_the_same_streams() -> None:
 # -- streams
 
 
-def test_a_stream_is_named_with_its_namespace() -> None:
-    """The same name in another namespace is another stream."""
+def test_stream_in_another_namespace_is_another_stream() -> None:
     before, after = document(stream(namespace="a")), document(stream(namespace="b"))
     assert [(c.kind, c.stream.namespace) for c in drift.diff(before, after)] == [
         ("stream_removed", "a"),
@@ -131,8 +128,8 @@ def test_a_stream_is_named_with_its_namespace() -> None:
     ]
 
 
-def test_key_cursor_and_modes_of_the_source_are_told() -> None:
-    """What Airbyte itself overlooks; the order of a key's fields is no change."""
+def test_changes_of_key_cursor_and_modes() -> None:
+    """Airbyte's own diff ignores them; the order of a key's fields does not count."""
     offer = {
         "sourceDefinedPrimaryKey": [["total"], ["id"]],
         "defaultCursorField": ["id"],
@@ -155,8 +152,8 @@ def test_key_cursor_and_modes_of_the_source_are_told() -> None:
 # -- fields: the traps of real changes
 
 
-def test_renames_are_told_as_what_is_seen() -> None:
-    """Removed and added, never a guess: `deactivated` to `is_active` turned the meaning around."""
+def test_rename_is_a_removal_and_an_addition() -> None:
+    """Never a guess: `deactivated` to `is_active` inverted the meaning."""
     assert fields(
         {"deactivated": TEXT, "spent_at": TEXT}, {"is_active": TEXT, "spent_date": TEXT}
     ) == [
@@ -167,7 +164,7 @@ def test_renames_are_told_as_what_is_seen() -> None:
     ]
 
 
-def test_fields_inside_fields_have_paths() -> None:
+def test_nested_fields_have_paths() -> None:
     """A name with a dot is one step; a field called like a keyword is a field."""
 
     def inside(**inner: Any) -> Json:
@@ -184,7 +181,7 @@ def test_fields_inside_fields_have_paths() -> None:
     ]
 
 
-def test_what_moves_with_its_parent_is_told_once() -> None:
+def test_renamed_parent_is_one_change() -> None:
     """`form-submission` became `form-submissions`, with all that is in it."""
     inner = {"type": "object", "properties": {"a": TEXT, "b": {"properties": {"c": TEXT}}}}
     assert fields({"form-submission": inner}, {"form-submissions": inner}) == [
@@ -199,8 +196,8 @@ def test_what_moves_with_its_parent_is_told_once() -> None:
     ]
 
 
-def test_a_field_that_stops_being_an_object_is_retyped() -> None:
-    """What was in it is not told again."""
+def test_object_that_becomes_a_scalar_is_retyped() -> None:
+    """Its former fields are no changes of their own."""
     assert fields({"x": {"type": "object", "properties": {"a": TEXT}}}, {"x": TEXT}) == [
         ("field_retyped", ("x",))
     ]
@@ -240,7 +237,7 @@ def test_items_of_arrays_are_compared() -> None:
         ({"type": "object", "oneOf": [{"required": ["a"]}]}, {"type": "object"}),
     ],
 )
-def test_what_is_the_same_type(one: Any, other: Any) -> None:
+def test_equivalent_types(one: Any, other: Any) -> None:
     """However a connector writes it."""
     assert retyped(one, other) is None
 
@@ -262,16 +259,16 @@ def test_what_is_the_same_type(one: Any, other: Any) -> None:
         ({"oneOf": [{"type": "string"}, {"type": "integer"}]}, {"type": "string"}),
     ],
 )
-def test_what_is_another_type(one: Any, other: Any) -> None:
-    """A format alone took production down (a hint was added): it is a type of its own."""
+def test_different_types(one: Any, other: Any) -> None:
+    """A format is part of the type: adding one took production down."""
     there = retyped(one, other)
     assert there is not None
     assert there[0] != there[1]
     assert retyped(other, one) == there[::-1]
 
 
-def test_a_broken_schema_is_no_lost_fields() -> None:
-    """What cannot be read is said, rather than told as every field removed."""
+def test_unreadable_schema_is_one_change() -> None:
+    """Rather than every field removed."""
     before = document(stream(fields={"xx": TEXT}))
     with pytest.raises(InvalidCatalog, match="UTF-8"):
         drift.diff(before, before.replace(b"xx", b"x\xff"))
@@ -279,7 +276,6 @@ def test_a_broken_schema_is_no_lost_fields() -> None:
 
 
 def test_types_are_shown_as_json_schema() -> None:
-    """What a person reads in a change."""
     assert retyped({"type": ["string", "null"]}, MOMENT) == (
         {"type": ["null", "string"]},
         {"type": ["null", "string"], "format": "date-time"},
@@ -296,8 +292,8 @@ def test_types_are_shown_as_json_schema() -> None:
     )
 
 
-def test_a_union_does_not_hide_fields_with_a_like_name() -> None:
-    """A union `foo` says nothing of its sibling `foobar`, and its branches' fields are seen."""
+def test_union_does_not_hide_fields_with_a_similar_name() -> None:
+    """A union `foo` does not affect its sibling `foobar`, and its branches' fields are compared."""
 
     def union(*names: str) -> Json:
         return {"oneOf": [{"type": "object", "properties": {name: TEXT}} for name in names]}
@@ -314,7 +310,7 @@ def test_a_union_does_not_hide_fields_with_a_like_name() -> None:
     ]
 
 
-def test_deep_schemas_end() -> None:
+def test_deep_schemas_are_compared_as_types() -> None:
     """Below the depth that is compared field by field, a difference is a changed type."""
 
     def deep(inner: Any, levels: int = 100) -> Json:
@@ -341,14 +337,14 @@ def settings_told(before: Json, after: Json) -> list[tuple[str, Path, Any, Any]]
 
 
 @given(CATALOGS, st.integers(0, 99))
-def test_an_equal_configuration_has_no_changes(pairs: list[Json], seed: int) -> None:
+def test_equal_configurations_have_no_changes(pairs: list[Json], seed: int) -> None:
     """In whatever order it is written."""
     other = shuffled({"streams": pairs}, seed)["streams"]
     assert drift.diff_config(catalog.parse(document(*pairs)), catalog.parse(document(*other))) == []
 
 
-def test_selected_streams_and_settings_are_told() -> None:
-    """As they take effect: writing the source's own cursor down is no change."""
+def test_changes_of_selection_and_settings() -> None:
+    """As they take effect: naming the source-defined cursor is no change."""
     assert settings_told(stream(), stream(selected=False)) == [
         ("stream_deselected", (), None, None)
     ]
@@ -368,8 +364,8 @@ def test_selected_streams_and_settings_are_told() -> None:
     ]
 
 
-def test_selected_fields_are_told_one_by_one() -> None:
-    """Also where the selection is switched on or off."""
+def test_changes_of_selected_fields() -> None:
+    """One by one, also where the selection is switched on or off."""
     assert settings_told(stream(**picked("id", "updated")), stream(**picked("id", "total"))) == [
         ("field_selected", ("total",), None, None),
         ("field_deselected", ("updated",), None, None),
@@ -380,7 +376,7 @@ def test_selected_fields_are_told_one_by_one() -> None:
     ]
 
 
-def test_a_mapper_is_told_without_its_configuration() -> None:
+def test_mapper_change_hides_its_configuration() -> None:
     """An encryption mapper's key is a secret."""
     mapper = {"type": "encryption", "mapperConfiguration": {"key": "canary", "targetField": "id"}}
     changes = settings_told(stream(), stream(mappers=[mapper]))

@@ -65,7 +65,7 @@ def test_harvest_inverted_meaning() -> None:
 
 
 def test_harvest_dates_for_times() -> None:
-    """`spent_at` became `spent_date`, the cursor: followed, and its state said to be doubtful."""
+    """`spent_at` became `spent_date`, the cursor: followed, with a warning about its state."""
     before = stream(fields={"id": TEXT, "spent_at": MOMENT}, offer=OWN, cursorField=["spent_at"])
     after = stream(fields={"id": TEXT, "spent_date": MOMENT}, offer=OWN)
     assert told(before, after)[0] == ("field_removed", "spent_at", "breaking")
@@ -98,7 +98,7 @@ def test_facebook_nested_rename() -> None:
 
 
 def test_facebook_split_in_three() -> None:
-    """`relevance_score` became three rankings: a field has one heir at most, the others are new."""
+    """`relevance_score` became three rankings: one rename at most, the others are new."""
     rankings = ["conversion_rate_ranking", "engagement_rate_ranking", "quality_ranking"]
     before = stream(
         fields=KEYS | {"relevance_score": TEXT}, **picked("id", "updated", "relevance_score")
@@ -111,7 +111,7 @@ def test_facebook_split_in_three() -> None:
 
 
 def test_hubspot_reshaped() -> None:
-    """Contacts lost `canonical-vid`, their key, and nearly all else: nothing pairs by itself."""
+    """Contacts lost `canonical-vid`, their key, and nearly everything else: no automatic rename."""
     before = stream(
         fields={"canonical-vid": TEXT, "updated": MOMENT, "merged-vids": TEXT},
         offer=OWN,
@@ -174,8 +174,8 @@ def test_hubspot_parent_renamed() -> None:
         ("language", "language_code"),
     ],
 )
-def test_look_alikes(gone: str, new: str) -> None:
-    """They are no renames: as cursor it is lost, and read in full rather than by the other."""
+def test_similar_names_are_no_renames(gone: str, new: str) -> None:
+    """As cursor the field is lost, and the stream is read in full."""
     before = stream(fields={"id": TEXT, gone: MOMENT}, offer=OWN, cursorField=[gone])
     pair, codes = applied(before, stream(fields={"id": TEXT, new: MOMENT}, offer=OWN))
     assert pair["config"]["syncMode"] == "full_refresh"
@@ -192,15 +192,15 @@ def test_look_alikes(gone: str, new: str) -> None:
         ("service_account", "app"),
     ],
 )
-def test_renames_with_nothing_alike(gone: str, new: str) -> None:
-    """Whoever says so is believed, also when the type changed with the name."""
+def test_confirmed_rename_with_nothing_alike(gone: str, new: str) -> None:
+    """A person's decision counts, also when the type changed with the name."""
     before = stream(fields=KEYS | {gone: TEXT}, **picked("id", gone, "updated"))
     after = stream(fields=KEYS | {new: NUMBER})
     pair, _ = applied(before, after, {(gone,): (new,)})
     assert pair["config"]["selectedFields"] == picked("id", new, "updated")["selectedFields"]
 
 
-def test_only_adds_happened() -> None:
+def test_only_additions() -> None:
     """Two new fields and none gone: nothing was renamed, and nothing that was there is touched."""
     before, after = stream(fields=KEYS), stream(fields=KEYS | {"ids": TEXT, "updated_on": MOMENT})
     assert {severity for _, _, severity in told(before, after)} == {"harmless"}
@@ -210,7 +210,7 @@ def test_only_adds_happened() -> None:
 # -- data lost by configuration
 
 
-def test_cdc_tables_dropped_by_config() -> None:
+def test_cdc_switched_off() -> None:
     """CDC was switched off, so the cursor went: no stream is deselected for it."""
     cdc = {"_ab_cdc_lsn": TEXT, "_ab_cdc_deleted_at": MOMENT}
     offer = {"defaultCursorField": ["_ab_cdc_lsn"]}
@@ -225,7 +225,7 @@ def test_cdc_tables_dropped_by_config() -> None:
 
 
 def test_every_stream_is_gone() -> None:
-    """A permission was lost, or the connector failed politely: it is no catalog to apply."""
+    """A permission was lost, or the connector failed silently: it is no catalog to apply."""
     head = catalog.parse(document(stream("a"), stream("b")))
     plan = healing.plan_changes(head, document())
     assert {verdict.severity for _, verdict in plan} == {drift.Severity.BREAKING}
@@ -235,8 +235,8 @@ def test_every_stream_is_gone() -> None:
 
 
 @pytest.mark.parametrize("unpicked", [[], None])
-def test_null_is_all_and_so_is_nothing(unpicked: list[Any] | None) -> None:
-    """An SDK turned `null`, which is all fields, into `[]`, which was none: here it stays."""
+def test_null_and_missing_selection_mean_all_fields(unpicked: list[Any] | None) -> None:
+    """An SDK turned `null`, which is all fields, into `[]`, which was none."""
     before = stream(selectedFields=unpicked, fieldSelectionEnabled=None)
     after = stream(fields=KEYS | {"total": TEXT, "new": TEXT})
     assert told(before, after) == [("field_added", "new", "harmless")]
@@ -244,7 +244,7 @@ def test_null_is_all_and_so_is_nothing(unpicked: list[Any] | None) -> None:
     assert pair["config"] == before["config"]
 
 
-def test_a_new_column_joins_no_picked_list() -> None:
+def test_new_column_is_not_added_to_selected_fields() -> None:
     """Airbyte appends it when it propagates: a way for personal data into the lake."""
     before = stream(**picked("id", "updated"))
     after = stream(fields=KEYS | {"total": TEXT, "ssn": TEXT})
@@ -253,15 +253,14 @@ def test_a_new_column_joins_no_picked_list() -> None:
     assert codes == []
 
 
-def test_a_column_that_nobody_picked_may_change() -> None:
-    """Its type, its name or its end is no concern."""
+def test_change_of_an_unselected_column_does_not_matter() -> None:
     before = stream(fields=KEYS | {"ssn": TEXT}, **picked("id", "updated"))
     for fields in (KEYS | {"ssn": NUMBER}, KEYS | {"social": TEXT}, KEYS):
         assert {severity for _, _, severity in told(before, stream(fields=fields))} == {"harmless"}
 
 
-def test_an_added_stream_resets_no_other() -> None:
-    """The others stay byte for byte, so that nothing about them can be read as a change."""
+def test_added_stream_does_not_reset_others() -> None:
+    """They stay byte for byte, so that nothing about them can be read as a change."""
     head = catalog.parse(document(stream("a"), stream("b")))
     after = document(stream("b"), stream("c"), stream("a"))
     [added] = [Instruction(change, "apply") for change in drift.diff(head, after)]
@@ -271,7 +270,7 @@ def test_an_added_stream_resets_no_other() -> None:
     ]
 
 
-def test_a_cursor_that_is_gone_stays_nowhere() -> None:
+def test_removed_cursor_is_removed_everywhere() -> None:
     """Airbyte keeps a removed cursor and key in the refreshed catalog, which then fails."""
     before = stream(offer=OWN, **picked("id", "updated", "total"))
     pair, codes = applied(before, stream(fields={"total": TEXT}, offer=OWN))
@@ -285,8 +284,8 @@ def test_a_cursor_that_is_gone_stays_nowhere() -> None:
 # -- types
 
 
-def test_a_format_hint_was_added() -> None:
-    """Text became date-time and production was down twice: never applied as a widening."""
+def test_added_format_is_no_widening() -> None:
+    """Text became date-time and production was down twice."""
     before, after = (stream(fields=KEYS | {"seen": t}) for t in (TEXT, MOMENT))
     assert told(before, after) == [("field_retyped", "seen", "needs_review")]
     [(change, verdict)] = healing.plan_changes(catalog.parse(document(before)), document(after))
@@ -308,8 +307,8 @@ def test_narrowing_is_never_harmless() -> None:
     assert told(after, before) == [("field_retyped", "total", "harmless")]
 
 
-def test_a_source_defined_cursor_changed() -> None:
-    """Airbyte does not look; the state that is saved is the other one's."""
+def test_changed_source_defined_cursor() -> None:
+    """Airbyte does not compare it; the saved state is the other cursor's."""
     after = stream(offer={"defaultCursorField": ["total"]})
     assert told(stream(), after) == [("cursor_changed", "", "needs_review")]
     assert applied(stream(), after)[1] == ["cursor_followed"]
@@ -318,7 +317,7 @@ def test_a_source_defined_cursor_changed() -> None:
 # -- false alarms
 
 
-def test_a_union_hides_no_sibling() -> None:
+def test_union_hides_no_sibling() -> None:
     """Airbyte drops the children of a union `foo` by prefix, and so its sibling `foobar`."""
     union = {"oneOf": [thing(a=TEXT), {"type": "string"}]}
     before = stream(
@@ -328,8 +327,8 @@ def test_a_union_hides_no_sibling() -> None:
     assert told(before, after) == [("field_removed", "foobar", "breaking")]
 
 
-def test_the_order_of_an_enum() -> None:
-    """Another order of values, types, alternatives, keys, fields or streams is no change at all."""
+def test_order_of_values_is_no_change() -> None:
+    """Of values, types, alternatives, keys, fields or streams."""
     parts = [{"type": "string", "enum": ["a", "b"]}, {"type": "integer"}]
     turned = [{"type": "integer"}, {"enum": ["b", "a"], "type": "string"}]
     before, after = (
@@ -342,8 +341,8 @@ def test_the_order_of_an_enum() -> None:
     assert len(hashes) == 1, "the same catalog has one hash"
 
 
-def test_a_field_described_twice() -> None:
-    """Airbyte gives up on it as a duplicated schema; here its types are those of both branches."""
+def test_field_described_twice() -> None:
+    """Airbyte gives up on it as a duplicate; here its types are those of both branches."""
     both = {"oneOf": [thing(x=TEXT), thing(x=NUMBER)]}
     one = {"oneOf": [thing(x=TEXT), thing(y=TEXT)]}
     before, after = stream(fields=KEYS | {"foo": both}), stream(fields=KEYS | {"foo": one})
@@ -354,8 +353,7 @@ def test_a_field_described_twice() -> None:
     assert applied(before, after)[0] == after
 
 
-def test_found_late_is_found_the_same() -> None:
-    """Two changes seen at once end as those seen one after the other."""
+def test_two_changes_at_once_equal_two_in_a_row() -> None:
     first = stream(fields=KEYS | {"a": TEXT})
     second = stream(fields=KEYS | {"a": TEXT, "b": TEXT})
     once, _ = applied(stream(fields=KEYS), second)

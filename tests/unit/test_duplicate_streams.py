@@ -37,7 +37,7 @@ HEAD = catalog.parse(document(ONE))
         lambda offered: catalog.validate(catalog.parse(offered)),
     ],
 )
-def test_it_is_refused(pairs: Any, ask: Any) -> None:
+def test_duplicate_stream_is_refused(pairs: Any, ask: Any) -> None:
     """By one code, also where the two are alike, and where one of them is known."""
     with pytest.raises(InvalidCatalog, match="items") as refused:
         ask(document(*pairs))
@@ -45,8 +45,8 @@ def test_it_is_refused(pairs: Any, ask: Any) -> None:
     assert "namespace.name" not in str(refused.value)
 
 
-def test_it_is_found_beside_what_was_remembered() -> None:
-    """A slice that was looked at before is looked up by its bytes, in any document."""
+def test_duplicate_is_found_beside_a_cached_slice() -> None:
+    """A cached slice is looked up by its bytes, in any document."""
     for pairs in ((ONE, OTHER), (OTHER, ONE)):
         assert drift.diff(document(ONE, OTHER), document(*pairs)) == []
     with pytest.raises(InvalidCatalog):
@@ -54,8 +54,8 @@ def test_it_is_found_beside_what_was_remembered() -> None:
 
 
 @pytest.mark.parametrize("pairs", [(ONE, TWIN, OTHER), (TWIN, OTHER, ONE)])
-def test_a_merge_leaves_it_as_it_is_configured(pairs: Any) -> None:
-    """The order can be applied, and a note says why nothing of the discovery is in it."""
+def test_merge_keeps_the_configured_stream(pairs: Any) -> None:
+    """The order can be applied, and a note says why the discovery was ignored."""
     merged = catalog.merge(HEAD, document(*pairs), every_stream=True)
     streams = orjson.loads(merged.catalog)["streams"]
     assert [one["stream"]["name"] for one in streams] == ["items", "other"]
@@ -67,8 +67,8 @@ def test_a_merge_leaves_it_as_it_is_configured(pairs: Any) -> None:
     catalog.validate(catalog.parse(merged.catalog))
 
 
-def test_one_name_in_two_namespaces_is_two_streams() -> None:
-    """The advice says how to write each; the one without a namespace is called by its name."""
+def test_same_name_in_two_namespaces_is_two_streams() -> None:
+    """The advice says how to write each; without a namespace the name is enough."""
     archive = stream("items", namespace="archive")
     assert [c.kind for c in drift.diff(document(ONE), document(ONE, archive))] == ["stream_added"]
     with pytest.raises(InvalidCatalog, match=r"'shop\.items', 'archive\.items'") as refused:
@@ -86,15 +86,15 @@ def test_one_name_in_two_namespaces_is_two_streams() -> None:
     assert "write" not in str(refused.value)
 
 
-def test_a_stored_discovery_with_it_can_be_compared_from() -> None:
-    """It was stored before it was refused; what the source offers now is clear."""
+def test_stored_discovery_with_it_can_be_the_old_side() -> None:
+    """It was stored before duplicates were refused; what the source offers now is clear."""
     assert drift.diff(document(TWIN, ONE), document(ONE)) == []
     [change] = drift.diff(document(ONE, TWIN), document(TWIN, OTHER))
     assert change.kind == "stream_added"
 
 
-def test_decisions_about_another_stream_are_refused_too() -> None:
-    """The whole discovery is not believed."""
+def test_heal_of_another_stream_is_refused() -> None:
+    """The whole discovery is rejected."""
     changes = drift.diff(document(OTHER), document(stream("other", {"id": TEXT, "updated": TEXT})))
     head = catalog.parse(document(OTHER))
     offered = document(stream("other", {"id": TEXT, "updated": TEXT}), ONE, TWIN)

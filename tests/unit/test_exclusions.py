@@ -86,8 +86,8 @@ def selected(pair: Json) -> list[str] | None:
         {"$ref": "#/definitions/person", "description": "Who."},
     ],
 )
-def test_it_looks_wherever_a_field_may_be(field: Json) -> None:
-    """One name anywhere in a field excludes all of it."""
+def test_excluded_name_is_found_anywhere_in_a_field(field: Json) -> None:
+    """It excludes all of the first-level field."""
     loop = {"properties": {"next": {"$ref": "#/definitions/loop"}, "who": {"$ref": "#/$defs/p"}}}
     made = having(
         field,
@@ -112,10 +112,8 @@ def test_it_looks_wherever_a_field_may_be(field: Json) -> None:
         ("#/$defs/a~1b~0c%20d", {}, {"$defs": {"a/b~c d": SSN}}),
     ],
 )
-def test_it_looks_into_a_schema_that_is_named_by_its_id(
-    reference: str, own: Json, root: Json
-) -> None:
-    """Where that schema stands in the same document."""
+def test_schema_named_by_its_id_is_searched(reference: str, own: Json, root: Json) -> None:
+    """Where that schema is in the same document."""
     named = {"definitions": {"person": SSN | own}} | root
     assert hidden(having({"$ref": reference}, **named)) == {"contact"}
 
@@ -131,14 +129,14 @@ def test_it_looks_into_a_schema_that_is_named_by_its_id(
         {"$ref": "https://example.com/person.json"},
     ],
 )
-def test_what_only_sounds_like_it_is_no_field(field: Json) -> None:
-    """Values, descriptions, and a definition that nothing refers to."""
+def test_values_and_descriptions_are_no_fields(field: Json) -> None:
+    """Nor is a definition that nothing refers to."""
     assert hidden(having(field, definitions={"unused": SSN})) == set()
 
 
 @given(CATALOGS, st.sets(FIELD_NAMES, min_size=1, max_size=2), st.integers(0, 9999))
 def test_references_hide_nothing(pairs: list[Json], names: set[str], seed: int) -> None:
-    """The same is excluded where a schema is written in place and where it is by references."""
+    """The result is the same for a schema written in place and by references."""
     exclusions = Exclusions(names)
     for pair in pairs:
         assert hidden(pair, exclusions) == hidden(with_references(pair, seed), exclusions)
@@ -148,7 +146,7 @@ def test_references_hide_nothing(pairs: list[Json], names: set[str], seed: int) 
     "name",
     ["SSN__c", "Password_Hint__c", "".join(chr(ord(c) + 0xFEE0) for c in "password"), "PASSWORD"],
 )
-def test_a_name_is_found_however_it_is_written(name: str) -> None:
+def test_name_is_normalized_before_matching(name: str) -> None:
     """In any case of letters, in any width of them, and escaped in JSON."""
     made = stream(fields=FIELDS | {name: TEXT})
     assert hidden(made) == {name}
@@ -174,15 +172,15 @@ def test_a_name_is_found_however_it_is_written(name: str) -> None:
         ("custssn_hash", "*ssn", False),
     ],
 )
-def test_a_short_pattern_is_found_in_one_word(
+def test_short_pattern_matches_within_one_word(
     name: str, pattern: str, *, is_excluded: bool
 ) -> None:
-    """Where a word begins, or anywhere within one; not across the end of one."""
+    """At its beginning, or anywhere within it; not across two words."""
     assert Exclusions([pattern]).match(name) is is_excluded
 
 
-def test_many_fields_that_share_much_take_no_long() -> None:
-    """Each definition is looked at once, however many fields refer to it."""
+def test_shared_definitions_are_searched_once() -> None:
+    """However many fields refer to them."""
     definitions = {
         f"d{n}": {
             "properties": {f"p{k}": {"$ref": f"#/definitions/d{(n + k) % 300}"} for k in range(9)}
@@ -200,8 +198,8 @@ def test_many_fields_that_share_much_take_no_long() -> None:
 # -- choosing
 
 
-def test_a_choice_says_what_it_leaves_out() -> None:
-    """In a note, with the fields; other streams stay as they are."""
+def test_choice_reports_excluded_fields() -> None:
+    """In a note; other streams stay as they are."""
     plain, private = stream("plain"), stream("private", FIELDS | {"ssn": TEXT, "a": SSN})
     chosen = catalog.choose_with_notes(
         document(plain, private), streams=["plain", "private"], destination_sync_modes=MODES
@@ -232,8 +230,8 @@ def test_a_choice_says_what_it_leaves_out() -> None:
         ),
     ],
 )
-def test_a_stream_that_cannot_do_without_it_is_refused(private: Json) -> None:
-    """By name; where nobody named it, it is left out, and the others are synced."""
+def test_stream_that_needs_an_excluded_field_is_refused(private: Json) -> None:
+    """By name; unnamed, it is left out, and the others are synced."""
     offered = document(stream("plain"), private)
     with pytest.raises(InvalidCatalog, match="'private'") as refused:
         catalog.choose(offered, streams=["private"], destination_sync_modes=MODES)
@@ -247,8 +245,8 @@ def test_a_stream_that_cannot_do_without_it_is_refused(private: Json) -> None:
         catalog.choose(document(private), streams=None, destination_sync_modes=MODES)
 
 
-def test_a_key_that_no_mode_needs_is_not_named_any_more() -> None:
-    """A stream that is replaced as a whole is told apart by nothing."""
+def test_unneeded_key_is_removed() -> None:
+    """A stream that is replaced as a whole needs no key."""
     fields = {"ssn": TEXT, "updated": MOMENT}
     offered = document(stream(fields=fields, offer={"sourceDefinedPrimaryKey": [["ssn"]]}))
     chosen = catalog.choose(offered, streams=None, destination_sync_modes={"overwrite"})
@@ -259,8 +257,8 @@ def test_a_key_that_no_mode_needs_is_not_named_any_more() -> None:
 # -- merging
 
 
-def test_a_merge_selects_it_no_more() -> None:
-    """Whether all fields are synced or picked ones; where it cannot be left out, a note says so."""
+def test_merge_deselects_excluded_fields() -> None:
+    """Whether all fields are synced or selected ones; a note names those that must stay."""
     exclusions = DEFAULT
     after = stream(fields=FIELDS | {"ssn": TEXT})
     for before, expected in (
@@ -305,8 +303,8 @@ def healed(before: Json, after: Json, *others: Json) -> tuple[list[Json], list[s
     return orjson.loads(result.catalog)["streams"], [effect.code for effect in result.effects]
 
 
-def test_a_heal_never_selects_it() -> None:
-    """Not as a new field, not inside of one that changes, not by a rename, not in a new stream."""
+def test_heal_never_selects_it() -> None:
+    """Not as a new field, not inside one that changes, not by a rename, not in a new stream."""
     [pair], codes = healed(stream(), stream(fields=FIELDS | {"ssn": TEXT}))
     assert (selected(pair), codes) == (["id", "updated", "total"], ["fields_hand_picked"])
 
@@ -321,8 +319,8 @@ def test_a_heal_never_selects_it() -> None:
     assert codes == ["stream_selected", "never_selected"]
 
 
-def test_a_heal_keeps_what_is_synced_already() -> None:
-    """It was imported so: nothing is taken away, and nothing more of the kind joins."""
+def test_heal_keeps_excluded_fields_that_are_synced() -> None:
+    """It was imported so: nothing is removed, and nothing more of the kind is added."""
     before = stream(fields=FIELDS | {"ssn": TEXT})
     [pair], codes = healed(before, stream(fields=FIELDS | {"ssn": TEXT, "a": TEXT}))
     assert (selected(pair), codes) == (None, [])
@@ -339,7 +337,7 @@ def test_a_heal_keeps_what_is_synced_already() -> None:
         stream("new", offer={"jsonSchema": {"anyOf": [{"properties": {"id": {}, "ssn": {}}}]}}),
     ],
 )
-def test_a_heal_that_cannot_leave_it_out_is_refused(other: Json) -> None:
+def test_heal_that_needs_an_excluded_field_is_refused(other: Json) -> None:
     """The stream and the field are named."""
     with pytest.raises(HealImpossible, match="'ssn' of 'new'") as impossible:
         healed(stream(), stream(), other)
@@ -354,7 +352,7 @@ def test_a_heal_that_cannot_leave_it_out_is_refused(other: Json) -> None:
     assert impossible.value.code == "never_selected"
 
 
-def test_a_rename_to_it_is_not_followed_into_the_selection() -> None:
+def test_rename_to_it_is_not_selected() -> None:
     """Though the former field was on the list."""
     before = stream(**picked("id", "updated", "total"))
     after = stream(fields={"id": TEXT, "updated": MOMENT, "ssn": TEXT})
@@ -368,8 +366,8 @@ def test_a_rename_to_it_is_not_followed_into_the_selection() -> None:
 # -- restoring an older version
 
 
-def test_an_older_version_is_restored_without_it() -> None:
-    """Unless the connection syncs it now: then nothing is taken away."""
+def test_older_version_is_restored_without_it() -> None:
+    """Unless the connection syncs it now: then nothing is removed."""
     older = catalog.parse(document(stream(fields=FIELDS | {"ssn": TEXT})))
     head = catalog.parse(document(stream()))
     assert catalog.dump(DEFAULT.restored(older, older)) == catalog.dump(older)
@@ -385,8 +383,8 @@ def test_an_older_version_is_restored_without_it() -> None:
     assert refused.value.code == "never_selected"
 
 
-def test_what_the_source_offers_in_a_field_counts_too() -> None:
-    """The catalog may say less of it, or may be older; a field that it does not have does not."""
+def test_schema_of_the_source_counts_too() -> None:
+    """The catalog may have less of it, or be older; a field that it does not have is ignored."""
     who: Json = {"type": "object", "properties": {"name": TEXT}}
     older = catalog.parse(document(stream(fields=FIELDS | {"who": who})))
     offered = {one.id: one.stream for one in catalog.parse(document(having(SSN))).streams}
@@ -403,15 +401,15 @@ def test_what_the_source_offers_in_a_field_counts_too() -> None:
 
 
 @pytest.mark.parametrize("schema", [{}, {"type": "object"}, {"additionalProperties": True}])
-def test_a_schema_without_fields_takes_all_that_the_source_offers(schema: Json) -> None:
-    """An order may say nothing of the fields: what is never selected arrives with the others."""
+def test_schema_without_fields_selects_everything(schema: Json) -> None:
+    """Excluded fields would be synced with the others."""
     [order] = catalog.parse(document(stream(offer={"jsonSchema": schema}))).streams
     [offered] = catalog.parse(document(stream(fields=FIELDS | {"ssn": TEXT}))).streams
     assert DEFAULT.synced(order, offered=offered.stream) == {"ssn"}
 
 
-def test_a_policy_without_patterns_excludes_nothing() -> None:
-    """As does one whose patterns match nothing; a stored one is read."""
+def test_policy_without_patterns_excludes_nothing() -> None:
+    """So does one whose patterns match nothing; a stored one is read."""
     made = stream(fields=FIELDS | {"ssn": TEXT, "birth_day": TEXT})
     assert hidden(made, Exclusions(())) == set()
     assert hidden(made, Exclusions.read(None)) == {"ssn"}

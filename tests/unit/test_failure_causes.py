@@ -68,8 +68,8 @@ SECRET = "AAMCANARY-00Dxx0000001gPF!AQ4AQ"
         ("", "unknown"),
     ],
 )
-def test_a_known_cause_is_named(message: str, cause: str) -> None:
-    """Whatever stands around it, and in whichever of the messages."""
+def test_known_cause_is_named(message: str, cause: str) -> None:
+    """In whichever of the messages, and whatever the text around it."""
     for messages in ((message,), (None, f"Traceback: {SECRET}\n{message}")):
         found = find(*messages)
         assert found.cause == cause
@@ -79,13 +79,13 @@ def test_a_known_cause_is_named(message: str, cause: str) -> None:
 
 
 @pytest.mark.parametrize("cause", Cause)
-def test_each_cause_has_a_sentence(cause: Cause) -> None:
-    """Of plain words, for a person who has to do something about it."""
+def test_each_cause_has_an_explanation(cause: Cause) -> None:
+    """Of plain words, for a person who has to act."""
     assert re.fullmatch(r"[A-Z][^{}<>]+\.", failure_causes._SENTENCES[cause])
 
 
-def test_listed_words_and_fields_are_repeated_and_nothing_else() -> None:
-    """An error code that Salesforce writes, a field that AAM itself knows; no value of either."""
+def test_only_listed_words_and_fields_are_repeated() -> None:
+    """An error code that Salesforce writes, a field that AAM knows; no value of either."""
     found = find(f"400: invalid_grant for {SECRET}; invalid_granted 4010")
     assert found.explanation.endswith("The message contains: invalid_grant.")
     found = find(f"Config validation error: 'client_secret' is a required property; '{SECRET}'")
@@ -94,26 +94,26 @@ def test_listed_words_and_fields_are_repeated_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("told", [17, ["invalid_grant"], {"message": "401"}, b"401", True, None])
-def test_what_is_no_text_says_nothing(told: object) -> None:
+def test_message_of_another_type_is_ignored(told: object) -> None:
     """Airbyte's own type for it may change."""
     assert find(told).cause is Cause.UNKNOWN
 
 
-def test_a_failure_type_that_is_new_says_nothing_and_a_cancelled_run_is_told() -> None:
+def test_unknown_failure_type_and_cancelled_run() -> None:
     """The type itself is passed on elsewhere."""
     assert find("401", failure_type="invented_error").cause is Cause.AUTHENTICATION_FAILED
     assert find("", failure_type="manual_cancellation").cause is Cause.CANCELLED
 
 
-def test_the_log_is_a_run_that_airbyte_numbered() -> None:
-    """A number or a UUID; anything else could be a message."""
+def test_log_reference_is_a_number_or_uuid() -> None:
+    """Anything else could be a message."""
     run = UUID("7d0c7f4e-6a3c-4b9d-9a57-0f3c1d2b4e5f")
     assert find("", run=42).log == "Airbyte job 42"
     assert find("", run=str(run)).log == f"Airbyte run {run}"
     assert find("", run=SECRET).log is None
 
 
-def test_a_long_message_is_searched_in_no_time() -> None:
-    """Patterns meet what connectors print: megabytes of one line."""
+def test_long_message_is_searched_quickly() -> None:
+    """Connectors print megabytes in one line."""
     for text in ("a" * 1_000_000, "exceed" * 100_000, "invalid " * 100_000, "(" * 1_000_000):
         assert find(text).cause in Cause

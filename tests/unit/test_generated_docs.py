@@ -16,7 +16,7 @@ from tests.docs.error_meanings import MEANINGS, PROBLEMS
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_the_page_is_up_to_date(name: str) -> None:
+def test_generated_page_is_up_to_date(name: str) -> None:
     """Where it fails, `make docs` writes the page again."""
     assert (ROOT / name).read_text() == PAGES[name]()
 
@@ -31,7 +31,6 @@ def test_every_code_has_a_meaning() -> None:
 
 
 def test_every_code_in_problems_has_a_meaning() -> None:
-    """A reason for a refusal is explained in one of the two tables."""
     refused = {code for status, code in MEANINGS if status == 422}
 
     assert errors.problem_codes() - refused == PROBLEMS.keys()
@@ -43,7 +42,6 @@ def test_every_computed_code_is_in_the_source() -> None:
 
 
 def test_every_setting_has_a_section_and_a_meaning() -> None:
-    """No settings class of the product is left out, and no setting is without a docstring."""
     for module in pkgutil.walk_packages(services.__path__, "services."):
         importlib.import_module(module.name)
     known = {section.settings for section in configuration.SECTIONS}

@@ -24,8 +24,8 @@ from tests.unit.catalogs import (
 from tests.unit.healing import FIELDS, ORDERS, PLAIN, Path, decided, heal, healed, refused
 
 
-def test_fields_are_taken_one_by_one() -> None:
-    """One is added, another stays out; one that is gone stays where that was decided."""
+def test_fields_are_decided_one_by_one() -> None:
+    """One is added, another is not; a removed one stays where that was decided."""
     grown = {"id": TEXT, "updated": MOMENT, "a": TEXT, "b": TEXT}
     decisions = [d for d in decided([stream()], [stream(fields=grown)]) if d.change.path != ("b",)]
     decisions = [
@@ -38,7 +38,7 @@ def test_fields_are_taken_one_by_one() -> None:
     assert pair["config"] == stream()["config"]
 
 
-def test_fields_inside_fields_are_taken_one_by_one() -> None:
+def test_nested_fields_are_decided_one_by_one() -> None:
     """Through objects and arrays; a union stays as it was until all of it is applied."""
 
     def saga(**inner: Any) -> Json:
@@ -65,8 +65,8 @@ def test_fields_inside_fields_are_taken_one_by_one() -> None:
     assert [effect.code for effect in result.effects] == ["field_kept_whole"]
 
 
-def test_a_type_is_taken_with_what_it_holds() -> None:
-    """Text that became an object brings the object's fields, whose additions nobody told."""
+def test_new_type_brings_its_fields() -> None:
+    """Text that became an object brings the object's fields, which are no changes of their own."""
     inner = {"type": "object", "properties": {"a": TEXT}}
     before, after = stream(fields=FIELDS | {"x": TEXT}), stream(fields=FIELDS | {"x": inner})
     assert healed(before, after)[0] == after
@@ -75,8 +75,8 @@ def test_a_type_is_taken_with_what_it_holds() -> None:
     assert orjson.loads(heal([before], [more], [retyped]).catalog)["streams"] == [after]
 
 
-def test_a_type_is_taken_without_what_changed_in_it() -> None:
-    """What was an array too, and is an object only: its fields are the new ones, but for one."""
+def test_new_type_can_be_applied_without_a_nested_change() -> None:
+    """An array or object became an object only: its fields are the new ones, but for one."""
     old = {"type": ["array", "object"], "properties": {"a": TEXT, "c": TEXT}}
     new = {"type": "object", "properties": {"a": MOMENT, "d": TEXT}}
     before, after = stream(fields=FIELDS | {"x": old}), stream(fields=FIELDS | {"x": new})
@@ -90,8 +90,8 @@ def test_a_type_is_taken_without_what_changed_in_it() -> None:
         assert pair == stream(fields=FIELDS | {"x": expected})
 
 
-def test_what_the_source_no_longer_says_is_taken_alone() -> None:
-    """A key that it defines no more is not in the definition, and a new field still is not."""
+def test_removed_source_defined_key_is_applied_alone() -> None:
+    """A new field is still not added."""
     after = stream(fields=FIELDS | {"new": TEXT})
     del after["stream"]["sourceDefinedPrimaryKey"]
     [key] = [d for d in decided([stream()], [after]) if d.change.kind == "primary_key_changed"]
@@ -101,8 +101,8 @@ def test_what_the_source_no_longer_says_is_taken_alone() -> None:
     assert pair == expected
 
 
-def test_an_excluded_field_is_never_selected() -> None:
-    """Where all fields were synced they are hand-picked from then on; a list stays without it."""
+def test_excluded_field_is_never_selected() -> None:
+    """A stream with all fields gets a list of fields; a list stays without it."""
     after = stream(fields=FIELDS | {"ssn": TEXT, "city": TEXT})
     city, ssn = decided([stream()], [after])
     ssn = msgspec.structs.replace(ssn, action="exclude")
@@ -126,8 +126,8 @@ def test_an_excluded_field_is_never_selected() -> None:
     assert pair["config"] == stream(**picked("id", "updated"))["config"]
 
 
-def test_a_field_inside_another_is_excluded_with_it() -> None:
-    """Airbyte selects fields of the first level only, so all of that one is left out, and said."""
+def test_field_around_an_excluded_one_is_excluded() -> None:
+    """Airbyte selects fields of the first level only; a note says so."""
     before, after = (
         stream(fields=FIELDS | {"who": {"type": "object", "properties": inner}})
         for inner in ({"a": TEXT}, {"a": TEXT, "ssn": TEXT})
@@ -140,7 +140,7 @@ def test_a_field_inside_another_is_excluded_with_it() -> None:
     assert [e.code for e in result.effects] == ["field_excluded_whole", "fields_hand_picked"]
 
 
-def test_a_cursor_or_key_cannot_be_excluded() -> None:
+def test_cursor_or_key_cannot_be_excluded() -> None:
     """That would be a connection without one."""
     before = stream(offer=PLAIN, cursorField=["total"])
     after = stream(offer=PLAIN, fields=FIELDS | {"total": MOMENT})
@@ -152,8 +152,8 @@ def test_a_cursor_or_key_cannot_be_excluded() -> None:
 # -- renames
 
 
-def test_a_renamed_field_takes_the_place_of_the_old_one() -> None:
-    """In a hand-picked list, in mappers and in hashed fields."""
+def test_renamed_field_replaces_the_old_one() -> None:
+    """In a list of fields, in mappers and in hashed fields."""
     after = stream(fields={"id": TEXT, "updated": MOMENT, "amount": TEXT, "ssn": TEXT})
     became: dict[Path, Path] = {("total",): ("amount",)}
     pair, codes = healed(stream(), after, became)
@@ -182,8 +182,8 @@ def test_a_renamed_field_takes_the_place_of_the_old_one() -> None:
     assert healed(unpicked, after, became)[0]["config"] == unpicked["config"]
 
 
-def test_a_renamed_cursor_and_key_are_followed() -> None:
-    """Whether the source defines them or the connection; also when nothing else is taken."""
+def test_renamed_cursor_and_key_are_followed() -> None:
+    """Whether the source defines them or the connection; also when nothing else is applied."""
     after = stream(
         fields={"key": TEXT, "modified": MOMENT, "total": TEXT},
         offer={"defaultCursorField": ["modified"], "sourceDefinedPrimaryKey": [["key"]]},
@@ -223,7 +223,7 @@ def test_a_renamed_cursor_and_key_are_followed() -> None:
     )
 
 
-def test_a_rename_into_what_is_not_picked_is_not_selected() -> None:
+def test_rename_into_an_unselected_field_is_not_selected() -> None:
     """All of `amounts` would come with it; as a cursor it must."""
     inner = {"type": "object", "properties": {"total": TEXT, "ssn": TEXT}}
     after = stream(fields={"id": TEXT, "updated": MOMENT, "amounts": inner})
@@ -242,8 +242,8 @@ def test_a_rename_into_what_is_not_picked_is_not_selected() -> None:
     assert pair["config"]["cursorField"] == ["meta", "updated"]
 
 
-def test_a_mapper_of_a_field_that_is_gone_is_said() -> None:
-    """It stays, since taking a hash away may show what must not be seen."""
+def test_mapper_of_a_removed_field_stays_with_a_note() -> None:
+    """Removing a hash might reveal what must stay hidden."""
     hashing = {"type": "hashing", "mapperConfiguration": {"targetField": "total"}}
     before = stream(mappers=[hashing])
     pair, codes = healed(before, stream(fields={"id": TEXT, "updated": MOMENT}))
@@ -251,8 +251,8 @@ def test_a_mapper_of_a_field_that_is_gone_is_said() -> None:
     assert codes == ["mapper_without_field"]
 
 
-def test_a_renamed_stream_takes_the_config_along() -> None:
-    """The old one is deselected, not dropped; fields that went leave the list."""
+def test_renamed_stream_keeps_its_config() -> None:
+    """The old one is deselected, not dropped; removed fields leave the list."""
     before = stream("deals", **picked("id", "updated", "total"))
     after = stream("opportunities", fields={"id": TEXT, "updated": MOMENT, "ssn": TEXT})
     gone, _ = decided([before], [after])
@@ -273,8 +273,8 @@ def test_a_renamed_stream_takes_the_config_along() -> None:
 # -- what was lost
 
 
-def test_a_lost_cursor_becomes_the_sources_own_else_all_is_read() -> None:
-    """The nearest that the source supports, and it is said what that does."""
+def test_lost_cursor_falls_back_to_the_sources_or_full_refresh() -> None:
+    """The nearest that the source supports, with a note about the effect."""
     shrunk = {"id": TEXT, "total": TEXT}
     own = {"defaultCursorField": ["total"]}
     pair, codes = healed(stream(), stream(fields=shrunk, offer=own))
@@ -299,7 +299,7 @@ def test_a_lost_cursor_becomes_the_sources_own_else_all_is_read() -> None:
     assert refused([before], [after], *decided([before], [after])) == ["cursor_lost"]
 
 
-def test_a_cursor_that_the_source_no_longer_defines_is_written_down() -> None:
+def test_cursor_no_longer_defined_by_the_source_is_named() -> None:
     """The connection goes on by it; the same with a key."""
     before = stream(cursorField=[], primaryKey=[])
     pair, codes = healed(before, stream(offer=PLAIN))
@@ -307,8 +307,8 @@ def test_a_cursor_that_the_source_no_longer_defines_is_written_down() -> None:
     assert codes == ["cursor_kept"]
 
 
-def test_a_lost_key_becomes_the_sources_own_else_rows_are_no_longer_told_apart() -> None:
-    """Never a part of the key, which would throw rows away."""
+def test_lost_key_falls_back_to_the_sources_or_append() -> None:
+    """Never to a part of the key, which would drop rows."""
     before = stream(offer=PLAIN, primaryKey=[["id"], ["total"]])
     shrunk = {"id": TEXT, "updated": MOMENT}
     pair, codes = healed(before, stream(fields=shrunk, offer=PLAIN))
@@ -331,8 +331,8 @@ def test_a_lost_key_becomes_the_sources_own_else_rows_are_no_longer_told_apart()
     assert pair["config"]["destinationSyncMode"] == "append_dedup"
 
 
-def test_another_key_of_the_source_is_taken_and_selected() -> None:
-    """Airbyte refuses a hand-picked list without the key."""
+def test_new_source_defined_key_is_applied_and_selected() -> None:
+    """Airbyte refuses a list of fields without the key."""
     after = stream(offer={"sourceDefinedPrimaryKey": [["total"]]})
     pair, codes = healed(stream(**picked("id", "updated")), after)
     assert pair["config"]["primaryKey"] == [["total"]]
@@ -340,8 +340,7 @@ def test_another_key_of_the_source_is_taken_and_selected() -> None:
     assert codes == ["key_followed", "field_selected"]
 
 
-def test_a_lost_mode_becomes_one_that_is_offered() -> None:
-    """As when a catalog is merged."""
+def test_lost_mode_falls_back_to_an_offered_one() -> None:
     offered = stream(
         offer={"supportedSyncModes": ["full_refresh"]},
         syncMode="full_refresh",
@@ -356,8 +355,8 @@ def test_a_lost_mode_becomes_one_that_is_offered() -> None:
 # -- streams
 
 
-def test_a_stream_that_is_gone_is_deselected_not_dropped() -> None:
-    """It stands last, with its config as it was, and applying the document leaves it out."""
+def test_removed_stream_is_deselected_and_not_dropped() -> None:
+    """It is last, with its config as it was, and applying the document leaves it out."""
     result = heal(
         [stream("gone"), stream("stays")],
         [stream("stays")],
@@ -370,8 +369,8 @@ def test_a_stream_that_is_gone_is_deselected_not_dropped() -> None:
     assert refused([stream("gone")], [stream("new")], *only) == ["no_selected_stream"]
 
 
-def test_a_new_stream_is_selected_only_when_decided() -> None:
-    """Then as in a new connection, written in a way that this one writes already."""
+def test_new_stream_is_selected_only_when_decided() -> None:
+    """Then as in a new connection, in a mode that this one already uses."""
     after = [stream("a"), stream("new", fields={"id": TEXT, "updated": MOMENT})]
     after[1]["config"] = {"selected": False}
     [added] = decided([stream("a")], after)
@@ -382,8 +381,7 @@ def test_a_new_stream_is_selected_only_when_decided() -> None:
     assert [effect.code for effect in result.effects] == ["stream_selected"]
 
 
-def test_a_stream_that_nobody_asked_about_may_be_absent() -> None:
-    """Only the streams of interest need to be given."""
+def test_unaffected_streams_may_be_absent() -> None:
     before = [stream("a"), stream("b")]
     after = stream("a", fields=FIELDS | {"new": TEXT})
     decisions = decided([stream("a")], [after])
@@ -397,8 +395,8 @@ def test_a_stream_that_nobody_asked_about_may_be_absent() -> None:
 # -- decisions that cannot be followed
 
 
-def test_a_decision_on_another_change_is_refused() -> None:
-    """The person saw something else than what would be applied now."""
+def test_decision_on_another_change_is_refused() -> None:
+    """The person decided something else than would be applied now."""
     seen = stream(fields=FIELDS | {"new": TEXT})
     [decision] = decided([stream()], [seen])
     other = stream(fields=FIELDS | {"new": {"type": "integer"}})
@@ -417,8 +415,8 @@ def test_a_decision_on_another_change_is_refused() -> None:
     assert refused([saga(a=TEXT)], [saga(b=TEXT)], gone) == ["decision_outdated"]
 
 
-def test_a_rename_needs_something_to_have_become() -> None:
-    """A field of the source, and one for each that is gone."""
+def test_rename_needs_an_existing_new_field() -> None:
+    """And one for each removed field."""
     after = stream(fields={"id": TEXT, "updated": MOMENT, "amount": TEXT})
     added, gone = decided([stream()], [after])
 
@@ -439,8 +437,8 @@ def test_a_rename_needs_something_to_have_become() -> None:
         assert refused([stream(), stream("b")], [stream("b")], renamed) == [code]
 
 
-def test_what_was_chosen_must_exist() -> None:
-    """A cursor that is no field is refused with its place."""
+def test_chosen_cursor_must_exist() -> None:
+    """It is refused with its place."""
     after = stream(fields={"id": TEXT, "total": TEXT}, offer={"sourceDefinedCursor": False})
     before = stream(offer={"sourceDefinedCursor": False})
     [gone] = decided([before], [after])
@@ -448,8 +446,7 @@ def test_what_was_chosen_must_exist() -> None:
     assert refused([before], [after], chosen) == ["unknown_field"]
 
 
-def test_a_broken_discovery_is_no_heal() -> None:
-    """What the source said is refused, whatever was decided."""
+def test_invalid_discovery_is_refused() -> None:
     with pytest.raises(InvalidCatalog):
         healing.heal(catalog.parse(document(stream())), b"[]", [])
 

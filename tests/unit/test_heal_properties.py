@@ -28,7 +28,7 @@ from tests.unit.healing import FIELDS, PLAIN, attempt, decided, heal
 
 
 @given(CATALOGS, CATALOGS)
-def test_nothing_decided_is_nothing_changed(before: list[Json], after: list[Json]) -> None:
+def test_no_decision_changes_nothing(before: list[Json], after: list[Json]) -> None:
     """Byte for byte; the same where everything was decided to be kept."""
     for decisions in ([], decided(before, after, "keep")):
         result = heal(before, after, decisions)
@@ -37,7 +37,7 @@ def test_nothing_decided_is_nothing_changed(before: list[Json], after: list[Json
 
 
 @given(histories())
-def test_all_applied_leaves_nothing_to_plan(history: tuple[list[Json], list[Json]]) -> None:
+def test_applying_everything_leaves_nothing_to_plan(history: tuple[list[Json], list[Json]]) -> None:
     """Each stream has the source's definition byte for byte, and what is left is not breaking."""
     before, after = history
     head, discovered = catalog.parse(document(*before)), document(*after)
@@ -62,10 +62,10 @@ def test_all_applied_leaves_nothing_to_plan(history: tuple[list[Json], list[Json
 
 
 @given(histories(), st.data())
-def test_what_is_decided_is_done_and_no_more(
+def test_only_decided_changes_are_applied(
     history: tuple[list[Json], list[Json]], data: st.DataObject
 ) -> None:
-    """Some changes applied, the rest of them left: also within one stream, and within one field."""
+    """Also within one stream, and within one field."""
     before, after = history
     every = decided(before, after)
     chosen = [d for d in every if data.draw(st.booleans())]
@@ -90,10 +90,8 @@ def test_what_is_decided_is_done_and_no_more(
 
 
 @given(histories(), st.data())
-def test_healing_twice_is_healing_once(
-    history: tuple[list[Json], list[Json]], data: st.DataObject
-) -> None:
-    """Also with decisions read back from JSON; nothing changes its arguments."""
+def test_healing_is_idempotent(history: tuple[list[Json], list[Json]], data: st.DataObject) -> None:
+    """Also with decisions read back from JSON; arguments are not changed."""
     before, after = history
     actions = st.sampled_from(["apply", "apply", "keep", "exclude"])
     decisions = [
@@ -116,10 +114,10 @@ def test_healing_twice_is_healing_once(
 
 
 @given(histories())
-def test_hand_picked_fields_never_grow_by_themselves(
+def test_selected_fields_never_grow_automatically(
     history: tuple[list[Json], list[Json]],
 ) -> None:
-    """A new field may be personal data: only what the cursor or key needs joins, and it is said."""
+    """A new field may be personal data: only what the cursor or key needs is added, with a note."""
     before, after = history
     head = catalog.parse(document(*before))
     result = attempt(before, after, decided(before, after))
@@ -139,7 +137,7 @@ def test_hand_picked_fields_never_grow_by_themselves(
 
 
 @given(histories(), st.integers(0, 99))
-def test_order_changes_no_heal(history: tuple[list[Json], list[Json]], seed: int) -> None:
+def test_order_does_not_affect_a_heal(history: tuple[list[Json], list[Json]], seed: int) -> None:
     """The source may answer in any order, and as slices; decisions come in any order too."""
     before, after = history
     other = shuffled({"streams": after}, seed)["streams"]
@@ -162,8 +160,8 @@ def test_order_changes_no_heal(history: tuple[list[Json], list[Json]], seed: int
 
 
 @given(histories())
-def test_what_a_source_offers_fits_it(history: tuple[list[Json], list[Json]]) -> None:
-    """A catalog of its own never misfits; one of a stream that went does."""
+def test_offered_catalog_fits_its_source(history: tuple[list[Json], list[Json]]) -> None:
+    """A stream that is gone does not."""
     before, after = history
     head = catalog.parse(document(*before))
     assert healing.misfits(head, document(*before)) == []
@@ -172,8 +170,8 @@ def test_what_a_source_offers_fits_it(history: tuple[list[Json], list[Json]]) ->
     assert {p.stream.name for p in misfits if p.stream and p.code == "stream_gone"} == gone
 
 
-def test_misfits_say_what_the_source_no_longer_has() -> None:
-    """Each with its place; a type is none, nor is what the catalog does not use."""
+def test_misfits_name_what_the_source_no_longer_has() -> None:
+    """Each with its place; changed types and unused fields are no misfits."""
 
     def misfits(before: Json, after: Json) -> list[tuple[str, str]]:
         found = healing.misfits(catalog.parse(document(before)), document(after))

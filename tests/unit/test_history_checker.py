@@ -41,7 +41,7 @@ def calling(*calls: Call) -> History:
     return replace(CLEAN, calls=[*CLEAN.calls, *calls])
 
 
-def test_a_clean_history_has_none() -> None:
+def test_clean_history_has_no_anomaly() -> None:
     """An answer that never came may have been applied or not."""
     assert anomalies(CLEAN) == []
 
@@ -71,13 +71,11 @@ def test_a_clean_history_has_none() -> None:
     ],
 )
 def test_each_anomaly_is_found(planted: History, name: str) -> None:
-    """A history with one fault planted is told by that fault's name."""
     assert name in {told.partition(":")[0] for told in anomalies(planted)}
 
 
 @given(st.lists(st.sampled_from(["done", "refused", "lost", "unheard"]), max_size=30))
-def test_one_caller_after_another_makes_none(outcomes: list[str]) -> None:
-    """Whatever answers come or go, calls that do what they say are clean."""
+def test_sequential_calls_have_no_anomaly(outcomes: list[str]) -> None:
     calls, versions = [], [(1, "")]
     for position, outcome in enumerate(outcomes):
         mark, at = f"m{position}", float(position)

@@ -40,15 +40,15 @@ def refusal(body: bytes, limits: Limits = CATALOG) -> tuple[int, str] | None:
 
 
 @given(JSON, st.booleans(), st.sampled_from([None, 1]))
-def test_json_is_taken(value: Any, ensure_ascii: bool, indent: int | None) -> None:
+def test_valid_json_is_accepted(value: Any, ensure_ascii: bool, indent: int | None) -> None:
     """Whatever is in its strings, escaped or not."""
     body = json.dumps(value, ensure_ascii=ensure_ascii, indent=indent).encode()
     assert refusal(body) is None
 
 
 @given(JSON, st.randoms(), st.integers(1, 4))
-def test_what_is_taken_has_one_meaning(value: Any, dice: random.Random, changes: int) -> None:
-    """Spoiled at random, a body is refused, or three parsers read the same in it."""
+def test_accepted_json_is_unambiguous(value: Any, dice: random.Random, changes: int) -> None:
+    """A randomly damaged body is refused, or three parsers read the same in it."""
     body = bytearray(json.dumps(value).encode())
     for _ in range(changes):
         place = dice.randrange(len(body) + 1)
@@ -103,8 +103,8 @@ PIECES = [
         (b"", "invalid_json"),
     ],
 )
-def test_what_is_refused(body: bytes, code: str) -> None:
-    """By a code that says why, and a status: 400 is no text, 422 no JSON to take."""
+def test_invalid_json_is_refused(body: bytes, code: str) -> None:
+    """With a code for the reason, and a status: 400 for no text, 422 for JSON."""
     assert refusal(body, ORDER) == (400 if code in ("bom", "not_utf8") else 422, code)
 
 
@@ -120,6 +120,6 @@ def test_what_is_refused(body: bytes, code: str) -> None:
         b'{"' + b"a" * MEMBER_CHARS + b'":1}',
     ],
 )
-def test_what_is_just_within_the_limits(body: bytes) -> None:
-    """And what only looks like something that is not."""
+def test_json_just_within_the_limits_is_accepted(body: bytes) -> None:
+    """And what only looks invalid."""
     assert refusal(body, ORDER) is None

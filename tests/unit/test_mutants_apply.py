@@ -12,13 +12,12 @@ MUTANTS = sorted((ROOT / "tests/mutants").glob("*.patch"))
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=[one.stem for one in MUTANTS])
-def test_a_mutant_applies(mutant: Path) -> None:
+def test_mutant_applies(mutant: Path) -> None:
     """Whether a test turns red with it is what `make mutants` checks."""
     command = ["git", "apply", "--check", str(mutant)]
     tried = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert tried.returncode == 0, tried.stderr
 
 
-def test_there_are_mutants() -> None:
-    """The folder was found."""
+def test_mutants_are_found() -> None:
     assert len(MUTANTS) > 20

@@ -82,8 +82,8 @@ def test_every_message_is_one_safe_line(name: str) -> None:
     assert is_safe(str(refused.value))
 
 
-def test_a_name_with_dots_is_no_path() -> None:
-    """A field `a.b` is not a field `b` in `a`, and what is around it is called by its own name."""
+def test_name_with_dots_is_no_path() -> None:
+    """A field `a.b` is not a field `b` in `a`, and the field around it has its own name."""
     assert drift.severity(
         drift.Change("field_removed", catalog.StreamId(None, "orders"), ("a.b", "c")),
         catalog.parse(document(stream())).streams[0],
@@ -103,7 +103,7 @@ def test_a_name_with_dots_is_no_path() -> None:
     assert '\'"ad.who"."s.s"\'' in result.effects[0].message
 
 
-def test_a_cursor_that_nobody_named_is_not_shown_as_one() -> None:
+def test_unnamed_cursor_is_not_shown() -> None:
     """The source defined it without a name, and does not any more."""
     own: Json = {"sourceDefinedCursor": True, "defaultCursorField": []}
     none: Json = {"sourceDefinedCursor": False, "defaultCursorField": []}

@@ -33,8 +33,8 @@ def healed(head: Json, *others: Json, only: str) -> tuple[list[Json], list[str]]
 
 
 @pytest.mark.parametrize("newer", NEWER)
-def test_another_stream_is_healed_on(newer: Json) -> None:
-    """The one with what is newer stays byte for byte."""
+def test_other_stream_with_unknown_settings_is_unchanged(newer: Json) -> None:
+    """Byte for byte."""
     newest = stream("a", **newer)
     pairs, effects = healed(newest, stream("b"), only="b")
     assert pairs[0] == newest
@@ -43,8 +43,7 @@ def test_another_stream_is_healed_on(newer: Json) -> None:
 
 
 @pytest.mark.parametrize("newer", [NEWER[0], NEWER[1]])
-def test_the_stream_itself_is_healed_and_keeps_it(newer: Json) -> None:
-    """Its settings are what they were."""
+def test_healed_stream_keeps_unknown_settings(newer: Json) -> None:
     newest = stream("a", **newer)
     [pair, _], effects = healed(newest, stream("b"), only="a")
     assert pair["config"] == newest["config"]
@@ -52,8 +51,8 @@ def test_the_stream_itself_is_healed_and_keeps_it(newer: Json) -> None:
     assert effects == []
 
 
-def test_what_neither_head_nor_discovery_has_is_refused() -> None:
-    """A typo would be dropped by Airbyte without a word."""
+def test_unknown_setting_is_refused() -> None:
+    """A typo would be silently dropped by Airbyte."""
     familiar = Familiar.of(catalog.parse(document(stream())).streams)
     wrong: list[Any] = [{"selectd": False}, {"syncMode": "sometimes"}, {"destinationSyncMode": "x"}]
     for config in wrong:
@@ -65,7 +64,7 @@ def test_what_neither_head_nor_discovery_has_is_refused() -> None:
             catalog.validate(posted, familiar=familiar)
 
 
-def test_what_was_probably_meant_is_said() -> None:
+def test_unknown_setting_has_a_suggestion() -> None:
     """A misspelt setting by the nearest known one, a misplaced one by where it belongs."""
     for change, message in (
         ({"config": {**stream("a")["config"], "selectd": False}}, "did you mean 'selected'?"),
@@ -82,7 +81,7 @@ def test_what_was_probably_meant_is_said() -> None:
 
 
 @pytest.mark.parametrize("newer", NEWER)
-def test_what_one_of_them_has_is_not_refused(newer: Json) -> None:
+def test_setting_of_catalog_or_discovery_is_accepted(newer: Json) -> None:
     """In whatever stream."""
     held = stream("held", **newer)
     modes = ["full_refresh", "incremental", "continuous"]
@@ -94,8 +93,8 @@ def test_what_one_of_them_has_is_not_refused(newer: Json) -> None:
         catalog.validate(catalog.parse(document(posted)))
 
 
-def test_a_stream_in_newer_modes_only_is_left_out_of_an_onboarding() -> None:
-    """Where nobody named it, and with a note; named, it is refused."""
+def test_stream_with_only_unknown_modes_is_left_out() -> None:
+    """Unless named, and with a note; named, it is refused."""
     newer = stream("newer", offer={"supportedSyncModes": ["continuous"]})
     offered = document(newer, stream("plain"))
     modes = {"append", "overwrite", "append_dedup"}

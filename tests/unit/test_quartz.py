@@ -86,13 +86,13 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("expression", TAKEN)
-def test_what_airbyte_takes_is_taken(expression: str) -> None:
+def test_valid_cron_expressions(expression: str) -> None:
     """In any case of letters, with any blanks between the fields."""
     quartz_cron.check(expression)
 
 
 @pytest.mark.parametrize("expression", REFUSED)
-def test_what_airbyte_refuses_is_refused(expression: str) -> None:
-    """In a sentence that names the field and what it takes, and quotes nothing."""
+def test_invalid_cron_expressions(expression: str) -> None:
+    """With a sentence that names the field and its allowed values, and quotes nothing."""
     with pytest.raises(quartz_cron.InvalidCron, match=REFUSED[expression]):
         quartz_cron.check(expression)

@@ -20,8 +20,8 @@ class Clock:
 
 
 @pytest.mark.parametrize("per_second", [0.1, 0.5, 1, 3, 7.5, 100])
-def test_twice_as_many_at_once_then_so_many_a_second(per_second: float) -> None:
-    """Of a rate below one in two seconds, one at once; who asks more is told how long to wait."""
+def test_burst_is_twice_the_rate(per_second: float) -> None:
+    """Below one in two seconds, one at once; a refused caller gets the time to wait."""
     clock = Clock()
     measured = Rates(per_second, clock)
     at_once = max(1, int(2 * per_second))
@@ -36,8 +36,8 @@ def test_twice_as_many_at_once_then_so_many_a_second(per_second: float) -> None:
     assert measured.wait_s("ada") > 0
 
 
-def test_over_a_long_time_it_is_the_rate() -> None:
-    """However unevenly it is asked."""
+def test_rate_holds_over_a_long_time() -> None:
+    """However uneven the requests."""
     clock = Clock()
     measured = Rates(100, clock)
     taken = 0
@@ -48,8 +48,7 @@ def test_over_a_long_time_it_is_the_rate() -> None:
     assert taken == pytest.approx(10_000 + 200, abs=15)
 
 
-def test_each_caller_has_its_own_measure() -> None:
-    """One that asks too often takes nothing from another."""
+def test_each_caller_has_its_own_limit() -> None:
     measured = Rates(1, Clock())
     while not measured.wait_s("ada"):
         pass
@@ -57,8 +56,8 @@ def test_each_caller_has_its_own_measure() -> None:
     assert measured.wait_s("bob") == 0
 
 
-def test_no_more_is_remembered_than_matters(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Callers who have their whole measure again are forgotten; who has not is not."""
+def test_idle_callers_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A caller is kept until its limit is fully restored."""
     monkeypatch.setattr(rate_limit, "_MOST_REMEMBERED", 100)
     clock = Clock()
     measured = Rates(1, clock)

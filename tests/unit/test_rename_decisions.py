@@ -24,7 +24,7 @@ def decided(removed: str, became: str | None, *, accepted: bool = True, **at: An
     )
 
 
-def test_an_identical_decision_is_more_than_names() -> None:
+def test_identical_decision_is_more_than_names() -> None:
     """Not in another stream, and not when the types do not fit any more."""
     before = only(became("icon", "emoji size color"))
     here = only(became("icon", "emoji size color", past=[decided("icon", "emoji")]))
@@ -37,8 +37,8 @@ def test_an_identical_decision_is_more_than_names() -> None:
     assert only(clash).more_than_names is False
 
 
-def test_a_rejected_pair_is_not_suggested() -> None:
-    """Neither as a suggestion nor as another candidate; a hint does not bring it back."""
+def test_rejected_pair_is_not_suggested() -> None:
+    """Neither as a suggestion nor as another candidate; a hint does not restore it."""
     hinted = [element("price_amount", TEXT | {"x-renamed-from": "price"})]
     past = [decided("price", "price_amount", accepted=False)]
     assert became("price", hinted, past=past).unmatched == [("price",)]
@@ -46,8 +46,8 @@ def test_a_rejected_pair_is_not_suggested() -> None:
     assert (suggestion.became, suggestion.alternatives) == (("cost",), [])
 
 
-def test_the_newest_decision_counts() -> None:
-    """Newest first: what was accepted later ends what was accepted before."""
+def test_newest_decision_counts() -> None:
+    """Decisions come newest first: a later approval overrides an earlier one."""
     accepted = [decided("icon", "emoji"), decided("icon", "glyph")]
     answer = became("icon", "emoji glyph", past=accepted)
     assert (only(answer).became, only(answer).more_than_names) == (("emoji",), True)
@@ -58,8 +58,8 @@ def test_the_newest_decision_counts() -> None:
 REGION = ("Region__c", [element("Sales_Region__c"), element("Fax_Consent__c", YES_NO)])
 
 
-def test_a_dropped_field_says_nothing_about_the_fields_that_come_later() -> None:
-    """README's own order: the field is dropped, and later it is asked what it became."""
+def test_dropped_field_does_not_affect_later_fields() -> None:
+    """In the README's order: the field is dropped, and later a rename of it is requested."""
     fresh = only(became(*REGION))
     assert (fresh.became, fresh.confidence > 0.8) == (("Sales_Region__c",), True)
     for connection in (None, "a", "b"):
@@ -68,8 +68,8 @@ def test_a_dropped_field_says_nothing_about_the_fields_that_come_later() -> None
     assert only(became(*REGION, past=[decided("Other__c", None)] * 5)) == fresh
 
 
-def test_a_rejection_is_final_in_its_connection_alone() -> None:
-    """In another connection it speaks a little against the pair; elsewhere it is not heard."""
+def test_rejection_is_final_only_in_its_connection() -> None:
+    """In another connection it is weak evidence against the pair; elsewhere it is ignored."""
     fresh = only(became(*REGION))
     past = [decided("Region__c", "Sales_Region__c", accepted=False, connection="a")]
     assert became(*REGION, past=past, connection="a").suggestions == []
@@ -82,8 +82,8 @@ def test_a_rejection_is_final_in_its_connection_alone() -> None:
     assert only(became(*REGION, past=past, connection="a")) == fresh
 
 
-def test_a_connections_own_decision_goes_before_those_of_others() -> None:
-    """However new the others are; they count where it has decided nothing."""
+def test_own_decision_takes_precedence_over_others() -> None:
+    """However new the others are; they count where the connection has decided nothing."""
     here, there = decided("icon", "emoji", connection="a"), decided("icon", "glyph", connection="b")
     for past in ([here, there], [there, here]):
         assert only(became("icon", "emoji glyph", past=past, connection="a")).became == ("emoji",)
@@ -95,13 +95,13 @@ def test_a_connections_own_decision_goes_before_those_of_others() -> None:
     assert only(became("icon", "emoji glyph", past=dropped_there)).more_than_names is False
 
 
-def test_nothing_is_suggested_below_the_floor() -> None:
+def test_nothing_is_suggested_below_the_minimum_confidence() -> None:
     """A wrong type and another name are no suggestion, though there is nothing else."""
     assert became("Region__c", [element("Fax_Consent__c", YES_NO)]).suggestions == []
 
 
-def test_a_suggestion_tells_its_rival_and_whether_the_types_clash() -> None:
-    """Of either field: another new name for it, or another field that became it."""
+def test_suggestion_has_its_rival_and_type_clash() -> None:
+    """Another new name for the field, or another field that might have become it."""
     names = only(became("amount", "amount_net amount_gross"))
     assert names.rival == names.alternatives[0].confidence > 0.3
     gone = only(became("amount_net amount_gross", "amount"))
@@ -118,7 +118,7 @@ def test_a_suggestion_tells_its_rival_and_whether_the_types_clash() -> None:
         assert only(answer).types_clash is is_clash
 
 
-def test_a_similar_decision_helps_a_little() -> None:
+def test_similar_decision_is_weak_evidence() -> None:
     """The same change of words, accepted for other names."""
     plain = became("modified", "modified_on seen_on").suggestions[0].confidence
     past = [decided("created", "created_on", stream="users")]
@@ -134,26 +134,26 @@ TOTAL = sum(len(step.gold) for step in STEPS)
 
 
 @pytest.mark.parametrize("sequence", [decisions.dropped, decisions.others_words])
-def test_decisions_about_something_else_change_no_suggestion(sequence: decisions.Decisions) -> None:
+def test_unrelated_decisions_change_no_suggestion(sequence: decisions.Decisions) -> None:
     """A field that was dropped before, and other fields' rejections."""
     assert decisions.after(STEPS, sequence) == renames.told(STEPS)
 
 
-def test_wrong_suggestions_that_were_rejected_are_not_repeated() -> None:
-    """What is suggested in their place is right more often."""
+def test_rejected_wrong_suggestions_are_not_repeated() -> None:
+    """The suggestions in their place are right more often."""
     plain, told = renames.told(STEPS), decisions.after(STEPS, decisions.mistaken)
     assert renames.best_f1(told, TOTAL) > renames.best_f1(plain, TOTAL)
     assert len(told) < len(plain)
 
 
-def test_another_connections_rejections_leave_the_right_ones() -> None:
-    """Each suggestion was rejected there: the order stays, and the confidence means something."""
+def test_rejections_of_another_connection_keep_the_order() -> None:
+    """Each suggestion was rejected there: the confidence stays calibrated."""
     told = decisions.after(STEPS, decisions.elsewhere)
     assert renames.best_f1(told, TOTAL) > 0.8
     assert renames.ece(told) <= 0.15
 
 
-def test_a_history_of_true_decisions_makes_better_suggestions() -> None:
+def test_history_of_true_decisions_improves_suggestions() -> None:
     """The steps of each application in order, each decided before the next."""
     told = decisions.history(STEPS)
     assert renames.best_f1(told, TOTAL) >= renames.best_f1(renames.told(STEPS), TOTAL)

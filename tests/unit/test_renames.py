@@ -30,7 +30,7 @@ from tests.unit.renaming import NUMBER, TEXT, YES_NO, became, element, kinds_of,
         ("language", "language_code"),
     ],
 )
-def test_a_qualifier_makes_a_look_alike_doubtful(gone: str, new: str) -> None:
+def test_qualifier_lowers_the_confidence(gone: str, new: str) -> None:
     """The names are more alike than those of many renames, and it is another field."""
     suggestion = only(became(gone, new, NUMBER))
     plain = only(became(gone, f"{gone}_at", NUMBER))
@@ -49,8 +49,8 @@ def test_a_qualifier_makes_a_look_alike_doubtful(gone: str, new: str) -> None:
         ("archived", "not_archived"),
     ],
 )
-def test_an_inverted_meaning_is_told(gone: str, new: str) -> None:
-    """Applied as a rename, it would turn every value round."""
+def test_inverted_meaning_is_reported(gone: str, new: str) -> None:
+    """Applied as a rename, it would invert every value."""
     suggestion = only(became(gone, new, YES_NO))
     assert "inverse" in kinds_of(suggestion)
     assert suggestion.confidence <= 0.4
@@ -59,7 +59,7 @@ def test_an_inverted_meaning_is_told(gone: str, new: str) -> None:
     assert (hinted.confidence, hinted.more_than_names) == (0.4, False)
 
 
-def test_one_that_became_three_is_ambiguous() -> None:
+def test_field_split_in_three_is_ambiguous() -> None:
     """`relevance_score` was split into three rankings: none of them is what it became."""
     three = "quality_ranking engagement_rate_ranking conversion_rate_ranking"
     suggestion = only(became("relevance_score", three))
@@ -67,7 +67,7 @@ def test_one_that_became_three_is_ambiguous() -> None:
     assert len(suggestion.alternatives) == 2
 
 
-def test_renames_of_one_release_are_told_apart() -> None:
+def test_several_renames_of_one_release_are_matched() -> None:
     """Harvest's second version: each field finds its own, though all are dates or ids."""
     answer = became("spent_at due_at created_by_id", "spent_date due_date creator_id")
     assert pairs(answer) == {
@@ -77,7 +77,7 @@ def test_renames_of_one_release_are_told_apart() -> None:
     }
 
 
-def test_the_same_change_of_words_reinforces_itself() -> None:
+def test_same_change_of_words_is_reinforcing() -> None:
     """At the top and nested: `instagram_actor_id` → `instagram_user_id`."""
     answer = became(
         "instagram_actor_id object_story_spec.instagram_actor_id",
@@ -92,15 +92,15 @@ def test_the_same_change_of_words_reinforces_itself() -> None:
     assert "pattern" not in kinds_of(alone)
 
 
-def test_a_field_that_moved_up_a_level_is_found() -> None:
+def test_field_moved_up_a_level_is_found() -> None:
     """`engagement.engagement_id` → `engagement_id`, beside another id."""
     suggestion = only(became("engagement.engagement_id", "engagement_id owner_id"))
     assert suggestion.became == ("engagement_id",)
     assert suggestion.confidence > 0.6
 
 
-def test_an_object_whose_name_changed_is_found() -> None:
-    """All its fields move with it, so that it is told once."""
+def test_renamed_object_is_found() -> None:
+    """All its fields move with it, as one change."""
     inside = {"type": "object", "properties": dict.fromkeys(("id", "url", "at", "title"), TEXT)}
     answer = became([element("form-submission", inside)], [element("form-submissions", inside)])
     assert only(answer).confidence == NAMES_AT_MOST
@@ -124,13 +124,13 @@ def test_names_with_nothing_alike(gone: str, new: str) -> None:
     assert all(suggestion.confidence < 0.4 for suggestion in answer.suggestions)
 
 
-def test_nothing_gone_or_nothing_new_is_no_rename() -> None:
-    """A rename guessed where fields were only added is a bug others had."""
+def test_no_rename_without_removal_and_addition() -> None:
+    """A rename guessed where fields were only added is a known bug elsewhere."""
     assert became("", "total amount total_net") == Answer([], [])
     assert became("total amount", "").unmatched == [("amount",), ("total",)]
 
 
-def test_types_that_clash_speak_against_it() -> None:
+def test_clashing_types_lower_the_confidence() -> None:
     """Related ones hardly do."""
     same, related, clashing = (
         only(became([element("total", {"type": "integer"})], [element("total_sum", {"type": to})]))
@@ -139,8 +139,8 @@ def test_types_that_clash_speak_against_it() -> None:
     assert same.confidence >= related.confidence > clashing.confidence + 0.2
 
 
-def test_words_that_many_names_share_say_little() -> None:
-    """A prefix of every column is no likeness."""
+def test_common_words_count_little() -> None:
+    """A prefix of every column is no similarity."""
     unchanged = tuple(f"hs_{name}" for name in ("id", "owner", "stage", "amount", "source"))
     free = only(became("hs_color", "hs_notes hs_kind"))
     known = only(became("hs_color", "hs_notes hs_kind", unchanged=unchanged))
@@ -160,7 +160,7 @@ def test_words_that_many_names_share_say_little() -> None:
         ({"x-renamed-to": "body"}, {}),
     ],
 )
-def test_a_declared_hint_decides(of_removed: dict[str, Any], of_added: dict[str, Any]) -> None:
+def test_declared_hint_decides(of_removed: dict[str, Any], of_added: dict[str, Any]) -> None:
     """Against names that are more alike."""
     answer = became(
         [element("thread.comment", TEXT | of_removed)],
@@ -170,8 +170,8 @@ def test_a_declared_hint_decides(of_removed: dict[str, Any], of_added: dict[str,
     assert (answer.suggestions[0].confidence, answer.suggestions[0].more_than_names) == (0.98, True)
 
 
-def test_hints_that_contradict_each_other_prove_nothing() -> None:
-    """Two say that they were it; or the type is one that its values cannot have."""
+def test_contradictory_hints_are_ignored() -> None:
+    """Two fields claim the same one; or the type cannot have its values."""
     hinted = TEXT | {"x-renamed-from": "comment"}
     suggestion = only(became("comment", [element("body", hinted), element("text", hinted)]))
     assert suggestion.more_than_names is False
@@ -191,10 +191,10 @@ def test_hints_that_contradict_each_other_prove_nothing() -> None:
         ({}, {"description": "The text (previously called `comment`)"}),
     ],
 )
-def test_a_note_helps_and_proves_nothing(
+def test_deprecation_note_is_weak_evidence(
     of_removed: dict[str, Any], of_added: dict[str, Any]
 ) -> None:
-    """What is to be used instead need not hold the same."""
+    """What is to be used instead need not have the same values."""
     suggestion = became(
         [element("comment", TEXT | of_removed)],
         [element("body", TEXT | of_added), element("commenter")],
@@ -204,14 +204,14 @@ def test_a_note_helps_and_proves_nothing(
     assert suggestion.more_than_names is False
 
 
-def test_a_note_about_something_else_is_none() -> None:
-    """A word that happens to follow is no name that is new."""
+def test_unrelated_note_is_ignored() -> None:
+    """A word that happens to follow is no new name."""
     assert json_schema.noted_later({"description": "Use with care; see body of the mail."}) == set()
     assert json_schema.noted_later({"description": "Deprecated. Use the field `a.b`."}) == {"a.b"}
 
 
-def test_the_same_description_helps() -> None:
-    """Where nothing else has it."""
+def test_equal_description_is_evidence() -> None:
+    """If no other field has it."""
     told = TEXT | {"description": "What the customer wrote to us, in their own words."}
     suggestion = became([element("comment", told)], [element("body", told), element("x")])
     assert suggestion.suggestions[0].became == ("body",)
@@ -219,8 +219,8 @@ def test_the_same_description_helps() -> None:
     assert "description" not in kinds_of(twice.suggestions[0])
 
 
-def test_the_same_place_helps_a_little() -> None:
-    """Where the caller says that places mean something."""
+def test_equal_position_is_weak_evidence() -> None:
+    """If the caller says that positions mean something."""
     answer = became(
         [element("icon", position=3)], [element("emoji", position=3), element("imago", position=9)]
     )
@@ -252,14 +252,14 @@ def test_matching_values_decide() -> None:
     ],
     ids=["few", "truth values", "counted ids", "times", "nothing"],
 )
-def test_values_that_other_fields_have_too_prove_nothing(values: list[Any]) -> None:
-    """Two ids from 1 on are the same numbers, and a row was made when it was last changed."""
+def test_common_values_are_no_evidence(values: list[Any]) -> None:
+    """Two ids from 1 on are the same numbers, and creation time equals modification time."""
     suggestion = only(became([element("a", values=values)], [element("b", values=values)]))
     assert suggestion.more_than_names is False
 
 
-def test_values_that_two_fields_share_prove_nothing() -> None:
-    """An address to bill and one to ship to."""
+def test_values_shared_by_two_fields_are_no_evidence() -> None:
+    """A billing and a shipping address."""
     answer = became(
         [element("email", values=WORDS)],
         [element("billing_email", values=WORDS), element("shipping_email", values=WORDS[2:])],
@@ -267,14 +267,14 @@ def test_values_that_two_fields_share_prove_nothing() -> None:
     assert only(answer).more_than_names is False
 
 
-def test_choices_with_nothing_in_common_speak_against_it() -> None:
+def test_disjoint_enums_lower_the_confidence() -> None:
     """`paid` and `open` are no `EUR`."""
     states, currencies = ["paid", "open"] * 20, ["EUR", "CHF"] * 20
     apart = only(became([element("a", values=states)], [element("b", values=currencies)]))
     assert apart.confidence < only(became("a", "b")).confidence
 
 
-def test_samples_compare_what_they_mean() -> None:
+def test_samples_are_compared_by_value() -> None:
     """1.0 is 1 where an integer became a number; true is not."""
     assert overlap(Sample.of([1, 2, None]), Sample.of([1.0, 2.0])) == 1
     assert overlap(Sample.of([1]), Sample.of([True])) == 0
@@ -316,8 +316,8 @@ def _hints(gone: list[str]) -> st.SearchStrategy[dict[str, str]]:
 
 
 @given(questions())
-def test_every_answer_is_whole(question: Question) -> None:
-    """Each removed one has one suggestion or none, each added one is used at most once."""
+def test_every_answer_is_complete(question: Question) -> None:
+    """Each removed field has one suggestion or none, each added one is used at most once."""
     answer = suggest(question)
     told = [s.removed for s in answer.suggestions]
     assert sorted([*told, *answer.unmatched]) == sorted(e.path for e in question.removed)
@@ -359,8 +359,7 @@ SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_
         max_size=6,
     )
 )
-def test_any_schema_and_any_value_is_borne(fields: list[tuple[str, Any, Any]]) -> None:
-    """Schemas are the source's own: whatever stands in them, there is an answer."""
+def test_any_schema_and_any_value_is_accepted(fields: list[tuple[str, Any, Any]]) -> None:
     elements = [
         Element((name,), schema, sample=None if values is None else Sample.of(values))
         for name, schema, values in fields
@@ -371,8 +370,7 @@ def test_any_schema_and_any_value_is_borne(fields: list[tuple[str, Any, Any]]) -
 
 
 @given(questions(), st.randoms(use_true_random=False))
-def test_order_changes_nothing(question: Question, random: Any) -> None:
-    """Nor does asking again."""
+def test_answer_is_independent_of_order(question: Question, random: Any) -> None:
     removed, added = list(question.removed), list(question.added)
     random.shuffle(removed)
     random.shuffle(added)
@@ -381,7 +379,7 @@ def test_order_changes_nothing(question: Question, random: Any) -> None:
 
 
 @given(questions(), st.text("xyz", min_size=1, max_size=6), SCHEMAS, st.booleans())
-def test_an_unrelated_field_removes_no_hinted_suggestion(
+def test_unrelated_field_removes_no_hinted_suggestion(
     question: Question, name: str, schema: Any, is_added: bool
 ) -> None:
     """Whichever side it is on."""
@@ -407,7 +405,7 @@ def test_probabilities_of_one_row_are_exact(odds: list[float]) -> None:
 
 
 @given(st.lists(st.lists(st.floats(-3, 3), min_size=3, max_size=3), min_size=3, max_size=3))
-def test_probabilities_are_near_those_of_all_matchings(odds: list[list[float]]) -> None:
+def test_probabilities_approximate_those_of_all_matchings(odds: list[list[float]]) -> None:
     """Counted one by one: each of three has one partner of three, or none.
 
     They are least near in a circle of likely pairs; where odds are higher, less than here.
@@ -429,8 +427,8 @@ def test_probabilities_are_near_those_of_all_matchings(odds: list[list[float]]) 
     assert found.sum(axis=1).max() <= 1.001
 
 
-def test_a_large_question_is_answered_by_its_likeliest_pairs() -> None:
-    """Of 160,000 pairs not all are weighed; those that belong together are, and hints too."""
+def test_large_request_considers_the_likeliest_pairs() -> None:
+    """Of 160,000 pairs not all are scored; true pairs are, and hints too."""
     places = [f"{a}{b}" for a in "abcdefghijklmnopqrst" for b in "qwertzuiopasdfghjkly"]
     gone = [element(f"{place}_total") for place in places]
     new = [element(f"{place}_total_amount") for place in places[1:]]
@@ -465,11 +463,10 @@ def test_a_large_question_is_answered_by_its_likeliest_pairs() -> None:
     ],
 )
 def test_words(name: str, parted: tuple[str, ...]) -> None:
-    """Whatever the spelling."""
     assert name_similarity.words(name) == parted
 
 
-def test_similarity_is_that_of_words_and_letters() -> None:
+def test_similarity_of_words_and_letters() -> None:
     """The same words are the same name; an abbreviation is nearly one."""
     alike = name_similarity.similarity(
         ["createdAt", "order_desc", "total"], ["created_at", "order_description", "icon"]
@@ -480,8 +477,8 @@ def test_similarity_is_that_of_words_and_letters() -> None:
     assert ((alike >= 0) & (alike <= 1)).all()
 
 
-def test_edits() -> None:
-    """Which words went and came; nothing where no word stayed."""
+def test_word_edits() -> None:
+    """Removed and added words; nothing where no word stayed."""
     assert name_similarity.edit("total_net", "total_net_amount") == ((), ("amount",))
     assert name_similarity.edit("privateMeta", "private_metadata") == (("meta",), ("metadata",))
     assert name_similarity.edit("meta", "metadata") == (("meta",), ("metadata",))
@@ -504,7 +501,6 @@ def test_edits() -> None:
     ],
 )
 def test_kinds(schema: dict[str, Any], kinds: set[str]) -> None:
-    """The types of a field's values."""
     assert json_schema.kinds(schema) == kinds
 
 
@@ -513,8 +509,8 @@ def test_kinds(schema: dict[str, Any], kinds: set[str]) -> None:
 STEPS = renames.steps()
 
 
-def test_declared_renames_are_found_better_than_the_plain_way() -> None:
-    """By F1, and by recall at every confidence; precision is not paid for it."""
+def test_declared_renames_are_found_better_than_by_name_similarity() -> None:
+    """By F1, and by recall at every confidence, with no lower precision."""
     total = sum(len(step.gold) for step in STEPS)
     ours, plain = renames.told(STEPS), renames.told(STEPS, renames.plainly)
     assert renames.best_f1(ours, total) > renames.best_f1(plain, total)
@@ -524,12 +520,12 @@ def test_declared_renames_are_found_better_than_the_plain_way() -> None:
         assert mine.precision >= theirs.precision
 
 
-def test_declared_renames_are_as_sure_as_they_are_true() -> None:
+def test_confidence_is_calibrated() -> None:
     """On average within 15 points, by tenths of confidence."""
     assert renames.ece(renames.told(STEPS)) <= 0.15
 
 
-def test_no_declared_rename_is_more_than_names() -> None:
-    """Nothing in the file is a hint, a decision or a value."""
+def test_recorded_data_has_no_evidence_but_names() -> None:
+    """No hint, decision or value."""
     for step in STEPS:
         assert not any(s.more_than_names for s in suggest(step.question).suggestions)

@@ -34,7 +34,7 @@ def in_state(state: str | None) -> Repair:
 @pytest.mark.parametrize(
     "before, after", [(before, after) for before in NEXT for after in RepairState]
 )
-def test_a_state_follows_only_those_that_it_may(before: str | None, after: RepairState) -> None:
+def test_only_allowed_transitions_are_accepted(before: str | None, after: RepairState) -> None:
     """Every pair: what is refused changes nothing."""
     repair = in_state(before)
     if after in NEXT[before]:
@@ -47,8 +47,8 @@ def test_a_state_follows_only_those_that_it_may(before: str | None, after: Repai
 
 
 @pytest.mark.parametrize("after", _BY)
-def test_each_function_enters_its_state_from_where_it_may_alone(after: RepairState) -> None:
-    """An end is dated; a refused one is not."""
+def test_each_function_enters_its_state_from_allowed_states(after: RepairState) -> None:
+    """A final state gets its time; a refused transition does not."""
     for before in NEXT:
         repair = in_state(before)
         if after in NEXT[before]:
@@ -64,8 +64,8 @@ def test_each_function_enters_its_state_from_where_it_may_alone(after: RepairSta
             assert (repair.state, repair.ended_at) == (before, None)
 
 
-def test_every_state_is_drawn_and_can_be_reached() -> None:
-    """The diagram has them all; what has no next state is an end."""
+def test_every_state_is_in_the_diagram_and_reachable() -> None:
+    """A state without a next one is final."""
     assert NEXT.keys() == {None, *RepairState}
     assert frozenset().union(*NEXT.values()) == frozenset(RepairState)
     drawn = set(re.findall(r"[A-Z_]{6,}", transitions.__doc__ or ""))
@@ -74,8 +74,8 @@ def test_every_state_is_drawn_and_can_be_reached() -> None:
     assert ends == {"applied", "rejected", "expired", "superseded", "failed", "rolled_back"}
 
 
-def test_nothing_else_writes_the_state() -> None:
-    """No assignment, no argument of a new row, and no UPDATE outside of the one module."""
+def test_no_other_module_writes_the_state() -> None:
+    """No assignment, no argument of a new row, and no UPDATE."""
     wrong = []
     for path in (*ROOT.glob("services/**/*.py"), *ROOT.glob("shared/**/*.py")):
         if path.name == "transitions.py":

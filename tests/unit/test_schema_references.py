@@ -58,8 +58,8 @@ def fields_of(pair: Json) -> dict[str, Any]:
 
 
 @given(evolutions(name="a"), st.integers(0, 9999), st.integers(0, 9999))
-def test_a_reference_means_what_it_names(pair: tuple[Json, Json], one: int, other: int) -> None:
-    """Whichever side is written by references, and however: the same fields, the same changes."""
+def test_reference_equals_the_inlined_schema(pair: tuple[Json, Json], one: int, other: int) -> None:
+    """On either side and in any form: the same fields, the same changes."""
     before, after = pair
     expected = drift.diff(document(before), document(after))
     for old in (before, with_references(before, one)):
@@ -70,10 +70,10 @@ def test_a_reference_means_what_it_names(pair: tuple[Json, Json], one: int, othe
 
 
 @given(histories(), st.integers(0, 9999), st.integers(0, 9999), st.data())
-def test_a_heal_by_references_does_what_is_decided(
+def test_heal_with_references_equals_heal_inlined(
     history: tuple[list[Json], list[Json]], one: int, other: int, data: st.DataObject
 ) -> None:
-    """Change by change, as where all is written in place; what a part refers to comes along."""
+    """Change by change; referenced definitions are copied along."""
     before = [with_references(pair, one) for pair in history[0]]
     after = [with_references(pair, other) for pair in history[1]]
     head, offered = catalog.parse(document(*before)), document(*after)
@@ -120,8 +120,8 @@ def test_every_kind_of_reference_is_followed(pointer: str, members: Json) -> Non
     assert changes(old, new) == [("field_retyped", ("address", "city"))]
 
 
-def test_what_stands_beside_a_reference_counts_too() -> None:
-    """A description is nothing; fields are more of them."""
+def test_keywords_beside_a_reference_count() -> None:
+    """A description does not; fields are added."""
     plain = places(record(city=TEXT))
     described = places(
         record(city=TEXT), field={"$ref": "#/definitions/address", "description": "Where."}
@@ -134,15 +134,15 @@ def test_what_stands_beside_a_reference_counts_too() -> None:
 @pytest.mark.parametrize(
     "reference", ["#/definitions/gone", "https://example.com/x.json", "#/a/b/c"]
 )
-def test_a_reference_that_leads_nowhere_is_a_type_of_its_own(reference: str) -> None:
-    """Nobody fails on it, and what it says is compared."""
+def test_dangling_reference_is_its_own_type(reference: str) -> None:
+    """It is compared by its text."""
     old, new = (places({}, field={"$ref": one}) for one in (reference, reference + "x"))
     assert changes(old, old) == []
     assert changes(old, new) == [("field_retyped", ("address",))]
 
 
-def test_a_schema_that_refers_to_itself_ends() -> None:
-    """What is in it is seen once, however deep the records may be."""
+def test_recursive_schema_ends() -> None:
+    """Its content is listed once, however deep the records may be."""
 
     def tree(**more: Any) -> Json:
         node = record(
@@ -159,8 +159,8 @@ def test_a_schema_that_refers_to_itself_ends() -> None:
     assert "address" in fields_of(root)
 
 
-def test_references_that_multiply_are_bounded() -> None:
-    """Each definition uses the next one four times: a change at the end is a difference still."""
+def test_exponential_references_are_bounded() -> None:
+    """Each definition uses the next one four times: a change at the end is still found."""
 
     def doubling(end: Json) -> Json:
         made = places({})
@@ -203,8 +203,8 @@ def test_references_that_multiply_are_bounded() -> None:
     ],
 )
 @pytest.mark.parametrize("by_reference", [False, True])
-def test_a_change_inside_is_a_change_of_the_field(form: Any, by_reference: bool) -> None:
-    """Whatever holds the schema that changes, in place or by a reference."""
+def test_nested_change_is_a_change_of_the_field(form: Any, by_reference: bool) -> None:
+    """Whether the changed schema is in place or referenced."""
 
     def holding(inner: Json) -> Json:
         if by_reference:
@@ -252,8 +252,8 @@ BRANCHED = [
 
 
 @pytest.mark.parametrize("form", BRANCHED)
-def test_a_stream_without_properties_is_decided_like_any_other(form: Any) -> None:
-    """Difference, verdict, fit, check and heal see the same fields."""
+def test_stream_without_properties_is_handled_like_any_other(form: Any) -> None:
+    """Difference, verdict, fit, check and heal agree on its fields."""
     key: Json = {"destinationSyncMode": "overwrite_dedup", "primaryKey": [["id"]]}
     old = rooted(form({"id": TEXT, "a": TEXT, "b": TEXT}), **key)
     new = rooted(form({"id": TEXT, "a": INT}), **key)
@@ -280,8 +280,8 @@ def test_a_stream_without_properties_is_decided_like_any_other(form: Any) -> Non
 
 
 @pytest.mark.parametrize("form", BRANCHED[:4])
-def test_airbyte_cannot_select_from_a_stream_without_properties(form: Any) -> None:
-    """So an order to do so is refused."""
+def test_field_selection_needs_properties(form: Any) -> None:
+    """Airbyte cannot select fields without them."""
     picked = rooted(form({"id": TEXT}), fieldSelectionEnabled=True)
     picked["config"]["selectedFields"] = [{"fieldPath": ["id"]}]
     with pytest.raises(InvalidCatalog) as invalid:
@@ -289,8 +289,8 @@ def test_airbyte_cannot_select_from_a_stream_without_properties(form: Any) -> No
     assert invalid.value.code == "invalid_catalog"
 
 
-def test_a_field_that_is_taken_brings_what_it_refers_to() -> None:
-    """Its definition changed with another field that is left as it was."""
+def test_applied_field_brings_its_definitions() -> None:
+    """One was changed with another field that is left as it was."""
     old = places(record(city=TEXT))
     new = deepcopy(places(record(city=INT, zip=TEXT)))
     new["stream"]["jsonSchema"]["properties"]["billing"] = {"$ref": "#/definitions/address"}
@@ -306,8 +306,8 @@ def test_a_field_that_is_taken_brings_what_it_refers_to() -> None:
     assert definition["definitions"] == {"address": record(city=TEXT)}
 
 
-def test_what_a_field_is_can_be_asked_for_by_its_path() -> None:
-    """Its schema with what it refers to in place, and the names of all that is in it."""
+def test_field_schema_can_be_read_by_path() -> None:
+    """With references resolved, and the names of all nested fields."""
     made = places(record(city=TEXT, tags={"type": "array", "items": {"$ref": "#/definitions/tag"}}))
     made["stream"]["jsonSchema"]["definitions"]["tag"] = record(label={"multipleOf": 0.01})
     [pair] = catalog.scan(document(made))
@@ -325,8 +325,7 @@ def test_what_a_field_is_can_be_asked_for_by_its_path() -> None:
     assert drift.names_at(bytes(pair), ("address", "{^x}")) == {"b"}
 
 
-def test_a_definition_that_nothing_uses_is_no_field() -> None:
-    """What changes in it is no change."""
+def test_change_of_an_unused_definition_is_no_change() -> None:
     unused = places(record(city=TEXT))
     unused["stream"]["jsonSchema"]["definitions"]["unused"] = record(ssn=TEXT)
     assert changes(places(record(city=TEXT)), unused) == []

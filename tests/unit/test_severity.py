@@ -67,8 +67,8 @@ def type_of(schema: Any) -> Any:
         ({"type": "integer", "format": "int32"}, {"type": "integer", "format": "int64"}),
     ],
 )
-def test_a_wider_type_is_told_from_a_narrower_one(before: Json, after: Json) -> None:
-    """Every value that could occur still can; backwards it is the opposite."""
+def test_widening_and_narrowing_types(before: Json, after: Json) -> None:
+    """Every possible value still fits; backwards it does not."""
     assert relation(type_of(before), type_of(after)) == "widened"
     assert relation(type_of(after), type_of(before)) == "narrowed"
 
@@ -91,8 +91,8 @@ def test_a_wider_type_is_told_from_a_narrower_one(before: Json, after: Json) -> 
         ({"type": "string", "format": "email"}, {"type": "string", "format": "uuid"}),
     ],
 )
-def test_types_that_clash_do_so_both_ways(one: Json, other: Json) -> None:
-    """Neither holds all the values of the other in a column of its nature."""
+def test_clashing_types_clash_both_ways(one: Json, other: Json) -> None:
+    """Neither column type has all the values of the other."""
     assert relation(type_of(one), type_of(other)) == "clashing"
     assert relation(type_of(other), type_of(one)) == "clashing"
 
@@ -104,8 +104,8 @@ def test_types_that_clash_do_so_both_ways(one: Json, other: Json) -> None:
         ({"type": "number", "airbyte_type": "integer"}, {"type": "integer"}),
     ],
 )
-def test_one_type_may_be_written_in_two_ways(one: Json, other: Json) -> None:
-    """As Airbyte reads them; such a change is told, and harmless."""
+def test_equivalent_spellings_are_harmless(one: Json, other: Json) -> None:
+    """As Airbyte reads them; such a change is reported."""
     assert relation(type_of(one), type_of(other)) == "equal"
     before, after = stream(fields={"id": TEXT, "x": one}), stream(fields={"id": TEXT, "x": other})
     before["config"] |= IN_FULL
@@ -113,8 +113,8 @@ def test_one_type_may_be_written_in_two_ways(one: Json, other: Json) -> None:
 
 
 @given(SCHEMAS, SCHEMAS, SCHEMAS)
-def test_widening_is_an_order(a: Any, b: Any, c: Any) -> None:
-    """Equal to itself; wider is the reverse of narrower, and wider than wider is wider."""
+def test_widening_is_a_partial_order(a: Any, b: Any, c: Any) -> None:
+    """It is reflexive, transitive, and the reverse of narrowing."""
     one, two, three = type_of(a), type_of(b), type_of(c)
     assert relation(one, one) == "equal"
     assert (relation(one, two) == "widened") == (relation(two, one) == "narrowed")
@@ -145,14 +145,14 @@ GONE: Json = {"id": TEXT, "updated": MOMENT}
         ),
     ],
 )
-def test_a_removed_field_is_judged_by_its_use(config: Json, verdict: Any) -> None:
+def test_removed_field_is_judged_by_its_use(config: Json, verdict: Any) -> None:
     """The same change is breaking for one connection and no concern of another."""
     before = stream(offer=PLAIN, **config)
     assert judged(before, stream(fields=GONE, offer=PLAIN)) == [verdict]
 
 
-def test_an_added_field_concerns_who_takes_all_fields() -> None:
-    """Where fields are hand-picked it joins by no means; in a picked object it comes along."""
+def test_added_field_matters_if_all_fields_are_synced() -> None:
+    """It is not added to selected fields, but comes with a selected object."""
     grown = {"id": TEXT, "updated": MOMENT, "total": TEXT, "ssn": TEXT}
     assert judged(stream(), stream(fields=grown)) == [("harmless", "field", "added", True)]
     assert judged(stream(**picked("id", "updated")), stream(fields=grown)) == [
@@ -181,10 +181,10 @@ def test_an_added_field_concerns_who_takes_all_fields() -> None:
         (TEXT, {"type": ["null", "string", "integer"]}, ("needs_review", "widened"), None),
     ],
 )
-def test_a_changed_type_is_judged_by_where_it_stands(
+def test_changed_type_is_judged_by_its_use(
     before: Json, after: Json, plain: Any, in_cursor: Any
 ) -> None:
-    """In the cursor or the key, a clash is breaking: what is saved and written has the old type."""
+    """In the cursor or the key, a clash is breaking: saved state and rows have the old type."""
     for field, expected in (("total", plain), ("updated", in_cursor), ("id", in_cursor)):
         fields = {"id": TEXT, "updated": MOMENT, "total": TEXT}
         grave, what = expected or ("needs_review", plain[1])
@@ -228,15 +228,14 @@ def test_a_changed_type_is_judged_by_where_it_stands(
         (IN_FULL, {"supportedSyncModes": ["incremental"]}, ("breaking", "mode", "lost", True)),
     ],
 )
-def test_key_cursor_and_modes_of_the_source_are_judged(
+def test_changes_of_key_cursor_and_modes_are_judged(
     config: Json, offer: Json, verdict: Any
 ) -> None:
-    """Airbyte sees the first of these only."""
+    """Airbyte detects only the first of these."""
     assert judged(stream(**config), stream(offer=offer)) == [verdict]
 
 
-def test_a_suggested_cursor_is_no_concern_of_who_has_one() -> None:
-    """Only a default, and the connection is read by its own."""
+def test_default_cursor_does_not_matter_if_one_is_configured() -> None:
     before = stream(offer=PLAIN, cursorField=["total"])
     assert judged(before, stream(offer=PLAIN | {"defaultCursorField": ["id"]})) == [
         ("harmless", "cursor", "changed", False)
@@ -244,7 +243,7 @@ def test_a_suggested_cursor_is_no_concern_of_who_has_one() -> None:
 
 
 def test_streams_are_judged_by_whether_they_are_synced() -> None:
-    """A removed one breaks the connection; those that it does not sync are no concern."""
+    """A removed one breaks the connection; unsynced ones do not matter."""
     before = catalog.parse(document(stream("a"), stream("off", selected=False)))
     plan = healing.plan_changes(before, document(stream("b"), stream("off")))
     assert [(c.kind, c.stream.name, v.severity, v.concerns) for c, v in plan] == [
@@ -258,8 +257,8 @@ def test_streams_are_judged_by_whether_they_are_synced() -> None:
     assert (again.severity, again.concerns) == (Severity.HARMLESS, True)
 
 
-def test_what_is_lost_is_named() -> None:
-    """With dots for people, and all of the key that no longer tells rows apart."""
+def test_losses_are_named() -> None:
+    """With dots for people, and all of a key that no longer identifies rows."""
     inner = {"type": "object", "properties": {"b": TEXT, "c": TEXT}}
     less = {"type": "object", "properties": {"c": TEXT}}
     before, after = stream(fields=GONE | {"a": inner}), stream(fields=GONE | {"a": less})
@@ -273,8 +272,7 @@ def test_what_is_lost_is_named() -> None:
     assert drift.severity(parent, configured(nested)).severity is Severity.BREAKING
 
 
-def test_severities_are_ordered() -> None:
-    """By what they ask of a person, which is not their alphabet."""
+def test_severities_are_ordered_by_urgency() -> None:
     assert drift.worst([]) is Severity.HARMLESS
     assert drift.worst([Severity.HARMLESS, Severity.BREAKING]) is Severity.BREAKING
     assert drift.worst([Severity.NEEDS_REVIEW, Severity.HARMLESS]) is Severity.NEEDS_REVIEW
@@ -296,8 +294,8 @@ def is_breaking_for_airbyte(change: Change, config: Json) -> bool:
 
 
 @given(histories())
-def test_airbytes_own_rules_are_the_floor(history: tuple[list[Json], list[Json]]) -> None:
-    """Whatever changes: what is breaking there is breaking here, and every verdict is complete."""
+def test_severity_is_never_below_airbytes(history: tuple[list[Json], list[Json]]) -> None:
+    """Whatever changes; and every verdict is complete."""
     before, after = history
     configs = {pair["stream"]["name"]: pair["config"] for pair in before}
     plan = healing.plan_changes(catalog.parse(document(*before)), document(*after))
@@ -316,7 +314,7 @@ def test_airbytes_own_rules_are_the_floor(history: tuple[list[Json], list[Json]]
 
 
 @given(histories())
-def test_a_judged_change_is_stored_and_read_back(history: tuple[list[Json], list[Json]]) -> None:
+def test_judged_change_round_trips_as_json(history: tuple[list[Json], list[Json]]) -> None:
     """As one JSON object; the change read back is judged the same."""
     before, after = history
     head = catalog.parse(document(*before))

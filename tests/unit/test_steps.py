@@ -18,13 +18,13 @@ def total(numbers: range) -> Steps[int]:
     return found
 
 
-def test_a_stepwise_function_is_called_like_any_other() -> None:
+def test_function_can_be_called_without_steps() -> None:
     """The steps are there for who asks."""
     assert total(range(5)) == 10
     assert len(list(total.steps(range(5)))) == 5
 
 
-async def test_others_have_their_turn_between_slices() -> None:
+async def test_other_tasks_run_between_slices() -> None:
     """A ticker goes on while a long computation runs."""
     ticks = 0
 

@@ -27,14 +27,14 @@ def streams(count: int, prefix: str = "Object") -> set[StreamId]:
         (4, 4, "no_streams"),
     ],
 )
-def test_how_many_may_go(before: int, gone: int, code: str | None) -> None:
-    """Of streams that nobody syncs: a few, or a fifth of many, and never more than half."""
+def test_number_of_streams_that_may_go(before: int, gone: int, code: str | None) -> None:
+    """Unsynced ones: a few, or a fifth of many, and never more than half."""
     found = check_streams(before=before, now=before - gone, gone=streams(gone), synced=set())
     assert (found and found.code) == code
 
 
-def test_one_synced_stream_is_enough() -> None:
-    """It is named; so are a few of many."""
+def test_one_missing_synced_stream_is_suspicious() -> None:
+    """The first few are named."""
     account = StreamId(None, "Account")
     found = check_streams(
         before=200, now=199, gone={account}, synced={account, StreamId("b", "Contact")}
@@ -47,13 +47,11 @@ def test_one_synced_stream_is_enough() -> None:
     assert many.detail.endswith("'Object0', 'Object1', 'Object2' and 7 more.")
 
 
-def test_nothing_gone_is_no_reason() -> None:
-    """However much is new."""
+def test_additions_are_not_suspicious() -> None:
     assert check_streams(before=1, now=500, gone=set(), synced=streams(1)) is None
 
 
-def test_a_source_that_never_offered_anything_is_doubted() -> None:
-    """No streams are no schema."""
+def test_empty_source_is_suspicious() -> None:
     found = check_streams(before=0, now=0, gone=set(), synced=set())
     assert found is not None
     assert found.code == "no_streams"
@@ -77,8 +75,10 @@ def fields(count: int, prefix: str = "Field") -> set[Field]:
         (0, 0, None),
     ],
 )
-def test_how_many_fields_of_a_synced_stream_may_go(before: int, now: int, code: str | None) -> None:
-    """A few, or a fifth of many, and never more than half; all of them is a reason of its own."""
+def test_number_of_fields_of_a_synced_stream_that_may_go(
+    before: int, now: int, code: str | None
+) -> None:
+    """A few, or a fifth of many, and never more than half; all of them is its own reason."""
     account = StreamId(None, "Account")
     found = check_fields({account: fields(before)}, {account: fields(now)})
     assert (found and found.code) == code
@@ -86,8 +86,8 @@ def test_how_many_fields_of_a_synced_stream_may_go(before: int, now: int, code: 
         assert "'Account'" in found.detail
 
 
-def test_fields_that_go_from_many_streams_at_once_are_counted_together() -> None:
-    """Three of ten are few in one stream, and not in six: a permission on fields was lost."""
+def test_missing_fields_of_many_streams_are_added_up() -> None:
+    """Three of ten are few in one stream, and not in six: a field permission was lost."""
     before = dict.fromkeys(streams(6), fields(10))
     now = dict.fromkeys(streams(6), fields(7))
     found = check_fields(before, now)
@@ -100,8 +100,8 @@ def test_fields_that_go_from_many_streams_at_once_are_counted_together() -> None
     assert check_fields({one: fields(10)}, {one: fields(7)}) is None
 
 
-def test_renamed_fields_are_not_lost_ones() -> None:
-    """What came instead is subtracted; a field that went with its parent counts once."""
+def test_renamed_fields_are_not_missing() -> None:
+    """Additions are subtracted; a field that went with its parent counts once."""
     account = StreamId(None, "Account")
     assert check_fields({account: fields(10)}, {account: fields(10, prefix="Other")}) is None
     address = {("Address",), *(("Address", f"Line{number}") for number in range(9))}
@@ -112,8 +112,8 @@ def test_renamed_fields_are_not_lost_ones() -> None:
     assert found.code == "fields_missing"
 
 
-def test_fields_are_found_wherever_a_schema_declares_them() -> None:
-    """In items, in alternatives and by reference; one that refers to itself ends."""
+def test_fields_are_found_anywhere_in_a_schema() -> None:
+    """In items, in alternatives and by reference; a recursive schema ends."""
     schema = {
         "definitions": {"line": {"properties": {"sku": {}, "parts": {"$ref": "#"}}}},
         "properties": {

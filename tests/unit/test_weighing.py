@@ -58,10 +58,10 @@ def reactions(planned: list[PlannedChange]) -> list[str]:
         (Asked(unanswered=frozenset({ORDERS})), Policy(PolicyOverrides()), ["propose", "propose"]),
     ],
 )
-def test_what_is_gone_and_what_is_new_are_weighed_together(
+def test_removal_and_addition_are_weighed_together(
     asked: Asked, policy: Policy, expected: list[str]
 ) -> None:
-    """A rename needs more than names and its confidence; an unanswered one waits whole."""
+    """A rename needs more than names and its confidence; without a suggestion both wait."""
     assert reactions(weigh(BOTH, asked, policy, frozenset())) == expected
 
 
@@ -77,7 +77,7 @@ def test_what_is_gone_and_what_is_new_are_weighed_together(
         ({"alternatives": ({"became": ["sum"], "confidence": 0.8},)}, "Another candidate"),
     ],
 )
-def test_a_weak_suggestion_is_not_taken_by_an_approve(told: Any, reason: str | None) -> None:
+def test_weak_suggestion_is_not_taken_by_an_approval(told: Any, reason: str | None) -> None:
     """It is unlikely, its types clash, or there is a rival; the policy does not take it either."""
     gone, _ = weigh(BOTH, suggested(**told), renaming(rename_min_confidence=0), frozenset())
     assert gone.suggestion is not None
@@ -87,7 +87,7 @@ def test_a_weak_suggestion_is_not_taken_by_an_approve(told: Any, reason: str | N
 
 
 @pytest.mark.parametrize("refused", [GONE, NEW])
-def test_what_was_refused_before_is_proposed_at_most(refused: Change) -> None:
+def test_rejected_change_is_only_proposed(refused: Change) -> None:
     """Either half of a rename keeps it from being applied; so does an addition on its own."""
     mark = frozenset({identity(refused)})
     assert reactions(weigh(BOTH, suggested(), renaming(), mark)) == ["propose", "propose"]
@@ -95,8 +95,8 @@ def test_what_was_refused_before_is_proposed_at_most(refused: Change) -> None:
     assert alone == (["propose"] if refused is NEW else ["apply"])
 
 
-def test_what_does_not_concern_the_connection_is_not_told() -> None:
-    """Unselected fields are dropped, unless they are a lost one's new name."""
+def test_irrelevant_changes_are_dropped() -> None:
+    """Changes of unselected fields, unless one is a lost field's new name."""
     unpicked = Verdict(Severity.HARMLESS, "field", "added", concerns=False, reason="Not picked.")
     changes = [(GONE, LOSS), (NEW, unpicked)]
     assert len(weigh(changes, Asked(), Policy(PolicyOverrides()), frozenset())) == 1
@@ -116,15 +116,15 @@ def test_what_does_not_concern_the_connection_is_not_told() -> None:
         (Severity.HARMLESS, "mode", "added", "apply"),
     ],
 )
-def test_the_default_is_for_the_usual_case(
+def test_default_policy_decides_the_usual_cases(
     severity: Severity, entity: Any, what: Any, expected: str
 ) -> None:
-    """What is harmless is not asked about, and what is not is not applied unasked."""
+    """Harmless changes are applied, others proposed."""
     verdict = Verdict(severity, entity, what, True, "So it is.")
     assert Policy(PolicyOverrides()).reaction(verdict).value == expected
 
 
-def test_an_entry_of_ones_own_is_meant_as_it_stands() -> None:
+def test_policy_override_is_applied_literally() -> None:
     """`apply` applies also what needs review."""
     verdict = Verdict(Severity.NEEDS_REVIEW, "type", "widened", True, "So it is.")
     own = Policy(PolicyOverrides(reactions={"type": {"widened": Reaction.APPLY}}))
@@ -146,8 +146,8 @@ def test_an_entry_of_ones_own_is_meant_as_it_stands() -> None:
         ("amount", False),
     ],
 )
-def test_patterns_match_in_any_case(name: str, is_excluded: bool) -> None:
-    """Whatever the letters' case; a short one where words begin, as far as the name tells."""
+def test_patterns_ignore_case(name: str, is_excluded: bool) -> None:
+    """A short one matches where words begin, as far as the name shows them."""
     assert Policy(PolicyOverrides()).excludes(name) is is_excluded
 
 
@@ -162,10 +162,10 @@ def test_patterns_match_in_any_case(name: str, is_excluded: bool) -> None:
         (Change("stream_added", ORDERS), "stream", "added", True, ("propose", False)),
     ],
 )
-def test_what_is_never_selected_takes_nothing_away_unasked(
+def test_excluded_field_removes_nothing_without_a_decision(
     change: Change, entity: Any, what: Any, *, stuck: bool, expected: tuple[str, bool]
 ) -> None:
-    """A new field is left out; a synced one that now holds such a field is for a person."""
+    """A new field is left out; a synced one that now contains such a field needs a decision."""
     policy = Policy(PolicyOverrides(reactions={"stream": {"added": Reaction.APPLY}}))
     verdict = Verdict(Severity.HARMLESS, entity, what, True, "So it is.")
     marks = frozenset({identity(change)})
@@ -181,8 +181,7 @@ def test_what_is_never_selected_takes_nothing_away_unasked(
     assert (item.reaction.value, item.excluded) == expected
 
 
-def test_an_order_that_takes_everything_back_is_the_default() -> None:
-    """Null entries leave nothing behind."""
+def test_update_of_only_nulls_restores_the_default() -> None:
     own = changed(
         PolicyOverrides(), {"reactions": {"field": {"added": "propose"}}, "verify": "sync"}
     )
@@ -192,7 +191,7 @@ def test_an_order_that_takes_everything_back_is_the_default() -> None:
     )
 
 
-def test_items_are_read_as_they_were_written() -> None:
+def test_planned_changes_round_trip() -> None:
     """Also with a suggestion and a decision; a change found again is the same one."""
     made = Decision(action="apply", by="Ada", at="2026-11-24T09:30:00Z", became=("amount",))  # type: ignore[arg-type]
     planned = weigh(BOTH, suggested(), Policy(PolicyOverrides()), frozenset())

@@ -43,14 +43,14 @@ pytestmark = pytest.mark.exact
         ),
     ],
 )
-async def test_a_connection_is_made_as_aam_needs_it(
+async def test_create_connection_sends_the_settings_aam_needs(
     airbyte: AirbyteServer,
     client: AirbyteClient,
     schedule: Schedule | None,
     kind: str,
     sent: dict[str, Any] | None,
 ) -> None:
-    """Active, with Airbyte told to leave schema changes alone, and the discovery it came from."""
+    """Active, with schema changes ignored by Airbyte, and with the discovery it came from."""
     catalog_id = uuid4()
     made = await client.create_connection(
         NewConnection(
@@ -78,8 +78,10 @@ async def test_a_connection_is_made_as_aam_needs_it(
     assert (listed.source_id, listed.status) == (made.source_id, "active")
 
 
-async def test_healing_replaces_the_catalog(airbyte: AirbyteServer, client: AirbyteClient) -> None:
-    """Only what is given is sent, and only the selected streams of it."""
+async def test_update_connection_replaces_the_catalog(
+    airbyte: AirbyteServer, client: AirbyteClient
+) -> None:
+    """Only the given members are sent, and only the selected streams."""
     connection_id = await connection_of(airbyte, client)
     airbyte.connections[str(connection_id)].update(status="inactive", breakingChange=True)
     catalog_id = uuid4()
@@ -112,9 +114,7 @@ async def test_healing_replaces_the_catalog(airbyte: AirbyteServer, client: Airb
     assert set(airbyte.called("connections/update")[1]) == {"connectionId", "syncCatalog"}
 
 
-async def test_a_body_over_the_limit_is_not_sent(
-    airbyte: AirbyteServer, client: AirbyteClient
-) -> None:
+async def test_oversized_request_is_not_sent(airbyte: AirbyteServer, client: AirbyteClient) -> None:
     """The limit is for the whole request; a byte below it passes."""
     connection_id = await connection_of(airbyte, client)
     small = selected("Account")
@@ -132,10 +132,9 @@ async def test_a_body_over_the_limit_is_not_sent(
     assert "Transfer-Encoding" not in airbyte.requests[-1].headers
 
 
-async def test_unselected_streams_do_not_count(
+async def test_unselected_streams_do_not_count_towards_the_limit(
     airbyte: AirbyteServer, client: AirbyteClient
 ) -> None:
-    """They are dropped before anything is measured."""
     connection_id = await connection_of(airbyte, client)
     big = json.loads(selected("Account", "Lead"))
     big["streams"][1]["config"]["selected"] = False
@@ -161,18 +160,18 @@ async def test_unselected_streams_do_not_count(
         (b"", "invalid_request"),
     ],
 )
-async def test_what_selects_nothing_is_not_sent(
+async def test_empty_catalog_is_not_sent(
     airbyte: AirbyteServer, client: AirbyteClient, wrong: bytes, code: str
 ) -> None:
-    """An empty catalog would stop every stream, so it is never meant."""
+    """It would stop every stream."""
     with pytest.raises(Invalid) as caught:
         await client.update_connection(uuid4(), wrong)
     assert caught.value.code == code
     assert airbyte.called("connections/update") == []
 
 
-async def test_an_update_is_sent_once(airbyte: AirbyteServer, client: AirbyteClient) -> None:
-    """It may have happened: that is for the caller to find out."""
+async def test_failed_update_is_not_repeated(airbyte: AirbyteServer, client: AirbyteClient) -> None:
+    """It may have taken effect: the caller has to find out."""
     connection_id = await connection_of(airbyte, client)
     airbyte.fault("connections/update", "reset", after_effect=True)
 
@@ -182,7 +181,9 @@ async def test_an_update_is_sent_once(airbyte: AirbyteServer, client: AirbyteCli
     assert len(airbyte.called("connections/update")) == 1
 
 
-async def test_a_deleted_connection_says_so(airbyte: AirbyteServer, client: AirbyteClient) -> None:
+async def test_deleted_connection_is_reported_as_deleted(
+    airbyte: AirbyteServer, client: AirbyteClient
+) -> None:
     """Airbyte keeps it as deprecated; deleting it twice is no error."""
     connection_id = await connection_of(airbyte, client)
     await client.delete_connection(connection_id)
@@ -192,10 +193,10 @@ async def test_a_deleted_connection_says_so(airbyte: AirbyteServer, client: Airb
     assert await client.list_connections(WORKSPACE) == []
 
 
-async def test_another_jobs_answer_says_nothing(
+async def test_answer_about_another_job_is_rejected(
     airbyte: AirbyteServer, client: AirbyteClient
 ) -> None:
-    """A proxy that keeps answers by path gives the job of before: the running one has not ended."""
+    """A proxy that caches answers by path may return an older job's."""
     connection_id = await connection_of(airbyte, client)
     before = await client.trigger_sync(connection_id)
     airbyte.finish_job(before.id)
@@ -207,7 +208,7 @@ async def test_another_jobs_answer_says_nothing(
         await client.get_job(running.id)
 
 
-async def test_a_sync_from_start_to_end(airbyte: AirbyteServer, client: AirbyteClient) -> None:
+async def test_sync_from_start_to_end(airbyte: AirbyteServer, client: AirbyteClient) -> None:
     """Its job is followed by id, and counts when it has ended."""
     connection_id = await connection_of(airbyte, client)
 
@@ -230,8 +231,10 @@ async def test_a_sync_from_start_to_end(airbyte: AirbyteServer, client: AirbyteC
     assert await client.list_jobs(connection_id, limit=5) == [ended]
 
 
-async def test_a_failed_job_tells_its_type(airbyte: AirbyteServer, client: AirbyteClient) -> None:
-    """By Airbyte's words for type and origin, never by its messages."""
+async def test_failed_job_has_failure_type_and_origin(
+    airbyte: AirbyteServer, client: AirbyteClient
+) -> None:
+    """Airbyte's types, never its messages."""
     connection_id = await connection_of(airbyte, client)
     job = await client.trigger_sync(connection_id)
     airbyte.finish_job(job.id, "incomplete", failure=("transient_error", "AAMCANARY"))
@@ -243,7 +246,9 @@ async def test_a_failed_job_tells_its_type(airbyte: AirbyteServer, client: Airby
     assert "CANARY" not in repr(failed)
 
 
-async def test_a_second_sync_names_the_first(airbyte: AirbyteServer, client: AirbyteClient) -> None:
+async def test_second_sync_is_refused_with_the_running_job(
+    airbyte: AirbyteServer, client: AirbyteClient
+) -> None:
     """Airbyte's 409 says that something runs; the list says what."""
     connection_id = await connection_of(airbyte, client)
     running = await client.trigger_sync(connection_id)
@@ -255,7 +260,7 @@ async def test_a_second_sync_names_the_first(airbyte: AirbyteServer, client: Air
     assert len(airbyte.jobs) == 1
 
 
-async def test_a_409_with_nothing_running_is_a_conflict(
+async def test_conflict_without_a_running_job(
     airbyte: AirbyteServer, client: AirbyteClient
 ) -> None:
     """Airbyte answers database errors with 409, too."""
@@ -266,10 +271,10 @@ async def test_a_409_with_nothing_running_is_a_conflict(
         await client.trigger_sync(connection_id)
 
 
-async def test_an_inactive_connection_is_not_synced(
+async def test_inactive_connection_is_not_synced(
     airbyte: AirbyteServer, client: AirbyteClient
 ) -> None:
-    """Airbyte answers 500 and tells nothing; the connection's status does."""
+    """Airbyte answers 500 without a reason; the connection's status explains it."""
     connection_id = await connection_of(airbyte, client)
     airbyte.connections[str(connection_id)]["status"] = "inactive"
 
@@ -282,10 +287,10 @@ async def test_an_inactive_connection_is_not_synced(
         await client.trigger_sync(connection_id)
 
 
-async def test_a_lost_sync_is_not_started_twice(
+async def test_sync_with_lost_answer_is_not_started_again(
     airbyte: AirbyteServer, client: AirbyteClient
 ) -> None:
-    """The job runs and the answer is lost: unknown, and the list has it."""
+    """The outcome is unknown, and the list has the job."""
     connection_id = await connection_of(airbyte, client)
     airbyte.fault("connections/sync", "close", after_effect=True)
 
@@ -296,10 +301,10 @@ async def test_a_lost_sync_is_not_started_twice(
     assert [job.id for job in await client.list_jobs(connection_id, limit=1)] == [1]
 
 
-async def test_jobs_without_attempts_and_with_impossible_ids(
+async def test_jobs_without_attempts_and_with_invalid_ids(
     airbyte: AirbyteServer, client: AirbyteClient
 ) -> None:
-    """No attempts may be null; an id that the registry cannot hold spoils no other job."""
+    """Attempts may be null; an id that the registry cannot store affects no other job."""
     connection_id = await connection_of(airbyte, client)
     jobs = [
         {
@@ -323,8 +328,7 @@ async def test_jobs_without_attempts_and_with_impossible_ids(
     assert await client.get_job(listed.id) == listed
 
 
-async def test_a_job_is_cancelled(airbyte: AirbyteServer, client: AirbyteClient) -> None:
-    """And then it has ended."""
+async def test_cancelled_job_has_ended(airbyte: AirbyteServer, client: AirbyteClient) -> None:
     connection_id = await connection_of(airbyte, client)
     job = await client.trigger_sync(connection_id)
 
@@ -332,10 +336,9 @@ async def test_a_job_is_cancelled(airbyte: AirbyteServer, client: AirbyteClient)
     assert (await client.get_job(job.id)).ended
 
 
-async def test_a_job_without_the_light_endpoint(
+async def test_job_is_read_with_logs_where_there_is_no_other_endpoint(
     airbyte: AirbyteServer, client: AirbyteClient
 ) -> None:
-    """Where there is no answer without logs, the one with logs is read."""
     connection_id = await connection_of(airbyte, client)
     job = await client.trigger_sync(connection_id)
     missing = no_such_page("/api/v1/jobs/get_without_logs").body(airbyte.release)

@@ -30,7 +30,6 @@ pytestmark = pytest.mark.exact
 
 
 async def test_instance_and_health(airbyte: AirbyteServer, client: AirbyteClient) -> None:
-    """Which Airbyte it is, and the workspace to work in."""
     instance = await client.instance()
 
     assert instance.version == airbyte.version
@@ -39,22 +38,22 @@ async def test_instance_and_health(airbyte: AirbyteServer, client: AirbyteClient
 
 
 async def test_instance_needs_no_token(newest: AirbyteServer, client: AirbyteClient) -> None:
-    """A wrong client id does not hide what Airbyte tells everybody."""
+    """A wrong client id does not hide what Airbyte answers without a login."""
     newest.client_secret = "AAMCANARY-changed"
 
     assert (await client.instance()).auth_mode == "simple"
     assert newest.called("applications/token") == []
 
 
-async def test_calls_at_once_share_one_token(newest: AirbyteServer, client: AirbyteClient) -> None:
-    """Twenty calls, one token."""
+async def test_concurrent_calls_share_one_token(
+    newest: AirbyteServer, client: AirbyteClient
+) -> None:
     await asyncio.gather(*(client.list_sources(WORKSPACE) for _ in range(20)))
 
     assert len(newest.called("applications/token")) == 1
 
 
 async def test_token_is_renewed_before_it_expires(newest: AirbyteServer) -> None:
-    """No call is answered with a 401 when a token's time comes."""
     newest.token_seconds = 2.0
     async with client_of(newest) as client:
         until = time.monotonic() + 4
@@ -71,10 +70,8 @@ async def test_token_is_renewed_before_it_expires(newest: AirbyteServer) -> None
     assert len(tokens) == len(newest.called("applications/token"))
 
 
-async def test_a_revoked_token_is_replaced_once(
-    newest: AirbyteServer, client: AirbyteClient
-) -> None:
-    """A 401 costs one new token for all who got one, and each call is repeated once."""
+async def test_revoked_token_is_replaced_once(newest: AirbyteServer, client: AirbyteClient) -> None:
+    """A 401 costs one new token for all callers, and each call is repeated once."""
     await client.list_sources(WORKSPACE)
     newest.revoke_tokens()
 
@@ -83,7 +80,7 @@ async def test_a_revoked_token_is_replaced_once(
     assert len(newest.called("applications/token")) == 2
 
 
-async def test_a_401_that_stays_is_a_denial(newest: AirbyteServer, client: AirbyteClient) -> None:
+async def test_second_401_is_a_denial(newest: AirbyteServer, client: AirbyteClient) -> None:
     """With a fresh token it is refused again: no third attempt."""
     newest.fault("sources/create", 401, times=None)
 
@@ -94,10 +91,10 @@ async def test_a_401_that_stays_is_a_denial(newest: AirbyteServer, client: Airby
     assert newest.sources == {}
 
 
-async def test_a_wrong_client_secret_is_a_denial(
+async def test_wrong_client_secret_is_a_denial(
     newest: AirbyteServer, client: AirbyteClient
 ) -> None:
-    """Airbyte answers 400 for it."""
+    """Airbyte answers 400."""
     newest.client_secret = "AAMCANARY-changed"
 
     with pytest.raises(UpstreamDenied) as caught:
@@ -106,10 +103,10 @@ async def test_a_wrong_client_secret_is_a_denial(
     assert "CANARY" not in repr(caught.value)
 
 
-async def test_without_a_token_nothing_was_sent(
+async def test_call_is_not_sent_without_a_token(
     newest: AirbyteServer, client: AirbyteClient
 ) -> None:
-    """The token endpoint's trouble is no unknown outcome of the call."""
+    """An error of the token endpoint does not make the call's outcome unknown."""
     newest.fault("applications/token", "html_502", times=None)
 
     with pytest.raises(UpstreamUnreachable):
@@ -118,7 +115,7 @@ async def test_without_a_token_nothing_was_sent(
     assert newest.called("sources/create") == []
 
 
-async def test_a_slow_token_endpoint_is_asked_again(
+async def test_slow_token_endpoint_is_called_again(
     newest: AirbyteServer, client: AirbyteClient
 ) -> None:
     """Airbyte gives itself one second for a token and answers 408 after it."""
@@ -127,8 +124,8 @@ async def test_a_slow_token_endpoint_is_asked_again(
     assert await client.list_sources(WORKSPACE) == []
 
 
-async def test_a_bearer_key_goes_before_the_rest(newest: AirbyteServer) -> None:
-    """One header, and no token is fetched."""
+async def test_bearer_key_takes_precedence(newest: AirbyteServer) -> None:
+    """One header, and no token is requested."""
     async with client_of(newest, airbyte_api_key=newest.api_key) as client:
         await client.list_sources(WORKSPACE)
 
@@ -136,8 +133,10 @@ async def test_a_bearer_key_goes_before_the_rest(newest: AirbyteServer) -> None:
     assert newest.called("applications/token") == []
 
 
-async def test_basic_credentials_go_along(airbyte: AirbyteServer, client: AirbyteClient) -> None:
-    """The compose release's proxy wants them on every call, health included."""
+async def test_basic_credentials_are_sent_with_every_call(
+    airbyte: AirbyteServer, client: AirbyteClient
+) -> None:
+    """The compose release's proxy requires them, also for health."""
     await client.health()
     await client.list_sources(WORKSPACE)
 
@@ -151,7 +150,6 @@ async def test_basic_credentials_go_along(airbyte: AirbyteServer, client: Airbyt
 
 
 async def test_destinations_and_definitions(airbyte: AirbyteServer, client: AirbyteClient) -> None:
-    """What a workspace can read from and write to."""
     configuration = {
         "host": "localhost",
         "port": 5432,

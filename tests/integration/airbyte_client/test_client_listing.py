@@ -21,10 +21,10 @@ JOB: dict[str, Any] = {"configType": "sync", "status": "running", "configId": "x
 JOB |= {"createdAt": 1_700_000_000, "updatedAt": 1_700_000_000}
 
 
-async def test_a_page_of_jobs_that_comes_again_and_again_is_read_twice(
+async def test_repeated_page_of_jobs_is_read_twice(
     airbyte: AirbyteServer,
 ) -> None:
-    """Airbyte ignores the offset: the second page brings nothing new, and is the last."""
+    """Airbyte ignores the offset: the second page has nothing new, and is the last."""
     jobs = [{"job": {**JOB, "id": number}, "attempts": []} for number in range(100)]
     airbyte.answer("jobs/list", {"jobs": jobs, "totalJobCount": 100}, times=None)
     async with client_of(airbyte) as client:
@@ -73,14 +73,14 @@ def _jobs(page: int) -> dict[str, Any]:
         ("jobs/list", _jobs, lambda client: client.running_jobs()),
     ],
 )
-async def test_a_list_whose_pages_never_end_is_given_up(
+async def test_endless_slow_list_times_out(
     airbyte: AirbyteServer,
     monkeypatch: pytest.MonkeyPatch,
     path: str,
     page: Callable[[int], dict[str, Any]],
     listing: Listing,
 ) -> None:
-    """Each page is new and comes in time: all of them together have a time, too."""
+    """Each page is new and arrives in time: the whole list has a deadline, too."""
     monkeypatch.setattr(_calls, "_LONGEST_LISTING", 0.1)
     for number in range(60):
         airbyte.answer(path, page(number))
@@ -97,10 +97,9 @@ async def test_a_list_whose_pages_never_end_is_given_up(
     assert 1 < len(airbyte.called(path)) < 10
 
 
-async def test_a_list_with_more_pages_than_any_has_is_given_up(
+async def test_endless_fast_list_is_aborted(
     airbyte: AirbyteServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So does a list that is quick and never ends."""
     monkeypatch.setattr(_calls, "MOST_PAGES", 3)
     for number in range(4):
         airbyte.answer("sources/list", _sources(number))

@@ -37,8 +37,9 @@ from tests.integration.airbyte_client.stage import (
 pytestmark = pytest.mark.exact
 
 
-async def test_sources_come_and_go(airbyte: AirbyteServer, client: AirbyteClient) -> None:
-    """Create, get, list, delete, and delete once more."""
+async def test_create_get_list_and_delete_sources(
+    airbyte: AirbyteServer, client: AirbyteClient
+) -> None:
     made = await create(client)
 
     assert airbyte.sources[str(made.source_id)]["connectionConfiguration"] == CONFIGURATION
@@ -52,10 +53,10 @@ async def test_sources_come_and_go(airbyte: AirbyteServer, client: AirbyteClient
         await client.get_source(made.source_id)
 
 
-async def test_a_refused_configuration_is_not_quoted(
+async def test_refused_configuration_is_not_quoted(
     airbyte: AirbyteServer, client: AirbyteClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Airbyte's own message repeats the whole configuration; ours repeats nothing."""
+    """Airbyte's message repeats the whole configuration."""
     caplog.set_level("DEBUG")
     incomplete = {"client_secret": "AAMCANARY-client-secret"}
 
@@ -84,10 +85,10 @@ async def test_all_pages_are_listed(airbyte: AirbyteServer, count: int) -> None:
 
 
 @pytest.mark.parametrize("status", [403, 500])
-async def test_deleting_the_unknown_is_done_however_airbyte_says_it(
+async def test_deleting_an_unknown_source_succeeds(
     airbyte: AirbyteServer, client: AirbyteClient, status: int
 ) -> None:
-    """Some versions answer 403 or 500 for an id that is not there; the list tells."""
+    """Some versions answer 403 or 500 for an unknown id; the list tells."""
     airbyte.fault("sources/delete", status, times=None)
     airbyte.fault("connections/delete", status, times=None)
     there = source_of(airbyte)
@@ -99,8 +100,10 @@ async def test_deleting_the_unknown_is_done_however_airbyte_says_it(
         await client.delete_source(there)
 
 
-async def test_a_lost_deletion_is_repeated(airbyte: AirbyteServer, client: AirbyteClient) -> None:
-    """It took effect and the answer was lost: the second one says 404."""
+async def test_deletion_with_lost_answer_is_repeated(
+    airbyte: AirbyteServer, client: AirbyteClient
+) -> None:
+    """The repetition is answered 404."""
     there = source_of(airbyte)
     airbyte.fault("sources/delete", "reset", after_effect=True)
 
@@ -109,7 +112,7 @@ async def test_a_lost_deletion_is_repeated(airbyte: AirbyteServer, client: Airby
     assert airbyte.sources == {}
 
 
-async def test_check(airbyte: AirbyteServer, client: AirbyteClient) -> None:
+async def test_check_source(airbyte: AirbyteServer, client: AirbyteClient) -> None:
     """HTTP 200 says nothing about the source: the body does."""
     source_id = source_of(airbyte)
     await client.check_source(source_id)
@@ -126,7 +129,7 @@ async def test_check(airbyte: AirbyteServer, client: AirbyteClient) -> None:
     assert "CANARY" not in repr(caught.value.problem())
 
 
-async def test_an_update_of_a_source(airbyte: AirbyteServer, client: AirbyteClient) -> None:
+async def test_update_source(airbyte: AirbyteServer, client: AirbyteClient) -> None:
     """Checked first, changed at once with its name; a mask leaves the secret as it is."""
     source_id = source_of(airbyte)
     given = {"client_id": "i", "client_secret": "new", "refresh_token": "t"}
@@ -153,8 +156,8 @@ async def test_an_update_of_a_source(airbyte: AirbyteServer, client: AirbyteClie
         await client.check_source_update(source_id, {"client_secret": "AAMCANARY"}, name="x")
 
 
-async def test_discovery_goes_past_the_cache(airbyte: AirbyteServer, client: AirbyteClient) -> None:
-    """Each call runs the connector, whichever way this Airbyte has; no connection goes along."""
+async def test_discovery_bypasses_the_cache(airbyte: AirbyteServer, client: AirbyteClient) -> None:
+    """Each call runs the connector, in either API; no connection id is sent."""
     source_id = source_of(airbyte)
 
     first = await client.discover_schema(source_id)
@@ -193,7 +196,7 @@ async def test_failed_discovery_with_status_200(
     retryable: bool | None,
     expected: bool,
 ) -> None:
-    """Airbyte answers 200; why is told by type, never by the connector's words."""
+    """The error has the failure type, never the connector's message."""
     airbyte.fail_discovery(failure_type, "AAMCANARY password", retryable=retryable)
 
     with pytest.raises(DiscoverFailed) as caught:
@@ -205,8 +208,8 @@ async def test_failed_discovery_with_status_200(
     assert "CANARY" not in repr(caught.value.problem())
 
 
-async def test_a_failed_run_of_a_connector_is_not_repeated() -> None:
-    """Each try runs it again; what a gateway answers says nothing of a run, and is repeated."""
+async def test_failed_connector_run_is_not_repeated() -> None:
+    """A gateway's error says nothing of a run, and is retried."""
     body = {"message": "Internal Server Error: ...", "exceptionClassName": "java.lang.Error"}
     async with AirbyteServer(version="0.63.19") as airbyte, client_of(airbyte) as client:
         source_id = source_of(airbyte)
@@ -225,8 +228,8 @@ async def test_a_failed_run_of_a_connector_is_not_repeated() -> None:
             assert len(airbyte.called(path)) == 4
 
 
-async def test_discovery_without_a_catalog_or_without_job_info() -> None:
-    """No catalog is a failure; a missing `jobInfo` is none."""
+async def test_discovery_without_catalog_or_job_info() -> None:
+    """Without a catalog it has failed; `jobInfo` may be missing."""
     async with AirbyteServer(version="0.63.19") as airbyte, client_of(airbyte) as client:
         source_id = source_of(airbyte)
         airbyte.answer("sources/discover_schema", {"jobInfo": {"succeeded": True}})
@@ -241,10 +244,7 @@ async def test_discovery_without_a_catalog_or_without_job_info() -> None:
         assert (await client.discover_schema(source_id)).configuration_updated
 
 
-async def test_a_cancelled_discovery_has_failed(
-    newest: AirbyteServer, client: AirbyteClient
-) -> None:
-    """Somebody cancelled the command."""
+async def test_cancelled_discovery_fails(newest: AirbyteServer, client: AirbyteClient) -> None:
     newest.command_statuses = ["pending", None, "cancelled"]
 
     with pytest.raises(DiscoverFailed) as caught:
@@ -253,7 +253,7 @@ async def test_a_cancelled_discovery_has_failed(
     assert caught.value.members["failure_type"] == "manual_cancellation"
 
 
-async def test_a_lost_command_is_sent_again_under_its_id(
+async def test_lost_command_is_sent_again_with_the_same_id(
     newest: AirbyteServer, client: AirbyteClient
 ) -> None:
     """The id makes it the same command: the connector runs once."""
@@ -268,8 +268,7 @@ async def test_a_lost_command_is_sent_again_under_its_id(
     assert len({body["id"] for body in newest.called("commands/run/discover")}) == 1
 
 
-async def test_discovery_has_one_deadline(newest: AirbyteServer) -> None:
-    """However many polls it takes."""
+async def test_discovery_has_one_deadline_over_all_polls(newest: AirbyteServer) -> None:
     newest.command_statuses = ["running"] * 1000
     started = time.monotonic()
     async with client_of(newest, discover_timeout="1") as client:
@@ -279,16 +278,16 @@ async def test_discovery_has_one_deadline(newest: AirbyteServer) -> None:
 
 
 @pytest.mark.parametrize("version", ["1.6.2", "1.7.0", "head"])
-async def test_the_way_to_discover_is_what_the_server_says(version: str) -> None:
-    """By version; a build without one is asked for a command."""
+async def test_discovery_api_depends_on_the_server_version(version: str) -> None:
+    """A build without a version is tried with a command."""
     async with AirbyteServer(version=version) as airbyte, client_of(airbyte) as client:
         source_id = source_of(airbyte)
         assert b"Account" in (await client.discover_schema(source_id)).catalog
         assert bool(airbyte.called("commands/run/discover")) is (version != "1.6.2")
 
 
-async def test_a_downgrade_is_noticed() -> None:
-    """What was remembered stops fitting, so the server is asked again."""
+async def test_downgrade_is_detected() -> None:
+    """The remembered API stops working, so the server's version is read again."""
     newer, older = AirbyteServer(version="2.0.0"), AirbyteServer(version="0.63.19")
     source_id = source_of(newer)
     older.sources = newer.sources
@@ -306,8 +305,8 @@ async def test_a_downgrade_is_noticed() -> None:
     assert len(older.called("commands/run/discover")) == 1
 
 
-async def test_an_unknown_source_is_missing_and_not_another_version() -> None:
-    """The 404 is the source's: the other way is not tried."""
+async def test_unknown_source_is_missing() -> None:
+    """The 404 is about the source: the other API is not tried."""
     async with AirbyteServer(version="0.63.19") as airbyte, client_of(airbyte) as client:
         with pytest.raises(UpstreamMissing):
             await client.discover_schema(uuid4())

@@ -61,8 +61,8 @@ async def classic(tmp_path: Path, warehouse_url: str) -> AsyncIterator[Api]:
         yield api
 
 
-async def test_instance_tells_version_and_workspace_and_that_it_is_local(api: Api) -> None:
-    """What a client needs before anything else needs no token."""
+async def test_instance_shows_version_and_workspace(api: Api) -> None:
+    """Without a token, and it says that it is the local one."""
     assert await api.look("health") == {"available": True}
     told = await api.look("instance_configuration")
 
@@ -73,10 +73,9 @@ async def test_instance_tells_version_and_workspace_and_that_it_is_local(api: Ap
     await api.ask("workspaces/get", workspaceId=HERE)
 
 
-async def test_what_the_played_release_lacks_is_404_and_the_rest_501(
+async def test_unknown_endpoint_is_404_and_unimplemented_is_501(
     modern: Api, tmp_path: Path, warehouse_url: str
 ) -> None:
-    """No endpoint that is not there answers 200."""
     await modern.ask("workspaces/list", expect=404)
     told = await modern.ask("web_backend/connections/get", expect=501)
     assert "web_backend/connections/get" in told["detail"]
@@ -94,7 +93,7 @@ async def test_what_the_played_release_lacks_is_404_and_the_rest_501(
         assert len((await classic.ask("workspaces/list"))["workspaces"]) == 1
 
 
-async def test_a_trailing_slash_changes_nothing(modern: Api) -> None:
+async def test_trailing_slash_is_accepted(modern: Api) -> None:
     """Some clients write one and follow no redirect."""
     answer = await modern.http.get("/api/v1/health/")
     assert (answer.status_code, answer.json()) == (200, {"available": True})
@@ -126,7 +125,7 @@ async def test_definitions_and_specifications(api: Api) -> None:
     assert "append_dedup" in told["supportedDestinationSyncModes"]
 
 
-async def test_a_source_from_create_to_delete(api: Api) -> None:
+async def test_create_check_and_delete_a_source(api: Api) -> None:
     """Validated when it is made, tried when it is asked, gone with its connections."""
     source = await api.source({"count": 5})
     source_id = source["sourceId"]
@@ -149,8 +148,8 @@ async def test_a_source_from_create_to_delete(api: Api) -> None:
     await api.ask("connections/get", connectionId=connection["connectionId"], expect=404)
 
 
-async def test_discovery_is_cached_until_told_otherwise(api: Api) -> None:
-    """The same catalog has the same id, whoever asked; the cache has no age."""
+async def test_discovery_is_cached_unless_disabled(api: Api) -> None:
+    """Equal catalogs have one id; the cache does not expire."""
     source = await api.source()
     asked = {"sourceId": source["sourceId"]}
     assert await api.ask("sources/most_recent_source_actor_catalog", **asked) == {}
@@ -179,8 +178,8 @@ async def test_discovery_is_cached_until_told_otherwise(api: Api) -> None:
     assert "json_schema" in raw["catalog"]["streams"][0]
 
 
-async def test_discovery_for_a_connection_would_pause_it_and_is_not_played(api: Api) -> None:
-    """Airbyte's side effect is not imitated: an explicit 501 instead."""
+async def test_discovery_for_a_connection_is_501(api: Api) -> None:
+    """Airbyte would pause the connection; that is not imitated."""
     source = await api.source()
     await api.ask(
         "sources/discover_schema",
@@ -229,7 +228,7 @@ async def _completed(api: Api, command: str) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_lists_have_pages_only_where_the_release_has_them(modern: Api) -> None:
+async def test_modern_release_pages_its_lists(modern: Api) -> None:
     """Twenty at a time, continued after the last id of the page before."""
     for number in range(23):
         await modern.source(name=f"source {number:02}")
@@ -244,8 +243,8 @@ async def test_lists_have_pages_only_where_the_release_has_them(modern: Api) -> 
     assert [each["name"] for each in found["sources"]] == ["source 07"]
 
 
-async def test_the_classic_release_lists_all_at_once(classic: Api) -> None:
-    """More than a modern page, and what it does not know of is ignored."""
+async def test_classic_release_lists_all_at_once(classic: Api) -> None:
+    """It ignores paging parameters."""
     for number in range(21):
         await classic.source(name=f"source {number:02}")
     assert len((await classic.ask("sources/list", workspaceId=HERE))["sources"]) == 21
@@ -254,7 +253,7 @@ async def test_the_classic_release_lists_all_at_once(classic: Api) -> None:
     assert warehouse["connectionConfiguration"]["url"] == "**********"
 
 
-async def test_destinations(api: Api, warehouse_url: str) -> None:
+async def test_create_check_and_delete_destinations(api: Api, warehouse_url: str) -> None:
     """The warehouse of the start can be tried; others can be made and deleted."""
     told = await api.ask("destinations/check_connection", destinationId=str(DESTINATION_ID))
     assert told["status"] == "succeeded"
@@ -272,7 +271,7 @@ async def test_destinations(api: Api, warehouse_url: str) -> None:
     await api.ask("destinations/delete", destinationId=made["destinationId"], expect=204)
 
 
-async def test_connection_keeps_selected_streams_cut_to_selected_fields(api: Api) -> None:
+async def test_connection_keeps_selected_streams_and_fields(api: Api) -> None:
     """What is read back is what Airbyte keeps, not what was sent."""
     source = await api.source()
     kept = stream("products", {"id": TEXT, "make": TEXT, "model": TEXT}, only=["make", "id"])
@@ -302,7 +301,7 @@ async def test_connection_keeps_selected_streams_cut_to_selected_fields(api: Api
     await api.ask("connections/get", connectionId=connection_id, expect=404)
 
 
-async def test_catalogs_that_are_refused(classic: Api) -> None:
+async def test_invalid_catalogs_are_refused(classic: Api) -> None:
     """Each with the status Airbyte gives it; nothing is changed."""
     source = await classic.source()
     one = stream("products", {"id": TEXT})
@@ -351,8 +350,7 @@ async def test_catalogs_that_are_refused(classic: Api) -> None:
     assert await classic.ask("connections/get", connectionId=made["connectionId"]) == made
 
 
-async def test_a_body_over_ten_mebibytes_is_the_frameworks_413(modern: Api) -> None:
-    """Refused before anything is read from it."""
+async def test_body_over_ten_mebibytes_is_413(modern: Api) -> None:
     big = stream("s", {"id": {"type": "string", "description": "x" * (10 * 1024 * 1024)}})
     told = await modern.ask(
         "connections/update", connectionId=str(NOWHERE), syncCatalog={"streams": [big]}, expect=413
@@ -361,8 +359,8 @@ async def test_a_body_over_ten_mebibytes_is_the_frameworks_413(modern: Api) -> N
     assert "10485760" in told["_embedded"]["errors"][0]["message"]
 
 
-async def test_errors_in_both_styles(tmp_path: Path, warehouse_url: str) -> None:
-    """Up to 1.8 the message is told; from 2.0 mostly an id; neither quotes what was sent."""
+async def test_errors_of_both_releases(tmp_path: Path, warehouse_url: str) -> None:
+    """Up to 1.8 they have a message, from 2.0 mostly an id; neither quotes what was sent."""
     for style in ErrorStyle:
         folder = tmp_path / style
         async with serving(settings_of(folder, warehouse_url, Flavour.COMMANDS, style)) as api:
@@ -394,7 +392,7 @@ async def test_errors_in_both_styles(tmp_path: Path, warehouse_url: str) -> None
                 assert ("message" in each.json()) is (style is ErrorStyle.MESSAGE)
 
 
-async def test_sync_brings_the_rows_and_tells_how_many(api: Api, warehouse_url: str) -> None:
+async def test_sync_writes_rows_and_counts_them(api: Api, warehouse_url: str) -> None:
     """From a discovery's catalog to a table, with one job that says so everywhere."""
     source = await api.source({"count": 2500})
     found = await api.ask("sources/discover_schema", sourceId=source["sourceId"])
@@ -442,7 +440,7 @@ async def test_sync_brings_the_rows_and_tells_how_many(api: Api, warehouse_url: 
     assert (row["count"], row["make"], row["at"].year) == (2500, "Mazda", 2022)
 
 
-async def test_only_active_connections_are_synced(api: Api) -> None:
+async def test_inactive_connection_cannot_be_synced(api: Api) -> None:
     """Airbyte's answer is an uncaught 500."""
     source = await api.source()
     made = await api.connection(source, [stream("products", {"make": TEXT})])
@@ -450,8 +448,8 @@ async def test_only_active_connections_are_synced(api: Api) -> None:
     await api.ask("connections/sync", connectionId=made["connectionId"], expect=500)
 
 
-async def test_a_sync_can_be_cancelled(api: Api) -> None:
-    """The job ends as cancelled, its attempt says by whom, and another sync may start."""
+async def test_sync_can_be_cancelled(api: Api) -> None:
+    """The job and its attempt end as cancelled, and another sync may start."""
     source = await api.source({"count": 1_000_000})
     made = await api.connection(source, [stream("products", {"make": TEXT})])
     job = await api.ask("connections/sync", connectionId=made["connectionId"])
@@ -464,7 +462,7 @@ async def test_a_sync_can_be_cancelled(api: Api) -> None:
     await api.ask("jobs/cancel", id=job["job"]["id"])
 
 
-async def test_a_basic_schedule_is_followed(modern: Api) -> None:
+async def test_basic_schedule_is_followed(modern: Api) -> None:
     """The first sync comes by itself; the next one not before its time."""
     source = await modern.source({"count": 1})
     hourly = {"basicSchedule": {"timeUnit": "hours", "units": 1}}
@@ -483,8 +481,8 @@ async def test_a_basic_schedule_is_followed(modern: Api) -> None:
     assert (await modern.ask("jobs/list", **asked))["totalJobCount"] == 1
 
 
-async def test_what_is_outside_the_api_is_the_frameworks_404(modern: Api) -> None:
-    """With the header, like every answer."""
+async def test_path_outside_the_api_is_404(modern: Api) -> None:
+    """With Airbyte's header, like every answer."""
     answer = await modern.http.get("/somewhere")
     assert answer.status_code == 404
     assert answer.headers["x-airbyte-local"] == "true"

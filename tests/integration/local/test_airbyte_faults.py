@@ -39,6 +39,7 @@ from tests.integration.local.airbyte_stage import (
     serving,
     stream,
 )
+from tests.waiting import until_not
 
 Scripted = Callable[..., AbstractAsyncContextManager[Api]]
 UPSERT = ("incremental", "append_dedup")
@@ -71,7 +72,7 @@ async def db(warehouse_url: str) -> Any:
     await connection.close()
 
 
-async def test_a_line_of_any_length_is_one_message(with_script: Scripted) -> None:
+async def test_long_line_is_one_message(with_script: Scripted) -> None:
     """24 MB in one line, where asyncio's own limit is 64 KiB."""
     script = f"""
     catalog = {CATALOG!r}
@@ -84,7 +85,7 @@ async def test_a_line_of_any_length_is_one_message(with_script: Scripted) -> Non
         assert len(told["catalog"]["streams"][0]["stream"]["jsonSchema"]["description"]) == 24e6
 
 
-async def test_what_is_no_message_is_skipped(with_script: Scripted) -> None:
+async def test_output_that_is_no_message_is_skipped(with_script: Scripted) -> None:
     """Prints, blank lines and JSON that is no message do not matter; nor does noise on stderr."""
     script = f"""
     print("hello\\n\\n[1]\\n{{}}")
@@ -97,7 +98,7 @@ async def test_what_is_no_message_is_skipped(with_script: Scripted) -> None:
         assert told["jobInfo"]["succeeded"] is True
 
 
-async def test_messages_decide_and_the_exit_code_only_after_them(with_script: Scripted) -> None:
+async def test_messages_take_precedence_over_the_exit_code(with_script: Scripted) -> None:
     """FAILED with exit 0 is a failed check; an error without a verdict is a failed job."""
     script = """
     if config["mode"] == "verdict":
@@ -127,10 +128,10 @@ async def test_messages_decide_and_the_exit_code_only_after_them(with_script: Sc
 
 
 @pytest.mark.parametrize("limits, words", [((0.5, 9), "wrote nothing"), ((9, 0.7), "not done")])
-async def test_silence_and_dawdling_have_an_end(
+async def test_silent_and_slow_connectors_time_out(
     with_script: Scripted, limits: tuple[float, float], words: str
 ) -> None:
-    """The process is gone when the answer comes."""
+    """Their processes are gone when the answer comes."""
     script = """
     open(config["pid"], "w").write(str(os.getpid()))
     time.sleep(60)
@@ -144,8 +145,8 @@ async def test_silence_and_dawdling_have_an_end(
         assert not _lives(int(pid_file.read_text()))
 
 
-async def test_secrets_reach_the_connector_by_memory_alone(with_script: Scripted) -> None:
-    """Not by argument, not by environment, not by file; and it sees little of ours."""
+async def test_secrets_reach_the_connector_in_memory_only(with_script: Scripted) -> None:
+    """Not by argument, environment or file; and it sees little of our environment."""
     script = """
     say(type="CONNECTION_STATUS", connectionStatus={"status": "SUCCEEDED", "message": json.dumps({
         "argv": sys.argv, "env": dict(os.environ), "parent": os.getppid(), "token": config["token"],
@@ -171,10 +172,10 @@ async def test_secrets_reach_the_connector_by_memory_alone(with_script: Scripted
     del os.environ["CANARY_OF_OURS"]
 
 
-async def test_a_renewed_configuration_is_kept_and_never_logged(
+async def test_renewed_configuration_is_stored_and_not_logged(
     with_script: Scripted, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """From every verb; masked values of an update are the newest secret."""
+    """From every verb; masked values of an update mean the newest secret."""
     script = f"""
     renewed = dict(config, token=config["token"] + "+" + verb)
     say(type="CONTROL", control={{"type": "CONNECTOR_CONFIG", "emitted_at": 1,
@@ -201,8 +202,8 @@ async def test_a_renewed_configuration_is_kept_and_never_logged(
     assert "canary" not in "".join(capfd.readouterr())
 
 
-async def test_an_update_is_checked_before_it_is_one(with_script: Scripted) -> None:
-    """With what it would be, masks being the stored secrets; what is renewed meanwhile is kept."""
+async def test_update_is_checked_before_it_is_stored(with_script: Scripted) -> None:
+    """Masks mean the stored secrets; what is renewed meanwhile is kept."""
     script = """
     if config["token"] == "works once":
         say(type="CONTROL", control={"type": "CONNECTOR_CONFIG", "emitted_at": 1,
@@ -238,7 +239,7 @@ async def test_an_update_is_checked_before_it_is_one(with_script: Scripted) -> N
         assert stored() == {"token": "renewed", "other": 2}
 
 
-async def test_a_failed_sync_publishes_nothing_half(
+async def test_failed_sync_publishes_no_partial_data(
     with_script: Scripted, db: asyncpg.Connection[asyncpg.Record]
 ) -> None:
     """Overwriting keeps the old rows whole; an incremental stream ends at its last checkpoint."""
@@ -295,7 +296,7 @@ async def test_a_failed_sync_publishes_nothing_half(
 
 
 async def test_transient_failures_are_tried_three_times(with_script: Scripted) -> None:
-    """Each attempt is told of; other failures are not tried again."""
+    """Each attempt is listed; other failures are not retried."""
     script = """
     fail("come back later", failure_type="transient_error")
     """
@@ -308,8 +309,8 @@ async def test_transient_failures_are_tried_three_times(with_script: Scripted) -
         assert status["failureReason"]["externalMessage"] == "come back later"
 
 
-async def test_state_kinds_come_back_as_they_went(with_script: Scripted) -> None:
-    """A global and a legacy state are told to the connector again, and by state/get."""
+async def test_every_kind_of_state_is_preserved(with_script: Scripted) -> None:
+    """Global and legacy states are passed to the connector again, and returned by state/get."""
     script = """
     if config["kind"] == "global":
         say(type="STATE", state={"type": "GLOBAL", "global": {"shared_state": {"lsn": 7},
@@ -338,10 +339,10 @@ async def test_state_kinds_come_back_as_they_went(with_script: Scripted) -> None
             assert str(next(iter(sent.values()))) in rows[1]["seen"]
 
 
-async def test_another_sync_mode_or_no_selection_forgets_that_streams_state(
+async def test_changed_mode_or_deselection_clears_the_streams_state(
     with_script: Scripted,
 ) -> None:
-    """Only theirs, and for good: a stream that is selected again starts from nothing."""
+    """Only that stream's, and for good: selected again it starts from nothing."""
     script = """
     for name in ("one", "two", "three"):
         state(name, {"at": 1})
@@ -360,7 +361,7 @@ async def test_another_sync_mode_or_no_selection_forgets_that_streams_state(
             assert left["streamDescriptor"] == {"name": "two"}
 
 
-async def test_a_paused_connection_goes_on_where_it_was(
+async def test_paused_connection_continues_from_its_state(
     with_script: Scripted, db: asyncpg.Connection[asyncpg.Record]
 ) -> None:
     """Healed and resumed by one update: no state is lost, no row is read or written twice."""
@@ -417,7 +418,7 @@ async def test_a_paused_connection_goes_on_where_it_was(
     assert [tuple(row) for row in rows] == [(1, 0, None), (2, 1, "n")]
 
 
-async def test_the_plane_remembers_across_a_restart(with_script: Scripted) -> None:
+async def test_restart_keeps_everything(with_script: Scripted) -> None:
     """Sources with their secrets, catalogs, connections and jobs."""
     script = f"""
     if verb == "discover":
@@ -507,14 +508,7 @@ class _Remote:
 
 
 async def _answers(http: httpx.AsyncClient) -> None:
-    async with asyncio.timeout(30):
-        while True:
-            try:
-                await http.get("/api/v1/health")
-            except httpx.ConnectError:
-                await asyncio.sleep(0.05)
-            else:
-                return
+    await until_not(lambda: True, within=30)
 
 
 def _children(pid: int) -> list[int]:
@@ -539,10 +533,10 @@ def _lives(pid: int) -> bool:
     return not state.exists() or state.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
-async def test_where_there_is_no_anonymous_memory(
+async def test_without_anonymous_memory_a_private_file_is_used(
     with_script: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The configuration is in a file that only its owner reads, and is gone after the run."""
+    """It is gone after the run."""
     monkeypatch.setattr(runner, "HAS_MEMFD", False)
     script = """
     seen = [sys.argv[3], oct(os.stat(sys.argv[3]).st_mode & 0o777)]
@@ -559,8 +553,8 @@ async def test_where_there_is_no_anonymous_memory(
         assert not list((api.plane.settings.state_dir / "run").glob("*.*"))
 
 
-def test_what_a_killed_plane_left_is_swept(tmp_path: Path) -> None:
-    """Its connector, known by pid and command, and its files; never a stranger with that pid."""
+def test_leftovers_of_a_killed_server_are_removed(tmp_path: Path) -> None:
+    """Its connector, by pid and command, and its files; never another process with that pid."""
     left = subprocess.Popen(["/bin/sleep", "60"], start_new_session=True)
     stranger = subprocess.Popen(["/bin/sleep", "61"], start_new_session=True)
     folder = tmp_path / "run"

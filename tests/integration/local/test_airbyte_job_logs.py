@@ -54,9 +54,7 @@ NOISY = """
 
 
 @pytest.mark.parametrize("flavour", list(Flavour))
-async def test_each_job_says_where_its_log_is(
-    tmp_path: Path, warehouse_url: str, flavour: Flavour
-) -> None:
+async def test_each_job_names_its_log(tmp_path: Path, warehouse_url: str, flavour: Flavour) -> None:
     """A check, a discovery and each attempt of a sync, as the played release has it."""
     settings = settings_of(tmp_path, warehouse_url, NOISY, flavour)
     async with serving(settings) as api:
@@ -95,7 +93,7 @@ async def test_each_job_says_where_its_log_is(
     assert without["attempts"][0]["logs"] == {"logLines": []}
 
 
-async def test_a_command_says_it_too(tmp_path: Path, warehouse_url: str) -> None:
+async def test_command_output_names_the_log(tmp_path: Path, warehouse_url: str) -> None:
     """In its output, under the id of the job that it ran."""
     settings = settings_of(tmp_path, warehouse_url, NOISY, Flavour.COMMANDS)
     async with serving(settings) as api:
@@ -110,8 +108,8 @@ async def test_a_command_says_it_too(tmp_path: Path, warehouse_url: str) -> None
             assert f"trying {MASK}" in "\n".join(lines)
 
 
-async def test_a_renewed_secret_is_masked_too(tmp_path: Path, warehouse_url: str) -> None:
-    """From the moment that the connector says what it is now."""
+async def test_renewed_secret_is_masked(tmp_path: Path, warehouse_url: str) -> None:
+    """From the moment that the connector reports it."""
     renewed = leaks.canary("a renewed token")
     script = f"""
         say(type="CONTROL", control={{"type": "CONNECTOR_CONFIG", "emitted_at": 1e12,
@@ -143,8 +141,8 @@ ENCODED = [
 
 
 @pytest.mark.parametrize("written", ENCODED)
-def test_no_encoding_of_a_secret_is_left(written: str) -> None:
-    """Encoded once more, with other escapes, by its bytes, or wrapped; of Base64 the edges stay."""
+def test_encoded_secrets_are_masked(written: str) -> None:
+    """Encoded twice, with other escapes, as bytes, or wrapped; of Base64 the edges stay."""
     masks = Masks([SALESFORCE_TOKEN])
     left = masks.clean(f"it said {written} here").replace(MASK, "")
     assert len(left) <= len("it said  here") + 8
@@ -170,8 +168,8 @@ def test_no_encoding_of_a_secret_is_left(written: str) -> None:
         "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NSJ9.SflKxwRJSMeKKF2QT4fw",
     ],
 )
-def test_no_form_of_a_secret_is_left(written: str) -> None:
-    """As it is, escaped for a URL or JSON, in headers, and what was drawn while it ran."""
+def test_secrets_are_masked_in_every_form(written: str) -> None:
+    """As it is, escaped for a URL or JSON, in headers, and secrets renewed while it ran."""
     secret = 'sec/ret "x" ä+1'
     forms = (
         secret,
@@ -205,12 +203,12 @@ def test_no_form_of_a_secret_is_left(written: str) -> None:
         "https://login.salesforce.com/services/oauth2/token",
     ],
 )
-def test_what_helps_is_left(said: str) -> None:
+def test_useful_text_is_not_masked(said: str) -> None:
     """Reasons, statuses, names and addresses."""
     assert Masks(["the-secret"]).clean(said) == said
 
 
-def test_a_key_of_several_lines_is_masked_line_by_line(tmp_path: Path) -> None:
+def test_multi_line_key_is_masked_line_by_line(tmp_path: Path) -> None:
     """Programs print it as it is, indented, or in pieces of standard error."""
     with JobLog(tmp_path / "1.log", Masks([KEY])) as log:
         log.errors(b"key:\n" + KEY.replace("\n", "\n   ").encode() + b"\n")
@@ -220,7 +218,7 @@ def test_a_key_of_several_lines_is_masked_line_by_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shift", range(-70, 10, 3))
-def test_a_secret_on_the_edge_of_a_long_line_is_not_cut_free(tmp_path: Path, shift: int) -> None:
+def test_secret_at_the_cut_of_a_long_line_is_masked(tmp_path: Path, shift: int) -> None:
     """Wherever a line is cut, no part of a secret is before the cut."""
     secret = "S3CRET" * 10
     line = b"x" * (job_logs.LONGEST_LINE + shift) + secret.encode() + b"y" * 100_000
@@ -237,9 +235,7 @@ def test_a_secret_on_the_edge_of_a_long_line_is_not_cut_free(tmp_path: Path, shi
     assert "next" in path.read_text()
 
 
-def test_a_log_is_bounded_and_its_end_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_log_is_bounded_and_keeps_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At most two files of a bounded size; the answer has the last lines."""
     monkeypatch.setattr(job_logs, "MOST_BYTES", 10_000)
     logs = JobLogs(tmp_path)
@@ -255,7 +251,6 @@ def test_a_log_is_bounded_and_its_end_is_kept(
 
 
 def test_only_the_newest_logs_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each new one makes room for itself."""
     monkeypatch.setattr(job_logs, "MOST_FILES", 3)
     logs = JobLogs(tmp_path)
     for number in range(6):
@@ -272,8 +267,7 @@ def _age(folder: Path, *, by_s: int) -> None:
         os.utime(file, (when, when))
 
 
-def test_a_log_that_cannot_be_written_stops_no_job(tmp_path: Path) -> None:
-    """The job goes on without it."""
+def test_unwritable_log_does_not_stop_the_job(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with JobLog(tmp_path / "file" / "1.log", Masks()) as log:
         log.write("source", "said")

@@ -40,8 +40,8 @@ def jobs(metadata: Metadata) -> list[int]:
     return [row["id"] for row in metadata.all("SELECT id FROM jobs ORDER BY id")]
 
 
-def test_the_newest_jobs_and_the_last_success_stay(metadata: Metadata) -> None:
-    """With their attempts; so do those that are open, and those of other connections."""
+def test_newest_jobs_and_the_last_success_are_kept(metadata: Metadata) -> None:
+    """With their attempts; so are open jobs, and those of other connections."""
     good = [job(metadata, "succeeded") for _ in range(2)]
     bad = [job(metadata, "failed") for _ in range(5)]
     running = job(metadata, "running")
@@ -70,8 +70,8 @@ def command(metadata: Metadata, name: str, *, status: str, catalog: str | None, 
     metadata.write("INSERT INTO commands VALUES (?, ?, ?, ?, ?)", *values)
 
 
-def test_catalogs_stay_as_long_as_something_names_them(metadata: Metadata) -> None:
-    """A discovery among the newest, or a command of the last day."""
+def test_referenced_catalogs_are_kept(metadata: Metadata) -> None:
+    """By one of the newest discoveries, or by a command of the last day."""
     catalogs = [discovered(metadata, f"h{n}", b"x%d" % n, NOW + n) for n in range(5)]
     command(metadata, "old", status="completed", catalog=catalogs[0], at=NOW - 2 * DAY)
     command(metadata, "new", status="completed", catalog=catalogs[1], at=NOW - DAY // 2)
@@ -88,8 +88,8 @@ def test_catalogs_stay_as_long_as_something_names_them(metadata: Metadata) -> No
     assert {row["id"] for row in metadata.all("SELECT id FROM catalogs")} == left
 
 
-def test_a_catalog_that_is_found_again_is_there(metadata: Metadata) -> None:
-    """Its bytes are stored again where they were pruned."""
+def test_rediscovered_catalog_is_stored_again(metadata: Metadata) -> None:
+    """Its bytes are stored again after they were pruned."""
     catalog_id = uuid4()
     for n in range(3):
         metadata.keep_discovery("source", "1", f"h{n}", uuid4(), b"x", NOW + n)

@@ -31,7 +31,7 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def test_every_secret_is_masked_wherever_it_is() -> None:
+def test_every_secret_is_masked() -> None:
     """Nested, in an alternative, in a list."""
     seen = masked(CONFIG, SCHEMA)
     assert "canary" not in str(seen)
@@ -41,15 +41,14 @@ def test_every_secret_is_masked_wherever_it_is() -> None:
     assert secrets(CONFIG, SCHEMA) == ["canary-a", "canary-b", "canary-c"]
 
 
-def test_a_mask_sent_back_is_the_secret_that_is_stored() -> None:
-    """And a new value is the new value."""
+def test_mask_in_an_update_means_the_stored_secret() -> None:
     assert unmasked(masked(CONFIG, SCHEMA), CONFIG, SCHEMA) == CONFIG
     changed = {**masked(CONFIG, SCHEMA), "token": "canary-new"}
     assert unmasked(changed, CONFIG, SCHEMA)["token"] == "canary-new"
 
 
-def test_faults_name_the_place_and_never_the_value() -> None:
-    """One sentence per fault."""
+def test_errors_name_the_field_and_not_the_value() -> None:
+    """One sentence per error."""
     assert faults(CONFIG, SCHEMA) == []
     found = faults({"host": "CANARY", "sites": "canary"}, SCHEMA)
     assert len(found) == 3

@@ -68,8 +68,8 @@ async def warehouse(warehouse_url: str) -> AsyncIterator[Warehouse]:
     await db.close()
 
 
-async def test_overwrite_shows_the_last_sync_and_nothing_else(warehouse: Warehouse) -> None:
-    """Also its columns: those that were deselected are gone."""
+async def test_overwrite_keeps_only_the_last_sync(warehouse: Warehouse) -> None:
+    """Deselected columns are gone, too."""
     await warehouse.sync(stream("t", {"id": INTEGER, "x": TEXT}), [{"id": 1, "x": "a"}])
     await warehouse.sync(stream("t", {"id": INTEGER}), [{"id": 2, "x": "b"}, {"id": 3}])
     assert await warehouse.rows() == [{"id": 2}, {"id": 3}]
@@ -77,7 +77,7 @@ async def test_overwrite_shows_the_last_sync_and_nothing_else(warehouse: Warehou
     assert await warehouse.rows() == []
 
 
-async def test_what_is_not_finished_is_never_seen(warehouse: Warehouse) -> None:
+async def test_unfinished_sync_is_not_visible(warehouse: Warehouse) -> None:
     """Neither new rows nor a new table."""
     await warehouse.sync(stream("t", {"id": INTEGER}), [{"id": 1}])
     for modes in (OVERWRITE, FULL_APPEND, APPEND):
@@ -88,15 +88,17 @@ async def test_what_is_not_finished_is_never_seen(warehouse: Warehouse) -> None:
 
 
 @pytest.mark.parametrize("modes", [FULL_APPEND, APPEND])
-async def test_append_adds(warehouse: Warehouse, modes: tuple[str, str]) -> None:
-    """Every sync's rows stay, equal ones too."""
+async def test_append_keeps_the_rows_of_every_sync(
+    warehouse: Warehouse, modes: tuple[str, str]
+) -> None:
+    """Equal ones, too."""
     pair = stream("t", {"id": INTEGER}, modes=modes)
     await warehouse.sync(pair, [{"id": 1}])
     await warehouse.sync(pair, [{"id": 1}, {"id": 2}])
     assert await warehouse.rows() == [{"id": 1}, {"id": 1}, {"id": 2}]
 
 
-async def test_full_refreshes_wait_for_the_end(warehouse: Warehouse) -> None:
+async def test_full_refreshes_are_published_at_the_end(warehouse: Warehouse) -> None:
     """A checkpoint publishes incremental streams only."""
     pairs = [
         stream("inc", {"id": INTEGER}, modes=APPEND),
@@ -153,7 +155,7 @@ async def test_dedup_by_more_than_one_column(warehouse: Warehouse) -> None:
     assert [row["id"] for row in await warehouse.rows()] == ["2", "3", "4", "5"]
 
 
-async def test_a_table_follows_when_its_stream_begins_or_ends_to_be_deduplicated(
+async def test_table_follows_a_change_of_deduplication(
     warehouse: Warehouse,
 ) -> None:
     """Rows that were appended are deduplicated first; later appends may repeat a key again."""
@@ -170,7 +172,7 @@ async def test_a_table_follows_when_its_stream_begins_or_ends_to_be_deduplicated
 
 
 async def test_added_and_dropped_fields(warehouse: Warehouse) -> None:
-    """A new column is NULL in old rows; a column that comes no more, in the rows it touches."""
+    """A new column is NULL in old rows; a dropped one is NULL in the rows written later."""
     upsert: Any = {"modes": UPSERT, "key": ["id"]}
     before: list[Json] = [{"id": 1, "a": "x"}, {"id": 2, "a": "y"}]
     await warehouse.sync(stream("t", {"id": INTEGER, "a": TEXT}, **upsert), before)
@@ -205,7 +207,7 @@ async def test_retyped_fields_widen_their_column(warehouse: Warehouse) -> None:
     assert (types["id"], types["n"], types["d"]) == ("text", "numeric", "text")
 
 
-async def test_a_key_can_be_retyped_too(warehouse: Warehouse) -> None:
+async def test_key_column_can_be_retyped(warehouse: Warehouse) -> None:
     """The index on it follows."""
     await warehouse.sync(
         stream("t", {"id": INTEGER, "x": TEXT}, modes=UPSERT, key=["id"]), [{"id": 1, "x": "a"}]
@@ -217,8 +219,8 @@ async def test_a_key_can_be_retyped_too(warehouse: Warehouse) -> None:
     assert [row["x"] for row in await warehouse.rows()] == ["b", "c"]
 
 
-async def test_values_that_break_their_declaration_widen_too(warehouse: Warehouse) -> None:
-    """No row and no value is lost for a source that does not keep its word."""
+async def test_values_of_another_type_widen_their_column(warehouse: Warehouse) -> None:
+    """No row or value is lost when a source violates its own schema."""
     await warehouse.sync(
         stream("t", {"id": INTEGER, "n": INTEGER, "d": TIME, "b": {"type": "boolean"}}),
         [
@@ -233,7 +235,7 @@ async def test_values_that_break_their_declaration_widen_too(warehouse: Warehous
     assert rows[0]["d"] == "someday"
 
 
-async def test_every_type_arrives(warehouse: Warehouse) -> None:
+async def test_every_type_is_written(warehouse: Warehouse) -> None:
     """Typed columns, JSON for what is nested; undeclared fields are dropped."""
     zoneless = {**TIME, "airbyte_type": "timestamp_without_timezone"}
     fields = {
@@ -295,14 +297,14 @@ async def test_names_are_kept_as_they_are(warehouse: Warehouse) -> None:
     assert found["_airbyte_extracted_at"] == datetime.fromtimestamp(NOW / 1000, UTC)
 
 
-async def test_many_rows_go_through_the_stage_in_parts(warehouse: Warehouse) -> None:
+async def test_many_rows_are_staged_in_parts(warehouse: Warehouse) -> None:
     """More than is held in memory at once."""
     pair = stream("t", {"id": INTEGER, "x": TEXT}, modes=UPSERT, key=["id"])
     await warehouse.sync(pair, ({"id": number % 7000, "x": "y" * 400} for number in range(20_000)))
     assert len(await warehouse.rows()) == 7000
 
 
-def test_targets_name_schema_and_table() -> None:
+def test_namespace_and_prefix_determine_the_table() -> None:
     """By the source's namespace, the destination's, or a format; with a prefix."""
     described = {"name": "Account", "namespace": "prod"}
     assert Target(schema="public").table(described) == ("prod", "Account")
@@ -317,8 +319,8 @@ def test_targets_name_schema_and_table() -> None:
     assert custom.table(described) == ("x_prod", "y_Account")
 
 
-def test_collisions_are_refused() -> None:
-    """Names that differ in case only, or beyond 63 bytes, would meet."""
+def test_colliding_names_are_refused() -> None:
+    """Names that differ in case only, or beyond 63 bytes."""
     target = Target(schema="public")
     target.refuse_collisions([stream("a", {"id": TEXT}), stream("a", {"id": TEXT}, namespace="n")])
     for pair in (("a", "A"), ("x" * 63, "x" * 64)):
@@ -342,5 +344,5 @@ def test_collisions_are_refused() -> None:
     ],
 )
 def test_column_types(schema: Any, expected: str) -> None:
-    """What cannot be one type is kept as JSON."""
+    """A union that fits no one type is kept as JSON."""
     assert column_type(schema) == expected

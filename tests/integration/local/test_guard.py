@@ -146,8 +146,8 @@ REBOUND = [
 
 
 @pytest.mark.parametrize("host", REBOUND)
-async def test_a_name_that_is_not_the_servers_is_refused(target: Target, host: str) -> None:
-    """A page whose name was pointed at this machine reads nothing and changes nothing."""
+async def test_foreign_host_name_is_refused(target: Target, host: str) -> None:
+    """A page whose name was pointed at this machine reads and changes nothing."""
     named = host.format(port=target.host.rpartition(":")[2])
 
     for answer in (
@@ -160,8 +160,7 @@ async def test_a_name_that_is_not_the_servers_is_refused(target: Target, host: s
 
 
 @pytest.mark.parametrize("headers", ["", "Host: {host}\r\nHost: evil.example\r\n"])
-async def test_a_request_has_one_host(target: Target, headers: str) -> None:
-    """None, or two of which one is right, is refused."""
+async def test_request_without_exactly_one_host_is_refused(target: Target, headers: str) -> None:
     request = f"GET {target.read_path} HTTP/1.0\r\n{headers.format(host=target.host)}"
     assert await _raw_status(target, f"{request}\r\n") in (400, 421)
 
@@ -178,10 +177,10 @@ async def test_a_request_has_one_host(target: Target, headers: str) -> None:
         {"Sec_Fetch_Site": "same-site"},
     ],
 )
-async def test_a_page_elsewhere_is_refused_also_with_the_token(
+async def test_foreign_origin_is_refused_even_with_the_token(
     target: Target, header: dict[str, Any]
 ) -> None:
-    """Whatever it sends; and no answer lets a page read it."""
+    """No answer lets the page read it."""
     for answer in (
         await ask(target, **header),
         await ask(target, method="GET", path=target.read_path, body=b"", **header),
@@ -192,8 +191,7 @@ async def test_a_page_elsewhere_is_refused_also_with_the_token(
         assert not [name for name in answer.headers if name.startswith("access-control")]
 
 
-async def test_a_preflight_is_granted_nothing(target: Target) -> None:
-    """Neither a page's, nor one without an origin."""
+async def test_preflight_grants_nothing(target: Target) -> None:
     asked: dict[str, Any] = {
         "Access_Control_Request_Method": "POST",
         "Access_Control_Request_Headers": "*",
@@ -215,10 +213,10 @@ async def test_a_preflight_is_granted_nothing(target: Target) -> None:
         None,
     ],
 )
-async def test_a_body_that_a_page_can_send_unasked_is_refused(
+async def test_content_types_without_preflight_are_refused(
     target: Target, kind: str | None
 ) -> None:
-    """Also with the token: pages and their forms send these types without a preflight."""
+    """Also with the token."""
     assert (await ask(target, Content_Type=kind)).status_code == 415
     assert (await ask(target, Content_Type=kind, Authorization=None)).status_code == 401
 
@@ -226,8 +224,9 @@ async def test_a_body_that_a_page_can_send_unasked_is_refused(
 @pytest.mark.parametrize(
     "given", [None, "", "Bearer", "Bearer x", "Basic {token}", "Bearer {token}x"]
 )
-async def test_without_the_token_nothing_is_answered(target: Target, given: str | None) -> None:
-    """Neither an order nor a question; only that the server runs."""
+async def test_nothing_but_health_is_answered_without_the_token(
+    target: Target, given: str | None
+) -> None:
     token = target.token["Authorization"].removeprefix("Bearer ")
     sent = None if given is None else given.format(token=token)
 
@@ -244,8 +243,7 @@ async def test_without_the_token_nothing_is_answered(target: Target, given: str 
         assert token not in answer.text
 
 
-async def test_no_websocket_is_opened(target: Target) -> None:
-    """An upgrade is a request like any other: it needs the token, and leads nowhere."""
+async def test_websocket_needs_the_token_and_is_not_opened(target: Target) -> None:
     upgrade = (
         f"GET {target.read_path} HTTP/1.1\r\nHost: {target.host}\r\nConnection: Upgrade\r\n"
         "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
@@ -266,7 +264,7 @@ async def _raw_status(target: Target, request: str) -> int:
     return int(line.split()[1])
 
 
-async def test_the_owner_of_the_token_is_served(target: Target) -> None:
+async def test_token_holder_is_served(target: Target) -> None:
     """By either name of this machine, from a page of the server itself, and read by GET."""
     for host in (target.host, target.host.replace("127.0.0.1", "localhost").upper()):
         origin = {"Origin": f"http://{host}", "Sec_Fetch_Site": "same-origin"}
@@ -280,8 +278,8 @@ async def test_the_owner_of_the_token_is_served(target: Target) -> None:
         assert (await ask(target)).status_code == 200
 
 
-async def test_a_get_changes_nothing(sample_org: Target, airbyte: Target) -> None:
-    """On the path of any order, also with the token: an image in a page is a GET."""
+async def test_get_changes_nothing(sample_org: Target, airbyte: Target) -> None:
+    """On the path of any command, also with the token: an image in a page is a GET."""
     before = (await ask(sample_org, method="GET", path="/org", body=b"")).json()
     described = (await ask(sample_org, method="GET", path="/openapi.json", body=b"")).json()
     for path in described["paths"]:
@@ -296,8 +294,8 @@ async def test_a_get_changes_nothing(sample_org: Target, airbyte: Target) -> Non
         assert answer.status_code == 501
 
 
-async def test_salesforces_own_api_has_its_own_login(sample_org: Target) -> None:
-    """It needs no token of the org, but is no way in for pages, and leads nowhere else."""
+async def test_salesforce_api_has_its_own_login(sample_org: Target) -> None:
+    """It needs no token of the org, but web pages cannot use it, and no other path is open."""
     login = "/services/oauth2/token"
     form = b"grant_type=refresh_token&client_id=x"
     ours: dict[str, str | None] = {
@@ -318,8 +316,8 @@ async def test_salesforces_own_api_has_its_own_login(sample_org: Target) -> None
         assert answer.status_code in (404, 421), path
 
 
-def test_a_token_is_drawn_once_for_its_owner_alone(tmp_path: Path) -> None:
-    """As a header, in a file that others cannot read, and never half."""
+def test_token_is_generated_once_in_a_private_file(tmp_path: Path) -> None:
+    """As a header, and never half written."""
     folder = tmp_path / "state"
     token = token_of(folder)
 

@@ -29,7 +29,7 @@ def logs_of(path: Path) -> dict[str, int]:
     return {one.name: one.stat().st_size for one in path.parent.iterdir()}
 
 
-def test_a_writer_goes_on_in_the_emptied_log(tmp_path: Path) -> None:
+def test_writer_continues_in_the_truncated_log(tmp_path: Path) -> None:
     """Bounded in size and number, private, and its newest lines are there in order."""
     path = tmp_path / "service.log"
     with private_log(path) as log:
@@ -59,7 +59,7 @@ def _lines(path: Path) -> list[str]:
     return [line for line in path.read_text().splitlines()[1:] if line.startswith("line ")]
 
 
-def test_a_log_that_is_small_enough_is_left(tmp_path: Path) -> None:
+def test_small_log_is_not_rotated(tmp_path: Path) -> None:
     """Nothing is copied, and nothing is made where there is no log."""
     path = tmp_path / "a.log"
     path.write_text("x" * 1000)
@@ -77,7 +77,7 @@ def test_only_the_end_of_a_huge_log_is_kept(tmp_path: Path) -> None:
     assert (tmp_path / "a.log.1").read_text().endswith("the end")
 
 
-def test_what_is_written_during_the_copy_is_kept_within_the_bound(
+def test_lines_written_during_the_copy_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The newest lines stay, and older ones make room for them."""
@@ -98,7 +98,7 @@ def test_what_is_written_during_the_copy_is_kept_within_the_bound(
     assert stat.S_IMODE((tmp_path / "a.log.1").stat().st_mode) == 0o600
 
 
-def test_what_cannot_be_copied_is_emptied_all_the_same(tmp_path: Path) -> None:
+def test_log_is_truncated_even_if_it_cannot_be_copied(tmp_path: Path) -> None:
     """A full disk must not keep a log from being bounded."""
     path = tmp_path / "a.log"
     path.write_text("x" * 5000)

@@ -114,7 +114,7 @@ def code(answer: httpx.Response) -> tuple[int, str]:
 class TestToken:
     """POST /services/oauth2/token."""
 
-    async def test_good_credentials_open_a_session(self, plain: httpx.AsyncClient) -> None:
+    async def test_valid_credentials_open_a_session(self, plain: httpx.AsyncClient) -> None:
         """The reply sends the client on to an instance that the proxy serves too."""
         answer = await plain.post("/services/oauth2/token", data=FORM)
 
@@ -130,7 +130,7 @@ class TestToken:
             ("refresh_token", "invalid_grant", "expired access/refresh token"),
         ],
     )
-    async def test_each_wrong_part_is_refused_by_its_name(
+    async def test_each_wrong_credential_is_named(
         self, plain: httpx.AsyncClient, wrong: str, error: str, description: str
     ) -> None:
         """With the words that the connector looks for, and without what was sent."""
@@ -139,7 +139,7 @@ class TestToken:
         assert answer.status_code == 400
         assert answer.json() == {"error": error, "error_description": description}
 
-    async def test_rotation_makes_the_old_token_worthless(self, plain: httpx.AsyncClient) -> None:
+    async def test_rotation_invalidates_the_old_token(self, plain: httpx.AsyncClient) -> None:
         """Each token is good once, and the newest one stays good when rotation ends."""
         await plain.patch("/org/settings", json={"rotate_refresh_token": True})
 
@@ -151,7 +151,7 @@ class TestToken:
         assert stale.json()["error"] == "invalid_grant"
         assert again.status_code == 200
 
-    async def test_without_a_session_nothing_is_told(self, api: httpx.AsyncClient) -> None:
+    async def test_requests_without_a_session_are_refused(self, api: httpx.AsyncClient) -> None:
         """No token, a wrong one and an expired one are answered alike."""
         good = api.headers["Authorization"]
         for header in ("", "Bearer nonsense", good.replace("Bearer", "Basic")):
@@ -165,7 +165,7 @@ class TestToken:
 class TestDescribe:
     """GET sobjects and sobjects/{X}/describe."""
 
-    async def test_the_standard_objects_are_listed(self, api: httpx.AsyncClient) -> None:
+    async def test_standard_objects_are_listed(self, api: httpx.AsyncClient) -> None:
         """Each queryable, as the connector requires."""
         listed = (await api.get(f"{DATA}/sobjects")).json()["sobjects"]
 
@@ -173,7 +173,9 @@ class TestDescribe:
         assert names >= {"Account", "Contact", "Lead", "Opportunity", "Case", "Task", "Event"}
         assert names >= {"User", "Campaign", "Product2", "Pricebook2", "OpportunityLineItem"}
 
-    async def test_real_fields_have_their_real_types(self, api: httpx.AsyncClient) -> None:
+    async def test_standard_fields_have_their_salesforce_types(
+        self, api: httpx.AsyncClient
+    ) -> None:
         """Account's compound address is what makes the connector read it by REST."""
         described = await fields(api, "Account")
 
@@ -187,10 +189,8 @@ class TestDescribe:
         assert described["OwnerId"]["referenceTo"] == ["User"]
         assert described["SLA__c"]["custom"]
 
-    async def test_every_version_is_served_and_nonsense_is_not(
-        self, api: httpx.AsyncClient
-    ) -> None:
-        """Paths that Salesforce does not have answer its 404."""
+    async def test_every_api_version_is_served(self, api: httpx.AsyncClient) -> None:
+        """Unknown paths answer Salesforce's 404."""
         assert (await api.get("/services/data/v59.0/sobjects")).status_code == 200
         for path in ("/services/data/latest/sobjects", f"{DATA}/nonsense", "/services/other"):
             assert code(await api.get(path)) == (404, "NOT_FOUND")
@@ -215,7 +215,7 @@ class TestQuery:
         assert rows[0]["attributes"]["type"] == "Contact"
         assert set(rows[0]) == {"attributes", "Id", "Name"}
 
-    async def test_a_client_may_ask_for_smaller_pages(self, api: httpx.AsyncClient) -> None:
+    async def test_client_may_request_smaller_pages(self, api: httpx.AsyncClient) -> None:
         """Between 200 and 2000, like Salesforce."""
         for asked, given in (("250", 250), ("1", 200)):
             answer = await api.get(
@@ -226,7 +226,6 @@ class TestQuery:
             assert len(answer.json()["records"]) == given
 
     async def test_compound_addresses_are_objects(self, api: httpx.AsyncClient) -> None:
-        """With the parts that the fields beside them hold."""
         text = "SELECT BillingCity, BillingAddress FROM Account LIMIT 1"
 
         (row,) = (await query(api, text))["records"]
@@ -240,7 +239,7 @@ class TestQuery:
 
         assert {row["AccountId"] for row in contacts} <= {row["Id"] for row in accounts}
 
-    async def test_refusals(self, api: httpx.AsyncClient) -> None:
+    async def test_invalid_requests_are_refused(self, api: httpx.AsyncClient) -> None:
         """Salesforce's codes for what the org does not have and cannot read."""
         for text, expected in (
             ("SELECT Gone__c FROM Account", "INVALID_FIELD"),
@@ -253,8 +252,7 @@ class TestQuery:
         assert code(gone) == (400, "INVALID_QUERY_LOCATOR")
         assert (await api.get(f"{DATA}/query")).status_code == 400
 
-    async def test_count(self, api: httpx.AsyncClient) -> None:
-        """COUNT() answers a number and no rows."""
+    async def test_count_returns_a_number_and_no_rows(self, api: httpx.AsyncClient) -> None:
         page = await query(api, "SELECT COUNT() FROM Lead")
 
         assert (page["totalSize"], page["records"]) == (300, [])
@@ -286,8 +284,8 @@ class TestBulk:
         assert len({row["Id"] for row in rows}) == len(rows) == 400
         assert {row["IsWon"] for row in rows} == {"true", "false"}
 
-    async def test_moments_end_in_z_and_nothing_is_empty(self, api: httpx.AsyncClient) -> None:
-        """CSV has its own way with times and nulls."""
+    async def test_csv_format_of_times_and_nulls(self, api: httpx.AsyncClient) -> None:
+        """Times end in Z, and null is an empty cell."""
         job = (await start_job(api, "SELECT SystemModstamp, ParentId FROM Case")).json()
 
         answer = await api.get(f"{DATA}/jobs/query/{job['id']}/results")
@@ -296,7 +294,7 @@ class TestBulk:
         assert first["SystemModstamp"].endswith(".000Z")
         assert first["ParentId"] == ""
 
-    async def test_a_running_job_can_only_be_aborted(self, api: httpx.AsyncClient) -> None:
+    async def test_running_job_can_only_be_aborted(self, api: httpx.AsyncClient) -> None:
         """Its results wait; a finished one can only be deleted."""
         await api.patch("/org/settings", json={"bulk_delay_ms": 60_000})
         job = (await start_job(api, "SELECT Id FROM Case")).json()
@@ -312,7 +310,7 @@ class TestBulk:
         assert (await api.delete(path)).status_code == 204
         assert code(await api.get(path)) == (404, "NOT_FOUND")
 
-    async def test_refusals(self, api: httpx.AsyncClient) -> None:
+    async def test_invalid_requests_are_refused(self, api: httpx.AsyncClient) -> None:
         """The compound one makes the connector fall back to REST."""
         compound = await start_job(api, "SELECT BillingAddress FROM Account")
         assert compound.status_code == 400
@@ -330,9 +328,7 @@ class TestBulk:
 class TestChanges:
     """The org's own API."""
 
-    async def test_a_new_field_comes_with_values_and_touches_the_rows(
-        self, api: httpx.AsyncClient
-    ) -> None:
+    async def test_new_field_has_values_and_touches_the_rows(self, api: httpx.AsyncClient) -> None:
         """Only rows that got a value count as modified."""
         before = (await query(api, "SELECT SystemModstamp FROM Account"))["records"]
         newest = max(row["SystemModstamp"] for row in before)
@@ -350,7 +346,9 @@ class TestChanges:
         "kind",
         CUSTOM_TYPES,
     )
-    async def test_every_type_can_be_added(self, api: httpx.AsyncClient, kind: str) -> None:
+    async def test_field_of_every_type_can_be_added(
+        self, api: httpx.AsyncClient, kind: str
+    ) -> None:
         """With values in all rows, readable by both APIs."""
         await change(api, "POST", "/org/objects/Case/fields", name="New__c", type=kind)
 
@@ -361,7 +359,7 @@ class TestChanges:
         answer = await api.get(f"{DATA}/jobs/query/{job['id']}/results")
         assert answer.headers["Sforce-NumberOfRecords"] == "250"
 
-    async def test_a_dropped_field_is_gone(self, api: httpx.AsyncClient) -> None:
+    async def test_dropped_field_is_gone(self, api: httpx.AsyncClient) -> None:
         """From the describe, and from queries."""
         told = await change(api, "DELETE", "/org/objects/Account/fields/SLA__c")
 
@@ -370,7 +368,7 @@ class TestChanges:
         answer = await api.get(f"{DATA}/query", params={"q": "SELECT SLA__c FROM Account"})
         assert code(answer) == (400, "INVALID_FIELD")
 
-    async def test_a_standard_field_can_be_hidden_and_shown(self, api: httpx.AsyncClient) -> None:
+    async def test_standard_field_can_be_hidden_and_shown(self, api: httpx.AsyncClient) -> None:
         """Salesforce cannot delete it, but can take the right to read it."""
         before = (await query(api, "SELECT Fax FROM Account"))["records"]
         await change(api, "DELETE", "/org/objects/Account/fields/Fax")
@@ -380,7 +378,7 @@ class TestChanges:
 
         assert (await query(api, "SELECT Fax FROM Account"))["records"] == before
 
-    async def test_a_renamed_field_keeps_place_and_values(self, api: httpx.AsyncClient) -> None:
+    async def test_renamed_field_keeps_place_and_values(self, api: httpx.AsyncClient) -> None:
         """And no row counts as modified."""
         before = (await query(api, "SELECT SLA__c, SystemModstamp FROM Account"))["records"]
         place = list(await fields(api, "Account")).index("SLA__c")
@@ -395,7 +393,7 @@ class TestChanges:
             (r["SLA__c"], r["SystemModstamp"]) for r in before
         ]
 
-    async def test_a_retyped_field_converts_what_fits(self, api: httpx.AsyncClient) -> None:
+    async def test_retyped_field_converts_its_values(self, api: httpx.AsyncClient) -> None:
         """Numbers become texts; texts that are no numbers become empty."""
         path = "/org/objects/Account/fields/NumberofLocations__c/retype"
         await change(api, "POST", path, type="string")
@@ -409,8 +407,10 @@ class TestChanges:
         page = await query(api, "SELECT SLA__c FROM Account WHERE SLA__c != null")
         assert page["totalSize"] == 0
 
-    async def test_a_forbidden_field_is_described_and_refused(self, api: httpx.AsyncClient) -> None:
-        """In both ways to query, whatever it is named or typed, until it is allowed again."""
+    async def test_forbidden_field_is_described_but_not_readable(
+        self, api: httpx.AsyncClient
+    ) -> None:
+        """In both query APIs, whatever it is renamed or retyped to, until it is allowed again."""
         path = "/org/objects/Account/fields/NumberofLocations__c"
         await change(api, "POST", f"{path}/forbid")
         await change(api, "POST", f"{path}/retype", type="string")
@@ -424,8 +424,7 @@ class TestChanges:
         await change(api, "POST", "/org/objects/Account/fields/Sites__c/allow")
         assert (await query(api, text))["totalSize"] == 200
 
-    async def test_an_object_can_lose_its_times(self, api: httpx.AsyncClient) -> None:
-        """One by one, and they come back with what is in the rows."""
+    async def test_timestamp_fields_can_be_hidden_and_shown(self, api: httpx.AsyncClient) -> None:
         times = ("SystemModstamp", "LastModifiedDate", "CreatedDate")
         for name in times:
             await change(api, "DELETE", f"/org/objects/Case/fields/{name}")
@@ -435,8 +434,8 @@ class TestChanges:
         text = f"SELECT {', '.join(times)} FROM Case"  # noqa: S608 -- SOQL of the test's own
         assert (await query(api, text))["totalSize"] == 250
 
-    async def test_objects_come_hide_and_return(self, api: httpx.AsyncClient) -> None:
-        """A hidden object answers as one that does not exist."""
+    async def test_objects_can_be_added_hidden_and_shown(self, api: httpx.AsyncClient) -> None:
+        """A hidden object answers like a missing one."""
         await change(api, "POST", "/org/objects", name="Invoice__c", rows=4)
         assert (await query(api, "SELECT Id, Name, OwnerId FROM Invoice__c"))["totalSize"] == 4
 
@@ -502,7 +501,7 @@ class TestChanges:
             ("POST", "../objects", {"name": "Invoice"}, 422),
         ],
     )
-    async def test_what_breaks_a_rule_changes_nothing(
+    async def test_invalid_command_changes_nothing(
         self,
         plain: httpx.AsyncClient,
         method: str,
@@ -521,7 +520,7 @@ class TestChanges:
         assert (await plain.get("/org/objects/Account")).json() == before
         assert (await plain.get("/org")).json()["changes"] == []
 
-    async def test_a_body_that_is_no_json_is_refused(self, plain: httpx.AsyncClient) -> None:
+    async def test_invalid_json_is_refused(self, plain: httpx.AsyncClient) -> None:
         """So is a list where members are expected, and half a character."""
         for content in (b"{", b"[]", b'"x"', b'{"name": "U__c", "values": ["\\ud800"]}'):
             answer = await plain.post("/org/objects/Account/fields", content=content, headers=JSON)
@@ -532,7 +531,7 @@ class TestChanges:
 class TestBehaviour:
     """PATCH /org/settings."""
 
-    async def test_every_call_takes_the_latency(self, api: httpx.AsyncClient) -> None:
+    async def test_every_api_call_has_the_latency(self, api: httpx.AsyncClient) -> None:
         """Calls of Salesforce's API, not the org's own."""
         await api.patch("/org/settings", json={"latency_ms": 150})
 
@@ -542,7 +541,7 @@ class TestBehaviour:
 
         assert slow >= 0.15
 
-    async def test_an_endpoint_fails_as_often_as_asked(self, api: httpx.AsyncClient) -> None:
+    async def test_endpoint_fails_the_given_number_of_times(self, api: httpx.AsyncClient) -> None:
         """With Salesforce's code for the status, and the others go on."""
         failures = [{"endpoint": "describe", "status": 503, "times": 2}]
         await api.patch("/org/settings", json={"failures": failures})
@@ -554,8 +553,7 @@ class TestBehaviour:
         assert (await api.get(f"{DATA}/sobjects")).status_code == 200
         assert (await api.get("/org")).json()["behaviour"]["failures"] == []
 
-    async def test_a_failure_without_a_number_stays(self, api: httpx.AsyncClient) -> None:
-        """Until it is taken away."""
+    async def test_failure_without_a_number_is_permanent(self, api: httpx.AsyncClient) -> None:
         await api.patch("/org/settings", json={"failures": [{"endpoint": "query", "status": 403}]})
         for _ in range(3):
             answer = await api.get(f"{DATA}/query", params={"q": "SELECT Id FROM Case"})
@@ -578,7 +576,7 @@ class TestBehaviour:
             {"failures": [{"endpoint": "query", "status": 500, "times": 0}]},
         ],
     )
-    async def test_wrong_settings_change_nothing(
+    async def test_invalid_settings_change_nothing(
         self, plain: httpx.AsyncClient, wrong: dict[str, Any]
     ) -> None:
         """Not even the right ones beside them."""
@@ -633,15 +631,15 @@ async def test_changes_survive_a_restart(tmp_path: Path) -> None:
         assert (await client.post("/services/oauth2/token", data=form)).status_code == 200
 
 
-async def test_only_the_owner_can_read_the_state(org: Running) -> None:
+async def test_state_is_readable_by_its_owner_only(org: Running) -> None:
     """It holds a private key and a refresh token."""
     for name in ("org.json", "ca.key", "auth"):
         mode = stat.S_IMODE((org.ca_bundle.parent / name).stat().st_mode)
         assert mode == 0o600
 
 
-async def test_two_orgs_have_the_same_rows(tmp_path: Path) -> None:
-    """Born on the same day, on any machine."""
+async def test_generated_rows_are_deterministic(tmp_path: Path) -> None:
+    """On the same day, on any machine."""
     async with running(settings(tmp_path / "a")) as a, running(settings(tmp_path / "b")) as b:
         for sobject in a.live.org.kept():
             twin = b.live.org.find(sobject.name)
@@ -649,8 +647,8 @@ async def test_two_orgs_have_the_same_rows(tmp_path: Path) -> None:
             assert a.live.org.rows(sobject) == b.live.org.rows(twin)
 
 
-async def test_a_big_org_is_made_as_it_is_asked_for(tmp_path: Path) -> None:
-    """Generated objects are listed, described, read and changed like the others."""
+async def test_large_org_has_generated_objects(tmp_path: Path) -> None:
+    """They are listed, described, read and changed like the others."""
     async with (
         running(settings(tmp_path, objects=1500, fields=300)) as org,
         client_of(org) as client,
@@ -673,7 +671,7 @@ async def test_a_big_org_is_made_as_it_is_asked_for(tmp_path: Path) -> None:
 class TestProxy:
     """The way in for an unchanged connector."""
 
-    async def test_salesforce_hosts_lead_to_the_org(self, org: Running) -> None:
+    async def test_salesforce_hosts_are_served_by_the_org(self, org: Running) -> None:
         """Login, test and instance hosts, with a certificate of the org's own authority."""
         trusted = ssl.create_default_context(cafile=str(org.ca_bundle))
         async with httpx.AsyncClient(proxy=org.proxy_url, verify=trusted) as client:
@@ -682,8 +680,8 @@ class TestProxy:
                 answer = await client.post(url, data=FORM)
                 assert answer.status_code == 200
 
-    async def test_many_clients_at_once(self, org: Running) -> None:
-        """The connector asks from several threads."""
+    async def test_concurrent_clients(self, org: Running) -> None:
+        """The connector uses several threads."""
         trusted = ssl.create_default_context(cafile=str(org.ca_bundle))
         async with httpx.AsyncClient(proxy=org.proxy_url, verify=trusted) as client:
             url = "https://login.salesforce.com/services/oauth2/token"
@@ -691,8 +689,7 @@ class TestProxy:
 
         assert {answer.status_code for answer in answers} == {200}
 
-    async def test_a_certificate_of_nobody_is_not_taken(self, org: Running) -> None:
-        """Without the org's bundle the client refuses to talk."""
+    async def test_client_without_the_ca_bundle_refuses_the_org(self, org: Running) -> None:
         async with httpx.AsyncClient(proxy=org.proxy_url) as client:
             with pytest.raises(httpx.ConnectError):
                 await client.get("https://login.salesforce.com/")
@@ -708,10 +705,9 @@ class TestProxy:
             ("GET http://example.com/", 405),
         ],
     )
-    async def test_nothing_goes_anywhere_else(
+    async def test_proxy_reaches_no_other_host(
         self, org: Running, request_line: str, status: int
     ) -> None:
-        """The proxy has no way out."""
         host, port = org.proxy_url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(f"{request_line} HTTP/1.1\r\n\r\n".encode())
@@ -725,7 +721,6 @@ class TestProxy:
 
 
 async def test_health_and_overview(plain: httpx.AsyncClient) -> None:
-    """What `make up` waits for, and what a person looks at."""
     assert (await plain.get("/health")).json() == {"status": "ok"}
     shown = (await plain.get("/org")).json()
     assert shown["objects"]["Account"] == {
@@ -738,8 +733,8 @@ async def test_health_and_overview(plain: httpx.AsyncClient) -> None:
     assert (await plain.get("/org/objects/Nothing__c")).status_code == 404
 
 
-def test_an_org_with_more_rows_repeats_values_under_ids_of_their_own() -> None:
-    """Cheap enough for tens of thousands; users stay as many as they are."""
+def test_larger_org_repeats_values_with_unique_ids() -> None:
+    """Cheap enough for tens of thousands; the number of users stays the same."""
     org = Org(born=datetime(2026, 1, 1, tzinfo=UTC), row_factor=3)
     account, user = org.find("Account"), org.find("User")
     assert account is not None

@@ -108,7 +108,7 @@ def org(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
         ("expire-sessions", "0 sessions are closed."),
     ],
 )
-def test_each_command_says_what_is_different(org: Started, words: str, said: str) -> None:
+def test_each_command_prints_the_change(org: Started, words: str, said: str) -> None:
     """In one line."""
     done = org.run(*words.split())
 
@@ -132,7 +132,7 @@ def test_each_command_says_what_is_different(org: Started, words: str, said: str
         ),
     ],
 )
-def test_what_is_taken_away_is_given_back(
+def test_every_change_can_be_reverted(
     org: Started, first: str, said: str, then: str, said_then: str
 ) -> None:
     """Each way in one line."""
@@ -141,7 +141,7 @@ def test_what_is_taken_away_is_given_back(
         assert (done.exit_code, done.stdout, done.stderr) == (0, f"{line}\n", "")
 
 
-def test_status_and_settings_show_how_the_org_stands(org: Started) -> None:
+def test_status_and_settings_show_the_state(org: Started) -> None:
     """What serve was told, what settings changed, and the objects."""
     changed = org.run("settings", "--page-size", "500", "--rotate", "--fail", "query:503")
     assert changed.exit_code == 0
@@ -163,7 +163,7 @@ def test_status_and_settings_show_how_the_org_stands(org: Started) -> None:
         ("drop-field Nothing__c X__c", "The org has no object Nothing__c.\n"),
     ],
 )
-def test_a_refusal_is_one_line_and_exit_code_1(org: Started, words: str, said: str) -> None:
+def test_refusal_is_one_line_and_exit_code_1(org: Started, words: str, said: str) -> None:
     """On standard error."""
     done = org.run(*words.split())
 
@@ -171,7 +171,7 @@ def test_a_refusal_is_one_line_and_exit_code_1(org: Started, words: str, said: s
     assert done.stderr == said
 
 
-def test_a_wrong_option_is_explained(org: Started) -> None:
+def test_invalid_option_is_explained(org: Started) -> None:
     """Before anything is sent."""
     done = org.run("settings", "--fail", "nonsense")
 
@@ -186,7 +186,7 @@ def test_a_wrong_option_is_explained(org: Started) -> None:
         ({"SAMPLE_ORG_OBJECTS": "-1"}, "SAMPLE_ORG_OBJECTS: Input should be greater than or equal"),
     ],
 )
-def test_a_bad_setting_is_named_without_its_value(setting: dict[str, str], said: str) -> None:
+def test_invalid_setting_is_named_without_its_value(setting: dict[str, str], said: str) -> None:
     """In one line, before anything starts."""
     done = serve_in_vain(os.environ | setting)
 
@@ -195,7 +195,7 @@ def test_a_bad_setting_is_named_without_its_value(setting: dict[str, str], said:
     assert "secret-looking" not in done.stderr
 
 
-def test_a_damaged_journal_is_not_written_over(tmp_path: Path) -> None:
+def test_damaged_journal_is_not_overwritten(tmp_path: Path) -> None:
     """The sentence names the file, which stays as it was."""
     (tmp_path / "org.json").write_text("{")
     done = serve_in_vain(os.environ | {"SAMPLE_ORG_STATE_DIR": str(tmp_path)})
@@ -205,7 +205,7 @@ def test_a_damaged_journal_is_not_written_over(tmp_path: Path) -> None:
     assert (tmp_path / "org.json").read_text() == "{"
 
 
-def test_without_an_org_the_port_is_named(org: Started, tmp_path: Path) -> None:
+def test_unreachable_org_names_the_port(org: Started, tmp_path: Path) -> None:
     """A taken port and an unanswered one are each one clear line."""
     taken = serve_in_vain(org.environment)
     assert taken.returncode == 1

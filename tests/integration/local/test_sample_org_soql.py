@@ -38,7 +38,7 @@ def refusal(text: str) -> str | None:
     return None
 
 
-def test_a_slice_of_an_incremental_read_is_understood() -> None:
+def test_connector_query_of_an_incremental_slice() -> None:
     """As the connector writes it, offset and milliseconds included."""
     query = soql.parse(
         "SELECT Id, Name FROM Account WHERE SystemModstamp >= 2025-01-01T00:00:00.000+00:00"
@@ -53,7 +53,7 @@ def test_a_slice_of_an_incremental_read_is_understood() -> None:
     ]
 
 
-def test_two_halves_of_a_time_span_hold_every_row_once(org: Org) -> None:
+def test_adjacent_time_spans_hold_every_row_once(org: Org) -> None:
     """`>=` and `<` cut between rows, never through them."""
     middle = org.rows(org.find("Account"))[77]["SystemModstamp"]  # type: ignore[arg-type]
 
@@ -100,7 +100,7 @@ def test_conditions(org: Org, condition: str, count: int | None) -> None:
         assert len(found(org, text).rows) == count
 
 
-def test_texts_compare_without_regard_to_case(org: Org) -> None:
+def test_text_comparison_ignores_case(org: Org) -> None:
     """Names do; ids do not."""
     name = org.rows(org.find("Account"))[0]["Name"]  # type: ignore[arg-type]
 
@@ -139,23 +139,22 @@ def test_texts_compare_without_regard_to_case(org: Org) -> None:
         ("SELECT Id FROM Account WHERE BillingAddress = 'x'", "INVALID_FIELD"),
     ],
 )
-def test_what_is_not_served_is_refused(org: Org, text: str, code: str) -> None:
-    """Each refusal has Salesforce's code."""
+def test_unsupported_queries_are_refused(org: Org, text: str, code: str) -> None:
+    """With Salesforce's error code."""
     with pytest.raises(SalesforceError) as refused:
         found(org, text)
 
     assert (refused.value.status, refused.value.code) == (400, code)
 
 
-def test_a_missing_field_is_named_as_salesforce_names_it(org: Org) -> None:
+def test_missing_field_is_named_as_by_salesforce(org: Org) -> None:
     """The connector takes the field's name out of this sentence."""
     with pytest.raises(SalesforceError, match="No such column 'Gone__c' on entity 'Account'"):
         found(org, "SELECT Id, Gone__c FROM Account")
 
 
 @given(st.text(max_size=80))
-def test_any_text_is_read_or_refused(text: str) -> None:
-    """No text makes the parser fail in another way."""
+def test_any_text_is_parsed_or_refused(text: str) -> None:
     assert refusal(text) in {None, "MALFORMED_QUERY"}
 
 
@@ -189,13 +188,12 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         max_size=16,
     )
 )
-def test_any_row_of_words_is_read_or_refused(words: list[str]) -> None:
-    """Nor does any order of words that belong to the language."""
+def test_any_sequence_of_keywords_is_parsed_or_refused(words: list[str]) -> None:
     assert refusal(" ".join(words)) in {None, "MALFORMED_QUERY"}
 
 
 @given(st.lists(NAMES, min_size=1, max_size=8), NAMES, st.sampled_from([",", ", ", " ,\n "]))
-def test_names_come_back_as_written(fields: list[str], sobject: str, comma: str) -> None:
+def test_field_names_round_trip(fields: list[str], sobject: str, comma: str) -> None:
     """However the list is spaced."""
     query = soql.parse(f"SELECT {comma.join(fields)} FROM {sobject}")
 
@@ -203,7 +201,7 @@ def test_names_come_back_as_written(fields: list[str], sobject: str, comma: str)
 
 
 @given(TEXTS)
-def test_a_quoted_text_comes_back_as_it_was(value: str) -> None:
+def test_quoted_text_round_trips(value: str) -> None:
     """Quotes and backslashes are escaped with a backslash."""
     quoted = value.replace("\\", "\\\\").replace("'", "\\'")
 
@@ -216,8 +214,8 @@ def test_a_quoted_text_comes_back_as_it_was(value: str) -> None:
     st.datetimes(datetime(1970, 1, 2), datetime(2200, 1, 1)),  # noqa: DTZ001 -- the zone is drawn apart
     st.integers(-14 * 60, 14 * 60),
 )
-def test_a_moment_is_the_same_in_every_time_zone(naive: datetime, offset_minutes: int) -> None:
-    """So that the connector's `+00:00`, `Z` or a zone of its own all cut at one place."""
+def test_time_is_the_same_in_every_time_zone(naive: datetime, offset_minutes: int) -> None:
+    """The connector writes `+00:00`, `Z` or another offset."""
     moment = naive.replace(tzinfo=timezone(timedelta(minutes=offset_minutes)))
 
     query = soql.parse(f"SELECT Id FROM X WHERE At >= {moment.isoformat(timespec='milliseconds')}")
@@ -225,7 +223,7 @@ def test_a_moment_is_the_same_in_every_time_zone(naive: datetime, offset_minutes
     assert query.conditions[0].literals[0].value == salesforce_time(moment.astimezone(UTC))
 
 
-def test_record_ids_are_salesforces_own_form() -> None:
+def test_record_ids_have_salesforces_checksum() -> None:
     """18 characters, the last three telling upper from lower case: a published example."""
     assert record_id("001", 7) == "0015f0000000007AAA"
     assert record_id("00Q", 7).startswith("00Q5f0000000007")

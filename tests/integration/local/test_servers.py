@@ -26,14 +26,13 @@ async def _ask(url: str, query: str) -> object:
         await connection.close()
 
 
-async def test_postgres_has_both_databases_and_knows_unicode(postgres: servers.Postgres) -> None:
-    """The registry and the warehouse are there, in UTF-8."""
+async def test_postgres_has_both_databases_in_utf8(postgres: servers.Postgres) -> None:
     for name in servers.DATABASES:
         assert await _ask(postgres.url_of(name), "SELECT current_database()") == name
     assert await _ask(postgres.url, "SELECT lower('ÄÖ')") == "äö"
 
 
-async def test_the_services_log_in_with_little(postgres: servers.Postgres) -> None:
+async def test_service_logins_have_few_privileges(postgres: servers.Postgres) -> None:
     """Into the registry alone, with a password that only the owner of the folder can read."""
     assert await _ask(postgres.services_url, "SELECT current_user") == "aam_mesh"
     for name in ("warehouse", "postgres"):
@@ -45,7 +44,7 @@ async def test_the_services_log_in_with_little(postgres: servers.Postgres) -> No
     assert password.read_text() not in postgres.log.read_text()
 
 
-async def test_the_warehouse_has_a_login_of_its_own(postgres: servers.Postgres) -> None:
+async def test_warehouse_has_its_own_login(postgres: servers.Postgres) -> None:
     """It owns the warehouse, may write there, and can enter no other database."""
     assert await _ask(postgres.warehouse_url, "SELECT current_user") == "aam_warehouse"
     rights = "rolsuper OR rolcreatedb OR rolcreaterole OR rolbypassrls"
@@ -64,7 +63,7 @@ async def test_the_warehouse_has_a_login_of_its_own(postgres: servers.Postgres) 
     assert password.read_text() not in postgres.log.read_text()
 
 
-async def test_a_warehouse_from_before_becomes_its_logins(own_postgres: servers.Postgres) -> None:
+async def test_old_warehouse_is_transferred_to_its_login(own_postgres: servers.Postgres) -> None:
     """With every table and schema that a superuser wrote, at the next start."""
     as_superuser = own_postgres.url_of("warehouse")
     for statement in (
@@ -81,9 +80,7 @@ async def test_a_warehouse_from_before_becomes_its_logins(own_postgres: servers.
     await _ask(own_postgres.warehouse_url, "DROP SCHEMA crm CASCADE")
 
 
-def test_what_a_server_writes_is_its_users_alone(
-    postgres: servers.Postgres, own_valkey: servers.Valkey
-) -> None:
+def test_server_files_are_private(postgres: servers.Postgres, own_valkey: servers.Valkey) -> None:
     """Logs, the events' files and the passwords."""
     files = [*postgres.data_dir.iterdir(), *own_valkey.data_dir.rglob("*")]
     names = {file.name for file in files}
@@ -92,8 +89,8 @@ def test_what_a_server_writes_is_its_users_alone(
     assert stat.S_IMODE(own_valkey.data_dir.stat().st_mode) == 0o700
 
 
-async def test_each_service_has_a_login_of_its_own(postgres: servers.Postgres) -> None:
-    """Its password is nobody else's, and in no log."""
+async def test_each_service_has_its_own_login(postgres: servers.Postgres) -> None:
+    """Its password is unique, and in no log."""
     urls = {service: postgres.url_for(service) for service in servers.SERVICES}
     for service, url in urls.items():
         assert await _ask(url, "SELECT current_user") == f"aam_{service}_login"
@@ -103,7 +100,7 @@ async def test_each_service_has_a_login_of_its_own(postgres: servers.Postgres) -
     assert len({url.partition("@")[0].rpartition(":")[2] for url in urls.values()}) == 5
 
 
-async def test_a_cluster_from_before_gets_the_logins(own_postgres: servers.Postgres) -> None:
+async def test_old_cluster_gets_the_logins(own_postgres: servers.Postgres) -> None:
     """At its next start; and where that was interrupted, at the one after."""
     logins = [servers.login_of(service) for service in servers.SERVICES]
     groups = [f"aam_{service}" for service in servers.SERVICES]
@@ -131,9 +128,7 @@ async def test_no_local_user_is_trusted(postgres: servers.Postgres, valkey: serv
             await redis.ping()
 
 
-def test_passwords_are_for_the_owner_alone(
-    postgres: servers.Postgres, valkey: servers.Valkey
-) -> None:
+def test_passwords_are_private(postgres: servers.Postgres, valkey: servers.Valkey) -> None:
     """They are in a private file and in no command line."""
     for server in (postgres, valkey):
         assert stat.S_IMODE((server.data_dir / "password").stat().st_mode) == 0o600
@@ -142,8 +137,8 @@ def test_passwords_are_for_the_owner_alone(
             assert server.password.encode() not in command.read_bytes()
 
 
-def test_a_secret_whose_writing_was_interrupted_is_drawn_again(tmp_path: Path) -> None:
-    """An empty file, as a kill between making and writing it left one, is no password."""
+def test_empty_secret_file_is_replaced(tmp_path: Path) -> None:
+    """A kill between creating and writing it leaves an empty file."""
     path = tmp_path / "password"
     path.touch()
     drawn = servers.drawn_once(path)
@@ -169,7 +164,6 @@ async def test_postgres_keeps_its_data_over_a_stop_and_a_kill(
 
 
 async def test_valkey_keeps_its_stream_over_a_stop(own_valkey: servers.Valkey) -> None:
-    """Events told before a restart are there after it."""
     async with Redis.from_url(own_valkey.url) as redis:
         await redis.xadd("aam.events", {"type": "connection.onboarded"})
     own_valkey.stop()
@@ -178,15 +172,15 @@ async def test_valkey_keeps_its_stream_over_a_stop(own_valkey: servers.Valkey) -
         assert await redis.xlen("aam.events") == 1
 
 
-def test_postgres_runs_where_its_user_cannot_reach_the_folder(tmp_path: Path) -> None:
-    """A checkout below a private home works too, and nothing of it is left behind."""
+def test_postgres_runs_below_a_private_home(tmp_path: Path) -> None:
+    """Nothing of it is left behind."""
     with servers.start_postgres(tmp_path / "pg", options=servers.THROW_AWAY) as server:
         assert server.exit_code() is None
     servers.remove(tmp_path / "pg")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_taken_port_is_seen() -> None:
+def test_occupied_port_is_detected() -> None:
     """A listener on loopback or on every address takes the port; a free port is free."""
     for address in ("127.0.0.1", "0.0.0.0"):  # noqa: S104 (what must be seen)
         with socket.create_server((address, 0)) as listener:
@@ -194,9 +188,7 @@ def test_a_taken_port_is_seen() -> None:
     assert not servers.is_taken(servers.free_port())
 
 
-def test_a_server_that_cannot_start_says_why(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_server_that_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The message names the taken port, or the log of a server that ended."""
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,
@@ -220,7 +212,7 @@ time.sleep(60)
 """
 
 
-def test_no_server_outlives_a_killed_starter(server_dir: Path) -> None:
+def test_servers_end_with_their_killed_starter(server_dir: Path) -> None:
     """After kill -9 of the process that started them, both are gone with all they started."""
     folder = server_dir / "orphans"
     folder.mkdir()

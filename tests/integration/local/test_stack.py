@@ -33,10 +33,8 @@ def keys(stack: Stack, key: str) -> dict[str, str]:
     "key, service",
     [("WEBHOOK_SIGNING_KEY", "drift_repair_agent"), ("ROTATION_DIGEST_KEY", "orchestrator")],
 )
-def test_a_key_is_drawn_once_for_the_one_who_uses_it(
-    server_dir: Path, key: str, service: str
-) -> None:
-    """It stays in the state folder, for its owner alone; the one that was given goes before."""
+def test_key_is_generated_once_for_its_user(server_dir: Path, key: str, service: str) -> None:
+    """It is stored in a private file; a given key takes precedence."""
     first = keys(prepared(server_dir / "stack", {}), key)
     drawn = first.pop(service)
 
@@ -48,8 +46,8 @@ def test_a_key_is_drawn_once_for_the_one_who_uses_it(
     assert given == dict.fromkeys(first, "") | {service: GIVEN}
 
 
-def test_no_forwarded_address_is_believed(server_dir: Path) -> None:
-    """Uvicorn would believe whoever calls from this machine, and that is everybody."""
+def test_forwarded_addresses_are_not_trusted(server_dir: Path) -> None:
+    """Uvicorn would trust every caller from this machine."""
     for given, expected in (({}, ""), ({"FORWARDED_ALLOW_IPS": "127.0.0.1"}, "127.0.0.1")):
         stack = prepared(server_dir / "stack", given)
         for name in SERVICES:

@@ -57,8 +57,8 @@ def tied(to: list[int], *, manner: str = "willing") -> Iterator[tuple[subprocess
 
 
 @pytest.mark.parametrize("manner", ["willing", "stubborn"])
-def test_what_is_tied_ends_with_the_process_it_is_tied_to(manner: str) -> None:
-    """By kill -9 of that process, below shells, and also where it ignores SIGTERM."""
+def test_tied_process_ends_with_its_owner(manner: str) -> None:
+    """By kill -9 of the owner, below shells, and also where it ignores SIGTERM."""
     with sleeping() as first, sleeping() as second:
         with tied([first.pid, second.pid], manner=manner) as (shell, child):
             assert shell.poll() is None
@@ -68,8 +68,8 @@ def test_what_is_tied_ends_with_the_process_it_is_tied_to(manner: str) -> None:
         assert becomes_true(lambda: are_gone([child]), 10)
 
 
-def test_what_is_gone_already_cannot_be_tied_to() -> None:
-    """The mesh does not start, and says so in a line."""
+def test_process_tied_to_a_dead_owner_does_not_start() -> None:
+    """It prints one line."""
     with sleeping() as process:
         process.kill()
     refused = subprocess.run(
@@ -85,8 +85,8 @@ def test_what_is_gone_already_cannot_be_tied_to() -> None:
     assert refused.stderr == "A process of AAM_TIED_TO_PID is gone already.\n"
 
 
-def test_the_watcher_of_a_process_has_an_empty_environment() -> None:
-    """It is no copy of the process, whose environment may hold credentials."""
+def test_watcher_has_an_empty_environment() -> None:
+    """The environment of the process may hold credentials."""
     script = "from local.processes.exit_with_parent import Leashed\n"
     script += "held = Leashed(['/bin/sleep', '60'], log=2); print(flush=True); held.wait(60)"
     environment = os.environ | {"CREDENTIAL_X__SECRET": "for one process alone"}

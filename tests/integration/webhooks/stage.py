@@ -26,6 +26,7 @@ from shared.models import Repair
 from shared.outbox import EventType
 from tests import factories
 from tests.integration.receivers import KEY
+from tests.waiting import until_not
 
 SQL: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 HERE = Reach(networks("127.0.0.0/8, ::1/128"))
@@ -128,9 +129,7 @@ async def until_ended(agent: httpx.AsyncClient, webhook_id: str) -> list[dict[st
 async def tried(sql: SQL) -> None:
     """Wait until the first try of every message is recorded."""
     left = "SELECT count(*) FROM webhook_deliveries WHERE last_status IS NULL"
-    async with asyncio.timeout(10):
-        while await sql.fetchval(left):  # noqa: ASYNC110 (another process's doing)
-            await asyncio.sleep(0.02)
+    await until_not(lambda: sql.fetchval(left))
 
 
 async def hurry(sql: SQL) -> None:

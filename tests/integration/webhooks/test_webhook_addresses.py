@@ -44,7 +44,7 @@ REFUSED = [
 
 @pytest.mark.parametrize("address", REFUSED)
 def test_addresses_that_are_not_called(address: str) -> None:
-    """What is not on the public network, in any form; metadata is not, whatever is set."""
+    """Non-public ones, in any form; metadata addresses whatever the setting."""
     with pytest.raises(AddressRefused):
         Reach().expect(ip_address(address))
     every = Reach(networks("0.0.0.0/0, ::/0"))
@@ -55,7 +55,7 @@ def test_addresses_that_are_not_called(address: str) -> None:
 
 @pytest.mark.parametrize("address", ["1.1.1.1", "2606:4700::1111", "64:ff9b::101:101"])
 def test_addresses_that_are_called(address: str) -> None:
-    """Public ones; and those of a network that is named, but of no other."""
+    """Public ones, and those of the named networks only."""
     Reach().expect(ip_address(address))
     Reach(networks("10.0.0.0/8")).expect(ip_address("10.0.0.7"))
     with pytest.raises(AddressRefused):
@@ -65,7 +65,7 @@ def test_addresses_that_are_called(address: str) -> None:
 @pytest.mark.parametrize(
     "host", ["127.0.0.1", "localhost", "127.1", "2130706433", "[::ffff:127.0.0.1]", "[::1]"]
 )
-async def test_a_receiver_here_needs_to_be_allowed(receiver: Receiver, host: str) -> None:
+async def test_local_receiver_must_be_allowed(receiver: Receiver, host: str) -> None:
     """Without WEBHOOK_NETWORKS nothing on this machine is called, by whatever name."""
     sender = Sender(Reach())
     url = receiver.url.replace("127.0.0.1", host)
@@ -77,8 +77,8 @@ async def test_a_receiver_here_needs_to_be_allowed(receiver: Receiver, host: str
     assert receiver.got == []
 
 
-async def test_a_name_is_resolved_once(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was looked at is what is called: a name server's second word is not asked for."""
+async def test_name_is_resolved_once(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checked address is the one that is called."""
     asked: list[str] = []
 
     async def resolve(

@@ -33,7 +33,7 @@ from tests.integration.webhooks.stage import (
 )
 
 
-async def test_a_message_is_tried_again(
+async def test_message_is_retried(
     db: Database, sql: SQL, replica: Replica, receiver: Receiver
 ) -> None:
     """The same message with the same id, five seconds later."""
@@ -57,10 +57,10 @@ async def test_a_message_is_tried_again(
     assert receiver.verified(secret, 0) == receiver.verified(secret, 1)
 
 
-async def test_pauses_grow_until_it_is_given_up(
+async def test_retries_back_off_until_the_message_is_given_up(
     db: Database, sql: SQL, replica: Replica, receiver: Receiver
 ) -> None:
-    """After three days and ten tries; a person can have it tried once more."""
+    """After three days and ten tries; a person can request one more."""
     webhook_id, _ = await replica.add(receiver.url)
     receiver.always = status(503)
     await tell(db, await a_repair(db))
@@ -102,7 +102,7 @@ async def test_pauses_grow_until_it_is_given_up(
         ("Fri, 31 Dec 2100 23:59:59 -0000", 86390, 95040),
     ],
 )
-async def test_a_receiver_can_ask_for_time(
+async def test_receiver_can_delay_the_retry(
     db: Database,
     sql: SQL,
     replica: Replica,
@@ -111,7 +111,7 @@ async def test_a_receiver_can_ask_for_time(
     least: float,
     most: float,
 ) -> None:
-    """A day at most, and never less than the pause that is due."""
+    """A day at most, and never less than the regular pause."""
     await replica.add(receiver.url)
     receiver.always = status(429, retry_after=asked)
     await tell(db, await a_repair(db))
@@ -121,10 +121,9 @@ async def test_a_receiver_can_ask_for_time(
     assert least < await pause(sql) <= most
 
 
-async def test_a_redirect_is_not_followed(
+async def test_redirect_is_not_followed(
     db: Database, sql: SQL, replica: Replica, receiver: Receiver
 ) -> None:
-    """Where a message goes is what the webhook says."""
     await replica.add(receiver.url)
     receiver.always = status(307, location=f"{receiver.base}/elsewhere")
     await tell(db, await a_repair(db))
@@ -144,7 +143,7 @@ async def test_a_redirect_is_not_followed(
         ("never_end", 30, ("delivered", 200, None)),
     ],
 )
-async def test_a_receiver_holds_nobody(
+async def test_slow_response_times_out(
     registry_url: str,
     db: Database,
     sql: SQL,
@@ -153,7 +152,7 @@ async def test_a_receiver_holds_nobody(
     deadline: float,
     told: tuple[Any, ...],
 ) -> None:
-    """A try has an end, and of an answer nothing is read but its status."""
+    """Only the status of an answer is read."""
     receiver.always = getattr(receiver, kind)
     async with Replica(registry_url, deadline=deadline).running() as replica:
         await replica.add(receiver.url)
@@ -169,10 +168,10 @@ async def test_a_receiver_holds_nobody(
     "say",
     [b"", b"no HTTP at all\r\n\r\n", b"HTTP/1.1 200 \xff\xfe\r\nx", b"HTTP/1.1 2\r\n\r\n"],
 )
-async def test_what_is_no_answer_is_none(
+async def test_malformed_response_is_a_failure(
     db: Database, sql: SQL, replica: Replica, say: bytes
 ) -> None:
-    """A connection that is closed, and one that carries nonsense."""
+    """A closed connection, and one that sends nonsense."""
     async with speaking(say) as port:
         await replica.add(f"http://127.0.0.1:{port}/")
         await tell(db, await a_repair(db))
@@ -182,8 +181,7 @@ async def test_what_is_no_answer_is_none(
     assert (row["state"], row["last_status"], row["last_code"]) == ("waiting", None, "no_answer")
 
 
-async def test_nobody_there(db: Database, sql: SQL, replica: Replica) -> None:
-    """Nothing listens there: tried again like everything else."""
+async def test_refused_connection_is_retried(db: Database, sql: SQL, replica: Replica) -> None:
     await replica.add(f"http://127.0.0.1:{servers.free_port()}/")
     await tell(db, await a_repair(db))
 
@@ -205,10 +203,10 @@ async def test_certificates_are_verified(db: Database, sql: SQL, replica: Replic
     assert (await one(sql))["last_code"] == "tls_failed"
 
 
-async def test_gone_is_for_good(
+async def test_http_410_deletes_the_webhook(
     db: Database, sql: SQL, replica: Replica, receiver: Receiver
 ) -> None:
-    """410 deletes the webhook, and what waits for it ends; others are told as before."""
+    """Its waiting messages end; other webhooks are not affected."""
     webhook_id, _ = await replica.add(receiver.url)
     receiver.answers = [status(410)]
     for _ in range(3):
@@ -225,10 +223,10 @@ async def test_gone_is_for_good(
     assert len(receiver.got) == 1
 
 
-async def test_a_slow_receiver_is_slow_alone(
+async def test_slow_receiver_affects_no_other(
     db: Database, sql: SQL, replica: Replica, receiver: Receiver
 ) -> None:
-    """One that hangs takes one place, however much waits for it."""
+    """One that hangs takes one slot, however many messages wait for it."""
     repairs = [await a_repair(db) for _ in range(15)]
     async with receiving() as slow:
         slow.always = slow.hang
@@ -246,10 +244,10 @@ async def test_a_slow_receiver_is_slow_alone(
         await looking
 
 
-async def test_replicas_share_the_work(
+async def test_replicas_share_the_messages(
     registry_url: str, db: Database, sql: SQL, replica: Replica, receiver: Receiver
 ) -> None:
-    """Each message is sent by one of them, and once."""
+    """Each is sent by one of them, once."""
     for _ in range(4):
         await replica.add(receiver.url)
     for _ in range(10):
@@ -263,10 +261,10 @@ async def test_replicas_share_the_work(
     assert await sql.fetchval("SELECT count(*) FROM webhook_deliveries WHERE attempts = 1") == 40
 
 
-async def test_nobody_waits_for_another_claim(
+async def test_locked_message_is_skipped(
     db: Database, sql: SQL, replica: Replica, receiver: Receiver
 ) -> None:
-    """A message that somebody is just taking is passed over, not waited for."""
+    """It is not waited for."""
     await replica.add(receiver.url)
     for _ in range(3):
         await tell(db, await a_repair(db))
@@ -283,10 +281,10 @@ async def test_nobody_waits_for_another_claim(
     assert receiver.ids[2] == str(held)
 
 
-async def test_a_late_failure_changes_nothing(
+async def test_late_failure_changes_nothing(
     registry_url: str, db: Database, sql: SQL, replica: Replica, receiver: Receiver
 ) -> None:
-    """Who is overtaken while sending has no say any more."""
+    """A sender whose claim was taken over no longer decides."""
     await replica.add(receiver.url)
     await tell(db, await a_repair(db))
     receiver.answers = [receiver.held(status(500)), status(503)]
@@ -303,10 +301,10 @@ async def test_a_late_failure_changes_nothing(
     assert (row["attempts"], row["last_status"], row["last_code"]) == (2, 503, "refused")
 
 
-async def test_a_late_success_is_one(
+async def test_late_success_is_recorded(
     registry_url: str, db: Database, sql: SQL, replica: Replica, receiver: Receiver
 ) -> None:
-    """That a message was taken is so whenever its sender gets to record it."""
+    """A delivered message is delivered whenever that is recorded."""
     await replica.add(receiver.url)
     await tell(db, await a_repair(db))
     receiver.answers = [receiver.held(status(200)), status(500)]
@@ -324,7 +322,7 @@ async def test_a_late_success_is_one(
 
 
 @pytest.mark.parametrize("place, heard", [("before", 0), ("after", 1)])
-async def test_a_process_that_dies_loses_nothing(
+async def test_killed_sender_loses_no_message(
     airbyte: AirbyteServer,
     registry_url: str,
     redis_url: str,
@@ -335,7 +333,7 @@ async def test_a_process_that_dies_loses_nothing(
     place: str,
     heard: int,
 ) -> None:
-    """Killed just before a message is sent or just after: another sends it, with the same id."""
+    """Killed just before or after sending: another replica sends it, with the same id."""
     _, secret = await replica.add(receiver.url)
     await tell(db, await a_repair(db))
     settings = settings_for(airbyte, registry_url, redis_url)

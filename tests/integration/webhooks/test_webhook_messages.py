@@ -28,10 +28,10 @@ from tests.integration.webhooks.stage import (
 )
 
 
-async def test_a_repair_is_told_with_what_changed(
+async def test_message_has_the_changes_of_a_repair(
     agent: httpx.AsyncClient, db: Database, receiver: Receiver
 ) -> None:
-    """By a message that Standard Webhooks' own library verifies; the log says that it arrived."""
+    """It verifies with Standard Webhooks' own library; its delivery is logged."""
     answer = await agent.post("/webhooks", json={"url": receiver.url})
     assert answer.status_code == 201, answer.text
     webhook = answer.json()
@@ -95,10 +95,10 @@ async def test_a_repair_is_told_with_what_changed(
     assert (delivery["repair_id"], delivery["next_at"]) == (str(repair.id), None)
 
 
-async def test_what_became_of_a_repair_is_told(
+async def test_message_has_the_result_of_a_repair(
     db: Database, replica: Replica, receiver: Receiver
 ) -> None:
-    """The version that it became, or why it became none."""
+    """The version that it became, or the reason why none."""
     _, secret = await replica.add(receiver.url)
     applied = await a_repair(db, version_number=7)
     failed = await a_repair(db, failure_code="upstream_mismatch", failure_detail="AAMCANARY-text")
@@ -117,10 +117,10 @@ async def test_what_became_of_a_repair_is_told(
     assert "AAMCANARY" not in json.dumps(told)
 
 
-async def test_only_who_asked_is_told(
+async def test_webhooks_get_the_events_they_subscribe_to(
     agent: httpx.AsyncClient, db: Database, sql: SQL, receiver: Receiver
 ) -> None:
-    """Of the five events by default; of one connection, or of other events, where that is said."""
+    """The five events by default; of one connection, or of other events, as configured."""
     repair, other = await a_repair(db), await a_repair(db)
     orders: dict[str, dict[str, Any]] = {
         "default": {},
@@ -148,10 +148,10 @@ async def test_only_who_asked_is_told(
     assert set(get_args(EventName)) == {event for event in EventType if event[:7] == "repair."}
 
 
-async def test_an_event_is_told_once(
+async def test_event_is_sent_once(
     db: Database, sql: SQL, replica: Replica, receiver: Receiver
 ) -> None:
-    """However often it is told of, and never of a transaction that was rolled back."""
+    """However often it is announced, and never from a rolled back transaction."""
     await replica.add(receiver.url)
     repair = await a_repair(db)
 
@@ -174,7 +174,7 @@ async def test_an_event_is_told_once(
     assert len(receiver.got) == 1
 
 
-async def test_a_message_stays_small(
+async def test_message_size_is_bounded(
     db: Database, sql: SQL, replica: Replica, receiver: Receiver
 ) -> None:
     """However many changes there are and however long their names; the rest is counted."""

@@ -26,6 +26,7 @@ from tests.integration.webhooks.stage import (
     tried,
     until_ended,
 )
+from tests.waiting import until_not
 
 
 @pytest.mark.parametrize(
@@ -83,7 +84,7 @@ from tests.integration.webhooks.stage import (
         "",
     ],
 )
-async def test_urls_that_are_refused(agent: httpx.AsyncClient, sql: SQL, url: str) -> None:
+async def test_invalid_urls_are_refused(agent: httpx.AsyncClient, sql: SQL, url: str) -> None:
     """With a reason that quotes nothing of them; nothing is recorded."""
     if "#" not in url:
         url += "?token=AAMCANARY-token"
@@ -112,8 +113,7 @@ async def test_urls_that_are_refused(agent: httpx.AsyncClient, sql: SQL, url: st
         "http://[::ffff:127.0.0.1]/",
     ],
 )
-async def test_urls_that_are_taken(agent: httpx.AsyncClient, url: str) -> None:
-    """As they were given."""
+async def test_valid_urls_are_accepted(agent: httpx.AsyncClient, url: str) -> None:
     answer = await agent.post("/webhooks", json={"url": url})
 
     assert (answer.status_code, answer.json().get("url")) == (201, url), answer.text
@@ -129,20 +129,19 @@ async def test_urls_that_are_taken(agent: httpx.AsyncClient, url: str) -> None:
         ({"url": "https://a.example/", "connection_id": str(uuid4())}, "unknown_connection"),
     ],
 )
-async def test_orders_that_are_refused(
+async def test_invalid_orders_are_refused(
     agent: httpx.AsyncClient, sql: SQL, order: dict[str, Any], code: str
 ) -> None:
-    """A clear word, and nothing recorded."""
     answer = await agent.post("/webhooks", json=order)
 
     assert (answer.status_code, answer.json()["code"]) == (422, code)
     assert await sql.fetchval("SELECT count(*) FROM webhooks") == 0
 
 
-async def test_a_message_that_cannot_be_made_stops_no_other(
+async def test_failing_message_blocks_no_other(
     db: Database, sql: SQL, replica: Replica, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A bug is a failed try with a code, and is tried again by the same schedule."""
+    """A bug is a failed try with a code, retried by the same schedule."""
     bad, _ = await replica.add(receiver.url)
     await replica.add(receiver.url)
     secrets = Deliveries._secrets
@@ -157,16 +156,14 @@ async def test_a_message_that_cannot_be_made_stops_no_other(
 
     await replica.deliveries.send_due()
     await receiver.hears()
-    async with asyncio.timeout(60):
-        while await sql.fetchval(_UNRECORDED):  # noqa: ASYNC110 (another task's doing)
-            await asyncio.sleep(0.01)
+    await until_not(lambda: sql.fetchval(_UNRECORDED), within=60)
 
     rows = await sql.fetch("SELECT webhook_id, state, last_code FROM webhook_deliveries")
     found = {row["webhook_id"] == bad: (row["state"], row["last_code"]) for row in rows}
     assert found == {True: ("waiting", "not_sent"), False: ("delivered", None)}
 
 
-async def test_a_try_that_cannot_be_recorded_stops_no_other(
+async def test_unrecordable_try_blocks_no_other(
     db: Database, sql: SQL, replica: Replica, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next look begins what is due, and does not end in the error of the last."""
@@ -193,10 +190,10 @@ _UNRECORDED = """
 """
 
 
-async def test_a_deleted_webhook_is_told_nothing(
+async def test_deleted_webhook_gets_nothing(
     agent: httpx.AsyncClient, db: Database, sql: SQL, receiver: Receiver
 ) -> None:
-    """What waits for it ends, saying why; what was stays to be seen."""
+    """Waiting messages end with the reason; older ones stay listed."""
     receiver.always = status(500)
     path = f"/webhooks/{(await agent.post('/webhooks', json={'url': receiver.url})).json()['id']}"
     await tell(db, await a_repair(db))
@@ -217,7 +214,7 @@ async def test_a_deleted_webhook_is_told_nothing(
 
 
 async def test_changes_of_a_webhook_are_listed(agent: httpx.AsyncClient) -> None:
-    """With whose credentials asked for them, once each; a secret is in none."""
+    """With the caller, once each; none has a secret."""
     webhook = (await agent.post("/webhooks", json={"url": "http://localhost:9/aam"})).json()
     path = f"/webhooks/{webhook['id']}"
     await agent.post(f"{path}/rotate")
@@ -237,7 +234,7 @@ async def test_changes_of_a_webhook_are_listed(agent: httpx.AsyncClient) -> None
     assert names == [access.NAME] * 3
 
 
-async def test_webhooks_are_listed_page_by_page(agent: httpx.AsyncClient) -> None:
+async def test_webhooks_are_paged(agent: httpx.AsyncClient) -> None:
     """`next` of a page is `after` of the following one; the last has none."""
     made = [
         (await agent.post("/webhooks", json={"url": f"http://localhost:9/{n}"})).json()["id"]
@@ -252,10 +249,10 @@ async def test_webhooks_are_listed_page_by_page(agent: httpx.AsyncClient) -> Non
     assert rest["next"] is None
 
 
-async def test_deleting_waits_for_what_is_being_told(
+async def test_deletion_waits_for_a_message_being_recorded(
     db: Database, sql: SQL, replica: Replica, receiver: Receiver
 ) -> None:
-    """No message is left waiting for a webhook that will never be told."""
+    """No message is left waiting for a deleted webhook."""
     webhook_id, _ = await replica.add(receiver.url)
     repair = await a_repair(db)
     async with db.transaction() as session:
@@ -270,8 +267,8 @@ async def test_deleting_waits_for_what_is_being_told(
     assert (row["state"], row["last_code"]) == ("failed", "webhook_deleted")
 
 
-async def test_the_test_button(agent: httpx.AsyncClient, sql: SQL, receiver: Receiver) -> None:
-    """A real message, now and once, whose end is answered and logged."""
+async def test_test_message(agent: httpx.AsyncClient, sql: SQL, receiver: Receiver) -> None:
+    """A real message, once and at once, whose result is answered and logged."""
     webhook = (await agent.post("/webhooks", json={"url": receiver.url})).json()
     path = f"/webhooks/{webhook['id']}"
 
@@ -295,10 +292,10 @@ async def test_the_test_button(agent: httpx.AsyncClient, sql: SQL, receiver: Rec
     assert len(receiver.got) == 2
 
 
-async def test_a_person_can_have_it_tried_now(
+async def test_retry_on_request(
     agent: httpx.AsyncClient, db: Database, sql: SQL, receiver: Receiver
 ) -> None:
-    """What waits comes forward; what is delivered is not sent again."""
+    """A waiting message is sent now; a delivered one is not sent again."""
     receiver.answers = [status(500)]
     webhook = (await agent.post("/webhooks", json={"url": receiver.url})).json()
     path = f"/webhooks/{webhook['id']}/deliveries"
@@ -314,8 +311,9 @@ async def test_a_person_can_have_it_tried_now(
     assert (again.status_code, again.json()["code"]) == (409, "already_delivered")
 
 
-async def test_what_is_not_there(agent: httpx.AsyncClient, receiver: Receiver) -> None:
-    """404 for an unknown webhook, and for a message of another one."""
+async def test_unknown_webhooks_and_messages_are_404(
+    agent: httpx.AsyncClient, receiver: Receiver
+) -> None:
     mine = (await agent.post("/webhooks", json={"url": receiver.url})).json()["id"]
     other = (await agent.post("/webhooks", json={"url": receiver.url})).json()["id"]
     await agent.post(f"/webhooks/{other}/test")

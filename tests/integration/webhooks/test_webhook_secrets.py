@@ -29,7 +29,7 @@ from tests.integration.webhooks.stage import (
 async def test_both_secrets_sign_for_a_day(
     agent: httpx.AsyncClient, db: Database, sql: SQL, receiver: Receiver
 ) -> None:
-    """After a rotation; then the new one alone, and two rotations ago never."""
+    """After a rotation; then the new one alone, and an older one never."""
     webhook = (await agent.post("/webhooks", json={"url": receiver.url})).json()
     secrets = [webhook["secret"]]
 
@@ -63,14 +63,14 @@ def _verifies(receiver: Receiver, secret: str) -> bool:
     return True
 
 
-async def test_no_secret_is_kept(
+async def test_no_secret_is_stored(
     agent: httpx.AsyncClient,
     db: Database,
     sql: SQL,
     receiver: Receiver,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Not in a row, not in a log; what a URL's query carries is in its row and in no log."""
+    """Not in a row or log; a URL's query is in its row and in no log."""
     caplog.set_level("DEBUG")
     logging.getLogger().addHandler(caplog.handler)  # building the service set logging up anew
     webhook = (await agent.post("/webhooks", json={"url": receiver.url})).json()
@@ -99,7 +99,7 @@ async def test_no_secret_is_kept(
     assert "AAMCANARY" not in bodies
 
 
-async def test_without_a_key_there_are_no_webhooks(
+async def test_webhooks_need_the_signing_key(
     airbyte: AirbyteServer,
     registry_url: str,
     redis_url: str,
@@ -108,7 +108,7 @@ async def test_without_a_key_there_are_no_webhooks(
     replica: Replica,
     receiver: Receiver,
 ) -> None:
-    """The refusal names the variable; what others told waits for a replica that has it."""
+    """The refusal names the variable; messages wait for a replica that has it."""
     webhook_id, _ = await replica.add(receiver.url)
     settings = settings_for(airbyte, registry_url, redis_url)
     app = drift_repair_agent.build(as_service(settings, "drift_repair_agent"))
