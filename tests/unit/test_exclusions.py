@@ -289,7 +289,7 @@ def test_merge_deselects_excluded_fields() -> None:
     assert merged.catalog == document(keyed)
     [note] = merged.notes
     assert note.code == "never_selected"
-    assert "cursor or key" in note.message
+    assert "cursor or in its key" in note.message
 
 
 # -- healing
