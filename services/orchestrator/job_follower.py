@@ -7,8 +7,8 @@ jobs.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from uuid import UUID, uuid4
@@ -42,12 +42,20 @@ _LISTED_JOBS = 100
 class JobFollower:
     """Updates job_history from Airbyte."""
 
-    def __init__(self, db: Database, airbyte: AirbyteClient, *, lost_after: timedelta) -> None:
+    def __init__(
+        self,
+        db: Database,
+        airbyte: AirbyteClient,
+        *,
+        lost_after: timedelta,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._db = db
         self._airbyte = airbyte
+        self._clock = clock
         self._lost_after_s = lost_after.total_seconds()
         self._missing_since: dict[UUID, float] = {}
-        """When each job that Airbyte does not know was first missed, on the event loop's clock.
+        """When each job that Airbyte does not know was first missed, by the clock.
 
         Such a job is queried once more after `lost_after`, and then ended. Held in memory only:
         after a restart the wait begins again.
@@ -162,8 +170,7 @@ class JobFollower:
     def _is_waited_for(self, row: RunningJob) -> bool:
         """Whether it is too early to query a missing job again."""
         since = self._missing_since.get(row.id)
-        now = asyncio.get_running_loop().time()
-        return since is not None and now - since < self._lost_after_s
+        return since is not None and self._clock() - since < self._lost_after_s
 
     async def _asked_for(self, row: RunningJob) -> Job | None:
         """The job as Airbyte has it; None where Airbyte has no such job.
@@ -196,7 +203,7 @@ class JobFollower:
 
     async def _miss(self, row: RunningJob) -> None:
         """Note that Airbyte does not know a job; end it once `lost_after` has passed."""
-        self._missing_since.setdefault(row.id, asyncio.get_running_loop().time())
+        self._missing_since.setdefault(row.id, self._clock())
         if self._is_waited_for(row):
             return
         async with self._db.transaction() as session:

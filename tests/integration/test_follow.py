@@ -30,16 +30,34 @@ from tests.waiting import until
 pytestmark = pytest.mark.exact
 
 Json = dict[str, Any]
-LOST_AFTER = timedelta(seconds=0.3)
+LOST_AFTER = timedelta(minutes=1)
 _SEEN_UNTIL = "SELECT seen_until FROM periodic_runs WHERE name = 'new_jobs'"
 
 
+class Clock:
+    """The follower's clock, which a test sets forward."""
+
+    def __init__(self) -> None:
+        self._now_s = 0.0
+
+    def __call__(self) -> float:
+        return self._now_s
+
+    def forward(self, by: timedelta) -> None:
+        self._now_s += by.total_seconds()
+
+
 @pytest.fixture
-async def follower(mesh: Mesh) -> AsyncIterator[JobFollower]:
-    """One that the test takes by hand, beside the mesh's own, which waits longer."""
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def follower(mesh: Mesh, clock: Clock) -> AsyncIterator[JobFollower]:
+    """One that the test runs by hand, beside the mesh's own, which waits longer."""
     db = Database.at(mesh.settings.registry_address, application="test")
     async with AirbyteClient.from_settings(mesh.settings) as airbyte:
-        yield JobFollower(db, airbyte, lost_after=LOST_AFTER)
+        yield JobFollower(db, airbyte, lost_after=LOST_AFTER, clock=clock)
     await db.close()
 
 
@@ -114,7 +132,7 @@ async def test_airbyte_sync_is_recorded_after_a_busy_time(
 @pytest.mark.parametrize("style", list(ErrorStyle))
 @pytest.mark.parametrize("is_missing", [False, True])
 async def test_job_unknown_to_airbyte_ends_alone(
-    mesh: Mesh, follower: JobFollower, style: ErrorStyle, is_missing: bool
+    mesh: Mesh, follower: JobFollower, clock: Clock, style: ErrorStyle, is_missing: bool
 ) -> None:
     """With an event and a reason; another open job of the same connection goes on."""
     connection = await mesh.onboard()
@@ -134,7 +152,7 @@ async def test_job_unknown_to_airbyte_ends_alone(
     asked = len(mesh.airbyte.called("jobs/get_without_logs"))
     await follower.update_running()
     assert len(mesh.airbyte.called("jobs/get_without_logs")) == asked
-    await asyncio.sleep(LOST_AFTER.total_seconds())
+    clock.forward(LOST_AFTER)
     await follower.update_running()
 
     row = await job_of(mesh, lost["id"])
@@ -146,7 +164,7 @@ async def test_job_unknown_to_airbyte_ends_alone(
 
 
 async def test_job_id_reused_for_another_connection_is_lost(
-    mesh: Mesh, follower: JobFollower
+    mesh: Mesh, follower: JobFollower, clock: Clock
 ) -> None:
     """Airbyte's database was restored: the id now says nothing about our job."""
     connection = await mesh.onboard()
@@ -157,7 +175,7 @@ async def test_job_id_reused_for_another_connection_is_lost(
     mesh.airbyte.finish_job(job["id"], records=5)
 
     await follower.update_running()
-    await asyncio.sleep(LOST_AFTER.total_seconds())
+    clock.forward(LOST_AFTER)
     await follower.update_running()
 
     ended = await mesh.sql.fetchrow("SELECT * FROM job_history WHERE id = $1", row["id"])
@@ -235,7 +253,11 @@ async def test_slow_airbyte_clock_loses_no_sync(mesh: Mesh, follower: JobFollowe
 
 @pytest.mark.parametrize("error", [UpstreamForbidden, UpstreamMissing, UpstreamUnknown])
 async def test_job_of_an_unknown_connection_ends(
-    mesh: Mesh, follower: JobFollower, monkeypatch: pytest.MonkeyPatch, error: type[Upstream]
+    mesh: Mesh,
+    follower: JobFollower,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[Upstream],
 ) -> None:
     """It is not among the running jobs, and Airbyte refuses to list the connection's."""
     connection = await mesh.onboard()
@@ -251,14 +273,14 @@ async def test_job_of_an_unknown_connection_ends(
 
     monkeypatch.setattr(AirbyteClient, "list_jobs", refuse)
     await follower.update_running()
-    await asyncio.sleep(LOST_AFTER.total_seconds())
+    clock.forward(LOST_AFTER)
     await follower.update_running()
 
     assert (await job_of(mesh, lost["id"]))["failure_code"] == "job_lost"
 
 
 async def test_refused_login_loses_no_job(
-    mesh: Mesh, follower: JobFollower, monkeypatch: pytest.MonkeyPatch
+    mesh: Mesh, follower: JobFollower, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It says nothing about the job, though Airbyte itself has answered."""
     connection = await mesh.onboard()
@@ -275,13 +297,15 @@ async def test_refused_login_loses_no_job(
     monkeypatch.setattr(AirbyteClient, "get_job", refuse)
     monkeypatch.setattr(AirbyteClient, "list_jobs", refuse)
     await follower.update_running()
-    await asyncio.sleep(LOST_AFTER.total_seconds())
+    clock.forward(LOST_AFTER)
     await follower.update_running()
 
     assert (await job_of(mesh, job["id"]))["ended_at"] is None
 
 
-async def test_unreachable_airbyte_loses_no_job(mesh: Mesh, follower: JobFollower) -> None:
+async def test_unreachable_airbyte_loses_no_job(
+    mesh: Mesh, follower: JobFollower, clock: Clock
+) -> None:
     """Errors that Airbyte did not write start no deadline."""
     connection = await mesh.onboard()
     job = mesh.airbyte.start_job(connection["airbyte_connection_id"])
@@ -290,7 +314,7 @@ async def test_unreachable_airbyte_loses_no_job(mesh: Mesh, follower: JobFollowe
     mesh.airbyte.lose_route("kong", path="jobs/get_without_logs")
     mesh.airbyte.fault("jobs/get_without_logs", "html_502", times=None)
     await follower.update_running()
-    await asyncio.sleep(LOST_AFTER.total_seconds())
+    clock.forward(LOST_AFTER)
     await follower.update_running()
     assert (await job_of(mesh, job["id"]))["ended_at"] is None
 
