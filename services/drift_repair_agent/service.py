@@ -10,13 +10,14 @@ from uuid import UUID
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.drift_repair_agent.applying.openapi import Applied
 from services.drift_repair_agent.applying.preflight import (
     expect_healable,
     expect_no_sync,
     expect_selectable,
     readable,
 )
-from services.drift_repair_agent.applying.saga import ApplySaga, Heal, applied
+from services.drift_repair_agent.applying.saga import ApplySaga, Heal
 from services.drift_repair_agent.repairs import transitions
 from shared import outbox, registry
 from shared.airbyte_client import AirbyteClient
@@ -146,7 +147,14 @@ class DriftRepairAgent:
                 raise StaleCatalog(row.id, expected=heal.base_version, current=version)
             is_active = status is ConnectionStatus.ACTIVE
             if is_active and await registry.head_fingerprint(session, row) == fingerprint:
-                return HttpResult(200, applied(row.id, version, version, status, changed=False))
+                unchanged = Applied(
+                    connection_id=row.id,
+                    previous_version=version,
+                    version_number=version,
+                    status=status,
+                    changed=False,
+                )
+                return HttpResult(200, unchanged.model_dump_json())
             registry.begin_heal(row, operation_id)
             outbox.record(session, EventType.CATALOG_HEALING, row, ref=operation_id)
             return None

@@ -6,13 +6,13 @@ Airbyte is only read, never changed; version 1 is the catalog that it holds.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import Literal
+from itertools import islice
 from uuid import UUID, uuid4
 
-import msgspec
-
 from services.orchestrator import reconciliation_queries
+from services.orchestrator.schemas import ImportedView, ImportOutcome, SelectedView
 from shared import batches, outbox, registry
 from shared.airbyte_client import AirbyteClient, AirbyteConnection, ListedConnection
 from shared.auth import scopes
@@ -34,29 +34,9 @@ from shared.outbox import EventType
 _MOST_NAMED = 200
 """Maximum streams of one connection whose fields the report lists."""
 
-Outcome = Literal["imported", "would_import", "known_already", "not_importable", "failed"]
 _AWAY = (UpstreamUnreachable, UpstreamUnknown, Unavailable)
 _GIVE_UP_AFTER = 3
 """Consecutive reads that may fail because Airbyte or the registry is unavailable."""
-
-
-class Selected(msgspec.Struct, frozen=True):
-    """Fields of a stream that Airbyte syncs."""
-
-    stream: catalogs.StreamId
-    fields: tuple[str, ...]
-
-
-class Imported(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The outcome for one Airbyte connection."""
-
-    airbyte_connection_id: UUID
-    name: str
-    outcome: Outcome
-    connection_id: UUID | None = None
-    code: str | None = None
-    never_selected: tuple[Selected, ...] = ()
-    """Selected fields that the policy of an imported connection would not select; they stay."""
 
 
 class Importing:
@@ -69,7 +49,7 @@ class Importing:
         self._airbyte = airbyte
         self._within_s = within.total_seconds()
 
-    async def one(self, airbyte_connection_id: UUID, *, dry_run: bool) -> Imported:
+    async def one(self, airbyte_connection_id: UUID, *, dry_run: bool) -> ImportedView:
         """Import a connection by Airbyte's id.
 
         Raises:
@@ -85,7 +65,7 @@ class Importing:
             )
         return told
 
-    async def all_of(self, workspace_id: UUID, *, dry_run: bool) -> list[Imported]:
+    async def all_of(self, workspace_id: UUID, *, dry_run: bool) -> list[ImportedView]:
         """Import every connection of a workspace that can be; report the others with the reason.
 
         Connections not reached in time are reported as `not_tried`. Another import continues with
@@ -96,17 +76,17 @@ class Importing:
         listed = await self._airbyte.list_connections(workspace_id)
         away_in_a_row = 0
 
-        async def run(one: ListedConnection) -> Imported:
+        async def run(one: ListedConnection) -> ImportedView:
             nonlocal away_in_a_row
             if away_in_a_row >= _GIVE_UP_AFTER or clock() >= until:
-                return Imported(one.connection_id, one.name, "failed", code="not_tried")
+                return _outcome(one, "failed", code="not_tried")
             try:
                 known = await self._known(one.connection_id)
                 if known is not None:
-                    return Imported(one.connection_id, one.name, "known_already", known)
+                    return _outcome(one, "known_already", connection_id=known)
                 told = await self._import(one.connection_id, dry_run=dry_run)
             except (Invalid, Conflict) as error:
-                told = Imported(one.connection_id, one.name, "not_importable", code=error.code)
+                told = _outcome(one, "not_importable", code=error.code)
             except _AWAY:
                 away_in_a_row += 1
                 raise
@@ -121,26 +101,23 @@ class Importing:
         )
         return [
             outcome.result
-            or Imported(
-                outcome.item.connection_id,
-                outcome.item.name,
+            or _outcome(
+                outcome.item,
                 "failed",
                 code=None if outcome.error is None else batches.code_of(outcome.error),
             )
             for outcome in outcomes
         ]
 
-    async def _import(self, airbyte_connection_id: UUID, *, dry_run: bool) -> Imported:
+    async def _import(self, airbyte_connection_id: UUID, *, dry_run: bool) -> ImportedView:
         known = await self._known(airbyte_connection_id)
         held = await self._held(airbyte_connection_id)
         if known is not None:
-            return Imported(airbyte_connection_id, held.name, "known_already", known)
+            return _outcome(held, "known_already", connection_id=known)
         source = await self._airbyte.get_source(held.source_id)
         fingerprint, selected = await _read(held)
         if dry_run:
-            return Imported(
-                airbyte_connection_id, held.name, "would_import", never_selected=selected
-            )
+            return _outcome(held, "would_import", never_selected=selected)
         connection = Connection(
             id=uuid4(),
             name=held.name,
@@ -170,13 +147,7 @@ class Importing:
             )
             row.status = ConnectionStatus.ACTIVE
             outbox.record(session, EventType.CONNECTION_IMPORTED, row)
-        return Imported(
-            airbyte_connection_id,
-            held.name,
-            "imported",
-            connection.id,
-            never_selected=selected,
-        )
+        return _outcome(held, "imported", connection_id=connection.id, never_selected=selected)
 
     async def _known(self, airbyte_connection_id: UUID) -> UUID | None:
         """The AAM connection that already uses this Airbyte connection."""
@@ -199,7 +170,25 @@ class Importing:
         return held
 
 
-async def _read(held: AirbyteConnection) -> tuple[str, tuple[Selected, ...]]:
+def _outcome(
+    one: ListedConnection | AirbyteConnection,
+    outcome: ImportOutcome,
+    *,
+    connection_id: UUID | None = None,
+    code: str | None = None,
+    never_selected: Sequence[SelectedView] = (),
+) -> ImportedView:
+    return ImportedView(
+        airbyte_connection_id=one.connection_id,
+        name=one.name,
+        outcome=outcome,
+        connection_id=connection_id,
+        code=code,
+        never_selected=list(never_selected),
+    )
+
+
+async def _read(held: AirbyteConnection) -> tuple[str, list[SelectedView]]:
     """The fingerprint of the catalog in Airbyte, and its fields that the default never selects."""
     exclusions = catalogs.Exclusions()
     try:
@@ -210,5 +199,10 @@ async def _read(held: AirbyteConnection) -> tuple[str, tuple[Selected, ...]]:
         found = await run_cooperatively(exclusions.carried(catalog))
     except catalogs.InvalidCatalog as error:
         raise Invalid(str(error), code=error.code) from None
-    selected = [Selected(stream, fields) for stream, fields in found.items()]
-    return fingerprint, tuple(selected[:_MOST_NAMED])
+    selected = [
+        SelectedView(
+            stream={"namespace": stream.namespace, "name": stream.name}, fields=list(fields)
+        )
+        for stream, fields in islice(found.items(), _MOST_NAMED)
+    ]
+    return fingerprint, selected

@@ -106,13 +106,14 @@ async def onboard(order: Onboard, service: Service, key: GivenKey, wait: Wait) -
 @router.post(
     "/connections/import",
     dependencies=[may(Scope.CONNECTIONS_WRITE)],
-    response_model=Page[ImportedView],
     responses={
         200: example({"items": [IMPORTED], "next": None}),
         **problems(404, 409, 422, 502, 503, 504),
     },
 )
-async def import_connections(order: Import, service: Service, importing: Importer) -> Response:
+async def import_connections(
+    order: Import, service: Service, importing: Importer
+) -> Page[ImportedView]:
     """Import connections that exist in Airbyte; their current catalog becomes version 1.
 
     Nothing in Airbyte is changed, neither now nor when the connection is archived in AAM. For a
@@ -120,10 +121,10 @@ async def import_connections(order: Import, service: Service, importing: Importe
     """
     if order.airbyte_connection_id is not None:
         one = await importing.one(order.airbyte_connection_id, dry_run=bool(order.dry_run))
-        return raw_json(msgspec.json.encode({"items": [one], "next": None}))
+        return Page(items=[one])
     workspace_id = order.workspace_id or await service.workspace()
     told = await importing.all_of(workspace_id, dry_run=order.dry_run is not False)
-    return raw_json(msgspec.json.encode({"items": told, "next": None}))
+    return Page(items=told)
 
 
 @router.get(

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.orchestrator import credential_queries
 from services.orchestrator.credential_queries import UseOfCredential
 from services.orchestrator.credentials import Digests, fetch, merged
-from services.orchestrator.schemas import Outcome
+from services.orchestrator.schemas import Outcome, RotatedView, RotationView
 from shared import batches, outbox, registry, source_types
 from shared.airbyte_client import UNSUPPORTED, AirbyteClient, ConfiguredSource
 from shared.batches import code_of
@@ -48,28 +48,6 @@ _MAX_CHECKS = 4
 _MARKER = re.compile(r" ?\[aam:[0-9a-f-]{36}\]$")
 
 
-class Rotated(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The outcome for one connection that uses the credential."""
-
-    connection_id: UUID
-    name: str
-    airbyte_source_id: UUID | None
-    outcome: Outcome
-    code: str | None = None
-    operation_id: UUID | None = None
-    cause: str | None = None
-    """The known cause of a failed check."""
-    explanation: str | None = None
-    log: str | None = None
-
-
-class Rotation(msgspec.Struct, frozen=True):
-    """The outcomes for all of them."""
-
-    credential_id: str
-    connections: list[Rotated]
-
-
 class Rotate(msgspec.Struct, frozen=True):
     """The update of one source; secret values are not included but fetched again."""
 
@@ -98,12 +76,19 @@ class _Verdict(msgspec.Struct, frozen=True):
     failed: ConnectorFailed | None = None
     """The failure of the check."""
 
-    def told(self, outcome: Outcome, code: str | None = None, **more: Any) -> list[Rotated]:
+    def told(self, outcome: Outcome, code: str | None = None, **more: Any) -> list[RotatedView]:
         if self.failed is not None:
             failed = self.failed
             more |= {"cause": failed.cause, "explanation": failed.explanation, "log": failed.log}
         return [
-            Rotated(use.connection_id, use.name, use.airbyte_source_id, outcome, code, **more)
+            RotatedView(
+                connection_id=use.connection_id,
+                name=use.name,
+                airbyte_source_id=use.airbyte_source_id,
+                outcome=outcome,
+                code=code,
+                **more,
+            )
             for use in self.uses
         ]
 
@@ -149,7 +134,7 @@ class Rotator:
             raise NotFound(f"No connection uses credential {reference}.", code="credential_unused")
         verdicts = await self._verdicts(reference, uses, self._digests)
         hindered = [one for one in verdicts if one.outcome in ("check_failed", "unchecked")]
-        told: list[Rotated] = []
+        told: list[RotatedView] = []
         to_begin: list[tuple[_Verdict, Rotate]] = []
         for verdict in verdicts:
             order = verdict.order
@@ -173,9 +158,11 @@ class Rotator:
                 told += outcome.result or []
             else:
                 told += verdict.told(_failed(outcome.error), code_of(outcome.error))
-        return _answer(Rotation(reference, told))
+        return _answer(RotationView(credential_id=reference, connections=told))
 
-    async def _carried_out(self, verdict: _Verdict, order: Rotate, *, wait: float) -> list[Rotated]:
+    async def _carried_out(
+        self, verdict: _Verdict, order: Rotate, *, wait: float
+    ) -> list[RotatedView]:
         """Update one source; the outcomes for its connections."""
         try:
             begun = await self._begin(verdict.uses[0], order)
@@ -380,14 +367,14 @@ def _failed(error: Exception) -> Outcome:
     return "unknown" if isinstance(error, UpstreamUnknown) else "failed"
 
 
-def _answer(rotation: Rotation) -> HttpResult:
+def _answer(rotation: RotationView) -> HttpResult:
     """All outcomes as one result: 2xx only if every source is updated or still running.
 
     Raises:
         CheckFailed, Upstream, UpstreamUnknown, Unavailable, Conflict: with each outcome.
     """
     told = {one.outcome for one in rotation.connections}
-    members = msgspec.to_builtins(rotation)
+    members = rotation.model_dump(mode="json", exclude_defaults=True)
     reference = rotation.credential_id
     if "check_failed" in told:
         raise CheckFailed(f"A source cannot be reached with credential {reference}.", **members)
@@ -403,4 +390,5 @@ def _answer(rotation: Rotation) -> HttpResult:
     if "busy" in told:
         detail = f"Some connections with credential {reference} were busy: try again."
         raise Conflict(detail, code="rotation_incomplete", **members)
-    return HttpResult(202 if "running" in told else 200, msgspec.json.encode(rotation).decode())
+    answer = rotation.model_dump_json(exclude_defaults=True)
+    return HttpResult(202 if "running" in told else 200, answer)

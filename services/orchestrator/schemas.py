@@ -174,6 +174,9 @@ IMPORTED: dict[str, Any] = {
 }
 
 
+ImportOutcome = Literal["imported", "would_import", "known_already", "not_importable", "failed"]
+
+
 class SelectedView(BaseModel):
     """Fields of a stream that Airbyte syncs; `{}` and `{pattern}` stand for unnamed fields."""
 
@@ -188,7 +191,7 @@ class ImportedView(BaseModel):
 
     airbyte_connection_id: UUID
     name: str
-    outcome: Literal["imported", "would_import", "known_already", "not_importable", "failed"]
+    outcome: ImportOutcome
     """`failed`: it could not be read or recorded now; retry."""
     connection_id: UUID | None = None
     code: str | None = Field(default=None, description="Why it is not imported.")

@@ -92,7 +92,7 @@ async def observe(
     )
     if isinstance(found, str):
         return raw_json(found)
-    return raw_json(msgspec.json.encode(found), status_code=202)
+    return raw_json(found.model_dump_json(), status_code=202)
 
 
 @router.get(

@@ -13,6 +13,7 @@ from services.schema_observer import drift_queries, observation_queries
 from services.schema_observer.drift_detection import difference
 from services.schema_observer.observation_queries import Asked
 from services.schema_observer.scheduler import Scheduler
+from services.schema_observer.schemas import ObservationContinues
 from shared import registry
 from shared.airbyte_client import AirbyteClient
 from shared.config import Settings
@@ -36,14 +37,6 @@ class Difference(msgspec.Struct, frozen=True):
     changes: list[Change]
 
 
-class StillObserving(msgspec.Struct, frozen=True):
-    """The requested observation continues."""
-
-    connection_id: UUID
-    source_id: UUID
-    status: str = "observing"
-
-
 class SchemaObserver:
     """Observes sources on request, and reports how they are observed."""
 
@@ -57,7 +50,7 @@ class SchemaObserver:
 
     async def observe(
         self, connection_id: UUID, *, accept_missing: bool, wait: float
-    ) -> str | StillObserving:
+    ) -> str | ObservationContinues:
         """Observe a connection's source now; the result as JSON, or that it takes longer.
 
         Runs in this process if the workspace has a free slot; otherwise the source is observed
@@ -82,7 +75,9 @@ class SchemaObserver:
                 change = {"accept_missing": True}
                 await registry.record_setting_change(session, "observation", row.id, change)
         if not await self._is_observed(source_id, asked, wait=wait, beside_sync=accept_missing):
-            return StillObserving(connection_id, source_id)
+            return ObservationContinues(
+                connection_id=connection_id, source_id=source_id, status="observing"
+            )
         async with self._db.read() as session:
             return await observation_queries.result_json(session, connection_id)
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
-from pydantic import BaseModel, ConfigDict
 
 from shared.auth.scopes import Scope, caller_of, may
 from shared.errors import BadKey
@@ -20,64 +18,10 @@ from shared.http.problems import PROBLEM_JSON, problems
 from shared.http.responses import raw_json
 from shared.models import OperationStatus
 from shared.operations import HttpResult, Key, Operations
+from shared.operations.schemas import OPERATION, Accepted, OperationView
 
-_ID = "3f8e2d1c-4b5a-4968-8776-a5b4c3d2e1f0"
 _KEY = re.compile(r"[A-Za-z0-9_-]{16,128}")
 _LONGEST_WAIT_S = 300
-
-
-_EXAMPLE: dict[str, Any] = {
-    "operation_id": _ID,
-    "kind": "onboard",
-    "connection_id": "7d0c7f4e-6a3c-4b9d-9a57-0f3c1d2b4e5f",
-    "connection_name": "Salesforce production",
-    "status": "running",
-    "step": "discover",
-    "step_since": "2026-11-22T09:30:01.123456Z",
-    "waits_for": "upstream_timeout",
-    "attempts": 1,
-    "requested_by": "ada@example.com (key ab12cd34)",
-    "created_at": "2026-11-22T09:30:00.123456Z",
-    "deadline": "2026-11-22T10:00:00.123456Z",
-}
-
-
-class Accepted(BaseModel):
-    """The operation is recorded and runs; GET /operations/{operation_id} reports its progress."""
-
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"operation_id": _ID, "status": "running"}]}
-    )
-
-    operation_id: UUID
-    status: OperationStatus
-
-
-class OperationView(BaseModel):
-    """An operation on a connection, and its progress."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
-
-    operation_id: UUID
-    kind: str
-    connection_id: UUID
-    connection_name: str | None = None
-    status: OperationStatus
-    step: str
-    step_since: datetime
-    waits_for: str | None = None
-    """The error code of what it waits for."""
-    attempts: int
-    """How often a process has started or resumed it."""
-    requested_by: str | None = None
-    """The caller who requested it; null if AAM started it."""
-    problem: dict[str, Any] | None = None
-    response_status: int | None = None
-    notes: list[dict[str, Any]] | None = None
-    """Of an onboarding: the streams and fields that were excluded, and why."""
-    created_at: datetime
-    deadline: datetime
-    ended_at: datetime | None = None
 
 
 ACCEPTED: dict[int | str, dict[str, Any]] = {
@@ -109,7 +53,7 @@ def routes() -> APIRouter:
         dependencies=[may(Scope.CONNECTIONS_READ)],
         response_model=Page[OperationView],
         responses={
-            200: example({"items": [_EXAMPLE], "next": None})
+            200: example({"items": [OPERATION], "next": None})
             | links(
                 "GET /operations/{operation_id}",
                 operation_id="$response.body#/items/0/operation_id",

@@ -10,7 +10,6 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-import msgspec
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -41,6 +40,7 @@ from shared.operations._operation import (
     Superseded,
     may_pass,
 )
+from shared.operations.schemas import Accepted
 from shared.outbox import EventType
 from shared.periodic import PeriodicTask
 
@@ -160,7 +160,8 @@ class Operations(Recorder):
             except (Unavailable, NotFound):
                 pass
             if clock() >= until or self.is_stopping:
-                return HttpResult(202, _accepted(begun))
+                accepted = Accepted(operation_id=begun, status=OperationStatus.RUNNING)
+                return HttpResult(202, accepted.model_dump_json())
             await self._host.sleep(0.25)
 
     async def _row(self, operation_id: UUID) -> Mapping[Any, Any]:
@@ -423,9 +424,3 @@ def _deadline_code(operation: Operation) -> str:
 
 
 _DEADLINE_OF = {"apply": "heal"}
-
-
-def _accepted(operation_id: UUID) -> str:
-    return msgspec.json.encode(
-        {"operation_id": operation_id, "status": OperationStatus.RUNNING}
-    ).decode()

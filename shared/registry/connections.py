@@ -161,7 +161,7 @@ def append_version(
     return version
 
 
-# Postgres builds the JSON of pages, which is twice as fast as the ORM.
+# Postgres builds the JSON of pages: docs/decisions/0075-json-of-answers.md has the measurements.
 
 _CONNECTION_JSON = f"""
     json_build_object(

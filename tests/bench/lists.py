@@ -1,7 +1,8 @@
 """What the lists of versions and of repairs cost beside the same rows without what was counted.
 
 The floors are the same page without the number of streams, and of bare ids; the lines without a
-limit are how it was done before, by opening each stored document.
+limit are how it was done before, by opening each stored document. The last line is a page of JSON
+that Postgres builds beside the same page made by the class that documents it.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from collections.abc import Awaitable, Callable, Iterator
 from uuid import UUID, uuid4
 
 import asyncpg
+from sqlalchemy import text
 
 from services.drift_repair_agent.repairs import queries
+from services.orchestrator.schemas import ConnectionPage, ConnectionView
 from shared import registry
 from shared.config import postgres_address
 from shared.database import Database
@@ -22,6 +25,7 @@ from tests.bench.table import Line
 
 VERSIONS, STREAMS = 40, 1_500
 REPAIRS, CHANGES = 100, 200
+CONNECTIONS = 500
 ROUNDS = 15
 _VERSIONS = f"""
     INSERT INTO sync_catalog_versions (
@@ -48,6 +52,19 @@ _REPAIRS = f"""
         )) FROM generate_series(1, {CHANGES}) c
     ) FROM generate_series(1, {REPAIRS}) n
 """  # noqa: S608 - numbers of ours
+_CONNECTIONS = f"""
+    INSERT INTO connections (
+        id, name, source_type, airbyte_destination_id, status, failure_code, failure_detail
+    )
+    SELECT gen_random_uuid(), 'connection ' || n, 'Salesforce', $1, 'FAILED', 'check_failed',
+        'The source cannot be reached.'
+    FROM generate_series(1, {CONNECTIONS}) n
+"""  # noqa: S608 - numbers of ours
+_COLUMNS = ", ".join(sorted(ConnectionView.model_fields.keys() - {"notes"}))
+_ROWS = text(
+    f"SELECT {_COLUMNS} FROM connections WHERE archived_at IS NULL"  # noqa: S608 - names of ours
+    " ORDER BY created_at DESC, id DESC LIMIT :limit"
+)
 _WITH_CATALOGS_OPENED = """
     SELECT version_number, origin, fingerprint, created_at,
         jsonb_array_length(sync_catalog->'streams')
@@ -79,6 +96,11 @@ def measure(stage: Stage) -> Iterator[Line]:
         limit=20,
     )
     yield Line(job=f"{repairs}, every change", measured=took["changes"], floor=took["no changes"])
+    yield Line(
+        job=f"page of {CONNECTIONS} connections, beside the class",
+        measured=took["connections"],
+        floor=took["by class"],
+    )
 
 
 async def _times(stage: Stage) -> dict[str, float]:
@@ -91,9 +113,10 @@ async def _times(stage: Stage) -> dict[str, float]:
         " VALUES ($1, 'lists', 'Salesforce', $1, 'FAILED')",
         connection,
     )
+    await sql.execute(_CONNECTIONS, connection)
     await sql.execute(_VERSIONS, connection)
     await sql.execute(_REPAIRS, connection)
-    await sql.execute("VACUUM ANALYZE sync_catalog_versions, repairs")
+    await sql.execute("VACUUM ANALYZE connections, sync_catalog_versions, repairs")
     jobs: dict[str, Callable[[], Awaitable[object]]] = {
         "versions": lambda: _versions(db, connection),
         "no count": lambda: sql.fetch(_WITHOUT_A_COUNT, connection),
@@ -101,6 +124,8 @@ async def _times(stage: Stage) -> dict[str, float]:
         "repairs": lambda: _repairs(db),
         "no changes": lambda: sql.fetch(_WITHOUT_CHANGES),
         "changes": lambda: sql.fetch(_WITH_EVERY_CHANGE),
+        "connections": lambda: _connections(db),
+        "by class": lambda: _connections_by_class(db),
     }
     took: dict[str, float] = dict.fromkeys(jobs, float("inf"))
     for _ in range(ROUNDS):
@@ -121,3 +146,16 @@ async def _versions(db: Database, connection_id: UUID) -> str:
 async def _repairs(db: Database) -> str:
     async with db.read() as session:
         return await queries.page_of_repairs(session, queries.RepairFilter(), limit=100)
+
+
+async def _connections(db: Database) -> str:
+    async with db.read() as session:
+        shown = registry.ConnectionFilter()
+        return await registry.page_of_connections(session, shown, limit=CONNECTIONS)
+
+
+async def _connections_by_class(db: Database) -> str:
+    async with db.read() as session:
+        rows = (await session.execute(_ROWS, {"limit": CONNECTIONS})).mappings().all()
+    items = [ConnectionView.model_validate(dict(row)) for row in rows]
+    return ConnectionPage(items=items).model_dump_json()

@@ -10,11 +10,12 @@ from typing import Any
 import asyncpg
 import httpx
 import pytest
+from fastapi import FastAPI
 from redis.asyncio import Redis
 
 from services.rag_engine import main as rag_engine
 from shared.config import RagEngineSettings
-from tests import access
+from tests import access, documented
 from tests.fakes.airbyte_server import AirbyteServer
 from tests.integration.conftest import (
     ORDER,
@@ -33,13 +34,15 @@ __all__ = ["redis", "registry_url", "sql"]
 Json = dict[str, Any]
 IN_ANOTHER_FORM = re.compile(r"\d\d:\d\d:\d\d(\.\d+)?\+00:00")
 """A time that does not end in a Z."""
+SERVICES = ("schema_observer", "drift_repair_agent", "orchestrator")
+"""In the order in which their examples are tried."""
 ORDER_OF_METHODS = ("get", "post", "put", "delete")
 NOT_AS_IT_STANDS = {
     # Its body is the answer of the orchestrator's /discover, which is tried for itself below.
     "POST /repair/apply_new_catalog",
     # Tried before the source loses what version 1 needs.
     "POST /connections/{connection_id}/rollback",
-    # Of the repair that is proposed, one of the two.
+    # Of another repair than the one that is approved.
     "POST /repairs/{repair_id}/reject",
     # There is none that failed.
     "POST /webhooks/{webhook_id}/deliveries/{delivery_id}/retry",
@@ -58,8 +61,41 @@ async def mesh(
     add_destination(airbyte)
     settings = settings_for(airbyte, registry_url, redis_url, webhook_signing_key="s" * 40)
     async with running(settings, airbyte, sql=sql, redis=redis, order=ORDER) as mesh:
+        for name in SERVICES:
+            decode_answers(getattr(mesh, name))
         yield mesh
     await sql.execute("DELETE FROM api_keys WHERE id <> $1", access.KEY.id)
+
+
+def decode_answers(client: httpx.AsyncClient) -> None:
+    """Fail where an answer is not what its route documents; remember which route it was of."""
+    app = app_of(client)
+    app.state.decoded = set()
+
+    async def decode(answer: httpx.Response) -> None:
+        await answer.aread()
+        if answer.is_success and (name := documented.decode(app, answer)) is not None:
+            app.state.decoded.add(name)
+
+    client.event_hooks["response"].append(decode)
+
+
+def app_of(client: httpx.AsyncClient) -> FastAPI:
+    """The application that a client asks."""
+    transport = client._transport
+    assert isinstance(transport, httpx.ASGITransport)
+    app = transport.app
+    assert isinstance(app, FastAPI)
+    return app
+
+
+def not_decoded(client: httpx.AsyncClient) -> set[str]:
+    """The routes that make their own answers, of which none was decoded."""
+    app = app_of(client)
+    routes = documented.routes_of(app)
+    every = {documented.name_of(one) for one in routes if documented.makes_its_own(one)}
+    decoded: set[str] = app.state.decoded
+    return every - decoded
 
 
 def example_of(document: Json, operation: Json) -> Any:
@@ -119,16 +155,19 @@ async def proposed(mesh: Mesh, connection_id: str) -> str:
 
 
 async def test_every_example_runs(mesh: Mesh) -> None:
-    """With no more to do than to fill in the ids, which each description says where to find."""
-    documents = {
-        name: getattr(mesh, name)._transport.app.openapi()
-        for name in ("orchestrator", "schema_observer", "drift_repair_agent")
-    }
+    """With no more to do than to fill in the ids, which each description says where to find.
+
+    Every answer is decoded by the class that its route documents.
+    """
+    documents = {name: app_of(getattr(mesh, name)).openapi() for name in SERVICES}
     document = documents["orchestrator"]
     order = example_of(document, document["paths"]["/connections/onboard"]["post"])
     made = await mesh.orchestrator.post("/connections/onboard", json=order)
     assert made.status_code == 201, made.text
     id_ = made.json()["id"]
+    later = order | {"connection_name": "Another"}
+    begun = await mesh.orchestrator.post("/connections/onboard", json=later, params={"wait": 0})
+    assert begun.status_code == 202, begun.text
     discovered = (await mesh.orchestrator.post(f"/connections/{id_}/discover")).json()
     applied = await mesh.drift_repair_agent.post("/repair/apply_new_catalog", json=discovered)
     assert applied.status_code == 200, applied.text
@@ -139,9 +178,14 @@ async def test_every_example_runs(mesh: Mesh) -> None:
     assert back.status_code == 200, back.text
     mesh.airbyte.add_field("Account", "Region__c")
     observe = f"/connections/{id_}/observe"
+    assert (await mesh.schema_observer.post(observe, params={"wait": 0})).status_code == 202
     assert (await mesh.schema_observer.post(observe)).json()["outcome"] == "changed"
     # A look at a connection that is being healed leaves what it found to a later one.
     await repairs_until(mesh, made.json(), ["applied"])
+    mesh.airbyte.drop_field("Account", "AnnualRevenue")
+    await mesh.schema_observer.post(observe)
+    reject = f"/repairs/{await proposed(mesh, id_)}/reject"
+    assert (await mesh.drift_repair_agent.post(reject, json={})).status_code == 200
     mesh.airbyte.drop_field("Contact", "Email")
     seen = await mesh.schema_observer.post(observe)
     assert seen.json()["outcome"] == "changed", seen.text
@@ -164,9 +208,10 @@ async def test_every_example_runs(mesh: Mesh) -> None:
     }
 
     wrong = []
-    for name in ("schema_observer", "drift_repair_agent", "orchestrator"):
+    for name in SERVICES:
         wrong += await run(getattr(mesh, name), documents[name], ids)
     assert wrong == []
+    assert set().union(*(not_decoded(getattr(mesh, name)) for name in SERVICES)) == set()
 
 
 async def test_every_example_of_the_rag_engine_runs(mesh: Mesh) -> None:
@@ -178,4 +223,6 @@ async def test_every_example_of_the_rag_engine_runs(mesh: Mesh) -> None:
         app.router.lifespan_context(app),
         access.client(transport=httpx.ASGITransport(app), timeout=30) as client,
     ):
+        decode_answers(client)
         assert await run(client, app.openapi(), {}) == []
+        assert not_decoded(client) == set()

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict
+
+from shared.models import ConnectionStatus
 
 _STREAM: dict[str, Any] = {
     "stream": {
@@ -80,34 +85,26 @@ BODY: dict[str, Any] = {
 }
 
 
-APPLIED: dict[str, Any] = {
-    "description": "Airbyte has the catalog, and it is recorded as a version",
-    "content": {
-        "application/json": {
-            "schema": {
-                "type": "object",
-                "required": [
-                    "connection_id",
-                    "previous_version",
-                    "version_number",
-                    "status",
-                    "changed",
-                ],
-                "properties": {
-                    "connection_id": _ID,
-                    "previous_version": {"type": "integer"},
-                    "version_number": {"type": "integer"},
-                    "status": {"type": "string", "examples": ["ACTIVE"]},
-                    "changed": {"type": "boolean"},
-                },
-            },
-            "example": {
-                "connection_id": "7d0c7f4e-6a3c-4b9d-9a57-0f3c1d2b4e5f",
-                "previous_version": 1,
-                "version_number": 2,
-                "status": "ACTIVE",
-                "changed": True,
-            },
+class Applied(BaseModel):
+    """The catalog is in force in Airbyte, and recorded in the registry."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "connection_id": "7d0c7f4e-6a3c-4b9d-9a57-0f3c1d2b4e5f",
+                    "previous_version": 1,
+                    "version_number": 2,
+                    "status": "ACTIVE",
+                    "changed": True,
+                }
+            ]
         }
-    },
-}
+    )
+
+    connection_id: UUID
+    previous_version: int
+    version_number: int
+    status: ConnectionStatus
+    changed: bool
+    """False if the catalog is equivalent to the version before; nothing was done then."""

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from services.drift_repair_agent.applying.openapi import APPLIED, BODY
+from services.drift_repair_agent.applying.openapi import BODY, Applied
 from services.drift_repair_agent.service import ApplyOrder, DriftRepairAgent
 from shared.auth.scopes import Scope, may
 from shared.http.dependencies import from_state
@@ -48,9 +48,10 @@ Order = Annotated[ApplyOrder, Depends(_order)]
 @router.post(
     "/repair/apply_new_catalog",
     dependencies=[may(Scope.CATALOGS_HEAL)],
+    response_model=Applied,
     openapi_extra=BODY,
     responses={
-        200: APPLIED
+        200: {"description": "Airbyte has the catalog, and it is recorded as a version"}
         | links(
             "POST /connections/{connection_id}/rollback",
             "POST /connections/{connection_id}/plan",

@@ -9,6 +9,7 @@ from uuid import UUID
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.drift_repair_agent.applying.openapi import Applied
 from services.drift_repair_agent.applying.pause import SET_BY_AAM, note_foreign
 from shared import outbox, registry
 from shared.airbyte_client import AirbyteClient, AirbyteConnection
@@ -120,10 +121,14 @@ class ApplySaga:
                 await self._on_applied(
                     session, row, heal.repair_id, base=heal.base_version, number=number
                 )
-            answer = applied(
-                row.id, heal.base_version, number, ConnectionStatus.ACTIVE, changed=True
+            answer = Applied(
+                connection_id=row.id,
+                previous_version=heal.base_version,
+                version_number=number,
+                status=ConnectionStatus.ACTIVE,
+                changed=True,
             )
-            await operation.finish(session, status=200, body=answer)
+            await operation.finish(session, status=200, body=answer.model_dump_json())
 
     async def _give(self, operation: Operation, heal: Heal, document: bytes) -> None:
         """Update Airbyte until it holds the catalog, then pause or resume the connection.
@@ -316,23 +321,3 @@ class ApplySaga:
             if heal.repair_id is not None:
                 await self._on_refused(session, row, heal.repair_id, failure)
             await operation.finish(session)
-
-
-def applied(
-    connection_id: UUID,
-    previous_version: int,
-    version_number: int,
-    status: ConnectionStatus,
-    *,
-    changed: bool,
-) -> str:
-    """The outcome as JSON; `changed` is false if the catalog is equivalent to the head."""
-    return msgspec.json.encode(
-        {
-            "connection_id": connection_id,
-            "previous_version": previous_version,
-            "version_number": version_number,
-            "status": status,
-            "changed": changed,
-        }
-    ).decode()

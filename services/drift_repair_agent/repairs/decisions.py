@@ -30,7 +30,7 @@ from services.drift_repair_agent.repairs.executor import (
 )
 from services.drift_repair_agent.repairs.planned_changes import Decision, PlannedChange
 from services.drift_repair_agent.repairs.policy import Policy, Reaction
-from services.drift_repair_agent.repairs.schemas import Approve, Decide, RollBack
+from services.drift_repair_agent.repairs.schemas import Approve, Decide, RollBack, Unchanged
 from shared import failpoints, registry
 from shared.auth import scopes
 from shared.database import Database
@@ -167,8 +167,8 @@ class Repairs:
         now = await current_state.read(self._db, connection_id, also=also)
         preflight.expect_healable(now.row, None)
         if target.fingerprint == now.head.fingerprint:
-            unchanged = {"connection_id": connection_id, "changed": False}
-            return HttpResult(200, msgspec.json.encode(unchanged).decode())
+            unchanged = Unchanged(connection_id=connection_id)
+            return HttpResult(200, unchanged.model_dump_json())
         await preflight.expect_selectable(wanted, exclusions, bodies=now.offered.values())
         await _expect_fits(wanted, now, version=order.version)
         undone = await _undone(wanted, now.configured)

@@ -10,6 +10,7 @@ import msgspec
 
 from services.orchestrator import job_queries
 from services.orchestrator.job_history import record_job
+from services.orchestrator.schemas import SyncStarted
 from shared import registry
 from shared.airbyte_client import AirbyteClient, Job
 from shared.config import Settings
@@ -77,13 +78,13 @@ class SyncSaga:
                 started_by=JobStarter.AAM,
                 requested_by=operation.requested_by,
             )
-            answer = {
-                "job_id": recorded.id,
-                "airbyte_job_id": recorded.airbyte_job_id,
-                "status": recorded.status,
-                "operation_id": operation.id,
-            }
-            await operation.finish(session, status=202, body=msgspec.json.encode(answer).decode())
+            answer = SyncStarted(
+                operation_id=operation.id,
+                job_id=recorded.id,
+                airbyte_job_id=recorded.airbyte_job_id,
+                status=recorded.status,
+            )
+            await operation.finish(session, status=202, body=answer.model_dump_json())
 
     async def undo(self, operation: Operation) -> None:
         """Finish the operation; a refused sync leaves nothing to undo."""
