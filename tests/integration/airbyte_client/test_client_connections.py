@@ -323,15 +323,6 @@ async def test_jobs_without_attempts_and_with_impossible_ids(
     assert await client.get_job(listed.id) == listed
 
 
-async def test_a_job_is_cancelled(airbyte: AirbyteServer, client: AirbyteClient) -> None:
-    """And then it has ended."""
-    connection_id = await connection_of(airbyte, client)
-    job = await client.trigger_sync(connection_id)
-
-    assert (await client.cancel_job(job.id)).status == "cancelled"
-    assert (await client.get_job(job.id)).ended
-
-
 async def test_a_job_without_the_light_endpoint(
     airbyte: AirbyteServer, client: AirbyteClient
 ) -> None:
