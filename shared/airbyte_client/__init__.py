@@ -17,23 +17,3 @@ from shared.airbyte_client._schemas import (
     Source,
 )
 from shared.airbyte_client._transport import UNSUPPORTED, ClientCredentials, Credentials
-
-__all__ = [
-    "MASK",
-    "UNSUPPORTED",
-    "AirbyteClient",
-    "AirbyteConnection",
-    "ClientCredentials",
-    "ConfiguredSource",
-    "ConnectionStatus",
-    "Credentials",
-    "Definition",
-    "Destination",
-    "Discovered",
-    "Instance",
-    "Job",
-    "ListedConnection",
-    "NewConnection",
-    "Schedule",
-    "Source",
-]

@@ -21,15 +21,14 @@ class AirbyteClient(Sources, Discovery, Jobs, Definitions):
     - every read, status and list, which change nothing;
     - deletions, which are idempotent;
     - `discover_schema`: a discovery changes nothing in Airbyte (no connection id is sent), and
-      `commands/run/discover` is idempotent by the id that the client generates;
-    - `check_source`, which tests the configuration that Airbyte holds. These two are not retried
+      `commands/run/discover` is idempotent by the id that the client generates. It is not retried
       after an error written by Airbyte itself which means that the connector has run;
     - the exchange of the client id and secret for a token.
 
     The following are sent once; the caller checks what happened before sending again:
     `create_source`, `create_connection`, `create_destination` (names are not unique in Airbyte),
     `update_source`, `update_connection`, `set_status` (the last writer wins, and another client may
-    have written in between), `trigger_sync`, `cancel_job`, and `check_source_update` (it sends
+    have written in between), `trigger_sync`, and `check_source_update` (it sends
     secrets, and the first attempt uses up a single-use token among them).
 
     All timeouts are in seconds and total: from connecting to the last byte. At most `slow_calls`

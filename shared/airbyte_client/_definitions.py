@@ -19,7 +19,6 @@ _DESTINATION = msgspec.json.Decoder(Destination)
 _DESTINATIONS = msgspec.json.Decoder(shapes.DestinationPage)
 _SOURCE_DEFINITIONS = msgspec.json.Decoder(shapes.SourceDefinitions)
 _DESTINATION_DEFINITIONS = msgspec.json.Decoder(shapes.DestinationDefinitions)
-_SOURCE_SPECIFICATION = msgspec.json.Decoder(shapes.SourceSpecification)
 _DESTINATION_SPECIFICATION = msgspec.json.Decoder(shapes.DestinationSpecification)
 
 
@@ -122,21 +121,6 @@ class Definitions(Calls):
             repeat=True,
         )
         return [definition.told() for definition in read.destination_definitions]
-
-    async def source_specification(self, source_definition_id: UUID, workspace_id: UUID) -> bytes:
-        """The JSON schema of a source's configuration.
-
-        Endpoint: POST source_definition_specifications/get
-        Sends:    {"sourceDefinitionId": uuid, "workspaceId": uuid}
-        Receives: {"connectionSpecification"?: {...}, ...}
-        """
-        read = await self._post(
-            "source_definition_specifications/get",
-            {"sourceDefinitionId": source_definition_id, "workspaceId": workspace_id},
-            _SOURCE_SPECIFICATION,
-            repeat=True,
-        )
-        return bytes(read.connection_specification)
 
 
 def _destination_id(destination: Destination) -> UUID:

@@ -175,15 +175,3 @@ class Jobs(Connections):
         if len(jobs) < len(read.jobs):
             log.warning("jobs_unreadable", left=len(read.jobs) - len(jobs), of=len(read.jobs))
         return jobs, len(read.jobs)
-
-    async def cancel_job(self, job_id: int) -> Job:
-        """Stop a job.
-
-        Endpoint: POST jobs/cancel
-        Sends:    {"id": int}
-        Receives: {"job": {...}, "attempts": [...]}
-
-        Raises:
-            UpstreamUnknown: also for a job that has ended, which Airbyte answers with 500.
-        """
-        return (await self._post("jobs/cancel", {"id": job_id}, _JOB)).told()

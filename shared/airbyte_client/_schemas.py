@@ -248,13 +248,6 @@ class DestinationDefinitions(msgspec.Struct, frozen=True, rename="camel"):
     destination_definitions: list[DestinationDefinitionRead]
 
 
-class SourceSpecification(msgspec.Struct, frozen=True, rename="camel"):
-    """Response of source_definition_specifications/get."""
-
-    source_definition_id: UUID
-    connection_specification: msgspec.Raw = msgspec.Raw(b"{}")
-
-
 class DestinationSpecification(msgspec.Struct, frozen=True, rename="camel"):
     """Response of destination_definition_specifications/get."""
 
@@ -490,7 +483,7 @@ class _AttemptInfo(msgspec.Struct, frozen=True):
 
 
 class JobInfo(msgspec.Struct, frozen=True):
-    """Response of jobs/get*, jobs/cancel and connections/sync; jobs/get_light has no attempts."""
+    """Response of jobs/get* and connections/sync; jobs/get_light has no attempts."""
 
     job: _JobRead
     attempts: list[_AttemptInfo] | None = None

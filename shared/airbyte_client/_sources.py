@@ -57,21 +57,6 @@ class Sources(Calls):
                 _SOURCE,
             )
 
-    async def check_source(self, source_id: UUID) -> None:
-        """Have the connector test its connection to the source.
-
-        Endpoint: POST sources/check_connection
-        Sends:    {"sourceId": uuid}
-        Receives: {"status"?: "succeeded" | "failed", "jobInfo": {"succeeded", "failureReason"?}}
-        Time:     seconds to minutes, since a connector starts; `check_timeout` at most.
-
-        Raises:
-            CheckFailed: status 200, but the connector or its job failed.
-        """
-        await self._check(
-            "sources/check_connection", source_id, {"sourceId": source_id}, repeat=True
-        )
-
     async def check_source_update(
         self, source_id: UUID, connection_configuration: Mapping[str, Any], *, name: str
     ) -> bool:
@@ -79,8 +64,8 @@ class Sources(Calls):
 
         Endpoint: POST sources/check_connection_for_update
         Sends:    {"sourceId", "name", "connectionConfiguration": {...}}, unchanged secrets masked
-        Receives: as `check_source`
-        Time:     as `check_source`
+        Receives: {"status"?: "succeeded" | "failed", "jobInfo": {"succeeded", "failureReason"?}}
+        Time:     seconds to minutes, since a connector starts; `check_timeout` at most.
 
         Returns whether the connector changed the configuration during the check (a rotated token);
         if so, Airbyte has already saved all of it for the source.
@@ -89,28 +74,12 @@ class Sources(Calls):
             CheckFailed: status 200, but the connector or its job failed.
             UpstreamRefused: the configuration does not fit the connector's specification.
         """
-        check = await self._check(
-            "sources/check_connection_for_update",
-            source_id,
-            _source_update(source_id, connection_configuration, name),
-            repeat=False,
-        )
-        return bool(check.job_info.connector_configuration_updated)
-
-    async def _check(
-        self, path: str, source_id: UUID, order: Mapping[str, Any], *, repeat: bool
-    ) -> shapes.CheckRead:
+        path = "sources/check_connection_for_update"
+        order = _source_update(source_id, connection_configuration, name)
         async with self._turn(path):
-            check = await self._post(
-                path,
-                order,
-                _CHECK,
-                timeout=self._check_timeout,
-                repeat=repeat,
-                runs_connector=True,
-            )
+            check = await self._post(path, order, _CHECK, timeout=self._check_timeout)
         if check.status == "succeeded":
-            return check
+            return bool(check.job_info.connector_configuration_updated)
         reason = check.job_info.failure_reason or shapes.FailureReason()
         failed = CheckFailed(
             f"Source {source_id} cannot be reached with its configuration.",

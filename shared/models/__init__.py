@@ -16,35 +16,3 @@ from shared.models.operations import OperationRow, OperationStatus, PeriodicRun
 from shared.models.repairs import Knowledge, Plan, Policy, Repair, RepairState
 from shared.models.snapshots import Snapshot, StreamSchema
 from shared.models.webhooks import DeliveryState, Webhook, WebhookDelivery
-
-__all__ = [
-    "ApiKey",
-    "Base",
-    "Connection",
-    "ConnectionStatus",
-    "CredentialRead",
-    "DeliveryState",
-    "DiscoveryRow",
-    "Drift",
-    "EventRow",
-    "JobHistory",
-    "JobStarter",
-    "Knowledge",
-    "Observation",
-    "OperationRow",
-    "OperationStatus",
-    "PeriodicRun",
-    "Plan",
-    "Policy",
-    "RawJson",
-    "Repair",
-    "RepairState",
-    "SettingChange",
-    "Snapshot",
-    "StreamSchema",
-    "SyncCatalogVersion",
-    "VersionOrigin",
-    "Watch",
-    "Webhook",
-    "WebhookDelivery",
-]

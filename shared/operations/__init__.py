@@ -7,5 +7,3 @@ over and continues. Every write is fenced by the owner, so a former owner cannot
 
 from shared.operations._operation import HttpResult, Intent, Key, Operation, Saga, marker
 from shared.operations._runner import Operations
-
-__all__ = ["HttpResult", "Intent", "Key", "Operation", "Operations", "Saga", "marker"]

@@ -129,9 +129,9 @@ async def test_unknown_outcome_is_a_failure(airbyte: AirbyteServer, client: Airb
     reason = {"failureType": "cosmic_ray", **NEW}
     info = {"succeeded": False, "failureReason": reason, "configType": "divination", **NEW}
     answer = {"status": "undecided", "jobInfo": info, **NEW}
-    airbyte.answer("sources/check_connection", answer, effect=False)
+    airbyte.answer("sources/check_connection_for_update", answer, effect=False)
     with pytest.raises(CheckFailed) as check:
-        await client.check_source(ID)
+        await client.check_source_update(ID, {}, name="crm")
     assert check.value.members["failure_type"] == "cosmic_ray"
 
     source = UUID(airbyte.add_source("crm")["sourceId"])

@@ -13,14 +13,3 @@ from services.drift_repair_agent.healing._model import (
     Instruction,
 )
 from services.drift_repair_agent.healing._plan import misfits, plan_changes
-
-__all__ = [
-    "Action",
-    "Effect",
-    "HealImpossible",
-    "Healed",
-    "Instruction",
-    "heal",
-    "misfits",
-    "plan_changes",
-]

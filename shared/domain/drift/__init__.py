@@ -18,24 +18,3 @@ from shared.domain.drift._diff import (
 from shared.domain.drift._paths import names_at, schema_at
 from shared.domain.drift._severity import Severity, Verdict, severity, worst, written
 from shared.domain.drift._types import Relation, relation
-
-__all__ = [
-    "ITEM",
-    "VALUE",
-    "Change",
-    "ConfigChange",
-    "ConfigKind",
-    "Kind",
-    "Relation",
-    "Severity",
-    "Streams",
-    "Verdict",
-    "diff",
-    "diff_config",
-    "names_at",
-    "relation",
-    "schema_at",
-    "severity",
-    "worst",
-    "written",
-]

@@ -328,14 +328,6 @@ async def test_jobs_without_attempts_and_with_invalid_ids(
     assert await client.get_job(listed.id) == listed
 
 
-async def test_cancelled_job_has_ended(airbyte: AirbyteServer, client: AirbyteClient) -> None:
-    connection_id = await connection_of(airbyte, client)
-    job = await client.trigger_sync(connection_id)
-
-    assert (await client.cancel_job(job.id)).status == "cancelled"
-    assert (await client.get_job(job.id)).ended
-
-
 async def test_job_is_read_with_logs_where_there_is_no_other_endpoint(
     airbyte: AirbyteServer, client: AirbyteClient
 ) -> None:

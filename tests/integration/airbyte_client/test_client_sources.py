@@ -115,15 +115,16 @@ async def test_deletion_with_lost_answer_is_repeated(
 async def test_check_source(airbyte: AirbyteServer, client: AirbyteClient) -> None:
     """HTTP 200 says nothing about the source: the body does."""
     source_id = source_of(airbyte)
-    await client.check_source(source_id)
+    given = {"client_id": "i", "client_secret": "new", "refresh_token": "t"}
+    await client.check_source_update(source_id, given, name="x")
 
     airbyte.fail_check("AAMCANARY-message", times=1)
     with pytest.raises(CheckFailed):
-        await client.check_source(source_id)
+        await client.check_source_update(source_id, given, name="x")
 
     airbyte.fail_check("AAMCANARY-message", failure_type="transient_error", job=True, times=1)
     with pytest.raises(CheckFailed) as caught:
-        await client.check_source(source_id)
+        await client.check_source_update(source_id, given, name="x")
     assert caught.value.members == {"failure_type": "transient_error", "retryable": True}
     assert caught.value.retryable
     assert "CANARY" not in repr(caught.value.problem())
@@ -213,19 +214,16 @@ async def test_failed_connector_run_is_not_repeated() -> None:
     body = {"message": "Internal Server Error: ...", "exceptionClassName": "java.lang.Error"}
     async with AirbyteServer(version="0.63.19") as airbyte, client_of(airbyte) as client:
         source_id = source_of(airbyte)
-        for path, call in (
-            ("sources/discover_schema", client.discover_schema),
-            ("sources/check_connection", client.check_source),
-        ):
-            airbyte.answer(path, body, status=500, times=None)
-            with pytest.raises(UpstreamUnknown) as caught:
-                await call(source_id)
-            assert len(airbyte.called(path)) == 1
-            assert caught.value.has_run is (path == "sources/discover_schema")
-            airbyte.heal()
-            airbyte.lose_route("nginx", status=500, path=path, times=2)
-            await call(source_id)
-            assert len(airbyte.called(path)) == 4
+        path = "sources/discover_schema"
+        airbyte.answer(path, body, status=500, times=None)
+        with pytest.raises(UpstreamUnknown) as caught:
+            await client.discover_schema(source_id)
+        assert len(airbyte.called(path)) == 1
+        assert caught.value.has_run
+        airbyte.heal()
+        airbyte.lose_route("nginx", status=500, path=path, times=2)
+        await client.discover_schema(source_id)
+        assert len(airbyte.called(path)) == 4
 
 
 async def test_discovery_without_catalog_or_job_info() -> None:
