@@ -10,8 +10,8 @@ import typer
 import uvicorn
 from pydantic import ValidationError
 
-from local.airbyte.api import app_of
 from local.airbyte.metadata import InUse, Metadata
+from local.airbyte.server import app_of
 from local.airbyte.settings import Settings
 from local.airbyte.store import BY_NAME, InstallFailed, Store
 from shared.observability import logs

@@ -259,8 +259,8 @@ def older(path: Path) -> Path:
     return path.with_name(f"{path.name}.1")
 
 
-def name_of(job_id: int, attempt: int) -> str:
-    """Return the log name of a sync job's attempt; that of the first attempt is the job id."""
+def name_of(job_id: int | str, attempt: int = 0) -> str:
+    """Return the log name of a job's attempt; that of the first attempt is the job id."""
     return f"{job_id}" if attempt == 0 else f"{job_id}.{attempt}"
 
 

@@ -16,6 +16,7 @@ from uuid import UUID
 import asyncpg
 
 from local.airbyte import catalog, specification
+from local.airbyte.api import reads
 from local.airbyte.job_logs import JobLog, JobLogs, name_of
 from local.airbyte.metadata import Metadata, Row, dump
 from local.airbyte.runner import ConnectorFailed, Message
@@ -33,20 +34,10 @@ CHECKPOINT_SECONDS = 2.0
 COUNT_SECONDS = 1.0
 
 
-def failure_reason(
-    origin: str, kind: str, message: str, *, internal: str | None = None, **more: Any
-) -> dict[str, Any]:
-    """Build Airbyte's FailureReason."""
-    told = {
-        "timestamp": int(time.time() * 1000),
-        "failureOrigin": origin,
-        "failureType": kind,
-        "externalMessage": message,
-        "internalMessage": internal,
-        "retryable": kind == "transient_error",
-        **more,
-    }
-    return {key: value for key, value in told.items() if value is not None}
+def failure_reason(origin: str, kind: str, message: str, **more: Any) -> dict[str, Any]:
+    """Build Airbyte's FailureReason; only transient failures are worth another attempt."""
+    is_transient = kind == "transient_error"
+    return reads.failure_reason(origin, kind, message, retryable=is_transient, **more)
 
 
 FAILURE_TYPES = frozenset(
@@ -126,7 +117,7 @@ class Jobs:
         Raises:
             sqlite3.IntegrityError: another job of this connection is open.
         """
-        streams = [_descriptor(pair["stream"]) for pair in connection["streams"]]
+        streams = [reads.descriptor(pair["stream"]) for pair in connection["streams"]]
         job_id = self._metadata.begin_job(connection["id"], streams, _now())
         self._tasks[job_id] = asyncio.create_task(self._run(job_id, connection["id"]))
         return job_id
@@ -332,7 +323,7 @@ class Jobs:
         }
         rows = self._metadata.states(connection["id"])
         streams = [
-            {"stream_descriptor": _descriptor(row), "stream_state": row["state"]}
+            {"stream_descriptor": reads.descriptor(row), "stream_state": row["state"]}
             for row in rows
             if (row["namespace"] or None, row["name"]) in incremental
         ]
@@ -362,11 +353,6 @@ def target_of(settings: Mapping[str, Any], destination_config: Mapping[str, Any]
         format=settings.get("namespaceFormat") or "${SOURCE_NAMESPACE}",
         prefix=settings.get("prefix") or "",
     )
-
-
-def _descriptor(stream: Mapping[str, Any]) -> dict[str, Any]:
-    space = stream.get("namespace")
-    return {"name": stream["name"], **({"namespace": space} if space else {})}
 
 
 def _key(stream: Mapping[str, Any]) -> Key:

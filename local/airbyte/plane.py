@@ -1,4 +1,4 @@
-"""The plane itself: sources, discoveries, connections and commands, with Airbyte's behaviour.
+"""The back end with connectors: sources, discoveries, connections and commands.
 
 It invents nothing: whether a source works, and what it offers, is what its connector reported.
 """
@@ -10,26 +10,34 @@ import contextlib
 import hashlib
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any, Self
 from uuid import UUID, uuid4
 
 import asyncpg
 import orjson
 
-from local.airbyte import DESTINATION_DEFINITION_ID, DESTINATION_ID, catalog, specification
-from local.airbyte.errors import Refusal, forbidden, not_found, sync_is_running, uncaught
-from local.airbyte.job_logs import JobLog, JobLogs
+from local.airbyte import (
+    DESTINATION_DEFINITION_ID,
+    DESTINATION_ID,
+    WORKSPACE_ID,
+    catalog,
+    specification,
+)
+from local.airbyte.api import reads
+from local.airbyte.api.backend import Check, Command, Definition, Instance, Kind, Outcome
+from local.airbyte.api.defaults import UNIT_SECONDS
+from local.airbyte.errors import Refusal, not_found, sync_is_running, uncaught
+from local.airbyte.job_logs import JobLog, JobLogs, name_of
 from local.airbyte.jobs import Jobs, failure_reason, reason_of, renew_config, target_of
 from local.airbyte.metadata import Metadata, Row, dump, packed
-from local.airbyte.releases import Release
+from local.airbyte.releases import ErrorStyle, Release
 from local.airbyte.runner import ConnectorFailed, Runner
 from local.airbyte.settings import Settings
-from local.airbyte.store import BY_DEFINITION, Connector, Store
-from local.airbyte.verbs import Check, Verbs
-from local.airbyte.writer import refuse_unwritable
+from local.airbyte.store import BY_DEFINITION, CONNECTORS, Connector, Store
+from local.airbyte.verbs import Verbs
+from local.airbyte.writer import DESTINATION_SYNC_MODES, refuse_unwritable
 from shared.observability import logs
 
 log = logs.get(__name__)
@@ -38,7 +46,6 @@ Json = dict[str, Any]
 
 SCHEDULE_SECONDS = 2.0
 PRUNE_SECONDS = 3600.0
-UNIT_SECONDS = {"minutes": 60, "hours": 3600, "days": 86400, "weeks": 604800, "months": 2592000}
 
 DESTINATION_SPECIFICATION: Json = {
     "$schema": "http://json-schema.org/draft-07/schema#",
@@ -64,22 +71,32 @@ DESTINATION_SPECIFICATION: Json = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """The result of a check or a discovery; both API styles are rendered from it."""
-
-    job_id: str
-    started_at: int
-    ended_at: int
-    renewed: bool
-    check: Check | None = None
-    catalog_id: str | None = None
-    failure: Json | None = None
-
-    @property
-    def succeeded(self) -> bool:
-        """Whether the connector reached a verdict, even a negative one."""
-        return self.failure is None
+DEFINITIONS: dict[Kind, list[Definition]] = {
+    "source": [
+        Definition(
+            kind="source",
+            id=str(connector.definition_id),
+            name=connector.title,
+            repository=connector.repository,
+            tag=connector.version,
+            documentation=connector.documentation,
+            support_level=connector.support,
+        )
+        for connector in CONNECTORS
+    ],
+    "destination": [
+        Definition(
+            kind="destination",
+            id=str(DESTINATION_DEFINITION_ID),
+            name="Postgres (local plane)",
+            repository="aam/local-postgres",
+            tag="1",
+            documentation="https://www.postgresql.org/docs/",
+            support_level="none",
+            custom=True,
+        )
+    ],
+}
 
 
 class Plane:
@@ -93,6 +110,16 @@ class Plane:
         self.verbs = Verbs(settings, Store(settings.connectors_dir), runner)
         self.job_logs = JobLogs(settings.job_logs)
         self.jobs = Jobs(self.metadata, self.verbs, self.job_logs)
+        self.release = settings.flavour.release
+        self.error_style: ErrorStyle | None = settings.error_style
+        self.page_size = settings.page_size
+        self.instance = Instance(
+            url=f"http://127.0.0.1:{settings.port}/",
+            auth_mode="simple",
+            email="local-plane@aam.invalid",
+            workspace_id=str(WORKSPACE_ID),
+            workspace_name="Local workspace",
+        )
         self._commands: dict[str, asyncio.Task[None]] = {}
 
     @classmethod
@@ -127,33 +154,31 @@ class Plane:
             _now(),
         )
 
-    # Actors: sources and destinations
+    def unknown(self, kind: str, given: str) -> Refusal:
+        """Return the refusal of an unknown object."""
+        return not_found(kind, given)
 
-    def actor(self, kind: str, actor_id: UUID) -> Row:
-        """Return a source or destination.
+    def log_lines(self, job_id: int | str, attempt: int = 0) -> list[str]:
+        """Return the path of a log and its last lines; empty without a log."""
+        return self.job_logs.lines(name_of(job_id, attempt))
 
-        Raises:
-            Refusal: 404.
-        """
-        row = self.metadata.one(
-            "SELECT * FROM actors WHERE kind = ? AND id = ?", kind, str(actor_id)
-        )
-        if row is None:
-            raise not_found(f"{kind.upper()}_CONNECTION", str(actor_id))
-        return row
+    # Definitions
 
-    async def schema_of(self, row: Row) -> Json:
-        """Return the connection specification of an actor's definition."""
-        if row["kind"] == "destination":
-            return DESTINATION_SPECIFICATION
-        return await self.specification(connector_of(UUID(row["definition_id"])))
+    def definitions(self, kind: Kind) -> list[Definition]:
+        """Return the connectors that can be run, or the writer."""
+        return DEFINITIONS[kind]
 
-    async def specification(self, connector: Connector) -> Json:
+    async def specification(self, definition: Definition) -> Json:
         """Return a connector's connection specification; installs the connector if necessary.
 
         Raises:
             Refusal: 500, the connector did not provide one.
         """
+        if definition.kind == "destination":
+            return DESTINATION_SPECIFICATION
+        return await self._connector_specification(BY_DEFINITION[UUID(definition.id)])
+
+    async def _connector_specification(self, connector: Connector) -> Json:
         try:
             spec = await self.verbs.spec(connector)
         except ConnectorFailed as error:
@@ -162,156 +187,177 @@ class Plane:
         schema: Json = spec["connectionSpecification"]
         return schema
 
-    async def create_actor(self, kind: str, definition_id: UUID, name: str, config: Json) -> Row:
-        """Add a source or destination; the configuration is validated, but not checked.
+    def destination_sync_modes(self, definition: Definition) -> list[str]:  # noqa: ARG002
+        """Return the writer's sync modes."""
+        return list(DESTINATION_SYNC_MODES)
+
+    def config_faults(self, config: Json, schema: Json) -> list[str]:
+        """List where a configuration violates its schema, without its values."""
+        return specification.faults(config, schema)
+
+    # Actors: sources and destinations
+
+    def list_actors(self, kind: Kind) -> list[Json]:
+        """Return all sources or destinations, by name."""
+        rows = self.metadata.all(
+            "SELECT * FROM actors WHERE kind = ? ORDER BY lower(name), id", kind
+        )
+        return [self._actor(row) for row in rows]
+
+    def actor(self, kind: Kind, actor_id: str, *, with_deleted: bool = False) -> Json:  # noqa: ARG002
+        """Return a source or destination; a deleted one is not kept.
 
         Raises:
-            Refusal: 404, 422.
+            Refusal: 404.
         """
-        if kind == "source":
-            schema = await self.specification(connector_of(definition_id))
-        elif definition_id == DESTINATION_DEFINITION_ID:
-            schema = DESTINATION_SPECIFICATION
-        else:
-            raise not_found("STANDARD_DESTINATION_DEFINITION", str(definition_id))
-        _validate(config, schema)
-        actor_id = uuid4()
+        row = self.metadata.one("SELECT * FROM actors WHERE kind = ? AND id = ?", kind, actor_id)
+        if row is None:
+            raise not_found(f"{kind.upper()}_CONNECTION", actor_id)
+        return self._actor(row)
+
+    def _actor(self, row: Row) -> Json:
+        (definition,) = [one for one in DEFINITIONS[row["kind"]] if one.id == row["definition_id"]]
+        return reads.actor(
+            definition,
+            actor_id=row["id"],
+            workspace_id=str(WORKSPACE_ID),
+            name=row["name"],
+            config=row["config"],
+            created_at=row["created_at"],
+            release=self.release,
+        )
+
+    def create_actor(self, definition: Definition, name: str, config: Json) -> Json:
+        """Add a source or destination."""
+        actor_id = str(uuid4())
         self.metadata.write(
             "INSERT INTO actors VALUES (?, ?, ?, ?, ?, ?)",
-            str(actor_id),
-            kind,
-            str(definition_id),
+            actor_id,
+            definition.kind,
+            definition.id,
             name,
             dump(config),
             _now(),
         )
+        return self.actor(definition.kind, actor_id)
+
+    def update_actor(self, kind: Kind, actor: Json, name: str, config: Json) -> Json:
+        """Change the name and the whole configuration."""
+        actor_id = actor[f"{kind}Id"]
+        self.metadata.write(
+            "UPDATE actors SET name = ?, config = ? WHERE id = ?", name, dump(config), actor_id
+        )
         return self.actor(kind, actor_id)
 
-    async def update_actor(self, row: Row, *, name: str | None, config: Json | None) -> Row:
-        """Change the name or the whole configuration; masked values keep the stored secret.
-
-        Raises:
-            Refusal: 422.
-        """
-        if config is not None:
-            schema = await self.schema_of(row)
-            config = specification.unmasked(config, row["config"], schema)
-            _validate(config, schema)
-        self.metadata.write(
-            "UPDATE actors SET name = coalesce(?, name), config = coalesce(?, config) WHERE id = ?",
-            name,
-            None if config is None else dump(config),
-            row["id"],
-        )
-        return self.actor(row["kind"], UUID(row["id"]))
-
-    async def delete_actor(self, row: Row) -> None:
+    async def delete_actor(self, kind: Kind, actor: Json) -> None:
         """Delete an actor and all its connections."""
-        column = f"{row['kind']}_id"
+        actor_id = actor[f"{kind}Id"]
         for connection in self.metadata.all(
-            f"SELECT id FROM connections WHERE {column} = ?",  # noqa: S608 - one of two literals
-            row["id"],
+            f"SELECT id FROM connections WHERE {kind}_id = ?",  # noqa: S608 - one of two literals
+            actor_id,
         ):
-            await self.delete_connection(connection["id"])
-        self.metadata.write("DELETE FROM actors WHERE id = ?", row["id"])
+            await self._delete_connection(connection["id"])
+        self.metadata.write("DELETE FROM actors WHERE id = ?", actor_id)
 
     # Running connectors
 
-    async def check(self, row: Row) -> Outcome:
-        """Check an actor's configuration."""
-        if row["kind"] == "destination":
-            return await _check_warehouse(row["config"]["url"])
-        return await self._ask(row, self._check)
+    async def check(self, definition: Definition, actor: Json | None, config: Json) -> Outcome:
+        """Check a configuration; one that the connector renews is saved in the actor."""
+        if definition.kind == "destination":
+            return await _check_warehouse(config["url"])
 
-    async def check_update(self, row: Row, config: Json) -> Outcome:
-        """Check a new configuration of a source; a masked value means the stored secret.
+        async def verb(connector: Connector, renew: Any, job_log: JobLog) -> Json:
+            return {"check": await self.verbs.check(connector, config, renew, job_log)}
 
-        A configuration that the connector renews during the check is saved, as in Airbyte.
+        connector = BY_DEFINITION[UUID(definition.id)]
+        source_id = None if actor is None else str(actor["sourceId"])
+        return await self._ask(connector, source_id, config, verb)
 
-        Raises:
-            Refusal: 422.
-        """
-        schema = await self.schema_of(row)
-        _validate(config, schema)
-        whole = specification.unmasked(config, row["config"], schema)
-        return await self._ask({**row, "config": whole}, self._check)
-
-    async def check_config(self, definition_id: UUID, config: Json) -> Outcome:
-        """Check a configuration that belongs to no source yet."""
-        row = {"id": "", "definition_id": str(definition_id), "config": config}
-        return await self._ask(row, self._check)
-
-    async def discover(self, row: Row) -> Outcome:
+    async def discover(self, source: Json) -> Outcome:
         """Discover a source's catalog and store it under an id derived from its content."""
-        return await self._ask(row, self._discover)
+        source_id, config = source["sourceId"], source["connectionConfiguration"]
 
-    async def _check(self, connector: Connector, row: Row, renew: Any, job_log: JobLog) -> Json:
-        return {"check": await self.verbs.check(connector, row["config"], renew, job_log)}
+        async def verb(connector: Connector, renew: Any, job_log: JobLog) -> Json:
+            protocol = await self.verbs.discover(connector, config, renew, job_log)
 
-    async def _discover(self, connector: Connector, row: Row, renew: Any, job_log: JobLog) -> Json:
-        protocol = await self.verbs.discover(connector, row["config"], renew, job_log)
+            def keep() -> UUID:
+                catalog_id = catalog.content_id(protocol)
+                self.metadata.keep_discovery(
+                    source_id, connector.version, _config_hash(config), catalog_id, protocol, _now()
+                )
+                return catalog_id
 
-        def keep() -> UUID:
-            catalog_id = catalog.content_id(protocol)
-            config_hash = _config_hash(row["config"])
-            self.metadata.keep_discovery(
-                row["id"], connector.version, config_hash, catalog_id, protocol, _now()
-            )
-            return catalog_id
+            return {"catalog_id": str(await asyncio.to_thread(keep))}
 
-        return {"catalog_id": str(await asyncio.to_thread(keep))}
+        return await self._ask(_connector_of(source), source_id, config, verb)
 
-    async def _ask(self, row: Row, verb: Any) -> Outcome:
-        connector = connector_of(UUID(row["definition_id"]))
-        schema = await self.specification(connector)
+    async def _ask(
+        self, connector: Connector, source_id: str | None, config: Json, verb: Any
+    ) -> Outcome:
+        schema = await self._connector_specification(connector)
         started, renewed = _now(), False
-        secrets = specification.secrets(row["config"], schema)
+        secrets = specification.secrets(config, schema)
         job_id = str(uuid4())
 
         def renew(config: Mapping[str, Any]) -> None:
             nonlocal renewed
             renewed = True
             job_log.masks.add(specification.secrets(config, schema))
-            if row["id"]:
-                renew_config(self.metadata, row["id"], config)
+            if source_id is not None:
+                renew_config(self.metadata, source_id, config)
 
-        told: Json = {}
+        found: Json = {}
         with self.job_logs.open(job_id, secrets) as job_log:
             try:
-                told = await verb(connector, row, renew, job_log)
+                found = await verb(connector, renew, job_log)
             except ConnectorFailed as error:
-                told["failure"] = reason_of(error, secrets)
+                found["failure"] = reason_of(error, secrets)
                 job_log.write("platform", str(error), level="error")
-        return Outcome(job_id=job_id, started_at=started, ended_at=_now(), renewed=renewed, **told)
+        return Outcome(job_id=job_id, started_at=started, ended_at=_now(), renewed=renewed, **found)
 
-    def cached_catalog(self, row: Row) -> str | None:
+    def cached_catalog(self, source: Json) -> str | None:
         """Return the catalog id of an earlier discovery with the same configuration and version."""
         found = self.metadata.one(
             "SELECT catalog_id FROM discoveries"
             " WHERE source_id = ? AND version = ? AND config_hash = ?",
-            row["id"],
-            connector_of(UUID(row["definition_id"])).version,
-            _config_hash(row["config"]),
+            source["sourceId"],
+            _connector_of(source).version,
+            _config_hash(source["connectionConfiguration"]),
         )
         return None if found is None else str(found["catalog_id"])
 
-    async def shown(self, row: Row, catalog_id: str) -> bytes:
+    async def discovered(self, source: Json, catalog_id: str) -> orjson.Fragment:
         """Return a discovered catalog as a syncCatalog, serialized."""
-        connector = connector_of(UUID(row["definition_id"]))
 
-        def show() -> bytes:
+        def build() -> bytes:
             return catalog.discovered(
                 self.metadata.catalog(catalog_id),
-                suggested=connector.suggested_streams,
-                release=self.settings.flavour.release,
+                suggested=_connector_of(source).suggested_streams,
+                release=self.release,
             )
 
-        return await asyncio.to_thread(show)
+        return orjson.Fragment(await asyncio.to_thread(build))
+
+    def newest_discovery(self, source: Json) -> Json:
+        """Return the time of the newest discovery and the catalog as the connector wrote it."""
+        newest = self.metadata.one(
+            "SELECT * FROM discoveries WHERE source_id = ?"
+            " ORDER BY created_at DESC, rowid DESC LIMIT 1",
+            source["sourceId"],
+        )
+        if newest is None:
+            return {}
+        protocol = orjson.Fragment(self.metadata.catalog(newest["catalog_id"]))
+        return {"updatedAt": newest["created_at"], "catalog": protocol}
 
     # Commands: check and discover in the background, under an id that the client chose
 
-    def run_command(
-        self, command_id: str, kind: str, source_id: str | None, work: Coroutine[Any, Any, Outcome]
+    async def run_command(
+        self,
+        command_id: str,
+        kind: str,
+        source_id: str | None,
+        run: Callable[[], Awaitable[Outcome]],
     ) -> None:
         """Start a check or a discovery, unless a command with this id exists."""
         created = self.metadata.write(
@@ -321,17 +367,16 @@ class Plane:
             dump({"sourceId": source_id}),
             _now(),
         )
-        if not created:
-            work.close()
-            return
-        self._commands[command_id] = asyncio.create_task(self._command(command_id, source_id, work))
+        if created:
+            work = self._command(command_id, source_id, run)
+            self._commands[command_id] = asyncio.create_task(work)
 
     async def _command(
-        self, command_id: str, source_id: str | None, work: Coroutine[Any, Any, Outcome]
+        self, command_id: str, source_id: str | None, run: Callable[[], Awaitable[Outcome]]
     ) -> None:
         self._set_command(command_id, "running", {})
         try:
-            outcome = await work
+            outcome = await run()
         except asyncio.CancelledError:
             reason = failure_reason("airbyte_platform", "manual_cancellation", "It was cancelled.")
             self._set_command(command_id, "cancelled", {"failureReason": reason})
@@ -360,20 +405,38 @@ class Plane:
             command_id,
         )
 
-    def command(self, command_id: str) -> Row:
-        """Return a command with its status.
-
-        Raises:
-            Refusal: 403, as Airbyte answers for an unknown id.
-        """
+    def command(self, command_id: str) -> Command | None:
+        """Return a command, if there is one with this id."""
         row = self.metadata.one("SELECT * FROM commands WHERE id = ?", command_id)
         if row is None:
-            raise forbidden()
-        return row
+            return None
+        output, outcome = row["output"], None
+        if row["status"] in ("completed", "cancelled"):
+            has_verdict = row["kind"] == "check" and "succeeded" in output
+            outcome = Outcome(
+                job_id=output.get("jobId") or "",
+                started_at=row["created_at"],
+                ended_at=row["created_at"],
+                renewed=output.get("connectorConfigurationUpdated", False),
+                check=Check(output["succeeded"], output["message"]) if has_verdict else None,
+                catalog_id=output.get("catalogId"),
+                failure=output.get("failureReason"),
+            )
+        return Command(
+            id=command_id,
+            kind=row["kind"],
+            source_id=output.get("sourceId"),
+            status=row["status"],
+            outcome=outcome,
+        )
+
+    def command_status(self, command_id: str) -> str | None:
+        """Return the status of a command."""
+        command = self.command(command_id)
+        return None if command is None else command.status
 
     async def cancel_command(self, command_id: str) -> None:
         """Cancel a command that is still running."""
-        self.command(command_id)
         task = self._commands.get(command_id)
         if task is not None:
             await asyncio.sleep(0)  # cancelled before its first step, it would record nothing
@@ -382,40 +445,62 @@ class Plane:
 
     # Connections
 
-    def connection(self, connection_id: UUID) -> Row:
-        """Return a connection.
+    def list_connections(self) -> list[Json]:
+        """Return all connections, oldest first."""
+        rows = self.metadata.all("SELECT * FROM connections ORDER BY created_at, id")
+        return [self._connection(row) for row in rows]
+
+    def connection(self, connection_id: str, *, with_deleted: bool = False) -> Json:  # noqa: ARG002
+        """Return a connection; a deleted one is not kept.
 
         Raises:
             Refusal: 404.
         """
-        row = self.metadata.one("SELECT * FROM connections WHERE id = ?", str(connection_id))
+        return self._connection(self._connection_row(connection_id))
+
+    def _connection_row(self, connection_id: str) -> Row:
+        row = self.metadata.one("SELECT * FROM connections WHERE id = ?", connection_id)
         if row is None:
-            raise not_found("STANDARD_SYNC", str(connection_id))
+            raise not_found("STANDARD_SYNC", connection_id)
         return row
 
+    def _connection(self, row: Row) -> Json:
+        return reads.connection(
+            connection_id=row["id"],
+            source_id=row["source_id"],
+            destination_id=row["destination_id"],
+            workspace_id=str(WORKSPACE_ID),
+            settings=row["settings"],
+            streams=row["streams"],
+            created_at=row["created_at"],
+            release=self.release,
+        )
+
     async def create_connection(
-        self, source: Row, destination: Row, settings: Json, sync_catalog: Json
-    ) -> Row:
+        self, source: Json, destination: Json, settings: Json, sync_catalog: Json
+    ) -> Json:
         """Connect a source to a destination.
 
         Raises:
             Refusal: the catalog is invalid, or cannot be written.
         """
-        release = self.settings.flavour.release
-        streams = await asyncio.to_thread(_kept, sync_catalog, settings, destination, release)
-        connection_id = uuid4()
+        target = destination["connectionConfiguration"]
+        streams = await asyncio.to_thread(_kept, sync_catalog, settings, target, self.release)
+        connection_id = str(uuid4())
         self.metadata.write(
             "INSERT INTO connections VALUES (?, ?, ?, ?, ?, ?)",
-            str(connection_id),
-            source["id"],
-            destination["id"],
+            connection_id,
+            source["sourceId"],
+            destination["destinationId"],
             dump(settings),
             await asyncio.to_thread(packed, streams),
             _now(),
         )
         return self.connection(connection_id)
 
-    async def update_connection(self, row: Row, settings: Json, sync_catalog: Json | None) -> Row:
+    async def update_connection(
+        self, connection: Json, settings: Json, sync_catalog: Json | None
+    ) -> Json:
         """Change the given settings; a given catalog replaces the stored one.
 
         A stream that is deselected, or whose sync mode changes, loses its state; nothing else is
@@ -424,14 +509,14 @@ class Plane:
         Raises:
             Refusal: the catalog is invalid, or cannot be written.
         """
+        row = self._connection_row(connection["connectionId"])
         merged = row["settings"] | settings
-        destination = self.actor("destination", UUID(row["destination_id"]))
+        target = self.actor("destination", row["destination_id"])["connectionConfiguration"]
         streams = row["streams"]
         if sync_catalog is not None:
-            release = self.settings.flavour.release
-            streams = await asyncio.to_thread(_kept, sync_catalog, merged, destination, release)
+            streams = await asyncio.to_thread(_kept, sync_catalog, merged, target, self.release)
         else:
-            target_of(merged, destination["config"]).refuse_collisions(streams)
+            target_of(merged, target).refuse_collisions(streams)
         content = await asyncio.to_thread(packed, streams)
         with self.metadata.transaction():
             self.metadata.write(
@@ -447,35 +532,135 @@ class Plane:
                     namespace or "",
                     name,
                 )
-        return self.connection(UUID(row["id"]))
+        return self.connection(row["id"])
 
-    async def delete_connection(self, connection_id: str) -> None:
+    async def delete_connection(self, connection: Json) -> None:
         """Cancel its job and delete the connection; its tables remain in the warehouse."""
-        job = self.open_job(connection_id)
-        if job is not None:
-            await self.jobs.cancel(job["id"])
-        self.metadata.write("DELETE FROM connections WHERE id = ?", connection_id)
+        await self._delete_connection(connection["connectionId"])
 
-    def open_job(self, connection_id: str) -> Row | None:
-        """Return a connection's open job, if any."""
-        return self.metadata.one(
+    async def _delete_connection(self, connection_id: str) -> None:
+        job = self.metadata.one(
             "SELECT * FROM jobs WHERE connection_id = ?"
             " AND status IN ('pending', 'running', 'incomplete')",
             connection_id,
         )
+        if job is not None:
+            await self.jobs.cancel(job["id"])
+        self.metadata.write("DELETE FROM connections WHERE id = ?", connection_id)
 
-    def sync(self, row: Row) -> int:
-        """Start a sync and return the job id.
+    def state(self, connection_id: str) -> Json:
+        """Return the saved state of a connection."""
+        states = self.metadata.states(connection_id)
+        if not states:
+            return {"stateType": "not_set"}
+        streams = [
+            {"streamDescriptor": reads.descriptor(each), "streamState": each["state"]}
+            for each in states
+            if each["name"]
+        ]
+        shared = next((each["state"] for each in states if not each["name"]), None)
+        match states[0]["kind"]:
+            case "stream":
+                return {"stateType": "stream", "streamState": streams}
+            case "global":
+                whole = reads.present({"shared_state": shared, "streamStates": streams})
+                return {"stateType": "global", "globalState": whole}
+        return {"stateType": "legacy", "state": shared}
+
+    # Jobs
+
+    def before_read(self, job: Json) -> None:
+        """Do nothing: a job's row is current."""
+
+    def list_jobs(self, connection_id: str | None = None) -> list[Json]:
+        """Return the jobs of a connection, or all, newest first."""
+        rows = self.metadata.all(
+            "SELECT * FROM jobs WHERE ? IS NULL OR connection_id = ? ORDER BY id DESC",
+            connection_id,
+            connection_id,
+        )
+        return [self._job(row) for row in rows]
+
+    def job(self, job_id: int) -> Json:
+        """Return a job.
 
         Raises:
-            Refusal: 409 while another job is running, 500 for a connection that is not active.
+            Refusal: 500, as Airbyte answers for an unknown id.
         """
-        if row["settings"].get("status") != "active":
-            raise uncaught("Can only sync an active connection")
+        row = self.metadata.one("SELECT * FROM jobs WHERE id = ?", job_id)
+        if row is None:
+            raise uncaught(f"Could not find job with id: {job_id}", "java.lang.RuntimeException")
+        return self._job(row)
+
+    def _job(self, row: Row) -> Json:
+        """Build a JobRead, with the counts of its last attempt."""
+        streams = [
+            {
+                **{name: value for name, value in each.items() if name != "stats"},
+                **reads.job_counts(each["stats"], self.release),
+            }
+            for each in self.list_attempts(row["id"])[-1]["streamStats"]
+        ]
+        job = reads.job(
+            job_id=row["id"],
+            config_type="sync",
+            connection_id=row["connection_id"],
+            streams=row["streams"],
+            status=row["status"],
+            created_at=row["created_at"],
+            updated_at=row["updated_at"],
+            started_at=row["started_at"],
+        )
+        job["aggregatedStats"] = reads.job_counts(reads.total(streams), self.release)
+        job["streamAggregatedStats"] = streams
+        return job
+
+    def list_attempts(self, job_id: int) -> list[Json]:
+        """Return a job's attempts, oldest first; there is always at least one."""
+        rows = self.metadata.all("SELECT * FROM attempts WHERE job_id = ? ORDER BY number", job_id)
+        return [self._attempt(row) for row in rows]
+
+    def _attempt(self, row: Row) -> Json:
+        streams = [
+            reads.present(
+                {
+                    "streamName": name,
+                    "streamNamespace": namespace,
+                    "stats": reads.counts(*numbers),
+                }
+            )
+            for namespace, name, *numbers in row["stats"].get("streams", [])
+        ]
+        return reads.attempt(
+            number=row["number"],
+            status=row["status"],
+            created_at=row["created_at"],
+            updated_at=row["updated_at"],
+            ended_at=row["ended_at"],
+            counted={
+                **reads.total([each["stats"] for each in streams]),
+                "stateMessagesEmitted": row["stats"].get("states", 0),
+            },
+            streams=streams,
+            failure=row["failure"],
+            release=self.release,
+        )
+
+    def start_sync(self, connection: Json) -> int:
+        """Start a sync and return the job's id.
+
+        Raises:
+            Refusal: 409 while another job is running.
+        """
+        row = self._connection_row(connection["connectionId"])
         try:
             return self.jobs.start(row)
         except sqlite3.IntegrityError as error:
             raise sync_is_running(row["id"]) from error
+
+    async def cancel_job(self, job_id: int) -> bool:
+        """Cancel an open job; return False if it had already ended."""
+        return await self.jobs.cancel(job_id)
 
     async def _prune(self) -> None:
         """Delete old data, now and every hour."""
@@ -490,7 +675,7 @@ class Plane:
             for row in self.metadata.all("SELECT id, settings FROM connections"):
                 if self._is_due(row):
                     with contextlib.suppress(Refusal):  # deleted or already started meanwhile
-                        self.sync(self.connection(UUID(row["id"])))
+                        self.start_sync(self.connection(row["id"]))
             await asyncio.sleep(SCHEDULE_SECONDS)
 
     def _is_due(self, row: Row) -> bool:
@@ -505,31 +690,14 @@ class Plane:
         return last is None or last["at"] is None or last["at"] + interval <= _now()
 
 
-def connector_of(definition_id: UUID) -> Connector:
-    """Return the connector of a source definition.
-
-    Raises:
-        Refusal: 404.
-    """
-    connector = BY_DEFINITION.get(definition_id)
-    if connector is None:
-        raise not_found("STANDARD_SOURCE_DEFINITION", str(definition_id))
-    return connector
+def _connector_of(source: Json) -> Connector:
+    return BY_DEFINITION[UUID(source["sourceDefinitionId"])]
 
 
-def _validate(config: Json, schema: Json) -> None:
-    faults = specification.faults(config, schema)
-    if faults:
-        told = ", ".join(faults)
-        raise Refusal(
-            422, f"The provided configuration does not fulfill the specification. Errors: {told}"
-        )
-
-
-def _kept(sync_catalog: Json, settings: Json, destination: Row, release: Release) -> list[Json]:
+def _kept(sync_catalog: Json, settings: Json, target: Json, release: Release) -> list[Json]:
     streams = catalog.kept(sync_catalog, release)
     refuse_unwritable(streams)
-    target_of(settings, destination["config"]).refuse_collisions(streams)
+    target_of(settings, target).refuse_collisions(streams)
     return streams
 
 

@@ -22,13 +22,18 @@ class Release:
 
     @cached_property
     def _number(self) -> tuple[int, ...]:
-        if self.version == "head":
+        if self.is_head:
             return (999,)
         return tuple(int(part) for part in self.version.split(".")[:2])
 
     def since(self, major: int, minor: int = 0) -> bool:
         """Whether this release is that one or a later one."""
         return self._number >= (major, minor)
+
+    @property
+    def is_head(self) -> bool:
+        """Whether this is what comes after the newest release."""
+        return self.version == "head"
 
     @property
     def error_style(self) -> ErrorStyle:

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from local.airbyte import catalog
+from local.airbyte.api.backend import Check
 from local.airbyte.job_logs import JobLog
 from local.airbyte.runner import ConnectorFailed, Message, Process, Runner, failure, parse
 from local.airbyte.settings import Settings
@@ -31,14 +32,6 @@ class _Kind(msgspec.Struct):
 
 
 _kind = msgspec.json.Decoder(_Kind)
-
-
-@dataclass(frozen=True)
-class Check:
-    """The connector's verdict on a configuration."""
-
-    succeeded: bool
-    message: str | None
 
 
 @dataclass(frozen=True)

@@ -6,19 +6,23 @@ authentication. State is in plain attributes; methods script the failures. It ru
 source offers the catalog that the test sets.
 """
 
-from tests.fakes.airbyte_server._actors import WORKSPACE_ID
-from tests.fakes.airbyte_server._airbyte import ORGANIZATION_ID
+from local.airbyte.api.defaults import ORGANIZATION_ID
+from tests.fakes.airbyte_server._backend import Auth
 from tests.fakes.airbyte_server._catalogs import DEFAULT_CATALOG, catalog, stream
-from tests.fakes.airbyte_server._definitions import HARDCODED_RECORDS, MASK, POSTGRES, SALESFORCE
+from tests.fakes.airbyte_server._definitions import (
+    HARDCODED_RECORDS,
+    POSTGRES,
+    SALESFORCE,
+    WORKSPACE_ID,
+)
 from tests.fakes.airbyte_server._faults import Fault
 from tests.fakes.airbyte_server._gateways import GATEWAYS
-from tests.fakes.airbyte_server._server import AirbyteServer, Auth, Request
+from tests.fakes.airbyte_server._server import AirbyteServer, Request
 
 __all__ = [
     "DEFAULT_CATALOG",
     "GATEWAYS",
     "HARDCODED_RECORDS",
-    "MASK",
     "ORGANIZATION_ID",
     "POSTGRES",
     "SALESFORCE",

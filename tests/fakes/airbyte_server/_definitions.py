@@ -3,59 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
-import jsonschema
-import orjson
-
-from local.airbyte.errors import Refusal
+from local.airbyte.api.backend import Definition, Kind
 
 Json = dict[str, Any]
 
+WORKSPACE_ID = "7c1f0d5e-2a53-4a0e-9b63-0a0a0a0a0a01"
 SALESFORCE = "b117307c-14b6-41aa-9422-947e34922962"
 HARDCODED_RECORDS = "084124ab-22db-4019-b36d-630418541bf7"
 POSTGRES = "25c5221d-dce2-4163-ade9-739ef790f503"
-MASK = "**********"
 
 
-def source_definition(definition_id: str, name: str, image: str, tag: str) -> Json:
-    specifications: dict[str, Json] = {
-        SALESFORCE: _specification(
-            required=("client_id", "client_secret", "refresh_token"),
-            secret=("client_secret", "refresh_token"),
-        ),
-        HARDCODED_RECORDS: {
-            "type": "object",
-            "properties": {"count": {"type": "integer", "minimum": 1}},
-            "additionalProperties": True,
-        },
-    }
-    return {
-        "sourceDefinitionId": definition_id,
-        "name": name,
-        "dockerRepository": f"airbyte/{image}",
-        "dockerImageTag": tag,
-        "documentationUrl": "https://docs.example.org/",
-        "supportLevel": "certified",
-        "_specification": specifications[definition_id],
-    }
-
-
-def destination_definition(definition_id: str, name: str, image: str, tag: str) -> Json:
-    return {
-        "destinationDefinitionId": definition_id,
-        "name": name,
-        "dockerRepository": f"airbyte/{image}",
-        "dockerImageTag": tag,
-        "documentationUrl": "https://docs.example.org/",
-        "supportLevel": "certified",
-        "_specification": _specification(
-            required=("host", "port", "username", "database", "schema"),
-            secret=("password",),
-            other={"port": {"type": "integer"}},
-        ),
-    }
+def _definition(kind: Kind, definition_id: str, name: str, image: str, tag: str) -> Definition:
+    return Definition(
+        kind=kind,
+        id=definition_id,
+        name=name,
+        repository=f"airbyte/{image}",
+        tag=tag,
+        documentation="https://docs.example.org/",
+        support_level="certified",
+    )
 
 
 def _specification(
@@ -72,43 +41,32 @@ def _specification(
     }
 
 
-def public(definition: Json) -> Json:
-    return {name: value for name, value in definition.items() if name != "_specification"}
+DEFINITIONS: dict[Kind, list[Definition]] = {
+    "source": [
+        _definition("source", SALESFORCE, "Salesforce", "source-salesforce", "2.10.3"),
+        _definition(
+            "source", HARDCODED_RECORDS, "Hardcoded Records", "source-hardcoded-records", "0.0.48"
+        ),
+    ],
+    "destination": [
+        _definition("destination", POSTGRES, "Postgres", "destination-postgres", "2.4.0"),
+    ],
+}
 
-
-def masked(configuration: Json, specification: Json) -> Json:
-    secret = _secrets(specification)
-    return {name: MASK if name in secret else value for name, value in configuration.items()}
-
-
-def unmasked(configuration: Json, kept: Json, specification: Json) -> Json:
-    """Replace masks in secret fields by the stored secrets; elsewhere a mask is a plain value."""
-    secret = _secrets(specification) & kept.keys()
-    return {
-        name: kept[name] if name in secret and value == MASK else value
-        for name, value in configuration.items()
-    }
-
-
-def _secrets(specification: Json) -> set[str]:
-    return {
-        name
-        for name, of in specification.get("properties", {}).items()
-        if of.get("airbyte_secret") is True
-    }
-
-
-@cache
-def _validator(specification: bytes) -> jsonschema.Draft7Validator:
-    return jsonschema.Draft7Validator(orjson.loads(specification))
-
-
-def validate(configuration: Json, specification: Json) -> None:
-    found = _validator(orjson.dumps(specification)).iter_errors(configuration)
-    errors = sorted(error.message for error in found)
-    if errors:
-        raise Refusal(
-            422,
-            "The provided configuration does not fulfill the specification. "
-            f"Errors: {', '.join(errors)} in {configuration}",
-        )
+SPECIFICATIONS: dict[str, Json] = {
+    SALESFORCE: _specification(
+        required=("client_id", "client_secret", "refresh_token"),
+        secret=("client_secret", "refresh_token"),
+    ),
+    HARDCODED_RECORDS: {
+        "type": "object",
+        "properties": {"count": {"type": "integer", "minimum": 1}},
+        "additionalProperties": True,
+    },
+    POSTGRES: _specification(
+        required=("host", "port", "username", "database", "schema"),
+        secret=("password",),
+        other={"port": {"type": "integer"}},
+    ),
+}
+"""By definition id."""

@@ -8,12 +8,11 @@ import socket
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-import orjson
 from aiohttp import web
 
-from tests.fakes.airbyte_server._answers import Answer, html
+from local.airbyte.api.face import Answer
 
 Fault = (
     int
@@ -48,6 +47,12 @@ class PlannedFault:
     seconds: float
     answer: Answer | None = None
     skip: int = 0
+
+
+def html(status: int, title: str) -> Answer:
+    """Build a page of a web server in front of Airbyte."""
+    page = f"<html>\r\n<head><title>{title}</title></head>\r\n<body>nginx/1.25.3</body>\r\n</html>"
+    return Answer(status, page, "text/html")
 
 
 def _gzip_bomb() -> Answer:
@@ -97,7 +102,7 @@ async def dribble(
         for _ in range(4096):
             await response.write(b" " * (1 << 20))
         return response
-    content = as_bytes(answer.body)
+    content = answer.content
     response.set_status(answer.status)
     response.content_length = len(content)
     await response.prepare(request)
@@ -105,9 +110,3 @@ async def dribble(
         await response.write(bytes([byte]))
         await asyncio.sleep(seconds / len(content))
     return response
-
-
-def as_bytes(body: Any) -> bytes:
-    if isinstance(body, bytes):
-        return body
-    return body.encode() if isinstance(body, str) else orjson.dumps(body)

@@ -7,7 +7,7 @@ from http import HTTPStatus
 
 import orjson
 
-from tests.fakes.airbyte_server._answers import Answer
+from local.airbyte.api.face import Answer
 
 
 def _json(status: int, body: object) -> Answer:

@@ -9,8 +9,8 @@ from uuid import UUID
 
 import orjson
 
-from tests.fakes.airbyte_server._answers import Failure
 from tests.fakes.airbyte_server._catalogs import DEFAULT_CATALOG
+from tests.fakes.airbyte_server._failures import Failure
 
 Json = dict[str, Any]
 

@@ -8,36 +8,22 @@ import hashlib
 import hmac
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Literal, Self
+from typing import Any, Self
 from uuid import uuid4
 
 import orjson
 from aiohttp import web
 
-from local.airbyte.errors import (
-    MOST_BODY_BYTES,
-    Micronaut,
-    Refusal,
-    no_such_page,
-    too_large,
-    unreadable,
-)
-from local.airbyte.releases import ErrorStyle
+from local.airbyte.api import face
+from local.airbyte.api.defaults import ORGANIZATION_ID
+from local.airbyte.api.face import Answer
+from local.airbyte.api.requests import Body
+from local.airbyte.errors import MOST_BODY_BYTES, Micronaut, Refusal, no_such_page, too_large
 from tests import leaks
-from tests.fakes.airbyte_server._actors import WORKSPACE_ID, need
-from tests.fakes.airbyte_server._airbyte import ORGANIZATION_ID, ROUTES, Airbyte, offers
-from tests.fakes.airbyte_server._answers import Answer, html
-from tests.fakes.airbyte_server._faults import (
-    CANNED,
-    Fault,
-    PlannedFault,
-    as_bytes,
-    dribble,
-    hang_up,
-)
+from tests.fakes.airbyte_server._backend import Auth, ScriptedBackend
+from tests.fakes.airbyte_server._faults import CANNED, Fault, PlannedFault, dribble, hang_up, html
 from tests.fakes.airbyte_server._gateways import GATEWAYS
 
 CLIENT_SECRET = leaks.canary("Airbyte's client secret")
@@ -45,7 +31,6 @@ PASSWORD = leaks.canary("Airbyte's password")
 API_KEY = leaks.canary("Airbyte's API key")
 
 Json = dict[str, Any]
-Auth = Literal["none", "basic", "token", "bearer"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +44,7 @@ class Request:
     raw_path: str
 
 
-class AirbyteServer(Airbyte):
+class AirbyteServer(ScriptedBackend):
     """An Airbyte instance for tests: `async with AirbyteServer(version="0.63.19") as airbyte: …`.
 
     Attributes to assert on: `sources`, `destinations`, `connections` by id, as Airbyte stores them
@@ -76,7 +61,6 @@ class AirbyteServer(Airbyte):
     ) -> None:
         super().__init__(version)
         self.auth = auth
-        self.error_style: ErrorStyle | None = None
         self.requests: list[Request] = []
         self.client_id = "aam-client"
         self.client_secret = CLIENT_SECRET
@@ -92,7 +76,6 @@ class AirbyteServer(Airbyte):
         self._peak: Counter[tuple[str, str]] = Counter()
         self._listener: asyncio.Server | None = None
         self._web: web.Server | None = None
-        self.port = 0
 
     async def __aenter__(self) -> Self:
         """Listen on a free loopback port, in the running event loop."""
@@ -237,11 +220,9 @@ class AirbyteServer(Airbyte):
         length = request.content_length or 0
         if length > MOST_BODY_BYTES:
             await _drain(request)
-            return self._sent(self._refused(too_large(length, request.path)))
+            return self._sent(face.refused(self, too_large(length, request.path)))
         content = await request.content.read()
-        if len(content) > MOST_BODY_BYTES:
-            return self._sent(self._refused(too_large(len(content), request.path)))
-        body, broken = _parsed(content)
+        body = _parsed(content)
         self.requests.append(Request(request.method, path, body, dict(request.headers), raw))
 
         slots = ((path, _object_id(body)), (path, _ANY))
@@ -251,8 +232,8 @@ class AirbyteServer(Airbyte):
         try:
             fault = self._next_fault(path)
             if fault is None:
-                return self._sent(self._act(request, path, body, broken=broken))
-            return await self._spoil(fault, request, path, body, broken=broken)
+                return self._sent(await self._act(request, content))
+            return await self._spoil(fault, request, content)
         finally:
             for slot in slots:
                 self._in_flight[slot] -= 1
@@ -271,17 +252,17 @@ class AirbyteServer(Airbyte):
         return None
 
     async def _spoil(
-        self, fault: PlannedFault, request: web.BaseRequest, path: str, body: Any, *, broken: bool
+        self, fault: PlannedFault, request: web.BaseRequest, content: bytes
     ) -> web.StreamResponse:
         true: Answer | None = None
         if fault.kind == "slow" and not fault.after_effect:
             await asyncio.sleep(fault.seconds)
         if fault.kind == "lie":
             before = self._snapshot()
-            true = self._act(request, path, body, broken=broken)
+            true = await self._act(request, content)
             self._restore(before)
         elif fault.after_effect or fault.kind in ("slow", "trickle"):
-            true = self._act(request, path, body, broken=broken)
+            true = await self._act(request, content)
         if fault.kind == "slow" and fault.after_effect:
             await asyncio.sleep(fault.seconds)
 
@@ -289,7 +270,7 @@ class AirbyteServer(Airbyte):
             return self._sent(fault.answer)
         if isinstance(fault.kind, int):
             return self._sent(
-                self._refused(Refusal(fault.kind, "a fault was planted", known=False))
+                face.refused(self, Refusal(fault.kind, "a fault was planted", known=False))
             )
         if fault.kind in CANNED:
             return self._sent(CANNED[fault.kind]())
@@ -298,44 +279,31 @@ class AirbyteServer(Airbyte):
         if fault.kind in ("endless", "trickle"):
             return await dribble(request, true, seconds=fault.seconds)
         if fault.kind == "late":
-            task = asyncio.create_task(self._act_late(fault, request, path, body))
+            task = asyncio.create_task(self._act_late(fault, request, content))
             self._late.add(task)
             task.add_done_callback(self._late.discard)
         if fault.kind == "hang":
             await self._released.wait()
         assert request.transport is not None
-        hang_up(request.transport, fault.kind, as_bytes(true.body) if true else b"")
+        hang_up(request.transport, fault.kind, true.content if true else b"")
         return web.Response()
 
     async def _act_late(
-        self, fault: PlannedFault, request: web.BaseRequest, path: str, body: Any
+        self, fault: PlannedFault, request: web.BaseRequest, content: bytes
     ) -> None:
         await asyncio.sleep(fault.seconds)
-        self._act(request, path, body, broken=False)
+        await self._act(request, content)
 
-    def _act(self, request: web.BaseRequest, path: str, body: Any, *, broken: bool) -> Answer:
-        refusal = self._gate(request, path)
-        route = self._route(request.method, path)
-        if refusal is not None:
-            return refusal
+    async def _act(self, request: web.BaseRequest, content: bytes) -> Answer:
+        """Answer a request; no other request is handled meanwhile, since nothing here waits."""
+        path = request.path.removeprefix(face.BASE)
         try:
-            if route is None:
-                raise no_such_page(request.path)
-            if broken:
-                raise unreadable("the body is not JSON.")
-            answer = route(body if isinstance(body, dict) else {})
-        except Refusal as refused:
-            return self._refused(refused)
-        return answer if isinstance(answer, Answer) else Answer(200, answer)
-
-    def _route(self, method: str, path: str) -> Callable[[Json], Any] | None:
-        own = _OWN_ROUTES.get((method, path))
-        if own is not None:
-            return partial(own, self)
-        route = ROUTES.get((method, path))
-        if route is None or not offers(self.release, path):
-            return None
-        return partial(route, self)
+            denied = self._denied(request, path)
+            if denied is None and path == _TOKEN:
+                return Answer(200, self._token(Body.parsed(content)))
+        except Refusal as refusal:
+            return face.refused(self, refusal)
+        return denied or await face.answer(self, request.method, request.path, content)
 
     def _snapshot(self) -> tuple[Any, ...]:
         held = [self.sources, self.destinations, self.connections, self.states]
@@ -348,7 +316,7 @@ class AirbyteServer(Airbyte):
         self.jobs = {number: job for number, (job, _) in jobs.items()}
         self.attempts = {number: attempts for number, (_, attempts) in jobs.items()}
 
-    def _gate(self, request: web.BaseRequest, path: str) -> Answer | None:
+    def _denied(self, request: web.BaseRequest, path: str) -> Answer | None:
         given = request.headers.get("Authorization", "")
         if self.auth == "basic":
             wanted = base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
@@ -358,44 +326,23 @@ class AirbyteServer(Airbyte):
         token = given.removeprefix("Bearer ")
         if token == self.api_key or (self.auth == "token" and self._is_valid(token)):
             return None
-        return self._refused(Refusal(401, "Unauthorized", known=False))
-
-    def _refused(self, refusal: Refusal) -> Answer:
-        body = refusal.body(self.release, self.error_style)
-        return Answer(refusal.status, body, refusal.content_type)
+        raise Refusal(401, "Unauthorized", known=False)
 
     def _sent(self, answer: Answer) -> web.Response:
         return web.Response(
             status=answer.status,
-            body=b"" if answer.body is None else as_bytes(answer.body),
+            body=answer.content,
             headers={"Content-Type": answer.content_type, **answer.headers},
         )
 
     # Authentication
 
-    def _instance_configuration(self, _: Json) -> Json:
-        told: Json = {
-            "edition": "community",
-            "version": "dev" if self.version == "head" else self.version,
-            "auth": {"mode": "simple" if self.auth in ("token", "bearer") else "none"},
-            "airbyteUrl": f"http://127.0.0.1:{self.port}",
-            "initialSetupComplete": True,
-            "defaultUserId": ORGANIZATION_ID,
-            "defaultOrganizationId": ORGANIZATION_ID,
-            "defaultOrganizationEmail": "somebody@example.org",
-            "defaultWorkspaceId": WORKSPACE_ID,
-            "trackingStrategy": "logging",
-        }
-        if self.release.since(2):
-            told["licenseStatus"] = "pro"
-        return told
-
-    def _token(self, body: Json) -> Any:
+    def _token(self, body: Body) -> Json:
         if self.auth != "token":
-            raise no_such_page("/api/v1/applications/token")
+            raise no_such_page(face.BASE + _TOKEN)
         wanted = (self.client_id, self.client_secret)
-        if (need(body, "client_id"), need(body, "client_secret")) != wanted:
-            raise Micronaut(400, "Invalid client id or token", "/api/v1/applications/token")
+        if (body.text("client_id"), body.text("client_secret")) != wanted:
+            raise Micronaut(400, "Invalid client id or token", face.BASE + _TOKEN)
         return {"access_token": self._signed(exp=time.time() + self.token_seconds)}
 
     def _signed(self, *, exp: float) -> str:
@@ -424,22 +371,19 @@ class AirbyteServer(Airbyte):
         return bool(told["exp"] > time.time())
 
 
-_OWN_ROUTES: dict[tuple[str, str], Callable[[AirbyteServer, Json], Any]] = {
-    ("GET", "instance_configuration"): AirbyteServer._instance_configuration,
-    ("POST", "applications/token"): AirbyteServer._token,
-}
-
 _ANY = "*"
-_ANONYMOUS = frozenset({"health", "instance_configuration", "applications/token"})
+_TOKEN = "applications/token"
+_ANONYMOUS = frozenset({"health", "instance_configuration", _TOKEN})
 
 
-def _parsed(content: bytes) -> tuple[Any, bool]:
+def _parsed(content: bytes) -> Any:
+    """Return the JSON of a request, or its bytes where it is none."""
     if not content:
-        return None, False
+        return None
     try:
-        return orjson.loads(content), False
+        return orjson.loads(content)
     except orjson.JSONDecodeError:
-        return content, True
+        return content
 
 
 def _object_id(body: Any) -> str:

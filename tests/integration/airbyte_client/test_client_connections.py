@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from local.airbyte.api.jobs import job_info
 from local.airbyte.errors import no_such_page
 from shared.airbyte_client import AirbyteClient, NewConnection, Schedule
 from shared.airbyte_client._connections import BODY_LIMIT_BYTES
@@ -201,7 +202,7 @@ async def test_answer_about_another_job_is_rejected(
     before = await client.trigger_sync(connection_id)
     airbyte.finish_job(before.id)
     running = await client.trigger_sync(connection_id)
-    kept = airbyte._job_info_read(before.id)
+    kept = job_info(airbyte, airbyte.jobs[before.id])
     airbyte.answer("jobs/get_without_logs", kept, times=None)
 
     with pytest.raises(UpstreamUnknown, match="another object"):

@@ -19,8 +19,8 @@ import httpx
 import orjson
 
 from local.airbyte import DESTINATION_ID, WORKSPACE_ID
-from local.airbyte.api import app_of
 from local.airbyte.plane import Plane
+from local.airbyte.server import app_of
 from local.airbyte.settings import Flavour, Settings
 from local.airbyte.store import BY_NAME, REQUIREMENTS, Store
 from local.request_guard import token_of

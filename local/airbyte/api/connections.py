@@ -1,0 +1,182 @@
+"""Connections: their settings, their catalogs, their syncs and what state they are in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from local.airbyte.api import defaults, reads
+from local.airbyte.api.actors import KINDS
+from local.airbyte.api.backend import Backend
+from local.airbyte.api.definitions import definition_of
+from local.airbyte.api.instance import require_workspace
+from local.airbyte.api.jobs import job_info
+from local.airbyte.api.requests import Body, uuid_of
+from local.airbyte.api.routes import post
+from local.airbyte.errors import Refusal, uncaught, unreadable
+
+Json = dict[str, Any]
+
+SETTINGS: Mapping[str, type[Any]] = {
+    "name": str,
+    "status": str,
+    "namespaceDefinition": str,
+    "namespaceFormat": str,
+    "prefix": str,
+    "operationIds": list,
+    "scheduleType": str,
+    "scheduleData": dict,
+    "sourceCatalogId": str,
+    "destinationCatalogId": str,
+    "breakingChange": bool,
+    "notifySchemaChanges": bool,
+    "notifySchemaChangesByEmail": bool,
+    "nonBreakingChangesPreference": str,
+    "backfillPreference": str,
+    "resourceRequirements": dict,
+}
+"""The accepted connection properties besides the catalog; others are ignored."""
+
+ENUMS = {
+    "status": {"active", "inactive", "deprecated", "locked"},
+    "namespaceDefinition": {"source", "destination", "customformat"},
+    "scheduleType": {"manual", "basic", "cron"},
+    "nonBreakingChangesPreference": {"ignore", "disable", "propagate_columns", "propagate_fully"},
+    "backfillPreference": {"enabled", "disabled"},
+}
+
+
+@post("connections/create")
+async def create(backend: Backend, body: Body) -> Json:
+    """Connect a source to a destination."""
+    source = backend.actor("source", body.id("sourceId"), with_deleted=True)
+    destination = backend.actor("destination", body.id("destinationId"))
+    body.text("status")
+    if body.get("schedule") is not None and body.get("scheduleType") is not None:
+        raise Refusal(422, "Use either schedule or scheduleType, not both.")
+    name = defaults.connection_name(source["name"], destination["name"])
+    settings = {"name": name, **defaults.connection(backend.release), **_settings(backend, body)}
+    sync_catalog = body.optional("syncCatalog", dict) or {"streams": []}
+    made = await backend.create_connection(source, destination, settings, sync_catalog)
+    return reads.with_legacy_schedule(made)
+
+
+@post("connections/update")
+async def update(backend: Backend, body: Body) -> Json:
+    """Change the given settings; a catalog, when given, replaces the whole one."""
+    held = backend.connection(body.id("connectionId"))
+    if body.get("schedule") is not None:
+        raise uncaught("schedule is deprecated.")
+    settings, sync_catalog = _settings(backend, body), body.optional("syncCatalog", dict)
+    changed = await backend.update_connection(held, settings, sync_catalog)
+    return reads.with_legacy_schedule(changed)
+
+
+def _settings(backend: Backend, body: Body) -> Json:
+    given = {name: body.optional(name, kind) for name, kind in SETTINGS.items()}
+    if backend.release.since(1):
+        given["tags"] = body.optional("tags", list)
+    for name, values in ENUMS.items():
+        if given[name] is not None:
+            given[name] = given[name].lower()
+            if given[name] not in values:
+                raise unreadable(f"{name} has no such value.")
+    basic = (given["scheduleData"] or {}).get("basicSchedule")
+    if basic is not None and not (
+        isinstance(basic, dict)
+        and basic.get("timeUnit") in defaults.UNIT_SECONDS
+        and type(basic.get("units")) is int
+        and basic["units"] > 0
+    ):
+        raise unreadable("basicSchedule takes units, a whole number over 0, and a timeUnit.")
+    return reads.present(given)
+
+
+@post("connections/get")
+async def get(backend: Backend, body: Body) -> Json:
+    """Read a connection; a deleted one is deprecated."""
+    held = backend.connection(body.id("connectionId"), with_deleted=True)
+    return reads.with_legacy_schedule(held)
+
+
+@post("connections/list")
+async def list_(backend: Backend, body: Body) -> Json:
+    """List all connections of the workspace."""
+    require_workspace(backend, body)
+    found = backend.list_connections()
+    return {"connections": [reads.with_legacy_schedule(held) for held in found]}
+
+
+@post("web_backend/connections/list")
+async def list_items(backend: Backend, body: Body) -> Json:
+    """List connections without catalogs, as for Airbyte's web app; paged since 1.8."""
+    require_workspace(backend, body)
+    wanted = body.optional("sourceId", list)
+    found = [
+        held for held in backend.list_connections() if not wanted or held["sourceId"] in wanted
+    ]
+    if not backend.release.since(1, 8):
+        return {"connections": [_item(backend, held) for held in found]}
+    found.sort(key=lambda held: (held["name"].lower(), held["connectionId"]))
+    total = len(found)
+    if body.get("cursor") is not None:
+        cursor = body.id("cursor")
+        ids = [held["connectionId"] for held in found]
+        if cursor not in ids:
+            raise backend.unknown("STANDARD_SYNC", cursor)
+        found = found[ids.index(cursor) + 1 :]
+    size = body.optional("pageSize", int) or backend.page_size
+    page = [_item(backend, held) for held in found[:size]]
+    return {"connections": page, "page_size": size, "num_connections": total}
+
+
+def _item(backend: Backend, held: Json) -> Json:
+    actors = {}
+    for kind in KINDS:
+        actor = backend.actor(kind, held[f"{kind}Id"], with_deleted=True)
+        actors[kind] = actor, definition_of(backend, kind, actor[f"{kind}DefinitionId"])
+    jobs = backend.list_jobs(held["connectionId"])
+    return reads.connection_item(held, actors, jobs, backend.release)
+
+
+@post("connections/search")
+async def search(_backend: Backend, _body: Body) -> Json:
+    """Find nothing, as the real endpoint does according to its source code."""
+    return {"connections": []}
+
+
+@post("connections/delete")
+async def delete(backend: Backend, body: Body) -> None:
+    """Delete a connection."""
+    await backend.delete_connection(backend.connection(body.id("connectionId")))
+
+
+@post("connections/sync")
+async def sync(backend: Backend, body: Body) -> Json:
+    """Start a sync of an active connection."""
+    held = backend.connection(body.id("connectionId"))
+    if held["status"] != "active":
+        raise uncaught("Can only sync an active connection")
+    return job_info(backend, backend.job(backend.start_sync(held)))
+
+
+@post("connections/status")
+async def statuses(backend: Backend, body: Body) -> list[Json]:
+    """Return what state connections are in."""
+    ids = [uuid_of(each, "connectionIds") for each in body.required("connectionIds", list)]
+    return [_status(backend, backend.connection(each)) for each in ids]
+
+
+def _status(backend: Backend, held: Json) -> Json:
+    for job in backend.list_jobs(held["connectionId"]):
+        backend.before_read(job)
+    jobs = backend.list_jobs(held["connectionId"])
+    attempts = backend.list_attempts(jobs[0]["id"]) if jobs else []
+    return reads.connection_status(held, jobs, attempts, backend.release)
+
+
+@post("state/get")
+async def get_state(backend: Backend, body: Body) -> Json:
+    """Read the state that the next sync starts from."""
+    held = backend.connection(body.id("connectionId"))
+    return {"connectionId": held["connectionId"], **backend.state(held["connectionId"])}

@@ -1,0 +1,479 @@
+"""Both back ends of the local Airbyte answer alike: as described, and as recorded.
+
+The files are Airbyte's (`AIRBYTE_OPENAPI_DIR`), and answers of real servers beside them
+(`AIRBYTE_RECORDED_DIR`). Each back end is taken through one life with every endpoint that there is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+from uuid import uuid4
+
+import orjson
+import pytest
+
+from local.airbyte import DESTINATION_DEFINITION_ID
+from local.airbyte.api import face
+from local.airbyte.api.defaults import ORGANIZATION_ID
+from local.airbyte.api.routes import ROUTES
+from local.airbyte.errors import (
+    Micronaut,
+    Problem,
+    Refusal,
+    not_found,
+    sync_is_running,
+    too_large,
+    uncaught,
+)
+from local.airbyte.plane import Plane
+from local.airbyte.releases import Release
+from local.airbyte.settings import Flavour, Settings
+from tests.contract.openapi import FOLDER, VERSIONS, Description, description
+from tests.fakes.airbyte_server import HARDCODED_RECORDS, POSTGRES, AirbyteServer, catalog, stream
+from tests.integration.local.airbyte_stage import JUDGES, REQUIRED_LATER, scripted
+
+Json = dict[str, Any]
+RECORDED = Path(os.environ.get("AIRBYTE_RECORDED_DIR") or FOLDER / "../recorded").resolve()
+UNKNOWN = str(uuid4())
+
+CONNECTOR = """
+if verb == "check":
+    ok = config.get("count") != 13
+    say(type="CONNECTION_STATUS", connectionStatus={
+        "status": "SUCCEEDED" if ok else "FAILED", "message": None if ok else "No such host."})
+if verb == "discover":
+    say(type="CATALOG", catalog={"streams": [{
+        "name": "Account", "namespace": "crm",
+        "supported_sync_modes": ["full_refresh", "incremental"],
+        "json_schema": {"type": "object", "properties": {
+            "Id": {"type": "string"}, "Name": {"type": "string"}, "At": {"type": "string"}}},
+        "source_defined_cursor": True, "default_cursor_field": ["At"],
+        "source_defined_primary_key": [["Id"]]}]})
+if verb == "read":
+    if config.get("count") == 14:
+        fail("A field is gone.", failure_type="config_error", internal_message="KeyError")
+    record("Account", {"Id": "1", "Name": "x", "At": "2026"}, namespace="crm")
+    say(type="STATE", state={"type": "STREAM", "stream": {
+        "stream_descriptor": {"name": "Account", "namespace": "crm"}, "stream_state": {"At": 1}}})
+"""
+
+
+OPAQUE = {
+    "advancedAuth",
+    "connectionConfiguration",
+    "connectionSpecification",
+    "jsonSchema",
+    "streamState",
+}
+"""Members whose content is a connector's."""
+
+
+@dataclass
+class Asked:
+    """A back end, each of whose answers is compared with the descriptions."""
+
+    backend: Plane | AirbyteServer
+    judges: list[Description]
+    destination: Json
+    """The definition and the configuration of a destination."""
+
+    paths: set[tuple[str, str]] = field(default_factory=set)
+    answers: dict[str, list[Any]] = field(default_factory=dict)
+
+    async def __call__(
+        self, path: str, *, method: str = "POST", answers: int = 200, **body: Any
+    ) -> Any:
+        """Return an answer's JSON."""
+        content = orjson.dumps(body) if method == "POST" else b""
+        answer = await face.answer(self.backend, method, face.BASE + path, content)
+        found = orjson.loads(answer.content) if answer.content else None
+        assert answer.status == answers, (path, found)
+        for judge in self.judges:
+            faults = judge.about_answer(method, path, answers, found)
+            later = REQUIRED_LATER.get((judge.version, path))
+            assert [fault for fault in faults if fault.partition(": ")[2] != later] == [], path
+        self.paths.add((method, path))
+        if answers == 200:
+            self.answers.setdefault(path, []).append(found)
+        return found
+
+    def fail_check(self, source_id: str) -> None:
+        """Script what the connector does by itself with a count of 13."""
+        if isinstance(self.backend, AirbyteServer):
+            self.backend.fail_check("No such host.", source=source_id)
+
+    def end_jobs(self, *, failed: bool) -> None:
+        """Script what the connector does by itself, fail with a count of 14."""
+        if isinstance(self.backend, AirbyteServer):
+            failure = ("config_error", "A field is gone.") if failed else None
+            status: Literal["failed", "succeeded"] = "failed" if failed else "succeeded"
+            self.backend.jobs_end_with(status, polls=3, records=1, bytes=9, failure=failure)
+
+    async def ended(self, job_id: int) -> Json:
+        """Return a job when it has ended."""
+        async with asyncio.timeout(60):
+            while True:
+                job: Json = await self("jobs/get", id=job_id)
+                if job["job"]["status"] in ("succeeded", "failed", "cancelled"):
+                    return job
+                await asyncio.sleep(0.05)
+
+    async def completed(self, command_id: str) -> None:
+        """Wait until a command has ended."""
+        async with asyncio.timeout(60):
+            while (await self("commands/status", id=command_id))["status"] != "completed":  # noqa: ASYNC110 (the server's doing)
+                await asyncio.sleep(0.05)
+
+
+BACKENDS = [
+    *(("scripted", version) for version in VERSIONS),
+    *(("connectors", flavour.release.version) for flavour in Flavour),
+]
+
+
+@pytest.fixture(params=BACKENDS, ids="-".join)
+async def ask(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Asked]:
+    """Each back end in each release that it can behave as."""
+    kind, version = request.param
+    if kind == "scripted":
+        backend = AirbyteServer(version=version)
+        backend.offers(catalog(stream("Account", ("Id", "Name"), cursor="At", namespace="crm")))
+        config = {"host": "h", "port": 1, "username": "u", "database": "d", "schema": "public"}
+        destination = {"destinationDefinitionId": POSTGRES, "connectionConfiguration": config}
+        yield Asked(backend, [description(version)], destination)
+        return
+    (flavour,) = [one for one in Flavour if one.release.version == version]
+    settings = Settings(
+        state_dir=tmp_path / "state",
+        connectors_dir=scripted(tmp_path / "connectors", CONNECTOR),
+        flavour=flavour,
+        retry_delay=timedelta(0),
+    )
+    config = {"url": request.getfixturevalue("warehouse_url")}
+    destination = {
+        "destinationDefinitionId": str(DESTINATION_DEFINITION_ID),
+        "connectionConfiguration": config,
+    }
+    async with Plane.open(settings) as plane:
+        judges = [description(judge) for judge in JUDGES[flavour]]
+        yield Asked(plane, judges, destination)
+
+
+async def test_a_life_with_every_endpoint(ask: Asked) -> None:
+    """Answers are as described, and have the members that real servers answered."""
+    await _instance(ask)
+    source, destination = await _actors(ask)
+    await _discovery(ask, source)
+    await _connection(ask, source, destination)
+    await _end(ask, source, destination)
+
+    release = ask.backend.release
+    assert {key for key, route in ROUTES.items() if route.is_in(release)} == ask.paths
+    unplayed = "\n".join(_unplayed(ask))
+    assert not unplayed, unplayed
+
+
+async def _instance(ask: Asked) -> None:
+    workspace: Json = {"workspaceId": ask.backend.instance.workspace_id}
+    await ask("health", method="GET")
+    told = await ask("instance_configuration", method="GET")
+    assert told["defaultWorkspaceId"] == workspace["workspaceId"]
+    await ask("workspaces/get", **workspace)
+    await ask("workspaces/get", workspaceId=UNKNOWN, answers=404)
+    is_listed = not ask.backend.release.since(1, 7)
+    await ask("workspaces/list_by_organization_id", organizationId=ORGANIZATION_ID, pagination={})
+    for word in ("source", "destination"):
+        (*_, one) = (await ask(f"{word}_definitions/list"))[f"{word}Definitions"]
+        await ask(f"{word}_definitions/list_for_workspace", **workspace)
+        by_id: Json = {f"{word}DefinitionId": one[f"{word}DefinitionId"]}
+        assert await ask(f"{word}_definitions/get", **by_id) == one
+        await ask(f"{word}_definition_specifications/get", **by_id, **workspace)
+        await ask(f"{word}_definitions/get", **{f"{word}DefinitionId": UNKNOWN}, answers=404)
+    if is_listed:
+        await ask("workspaces/list")
+
+
+async def _actors(ask: Asked) -> tuple[str, str]:
+    ids = []
+    records: Json = {
+        "sourceDefinitionId": HARDCODED_RECORDS,
+        "connectionConfiguration": {"count": 5},
+    }
+    place: Json = {"workspaceId": ask.backend.instance.workspace_id}
+    for word, order in (("source", records), ("destination", ask.destination)):
+        made = await ask(f"{word}s/create", name="one", **place, **order)
+        by_id: Json = {f"{word}Id": made[f"{word}Id"]}
+        ids.append(made[f"{word}Id"])
+        config = made["connectionConfiguration"]
+        assert await ask(f"{word}s/get", **by_id) == made
+        assert (await ask(f"{word}s/list", **place))[f"{word}s"] == [made]
+        new: Json = {**by_id, "name": "two", "connectionConfiguration": config}
+        assert (await ask(f"{word}s/update", **new))["name"] == "two"
+        assert (await ask(f"{word}s/partial_update", **by_id, name="three"))["name"] == "three"
+        told = await ask(f"{word}s/check_connection", **by_id)
+        assert (told["status"], told["jobInfo"]["succeeded"]) == ("succeeded", True)
+        told = await ask(f"{word}s/check_connection_for_update", **new)
+        assert told["status"] == "succeeded"
+        await ask(f"{word}s/get", **{f"{word}Id": UNKNOWN}, answers=404)
+        await ask(f"{word}s/get", answers=400)
+        await ask(f"{word}s/get", **{f"{word}Id": "one"}, answers=422)
+        invalid: Json = {**order, "connectionConfiguration": {"count": "many", "token": 5}}
+        await ask(f"{word}s/create", name="one", **place, **invalid, answers=422)
+
+    bad: Json = {**records, "connectionConfiguration": {"count": 13}, "name": "bad", **place}
+    by_id = {"sourceId": (await ask("sources/create", **bad))["sourceId"]}
+    ask.fail_check(by_id["sourceId"])
+    told = await ask("sources/check_connection", **by_id)
+    if told["jobInfo"]["succeeded"]:
+        assert (told["status"], told["message"]) == ("failed", "No such host.")
+    await ask("sources/delete", **by_id, answers=204)
+    await ask("sources/get", **by_id, answers=404)
+    await ask("sources/search", name="one")
+    return ids[0], ids[1]
+
+
+async def _discovery(ask: Asked, source_id: str) -> None:
+    by_id: Json = {"sourceId": source_id}
+    assert await ask("sources/most_recent_source_actor_catalog", **by_id) == {}
+    found = await ask("sources/discover_schema", **by_id, disable_cache=True)
+    cached = await ask("sources/discover_schema", **by_id)
+    assert (cached["catalogId"], cached["catalog"]) == (found["catalogId"], found["catalog"])
+    await ask("sources/most_recent_source_actor_catalog", **by_id)
+    await ask("sources/discover_schema", **by_id, connectionId=UNKNOWN, answers=501)
+    if not ask.backend.release.since(1, 7):
+        answer = await face.answer(ask.backend, "POST", "/api/v1/commands/status", b"{}")
+        assert answer.status == 404
+        return
+    for kind in ("discover", "check"):
+        await ask(f"commands/run/{kind}", id=kind, actor_id=source_id)
+        assert (await ask(f"commands/output/{kind}", id=kind))["status"] == "failed"
+        await ask.completed(kind)
+        assert (await ask(f"commands/output/{kind}", id=kind))["status"] == "succeeded"
+    told = await ask("commands/output/discover", id="discover")
+    assert (told["catalogId"], told["catalog"]) == (found["catalogId"], found["catalog"])
+    await ask("commands/run/discover", id="cancelled", actor_id=source_id)
+    await ask("commands/cancel", id="cancelled")
+    assert (await ask("commands/status", id="cancelled"))["status"] == "cancelled"
+    told = await ask("commands/output/discover", id="cancelled")
+    assert told["failureReason"]["failureType"] == "manual_cancellation"
+    await ask("commands/status", id="never", answers=403)
+    await ask("commands/run/check", id="unknown", actor_id=UNKNOWN, answers=403)
+
+
+async def _connection(ask: Asked, source_id: str, destination_id: str) -> None:
+    found = await ask("sources/discover_schema", sourceId=source_id)
+    workspace: Json = {"workspaceId": ask.backend.instance.workspace_id}
+    order: Json = {
+        "sourceId": source_id,
+        "destinationId": destination_id,
+        "status": "active",
+        "namespaceDefinition": "customformat",
+        "namespaceFormat": "${SOURCE_NAMESPACE}",
+        "prefix": f"contract_{uuid4().hex[:8]}_",
+        "syncCatalog": found["catalog"],
+        "sourceCatalogId": found["catalogId"],
+    }
+    made = await ask("connections/create", **order)
+    assert (made["operationIds"], made["name"]) == ([], "three <> three")
+    by_id: Json = {"connectionId": made["connectionId"]}
+    assert await ask("connections/get", **by_id) == made
+    assert (await ask("connections/list", **workspace))["connections"] == [made]
+    (item,) = (await ask("web_backend/connections/list", **workspace))["connections"]
+    assert item["source"]["sourceId"] == source_id
+    await ask("connections/status", connectionIds=[made["connectionId"]])
+    assert (await ask("state/get", **by_id))["stateType"] == "not_set"
+
+    hourly: Json = {"basicSchedule": {"timeUnit": "hours", "units": 720}}
+    held = await ask("connections/update", **by_id, scheduleType="basic", scheduleData=hourly)
+    assert held["schedule"] == hourly["basicSchedule"]
+    await ask("connections/get", **by_id)
+    await ask("connections/list", **workspace)
+    held = await ask("connections/update", **by_id, scheduleType="manual")
+    assert "schedule" not in held
+
+    (pair,) = made["syncCatalog"]["streams"]
+    pair["config"] |= {
+        "fieldSelectionEnabled": True,
+        "selectedFields": [{"fieldPath": [name]} for name in ("At", "Id")],
+    }
+    changed: Json = {**by_id, "syncCatalog": {"streams": [pair]}, "breakingChange": False}
+    (pair,) = (await ask("connections/update", **changed))["syncCatalog"]["streams"]
+    assert list(pair["stream"]["jsonSchema"]["properties"]) == ["Id", "At"]
+    assert pair["config"]["selectedFields"] == [{"fieldPath": ["Id"]}, {"fieldPath": ["At"]}]
+    await ask("connections/get", **by_id)
+    pair["config"]["selectedFields"] = [{"fieldPath": ["Name"]}]
+    await ask("connections/update", **by_id, syncCatalog={"streams": [pair]}, answers=422)
+    await ask("connections/update", **by_id, schedule={}, answers=500)
+    await ask("connections/update", **by_id, status="no such", answers=422)
+    await ask("connections/update", connectionId=UNKNOWN, answers=404)
+
+    await _jobs(ask, source_id, made["connectionId"])
+
+
+async def _jobs(ask: Asked, source_id: str, connection_id: str) -> None:
+    by_id: Json = {"connectionId": connection_id}
+    ask.end_jobs(failed=False)
+    job_id = (await ask("connections/sync", **by_id))["job"]["id"]
+    await ask("connections/sync", **by_id, answers=409)
+    await ask("connections/status", connectionIds=[connection_id])
+    ended = await ask.ended(job_id)
+    assert ended["job"]["status"] == "succeeded", ended
+    assert ended["attempts"][0]["attempt"]["recordsSynced"] == 1
+    assert (await ask("state/get", **by_id))["stateType"] == "stream"
+    await ask("jobs/get_light", id=job_id)
+    await ask("jobs/get_without_logs", id=job_id)
+    await ask("jobs/get", id=4711, answers=500)
+    await ask("jobs/cancel", id=job_id, answers=500)
+
+    await ask("sources/update", sourceId=source_id, name="x", connectionConfiguration={"count": 14})
+    ask.end_jobs(failed=True)
+    job_id = (await ask("connections/sync", **by_id))["job"]["id"]
+    ended = await ask.ended(job_id)
+    (failure,) = ended["attempts"][0]["attempt"]["failureSummary"]["failures"]
+    assert (ended["job"]["status"], failure["failureType"]) == ("failed", "config_error")
+    (status,) = await ask("connections/status", connectionIds=[connection_id])
+    assert status.get("connectionSyncStatus", "failed") == "failed"
+    listed = await ask("jobs/list", configTypes=["sync"], configId=connection_id)
+    assert [one["job"]["status"] for one in listed["jobs"]] == ["failed", "succeeded"]
+    await ask("connections/search")
+
+
+async def _end(ask: Asked, source_id: str, destination_id: str) -> None:
+    workspace: Json = {"workspaceId": ask.backend.instance.workspace_id}
+    (held,) = (await ask("connections/list", **workspace))["connections"]
+    by_id: Json = {"connectionId": held["connectionId"]}
+    job_id = (await ask("connections/sync", **by_id))["job"]["id"]
+    cancelled = await ask("jobs/cancel", id=job_id)
+    assert cancelled["job"]["status"] == "cancelled"
+    await ask("connections/update", **by_id, status="inactive")
+    await ask("connections/sync", **by_id, answers=500)
+    await ask("connections/delete", **by_id, answers=204)
+    await ask("connections/update", **by_id, answers=404)
+    await ask("destinations/delete", destinationId=destination_id, answers=204)
+    await ask("sources/delete", sourceId=source_id, answers=204)
+    assert (await ask("sources/list", **workspace))["sources"] == []
+
+
+async def test_what_is_not_there_is_named(ask: Asked) -> None:
+    """Endpoints of Airbyte that are not played are a 501 that names them, others a 404."""
+    for path in ("/api/public/v1/connections", "/api/v1/web_backend/connections/get"):
+        answer = await face.answer(ask.backend, "POST", path, b"{}")
+        assert (answer.status, answer.content_type) == (501, "application/problem+json")
+        assert path.removeprefix("/api/v1/") in answer.body["detail"]
+    answer = await face.answer(ask.backend, "POST", "/elsewhere", b"{}")
+    assert (answer.status, answer.body["_links"]["self"]["href"]) == (404, "/elsewhere")
+
+
+# Recorded answers
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One answer of a real Airbyte."""
+
+    name: str
+    version: str
+    kind: str
+    endpoint: str
+    status: int
+    body: Any
+
+    @property
+    def release(self) -> str:
+        """The emulated release that is nearest to the recorded one."""
+        return "0.63.19" if self.version.startswith("0.") else "2.0.0"
+
+
+def _recordings() -> Iterator[Recording]:
+    for path in sorted(RECORDED.glob("*.json")):
+        told = orjson.loads(path.read_bytes())
+        yield Recording(
+            path.stem,
+            told["airbyte_version"],
+            told["kind"],
+            told["endpoint"],
+            told["status"],
+            told.get("body"),
+        )
+
+
+def _members(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """Yield each member's path and JSON type; nulls are members that newer releases omit."""
+    if isinstance(value, dict):
+        for name, each in value.items():
+            if each is not None:
+                yield f"{place}/{name}", type(each).__name__
+                if name not in OPAQUE:
+                    yield from _members(each, f"{place}/{name}")
+    elif isinstance(value, list):
+        for each in value:
+            yield from _members(each, f"{place}[]")
+
+
+NOT_PLAYED = {
+    "source_definition_specifications/get/advancedAuth": "logins in Airbyte's pages",
+    "jobs/list/jobs[]/attempts[]/failureSummary/failures[]/stacktrace": (
+        "a connector's stack trace may have secrets, so it is only in the masked job log"
+    ),
+}
+"""Members of recorded answers that the local Airbyte does not have, and why."""
+
+
+def _unplayed(ask: Asked) -> list[str]:
+    """Return the recorded members that the answers of this back end do not have."""
+    found = []
+    for recording in _recordings():
+        played = ask.answers.get(recording.endpoint)
+        is_for_this = recording.release == ask.backend.release.version
+        if recording.kind != "recorded" or played is None or not is_for_this:
+            continue
+        if recording.status != 200:
+            continue
+        own = {member for answer in played for member in _members(answer)}
+        for place, kind in sorted(set(_members(recording.body)) - own):
+            if f"{recording.endpoint}{place}" not in NOT_PLAYED:
+                found.append(f"{recording.name}: {recording.endpoint}{place} is a {kind}")
+    return found
+
+
+GATEWAYS = {
+    "error-applications_token-4": "the public API's own server",
+    "error-sources_get-1": "Google's API gateway",
+}
+REFUSALS: Mapping[str, tuple[str, Refusal]] = {
+    "error-applications_token-1": ("1.8.0", Micronaut(400, "…", "/")),
+    "error-applications_token-2": ("1.8.0", Micronaut(401, "…", "/")),
+    "error-connections_create-1": ("0.60.1", too_large(1, "/")),
+    "error-connections_create-2": ("0.57.0", Problem(400, "…", "…", "…")),
+    "error-connections_sync-1": ("0.42.0", sync_is_running("…")),
+    "error-connections_sync-2": ("1.8.0", sync_is_running("…")),
+    "error-connections_sync-4": ("0.50.0", uncaught("…")),
+    "error-connections_update-1": ("0.50.13", Problem(408, "…", "…", "…")),
+    "error-source_definitions_list_for_workspace-1": ("1.4.1", uncaught("…")),
+    "error-source_definitions_list_for_workspace-2": ("0.50.5", uncaught("…")),
+    "error-sources_create-1": ("0.50.0", not_found("…", "…")),
+    "error-sources_create-3": ("1.5.0", Problem(500, "…", "…", "…", message="…")),
+    "error-sources_discover_schema-1": ("0.57.0", uncaught("…")),
+    "error-workspaces_get-1": ("1.0.0", Micronaut(403, "…", "/")),
+}
+"""How the local Airbyte builds each recorded error body, by the file's name."""
+
+
+def test_error_bodies_are_as_recorded() -> None:
+    """Each has the status and the members that a real server of that release answered."""
+    played = set()
+    for recording in _recordings():
+        if recording.status < 400 or recording.body is None or recording.name in GATEWAYS:
+            continue
+        version, refusal = REFUSALS[recording.name]
+        own = set(_members(refusal.body(Release(version))))
+        assert refusal.status == recording.status, recording.name
+        assert own == set(_members(recording.body)), recording.name
+        played.add(recording.name)
+    assert played == REFUSALS.keys()
