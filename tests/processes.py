@@ -5,7 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def run(command: Sequence[str | Path], **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, whatever its exit code, and capture what it writes."""
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
 
 
 def are_gone(pids: Iterable[int]) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import reaper
+from tests import processes, reaper
 
 REPOSITORY = Path(__file__).parents[1]
 _GONE_WITHIN_S = reaper.PATIENCE_S + 5
@@ -107,14 +107,11 @@ def test_leftover_fails_the_test_that_left_it(tmp_path: Path) -> None:
     (tmp_path / "test_leaving.py").write_text(textwrap.dedent(LEAVING))
     (tmp_path / "test_serving.py").write_text(textwrap.dedent(SERVING))
     (tmp_path / "test_orphaning.py").write_text(textwrap.dedent(ORPHANING))
-    run = subprocess.run(
+    run = processes.run(
         _pytest(tmp_path, "-q", "-rA", "--tb=short"),
         cwd=tmp_path,
         env=_environment() | {"AAM_LEFTOVERS_GRACE_S": "1"},
-        capture_output=True,
-        text=True,
         timeout=240,
-        check=False,
     )
 
     assert "1 failed" in run.stdout, run.stdout + run.stderr

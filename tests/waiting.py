@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-async def until(fact: Callable[[], Any], *, within: float = 20) -> Any:
+async def until(fact: Callable[[], Any], *, within: float = 60) -> Any:
     """Wait until `fact` returns something true, or an awaitable of it, and return that."""
     async with asyncio.timeout(within):
         while True:
@@ -18,7 +18,7 @@ async def until(fact: Callable[[], Any], *, within: float = 20) -> Any:
             await asyncio.sleep(0.01)
 
 
-async def until_not(fact: Callable[[], Any], *, within: float = 20) -> None:
+async def until_not(fact: Callable[[], Any], *, within: float = 60) -> None:
     """Wait until `fact` no longer returns something true, or an awaitable of it."""
 
     async def is_over() -> bool:

@@ -22,7 +22,7 @@ from local import env_files
 from local.processes import servers
 from local.processes.servers import SERVICES
 from local.settings import Settings
-from tests import leaks, reaper
+from tests import leaks, processes, reaper
 from tests.processes import are_gone, becomes_true, family
 
 READY_TIMEOUT_S = 90
@@ -76,13 +76,10 @@ class Up:
 
     def run(self, command: str) -> subprocess.CompletedProcess[str]:
         """Another command of the same mesh."""
-        return subprocess.run(
+        return processes.run(
             [sys.executable, "-m", "local", command],
             env=self.environment,
-            capture_output=True,
-            text=True,
             timeout=60,
-            check=False,
         )
 
 
@@ -288,12 +285,9 @@ def _assert_another_user_reads_nothing(state: Path, found: set[int]) -> None:
         return  # only root can become another user; the modes are judged above
     named = (Path(f"/proc/{pid}/{name}") for pid in found for name in ("environ", "mem"))
     paths = [*state.rglob("*"), *named]
-    tried = subprocess.run(
+    tried = processes.run(
         ["/usr/bin/xargs", "-0", "head", "-q", "-c", "1"],
         input="\0".join(str(path) for path in paths if not path.is_dir()),
-        capture_output=True,
-        text=True,
-        check=False,
         user=54321,
         group=54321,
         extra_groups=[],

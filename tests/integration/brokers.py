@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any
 
-import asyncpg
 import httpx
 from fastapi import FastAPI
 
@@ -18,8 +17,7 @@ from services.auth_broker.vault import VaultStore
 from shared.auth.scopes import Scope
 from shared.auth.service_tokens import Signer
 from tests import access, leaks
-
-Sql: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+from tests.pools import Sql
 
 
 def token(

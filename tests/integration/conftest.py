@@ -30,7 +30,7 @@ from services.rag_engine import main as rag_engine
 from services.schema_observer import main as schema_observer
 from shared.airbyte_client import AirbyteClient
 from shared.airbyte_client._transport import Transport
-from shared.config import RagEngineSettings, Settings
+from shared.config import RagEngineSettings, Settings, postgres_address
 from shared.database import Database
 from shared.errors import UpstreamUnknown
 from shared.outbox import STREAM
@@ -39,7 +39,7 @@ from tests import access, leaks
 from tests.fakes.airbyte_server import POSTGRES, WORKSPACE_ID, AirbyteServer
 from tests.integration import brokers
 from tests.integration.brokers import CANARY, CREDENTIALS, broker_for
-from tests.pools import Pools
+from tests.pools import Pools, Sql
 from tests.waiting import until
 
 __all__ = ["CANARY", "CREDENTIALS", "broker_for"]
@@ -134,9 +134,7 @@ def migrate(url: str) -> None:
 
 
 @pytest.fixture
-async def sql(
-    postgres_url: str, registry_url: str, pools: Pools
-) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+async def sql(postgres_url: str, registry_url: str, pools: Pools) -> AsyncIterator[Sql]:
     """The owner's connection, to inspect the registry; all tables are empty at the test's start."""
     async with pools.connection(("owner",), partial(asyncpg.connect, postgres_url)) as connection:
         await empty(connection)
@@ -144,7 +142,7 @@ async def sql(
         await leaks.add_rows(connection)
 
 
-async def empty(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+async def empty(connection: Sql) -> None:
     """Delete every row; for small tables DELETE is seventy times as fast as TRUNCATE.
 
     Waits for transactions of running services, which may lock tables in another order.
@@ -185,7 +183,7 @@ class Mesh:
     schema_observer: httpx.AsyncClient
     auth_broker: httpx.AsyncClient
     airbyte: AirbyteServer
-    sql: asyncpg.Connection[asyncpg.Record]
+    sql: Sql
     redis: Redis
     settings: Settings
     order: dict[str, Any] = field(default_factory=dict)
@@ -210,7 +208,7 @@ class Mesh:
             entries = await self.redis.xrange(STREAM) or []
             return entries if len(entries) >= count else None
 
-        entries = await until(read, within=60)
+        entries = await until(read)
         return [{str(name): str(value) for name, value in fields.items()} for _, fields in entries]
 
     async def jobs_until_end(self, connection_id: str) -> list[dict[str, Any]]:
@@ -221,7 +219,7 @@ class Mesh:
             jobs = answer.json()["items"]
             return list(jobs) if jobs and jobs[0]["ended_at"] else None
 
-        found: list[dict[str, Any]] = await until(ended, within=60)
+        found: list[dict[str, Any]] = await until(ended)
         return found
 
 
@@ -382,19 +380,50 @@ def repairs() -> bool:
     return True
 
 
+@dataclass
+class Meshes:
+    """Starts the services over the run's registry and Valkey, with settings of the test's own."""
+
+    registry_url: str
+    redis_url: str
+    sql: Sql
+    redis: Redis
+
+    @asynccontextmanager
+    async def start(
+        self,
+        airbyte: AirbyteServer,
+        *,
+        repairs: bool = True,
+        credentials: Mapping[str, str] = CREDENTIALS,
+        **changes: Any,
+    ) -> AsyncIterator[Mesh]:
+        """Start the services with this Airbyte, which gets a destination."""
+        add_destination(airbyte)
+        settings = settings_for(airbyte, self.registry_url, self.redis_url, **changes)
+        parts: dict[str, Any] = {"sql": self.sql, "redis": self.redis, "order": ORDER}
+        async with running(
+            settings, airbyte, repairs=repairs, credentials=credentials, **parts
+        ) as mesh:
+            yield mesh
+
+
 @pytest.fixture
-async def mesh(
-    repairs: bool,
-    airbyte: AirbyteServer,
-    registry_url: str,
-    redis_url: str,
-    sql: asyncpg.Connection[asyncpg.Record],
-    redis: Redis,
-) -> AsyncIterator[Mesh]:
+def meshes(registry_url: str, redis_url: str, sql: Sql, redis: Redis) -> Meshes:
+    """What starts the services; `mesh` starts them with the usual settings."""
+    return Meshes(registry_url, redis_url, sql, redis)
+
+
+@pytest.fixture
+async def mesh(repairs: bool, airbyte: AirbyteServer, meshes: Meshes) -> AsyncIterator[Mesh]:
     """The services with a current Airbyte."""
-    add_destination(airbyte)
-    settings = settings_for(airbyte, registry_url, redis_url)
-    async with running(
-        settings, airbyte, repairs=repairs, sql=sql, redis=redis, order=ORDER
-    ) as mesh:
+    async with meshes.start(airbyte, repairs=repairs) as mesh:
         yield mesh
+
+
+@pytest.fixture
+async def db(registry_url: str, sql: Sql) -> AsyncIterator[Database]:
+    """The registry, by an engine of the test's own."""
+    db = Database.at(postgres_address(registry_url), application="test")
+    yield db
+    await db.close()

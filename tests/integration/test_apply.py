@@ -22,6 +22,7 @@ from tests.integration.conftest import (
     FAULT_RATE,
     ORDER,
     Mesh,
+    Meshes,
     add_destination,
     migrate,
     running,
@@ -38,11 +39,16 @@ def asked(mesh: Mesh) -> int:
     return sum(one.path not in looks for one in mesh.airbyte.requests)
 
 
-async def test_discovered_order_can_be_applied(mesh: Mesh) -> None:
-    """A new field reaches Airbyte, as version 2, made from the snapshot."""
+async def grown(mesh: Mesh) -> tuple[Json, Json]:
+    """Onboard a connection whose source gets a new field; return it and the discovered order."""
     connection = await mesh.onboard()
     mesh.airbyte.offers(GREW)
-    order = await discovered(mesh, connection)
+    return connection, await discovered(mesh, connection)
+
+
+async def test_discovered_order_can_be_applied(mesh: Mesh) -> None:
+    """A new field reaches Airbyte, as version 2, made from the snapshot."""
+    connection, order = await grown(mesh)
 
     status, applied = await apply(mesh, order)
 
@@ -217,9 +223,7 @@ async def test_malformed_order_is_refused(mesh: Mesh, body: bytes, code: str) ->
 
 async def test_apply_is_refused_in_other_states(mesh: Mesh) -> None:
     """Unknown, stale, archived and HEALING connections have their own codes; nothing is sent."""
-    connection = await mesh.onboard()
-    mesh.airbyte.offers(GREW)
-    order = await discovered(mesh, connection)
+    connection, order = await grown(mesh)
 
     status, problem = await apply(mesh, order | {"connection_id": str(uuid4())})
     assert (status, problem["code"]) == (404, "not_found")
@@ -240,9 +244,7 @@ async def test_apply_is_refused_in_other_states(mesh: Mesh) -> None:
 
 async def test_concurrent_applies_create_one_version(mesh: Mesh) -> None:
     """Twenty callers, two catalogs: version numbers without gap or duplicate."""
-    connection = await mesh.onboard()
-    mesh.airbyte.offers(GREW)
-    order = await discovered(mesh, connection)
+    _, order = await grown(mesh)
 
     outcomes = await asyncio.gather(*(apply(mesh, order) for _ in range(20)))
 
@@ -254,22 +256,23 @@ async def test_concurrent_applies_create_one_version(mesh: Mesh) -> None:
 
 @pytest.mark.exact
 @pytest.mark.parametrize(
-    "kind, times, status, code",
+    "kind, more, status, code",
     [
-        (422, 1, 422, "upstream_rejected"),
-        (403, 1, 502, "upstream_auth"),
-        ("lie", 3, 502, "upstream_mismatch"),
+        (422, {}, 422, "upstream_rejected"),
+        (422, {"after_effect": True}, 422, "upstream_rejected"),
+        (403, {}, 502, "upstream_auth"),
+        ("lie", {"times": 3}, 502, "upstream_mismatch"),
     ],
 )
 async def test_refusal_keeps_the_old_version(
-    mesh: Mesh, kind: Any, times: int, status: int, code: str
+    mesh: Mesh, kind: Any, more: dict[str, Any], status: int, code: str
 ) -> None:
     """Airbyte has version 1, the connection is ACTIVE at it, and the event says refused."""
     connection = await mesh.onboard()
     before = deepcopy(held(mesh, connection))
     mesh.airbyte.offers(GREW)
     order = await discovered(mesh, connection)
-    mesh.airbyte.fault("connections/update", kind, times=times)
+    mesh.airbyte.fault("connections/update", kind, **more)
 
     told, problem = await apply(mesh, order)
 
@@ -280,40 +283,30 @@ async def test_refusal_keeps_the_old_version(
     assert (await mesh.events(3))[-1]["type"] == "catalog.refused"
 
 
-@pytest.mark.parametrize("kind", [500, "html_502", "reset", 409, "lie"])
-async def test_update_without_effect_is_sent_again(mesh: Mesh, kind: Any) -> None:
-    """Without a refusal, and while Airbyte has the old catalog."""
-    connection = await mesh.onboard()
-    mesh.airbyte.offers(GREW)
-    order = await discovered(mesh, connection)
-    mesh.airbyte.fault("connections/update", kind)
+@pytest.mark.parametrize(
+    "kind, after_effect",
+    [
+        *((kind, False) for kind in (500, "html_502", "reset", 409, "lie")),
+        *((kind, True) for kind in (500, "html_504", "reset", "empty_200", "truncated")),
+    ],
+)
+async def test_update_with_unknown_outcome_is_resolved_by_reading_back(
+    mesh: Mesh, kind: Any, after_effect: bool
+) -> None:
+    """The catalog that Airbyte has decides: while it is the old one, the update is sent again."""
+    connection, order = await grown(mesh)
+    mesh.airbyte.fault("connections/update", kind, after_effect=after_effect)
 
     status, applied = await apply(mesh, order)
 
     assert (status, applied["version_number"]) == (200, 2)
-    assert len(mesh.airbyte.called("connections/update")) == 2
-    assert (await seen(mesh, connection))["status"] == "ACTIVE"
-
-
-@pytest.mark.parametrize("kind", [500, "html_504", "reset", "empty_200", "truncated"])
-async def test_error_after_the_effect_is_resolved_by_reading_back(mesh: Mesh, kind: Any) -> None:
-    """Airbyte's update is not atomic: the catalog that it has decides."""
-    connection = await mesh.onboard()
-    mesh.airbyte.offers(GREW)
-    order = await discovered(mesh, connection)
-    mesh.airbyte.fault("connections/update", kind, after_effect=True)
-
-    status, applied = await apply(mesh, order)
-
-    assert (status, applied["version_number"]) == (200, 2)
+    assert after_effect or len(mesh.airbyte.called("connections/update")) == 2
     assert (await seen(mesh, connection))["status"] == "ACTIVE"
 
 
 async def test_connection_deleted_in_airbyte_fails(mesh: Mesh) -> None:
     """Somebody deleted it in Airbyte: 422 upstream_missing, FAILED."""
-    connection = await mesh.onboard()
-    mesh.airbyte.offers(GREW)
-    order = await discovered(mesh, connection)
+    connection, order = await grown(mesh)
     del mesh.airbyte.connections[connection["airbyte_connection_id"]]
 
     status, problem = await apply(mesh, order)
@@ -325,9 +318,7 @@ async def test_connection_deleted_in_airbyte_fails(mesh: Mesh) -> None:
 
 async def test_unreachable_airbyte_changes_nothing(mesh: Mesh) -> None:
     """503, ACTIVE at the old version; the same order works later."""
-    connection = await mesh.onboard()
-    mesh.airbyte.offers(GREW)
-    order = await discovered(mesh, connection)
+    connection, order = await grown(mesh)
     port = mesh.airbyte.port
     await mesh.airbyte.stop()
 
@@ -416,22 +407,6 @@ async def test_registry_outage_during_a_call_is_waited_out(
     await sql.close()
 
 
-async def test_refusal_after_the_effect_is_undone(mesh: Mesh) -> None:
-    """Airbyte says no and holds the new catalog: the old one is put back."""
-    connection = await mesh.onboard()
-    before = deepcopy(held(mesh, connection))
-    mesh.airbyte.offers(GREW)
-    order = await discovered(mesh, connection)
-    mesh.airbyte.fault("connections/update", 422, after_effect=True)
-
-    status, problem = await apply(mesh, order)
-
-    assert (status, problem["code"]) == (422, "upstream_rejected")
-    view = await seen(mesh, connection)
-    assert (view["status"], view["catalog_version"]) == ("ACTIVE", 1)
-    assert held(mesh, connection) == before
-
-
 @pytest.mark.parametrize("number", ["1e999", "9" * 5000])
 async def test_extreme_numbers_are_no_internal_error(mesh: Mesh, number: str) -> None:
     """In a posted schema: 422 or 200, and nothing stays HEALING."""
@@ -449,9 +424,7 @@ async def test_extreme_numbers_are_no_internal_error(mesh: Mesh, number: str) ->
 
 async def test_archiving_supersedes_a_concurrent_repair(mesh: Mesh) -> None:
     """The archived connection is not left HEALING."""
-    connection = await mesh.onboard()
-    mesh.airbyte.offers(GREW)
-    order = await discovered(mesh, connection)
+    connection, order = await grown(mesh)
     mesh.airbyte.fault("connections/delete", "slow", seconds=2)
     archiving = asyncio.create_task(mesh.orchestrator.delete(f"/connections/{connection['id']}"))
     await until(lambda: mesh.airbyte.called("connections/delete"))
@@ -497,32 +470,25 @@ async def test_connection_without_airbyte_counterpart_cannot_be_applied(mesh: Me
 
 @pytest.mark.parametrize("version, auth", [("2.0.0", "token"), ("0.63.19", "basic")])
 async def test_connection_deleted_through_the_airbyte_api_fails(
-    version: str,
-    auth: Auth,
-    registry_url: str,
-    redis_url: str,
-    sql: asyncpg.Connection[asyncpg.Record],
-    redis: Redis,
+    version: str, auth: Auth, meshes: Meshes
 ) -> None:
     """Airbyte keeps answering for it, as deprecated: 422 upstream_missing, FAILED."""
-    async with AirbyteServer(version=version, auth=auth) as airbyte:
-        add_destination(airbyte)
-        settings = settings_for(airbyte, registry_url, redis_url)
-        async with (
-            running(settings, airbyte, sql=sql, redis=redis, order=ORDER) as mesh,
-            AirbyteClient.from_settings(settings) as somebody,
-        ):
-            connection = await mesh.onboard()
-            airbyte.offers(GREW)
-            order = await discovered(mesh, connection)
-            await somebody.delete_connection(UUID(connection["airbyte_connection_id"]))
+    async with (
+        AirbyteServer(version=version, auth=auth) as airbyte,
+        meshes.start(airbyte) as mesh,
+        AirbyteClient.from_settings(mesh.settings) as somebody,
+    ):
+        connection = await mesh.onboard()
+        airbyte.offers(GREW)
+        order = await discovered(mesh, connection)
+        await somebody.delete_connection(UUID(connection["airbyte_connection_id"]))
 
-            status, problem = await apply(mesh, order)
+        status, problem = await apply(mesh, order)
 
-            assert (status, problem["code"]) == (422, "upstream_missing")
-            view = await seen(mesh, connection)
-            assert (view["status"], view["failure_code"]) == ("FAILED", "upstream_missing")
-            assert view["catalog_version"] == 1
+        assert (status, problem["code"]) == (422, "upstream_missing")
+        view = await seen(mesh, connection)
+        assert (view["status"], view["failure_code"]) == ("FAILED", "upstream_missing")
+        assert view["catalog_version"] == 1
 
 
 async def test_unknown_stream_is_named_with_a_suggestion(mesh: Mesh) -> None:
@@ -536,14 +502,3 @@ async def test_unknown_stream_is_named_with_a_suggestion(mesh: Mesh) -> None:
     assert (status, problem["code"]) == (422, "unknown_stream")
     assert "Acount" in problem["detail"]
     assert "Did you mean 'Account'?" in problem["detail"]
-
-
-async def test_unknown_setting_is_refused(mesh: Mesh) -> None:
-    """Airbyte would drop it silently."""
-    connection = await mesh.onboard()
-    order = await discovered(mesh, connection)
-    order["sync_catalog"]["streams"][0]["config"]["selectd"] = False
-
-    status, problem = await apply(mesh, order)
-
-    assert (status, problem["code"]) == (422, "unknown_setting")

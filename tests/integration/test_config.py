@@ -6,7 +6,6 @@ import importlib
 import os
 import pkgutil
 import re
-import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -28,6 +27,7 @@ from shared.config import (
     load,
     postgres_address,
 )
+from tests import processes
 
 REPOSITORY = Path(__file__).parents[2]
 CANARY = "AAMCANARY-config"
@@ -340,14 +340,11 @@ def test_service_with_an_invalid_value_does_not_start(
     service: str, bad: dict[str, str], tmp_path: Path
 ) -> None:
     """One line on standard error, no traceback, and a failing exit code."""
-    process = subprocess.run(
+    process = processes.run(
         [sys.executable, "-m", "uvicorn", f"services.{service}.main:app", "--port", "0"],
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), **bad},
         cwd=tmp_path,
-        capture_output=True,
-        text=True,
         timeout=120,
-        check=False,
     )
 
     assert process.returncode != 0

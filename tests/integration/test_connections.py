@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.integration.conftest import Mesh
+from tests.integration.paging import pages
 
 _INSERT = """
     INSERT INTO connections (id, name, source_type, airbyte_destination_id, status, created_at)
@@ -19,15 +20,9 @@ async def test_pages_hold_every_connection_once(mesh: Mesh) -> None:
     """Newest first, equal times included, none twice and none left out."""
     await mesh.sql.execute(_INSERT, 25)
 
-    names: list[str] = []
-    cursor: dict[str, str] = {}
-    while True:
-        page = (await mesh.orchestrator.get("/connections", params={"limit": "7", **cursor})).json()
-        names += [one["name"] for one in page["items"]]
-        if page["next"] is None:
-            break
-        cursor = {"after": page["next"]}
+    listed = await pages(mesh.orchestrator, "/connections", limit=7)
 
+    names = [one["name"] for page in listed for one in page]
     assert len(names) == 25 == len(set(names))
     assert names[0] == "org 1"
 

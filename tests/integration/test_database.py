@@ -28,7 +28,7 @@ from shared.models import EventRow, SyncCatalogVersion, VersionOrigin
 from shared.observability import logs
 from tests import factories
 from tests.fakes.postgres_proxies import LossyCommit, TlsProxy, moved
-from tests.pools import Pools
+from tests.pools import Pools, Sql
 
 CANARY = "AAMCANARY-database"
 
@@ -271,9 +271,7 @@ async def test_postgres_restart_is_survived(own_postgres: servers.Postgres) -> N
             assert await session.scalar(text("SELECT 1")) == 1
 
 
-async def test_integrity_error_is_not_unavailable(
-    registry_url: str, sql: asyncpg.Connection[asyncpg.Record]
-) -> None:
+async def test_integrity_error_is_not_unavailable(registry_url: str, sql: Sql) -> None:
     """Also where only the commit sends the statement."""
     async with opened(registry_url) as db:
         with pytest.raises(IntegrityError) as caught:
@@ -289,7 +287,7 @@ async def test_integrity_error_is_not_unavailable(
 
 @pytest.mark.parametrize("is_durable", [True, False])
 async def test_lost_answer_to_a_commit_is_unknown(
-    registry_url: str, sql: asyncpg.Connection[asyncpg.Record], is_durable: bool
+    registry_url: str, sql: Sql, is_durable: bool
 ) -> None:
     """Whether or not it is durable, the error is the same."""
     proxy = LossyCommit(registry_url, delivers=is_durable)
@@ -309,9 +307,7 @@ async def test_lost_answer_to_a_commit_is_unknown(
 
 
 @pytest.fixture
-async def forgetful(
-    registry_url: str, sql: asyncpg.Connection[asyncpg.Record]
-) -> AsyncIterator[Database]:
+async def forgetful(registry_url: str, sql: Sql) -> AsyncIterator[Database]:
     """A registry that lets code commit, and forgets everything when the test ends."""
     url = sqlalchemy_url(postgres_address(registry_url))
     engine = create_async_engine(url, json_deserializer=str)
@@ -327,7 +323,7 @@ async def forgetful(
 
 
 async def test_commits_inside_an_outer_transaction_are_rolled_back(
-    forgetful: Database, sql: asyncpg.Connection[asyncpg.Record]
+    forgetful: Database, sql: Sql
 ) -> None:
     """Inside it, committed rows are visible and rolled back ones are not."""
     row = factories.connection()
@@ -349,7 +345,7 @@ async def test_commits_inside_an_outer_transaction_are_rolled_back(
 async def test_json_is_stored_and_read_as_text(
     registry_url: str,
     forgetful: Database,
-    sql: asyncpg.Connection[asyncpg.Record],
+    sql: Sql,
     kind: str,
 ) -> None:
     """Nothing parses a catalog on its way; Postgres alone decides about spaces and key order."""

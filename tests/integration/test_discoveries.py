@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import asyncpg
 import pytest
-from redis.asyncio import Redis
 
 from tests.fakes.airbyte_server import AirbyteServer
-from tests.integration.conftest import ORDER, Mesh, add_destination, running, settings_for
+from tests.integration.conftest import Mesh, Meshes
 from tests.waiting import until
 
 Json = dict[str, Any]
@@ -143,27 +140,22 @@ async def test_unreachable_airbyte_is_retried_within_the_interval(mesh: Mesh) ->
 
 
 async def test_discovery_failing_with_500_is_retried_less_and_less_often(
-    registry_url: str,
-    redis_url: str,
-    sql: asyncpg.Connection[asyncpg.Record],
-    redis: Redis,
+    meshes: Meshes,
 ) -> None:
     """Releases before 1.7 may answer 500 where the connector has run and failed."""
-    async with AirbyteServer(version="0.63.19") as airbyte:
-        add_destination(airbyte)
-        settings = settings_for(airbyte, registry_url, redis_url)
-        async with running(
-            settings, airbyte, repairs=False, sql=sql, redis=redis, order=ORDER
-        ) as mesh:
-            connection = await mesh.onboard()
-            body = {"message": "Internal Server Error", "exceptionClassName": "java.lang.Error"}
-            airbyte.answer("sources/discover_schema", body, status=500, times=None)
-            before = discovered(mesh, connection)
-            for _ in range(7):
-                assert (await observe(mesh, connection))["outcome"] == "failed"
+    async with (
+        AirbyteServer(version="0.63.19") as airbyte,
+        meshes.start(airbyte, repairs=False) as mesh,
+    ):
+        connection = await mesh.onboard()
+        body = {"message": "Internal Server Error", "exceptionClassName": "java.lang.Error"}
+        airbyte.answer("sources/discover_schema", body, status=500, times=None)
+        before = discovered(mesh, connection)
+        for _ in range(7):
+            assert (await observe(mesh, connection))["outcome"] == "failed"
 
-            assert discovered(mesh, connection) == before + 7
-            assert await pause_s(mesh) > 1.5 * 900
+        assert discovered(mesh, connection) == before + 7
+        assert await pause_s(mesh) > 1.5 * 900
 
 
 # Beside a sync
@@ -384,27 +376,13 @@ async def test_smallest_limit_of_a_source_applies(mesh: Mesh) -> None:
     assert (await discover(mesh, connection, fresh="true", status=429))["limit"] == 1
 
 
-@pytest.fixture
-async def bounded(
-    airbyte: AirbyteServer,
-    registry_url: str,
-    redis_url: str,
-    sql: asyncpg.Connection[asyncpg.Record],
-    redis: Redis,
-) -> AsyncIterator[Mesh]:
-    """Services whose installation limits discoveries."""
-    add_destination(airbyte)
-    settings = settings_for(airbyte, registry_url, redis_url, discoveries_per_day="2")
-    async with running(settings, airbyte, repairs=False, sql=sql, redis=redis, order=ORDER) as mesh:
-        yield mesh
-
-
-async def test_installation_has_a_default_limit(bounded: Mesh) -> None:
+async def test_installation_has_a_default_limit(airbyte: AirbyteServer, meshes: Meshes) -> None:
     """DISCOVERIES_PER_DAY, where no policy says otherwise."""
-    connection = await bounded.onboard()
-    for _ in range(2):
-        await discover(bounded, connection, fresh="true")
-    assert (await discover(bounded, connection, fresh="true", status=429))["limit"] == 2
+    async with meshes.start(airbyte, repairs=False, discoveries_per_day="2") as mesh:
+        connection = await mesh.onboard()
+        for _ in range(2):
+            await discover(mesh, connection, fresh="true")
+        assert (await discover(mesh, connection, fresh="true", status=429))["limit"] == 2
 
 
 async def test_discovery_of_a_dead_process_expires(mesh: Mesh) -> None:

@@ -10,10 +10,9 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
-from typing import Any, TypeAlias
+from typing import Any
 from uuid import UUID, uuid4
 
-import asyncpg
 import pytest
 from redis.asyncio import Redis
 
@@ -25,8 +24,7 @@ from shared.models import Connection
 from shared.outbox import STREAM, EventType, Relay
 from tests import factories
 from tests.integration.conftest import REPOSITORY
-
-SQL: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+from tests.pools import Sql
 
 _KILLED = """
 import asyncio, sys
@@ -44,14 +42,6 @@ async def main():
 
 asyncio.run(main())
 """
-
-
-@pytest.fixture
-async def db(registry_url: str, sql: SQL) -> AsyncIterator[Database]:
-    """The registry, by an engine of the test's own."""
-    db = Database.at(postgres_address(registry_url), application="test")
-    yield db
-    await db.close()
 
 
 async def born(db: Database) -> Connection:
@@ -90,7 +80,7 @@ def heard(stream: list[dict[str, str]], connection_id: UUID) -> list[int]:
     return [int(one["seq"]) for one in events_ if one["connection_id"] == str(connection_id)]
 
 
-async def waiting(sql: SQL) -> int:
+async def waiting(sql: Sql) -> int:
     """How many events are not known to be told."""
     return int(await sql.fetchval("SELECT count(*) FROM events WHERE published_at IS NULL"))
 
@@ -134,7 +124,7 @@ async def test_event_has_nine_text_fields(db: Database, redis: Redis) -> None:
     assert second.keys() - {"at"} == first.keys()
 
 
-async def test_rollback_leaves_no_event(db: Database, sql: SQL) -> None:
+async def test_rollback_leaves_no_event(db: Database, sql: Sql) -> None:
     """Neither the row nor its sequence number."""
     connection = await born(db)
     with pytest.raises(ZeroDivisionError):  # noqa: PT012 - the rollback is the block's end
@@ -150,7 +140,7 @@ async def test_rollback_leaves_no_event(db: Database, sql: SQL) -> None:
 
 
 async def test_concurrent_writers_draw_consecutive_numbers(
-    db: Database, redis: Redis, sql: SQL
+    db: Database, redis: Redis, sql: Sql
 ) -> None:
     """Twenty at once on each of two connections, relayed in each connection's order."""
     one, other = await born(db), await born(db)
@@ -175,7 +165,7 @@ async def test_two_relays_publish_each_event_once(db: Database, redis: Redis) ->
 
 
 async def test_relay_publishes_all_and_trims_the_stream(
-    db: Database, redis: Redis, sql: SQL, monkeypatch: pytest.MonkeyPatch
+    db: Database, redis: Redis, sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One run publishes every waiting event; the stream is trimmed by whole nodes."""
     monkeypatch.setattr(outbox, "KEEP", 300)
@@ -231,7 +221,7 @@ async def test_two_relays_keep_the_order_of_concurrent_writes(
 
 
 async def test_redis_restart_loses_no_event(
-    db: Database, valkey_client: Redis, own_valkey: servers.Valkey, sql: SQL
+    db: Database, valkey_client: Redis, own_valkey: servers.Valkey, sql: Sql
 ) -> None:
     """Recording does not need Redis; waiting events arrive in order, once per id."""
     one, other = await born(db), await born(db)
@@ -259,7 +249,7 @@ async def test_redis_restart_loses_no_event(
 
 
 async def test_redis_that_lost_its_data_receives_later_events(
-    db: Database, valkey_client: Redis, own_valkey: servers.Valkey, sql: SQL
+    db: Database, valkey_client: Redis, own_valkey: servers.Valkey, sql: Sql
 ) -> None:
     """What it had been given is gone with it; what is told after is there, in order."""
     connection = await born(db)
@@ -276,7 +266,7 @@ async def test_redis_that_lost_its_data_receives_later_events(
 
 
 async def test_full_redis_is_waited_for(
-    db: Database, valkey_client: Redis, sql: SQL, own_valkey: servers.Valkey
+    db: Database, valkey_client: Redis, sql: Sql, own_valkey: servers.Valkey
 ) -> None:
     """When there is room again, every event is published in order."""
     connection = await born(db)
@@ -296,7 +286,7 @@ async def test_full_redis_is_waited_for(
 
 
 async def test_events_after_a_refused_one_are_not_published_first(
-    db: Database, valkey_client: Redis, own_valkey: servers.Valkey, sql: SQL
+    db: Database, valkey_client: Redis, own_valkey: servers.Valkey, sql: Sql
 ) -> None:
     """Memory is short for the first event and free for the next: neither is published."""
     connection = await born(db)
@@ -333,7 +323,7 @@ async def test_events_after_a_refused_one_are_not_published_first(
 
 
 async def test_hanging_redis_blocks_nothing(
-    db: Database, registry_url: str, valkey_client: Redis, own_valkey: servers.Valkey, sql: SQL
+    db: Database, registry_url: str, valkey_client: Redis, own_valkey: servers.Valkey, sql: Sql
 ) -> None:
     """A relay run ends in seconds and frees its lock; events are recorded meanwhile."""
     connection = await born(db)
@@ -366,7 +356,7 @@ async def test_hanging_redis_blocks_nothing(
 
 
 async def test_relay_killed_before_marking_events_publishes_them_again(
-    db: Database, redis: Redis, redis_url: str, registry_url: str, sql: SQL
+    db: Database, redis: Redis, redis_url: str, registry_url: str, sql: Sql
 ) -> None:
     """Duplicates are identical, and the order stays."""
     one, other = await born(db), await born(db)

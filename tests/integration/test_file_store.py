@@ -16,7 +16,8 @@ from services.auth_broker.settings import BrokerSettings
 from services.auth_broker.stores import FileStore
 from shared.errors import Unavailable
 from tests import access
-from tests.integration.brokers import Sql, ask, broker_for
+from tests.integration.brokers import ask, broker_for
+from tests.pools import Sql
 
 FIELDS = {
     "client_id": "AAMCANARY-id",

@@ -64,7 +64,14 @@ async def follower(mesh: Mesh, clock: Clock) -> AsyncIterator[JobFollower]:
 async def job_of(mesh: Mesh, airbyte_job_id: int) -> Json:
     """A job's row, once it is there."""
     query = "SELECT * FROM job_history WHERE airbyte_job_id = $1"
-    return dict(await until(lambda: mesh.sql.fetchrow(query, airbyte_job_id), within=30))
+    return dict(await until(lambda: mesh.sql.fetchrow(query, airbyte_job_id)))
+
+
+async def run_until_lost(follower: JobFollower, clock: Clock) -> None:
+    """Run the follower twice, after which a job that Airbyte does not know is lost."""
+    await follower.update_running()
+    clock.forward(LOST_AFTER)
+    await follower.update_running()
 
 
 async def stop_following(mesh: Mesh) -> None:
@@ -108,7 +115,7 @@ async def test_airbyte_sync_is_recorded_after_a_busy_time(
     (other,) = await add_connections(mesh, connection, 1)
     await open_operation(mesh.sql, connection["id"])
     # Without an overlap a job is missed that began in the second in which the first look does.
-    await until(lambda: mesh.sql.fetchval(_SEEN_UNTIL), within=30)
+    await until(lambda: mesh.sql.fetchval(_SEEN_UNTIL))
     missed = mesh.airbyte.start_job(connection["airbyte_connection_id"])
     missed["createdAt"] += 1
     await follower.update_running()
@@ -174,9 +181,7 @@ async def test_job_id_reused_for_another_connection_is_lost(
     job.update(configId=other)
     mesh.airbyte.finish_job(job["id"], records=5)
 
-    await follower.update_running()
-    clock.forward(LOST_AFTER)
-    await follower.update_running()
+    await run_until_lost(follower, clock)
 
     ended = await mesh.sql.fetchrow("SELECT * FROM job_history WHERE id = $1", row["id"])
     assert ended is not None
@@ -272,9 +277,7 @@ async def test_job_of_an_unknown_connection_ends(
         raise refused
 
     monkeypatch.setattr(AirbyteClient, "list_jobs", refuse)
-    await follower.update_running()
-    clock.forward(LOST_AFTER)
-    await follower.update_running()
+    await run_until_lost(follower, clock)
 
     assert (await job_of(mesh, lost["id"]))["failure_code"] == "job_lost"
 
@@ -296,9 +299,7 @@ async def test_refused_login_loses_no_job(
 
     monkeypatch.setattr(AirbyteClient, "get_job", refuse)
     monkeypatch.setattr(AirbyteClient, "list_jobs", refuse)
-    await follower.update_running()
-    clock.forward(LOST_AFTER)
-    await follower.update_running()
+    await run_until_lost(follower, clock)
 
     assert (await job_of(mesh, job["id"]))["ended_at"] is None
 
@@ -313,9 +314,7 @@ async def test_unreachable_airbyte_loses_no_job(
     mesh.airbyte.finish_job(job["id"], records=5)
     mesh.airbyte.lose_route("kong", path="jobs/get_without_logs")
     mesh.airbyte.fault("jobs/get_without_logs", "html_502", times=None)
-    await follower.update_running()
-    clock.forward(LOST_AFTER)
-    await follower.update_running()
+    await run_until_lost(follower, clock)
     assert (await job_of(mesh, job["id"]))["ended_at"] is None
 
     mesh.airbyte.heal()

@@ -30,14 +30,6 @@ NOW = timedelta(0)
 
 
 @pytest.fixture
-async def db(registry_url: str, sql: Sql) -> AsyncIterator[Database]:
-    """The registry, its queue empty."""
-    db = Database.at(postgres_address(registry_url), application="test")
-    yield db
-    await db.close()
-
-
-@pytest.fixture
 def logged(monkeypatch: pytest.MonkeyPatch) -> LogCapture:
     """What the queue logs meanwhile."""
     capture = LogCapture()

@@ -7,13 +7,12 @@ import re
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-import asyncpg
 import httpx
 import pytest
-from redis.asyncio import Redis
 
 from tests.fakes.airbyte_server import AirbyteServer
-from tests.integration.conftest import ORDER, Mesh, add_destination, running, settings_for
+from tests.integration.conftest import Mesh, Meshes
+from tests.integration.paging import pages
 
 Json = dict[str, Any]
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
@@ -21,17 +20,9 @@ LOOKS_LIKE_A_TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d")
 
 
 @pytest.fixture
-async def mesh(
-    airbyte: AirbyteServer,
-    registry_url: str,
-    redis_url: str,
-    sql: asyncpg.Connection[asyncpg.Record],
-    redis: Redis,
-) -> AsyncIterator[Mesh]:
+async def mesh(airbyte: AirbyteServer, meshes: Meshes) -> AsyncIterator[Mesh]:
     """The services, with a key for webhooks, which plan nothing by themselves."""
-    add_destination(airbyte)
-    settings = settings_for(airbyte, registry_url, redis_url, webhook_signing_key="s" * 40)
-    async with running(settings, airbyte, repairs=False, sql=sql, redis=redis, order=ORDER) as mesh:
+    async with meshes.start(airbyte, repairs=False, webhook_signing_key="s" * 40) as mesh:
         yield mesh
 
 
@@ -109,14 +100,7 @@ async def test_every_list_is_paged_alike(mesh: Mesh) -> None:
         assert whole["next"] is None, path
         assert len(whole["items"]) >= 2, path
 
-        seen: list[Json] = []
-        after: Json = {}
-        while True:
-            page = await get(client, path, limit=1, **after)
-            seen += page["items"]
-            if page["next"] is None:
-                break
-            after = {"after": page["next"]}
+        seen = [one for page in await pages(client, path, limit=1) for one in page]
         settle = {"duration_seconds", "last_used_at"}
         for one in (*seen, *whole["items"]):
             for name in settle:

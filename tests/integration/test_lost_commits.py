@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, TypeAlias
+from typing import Any
 
-import asyncpg
 import pytest
 from redis.asyncio import Redis
 
@@ -14,8 +13,7 @@ from tests.fakes.airbyte_server import AirbyteServer
 from tests.fakes.postgres_proxies import STORY, LossyCommit, moved
 from tests.integration.applying import GREW, apply, discovered, held, seen
 from tests.integration.conftest import ORDER, Mesh, add_destination, running, settings_for
-
-Sql: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+from tests.pools import Sql
 
 
 @asynccontextmanager

@@ -13,7 +13,6 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -30,6 +29,7 @@ from shared.operations import Operations
 from tests import access
 from tests.fakes.airbyte_server import WORKSPACE_ID, AirbyteServer
 from tests.integration.conftest import REPOSITORY, Mesh, empty, settings_for
+from tests.pools import Sql
 from tests.waiting import until, until_not
 
 WORKSPACE = UUID(WORKSPACE_ID)
@@ -55,8 +55,8 @@ class Tools:
 
 @pytest.fixture
 async def sql(
-    sql: asyncpg.Connection[asyncpg.Record],
-) -> asyncpg.Connection[asyncpg.Record]:
+    sql: Sql,
+) -> Sql:
     """A registry whose mesh does not sweep and reconcile by itself: that is for the tools."""
     await sql.execute(
         "INSERT INTO periodic_runs (name, next_at)"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -18,6 +17,7 @@ from local.processes import servers
 from shared.config import PostgresAddress, SslMode, postgres_address
 from shared.database import Database, connect_synchronously
 from shared.errors import Unavailable
+from tests import processes
 from tests.fakes.postgres_proxies import TlsProxy
 from tests.integration.conftest import REPOSITORY
 
@@ -130,14 +130,11 @@ def test_refusal_is_one_line_without_the_password(
 ) -> None:
     """The reason that libpq gives, and the setting that it is about."""
     filled = url.format(password=CANARY, port=postgres.port, free=servers.free_port())
-    run = subprocess.run(
+    run = processes.run(
         [sys.executable, "-m", "alembic", "upgrade", "head"],
         env={**os.environ, "SUPABASE_DB_URL": filled, "MIGRATION_DB_URL": ""},
         cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
         timeout=60,
-        check=False,
     )
 
     assert run.returncode == 1

@@ -15,6 +15,7 @@ from alembic.config import Config
 
 from local.processes import servers
 from shared.models import Base
+from tests.pools import Sql
 
 REPOSITORY = Path(__file__).parents[2]
 _LEFT = """
@@ -40,7 +41,7 @@ _KINDS = {"p": "pk", "u": "uq", "f": "fk", "c": "ck"}
 @pytest.fixture
 async def database(
     postgres: servers.Postgres, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+) -> AsyncIterator[Sql]:
     """An empty database of its own, which SUPABASE_DB_URL names."""
     maker = await asyncpg.connect(postgres.url_of("postgres"))
     await maker.execute("CREATE DATABASE migrated")
@@ -61,7 +62,7 @@ async def alembic(verb: str, *revision: str) -> None:
 
 
 async def test_migrations_are_reversible_and_match_the_models(
-    database: asyncpg.Connection[asyncpg.Record],
+    database: Sql,
 ) -> None:
     """Downgraded, only Alembic's own empty table is left."""
     for _ in range(2):
@@ -74,7 +75,7 @@ async def test_migrations_are_reversible_and_match_the_models(
 
 
 async def test_every_constraint_is_named_by_the_convention(
-    database: asyncpg.Connection[asyncpg.Record],
+    database: Sql,
 ) -> None:
     """So that a later migration finds it under the name that the models give it.
 
@@ -99,7 +100,7 @@ async def test_every_constraint_is_named_by_the_convention(
 
 
 async def test_concurrent_migrations_take_turns(
-    database: asyncpg.Connection[asyncpg.Record],
+    database: Sql,
 ) -> None:
     """Replicas that all migrate at their start build the database once."""
     processes = [

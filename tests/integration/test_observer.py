@@ -13,6 +13,7 @@ from services.schema_observer import service
 from tests.fakes.airbyte_server import stream
 from tests.integration.conftest import Mesh
 from tests.integration.observing import by_hand, counts, drifts, observe, planned, told
+from tests.integration.paging import pages
 from tests.waiting import until
 
 Json = dict[str, Any]
@@ -327,15 +328,8 @@ async def test_drifts_are_paged_and_filtered(mesh: Mesh) -> None:
     mesh.airbyte.drop_field("Account", "One")
     ids.append((await observe(mesh, connection))["drift_id"])
 
-    seen: list[str] = []
-    after: dict[str, str] = {}
-    while True:
-        page = await told(mesh, "/drifts", limit=3, **after)
-        seen += [one["id"] for one in page["items"]]
-        if page["next"] is None:
-            break
-        after = {"after": page["next"]}
-    assert seen == ids[::-1]
+    listed = await pages(mesh.schema_observer, "/drifts", limit=3)
+    assert [one["id"] for page in listed for one in page] == ids[::-1]
     review = await told(mesh, "/drifts", severity="needs_review")
     assert [one["id"] for one in review["items"]] == ids[3:]
     other = await mesh.schema_observer.get("/drifts", params={"connection_id": str(uuid4())})

@@ -79,22 +79,29 @@ async def test_hidden_object_is_suspicious_until_it_is_back(mesh: Mesh) -> None:
 
 
 @pytest.mark.parametrize(
-    "offered, code",
+    "offered, outcome, code",
     [
-        ([], "no_streams"),
-        ([stream("Account"), stream("Contact")], "streams_missing"),
-        ([stream("Account")], "synced_stream_missing"),
+        (catalog(), "suspicious", "no_streams"),
+        (catalog(stream("Account"), stream("Contact")), "suspicious", "streams_missing"),
+        (catalog(stream("Account")), "suspicious", "synced_stream_missing"),
+        (
+            b'{"streams":[{"stream":{"jsonSchema":{}},"config":{}}]}',
+            "failed",
+            "unreadable_catalog",
+        ),
     ],
 )
-async def test_suspicious_discoveries(mesh: Mesh, offered: list[Json], code: str) -> None:
-    """No streams, far fewer than before, or without one that is synced."""
+async def test_suspicious_and_unreadable_discoveries(
+    mesh: Mesh, offered: Any, outcome: str, code: str
+) -> None:
+    """No streams, far fewer than before, without one that is synced, or one without a name."""
     connection = await mesh.onboard()
     before = await counts(mesh)
-    mesh.airbyte.offers(catalog(*offered))
+    mesh.airbyte.offers(offered)
 
     found = await observe(mesh, connection)
 
-    assert (found["outcome"], found["code"]) == ("suspicious", code)
+    assert (found["outcome"], found["code"]) == (outcome, code)
     assert await counts(mesh) == before | {"events": before["events"] + 1}
 
 
@@ -249,17 +256,6 @@ async def test_mass_loss_of_fields_is_suspicious(mesh: Mesh) -> None:
     await mesh.sql.execute("DELETE FROM snapshots")
     found = await observe(mesh, connection)
     assert (found["outcome"], found["code"]) == ("suspicious", "fields_missing")
-
-
-async def test_unreadable_discovery_is_suspicious(mesh: Mesh) -> None:
-    connection = await mesh.onboard()
-    before = await counts(mesh)
-    mesh.airbyte.offers(b'{"streams":[{"stream":{"jsonSchema":{}},"config":{}}]}')
-
-    found = await observe(mesh, connection)
-
-    assert (found["outcome"], found["code"]) == ("failed", "unreadable_catalog")
-    assert await counts(mesh) == before | {"events": before["events"] + 1}
 
 
 async def test_failed_observation_is_retried_less_and_less_often(mesh: Mesh) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,7 @@ from local.airbyte.catalog import MOST_FIELDS
 from tests.fakes.airbyte_server import Fault, catalog, stream
 from tests.integration.conftest import CANARY, CREDENTIALS, Mesh
 
+Json = dict[str, Any]
 REFERENCE = "https://reference.airbyte.com/reference/errors"
 
 
@@ -117,35 +119,6 @@ async def test_step_with_unknown_outcome_is_continued(
     assert len(mesh.airbyte.called(path)) == (1 if after_effect else 2)
 
 
-@pytest.mark.parametrize(
-    "path,kind,detail,part",
-    [
-        ("connections/create", "error:cron-validation/invalid-expression", "AAMCANARY", "schedule"),
-        ("connections/create", REFERENCE, "Primary key for stream: AAMCANARY is …", "streams"),
-        ("sources/create", REFERENCE, "The provided configuration does not fulfill …", None),
-        (
-            "sources/create",
-            REFERENCE,
-            "The provided configuration does not fulfill the specification. Errors: AAMCANARY",
-            "credential",
-        ),
-    ],
-)
-async def test_refusal_names_the_part_of_the_order(
-    mesh: Mesh, path: str, kind: str, detail: str, part: str | None
-) -> None:
-    """By Airbyte's known phrases, none of which is repeated; nothing is left behind."""
-    refusal = {"status": 400, "type": kind, "title": "bad-request", "detail": detail}
-    mesh.airbyte.answer(path, refusal, status=400, effect=False)
-
-    answer = await mesh.orchestrator.post("/connections/onboard", json=mesh.order)
-
-    assert (answer.status_code, answer.json()["code"]) == (422, "upstream_rejected")
-    assert answer.json().get("part") == part
-    assert "AAMCANARY" not in answer.text
-    assert mesh.airbyte.sources == {}
-
-
 async def test_name_is_unique_among_live_connections(mesh: Mesh) -> None:
     """A duplicate is refused before Airbyte is called; archiving frees the name."""
     first = await mesh.onboard()
@@ -238,3 +211,145 @@ async def test_no_secret_is_exposed(mesh: Mesh, caplog: pytest.LogCaptureFixture
     assert "operation_ended" in seen, "the positive control: logs are captured"
     for canary in CREDENTIALS.values():
         assert canary not in seen
+
+
+# Refusals before anything is created
+
+
+def problem(detail: str, kind: str = REFERENCE) -> Json:
+    """A refusal as RFC 9457 has it."""
+    return {"status": 400, "type": kind, "title": "bad-request", "detail": detail}
+
+
+ORDERS: list[tuple[Json, str, str]] = [
+    # what is different, the field that is named, a part of what is said
+    ({"schedule": {"cron": "0 0 * * *"}}, "body.schedule.cron", "6 or 7 fields"),
+    ({"schedule": {"cron": "cron(0 4 * * * ?)"}}, "body.schedule.cron", "second is invalid"),
+    ({"schedule": {"cron": "0 27 * * * ? * US/Pacific"}}, "body.schedule.cron", "got 8"),
+    ({"schedule": {"cron": "0 0 6 * * *"}}, "body.schedule.cron", "`?`, and not both"),
+    ({"schedule": {"cron": "*/5 * * * * ?"}}, "body.schedule.cron", "once a minute"),
+    ({"schedule": {"cron": ""}}, "body.schedule.cron", "got 0"),
+    ({"schedule": {"cron": 5}}, "body.schedule.cron", "valid string"),
+    (
+        {"schedule": {"cron": "0 20 0 * * ?", "time_zone": "Europe/ Paris"}},
+        "body.schedule.time_zone",
+        "did you mean 'Europe/Paris'?",
+    ),
+    (
+        {"schedule": {"cron": "0 20 0 * * ?", "time_zone": "Etc/UTC"}},
+        "body.schedule.time_zone",
+        "Etc/ zones",
+    ),
+    ({"schedule": {"time_zone": "UTC"}}, "body.schedule.cron", "Field required"),
+    ({"schedule": {"units": 0}}, "body.schedule.units", "greater than or equal to 1"),
+    ({"schedule": {"units": "6"}}, "body.schedule.units", "valid integer"),
+    ({"schedule": {"units": 6, "time_unit": "hour"}}, "body.schedule.time_unit", "'hours'"),
+    ({"schedule": {"unit": 6}}, "body.schedule.unit", "did you mean 'units'?"),
+    ({"schedule": {"cron": "0 0 6 * * ?", "units": 6}}, "body.schedule.units", "Unknown member"),
+    ({"schedule": "0 0 6 * * ?"}, "body.schedule", "an object with `units`"),
+    ({"schedule": []}, "body.schedule", "an object with `units`"),
+    ({"streams": ["Account", "Account"]}, "body.streams", "each stream once"),
+    ({"streams": []}, "body.streams", "at least 1 item"),
+    ({"streams": [""]}, "body.streams.0", "at least 1 character"),
+    ({"streams": "Account"}, "body.streams", "valid list"),
+    ({"connection_name": "\ufb2c" * 200}, "body.connection_name", "when composed"),
+    ({"connection_name": "a" * 201}, "body.connection_name", "at most 200"),
+    ({"conection_name": "x"}, "body.conection_name", "did you mean 'connection_name'?"),
+    ({"Streams": ["Account"]}, "body.Streams", "did you mean 'streams'?"),
+    ({"a secret? " * 9: 1}, "body", "Unknown member"),
+    ({"destination_id": "warehouse"}, "body.destination_id", "a UUID"),
+    ({"source_type": "salesforce"}, "body.source_type", "did you mean 'Salesforce'?"),
+    ({"source_type": "Oracle"}, "body.source_type", "Known entries:"),
+    ({"credential_id": None}, "body.credential_id", "needs a `credential_id`"),
+    ({"source_type": "Hardcoded Records"}, "body.credential_id", "does not take a `credential_id`"),
+    ({"credential_id": "Salesforce_Prod"}, "body.credential_id", "match pattern"),
+]
+
+
+async def test_invalid_order_is_refused_before_any_effect(mesh: Mesh) -> None:
+    """422 that names the field and its allowed values; no row, no call, no use of a credential."""
+    for changes, field, said in ORDERS:
+        answer = await mesh.orchestrator.post(
+            "/connections/onboard", json={**mesh.order, **changes}
+        )
+
+        told = answer.json()
+        assert answer.status_code == 422, (changes, told)
+        named = {one["field"]: one["message"] for one in told["fields"]}
+        assert said in named[field], (changes, told)
+        assert said.rstrip(".") in told["detail"], (changes, told)
+    assert mesh.airbyte.sources == {}
+    assert mesh.airbyte.called("destination_definition_specifications/get") == []
+    assert await mesh.sql.fetchval("SELECT count(*) FROM connections") == 0
+    assert await mesh.sql.fetchval("SELECT count(*) FROM operations") == 0
+    assert await mesh.sql.fetchval("SELECT count(*) FROM credential_audit") == 0
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        {"cron": "0 0 6 * * ?", "time_zone": "America/Toronto"},
+        {"cron": "0 45 6 ? * MON,TUE,WED,THU,FRI *", "time_zone": "US/Pacific"},
+    ],
+)
+async def test_valid_cron_expression_is_sent_unchanged(mesh: Mesh, schedule: Json) -> None:
+    connection = await mesh.onboard(schedule=schedule)
+
+    held = mesh.airbyte.connections[connection["airbyte_connection_id"]]
+    assert held["scheduleData"] == {
+        "cron": {"cronExpression": schedule["cron"], "cronTimeZone": schedule["time_zone"]}
+    }
+
+
+async def test_unknown_stream_is_answered_with_suggestions(mesh: Mesh) -> None:
+    """Case is the commonest mistake; at most three are named."""
+    answer = await mesh.orchestrator.post(
+        "/connections/onboard", json={**mesh.order, "streams": ["account"]}
+    )
+
+    assert (answer.status_code, answer.json()["code"]) == (422, "unknown_stream")
+    assert "no stream 'account'; did you mean 'Account'" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "path, body, part",
+    [
+        ("connections/create", {"message": "The cron expression is invalid"}, "schedule"),
+        (
+            "connections/create",
+            problem("AAMCANARY", "error:cron-validation/invalid-timezone"),
+            "schedule",
+        ),
+        ("connections/create", {"message": "Bad", "exceptionStack": ["java.util.stream"]}, None),
+        (
+            "sources/create",
+            {"message": "json schema validation failed: configuration"},
+            "credential",
+        ),
+        ("connections/create", problem("Primary key for stream: AAMCANARY is …"), "streams"),
+        ("sources/create", problem("The provided configuration does not fulfill …"), None),
+        (
+            "sources/create",
+            problem(
+                "The provided configuration does not fulfill the specification. Errors: AAMCANARY"
+            ),
+            "credential",
+        ),
+    ],
+)
+async def test_refused_part_of_the_order_is_named(
+    mesh: Mesh, path: str, body: Json, part: str | None
+) -> None:
+    """Airbyte's message is not repeated; that it is about the schedule is said."""
+    if "title" not in body:
+        body = {"exceptionClassName": "io.airbyte.JsonValidationException", **body}
+    mesh.airbyte.answer(path, body, status=400, effect=False)
+
+    answer = await mesh.orchestrator.post("/connections/onboard", json=mesh.order)
+
+    told = answer.json()
+    assert (answer.status_code, told["code"]) == (422, "upstream_rejected")
+    assert told.get("part") == part
+    assert part is None or told["detail"].endswith(f"with status 400. It is about the {part}.")
+    assert str(body.get("message", "AAMCANARY")) not in answer.text
+    assert mesh.airbyte.sources == {}

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import TypeAlias
 from uuid import UUID
 
 import asyncpg
@@ -22,9 +21,9 @@ from shared.job_queue import Jobs
 from shared.observability import logs
 from shared.operations import Intent, Operation, Operations, _runner
 from tests import factories
+from tests.pools import Sql
 from tests.waiting import until
 
-Sql: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 LEASE_OVER = "UPDATE operations SET lease_until = now() - interval '3 s'"
 ENDED = "SELECT status, response_status, failure::text FROM operations WHERE ended_at IS NOT NULL"
 
@@ -149,7 +148,7 @@ async def test_operation_that_kills_its_owners_is_abandoned_at_its_deadline(
     saga = Deadly(KeyError())
     async with replica(registry_url, saga) as (db, operations):
         await begin(operations)
-        await until(lambda: saga.runs, within=60)
+        await until(lambda: saga.runs)
         await sql.execute("UPDATE operations SET attempts = 200")
         await sql.execute(LEASE_OVER)
         row = await ended(sql)
@@ -238,7 +237,7 @@ async def test_unreadable_operation_blocks_no_other(registry_url: str, sql: Sql)
                 await registry.insert_pending(session, connection)
             await sql.execute(_LEFT, connection.id, name)
         await sql.execute("UPDATE operations SET steps = '7' WHERE request_id = 'a'")
-        await until(lambda: sql.fetchval(_IS_DONE), within=60)
+        await until(lambda: sql.fetchval(_IS_DONE))
 
 
 _LEFT = """

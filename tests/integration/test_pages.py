@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from tests.integration.conftest import Mesh
+from tests.integration.paging import pages
 
 Json = dict[str, Any]
 
@@ -29,16 +30,11 @@ async def test_catalog_versions_are_paged(mesh: Mesh) -> None:
     connection = await mesh.onboard()
     await add_versions(mesh, connection, 7)
     path = f"/connections/{connection['id']}/catalog-versions"
-    pages, after = [], None
-    while True:
-        told = {"limit": 3} if after is None else {"limit": 3, "after": after}
-        page = (await mesh.orchestrator.get(path, params=told)).json()
-        pages.append([one["version_number"] for one in page["items"]])
-        after = page["next"]
-        if after is None:
-            break
 
-    assert pages == [[7, 6, 5], [4, 3, 2], [1]]
+    listed = await pages(mesh.orchestrator, path, limit=3)
+
+    numbers = [[one["version_number"] for one in page] for page in listed]
+    assert numbers == [[7, 6, 5], [4, 3, 2], [1]]
     whole = (await mesh.orchestrator.get(path)).json()
     assert [one["streams"] for one in whole["items"]] == [7, 6, 5, 4, 3, 2, 2]
     assert whole["next"] is None
@@ -100,16 +96,10 @@ async def test_changes_of_a_repair_are_paged(mesh: Mesh) -> None:
     changes = [change(number) for number in range(1, 6)]
     repair_id = await add_repair(mesh, connection, changes)
     path = f"/repairs/{repair_id}/changes"
-    seen: list[Json] = []
-    after: str | None = "0"
-    while after is not None:
-        told = {"limit": "2", "after": after}
-        page = (await mesh.drift_repair_agent.get(path, params=told)).json()
-        assert len(page["items"]) <= 2
-        seen += page["items"]
-        after = page["next"]
 
-    assert seen == changes
+    listed = await pages(mesh.drift_repair_agent, path, limit=2)
+
+    assert listed == [changes[:2], changes[2:4], changes[4:]]
     assert (await mesh.drift_repair_agent.get(f"/repairs/{repair_id}")).json()["changes"] == changes
     beyond = await mesh.drift_repair_agent.get(path, params={"after": 5})
     assert beyond.json() == {"items": [], "next": None}

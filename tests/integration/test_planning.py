@@ -7,9 +7,8 @@ from contextlib import AsyncExitStack
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import httpx
-from redis.asyncio import Redis
+import pytest
 
 from local.processes import servers
 from services.drift_repair_agent import main as drift_repair_agent
@@ -19,13 +18,10 @@ from tests import access
 from tests.fakes.airbyte_server import AirbyteServer
 from tests.integration.applying import held, seen
 from tests.integration.conftest import (
-    ORDER,
     Mesh,
-    add_destination,
+    Meshes,
     as_service,
-    running,
     serving,
-    settings_for,
 )
 from tests.integration.drifting import (
     ACCOUNT,
@@ -218,21 +214,15 @@ async def test_names_alone_need_a_decision(mesh: Mesh) -> None:
 
 
 async def test_rename_waits_while_the_rag_engine_is_unavailable(
-    airbyte: AirbyteServer,
-    registry_url: str,
-    redis_url: str,
-    sql: asyncpg.Connection[asyncpg.Record],
-    redis: Redis,
-    monkeypatch: Any,
+    airbyte: AirbyteServer, meshes: Meshes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`suggestions_missing`; a possible new name is not applied; the suggestion comes later."""
     monkeypatch.setattr(drift_repair_agent, "_ASKED_EVERY", drift_repair_agent._EXPIRED_EVERY / 10)
-    add_destination(airbyte)
     async with AsyncExitStack() as stack:
         # An engine whose registry is away: it answers 503, and then it is there.
         told = RagEngineSettings(
             _env_file=None,
-            supabase_db_url=servers.as_service(registry_url, "rag_engine"),
+            supabase_db_url=servers.as_service(meshes.registry_url, "rag_engine"),
             **access.service_keys(),
         )
         engine = rag_engine.build(told)
@@ -245,10 +235,7 @@ async def test_rename_waits_while_the_rag_engine_is_unavailable(
             await engine(scope, receive, send)
 
         url = await stack.enter_async_context(serving(door))  # type: ignore[arg-type]
-        settings = settings_for(airbyte, registry_url, redis_url, rag_engine_url=url)
-        mesh = await stack.enter_async_context(
-            running(settings, airbyte, sql=sql, redis=redis, order=ORDER)
-        )
+        mesh = await stack.enter_async_context(meshes.start(airbyte, rag_engine_url=url))
         connection = await wired(mesh, offering(TOTAL))
 
         repair = await proposal(mesh, connection, offering(RENAMED))

@@ -7,10 +7,9 @@ import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any, TypeAlias
+from typing import Any
 from uuid import uuid4
 
-import asyncpg
 import httpx
 import orjson
 import pytest
@@ -26,8 +25,9 @@ from shared.http.strict_json import QUESTION
 from shared.peers import RagEngine as Peer
 from tests import access
 from tests.integration.conftest import serving
+from tests.integration.paging import pages
+from tests.pools import Sql
 
-Sql: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 CANARY = "AAMCANARY-sampled-value"
 ORDERS = {"namespace": None, "name": "orders"}
 NUMBER = {"type": ["null", "number"]}
@@ -278,14 +278,8 @@ async def test_knowledge_is_paged(rag: httpx.AsyncClient) -> None:
     """`next` of a page is `after` of the following one; the last has none."""
     for name in ("a", "b", "c"):
         await learned(rag, decision(name, None))
-    found, after = [], None
-    while True:
-        asked = {"limit": 2} | ({} if after is None else {"after": after})
-        page = (await rag.get("/knowledge", params=asked)).json()
-        found.append([row["removed"][0] for row in page["items"]])
-        if (after := page["next"]) is None:
-            break
-    assert found == [["c", "b"], ["a"]]
+    listed = await pages(rag, "/knowledge", limit=2)
+    assert [[row["removed"][0] for row in page] for page in listed] == [["c", "b"], ["a"]]
     assert (await rag.get("/knowledge", params={"after": "?"})).json()["code"] == "bad_cursor"
 
 

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-import asyncpg
 import httpx
 import pytest
 
@@ -29,6 +28,7 @@ from tests.integration.conftest import (
     running,
     settings_for,
 )
+from tests.pools import Sql
 from tests.waiting import until_not
 
 ANSWERED_WITHIN_S = 3
@@ -91,7 +91,7 @@ async def silence() -> AsyncIterator[tuple[str, asyncio.Event]]:
 async def test_without_redis_nothing_is_lost(
     airbyte: AirbyteServer,
     registry_url: str,
-    sql: asyncpg.Connection[asyncpg.Record],
+    sql: Sql,
     own_valkey: servers.Valkey,
 ) -> None:
     """Onboard, discover, apply, sync and list answer; the events arrive later, once, in order."""
@@ -123,7 +123,7 @@ async def test_without_redis_nothing_is_lost(
 
 @pytest.mark.timeout(60)
 async def test_hanging_redis_delays_no_answer(
-    airbyte: AirbyteServer, registry_url: str, sql: asyncpg.Connection[asyncpg.Record]
+    airbyte: AirbyteServer, registry_url: str, sql: Sql
 ) -> None:
     """Requests take the usual time, and the services stop in seconds."""
     add_destination(airbyte)
@@ -143,7 +143,7 @@ async def test_hanging_redis_delays_no_answer(
 
 @pytest.mark.timeout(60)
 async def test_process_stops_although_redis_hangs(
-    airbyte: AirbyteServer, registry_url: str, sql: asyncpg.Connection[asyncpg.Record]
+    airbyte: AirbyteServer, registry_url: str, sql: Sql
 ) -> None:
     """SIGTERM during a relay run: exit code 0 within ten seconds."""
     connection = factories.connection()

@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from typing import Any, TypeAlias
+from typing import Any
 from uuid import uuid4
 
-import asyncpg
 import pytest
 from sqlalchemy.exc import IntegrityError
 
 from shared import registry
-from shared.config import postgres_address
 from shared.database import Database
 from shared.errors import Invalid, NameTaken, NotActive, NotFound, StaleCatalog
 from shared.models import Connection, ConnectionStatus, SyncCatalogVersion, VersionOrigin
 from tests import factories
+from tests.pools import Sql
 
-SQL: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 NAME = "Salesforce production"
 ARCHIVED = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-@pytest.fixture
-async def db(registry_url: str, sql: SQL) -> AsyncIterator[Database]:
-    """The registry, by an engine of the test's own."""
-    db = Database.at(postgres_address(registry_url), application="test")
-    yield db
-    await db.close()
 
 
 async def add(db: Database, *rows: object) -> None:
@@ -106,7 +95,7 @@ async def test_duplicate_version_number_is_refused(db: Database) -> None:
         await add(db, SyncCatalogVersion(**version))
 
 
-async def test_one_of_many_writers_appends(db: Database, sql: SQL) -> None:
+async def test_one_of_many_writers_appends(db: Database, sql: Sql) -> None:
     """The others get the connection's current version."""
     connection = factories.connection()
     await add(db, connection)

@@ -7,18 +7,14 @@ from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
-import asyncpg
 import pytest
-from redis.asyncio import Redis
 
 from tests.fakes.airbyte_server import AirbyteServer, Fault
 from tests.integration.conftest import (
     CREDENTIALS,
     ORDER,
     Mesh,
-    add_destination,
-    running,
-    settings_for,
+    Meshes,
 )
 from tests.waiting import until
 
@@ -41,18 +37,11 @@ def store() -> dict[str, str]:
 
 @pytest.fixture
 async def mesh(
-    store: dict[str, str],
-    airbyte: AirbyteServer,
-    registry_url: str,
-    redis_url: str,
-    sql: asyncpg.Connection[asyncpg.Record],
-    redis: Redis,
+    store: dict[str, str], airbyte: AirbyteServer, meshes: Meshes
 ) -> AsyncIterator[Mesh]:
     """The services, with credentials that can be changed."""
-    add_destination(airbyte)
-    settings = settings_for(airbyte, registry_url, redis_url, airbyte_timeout="4")
-    parts: dict[str, Any] = {"sql": sql, "redis": redis, "order": ORDER}
-    async with running(settings, airbyte, repairs=False, credentials=store, **parts) as mesh:
+    changes = {"airbyte_timeout": "4"}
+    async with meshes.start(airbyte, repairs=False, credentials=store, **changes) as mesh:
         yield mesh
 
 
@@ -441,18 +430,10 @@ async def test_missing_credential_changes_nothing(mesh: Mesh, store: dict[str, s
     assert mesh.airbyte.called(UPDATE) == []
 
 
-async def test_rotation_needs_the_digest_key(
-    airbyte: AirbyteServer,
-    registry_url: str,
-    redis_url: str,
-    sql: asyncpg.Connection[asyncpg.Record],
-    redis: Redis,
-) -> None:
+async def test_rotation_needs_the_digest_key(airbyte: AirbyteServer, meshes: Meshes) -> None:
     """Otherwise a renewed token could not be distinguished from a new one in the store."""
-    add_destination(airbyte)
-    settings = settings_for(airbyte, registry_url, redis_url, rotation_digest_key=None)
-    async with running(settings, airbyte, sql=sql, redis=redis, order=ORDER) as mesh:
+    async with meshes.start(airbyte, rotation_digest_key=None) as mesh:
         await mesh.onboard()
         answer = await mesh.orchestrator.post(PATH)
     assert (answer.status_code, answer.json()["code"]) == (409, "no_digest_key")
-    assert await sql.fetchval("SELECT credential_digests FROM connections") is None
+    assert await mesh.sql.fetchval("SELECT credential_digests FROM connections") is None

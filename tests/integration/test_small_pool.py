@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
-import asyncpg
 import pytest
 from pydantic import ValidationError
-from redis.asyncio import Redis
 from sqlalchemy import text
 
 from shared.config import Settings, postgres_address
 from shared.database import Database
 from tests.fakes.airbyte_server import AirbyteServer
-from tests.integration.conftest import ORDER, add_destination, running, settings_for
+from tests.integration.conftest import Meshes
 from tests.integration.drifting import ACCOUNT, drift, offering, repairs_until
 
 
@@ -33,16 +31,10 @@ async def test_pool_is_bounded_by_its_setting(registry_url: str) -> None:
 
 
 async def test_two_connections_per_process_are_enough(
-    airbyte: AirbyteServer,
-    registry_url: str,
-    redis_url: str,
-    sql: asyncpg.Connection[asyncpg.Record],
-    redis: Redis,
+    airbyte: AirbyteServer, meshes: Meshes
 ) -> None:
     """Onboarded, observed and repaired: nothing holds one connection while waiting for another."""
-    add_destination(airbyte)
-    settings = settings_for(airbyte, registry_url, redis_url, registry_connections="2")
-    async with running(settings, airbyte, sql=sql, redis=redis, order=ORDER) as mesh:
+    async with meshes.start(airbyte, registry_connections="2") as mesh:
         connection = await mesh.onboard()
         await drift(mesh, connection, offering({**ACCOUNT, "Region__c": "string"}))
         await repairs_until(mesh, connection, ["applied"])

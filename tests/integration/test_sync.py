@@ -69,23 +69,17 @@ async def test_concurrent_requests_start_one_job(mesh: Mesh) -> None:
     assert len(mesh.airbyte.jobs) == 1
 
 
-@pytest.mark.parametrize("kind", ["reset", "html_504", "empty_200"])
-async def test_lost_answer_is_resolved_from_the_job_list(mesh: Mesh, kind: Any) -> None:
-    """The started job is found and recorded; it is not started again."""
+@pytest.mark.parametrize(
+    "kind, after_effect",
+    [
+        *((kind, True) for kind in ("reset", "html_504", "empty_200")),
+        *((kind, False) for kind in ("reset", "html_504", 409, 500)),
+    ],
+)
+async def test_lost_answer_starts_one_job(mesh: Mesh, kind: Any, after_effect: bool) -> None:
+    """A started job is found in the list; otherwise it is started after the in-flight window."""
     connection = await mesh.onboard()
-    mesh.airbyte.fault("connections/sync", kind, after_effect=True)
-
-    answer = await mesh.orchestrator.post(f"/connections/{connection['id']}/sync")
-
-    assert answer.status_code == 202
-    assert list(mesh.airbyte.jobs) == [answer.json()["airbyte_job_id"]]
-
-
-@pytest.mark.parametrize("kind", ["reset", "html_504", 409, 500])
-async def test_sync_that_did_not_start_is_started_again(mesh: Mesh, kind: Any) -> None:
-    """No answer, and no job in the list after the in-flight window."""
-    connection = await mesh.onboard()
-    mesh.airbyte.fault("connections/sync", kind)
+    mesh.airbyte.fault("connections/sync", kind, after_effect=after_effect)
 
     answer = await mesh.orchestrator.post(f"/connections/{connection['id']}/sync")
 

@@ -12,23 +12,18 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind
-from redis.asyncio import Redis
 
 from services.drift_repair_agent import main as drift_repair_agent
 from shared.observability import logs, spans, tracing
 from tests.fakes.airbyte_server import AirbyteServer
 from tests.integration.conftest import (
     CREDENTIALS,
-    ORDER,
     Mesh,
-    add_destination,
-    running,
-    settings_for,
+    Meshes,
 )
 from tests.integration.drifting import ACCOUNT, offering, post, repairs_until
 from tests.integration.receivers import KEY, Receiver, receiving
@@ -41,18 +36,11 @@ SECRETS = (*CREDENTIALS.values(), "AAMCANARY")
 
 @pytest.fixture
 async def mesh(
-    airbyte: AirbyteServer,
-    registry_url: str,
-    redis_url: str,
-    sql: asyncpg.Connection[asyncpg.Record],
-    redis: Redis,
-    monkeypatch: pytest.MonkeyPatch,
+    airbyte: AirbyteServer, meshes: Meshes, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Mesh]:
     """The services, with webhooks; a plan is made by its job, and not by a look that is earlier."""
     monkeypatch.setattr(drift_repair_agent, "_PLANNED_EVERY", timedelta(minutes=5))
-    add_destination(airbyte)
-    settings = settings_for(airbyte, registry_url, redis_url, webhook_signing_key=KEY)
-    async with running(settings, airbyte, sql=sql, redis=redis, order=ORDER) as mesh:
+    async with meshes.start(airbyte, webhook_signing_key=KEY) as mesh:
         yield mesh
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -20,10 +19,11 @@ from fastapi import FastAPI
 from local.processes import servers
 from services.auth_broker.vault import VaultStore
 from shared.errors import AamError
-from tests import access
-from tests.integration.brokers import Sql, ask, audited, broker_for, token
+from tests import access, processes
+from tests.integration.brokers import ask, audited, broker_for, token
 from tests.integration.conftest import REPOSITORY
 from tests.integration.openbao import ROLE, OpenBao
+from tests.pools import Sql
 
 CANARY = "AAMCANARY-vault"
 FIELDS = {
@@ -178,7 +178,7 @@ def test_refused_start_is_one_line(
     told = bao.settings(secret_id_file, wrapped)
     bao.root.sys.unwrap(wrapped)
 
-    process = subprocess.run(
+    process = processes.run(
         [sys.executable, "-m", "uvicorn", "services.auth_broker.main:app", "--port", "0"],
         env={
             "PATH": os.environ["PATH"],
@@ -188,10 +188,7 @@ def test_refused_start_is_one_line(
             **{name.upper(): str(value) for name, value in told.items()},
         },
         cwd=tmp_path,
-        capture_output=True,
-        text=True,
         timeout=60,
-        check=False,
     )
 
     assert process.returncode == 1

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests import processes
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -14,13 +15,10 @@ REPOSITORY = Path(__file__).parents[2]
 @pytest.mark.deep
 def test_demo_runs_to_its_end() -> None:
     """Exit code 0 only if each of its steps was checked and true."""
-    run = subprocess.run(
+    run = processes.run(
         [sys.executable, "-m", "local", "demo"],
         cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
         timeout=480,
-        check=False,
     )
 
     assert run.returncode == 0, run.stdout + run.stderr

@@ -18,6 +18,7 @@ from local.airbyte.store import BY_NAME
 from local.sample_org import server as sample_org
 from local.sample_org.settings import Settings as OrgSettings
 from tests.integration.local.airbyte_stage import CONNECTORS, Api, Json, serving
+from tests.pools import Sql
 
 SALESFORCE = BY_NAME["source-salesforce"]
 SUGGESTED = {"Account", "Contact", "Lead", "Opportunity", "Task", "User"}
@@ -31,7 +32,7 @@ class Stage:
 
     api: Api
     org: httpx.AsyncClient
-    db: asyncpg.Connection[asyncpg.Record]
+    db: Sql
     prefix: str
     source: Json
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from services.orchestrator import main as orchestrator
 from services.rag_engine import main as rag_engine
 from services.schema_observer import main as schema_observer
 from shared.config import RagEngineSettings, Settings
-from tests import access
+from tests import access, processes
 
 REPOSITORY = Path(__file__).parents[2]
 IN_ORDER = (
@@ -93,14 +92,11 @@ def pasted(page: str, folder: Path, *, port: str) -> list[str]:
     """What each `bash` block of a page prints, in one shell."""
     marked = [f"{block}\necho; echo '<<<>>>'" for block in blocks(page, "bash")]
     assert marked, page
-    run = subprocess.run(
+    run = processes.run(
         ["/bin/bash", "-euo", "pipefail", "-c", "\n".join(marked).replace(RECEIVER_PORT, port)],
         cwd=folder,
         env={"PATH": os.environ["PATH"], "HOME": str(folder)},
-        capture_output=True,
-        text=True,
         timeout=180,
-        check=False,
     )
     assert run.returncode == 0, f"{page}:\n{run.stdout}{run.stderr}"
     assert "urn:aam:problem" not in run.stdout, f"{page}:\n{run.stdout}"

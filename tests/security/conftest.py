@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, get_type_hints
 
-import asyncpg
 import pytest
 from fastapi import FastAPI
 from redis.asyncio import Redis
@@ -19,6 +18,7 @@ from shared.auth.api_keys import NewKey, new_key
 from tests import access
 from tests.fakes.airbyte_server import AirbyteServer
 from tests.integration.conftest import close_parts, redis, registry_url, sql
+from tests.pools import Sql
 
 __all__ = ["redis", "registry_url", "sql"]
 
@@ -115,7 +115,7 @@ async def apps(
     registry_url: str,
     redis_url: str,
     airbyte: AirbyteServer,
-    sql: asyncpg.Connection[asyncpg.Record],
+    sql: Sql,
     redis: Redis,
 ) -> AsyncIterator[dict[str, FastAPI]]:
     """The services with an empty registry, without their background tasks."""
@@ -137,7 +137,7 @@ async def apps(
 
 
 async def insert_key(
-    sql: asyncpg.Connection[asyncpg.Record],
+    sql: Sql,
     *scopes: str,
     expires_in_s: float | None = None,
     is_revoked: bool = False,

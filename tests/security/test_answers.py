@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import asyncpg
 import orjson
 import pytest
 from fastapi import FastAPI
@@ -15,13 +14,14 @@ from fastapi.routing import iter_route_contexts
 from shared.auth.scopes import KEY_SCOPES
 from shared.http.authentication import DOCS, OPEN
 from tests import access
+from tests.pools import Sql
 from tests.security.conftest import Answer, Headers, ask, bearer, insert_key
 
 ID = "7d0c7f4e-6a3c-4b9d-9a57-0f3c1d2b4e5f"
 
 
 @pytest.fixture
-async def caller(sql: asyncpg.Connection[asyncpg.Record]) -> Headers:
+async def caller(sql: Sql) -> Headers:
     """The headers of a caller that may everything."""
     key = await insert_key(sql, *KEY_SCOPES)
     return [bearer(key.key)]

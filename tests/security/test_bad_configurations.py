@@ -24,6 +24,7 @@ from shared.config import load
 from shared.http.authentication import NoApiKey
 from tests import access
 from tests.integration.conftest import REPOSITORY, migrate
+from tests.pools import Sql
 from tests.security.conftest import SERVICES, ask, bearer, build, close, insert_key
 
 FILES = sorted((REPOSITORY / "tests/badconfig").glob("*.env"))
@@ -138,9 +139,7 @@ async def test_process_ends_with_that_line() -> None:
     assert written == "OIDC_ISSUER and OIDC_AUDIENCE go together: set both or none\n"
 
 
-async def test_process_ends_without_any_api_key(
-    registry_url: str, sql: asyncpg.Connection[asyncpg.Record]
-) -> None:
+async def test_process_ends_without_any_api_key(registry_url: str, sql: Sql) -> None:
     """With all keys revoked or expired, too."""
     await sql.execute("DELETE FROM api_keys")
     await insert_key(sql, "admin", is_revoked=True)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any, TypeAlias
+from typing import Any
 
-import asyncpg
 import pytest
 from fastapi import FastAPI
 
@@ -13,9 +12,8 @@ from shared import registry
 from shared.auth.api_keys import KeyRing, new_key
 from shared.auth.failed_attempts import Guesses
 from shared.auth.scopes import KEY_SCOPES
+from tests.pools import Sql
 from tests.security.conftest import ask, bearer, build, close, insert_key
-
-Sql: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ import yaml
 
 from local.processes import servers
 from local.processes.exit_with_parent import Leashed
+from tests import processes
 from tests.security.pins import SHIPPED, here
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,14 +52,11 @@ class Image:
 
     def run(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
         """Run one to its end."""
-        return subprocess.run(
+        return processes.run(
             [*self.prefix, "-S", *arguments],
             env={**self.environment, **more},
             cwd=self.app,
-            capture_output=True,
-            text=True,
             timeout=60,
-            check=False,
         )
 
 

@@ -9,9 +9,8 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-import asyncpg
 import pytest
 from fastapi import FastAPI
 
@@ -24,10 +23,10 @@ from shared.auth.scopes import KEY_SCOPES, SERVICE_CALLS, Scope
 from shared.auth.service_tokens import Signer, read_public_keys
 from tests import access
 from tests.integration.conftest import REPOSITORY
+from tests.pools import Sql
 from tests.security.conftest import Answer, ask, bearer, build, close, insert_key
 from tests.waiting import until
 
-Sql: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 JSON = ("content-type", "application/json")
 
 

@@ -6,7 +6,6 @@ import base64
 import gzip
 import json
 import os
-import subprocess
 import sys
 import textwrap
 import urllib.parse
@@ -16,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from shared.http.authentication import DOCS
-from tests import leaks
+from tests import leaks, processes
 from tests.integration.conftest import REPOSITORY, Mesh, mesh, repairs
 from tests.leaks import Outputs, Scanner
 
@@ -169,7 +168,7 @@ def test_run_with_a_leak_fails(tmp_path: Path, workers: list[str]) -> None:
     """A secret planted in each kind of output is reported with its test."""
     planted = tmp_path / "test_planted.py"
     planted.write_text(textwrap.dedent(PLANTED))
-    run = subprocess.run(
+    run = processes.run(
         [
             *(sys.executable, "-m", "pytest", "-q", "-p", "tests.conftest"),
             *("-p", "no:schemathesis", *workers),
@@ -177,10 +176,7 @@ def test_run_with_a_leak_fails(tmp_path: Path, workers: list[str]) -> None:
         ],
         cwd=REPOSITORY,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
         timeout=120,
-        check=False,
     )
 
     told = [line for line in run.stdout.splitlines() if line.startswith("LEAKED ")]

@@ -7,7 +7,6 @@ import io
 import json
 import logging
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ from shared.config import postgres_address
 from shared.database import Database
 from shared.errors import NotFound, Unavailable
 from shared.observability import logs
+from tests import processes
 
 ROOT = Path(__file__).resolve().parents[2]
 CANARY = "AAMCANARY-log"
@@ -326,12 +326,9 @@ def test_crash_is_one_line(tmp_path: Path) -> None:
         f"def fall(secret):\n    raise RuntimeError(secret)\nfall('{CANARY}')\n"
     )
 
-    ended = subprocess.run(
+    ended = processes.run(
         [sys.executable, str(program)],
-        check=False,
         env={"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
         timeout=120,
     )
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import asyncpg
 import pytest
 
 from shared.auth.scopes import KEY_SCOPES
 from tests import access
+from tests.pools import Sql
 from tests.security.conftest import ask, bearer, build, close, insert_key
 
 
 @pytest.mark.exact
-async def test_caller_above_the_rate_is_answered_429(
-    registry_url: str, sql: asyncpg.Connection[asyncpg.Record]
-) -> None:
+async def test_caller_above_the_rate_is_answered_429(registry_url: str, sql: Sql) -> None:
     """Before its body is read; health, other keys, guesses and services are not counted."""
     app = build("rag_engine", registry_url, requests_per_second=0.5)
     busy, other = [await insert_key(sql, *KEY_SCOPES) for _ in range(2)]

@@ -6,9 +6,8 @@ import asyncio
 import hashlib
 import re
 from collections.abc import Iterator
-from typing import Any, TypeAlias
+from typing import Any
 
-import asyncpg
 import pytest
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import iter_route_contexts
@@ -27,6 +26,7 @@ from shared.observability import logs
 from tests import access
 from tests.fakes.airbyte_server import AirbyteServer
 from tests.integration.conftest import serving
+from tests.pools import Sql
 from tests.security.conftest import (
     BEHIND_KEYS,
     SERVICES,
@@ -38,7 +38,6 @@ from tests.security.conftest import (
     insert_key,
 )
 
-Sql: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 ID = "7d0c7f4e-6a3c-4b9d-9a57-0f3c1d2b4e5f"
 JSON = ("content-type", "application/json")
 BODIES: dict[str, Headers] = {

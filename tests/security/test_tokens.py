@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import asyncpg
 import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -33,6 +32,7 @@ from shared.auth.service_tokens import (
     read_public_keys,
 )
 from tests import access
+from tests.pools import Sql
 from tests.security.conftest import ask, bearer, build
 
 CALLER, AUDIENCE = "orchestrator", "auth_broker"
@@ -346,9 +346,7 @@ async def test_service_without_a_declared_call_is_403(keys: Keys, broker: FastAP
     assert (answer.status, answer.json()["code"]) == (403, "forbidden")
 
 
-async def test_token_is_valid_for_one_credential_once(
-    apps: dict[str, FastAPI], sql: asyncpg.Connection[asyncpg.Record]
-) -> None:
+async def test_token_is_valid_for_one_credential_once(apps: dict[str, FastAPI], sql: Sql) -> None:
     """Another path is 403, a second use 401, without a credential 403; each is recorded."""
     signer = access.signer(CALLER)
     broker = apps[AUDIENCE]

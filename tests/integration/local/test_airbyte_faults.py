@@ -39,6 +39,7 @@ from tests.integration.local.airbyte_stage import (
     serving,
     stream,
 )
+from tests.pools import Sql
 from tests.waiting import until_not
 
 Scripted = Callable[..., AbstractAsyncContextManager[Api]]
@@ -239,9 +240,7 @@ async def test_update_is_checked_before_it_is_stored(with_script: Scripted) -> N
         assert stored() == {"token": "renewed", "other": 2}
 
 
-async def test_failed_sync_publishes_no_partial_data(
-    with_script: Scripted, db: asyncpg.Connection[asyncpg.Record]
-) -> None:
+async def test_failed_sync_publishes_no_partial_data(with_script: Scripted, db: Sql) -> None:
     """Overwriting keeps the old rows whole; an incremental stream ends at its last checkpoint."""
     script = """
     for number in range(3):
@@ -361,9 +360,7 @@ async def test_changed_mode_or_deselection_clears_the_streams_state(
             assert left["streamDescriptor"] == {"name": "two"}
 
 
-async def test_paused_connection_continues_from_its_state(
-    with_script: Scripted, db: asyncpg.Connection[asyncpg.Record]
-) -> None:
+async def test_paused_connection_continues_from_its_state(with_script: Scripted, db: Sql) -> None:
     """Healed and resumed by one update: no state is lost, no row is read or written twice."""
     script = """
     done = [s["stream"]["stream_state"]["at"] for s in given.get("state", [])]
@@ -508,7 +505,7 @@ class _Remote:
 
 
 async def _answers(http: httpx.AsyncClient) -> None:
-    await until_not(lambda: True, within=30)
+    await until_not(lambda: True)
 
 
 def _children(pid: int) -> list[int]:

@@ -13,6 +13,7 @@ import pytest
 
 from local.airbyte.writer import NotWritable, Target, Writer, column_type, identifier
 from tests.integration.local.airbyte_stage import INTEGER, NUMBER, TEXT, TIME, Json, stream
+from tests.pools import Sql
 
 OVERWRITE = ("full_refresh", "overwrite")
 FULL_APPEND = ("full_refresh", "append")
@@ -24,7 +25,7 @@ NOW = 1_700_000_000_000.0
 class Warehouse:
     """One schema of a test's own, and short words for what is done to it."""
 
-    def __init__(self, url: str, db: asyncpg.Connection[asyncpg.Record], schema: str) -> None:
+    def __init__(self, url: str, db: Sql, schema: str) -> None:
         self.url = url
         self.db = db
         self.schema = schema

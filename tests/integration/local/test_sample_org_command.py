@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from local.sample_org.__main__ import app
+from tests import processes
 
 COMMAND = [sys.executable, "-m", "local.sample_org"]
 
@@ -65,13 +66,10 @@ class Started:
 
 def serve_in_vain(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """Start a server that has to give up by itself."""
-    return subprocess.run(
+    return processes.run(
         [*COMMAND, "serve"],
         env=environment,
-        capture_output=True,
-        text=True,
         timeout=60,
-        check=False,
     )
 
 

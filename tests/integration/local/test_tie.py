@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import processes
 from tests.processes import are_gone, becomes_true, family
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -72,13 +73,10 @@ def test_process_tied_to_a_dead_owner_does_not_start() -> None:
     """It prints one line."""
     with sleeping() as process:
         process.kill()
-    refused = subprocess.run(
+    refused = processes.run(
         [sys.executable, "-m", "local", "up"],
         env=os.environ | {"AAM_TIED_TO_PID": f"{process.pid}"},
-        capture_output=True,
-        text=True,
         timeout=60,
-        check=False,
         cwd=ROOT,
     )
     assert refused.returncode == 1

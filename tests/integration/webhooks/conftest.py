@@ -9,16 +9,14 @@ import httpx
 import pytest
 
 from services.drift_repair_agent import main as drift_repair_agent
-from shared.config import postgres_address
-from shared.database import Database
 from tests import access
 from tests.fakes.airbyte_server import AirbyteServer
 from tests.integration.conftest import as_service, settings_for
 from tests.integration.receivers import KEY, Receiver, receiving
 from tests.integration.webhooks.stage import (
-    SQL,
     Replica,
 )
+from tests.pools import Sql
 
 
 @pytest.fixture
@@ -29,23 +27,15 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 
 @pytest.fixture
-async def replica(registry_url: str, sql: SQL) -> AsyncIterator[Replica]:
+async def replica(registry_url: str, sql: Sql) -> AsyncIterator[Replica]:
     """One replica, which looks when it is told to."""
     async with Replica(registry_url).running() as replica:
         yield replica
 
 
 @pytest.fixture
-async def db(registry_url: str, sql: SQL) -> AsyncIterator[Database]:
-    """The registry, by an engine of the test's own."""
-    db = Database.at(postgres_address(registry_url), application="test")
-    yield db
-    await db.close()
-
-
-@pytest.fixture
 async def agent(
-    airbyte: AirbyteServer, registry_url: str, redis_url: str, sql: SQL
+    airbyte: AirbyteServer, registry_url: str, redis_url: str, sql: Sql
 ) -> AsyncIterator[httpx.AsyncClient]:
     """The whole service, looking by itself."""
     settings = settings_for(airbyte, registry_url, redis_url, webhook_signing_key=KEY)

@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any, TypeAlias
+from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -26,9 +26,9 @@ from shared.models import Repair
 from shared.outbox import EventType
 from tests import factories
 from tests.integration.receivers import KEY
+from tests.pools import Sql
 from tests.waiting import until_not
 
-SQL: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 HERE = Reach(networks("127.0.0.0/8, ::1/128"))
 CHANGE: dict[str, Any] = {
     "id": "c1",
@@ -108,7 +108,7 @@ async def tell(db: Database, repair: Repair, event: EventType = EventType.REPAIR
         await notify(session, repair, event)
 
 
-async def one(sql: SQL) -> asyncpg.Record:
+async def one(sql: Sql) -> asyncpg.Record:
     """The only delivery."""
     (row,) = await sql.fetch("SELECT * FROM webhook_deliveries")
     return row
@@ -126,18 +126,18 @@ async def until_ended(agent: httpx.AsyncClient, webhook_id: str) -> list[dict[st
             await asyncio.sleep(0.02)
 
 
-async def tried(sql: SQL) -> None:
+async def tried(sql: Sql) -> None:
     """Wait until the first try of every message is recorded."""
     left = "SELECT count(*) FROM webhook_deliveries WHERE last_status IS NULL"
     await until_not(lambda: sql.fetchval(left))
 
 
-async def hurry(sql: SQL) -> None:
+async def hurry(sql: Sql) -> None:
     """Have every pause and every lease be over."""
     await sql.execute("UPDATE webhook_deliveries SET next_at = now() WHERE state = 'waiting'")
 
 
-async def pause(sql: SQL) -> float:
+async def pause(sql: Sql) -> float:
     """Seconds until the only delivery is due."""
     seconds = await sql.fetchval(
         "SELECT extract(epoch FROM next_at - now()) FROM webhook_deliveries"

@@ -19,13 +19,13 @@ from tests.integration.receivers import Receiver
 from tests.integration.webhooks.stage import (
     CHANGE,
     HARMLESS,
-    SQL,
     Replica,
     a_repair,
     one,
     tell,
     until_ended,
 )
+from tests.pools import Sql
 
 
 async def test_message_has_the_changes_of_a_repair(
@@ -118,7 +118,7 @@ async def test_message_has_the_result_of_a_repair(
 
 
 async def test_webhooks_get_the_events_they_subscribe_to(
-    agent: httpx.AsyncClient, db: Database, sql: SQL, receiver: Receiver
+    agent: httpx.AsyncClient, db: Database, sql: Sql, receiver: Receiver
 ) -> None:
     """The five events by default; of one connection, or of other events, as configured."""
     repair, other = await a_repair(db), await a_repair(db)
@@ -149,7 +149,7 @@ async def test_webhooks_get_the_events_they_subscribe_to(
 
 
 async def test_event_is_sent_once(
-    db: Database, sql: SQL, replica: Replica, receiver: Receiver
+    db: Database, sql: Sql, replica: Replica, receiver: Receiver
 ) -> None:
     """However often it is announced, and never from a rolled back transaction."""
     await replica.add(receiver.url)
@@ -175,7 +175,7 @@ async def test_event_is_sent_once(
 
 
 async def test_message_size_is_bounded(
-    db: Database, sql: SQL, replica: Replica, receiver: Receiver
+    db: Database, sql: Sql, replica: Replica, receiver: Receiver
 ) -> None:
     """However many changes there are and however long their names; the rest is counted."""
     await replica.add(receiver.url)

@@ -17,7 +17,6 @@ from shared.outbox import EventType
 from tests import access
 from tests.integration.receivers import Receiver, status
 from tests.integration.webhooks.stage import (
-    SQL,
     Replica,
     a_repair,
     hurry,
@@ -26,6 +25,7 @@ from tests.integration.webhooks.stage import (
     tried,
     until_ended,
 )
+from tests.pools import Sql
 from tests.waiting import until_not
 
 
@@ -84,7 +84,7 @@ from tests.waiting import until_not
         "",
     ],
 )
-async def test_invalid_urls_are_refused(agent: httpx.AsyncClient, sql: SQL, url: str) -> None:
+async def test_invalid_urls_are_refused(agent: httpx.AsyncClient, sql: Sql, url: str) -> None:
     """With a reason that quotes nothing of them; nothing is recorded."""
     if "#" not in url:
         url += "?token=AAMCANARY-token"
@@ -130,7 +130,7 @@ async def test_valid_urls_are_accepted(agent: httpx.AsyncClient, url: str) -> No
     ],
 )
 async def test_invalid_orders_are_refused(
-    agent: httpx.AsyncClient, sql: SQL, order: dict[str, Any], code: str
+    agent: httpx.AsyncClient, sql: Sql, order: dict[str, Any], code: str
 ) -> None:
     answer = await agent.post("/webhooks", json=order)
 
@@ -139,7 +139,7 @@ async def test_invalid_orders_are_refused(
 
 
 async def test_failing_message_blocks_no_other(
-    db: Database, sql: SQL, replica: Replica, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    db: Database, sql: Sql, replica: Replica, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bug is a failed try with a code, retried by the same schedule."""
     bad, _ = await replica.add(receiver.url)
@@ -156,7 +156,7 @@ async def test_failing_message_blocks_no_other(
 
     await replica.deliveries.send_due()
     await receiver.hears()
-    await until_not(lambda: sql.fetchval(_UNRECORDED), within=60)
+    await until_not(lambda: sql.fetchval(_UNRECORDED))
 
     rows = await sql.fetch("SELECT webhook_id, state, last_code FROM webhook_deliveries")
     found = {row["webhook_id"] == bad: (row["state"], row["last_code"]) for row in rows}
@@ -164,7 +164,7 @@ async def test_failing_message_blocks_no_other(
 
 
 async def test_unrecordable_try_blocks_no_other(
-    db: Database, sql: SQL, replica: Replica, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    db: Database, sql: Sql, replica: Replica, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next look begins what is due, and does not end in the error of the last."""
 
@@ -191,7 +191,7 @@ _UNRECORDED = """
 
 
 async def test_deleted_webhook_gets_nothing(
-    agent: httpx.AsyncClient, db: Database, sql: SQL, receiver: Receiver
+    agent: httpx.AsyncClient, db: Database, sql: Sql, receiver: Receiver
 ) -> None:
     """Waiting messages end with the reason; older ones stay listed."""
     receiver.always = status(500)
@@ -250,7 +250,7 @@ async def test_webhooks_are_paged(agent: httpx.AsyncClient) -> None:
 
 
 async def test_deletion_waits_for_a_message_being_recorded(
-    db: Database, sql: SQL, replica: Replica, receiver: Receiver
+    db: Database, sql: Sql, replica: Replica, receiver: Receiver
 ) -> None:
     """No message is left waiting for a deleted webhook."""
     webhook_id, _ = await replica.add(receiver.url)
@@ -267,7 +267,7 @@ async def test_deletion_waits_for_a_message_being_recorded(
     assert (row["state"], row["last_code"]) == ("failed", "webhook_deleted")
 
 
-async def test_test_message(agent: httpx.AsyncClient, sql: SQL, receiver: Receiver) -> None:
+async def test_test_message(agent: httpx.AsyncClient, sql: Sql, receiver: Receiver) -> None:
     """A real message, once and at once, whose result is answered and logged."""
     webhook = (await agent.post("/webhooks", json={"url": receiver.url})).json()
     path = f"/webhooks/{webhook['id']}"
@@ -293,7 +293,7 @@ async def test_test_message(agent: httpx.AsyncClient, sql: SQL, receiver: Receiv
 
 
 async def test_retry_on_request(
-    agent: httpx.AsyncClient, db: Database, sql: SQL, receiver: Receiver
+    agent: httpx.AsyncClient, db: Database, sql: Sql, receiver: Receiver
 ) -> None:
     """A waiting message is sent now; a delivered one is not sent again."""
     receiver.answers = [status(500)]

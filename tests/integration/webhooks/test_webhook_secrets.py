@@ -16,7 +16,6 @@ from tests.fakes.airbyte_server import AirbyteServer
 from tests.integration.conftest import TABLES, as_service, settings_for
 from tests.integration.receivers import KEY, Receiver, status
 from tests.integration.webhooks.stage import (
-    SQL,
     Replica,
     a_repair,
     hurry,
@@ -24,10 +23,11 @@ from tests.integration.webhooks.stage import (
     tried,
     until_ended,
 )
+from tests.pools import Sql
 
 
 async def test_both_secrets_sign_for_a_day(
-    agent: httpx.AsyncClient, db: Database, sql: SQL, receiver: Receiver
+    agent: httpx.AsyncClient, db: Database, sql: Sql, receiver: Receiver
 ) -> None:
     """After a rotation; then the new one alone, and an older one never."""
     webhook = (await agent.post("/webhooks", json={"url": receiver.url})).json()
@@ -66,7 +66,7 @@ def _verifies(receiver: Receiver, secret: str) -> bool:
 async def test_no_secret_is_stored(
     agent: httpx.AsyncClient,
     db: Database,
-    sql: SQL,
+    sql: Sql,
     receiver: Receiver,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -104,7 +104,7 @@ async def test_webhooks_need_the_signing_key(
     registry_url: str,
     redis_url: str,
     db: Database,
-    sql: SQL,
+    sql: Sql,
     replica: Replica,
     receiver: Receiver,
 ) -> None:
