@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.airbyte_server import _airbyte
+from tests.fakes.airbyte_server import _backend
 from tests.integration.conftest import Mesh
 
 
@@ -92,7 +92,7 @@ async def test_clock_difference_neither_duplicates_nor_loses_a_sync(
     mesh: Mesh, monkeypatch: pytest.MonkeyPatch, ahead_s: int, is_started: bool
 ) -> None:
     """The answer is lost: the started job is recognized by its id, not its creation time."""
-    monkeypatch.setattr(_airbyte, "epoch_now", lambda: int(time.time()) + ahead_s)
+    monkeypatch.setattr(_backend, "epoch_now", lambda: int(time.time()) + ahead_s)
     connection = await mesh.onboard()
     before = mesh.airbyte.start_job(connection["airbyte_connection_id"])
     mesh.airbyte.finish_job(before["id"])
