@@ -46,7 +46,8 @@ async def has(mesh: Mesh, connection: Json, name: str, value: str | None = None)
 
     async def view_once_so() -> Json | None:
         view = await seen(mesh, connection)
-        return view if view[name] == value or (value is None and view[name]) else None
+        is_so = view[name] is not None if value is None else view[name] == value
+        return view if is_so else None
 
     found: Json = await until(view_once_so)
     return found
