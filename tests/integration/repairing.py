@@ -8,11 +8,8 @@ from tests.integration.applying import held
 from tests.integration.conftest import (
     Mesh,
 )
-from tests.integration.drifting import (
-    drift,
-    post,
-    repairs_until,
-)
+from tests.integration.drifting import drift, post, repairs
+from tests.waiting import until
 
 Json = dict[str, Any]
 
@@ -44,7 +41,9 @@ def nothing_was_reset(mesh: Mesh) -> bool:
 async def proposal(mesh: Mesh, connection: Json, offered: Json) -> Json:
     """Change the source and return the proposed repair, which waits for a person's decision."""
     await drift(mesh, connection, offered)
-    return (await repairs_until(mesh, connection, ["proposed"]))[-1]
+    found = await until(lambda: repairs(mesh, connection, state="proposed"))
+    (proposed,) = found
+    return dict(proposed)
 
 
 async def approve(mesh: Mesh, repair: Json, **order: Any) -> tuple[int, Json]:

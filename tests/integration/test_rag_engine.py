@@ -345,7 +345,10 @@ async def test_similar_names_are_found_with_pg_trgm(rag: httpx.AsyncClient, sql:
 
     after = (await suggested(rag, asked))[0]
 
-    assert after["evidence"][-1]["detail"] == "A person accepted the same change of words before."
+    assert (
+        after["evidence"][-1]["detail"]
+        == "A person accepted the same change of words in another name before."
+    )
     assert before["confidence"] <= after["confidence"] <= 0.9
     assert after["more_than_names"] is False
 

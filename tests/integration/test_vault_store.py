@@ -224,7 +224,7 @@ async def test_revoked_token_needs_a_new_secret_id(
             refused = await ask(app, REFERENCE)
             assert (refused.status_code, refused.json()["code"]) == (503, "store_unavailable")
             assert CANARY not in refused.text
-        assert "used up" in (await ready(app))["checks"]["vault"]
+        assert "already used" in (await ready(app))["checks"]["vault"]
 
         secret_id_file.write_text(bao.wrapped_secret_id())
         assert (await ask(app, REFERENCE)).json() == ANSWER
