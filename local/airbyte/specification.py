@@ -35,10 +35,11 @@ def masked(config: Any, schema: Any) -> Any:
 
 
 def unmasked(config: Any, stored: Any, schema: Any) -> Any:
-    """Replace masks in the configuration by the secrets stored at the same paths."""
+    """Replace masks in the configuration by the secrets that are stored at the same paths."""
 
     def restore(value: Any, path: tuple[str, ...]) -> Any:
-        return _at(stored, path) if value == MASK else value
+        secret = _at(stored, path) if value == MASK else None
+        return value if secret is None else secret
 
     return _walk(config, _secret_paths(schema), restore, ())
 

@@ -95,6 +95,8 @@ class Asked:
         found = orjson.loads(answer.content) if answer.content else None
         assert answer.status == answers, (path, found)
         for judge in self.judges:
+            if answers < 400:
+                assert judge.about_request(method, path, body) == [], path
             faults = judge.about_answer(method, path, answers, found)
             later = REQUIRED_LATER.get((judge.version, path))
             assert [fault for fault in faults if fault.partition(": ")[2] != later] == [], path
@@ -465,6 +467,7 @@ REFUSALS: Mapping[str, tuple[str, Refusal]] = {
 """How the local Airbyte builds each recorded error body, by the file's name."""
 
 
+@pytest.mark.skipif(not RECORDED.is_dir(), reason="there are no recorded answers")
 def test_error_bodies_are_as_recorded() -> None:
     """Each has the status and the members that a real server of that release answered."""
     played = set()
