@@ -279,7 +279,7 @@ async def jobs(
 async def catalog_versions(
     connection_id: UUID,
     db: Registry,
-    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    limit: Limit = 100,
     after: Annotated[
         int | None, Query(ge=1, le=2**31 - 1, description="`next` of the previous page")
     ] = None,

@@ -20,7 +20,6 @@ from services.schema_observer.schemas import (
     DriftPage,
     DriftView,
     ObservationContinues,
-    ObservationHistory,
     ObservationInterval,
     ObservationResult,
     ObservationView,
@@ -44,6 +43,7 @@ from shared.http.operation_routes import Wait
 from shared.http.paging import After, Limit, Page
 from shared.http.problems import problems
 from shared.http.responses import raw_json
+from shared.http.setting_history import HistoryPage, SettingHistory
 from shared.http.shutdown import for_server, stop_on_signal
 from shared.job_queue import Jobs
 from shared.observability import logs, tracing
@@ -136,25 +136,14 @@ async def watch(connection_id: UUID, watched: ObservationInterval, service: Serv
 @router.get(
     "/connections/{connection_id}/observation/history",
     dependencies=[may(Scope.CONNECTIONS_READ)],
-    response_model=ObservationHistory,
+    response_model=SettingHistory,
     responses=problems(404, 422, 503),
 )
-async def observation_history(
-    connection_id: UUID,
-    db: Registry,
-    limit: Annotated[int, Query(ge=1, le=500)] = 100,
-    after: Annotated[
-        int | None, Query(ge=1, le=2**63 - 1, description="`next` of the previous page")
-    ] = None,
-) -> Response:
+async def observation_history(connection_id: UUID, db: Registry, page: HistoryPage) -> Response:
     """List who changed the interval or accepted a suspicious discovery, newest first."""
     async with db.read() as session:
         await registry.find_connection(session, connection_id)
-        return raw_json(
-            await registry.setting_history_json(
-                session, "observation", connection_id, limit=limit, after=after
-            )
-        )
+        return await page.of(session, "observation", connection_id)
 
 
 @router.get(

@@ -156,37 +156,6 @@ class ObservationInterval(BaseModel):
     )
 
 
-class ObservationChange(BaseModel):
-    """A change of the interval, or an observation with `accept_missing`."""
-
-    at: datetime
-    by: str
-    requested_by: str | None = None
-    """Whose credentials requested it."""
-    change: dict[str, Any]
-
-
-class ObservationHistory(BaseModel):
-    """Changes, newest first; pass `next` as `after` to get the following page."""
-
-    model_config = _shown(
-        {
-            "items": [
-                {
-                    "at": _AT,
-                    "by": "ada@example.com (key ab12cd34)",
-                    "requested_by": "ada@example.com (key ab12cd34)",
-                    "change": {"interval_seconds": 300},
-                }
-            ],
-            "next": None,
-        }
-    )
-
-    items: list[ObservationChange]
-    next: str | None = None
-
-
 class ObservationView(BaseModel):
     """How a connection's source is observed, and what the newest observation found."""
 

@@ -15,6 +15,9 @@ from uuid import UUID
 
 import msgspec
 
+UNSUPPORTED: Final = "upstream_unsupported"
+"""Error code when this Airbyte has no such endpoint."""
+
 
 class Author(StrEnum):
     """The author of an error response."""

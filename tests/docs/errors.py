@@ -139,7 +139,7 @@ def computed() -> dict[tuple[str, str], Computed]:
         ("services.orchestrator.service", "Unavailable(code=error.code)"): Computed(
             _codes(UpstreamUnreachable, UpstreamUnknown, UpstreamConflict), asked_before
         ),
-        ("shared.airbyte_client._transport", "UpstreamNoToken(code=other.code)"): Computed(
+        ("shared.airbyte_client._credentials", "UpstreamNoToken(code=other.code)"): Computed(
             ("upstream_not_airbyte",),
             "Another server answered instead of Airbyte's token endpoint.",
         ),

@@ -81,12 +81,10 @@ class Decision(msgspec.Struct, frozen=True):
     """Who set the policy entry that decided; None for a default entry."""
 
 
-class PlannedChange(msgspec.Struct, frozen=True, kw_only=True):
-    """One change of a repair; `pair` is the id of the other half of a suggested rename."""
+class _Planned(msgspec.Struct, frozen=True, kw_only=True):
+    """The fields of a planned change other than its change and verdict."""
 
     id: str
-    change: Change
-    verdict: Verdict
     reaction: Reaction
     excluded: bool = False
     """Whether the field stays unselected even if the change is approved."""
@@ -95,6 +93,13 @@ class PlannedChange(msgspec.Struct, frozen=True, kw_only=True):
     suggestion_missing: bool = False
     """Whether the rag_engine could not be asked yet; it is asked again."""
     decision: Decision | None = None
+
+
+class PlannedChange(_Planned, frozen=True, kw_only=True):
+    """One change of a repair; `pair` is the id of the other half of a suggested rename."""
+
+    change: Change
+    verdict: Verdict
 
     @property
     def is_removal(self) -> bool:
@@ -122,7 +127,7 @@ def read(stored: str) -> list[PlannedChange]:
         PlannedChange(
             change=msgspec.convert(one, type=Change),
             verdict=msgspec.convert(one, type=Verdict),
-            **msgspec.structs.asdict(msgspec.convert(one, type=_Rest)),
+            **msgspec.structs.asdict(msgspec.convert(one, type=_Planned)),
         )
         for one in msgspec.json.decode(stored)
     ]
@@ -135,21 +140,9 @@ def write(items: Iterable[PlannedChange]) -> str:
 
 def told(item: PlannedChange) -> dict[str, Any]:
     """A change and its verdict as one object, as the API returns it."""
-    rest = _Rest(*(getattr(item, name) for name in _Rest.__struct_fields__))
+    rest = _Planned(**{name: getattr(item, name) for name in _Planned.__struct_fields__})
     beside: dict[str, Any] = msgspec.to_builtins(rest)
     return {"id": item.id} | drift.written(item.change, item.verdict) | beside
-
-
-class _Rest(msgspec.Struct, frozen=True):
-    """The fields of a planned change other than its change and verdict."""
-
-    id: str
-    reaction: Reaction
-    excluded: bool = False
-    pair: str | None = None
-    suggestion: Suggestion | None = None
-    suggestion_missing: bool = False
-    decision: Decision | None = None
 
 
 def decisions(items: Sequence[PlannedChange]) -> list[Instruction]:

@@ -84,18 +84,6 @@ class Policies:
                 await self._jobs.enqueue(session, "plan", str(row.id), after=timedelta(0))
         return await self.view(connection_id)
 
-    async def history(self, connection_id: UUID, *, limit: int, after: int | None) -> str:
-        """A page of the policy's changes as JSON text, newest first.
-
-        Raises:
-            NotFound: there is no such connection.
-        """
-        async with self._db.read() as session:
-            await registry.find_connection(session, connection_id)
-            return await registry.setting_history_json(
-                session, "policy", connection_id, limit=limit, after=after
-            )
-
 
 def _unknown_entry(place: Sequence[str], name: str, known: Sequence[str]) -> Invalid:
     shown, message = unknown("policy entry", name, known)

@@ -21,9 +21,9 @@ from services.drift_repair_agent.repairs.schemas import (
     RepairPage,
     RepairView,
     RollBack,
-    SettingHistory,
     Unchanged,
 )
+from shared import registry
 from shared.auth.scopes import Scope, may
 from shared.database import Database
 from shared.http.dependencies import from_state
@@ -32,6 +32,7 @@ from shared.http.operation_routes import GivenKey, Wait, answered
 from shared.http.paging import After, Limit
 from shared.http.problems import problems
 from shared.http.responses import raw_json
+from shared.http.setting_history import HistoryPage, SettingHistory
 from shared.models import RepairState
 
 router = APIRouter(tags=["repairs"])
@@ -114,7 +115,7 @@ async def repair(repair_id: UUID, repairs: Decisions) -> Response:
 async def changes(
     repair_id: UUID,
     db: Registry,
-    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    limit: Limit = 100,
     after: Annotated[int, Query(ge=0, le=2**31 - 1, description="`next` of the previous page")] = 0,
 ) -> Response:
     """List the changes of one repair, with the reaction to and the decision about each."""
@@ -227,13 +228,8 @@ async def put_policy(connection_id: UUID, order: PolicyOrder, policies: PolicySt
     response_model=SettingHistory,
     responses=problems(404, 422, 503),
 )
-async def policy_history(
-    connection_id: UUID,
-    policies: PolicyStore,
-    limit: Annotated[int, Query(ge=1, le=500)] = 100,
-    after: Annotated[
-        int | None, Query(ge=1, le=2**63 - 1, description="`next` of the previous page")
-    ] = None,
-) -> Response:
+async def policy_history(connection_id: UUID, db: Registry, page: HistoryPage) -> Response:
     """List who changed the connection's policy, when and how, newest first."""
-    return raw_json(await policies.history(connection_id, limit=limit, after=after))
+    async with db.read() as session:
+        await registry.find_connection(session, connection_id)
+        return await page.of(session, "policy", connection_id)

@@ -156,37 +156,6 @@ class PolicyView(BaseModel):
     updated_at: datetime | None = None
 
 
-SETTING_CHANGE: dict[str, Any] = {
-    "at": _AT,
-    "by": "Ada",
-    "requested_by": "ada@example.com (key ab12cd34)",
-    "change": {"reactions": {"field": {"added": "propose"}}},
-}
-
-
-class SettingChangeView(BaseModel):
-    """One change of a setting, as it was requested."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [SETTING_CHANGE]})
-
-    at: datetime
-    by: str
-    requested_by: str | None = None
-    """Whose credentials requested it."""
-    change: dict[str, Any]
-
-
-class SettingHistory(BaseModel):
-    """Changes, newest first; `next` is the next page's `after`."""
-
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"items": [SETTING_CHANGE], "next": None}]}
-    )
-
-    items: list[SettingChangeView]
-    next: str | None = None
-
-
 _CHANGE: dict[str, Any] = {
     "id": "c1",
     "kind": "field_removed",

@@ -8,11 +8,10 @@ from typing import Annotated, Any, Literal, TypeAlias
 from uuid import UUID
 
 import msgspec
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from services.drift_repair_agent.repairs.schemas import SettingHistory
 from services.drift_repair_agent.webhooks import queries
 from services.drift_repair_agent.webhooks.messages import TOLD_BY_DEFAULT
 from services.drift_repair_agent.webhooks.subscriptions import (
@@ -27,7 +26,7 @@ from shared.http.dependencies import from_state
 from shared.http.openapi import example, links
 from shared.http.paging import After, Limit, Page
 from shared.http.problems import problems
-from shared.http.responses import raw_json
+from shared.http.setting_history import HistoryPage, SettingHistory
 from shared.models import Webhook, WebhookDelivery
 
 router = APIRouter(prefix="/webhooks", tags=["webhooks"])
@@ -321,22 +320,11 @@ async def deliveries(
     response_model=SettingHistory,
     responses=problems(404, 422, 503),
 )
-async def webhook_history(
-    webhook_id: UUID,
-    db: Registry,
-    limit: Limit = 100,
-    after: Annotated[
-        int | None, Query(ge=1, le=2**63 - 1, description="`next` of the previous page")
-    ] = None,
-) -> Response:
+async def webhook_history(webhook_id: UUID, db: Registry, page: HistoryPage) -> Response:
     """List who created, rotated and deleted the webhook, newest first."""
     async with db.read() as session:
         await queries.find_webhook(session, webhook_id)
-        return raw_json(
-            await registry.setting_history_json(
-                session, "webhook", webhook_id, limit=limit, after=after
-            )
-        )
+        return await page.of(session, "webhook", webhook_id)
 
 
 @router.post(
