@@ -269,13 +269,12 @@ class RagEngine(Peer):
         removed: Sequence[Mapping[str, Any]],
         added: Sequence[Mapping[str, Any]],
         unchanged: Iterable[str] = (),
-        samples: Mapping[str, Any] | None = None,
     ) -> list[Rename]:
         """Suggest what removed elements were renamed to, highest confidence first.
 
         Elements are `{"path": [...], "schema": {...}}`; for fields, `stream` is their stream,
-        `{"namespace": ..., "name": ...}`. Decisions in the same connection weigh most. `samples`
-        are values by dotted path, for each side. An element without evidence gets no suggestion.
+        `{"namespace": ..., "name": ...}`. Decisions in the same connection weigh most. An
+        element without evidence gets no suggestion.
 
         Raises:
             Invalid: more than 2,000 elements on a side, or malformed elements.
@@ -292,7 +291,6 @@ class RagEngine(Peer):
                 "removed": removed,
                 "added": added,
                 "context": {"unchanged": list(unchanged)},
-                "samples": samples,
             },
         )
         renames: list[Rename] = answer["suggestions"]

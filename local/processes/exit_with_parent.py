@@ -23,6 +23,8 @@ from typing import IO
 GRACE_S = 5.0
 """How long a process whose parent has ended may take to end before it is killed."""
 
+_STOP_WITHIN_S = 10.0
+
 PRIVATE = 0o077
 """The umask of every process: its files are accessible only to its user."""
 
@@ -74,12 +76,12 @@ class Leashed:
             self._process.wait(timeout_s)
         return self.exit_code()
 
-    def stop(self, *, timeout_s: float = 10.0) -> None:
+    def stop(self) -> None:
         """Stop it, and kill it if it does not end in time; returns once it has ended."""
         if self._process.poll() is None:
             self._process.send_signal(self._stop_signal)
         try:
-            self._process.wait(timeout_s)
+            self._process.wait(_STOP_WITHIN_S)
         except subprocess.TimeoutExpired:
             self.kill()
         self._let_go()

@@ -425,23 +425,17 @@ def as_service(services_url: str, service: str) -> str:
     return f"{scheme}://{login_of(service)}:{password}@{place}"
 
 
-def start_postgres(
-    data_dir: Path,
-    *,
-    port: int | None = None,
-    log: Path | None = None,
-    options: Mapping[str, str] | None = None,
-) -> Postgres:
-    """Run Postgres on `data_dir`, created at the first use, on `port` or a free one.
+def start_postgres(data_dir: Path, *, options: Mapping[str, str] | None = None) -> Postgres:
+    """Run Postgres on `data_dir`, created at the first use, on a free port.
 
     `options` are Postgres settings, such as `THROW_AWAY`.
     """
-    return Postgres(data_dir, port=port or free_port(), log=log, options=options).start()
+    return Postgres(data_dir, port=free_port(), options=options).start()
 
 
-def start_valkey(data_dir: Path, *, port: int | None = None, log: Path | None = None) -> Valkey:
-    """Run Valkey on `data_dir`, created at the first use, on `port` or a free one."""
-    return Valkey(data_dir, port=port or free_port(), log=log).start()
+def start_valkey(data_dir: Path) -> Valkey:
+    """Run Valkey on `data_dir`, created at the first use, on a free port."""
+    return Valkey(data_dir, port=free_port()).start()
 
 
 def temporary_dir() -> Path:

@@ -51,65 +51,32 @@ _NEVER_WRITTEN = frozenset(
     | {"SystemModstamp", "LastActivityDate", "LastViewedDate", "LastReferencedDate"}
 )
 
+_FALSE = """
+    aiPredictionField autoNumber calculated cascadeDelete caseSensitive custom defaultedOnCreate
+    dependentPicklist deprecatedAndHidden displayLocationInDecimal encrypted externalId
+    formulaTreatNullNumberAsZero highScaleNumber htmlFormatted idLookup nameField namePointing
+    polymorphicForeignKey queryByDistance restrictedDelete restrictedPicklist searchPrefilterable
+    unique writeRequiresMasterRead
+"""
+_TRUE = "aggregatable createable filterable groupable nillable permissionable sortable updateable"
+_NONE = """
+    calculatedFormula compoundFieldName controllerName defaultValue defaultValueFormula
+    extraTypeInfo filteredLookupInfo inlineHelpText mask maskType referenceTargetField
+    relationshipName relationshipOrder
+"""
 _PLAIN: dict[str, Any] = {
-    "aggregatable": True,
-    "aiPredictionField": False,
-    "autoNumber": False,
-    "byteLength": 0,
-    "calculated": False,
-    "calculatedFormula": None,
-    "cascadeDelete": False,
-    "caseSensitive": False,
-    "compoundFieldName": None,
-    "controllerName": None,
-    "createable": True,
-    "custom": False,
-    "defaultValue": None,
-    "defaultValueFormula": None,
-    "defaultedOnCreate": False,
-    "dependentPicklist": False,
-    "deprecatedAndHidden": False,
-    "digits": 0,
-    "displayLocationInDecimal": False,
-    "encrypted": False,
-    "externalId": False,
-    "extraTypeInfo": None,
-    "filterable": True,
-    "filteredLookupInfo": None,
-    "formulaTreatNullNumberAsZero": False,
-    "groupable": True,
-    "highScaleNumber": False,
-    "htmlFormatted": False,
-    "idLookup": False,
-    "inlineHelpText": None,
+    **dict.fromkeys(_FALSE.split(), False),
+    **dict.fromkeys(_NONE.split()),
+    **dict.fromkeys(_TRUE.split(), True),
+    **dict.fromkeys(("byteLength", "digits", "length", "precision", "scale"), 0),
     "label": "",
-    "length": 0,
-    "mask": None,
-    "maskType": None,
     "name": "",
-    "nameField": False,
-    "namePointing": False,
-    "nillable": True,
-    "permissionable": True,
     "picklistValues": [],
-    "polymorphicForeignKey": False,
-    "precision": 0,
-    "queryByDistance": False,
-    "referenceTargetField": None,
     "referenceTo": [],
-    "relationshipName": None,
-    "relationshipOrder": None,
-    "restrictedDelete": False,
-    "restrictedPicklist": False,
-    "scale": 0,
-    "searchPrefilterable": False,
     "soapType": "xsd:string",
-    "sortable": True,
     "type": "string",
-    "unique": False,
-    "updateable": True,
-    "writeRequiresMasterRead": False,
 }
+"""The properties of a plain text field, as Salesforce describes it."""
 
 
 @dataclass(frozen=True, slots=True)

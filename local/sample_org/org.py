@@ -22,6 +22,10 @@ _ALLOWED = (
     *("createable", "deletable", "layoutable", "mergeable", "queryable", "replicateable"),
     *("retrieveable", "searchable", "triggerable", "undeletable", "updateable"),
 )
+_FORBIDDEN = (
+    *("activateable", "customSetting", "deepCloneable", "deprecatedAndHidden", "feedEnabled"),
+    *("hasSubtypes", "isInterface", "isSubtype"),
+)
 _GENERATED = re.compile(r"Custom_(\d{4})__c")
 
 
@@ -206,24 +210,15 @@ class Org:
 
 def list_entry(sobject: SObject) -> dict[str, Any]:
     """Return the object as `sobjects` lists it."""
-    flags = dict.fromkeys(_ALLOWED, True)
     root = f"/services/data/v62.0/sobjects/{sobject.name}"
-    return flags | {
-        "activateable": False,
-        "associateEntityType": None,
-        "associateParentEntity": None,
+    return {
+        **dict.fromkeys((*_ALLOWED, "mruEnabled"), True),
+        **dict.fromkeys(_FORBIDDEN, False),
+        **dict.fromkeys(("associateEntityType", "associateParentEntity")),
         "custom": sobject.custom,
-        "customSetting": False,
-        "deepCloneable": False,
-        "deprecatedAndHidden": False,
-        "feedEnabled": False,
-        "hasSubtypes": False,
-        "isInterface": False,
-        "isSubtype": False,
         "keyPrefix": sobject.key_prefix,
         "label": sobject.label,
         "labelPlural": sobject.label_plural,
-        "mruEnabled": True,
         "name": sobject.name,
         "urls": {
             "sobject": root,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from difflib import get_close_matches
 from typing import Annotated, Self
 from uuid import UUID
 
@@ -26,6 +25,7 @@ from shared.database import Database
 from shared.domain import catalog as catalogs
 from shared.domain.catalog import FORWARD, Catalog, Familiar, InvalidCatalog, StreamId
 from shared.domain.cooperative import run_cooperatively
+from shared.domain.did_you_mean import nearest
 from shared.errors import Invalid, NotFound, StaleCatalog
 from shared.http.validation import unknown
 from shared.models import Connection, ConnectionStatus, Snapshot
@@ -231,6 +231,6 @@ async def _source_catalog_id(
 
 async def _not_offered(session: AsyncSession, snapshot: Snapshot, missing: StreamId) -> Invalid:
     offered = await registry.offered_streams(session, snapshot)
-    alike = get_close_matches(missing.name, [name for _, name in offered], n=1)
+    alike = nearest(missing.name, (name for _, name in offered))
     hint = f" Did you mean {StreamId(None, alike[0])}?" if alike else ""
     return Invalid(f"The source offers no stream {missing}.{hint}", code="unknown_stream")

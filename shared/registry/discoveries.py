@@ -242,12 +242,12 @@ _RENEWED = text("""
 """)
 
 
-async def prune_discoveries(session: AsyncSession, *, limit: int = 5_000) -> None:
+async def prune_discoveries(session: AsyncSession) -> None:
     """Delete discoveries older than any limit, except a source's newest and its newest renewal.
 
     A source without a live connection keeps none.
     """
-    await session.execute(_PRUNE, {"limit": limit})
+    await session.execute(_PRUNE, {"limit": 5_000})
 
 
 _PRUNE = text("""

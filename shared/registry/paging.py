@@ -11,7 +11,6 @@ from sqlalchemy import TextClause, text
 
 from shared.errors import Invalid
 
-EMPTY = '{"items":[],"next":null}'
 Cursor = tuple[datetime, UUID]
 
 
@@ -21,15 +20,13 @@ def stamp(column: str) -> str:
 
 
 @functools.cache
-def page(
-    table: str, item: str, conditions: str, *, at: str = "created_at", identity: str = "id"
-) -> TextClause:
+def page(table: str, item: str, conditions: str, *, at: str = "created_at") -> TextClause:
     """The SQL statement of a page: `{"items": […], "next": cursor or null}`.
 
     `table` has the alias `t` in `item`, which is SQL for one row as JSON, and in `conditions`. Rows
-    are ordered by `at` and `identity`. Its parameters are `limit` and those of the conditions.
+    are ordered by `at` and `id`. Its parameters are `limit` and those of the conditions.
     """
-    newest = f"t.{at} DESC, t.{identity} DESC"
+    newest = f"t.{at} DESC, t.id DESC"
     # nosemgrep: built-sql - all of it is ours, values are parameters
     return text(f"""
         WITH page AS (
@@ -41,9 +38,9 @@ def page(
             'items', coalesce((SELECT json_agg({item} ORDER BY {newest}) FROM kept t), '[]'),
             'next', CASE WHEN (SELECT count(*) FROM page) > :limit THEN (
                 SELECT translate(encode(convert_to(concat_ws(' ',
-                    to_char(t.{at} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US'), t.{identity}
+                    to_char(t.{at} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US'), t.id
                 ), 'UTF8'), 'base64'), E'+/=\\n', '-_')
-                FROM kept t ORDER BY t.{at}, t.{identity} LIMIT 1) END
+                FROM kept t ORDER BY t.{at}, t.id LIMIT 1) END
         )::text
     """)  # noqa: S608 - no input
 

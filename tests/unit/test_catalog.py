@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.domain import catalog
-from shared.domain.catalog import Catalog, InvalidCatalog, StreamId
+from shared.domain.catalog import Catalog, InvalidCatalog, StreamId, _validation
 from tests.unit.catalogs import (
     CATALOGS,
     MOMENT,
@@ -234,12 +234,16 @@ def test_source_defined_cursor_needs_no_name() -> None:
     assert (code, place) == ("unknown_field", "streams[0].config.cursorField")
 
 
-def test_airbytes_size_limits_are_checked() -> None:
+def test_airbytes_size_limits_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     """The limits count selected fields of selected streams only."""
     pair = stream(**picked("id", "updated"))
-    assert problems(pair, stream("off", selected=False), max_fields=2) == []
-    assert problems(pair, max_fields=1) == [("catalog_too_large", "streams")]
-    assert problems(pair, max_bytes=300) == [("catalog_too_large", "streams")]
+    monkeypatch.setattr(_validation, "MAX_FIELDS", 2)
+    assert problems(pair, stream("off", selected=False)) == []
+    monkeypatch.setattr(_validation, "MAX_FIELDS", 1)
+    assert problems(pair) == [("catalog_too_large", "streams")]
+    monkeypatch.undo()
+    monkeypatch.setattr(_validation, "MAX_BYTES", 300)
+    assert problems(pair) == [("catalog_too_large", "streams")]
 
 
 def test_modes_of_the_destination_are_checked() -> None:
@@ -459,10 +463,11 @@ def test_chosen_catalog_is_valid_and_stable(pairs: list[Json]) -> None:
         assert {"cursorField", "primaryKey", "aliasName", "selectedFields"} <= set(pair["config"])
 
 
-def test_too_large_choice_has_advice() -> None:
+def test_too_large_choice_has_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_validation, "MAX_FIELDS", 5)
     discovered = offered(stream("a"), stream("b"))
     with pytest.raises(InvalidCatalog, match="Select fewer streams") as refused:
-        catalog.choose(discovered, streams=None, destination_sync_modes=EVERY_MODE, max_fields=5)
+        catalog.choose(discovered, streams=None, destination_sync_modes=EVERY_MODE)
     assert refused.value.code == "catalog_too_large"
 
 

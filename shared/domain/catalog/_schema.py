@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import blake2b
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 from urllib.parse import unquote, urljoin
 
 import msgspec
 from msgspec import Raw
-
-Names: TypeAlias = frozenset[str]
 
 REFERENCES: Final = ("$ref", "$dynamicRef", "$recursiveRef")
 BRANCHES: Final = ("allOf", "anyOf", "oneOf")

@@ -32,8 +32,6 @@ from shared.domain.catalog._model import (
 )
 from shared.domain.catalog._validation import (
     DEDUP,
-    MAX_BYTES,
-    MAX_FIELDS,
     SYNC_MODES,
     declared,
     validate,
@@ -74,8 +72,6 @@ def choose(
     streams: Sequence[str] | None,
     destination_sync_modes: Collection[str],
     exclusions: Exclusions = _DEFAULT,
-    max_fields: int = MAX_FIELDS,
-    max_bytes: int = MAX_BYTES,
 ) -> Steps[Catalog]:
     """The same as `choose_with_notes`, without the notes."""
     chosen = yield from choose_with_notes.steps(
@@ -83,8 +79,6 @@ def choose(
         streams=streams,
         destination_sync_modes=destination_sync_modes,
         exclusions=exclusions,
-        max_fields=max_fields,
-        max_bytes=max_bytes,
     )
     return chosen.catalog
 
@@ -96,8 +90,6 @@ def choose_with_notes(
     streams: Sequence[str] | None,
     destination_sync_modes: Collection[str],
     exclusions: Exclusions = _DEFAULT,
-    max_fields: int = MAX_FIELDS,
-    max_bytes: int = MAX_BYTES,
 ) -> Steps[Chosen]:
     """Build a new connection's catalog: valid, only selected streams, in the source's order.
 
@@ -141,8 +133,6 @@ def choose_with_notes(
     yield from validate.steps(
         catalog,
         destination_sync_modes=destination_sync_modes,
-        max_fields=max_fields,
-        max_bytes=max_bytes,
     )
     return Chosen(catalog, tuple(notes))
 

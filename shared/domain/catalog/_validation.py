@@ -94,8 +94,6 @@ def validate(
     destination_sync_modes: Collection[str] | None = None,
     familiar: Familiar = _NOTHING,
     held: Collection[bytes] = (),
-    max_fields: int = MAX_FIELDS,
-    max_bytes: int = MAX_BYTES,
 ) -> Steps[None]:
     """Reject a catalog that Airbyte would refuse, or accept and then fail to sync.
 
@@ -142,14 +140,14 @@ def validate(
             yield
         if len(problems) >= MAX_PROBLEMS:
             raise InvalidCatalog(problems[:MAX_PROBLEMS])
-    if fields > max_fields:
+    if fields > MAX_FIELDS:
         message = (
-            f"{fields} fields are selected, but Airbyte accepts at most {max_fields}. {_REMEDY}"
+            f"{fields} fields are selected, but Airbyte accepts at most {MAX_FIELDS}. {_REMEDY}"
         )
         problems.append(Problem(None, "streams", "catalog_too_large", message))
-    if size > max_bytes:
+    if size > MAX_BYTES:
         message = (
-            f"The selected streams are {size} bytes, but Airbyte accepts at most {max_bytes}. "
+            f"The selected streams are {size} bytes, but Airbyte accepts at most {MAX_BYTES}. "
             f"{_REMEDY}"
         )
         problems.append(Problem(None, "streams", "catalog_too_large", message))

@@ -194,7 +194,7 @@ def test_server_that_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest.M
         socket.create_server(("127.0.0.1", 0)) as listener,
         pytest.raises(servers.ServerFailed, match=rf"port {listener.getsockname()[1]} is taken"),
     ):
-        servers.start_valkey(tmp_path, port=listener.getsockname()[1])
+        servers.Valkey(tmp_path, port=listener.getsockname()[1]).start()
     monkeypatch.setenv("AAM_VALKEY_BIN", "/bin/false")
     with pytest.raises(servers.ServerFailed, match=r"ended at its start; its log: .*server\.log"):
         servers.start_valkey(tmp_path)
