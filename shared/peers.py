@@ -77,7 +77,7 @@ class Peer:
     ) -> dict[str, Any]:
         async with self._in_time():
             async for attempt in stamina.retry_context(
-                on=_worth_repeating,
+                on=_is_retryable,
                 attempts=4,
                 timeout=self._deadline,
                 wait_initial=0.05,
@@ -128,7 +128,7 @@ class Peer:
         )
 
 
-def _worth_repeating(error: Exception) -> bool:
+def _is_retryable(error: Exception) -> bool:
     return isinstance(error, AamError) and error.retryable
 
 

@@ -33,15 +33,15 @@ async def learn(session: AsyncSession, decision: Knowledge) -> bool:
     Raises:
         Conflict: another decision has this id.
     """
-    told = {name: getattr(decision, name) for name in _TOLD}
+    row = {name: getattr(decision, name) for name in _COLUMNS}
     if decision.created_at is not None:
-        told["created_at"] = decision.created_at
+        row["created_at"] = decision.created_at
     inserted = await session.scalar(
-        insert(Knowledge).values(told).on_conflict_do_nothing().returning(Knowledge.id)
+        insert(Knowledge).values(row).on_conflict_do_nothing().returning(Knowledge.id)
     )
     if inserted is not None:
         return True
-    if not await session.scalar(_IS_THE_SAME, told):
+    if not await session.scalar(_IS_THE_SAME, row):
         raise Conflict(
             f"Decision {decision.id} is already recorded, with different content.",
             code="decision_differs",
@@ -49,7 +49,7 @@ async def learn(session: AsyncSession, decision: Knowledge) -> bool:
     return False
 
 
-_TOLD = (
+_COLUMNS = (
     "id", "source_type", "entity", "namespace", "stream", "removed", "became", "verdict",
     "removed_schema", "added_schema", "connection_id", "decided_by",
     "requested_by", "why",

@@ -115,7 +115,7 @@ class Suggest(BaseModel):
     context: Context | None = None
 
     @model_validator(mode="after")
-    def _each_is_told_once(self) -> Self:
+    def _paths_are_unique(self) -> Self:
         paths = [tuple(element.path) for element in (*self.removed, *self.added)]
         if len(set(paths)) < len(paths):
             raise PydanticCustomError("aam_path_twice", "A path occurs twice, or on both sides")

@@ -74,7 +74,7 @@ class Comparison:
             log_event="connection_not_compared",
             fields=lambda one: {"connection": str(one.connection_id)},
         )
-        batches.raise_away(outcomes)
+        batches.raise_if_unavailable(outcomes)
         errors = [outcome.error for outcome in outcomes if outcome.error is not None]
         if errors and len(errors) == len(outcomes):
             raise errors[0]  # the discovered catalog must be the cause, not a connection's catalog

@@ -176,7 +176,7 @@ class ClientCredentials(Credentials):
                 "Airbyte cannot be reached for a token, so the call was not sent."
             )
         except (UpstreamRefused, UpstreamDenied, UpstreamNotAirbyte) as error:
-            failure = await _why_no_token(transport, error)
+            failure = await _token_refusal(transport, error)
         except AamError as error:
             failure = UpstreamNoToken(
                 f"Airbyte's token endpoint does not work at the moment ({error.code}), so the call "
@@ -195,7 +195,7 @@ _TOKENS_BROKEN_IN = re.compile(r"v?1\.8\.[0-5]\b")
 """These releases also reject a correct client id and secret (airbytehq/airbyte#65592, #65595)."""
 
 
-async def _why_no_token(transport: Transport, error: Upstream) -> Upstream:
+async def _token_refusal(transport: Transport, error: Upstream) -> Upstream:
     """The reason why a token was refused, from Airbyte's public instance configuration.
 
     Endpoint: GET instance_configuration
@@ -318,7 +318,7 @@ class Transport:
             Invalid: Airbyte, or a proxy in front of it, rejects the body for its size.
         """
         with tracing.asking_airbyte(path):
-            return await self._insist(
+            return await self._send_repeatedly(
                 path,
                 body,
                 answer,
@@ -329,7 +329,7 @@ class Transport:
                 runs_connector=runs_connector,
             )
 
-    async def _insist(
+    async def _send_repeatedly(
         self,
         path: str,
         body: bytes | None,
@@ -343,7 +343,7 @@ class Transport:
     ) -> T:
         failure: AamError
 
-        def is_worth_repeating(error: Exception) -> bool:
+        def is_retryable(error: Exception) -> bool:
             if not isinstance(error, Upstream) or (runs_connector and error.is_over):
                 return False
             return error.retryable
@@ -355,11 +355,11 @@ class Transport:
                         path, body, answer, anonymous=anonymous, only_status=only_status
                     )
                 except Upstream as error:
-                    if not (repeat and is_worth_repeating(error)):
+                    if not (repeat and is_retryable(error)):
                         raise
                 await asyncio.sleep(_FIRST_PAUSE_S)
                 async for attempt in stamina.retry_context(
-                    on=is_worth_repeating,
+                    on=is_retryable,
                     attempts=_MAX_REPETITIONS,
                     timeout=None,
                     wait_initial=_FIRST_PAUSE_S,
@@ -411,8 +411,8 @@ class Transport:
         is_signed = body.author is not Author.SOMETHING_ELSE
         self._has_met_airbyte |= is_signed
         if 200 <= status < 300:
-            return self._not_the_answer(path, status, body)
-        if status == 401 and self._may_be_a_refused_login(body, content):
+            return self._foreign_response(path, status, body)
+        if status == 401 and self._is_login_refused(body, content):
             return self._denied(path, body)
         if status == 413 and (is_signed or sent_bytes >= _LARGE_BODY_BYTES):
             return Invalid(
@@ -420,7 +420,7 @@ class Transport:
             )
         if is_signed:
             return _refusal(path, status, body)
-        return self._not_the_answer(path, status, body)
+        return self._foreign_response(path, status, body)
 
     def _denied(self, path: str, body: ErrorBody) -> UpstreamDenied:
         asked = f"Airbyte answered {path} with status 401: "
@@ -434,7 +434,7 @@ class Transport:
         denied.is_over = body.author is Author.AIRBYTE
         return denied
 
-    def _may_be_a_refused_login(self, body: ErrorBody, content: bytearray) -> bool:
+    def _is_login_refused(self, body: ErrorBody, content: bytearray) -> bool:
         """Whether a 401 is about AAM's own login.
 
         Airbyte's own 401 has a signature or no body; the compose release's proxy, which requires a
@@ -444,7 +444,7 @@ class Transport:
             return True
         return body.kind == "a web page" and not self._credentials.is_token
 
-    def _not_the_answer(self, path: str, status: int, body: ErrorBody) -> UpstreamUnknown:
+    def _foreign_response(self, path: str, status: int, body: ErrorBody) -> UpstreamUnknown:
         """The error for a response that Airbyte did not write, or that is incomplete."""
         if 200 <= status < 300 and body.kind == "broken JSON":
             return UpstreamUnknown(f"Airbyte's answer to {path} is incomplete or not JSON.")

@@ -62,8 +62,8 @@ def after_cursor(
 
 def cursor_of(at: datetime, id_: UUID) -> str:
     """The cursor of a row, as the SQL of `page` builds it."""
-    told = f"{at:%Y-%m-%dT%H:%M:%S.%f} {id_}"
-    return base64.urlsafe_b64encode(told.encode()).decode().rstrip("=")
+    position = f"{at:%Y-%m-%dT%H:%M:%S.%f} {id_}"
+    return base64.urlsafe_b64encode(position.encode()).decode().rstrip("=")
 
 
 def read_cursor(cursor: str) -> Cursor:

@@ -126,7 +126,7 @@ async def _fill(sql: asyncpg.Connection[asyncpg.Record], settings: Settings) -> 
     db = Database.at(settings.registry_address, application="bench")
     async with AirbyteClient.from_settings(settings) as airbyte:
         offered = await snapshots.offered(await airbyte.discover_schema(ID))
-    model = await snapshots.keep_offered(db, uuid4(), offered)
+    model = await snapshots.store_offered(db, uuid4(), offered)
     async with db.read() as session:
         kept = await registry.find_snapshot(session, model)
     await db.close()

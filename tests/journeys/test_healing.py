@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from local.demo_steps import LOOKED_AT_WHEN_ASKED, ORDER, Mesh, Untrue, Wired
+from local.demo_steps import LOOKED_AT_WHEN_ASKED, ORDER, Mesh, StepFailed, Wired
 from local.environment import given_environment
 from local.stack import throw_away
 
@@ -111,7 +111,7 @@ async def a_newer_plan_takes_the_place_of_an_older(one: Wired) -> None:
     newer = await one.proposed()
     version = await one.version()
 
-    with pytest.raises(Untrue, match="409"):
+    with pytest.raises(StepFailed, match="409"):
         await one.decide(older, "approve", "Too late.")
 
     older = await one.mesh.ask("drift_repair_agent", "GET", f"/repairs/{older['id']}")

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.drift_repair_agent.applying import preflight
-from services.drift_repair_agent.healing import misfits
+from services.drift_repair_agent.healing import incompatibilities
 from services.drift_repair_agent.repairs import current_state, queries, transitions
 from services.drift_repair_agent.repairs import planned_changes as changes_of
 from services.drift_repair_agent.repairs.approval_choices import (
@@ -101,7 +101,7 @@ class Repairs:
             one = await _split(session, held, joined, order, RepairState.APPROVED, at)
             one.snapshot_id = None if now.snapshot is None else now.snapshot.id
             one.base_version = row.catalog_version
-            one.is_learned = not changes_of.teaches(decided)
+            one.is_learned = not changes_of.has_lessons(decided)
             return HttpResult(202, str(one.id))
 
         answer = await self._operations.at_once(
@@ -134,7 +134,7 @@ class Repairs:
             _expect_proposed(held)
             _expect_same(held, repair)
             one = await _split(session, held, decided, order, RepairState.REJECTED, at)
-            one.is_learned = not changes_of.teaches(decided)
+            one.is_learned = not changes_of.has_lessons(decided)
             await transitions.announce(session, row, one, EventType.REPAIR_REJECTED)
             return HttpResult(200, str(one.id))
 
@@ -195,7 +195,7 @@ class Repairs:
                 await transitions.mark_superseded(session, row, proposed, by=repair.id)
             if now.snapshot is not None:
                 # The person has seen what the source offers now: do not plan for it again.
-                await queries.keep_plan(
+                await queries.save_plan(
                     session, row.id, now.snapshot.id, base_version=row.catalog_version + 1
                 )
             session.add(repair)
@@ -398,7 +398,7 @@ async def _healed(
 async def _expect_fits(wanted: Catalog, now: CurrentState, *, version: int) -> None:
     if now.snapshot is None:
         return
-    found = await run_cooperatively(misfits.steps(wanted, now.offered.values()))
+    found = await run_cooperatively(incompatibilities.steps(wanted, now.offered.values()))
     if found:
         raise Conflict(
             f"The source no longer has what version {version} of connection {now.row.id} needs.",

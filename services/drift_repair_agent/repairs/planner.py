@@ -148,7 +148,7 @@ class Planner:
         async with self._db.read() as session:
             but = self._postponed.ids
             waiting = await queries.unsuggested(session, limit=_AT_ONCE, but=but)
-        if waiting and await self._suggesting.is_there():
+        if waiting and await self._suggesting.is_available():
             await self._each(waiting, self._planned_again)
 
     async def _planned_again(self, connection_id: UUID) -> None:
@@ -319,7 +319,7 @@ class Planner:
         )
         if not is_still:
             return False, None
-        await queries.keep_plan(
+        await queries.save_plan(
             session, row.id, basis.snapshot.id, base_version=row.catalog_version
         )
         safe = [item for item in planned if item.reaction is Reaction.APPLY]
@@ -427,7 +427,7 @@ def weigh(
             other = ids[identity(suggestion.change)]
             item = replace(item, pair=other)
             if item.is_removal:
-                item = replace(item, suggestion=suggestion.told)
+                item = replace(item, suggestion=suggestion.suggestion)
         elif not verdict.concerns and change.kind != "stream_added":
             continue
         takes_away = item.excluded and not (is_new_field and len(change.path) == 1)
@@ -449,7 +449,7 @@ class _Half:
     """The other half of a rename, and the suggestion of it."""
 
     change: Change
-    told: Suggestion
+    suggestion: Suggestion
 
 
 def _pairs(

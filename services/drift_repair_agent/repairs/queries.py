@@ -64,7 +64,7 @@ async def find_plan(session: AsyncSession, connection_id: UUID) -> Plan | None:
     return await session.get(Plan, connection_id)
 
 
-async def keep_plan(
+async def save_plan(
     session: AsyncSession, connection_id: UUID, snapshot_id: UUID, *, base_version: int
 ) -> None:
     """Record that a connection was planned against a snapshot."""

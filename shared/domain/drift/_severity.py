@@ -60,9 +60,9 @@ def worst(severities: Iterable[Severity]) -> Severity:
 
 def written(change: Change, verdict: Verdict) -> dict[str, Any]:
     """A change with its verdict, as stored and returned: one object of plain JSON values."""
-    told: dict[str, Any] = msgspec.to_builtins(change)
+    members: dict[str, Any] = msgspec.to_builtins(change)
     judged: dict[str, Any] = msgspec.to_builtins(verdict)
-    return told | judged
+    return members | judged
 
 
 def severity(change: Change, config: ConfiguredStream | None) -> Verdict:
