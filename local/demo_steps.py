@@ -186,9 +186,9 @@ class Wired:
         whole: Json = await self.mesh.ask("drift_repair_agent", "GET", f"/repairs/{waiting['id']}")
         return whole
 
-    async def decide(self, repair: Json, verdict: str, why: str, **more: Any) -> Json:
+    async def decide(self, repair: Json, verdict: str, reason: str, **more: Any) -> Json:
         """Approve or reject a repair as a person; the repair after that."""
-        order = {"by": PERSON, "why": why, **more}
+        order = {"by": PERSON, "reason": reason, **more}
         path = f"/repairs/{repair['id']}"
         await self.mesh.ask("drift_repair_agent", "POST", f"{path}/{verdict}", order)
         found: Json = await self.mesh.ask("drift_repair_agent", "GET", path)

@@ -242,7 +242,7 @@ class RenameDecision(TypedDict):
     """The caller who requested it."""
     decided_at: NotRequired[str | None]
     """When, in ISO 8601, since decisions may arrive late and out of order."""
-    why: NotRequired[str | None]
+    reason: NotRequired[str | None]
     connection_id: NotRequired[str | None]
     schemas: NotRequired[Mapping[str, Any] | None]
     """The schemas at the time of the decision: `{"removed": ..., "added": ...}`."""

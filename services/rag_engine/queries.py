@@ -52,7 +52,7 @@ async def learn(session: AsyncSession, decision: Knowledge) -> bool:
 _COLUMNS = (
     "id", "source_type", "entity", "namespace", "stream", "removed", "became", "verdict",
     "removed_schema", "added_schema", "connection_id", "decided_by",
-    "requested_by", "why",
+    "requested_by", "reason",
 )  # fmt: skip
 _IS_THE_SAME = text("""
     SELECT EXISTS (
@@ -158,7 +158,7 @@ _KNOWLEDGE_JSON = f"""
         'decision_id', t.id, 'source_type', t.source_type, 'entity', t.entity,
         'stream', json_build_object('namespace', t.namespace, 'name', t.stream),
         'removed', t.removed, 'became', t.became, 'verdict', t.verdict,
-        'decided_by', t.decided_by, 'requested_by', t.requested_by, 'why', t.why,
+        'decided_by', t.decided_by, 'requested_by', t.requested_by, 'reason', t.reason,
         'connection_id', t.connection_id,
         'connection_name', (SELECT c.name FROM connections c WHERE c.id = t.connection_id),
         'created_at', {stamp("t.created_at")}

@@ -86,7 +86,7 @@ class RagEngine:
             connection_id=decision.connection_id,
             decided_by=scopes.named(decision.decided_by),
             requested_by=decision.requested_by or scopes.requested_by(),
-            why=decision.why,
+            reason=decision.reason,
             created_at=decision.decided_at,
         )
         async with self._db.transaction() as session:

@@ -109,7 +109,7 @@ async def _observed(
             await asyncio.sleep(0.2)
         late_mb = _resident_mb()
     taken: timedelta = await sql.fetchval(
-        "SELECT max(observed_at) - min(began_at) FROM observations"
+        "SELECT max(observed_at) - min(started_at) FROM observations"
     )
     return taken.total_seconds(), early_mb, late_mb
 

@@ -243,7 +243,7 @@ async def test_newest_decision_counts(rag: httpx.AsyncClient, sql: Sql) -> None:
 
 async def test_repeated_decision_is_stored_once(rag: httpx.AsyncClient) -> None:
     """Also concurrently; a different one with the same id is refused."""
-    told = decision("icon", "emoji", why="It was redesigned.", connection_id=str(uuid4()))
+    told = decision("icon", "emoji", reason="It was redesigned.", connection_id=str(uuid4()))
 
     answers = await asyncio.gather(*(rag.post("/learn", json=told) for _ in range(5)))
 

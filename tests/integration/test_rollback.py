@@ -28,7 +28,7 @@ MORE = ACCOUNT | {"Region__c": "string"}
 
 async def roll_back(mesh: Mesh, connection: Json, version: int) -> tuple[int, Json]:
     """Ask for an older version; the answer's status and body."""
-    order = {"version": version, "by": "Ada", "why": "It was better."}
+    order = {"version": version, "by": "Ada", "reason": "It was better."}
     return await post(mesh, f"/connections/{connection['id']}/rollback", order)
 
 
@@ -54,7 +54,7 @@ async def test_older_version_is_appended_as_the_newest(mesh: Mesh) -> None:
 
     assert (status, repair["kind"], repair["state"]) == (200, "rollback", "applied")
     assert (repair["target_version"], repair["version_number"]) == (1, 3)
-    assert (repair["decisions"][0]["by"], repair["decisions"][0]["why"]) == (
+    assert (repair["decisions"][0]["by"], repair["decisions"][0]["reason"]) == (
         "Ada",
         "It was better.",
     )

@@ -123,7 +123,7 @@ class Repairs:
             action="keep",
             by=scopes.named(order.by),
             at=at,
-            why=order.why,
+            reason=order.reason,
             requested_by=scopes.requested_by(),
         )
         decided = [item.decided(made) for item in chosen(changes_of.read(repair.changes), order)]
@@ -538,7 +538,7 @@ def _decision(
         "by": scopes.named(order.by),
         "requested_by": scopes.requested_by(),
         "at": at,
-        "why": order.why,
+        "reason": order.reason,
     }
 
 

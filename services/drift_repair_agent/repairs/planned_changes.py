@@ -72,7 +72,7 @@ class Decision(msgspec.Struct, frozen=True):
     became: Path | None = None
     cursor: Path | None = None
     primary_key: tuple[Path, ...] | None = None
-    why: str | None = None
+    reason: str | None = None
     is_named: bool = False
     """Whether a person named what it became instead of following the suggestion."""
     requested_by: str | None = None

@@ -220,7 +220,7 @@ class Planner:
     async def _known(self, basis: _Basis, changes: Sequence[tuple[Change, Verdict]]) -> Known:
         """The fields that hand-picked streams had at the last plan, selected or not."""
         gone = {
-            c.stream for c, verdict in changes if c.kind == "field_removed" and verdict.concerns
+            c.stream for c, verdict in changes if c.kind == "field_removed" and verdict.affects_sync
         }
         picked = [
             stream.id
@@ -380,7 +380,7 @@ class Planner:
             snapshot_id=basis.snapshot.id,
             base_version=basis.current_state.row.catalog_version,
             changes=changes_of.write(decided),
-            decisions=msgspec.json.encode([decision | {"at": now, "why": None}]).decode(),
+            decisions=msgspec.json.encode([decision | {"at": now, "reason": None}]).decode(),
             verify_by_sync=basis.policy.verify == "sync",
             next_at=now + SOON,
         )
@@ -428,7 +428,7 @@ def weigh(
             item = replace(item, pair=other)
             if item.is_removal:
                 item = replace(item, suggestion=suggestion.suggestion)
-        elif not verdict.concerns and change.kind != "stream_added":
+        elif not verdict.affects_sync and change.kind != "stream_added":
             continue
         takes_away = item.excluded and not (is_new_field and len(change.path) == 1)
         is_unsure = item.suggestion_missing or mark in refused
@@ -483,7 +483,7 @@ def _pairs(
 def _is_open(change: Change, verdict: Verdict) -> bool:
     """Whether a change may be half of a rename."""
     return change.kind == "field_added" or (
-        verdict.concerns and change.kind in ("field_removed", "stream_removed")
+        verdict.affects_sync and change.kind in ("field_removed", "stream_removed")
     )
 
 

@@ -235,7 +235,7 @@ async def wait_on(session: AsyncSession, repair_id: UUID, *, code: str, seconds:
         .where(Repair.id == repair_id, Repair.state.in_(UNDER_WAY))
         .values(
             failure_code=code,
-            tries=Repair.tries + 1,
+            attempts=Repair.attempts + 1,
             next_at=func.now() + timedelta(seconds=seconds),
         )
     )
@@ -299,7 +299,7 @@ async def record_learning(
         .values(
             is_learned=is_settled,
             not_learned=not_learned,
-            learn_tries=Repair.learn_tries + 1,
+            learn_attempts=Repair.learn_attempts + 1,
             learn_next_at=func.now() + again_after,
         )
     )

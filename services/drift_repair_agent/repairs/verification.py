@@ -62,7 +62,7 @@ class Verification:
     async def _start(self, repair: Repair) -> None:
         """Have the orchestrator start a sync, or use a running one that has the new catalog."""
         # The orchestrator stores a refusal under its key, so a later attempt needs another key.
-        key = f"verify-{repair.id}-{repair.tries}"
+        key = f"verify-{repair.id}-{repair.attempts}"
         try:
             job_id = await self._orchestrator.sync(repair.connection_id, key=key)
         except SyncRunning as running:

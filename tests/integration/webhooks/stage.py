@@ -40,7 +40,7 @@ CHANGE: dict[str, Any] = {
     "severity": "breaking",
     "entity": "field",
     "what": "removed",
-    "concerns": True,
+    "affects_sync": True,
     "reason": "The field total of Account is gone.",
     "loses": ["total"],
     "resets": [],
