@@ -173,7 +173,7 @@ class BadKey(AamError):
 
     status = 400
     title = "Malformed Idempotency-Key"
-    code = "bad_idempotency_key"
+    code = "invalid_idempotency_key"
 
 
 class Conflict(AamError):

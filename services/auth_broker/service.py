@@ -98,7 +98,7 @@ class AuthBroker:
         found = re.fullmatch(CREDENTIAL_REFERENCE, reference)
         if found is None:
             raise Invalid(
-                "A credential id must match [a-z0-9][a-z0-9-]*.", code="bad_credential_id"
+                "A credential id must match [a-z0-9][a-z0-9-]*.", code="invalid_credential_id"
             )
         store, _, credential_id = reference.rpartition(":")
         for name in _STORES:

@@ -142,7 +142,7 @@ class Rotator:
                 rotated += verdict.outcomes(verdict.outcome, verdict.code)
             # What the connector renewed during its check is already in use, whatever else failed.
             elif hindered and not order.is_there_already:
-                rotated += verdict.outcomes("not_tried")
+                rotated += verdict.outcomes("skipped")
             else:
                 to_begin.append((verdict, order))
         outcomes = await batches.each(

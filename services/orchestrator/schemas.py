@@ -174,7 +174,7 @@ IMPORTED: dict[str, Any] = {
 }
 
 
-ImportOutcome = Literal["imported", "would_import", "known_already", "not_importable", "failed"]
+ImportOutcome = Literal["imported", "would_import", "already_managed", "not_importable", "failed"]
 
 
 class SelectedView(BaseModel):
@@ -223,7 +223,7 @@ Outcome = Literal[
     "busy",
     "check_failed",
     "unchecked",
-    "not_tried",
+    "skipped",
     "failed",
     "unknown",
 ]

@@ -97,4 +97,4 @@ def read_position(cursor: str) -> tuple[datetime, str]:
 
 
 def _bad_cursor() -> Invalid:
-    return Invalid("`after` is not a cursor of this list.", code="bad_cursor")
+    return Invalid("`after` is not a cursor of this list.", code="invalid_cursor")

@@ -336,7 +336,7 @@ async def test_drifts_are_paged_and_filtered(mesh: Mesh) -> None:
     other = await mesh.schema_observer.get("/drifts", params={"connection_id": str(uuid4())})
     assert other.status_code == 404
     bad = await mesh.schema_observer.get("/drifts", params={"after": "nonsense"})
-    assert (bad.status_code, bad.json()["code"]) == (422, "bad_cursor")
+    assert (bad.status_code, bad.json()["code"]) == (422, "invalid_cursor")
     unknown = await mesh.schema_observer.get(f"/drifts/{uuid4()}")
     assert (unknown.status_code, unknown.json()["code"]) == (404, "not_found")
 

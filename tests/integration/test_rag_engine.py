@@ -280,7 +280,7 @@ async def test_knowledge_is_paged(rag: httpx.AsyncClient) -> None:
         await learned(rag, decision(name, None))
     listed = await pages(rag, "/knowledge", limit=2)
     assert [[row["removed"][0] for row in page] for page in listed] == [["c", "b"], ["a"]]
-    assert (await rag.get("/knowledge", params={"after": "?"})).json()["code"] == "bad_cursor"
+    assert (await rag.get("/knowledge", params={"after": "?"})).json()["code"] == "invalid_cursor"
 
 
 async def test_knowledge_is_listed_newest_first(rag: httpx.AsyncClient) -> None:

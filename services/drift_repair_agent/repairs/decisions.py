@@ -82,7 +82,7 @@ class Repairs:
         async with self._db.read() as session:
             repair = await queries.find_repair(session, repair_id)
             policy = await registry.find_policy(session, repair.connection_id)
-            waiting = await queries.repair_under_way(session, repair.connection_id)
+            waiting = await queries.repair_in_progress(session, repair.connection_id)
             at = await registry.now(session)
         _expect_proposed(repair)
         if waiting is not None and not _is_waiting(waiting, repair.base_version):
@@ -177,7 +177,7 @@ class Repairs:
         async def write(session: AsyncSession) -> HttpResult:
             row = await registry.lock_connection(session, connection_id)
             preflight.expect_healable(row, now.row.catalog_version)
-            _expect_none_under_way(await queries.repair_under_way(session, connection_id))
+            _expect_none_under_way(await queries.repair_in_progress(session, connection_id))
             repair = Repair(
                 id=uuid4(),
                 connection_id=connection_id,
@@ -308,7 +308,7 @@ class Repairs:
             Conflict: another repair is under way.
             StalePlan: the waiting repair is not the one that was read.
         """
-        other = await queries.repair_under_way(session, row.id)
+        other = await queries.repair_in_progress(session, row.id)
         if other is not None:
             other = await queries.find_repair(session, other.id, lock=True)
             if not _is_waiting(other, row.catalog_version):
@@ -452,7 +452,7 @@ def _expect_none_under_way(other: Repair | None) -> None:
         raise Conflict(
             f"Repair {other.id} of connection {other.connection_id} is {other.state}: wait until "
             "it has ended.",
-            code="repair_under_way",
+            code="repair_in_progress",
             repair_id=other.id,
         )
 

@@ -133,11 +133,11 @@ class Planner:
             row = await registry.lock_connection(session, connection_id)
             if row.status is not ConnectionStatus.ACTIVE:
                 raise NotActive(f"Connection {row.id} is {row.status}; it must be ACTIVE.")
-            under_way = await queries.repair_under_way(session, row.id)
+            under_way = await queries.repair_in_progress(session, row.id)
             if under_way is not None or await registry.is_busy(session, row.id):
                 raise Conflict(
                     f"A repair of connection {row.id} is in progress: wait until it has ended.",
-                    code="repair_under_way",
+                    code="repair_in_progress",
                     repair_id=_id(under_way),
                 )
             await queries.forget_plan(session, row.id)

@@ -164,7 +164,7 @@ async def proposed_repair(session: AsyncSession, connection_id: UUID) -> Repair 
     )
 
 
-async def repair_under_way(session: AsyncSession, connection_id: UUID) -> Repair | None:
+async def repair_in_progress(session: AsyncSession, connection_id: UUID) -> Repair | None:
     """The connection's repair that is decided and has not ended, or None."""
     return await session.scalar(
         select(Repair)
