@@ -161,7 +161,7 @@ class Import(BaseModel):
         if self.airbyte_connection_id is not None and self.workspace_id is not None:
             raise PydanticCustomError(
                 "aam_one_or_all",
-                "Input should have either `airbyte_connection_id` or `workspace_id`",
+                "Input should have `airbyte_connection_id` or `workspace_id`, but not both",
             )
         return self
 

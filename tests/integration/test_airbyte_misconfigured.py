@@ -120,7 +120,9 @@ async def test_failed_login_is_explained(
         assert type(caught.value) is expected
         assert words in caught.value.detail
         assert airbyte.called("sources/list") == []
-        is_for_good = isinstance(caught.value, UpstreamDenied) or "now" not in caught.value.detail
+        is_for_good = (
+            isinstance(caught.value, UpstreamDenied) or "at the moment" not in caught.value.detail
+        )
         assert len(airbyte.called("applications/token")) == (1 if is_for_good else 5)
 
         with pytest.raises(expected) as health:

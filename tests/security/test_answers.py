@@ -135,7 +135,7 @@ async def test_unknown_query_parameter_is_refused_by_name(
             assert b"s3cr3t" not in answer.body, where
 
 
-KNOWN = "known are after, archived, limit, name, status."
+KNOWN = "known values are after, archived, limit, name, status."
 QUERIES = {
     "stat=ACTIVE": "Unknown query parameter 'stat'; did you mean 'status'?",
     "Status=ACTIVE": "Unknown query parameter 'Status'; did you mean 'status'?",
@@ -197,14 +197,14 @@ BODIES = [
         f"PUT /connections/{ID}/policy",
         {"reactions": {"feild": {"added": "apply"}}},
         "reactions.feild",
-        "did you mean 'field'? Known are stream, field,",
+        "did you mean 'field'? Known entries: stream, field,",
     ),
     (
         "drift_repair_agent",
         f"PUT /connections/{ID}/policy",
         {"reactions": {"field": {"add": "apply"}}},
         "reactions.field.add",
-        "did you mean 'added'? Known are added, removed, renamed",
+        "did you mean 'added'? Known entries: added, removed, renamed",
     ),
     (
         "drift_repair_agent",

@@ -384,8 +384,8 @@ async def test_setup_creates_keys_once(
 
     assert [code for code, _, _ in ended] == [0, 0, 0], ended
     assert sorted(out for _, out, _ in ended) == [
-        f"The first key is in {tmp_path / 'auth'}.\n",
         *["A key already exists.\n"] * 2,
+        f"The first key is in {tmp_path / 'auth'}.\n",
     ]
     assert files(tmp_path) == made
     services = {caller for caller, _ in SERVICE_CALLS}
