@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from local.airbyte.store import BY_NAME, InstallFailed, Store
-from local.demo_steps import LOOKED_AT_WHEN_ASKED, Journey, Mesh, Untrue, require
+from local.demo_steps import LOOKED_AT_WHEN_ASKED, Journey, Mesh, StepFailed, require
 from local.environment import given_environment
 from local.processes.servers import ServerFailed
 from local.settings import Settings
@@ -46,7 +46,7 @@ class Steps:
         with self._console.status(f"{title} ..."):
             try:
                 found, is_true = await work(), True
-            except (Untrue, ServerFailed, Refused, InstallFailed) as error:
+            except (StepFailed, ServerFailed, Refused, InstallFailed) as error:
                 found, is_true = str(error), False
         mark = "[green]✓[/]" if is_true else "[red]✗[/]"
         took = f"{time.monotonic() - began:.1f} s"

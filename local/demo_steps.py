@@ -36,14 +36,14 @@ LOOKED_AT_WHEN_ASKED = {"OBSERVE_INTERVAL": str(7 * 86400)}
 """Setting that prevents scheduled observations meanwhile, so that each step triggers its own."""
 
 PERSON = "Ada"
-LOOKS = 3
+OBSERVATIONS = 3
 SYNC_TIMEOUT_S = 120.0
 REPAIR_TIMEOUT_S = 60.0
 EVENTS_TIMEOUT_S = 10.0
 POLL_S = 0.2
 
 
-class Untrue(Exception):
+class StepFailed(Exception):
     """A step did not have the expected result; the message says what was found instead."""
 
 
@@ -59,7 +59,7 @@ class Mesh:
         """Call a process of the stack, and return its JSON response.
 
         Raises:
-            Untrue: it returns another status, or does not respond.
+            StepFailed: it returns another status, or does not respond.
         """
         address = self.stack.url_of(name).removeprefix("http://")
         header, _, value = self.stack.auth_file_of(name).read_text().strip().partition(": ")
@@ -186,9 +186,9 @@ class Wired:
         whole: Json = await self.mesh.ask("drift_repair_agent", "GET", f"/repairs/{waiting['id']}")
         return whole
 
-    async def decide(self, repair: Json, verdict: str, why: str, **more: Any) -> Json:
+    async def decide(self, repair: Json, verdict: str, reason: str, **more: Any) -> Json:
         """Approve or reject a repair as a person; the repair after that."""
-        order = {"by": PERSON, "why": why, **more}
+        order = {"by": PERSON, "reason": reason, **more}
         path = f"/repairs/{repair['id']}"
         await self.mesh.ask("drift_repair_agent", "POST", f"{path}/{verdict}", order)
         found: Json = await self.mesh.ask("drift_repair_agent", "GET", path)
@@ -234,14 +234,14 @@ class Journey:
 
     async def nothing_changed(self) -> str:
         """Observe an unchanged source: no drift, no version and no event is recorded."""
-        for _ in range(LOOKS):
+        for _ in range(OBSERVATIONS):
             await self.one.observed("unchanged")
         drifts, repairs = await self.one.drifts(), await self.one.repairs()
         require(not drifts and not repairs, f"{len(drifts)} drifts, {len(repairs)} repairs")
         require(await self.one.version() == 1, "there is a new version")
         told = {event["type"] for event in await self.mesh.events(self.one.id)}
         require(told <= BEFORE_ANY_DRIFT, f"the stream aam.events tells {sorted(told)}")
-        return f"{LOOKS} looks: no drift, no version, no event"
+        return f"{OBSERVATIONS} observations: no drift, no version, no event"
 
     async def field_added(self) -> str:
         """The org gains two fields; the connection and the next sync include them automatically."""
@@ -468,10 +468,10 @@ def require(fact: bool, otherwise: str) -> None:
     """Fail the step unless a fact is true.
 
     Raises:
-        Untrue: it is not.
+        StepFailed: it is not.
     """
     if not fact:
-        raise Untrue(otherwise)
+        raise StepFailed(otherwise)
 
 
 async def _until(look: Callable[[], Awaitable[T | None]], what: str, *, within_s: float) -> T:
@@ -481,7 +481,7 @@ async def _until(look: Callable[[], Awaitable[T | None]], what: str, *, within_s
         if found is not None:
             return found
         await asyncio.sleep(POLL_S)
-    raise Untrue(f"{what} had not come after {within_s:g} s")
+    raise StepFailed(f"{what} had not come after {within_s:g} s")
 
 
 def _listed(counts: Counter[str]) -> str:
@@ -502,6 +502,6 @@ def _request(
         answer = connection.getresponse()
         return answer.status, json.loads(answer.read())
     except (OSError, http.client.HTTPException, json.JSONDecodeError) as error:
-        raise Untrue(f"{method} {path} had no answer: {error!r}") from error
+        raise StepFailed(f"{method} {path} had no answer: {error!r}") from error
     finally:
         connection.close()

@@ -179,7 +179,9 @@ class Stack:
         await self._run("access", self._access_setup())
         await self._start(*self._services())
         self._write_env_files()
-        self._watching += [asyncio.create_task(self._keep_up(one)) for one in self.processes]
+        self._watching += [
+            asyncio.create_task(self._restart_on_exit(one)) for one in self.processes
+        ]
 
     async def stop(self) -> None:
         """Stop all processes, newest first."""
@@ -304,7 +306,7 @@ class Stack:
         if code:
             raise ServerFailed(f"{name} ended with {code}; its log: {log}")
 
-    async def _keep_up(self, server: Server) -> None:
+    async def _restart_on_exit(self, server: Server) -> None:
         """Restart a process whenever it ends, with exponential back-off."""
         pause_s, since = 0.5, time.monotonic()
         while True:

@@ -93,7 +93,7 @@ def code_of(error: Exception) -> str:
     return error.code if isinstance(error, AamError) else AamError.code
 
 
-def raise_away(outcomes: Iterable[Outcome[Item, Result]]) -> None:
+def raise_if_unavailable(outcomes: Iterable[Outcome[Item, Result]]) -> None:
     """Raise the first error of a completed batch that means that the registry is unavailable.
 
     Raises:

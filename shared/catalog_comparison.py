@@ -9,10 +9,13 @@ from shared.domain import catalog as catalogs
 from shared.domain.cooperative import run_cooperatively
 
 
-async def means(held: AirbyteConnection, fingerprint: str) -> bool:
+async def matches(held: AirbyteConnection, fingerprint: str) -> bool:
     """Whether the catalog in Airbyte has this fingerprint, reduced to its selected fields."""
     try:
-        return await run_cooperatively(catalogs.meaning_of.steps(held.sync_catalog)) == fingerprint
+        return (
+            await run_cooperatively(catalogs.document_fingerprint.steps(held.sync_catalog))
+            == fingerprint
+        )
     except catalogs.InvalidCatalog:
         return False
 

@@ -135,7 +135,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def stays_private(url: str) -> bool:
+def is_secure_or_local(url: str) -> bool:
     """Whether what is fetched from a URL comes by TLS, or from this machine."""
     try:
         parts = urlsplit(url)
@@ -147,12 +147,12 @@ def stays_private(url: str) -> bool:
     )
 
 
-def _empty_is_none(value: object) -> object:
+def _empty_as_none(value: object) -> object:
     return None if value == "" else value
 
 
 T = TypeVar("T")
-Optional = Annotated[T | None, BeforeValidator(_empty_is_none)]
+Optional = Annotated[T | None, BeforeValidator(_empty_as_none)]
 """A variable that may be missing, or set to an empty value, as compose passes it."""
 
 
@@ -198,17 +198,17 @@ Seconds = Annotated[
 """A positive number of seconds in the environment, or an ISO 8601 duration such as PT10M."""
 
 
-def _for_ever_is_none(value: object) -> object:
+def _forever_is_none(value: object) -> object:
     return None if value in ("", "forever") else _number_is_seconds(value)
 
 
 Retention = Annotated[
-    Annotated[timedelta, Field(ge=_DAY, le=_LONGEST)] | None, BeforeValidator(_for_ever_is_none)
+    Annotated[timedelta, Field(ge=_DAY, le=_LONGEST)] | None, BeforeValidator(_forever_is_none)
 ]
 """How long history is kept, a day or longer; `forever`, or an empty value, keeps it for good."""
 _AuditRetention = Annotated[
     Annotated[timedelta, Field(ge=90 * _DAY, le=_LONGEST)] | None,
-    BeforeValidator(_for_ever_is_none),
+    BeforeValidator(_forever_is_none),
 ]
 
 
@@ -284,10 +284,10 @@ class ProcessSettings(BaseSettings):
     """Claim with the scopes of such a caller, named as those of keys, as a string or a list."""
 
     @model_validator(mode="after")
-    def _an_issuer_can_be_believed(self) -> Self:
+    def _oidc_settings_are_complete(self) -> Self:
         if (self.oidc_issuer is None) != (self.oidc_audience is None):
             raise ValueError("OIDC_ISSUER and OIDC_AUDIENCE go together: set both or none")
-        if self.oidc_issuer is not None and not stays_private(self.oidc_issuer):
+        if self.oidc_issuer is not None and not is_secure_or_local(self.oidc_issuer):
             raise ValueError("OIDC_ISSUER must be an https URL")
         return self
 
@@ -531,7 +531,7 @@ class Settings(RegistrySettings):
     """
 
     @model_validator(mode="after")
-    def _others_are_called_by_tls(self) -> Self:
+    def _upstream_urls_are_https(self) -> Self:
         plain = {host.strip().lower() for host in self.plain_http_hosts.split(",")}
         for name in (field for field in type(self).model_fields if field.endswith("_url")):
             url = getattr(self, name)
@@ -556,7 +556,7 @@ class Settings(RegistrySettings):
         return self
 
     @model_validator(mode="after")
-    def _times_fit_together(self) -> Self:
+    def _timeouts_are_consistent(self) -> Self:
         longest = max(self.discover_timeout, 4 * self.airbyte_timeout)
         if self.operation_deadline < 2 * (longest + self.in_flight_window):
             raise ValueError(
@@ -569,7 +569,7 @@ class Settings(RegistrySettings):
         return self
 
     @model_validator(mode="after")
-    def _keys_are_no_words(self) -> Self:
+    def _keys_are_long_enough(self) -> Self:
         for name in ("webhook_signing_key", "rotation_digest_key"):
             key = getattr(self, name)
             if key is not None and len(key.get_secret_value()) < _SHORTEST_KEY:
@@ -605,10 +605,10 @@ def load(settings: type[S]) -> S:
     try:
         return settings(_secrets_dir=folder)
     except ValidationError as error:
-        raise SystemExit("; ".join(_told(problem) for problem in error.errors())) from None
+        raise SystemExit("; ".join(_describe(problem) for problem in error.errors())) from None
 
 
-def _told(problem: ErrorDetails) -> str:
+def _describe(problem: ErrorDetails) -> str:
     name = "_".join(str(part) for part in problem["loc"]).upper()
     if problem["type"] == "missing":
         return f"{name} is not set"

@@ -133,7 +133,7 @@ class Database:
             except (DBAPIError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 raise UpstreamUnknown(
                     "The registry's answer to a commit was lost.", code="commit_unknown"
-                ) from _bare(error)
+                ) from _without_message(error)
         self._refused = None
 
     async def retry_until_committed(
@@ -227,13 +227,13 @@ class _registry_errors:
     def __exit__(
         self, _type: type[BaseException] | None, error: BaseException | None, _traceback: object
     ) -> None:
-        told = _trouble(error, self._service)
-        if told is not None:
-            self._note(told)
-            raise Unavailable(told) from _bare(error)
+        reason = _unavailability(error, self._service)
+        if reason is not None:
+            self._note(reason)
+            raise Unavailable(reason) from _without_message(error)
 
 
-def _trouble(error: object, service: str) -> str | None:
+def _unavailability(error: object, service: str) -> str | None:
     """Why the registry is unavailable; None for any other error."""
     if isinstance(error, PoolTimeoutError):
         return "All connections to the registry are in use."
@@ -241,10 +241,10 @@ def _trouble(error: object, service: str) -> str | None:
         return "The registry's certificate is not signed by the configured CA."
     if isinstance(error, OSError):
         return _AWAY
-    return _trouble_by_sqlstate(error, service) if isinstance(error, DBAPIError) else None
+    return _unavailability_by_sqlstate(error, service) if isinstance(error, DBAPIError) else None
 
 
-def _trouble_by_sqlstate(error: DBAPIError, service: str) -> str | None:
+def _unavailability_by_sqlstate(error: DBAPIError, service: str) -> str | None:
     sqlstate = getattr(error.orig, "sqlstate", None) or ""
     if sqlstate.startswith(_NO_LOGIN):
         return "The registry refuses the user, the password or the database of SUPABASE_DB_URL."
@@ -284,7 +284,7 @@ _NOT_NOW = (
 )
 
 
-def _bare(error: object) -> BaseException:
+def _without_message(error: object) -> BaseException:
     """An error that names a driver error's class, without the message, which may quote values."""
     return RuntimeError(type(error).__name__)
 
@@ -319,7 +319,7 @@ def connect_synchronously(address: PostgresAddress) -> Connection:
     try:
         return engine.connect()
     except OperationalError as error:
-        raise Unavailable(_reason(error, address)) from _bare(error)
+        raise Unavailable(_reason(error, address)) from _without_message(error)
 
 
 def _libpq_arguments(address: PostgresAddress) -> dict[str, Any]:

@@ -173,7 +173,7 @@ class BadKey(AamError):
 
     status = 400
     title = "Malformed Idempotency-Key"
-    code = "bad_idempotency_key"
+    code = "invalid_idempotency_key"
 
 
 class Conflict(AamError):
@@ -402,7 +402,7 @@ def from_problem(status: int, problem: Mapping[str, Any]) -> AamError:
     """Rebuild the error that another AAM service raised from its problem+json."""
     code = str(problem.get("code", ""))
     cls = _tree(AamError).get((status, code)) or _BY_STATUS.get(status, Upstream)
-    told = {"type", "title", "status", "detail", "code", "request_id"}
-    members = {key: value for key, value in problem.items() if key not in told}
+    standard = {"type", "title", "status", "detail", "code", "request_id"}
+    members = {key: value for key, value in problem.items() if key not in standard}
     detail = str(problem.get("detail") or f"The peer answered {status}.")
     return cls._rebuilt(detail, code or cls.code, members)

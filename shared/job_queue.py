@@ -94,7 +94,7 @@ class Jobs:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Run jobs within the block; on exit, running ones may finish for a moment."""
-        task = asyncio.create_task(self._keep_working())
+        task = asyncio.create_task(self._work_until_stopped())
         try:
             yield
         finally:
@@ -107,7 +107,7 @@ class Jobs:
         """Accept no more jobs."""
         self._stopping.set()
 
-    async def _keep_working(self) -> None:
+    async def _work_until_stopped(self) -> None:
         """Work until the process stops, and reconnect after outages of Postgres."""
         away = False
         while not self._stopping.is_set():
@@ -178,10 +178,10 @@ class Jobs:
             await asyncio.wait({working, *ends}, return_when=asyncio.FIRST_COMPLETED)
             manager.shutdown.set()
             await asyncio.wait({working}, timeout=_STOP_WITHIN_S)
-            await _break_off(self._under_way)
+            await _cancel_and_wait(self._under_way)
             await asyncio.wait({working}, timeout=_BREAK_OFF_WITHIN_S)
         finally:
-            await _break_off({working, *ends})
+            await _cancel_and_wait({working, *ends})
         ended = working.exception() if working.done() and not working.cancelled() else None
         if connection.is_closed():
             raise OSError("The connection to the registry was lost.") from ended
@@ -254,7 +254,7 @@ async def _closed(connection: asyncpg.Connection[asyncpg.Record]) -> None:
         await asyncio.sleep(_CLOSED_WITHIN_S)
 
 
-async def _break_off(tasks: Collection[asyncio.Task[Any]]) -> None:
+async def _cancel_and_wait(tasks: Collection[asyncio.Task[Any]]) -> None:
     """Cancel tasks, and wait briefly for them to end."""
     for task in tasks:
         task.cancel()

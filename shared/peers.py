@@ -77,7 +77,7 @@ class Peer:
     ) -> dict[str, Any]:
         async with self._in_time():
             async for attempt in stamina.retry_context(
-                on=_worth_repeating,
+                on=_is_retryable,
                 attempts=4,
                 timeout=self._deadline,
                 wait_initial=0.05,
@@ -128,7 +128,7 @@ class Peer:
         )
 
 
-def _worth_repeating(error: Exception) -> bool:
+def _is_retryable(error: Exception) -> bool:
     return isinstance(error, AamError) and error.retryable
 
 
@@ -242,7 +242,7 @@ class RenameDecision(TypedDict):
     """The caller who requested it."""
     decided_at: NotRequired[str | None]
     """When, in ISO 8601, since decisions may arrive late and out of order."""
-    why: NotRequired[str | None]
+    reason: NotRequired[str | None]
     connection_id: NotRequired[str | None]
     schemas: NotRequired[Mapping[str, Any] | None]
     """The schemas at the time of the decision: `{"removed": ..., "added": ...}`."""

@@ -45,7 +45,7 @@ async def offered(discovered: Discovered) -> Offered:
     return Offered(streams, b"".join(hashes), discovered.catalog_id, len(discovered.catalog))
 
 
-async def keep(db: Database, source_id: UUID, discovered: Discovered) -> UUID:
+async def store(db: Database, source_id: UUID, discovered: Discovered) -> UUID:
     """Store a discovery, and return the snapshot's id.
 
     If nothing changed, this is the id of the newest snapshot.
@@ -53,7 +53,7 @@ async def keep(db: Database, source_id: UUID, discovered: Discovered) -> UUID:
     Raises:
         InvalidCatalog: the discovery is not a valid catalog, or contains a stream twice.
     """
-    return await keep_offered(db, source_id, await offered(discovered))
+    return await store_offered(db, source_id, await offered(discovered))
 
 
 async def expect_distinct(now: Offered) -> None:
@@ -66,14 +66,14 @@ async def expect_distinct(now: Offered) -> None:
     await run_cooperatively(distinct.steps(now.streams, digests=digests))
 
 
-async def keep_offered(db: Database, source_id: UUID, now: Offered) -> UUID:
-    """Do the same as `keep` for a discovery that is already scanned and hashed."""
+async def store_offered(db: Database, source_id: UUID, now: Offered) -> UUID:
+    """Do the same as `store` for a discovery that is already scanned and hashed."""
     streams, raw_hashes = now.streams, now.raw_hashes
     await expect_distinct(now)
     async with db.read() as session:
         last = await registry.latest_snapshot(session, source_id)
     if last is not None and last.raw_hashes == raw_hashes:
-        await _see_again(db, last, raw_hashes, now.catalog_id)
+        await _mark_seen(db, last, raw_hashes, now.catalog_id)
         return last.id
 
     known = _known(last)
@@ -86,7 +86,7 @@ async def keep_offered(db: Database, source_id: UUID, now: Offered) -> UUID:
     known |= {raw: schema.hash for raw, schema in schemas.items()}
     stream_hashes = b"".join(known[raw] for raw in registry.split_hashes(raw_hashes))
     if last is not None and _same_streams(last.stream_hashes, stream_hashes):
-        await _see_again(db, last, raw_hashes, now.catalog_id, stream_hashes=stream_hashes)
+        await _mark_seen(db, last, raw_hashes, now.catalog_id, stream_hashes=stream_hashes)
         return last.id
 
     rows = list(schemas.values())
@@ -108,7 +108,7 @@ async def keep_offered(db: Database, source_id: UUID, now: Offered) -> UUID:
     return snapshot.id
 
 
-async def _see_again(
+async def _mark_seen(
     db: Database,
     last: Snapshot,
     raw_hashes: bytes,
@@ -117,7 +117,7 @@ async def _see_again(
     stream_hashes: bytes | None = None,
 ) -> None:
     async with db.transaction() as session:
-        await registry.see_snapshot_again(
+        await registry.mark_snapshot_seen(
             session,
             last.id,
             raw_hashes=raw_hashes,

@@ -106,7 +106,7 @@ def find(name: str) -> SourceType:
         known = ", ".join(sorted(SOURCE_TYPES))
         raise Invalid.of(
             "source_type",
-            f"Unknown source_type{did_you_mean(name, SOURCE_TYPES)} Known are: {known}.",
+            f"Unknown source_type{did_you_mean(name, SOURCE_TYPES)} Known types are: {known}.",
             code="unknown_source_type",
         )
     return found

@@ -67,7 +67,7 @@ class Leashed:
         """The exit code, negative for a signal; None while it runs."""
         code = self._process.poll()
         if code is not None:
-            self._let_go()
+            self._release()
         return code
 
     def wait(self, timeout_s: float) -> int | None:
@@ -84,15 +84,15 @@ class Leashed:
             self._process.wait(_STOP_WITHIN_S)
         except subprocess.TimeoutExpired:
             self.kill()
-        self._let_go()
+        self._release()
 
     def kill(self) -> None:
         """Kill it, as in a crash."""
         self._process.kill()
         self._process.wait()
-        self._let_go()
+        self._release()
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         """Release the watcher, and wait until it closes its end."""
         if self._leash.fileno() == -1:
             return
@@ -122,7 +122,7 @@ def _watch(command: int, stop_signal: int) -> None:
         return
 
 
-def _become(stop_signal: int, uid: int, gid: int, command: list[str]) -> None:
+def _exec_as(stop_signal: int, uid: int, gid: int, command: list[str]) -> None:
     for ours in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ours, signal.SIG_DFL)
     # Not a fork, which would hold a copy of this environment while the command runs.
@@ -147,4 +147,4 @@ if __name__ == "__main__":
     if sys.argv[1] == _WATCH:
         _watch(int(sys.argv[2]), int(sys.argv[3]))
     else:
-        _become(int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), sys.argv[5:])
+        _exec_as(int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), sys.argv[5:])

@@ -237,11 +237,11 @@ class Postgres(Server):
         if not self._cluster.exists():
             self._make_cluster(log)
         elif not (self._cluster / _HAS_LOGINS).exists():
-            self._tell(self._cluster, self._logins(), log=log)
+            self._run_sql(self._cluster, self._logins(), log=log)
             (self._cluster / _HAS_LOGINS).touch()
         if not (self._cluster / _HAS_WAREHOUSE_LOGIN).exists():
-            self._tell(self._cluster, self._warehouse_login(), log=log)
-            self._tell(self._cluster, [_GIVE_TABLES_AWAY], log=log, database="warehouse")
+            self._run_sql(self._cluster, self._warehouse_login(), log=log)
+            self._run_sql(self._cluster, [_GIVE_TABLES_AWAY], log=log, database="warehouse")
             (self._cluster / _HAS_WAREHOUSE_LOGIN).touch()
         options = {
             "listen_addresses": "127.0.0.1",
@@ -302,7 +302,7 @@ class Postgres(Server):
         password.unlink()
         databases = [f"CREATE DATABASE {name}" for name in DATABASES]
         logins = [*self._logins(), *self._warehouse_login()]
-        self._tell(draft, [*databases, *logins], log=log)
+        self._run_sql(draft, [*databases, *logins], log=log)
         (draft / _HAS_LOGINS).touch()
         (draft / _HAS_WAREHOUSE_LOGIN).touch()
         draft.rename(self._cluster)
@@ -335,7 +335,7 @@ class Postgres(Server):
             "ALTER DATABASE warehouse OWNER TO aam_warehouse",
         ]
 
-    def _tell(
+    def _run_sql(
         self,
         cluster: Path,
         statements: Sequence[str],

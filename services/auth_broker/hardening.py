@@ -15,7 +15,7 @@ _PR_SET_DUMPABLE = 4
 """prctl(2): at 0, only root can read `/proc/PID/environ` and `/proc/PID/mem`."""
 
 
-def keep_to_itself() -> None:
+def harden() -> None:
     """Disable core dumps and, on Linux, access to this process by others of the same user."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if not sys.platform.startswith("linux"):

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Path, Query, Request, Response
 
-from services.auth_broker.hardening import keep_to_itself
+from services.auth_broker.hardening import harden
 from services.auth_broker.service import AuthBroker
 from services.auth_broker.settings import BrokerSettings, StoreName
 from services.auth_broker.stores import CredentialStore, EnvironmentStore, FileStore
@@ -112,7 +112,7 @@ def build(settings: BrokerSettings, environment: EnvironmentStore | None = None)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        renewing = None if vault is None else asyncio.create_task(vault.keep_logged_in())
+        renewing = None if vault is None else asyncio.create_task(vault.stay_logged_in())
         yield
         if vault is not None and renewing is not None:
             renewing.cancel()
@@ -154,5 +154,5 @@ def __getattr__(name: str) -> FastAPI:
     """Build `app` on first access, so that importing this module reads no environment."""
     if name != "app":
         raise AttributeError(name)
-    keep_to_itself()
+    harden()
     return build(load(BrokerSettings))

@@ -59,7 +59,7 @@ class AuthBroker:
             Unavailable: the store or the registry is unavailable.
         """
         try:
-            _expect_meant(caller, reference)
+            _require_token_for(caller, reference)
             configuration = await self._configuration(source_type_name, reference)
         except AamError as error:
             await self._record(caller, source_type_name, reference, error.code)
@@ -98,7 +98,7 @@ class AuthBroker:
         found = re.fullmatch(CREDENTIAL_REFERENCE, reference)
         if found is None:
             raise Invalid(
-                "A credential id must match [a-z0-9][a-z0-9-]*.", code="bad_credential_id"
+                "A credential id must match [a-z0-9][a-z0-9-]*.", code="invalid_credential_id"
             )
         store, _, credential_id = reference.rpartition(":")
         for name in _STORES:
@@ -135,7 +135,7 @@ class AuthBroker:
 _STORES: tuple[StoreName, ...] = ("env", "file", "vault")
 
 
-def _expect_meant(caller: Caller, reference: str) -> None:
+def _require_token_for(caller: Caller, reference: str) -> None:
     """Check that the caller's token is for exactly this credential."""
     if caller.token_id is None or caller.credential_id != reference:
         raise Forbidden("The token is valid only for another credential.", code="wrong_credential")

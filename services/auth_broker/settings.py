@@ -53,7 +53,7 @@ class BrokerSettings(RegistrySettings):
     """File with the wrapping token of a single-use secret id of that role."""
 
     @model_validator(mode="after")
-    def _stores_are_whole(self) -> Self:
+    def _stores_are_complete(self) -> Self:
         if self.credentials_dir is not None and not self.credentials_dir.is_dir():
             raise ValueError("CREDENTIALS_DIR is not a directory")
         told = (self.vault_addr, self.vault_role, self.vault_role_id, self.vault_secret_id_file)
@@ -69,7 +69,7 @@ class BrokerSettings(RegistrySettings):
         return self
 
     @model_validator(mode="after")
-    def _vault_is_who_it_says(self) -> Self:
+    def _vault_url_is_https(self) -> Self:
         if self.vault_ca_file is not None and not self.vault_ca_file.is_file():
             raise ValueError("VAULT_CA_FILE is not a file")
         address = self.vault_addr

@@ -88,7 +88,7 @@ class VaultStore:
         """Close the connections to the vault; the next call opens a new one."""
         self._vault.adapter.close()
 
-    async def keep_logged_in(self) -> None:
+    async def stay_logged_in(self) -> None:
         """Renew the token while the process runs; log in again with a new wrapped secret id."""
         while True:
             lease_s = min(max(self._lease_s / 2, _SHORTEST_PAUSE_S), _LONGEST_PAUSE_S)
@@ -109,7 +109,7 @@ class VaultStore:
             if self._is_logged_in:
                 return
             token = self._wrapping_token()
-            with _away_is_unavailable():
+            with _translated_errors():
                 self._expect_made_by_our_role(token)
                 self._taken = self._vault.token = token
                 try:
@@ -151,7 +151,7 @@ class VaultStore:
             )
 
     def _read(self, credential_id: str) -> Mapping[str, str]:
-        with _away_is_unavailable():
+        with _translated_errors():
             self.log_in()
             try:
                 found = self._vault.secrets.kv.v2.read_secret_version(
@@ -173,7 +173,7 @@ class VaultStore:
         }
 
     def _ping(self) -> None:
-        with _away_is_unavailable():
+        with _translated_errors():
             self.log_in()
             self._expect_live_token()
 
@@ -186,7 +186,7 @@ class VaultStore:
             raise Unavailable("The Vault token has expired.", code="store_unavailable") from None
 
     def _renew(self) -> None:
-        with _away_is_unavailable():
+        with _translated_errors():
             if not self._is_logged_in:
                 self.log_in()
                 return
@@ -204,7 +204,7 @@ def _text(value: Any) -> str:
 
 
 @contextmanager
-def _away_is_unavailable() -> Iterator[None]:
+def _translated_errors() -> Iterator[None]:
     """Translate Vault and network errors into Unavailable; their messages are not passed on."""
     try:
         yield

@@ -19,7 +19,7 @@ from services.drift_repair_agent.repairs.routes import router as repair_routes
 from services.drift_repair_agent.repairs.suggestions import Suggestions
 from services.drift_repair_agent.repairs.verification import Verification
 from services.drift_repair_agent.service import DriftRepairAgent
-from services.drift_repair_agent.webhooks.addresses import Reach
+from services.drift_repair_agent.webhooks.addresses import AllowedAddresses
 from services.drift_repair_agent.webhooks.dispatcher import Deliveries
 from services.drift_repair_agent.webhooks.routes import router as webhook_routes
 from services.drift_repair_agent.webhooks.sender import Sender, Signer
@@ -63,7 +63,7 @@ def build(settings: Settings) -> FastAPI:
     jobs = Jobs(settings.registry_address, application="drift_repair_agent")
     operations = Operations(settings, db, jobs, service="drift_repair_agent")
     signer = Signer(settings.webhook_signing_key)
-    reach = Reach(networks(settings.webhook_networks))
+    reach = AllowedAddresses(networks(settings.webhook_networks))
     deliveries = Deliveries(db, Sender(reach), signer)
 
     service = DriftRepairAgent(settings, db, airbyte, operations)

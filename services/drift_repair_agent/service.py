@@ -23,7 +23,7 @@ from shared.airbyte_client import AirbyteClient
 from shared.config import Settings
 from shared.database import Database
 from shared.domain import catalog as catalogs
-from shared.domain.catalog import FORWARD, Catalog, Familiar, InvalidCatalog, StreamId
+from shared.domain.catalog import FORWARD, Catalog, InvalidCatalog, StreamId, ToleratedSettings
 from shared.domain.cooperative import run_cooperatively
 from shared.domain.did_you_mean import nearest
 from shared.errors import Invalid, NotFound, StaleCatalog
@@ -67,17 +67,17 @@ _MISPLACED = re.compile(r"(.*) - at `\$\.(\w+)`")
 
 def _invalid(message: str) -> Invalid:
     """Turn msgspec's message into an error that names the member and what was expected."""
-    kind, member, said = "invalid_order", "", message
+    kind, member, text = "invalid_order", "", message
     if found := _UNKNOWN.match(message):
         kind = "extra_forbidden"
-        member, said = unknown("member", found[1], ApplyOrder.__struct_fields__)
+        member, text = unknown("member", found[1], ApplyOrder.__struct_fields__)
     elif found := _MISSING.match(message):
-        kind, member, said = "missing", found[1], "Field required"
+        kind, member, text = "missing", found[1], "Field required"
     elif found := _MISPLACED.fullmatch(message):
-        said, member = found[1], found[2]
+        text, member = found[1], found[2]
     field = f"body.{member}" if member else "body"
-    told = {"field": field, "type": kind, "message": said}
-    return Invalid(f"{field}: {said.rstrip('.')}.".replace("?.", "?"), fields=[told])
+    problem = {"field": field, "type": kind, "message": text}
+    return Invalid(f"{field}: {text.rstrip('.')}.".replace("?.", "?"), fields=[problem])
 
 
 class DriftRepairAgent:
@@ -179,7 +179,7 @@ class DriftRepairAgent:
             familiar = await self._familiar(order)
         return await readable(document, familiar=familiar)
 
-    async def _familiar(self, order: ApplyOrder) -> Familiar:
+    async def _familiar(self, order: ApplyOrder) -> ToleratedSettings:
         """The settings and modes that the head and the latest snapshot use."""
         try:
             asked = await run_cooperatively(catalogs.parse.steps(memoryview(order.sync_catalog)))
@@ -190,8 +190,8 @@ class DriftRepairAgent:
             configured = await run_cooperatively(catalogs.parse.steps(head.sync_catalog.encode()))
             offered = [catalogs.read_stream(body) for body in bodies]
         except (InvalidCatalog, NotFound):
-            return Familiar()
-        return Familiar.of([*configured.streams, *offered])
+            return ToleratedSettings()
+        return ToleratedSettings.of([*configured.streams, *offered])
 
 
 async def _offered(session: AsyncSession, row: Connection, asked: Catalog) -> list[bytes]:

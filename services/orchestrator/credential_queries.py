@@ -14,7 +14,7 @@ from shared.models import Connection, ConnectionStatus
 
 
 @dataclass(frozen=True, slots=True)
-class UseOfCredential:
+class CredentialUse:
     """A live connection that is affected by a credential's rotation."""
 
     connection_id: UUID
@@ -28,7 +28,7 @@ class UseOfCredential:
     """By field, of what the source was given last; empty where not known."""
 
 
-async def uses_of_credential(session: AsyncSession, credential_id: str) -> list[UseOfCredential]:
+async def credential_uses(session: AsyncSession, credential_id: str) -> list[CredentialUse]:
     """The live connections that use a credential, or a source that does; oldest first."""
     is_live = Connection.archived_at.is_(None) & (
         (Connection.status != ConnectionStatus.FAILED)
@@ -44,7 +44,7 @@ async def uses_of_credential(session: AsyncSession, credential_id: str) -> list[
         .order_by(Connection.created_at, Connection.id)
     )
     return [
-        UseOfCredential(
+        CredentialUse(
             connection_id=row.id,
             name=row.name,
             source_type=row.source_type,
@@ -58,10 +58,10 @@ async def uses_of_credential(session: AsyncSession, credential_id: str) -> list[
 
 def digests_given(connection: Connection) -> dict[str, str]:
     """By field, of what a connection's source was given last; empty where not known."""
-    kept = connection.credential_digests
-    return {} if kept is None else msgspec.json.decode(kept, type=dict[str, str])
+    stored = connection.credential_digests
+    return {} if stored is None else msgspec.json.decode(stored, type=dict[str, str])
 
 
-def keep_digests(connection: Connection, digests: Mapping[str, str]) -> None:
+def save_digests(connection: Connection, digests: Mapping[str, str]) -> None:
     """Record what the locked connection's source was given."""
     connection.credential_digests = msgspec.json.encode(digests).decode()

@@ -69,8 +69,8 @@ class Digests:
         }
 
     def _digest(self, reference: str, field: str, value: object) -> str:
-        told = msgspec.json.encode([reference, field, value])
-        return hmac.new(self._key, told, "sha256").hexdigest()
+        message = msgspec.json.encode([reference, field, value])
+        return hmac.new(self._key, message, "sha256").hexdigest()
 
 
 class OrderNote(msgspec.Struct, frozen=True):
@@ -103,7 +103,7 @@ async def expect_unused(
     async with db.read() as session:
         uses = [
             use
-            for use in await credential_queries.uses_of_credential(session, reference)
+            for use in await credential_queries.credential_uses(session, reference)
             if use.airbyte_source_id is not None and use.source_type == source_type.name
         ]
         sources = {use.airbyte_source_id for use in uses if use.airbyte_source_id is not None}

@@ -56,19 +56,19 @@ class Importing:
             Invalid: Airbyte has no such connection, or its catalog is invalid or selects nothing.
             Conflict: it is imported already, or its name is taken.
         """
-        told = await self._import(airbyte_connection_id, dry_run=dry_run)
-        if told.outcome == "known_already":
+        result = await self._import(airbyte_connection_id, dry_run=dry_run)
+        if result.outcome == "already_managed":
             raise Conflict(
                 f"Airbyte's connection {airbyte_connection_id} is already managed by AAM.",
-                code="known_already",
-                connection_id=told.connection_id,
+                code="already_managed",
+                connection_id=result.connection_id,
             )
-        return told
+        return result
 
     async def all_of(self, workspace_id: UUID, *, dry_run: bool) -> list[ImportedView]:
         """Import every connection of a workspace that can be; report the others with the reason.
 
-        Connections not reached in time are reported as `not_tried`. Another import continues with
+        Connections not reached in time are reported as `skipped`. Another import continues with
         them, since skipping known connections is cheap.
         """
         clock = asyncio.get_running_loop().time
@@ -79,19 +79,19 @@ class Importing:
         async def run(one: ListedConnection) -> ImportedView:
             nonlocal away_in_a_row
             if away_in_a_row >= _GIVE_UP_AFTER or clock() >= until:
-                return _outcome(one, "failed", code="not_tried")
+                return _outcome(one, "failed", code="skipped")
             try:
                 known = await self._known(one.connection_id)
                 if known is not None:
-                    return _outcome(one, "known_already", connection_id=known)
-                told = await self._import(one.connection_id, dry_run=dry_run)
+                    return _outcome(one, "already_managed", connection_id=known)
+                result = await self._import(one.connection_id, dry_run=dry_run)
             except (Invalid, Conflict) as error:
-                told = _outcome(one, "not_importable", code=error.code)
+                result = _outcome(one, "not_importable", code=error.code)
             except _AWAY:
                 away_in_a_row += 1
                 raise
             away_in_a_row = 0
-            return told
+            return result
 
         outcomes = await batches.each(
             [one for one in listed if one.status != "deprecated"],
@@ -113,7 +113,7 @@ class Importing:
         known = await self._known(airbyte_connection_id)
         held = await self._held(airbyte_connection_id)
         if known is not None:
-            return _outcome(held, "known_already", connection_id=known)
+            return _outcome(held, "already_managed", connection_id=known)
         source = await self._airbyte.get_source(held.source_id)
         fingerprint, selected = await _read(held)
         if dry_run:
@@ -195,7 +195,9 @@ async def _read(held: AirbyteConnection) -> tuple[str, list[SelectedView]]:
         catalog = await run_cooperatively(catalogs.parse.steps(held.sync_catalog))
         if not catalog.selected().streams:
             raise Invalid("It selects no stream.", code="no_selected_stream")
-        fingerprint = await run_cooperatively(catalogs.meaning_of.steps(held.sync_catalog))
+        fingerprint = await run_cooperatively(
+            catalogs.document_fingerprint.steps(held.sync_catalog)
+        )
         found = await run_cooperatively(exclusions.carried(catalog))
     except catalogs.InvalidCatalog as error:
         raise Invalid(str(error), code=error.code) from None

@@ -34,7 +34,7 @@ _LONGEST_WAIT = timedelta(hours=1)
 after that it is recorded although the connection is busy."""
 _BEFORE_ANY_JOB = timedelta(days=1)
 """Maximum lag of Airbyte's clock behind the registry's, assumed until Airbyte has run a job."""
-_LOOK = "new_jobs"
+_TASK = "new_jobs"
 _LISTED_JOBS = 100
 """How many of a connection's newest jobs are searched for a missing one."""
 
@@ -69,7 +69,7 @@ class JobFollower:
         except Unavailable as error:
             log.warning("jobs_not_updated", code=error.code)
             return
-        self._forget_all_but(running)
+        self._forget_others(running)
         try:
             listed = {job.id: job for job in await self._airbyte.running_jobs()} if running else {}
             await batches.each(
@@ -95,7 +95,7 @@ class JobFollower:
         a running onboarding, since Airbyte may sync the new connection before AAM has recorded it.
         """
         async with self._db.read() as session:
-            since = await reconciliation_queries.seen_until(session, _LOOK)
+            since = await reconciliation_queries.task_position(session, _TASK)
             began = await registry.now(session)
             is_onboarding = await reconciliation_queries.is_onboarding(session)
         if since is None:
@@ -124,7 +124,7 @@ class JobFollower:
             waiting.append(since)
         until = max(min([seen, *waiting]), seen - _LONGEST_WAIT)
         async with self._db.transaction() as session:
-            await reconciliation_queries.see_until(session, _LOOK, until)
+            await reconciliation_queries.save_task_position(session, _TASK, until)
 
     async def _record(self, item: tuple[Job, UUID], *, even_busy_before: datetime) -> bool:
         """Record a job that Airbyte started; False while its connection is busy.
@@ -148,7 +148,7 @@ class JobFollower:
             )
         return True
 
-    def _forget_all_but(self, running: Sequence[RunningJob]) -> None:
+    def _forget_others(self, running: Sequence[RunningJob]) -> None:
         ids = {row.id for row in running}
         self._missing_since = {
             id_: since for id_, since in self._missing_since.items() if id_ in ids
@@ -164,7 +164,7 @@ class JobFollower:
             await self._miss(row)
             return
         self._missing_since.pop(row.id, None)
-        if _says_more(job, row):
+        if _differs(job, row):
             await self._write(row, job)
 
     def _is_waited_for(self, row: RunningJob) -> bool:
@@ -262,6 +262,6 @@ def _is_of(job: Job | None, row: RunningJob) -> bool:
     )
 
 
-def _says_more(job: Job, row: RunningJob) -> bool:
-    told = (job.status, job.attempts, job.records, job.bytes_)
-    return job.ended or told != (row.status, row.attempts, row.records, row.bytes_)
+def _differs(job: Job, row: RunningJob) -> bool:
+    current = (job.status, job.attempts, job.records, job.bytes_)
+    return job.ended or current != (row.status, row.attempts, row.records, row.bytes_)

@@ -123,8 +123,8 @@ async def import_connections(
         one = await importing.one(order.airbyte_connection_id, dry_run=bool(order.dry_run))
         return Page(items=[one])
     workspace_id = order.workspace_id or await service.workspace()
-    told = await importing.all_of(workspace_id, dry_run=order.dry_run is not False)
-    return Page(items=told)
+    items = await importing.all_of(workspace_id, dry_run=order.dry_run is not False)
+    return Page(items=items)
 
 
 @router.get(

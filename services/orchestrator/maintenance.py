@@ -52,11 +52,11 @@ def main() -> int:
     parser.add_argument("--dry-run", action="store_true", help="report only, change nothing")
     given = parser.parse_args()
     try:
-        told = asyncio.run(run(given.what, dry_run=given.dry_run))
+        result = asyncio.run(run(given.what, dry_run=given.dry_run))
     except AamError as error:
         sys.exit(f"{given.what}: {error.detail}")
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(told).decode(), indent=2) + "\n")
-    is_left = told.left or told.failed if isinstance(told, Swept) else told.unknown
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(result).decode(), indent=2) + "\n")
+    is_left = result.left or result.failed if isinstance(result, Swept) else result.unknown
     return 1 if is_left else 0
 
 

@@ -84,8 +84,8 @@ async def _set_up(given: argparse.Namespace) -> str:
         make_pair(service, given.private / service / f"{service}.pem", given.public)
 
     async def first(session: AsyncSession, settings: Settings) -> str:
-        await registry.make_keys_alone(session)
-        if await registry.any_key(session):
+        await registry.lock_key_creation(session)
+        if await registry.has_valid_key(session):
             return "A key already exists."
         made = await make_key(
             session,
@@ -157,12 +157,12 @@ def main() -> None:
     """Run the command; print its one-line result, or exit with a one-line error."""
     given = _parser().parse_args()
     try:
-        told = asyncio.run(given.run(given))
+        result = asyncio.run(given.run(given))
     except (AamError, BadKey) as error:
         sys.exit(f"manage_api_keys: {error}")
     except OSError as error:
         sys.exit(f"manage_api_keys: {error.filename} cannot be written: {error.strerror}")
-    sys.stdout.write(f"{told}\n")
+    sys.stdout.write(f"{result}\n")
 
 
 if __name__ == "__main__":

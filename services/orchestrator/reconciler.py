@@ -14,7 +14,7 @@ from services.orchestrator.reconciliation_queries import Head
 from shared import batches, outbox, registry
 from shared.airbyte_client import AirbyteClient, AirbyteConnection
 from shared.batches import code_of
-from shared.catalog_comparison import foreign_code, means
+from shared.catalog_comparison import foreign_code, matches
 from shared.config import Settings
 from shared.database import Database
 from shared.errors import (
@@ -161,7 +161,7 @@ class Reconciler:
 async def _difference(held: AirbyteConnection, head: Head) -> Difference | None:
     if held.status == "deprecated":
         return "upstream_missing"
-    if not await means(held, head.fingerprint):
+    if not await matches(held, head.fingerprint):
         return "catalog_differs"
     if held.breaking_change:
         return "breaking_change"
@@ -219,7 +219,7 @@ class ReapplySaga:
             raise UpstreamUnknown(
                 "Airbyte became unavailable before the result could be checked."
             ) from None
-        return await means(held, order.fingerprint)
+        return await matches(held, order.fingerprint)
 
     async def undo(self, operation: Operation) -> None:
         """Set ACTIVE as before, still marked as drifted; the next run compares again."""

@@ -117,15 +117,15 @@ async def known_jobs(
     return {(job_id, connection_id) for job_id, connection_id in rows}
 
 
-async def seen_until(session: AsyncSession, look: str) -> datetime | None:
+async def task_position(session: AsyncSession, task: str) -> datetime | None:
     """The position that a periodic task reached in its last run; None before the first."""
-    return await session.scalar(select(PeriodicRun.seen_until).where(PeriodicRun.name == look))
+    return await session.scalar(select(PeriodicRun.seen_until).where(PeriodicRun.name == task))
 
 
-async def see_until(session: AsyncSession, look: str, until: datetime) -> None:
+async def save_task_position(session: AsyncSession, task: str, until: datetime) -> None:
     """Record the position that a periodic task has reached."""
     await session.execute(
         insert(PeriodicRun)
-        .values(name=look, seen_until=until)
+        .values(name=task, seen_until=until)
         .on_conflict_do_update(index_elements=[PeriodicRun.name], set_={"seen_until": until})
     )

@@ -15,7 +15,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.orchestrator import credential_queries
-from services.orchestrator.credential_queries import UseOfCredential
+from services.orchestrator.credential_queries import CredentialUse
 from services.orchestrator.credentials import Digests, fetch, merged
 from services.orchestrator.schemas import Outcome, RotatedView, RotationView
 from shared import batches, outbox, registry, source_types
@@ -69,14 +69,14 @@ class Rotate(msgspec.Struct, frozen=True):
 class _Verdict(msgspec.Struct, frozen=True):
     """The update for one source, or why there is none."""
 
-    uses: Sequence[UseOfCredential]
+    uses: Sequence[CredentialUse]
     order: Rotate | None = None
     outcome: Outcome = "unchanged"
     code: str | None = None
     failed: ConnectorFailed | None = None
     """The failure of the check."""
 
-    def told(self, outcome: Outcome, code: str | None = None, **more: Any) -> list[RotatedView]:
+    def outcomes(self, outcome: Outcome, code: str | None = None, **more: Any) -> list[RotatedView]:
         if self.failed is not None:
             failed = self.failed
             more |= {"cause": failed.cause, "explanation": failed.explanation, "log": failed.log}
@@ -129,20 +129,20 @@ class Rotator:
                 "Rotation is disabled: ROTATION_DIGEST_KEY is not set.", code="no_digest_key"
             )
         async with self._db.read() as session:
-            uses = await credential_queries.uses_of_credential(session, reference)
+            uses = await credential_queries.credential_uses(session, reference)
         if not uses:
             raise NotFound(f"No connection uses credential {reference}.", code="credential_unused")
         verdicts = await self._verdicts(reference, uses, self._digests)
         hindered = [one for one in verdicts if one.outcome in ("check_failed", "unchecked")]
-        told: list[RotatedView] = []
+        rotated: list[RotatedView] = []
         to_begin: list[tuple[_Verdict, Rotate]] = []
         for verdict in verdicts:
             order = verdict.order
             if order is None:
-                told += verdict.told(verdict.outcome, verdict.code)
+                rotated += verdict.outcomes(verdict.outcome, verdict.code)
             # What the connector renewed during its check is already in use, whatever else failed.
             elif hindered and not order.is_there_already:
-                told += verdict.told("not_tried")
+                rotated += verdict.outcomes("skipped")
             else:
                 to_begin.append((verdict, order))
         outcomes = await batches.each(
@@ -155,10 +155,10 @@ class Rotator:
         for outcome in outcomes:
             verdict, _ = outcome.item
             if outcome.error is None:
-                told += outcome.result or []
+                rotated += outcome.result or []
             else:
-                told += verdict.told(_failed(outcome.error), code_of(outcome.error))
-        return _answer(RotationView(credential_id=reference, connections=told))
+                rotated += verdict.outcomes(_failed(outcome.error), code_of(outcome.error))
+        return _answer(RotationView(credential_id=reference, connections=rotated))
 
     async def _carried_out(
         self, verdict: _Verdict, order: Rotate, *, wait: float
@@ -167,16 +167,16 @@ class Rotator:
         try:
             begun = await self._begin(verdict.uses[0], order)
         except (Conflict, NotFound) as busy:
-            return verdict.told("busy", busy.code)
+            return verdict.outcomes("busy", busy.code)
         outcome, code = _outcome(await self._operations.outcome(begun, wait=wait))
         operation_id = begun if isinstance(begun, UUID) else None
-        return verdict.told(outcome, code, operation_id=operation_id)
+        return verdict.outcomes(outcome, code, operation_id=operation_id)
 
     async def _verdicts(
-        self, reference: str, uses: Sequence[UseOfCredential], digests: Digests
+        self, reference: str, uses: Sequence[CredentialUse], digests: Digests
     ) -> list[_Verdict]:
         """The update for each source; those that change are checked."""
-        by_source: dict[UUID | None, list[UseOfCredential]] = {}
+        by_source: dict[UUID | None, list[CredentialUse]] = {}
         for use in uses:
             by_source.setdefault(use.airbyte_source_id, []).append(use)
         pending = by_source.pop(None, [])
@@ -203,7 +203,7 @@ class Rotator:
     async def _verdict(
         self,
         reference: str,
-        uses: Sequence[UseOfCredential],
+        uses: Sequence[CredentialUse],
         given: Mapping[str, Mapping[str, Any]],
         digests: Digests,
     ) -> _Verdict:
@@ -252,7 +252,7 @@ class Rotator:
         )
         return await self._airbyte.check_source_update(source_id, whole, name=source.name)
 
-    async def _begin(self, use: UseOfCredential, order: Rotate) -> HttpResult | UUID:
+    async def _begin(self, use: CredentialUse, order: Rotate) -> HttpResult | UUID:
         """Record the order, unless the source was updated since the comparison."""
 
         async def gate(session: AsyncSession, _operation_id: UUID) -> None:
@@ -323,7 +323,7 @@ class RotateSaga:
             for connection_id in sorted(order.connection_ids):
                 row = await registry.lock_connection(session, connection_id, even_archived=True)
                 if row.credential_id == order.credential_id:
-                    credential_queries.keep_digests(row, order.digests)
+                    credential_queries.save_digests(row, order.digests)
                 outbox.record(session, EventType.CREDENTIAL_ROTATED, row, ref=operation.id)
             await registry.forget_renewals(session, order.airbyte_source_id)
             if order.is_there_already:
@@ -373,22 +373,22 @@ def _answer(rotation: RotationView) -> HttpResult:
     Raises:
         CheckFailed, Upstream, UpstreamUnknown, Unavailable, Conflict: with each outcome.
     """
-    told = {one.outcome for one in rotation.connections}
+    outcomes = {one.outcome for one in rotation.connections}
     members = rotation.model_dump(mode="json", exclude_defaults=True)
     reference = rotation.credential_id
-    if "check_failed" in told:
+    if "check_failed" in outcomes:
         raise CheckFailed(f"A source cannot be reached with credential {reference}.", **members)
-    if "failed" in told:
+    if "failed" in outcomes:
         detail = f"Not every source received credential {reference}."
         raise Upstream(detail, code="rotation_incomplete", **members)
-    if "unknown" in told:
+    if "unknown" in outcomes:
         detail = f"It is unknown whether every source received credential {reference}."
         raise UpstreamUnknown(detail, code="rotation_unknown", **members)
-    if "unchecked" in told:
+    if "unchecked" in outcomes:
         detail = f"Credential {reference} cannot be checked at the moment; nothing was changed."
         raise Unavailable(detail, code="rotation_unchecked", **members)
-    if "busy" in told:
+    if "busy" in outcomes:
         detail = f"Some connections with credential {reference} were busy: try again."
         raise Conflict(detail, code="rotation_incomplete", **members)
     answer = rotation.model_dump_json(exclude_defaults=True)
-    return HttpResult(202 if "running" in told else 200, answer)
+    return HttpResult(202 if "running" in outcomes else 200, answer)

@@ -161,7 +161,7 @@ class Import(BaseModel):
         if self.airbyte_connection_id is not None and self.workspace_id is not None:
             raise PydanticCustomError(
                 "aam_one_or_all",
-                "Input should have either `airbyte_connection_id` or `workspace_id`, not both",
+                "Input should have `airbyte_connection_id` or `workspace_id`, but not both",
             )
         return self
 
@@ -174,7 +174,7 @@ IMPORTED: dict[str, Any] = {
 }
 
 
-ImportOutcome = Literal["imported", "would_import", "known_already", "not_importable", "failed"]
+ImportOutcome = Literal["imported", "would_import", "already_managed", "not_importable", "failed"]
 
 
 class SelectedView(BaseModel):
@@ -223,7 +223,7 @@ Outcome = Literal[
     "busy",
     "check_failed",
     "unchecked",
-    "not_tried",
+    "skipped",
     "failed",
     "unknown",
 ]

@@ -11,7 +11,7 @@ from services.orchestrator.credentials import CredentialShared, Digests, expect_
 from services.orchestrator.job_history import record_job
 from services.orchestrator.reconciler import ReapplySaga
 from services.orchestrator.sagas.archive import Archive, ArchiveSaga
-from services.orchestrator.sagas.onboard import OnboardSaga, Wiring, keep_discovered, unreadable
+from services.orchestrator.sagas.onboard import OnboardSaga, Wiring, store_discovered, unreadable
 from services.orchestrator.sagas.sync import SyncSaga, order_for
 from services.orchestrator.schedule_validation import Cron
 from services.orchestrator.schemas import Onboard
@@ -229,7 +229,7 @@ class Orchestrator:
                 return begun.snapshot_id, await self._catalog_of(begun.snapshot_id)
             if isinstance(begun, Begun):
                 discovered = await self._discoveries.run(begun)
-                snapshot_id = await keep_discovered(self._db, self._discoveries, begun, discovered)
+                snapshot_id = await store_discovered(self._db, self._discoveries, begun, discovered)
                 return snapshot_id, discovered.catalog
             # With `is_fresh`, a discovery that began before this request may not be reused.
             joined = begun.purpose == "discover" and not is_fresh

@@ -179,7 +179,7 @@ class Question:
 Findings: TypeAlias = dict[Pair, list[Finding]]
 
 
-def said(question: Question) -> Findings:
+def without_names(question: Question) -> Findings:
     """Evidence that does not depend on similar names: hints, notes, decisions, values."""
     found: Findings = defaultdict(list)
     for source in (_hints, _notes, _descriptions, _identical_decisions, _values):
@@ -188,7 +188,7 @@ def said(question: Question) -> Findings:
     return found
 
 
-def seen(question: Question, pairs: Iterable[Pair]) -> Findings:
+def from_names(question: Question, pairs: Iterable[Pair]) -> Findings:
     """Evidence from the names and positions of the given pairs, which are the likeliest ones."""
     found: Findings = defaultdict(list)
     similar = _SimilarDecisions(question)
@@ -443,8 +443,8 @@ class _SimilarDecisions:
 
     def about(self, removed: Element, added: Element) -> Iterator[Finding]:
         """At most one finding, with a low weight and never a proof."""
-        if (said := self._names.get((removed.name, added.name))) is not None:
-            yield _similar(said, "the same rename in another stream", weight=1.0)
+        if (was_accepted := self._names.get((removed.name, added.name))) is not None:
+            yield _similar(was_accepted, "the same rename in another stream", weight=1.0)
         elif self._edits and name_similarity.edit(removed.name, added.name) in self._edits:
             yield _similar(True, "the same change of words in another name", weight=0.6)
 

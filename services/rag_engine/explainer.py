@@ -64,7 +64,7 @@ class Explaining:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Any] = loop.create_future()
 
-        def tell(texts: Any) -> None:
+        def deliver(texts: Any) -> None:
             if not answer.done():
                 answer.set_result(texts)
 
@@ -77,7 +77,7 @@ class Explaining:
             finally:
                 self._busy.release()
             if not loop.is_closed():
-                loop.call_soon_threadsafe(tell, texts)
+                loop.call_soon_threadsafe(deliver, texts)
 
         mine = copy.deepcopy(list(suggestions))
         threading.Thread(target=run, args=(mine,), daemon=True, name="explainer").start()

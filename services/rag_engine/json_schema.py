@@ -116,8 +116,8 @@ def noted_earlier(schema: Schema) -> frozenset[str]:
 def noted_later(schema: Schema) -> frozenset[str]:
     """Names that its description, title or deprecation note says to use instead."""
     is_deprecated = schema.get("deprecated") is True
-    said = (f"deprecated: {text}" if is_deprecated else text for text in _texts(schema))
-    return frozenset(name for text in said for name in _SAYS_LATER.findall(text))
+    texts = (f"deprecated: {text}" if is_deprecated else text for text in _texts(schema))
+    return frozenset(name for text in texts for name in _SAYS_LATER.findall(text))
 
 
 def description(schema: Schema) -> str:
@@ -128,8 +128,8 @@ def description(schema: Schema) -> str:
 
 
 def _declared(schema: Schema, keys: tuple[str, ...]) -> frozenset[str]:
-    said = (schema.get(key) for key in keys)
-    names = (name for value in said for name in (value if isinstance(value, list) else [value]))
+    texts = (schema.get(key) for key in keys)
+    names = (name for value in texts for name in (value if isinstance(value, list) else [value]))
     return frozenset(name for name in names if isinstance(name, str) and name)
 
 

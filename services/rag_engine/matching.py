@@ -109,16 +109,16 @@ class Pairs:
 
     @classmethod
     def of(cls, question: Question) -> Pairs:
-        """All pairs; if these are too many, the likeliest and those that `evidence.said` names."""
+        """All pairs; if too many, the likeliest ones and those with evidence beyond names."""
         removed, added = question.removed, question.added
         alike = _alike(removed, added, question.unchanged)
         relation = _relations(removed, added)
         members = _members(removed, added)
         likely = _log_odds(FITTED, alike, relation, members)
-        said = evidence.said(question)
-        rows, columns = _kept(likely, said)
+        found = evidence.without_names(question)
+        rows, columns = _likely_pairs(likely, found)
         close = _close(likely, rows, columns)
-        seen = evidence.seen(question, close)
+        seen = evidence.from_names(question, close)
         fitting = [pair for pair in close if relation[pair] < _CLASHING]
         patterns = evidence.patterns(question, fitting)
         pairs = list(zip(rows.tolist(), columns.tolist(), strict=True))
@@ -132,7 +132,7 @@ class Pairs:
             has_pattern=np.array([pair in patterns for pair in pairs], dtype=np.bool_),
             findings=[
                 [
-                    *said.get(pair, ()),
+                    *found.get(pair, ()),
                     *([_pattern(patterns[pair])] if pair in patterns else ()),
                     *seen.get(pair, ()),
                 ]
@@ -160,11 +160,11 @@ class Pairs:
 
     def proven(self) -> NDArray[np.bool_]:
         """The pairs with proof beyond names, if no rival has proof and their types do not clash."""
-        told = np.array([_is_proven(found) for found in self.findings], dtype=np.bool_)
-        in_row = np.bincount(self.rows, weights=told)
-        in_column = np.bincount(self.columns, weights=told)
+        proven = np.array([_is_proven(found) for found in self.findings], dtype=np.bool_)
+        in_row = np.bincount(self.rows, weights=proven)
+        in_column = np.bincount(self.columns, weights=proven)
         alone = (in_row[self.rows] == 1) & (in_column[self.columns] == 1)
-        return np.asarray(told & alone & (self.relation < _CLASHING))
+        return np.asarray(proven & alone & (self.relation < _CLASHING))
 
 
 def suggest(question: Question, parameters: Parameters = FITTED) -> Answer:
@@ -282,7 +282,9 @@ def _log_odds(
     return found
 
 
-def _kept(likely: Array, said: Iterable[Pair]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _likely_pairs(
+    likely: Array, found: Iterable[Pair]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     if likely.size <= _ALL_PAIRS:
         every = np.indices(likely.shape)
         return every[0].ravel(), every[1].ravel()
@@ -291,7 +293,7 @@ def _kept(likely: Array, said: Iterable[Pair]) -> tuple[NDArray[np.intp], NDArra
     in_column = np.argsort(-likely, axis=0, kind="stable")[:_BEST]
     np.put_along_axis(keep, in_row, True, axis=1)
     np.put_along_axis(keep, in_column, True, axis=0)
-    for pair in said:
+    for pair in found:
         keep[pair] = True
     kept = np.nonzero(keep)
     return kept[0], kept[1]

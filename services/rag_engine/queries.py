@@ -33,15 +33,15 @@ async def learn(session: AsyncSession, decision: Knowledge) -> bool:
     Raises:
         Conflict: another decision has this id.
     """
-    told = {name: getattr(decision, name) for name in _TOLD}
+    row = {name: getattr(decision, name) for name in _COLUMNS}
     if decision.created_at is not None:
-        told["created_at"] = decision.created_at
+        row["created_at"] = decision.created_at
     inserted = await session.scalar(
-        insert(Knowledge).values(told).on_conflict_do_nothing().returning(Knowledge.id)
+        insert(Knowledge).values(row).on_conflict_do_nothing().returning(Knowledge.id)
     )
     if inserted is not None:
         return True
-    if not await session.scalar(_IS_THE_SAME, told):
+    if not await session.scalar(_IS_THE_SAME, row):
         raise Conflict(
             f"Decision {decision.id} is already recorded, with different content.",
             code="decision_differs",
@@ -49,10 +49,10 @@ async def learn(session: AsyncSession, decision: Knowledge) -> bool:
     return False
 
 
-_TOLD = (
+_COLUMNS = (
     "id", "source_type", "entity", "namespace", "stream", "removed", "became", "verdict",
     "removed_schema", "added_schema", "connection_id", "decided_by",
-    "requested_by", "why",
+    "requested_by", "reason",
 )  # fmt: skip
 _IS_THE_SAME = text("""
     SELECT EXISTS (
@@ -158,7 +158,7 @@ _KNOWLEDGE_JSON = f"""
         'decision_id', t.id, 'source_type', t.source_type, 'entity', t.entity,
         'stream', json_build_object('namespace', t.namespace, 'name', t.stream),
         'removed', t.removed, 'became', t.became, 'verdict', t.verdict,
-        'decided_by', t.decided_by, 'requested_by', t.requested_by, 'why', t.why,
+        'decided_by', t.decided_by, 'requested_by', t.requested_by, 'reason', t.reason,
         'connection_id', t.connection_id,
         'connection_name', (SELECT c.name FROM connections c WHERE c.id = t.connection_id),
         'created_at', {stamp("t.created_at")}

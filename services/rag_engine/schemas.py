@@ -115,7 +115,7 @@ class Suggest(BaseModel):
     context: Context | None = None
 
     @model_validator(mode="after")
-    def _each_is_told_once(self) -> Self:
+    def _paths_are_unique(self) -> Self:
         paths = [tuple(element.path) for element in (*self.removed, *self.added)]
         if len(set(paths)) < len(paths):
             raise PydanticCustomError("aam_path_twice", "A path occurs twice, or on both sides")
@@ -231,7 +231,7 @@ class Learn(BaseModel):
                     "became": ["amount"],
                     "verdict": "accepted",
                     "decided_by": "ada@example.com",
-                    "why": "Finance renamed it.",
+                    "reason": "Finance renamed it.",
                 }
             ]
         },
@@ -259,7 +259,7 @@ class Learn(BaseModel):
         default=None,
         description="When it was decided; only AAM's own services may set it. Default: now.",
     )
-    why: Annotated[str, Field(max_length=2000)] | None = None
+    reason: Annotated[str, Field(max_length=2000)] | None = None
     connection_id: UUID | None = Field(
         default=None,
         description="The connection that it is about. Default: all of the source type.",
@@ -289,7 +289,7 @@ KNOWLEDGE: dict[str, Any] = {
     "verdict": "accepted",
     "decided_by": "ada@example.com",
     "requested_by": "ada@example.com (key ab12cd34)",
-    "why": "Finance renamed it.",
+    "reason": "Finance renamed it.",
     "connection_id": _CONNECTION_ID,
     "connection_name": "Salesforce production",
     "created_at": "2026-11-22T09:31:00.123456Z",
@@ -311,7 +311,7 @@ class KnowledgeView(BaseModel):
     decided_by: str
     requested_by: str | None
     """The caller who requested it."""
-    why: str | None
+    reason: str | None
     connection_id: UUID | None
     connection_name: str | None = None
     created_at: datetime

@@ -47,10 +47,10 @@ class RagEngine:
         is_large = len(order.removed) * len(order.added) > _LARGE
         async with self._turn if is_large else nullcontext():
             answer = await asyncio.to_thread(_answer, order, past)
-        told = _told(answer)
+        response = _to_json(answer)
         if self._explaining is not None:
-            texts = await self._explaining.texts(told["suggestions"])
-            for suggestion, text in zip(told["suggestions"], texts, strict=True):
+            texts = await self._explaining.texts(response["suggestions"])
+            for suggestion, text in zip(response["suggestions"], texts, strict=True):
                 suggestion["explanation"] = text
         log.info(
             "renames_suggested",
@@ -60,7 +60,7 @@ class RagEngine:
             added=len(order.added),
             suggestions=len(answer.suggestions),
         )
-        return told
+        return response
 
     async def learn(self, decision: Learn) -> bool:
         """Store a person's decision; return whether it was new.
@@ -86,7 +86,7 @@ class RagEngine:
             connection_id=decision.connection_id,
             decided_by=scopes.named(decision.decided_by),
             requested_by=decision.requested_by or scopes.requested_by(),
-            why=decision.why,
+            reason=decision.reason,
             created_at=decision.decided_at,
         )
         async with self._db.transaction() as session:
@@ -152,7 +152,7 @@ def _past(decided: Decided) -> PastDecision:
     )
 
 
-def _told(answer: Answer) -> dict[str, Any]:
+def _to_json(answer: Answer) -> dict[str, Any]:
     return {
         "suggestions": [
             {

@@ -27,7 +27,7 @@ _DRIFTS = f"""
     ) may_wait
     JOIN connections c ON c.id = may_wait.connection_id
     JOIN LATERAL (
-        SELECT * FROM drifts WHERE connection_id = c.id AND concerns
+        SELECT * FROM drifts WHERE connection_id = c.id AND affects_sync
         ORDER BY first_seen_at DESC LIMIT 1
     ) d ON true
     JOIN snapshots a ON a.id = d.after_snapshot_id

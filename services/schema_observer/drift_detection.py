@@ -74,7 +74,7 @@ class Comparison:
             log_event="connection_not_compared",
             fields=lambda one: {"connection": str(one.connection_id)},
         )
-        batches.raise_away(outcomes)
+        batches.raise_if_unavailable(outcomes)
         errors = [outcome.error for outcome in outcomes if outcome.error is not None]
         if errors and len(errors) == len(outcomes):
             raise errors[0]  # the discovered catalog must be the cause, not a connection's catalog
@@ -120,7 +120,7 @@ class Comparison:
         offered = [r.body.encode() for r in rows if StreamId(r.namespace, r.name) in streams]
         changes = await run_cooperatively(drift.diff.steps(head, offered))
         judged = [(change, drift.severity(change, streams[change.stream])) for change in changes]
-        return [(change, verdict) for change, verdict in judged if verdict.concerns]
+        return [(change, verdict) for change, verdict in judged if verdict.affects_sync]
 
     async def _head(self, one: Uncompared, names: Collection[str] | None = None) -> Catalog:
         """The connection's configured catalog, or only its streams of these names."""
@@ -152,7 +152,7 @@ class Comparison:
             await observation_queries.record_compared(session, row.id, snapshot_id)
             if found is None or not await drift_queries.insert_drift(session, found):
                 return False
-            if found.concerns:
+            if found.affects_sync:
                 outbox.record(
                     session, EventType.DRIFT_DETECTED, row, ref=found.id, code=found.severity
                 )
@@ -170,7 +170,7 @@ class Comparison:
 def _drift(one: Uncompared, snapshot_id: UUID, judged: Sequence[tuple[Change, Verdict]]) -> Drift:
     kept = judged
     if len(judged) > MOST_CHANGES:
-        kept = sorted(judged, key=lambda pair: not pair[1].concerns)[:MOST_CHANGES]
+        kept = sorted(judged, key=lambda pair: not pair[1].affects_sync)[:MOST_CHANGES]
     changes = msgspec.json.encode([drift.written(*pair) for pair in kept]).decode()
     return Drift(
         id=uuid4(),
@@ -178,7 +178,7 @@ def _drift(one: Uncompared, snapshot_id: UUID, judged: Sequence[tuple[Change, Ve
         before_snapshot_id=one.before_snapshot_id,
         after_snapshot_id=snapshot_id,
         severity=drift.worst(verdict.severity for _, verdict in judged),
-        concerns=any(verdict.concerns for _, verdict in judged),
+        affects_sync=any(verdict.affects_sync for _, verdict in judged),
         # Postgres cannot store a NUL character in JSON; a field's name may contain one.
         changes=changes.replace("\\u0000", "\\ufffd"),
     )

@@ -36,7 +36,7 @@ async def insert_drift(session: AsyncSession, drift: Drift) -> bool:
             before_snapshot_id=drift.before_snapshot_id,
             after_snapshot_id=drift.after_snapshot_id,
             severity=drift.severity,
-            concerns=drift.concerns,
+            affects_sync=drift.affects_sync,
             changes=drift.changes,
         )
         .on_conflict_do_nothing()
@@ -48,7 +48,7 @@ async def insert_drift(session: AsyncSession, drift: Drift) -> bool:
 # Open: it concerns the connection, and either a repair of this or a later snapshot is in progress,
 # or no plan has been made since. A plan without changes, or an ended repair, closes it.
 IS_OPEN = """
-    d.concerns AND EXISTS (
+    d.affects_sync AND EXISTS (
         SELECT FROM connections c WHERE c.id = d.connection_id AND c.archived_at IS NULL
     ) AND (
         EXISTS (
@@ -65,7 +65,8 @@ _DRIFT_MEMBERS = f"""
     'id', d.id, 'connection_id', d.connection_id,
     'connection_name', (SELECT c.name FROM connections c WHERE c.id = d.connection_id),
     'before_snapshot_id', d.before_snapshot_id,
-    'after_snapshot_id', d.after_snapshot_id, 'severity', d.severity, 'concerns', d.concerns,
+    'after_snapshot_id', d.after_snapshot_id, 'severity', d.severity,
+    'affects_sync', d.affects_sync,
     'open', ({IS_OPEN}), 'change_count', jsonb_array_length(d.changes),
     'first_seen_at', {stamp("d.first_seen_at")}
 """  # noqa: S608 - no input

@@ -228,7 +228,7 @@ _CLAIM = """
     )
     UPDATE observations o
     SET claimed_by = CAST(:slot AS uuid), claimed_until = now() + CAST(:lease AS interval),
-        began_at = clock_timestamp(), next_at = greatest(o.next_at, to_timestamp(1))
+        started_at = clock_timestamp(), next_at = greatest(o.next_at, to_timestamp(1))
     FROM first WHERE first.airbyte_source_id = o.airbyte_source_id AND {due}
     RETURNING o.airbyte_source_id, {interval}, o.outcome, o.code, o.failures, o.snapshot_id,
         (SELECT s.raw_hashes FROM snapshots s WHERE s.id = o.snapshot_id), o.suspicious_since,
@@ -241,7 +241,7 @@ _CLAIM_DUE = text(
 _CLAIM_ONE = text(
     _CLAIM.format(
         which="o.airbyte_source_id = :source",
-        due="(o.began_at >= CAST(:since AS timestamptz) AND o.observed_at >= o.began_at)"
+        due="(o.started_at >= CAST(:since AS timestamptz) AND o.observed_at >= o.started_at)"
         " IS NOT TRUE",
         live=LIVE,
         interval=_INTERVAL,
@@ -297,13 +297,13 @@ _ASK = text("""
     ON CONFLICT (airbyte_source_id) DO UPDATE
     SET accepts_missing = o.accepts_missing OR excluded.accepts_missing,
         next_at = CASE WHEN (
-            o.claimed_until > now() AND o.began_at > now() - CAST(:within AS interval)
+            o.claimed_until > now() AND o.started_at > now() - CAST(:within AS interval)
             AND NOT CAST(:accept_missing AS boolean)
         ) THEN o.next_at ELSE to_timestamp(0) END
     RETURNING o.airbyte_workspace_id, CASE WHEN (
-            o.claimed_until > now() AND o.began_at > now() - CAST(:within AS interval)
+            o.claimed_until > now() AND o.started_at > now() - CAST(:within AS interval)
             AND NOT CAST(:accept_missing AS boolean)
-        ) THEN o.began_at ELSE now() END
+        ) THEN o.started_at ELSE now() END
 """)
 
 
@@ -313,7 +313,7 @@ async def answered_since(session: AsyncSession, source_id: UUID, since: datetime
 
 
 _ANSWERED = text("""
-    SELECT began_at >= :since AND observed_at >= began_at FROM observations
+    SELECT started_at >= :since AND observed_at >= started_at FROM observations
     WHERE airbyte_source_id = :source
 """)
 
@@ -642,7 +642,7 @@ _OBSERVATION = text(f"""
         'discoveries_in_24_hours', (
             SELECT count(*) FROM discoveries d
             WHERE d.airbyte_source_id = k.airbyte_source_id
-                AND d.began_at > now() - interval '24 hours' AND d.purpose <> 'check'
+                AND d.started_at > now() - interval '24 hours' AND d.purpose <> 'check'
         ),
         'configuration_renewed_at', {
     stamp('''(

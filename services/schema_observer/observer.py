@@ -172,7 +172,7 @@ class Observer:
             log_event="discovery_not_recorded",
             fields=lambda observed: {"source": str(observed.claim.source_id)},
         )
-        batches.raise_away(outcomes)
+        batches.raise_if_unavailable(outcomes)
 
     async def _judge_or_report(self, observed: Observed, slot: UUID) -> None:
         try:
@@ -189,8 +189,8 @@ class Observer:
                 claim, slot, "suspicious", suspicion.code, suspicion.detail, is_reported=True
             )
             return
-        snapshot_id = await snapshots.keep_offered(self._db, claim.source_id, offered)
-        failpoints.at("observe.kept")
+        snapshot_id = await snapshots.store_offered(self._db, claim.source_id, offered)
+        failpoints.at("observe.stored")
         compared = await self._comparing.compare(claim.source_id, snapshot_id)
         seen = Seen(
             "changed" if compared.drifts else "unchanged",

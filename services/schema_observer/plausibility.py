@@ -55,13 +55,15 @@ def check_streams(
             "no_streams", f"The source offers no streams; before, it offered {before}."
         )
     lost = sorted(set(gone) & set(synced), key=lambda stream: stream.order)
-    told = f"{len(gone)} of {before} streams are gone"
+    summary = f"{len(gone)} of {before} streams are gone"
     if lost:
         names = ", ".join(str(stream) for stream in lost[:_NAMED])
         more = f" and {len(lost) - _NAMED} more" if len(lost) > _NAMED else ""
-        return Suspicion("synced_stream_missing", f"{told}, and these are synced: {names}{more}.")
-    if _is_much(len(gone), of=before):
-        return Suspicion("streams_missing", f"{told}.")
+        return Suspicion(
+            "synced_stream_missing", f"{summary}, and these are synced: {names}{more}."
+        )
+    if _exceeds_share(len(gone), of=before):
+        return Suspicion("streams_missing", f"{summary}.")
     return None
 
 
@@ -81,7 +83,7 @@ def check_fields(
             "stream_without_fields",
             (f"The source no longer offers any fields of {_names(emptied)}."),
         )
-    too_many = [one for one, lost in lost_of.items() if _is_much(lost, of=len(before[one]))]
+    too_many = [one for one, lost in lost_of.items() if _exceeds_share(lost, of=len(before[one]))]
     if too_many:
         first = min(too_many, key=lambda stream: stream.order)
         return Suspicion(
@@ -90,7 +92,7 @@ def check_fields(
             f" {_names(too_many)}.",
         )
     lost, had = sum(lost_of.values()), sum(len(fields) for fields in before.values())
-    if len(lost_of) > 1 and _is_much(lost, of=had):
+    if len(lost_of) > 1 and _exceeds_share(lost, of=had):
         losing = [stream for stream, count in lost_of.items() if count]
         return Suspicion(
             "fields_missing",
@@ -109,7 +111,7 @@ def _topmost(fields: Collection[Field]) -> int:
     return sum(field[:-1] not in fields for field in fields)
 
 
-def _is_much(lost: int, *, of: int) -> bool:
+def _exceeds_share(lost: int, *, of: int) -> bool:
     return lost > min(of / 2, max(FEW, SHARE * of))
 
 

@@ -158,7 +158,7 @@ class Scheduler:
                     log_event="source_not_observed",
                     fields=lambda one: {"source": str(one.source_id)},
                 )
-                batches.raise_away(outcomes)
+                batches.raise_if_unavailable(outcomes)
                 observed = outcomes[0].result
                 if observed is not None:
                     observations.append(observed)

@@ -29,7 +29,7 @@ JUDGED: dict[str, Any] = {
     "severity": "needs_review",
     "entity": "field",
     "what": "removed",
-    "concerns": True,
+    "affects_sync": True,
     "reason": "'Region__c' is gone from 'Account'.",
     "loses": ["Region__c"],
     "resets": ["The column of 'Region__c' keeps its values and is null in new rows."],
@@ -71,7 +71,7 @@ class JudgedChange(ChangeView):
     severity: Severity
     entity: str
     what: str
-    concerns: bool
+    affects_sync: bool
     """Whether it affects what the connection syncs."""
     reason: str
     loses: list[str]
@@ -224,7 +224,7 @@ DRIFT: dict[str, Any] = {
     "before_snapshot_id": _BEFORE,
     "after_snapshot_id": _AFTER,
     "severity": "needs_review",
-    "concerns": True,
+    "affects_sync": True,
     "open": True,
     "change_count": 1,
     "first_seen_at": _AT,
@@ -244,7 +244,7 @@ class DriftRow(BaseModel):
     after_snapshot_id: UUID
     severity: Severity
     """The highest severity of its changes."""
-    concerns: bool
+    affects_sync: bool
     """Whether any change affects what the connection syncs."""
     open: bool
     """Whether it still awaits a plan, or the end of a repair."""

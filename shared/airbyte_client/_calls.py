@@ -240,13 +240,13 @@ class Calls:
         raise UpstreamUnknown(f"Airbyte's {path} has more than {MOST_PAGES} pages.")
 
 
-def expect_asked(path: str, told: UUID | int, asked: UUID | int) -> None:
+def expect_asked(path: str, body_id: UUID | int, asked: UUID | int) -> None:
     """Check that a response is about the requested object.
 
     Raises:
         UpstreamUnknown: it is about another object.
     """
-    if told != asked:
+    if body_id != asked:
         raise UpstreamUnknown(f"Airbyte's {path} returned another object than was requested.")
 
 
@@ -272,6 +272,6 @@ def explain(failed: ConnectorFailed, reason: Reason) -> None:
     failed.cause, failed.explanation, failed.log = reason.cause, reason.explanation, reason.log
 
 
-def run_id(told: Any) -> str | None:
+def run_id(value: Any) -> str | None:
     """Airbyte's id of a run, or None where it is not a string; `causes` validates it further."""
-    return told if isinstance(told, str) else None
+    return value if isinstance(value, str) else None

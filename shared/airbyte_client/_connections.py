@@ -130,7 +130,7 @@ class Connections(Calls):
             "connections/get", {"connectionId": connection_id}, _CONNECTION, repeat=True
         )
         expect_asked("connections/get", read.connection_id, connection_id)
-        return read.told()
+        return read.to_domain()
 
     async def list_connections(self, workspace_id: UUID) -> list[ListedConnection]:
         """All connections of a workspace, without their catalogs.
@@ -169,7 +169,7 @@ class Connections(Calls):
                 body = {**order, "pageSize": PAGE, **cursor}
                 page = await self._post(path, body, _CONNECTION_PAGE, repeat=True)
                 before, counted = len(found), page.num_connections
-                found.update((one.connection_id, one.told()) for one in page.connections)
+                found.update((one.connection_id, one.to_domain()) for one in page.connections)
                 if len(page.connections) < SMALLEST_PAGE or len(found) == before:
                     break
                 cursor = {"cursor": page.connections[-1].connection_id}
@@ -216,7 +216,7 @@ class Connections(Calls):
             raise UpstreamUnknown(
                 "Airbyte's connections/status did not include a requested connection."
             )
-        return [status.told() for status in read]
+        return [status.to_domain() for status in read]
 
     async def delete_connection(
         self, connection_id: UUID, *, workspace_id: UUID | None = None
@@ -259,7 +259,7 @@ class Connections(Calls):
                 code="catalog_too_large",
             )
         read = await self._transport.call(path, body, _CONNECTION, timeout=self._timeout)
-        return read.told()
+        return read.to_domain()
 
 
 def _given(**values: object) -> dict[str, object]:

@@ -106,7 +106,7 @@ class Definitions(Calls):
             _SOURCE_DEFINITIONS,
             repeat=True,
         )
-        return [definition.told() for definition in read.source_definitions]
+        return [definition.to_domain() for definition in read.source_definitions]
 
     async def destination_definitions(self, workspace_id: UUID) -> list[Definition]:
         """The destination connectors a workspace can use.
@@ -120,7 +120,7 @@ class Definitions(Calls):
             _DESTINATION_DEFINITIONS,
             repeat=True,
         )
-        return [definition.told() for definition in read.destination_definitions]
+        return [definition.to_domain() for definition in read.destination_definitions]
 
 
 def _destination_id(destination: Destination) -> UUID:

@@ -56,11 +56,11 @@ class Discovery(Calls):
         """
         has_commands = self._has_commands
         if has_commands is None:
-            has_commands = self._has_commands = await self._look_for_commands()
+            has_commands = self._has_commands = await self._find_commands()
         async with self._turn("sources/discover_schema"):
-            return await self._discover_as_it_can(source_id, has_commands=has_commands)
+            return await self._discover_with_fallback(source_id, has_commands=has_commands)
 
-    async def _discover_as_it_can(self, source_id: UUID, *, has_commands: bool) -> Discovered:
+    async def _discover_with_fallback(self, source_id: UUID, *, has_commands: bool) -> Discovered:
         try:
             return await self._discover(source_id, by_command=has_commands)
         except UpstreamUnknown:
@@ -69,12 +69,12 @@ class Discovery(Calls):
         except UpstreamRefused as refused:
             if not is_no_such_endpoint(refused):
                 raise
-            self._has_commands = await self._look_for_commands()
+            self._has_commands = await self._find_commands()
             if self._has_commands is has_commands:
                 raise
         return await self._discover(source_id, by_command=not has_commands)
 
-    async def _look_for_commands(self) -> bool:
+    async def _find_commands(self) -> bool:
         """Whether this Airbyte has `commands/*`, by its version, else by trying the endpoint."""
         try:
             version = re.match(r"v?(\d+)\.(\d+)\.", (await self.instance()).version)

@@ -53,7 +53,7 @@ class Jobs(Connections):
         try:
             async with self._turn("connections/sync"):
                 read = await self._post("connections/sync", {"connectionId": connection_id}, _JOB)
-            return read.told()
+            return read.to_domain()
         except UpstreamConflict:
             running = [
                 job for job in await self.list_jobs(connection_id, limit=10) if not job.ended
@@ -96,7 +96,7 @@ class Jobs(Connections):
                 raise
             read = await self._post("jobs/get", {"id": job_id}, _JOB, repeat=True)
         expect_asked("jobs/get", read.job.id, job_id)
-        return read.told()
+        return read.to_domain()
 
     async def list_jobs(self, connection_id: UUID, *, limit: int) -> list[Job]:
         """The newest jobs of a connection, newest first.
@@ -171,7 +171,7 @@ class Jobs(Connections):
             _JOBS,
             repeat=True,
         )
-        jobs = [job for job in read.told() if job is not None]
+        jobs = [job for job in read.to_domain() if job is not None]
         if len(jobs) < len(read.jobs):
             log.warning("jobs_unreadable", left=len(read.jobs) - len(jobs), of=len(read.jobs))
         return jobs, len(read.jobs)

@@ -57,10 +57,12 @@ def classify(status: int, content: bytes | bytearray) -> ErrorBody:
         return ErrorBody(Author.SOMETHING_ELSE, _kind(content))
     if not isinstance(body, dict):
         return ErrorBody(Author.SOMETHING_ELSE, "JSON")
-    if _is_airbytes(body) or (status in _ORDERS_ARE_REFUSED_WITH and _is_in_own_words(body)):
+    if _is_from_airbyte(body) or (
+        status in _ORDERS_ARE_REFUSED_WITH and _has_airbyte_wording(body)
+    ):
         is_locked = body.get("type") == "error:connection/locked"
         return ErrorBody(Author.AIRBYTE, "JSON", _part(body), is_locked)
-    author = Author.FRAMEWORK if _is_micronauts(body) else Author.SOMETHING_ELSE
+    author = Author.FRAMEWORK if _is_from_micronaut(body) else Author.SOMETHING_ELSE
     return ErrorBody(author, "JSON")
 
 
@@ -85,7 +87,7 @@ Of Airbyte's own errors only problems have a `status`, and they are recognized b
 """
 
 
-def _is_airbytes(body: dict[str, Any]) -> bool:
+def _is_from_airbyte(body: dict[str, Any]) -> bool:
     if isinstance(kind := body.get("type"), str) and _PROBLEM.match(kind):
         return True
     if not _OF_OTHER_SERVERS.isdisjoint(body):
@@ -101,7 +103,7 @@ def _is_airbytes(body: dict[str, Any]) -> bool:
 _ORDERS_ARE_REFUSED_WITH: Final = frozenset({400, 422})
 
 
-def _is_in_own_words(body: dict[str, Any]) -> bool:
+def _has_airbyte_wording(body: dict[str, Any]) -> bool:
     return any(_OWN_WORDS.match(text) for text in _texts(body))
 
 
@@ -118,7 +120,7 @@ def _is_uuid(value: Any) -> bool:
         return False
 
 
-def _is_micronauts(body: dict[str, Any]) -> bool:
+def _is_from_micronaut(body: dict[str, Any]) -> bool:
     links, embedded = body.get("_links"), body.get("_embedded")
     if not isinstance(links, dict) or not isinstance(embedded, dict):
         return False
@@ -188,12 +190,12 @@ def _part(body: dict[str, Any]) -> str | None:
 
 def _texts(body: dict[str, Any]) -> Iterator[str]:
     data, violations = body.get("data"), body.get("validationErrors")
-    told = [body.get("message"), body.get("detail")]
+    texts = [body.get("message"), body.get("detail")]
     if isinstance(data, dict):
-        told.append(data.get("message"))
+        texts.append(data.get("message"))
     if isinstance(violations, list):
-        told += [one.get("propertyPath") for one in violations if isinstance(one, dict)]
-    return (one[:_READ_CHARACTERS] for one in told if isinstance(one, str))
+        texts += [one.get("propertyPath") for one in violations if isinstance(one, dict)]
+    return (one[:_READ_CHARACTERS] for one in texts if isinstance(one, str))
 
 
 _READ_CHARACTERS: Final = 2000

@@ -211,7 +211,7 @@ class SourceDefinitionRead(msgspec.Struct, frozen=True, rename="camel"):
     docker_repository: str
     docker_image_tag: str
 
-    def told(self) -> Definition:
+    def to_domain(self) -> Definition:
         """Convert to AAM's type."""
         return Definition(
             self.source_definition_id, self.name, self.docker_repository, self.docker_image_tag
@@ -232,7 +232,7 @@ class DestinationDefinitionRead(msgspec.Struct, frozen=True, rename="camel"):
     docker_repository: str
     docker_image_tag: str
 
-    def told(self) -> Definition:
+    def to_domain(self) -> Definition:
         """Convert to AAM's type."""
         return Definition(
             self.destination_definition_id,
@@ -370,7 +370,7 @@ class ConnectionRead(msgspec.Struct, frozen=True, rename="camel"):
     schedule_type: str | None = None
     sync_catalog: msgspec.Raw = msgspec.Raw(NO_STREAMS)
 
-    def told(self) -> AirbyteConnection:
+    def to_domain(self) -> AirbyteConnection:
         """Convert to AAM's type; the catalog is copied, so that the whole response can be freed."""
         return AirbyteConnection(
             self.connection_id,
@@ -408,7 +408,7 @@ class ConnectionItem(msgspec.Struct, frozen=True, rename="camel"):
     source: _SourceSnippet
     destination: _DestinationSnippet
 
-    def told(self) -> ListedConnection:
+    def to_domain(self) -> ListedConnection:
         """Convert to AAM's type."""
         return ListedConnection(
             self.connection_id,
@@ -440,7 +440,7 @@ class ConnectionStatusRead(msgspec.Struct, frozen=True, rename="camel"):
     last_sync_job_status: str | None = None
     is_running: bool | None = None
 
-    def told(self) -> ConnectionStatus:
+    def to_domain(self) -> ConnectionStatus:
         """Convert to AAM's type."""
         before_1_0 = "running" if self.is_running else self.last_sync_job_status
         return ConnectionStatus(
@@ -488,7 +488,7 @@ class JobInfo(msgspec.Struct, frozen=True):
     job: _JobRead
     attempts: list[_AttemptInfo] | None = None
 
-    def told(self) -> Job:
+    def to_domain(self) -> Job:
         """Convert to AAM's type."""
         return _job(self.job, [info.attempt for info in self.attempts or ()])
 
@@ -499,7 +499,7 @@ class JobWithAttempts(msgspec.Struct, frozen=True):
     job: _JobRead
     attempts: list[_AttemptRead] | None = None
 
-    def told(self) -> Job:
+    def to_domain(self) -> Job:
         """Convert to AAM's type."""
         return _job(self.job, self.attempts or ())
 
@@ -509,11 +509,11 @@ class Jobs(msgspec.Struct, frozen=True):
 
     jobs: list[msgspec.Raw]
 
-    def told(self) -> Iterator[Job | None]:
+    def to_domain(self) -> Iterator[Job | None]:
         """Convert to AAM's type; None for a job that cannot be decoded; the rest is unaffected."""
         for raw in self.jobs:
             try:
-                yield _JOB_WITH_ATTEMPTS.decode(raw).told()
+                yield _JOB_WITH_ATTEMPTS.decode(raw).to_domain()
             except msgspec.ValidationError:
                 yield None
 

@@ -126,7 +126,7 @@ class Transport:
             Invalid: Airbyte, or a proxy in front of it, rejects the body for its size.
         """
         with tracing.asking_airbyte(path):
-            return await self._insist(
+            return await self._send_repeatedly(
                 path,
                 body,
                 answer,
@@ -137,7 +137,7 @@ class Transport:
                 runs_connector=runs_connector,
             )
 
-    async def _insist(
+    async def _send_repeatedly(
         self,
         path: str,
         body: bytes | None,
@@ -151,7 +151,7 @@ class Transport:
     ) -> T:
         failure: AamError
 
-        def is_worth_repeating(error: Exception) -> bool:
+        def is_retryable(error: Exception) -> bool:
             if not isinstance(error, Upstream) or (runs_connector and error.is_over):
                 return False
             return error.retryable
@@ -163,11 +163,11 @@ class Transport:
                         path, body, answer, anonymous=anonymous, only_status=only_status
                     )
                 except Upstream as error:
-                    if not (repeat and is_worth_repeating(error)):
+                    if not (repeat and is_retryable(error)):
                         raise
                 await asyncio.sleep(_FIRST_PAUSE_S)
                 async for attempt in stamina.retry_context(
-                    on=is_worth_repeating,
+                    on=is_retryable,
                     attempts=_MAX_REPETITIONS,
                     timeout=None,
                     wait_initial=_FIRST_PAUSE_S,
@@ -219,8 +219,8 @@ class Transport:
         is_signed = body.author is not Author.SOMETHING_ELSE
         self._has_met_airbyte |= is_signed
         if 200 <= status < 300:
-            return self._not_the_answer(path, status, body)
-        if status == 401 and self._may_be_a_refused_login(body, content):
+            return self._foreign_response(path, status, body)
+        if status == 401 and self._is_login_refused(body, content):
             return self._denied(path, body)
         if status == 413 and (is_signed or sent_bytes >= _LARGE_BODY_BYTES):
             return Invalid(
@@ -228,7 +228,7 @@ class Transport:
             )
         if is_signed:
             return _refusal(path, status, body)
-        return self._not_the_answer(path, status, body)
+        return self._foreign_response(path, status, body)
 
     def _denied(self, path: str, body: ErrorBody) -> UpstreamDenied:
         asked = f"Airbyte answered {path} with status 401: "
@@ -242,7 +242,7 @@ class Transport:
         denied.is_over = body.author is Author.AIRBYTE
         return denied
 
-    def _may_be_a_refused_login(self, body: ErrorBody, content: bytearray) -> bool:
+    def _is_login_refused(self, body: ErrorBody, content: bytearray) -> bool:
         """Whether a 401 is about AAM's own login.
 
         Airbyte's own 401 has a signature or no body; the compose release's proxy, which requires a
@@ -252,7 +252,7 @@ class Transport:
             return True
         return body.kind == "a web page" and not self._credentials.is_token
 
-    def _not_the_answer(self, path: str, status: int, body: ErrorBody) -> UpstreamUnknown:
+    def _foreign_response(self, path: str, status: int, body: ErrorBody) -> UpstreamUnknown:
         """The error for a response that Airbyte did not write, or that is incomplete."""
         if 200 <= status < 300 and body.kind == "broken JSON":
             return UpstreamUnknown(f"Airbyte's answer to {path} is incomplete or not JSON.")

@@ -107,7 +107,7 @@ class KeyRing:
             Unavailable: the registry is unavailable.
         """
         async with self._db.read() as session:
-            return await registry.any_key(session)
+            return await registry.has_valid_key(session)
 
     def _remembered(self, id_: str) -> registry.LiveKey | None:
         until, known = self._seen.get(id_, (0.0, None))

@@ -16,7 +16,7 @@ from httpx_aiohttp import AiohttpTransport
 from jwt.types import Options
 
 from shared.auth.scopes import KEY_SCOPES, Caller
-from shared.config import stays_private
+from shared.config import is_secure_or_local
 from shared.errors import Unavailable
 from shared.observability import logs
 from shared.tls import authorities
@@ -176,7 +176,7 @@ async def _fetch_keys(issuer: str) -> dict[str, jwt.PyJWK]:
         place = told.get("jwks_uri")
         if told.get("issuer") != issuer:
             raise IssuerAway("its discovery document is another issuer's")
-        if not isinstance(place, str) or not stays_private(place):
+        if not isinstance(place, str) or not is_secure_or_local(place):
             raise IssuerAway("its discovery document names no https URL for its keys")
         found = (await _fetch(client, place)).get("keys")
     if not isinstance(found, list) or len(found) > _MOST_KEYS:

@@ -15,7 +15,7 @@ def without_escaped_backslashes(json: bytes) -> bytes:
     return json.replace(b"\\\\", b"__")
 
 
-def holds_unkept(json: bytes) -> bool:
+def holds_unstorable(json: bytes) -> bool:
     """Whether JSON text, after `without_escaped_backslashes`, contains such a character."""
     if b"\\u0000" in json:
         return True

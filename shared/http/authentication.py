@@ -37,7 +37,7 @@ log = logs.get(__name__)
 _LONGEST = 8192
 _PRESENTED = re.compile(rb"(?i:bearer) +([A-Za-z0-9._~+/=-]+)")
 OPEN = frozenset({"/health", "/ready"})
-_LOOKS = frozenset({"GET", "HEAD"})
+_READ_METHODS = frozenset({"GET", "HEAD"})
 DOCS = docs_page.PATHS
 
 Answer = Callable[[AamError], Response]
@@ -201,7 +201,7 @@ class Gate:
             await self._app(scope, receive, send)
 
     def _is_open(self, scope: Scope) -> bool:
-        if scope["type"] != "http" or scope["method"] not in _LOOKS:
+        if scope["type"] != "http" or scope["method"] not in _READ_METHODS:
             return False
         path = get_route_path(scope)
         return path in OPEN or (self._known.docs_are_open and path in DOCS)
@@ -210,14 +210,14 @@ class Gate:
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         if len(given) == 1 and len(given[0]) <= _LONGEST:
             presented = _PRESENTED.fullmatch(given[0])
-            told = presented[1].decode("ascii") if presented else ""
+            token = presented[1].decode("ascii") if presented else ""
             guesses, address = self._known.guesses, (scope.get("client") or ("", 0))[0]
             if guesses is not None:
-                guesses.expect_few(address, told)
-            for proof in self._known.proofs if told else ():
-                if (caller := await proof.caller(told)) is not None:
+                guesses.expect_few(address, token)
+            for proof in self._known.proofs if token else ():
+                if (caller := await proof.caller(token)) is not None:
                     if guesses is not None:
-                        guesses.prove(told)
+                        guesses.prove(token)
                     return caller
             if guesses is not None:
                 guesses.fail(address)
@@ -264,7 +264,7 @@ def requirements(
     table = []
     for route in iter_route_contexts(routes):
         methods = frozenset(getattr(route, "methods", None) or ())
-        if route.path in OPEN | DOCS and methods and methods <= _LOOKS:
+        if route.path in OPEN | DOCS and methods and methods <= _READ_METHODS:
             continue
         required = scopes.declared(getattr(route, "dependencies", None) or ())
         if not required or not methods:

@@ -97,7 +97,7 @@ def _has_body(headers: Headers) -> bool:
 
 def _declared_length(headers: Headers) -> int:
     return max(
-        (int(told) for told in _values(headers, b"content-length") if told.isdigit()), default=0
+        (int(value) for value in _values(headers, b"content-length") if value.isdigit()), default=0
     )
 
 
@@ -120,7 +120,7 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
         nonlocal message
         if message is None:
             return await receive()
-        told, message = message, None
-        return told
+        received, message = message, None
+        return received
 
     return replay

@@ -37,7 +37,7 @@ from typing import Annotated, Any, NoReturn
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
-from shared.domain.storable_text import holds_unkept, without_escaped_backslashes
+from shared.domain.storable_text import holds_unstorable, without_escaped_backslashes
 from shared.errors import AamError, Invalid, NotJson
 
 _MIB = 1024 * 1024
@@ -130,7 +130,7 @@ def _structure(body: bytes, limits: Limits) -> bytes:
     plain = body
     if b"\\" in body:
         plain = without_escaped_backslashes(body)
-        if holds_unkept(plain):
+        if holds_unstorable(plain):
             raise Invalid(
                 "A string holds a NUL character or half a character, which Postgres cannot keep.",
                 code="forbidden_character",

@@ -85,8 +85,8 @@ class Http(HttpToolsProtocol):
         limit = self.limit_concurrency
         is_free = self.cycle is None or self.cycle.response_complete
         if limit is not None and is_free and max(len(self.connections), len(self.tasks)) >= limit:
-            told = f"This process serves at most {limit} callers at once."
-            self._refusal = (503, "too_many_connections", told)
+            detail = f"This process serves at most {limit} callers at once."
+            self._refusal = (503, "too_many_connections", detail)
             raise _Refused  # uvicorn would respond in plain text
         super().on_headers_complete()
 
@@ -140,5 +140,5 @@ class Http(HttpToolsProtocol):
             raise _Refused
 
     def _refuse_size(self) -> None:
-        told = f"The request's head is larger than {HEAD_BYTES} bytes or {HEADERS} headers."
-        self._refusal = (431, "head_too_large", told)
+        detail = f"The request's head is larger than {HEAD_BYTES} bytes or {HEADERS} headers."
+        self._refusal = (431, "head_too_large", detail)

@@ -25,7 +25,7 @@ from shared.http.strict_json import place
 
 _WORD = re.compile(r"(?=.{1,40}$)([A-Za-z]\w*|[a-z]+(-[a-z]+)+)(\[\])?", re.ASCII)
 """A name that may be quoted: any usual style of member names, too short to be a secret key."""
-_TOLD = 3
+_MOST_LISTED = 3
 """Errors that the sentence names; `fields` has them all."""
 
 # Messages of these types come from the schema alone; others may quote the input.
@@ -77,9 +77,11 @@ def invalid(request: Request, error: RequestValidationError) -> Invalid:
     field = route.body_field if isinstance(route, APIRoute) else None
     body = None if field is None else field.field_info.annotation
     fields = [_field(fault, body) for fault in error.errors()]
-    told = [f"{field['field']}: {field['message'].rstrip('.')}" for field in fields[:_TOLD]]
-    more = f"; and {len(fields) - _TOLD} more" if len(fields) > _TOLD else ""
-    return Invalid(f"{'; '.join(told)}{more}.".replace("?.", "?"), fields=fields)
+    described = [
+        f"{field['field']}: {field['message'].rstrip('.')}" for field in fields[:_MOST_LISTED]
+    ]
+    more = f"; and {len(fields) - _MOST_LISTED} more" if len(fields) > _MOST_LISTED else ""
+    return Invalid(f"{'; '.join(described)}{more}.".replace("?.", "?"), fields=fields)
 
 
 def _field(fault: ErrorDetails | Mapping[str, Any], body: object) -> dict[str, str]:
@@ -145,7 +147,7 @@ async def expect_known(request: Request) -> None:
     if route.body_field is None and "requestBody" not in (route.openapi_extra or {}):
         fields += _unread(await request.body(), _query_of(route))
     if fields:
-        sentences = [field["message"].rstrip(".") for field in fields[:_TOLD]]
+        sentences = [field["message"].rstrip(".") for field in fields[:_MOST_LISTED]]
         raise Invalid(f"{'; '.join(sentences)}.".replace("?.", "?"), fields=fields)
 
 
@@ -175,14 +177,14 @@ def _unknown_parameters(request: Request, route: APIRoute) -> list[dict[str, str
     for name in dict.fromkeys(given.keys()):
         if name not in known:
             shown, message = unknown("query parameter", name, sorted(known))
-            fields.append(_told(shown, "unknown_parameter", message))
+            fields.append(_fault(shown, "unknown_parameter", message))
         elif not known[name] and len(given.getlist(name)) > 1:
             message = f"Query parameter '{name}' is given more than once"
-            fields.append(_told(name, "repeated_parameter", message))
+            fields.append(_fault(name, "repeated_parameter", message))
     return fields
 
 
-def _told(name: str, kind: str, message: str) -> dict[str, str]:
+def _fault(name: str, kind: str, message: str) -> dict[str, str]:
     return {
         "field": f"query.{name}" if name else "query",
         "type": kind,

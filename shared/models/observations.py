@@ -48,7 +48,7 @@ class Observation(Base):
     claimed_by: Mapped[UUID | None]
     claimed_until: Mapped[datetime | None]
     """When the claim expires and another process may take over."""
-    began_at: Mapped[datetime | None]
+    started_at: Mapped[datetime | None]
     """When the newest observation started."""
     observed_at: Mapped[datetime | None]
     """When the last observation ended, whatever its outcome."""
@@ -83,8 +83,8 @@ class DiscoveryRow(Base):
 
     __tablename__ = "discoveries"
     __table_args__ = (
-        Index("ix_discoveries_airbyte_source_id_began_at", "airbyte_source_id", "began_at"),
-        Index("ix_discoveries_began_at", "began_at"),
+        Index("ix_discoveries_airbyte_source_id_started_at", "airbyte_source_id", "started_at"),
+        Index("ix_discoveries_started_at", "started_at"),
         CheckConstraint(
             "purpose IN ('onboard', 'discover', 'observe', 'check')", name="purpose_known"
         ),
@@ -93,7 +93,7 @@ class DiscoveryRow(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
     airbyte_source_id: Mapped[UUID]
     purpose: Mapped[str]
-    began_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    started_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     expires_at: Mapped[datetime]
     """When it counts as ended, even if its process has not recorded that."""
     ended_at: Mapped[datetime | None]
@@ -145,7 +145,7 @@ class Drift(Base):
     after_snapshot_id: Mapped[UUID] = mapped_column(ForeignKey(Snapshot.id))
     severity: Mapped[str]
     """The highest severity of its changes."""
-    concerns: Mapped[bool]
+    affects_sync: Mapped[bool]
     """Whether any change affects what the connection syncs."""
     changes: Mapped[str] = mapped_column(RawJson())
     """An array of changes with their verdicts, as JSON text."""

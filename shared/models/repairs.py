@@ -155,14 +155,14 @@ class Repair(Base):
     """The sync that verifies it."""
     failure_code: Mapped[str | None]
     failure_detail: Mapped[str | None]
-    tries: Mapped[int] = mapped_column(default=0, server_default="0")
+    attempts: Mapped[int] = mapped_column(default=0, server_default="0")
     next_at: Mapped[datetime] = mapped_column(server_default=func.now())
     """When it is checked next, while it is in progress."""
     deadline_at: Mapped[datetime | None]
     """Until when it may stay in its state; None until its first check in that state."""
     is_learned: Mapped[bool] = mapped_column(default=True, server_default=text("true"))
     """Whether the rag_engine has recorded its decisions, or permanently refused them."""
-    learn_tries: Mapped[int] = mapped_column(default=0, server_default="0")
+    learn_attempts: Mapped[int] = mapped_column(default=0, server_default="0")
     learn_next_at: Mapped[datetime] = mapped_column(server_default=func.now())
     """When its decisions are sent to the rag_engine again."""
     not_learned: Mapped[str] = mapped_column(RawJson(), server_default=text("'[]'"))
@@ -205,5 +205,5 @@ class Knowledge(Base):
     """The person, as given by the caller; else the caller."""
     requested_by: Mapped[str | None]
     """The caller who requested it."""
-    why: Mapped[str | None]
+    reason: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

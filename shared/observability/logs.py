@@ -220,8 +220,8 @@ def _allowed(_logger: Any, _method: str, event: EventDict) -> EventDict:
         kept["event"] = "unnamed_event"
     if dropped:
         kept["dropped"] = sorted(dropped)[:_LONGEST]
-    if told := _told(error):
-        kept["exception"] = told
+    if chain := _chain_of(error):
+        kept["exception"] = chain
     return kept
 
 
@@ -237,7 +237,7 @@ def _plain(value: object) -> object:
     return f"<{type(value).__name__}>"
 
 
-def _told(given: object) -> list[dict[str, object]]:
+def _chain_of(given: object) -> list[dict[str, object]]:
     """An exception and its causes, newest first: classes and frames, no messages."""
     if given is True:
         given = sys.exc_info()[1]
@@ -260,15 +260,15 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _one(error: BaseException) -> dict[str, object]:
-    told: dict[str, object] = {
+    described: dict[str, object] = {
         "type": f"{type(error).__module__}.{type(error).__qualname__}",
         "frames": _frames(error.__traceback__),
     }
     if isinstance(error, AamError):
-        told |= {"code": error.code, "detail": error.detail}
+        described |= {"code": error.code, "detail": error.detail}
     elif isinstance(error, OSError) and error.errno is not None:
-        told["code"] = errno.errorcode.get(error.errno, str(error.errno))
-    return told
+        described["code"] = errno.errorcode.get(error.errno, str(error.errno))
+    return described
 
 
 def _frames(traceback: TracebackType | None) -> list[str]:
@@ -281,7 +281,7 @@ def _frames(traceback: TracebackType | None) -> list[str]:
         frames.append((is_ours, _frame(code.co_filename, traceback.tb_lineno, code.co_name)))
         traceback = traceback.tb_next
     last = len(frames) - _LAST_FRAMES
-    kept = [told for at, (is_ours, told) in enumerate(frames) if is_ours or at >= last]
+    kept = [frame for at, (is_ours, frame) in enumerate(frames) if is_ours or at >= last]
     return kept[-_MOST_FRAMES:]
 
 

@@ -109,9 +109,12 @@ def _scrubbed(span: ReadableSpan) -> ReadableSpan:
         context=span.get_span_context(),
         parent=span.parent,
         resource=span.resource,
-        attributes=_told(span.attributes),
-        events=[Event(one.name, _told(one.attributes), one.timestamp) for one in span.events],
-        links=[Link(one.context, _told(one.attributes)) for one in span.links],
+        attributes=_scrubbed_attributes(span.attributes),
+        events=[
+            Event(one.name, _scrubbed_attributes(one.attributes), one.timestamp)
+            for one in span.events
+        ],
+        links=[Link(one.context, _scrubbed_attributes(one.attributes)) for one in span.links],
         kind=span.kind,
         status=Status(span.status.status_code),
         start_time=span.start_time,
@@ -120,7 +123,7 @@ def _scrubbed(span: ReadableSpan) -> ReadableSpan:
     )
 
 
-def _told(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
+def _scrubbed_attributes(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
     return {
         name: _cut(value) if isinstance(value, str) else value
         for name, value in (attributes or {}).items()

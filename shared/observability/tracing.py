@@ -82,7 +82,7 @@ def trace_to(exporter: SpanExporter, service: str, *, share: float = 1.0) -> Tra
     return provider
 
 
-def trace_no_more() -> None:
+def stop_tracing() -> None:
     """Stop tracing from now on; existing clients and engines are not affected."""
     _Tracing.provider = _Tracing.tracer = None
 
@@ -94,9 +94,9 @@ def trace_engine(engine: AsyncEngine) -> None:
         return
 
     def begin(_c: Any, _cursor: Any, statement: str, _given: Any, context: Any, _many: Any) -> None:
-        told = {"db.system": "postgresql", "db.statement": statement}
+        attributes = {"db.system": "postgresql", "db.statement": statement}
         name = statement.split(maxsplit=1)[0]
-        context.span = tracer.start_span(name, kind=SpanKind.CLIENT, attributes=told)
+        context.span = tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes)
 
     def end(_c: Any, _cursor: Any, _statement: str, _given: Any, context: Any, _many: Any) -> None:
         context.span.end()
@@ -157,8 +157,8 @@ def span(
         try:
             yield made
         except BaseException as error:
-            told = error.code if isinstance(error, AamError) else type(error).__name__
-            made.set_attribute("error.type", told)
+            error_type = error.code if isinstance(error, AamError) else type(error).__name__
+            made.set_attribute("error.type", error_type)
             made.set_status(Status(StatusCode.ERROR))
             raise
 
@@ -201,8 +201,10 @@ def _request(scope: Mapping[str, Any]) -> Iterator[Span]:
     if _Tracing.tracer is None or scope["path"] in _UNTRACED:
         yield INVALID_SPAN
         return
-    told = [value.decode("latin-1") for name, value in scope["headers"] if name == b"traceparent"]
-    parent = {"traceparent": told[0]} if len(told) == 1 else {}
+    headers = [
+        value.decode("latin-1") for name, value in scope["headers"] if name == b"traceparent"
+    ]
+    parent = {"traceparent": headers[0]} if len(headers) == 1 else {}
     with span(
         "request", kind=SpanKind.SERVER, parent=parent, request_id=logs.request_id()
     ) as request:

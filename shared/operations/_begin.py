@@ -192,13 +192,13 @@ def busy_with(kind: str, connection_id: UUID, *, operation_id: UUID) -> Conflict
         "archive": "archiving",
         "rotate": "rotating",
     }.get(kind, NotActive.code)
-    told = {
+    state = {
         "apply": "HEALING",
         "archive": "being archived",
         "rotate": "being given its credential",
     }.get(kind, "PENDING")
     return NotActive(
-        f"Connection {connection_id} is {told}: wait for the end of operation {operation_id}.",
+        f"Connection {connection_id} is {state}: wait for the end of operation {operation_id}.",
         code=code,
         operation_id=operation_id,
     )

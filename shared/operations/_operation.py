@@ -217,7 +217,7 @@ class Operation:
         """Whether an earlier attempt of this step has an unknown outcome."""
         return self._unsettled == step
 
-    def keep(self, document: bytes) -> None:
+    def store_document(self, document: bytes) -> None:
         """Store a catalog with the operation; it is written with the next step."""
         self.document = self._unwritten = document
 

@@ -402,7 +402,8 @@ class Operations(Recorder):
             parameters["status"] = status.value
         async with self._db.read() as session:
             found: str = await session.scalar(
-                sql.a_page(conditions), parameters | {"limit": limit, "explained": is_explained}
+                sql.page_statement(conditions),
+                parameters | {"limit": limit, "explained": is_explained},
             )
         return found
 

@@ -146,6 +146,6 @@ _OPERATION_JSON = f"""
 VIEW = text(f"SELECT {_OPERATION_JSON}::text FROM operations t WHERE t.id = :id")  # noqa: S608
 
 
-def a_page(conditions: Sequence[str]) -> TextClause:
+def page_statement(conditions: Sequence[str]) -> TextClause:
     """The SQL statement of a page of operations."""
     return page("operations", _OPERATION_JSON, " AND ".join(conditions) or "true")

@@ -2,11 +2,11 @@
 
 from shared.registry.api_keys import (
     LiveKey,
-    any_key,
     find_key,
+    has_valid_key,
     insert_key,
     key_json,
-    make_keys_alone,
+    lock_key_creation,
     page_of_keys,
     revoke_key,
     use_key,
@@ -63,8 +63,8 @@ from shared.registry.snapshots import (
     find_snapshot,
     insert_stream_schemas,
     latest_snapshot,
+    mark_snapshot_seen,
     offered_streams,
-    see_snapshot_again,
     snapshot_streams,
     split_hashes,
     stream_bodies,

@@ -67,12 +67,12 @@ async def use_key(session: AsyncSession, id_: str) -> None:
     await session.execute(_USE, {"id": id_})
 
 
-async def make_keys_alone(session: AsyncSession) -> None:
+async def lock_key_creation(session: AsyncSession) -> None:
     """Lock until the transaction ends, so that only one caller creates the first key."""
     await session.execute(_ALONE)
 
 
-async def any_key(session: AsyncSession) -> bool:
+async def has_valid_key(session: AsyncSession) -> bool:
     """Whether any valid key exists."""
     return bool(await session.scalar(_ANY))
 

@@ -84,14 +84,14 @@ _LOAD = text(f"""
          FROM connections c LEFT JOIN watches w ON w.connection_id = c.id
          WHERE c.airbyte_source_id = :source AND {LIVE}),
         (SELECT count(*) FROM discoveries d
-         WHERE d.airbyte_source_id = :source AND d.began_at > now() - {_DAY}
+         WHERE d.airbyte_source_id = :source AND d.started_at > now() - {_DAY}
             AND d.purpose <> 'check'),
         running.id, running.purpose,
         (SELECT d.snapshot_id FROM discoveries d
          WHERE d.airbyte_source_id = :source AND d.purpose = 'discover'
-            AND d.began_at > clock_timestamp() - CAST(:recent AS interval)
+            AND d.started_at > clock_timestamp() - CAST(:recent AS interval)
             AND d.ended_at IS NOT NULL AND d.code IS NULL
-         ORDER BY d.began_at DESC LIMIT 1),
+         ORDER BY d.started_at DESC LIMIT 1),
         (SELECT min(since) FROM (
             SELECT j.started_at AS since FROM job_history j
             JOIN connections c ON c.id = j.connection_id
@@ -110,7 +110,7 @@ _LOAD = text(f"""
     FROM (SELECT 1) one LEFT JOIN (
         SELECT d.id, d.purpose FROM discoveries d
         WHERE d.airbyte_source_id = :source AND d.ended_at IS NULL AND d.expires_at > now()
-        ORDER BY d.began_at DESC LIMIT 1
+        ORDER BY d.started_at DESC LIMIT 1
     ) running ON true
 """)  # noqa: S608 - no input
 
@@ -125,10 +125,10 @@ async def limit_frees_at(session: AsyncSession, source_id: UUID, *, allowed: int
 
 _FREES_AT = text(f"""
     SELECT coalesce(
-        (SELECT d.began_at + {_DAY} FROM discoveries d
-         WHERE d.airbyte_source_id = :source AND d.began_at > now() - {_DAY}
+        (SELECT d.started_at + {_DAY} FROM discoveries d
+         WHERE d.airbyte_source_id = :source AND d.started_at > now() - {_DAY}
             AND d.purpose <> 'check'
-         ORDER BY d.began_at DESC OFFSET :offset LIMIT 1),
+         ORDER BY d.started_at DESC OFFSET :offset LIMIT 1),
         now()
     )
 """)  # noqa: S608 - no input
@@ -199,7 +199,7 @@ _END = text("""
             SELECT p.configuration_digest <> CAST(:digest AS text) FROM discoveries p
             WHERE p.airbyte_source_id = d.airbyte_source_id AND p.id <> d.id
                 AND p.configuration_digest IS NOT NULL
-            ORDER BY p.began_at DESC LIMIT 1
+            ORDER BY p.started_at DESC LIMIT 1
         ), false)
     WHERE d.id = :id
     RETURNING d.is_renewed
@@ -253,17 +253,17 @@ async def prune_discoveries(session: AsyncSession) -> None:
 _PRUNE = text("""
     DELETE FROM discoveries WHERE id IN (
         SELECT d.id FROM discoveries d
-        WHERE d.began_at < now() - interval '48 hours' AND (
+        WHERE d.started_at < now() - interval '48 hours' AND (
             NOT EXISTS (
                 SELECT FROM connections c
                 WHERE c.airbyte_source_id = d.airbyte_source_id AND c.archived_at IS NULL
             ) OR EXISTS (
                 SELECT FROM discoveries newer
                 WHERE newer.airbyte_source_id = d.airbyte_source_id
-                    AND newer.began_at > d.began_at AND newer.is_renewed >= d.is_renewed
+                    AND newer.started_at > d.started_at AND newer.is_renewed >= d.is_renewed
                     AND (newer.configuration_digest IS NOT NULL OR d.configuration_digest IS NULL)
             )
         )
-        ORDER BY d.began_at LIMIT :limit
+        ORDER BY d.started_at LIMIT :limit
     )
 """)

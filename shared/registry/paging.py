@@ -59,8 +59,8 @@ def after_cursor(
 
 def cursor_of(at: datetime, id_: UUID) -> str:
     """The cursor of a row, as the SQL of `page` builds it."""
-    told = f"{at:%Y-%m-%dT%H:%M:%S.%f} {id_}"
-    return base64.urlsafe_b64encode(told.encode()).decode().rstrip("=")
+    position = f"{at:%Y-%m-%dT%H:%M:%S.%f} {id_}"
+    return base64.urlsafe_b64encode(position.encode()).decode().rstrip("=")
 
 
 def read_cursor(cursor: str) -> Cursor:
@@ -94,4 +94,4 @@ def read_position(cursor: str) -> tuple[datetime, str]:
 
 
 def _bad_cursor() -> Invalid:
-    return Invalid("`after` is not a cursor of this list.", code="bad_cursor")
+    return Invalid("`after` is not a cursor of this list.", code="invalid_cursor")

@@ -41,7 +41,7 @@ async def find_snapshot(session: AsyncSession, snapshot_id: UUID) -> Snapshot:
     return snapshot
 
 
-async def see_snapshot_again(
+async def mark_snapshot_seen(
     session: AsyncSession,
     snapshot_id: UUID,
     *,

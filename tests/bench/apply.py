@@ -109,7 +109,7 @@ async def _snapshot(stage: Stage, document: bytes) -> UUID:
     """The discovery that the catalogs come from, kept as the orchestrator keeps it."""
     db = Database.at(postgres_address(stage.registry_url), application="bench")
     discovered = Discovered(document, catalog_id=airbyte.ID, configuration_updated=False)
-    snapshot_id = await snapshots.keep(db, airbyte.ID, discovered)
+    snapshot_id = await snapshots.store(db, airbyte.ID, discovered)
     await db.close()
     return snapshot_id
 

@@ -60,7 +60,7 @@ def measure(document: bytes) -> Iterator[Line]:
     plan = partial(healing.plan_changes.steps, configured, changed)
     yield whole("plan of a connection, 5 changed", plan, floor=floor)
     judged = healing.plan_changes(configured, changed)
-    decisions = [healing.Instruction(c, "apply") for c, verdict in judged if verdict.concerns]
+    decisions = [healing.Instruction(c, "apply") for c, verdict in judged if verdict.affects_sync]
     heal = partial(healing.heal.steps, configured, changed, decisions)
     yield whole(f"heal of a connection, {len(decisions)} decisions", heal, floor=floor)
 

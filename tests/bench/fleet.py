@@ -109,7 +109,7 @@ async def _observed(
             await asyncio.sleep(0.2)
         late_mb = _resident_mb()
     taken: timedelta = await sql.fetchval(
-        "SELECT max(observed_at) - min(began_at) FROM observations"
+        "SELECT max(observed_at) - min(started_at) FROM observations"
     )
     return taken.total_seconds(), early_mb, late_mb
 
@@ -126,7 +126,7 @@ async def _fill(sql: asyncpg.Connection[asyncpg.Record], settings: Settings) -> 
     db = Database.at(settings.registry_address, application="bench")
     async with AirbyteClient.from_settings(settings) as airbyte:
         offered = await snapshots.offered(await airbyte.discover_schema(ID))
-    model = await snapshots.keep_offered(db, uuid4(), offered)
+    model = await snapshots.store_offered(db, uuid4(), offered)
     async with db.read() as session:
         kept = await registry.find_snapshot(session, model)
     await db.close()

@@ -120,7 +120,7 @@ async def _looks(settings: Settings, document: bytes) -> dict[str, float]:
 
 async def _watched(db: Database, source_id: UUID, document: bytes) -> None:
     """A connection of 50 streams whose source was looked at once."""
-    snapshot_id = await snapshots.keep(db, source_id, Discovered(document, ID, False))
+    snapshot_id = await snapshots.store(db, source_id, Discovered(document, ID, False))
     connection = Connection(
         id=uuid4(), name=f"bench {source_id}", source_type="Bench", airbyte_destination_id=ID
     )
@@ -177,7 +177,7 @@ async def _on_disk(settings: Settings, document: bytes) -> float:
         document = document.replace(
             _FIELD, b'"Field_%d_of_%s":' % (number, source_id.hex.encode()), 1
         )
-        await snapshots.keep(db, source_id, Discovered(document, ID, False))
+        await snapshots.store(db, source_id, Discovered(document, ID, False))
     taken = await sql.fetchval(
         "SELECT count(*) FROM snapshots WHERE airbyte_source_id = $1", source_id
     )

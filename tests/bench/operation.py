@@ -14,7 +14,7 @@ import orjson
 import uvloop
 from redis.asyncio import Redis
 
-from services.orchestrator.sagas.onboard import keep
+from services.orchestrator.sagas.onboard import store
 from shared import outbox, registry, source_types
 from shared.airbyte_client import AirbyteClient, NewConnection
 from shared.config import Settings
@@ -170,7 +170,7 @@ class Plain:
         async with self._db.transaction() as session:
             await registry.insert_pending(session, connection)
         source_id, connection_id, _, chosen = await self.calls(name)
-        snapshot_id = await keep(self._db, source_id, self._discovered)
+        snapshot_id = await store(self._db, source_id, self._discovered)
         async with self._db.transaction() as session:
             row = await registry.lock_connection(session, connection.id)
             row.airbyte_source_id, row.airbyte_connection_id = source_id, connection_id
@@ -180,7 +180,7 @@ class Plain:
                 row,
                 chosen,
                 expected_version=0,
-                fingerprint=catalogs.meaning_of(chosen),
+                fingerprint=catalogs.document_fingerprint(chosen),
                 origin=VersionOrigin.ONBOARD,
                 snapshot_id=snapshot_id,
                 requested_by=None,
@@ -210,7 +210,7 @@ class Plain:
                 row,
                 grown,
                 expected_version=version,
-                fingerprint=catalogs.meaning_of(grown),
+                fingerprint=catalogs.document_fingerprint(grown),
                 origin=VersionOrigin.REPAIR,
                 snapshot_id=None,
                 requested_by=None,

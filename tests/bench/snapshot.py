@@ -77,14 +77,14 @@ async def _keep(path: Path, source_id: UUID) -> _Kept:
     document = path.read_bytes()  # noqa: ASYNC240 - nothing else runs in this loop
     discovered = Discovered(document, catalog_id=ID, configuration_updated=False)
     start = time.perf_counter()
-    await snapshots.keep(db, source_id, discovered)
+    await snapshots.store(db, source_id, discovered)
     first = time.perf_counter() - start
     grown = _peak_mb() - before
     again, floor = [], []
     for _ in range(ROUNDS):
         floor.append(best_ms(lambda: scan_and_hash(discovered.catalog), rounds=1))
         start = time.perf_counter()
-        await snapshots.keep(db, source_id, discovered)
+        await snapshots.store(db, source_id, discovered)
         again.append(time.perf_counter() - start)
     await db.close()
     return _Kept(

@@ -112,7 +112,7 @@ def step(before: dict[str, Json], after: dict[str, Json], found: Counter[str]) -
         head = catalog.parse(document(before, configure))
         catalog.validate(head)
         for _, verdict in healing.plan_changes(head, new):
-            if verdict.concerns:
+            if verdict.affects_sync:
                 found[f"{name}: {verdict.severity}"] += 1
         for wrong in wrong_heals(head, new, found):
             yield f"{name}: {wrong}"

@@ -192,7 +192,7 @@ class Form:
             words = f"{words} that matches {code(self.pattern)}"
         if self._is_secret:
             words = f"{words}, secret"
-        return f"{words}, optional" if config._empty_is_none in self.before else words
+        return f"{words}, optional" if config._empty_as_none in self.before else words
 
     @property
     def _is_secret(self) -> bool:
@@ -204,7 +204,7 @@ class Form:
 
     @property
     def _takes_forever(self) -> bool:
-        return config._for_ever_is_none in self.before
+        return config._forever_is_none in self.before
 
     def shown(self, default: object) -> str:
         """A default value as it would be set."""

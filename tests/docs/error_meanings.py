@@ -25,11 +25,11 @@ MEANINGS: dict[tuple[int, str], str] = {
     (409, "decision_differs"): "A different decision was already recorded under this id.",
     (409, "heal_in_progress"): "A catalog is already being applied to the connection.",
     (409, "healing"): "A catalog is being applied to the connection; retry once it is ACTIVE.",
-    (409, "known_already"): (
+    (409, "already_managed"): (
         "AAM already has a connection for this Airbyte connection; see `connection_id`."
     ),
     (409, "no_digest_key"): "Rotation is disabled, since ROTATION_DIGEST_KEY is not set.",
-    (409, "repair_under_way"): "Another repair or operation of the connection is in progress.",
+    (409, "repair_in_progress"): "Another repair or operation of the connection is in progress.",
     (409, "rollback_impossible"): (
         "The source no longer offers what the older catalog version needs; `problems` lists it."
     ),
@@ -42,8 +42,8 @@ MEANINGS: dict[tuple[int, str], str] = {
     (415, "unsupported_content_encoding"): "The body is compressed or otherwise encoded.",
     (422, "address_refused"): "The webhook's URL leads to an address outside WEBHOOK_NETWORKS.",
     (422, "ambiguous_stream"): "Several streams of the source have this name.",
-    (422, "bad_credential_id"): "The credential id is malformed.",
-    (422, "bad_cursor"): "`after` is not a cursor of this list.",
+    (422, "invalid_credential_id"): "The credential id is malformed.",
+    (422, "invalid_cursor"): "`after` is not a cursor of this list.",
     (422, "catalog_too_large"): "The catalog is larger than AAM or Airbyte accepts.",
     (422, "connection_locked"): "The connection is locked in Airbyte.",
     (

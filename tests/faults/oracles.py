@@ -86,7 +86,7 @@ async def active_means_held(sql: Any, airbyte: AirbyteServer) -> list[str]:
 
 
 def _meaning(catalog: Any) -> str:
-    steps = catalogs.meaning_of
+    steps = catalogs.document_fingerprint
     assert isinstance(steps, Stepwise)
     return str(steps(orjson.dumps(catalog)))
 

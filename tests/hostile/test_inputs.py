@@ -28,7 +28,7 @@ DUPLICATE = (422, "duplicate_key")
 NOT_UTF8 = (400, "not_utf8")
 MEDIA = (415, "unsupported_media_type")
 ENCODED = (415, "unsupported_content_encoding")
-KEY = (400, "bad_idempotency_key")
+KEY = (400, "invalid_idempotency_key")
 
 Attempts = Iterator[Attempt]
 

@@ -299,14 +299,14 @@ async def test_secret_is_answered_after_its_audit_row(sql: Sql, registry_url: st
 
 _AS_NOBODY = """
 import ctypes, os, sys, time
-from services.auth_broker.hardening import keep_to_itself
+from services.auth_broker.hardening import harden
 if os.getuid() == 0:  # root may look anywhere
     os.setgroups([]), os.setgid(65534), os.setuid(65534)
     ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # as it is after exec; a change of user takes it away
 """
 _SERVED = f"""{_AS_NOBODY}
 if sys.argv[1] == "hardened":
-    keep_to_itself()
+    harden()
 print("ready", flush=True)
 time.sleep(60)
 """

@@ -285,7 +285,7 @@ async def test_recent_discovery_is_reused(mesh: Mesh) -> None:
     assert "Newer__c" in str(fresh)
     assert "Newer__c" not in str(second)
     assert discovered(mesh, connection) == before + 2
-    await mesh.sql.execute("UPDATE discoveries SET began_at = began_at - interval '61 s'")
+    await mesh.sql.execute("UPDATE discoveries SET started_at = started_at - interval '61 s'")
     await discover(mesh, connection)
     assert discovered(mesh, connection) == before + 3
 
@@ -325,7 +325,7 @@ async def test_daily_limit_counts_all_discoveries(mesh: Mesh) -> None:
     await discover(mesh, connection)
     await discover(mesh, connection, fresh="true")
     before = discovered(mesh, connection)
-    await mesh.sql.execute("UPDATE discoveries SET began_at = began_at - interval '23 hours'")
+    await mesh.sql.execute("UPDATE discoveries SET started_at = started_at - interval '23 hours'")
 
     refused = await discover(mesh, connection, status=429)
 
@@ -334,7 +334,7 @@ async def test_daily_limit_counts_all_discoveries(mesh: Mesh) -> None:
     assert (await observe(mesh, connection, status=429))["code"] == "discovery_quota"
     assert discovered(mesh, connection) == before
     assert (await observation(mesh, connection))["discoveries_in_24_hours"] == 4
-    await mesh.sql.execute("UPDATE discoveries SET began_at = began_at - interval '61 minutes'")
+    await mesh.sql.execute("UPDATE discoveries SET started_at = started_at - interval '61 minutes'")
     await discover(mesh, connection)
 
 
@@ -402,7 +402,7 @@ async def test_old_discoveries_are_pruned(mesh: Mesh) -> None:
     source = connection["airbyte_source_id"]
     for number, is_renewed in enumerate((True, True, False, False)):
         await mesh.sql.execute(
-            "INSERT INTO discoveries (id, airbyte_source_id, purpose, began_at, expires_at,"
+            "INSERT INTO discoveries (id, airbyte_source_id, purpose, started_at, expires_at,"
             " is_renewed) VALUES (gen_random_uuid(), $1, 'observe', now() - $2::interval, now(),"
             " $3)",
             source,
@@ -411,5 +411,5 @@ async def test_old_discoveries_are_pruned(mesh: Mesh) -> None:
         )
     await mesh.sql.execute("UPDATE periodic_runs SET next_at = now() WHERE name = 'observe.enrol'")
     await mesh.until_true("SELECT count(*) <= 2 FROM discoveries")
-    kept = await mesh.sql.fetch("SELECT is_renewed FROM discoveries ORDER BY began_at")
+    kept = await mesh.sql.fetch("SELECT is_renewed FROM discoveries ORDER BY started_at")
     assert [row["is_renewed"] for row in kept] == [True, False]

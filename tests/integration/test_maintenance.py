@@ -404,7 +404,7 @@ async def test_import_takes_over_an_existing_connection(mesh: Mesh, tools: Tools
     imported = await mesh.orchestrator.post("/connections/import", json=order)
     assert imported.status_code == 200, imported.text
     again = await mesh.orchestrator.post("/connections/import", json=order)
-    assert (again.status_code, again.json()["code"]) == (409, "known_already")
+    assert (again.status_code, again.json()["code"]) == (409, "already_managed")
 
     (told,) = imported.json()["items"]
     path = f"/connections/{told['connection_id']}"
@@ -433,7 +433,7 @@ async def test_workspace_import_is_a_dry_run_by_default(mesh: Mesh) -> None:
         return {one["airbyte_connection_id"]: one["outcome"] for one in answer.json()["items"]}
 
     assert await outcomes() == {
-        ours["airbyte_connection_id"]: "known_already",
+        ours["airbyte_connection_id"]: "already_managed",
         good["connectionId"]: "would_import",
         empty["connectionId"]: "not_importable",
     }
@@ -461,7 +461,7 @@ async def test_failed_import_does_not_block_the_others(mesh: Mesh) -> None:
     mesh.airbyte.fault("connections/get", 500, times=None)
     seen = await outcomes()
     assert {outcome for outcome, _ in seen} == {"failed"}
-    assert [code for _, code in seen].count("not_tried") >= len(copies) - 3
+    assert [code for _, code in seen].count("skipped") >= len(copies) - 3
 
 
 async def test_import_of_an_unknown_connection_is_422(mesh: Mesh) -> None:
@@ -500,6 +500,6 @@ async def test_import_ends_in_time_and_can_be_continued(mesh: Mesh) -> None:
         known = await Importing(db, airbyte).all_of(workspace, dry_run=False)
     await db.close()
 
-    assert [(one.outcome, one.code) for one in late] == [("failed", "not_tried")]
-    assert [one.outcome for one in known] == ["known_already"]
+    assert [(one.outcome, one.code) for one in late] == [("failed", "skipped")]
+    assert [one.outcome for one in known] == ["already_managed"]
     assert len(mesh.airbyte.called("connections/get")) == calls

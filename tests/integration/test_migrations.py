@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import sys
 from collections.abc import AsyncIterator
@@ -97,6 +98,37 @@ async def test_every_constraint_is_named_by_the_convention(
         for table in Base.metadata.tables.values()
         for constraint in table.constraints
     }
+
+
+async def test_stored_json_is_renamed_and_back(
+    database: asyncpg.Connection[asyncpg.Record],
+) -> None:
+    """Members of decisions get their new names, and the old ones when taken down again."""
+    old = [
+        {"reason": "'a' is gone.", "concerns": True, "decision": {"why": "x", "asked_by": "Ada"}},
+        {"reason": '"why": "asked_by":', "concerns": False, "decision": None},
+    ]
+    new = [
+        {
+            "reason": "'a' is gone.",
+            "affects_sync": True,
+            "decision": {"reason": "x", "requested_by": "Ada"},
+        },
+        {"reason": '"why": "asked_by":', "affects_sync": False, "decision": None},
+    ]
+    await alembic("upgrade", "0012")
+    await database.execute(
+        "INSERT INTO connections (id, name, source_type, airbyte_destination_id, status)"
+        " VALUES (gen_random_uuid(), 'x', 'Salesforce', gen_random_uuid(), 'PENDING')"
+    )
+    await database.execute(
+        "INSERT INTO repairs (id, connection_id, state, base_version, changes)"
+        " SELECT gen_random_uuid(), id, 'proposed', 1, $1 FROM connections",
+        json.dumps(old),
+    )
+    for revision, wanted in (("0013", new), ("0012", old)):
+        await alembic("upgrade" if wanted is new else "downgrade", revision)
+        assert json.loads(await database.fetchval("SELECT changes FROM repairs")) == wanted
 
 
 async def test_concurrent_migrations_take_turns(

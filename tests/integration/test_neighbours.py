@@ -86,7 +86,7 @@ async def test_failed_learning_blocks_no_later_repair(
         first = await proposal(mesh, connection, offering(LESS))
         await approve(mesh, first)
         await mesh.until_true(
-            "SELECT learn_tries > 0 FROM repairs WHERE id = $1", UUID(first["id"])
+            "SELECT learn_attempts > 0 FROM repairs WHERE id = $1", UUID(first["id"])
         )
         second = await proposal(mesh, connection, offering({"Id": "string"}))
         await approve(mesh, second)
@@ -116,7 +116,7 @@ async def test_repair_with_unreadable_decisions_is_given_up(
     await mesh.sql.execute("""UPDATE repairs SET changes = '[{"id": 7}]', is_learned = false""")
 
     await mesh.until_true(IS_LEARNED, UUID(repair["id"]))
-    assert await mesh.sql.fetchval("SELECT learn_tries > 2 FROM repairs")
+    assert await mesh.sql.fetchval("SELECT learn_attempts > 2 FROM repairs")
 
 
 # Planning and expiring

@@ -38,7 +38,7 @@ async def test_new_field_becomes_a_drift(mesh: Mesh) -> None:
     assert found["outcome"] == "changed"
     (change,) = found["changes"]
     assert (change["kind"], change["path"]) == ("field_added", ["Region__c"])
-    assert (change["severity"], change["concerns"]) == ("harmless", True)
+    assert (change["severity"], change["affects_sync"]) == ("harmless", True)
     drift = await told(mesh, f"/drifts/{found['drift_id']}")
     assert drift["changes"] == found["changes"]
     assert drift["open"] is True
@@ -115,9 +115,9 @@ async def test_unsynced_change_has_no_event_and_no_plan(mesh: Mesh) -> None:
     found = await observe(mesh, connection)
 
     (change,) = found["changes"]
-    assert (change["kind"], change["concerns"]) == ("stream_added", False)
+    assert (change["kind"], change["affects_sync"]) == ("stream_added", False)
     drift = await told(mesh, f"/drifts/{found['drift_id']}")
-    assert (drift["concerns"], drift["open"], drift["severity"]) == (False, False, "harmless")
+    assert (drift["affects_sync"], drift["open"], drift["severity"]) == (False, False, "harmless")
     assert await planned(mesh) == []
     assert (await counts(mesh))["events"] == 1
 
@@ -212,8 +212,9 @@ async def test_observation_of_a_dead_process_is_continued(mesh: Mesh) -> None:
     discovered = await mesh.orchestrator.post(f"/connections/{connection['id']}/discover")
     assert discovered.status_code == 200
     await mesh.sql.execute(
-        "UPDATE observations SET claimed_by = gen_random_uuid(), began_at = now() - interval '1 h',"
-        " claimed_until = now() - interval '1 s', next_at = now() - interval '1 h'"
+        "UPDATE observations SET claimed_by = gen_random_uuid(),"
+        " started_at = now() - interval '1 h', claimed_until = now() - interval '1 s',"
+        " next_at = now() - interval '1 h'"
     )
 
     found = await drifts(mesh)
@@ -251,7 +252,7 @@ async def read_a_while_ago(mesh: Mesh, connection: Json) -> None:
     )
     assert answer.status_code == 202
     await until(lambda: mesh.airbyte.discoveries)
-    await mesh.sql.execute("UPDATE observations SET began_at = began_at - interval '5 s'")
+    await mesh.sql.execute("UPDATE observations SET started_at = started_at - interval '5 s'")
 
 
 @pytest.mark.exact
@@ -335,7 +336,7 @@ async def test_drifts_are_paged_and_filtered(mesh: Mesh) -> None:
     other = await mesh.schema_observer.get("/drifts", params={"connection_id": str(uuid4())})
     assert other.status_code == 404
     bad = await mesh.schema_observer.get("/drifts", params={"after": "nonsense"})
-    assert (bad.status_code, bad.json()["code"]) == (422, "bad_cursor")
+    assert (bad.status_code, bad.json()["code"]) == (422, "invalid_cursor")
     unknown = await mesh.schema_observer.get(f"/drifts/{uuid4()}")
     assert (unknown.status_code, unknown.json()["code"]) == (404, "not_found")
 

@@ -347,7 +347,7 @@ async def test_observation_that_lost_its_claim_records_nothing(mesh: Mesh) -> No
     assert tuple(row) == (None, None)
 
 
-@pytest.mark.parametrize("place", ["observe.kept", "observe.compared"])
+@pytest.mark.parametrize("place", ["observe.stored", "observe.compared"])
 async def test_killed_process_leaves_no_duplicates(mesh: Mesh, place: str) -> None:
     """Killed after the snapshot, or after the drift: the next observation does the rest."""
     await nobody_looks(mesh)

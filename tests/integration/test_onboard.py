@@ -259,7 +259,7 @@ ORDERS: list[tuple[Json, str, str]] = [
     ({"a secret? " * 9: 1}, "body", "Unknown member"),
     ({"destination_id": "warehouse"}, "body.destination_id", "a UUID"),
     ({"source_type": "salesforce"}, "body.source_type", "did you mean 'Salesforce'?"),
-    ({"source_type": "Oracle"}, "body.source_type", "Known are"),
+    ({"source_type": "Oracle"}, "body.source_type", "Known types are"),
     ({"credential_id": None}, "body.credential_id", "needs a `credential_id`"),
     ({"source_type": "Hardcoded Records"}, "body.credential_id", "does not take a `credential_id`"),
     ({"credential_id": "Salesforce_Prod"}, "body.credential_id", "match pattern"),

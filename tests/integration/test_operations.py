@@ -94,14 +94,14 @@ async def test_invalid_idempotency_key_is_refused(mesh: Mesh, key: str) -> None:
     expected = 201 if key.startswith('"unclosed') else 400
     assert answer.status_code == expected, answer.text
     if expected == 400:
-        assert answer.json()["code"] == "bad_idempotency_key"
+        assert answer.json()["code"] == "invalid_idempotency_key"
         assert await mesh.sql.fetchval("SELECT count(*) FROM operations") == 0
 
 
 async def test_two_idempotency_keys_are_refused(mesh: Mesh) -> None:
     headers = [("Idempotency-Key", KEY), ("Idempotency-Key", KEY + "2")]
     answer = await mesh.orchestrator.post("/connections/onboard", json=mesh.order, headers=headers)
-    assert (answer.status_code, answer.json()["code"]) == (400, "bad_idempotency_key")
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_idempotency_key")
 
 
 async def test_idempotency_key_is_scoped_to_its_route(mesh: Mesh) -> None:

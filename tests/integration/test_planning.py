@@ -157,10 +157,10 @@ async def test_rejected_rename_is_learned(mesh: Mesh) -> None:
     connection = await wired(mesh, offering(TOTAL))
     repair = await proposal(mesh, connection, offering(RENAMED))
 
-    await post(mesh, f"/repairs/{repair['id']}/reject", {"by": "Ada", "why": "Another field."})
+    await post(mesh, f"/repairs/{repair['id']}/reject", {"by": "Ada", "reason": "Another field."})
 
     (known,) = await knowledge(mesh, 1)
-    assert (known["verdict"], known["why"]) == ("rejected", "Another field.")
+    assert (known["verdict"], known["reason"]) == ("rejected", "Another field.")
 
 
 async def test_selected_field_is_followed_to_its_new_name(mesh: Mesh) -> None:

@@ -243,7 +243,7 @@ async def test_newest_decision_counts(rag: httpx.AsyncClient, sql: Sql) -> None:
 
 async def test_repeated_decision_is_stored_once(rag: httpx.AsyncClient) -> None:
     """Also concurrently; a different one with the same id is refused."""
-    told = decision("icon", "emoji", why="It was redesigned.", connection_id=str(uuid4()))
+    told = decision("icon", "emoji", reason="It was redesigned.", connection_id=str(uuid4()))
 
     answers = await asyncio.gather(*(rag.post("/learn", json=told) for _ in range(5)))
 
@@ -280,7 +280,7 @@ async def test_knowledge_is_paged(rag: httpx.AsyncClient) -> None:
         await learned(rag, decision(name, None))
     listed = await pages(rag, "/knowledge", limit=2)
     assert [[row["removed"][0] for row in page] for page in listed] == [["c", "b"], ["a"]]
-    assert (await rag.get("/knowledge", params={"after": "?"})).json()["code"] == "bad_cursor"
+    assert (await rag.get("/knowledge", params={"after": "?"})).json()["code"] == "invalid_cursor"
 
 
 async def test_knowledge_is_listed_newest_first(rag: httpx.AsyncClient) -> None:

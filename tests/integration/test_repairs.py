@@ -91,11 +91,11 @@ async def test_dropped_field_needs_a_decision(mesh: Mesh) -> None:
     assert [one["kind"] for one in shown["catalog"]["schema_changes"]] == ["field_removed"]
     assert shown["expires_at"] > shown["created_at"]
 
-    status, decided = await approve(mesh, repair, why="It is not needed.")
+    status, decided = await approve(mesh, repair, reason="It is not needed.")
 
     assert (status, decided["state"], decided["version_number"]) == (200, "applied", 2)
     (decision,) = decided["decisions"]
-    assert (decision["by"], decision["why"], decision["changes"]) == (
+    assert (decision["by"], decision["reason"], decision["changes"]) == (
         "Ada",
         "It is not needed.",
         ["c1"],
@@ -208,7 +208,7 @@ async def test_rejected_repair_changes_nothing(mesh: Mesh) -> None:
     before = deepcopy(upstream(mesh, connection))
 
     path = f"/repairs/{repair['id']}"
-    status, rejected = await post(mesh, f"{path}/reject", {"by": "Ada", "why": "It comes back."})
+    status, rejected = await post(mesh, f"{path}/reject", {"by": "Ada", "reason": "It comes back."})
 
     assert (status, rejected["state"]) == (200, "rejected")
     assert rejected["decisions"][0]["verdict"] == "rejected"

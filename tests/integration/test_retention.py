@@ -269,7 +269,7 @@ async def test_drifts_are_pruned(db: Database, sql: Sql) -> None:
             connection_id=connection,
             after_snapshot_id=await a_snapshot(sql, source),
             severity="harmless",
-            concerns=True,
+            affects_sync=True,
             changes="[]",
             first_seen_at=seen,
         )
@@ -308,7 +308,7 @@ async def test_snapshots_are_pruned(db: Database, sql: Sql) -> None:
         before_snapshot_id=before,
         after_snapshot_id=after,
         severity="harmless",
-        concerns=False,
+        affects_sync=False,
         changes="[]",
     )
     for statement, snapshot in (

@@ -28,7 +28,7 @@ MORE = ACCOUNT | {"Region__c": "string"}
 
 async def roll_back(mesh: Mesh, connection: Json, version: int) -> tuple[int, Json]:
     """Ask for an older version; the answer's status and body."""
-    order = {"version": version, "by": "Ada", "why": "It was better."}
+    order = {"version": version, "by": "Ada", "reason": "It was better."}
     return await post(mesh, f"/connections/{connection['id']}/rollback", order)
 
 
@@ -54,7 +54,7 @@ async def test_older_version_is_appended_as_the_newest(mesh: Mesh) -> None:
 
     assert (status, repair["kind"], repair["state"]) == (200, "rollback", "applied")
     assert (repair["target_version"], repair["version_number"]) == (1, 3)
-    assert (repair["decisions"][0]["by"], repair["decisions"][0]["why"]) == (
+    assert (repair["decisions"][0]["by"], repair["decisions"][0]["reason"]) == (
         "Ada",
         "It was better.",
     )
@@ -262,7 +262,7 @@ async def test_rollback_refused_by_airbyte_fails_with_the_code(mesh: Mesh) -> No
 
 
 async def test_rollback_is_refused_during_a_repair(mesh: Mesh) -> None:
-    """409 `repair_under_way` names it; afterwards it is accepted."""
+    """409 `repair_in_progress` names it; afterwards it is accepted."""
     connection = await grown(mesh)
     job = mesh.airbyte.start_job(connection["airbyte_connection_id"])
     repair = await proposal_of(mesh, connection)
@@ -273,7 +273,7 @@ async def test_rollback_is_refused_during_a_repair(mesh: Mesh) -> None:
 
     assert (status, problem["code"], problem["repair_id"]) == (
         409,
-        "repair_under_way",
+        "repair_in_progress",
         repair["id"],
     )
     mesh.airbyte.finish_job(job["id"])
@@ -295,5 +295,5 @@ async def test_one_of_two_concurrent_rollbacks_counts(mesh: Mesh) -> None:
     applied = [body for _, body in answers if body.get("state") == "applied"]
     assert len(applied) == 1
     codes = {body.get("code", body.get("changed")) for _, body in answers if "state" not in body}
-    assert codes <= {"repair_under_way", "stale_catalog", "heal_in_progress", False}
+    assert codes <= {"repair_in_progress", "stale_catalog", "heal_in_progress", False}
     assert await mesh.sql.fetchval("SELECT count(*) FROM sync_catalog_versions") == 3

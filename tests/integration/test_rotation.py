@@ -130,7 +130,7 @@ async def test_failed_check_changes_nothing(mesh: Mesh, store: dict[str, str]) -
     assert (refused.status_code, refused.json()["code"]) == (422, "check_failed")
     assert refused.json()["credential_id"] == "salesforce-prod"
     assert "AAMCANARY" not in refused.text
-    assert outcomes(await rotate(mesh, status=422)) == ["not_tried", "check_failed"]
+    assert outcomes(await rotate(mesh, status=422)) == ["skipped", "check_failed"]
     assert [held(mesh, one) for one in (a, b)] == before
     assert mesh.airbyte.called(UPDATE) == []
     assert await mesh.sql.fetchval("SELECT count(*) FROM operations WHERE kind = 'rotate'") == 0

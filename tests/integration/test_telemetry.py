@@ -161,7 +161,7 @@ class Collector:
 def collector() -> Iterator[Collector]:
     """A collector of traces; a test asks for it before the mesh, whose parts look for it."""
     yield Collector()
-    tracing.trace_no_more()
+    tracing.stop_tracing()
 
 
 def _of(found: Sequence[ReadableSpan], name: str) -> list[ReadableSpan]:
@@ -274,7 +274,7 @@ async def test_sampling_applies_unless_the_caller_has_decided() -> None:
             told = tracing.traceparent()["traceparent"]
         found = await collector.has("theirs")
     finally:
-        tracing.trace_no_more()
+        tracing.stop_tracing()
 
     assert [span.name for span in found] == ["theirs"]
     assert told.startswith(f"00-{trace_id}-")

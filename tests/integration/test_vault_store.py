@@ -302,6 +302,6 @@ async def test_invalid_reference_does_not_reach_the_vault(
         service = app.state.service
         with pytest.raises(AamError) as refused:
             await service.get_salesforce_config(f"vault:{path}")
-        assert refused.value.code == "bad_credential_id"
+        assert refused.value.code == "invalid_credential_id"
         quoted = f"vault:{path}".replace("#", "%23").replace("?", "%3F")
         assert (await ask(app, quoted, bearer=token(f"vault:{path}"))).status_code in (404, 422)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from local.demo_steps import LOOKED_AT_WHEN_ASKED, ORDER, Mesh, Untrue, Wired
+from local.demo_steps import LOOKED_AT_WHEN_ASKED, ORDER, Mesh, StepFailed, Wired
 from local.environment import given_environment
 from local.stack import throw_away
 
@@ -69,7 +69,7 @@ async def a_hand_picked_list_does_not_grow(one: Wired) -> None:
     await one.mesh.change("DELETE", "/Contact/fields/Languages__c")
     look = await one.observed("changed")
 
-    assert not any(change["concerns"] for change in look["changes"])
+    assert not any(change["affects_sync"] for change in look["changes"])
     assert (await one.version(), len(await one.repairs())) == before
     assert sorted(await selected(one, "Contact")) == sorted(chosen)
 
@@ -83,7 +83,7 @@ async def some_changes_are_approved_and_the_rest_rejected(one: Wired) -> None:
     ids = {change["path"][0]: change["id"] for change in repair["changes"]}
     assert set(ids) == {"Active__c", "UpsellOpportunity__c"}
 
-    order = {"by": "Ada", "why": "Not used.", "changes": [ids["Active__c"]]}
+    order = {"by": "Ada", "reason": "Not used.", "changes": [ids["Active__c"]]}
     path = f"/repairs/{repair['id']}"
     part = await one.mesh.ask("drift_repair_agent", "POST", f"{path}/approve", order)
 
@@ -111,7 +111,7 @@ async def a_newer_plan_takes_the_place_of_an_older(one: Wired) -> None:
     newer = await one.proposed()
     version = await one.version()
 
-    with pytest.raises(Untrue, match="409"):
+    with pytest.raises(StepFailed, match="409"):
         await one.decide(older, "approve", "Too late.")
 
     older = await one.mesh.ask("drift_repair_agent", "GET", f"/repairs/{older['id']}")
@@ -147,7 +147,7 @@ async def what_airbyte_stopped_by_itself_is_resumed(one: Wired) -> None:
 async def an_older_version_comes_back_where_the_source_allows(one: Wired) -> None:
     """Version 1 has fields that are gone: refused with what is missing. The newest before fits."""
     version = await one.version()
-    order = {"version": 1, "by": "Ada", "why": "As it was."}
+    order = {"version": 1, "by": "Ada", "reason": "As it was."}
     path = f"{one.path}/rollback"
     refused = await one.mesh.ask("drift_repair_agent", "POST", path, order, expect=409)
     assert refused["code"] == "rollback_impossible"

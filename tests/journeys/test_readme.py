@@ -44,7 +44,6 @@ NOT_RUN = (
     "docs/guides/events.md",
     "docs/guides/real-salesforce.md",
     "docs/guides/two-meshes.md",
-    "docs/testing.md",
     "docs/troubleshooting.md",
 )
 """Pages without a `bash` block; the program of events.md has a test of its own."""

@@ -204,7 +204,7 @@ BODIES = [
         f"PUT /connections/{ID}/policy",
         {"reactions": {"field": {"add": "apply"}}},
         "reactions.field.add",
-        "did you mean 'added'? Known are added, removed, renamed",
+        "did you mean 'added'? Known entries: added, removed, renamed",
     ),
     (
         "drift_repair_agent",

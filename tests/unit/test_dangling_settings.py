@@ -148,7 +148,7 @@ def test_path_that_its_field_no_longer_declares_is_gone(meta: Json) -> None:
     assert "key_fallback" in effects
     assert (config["destinationSyncMode"], config["primaryKey"]) == ("append", [])
     head = catalog.parse(document(before))
-    assert [one.code for one in healing.misfits(head, document(after))] == ["key_gone"]
+    assert [one.code for one in healing.incompatibilities(head, document(after))] == ["key_gone"]
     merged = catalog.merge(head, document(after), every_stream=False)
     assert [note.code for note in merged.notes] == ["key_gone"]
 
@@ -194,7 +194,7 @@ def test_merge_drops_it_with_a_note(*, own: bool) -> None:
 def test_older_version_with_it_does_not_fit() -> None:
     """A rollback would restore the name."""
     older = catalog.parse(document(replicated(PLAIN | {"_lsn": LSN}, ["_lsn"])))
-    found = healing.misfits(older, document(replicated(PLAIN, [])))
+    found = healing.incompatibilities(older, document(replicated(PLAIN, [])))
     assert "cursor_gone" in [problem.code for problem in found]
 
 

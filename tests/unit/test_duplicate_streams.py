@@ -29,7 +29,7 @@ HEAD = catalog.parse(document(ONE))
         lambda offered: drift.diff(document(ONE), offered),
         lambda offered: drift.diff(HEAD, catalog.scan(offered)),
         lambda offered: healing.plan_changes(HEAD, offered),
-        lambda offered: healing.misfits(HEAD, offered),
+        lambda offered: healing.incompatibilities(HEAD, offered),
         lambda offered: healing.heal(HEAD, offered, []),
         lambda offered: catalog.distinct(catalog.scan(offered)),
         lambda offered: catalog.choose(offered, streams=None, destination_sync_modes=MODES),

@@ -58,7 +58,7 @@ def test_applying_everything_leaves_nothing_to_plan(history: tuple[list[Json], l
             assert stream_.raw == head.by_id()[stream_.id].raw
     assert [s.selected for s in new.streams] == sorted(s.selected for s in new.streams)[::-1]
     assert healing.plan_changes(new, discovered) == []
-    assert healing.misfits(new, discovered) == []
+    assert healing.incompatibilities(new, discovered) == []
 
 
 @given(histories(), st.data())
@@ -149,7 +149,7 @@ def test_order_does_not_affect_a_heal(history: tuple[list[Json], list[Json]], se
             result = healing.heal(head, discovered, some)
         except HealImpossible as impossible:
             return impossible.code
-        return catalog.meaning_of(result.catalog)
+        return catalog.document_fingerprint(result.catalog)
 
     expected = outcome(document(*after), decisions)
     assert outcome(document(*other), decisions) == expected
@@ -164,21 +164,23 @@ def test_offered_catalog_fits_its_source(history: tuple[list[Json], list[Json]])
     """A stream that is gone does not."""
     before, after = history
     head = catalog.parse(document(*before))
-    assert healing.misfits(head, document(*before)) == []
+    assert healing.incompatibilities(head, document(*before)) == []
     gone = {pair["stream"]["name"] for pair in before} - {p["stream"]["name"] for p in after}
-    misfits = healing.misfits(head, document(*after))
-    assert {p.stream.name for p in misfits if p.stream and p.code == "stream_gone"} == gone
+    incompatibilities = healing.incompatibilities(head, document(*after))
+    assert {
+        p.stream.name for p in incompatibilities if p.stream and p.code == "stream_gone"
+    } == gone
 
 
 def test_misfits_name_what_the_source_no_longer_has() -> None:
-    """Each with its place; changed types and unused fields are no misfits."""
+    """Each with its place; changed types and unused fields are no incompatibilities."""
 
-    def misfits(before: Json, after: Json) -> list[tuple[str, str]]:
-        found = healing.misfits(catalog.parse(document(before)), document(after))
+    def incompatibilities(before: Json, after: Json) -> list[tuple[str, str]]:
+        found = healing.incompatibilities(catalog.parse(document(before)), document(after))
         return [(problem.code, problem.field.removeprefix("streams[0].")) for problem in found]
 
     shrunk = stream(fields={"total": TEXT}, offer=PLAIN | {"supportedSyncModes": ["full_refresh"]})
-    assert misfits(stream(), shrunk) == [
+    assert incompatibilities(stream(), shrunk) == [
         ("field_gone", "config.selectedFields"),
         ("field_gone", "config.selectedFields"),
         ("unsupported_sync_mode", "config.syncMode"),
@@ -186,8 +188,8 @@ def test_misfits_name_what_the_source_no_longer_has() -> None:
         ("key_gone", "config.primaryKey"),
     ]
     less = stream(fields={"id": TEXT, "updated": MOMENT})
-    assert misfits(stream(), less) == [("field_gone", "config.selectedFields")]
-    assert misfits(stream(**picked("id", "updated")), less) == []
-    assert misfits(stream(), stream(fields=FIELDS | {"total": MOMENT, "new": TEXT})) == []
-    assert misfits(stream(), stream("other")) == [("stream_gone", "stream.name")]
-    assert misfits(stream(selected=False), stream("other")) == []
+    assert incompatibilities(stream(), less) == [("field_gone", "config.selectedFields")]
+    assert incompatibilities(stream(**picked("id", "updated")), less) == []
+    assert incompatibilities(stream(), stream(fields=FIELDS | {"total": MOMENT, "new": TEXT})) == []
+    assert incompatibilities(stream(), stream("other")) == [("stream_gone", "stream.name")]
+    assert incompatibilities(stream(selected=False), stream("other")) == []

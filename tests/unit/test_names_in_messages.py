@@ -26,7 +26,7 @@ def messages(before: Json, after: Json, **choice: object) -> list[str]:
     planned = healing.plan_changes(head, offered)
     said = [word for _, verdict in planned for word in (verdict.reason, *verdict.resets)]
     said += [word for _, verdict in planned for word in verdict.loses]
-    said += [problem.message for problem in healing.misfits(head, offered)]
+    said += [problem.message for problem in healing.incompatibilities(head, offered)]
     exclusions = Exclusions(("*secret*",))
     actions: tuple[Action, ...] = ("apply", "exclude")
     for action in actions:
@@ -112,7 +112,9 @@ def test_unnamed_cursor_is_not_shown() -> None:
     assert [message for message in said if "''" in message] == []
     assert any("no longer defines a cursor of 'orders'" in message for message in said)
     head = catalog.parse(document(before))
-    [gone] = [p for p in healing.misfits(head, document(after)) if p.code == "cursor_gone"]
+    [gone] = [
+        p for p in healing.incompatibilities(head, document(after)) if p.code == "cursor_gone"
+    ]
     assert gone.message == "The source defines no cursor for 'orders', and the catalog sets none."
     decisions = [Instruction(c, "apply") for c, _ in healing.plan_changes(head, document(after))]
     [pair] = orjson.loads(healing.heal(head, document(after), decisions).catalog)["streams"]

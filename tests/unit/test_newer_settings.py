@@ -10,7 +10,7 @@ import pytest
 from services.drift_repair_agent import healing
 from services.drift_repair_agent.healing import Instruction
 from shared.domain import catalog
-from shared.domain.catalog import FORWARD, Familiar, InvalidCatalog
+from shared.domain.catalog import FORWARD, InvalidCatalog, ToleratedSettings
 from tests.unit.catalogs import MOMENT, TEXT, Json, document, stream
 
 GROWN: Json = {"id": TEXT, "updated": MOMENT, "total": TEXT, "region": TEXT}
@@ -47,7 +47,7 @@ def test_heal_keeps_unknown_settings(newer: Json, changed: str) -> None:
 
 def test_unknown_setting_is_refused() -> None:
     """A typo would be silently dropped by Airbyte."""
-    familiar = Familiar.of(catalog.parse(document(stream())).streams)
+    familiar = ToleratedSettings.of(catalog.parse(document(stream())).streams)
     wrong: list[Any] = [{"selectd": False}, {"syncMode": "sometimes"}, {"destinationSyncMode": "x"}]
     for config in wrong:
         posted = catalog.parse(document(stream("a", **config)))
@@ -70,7 +70,7 @@ def test_unknown_setting_has_a_suggestion() -> None:
             catalog.validate(catalog.parse(posted))
         assert refused.value.code == "unknown_setting"
         assert refused.value.problems[0].message.endswith(message)
-        familiar = Familiar.of(catalog.parse(posted).streams)
+        familiar = ToleratedSettings.of(catalog.parse(posted).streams)
         catalog.validate(catalog.parse(posted), familiar=familiar)
 
 
@@ -80,7 +80,7 @@ def test_setting_of_catalog_or_discovery_is_accepted(newer: Json) -> None:
     held = stream("held", **newer)
     modes = ["full_refresh", "incremental", "continuous"]
     posted = stream("posted", offer={"supportedSyncModes": modes}, **newer)
-    familiar = Familiar.of(catalog.parse(document(held)).streams)
+    familiar = ToleratedSettings.of(catalog.parse(document(held)).streams)
     catalog.validate(catalog.parse(document(posted)), familiar=familiar)
     # Nothing of that is remembered for who does not know it.
     with pytest.raises(InvalidCatalog):

@@ -260,7 +260,7 @@ def test_stream_without_properties_is_handled_like_any_other(form: Any) -> None:
     head = catalog.parse(document(old))
     catalog.validate(head)
     assert changes(old, new) == [("field_retyped", ("a",)), ("field_removed", ("b",))]
-    assert [p.code for p in healing.misfits(head, document(new))] == ["field_gone"]
+    assert [p.code for p in healing.incompatibilities(head, document(new))] == ["field_gone"]
     planned = healing.plan_changes(head, document(new))
     assert {verdict.severity.value for _, verdict in planned} == {"needs_review"}
     healed = healing.heal(

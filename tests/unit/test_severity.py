@@ -37,7 +37,7 @@ def configured(pair: Json) -> ConfiguredStream:
 def judged(before: Json, after: Json) -> list[tuple[str, str, str, bool]]:
     """Severity, entity, what and whether it concerns the connection, of each change."""
     plan = healing.plan_changes(catalog.parse(document(before)), document(after))
-    return [(v.severity.value, v.entity, v.what, v.concerns) for _, v in plan]
+    return [(v.severity.value, v.entity, v.what, v.affects_sync) for _, v in plan]
 
 
 def type_of(schema: Any) -> Any:
@@ -246,7 +246,7 @@ def test_streams_are_judged_by_whether_they_are_synced() -> None:
     """A removed one breaks the connection; unsynced ones do not matter."""
     before = catalog.parse(document(stream("a"), stream("off", selected=False)))
     plan = healing.plan_changes(before, document(stream("b"), stream("off")))
-    assert [(c.kind, c.stream.name, v.severity, v.concerns) for c, v in plan] == [
+    assert [(c.kind, c.stream.name, v.severity, v.affects_sync) for c, v in plan] == [
         ("stream_removed", "a", Severity.BREAKING, True),
         ("stream_added", "b", Severity.HARMLESS, False),
         ("stream_added", "off", Severity.HARMLESS, False),
@@ -254,7 +254,7 @@ def test_streams_are_judged_by_whether_they_are_synced() -> None:
     assert plan[0][1].loses == ("a",)
     assert "sync state" in plan[0][1].resets[0]
     again = drift.severity(Change("stream_added", ORDERS), configured(stream()))
-    assert (again.severity, again.concerns) == (Severity.HARMLESS, True)
+    assert (again.severity, again.affects_sync) == (Severity.HARMLESS, True)
 
 
 def test_losses_are_named() -> None:
@@ -304,13 +304,13 @@ def test_severity_is_never_below_airbytes(history: tuple[list[Json], list[Json]]
         config = configs.get(change.stream.name)
         if config is not None and is_breaking_for_airbyte(change, config):
             assert verdict.severity is Severity.BREAKING
-        if not verdict.concerns:
+        if not verdict.affects_sync:
             assert verdict.severity is Severity.HARMLESS
         assert verdict.reason.endswith(".")
         assert verdict.reason.isprintable()
         assert all(sentence.endswith(".") for sentence in verdict.resets)
         if verdict.what in ("removed", "lost") and verdict.entity in ("stream", "field", "key"):
-            assert bool(verdict.loses) == verdict.concerns
+            assert bool(verdict.loses) == verdict.affects_sync
 
 
 @given(histories())

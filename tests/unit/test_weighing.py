@@ -97,7 +97,9 @@ def test_rejected_change_is_only_proposed(refused: Change) -> None:
 
 def test_irrelevant_changes_are_dropped() -> None:
     """Changes of unselected fields, unless one is a lost field's new name."""
-    unpicked = Verdict(Severity.HARMLESS, "field", "added", concerns=False, reason="Not picked.")
+    unpicked = Verdict(
+        Severity.HARMLESS, "field", "added", affects_sync=False, reason="Not picked."
+    )
     changes = [(GONE, LOSS), (NEW, unpicked)]
     assert len(weigh(changes, Asked(), Policy(PolicyOverrides()), frozenset())) == 1
     assert len(weigh(changes, suggested(), Policy(PolicyOverrides()), frozenset())) == 2

@@ -14,8 +14,8 @@ from shared.domain.catalog import (
     MAX_STREAMS,
     Catalog,
     Exclusions,
-    Familiar,
     InvalidCatalog,
+    ToleratedSettings,
 )
 from shared.domain.cooperative import run_cooperatively
 from shared.errors import (
@@ -39,7 +39,7 @@ _MAX_TOLD: Final = 50
 async def readable(
     document: bytes | memoryview,
     *,
-    familiar: Familiar | None = None,
+    familiar: ToleratedSettings | None = None,
     is_checked: bool = False,
 ) -> tuple[Catalog, str]:
     """Parse and validate a catalog; return its selected streams and their fingerprint.
@@ -53,7 +53,7 @@ async def readable(
     try:
         catalog = await run_cooperatively(catalogs.parse.steps(document, max_streams=MAX_STREAMS))
         if not is_checked:
-            checks = catalogs.validate.steps(catalog, familiar=familiar or Familiar())
+            checks = catalogs.validate.steps(catalog, familiar=familiar or ToleratedSettings())
             await run_cooperatively(checks)
         wanted = catalog.selected()
         return wanted, await run_cooperatively(catalogs.fingerprint_of.steps(wanted))

@@ -24,13 +24,13 @@ _LARGE_BODY_BYTES = 4 * 1024 * 1024
 async def _order(request: Request) -> ApplyOrder:
     """Parse the body, leaving its catalog as raw bytes."""
     body = await request.body()
-    await _let_others_in(body)
+    await _yield_to_event_loop(body)
     order = ApplyOrder.read(body)
-    await _let_others_in(body)
+    await _yield_to_event_loop(body)
     return order
 
 
-async def _let_others_in(body: bytes) -> None:
+async def _yield_to_event_loop(body: bytes) -> None:
     """Yield to the event loop between two steps that each take a millisecond per MiB.
 
     `sleep(0)` would run only tasks that are ready already, not those waiting for a timer or socket.

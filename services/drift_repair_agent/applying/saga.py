@@ -13,7 +13,7 @@ from services.drift_repair_agent.applying.openapi import Applied
 from services.drift_repair_agent.applying.pause import SET_BY_AAM, note_foreign
 from shared import outbox, registry
 from shared.airbyte_client import AirbyteClient, AirbyteConnection
-from shared.catalog_comparison import means
+from shared.catalog_comparison import matches
 from shared.config import Settings
 from shared.database import Database
 from shared.errors import (
@@ -169,13 +169,13 @@ class ApplySaga:
         async def look() -> dict[str, Any]:
             held = await self._held(heal)
             return {
-                "as_wanted": await means(held, heal.fingerprint),
+                "as_wanted": await matches(held, heal.fingerprint),
                 "breaking_change": held.breaking_change,
                 "status": held.status,
             }
 
         async def holds() -> bool | None:
-            return True if await means(await self._held(heal), heal.fingerprint) else None
+            return True if await matches(await self._held(heal), heal.fingerprint) else None
 
         await operation.once("update", update, look=holds, within=2 * self._call_s)
         held: dict[str, Any] = await operation.once("look", look, within=self._call_s)
@@ -194,7 +194,7 @@ class ApplySaga:
 
         async def set_() -> bool:
             await self._update(heal, document, status=status, breaking_change=breaking_change)
-            return await means(await self._held(heal), heal.fingerprint)
+            return await matches(await self._held(heal), heal.fingerprint)
 
         if not await operation.once("unpause", set_, within=2 * self._call_s):
             raise UpstreamMismatch("Airbyte accepted the catalog, but has a different one.")
@@ -223,7 +223,7 @@ class ApplySaga:
         except (UpstreamUnknown, UpstreamConflict):
             held = await self._held(heal)
             if (
-                not await means(held, heal.fingerprint)
+                not await matches(held, heal.fingerprint)
                 or (breaking_change is not None and held.breaking_change is not breaking_change)
                 or (status is not None and held.status != status)
             ):
@@ -289,7 +289,7 @@ class ApplySaga:
         async with self._db.read() as session:
             head = await registry.read_version(session, connection_id, heal.base_version)
         held = await self._held(heal)
-        if await means(held, head.fingerprint):
+        if await matches(held, head.fingerprint):
             return "base"
         is_resumed = heal.afterwards == "resumed" and held.status in SET_BY_AAM
         await self._airbyte.update_connection(
@@ -297,7 +297,7 @@ class ApplySaga:
             head.sync_catalog.encode(),
             status="inactive" if is_resumed else None,
         )
-        return "base" if await means(await self._held(heal), head.fingerprint) else "other"
+        return "base" if await matches(await self._held(heal), head.fingerprint) else "other"
 
     async def _settle(
         self, operation: Operation, status: ConnectionStatus, *, code: str | None

@@ -1,7 +1,8 @@
 """Compute a connection's new catalog when its source has changed, or check an older one.
 
 `plan_changes` lists the changes to decide, `heal` builds the catalog that results from the
-decisions, and `misfits` lists why the source cannot serve a catalog. All are pure functions.
+decisions, and `incompatibilities` lists why the source cannot serve a catalog. All are pure
+functions.
 """
 
 from services.drift_repair_agent.healing._heal import heal
@@ -12,4 +13,4 @@ from services.drift_repair_agent.healing._model import (
     HealImpossible,
     Instruction,
 )
-from services.drift_repair_agent.healing._plan import misfits, plan_changes
+from services.drift_repair_agent.healing._plan import incompatibilities, plan_changes

@@ -15,10 +15,10 @@ from shared.domain.catalog import (
     Catalog,
     ConfiguredStream,
     Exclusions,
-    Familiar,
     InvalidCatalog,
     Problem,
     StreamId,
+    ToleratedSettings,
     distinct,
     join,
     validate,
@@ -95,7 +95,7 @@ def heal(
     for decided in by_stream.values():
         healing.add(decided)
     catalog = healing.catalog()
-    familiar = Familiar.of([*configured.selected().streams, *offered.values()])
+    familiar = ToleratedSettings.of([*configured.selected().streams, *offered.values()])
     held = frozenset(stream.digest for stream in configured.streams)
     try:
         yield from validate.steps(catalog, familiar=familiar, held=held)
@@ -139,7 +139,7 @@ class _Healing:
             self._rename(stream, removal.change, removal.became)
         else:
             self._deselect(stream)
-            self._tell(
+            self._report(
                 stream.id,
                 "stream_deselected",
                 f"{stream.id} is deselected: Airbyte deletes its sync state, and its table stays "
@@ -171,14 +171,14 @@ class _Healing:
                     self._problems += error.problems
                     continue
             self._selected.append(selected)
-            self._tell(
+            self._report(
                 stream,
                 "stream_selected",
                 f"{stream} is selected: it is read by {config.sync_mode} and written by "
                 f"{config.destination_sync_mode}, starting with all of its rows.",
             )
             if hidden:
-                self._tell(
+                self._report(
                     stream,
                     "never_selected",
                     f"{listed(sorted(hidden))} of {stream} is excluded: the policy never selects "
@@ -217,7 +217,7 @@ class _Healing:
         for change, code, reason in taking.refused:
             self._refuse(change, code, reason)
         for path in taking.nested:
-            self._tell(
+            self._report(
                 current.id,
                 "field_excluded_whole",
                 f"{shown(path[0])} of {current.id} is excluded completely, since the policy never "
@@ -227,7 +227,7 @@ class _Healing:
         with readable(f"stream {current.id}"):
             blend = Blend(old, new, changes=changes, taken=taking.taken)
         for path in blend.whole:
-            self._tell(
+            self._report(
                 current.id,
                 "field_kept_whole",
                 f"{shown(dotted(path))} of {current.id} is described by several schemas: it stays "
@@ -247,7 +247,7 @@ class _Healing:
             definition = PAIR.decode(offered.raw).stream
             self._selected.append(self._renewed(current, definition, offered, changes, Choices()))
             self._deselect(current)
-            self._tell(
+            self._report(
                 name,
                 "stream_renamed",
                 f"{current.id} is synced as {name}: all of its rows are read again into a new "
@@ -292,7 +292,7 @@ class _Healing:
     def _deselect(self, stream: ConfiguredStream) -> None:
         self._deselected.append(read_stream(deselected(stream.raw, PAIR.decode(stream.raw))))
 
-    def _tell(self, stream: StreamId, code: str, message: str) -> None:
+    def _report(self, stream: StreamId, code: str, message: str) -> None:
         self.effects.append(Effect(stream, code, message))
 
     def _refuse(self, change: Change, code: str, reason: str) -> None:

@@ -39,7 +39,7 @@ def plan_changes(configured: Catalog, discovered: Streams) -> Steps[list[tuple[C
 
 
 @Stepwise
-def misfits(catalog: Catalog, discovered: Streams) -> Steps[list[Problem]]:
+def incompatibilities(catalog: Catalog, discovered: Streams) -> Steps[list[Problem]]:
     """Why the source cannot serve this catalog now, in the order of its streams; empty if it can.
 
     The source may lack a stream, a field that it syncs, its cursor, a part of its key, or its sync
@@ -59,12 +59,16 @@ def misfits(catalog: Catalog, discovered: Streams) -> Steps[list[Problem]]:
     problems: list[Problem] = []
     for position, configured in enumerate(catalog.streams):
         if configured.selected:
-            problems += _misfits(configured, f"streams[{position}]", offered.get(configured.id))
+            problems += _stream_incompatibilities(
+                configured, f"streams[{position}]", offered.get(configured.id)
+            )
             yield
     return problems
 
 
-def _misfits(configured: ConfiguredStream, place: str, pair: Pair | None) -> Iterator[Problem]:
+def _stream_incompatibilities(
+    configured: ConfiguredStream, place: str, pair: Pair | None
+) -> Iterator[Problem]:
     def problem(code: str, member: str, message: str) -> Problem:
         return Problem(configured.id, f"{place}.{member}", code, message)
 

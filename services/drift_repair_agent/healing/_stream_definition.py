@@ -112,7 +112,7 @@ class Blend:
             return None
         made: Raw | None = None
         if len(taken) == len(within):
-            is_same_here = not may_refer(_text(new)) or ours.means(new, theirs)
+            is_same_here = not may_refer(_text(new)) or ours.resolves_alike(new, theirs)
             made = new if is_same_here else theirs.inlined(name)
         else:
             before, after = ours.inlined(name), theirs.inlined(name)
@@ -187,7 +187,7 @@ class _Side:
         made = self._schema.inlined(self._declared[name][0])
         return None if self._schema.is_cut else _encoded(made)
 
-    def means(self, field: Raw, other: _Side) -> bool:
+    def resolves_alike(self, field: Raw, other: _Side) -> bool:
         """Whether the references in a field of the other side resolve to the same schema here."""
         schema = decode(field)
         return self._schema.digest(schema) == other._schema.digest(schema)

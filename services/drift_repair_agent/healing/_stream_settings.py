@@ -80,7 +80,7 @@ class Settings:
         self._selection(needed)
         self._mappers()
         for old, new in choices.renamed.items():
-            self._tell(
+            self._report(
                 "field_renamed",
                 f"{self._named(old)} of {self._id} is synced as {self._named(new)} into a new "
                 "column; the former column keeps its values.",
@@ -93,7 +93,7 @@ class Settings:
         before = self._reads
         keyed = bool(self._current.primary_key)
         self._switch(*fallback(self._offered, destination_sync_mode=self._writes, keyed=keyed))
-        self._tell(
+        self._report(
             "sync_mode_fallback",
             f"{self._id} is no longer offered in the mode {mode(before)}: it is read by"
             f" {mode(self._reads)} and written by {mode(self._writes)}, and Airbyte deletes its"
@@ -117,7 +117,7 @@ class Settings:
         if moved != before:
             self._read_by(moved, "follows the rename")
         elif not current:
-            self._tell(
+            self._report(
                 "cursor_kept",
                 f"{self._id} still uses the cursor {self._named(before)}: the source no longer "
                 "defines one.",
@@ -157,7 +157,7 @@ class Settings:
         is_left_out = self._reads != "incremental" and cursor[0] in self._choices.excluded
         if self._has(cursor) and not is_left_out:
             return cursor
-        self._tell(
+        self._report(
             "cursor_dropped",
             f"The cursor {self._named(cursor)} of {self._id} is not a synced field, and no cursor "
             "is needed: it is removed from the settings.",
@@ -177,7 +177,7 @@ class Settings:
         how = "appends every row again"
         if self._writes != "append":
             how = "replaces all rows, including those that the source no longer has"
-        self._tell(
+        self._report(
             "cursor_fallback",
             f"{gone}: it is read in full, and each sync {how}. Airbyte deletes its sync state.",
         )
@@ -200,7 +200,7 @@ class Settings:
         else:
             return self._without_key(before)
         if set(key) != set(before):
-            self._tell(
+            self._report(
                 "key_followed",
                 f"{self._id} is deduplicated by {self._listed(key)}, which {how}: rows written "
                 "with the former key remain beside new ones until the stream is refreshed.",
@@ -215,7 +215,7 @@ class Settings:
         if not before:
             gone = f"{self._id} has no key"
         self._switch(self._reads, writes)
-        self._tell(
+        self._report(
             "key_fallback",
             f"{gone}: it is written by {writes}, no longer deduplicated.",
         )
@@ -245,7 +245,7 @@ class Settings:
             elif left_out:
                 kept = [name for name in selectable if name not in excluded]
                 self.changes |= {"fieldSelectionEnabled": True, "selectedFields": _fields(kept)}
-                self._tell(
+                self._report(
                     "fields_hand_picked",
                     f"From now on the fields of {self._id} are selected individually, without "
                     f"{listed(left_out)}: new fields are no longer added automatically.",
@@ -258,7 +258,7 @@ class Settings:
         kept = [name for name in kept if name not in excluded]
         for name in sorted((needed - set(kept)) & selectable.keys()):
             kept.append(name)
-            self._tell(
+            self._report(
                 "field_selected",
                 f"{shown(name)} of {self._id} is now selected, as its cursor or key must be.",
             )
@@ -280,13 +280,13 @@ class Settings:
                 if len(heir) == 1 or heir[0] in needed or heir[0] in names:
                     kept[heir[0]] = None
                 else:
-                    self._tell(
+                    self._report(
                         "rename_not_selected",
                         f"{self._named(heir)} of {self._id} can only be selected with all of "
                         f"{shown(heir[0])}, which was not selected: it is not synced.",
                     )
         if gone:
-            self._tell(
+            self._report(
                 "selected_fields_gone", f"{listed(gone)} of {self._id} can no longer be selected."
             )
         return list(kept)
@@ -307,12 +307,12 @@ class Settings:
         if followed != mappers:
             self.changes["mappers"] = followed
         if "hashedFields" in self.changes or followed != mappers:
-            self._tell("mapper_followed", f"The mappers of {self._id} follow the rename.")
+            self._report("mapper_followed", f"The mappers of {self._id} follow the rename.")
         before = self._before or {}
         for mapper in followed:
             for name in sorted(_mapped(msgspec.json.decode(mapper))):
                 if name in before and self._fields is not None and name not in self._fields:
-                    self._tell(
+                    self._report(
                         "mapper_without_field",
                         f"A mapper of {self._id} still refers to {shown(name)}, which is gone.",
                     )
@@ -341,7 +341,7 @@ class Settings:
         self.changes |= {"syncMode": reads, "destinationSyncMode": writes}
 
     def _read_by(self, cursor: Path, how: str) -> None:
-        self._tell(
+        self._report(
             "cursor_followed",
             f"{self._id} is read by the cursor {self._named(cursor)}, which {how}: if the saved "
             "state does not fit it, all rows are read again.",
@@ -354,7 +354,7 @@ class Settings:
     def _named(path: Path) -> str:
         return shown(dotted(path))
 
-    def _tell(self, code: str, message: str) -> None:
+    def _report(self, code: str, message: str) -> None:
         self.effects.append(Effect(self._id, code, message))
 
     def _refuse(self, code: str, setting: str, message: str) -> None:

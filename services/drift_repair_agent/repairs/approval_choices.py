@@ -68,7 +68,7 @@ async def approved(
     decided = {
         item.id: item.decided(
             as_suggested(
-                item, by, at, why=order.why, choice=order.choices.get(item.id), named=named
+                item, by, at, reason=order.reason, choice=order.choices.get(item.id), named=named
             )
         )
         for item in about
@@ -82,7 +82,7 @@ async def approved(
             continue
         half = await _new_half(items, item, became, now)
         if half is not None:
-            decided[half.id] = half.decided(as_suggested(half, by, at, why=order.why))
+            decided[half.id] = half.decided(as_suggested(half, by, at, reason=order.reason))
     return list(decided.values())
 
 
@@ -109,7 +109,7 @@ def as_suggested(
     by: str,
     at: datetime,
     *,
-    why: str | None = None,
+    reason: str | None = None,
     choice: Choice | None = None,
     named: Collection[Place] = (),
 ) -> Decision:
@@ -137,7 +137,7 @@ def as_suggested(
         became=became,
         cursor=None if cursor is None else tuple(cursor),
         primary_key=None if key is None else tuple(tuple(path) for path in key),
-        why=why,
+        reason=reason,
         is_named=is_named,
         requested_by=scopes.requested_by(),
     )

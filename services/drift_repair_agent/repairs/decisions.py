@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.drift_repair_agent.applying import preflight
-from services.drift_repair_agent.healing import misfits
+from services.drift_repair_agent.healing import incompatibilities
 from services.drift_repair_agent.repairs import current_state, queries, transitions
 from services.drift_repair_agent.repairs import planned_changes as changes_of
 from services.drift_repair_agent.repairs.approval_choices import (
@@ -82,7 +82,7 @@ class Repairs:
         async with self._db.read() as session:
             repair = await queries.find_repair(session, repair_id)
             policy = await registry.find_policy(session, repair.connection_id)
-            waiting = await queries.repair_under_way(session, repair.connection_id)
+            waiting = await queries.repair_in_progress(session, repair.connection_id)
             at = await registry.now(session)
         _expect_proposed(repair)
         if waiting is not None and not _is_waiting(waiting, repair.base_version):
@@ -101,7 +101,7 @@ class Repairs:
             one = await _split(session, held, joined, order, RepairState.APPROVED, at)
             one.snapshot_id = None if now.snapshot is None else now.snapshot.id
             one.base_version = row.catalog_version
-            one.is_learned = not changes_of.teaches(decided)
+            one.is_learned = not changes_of.has_lessons(decided)
             return HttpResult(202, str(one.id))
 
         answer = await self._operations.at_once(
@@ -123,7 +123,7 @@ class Repairs:
             action="keep",
             by=scopes.named(order.by),
             at=at,
-            why=order.why,
+            reason=order.reason,
             requested_by=scopes.requested_by(),
         )
         decided = [item.decided(made) for item in chosen(changes_of.read(repair.changes), order)]
@@ -134,7 +134,7 @@ class Repairs:
             _expect_proposed(held)
             _expect_same(held, repair)
             one = await _split(session, held, decided, order, RepairState.REJECTED, at)
-            one.is_learned = not changes_of.teaches(decided)
+            one.is_learned = not changes_of.has_lessons(decided)
             await transitions.announce(session, row, one, EventType.REPAIR_REJECTED)
             return HttpResult(200, str(one.id))
 
@@ -177,7 +177,7 @@ class Repairs:
         async def write(session: AsyncSession) -> HttpResult:
             row = await registry.lock_connection(session, connection_id)
             preflight.expect_healable(row, now.row.catalog_version)
-            _expect_none_under_way(await queries.repair_under_way(session, connection_id))
+            _expect_none_under_way(await queries.repair_in_progress(session, connection_id))
             repair = Repair(
                 id=uuid4(),
                 connection_id=connection_id,
@@ -195,7 +195,7 @@ class Repairs:
                 await transitions.mark_superseded(session, row, proposed, by=repair.id)
             if now.snapshot is not None:
                 # The person has seen what the source offers now: do not plan for it again.
-                await queries.keep_plan(
+                await queries.save_plan(
                     session, row.id, now.snapshot.id, base_version=row.catalog_version + 1
                 )
             session.add(repair)
@@ -308,7 +308,7 @@ class Repairs:
             Conflict: another repair is under way.
             StalePlan: the waiting repair is not the one that was read.
         """
-        other = await queries.repair_under_way(session, row.id)
+        other = await queries.repair_in_progress(session, row.id)
         if other is not None:
             other = await queries.find_repair(session, other.id, lock=True)
             if not _is_waiting(other, row.catalog_version):
@@ -398,7 +398,7 @@ async def _healed(
 async def _expect_fits(wanted: Catalog, now: CurrentState, *, version: int) -> None:
     if now.snapshot is None:
         return
-    found = await run_cooperatively(misfits.steps(wanted, now.offered.values()))
+    found = await run_cooperatively(incompatibilities.steps(wanted, now.offered.values()))
     if found:
         raise Conflict(
             f"The source no longer has what version {version} of connection {now.row.id} needs.",
@@ -452,7 +452,7 @@ def _expect_none_under_way(other: Repair | None) -> None:
         raise Conflict(
             f"Repair {other.id} of connection {other.connection_id} is {other.state}: wait until "
             "it has ended.",
-            code="repair_under_way",
+            code="repair_in_progress",
             repair_id=other.id,
         )
 
@@ -538,7 +538,7 @@ def _decision(
         "by": scopes.named(order.by),
         "requested_by": scopes.requested_by(),
         "at": at,
-        "why": order.why,
+        "reason": order.reason,
     }
 
 

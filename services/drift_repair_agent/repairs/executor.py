@@ -350,7 +350,7 @@ class RepairExecutor:
         return row, await queries.find_repair(session, repair.id, lock=True)
 
     async def _wait(self, repair: Repair, error: AamError) -> None:
-        pause_s = min(_FIRST_PAUSE_S * 2 ** min(repair.tries, 10), _LONGEST_PAUSE_S)
+        pause_s = min(_FIRST_PAUSE_S * 2 ** min(repair.attempts, 10), _LONGEST_PAUSE_S)
         pause_s *= random.uniform(0.8, 1.2)  # noqa: S311
         async with self._db.transaction() as session:
             await queries.wait_on(session, repair.id, code=error.code, seconds=pause_s)

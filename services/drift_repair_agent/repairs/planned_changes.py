@@ -72,7 +72,7 @@ class Decision(msgspec.Struct, frozen=True):
     became: Path | None = None
     cursor: Path | None = None
     primary_key: tuple[Path, ...] | None = None
-    why: str | None = None
+    reason: str | None = None
     is_named: bool = False
     """Whether a person named what it became instead of following the suggestion."""
     requested_by: str | None = None
@@ -135,10 +135,10 @@ def read(stored: str) -> list[PlannedChange]:
 
 def write(items: Iterable[PlannedChange]) -> str:
     """Encode the changes of a repair as a JSON array, for its row and for API responses."""
-    return msgspec.json.encode([told(item) for item in items]).decode()
+    return msgspec.json.encode([to_json(item) for item in items]).decode()
 
 
-def told(item: PlannedChange) -> dict[str, Any]:
+def to_json(item: PlannedChange) -> dict[str, Any]:
     """A change and its verdict as one object, as the API returns it."""
     rest = _Planned(**{name: getattr(item, name) for name in _Planned.__struct_fields__})
     beside: dict[str, Any] = msgspec.to_builtins(rest)
@@ -150,11 +150,13 @@ def decisions(items: Sequence[PlannedChange]) -> list[Instruction]:
 
     An added stream that is the new name of another needs none: the rename selects it.
     """
-    told = [_decision(item, item.decision) for item in items if item.decision is not None]
-    new_names = {decision.became for decision in told if isinstance(decision.became, StreamId)}
+    instructions = [_decision(item, item.decision) for item in items if item.decision is not None]
+    new_names = {
+        decision.became for decision in instructions if isinstance(decision.became, StreamId)
+    }
     return [
         decision
-        for decision in told
+        for decision in instructions
         if decision.change.kind != "stream_added" or decision.change.stream not in new_names
     ]
 
@@ -172,7 +174,7 @@ def _decision(item: PlannedChange, made: Decision) -> Instruction:
     )
 
 
-def teaches(items: Iterable[PlannedChange]) -> bool:
+def has_lessons(items: Iterable[PlannedChange]) -> bool:
     """Whether the rag_engine can learn something from the decisions; see `lessons`."""
     return any(lessons(item) for item in items)
 

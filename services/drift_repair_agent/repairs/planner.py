@@ -133,11 +133,11 @@ class Planner:
             row = await registry.lock_connection(session, connection_id)
             if row.status is not ConnectionStatus.ACTIVE:
                 raise NotActive(f"Connection {row.id} is {row.status}; it must be ACTIVE.")
-            under_way = await queries.repair_under_way(session, row.id)
+            under_way = await queries.repair_in_progress(session, row.id)
             if under_way is not None or await registry.is_busy(session, row.id):
                 raise Conflict(
                     f"A repair of connection {row.id} is in progress: wait until it has ended.",
-                    code="repair_under_way",
+                    code="repair_in_progress",
                     repair_id=_id(under_way),
                 )
             await queries.forget_plan(session, row.id)
@@ -148,7 +148,7 @@ class Planner:
         async with self._db.read() as session:
             but = self._postponed.ids
             waiting = await queries.unsuggested(session, limit=_AT_ONCE, but=but)
-        if waiting and await self._suggesting.is_there():
+        if waiting and await self._suggesting.is_available():
             await self._each(waiting, self._planned_again)
 
     async def _planned_again(self, connection_id: UUID) -> None:
@@ -220,7 +220,7 @@ class Planner:
     async def _known(self, basis: _Basis, changes: Sequence[tuple[Change, Verdict]]) -> Known:
         """The fields that hand-picked streams had at the last plan, selected or not."""
         gone = {
-            c.stream for c, verdict in changes if c.kind == "field_removed" and verdict.concerns
+            c.stream for c, verdict in changes if c.kind == "field_removed" and verdict.affects_sync
         }
         picked = [
             stream.id
@@ -319,7 +319,7 @@ class Planner:
         )
         if not is_still:
             return False, None
-        await queries.keep_plan(
+        await queries.save_plan(
             session, row.id, basis.snapshot.id, base_version=row.catalog_version
         )
         safe = [item for item in planned if item.reaction is Reaction.APPLY]
@@ -380,7 +380,7 @@ class Planner:
             snapshot_id=basis.snapshot.id,
             base_version=basis.current_state.row.catalog_version,
             changes=changes_of.write(decided),
-            decisions=msgspec.json.encode([decision | {"at": now, "why": None}]).decode(),
+            decisions=msgspec.json.encode([decision | {"at": now, "reason": None}]).decode(),
             verify_by_sync=basis.policy.verify == "sync",
             next_at=now + SOON,
         )
@@ -427,8 +427,8 @@ def weigh(
             other = ids[identity(suggestion.change)]
             item = replace(item, pair=other)
             if item.is_removal:
-                item = replace(item, suggestion=suggestion.told)
-        elif not verdict.concerns and change.kind != "stream_added":
+                item = replace(item, suggestion=suggestion.suggestion)
+        elif not verdict.affects_sync and change.kind != "stream_added":
             continue
         takes_away = item.excluded and not (is_new_field and len(change.path) == 1)
         is_unsure = item.suggestion_missing or mark in refused
@@ -449,7 +449,7 @@ class _Half:
     """The other half of a rename, and the suggestion of it."""
 
     change: Change
-    told: Suggestion
+    suggestion: Suggestion
 
 
 def _pairs(
@@ -483,7 +483,7 @@ def _pairs(
 def _is_open(change: Change, verdict: Verdict) -> bool:
     """Whether a change may be half of a rename."""
     return change.kind == "field_added" or (
-        verdict.concerns and change.kind in ("field_removed", "stream_removed")
+        verdict.affects_sync and change.kind in ("field_removed", "stream_removed")
     )
 
 

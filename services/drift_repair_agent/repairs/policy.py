@@ -114,15 +114,15 @@ class Policy:
         An override is used as it is. A default entry is adjusted to the severity: a harmless change
         is applied instead of proposed, and any other is proposed instead of applied.
         """
-        told = self.named(verdict.entity, verdict.what)
+        reaction = self.named(verdict.entity, verdict.what)
         if verdict.what in self.own.reactions.get(verdict.entity, {}):
-            return told
+            return reaction
         harmless = verdict.severity is Severity.HARMLESS
-        if told is Reaction.APPLY and not harmless:
+        if reaction is Reaction.APPLY and not harmless:
             return Reaction.PROPOSE
-        if told is Reaction.PROPOSE and harmless:
+        if reaction is Reaction.PROPOSE and harmless:
             return Reaction.APPLY
-        return told
+        return reaction
 
     def named(self, entity: str, what: str) -> Reaction:
         """The matrix's entry; PROPOSE by default."""
@@ -168,7 +168,7 @@ def changed(own: PolicyOverrides, order: Mapping[str, object]) -> PolicyOverride
         else:
             settings[name] = value
     kept = {
-        entity: {what: told for what, told in whats.items() if told is not None}
+        entity: {what: reaction for what, reaction in whats.items() if reaction is not None}
         for entity, whats in reactions.items()
     }
     settings["reactions"] = {entity: whats for entity, whats in kept.items() if whats}

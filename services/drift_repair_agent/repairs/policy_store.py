@@ -63,13 +63,13 @@ class Policies:
             for what in whats:
                 if what not in DEFAULT[entity]:
                     raise _unknown_entry(["reactions", entity], what, list(DEFAULT[entity]))
-        told = order.model_dump(mode="json", exclude_unset=True, exclude={"by"})
+        request = order.model_dump(mode="json", exclude_unset=True, exclude={"by"})
         async with self._db.transaction() as session:
             row = await registry.lock_connection(session, connection_id)
-            if told.keys() <= {"reactions"} and not any(order.reactions.values()):
+            if request.keys() <= {"reactions"} and not any(order.reactions.values()):
                 raise Invalid("The request contains no change.", code="empty_policy")
             before = Policy.of(await registry.find_policy(session, connection_id))
-            new = changed(before.own, told)
+            new = changed(before.own, request)
             if new != before.own:
                 authors = authored(before.authors, before.own, new, scopes.shown(order.by))
                 await queries.put_policy(
@@ -79,7 +79,9 @@ class Policies:
                     authors=msgspec.json.encode(authors).decode(),
                     by=order.by,
                 )
-                await registry.record_setting_change(session, "policy", row.id, told, by=order.by)
+                await registry.record_setting_change(
+                    session, "policy", row.id, request, by=order.by
+                )
                 await queries.forget_plan(session, row.id)
                 await self._jobs.enqueue(session, "plan", str(row.id), after=timedelta(0))
         return await self.view(connection_id)

@@ -64,7 +64,7 @@ async def find_plan(session: AsyncSession, connection_id: UUID) -> Plan | None:
     return await session.get(Plan, connection_id)
 
 
-async def keep_plan(
+async def save_plan(
     session: AsyncSession, connection_id: UUID, snapshot_id: UUID, *, base_version: int
 ) -> None:
     """Record that a connection was planned against a snapshot."""
@@ -164,7 +164,7 @@ async def proposed_repair(session: AsyncSession, connection_id: UUID) -> Repair 
     )
 
 
-async def repair_under_way(session: AsyncSession, connection_id: UUID) -> Repair | None:
+async def repair_in_progress(session: AsyncSession, connection_id: UUID) -> Repair | None:
     """The connection's repair that is decided and has not ended, or None."""
     return await session.scalar(
         select(Repair)
@@ -235,7 +235,7 @@ async def wait_on(session: AsyncSession, repair_id: UUID, *, code: str, seconds:
         .where(Repair.id == repair_id, Repair.state.in_(UNDER_WAY))
         .values(
             failure_code=code,
-            tries=Repair.tries + 1,
+            attempts=Repair.attempts + 1,
             next_at=func.now() + timedelta(seconds=seconds),
         )
     )
@@ -299,7 +299,7 @@ async def record_learning(
         .values(
             is_learned=is_settled,
             not_learned=not_learned,
-            learn_tries=Repair.learn_tries + 1,
+            learn_attempts=Repair.learn_attempts + 1,
             learn_next_at=func.now() + again_after,
         )
     )

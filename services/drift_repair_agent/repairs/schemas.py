@@ -40,12 +40,12 @@ class Decide(BaseModel):
     """A request to reject a repair or some of its changes."""
 
     model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"why": "It comes back."}]}
+        extra="forbid", json_schema_extra={"examples": [{"reason": "It comes back."}]}
     )
 
     by: By | None = None
     """Who decides. If left out, the caller, who is recorded in any case."""
-    why: Why | None = None
+    reason: Why | None = None
     changes: Annotated[list[str], Field(min_length=1, max_length=10_000)] | None = None
     """Ids of the changes that are decided; the rest stays open. If left out, all are decided."""
 
@@ -55,7 +55,7 @@ class Approve(Decide):
 
     model_config = ConfigDict(
         extra="forbid",
-        json_schema_extra={"examples": [{"why": "It is no longer used."}]},
+        json_schema_extra={"examples": [{"reason": "It is no longer used."}]},
     )
 
     choices: Annotated[dict[str, Choice], Field(max_length=10_000)] = {}
@@ -67,13 +67,13 @@ class RollBack(BaseModel):
 
     model_config = ConfigDict(
         extra="forbid",
-        json_schema_extra={"examples": [{"version": 1, "why": "Rows were duplicated."}]},
+        json_schema_extra={"examples": [{"version": 1, "reason": "Rows were duplicated."}]},
     )
 
     version: int = Field(strict=True, ge=1, le=2**31 - 1)
     by: By | None = None
     """Who decides. If left out, the caller, who is recorded in any case."""
-    why: Why | None = None
+    reason: Why | None = None
 
 
 class PolicyOrder(BaseModel):
@@ -166,7 +166,7 @@ _CHANGE: dict[str, Any] = {
     "severity": "needs_review",
     "entity": "field",
     "what": "removed",
-    "concerns": True,
+    "affects_sync": True,
     "reason": "'Total__c' is gone from 'Account'.",
     "loses": ["Total__c"],
     "resets": ["The column of 'Total__c' keeps its values and is null in new rows."],

@@ -78,7 +78,7 @@ class Suggestions:
         away = False
         for question in _questions(changes, known):
             try:
-                told = [] if away else await self._asked(now, question)
+                renames = [] if away else await self._asked(now, question)
             except Invalid as error:
                 # The engine rejects this question for good, for example for too many fields.
                 log.warning("suggestions_failed", connection=str(now.row.id), code=error.code)
@@ -90,7 +90,7 @@ class Suggestions:
                 unanswered |= {change.stream for change in (*question.removed, *question.added)}
                 continue
             removed = {_path(change): change for change in question.removed}
-            for rename in told:
+            for rename in renames:
                 change = removed.get(tuple(rename["removed"]))
                 if change is not None:
                     suggestions[identity(change)] = msgspec.convert(rename, type=Suggestion)
@@ -109,7 +109,7 @@ class Suggestions:
             unchanged=[] if stream is None else sorted(_unchanged(head[stream], question.removed)),
         )
 
-    async def is_there(self) -> bool:
+    async def is_available(self) -> bool:
         """Whether the engine is available."""
         try:
             await self._rag.health()
@@ -132,7 +132,7 @@ class Suggestions:
         await batches.each(
             failed,
             lambda one: self._record(
-                one[0], codes={}, is_settled=_is_final(one[1], tries=one[0].learn_tries)
+                one[0], codes={}, is_settled=_is_final(one[1], tries=one[0].learn_attempts)
             ),
             log_event="not_learned",
             fields=lambda one: {"repair": str(one[0].id)},
@@ -153,7 +153,7 @@ class Suggestions:
         ]
         outcomes = await batches.each(
             decisions,
-            self._tell,
+            self._send,
             log_event="decision_not_learned",
             fields=lambda one: {"repair": str(repair.id), "decision": one[1]["decision_id"]},
         )
@@ -163,14 +163,14 @@ class Suggestions:
             if one.error is not None:
                 code = one.error.code if isinstance(one.error, AamError) else "bug"
                 codes[one.item[0]] = code
-                is_settled &= _is_final(one.error, tries=repair.learn_tries)
+                is_settled &= _is_final(one.error, tries=repair.learn_attempts)
         await self._record(repair, codes=codes, is_settled=is_settled)
 
-    async def _tell(self, told: tuple[str, RenameDecision]) -> None:
-        await self._rag.learn(told[1])
+    async def _send(self, decision: tuple[str, RenameDecision]) -> None:
+        await self._rag.learn(decision[1])
 
     async def _record(self, repair: Repair, *, codes: Mapping[str, str], is_settled: bool) -> None:
-        pause = min(_FIRST_PAUSE * 2 ** min(repair.learn_tries, 20), _LONGEST_PAUSE)
+        pause = min(_FIRST_PAUSE * 2 ** min(repair.learn_attempts, 20), _LONGEST_PAUSE)
         not_learned = [{"change": change, "code": code} for change, code in codes.items()]
         async with self._db.transaction() as session:
             await queries.record_learning(
@@ -198,11 +198,11 @@ def _questions(changes: Sequence[tuple[Change, Verdict]], known: Known) -> list[
     gone: dict[StreamId | None, list[Change]] = defaultdict(list)
     new: dict[StreamId | None, list[Change]] = defaultdict(list)
     for change, verdict in changes:
-        if change.kind == "field_removed" and verdict.concerns:
+        if change.kind == "field_removed" and verdict.affects_sync:
             gone[change.stream].append(change)
         elif change.kind == "field_added" and change.path[0] not in known.get(change.stream, ()):
             new[change.stream].append(change)
-        elif change.kind == "stream_removed" and verdict.concerns:
+        elif change.kind == "stream_removed" and verdict.affects_sync:
             gone[None].append(change)
         elif change.kind == "stream_added":
             new[None].append(change)
@@ -215,12 +215,12 @@ def _path(change: Change) -> tuple[str, ...]:
 
 def _element(change: Change, pair: bytes) -> dict[str, Any]:
     """A field or stream with its schema, as the stream definition `pair` has it."""
-    told: dict[str, Any] = {"path": list(_path(change))}
+    element: dict[str, Any] = {"path": list(_path(change))}
     if len(change.path) == 1:
         fields = read_stream(pair).stream.properties() or {}
         if change.path[0] in fields:
-            told["position"] = list(fields).index(change.path[0])
-    return told | {"schema": schema_at(pair, change.path)}
+            element["position"] = list(fields).index(change.path[0])
+    return element | {"schema": schema_at(pair, change.path)}
 
 
 def _unchanged(pair: bytes, removed: Sequence[Change]) -> set[str]:
@@ -243,7 +243,7 @@ def _decisions(repair: Repair, item: PlannedChange, *, source_type: str) -> list
             "decided_by": made.by,
             "requested_by": made.requested_by,
             "decided_at": made.at.isoformat(),
-            "why": made.why,
+            "reason": made.reason,
             "connection_id": str(repair.connection_id),
         }
         for name, became, verdict in changes_of.lessons(item)

@@ -173,7 +173,7 @@ async def mark_carried_out(
         await announce(session, row, repair, EventType.REPAIR_ROLLED_BACK, BY_A_PERSON)
     elif repair.verify_by_sync:
         _enter(repair, RepairState.VERIFYING)
-        repair.tries, repair.next_at, repair.deadline_at = 0, func.now(), None
+        repair.attempts, repair.next_at, repair.deadline_at = 0, func.now(), None
     else:
         await mark_applied(session, row, repair)
     await _rebase(session, repair, base, number)
@@ -196,7 +196,7 @@ def start_rollback(repair: Repair, code: str | None) -> None:
     """Record that the verifying sync failed with `code`; the previous version is to be restored."""
     _enter(repair, RepairState.ROLLING_BACK)
     repair.operation_id, repair.failure_detail = None, code
-    repair.failure_code, repair.tries, repair.next_at = None, 0, func.now()
+    repair.failure_code, repair.attempts, repair.next_at = None, 0, func.now()
     repair.deadline_at = None
 
 

@@ -55,14 +55,14 @@ class Verification:
         elif job.status == "succeeded":
             await self._settle(repair, note=None)
         elif job.failure_code in SCHEMA_REASONS:
-            await self._take_back(repair, job.failure_code)
+            await self._restore_previous(repair, job.failure_code)
         else:
             await self._inconclusive(repair)
 
     async def _start(self, repair: Repair) -> None:
         """Have the orchestrator start a sync, or use a running one that has the new catalog."""
         # The orchestrator stores a refusal under its key, so a later attempt needs another key.
-        key = f"verify-{repair.id}-{repair.tries}"
+        key = f"verify-{repair.id}-{repair.attempts}"
         try:
             job_id = await self._orchestrator.sync(repair.connection_id, key=key)
         except SyncRunning as running:
@@ -103,7 +103,7 @@ class Verification:
             if held.state == RepairState.VERIFYING:
                 await transitions.mark_applied(session, row, held, note=note)
 
-    async def _take_back(self, repair: Repair, code: str | None) -> None:
+    async def _restore_previous(self, repair: Repair, code: str | None) -> None:
         """Have the previous version restored; at most once, since that ends the repair."""
         async with self._db.transaction() as session:
             row, held = await self._lock(session, repair)

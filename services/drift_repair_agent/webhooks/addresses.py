@@ -23,7 +23,7 @@ class AddressRefused(OSError):
     """A receiver's address may not be called."""
 
 
-class Reach:
+class AllowedAddresses:
     """The addresses that may be called: public ones, and those of the named networks."""
 
     def __init__(self, networks: Sequence[Network] = ()) -> None:
@@ -60,7 +60,7 @@ class ReachableOnly(AbstractResolver):
     The connection uses the checked addresses, so that a second lookup cannot change them.
     """
 
-    def __init__(self, reach: Reach) -> None:
+    def __init__(self, reach: AllowedAddresses) -> None:
         """Must be created within a running event loop."""
         self._reach = reach
         self._resolver = ThreadedResolver()

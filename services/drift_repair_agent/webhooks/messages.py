@@ -80,18 +80,18 @@ async def notify(session: AsyncSession, repair: Repair, event: EventType) -> Non
     Runs in the caller's transaction; any replica sends the messages after it commits. Idempotent:
     a repeat of the same event of the same repair adds nothing.
     """
-    told = await queries.subscribed_webhooks(session, repair.connection_id, event)
-    if not told:
+    webhooks = await queries.subscribed_webhooks(session, repair.connection_id, event)
+    if not webhooks:
         return
     await session.flush()  # the message refers to the repair's row
     connection = await registry.find_connection(session, repair.connection_id)
     body = _body(repair, event, connection_name=connection.name)
-    await queries.add_deliveries(session, told, repair_id=repair.id, event=event, body=body)
+    await queries.add_deliveries(session, webhooks, repair_id=repair.id, event=event, body=body)
 
 
 def _body(repair: Repair, event: EventType, *, connection_name: str) -> str:
     changes = _read(repair)
-    told = _told(changes)
+    encoded_changes = _encode_changes(changes)
     return _encoded(
         event,
         _Data(
@@ -101,8 +101,8 @@ def _body(repair: Repair, event: EventType, *, connection_name: str) -> str:
             kind=repair.kind,
             state=repair.state,
             severity=worst(one.severity for one in changes) if changes else None,
-            changes=told,
-            truncated=len(changes) - len(told),
+            changes=encoded_changes,
+            truncated=len(changes) - len(encoded_changes),
             version=repair.restored_version or repair.version_number,
             code=repair.failure_code,
         ),
@@ -121,9 +121,9 @@ def _read(repair: Repair) -> list[_Change]:
         return []
 
 
-def _told(changes: list[_Change]) -> list[Raw]:
+def _encode_changes(changes: list[_Change]) -> list[Raw]:
     """Encode the first changes, as many as fit into a message."""
-    told: list[Raw] = []
+    encoded_changes: list[Raw] = []
     left = _MOST_BYTES
     for change in changes[:_MOST_CHANGES]:
         change.loses = change.loses[:_MOST_LOST]
@@ -133,8 +133,8 @@ def _told(changes: list[_Change]) -> list[Raw]:
         left -= len(encoded)
         if left < 0:
             break
-        told.append(Raw(encoded))
-    return told
+        encoded_changes.append(Raw(encoded))
+    return encoded_changes
 
 
 def body_of_test() -> str:

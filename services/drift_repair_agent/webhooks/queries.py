@@ -129,8 +129,8 @@ async def add_deliveries(
     body: str,
 ) -> None:
     """Add one message for each of these webhooks; existing messages are left unchanged."""
-    told = {"ids": list(webhook_ids), "repair_id": repair_id, "event": event, "body": body}
-    await session.execute(_ADD, told)
+    parameters = {"ids": list(webhook_ids), "repair_id": repair_id, "event": event, "body": body}
+    await session.execute(_ADD, parameters)
 
 
 _ADD = text("""
@@ -264,9 +264,9 @@ Row = TypeVar("Row", Webhook, WebhookDelivery)
 
 
 def _page(rows: Sequence[Row], limit: int) -> tuple[Sequence[Row], str | None]:
-    kept = rows[:limit]
+    shown = rows[:limit]
     has_more = len(rows) > limit
-    return kept, cursor_of(kept[-1].created_at, kept[-1].id) if has_more else None
+    return shown, cursor_of(shown[-1].created_at, shown[-1].id) if has_more else None
 
 
 async def retry_delivery(

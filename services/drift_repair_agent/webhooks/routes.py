@@ -16,7 +16,7 @@ from services.drift_repair_agent.webhooks import queries
 from services.drift_repair_agent.webhooks.messages import TOLD_BY_DEFAULT
 from services.drift_repair_agent.webhooks.subscriptions import (
     Receivers,
-    expect_meant,
+    require_allowed_url,
     without_secrets,
 )
 from shared import registry
@@ -74,7 +74,7 @@ _DELIVERY: dict[str, Any] = {
 
 def _meant(url: str) -> str:
     try:
-        expect_meant(url)
+        require_allowed_url(url)
     except ValueError as error:
         raise PydanticCustomError("aam_webhook_url", f"The URL {error}") from None
     return url

@@ -27,7 +27,7 @@ from standardwebhooks import Webhook as Signature
 from services.drift_repair_agent.webhooks.addresses import (
     LOOPBACK,
     AddressRefused,
-    Reach,
+    AllowedAddresses,
     ReachableOnly,
     is_localhost,
     written,
@@ -92,7 +92,7 @@ class Outcome:
 class Sender:
     """HTTP client for receivers; opens one connection per message."""
 
-    def __init__(self, reach: Reach, *, deadline: timedelta = DEADLINE) -> None:
+    def __init__(self, reach: AllowedAddresses, *, deadline: timedelta = DEADLINE) -> None:
         """Set up without connecting; `deadline` limits an attempt from DNS lookup to the status."""
         self.deadline = deadline
         self._reach = reach
@@ -191,11 +191,11 @@ def _code(status: int) -> str | None:
 
 def _retry_after(response: httpx.Response) -> timedelta:
     """Parse the Retry-After header, in seconds or as a date; zero if it is missing or invalid."""
-    told = response.headers.get("retry-after", "").strip()
+    header = response.headers.get("retry-after", "").strip()
     with suppress(ValueError, OverflowError):
-        if told.isdecimal():
-            return timedelta(seconds=int(told))
-        at = parsedate_to_datetime(told).replace(tzinfo=UTC)  # HTTP's dates are GMT
+        if header.isdecimal():
+            return timedelta(seconds=int(header))
+        at = parsedate_to_datetime(header).replace(tzinfo=UTC)  # HTTP's dates are GMT
         return max(at - datetime.now(UTC), timedelta(0))
     return timedelta(0)
 

@@ -123,7 +123,7 @@ class Receivers:
             return await queries.retry_delivery(session, webhook_id, delivery_id)
 
 
-def expect_meant(url: str) -> None:
+def require_allowed_url(url: str) -> None:
     """Check that a URL is valid for a receiver; host names are resolved only when it is called.
 
     Raises:

@@ -17,7 +17,7 @@ from shared.airbyte_client import (
     NewConnection,
     Schedule,
 )
-from shared.catalog_comparison import means
+from shared.catalog_comparison import matches
 from shared.config import Settings
 from shared.database import Database
 from shared.discoveries import Begun, Discoveries
@@ -83,7 +83,7 @@ class OnboardSaga:
         wiring = msgspec.json.decode(operation.request, type=Wiring)
         source_id = await self._source(operation, wiring)
         document = await self._choose(operation, wiring, source_id)
-        fingerprint = await run_cooperatively(catalogs.meaning_of.steps(document))
+        fingerprint = await run_cooperatively(catalogs.document_fingerprint.steps(document))
         connection_id = await self._connection(operation, wiring, source_id, document)
         await self._expect_held(connection_id, fingerprint)
 
@@ -95,7 +95,7 @@ class OnboardSaga:
             row.airbyte_workspace_id = wiring.workspace_id
             row.status = ConnectionStatus.ACTIVE
             if "given" in operation.results:
-                credential_queries.keep_digests(row, operation.results["given"])
+                credential_queries.save_digests(row, operation.results["given"])
             registry.append_version(
                 session,
                 row,
@@ -156,7 +156,7 @@ class OnboardSaga:
 
         async def discover() -> dict[str, Any]:
             discovered = await self._airbyte.discover_schema(source_id)
-            snapshot_id = await keep(self._db, source_id, discovered)
+            snapshot_id = await store(self._db, source_id, discovered)
             if discovered.configuration_updated:
                 await self._discoveries.record_renewal(source_id)
             async with self._db.read() as session:
@@ -181,7 +181,7 @@ class OnboardSaga:
         operation.forget("discover")
         within = self._discover_s + min(self._discover_s, _KEPT_WITHIN_S)
         await operation.once("discover", discover, within=within)
-        operation.keep(chosen[0])
+        operation.store_document(chosen[0])
         return chosen[0]
 
     async def _connection(
@@ -220,7 +220,7 @@ class OnboardSaga:
             UpstreamMismatch: it does not.
         """
         with suppress(UpstreamMissing):
-            if await means(await self._airbyte.get_connection(connection_id), fingerprint):
+            if await matches(await self._airbyte.get_connection(connection_id), fingerprint):
                 return
         raise UpstreamMismatch("Airbyte created the connection, but with different settings.")
 
@@ -274,15 +274,15 @@ class OnboardSaga:
             await self._airbyte.delete_connection(one.connection_id, workspace_id=workspace_id)
 
 
-async def keep(db: Database, source_id: UUID, discovered: Discovered) -> UUID:
+async def store(db: Database, source_id: UUID, discovered: Discovered) -> UUID:
     """Store a discovered catalog; one that cannot be parsed is a failed discovery."""
     try:
-        return await snapshots.keep(db, source_id, discovered)
+        return await snapshots.store(db, source_id, discovered)
     except catalogs.InvalidCatalog as error:
         raise unreadable(error) from None
 
 
-async def keep_discovered(
+async def store_discovered(
     db: Database, discoveries: Discoveries, begun: Begun, discovered: Discovered
 ) -> UUID:
     """Store the result of a recorded discovery, and record how the discovery ended.
@@ -291,7 +291,7 @@ async def keep_discovered(
         DiscoverFailed: the catalog cannot be parsed.
     """
     try:
-        snapshot_id = await keep(db, begun.source_id, discovered)
+        snapshot_id = await store(db, begun.source_id, discovered)
     except DiscoverFailed as error:
         await discoveries.fail(begun, error.code)
         raise
@@ -309,8 +309,8 @@ def _with_notes(connection: str, notes: list[dict[str, Any]]) -> str:
     """The response body, with notes for the caller on the selection of streams and fields."""
     if not notes:
         return connection
-    told = msgspec.json.encode(notes).decode()
-    return f'{connection.rstrip().removesuffix("}")}, "notes": {told}}}'
+    encoded = msgspec.json.encode(notes).decode()
+    return f'{connection.rstrip().removesuffix("}")}, "notes": {encoded}}}'
 
 
 async def _checked(run: Steps[catalogs.Chosen]) -> catalogs.Chosen:

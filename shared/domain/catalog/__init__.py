@@ -8,9 +8,9 @@ decoded. Functions marked `Stepwise` run to completion when called, or in short 
 
 from shared.domain.catalog._canonical import (
     canonical_hash,
+    document_fingerprint,
     fingerprint,
     fingerprint_of,
-    meaning_of,
 )
 from shared.domain.catalog._exclusions import CODE as NEVER_SELECTED
 from shared.domain.catalog._exclusions import NEVER_SELECT, Exclusions
@@ -42,6 +42,6 @@ from shared.domain.catalog._validation import (
     MAX_FIELDS,
     MAX_NAME,
     MAX_STREAMS,
-    Familiar,
+    ToleratedSettings,
     validate,
 )

@@ -112,7 +112,7 @@ def fingerprint_of(catalog: Catalog) -> Steps[str]:
 
 
 @Stepwise
-def meaning_of(document: Document) -> Steps[str]:
+def document_fingerprint(document: Document) -> Steps[str]:
     """The `fingerprint_of` a document, which only parses streams that are not cached.
 
     Raises:
@@ -207,10 +207,10 @@ def _offer(stream: Stream, schema: Raw | None) -> dict[str, Any]:
 
 def _filled(**members: Any) -> dict[str, Any]:
     """Only the members that are not null, empty or false."""
-    return {name: value for name, value in members.items() if _says_something(value)}
+    return {name: value for name, value in members.items() if _is_meaningful(value)}
 
 
-def _says_something(value: Any) -> bool:
+def _is_meaningful(value: Any) -> bool:
     return isinstance(value, Raw) or bool(value)
 
 

@@ -14,7 +14,7 @@ from msgspec import Raw
 
 from shared.domain.catalog._schema import Schema, may_refer
 from shared.domain.cooperative import Steps, Stepwise
-from shared.domain.storable_text import holds_unkept, without_escaped_backslashes
+from shared.domain.storable_text import holds_unstorable, without_escaped_backslashes
 
 Document: TypeAlias = bytes | bytearray | memoryview
 Path: TypeAlias = tuple[str, ...]
@@ -187,7 +187,9 @@ class Catalog(msgspec.Struct, frozen=True, eq=False, gc=False):
 
         Airbyte's server fails on a stream without `selected`.
         """
-        return Catalog(tuple(_outspoken(stream) for stream in self.streams if stream.selected))
+        return Catalog(
+            tuple(_with_explicit_selected(stream) for stream in self.streams if stream.selected)
+        )
 
     def by_id(self) -> dict[StreamId, ConfiguredStream]:
         """The streams by id; the last one of duplicates, which `validate` rejects."""
@@ -310,7 +312,7 @@ def _in_place(schema: Schema, declared: list[Any], plain: Raw | None) -> Raw:
     return Raw(msgspec.json.encode({"anyOf": [first, *others]})) if others else first
 
 
-def _outspoken(stream: ConfiguredStream) -> ConfiguredStream:
+def _with_explicit_selected(stream: ConfiguredStream) -> ConfiguredStream:
     if stream.config.selected:
         return stream
     pair = PAIR.decode(stream.raw)
@@ -478,7 +480,7 @@ def read_stream(slice_: Document, position: int = 0) -> ConfiguredStream:
             raw.decode()
     except UNREADABLE as error:
         raise _unreadable(place, error) from None
-    if b"\\u" in raw and holds_unkept(without_escaped_backslashes(raw)):
+    if b"\\u" in raw and holds_unstorable(without_escaped_backslashes(raw)):
         message = (
             f"{place} contains a NUL or half a surrogate pair, which Postgres cannot store in JSON."
         )

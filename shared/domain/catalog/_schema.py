@@ -112,14 +112,14 @@ class Schema:
         """The schema in this document with this `$id`, or None."""
         if base == _id(self.root):
             return self.root
-        resources = self._look_for_names()
+        resources = self._collect_names()
         return resources.get(base, resources.get(self._absolute(base)))
 
     def _anchored(self, name: str) -> Any:
-        self._look_for_names()
+        self._collect_names()
         return self._anchors.get(name)
 
-    def _look_for_names(self) -> dict[str, Any]:
+    def _collect_names(self) -> dict[str, Any]:
         """The schemas in this document by their `$id`; also collects their anchors."""
         if self._resources is not None:
             return self._resources

@@ -55,7 +55,7 @@ _CONTRADICTIONS = frozenset(
 )
 
 
-class Familiar(msgspec.Struct, frozen=True):
+class ToleratedSettings(msgspec.Struct, frozen=True):
     """Settings and modes that AAM does not know but accepts, since Airbyte itself uses them.
 
     A newer Airbyte may have settings and sync modes that are unknown to this code.
@@ -66,7 +66,7 @@ class Familiar(msgspec.Struct, frozen=True):
     destination_sync_modes: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, streams: Iterable[ConfiguredStream]) -> Familiar:
+    def of(cls, streams: Iterable[ConfiguredStream]) -> ToleratedSettings:
         """The settings and modes of streams that Airbyte has stored or discovered."""
         settings: set[str] = set()
         reads: set[str] = set()
@@ -79,11 +79,11 @@ class Familiar(msgspec.Struct, frozen=True):
 
 
 FORWARD: Final = frozenset({"unknown_setting", "unsupported_sync_mode"})
-"""Codes of problems that may only mean that Airbyte is newer than AAM; see `Familiar`."""
-_NOTHING: Final = Familiar()
+"""Codes of problems that may only mean that Airbyte is newer than AAM; see `ToleratedSettings`."""
+_NOTHING: Final = ToleratedSettings()
 
 # A cache of valid streams: the number of selected fields, by digest, modes and `familiar`.
-_sound: dict[tuple[bytes, frozenset[str] | None, Familiar], int] = {}
+_sound: dict[tuple[bytes, frozenset[str] | None, ToleratedSettings], int] = {}
 _REMEDY = "Select fewer streams, or fewer fields of them."
 
 
@@ -92,7 +92,7 @@ def validate(
     catalog: Catalog,
     *,
     destination_sync_modes: Collection[str] | None = None,
-    familiar: Familiar = _NOTHING,
+    familiar: ToleratedSettings = _NOTHING,
     held: Collection[bytes] = (),
 ) -> Steps[None]:
     """Reject a catalog that Airbyte would refuse, or accept and then fail to sync.
@@ -158,7 +158,9 @@ def validate(
 class _Check:
     """Validation of one selected stream."""
 
-    def __init__(self, stream: ConfiguredStream, position: int, familiar: Familiar) -> None:
+    def __init__(
+        self, stream: ConfiguredStream, position: int, familiar: ToleratedSettings
+    ) -> None:
         self._stream = stream
         self._familiar = familiar
         self._place = f"streams[{position}]"

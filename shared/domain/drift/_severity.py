@@ -40,14 +40,14 @@ class Severity(StrEnum):
 class Verdict(msgspec.Struct, frozen=True):
     """The severity of a change for one connection.
 
-    `concerns` says whether it affects what the connection syncs. `loses` names what is lost, as
+    `affects_sync` says whether it affects what the connection syncs. `loses` names what is lost, as
     dotted paths; `resets` describes what applying the change destroys or restarts.
     """
 
     severity: Severity
     entity: Entity
     what: What
-    concerns: bool
+    affects_sync: bool
     reason: str
     loses: tuple[str, ...] = ()
     resets: tuple[str, ...] = ()
@@ -60,9 +60,9 @@ def worst(severities: Iterable[Severity]) -> Severity:
 
 def written(change: Change, verdict: Verdict) -> dict[str, Any]:
     """A change with its verdict, as stored and returned: one object of plain JSON values."""
-    told: dict[str, Any] = msgspec.to_builtins(change)
+    members: dict[str, Any] = msgspec.to_builtins(change)
     judged: dict[str, Any] = msgspec.to_builtins(verdict)
-    return told | judged
+    return members | judged
 
 
 def severity(change: Change, config: ConfiguredStream | None) -> Verdict:
@@ -121,7 +121,7 @@ _MIXED = "Rows written so far are not matched with new ones until the stream is 
 def _unused(change: Change) -> Verdict:
     entity, what = _of_type(change) if change.kind == "field_retyped" else _UNUSED[change.kind]
     reason = f"The connection does not sync {change.stream}."
-    return Verdict(Severity.HARMLESS, entity, what, concerns=False, reason=reason)
+    return Verdict(Severity.HARMLESS, entity, what, affects_sync=False, reason=reason)
 
 
 def _of_type(change: Change) -> tuple[Entity, What]:
@@ -295,7 +295,7 @@ class _Judge:
 
     @staticmethod
     def _unconcerned(entity: Entity, what: What, reason: str) -> Verdict:
-        return Verdict(Severity.HARMLESS, entity, what, concerns=False, reason=reason)
+        return Verdict(Severity.HARMLESS, entity, what, affects_sync=False, reason=reason)
 
 
 _JUDGED_BY: dict[Kind, Callable[[_Judge], Verdict]] = {

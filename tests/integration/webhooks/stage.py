@@ -15,7 +15,7 @@ import httpx
 from pydantic import SecretStr
 
 from local.processes import servers
-from services.drift_repair_agent.webhooks.addresses import Reach
+from services.drift_repair_agent.webhooks.addresses import AllowedAddresses
 from services.drift_repair_agent.webhooks.dispatcher import Deliveries
 from services.drift_repair_agent.webhooks.messages import TOLD_BY_DEFAULT, notify
 from services.drift_repair_agent.webhooks.sender import Sender, Signer
@@ -29,7 +29,7 @@ from tests.integration.receivers import KEY
 from tests.pools import Sql
 from tests.waiting import until_not
 
-HERE = Reach(networks("127.0.0.0/8, ::1/128"))
+HERE = AllowedAddresses(networks("127.0.0.0/8, ::1/128"))
 CHANGE: dict[str, Any] = {
     "id": "c1",
     "kind": "field_removed",
@@ -40,7 +40,7 @@ CHANGE: dict[str, Any] = {
     "severity": "breaking",
     "entity": "field",
     "what": "removed",
-    "concerns": True,
+    "affects_sync": True,
     "reason": "The field total of Account is gone.",
     "loses": ["total"],
     "resets": [],

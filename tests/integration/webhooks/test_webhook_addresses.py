@@ -9,7 +9,7 @@ import pytest
 from aiohttp import ThreadedResolver
 from aiohttp.abc import ResolveResult
 
-from services.drift_repair_agent.webhooks.addresses import AddressRefused, Reach, written
+from services.drift_repair_agent.webhooks.addresses import AddressRefused, AllowedAddresses, written
 from services.drift_repair_agent.webhooks.sender import Sender
 from shared.config import networks
 from tests.integration.receivers import Receiver
@@ -46,8 +46,8 @@ REFUSED = [
 def test_addresses_that_are_not_called(address: str) -> None:
     """Non-public ones, in any form; metadata addresses whatever the setting."""
     with pytest.raises(AddressRefused):
-        Reach().expect(ip_address(address))
-    every = Reach(networks("0.0.0.0/0, ::/0"))
+        AllowedAddresses().expect(ip_address(address))
+    every = AllowedAddresses(networks("0.0.0.0/0, ::/0"))
     if str(written(address)) in ("169.254.169.254", "fd00:ec2::254"):
         with pytest.raises(AddressRefused):
             every.expect(ip_address(address))
@@ -56,10 +56,10 @@ def test_addresses_that_are_not_called(address: str) -> None:
 @pytest.mark.parametrize("address", ["1.1.1.1", "2606:4700::1111", "64:ff9b::101:101"])
 def test_addresses_that_are_called(address: str) -> None:
     """Public ones, and those of the named networks only."""
-    Reach().expect(ip_address(address))
-    Reach(networks("10.0.0.0/8")).expect(ip_address("10.0.0.7"))
+    AllowedAddresses().expect(ip_address(address))
+    AllowedAddresses(networks("10.0.0.0/8")).expect(ip_address("10.0.0.7"))
     with pytest.raises(AddressRefused):
-        Reach(networks("10.0.0.0/8")).expect(ip_address("192.168.0.1"))
+        AllowedAddresses(networks("10.0.0.0/8")).expect(ip_address("192.168.0.1"))
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_addresses_that_are_called(address: str) -> None:
 )
 async def test_local_receiver_must_be_allowed(receiver: Receiver, host: str) -> None:
     """Without WEBHOOK_NETWORKS nothing on this machine is called, by whatever name."""
-    sender = Sender(Reach())
+    sender = Sender(AllowedAddresses())
     url = receiver.url.replace("127.0.0.1", host)
 
     outcome = await sender.send(url, uuid4(), "{}", [])
@@ -94,7 +94,7 @@ async def test_name_is_resolved_once(receiver: Receiver, monkeypatch: pytest.Mon
     monkeypatch.setattr(ThreadedResolver, "resolve", resolve)
     url = receiver.url.replace("127.0.0.1", "hooks.example.com")
     outcomes = []
-    for reach in (Reach(), HERE):
+    for reach in (AllowedAddresses(), HERE):
         sender = Sender(reach)
         outcomes.append((await sender.send(url, uuid4(), "{}", [])).code)
         await sender.aclose()
