@@ -67,7 +67,7 @@ def let_in(url: str) -> None:
 
 @cache
 def service_keys() -> dict[str, Any]:
-    """What services are told of who calls: where keys are; and tests ask as often as they like."""
+    """The services' key folders, with rate limits that no test reaches."""
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for service in {caller for caller, _ in SERVICE_CALLS}:
@@ -91,7 +91,7 @@ def signer(service: str) -> Signer:
 
 
 def environment() -> dict[str, str]:
-    """The same as a process is told."""
+    """The same as environment variables of a process."""
     return {name.upper(): str(path) for name, path in service_keys().items()}
 
 

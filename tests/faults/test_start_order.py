@@ -14,7 +14,7 @@ _PARTS = ("postgres", "valkey", "airbyte", "auth_broker")
 _TURNED = [(*_PARTS[turn:], *_PARTS[:turn]) for turn in range(len(_PARTS))]
 _ORDERS = [*_TURNED, *(order[::-1] for order in _TURNED)]
 _CHECK_OF = {"postgres": "registry", "airbyte": "airbyte", "auth_broker": "auth_broker"}
-"""The word of `/ready` for each; Valkey has none, since nobody needs it to answer."""
+"""The name of each in `/ready`; Valkey has none, since no answer needs it."""
 _DEGRADES = ("airbyte", "auth_broker")
 """What a service answers without, save what needs just that (docs/decisions/0063)."""
 

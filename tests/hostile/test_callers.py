@@ -1,4 +1,4 @@
-"""Who is nobody, or not who they say, or may not: answered by the head of the request alone."""
+"""Unauthenticated, forged and forbidden callers are refused by the head of the request alone."""
 
 from __future__ import annotations
 

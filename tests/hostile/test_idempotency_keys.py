@@ -1,4 +1,4 @@
-"""A key of one route is none of another; in a world of its own, since a sync changes it."""
+"""Idempotency keys belong to a route; in a world of its own, since a sync changes it."""
 
 from __future__ import annotations
 

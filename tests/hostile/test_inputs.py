@@ -99,7 +99,7 @@ def c5(world: World) -> Attempts:
 
 
 def c6(world: World) -> Attempts:
-    """Size, told and untold; a process of its own is asked in test_sockets."""
+    """Size, declared and undeclared; test_sockets does the same over real sockets."""
     for path, limits in ((APPLY, CATALOG), (ONBOARD, ORDER)):
         content = b" " * (limits.body_bytes + 1)
         yield Attempt(f"told, {path}", content, TOO_LARGE, path)
@@ -193,7 +193,7 @@ def c12(world: World) -> Attempts:
 
 
 def c13(world: World) -> Attempts:
-    """Members that nobody may set."""
+    """Members that no caller may set."""
     for member in ("status", "airbyte_source_id", "tenant_id", "__class__", "__proto__", "id"):
         more = {**json.loads(world.order), member: CANARY}
         yield Attempt(f"{member} of a catalog", json.dumps(more).encode(), INVALID)

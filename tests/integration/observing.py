@@ -24,7 +24,7 @@ async def observe(mesh: Mesh, connection: Json, **body: bool) -> Json:
             return found
 
 
-async def told(mesh: Mesh, path: str, **parameters: Any) -> Any:
+async def fetch(mesh: Mesh, path: str, **parameters: Any) -> Any:
     """Return the observer's response to a GET."""
     answer = await mesh.schema_observer.get(path, params=parameters)
     assert answer.status_code == 200, answer.text
@@ -65,7 +65,7 @@ async def drifts(mesh: Mesh) -> list[Json]:
     """Wait until there is a drift; return all drifts."""
 
     async def found() -> list[Json]:
-        items: list[Json] = (await told(mesh, "/drifts"))["items"]
+        items: list[Json] = (await fetch(mesh, "/drifts"))["items"]
         return items
 
     seen: list[Json] = await until(found)

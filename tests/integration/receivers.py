@@ -56,7 +56,7 @@ class Receiver:
         _, headers, body = self.got[which]
         return Verifier(secret).verify(body, headers)
 
-    async def hears(self, count: int = 1) -> None:
+    async def wait_for(self, count: int = 1) -> None:
         """Wait until this many messages have arrived."""
         await until(lambda: len(self.got) >= count)
 

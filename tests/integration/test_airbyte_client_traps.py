@@ -1,4 +1,4 @@
-"""What the client makes of calls that end badly, on real sockets, after the request was read."""
+"""How the client classifies failed calls, on real sockets, after the request was read."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ async def wire(*moves: Move) -> AsyncIterator[Wire]:
         await asyncio.gather(*open_connections, return_exceptions=True)
 
 
-def says(
+def reply(
     status: int,
     content: bytes | dict[str, Any],
     *,
@@ -187,7 +187,7 @@ MICRONAUT = {
 LOST: list[tuple[str, Move, type[AamError]]] = [
     ("close", close, UpstreamUnknown),
     ("reset", reset, UpstreamUnknown),
-    ("truncated by length", says(200, HALF, length=4000), UpstreamUnknown),
+    ("truncated by length", reply(200, HALF, length=4000), UpstreamUnknown),
     (
         "truncated chunks",
         sends(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nff\r\n" + HALF),
@@ -201,26 +201,26 @@ LOST: list[tuple[str, Move, type[AamError]]] = [
         sends(b"HTTP/1.1 200 OK\r\ncontent-length: many\r\n\r\n{}"),
         UpstreamUnknown,
     ),
-    ("garbage as gzip", says(200, b"{}", headers="content-encoding: gzip\r\n"), UpstreamUnknown),
+    ("garbage as gzip", reply(200, b"{}", headers="content-encoding: gzip\r\n"), UpstreamUnknown),
     (
         "gzip bomb",
-        says(200, gzip.compress(b" " * 70_000_000), headers="content-encoding: gzip\r\n"),
+        reply(200, gzip.compress(b" " * 70_000_000), headers="content-encoding: gzip\r\n"),
         UpstreamUnknown,
     ),
     (
         "gzip in gzip",
-        says(200, gzip.compress(gzip.compress(b"{}")), headers="content-encoding: gzip, gzip\r\n"),
+        reply(200, gzip.compress(gzip.compress(b"{}")), headers="content-encoding: gzip, gzip\r\n"),
         UpstreamUnknown,
     ),
     (
         "an encoding that was not asked for",
-        says(200, b"{}", headers="content-encoding: br\r\n"),
+        reply(200, b"{}", headers="content-encoding: br\r\n"),
         UpstreamUnknown,
     ),
-    ("empty 200", says(200, b""), UpstreamNotAirbyte),
-    ("HTML 200", says(200, HTML, content_type="text/html"), UpstreamNotAirbyte),
-    ("another JSON 200", says(200, {"sourceId": UPSTREAM_CANARY}), UpstreamNotAirbyte),
-    ("bytes 200", says(200, b'{"sourceId": "\xff\xfe"}'), UpstreamUnknown),
+    ("empty 200", reply(200, b""), UpstreamNotAirbyte),
+    ("HTML 200", reply(200, HTML, content_type="text/html"), UpstreamNotAirbyte),
+    ("another JSON 200", reply(200, {"sourceId": UPSTREAM_CANARY}), UpstreamNotAirbyte),
+    ("bytes 200", reply(200, b'{"sourceId": "\xff\xfe"}'), UpstreamUnknown),
     ("a reason that is no text", sends(b"HTTP/1.1 200 \xff\xfe\r\n\r\n{}"), UpstreamUnknown),
     ("a status of letters", sends(b"HTTP/1.1 2OO OK\r\n\r\n{}"), UpstreamUnknown),
     ("a status of 99", sends(b"HTTP/1.1 99 OK\r\ncontent-length: 0\r\n\r\n"), UpstreamUnknown),
@@ -245,32 +245,32 @@ LOST: list[tuple[str, Move, type[AamError]]] = [
         sends(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n{}"),
         UpstreamUnknown,
     ),
-    ("garbage as zstd", says(200, b"{}x", headers="content-encoding: zstd\r\n"), UpstreamUnknown),
-    ("garbage as br", says(200, b"{}x", headers="content-encoding: br\r\n"), UpstreamUnknown),
-    ("an odd encoding", says(200, b"{}", headers="content-encoding: \xe9\r\n"), UpstreamUnknown),
-    ("deep JSON 200", says(200, b'{"x":' + b"[" * 200_000), UpstreamUnknown),
-    ("deep JSON 500", says(500, b"[" * 200_000), UpstreamUnknown),
+    ("garbage as zstd", reply(200, b"{}x", headers="content-encoding: zstd\r\n"), UpstreamUnknown),
+    ("garbage as br", reply(200, b"{}x", headers="content-encoding: br\r\n"), UpstreamUnknown),
+    ("an odd encoding", reply(200, b"{}", headers="content-encoding: \xe9\r\n"), UpstreamUnknown),
+    ("deep JSON 200", reply(200, b'{"x":' + b"[" * 200_000), UpstreamUnknown),
+    ("deep JSON 500", reply(500, b"[" * 200_000), UpstreamUnknown),
     (
         "redirect",
-        says(302, b"", headers="location: http://169.254.169.254/\r\n"),
+        reply(302, b"", headers="location: http://169.254.169.254/\r\n"),
         UpstreamNotAirbyte,
     ),
-    ("HTML 400", says(400, HTML, content_type="text/html"), UpstreamNotAirbyte),
-    ("HTML 404", says(404, HTML, content_type="text/html"), UpstreamNotAirbyte),
-    ("HTML 502", says(502, HTML, content_type="text/html"), UpstreamUnknown),
-    ("HTML 503", says(503, HTML, content_type="text/html"), UpstreamUnknown),
-    ("HTML 504", says(504, HTML, content_type="text/html"), UpstreamTimeout),
-    ("empty 500", says(500, b""), UpstreamUnknown),
-    ("JSON 500", says(500, MESSAGE), UpstreamUnknown),
-    ("JSON 429", says(429, MESSAGE), UpstreamUnknown),
-    ("JSON 408", says(408, PROBLEM), UpstreamTimeout),
+    ("HTML 400", reply(400, HTML, content_type="text/html"), UpstreamNotAirbyte),
+    ("HTML 404", reply(404, HTML, content_type="text/html"), UpstreamNotAirbyte),
+    ("HTML 502", reply(502, HTML, content_type="text/html"), UpstreamUnknown),
+    ("HTML 503", reply(503, HTML, content_type="text/html"), UpstreamUnknown),
+    ("HTML 504", reply(504, HTML, content_type="text/html"), UpstreamTimeout),
+    ("empty 500", reply(500, b""), UpstreamUnknown),
+    ("JSON 500", reply(500, MESSAGE), UpstreamUnknown),
+    ("JSON 429", reply(429, MESSAGE), UpstreamUnknown),
+    ("JSON 408", reply(408, PROBLEM), UpstreamTimeout),
     ("silence", silence, UpstreamTimeout),
     ("trickle", trickle, UpstreamTimeout),
 ]
 
 DEFINITE: list[tuple[str, Move, type[AamError]]] = [
     *(
-        (f"{status} {style}", says(status, body), UpstreamRefused)
+        (f"{status} {style}", reply(status, body), UpstreamRefused)
         for status in (400, 422)
         for style, body in (
             ("message", MESSAGE),
@@ -279,17 +279,17 @@ DEFINITE: list[tuple[str, Move, type[AamError]]] = [
             ("micronaut", MICRONAUT),
         )
     ),
-    ("404 message", says(404, MESSAGE), UpstreamMissing),
-    ("404 errorId", says(404, ERROR_ID), UpstreamMissing),
-    ("405", says(405, MICRONAUT), UpstreamRefused),
-    ("501", says(501, PROBLEM), UpstreamRefused),
-    ("401", says(401, b""), UpstreamDenied),
-    ("401 HTML", says(401, HTML), UpstreamDenied),
-    ("403", says(403, PROBLEM), UpstreamForbidden),
-    ("409", says(409, MESSAGE), UpstreamConflict),
-    ("423", says(423, MESSAGE), UpstreamConflict),
-    ("413 HTML", says(413, HTML), UpstreamNotAirbyte),
-    ("413 micronaut", says(413, MICRONAUT), Invalid),
+    ("404 message", reply(404, MESSAGE), UpstreamMissing),
+    ("404 errorId", reply(404, ERROR_ID), UpstreamMissing),
+    ("405", reply(405, MICRONAUT), UpstreamRefused),
+    ("501", reply(501, PROBLEM), UpstreamRefused),
+    ("401", reply(401, b""), UpstreamDenied),
+    ("401 HTML", reply(401, HTML), UpstreamDenied),
+    ("403", reply(403, PROBLEM), UpstreamForbidden),
+    ("409", reply(409, MESSAGE), UpstreamConflict),
+    ("423", reply(423, MESSAGE), UpstreamConflict),
+    ("413 HTML", reply(413, HTML), UpstreamNotAirbyte),
+    ("413 micronaut", reply(413, MICRONAUT), Invalid),
 ]
 
 
@@ -357,22 +357,22 @@ async def test_failed_tls_handshake_means_not_sent() -> None:
     assert CANARY.encode() not in received
 
 
-@pytest.mark.parametrize("move", [close, reset, says(502, HTML), says(429, b"")])
+@pytest.mark.parametrize("move", [close, reset, reply(502, HTML), reply(429, b"")])
 async def test_read_is_retried_after_a_transient_error(move: Move) -> None:
     """Four times lost, then answered."""
     async with (
-        wire(*[move] * 4, says(200, SOURCE)) as server,
+        wire(*[move] * 4, reply(200, SOURCE)) as server,
         AirbyteClient(server.url, timeout=5) as client,
     ):
         assert (await client.get_source(SOURCE_ID)).source_id == SOURCE_ID
         assert len(server.requests) == 5
 
 
-@pytest.mark.parametrize("move", [says(200, b""), says(404, HTML), says(302, b"")])
+@pytest.mark.parametrize("move", [reply(200, b""), reply(404, HTML), reply(302, b"")])
 async def test_foreign_answer_is_retried_after_airbyte_has_answered_once(move: Move) -> None:
     """Before, the address is wrong and asking again does not help; later it is an interruption."""
     async with (
-        wire(move, says(200, SOURCE), move, says(200, SOURCE)) as server,
+        wire(move, reply(200, SOURCE), move, reply(200, SOURCE)) as server,
         AirbyteClient(server.url, timeout=5) as client,
     ):
         with pytest.raises(UpstreamNotAirbyte):
@@ -384,7 +384,7 @@ async def test_foreign_answer_is_retried_after_airbyte_has_answered_once(move: M
 
 
 async def test_read_is_not_retried_after_a_refusal() -> None:
-    async with wire(says(404, ERROR_ID)) as server, AirbyteClient(server.url) as client:
+    async with wire(reply(404, ERROR_ID)) as server, AirbyteClient(server.url) as client:
         with pytest.raises(UpstreamMissing):
             await client.get_source(SOURCE_ID)
         assert len(server.requests) == 1
@@ -405,7 +405,7 @@ async def test_retries_end_within_the_deadline() -> None:
 
 async def test_lost_connection_does_not_affect_later_calls() -> None:
     async with (
-        wire(says(200, SOURCE), reset, says(200, SOURCE)) as server,
+        wire(reply(200, SOURCE), reset, reply(200, SOURCE)) as server,
         AirbyteClient(server.url) as client,
     ):
         await create(client)
@@ -424,7 +424,7 @@ async def test_caller_can_cancel_a_call() -> None:
 
 async def test_request_headers() -> None:
     """JSON with its content type, gzip at most, and no cookies."""
-    baked = says(200, SOURCE, headers="set-cookie: session=abc; path=/\r\n")
+    baked = reply(200, SOURCE, headers="set-cookie: session=abc; path=/\r\n")
     async with wire(baked) as server, AirbyteClient(server.url + "/") as client:
         await create(client)
         await create(client)
@@ -438,7 +438,7 @@ async def test_request_headers() -> None:
 
 async def test_credentials_in_the_url_become_basic_authentication() -> None:
     """A given login takes precedence."""
-    async with wire(says(200, SOURCE)) as server:
+    async with wire(reply(200, SOURCE)) as server:
         url = server.url.replace("127", "user:p%40ss@127", 1)
         async with AirbyteClient(url) as client:
             await create(client)
@@ -460,7 +460,7 @@ async def test_implausible_time_is_rejected() -> None:
     }
     late = {**job, "createdAt": 1_760_000_000_000}
     async with (
-        wire(says(200, {"job": job}), says(200, {"job": late})) as server,
+        wire(reply(200, {"job": job}), reply(200, {"job": late})) as server,
         AirbyteClient(server.url, timeout=3) as client,
     ):
         read = await client.get_job(1)
@@ -473,7 +473,7 @@ async def test_token_with_line_breaks_is_rejected() -> None:
     """It is neither sent nor shown."""
     token = f"{UPSTREAM_CANARY}\r\nx-injected: 1"
     async with (
-        wire(says(200, {"access_token": token})) as server,
+        wire(reply(200, {"access_token": token})) as server,
         AirbyteClient(server.url, ClientCredentials("id", "secret")) as client,
     ):
         with pytest.raises(UpstreamUnreachable) as caught:
@@ -486,7 +486,7 @@ async def test_token_with_line_breaks_is_rejected() -> None:
 async def test_key_may_end_in_a_line_break() -> None:
     """A secret that was mounted as a file often does."""
     async with (
-        wire(says(200, SOURCE)) as server,
+        wire(reply(200, SOURCE)) as server,
         AirbyteClient(server.url, Credentials.bearer("key\n")) as client,
     ):
         await create(client)
@@ -494,7 +494,7 @@ async def test_key_may_end_in_a_line_break() -> None:
 
 
 async def test_gzip_response_is_decompressed() -> None:
-    packed = says(
+    packed = reply(
         200, gzip.compress(msgspec.json.encode(SOURCE)), headers="content-encoding: gzip\r\n"
     )
     async with wire(packed) as server, AirbyteClient(server.url) as client:
@@ -503,7 +503,7 @@ async def test_gzip_response_is_decompressed() -> None:
 
 @pytest.fixture
 def unused_port() -> int:
-    """A port that nobody listens on."""
+    """A port without a listener."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         port: int = bound.getsockname()[1]
@@ -513,11 +513,11 @@ def unused_port() -> int:
 @pytest.mark.parametrize(
     "move,code",
     [
-        (says(503, HTML), "upstream_unknown"),
+        (reply(503, HTML), "upstream_unknown"),
         (close, "upstream_unknown"),
-        (says(401, b""), "upstream_auth"),
-        (says(200, HTML), "upstream_not_airbyte"),
-        (says(405, HTML), "upstream_not_airbyte"),
+        (reply(401, b""), "upstream_auth"),
+        (reply(200, HTML), "upstream_not_airbyte"),
+        (reply(405, HTML), "upstream_not_airbyte"),
     ],
 )
 async def test_health_raises_the_specific_error(move: Move, code: str) -> None:
@@ -532,7 +532,7 @@ async def test_health_raises_the_specific_error(move: Move, code: str) -> None:
 async def test_health_is_what_airbyte_reports(available: bool) -> None:
     """A server that runs may still say that it is not available."""
     async with (
-        wire(says(200, {"available": available})) as server,
+        wire(reply(200, {"available": available})) as server,
         AirbyteClient(server.url, timeout=2) as client,
     ):
         assert await client.health() is available
@@ -548,7 +548,7 @@ async def test_answers_may_lack_optional_members() -> None:
         "status": "hibernating",
         "syncCatalog": {"streams": [{"a": 1}]},
     }
-    async with wire(says(200, connection)) as server, AirbyteClient(server.url) as client:
+    async with wire(reply(200, connection)) as server, AirbyteClient(server.url) as client:
         read = await client.get_connection(UUID(connection["connectionId"]))
     assert read.status == "hibernating"
     assert read.source_catalog_id is None

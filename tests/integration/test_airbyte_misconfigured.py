@@ -1,4 +1,4 @@
-"""A wrong address, a login that is not there, a token endpoint that fails: each named, at once."""
+"""A wrong address, a missing login, a failing token endpoint: each is explained at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Words and members that are newer than AAM are kept, and hold nothing up."""
+"""Values and members that are newer than AAM are kept, and block nothing."""
 
 from __future__ import annotations
 

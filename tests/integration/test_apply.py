@@ -33,7 +33,7 @@ from tests.waiting import until
 Json = dict[str, Any]
 
 
-def asked(mesh: Mesh) -> int:
+def airbyte_requests(mesh: Mesh) -> int:
     """How many requests Airbyte got, beside those of looks that are taken all the while."""
     looks = {"jobs/list", "sources/list", "web_backend/connections/list", "applications/token"}
     return sum(one.path not in looks for one in mesh.airbyte.requests)
@@ -105,12 +105,12 @@ async def test_equal_catalog_changes_nothing(mesh: Mesh) -> None:
     connection = await mesh.onboard()
     order = await discovered(mesh, connection)
     order["sync_catalog"]["streams"].reverse()
-    sent = asked(mesh)
+    sent = airbyte_requests(mesh)
 
     status, applied = await apply(mesh, order)
 
     assert (status, applied["changed"], applied["version_number"]) == (200, False, 1)
-    assert asked(mesh) == sent
+    assert airbyte_requests(mesh) == sent
 
 
 async def test_discover_all_lists_unselected_streams(mesh: Mesh) -> None:
@@ -182,13 +182,13 @@ async def test_invalid_stream_is_named(
     connection = await mesh.onboard()
     order = await discovered(mesh, connection)
     spoil(order["sync_catalog"]["streams"][0])
-    sent = asked(mesh)
+    sent = airbyte_requests(mesh)
 
     status, problem = await apply(mesh, order)
 
     assert (status, problem["code"]) == (422, code)
     assert problem["problems"][0]["field"].startswith("streams[0]")
-    assert asked(mesh) == sent
+    assert airbyte_requests(mesh) == sent
     assert (await seen(mesh, connection))["status"] == "ACTIVE"
 
 
@@ -450,7 +450,7 @@ async def test_connection_without_airbyte_counterpart_cannot_be_applied(mesh: Me
             for one, status in ((pending, "PENDING"), (failed, "FAILED"))
         ],
     )
-    sent = asked(mesh)
+    sent = airbyte_requests(mesh)
 
     for one in (pending, failed):
         status, problem = await apply(
@@ -458,7 +458,7 @@ async def test_connection_without_airbyte_counterpart_cannot_be_applied(mesh: Me
         )
         assert (status, problem["code"]) == (409, "not_active")
 
-    assert asked(mesh) == sent
+    assert airbyte_requests(mesh) == sent
     rows = await mesh.sql.fetch(
         "SELECT id, status FROM connections WHERE id <> $1", connection["id"]
     )

@@ -1,4 +1,4 @@
-"""Why a connector failed, on every way by which people learn of it; and nothing of its message."""
+"""The cause of a connector's failure in every answer that reports it, without its message."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CAUSE = "authentication_failed"
 
 @pytest.fixture
 def repairs() -> bool:
-    """What is found stays as it is: nobody plans for it."""
+    """Drifts stay unplanned."""
     return False
 
 
@@ -44,7 +44,7 @@ def assert_safe(answer: httpx.Response) -> None:
 
 
 def explained(found: Json) -> None:
-    """A writer is told the cause, what to do about it, and where the log is."""
+    """A writer gets the cause, an explanation, and where the log is."""
     assert found["cause"] == CAUSE
     assert "credential" in found["explanation"]
     assert found["explanation"].endswith("The message contains: invalid_grant, 401.")
@@ -52,7 +52,7 @@ def explained(found: Json) -> None:
 
 
 def only_named(found: Json) -> None:
-    """A reader is told the cause alone."""
+    """A reader gets the cause alone."""
     assert found["cause"] == CAUSE
     assert not found.get("explanation")
     assert not found.get("log")

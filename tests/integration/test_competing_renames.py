@@ -1,4 +1,4 @@
-"""Renames that compete for one new field, and whose word counts then."""
+"""Renames that compete for one new field, and which decision counts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TWO = {"Id": "string", "Name": "string", "Total_Amount__c": "number", "Sum_Gross
 ONE = {"Id": "string", "Name": "string", "TotalAmount__c": "number"}
 
 
-async def wired(mesh: Mesh) -> tuple[Json, Json, Json, Json]:
+async def proposed_rename(mesh: Mesh) -> tuple[Json, Json, Json, Json]:
     """A connection two of whose fields are gone, of which one is suggested to be the new one."""
     mesh.airbyte.offers(offering(TWO))
     connection = await mesh.onboard()
@@ -31,7 +31,7 @@ async def wired(mesh: Mesh) -> tuple[Json, Json, Json, Json]:
 
 async def test_chosen_rename_takes_precedence_over_a_suggested_one(mesh: Mesh) -> None:
     """The competing suggestion need not be rejected as well."""
-    connection, repair, first, other = await wired(mesh)
+    connection, repair, first, other = await proposed_rename(mesh)
 
     choices = {other["id"]: {"became": ["TotalAmount__c"]}}
     status, decided = await approve(mesh, repair, choices=choices)
@@ -51,7 +51,7 @@ async def test_chosen_rename_takes_precedence_over_a_suggested_one(mesh: Mesh) -
 
 async def test_decision_that_contradicts_an_approved_one_is_refused(mesh: Mesh) -> None:
     """Two fields cannot both have become the new one; the first decision is applied."""
-    connection, repair, first, other = await wired(mesh)
+    connection, repair, first, other = await proposed_rename(mesh)
     job = mesh.airbyte.start_job(connection["airbyte_connection_id"])
     status, decided = await approve(mesh, repair, changes=[first["id"]])
     assert (status, decided["state"]) == (202, "approved")

@@ -1,4 +1,4 @@
-"""What is: pages of connections, their filters, and their histories."""
+"""Connections: pages, filters and history."""
 
 from __future__ import annotations
 

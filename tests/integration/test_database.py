@@ -1,4 +1,4 @@
-"""The way to Postgres: TLS, what is told while it is away, and a commit whose answer is lost."""
+"""The connection to Postgres: TLS, outages, and a commit whose answer is lost."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def opened(address: PostgresAddress | str) -> AsyncIterator[Database]:
 
 
 async def both_ways(db: Database, statement: str) -> list[Unavailable]:
-    """What a transaction and a read raise; nobody may ever see the driver's words."""
+    """The errors of a transaction and of a read, which never have the driver's message."""
     raised = []
     for way in (db.transaction, db.read):
         with pytest.raises(Unavailable) as caught:

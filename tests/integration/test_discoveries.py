@@ -1,4 +1,4 @@
-"""What discovering a source costs it: how often it is asked, beside what, and by whom."""
+"""Limits of discoveries: how often, beside which syncs, and for whom."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.exact
 
 @pytest.fixture
 def repairs() -> bool:
-    """What is found stays as it is: nobody plans for it."""
+    """Drifts stay unplanned."""
     return False
 
 

@@ -73,7 +73,7 @@ async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 
 
 def client_of(app: FastAPI, *, root_path: str = "") -> httpx.AsyncClient:
-    """A client without a key, of an app that may be told below which path it is served."""
+    """A client without a key, of an app that may be served below a path."""
     transport = httpx.ASGITransport(app, root_path=root_path)
     return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8010")
 

@@ -1,4 +1,4 @@
-"""Events: told if and only if the state changed, in order, and whatever Redis does meanwhile."""
+"""Events are published in order if and only if the state changed, whatever Redis does."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ asyncio.run(main())
 """
 
 
-async def born(db: Database) -> Connection:
+async def stored_connection(db: Database) -> Connection:
     """A connection in the registry."""
     connection = factories.connection()
     async with db.transaction() as session:
@@ -52,7 +52,7 @@ async def born(db: Database) -> Connection:
     return connection
 
 
-async def tell(db: Database, connection_id: UUID, *, times: int = 1) -> None:
+async def record_events(db: Database, connection_id: UUID, *, times: int = 1) -> None:
     """Record so many events of a connection in one transaction of their own."""
     async with db.transaction() as session:
         connection = await registry.lock_connection(session, connection_id)
@@ -60,7 +60,7 @@ async def tell(db: Database, connection_id: UUID, *, times: int = 1) -> None:
             outbox.record(session, EventType.SYNC_TRIGGERED, connection)
 
 
-async def told(redis: Redis) -> list[dict[str, str]]:
+async def stream_of(redis: Redis) -> list[dict[str, str]]:
     """The stream, oldest first."""
     entries: Any = await redis.xrange(STREAM)
     return [fields for _, fields in entries]
@@ -74,18 +74,18 @@ def unique(stream: list[dict[str, str]]) -> dict[str, dict[str, str]]:
     return first
 
 
-def heard(stream: list[dict[str, str]], connection_id: UUID) -> list[int]:
+def sequence_numbers(stream: list[dict[str, str]], connection_id: UUID) -> list[int]:
     """The sequence numbers that a consumer sees of a connection."""
     events_ = unique(stream).values()
     return [int(one["seq"]) for one in events_ if one["connection_id"] == str(connection_id)]
 
 
 async def waiting(sql: Sql) -> int:
-    """How many events are not known to be told."""
+    """The number of events that are not marked as published."""
     return int(await sql.fetchval("SELECT count(*) FROM events WHERE published_at IS NULL"))
 
 
-def told_of(registry_url: str, valkey: servers.Valkey) -> Settings:
+def settings_of(registry_url: str, valkey: servers.Valkey) -> Settings:
     """Settings of a service with a Redis of its own."""
     return Settings.model_validate({"supabase_db_url": registry_url, "redis_url": valkey.url})
 
@@ -99,21 +99,21 @@ async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 @pytest.fixture
 async def valkey_client(own_valkey: servers.Valkey, registry_url: str) -> AsyncIterator[Redis]:
     """A service's client of the test's own Valkey."""
-    redis = outbox.open_redis(told_of(registry_url, own_valkey))
+    redis = outbox.open_redis(settings_of(registry_url, own_valkey))
     yield redis
     await redis.aclose()
 
 
 async def test_event_has_nine_text_fields(db: Database, redis: Redis) -> None:
     """An absent value is empty."""
-    connection, ref = await born(db), uuid4()
+    connection, ref = await stored_connection(db), uuid4()
     async with db.transaction() as session:
         locked = await registry.lock_connection(session, connection.id)
         outbox.record(session, EventType.SYNC_FINISHED, locked, status="failed", ref=ref, code="c")
-    await tell(db, connection.id)
+    await record_events(db, connection.id)
     await Relay(db, redis).publish()
 
-    first, second = await told(redis)
+    first, second = await stream_of(redis)
     assert UUID(first.pop("event_id")) != UUID(second.pop("event_id"))
     assert first.pop("at").endswith("Z")
     assert first == {
@@ -126,7 +126,7 @@ async def test_event_has_nine_text_fields(db: Database, redis: Redis) -> None:
 
 async def test_rollback_leaves_no_event(db: Database, sql: Sql) -> None:
     """Neither the row nor its sequence number."""
-    connection = await born(db)
+    connection = await stored_connection(db)
     with pytest.raises(ZeroDivisionError):  # noqa: PT012 - the rollback is the block's end
         async with db.transaction() as session:
             locked = await registry.lock_connection(session, connection.id)
@@ -135,7 +135,7 @@ async def test_rollback_leaves_no_event(db: Database, sql: Sql) -> None:
             raise ZeroDivisionError
     assert await sql.fetchval("SELECT count(*) FROM events") == 0
 
-    await tell(db, connection.id)
+    await record_events(db, connection.id)
     assert await sql.fetchval("SELECT seq FROM events") == 1
 
 
@@ -143,11 +143,11 @@ async def test_concurrent_writers_draw_consecutive_numbers(
     db: Database, redis: Redis, sql: Sql
 ) -> None:
     """Twenty at once on each of two connections, relayed in each connection's order."""
-    one, other = await born(db), await born(db)
-    await asyncio.gather(*(tell(db, who.id) for _ in range(20) for who in (one, other)))
+    one, other = await stored_connection(db), await stored_connection(db)
+    await asyncio.gather(*(record_events(db, who.id) for _ in range(20) for who in (one, other)))
     await Relay(db, redis).publish()
 
-    stream = await told(redis)
+    stream = await stream_of(redis)
     for who in (one, other):
         seqs = [int(event["seq"]) for event in stream if event["connection_id"] == str(who.id)]
         assert seqs == list(range(1, 21))
@@ -156,12 +156,12 @@ async def test_concurrent_writers_draw_consecutive_numbers(
 
 async def test_two_relays_publish_each_event_once(db: Database, redis: Redis) -> None:
     """One holds the lock, the other waits its turn."""
-    connection = await born(db)
+    connection = await stored_connection(db)
     for _ in range(10):
-        await tell(db, connection.id)
+        await record_events(db, connection.id)
     await asyncio.gather(*(Relay(db, redis).publish() for _ in range(4)))
 
-    assert [event["seq"] for event in await told(redis)] == [str(n) for n in range(1, 11)]
+    assert [event["seq"] for event in await stream_of(redis)] == [str(n) for n in range(1, 11)]
 
 
 async def test_relay_publishes_all_and_trims_the_stream(
@@ -169,7 +169,7 @@ async def test_relay_publishes_all_and_trims_the_stream(
 ) -> None:
     """One run publishes every waiting event; the stream is trimmed by whole nodes."""
     monkeypatch.setattr(outbox, "KEEP", 300)
-    connection = await born(db)
+    connection = await stored_connection(db)
     await sql.execute(
         "INSERT INTO events (event_id, connection_id, seq, type, status, version)"
         " SELECT gen_random_uuid(), $1, n, 'sync.triggered', 'ACTIVE', 1"
@@ -179,7 +179,7 @@ async def test_relay_publishes_all_and_trims_the_stream(
     await Relay(db, redis).publish()
 
     assert await sql.fetchval("SELECT count(*) FROM events WHERE published_at IS NULL") == 0
-    kept = [int(event["seq"]) for event in await told(redis)]
+    kept = [int(event["seq"]) for event in await stream_of(redis)]
     assert kept == list(range(1101 - len(kept), 1101))
     assert 300 <= len(kept) < 600
 
@@ -188,7 +188,7 @@ async def test_two_relays_keep_the_order_of_concurrent_writes(
     db: Database, redis: Redis, redis_url: str, registry_url: str
 ) -> None:
     """Five hundred events of twenty connections, two in each transaction, without duplicates."""
-    connections = [await born(db) for _ in range(20)]
+    connections = [await stored_connection(db) for _ in range(20)]
     others = [Database.at(postgres_address(registry_url), application="relay") for _ in range(2)]
     clients = [Redis.from_url(redis_url, decode_responses=True, protocol=3) for _ in range(2)]
     relays = [Relay(other, client) for other, client in zip(others, clients, strict=True)]
@@ -196,8 +196,8 @@ async def test_two_relays_keep_the_order_of_concurrent_writes(
 
     async def write(connection_id: UUID) -> None:
         for _ in range(12):
-            await tell(db, connection_id, times=2)
-        await tell(db, connection_id)
+            await record_events(db, connection_id, times=2)
+        await record_events(db, connection_id)
 
     async def publish(relay: Relay) -> None:
         while not written.is_set():
@@ -210,10 +210,10 @@ async def test_two_relays_keep_the_order_of_concurrent_writes(
         await asyncio.gather(*publishing)
         await relays[0].publish()
 
-    stream = await told(redis)
+    stream = await stream_of(redis)
     assert len({event["event_id"] for event in stream}) == len(stream) == 500
     for connection in connections:
-        assert heard(stream, connection.id) == list(range(1, 26))
+        assert sequence_numbers(stream, connection.id) == list(range(1, 26))
     for opened in clients:
         await opened.aclose()
     for other in others:
@@ -224,16 +224,16 @@ async def test_redis_restart_loses_no_event(
     db: Database, valkey_client: Redis, own_valkey: servers.Valkey, sql: Sql
 ) -> None:
     """Recording does not need Redis; waiting events arrive in order, once per id."""
-    one, other = await born(db), await born(db)
+    one, other = await stored_connection(db), await stored_connection(db)
     relay = Relay(db, valkey_client)
-    await tell(db, one.id)
+    await record_events(db, one.id)
     await relay.publish()
 
     own_valkey.stop()
     begun = time.monotonic()
     for _ in range(10):
-        await tell(db, one.id)
-        await tell(db, other.id)
+        await record_events(db, one.id)
+        await record_events(db, other.id)
     assert time.monotonic() - begun < 5
     async with asyncio.timeout(20):
         await relay.publish()
@@ -241,9 +241,9 @@ async def test_redis_restart_loses_no_event(
 
     own_valkey.start()
     await relay.publish()
-    stream = await told(valkey_client)
-    assert heard(stream, one.id) == list(range(1, 12))
-    assert heard(stream, other.id) == list(range(1, 11))
+    stream = await stream_of(valkey_client)
+    assert sequence_numbers(stream, one.id) == list(range(1, 12))
+    assert sequence_numbers(stream, other.id) == list(range(1, 11))
     assert len(unique(stream)) == 21
     assert await waiting(sql) == 0
 
@@ -251,17 +251,17 @@ async def test_redis_restart_loses_no_event(
 async def test_redis_that_lost_its_data_receives_later_events(
     db: Database, valkey_client: Redis, own_valkey: servers.Valkey, sql: Sql
 ) -> None:
-    """What it had been given is gone with it; what is told after is there, in order."""
-    connection = await born(db)
+    """Earlier events are lost with it; later ones are there, in order."""
+    connection = await stored_connection(db)
     relay = Relay(db, valkey_client)
-    await tell(db, connection.id)
+    await record_events(db, connection.id)
     await relay.publish()
     own_valkey.stop()
     shutil.rmtree(own_valkey.data_dir / "appendonlydir")
-    await tell(db, connection.id, times=2)
+    await record_events(db, connection.id, times=2)
     own_valkey.start()
     await relay.publish()
-    assert heard(await told(valkey_client), connection.id) == [2, 3]
+    assert sequence_numbers(await stream_of(valkey_client), connection.id) == [2, 3]
     assert await waiting(sql) == 0
 
 
@@ -269,19 +269,19 @@ async def test_full_redis_is_waited_for(
     db: Database, valkey_client: Redis, sql: Sql, own_valkey: servers.Valkey
 ) -> None:
     """When there is room again, every event is published in order."""
-    connection = await born(db)
+    connection = await stored_connection(db)
     relay = Relay(db, valkey_client)
-    await tell(db, connection.id, times=10)
+    await record_events(db, connection.id, times=10)
     await valkey_client.config_set("maxmemory", "1")
     await relay.publish()
-    await tell(db, connection.id, times=10)
+    await record_events(db, connection.id, times=10)
     await relay.publish()
     assert await waiting(sql) == 20
-    assert await told(valkey_client) == []
+    assert await stream_of(valkey_client) == []
 
     await valkey_client.config_set("maxmemory", "0")
     await relay.publish()
-    assert [int(event["seq"]) for event in await told(valkey_client)] == list(range(1, 21))
+    assert [int(event["seq"]) for event in await stream_of(valkey_client)] == list(range(1, 21))
     assert own_valkey.exit_code() is None
 
 
@@ -289,8 +289,8 @@ async def test_events_after_a_refused_one_are_not_published_first(
     db: Database, valkey_client: Redis, own_valkey: servers.Valkey, sql: Sql
 ) -> None:
     """Memory is short for the first event and free for the next: neither is published."""
-    connection = await born(db)
-    await tell(db, connection.id, times=4)
+    connection = await stored_connection(db)
+    await record_events(db, connection.id, times=4)
     begun = asyncio.Event()
 
     async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -319,23 +319,23 @@ async def test_events_after_a_refused_one_are_not_published_first(
     assert begun.is_set()
     assert await waiting(sql) == 4
     await Relay(db, valkey_client).publish()
-    assert heard(await told(valkey_client), connection.id) == [1, 2, 3, 4]
+    assert sequence_numbers(await stream_of(valkey_client), connection.id) == [1, 2, 3, 4]
 
 
 async def test_hanging_redis_blocks_nothing(
     db: Database, registry_url: str, valkey_client: Redis, own_valkey: servers.Valkey, sql: Sql
 ) -> None:
     """A relay run ends in seconds and frees its lock; events are recorded meanwhile."""
-    connection = await born(db)
-    hanging = outbox.open_redis(told_of(registry_url, own_valkey))
-    await tell(db, connection.id, times=5)
+    connection = await stored_connection(db)
+    hanging = outbox.open_redis(settings_of(registry_url, own_valkey))
+    await record_events(db, connection.id, times=5)
     os.kill(own_valkey.pid, signal.SIGSTOP)
     try:
         begun = time.monotonic()
         looking = asyncio.create_task(Relay(db, hanging).publish())
         await asyncio.sleep(0.3)
         for _ in range(5):
-            await tell(db, connection.id)
+            await record_events(db, connection.id)
         assert time.monotonic() - begun < 2
         await looking
         took = time.monotonic() - begun
@@ -350,7 +350,7 @@ async def test_hanging_redis_blocks_nothing(
     assert await waiting(sql) == 10
 
     await Relay(db, hanging).publish()
-    assert heard(await told(valkey_client), connection.id) == list(range(1, 11))
+    assert sequence_numbers(await stream_of(valkey_client), connection.id) == list(range(1, 11))
     assert await waiting(sql) == 0
     await hanging.aclose()
 
@@ -359,10 +359,10 @@ async def test_relay_killed_before_marking_events_publishes_them_again(
     db: Database, redis: Redis, redis_url: str, registry_url: str, sql: Sql
 ) -> None:
     """Duplicates are identical, and the order stays."""
-    one, other = await born(db), await born(db)
+    one, other = await stored_connection(db), await stored_connection(db)
     for _ in range(3):
-        await tell(db, one.id)
-        await tell(db, other.id)
+        await record_events(db, one.id)
+        await record_events(db, other.id)
     for _ in range(2):
         killed = await asyncio.to_thread(
             subprocess.run,
@@ -373,17 +373,17 @@ async def test_relay_killed_before_marking_events_publishes_them_again(
             check=False,
         )
         assert killed.returncode == -signal.SIGKILL
-        await tell(db, one.id)
+        await record_events(db, one.id)
     assert await waiting(sql) == 8
     await Relay(db, redis).publish()
 
-    stream = await told(redis)
+    stream = await stream_of(redis)
     assert len(stream) == 6 + 7 + 8
     assert len(unique(stream)) == 8
     for event in stream:
         assert unique(stream)[event["event_id"]] == event
-    assert heard(stream, one.id) == [1, 2, 3, 4, 5]
-    assert heard(stream, other.id) == [1, 2, 3]
+    assert sequence_numbers(stream, one.id) == [1, 2, 3, 4, 5]
+    assert sequence_numbers(stream, other.id) == [1, 2, 3]
     assert await waiting(sql) == 0
 
 
@@ -396,5 +396,5 @@ async def test_registry_outage_pauses_the_relay(
     relay = Relay(db, redis)
     for _ in range(2):
         await relay.publish()
-    assert await told(redis) == []
+    assert await stream_of(redis) == []
     await db.close()

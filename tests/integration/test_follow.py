@@ -1,4 +1,4 @@
-"""Following syncs: by few calls, each job for itself, and none for ever or not at all."""
+"""Following syncs: with few calls, each job independently, and none for ever or not at all."""
 
 from __future__ import annotations
 

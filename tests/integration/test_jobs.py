@@ -175,7 +175,7 @@ async def test_unmigrated_registry_is_logged_once(
 
 
 @asynccontextmanager
-async def deaf(sql: Sql, pools: Pools) -> AsyncIterator[None]:
+async def without_notifications(sql: Sql, pools: Pools) -> AsyncIterator[None]:
     """Sessions that begin within get no notification: another pg_notify takes theirs."""
     await pools.close()
     name = await sql.fetchval("SELECT current_database()")
@@ -206,7 +206,7 @@ async def test_worker_reconnects_without_notifications(
     monkeypatch.setattr(job_queue, "_LONGEST_PAUSE", timedelta(seconds=0.2))
     monkeypatch.setattr(job_queue, "_AGAIN_AFTER_S", 0.05)
     seen = Seen()
-    async with deaf(sql, pools):
+    async with without_notifications(sql, pools):
         working = queue(registry_url, seen=seen).running()
         await working.__aenter__()
         await until(lambda: events(logged).count("jobs_paused") > 1)

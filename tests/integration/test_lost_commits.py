@@ -1,4 +1,4 @@
-"""Whichever commit of a story loses its answer, the story ends in a true state."""
+"""Whichever commit of a saga loses its answer, the saga ends in a consistent state."""
 
 from __future__ import annotations
 

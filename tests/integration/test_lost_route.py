@@ -1,4 +1,4 @@
-"""A gateway before Airbyte loses its route for a while: nothing is taken for gone, refused or done.
+"""A gateway before Airbyte loses its route for a while: nothing counts as gone, refused or done.
 
 Each test lets the gateway answer in Airbyte's place, sees that nothing was concluded from it, and
 gives the route back.

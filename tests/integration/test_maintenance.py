@@ -81,7 +81,7 @@ async def tools(mesh: Mesh, registry_url: str, redis_url: str) -> AsyncIterator[
 
 
 async def ended_operation(mesh: Mesh, *, ago: str = "1 hour") -> UUID:
-    """An operation that failed long ago, and whose left-overs nobody deleted."""
+    """An operation that failed long ago and left its source in Airbyte."""
     connection_id, operation_id = uuid4(), uuid4()
     await mesh.sql.execute(
         "INSERT INTO connections (id, name, source_type, airbyte_destination_id, status)"
@@ -202,15 +202,15 @@ async def test_difference_is_reported_once_and_resolved_once(mesh: Mesh, tools: 
 
     dry = await tools.reconciler().reconcile(dry_run=True)
     assert dry.drifted == {UUID(connection["id"]): "catalog_differs"}
-    assert await _seen_drifted(mesh) is False
+    assert await _is_drifted(mesh) is False
     for _ in range(2):
         await tools.reconciler().reconcile(dry_run=False)
-    assert await _seen_drifted(mesh) is True
+    assert await _is_drifted(mesh) is True
     assert len(held["syncCatalog"]["streams"]) == 1
 
     held["syncCatalog"] = before
     await tools.reconciler().reconcile(dry_run=False)
-    assert await _seen_drifted(mesh) is False
+    assert await _is_drifted(mesh) is False
     events = await mesh.events(3)
     assert [one["type"] for one in events[1:]] == [
         "connection.drifted_upstream",
@@ -266,7 +266,7 @@ async def test_pause_by_aam_is_no_difference(mesh: Mesh, tools: Tools) -> None:
     await mesh.sql.execute("UPDATE connections SET paused_by = gen_random_uuid()")
     mesh.airbyte.disable(connection["airbyte_connection_id"], breaking=False)
     assert (await tools.reconciler().reconcile(dry_run=False)).drifted == {}
-    assert await _seen_drifted(mesh) is False
+    assert await _is_drifted(mesh) is False
     mesh.airbyte.disable(connection["airbyte_connection_id"])
     assert (await tools.reconciler().reconcile(dry_run=False)).drifted == {
         UUID(connection["id"]): "breaking_change"
@@ -292,7 +292,7 @@ async def test_difference_is_reverted_with_on_upstream_drift_reapply(
     _drop_a_stream(mesh, connection)
 
     await tools.reconciler(on_upstream_drift="reapply").reconcile(dry_run=False)
-    await until_not(lambda: _seen_drifted(mesh))
+    await until_not(lambda: _is_drifted(mesh))
 
     assert len(held["syncCatalog"]["streams"]) == 2
     row = await mesh.sql.fetchrow("SELECT status, catalog_version FROM connections")
@@ -308,7 +308,7 @@ async def test_connection_deleted_in_airbyte_is_reported(mesh: Mesh, tools: Tool
     told = await tools.reconciler(on_upstream_drift="reapply").reconcile(dry_run=False)
 
     assert told.drifted == {UUID(connection["id"]): "upstream_missing"}
-    assert await _seen_drifted(mesh) is True
+    assert await _is_drifted(mesh) is True
     assert mesh.airbyte.called("connections/update") == []
 
 
@@ -319,10 +319,10 @@ async def test_unreachable_airbyte_is_reported_as_unknown(mesh: Mesh, tools: Too
     told = await tools.reconciler().reconcile(dry_run=False)
 
     assert (told.drifted, told.unknown) == ({}, {UUID(connection["id"]): "upstream_unknown"})
-    assert await _seen_drifted(mesh) is False
+    assert await _is_drifted(mesh) is False
 
 
-async def _seen_drifted(mesh: Mesh) -> bool:
+async def _is_drifted(mesh: Mesh) -> bool:
     return bool(await mesh.sql.fetchval("SELECT drifted_upstream_at IS NOT NULL FROM connections"))
 
 
@@ -385,7 +385,7 @@ async def test_maintenance_commands_have_a_dry_run(
 # Importing
 
 
-def somebodys(airbyte: AirbyteServer, connection: dict[str, Any], name: str) -> dict[str, Any]:
+def add_by_hand(airbyte: AirbyteServer, connection: dict[str, Any], name: str) -> dict[str, Any]:
     """A connection that somebody made in Airbyte's pages."""
     source = airbyte.add_source(f"source of {name}")
     held = deepcopy(airbyte.connections[connection["airbyte_connection_id"]])
@@ -396,7 +396,7 @@ def somebodys(airbyte: AirbyteServer, connection: dict[str, Any], name: str) -> 
 
 async def test_import_takes_over_an_existing_connection(mesh: Mesh, tools: Tools) -> None:
     """Version 1 is Airbyte's catalog; repairs and syncs work; archiving leaves it in Airbyte."""
-    held = somebodys(mesh.airbyte, await mesh.onboard(), "by hand")
+    held = add_by_hand(mesh.airbyte, await mesh.onboard(), "by hand")
     order = {"airbyte_connection_id": held["connectionId"]}
 
     dry = await mesh.orchestrator.post("/connections/import", json={**order, "dry_run": True})
@@ -423,8 +423,8 @@ async def test_import_takes_over_an_existing_connection(mesh: Mesh, tools: Tools
 async def test_workspace_import_is_a_dry_run_by_default(mesh: Mesh) -> None:
     """Each connection with its outcome, and with the reason where it cannot be imported."""
     ours = await mesh.onboard()
-    good = somebodys(mesh.airbyte, ours, "good")
-    empty = somebodys(mesh.airbyte, ours, "empty")
+    good = add_by_hand(mesh.airbyte, ours, "good")
+    empty = add_by_hand(mesh.airbyte, ours, "empty")
     empty["syncCatalog"] = {"streams": []}
 
     async def outcomes(**order: Any) -> dict[str, str]:
@@ -446,7 +446,7 @@ async def test_workspace_import_is_a_dry_run_by_default(mesh: Mesh) -> None:
 async def test_failed_import_does_not_block_the_others(mesh: Mesh) -> None:
     """It is reported with the reason; with Airbyte unreachable the rest is not tried one by one."""
     ours = await mesh.onboard()
-    copies = [somebodys(mesh.airbyte, ours, f"copy {number}") for number in range(6)]
+    copies = [add_by_hand(mesh.airbyte, ours, f"copy {number}") for number in range(6)]
     mesh.airbyte.fault("sources/get", 403, times=1)
 
     async def outcomes() -> list[tuple[str, str | None]]:

@@ -83,7 +83,7 @@ class Mesh:
 
 @pytest.fixture(scope="module")
 async def mesh() -> AsyncIterator[Mesh]:
-    """A mesh of processes that has onboarded, synced, healed, asked, told and refused."""
+    """A mesh of processes after some traffic of every kind."""
     folder = servers.temporary_dir()
     try:
         async with opened(folder) as world:

@@ -1,4 +1,4 @@
-"""One bad item never stops its neighbours, and nothing that is decided waits for ever."""
+"""A failing item never blocks the others, and no decision waits for ever."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A field that the policy never selects reaches no catalog, however the catalog comes about."""
+"""A field that the policy excludes reaches no catalog, however the catalog is made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Looking at sources: what is recorded when one offers something else, and when it does not."""
+"""Observing sources: what is recorded when one changes, and when it does not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from services.schema_observer import service
 from tests.fakes.airbyte_server import stream
 from tests.integration.conftest import Mesh
-from tests.integration.observing import by_hand, counts, drifts, observe, planned, told
+from tests.integration.observing import by_hand, counts, drifts, fetch, observe, planned
 from tests.integration.paging import pages
 from tests.waiting import until
 
@@ -21,7 +21,7 @@ Json = dict[str, Any]
 
 @pytest.fixture
 def repairs() -> bool:
-    """What is found stays as it is: nobody plans for it."""
+    """Drifts stay unplanned."""
     return False
 
 
@@ -39,7 +39,7 @@ async def test_new_field_becomes_a_drift(mesh: Mesh) -> None:
     (change,) = found["changes"]
     assert (change["kind"], change["path"]) == ("field_added", ["Region__c"])
     assert (change["severity"], change["affects_sync"]) == ("harmless", True)
-    drift = await told(mesh, f"/drifts/{found['drift_id']}")
+    drift = await fetch(mesh, f"/drifts/{found['drift_id']}")
     assert drift["changes"] == found["changes"]
     assert drift["open"] is True
     assert drift["after_snapshot_id"] == found["snapshot_id"]
@@ -93,11 +93,11 @@ async def test_change_and_its_reversal_are_two_drifts(mesh: Mesh) -> None:
 
     assert [one["changes"][0]["kind"] for one in (there, back)] == ["field_retyped"] * 2
     assert there["changes"][0]["before"] == back["changes"][0]["after"]
-    listed = await told(mesh, "/drifts", connection_id=connection["id"])
+    listed = await fetch(mesh, "/drifts", connection_id=connection["id"])
     assert [one["id"] for one in listed["items"]] == [back["drift_id"], there["drift_id"]]
-    snapshots = (await told(mesh, f"/connections/{connection['id']}/snapshots"))["items"]
+    snapshots = (await fetch(mesh, f"/connections/{connection['id']}/snapshots"))["items"]
     assert len(snapshots) == 3
-    same = await told(
+    same = await fetch(
         mesh,
         f"/connections/{connection['id']}/snapshots/{snapshots[2]['snapshot_id']}"
         f"/diff/{snapshots[0]['snapshot_id']}",
@@ -116,7 +116,7 @@ async def test_unsynced_change_has_no_event_and_no_plan(mesh: Mesh) -> None:
 
     (change,) = found["changes"]
     assert (change["kind"], change["affects_sync"]) == ("stream_added", False)
-    drift = await told(mesh, f"/drifts/{found['drift_id']}")
+    drift = await fetch(mesh, f"/drifts/{found['drift_id']}")
     assert (drift["affects_sync"], drift["open"], drift["severity"]) == (False, False, "harmless")
     assert await planned(mesh) == []
     assert (await counts(mesh))["events"] == 1
@@ -133,7 +133,7 @@ async def test_insignificant_change_is_no_drift(mesh: Mesh) -> None:
     found = await observe(mesh, connection)
 
     assert (found["outcome"], found["drift_id"]) == ("unchanged", None)
-    observation = await told(mesh, f"/connections/{connection['id']}/observation")
+    observation = await fetch(mesh, f"/connections/{connection['id']}/observation")
     assert observation["compared_snapshot_id"] == found["snapshot_id"]
 
 
@@ -169,7 +169,7 @@ async def test_two_connections_share_a_discovery(mesh: Mesh) -> None:
     assert sorted(await planned(mesh)) == sorted([connection["id"], other["id"]])
     mesh.airbyte.add_field("Contact", "Height__c")
     await observe(mesh, other)
-    third = (await told(mesh, "/drifts", connection_id=other["id"]))["items"][0]
+    third = (await fetch(mesh, "/drifts", connection_id=other["id"]))["items"][0]
     assert third["before_snapshot_id"] == by_connection[other["id"]]["after_snapshot_id"]
 
 
@@ -182,7 +182,7 @@ async def test_imported_connection_without_changes_has_no_drift(mesh: Mesh) -> N
 
     assert (found["outcome"], found["drift_id"]) == ("unchanged", None)
     assert (await counts(mesh))["drifts"] == 0
-    observation = await told(mesh, f"/connections/{other['id']}/observation")
+    observation = await fetch(mesh, f"/connections/{other['id']}/observation")
     assert observation["compared_snapshot_id"] == found["snapshot_id"]
 
 
@@ -193,7 +193,7 @@ async def test_connection_under_repair_is_compared_later(mesh: Mesh) -> None:
     await mesh.sql.execute("UPDATE connections SET status = 'HEALING', heal_id = gen_random_uuid()")
     found = await observe(mesh, connection)
     assert (found["outcome"], found["drift_id"]) == ("pending", None)
-    observation = await told(mesh, f"/connections/{connection['id']}/observation")
+    observation = await fetch(mesh, f"/connections/{connection['id']}/observation")
     assert observation["outcome"] == "pending"
     await mesh.sql.execute("UPDATE connections SET status = 'ACTIVE', heal_id = NULL")
     soon = await mesh.sql.fetchval("SELECT next_at < now() + interval '70 s' FROM observations")
@@ -298,7 +298,7 @@ async def test_long_observation_answers_202_and_continues(mesh: Mesh) -> None:
 
     assert answer.status_code == 202
     assert answer.json()["status"] == "observing"
-    assert (await told(mesh, f"/connections/{connection['id']}/observation"))["observing"] is True
+    assert (await fetch(mesh, f"/connections/{connection['id']}/observation"))["observing"] is True
     assert await drifts(mesh)
 
 
@@ -331,7 +331,7 @@ async def test_drifts_are_paged_and_filtered(mesh: Mesh) -> None:
 
     listed = await pages(mesh.schema_observer, "/drifts", limit=3)
     assert [one["id"] for page in listed for one in page] == ids[::-1]
-    review = await told(mesh, "/drifts", severity="needs_review")
+    review = await fetch(mesh, "/drifts", severity="needs_review")
     assert [one["id"] for one in review["items"]] == ids[3:]
     other = await mesh.schema_observer.get("/drifts", params={"connection_id": str(uuid4())})
     assert other.status_code == 404
@@ -350,8 +350,8 @@ async def test_drift_is_open_until_it_is_planned_or_repaired(mesh: Mesh) -> None
     second = await observe(mesh, connection)
 
     async def are_open() -> set[str]:
-        page = await told(mesh, "/drifts", open=True)
-        closed = await told(mesh, "/drifts", open=False)
+        page = await fetch(mesh, "/drifts", open=True)
+        closed = await fetch(mesh, "/drifts", open=False)
         assert {one["open"] for one in page["items"]} <= {True}
         assert {one["open"] for one in closed["items"]} <= {False}
         return {one["id"] for one in page["items"]}
@@ -388,11 +388,11 @@ async def test_any_two_snapshots_of_the_source_can_be_compared(mesh: Mesh) -> No
         mesh.airbyte.add_field("Account", field)
         await observe(mesh, connection)
     path = f"/connections/{connection['id']}/snapshots"
-    newest, middle, oldest = (await told(mesh, path))["items"]
+    newest, middle, oldest = (await fetch(mesh, path))["items"]
     assert {one["streams"] for one in (newest, middle, oldest)} == {5}
 
-    across = await told(mesh, f"{path}/{oldest['snapshot_id']}/diff/{newest['snapshot_id']}")
-    back = await told(mesh, f"{path}/{newest['snapshot_id']}/diff/{middle['snapshot_id']}")
+    across = await fetch(mesh, f"{path}/{oldest['snapshot_id']}/diff/{newest['snapshot_id']}")
+    back = await fetch(mesh, f"{path}/{newest['snapshot_id']}/diff/{middle['snapshot_id']}")
 
     assert [(one["kind"], one["path"]) for one in across["changes"]] == [
         ("field_added", ["One"]),
@@ -413,7 +413,7 @@ async def test_observation_interval_can_be_set(mesh: Mesh) -> None:
     connection = await mesh.onboard()
     await observe(mesh, connection)
     path = f"/connections/{connection['id']}/observation"
-    before = await told(mesh, path)
+    before = await fetch(mesh, path)
     assert (before["interval_seconds"], before["effective_interval_seconds"]) == (None, 900)
 
     changed = (await mesh.schema_observer.put(path, json={"interval_seconds": 60})).json()
@@ -423,7 +423,7 @@ async def test_observation_interval_can_be_set(mesh: Mesh) -> None:
     for seconds in (59, 604_801, "often", None):
         answer = await mesh.schema_observer.put(path, json={"interval_seconds": seconds})
         assert answer.status_code == (200 if seconds is None else 422), answer.text
-    assert (await told(mesh, path))["interval_seconds"] is None
+    assert (await fetch(mesh, path))["interval_seconds"] is None
     empty = await mesh.schema_observer.put(path, json={})
     assert empty.status_code == 422
     unknown = await mesh.schema_observer.put(

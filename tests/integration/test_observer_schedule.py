@@ -1,4 +1,4 @@
-"""Who looks at which source when: by jobs, shared by any number of processes."""
+"""Scheduling observations: by jobs, shared by any number of processes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from shared.job_queue import Jobs
 from tests import access
 from tests.fakes.airbyte_server import WORKSPACE_ID
 from tests.integration.conftest import REPOSITORY, Mesh, as_service
-from tests.integration.observing import by_hand, counts, drifts, observe, told
+from tests.integration.observing import by_hand, counts, drifts, fetch, observe
 from tests.waiting import until, until_not
 
 Json = dict[str, Any]
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.exact
 
 @pytest.fixture
 def repairs() -> bool:
-    """What is found stays as it is: nobody plans for it."""
+    """Drifts stay unplanned."""
     return False
 
 
@@ -81,7 +81,7 @@ async def all_due(mesh: Mesh) -> None:
     await mesh.sql.execute("UPDATE observations SET next_at = now()")
 
 
-async def nobody_looks(mesh: Mesh) -> None:
+async def pause_scheduling(mesh: Mesh) -> None:
     """No replica sees what is due, until `everybody_looks`."""
     await mesh.sql.execute(
         "INSERT INTO periodic_runs (name, next_at) VALUES ('observe', now() + interval '1 hour')"
@@ -89,7 +89,7 @@ async def nobody_looks(mesh: Mesh) -> None:
     )
 
 
-async def everybody_looks(mesh: Mesh) -> None:
+async def resume_scheduling(mesh: Mesh) -> None:
     await mesh.sql.execute("UPDATE periodic_runs SET next_at = now()")
 
 
@@ -110,7 +110,7 @@ async def test_due_source_is_observed(mesh: Mesh) -> None:
 
     await until_all_are_observed(mesh)
 
-    assert len((await told(mesh, "/drifts"))["items"]) == 3
+    assert len((await fetch(mesh, "/drifts"))["items"]) == 3
     pauses = await mesh.sql.fetch(
         "SELECT extract(epoch FROM next_at - observed_at)::float8 AS s FROM observations"
     )
@@ -161,7 +161,7 @@ async def test_unjudgeable_source_is_not_observed_again_at_once(
     held = "SELECT claimed_until > now() FROM observations WHERE airbyte_source_id = $1"
     assert await mesh.sql.fetchval(held, bad) is True
     assert len(mesh.airbyte.called("commands/run/discover")) == calls + 2
-    assert len((await told(mesh, "/drifts"))["items"]) == 1
+    assert len((await fetch(mesh, "/drifts"))["items"]) == 1
 
 
 async def test_replicas_share_the_sources_and_the_limit(mesh: Mesh) -> None:
@@ -249,7 +249,7 @@ async def test_only_sources_of_live_connections_are_observed(mesh: Mesh) -> None
 
 async def test_sources_of_unknown_workspaces_share_one_limit(mesh: Mesh) -> None:
     """They may all be in the same one."""
-    await nobody_looks(mesh)
+    await pause_scheduling(mesh)
     await many_sources(mesh, 6)
     await mesh.sql.execute("UPDATE observations SET airbyte_workspace_id = NULL")
     db = Database.at(mesh.settings.registry_address, application="test")
@@ -276,7 +276,7 @@ async def test_sources_of_unknown_workspaces_share_one_limit(mesh: Mesh) -> None
 
 async def test_claims_are_released_at_a_stop(mesh: Mesh) -> None:
     """Also that of the running observation: another replica repeats it at once."""
-    await nobody_looks(mesh)
+    await pause_scheduling(mesh)
     await many_sources(mesh, 2)
     db = Database.at(mesh.settings.registry_address, application="test")
     jobs = Jobs(mesh.settings.registry_address, application="test")
@@ -300,7 +300,7 @@ async def test_claims_are_released_at_a_stop(mesh: Mesh) -> None:
 
 async def test_waiting_for_an_ended_observation_starts_no_other(mesh: Mesh) -> None:
     """It may end between the check and the claim."""
-    await nobody_looks(mesh)
+    await pause_scheduling(mesh)
     connection = await mesh.onboard()
     db = Database.at(mesh.settings.registry_address, application="test")
     jobs = Jobs(mesh.settings.registry_address, application="test")
@@ -350,7 +350,7 @@ async def test_observation_that_lost_its_claim_records_nothing(mesh: Mesh) -> No
 @pytest.mark.parametrize("place", ["observe.stored", "observe.compared"])
 async def test_killed_process_leaves_no_duplicates(mesh: Mesh, place: str) -> None:
     """Killed after the snapshot, or after the drift: the next observation does the rest."""
-    await nobody_looks(mesh)
+    await pause_scheduling(mesh)
     await many_sources(mesh, 1)
     mesh.airbyte.drop_field("Account", "Name")
     environment = {
@@ -374,11 +374,11 @@ async def test_killed_process_leaves_no_duplicates(mesh: Mesh, place: str) -> No
     await mesh.sql.execute(
         "UPDATE observations SET claimed_until = now() - interval '1 s', next_at = now()"
     )
-    await everybody_looks(mesh)
+    await resume_scheduling(mesh)
 
     await until_all_are_observed(mesh)
 
-    assert len((await told(mesh, "/drifts"))["items"]) == 1
+    assert len((await fetch(mesh, "/drifts"))["items"]) == 1
     assert await mesh.sql.fetchval(snapshots) == 2
     detected = "SELECT count(*) FROM events WHERE type = 'drift.detected'"
     assert await mesh.sql.fetchval(detected) == 1

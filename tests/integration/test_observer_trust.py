@@ -1,4 +1,4 @@
-"""Discoveries that are not believed, or fail: told once, tried again, and nothing comes of them."""
+"""Suspicious and failed discoveries: reported once, retried, and without effect."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from services.schema_observer.observation_queries import Claim
 from services.schema_observer.observer import Observed, Observer
 from tests.fakes.airbyte_server import DEFAULT_CATALOG, catalog, stream
 from tests.integration.conftest import Mesh
-from tests.integration.observing import by_hand, counts, observe, planned, told
+from tests.integration.observing import by_hand, counts, fetch, observe, planned
 
 Json = dict[str, Any]
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.exact
 
 @pytest.fixture
 def repairs() -> bool:
-    """What is found stays as it is: nobody plans for it."""
+    """Drifts stay unplanned."""
     return False
 
 
@@ -64,7 +64,7 @@ async def test_hidden_object_is_suspicious_until_it_is_back(mesh: Mesh) -> None:
         assert found["detail"] == "1 of 5 streams are gone, and these are synced: 'Account'."
         assert (found["drift_id"], found["changes"]) == (None, [])
         assert found["snapshot_id"] == first["snapshot_id"]
-    observation = await told(mesh, f"/connections/{connection['id']}/observation")
+    observation = await fetch(mesh, f"/connections/{connection['id']}/observation")
     assert observation["failures"] == 3
     assert observation["suspicious_since"] is not None
     mesh.airbyte.show("Account")

@@ -1,4 +1,4 @@
-"""Every operation ends, also one whose own end cannot be recorded."""
+"""Every operation ends, also one whose end cannot be recorded."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Broken:
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short pauses between the tries."""
     logs.set_up("test", level="WARNING")
     monkeypatch.setattr(_runner, "_FIRST_PAUSE_S", 0.01)

@@ -1,4 +1,4 @@
-"""An operation has one owner: who comes back late writes nothing, who is gone is replaced."""
+"""An operation has one owner: a late one writes nothing, a lost one is replaced."""
 
 from __future__ import annotations
 

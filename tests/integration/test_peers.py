@@ -1,4 +1,4 @@
-"""What a sibling's answer becomes on this side: its own error class, or 'nobody knows'."""
+"""What a peer's answer becomes on this side: its own error class, or an unknown outcome."""
 
 from __future__ import annotations
 

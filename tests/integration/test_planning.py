@@ -1,4 +1,4 @@
-"""Planning: what becomes of a change, with the rag_engine's word or without it."""
+"""Planning: what becomes of a change, with and without suggestions of the rag_engine."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ HINTED: Json = {
 }
 
 
-async def wired(mesh: Mesh, offered: Json) -> Json:
+async def onboarded(mesh: Mesh, offered: Json) -> Json:
     """A connection whose source offers this from the start."""
     mesh.airbyte.offers(offered)
     return await mesh.onboard()
@@ -59,7 +59,7 @@ async def knowledge(mesh: Mesh, count: int) -> list[Json]:
 
 async def test_renamed_field_is_one_suggestion_with_evidence(mesh: Mesh) -> None:
     """Removed and added become one proposal; approved, the new name takes the old one's place."""
-    connection = await wired(mesh, offering(TOTAL))
+    connection = await onboarded(mesh, offering(TOTAL))
 
     repair = await proposal(mesh, connection, offering(RENAMED))
 
@@ -84,7 +84,7 @@ async def test_renamed_field_is_one_suggestion_with_evidence(mesh: Mesh) -> None
 
 async def test_person_may_reject_the_rename_and_approve_the_removal(mesh: Mesh) -> None:
     """`became: null`: the old field is removed, the new one is added; both are learned."""
-    connection = await wired(mesh, offering(TOTAL))
+    connection = await onboarded(mesh, offering(TOTAL))
     repair = await proposal(mesh, connection, offering(RENAMED))
     gone = next(one for one in repair["changes"] if one["kind"] == "field_removed")
 
@@ -100,7 +100,7 @@ async def test_weak_suggestion_is_not_applied_unless_named(
     mesh: Mesh,
 ) -> None:
     """The removal and the addition are applied separately, and nothing is learned from it."""
-    connection = await wired(mesh, offering(TOTAL | {"Is_Active__c": "string"}))
+    connection = await onboarded(mesh, offering(TOTAL | {"Is_Active__c": "string"}))
 
     repair = await proposal(mesh, connection, offering(TOTAL | {"IsActive__c": "boolean"}))
 
@@ -124,7 +124,7 @@ async def test_weak_suggestion_is_not_applied_unless_named(
 
 async def test_weak_suggestion_is_applied_if_named(mesh: Mesh) -> None:
     """It is learned, and the new field is decided with it."""
-    connection = await wired(mesh, offering(TOTAL | {"Is_Active__c": "string"}))
+    connection = await onboarded(mesh, offering(TOTAL | {"Is_Active__c": "string"}))
     repair = await proposal(mesh, connection, offering(TOTAL | {"IsActive__c": "boolean"}))
     gone = next(one for one in repair["changes"] if one["kind"] == "field_removed")
 
@@ -138,7 +138,7 @@ async def test_weak_suggestion_is_applied_if_named(mesh: Mesh) -> None:
 
 async def test_half_of_a_weak_suggestion_is_decided_alone(mesh: Mesh) -> None:
     """A rejection says nothing about the pair."""
-    connection = await wired(mesh, offering(TOTAL | {"Is_Active__c": "string"}))
+    connection = await onboarded(mesh, offering(TOTAL | {"Is_Active__c": "string"}))
     repair = await proposal(mesh, connection, offering(TOTAL | {"IsActive__c": "boolean"}))
     gone = next(one for one in repair["changes"] if one["kind"] == "field_removed")
 
@@ -154,7 +154,7 @@ async def test_half_of_a_weak_suggestion_is_decided_alone(mesh: Mesh) -> None:
 
 async def test_rejected_rename_is_learned(mesh: Mesh) -> None:
     """It counts against the pair the next time."""
-    connection = await wired(mesh, offering(TOTAL))
+    connection = await onboarded(mesh, offering(TOTAL))
     repair = await proposal(mesh, connection, offering(RENAMED))
 
     await post(mesh, f"/repairs/{repair['id']}/reject", {"by": "Ada", "reason": "Another field."})
@@ -165,7 +165,7 @@ async def test_rejected_rename_is_learned(mesh: Mesh) -> None:
 
 async def test_selected_field_is_followed_to_its_new_name(mesh: Mesh) -> None:
     """The list of fields has the new name in the old one's place, and nothing else is added."""
-    connection = await wired(mesh, offering(TOTAL | {"Other__c": "string"}))
+    connection = await onboarded(mesh, offering(TOTAL | {"Other__c": "string"}))
     order = (await mesh.orchestrator.post(f"/connections/{connection['id']}/discover")).json()
     for one in order["sync_catalog"]["streams"]:
         if one["stream"]["name"] == "Account":
@@ -188,7 +188,7 @@ async def test_selected_field_is_followed_to_its_new_name(mesh: Mesh) -> None:
 
 async def test_declared_rename_is_applied_by_policy(mesh: Mesh) -> None:
     """With `field.renamed: apply` and more evidence than names."""
-    connection = await wired(mesh, offering(TOTAL))
+    connection = await onboarded(mesh, offering(TOTAL))
     await put(mesh, connection, {"reactions": {"field": {"renamed": "apply"}}})
 
     await drift(mesh, connection, offering(HINTED))
@@ -203,7 +203,7 @@ async def test_declared_rename_is_applied_by_policy(mesh: Mesh) -> None:
 
 async def test_names_alone_need_a_decision(mesh: Mesh) -> None:
     """The policy would apply it, and requires no confidence: it is proposed all the same."""
-    connection = await wired(mesh, offering(TOTAL))
+    connection = await onboarded(mesh, offering(TOTAL))
     order = {"reactions": {"field": {"renamed": "apply"}}, "rename_min_confidence": 0}
     await put(mesh, connection, order)
 
@@ -236,7 +236,7 @@ async def test_rename_waits_while_the_rag_engine_is_unavailable(
 
         url = await stack.enter_async_context(serving(door))  # type: ignore[arg-type]
         mesh = await stack.enter_async_context(meshes.start(airbyte, rag_engine_url=url))
-        connection = await wired(mesh, offering(TOTAL))
+        connection = await onboarded(mesh, offering(TOTAL))
 
         repair = await proposal(mesh, connection, offering(RENAMED))
 
@@ -303,7 +303,7 @@ async def test_two_replicas_plan_and_apply_once(mesh: Mesh) -> None:
 
 async def test_new_name_may_be_approved_alone(mesh: Mesh) -> None:
     """The new field is added; the removal stays open, no longer as its former name."""
-    connection = await wired(mesh, offering(TOTAL))
+    connection = await onboarded(mesh, offering(TOTAL))
     repair = await proposal(mesh, connection, offering(RENAMED))
     new = next(one for one in repair["changes"] if one["kind"] == "field_added")
 
@@ -361,7 +361,7 @@ async def test_person_chooses_a_cursor_for_a_lost_one(mesh: Mesh) -> None:
     kinds = {"Id": "string", "Changed": "string", "Created": "string"}
     before = offering(kinds, cursor="Changed")
     before["streams"][0]["stream"]["sourceDefinedCursor"] = False
-    connection = await wired(mesh, before)
+    connection = await onboarded(mesh, before)
     assert held(mesh, connection)["Account"]["config"]["syncMode"] == "incremental"
     after = offering({"Id": "string", "Created": "string"}, cursor="Created")
     after["streams"][0]["stream"] |= {"sourceDefinedCursor": False, "defaultCursorField": []}

@@ -1,4 +1,4 @@
-"""The whole mesh without Redis: every answer as before, and every event told once it is back."""
+"""The whole mesh without Redis: the same answers, and every event is published once it is back."""
 
 from __future__ import annotations
 

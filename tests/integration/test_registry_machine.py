@@ -173,7 +173,7 @@ class RegistryMachine(RuleBasedStateMachine):
 
     @rule(id_=connections)
     def archive(self, id_: UUID) -> None:
-        """Archived, a connection is locked for nobody, and its name is free."""
+        """An archived connection cannot be locked, and its name is free."""
         if self.status.get(id_) != "ACTIVE":
             return
 

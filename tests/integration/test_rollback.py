@@ -1,4 +1,4 @@
-"""Taking back: by a person to any older version that still fits, by itself when a sync fails."""
+"""Rollback: by a person to any older version that still fits, automatically when a sync fails."""
 
 from __future__ import annotations
 

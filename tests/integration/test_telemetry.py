@@ -117,7 +117,7 @@ async def test_request_id_is_passed_from_observation_to_webhook(
     )
     assert looked.status_code == 200, looked.text
     await repairs_until(mesh, connection, ["applied"])
-    await receiver.hears(1)
+    await receiver.wait_for(1)
     await until(lambda: "webhook_tried" in written.getvalue())
 
     begun = await mesh.sql.fetchval("SELECT request_id FROM operations WHERE kind = 'apply'")
@@ -127,7 +127,7 @@ async def test_request_id_is_passed_from_observation_to_webhook(
 
 
 async def test_unrequested_observation_has_its_own_id(mesh: Mesh, written: io.StringIO) -> None:
-    """Each look, so that its lines, and what it begins, are told from the next one's."""
+    """Its log lines and effects can be told apart from those of the next one."""
     mesh.airbyte.fault("jobs/list", "html_502", times=None)
     await until(lambda: written.getvalue().count("new_jobs_not_listed") >= 2)
 

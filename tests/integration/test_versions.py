@@ -1,4 +1,4 @@
-"""The main job over each Airbyte that AAM is made for; it is told by its answers, not a setting."""
+"""The main job with each supported Airbyte release, which is detected from its answers."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ async def personal_fields_are_never_taken_in(one: Wired) -> None:
 
 
 async def a_hand_picked_list_does_not_grow(one: Wired) -> None:
-    """What comes to a stream with chosen fields, or goes from the others, concerns nobody."""
+    """Changes of fields that a stream does not select do not matter."""
     catalog = await one.mesh.ask("orchestrator", "POST", f"{one.path}/discover", {})
     (contact,) = [
         pair for pair in catalog["sync_catalog"]["streams"] if pair["stream"]["name"] == "Contact"
@@ -104,7 +104,7 @@ async def some_changes_are_approved_and_the_rest_rejected(one: Wired) -> None:
 
 
 async def a_newer_plan_takes_the_place_of_an_older(one: Wired) -> None:
-    """Who answers the older one is told which is the newer; nothing is applied by mistake."""
+    """A decision on the older one is refused with the newer one's id."""
     await one.mesh.change("DELETE", "/Account/fields/SLA__c")
     older = await one.proposed()
     await one.mesh.change("DELETE", "/Account/fields/SLASerialNumber__c")

@@ -1,4 +1,4 @@
-"""A service that nobody, or anybody, could call does not start; and says in one line why.
+"""A service that no caller, or any caller, could use does not start, and says why.
 
 Each file of tests/badconfig is an environment that is wrong, after a line `# <service>: <told>`.
 """

@@ -1,4 +1,4 @@
-"""Keys of callers: told once, kept as digests, ended within five seconds; and who makes them."""
+"""API keys: shown once, stored as digests, revoked within five seconds; and who creates them."""
 
 from __future__ import annotations
 
@@ -244,7 +244,7 @@ async def test_distant_expiry_is_accepted(orchestrator: FastAPI, end: str) -> No
 
 @pytest.mark.parametrize("id_", ["ab12cd3", "AB12CD34", "ab12cd345", "%00b12cd34", "..%2f..%2f."])
 async def test_invalid_and_unknown_key_ids(orchestrator: FastAPI, id_: str) -> None:
-    """Is none; and one that nobody has is not there."""
+    """An invalid id is refused; an unknown one is 404."""
     bad = await ask(orchestrator, "DELETE", f"/api-keys/{id_}", [bearer(access.KEY.key)])
     none = await ask(orchestrator, "DELETE", "/api-keys/zzzzzzzz", [bearer(access.KEY.key)])
 
@@ -256,7 +256,7 @@ async def test_invalid_and_unknown_key_ids(orchestrator: FastAPI, id_: str) -> N
 
 @pytest.fixture
 async def keyless(registry_url: str, sql: Sql) -> AsyncIterator[Sql]:
-    """The registry as it is migrated, with nobody in it."""
+    """A migrated registry without any key."""
     await sql.execute("DELETE FROM api_keys")
     yield sql
     await sql.execute("DELETE FROM api_keys")

@@ -95,7 +95,7 @@ class Idp:
         claims: Json | None = None,
         **headers: Any,
     ) -> str:
-        """A token, good unless told otherwise."""
+        """A token, by default a valid one."""
         said = self.claims() if claims is None else claims
         return jwt.encode(said, key, alg, headers={"kid": kid, **headers} if kid else headers)
 

@@ -1,4 +1,4 @@
-"""Ten thousand bodies that nobody would send: each is answered, in time, and by no 5xx."""
+"""Ten thousand random bodies: each is answered in time, and none by a 5xx."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A caller that asks too often is told when to ask again; nobody else notices."""
+"""A caller above its rate is told when to retry; other callers are not affected."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def routes(app: FastAPI) -> Iterator[tuple[str, str, str | None]]:
 
 
 def walk(app: FastAPI) -> Iterator[tuple[str, str]]:
-    """Each path by each method that it has, by HEAD, by OPTIONS and by one that is none."""
+    """Each path by each of its methods, by HEAD, by OPTIONS and by an unknown one."""
     found = {(method, path) for method, path, _ in routes(app)}
     paths = {path for _, path in found}
     others = {(method, path) for path in paths for method in ("HEAD", "OPTIONS", "BREW")}
@@ -268,7 +268,7 @@ async def test_service_calls_are_limited_to_the_declared_ones(
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_openapi_describes_the_enforced_security(apps: dict[str, FastAPI], service: str) -> None:
-    """The lock and the scope of each operation; Authorize knows how; 401, 403, 429 are told."""
+    """Security scheme and scope of each operation, and its answers 401, 403 and 429."""
     app = apps[service]
     described = app.openapi()
     enforced = {

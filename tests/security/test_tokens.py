@@ -94,7 +94,7 @@ class Keys:
     def signed(
         self, claims: Json, headers: Json | None = None, *, by: Ed25519PrivateKey | None = None
     ) -> str:
-        """A token of these parts, whatever they are, by the caller's key unless told."""
+        """A token of these parts, signed by the caller's key by default."""
         head = _encoded(headers or self.headers()) + b"." + _encoded(claims)
         return (head + b"." + _base64((by or self.own).sign(head))).decode()
 

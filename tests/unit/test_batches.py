@@ -1,4 +1,4 @@
-"""One bad item never stops its neighbours, and every failure is seen."""
+"""A failing item never affects the others, and every failure is logged."""
 
 from __future__ import annotations
 

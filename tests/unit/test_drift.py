@@ -1,4 +1,4 @@
-"""Drift is what a source means differently, told once, in a stable order, and nothing else."""
+"""Changes of a source's meaning: each once, in a stable order, and nothing else."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ Path = tuple[str, ...]
 ORDERS = StreamId(None, "orders")
 
 
-def told(before: Json, after: Json) -> list[tuple[str, Path]]:
+def diffs(before: Json, after: Json) -> list[tuple[str, Path]]:
     """Kind and path of what changed in one stream."""
     return [(c.kind, c.path) for c in drift.diff(document(before), document(after))]
 
 
 def fields(before: Json, after: Json) -> list[tuple[str, Path]]:
     """Kind and path of what changed between two sets of fields."""
-    return told(stream(fields=before), stream(fields=after))
+    return diffs(stream(fields=before), stream(fields=after))
 
 
 def retyped(before: Any, after: Any) -> tuple[Any, Any] | None:
@@ -102,7 +102,7 @@ def test_changes_round_trip_as_json(before: list[Json], after: list[Json]) -> No
 def test_changes_exist_only_with_different_hashes(one: Any, other: Any) -> None:
     before, after = stream(fields={"x": one}), stream(fields={"x": other})
     hashes = {catalog.canonical_hash(s) for s in catalog.scan(document(before, after))}
-    if told(before, after):
+    if diffs(before, after):
         assert len(hashes) == 2
 
 
@@ -146,7 +146,7 @@ def test_changes_of_key_cursor_and_modes() -> None:
         ("sync_modes_changed", ["full_refresh", "incremental"], ["full_refresh"]),
     ]
     turned = {"sourceDefinedPrimaryKey": [["id"], ["total"]]}
-    assert told(stream(offer=offer | turned), stream(offer=offer)) == []
+    assert diffs(stream(offer=offer | turned), stream(offer=offer)) == []
 
 
 # -- fields: the traps of real changes
@@ -272,7 +272,7 @@ def test_unreadable_schema_is_one_change() -> None:
     before = document(stream(fields={"xx": TEXT}))
     with pytest.raises(InvalidCatalog, match="UTF-8"):
         drift.diff(before, before.replace(b"xx", b"x\xff"))
-    assert told(stream(), stream(offer={"jsonSchema": None}))[0] == ("field_removed", ("id",))
+    assert diffs(stream(), stream(offer={"jsonSchema": None}))[0] == ("field_removed", ("id",))
 
 
 def test_types_are_shown_as_json_schema() -> None:
@@ -328,7 +328,7 @@ def test_deep_schemas_are_compared_as_types() -> None:
 # -- configuration
 
 
-def settings_told(before: Json, after: Json) -> list[tuple[str, Path, Any, Any]]:
+def config_diffs(before: Json, after: Json) -> list[tuple[str, Path, Any, Any]]:
     """What changed in the configuration of one stream."""
     changes = drift.diff_config(catalog.parse(document(before)), catalog.parse(document(after)))
     assert all(c.stream == ORDERS for c in changes)
@@ -345,18 +345,16 @@ def test_equal_configurations_have_no_changes(pairs: list[Json], seed: int) -> N
 
 def test_changes_of_selection_and_settings() -> None:
     """As they take effect: naming the source-defined cursor is no change."""
-    assert settings_told(stream(), stream(selected=False)) == [
-        ("stream_deselected", (), None, None)
-    ]
-    assert settings_told(stream(selected=False), stream()) == [("stream_selected", (), None, None)]
-    assert settings_told(stream(cursorField=[], primaryKey=None, aliasName=None), stream()) == []
+    assert config_diffs(stream(), stream(selected=False)) == [("stream_deselected", (), None, None)]
+    assert config_diffs(stream(selected=False), stream()) == [("stream_selected", (), None, None)]
+    assert config_diffs(stream(cursorField=[], primaryKey=None, aliasName=None), stream()) == []
     changed = stream(
         syncMode="full_refresh",
         destinationSyncMode="overwrite",
         cursorField=["id"],
         primaryKey=[["id"], ["total"]],
     )
-    assert settings_told(stream(), changed) == [
+    assert config_diffs(stream(), changed) == [
         ("sync_mode_changed", (), "incremental", "full_refresh"),
         ("destination_sync_mode_changed", (), "append_dedup", "overwrite"),
         ("cursor_changed", (), ("updated",), ("id",)),
@@ -366,11 +364,11 @@ def test_changes_of_selection_and_settings() -> None:
 
 def test_changes_of_selected_fields() -> None:
     """One by one, also where the selection is switched on or off."""
-    assert settings_told(stream(**picked("id", "updated")), stream(**picked("id", "total"))) == [
+    assert config_diffs(stream(**picked("id", "updated")), stream(**picked("id", "total"))) == [
         ("field_selected", ("total",), None, None),
         ("field_deselected", ("updated",), None, None),
     ]
-    assert settings_told(stream(), stream(**picked("id", "updated"))) == [
+    assert config_diffs(stream(), stream(**picked("id", "updated"))) == [
         ("field_selection_changed", (), False, True),
         ("field_deselected", ("total",), None, None),
     ]
@@ -379,6 +377,6 @@ def test_changes_of_selected_fields() -> None:
 def test_mapper_change_hides_its_configuration() -> None:
     """An encryption mapper's key is a secret."""
     mapper = {"type": "encryption", "mapperConfiguration": {"key": "canary", "targetField": "id"}}
-    changes = settings_told(stream(), stream(mappers=[mapper]))
+    changes = config_diffs(stream(), stream(mappers=[mapper]))
     assert changes == [("mappers_changed", (), [], ["encryption"])]
     assert "canary" not in repr(changes)

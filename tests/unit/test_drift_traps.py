@@ -24,7 +24,7 @@ def thing(**inner: Any) -> Json:
     return {"type": ["null", "object"], "properties": inner}
 
 
-def told(before: Json, after: Json) -> list[tuple[str, str, str]]:
+def diffs(before: Json, after: Json) -> list[tuple[str, str, str]]:
     """Kind, dotted path and severity of what changed in one stream."""
     plan = healing.plan_changes(catalog.parse(document(before)), document(after))
     return [(c.kind, ".".join(c.path), v.severity.value) for c, v in plan]
@@ -55,7 +55,7 @@ def test_harvest_inverted_meaning() -> None:
     """
     before = stream(fields=KEYS | {"deactivated": TEXT}, **picked("id", "updated", "deactivated"))
     after = stream(fields=KEYS | {"is_active": TEXT})
-    assert told(before, after) == [
+    assert diffs(before, after) == [
         ("field_removed", "deactivated", "needs_review"),
         ("field_added", "is_active", "harmless"),
     ]
@@ -68,7 +68,7 @@ def test_harvest_dates_for_times() -> None:
     """`spent_at` became `spent_date`, the cursor: followed, with a warning about its state."""
     before = stream(fields={"id": TEXT, "spent_at": MOMENT}, offer=OWN, cursorField=["spent_at"])
     after = stream(fields={"id": TEXT, "spent_date": MOMENT}, offer=OWN)
-    assert told(before, after)[0] == ("field_removed", "spent_at", "breaking")
+    assert diffs(before, after)[0] == ("field_removed", "spent_at", "breaking")
     pair, codes = applied(before, after, {("spent_at",): ("spent_date",)})
     assert pair["config"]["cursorField"] == ["spent_date"]
     assert codes == ["cursor_followed", "field_renamed"]
@@ -81,7 +81,7 @@ def test_facebook_nested_rename() -> None:
         stream(fields=KEYS | {name: TEXT, "object_story_spec": thing(**{name: TEXT, "link": TEXT})})
         for name in (old, new)
     )
-    assert told(before, after) == [
+    assert diffs(before, after) == [
         ("field_removed", old, "needs_review"),
         ("field_added", new, "harmless"),
         ("field_removed", f"object_story_spec.{old}", "needs_review"),
@@ -104,7 +104,7 @@ def test_facebook_split_in_three() -> None:
         fields=KEYS | {"relevance_score": TEXT}, **picked("id", "updated", "relevance_score")
     )
     after = stream(fields=KEYS | dict.fromkeys(rankings, TEXT))
-    assert [kind for kind, _, _ in told(before, after)].count("field_added") == 3
+    assert [kind for kind, _, _ in diffs(before, after)].count("field_added") == 3
     pair, _ = applied(before, after, {("relevance_score",): ("quality_ranking",)})
     chosen = picked("id", "updated", "quality_ranking")["selectedFields"]
     assert pair["config"]["selectedFields"] == chosen
@@ -120,7 +120,7 @@ def test_hubspot_reshaped() -> None:
     after = stream(
         fields={"id": TEXT, "updated": MOMENT, "properties": thing(email=TEXT)}, offer=OWN
     )
-    assert ("field_removed", "canonical-vid", "breaking") in told(before, after)
+    assert ("field_removed", "canonical-vid", "breaking") in diffs(before, after)
     pair, codes = applied(before, after)
     assert pair["config"]["destinationSyncMode"] == "append"
     assert codes == ["key_fallback"]
@@ -137,7 +137,7 @@ def test_hubspot_moved_up_a_level() -> None:
     after = stream(
         fields={"updated": MOMENT, "engagement": thing(type=TEXT), "engagement_id": TEXT}, offer=OWN
     )
-    assert told(before, after) == [
+    assert diffs(before, after) == [
         ("field_removed", "engagement.engagement_id", "breaking"),
         ("field_added", "engagement_id", "harmless"),
     ]
@@ -148,7 +148,7 @@ def test_hubspot_moved_up_a_level() -> None:
 
 
 def test_hubspot_parent_renamed() -> None:
-    """`form-submission` became `form-submissions`: told once, and what is in it moves along."""
+    """`form-submission` became `form-submissions`: one change, and its fields move along."""
     form = thing(at=MOMENT, page=TEXT)
     before = stream(
         fields={"id": TEXT, "form-submission": form},
@@ -156,7 +156,7 @@ def test_hubspot_parent_renamed() -> None:
         cursorField=["form-submission", "at"],
     )
     after = stream(fields={"id": TEXT, "form-submissions": form}, offer=OWN)
-    assert told(before, after) == [
+    assert diffs(before, after) == [
         ("field_removed", "form-submission", "breaking"),
         ("field_added", "form-submissions", "harmless"),
     ]
@@ -203,7 +203,7 @@ def test_confirmed_rename_with_nothing_alike(gone: str, new: str) -> None:
 def test_only_additions() -> None:
     """Two new fields and none gone: nothing was renamed, and nothing that was there is touched."""
     before, after = stream(fields=KEYS), stream(fields=KEYS | {"ids": TEXT, "updated_on": MOMENT})
-    assert {severity for _, _, severity in told(before, after)} == {"harmless"}
+    assert {severity for _, _, severity in diffs(before, after)} == {"harmless"}
     assert applied(before, after) == (after, [])
 
 
@@ -216,7 +216,7 @@ def test_cdc_switched_off() -> None:
     offer = {"defaultCursorField": ["_ab_cdc_lsn"]}
     before = stream(fields=KEYS | cdc, offer=offer, cursorField=["_ab_cdc_lsn"])
     after = stream(fields=KEYS, offer={"sourceDefinedCursor": False, "defaultCursorField": []})
-    assert ("field_removed", "_ab_cdc_lsn", "breaking") in told(before, after)
+    assert ("field_removed", "_ab_cdc_lsn", "breaking") in diffs(before, after)
     pair, codes = applied(before, after)
     assert pair["config"]["selected"] is True
     assert codes == ["cursor_fallback"]
@@ -239,7 +239,7 @@ def test_null_and_missing_selection_mean_all_fields(unpicked: list[Any] | None) 
     """An SDK turned `null`, which is all fields, into `[]`, which was none."""
     before = stream(selectedFields=unpicked, fieldSelectionEnabled=None)
     after = stream(fields=KEYS | {"total": TEXT, "new": TEXT})
-    assert told(before, after) == [("field_added", "new", "harmless")]
+    assert diffs(before, after) == [("field_added", "new", "harmless")]
     pair, _ = applied(before, after)
     assert pair["config"] == before["config"]
 
@@ -256,7 +256,7 @@ def test_new_column_is_not_added_to_selected_fields() -> None:
 def test_change_of_an_unselected_column_does_not_matter() -> None:
     before = stream(fields=KEYS | {"ssn": TEXT}, **picked("id", "updated"))
     for fields in (KEYS | {"ssn": NUMBER}, KEYS | {"social": TEXT}, KEYS):
-        assert {severity for _, _, severity in told(before, stream(fields=fields))} == {"harmless"}
+        assert {severity for _, _, severity in diffs(before, stream(fields=fields))} == {"harmless"}
 
 
 def test_added_stream_does_not_reset_others() -> None:
@@ -287,7 +287,7 @@ def test_removed_cursor_is_removed_everywhere() -> None:
 def test_added_format_is_no_widening() -> None:
     """Text became date-time and production was down twice."""
     before, after = (stream(fields=KEYS | {"seen": t}) for t in (TEXT, MOMENT))
-    assert told(before, after) == [("field_retyped", "seen", "needs_review")]
+    assert diffs(before, after) == [("field_retyped", "seen", "needs_review")]
     [(change, verdict)] = healing.plan_changes(catalog.parse(document(before)), document(after))
     assert verdict.what == "clashing"
     assert verdict.loses == ("seen",)
@@ -303,14 +303,14 @@ def test_narrowing_is_never_harmless() -> None:
         stream(fields=KEYS | {"total": {"type": ["null", basic]}})
         for basic in ("number", "integer")
     )
-    assert told(before, after) == [("field_retyped", "total", "needs_review")]
-    assert told(after, before) == [("field_retyped", "total", "harmless")]
+    assert diffs(before, after) == [("field_retyped", "total", "needs_review")]
+    assert diffs(after, before) == [("field_retyped", "total", "harmless")]
 
 
 def test_changed_source_defined_cursor() -> None:
     """Airbyte does not compare it; the saved state is the other cursor's."""
     after = stream(offer={"defaultCursorField": ["total"]})
-    assert told(stream(), after) == [("cursor_changed", "", "needs_review")]
+    assert diffs(stream(), after) == [("cursor_changed", "", "needs_review")]
     assert applied(stream(), after)[1] == ["cursor_followed"]
 
 
@@ -324,7 +324,7 @@ def test_union_hides_no_sibling() -> None:
         fields=KEYS | {"foo": union, "foobar": TEXT}, offer=OWN, primaryKey=[["foobar"]]
     )
     after = stream(fields=KEYS | {"foo": union}, offer=OWN)
-    assert told(before, after) == [("field_removed", "foobar", "breaking")]
+    assert diffs(before, after) == [("field_removed", "foobar", "breaking")]
 
 
 def test_order_of_values_is_no_change() -> None:
@@ -336,7 +336,7 @@ def test_order_of_values_is_no_change() -> None:
         for some, types in ((parts, ["null", "string"]), (turned, ["string", "null"]))
     )
     after = shuffled(after, 7)
-    assert told(before, after) == []
+    assert diffs(before, after) == []
     hashes = {catalog.canonical_hash(one) for one in catalog.scan(document(before, after))}
     assert len(hashes) == 1, "the same catalog has one hash"
 
@@ -346,7 +346,7 @@ def test_field_described_twice() -> None:
     both = {"oneOf": [thing(x=TEXT), thing(x=NUMBER)]}
     one = {"oneOf": [thing(x=TEXT), thing(y=TEXT)]}
     before, after = stream(fields=KEYS | {"foo": both}), stream(fields=KEYS | {"foo": one})
-    assert told(before, after) == [
+    assert diffs(before, after) == [
         ("field_retyped", "foo.x", "needs_review"),
         ("field_added", "foo.y", "harmless"),
     ]

@@ -1,4 +1,4 @@
-"""The checker of histories finds each anomaly by its name, and none where there is none."""
+"""The history checker finds each anomaly by name, and reports none in a clean history."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reader of JSON: what it takes means the same to every parser, and what it refuses is told."""
+"""The JSON reader: what it accepts is unambiguous, and a refusal has its reason."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from tests.unit.renaming import NUMBER, TEXT, YES_NO, became, element, only
 
 
 def decided(removed: str, became: str | None, *, accepted: bool = True, **at: Any) -> PastDecision:
-    """A decision in the stream that is asked about, unless told otherwise."""
+    """A decision, by default in the stream of the request."""
     return PastDecision(
         entity="field",
         namespace=None,

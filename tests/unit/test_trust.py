@@ -1,4 +1,4 @@
-"""When a discovery is doubted at the first sight."""
+"""When a discovery is suspicious at the first observation."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class Warehouse:
         self.schema = schema
 
     async def sync(self, pair: Json, records: Iterable[Json], *, finish: bool = True) -> None:
-        """Write records of one stream and, unless told otherwise, publish them."""
+        """Write records of one stream and, by default, publish them."""
         target = Target(schema=self.schema)
         async with await Writer.open(self.url, [pair], target) as writer:
             key = (pair["stream"].get("namespace"), pair["stream"]["name"])

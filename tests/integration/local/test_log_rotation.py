@@ -69,7 +69,7 @@ def test_small_log_is_not_rotated(tmp_path: Path) -> None:
 
 
 def test_only_the_end_of_a_huge_log_is_kept(tmp_path: Path) -> None:
-    """Also of one that grew while nobody rotated it."""
+    """Also of one that grew between two rotations."""
     path = tmp_path / "a.log"
     path.write_text("x" * 1_000_000 + "the end")
     log_rotation.rotate_all(tmp_path, most_bytes=2000, keep=1)

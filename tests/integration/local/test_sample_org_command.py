@@ -140,7 +140,7 @@ def test_every_change_can_be_reverted(
 
 
 def test_status_and_settings_show_the_state(org: Started) -> None:
-    """What serve was told, what settings changed, and the objects."""
+    """The options of serve, the changed settings, and the objects."""
     changed = org.run("settings", "--page-size", "500", "--rotate", "--fail", "query:503")
     assert changed.exit_code == 0
     shown = org.run("status").stdout

@@ -1,4 +1,4 @@
-"""What each process of the local mesh is told, and what it is not."""
+"""The environment of each process of the local mesh."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def prepared(folder: Path, environment: dict[str, str]) -> Stack:
 
 
 def keys(stack: Stack, key: str) -> dict[str, str]:
-    """What each service is told of a key."""
+    """The variables about a key in each service's environment."""
     return {name: stack._service_environment(name).get(key, "") for name in SERVICES}
 
 

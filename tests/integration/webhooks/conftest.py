@@ -28,7 +28,7 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 @pytest.fixture
 async def replica(registry_url: str, sql: Sql) -> AsyncIterator[Replica]:
-    """One replica, which looks when it is told to."""
+    """One replica, which delivers when the test says so."""
     async with Replica(registry_url).running() as replica:
         yield replica
 

@@ -57,7 +57,7 @@ del HARMLESS["suggestion"]
 
 
 class Replica:
-    """One process's webhooks, which look when they are told to."""
+    """One process's webhooks, which deliver when the test says so."""
 
     def __init__(self, registry_url: str, *, deadline: float = 5) -> None:
         url = servers.as_service(registry_url, "drift_repair_agent")
@@ -85,7 +85,7 @@ class Replica:
 
 
 async def a_repair(db: Database, *changes: dict[str, Any], **columns: Any) -> Repair:
-    """A proposed repair of a connection of its own, nobody told yet."""
+    """A proposed repair of a new connection, without a message yet."""
     connection = factories.connection()
     repair = Repair(
         id=uuid4(),
@@ -102,8 +102,10 @@ async def a_repair(db: Database, *changes: dict[str, Any], **columns: Any) -> Re
     return repair
 
 
-async def tell(db: Database, repair: Repair, event: EventType = EventType.REPAIR_PROPOSED) -> None:
-    """Notify in a transaction of its own."""
+async def announce(
+    db: Database, repair: Repair, event: EventType = EventType.REPAIR_PROPOSED
+) -> None:
+    """Queue the messages of a repair's event in a transaction of their own."""
     async with db.transaction() as session:
         await notify(session, repair, event)
 

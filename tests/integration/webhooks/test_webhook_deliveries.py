@@ -25,11 +25,11 @@ from tests.integration.receivers import KEY, Receiver, receiving, status
 from tests.integration.webhooks.stage import (
     Replica,
     a_repair,
+    announce,
     hurry,
     one,
     pause,
     speaking,
-    tell,
 )
 from tests.pools import Sql
 
@@ -40,7 +40,7 @@ async def test_message_is_retried(
     """The same message with the same id, five seconds later."""
     _, secret = await replica.add(receiver.url)
     receiver.answers = [status(500)]
-    await tell(db, await a_repair(db))
+    await announce(db, await a_repair(db))
 
     await replica.deliver()
     waiting = await one(sql)
@@ -64,7 +64,7 @@ async def test_retries_back_off_until_the_message_is_given_up(
     """After three days and ten tries; a person can request one more."""
     webhook_id, _ = await replica.add(receiver.url)
     receiver.always = status(503)
-    await tell(db, await a_repair(db))
+    await announce(db, await a_repair(db))
 
     for planned in AGAIN_AFTER:
         await hurry(sql)
@@ -115,7 +115,7 @@ async def test_receiver_can_delay_the_retry(
     """A day at most, and never less than the regular pause."""
     await replica.add(receiver.url)
     receiver.always = status(429, retry_after=asked)
-    await tell(db, await a_repair(db))
+    await announce(db, await a_repair(db))
 
     await replica.deliver()
 
@@ -127,7 +127,7 @@ async def test_redirect_is_not_followed(
 ) -> None:
     await replica.add(receiver.url)
     receiver.always = status(307, location=f"{receiver.base}/elsewhere")
-    await tell(db, await a_repair(db))
+    await announce(db, await a_repair(db))
 
     await replica.deliver()
 
@@ -157,7 +157,7 @@ async def test_slow_response_times_out(
     receiver.always = getattr(receiver, kind)
     async with Replica(registry_url, deadline=deadline).running() as replica:
         await replica.add(receiver.url)
-        await tell(db, await a_repair(db))
+        await announce(db, await a_repair(db))
         async with asyncio.timeout(15):
             await replica.deliver()
 
@@ -181,7 +181,7 @@ async def test_message_without_an_answer_waits(
     """A refused or closed connection, and one that sends nonsense."""
     async with nullcontext(servers.free_port()) if say is None else speaking(say) as port:
         await replica.add(f"http://127.0.0.1:{port}/")
-        await tell(db, await a_repair(db))
+        await announce(db, await a_repair(db))
         await replica.deliver()
 
     row = await one(sql)
@@ -189,12 +189,12 @@ async def test_message_without_an_answer_waits(
 
 
 async def test_certificates_are_verified(db: Database, sql: Sql, replica: Replica) -> None:
-    """A receiver whom no known authority vouches for is told nothing."""
+    """A receiver with an unknown certificate authority gets nothing."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
     async with speaking(b"HTTP/1.1 204 x\r\n\r\n", ssl=context) as port:
         await replica.add(f"https://127.0.0.1:{port}/")
-        await tell(db, await a_repair(db))
+        await announce(db, await a_repair(db))
         await replica.deliver()
 
     assert (await one(sql))["last_code"] == "tls_failed"
@@ -207,7 +207,7 @@ async def test_http_410_deletes_the_webhook(
     webhook_id, _ = await replica.add(receiver.url)
     receiver.answers = [status(410)]
     for _ in range(3):
-        await tell(db, await a_repair(db))
+        await announce(db, await a_repair(db))
 
     await replica.deliver()
 
@@ -215,7 +215,7 @@ async def test_http_410_deletes_the_webhook(
     assert sorted(tuple(row) for row in rows if row["attempts"]) == [("failed", 410, "gone", 1)]
     assert [tuple(row) for row in rows if not row["attempts"]] == [("failed", None, "gone", 0)] * 2
     assert await sql.fetchval("SELECT deleted_at FROM webhooks WHERE id = $1", webhook_id)
-    await tell(db, await a_repair(db))
+    await announce(db, await a_repair(db))
     await replica.deliver()
     assert len(receiver.got) == 1
 
@@ -229,13 +229,13 @@ async def test_slow_receiver_affects_no_other(
         slow.always = slow.hang
         await replica.add(slow.url)
         for repair in repairs:
-            await tell(db, repair)
+            await announce(db, repair)
         await replica.add(receiver.url)
         for repair in repairs:
-            await tell(db, repair, EventType.REPAIR_APPLIED)
+            await announce(db, repair, EventType.REPAIR_APPLIED)
 
         looking = asyncio.create_task(replica.deliver())
-        await receiver.hears(15)
+        await receiver.wait_for(15)
         assert len(slow.got) == 1
         slow.over.set()
         await looking
@@ -248,7 +248,7 @@ async def test_replicas_share_the_messages(
     for _ in range(4):
         await replica.add(receiver.url)
     for _ in range(10):
-        await tell(db, await a_repair(db))
+        await announce(db, await a_repair(db))
 
     async with Replica(registry_url).running() as other:
         while await sql.fetchval("SELECT count(*) FROM webhook_deliveries WHERE ended_at IS NULL"):
@@ -264,7 +264,7 @@ async def test_locked_message_is_skipped(
     """It is not waited for."""
     await replica.add(receiver.url)
     for _ in range(3):
-        await tell(db, await a_repair(db))
+        await announce(db, await a_repair(db))
 
     async with sql.transaction():
         held = await sql.fetchval(
@@ -283,10 +283,10 @@ async def test_late_failure_changes_nothing(
 ) -> None:
     """A sender whose claim was taken over no longer decides."""
     await replica.add(receiver.url)
-    await tell(db, await a_repair(db))
+    await announce(db, await a_repair(db))
     receiver.answers = [receiver.held(status(500)), status(503)]
     late = asyncio.create_task(replica.deliver())
-    await receiver.hears()
+    await receiver.wait_for()
     await hurry(sql)
 
     async with Replica(registry_url).running() as other:
@@ -303,11 +303,11 @@ async def test_late_success_is_recorded(
 ) -> None:
     """A delivered message is delivered whenever that is recorded."""
     await replica.add(receiver.url)
-    await tell(db, await a_repair(db))
+    await announce(db, await a_repair(db))
     receiver.answers = [receiver.held(status(200)), status(500)]
     async with Replica(registry_url).running() as slow:
         late = asyncio.create_task(slow.deliver())
-        await receiver.hears()
+        await receiver.wait_for()
         await hurry(sql)
         await replica.deliver()
         assert (await one(sql))["last_code"] == "refused"
@@ -332,7 +332,7 @@ async def test_killed_sender_loses_no_message(
 ) -> None:
     """Killed just before or after sending: another replica sends it, with the same id."""
     _, secret = await replica.add(receiver.url)
-    await tell(db, await a_repair(db))
+    await announce(db, await a_repair(db))
     settings = settings_for(airbyte, registry_url, redis_url)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "uvicorn", "services.drift_repair_agent.main:app"),

@@ -21,8 +21,8 @@ from tests.integration.webhooks.stage import (
     HARMLESS,
     Replica,
     a_repair,
+    announce,
     one,
-    tell,
     until_ended,
 )
 from tests.pools import Sql
@@ -39,7 +39,7 @@ async def test_message_has_the_changes_of_a_repair(
     assert set(webhook["events"]) == set(TOLD_BY_DEFAULT)
     repair = await a_repair(db, CHANGE, HARMLESS)
 
-    await tell(db, repair)
+    await announce(db, repair)
     (delivery,) = await until_ended(agent, webhook["id"])
 
     message = receiver.verified(webhook["secret"])
@@ -104,9 +104,9 @@ async def test_message_has_the_result_of_a_repair(
     failed = await a_repair(db, failure_code="upstream_mismatch", failure_detail="AAMCANARY-text")
     rolled_back = await a_repair(db, version_number=7, restored_version=8)
 
-    await tell(db, applied, EventType.REPAIR_APPLIED)
-    await tell(db, failed, EventType.REPAIR_FAILED)
-    await tell(db, rolled_back, EventType.REPAIR_ROLLED_BACK)
+    await announce(db, applied, EventType.REPAIR_APPLIED)
+    await announce(db, failed, EventType.REPAIR_FAILED)
+    await announce(db, rolled_back, EventType.REPAIR_ROLLED_BACK)
     await replica.deliver()
 
     told = [receiver.verified(secret, which) for which in range(3)]
@@ -135,7 +135,7 @@ async def test_webhooks_get_the_events_they_subscribe_to(
         ids[answer.json()["id"]] = name
 
     for event in EventType:
-        await tell(db, repair, event)
+        await announce(db, repair, event)
 
     rows = await sql.fetch("SELECT webhook_id, type FROM webhook_deliveries")
     told = {(ids[str(webhook)], type_) for webhook, type_ in rows}
@@ -164,12 +164,12 @@ async def test_event_is_sent_once(
             await undone(session)
     assert await sql.fetchval("SELECT count(*) FROM webhook_deliveries") == 0
 
-    await tell(db, repair)
+    await announce(db, repair)
     first = (await one(sql))["body"]
-    await tell(db, repair)
+    await announce(db, repair)
     assert (await one(sql))["body"] == first
     await replica.deliver()
-    await tell(db, repair)
+    await announce(db, repair)
     await replica.deliver()
     assert len(receiver.got) == 1
 
@@ -184,7 +184,7 @@ async def test_message_size_is_bounded(
     lost = await a_repair(db, CHANGE | {"loses": [f"field {n}" for n in range(300)]})
     bodies = []
     for repair in (many, large, lost):
-        await tell(db, repair)
+        await announce(db, repair)
         bodies.append(
             await sql.fetchval(
                 "SELECT body FROM webhook_deliveries WHERE repair_id = $1", repair.id

@@ -19,9 +19,9 @@ from tests.integration.receivers import Receiver, status
 from tests.integration.webhooks.stage import (
     Replica,
     a_repair,
+    announce,
     hurry,
     one,
-    tell,
     tried,
     until_ended,
 )
@@ -152,10 +152,10 @@ async def test_failing_message_blocks_no_other(
         return secrets(self, due)
 
     monkeypatch.setattr(Deliveries, "_secrets", broken)
-    await tell(db, await a_repair(db))
+    await announce(db, await a_repair(db))
 
     await replica.deliveries.send_due()
-    await receiver.hears()
+    await receiver.wait_for()
     await until_not(lambda: sql.fetchval(_UNRECORDED))
 
     rows = await sql.fetch("SELECT webhook_id, state, last_code FROM webhook_deliveries")
@@ -172,17 +172,17 @@ async def test_unrecordable_try_blocks_no_other(
         raise KeyError("a bug")
 
     await replica.add(receiver.url)
-    await tell(db, await a_repair(db))
+    await announce(db, await a_repair(db))
     with monkeypatch.context() as patch:
         patch.setattr(queries, "record_try", broken)
         await replica.deliveries.send_due()
-        await receiver.hears()
+        await receiver.wait_for()
     await replica.add(receiver.url)
-    await tell(db, await a_repair(db))
+    await announce(db, await a_repair(db))
 
     await replica.deliveries.send_due()
 
-    await receiver.hears(3)
+    await receiver.wait_for(3)
 
 
 _UNRECORDED = """
@@ -196,13 +196,13 @@ async def test_deleted_webhook_gets_nothing(
     """Waiting messages end with the reason; older ones stay listed."""
     receiver.always = status(500)
     path = f"/webhooks/{(await agent.post('/webhooks', json={'url': receiver.url})).json()['id']}"
-    await tell(db, await a_repair(db))
-    await receiver.hears()
+    await announce(db, await a_repair(db))
+    await receiver.wait_for()
 
     gone = await agent.delete(path)
     assert (gone.status_code, bool(gone.json()["deleted_at"])) == (200, True)
     assert (await agent.delete(path)).json() == gone.json()
-    await tell(db, await a_repair(db))
+    await announce(db, await a_repair(db))
 
     (delivery,) = (await agent.get(f"{path}/deliveries")).json()["items"]
     assert (delivery["state"], delivery["last_code"]) == ("failed", "webhook_deleted")
@@ -299,7 +299,7 @@ async def test_retry_on_request(
     receiver.answers = [status(500)]
     webhook = (await agent.post("/webhooks", json={"url": receiver.url})).json()
     path = f"/webhooks/{webhook['id']}/deliveries"
-    await tell(db, await a_repair(db))
+    await announce(db, await a_repair(db))
     await tried(sql)
     (delivery,) = (await agent.get(path)).json()["items"]
 

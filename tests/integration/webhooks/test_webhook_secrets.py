@@ -18,8 +18,8 @@ from tests.integration.receivers import KEY, Receiver, status
 from tests.integration.webhooks.stage import (
     Replica,
     a_repair,
+    announce,
     hurry,
-    tell,
     tried,
     until_ended,
 )
@@ -76,7 +76,7 @@ async def test_no_secret_is_stored(
     webhook = (await agent.post("/webhooks", json={"url": receiver.url})).json()
     rotated = (await agent.post(f"/webhooks/{webhook['id']}/rotate")).json()
     receiver.answers = [status(500), receiver.stall]
-    await tell(db, await a_repair(db))
+    await announce(db, await a_repair(db))
     await tried(sql)
     await hurry(sql)
     await until_ended(agent, webhook["id"])
@@ -115,7 +115,7 @@ async def test_webhooks_need_the_signing_key(
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with access.client(transport=transport) as agent:
-            await tell(db, await a_repair(db))
+            await announce(db, await a_repair(db))
             for path, body in (
                 ("/webhooks", {"url": receiver.url}),
                 (f"/webhooks/{webhook_id}/rotate", None),
