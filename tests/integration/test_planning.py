@@ -52,7 +52,7 @@ async def onboarded(mesh: Mesh, offered: Json) -> Json:
 
 async def knowledge(mesh: Mesh, count: int) -> list[Json]:
     """What people decided, once the rag_engine knows so much."""
-    query = "SELECT removed::text, became::text, verdict, decided_by, why FROM knowledge"
+    query = "SELECT removed::text, became::text, verdict, decided_by, reason FROM knowledge"
     await mesh.until_true("SELECT count(*) >= $1 FROM knowledge", count)
     return [dict(row) for row in await mesh.sql.fetch(query)]
 
