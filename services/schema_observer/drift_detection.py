@@ -10,8 +10,8 @@ from uuid import UUID, uuid4
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.schema_observer import drift_queries, observation_queries
-from services.schema_observer.observation_queries import Uncompared
+from services.schema_observer import comparison_queries, drift_queries
+from services.schema_observer.comparison_queries import Uncompared
 from shared import batches, failpoints, outbox, registry
 from shared.database import Database
 from shared.domain import catalog as catalogs
@@ -55,7 +55,7 @@ class Comparison:
         unfinished, also for a snapshot that another service took.
         """
         async with self._db.read() as session:
-            waiting = await observation_queries.uncompared(session, source_id, snapshot_id)
+            waiting = await comparison_queries.uncompared(session, source_id, snapshot_id)
             if not waiting:
                 return Compared()
             after = await registry.find_snapshot(session, snapshot_id)
@@ -114,7 +114,7 @@ class Comparison:
         streams = head.by_id()
         hashes = list(registry.split_hashes(after.stream_hashes))
         async with self._db.read() as session:
-            rows = await observation_queries.stream_schemas(
+            rows = await comparison_queries.stream_schemas(
                 session, hashes, names={stream.name for stream in streams}
             )
         offered = [r.body.encode() for r in rows if StreamId(r.namespace, r.name) in streams]
@@ -125,7 +125,7 @@ class Comparison:
     async def _head(self, one: Uncompared, names: Collection[str] | None = None) -> Catalog:
         """The connection's configured catalog, or only its streams of these names."""
         async with self._db.read() as session:
-            slices = await observation_queries.configured_streams(
+            slices = await comparison_queries.configured_streams(
                 session, one.connection_id, one.catalog_version, names=names
             )
         return await run_cooperatively(catalogs.parse.steps(catalogs.join(slices)))
@@ -140,7 +140,7 @@ class Comparison:
         found = _drift(one, snapshot_id, judged) if judged else None
         async with self._db.transaction() as session:
             row = await registry.lock_connection(session, one.connection_id, even_archived=True)
-            compared = await observation_queries.compared_snapshot(session, row.id)
+            compared = await comparison_queries.compared_snapshot(session, row.id)
             if compared == snapshot_id:
                 return False
             if (
@@ -149,7 +149,7 @@ class Comparison:
                 or compared != one.compared_snapshot_id
             ):
                 return None
-            await observation_queries.record_compared(session, row.id, snapshot_id)
+            await comparison_queries.record_compared(session, row.id, snapshot_id)
             if found is None or not await drift_queries.insert_drift(session, found):
                 return False
             if found.affects_sync:
@@ -198,7 +198,7 @@ async def _differing(
     ours, theirs = (
         set(registry.split_hashes(snapshot.stream_hashes)) for snapshot in (before, after)
     )
-    either = await observation_queries.stream_schemas(session, ours ^ theirs)
+    either = await comparison_queries.stream_schemas(session, ours ^ theirs)
     return (
         [row.body.encode() for row in either if row.hash in ours],
         [row.body.encode() for row in either if row.hash in theirs],

@@ -10,9 +10,15 @@ from uuid import UUID
 
 import msgspec
 
-from services.schema_observer import observation_queries, plausibility
+from services.schema_observer import (
+    claim_queries,
+    comparison_queries,
+    observation_queries,
+    plausibility,
+)
+from services.schema_observer.claim_queries import Claim
 from services.schema_observer.drift_detection import Comparison
-from services.schema_observer.observation_queries import Claim, Seen
+from services.schema_observer.observation_queries import Seen
 from services.schema_observer.plausibility import Suspicion
 from shared import batches, failpoints, outbox, registry, snapshots
 from shared.airbyte_client import AirbyteClient
@@ -113,7 +119,7 @@ class Observer:
             )
             return
         async with self._db.transaction() as session:
-            await observation_queries.postpone_source(
+            await claim_queries.postpone_source(
                 session, claim.source_id, _with_jitter(why.pause), slot=slot
             )
 
@@ -209,13 +215,13 @@ class Observer:
             if last is None:
                 was: dict[bytes, bytes] = {}
                 left: list[bytes] = []
-                before = _ids(await observation_queries.synced_streams(session, claim.source_id))
+                before = _ids(await comparison_queries.synced_streams(session, claim.source_id))
             else:
                 raws, hashes = map(registry.split_hashes, (last.raw_hashes, last.stream_hashes))
                 was = dict(zip(raws, hashes, strict=True))
                 left = [was[raw] for raw in was.keys() - set(now)]
                 before = (
-                    _ids(await observation_queries.stream_names(session, left)) if left else set()
+                    _ids(await comparison_queries.stream_names(session, left)) if left else set()
                 )
         fresh = {
             identify(stream, position)[0]: stream
@@ -226,7 +232,7 @@ class Observer:
         if now and not before:
             return None
         async with self._db.read() as session:
-            synced = _ids(await observation_queries.synced_streams(session, claim.source_id))
+            synced = _ids(await comparison_queries.synced_streams(session, claim.source_id))
         suspicion = None
         if gone or not now:
             suspicion = plausibility.check_streams(
@@ -250,14 +256,12 @@ class Observer:
         names = {stream.name for stream in streams}
         async with self._db.read() as session:
             if not is_first:
-                rows = await observation_queries.stream_schemas(session, hashes, names=names)
+                rows = await comparison_queries.stream_schemas(session, hashes, names=names)
                 return [row.body.encode() for row in rows]
             found: list[bytes] = []
-            for connection_id in await observation_queries.connections_of_source(
-                session, source_id
-            ):
+            for connection_id in await comparison_queries.connections_of_source(session, source_id):
                 version = (await registry.find_connection(session, connection_id)).catalog_version
-                found += await observation_queries.configured_streams(
+                found += await comparison_queries.configured_streams(
                     session, connection_id, version, names=names
                 )
         return found
@@ -326,7 +330,7 @@ class Observer:
                 return
             if event is None:
                 return
-            for connection_id in await observation_queries.connections_of_source(
+            for connection_id in await comparison_queries.connections_of_source(
                 session, claim.source_id
             ):
                 row = await registry.lock_connection(session, connection_id, even_archived=True)

@@ -14,8 +14,8 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID, uuid4
 
-from services.schema_observer import observation_queries
-from services.schema_observer.observation_queries import Claim
+from services.schema_observer import claim_queries
+from services.schema_observer.claim_queries import Claim
 from services.schema_observer.observer import Observed, Observer
 from shared import batches, registry
 from shared.config import Settings
@@ -87,13 +87,13 @@ class Scheduler:
 
     async def _enrol(self) -> None:
         async with self._db.transaction() as session:
-            await observation_queries.enrol_sources(session, every=self._every)
+            await claim_queries.enrol_sources(session, every=self._every)
         async with self._db.transaction() as session:
             await registry.prune_discoveries(session)
 
     async def _nudge(self) -> None:
         async with self._db.transaction() as session:
-            due = await observation_queries.due_workspaces(
+            due = await claim_queries.due_workspaces(
                 session, entrypoint=_ENTRYPOINT, at_once=self._at_once
             )
             payloads = [str(workspace or "") for workspace, slots in due for _ in range(slots)]
@@ -124,7 +124,7 @@ class Scheduler:
         unanswered_since: datetime | None = None,
     ) -> list[Claim]:
         async with self._db.transaction() as session:
-            return await observation_queries.claim_sources(
+            return await claim_queries.claim_sources(
                 session,
                 workspace,
                 slot=slot,
@@ -173,7 +173,7 @@ class Scheduler:
 
     async def _release(self, slot: UUID) -> None:
         async with self._db.transaction() as session:
-            await observation_queries.release_sources(session, slot)
+            await claim_queries.release_sources(session, slot)
 
     async def observe_now(
         self, source_id: UUID, workspace: UUID | None, *, unanswered_since: datetime | None = None

@@ -9,9 +9,9 @@ from uuid import UUID
 
 import msgspec
 
-from services.schema_observer import drift_queries, observation_queries
+from services.schema_observer import claim_queries, drift_queries, observation_queries
+from services.schema_observer.claim_queries import Asked
 from services.schema_observer.drift_detection import difference
-from services.schema_observer.observation_queries import Asked
 from services.schema_observer.scheduler import Scheduler
 from services.schema_observer.schemas import ObservationContinues
 from shared import registry
@@ -68,7 +68,7 @@ class SchemaObserver:
         source_id = _expect_watched(row)
         await self._discoveries.expect_observable(source_id, beside_sync=accept_missing)
         async with self._db.transaction() as session:
-            asked = await observation_queries.ask_for_source(
+            asked = await claim_queries.ask_for_source(
                 session, row, accepts_missing=accept_missing, joins_within=_JOINS_WITHIN
             )
             if accept_missing:
@@ -111,7 +111,7 @@ class SchemaObserver:
 
     async def _is_answered(self, source_id: UUID, asked: Asked) -> bool:
         async with self._db.read() as session:
-            return await observation_queries.answered_since(session, source_id, asked.since)
+            return await claim_queries.answered_since(session, source_id, asked.since)
 
     async def observation(self, connection_id: UUID, *, is_explained: bool) -> str:
         """A connection's observation status, as JSON; with failure details if `is_explained`.
@@ -135,14 +135,14 @@ class SchemaObserver:
         """
         async with self._db.transaction() as session:
             row = await registry.lock_connection(session, connection_id)
-            await observation_queries.watch(session, connection_id, interval)
+            await claim_queries.watch(session, connection_id, interval)
             seconds = None if interval is None else int(interval.total_seconds())
             change = {"interval_seconds": seconds}
             await registry.record_setting_change(session, "observation", row.id, change)
         if row.airbyte_source_id is not None:
             # A separate transaction: ending an observation locks the source before connections.
             async with self._db.transaction() as session:
-                await observation_queries.advance_source(
+                await claim_queries.advance_source(
                     session, row.airbyte_source_id, every=self._every
                 )
         return await self.observation(connection_id, is_explained=True)

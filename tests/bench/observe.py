@@ -15,7 +15,7 @@ import orjson
 import uvloop
 from deepdiff import DeepDiff
 
-from services.schema_observer import observation_queries
+from services.schema_observer import claim_queries
 from services.schema_observer.observer import Observer
 from shared import registry, snapshots
 from shared.airbyte_client import AirbyteClient, Discovered
@@ -140,16 +140,14 @@ async def _watched(db: Database, source_id: UUID, document: bytes) -> None:
         )
         row.status = ConnectionStatus.ACTIVE
         await session.flush()
-        await observation_queries.ask_for_source(
-            session, row, accepts_missing=False, joins_within=_LEASE
-        )
+        await claim_queries.ask_for_source(session, row, accepts_missing=False, joins_within=_LEASE)
 
 
 async def _look(db: Database, observing: Observer, source_id: UUID) -> float:
     """Milliseconds of one look, its claim apart."""
     slot = uuid4()
     async with db.transaction() as session:
-        (claim,) = await observation_queries.claim_sources(
+        (claim,) = await claim_queries.claim_sources(
             session,
             None,
             slot=slot,

@@ -16,8 +16,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from services.schema_observer import claim_queries
 from services.schema_observer import main as schema_observer
-from services.schema_observer import observation_queries
 from services.schema_observer.drift_detection import Comparison
 from services.schema_observer.observer import Observer
 from services.schema_observer.scheduler import Scheduler
@@ -70,7 +70,7 @@ async def many_sources(mesh: Mesh, count: int) -> list[str]:
     assert answer.status_code == 200, answer.text
     db = Database.at(mesh.settings.registry_address, application="test")
     async with db.transaction() as session:
-        await observation_queries.enrol_sources(session, every=EVERY)
+        await claim_queries.enrol_sources(session, every=EVERY)
     await db.close()
     rows = await mesh.sql.fetch("SELECT airbyte_source_id::text AS id FROM observations")
     assert len(rows) == count
@@ -225,7 +225,7 @@ async def test_only_sources_of_live_connections_are_observed(mesh: Mesh) -> None
 
     async def enrol() -> None:
         async with db.transaction() as session:
-            await observation_queries.enrol_sources(session, every=EVERY)
+            await claim_queries.enrol_sources(session, every=EVERY)
 
     for _ in range(2):
         await enrol()
@@ -238,9 +238,7 @@ async def test_only_sources_of_live_connections_are_observed(mesh: Mesh) -> None
     await mesh.sql.execute("UPDATE connections SET status = 'FAILED'")
     await all_due(mesh)
     async with db.transaction() as session:
-        assert (
-            await observation_queries.due_workspaces(session, entrypoint="observe", at_once=4) == []
-        )
+        assert await claim_queries.due_workspaces(session, entrypoint="observe", at_once=4) == []
     await mesh.sql.execute("UPDATE connections SET archived_at = now()")
     await enrol()
     assert await mesh.sql.fetchval("SELECT count(*) FROM observations") == 0
@@ -257,7 +255,7 @@ async def test_sources_of_unknown_workspaces_share_one_limit(mesh: Mesh) -> None
 
     async def claim(limit: int = 1) -> int:
         async with db.transaction() as session:
-            claims = await observation_queries.claim_sources(
+            claims = await claim_queries.claim_sources(
                 session,
                 None,
                 slot=uuid4(),
@@ -390,7 +388,7 @@ from datetime import timedelta
 from uuid import uuid4
 
 from services.schema_observer.drift_detection import Comparison
-from services.schema_observer import observation_queries
+from services.schema_observer import claim_queries
 from services.schema_observer.observer import Observer
 from shared import failpoints, registry
 from shared.airbyte_client import AirbyteClient
@@ -409,7 +407,7 @@ async def look():
         async with db.transaction() as session:
             due = "UPDATE observations SET next_at = now() RETURNING airbyte_workspace_id"
             workspace = await session.scalar(__import__("sqlalchemy").text(due))
-            (claim,) = await observation_queries.claim_sources(
+            (claim,) = await claim_queries.claim_sources(
                 session, workspace, slot=slot, at_once=4, lease=day, every=day, limit=1
             )
         observing = Observer(settings, db, airbyte, jobs)

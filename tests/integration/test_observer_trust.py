@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from services.schema_observer.observation_queries import Claim
+from services.schema_observer.claim_queries import Claim
 from services.schema_observer.observer import Observed, Observer
 from tests.fakes.airbyte_server import DEFAULT_CATALOG, catalog, stream
 from tests.integration.conftest import Mesh
