@@ -17,7 +17,7 @@ from local import demo as main_job
 from local import env_files
 from local import print_events as lifecycle
 from local import up as mesh
-from local.airbyte.store import InstallFailed
+from local.airbyte.connector_store import InstallFailed
 from local.exit_with import tie_to
 from local.processes import servers
 from local.settings import Settings

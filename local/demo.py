@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from local.airbyte.store import BY_NAME, InstallFailed, Store
+from local.airbyte.connector_store import BY_NAME, InstallFailed, Store
 from local.demo_steps import LOOKED_AT_WHEN_ASKED, Journey, Mesh, StepFailed, require
 from local.environment import given_environment
 from local.processes.servers import ServerFailed

@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Column, Table
 
-from local.airbyte.store import CONNECTORS, Store
+from local.airbyte.connector_store import CONNECTORS, Store
 from local.processes import servers
 from local.service_processes import Program
 from local.settings import Settings

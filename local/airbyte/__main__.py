@@ -10,10 +10,10 @@ import typer
 import uvicorn
 from pydantic import ValidationError
 
+from local.airbyte.connector_store import BY_NAME, InstallFailed, Store
 from local.airbyte.metadata import InUse, Metadata
 from local.airbyte.server import app_of
 from local.airbyte.settings import Settings
-from local.airbyte.store import BY_NAME, InstallFailed, Store
 from shared.observability import logs
 
 cli = typer.Typer(add_completion=False, help="AAM's local execution plane.")

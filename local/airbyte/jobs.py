@@ -17,12 +17,12 @@ import asyncpg
 
 from local.airbyte import catalog, specification
 from local.airbyte.api import reads
+from local.airbyte.connector_commands import Verbs
+from local.airbyte.connector_process import ConnectorFailed, Message
+from local.airbyte.connector_store import BY_DEFINITION
 from local.airbyte.job_logs import JobLog, JobLogs, name_of
 from local.airbyte.metadata import Metadata, Row, dump
-from local.airbyte.runner import ConnectorFailed, Message
-from local.airbyte.store import BY_DEFINITION
-from local.airbyte.verbs import Verbs
-from local.airbyte.writer import Key, Target, Writer
+from local.airbyte.warehouse_writer import Key, Target, Writer
 from shared.observability import logs
 
 log = logs.get(__name__)

@@ -17,8 +17,8 @@ from starlette.routing import Route
 
 from local.airbyte.api import face
 from local.airbyte.api.face import Answer
+from local.airbyte.connectors_backend import Plane
 from local.airbyte.errors import MOST_BODY_BYTES, Micronaut, Refusal, too_large, uncaught
-from local.airbyte.plane import Plane
 from local.airbyte.settings import Settings
 from local.request_guard import Guard, token_of
 

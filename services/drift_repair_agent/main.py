@@ -37,8 +37,8 @@ from shared.http.strict_json import CATALOG
 from shared.job_queue import Jobs
 from shared.observability import logs, tracing
 from shared.operations import Operations
-from shared.peers import Orchestrator, RagEngine
 from shared.periodic import PeriodicTask
+from shared.service_clients import Orchestrator, RagEngine
 
 _PLANS_AT_ONCE = 4
 _PLANNED_EVERY = timedelta(seconds=5)

@@ -27,7 +27,7 @@ from shared.errors import (
     UpstreamDenied,
     UpstreamUnreachable,
 )
-from shared.peers import AuthBroker
+from shared.service_clients import AuthBroker
 from shared.source_types import SourceType
 
 _FOR_GOOD = frozenset({"credential_not_found", "store_denied"})

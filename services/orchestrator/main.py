@@ -16,8 +16,8 @@ from services.orchestrator.backlogs import BACKLOGS
 from services.orchestrator.credentials import Digests
 from services.orchestrator.importer import Importing
 from services.orchestrator.job_follower import JobFollower
+from services.orchestrator.pruner import Retention, histories
 from services.orchestrator.reconciler import Reconciler
-from services.orchestrator.retention import Retention, histories
 from services.orchestrator.rotation import Rotator
 from services.orchestrator.schemas import (
     CATALOG,
@@ -57,8 +57,8 @@ from shared.job_queue import Jobs
 from shared.models import ConnectionStatus
 from shared.observability import logs, tracing
 from shared.operations import Operations
-from shared.peers import AuthBroker
 from shared.periodic import PeriodicTask
+from shared.service_clients import AuthBroker
 from shared.source_types import CREDENTIAL_REFERENCE
 
 router = APIRouter(tags=["connections"])

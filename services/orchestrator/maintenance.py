@@ -11,9 +11,9 @@ import sys
 
 import msgspec
 
+from services.orchestrator.airbyte_workspace import workspace_of
 from services.orchestrator.reconciler import Compared, ReapplySaga, Reconciler
 from services.orchestrator.sweeper import Sweeper, Swept
-from services.orchestrator.workspace import workspace_of
 from shared.airbyte_client import AirbyteClient
 from shared.config import Settings, load
 from shared.database import Database

@@ -39,7 +39,7 @@ from shared.errors import (
 from shared.observability import logs
 from shared.operations import HttpResult, Intent, Operation, Operations
 from shared.outbox import EventType
-from shared.peers import AuthBroker
+from shared.service_clients import AuthBroker
 
 log = logs.get(__name__)
 

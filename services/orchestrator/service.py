@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.orchestrator.airbyte_workspace import workspace_of
 from services.orchestrator.credentials import CredentialShared, Digests, expect_unused
 from services.orchestrator.job_history import record_job
 from services.orchestrator.reconciler import ReapplySaga
@@ -15,7 +16,6 @@ from services.orchestrator.sagas.onboard import OnboardSaga, Wiring, store_disco
 from services.orchestrator.sagas.sync import SyncSaga, order_for
 from services.orchestrator.schedule_validation import Cron
 from services.orchestrator.schemas import Onboard
-from services.orchestrator.workspace import workspace_of
 from shared import registry, source_types
 from shared.airbyte_client import AirbyteClient, Schedule
 from shared.config import Settings
@@ -36,7 +36,7 @@ from shared.errors import (
 )
 from shared.models import Connection, ConnectionStatus, JobStarter
 from shared.operations import HttpResult, Intent, Key, Operations
-from shared.peers import AuthBroker
+from shared.service_clients import AuthBroker
 from shared.source_types import SourceType
 
 

@@ -11,7 +11,6 @@ from shared.registry.api_keys import (
     revoke_key,
     use_key,
 )
-from shared.registry.clock import now, take_turn
 from shared.registry.connections import (
     LIVE,
     ConnectionFilter,
@@ -30,6 +29,7 @@ from shared.registry.connections import (
     page_of_versions,
     read_version,
 )
+from shared.registry.database_clock import now, take_turn
 from shared.registry.discoveries import (
     SourceLoad,
     begin_discovery,
@@ -53,7 +53,7 @@ from shared.registry.paging import (
     stamp,
 )
 from shared.registry.policies import exclusions_of, find_policy
-from shared.registry.retention import prune_history
+from shared.registry.pruning import prune_history
 from shared.registry.setting_changes import (
     SettingSubject,
     record_setting_change,

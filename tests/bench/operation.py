@@ -22,7 +22,7 @@ from shared.database import Database
 from shared.domain import catalog as catalogs
 from shared.models import Connection, ConnectionStatus, VersionOrigin
 from shared.outbox import EventType
-from shared.peers import AuthBroker
+from shared.service_clients import AuthBroker
 from tests import access
 from tests.bench.stage import Stage
 from tests.bench.table import Line

@@ -22,6 +22,7 @@ from local.airbyte import DESTINATION_DEFINITION_ID
 from local.airbyte.api import face
 from local.airbyte.api.defaults import ORGANIZATION_ID
 from local.airbyte.api.routes import ROUTES
+from local.airbyte.connectors_backend import Plane
 from local.airbyte.errors import (
     Micronaut,
     Problem,
@@ -31,7 +32,6 @@ from local.airbyte.errors import (
     too_large,
     uncaught,
 )
-from local.airbyte.plane import Plane
 from local.airbyte.releases import Release
 from local.airbyte.settings import Flavour, Settings
 from tests.contract.openapi import FOLDER, VERSIONS, Description, description

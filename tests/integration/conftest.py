@@ -34,7 +34,7 @@ from shared.config import RagEngineSettings, Settings, postgres_address
 from shared.database import Database
 from shared.errors import UpstreamUnknown
 from shared.outbox import STREAM
-from shared.peers import Peer
+from shared.service_clients import Peer
 from tests import access, leaks
 from tests.fakes.airbyte_server import POSTGRES, WORKSPACE_ID, AirbyteServer
 from tests.integration import brokers

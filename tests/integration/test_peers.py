@@ -29,7 +29,7 @@ from shared.errors import (
     UpstreamUnknown,
     UpstreamUnreachable,
 )
-from shared.peers import AuthBroker, Orchestrator, RagEngine
+from shared.service_clients import AuthBroker, Orchestrator, RagEngine
 from tests import access
 
 URL = "http://auth-broker:8002"

@@ -22,7 +22,7 @@ from services.rag_engine.service import RagEngine
 from shared.config import RagEngineSettings
 from shared.errors import Conflict
 from shared.http.strict_json import QUESTION
-from shared.peers import RagEngine as Peer
+from shared.service_clients import RagEngine as Peer
 from tests import access
 from tests.integration.conftest import serving
 from tests.integration.paging import pages

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from shared.peers import Orchestrator
+from shared.service_clients import Orchestrator
 from tests.integration.applying import held, seen
 from tests.integration.conftest import Mesh
 from tests.integration.drifting import ACCOUNT, drift, offering, planned, post, repairs_until

@@ -13,8 +13,8 @@ import pytest
 from pydantic import SecretStr
 
 from local.airbyte import WORKSPACE_ID
+from local.airbyte.connector_store import BY_NAME
 from local.airbyte.settings import Settings
-from local.airbyte.store import BY_NAME
 from local.sample_org import server as sample_org
 from local.sample_org.settings import Settings as OrgSettings
 from tests.integration.local.airbyte_stage import CONNECTORS, Api, Json, serving

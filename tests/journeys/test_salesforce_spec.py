@@ -15,7 +15,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from local.airbyte.store import BY_NAME, Store
+from local.airbyte.connector_store import BY_NAME, Store
 from services.auth_broker.stores import EnvironmentStore
 from shared import source_types
 

@@ -26,7 +26,7 @@ from shared.domain.drift import Change, Verdict, schema_at
 from shared.errors import AamError, Conflict, Invalid, Upstream
 from shared.models import Repair
 from shared.observability import logs
-from shared.peers import RagEngine, Rename, RenameDecision
+from shared.service_clients import RagEngine, Rename, RenameDecision
 
 log = logs.get(__name__)
 

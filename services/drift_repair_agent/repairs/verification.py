@@ -13,7 +13,7 @@ from shared.database import Database
 from shared.errors import AamError, Invalid, NotActive, SyncRunning, UpstreamRefused
 from shared.models import Connection, JobHistory, Repair, RepairState
 from shared.observability import logs
-from shared.peers import Orchestrator
+from shared.service_clients import Orchestrator
 
 log = logs.get(__name__)
 

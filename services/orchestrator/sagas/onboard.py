@@ -32,7 +32,7 @@ from shared.errors import (
 from shared.models import ConnectionStatus, VersionOrigin
 from shared.operations import Operation
 from shared.outbox import EventType
-from shared.peers import AuthBroker
+from shared.service_clients import AuthBroker
 from shared.source_types import SourceType
 
 _KEPT_WITHIN_S = 60.0

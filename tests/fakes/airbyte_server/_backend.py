@@ -18,6 +18,7 @@ from local.airbyte.catalog import config_read, kept, starting_anew, stream_read
 from local.airbyte.errors import Refusal, forbidden, not_found, sync_is_running, uncaught
 from local.airbyte.releases import ErrorStyle, Release
 from tests.fakes.airbyte_server._catalogs import proposed
+from tests.fakes.airbyte_server._connector_failures import Failure, epoch_now, reason
 from tests.fakes.airbyte_server._definitions import (
     DEFINITIONS,
     POSTGRES,
@@ -25,7 +26,6 @@ from tests.fakes.airbyte_server._definitions import (
     SPECIFICATIONS,
     WORKSPACE_ID,
 )
-from tests.fakes.airbyte_server._failures import Failure, epoch_now, reason
 from tests.fakes.airbyte_server._offers import Offers
 
 Json = dict[str, Any]

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from local.airbyte import catalog as catalogs
+from local.airbyte.connector_store import BY_NAME
 from local.airbyte.releases import Release
-from local.airbyte.store import BY_NAME
 
 Json = dict[str, Any]
 

@@ -10,7 +10,7 @@ from uuid import UUID
 import orjson
 
 from tests.fakes.airbyte_server._catalogs import DEFAULT_CATALOG
-from tests.fakes.airbyte_server._failures import Failure
+from tests.fakes.airbyte_server._connector_failures import Failure
 
 Json = dict[str, Any]
 

@@ -19,10 +19,10 @@ import httpx
 import orjson
 
 from local.airbyte import DESTINATION_ID, WORKSPACE_ID
-from local.airbyte.plane import Plane
+from local.airbyte.connector_store import BY_NAME, REQUIREMENTS, Store
+from local.airbyte.connectors_backend import Plane
 from local.airbyte.server import app_of
 from local.airbyte.settings import Flavour, Settings
-from local.airbyte.store import BY_NAME, REQUIREMENTS, Store
 from local.request_guard import token_of
 from tests.contract.openapi import FOLDER, description
 

@@ -21,9 +21,9 @@ import orjson
 import pytest
 from pydantic import SecretStr
 
-from local.airbyte import WORKSPACE_ID, runner
+from local.airbyte import WORKSPACE_ID, connector_process
+from local.airbyte.connectors_backend import SCHEDULE_SECONDS
 from local.airbyte.metadata import InUse, Metadata
-from local.airbyte.plane import SCHEDULE_SECONDS
 from local.airbyte.settings import Limits, Settings
 from local.processes.servers import free_port
 from local.request_guard import token_of
@@ -534,7 +534,7 @@ async def test_without_anonymous_memory_a_private_file_is_used(
     with_script: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is gone after the run."""
-    monkeypatch.setattr(runner, "HAS_MEMFD", False)
+    monkeypatch.setattr(connector_process, "HAS_MEMFD", False)
     script = """
     seen = [sys.argv[3], oct(os.stat(sys.argv[3]).st_mode & 0o777)]
     say(type="CONNECTION_STATUS", connectionStatus={"status": "SUCCEEDED",
@@ -560,7 +560,7 @@ def test_leftovers_of_a_killed_server_are_removed(tmp_path: Path) -> None:
     (folder / f"{stranger.pid}.pid").write_text("source-salesforce")
     (folder / "config.json").write_text("canary")
 
-    runner.Runner(folder, asyncio.Semaphore(1)).sweep()
+    connector_process.Runner(folder, asyncio.Semaphore(1)).sweep()
 
     assert left.wait(5) == -signal.SIGKILL
     assert stranger.poll() is None

@@ -11,7 +11,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from local.airbyte.writer import NotWritable, Target, Writer, column_type, identifier
+from local.airbyte.warehouse_writer import NotWritable, Target, Writer, column_type, identifier
 from tests.integration.local.airbyte_stage import INTEGER, NUMBER, TEXT, TIME, Json, stream
 from tests.pools import Sql
 

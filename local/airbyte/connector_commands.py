@@ -17,10 +17,17 @@ import msgspec
 
 from local.airbyte import catalog
 from local.airbyte.api.backend import Check
+from local.airbyte.connector_process import (
+    ConnectorFailed,
+    Message,
+    Process,
+    Runner,
+    failure,
+    parse,
+)
+from local.airbyte.connector_store import Connector, InstallFailed, Store
 from local.airbyte.job_logs import JobLog
-from local.airbyte.runner import ConnectorFailed, Message, Process, Runner, failure, parse
 from local.airbyte.settings import Settings
-from local.airbyte.store import Connector, InstallFailed, Store
 
 NewConfig = Callable[[Mapping[str, Any]], None]
 

@@ -28,16 +28,16 @@ from local.airbyte import (
 from local.airbyte.api import reads
 from local.airbyte.api.backend import Check, Command, Definition, Instance, Kind, Outcome
 from local.airbyte.api.defaults import UNIT_SECONDS
+from local.airbyte.connector_commands import Verbs
+from local.airbyte.connector_process import ConnectorFailed, Runner
+from local.airbyte.connector_store import BY_DEFINITION, CONNECTORS, Connector, Store
 from local.airbyte.errors import Refusal, not_found, sync_is_running, uncaught
 from local.airbyte.job_logs import JobLog, JobLogs, name_of
 from local.airbyte.jobs import Jobs, failure_reason, reason_of, renew_config, target_of
 from local.airbyte.metadata import Metadata, Row, dump, packed
 from local.airbyte.releases import ErrorStyle, Release
-from local.airbyte.runner import ConnectorFailed, Runner
 from local.airbyte.settings import Settings
-from local.airbyte.store import BY_DEFINITION, CONNECTORS, Connector, Store
-from local.airbyte.verbs import Verbs
-from local.airbyte.writer import DESTINATION_SYNC_MODES, refuse_unwritable
+from local.airbyte.warehouse_writer import DESTINATION_SYNC_MODES, refuse_unwritable
 from shared.observability import logs
 
 log = logs.get(__name__)
