@@ -16,10 +16,10 @@ import pytest
 
 from shared.http.authentication import DOCS
 from tests import leaks, processes
-from tests.integration.conftest import REPOSITORY, Mesh, mesh, repairs
+from tests.integration.conftest import REPOSITORY, Mesh, mesh, meshes, repairs
 from tests.leaks import Outputs, Scanner
 
-__all__ = ["mesh", "repairs"]
+__all__ = ["mesh", "meshes", "repairs"]
 
 SECRET = "q7Rk2ZpXw9Lb-4TnVs8YdGc1M"
 OF_HEX = "00c1f2e3d4b5a6978899aabbccddeeff0123456789abcdef"

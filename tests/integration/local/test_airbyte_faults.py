@@ -40,7 +40,7 @@ from tests.integration.local.airbyte_stage import (
     stream,
 )
 from tests.pools import Sql
-from tests.waiting import until_not
+from tests.waiting import until
 
 Scripted = Callable[..., AbstractAsyncContextManager[Api]]
 UPSERT = ("incremental", "append_dedup")
@@ -505,7 +505,13 @@ class _Remote:
 
 
 async def _answers(http: httpx.AsyncClient) -> None:
-    await until_not(lambda: True)
+    async def is_up() -> bool:
+        try:
+            return (await http.get("/api/v1/health")).status_code == 200
+        except httpx.ConnectError:
+            return False
+
+    await until(is_up)
 
 
 def _children(pid: int) -> list[int]:
