@@ -205,10 +205,10 @@ class ReapplySaga:
                     return True
                 raise
 
-        async def look() -> bool | None:
+        async def took_effect() -> bool | None:
             return True if await self._holds(order) else None
 
-        if not await operation.once("update", update, look=look, within=3 * self._call_s):
+        if not await operation.once("update", update, find=took_effect, within=3 * self._call_s):
             raise UpstreamMismatch("Airbyte accepted the catalog, but has a different one.")
         await self._end(operation, in_step=True)
 

@@ -308,17 +308,19 @@ class RotateSaga:
                 _merged(source, configuration, order),
                 name=f"{_MARKER.sub('', source.name)} {operation.marker}",
             )
-            if not await look():
+            if not await took_effect():
                 raise UpstreamMismatch(
                     "Airbyte accepted the configuration, but has a different one."
                 )
             return True
 
-        async def look() -> bool | None:
+        async def took_effect() -> bool | None:
             held = await self._airbyte.get_source(order.airbyte_source_id)
             return True if held.name.endswith(operation.marker) else None
 
-        await operation.once("update", update, look=look, within=self._peer_s + 4 * self._call_s)
+        await operation.once(
+            "update", update, find=took_effect, within=self._peer_s + 4 * self._call_s
+        )
         async with self._db.transaction() as session:
             for connection_id in sorted(order.connection_ids):
                 row = await registry.lock_connection(session, connection_id, even_archived=True)

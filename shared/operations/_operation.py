@@ -149,14 +149,14 @@ class Operation:
         make: Callable[[], Awaitable[Result]],
         *,
         within: float,
-        look: Callable[[], Awaitable[Result | None]] | None = None,
+        find: Callable[[], Awaitable[Result | None]] | None = None,
     ) -> Result:
         """Run a step unless its result is recorded, and return the result.
 
         The step is recorded with a lease before `make` is called. After an attempt with an unknown
-        outcome, it first waits until that request can no longer take effect, and then calls `look`,
+        outcome, it first waits until that request can no longer take effect, and then calls `find`,
         which returns the result if it did, else None. `within` is the time limit in seconds for
-        `look` and `make` together.
+        `find` and `make` together.
 
         Raises:
             Superseded: another owner has the operation.
@@ -173,10 +173,10 @@ class Operation:
         try:
             async with asyncio.timeout(within):
                 result = None
-                if repeated and look is not None:
-                    # The in-flight window is over, and `look` sends nothing that could extend it.
+                if repeated and find is not None:
+                    # The in-flight window is over, and `find` sends nothing that could extend it.
                     until_then, self._in_flight_until = self._in_flight_until, self._clock()
-                    result = await look()
+                    result = await find()
                     self._in_flight_until = until_then
                 if result is None:
                     result = await self._made(step, make, until=until)

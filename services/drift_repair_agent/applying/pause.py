@@ -62,13 +62,15 @@ class PauseSaga:
                     raise
             return await self._status(order) == order.status
 
-        async def look() -> bool | None:
+        async def took_effect() -> bool | None:
             return True if await self._status(order) == order.status else None
 
         before: str = await operation.once("found", found, within=self._call_s)
         is_foreign = before not in SET_BY_AAM
         is_ours = before != order.status and not is_foreign
-        if is_ours and not await operation.once("set", set_, look=look, within=3 * self._call_s):
+        if is_ours and not await operation.once(
+            "set", set_, find=took_effect, within=3 * self._call_s
+        ):
             raise UpstreamMismatch(
                 "Airbyte accepted the connection's status, but has a different one."
             )

@@ -166,7 +166,7 @@ class ApplySaga:
             await self._update(heal, document)
             return True
 
-        async def look() -> dict[str, Any]:
+        async def read_back() -> dict[str, Any]:
             held = await self._held(heal)
             return {
                 "as_wanted": await matches(held, heal.fingerprint),
@@ -177,8 +177,8 @@ class ApplySaga:
         async def holds() -> bool | None:
             return True if await matches(await self._held(heal), heal.fingerprint) else None
 
-        await operation.once("update", update, look=holds, within=2 * self._call_s)
-        held: dict[str, Any] = await operation.once("look", look, within=self._call_s)
+        await operation.once("update", update, find=holds, within=2 * self._call_s)
+        held: dict[str, Any] = await operation.once("look", read_back, within=self._call_s)
         return held
 
     async def _set(

@@ -130,12 +130,12 @@ class OnboardSaga:
                 raise UpstreamMismatch("Airbyte created the source in another workspace.")
             return str(source.source_id)
 
-        async def look() -> str | None:
+        async def find() -> str | None:
             found = await self._sources_of(operation, wiring)
             return str(found[0]) if found else None
 
         within = self._peer_s + 3 * self._call_s
-        return UUID(await operation.once("source", create, look=look, within=within))
+        return UUID(await operation.once("source", create, find=find, within=within))
 
     async def _configuration(
         self, operation: Operation, source_type: SourceType, credential_id: str | None
@@ -204,14 +204,14 @@ class OnboardSaga:
                 raise UpstreamMismatch("Airbyte created the connection for another source.")
             return str(made.connection_id)
 
-        async def look() -> str | None:
+        async def find() -> str | None:
             found = await self._airbyte.connections_of_source(source_id, wiring.workspace_id)
             for one in found:
                 if one.name.endswith(operation.marker):
                     return str(one.connection_id)
             return None
 
-        return UUID(await operation.once("connection", create, look=look, within=4 * self._call_s))
+        return UUID(await operation.once("connection", create, find=find, within=4 * self._call_s))
 
     async def _expect_held(self, connection_id: UUID, fingerprint: str) -> None:
         """Check that Airbyte holds the connection and catalog that it reported as created.

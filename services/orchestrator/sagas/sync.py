@@ -57,14 +57,14 @@ class SyncSaga:
                     raise
             return {"id": job.id, "status": job.status}
 
-        async def look() -> dict[str, Any] | None:
+        async def find() -> dict[str, Any] | None:
             jobs = await self._airbyte.list_jobs(order.airbyte_connection_id, limit=10)
             ours = [job for job in jobs if _can_be_ours(job, order)]
             known = await self._known(operation.connection_id, ours)
             ours = [job for job in ours if job.id not in known]
             return {"id": ours[-1].id, "status": ours[-1].status} if ours else None
 
-        found = await operation.once("job", trigger, look=look, within=3 * self._call_s)
+        found = await operation.once("job", trigger, find=find, within=3 * self._call_s)
         async with self._db.transaction() as session:
             row = await registry.lock_connection(
                 session, operation.connection_id, even_archived=True
