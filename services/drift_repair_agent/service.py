@@ -93,8 +93,8 @@ class DriftRepairAgent:
             settings,
             db,
             airbyte,
-            on_applied=transitions.mark_carried_out,
-            on_refused=transitions.mark_not_carried_out,
+            on_applied=transitions.mark_catalog_applied,
+            on_refused=transitions.mark_catalog_refused,
         )
         operations.register("apply", saga)
 

@@ -151,7 +151,7 @@ def mark_applying(repair: Repair, operation_id: UUID) -> None:
     repair.failure_code = None
 
 
-async def mark_carried_out(
+async def mark_catalog_applied(
     session: AsyncSession, row: Connection, repair_id: UUID, *, base: int, number: int
 ) -> None:
     """Record that Airbyte holds a repair's catalog as version `number`.
@@ -179,7 +179,7 @@ async def mark_carried_out(
     await _rebase(session, repair, base, number)
 
 
-async def mark_not_carried_out(
+async def mark_catalog_refused(
     session: AsyncSession, row: Connection, repair_id: UUID, failure: Mapping[str, Any]
 ) -> None:
     """Record that Airbyte did not accept a repair's catalog."""
