@@ -42,7 +42,7 @@ _CLOSED_WITHIN_S = 0.25
 _LONGEST_PAUSE = timedelta(seconds=5)
 """How long a worker waits for a notification before it polls for jobs."""
 _KEPT = timedelta(days=1)
-_PRUNED_AT_ONCE = 20_000
+_PRUNE_BATCH_SIZE = 20_000
 
 
 class Jobs:
@@ -89,7 +89,7 @@ class Jobs:
 
     async def prune(self, session: AsyncSession) -> None:
         """Delete the oldest entries of PgQueuer's log and statistics that are over a day old."""
-        await session.execute(_PRUNE, {"kept": _KEPT, "limit": _PRUNED_AT_ONCE})
+        await session.execute(_PRUNE, {"kept": _KEPT, "limit": _PRUNE_BATCH_SIZE})
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

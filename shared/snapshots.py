@@ -19,7 +19,7 @@ from shared.models import Snapshot, StreamSchema
 
 DUPLICATE_STREAM = "duplicate_stream"
 """The code of a discovery that contains a stream twice, so that the right one is unknown."""
-_ROWS_AT_ONCE = 200
+_BATCH_ROWS = 200
 """Stream schemas per insert; a large org's 1,500 would be one statement of 40 MB."""
 
 
@@ -98,10 +98,10 @@ async def store_offered(db: Database, source_id: UUID, now: Offered) -> UUID:
         stream_hashes=stream_hashes,
     )
     # If the snapshot fails after these inserts, the unused schemas are harmless, and reused later.
-    while len(rows) > _ROWS_AT_ONCE:
+    while len(rows) > _BATCH_ROWS:
         async with db.transaction() as session:
-            await registry.insert_stream_schemas(session, rows[:_ROWS_AT_ONCE])
-        rows = rows[_ROWS_AT_ONCE:]
+            await registry.insert_stream_schemas(session, rows[:_BATCH_ROWS])
+        rows = rows[_BATCH_ROWS:]
     async with db.transaction() as session:
         await registry.insert_stream_schemas(session, rows)
         session.add(snapshot)

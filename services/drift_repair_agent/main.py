@@ -40,7 +40,7 @@ from shared.operations import Operations
 from shared.periodic import PeriodicTask
 from shared.service_clients import Orchestrator, RagEngine
 
-_PLANS_AT_ONCE = 4
+_MAX_CONCURRENT_PLANS = 4
 _PLANNED_EVERY = timedelta(seconds=5)
 _ALL_PLANNED_EVERY = timedelta(minutes=5)
 _EXPIRED_EVERY = timedelta(seconds=5)
@@ -74,7 +74,7 @@ def build(settings: Settings) -> FastAPI:
     executor.verify_with(Verification(db, orchestrator).step)
     suggesting = Suggestions(db, rag)
     planner = Planner(settings, db, airbyte, operations, suggesting, executor)
-    jobs.on("plan", planner.job, at_once=_PLANS_AT_ONCE)
+    jobs.on("plan", planner.job, at_once=_MAX_CONCURRENT_PLANS)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:

@@ -31,7 +31,7 @@ _SHORT = {
 }
 _ALIKE = 0.6
 _BEGINS = 0.8
-_ROWS_AT_ONCE = 256
+_BATCH_ROWS = 256
 
 
 @lru_cache(maxsize=16384)
@@ -75,8 +75,8 @@ def similarity(
     alike = _alike(ours.vocabulary, theirs.vocabulary)
     found = np.empty((len(removed), len(added)), dtype=np.float64)
     covered = theirs.covered(alike.T)  # of each added name, by each removed word
-    for start in range(0, len(removed), _ROWS_AT_ONCE):
-        rows = slice(start, start + _ROWS_AT_ONCE)
+    for start in range(0, len(removed), _BATCH_ROWS):
+        rows = slice(start, start + _BATCH_ROWS)
         found[rows] = _dice(ours, theirs, alike, covered, rows)
     joined = [["".join(words(name)) for name in side] for side in (removed, added)]
     letters = process.cdist(*joined, scorer=fuzz.ratio, dtype=np.float64)

@@ -22,7 +22,7 @@ from shared.http.strict_json import Limits, check
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 
 _JSON = re.compile(rb'application/json[ \t]*(?:;[ \t]*charset="?utf-8"?[ \t]*)?', re.IGNORECASE)
-_AT_ONCE_BYTES = 128 * 1024
+_MAX_INLINE_BYTES = 128 * 1024
 """Bodies up to this size are checked on the event loop, in 1 to 2 ms; larger ones in a thread."""
 
 # One thread: two would only contend for the GIL, and each holds a body and its decoded text.
@@ -54,7 +54,7 @@ class Bodies:
         if _declared_length(scope["headers"]) > self._limits.body_bytes:
             raise self._too_large()
         body = await self._read(receive)
-        if len(body) > _AT_ONCE_BYTES:
+        if len(body) > _MAX_INLINE_BYTES:
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(_checking, check, body, self._limits)
         elif body:

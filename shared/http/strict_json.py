@@ -67,7 +67,7 @@ _ALL_SQUARE = bytes.maketrans(b"{}", b"[]")
 _TOO_DEEP = b"[" * (DEPTH + 1)
 _MANY_MEMBERS = b":," * MEMBERS
 _STRING = re.compile(rb'"[^"]*"')
-_STRINGS_AT_ONCE = 100_000
+_BATCH_SIZE = 100_000
 
 
 def check(body: bytes, limits: Limits) -> None:
@@ -142,7 +142,7 @@ def _structure(body: bytes, limits: Limits) -> bytes:
     bare = plain.translate(_ALL_SQUARE, _REST).replace(b'""', b"")
     # In batches, since the regex engine does not release the GIL while it works.
     while b'"' in bare:
-        bare, found = _STRING.subn(b"", bare, _STRINGS_AT_ONCE)
+        bare, found = _STRING.subn(b"", bare, _BATCH_SIZE)
         if not found:
             raise _invalid()
     return bare

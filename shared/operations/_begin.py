@@ -206,7 +206,7 @@ def busy_with(kind: str, connection_id: UUID, *, operation_id: UUID) -> Conflict
 
 async def _end(session: AsyncSession, operation_id: UUID, answer: HttpResult) -> None:
     values = {"id": operation_id, "status": answer.status, "response": answer.body}
-    await session.execute(sql.END_AT_ONCE, values)
+    await session.execute(sql.END_UNOWNED, values)
 
 
 def _columns(intent: Intent) -> dict[str, Any]:

@@ -48,7 +48,7 @@ log = logs.get(__name__)
 
 _LOST_EVERY = timedelta(seconds=1)
 _LOST_SINCE = timedelta(seconds=0.5)
-_AT_ONCE = 500
+_MAX_CONCURRENCY = 500
 _HAND_OVER_WITHIN_S = 5.0
 _MOST_ABANDONS = 5
 """How many times a saga may fail to abandon an operation."""
@@ -129,7 +129,7 @@ class Operations(Recorder):
             Unavailable: nothing was recorded.
             UpstreamUnknown: it may have been recorded; look up its `operation_id` later.
         """
-        if self.is_stopping or len(self._tasks) >= _AT_ONCE:
+        if self.is_stopping or len(self._tasks) >= _MAX_CONCURRENCY:
             raise Unavailable("This process accepts no more operations at the moment.", code="busy")
         recorded = await self._record(intent, write)
         if isinstance(recorded, HttpResult):
@@ -333,7 +333,7 @@ class Operations(Recorder):
             lost = (
                 await session.scalars(
                     sql.LOST,
-                    {"kinds": list(self._sagas), "limit": _AT_ONCE, "since": _LOST_SINCE},
+                    {"kinds": list(self._sagas), "limit": _MAX_CONCURRENCY, "since": _LOST_SINCE},
                 )
             ).all()
         await batches.each(
@@ -345,7 +345,7 @@ class Operations(Recorder):
 
     async def _claim(self, operation_id: UUID) -> bool:
         """Claim an operation whose lease has expired, and run it; return whether it was claimed."""
-        if self.is_stopping or len(self._tasks) >= _AT_ONCE:
+        if self.is_stopping or len(self._tasks) >= _MAX_CONCURRENCY:
             return False
         owner = uuid4()
         async with self._db.transaction() as session:

@@ -55,7 +55,7 @@ OPEN_OF = text("""
     WHERE connection_id = :connection_id AND status IN ('running', 'undoing')
 """)
 DELETE = text("DELETE FROM operations WHERE id = :id")
-END_AT_ONCE = text("""
+END_UNOWNED = text("""
     UPDATE operations
     SET status = 'done', owner = NULL, document = NULL, ended_at = now(), updated_at = now(),
         response_status = :status, response = :response

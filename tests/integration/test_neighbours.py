@@ -139,7 +139,7 @@ async def test_busy_connection_blocks_no_other_plan(
     mesh: Mesh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The batch has room for one, and the first of them cannot be planned for yet."""
-    monkeypatch.setattr(planner, "_AT_ONCE", 1)
+    monkeypatch.setattr(planner, "_BATCH_SIZE", 1)
     busy = await mesh.onboard()
     free = await mesh.onboard(connection_name="Another", streams=["Account"])
     for connection in (busy, free):
@@ -270,7 +270,7 @@ async def test_unrecordable_end_blocks_no_other_repair(
     mesh: Mesh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The batch has room for one, and the first of them fails each time."""
-    monkeypatch.setattr(executor, "_AT_ONCE", 1)
+    monkeypatch.setattr(executor, "_BATCH_SIZE", 1)
     bad = await mesh.onboard()
     good = await mesh.onboard(connection_name="Another", streams=["Account"])
     first = await proposal(mesh, bad, offering(LESS))

@@ -36,7 +36,7 @@ from shared.outbox import EventType
 
 log = logs.get(__name__)
 
-_AT_ONCE = 20
+_BATCH_SIZE = 20
 _AGAIN_AFTER = timedelta(seconds=10)
 SOON = timedelta(seconds=3)
 """Delay before the periodic task begins a decided repair that its decider has not begun."""
@@ -87,7 +87,7 @@ class RepairExecutor:
         """Run the next step of every decided repair that is due."""
         async with self._db.transaction() as session:
             due = await queries.claim_repairs(
-                session, limit=_AT_ONCE, again_after=_AGAIN_AFTER, deadline=self._deadline
+                session, limit=_BATCH_SIZE, again_after=_AGAIN_AFTER, deadline=self._deadline
             )
         await self._each(due, self.step)
 
@@ -98,7 +98,7 @@ class RepairExecutor:
         """
         async with self._db.read() as session:
             stranded = await queries.stranded_repairs(
-                session, limit=_AT_ONCE, but=self._postponed.ids
+                session, limit=_BATCH_SIZE, but=self._postponed.ids
             )
         self._postponed.add_failed(await self._each(stranded, self._end_stranded))
 
@@ -111,7 +111,7 @@ class RepairExecutor:
             run,
             log_event="repair_not_carried_out",
             fields=lambda repair_id: {"repair": str(repair_id)},
-            max_concurrency=_AT_ONCE,
+            max_concurrency=_BATCH_SIZE,
         )
 
     async def step(

@@ -11,7 +11,7 @@ from shared.database import Database
 from shared.models import RepairState
 from shared.outbox import EventType
 
-_AT_ONCE = 100
+_BATCH_SIZE = 100
 STILL_PAUSED = "still_paused"
 
 
@@ -25,7 +25,9 @@ class Expiry:
     async def expire_due(self) -> None:
         """End each in a transaction of its own; one that fails is skipped for a minute."""
         async with self._db.read() as session:
-            over = await queries.expired_repairs(session, limit=_AT_ONCE, but=self._postponed.ids)
+            over = await queries.expired_repairs(
+                session, limit=_BATCH_SIZE, but=self._postponed.ids
+            )
         outcomes = await batches.each(
             over,
             self._expire,

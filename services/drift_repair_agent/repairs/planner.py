@@ -43,9 +43,9 @@ from shared.operations import HttpResult, Intent, Operations
 
 log = logs.get(__name__)
 
-_AT_ONCE = 50
+_BATCH_SIZE = 50
 _LATELY = timedelta(hours=1)
-_SIDE_BY_SIDE = 4
+_MAX_CONCURRENCY = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +97,12 @@ class Planner:
         async with self._db.read() as session:
             due = await queries.plans_due(
                 session,
-                limit=_AT_ONCE,
+                limit=_BATCH_SIZE,
                 but=[*self._postponed.ids, *self._passed],
                 drifted_within=drifted_within,
             )
         # Connections that cannot be planned for yet would otherwise fill the next batch again.
-        self._passed = [*self._passed, *due] if len(due) == _AT_ONCE else []
+        self._passed = [*self._passed, *due] if len(due) == _BATCH_SIZE else []
         await self._each(due, self.plan)
 
     async def _each(
@@ -113,7 +113,7 @@ class Planner:
             run,
             log_event="not_planned",
             fields=lambda connection_id: {"connection": str(connection_id)},
-            max_concurrency=_SIDE_BY_SIDE,
+            max_concurrency=_MAX_CONCURRENCY,
         )
         self._postponed.add_failed(transitions)
 
@@ -147,7 +147,7 @@ class Planner:
         """Plan again where the rag_engine could not be asked, once it is available."""
         async with self._db.read() as session:
             but = self._postponed.ids
-            waiting = await queries.unsuggested(session, limit=_AT_ONCE, but=but)
+            waiting = await queries.unsuggested(session, limit=_BATCH_SIZE, but=but)
         if waiting and await self._suggesting.is_available():
             await self._each(waiting, self._planned_again)
 

@@ -30,8 +30,8 @@ from shared.service_clients import RagEngine, Rename, RenameDecision
 
 log = logs.get(__name__)
 
-_AT_ONCE = 20
-_SIDE_BY_SIDE = 4
+_BATCH_SIZE = 20
+_MAX_CONCURRENCY = 4
 _FIRST_PAUSE = timedelta(seconds=5)
 _LONGEST_PAUSE = timedelta(hours=1)
 _MOST_TRIES = 40
@@ -120,13 +120,13 @@ class Suggestions:
     async def learn(self) -> None:
         """Send due decisions of people to the rag_engine; sending one again has no effect."""
         async with self._db.read() as session:
-            waiting = await queries.unlearned_repairs(session, limit=_AT_ONCE)
+            waiting = await queries.unlearned_repairs(session, limit=_BATCH_SIZE)
         outcomes = await batches.each(
             waiting,
             self._learn,
             log_event="not_learned",
             fields=lambda repair: {"repair": str(repair.id)},
-            max_concurrency=_SIDE_BY_SIDE,
+            max_concurrency=_MAX_CONCURRENCY,
         )
         failed = [(one.item, one.error) for one in outcomes if one.error is not None]
         await batches.each(

@@ -32,7 +32,7 @@ from shared.periodic import PeriodicTask
 
 log = logs.get(__name__)
 
-AT_ONCE: Final = 10
+MAX_CONCURRENCY: Final = 10
 """Most concurrent deliveries per process; one per webhook, so a slow receiver delays no other."""
 AGAIN_AFTER: Final = (
     timedelta(seconds=5),
@@ -112,7 +112,7 @@ class Deliveries:
         over = [webhook for webhook, task in self._under_way.items() if task.done()]
         for webhook in over:
             _log_failure(webhook, self._under_way.pop(webhook))
-        free = AT_ONCE - len(self._under_way)
+        free = MAX_CONCURRENCY - len(self._under_way)
         if free == 0:
             return False
         async with self._db.transaction() as session:
