@@ -56,8 +56,8 @@ class BrokerSettings(RegistrySettings):
     def _stores_are_complete(self) -> Self:
         if self.credentials_dir is not None and not self.credentials_dir.is_dir():
             raise ValueError("CREDENTIALS_DIR is not a directory")
-        told = (self.vault_addr, self.vault_role, self.vault_role_id, self.vault_secret_id_file)
-        if any(told) and not all(told):
+        vault = (self.vault_addr, self.vault_role, self.vault_role_id, self.vault_secret_id_file)
+        if any(vault) and not all(vault):
             raise ValueError(
                 "VAULT_ADDR, VAULT_ROLE, VAULT_ROLE_ID and VAULT_SECRET_ID_FILE go together: set "
                 "all of them or none"

@@ -33,7 +33,7 @@ class History:
     """A table whose old rows are pruned."""
 
     table: str
-    kept: timedelta | None
+    max_age: timedelta | None
     """How long rows are kept; None for ever."""
     every: timedelta = _EVERY
     """Interval between runs, across all replicas."""
@@ -70,9 +70,9 @@ def histories(settings: Settings) -> Sequence[History]:
 class Retention:
     """The periodic task that prunes; each table is pruned by one replica at a time."""
 
-    def __init__(self, db: Database, kept: Sequence[History]) -> None:
+    def __init__(self, db: Database, tables: Sequence[History]) -> None:
         self._db = db
-        self._kept = kept
+        self._tables = tables
         self._is_starting = True
 
     @property
@@ -88,23 +88,23 @@ class Retention:
     async def prune(self) -> None:
         """Prune each table that is due; one that fails does not stop the others."""
         await batches.each(
-            self._kept,
+            self._tables,
             self._prune,
             log_event="history_not_pruned",
             fields=lambda history: {"table": history.table},
         )
 
     async def _prune(self, history: History) -> None:
-        if history.kept is None:
+        if history.max_age is None:
             return
         try:
-            await self._prune_older(history, history.kept)
+            await self._prune_older(history, history.max_age)
         except DBAPIError as error:
             # For example, a row was referenced in the meantime, so it is not deleted.
             cause = type(error.orig).__name__
             log.warning("history_not_pruned", table=history.table, cause=cause)
 
-    async def _prune_older(self, history: History, kept: timedelta) -> None:
+    async def _prune_older(self, history: History, max_age: timedelta) -> None:
         at_most = history.at_most or _AT_MOST
         async with self._db.transaction() as session:
             name = f"prune.{history.table}"
@@ -114,7 +114,7 @@ class Retention:
         for _ in range(history.batches):
             async with self._db.transaction() as session:
                 pruned = await registry.prune_history(
-                    session, history.table, kept=kept, at_most=at_most
+                    session, history.table, max_age=max_age, at_most=at_most
                 )
             rows += pruned
             metrics.PRUNED.labels(table=history.table).inc(pruned)

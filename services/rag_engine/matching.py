@@ -295,8 +295,8 @@ def _likely_pairs(
     np.put_along_axis(keep, in_column, True, axis=0)
     for pair in found:
         keep[pair] = True
-    kept = np.nonzero(keep)
-    return kept[0], kept[1]
+    rows_and_columns = np.nonzero(keep)
+    return rows_and_columns[0], rows_and_columns[1]
 
 
 def _close(likely: Array, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> list[Pair]:

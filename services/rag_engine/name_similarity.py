@@ -106,10 +106,10 @@ def _dice(ours: _Words, theirs: _Words, alike: Matrix, covered: Matrix, rows: sl
     starts = ours.starts[rows]
     first, last = starts[0], ours.ends[rows][-1]
     flat, weights, starts = ours.flat[first:last], ours.weights[first:last], starts - first
-    gone = np.add.reduceat(covered.T[flat] * weights[:, None], starts, axis=0)
+    removed_overlap = np.add.reduceat(covered.T[flat] * weights[:, None], starts, axis=0)
     best = np.maximum.reduceat(alike[flat], starts, axis=0)
-    kept = np.add.reduceat(best[:, theirs.flat] * theirs.weights, theirs.starts, axis=1)
-    found: Matrix = (gone + kept) / (ours.total[rows][:, None] + theirs.total)
+    added_overlap = np.add.reduceat(best[:, theirs.flat] * theirs.weights, theirs.starts, axis=1)
+    found: Matrix = (removed_overlap + added_overlap) / (ours.total[rows][:, None] + theirs.total)
     return found
 
 

@@ -168,10 +168,10 @@ class Comparison:
 
 
 def _drift(one: Uncompared, snapshot_id: UUID, judged: Sequence[tuple[Change, Verdict]]) -> Drift:
-    kept = judged
+    recorded = judged
     if len(judged) > MOST_CHANGES:
-        kept = sorted(judged, key=lambda pair: not pair[1].affects_sync)[:MOST_CHANGES]
-    changes = msgspec.json.encode([drift.written(*pair) for pair in kept]).decode()
+        recorded = sorted(judged, key=lambda pair: not pair[1].affects_sync)[:MOST_CHANGES]
+    changes = msgspec.json.encode([drift.written(*pair) for pair in recorded]).decode()
     return Drift(
         id=uuid4(),
         connection_id=one.connection_id,

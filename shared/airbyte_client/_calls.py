@@ -240,13 +240,13 @@ class Calls:
         raise UpstreamUnknown(f"Airbyte's {path} has more than {MOST_PAGES} pages.")
 
 
-def expect_asked(path: str, body_id: UUID | int, asked: UUID | int) -> None:
+def expect_requested(path: str, body_id: UUID | int, requested: UUID | int) -> None:
     """Check that a response is about the requested object.
 
     Raises:
         UpstreamUnknown: it is about another object.
     """
-    if body_id != asked:
+    if body_id != requested:
         raise UpstreamUnknown(f"Airbyte's {path} returned another object than was requested.")
 
 

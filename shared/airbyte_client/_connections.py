@@ -14,7 +14,7 @@ from shared.airbyte_client._calls import (
     PAGE,
     SMALLEST_PAGE,
     Calls,
-    expect_asked,
+    expect_requested,
     is_no_such_endpoint,
 )
 from shared.airbyte_client._schemas import (
@@ -129,7 +129,7 @@ class Connections(Calls):
         read = await self._post(
             "connections/get", {"connectionId": connection_id}, _CONNECTION, repeat=True
         )
-        expect_asked("connections/get", read.connection_id, connection_id)
+        expect_requested("connections/get", read.connection_id, connection_id)
         return read.to_domain()
 
     async def list_connections(self, workspace_id: UUID) -> list[ListedConnection]:

@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 
 from shared.airbyte_client import _schemas as shapes
-from shared.airbyte_client._calls import Calls, expect_asked
+from shared.airbyte_client._calls import Calls, expect_requested
 from shared.airbyte_client._schemas import (
     Definition,
     Destination,
@@ -59,7 +59,7 @@ class Definitions(Calls):
         read = await self._post(
             "destinations/get", {"destinationId": destination_id}, _DESTINATION, repeat=True
         )
-        expect_asked("destinations/get", read.destination_id, destination_id)
+        expect_requested("destinations/get", read.destination_id, destination_id)
         return read
 
     async def list_destinations(self, workspace_id: UUID) -> list[Destination]:

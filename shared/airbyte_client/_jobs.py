@@ -10,7 +10,7 @@ from uuid import UUID
 import msgspec
 
 from shared.airbyte_client import _schemas as shapes
-from shared.airbyte_client._calls import MOST_PAGES, PAGE, expect_asked, is_no_such_endpoint
+from shared.airbyte_client._calls import MOST_PAGES, PAGE, expect_requested, is_no_such_endpoint
 from shared.airbyte_client._connections import Connections
 from shared.airbyte_client._schemas import (
     Job,
@@ -95,7 +95,7 @@ class Jobs(Connections):
             if not is_no_such_endpoint(refused):
                 raise
             read = await self._post("jobs/get", {"id": job_id}, _JOB, repeat=True)
-        expect_asked("jobs/get", read.job.id, job_id)
+        expect_requested("jobs/get", read.job.id, job_id)
         return read.to_domain()
 
     async def list_jobs(self, connection_id: UUID, *, limit: int) -> list[Job]:

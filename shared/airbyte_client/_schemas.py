@@ -627,5 +627,5 @@ def only_selected(catalog: bytes) -> bytes:
     if chosen and all(chosen):
         return catalog
     pairs = _RAW_STREAMS.decode(catalog).streams
-    kept: list[Any] = [pair for pair, keep in zip(pairs, chosen, strict=True) if keep]
-    return msgspec.json.encode({"streams": kept})
+    selected: list[Any] = [pair for pair, keep in zip(pairs, chosen, strict=True) if keep]
+    return msgspec.json.encode({"streams": selected})

@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 
 from shared.airbyte_client import _schemas as shapes
-from shared.airbyte_client._calls import Calls, expect_asked, explain, run_id
+from shared.airbyte_client._calls import Calls, expect_requested, explain, run_id
 from shared.airbyte_client._schemas import (
     ConfiguredSource,
     Source,
@@ -119,7 +119,7 @@ class Sources(Calls):
             UpstreamMissing: not found; some versions answer 403 (UpstreamForbidden) or 500.
         """
         read = await self._post("sources/get", {"sourceId": source_id}, _SOURCE, repeat=True)
-        expect_asked("sources/get", read.source_id, source_id)
+        expect_requested("sources/get", read.source_id, source_id)
         return read
 
     async def get_configured_source(self, source_id: UUID) -> ConfiguredSource:
@@ -134,7 +134,7 @@ class Sources(Calls):
         read = await self._post(
             "sources/get", {"sourceId": source_id}, _CONFIGURED_SOURCE, repeat=True
         )
-        expect_asked("sources/get", read.source_id, source_id)
+        expect_requested("sources/get", read.source_id, source_id)
         return read
 
     async def list_sources(self, workspace_id: UUID) -> list[Source]:

@@ -231,13 +231,13 @@ class Transport:
         return self._foreign_response(path, status, body)
 
     def _denied(self, path: str, body: ErrorBody) -> UpstreamDenied:
-        asked = f"Airbyte answered {path} with status 401: "
+        denial = f"Airbyte answered {path} with status 401: "
         denied = UpstreamDenied(
-            f"{asked}it requires authentication, but AAM has no credentials for it. Set "
+            f"{denial}it requires authentication, but AAM has no credentials for it. Set "
             "AIRBYTE_CLIENT_ID and AIRBYTE_CLIENT_SECRET, AIRBYTE_API_KEY, or AIRBYTE_USERNAME "
             "and AIRBYTE_PASSWORD."
             if self._credentials.is_none
-            else f"{asked}it does not accept AAM's credentials."
+            else f"{denial}it does not accept AAM's credentials."
         )
         denied.is_over = body.author is Author.AIRBYTE
         return denied

@@ -78,10 +78,10 @@ class Issuer:
         """
         try:
             header = jwt.get_unverified_header(presented)
-            said = jwt.decode(presented, options={"verify_signature": False})
+            unverified = jwt.decode(presented, options={"verify_signature": False})
         except (jwt.PyJWTError, OverflowError):
             return None
-        if said.get("iss") != self._issuer or "crit" in header:
+        if unverified.get("iss") != self._issuer or "crit" in header:
             return None
         key = await self._key(header.get("kid"))
         if key is None:
@@ -106,13 +106,13 @@ class Issuer:
         subject = _plain(claims["sub"])
         if subject is None:
             return None
-        told = _plain(claims.get("email")) or _plain(claims.get("preferred_username"))
+        display_name = _plain(claims.get("email")) or _plain(claims.get("preferred_username"))
         granted = claims.get(self._scope_claim)
         words = granted.split() if isinstance(granted, str) else granted
         scopes = frozenset(
             scope.value for scope in KEY_SCOPES if isinstance(words, list) and scope in words
         )
-        name = subject if told is None else f"{told} (oidc {subject})"
+        name = subject if display_name is None else f"{display_name} (oidc {subject})"
         return Caller(f"oidc:{subject}", name, scopes)
 
     async def _key(self, kid: object) -> jwt.PyJWK | None:
@@ -172,9 +172,9 @@ async def _fetch_keys(issuer: str) -> dict[str, jwt.PyJWK]:
         follow_redirects=False,
         trust_env=False,
     ) as client:
-        told = await _fetch(client, f"{issuer.rstrip('/')}/.well-known/openid-configuration")
-        place = told.get("jwks_uri")
-        if told.get("issuer") != issuer:
+        document = await _fetch(client, f"{issuer.rstrip('/')}/.well-known/openid-configuration")
+        place = document.get("jwks_uri")
+        if document.get("issuer") != issuer:
             raise IssuerAway("its discovery document is another issuer's")
         if not isinstance(place, str) or not is_secure_or_local(place):
             raise IssuerAway("its discovery document names no https URL for its keys")
@@ -199,12 +199,12 @@ async def _fetch(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
     except (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError):
         raise _Lost("it cannot be reached") from None
     try:
-        told = orjson.loads(body)
+        content = orjson.loads(body)
     except orjson.JSONDecodeError:
         raise IssuerAway("its answer is not JSON") from None
-    if not isinstance(told, dict):
+    if not isinstance(content, dict):
         raise IssuerAway("its answer is no JSON object")
-    return told
+    return content
 
 
 def _signing_keys(found: list[Any]) -> dict[str, jwt.PyJWK]:

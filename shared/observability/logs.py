@@ -205,24 +205,24 @@ def _foreign(_logger: Any, _method: str, event: EventDict) -> EventDict:
 
 def _allowed(_logger: Any, _method: str, event: EventDict) -> EventDict:
     """Drop the fields of an event that are not allowlisted."""
-    kept: EventDict = {}
+    allowed: EventDict = {}
     dropped: list[str] = []
     error = event.pop("exc_info", None)
     is_ours = event.get("_from_structlog", True)
     for name, value in event.items():
         if name in FIELDS:
-            kept[name] = _plain(value)
+            allowed[name] = _plain(value)
         elif name.startswith("_"):
-            kept[name] = value  # structlog's own; its formatter removes them
+            allowed[name] = value  # structlog's own; its formatter removes them
         else:
             dropped.append(name if _EVENT.fullmatch(name) else "?")
-    if is_ours and not _EVENT.fullmatch(str(kept.get("event"))):
-        kept["event"] = "unnamed_event"
+    if is_ours and not _EVENT.fullmatch(str(allowed.get("event"))):
+        allowed["event"] = "unnamed_event"
     if dropped:
-        kept["dropped"] = sorted(dropped)[:_LONGEST]
+        allowed["dropped"] = sorted(dropped)[:_LONGEST]
     if chain := _chain_of(error):
-        kept["exception"] = chain
-    return kept
+        allowed["exception"] = chain
+    return allowed
 
 
 def _plain(value: object) -> object:
@@ -281,8 +281,8 @@ def _frames(traceback: TracebackType | None) -> list[str]:
         frames.append((is_ours, _frame(code.co_filename, traceback.tb_lineno, code.co_name)))
         traceback = traceback.tb_next
     last = len(frames) - _LAST_FRAMES
-    kept = [frame for at, (is_ours, frame) in enumerate(frames) if is_ours or at >= last]
-    return kept[-_MOST_FRAMES:]
+    shown = [frame for at, (is_ours, frame) in enumerate(frames) if is_ours or at >= last]
+    return shown[-_MOST_FRAMES:]
 
 
 def _frame(file: str, line: int, function: str | None) -> str:

@@ -109,11 +109,11 @@ class Gauge(Collector):
             return
         family = GaugeMetricFamily(*self._declared)
         for values in self.values.values():
-            told = dict.fromkeys(values, 0.0)
+            totals = dict.fromkeys(values, 0.0)
             for value, number in self._numbers.items():
-                key = value if value in told else OTHER
-                told[key] = told.get(key, 0.0) + number
-            for value, number in told.items():
+                key = value if value in totals else OTHER
+                totals[key] = totals.get(key, 0.0) + number
+            for value, number in totals.items():
                 family.add_metric([value], number)
         if not self.values:
             family.add_metric([], sum(self._numbers.values()))

@@ -443,7 +443,7 @@ async def test_registry_refuses_to_prune_recent_rows(
     """The orchestrator's login cannot delete what was just recorded."""
     async with db.transaction() as session:
         with pytest.raises(Exception, match=r"too short|no history"):
-            await registry.prune_history(session, table, kept=kept, at_most=1)
+            await registry.prune_history(session, table, max_age=kept, at_most=1)
         await session.rollback()
         await session.begin()
 
@@ -509,7 +509,7 @@ def settings(**told: str) -> Settings:
 def test_retention_setting_formats() -> None:
     """A number of seconds, an ISO 8601 duration, or `forever`."""
     kept = {
-        one.table: one.kept
+        one.table: one.max_age
         for one in histories(
             settings(
                 event_retention="864000", job_retention="P1D", repair_retention="forever",

@@ -243,8 +243,8 @@ class Settings:
                 )
                 self._refuse("never_selected", "selectedFields", message)
             elif left_out:
-                kept = [name for name in selectable if name not in excluded]
-                self.changes |= {"fieldSelectionEnabled": True, "selectedFields": _fields(kept)}
+                selected = [name for name in selectable if name not in excluded]
+                self.changes |= {"fieldSelectionEnabled": True, "selectedFields": _fields(selected)}
                 self._report(
                     "fields_hand_picked",
                     f"From now on the fields of {self._id} are selected individually, without "
@@ -254,31 +254,31 @@ class Settings:
         if self._selectable is None:
             return
         before = [field.field_path for field in config.selected_fields or ()]
-        kept = self._followed([path[0] for path in before if path], needed)
-        kept = [name for name in kept if name not in excluded]
-        for name in sorted((needed - set(kept)) & selectable.keys()):
-            kept.append(name)
+        selected = self._followed([path[0] for path in before if path], needed)
+        selected = [name for name in selected if name not in excluded]
+        for name in sorted((needed - set(selected)) & selectable.keys()):
+            selected.append(name)
             self._report(
                 "field_selected",
                 f"{shown(name)} of {self._id} is now selected, as its cursor or key must be.",
             )
-        if [(name,) for name in kept] != before:
-            self.changes["selectedFields"] = _fields(kept)
+        if [(name,) for name in selected] != before:
+            self.changes["selectedFields"] = _fields(selected)
 
     def _followed(self, names: Sequence[str], needed: Collection[str]) -> list[str]:
         """The hand-picked fields that still exist, with renamed ones under their new names."""
         fields = self._selectable or {}
-        kept: dict[str, None] = {}
+        followed: dict[str, None] = {}
         gone: list[str] = []
         for name in names:
             heirs = [new for old, new in self._choices.renamed.items() if old[0] == name]
             if name in fields:
-                kept[name] = None
+                followed[name] = None
             elif not any(old == (name,) for old in self._choices.renamed):
                 gone.append(name)
             for heir in heirs:
                 if len(heir) == 1 or heir[0] in needed or heir[0] in names:
-                    kept[heir[0]] = None
+                    followed[heir[0]] = None
                 else:
                     self._report(
                         "rename_not_selected",
@@ -289,7 +289,7 @@ class Settings:
             self._report(
                 "selected_fields_gone", f"{listed(gone)} of {self._id} can no longer be selected."
             )
-        return list(kept)
+        return list(followed)
 
     def _mappers(self) -> None:
         names = {

@@ -167,9 +167,9 @@ def changed(own: PolicyOverrides, order: Mapping[str, object]) -> PolicyOverride
                 reactions.setdefault(entity, {}).update(whats)
         else:
             settings[name] = value
-    kept = {
+    without_defaults = {
         entity: {what: reaction for what, reaction in whats.items() if reaction is not None}
         for entity, whats in reactions.items()
     }
-    settings["reactions"] = {entity: whats for entity, whats in kept.items() if whats}
+    settings["reactions"] = {entity: whats for entity, whats in without_defaults.items() if whats}
     return msgspec.convert(settings, type=PolicyOverrides)

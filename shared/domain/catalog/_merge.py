@@ -228,12 +228,12 @@ class _Renewal:
         if chosen is None or selectable is None:
             return
         listed = config.selected_fields or ()
-        kept = [
+        remaining = [
             field for field in listed if not field.field_path or field.field_path[0] in selectable
         ]
-        if len(kept) < len(listed):
-            self._changes["selectedFields"] = kept
-            lost = len(listed) - len(kept)
+        if len(remaining) < len(listed):
+            self._changes["selectedFields"] = remaining
+            lost = len(listed) - len(remaining)
             self._note("selected_fields_gone", f"{lost} of the selected fields are gone.")
         if needed - chosen:
             self._note("key_not_selected", "The cursor or primary key is not a selected field.")

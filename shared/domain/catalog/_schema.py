@@ -241,8 +241,8 @@ class Schema:
         named = self.target(schema)
         if named is None:
             self.is_cut = True
-            kept = {keyword: schema[keyword] for keyword in REFERENCES if keyword in schema}
-            return self._members(beside, around, depth) | kept
+            references = {keyword: schema[keyword] for keyword in REFERENCES if keyword in schema}
+            return self._members(beside, around, depth) | references
         pointer, target = named
         if id(target) in around:
             self.is_cut = True

@@ -176,8 +176,8 @@ class _Judge:
             return self._concerned(Severity.BREAKING, "key", "lost", reason, loses, (_MIXED,))
         if not self._selected:
             return self._unconcerned("field", "removed", f"{self._name} is not selected.")
-        kept = f"The column of {self._name} keeps its values and is null in new rows"
-        resets = (f"{kept}; some destinations drop it.",)
+        column = f"The column of {self._name} keeps its values and is null in new rows"
+        resets = (f"{column}; some destinations drop it.",)
         reason = f"{self._name} is gone from {self._stream}."
         return self._concerned(Severity.NEEDS_REVIEW, "field", "removed", reason, loses, resets)
 
