@@ -65,17 +65,17 @@ class Mesh:
         header, _, value = self.stack.auth_file_of(name).read_text().strip().partition(": ")
         headers = {"Content-Type": "application/json", header: value}
         status, answer = await asyncio.to_thread(_request, address, method, path, body, headers)
-        told = answer.get("detail", "") if isinstance(answer, dict) else ""
-        require(status == expect, f"{name} answered {status} to {method} {path}: {told}")
+        detail = answer.get("detail", "") if isinstance(answer, dict) else ""
+        require(status == expect, f"{name} answered {status} to {method} {path}: {detail}")
         return answer
 
     async def change(self, method: str, path: str, body: Json | None = None) -> str:
         """Change the org; returns its sentence about the change."""
         is_new = method == "POST" and (not path or path.endswith("/fields"))
-        told = await self.ask(
+        response = await self.ask(
             "sample_org", method, f"/org/objects{path}", body, expect=201 if is_new else 200
         )
-        return str(told["changed"])
+        return str(response["changed"])
 
     async def in_airbyte(self, endpoint: str, **body: Any) -> Any:
         """Call Airbyte's own API."""
@@ -156,8 +156,8 @@ class Wired:
     async def observed(self, outcome: str) -> Json:
         """Observe the source now, and check the outcome."""
         found: Json = await self.mesh.ask("schema_observer", "POST", f"{self.path}/observe", {})
-        told = f"the look ended {found['outcome']} ({found.get('detail')}), not {outcome}"
-        require(found["outcome"] == outcome, told)
+        message = f"the look ended {found['outcome']} ({found.get('detail')}), not {outcome}"
+        require(found["outcome"] == outcome, message)
         return found
 
     async def drifts(self) -> list[Json]:
@@ -239,8 +239,8 @@ class Journey:
         drifts, repairs = await self.one.drifts(), await self.one.repairs()
         require(not drifts and not repairs, f"{len(drifts)} drifts, {len(repairs)} repairs")
         require(await self.one.version() == 1, "there is a new version")
-        told = {event["type"] for event in await self.mesh.events(self.one.id)}
-        require(told <= BEFORE_ANY_DRIFT, f"the stream aam.events tells {sorted(told)}")
+        types = {event["type"] for event in await self.mesh.events(self.one.id)}
+        require(types <= BEFORE_ANY_DRIFT, f"the stream aam.events tells {sorted(types)}")
         return f"{OBSERVATIONS} observations: no drift, no version, no event"
 
     async def field_added(self) -> str:
@@ -260,18 +260,20 @@ class Journey:
         )
         values: dict[str, int] = json.loads(str(found or "{}"))
         require(sorted(values) == sorted(REGIONS), f"its values are {list(values)}")
-        told = ", ".join(f"{count} {value}" for value, count in sorted(values.items()))
-        return f"version {repair['version_number']} by the policy; the next sync brought {told}"
+        counts = ", ".join(f"{count} {value}" for value, count in sorted(values.items()))
+        return f"version {repair['version_number']} by the policy; the next sync brought {counts}"
 
     async def field_widened(self) -> str:
         """An integer field becomes a number: nothing can be lost, so no decision is needed."""
-        told = await self.mesh.change("POST", "/Account/fields/Score__c/retype", {"type": "double"})
+        sentence = await self.mesh.change(
+            "POST", "/Account/fields/Score__c/retype", {"type": "double"}
+        )
         repair = await self.one.healed()
         (change,) = repair["changes"]
         named = (change["entity"], change["what"], change["severity"])
         require(named == ("type", "widened", "harmless"), f"it was judged as {named}")
         await self._expect_diff(repair, "field_retyped", "Score__c")
-        return f"{told} Version {repair['version_number']} by the policy"
+        return f"{sentence} Version {repair['version_number']} by the policy"
 
     async def field_dropped(self) -> str:
         """A field is removed: a person is shown what is lost, and decides."""
@@ -331,8 +333,8 @@ class Journey:
         }
         require(held["status"] == "active", f"in Airbyte it is {held['status']}")
         require(modes["Contact"] == "full_refresh", f"Contact is read as {modes['Contact']}")
-        kept = (await self._states()).get("Account")
-        require(kept == states["Account"] is not None, "Account's state was not kept")
+        state = (await self._states()).get("Account")
+        require(state == states["Account"] is not None, "Account's state was not kept")
         await self.one.synced()
         for stream, count in self.rows.items():
             there = await self.mesh.count(stream)
@@ -343,12 +345,12 @@ class Journey:
         """A permission is lost: the discovery is suspicious until the permission is restored."""
         before = (await self.one.version(), len(await self.one.repairs()))
         await self.mesh.change("POST", "/Account/hide")
-        look = await self.one.observed("suspicious")
+        observation = await self.one.observed("suspicious")
         require((await self.one.version(), len(await self.one.repairs())) == before, "it was acted")
         await self.mesh.change("POST", "/Account/show")
         await self.one.observed("unchanged")
         require((await self.one.version(), len(await self.one.repairs())) == before, "it was acted")
-        return f"{look['code']}: {look['detail']} Nothing was done, and it is back"
+        return f"{observation['code']}: {observation['detail']} Nothing was done, and it is back"
 
     async def bad_heal(self) -> str:
         """A new object is added, its sync fails, and the earlier version is restored."""
@@ -401,11 +403,11 @@ class Journey:
     async def read_events(self) -> str:
         """Check the events about the connection."""
 
-        async def told() -> list[dict[str, str]] | None:
+        async def all_events() -> list[dict[str, str]] | None:
             events = await self.mesh.events(self.one.id)
             return events if events[-1]["type"] == "repair.applied" else None
 
-        events = await _until(told, "the last event", within_s=EVENTS_TIMEOUT_S)
+        events = await _until(all_events, "the last event", within_s=EVENTS_TIMEOUT_S)
         numbers = [int(event["seq"]) for event in events]
         require(numbers == sorted(set(numbers)), f"their order is {numbers}")
         counts = Counter(event["type"] for event in events)
@@ -431,10 +433,10 @@ class Journey:
     async def _states(self) -> dict[str, Any]:
         """The sync state that Airbyte stores for each stream."""
         airbyte_id = (await self.one.view())["airbyte_connection_id"]
-        told = await self.mesh.in_airbyte("state/get", connectionId=airbyte_id)
+        response = await self.mesh.in_airbyte("state/get", connectionId=airbyte_id)
         return {
             one["streamDescriptor"]["name"]: one["streamState"]
-            for one in told.get("streamState", [])
+            for one in response.get("streamState", [])
         }
 
     async def _discoveries(self) -> int:
@@ -474,10 +476,10 @@ def require(fact: bool, otherwise: str) -> None:
         raise StepFailed(otherwise)
 
 
-async def _until(look: Callable[[], Awaitable[T | None]], what: str, *, within_s: float) -> T:
+async def _until(find: Callable[[], Awaitable[T | None]], what: str, *, within_s: float) -> T:
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
-        found = await look()
+        found = await find()
         if found is not None:
             return found
         await asyncio.sleep(POLL_S)

@@ -34,8 +34,8 @@ async def follow(url: str, *, once: bool = False) -> None:
             for _id, event in reversed(earlier):
                 console.print(line(event), markup=False)
             while not once:
-                told: Any = await redis.xread({STREAM: last}, block=5000)
-                for last, event in told[0][1] if told else ():  # noqa: B007 (read on from there)
+                streams: Any = await redis.xread({STREAM: last}, block=5000)
+                for last, event in streams[0][1] if streams else ():  # noqa: B007 (read on from there)
                     console.print(line(event), markup=False)
     except RedisError as error:
         raise Unreachable(

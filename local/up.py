@@ -27,9 +27,9 @@ async def run(settings: Settings) -> None:
         InstallFailed: a connector could not be installed.
     """
     console = Console(soft_wrap=True, highlight=False, markup=False)
-    asked = asyncio.Event()
+    stop_requested = asyncio.Event()
     for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(one, asked.set)
+        asyncio.get_running_loop().add_signal_handler(one, stop_requested.set)
     stack = Stack(settings, say=console.print)
     had_key = stack.auth_file.exists()
     began = time.monotonic()
@@ -43,16 +43,16 @@ async def run(settings: Settings) -> None:
         await stack.start()
 
     starting = asyncio.create_task(start())
-    stopping = asyncio.create_task(asked.wait())
+    stopping = asyncio.create_task(stop_requested.wait())
     try:
         await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if not asked.is_set():
+        if not stop_requested.is_set():
             starting.result()
             console.print(_table(stack))
             console.print(
                 _next_steps(stack, is_key_new=not had_key, took_s=time.monotonic() - began)
             )
-            await asked.wait()
+            await stop_requested.wait()
         console.print("Stopping ...")
     finally:
         starting.cancel()

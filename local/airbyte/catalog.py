@@ -154,36 +154,36 @@ def proposed(stream: Json, *, selected: bool, release: Release) -> Json:
 
 def stream_read(stream: Mapping[str, Any], release: Release) -> Json:
     """Represent a stream as a release does."""
-    told = {name: value for name, value in stream.items() if value is not None}
-    told.setdefault("defaultCursorField", [])
-    told.setdefault("sourceDefinedPrimaryKey", [])
+    members = {name: value for name, value in stream.items() if value is not None}
+    members.setdefault("defaultCursorField", [])
+    members.setdefault("sourceDefinedPrimaryKey", [])
     if release.since(2):
-        told.setdefault("isFileBased", False)
+        members.setdefault("isFileBased", False)
     else:
-        told.pop("isFileBased", None)
-    return told
+        members.pop("isFileBased", None)
+    return members
 
 
 def config_read(config: Mapping[str, Any], release: Release) -> Json:
     """Represent a stream's configuration as a release does."""
-    told = {name: value for name, value in config.items() if value is not None}
+    members = {name: value for name, value in config.items() if value is not None}
     if release.since(2):
-        return {"hashedFields": [], "mappers": [], **told}
-    return {name: value for name, value in told.items() if name in CONFIG_MEMBERS}
+        return {"hashedFields": [], "mappers": [], **members}
+    return {name: value for name, value in members.items() if name in CONFIG_MEMBERS}
 
 
 def _alias(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9]", "_", name)
 
 
-def kept(catalog: Json, release: Release) -> list[Json]:
+def stored_streams(catalog: Json, release: Release) -> list[Json]:
     """Reduce a syncCatalog to what Airbyte stores: selected streams with their selected fields.
 
     Raises:
         Refusal: 400, 422 or 500, as Airbyte refuses such a catalog.
     """
     pairs = [pair for pair in catalog.get("streams") or [] if _is_selected(pair)]
-    streams = [_kept_stream(pair, release) for pair in pairs]
+    streams = [_stored_stream(pair, release) for pair in pairs]
     times = Counter(key_of(pair["stream"]) for pair in streams)
     doubled = sorted({name for (_, name), number in times.items() if number > 1})
     if doubled:
@@ -206,7 +206,7 @@ def _is_selected(pair: Any) -> bool:
     return bool(pair["config"]["selected"])
 
 
-def _kept_stream(pair: Json, release: Release) -> Json:
+def _stored_stream(pair: Json, release: Release) -> Json:
     stream, given = pair.get("stream"), pair["config"]
     if not isinstance(stream, dict) or not isinstance(stream.get("name"), str):
         raise unreadable("a stream has no name.")

@@ -67,7 +67,7 @@ class Reading:
                 yield message, len(line)
             else:
                 self.log.hear(message)
-                failed = _heard(message, self.on_config) or failed
+                failed = _handle(message, self.on_config) or failed
         code = await self.process.exit_code()
         if failed is not None:
             raise failed
@@ -86,13 +86,13 @@ class Verbs:
     async def spec(self, connector: Connector) -> Message:
         """Return the connector's specification; runs once per installed version."""
         await self._installed(connector)
-        kept = self.store.kept_spec(connector)
-        if kept is not None:
-            return kept
+        stored = self.store.stored_spec(connector)
+        if stored is not None:
+            return stored
         async with self._run(connector, "spec", {}) as process:
             answer = await self._terminal(process, "SPEC", _ignore)
         spec: Message = msgspec.json.decode(answer)["spec"]
-        self.store.keep_spec(connector, spec)
+        self.store.store_spec(connector, spec)
         return spec
 
     async def check(
@@ -178,7 +178,7 @@ class Verbs:
             if process.log is not None and kind in {"LOG", "TRACE", "CONNECTION_STATUS"}:
                 process.log.hear(parse(line) or {})
             if kind in {"TRACE", "CONTROL"}:
-                failed = _heard(parse(line) or {"type": kind}, on_config) or failed
+                failed = _handle(parse(line) or {"type": kind}, on_config) or failed
         code = await process.exit_code()
         if found is not None:
             return found
@@ -187,7 +187,7 @@ class Verbs:
         )
 
 
-def _heard(message: Message, on_config: NewConfig) -> ConnectorFailed | None:
+def _handle(message: Message, on_config: NewConfig) -> ConnectorFailed | None:
     """Handle a CONTROL message; return the failure that a TRACE message reports, if any."""
     if message["type"] == "CONTROL":
         config = ((message.get("control") or {}).get("connectorConfig") or {}).get("config")

@@ -252,8 +252,8 @@ def _write_all(file: io.RawIOBase, content: bytes) -> None:
 
 
 def _command_line(pid: int) -> str:
-    asked = ["/bin/ps", "-o", "command=", "-p", str(pid)]
-    return subprocess.run(asked, capture_output=True, text=True, check=False, timeout=5).stdout  # noqa: S603 - the only variable argument is a number
+    command = ["/bin/ps", "-o", "command=", "-p", str(pid)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=5).stdout  # noqa: S603 - the only variable argument is a number
 
 
 async def _drain(running: Process) -> None:

@@ -160,7 +160,7 @@ class Store:
         licence = head.get("License-Expression") or head.get("License") or "not stated"
         return str(head["Name"]), str(head["Version"]), licence
 
-    def kept_spec(self, connector: Connector) -> dict[str, Any] | None:
+    def stored_spec(self, connector: Connector) -> dict[str, Any] | None:
         """Return the cached `spec` of this version, which never changes, or None."""
         try:
             spec: dict[str, Any] = orjson.loads((self.home(connector) / "spec.json").read_bytes())
@@ -168,7 +168,7 @@ class Store:
             return None
         return spec
 
-    def keep_spec(self, connector: Connector, spec: dict[str, Any]) -> None:
+    def store_spec(self, connector: Connector, spec: dict[str, Any]) -> None:
         """Cache the output of `spec` beside the environment."""
         target = self.home(connector) / "spec.json"
         partial = target.with_suffix(f".{os.getpid()}")

@@ -130,7 +130,7 @@ class Plane:
         reason = failure_reason("airbyte_platform", "system_error", "The server restarted.")
         plane.metadata.end_what_was_open({"failures": [reason]}, _now())
         if settings.warehouse_url is not None:
-            plane._keep_warehouse(settings.warehouse_url.get_secret_value())
+            plane._save_warehouse(settings.warehouse_url.get_secret_value())
         tasks = [asyncio.create_task(work) for work in (plane._follow_schedules(), plane._prune())]
         try:
             yield plane
@@ -144,7 +144,7 @@ class Plane:
             await asyncio.gather(*plane._commands.values(), return_exceptions=True)
             plane.metadata.close()
 
-    def _keep_warehouse(self, url: str) -> None:
+    def _save_warehouse(self, url: str) -> None:
         self.metadata.write(
             "INSERT INTO actors VALUES (?, 'destination', ?, 'Local warehouse', ?, ?)"
             " ON CONFLICT (id) DO UPDATE SET config = excluded.config",
@@ -282,7 +282,7 @@ class Plane:
 
             def keep() -> UUID:
                 catalog_id = catalog.content_id(protocol)
-                self.metadata.keep_discovery(
+                self.metadata.store_discovery(
                     source_id, connector.version, _config_hash(config), catalog_id, protocol, _now()
                 )
                 return catalog_id
@@ -384,16 +384,16 @@ class Plane:
             reason = failure_reason("airbyte_platform", "system_error", refusal.message)
             self._set_command(command_id, "completed", {"failureReason": reason})
         else:
-            told = {
+            result = {
                 "sourceId": source_id,
                 "jobId": outcome.job_id,
                 "connectorConfigurationUpdated": outcome.renewed,
             }
             if outcome.check is not None:
-                told |= {"succeeded": outcome.check.succeeded, "message": outcome.check.message}
+                result |= {"succeeded": outcome.check.succeeded, "message": outcome.check.message}
             if outcome.catalog_id is not None:
-                told |= {"succeeded": True, "catalogId": outcome.catalog_id}
-            self._set_command(command_id, "completed", told | {"failureReason": outcome.failure})
+                result |= {"succeeded": True, "catalogId": outcome.catalog_id}
+            self._set_command(command_id, "completed", result | {"failureReason": outcome.failure})
         finally:
             del self._commands[command_id]
 
@@ -485,7 +485,9 @@ class Plane:
             Refusal: the catalog is invalid, or cannot be written.
         """
         target = destination["connectionConfiguration"]
-        streams = await asyncio.to_thread(_kept, sync_catalog, settings, target, self.release)
+        streams = await asyncio.to_thread(
+            _writable_streams, sync_catalog, settings, target, self.release
+        )
         connection_id = str(uuid4())
         self.metadata.write(
             "INSERT INTO connections VALUES (?, ?, ?, ?, ?, ?)",
@@ -514,7 +516,9 @@ class Plane:
         target = self.actor("destination", row["destination_id"])["connectionConfiguration"]
         streams = row["streams"]
         if sync_catalog is not None:
-            streams = await asyncio.to_thread(_kept, sync_catalog, merged, target, self.release)
+            streams = await asyncio.to_thread(
+                _writable_streams, sync_catalog, merged, target, self.release
+            )
         else:
             target_of(merged, target).refuse_collisions(streams)
         content = await asyncio.to_thread(packed, streams)
@@ -694,8 +698,10 @@ def _connector_of(source: Json) -> Connector:
     return BY_DEFINITION[UUID(source["sourceDefinitionId"])]
 
 
-def _kept(sync_catalog: Json, settings: Json, target: Json, release: Release) -> list[Json]:
-    streams = catalog.kept(sync_catalog, release)
+def _writable_streams(
+    sync_catalog: Json, settings: Json, target: Json, release: Release
+) -> list[Json]:
+    streams = catalog.stored_streams(sync_catalog, release)
     refuse_unwritable(streams)
     target_of(settings, target).refuse_collisions(streams)
     return streams

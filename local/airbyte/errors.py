@@ -59,13 +59,13 @@ class Refusal(Exception):
         if (style or release.error_style) is ErrorStyle.ERROR_ID:
             identified: Json = {"errorId": str(uuid4())}
             return {"message": self.message, **identified} if self.known else identified
-        told: Json = {"message": self.message, "exceptionClassName": self.exception}
+        content: Json = {"message": self.message, "exceptionClassName": self.exception}
         if not release.since(1):
             trace = f"{self.exception}: {self.message}"
-            told["exceptionStack"] = [trace, "\tat io.airbyte.server.Handler(Handler.java:42)"]
+            content["exceptionStack"] = [trace, "\tat io.airbyte.server.Handler(Handler.java:42)"]
         elif not release.since(1, 8):
-            told |= {"exceptionStack": [], "rootCauseExceptionStack": []}
-        return told | self.members
+            content |= {"exceptionStack": [], "rootCauseExceptionStack": []}
+        return content | self.members
 
 
 class Problem(Refusal):

@@ -149,16 +149,16 @@ class JobLog:
         """Log an Airbyte Protocol message if it is a LOG, an error TRACE or a CONNECTION_STATUS."""
         match message.get("type"):
             case "LOG":
-                said = message.get("log") or {}
-                level = _LEVELS.get(str(said.get("level")), "info")
-                self.write("source", _text(said, "message", "stack_trace"), level=level)
+                content = message.get("log") or {}
+                level = _LEVELS.get(str(content.get("level")), "info")
+                self.write("source", _text(content, "message", "stack_trace"), level=level)
             case "TRACE" if (message.get("trace") or {}).get("type") == "ERROR":
-                said = message["trace"].get("error") or {}
-                told = _text(said, "failure_type", "message", "internal_message", "stack_trace")
-                self.write("source", told, level="error")
+                content = message["trace"].get("error") or {}
+                text = _text(content, "failure_type", "message", "internal_message", "stack_trace")
+                self.write("source", text, level="error")
             case "CONNECTION_STATUS":
-                said = message.get("connectionStatus") or {}
-                self.write("source", _text(said, "status", "message"))
+                content = message.get("connectionStatus") or {}
+                self.write("source", _text(content, "status", "message"))
 
     def output(self, line: bytes) -> None:
         """Log a line of standard output that is not a protocol message."""
@@ -264,5 +264,5 @@ def name_of(job_id: int | str, attempt: int = 0) -> str:
     return f"{job_id}" if attempt == 0 else f"{job_id}.{attempt}"
 
 
-def _text(said: Mapping[str, Any], *names: str) -> str:
-    return "\n".join(str(said[name]) for name in names if said.get(name))
+def _text(content: Mapping[str, Any], *names: str) -> str:
+    return "\n".join(str(content[name]) for name in names if content.get(name))

@@ -212,15 +212,15 @@ class Jobs:
         except asyncpg.PostgresError as error:
             transient = (error.sqlstate or "").startswith(("08", "40", "53", "57"))
             kind = "transient_error" if transient else "config_error"
-            told = f"The warehouse refused ({error.sqlstate}, {type(error).__name__})."
-            return failure_reason("destination", kind, told)
+            message = f"The warehouse refused ({error.sqlstate}, {type(error).__name__})."
+            return failure_reason("destination", kind, message)
         except (OSError, asyncpg.InterfaceError) as error:
-            told = f"The warehouse cannot be reached ({type(error).__name__})."
-            return failure_reason("destination", "transient_error", told)
+            message = f"The warehouse cannot be reached ({type(error).__name__})."
+            return failure_reason("destination", "transient_error", message)
         except Exception as error:  # the outermost loop of a job: log it and fail the job
             log.exception("sync_broke", job=job_id)
-            told = f"The local plane has a fault ({type(error).__name__})."
-            return failure_reason("airbyte_platform", "system_error", told)
+            message = f"The local plane has a fault ({type(error).__name__})."
+            return failure_reason("airbyte_platform", "system_error", message)
         return None
 
     async def _sync(
@@ -329,8 +329,8 @@ class Jobs:
         ]
         shared = [row for row in rows if not row["name"]]
         if shared and shared[0]["kind"] == "global":
-            told = {"shared_state": shared[0]["state"], "stream_states": streams}
-            return [{"type": "GLOBAL", "global": told}]
+            state = {"shared_state": shared[0]["state"], "stream_states": streams}
+            return [{"type": "GLOBAL", "global": state}]
         if shared:
             return [{"type": "LEGACY", "data": shared[0]["state"]}]
         return [{"type": "STREAM", "stream": each} for each in streams]

@@ -118,7 +118,7 @@ class Metadata:
         with self._lock:
             return self._db.execute(sql, values).rowcount
 
-    def keep_discovery(
+    def store_discovery(
         self,
         source_id: str,
         version: str,

@@ -396,8 +396,8 @@ class Writer:
 
     async def _fit_key(self, table: Table, place: str) -> None:
         """Create this writer's unique index on the key, and drop its indexes on former keys."""
-        told = orjson.dumps([table.schema, table.name, table.primary_key])
-        wanted = f"_airbyte_key_{hashlib.blake2b(told, digest_size=8).hexdigest()}"
+        identity = orjson.dumps([table.schema, table.name, table.primary_key])
+        wanted = f"_airbyte_key_{hashlib.blake2b(identity, digest_size=8).hexdigest()}"
         rows = await self._db.fetch(
             "SELECT relname FROM pg_index JOIN pg_class ON oid = indexrelid"
             " WHERE indrelid = to_regclass($1) AND relname LIKE '\\_airbyte\\_key\\_%'",

@@ -49,7 +49,7 @@ def serve(
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(_serve(settings, behaviour))
     except (JournalUnreadable, ValidationError) as error:
-        _stop(_told(error) if isinstance(error, ValidationError) else str(error))
+        _stop(_describe(error) if isinstance(error, ValidationError) else str(error))
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise
@@ -152,13 +152,13 @@ def change_settings(
     heal: Annotated[bool, typer.Option(help="Let nothing fail any more.")] = False,
 ) -> None:
     """Change how the org behaves; omitted options keep their values."""
-    asked: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "latency_ms": latency_ms,
         "page_size": page_size,
         "rotate_refresh_token": rotate,
         "failures": [] if heal else [_failure(text) for text in fail] if fail else None,
     }
-    members = {key: value for key, value in asked.items() if value is not None}
+    members = {key: value for key, value in settings.items() if value is not None}
     typer.echo(f"behaviour  {json.dumps(_call('PATCH', '/org/settings', members))}")
 
 
@@ -179,8 +179,8 @@ async def _serve(settings: Settings, behaviour: dict[str, Any]) -> None:
 
     async with running(settings) as org:
         if behaviour:
-            asked = org.live.behaviour.model_dump() | behaviour
-            org.live.behave(Behaviour.model_validate(asked))
+            changed = org.live.behaviour.model_dump() | behaviour
+            org.live.behave(Behaviour.model_validate(changed))
         log.info(
             "sample_org_ready",
             url=org.url,
@@ -223,10 +223,10 @@ def _settings(**given: int) -> Settings:
     try:
         return Settings.model_validate(Settings().model_dump() | given)
     except ValidationError as error:
-        _stop(_told(error))
+        _stop(_describe(error))
 
 
-def _told(error: ValidationError) -> str:
+def _describe(error: ValidationError) -> str:
     """Describe which settings are invalid and why, without their values."""
     wrong = error.errors(include_input=False, include_url=False, include_context=False)
     return "; ".join(f"SAMPLE_ORG_{str(item['loc'][0]).upper()}: {item['msg']}" for item in wrong)

@@ -51,7 +51,7 @@ def routes(live: LiveOrg) -> APIRouter:
                     "rows": sobject.count,
                     "fields": len(sobject.fields),
                 }
-                for sobject in org.kept()
+                for sobject in org.stored()
             },
         }
 
@@ -155,8 +155,8 @@ def _require_storable(members: Members) -> None:
 
 def _invalid(error: ValidationError) -> Invalid:
     """Report which members are invalid and why, without the values."""
-    told = [
+    problems = [
         f"{'.'.join(map(str, item['loc'])) or 'body'}: {item['msg']}"
         for item in error.errors(include_input=False, include_url=False, include_context=False)
     ]
-    return Invalid(f"{'; '.join(told[:5])}.")
+    return Invalid(f"{'; '.join(problems[:5])}.")

@@ -99,7 +99,7 @@ class Org:
             if _generated_name(number) not in self._objects:
                 yield self._generated(number, {})
 
-    def kept(self) -> Iterator[SObject]:
+    def stored(self) -> Iterator[SObject]:
         """Yield every object except the unchanged generated ones."""
         yield from self._objects.values()
 

@@ -211,8 +211,8 @@ def routes(live: LiveOrg) -> APIRouter:  # noqa: PLR0915 -- one nested function 
         return Answer(body)
 
     def batch_size(options: str | None) -> int:
-        asked = re.fullmatch(r"batchSize=(\d{1,6})", options or "")
-        size = min(2000, max(200, int(asked[1]))) if asked else live.behaviour.page_size
+        match = re.fullmatch(r"batchSize=(\d{1,6})", options or "")
+        size = min(2000, max(200, int(match[1]))) if match else live.behaviour.page_size
         return min(size, live.behaviour.page_size)
 
     def first_page(request: Request, text: str, options: str | None, *, deleted: bool) -> Answer:

@@ -162,7 +162,7 @@ async def _problem(_request: Request, error: Exception) -> Response:
 
 async def _unreadable(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 -- registered for this class only
-    told = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
+    problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
     if request.url.path.startswith("/services/"):
-        return salesforce_api.refuse(SalesforceError(400, "JSON_PARSER_ERROR", told))
-    return await _problem(request, Invalid(f"{told}."))
+        return salesforce_api.refuse(SalesforceError(400, "JSON_PARSER_ERROR", problems))
+    return await _problem(request, Invalid(f"{problems}."))

@@ -121,11 +121,11 @@ async def _checked(backend: Backend, kind: Kind, actor: Json, config: Json) -> J
     definition = definition_of(backend, kind, actor[f"{kind}DefinitionId"])
     outcome = await backend.check(definition, actor, config)
     job = run_read(backend, f"check_connection_{kind}", definition.id, outcome)
-    told: Json = {"jobInfo": job}
+    body: Json = {"jobInfo": job}
     if outcome.check is not None:
-        told["status"] = "succeeded" if outcome.check.succeeded else "failed"
-        told["message"] = outcome.check.message
-    return reads.present(told)
+        body["status"] = "succeeded" if outcome.check.succeeded else "failed"
+        body["message"] = outcome.check.message
+    return reads.present(body)
 
 
 def run_read(backend: Backend, kind: str, definition_id: str, outcome: Outcome) -> Json:

@@ -72,29 +72,29 @@ async def cancel(backend: Backend, body: Body) -> Json:
 async def check_output(backend: Backend, body: Body) -> Json:
     """Return the verdict of a check."""
     command = _command(backend, body)
-    told = _output(backend, command, "check")
+    output = _output(backend, command, "check")
     if command.outcome is not None and command.outcome.check is not None:
-        told["status"] = "succeeded" if command.outcome.check.succeeded else "failed"
-        told["message"] = command.outcome.check.message
+        output["status"] = "succeeded" if command.outcome.check.succeeded else "failed"
+        output["message"] = command.outcome.check.message
     if command.outcome is not None:
-        told["connectorConfigurationUpdated"] = command.outcome.renewed
-    return reads.present(told)
+        output["connectorConfigurationUpdated"] = command.outcome.renewed
+    return reads.present(output)
 
 
 @post("commands/output/discover", since=SINCE)
 async def discover_output(backend: Backend, body: Body) -> Json:
     """Return the catalog that a discovery found."""
     command = _command(backend, body)
-    told = _output(backend, command, "discover")
+    output = _output(backend, command, "discover")
     if command.outcome is not None and command.outcome.catalog_id is not None:
         source = backend.actor("source", str(command.source_id), with_deleted=True)
         catalog_id = command.outcome.catalog_id
-        told |= {
+        output |= {
             "status": "succeeded",
             "catalog": await backend.discovered(source, catalog_id),
             "catalogId": catalog_id,
         }
-    return reads.present(told)
+    return reads.present(output)
 
 
 def _command(backend: Backend, body: Body) -> Command:
@@ -105,13 +105,13 @@ def _command(backend: Backend, body: Body) -> Command:
 
 
 def _output(backend: Backend, command: Command, kind: str) -> Json:
-    told: Json = {"id": command.id, "status": "failed"}
+    output: Json = {"id": command.id, "status": "failed"}
     if command.kind != kind or command.outcome is None:
         still = f"{command.id} is still running, try again later."
         reason = reads.failure_reason("airbyte_platform", "system_error", still, retryable=False)
-        return told | {"failureReason": reason}
+        return output | {"failureReason": reason}
     lines = backend.log_lines(command.outcome.job_id)
-    told["failureReason"] = command.outcome.failure
+    output["failureReason"] = command.outcome.failure
     if lines:
-        told["logs"] = {"logType": "formatted", "logLines": lines}
-    return told
+        output["logs"] = {"logType": "formatted", "logLines": lines}
+    return output

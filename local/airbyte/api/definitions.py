@@ -74,8 +74,8 @@ async def get_destination_specification(backend: Backend, body: Body) -> Json:
     """Read the specification of a destination definition, and its sync modes."""
     definition = definition_of(backend, "destination", body.id("destinationDefinitionId"))
     modes = backend.destination_sync_modes(definition)
-    told = await _specification(backend, "destination", body)
-    return {**told, "supportedDestinationSyncModes": modes}
+    specification = await _specification(backend, "destination", body)
+    return {**specification, "supportedDestinationSyncModes": modes}
 
 
 def _list(backend: Backend, kind: Kind) -> Json:

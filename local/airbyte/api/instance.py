@@ -22,7 +22,7 @@ async def health(_backend: Backend, _body: Body) -> Json:
 async def configuration(backend: Backend, _body: Body) -> Json:
     """Describe the instance; since 2.0 with its licence."""
     version, instance = backend.release.version, backend.instance
-    told: Json = {
+    body: Json = {
         "edition": "community",
         "version": "dev" if version == "head" else version,
         "airbyteUrl": instance.url,
@@ -35,8 +35,8 @@ async def configuration(backend: Backend, _body: Body) -> Json:
         "trackingStrategy": "logging",
     }
     if backend.release.since(2):
-        told["licenseStatus"] = "pro"
-    return told
+        body["licenseStatus"] = "pro"
+    return body
 
 
 @post("workspaces/get")

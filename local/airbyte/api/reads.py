@@ -125,8 +125,8 @@ def for_release(reason: Json | None, release: Release) -> Json | None:
 
 def logs(lines: Sequence[str], release: Release) -> Json:
     """Build the log members of a job or an attempt."""
-    told: Json = {"logs": {"logLines": list(lines)}}
-    return told | ({"logType": "formatted"} if release.since(2) else {})
+    body: Json = {"logs": {"logLines": list(lines)}}
+    return body | ({"logType": "formatted"} if release.since(2) else {})
 
 
 def synchronous_job(
@@ -169,7 +169,7 @@ def connection(
     release: Release,
 ) -> Json:
     """Build a ConnectionRead."""
-    told = {
+    body = {
         "connectionId": connection_id,
         "sourceId": source_id,
         "destinationId": destination_id,
@@ -180,8 +180,8 @@ def connection(
         **settings,
     }
     if not release.since(2):
-        told.pop("destinationCatalogId", None)
-    return present(told)
+        body.pop("destinationCatalogId", None)
+    return present(body)
 
 
 def with_legacy_schedule(held: Json) -> Json:
@@ -237,7 +237,7 @@ def connection_status(
     failures = attempts[-1].get("failureSummary", {}).get("failures", []) if attempts else []
     failure = failures[0] if last and last["status"] == "failed" and failures else None
     active = next((job for job in jobs if is_open(job)), None)
-    told: Json = {
+    body: Json = {
         "connectionId": held["connectionId"],
         "lastSuccessfulSync": max(succeeded, default=None),
         "lastSyncJobId": last and last["id"],
@@ -246,15 +246,15 @@ def connection_status(
     }
     if not release.since(1):
         ended = next((job for job in jobs if not is_open(job)), None)
-        told["isRunning"] = active is not None
-        told["isLastCompletedJobReset"] = ended is not None and ended["configType"] in CLEARING
-        told["lastSyncJobStatus"] = last and last["status"]
-        return present(told)
-    told["scheduleData"] = held.get("scheduleData")
-    told["connectionSyncStatus"] = _sync_status(held, last, active, failure)
-    told["lastSyncJobCreatedAt"] = last and last["createdAt"]
-    told["activeJob"] = active
-    return present(told)
+        body["isRunning"] = active is not None
+        body["isLastCompletedJobReset"] = ended is not None and ended["configType"] in CLEARING
+        body["lastSyncJobStatus"] = last and last["status"]
+        return present(body)
+    body["scheduleData"] = held.get("scheduleData")
+    body["connectionSyncStatus"] = _sync_status(held, last, active, failure)
+    body["lastSyncJobCreatedAt"] = last and last["createdAt"]
+    body["activeJob"] = active
+    return present(body)
 
 
 def _sync_status(held: Json, last: Json | None, active: Json | None, failure: Json | None) -> str:

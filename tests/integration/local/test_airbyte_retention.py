@@ -59,7 +59,7 @@ def test_newest_jobs_and_the_last_success_are_kept(metadata: Metadata) -> None:
 def discovered(metadata: Metadata, config: str, content: bytes, at: int) -> str:
     """The id of a catalog that the source offered with a configuration."""
     catalog_id = uuid4()
-    metadata.keep_discovery("source", "1", config, catalog_id, content, at)
+    metadata.store_discovery("source", "1", config, catalog_id, content, at)
     return str(catalog_id)
 
 
@@ -92,9 +92,9 @@ def test_rediscovered_catalog_is_stored_again(metadata: Metadata) -> None:
     """Its bytes are stored again after they were pruned."""
     catalog_id = uuid4()
     for n in range(3):
-        metadata.keep_discovery("source", "1", f"h{n}", uuid4(), b"x", NOW + n)
-    metadata.keep_discovery("source", "1", "h9", catalog_id, b"found", NOW - 9)
+        metadata.store_discovery("source", "1", f"h{n}", uuid4(), b"x", NOW + n)
+    metadata.store_discovery("source", "1", "h9", catalog_id, b"found", NOW - 9)
     metadata.prune(NOW)
-    metadata.keep_discovery("source", "1", "h9", catalog_id, b"found", NOW + 9)
+    metadata.store_discovery("source", "1", "h9", catalog_id, b"found", NOW + 9)
     metadata.prune(NOW)
     assert metadata.catalog(str(catalog_id)) == b"found"

@@ -95,7 +95,7 @@ async def sample_org(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
             {"name": "Planted__c", "rows": 1},
             "/org",
         )
-        assert "Planted__c" not in {one.name for one in org.live.org.kept()}
+        assert "Planted__c" not in {one.name for one in org.live.org.stored()}
 
 
 @pytest.fixture(params=["airbyte", "sample_org"])

@@ -348,7 +348,7 @@ async def test_state_is_readable_by_its_owner_only(org: Running) -> None:
 async def test_generated_rows_are_deterministic(tmp_path: Path) -> None:
     """On the same day, on any machine."""
     async with running(settings(tmp_path / "a")) as a, running(settings(tmp_path / "b")) as b:
-        for sobject in a.live.org.kept():
+        for sobject in a.live.org.stored():
             twin = b.live.org.find(sobject.name)
             assert twin is not None
             assert a.live.org.rows(sobject) == b.live.org.rows(twin)
