@@ -34,7 +34,7 @@ def _settings() -> Settings:
         raise SystemExit(f"Not valid: {names}.") from None
 
 
-def _tied() -> Settings:
+def _tied_settings() -> Settings:
     """Load the settings, and tie this process to those of AAM_TIED_TO_PID: it ends with them."""
     settings = _settings()
     try:
@@ -44,7 +44,7 @@ def _tied() -> Settings:
     return settings
 
 
-def _finish(work: Coroutine[object, object, None]) -> None:
+def _run(work: Coroutine[object, object, None]) -> None:
     try:
         asyncio.run(work)
     except (Refused, servers.ServerFailed, InstallFailed, lifecycle.Unreachable) as error:
@@ -56,20 +56,20 @@ def _finish(work: Coroutine[object, object, None]) -> None:
 @app.command()
 def up() -> None:
     """Run the whole mesh until Ctrl-C."""
-    _finish(mesh.run(_tied()))
+    _run(mesh.run(_tied_settings()))
 
 
 @app.command()
 def demo() -> None:
     """Run the demo on a temporary mesh, and check each step."""
-    _tied()
-    _finish(main_job.run())
+    _tied_settings()
+    _run(main_job.run())
 
 
 @app.command()
 def events(*, once: bool = False) -> None:
     """Follow the lifecycle events of the running mesh, or of REDIS_URL's server."""
-    _finish(lifecycle.follow(_address("REDIS_URL"), once=once))
+    _run(lifecycle.follow(_address("REDIS_URL"), once=once))
 
 
 @app.command()
@@ -101,11 +101,11 @@ def _address(variable: str) -> str:
 @app.command()
 def check_migrations() -> None:
     """Migrate an empty registry, compare it with the models, and downgrade it again."""
-    _tied()
+    _tied_settings()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the folder is deleted
     folder = servers.temporary_dir()
     try:
-        with servers.start_postgres(folder, options=servers.THROW_AWAY) as postgres:
+        with servers.start_postgres(folder, options=servers.THROWAWAY_OPTIONS) as postgres:
             env = os.environ | dict.fromkeys(
                 ("SUPABASE_DB_URL", "MIGRATION_DB_URL"), f"{postgres.url}?sslmode=disable"
             )

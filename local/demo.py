@@ -19,11 +19,11 @@ from rich.console import Console
 from rich.markup import escape
 
 from local.airbyte.connector_store import BY_NAME, InstallFailed, Store
-from local.demo_steps import LOOKED_AT_WHEN_ASKED, Journey, Mesh, StepFailed, require
+from local.demo_steps import NO_SCHEDULED_OBSERVATIONS, Journey, Mesh, StepFailed, require
 from local.environment import given_environment
 from local.processes.servers import ServerFailed
 from local.settings import Settings
-from local.stack import Refused, throw_away
+from local.stack import Refused, temporary_stack
 
 
 class Steps:
@@ -78,9 +78,9 @@ async def run() -> None:
 
         async def start() -> str:
             stack = await cleanup.enter_async_context(
-                throw_away(
+                temporary_stack(
                     settings=settings,
-                    environment=given_environment() | LOOKED_AT_WHEN_ASKED,
+                    environment=given_environment() | NO_SCHEDULED_OBSERVATIONS,
                     say=partial(console.print, markup=False),
                     keep_logs=settings.state_dir / "demo-logs",
                 )

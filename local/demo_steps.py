@@ -32,7 +32,7 @@ REGIONS = ["North", "South", "East", "West"]
 TIMES = ("SystemModstamp", "LastModifiedDate", "CreatedDate")
 """The possible cursor fields of a Salesforce object; without them the connector has none."""
 
-LOOKED_AT_WHEN_ASKED = {"OBSERVE_INTERVAL": str(7 * 86400)}
+NO_SCHEDULED_OBSERVATIONS = {"OBSERVE_INTERVAL": str(7 * 86400)}
 """Setting that prevents scheduled observations meanwhile, so that each step triggers its own."""
 
 PERSON = "Ada"
@@ -110,7 +110,7 @@ class Mesh:
 
 
 @dataclass
-class Wired:
+class MeshConnection:
     """A connection of the mesh, with the requests that a person would make about it."""
 
     mesh: Mesh
@@ -207,8 +207,8 @@ class Journey:
     """The steps, in order; each returns a sentence about the result that it has checked."""
 
     mesh: Mesh = field(init=False)
-    one: Wired = field(init=False)
-    two: Wired = field(init=False)
+    one: MeshConnection = field(init=False)
+    two: MeshConnection = field(init=False)
     rows: Counter[str] = field(default_factory=Counter)
 
     async def onboard(self) -> str:
@@ -218,7 +218,7 @@ class Journey:
         )
         require(made["status"] == "ACTIVE", f"its status is {made['status']}")
         require(made["catalog_version"] == 1, f"its version is {made['catalog_version']}")
-        self.one = Wired(self.mesh, made["id"])
+        self.one = MeshConnection(self.mesh, made["id"])
         return f"connection {self.one.id} is ACTIVE at catalog version 1"
 
     async def sync(self) -> str:
@@ -384,7 +384,7 @@ class Journey:
             "/connections/import",
             {"airbyte_connection_id": made["connectionId"]},
         )
-        self.two = Wired(self.mesh, imported["items"][0]["connection_id"])
+        self.two = MeshConnection(self.mesh, imported["items"][0]["connection_id"])
         await self.mesh.change("DELETE", "/Account/fields/SLAExpirationDate__c")
         versions = [await self.one.version(), await self.two.version()]
         before = await self._discoveries()

@@ -55,7 +55,7 @@ class Program(Server):
             connection.close()
 
 
-async def end_of(process: Server | Leashed) -> int:
+async def wait_for_exit(process: Server | Leashed) -> int:
     while (code := process.exit_code()) is None:  # noqa: ASYNC110 (it has a code, no event)
         await asyncio.sleep(0.1)
     return code

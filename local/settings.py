@@ -97,7 +97,7 @@ class Settings(BaseSettings):
         """The fields that name a port."""
         return [name for name in cls.model_fields if name.endswith("_port")]
 
-    def elsewhere(self, state_dir: Path, ports: Sequence[int]) -> Self:
+    def for_another_mesh(self, state_dir: Path, ports: Sequence[int]) -> Self:
         """The same settings for one more mesh: its own state and ports, the same connectors."""
         own = dict(zip(self.port_names(), ports, strict=True))
         return self.model_copy(update={"state_dir": state_dir, **own})

@@ -26,7 +26,7 @@ from local.processes import servers
 from local.processes.exit_with_parent import GRACE_S, Leashed
 from local.processes.servers import Server, ServerFailed
 from local.sample_org.settings import Settings as SampleOrg
-from local.service_processes import ROOT, Program, end_of
+from local.service_processes import ROOT, Program, wait_for_exit
 from local.settings import Settings
 
 SERVICES = servers.SERVICES
@@ -202,7 +202,7 @@ class Stack:
     def _take_state(self) -> bool:
         """Lock the state folder; returns whether the previous stack ended without cleaning up."""
         self._state.mkdir(parents=True, exist_ok=True)
-        self._lock = hold(self._state)
+        self._lock = lock_state(self._state)
         holder = self._lock.read()
         self._lock.truncate(0)
         self._lock.write(str(os.getpid()))
@@ -300,7 +300,7 @@ class Stack:
                 cwd=ROOT,
             )
         try:
-            code = await end_of(process)
+            code = await wait_for_exit(process)
         finally:
             process.kill()
         if code:
@@ -310,7 +310,7 @@ class Stack:
         """Restart a process whenever it ends, with exponential back-off."""
         pause_s, since = 0.5, time.monotonic()
         while True:
-            code = await end_of(server)
+            code = await wait_for_exit(server)
             if time.monotonic() - since > _HEALTHY_AFTER_S:
                 pause_s = 0.5
             self._say(
@@ -448,7 +448,7 @@ class Stack:
             | dict.fromkeys(WITHHELD, "")
             | known
             | (self._webhooks() if name == "drift_repair_agent" else {})
-            | (self._drawn("ROTATION_DIGEST_KEY") if name == "orchestrator" else {})
+            | (self._generated_key("ROTATION_DIGEST_KEY") if name == "orchestrator" else {})
             | peers
             | {name: addresses[name] for name in (*ours, "REDIS_URL")}
         )
@@ -460,14 +460,14 @@ class Stack:
     def _webhooks(self) -> dict[str, str]:
         """Webhook settings; receivers on this machine are allowed by default."""
         given = self._environment.get("WEBHOOK_NETWORKS")
-        return self._drawn("WEBHOOK_SIGNING_KEY") | {
+        return self._generated_key("WEBHOOK_SIGNING_KEY") | {
             "WEBHOOK_NETWORKS": given or "127.0.0.0/8, ::1/128"
         }
 
-    def _drawn(self, key: str) -> dict[str, str]:
+    def _generated_key(self, key: str) -> dict[str, str]:
         """A service's own key: the given one, else one that is generated once."""
         given = self._environment.get(key)
-        return {key: given or servers.drawn_once(self._state / key.lower())}
+        return {key: given or servers.generate_once(self._state / key.lower())}
 
     def _sample_credential(self) -> dict[str, str]:
         if not self.uses_sample_org:
@@ -498,7 +498,7 @@ class Stack:
 
 
 @asynccontextmanager
-async def throw_away(
+async def temporary_stack(
     *,
     settings: Settings | None = None,
     environment: Mapping[str, str] | None = None,
@@ -515,9 +515,9 @@ async def throw_away(
     folder = servers.temporary_dir()
     try:
         async with Stack(
-            settings.elsewhere(folder, servers.free_ports(len(settings.port_names()))),
+            settings.for_another_mesh(folder, servers.free_ports(len(settings.port_names()))),
             environment={k: v for k, v in given.items() if not k.startswith(_SALESFORCE)},
-            postgres_options=servers.THROW_AWAY,
+            postgres_options=servers.THROWAWAY_OPTIONS,
             say=say,
         ) as stack:
             yield stack
@@ -530,7 +530,7 @@ async def throw_away(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def hold(state_dir: Path) -> IO[str]:
+def lock_state(state_dir: Path) -> IO[str]:
     """Lock a state folder until the file is closed; the file contains the holder's pid.
 
     Raises:

@@ -15,7 +15,7 @@ from local.airbyte.connector_store import CONNECTORS, Store
 from local.processes import servers
 from local.service_processes import Program
 from local.settings import Settings
-from local.stack import Stack, hold
+from local.stack import Stack, lock_state
 
 
 async def run(settings: Settings) -> None:
@@ -37,7 +37,7 @@ async def run(settings: Settings) -> None:
     async def start() -> None:
         nonlocal began
         await stack.claim()
-        await _have_connectors(settings, console)
+        await _install_missing_connectors(settings, console)
         console.print("Starting ...")
         began = time.monotonic()
         await stack.start()
@@ -63,7 +63,7 @@ async def run(settings: Settings) -> None:
     console.print(f"Stopped in {time.monotonic() - began:.1f} s.")
 
 
-async def _have_connectors(settings: Settings, console: Console) -> None:
+async def _install_missing_connectors(settings: Settings, console: Console) -> None:
     """Install missing connectors now, so that the first onboarding does not wait for them."""
     store = Store(settings.connectors_dir)
     for connector in CONNECTORS:
@@ -107,6 +107,6 @@ def clean(settings: Settings) -> None:
     """
     if not settings.state_dir.exists():
         return
-    with hold(settings.state_dir):
+    with lock_state(settings.state_dir):
         servers.remove(settings.state_dir.resolve() / "postgres")
         shutil.rmtree(settings.state_dir)

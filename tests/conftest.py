@@ -102,7 +102,9 @@ def server_dir() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def postgres(server_dir: Path) -> Iterator[servers.Postgres]:
     """The run's Postgres, shared by every test: never stop it."""
-    with servers.start_postgres(server_dir / "postgres", options=servers.THROW_AWAY) as server:
+    with servers.start_postgres(
+        server_dir / "postgres", options=servers.THROWAWAY_OPTIONS
+    ) as server:
         yield server
         asyncio.run(_add_databases(server))
 
@@ -155,7 +157,7 @@ def own_postgres(server_dir: Path) -> Iterator[servers.Postgres]:
     """A Postgres for one test, which may stop, kill and restart it."""
     folder = Path(tempfile.mkdtemp(dir=server_dir))
     folder.chmod(0o711)
-    with servers.start_postgres(folder, options=servers.THROW_AWAY) as server:
+    with servers.start_postgres(folder, options=servers.THROWAWAY_OPTIONS) as server:
         yield server
 
 

@@ -323,7 +323,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Start collecting; intercepts servers that tests start, for their passwords and logs."""
     if config.getoption("dist", "no") == "no" or hasattr(config, "workerinput"):
         _command_lines.start()
-    draw, end, kill = servers.drawn_once, servers.Server.stop, servers.Server.kill
+    draw, end, kill = servers.generate_once, servers.Server.stop, servers.Server.kill
     readouterr = CaptureFixture.readouterr
 
     def drawn_once(path: Path) -> str:
@@ -347,7 +347,7 @@ def pytest_configure(config: pytest.Config) -> None:
             _outputs.add("what was printed", output)
         return told
 
-    servers.drawn_once = drawn_once
+    servers.generate_once = drawn_once
     servers.Server.stop, servers.Server.kill = stop, killed  # type: ignore[method-assign]
     CaptureFixture.readouterr = read  # type: ignore[method-assign]
 

@@ -87,7 +87,7 @@ _raw = msgspec.json.Decoder(RawCatalog)
 _message = msgspec.json.Decoder(CatalogMessage)
 
 
-def offered_by(line: bytes) -> bytes:
+def extract_catalog(line: bytes) -> bytes:
     """Extract the catalog of a CATALOG line, byte for byte."""
     return bytes(_message.decode(line).catalog)
 
@@ -293,7 +293,7 @@ def _configure(stream: Mapping[str, Any], config: Mapping[str, Any]) -> Json:
     }
 
 
-def starting_anew(before: Sequence[Json], after: Sequence[Json]) -> list[tuple[str | None, str]]:
+def streams_to_reset(before: Sequence[Json], after: Sequence[Json]) -> list[tuple[str | None, str]]:
     """Return (namespace, name) of the deselected streams and those whose syncMode changed.
 
     Their state is discarded.

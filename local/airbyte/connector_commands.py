@@ -66,7 +66,7 @@ class Reading:
             if kind in {"RECORD", "STATE"}:
                 yield message, len(line)
             else:
-                self.log.hear(message)
+                self.log.log_message(message)
                 failed = _handle(message, self.on_config) or failed
         code = await self.process.exit_code()
         if failed is not None:
@@ -76,7 +76,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Verbs:
+class ConnectorCommands:
     """Runs connector commands, installing connectors on first use."""
 
     settings: Settings
@@ -118,7 +118,7 @@ class Verbs:
         """
         async with self._run(connector, "discover", {"config": config}, log) as process:
             line = await self._terminal(process, "CATALOG", on_config)
-        return await asyncio.to_thread(catalog.offered_by, line)
+        return await asyncio.to_thread(catalog.extract_catalog, line)
 
     @asynccontextmanager
     async def read(
@@ -176,7 +176,7 @@ class Verbs:
             if kind == wanted:
                 found = line
             if process.log is not None and kind in {"LOG", "TRACE", "CONNECTION_STATUS"}:
-                process.log.hear(parse(line) or {})
+                process.log.log_message(parse(line) or {})
             if kind in {"TRACE", "CONTROL"}:
                 failed = _handle(parse(line) or {"type": kind}, on_config) or failed
         code = await process.exit_code()

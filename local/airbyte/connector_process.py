@@ -156,13 +156,13 @@ class Runner:
         """
         async with self.slots:
             with contextlib.ExitStack() as given:
-                arguments, descriptors = self._give(given, documents)
+                arguments, descriptors = self._pass_documents(given, documents)
                 command = [str(executable), verb, *arguments]
                 process = await self._start(command, descriptors, executable, extra_env)
                 deadline = _now() + limits.total.total_seconds()
                 running = Process(process, limits, deadline, log)
                 drain = asyncio.create_task(_drain(running))
-                given.callback(self._remember(process.pid, executable))
+                given.callback(self._write_pid_file(process.pid, executable))
                 try:
                     yield running
                 finally:
@@ -201,7 +201,7 @@ class Runner:
             start_new_session=True,
         )
 
-    def _give(
+    def _pass_documents(
         self, given: contextlib.ExitStack, documents: Mapping[str, Any]
     ) -> tuple[list[str], list[int]]:
         """Return arguments and descriptors that pass `documents`; `given` releases them."""
@@ -224,7 +224,7 @@ class Runner:
             arguments += [f"--{name}", path]
         return arguments, descriptors
 
-    def _remember(self, pid: int, executable: Path) -> Callable[[], None]:
+    def _write_pid_file(self, pid: int, executable: Path) -> Callable[[], None]:
         if HAS_MEMFD:  # on Linux the kernel kills the connector when this process exits
             return lambda: None
         path = self.directory / f"{pid}.pid"

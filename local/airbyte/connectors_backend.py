@@ -28,7 +28,7 @@ from local.airbyte import (
 from local.airbyte.api import reads
 from local.airbyte.api.backend import Check, Command, Definition, Instance, Kind, Outcome
 from local.airbyte.api.defaults import UNIT_SECONDS
-from local.airbyte.connector_commands import Verbs
+from local.airbyte.connector_commands import ConnectorCommands
 from local.airbyte.connector_process import ConnectorFailed, Runner
 from local.airbyte.connector_store import BY_DEFINITION, CONNECTORS, Connector, Store
 from local.airbyte.errors import Refusal, not_found, sync_is_running, uncaught
@@ -107,9 +107,9 @@ class Plane:
         self.metadata = Metadata(settings.state_dir)
         runner = Runner(settings.state_dir / "run", asyncio.Semaphore(settings.max_connectors))
         runner.sweep()
-        self.verbs = Verbs(settings, Store(settings.connectors_dir), runner)
+        self.connectors = ConnectorCommands(settings, Store(settings.connectors_dir), runner)
         self.job_logs = JobLogs(settings.job_logs)
-        self.jobs = Jobs(self.metadata, self.verbs, self.job_logs)
+        self.jobs = Jobs(self.metadata, self.connectors, self.job_logs)
         self.release = settings.flavour.release
         self.error_style: ErrorStyle | None = settings.error_style
         self.page_size = settings.page_size
@@ -128,7 +128,7 @@ class Plane:
         """Open the plane with its stored state; no connector survives the end of the block."""
         plane = cls(settings)
         reason = failure_reason("airbyte_platform", "system_error", "The server restarted.")
-        plane.metadata.end_what_was_open({"failures": [reason]}, _now())
+        plane.metadata.fail_interrupted({"failures": [reason]}, _now())
         if settings.warehouse_url is not None:
             plane._save_warehouse(settings.warehouse_url.get_secret_value())
         tasks = [asyncio.create_task(work) for work in (plane._follow_schedules(), plane._prune())]
@@ -180,7 +180,7 @@ class Plane:
 
     async def _connector_specification(self, connector: Connector) -> Json:
         try:
-            spec = await self.verbs.spec(connector)
+            spec = await self.connectors.spec(connector)
         except ConnectorFailed as error:
             log.warning("connector_unusable", connector=connector.name, reason=str(error))
             raise uncaught(f"Could not get the specification of {connector.name}.") from error
@@ -267,18 +267,18 @@ class Plane:
             return await _check_warehouse(config["url"])
 
         async def verb(connector: Connector, renew: Any, job_log: JobLog) -> Json:
-            return {"check": await self.verbs.check(connector, config, renew, job_log)}
+            return {"check": await self.connectors.check(connector, config, renew, job_log)}
 
         connector = BY_DEFINITION[UUID(definition.id)]
         source_id = None if actor is None else str(actor["sourceId"])
-        return await self._ask(connector, source_id, config, verb)
+        return await self._run_connector(connector, source_id, config, verb)
 
     async def discover(self, source: Json) -> Outcome:
         """Discover a source's catalog and store it under an id derived from its content."""
         source_id, config = source["sourceId"], source["connectionConfiguration"]
 
         async def verb(connector: Connector, renew: Any, job_log: JobLog) -> Json:
-            protocol = await self.verbs.discover(connector, config, renew, job_log)
+            protocol = await self.connectors.discover(connector, config, renew, job_log)
 
             def keep() -> UUID:
                 catalog_id = catalog.content_id(protocol)
@@ -289,9 +289,9 @@ class Plane:
 
             return {"catalog_id": str(await asyncio.to_thread(keep))}
 
-        return await self._ask(_connector_of(source), source_id, config, verb)
+        return await self._run_connector(_connector_of(source), source_id, config, verb)
 
-    async def _ask(
+    async def _run_connector(
         self, connector: Connector, source_id: str | None, config: Json, verb: Any
     ) -> Outcome:
         schema = await self._connector_specification(connector)
@@ -529,7 +529,7 @@ class Plane:
                 content,
                 row["id"],
             )
-            for namespace, name in catalog.starting_anew(row["streams"], streams):
+            for namespace, name in catalog.streams_to_reset(row["streams"], streams):
                 self.metadata.write(
                     "DELETE FROM states WHERE connection_id = ? AND namespace = ? AND name = ?",
                     row["id"],

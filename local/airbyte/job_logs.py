@@ -142,10 +142,10 @@ class JobLog:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._end_of_errors()
+        self._flush_errors()
         self._close()
 
-    def hear(self, message: Mapping[str, Any]) -> None:
+    def log_message(self, message: Mapping[str, Any]) -> None:
         """Log an Airbyte Protocol message if it is a LOG, an error TRACE or a CONNECTION_STATUS."""
         match message.get("type"):
             case "LOG":
@@ -206,7 +206,7 @@ class JobLog:
             log.warning("job_log_not_written")
             self._close()
 
-    def _end_of_errors(self) -> None:
+    def _flush_errors(self) -> None:
         if self._pending:
             self.output(self._pending)
             self._pending = b""

@@ -17,7 +17,7 @@ import asyncpg
 
 from local.airbyte import catalog, specification
 from local.airbyte.api import reads
-from local.airbyte.connector_commands import Verbs
+from local.airbyte.connector_commands import ConnectorCommands
 from local.airbyte.connector_process import ConnectorFailed, Message
 from local.airbyte.connector_store import BY_DEFINITION
 from local.airbyte.job_logs import JobLog, JobLogs, name_of
@@ -104,9 +104,11 @@ class Attempt:
 class Jobs:
     """Starts, tracks and ends sync jobs."""
 
-    def __init__(self, metadata: Metadata, verbs: Verbs, job_logs: JobLogs) -> None:
+    def __init__(
+        self, metadata: Metadata, connectors: ConnectorCommands, job_logs: JobLogs
+    ) -> None:
         self._metadata = metadata
-        self._verbs = verbs
+        self._connectors = connectors
         self._job_logs = job_logs
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._unwanted: set[int] = set()
@@ -148,7 +150,7 @@ class Jobs:
             for number in range(MOST_ATTEMPTS):
                 if number:
                     self._metadata.set_job(job_id, "incomplete", _now())
-                    await asyncio.sleep(self._verbs.settings.retry_delay.total_seconds())
+                    await asyncio.sleep(self._connectors.settings.retry_delay.total_seconds())
                     self._metadata.begin_attempt(job_id, number, _now())
                 reason = await self._try(job_id, number, connection_id)
                 if reason is None:
@@ -202,7 +204,7 @@ class Jobs:
                 return failure_reason("airbyte_platform", "system_error", "The connection is gone.")
             connector = BY_DEFINITION[UUID(source["definition_id"])]
             config = source["config"]
-            config_schema = (await self._verbs.spec(connector))["connectionSpecification"]
+            config_schema = (await self._connectors.spec(connector))["connectionSpecification"]
             job_log.masks.add(specification.secrets(config, config_schema))
             counts = {_key(pair["stream"]): Counts() for pair in connection["streams"]}
             attempt = Attempt(job_id, number, counts)
@@ -240,7 +242,7 @@ class Jobs:
             renew_config(self._metadata, source["id"], config)
 
         async with (
-            self._verbs.read(
+            self._connectors.read(
                 BY_DEFINITION[UUID(source["definition_id"])],
                 source["config"],
                 catalog.configured(streams),
@@ -284,7 +286,7 @@ class Jobs:
         if kind == "stream":
             descriptor = state["stream"]["stream_descriptor"]
             key = _key(descriptor)
-            if not writer.accepts(key) or writer.holds_back(key):
+            if not writer.accepts(key) or writer.is_published_at_end(key):
                 return
             covered: list[Key] | None = [key]
             attempt.states[key] = state["stream"].get("stream_state")

@@ -273,7 +273,7 @@ class Metadata:
             connection_id,
         )
 
-    def end_what_was_open(self, failure: Mapping[str, Any], now: int) -> None:
+    def fail_interrupted(self, failure: Mapping[str, Any], now: int) -> None:
         """Fail the jobs and commands that a previous plane left open."""
         with self.transaction():
             self.write(

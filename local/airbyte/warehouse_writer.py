@@ -266,7 +266,7 @@ class Writer:
         """Whether this stream is part of the sync."""
         return key in self._tables
 
-    def holds_back(self, key: Key) -> bool:
+    def is_published_at_end(self, key: Key) -> bool:
         """Whether this stream is published only at the end, so that its states are ignored."""
         return self._tables[key].waits
 

@@ -31,7 +31,7 @@ from local.settings import Settings
 
 DATABASES = ("aam", "warehouse")
 START_TIMEOUT_S = 60.0
-THROW_AWAY = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+THROWAWAY_OPTIONS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 """Postgres options for data that may be lost."""
 
 SERVICES = ("orchestrator", "auth_broker", "drift_repair_agent", "schema_observer", "rag_engine")
@@ -201,9 +201,9 @@ class Postgres(Server):
         # Postgres's user must be able to traverse this to the cluster, which only it can read.
         self.data_dir = _made(data_dir, mode=0o700 if self._user is None else 0o711)
         super().__init__(port=port, log=log or self.data_dir / "server.log")
-        self.password = drawn_once(self.data_dir / "password")
-        self.services_password = drawn_once(self.data_dir / "services_password")
-        self.warehouse_password = drawn_once(self.data_dir / "warehouse_password")
+        self.password = generate_once(self.data_dir / "password")
+        self.services_password = generate_once(self.data_dir / "services_password")
+        self.warehouse_password = generate_once(self.data_dir / "warehouse_password")
         self._options = dict(options or {})
         self._bin = _postgres_bin()
         self._home = self.data_dir if _is_reachable(self.data_dir) else _linked(self.data_dir)
@@ -377,7 +377,7 @@ class Valkey(Server):
     def __init__(self, data_dir: Path, *, port: int, log: Path | None = None) -> None:
         self.data_dir = _made(data_dir, mode=0o700)
         super().__init__(port=port, log=log or self.data_dir / "server.log")
-        self.password = drawn_once(self.data_dir / "password")
+        self.password = generate_once(self.data_dir / "password")
 
     @property
     def url(self) -> str:
@@ -428,7 +428,7 @@ def as_service(services_url: str, service: str) -> str:
 def start_postgres(data_dir: Path, *, options: Mapping[str, str] | None = None) -> Postgres:
     """Run Postgres on `data_dir`, created at the first use, on a free port.
 
-    `options` are Postgres settings, such as `THROW_AWAY`.
+    `options` are Postgres settings, such as `THROWAWAY_OPTIONS`.
     """
     return Postgres(data_dir, port=free_port(), options=options).start()
 
@@ -466,7 +466,7 @@ def _made(data_dir: Path, *, mode: int) -> Path:
     return data_dir.resolve()
 
 
-def drawn_once(path: Path) -> str:
+def generate_once(path: Path) -> str:
     """The secret in a file readable only by its owner; generated atomically on first use."""
     if path.exists() and (drawn := path.read_text()):
         return drawn

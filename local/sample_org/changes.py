@@ -72,7 +72,7 @@ class AddField(Change):
         if self.name in sobject.fields:
             raise Conflict(f"{sobject.name} has a field {self.name} already.", code="field_exists")
         _require_custom_name(self.name)
-        if self.type == "reference" and org.seen(self.reference_to) is None:
+        if self.type == "reference" and org.find_visible(self.reference_to) is None:
             raise NotFound(f"There is no object {self.reference_to} to refer to.")
         picks = self.picklist if self.type in {"picklist", "multipicklist"} else ()
         new = fields.custom_field(

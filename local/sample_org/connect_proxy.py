@@ -55,9 +55,9 @@ class Proxy:
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one client until either side closes the connection."""
         try:
-            host = await self._asked_host(reader, writer)
+            host = await self._read_connect_request(reader, writer)
             if host is not None:
-                await self._pass_on(reader, writer, host)
+                await self._tunnel(reader, writer, host)
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, TimeoutError):
             log.debug("proxy_client_left")
         finally:
@@ -65,7 +65,7 @@ class Proxy:
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
 
-    async def _asked_host(
+    async def _read_connect_request(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> str | None:
         async with asyncio.timeout(_HEAD_SECONDS):
@@ -81,7 +81,7 @@ class Proxy:
             return None
         return host.lower()
 
-    async def _pass_on(
+    async def _tunnel(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str
     ) -> None:
         org_reader, org_writer = await asyncio.open_connection(

@@ -115,7 +115,7 @@ class Org:
             return None
         return self._generated(int(found[1]), dict(_generated_fields(self._fields_per_object)))
 
-    def seen(self, name: str) -> SObject | None:
+    def find_visible(self, name: str) -> SObject | None:
         """Return the object of this name, or None if it is hidden or does not exist."""
         sobject = self.find(name)
         return None if sobject is None or sobject.hidden else sobject

@@ -187,7 +187,7 @@ def routes(live: LiveOrg) -> APIRouter:  # noqa: PLR0915 -- one nested function 
     @router.get(f"{_ROOT}/sobjects/{{name}}/describe", dependencies=[allowed("describe")])
     async def describe_sobject(name: str) -> Answer:
         """Describe one object with all its fields."""
-        sobject = live.org.seen(name)
+        sobject = live.org.find_visible(name)
         if sobject is None:
             raise not_found()
         return Answer(describe(sobject))

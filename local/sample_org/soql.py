@@ -97,7 +97,7 @@ def run(query: Query, org: Org, *, deleted: bool) -> Result:
     Raises:
         SalesforceError: INVALID_TYPE or INVALID_FIELD for an unknown object or field.
     """
-    sobject = org.seen(query.sobject)
+    sobject = org.find_visible(query.sobject)
     if sobject is None:
         raise SalesforceError(
             400,
@@ -136,37 +136,37 @@ class _Parser:
         self._keyword("FROM")
         sobject = self._name()
         conditions: list[Condition] = []
-        if self._took("WHERE"):
+        if self._accept("WHERE"):
             conditions.append(self._condition())
-            while self._took("AND"):
+            while self._accept("AND"):
                 conditions.append(self._condition())
         order: list[tuple[str, bool]] = []
-        if self._took("ORDER"):
+        if self._accept("ORDER"):
             self._keyword("BY")
             order.append(self._direction())
-            while self._took(","):
+            while self._accept(","):
                 order.append(self._direction())
-        limit = self._whole_number() if self._took("LIMIT") else None
+        limit = self._whole_number() if self._accept("LIMIT") else None
         if self._at < len(self._tokens):
             raise self._unexpected()
         return Query(self._text, fields, sobject, tuple(conditions), tuple(order), limit)
 
     def _select_list(self) -> tuple[str, ...]:
         first = self._name()
-        if first.upper() == "COUNT" and self._took("("):
+        if first.upper() == "COUNT" and self._accept("("):
             self._keyword(")")
             return (COUNT,)
         names = [first]
-        while self._took(","):
+        while self._accept(","):
             names.append(self._name())
         return tuple(names)
 
     def _condition(self) -> Condition:
         field = self._name()
-        if self._took("NOT"):
+        if self._accept("NOT"):
             self._keyword("IN")
             return Condition(field, "NOT IN", self._list())
-        if self._took("IN"):
+        if self._accept("IN"):
             return Condition(field, "IN", self._list())
         kind, sign = self._next()
         if kind != "mark" or sign not in _COMPARE:
@@ -177,7 +177,7 @@ class _Parser:
     def _list(self) -> tuple[Literal, ...]:
         self._keyword("(")
         literals = [self._literal()]
-        while self._took(","):
+        while self._accept(","):
             literals.append(self._literal())
         self._keyword(")")
         return tuple(literals)
@@ -208,9 +208,9 @@ class _Parser:
 
     def _direction(self) -> tuple[str, bool]:
         name = self._name()
-        if self._took("DESC"):
+        if self._accept("DESC"):
             return name, True
-        self._took("ASC")
+        self._accept("ASC")
         return name, False
 
     def _whole_number(self) -> int:
@@ -228,10 +228,10 @@ class _Parser:
         return text
 
     def _keyword(self, word: str) -> None:
-        if not self._took(word):
+        if not self._accept(word):
             raise self._unexpected()
 
-    def _took(self, word: str) -> bool:
+    def _accept(self, word: str) -> bool:
         if self._at < len(self._tokens) and self._tokens[self._at][1].upper() == word:
             self._at += 1
             return True

@@ -52,7 +52,7 @@ def stage() -> Iterator[Stage]:
         folder = servers.temporary_dir()
         open_.callback(servers.remove, folder)
         postgres = open_.enter_context(
-            servers.start_postgres(folder / "postgres", options=servers.THROW_AWAY)
+            servers.start_postgres(folder / "postgres", options=servers.THROWAWAY_OPTIONS)
         )
         open_.callback(servers.remove, folder / "postgres")
         valkey = open_.enter_context(servers.start_valkey(folder / "valkey"))

@@ -92,7 +92,7 @@ class World:
             folder / "postgres",
             port=servers.free_port(),
             log=folder / "pg.log",
-            options=servers.THROW_AWAY,
+            options=servers.THROWAWAY_OPTIONS,
         )
         self.valkey = servers.Valkey(
             folder / "valkey", port=servers.free_port(), log=folder / "v.log"

@@ -96,7 +96,7 @@ def folders(server_dir: Path) -> tuple[Path, Path]:
 async def test_unix_socket(folders: tuple[Path, Path]) -> None:
     """Named as libpq does, in `host` or percent-encoded; for the services' driver as well."""
     folder, data = folders
-    options = {**servers.THROW_AWAY, "unix_socket_directories": str(folder)}
+    options = {**servers.THROWAWAY_OPTIONS, "unix_socket_directories": str(folder)}
     with servers.start_postgres(data, options=options) as server:
         account = f"postgresql://aam:{server.password}@"
         for url in (

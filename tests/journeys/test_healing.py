@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from local.demo_steps import LOOKED_AT_WHEN_ASKED, ORDER, Mesh, StepFailed, Wired
+from local.demo_steps import NO_SCHEDULED_OBSERVATIONS, ORDER, Mesh, MeshConnection, StepFailed
 from local.environment import given_environment
-from local.stack import throw_away
+from local.stack import temporary_stack
 
 Json = dict[str, Any]
 
@@ -23,11 +23,11 @@ pytestmark = [pytest.mark.deep, pytest.mark.timeout(600)]
 
 async def test_connection_is_repaired_by_policy_and_by_decision(tmp_path: Path) -> None:
     """One mesh for all steps: starting it takes longer than most of them."""
-    environment = given_environment() | LOOKED_AT_WHEN_ASKED
-    async with throw_away(environment=environment, keep_logs=tmp_path / "logs") as stack:
+    environment = given_environment() | NO_SCHEDULED_OBSERVATIONS
+    async with temporary_stack(environment=environment, keep_logs=tmp_path / "logs") as stack:
         mesh = Mesh(stack)
         made = await mesh.ask("orchestrator", "POST", "/connections/onboard", ORDER, expect=201)
-        one = Wired(mesh, made["id"])
+        one = MeshConnection(mesh, made["id"])
         await one.synced()
         await personal_fields_are_never_taken_in(one)
         await a_hand_picked_list_does_not_grow(one)
@@ -38,7 +38,7 @@ async def test_connection_is_repaired_by_policy_and_by_decision(tmp_path: Path) 
         await a_sync_brings_what_was_decided(one)
 
 
-async def personal_fields_are_never_taken_in(one: Wired) -> None:
+async def personal_fields_are_never_taken_in(one: MeshConnection) -> None:
     """Of two new fields the one that a pattern forbids is left out, without anybody asked."""
     await one.mesh.change("POST", "/Account/fields", {"name": "Tier__c", "values": ["A", "B"]})
     await one.mesh.change("POST", "/Account/fields", {"name": "Owner_SSN__c", "values": ["1"]})
@@ -52,7 +52,7 @@ async def personal_fields_are_never_taken_in(one: Wired) -> None:
     assert "Owner_SSN__c" not in account
 
 
-async def a_hand_picked_list_does_not_grow(one: Wired) -> None:
+async def a_hand_picked_list_does_not_grow(one: MeshConnection) -> None:
     """Changes of fields that a stream does not select do not matter."""
     catalog = await one.mesh.ask("orchestrator", "POST", f"{one.path}/discover", {})
     (contact,) = [
@@ -74,7 +74,7 @@ async def a_hand_picked_list_does_not_grow(one: Wired) -> None:
     assert sorted(await selected(one, "Contact")) == sorted(chosen)
 
 
-async def some_changes_are_approved_and_the_rest_rejected(one: Wired) -> None:
+async def some_changes_are_approved_and_the_rest_rejected(one: MeshConnection) -> None:
     """Each change has its own decision, each decision its own repair, and its own reason."""
     for name in ("Active__c", "UpsellOpportunity__c"):
         await one.mesh.change("DELETE", f"/Account/fields/{name}")
@@ -103,7 +103,7 @@ async def some_changes_are_approved_and_the_rest_rejected(one: Wired) -> None:
     assert len(await one.repairs()) == repairs
 
 
-async def a_newer_plan_takes_the_place_of_an_older(one: Wired) -> None:
+async def a_newer_plan_takes_the_place_of_an_older(one: MeshConnection) -> None:
     """A decision on the older one is refused with the newer one's id."""
     await one.mesh.change("DELETE", "/Account/fields/SLA__c")
     older = await one.proposed()
@@ -122,7 +122,7 @@ async def a_newer_plan_takes_the_place_of_an_older(one: Wired) -> None:
     assert (await one.decide(newer, "approve", "Both are gone."))["state"] == "applied"
 
 
-async def what_airbyte_stopped_by_itself_is_resumed(one: Wired) -> None:
+async def what_airbyte_stopped_by_itself_is_resumed(one: MeshConnection) -> None:
     """A heal makes a connection run again that Airbyte flagged, with all that it remembers."""
     held = await one.upstream()
     by_id = {"connectionId": held["connectionId"]}
@@ -144,7 +144,7 @@ async def what_airbyte_stopped_by_itself_is_resumed(one: Wired) -> None:
     assert {job["job"]["configType"] for job in jobs["jobs"]} == {"sync"}
 
 
-async def an_older_version_comes_back_where_the_source_allows(one: Wired) -> None:
+async def an_older_version_comes_back_where_the_source_allows(one: MeshConnection) -> None:
     """Version 1 has fields that are gone: refused with what is missing. The newest before fits."""
     version = await one.version()
     order = {"version": 1, "by": "Ada", "reason": "As it was."}
@@ -166,7 +166,7 @@ async def an_older_version_comes_back_where_the_source_allows(one: Wired) -> Non
     assert await date_format(one) == "date"
 
 
-async def a_sync_brings_what_was_decided(one: Wired) -> None:
+async def a_sync_brings_what_was_decided(one: MeshConnection) -> None:
     """The warehouse gets what the catalog asks for, once, and nothing that it leaves out."""
     await one.mesh.change("POST", "/Account/touch", {"count": 200})
     await one.synced()
@@ -177,7 +177,7 @@ async def a_sync_brings_what_was_decided(one: Wired) -> None:
     assert not await one.mesh.has_column("Contact", "Nickname__c")
 
 
-async def selected(one: Wired, name: str) -> Json:
+async def selected(one: MeshConnection, name: str) -> Json:
     """The fields of a stream that Airbyte's connection reads, with their schemas."""
     streams = (await one.upstream())["syncCatalog"]["streams"]
     (found,) = [pair["stream"] for pair in streams if pair["stream"]["name"] == name]
@@ -185,6 +185,6 @@ async def selected(one: Wired, name: str) -> Json:
     return fields
 
 
-async def date_format(one: Wired) -> str:
+async def date_format(one: MeshConnection) -> str:
     """As what Airbyte's connection reads the date that became a time."""
     return str((await selected(one, "Account"))["SLAExpirationDate__c"]["format"])

@@ -16,7 +16,7 @@ from pydantic import Secret
 
 from local.processes import servers
 from local.settings import Settings as LocalSettings
-from local.stack import throw_away
+from local.stack import temporary_stack
 from services.drift_repair_agent import main as drift_repair_agent
 from services.orchestrator import main as orchestrator
 from services.rag_engine import main as rag_engine
@@ -71,7 +71,7 @@ async def test_every_command_works_in_order(tmp_path: Path) -> None:
     port = str(servers.free_port())
     outputs: dict[str, list[str]] = {}
 
-    async with throw_away(keep_logs=tmp_path / "logs") as stack:
+    async with temporary_stack(keep_logs=tmp_path / "logs") as stack:
         (tmp_path / ".aam").symlink_to(stack.settings.state_dir)
         for page in IN_ORDER:
             for program in blocks(page, "python"):

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from local.demo_steps import LOOKED_AT_WHEN_ASKED, ORDER, Mesh, Wired
+from local.demo_steps import NO_SCHEDULED_OBSERVATIONS, ORDER, Mesh, MeshConnection
 from local.environment import given_environment
 from local.sample_org.settings import Settings as SampleOrg
-from local.stack import throw_away
+from local.stack import temporary_stack
 
 REFERENCE = "file:salesforce-prod"
 
@@ -28,13 +28,13 @@ async def test_renewed_token_survives_every_rotation(tmp_path: Path) -> None:
         client_secret=org.client_secret.get_secret_value(),
         refresh_token=org.refresh_token.get_secret_value(),
     )
-    environment = given_environment() | LOOKED_AT_WHEN_ASKED | {"CREDENTIALS_DIR": str(folder)}
-    async with throw_away(environment=environment, keep_logs=tmp_path / "logs") as stack:
+    environment = given_environment() | NO_SCHEDULED_OBSERVATIONS | {"CREDENTIALS_DIR": str(folder)}
+    async with temporary_stack(environment=environment, keep_logs=tmp_path / "logs") as stack:
         mesh = Mesh(stack)
         await mesh.ask("sample_org", "PATCH", "/org/settings", {"rotate_refresh_token": True})
         order = {**ORDER, "credential_id": REFERENCE}
         made = await mesh.ask("orchestrator", "POST", "/connections/onboard", order, expect=201)
-        one = Wired(mesh, made["id"])
+        one = MeshConnection(mesh, made["id"])
         await one.synced()
         assert await rotated(mesh) == "unchanged"
 

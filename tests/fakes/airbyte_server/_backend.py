@@ -14,7 +14,7 @@ from local.airbyte import specification
 from local.airbyte.api import defaults, reads
 from local.airbyte.api.backend import Check, Command, Definition, Instance, Kind, Outcome
 from local.airbyte.api.definitions import definition_of
-from local.airbyte.catalog import config_read, starting_anew, stored_streams, stream_read
+from local.airbyte.catalog import config_read, stored_streams, stream_read, streams_to_reset
 from local.airbyte.errors import Refusal, forbidden, not_found, sync_is_running, uncaught
 from local.airbyte.releases import ErrorStyle, Release
 from tests.fakes.airbyte_server._catalogs import proposed
@@ -469,7 +469,7 @@ class ScriptedBackend(Offers):
         """Change the given settings and, if it is given, the catalog."""
         before = connection["syncCatalog"]["streams"]
         after = before if sync_catalog is None else stored_streams(sync_catalog, self.release)
-        anew = starting_anew(before, after)
+        anew = streams_to_reset(before, after)
         connection_id = connection["connectionId"]
         self.states[connection_id] = [
             state

@@ -141,9 +141,9 @@ def test_empty_secret_file_is_replaced(tmp_path: Path) -> None:
     """A kill between creating and writing it leaves an empty file."""
     path = tmp_path / "password"
     path.touch()
-    drawn = servers.drawn_once(path)
+    drawn = servers.generate_once(path)
     assert len(drawn) == 48
-    assert servers.drawn_once(path) == drawn
+    assert servers.generate_once(path) == drawn
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert list(tmp_path.iterdir()) == [path]
 
@@ -174,7 +174,7 @@ async def test_valkey_keeps_its_stream_over_a_stop(own_valkey: servers.Valkey) -
 
 def test_postgres_runs_below_a_private_home(tmp_path: Path) -> None:
     """Nothing of it is left behind."""
-    with servers.start_postgres(tmp_path / "pg", options=servers.THROW_AWAY) as server:
+    with servers.start_postgres(tmp_path / "pg", options=servers.THROWAWAY_OPTIONS) as server:
         assert server.exit_code() is None
     servers.remove(tmp_path / "pg")
     assert list(tmp_path.iterdir()) == []
@@ -205,7 +205,7 @@ import sys, time
 from pathlib import Path
 from local.processes import servers
 folder = Path(sys.argv[1])
-postgres = servers.start_postgres(folder / "pg", options=servers.THROW_AWAY)
+postgres = servers.start_postgres(folder / "pg", options=servers.THROWAWAY_OPTIONS)
 valkey = servers.start_valkey(folder / "v")
 print(postgres.pid, valkey.pid, postgres.port, flush=True)
 time.sleep(60)

@@ -17,7 +17,7 @@ GIVEN = "AAMCANARY-webhook-signing-key-0123456789"
 
 def prepared(folder: Path, environment: dict[str, str]) -> Stack:
     """A stack that is not started."""
-    settings = Settings().elsewhere(folder, range(1, 1 + len(Settings.port_names())))
+    settings = Settings().for_another_mesh(folder, range(1, 1 + len(Settings.port_names())))
     stack = Stack(settings, environment=environment)
     stack.postgres = servers.Postgres(folder / "postgres", port=1)
     stack.valkey = servers.Valkey(folder / "valkey", port=2)
