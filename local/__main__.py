@@ -31,7 +31,7 @@ def _settings() -> Settings:
         return Settings()
     except ValidationError as error:
         names = ", ".join(f"AAM_{str(problem['loc'][0]).upper()}" for problem in error.errors())
-        raise SystemExit(f"Not valid: {names}.") from None
+        raise SystemExit(f"Invalid settings: {names}.") from None
 
 
 def _tied_settings() -> Settings:
@@ -40,7 +40,7 @@ def _tied_settings() -> Settings:
     try:
         tie_to([int(pid) for pid in settings.tied_to_pid.split()])
     except ProcessLookupError:
-        raise SystemExit("A process of AAM_TIED_TO_PID is gone already.") from None
+        raise SystemExit("A process of AAM_TIED_TO_PID has already ended.") from None
     return settings
 
 
@@ -94,7 +94,7 @@ def _address(variable: str) -> str:
     running = _settings().state_dir / "env"
     address = os.environ.get(variable) or env_files.read(running).get(variable)
     if not address:
-        raise SystemExit(f"No mesh runs in {running.parent}: make up starts one.")
+        raise SystemExit(f"No mesh is running in {running.parent}: start one with `make up`.")
     return address
 
 

@@ -45,15 +45,15 @@ class Steps:
         began = time.monotonic()
         with self._console.status(f"{title} ..."):
             try:
-                found, is_true = await work(), True
+                result, passed = await work(), True
             except (StepFailed, ServerFailed, Refused, InstallFailed) as error:
-                found, is_true = str(error), False
-        mark = "[green]✓[/]" if is_true else "[red]✗[/]"
+                result, passed = str(error), False
+        mark = "[green]✓[/]" if passed else "[red]✗[/]"
         took = f"{time.monotonic() - began:.1f} s"
         self._console.print(f"{mark} [bold]{self._number}/{self._count} {title}[/]  [dim]{took}[/]")
-        self._console.print(f"      {escape(found)}")
-        if not is_true:
-            raise SystemExit(f"This step was not true. The logs are in {self._logs}.")
+        self._console.print(f"      {escape(result)}")
+        if not passed:
+            raise SystemExit(f"This step failed. The logs are in {self._logs}.")
 
 
 async def run() -> None:
@@ -64,7 +64,7 @@ async def run() -> None:
     """
     began = time.monotonic()
     this = asyncio.current_task()
-    assert this is not None  # noqa: S101 (a coroutine that runs has a task)
+    assert this is not None  # noqa: S101 (a running coroutine has a task)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
     settings = Settings()
     console = Console(highlight=False, soft_wrap=True)
@@ -74,7 +74,7 @@ async def run() -> None:
         async def install() -> str:
             salesforce = BY_NAME["source-salesforce"]
             await asyncio.to_thread(Store(settings.connectors_dir).install, salesforce)
-            return f"{salesforce.package} {salesforce.version}, in an environment of its own"
+            return f"{salesforce.package} {salesforce.version}, in its own environment"
 
         async def start() -> str:
             stack = await cleanup.enter_async_context(
@@ -86,36 +86,42 @@ async def run() -> None:
                 )
             )
             journey.mesh = Mesh(stack)
-            return f"{len(stack.processes)} processes are ready, on ports of their own"
+            return f"{len(stack.processes)} processes are ready, on free ports"
 
         async def stop() -> str:
             pids = [server.pid for server in journey.mesh.stack.processes]
             await cleanup.aclose()
-            require(not any(map(_is_alive, pids)), "a process is left")
-            return "no process and no file is left"
+            require(not any(map(_is_alive, pids)), "a process is still running")
+            return "all processes have ended, and all files are deleted"
 
         story: list[tuple[str, Callable[[], Awaitable[str]]]] = [
-            ("Have Airbyte's Salesforce connector", install),
-            ("Start a throw-away mesh", start),
+            ("Install Airbyte's Salesforce connector", install),
+            ("Start a temporary mesh", start),
             ("Onboard Salesforce's Account and Contact", journey.onboard),
             ("Sync", journey.sync),
-            ("Nothing changes: nothing is told", journey.nothing_changed),
-            ("Fields are added: healed by itself", journey.field_added),
-            ("A field's type grows wider: healed by itself", journey.field_widened),
+            ("Nothing changes: no event is published", journey.nothing_changed),
+            ("Fields are added: repaired automatically", journey.field_added),
+            ("A field's type is widened: repaired automatically", journey.field_widened),
             ("A field is dropped: a person decides", journey.field_dropped),
             ("A field is renamed: one suggestion, with evidence", journey.field_renamed),
-            ("A cursor is lost: paused, decided, resumed", journey.cursor_lost),
-            ("An object is hidden: doubted, not believed", journey.object_hidden),
-            ("A heal is bad: its sync fails, and it is rolled back", journey.bad_heal),
+            (
+                "A cursor is lost: paused until a decision, then resumed",
+                journey.cursor_lost,
+            ),
+            (
+                "An object is hidden: the discovery is not trusted",
+                journey.object_hidden,
+            ),
+            ("A repair breaks the sync: it is rolled back", journey.bad_heal),
             ("Two connections of one source: two decisions", journey.two_of_one_source),
-            ("Read the events back", journey.read_events),
+            ("Read the events", journey.read_events),
             ("Stop the mesh", stop),
         ]
         steps = Steps(console, len(story), logs=settings.state_dir / "demo-logs")
         for title, work in story:
             await steps.take(title, work)
     took = f"{time.monotonic() - began:.1f} s"
-    console.print(f"[green]Every step was checked and true[/], in {took}.")
+    console.print(f"[green]All steps passed[/] in {took}.")
 
 
 def _is_alive(pid: int) -> bool:

@@ -93,14 +93,14 @@ class Mesh:
         """Whether a table of the warehouse has the column."""
         return bool(
             await self.warehouse(
-                "SELECT count(*) FROM information_schema.columns"  # noqa: S608 (names of ours)
+                "SELECT count(*) FROM information_schema.columns"  # noqa: S608 (constant names)
                 f" WHERE table_name = '{table}' AND column_name = '{column}'"
             )
         )
 
     async def count(self, table: str, where: str = "TRUE") -> int:
         """The number of rows of a synced table."""
-        return int(await self.warehouse(f'SELECT count(*) FROM "{table}" WHERE {where}'))  # noqa: S608 (names of ours)
+        return int(await self.warehouse(f'SELECT count(*) FROM "{table}" WHERE {where}'))  # noqa: S608 (constant names)
 
     async def events(self, connection_id: str) -> list[dict[str, str]]:
         """A connection's events on the stream aam.events so far."""
@@ -156,7 +156,7 @@ class MeshConnection:
     async def observed(self, outcome: str) -> Json:
         """Observe the source now, and check the outcome."""
         found: Json = await self.mesh.ask("schema_observer", "POST", f"{self.path}/observe", {})
-        message = f"the look ended {found['outcome']} ({found.get('detail')}), not {outcome}"
+        message = f"the outcome is {found['outcome']} ({found.get('detail')}), not {outcome}"
         require(found["outcome"] == outcome, message)
         return found
 
@@ -240,7 +240,7 @@ class Journey:
         require(not drifts and not repairs, f"{len(drifts)} drifts, {len(repairs)} repairs")
         require(await self.one.version() == 1, "there is a new version")
         types = {event["type"] for event in await self.mesh.events(self.one.id)}
-        require(types <= BEFORE_ANY_DRIFT, f"the stream aam.events tells {sorted(types)}")
+        require(types <= BEFORE_ANY_DRIFT, f"the stream aam.events has {sorted(types)}")
         return f"{OBSERVATIONS} observations: no drift, no version, no event"
 
     async def field_added(self) -> str:
@@ -250,10 +250,10 @@ class Journey:
         for new in (number, text):
             await self.mesh.change("POST", "/Account/fields", new)
         repair = await self.one.healed()
-        require(repair["decisions"][0]["by"] == "policy", "somebody decided")
+        require(repair["decisions"][0]["by"] == "policy", "the decision is not the policy's")
         await self._expect_diff(repair, "field_added", "Score__c", "Region__c")
         await self.one.synced()
-        require(await self.mesh.count("Account") == self.rows["Account"], "rows were doubled")
+        require(await self.mesh.count("Account") == self.rows["Account"], "rows were duplicated")
         found = await self.mesh.warehouse(
             'SELECT json_object_agg(v, n)::text FROM (SELECT "Region__c" v, count(*) n'
             ' FROM "Account" GROUP BY 1 HAVING "Region__c" IS NOT NULL) found'
@@ -283,7 +283,7 @@ class Journey:
         (change,) = repair["changes"]
         require(change["what"] == "removed", f"it was judged as {change['what']}")
         require("CustomerPriority__c" in change["loses"], f"it loses {change['loses']}")
-        require(await self.one.version() == version, "it was applied before anybody decided")
+        require(await self.one.version() == version, "it was applied before a decision")
         repair = await self.one.decide(repair, "approve", "Nobody uses it.")
         require(repair["state"] == "applied", f"the repair is {repair['state']}")
         (decision,) = repair["decisions"]
@@ -301,7 +301,7 @@ class Journey:
         suggested = [one["suggestion"] for one in repair["changes"] if one["suggestion"]]
         require(len(suggested) == 1, f"there are {len(suggested)} suggestions")
         (suggestion,) = suggested
-        require(suggestion["became"] == [new], f"it is said to be {suggestion['became']}")
+        require(suggestion["became"] == [new], f"the suggestion is {suggestion['became']}")
         require(bool(suggestion["evidence"]), "there is no evidence")
         repair = await self.one.decide(repair, "approve", "Renamed in release 12.")
         require(repair["state"] == "applied", f"the repair is {repair['state']}")
@@ -310,7 +310,7 @@ class Journey:
         require(there == filled > 0, f"{there} of {filled} values arrived")
         kinds = ", ".join(dict.fromkeys(one["kind"] for one in suggestion["evidence"]))
         sure = f"{suggestion['confidence']:.0%}"
-        return f"{old} became {new}, {sure} sure by {kinds}; all {there} values are in its column"
+        return f"{old} became {new}, {sure} sure from {kinds}; its column has all {there} values"
 
     async def cursor_lost(self) -> str:
         """Contact loses its cursor: paused, proposed, decided, resumed."""
@@ -319,7 +319,7 @@ class Journey:
             await self.mesh.change("DELETE", f"/Contact/fields/{name}")
         repair = await self.one.proposed()
         lost = [one for one in repair["changes"] if one["what"] == "lost"]
-        require(bool(lost), "nothing is said to be lost")
+        require(bool(lost), "no change is reported as lost")
         held = await self.one.upstream()
         require(held["status"] == "inactive", f"in Airbyte it is {held['status']}")
         refused = await self.mesh.ask("orchestrator", "POST", f"{self.one.path}/sync", expect=409)
@@ -334,23 +334,27 @@ class Journey:
         require(held["status"] == "active", f"in Airbyte it is {held['status']}")
         require(modes["Contact"] == "full_refresh", f"Contact is read as {modes['Contact']}")
         state = (await self._states()).get("Account")
-        require(state == states["Account"] is not None, "Account's state was not kept")
+        require(state == states["Account"] is not None, "Account's state has changed")
         await self.one.synced()
         for stream, count in self.rows.items():
             there = await self.mesh.count(stream)
             require(there == count, f"{stream} holds {there} rows, not {count}")
-        return "paused in Airbyte until decided; resumed with Account's state, Contact read whole"
+        return "paused in Airbyte until decided; resumed with Account's state; Contact read in full"
 
     async def object_hidden(self) -> str:
         """A permission is lost: the discovery is suspicious until the permission is restored."""
         before = (await self.one.version(), len(await self.one.repairs()))
         await self.mesh.change("POST", "/Account/hide")
         observation = await self.one.observed("suspicious")
-        require((await self.one.version(), len(await self.one.repairs())) == before, "it was acted")
+        require(
+            (await self.one.version(), len(await self.one.repairs())) == before, "it was repaired"
+        )
         await self.mesh.change("POST", "/Account/show")
         await self.one.observed("unchanged")
-        require((await self.one.version(), len(await self.one.repairs())) == before, "it was acted")
-        return f"{observation['code']}: {observation['detail']} Nothing was done, and it is back"
+        require(
+            (await self.one.version(), len(await self.one.repairs())) == before, "it was repaired"
+        )
+        return f"{observation['code']}: {observation['detail']} Nothing was changed"
 
     async def bad_heal(self) -> str:
         """A new object is added, its sync fails, and the earlier version is restored."""
@@ -398,7 +402,7 @@ class Journey:
         await self.two.decide(second, "reject", "It comes back next week.")
         after = [await self.one.version(), await self.two.version()]
         require(after == [versions[0] + 1, versions[1]], f"the versions are {after}")
-        return "one discovery, a repair for each: approved for the one, rejected for the other"
+        return "one discovery, a repair for each: approved for one, rejected for the other"
 
     async def read_events(self) -> str:
         """Check the events about the connection."""
@@ -411,7 +415,7 @@ class Journey:
         numbers = [int(event["seq"]) for event in events]
         require(numbers == sorted(set(numbers)), f"their order is {numbers}")
         counts = Counter(event["type"] for event in events)
-        require(counts == EVENTS, f"the stream aam.events tells {dict(counts)}")
+        require(counts == EVENTS, f"the stream aam.events has {dict(counts)}")
         return f"{len(events)} events on aam.events, in order: {_listed(counts)}"
 
     async def _expect_diff(self, repair: Json, kind: str, *names: str) -> None:
@@ -483,7 +487,7 @@ async def _until(find: Callable[[], Awaitable[T | None]], what: str, *, within_s
         if found is not None:
             return found
         await asyncio.sleep(POLL_S)
-    raise StepFailed(f"{what} had not come after {within_s:g} s")
+    raise StepFailed(f"{what} did not happen within {within_s:g} s")
 
 
 def _listed(counts: Counter[str]) -> str:
@@ -504,6 +508,6 @@ def _request(
         answer = connection.getresponse()
         return answer.status, json.loads(answer.read())
     except (OSError, http.client.HTTPException, json.JSONDecodeError) as error:
-        raise StepFailed(f"{method} {path} had no answer: {error!r}") from error
+        raise StepFailed(f"{method} {path} got no response: {error!r}") from error
     finally:
         connection.close()

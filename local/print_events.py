@@ -15,7 +15,7 @@ LATEST = 20
 
 
 class Unreachable(Exception):
-    """Redis does not answer."""
+    """Redis does not respond."""
 
 
 async def follow(url: str, *, once: bool = False) -> None:
@@ -35,11 +35,11 @@ async def follow(url: str, *, once: bool = False) -> None:
                 console.print(line(event), markup=False)
             while not once:
                 streams: Any = await redis.xread({STREAM: last}, block=5000)
-                for last, event in streams[0][1] if streams else ():  # noqa: B007 (read on from there)
+                for last, event in streams[0][1] if streams else ():  # noqa: B007 (the next read starts there)
                     console.print(line(event), markup=False)
     except RedisError as error:
         raise Unreachable(
-            f"Redis does not answer ({type(error).__name__}); is the mesh up?"
+            f"Redis does not respond ({type(error).__name__}); is the mesh running?"
         ) from error
 
 

@@ -328,7 +328,7 @@ class Stack:
                 else:
                     is_back = True
             since = time.monotonic()
-            self._say(f"{server.name} runs again (pid {server.pid}).")
+            self._say(f"{server.name} is running again (pid {server.pid}).")
 
     async def _rotate_logs(self) -> None:
         """Rotate the logs while the stack runs."""
@@ -544,7 +544,7 @@ def lock_state(state_dir: Path) -> IO[str]:
     except BlockingIOError:
         with file:
             raise Refused(
-                f"A mesh runs already in {state_dir.resolve()} (pid {file.read()}): stop it, "
+                f"A mesh is already running in {state_dir.resolve()} (pid {file.read()}): stop it, "
                 "or name another folder with AAM_STATE_DIR."
             ) from None
     return file

@@ -68,7 +68,7 @@ async def _install_missing_connectors(settings: Settings, console: Console) -> N
     store = Store(settings.connectors_dir)
     for connector in CONNECTORS:
         if not store.is_installed(connector):
-            console.print(f"Installing {connector.package} {connector.version}, this once ...")
+            console.print(f"Installing {connector.package} {connector.version} (only once) ...")
             await asyncio.to_thread(store.install, connector)
 
 
@@ -85,16 +85,16 @@ def _table(stack: Stack) -> Table:
 
 def _next_steps(stack: Stack, *, is_key_new: bool, took_s: float) -> str:
     state = stack.settings.state_dir
-    key = f"The key of every call is in {stack.auth_file}; the docs pages' Authorize takes it too."
+    key = f"The API key is in {stack.auth_file}; Authorize on the docs pages accepts it too."
     if is_key_new:
         header = stack.auth_file.read_text().strip()
-        key = f"{key} It is shown this once: {header.rpartition(' ')[2]}"
+        key = f"{key} It is shown only once: {header.rpartition(' ')[2]}"
     org = "the sample org" if stack.uses_sample_org else "the org of CREDENTIAL_SALESFORCE_PROD__…"
     return (
         f"Ready in {took_s:.1f} s. Salesforce is {org}; logs are in {state}/logs.\n"
         f"{key}\n"
-        f"Next, in another shell: source {state}/env, then README's commands; "
-        "make events shows what happens.\n"
+        f"Next, in another shell: source {state}/env, then run the commands of the README; "
+        "`make events` shows the events.\n"
         "Ctrl-C stops everything."
     )
 

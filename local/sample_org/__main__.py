@@ -31,7 +31,7 @@ Fail = Annotated[
 
 @app.command()
 def serve(
-    objects: Annotated[int | None, typer.Option(help="Generated objects beside the real.")] = None,
+    objects: Annotated[int | None, typer.Option(help="Number of generated objects.")] = None,
     fields: Annotated[int | None, typer.Option(help="Fields of each generated object.")] = None,
     latency_ms: Annotated[int | None, typer.Option(help="Added to every call.")] = None,
     fail: Fail = None,
@@ -149,7 +149,7 @@ def change_settings(
     page_size: int | None = None,
     rotate: Annotated[bool | None, typer.Option(help="Rotate the refresh token.")] = None,
     fail: Fail = None,
-    heal: Annotated[bool, typer.Option(help="Let nothing fail any more.")] = False,
+    heal: Annotated[bool, typer.Option(help="Stop all simulated failures.")] = False,
 ) -> None:
     """Change how the org behaves; omitted options keep their values."""
     settings: dict[str, Any] = {
@@ -211,7 +211,7 @@ def _call(method: str, path: str, members: dict[str, Any] | None = None) -> dict
         answer = connection.getresponse()
         content: dict[str, Any] = json.loads(answer.read())
     except (OSError, ValueError, http.client.HTTPException):
-        _stop(f"No sample org answers on port {port} (SAMPLE_ORG_PORT).")
+        _stop(f"No sample org responds on port {port} (SAMPLE_ORG_PORT).")
     finally:
         connection.close()
     if answer.status >= 400:

@@ -70,7 +70,7 @@ class AddField(Change):
         if self.name in sobject.removed:
             return self._restore(org, sobject)
         if self.name in sobject.fields:
-            raise Conflict(f"{sobject.name} has a field {self.name} already.", code="field_exists")
+            raise Conflict(f"{sobject.name} already has a field {self.name}.", code="field_exists")
         _require_custom_name(self.name)
         if self.type == "reference" and org.find_visible(self.reference_to) is None:
             raise NotFound(f"There is no object {self.reference_to} to refer to.")
@@ -140,7 +140,7 @@ class RenameField(Change):
         sobject = find_object(org, self.object)
         old = _custom_field(sobject, self.name)
         if self.to in sobject.fields or self.to in sobject.removed:
-            raise Conflict(f"{sobject.name} has a field {self.to} already.", code="field_exists")
+            raise Conflict(f"{sobject.name} already has a field {self.to}.", code="field_exists")
         _require_custom_name(self.to)
         org.adopt(sobject)
         rows = org.rows(sobject)
@@ -170,7 +170,7 @@ class RetypeField(Change):
         sobject = find_object(org, self.object)
         old = _custom_field(sobject, self.name)
         if old.type == self.type:
-            raise Conflict(f"{self.name} of {sobject.name} is of type {self.type} already.")
+            raise Conflict(f"{self.name} of {sobject.name} is already of type {self.type}.")
         picks = old.values or ("Low", "Medium", "High")
         new = fields.custom_field(
             self.name,
@@ -199,10 +199,10 @@ class ForbidField(Change):
         sobject = find_object(org, self.object)
         old = _field(sobject, self.name)
         if not old.queryable:
-            raise Conflict(f"Queries refuse {self.name} of {sobject.name} already.")
+            raise Conflict(f"Queries already reject {self.name} of {sobject.name}.")
         org.adopt(sobject)
         sobject.fields[self.name] = replace(old, queryable=False)
-        return f"Queries refuse the field {self.name} of {sobject.name}, which is still described."
+        return f"Queries reject the field {self.name} of {sobject.name}, which is still described."
 
 
 class AllowField(Change):
@@ -217,9 +217,9 @@ class AllowField(Change):
         sobject = find_object(org, self.object)
         old = _field(sobject, self.name)
         if old.queryable:
-            raise Conflict(f"Queries read {self.name} of {sobject.name} already.")
+            raise Conflict(f"Queries can already read {self.name} of {sobject.name}.")
         sobject.fields[self.name] = replace(old, queryable=True)
-        return f"Queries read the field {self.name} of {sobject.name} again."
+        return f"Queries can read the field {self.name} of {sobject.name} again."
 
 
 class AddObject(Change):
@@ -233,7 +233,7 @@ class AddObject(Change):
     def apply(self, org: Org, *, at: datetime) -> str:  # noqa: ARG002 -- rows have the org's creation date
         """Add the object; its name must end in `__c`, like that of every custom object."""
         if org.find(self.name) is not None:
-            raise Conflict(f"There is an object {self.name} already.", code="object_exists")
+            raise Conflict(f"There is already an object {self.name}.", code="object_exists")
         _require_custom_name(self.name)
         label = self.label or fields.label_of(self.name)
         org.add(self.name, label=label, rows=self.rows)
@@ -250,7 +250,7 @@ class HideObject(Change):
         """Hide the object; its rows stay and return with `show_object`."""
         sobject = find_object(org, self.object)
         if sobject.hidden:
-            raise Conflict(f"{sobject.name} is hidden already.")
+            raise Conflict(f"{sobject.name} is already hidden.")
         org.adopt(sobject)
         sobject.hidden = True
         return f"{sobject.name} is hidden from the connected user."
@@ -330,7 +330,7 @@ def _custom_field(sobject: SObject, name: str) -> fields.Field:
 def _require_custom_name(name: str) -> None:
     if _CUSTOM.fullmatch(name) is None or len(name) > _LONGEST_NAME:
         raise Invalid(
-            "A custom name is letters, digits and single underscores, ends in __c and has at most "
+            "A custom name has letters, digits and single underscores, ends in __c and has at most "
             f"{_LONGEST_NAME} characters."
         )
 

@@ -117,21 +117,21 @@ def test_up_supervises_and_stops_the_mesh(up: Up) -> None:
     second = up.run("up")
     assert second.returncode == 1
     assert second.stderr == (
-        f"A mesh runs already in {up.state} (pid {up.process.pid}): stop it, "
+        f"A mesh is already running in {up.state} (pid {up.process.pid}): stop it, "
         "or name another folder with AAM_STATE_DIR.\n"
     )
     refused = up.run("clean")
     assert refused.returncode == 1
-    assert "A mesh runs already" in refused.stderr
+    assert "A mesh is already running" in refused.stderr
 
     os.kill(up.pid_of("schema_observer"), signal.SIGKILL)
     up.wait_for("schema_observer ended with -9", 10)
-    up.wait_for("schema_observer runs again", 60)
+    up.wait_for("schema_observer is running again", 60)
     with urllib.request.urlopen(f"{told['SCHEMA_OBSERVER']}/health", timeout=10) as answer:  # noqa: S310
         assert answer.status == 200
     os.kill(up.pid_of("postgres"), signal.SIGKILL)
     up.wait_for("postgres ended with -9", 10)
-    up.wait_for("postgres runs again", 30)
+    up.wait_for("postgres is running again", 30)
 
     found |= family(up.process.pid)
     up.process.send_signal(signal.SIGINT)
@@ -209,7 +209,7 @@ def test_invalid_setting_is_reported_in_one_line(up: Up) -> None:
 
     up.environment["AAM_VALKEY_PORT"] = str(up.ports["valkey_port"])
     assert refused.returncode == 1
-    assert refused.stderr == "Not valid: AAM_VALKEY_PORT.\n"
+    assert refused.stderr == "Invalid settings: AAM_VALKEY_PORT.\n"
 
 
 def test_events_without_a_mesh_name_the_command_to_start_one(up: Up) -> None:
@@ -333,7 +333,7 @@ def test_two_replicas_of_every_service(tmp_path: Path) -> None:
         )
         with urllib.request.urlopen(archiving, timeout=20) as answer:  # noqa: S310
             assert answer.status == 204
-        up.wait_for("orchestrator runs again", 60)
+        up.wait_for("orchestrator is running again", 60)
         assert listed(first) == listed(second) == {str(kept)}
     finally:
         up.process.send_signal(signal.SIGTERM)

@@ -124,9 +124,9 @@ def test_each_command_prints_the_change(org: Started, words: str, said: str) -> 
         ),
         (
             "forbid-field Lead Company",
-            "Queries refuse the field Company of Lead, which is still described.",
+            "Queries reject the field Company of Lead, which is still described.",
             "allow-field Lead Company",
-            "Queries read the field Company of Lead again.",
+            "Queries can read the field Company of Lead again.",
         ),
     ],
 )
@@ -214,4 +214,4 @@ def test_unreachable_org_names_the_port(org: Started, tmp_path: Path) -> None:
         port = str(free.getsockname()[1])
         done = CliRunner().invoke(app, ["status"], env=org.environment | {"SAMPLE_ORG_PORT": port})
     assert done.exit_code == 1
-    assert done.stderr == f"No sample org answers on port {port} (SAMPLE_ORG_PORT).\n"
+    assert done.stderr == f"No sample org responds on port {port} (SAMPLE_ORG_PORT).\n"

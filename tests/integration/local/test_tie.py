@@ -80,7 +80,7 @@ def test_process_tied_to_a_dead_owner_does_not_start() -> None:
         cwd=ROOT,
     )
     assert refused.returncode == 1
-    assert refused.stderr == "A process of AAM_TIED_TO_PID is gone already.\n"
+    assert refused.stderr == "A process of AAM_TIED_TO_PID has already ended.\n"
 
 
 def test_watcher_has_an_empty_environment() -> None:
