@@ -254,7 +254,7 @@ def _assert_secrets_are_where_they_belong(up: Up, found: set[int], told: dict[st
         except ProcessLookupError:
             continue
         assert not [name for name, secret in secrets.items() if secret in command]
-        if "leash.py" in command:
+        if "exit_with_parent.py" in command:
             assert environment == ""
         for name, secret in secrets.items():
             if secret in environment:
