@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from local.processes.exit_with_parent import Leashed
+from local.processes.exit_with_parent import ChildProcess
 from local.processes.servers import Server
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,8 +41,10 @@ class Program(Server):
         """The address it listens on."""
         return f"http://127.0.0.1:{self.port}"
 
-    def _spawn(self, log: IO[bytes]) -> Leashed:
-        return Leashed([sys.executable, "-m", *self._command], log=log, env=self._env, cwd=ROOT)
+    def _spawn(self, log: IO[bytes]) -> ChildProcess:
+        return ChildProcess(
+            [sys.executable, "-m", *self._command], log=log, env=self._env, cwd=ROOT
+        )
 
     def _is_ready(self) -> bool:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=4)
@@ -55,7 +57,7 @@ class Program(Server):
             connection.close()
 
 
-async def wait_for_exit(process: Server | Leashed) -> int:
+async def wait_for_exit(process: Server | ChildProcess) -> int:
     while (code := process.exit_code()) is None:  # noqa: ASYNC110 (it has a code, no event)
         await asyncio.sleep(0.1)
     return code

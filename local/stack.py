@@ -23,7 +23,7 @@ from typing import IO, Self, TypeVar
 from local import airbyte, env_files, log_rotation, request_guard
 from local.environment import CREDENTIAL_PREFIXES, PREFIXES, WITHHELD, given_environment
 from local.processes import servers
-from local.processes.exit_with_parent import GRACE_S, Leashed
+from local.processes.exit_with_parent import GRACE_S, ChildProcess
 from local.processes.servers import Server, ServerFailed
 from local.sample_org.settings import Settings as SampleOrg
 from local.service_processes import ROOT, Program, wait_for_exit
@@ -293,7 +293,7 @@ class Stack:
         """
         log = self._logs / f"{name}.log"
         with servers.private_log(log) as output:
-            process = Leashed(
+            process = ChildProcess(
                 [sys.executable, "-m", *command],
                 log=output,
                 env=self._service_environment("orchestrator") | dict(beside or {}),

@@ -22,7 +22,7 @@ from uuid import UUID
 
 import orjson
 
-from local.processes.exit_with_parent import Leashed
+from local.processes.exit_with_parent import ChildProcess
 
 REQUIREMENTS = Path(__file__).parent / "connectors"
 INSTALL_TIMEOUT_SECONDS = 900
@@ -182,7 +182,7 @@ def _requirements(connector: Connector) -> Path:
 
 def _run(command: list[str]) -> None:
     with tempfile.TemporaryFile() as output:
-        process = Leashed(command, log=output.fileno())
+        process = ChildProcess(command, log=output.fileno())
         try:
             code = process.wait(INSTALL_TIMEOUT_SECONDS)
         finally:

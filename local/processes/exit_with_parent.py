@@ -32,8 +32,8 @@ _WATCH = "watch"
 _START = "start"
 
 
-class Leashed:
-    """A running process, in its own session, that does not outlive this one."""
+class ChildProcess:
+    """A running child process, in its own session, that does not outlive this process."""
 
     def __init__(
         self,

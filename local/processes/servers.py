@@ -26,7 +26,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, ClassVar, Self
 
-from local.processes.exit_with_parent import Leashed
+from local.processes.exit_with_parent import ChildProcess
 from local.settings import Settings
 
 DATABASES = ("aam", "warehouse")
@@ -109,7 +109,7 @@ class Server(ABC):
     def __init__(self, *, port: int, log: Path) -> None:
         self.port = port
         self.log = log
-        self._process: Leashed | None = None
+        self._process: ChildProcess | None = None
 
     @property
     @abstractmethod
@@ -171,7 +171,7 @@ class Server(ABC):
         self.stop()
 
     @abstractmethod
-    def _spawn(self, log: IO[bytes]) -> Leashed: ...
+    def _spawn(self, log: IO[bytes]) -> ChildProcess: ...
 
     @abstractmethod
     def _is_ready(self) -> bool: ...
@@ -233,7 +233,7 @@ class Postgres(Server):
         account = f"aam_warehouse:{self.warehouse_password}"
         return f"postgresql://{account}@127.0.0.1:{self.port}/warehouse"
 
-    def _spawn(self, log: IO[bytes]) -> Leashed:
+    def _spawn(self, log: IO[bytes]) -> ChildProcess:
         if not self._cluster.exists():
             self._make_cluster(log)
         elif not (self._cluster / _HAS_LOGINS).exists():
@@ -256,7 +256,7 @@ class Postgres(Server):
         for option, value in options.items():
             command += ["-c", f"{option}={value}"]
         # SIGINT is Postgres's fast shutdown: it disconnects sessions and writes its data.
-        return Leashed(
+        return ChildProcess(
             command,
             log=log,
             env=_ENV,
@@ -384,7 +384,7 @@ class Valkey(Server):
         """The URL of its database 0."""
         return f"redis://:{self.password}@127.0.0.1:{self.port}/0"
 
-    def _spawn(self, log: IO[bytes]) -> Leashed:
+    def _spawn(self, log: IO[bytes]) -> ChildProcess:
         # In a file, since every local user can read a password on the command line.
         config = self.data_dir / "valkey.conf"
         config.touch(mode=0o600)
@@ -392,7 +392,7 @@ class Valkey(Server):
             f"bind 127.0.0.1\nport {self.port}\nrequirepass {self.password}\n"
             f'dir {self.data_dir}\nappendonly yes\nsave ""\ndaemonize no\n'
         )
-        return Leashed([str(_valkey_bin()), str(config)], log=log, env=_ENV, cwd=self.data_dir)
+        return ChildProcess([str(_valkey_bin()), str(config)], log=log, env=_ENV, cwd=self.data_dir)
 
     def _is_ready(self) -> bool:
         try:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from local.processes import servers
-from local.processes.exit_with_parent import Leashed
+from local.processes.exit_with_parent import ChildProcess
 from tests import access
 
 REPOSITORY = Path(__file__).parents[2]
@@ -85,7 +85,7 @@ def _running(
     command: list[str], port: int, *, log: Path, environment: dict[str, str]
 ) -> Iterator[None]:
     with log.open("wb") as out:
-        process = Leashed(
+        process = ChildProcess(
             [sys.executable, "-m", *command], log=out, env=environment, cwd=REPOSITORY
         )
         try:

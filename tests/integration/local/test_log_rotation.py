@@ -13,7 +13,7 @@ from typing import IO
 import pytest
 
 from local import log_rotation
-from local.processes.exit_with_parent import Leashed
+from local.processes.exit_with_parent import ChildProcess
 from local.processes.servers import private_log
 from tests.processes import becomes_true
 
@@ -33,7 +33,7 @@ def test_writer_continues_in_the_truncated_log(tmp_path: Path) -> None:
     """Bounded in size and number, private, and its newest lines are there in order."""
     path = tmp_path / "service.log"
     with private_log(path) as log:
-        process = Leashed([sys.executable, "-c", _WRITER, "40000"], log=log)
+        process = ChildProcess([sys.executable, "-c", _WRITER, "40000"], log=log)
 
         def is_done() -> bool:
             log_rotation.rotate(path, most_bytes=20_000, keep=2)

@@ -24,7 +24,7 @@ _TIED = """
     from local.processes import exit_with_parent
     if sys.argv[1] == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    child = exit_with_parent.Leashed(["/bin/sleep", "60"], log=subprocess.DEVNULL)
+    child = exit_with_parent.ChildProcess(["/bin/sleep", "60"], log=subprocess.DEVNULL)
     exit_with.tie_to([int(pid) for pid in sys.argv[2:]], grace_s=0.2)
     print(child.pid, flush=True)
     time.sleep(60)
@@ -85,8 +85,8 @@ def test_process_tied_to_a_dead_owner_does_not_start() -> None:
 
 def test_watcher_has_an_empty_environment() -> None:
     """The environment of the process may hold credentials."""
-    script = "from local.processes.exit_with_parent import Leashed\n"
-    script += "held = Leashed(['/bin/sleep', '60'], log=2); print(flush=True); held.wait(60)"
+    script = "from local.processes.exit_with_parent import ChildProcess\n"
+    script += "held = ChildProcess(['/bin/sleep', '60'], log=2); print(flush=True); held.wait(60)"
     environment = os.environ | {"CREDENTIAL_X__SECRET": "for one process alone"}
     with subprocess.Popen(
         [sys.executable, "-c", script],
