@@ -41,7 +41,7 @@ _BREAK_OFF_WITHIN_S = 0.5
 _CLOSED_WITHIN_S = 0.25
 _LONGEST_PAUSE = timedelta(seconds=5)
 """How long a worker waits for a notification before it polls for jobs."""
-_KEPT = timedelta(days=1)
+_RETENTION = timedelta(days=1)
 _PRUNE_BATCH_SIZE = 20_000
 
 
@@ -89,7 +89,7 @@ class Jobs:
 
     async def prune(self, session: AsyncSession) -> None:
         """Delete the oldest entries of PgQueuer's log and statistics that are over a day old."""
-        await session.execute(_PRUNE, {"kept": _KEPT, "limit": _PRUNE_BATCH_SIZE})
+        await session.execute(_PRUNE, {"retention": _RETENTION, "limit": _PRUNE_BATCH_SIZE})
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -265,12 +265,12 @@ async def _cancel_and_wait(tasks: Collection[asyncio.Task[Any]]) -> None:
 _PRUNE = text("""
     WITH statistics AS (
         DELETE FROM pgqueuer_statistics WHERE id IN (
-            SELECT id FROM pgqueuer_statistics WHERE created < now() - CAST(:kept AS interval)
+            SELECT id FROM pgqueuer_statistics WHERE created < now() - CAST(:retention AS interval)
             ORDER BY id LIMIT :limit
         )
     )
     DELETE FROM pgqueuer_log WHERE id IN (
-        SELECT id FROM pgqueuer_log WHERE created < now() - CAST(:kept AS interval)
+        SELECT id FROM pgqueuer_log WHERE created < now() - CAST(:retention AS interval)
         ORDER BY created LIMIT :limit
     )
 """)

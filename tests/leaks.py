@@ -326,7 +326,7 @@ def pytest_configure(config: pytest.Config) -> None:
     draw, end, kill = servers.generate_once, servers.Server.stop, servers.Server.kill
     readouterr = CaptureFixture.readouterr
 
-    def drawn_once(path: Path) -> str:
+    def generate_once(path: Path) -> str:
         drawn = draw(path)
         _outputs.know(f"what {path.name} holds", drawn)
         return drawn
@@ -347,7 +347,7 @@ def pytest_configure(config: pytest.Config) -> None:
             _outputs.add("what was printed", output)
         return told
 
-    servers.generate_once = drawn_once
+    servers.generate_once = generate_once
     servers.Server.stop, servers.Server.kill = stop, killed  # type: ignore[method-assign]
     CaptureFixture.readouterr = read  # type: ignore[method-assign]
 

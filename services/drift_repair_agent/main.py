@@ -41,11 +41,11 @@ from shared.periodic import PeriodicTask
 from shared.service_clients import Orchestrator, RagEngine
 
 _MAX_CONCURRENT_PLANS = 4
-_PLANNED_EVERY = timedelta(seconds=5)
-_ALL_PLANNED_EVERY = timedelta(minutes=5)
-_EXPIRED_EVERY = timedelta(seconds=5)
-_ASKED_EVERY = timedelta(seconds=30)
-_TOLD_EVERY = timedelta(seconds=5)
+_PLAN_INTERVAL = timedelta(seconds=5)
+_PLAN_ALL_INTERVAL = timedelta(minutes=5)
+_EXPIRE_INTERVAL = timedelta(seconds=5)
+_ASK_AGAIN_INTERVAL = timedelta(seconds=30)
+_LEARN_INTERVAL = timedelta(seconds=5)
 
 
 def build(settings: Settings) -> FastAPI:
@@ -84,13 +84,15 @@ def build(settings: Settings) -> FastAPI:
                 db,
                 operations.takeover_task,
                 *deliveries.periodic_tasks,
-                PeriodicTask(planner.plan_recent, _PLANNED_EVERY, singleton_name="plan"),
-                PeriodicTask(planner.plan_all_due, _ALL_PLANNED_EVERY, singleton_name="plan_all"),
+                PeriodicTask(planner.plan_recent, _PLAN_INTERVAL, singleton_name="plan"),
+                PeriodicTask(planner.plan_all_due, _PLAN_ALL_INTERVAL, singleton_name="plan_all"),
                 PeriodicTask(executor.run_due, settings.job_poll_interval),
-                PeriodicTask(executor.end_stranded, _EXPIRED_EVERY, singleton_name="end_stranded"),
-                PeriodicTask(Expiry(db).expire_due, _EXPIRED_EVERY, singleton_name="expire"),
-                PeriodicTask(planner.ask_again, _ASKED_EVERY, singleton_name="ask_again"),
-                PeriodicTask(suggesting.learn, _TOLD_EVERY, singleton_name="learn"),
+                PeriodicTask(
+                    executor.end_stranded, _EXPIRE_INTERVAL, singleton_name="end_stranded"
+                ),
+                PeriodicTask(Expiry(db).expire_due, _EXPIRE_INTERVAL, singleton_name="expire"),
+                PeriodicTask(planner.ask_again, _ASK_AGAIN_INTERVAL, singleton_name="ask_again"),
+                PeriodicTask(suggesting.learn, _LEARN_INTERVAL, singleton_name="learn"),
                 *Gauges(db, BACKLOGS).periodic_tasks,
             ) as stop_looking,
             jobs.running(),

@@ -31,8 +31,8 @@ _OPTIONS: Options = {
 _LEEWAY_S = 5
 _FRESH_S = 600.0
 _USED_ON_S = 3600.0
-_ASKED_EVERY_S = 30.0
-_FIRST_ASKED_EVERY_S = 1.0
+_FETCH_INTERVAL_S = 30.0
+_FIRST_FETCH_INTERVAL_S = 1.0
 _DEADLINE_S = 5.0
 _LARGEST_BYTES = 256 * 1024
 _MOST_KEYS = 100
@@ -132,7 +132,7 @@ class Issuer:
 
     async def _ask(self) -> None:
         async with self._asking:  # a task that waited finds the keys just fetched
-            pause_s = _ASKED_EVERY_S if self._keys else _FIRST_ASKED_EVERY_S
+            pause_s = _FETCH_INTERVAL_S if self._keys else _FIRST_FETCH_INTERVAL_S
             if self._clock() - self._asked_at < pause_s:
                 return
             self._asked_at = self._clock()

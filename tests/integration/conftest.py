@@ -80,7 +80,7 @@ _LARGE_BYTES = 1024 * 1024
 
 
 # Tests would have to wait for what a mesh does every five seconds.
-for name in ("_PLANNED_EVERY", "_EXPIRED_EVERY", "_TOLD_EVERY"):
+for name in ("_PLAN_INTERVAL", "_EXPIRE_INTERVAL", "_LEARN_INTERVAL"):
     assert hasattr(drift_repair_agent, name)
     setattr(drift_repair_agent, name, timedelta(seconds=0.5))
 

@@ -217,7 +217,9 @@ async def test_rename_waits_while_the_rag_engine_is_unavailable(
     airbyte: AirbyteServer, meshes: Meshes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`suggestions_missing`; a possible new name is not applied; the suggestion comes later."""
-    monkeypatch.setattr(drift_repair_agent, "_ASKED_EVERY", drift_repair_agent._EXPIRED_EVERY / 10)
+    monkeypatch.setattr(
+        drift_repair_agent, "_ASK_AGAIN_INTERVAL", drift_repair_agent._EXPIRE_INTERVAL / 10
+    )
     async with AsyncExitStack() as stack:
         # An engine whose registry is away: it answers 503, and then it is there.
         told = RagEngineSettings(

@@ -39,7 +39,7 @@ async def mesh(
     airbyte: AirbyteServer, meshes: Meshes, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Mesh]:
     """The services, with webhooks; a plan is made by its job, and not by a look that is earlier."""
-    monkeypatch.setattr(drift_repair_agent, "_PLANNED_EVERY", timedelta(minutes=5))
+    monkeypatch.setattr(drift_repair_agent, "_PLAN_INTERVAL", timedelta(minutes=5))
     async with meshes.start(airbyte, webhook_signing_key=KEY) as mesh:
         yield mesh
 

@@ -108,11 +108,11 @@ async def subscribed_webhooks(
     Their rows are locked against deletion until the transaction ends, so that a concurrent deletion
     also ends the messages added here.
     """
-    rows = await session.scalars(_TOLD_OF, {"connection_id": connection_id, "event": event})
+    rows = await session.scalars(_SUBSCRIBED, {"connection_id": connection_id, "event": event})
     return rows.all()
 
 
-_TOLD_OF = text("""
+_SUBSCRIBED = text("""
     SELECT id FROM webhooks
     WHERE deleted_at IS NULL AND (connection_id IS NULL OR connection_id = :connection_id)
     AND events @> to_jsonb(CAST(:event AS text))

@@ -35,7 +35,7 @@ from shared.outbox import EventType
 from shared.service_clients import AuthBroker
 from shared.source_types import SourceType
 
-_KEPT_WITHIN_S = 60.0
+_STORE_TIMEOUT_S = 60.0
 """Time allowed for storing a snapshot, beyond its discovery."""
 
 
@@ -179,7 +179,7 @@ class OnboardSaga:
 
         # A process that dies before the next step has stored no catalog, and discovers again.
         operation.forget("discover")
-        within = self._discover_s + min(self._discover_s, _KEPT_WITHIN_S)
+        within = self._discover_s + min(self._discover_s, _STORE_TIMEOUT_S)
         await operation.once("discover", discover, within=within)
         operation.store_document(chosen[0])
         return chosen[0]
