@@ -51,20 +51,20 @@ def measure(stage: Stage) -> Iterator[Line]:
         stdout=subprocess.PIPE,
         timeout=300,
     )
-    told = msgspec.json.decode(run.stdout.splitlines()[-1], type=_Fleet)
+    result = msgspec.json.decode(run.stdout.splitlines()[-1], type=_Fleet)
     yield Line(
         job=f"{SOURCES:,} connections observed; floor: a bare loop of discoveries",
-        measured=told.observed,
+        measured=result.observed,
         unit="/s",
-        floor=told.bare,
+        floor=result.bare,
         limit=0.5,
         at_least=True,
     )
     yield Line(
         job=f"memory after {SOURCES:,}; floor: after {EARLY:,}",
-        measured=told.late_mb,
+        measured=result.late_mb,
         unit="MB",
-        floor=told.early_mb,
+        floor=result.early_mb,
         limit=1.1,
     )
 

@@ -184,8 +184,8 @@ async def test_a_life_with_every_endpoint(ask: Asked) -> None:
 async def _instance(ask: Asked) -> None:
     workspace: Json = {"workspaceId": ask.backend.instance.workspace_id}
     await ask("health", method="GET")
-    told = await ask("instance_configuration", method="GET")
-    assert told["defaultWorkspaceId"] == workspace["workspaceId"]
+    answer = await ask("instance_configuration", method="GET")
+    assert answer["defaultWorkspaceId"] == workspace["workspaceId"]
     await ask("workspaces/get", **workspace)
     await ask("workspaces/get", workspaceId=UNKNOWN, answers=404)
     is_listed = not ask.backend.release.since(1, 7)
@@ -218,10 +218,10 @@ async def _actors(ask: Asked) -> tuple[str, str]:
         new: Json = {**by_id, "name": "two", "connectionConfiguration": config}
         assert (await ask(f"{word}s/update", **new))["name"] == "two"
         assert (await ask(f"{word}s/partial_update", **by_id, name="three"))["name"] == "three"
-        told = await ask(f"{word}s/check_connection", **by_id)
-        assert (told["status"], told["jobInfo"]["succeeded"]) == ("succeeded", True)
-        told = await ask(f"{word}s/check_connection_for_update", **new)
-        assert told["status"] == "succeeded"
+        answer = await ask(f"{word}s/check_connection", **by_id)
+        assert (answer["status"], answer["jobInfo"]["succeeded"]) == ("succeeded", True)
+        answer = await ask(f"{word}s/check_connection_for_update", **new)
+        assert answer["status"] == "succeeded"
         await ask(f"{word}s/get", **{f"{word}Id": UNKNOWN}, answers=404)
         await ask(f"{word}s/get", answers=400)
         await ask(f"{word}s/get", **{f"{word}Id": "one"}, answers=422)
@@ -231,9 +231,9 @@ async def _actors(ask: Asked) -> tuple[str, str]:
     bad: Json = {**records, "connectionConfiguration": {"count": 13}, "name": "bad", **place}
     by_id = {"sourceId": (await ask("sources/create", **bad))["sourceId"]}
     ask.fail_check(by_id["sourceId"])
-    told = await ask("sources/check_connection", **by_id)
-    if told["jobInfo"]["succeeded"]:
-        assert (told["status"], told["message"]) == ("failed", "No such host.")
+    answer = await ask("sources/check_connection", **by_id)
+    if answer["jobInfo"]["succeeded"]:
+        assert (answer["status"], answer["message"]) == ("failed", "No such host.")
     await ask("sources/delete", **by_id, answers=204)
     await ask("sources/get", **by_id, answers=404)
     await ask("sources/search", name="one")
@@ -257,13 +257,13 @@ async def _discovery(ask: Asked, source_id: str) -> None:
         assert (await ask(f"commands/output/{kind}", id=kind))["status"] == "failed"
         await ask.completed(kind)
         assert (await ask(f"commands/output/{kind}", id=kind))["status"] == "succeeded"
-    told = await ask("commands/output/discover", id="discover")
-    assert (told["catalogId"], told["catalog"]) == (found["catalogId"], found["catalog"])
+    output = await ask("commands/output/discover", id="discover")
+    assert (output["catalogId"], output["catalog"]) == (found["catalogId"], found["catalog"])
     await ask("commands/run/discover", id="cancelled", actor_id=source_id)
     await ask("commands/cancel", id="cancelled")
     assert (await ask("commands/status", id="cancelled"))["status"] == "cancelled"
-    told = await ask("commands/output/discover", id="cancelled")
-    assert told["failureReason"]["failureType"] == "manual_cancellation"
+    output = await ask("commands/output/discover", id="cancelled")
+    assert output["failureReason"]["failureType"] == "manual_cancellation"
     await ask("commands/status", id="never", answers=403)
     await ask("commands/run/check", id="unknown", actor_id=UNKNOWN, answers=403)
 
@@ -394,14 +394,14 @@ class Recording:
 
 def _recordings() -> Iterator[Recording]:
     for path in sorted(RECORDED.glob("*.json")):
-        told = orjson.loads(path.read_bytes())
+        recorded = orjson.loads(path.read_bytes())
         yield Recording(
             path.stem,
-            told["airbyte_version"],
-            told["kind"],
-            told["endpoint"],
-            told["status"],
-            told.get("body"),
+            recorded["airbyte_version"],
+            recorded["kind"],
+            recorded["endpoint"],
+            recorded["status"],
+            recorded.get("body"),
         )
 
 

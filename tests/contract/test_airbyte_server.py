@@ -32,12 +32,12 @@ async def ask(server: AirbyteServer) -> AsyncIterator[Ask]:
         async def call(path: str, *, method: str = "POST", answers: int = 200, **body: Any) -> Any:
             sent = body if method == "POST" else None
             answer = await client.request(method, f"/{path}", json=sent)
-            told = answer.json() if answer.content else None
+            decoded = answer.json() if answer.content else None
             assert answer.status_code == answers, answer.text
             if answers < 400:
                 assert judge.about_request(method, path, sent) == []
-            assert judge.about_answer(method, path, answers, told) == []
-            return told
+            assert judge.about_answer(method, path, answers, decoded) == []
+            return decoded
 
         yield call
 
@@ -105,11 +105,11 @@ async def test_token(version: str) -> None:
         httpx.AsyncClient(base_url=server.url) as client,
     ):
         asked = {"client_id": server.client_id, "client_secret": server.client_secret}
-        told = (await client.post("/applications/token", json=asked)).json()
+        token = (await client.post("/applications/token", json=asked)).json()
         assert judge.about_request("POST", "applications/token", asked) == []
-        assert judge.about_answer("POST", "applications/token", 200, told) == []
+        assert judge.about_answer("POST", "applications/token", 200, token) == []
 
-        bearer = {"Authorization": f"Bearer {told['access_token']}"}
+        bearer = {"Authorization": f"Bearer {token['access_token']}"}
         path, body = "/workspaces/get", {"workspaceId": WORKSPACE_ID}
         assert (await client.post(path, json=body)).status_code == 401
         assert (await client.post(path, json=body, headers=bearer)).status_code == 200

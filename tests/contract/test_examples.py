@@ -228,8 +228,8 @@ async def test_every_example_runs(mesh: Mesh) -> None:
 async def test_every_example_of_the_rag_engine_runs(mesh: Mesh) -> None:
     """It has no ids in its paths."""
     url = mesh.settings.supabase_db_url
-    told = {"supabase_db_url": url, **access.service_keys()}
-    app = rag_engine.build(RagEngineSettings(_env_file=None, **told))
+    values = {"supabase_db_url": url, **access.service_keys()}
+    app = rag_engine.build(RagEngineSettings(_env_file=None, **values))
     async with (
         app.router.lifespan_context(app),
         access.client(transport=httpx.ASGITransport(app), timeout=30) as client,

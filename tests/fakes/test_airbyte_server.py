@@ -86,8 +86,8 @@ async def test_a_lie_keeps_nothing(server: AirbyteServer, http: httpx.AsyncClien
     fewer = {"streams": made["syncCatalog"]["streams"][:1]}
     server.fault("connections/update", "lie")
     order = {"connectionId": made["connectionId"], "syncCatalog": fewer}
-    told = (await http.post("/connections/update", json=order)).json()
-    assert len(told["syncCatalog"]["streams"]) == 1
+    body = (await http.post("/connections/update", json=order)).json()
+    assert len(body["syncCatalog"]["streams"]) == 1
     assert len(server.connections[made["connectionId"]]["syncCatalog"]["streams"]) == 2
 
 
@@ -187,9 +187,9 @@ async def test_discoveries_at_once_are_counted(version: str) -> None:
                 command = {"id": source}
                 await http.post("/commands/run/discover", json={**command, "actor_id": source})
             for source in sources:
-                for told in ("running", "completed"):
+                for expected in ("running", "completed"):
                     status = await http.post("/commands/status", json={"id": source})
-                    assert status.json()["status"] == told
+                    assert status.json()["status"] == expected
         assert server.most_discoveries_at_once == 3
         assert server.most_at_once("sources/discover_schema") <= 1
         server.forget_peaks()
@@ -220,8 +220,8 @@ async def test_state_ends_with_the_stream_and_with_its_mode(
     order = {"connectionId": made["connectionId"]}
 
     async def kept() -> list[str]:
-        told = (await http.post("/state/get", json=order)).json()
-        return [one["streamDescriptor"]["name"] for one in told.get("streamState", [])]
+        body = (await http.post("/state/get", json=order)).json()
+        return [one["streamDescriptor"]["name"] for one in body.get("streamState", [])]
 
     assert await kept() == []
     server.jobs_end_with("succeeded")

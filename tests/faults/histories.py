@@ -76,7 +76,7 @@ def anomalies(history: History) -> list[str]:
     found += [f"stuck: operation {one}" for one in history.open_operations]
     for connection, ending in history.endings.items():
         calls = [call for call in history.calls if call.connection == connection]
-        found += [f"{told} ({connection})" for told in _of_one(calls, ending)]
+        found += [f"{anomaly} ({connection})" for anomaly in _of_one(calls, ending)]
     return found
 
 

@@ -138,13 +138,13 @@ class Request:
 
 def _heard(call: Call, answer: httpx.Response) -> Call:
     """The call with this answer."""
-    told = answer.json()
+    body = answer.json()
     return replace(
         call,
         ended=time.monotonic(),
         status=answer.status_code,
-        version=told.get("version_number") if answer.status_code == 200 else None,
-        job=told.get("airbyte_job_id") if answer.status_code == 202 else None,
+        version=body.get("version_number") if answer.status_code == 200 else None,
+        job=body.get("airbyte_job_id") if answer.status_code == 202 else None,
     )
 
 

@@ -50,9 +50,9 @@ async def _settled(client: httpx.AsyncClient) -> str:
     async with asyncio.timeout(_WITHIN_S):
         while True:
             answer = await _asked(client)
-            told: str = answer.json()["connections"][0]["outcome"]
-            if told != "busy":
-                return told
+            outcome: str = answer.json()["connections"][0]["outcome"]
+            if outcome != "busy":
+                return outcome
             await asyncio.sleep(0.2)
 
 

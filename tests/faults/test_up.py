@@ -101,16 +101,16 @@ def up() -> Iterator[Up]:
 def test_up_supervises_and_stops_the_mesh(up: Up) -> None:
     """It serves, restarts processes that die, refuses a second mesh, and leaves nothing behind."""
     up.start()
-    told = env_files.read(up.state / "env")
+    environment = env_files.read(up.state / "env")
     for name in SERVICES:
-        address = told[name.upper()]
+        address = environment[name.upper()]
         assert address == f"http://127.0.0.1:{up.ports[f'{name}_port']}"
         with urllib.request.urlopen(f"{address}/ready", timeout=10) as answer:  # noqa: S310
             assert answer.status == 200
     found = family(up.process.pid)
     assert len(found) > 9
 
-    _assert_secrets_are_where_they_belong(up, found, told)
+    _assert_secrets_are_where_they_belong(up, found, environment)
     _assert_files_are_private(up.state)
     _assert_another_user_reads_nothing(up.state, found)
 
@@ -127,7 +127,7 @@ def test_up_supervises_and_stops_the_mesh(up: Up) -> None:
     os.kill(up.pid_of("schema_observer"), signal.SIGKILL)
     up.wait_for("schema_observer ended with -9", 10)
     up.wait_for("schema_observer runs again", 60)
-    with urllib.request.urlopen(f"{told['SCHEMA_OBSERVER']}/health", timeout=10) as answer:  # noqa: S310
+    with urllib.request.urlopen(f"{environment['SCHEMA_OBSERVER']}/health", timeout=10) as answer:  # noqa: S310
         assert answer.status == 200
     os.kill(up.pid_of("postgres"), signal.SIGKILL)
     up.wait_for("postgres ended with -9", 10)
@@ -219,14 +219,16 @@ def test_events_without_a_mesh_name_the_command_to_start_one(up: Up) -> None:
     assert refused.stderr.endswith("make up starts one.\n")
 
 
-def _assert_secrets_are_where_they_belong(up: Up, found: set[int], told: dict[str, str]) -> None:
+def _assert_secrets_are_where_they_belong(
+    up: Up, found: set[int], addresses: dict[str, str]
+) -> None:
     """Each process has the secrets that it needs, in its environment and in no command line."""
     postgres = up.state / "postgres"
     secrets = {
         "owner of the registry": (postgres / "password").read_text(),
         "warehouse": (postgres / "warehouse_password").read_text(),
         "events": (up.state / "valkey" / "password").read_text(),
-        "airbyte": told["AIRBYTE_API_KEY"],
+        "airbyte": addresses["AIRBYTE_API_KEY"],
         "sample org": (up.state / "sample_org" / "auth").read_text().split()[-1],
         "credential": "CREDENTIAL_",
     }

@@ -52,8 +52,8 @@ async def test_c17_body_of_unauthenticated_caller_is_not_parsed(
 async def test_c17_body_of_unauthenticated_caller_is_not_awaited(process: Process) -> None:
     """A body that stalls is answered at once."""
     head = POST.replace(access.HEADERS["Authorization"], "Bearer x")
-    told = await answer_of(process, f"{head}Content-Length: 9000000\r\n\r\n".encode())
-    expect_refusal(told, *NOBODY)  # 401; waiting for the body would end in a 408
+    answer = await answer_of(process, f"{head}Content-Length: 9000000\r\n\r\n".encode())
+    expect_refusal(answer, *NOBODY)  # 401; waiting for the body would end in a 408
 
 
 async def test_c18_invalid_credentials_are_refused(world: World) -> None:
@@ -126,16 +126,16 @@ def signed(changes: Mapping[str, Any], *, key: Any = None, **header: Any) -> str
         "cid": "salesforce-prod",
         **changes,
     }
-    told = {name: value for name, value in claims.items() if value is not None}
+    payload = {name: value for name, value in claims.items() if value is not None}
     headers = {**honest._headers, **header}
-    return jwt.encode(told, key or honest._key, algorithm="EdDSA", headers=headers)
+    return jwt.encode(payload, key or honest._key, algorithm="EdDSA", headers=headers)
 
 
 def forged(header: Mapping[str, Any], signature: bytes = b"") -> str:
     """A token with any header and any signature."""
     parts = jwt.decode_complete(signed({}), options={"verify_signature": False})
-    told = {**parts["header"], **header}
-    raw = [json.dumps(part).encode() for part in (told, parts["payload"])]
+    forged_header = {**parts["header"], **header}
+    raw = [json.dumps(part).encode() for part in (forged_header, parts["payload"])]
     return ".".join(
         base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in (*raw, signature)
     )

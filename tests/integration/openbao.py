@@ -77,9 +77,9 @@ class OpenBao:
 
     def unseal(self) -> None:
         """Unseal it, with the key that it logged at its start."""
-        told = re.search(r"Unseal Key: (\S+)", self._log.read_text())
-        assert told is not None
-        self.root.sys.submit_unseal_key(told[1])
+        unseal_key = re.search(r"Unseal Key: (\S+)", self._log.read_text())
+        assert unseal_key is not None
+        self.root.sys.submit_unseal_key(unseal_key[1])
 
     def allow(self, **how: Any) -> None:
         """Configure the broker's role; by default its tokens can be renewed without limit."""

@@ -53,13 +53,13 @@ async def approve(mesh: Mesh, repair: Json, **order: Any) -> tuple[int, Json]:
 
 async def types(mesh: Mesh, count: int) -> list[str]:
     """Wait for `count` events other than those of observing and onboarding; return their types."""
-    told: list[str] = []
+    published: list[str] = []
     seen_so_far = 1
-    while len(told) < count:
+    while len(published) < count:
         found = [one["type"] for one in await mesh.events(seen_so_far)]
-        told = [one for one in found if one not in _BESIDE]
-        seen_so_far = len(found) + (len(told) < count)
-    return told
+        published = [one for one in found if one not in _BESIDE]
+        seen_so_far = len(found) + (len(published) < count)
+    return published
 
 
 _BESIDE = {"connection.onboarded", "drift.detected"}

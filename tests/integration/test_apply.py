@@ -274,9 +274,9 @@ async def test_refusal_keeps_the_old_version(
     order = await discovered(mesh, connection)
     mesh.airbyte.fault("connections/update", kind, **more)
 
-    told, problem = await apply(mesh, order)
+    answered, problem = await apply(mesh, order)
 
-    assert (told, problem["code"]) == (status, code)
+    assert (answered, problem["code"]) == (status, code)
     assert held(mesh, connection) == before
     view = await seen(mesh, connection)
     assert (view["status"], view["catalog_version"]) == ("ACTIVE", 1)

@@ -147,8 +147,8 @@ async def test_invalid_credential_id_is_refused(
     """Before anything is looked up."""
     with pytest.raises(Invalid):
         await config(db, WHOLE, credential_id)
-    told = httpx.URL("/", params={"x": credential_id}).query.decode()[2:].replace("+", "%20")
-    answer = await ask(broker_for(registry_url, WHOLE), told, bearer=token(credential_id))
+    encoded = httpx.URL("/", params={"x": credential_id}).query.decode()[2:].replace("+", "%20")
+    answer = await ask(broker_for(registry_url, WHOLE), encoded, bearer=token(credential_id))
     # A slash makes it another path, of which there is none.
     assert answer.status_code == (404 if "/" in credential_id else 422)
     assert await audited(sql) == []

@@ -384,5 +384,5 @@ async def test_archiving_ends_running_jobs_with_an_event(mesh: Mesh) -> None:
 
     await mesh.orchestrator.delete(f"/connections/{connection['id']}")
 
-    told = [(one["type"], one["code"]) for one in await mesh.events(4)]
-    assert told[-2:] == [("sync.finished", "connection_archived"), ("connection.archived", "")]
+    published = [(one["type"], one["code"]) for one in await mesh.events(4)]
+    assert published[-2:] == [("sync.finished", "connection_archived"), ("connection.archived", "")]

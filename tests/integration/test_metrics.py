@@ -201,9 +201,9 @@ async def test_every_declared_metric_is_exposed(mesh: Mesh) -> None:
     """With its declared labels and values, and no others."""
     declared = _by_sample()
     words = await _fixed_by_code(mesh)
-    told = await asyncio.to_thread(mesh.everything)
-    assert {sample.name for sample in told} == declared.keys()
-    for sample in told:
+    samples = await asyncio.to_thread(mesh.everything)
+    assert {sample.name for sample in samples} == declared.keys()
+    for sample in samples:
         labels = {name: value for name, value in sample.labels.items() if name != "le"}
         assert labels.keys() == declared[sample.name].values.keys(), sample
         for label, value in labels.items():
@@ -274,8 +274,8 @@ def _queries() -> Iterator[tuple[str, str]]:
 
 async def test_dashboard_and_alerts_use_existing_metrics(mesh: Mesh) -> None:
     """Each name is exposed by a process, each label value is possible."""
-    told = await asyncio.to_thread(mesh.everything)
-    names = {sample.name for sample in told}
+    samples = await asyncio.to_thread(mesh.everything)
+    names = {sample.name for sample in samples}
     declared = _by_sample()
     asked = set()
     for where, query in _queries():
@@ -305,8 +305,8 @@ def test_declared_label_values_match_the_code() -> None:
     more = {"ok", "cancelled", "catalog_too_large", "upstream_unsupported"}
     assert _values(metrics.AIRBYTE, "outcome") == codes | more
     assert _values(metrics.OPERATIONS, "kind") >= set(re.findall(r'\.tell\("(\w+)"', services))
-    told = {event.value for event in EventType if event.value.startswith("repair.")}
-    assert {f"repair.{one}" for one in _values(metrics.REPAIRS, "outcome")} == told
+    event_types = {event.value for event in EventType if event.value.startswith("repair.")}
+    assert {f"repair.{one}" for one in _values(metrics.REPAIRS, "outcome")} == event_types
     assert _values(metrics.DRIFTS, "severity") == {one.value for one in Severity}
     state = _declared()["aam_repairs_open"]
     assert _values(state, "state") == {one.value for one in queries.OPEN_STATES}
@@ -365,8 +365,8 @@ def test_docs_page_lists_every_metric() -> None:
     rows = re.findall(
         r"^\| `(aam_\w+)` \| ([^|]*) \|", (ROOT / "docs/metrics.md").read_text(), re.M
     )
-    told = {name: set(re.findall(r"`(\w+)`:", labels)) for name, labels in rows}
-    assert told == {name: set(metric.values) for name, metric in _declared().items()}
+    documented = {name: set(re.findall(r"`(\w+)`:", labels)) for name, labels in rows}
+    assert documented == {name: set(metric.values) for name, metric in _declared().items()}
 
 
 def test_occupied_port_is_reported_in_one_line() -> None:

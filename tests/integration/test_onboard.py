@@ -273,11 +273,11 @@ async def test_invalid_order_is_refused_before_any_effect(mesh: Mesh) -> None:
             "/connections/onboard", json={**mesh.order, **changes}
         )
 
-        told = answer.json()
-        assert answer.status_code == 422, (changes, told)
-        named = {one["field"]: one["message"] for one in told["fields"]}
-        assert said in named[field], (changes, told)
-        assert said.rstrip(".") in told["detail"], (changes, told)
+        body = answer.json()
+        assert answer.status_code == 422, (changes, body)
+        named = {one["field"]: one["message"] for one in body["fields"]}
+        assert said in named[field], (changes, body)
+        assert said.rstrip(".") in body["detail"], (changes, body)
     assert mesh.airbyte.sources == {}
     assert mesh.airbyte.called("destination_definition_specifications/get") == []
     assert await mesh.sql.fetchval("SELECT count(*) FROM connections") == 0
@@ -347,9 +347,9 @@ async def test_refused_part_of_the_order_is_named(
 
     answer = await mesh.orchestrator.post("/connections/onboard", json=mesh.order)
 
-    told = answer.json()
-    assert (answer.status_code, told["code"]) == (422, "upstream_rejected")
-    assert told.get("part") == part
-    assert part is None or told["detail"].endswith(f"with status 400. It is about the {part}.")
+    refusal = answer.json()
+    assert (answer.status_code, refusal["code"]) == (422, "upstream_rejected")
+    assert refusal.get("part") == part
+    assert part is None or refusal["detail"].endswith(f"with status 400. It is about the {part}.")
     assert str(body.get("message", "AAMCANARY")) not in answer.text
     assert mesh.airbyte.sources == {}

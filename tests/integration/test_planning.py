@@ -220,12 +220,12 @@ async def test_rename_waits_while_the_rag_engine_is_unavailable(
     monkeypatch.setattr(drift_repair_agent, "_ASKED_EVERY", drift_repair_agent._EXPIRED_EVERY / 10)
     async with AsyncExitStack() as stack:
         # An engine whose registry is away: it answers 503, and then it is there.
-        told = RagEngineSettings(
+        settings = RagEngineSettings(
             _env_file=None,
             supabase_db_url=servers.as_service(meshes.registry_url, "rag_engine"),
             **access.service_keys(),
         )
-        engine = rag_engine.build(told)
+        engine = rag_engine.build(settings)
         away = True
 
         async def door(scope: Any, receive: Any, send: Any) -> None:
@@ -383,7 +383,7 @@ async def test_webhook_message_lists_the_changes(mesh: Mesh) -> None:
     connection = await mesh.onboard()
     await mesh.sql.execute(
         "INSERT INTO webhooks (id, url, events) VALUES (gen_random_uuid(),"
-        """ 'http://127.0.0.1:9/told', '["repair.proposed", "repair.applied"]')"""
+        """ 'http://127.0.0.1:9/hook', '["repair.proposed", "repair.applied"]')"""
     )
     repair = await proposal(mesh, connection, offering({"Id": "string", "Name": "string"}))
     await approve(mesh, repair)

@@ -121,8 +121,8 @@ async def test_policy_change_plans_open_repairs_again(mesh: Mesh) -> None:
 
 async def test_ignored_change_is_planned_without_a_repair(mesh: Mesh) -> None:
     connection = await mesh.onboard()
-    status, told = await put(mesh, connection, {"reactions": {"field": {"added": "ignore"}}})
-    assert status == 200, told
+    status, body = await put(mesh, connection, {"reactions": {"field": {"added": "ignore"}}})
+    assert status == 200, body
 
     drift_id = await drift(mesh, connection, offering(ACCOUNT | {"Region__c": "string"}))
 

@@ -34,7 +34,7 @@ NUMBER = {"type": ["null", "number"]}
 
 
 def settings_for(registry_url: str, **more: Any) -> RagEngineSettings:
-    """What the service is told."""
+    """The settings of the service."""
     return RagEngineSettings(
         _env_file=None,
         supabase_db_url=Secret(servers.as_service(registry_url, "rag_engine")),
@@ -94,13 +94,13 @@ async def suggested(rag: httpx.AsyncClient, asked: dict[str, Any]) -> list[dict[
     """The suggestions."""
     answer = await rag.post("/suggest", json=asked)
     assert answer.status_code == 200, answer.text
-    told: list[dict[str, Any]] = answer.json()["suggestions"]
-    return told
+    suggestions: list[dict[str, Any]] = answer.json()["suggestions"]
+    return suggestions
 
 
-async def learned(rag: httpx.AsyncClient, told: dict[str, Any]) -> None:
+async def learned(rag: httpx.AsyncClient, decided: dict[str, Any]) -> None:
     """The service knows this decision now."""
-    answer = await rag.post("/learn", json=told)
+    answer = await rag.post("/learn", json=decided)
     assert answer.json() == {"learned": True}, answer.text
 
 
@@ -235,25 +235,25 @@ async def test_newest_decision_counts(rag: httpx.AsyncClient, sql: Sql) -> None:
         ("accepted", None, False, "emoji"),
     ):
         await learned(rag, decision("icon", became, verdict=verdict))
-        told = (await suggested(rag, asked))[0]
-        assert told["more_than_names"] is sure, (verdict, became)
-        assert told["became"] == [chosen]
+        suggestion = (await suggested(rag, asked))[0]
+        assert suggestion["more_than_names"] is sure, (verdict, became)
+        assert suggestion["became"] == [chosen]
     assert await sql.fetchval("SELECT count(*) FROM knowledge") == 5
 
 
 async def test_repeated_decision_is_stored_once(rag: httpx.AsyncClient) -> None:
     """Also concurrently; a different one with the same id is refused."""
-    told = decision("icon", "emoji", reason="It was redesigned.", connection_id=str(uuid4()))
+    order = decision("icon", "emoji", reason="It was redesigned.", connection_id=str(uuid4()))
 
-    answers = await asyncio.gather(*(rag.post("/learn", json=told) for _ in range(5)))
+    answers = await asyncio.gather(*(rag.post("/learn", json=order) for _ in range(5)))
 
     assert sorted(answer.json()["learned"] for answer in answers) == [False] * 4 + [True]
-    refused = await rag.post("/learn", json={**told, "became": ["glyph"]})
+    refused = await rag.post("/learn", json={**order, "became": ["glyph"]})
     assert (refused.status_code, refused.json()["code"]) == (409, "decision_differs")
     [known] = (await rag.get("/knowledge")).json()["items"]
     assert known.pop("created_at")
     assert known.pop("requested_by") == access.NAME
-    assert known == {**told, "entity": "field", "connection_name": None}
+    assert known == {**order, "entity": "field", "connection_name": None}
 
 
 async def test_decision_is_recorded_for_its_caller(rag: httpx.AsyncClient) -> None:
@@ -416,7 +416,7 @@ async def test_invalid_request_is_refused(
 
     assert answer.status_code == 422, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
-    assert any(told["field"].startswith(field) for told in answer.json()["fields"])
+    assert any(problem["field"].startswith(field) for problem in answer.json()["fields"])
     assert "nested" not in answer.text
 
 
@@ -434,10 +434,10 @@ async def test_schema_that_postgres_cannot_store_is_refused(
     rag: httpx.AsyncClient, sql: Sql, text: bytes
 ) -> None:
     """Nothing of the decision is learned."""
-    told = orjson.dumps(decision("a", "b", schemas={"removed": {"default": "@"}}))
+    order = orjson.dumps(decision("a", "b", schemas={"removed": {"default": "@"}}))
     answer = await rag.post(
         "/learn",
-        content=told.replace(b'"@"', text),
+        content=order.replace(b'"@"', text),
         headers={"Content-Type": "application/json"},
     )
     assert answer.status_code == 422, answer.text
@@ -497,8 +497,8 @@ TWO = question(
 async def test_explainer_adds_an_explanation(registry_url: str, sql: Sql) -> None:
     """Only if a setting names one."""
     async with engine(settings_for(registry_url, rag_explainer=f"{__name__}:tells")) as rag:
-        told = await suggested(rag, TWO)
-    assert told[0]["explanation"] == "total_net is called total_net_amount now."
+        suggestions = await suggested(rag, TWO)
+    assert suggestions[0]["explanation"] == "total_net is called total_net_amount now."
 
 
 @pytest.mark.parametrize("explainer", [reverses, fails, rambles])
@@ -509,9 +509,9 @@ async def test_explainer_does_not_affect_the_answer(
     async with engine(settings_for(registry_url)) as rag:
         plain = await suggested(rag, TWO)
     async with engine(settings_for(registry_url), explainer=explainer) as rag:
-        told = await suggested(rag, TWO)
-    explanations = {rename.pop("explanation") for rename in told}
-    assert told == plain
+        suggestions = await suggested(rag, TWO)
+    explanations = {rename.pop("explanation") for rename in suggestions}
+    assert suggestions == plain
     assert explanations == ({"I decide."} if explainer is reverses else {None})
     assert CANARY not in "".join(capfd.readouterr())
 
@@ -553,10 +553,10 @@ async def test_peer_client_requests_suggestions_and_sends_decisions(
     async with serving(main.build(settings_for(registry_url))) as url:
         peer = Peer(url, signer=access.signer("drift_repair_agent"), deadline=10)
         sides = question({"icon": NUMBER}, {"emoji": NUMBER})
-        told = decision("icon", "emoji")
+        order = decision("icon", "emoji")
 
-        assert await peer.learn({**told, "entity": "field"}) is True  # type: ignore[typeddict-item]
-        assert await peer.learn({**told, "entity": "field"}) is False  # type: ignore[typeddict-item]
+        assert await peer.learn({**order, "entity": "field"}) is True  # type: ignore[typeddict-item]
+        assert await peer.learn({**order, "entity": "field"}) is False  # type: ignore[typeddict-item]
         [rename] = await peer.suggest(
             source_type="Salesforce",
             entity="field",
@@ -567,5 +567,5 @@ async def test_peer_client_requests_suggestions_and_sends_decisions(
         )
         assert (rename["became"], rename["more_than_names"]) == (["emoji"], True)
         with pytest.raises(Conflict, match="already recorded"):
-            await peer.learn({**told, "verdict": "rejected"})  # type: ignore[typeddict-item]
+            await peer.learn({**order, "verdict": "rejected"})  # type: ignore[typeddict-item]
         await peer.close()

@@ -32,7 +32,7 @@ from tests.pools import Sql
 from tests.waiting import until_not
 
 ANSWERED_WITHIN_S = 3
-TOLD = [
+PUBLISHED = [
     "connection.onboarded",
     "catalog.healing",
     "catalog.applied",
@@ -100,7 +100,7 @@ async def test_without_redis_nothing_is_lost(
     redis = outbox.open_redis(settings)
     async with running(settings, airbyte, sql=sql, redis=redis, order=ORDER) as mesh:
         before = await live(mesh, "before")
-        assert [one["type"] for one in await mesh.events(len(TOLD))] == TOLD
+        assert [one["type"] for one in await mesh.events(len(PUBLISHED))] == PUBLISHED
 
         own_valkey.stop()
         meanwhile = await live(mesh, "meanwhile")
@@ -109,15 +109,15 @@ async def test_without_redis_nothing_is_lost(
         for service in (mesh.orchestrator, mesh.drift_repair_agent):
             await asked(service, "GET", "/ready")
         waiting = "SELECT count(*) FROM events WHERE published_at IS NULL"
-        assert await sql.fetchval(waiting) == len(TOLD)
+        assert await sql.fetchval(waiting) == len(PUBLISHED)
 
         own_valkey.start()
         await until_not(lambda: sql.fetchval(waiting))
-        told = await mesh.events(len(TOLD))
-    ours = [one for one in told if one["connection_id"] == meanwhile]
-    assert [one["type"] for one in ours] == TOLD
-    assert [one["seq"] for one in ours] == [str(number + 1) for number in range(len(TOLD))]
-    assert len({one["event_id"] for one in told}) == len(told)
+        published = await mesh.events(len(PUBLISHED))
+    ours = [one for one in published if one["connection_id"] == meanwhile]
+    assert [one["type"] for one in ours] == PUBLISHED
+    assert [one["seq"] for one in ours] == [str(number + 1) for number in range(len(PUBLISHED))]
+    assert len({one["event_id"] for one in published}) == len(published)
     await redis.aclose()
 
 
@@ -138,7 +138,7 @@ async def test_hanging_redis_delays_no_answer(
         assert time.monotonic() - begun < 10
         await redis.aclose()
     waiting = "SELECT count(*) FROM events WHERE published_at IS NULL"
-    assert await sql.fetchval(waiting) == 2 * len(TOLD)
+    assert await sql.fetchval(waiting) == 2 * len(PUBLISHED)
 
 
 @pytest.mark.timeout(60)

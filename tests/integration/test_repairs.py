@@ -68,8 +68,8 @@ async def test_new_field_is_applied_automatically(mesh: Mesh) -> None:
     assert "Region__c" in fields(mesh, connection)
     path = f"/connections/{connection['id']}/catalog-versions"
     version = (await mesh.orchestrator.get(path)).json()["items"][0]
-    told = [version[name] for name in ("repair_id", "decided_by", "origin", "snapshot_id")]
-    assert told == [repair["id"], "policy", "repair", repair["snapshot_id"]]
+    recorded = [version[name] for name in ("repair_id", "decided_by", "origin", "snapshot_id")]
+    assert recorded == [repair["id"], "policy", "repair", repair["snapshot_id"]]
     snapshot = await mesh.sql.fetchval("SELECT airbyte_catalog_id FROM snapshots ORDER BY taken_at")
     newest = await mesh.sql.fetchval(
         "SELECT airbyte_catalog_id FROM snapshots ORDER BY taken_at DESC LIMIT 1"
@@ -557,13 +557,13 @@ async def test_decision_and_expiry_exclude_each_other(mesh: Mesh) -> None:
     await db.close()
 
     (over,) = await repairs(mesh, connection)
-    told = [one["type"] for one in await mesh.events(4)]
+    published = [one["type"] for one in await mesh.events(4)]
     if status == 200:
         assert over["state"] == "applied"
-        assert "repair.expired" not in told
+        assert "repair.expired" not in published
     else:
         assert (status, body["code"], over["state"]) == (409, "not_proposed", "expired")
-        assert told.count("repair.expired") == 1
+        assert published.count("repair.expired") == 1
     versions = await mesh.sql.fetchval("SELECT count(*) FROM sync_catalog_versions")
     assert versions == (2 if status == 200 else 1)
 

@@ -82,9 +82,9 @@ async def test_changed_credential_is_sent_to_every_source(
     assert mesh.airbyte.called(CHECK) == []
 
     store[SECRET] = "AAMCANARY-new-secret"
-    told = await rotate(mesh)
+    results = await rotate(mesh)
 
-    assert outcomes(told) == ["updated", "updated"]
+    assert outcomes(results) == ["updated", "updated"]
     assert set(mesh.airbyte.sources) == sources
     for connection in connections:
         assert held(mesh, connection) == before | {"client_secret": "AAMCANARY-new-secret"}
@@ -103,15 +103,15 @@ async def test_each_connection_has_an_operation_and_an_event(
     connection = await mesh.onboard()
     store[TOKEN] = "AAMCANARY-new-token"
 
-    (told,) = await rotate(mesh)
+    (result,) = await rotate(mesh)
 
-    path = f"/operations/{told['operation_id']}"
+    path = f"/operations/{result['operation_id']}"
     operation = (await mesh.orchestrator.get(path)).json()
     assert (operation["kind"], operation["status"]) == ("rotate", "done")
-    assert operation["connection_id"] == told["connection_id"] == connection["id"]
+    assert operation["connection_id"] == result["connection_id"] == connection["id"]
     assert operation["requested_by"].startswith("tests")
     event = (await mesh.events(2))[1]
-    assert (event["type"], event["ref"]) == ("credential.rotated", told["operation_id"])
+    assert (event["type"], event["ref"]) == ("credential.rotated", result["operation_id"])
     rows = await mesh.sql.fetch("SELECT o::text FROM operations o UNION ALL"
                                 " SELECT c::text FROM connections c")  # fmt: skip
     assert len(rows) == 3
@@ -146,9 +146,9 @@ async def test_invalid_configuration_is_a_failed_check(mesh: Mesh, store: dict[s
     refusal = {"message": "AAMCANARY is not a string", "errorId": str(uuid4())}
     mesh.airbyte.answer(CHECK, refusal, status=422, times=None)
 
-    (told,) = await rotate(mesh, status=422)
+    (result,) = await rotate(mesh, status=422)
 
-    assert (told["outcome"], told["code"]) == ("check_failed", "upstream_rejected")
+    assert (result["outcome"], result["code"]) == ("check_failed", "upstream_rejected")
 
 
 async def test_renewed_token_is_never_overwritten(mesh: Mesh, store: dict[str, str]) -> None:
@@ -193,9 +193,9 @@ async def test_renewal_by_a_check_is_kept_though_another_check_fails(
     mesh.airbyte.renew_on_check(refresh_token="renewed")
     mesh.airbyte.fail_check(source=b["airbyte_source_id"])
 
-    told = await rotate(mesh, status=422)
+    results = await rotate(mesh, status=422)
 
-    assert outcomes(told) == ["updated", "check_failed"]
+    assert outcomes(results) == ["updated", "check_failed"]
     assert held(mesh, a)["refresh_token"] == "renewed"
     assert held(mesh, b)["refresh_token"] == CREDENTIALS[TOKEN]
 
@@ -243,13 +243,16 @@ async def test_shared_source_is_updated_once(mesh: Mesh, store: dict[str, str]) 
     assert imported.status_code == 200, imported.text
     store[SECRET] = "new secret"
 
-    told = await rotate(mesh)
+    results = await rotate(mesh)
 
-    assert [(one["name"], one["outcome"]) for one in told] == [("A", "updated"), ("B", "updated")]
+    assert [(one["name"], one["outcome"]) for one in results] == [
+        ("A", "updated"),
+        ("B", "updated"),
+    ]
     assert len(mesh.airbyte.called(UPDATE)) == 1
     rotated = [event["connection_id"] for event in await mesh.events(4)
                if event["type"] == "credential.rotated"]  # fmt: skip
-    assert sorted(rotated) == sorted(one["connection_id"] for one in told)
+    assert sorted(rotated) == sorted(one["connection_id"] for one in results)
 
 
 @pytest.mark.parametrize("after_effect", [True, False])
@@ -288,8 +291,8 @@ async def test_update_that_arrived_and_was_renewed_is_not_repeated(
 
 async def rotate_or_busy(mesh: Mesh) -> list[dict[str, Any]]:
     """What a rotation tells while another may be under way."""
-    told: list[dict[str, Any]] = (await mesh.orchestrator.post(PATH)).json()["connections"]
-    return told
+    results: list[dict[str, Any]] = (await mesh.orchestrator.post(PATH)).json()["connections"]
+    return results
 
 
 async def test_acknowledged_update_without_effect_is_502(mesh: Mesh, store: dict[str, str]) -> None:
@@ -298,8 +301,8 @@ async def test_acknowledged_update_without_effect_is_502(mesh: Mesh, store: dict
     store[TOKEN] = "new token"
     mesh.airbyte.fault(UPDATE, "lie")
 
-    (told,) = await rotate(mesh, status=502)
-    assert (told["outcome"], told["code"]) == ("failed", "upstream_mismatch")
+    (result,) = await rotate(mesh, status=502)
+    assert (result["outcome"], result["code"]) == ("failed", "upstream_mismatch")
     assert held(mesh, connection)["refresh_token"] == CREDENTIALS[TOKEN]
 
     assert outcomes(await rotate(mesh)) == ["updated"]
@@ -311,9 +314,9 @@ async def test_refused_source_does_not_block_the_others(mesh: Mesh, store: dict[
     del mesh.airbyte.sources[a["airbyte_source_id"]]
     store[TOKEN] = "new token"
 
-    told = await rotate(mesh, status=502)
+    results = await rotate(mesh, status=502)
 
-    assert [(one["outcome"], one.get("code")) for one in told] == [
+    assert [(one["outcome"], one.get("code")) for one in results] == [
         ("failed", "upstream_missing"),
         ("updated", None),
     ]
@@ -347,9 +350,9 @@ async def test_credential_changed_after_the_check_is_not_sent(
     await until(lambda: mesh.airbyte.called(CHECK))
     store[TOKEN] = "never checked"
 
-    (told,) = await rotating
+    (result,) = await rotating
 
-    assert (told["outcome"], told["code"]) == ("failed", "credential_changed")
+    assert (result["outcome"], result["code"]) == ("failed", "credential_changed")
     assert held(mesh, connection)["refresh_token"] == CREDENTIALS[TOKEN]
     assert outcomes(await rotate(mesh)) == ["updated"]
     assert held(mesh, connection)["refresh_token"] == "never checked"
@@ -362,9 +365,9 @@ async def test_concurrent_rotations_send_it_once(mesh: Mesh, store: dict[str, st
 
     answers = await asyncio.gather(*(mesh.orchestrator.post(PATH) for _ in range(6)))
 
-    told = [answer.json()["connections"][0] for answer in answers]
-    assert {one["outcome"] for one in told} <= {"updated", "busy", "unchanged"}
-    assert {one.get("code") for one in told if one["outcome"] == "busy"} <= {"rotating"}
+    results = [answer.json()["connections"][0] for answer in answers]
+    assert {one["outcome"] for one in results} <= {"updated", "busy", "unchanged"}
+    assert {one.get("code") for one in results if one["outcome"] == "busy"} <= {"rotating"}
     assert mesh.airbyte.most_at_once(UPDATE) == 1
     assert held(mesh, connection)["refresh_token"] == "new token"
     assert outcomes(await rotate(mesh)) == ["unchanged"]
@@ -383,8 +386,8 @@ async def test_credential_sent_by_another_rotation_is_not_repeated(
     assert outcomes(await rotate(mesh)) == ["updated"]
     mesh.airbyte.renew(connection["airbyte_source_id"], refresh_token="renewed")
 
-    (told,) = await slow
-    assert (told["outcome"], told["code"]) == ("busy", "rotating")
+    (result,) = await slow
+    assert (result["outcome"], result["code"]) == ("busy", "rotating")
     assert held(mesh, connection)["refresh_token"] == "renewed"
     assert outcomes(await rotate(mesh)) == ["unchanged"]
 
@@ -397,9 +400,9 @@ async def test_connection_being_onboarded_is_409(mesh: Mesh, store: dict[str, st
     await mesh.orchestrator.post("/connections/onboard", params={"wait": 0}, json=order)
     store[TOKEN] = "new token"
 
-    told = await rotate(mesh, status=409)
+    results = await rotate(mesh, status=409)
 
-    assert [(one["name"], one["outcome"]) for one in told] == [("A", "updated"), ("B", "busy")]
+    assert [(one["name"], one["outcome"]) for one in results] == [("A", "updated"), ("B", "busy")]
     mesh.airbyte.heal()
 
 

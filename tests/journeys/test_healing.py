@@ -155,10 +155,10 @@ async def an_older_version_comes_back_where_the_source_allows(one: Wired) -> Non
     assert await one.version() == version
 
     order["version"] = version - 1
-    told = await one.mesh.ask("drift_repair_agent", "POST", path, order)
+    answer = await one.mesh.ask("drift_repair_agent", "POST", path, order)
 
-    assert (told["kind"], told["state"]) == ("rollback", "applied")
-    assert told["version_number"] == await one.version() == version + 1
+    assert (answer["kind"], answer["state"]) == ("rollback", "applied")
+    assert answer["version_number"] == await one.version() == version + 1
     diff = await one.mesh.ask(
         "orchestrator", "GET", f"{one.path}/catalog-versions/{version - 1}/diff/{version + 1}"
     )

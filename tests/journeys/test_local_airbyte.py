@@ -88,8 +88,8 @@ async def stage(tmp_path: Path, warehouse_url: str) -> AsyncIterator[Stage]:
 
 async def test_org_is_synced_and_then_its_new_field(stage: Stage) -> None:
     """Discover, sync, the org gains a field, discover again, update, sync: values are there."""
-    told = await stage.api.ask("sources/check_connection", sourceId=stage.source["sourceId"])
-    assert told["status"] == "succeeded"
+    answer = await stage.api.ask("sources/check_connection", sourceId=stage.source["sourceId"])
+    assert answer["status"] == "succeeded"
 
     first = await stage.api.ask("sources/discover_schema", sourceId=stage.source["sourceId"])
     suggested = {
@@ -206,9 +206,9 @@ async def test_rotated_token_survives(stage: Stage) -> None:
     rotate = {"rotate_refresh_token": True}
     (await stage.org.patch("/org/settings", json=rotate)).raise_for_status()
     for _ in range(2):
-        told = await stage.api.ask("sources/check_connection", sourceId=stage.source["sourceId"])
-        assert told["status"] == "succeeded"
-        assert told["jobInfo"]["connectorConfigurationUpdated"] is True
+        answer = await stage.api.ask("sources/check_connection", sourceId=stage.source["sourceId"])
+        assert answer["status"] == "succeeded"
+        assert answer["jobInfo"]["connectorConfigurationUpdated"] is True
     assert (await stage.discovered())["jobInfo"]["connectorConfigurationUpdated"] is True
 
 
@@ -220,9 +220,9 @@ async def test_wrong_credentials_are_reported_without_secrets(stage: Stage) -> N
         connectionConfiguration={"refresh_token": "canary-4711"},
     )
     asked = {"sourceId": stage.source["sourceId"]}
-    told = await stage.api.ask("sources/check_connection", **asked)
-    assert told["status"] == "failed"
+    answer = await stage.api.ask("sources/check_connection", **asked)
+    assert answer["status"] == "failed"
     found = await stage.api.ask("sources/discover_schema", **asked)
     assert found["jobInfo"]["succeeded"] is False
     assert "catalog" not in found
-    assert "canary-4711" not in str([told, found])
+    assert "canary-4711" not in str([answer, found])

@@ -61,5 +61,5 @@ def write(folder: Path, **fields: str) -> None:
 async def rotated(mesh: Mesh, *, expect: int = 200) -> Any:
     """What became of the one connection; None where the answer is a problem."""
     path = f"/credentials/{REFERENCE}/rotate"
-    told = await mesh.ask("orchestrator", "POST", path, expect=expect)
-    return told["connections"][0]["outcome"] if expect == 200 and told else None
+    answer = await mesh.ask("orchestrator", "POST", path, expect=expect)
+    return answer["connections"][0]["outcome"] if expect == 200 and answer else None

@@ -97,14 +97,14 @@ async def test_revoked_key_is_refused_everywhere(
     assert [await status(app, key.key) for app in (orchestrator, other)] == [200, 200]
 
     for _ in range(2):
-        told = await ask(orchestrator, "DELETE", f"/api-keys/{key.id}", [bearer(access.KEY.key)])
-        assert (told.status, told.json()["id"]) == (200, key.id)
+        answer = await ask(orchestrator, "DELETE", f"/api-keys/{key.id}", [bearer(access.KEY.key)])
+        assert (answer.status, answer.json()["id"]) == (200, key.id)
     began = time.monotonic()
     for app in (orchestrator, other):
         while await status(app, key.key) != 401:
             assert time.monotonic() - began < 5
             await asyncio.sleep(0.05)
-    first = told.json()["revoked_at"]
+    first = answer.json()["revoked_at"]
     again = await ask(orchestrator, "DELETE", f"/api-keys/{key.id}", [bearer(access.KEY.key)])
     assert again.json()["revoked_at"] == first
     await close(other)
@@ -336,9 +336,9 @@ def test_invalid_command_arguments_are_named(
 
 
 async def test_revoking_an_unknown_key_is_one_line(registry_url: str, sql: Sql) -> None:
-    told = await by_hand(registry_url, "revoke", "zzzzzzzz")
+    output = await by_hand(registry_url, "revoke", "zzzzzzzz")
 
-    assert told == (1, "", "manage_api_keys: No key has this id.\n")
+    assert output == (1, "", "manage_api_keys: No key has this id.\n")
 
 
 _WAITING = """

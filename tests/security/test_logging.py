@@ -214,9 +214,9 @@ async def test_exception_is_classes_and_frames(written: Written, postgres_url: s
             await attempt(postgres_url)
         assert CANARY in str(caught.value) + str(caught.value.__cause__)
         log.error("bug", exc_info=caught.value)
-    with pytest.raises(NotFound) as told:
+    with pytest.raises(NotFound) as raised:
         _raised(CANARY)
-    log.error("bug", exc_info=told.value)
+    log.error("bug", exc_info=raised.value)
     with pytest.raises(httpx.HTTPStatusError) as refused:
         httpx.Response(
             500, request=httpx.Request("GET", f"http://h/?key={CANARY}")

@@ -41,9 +41,9 @@ ED = Ed25519PrivateKey.generate()
 def _public(algorithm: Any, key: Any, kid: str, **other: Any) -> Json:
     """A key as an issuer tells it."""
     public = key if isinstance(key, bytes) else key.public_key()
-    told: Json = json.loads(algorithm.to_jwk(public))
-    told.pop("key_ops", None)
-    return {**told, "kid": kid, "use": "sig", **other}
+    jwk: Json = json.loads(algorithm.to_jwk(public))
+    jwk.pop("key_ops", None)
+    return {**jwk, "kid": kid, "use": "sig", **other}
 
 
 class Idp:
@@ -156,7 +156,7 @@ async def test_valid_token_gives_its_scopes(
 
 
 @pytest.mark.parametrize(
-    "told, name",
+    "claims, name",
     [
         ({"email": "ada@example.com"}, "ada@example.com (oidc 00u1a)"),
         ({"preferred_username": "ada"}, "ada (oidc 00u1a)"),
@@ -170,10 +170,10 @@ async def test_valid_token_gives_its_scopes(
     ],
 )
 async def test_caller_name_comes_from_the_claims(
-    idp: Idp, issuer: Issuer, told: Json, name: str
+    idp: Idp, issuer: Issuer, claims: Json, name: str
 ) -> None:
     """A claim that can be stored in a row, and always the subject."""
-    caller = await issuer.caller(idp.token(claims=idp.claims(**told)))
+    caller = await issuer.caller(idp.token(claims=idp.claims(**claims)))
 
     assert caller is not None
     assert caller.name == name
@@ -436,7 +436,7 @@ async def test_hostile_issuer_counts_as_unavailable(
 
 
 @pytest.mark.parametrize(
-    "told",
+    "document",
     [
         {"issuer": "https://elsewhere.example"},
         {"issuer": None},
@@ -450,9 +450,9 @@ async def test_hostile_issuer_counts_as_unavailable(
     ],
 )
 async def test_foreign_discovery_document_is_not_followed(
-    idp: Idp, issuer: Issuer, told: Json
+    idp: Idp, issuer: Issuer, document: Json
 ) -> None:
-    idp.discovery = told
+    idp.discovery = document
 
     with pytest.raises(Unavailable, match="OIDC_ISSUER"):
         await issuer.caller(idp.token())

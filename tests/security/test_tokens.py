@@ -351,17 +351,17 @@ async def test_token_is_valid_for_one_credential_once(apps: dict[str, FastAPI], 
     signer = access.signer(CALLER)
     broker = apps[AUDIENCE]
 
-    async def told(token: str, path: str = ROUTE) -> tuple[int, str]:
+    async def fetch(token: str, path: str = ROUTE) -> tuple[int, str]:
         answer = await ask(broker, "GET", path, [bearer(token)])
         assert ("www-authenticate" in answer.headers) is (answer.status == 401)
         return answer.status, answer.json()["code"]
 
     token = signer.token(AUDIENCE, "credentials:read", credential_id="not-there")
-    assert await told(token) == (404, "credential_not_found")
-    assert await told(token) == (401, "token_replayed")
+    assert await fetch(token) == (404, "credential_not_found")
+    assert await fetch(token) == (401, "token_replayed")
     other = signer.token(AUDIENCE, "credentials:read", credential_id="another")
-    assert await told(other) == (403, "wrong_credential")
-    assert await told(signer.token(AUDIENCE, "credentials:read")) == (403, "wrong_credential")
+    assert await fetch(other) == (403, "wrong_credential")
+    assert await fetch(signer.token(AUDIENCE, "credentials:read")) == (403, "wrong_credential")
     kept = await sql.fetch("SELECT caller, jti FROM credential_audit ORDER BY id")
     assert {row["caller"] for row in kept} == {"service orchestrator"}
     assert len({row["jti"] for row in kept}) == len(kept) == 3
@@ -461,7 +461,7 @@ def _private(key: Any, password: bytes | None = None) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "content, mode, told",
+    "content, mode, explanation",
     [
         (None, 0, "cannot be read"),
         (b"", 0o400, "does not contain a private key in PEM format"),
@@ -488,7 +488,7 @@ def _private(key: Any, password: bytes | None = None) -> bytes:
     ],
 )
 def test_unusable_private_key_is_refused(
-    keys: Keys, tmp_path: Path, content: bytes | str | None, mode: int, told: str
+    keys: Keys, tmp_path: Path, content: bytes | str | None, mode: int, explanation: str
 ) -> None:
     """Without revealing anything of it."""
     file = tmp_path / f"{CALLER}.pem"
@@ -503,7 +503,7 @@ def test_unusable_private_key_is_refused(
     with pytest.raises(BadKey) as refused:
         Signer(CALLER, file)
 
-    assert str(refused.value) == told
+    assert str(refused.value) == explanation
 
 
 def test_key_pair_is_created_once(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """`make check`: scans AAM's code by its own semgrep rules, after each has found what is planted.
 
-Semgrep lives in an environment of its own, named as the argument. It is told to ask nobody.
+Semgrep is installed in an environment of its own, named as the argument. It sends no metrics and
+looks for no newer version.
 """
 
 from __future__ import annotations

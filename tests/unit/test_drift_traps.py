@@ -51,7 +51,7 @@ def applied(
 def test_harvest_inverted_meaning() -> None:
     """`deactivated` became `is_active`: no name, type or place says that true is false now.
 
-    It is told as lost and new, and followed only where somebody said that one became the other.
+    It is reported as removed and added, and is a rename only where a person said so.
     """
     before = stream(fields=KEYS | {"deactivated": TEXT}, **picked("id", "updated", "deactivated"))
     after = stream(fields=KEYS | {"is_active": TEXT})

@@ -132,8 +132,10 @@ def test_selected_fields_never_grow_automatically(
         needed = {path[0] for path in (stream_.cursor, *stream_.primary_key) if path}
         assert more <= needed
         assert stream_.config.selected_names() is not None, "a list is never switched off"
-        told = [e for e in result.effects if e.code == "field_selected" and e.stream == stream_.id]
-        assert len(told) == len(more)
+        effects = [
+            e for e in result.effects if e.code == "field_selected" and e.stream == stream_.id
+        ]
+        assert len(effects) == len(more)
 
 
 @given(histories(), st.integers(0, 99))

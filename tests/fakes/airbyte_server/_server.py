@@ -367,8 +367,8 @@ class AirbyteServer(ScriptedBackend):
         if not hmac.compare_digest(signature.encode(), _base64url(self._mac(said.encode()))):
             return False
         claims = said.partition(".")[2]
-        told = orjson.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
-        return bool(told["exp"] > time.time())
+        payload = orjson.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
+        return bool(payload["exp"] > time.time())
 
 
 _ANY = "*"

@@ -67,7 +67,7 @@ async def test_each_job_names_its_log(tmp_path: Path, warehouse_url: str, flavou
         without = await api.ask("jobs/get_without_logs", id=job["job"]["id"])
 
     (attempt,) = job["attempts"]
-    told = {
+    logs_by_job = {
         checked["jobInfo"]["id"]: checked["jobInfo"]["logs"],
         discovered["jobInfo"]["id"]: discovered["jobInfo"]["logs"],
         f"{job['job']['id']}": attempt["logs"],
@@ -77,7 +77,7 @@ async def test_each_job_names_its_log(tmp_path: Path, warehouse_url: str, flavou
         "discover": ["no such org", "Traceback: *****"],
         "read": ["the API answered 500"],
     }
-    for (name, logs), words in zip(told.items(), wanted.values(), strict=True):
+    for (name, logs), words in zip(logs_by_job.items(), wanted.values(), strict=True):
         file = tmp_path / "jobs" / f"{name}.log"
         assert logs["logLines"][0] == f"The whole log is in {file}."
         text = file.read_text()
@@ -101,8 +101,8 @@ async def test_command_output_names_the_log(tmp_path: Path, warehouse_url: str) 
         for kind in ("check", "discover"):
             await api.ask(f"commands/run/{kind}", id=f"../{kind}", actor_id=source["sourceId"])
             await api.plane._commands[f"../{kind}"]
-            told = await api.ask(f"commands/output/{kind}", id=f"../{kind}")
-            first, *lines = told["logs"]["logLines"]
+            answer = await api.ask(f"commands/output/{kind}", id=f"../{kind}")
+            first, *lines = answer["logs"]["logLines"]
             assert first.startswith(f"The whole log is in {tmp_path / 'jobs'}/")
             assert ".." not in first
             assert f"trying {MASK}" in "\n".join(lines)
@@ -120,8 +120,8 @@ async def test_renewed_secret_is_masked(tmp_path: Path, warehouse_url: str) -> N
     settings = settings_of(tmp_path, warehouse_url, script, Flavour.COMMANDS)
     async with serving(settings) as api:
         source = await api.source({"token": SECRET})
-        told = await api.ask("sources/check_connection", sourceId=source["sourceId"])
-    lines = told["jobInfo"]["logs"]["logLines"]
+        answer = await api.ask("sources/check_connection", sourceId=source["sourceId"])
+    lines = answer["jobInfo"]["logs"]["logLines"]
     assert f"{MASK} and {MASK}" in "\n".join(lines)
 
 

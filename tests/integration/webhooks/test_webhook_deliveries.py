@@ -137,7 +137,7 @@ async def test_redirect_is_not_followed(
 
 
 @pytest.mark.parametrize(
-    "kind, deadline, told",
+    "kind, deadline, recorded",
     [
         ("hang", 0.5, ("waiting", None, "timeout")),
         ("stall", 30, ("delivered", 200, None)),
@@ -151,7 +151,7 @@ async def test_slow_response_times_out(
     receiver: Receiver,
     kind: str,
     deadline: float,
-    told: tuple[Any, ...],
+    recorded: tuple[Any, ...],
 ) -> None:
     """Only the status of an answer is read."""
     receiver.always = getattr(receiver, kind)
@@ -162,7 +162,7 @@ async def test_slow_response_times_out(
             await replica.deliver()
 
     row = await one(sql)
-    assert (row["state"], row["last_status"], row["last_code"]) == told
+    assert (row["state"], row["last_status"], row["last_code"]) == recorded
 
 
 @pytest.mark.parametrize(
