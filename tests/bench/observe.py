@@ -158,9 +158,9 @@ async def _look(db: Database, observing: Observer, source_id: UUID) -> float:
             source_id=source_id,
         )
     start = time.perf_counter()
-    look = await observing.discover(claim, slot)
-    assert look is not None
-    await observing.record([look], slot)
+    discovery = await observing.discover(claim, slot)
+    assert discovery is not None
+    await observing.record([discovery], slot)
     return (time.perf_counter() - start) * 1000
 
 

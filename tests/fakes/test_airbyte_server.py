@@ -219,15 +219,15 @@ async def test_state_ends_with_the_stream_and_with_its_mode(
     made = (await http.post("/connections/create", json=_connection(server, "A", "B", "C"))).json()
     order = {"connectionId": made["connectionId"]}
 
-    async def kept() -> list[str]:
+    async def streams_with_state() -> list[str]:
         body = (await http.post("/state/get", json=order)).json()
         return [one["streamDescriptor"]["name"] for one in body.get("streamState", [])]
 
-    assert await kept() == []
+    assert await streams_with_state() == []
     server.jobs_end_with("succeeded")
     job = (await http.post("/connections/sync", json=order)).json()["job"]
     await http.post("/jobs/get", json={"id": job["id"]})
-    assert await kept() == ["A", "B", "C"]
+    assert await streams_with_state() == ["A", "B", "C"]
 
     await http.post("/connections/update", json={**order, "status": "inactive"})
     assert (await http.post("/connections/sync", json=order)).status_code == 500
@@ -235,10 +235,10 @@ async def test_state_ends_with_the_stream_and_with_its_mode(
     pairs[1]["config"].update(syncMode="full_refresh", destinationSyncMode="overwrite")
     healed = {"syncCatalog": {"streams": pairs}, "status": "active", "breakingChange": False}
     await http.post("/connections/update", json={**order, **healed})
-    assert await kept() == ["A"]
+    assert await streams_with_state() == ["A"]
 
     cleared = server.start_job(made["connectionId"], "clear")
-    assert await kept() == []
+    assert await streams_with_state() == []
     listed = {"configTypes": ["clear", "reset_connection"], "configId": made["connectionId"]}
     (seen,) = (await http.post("/jobs/list", json=listed)).json()["jobs"]
     assert seen["job"]["id"] == cleared["id"]

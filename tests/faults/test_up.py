@@ -37,9 +37,11 @@ class Up:
         self.ports = dict(zip(names, ports, strict=True))
         self.state = folder / "state"
         self.output = folder / "output"
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("AAM_", "CREDENTIAL_"))}
+        environment = {
+            k: v for k, v in os.environ.items() if not k.startswith(("AAM_", "CREDENTIAL_"))
+        }
         self.environment = (
-            kept
+            environment
             | {f"AAM_{name.upper()}": str(port) for name, port in self.ports.items()}
             | {"AAM_STATE_DIR": str(self.state), "COLUMNS": "80"}
             | {reaper.VARIABLE: os.environ[reaper.VARIABLE]}

@@ -338,11 +338,11 @@ def test_another_process_of_the_user_cannot_read_secrets(how: str, seen: list[st
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
             looking = [sys.executable, "-c", _LOOKING, str(process.pid)]
-            looked = subprocess.run(looking, check=True, timeout=120, **run)
+            run_of_reader = subprocess.run(looking, check=True, timeout=120, **run)
             limits = Path(f"/proc/{process.pid}/limits").read_text()
         finally:
             process.kill()
-    assert looked.stdout.split() == seen
+    assert run_of_reader.stdout.split() == seen
     if how == "hardened":
         core = next(line for line in limits.splitlines() if line.startswith("Max core file size"))
         assert core.split()[4:6] == ["0", "0"]

@@ -411,5 +411,5 @@ async def test_old_discoveries_are_pruned(mesh: Mesh) -> None:
         )
     await mesh.sql.execute("UPDATE periodic_runs SET next_at = now() WHERE name = 'observe.enrol'")
     await mesh.until_true("SELECT count(*) <= 2 FROM discoveries")
-    kept = await mesh.sql.fetch("SELECT is_renewed FROM discoveries ORDER BY started_at")
-    assert [row["is_renewed"] for row in kept] == [True, False]
+    remaining = await mesh.sql.fetch("SELECT is_renewed FROM discoveries ORDER BY started_at")
+    assert [row["is_renewed"] for row in remaining] == [True, False]

@@ -126,10 +126,10 @@ async def traffic(mesh: Mesh, airbyte: AirbyteServer) -> None:
     connection = onboarded.json()["id"]
     for offered in ({**ACCOUNT, "Region": "string"}, {"Id": "string", "Region": "string"}):
         airbyte.offers(offering(offered))
-        looked = await observer.post(
+        answer = await observer.post(
             f"/connections/{connection}/observe", json={"accept_missing": True}
         )
-        assert looked.status_code == 200, looked.text
+        assert answer.status_code == 200, answer.text
         await mesh.until(_has("aam_repairs_total", outcome="applied"))
     await mesh.until(_has("aam_repairs_total", outcome="proposed"))
     airbyte.jobs_end_with("succeeded", polls=1, records=7, bytes=700)

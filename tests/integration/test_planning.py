@@ -404,8 +404,8 @@ async def test_loss_seen_only_by_a_requested_discovery_is_not_planned(mesh: Mesh
     discovered = await mesh.orchestrator.post(f"/connections/{connection['id']}/discover")
     assert discovered.status_code == 200, discovered.text
     path = f"/connections/{connection['id']}"
-    looked = await mesh.schema_observer.post(f"{path}/observe")
-    assert looked.json()["outcome"] == "suspicious"
+    observed = await mesh.schema_observer.post(f"{path}/observe")
+    assert observed.json()["outcome"] == "suspicious"
     answer = await mesh.drift_repair_agent.post(f"{path}/plan")
     assert answer.status_code < 300, answer.text
     assert len(await repairs(mesh, connection)) == 1

@@ -288,7 +288,7 @@ async def test_snapshots_are_pruned(db: Database, sql: Sql) -> None:
     source = uuid4()
     await a_snapshot(sql, source, OLD + DAY)
     connection = await a_connection(sql, airbyte_source_id=source)
-    version, repair, plan, before, after, look, compared, seen_lately = [
+    version, repair, plan, before, after, observed, compared, seen_lately = [
         await a_snapshot(sql, source, OLD + DAY) for _ in range(8)
     ]
     newest = await a_snapshot(sql, source, OLD)
@@ -319,13 +319,15 @@ async def test_snapshots_are_pruned(db: Database, sql: Sql) -> None:
     ):
         await sql.execute(statement, connection, snapshot)
     await sql.execute(
-        "INSERT INTO observations (airbyte_source_id, snapshot_id) VALUES ($1, $2)", source, look
+        "INSERT INTO observations (airbyte_source_id, snapshot_id) VALUES ($1, $2)",
+        source,
+        observed,
     )
     await sql.execute("UPDATE snapshots SET seen_at = now() WHERE id = $1", seen_lately)
 
     left = await pruned(db, sql, "snapshots")
 
-    assert left == {version, repair, plan, before, after, look, compared, seen_lately, newest}
+    assert left == {version, repair, plan, before, after, observed, compared, seen_lately, newest}
 
 
 def a_schema(number: int) -> StreamSchema:
@@ -497,9 +499,9 @@ async def test_batch_is_bounded_with_any_query_plan(sql: Sql, off: str) -> None:
 
 async def test_first_run_after_a_start_prunes_nothing(db: Database, sql: Sql) -> None:
     await a_repair(sql, await a_connection(sql))
-    look = Retention(db, [History("repairs", KEPT)]).task
+    task = Retention(db, [History("repairs", KEPT)]).task
     for left in (1, 0):
-        await look.run()
+        await task.run()
         assert await sql.fetchval("SELECT count(*) FROM repairs") == left
 
 

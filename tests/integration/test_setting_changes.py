@@ -68,10 +68,10 @@ async def test_confirming_an_observation_needs_repairs_decide(mesh: Mesh) -> Non
 
     async with caller(mesh, mesh.schema_observer, *ALL_BUT_DECIDE) as other:
         refused = await other.post(f"{path}/observe", json={"accept_missing": True})
-        looked = await other.post(f"{path}/observe", json={"accept_missing": False})
+        answer = await other.post(f"{path}/observe", json={"accept_missing": False})
 
     assert (refused.status_code, refused.json()["scope"]) == (403, "repairs:decide")
-    assert looked.json()["outcome"] == "suspicious"
+    assert answer.json()["outcome"] == "suspicious"
     assert (await history(mesh, f"{path}/observation"))["items"] == []
     await mesh.schema_observer.post(f"{path}/observe", json={"accept_missing": True})
     (believed,) = (await history(mesh, f"{path}/observation"))["items"]

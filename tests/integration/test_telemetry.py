@@ -110,12 +110,12 @@ async def test_request_id_is_passed_from_observation_to_webhook(
     connection = await mesh.onboard()
     mesh.airbyte.offers(offering({**ACCOUNT, "Region": "string"}))
 
-    looked = await mesh.schema_observer.post(
+    answer = await mesh.schema_observer.post(
         f"/connections/{connection['id']}/observe",
         json={"accept_missing": True},
         headers={logs.REQUEST_ID_HEADER: "mine-2"},
     )
-    assert looked.status_code == 200, looked.text
+    assert answer.status_code == 200, answer.text
     await repairs_until(mesh, connection, ["applied"])
     await receiver.wait_for(1)
     await until(lambda: "webhook_tried" in written.getvalue())

@@ -67,9 +67,9 @@ async def a_hand_picked_list_does_not_grow(one: Wired) -> None:
 
     await one.mesh.change("POST", "/Contact/fields", {"name": "Nickname__c"})
     await one.mesh.change("DELETE", "/Contact/fields/Languages__c")
-    look = await one.observed("changed")
+    observation = await one.observed("changed")
 
-    assert not any(change["affects_sync"] for change in look["changes"])
+    assert not any(change["affects_sync"] for change in observation["changes"])
     assert (await one.version(), len(await one.repairs())) == before
     assert sorted(await selected(one, "Contact")) == sorted(chosen)
 

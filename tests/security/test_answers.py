@@ -174,7 +174,7 @@ async def test_query_error_suggests_the_nearest_name(
 
 
 BODIES = [
-    # service, method and path, body, the field that is named, a part of what is said
+    # service, method and path, body, the field that is named, a part of the message
     ("orchestrator", "POST /api-keys", {"owners": "a"}, "owners", "did you mean 'owner'?"),
     ("orchestrator", "POST /connections/import", {"dryrun": True}, "dryrun", "'dry_run'?"),
     (
@@ -283,7 +283,7 @@ BODIES = [
 
 async def test_unknown_member_is_refused_by_name(apps: dict[str, FastAPI], caller: Headers) -> None:
     """In every service, at every depth, with the nearest known name; only words are repeated."""
-    for service, target, order, field, said in BODIES:
+    for service, target, order, field, message in BODIES:
         method, path = target.split()
         body = orjson.dumps(order)
         headers = [
@@ -296,7 +296,7 @@ async def test_unknown_member_is_refused_by_name(apps: dict[str, FastAPI], calle
         refusal = problem(answer)
         assert answer.status == 422, (target, refusal)
         messages = {one["field"]: one["message"] for one in refusal["fields"]}
-        assert said in messages[f"body.{field}".rstrip(".")], (target, refusal)
+        assert message in messages[f"body.{field}".rstrip(".")], (target, refusal)
         assert b"secret" not in answer.body
 
 

@@ -63,13 +63,13 @@ async def test_key_is_shown_once(orchestrator: FastAPI, sql: Sql) -> None:
     assert (row["owner"], row["created_by"]) == ("Ada", access.NAME)
     secret = made["key"].rpartition(f"_{made['id']}_")[2]
     tables = await sql.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
-    kept = [
+    stored = [
         str(await sql.fetchval(f"SELECT string_agg(t::text, '') FROM {name} t"))  # noqa: S608
         for (name,) in tables
     ]
     listed = await ask(orchestrator, "GET", "/api-keys", [bearer(access.KEY.key)])
     gone = await ask(orchestrator, "DELETE", f"/api-keys/{made['id']}", [bearer(access.KEY.key)])
-    for text in (*kept, listed.body.decode(), gone.body.decode()):
+    for text in (*stored, listed.body.decode(), gone.body.decode()):
         assert secret not in text
         assert secret[:8] not in text
     for body in (listed.body, gone.body):

@@ -276,9 +276,9 @@ def test_library_logs_only_warnings_by_location(written: Written, name: str) -> 
     library = logging.getLogger(name)
     level = library.level
     library.setLevel(logging.DEBUG)
-    for tell in (library.debug, library.info, library.warning, library.error):
-        tell("GET https://host/?token=%s", CANARY)
-        tell(f"Bearer {CANARY}", extra={"token": CANARY, "status": CANARY})
+    for log in (library.debug, library.info, library.warning, library.error):
+        log("GET https://host/?token=%s", CANARY)
+        log(f"Bearer {CANARY}", extra={"token": CANARY, "status": CANARY})
     library.setLevel(level)
 
     lines = written.lines()

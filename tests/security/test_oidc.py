@@ -73,7 +73,7 @@ class Idp:
 
     def claims(self, **other: Any) -> Json:
         """A good token's claims, times from now; None takes one away."""
-        said = {
+        claims = {
             "iss": self.url,
             "aud": AUDIENCE,
             "sub": "00u1a",
@@ -83,9 +83,9 @@ class Idp:
             **other,
         }
         for name in ("exp", "iat", "nbf"):
-            if isinstance(said.get(name), int):
-                said[name] += int(time.time())
-        return {name: value for name, value in said.items() if value is not None}
+            if isinstance(claims.get(name), int):
+                claims[name] += int(time.time())
+        return {name: value for name, value in claims.items() if value is not None}
 
     def token(
         self,
@@ -96,8 +96,8 @@ class Idp:
         **headers: Any,
     ) -> str:
         """A token, by default a valid one."""
-        said = self.claims() if claims is None else claims
-        return jwt.encode(said, key, alg, headers={"kid": kid, **headers} if kid else headers)
+        payload = self.claims() if claims is None else claims
+        return jwt.encode(payload, key, alg, headers={"kid": kid, **headers} if kid else headers)
 
 
 @pytest.fixture

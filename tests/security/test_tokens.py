@@ -67,12 +67,12 @@ class Keys:
 
     def headers(self, **other: Any) -> Json:
         """A good token's header; None takes one away."""
-        said = {"alg": "EdDSA", "typ": "at+jwt", "kid": self.kid, **other}
-        return {name: value for name, value in said.items() if value is not None}
+        headers = {"alg": "EdDSA", "typ": "at+jwt", "kid": self.kid, **other}
+        return {name: value for name, value in headers.items() if value is not None}
 
     def claims(self, **other: Any) -> Json:
         """A good token's claims, their times as seconds from now; None takes one away."""
-        said = {
+        claims = {
             "iss": CALLER,
             "sub": CALLER,
             "aud": AUDIENCE,
@@ -87,9 +87,9 @@ class Keys:
         }
         now = int(time.time())
         for name in ("iat", "nbf", "exp"):
-            if type(said[name]) in (int, float):
-                said[name] += now
-        return {name: value for name, value in said.items() if value is not None}
+            if type(claims[name]) in (int, float):
+                claims[name] += now
+        return {name: value for name, value in claims.items() if value is not None}
 
     def signed(
         self, claims: Json, headers: Json | None = None, *, by: Ed25519PrivateKey | None = None
@@ -160,8 +160,8 @@ def _by_other_name(keys: Keys) -> str:
 
 def _in_clear(keys: Keys) -> str:
     """RFC 7797: a payload that is not encoded."""
-    said = keys.headers(b64=False, crit=["b64"])
-    return keys.signed(keys.claims(), said)
+    headers = keys.headers(b64=False, crit=["b64"])
+    return keys.signed(keys.claims(), headers)
 
 
 FORGED: dict[str, Callable[[Keys], str]] = {
@@ -272,9 +272,9 @@ def test_valid_token_is_accepted(keys: Keys) -> None:
         assert claims.scopes == {"credentials:read"}
         assert claims.credential_id == "not-there"
         assert len(claims.token_id) == 32
-    said = jwt.decode(signed, options={"verify_signature": False})
-    assert said["exp"] - said["iat"] <= 60
-    assert said["rid"] == "r"
+    decoded = jwt.decode(signed, options={"verify_signature": False})
+    assert decoded["exp"] - decoded["iat"] <= 60
+    assert decoded["rid"] == "r"
 
 
 @pytest.mark.parametrize("forged", [name for name in FORGED if name != "claims deep"])
@@ -362,9 +362,9 @@ async def test_token_is_valid_for_one_credential_once(apps: dict[str, FastAPI], 
     other = signer.token(AUDIENCE, "credentials:read", credential_id="another")
     assert await fetch(other) == (403, "wrong_credential")
     assert await fetch(signer.token(AUDIENCE, "credentials:read")) == (403, "wrong_credential")
-    kept = await sql.fetch("SELECT caller, jti FROM credential_audit ORDER BY id")
-    assert {row["caller"] for row in kept} == {"service orchestrator"}
-    assert len({row["jti"] for row in kept}) == len(kept) == 3
+    stored = await sql.fetch("SELECT caller, jti FROM credential_audit ORDER BY id")
+    assert {row["caller"] for row in stored} == {"service orchestrator"}
+    assert len({row["jti"] for row in stored}) == len(stored) == 3
 
 
 class Clock:

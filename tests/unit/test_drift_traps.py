@@ -220,8 +220,8 @@ def test_cdc_switched_off() -> None:
     pair, codes = applied(before, after)
     assert pair["config"]["selected"] is True
     assert codes == ["cursor_fallback"]
-    kept = healing.heal(catalog.parse(document(before)), document(after), [])
-    assert kept.catalog == document(before)
+    healed = healing.heal(catalog.parse(document(before)), document(after), [])
+    assert healed.catalog == document(before)
 
 
 def test_every_stream_is_gone() -> None:
@@ -291,10 +291,10 @@ def test_added_format_is_no_widening() -> None:
     [(change, verdict)] = healing.plan_changes(catalog.parse(document(before)), document(after))
     assert verdict.what == "clashing"
     assert verdict.loses == ("seen",)
-    kept = healing.heal(
+    healed = healing.heal(
         catalog.parse(document(before)), document(after), [Instruction(change, "keep")]
     )
-    assert kept.catalog == document(before)
+    assert healed.catalog == document(before)
 
 
 def test_narrowing_is_never_harmless() -> None:

@@ -108,8 +108,8 @@ async def test_update_connection_replaces_the_catalog(
     assert body["syncCatalog"]["streams"] == mixed["streams"][:2]
     assert (healed.status, healed.breaking_change) == ("active", False)
     assert healed.source_catalog_id == catalog_id
-    kept = json.loads(healed.sync_catalog)["streams"]
-    assert [pair["stream"]["name"] for pair in kept] == ["Account", "Lead"]
+    streams = json.loads(healed.sync_catalog)["streams"]
+    assert [pair["stream"]["name"] for pair in streams] == ["Account", "Lead"]
 
     await client.update_connection(connection_id, selected("Account"))
     assert set(airbyte.called("connections/update")[1]) == {"connectionId", "syncCatalog"}
@@ -144,8 +144,8 @@ async def test_unselected_streams_do_not_count_towards_the_limit(
 
     await client.update_connection(connection_id, body)
 
-    kept = airbyte.connections[str(connection_id)]["syncCatalog"]["streams"]
-    assert [pair["stream"]["name"] for pair in kept] == ["Account"]
+    stored = airbyte.connections[str(connection_id)]["syncCatalog"]["streams"]
+    assert [pair["stream"]["name"] for pair in stored] == ["Account"]
 
 
 @pytest.mark.parametrize(
@@ -202,8 +202,8 @@ async def test_answer_about_another_job_is_rejected(
     before = await client.trigger_sync(connection_id)
     airbyte.finish_job(before.id)
     running = await client.trigger_sync(connection_id)
-    kept = job_info(airbyte, airbyte.jobs[before.id])
-    airbyte.answer("jobs/get_without_logs", kept, times=None)
+    job = job_info(airbyte, airbyte.jobs[before.id])
+    airbyte.answer("jobs/get_without_logs", job, times=None)
 
     with pytest.raises(UpstreamUnknown, match="another object"):
         await client.get_job(running.id)

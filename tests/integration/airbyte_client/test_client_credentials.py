@@ -120,9 +120,9 @@ async def test_basic_credentials_are_sent_with_every_call(
     await client.list_sources(WORKSPACE)
 
     if airbyte.auth == "basic":
-        said = base64.b64encode(f"{airbyte.username}:{airbyte.password}".encode()).decode()
+        encoded = base64.b64encode(f"{airbyte.username}:{airbyte.password}".encode()).decode()
         assert {request.headers["Authorization"] for request in airbyte.requests} == {
-            f"Basic {said}"
+            f"Basic {encoded}"
         }
     else:
         assert "Authorization" not in airbyte.requests[0].headers

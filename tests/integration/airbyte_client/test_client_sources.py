@@ -146,8 +146,8 @@ async def test_update_source(airbyte: AirbyteServer, client: AirbyteClient) -> N
     masked = {**read.connection_configuration, "client_id": "other"}
     assert await client.check_source_update(source_id, masked, name="x")
     await client.update_source(source_id, masked, name="y")
-    kept = airbyte.sources[str(source_id)]["connectionConfiguration"]
-    assert kept == {"client_id": "other", "client_secret": "new", "refresh_token": "renewed"}
+    stored = airbyte.sources[str(source_id)]["connectionConfiguration"]
+    assert stored == {"client_id": "other", "client_secret": "new", "refresh_token": "renewed"}
 
     airbyte.fail_check("AAMCANARY-message", times=1)
     with pytest.raises(CheckFailed) as caught:

@@ -194,7 +194,7 @@ def test_secrets_are_masked_in_every_form(written: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "text",
     [
         "invalid_grant: expired access/refresh token",
         "HTTP Status Code: 403. Error: REQUEST_LIMIT_EXCEEDED",
@@ -203,9 +203,9 @@ def test_secrets_are_masked_in_every_form(written: str) -> None:
         "https://login.salesforce.com/services/oauth2/token",
     ],
 )
-def test_useful_text_is_not_masked(said: str) -> None:
+def test_useful_text_is_not_masked(text: str) -> None:
     """Reasons, statuses, names and addresses."""
-    assert Masks(["the-secret"]).clean(said) == said
+    assert Masks(["the-secret"]).clean(text) == text
 
 
 def test_multi_line_key_is_masked_line_by_line(tmp_path: Path) -> None:
