@@ -104,9 +104,9 @@ async def test_token(version: str) -> None:
         AirbyteServer(version=version, auth="token") as server,
         httpx.AsyncClient(base_url=server.url) as client,
     ):
-        asked = {"client_id": server.client_id, "client_secret": server.client_secret}
-        token = (await client.post("/applications/token", json=asked)).json()
-        assert judge.about_request("POST", "applications/token", asked) == []
+        credentials = {"client_id": server.client_id, "client_secret": server.client_secret}
+        token = (await client.post("/applications/token", json=credentials)).json()
+        assert judge.about_request("POST", "applications/token", credentials) == []
         assert judge.about_answer("POST", "applications/token", 200, token) == []
 
         bearer = {"Authorization": f"Bearer {token['access_token']}"}

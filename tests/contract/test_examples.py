@@ -145,10 +145,10 @@ async def run(client: httpx.AsyncClient, document: Json, ids: Json) -> list[str]
 
 async def proposed(mesh: Mesh, connection_id: str) -> str:
     """The repair of a field that was dropped, which waits for a person."""
-    asked = {"connection_id": connection_id, "state": "proposed"}
+    query = {"connection_id": connection_id, "state": "proposed"}
     async with asyncio.timeout(20):
         while True:
-            answer = await mesh.drift_repair_agent.get("/repairs", params=asked)
+            answer = await mesh.drift_repair_agent.get("/repairs", params=query)
             if found := answer.json()["items"]:
                 return str(found[0]["id"])
             await asyncio.sleep(0.05)
@@ -158,8 +158,8 @@ async def onboarded(mesh: Mesh, name: str) -> str:
     """The id of the connection with this name, once it is ACTIVE."""
     async with asyncio.timeout(20):
         while True:
-            asked = {"name": name, "status": "ACTIVE"}
-            if found := (await mesh.orchestrator.get("/connections", params=asked)).json()["items"]:
+            query = {"name": name, "status": "ACTIVE"}
+            if found := (await mesh.orchestrator.get("/connections", params=query)).json()["items"]:
                 return str(found[0]["id"])
             await asyncio.sleep(0.05)
 

@@ -253,8 +253,8 @@ async def test_airbyte_stops_a_connection_by_itself(
     server.disable(made["connectionId"])
     held = (await http.post("/connections/get", json=order)).json()
     assert (held["status"], held["breakingChange"]) == ("inactive", True)
-    asked = {"connectionIds": [made["connectionId"]]}
-    (status,) = (await http.post("/connections/status", json=asked)).json()
+    query = {"connectionIds": [made["connectionId"]]}
+    (status,) = (await http.post("/connections/status", json=query)).json()
     assert status["connectionSyncStatus"] == "failed"
     healed = {"status": "active", "breakingChange": False, "sourceCatalogId": made["sourceId"]}
     held = (await http.post("/connections/update", json={**order, **healed})).json()

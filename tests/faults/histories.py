@@ -131,9 +131,9 @@ def _of_the_order(applies: list[Call]) -> Iterator[str]:
 
 
 def _of_the_jobs(syncs: list[Call], ending: Ending) -> Iterator[str]:
-    asked = [call for call in syncs if not call.is_refused]
-    if len(ending.jobs) > len(asked):
-        yield f"job_doubled: {len(ending.jobs)} jobs of {len(asked)} requests"
+    accepted = [call for call in syncs if not call.is_refused]
+    if len(ending.jobs) > len(accepted):
+        yield f"job_doubled: {len(ending.jobs)} jobs of {len(accepted)} requests"
     for call in syncs:
         if call.job is not None and call.job not in ending.jobs:
             yield f"job_lost: {call.job} is not in Airbyte"

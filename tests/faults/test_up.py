@@ -324,8 +324,8 @@ def test_two_replicas_of_every_service(tmp_path: Path) -> None:
         key = {name: value}
 
         def listed(port: int) -> set[str]:
-            asked = urllib.request.Request(f"http://127.0.0.1:{port}/connections", headers=key)
-            with urllib.request.urlopen(asked, timeout=20) as answer:  # noqa: S310
+            request = urllib.request.Request(f"http://127.0.0.1:{port}/connections", headers=key)
+            with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310
                 return {one["id"] for one in json.load(answer)["items"]}
 
         assert listed(first) == listed(second) == {str(kept), str(archived)}

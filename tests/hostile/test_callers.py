@@ -103,8 +103,8 @@ async def test_c18_credentials_in_raw_requests(process: Process) -> None:
     ):
         expect_refusal(await answer_of(process, head.format(token).encode()), *refusal)
     target = f"/repairs?api_key={access.KEY.key}&token={access.KEY.key}"
-    asked = f"GET {target} HTTP/1.1\r\nHost: aam\r\n\r\n"
-    expect_refusal(await answer_of(process, asked.encode()), *NOBODY)
+    request_head = f"GET {target} HTTP/1.1\r\nHost: aam\r\n\r\n"
+    expect_refusal(await answer_of(process, request_head.encode()), *NOBODY)
     assert access.KEY.key not in process.log.read_text()
     assert await health_cpu_ms(process) < 1000
 
@@ -178,10 +178,10 @@ async def test_valid_token_is_accepted(world: World) -> None:
 
 async def test_c19_forged_tokens_are_refused(world: World, tmp_path: Path) -> None:
     """Nothing in a token's header chooses the key, the algorithm, a file or an address."""
-    asked: list[bytes] = []
+    requests: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked.append(await reader.read(100))
+        requests.append(await reader.read(100))
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
@@ -209,7 +209,7 @@ async def test_c19_forged_tokens_are_refused(world: World, tmp_path: Path) -> No
     }.items():
         await refused(world, token, what)
     server.close()
-    assert asked == []
+    assert requests == []
 
 
 async def test_c20_tokens_for_other_audiences_are_refused(world: World) -> None:

@@ -236,8 +236,8 @@ async def test_traffic_is_counted(mesh: Mesh) -> None:
     assert total("aam_repairs_open", state="proposed") == 1
     assert total("aam_webhook_deliveries_total", outcome="unreachable") >= 1
     assert total("aam_auth_refusals_total", reason="not_valid") == 2
-    asked = {"method": "GET", "route": "/connections/{connection_id}", "status": "200"}
-    assert total("aam_http_request_duration_seconds_count", **asked) == 3
+    labels = {"method": "GET", "route": "/connections/{connection_id}", "status": "200"}
+    assert total("aam_http_request_duration_seconds_count", **labels) == 3
     assert total("aam_http_request_duration_seconds_count", route="none", status="404") == 3
     assert total("aam_http_request_duration_seconds_count", method=OTHER) == 3
     created = {"endpoint": "sources/create", "outcome": "ok"}
@@ -277,19 +277,19 @@ async def test_dashboard_and_alerts_use_existing_metrics(mesh: Mesh) -> None:
     samples = await asyncio.to_thread(mesh.everything)
     names = {sample.name for sample in samples}
     declared = _by_sample()
-    asked = set()
+    queried = set()
     for where, query in _queries():
         used = set(_METRIC.findall(query))
         assert used, where
         assert used <= names, (where, used - names)
-        asked |= {declared[name] for name in used}
+        queried |= {declared[name] for name in used}
         selectors = re.findall(r"(aam_[a-z_]+)\{([^}]*)\}", query)
         for name, selector in selectors:
             for label, operator, value in re.findall(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"', selector):
                 known = declared[name].values[label]
                 if known is not None and operator in ("=", "!="):
                     assert value in known, (where, label, value)
-    assert asked == set(_declared().values()), set(_declared().values()) - asked
+    assert queried == set(_declared().values()), set(_declared().values()) - queried
 
 
 def _values(metric: Metric, label: str) -> frozenset[str]:

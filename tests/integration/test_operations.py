@@ -172,8 +172,8 @@ async def test_onboarding_needs_few_statements(mesh: Mesh) -> None:
 
     def count(_c: Any, _u: Any, statement: str, _p: Any, _x: Any, _m: Any) -> None:
         # What runs beside the request has an id of its own; the auth_broker's audit is its own.
-        asked = structlog.contextvars.get_contextvars().get("request_id")
-        if asked == "counted" and "credential_audit" not in statement:
+        request_id = structlog.contextvars.get_contextvars().get("request_id")
+        if request_id == "counted" and "credential_audit" not in statement:
             counted.append(statement)
 
     await mesh.orchestrator.get("/connections")  # who asks is known for the next four seconds

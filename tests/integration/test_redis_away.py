@@ -41,10 +41,10 @@ PUBLISHED = [
 ]
 
 
-async def asked(
+async def fetch(
     client: httpx.AsyncClient, method: str, path: str, *, body: Any = None, answers: int = 200
 ) -> Any:
-    """The answer's body; the answer is the usual one, in the usual time."""
+    """Return the answer's body; check its status and that it came in time."""
     begun = time.monotonic()
     answer = await client.request(method, path, json=body)
     assert time.monotonic() - begun < ANSWERED_WITHIN_S, path
@@ -53,21 +53,21 @@ async def asked(
 
 
 async def live(mesh: Mesh, name: str) -> str:
-    """One of everything that tells an event; the connection's id."""
+    """Do each thing that publishes an event once; return the connection's id."""
     mesh.airbyte.offers(catalog(stream("Account"), stream("Contact")))
     order = {**mesh.order, "connection_name": name}
-    onboarded = await asked(
+    onboarded = await fetch(
         mesh.orchestrator, "POST", "/connections/onboard", body=order, answers=201
     )
     path = f"/connections/{onboarded['id']}"
     mesh.airbyte.offers(catalog(stream("Account", ("Id", "Region__c")), stream("Contact")))
-    proposal = await asked(mesh.orchestrator, "POST", f"{path}/discover")
-    applied = await asked(
+    proposal = await fetch(mesh.orchestrator, "POST", f"{path}/discover")
+    applied = await fetch(
         mesh.drift_repair_agent, "POST", "/repair/apply_new_catalog", body=proposal
     )
     assert (applied["version_number"], applied["status"]) == (2, "ACTIVE")
     mesh.airbyte.jobs_end_with("succeeded")
-    await asked(mesh.orchestrator, "POST", f"{path}/sync", answers=202)
+    await fetch(mesh.orchestrator, "POST", f"{path}/sync", answers=202)
     await mesh.jobs_until_end(onboarded["id"])
     return str(onboarded["id"])
 
@@ -104,10 +104,10 @@ async def test_without_redis_nothing_is_lost(
 
         own_valkey.stop()
         meanwhile = await live(mesh, "meanwhile")
-        page = await asked(mesh.orchestrator, "GET", "/connections")
+        page = await fetch(mesh.orchestrator, "GET", "/connections")
         assert [one["id"] for one in page["items"]] == [meanwhile, before]
         for service in (mesh.orchestrator, mesh.drift_repair_agent):
-            await asked(service, "GET", "/ready")
+            await fetch(service, "GET", "/ready")
         waiting = "SELECT count(*) FROM events WHERE published_at IS NULL"
         assert await sql.fetchval(waiting) == len(PUBLISHED)
 
@@ -192,6 +192,6 @@ async def answers(client: httpx.AsyncClient) -> None:
     async with asyncio.timeout(10):
         while True:
             with suppress(httpx.TransportError):
-                await asked(client, "GET", "/health")
+                await fetch(client, "GET", "/health")
                 return
             await asyncio.sleep(0.05)

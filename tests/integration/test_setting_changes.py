@@ -36,10 +36,10 @@ async def caller(
     yield client  # the transport is closed by whoever made it
 
 
-async def history(mesh: Mesh, path: str, **asked: Any) -> Json:
+async def history(mesh: Mesh, path: str, **query: Any) -> Json:
     """A page of changes."""
     at = mesh.schema_observer if path.endswith("observation") else mesh.drift_repair_agent
-    answer = await at.get(f"{path}/history", params=asked)
+    answer = await at.get(f"{path}/history", params=query)
     assert answer.status_code == 200, answer.text
     page: Json = answer.json()
     return page

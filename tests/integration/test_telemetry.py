@@ -83,11 +83,11 @@ async def test_request_id_is_passed_to_airbyte(mesh: Mesh, written: io.StringIO)
 
     assert (answer.status_code, answer.headers[logs.REQUEST_ID_HEADER]) == (201, "mine-1")
     assert await mesh.sql.fetchval("SELECT request_id FROM operations") == "mine-1"
-    asked = {
+    request_ids = {
         request.path: request.headers.get(logs.REQUEST_ID_HEADER)
         for request in mesh.airbyte.requests
     }
-    assert {asked[path] for path in ("sources/create", "connections/create")} == {"mine-1"}
+    assert {request_ids[path] for path in ("sources/create", "connections/create")} == {"mine-1"}
     mine = [line for line in lines(written) if line.get("request_id") == "mine-1"]
     logged = {(line["event"], line.get("path"), line.get("caller")) for line in mine}
     key = mine[-1]["caller"]

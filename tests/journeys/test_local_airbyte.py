@@ -48,8 +48,8 @@ class Stage:
 
     async def count(self, table: str, where: str = "TRUE") -> int:
         """Rows of a synced table."""
-        asked = f'SELECT count(*) FROM "{self.prefix}{table}" WHERE {where}'  # noqa: S608 - ours
-        counted: int = await self.db.fetchval(asked)
+        query = f'SELECT count(*) FROM "{self.prefix}{table}" WHERE {where}'  # noqa: S608 - ours
+        counted: int = await self.db.fetchval(query)
         return counted
 
 
@@ -142,8 +142,8 @@ async def test_field_refused_by_queries_fails_the_sync(stage: Stage) -> None:
         stage.source, found["catalog"]["streams"], prefix=stage.prefix
     )
     assert (await stage.api.synced(made))["job"]["status"] == "succeeded"
-    asked = {"connectionId": made["connectionId"]}
-    state = await stage.api.ask("state/get", **asked)
+    body = {"connectionId": made["connectionId"]}
+    state = await stage.api.ask("state/get", **body)
 
     (await stage.org.post("/org/objects/Contact/fields/Title/forbid")).raise_for_status()
     job = await stage.api.synced(made)
@@ -153,7 +153,7 @@ async def test_field_refused_by_queries_fails_the_sync(stage: Stage) -> None:
     (attempt,) = job["attempts"]
     (reason,) = attempt["attempt"]["failureSummary"]["failures"]
     assert (reason["failureOrigin"], reason["failureType"]) == ("source", "config_error")
-    assert await stage.api.ask("state/get", **asked) == state
+    assert await stage.api.ask("state/get", **body) == state
     (await stage.org.post("/org/objects/Contact/fields/Title/allow")).raise_for_status()
     assert (await stage.api.synced(made))["job"]["status"] == "succeeded"
     assert await stage.count("Contact") == 500
@@ -219,10 +219,10 @@ async def test_wrong_credentials_are_reported_without_secrets(stage: Stage) -> N
         sourceId=stage.source["sourceId"],
         connectionConfiguration={"refresh_token": "canary-4711"},
     )
-    asked = {"sourceId": stage.source["sourceId"]}
-    answer = await stage.api.ask("sources/check_connection", **asked)
+    body = {"sourceId": stage.source["sourceId"]}
+    answer = await stage.api.ask("sources/check_connection", **body)
     assert answer["status"] == "failed"
-    found = await stage.api.ask("sources/discover_schema", **asked)
+    found = await stage.api.ask("sources/discover_schema", **body)
     assert found["jobInfo"]["succeeded"] is False
     assert "catalog" not in found
     assert "canary-4711" not in str([answer, found])

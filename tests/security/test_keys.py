@@ -116,12 +116,12 @@ async def test_cached_key_is_as_old_as_its_query(
     """A late answer of the registry does not extend a key's life."""
     key = await insert_key(sql, "admin")
     now = 1000.0
-    asked = 0
+    queries = 0
     find = registry.find_key
 
     async def slowly(*given: Any) -> Any:
-        nonlocal now, asked
-        asked += 1
+        nonlocal now, queries
+        queries += 1
         found = await find(*given)
         now += 3
         return found
@@ -132,11 +132,11 @@ async def test_cached_key_is_as_old_as_its_query(
     assert await ring.caller(key.key) is not None
     now += 0.9
     assert await ring.caller(key.key) is not None
-    assert asked == 1
+    assert queries == 1
     now += 0.2
     await sql.execute("UPDATE api_keys SET revoked_at = now() WHERE id = $1", key.id)
     assert await ring.caller(key.key) is None
-    assert asked == 2
+    assert queries == 2
 
 
 @pytest.mark.exact

@@ -151,11 +151,11 @@ async def test_create_check_and_delete_a_source(api: Api) -> None:
 async def test_discovery_is_cached_unless_disabled(api: Api) -> None:
     """Equal catalogs have one id; the cache does not expire."""
     source = await api.source()
-    asked = {"sourceId": source["sourceId"]}
-    assert await api.ask("sources/most_recent_source_actor_catalog", **asked) == {}
+    body = {"sourceId": source["sourceId"]}
+    assert await api.ask("sources/most_recent_source_actor_catalog", **body) == {}
 
-    first = await api.ask("sources/discover_schema", **asked, disable_cache=True)
-    cached = await api.ask("sources/discover_schema", **asked)
+    first = await api.ask("sources/discover_schema", **body, disable_cache=True)
+    cached = await api.ask("sources/discover_schema", **body)
     other = await api.ask(
         "sources/discover_schema",
         sourceId=(await api.source(name="other"))["sourceId"],
@@ -174,7 +174,7 @@ async def test_discovery_is_cached_unless_disabled(api: Api) -> None:
     config = first["catalog"]["streams"][0]["config"]
     assert (config["syncMode"], config["destinationSyncMode"]) == ("full_refresh", "overwrite")
     assert config["selected"] is False
-    raw = await api.ask("sources/most_recent_source_actor_catalog", **asked)
+    raw = await api.ask("sources/most_recent_source_actor_catalog", **body)
     assert "json_schema" in raw["catalog"]["streams"][0]
 
 
@@ -404,14 +404,14 @@ async def test_sync_writes_rows_and_counts_them(api: Api, warehouse_url: str) ->
         sourceCatalogId=found["catalogId"],
         prefix=f"{api.plane.settings.flavour}_",
     )
-    asked: Json = {"connectionIds": [made["connectionId"]]}
-    (status,) = await api.ask("connections/status", **asked)
+    body: Json = {"connectionIds": [made["connectionId"]]}
+    (status,) = await api.ask("connections/status", **body)
     assert status.get("connectionSyncStatus", "pending") == "pending"
 
     job = await api.ask("connections/sync", connectionId=made["connectionId"])
     again = await api.ask("connections/sync", connectionId=made["connectionId"], expect=409)
     assert again["message"] == f"A sync is already running for: {made['connectionId']}"
-    (status,) = await api.ask("connections/status", **asked)
+    (status,) = await api.ask("connections/status", **body)
     assert status.get("isRunning") or status["activeJob"]["id"] == job["job"]["id"]
     job = await api.ended(job["job"]["id"])
 
@@ -419,7 +419,7 @@ async def test_sync_writes_rows_and_counts_them(api: Api, warehouse_url: str) ->
     (attempt,) = job["attempts"]
     assert attempt["attempt"]["recordsSynced"] == 2500
     assert attempt["attempt"]["bytesSynced"] > 100_000
-    (status,) = await api.ask("connections/status", **asked)
+    (status,) = await api.ask("connections/status", **body)
     assert status["lastSuccessfulSync"]
     light = await api.ask("jobs/get_light", id=job["job"]["id"])
     assert light["job"] == job["job"]
@@ -469,16 +469,16 @@ async def test_basic_schedule_is_followed(modern: Api) -> None:
     made = await modern.connection(
         source, [stream("products", {"make": TEXT})], scheduleType="basic", scheduleData=hourly
     )
-    asked: Json = {"configTypes": ["sync"], "configId": made["connectionId"]}
+    body: Json = {"configTypes": ["sync"], "configId": made["connectionId"]}
     async with asyncio.timeout(30):
         while True:
-            answer = await modern.ask("jobs/list", **asked)
+            answer = await modern.ask("jobs/list", **body)
             if answer["jobs"]:
                 break
             await asyncio.sleep(0.2)
     await modern.ended(answer["jobs"][0]["job"]["id"])
     await asyncio.sleep(2.5)
-    assert (await modern.ask("jobs/list", **asked))["totalJobCount"] == 1
+    assert (await modern.ask("jobs/list", **body))["totalJobCount"] == 1
 
 
 async def test_path_outside_the_api_is_404(modern: Api) -> None:

@@ -188,15 +188,15 @@ async def test_renewed_configuration_is_stored_and_not_logged(
     """
     async with with_script(script) as api:
         source = await api.source({"token": "canary"})
-        asked = {"sourceId": source["sourceId"]}
-        answer = await api.ask("sources/check_connection", **asked)
+        body = {"sourceId": source["sourceId"]}
+        answer = await api.ask("sources/check_connection", **body)
         assert answer["jobInfo"]["connectorConfigurationUpdated"] is True
-        answer = await api.ask("sources/discover_schema", **asked)
+        answer = await api.ask("sources/discover_schema", **body)
         assert answer["jobInfo"]["connectorConfigurationUpdated"] is True
         made = await api.connection(source, [stream("rotated", {"id": TEXT})])
         await api.synced(made)
         masked = {"token": "**********", "other": 1}
-        await api.ask("sources/update", **asked, name="x", connectionConfiguration=masked)
+        await api.ask("sources/update", **body, name="x", connectionConfiguration=masked)
         row = api.plane.metadata.one("SELECT config FROM actors WHERE id = ?", source["sourceId"])
         assert row is not None
         assert row["config"] == {"token": "canary+check+discover+read", "other": 1}
@@ -351,12 +351,12 @@ async def test_changed_mode_or_deselection_clears_the_streams_state(
         streams = [stream(name, {"id": TEXT}, modes=append) for name in ("one", "two", "three")]
         made = await api.connection(await api.source(), streams)
         await api.synced(made)
-        asked = {"connectionId": made["connectionId"]}
-        assert len((await api.ask("state/get", **asked))["streamState"]) == 3
+        body = {"connectionId": made["connectionId"]}
+        assert len((await api.ask("state/get", **body))["streamState"]) == 3
         full = stream("one", {"id": TEXT}, modes=("full_refresh", "append"))
         for selected in ([full, streams[1]], [full, *streams[1:]]):
-            await api.ask("connections/update", **asked, syncCatalog={"streams": selected})
-            (left,) = (await api.ask("state/get", **asked))["streamState"]
+            await api.ask("connections/update", **body, syncCatalog={"streams": selected})
+            (left,) = (await api.ask("state/get", **body))["streamState"]
             assert left["streamDescriptor"] == {"name": "two"}
 
 
@@ -375,12 +375,12 @@ async def test_paused_connection_continues_from_its_state(with_script: Scripted,
         before = stream("orders", fields, modes=append, cursor="at")
         made = await api.connection(await api.source(), [before], prefix="paused_")
         await api.synced(made)
-        asked = {"connectionId": made["connectionId"]}
-        state = await api.ask("state/get", **asked)
+        body = {"connectionId": made["connectionId"]}
+        state = await api.ask("state/get", **body)
 
         await api.ask(
             "connections/update",
-            **asked,
+            **body,
             status="inactive",
             breakingChange=True,
             scheduleType="basic",
@@ -388,15 +388,15 @@ async def test_paused_connection_continues_from_its_state(with_script: Scripted,
         )
         api.plane.metadata.write("UPDATE jobs SET created_at = created_at - 3600")
         await asyncio.sleep(SCHEDULE_SECONDS + 0.5)
-        await api.ask("connections/sync", **asked, expect=500)
+        await api.ask("connections/sync", **body, expect=500)
         (status,) = await api.ask("connections/status", connectionIds=[made["connectionId"]])
         assert status["connectionSyncStatus"] == "failed"
-        assert (await api.ask("state/get", **asked)) == state
+        assert (await api.ask("state/get", **body)) == state
 
         grown = stream("orders", {**fields, "name": TEXT}, modes=append, cursor="at")
         healed = await api.ask(
             "connections/update",
-            **asked,
+            **body,
             syncCatalog={"streams": [grown]},
             sourceCatalogId=str(NOWHERE),
             status="active",
@@ -405,7 +405,7 @@ async def test_paused_connection_continues_from_its_state(with_script: Scripted,
         )
         assert (healed["status"], healed["breakingChange"]) == ("active", False)
         assert healed["sourceCatalogId"] == str(NOWHERE)
-        assert (await api.ask("state/get", **asked)) == state
+        assert (await api.ask("state/get", **body)) == state
         assert (await api.synced(made))["job"]["status"] == "succeeded"
 
         kinds = ["sync", "reset_connection", "refresh", "clear"]
@@ -518,8 +518,8 @@ def _children(pid: int) -> list[int]:
     """The connector processes of a server, once they are at work."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
-        asked = ["/bin/ps", "-o", "pid=", "--ppid", str(pid)]
-        listing = subprocess.run(asked, capture_output=True, text=True, check=False)
+        command = ["/bin/ps", "-o", "pid=", "--ppid", str(pid)]
+        listing = subprocess.run(command, capture_output=True, text=True, check=False)
         if listing.stdout.split():
             time.sleep(2)
             return [int(each) for each in listing.stdout.split()]

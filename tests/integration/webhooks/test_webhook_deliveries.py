@@ -92,7 +92,7 @@ async def test_retries_back_off_until_the_message_is_given_up(
 
 
 @pytest.mark.parametrize(
-    "asked, least, most",
+    "retry_after, least, most",
     [
         ("3600", 3590, 3960),
         ("999999999999999999999", 4, 5.5),
@@ -108,13 +108,13 @@ async def test_receiver_can_delay_the_retry(
     sql: Sql,
     replica: Replica,
     receiver: Receiver,
-    asked: str,
+    retry_after: str,
     least: float,
     most: float,
 ) -> None:
     """A day at most, and never less than the regular pause."""
     await replica.add(receiver.url)
-    receiver.always = status(429, retry_after=asked)
+    receiver.always = status(429, retry_after=retry_after)
     await announce(db, await a_repair(db))
 
     await replica.deliver()

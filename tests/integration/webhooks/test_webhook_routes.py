@@ -319,7 +319,7 @@ async def test_unknown_webhooks_and_messages_are_404(
     await agent.post(f"/webhooks/{other}/test")
     (delivery,) = (await agent.get(f"/webhooks/{other}/deliveries")).json()["items"]
     nobody = f"/webhooks/{uuid4()}"
-    asked = [
+    requests = [
         ("GET", nobody),
         ("DELETE", nobody),
         ("POST", f"{nobody}/rotate"),
@@ -329,7 +329,7 @@ async def test_unknown_webhooks_and_messages_are_404(
         ("POST", f"/webhooks/{mine}/deliveries/{delivery['id']}/retry"),
     ]
 
-    answers = [await agent.request(method, path) for method, path in asked]
+    answers = [await agent.request(method, path) for method, path in requests]
 
     assert {(answer.status_code, answer.json()["code"]) for answer in answers} == {
         (404, "not_found")
