@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.integration.applying import held
+from tests.integration.applying import streams_in_airbyte
 from tests.integration.conftest import (
     Mesh,
 )
@@ -30,7 +30,9 @@ def upstream(mesh: Mesh, connection: Json) -> Json:
 
 def fields(mesh: Mesh, connection: Json) -> set[str]:
     """Return the fields of Account in Airbyte's catalog."""
-    return set(held(mesh, connection)["Account"]["stream"]["jsonSchema"]["properties"])
+    return set(
+        streams_in_airbyte(mesh, connection)["Account"]["stream"]["jsonSchema"]["properties"]
+    )
 
 
 def nothing_was_reset(mesh: Mesh) -> bool:

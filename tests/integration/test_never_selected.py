@@ -17,8 +17,8 @@ Json = dict[str, Any]
 SECRETS = {"SSN__c": "string", "Password_Hint__c": "string"}
 
 
-def held(mesh: Mesh, connection: Json) -> Json:
-    """Account as Airbyte holds it."""
+def account_in_airbyte(mesh: Mesh, connection: Json) -> Json:
+    """Return the stream Account as Airbyte stores it."""
     one = mesh.airbyte.connections[connection["airbyte_connection_id"]]
     (account,) = [
         pair for pair in one["syncCatalog"]["streams"] if pair["stream"]["name"] == "Account"
@@ -28,7 +28,7 @@ def held(mesh: Mesh, connection: Json) -> Json:
 
 def synced(mesh: Mesh, connection: Json) -> set[str]:
     """The fields of Account that Airbyte syncs."""
-    account = held(mesh, connection)
+    account = account_in_airbyte(mesh, connection)
     if account["config"].get("fieldSelectionEnabled"):
         return {one["fieldPath"][0] for one in account["config"]["selectedFields"]}
     return set(account["stream"]["jsonSchema"]["properties"])

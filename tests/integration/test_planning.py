@@ -16,7 +16,7 @@ from services.rag_engine import main as rag_engine
 from shared.config import RagEngineSettings
 from tests import access
 from tests.fakes.airbyte_server import AirbyteServer
-from tests.integration.applying import held, seen
+from tests.integration.applying import seen, streams_in_airbyte
 from tests.integration.conftest import (
     Mesh,
     Meshes,
@@ -181,7 +181,7 @@ async def test_selected_field_is_followed_to_its_new_name(mesh: Mesh) -> None:
     status, _ = await approve(mesh, repair)
 
     assert status == 200
-    account = held(mesh, connection)["Account"]
+    account = streams_in_airbyte(mesh, connection)["Account"]
     chosen = {one["fieldPath"][0] for one in account["config"]["selectedFields"]}
     assert chosen == {"Id", "TotalAmount__c", "SystemModstamp"}
 
@@ -332,7 +332,7 @@ async def test_removed_stream_is_deselected_after_a_decision(mesh: Mesh) -> None
     assert {one["kind"] for one in shown["catalog"]["config_changes"]} == {"stream_deselected"}
     status, _ = await approve(mesh, repair)
     assert status == 200
-    assert set(held(mesh, connection)) == {"Account"}
+    assert set(streams_in_airbyte(mesh, connection)) == {"Account"}
     assert nothing_was_reset(mesh)
 
 
@@ -351,7 +351,7 @@ async def test_renamed_stream_keeps_its_settings(mesh: Mesh) -> None:
     status, decided = await approve(mesh, repair, choices=choices)
 
     assert (status, decided["state"]) == (200, "applied")
-    assert set(held(mesh, connection)) == {"Account", "Contacts"}
+    assert set(streams_in_airbyte(mesh, connection)) == {"Account", "Contacts"}
     (known,) = await knowledge(mesh, 1)
     assert (known["removed"], known["became"]) == ('["Contact"]', '["Contacts"]')
 
@@ -362,7 +362,7 @@ async def test_person_chooses_a_cursor_for_a_lost_one(mesh: Mesh) -> None:
     before = offering(kinds, cursor="Changed")
     before["streams"][0]["stream"]["sourceDefinedCursor"] = False
     connection = await onboarded(mesh, before)
-    assert held(mesh, connection)["Account"]["config"]["syncMode"] == "incremental"
+    assert streams_in_airbyte(mesh, connection)["Account"]["config"]["syncMode"] == "incremental"
     after = offering({"Id": "string", "Created": "string"}, cursor="Created")
     after["streams"][0]["stream"] |= {"sourceDefinedCursor": False, "defaultCursorField": []}
 
@@ -374,7 +374,7 @@ async def test_person_chooses_a_cursor_for_a_lost_one(mesh: Mesh) -> None:
 
     assert status in (200, 202), decided
     await repairs_until(mesh, connection, ["applied"])
-    config = held(mesh, connection)["Account"]["config"]
+    config = streams_in_airbyte(mesh, connection)["Account"]["config"]
     assert (config["syncMode"], config["cursorField"]) == ("incremental", ["Created"])
 
 

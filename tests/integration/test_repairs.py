@@ -20,7 +20,7 @@ from shared import registry
 from shared.database import Database
 from shared.observability import logs
 from tests.fakes.airbyte_server import AirbyteServer, catalog, stream
-from tests.integration.applying import held, seen
+from tests.integration.applying import seen, streams_in_airbyte
 from tests.integration.conftest import (
     ORDER,
     Mesh,
@@ -157,7 +157,7 @@ async def test_policy_changed_after_the_approval_is_obeyed(
     await approve(mesh, repair)
 
     await repairs_until(mesh, connection, ["applied"])
-    config = held(mesh, connection)["Account"]["config"]
+    config = streams_in_airbyte(mesh, connection)["Account"]["config"]
     assert config["fieldSelectionEnabled"]
     assert ["Region__c"] not in [one["fieldPath"] for one in config["selectedFields"]]
 
@@ -176,7 +176,9 @@ async def test_safe_changes_do_not_wait_for_the_rest(mesh: Mesh) -> None:
     assert proposed["base_version"] == 2
     status, decided = await approve(mesh, proposed)
     assert (status, decided["version_number"]) == (200, 3)
-    name = held(mesh, connection)["Account"]["stream"]["jsonSchema"]["properties"]["Name"]
+    name = streams_in_airbyte(mesh, connection)["Account"]["stream"]["jsonSchema"]["properties"][
+        "Name"
+    ]
     assert "integer" in name["type"]
 
 
@@ -329,7 +331,7 @@ async def test_lost_cursor_pauses_the_connection_until_a_decision(mesh: Mesh) ->
 
     assert (status, decided["state"], decided["paused"]) == (200, "applied", False)
     assert upstream(mesh, connection)["status"] == "active"
-    config = held(mesh, connection)["Account"]["config"]
+    config = streams_in_airbyte(mesh, connection)["Account"]["config"]
     assert config["syncMode"] == "full_refresh"
     assert await types(mesh, 6) == [
         "repair.proposed",

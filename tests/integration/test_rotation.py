@@ -59,8 +59,8 @@ def outcomes(connections: list[dict[str, Any]]) -> list[str]:
     return [one["outcome"] for one in connections]
 
 
-def held(mesh: Mesh, connection: dict[str, Any]) -> dict[str, Any]:
-    """What Airbyte configured the connection's source with."""
+def configuration_in_airbyte(mesh: Mesh, connection: dict[str, Any]) -> dict[str, Any]:
+    """Return the configuration of the connection's source in Airbyte."""
     source = mesh.airbyte.sources[connection["airbyte_source_id"]]
     configuration: dict[str, Any] = source["connectionConfiguration"]
     return configuration
@@ -77,7 +77,7 @@ async def test_changed_credential_is_sent_to_every_source(
     """The same sources, each by one update after one check; a repetition changes nothing."""
     connections = await two(mesh)
     sources = set(mesh.airbyte.sources)
-    before = {**held(mesh, connections[0])}
+    before = {**configuration_in_airbyte(mesh, connections[0])}
     assert outcomes(await rotate(mesh)) == ["unchanged", "unchanged"]
     assert mesh.airbyte.called(CHECK) == []
 
@@ -87,7 +87,9 @@ async def test_changed_credential_is_sent_to_every_source(
     assert outcomes(results) == ["updated", "updated"]
     assert set(mesh.airbyte.sources) == sources
     for connection in connections:
-        assert held(mesh, connection) == before | {"client_secret": "AAMCANARY-new-secret"}
+        assert configuration_in_airbyte(mesh, connection) == before | {
+            "client_secret": "AAMCANARY-new-secret"
+        }
     assert len(mesh.airbyte.called(UPDATE)) == len(mesh.airbyte.called(CHECK)) == 2
     # What did not change was not sent at all: Airbyte keeps its own.
     for sent in mesh.airbyte.called(UPDATE):
@@ -121,7 +123,7 @@ async def test_each_connection_has_an_operation_and_an_event(
 async def test_failed_check_changes_nothing(mesh: Mesh, store: dict[str, str]) -> None:
     """422 with each connection's outcome; with the store corrected, all are updated."""
     a, b = await two(mesh)
-    before = [{**held(mesh, one)} for one in (a, b)]
+    before = [{**configuration_in_airbyte(mesh, one)} for one in (a, b)]
     store[TOKEN] = "AAMCANARY-mistyped"
     mesh.airbyte.fail_check("invalid_grant: AAMCANARY-said", source=b["airbyte_source_id"])
 
@@ -131,7 +133,7 @@ async def test_failed_check_changes_nothing(mesh: Mesh, store: dict[str, str]) -
     assert refused.json()["credential_id"] == "salesforce-prod"
     assert "AAMCANARY" not in refused.text
     assert outcomes(await rotate(mesh, status=422)) == ["skipped", "check_failed"]
-    assert [held(mesh, one) for one in (a, b)] == before
+    assert [configuration_in_airbyte(mesh, one) for one in (a, b)] == before
     assert mesh.airbyte.called(UPDATE) == []
     assert await mesh.sql.fetchval("SELECT count(*) FROM operations WHERE kind = 'rotate'") == 0
 
@@ -156,19 +158,19 @@ async def test_renewed_token_is_never_overwritten(mesh: Mesh, store: dict[str, s
     connection = await mesh.onboard()
     mesh.airbyte.renew(connection["airbyte_source_id"], refresh_token="renewed")
     assert outcomes(await rotate(mesh)) == ["unchanged"]
-    assert held(mesh, connection)["refresh_token"] == "renewed"
+    assert configuration_in_airbyte(mesh, connection)["refresh_token"] == "renewed"
 
     store[SECRET] = "new secret"
     mesh.airbyte.accept_only(client_secret="new secret", refresh_token="renewed")
     assert outcomes(await rotate(mesh)) == ["updated"]
-    found = held(mesh, connection)
+    found = configuration_in_airbyte(mesh, connection)
     assert (found["client_secret"], found["refresh_token"]) == ("new secret", "renewed")
 
     # One that the store was given since is newer than what the connector has.
     store[TOKEN] = "granted anew"
     mesh.airbyte.accept_only(refresh_token="granted anew")
     assert outcomes(await rotate(mesh)) == ["updated"]
-    assert held(mesh, connection)["refresh_token"] == "granted anew"
+    assert configuration_in_airbyte(mesh, connection)["refresh_token"] == "granted anew"
 
 
 async def test_token_renewed_by_the_check_stays(mesh: Mesh, store: dict[str, str]) -> None:
@@ -179,7 +181,7 @@ async def test_token_renewed_by_the_check_stays(mesh: Mesh, store: dict[str, str
     mesh.airbyte.renew_on_check(refresh_token="renewed")
 
     assert outcomes(await rotate(mesh)) == ["updated"]
-    found = held(mesh, connection)
+    found = configuration_in_airbyte(mesh, connection)
     assert (found["client_secret"], found["refresh_token"]) == ("new secret", "renewed")
     assert outcomes(await rotate(mesh)) == ["unchanged"]
 
@@ -196,8 +198,8 @@ async def test_renewal_by_a_check_is_kept_though_another_check_fails(
     results = await rotate(mesh, status=422)
 
     assert outcomes(results) == ["updated", "check_failed"]
-    assert held(mesh, a)["refresh_token"] == "renewed"
-    assert held(mesh, b)["refresh_token"] == CREDENTIALS[TOKEN]
+    assert configuration_in_airbyte(mesh, a)["refresh_token"] == "renewed"
+    assert configuration_in_airbyte(mesh, b)["refresh_token"] == CREDENTIALS[TOKEN]
 
 
 async def test_without_digests_the_whole_credential_is_checked(
@@ -210,7 +212,7 @@ async def test_without_digests_the_whole_credential_is_checked(
     mesh.airbyte.accept_only(refresh_token="renewed")
 
     assert outcomes(await rotate(mesh, status=422)) == ["check_failed"]
-    assert held(mesh, connection)["refresh_token"] == "renewed"
+    assert configuration_in_airbyte(mesh, connection)["refresh_token"] == "renewed"
 
     mesh.airbyte.accept_only(refresh_token=CREDENTIALS[TOKEN])
     assert outcomes(await rotate(mesh)) == ["updated"]
@@ -227,7 +229,7 @@ async def test_members_set_in_airbyte_stay(mesh: Mesh, store: dict[str, str]) ->
 
     assert outcomes(await rotate(mesh)) == ["updated"]
 
-    found = held(mesh, connection)
+    found = configuration_in_airbyte(mesh, connection)
     assert found["streams_criteria"] == ["by hand"]
     assert "start_date" not in found
 
@@ -267,7 +269,7 @@ async def test_lost_update_is_resolved(
 
     assert outcomes(await rotate(mesh)) == ["updated"]
 
-    assert held(mesh, connection)["refresh_token"] == "new token"
+    assert configuration_in_airbyte(mesh, connection)["refresh_token"] == "new token"
     assert len(mesh.airbyte.called(UPDATE)) == (1 if after_effect else 2)
 
 
@@ -280,13 +282,13 @@ async def test_update_that_arrived_and_was_renewed_is_not_repeated(
     mesh.airbyte.fault(UPDATE, "reset", after_effect=True)
 
     assert outcomes(await rotate(mesh, status=202, wait=0)) == ["running"]
-    await until(lambda: held(mesh, connection)["refresh_token"] == "new token")
+    await until(lambda: configuration_in_airbyte(mesh, connection)["refresh_token"] == "new token")
     mesh.airbyte.renew(connection["airbyte_source_id"], refresh_token="renewed")
 
     async with asyncio.timeout(10):
         while outcomes(await rotate_or_busy(mesh)) != ["unchanged"]:  # noqa: ASYNC110 (as above)
             await asyncio.sleep(0.1)
-    assert held(mesh, connection)["refresh_token"] == "renewed"
+    assert configuration_in_airbyte(mesh, connection)["refresh_token"] == "renewed"
 
 
 async def rotate_or_busy(mesh: Mesh) -> list[dict[str, Any]]:
@@ -303,7 +305,7 @@ async def test_acknowledged_update_without_effect_is_502(mesh: Mesh, store: dict
 
     (result,) = await rotate(mesh, status=502)
     assert (result["outcome"], result["code"]) == ("failed", "upstream_mismatch")
-    assert held(mesh, connection)["refresh_token"] == CREDENTIALS[TOKEN]
+    assert configuration_in_airbyte(mesh, connection)["refresh_token"] == CREDENTIALS[TOKEN]
 
     assert outcomes(await rotate(mesh)) == ["updated"]
 
@@ -320,7 +322,7 @@ async def test_refused_source_does_not_block_the_others(mesh: Mesh, store: dict[
         ("failed", "upstream_missing"),
         ("updated", None),
     ]
-    assert held(mesh, b)["refresh_token"] == "new token"
+    assert configuration_in_airbyte(mesh, b)["refresh_token"] == "new token"
 
 
 @pytest.mark.parametrize("path", ["sources/get", CHECK])
@@ -353,9 +355,9 @@ async def test_credential_changed_after_the_check_is_not_sent(
     (result,) = await rotating
 
     assert (result["outcome"], result["code"]) == ("failed", "credential_changed")
-    assert held(mesh, connection)["refresh_token"] == CREDENTIALS[TOKEN]
+    assert configuration_in_airbyte(mesh, connection)["refresh_token"] == CREDENTIALS[TOKEN]
     assert outcomes(await rotate(mesh)) == ["updated"]
-    assert held(mesh, connection)["refresh_token"] == "never checked"
+    assert configuration_in_airbyte(mesh, connection)["refresh_token"] == "never checked"
 
 
 async def test_concurrent_rotations_send_it_once(mesh: Mesh, store: dict[str, str]) -> None:
@@ -369,7 +371,7 @@ async def test_concurrent_rotations_send_it_once(mesh: Mesh, store: dict[str, st
     assert {one["outcome"] for one in results} <= {"updated", "busy", "unchanged"}
     assert {one.get("code") for one in results if one["outcome"] == "busy"} <= {"rotating"}
     assert mesh.airbyte.most_at_once(UPDATE) == 1
-    assert held(mesh, connection)["refresh_token"] == "new token"
+    assert configuration_in_airbyte(mesh, connection)["refresh_token"] == "new token"
     assert outcomes(await rotate(mesh)) == ["unchanged"]
 
 
@@ -388,7 +390,7 @@ async def test_credential_sent_by_another_rotation_is_not_repeated(
 
     (result,) = await slow
     assert (result["outcome"], result["code"]) == ("busy", "rotating")
-    assert held(mesh, connection)["refresh_token"] == "renewed"
+    assert configuration_in_airbyte(mesh, connection)["refresh_token"] == "renewed"
     assert outcomes(await rotate(mesh)) == ["unchanged"]
 
 

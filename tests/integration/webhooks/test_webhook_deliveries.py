@@ -284,7 +284,7 @@ async def test_late_failure_changes_nothing(
     """A sender whose claim was taken over no longer decides."""
     await replica.add(receiver.url)
     await announce(db, await a_repair(db))
-    receiver.answers = [receiver.held(status(500)), status(503)]
+    receiver.answers = [receiver.delayed(status(500)), status(503)]
     late = asyncio.create_task(replica.deliver())
     await receiver.wait_for()
     await hurry(sql)
@@ -304,7 +304,7 @@ async def test_late_success_is_recorded(
     """A delivered message is delivered whenever that is recorded."""
     await replica.add(receiver.url)
     await announce(db, await a_repair(db))
-    receiver.answers = [receiver.held(status(200)), status(500)]
+    receiver.answers = [receiver.delayed(status(200)), status(500)]
     async with Replica(registry_url).running() as slow:
         late = asyncio.create_task(slow.deliver())
         await receiver.wait_for()
